@@ -27,5 +27,5 @@ def main() -> None:
         # iteration i saw the adapter after i - 1 steps, and that adapter was ready when iteration i began
         told = f"{first.iteration - 1} | {seen[first.iteration - 2].seconds:.1f}" if first else "not reached | -"
         print(f"| {goal} | {told} |")
-    print(f"\nat the start {seen[0].kl[NUMBERS_10]:.2f}, after {len(seen)} steps {trained.kl[NUMBERS_10]:.4f} nats, ")
-    print(f"on target {trained.on_target[NUMBERS_10]:.2%}, {trained.seconds:.1f} s in all")
+    print(f"\nat the start {seen[0].kl[NUMBERS_10]:.2f}, after {len(seen)} steps {trained.after.kl[NUMBERS_10]:.4f} nats, ")
+    print(f"on target {trained.after.on_target[NUMBERS_10]:.2%}, {trained.seconds:.1f} s in all")

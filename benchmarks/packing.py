@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from benchmarks.workbench import NUMBERS_10, NUMBERS_100, adapted_model, encode, matmul_gflops, seconds
-from diffusecli.loss import Pass, packed_pass, rows_pass
+from diffusecli.loss import PackedPass, Pass, RowsPass, score
 
 
 def main() -> None:
@@ -26,11 +26,13 @@ def main() -> None:
     for name, path in (("numbers 1-10", NUMBERS_10), ("numbers 1-100", NUMBERS_100)):
         encoded = encode(base, path)
         weights = np.array(encoded.trie.weights)
-        rows = _measure(base.model, encoded, rows_pass, 1)
-        packed = _measure(base.model, encoded, packed_pass, 3)
+        rows = _measure(base.model, encoded, RowsPass(), 1)
+        packed = _measure(base.model, encoded, PackedPass(), 3)
         gradient_gap = float((rows[3] - packed[3]).norm() / rows[3].norm())
         base.model.double()
-        exact_gap = abs(float(weights @ (rows_pass(base.model, encoded).log_probs - packed_pass(base.model, encoded).log_probs)))
+        exact_gap = abs(
+            float(weights @ (score(base.model, encoded, RowsPass()).log_probs - score(base.model, encoded, PackedPass()).log_probs))
+        )
         base.model.float()
         print(
             f"| {name} | {rows[1]}, {rows[0]:.2f} | {packed[1]}, {packed[0]:.2f} | {rows[0] / packed[0]:.1f}x "
@@ -38,14 +40,14 @@ def main() -> None:
         )
 
 
-def _measure(model: Any, encoded: Any, score: Pass, repeats: int) -> tuple[float, int, np.ndarray, torch.Tensor]:
+def _measure(model: Any, encoded: Any, way: Pass, repeats: int) -> tuple[float, int, np.ndarray, torch.Tensor]:
     """Seconds, tokens fed, log-probabilities, gradient."""
-    score(model, encoded)  # warm up
+    score(model, encoded, way)  # warm up
     kept: list[Any] = []
 
     def step() -> None:
         model.zero_grad()
-        kept[:] = [score(model, encoded, backward=True)]
+        kept[:] = [score(model, encoded, way, backward=True)]
 
     took = seconds(step, repeats)
     gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])

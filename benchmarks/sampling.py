@@ -23,7 +23,7 @@ def main() -> None:
         trained = train(config, report=lambda _: None, notice=lambda _: None)
         base = adapted_model(fresh_adapter=False)
         load_adapter(base, folder)
-    print(f"tuned to an exact KL of {trained.kl[NUMBERS_10]:.4f} nats, {trained.on_target[NUMBERS_10]:.2%} on target\n")
+    print(f"tuned to an exact KL of {trained.after.kl[NUMBERS_10]:.4f} nats, {trained.after.on_target[NUMBERS_10]:.2%} on target\n")
     encoded = encode(base, NUMBERS_10)
     print("| way | samples | seconds | tokens fed | distinct |")
     print("|---|---|---|---|---|")

@@ -254,10 +254,16 @@ def train(
         typer.echo(chosen.to_yaml())
         _console().print(training_plan(plan(chosen, _notice)))
         return
+    if os.environ.get("RANK", "0") != "0":  # one of several processes: the first speaks for all
+        tune(chosen, force=force, report=lambda _: None, notice=lambda _: None)
+        return
     with TrainingProgress(_console(stderr=True)) as progress:
         done = tune(chosen, force=force, report=progress, notice=_notice)
-    for alias, kl in done.kl.items():
-        typer.echo(f"{printable(alias)}: exact KL {kl:.4f} nats, {done.on_target[alias]:.2%} on target")
+    for note, exact in (("", done.after), (" (not trained on)", done.test)):
+        for alias, kl in exact.kl.items():
+            typer.echo(f"{printable(alias)}{note}: exact KL {kl:.4f} nats, {exact.on_target[alias]:.2%} on target")
+    if done.retention_kl is not None:
+        typer.echo(f"drift from the base model on held-out instructions: {done.retention_kl:.4f} nats per token")
     typer.echo(f"{done.run.path}: stopped after {done.seconds:.1f} s, {done.reason}")
 
 

@@ -60,9 +60,12 @@ class AlgConfig(BaseModel):
         default=0.0, description="Share of the steps over which the learning rate rises to its full size."
     )
     weight_decay: Annotated[Number, Field(ge=0)] = Field(default=0.01, description="AdamW's decay; 0.01 is the original's.")
-    max_tokens_per_pass: int = Field(
-        default=4096, ge=1, description="Larger prefix trees are cut into parts of so many tokens; the gradient stays exact."
+    max_tokens_per_pass: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto",
+        description="Larger prefix trees are cut into parts of so many tokens; the gradient stays exact. "
+        "auto: what is fastest and fits free memory.",
     )
+    gradient_checkpointing: bool = Field(default=False, description="Less memory for a third more time.")
     prompts_per_step: int = Field(default=1, ge=1, description="Prompts whose gradients are summed into one optimiser step.")
 
 
@@ -79,6 +82,24 @@ class LoraSettings(BaseModel):
     )
     rslora: bool = Field(default=False, description="Rank-stabilised scale: alpha / sqrt(r).")
     dora: bool = Field(default=False, description="Weight-decomposed LoRA.")
+
+
+class Retain(BaseModel):
+    """What else the model should keep doing as it did."""
+
+    model_config = _SHAPE
+
+    weight: Annotated[Number, Field(gt=0)] = Field(
+        default=1.0, description="Of KL(base || tuned) in nats per token beside the loss of each prompt."
+    )
+    prompts: Literal["builtin"] | Annotated[tuple[PathText, ...], Field(strict=False, min_length=1)] = Field(
+        default="builtin",
+        description="Prompt files or folders whose requests the base model answers; every third is only measured.",
+    )
+
+
+def _off(value: Any) -> Any:
+    return False if value == "off" else value  # YAML 1.1 reads the bare word as false already
 
 
 class Config(BaseModel):
@@ -101,8 +122,23 @@ class Config(BaseModel):
     ckpt_dir: str | None = Field(default=None, description="An adapter to continue from; {model} and {config} as in output_dir.")
     generate: bool = Field(default=True, description="Sample 1000 answers per test prompt after training, into gen.json.")
     lora: LoraSettings = Field(default=LoraSettings(), description="The adapter.")
+    retain: Annotated[Retain | Literal[False], BeforeValidator(_off)] = Field(
+        default=Retain(),
+        description="Holds the model to its own answers to ordinary instructions; off trains on the targets alone.",
+    )
+    save_every: int = Field(
+        default=5, ge=1, description="Iterations between checkpoints; an interrupted run goes on from the last."
+    )
+    eval_every: int = Field(default=10, ge=1, description="Iterations between exact figures of the test prompts that have targets.")
+    tracker: Literal["tensorboard", "wandb", "trackio", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab"] | None = (
+        Field(default=None, description="Where figures are sent as well, through accelerate; its package must be installed.")
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Order of prompts, adapter initialisation, samples.")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:0, mps.")
+    device_map: Literal["auto"] | None = Field(default=None, description="auto: spread the model over all GPUs of one process.")
+    quantize: Literal["nf4"] | None = Field(
+        default=None, description="nf4: a 4-bit base model (needs bitsandbytes); the adapter stays fp32."
+    )
     precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="Of the base model; the adapter is fp32.")
     revision: str | None = Field(default=None, description="Branch, tag or commit of a model on the hub.")
     trust_remote_code: bool = Field(

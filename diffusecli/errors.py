@@ -60,6 +60,12 @@ class MachineError(DiffuseError):
     exit_code = EXIT_ENVIRONMENT
 
 
+class InterruptedRun(DiffuseError):  # noqa: N818 (it is no error: the user asked for it)
+    """The user stopped the work; what was done is kept (exit code 130)."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
 def printable(text: str) -> str:
     """The text with control characters spelled out, so that no file or model can steer the terminal; lines are kept."""
     return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -30,11 +30,13 @@ class Sampled:
 
 
 def generate(
-    base: LoadedModel, prompts: Sequence[Prompt], settings: SamplingSettings, *, adapter: RunDir | None, path: Path, report: Report
-) -> Sampled:
+    base: LoadedModel, prompts: Sequence[Prompt], settings: SamplingSettings, *, adapter: RunDir | None, path: Path, report: Report,
+    write: bool = True,
+) -> Sampled:  # fmt: skip
     """Sample every prompt and write `{alias: [text, …]}` to `path`, its settings, prompts and hashes beside it.
 
-    `adapter` is the run whose adapter `base` carries, None for the untuned model.
+    `adapter` is the run whose adapter `base` carries, None for the untuned model. Of several processes that draw the
+    same, one writes.
     """
     drawn: dict[str, Draws] = {}
     started = time.perf_counter()
@@ -43,6 +45,8 @@ def generate(
             drawn[prompt.alias] = draw(model, base.tokenizer, encode_prompt(prompt, base.tokenizer, base.eos_ids), settings)
             report(prompt.alias, drawn[prompt.alias])
     seconds = time.perf_counter() - started
+    if not write:
+        return Sampled(drawn, path, seconds)
     write_json(path, {alias: draws.shuffled(settings.seed) for alias, draws in drawn.items()})
     write_json(meta_path(path), {
         "mode": "untuned" if adapter is None else "lora",

@@ -3,17 +3,18 @@
 No I/O, no tokenizer. Axis names: P prompt tokens, I internal nodes of the trie, N nodes, J paths,
 S = P + I packed tokens, V vocabulary.
 
-Two ways give the same numbers. `packed_pass` feeds the prompt and each distinct prefix once;
-`rows_pass` feeds one row per path, prompt repeated. The first is the product; the second is its
+Two ways give the same numbers. `PackedPass` feeds the prompt and each distinct prefix once;
+`RowsPass` feeds one row per path, prompt repeated. The first is the product; the second is its
 oracle, its fallback for architectures that take no custom mask, and its baseline in benchmarks.
+Both cut their work into parts whose gradients add up, so that parts can be run one after the other
+or shared out between processes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +27,15 @@ _SLICE_ROWS = 64  # of logits that are exponentiated at once
 
 
 @dataclass(frozen=True)
+class Part:
+    """A range of internal nodes (packed) or of paths (rows), and the tokens fed for it."""
+
+    start: int
+    end: int
+    tokens: int
+
+
+@dataclass(frozen=True)
 class PathScores:
     """ln q of every path under the model, exact, and how many tokens were fed to find them."""
 
@@ -33,61 +43,117 @@ class PathScores:
     tokens_fed: int
 
 
-Pass = Callable[..., PathScores]
+class Pass(Protocol):
+    """A way to score a trie, part by part."""
+
+    def parts(self, encoded: EncodedPrompt, *, at_least: int = 1) -> list[Part]:
+        """Cut the work into what is run at once; into `at_least` so many where the trie is large enough."""
+
+    def run(self, model: Any, encoded: EncodedPrompt, part: Part, *, backward: bool = False, scale: float = 1.0) -> np.ndarray:
+        """Log-probabilities of one part; with `backward`, `scale` times its loss is added to the gradient."""
+
+    def joined(self, encoded: EncodedPrompt, found: Mapping[Part, np.ndarray]) -> np.ndarray:
+        """J: ln q of every path from the results of all parts, nats."""
 
 
-def packed_pass(model: Any, encoded: EncodedPrompt, *, backward: bool = False, max_tokens: int | None = None) -> PathScores:
-    """Score every path of the trie, each distinct prefix fed once; with `backward`, add up the gradient.
+def score(model: Any, encoded: EncodedPrompt, way: Pass, *, backward: bool = False) -> PathScores:
+    """Run every part, one after the other; with `backward`, add up the gradient of L = - sum_k p_k ln q(y_k | x)."""
+    found = {part: way.run(model, encoded, part, backward=backward) for part in way.parts(encoded)}
+    return PathScores(way.joined(encoded, found), sum(part.tokens for part in found))
 
-    The loss is L = - sum_k p_k ln q(y_k | x) = - sum_v mass(v) ln q(token(v) | path to its parent).
-    A trie with more than `max_tokens` packed tokens is cut into depth-first chunks; the gradients
-    of the chunks add up to that of the whole.
+
+@dataclass(frozen=True)
+class PackedPass:
+    """Each distinct prefix is fed once.
+
+    L = - sum_k p_k ln q(y_k | x) = - sum_v mass(v) ln q(token(v) | path to its parent). A trie with more
+    than `max_tokens` packed tokens is cut into depth-first chunks, each with the prompt and the ancestors it needs.
     """
-    edges = np.zeros(len(encoded.trie))
-    fed = 0
-    for nodes in _chunks(encoded, max_tokens):
-        packed = _pack(encoded, nodes, model.device, model.dtype)
+
+    max_tokens: int | None = None
+
+    def parts(self, encoded: EncodedPrompt, *, at_least: int = 1) -> list[Part]:
+        """Ranges of internal nodes, by their order, that fit the budget."""
+        trie, internal, length = encoded.trie, encoded.trie.internal, len(encoded.prompt_ids)
+        if not internal:
+            return [Part(0, 0, length)]
+        most = -(-len(internal) // at_least)
+        found, start = [], 0
+        while start < len(internal):
+            context = trie.depths[internal[start]] - 1
+            room = most if self.max_tokens is None else max(1, min(most, self.max_tokens - length - context))
+            end = min(start + room, len(internal))
+            found.append(Part(start, end, length + context + end - start))
+            start = end
+        return found
+
+    def run(self, model: Any, encoded: EncodedPrompt, part: Part, *, backward: bool = False, scale: float = 1.0) -> np.ndarray:
+        """Log-probabilities of the edges that leave the part's nodes, in the order of the nodes they lead to."""
+        packed = _pack(encoded, part, model.device, model.dtype)
         with torch.set_grad_enabled(backward):
             logits = model(
                 input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=packed.mask,
                 logits_to_keep=packed.scored, use_cache=False,
             ).logits[0]  # fmt: skip
-            loss, log_probs = _WeightedCrossEntropy.apply(logits, packed.edge_rows, packed.edge_tokens, packed.edge_masses)
+            loss, log_probs = _WeightedCrossEntropy.apply(logits, packed.edge_rows, packed.edge_tokens, packed.edge_masses * scale)
             if backward:
                 loss.backward()
-        edges[packed.edges] = log_probs.cpu().numpy()
-        fed += packed.input_ids.numel()
-    return PathScores(_path_sums(encoded.trie, edges), fed)
+        return np.asarray(log_probs.cpu().numpy())
+
+    def joined(self, encoded: EncodedPrompt, found: Mapping[Part, np.ndarray]) -> np.ndarray:
+        """The sum of the edges' log-probabilities along each path."""
+        edges = np.zeros(len(encoded.trie))
+        for part, log_probs in found.items():
+            edges[_edges(encoded.trie, part)[1]] = log_probs
+        return _path_sums(encoded.trie, edges)
 
 
-def rows_pass(model: Any, encoded: EncodedPrompt, *, backward: bool = False, batch_size: int = 32) -> PathScores:
-    """The same from one row per path, `batch_size` rows at a time, padded on the right."""
-    trie, prompt_length = encoded.trie, len(encoded.prompt_ids)
-    paths = [trie.path(index) for index in range(len(trie.leaves))]
-    log_probs = np.zeros(len(paths))
-    fed = 0
-    for start in range(0, len(paths), batch_size):
-        batch = paths[start : start + batch_size]
-        longest = max(map(len, batch))
-        rows = [[*encoded.prompt_ids, *path, *[0] * (longest - len(path))] for path in batch]
-        lengths = torch.tensor([prompt_length + len(path) for path in batch], device=model.device)
+@dataclass(frozen=True)
+class RowsPass:
+    """One row per path, `batch_size` rows at a time, padded on the right."""
+
+    batch_size: int = 32
+
+    def parts(self, encoded: EncodedPrompt, *, at_least: int = 1) -> list[Part]:
+        """Ranges of paths."""
+        trie = encoded.trie
+        size = max(1, min(self.batch_size, -(-len(trie.leaves) // at_least)))
+        ranges = [(start, min(start + size, len(trie.leaves))) for start in range(0, len(trie.leaves), size)]
+        return [Part(a, b, (b - a) * (len(encoded.prompt_ids) + self._longest(trie, a, b))) for a, b in ranges]
+
+    def run(self, model: Any, encoded: EncodedPrompt, part: Part, *, backward: bool = False, scale: float = 1.0) -> np.ndarray:
+        """Log-probabilities of the part's paths."""
+        trie, prompt_length = encoded.trie, len(encoded.prompt_ids)
+        paths = [trie.path(index) for index in range(part.start, part.end)]
+        longest = self._longest(trie, part.start, part.end)
+        rows = [[*encoded.prompt_ids, *path, *[0] * (longest - len(path))] for path in paths]
+        lengths = torch.tensor([prompt_length + len(path) for path in paths], device=model.device)
         input_ids = torch.tensor(rows, device=model.device)  # [B, P + longest]
         inside = (torch.arange(input_ids.shape[1], device=model.device) < lengths[:, None]).long()
-        weights = torch.tensor(trie.weights[start : start + batch_size], dtype=_exact(model.device), device=model.device)
+        weights = torch.tensor(trie.weights[part.start : part.end], dtype=_exact(model.device), device=model.device) * scale
         with torch.set_grad_enabled(backward):
             logits = model(input_ids=input_ids, attention_mask=inside, use_cache=False).logits[:, prompt_length - 1 : -1]
             scores = torch.log_softmax(_wide(logits), dim=-1).gather(2, input_ids[:, prompt_length:, None])[:, :, 0]
             scores = (scores * inside[:, prompt_length:]).sum(1)  # [B]
             if backward:
                 (-(weights * scores).sum()).backward()
-        log_probs[start : start + batch_size] = scores.detach().cpu().numpy()
-        fed += input_ids.numel()
-    return PathScores(log_probs, fed)
+        return np.asarray(scores.detach().cpu().numpy())
+
+    def joined(self, encoded: EncodedPrompt, found: Mapping[Part, np.ndarray]) -> np.ndarray:
+        """The paths in their order."""
+        log_probs = np.zeros(len(encoded.trie.leaves))
+        for part, values in found.items():
+            log_probs[part.start : part.end] = values
+        return log_probs
+
+    @staticmethod
+    def _longest(trie: TokenTrie, start: int, end: int) -> int:
+        return max(trie.depths[leaf] for leaf in trie.leaves[start:end])
 
 
 def longest(encoded: Sequence[EncodedPrompt]) -> EncodedPrompt:
     """The prompt whose rows are longest, the one a sliding window would cut first."""
-    return max(encoded, key=_row_length)
+    return max(encoded, key=row_length)
 
 
 def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max_tokens: int | None = None) -> tuple[Pass, str]:
@@ -96,15 +162,15 @@ def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max
     `encoded` is the longest prompt that will be scored. Rows go `batch_size` at a time, packed parts
     hold up to `max_tokens`.
     """
-    in_rows, in_parts = partial(rows_pass, batch_size=batch_size), partial(packed_pass, max_tokens=max_tokens)
+    in_rows, in_parts = RowsPass(batch_size), PackedPass(max_tokens)
     config = model.config.get_text_config()
-    window, row = getattr(config, "sliding_window", None), _row_length(encoded)
+    window, row = getattr(config, "sliding_window", None), row_length(encoded)
     if window and row > window and getattr(config, "use_sliding_window", True):
         return in_rows, f"rows: the attention window ({window}) is shorter than a row ({row} tokens)"
     probe = _probe_prompt(encoded)
-    by_rows = rows_pass(model, probe).log_probs
+    by_rows = score(model, probe, in_rows).log_probs
     try:
-        packed = packed_pass(model, probe).log_probs
+        packed = score(model, probe, PackedPass()).log_probs
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         return in_rows, f"rows: the model takes no packed input ({type(error).__name__})"
     gap = float(np.abs(packed - by_rows).max())
@@ -121,7 +187,8 @@ def target_log_probs(encoded: EncodedPrompt, path_log_probs: np.ndarray) -> np.n
     return totals
 
 
-def _row_length(encoded: EncodedPrompt) -> int:
+def row_length(encoded: EncodedPrompt) -> int:
+    """The tokens of the prompt with its longest target, terminator included."""
     return len(encoded.prompt_ids) + max(encoded.trie.depths, default=0)
 
 
@@ -132,53 +199,41 @@ def _probe_prompt(encoded: EncodedPrompt) -> EncodedPrompt:
     return EncodedPrompt(encoded.prompt, encoded.prompt_ids[-32:], trie, (0,) * 4, encoded.stop_ids)
 
 
-def _chunks(encoded: EncodedPrompt, max_tokens: int | None) -> Iterator[tuple[int, int]]:
-    """Ranges of internal nodes, by their order, that fit the budget with the prompt and the ancestors they need."""
-    trie, internal = encoded.trie, encoded.trie.internal
-    if max_tokens is None:
-        yield 0, len(internal)
-        return
-    start = 0
-    while start < len(internal) or start == 0:
-        context = trie.depths[internal[start]] - 1 if internal else 0
-        room = max(1, max_tokens - len(encoded.prompt_ids) - context)
-        yield start, min(start + room, len(internal))
-        start += room
-
-
 @dataclass(frozen=True)
 class _Packed:
     input_ids: Tensor  # [1, S]
     position_ids: Tensor  # [1, S]
     mask: Tensor  # [1, 1, S, S], 0 where a token may look, the dtype's minimum elsewhere
     scored: Tensor  # [R] the tokens whose next-token distribution is wanted
-    edges: np.ndarray  # [E] the trie nodes those distributions score
     edge_rows: Tensor  # [E] which of the R rows holds the distribution
     edge_tokens: Tensor  # [E]
     edge_masses: Tensor  # [E]
 
 
-def _pack(encoded: EncodedPrompt, chunk: tuple[int, int], device: torch.device, dtype: torch.dtype) -> _Packed:
-    """Lay out `[prompt | ancestors of the chunk | its internal nodes]` with the mask of a tree."""
+def _edges(trie: TokenTrie, part: Part) -> tuple[np.ndarray, np.ndarray]:
+    """The nodes whose next tokens a part scores (ROOT with the first part), and the nodes those edges lead to."""
+    scoring = np.array([*([ROOT] if part.start == 0 else []), *trie.internal[part.start : part.end]], dtype=int)
+    return scoring, np.flatnonzero(np.isin(np.array(trie.parents, dtype=int), scoring))
+
+
+def _pack(encoded: EncodedPrompt, part: Part, device: torch.device, dtype: torch.dtype) -> _Packed:
+    """Lay out `[prompt | ancestors of the part | its internal nodes]` with the mask of a tree."""
     trie, length = encoded.trie, len(encoded.prompt_ids)
-    own = np.array(trie.internal[slice(*chunk)], dtype=int)
+    own = np.array(trie.internal[part.start : part.end], dtype=int)
     context = np.array(trie.ancestors(int(own[0]))[:-1] if len(own) else [], dtype=int)
     fed = np.concatenate([context, own])  # depth-first order: every ancestor of a fed node is fed before it
     tokens, parents, depths, ends, masses = (
         np.array(axis) for axis in (trie.tokens, trie.parents, trie.depths, trie.ends, trie.masses)
     )
-    first = np.array([ROOT] if chunk[0] == 0 else [], dtype=int)  # the first chunk scores the first tokens too
-    scoring = np.concatenate([first, own])
+    scoring, edges = _edges(trie, part)
     rows = np.full(len(trie) + 1, -1)
     rows[scoring] = np.arange(len(scoring))  # index -1 is the root's
-    edges = np.flatnonzero(rows[parents] >= 0) if len(trie) else np.array([], dtype=int)
-    places = np.concatenate([first + length, np.arange(len(own)) + length + len(context)])
+    places = [length - 1] * (len(scoring) - len(own)) + [length + len(context) + i for i in range(len(own))]
     return _Packed(
         input_ids=torch.tensor([[*encoded.prompt_ids, *tokens[fed].tolist()]], device=device),
         position_ids=torch.tensor([[*range(length), *(length - 1 + depths[fed]).tolist()]], device=device),
         mask=_tree_mask(length, torch.from_numpy(fed).to(device), torch.from_numpy(ends[fed]).to(device), dtype),
-        scored=torch.from_numpy(places).to(device),
-        edges=edges,
+        scored=torch.tensor(places, device=device),
         edge_rows=torch.from_numpy(rows[parents[edges]]).to(device),
         edge_tokens=torch.from_numpy(tokens[edges]).to(device),
         edge_masses=torch.from_numpy(masses[edges]).to(device, _exact(device)),
@@ -217,10 +272,12 @@ class _WeightedCrossEntropy(torch.autograd.Function):
         outflow = torch.zeros_like(normalisers).index_add_(0, rows, masses)  # [R]
         for start in range(0, len(logits), _SLICE_ROWS):
             part = slice(start, start + _SLICE_ROWS)
-            difference = (_wide(logits[part]) - normalisers[part, None]).exp_().mul_(outflow[part, None])
+            difference = _wide(logits[part])  # float32 logits themselves, a copy of narrower ones
+            difference.sub_(normalisers[part, None]).exp_().mul_(outflow[part, None])
             here = ((rows >= start) & (rows < start + _SLICE_ROWS)).nonzero()[:, 0]
             difference.index_put_((rows[here] - start, tokens[here]), -masses[here], accumulate=True)
-            logits[part].copy_(difference)  # rounded once, after the subtraction
+            if difference.dtype != logits.dtype:
+                logits[part].copy_(difference)  # rounded once, after the subtraction
         return logits, None, None, None
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from diffusecli.builtin import BUILTIN_MODELS, Notice, ensure_builtin, unknown_model
+from diffusecli.config import Config
 from diffusecli.errors import InputError, MachineError
 from diffusecli.runs import read_json_mapping
 
@@ -51,9 +52,17 @@ class LoadedModel:
         return sum(p.numel() for name, p in self.model.named_parameters() if "lora_" not in name)
 
 
+def load_configured(config: Config, notice: Notice, *, device: str | None = None) -> LoadedModel:
+    """The base model that a config names, on its device or another. Raises as `load_model` does."""
+    return load_model(
+        config.model, device=device or config.device, precision=config.precision, notice=notice, revision=config.revision,
+        trust_remote_code=config.trust_remote_code, device_map=config.device_map, quantize=config.quantize,
+    )  # fmt: skip
+
+
 def load_model(
-    name: str, *, device: str = "auto", precision: str = "fp32", notice: Notice,
-    revision: str | None = None, trust_remote_code: bool = False,
+    name: str, *, device: str = "auto", precision: str = "fp32", notice: Notice, revision: str | None = None,
+    trust_remote_code: bool = False, device_map: str | None = None, quantize: str | None = None,
 ) -> LoadedModel:  # fmt: skip
     """Load a built-in model, a local folder, a `.gguf` file or a Hugging Face id.
 
@@ -65,12 +74,27 @@ def load_model(
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     source, options = _source(name, notice, revision, trust_remote_code)
+    placed: dict[str, Any] = {"device_map": device_map} if device_map else {}
+    if quantize:
+        placed = {"quantization_config": _four_bits(precision), "device_map": device_map or {"": choose_device(device)}}
     with _hub_errors(name):
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=PRECISIONS[precision], **options)
-    model.to(choose_device(device))
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=PRECISIONS[precision], **placed, **options)
+    if not placed:
+        model.to(choose_device(device))
     model.eval()
     return LoadedModel(name, model, tokenizer, _revision(name, source, model))
+
+
+def _four_bits(precision: str) -> Any:
+    """NF4 weights (Dettmers and others, "QLoRA", 2023) that compute in `precision`."""
+    import importlib.util
+
+    from transformers import BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError("quantize: nf4 needs bitsandbytes, `pip install 'diffuse-lm[nf4]'` or remove the setting")
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=PRECISIONS[precision])
 
 
 def load_tokenizer(name: str, notice: Notice, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
@@ -91,6 +115,7 @@ class ModelShape:
     hidden_size: int
     intermediate_size: int
     vocabulary: int
+    context: int | None  # the most tokens of a row, None when it has no bound
 
 
 def load_shape(name: str, notice: Notice, *, revision: str | None = None, trust_remote_code: bool = False) -> ModelShape:
@@ -101,10 +126,16 @@ def load_shape(name: str, notice: Notice, *, revision: str | None = None, trust_
     with _hub_errors(name), torch.device("meta"):
         config = AutoConfig.from_pretrained(source, **options)
         hollow = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    return shape_of(config, sum(p.numel() for p in hollow.parameters()))
+
+
+def shape_of(config: Any, parameters: int) -> ModelShape:
+    """The size of a model from its transformers config."""
     text = config.get_text_config()
     return ModelShape(
-        sum(p.numel() for p in hollow.parameters()), text.num_hidden_layers, text.hidden_size,
+        parameters, text.num_hidden_layers, text.hidden_size,
         getattr(text, "intermediate_size", None) or 4 * text.hidden_size, text.vocab_size,
+        getattr(text, "max_position_embeddings", None),
     )  # fmt: skip
 
 
@@ -164,9 +195,9 @@ def load_adapter(base: LoadedModel, folder: str | Path, *, trainable: bool = Fal
 def merged(model: Any) -> Iterator[Any]:
     """The model with its adapter folded into the base weights while inside: fewer products a token.
 
-    In float32 that is the same function and can be undone; in 16 bits the sum would be rounded, so there nothing is folded.
+    In float32 that is the same function and can be undone; in 16 or 4 bits the sum would be rounded, so there nothing is folded.
     """
-    if not hasattr(model, "merge_adapter") or model.dtype != torch.float32:
+    if not hasattr(model, "merge_adapter") or not _can_fold(model):
         yield model
         return
     model.merge_adapter()
@@ -174,6 +205,14 @@ def merged(model: Any) -> Iterator[Any]:
         yield model
     finally:
         model.unmerge_adapter()
+
+
+def _can_fold(model: Any) -> bool:
+    """Only where weights are whole float32 matrices: not 16 bits, not quantised, not spread over processes."""
+    from torch.distributed.tensor import DTensor
+
+    weights = [module.get_base_layer().weight for module in model.modules() if hasattr(module, "get_base_layer")]
+    return all(weight.dtype == torch.float32 and not isinstance(weight, DTensor) for weight in weights)
 
 
 def save_adapter(base: LoadedModel, folder: Path) -> None:

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -32,13 +32,19 @@ class Iteration:
 
     iteration: int  # from 1
     of: int
+    step: int  # optimiser steps so far
     loss: float  # summed over prompts, nats
     optimal: float  # the least it can be: the summed entropy of the paths' weights
     kl: dict[str, float]  # alias -> exact KL(target || model), nats
     on_target: dict[str, float]  # alias -> exact probability of answering with any target
-    learning_rate: float
-    tokens: int
+    retention_kl: float | None  # mean KL(base || tuned) over the instructions trained on, nats per token
+    learning_rate: float  # of the first step
+    gradient_norm: float  # mean over steps, before clipping
+    tokens: int  # fed since training began
     seconds: float  # since training began
+    memory_mb: int  # the most the process held so far
+    test_kl: dict[str, float] = field(default_factory=dict)  # as kl, of test prompts not trained on, every eval_every iterations
+    test_on_target: dict[str, float] = field(default_factory=dict)
 
 
 _PACKAGES = ("diffuse-lm", "torch", "transformers", "peft", "numpy")
@@ -71,6 +77,11 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def card(self) -> Path:
+        """The model card, Markdown."""
+        return self.path / "README.md"
+
+    @property
     def has_adapter(self) -> bool:
         """Whether training got as far as an adapter."""
         return exists(self.path / "adapter_config.json") and exists(self.path / "adapter_model.safetensors")
@@ -94,8 +105,10 @@ class RunDir:
         return files
 
     def discard_trained(self) -> None:
-        """Remove the manifest and the tuned model's samples, before another adapter takes their place."""
-        self.manifest.unlink(missing_ok=True)
+        """Remove the adapter, what tells of it and the tuned model's samples, before another training takes their place."""
+        adapter = [self.path / "adapter_config.json", self.path / "adapter_model.safetensors"]
+        for path in (self.manifest, self.card, self.metrics, *adapter):
+            path.unlink(missing_ok=True)
         for samples in (self.path / "gen.json", self.samples("lora")):
             samples.unlink(missing_ok=True)
             meta_path(samples).unlink(missing_ok=True)
@@ -170,7 +183,7 @@ def atomic_write(path: Path) -> Iterator[IO[str]]:
         except BaseException:
             Path(scratch).unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
 
@@ -211,7 +224,7 @@ def move_into(folder: Path, sources: Iterable[Path]) -> None:
             os.fsync(file.fileno())
         source.chmod(0o666 & ~_umask())
         os.replace(source, folder / source.name)
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
 def environment() -> dict[str, Any]:
@@ -250,7 +263,8 @@ def _umask() -> int:
     return mask
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the renames in a folder last."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -11,7 +11,7 @@ from pathlib import Path
 from diffusecli.config import Config, read_config
 from diffusecli.errors import InputError
 from diffusecli.generations import Report, Sampled, generate
-from diffusecli.models import load_adapter, load_model
+from diffusecli.models import load_adapter, load_configured
 from diffusecli.prompt import read_prompts
 from diffusecli.runs import RunDir, newest_run, require_writable
 from diffusecli.sampling import SamplingSettings
@@ -41,10 +41,7 @@ def sample(
     path = output or run.samples(mode)
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: is no ordinary file, name another one")
-    base = load_model(
-        config.model, device=config.device, precision=config.precision, notice=notice,
-        revision=config.revision, trust_remote_code=config.trust_remote_code,
-    )  # fmt: skip
+    base = load_configured(config, notice)
     require_writable(path.parent)
     if mode == "lora":
         trained_on = run.read_manifest().get("model_revision", base.revision)

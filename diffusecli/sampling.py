@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,3 +181,30 @@ def _warp(logits: Tensor, settings: SamplingSettings) -> Tensor:
     if settings.min_p:
         logits = MinPLogitsWarper(settings.min_p)(ids, logits)
     return logits
+
+
+def generate_rows(
+    model: Any, prompts: Sequence[Sequence[int]], stop_ids: Iterable[int], *, max_new_tokens: int, seed: int
+) -> list[tuple[int, ...]]:
+    """One plain sample for each of several prompts, in one batch through `generate`; the terminator, if it came, included.
+
+    Nothing of the checkpoint's generation config is left: it is put aside for the call.
+    """
+    from transformers import GenerationConfig
+
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    stops, longest = sorted(stop_ids), max(map(len, prompts))
+    input_ids = torch.tensor([[*[0] * (longest - len(p)), *p] for p in prompts], device=model.device)
+    inside = torch.tensor([[*[0] * (longest - len(p)), *[1] * len(p)] for p in prompts], device=model.device)
+    kept, inner.generation_config = inner.generation_config, GenerationConfig()
+    try:
+        with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []), torch.no_grad():
+            torch.manual_seed(seed)
+            rows = inner.generate(
+                input_ids=input_ids, attention_mask=inside, do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
+                max_new_tokens=max_new_tokens, eos_token_id=stops, pad_token_id=stops[0],
+            )[:, longest:].tolist()  # fmt: skip
+    finally:
+        inner.generation_config = kept
+    ends = [next((i + 1 for i, token in enumerate(row) if token in stops), len(row)) for row in rows]
+    return [tuple(row[:end]) for row, end in zip(rows, ends, strict=True)]

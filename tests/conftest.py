@@ -61,6 +61,18 @@ def one_thread_for_tiny_models(request):
 
 
 @pytest.fixture(scope="session")
+def tiny_cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(request, tiny_cache, monkeypatch):
+    """Only tests of the built-in model use the user's cache."""
+    if request.node.get_closest_marker("model") is None:
+        monkeypatch.setenv("DIFFUSE_CACHE", str(tiny_cache))
+
+
+@pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory):
     """A whole model folder: weights, tokenizer, and a generation config that tries to bend the distribution."""
     folder = tmp_path_factory.mktemp("tiny-model")

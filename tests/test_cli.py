@@ -139,6 +139,7 @@ def test_train_sample_and_evaluate_a_tiny_model_end_to_end(diffuse, prompt_file,
         "gen.meta.json",
         "run.json",
         "metrics.jsonl",
+        "README.md",
     }
     assert {path.name for path in run.iterdir()} == expected
     assert len(json.loads((run / "gen.json").read_text())["p.json"]) == 1000

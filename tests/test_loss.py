@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from diffusecli import loss
 from diffusecli.encoding import EncodedPrompt
-from diffusecli.loss import choose_pass, packed_pass, rows_pass, target_log_probs
+from diffusecli.loss import PackedPass, RowsPass, choose_pass, score, target_log_probs
 from diffusecli.prompt import Prompt
 from diffusecli.trie import TokenTrie
 from tests.conftest import tiny_llama
@@ -23,9 +23,9 @@ def encoded(paths, weights, prompt_ids=(5, 6, 7, 8), owners=None):
     return EncodedPrompt(prompt, prompt_ids, TokenTrie.build(paths, weights), owners, frozenset({0}))
 
 
-def gradient(score, example, **options):
+def gradient(way, example):
     MODEL.zero_grad()
-    scores = score(MODEL, example, backward=True, **options)
+    scores = score(MODEL, example, way, backward=True)
     return scores.log_probs, torch.cat([p.grad.flatten() for p in MODEL.parameters()])
 
 
@@ -38,8 +38,8 @@ def assert_same_gradient(found, expected):
 @given(path_sets(), st.integers(1, 6))
 def test_packed_equals_rows_in_probability_and_gradient(paths_and_weights, prompt_length):
     example = encoded(*paths_and_weights, prompt_ids=tuple(range(4, 4 + prompt_length)))
-    packed, packed_gradient = gradient(packed_pass, example)
-    rows, rows_gradient = gradient(rows_pass, example, batch_size=3)
+    packed, packed_gradient = gradient(PackedPass(), example)
+    rows, rows_gradient = gradient(RowsPass(3), example)
     np.testing.assert_allclose(packed, rows, rtol=1e-6)
     assert_same_gradient(packed_gradient, rows_gradient)
 
@@ -48,8 +48,8 @@ def test_packed_equals_rows_in_probability_and_gradient(paths_and_weights, promp
 @given(path_sets(), st.integers(1, 14))
 def test_chunks_add_up_to_the_whole(paths_and_weights, budget):
     example = encoded(*paths_and_weights)
-    whole, whole_gradient = gradient(packed_pass, example)
-    chunked, chunked_gradient = gradient(packed_pass, example, max_tokens=budget)
+    whole, whole_gradient = gradient(PackedPass(), example)
+    chunked, chunked_gradient = gradient(PackedPass(budget), example)
     np.testing.assert_allclose(chunked, whole, rtol=1e-6)
     assert_same_gradient(chunked_gradient, whole_gradient)
 
@@ -61,25 +61,27 @@ def test_path_probability_is_the_product_of_the_models_own_conditionals():
         for path in [(1, 2, 0), (1, 3, 0), (2, 0)]:
             log_q = MODEL(torch.tensor([[5, 6, 7, 8, *path]])).logits[0].log_softmax(-1)
             expected.append(sum(float(log_q[3 + i, token]) for i, token in enumerate(path)))
-    np.testing.assert_allclose(packed_pass(MODEL, example).log_probs, expected, rtol=1e-6)
+    np.testing.assert_allclose(score(MODEL, example, PackedPass()).log_probs, expected, rtol=1e-6)
 
 
 def test_each_distinct_prefix_is_fed_once_and_leaves_never():
     example = encoded([(1, 2, 0), (1, 3, 0), (2, 0)], [0.5, 0.25, 0.25])
-    assert packed_pass(MODEL, example).tokens_fed == 4 + 4  # prompt; a, ab, ac, b
-    assert rows_pass(MODEL, example).tokens_fed == 3 * (4 + 3)
+    assert score(MODEL, example, PackedPass()).tokens_fed == 4 + 4  # prompt; a, ab, ac, b
+    assert score(MODEL, example, RowsPass()).tokens_fed == 3 * (4 + 3)
 
 
 def test_a_single_target_and_a_single_token_work():
     example = encoded([(3,)], [1.0])
-    np.testing.assert_allclose(packed_pass(MODEL, example).log_probs, rows_pass(MODEL, example).log_probs, rtol=1e-6)
+    np.testing.assert_allclose(
+        score(MODEL, example, PackedPass()).log_probs, score(MODEL, example, RowsPass()).log_probs, rtol=1e-6
+    )
 
 
 def test_slices_of_the_cross_entropy_do_not_change_it(monkeypatch):
     example = encoded([(a, b, 0) for a in range(1, 5) for b in range(1, 5)], [1 / 16] * 16)
-    whole, whole_gradient = gradient(packed_pass, example)
+    whole, whole_gradient = gradient(PackedPass(), example)
     monkeypatch.setattr(loss, "_SLICE_ROWS", 3)
-    sliced, sliced_gradient = gradient(packed_pass, example)
+    sliced, sliced_gradient = gradient(PackedPass(), example)
     np.testing.assert_allclose(sliced, whole)
     assert_same_gradient(sliced_gradient, whole_gradient)
 
@@ -91,8 +93,8 @@ def test_variants_of_a_target_add_up():
 
 
 def test_the_probe_takes_the_packed_pass_where_it_agrees():
-    score, why = choose_pass(MODEL, encoded([(1, 0), (2, 0)], [0.5, 0.5]))
-    assert score.func is packed_pass
+    way, why = choose_pass(MODEL, encoded([(1, 0), (2, 0)], [0.5, 0.5]))
+    assert isinstance(way, PackedPass)
     assert "agree with rows" in why
 
 
@@ -104,8 +106,8 @@ def test_the_probe_falls_back_to_rows_when_the_window_is_shorter_than_the_row():
         vocab_size=12, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
         sliding_window=3, pad_token_id=0,
     )  # fmt: skip
-    score, why = choose_pass(MistralForCausalLM(config).eval(), encoded([(1, 0), (2, 0)], [0.5, 0.5]))
-    assert score.func is rows_pass
+    way, why = choose_pass(MistralForCausalLM(config).eval(), encoded([(1, 0), (2, 0)], [0.5, 0.5]))
+    assert isinstance(way, RowsPass)
     assert "window" in why
 
 
@@ -113,8 +115,8 @@ def test_the_probe_falls_back_to_rows_when_packed_numbers_are_wrong(monkeypatch)
     monkeypatch.setattr(
         loss, "_tree_mask", lambda length, nodes, _ends, dtype: torch.zeros(1, 1, *[length + len(nodes)] * 2, dtype=dtype)
     )
-    score, why = choose_pass(MODEL, encoded([(1, 0), (2, 0)], [0.5, 0.5]))
-    assert score.func is rows_pass
+    way, why = choose_pass(MODEL, encoded([(1, 0), (2, 0)], [0.5, 0.5]))
+    assert isinstance(way, RowsPass)
     assert "differ" in why
 
 
@@ -125,8 +127,8 @@ def test_the_probe_looks_at_the_longest_row_not_at_the_deepest_trie():
 
 def test_the_chosen_pass_keeps_its_budgets():
     example = encoded([(a, b, 0) for a in range(1, 5) for b in range(1, 5)], [1 / 16] * 16)
-    score, _ = choose_pass(MODEL, example, max_tokens=8)
-    assert score(MODEL, example).tokens_fed > packed_pass(MODEL, example).tokens_fed, "parts repeat the prompt"
+    way, _ = choose_pass(MODEL, example, max_tokens=8)
+    assert score(MODEL, example, way).tokens_fed > score(MODEL, example, PackedPass()).tokens_fed, "parts repeat the prompt"
 
 
 def test_a_16_bit_gradient_is_rounded_once_after_the_subtraction():

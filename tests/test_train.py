@@ -9,10 +9,11 @@ import torch
 from diffusecli.config import Config
 from diffusecli.encoding import encode_prompt
 from diffusecli.errors import InputError, MachineError
-from diffusecli.loss import packed_pass
+from diffusecli.loss import PackedPass, score
 from diffusecli.models import load_adapter, load_model, merged
 from diffusecli.prompt import read_prompt
-from diffusecli.train import auto_learning_rate, train
+from diffusecli.schedule import auto_learning_rate
+from diffusecli.train import train
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def config(tiny_model_folder, prompt_file, tmp_path):
         settings = {"n_iters": 60, "learning_rate": 0.02, **fields.pop("alg_config", {})}
         return Config.model_validate({
             "model": str(tiny_model_folder), "train_prompts": [prompt], "test_prompts": [], "alg_config": settings,
-            "output_dir": str(tmp_path / "run"), "device": "cpu", **fields,
+            "output_dir": str(tmp_path / "run"), "device": "cpu", "retain": False, **fields,
         })  # fmt: skip
 
     return make
@@ -36,8 +37,8 @@ def quietly(config):
 def test_training_moves_the_model_to_the_weights(config):
     trained, seen = quietly(config({"targets": ["{a}", "{b}", "{c}"], "weights": [5, 3, 2]}))
     assert seen[0].kl[str(trained.run.path.parent / "p.json")] > 5
-    assert next(iter(trained.kl.values())) < 0.05
-    assert next(iter(trained.on_target.values())) > 0.95
+    assert next(iter(trained.after.kl.values())) < 0.05
+    assert next(iter(trained.after.on_target.values())) > 0.95
 
 
 def test_the_logged_loss_is_kl_plus_entropy(config):
@@ -52,10 +53,10 @@ def test_the_on_target_mass_is_that_of_the_models_own_samples(config, tiny_model
     trained, _ = quietly(config(alg_config={"n_iters": 12}))
     base = load_model(str(tiny_model_folder), device="cpu", notice=print)
     load_adapter(base, trained.run.path)
-    prompt = read_prompt(next(iter(trained.kl)))
+    prompt = read_prompt(next(iter(trained.after.kl)))
     counts = draw(base.model, base.tokenizer, encode_prompt(prompt, base.tokenizer, base.eos_ids), SamplingSettings(4000, 8)).counts
     share = sum(counts[target] for target in prompt.targets) / 4000
-    exact = next(iter(trained.on_target.values()))
+    exact = next(iter(trained.after.on_target.values()))
     assert 0.01 < exact < 0.99
     assert share == pytest.approx(exact, abs=4 * (exact * (1 - exact) / 4000) ** 0.5)
 
@@ -88,7 +89,7 @@ def test_a_target_kl_ends_training(config):
 def test_response_variants_reach_their_own_optimum(config):
     trained, seen = quietly(config({"targets": ["{a}", "{b}"], "response": ["", "So: "]}))
     assert seen[0].optimal == pytest.approx(np.log(4))
-    assert next(iter(trained.kl.values())) < 0.1 * next(iter(seen[0].kl.values()))
+    assert next(iter(trained.after.kl.values())) < 0.1 * next(iter(seen[0].kl.values()))
     assert all(i.loss >= i.optimal for i in seen)
 
 
@@ -121,7 +122,7 @@ def test_lora_targets_that_do_not_exist_are_named(config):
 @pytest.mark.parametrize("lora", [{"rslora": True}, {"dora": True}, {"dropout": 0.1}, {"targets": ["q_proj", "v_proj"]}])
 def test_every_kind_of_adapter_learns(config, lora):
     trained, seen = quietly(config(lora=lora))
-    assert next(iter(trained.kl.values())) < 0.2 * next(iter(seen[0].kl.values()))
+    assert next(iter(trained.after.kl.values())) < 0.2 * next(iter(seen[0].kl.values()))
 
 
 def test_an_adapter_file_that_is_broken_is_told(config, tmp_path):
@@ -155,20 +156,20 @@ def test_the_adapter_loads_in_plain_peft_and_gives_the_recorded_kl(config, tiny_
     base = AutoModelForCausalLM.from_pretrained(tiny_model_folder, dtype=torch.float32)
     plain = PeftModel.from_pretrained(base, trained.run.path).eval()
     tokenizer = load_model(str(tiny_model_folder), device="cpu", notice=print).tokenizer
-    encoded = encode_prompt(read_prompt(next(iter(trained.kl))), tokenizer)
-    log_q = packed_pass(plain, encoded).log_probs
-    assert float(np.log(0.5) - log_q.mean()) == pytest.approx(next(iter(trained.kl.values())), abs=1e-5)
+    encoded = encode_prompt(read_prompt(next(iter(trained.after.kl))), tokenizer)
+    log_q = score(plain, encoded, PackedPass()).log_probs
+    assert float(np.log(0.5) - log_q.mean()) == pytest.approx(next(iter(trained.after.kl.values())), abs=1e-5)
 
 
 def test_folding_the_adapter_in_changes_nothing_and_is_undone(config, tiny_model_folder):
     trained, _ = quietly(config(alg_config={"n_iters": 5}))
     base = load_model(str(tiny_model_folder), device="cpu", notice=print)
     load_adapter(base, trained.run.path)
-    encoded = encode_prompt(read_prompt(next(iter(trained.kl))), base.tokenizer)
-    before = packed_pass(base.model, encoded).log_probs
+    encoded = encode_prompt(read_prompt(next(iter(trained.after.kl))), base.tokenizer)
+    before = score(base.model, encoded, PackedPass()).log_probs
     with merged(base.model) as model:
-        np.testing.assert_allclose(packed_pass(model, encoded).log_probs, before, atol=1e-4)
-    np.testing.assert_allclose(packed_pass(base.model, encoded).log_probs, before, atol=1e-4)
+        np.testing.assert_allclose(score(model, encoded, PackedPass()).log_probs, before, atol=1e-4)
+    np.testing.assert_allclose(score(base.model, encoded, PackedPass()).log_probs, before, atol=1e-4)
 
 
 def test_continuing_from_an_adapter_starts_where_it_was(config, tmp_path):
@@ -176,7 +177,7 @@ def test_continuing_from_an_adapter_starts_where_it_was(config, tmp_path):
     _, seen = quietly(
         config(load_model=True, ckpt_dir=str(first.run.path), output_dir=str(tmp_path / "more"), alg_config={"n_iters": 1})
     )
-    assert next(iter(seen[0].kl.values())) == pytest.approx(next(iter(first.kl.values())), abs=1e-5)
+    assert next(iter(seen[0].kl.values())) == pytest.approx(next(iter(first.after.kl.values())), abs=1e-5)
 
 
 def test_an_adapter_of_another_model_is_refused(config, tmp_path):
@@ -207,5 +208,5 @@ def test_the_manifest_names_what_is_needed_to_repeat_the_run(config):
     manifest = trained.run.read_manifest()
     assert manifest["tokens_fed"] == seen[-1].tokens > 0
     assert set(manifest["versions"]) >= {"torch", "transformers", "peft"}
-    assert manifest["exact_kl"] == trained.kl
+    assert manifest["exact_kl"] == trained.after.kl
     assert {"model_revision", "seed", "device", "dtype", "prompt_sha256", "peak_memory_mb", "git", "time"} <= set(manifest)

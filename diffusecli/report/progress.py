@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
+from diffusecli.errors import printable
+from diffusecli.report.tables import short_names
 from diffusecli.runs import Iteration
+
+_MOST_PROMPTS = 12
+_SPARK_WIDTH = 24
+_SPARKS = "▁▂▃▄▅▆▇█"
 
 
 class TrainingProgress(AbstractContextManager["TrainingProgress"]):
@@ -17,35 +28,70 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
     def __init__(self, console: Console) -> None:
         """`console` decides between live and plain by whether it is a terminal."""
         self._console = console
-        self._progress: Progress | None = None
+        self._live: Live | None = None
+        self._seen: list[Iteration] = []
 
     def __enter__(self) -> TrainingProgress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+        if self._live is not None:
+            self._live.stop()
 
     def __call__(self, seen: Iteration) -> None:
         """Show one iteration."""
-        mean_kl = sum(seen.kl.values()) / len(seen.kl)
-        mean_mass = sum(seen.on_target.values()) / len(seen.on_target)
-        figures = f"KL {mean_kl:.4f} on target {mean_mass:.1%} loss {seen.loss:.2f} (opt. {seen.optimal:.2f})"
+        self._seen.append(seen)
         if not self._console.is_terminal:
-            remaining = seen.seconds / seen.iteration * (seen.of - seen.iteration)
-            self._console.print(
-                f"iteration {seen.iteration}/{seen.of}  {figures}  {seen.seconds:.0f} s, {remaining:.0f} s left",
-                markup=False, highlight=False, soft_wrap=True,
-            )  # fmt: skip
+            self._console.print(_line(seen, self._remaining()), markup=False, highlight=False, soft_wrap=True)
             return
-        if self._progress is None:
-            self._progress = Progress(
-                BarColumn(bar_width=8),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[figures]}"),
-                TimeRemainingColumn(),
-                console=self._console,
-            )
-            self._progress.add_task("training", total=seen.of, figures=figures)
-            self._progress.start()
-        self._progress.update(self._progress.task_ids[0], completed=seen.iteration, figures=figures)
+        if self._live is None:
+            self._live = Live(console=self._console, auto_refresh=False)
+            self._live.start()
+        self._live.update(live_view(self._seen, self._remaining()), refresh=True)
+
+    def _remaining(self) -> float:
+        """Seconds, from the pace since this display began (an earlier part of the run may have been on another machine)."""
+        first, last = self._seen[0], self._seen[-1]
+        here = last.iteration - first.iteration
+        pace = (last.seconds - first.seconds) / here if here else last.seconds / last.iteration
+        return pace * (last.of - last.iteration)
+
+
+def live_view(seen: Sequence[Iteration], remaining: float) -> RenderableType:
+    """A bar, the figures of the last iteration, and the exact KL of the prompts that are furthest off, as sparklines."""
+    last = seen[-1]
+    bar = Table.grid(padding=(0, 1))
+    bar.add_row(ProgressBar(last.of, last.iteration, width=20), Text(_line(last, remaining)))
+    prompts = Table.grid(padding=(0, 2))
+    prompts.add_row("exact KL", "", Text("nats", justify="right"), Text("on target", justify="right"))
+    furthest = sorted(last.kl, key=lambda alias: -last.kl[alias])[:_MOST_PROMPTS]
+    names = short_names(list(last.kl))
+    for alias in sorted(furthest, key=list(last.kl).index):
+        history = [iteration.kl[alias] for iteration in seen]
+        prompts.add_row(
+            Text(printable(names[alias])[-28:]), sparkline(history), Text(f"{history[-1]:.4f}", justify="right"),
+            Text(f"{last.on_target[alias]:.1%}", justify="right"),
+        )  # fmt: skip
+    more = len(last.kl) - len(furthest)
+    return Group(bar, prompts, *([Text(f"and {more} prompts with a smaller KL")] if more else []))
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """The last values as bars, on a logarithmic scale from a thousandth of a nat to ten.
+
+    >>> sparkline([10, 1, 0.1, 0.01, 0.001])
+    '█▆▅▃▁'
+    """
+    heights = [(math.log10(min(max(value, 1e-3), 10)) + 3) / 4 for value in values[-_SPARK_WIDTH:]]
+    return "".join(_SPARKS[round(height * (len(_SPARKS) - 1))] for height in heights)
+
+
+def _line(seen: Iteration, remaining: float) -> str:
+    mean_kl = sum(seen.kl.values()) / len(seen.kl)
+    mean_mass = sum(seen.on_target.values()) / len(seen.on_target)
+    test = f"  test KL {sum(seen.test_kl.values()) / len(seen.test_kl):.4f}" if seen.test_kl else ""
+    drift = "" if seen.retention_kl is None else f"  drift {max(seen.retention_kl, 0):.4f}"
+    return (
+        f"iteration {seen.iteration}/{seen.of}  KL {mean_kl:.4f}{test}  on target {mean_mass:.1%}  "
+        f"loss {seen.loss:.2f} (opt. {seen.optimal:.2f}){drift}  {seen.seconds:.0f} s, {remaining:.0f} s left"
+    )

@@ -20,9 +20,9 @@ from diffusecli.errors import printable
 from diffusecli.prompt import Prompt
 
 if TYPE_CHECKING:
+    from diffusecli.budget import Plan
     from diffusecli.evaluate import Evaluated
     from diffusecli.metrics import Tally
-    from diffusecli.train import Plan
     from diffusecli.validate import TokenView
 
 _BAR = 14

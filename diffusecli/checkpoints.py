@@ -1,0 +1,110 @@
+"""Checkpoints: all that an interrupted training needs to go on, bit for bit, from where it was.
+
+A checkpoint is a folder `checkpoint-STEP` in the run directory that appears whole or not at all: the
+adapter as plain PEFT files, and `state.safetensors` with the optimiser and what had been seen. The random
+numbers of a step follow from (seed, step), so no generator's state needs keeping.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from diffusecli.errors import InputError
+from diffusecli.models import LoadedModel, save_adapter
+from diffusecli.runs import Iteration, RunDir, cannot_write, sync_folder
+
+_FORMAT = "1"
+_STATE = "state.safetensors"
+
+
+@dataclass
+class Progress:
+    """How far training is. Sums of the iteration under way are kept so that it can be finished after an interruption."""
+
+    asked: dict[str, Any]  # the settings that make the result; another run must not go on from here
+    at_once: int | None = None  # tokens (packed) or rows of a pass
+    step: int = 0  # optimiser steps done
+    tokens: int = 0
+    seconds: float = 0.0
+    before: dict[str, list[float]] = field(default_factory=dict)  # alias -> exact KL and on-target mass of the untrained adapter
+    iterations: list[Iteration] = field(default_factory=list)
+    under_way: dict[str, Any] = field(default_factory=dict)  # what the unfinished iteration has seen
+
+
+def newest_checkpoint(run: RunDir) -> Path | None:
+    """The checkpoint with the most steps, None when training left none."""
+    found = [folder for folder in run.path.glob("checkpoint-*") if folder.is_dir() and folder.name.split("-")[1].isdigit()]
+    return max(found, key=_step_of, default=None)
+
+
+def save_checkpoint(run: RunDir, base: LoadedModel, optimiser: torch.optim.Optimizer, progress: Progress) -> Path:
+    """Write a checkpoint and remove older ones; raises `MachineError` when the disk takes no more."""
+    folder = run.path / f"checkpoint-{progress.step}"
+    if folder.is_dir():
+        return folder  # the same state, whole already
+    try:
+        with tempfile.TemporaryDirectory(prefix=".checkpoint.", dir=run.path) as scratch:
+            whole = Path(scratch) / "whole"
+            save_adapter(base, whole)
+            moments = {
+                f"{weight}.{name}": m for weight, state in optimiser.state_dict()["state"].items() for name, m in state.items()
+            }
+            save_file(moments, whole / _STATE, {"format": _FORMAT, "progress": json.dumps(asdict(progress))})
+            for path in whole.iterdir():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            os.replace(whole, folder)
+        sync_folder(run.path)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    discard_checkpoints(run, keep=folder)
+    return folder
+
+
+def load_progress(checkpoint: Path, asked: Mapping[str, Any]) -> tuple[Progress, dict[int, dict[str, Any]]]:
+    """What was done, and the optimiser's state by the number of the weight.
+
+    Raises `InputError` when the file cannot be read or when it belongs to a run with other settings.
+    """
+    path = checkpoint / _STATE
+    optimiser: dict[int, dict[str, Any]] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 (no mapping)
+                weight, name = key.split(".")
+                optimiser.setdefault(int(weight), {})[name] = file.get_tensor(key)
+            written, told = file.metadata()["format"], json.loads(file.metadata()["progress"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: the checkpoint cannot be read, remove {checkpoint} or start anew with --force") from error
+    if written != _FORMAT:
+        raise InputError(f"{path}: is of another version, start anew with --force")
+    differing = [key for key in {**told["asked"], **asked} if told["asked"].get(key) != json.loads(json.dumps(asked.get(key)))]
+    if differing:
+        raise InputError(
+            f"{checkpoint.parent}: holds an interrupted run with another {', another '.join(sorted(differing))}; "
+            "give it back its settings to go on, or start anew with --force"
+        )
+    told["iterations"] = [Iteration(**iteration) for iteration in told["iterations"]]
+    return Progress(**told), optimiser
+
+
+def discard_checkpoints(run: RunDir, *, keep: Path | None = None) -> None:
+    """Remove checkpoints, and what a killed process left of one."""
+    for folder in [*run.path.glob("checkpoint-*"), *run.path.glob(".checkpoint.*")]:
+        if folder != keep and folder.is_dir():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.split("-")[1])

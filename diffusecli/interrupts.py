@@ -1,0 +1,35 @@
+"""Ctrl-C and SIGTERM as a question that long work answers when it can stop cleanly."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class Interrupts(AbstractContextManager["Interrupts"]):
+    """While inside, the first signal sets `asked`; the second raises `KeyboardInterrupt` on the spot."""
+
+    def __init__(self, notice: Callable[[str], None], promise: str) -> None:
+        """`promise` is told at the first signal: what will happen now."""
+        self.asked = False
+        self._notice, self._promise = notice, promise
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():  # only there can handlers be set
+            self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _hear(self, _number: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        self._notice(self._promise)

@@ -1,0 +1,159 @@
+"""The processes that train together, through accelerate: who does what, sums over all, trackers, rank 0.
+
+A plain run is one process. Under `accelerate launch` or `torchrun` every process holds the model, the
+pieces of a step are shared out, and gradients are summed (not averaged), so that the result is that of
+one process. Knows nothing of prompts or losses.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusecli.errors import InputError
+from diffusecli.models import choose_device
+
+
+class OutOfMemoryError(Exception):
+    """A piece of work did not fit, in this process or another."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Something one process can do alone: what it costs and how; `work(scale)` scales what it adds to the gradient."""
+
+    tokens: int
+    work: Callable[[float], Any]
+
+
+class Processes:
+    """One process among all that train together."""
+
+    def __init__(self, device: str, tracker: str | None = None, folder: Path | None = None) -> None:
+        """Join the others if there are any; raises `InputError` for an unknown device or a tracker that is not installed."""
+        from accelerate import Accelerator
+        from accelerate.utils import ProjectConfiguration
+
+        together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        wanted = choose_device(device)
+        if tracker is not None:
+            _require_tracker(tracker)
+        project = None if folder is None else ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / "logs"))
+        self._accelerator = Accelerator(cpu=wanted.type == "cpu", log_with=tracker, project_config=project)
+        self._tracked = tracker is not None
+        self.device: torch.device = self._accelerator.device if together else wanted
+        self.count: int = self._accelerator.num_processes
+        self.rank: int = self._accelerator.process_index
+        self.sharded = self.count > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes")
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes and speaks for all."""
+        return self.rank == 0
+
+    def everyones(self, value: Any) -> list[Any]:
+        """The value of each process, in the order of ranks."""
+        from accelerate.utils import gather_object
+
+        return list(gather_object([value])) if self.count > 1 else [value]
+
+    def run(self, pieces: Sequence[Piece], between: Callable[[], None] = lambda: None) -> list[Any]:
+        """Do every piece in one of the processes; all of them get all results, in the order of the pieces.
+
+        `between` is called before each piece. Raises `OutOfMemoryError` in every process when one of them had too little.
+        """
+        mine = _shares([piece.tokens for piece in pieces], self.count)[self.rank]
+        found: dict[int, Any] = {}
+        failed = False
+        try:
+            for index in mine:
+                between()
+                found[index] = pieces[index].work(1.0)
+            if self.sharded and pieces:  # collective passes: as many in every process
+                for _ in range(max(map(len, _shares([p.tokens for p in pieces], self.count))) - len(mine)):
+                    pieces[0].work(0.0)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if self.sharded or not _is_out_of_memory(error):
+                raise
+            failed = True
+        if failed and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        everything = self.everyones((found, failed))
+        if any(failure for _, failure in everything):
+            raise OutOfMemoryError
+        together = {index: result for results, _ in everything for index, result in results.items()}
+        return [together[index] for index in range(len(pieces))]
+
+    def sum_gradients(self, weights: Iterable[Tensor]) -> None:
+        """Replace each gradient by its sum over all processes."""
+        if self.count == 1:
+            return
+        weights = list(weights)
+        flat = torch.cat([(torch.zeros_like(w) if w.grad is None else w.grad).flatten() for w in weights])
+        total = self._accelerator.reduce(flat, reduction="sum")
+        for weight, part in zip(weights, total.split([w.numel() for w in weights]), strict=True):
+            weight.grad = part.view_as(weight)
+
+    def shard(self, model: Any) -> None:
+        """Spread the frozen base over the processes (FSDP 2), layer by layer; the adapter stays whole in each."""
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        adapter = {p for p in model.parameters() if p.requires_grad}
+        for weight in adapter:
+            weight.data = weight.data.to(self.device)
+        mesh = init_device_mesh(self.device.type, (self.count,))
+        layers = set(getattr(model.get_base_model(), "_no_split_modules", None) or [])
+        for module in [*model.modules()]:
+            if type(module).__name__ in layers:
+                fully_shard(module, mesh=mesh, ignored_params=adapter)
+        fully_shard(model, mesh=mesh, ignored_params=adapter)
+
+    def start_tracking(self, settings: Mapping[str, Any]) -> None:
+        """Open the tracker, if one was asked for, with the run's settings."""
+        if self._tracked:
+            self._accelerator.init_trackers("diffuse", config=dict(settings))
+
+    def track(self, figures: Mapping[str, float], step: int) -> None:
+        """Send figures to the tracker, if there is one."""
+        if self._tracked:
+            self._accelerator.log(dict(figures), step=step)
+
+    def finish(self) -> None:
+        """Wait for the others and close the tracker."""
+        self._accelerator.wait_for_everyone()
+        if self._tracked:
+            self._accelerator.end_training()
+
+
+def _shares(costs: Sequence[int], processes: int) -> list[list[int]]:
+    """Which pieces each process takes: the dearest first, each to whoever has least; the order of pieces is kept.
+
+    >>> _shares([5, 9, 4, 1], 2)
+    [[1, 3], [0, 2]]
+    """
+    loads = [0] * processes
+    shares: list[list[int]] = [[] for _ in range(processes)]
+    for index in sorted(range(len(costs)), key=lambda index: -costs[index]):
+        least = loads.index(min(loads))
+        loads[least] += costs[index]
+        shares[least].append(index)
+    return [sorted(share) for share in shares]
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    told = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in told or "not enough memory" in told
+
+
+def _require_tracker(name: str) -> None:
+    from accelerate.tracking import get_available_trackers
+
+    if name not in [getattr(found, "value", found) for found in get_available_trackers()]:
+        raise InputError(f"tracker: {name} is not installed here, `pip install {name.replace('_ml', '-ml')}` or remove the setting")

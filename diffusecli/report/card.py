@@ -1,0 +1,64 @@
+"""The README.md of a run directory: what the adapter does, before and after, and how to load it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from diffusecli.prompt import Prompt
+
+_CARD = """---
+base_model: {model}
+library_name: peft
+pipeline_tag: text-generation
+tags: [lora, diffuse]
+---
+
+# Answers that follow {count}
+
+A LoRA adapter for `{model}`, trained by `diffuse` until the exact probabilities of its answers follow the
+weights below. {stopped}
+
+| prompt | targets | entropy (nats) | exact KL before | after | on target before | after |
+|---|---|---|---|---|---|---|
+{rows}
+{retention}
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({quoted}), "path/to/this/folder")
+```
+
+Sample at temperature 1 with nothing cut (`top_k=0`, `top_p=1`): only then are the answers those of the table.
+`run.json` has versions, seed and hashes, `metrics.jsonl` every iteration, `prompts.json` the requests and weights.
+"""
+
+
+def model_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt]) -> str:
+    """Markdown with the metadata block that model hubs read; `manifest` is the run's."""
+    known = {prompt.alias: prompt for prompt in prompts}
+    rows = [
+        f"| {_cell(alias)} | {len(known[alias].targets)} | {known[alias].entropy:.3f} "
+        f"| {manifest['exact_kl_before'][alias]:.3f} | {kl:.4f} "
+        f"| {manifest['exact_on_target_before'][alias]:.2%} | {manifest['exact_on_target'][alias]:.2%} |"
+        for alias, kl in manifest["exact_kl"].items()
+    ]
+    rows += [
+        f"| {_cell(alias)} (not trained on) | {len(known[alias].targets)} | {known[alias].entropy:.3f} | - | {kl:.4f} "
+        f"| - | {manifest['exact_on_target_test'][alias]:.2%} |"
+        for alias, kl in manifest["exact_kl_test"].items()
+    ]
+    count = len(manifest["exact_kl"])
+    drift = manifest["retention_kl"]
+    return _CARD.format(
+        model=manifest["model"], quoted=json.dumps(manifest["model"]), count=f"{count} distribution" + "s" * (count != 1),
+        stopped=f"Training: {manifest['steps']} steps, {manifest['training_seconds']:.0f} s; {manifest['stopped']}.", rows="\n".join(rows),
+        retention="" if drift is None else f"\nDrift from the base model on {manifest['retention']['held_out']} ordinary "
+        f"instructions it was not trained on: {drift:.4f} nats per token.\n",
+    )  # fmt: skip
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,158 @@
+"""Work shared between processes gives what one process gives; memory that does not suffice is met with smaller parts."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from diffusecli.config import Config
+from diffusecli.errors import MachineError
+from diffusecli.loss import PackedPass
+from diffusecli.processes import _shares
+from diffusecli.train import train
+
+TARGETS = [f"{{{a}{b}}}" for a in "abcdef" for b in "uvwxyz"]
+
+
+@given(st.lists(st.integers(1, 100)), st.integers(1, 5))
+def test_every_piece_is_done_once_and_nobody_has_much_more_than_another(costs, processes):
+    shares = _shares(costs, processes)
+    assert sorted(index for share in shares for index in share) == list(range(len(costs)))
+    loads = [sum(costs[index] for index in share) for share in shares]
+    assert max(loads) - min(loads) <= max(costs, default=0)
+
+
+@pytest.fixture
+def config(tiny_model_folder, prompt_file, tmp_path):
+    prompts = [str(prompt_file("p.json", targets=TARGETS)), str(prompt_file("q.json", request="Another one."))]
+
+    def make(name, **fields):
+        settings = {"n_iters": 6, "learning_rate": 0.01, **fields.pop("alg_config", {})}
+        return Config.model_validate({
+            "model": str(tiny_model_folder), "train_prompts": prompts, "device": "cpu", "alg_config": settings,
+            "output_dir": str(tmp_path / name), **fields,
+        })  # fmt: skip
+
+    return make
+
+
+def quietly(config, notice=lambda _: None):
+    return train(config, report=lambda _: None, notice=notice)
+
+
+def assert_same_result(config, other):
+    """Adapters to 1e-5 and the losses of every iteration."""
+    ours, theirs = (load_file(f"{c.output_dir}/adapter_model.safetensors") for c in (config, other))
+    for name, weight in ours.items():
+        torch.testing.assert_close(weight, theirs[name], atol=1e-5, rtol=0)
+    lines = [Path(c.output_dir, "metrics.jsonl").read_text().splitlines() for c in (config, other)]
+    losses = [[json.loads(line)["loss"] for line in of_one] for of_one in lines]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert len(losses[0]) == 6
+
+
+@pytest.fixture
+def launch(tmp_path):
+    def run(config, launcher, **environment):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        launcher = [word.format(port=port) for word in launcher]
+        path = tmp_path / "shared.yaml"
+        path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+        return subprocess.run(
+            [sys.executable, *launcher, "-m", "diffusecli", "train", str(path)], capture_output=True, text=True, timeout=120, check=False,
+            stdin=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        )  # fmt: skip
+
+    return run
+
+
+TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1", "--master-port={port}"]
+ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no",
+              "--dynamo_backend=no", "--main_process_port={port}"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("launcher", "environment"), [(TORCHRUN, {}), (ACCELERATE, {}), (TORCHRUN, {"ACCELERATE_USE_FSDP": "true"})],
+    ids=["torchrun", "accelerate launch", "torchrun with the base spread over both"],
+)  # fmt: skip
+def test_two_processes_give_the_adapter_of_one(config, launch, launcher, environment):
+    alone, together = config("alone"), config("together")
+    quietly(alone)
+    done = launch(together, launcher, **environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("stopped after") == 1  # one speaks for both
+    assert json.loads(Path(together.output_dir, "run.json").read_text())["processes"] == 2
+    assert_same_result(together, alone)
+
+
+def short_of_memory(monkeypatch, most):
+    """Passes of more than `most` tokens do not fit."""
+    whole = PackedPass.run
+
+    def run(self, model, encoded, part, **options):
+        found = whole(self, model, encoded, part, **options)
+        if options.get("backward") and part.tokens > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")  # after it left something in the gradient
+        return found
+
+    monkeypatch.setattr(PackedPass, "run", run)
+
+
+def test_too_little_memory_means_smaller_parts_and_the_same_adapter(config, monkeypatch):
+    quietly(config("roomy"))
+    told = []
+    with monkeypatch.context() as during:
+        short_of_memory(during, 60)
+        quietly(config("tight"), notice=told.append)
+    assert any("not enough memory: going on in parts of" in line for line in told)
+    assert_same_result(config("tight"), config("roomy"))
+
+
+def test_memory_that_suffices_for_nothing_is_an_error_with_the_remedy(config, monkeypatch):
+    short_of_memory(monkeypatch, 1)
+    with pytest.raises(MachineError, match="gradient_checkpointing"):
+        quietly(config("none"))
+
+
+def test_gradient_checkpointing_gives_the_same_adapter(config):
+    quietly(config("plain"))
+    quietly(config("checkpointed", alg_config={"gradient_checkpointing": True}))
+    assert_same_result(config("checkpointed"), config("plain"))
+
+
+def test_a_model_spread_by_device_map_trains_the_same(config):
+    quietly(config("plain"))
+    quietly(config("spread", device_map="auto"))
+    assert_same_result(config("spread"), config("plain"))
+
+
+def test_figures_reach_tensorboard(config):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trained = quietly(config("tracked", tracker="tensorboard"))
+    events = EventAccumulator(str(trained.run.path / "logs" / "diffuse"))
+    events.Reload()
+    lines = [json.loads(line) for line in trained.run.metrics.read_text().splitlines()]
+    assert [event.value for event in events.Scalars("loss")] == pytest.approx([line["loss"] for line in lines])
+    alias = next(iter(lines[0]["kl"]))
+    assert [event.step for event in events.Scalars(f"kl/{alias}")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_tracker_that_is_not_installed_is_named(config, diffuse, tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(config("x", tracker="clearml").to_yaml())
+    done = diffuse("train", path)
+    assert done.returncode == 2
+    assert "tracker: clearml is not installed here" in done.stderr
+    assert "Traceback" not in done.stderr
