@@ -4,12 +4,15 @@ import sys
 import warnings
 from collections.abc import Callable
 
-from benchmarks import convergence, packing, sampling, startup
+from benchmarks import convergence, packing, rate, recipe, sampling, size, startup
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "startup": startup.main,
     "packing": packing.main,
+    "rate": rate.main,
+    "size": size.main,
     "convergence": convergence.main,
+    "recipe": recipe.main,
     "sampling": sampling.main,
 }
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from diffusecli.encoding import EncodedPrompt, encode_prompt
+from diffusecli.fused import fuse
 from diffusecli.models import LoadedModel, attach_lora, load_model
 from diffusecli.prompt import read_prompt
 
@@ -22,6 +23,7 @@ def adapted_model(*, fresh_adapter: bool = True) -> LoadedModel:
     base = load_model("smollm2-135m-instruct", device="cpu", notice=print)
     if fresh_adapter:
         attach_lora(base, rank=4, alpha=8, targets="all-linear")
+        fuse(base.model)
     return base
 
 

@@ -90,7 +90,7 @@ class Retain(BaseModel):
     model_config = _SHAPE
 
     weight: Annotated[Number, Field(gt=0)] = Field(
-        default=1.0, description="Of KL(base || tuned) in nats per token beside the loss of each prompt."
+        default=4.0, description="Of KL(base || tuned) in nats per token beside the loss of each prompt."
     )
     prompts: Literal["builtin"] | Annotated[tuple[PathText, ...], Field(strict=False, min_length=1)] = Field(
         default="builtin",

@@ -32,6 +32,7 @@ class Evaluated:
     figures: Figures | None  # None when the prompt has no targets to compare with
     exact_kl: float | None  # of the adapter sampled, when training recorded it and sampling bent nothing
     settings: str  # how the samples were drawn, in words
+    retention_kl: float | None  # of the adapter sampled: drift on held-out instructions, nats per token
 
 
 def evaluate(paths: Iterable[Path]) -> list[Evaluated]:
@@ -57,12 +58,14 @@ def _evaluate_run(run: RunDir) -> list[Evaluated]:
         _require_same_model(file, meta, manifest)
         settings = meta.get("settings", {})
         bent = any(settings.get(name, neutral) != neutral for name, neutral in _NEUTRAL.items())
-        exact = manifest.get("exact_kl", {}) if mode == "lora" and not bent else {}
+        tuned = manifest if mode == "lora" else {}
+        exact = {} if bent else {**tuned.get("exact_kl_test", {}), **tuned.get("exact_kl", {})}
         for alias, texts in read_json_mapping(file).items():
             prompt = _prompt(alias, [meta.get("prompts", {}).get(alias), kept.get(alias)], run)
             counted = tally(prompt, Counter(_texts(texts, alias, file)))
             found = figures(prompt, counted) if prompt.targets else None
-            rows.append(Evaluated(str(run.path), mode, prompt, counted, found, exact.get(alias), _in_words(settings)))
+            drift = tuned.get("retention_kl")
+            rows.append(Evaluated(str(run.path), mode, prompt, counted, found, exact.get(alias), _in_words(settings), drift))
     order = {alias: place for place, alias in enumerate(dict.fromkeys(row.prompt.alias for row in rows))}
     return sorted(rows, key=lambda row: order[row.prompt.alias])
 

@@ -12,18 +12,21 @@ or shared out between processes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from diffusecli.attention import Tree, enable, over
 from diffusecli.encoding import EncodedPrompt
 from diffusecli.trie import ROOT, TokenTrie
 
-_SLICE_ROWS = 64  # of logits that are exponentiated at once
+_SLICE_ROWS = 64  # of logits that exist at once
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,13 @@ class PackedPass:
 
     L = - sum_k p_k ln q(y_k | x) = - sum_v mass(v) ln q(token(v) | path to its parent). A trie with more
     than `max_tokens` packed tokens is cut into depth-first chunks, each with the prompt and the ancestors it needs.
+    With `tree` (see `attention.py`) a node costs no attention to nodes it does not see; without, a dense mask hides them.
+    With `sliced_head` logits exist a slice of rows at a time only; without, all rows that are scored at once.
     """
 
     max_tokens: int | None = None
+    tree: bool = False
+    sliced_head: bool = False
 
     def parts(self, encoded: EncodedPrompt, *, at_least: int = 1) -> list[Part]:
         """Ranges of internal nodes, by their order, that fit the budget."""
@@ -89,13 +96,21 @@ class PackedPass:
 
     def run(self, model: Any, encoded: EncodedPrompt, part: Part, *, backward: bool = False, scale: float = 1.0) -> np.ndarray:
         """Log-probabilities of the edges that leave the part's nodes, in the order of the nodes they lead to."""
-        packed = _pack(encoded, part, model.device, model.dtype)
-        with torch.set_grad_enabled(backward):
-            logits = model(
-                input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=packed.mask,
-                logits_to_keep=packed.scored, use_cache=False,
-            ).logits[0]  # fmt: skip
-            loss, log_probs = _WeightedCrossEntropy.apply(logits, packed.edge_rows, packed.edge_tokens, packed.edge_masses * scale)
+        packed = _pack(encoded, part, model.device)
+        attention: AbstractContextManager[None]
+        if self.tree and packed.nodes.size:
+            attention, mask = over(_tree(encoded, packed, model.dtype)), torch.zeros(1, 1, 1, 1, device=model.device)
+        else:
+            attention, mask = nullcontext(), _tree_mask(encoded, packed, model.dtype)
+        head = _head(model) if self.sliced_head else None
+        with torch.set_grad_enabled(backward), attention:
+            with _headless(head):
+                scores = model(
+                    input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=mask,
+                    logits_to_keep=packed.scored, use_cache=False,
+                ).logits.squeeze(0)  # fmt: skip
+            weight, bias = (None, None) if head is None else (head.weight, head.bias)
+            loss, log_probs = _WeightedCrossEntropy.apply(scores, weight, bias, packed, scale, backward)
             if backward:
                 loss.backward()
         return np.asarray(log_probs.cpu().numpy())
@@ -162,22 +177,28 @@ def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max
     `encoded` is the longest prompt that will be scored. Rows go `batch_size` at a time, packed parts
     hold up to `max_tokens`.
     """
-    in_rows, in_parts = RowsPass(batch_size), PackedPass(max_tokens)
+    in_rows = RowsPass(batch_size)
     config = model.config.get_text_config()
     window, row = getattr(config, "sliding_window", None), row_length(encoded)
     if window and row > window and getattr(config, "use_sliding_window", True):
         return in_rows, f"rows: the attention window ({window}) is shorter than a row ({row} tokens)"
     probe = _probe_prompt(encoded)
     by_rows = score(model, probe, in_rows).log_probs
-    try:
-        packed = score(model, probe, PackedPass()).log_probs
-    except (TypeError, ValueError, RuntimeError, IndexError) as error:
-        return in_rows, f"rows: the model takes no packed input ({type(error).__name__})"
-    gap = float(np.abs(packed - by_rows).max())
     tolerance = 1e-3 if model.dtype == torch.float32 else 0.2
-    if not gap <= tolerance:
-        return in_rows, f"rows: packed log-probabilities differ by {gap:.1e} nats"
-    return in_parts, f"packed: log-probabilities agree with rows to {gap:.1e} nats"
+    trees, heads = (True, False) if enable(model) else (False,), (True, False) if _head(model) is not None else (False,)
+    for tree, sliced_head in product(trees, heads):
+        try:
+            packed = score(model, probe, PackedPass(None, tree, sliced_head)).log_probs
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            reason = f"rows: the model takes no packed input ({type(error).__name__})"
+            continue
+        gap = float(np.abs(packed - by_rows).max())
+        if gap <= tolerance:
+            short = [word for word, missing in (("dense attention", not tree), ("whole logits", not sliced_head)) if missing]
+            how = ", ".join(["packed", *short])
+            return PackedPass(max_tokens, tree, sliced_head), f"{how}: log-probabilities agree with rows to {gap:.1e} nats"
+        reason = f"rows: packed log-probabilities differ by {gap:.1e} nats"
+    return in_rows, reason
 
 
 def target_log_probs(encoded: EncodedPrompt, path_log_probs: np.ndarray) -> np.ndarray:
@@ -203,7 +224,7 @@ def _probe_prompt(encoded: EncodedPrompt) -> EncodedPrompt:
 class _Packed:
     input_ids: Tensor  # [1, S]
     position_ids: Tensor  # [1, S]
-    mask: Tensor  # [1, 1, S, S], 0 where a token may look, the dtype's minimum elsewhere
+    nodes: np.ndarray  # [I] the trie nodes that are fed after the prompt, depth first
     scored: Tensor  # [R] the tokens whose next-token distribution is wanted
     edge_rows: Tensor  # [E] which of the R rows holds the distribution
     edge_tokens: Tensor  # [E]
@@ -216,15 +237,13 @@ def _edges(trie: TokenTrie, part: Part) -> tuple[np.ndarray, np.ndarray]:
     return scoring, np.flatnonzero(np.isin(np.array(trie.parents, dtype=int), scoring))
 
 
-def _pack(encoded: EncodedPrompt, part: Part, device: torch.device, dtype: torch.dtype) -> _Packed:
-    """Lay out `[prompt | ancestors of the part | its internal nodes]` with the mask of a tree."""
+def _pack(encoded: EncodedPrompt, part: Part, device: torch.device) -> _Packed:
+    """Lay out `[prompt | ancestors of the part | its internal nodes]`."""
     trie, length = encoded.trie, len(encoded.prompt_ids)
     own = np.array(trie.internal[part.start : part.end], dtype=int)
     context = np.array(trie.ancestors(int(own[0]))[:-1] if len(own) else [], dtype=int)
     fed = np.concatenate([context, own])  # depth-first order: every ancestor of a fed node is fed before it
-    tokens, parents, depths, ends, masses = (
-        np.array(axis) for axis in (trie.tokens, trie.parents, trie.depths, trie.ends, trie.masses)
-    )
+    tokens, parents, depths, masses = (np.array(axis) for axis in (trie.tokens, trie.parents, trie.depths, trie.masses))
     scoring, edges = _edges(trie, part)
     rows = np.full(len(trie) + 1, -1)
     rows[scoring] = np.arange(len(scoring))  # index -1 is the root's
@@ -232,7 +251,7 @@ def _pack(encoded: EncodedPrompt, part: Part, device: torch.device, dtype: torch
     return _Packed(
         input_ids=torch.tensor([[*encoded.prompt_ids, *tokens[fed].tolist()]], device=device),
         position_ids=torch.tensor([[*range(length), *(length - 1 + depths[fed]).tolist()]], device=device),
-        mask=_tree_mask(length, torch.from_numpy(fed).to(device), torch.from_numpy(ends[fed]).to(device), dtype),
+        nodes=fed,
         scored=torch.tensor(places, device=device),
         edge_rows=torch.from_numpy(rows[parents[edges]]).to(device),
         edge_tokens=torch.from_numpy(tokens[edges]).to(device),
@@ -240,45 +259,116 @@ def _pack(encoded: EncodedPrompt, part: Part, device: torch.device, dtype: torch
     )
 
 
-def _tree_mask(prompt_length: int, nodes: Tensor, ends: Tensor, dtype: torch.dtype) -> Tensor:
-    """[1, 1, S, S]: the prompt is causal; a node sees the prompt, its ancestors and itself.
+def _tree(encoded: EncodedPrompt, packed: _Packed, dtype: torch.dtype) -> Tree:
+    """Where in the sequence each fed node finds itself and its ancestors."""
+    trie, length, fed = encoded.trie, len(encoded.prompt_ids), packed.nodes
+    parents = np.array(trie.parents)
+    places = np.zeros(len(trie) + 1, dtype=int)
+    places[fed] = length + np.arange(len(fed))
+    ancestors, at = [], fed
+    for _ in range(max(trie.depths[node] for node in fed)):
+        ancestors.append(at)
+        at = np.where(at == ROOT, ROOT, parents[at])
+    chain = np.stack(ancestors, axis=1)  # [I, D]
+    absent = torch.zeros(chain.shape, dtype=dtype).masked_fill_(torch.from_numpy(chain == ROOT), torch.finfo(dtype).min)
+    device = packed.input_ids.device
+    return Tree(length, torch.from_numpy(np.where(chain == ROOT, 0, places[chain])).to(device), absent.to(device))
 
+
+def _tree_mask(encoded: EncodedPrompt, packed: _Packed, dtype: torch.dtype) -> Tensor:
+    """[1, 1, S, S]: 0 where a token may look, the dtype's minimum elsewhere.
+
+    The prompt is causal; a node sees the prompt, its ancestors and itself.
     `u` is an ancestor of `v` (or `v` itself) exactly when u <= v < ends[u]. Floats, because eager
     and flex attention add the mask to the scores.
     """
-    size = prompt_length + len(nodes)
-    allowed = torch.ones(size, size, dtype=torch.bool, device=nodes.device).tril_()
-    allowed[prompt_length:, prompt_length:] = (nodes[None, :] <= nodes[:, None]) & (nodes[:, None] < ends[None, :])
-    return torch.zeros(size, size, dtype=dtype, device=nodes.device).masked_fill_(~allowed, torch.finfo(dtype).min)[None, None]
+    device, length = packed.input_ids.device, len(encoded.prompt_ids)
+    nodes = torch.from_numpy(packed.nodes).to(device)
+    ends = torch.from_numpy(np.array(encoded.trie.ends, dtype=int)[packed.nodes]).to(device)
+    size = length + len(nodes)
+    allowed = torch.ones(size, size, dtype=torch.bool, device=device).tril_()
+    allowed[length:, length:] = (nodes[None, :] <= nodes[:, None]) & (nodes[:, None] < ends[None, :])
+    return torch.zeros(size, size, dtype=dtype, device=device).masked_fill_(~allowed, torch.finfo(dtype).min)[None, None]
 
 
 class _WeightedCrossEntropy(torch.autograd.Function):
-    """- sum_e mass_e ln softmax(logits[row_e])[token_e], sliced, its gradient written over the logits themselves."""
+    """- sum_e mass_e ln softmax(scores[row_e])[token_e], a slice of rows at a time.
+
+    `scores` are logits [R, V], or hidden states [R, h] with the `head` [V, h] (and its bias) that makes logits
+    of them: then no more than a slice of logits ever exists. The gradient is found in the same go, while the
+    slice is in the processor's cache; for logits it is written over them.
+    """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, rows: Tensor, tokens: Tensor, masses: Tensor) -> tuple[Tensor, Tensor]:
-        """Take logits [R, V] and rows, tokens, masses [E]. Returns the loss and the log-probabilities [E], float64."""
-        normalisers = torch.cat([_wide(part).logsumexp(-1) for part in logits.split(_SLICE_ROWS)])  # [R]
-        log_probs = logits[rows, tokens].to(masses.dtype) - normalisers[rows].to(masses.dtype)
-        ctx.save_for_backward(logits, normalisers, rows, tokens, masses)
+    def forward(
+        ctx: Any, scores: Tensor, head: Tensor | None, bias: Tensor | None, packed: _Packed, scale: float, wanted: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the loss and the log-probabilities [E], float64; `wanted` tells whether a gradient is."""
+        rows, tokens, masses = packed.edge_rows, packed.edge_tokens, packed.edge_masses * scale
+        log_probs = torch.zeros_like(masses)
+        gradient = torch.empty_like(scores) if wanted and head is not None else scores
+        logits = None if head is None else head.new_empty(min(_SLICE_ROWS, len(scores)), len(head))
+        for start in range(0, len(scores), _SLICE_ROWS):
+            part = slice(start, start + _SLICE_ROWS)
+            here = ((rows >= start) & (rows < start + _SLICE_ROWS)).nonzero()[:, 0]
+            own = scores[part] if head is None else _linear(scores[part].to(head.dtype), head, bias, logits)
+            log_probs[here], difference = _slice(own, rows[here] - start, tokens[here], masses[here], wanted)
+            if wanted and head is not None:
+                gradient[part] = difference.to(head.dtype) @ head  # rounded once, after the subtraction
+            elif wanted and difference.dtype != scores.dtype:
+                gradient[part] = difference
+        if wanted:
+            ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(log_probs)
         return -(masses * log_probs).sum(), log_probs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """dL/dlogits = (mass out of the row) softmax - (mass of the edge at its token)."""
-        logits, normalisers, rows, tokens, masses = ctx.saved_tensors
-        masses = (masses * gradients[0]).to(normalisers.dtype)
-        outflow = torch.zeros_like(normalisers).index_add_(0, rows, masses)  # [R]
-        for start in range(0, len(logits), _SLICE_ROWS):
-            part = slice(start, start + _SLICE_ROWS)
-            difference = _wide(logits[part])  # float32 logits themselves, a copy of narrower ones
-            difference.sub_(normalisers[part, None]).exp_().mul_(outflow[part, None])
-            here = ((rows >= start) & (rows < start + _SLICE_ROWS)).nonzero()[:, 0]
-            difference.index_put_((rows[here] - start, tokens[here]), -masses[here], accumulate=True)
-            if difference.dtype != logits.dtype:
-                logits[part].copy_(difference)  # rounded once, after the subtraction
-        return logits, None, None, None
+        """The gradient that was found, times that of the loss."""
+        (gradient,) = ctx.saved_tensors
+        return gradient * gradients[0].to(gradient.dtype), None, None, None, None, None
+
+
+def _slice(logits: Tensor, rows: Tensor, tokens: Tensor, masses: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of edges and d loss / d logits = (mass out of the row) softmax - (mass of the edge at its token).
+
+    The gradient takes the place of float32 logits; narrower ones are widened first.
+    """
+    wide = _wide(logits)
+    chosen, highest = wide[rows, tokens].to(masses.dtype), wide.amax(-1)
+    totals = wide.sub_(highest[:, None]).exp_().sum(-1)
+    log_probs = chosen - (highest.to(masses.dtype) + totals.to(masses.dtype).log())[rows]
+    if wanted:
+        narrow = masses.to(wide.dtype)
+        outflow = torch.zeros_like(totals).index_add_(0, rows, narrow)
+        wide.mul_((outflow / totals)[:, None]).index_put_((rows, tokens), -narrow, accumulate=True)
+    return log_probs, wide
+
+
+def _linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
+    """`hidden weight' + bias`, written into the first rows of `out`: fresh memory for every slice would cost as much again."""
+    result = torch.mm(hidden, weight.t(), out=out[: len(hidden)])
+    return result if bias is None else result.add_(bias)
+
+
+def _head(model: Any) -> Any | None:
+    """The output layer, where it is a plain linear one that is not trained."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    head = inner.get_output_embeddings()
+    return head if type(head) is torch.nn.Linear and not head.weight.requires_grad else None
+
+
+@contextmanager
+def _headless(head: Any | None) -> Iterator[None]:
+    """Inside, the model's "logits" are the hidden states that its output layer would get."""
+    if head is None:
+        yield
+        return
+    head.forward = lambda hidden: hidden
+    try:
+        yield
+    finally:
+        del head.forward
 
 
 def _exact(device: torch.device) -> torch.dtype:

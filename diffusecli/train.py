@@ -297,13 +297,13 @@ def _at_once(way: Pass) -> int | None:
 
 
 def _with_size(way: Pass, at_once: int | None) -> Pass:
-    return PackedPass(at_once) if isinstance(way, PackedPass) else RowsPass(at_once or 1)
+    return replace(way, max_tokens=at_once) if isinstance(way, PackedPass) else RowsPass(at_once or 1)
 
 
 def _halved(way: Pass, encoded: Sequence[EncodedPrompt]) -> Pass | None:
     """The same pass in smaller parts; None when they cannot get smaller."""
     largest = max(part.tokens for e in encoded for part in way.parts(e))
-    smaller = PackedPass(largest // 2) if isinstance(way, PackedPass) else RowsPass(max(1, (_at_once(way) or 1) // 2))
+    smaller = _with_size(way, largest // 2 if isinstance(way, PackedPass) else max(1, (_at_once(way) or 1) // 2))
     return smaller if max(part.tokens for e in encoded for part in smaller.parts(e)) < largest else None
 
 

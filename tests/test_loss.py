@@ -1,11 +1,14 @@
 """The packed pass against the one-row-per-path oracle, and both against arithmetic done by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusecli import loss
+from diffusecli.attention import Tree, enable
 from diffusecli.encoding import EncodedPrompt
 from diffusecli.loss import PackedPass, RowsPass, choose_pass, score, target_log_probs
 from diffusecli.prompt import Prompt
@@ -42,6 +45,17 @@ def test_packed_equals_rows_in_probability_and_gradient(paths_and_weights, promp
     rows, rows_gradient = gradient(RowsPass(3), example)
     np.testing.assert_allclose(packed, rows, rtol=1e-6)
     assert_same_gradient(packed_gradient, rows_gradient)
+
+
+@settings(max_examples=40, deadline=None)
+@given(path_sets(), st.integers(1, 6), st.integers(1, 14))
+def test_attention_by_tree_equals_the_dense_mask(paths_and_weights, prompt_length, budget):
+    assert enable(MODEL)
+    example = encoded(*paths_and_weights, prompt_ids=tuple(range(4, 4 + prompt_length)))
+    dense, dense_gradient = gradient(PackedPass(budget), example)
+    by_tree, tree_gradient = gradient(PackedPass(budget, tree=True), example)
+    np.testing.assert_allclose(by_tree, dense, rtol=1e-6)
+    assert_same_gradient(tree_gradient, dense_gradient)
 
 
 @settings(max_examples=40, deadline=None)
@@ -111,13 +125,23 @@ def test_the_probe_falls_back_to_rows_when_the_window_is_shorter_than_the_row():
     assert "window" in why
 
 
-def test_the_probe_falls_back_to_rows_when_packed_numbers_are_wrong(monkeypatch):
-    monkeypatch.setattr(
-        loss, "_tree_mask", lambda length, nodes, _ends, dtype: torch.zeros(1, 1, *[length + len(nodes)] * 2, dtype=dtype)
-    )
-    way, why = choose_pass(MODEL, encoded([(1, 0), (2, 0)], [0.5, 0.5]))
+def test_the_probe_goes_from_tree_to_mask_to_rows_when_numbers_are_wrong(monkeypatch):
+    example = encoded([(1, 0), (2, 0)], [0.5, 0.5])
+
+    def see_the_first_token_only(_encoded, packed, dtype):
+        return Tree(4, torch.zeros(len(packed.nodes), 1, dtype=torch.long), torch.zeros(len(packed.nodes), 1, dtype=dtype))
+
+    def see_everything(_encoded, packed, dtype):
+        return torch.zeros(1, 1, *[packed.input_ids.shape[1]] * 2, dtype=dtype)
+
+    monkeypatch.setattr(loss, "_tree", see_the_first_token_only)
+    way, why = choose_pass(MODEL, example)
+    assert way.tree is False
+    assert why.startswith("packed, dense attention")
+    monkeypatch.setattr(loss, "_tree_mask", see_everything)
+    way, why = choose_pass(MODEL, example)
     assert isinstance(way, RowsPass)
-    assert "differ" in why
+    assert "differ by" in why
 
 
 def test_the_probe_looks_at_the_longest_row_not_at_the_deepest_trie():
@@ -131,23 +155,49 @@ def test_the_chosen_pass_keeps_its_budgets():
     assert score(MODEL, example, way).tokens_fed > score(MODEL, example, PackedPass()).tokens_fed, "parts repeat the prompt"
 
 
+def cross_entropy(logits, tokens, mass, head=None):
+    """Loss and log-probabilities of one row whose edges lead to `tokens`, all of the same mass."""
+    edges = SimpleNamespace(
+        edge_rows=torch.zeros(len(tokens), dtype=torch.long), edge_tokens=tokens,
+        edge_masses=torch.full((len(tokens),), mass, dtype=torch.float64),
+    )  # fmt: skip
+    return loss._WeightedCrossEntropy.apply(logits.clone(), head, None, edges, 1.0, True)
+
+
 def test_a_16_bit_gradient_is_rounded_once_after_the_subtraction():
     """Near the optimum softmax and target nearly cancel: rounding each first would leave noise."""
     generator = torch.Generator().manual_seed(0)
     exact = (torch.randn(1, 10, generator=generator, dtype=torch.float64) * 0.01).bfloat16()
-    rows, tokens, masses = torch.zeros(10, dtype=torch.long), torch.arange(10), torch.full((10,), 0.1, dtype=torch.float64)
     gradients = []
     for dtype in (torch.float64, torch.bfloat16):
         logits = exact.to(dtype).requires_grad_()
-        loss._WeightedCrossEntropy.apply(logits.clone(), rows, tokens, masses)[0].backward()
+        cross_entropy(logits, torch.arange(10), 0.1)[0].backward()
         gradients.append(logits.grad.double())
     assert float((gradients[1] - gradients[0]).norm() / gradients[0].norm()) < 0.01
 
 
 def test_log_probabilities_of_16_bit_models_are_normalised_in_32():
     logits = (torch.randn(1, 1000, generator=torch.Generator().manual_seed(1)) * 3).bfloat16()
-    tokens = torch.arange(1000)
-    found = loss._WeightedCrossEntropy.apply(
-        logits, torch.zeros(1000, dtype=torch.long), tokens, torch.full((1000,), 1e-3, dtype=torch.float64)
-    )[1]
+    found = cross_entropy(logits, torch.arange(1000), 1e-3)[1]
     torch.testing.assert_close(found, logits[0].double().log_softmax(-1), atol=1e-5, rtol=0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(path_sets(), st.integers(1, 14), st.integers(1, 5))
+def test_logits_by_slices_equal_whole_logits(paths_and_weights, budget, rows_at_once):
+    example = encoded(*paths_and_weights)
+    whole, whole_gradient = gradient(PackedPass(budget), example)
+    before, loss._SLICE_ROWS = loss._SLICE_ROWS, rows_at_once
+    MODEL.lm_head.weight.requires_grad_(False)
+    try:
+        MODEL.zero_grad()
+        sliced = score(MODEL, example, PackedPass(budget, sliced_head=True), backward=True).log_probs
+        found = [p.grad for p in MODEL.parameters() if p.requires_grad]
+        assert torch.isfinite(MODEL(torch.tensor([[1, 2]])).logits).all()  # its head is back in place
+        assert MODEL(torch.tensor([[1, 2]])).logits.shape[-1] == 12
+    finally:
+        loss._SLICE_ROWS = before
+        MODEL.lm_head.weight.requires_grad_(True)
+    np.testing.assert_allclose(sliced, whole, rtol=1e-6)
+    trained = torch.cat([g.flatten() for g in found])
+    assert_same_gradient(trained, whole_gradient[-len(trained) :])  # all but the tied embedding, which comes first

@@ -42,6 +42,8 @@ def evaluation(rows: Sequence[Evaluated]) -> RenderableType:
     for run, group in groupby(rows, key=lambda row: row.run):
         of_run = list(group)
         parts.extend([Text(printable(f"\n{run}" if parts else run), style="bold"), _summary(of_run), _verdicts(of_run)])
+        if drifts := {row.retention_kl for row in of_run if row.retention_kl is not None}:
+            parts.append(Text(f"drift from the base model on held-out instructions: {max(drifts):.4f} nats per token"))
         for _, same_prompt in groupby(of_run, key=lambda row: row.prompt.alias):
             parts.extend(_histogram(list(same_prompt)))
     return Group(*parts, Text(f"\n{_LEGEND}", style="dim"))
