@@ -93,7 +93,7 @@ def _four_bits(precision: str) -> Any:
     from transformers import BitsAndBytesConfig
 
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise InputError("quantize: nf4 needs bitsandbytes, `pip install 'diffuse-lm[nf4]'` or remove the setting")
+        raise InputError("quantize nf4 needs bitsandbytes: run `pip install 'diffuse-lm[nf4]'` or remove the setting")
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=PRECISIONS[precision])
 
 

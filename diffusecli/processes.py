@@ -156,4 +156,6 @@ def _require_tracker(name: str) -> None:
     from accelerate.tracking import get_available_trackers
 
     if name not in [getattr(found, "value", found) for found in get_available_trackers()]:
-        raise InputError(f"tracker: {name} is not installed here, `pip install {name.replace('_ml', '-ml')}` or remove the setting")
+        raise InputError(
+            f"tracker: {name} is not installed here, run `pip install {name.replace('_ml', '-ml')}` or remove the setting"
+        )

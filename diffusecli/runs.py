@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -202,6 +203,13 @@ def require_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise cannot_write(folder, error) from error
+
+
+def require_space(folder: Path, megabytes: int) -> None:
+    """Raises `MachineError` when the disk is too full for what will be written."""
+    free = shutil.disk_usage(folder).free // 1_000_000
+    if free < megabytes:
+        raise MachineError(f"{folder}: {free} MB free, {megabytes} MB needed, free some or name another output_dir")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -52,6 +52,7 @@ from diffusecli.runs import (
     environment,
     move_into,
     prompts_as_json,
+    require_space,
     require_writable,
     write_json,
     write_text,
@@ -174,6 +175,8 @@ def train(config: Config, *, report: Report, notice: Notice, force: bool = False
     progress, optimiser_state = load_progress(checkpoint, asked) if checkpoint else (Progress(asked), None)
     _adapt(base, config, checkpoint)
     _prepare_layers(base, config)
+    # two checkpoints of weights and two moments at a time, and the adapter
+    require_space(run.path, round(sum(p.numel() for p in base.model.parameters() if p.requires_grad) * 4 * 7 / 1e6) + 10)
     if processes.sharded:
         processes.shard(base.model)
     encoded, tests = ([encode_prompt(p, base.tokenizer, base.eos_ids) for p in some] for some in (prompts, test_prompts))

@@ -210,3 +210,61 @@ def test_the_manifest_names_what_is_needed_to_repeat_the_run(config):
     assert set(manifest["versions"]) >= {"torch", "transformers", "peft"}
     assert manifest["exact_kl"] == trained.after.kl
     assert {"model_revision", "seed", "device", "dtype", "prompt_sha256", "peak_memory_mb", "git", "time"} <= set(manifest)
+
+
+def test_test_prompts_are_measured_every_so_often_and_at_the_end(config, prompt_file):
+    other = str(prompt_file("other.json", request="Say another letter.", targets=["{a}", "{c}"]))
+    free = str(prompt_file("free.json", request="Tell me.", targets=[]))
+    made = config(alg_config={"n_iters": 5}, eval_every=2, generate=False)
+    with_tests = made.model_copy(update={"test_prompts": (*made.train_prompts, other, free)})
+    trained, seen = quietly(with_tests)
+    assert [list(i.test_kl) for i in seen] == [[], [other], [], [other], []]  # not what is trained on, not what has no targets
+    assert trained.test.kl[other] > trained.after.kl[made.train_prompts[0]]
+    assert trained.run.read_manifest()["exact_kl_test"] == trained.test.kl
+    assert "other.json (not trained on)" in trained.run.card.read_text()
+
+
+def test_the_card_tells_before_and_after(config):
+    trained, seen = quietly(config())
+    alias = next(iter(trained.after.kl))
+    assert trained.before.kl[alias] == pytest.approx(seen[0].kl[alias], rel=1e-5)
+    assert f"| {trained.before.kl[alias]:.3f} | {trained.after.kl[alias]:.4f} |" in trained.run.card.read_text()
+
+
+def test_a_target_that_leaves_the_models_context_is_refused(config):
+    with pytest.raises(InputError, match=r"p\.json: the request with its longest target is \d+ tokens, the model takes 1024"):
+        quietly(config({"targets": ["{" + "a" * 1100 + "}", "{b}"]}))
+
+
+def test_an_adapter_that_came_without_a_manifest_is_not_replaced_unasked(config, tmp_path):
+    first, _ = quietly(config(alg_config={"n_iters": 1}))
+    first.run.manifest.unlink()  # as a run of the original
+    with pytest.raises(InputError, match="holds a finished run already, add --force"):
+        quietly(config(alg_config={"n_iters": 1}))
+
+
+def test_a_disk_that_is_too_full_is_found_before_training(config, monkeypatch):
+    from collections import namedtuple
+
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("diffusecli.runs.shutil.disk_usage", lambda _: usage(1, 1, 5_000_000))
+    with pytest.raises(MachineError, match="5 MB free, 10 MB needed, free some or name another output_dir"):
+        quietly(config())
+
+
+def test_a_four_bit_base_learns(tiny_model_folder, config, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    from tests.conftest import byte_tokenizer, tiny_llama
+
+    tiny_llama(hidden_size=128, intermediate_size=256).save_pretrained(tmp_path / "wide")
+    byte_tokenizer().save_pretrained(tmp_path / "wide")
+    trained, _ = quietly(config(model=str(tmp_path / "wide"), quantize="nf4"))
+    assert next(iter(trained.after.kl.values())) < next(iter(trained.before.kl.values()))
+
+
+def test_a_16_bit_base_learns_with_a_32_bit_adapter(config):
+    from safetensors.torch import load_file
+
+    trained, _ = quietly(config(precision="bf16"))
+    assert next(iter(trained.after.kl.values())) < 0.2 * next(iter(trained.before.kl.values()))
+    assert all(w.dtype == torch.float32 for w in load_file(trained.run.path / "adapter_model.safetensors").values())
