@@ -208,7 +208,11 @@ def _resolved(config: Config, path: Path) -> Config:
             text = text.replace(name, value)
         return text
 
+    retain = config.retain
+    if retain and retain.prompts != "builtin":
+        retain = retain.model_copy(update={"prompts": tuple(found_beside(p, path) for p in retain.prompts)})
     return config.model_copy(update={
+        "retain": retain,
         "train_prompts": tuple(found_beside(p, path) for p in config.train_prompts),
         "test_prompts": tuple(found_beside(p, path) for p in config.test_prompts),
         "output_dir": filled(config.output_dir),

@@ -465,7 +465,9 @@ def _note(
 def _finished_iteration(job: _Job, progress: Progress, way: Pass) -> Iteration:
     saw, number = progress.under_way, len(progress.iterations) + 1
     due = number % job.config.eval_every == 0
+    _train_mode(job.base, on=False)
     test = exact_figures(job, job.tests if due else [], way)
+    _train_mode(job.base, on=True)
     seen = Iteration(
         number, job.settings.n_iters, progress.step, saw["loss"], sum(e.trie.entropy for e in job.encoded), saw["kl"], saw["on_target"],
         float(np.mean(saw["kept"])) if saw["kept"] else None, saw["rate"], float(np.mean(saw["norms"])), progress.tokens,

@@ -38,6 +38,8 @@ def generated() -> dict[str, str]:
 def _rows(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         if isinstance(field.default, BaseModel):
+            if field.annotation is not type(field.default):  # it can be something else than the group, e.g. off
+                yield f"| `{prefix}{name}` | as below | {field.description} |\n"
             yield from _rows(type(field.default), f"{prefix}{name}.")
             continue
         default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"

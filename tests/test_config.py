@@ -106,3 +106,24 @@ def test_unusual_names_in_paths_are_fine(tmp_path, model, prompts):
 def test_a_missing_file_says_so(tmp_path):
     with pytest.raises(InputError, match="cannot be read: No such file"):
         read_config(tmp_path / "no.yaml")
+
+
+def test_own_instructions_are_found_beside_the_config(tmp_path):
+    (tmp_path / "own").mkdir()
+    path = tmp_path / "c.yaml"
+    path.write_text("model: m\ntrain_prompts: []\noutput_dir: o\nretain: {prompts: [own]}\n")
+    assert read_config(path).retain.prompts == (str(tmp_path / "own"),)
+
+
+@pytest.mark.parametrize("word", ["off", "'off'", "false"])
+def test_retention_is_switched_off_by_a_word(tmp_path, word):
+    path = tmp_path / "c.yaml"
+    path.write_text(f"model: m\noutput_dir: o\nretain: {word}\n")
+    assert read_config(path).retain is False
+
+
+def test_a_mistake_in_retention_is_told_with_its_place(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("model: m\noutput_dir: o\nretain:\n  wieght: 2\n")
+    with pytest.raises(InputError, match=r"c\.yaml:4:3: .*wieght"):
+        read_config(path)
