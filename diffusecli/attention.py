@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,17 +29,20 @@ class Tree:
     absent: Tensor  # [I, D] 0, or the lowest float where filled up
 
 
-_TREE: ContextVar[Tree | None] = ContextVar("tree", default=None)
+class _Now:
+    """The tree of the pass under way. No context variable: CUDA runs backward passes in threads of its own."""
+
+    tree: Tree | None = None
 
 
 @contextmanager
 def over(tree: Tree) -> Iterator[None]:
     """Forward and backward passes inside see this tree."""
-    token = _TREE.set(tree)
+    _Now.tree = tree
     try:
         yield
     finally:
-        _TREE.reset(token)
+        _Now.tree = None
 
 
 def enable(model: Any) -> bool:
@@ -70,7 +72,7 @@ def _attend(
     """Query [1, H, S, d], key and value [1, H / G, S, d] -> [1, S, H, d]."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    tree = _TREE.get()
+    tree = _Now.tree
     if tree is None:
         output: Tensor = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)[0]
         return output, None

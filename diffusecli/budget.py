@@ -39,10 +39,13 @@ def fastest_part(shape: ModelShape, prompt_length: int) -> int:
 
 
 def fitting_part(shape: ModelShape, config: Config, free: float) -> int:
-    """The most tokens of a part that half of the free memory holds, the weights already loaded."""
+    """The most tokens of a part that half of the free memory holds, the weights already loaded; a few hundred at least.
+
+    What is told to be free may be too little (caches that would give way), and a part that does not fit is halved later.
+    """
     fixed = estimated_memory(shape, config, 0, 0)
     per_token = estimated_memory(shape, config, 1, 1) - fixed
-    return max(1, round(0.5 * free / per_token))
+    return max(_LEAST_PART, round(0.5 * free / per_token))
 
 
 def estimated_memory(shape: ModelShape, config: Config, tokens: int, scored: int) -> float:
@@ -68,19 +71,25 @@ def free_memory(device: torch.device) -> float:
     import psutil
 
     free = float(psutil.virtual_memory().available)
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    group = Path("/sys/fs/cgroup")
     try:
-        return min(free, int(limit.read_text()) - int(used.read_text()))
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        told = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):  # no such file, or no limit ("max")
         return free
+    return min(free, limit - used + int(told.get("inactive_file", 0)))  # file caches give way
 
 
 def peak_memory_mb() -> int:
     """The most memory the process held, in MB; on CUDA the most it held there."""
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 1e6)
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux's getrusage counts what the parent held when it started this process
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return round(int(peak.split()[1]) * 1024 / 1e6)
     import resource
     import sys
 
-    peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6)
+    held: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(held / 1e6 if sys.platform == "darwin" else held * 1024 / 1e6)

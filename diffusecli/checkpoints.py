@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -44,12 +45,11 @@ class Progress:
 
 def newest_checkpoint(run: RunDir) -> Path | None:
     """The checkpoint with the most steps, None when training left none."""
-    found = [folder for folder in run.path.glob("checkpoint-*") if folder.is_dir() and folder.name.split("-")[1].isdigit()]
-    return max(found, key=_step_of, default=None)
+    return next(iter(_checkpoints(run)), None)
 
 
 def save_checkpoint(run: RunDir, base: LoadedModel, optimiser: torch.optim.Optimizer, progress: Progress) -> Path:
-    """Write a checkpoint and remove older ones; raises `MachineError` when the disk takes no more."""
+    """Write a checkpoint and keep the one before it, until this one has proved good; raises `MachineError` when the disk is full."""
     folder = run.path / f"checkpoint-{progress.step}"
     if folder.is_dir():
         return folder  # the same state, whole already
@@ -66,9 +66,9 @@ def save_checkpoint(run: RunDir, base: LoadedModel, optimiser: torch.optim.Optim
                     os.fsync(file.fileno())
             os.replace(whole, folder)
         sync_folder(run.path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise cannot_write(folder, error) from error
-    discard_checkpoints(run, keep=folder)
+    discard_checkpoints(run, keep=2)
     return folder
 
 
@@ -99,12 +99,26 @@ def load_progress(checkpoint: Path, asked: Mapping[str, Any]) -> tuple[Progress,
     return Progress(**told), optimiser
 
 
-def discard_checkpoints(run: RunDir, *, keep: Path | None = None) -> None:
-    """Remove checkpoints, and what a killed process left of one."""
-    for folder in [*run.path.glob("checkpoint-*"), *run.path.glob(".checkpoint.*")]:
-        if folder != keep and folder.is_dir():
-            shutil.rmtree(folder, ignore_errors=True)
+def discard_checkpoints(run: RunDir, *, keep: int = 0) -> None:
+    """Remove all but the newest checkpoints, and what a killed process left of one."""
+    for folder in _checkpoints(run)[keep:]:
+        discard_checkpoint(folder)
+    for leftover in run.path.glob(".checkpoint.*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _step_of(folder: Path) -> int:
-    return int(folder.name.split("-")[1])
+def discard_checkpoint(folder: Path) -> None:
+    """Remove a checkpoint: out of the way by one rename, so that half of one is never taken for whole."""
+    with tempfile.TemporaryDirectory(prefix=".checkpoint.", dir=folder.parent) as grave:
+        os.replace(folder, Path(grave) / folder.name)
+
+
+def _checkpoints(run: RunDir) -> list[Path]:
+    """Newest first. Folders of other names are none of ours."""
+    found = [folder for folder in run.path.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", folder.name) and folder.is_dir()]
+    return sorted(found, key=step_of, reverse=True)
+
+
+def step_of(folder: Path) -> int:
+    """The optimiser steps a checkpoint was written after."""
+    return int(folder.name.removeprefix("checkpoint-"))

@@ -20,12 +20,14 @@ import typer
 
 from diffusecli import __version__
 from diffusecli.distributions import FAMILIES, catalogue
-from diffusecli.errors import EXIT_FOUND_PROBLEMS, EXIT_INTERRUPTED, DiffuseError, InputError, printable
+from diffusecli.errors import EXIT_FOUND_PROBLEMS, EXIT_INTERRUPTED, DiffuseError, InputError, InterruptedRun, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 RESULTS = Path("results")
+_SPEAKS = os.environ.get("RANK", "0") == "0"
+"""Of several processes that train together the first speaks for all."""
 
 app = typer.Typer(
     name="diffuse",
@@ -55,6 +57,8 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
                 body(**options)
                 sys.stdout.flush()
             except DiffuseError as error:
+                if not _SPEAKS and isinstance(error, InputError | InterruptedRun):  # the first process says the same
+                    raise typer.Exit(error.exit_code) from error
                 _stop(str(error), error.exit_code)
             except KeyboardInterrupt:
                 _stop("interrupted; what is not in the output folder was not saved", EXIT_INTERRUPTED)
@@ -254,7 +258,7 @@ def train(
         typer.echo(chosen.to_yaml())
         _console().print(training_plan(plan(chosen, _notice)))
         return
-    if os.environ.get("RANK", "0") != "0":  # one of several processes: the first speaks for all
+    if not _SPEAKS:
         tune(chosen, force=force, report=lambda _: None, notice=lambda _: None)
         return
     with TrainingProgress(_console(stderr=True)) as progress:

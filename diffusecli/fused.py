@@ -17,11 +17,12 @@ from torch import Tensor, nn
 def fuse(model: Any) -> int:
     """Give every plain LoRA linear layer of `model` the fused product; returns how many there were.
 
-    Layers with dropout, DoRA, quantised or 16-bit bases are left alone.
+    Layers with dropout, DoRA, quantised or 16-bit bases are left alone, and the output layer: its logits are written over.
     """
     from peft.tuners.lora import Linear
 
-    layers = [m for m in model.modules() if isinstance(m, Linear) and _is_plain(m)]
+    head = model.get_base_model().get_output_embeddings()
+    layers = [m for m in model.modules() if isinstance(m, Linear) and m is not head and _is_plain(m)]
     for layer in layers:
         layer.forward = MethodType(_forward, layer)
     return len(layers)

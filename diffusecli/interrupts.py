@@ -11,11 +11,15 @@ from typing import Any
 
 
 class Interrupts(AbstractContextManager["Interrupts"]):
-    """While inside, the first signal sets `asked`; the second raises `KeyboardInterrupt` on the spot."""
+    """While inside, the first signal sets `asked`; the second raises `KeyboardInterrupt` on the spot, unless `patient`.
 
-    def __init__(self, notice: Callable[[str], None], promise: str) -> None:
+    Launchers of several processes pass signals on, and so repeat them.
+    """
+
+    def __init__(self, notice: Callable[[str], None], promise: str, *, patient: bool) -> None:
         """`promise` is told at the first signal: what will happen now."""
         self.asked = False
+        self._patient = patient
         self._notice, self._promise = notice, promise
         self._before: dict[signal.Signals, Any] = {}
 
@@ -30,6 +34,8 @@ class Interrupts(AbstractContextManager["Interrupts"]):
 
     def _hear(self, _number: int, _frame: FrameType | None) -> None:
         if self.asked:
+            if self._patient:
+                return
             raise KeyboardInterrupt
         self.asked = True
         self._notice(self._promise)

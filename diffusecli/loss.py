@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Protocol
 
@@ -49,6 +49,16 @@ class PathScores:
 class Pass(Protocol):
     """A way to score a trie, part by part."""
 
+    @property
+    def size(self) -> int | None:
+        """The most tokens (packed) or rows of a part; None for no bound."""
+
+    def sized(self, size: int | None) -> Pass:
+        """The same in parts of another size."""
+
+    def halved(self, encoded: Sequence[EncodedPrompt]) -> Pass:
+        """The same in parts half as large as the largest of these prompts."""
+
     def parts(self, encoded: EncodedPrompt, *, at_least: int = 1) -> list[Part]:
         """Cut the work into what is run at once; into `at_least` so many where the trie is large enough."""
 
@@ -78,6 +88,19 @@ class PackedPass:
     max_tokens: int | None = None
     tree: bool = False
     sliced_head: bool = False
+
+    @property
+    def size(self) -> int | None:
+        """Tokens."""
+        return self.max_tokens
+
+    def sized(self, size: int | None) -> PackedPass:
+        """Parts of so many tokens."""
+        return replace(self, max_tokens=size)
+
+    def halved(self, encoded: Sequence[EncodedPrompt]) -> PackedPass:
+        """Half the tokens of the largest part."""
+        return self.sized(max(part.tokens for e in encoded for part in self.parts(e)) // 2)
 
     def parts(self, encoded: EncodedPrompt, *, at_least: int = 1) -> list[Part]:
         """Ranges of internal nodes, by their order, that fit the budget."""
@@ -129,6 +152,19 @@ class RowsPass:
 
     batch_size: int = 32
 
+    @property
+    def size(self) -> int | None:
+        """Rows."""
+        return self.batch_size
+
+    def sized(self, size: int | None) -> RowsPass:
+        """Parts of so many rows."""
+        return RowsPass(size or 1)
+
+    def halved(self, encoded: Sequence[EncodedPrompt]) -> RowsPass:
+        """Half the rows of the largest part."""
+        return RowsPass(max(1, max(part.end - part.start for e in encoded for part in self.parts(e)) // 2))
+
     def parts(self, encoded: EncodedPrompt, *, at_least: int = 1) -> list[Part]:
         """Ranges of paths."""
         trie = encoded.trie
@@ -178,10 +214,8 @@ def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max
     hold up to `max_tokens`.
     """
     in_rows = RowsPass(batch_size)
-    config = model.config.get_text_config()
-    window, row = getattr(config, "sliding_window", None), row_length(encoded)
-    if window and row > window and getattr(config, "use_sliding_window", True):
-        return in_rows, f"rows: the attention window ({window}) is shorter than a row ({row} tokens)"
+    if why := _hidden_by_window(model.config.get_text_config(), encoded, max_tokens):
+        return in_rows, f"rows: {why}"
     probe = _probe_prompt(encoded)
     by_rows = score(model, probe, in_rows).log_probs
     tolerance = 1e-3 if model.dtype == torch.float32 else 0.2
@@ -189,6 +223,8 @@ def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max
     for tree, sliced_head in product(trees, heads):
         try:
             packed = score(model, probe, PackedPass(None, tree, sliced_head)).log_probs
+        except torch.OutOfMemoryError:
+            raise
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
             reason = f"rows: the model takes no packed input ({type(error).__name__})"
             continue
@@ -199,6 +235,23 @@ def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max
             return PackedPass(max_tokens, tree, sliced_head), f"{how}: log-probabilities agree with rows to {gap:.1e} nats"
         reason = f"rows: packed log-probabilities differ by {gap:.1e} nats"
     return in_rows, reason
+
+
+def _hidden_by_window(config: Any, encoded: EncodedPrompt, max_tokens: int | None) -> str:
+    """Why attention windows forbid packing; the probe is too short to meet them.
+
+    A 4-D mask replaces a sliding window, so rows must fit it; other windows count places in the packed sequence.
+    """
+    window, row = getattr(config, "sliding_window", None), row_length(encoded)
+    if window and row > window and getattr(config, "use_sliding_window", True):
+        return f"the attention window ({window}) is shorter than a row ({row} tokens)"
+    whole = len(encoded.prompt_ids) + len(encoded.trie.internal)
+    fed = whole if max_tokens is None else min(whole, max_tokens)
+    for name in ("window_size", "attention_chunk_size"):
+        other = getattr(config, name, None)
+        if isinstance(other, int) and 0 < other < fed:
+            return f"the model's {name} ({other}) is shorter than a packed part ({fed} tokens)"
+    return ""
 
 
 def target_log_probs(encoded: EncodedPrompt, path_log_probs: np.ndarray) -> np.ndarray:
@@ -355,7 +408,8 @@ def _head(model: Any) -> Any | None:
     """The output layer, where it is a plain linear one that is not trained."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = inner.get_output_embeddings()
-    return head if type(head) is torch.nn.Linear and not head.weight.requires_grad else None
+    plain = type(head) is torch.nn.Linear and not head.weight.requires_grad and not hasattr(head, "_hf_hook")
+    return head if plain else None
 
 
 @contextmanager

@@ -167,6 +167,9 @@ def attach_lora(
         base.model = get_peft_model(base.model, config)
     except ValueError as error:
         raise InputError(f"lora.targets {targets}: {str(error).splitlines()[0]}; all-linear fits every model") from error
+    inner = base.model.get_base_model()
+    if hasattr(inner.get_output_embeddings(), "lora_A") and inner.config.get_text_config().tie_word_embeddings:
+        raise InputError(f"lora.targets {targets}: this model's output layer is its embedding, leave the output layer out")
     base.model.peft_config["default"].base_model_name_or_path = base.name
 
 
@@ -216,8 +219,12 @@ def _can_fold(model: Any) -> bool:
 
 
 def save_adapter(base: LoadedModel, folder: Path) -> None:
-    """Write the adapter as plain PEFT files into `folder`; asks no hub for anything."""
-    base.model.save_pretrained(folder, save_embedding_layers=False)
+    """Write the adapter as plain PEFT files into `folder`; asks no hub for anything.
+
+    The weights are handed over: a state dict of the whole model would disturb a base that is spread over processes.
+    """
+    weights = {name: weight for name, weight in base.model.named_parameters() if "lora_" in name}
+    base.model.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
 
 
 def _source(name: str, notice: Notice, revision: str | None, trust_remote_code: bool) -> tuple[str, dict[str, Any]]:

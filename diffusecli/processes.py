@@ -26,10 +26,10 @@ class OutOfMemoryError(Exception):
 
 @dataclass(frozen=True)
 class Piece:
-    """Something one process can do alone: what it costs and how; `work(scale)` scales what it adds to the gradient."""
+    """Something one process can do alone: what it costs and how; `work(scale=…)` scales what it adds to the gradient."""
 
     tokens: int
-    work: Callable[[float], Any]
+    work: Callable[..., Any]
 
 
 class Processes:
@@ -46,6 +46,8 @@ class Processes:
             _require_tracker(tracker)
         project = None if folder is None else ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / "logs"))
         self._accelerator = Accelerator(cpu=wanted.type == "cpu", log_with=tracker, project_config=project)
+        if self._accelerator.mixed_precision != "no":
+            raise InputError("--mixed_precision: is not for this command, set precision: bf16 in the config")
         self._tracked = tracker is not None
         self.device: torch.device = self._accelerator.device if together else wanted
         self.count: int = self._accelerator.num_processes
@@ -74,10 +76,10 @@ class Processes:
         try:
             for index in mine:
                 between()
-                found[index] = pieces[index].work(1.0)
+                found[index] = pieces[index].work()
             if self.sharded and pieces:  # collective passes: as many in every process
                 for _ in range(max(map(len, _shares([p.tokens for p in pieces], self.count))) - len(mine)):
-                    pieces[0].work(0.0)
+                    pieces[0].work(scale=0.0)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if self.sharded or not _is_out_of_memory(error):
                 raise

@@ -76,6 +76,7 @@ class Retention:
     kept: tuple[Answer, ...]
     held_out: tuple[Answer, ...]
     seed: int
+    packed: bool  # whether several answers may be measured in one sequence
 
     def answer(self, turn: int) -> Answer:
         """The answer for the `turn`-th use: each comes once before any comes again, in an order that the seed fixes."""
@@ -88,9 +89,9 @@ class Retention:
         (self.weight * scale * kl.mean()).backward()
         return float(kl.detach().mean())
 
-    def drift(self, model: Any, *, packed: bool = True) -> float:
+    def drift(self, model: Any) -> float:
         """Mean KL(base || tuned) over all tokens of the held-out answers, nats per token."""
-        at_once = _PACKED_ANSWERS if packed else 1
+        at_once = _PACKED_ANSWERS if self.packed else 1
         groups = [self.held_out[start : start + at_once] for start in range(0, len(self.held_out), at_once)]
         with torch.no_grad():
             return float(torch.cat([answer_kl(model, group) for group in groups]).mean())
@@ -102,6 +103,14 @@ def prepare(
 ) -> Retention:  # fmt: skip
     """The base model's answers, from the cache or made now (`agreed` tells whether every process has them cached)."""
     encoded = [encode_prompt(prompt, base.tokenizer, base.eos_ids) for prompt in instructions]
+    text = base.model.config.get_text_config()
+    longest = max(encoded, key=lambda e: len(e.prompt_ids))
+    tokens, context = len(longest.prompt_ids) + ANSWER_TOKENS, getattr(text, "max_position_embeddings", None)
+    if context is not None and tokens > context:
+        raise InputError(
+            f"{longest.alias}: the instruction with its answer is {tokens} tokens, the model takes {context}; shorten it"
+        )
+    packed = packed and tokens <= (getattr(text, "sliding_window", None) or tokens)  # a mask of our own would lift the window
     path = cache_folder() / "retention" / f"{_key(base, encoded)}.safetensors"
     answers = _read(path)
     if not agreed(answers is not None) or answers is None:
@@ -111,7 +120,7 @@ def prepare(
         if write:
             _write(path, answers, notice)
     held_out = answers[2::3]
-    return Retention(settings.weight, tuple(a for i, a in enumerate(answers) if i % 3 != 2), tuple(held_out), seed)
+    return Retention(settings.weight, tuple(a for i, a in enumerate(answers) if i % 3 != 2), tuple(held_out), seed, packed)
 
 
 def answer_kl(model: Any, answers: Sequence[Answer]) -> Tensor:
@@ -185,7 +194,7 @@ def _without_adapter(model: Any) -> Any:
 def _key(base: LoadedModel, encoded: Sequence[EncodedPrompt]) -> str:
     """What the answers depend on."""
     made_of = [base.revision, str(base.model.dtype), ANSWER_TOKENS, LIKELIEST, [e.prompt_ids for e in encoded],
-               [sorted(e.stop_ids) for e in encoded]]  # fmt: skip
+               [sorted(e.stop_ids) for e in encoded], str(getattr(base.model.config, "quantization_config", None))]  # fmt: skip
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:24]
 
 
@@ -205,6 +214,7 @@ def _read(path: Path) -> list[Answer] | None:
 
 
 def _write(path: Path, answers: Sequence[Answer], notice: Callable[[str], None]) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     kept = {name: torch.cat([getattr(a, name) for a in answers]) for name in ("likeliest", "log_probs", "log_rest")}
@@ -216,5 +226,5 @@ def _write(path: Path, answers: Sequence[Answer], notice: Callable[[str], None])
         scratch = path.with_suffix(f".{os.getpid()}.tmp")
         save_file(kept, scratch)
         os.replace(scratch, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         notice(f"{path}: the answers could not be cached ({error}), they will be asked for again")

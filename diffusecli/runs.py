@@ -114,6 +114,12 @@ class RunDir:
             samples.unlink(missing_ok=True)
             meta_path(samples).unlink(missing_ok=True)
 
+    def require_trained_on(self, base: str, revision: str) -> None:
+        """Raises `InputError` when the run's manifest says that its adapter was trained on other weights."""
+        trained_on = self.read_manifest().get("model_revision", revision)
+        if trained_on != revision:
+            raise InputError(f"{self.path}: was trained on other weights of {base} ({trained_on}, now {revision}), train again")
+
     def read_manifest(self) -> dict[str, Any]:
         """The manifest, or {} when there is none, as in runs of the original."""
         return read_json_mapping(self.manifest) if self.manifest.is_file() else {}
@@ -189,10 +195,12 @@ def atomic_write(path: Path) -> Iterator[IO[str]]:
         raise cannot_write(path, error) from error
 
 
-def cannot_write(path: Path, error: OSError) -> MachineError:
-    """The sentence for a disk that is full or a folder that is not writable."""
-    remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another folder or mend its permissions"
-    return MachineError(f"{path}: cannot be written: {error.strerror or error}, {remedy}")
+def cannot_write(path: Path, error: Exception) -> MachineError:
+    """The sentence for a disk that is full or a folder that is not writable; safetensors has an error of its own."""
+    number = getattr(error, "errno", None)
+    full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(s in str(error) for s in ("No space", "too large", "quota"))
+    remedy = "free some space" if full else "choose another folder or mend its permissions"
+    return MachineError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}, {remedy}")
 
 
 def require_writable(folder: Path) -> None:

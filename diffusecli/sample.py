@@ -44,10 +44,6 @@ def sample(
     base = load_configured(config, notice)
     require_writable(path.parent)
     if mode == "lora":
-        trained_on = run.read_manifest().get("model_revision", base.revision)
-        if trained_on != base.revision:
-            raise InputError(
-                f"{run.path}: was trained on other weights of {base.name} ({trained_on}, now {base.revision}), train again"
-            )
+        run.require_trained_on(base.name, base.revision)
         load_adapter(base, run.path)
     return generate(base, prompts, settings, adapter=run if mode == "lora" else None, path=path, report=report)

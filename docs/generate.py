@@ -39,11 +39,15 @@ def _rows(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         if isinstance(field.default, BaseModel):
             if field.annotation is not type(field.default):  # it can be something else than the group, e.g. off
-                yield f"| `{prefix}{name}` | as below | {field.description} |\n"
+                yield f"| `{prefix}{name}` | as below | {_cell(field.description)} |\n"
             yield from _rows(type(field.default), f"{prefix}{name}.")
             continue
         default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
-        yield f"| `{prefix}{name}` | {default} | {field.description} |\n"
+        yield f"| `{prefix}{name}` | {default} | {_cell(field.description)} |\n"
+
+
+def _cell(text: str | None) -> str:
+    return (text or "").replace("|", "\\|")
 
 
 if __name__ == "__main__":

@@ -62,3 +62,14 @@ def test_a_window_shorter_than_a_row_means_rows():
     way, why = choose_pass(build("Gemma2", sliding_window=3), encoded([(1, 2), (3, 2)], [0.5, 0.5]))
     assert isinstance(way, RowsPass)
     assert "window" in why
+
+
+def test_a_model_that_counts_places_gets_no_packed_part_beyond_its_window():
+    model = transformers.GPTNeoForCausalLM(transformers.GPTNeoConfig(
+        vocab_size=24, hidden_size=32, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]], window_size=8,
+        max_position_embeddings=64, pad_token_id=0, bos_token_id=None, eos_token_id=2,
+    )).eval()  # fmt: skip
+    wide = encoded([(a, b, 2) for a in range(3, 9) for b in range(3, 9)], [1 / 36] * 36)
+    way, why = choose_pass(model, wide)
+    assert isinstance(way, RowsPass)
+    assert "window_size (8) is shorter than a packed part" in why

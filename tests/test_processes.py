@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -119,19 +120,67 @@ def test_too_little_memory_means_smaller_parts_and_the_same_adapter(config, monk
     assert_same_result(config("tight"), config("roomy"))
 
 
+def test_too_little_memory_outside_steps_means_smaller_parts_too(config, monkeypatch):
+    whole = PackedPass.run
+
+    def run(self, model, encoded, part, **options):
+        if part.tokens > 60:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(self, model, encoded, part, **options)
+
+    quietly(config("roomy"))
+    with monkeypatch.context() as during:
+        during.setattr(PackedPass, "run", run)
+        quietly(config("tight"))
+    assert_same_result(config("tight"), config("roomy"))
+
+
+def test_rows_are_halved_down_to_one(config):
+    from diffusecli.loss import RowsPass
+    from tests.test_loss import encoded
+
+    example = encoded([(a, 0) for a in range(1, 11)], [0.1] * 10)
+    sizes, way = [], RowsPass(32)
+    while way.size > 1:
+        way = way.halved([example])
+        sizes.append(way.size)
+    assert sizes == [5, 2, 1]
+
+
 def test_memory_that_suffices_for_nothing_is_an_error_with_the_remedy(config, monkeypatch):
     short_of_memory(monkeypatch, 1)
     with pytest.raises(MachineError, match="gradient_checkpointing"):
         quietly(config("none"))
 
 
-def test_gradient_checkpointing_gives_the_same_adapter(config):
+def test_gradient_checkpointing_computes_layers_again_and_gives_the_same_adapter(config, monkeypatch):
+    from diffusecli import attention
+
+    calls = []
+    whole = attention._attend_nodes
+    monkeypatch.setattr(attention, "_attend_nodes", lambda *a: calls.append(1) or whole(*a))
     quietly(config("plain"))
+    plain = len(calls)
+    quietly(config("checkpointed", alg_config={"gradient_checkpointing": True}))
+    assert len(calls) - plain > 1.2 * plain
+    assert_same_result(config("checkpointed"), config("plain"))
+
+
+def test_attention_by_tree_is_seen_from_other_threads(config, monkeypatch):
+    """On CUDA backward passes run in threads of autograd's own."""
+    backward = torch.Tensor.backward
+
+    def elsewhere(self, *args):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(backward, self, *args).result()
+
+    quietly(config("plain"))
+    monkeypatch.setattr(torch.Tensor, "backward", elsewhere)
     quietly(config("checkpointed", alg_config={"gradient_checkpointing": True}))
     assert_same_result(config("checkpointed"), config("plain"))
 
 
-def test_a_model_spread_by_device_map_trains_the_same(config):
+def test_device_map_is_accepted_where_there_is_one_device(config):
     quietly(config("plain"))
     quietly(config("spread", device_map="auto"))
     assert_same_result(config("spread"), config("plain"))

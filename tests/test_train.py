@@ -268,3 +268,24 @@ def test_a_16_bit_base_learns_with_a_32_bit_adapter(config):
     trained, _ = quietly(config(precision="bf16"))
     assert next(iter(trained.after.kl.values())) < 0.2 * next(iter(trained.before.kl.values()))
     assert all(w.dtype == torch.float32 for w in load_file(trained.run.path / "adapter_model.safetensors").values())
+
+
+def test_a_tied_output_layer_is_no_target(config):
+    with pytest.raises(InputError, match="output layer is its embedding, leave the output layer out"):
+        quietly(config(lora={"targets": ["q_proj", "lm_head"]}))
+
+
+def test_an_untied_output_layer_can_be_adapted(config, tmp_path):
+    from tests.conftest import byte_tokenizer, tiny_llama
+
+    tiny_llama(tie_word_embeddings=False).save_pretrained(tmp_path / "untied")
+    byte_tokenizer().save_pretrained(tmp_path / "untied")
+    trained, _ = quietly(config(model=str(tmp_path / "untied"), lora={"targets": ["q_proj", "lm_head"]}))
+    assert next(iter(trained.after.kl.values())) < 0.2 * next(iter(trained.before.kl.values()))
+
+
+def test_figures_of_test_prompts_are_exact_with_dropout_too(config, prompt_file):
+    other = str(prompt_file("other.json", request="Say another letter."))
+    made = config(alg_config={"n_iters": 1, "learning_rate": 0.05}, eval_every=1, lora={"dropout": 0.5})
+    trained, seen = quietly(made.model_copy(update={"test_prompts": (other,), "generate": False}))
+    assert seen[-1].test_kl[other] == pytest.approx(trained.test.kl[other], rel=1e-6)

@@ -9,7 +9,7 @@ from typing import Any
 from diffusecli.prompt import Prompt
 
 _CARD = """---
-base_model: {model}
+base_model: {quoted}
 library_name: peft
 pipeline_tag: text-generation
 tags: [lora, diffuse]

@@ -1,0 +1,111 @@
+"""Score prompts, and hold on to answers, with the work shared out between processes and in parts that fit the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from diffusecli.builtin import Notice
+from diffusecli.encoding import EncodedPrompt
+from diffusecli.errors import MachineError
+from diffusecli.loss import Part, Pass, target_log_probs
+from diffusecli.processes import OutOfMemoryError, Piece, Processes
+from diffusecli.retention import Answer, Retention
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Exact figures of a model on some prompts: alias -> KL(target || model) in nats, alias -> mass on target."""
+
+    kl: dict[str, float]
+    on_target: dict[str, float]
+
+    @property
+    def finite(self) -> bool:
+        """Whether every figure is a number."""
+        return bool(np.isfinite([*self.kl.values(), *self.on_target.values()]).all())
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one go over some prompts found."""
+
+    log_probs: list[np.ndarray]  # per prompt: of its J paths, nats
+    retained: list[float]  # per answer: KL(base || tuned) per token
+    tokens_fed: int
+
+
+@dataclass
+class Scorer:
+    """A model and how it is scored; `way` becomes smaller parts when memory does not suffice."""
+
+    model: Any
+    way: Pass
+    retention: Retention | None
+    processes: Processes
+    notice: Notice
+
+    def score(
+        self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer] = (), *, backward: bool = False,
+        between: Callable[[], None] = lambda: None,
+    ) -> Scores:  # fmt: skip
+        """Score every prompt; with `backward`, leave the gradient, summed over all processes, in the model's weights.
+
+        `between` is called before each part. Raises `MachineError` when even the smallest parts do not fit.
+        """
+        while True:
+            try:
+                scores = self._try(encoded, answers, backward, between)
+            except OutOfMemoryError as error:
+                if backward:
+                    self.model.zero_grad()  # of what part of it was done
+                self._shrink(encoded, error)
+            else:
+                if backward:
+                    self.processes.sum_gradients(p for p in self.model.parameters() if p.requires_grad)
+                return scores
+
+    def exact(self, encoded: Sequence[EncodedPrompt]) -> Exact:
+        """Exact KL(p || q) in nats and exact on-target mass per prompt, one forward pass each."""
+        scores = self.score(encoded).log_probs
+        figures = {e.alias: figures_of(e, log_probs) for e, log_probs in zip(encoded, scores, strict=True)}
+        return Exact({a: kl for a, (kl, _) in figures.items()}, {a: mass for a, (_, mass) in figures.items()})
+
+    def _try(
+        self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], backward: bool, between: Callable[[], None]
+    ) -> Scores:
+        way = self.way
+        parts = [(e, part) for e in encoded for part in way.parts(e, at_least=self.processes.count)]
+        pieces = [Piece(part.tokens, partial(way.run, self.model, e, part, backward=backward)) for e, part in parts]
+        if self.retention is not None:
+            pieces += [Piece(answer.tokens, partial(self.retention.run, self.model, answer)) for answer in answers]
+        results = self.processes.run(pieces, between)
+        found: dict[str, dict[Part, np.ndarray]] = {e.alias: {} for e in encoded}
+        for (e, part), result in zip(parts, results, strict=False):
+            found[e.alias][part] = result
+        return Scores(
+            [way.joined(e, found[e.alias]) for e in encoded], results[len(parts) :], sum(piece.tokens for piece in pieces)
+        )
+
+    def _shrink(self, encoded: Sequence[EncodedPrompt], error: OutOfMemoryError) -> None:
+        largest = max(part.tokens for e in encoded for part in self.way.parts(e))
+        smaller = self.way.halved(encoded)
+        if max(part.tokens for e in encoded for part in smaller.parts(e)) >= largest:
+            raise MachineError(
+                f"{encoded[0].alias}: not enough memory even for the smallest part; set alg_config.gradient_checkpointing, "
+                "precision: bf16 or quantize: nf4, or take a smaller model"
+            ) from error
+        self.way = smaller
+        self.notice(f"not enough memory: going on in parts of {smaller.size}")
+
+
+def figures_of(prompt: EncodedPrompt, path_log_probs: np.ndarray) -> tuple[float, float]:
+    """KL(p || q) = sum p (ln p - ln q) over targets in nats, and the mass sum q on them."""
+    log_q = target_log_probs(prompt, path_log_probs)
+    p = np.array(prompt.prompt.probabilities)
+    likely = p > 0
+    return float(np.sum(p[likely] * (np.log(p[likely]) - log_q[likely]))), float(np.exp(log_q).sum())
