@@ -15,7 +15,7 @@ NUMBERS_100 = "prompts/numbers/rng-1.json"
 NAMES_200 = "prompts/names/first-names.json"
 
 
-def adapted_model(*, fresh_adapter: bool = True) -> LoadedModel:
+def adapted_model(*, fresh_adapter: bool = True, fused: bool = True) -> LoadedModel:
     """The built-in model on the CPU with a new rank-4 adapter, the weights of which repeat from run to run."""
     import torch
 
@@ -23,7 +23,8 @@ def adapted_model(*, fresh_adapter: bool = True) -> LoadedModel:
     base = load_model("smollm2-135m-instruct", device="cpu", notice=print)
     if fresh_adapter:
         attach_lora(base, rank=4, alpha=8, targets="all-linear")
-        fuse(base.model)
+        if fused:
+            fuse(base.model)
     return base
 
 

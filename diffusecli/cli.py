@@ -248,8 +248,8 @@ def train(
 
     chosen = read_config(config, settings or ())
     _quiet_libraries()
+    from diffusecli.job import plan
     from diffusecli.report.progress import TrainingProgress
-    from diffusecli.train import plan
     from diffusecli.train import train as tune
 
     if dry_run:

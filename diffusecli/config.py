@@ -76,7 +76,9 @@ class LoraSettings(BaseModel):
 
     r: int = Field(default=4, ge=1, description="Rank.")
     alpha: Annotated[Number, Field(gt=0)] = Field(default=8.0, description="Scale: the update is alpha / r times B A.")
-    dropout: Annotated[Number, Field(ge=0, lt=1)] = Field(default=0.0, description="Dropout before A.")
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="Dropout before A; the training prompts' figures of an iteration are then those with dropout."
+    )
     targets: str | Annotated[tuple[str, ...], Field(strict=False)] = Field(
         default="all-linear", description="Module names to adapt, or all-linear: every linear layer but the output."
     )

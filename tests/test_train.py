@@ -108,7 +108,7 @@ def test_a_training_that_breaks_while_saving_leaves_no_manifest(config, monkeypa
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("diffusecli.train.save_adapter", full)
+    monkeypatch.setattr("diffusecli.record.save_adapter", full)
     with pytest.raises(MachineError, match="No space left on device, free some space"):
         train(config(alg_config={"n_iters": 1}), force=True, report=lambda _: None, notice=lambda _: None)
     assert first.run.read_manifest() == {}

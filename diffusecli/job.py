@@ -1,0 +1,210 @@
+"""What a training works with: inputs read and checked, the model with its adapter, tries, the pass that fits.
+
+Everything here happens before the first step; the loop is `train.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffusecli.budget import Plan, estimated_memory, fastest_part, fitting_part, free_memory
+from diffusecli.builtin import Notice
+from diffusecli.checkpoints import Progress
+from diffusecli.config import AlgConfig, Config
+from diffusecli.encoding import EncodedPrompt, encode_prompt
+from diffusecli.errors import InputError
+from diffusecli.fused import fuse
+from diffusecli.loss import PackedPass, Pass, RowsPass, choose_pass, longest, row_length
+from diffusecli.models import LoadedModel, attach_lora, load_adapter, load_shape, load_tokenizer, shape_of
+from diffusecli.processes import Processes
+from diffusecli.prompt import Prompt, read_prompts
+from diffusecli.retention import prepare, read_instructions
+from diffusecli.runs import RunDir, require_space
+from diffusecli.schedule import learning_rate
+from diffusecli.scorer import Scorer
+
+_NOT_THE_RESULT = {"test_prompts", "output_dir", "generate", "save_every", "eval_every", "tracker", "device", "device_map"}
+_NOT_THE_GRADIENT = {"max_tokens_per_pass", "batch_size", "gradient_checkpointing"}
+"""Settings, of a run and of its algorithm, that may differ between a run and its continuation (the last only round differently)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the loop works with; nothing of it changes but the weights."""
+
+    config: Config
+    run: RunDir
+    base: LoadedModel
+    encoded: list[EncodedPrompt]
+    tests: list[EncodedPrompt]
+    scorer: Scorer
+    force: bool
+
+    @property
+    def processes(self) -> Processes:
+        """All that train together."""
+        return self.scorer.processes
+
+    @property
+    def settings(self) -> AlgConfig:
+        """How to train."""
+        return self.config.alg_config
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Optimiser steps in one go over all prompts."""
+        return -(-len(self.encoded) // self.settings.prompts_per_step)
+
+    @property
+    def weights(self) -> list[torch.nn.Parameter]:
+        """What is trained."""
+        return [p for p in self.base.model.parameters() if p.requires_grad]
+
+
+def plan(config: Config, notice: Notice) -> Plan:
+    """Encode the prompts and estimate the cost; raises what `train` would raise for the inputs."""
+    prompts = read_inputs(config).train
+    tokenizer = load_tokenizer(config.model, notice, revision=config.revision, trust_remote_code=config.trust_remote_code)
+    shape = load_shape(config.model, notice, revision=config.revision, trust_remote_code=config.trust_remote_code)
+    encoded = [encode_prompt(prompt, tokenizer) for prompt in prompts]
+    _require_context(encoded, shape.context)
+    tokens = {}
+    for e in encoded:
+        rows = sum(part.tokens for part in RowsPass(1).parts(e))
+        tokens[e.alias] = (len(e.prompt.targets), e.prompt.entropy, sum(part.tokens for part in PackedPass().parts(e)), rows)
+    chosen = config.alg_config.max_tokens_per_pass
+    most = max(fastest_part(shape, max(len(e.prompt_ids) for e in encoded)) if chosen == "auto" else chosen, 1)
+    at_once = max(part.tokens for e in encoded for part in PackedPass(most).parts(e))
+    settings = config.alg_config
+    return Plan(
+        tokens,
+        steps=settings.n_iters * -(-len(encoded) // settings.prompts_per_step),
+        tokens_in_all=settings.n_iters * sum(packed for _, _, packed, _ in tokens.values()),
+        learning_rate=learning_rate(config.alg_config, shape.hidden_size),
+        parameters=shape.parameters,
+        memory_gb=estimated_memory(shape, config, at_once, at_once) / 1e9,
+    )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The prompts of a config, read and checked."""
+
+    train: list[Prompt]
+    test: list[Prompt]
+    instructions: list[Prompt]  # to hold on to; none when retention is off
+
+
+def read_inputs(config: Config) -> Inputs:
+    """Raises `InputError` for prompts that cannot be read or trained on."""
+    if not config.train_prompts:
+        raise InputError("train_prompts is empty: name at least one prompt file or folder")
+    prompts = read_prompts(config.train_prompts)
+    if empty := [prompt.alias for prompt in prompts if not prompt.targets]:
+        raise InputError(f"{empty[0]}: has no targets to train on, move it to test_prompts")
+    return Inputs(prompts, read_prompts(config.test_prompts), read_instructions(config.retain) if config.retain else [])
+
+
+def settings_of_result(config: Config, inputs: Inputs, base: LoadedModel, processes: Processes) -> dict[str, Any]:
+    """What makes the result; a run goes on only where it is the same."""
+    told = {k: v for k, v in config.model_dump(mode="json").items() if k not in _NOT_THE_RESULT}
+    told["alg_config"] = {k: v for k, v in told["alg_config"].items() if k not in _NOT_THE_GRADIENT}
+    prompts = {p.alias: p.digest for p in [*inputs.train, *inputs.instructions]}
+    return {**told, "prompts": prompts, "model_revision": base.revision, "processes": processes.count}
+
+
+def prepare_weights(base: LoadedModel, config: Config, run: RunDir, processes: Processes) -> None:
+    """Faster LoRA layers, checkpointed layers, a spread base; room on the disk for what will be trained."""
+    fuse(base.model)
+    if config.alg_config.gradient_checkpointing:
+        base.model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+    # two checkpoints of weights and two moments, a third under way, and the adapter
+    require_space(run.path, round(sum(p.numel() for p in base.model.parameters() if p.requires_grad) * 4 * 10 / 1e6) + 10)
+    if processes.sharded:
+        processes.shard(base.model)
+
+
+def make_job(
+    base: LoadedModel, config: Config, inputs: Inputs, run: RunDir, processes: Processes, progress: Progress, notice: Notice,
+    force: bool,
+) -> tuple[Job, str]:  # fmt: skip
+    """Encode the prompts, choose the pass (and say why), and let the base answer what it is to be held to."""
+    encoded, tests = ([encode_prompt(p, base.tokenizer, base.eos_ids) for p in some] for some in (inputs.train, inputs.test))
+    _require_context([*encoded, *tests], shape_of(base.model.config, 0).context)
+    for remark in dict.fromkeys(remark for e in encoded for remark in e.remarks):
+        notice(remark)
+    way, why = _choose_way(base, encoded, config, processes, progress)
+    notice(f"{len(encoded)} prompts, {sum(len(e.trie.leaves) for e in encoded)} targets; {why}")
+    retention = None
+    if config.retain:
+        retention = prepare(
+            base, config.retain, inputs.instructions, seed=config.seed, packed=isinstance(way, PackedPass), notice=notice,
+            agreed=lambda cached: all(processes.everyones(cached)), write=processes.main,
+        )  # fmt: skip
+    trained_on = {e.alias for e in encoded}
+    tests = [e for e in tests if e.prompt.targets and e.alias not in trained_on]
+    return Job(config, run, base, encoded, tests, Scorer(base.model, way, retention, processes, notice), force), why
+
+
+def require_start(start: Path, run: RunDir) -> None:
+    """Raises `InputError` when there is no adapter to start from, or when it would be removed by what starts from it."""
+    if not RunDir(start).has_adapter:
+        raise InputError(f"{start}: ckpt_dir holds no adapter, train what makes it first")
+    if start.resolve().is_relative_to(run.path.resolve()):
+        raise InputError(f"{start}: ckpt_dir is in the output_dir, which is emptied first; name another output_dir")
+
+
+def _require_context(encoded: Sequence[EncodedPrompt], context: int | None) -> None:
+    """Raises `InputError` for a prompt whose longest target leaves the model's context."""
+    for e in encoded:
+        if context is not None and row_length(e) > context:
+            raise InputError(
+                f"{e.alias}: the request with its longest target is {row_length(e)} tokens, the model takes {context}; shorten it"
+            )
+
+
+def adapt(base: LoadedModel, config: Config, checkpoint: Path | None, notice: Notice) -> Config:
+    """Put on the adapter of the checkpoint, of ckpt_dir, or a new one; returns the config with the adapter's own settings."""
+    lora = config.lora
+    if checkpoint is not None:
+        load_adapter(base, checkpoint, trainable=True)
+    elif config.load_model and config.ckpt_dir is not None:
+        RunDir(Path(config.ckpt_dir)).require_trained_on(base.name, base.revision)
+        load_adapter(base, config.ckpt_dir, trainable=True)
+    else:
+        attach_lora(
+            base, rank=lora.r, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets, rslora=lora.rslora, dora=lora.dora
+        )
+        return config
+    has = base.model.peft_config["default"]
+    own = lora.model_copy(update={
+        "r": has.r, "alpha": float(has.lora_alpha), "dropout": has.lora_dropout, "rslora": has.use_rslora, "dora": has.use_dora,
+    })  # fmt: skip
+    if own != lora:
+        notice(
+            f"the adapter keeps its own shape: r {own.r}, alpha {own.alpha:g}, dropout {own.dropout:g}; lora in the config is not used"
+        )
+    return config.model_copy(update={"lora": own})
+
+
+def _choose_way(
+    base: LoadedModel, encoded: list[EncodedPrompt], config: Config, processes: Processes, progress: Progress
+) -> tuple[Pass, str]:
+    """The pass that the model takes, in parts of the size that was asked for, or is fastest and fits, or was used before."""
+    settings, shape = config.alg_config, shape_of(base.model.config, base.parameters)
+    chosen = settings.max_tokens_per_pass
+    if chosen == "auto":
+        fastest = fastest_part(shape, max(len(e.prompt_ids) for e in encoded))
+        most = int(min(processes.everyones(min(fastest, fitting_part(shape, config, free_memory(base.device))))))
+    else:
+        most = chosen
+    most = min(most, shape.context or most)  # some models count places in the packed sequence
+    way, why = choose_pass(base.model, longest(encoded), batch_size=settings.batch_size, max_tokens=most)
+    if progress.at_once is None or settings.max_tokens_per_pass != "auto":
+        progress.at_once = way.size
+    return way.sized(progress.at_once), why

@@ -1,0 +1,124 @@
+"""What a training writes into its run directory: figures as they come, and the whole run at the end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from diffusecli.budget import peak_memory_mb
+from diffusecli.checkpoints import Progress, discard_checkpoints
+from diffusecli.job import Job
+from diffusecli.models import ADAPTER_FILES, save_adapter
+from diffusecli.prompt import Prompt
+from diffusecli.report.card import model_card
+from diffusecli.runs import Iteration, RunDir, cannot_write, environment, move_into, prompts_as_json, write_json, write_text
+from diffusecli.scorer import Exact
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a finished training leaves: where, why it stopped, and exact figures before and after."""
+
+    run: RunDir
+    reason: str
+    before: Exact
+    after: Exact
+    test: Exact  # of test prompts that were not trained on
+    retention_kl: float | None  # of the held-out instructions, nats per token
+    seconds: float
+
+
+def start_anew(job: Job) -> None:
+    """What an earlier run left in the folder goes; from here on it belongs to this one."""
+    if not job.processes.main:
+        return
+    try:
+        discard_checkpoints(job.run)
+        for leftover in job.run.path.glob(".adapter.*"):  # of a run that was killed while saving
+            shutil.rmtree(leftover, ignore_errors=True)
+        job.run.discard_trained()
+        write_text(job.run.config, job.config.to_yaml())
+    except OSError as error:
+        raise cannot_write(job.run.path, error) from error
+
+
+def tell(job: Job, seen: Iteration) -> None:
+    """A line of metrics.jsonl at once, and the same figures to the tracker."""
+    try:
+        with job.run.metrics.open("a", encoding="utf-8") as file:
+            file.write(metrics_line(seen))
+    except OSError as error:
+        raise cannot_write(job.run.metrics, error) from error
+    job.processes.track(flat({k: v for k, v in asdict(seen).items() if k not in ("iteration", "of")}), seen.iteration)
+
+
+def metrics_line(seen: Iteration) -> str:
+    """A line of metrics.jsonl."""
+    return json.dumps(asdict(seen), ensure_ascii=False) + "\n"
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings or figures as `a/b: value`; numbers, words and truth values are kept, lists become text."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}/")
+        elif value is not None:
+            found[f"{prefix}{key}"] = value if isinstance(value, int | float | str) else str(value)
+    return found
+
+
+def save_run(job: Job, prompts: list[Prompt], trained: Trained, why: str, progress: Progress) -> None:
+    """Adapter last but manifest: a run with a `run.json` is whole."""
+    run = trained.run
+    try:
+        write_text(run.config, job.config.to_yaml())
+        write_json(run.prompts, prompts_as_json(prompts))
+        with tempfile.TemporaryDirectory(prefix=".adapter.", dir=run.path) as scratch:
+            save_adapter(job.base, Path(scratch))
+            move_into(run.path, (Path(scratch) / name for name in ADAPTER_FILES))
+        manifest = _manifest(job, prompts, trained, why, progress)
+        write_text(run.card, model_card(manifest, prompts))
+        write_json(run.manifest, manifest)
+    except (OSError, SafetensorError) as error:
+        raise cannot_write(run.path, error) from error
+
+
+def _manifest(job: Job, prompts: list[Prompt], trained: Trained, why: str, progress: Progress) -> dict[str, Any]:
+    base, retention = job.base, job.scorer.retention
+    return {
+        "model": base.name,
+        "model_revision": base.revision,
+        "parameters": base.parameters,
+        "device": str(base.device),
+        "dtype": str(base.model.dtype).removeprefix("torch."),
+        "processes": job.processes.count,
+        "seed": job.config.seed,
+        "loss_pass": why,
+        "pass_size": progress.at_once,
+        "stopped": trained.reason,
+        "iterations": len(progress.iterations),
+        "steps": progress.step,
+        "training_seconds": round(trained.seconds, 2),
+        "tokens_fed": progress.tokens,
+        "peak_memory_mb": peak_memory_mb(),
+        "exact_kl_before": trained.before.kl,
+        "exact_on_target_before": trained.before.on_target,
+        "exact_kl": trained.after.kl,
+        "exact_on_target": trained.after.on_target,
+        "exact_kl_test": trained.test.kl,
+        "exact_on_target_test": trained.test.on_target,
+        "retention_kl": trained.retention_kl,
+        "retention": None if retention is None else {
+            "weight": retention.weight, "instructions": len(retention.kept), "held_out": len(retention.held_out),
+        },
+        "adapter_sha256": trained.run.adapter_sha256,
+        "prompt_sha256": {p.alias: p.digest for p in prompts},
+        **environment(),
+    }  # fmt: skip
