@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusecli.models import without_wrapper
+
 _NAME = "diffuse_tree"
 
 
@@ -45,12 +47,17 @@ def over(tree: Tree) -> Iterator[None]:
         _Now.tree = None
 
 
+def additive_mask(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """[1, 1, S, S] from what may be seen [S, S]: 0 there, the lowest float elsewhere. Eager and flex attention add it to the scores."""
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, torch.finfo(dtype).min)[None, None]
+
+
 def enable(model: Any) -> bool:
     """Make the model attend by tree inside `over`, where it attends by sdpa now; False when it does not or cannot."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = without_wrapper(model)
     if inner.config._attn_implementation != _NAME:
         if inner.config._attn_implementation != "sdpa" or not inner._can_set_attn_implementation():
             return False

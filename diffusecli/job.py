@@ -20,7 +20,7 @@ from diffusecli.encoding import EncodedPrompt, encode_prompt
 from diffusecli.errors import InputError
 from diffusecli.fused import fuse
 from diffusecli.loss import PackedPass, Pass, RowsPass, choose_pass, longest, row_length
-from diffusecli.models import LoadedModel, attach_lora, load_adapter, load_shape, load_tokenizer, shape_of
+from diffusecli.models import LoadedModel, attach_lora, load_adapter, load_shape, load_tokenizer, shape_of, trainable
 from diffusecli.processes import Processes
 from diffusecli.prompt import Prompt, read_prompts
 from diffusecli.retention import prepare, read_instructions
@@ -63,7 +63,7 @@ class Job:
     @property
     def weights(self) -> list[torch.nn.Parameter]:
         """What is trained."""
-        return [p for p in self.base.model.parameters() if p.requires_grad]
+        return trainable(self.base.model)
 
 
 def plan(config: Config, notice: Notice) -> Plan:
@@ -124,7 +124,7 @@ def prepare_weights(base: LoadedModel, config: Config, run: RunDir, processes: P
     if config.alg_config.gradient_checkpointing:
         base.model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
     # two checkpoints of weights and two moments, a third under way, and the adapter
-    require_space(run.path, round(sum(p.numel() for p in base.model.parameters() if p.requires_grad) * 4 * 10 / 1e6) + 10)
+    require_space(run.path, round(sum(weight.numel() for weight in trainable(base.model)) * 4 * 10 / 1e6) + 10)
     if processes.sharded:
         processes.shard(base.model)
 

@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusecli.attention import Tree, enable, over
+from diffusecli.attention import Tree, additive_mask, enable, over
 from diffusecli.encoding import EncodedPrompt
+from diffusecli.models import without_wrapper
 from diffusecli.trie import ROOT, TokenTrie
 
 _SLICE_ROWS = 64  # of logits that exist at once
@@ -332,8 +333,7 @@ def _tree_mask(encoded: EncodedPrompt, packed: _Packed, dtype: torch.dtype) -> T
     """[1, 1, S, S]: 0 where a token may look, the dtype's minimum elsewhere.
 
     The prompt is causal; a node sees the prompt, its ancestors and itself.
-    `u` is an ancestor of `v` (or `v` itself) exactly when u <= v < ends[u]. Floats, because eager
-    and flex attention add the mask to the scores.
+    `u` is an ancestor of `v` (or `v` itself) exactly when u <= v < ends[u].
     """
     device, length = packed.input_ids.device, len(encoded.prompt_ids)
     nodes = torch.from_numpy(packed.nodes).to(device)
@@ -341,7 +341,7 @@ def _tree_mask(encoded: EncodedPrompt, packed: _Packed, dtype: torch.dtype) -> T
     size = length + len(nodes)
     allowed = torch.ones(size, size, dtype=torch.bool, device=device).tril_()
     allowed[length:, length:] = (nodes[None, :] <= nodes[:, None]) & (nodes[:, None] < ends[None, :])
-    return torch.zeros(size, size, dtype=dtype, device=device).masked_fill_(~allowed, torch.finfo(dtype).min)[None, None]
+    return additive_mask(allowed, dtype)
 
 
 class _WeightedCrossEntropy(torch.autograd.Function):
@@ -406,8 +406,7 @@ def _linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) ->
 
 def _head(model: Any) -> Any | None:
     """The output layer, where it is a plain linear one that is not trained."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    head = inner.get_output_embeddings()
+    head = without_wrapper(model).get_output_embeddings()
     plain = type(head) is torch.nn.Linear and not head.weight.requires_grad and not hasattr(head, "_hf_hook")
     return head if plain else None
 

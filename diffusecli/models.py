@@ -218,6 +218,16 @@ def _can_fold(model: Any) -> bool:
     return all(weight.dtype == torch.float32 and not isinstance(weight, DTensor) for weight in weights)
 
 
+def without_wrapper(model: Any) -> Any:
+    """The transformers model itself, its adapter's layers in place, whether or not PEFT is wrapped around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def trainable(model: Any) -> list[torch.nn.Parameter]:
+    """The weights that training changes."""
+    return [weight for weight in model.parameters() if weight.requires_grad]
+
+
 def save_adapter(base: LoadedModel, folder: Path) -> None:
     """Write the adapter as plain PEFT files into `folder`; asks no hub for anything.
 

@@ -8,7 +8,7 @@ one process. Knows nothing of prompts or losses.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diffusecli.errors import InputError
-from diffusecli.models import choose_device
+from diffusecli.models import choose_device, trainable
 
 
 class OutOfMemoryError(Exception):
@@ -92,11 +92,10 @@ class Processes:
         together = {index: result for results, _ in everything for index, result in results.items()}
         return [together[index] for index in range(len(pieces))]
 
-    def sum_gradients(self, weights: Iterable[Tensor]) -> None:
+    def sum_gradients(self, weights: Sequence[Tensor]) -> None:
         """Replace each gradient by its sum over all processes."""
         if self.count == 1:
             return
-        weights = list(weights)
         flat = torch.cat([(torch.zeros_like(w) if w.grad is None else w.grad).flatten() for w in weights])
         total = self._accelerator.reduce(flat, reduction="sum")
         for weight, part in zip(weights, total.split([w.numel() for w in weights]), strict=True):
@@ -107,7 +106,7 @@ class Processes:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
-        adapter = {p for p in model.parameters() if p.requires_grad}
+        adapter = set(trainable(model))
         for weight in adapter:
             weight.data = weight.data.to(self.device)
         mesh = init_device_mesh(self.device.type, (self.count,))

@@ -24,11 +24,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusecli.attention import additive_mask
 from diffusecli.builtin import cache_folder
 from diffusecli.config import Retain
 from diffusecli.encoding import EncodedPrompt, encode_prompt
 from diffusecli.errors import InputError
-from diffusecli.models import LoadedModel
+from diffusecli.models import LoadedModel, shape_of
 from diffusecli.prompt import Prompt, read_prompts
 from diffusecli.sampling import generate_rows
 
@@ -103,14 +104,14 @@ def prepare(
 ) -> Retention:  # fmt: skip
     """The base model's answers, from the cache or made now (`agreed` tells whether every process has them cached)."""
     encoded = [encode_prompt(prompt, base.tokenizer, base.eos_ids) for prompt in instructions]
-    text = base.model.config.get_text_config()
     longest = max(encoded, key=lambda e: len(e.prompt_ids))
-    tokens, context = len(longest.prompt_ids) + ANSWER_TOKENS, getattr(text, "max_position_embeddings", None)
+    tokens, context = len(longest.prompt_ids) + ANSWER_TOKENS, shape_of(base.model.config, base.parameters).context
     if context is not None and tokens > context:
         raise InputError(
             f"{longest.alias}: the instruction with its answer is {tokens} tokens, the model takes {context}; shorten it"
         )
-    packed = packed and tokens <= (getattr(text, "sliding_window", None) or tokens)  # a mask of our own would lift the window
+    window = getattr(base.model.config.get_text_config(), "sliding_window", None)
+    packed = packed and tokens <= (window or tokens)  # a mask of our own would lift the window
     path = cache_folder() / "retention" / f"{_key(base, encoded)}.safetensors"
     answers = _read(path)
     if not agreed(answers is not None) or answers is None:
@@ -159,9 +160,7 @@ def _answer_logits(model: Any, answers: Sequence[Answer]) -> Tensor:
     if len(answers) > 1:
         owner = torch.tensor([n for n, a in enumerate(answers) for _ in range(a.tokens)], **where)
         allowed = (owner[:, None] == owner).tril()
-        lowest = torch.finfo(model.dtype).min
-        mask = torch.zeros(allowed.shape, dtype=model.dtype, **where).masked_fill_(~allowed, lowest)
-        inputs |= {"attention_mask": mask[None, None], "position_ids": torch.tensor([positions], **where)}
+        inputs |= {"attention_mask": additive_mask(allowed, model.dtype), "position_ids": torch.tensor([positions], **where)}
     return model(**inputs).logits[0]
 
 

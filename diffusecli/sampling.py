@@ -23,6 +23,7 @@ from torch import Tensor
 
 from diffusecli.encoding import EncodedPrompt, decode_answer
 from diffusecli.errors import InputError
+from diffusecli.models import without_wrapper
 
 _SLICE_ROWS = 32  # of [R, V] that become float64 distributions at once
 
@@ -192,7 +193,7 @@ def generate_rows(
     """
     from transformers import GenerationConfig
 
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = without_wrapper(model)
     stops, longest = sorted(stop_ids), max(map(len, prompts))
     input_ids = torch.tensor([[*[0] * (longest - len(p)), *p] for p in prompts], device=model.device)
     inside = torch.tensor([[*[0] * (longest - len(p)), *[1] * len(p)] for p in prompts], device=model.device)

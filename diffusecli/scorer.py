@@ -13,6 +13,7 @@ from diffusecli.builtin import Notice
 from diffusecli.encoding import EncodedPrompt
 from diffusecli.errors import MachineError
 from diffusecli.loss import Part, Pass, target_log_probs
+from diffusecli.models import trainable
 from diffusecli.processes import OutOfMemoryError, Piece, Processes
 from diffusecli.retention import Answer, Retention
 
@@ -66,7 +67,7 @@ class Scorer:
                 self._shrink(encoded, error)
             else:
                 if backward:
-                    self.processes.sum_gradients(p for p in self.model.parameters() if p.requires_grad)
+                    self.processes.sum_gradients(trainable(self.model))
                 return scores
 
     def exact(self, encoded: Sequence[EncodedPrompt]) -> Exact:

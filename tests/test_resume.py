@@ -57,15 +57,27 @@ def interrupt_at(monkeypatch, pass_number):
     monkeypatch.setattr(PackedPass, "run", run)
 
 
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Run until Ctrl-C in the given pass; gives the error that tells how to go on."""
+
+    def run(config, pass_number, **more):
+        with monkeypatch.context() as during:
+            interrupt_at(during, pass_number)
+            with pytest.raises(InterruptedRun) as stopped:
+                quietly(config, **more)
+        return stopped.value
+
+    return run
+
+
 @pytest.mark.parametrize("pass_number", [0, 1, 5, 8, 13, 17])
-def test_after_ctrl_c_in_any_step_the_same_command_goes_on_to_the_same_adapter(config, monkeypatch, pass_number):
+def test_after_ctrl_c_in_any_step_the_same_command_goes_on_to_the_same_adapter(config, interrupted, pass_number):
     whole = config("whole")
     expected = quietly(whole)
-    with monkeypatch.context() as during:
-        interrupt_at(during, pass_number)
-        with pytest.raises(InterruptedRun, match="the same command goes on from there") as stopped:
-            quietly(config("cut"))
-    assert stopped.value.exit_code == 130
+    stopped = interrupted(config("cut"), pass_number)
+    assert "the same command goes on from there" in str(stopped)
+    assert stopped.exit_code == 130
     found = quietly(config("cut"))
     assert adapter(config("cut")) == adapter(whole)
     assert found.before == expected.before
@@ -102,41 +114,29 @@ def test_a_run_killed_or_interrupted_at_random_moments_ends_in_the_same_bits(con
     assert adapter(cut) == adapter(whole)
 
 
-def test_an_interrupted_run_with_other_settings_is_not_continued(config, monkeypatch):
-    with monkeypatch.context() as during:
-        interrupt_at(during, 4)
-        with pytest.raises(InterruptedRun):
-            quietly(config("cut"))
+def test_an_interrupted_run_with_other_settings_is_not_continued(config, interrupted):
+    interrupted(config("cut"), 4)
     other = config("cut", alg_config={"learning_rate": 0.02})
     with pytest.raises(InputError, match=r"an interrupted run with another alg_config; give it back its settings .* --force"):
         quietly(other)
     assert quietly(other, force=True).reason == "all 6 iterations done"
 
 
-def test_where_results_go_on_to_be_sampled_may_change_on_the_way(config, monkeypatch):
-    with monkeypatch.context() as during:
-        interrupt_at(during, 4)
-        with pytest.raises(InterruptedRun):
-            quietly(config("cut"))
+def test_where_results_go_on_to_be_sampled_may_change_on_the_way(config, interrupted):
+    interrupted(config("cut"), 4)
     assert quietly(config("cut", save_every=1, eval_every=3)).reason == "all 6 iterations done"
 
 
-def test_a_checkpoint_that_cannot_be_read_is_named(config, monkeypatch):
-    with monkeypatch.context() as during:
-        interrupt_at(during, 4)
-        with pytest.raises(InterruptedRun):
-            quietly(config("cut"))
+def test_a_checkpoint_that_cannot_be_read_is_named(config, interrupted):
+    interrupted(config("cut"), 4)
     checkpoint = newest_checkpoint(RunDir(Path(config("cut").output_dir)))
     (checkpoint / "state.safetensors").write_bytes(b"junk")
     with pytest.raises(InputError, match=r"state\.safetensors: the checkpoint cannot be read"):
         quietly(config("cut"))
 
 
-def test_a_checkpoint_is_an_adapter_that_another_run_can_start_from(config, monkeypatch):
-    with monkeypatch.context() as during:
-        interrupt_at(during, 10)
-        with pytest.raises(InterruptedRun):
-            quietly(config("cut"))
+def test_a_checkpoint_is_an_adapter_that_another_run_can_start_from(config, interrupted):
+    interrupted(config("cut"), 10)
     checkpoint = newest_checkpoint(RunDir(Path(config("cut").output_dir)))
     more = config("more", load_model=True, ckpt_dir=str(checkpoint), alg_config={"n_iters": 1})
     started, fresh = quietly(more), quietly(config("fresh", alg_config={"n_iters": 1}))
@@ -190,12 +190,9 @@ def test_a_run_killed_while_it_samples_goes_on_to_sample(config, monkeypatch):
     assert len(json.loads((found.run.path / "gen.json").read_text())[wanted.test_prompts[0]]) == 1000
 
 
-def test_after_an_interrupted_forced_run_the_way_on_is_told(config, monkeypatch):
+def test_after_an_interrupted_forced_run_the_way_on_is_told(config, interrupted):
     quietly(config("cut"))
-    with monkeypatch.context() as during:
-        interrupt_at(during, 4)
-        with pytest.raises(InterruptedRun, match="the same command without --force goes on"):
-            quietly(config("cut"), force=True)
+    assert "the same command without --force goes on" in str(interrupted(config("cut"), 4, force=True))
     assert quietly(config("cut")).reason == "all 6 iterations done"
 
 
@@ -224,10 +221,7 @@ def test_what_continues_from_an_adapter_keeps_its_shape_and_says_so(config):
     assert "r: 4" in found.run.config.read_text()
 
 
-def test_sizes_of_parts_may_change_when_a_run_goes_on(config, monkeypatch):
-    with monkeypatch.context() as during:
-        interrupt_at(during, 4)
-        with pytest.raises(InterruptedRun):
-            quietly(config("cut"))
+def test_sizes_of_parts_may_change_when_a_run_goes_on(config, interrupted):
+    interrupted(config("cut"), 4)
     smaller = config("cut", alg_config={"max_tokens_per_pass": 70, "gradient_checkpointing": True})
     assert quietly(smaller).run.read_manifest()["pass_size"] == 70
