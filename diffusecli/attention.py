@@ -30,6 +30,10 @@ class Tree:
     ancestors: Tensor  # [I, D] places in the sequence of each node's ancestors and itself, filled up with 0
     absent: Tensor  # [I, D] 0, or the lowest float where filled up
 
+    def to(self, device: torch.device) -> Tree:
+        """On the device of a layer, when a model is spread over several."""
+        return Tree(self.prompt_length, self.ancestors.to(device), self.absent.to(device))
+
 
 class _Now:
     """The tree of the pass under way. No context variable: CUDA runs backward passes in threads of its own."""
@@ -88,28 +92,71 @@ def _attend(
     prompt = sdpa_attention_forward(
         module, query[:, :, :length], key[:, :, :length], value[:, :, :length], None, scaling=scale, is_causal=True
     )[0]
-    nodes = _attend_nodes(query[0], key[0], value[0], tree, scale)
+    nodes = _NodeAttention.apply(query[0], key[0], value[0], tree.to(key.device), scale)
     return torch.cat([prompt, nodes[None]], dim=1), None
 
 
-def _attend_nodes(query: Tensor, key: Tensor, value: Tensor, tree: Tree, scale: float) -> Tensor:
-    """Query [H, S, d], key and value [H / G, S, d] -> [I, H, d] for the nodes."""
-    length, (nodes, _) = tree.prompt_length, tree.ancestors.shape
-    heads, width = key.shape[0], query.shape[-1]
-    groups = query.shape[0] // heads
-    asked = (query[:, length:] * scale).view(heads, groups, nodes, width)
-    # the prompt, densely: [H / G, G I, P]
-    flat = asked.reshape(heads, groups * nodes, width)
-    of_prompt = torch.bmm(flat, key[:, :length].transpose(1, 2)).view(heads, groups, nodes, length)
-    # the ancestors, gathered: [H / G, I, D, d]
-    places = tree.ancestors.to(key.device)
-    keys, values = key[:, places], value[:, places]
-    of_ancestors = torch.einsum("hgid,hiad->hgia", asked, keys) + tree.absent.to(key.device)
-    weights = (
-        torch.cat([of_prompt, of_ancestors], dim=-1)
-        .softmax(dim=-1, dtype=torch.promote_types(value.dtype, torch.float32))
-        .to(value.dtype)
-    )
-    out = torch.bmm(weights[..., :length].reshape(heads, groups * nodes, length), value[:, :length])
-    out = out.view(heads, groups, nodes, width) + torch.einsum("hgia,hiad->hgid", weights[..., length:], values)
-    return out.reshape(heads * groups, nodes, width).transpose(0, 1)
+class _NodeAttention(torch.autograd.Function):
+    """softmax(q k' scale) v of the nodes over the prompt and their ancestors.
+
+    The backward pass keeps the weights and gathers keys and values of ancestors again: kept, they would be D times as large.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, tree: Tree, scale: float) -> Tensor:
+        """Query [H, S, d], key and value [H / G, S, d] -> [I, H, d]."""
+        length, (nodes, _) = tree.prompt_length, tree.ancestors.shape
+        heads, width = key.shape[0], query.shape[-1]
+        asked = _asked(query, length, heads, scale)
+        of_prompt = _over_prompt(asked, key[:, :length].transpose(1, 2))
+        of_ancestors = torch.einsum("hgid,hiad->hgia", asked, key[:, tree.ancestors]) + tree.absent
+        wide = torch.promote_types(value.dtype, torch.float32)
+        weights = torch.cat([of_prompt, of_ancestors], dim=-1).softmax(dim=-1, dtype=wide).to(value.dtype)
+        out = _over_prompt(weights[..., :length], value[:, :length])
+        out += torch.einsum("hgia,hiad->hgid", weights[..., length:], value[:, tree.ancestors])
+        ctx.save_for_backward(query, key, value, weights)
+        ctx.tree, ctx.scale = tree, scale
+        return out.reshape(-1, nodes, width).transpose(0, 1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of query, key and value."""
+        query, key, value, weights = ctx.saved_tensors
+        tree, scale, heads, length = ctx.tree, ctx.scale, key.shape[0], ctx.tree.prompt_length
+        asked = _asked(query, length, heads, scale)
+        out = gradient.transpose(0, 1).reshape(asked.shape)
+        of_weights = torch.cat(
+            [
+                _over_prompt(out, value[:, :length].transpose(1, 2)),
+                torch.einsum("hgid,hiad->hgia", out, value[:, tree.ancestors]),
+            ],
+            dim=-1,
+        )
+        of_scores = weights * (of_weights - (weights * of_weights).sum(-1, keepdim=True))
+        of_asked = _over_prompt(of_scores[..., :length], key[:, :length])
+        of_asked += torch.einsum("hgia,hiad->hgid", of_scores[..., length:], key[:, tree.ancestors])
+        of_query = torch.zeros_like(query)
+        of_query[:, length:] = of_asked.reshape(query.shape[0], -1, query.shape[-1]) * scale
+        return of_query, _towards(of_scores, asked, key, tree), _towards(weights, out, value, tree), None, None
+
+
+def _asked(query: Tensor, length: int, heads: int, scale: float) -> Tensor:
+    """[H, S, d] -> the nodes' queries, scaled [H / G, G, I, d]."""
+    return (query[:, length:] * scale).view(heads, query.shape[0] // heads, -1, query.shape[-1])
+
+
+def _over_prompt(left: Tensor, right: Tensor) -> Tensor:
+    """[H / G, G, I, n] x [H / G, n, m] -> [H / G, G, I, m]: one product per key head, its query heads below each other."""
+    return torch.bmm(left.flatten(1, 2), right).view(*left.shape[:3], right.shape[-1])
+
+
+def _towards(weights: Tensor, rows: Tensor, like: Tensor, tree: Tree) -> Tensor:
+    """The sum of `rows` [H / G, G, I, d] by `weights` [H / G, G, I, P + D] at the places looked at: a tensor like keys or values."""
+    length, (heads, size, width) = tree.prompt_length, like.shape
+    total = like.new_zeros(like.shape)
+    total[:, :length] = torch.bmm(weights[..., :length].flatten(1, 2).transpose(1, 2), rows.flatten(1, 2))
+    parts = torch.einsum("hgia,hgid->hiad", weights[..., length:], rows)
+    places = tree.ancestors.flatten() + size * torch.arange(heads, device=like.device)[:, None]
+    total.view(-1, width).index_add_(0, places.flatten(), parts.reshape(-1, width))
+    return total

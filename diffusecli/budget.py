@@ -13,6 +13,7 @@ from diffusecli.models import ModelShape
 
 _LEAST_PART = 256  # tokens; below it a pass spends its time on the prompt
 _ATTENTION_PRICE = 2.0  # measured: attention's products are that much slower than a linear layer's
+_NODES_PER_PROMPT_TOKEN = 24  # the prompt, read again for every part, is then a twenty-fifth of the work
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,15 @@ class Plan:
     memory_gb: float
 
 
-def fastest_part(shape: ModelShape, prompt_length: int) -> int:
-    """The tokens of a packed part at which a token scored costs least.
+def fastest_part(shape: ModelShape, prompt_length: int, *, tree: bool = True) -> int:
+    """The tokens of a packed part at which a token scored costs least, or little more.
 
-    A part of P prompt tokens and c nodes costs (P + c) (a + b (P + c)) for a the linear layers' and b (P + c)
-    attention's floating-point operations per token; per node that is least at c = sqrt(P (a / b + P)).
+    With attention by tree a node costs the same in any part, and larger parts only save the prompt. With a dense mask
+    a part of P prompt tokens and c nodes costs (P + c) (a + b (P + c)) for a the linear layers' and b (P + c) attention's
+    floating-point operations per token; per node that is least at c = sqrt(P (a / b + P)).
     """
+    if tree:
+        return max(_LEAST_PART, prompt_length * (1 + _NODES_PER_PROMPT_TOKEN))
     linear = 2.0 * shape.parameters
     attention = _ATTENTION_PRICE * 4.0 * shape.hidden_size * shape.layers
     return max(_LEAST_PART, round(prompt_length + math.sqrt(prompt_length * (linear / attention + prompt_length))))
@@ -51,8 +55,9 @@ def fitting_part(shape: ModelShape, config: Config, free: float) -> int:
 def estimated_memory(shape: ModelShape, config: Config, tokens: int, scored: int) -> float:
     """Bytes at the peak of a step: weights, what the backward pass keeps of each layer, logits, the libraries.
 
-    Per token and layer the backward pass keeps about ten vectors of the hidden width and five of the
-    MLP's; with gradient checkpointing one, and the rest for one layer at a time.
+    Per token and layer the backward pass keeps about ten vectors of the hidden width and five of the MLP's (fused layers
+    half of it, but after a few steps the allocator holds as much again); with gradient checkpointing one, and the rest
+    for one layer at a time.
     """
     size = 4 if config.precision == "fp32" else 2
     one_layer = tokens * (10 * shape.hidden_size + 5 * shape.intermediate_size) * size

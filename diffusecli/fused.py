@@ -1,23 +1,28 @@
-"""LoRA's linear layers as one autograd function each: the same function, fewer temporaries.
+"""LoRA's linear layers, and MLPs made of them, as one autograd function each: the same function, fewer temporaries.
 
 PEFT computes `W x + s B (A x)` as three products, a scaling and a sum, each with a tensor as large as
 the output that is written and read again. Here the low-rank part is added in place, forwards and
-backwards. Knows PEFT's layers and nothing else; what it does not recognise keeps PEFT's own way.
+backwards. Of a gated MLP the backward pass keeps what its two inner layers put out and makes the activation
+and the product again, which are cheap: the widest tensors of a model are kept twice, not four times.
+Knows PEFT's layers and nothing else; what it does not recognise keeps its own way.
 """
 
 from __future__ import annotations
 
 from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+_PROBE_ROWS = 3
 
 
 def fuse(model: Any) -> int:
     """Give every plain LoRA linear layer of `model` the fused product; returns how many there were.
 
     Layers with dropout, DoRA, quantised or 16-bit bases are left alone, and the output layer: its logits are written over.
+    A module that computes `down_proj(silu(gate_proj(x)) * up_proj(x))` of three such layers becomes one function.
     """
     from peft.tuners.lora import Linear
 
@@ -25,7 +30,14 @@ def fuse(model: Any) -> int:
     layers = [m for m in model.modules() if isinstance(m, Linear) and m is not head and _is_plain(m)]
     for layer in layers:
         layer.forward = MethodType(_forward, layer)
+    fused = set(layers)
+    for module in model.modules():
+        if {getattr(module, name, None) for name in _GATED} <= fused and _is_gated_mlp(module):
+            module.forward = MethodType(_gated_forward, module)
     return len(layers)
+
+
+_GATED = ("gate_proj", "up_proj", "down_proj")
 
 
 def _is_plain(layer: Any) -> bool:
@@ -42,42 +54,114 @@ def _is_plain(layer: Any) -> bool:
     )
 
 
+def _is_gated_mlp(module: Any) -> bool:
+    """Whether the module's own way gives what the fused one gives: names alone do not tell the function."""
+    weight = module.gate_proj.get_base_layer().weight
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, _PROBE_ROWS, weight.shape[1], generator=generator).to(weight.device)
+    try:
+        with torch.no_grad():
+            own, fused = module(x), _gated_forward(module, x)
+    except (TypeError, RuntimeError):  # takes or gives something else
+        return False
+    return isinstance(own, Tensor) and own.shape == fused.shape and torch.allclose(own, fused, rtol=1e-4, atol=1e-5)
+
+
+def _has_its_turn(layer: Any, x: Tensor) -> bool:
+    """Whether the adapter is on and neither folded in nor cast."""
+    cast = x.dtype != torch.float32 or torch.is_autocast_enabled(x.device.type)
+    return not (layer.disable_adapters or layer.merged or cast)
+
+
 def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """PEFT's forward where the adapter is off, folded in or cast; the fused product elsewhere."""
-    if (
-        self.disable_adapters
-        or self.merged
-        or args
-        or kwargs
-        or x.dtype != torch.float32
-        or torch.is_autocast_enabled(x.device.type)
-    ):
+    if args or kwargs or not _has_its_turn(self, x):
         return type(self).forward(self, x, *args, **kwargs)
-    base, name = self.get_base_layer(), self.active_adapters[0]
-    return _LoraLinear.apply(
-        x, base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, float(self.scaling[name])
-    )
+    return _LoraLinear.apply(x, *_Layer.of(self))
+
+
+def _gated_forward(self: Any, x: Tensor) -> Tensor:
+    """The module's forward where an adapter does not have its turn; the fused function elsewhere."""
+    layers = [getattr(self, name) for name in _GATED]
+    if not all(_has_its_turn(layer, x) for layer in layers):
+        return type(self).forward(self, x)
+    return _GatedMlp.apply(x, *(value for layer in layers for value in _Layer.of(layer)))
+
+
+class _Layer(NamedTuple):
+    """W [out, in] and bias [out] are frozen, A [r, in] and B [out, r] are trained."""
+
+    weight: Tensor
+    bias: Tensor | None
+    a: Tensor
+    b: Tensor
+    scale: float
+
+    @classmethod
+    def of(cls, layer: Any) -> _Layer:
+        base, name = layer.get_base_layer(), layer.active_adapters[0]
+        return cls(base.weight, base.bias, layer.lora_A[name].weight, layer.lora_B[name].weight, float(layer.scaling[name]))
+
+    def product(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`x W' + bias + s (x A') B'` [S, out], and `x A'` [S, r], for x [S, in]."""
+        low = x @ self.a.t()
+        return torch.nn.functional.linear(x, self.weight, self.bias).addmm_(low, self.b.t(), alpha=self.scale), low
+
+    def gradients(self, x: Tensor, low: Tensor, gradient: Tensor, add_to: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of x (added to what is there already), A and B from that of the product [S, out]."""
+        low_gradient = (gradient @ self.b).mul_(self.scale)  # [S, r]
+        of_x = gradient @ self.weight if add_to is None else add_to.addmm_(gradient, self.weight)
+        return of_x.addmm_(low_gradient, self.a), low_gradient.t() @ x, (gradient.t() @ low).mul_(self.scale)
 
 
 class _LoraLinear(torch.autograd.Function):
-    """`x W' + bias + s (x A') B'` for x [..., in], W [out, in], A [r, in], B [out, r]; W and bias are frozen."""
+    """One layer, for x [..., in]."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, *layer: Any) -> Tensor:
         """The output [..., out]."""
+        own = _Layer(*layer)
         flat = x.reshape(-1, x.shape[-1])
-        low = flat @ a.t()  # [S, r]
-        out = torch.nn.functional.linear(flat, weight, bias).addmm_(low, b.t(), alpha=scale)
-        ctx.save_for_backward(flat, weight, a, b, low)
-        ctx.scale, ctx.shape = scale, x.shape
+        out, low = own.product(flat)
+        ctx.save_for_backward(flat, low, *own[:-1])
+        ctx.scale, ctx.shape = own.scale, x.shape
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x, A and B."""
-        x, weight, a, b, low = ctx.saved_tensors
-        gradient = gradient.reshape(-1, gradient.shape[-1])
-        low_gradient = (gradient @ b).mul_(ctx.scale)  # [S, r]
-        of_x = (gradient @ weight).addmm_(low_gradient, a).view(ctx.shape) if ctx.needs_input_grad[0] else None
-        return of_x, None, None, low_gradient.t() @ x, (gradient.t() @ low).mul_(ctx.scale), None
+        x, low, *tensors = ctx.saved_tensors
+        of_x, of_a, of_b = _Layer._make([*tensors, ctx.scale]).gradients(x, low, gradient.reshape(-1, gradient.shape[-1]))
+        return of_x.view(ctx.shape), None, None, of_a, of_b, None
+
+
+class _GatedMlp(torch.autograd.Function):
+    """`down(silu(gate(x)) * up(x))` for x [..., in]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *layers: Any) -> Tensor:
+        """The output [..., in]."""
+        gate, up, down = (_Layer(*layers[i : i + 5]) for i in (0, 5, 10))
+        flat = x.reshape(-1, x.shape[-1])
+        gated, gate_low = gate.product(flat)
+        wide, up_low = up.product(flat)
+        out, down_low = down.product(torch.nn.functional.silu(gated).mul_(wide))
+        ctx.save_for_backward(flat, gated, wide, gate_low, up_low, down_low, *gate[:-1], *up[:-1], *down[:-1])
+        ctx.scales, ctx.shape = (gate.scale, up.scale, down.scale), x.shape
+        return out.view(x.shape)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of x and of each layer's A and B."""
+        x, gated, wide, gate_low, up_low, down_low, *tensors = ctx.saved_tensors
+        gate, up, down = (_Layer._make([*tensors[i : i + 4], scale]) for i, scale in zip((0, 4, 8), ctx.scales, strict=True))
+        active = torch.nn.functional.silu(gated)
+        of_product, *of_down = down.gradients(active * wide, down_low, gradient.reshape(-1, gradient.shape[-1]))
+        of_wide = active.mul_(of_product)
+        of_gated = torch.ops.aten.silu_backward(of_product.mul_(wide), gated)
+        of_x, *of_gate = gate.gradients(x, gate_low, of_gated)
+        of_x, *of_up = up.gradients(x, up_low, of_wide, add_to=of_x)
+        pairs = (of_gate, of_up, of_down)
+        return of_x.view(ctx.shape), *(value for of_a, of_b in pairs for value in (None, None, of_a, of_b, None))

@@ -199,12 +199,15 @@ def _choose_way(
     settings, shape = config.alg_config, shape_of(base.model.config, base.parameters)
     chosen = settings.max_tokens_per_pass
     if chosen == "auto":
-        fastest = fastest_part(shape, max(len(e.prompt_ids) for e in encoded))
-        most = int(min(processes.everyones(min(fastest, fitting_part(shape, config, free_memory(base.device))))))
+        length = max(len(e.prompt_ids) for e in encoded)
+        fitting = fitting_part(shape, config, free_memory(base.device))
+        most = int(min(processes.everyones(min(fastest_part(shape, length), fitting))))
     else:
         most = chosen
     most = min(most, shape.context or most)  # some models count places in the packed sequence
     way, why = choose_pass(base.model, longest(encoded), batch_size=settings.batch_size, max_tokens=most)
+    if chosen == "auto" and isinstance(way, PackedPass) and not way.tree:
+        way = way.sized(min(most, fastest_part(shape, length, tree=False)))
     if progress.at_once is None or settings.max_tokens_per_pass != "auto":
         progress.at_once = way.size
     return way.sized(progress.at_once), why

@@ -27,7 +27,7 @@ from diffusecli.encoding import EncodedPrompt
 from diffusecli.models import without_wrapper
 from diffusecli.trie import ROOT, TokenTrie
 
-_SLICE_ROWS = 64  # of logits that exist at once
+_SLICE_ROWS = 192  # of logits that exist at once
 
 
 @dataclass(frozen=True)
@@ -104,15 +104,16 @@ class PackedPass:
         return self.sized(max(part.tokens for e in encoded for part in self.parts(e)) // 2)
 
     def parts(self, encoded: EncodedPrompt, *, at_least: int = 1) -> list[Part]:
-        """Ranges of internal nodes, by their order, that fit the budget."""
+        """Ranges of internal nodes, by their order, that fit the budget; about equally large, for the largest is what memory must hold."""
         trie, internal, length = encoded.trie, encoded.trie.internal, len(encoded.prompt_ids)
         if not internal:
             return [Part(0, 0, length)]
-        most = -(-len(internal) // at_least)
+        deepest = max(trie.depths[node] for node in internal) - 1
+        room = len(internal) if self.max_tokens is None else max(1, self.max_tokens - length - deepest)
+        room = -(-len(internal) // max(at_least, -(-len(internal) // room)))
         found, start = [], 0
         while start < len(internal):
             context = trie.depths[internal[start]] - 1
-            room = most if self.max_tokens is None else max(1, min(most, self.max_tokens - length - context))
             end = min(start + room, len(internal))
             found.append(Part(start, end, length + context + end - start))
             start = end

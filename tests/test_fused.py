@@ -36,6 +36,27 @@ def test_the_fused_product_is_pefts_forwards_and_backwards(rslora):
         torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-4, atol=1e-4)
 
 
+def test_a_gated_mlp_is_one_function_only_where_it_is_that_function():
+    def fused_mlps(model):
+        fuse(model)
+        logits = model(torch.arange(12)[None]).logits
+        seen, found = [logits.grad_fn], set()
+        while seen:
+            step = seen.pop()
+            if step is not None and step not in found:
+                found.add(step)
+                seen += [before for before, _ in step.next_functions]
+        return sum("GatedMlp" in step.name() for step in found)
+
+    assert fused_mlps(adapted()) == 2
+    gelu = adapted()
+    for block in gelu.get_base_model().model.layers:
+        block.mlp.act_fn = torch.nn.GELU()
+    assert fused_mlps(gelu) == 0
+    partly = get_peft_model(tiny_llama(), LoraConfig(r=3, target_modules=["gate_proj", "down_proj"], task_type="CAUSAL_LM"))
+    assert fused_mlps(partly) == 0
+
+
 def test_with_the_adapter_off_the_base_answers():
     model = adapted()
     ids = torch.arange(12)[None]

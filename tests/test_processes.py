@@ -157,8 +157,8 @@ def test_gradient_checkpointing_computes_layers_again_and_gives_the_same_adapter
     from diffusecli import attention
 
     calls = []
-    whole = attention._attend_nodes
-    monkeypatch.setattr(attention, "_attend_nodes", lambda *a: calls.append(1) or whole(*a))
+    whole = attention._attend
+    monkeypatch.setattr(attention, "_attend", lambda *a, **k: calls.append(1) or whole(*a, **k))
     quietly(config("plain"))
     plain = len(calls)
     quietly(config("checkpointed", alg_config={"gradient_checkpointing": True}))
