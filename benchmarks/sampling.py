@@ -1,49 +1,102 @@
-"""The counting sampler on a tuned model: 1000 and 100 000 draws, against batched `generate` of 20 rows."""
+"""The counting sampler against batches of `generate`: 20 rows as the original has them, and the best of several sizes.
+
+Tuned models end soon and have few distinct prefixes; an untuned one that writes freely for 64 tokens has
+hardly any in common. `generate` is timed on a few batches and scaled to 1000 samples; both sides run in one process.
+"""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.workbench import NUMBERS_10, adapted_model, encode, seconds
+from benchmarks.workbench import NAMES_200, NUMBERS_10, NUMBERS_100, adapted_model, encode, seconds
+from diffusecli.batched import generate_rows
+from diffusecli.budget import peak_memory_mb
 from diffusecli.config import Config
-from diffusecli.models import load_adapter, merged
-from diffusecli.sampling import Draws, SamplingSettings, draw
+from diffusecli.engines import LocalEngine, drawn
+from diffusecli.models import LoadedModel, load_adapter, merged
+from diffusecli.prompt import Prompt, read_prompt
+from diffusecli.samples import write_samples
+from diffusecli.sampling import SamplingSettings
 from diffusecli.train import train
 
-BATCHES_MEASURED = 5
+SAMPLES = 1000
+SIZES = (20, 64, 200, 500)
+FREE = Prompt(request="Tell me something about the sea.", targets=(), alias="untuned, 64 tokens")
 
 
 def main() -> None:
-    """Tune numbers 1-10 with the defaults, then draw. `generate` is timed on 5 batches of 20 and scaled to 1000."""
+    """A row per prompt and way; then a million samples and memory against N, each in a process of its own."""
+    print("| prompt | way | seconds for 1000 | tokens fed | distinct | counting is faster |")
+    print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        config = Config.model_validate({"model": "smollm2-135m-instruct", "train_prompts": [NUMBERS_10], "output_dir": folder})
-        trained = train(config, report=lambda _: None, notice=lambda _: None)
-        base = adapted_model(fresh_adapter=False)
-        load_adapter(base, folder)
-    print(f"tuned to an exact KL of {trained.after.kl[NUMBERS_10]:.4f} nats, {trained.after.on_target[NUMBERS_10]:.2%} on target\n")
-    encoded = encode(base, NUMBERS_10)
-    print("| way | samples | seconds | tokens fed | distinct |")
-    print("|---|---|---|---|---|")
-    took = {}
-    with merged(base.model) as model:
-        for n in (1000, 100_000):
-            kept: list[Draws] = []
-            took[n] = seconds(lambda n=n, kept=kept: kept.append(draw(model, base.tokenizer, encoded, SamplingSettings(n))))  # type: ignore[misc]
-            print(f"| counting sampler | {n} | {took[n]:.2f} | {kept[0].tokens_fed} | {len(kept[0].counts)} |")
-        ids = torch.tensor([encoded.prompt_ids] * 20)
-        batch = seconds(lambda: _generate(model, ids))
-    plain = batch * 1000 / (20 * BATCHES_MEASURED)
-    print(f"| generate, 20 rows a batch | 1000 | {plain:.1f} (from {20 * BATCHES_MEASURED}) | - | - |")
-    print(f"\n1000 samples: {plain / took[1000]:.0f}x")
+        for path, iterations in ((NUMBERS_10, 50), (NAMES_200, 30)):
+            base = _tuned(path, iterations, folder)
+            with merged(base.model):
+                _compare(base, read_prompt(path), SamplingSettings(SAMPLES, 50), (20,))
+        _compare(adapted_model(fresh_adapter=False), FREE, SamplingSettings(SAMPLES, 64), SIZES)
+        _tuned(NUMBERS_100, 30, folder)
+        print(
+            "\n| numbers 1-100, samples | seconds | tokens fed | distinct | MB at the peak | seconds to write, bytes as counts | as json |"
+        )
+        print("|---|---|---|---|---|---|---|", flush=True)
+        for n in (1000, 10_000, 100_000, 1_000_000):
+            subprocess.run([sys.executable, "-W", "ignore", "-m", "benchmarks.sampling", folder, str(n)], check=True)
 
 
-def _generate(model: Any, ids: torch.Tensor) -> None:
-    with torch.inference_mode():
-        for _ in range(BATCHES_MEASURED):
-            model.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True,
-                temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=50,
-            )  # fmt: skip
+def _tuned(path: str, iterations: int, folder: str) -> LoadedModel:
+    settings = {"n_iters": iterations, "target_kl": 0.01}
+    config = Config.model_validate({
+        "model": "smollm2-135m-instruct", "train_prompts": [path], "output_dir": folder, "retain": "off", "alg_config": settings,
+    })  # fmt: skip
+    train(config, report=lambda _: None, notice=lambda _: None, force=True)
+    base = adapted_model(fresh_adapter=False)
+    load_adapter(base, folder)
+    return base
+
+
+def _compare(base: LoadedModel, prompt: Prompt, settings: SamplingSettings, sizes: tuple[int, ...]) -> None:
+    encoded = encode(base, prompt)
+    engine = LocalEngine(base, settings)
+    plain = {}
+    for size in sizes:
+        batches = 3 if size < 64 else 1
+        took = seconds(lambda size=size, batches=batches: _batches(base.model, encoded, settings, size, batches))  # type: ignore[misc]
+        plain[size] = took * SAMPLES / (size * batches)
+    kept: list[Any] = []
+    own = seconds(lambda: kept.append(drawn(engine, prompt)))
+    counts, fed = kept[0]
+    print(f"| {prompt.alias} | counting | {own:.2f} | {fed} | {len(counts)} | |")
+    for size, took in plain.items():
+        print(f"| | generate, {size} rows a batch | {took:.1f} | | | {took / own:.1f}x |", flush=True)
+
+
+def _batches(model: Any, encoded: Any, settings: SamplingSettings, size: int, batches: int) -> None:
+    for batch in range(batches):
+        generate_rows(model, [encoded.prompt_ids] * size, encoded.stop_ids, settings=settings, seed=batch)
+
+
+def _many(folder: str, n: int) -> None:
+    base = adapted_model(fresh_adapter=False)
+    load_adapter(base, folder)
+    prompt, settings = read_prompt(NUMBERS_100), SamplingSettings(n)
+    with torch.no_grad(), merged(base.model):
+        kept: list[Any] = []
+        took = seconds(lambda: kept.append(drawn(LocalEngine(base, settings), prompt)))
+    peak = peak_memory_mb()
+    counts, fed = kept[0]
+    written = []
+    for form in ("counts", "json"):
+        path = Path(folder) / f"gen.{form}"
+        write = seconds(lambda form=form, path=path: write_samples(path, {prompt.alias: counts}, form, 0))  # type: ignore[misc]
+        written.append(f"{write:.2f}, {path.stat().st_size}")
+    print(f"| {n} | {took:.2f} | {fed} | {len(counts)} | {peak} | {written[0]} | {written[1]} |", flush=True)
+
+
+if __name__ == "__main__":
+    _many(sys.argv[1], int(sys.argv[2]))

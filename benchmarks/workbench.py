@@ -8,7 +8,7 @@ from collections.abc import Callable
 from diffusecli.encoding import EncodedPrompt, encode_prompt
 from diffusecli.fused import fuse
 from diffusecli.models import LoadedModel, attach_lora, load_model
-from diffusecli.prompt import read_prompt
+from diffusecli.prompt import Prompt, read_prompt
 
 NUMBERS_10 = "prompts/numbers/rng-0.json"
 NUMBERS_100 = "prompts/numbers/rng-1.json"
@@ -28,9 +28,10 @@ def adapted_model(*, fresh_adapter: bool = True, fused: bool = True) -> LoadedMo
     return base
 
 
-def encode(base: LoadedModel, path: str) -> EncodedPrompt:
-    """A library prompt in the model's tokens."""
-    return encode_prompt(read_prompt(path), base.tokenizer, base.eos_ids)
+def encode(base: LoadedModel, prompt: str | Prompt) -> EncodedPrompt:
+    """A library prompt, or one of its own, in the model's tokens."""
+    found = read_prompt(prompt) if isinstance(prompt, str) else prompt
+    return encode_prompt(found, base.tokenizer, base.eos_ids)
 
 
 def seconds(action: Callable[[], object], repeats: int = 1) -> float:

@@ -1,8 +1,8 @@
-"""Attention over a packed prefix tree: a node looks at the prompt and at its few ancestors, and pays for no more.
+"""Attention by a layout of our own, and the layout of a packed prefix tree: a node looks at the prompt and at its few ancestors.
 
 A dense mask makes every token look at every other and then forgets most of it; the cost of that grows
 with the square of the tree. Here the prompt is attended densely and the ancestors are gathered.
-Registered with transformers as an attention implementation; outside a packed pass it is plain sdpa.
+Registered with transformers as an attention implementation; outside `over` it is plain sdpa.
 
 Axis names: H query heads, G query heads per key head, P prompt tokens, I nodes, D the deepest node's depth, d head width.
 """
@@ -12,14 +12,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from diffusecli.models import without_wrapper
 
-_NAME = "diffuse_tree"
+_NAME = "diffuse"
+
+
+class Layout(Protocol):
+    """Who looks at whom, in place of a model's own attention."""
+
+    def attend(self, layer: Any, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Query [B, H, S, d], key and value [B, H / G, S, d] of the tokens fed -> [B, S, H, d]."""
 
 
 @dataclass(frozen=True)
@@ -30,25 +37,40 @@ class Tree:
     ancestors: Tensor  # [I, D] places in the sequence of each node's ancestors and itself, filled up with 0
     absent: Tensor  # [I, D] 0, or the lowest float where filled up
 
+    def attend(self, layer: Any, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """One packed sequence."""
+        length = self.prompt_length
+        prompt = causal(layer, query[:, :, :length], key[:, :, :length], value[:, :, :length], scale)
+        nodes = _NodeAttention.apply(query[0], key[0], value[0], self.to(key.device), scale)
+        return torch.cat([prompt, nodes[None]], dim=1)
+
     def to(self, device: torch.device) -> Tree:
         """On the device of a layer, when a model is spread over several."""
         return Tree(self.prompt_length, self.ancestors.to(device), self.absent.to(device))
 
 
 class _Now:
-    """The tree of the pass under way. No context variable: CUDA runs backward passes in threads of its own."""
+    """The layout of the pass under way. No context variable: CUDA runs backward passes in threads of its own."""
 
-    tree: Tree | None = None
+    layout: Layout | None = None
 
 
 @contextmanager
-def over(tree: Tree) -> Iterator[None]:
-    """Forward and backward passes inside see this tree."""
-    _Now.tree = tree
+def over(layout: Layout) -> Iterator[None]:
+    """Forward and backward passes inside see this layout."""
+    _Now.layout = layout
     try:
         yield
     finally:
-        _Now.tree = None
+        _Now.layout = None
+
+
+def causal(layer: Any, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """Plain attention of a sequence to itself, through sdpa: [B, S, H, d]."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    output: Tensor = sdpa_attention_forward(layer, query, key, value, None, scaling=scale, is_causal=True)[0]
+    return output
 
 
 def additive_mask(allowed: Tensor, dtype: torch.dtype) -> Tensor:
@@ -57,7 +79,7 @@ def additive_mask(allowed: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def enable(model: Any) -> bool:
-    """Make the model attend by tree inside `over`, where it attends by sdpa now; False when it does not or cannot."""
+    """Make the model attend by a layout inside `over`, where it attends by sdpa now; False when it does not or cannot."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
@@ -80,20 +102,12 @@ def _attend(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Query [1, H, S, d], key and value [1, H / G, S, d] -> [1, S, H, d]."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    tree = _Now.tree
-    if tree is None:
+    if _Now.layout is None:
         output: Tensor = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)[0]
         return output, None
-    length = tree.prompt_length
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    prompt = sdpa_attention_forward(
-        module, query[:, :, :length], key[:, :, :length], value[:, :, :length], None, scaling=scale, is_causal=True
-    )[0]
-    nodes = _NodeAttention.apply(query[0], key[0], value[0], tree.to(key.device), scale)
-    return torch.cat([prompt, nodes[None]], dim=1), None
+    return _Now.layout.attend(module, query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling), None
 
 
 class _NodeAttention(torch.autograd.Function):

@@ -85,6 +85,12 @@ def free_memory(device: torch.device) -> float:
     return min(free, limit - used + int(told.get("inactive_file", 0)))  # file caches give way
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch says that memory does not suffice; on the CPU it has no class of its own."""
+    told = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in told or "not enough memory" in told
+
+
 def peak_memory_mb() -> int:
     """The most memory the process held, in MB; on CUDA the most it held there."""
     if torch.cuda.is_available():

@@ -273,46 +273,108 @@ def train(
 
 @command("sample")
 def sample(
-    config: Annotated[
-        Path | None, typer.Option("--config", help="The experiment; without it the newest run below results/.")
+    source: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN|CONFIG]", help="A run directory or a config; without it the newest run below results/."),
     ] = None,
-    mode: Annotated[str, typer.Option(help="untuned: the base model; lora: the run's adapter.", metavar="untuned|lora")] = "lora",
+    mode: Annotated[
+        str | None, typer.Option(help="untuned: the base model; lora: the run's adapter.  [default: lora]", metavar="untuned|lora")
+    ] = None,
     n_generations: Annotated[int, typer.Option("-n", "--n-generations", help="Samples per prompt.")] = 1000,
+    prompt: Annotated[
+        list[Path] | None, typer.Option(help="A prompt file or folder in place of the config's test prompts; may be repeated.")
+    ] = None,
+    request: Annotated[list[str] | None, typer.Option(help="Ask this; no file needed; may be repeated.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="Any LoRA adapter's folder, a checkpoint too.")] = None,
+    model: Annotated[str | None, typer.Option(help="Another base model; with --engine openai the server's name for it.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="The most tokens of one answer.")] = 50,
     temperature: Annotated[float, typer.Option(help="1 is the model's own distribution.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens up to this mass; 1 keeps all.")] = 1.0,
     min_p: Annotated[float, typer.Option(help="Keep tokens at least this share of the likeliest; 0 keeps all.")] = 0.0,
+    stop: Annotated[list[str] | None, typer.Option(help="An answer ends before this text; may be repeated.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same samples; the config's by default.")] = None,
-    max_rows: Annotated[int, typer.Option(help="Prefixes fed at once: memory, not result.")] = 256,
     precision: Annotated[
         str | None, typer.Option(metavar="fp32|bf16|fp16", help="Of the base model; the config's by default.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:0 or mps; the config's by default.")] = None,
+    max_rows: Annotated[
+        int | None, typer.Option(min=1, help="Prefixes fed at once: memory, not result; what fits by default.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to write; the run directory by default.")] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="json|jsonl|counts|csv",
+            help="json, jsonl: every answer; counts (JSON), csv: distinct answers with counts. By default as -o ends, else json.",
+        ),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(metavar="counting|openai", help="openai: ask a server that speaks OpenAI's protocol.")
+    ] = "counting",
+    base_url: Annotated[str | None, typer.Option(help="With --engine openai: e.g. http://localhost:8000/v1.")] = None,
+    concurrency: Annotated[int, typer.Option(help="With --engine openai: requests under way at once.")] = 8,
+    requests_per_minute: Annotated[float, typer.Option(help="With --engine openai: no more than this; 0 is no limit.")] = 0.0,
+    tries: Annotated[int, typer.Option(help="With --engine openai: how often a request that fails is sent.")] = 6,
+    timeout: Annotated[float, typer.Option(help="With --engine openai: seconds to wait for an answer.")] = 120.0,
+    config: Annotated[Path | None, typer.Option("--config", hidden=True)] = None,
+    output_file: Annotated[Path | None, typer.Option("--output_file", hidden=True)] = None,
+    n_generations_: Annotated[int | None, typer.Option("--n_generations", hidden=True)] = None,
+    n_batch_size: Annotated[int | None, typer.Option("--n_batch_size", hidden=True, min=1)] = None,
+    max_new_tokens_: Annotated[int | None, typer.Option("--max_new_tokens", hidden=True)] = None,
 ) -> None:
-    """Draw answers from the base model or from a trained run."""
-    _require_choice("--mode", mode, ("untuned", "lora"))
-    if precision is not None:
-        _require_choice("--precision", precision, ("fp32", "bf16", "fp16"))
+    """Draw answers from the base model, from a trained run or from a server."""
+    for option, value, choices in (
+        ("--mode", mode, ("untuned", "lora")), ("--precision", precision, ("fp32", "bf16", "fp16")),
+        ("--format", form, ("json", "jsonl", "counts", "csv")), ("--engine", engine, ("counting", "openai")),
+    ):  # fmt: skip
+        if value is not None:
+            _require_choice(option, value, choices)
+    if engine == "openai" and base_url is None:
+        raise InputError("--engine openai needs --base-url, e.g. http://localhost:8000/v1")
+    if engine != "openai" and base_url is not None:
+        raise InputError("--base-url is for --engine openai, add that")
+    if source is not None and config is not None:
+        raise InputError(f"--config {config}: {source} is named already, leave one of them out")
     _quiet_libraries()
-    from diffusecli.sample import choose_config
+    from diffusecli.report.progress import SamplingProgress
+    from diffusecli.sample import Wanted, resolve, sample_served, served_name
     from diffusecli.sample import sample as draw
-    from diffusecli.sampling import Draws, SamplingSettings
+    from diffusecli.sampling import SamplingSettings
 
-    settings = SamplingSettings(n_generations, max_new_tokens, temperature, top_k, top_p, min_p, seed or 0, max_rows)
-    chosen, which = choose_config(config, RESULTS)
-    given = {"precision": precision, "device": device}
-    chosen = chosen.model_copy(update={key: value for key, value in given.items() if value is not None})
-    settings = replace(settings, seed=chosen.seed if seed is None else seed)
-    _notice(f"sampling {chosen.model} ({mode}) as in {which}")
+    settings = SamplingSettings(
+        n_generations_ or n_generations,
+        max_new_tokens_ or max_new_tokens,
+        temperature,
+        top_k,
+        top_p,
+        min_p,
+        seed or 0,
+        tuple(stop or ()),
+    )
+    wanted = resolve(Wanted(
+        source or config, mode, tuple(prompt or ()), tuple(request or ()), adapter, model if engine == "counting" else None, precision,
+        device, output or output_file, form,
+    ), RESULTS)  # fmt: skip
+    settings = replace(settings, seed=wanted.config.seed if seed is None else seed)
+    _notice(wanted.told)
+    with SamplingProgress(_console(stderr=True), len(wanted.prompts)) as progress:
+        if engine == "openai":
+            from diffusecli.served import Service
 
-    def report(alias: str, draws: Draws) -> None:
-        _notice(f"{alias}: {draws.counts.total()} samples, {len(draws.counts)} distinct, {draws.tokens_fed} tokens fed")
+            service = Service(base_url or "", model or served_name(wanted), concurrency, requests_per_minute, tries, timeout)
+            done = sample_served(wanted, service, settings, report=progress, notice=_notice)
+        else:
+            done = draw(wanted, settings, max_rows=max_rows or n_batch_size, report=progress, notice=_notice)
+    if request:
+        from diffusecli.report.tables import answers
 
-    done = draw(chosen, mode, settings, output=output, report=report, notice=_notice)
-    total = sum(draws.counts.total() for draws in done.draws.values())
-    typer.echo(f"{done.path}: {total} samples of {len(done.draws)} prompts in {done.seconds:.1f} s")
+        for text in dict.fromkeys(request):
+            typer.echo(printable(text))
+            _console().print(answers(done.counts[text]))
+    total = sum(counts.total() for counts in done.counts.values())
+    typer.echo(f"{done.path}: {total} samples of {_count(len(done.counts), 'prompt')} in {done.seconds:.1f} s")
 
 
 @command("evaluate")

@@ -5,7 +5,6 @@ Reads run directories, hands counts to `metrics.py`, returns figures. Needs no m
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,9 @@ from pydantic import ValidationError
 
 from diffusecli.errors import InputError
 from diffusecli.metrics import Figures, Tally, figures, tally
-from diffusecli.prompt import Prompt, read_prompt
+from diffusecli.prompt import Prompt, exists, read_prompt
 from diffusecli.runs import RunDir, find_runs, meta_path, read_json_mapping
+from diffusecli.samples import read_samples
 
 _NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
@@ -60,9 +60,9 @@ def _evaluate_run(run: RunDir) -> list[Evaluated]:
         bent = any(settings.get(name, neutral) != neutral for name, neutral in _NEUTRAL.items())
         tuned = manifest if mode == "lora" else {}
         exact = {} if bent else {**tuned.get("exact_kl_test", {}), **tuned.get("exact_kl", {})}
-        for alias, texts in read_json_mapping(file).items():
+        for alias, counts in read_samples(file).items():
             prompt = _prompt(alias, [meta.get("prompts", {}).get(alias), kept.get(alias)], run)
-            counted = tally(prompt, Counter(_texts(texts, alias, file)))
+            counted = tally(prompt, counts)
             found = figures(prompt, counted) if prompt.targets else None
             drift = tuned.get("retention_kl")
             rows.append(Evaluated(str(run.path), mode, prompt, counted, found, exact.get(alias), _in_words(settings), drift))
@@ -86,15 +86,9 @@ def _prompt(alias: str, kept: list[Any], run: RunDir) -> Prompt:
                 return Prompt.model_validate({**candidate, "alias": alias})
             except ValidationError as error:
                 raise InputError(f"{run.path}: the prompt {alias} that it keeps is not valid, sample again") from error
-    if not Path(alias).is_file():
+    if not exists(alias):
         raise InputError(f"{run.path}: its samples name the prompt {alias}, which is not there; run from where it is")
     return read_prompt(alias)
-
-
-def _texts(texts: Any, alias: str, file: Path) -> list[str]:
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise InputError(f"{file}: the samples of {alias} must be a list of strings, sample again")
-    return texts
 
 
 def _in_words(settings: dict[str, Any]) -> str:

@@ -1,60 +1,81 @@
-"""Draw answers for many prompts and write them with all that is needed to judge them later.
+"""Draw answers to many prompts and write them with all that is needed to judge them later.
 
-Shared by `diffuse train` (its samples at the end) and `diffuse sample`. Knows models, samplers and
-the run directory's files.
+Shared by `diffuse train` (its samples at the end) and `diffuse sample`. Knows engines, the journal and
+the files; what an engine does is its own.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from diffusecli.encoding import encode_prompt
-from diffusecli.models import LoadedModel, merged
+from diffusecli.builtin import Notice
+from diffusecli.engines import Engine
+from diffusecli.errors import InterruptedRun
+from diffusecli.journal import Journal
 from diffusecli.prompt import Prompt
-from diffusecli.runs import RunDir, environment, meta_path, prompts_as_json, write_json
-from diffusecli.sampling import Draws, SamplingSettings, draw
+from diffusecli.runs import environment, journal_path, meta_path, prompts_as_json, write_json
+from diffusecli.samples import write_samples
+from diffusecli.sampling import SamplingSettings, Standing
 
-Report = Callable[[str, Draws], None]
+Report = Callable[[str, Standing], None]
+"""Takes the alias of the prompt under way and how far it is."""
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """What was drawn: prompt alias -> draws, where it was written, how long it took."""
+    """What was drawn: prompt alias -> answers, counted; where it was written, how long it took."""
 
-    draws: dict[str, Draws]
+    counts: dict[str, Counter[str]]
     path: Path
     seconds: float  # of sampling alone, the model already loaded
 
 
 def generate(
-    base: LoadedModel, prompts: Sequence[Prompt], settings: SamplingSettings, *, adapter: RunDir | None, path: Path, report: Report,
-    write: bool = True,
+    engine: Engine, prompts: Sequence[Prompt], settings: SamplingSettings, *, mode: str, adapter_sha256: str | None,
+    path: Path, form: str, report: Report, notice: Notice, write: bool = True, resumable: bool = True,
 ) -> Sampled:  # fmt: skip
-    """Sample every prompt and write `{alias: [text, …]}` to `path`, its settings, prompts and hashes beside it.
+    """Sample every prompt and write it to `path`, its settings, prompts and hashes beside it.
 
-    `adapter` is the run whose adapter `base` carries, None for the untuned model. Of several processes that draw the
-    same, one writes.
+    What an earlier start of the same sampling left is counted. Of several processes that draw the same, one
+    writes. Raises `InterruptedRun` on Ctrl-C, what has arrived kept.
     """
-    drawn: dict[str, Draws] = {}
+    about = {"mode": mode, "adapter_sha256": adapter_sha256, **engine.about, "settings": asdict(settings)}
+    journal = Journal(journal_path(path) if write and resumable else None, about)
+    if journal.discarded:
+        notice(f"{journal_path(path)}: was left by a sampling with other settings, beginning anew")
+    drawn: dict[str, Counter[str]] = {}
     started = time.perf_counter()
-    with merged(base.model) as model:
+    try:
         for prompt in prompts:
-            drawn[prompt.alias] = draw(model, base.tokenizer, encode_prompt(prompt, base.tokenizer, base.eos_ids), settings)
-            report(prompt.alias, drawn[prompt.alias])
+            drawn[prompt.alias] = _draw(engine, prompt, settings, journal, report, notice)
+    except KeyboardInterrupt as error:
+        kept = sum(journal.of(prompt).total() for prompt in prompts)
+        wanted = settings.n_generations * len(prompts)
+        raise InterruptedRun(f"interrupted, {kept} of {wanted} samples are kept; the same command goes on from there") from error
     seconds = time.perf_counter() - started
-    if not write:
-        return Sampled(drawn, path, seconds)
-    write_json(path, {alias: draws.shuffled(settings.seed) for alias, draws in drawn.items()})
-    write_json(meta_path(path), {
-        "mode": "untuned" if adapter is None else "lora",
-        "model": base.name, "model_revision": base.revision,
-        "adapter_sha256": None if adapter is None else adapter.adapter_sha256,
-        "engine": "counting", "settings": asdict(settings),
-        "device": str(base.device), "dtype": str(base.model.dtype).removeprefix("torch."),
-        "seconds": round(seconds, 3), "tokens_fed": sum(draws.tokens_fed for draws in drawn.values()),
-        "prompts": prompts_as_json(prompts), **environment(),
-    })  # fmt: skip
+    if write:
+        write_samples(path, drawn, form, settings.seed)
+        fed = sum(journal.tokens[prompt.alias] for prompt in prompts)
+        tail: dict[str, Any] = {"seconds": round(seconds, 3), "tokens_fed": fed, "prompts": prompts_as_json(prompts)}
+        write_json(meta_path(path), {**about, "format": form, **tail, **environment()})
+    journal.remove()
     return Sampled(drawn, path, seconds)
+
+
+def _draw(
+    engine: Engine, prompt: Prompt, settings: SamplingSettings, journal: Journal, report: Report, notice: Notice
+) -> Counter[str]:
+    """All answers to one prompt, those of an earlier start included."""
+    have = journal.of(prompt)
+    if have:
+        notice(f"{prompt.alias}: {have.total()} of {settings.n_generations} samples are there from an earlier start")
+    if have.total() < settings.n_generations:
+        engine.draw(prompt, have, lambda counts, tokens: journal.add(prompt, counts, tokens), lambda now: report(prompt.alias, now))
+    counts = journal.of(prompt)
+    report(prompt.alias, Standing(counts, settings.n_generations, 0, journal.tokens[prompt.alias]))
+    return counts

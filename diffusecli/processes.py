@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusecli.budget import out_of_memory
 from diffusecli.errors import InputError
 from diffusecli.models import choose_device, trainable
 
@@ -81,7 +82,7 @@ class Processes:
                 for _ in range(max(map(len, _shares([p.tokens for p in pieces], self.count))) - len(mine)):
                     pieces[0].work(scale=0.0)
         except (torch.OutOfMemoryError, RuntimeError) as error:
-            if self.sharded or not _is_out_of_memory(error):
+            if self.sharded or not out_of_memory(error):
                 raise
             failed = True
         if failed and torch.cuda.is_available():
@@ -146,11 +147,6 @@ def _shares(costs: Sequence[int], processes: int) -> list[list[int]]:
         loads[least] += costs[index]
         shares[least].append(index)
     return [sorted(share) for share in shares]
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    told = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in told or "not enough memory" in told
 
 
 def _require_tracker(name: str) -> None:

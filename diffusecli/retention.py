@@ -25,13 +25,14 @@ import torch
 from torch import Tensor
 
 from diffusecli.attention import additive_mask
+from diffusecli.batched import generate_rows
 from diffusecli.builtin import cache_folder
 from diffusecli.config import Retain
 from diffusecli.encoding import EncodedPrompt, encode_prompt
 from diffusecli.errors import InputError
 from diffusecli.models import LoadedModel, shape_of
 from diffusecli.prompt import Prompt, read_prompts
-from diffusecli.sampling import generate_rows
+from diffusecli.sampling import SamplingSettings
 
 ANSWER_TOKENS = 32
 LIKELIEST = 128
@@ -169,7 +170,9 @@ def _ask(base: LoadedModel, encoded: Sequence[EncodedPrompt], packed: bool) -> l
     for start in range(0, len(encoded), _ROWS_AT_ONCE):
         group = encoded[start : start + _ROWS_AT_ONCE]
         stops = frozenset().union(*(e.stop_ids for e in group))
-        spoken += generate_rows(base.model, [e.prompt_ids for e in group], stops, max_new_tokens=ANSWER_TOKENS, seed=start)
+        spoken += generate_rows(
+            base.model, [e.prompt_ids for e in group], stops, settings=SamplingSettings(max_new_tokens=ANSWER_TOKENS), seed=start
+        )
     unscored = torch.zeros(0)
     answers = [Answer(e.prompt_ids, ids, unscored, unscored, unscored) for e, ids in zip(encoded, spoken, strict=True)]
     at_once = _PACKED_ANSWERS if packed else 1

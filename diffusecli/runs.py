@@ -25,6 +25,7 @@ from diffusecli.errors import InputError, MachineError
 from diffusecli.prompt import Prompt, exists
 
 MODES = ("untuned", "lora")
+SAMPLE_ENDINGS = (".json", ".jsonl", ".csv")
 
 
 @dataclass(frozen=True)
@@ -93,16 +94,19 @@ class RunDir:
         with (self.path / "adapter_model.safetensors").open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def samples(self, mode: str) -> Path:
+    def samples(self, mode: str, ending: str = ".json") -> Path:
         """Where `diffuse sample` writes by default."""
-        return self.path / f"gen.{mode}.json"
+        return self.path / f"gen.{mode}{ending}"
 
     def sample_files(self) -> dict[str, Path]:
         """The file of each mode that has been sampled; what training left in `gen.json` counts as lora."""
-        files = {mode: self.samples(mode) for mode in MODES if self.samples(mode).is_file()}
-        trained = self.path / "gen.json"
-        if trained.is_file() and ("lora" not in files or trained.stat().st_mtime > files["lora"].stat().st_mtime):
-            files["lora"] = trained
+        files = {}
+        for mode in MODES:
+            there = [path for ending in SAMPLE_ENDINGS if (path := self.samples(mode, ending)).is_file()]
+            if mode == "lora" and (self.path / "gen.json").is_file():
+                there.append(self.path / "gen.json")
+            if there:
+                files[mode] = max(there, key=lambda path: path.stat().st_mtime_ns)
         return files
 
     def discard_trained(self) -> None:
@@ -110,9 +114,9 @@ class RunDir:
         adapter = [self.path / "adapter_config.json", self.path / "adapter_model.safetensors"]
         for path in (self.manifest, self.card, self.metrics, *adapter):
             path.unlink(missing_ok=True)
-        for samples in (self.path / "gen.json", self.samples("lora")):
-            samples.unlink(missing_ok=True)
-            meta_path(samples).unlink(missing_ok=True)
+        for samples in (self.path / "gen.json", *(self.samples("lora", ending) for ending in SAMPLE_ENDINGS)):
+            for path in (samples, meta_path(samples), journal_path(samples)):
+                path.unlink(missing_ok=True)
 
     def require_trained_on(self, base: str, revision: str) -> None:
         """Raises `InputError` when the run's manifest says that its adapter was trained on other weights."""
@@ -123,6 +127,11 @@ class RunDir:
     def read_manifest(self) -> dict[str, Any]:
         """The manifest, or {} when there is none, as in runs of the original."""
         return read_json_mapping(self.manifest) if self.manifest.is_file() else {}
+
+
+def journal_path(samples: Path) -> Path:
+    """Where samples stand until all are there: `gen.lora.json` -> `gen.lora.partial.jsonl`."""
+    return samples.with_suffix(".partial.jsonl")
 
 
 def meta_path(samples: Path) -> Path:

@@ -1,49 +1,167 @@
-"""`diffuse sample`: draw answers from the base model or from a run's adapter, into the run directory.
+"""`diffuse sample`: draw answers from a base model, from an adapter or from a server, into the run directory.
 
-Decides which config, which run and which file; `generations.py` draws and writes.
+Decides which model, adapter, prompts and file; `generations.py` draws and writes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from diffusecli.builtin import Notice
 from diffusecli.config import Config, read_config
+from diffusecli.engines import Engine, LocalEngine
 from diffusecli.errors import InputError
 from diffusecli.generations import Report, Sampled, generate
-from diffusecli.models import load_adapter, load_configured
-from diffusecli.prompt import read_prompts
-from diffusecli.runs import RunDir, newest_run, require_writable
+from diffusecli.models import load_adapter, load_configured, merged
+from diffusecli.prompt import Prompt, read_prompts
+from diffusecli.runs import RunDir, newest_run, read_json_mapping, require_writable
+from diffusecli.samples import FORMATS, format_of
 from diffusecli.sampling import SamplingSettings
+from diffusecli.served import ServerEngine, Service
 
 
-def choose_config(config: Path | None, results: Path) -> tuple[Config, str]:
-    """The named config, or that of the newest run below `results` (wherever it was moved); and a sentence that says which."""
-    if config is not None:
-        return read_config(config), f"config {config}"
-    run = newest_run(results)
-    return read_config(run.config).model_copy(update={"output_dir": str(run.path)}), f"newest run {run.path}"
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line asked for; None where it said nothing."""
+
+    source: Path | None = None  # a run directory or a config
+    mode: str | None = None
+    prompts: tuple[Path, ...] = ()
+    requests: tuple[str, ...] = ()
+    adapter: Path | None = None
+    model: str | None = None
+    precision: str | None = None
+    device: str | None = None
+    output: Path | None = None
+    form: str | None = None
 
 
-def sample(
-    config: Config, mode: str, settings: SamplingSettings, *, output: Path | None, report: Report, notice: Callable[[str], None]
-) -> Sampled:
-    """Draw from every test prompt and write `{prompt path: [text, …]}`.
+@dataclass(frozen=True)
+class Resolved:
+    """What that means: everything is named."""
 
-    Raises `InputError` when the config has no test prompts or, in mode lora, no adapter of this very model.
+    config: Config  # of the base model
+    adapter: RunDir | None  # None samples the base model
+    prompts: list[Prompt]
+    path: Path
+    form: str
+    told: str  # a sentence for the user
+
+    @property
+    def mode(self) -> str:
+        """The name of what is sampled in file names and tables."""
+        return "untuned" if self.adapter is None else "lora"
+
+
+def resolve(wanted: Wanted, results: Path) -> Resolved:
+    """Find the run, the prompts and the place of the output; raises `InputError` when something is missing.
+
+    Without a source, an adapter or a model it is the newest run below `results`.
     """
-    if not config.test_prompts:
-        raise InputError("test_prompts is empty: name at least one prompt to sample from")
-    prompts = read_prompts(config.test_prompts)
-    run = RunDir(Path(config.output_dir))
-    if mode == "lora" and not run.has_adapter:
-        raise InputError(f"{run.path}: no adapter there, run `diffuse train` first or use --mode untuned")
-    path = output or run.samples(mode)
+    config, run, told = _source(wanted, results)
+    mode = wanted.mode or ("lora" if wanted.adapter or wanted.model is None else "untuned")
+    adapter = None
+    if mode == "lora":
+        adapter = RunDir(wanted.adapter) if wanted.adapter else run
+        if not adapter.has_adapter:
+            raise InputError(f"{adapter.path}: no adapter there, run `diffuse train` first or use --mode untuned")
+    prompts = _prompts(wanted, config)
+    form = wanted.form or (format_of(wanted.output) if wanted.output else "json")
+    path = wanted.output or run.samples(mode, FORMATS[form])
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: is no ordinary file, name another one")
-    base = load_configured(config, notice)
-    require_writable(path.parent)
-    if mode == "lora":
-        run.require_trained_on(base.name, base.revision)
-        load_adapter(base, run.path)
-    return generate(base, prompts, settings, adapter=run if mode == "lora" else None, path=path, report=report)
+    return Resolved(config, adapter, prompts, path, form, f"sampling {config.model} ({mode}){told}")
+
+
+def sample(wanted: Resolved, settings: SamplingSettings, *, max_rows: int | None, report: Report, notice: Notice) -> Sampled:
+    """Load the model, draw from every prompt and write the samples.
+
+    Raises `InputError` when the adapter is not of this very model.
+    """
+    base = load_configured(wanted.config, notice)
+    require_writable(wanted.path.parent)
+    if wanted.adapter is not None:
+        wanted.adapter.require_trained_on(base.name, base.revision)
+        load_adapter(base, wanted.adapter.path)
+    with merged(base.model) if wanted.adapter is not None else nullcontext():
+        engine = LocalEngine(base, settings, max_rows)
+        if not engine.counting:
+            notice("this model's memory cannot be kept by rows: sampling in batches of plain `generate`")
+        return _generate(engine, wanted, settings, report, notice)
+
+
+def sample_served(wanted: Resolved, service: Service, settings: SamplingSettings, *, report: Report, notice: Notice) -> Sampled:
+    """The same from a server. Raises `InputError` and `MachineError` as `served.ServerEngine`."""
+    require_writable(wanted.path.parent)
+    return _generate(ServerEngine(service, settings, notice), wanted, settings, report, notice)
+
+
+def served_name(wanted: Resolved) -> str:
+    """What a server should call the model when nothing else is said: an adapter by its content, so that no cache confuses two.
+
+    A server that keeps an adapter under the name of an older one may answer with the older one.
+    """
+    if wanted.adapter is None:
+        return wanted.config.model
+    return f"{wanted.adapter.path.resolve().name}-{wanted.adapter.adapter_sha256[:8]}"
+
+
+def _generate(engine: Engine, wanted: Resolved, settings: SamplingSettings, report: Report, notice: Notice) -> Sampled:
+    return generate(
+        engine, wanted.prompts, settings, mode=wanted.mode, path=wanted.path, form=wanted.form, report=report, notice=notice,
+        adapter_sha256=wanted.adapter.adapter_sha256 if wanted.adapter is not None else None,
+    )  # fmt: skip
+
+
+def _source(wanted: Wanted, results: Path) -> tuple[Config, RunDir, str]:
+    """The config, where samples go, and where the config is from, in words."""
+    given = {"model": wanted.model, "precision": wanted.precision, "device": wanted.device}
+    said = {key: value for key, value in given.items() if value is not None}
+    if wanted.source is None and (wanted.adapter is not None or wanted.model is not None):
+        said.setdefault("model", _base_of(wanted.adapter))
+        place = wanted.adapter if wanted.adapter and RunDir(wanted.adapter).manifest.is_file() else None
+        folder = place or results / (wanted.adapter.resolve().name if wanted.adapter else Path(said["model"]).name)
+        return Config.model_validate({**said, "output_dir": str(folder)}), RunDir(folder), ""
+    if wanted.source is None:
+        run = newest_run(results)
+        config, told = _config_of(run), f" as in newest run {run.path}"
+    elif wanted.source.is_dir():
+        run = RunDir(wanted.source)
+        config, told = _config_of(run), f" as in run {run.path}"
+    else:
+        config, told = read_config(wanted.source), f" as in config {wanted.source}"
+        run = RunDir(Path(config.output_dir))
+    return Config.model_validate({**config.model_dump(), **said}), run, told
+
+
+def _config_of(run: RunDir) -> Config:
+    """The config a run keeps; the run may have been moved since."""
+    if not run.config.is_file():
+        raise InputError(f"{run.path}: no run there (config.yaml is missing), name a run or a config, or use --adapter")
+    return read_config(run.config).model_copy(update={"output_dir": str(run.path)})
+
+
+def _base_of(adapter: Path | None) -> Any:
+    if adapter is None:
+        return None
+    if not (adapter / "adapter_config.json").is_file():
+        raise InputError(f"{adapter}: no adapter there (adapter_config.json is missing), name its folder")
+    base = read_json_mapping(adapter / "adapter_config.json").get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise InputError(f"{adapter}: does not say which base model it is for, name it with --model")
+    return base
+
+
+def _prompts(wanted: Wanted, config: Config) -> list[Prompt]:
+    """Those that were named, else the test prompts of the config."""
+    if wanted.prompts or wanted.requests:
+        if empty := [text for text in wanted.requests if not text.strip()]:
+            raise InputError(f"--request {empty[0]!r}: must not be empty")
+        asked = [Prompt(request=text, targets=(), alias=text) for text in dict.fromkeys(wanted.requests)]
+        return [*(read_prompts(wanted.prompts) if wanted.prompts else []), *asked]
+    if not config.test_prompts:
+        raise InputError("nothing to sample from: name a prompt with --prompt or --request, or test_prompts in the config")
+    return read_prompts(config.test_prompts)

@@ -3,17 +3,17 @@
 All N samples of a prompt start alike, so rows of (prefix, count) stand for them: the next-token
 distribution of a prefix is computed once, `count` tokens are drawn from it, and each distinct token
 drawn becomes a child row with its own count. Splitting a multinomial this way leaves the law of N
-independent draws unchanged. Knows tensors and token ids; no files, no prompts' texts.
+independent draws unchanged. Knows tensors and token ids; no files. How rows are kept is `rows.py`.
 
-Axis names: R live rows, V vocabulary, T tokens so far.
+Axis names: R live rows, V vocabulary, B blocks of the vocabulary.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
+import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusecli.budget import free_memory, out_of_memory
 from diffusecli.encoding import EncodedPrompt, decode_answer
-from diffusecli.errors import InputError
-from diffusecli.models import without_wrapper
+from diffusecli.errors import InputError, MachineError
+from diffusecli.models import ModelShape, shape_of
+from diffusecli.rows import Rows
 
-_SLICE_ROWS = 32  # of [R, V] that become float64 distributions at once
+_SLICE_ROWS = 64  # of [R, V] that become probabilities at once
+_BLOCK = 1024  # tokens of the vocabulary that are summed before one of them is looked for
+_MOST_ROWS = 1024  # more are not faster, and logits of the whole vocabulary are kept for each
 
 
 @dataclass(frozen=True)
@@ -39,132 +43,260 @@ class SamplingSettings:
     top_p: float = 1.0  # 1: off
     min_p: float = 0.0  # 0: off
     seed: int = 0
-    max_rows: int = 256  # live at once; memory only, never the result
+    stop: tuple[str, ...] = ()  # an answer ends before the first of these
 
     def __post_init__(self) -> None:
         """Raises `InputError` for what has no meaning."""
         for good, message in (
             (self.n_generations >= 1, f"--n-generations {self.n_generations}: must be 1 or more"),
             (self.max_new_tokens >= 1, f"--max-new-tokens {self.max_new_tokens}: must be 1 or more"),
-            (self.temperature > 0, f"--temperature {self.temperature:g}: must be above 0 (1 is the model's own distribution)"),
+            (
+                0 < self.temperature < math.inf,
+                f"--temperature {self.temperature:g}: must be above 0 (1 is the model's own distribution)",
+            ),
             (self.top_k >= 0, f"--top-k {self.top_k}: must be 0 (off) or more"),
             (0 < self.top_p <= 1, f"--top-p {self.top_p:g}: must be above 0 and at most 1 (off)"),
             (0 <= self.min_p < 1, f"--min-p {self.min_p:g}: must be 0 (off) or more and below 1"),
             (0 <= self.seed < 2**63, f"--seed {self.seed}: must be 0 or more and below 2**63"),
-            (self.max_rows >= 1, f"--max-rows {self.max_rows}: must be 1 or more"),
+            (all(self.stop), "--stop: must not be empty"),
         ):
             if not good:
                 raise InputError(message)
 
 
 @dataclass(frozen=True)
-class Draws:
-    """The samples of one prompt, as counts of distinct texts, and what they cost."""
+class Standing:
+    """How far the draws of one prompt are."""
 
-    counts: Counter[str]
+    finished: Counter[str]  # answers so far; grows while it is looked at
+    wanted: int
+    rows: int  # alive: prefixes (or requests) under way
     tokens_fed: int
 
-    def shuffled(self, seed: int) -> list[str]:
-        """Every sample on its own, in an order that the seed fixes."""
-        texts = [text for text, count in sorted(self.counts.items()) for _ in range(count)]
-        order = np.random.default_rng(seed).permutation(len(texts))
-        return [texts[index] for index in order]
+
+Watch = Callable[[Standing], None]
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Children waiting to be fed: which cache row each continues, its text so far, how many samples follow it."""
+def rows_that_fit(shape: ModelShape, key_values: int, size: int, max_new_tokens: int, free: float) -> int:
+    """The most rows whose keys, values, logits and layers take half of the free memory, `size` bytes a number.
 
-    cache: Any  # of the parents
-    parents: list[int]
+    `key_values` is the width of keys and values of all layers together.
+    """
+    layers = 8 * shape.hidden_size + 4 * shape.intermediate_size
+    a_row = size * (2 * key_values * max_new_tokens + layers) + shape.vocabulary * (4 + size)
+    return max(1, min(_MOST_ROWS, int(0.5 * free / a_row)))
+
+
+def rows_at_once(model: Any, max_new_tokens: int) -> int:
+    """How many rows of this model fit into the memory that is free now."""
+    text = model.config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    key_values = text.num_hidden_layers * heads * width
+    return rows_that_fit(shape_of(model.config, 0), key_values, model.dtype.itemsize, max_new_tokens, free_memory(model.device))
+
+
+@dataclass
+class _Live:
+    """Prefixes of one length with the samples that follow each; in a row group, or waiting to be fed."""
+
     prefixes: list[tuple[int, ...]]
     counts: list[int]
 
+    def part(self, start: int, end: int) -> _Live:
+        return _Live(self.prefixes[start:end], self.counts[start:end])
 
-@torch.inference_mode()
-def draw(model: Any, tokenizer: Any, encoded: EncodedPrompt, settings: SamplingSettings) -> Draws:
-    """Draw `n_generations` answers to one prompt.
+    def in_groups(self, size: int) -> list[_Live]:
+        """Cut into groups, the first last, as a stack wants them."""
+        return [self.part(start, start + size) for start in reversed(range(0, len(self.prefixes), size))]
 
-    The random stream of a row is keyed by (seed, prompt tokens, prefix), so the result does not
-    depend on `max_rows` or on the order of prompts. Waiting rows are taken depth first.
+
+class CountingSampler:
+    """Draws answers to one prompt.
+
+    The random stream of a prefix is keyed by (seed, prompt tokens, prefix), so the result depends neither on how many
+    rows go at once nor on the order of prompts.
+
+    What does not fit among the rows waits as bare tokens and is fed anew later, so that memory is bounded by
+    `max_rows` rows of `max_new_tokens`; when even that is too much, half as many go on.
     """
-    finished: Counter[tuple[int, ...]] = Counter()
-    cache, logits = _feed(model, [encoded.prompt_ids], None, 0)
-    fed = len(encoded.prompt_ids)
-    waiting = _split(encoded, settings, _Rows(cache, [0], [()], [settings.n_generations]), logits, finished)
-    while waiting:
-        rows = waiting.pop()
-        own = _select(rows.cache, rows.parents, reuse=not waiting or waiting[-1].cache is not rows.cache)
-        length = len(encoded.prompt_ids) + len(rows.prefixes[0]) - 1
-        cache, logits = _feed(model, [prefix[-1:] for prefix in rows.prefixes], own, length)
-        fed += len(rows.prefixes)
-        here = _Rows(cache, list(range(len(rows.prefixes))), rows.prefixes, rows.counts)
-        waiting.extend(_split(encoded, settings, here, logits, finished))
-    counts: Counter[str] = Counter()
-    for ids, count in finished.items():
-        counts[decode_answer(tokenizer, ids)] += count
-    return Draws(counts, fed)
+
+    def __init__(
+        self, rows: Rows, tokenizer: Any, encoded: EncodedPrompt, settings: SamplingSettings, max_rows: int, watch: Watch = lambda _: None
+    ) -> None:  # fmt: skip
+        """`rows` continue the prompt `encoded`."""
+        self._rows, self._tokenizer, self._encoded, self._settings = rows, tokenizer, encoded, settings
+        self.max_rows, self._watch = max_rows, watch
+        self.counts: Counter[str] = Counter()
+        self.tokens_fed = 0
+
+    @torch.inference_mode()
+    def draw(self) -> Counter[str]:
+        """`n_generations` answers, counted. Raises `MachineError` when memory does not suffice for a single row."""
+        waiting = [_Live([()], [self._settings.n_generations])]
+        while waiting:
+            group = waiting.pop()
+            if len(group.prefixes) > self.max_rows:
+                waiting += group.in_groups(self.max_rows)
+                continue
+            try:
+                self._grow(group, waiting)
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                self._halve(error)
+                waiting.append(group)
+        return self.counts
+
+    def _grow(self, group: _Live, waiting: list[_Live]) -> None:
+        """Feed a group to the ends of its answers. When memory runs out `group` holds what is yet to be drawn from."""
+        logits = self._replay(group)
+        while True:
+            parents, children = self._split(group, logits)
+            del logits
+            overflow = children.part(self.max_rows, len(children.prefixes))
+            waiting += overflow.in_groups(self.max_rows)
+            group.prefixes, group.counts = children.prefixes[: self.max_rows], children.counts[: self.max_rows]
+            self._watch(Standing(self.counts, self._settings.n_generations, len(group.prefixes), self.tokens_fed))
+            if not group.prefixes:
+                return
+            logits = self._extend(group, parents[: self.max_rows])
+
+    def _replay(self, group: _Live) -> Tensor:
+        """Logits [R, V] after every prefix of a group, fed from the prompt on, each distinct prefix once."""
+        before: list[tuple[int, ...]] = [()]
+        logits = self._rows.start()
+        self.tokens_fed += len(self._encoded.prompt_ids) if not self.tokens_fed else 0
+        for length in range(1, len(group.prefixes[0]) + 1):
+            level = [*dict.fromkeys(prefix[:length] for prefix in group.prefixes)]
+            places = {prefix: row for row, prefix in enumerate(before)}
+            step = _Live(level, [0] * len(level)) if length < len(group.prefixes[0]) else group
+            logits = self._extend(step, [places[prefix[:-1]] for prefix in step.prefixes])
+            before = step.prefixes
+        return logits
+
+    def _extend(self, live: _Live, parents: Sequence[int]) -> Tensor:
+        """Feed the last token of each prefix; `live` is put in the order of the rows."""
+        order, logits = self._rows.extend(parents, [prefix[-1] for prefix in live.prefixes])
+        live.prefixes, live.counts = [live.prefixes[i] for i in order], [live.counts[i] for i in order]
+        self.tokens_fed += len(order)
+        return logits
+
+    def _split(self, live: _Live, logits: Tensor) -> tuple[list[int], _Live]:
+        """Draw each row's next tokens: ended answers are counted, the others are children, with the rows they continue."""
+        parents: list[int] = []
+        children = _Live([], [])
+        drawn = _draw_tokens(self._encoded.prompt_ids, self._settings, live, logits)
+        for row, (prefix, tokens) in enumerate(zip(live.prefixes, drawn, strict=True)):
+            for token, count in tokens:
+                grown = (*prefix, token)
+                if token in self._encoded.stop_ids:
+                    self.counts[decode_answer(self._tokenizer, prefix)] += count
+                elif (text := self._ended(grown)) is not None:
+                    self.counts[text] += count
+                else:
+                    parents.append(row)
+                    children.prefixes.append(grown)
+                    children.counts.append(count)
+        return parents, children
+
+    def _ended(self, prefix: tuple[int, ...]) -> str | None:
+        """The text of an answer that is long enough, or that holds a stop string."""
+        whole = len(prefix) == self._settings.max_new_tokens
+        if not (whole or self._settings.stop):
+            return None
+        text, stopped = cut_at_stop(self._tokenizer, prefix, self._settings.stop)
+        return text if whole or stopped else None
+
+    def _halve(self, error: Exception) -> None:
+        if self.max_rows == 1:
+            raise MachineError(
+                "memory does not suffice for one answer, set a smaller --max-new-tokens or precision bf16"
+            ) from error
+        self.max_rows = -(-self.max_rows // 2)
+        self._rows.start()  # lets go of the rows
 
 
-def _feed(model: Any, rows: Sequence[Sequence[int]], cache: Any, length: int) -> tuple[Any, Tensor]:
-    """One forward pass over R rows of new tokens after `length` cached ones; returns the cache and logits [R, V]."""
-    input_ids = torch.tensor([list(row) for row in rows], device=model.device)
-    positions = torch.arange(length, length + input_ids.shape[1], device=model.device).expand_as(input_ids)
-    out = model(input_ids=input_ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return out.past_key_values, out.logits[:, -1]
+def cut_at_stop(tokenizer: Any, ids: Sequence[int], stop: Sequence[str]) -> tuple[str, bool]:
+    """The text of an answer up to the first stop string in it, and whether there was one."""
+    text = decode_answer(tokenizer, ids)
+    found = [at for word in stop if (at := text.find(word)) >= 0]
+    return (text[: min(found)], True) if found else (text, False)
 
 
-def _select(cache: Any, rows: list[int], *, reuse: bool) -> Any:
-    """The cache of the given parent rows; `reuse` when nobody else waits for the parents' cache."""
-    keys = cache.layers[0].keys
-    if reuse and rows == list(range(len(keys))):
-        return cache
-    chosen = cache if reuse else copy.copy(cache)
-    chosen.layers = [copy.copy(layer) for layer in cache.layers]
-    chosen.batch_select_indices(torch.tensor(rows, device=keys.device))
-    return chosen
-
-
-def _split(
-    encoded: EncodedPrompt, settings: SamplingSettings, rows: _Rows, logits: Tensor, finished: Counter[tuple[int, ...]]
-) -> list[_Rows]:
-    """Draw each row's next tokens; ended answers go to `finished`, the rest come back in groups of `max_rows`, first on top."""
-    parents: list[int] = []
-    prefixes: list[tuple[int, ...]] = []
-    counts: list[int] = []
-    for row, (prefix, drawn) in enumerate(zip(rows.prefixes, _draw_tokens(encoded, settings, rows, logits), strict=True)):
-        for token, count in drawn:
-            if token in encoded.stop_ids:
-                finished[prefix] += count
-            elif len(prefix) + 1 == settings.max_new_tokens:
-                finished[(*prefix, token)] += count
-            else:
-                parents.append(row)
-                prefixes.append((*prefix, token))
-                counts.append(count)
-    groups = range(0, len(parents), settings.max_rows)
-    cut = [slice(start, start + settings.max_rows) for start in reversed(groups)]
-    return [_Rows(rows.cache, parents[part], prefixes[part], counts[part]) for part in cut]
-
-
-def _draw_tokens(encoded: EncodedPrompt, settings: SamplingSettings, rows: _Rows, logits: Tensor) -> list[list[tuple[int, int]]]:
-    """For each row, the distinct tokens drawn and how often, by inverting the cumulative distribution."""
+def _draw_tokens(prompt_ids: Sequence[int], settings: SamplingSettings, live: _Live, logits: Tensor) -> list[list[tuple[int, int]]]:
+    """For each row, the distinct tokens drawn and how often. Logits [R, V] are written over."""
     drawn = []
-    for start in range(0, len(rows.counts), _SLICE_ROWS):
+    for start in range(0, len(live.counts), _SLICE_ROWS):
         part = slice(start, start + _SLICE_ROWS)
-        cumulative = _warp(logits[part], settings).cpu().double().softmax(-1).cumsum(-1).numpy()
-        for row, prefix, count in zip(cumulative, rows.prefixes[part], rows.counts[part], strict=True):
-            uniforms = _stream(settings.seed, encoded.prompt_ids, prefix).random(count)
-            tokens, counts = np.unique(row.searchsorted(uniforms * row[-1], side="right"), return_counts=True)
-            drawn.append(list(zip(tokens.tolist(), counts.tolist(), strict=True)))
+        exps = _exponentials(_warp(logits[part], settings))
+        uniforms = [
+            _stream(settings.seed, prompt_ids, prefix).random(count)
+            for prefix, count in zip(live.prefixes[part], live.counts[part], strict=True)
+        ]
+        drawn += _invert(exps, uniforms)
     return drawn
+
+
+def _exponentials(logits: Tensor) -> Tensor:
+    """exp(logits - their maximum) [R, V], at least float32."""
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return wide.sub_(wide.amax(-1, keepdim=True)).exp_()
+
+
+def _invert(exps: Tensor, uniforms: Sequence[np.ndarray]) -> list[list[tuple[int, int]]]:
+    """Invert each row's cumulative distribution at its uniforms: first the block of tokens is found, then the token in it.
+
+    Only sums of blocks, and the blocks hit, leave the device; both searches are in float64.
+    """
+    whole = exps.shape[-1] // _BLOCK * _BLOCK
+    sums = [exps[:, :whole].unflatten(-1, (-1, _BLOCK)).sum(-1)] if whole else []
+    if whole < exps.shape[-1]:
+        sums.append(exps[:, whole:].sum(-1, keepdim=True))
+    masses = torch.cat(sums, dim=-1).cpu().double().numpy()  # [R, B]
+    cumulative = masses.cumsum(-1)
+    hits = []  # row, block, where in the block's mass each draw falls, as shares of it
+    for row, (ends, mass, u) in enumerate(zip(cumulative, masses, uniforms, strict=True)):
+        at = u * ends[-1]
+        blocks = _search(ends, at)
+        for block in np.unique(blocks):
+            inside = at[blocks == block]
+            hits.append((row, int(block), (inside - (ends[block] - mass[block])) / mass[block]))
+    found: list[list[tuple[int, int]]] = [[] for _ in uniforms]
+    for (row, block, shares), weights in zip(hits, _blocks(exps, [(row, block) for row, block, _ in hits]), strict=True):
+        ends = weights.cumsum()
+        tokens, counts = np.unique(_search(ends, shares * ends[-1]), return_counts=True)
+        found[row] += zip((tokens + block * _BLOCK).tolist(), counts.tolist(), strict=True)
+    return found
+
+
+def _search(ends: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """The first index whose cumulative mass is above each value, and never one without mass, whatever rounding does."""
+    return np.minimum(ends.searchsorted(at, side="right"), ends.searchsorted(ends[-1], side="left"))
+
+
+def _blocks(exps: Tensor, places: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+    """The blocks at (row, block) as float64 arrays."""
+    cut = [exps[row, block * _BLOCK : (block + 1) * _BLOCK] for row, block in places]
+    if exps.device.type != "cpu":  # one transfer for all
+        lengths = [len(block) for block in cut]
+        cut = list(torch.cat(cut).cpu().split(lengths))
+    return [block.numpy().astype(np.float64) for block in cut]
 
 
 def _stream(seed: int, prompt_ids: Sequence[int], prefix: Sequence[int]) -> np.random.Generator:
     """A counter-based generator of its own for every (seed, prompt, prefix)."""
-    name = np.array([seed, len(prompt_ids), *prompt_ids, *prefix], dtype=np.int64).tobytes()
-    key = np.frombuffer(hashlib.blake2b(name, digest_size=16).digest(), dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key))
+    return np.random.Generator(np.random.Philox(key=np.frombuffer(_digest(seed, prompt_ids, prefix), dtype=np.uint64)))
+
+
+def stream_seed(seed: int, prompt_ids: Sequence[int], place: int) -> int:
+    """A seed of 31 bits for an engine that has its own generator, another for every place among the samples of a prompt."""
+    return int.from_bytes(_digest(seed, prompt_ids, (place,))[:4], "little") >> 1
+
+
+def _digest(seed: int, prompt_ids: Sequence[int], rest: Sequence[int]) -> bytes:
+    name = np.array([seed, len(prompt_ids), *prompt_ids, *rest], dtype=np.int64).tobytes()
+    return hashlib.blake2b(name, digest_size=16).digest()
 
 
 def _warp(logits: Tensor, settings: SamplingSettings) -> Tensor:
@@ -182,30 +314,3 @@ def _warp(logits: Tensor, settings: SamplingSettings) -> Tensor:
     if settings.min_p:
         logits = MinPLogitsWarper(settings.min_p)(ids, logits)
     return logits
-
-
-def generate_rows(
-    model: Any, prompts: Sequence[Sequence[int]], stop_ids: Iterable[int], *, max_new_tokens: int, seed: int
-) -> list[tuple[int, ...]]:
-    """One plain sample for each of several prompts, in one batch through `generate`; the terminator, if it came, included.
-
-    Nothing of the checkpoint's generation config is left: it is put aside for the call.
-    """
-    from transformers import GenerationConfig
-
-    inner = without_wrapper(model)
-    stops, longest = sorted(stop_ids), max(map(len, prompts))
-    input_ids = torch.tensor([[*[0] * (longest - len(p)), *p] for p in prompts], device=model.device)
-    inside = torch.tensor([[*[0] * (longest - len(p)), *[1] * len(p)] for p in prompts], device=model.device)
-    kept, inner.generation_config = inner.generation_config, GenerationConfig()
-    try:
-        with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []), torch.no_grad():
-            torch.manual_seed(seed)
-            rows = inner.generate(
-                input_ids=input_ids, attention_mask=inside, do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
-                max_new_tokens=max_new_tokens, eos_token_id=stops, pad_token_id=stops[0],
-            )[:, longest:].tolist()  # fmt: skip
-    finally:
-        inner.generation_config = kept
-    ends = [next((i + 1 for i, token in enumerate(row) if token in stops), len(row)) for row in rows]
-    return [tuple(row[:end]) for row, end in zip(rows, ends, strict=True)]

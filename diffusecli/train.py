@@ -30,11 +30,12 @@ from diffusecli.checkpoints import (
 )
 from diffusecli.config import Config
 from diffusecli.encoding import EncodedPrompt
+from diffusecli.engines import LocalEngine
 from diffusecli.errors import InputError, InterruptedRun
 from diffusecli.generations import generate
 from diffusecli.interrupts import Interrupts
 from diffusecli.job import Job, adapt, make_job, prepare_weights, read_inputs, require_start, settings_of_result
-from diffusecli.models import LoadedModel, load_configured
+from diffusecli.models import LoadedModel, load_configured, merged
 from diffusecli.processes import Processes
 from diffusecli.record import Trained, flat, metrics_line, save_run, start_anew, tell
 from diffusecli.runs import Iteration, RunDir, require_writable, write_text
@@ -44,6 +45,8 @@ from diffusecli.scorer import Exact, Scores, figures_of
 
 GENERATIONS = SamplingSettings(n_generations=1000, max_new_tokens=64)
 """What the original draws for each test prompt after training."""
+
+_ROWS_TOGETHER = 256  # where processes hold a part of the model each, all must make the same passes
 
 _BETAS = (0.9, 0.99)
 """The second of AdamW's decays is .99, not .999: training lasts tens of steps, and the gradient of the
@@ -103,9 +106,12 @@ def train(config: Config, *, report: Report, notice: Notice, force: bool = False
     if config.generate and inputs.test:
         generations = replace(GENERATIONS, seed=config.seed)
         notice(f"sampling {generations.n_generations} answers for each of {len(inputs.test)} test prompts")
-        generate(
-            base, inputs.test, generations, adapter=run, path=run.path / "gen.json", report=lambda *_: None, write=processes.main
-        )
+        with merged(base.model):
+            engine = LocalEngine(base, generations, _ROWS_TOGETHER if processes.sharded else None)
+            generate(
+                engine, inputs.test, generations, mode="lora", adapter_sha256=run.adapter_sha256, path=run.path / "gen.json",
+                form="json", report=lambda *_: None, notice=notice, write=processes.main, resumable=processes.count == 1,
+            )  # fmt: skip
     if processes.main:
         discard_checkpoints(run)
     processes.finish()

@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -11,7 +12,7 @@ from diffusecli.errors import InputError
 from diffusecli.evaluate import evaluate
 from diffusecli.report.tables import evaluation
 from diffusecli.runs import RunDir, write_json
-from diffusecli.sample import choose_config, sample
+from diffusecli.sample import Wanted, resolve, sample
 from diffusecli.sampling import SamplingSettings
 from diffusecli.train import train
 
@@ -126,19 +127,21 @@ def trained(tiny_model_folder, prompt_file, tmp_path):
     return config
 
 
-def drawn(config, mode="lora", **settings):
-    return sample(config, mode, SamplingSettings(20, 3, **settings), output=None, report=lambda *_: None, notice=lambda _: None)
+def drawn(wanted, **settings):
+    resolved = resolve(wanted, Path("results"))
+    return sample(resolved, SamplingSettings(20, 3, **settings), max_rows=None, report=lambda *_: None, notice=lambda _: None)
 
 
 def test_a_moved_run_is_sampled_from_where_it_is(trained, tmp_path):
     (tmp_path / "results" / "r1").rename(tmp_path / "results" / "moved")
-    config, which = choose_config(None, tmp_path / "results")
-    assert "moved" in which
-    assert drawn(config).path == tmp_path / "results" / "moved" / "gen.lora.json"
+    resolved = resolve(Wanted(), tmp_path / "results")
+    assert "moved" in resolved.told
+    assert resolved.path == tmp_path / "results" / "moved" / "gen.lora.json"
+    assert drawn(Wanted(tmp_path / "results" / "moved")).path == resolved.path
 
 
 def test_samples_name_their_adapter_and_settings(trained):
-    done = drawn(trained, seed=3)
+    done = drawn(Wanted(Path(trained.output_dir)), seed=3)
     meta = json.loads((done.path.parent / "gen.lora.meta.json").read_text())
     assert meta["adapter_sha256"] == json.loads((done.path.parent / "run.json").read_text())["adapter_sha256"]
     assert (meta["settings"]["seed"], meta["mode"], meta["dtype"]) == (3, "lora", "float32")
@@ -153,9 +156,9 @@ def test_an_adapter_on_other_weights_of_the_same_name_is_refused(trained, tiny_m
     path = RunDir(tmp_path / "results" / "r1").path / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": str(other)}))
     with pytest.raises(InputError, match="was trained on other weights"):
-        drawn(trained.model_copy(update={"model": str(other)}))
+        drawn(Wanted(Path(trained.output_dir), model=str(other), mode="lora"))
 
 
 def test_output_that_is_no_file_is_refused(trained, tmp_path):
     with pytest.raises(InputError, match="is no ordinary file"):
-        sample(trained, "lora", SamplingSettings(5, 2), output=tmp_path, report=lambda *_: None, notice=lambda _: None)
+        resolve(Wanted(Path(trained.output_dir), output=tmp_path), Path("results"))

@@ -8,12 +8,13 @@ import torch
 from scipy import stats
 
 from diffusecli import retention
+from diffusecli.batched import generate_rows
 from diffusecli.config import Config, Retain
 from diffusecli.errors import InputError
 from diffusecli.models import attach_lora, load_model
 from diffusecli.prompt import read_prompt
 from diffusecli.retention import answer_kl, prepare, read_instructions
-from diffusecli.sampling import generate_rows
+from diffusecli.sampling import SamplingSettings
 from diffusecli.train import train
 from tests.conftest import tiny_llama
 
@@ -132,7 +133,7 @@ def test_a_drifted_adapter_is_off_while_the_base_answers(base, tmp_path, monkeyp
 
 def test_batched_answers_follow_the_models_own_softmax_whatever_its_generation_config_says(base):
     prompts = [(5, 6, 7)] * 3000 + [(9,)] * 3000  # of different lengths: the shorter are padded
-    rows = generate_rows(base.model, prompts, {2}, max_new_tokens=1, seed=0)
+    rows = generate_rows(base.model, prompts, {2}, settings=SamplingSettings(max_new_tokens=1), seed=0)
     for prompt, part in (((5, 6, 7), rows[:3000]), ((9,), rows[3000:])):
         with torch.no_grad():
             expected = base.model(torch.tensor([prompt])).logits[0, -1].double().softmax(-1).numpy() * 3000
@@ -144,7 +145,7 @@ def test_batched_answers_follow_the_models_own_softmax_whatever_its_generation_c
 
 
 def test_batched_answers_end_with_the_terminator():
-    rows = generate_rows(tiny_llama(vocabulary=4), [(1,)] * 50, {2, 3}, max_new_tokens=20, seed=0)
+    rows = generate_rows(tiny_llama(vocabulary=4), [(1,)] * 50, {2, 3}, settings=SamplingSettings(max_new_tokens=20), seed=0)
     assert all(not {2, 3} & set(row[:-1]) for row in rows)
     assert any(row[-1] in (2, 3) for row in rows)
 

@@ -1,17 +1,21 @@
 """The counting sampler: its law, its independence of how rows are grouped, and what must not bend it."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chisquare
+from scipy.stats import chi2_contingency
+from transformers import LlamaForCausalLM
 
 from diffusecli.encoding import encode_prompt
-from diffusecli.errors import InputError
-from diffusecli.models import load_model
+from diffusecli.engines import LocalEngine, drawn
+from diffusecli.errors import InputError, MachineError
+from diffusecli.models import LoadedModel, load_model
 from diffusecli.prompt import Prompt
-from diffusecli.sampling import SamplingSettings, draw
+from diffusecli.rows import GatheredCache, SharedPrompt
+from diffusecli.sampling import CountingSampler, SamplingSettings
 from tests.conftest import byte_tokenizer, tiny_llama
 
 STOP = 2
@@ -20,24 +24,31 @@ PROMPT = Prompt(request="x", targets=(), alias="p.json")
 ENCODED = encode_prompt(PROMPT, TOKENIZER)
 
 
-class FewTokens(torch.nn.Module):
+class FewTokens(LlamaForCausalLM):
     """A real Llama whose output is cut to six bytes and the terminator, so that every string can be enumerated."""
 
-    def __init__(self):
-        super().__init__()
-        self.inner = tiny_llama(seed=3, initializer_range=0.3).double()
-        self.kept = [STOP, *range(60, 66)]
-        self.device, self.config = self.inner.device, self.inner.config
+    kept = (STOP, *range(60, 66))
 
-    def forward(self, **inputs):
-        out = self.inner(**inputs)
+    def forward(self, *args, **inputs):
+        out = super().forward(*args, **inputs)
         cut = torch.full_like(out.logits, -1e9)
         cut[..., self.kept] = out.logits[..., self.kept]
         out.logits = cut
         return out
 
 
-MODEL = FewTokens()
+def few_tokens(dtype=torch.float64):
+    full = tiny_llama(seed=3, initializer_range=0.3)
+    model = FewTokens(full.config)
+    model.load_state_dict(full.state_dict())
+    return LoadedModel("few", model.to(dtype).eval(), TOKENIZER, "r")
+
+
+BASE = few_tokens()
+
+
+def counts_of(settings, base=BASE, **more):
+    return drawn(LocalEngine(base, settings, **more), PROMPT)[0]
 
 
 def exact_law(length, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
@@ -47,7 +58,7 @@ def exact_law(length, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
         following = {}
         for prefix, mass in frontier.items():
             with torch.no_grad():
-                logits = MODEL(input_ids=torch.tensor([[*ENCODED.prompt_ids, *prefix]])).logits[0, -1] / temperature
+                logits = BASE.model(input_ids=torch.tensor([[*ENCODED.prompt_ids, *prefix]])).logits[0, -1] / temperature
             if top_k:
                 logits[logits < logits.topk(top_k).values[-1]] = -torch.inf
             for token, p in enumerate(truncated(logits.softmax(-1), top_p, min_p).tolist()):
@@ -69,59 +80,137 @@ def truncated(p, top_p, min_p):
     return torch.where(kept, p, 0) / p[kept].sum()
 
 
-@pytest.mark.parametrize(
-    ("options", "seed"),
-    [({}, 0), ({}, 1), ({"temperature": 0.5}, 2), ({"top_k": 3}, 3), ({"top_p": 0.7}, 4), ({"min_p": 0.2}, 5)],
-)
-def test_counts_follow_the_exact_law(options, seed):
-    law = exact_law(3, **options)
-    n = 20_000
-    settings = SamplingSettings(n, max_new_tokens=3, seed=seed, **options)
-    counts = draw(MODEL, TOKENIZER, ENCODED, settings).counts
-    expected = Counter()
+def assert_follows(counts, law, seed=0):
+    """Monte Carlo goodness of fit: the G statistic among those of 999 multinomial draws of the law itself."""
+    texts = Counter()
     for ids, p in law.items():
-        expected[TOKENIZER.decode(list(ids))] += n * p
-    assert set(counts) <= set(expected)
-    large = [text for text, value in expected.items() if value >= 5]
-    seen = [counts[text] for text in large]
-    wanted = [expected[text] for text in large]
-    rest = n - sum(wanted)
-    if rest > 1:
-        seen, wanted = [*seen, n - sum(seen)], [*wanted, rest]
-    assert chisquare(seen, np.array(wanted) * sum(seen) / sum(wanted)).pvalue > 1e-3
+        texts[TOKENIZER.decode(list(ids))] += p
+    assert set(counts) <= set(texts)
+    p = np.array(list(texts.values())) / sum(texts.values())
+    seen = np.array([counts[text] for text in texts])
+    rows = np.vstack([seen, np.random.default_rng(seed).multinomial(seen.sum(), p, size=999)])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        g = 2 * np.where(rows > 0, rows * np.log(rows / (seen.sum() * p)), 0).sum(-1)
+    assert (g >= g[0]).mean() > 1e-3
+
+
+OPTIONS = [
+    ({}, 0), ({}, 1), ({}, 2), ({"temperature": 0.5}, 3), ({"temperature": 2.0}, 4), ({"top_k": 3}, 5), ({"top_p": 0.7}, 6),
+    ({"min_p": 0.2}, 7),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "seed"), OPTIONS)
+def test_counts_follow_the_exact_law(options, seed):
+    settings = SamplingSettings(100_000, max_new_tokens=3, seed=seed, **options)
+    assert_follows(counts_of(settings), exact_law(3, **options))
+
+
+@pytest.mark.parametrize(("options", "seed"), [OPTIONS[3], OPTIONS[-1]])
+def test_batches_of_generate_follow_the_exact_law(options, seed, monkeypatch):
+    monkeypatch.setattr("diffusecli.engines.choose_rows", lambda _: None)
+    monkeypatch.setattr("diffusecli.engines._BATCH_ROWS", 5000)
+    engine = LocalEngine(BASE, SamplingSettings(5000, max_new_tokens=3, seed=seed, **options), max_rows=2500)
+    assert not engine.counting
+    counts, _ = drawn(engine, PROMPT)
+    assert counts.total() == 5000
+    assert_follows(counts, exact_law(3, **options))
+
+
+def test_the_law_test_can_fail():
+    counts = counts_of(SamplingSettings(100_000, max_new_tokens=3, temperature=1.05))
+    with pytest.raises(AssertionError):
+        assert_follows(counts, exact_law(3))
 
 
 def test_the_exact_law_this_test_relies_on_sums_to_one():
     assert sum(exact_law(2).values()) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("max_rows", [1, 2, 7, 1000])
+@pytest.mark.parametrize("max_rows", [1, 2, 7, 50])
 def test_the_result_does_not_depend_on_max_rows(max_rows):
-    reference = draw(MODEL, TOKENIZER, ENCODED, SamplingSettings(3000, max_new_tokens=4, seed=5))
-    grouped = draw(MODEL, TOKENIZER, ENCODED, SamplingSettings(3000, max_new_tokens=4, seed=5, max_rows=max_rows))
-    assert grouped.counts == reference.counts
+    settings = SamplingSettings(3000, max_new_tokens=4, seed=5)
+    assert counts_of(settings, max_rows=max_rows) == counts_of(settings)
+
+
+def test_rows_of_either_kind_give_the_same_samples():
+    settings = SamplingSettings(3000, max_new_tokens=4, seed=5)
+    kinds = [kind(BASE.model, ENCODED.prompt_ids) for kind in (SharedPrompt, GatheredCache)]
+    shared, gathered = (CountingSampler(rows, TOKENIZER, ENCODED, settings, 40).draw() for rows in kinds)
+    assert shared == gathered
+
+
+def test_live_rows_are_bounded():
+    alive = []
+    rows = SharedPrompt(BASE.model, ENCODED.prompt_ids)
+    CountingSampler(rows, TOKENIZER, ENCODED, SamplingSettings(5000, 5), 16, lambda now: alive.append(now.rows)).draw()
+    assert max(alive) == 16
+
+
+def test_when_memory_runs_out_half_as_many_rows_go_on_to_the_same_result(monkeypatch):
+    settings = SamplingSettings(3000, max_new_tokens=4, seed=5)
+    expected = counts_of(settings)
+    extend, refused = SharedPrompt.extend, []
+
+    def short(self, parents, tokens):
+        if len(tokens) > 20:
+            refused.append(len(tokens))
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return extend(self, parents, tokens)
+
+    monkeypatch.setattr(SharedPrompt, "extend", short)
+    assert counts_of(settings, max_rows=100) == expected
+    assert refused
+    engine = LocalEngine(BASE, settings)
+    monkeypatch.setattr(SharedPrompt, "extend", lambda *_: short(None, None, [0] * 21))
+    with pytest.raises(MachineError, match="max-new-tokens"):
+        drawn(engine, PROMPT)
 
 
 def test_the_cost_is_the_distinct_prefixes():
-    few = draw(MODEL, TOKENIZER, ENCODED, SamplingSettings(50_000, max_new_tokens=3))
-    assert few.tokens_fed <= len(ENCODED.prompt_ids) + 6 + 36
+    _, fed = drawn(LocalEngine(BASE, SamplingSettings(50_000, max_new_tokens=3)), PROMPT)
+    assert fed <= len(ENCODED.prompt_ids) + 6 + 36
 
 
 def test_same_seed_same_samples_other_seed_others():
-    first = draw(MODEL, TOKENIZER, ENCODED, SamplingSettings(200, max_new_tokens=4, seed=0))
-    again = draw(MODEL, TOKENIZER, ENCODED, SamplingSettings(200, max_new_tokens=4, seed=0))
-    other = draw(MODEL, TOKENIZER, ENCODED, SamplingSettings(200, max_new_tokens=4, seed=1))
-    assert first.shuffled(0) == again.shuffled(0)
-    assert first.counts != other.counts
+    settings = SamplingSettings(200, max_new_tokens=4)
+    assert counts_of(settings) == counts_of(settings)
+    assert counts_of(settings) != counts_of(replace(settings, seed=1))
 
 
-def test_every_sample_is_there_once_and_shuffled():
-    drawn = draw(MODEL, TOKENIZER, ENCODED, SamplingSettings(500, max_new_tokens=2))
-    texts = drawn.shuffled(0)
-    assert Counter(texts) == drawn.counts
-    assert drawn.counts.total() == 500
-    assert texts != sorted(texts)
-    assert texts != drawn.shuffled(1)
+def test_an_answer_ends_before_a_stop_string():
+    plain = counts_of(SamplingSettings(2000, max_new_tokens=4))
+    letter = max("".join(plain), key="".join(plain).count)
+    stopped = counts_of(SamplingSettings(2000, max_new_tokens=4, stop=(letter, "no such text")))
+    expected = Counter()
+    for text, count in plain.items():
+        expected[text.split(letter)[0]] += count
+    assert stopped.total() == 2000
+    assert all(letter not in text for text in stopped)
+    assert stopped == expected  # the streams are keyed by prefix, so the draws up to the stop are the same
+
+
+@pytest.mark.model
+def test_counting_and_generate_agree_on_the_built_in_model(builtin_model, monkeypatch):
+    """Untuned, a two-sample test of the most frequent answers."""
+    prompt = Prompt(request="Pick heads or tails. Answer with one word.", targets=(), alias="coin")
+    engine = LocalEngine(builtin_model, SamplingSettings(3000, max_new_tokens=2))
+    rows = engine._kind.rows(builtin_model.model, (1, 2, 3), 2)
+    assert isinstance(rows, SharedPrompt)
+    monkeypatch.setattr("diffusecli.engines.choose_rows", lambda _: None)
+    batches = LocalEngine(builtin_model, SamplingSettings(320, max_new_tokens=2))
+    counted, plain = (drawn(one, prompt)[0] for one in (engine, batches))
+    common = [text for text, count in counted.items() if count >= 30]
+    table = [[counts[text] for text in common] + [counts.total() - sum(counts[t] for t in common)] for counts in (counted, plain)]
+    assert len(common) >= 4
+    assert chi2_contingency(np.array(table)).pvalue > 1e-3
+
+
+def test_a_model_whose_rows_cannot_be_kept_is_sampled_by_generate(monkeypatch):
+    monkeypatch.setattr("diffusecli.rows._gap", lambda *_: 1.0)
+    engine = LocalEngine(BASE, SamplingSettings(300, max_new_tokens=3))
+    assert engine.about["engine"] == "generate"
+    assert drawn(engine, PROMPT)[0].total() == 300
 
 
 def test_a_hostile_generation_config_has_no_effect(tiny_model_folder):
@@ -130,9 +219,9 @@ def test_a_hostile_generation_config_has_no_effect(tiny_model_folder):
     clean = load_model(str(tiny_model_folder), device="cpu", notice=print)
     clean.model.generation_config = type(clean.model.generation_config)(eos_token_id=2)
     settings = SamplingSettings(300, max_new_tokens=3)
-    drawn = [draw(m.model, m.tokenizer, encode_prompt(PROMPT, m.tokenizer, m.eos_ids), settings) for m in (hostile, clean)]
-    assert drawn[0].counts == drawn[1].counts
-    assert len(drawn[0].counts) > 50
+    drawn_by = [counts_of(settings, base) for base in (hostile, clean)]
+    assert drawn_by[0] == drawn_by[1]
+    assert len(drawn_by[0]) > 50
 
 
 @pytest.mark.parametrize(
@@ -146,7 +235,7 @@ def test_a_hostile_generation_config_has_no_effect(tiny_model_folder):
         ("top_p", 1.5),
         ("min_p", 1),
         ("seed", -1),
-        ("max_rows", 0),
+        ("stop", ("",)),
     ],
 )
 def test_settings_without_meaning_are_refused_by_name(option, value):

@@ -48,13 +48,14 @@ def test_the_logged_loss_is_kl_plus_entropy(config):
 
 
 def test_the_on_target_mass_is_that_of_the_models_own_samples(config, tiny_model_folder):
-    from diffusecli.sampling import SamplingSettings, draw
+    from diffusecli.engines import LocalEngine, drawn
+    from diffusecli.sampling import SamplingSettings
 
     trained, _ = quietly(config(alg_config={"n_iters": 12}))
     base = load_model(str(tiny_model_folder), device="cpu", notice=print)
     load_adapter(base, trained.run.path)
     prompt = read_prompt(next(iter(trained.after.kl)))
-    counts = draw(base.model, base.tokenizer, encode_prompt(prompt, base.tokenizer, base.eos_ids), SamplingSettings(4000, 8)).counts
+    counts, _ = drawn(LocalEngine(base, SamplingSettings(4000, 8)), prompt)
     share = sum(counts[target] for target in prompt.targets) / 4000
     exact = next(iter(trained.after.on_target.values()))
     assert 0.01 < exact < 0.99

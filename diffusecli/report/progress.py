@@ -1,11 +1,13 @@
-"""Training as it goes: a live rich display on a terminal, plain lines elsewhere. Always on stderr."""
+"""Work as it goes: a live rich display on a terminal, plain lines elsewhere. Always on stderr."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,40 +16,56 @@ from rich.table import Table
 from rich.text import Text
 
 from diffusecli.errors import printable
-from diffusecli.report.tables import short_names
+from diffusecli.report.tables import answers, short_names
 from diffusecli.runs import Iteration
+from diffusecli.sampling import Standing
 
 _MOST_PROMPTS = 12
 _SPARK_WIDTH = 24
+_REFRESH = 0.25  # seconds between two looks at sampling
+_TOP_ANSWERS = 10
 _SPARKS = "▁▂▃▄▅▆▇█"
 
 
-class TrainingProgress(AbstractContextManager["TrainingProgress"]):
-    """Call it with each `Iteration`; use it as a context manager around training."""
+class _Display(AbstractContextManager[Any]):
+    """A view that is redrawn in place; `console` decides between live and plain by whether it is a terminal."""
 
     def __init__(self, console: Console) -> None:
-        """`console` decides between live and plain by whether it is a terminal."""
         self._console = console
         self._live: Live | None = None
-        self._seen: list[Iteration] = []
 
-    def __enter__(self) -> TrainingProgress:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._live is not None:
             self._live.stop()
 
+    def _show(self, view: RenderableType) -> None:
+        if self._live is None:
+            self._live = Live(console=self._console, auto_refresh=False)
+            self._live.start()
+        self._live.update(view, refresh=True)
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class TrainingProgress(_Display):
+    """Call it with each `Iteration`; use it as a context manager around training."""
+
+    def __init__(self, console: Console) -> None:
+        """On stderr."""
+        super().__init__(console)
+        self._seen: list[Iteration] = []
+
     def __call__(self, seen: Iteration) -> None:
         """Show one iteration."""
         self._seen.append(seen)
         if not self._console.is_terminal:
-            self._console.print(_line(seen, self._remaining()), markup=False, highlight=False, soft_wrap=True)
-            return
-        if self._live is None:
-            self._live = Live(console=self._console, auto_refresh=False)
-            self._live.start()
-        self._live.update(live_view(self._seen, self._remaining()), refresh=True)
+            self._print(_line(seen, self._remaining()))
+        else:
+            self._show(live_view(self._seen, self._remaining()))
 
     def _remaining(self) -> float:
         """Seconds, from the pace since this display began (an earlier part of the run may have been on another machine)."""
@@ -55,6 +73,41 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         here = last.iteration - first.iteration
         pace = (last.seconds - first.seconds) / here if here else last.seconds / last.iteration
         return pace * (last.of - last.iteration)
+
+
+class SamplingProgress(_Display):
+    """Call it with the alias of a prompt and how far it is; a prompt that is finished leaves a line."""
+
+    def __init__(self, console: Console, prompts: int) -> None:
+        """`prompts` to be sampled in all."""
+        super().__init__(console)
+        self._prompts, self._done, self._tokens = prompts, 0, 0
+        self._began = self._looked = self._prompt_began = time.monotonic()
+
+    def __call__(self, alias: str, now: Standing) -> None:
+        """Show how far a prompt is, a few times a second."""
+        clock = time.monotonic()
+        finished, over = now.finished.total(), now.rows == 0 and now.finished.total() >= now.wanted
+        seconds = max(clock - self._prompt_began, 1e-9)
+        line = (
+            f"{printable(alias)}: {finished} of {now.wanted} samples, {len(now.finished)} distinct, "
+            f"{now.tokens_fed} tokens fed, {now.tokens_fed / seconds:.0f} a second"
+        )
+        if over and alias != self._over:
+            self._over = alias
+            self._done += 1
+            self._prompt_began = clock
+            self._print(line)
+        if not self._console.is_terminal or (clock - self._looked < _REFRESH and not over):
+            return
+        self._looked = clock
+        in_all = f"{self._done} of {self._prompts} prompts, {clock - self._began:.0f} s"
+        head = (
+            [Text(in_all)] if over else [Text(f"{line}, {now.rows} under way"), Text(in_all), answers(now.finished, _TOP_ANSWERS)]
+        )
+        self._show(Group(*head))
+
+    _over: str | None = None
 
 
 def live_view(seen: Sequence[Iteration], remaining: float) -> RenderableType:

@@ -6,8 +6,9 @@ are, never read as markup.
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,17 @@ def distribution_preview(prompt: Prompt) -> RenderableType:
         table.add_row(_label(prompt.targets[index]), _percent(weights[index]), _bar(weights[index] / top))
     hidden = len(weights) - len(shown)
     return Group(table, Text(f"({hidden} lighter targets not shown)" if hidden else ""))
+
+
+def answers(counts: Mapping[str, int], most: int = _MOST_ROWS) -> RenderableType:
+    """The most frequent answers with their shares as bars."""
+    table = _table(Text("answer"), ("count", "right"), ("share", "right"), Text(""))
+    total = max(sum(counts.values()), 1)
+    shown = heapq.nsmallest(most, counts.items(), key=lambda item: (-item[1], item[0]))
+    for text, count in shown:
+        table.add_row(_label(text, 40), str(count), _percent(count / total), _bar(count / max(shown[0][1], 1)))
+    hidden = len(counts) - len(shown)
+    return Group(table, *([Text(f"and {hidden} other answers")] if hidden else []))
 
 
 def prompts_overview(prompts: Iterable[Prompt]) -> RenderableType:

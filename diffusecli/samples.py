@@ -1,0 +1,135 @@
+"""Sample files: every answer (`json`, `jsonl`) or distinct answers with their counts (`counts`, `csv`).
+
+Knows how samples are written and read, not how they are drawn or judged.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from diffusecli.errors import InputError
+from diffusecli.runs import atomic_write, read_json_mapping
+
+FORMATS = {"json": ".json", "jsonl": ".jsonl", "counts": ".json", "csv": ".csv"}
+_CHUNK = 10_000  # answers that become text at once
+_COLUMNS = ["prompt", "text", "count"]
+
+
+def format_of(path: Path) -> str:
+    """The format that a file name asks for.
+
+    >>> format_of(Path("a.csv")), format_of(Path("a.jsonl")), format_of(Path("a.txt"))
+    ('csv', 'jsonl', 'json')
+    """
+    return {".jsonl": "jsonl", ".csv": "csv"}.get(path.suffix, "json")
+
+
+def write_samples(path: Path, samples: Mapping[str, Counter[str]], form: str, seed: int) -> None:
+    """Write the samples of each prompt; single answers in an order that the seed fixes. Raises `MachineError`."""
+    with atomic_write(path) as file:
+        if form == "csv":
+            _write_table(file, samples)
+        elif form == "jsonl":
+            for alias, counts in samples.items():
+                head = f'{{"prompt": {_quoted(alias)}, "text": '
+                for chunk in _shuffled({text: f"{head}{_quoted(text)}}}\n" for text in counts}, counts, seed):
+                    file.write("".join(chunk))
+        else:
+            _write_mapping(file, samples, None if form == "counts" else seed)
+
+
+def read_samples(path: Path) -> dict[str, Counter[str]]:
+    """Prompt -> answers, counted, from a file in any of the formats; raises `InputError` when it is none of them."""
+    if path.suffix == ".csv":
+        rows = _read_table(path)
+    elif path.suffix == ".jsonl":
+        rows = _read_lines(path)
+    else:
+        return {alias: _counted(answers, alias, path) for alias, answers in read_json_mapping(path).items()}
+    samples: dict[str, Counter[str]] = {}
+    for alias, text, count in rows:
+        samples.setdefault(alias, Counter())[text] += count
+    return samples
+
+
+def _write_table(file: IO[str], samples: Mapping[str, Counter[str]]) -> None:
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow(_COLUMNS)
+    for alias, counts in samples.items():
+        table.writerows([alias, text, count] for text, count in _by_count(counts))
+
+
+def _write_mapping(file: IO[str], samples: Mapping[str, Counter[str]], seed: int | None) -> None:
+    """JSON as `json.dump(…, indent=2)` has it, a chunk at a time; distinct answers with their counts when there is no seed."""
+    brackets, between = ("{}" if seed is None else "[]"), ""
+    file.write("{")
+    for alias, counts in samples.items():
+        file.write(f"{between}\n  {_quoted(alias)}: {brackets[0]}")
+        if seed is None:
+            chunks: Iterator[list[str]] = iter([[f"{_quoted(text)}: {count}" for text, count in _by_count(counts)]])
+        else:
+            chunks = _shuffled({text: _quoted(text) for text in counts}, counts, seed)
+        comma = ""
+        for chunk in chunks:
+            file.write(f"{comma}\n    " + ",\n    ".join(chunk))
+            comma = ","
+        file.write(f"\n  {brackets[1]}")
+        between = ","
+    file.write("\n}\n")
+
+
+def _shuffled(written: Mapping[str, str], counts: Counter[str], seed: int) -> Iterator[list[str]]:
+    """Every answer on its own, as it is written, a chunk at a time."""
+    texts = sorted(counts)
+    order = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(texts), dtype=np.int32), [counts[t] for t in texts]))
+    for start in range(0, len(order), _CHUNK):
+        yield [written[texts[index]] for index in order[start : start + _CHUNK].tolist()]
+
+
+def _by_count(counts: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _counted(answers: Any, alias: str, path: Path) -> Counter[str]:
+    if isinstance(answers, list) and all(isinstance(text, str) for text in answers):
+        return Counter(answers)
+    if isinstance(answers, dict) and all(_is_count(count) for count in answers.values()):
+        return Counter(answers)
+    raise InputError(f"{path}: the samples of {alias} must be a list of strings, or counts by string, sample again")
+
+
+def _read_table(path: Path) -> Iterator[tuple[str, str, int]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        try:
+            for row in csv.DictReader(file):
+                yield row["prompt"], row["text"], int(row["count"])
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise InputError(f"{path}: must hold the columns {', '.join(_COLUMNS)}, sample again") from error
+
+
+def _read_lines(path: Path) -> Iterator[tuple[str, str, int]]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                row = json.loads(line)
+                alias, text = row["prompt"], row["text"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f'{path}:{number}: must be {{"prompt": …, "text": …}}, sample again') from error
+            if not (isinstance(alias, str) and isinstance(text, str)):
+                raise InputError(f"{path}:{number}: prompt and text must be strings, sample again")
+            yield alias, text, 1
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
