@@ -354,8 +354,8 @@ def sample(
         tuple(stop or ()),
     )
     wanted = resolve(Wanted(
-        source or config, mode, tuple(prompt or ()), tuple(request or ()), adapter, model if engine == "counting" else None, precision,
-        device, output or output_file, form,
+        source or config, mode, tuple(prompt or ()), tuple(request or ()), adapter, model, precision, device, output or output_file,
+        form, served=engine == "openai",
     ), RESULTS)  # fmt: skip
     settings = replace(settings, seed=wanted.config.seed if seed is None else seed)
     _notice(wanted.told)

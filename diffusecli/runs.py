@@ -98,6 +98,10 @@ class RunDir:
         """Where `diffuse sample` writes by default."""
         return self.path / f"gen.{mode}{ending}"
 
+    def asked(self, mode: str, ending: str = ".json") -> Path:
+        """Where answers to `diffuse sample --request` go: beside the samples, and not for `evaluate`."""
+        return self.path / f"asked.{mode}{ending}"
+
     def sample_files(self) -> dict[str, Path]:
         """The file of each mode that has been sampled; what training left in `gen.json` counts as lora."""
         files = {}

@@ -37,6 +37,13 @@ class Wanted:
     device: str | None = None
     output: Path | None = None
     form: str | None = None
+    served: bool = False  # by a server, which has the model; `model` is its name for it
+
+    @property
+    def default_mode(self) -> str:
+        """Another base model than the run's has no adapter here; a server may call the run's adapter anything."""
+        other_model = self.model is not None and self.adapter is None and not (self.served and self.source is not None)
+        return "untuned" if other_model else "lora"
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
     Without a source, an adapter or a model it is the newest run below `results`.
     """
     config, run, told = _source(wanted, results)
-    mode = wanted.mode or ("lora" if wanted.adapter or wanted.model is None else "untuned")
+    mode = wanted.mode or wanted.default_mode
     adapter = None
     if mode == "lora":
         adapter = RunDir(wanted.adapter) if wanted.adapter else run
@@ -70,7 +77,8 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
             raise InputError(f"{adapter.path}: no adapter there, run `diffuse train` first or use --mode untuned")
     prompts = _prompts(wanted, config)
     form = wanted.form or (format_of(wanted.output) if wanted.output else "json")
-    path = wanted.output or run.samples(mode, FORMATS[form])
+    only_asked = bool(wanted.requests) and not wanted.prompts  # a question on the side leaves the run's samples alone
+    path = wanted.output or (run.asked(mode, FORMATS[form]) if only_asked else run.samples(mode, FORMATS[form]))
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: is no ordinary file, name another one")
     return Resolved(config, adapter, prompts, path, form, f"sampling {config.model} ({mode}){told}")

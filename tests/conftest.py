@@ -117,3 +117,17 @@ def diffuse(tmp_path, request):
         )  # fmt: skip
 
     return run
+
+
+@pytest.fixture
+def trained(tiny_model_folder, prompt_file, tmp_path):
+    """A run of one iteration on the tiny model, in tmp_path/results/r1."""
+    from diffusecli.config import Config
+    from diffusecli.train import train
+
+    config = Config.model_validate({
+        "model": str(tiny_model_folder), "train_prompts": [str(prompt_file("p.json"))], "test_prompts": [str(tmp_path / "p.json")],
+        "alg_config": {"n_iters": 1}, "output_dir": str(tmp_path / "results" / "r1"), "device": "cpu", "generate": False, "seed": 7,
+    })  # fmt: skip
+    train(config, report=lambda _: None, notice=lambda _: None)
+    return config

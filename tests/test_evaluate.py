@@ -7,14 +7,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from diffusecli.config import Config
 from diffusecli.errors import InputError
 from diffusecli.evaluate import evaluate
 from diffusecli.report.tables import evaluation
 from diffusecli.runs import RunDir, write_json
 from diffusecli.sample import Wanted, resolve, sample
 from diffusecli.sampling import SamplingSettings
-from diffusecli.train import train
 
 HALVES = {"alias": "p.json", "request": "x", "response": [""], "targets": ["a", "b"]}
 
@@ -115,16 +113,6 @@ def test_sample_files_that_cannot_be_used_are_told(tmp_path, samples, message):
     write_json(run.samples("lora"), samples)
     with pytest.raises(InputError, match=message):
         evaluate([run.path])
-
-
-@pytest.fixture
-def trained(tiny_model_folder, prompt_file, tmp_path):
-    config = Config.model_validate({
-        "model": str(tiny_model_folder), "train_prompts": [str(prompt_file("p.json"))], "test_prompts": [str(tmp_path / "p.json")],
-        "alg_config": {"n_iters": 1}, "output_dir": str(tmp_path / "results" / "r1"), "device": "cpu", "generate": False, "seed": 7,
-    })  # fmt: skip
-    train(config, report=lambda _: None, notice=lambda _: None)
-    return config
 
 
 def drawn(wanted, **settings):

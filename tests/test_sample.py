@@ -1,0 +1,211 @@
+"""`diffuse sample`: which model, adapter, prompts and file it takes, and that nothing is lost on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from diffusecli.errors import InputError, InterruptedRun
+from diffusecli.evaluate import evaluate
+from diffusecli.runs import RunDir, journal_path
+from diffusecli.sample import Wanted, resolve, sample, served_name
+from diffusecli.sampling import CountingSampler, SamplingSettings
+
+
+def drawn(wanted, n=20, results="results", **settings):
+    settings = SamplingSettings(n, 3, **settings)
+    return sample(resolve(wanted, Path(results)), settings, max_rows=None, report=lambda *_: None, notice=lambda _: None)
+
+
+@pytest.fixture
+def run(trained):
+    return Path(trained.output_dir)
+
+
+def test_a_run_a_config_and_the_newest_run_are_the_same(run, tmp_path):
+    found = [resolve(wanted, tmp_path / "results") for wanted in (Wanted(run), Wanted(run / "config.yaml"), Wanted())]
+    assert {one.path for one in found} == {run / "gen.lora.json"}
+    assert all(one.adapter == RunDir(run) for one in found)
+    assert "newest run" in found[2].told
+
+
+def test_untuned_of_a_run_needs_no_adapter(run):
+    (run / "adapter_model.safetensors").unlink()
+    assert resolve(Wanted(run, "untuned"), Path("results")).path == run / "gen.untuned.json"
+    with pytest.raises(InputError, match="no adapter there"):
+        resolve(Wanted(run), Path("results"))
+
+
+def test_an_adapter_alone_brings_its_base_model(run, tmp_path, prompt_file):
+    foreign = tmp_path / "from-elsewhere"
+    foreign.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (foreign / name).write_bytes((run / name).read_bytes())
+    wanted = Wanted(adapter=foreign, prompts=(prompt_file("q.json"),))
+    done = drawn(wanted, results=tmp_path / "out")
+    assert done.path == tmp_path / "out" / "from-elsewhere" / "gen.lora.json"
+    assert drawn(Wanted(run, prompts=wanted.prompts)).counts == done.counts
+
+
+def test_a_model_alone_is_untuned(tiny_model_folder, tmp_path):
+    done = drawn(Wanted(model=str(tiny_model_folder), requests=("Hello?",)), results=tmp_path / "out")
+    assert done.path == tmp_path / "out" / tiny_model_folder.name / "asked.untuned.json"
+    assert list(json.loads(done.path.read_text())) == ["Hello?"]
+
+
+def test_a_request_leaves_the_samples_of_the_run_alone(run):
+    before = drawn(Wanted(run)).path.read_bytes()
+    done = drawn(Wanted(run, requests=("Hello?", "Hello?", "Bye?")))
+    assert list(done.counts) == ["Hello?", "Bye?"]
+    assert (run / "gen.lora.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (Wanted(Path("no/such")), "no/such"),
+        (Wanted(model="m"), "--prompt or --request"),
+        (Wanted(model="m", requests=(" ",)), "must not be empty"),
+        (Wanted(adapter=Path("no/such")), "adapter_config.json is missing"),
+        (Wanted(model="m", prompts=(Path("no/such"),)), "does not exist"),
+    ],
+)
+def test_what_is_missing_is_told(wanted, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        resolve(wanted, tmp_path)
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl", "counts", "csv"])
+def test_samples_of_every_format_are_evaluated_and_the_newest_counts(run, form):
+    for earlier in run.glob("gen*"):
+        earlier.unlink()
+    drawn(Wanted(run), n=30)
+    os.utime(run / "gen.lora.json", (1, 1))
+    done = drawn(Wanted(run, form=form), n=40)
+    rows = evaluate([run])
+    assert [row.tally.n for row in rows] == [40]
+    assert done.path.suffix == {"counts": ".json"}.get(form, f".{form}")
+
+
+def test_the_same_samples_in_any_order_of_prompts(run, prompt_file):
+    paths = [prompt_file(name) for name in ("b.json", "a.json")]
+    (paths[0]).write_text(json.dumps({"request": "other", "targets": []}))
+    one, two = (drawn(Wanted(run, prompts=tuple(order))).counts for order in (paths, paths[::-1]))
+    assert one == two
+    assert len(set(map(str, one.values()))) == 2
+
+
+def test_what_a_server_is_asked_for_is_the_adapter_by_its_content(run):
+    wanted = resolve(Wanted(run, served=True), Path("results"))
+    assert served_name(wanted) == f"r1-{RunDir(run).adapter_sha256[:8]}"
+    assert resolve(Wanted(run, model="any name", served=True), Path("results")).mode == "lora"
+    alone = resolve(Wanted(model="gpt", requests=("x",), served=True), Path("results"))
+    assert (alone.mode, served_name(alone)) == ("untuned", "gpt")
+
+
+def test_after_ctrl_c_only_the_prompt_in_hand_is_drawn_again(run, prompt_file, monkeypatch):
+    prompts = tuple(prompt_file(f"{n}.json") for n in range(3))
+    expected = drawn(Wanted(run, prompts=prompts)).counts
+    draw, calls = CountingSampler.draw, []
+
+    def stopped_at_the_second(self):
+        calls.append(self)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return draw(self)
+
+    monkeypatch.setattr(CountingSampler, "draw", stopped_at_the_second)
+    with pytest.raises(InterruptedRun, match="20 of 60 samples are kept") as stopped:
+        drawn(Wanted(run, prompts=prompts))
+    assert stopped.value.exit_code == 130
+    done = drawn(Wanted(run, prompts=prompts))
+    assert len(calls) == 4  # one whole, one stopped, two after it
+    assert done.counts == expected
+    with pytest.raises(InterruptedRun):
+        calls.clear()
+        drawn(Wanted(run, prompts=prompts))
+    calls[:] = [None] * 9
+    drawn(Wanted(run, prompts=prompts), seed=8)
+    assert len(calls) == 12  # another seed, nothing to go on from
+    assert not journal_path(done.path).exists()
+
+
+def test_a_sampling_that_is_killed_goes_on(run, tmp_path):
+    prompts = []
+    for n in range(40):
+        path = tmp_path / f"{n:02}.json"
+        path.write_text(json.dumps({"request": f"question {n}", "targets": []}))
+        prompts += ["--prompt", str(path)]
+    command = [
+        sys.executable,
+        "-m",
+        "diffusecli",
+        "sample",
+        str(run),
+        "-n",
+        "4000",
+        "--max-new-tokens",
+        "3",
+        "-o",
+        "gen.json",
+        *prompts,
+    ]
+    journal = tmp_path / "gen.partial.jsonl"
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while (not journal.exists() or len(journal.read_bytes().splitlines()) < 3) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = len(journal.read_bytes().splitlines()) - 1
+    assert 2 <= kept < 40
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert again.stderr.count("from an earlier start") >= kept - 1
+    texts = json.loads((tmp_path / "gen.json").read_text())
+    assert len(texts) == 40
+    assert all(len(answers) == 4000 for answers in texts.values())
+    whole = subprocess.run([*command, "-o", "whole.json"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "from an earlier start" not in whole.stderr
+    assert {a: Counter(t) for a, t in json.loads((tmp_path / "whole.json").read_text()).items()} == {
+        a: Counter(t) for a, t in texts.items()
+    }
+
+
+def test_the_command_line_of_the_original_and_of_a_quick_question(diffuse, run, tmp_path):
+    old = diffuse(
+        "sample", "--config", run / "config.yaml", "--mode", "untuned", "--output_file", tmp_path / "g.json", "--n_generations", 7,
+        "--n_batch_size", 2, "--max_new_tokens", 2, "--precision", "fp32",
+    )  # fmt: skip
+    assert old.returncode == 0, old.stderr
+    assert [len(texts) for texts in json.loads((tmp_path / "g.json").read_text()).values()] == [7]
+    asked = diffuse("sample", run, "--request", "Hello?", "-n", 5, "--max-new-tokens", 1)
+    assert "Hello?" in asked.stdout
+    assert "share" in asked.stdout
+    wrong = diffuse("sample", run, "--engine", "openai")
+    assert (wrong.returncode, "--base-url" in wrong.stderr) == (2, True)
+
+
+def test_progress_on_a_terminal_shows_the_answers_so_far():
+    import io
+
+    from rich.console import Console
+
+    from diffusecli.report.progress import SamplingProgress
+    from diffusecli.sampling import Standing
+
+    for terminal in (True, False):
+        out = io.StringIO()
+        console = Console(file=out, force_terminal=terminal, width=100)
+        with SamplingProgress(console, 2) as progress:
+            progress._looked = 0
+            progress("a.json", Standing(Counter({"{7}": 30, "{3}": 10}), 100, 5, 77))
+            progress("a.json", Standing(Counter({"{7}": 70, "{3}": 30}), 100, 0, 99))
+        text = out.getvalue()
+        assert "100 of 100 samples, 2 distinct, 99 tokens fed" in text
+        assert ("40 of 100 samples" in text) == terminal
+        assert ("75.0 %" in text) == terminal
