@@ -17,11 +17,11 @@ demo: model
 	@echo "1/5  check the experiment"
 	@$(DIFFUSE) validate configs/quickstart.yaml
 	@echo "2/5  before: 200 answers of the untuned model"
-	@$(DIFFUSE) sample --config configs/quickstart.yaml --mode untuned -n 200 --max-new-tokens 16
+	@$(DIFFUSE) sample configs/quickstart.yaml --mode untuned -n 200 --max-new-tokens 16
 	@echo "3/5  train"
 	@$(DIFFUSE) train configs/quickstart.yaml --force
 	@echo "4/5  after: 1000 answers of the tuned model"
-	@$(DIFFUSE) sample --config configs/quickstart.yaml --mode lora -n 1000
+	@$(DIFFUSE) sample configs/quickstart.yaml --mode lora -n 1000
 	@echo "5/5  compare both with the target"
 	@$(DIFFUSE) evaluate results/quickstart
 
