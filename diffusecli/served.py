@@ -97,8 +97,8 @@ class ServerEngine:
                 watch(Standing(finished, wanted, alive, fed))
 
             if self._how is None:
-                first = min(_MOST_CHOICES, wanted - finished.total())
-                answers, tokens = await self._find_out(client, prompt, _place(finished.total(), 0), first, pace)
+                count = min(_MOST_CHOICES, wanted - finished.total())
+                answers, tokens = await self._find_out(client, prompt, _place(finished.total(), 0), count, pace)
                 finished.update(answers)
                 fed += tokens
                 arrived(Counter(answers), tokens)
@@ -109,8 +109,9 @@ class ServerEngine:
                     async with asyncio.TaskGroup() as group:
                         for place in range(0, missing, each):
                             group.create_task(ask(_place(start, place), min(each, missing - place)))
-                except* (InputError, MachineError) as errors:
-                    raise errors.exceptions[0] from None
+                except* (InputError, MachineError, _RefusedError) as errors:
+                    first = errors.exceptions[0]
+                    raise self._refusal(first) if isinstance(first, _RefusedError) else first from None
 
     def _client(self) -> Any:
         """A server of one's own needs no key; the client insists on one."""
@@ -134,7 +135,10 @@ class ServerEngine:
                     "the server takes no top_k, min_p or repetition_penalty: its own defaults for them may bend what it draws"
                 )
             return answers[:count], tokens
-        raise InputError(f"{self._service.base_url}: the server refuses the request: {refused}")
+        raise self._refusal(refused)
+
+    def _refusal(self, reason: object) -> InputError:
+        return InputError(f"{self._service.base_url}: the server refuses the request: {reason}")
 
     async def _request(self, client: Any, prompt: Prompt, place: int, count: int, pace: _Pace) -> tuple[list[str], int]:
         """Answers and the tokens they cost; tries again after errors that may pass."""

@@ -186,6 +186,7 @@ def test_faults_that_pass_are_waited_for():
     [
         (401, InputError, "OPENAI_API_KEY"),
         (404, InputError, "--model"),
+        (400, InputError, "refuses the request"),
         (429, MachineError, "status 429 on purpose"),
         ("text", MachineError, "greeting"),
         ("cut", MachineError, "the same command goes on"),
@@ -194,6 +195,13 @@ def test_faults_that_pass_are_waited_for():
 def test_faults_that_do_not_pass_are_told_in_a_sentence(fault, error, message):
     with Server(faults=[fault] * 50) as server, pytest.raises(error, match=message):
         drawn(engine(server, tries=3), PROMPT)
+
+
+def test_a_refusal_half_way_is_told_and_what_came_before_is_kept():
+    kept = Counter()
+    with Server(faults=[None, None, 400], most=1) as server, pytest.raises(InputError, match="refuses the request"):
+        engine(server, 20, concurrency=1).draw(PROMPT, Counter(), lambda counts, _: kept.update(counts), lambda _: None)
+    assert kept.total() == 2
 
 
 def test_a_server_that_is_not_there_or_too_slow():
