@@ -162,7 +162,7 @@ class Inspection:
     config: Config | None
     problems: tuple[Problem, ...]
     document: Document | None = None
-    paths: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    paths: dict[Location, tuple[str, ...]] = field(default_factory=dict)
 
 
 def inspect_config(path: str | Path, overrides: Sequence[str] = ()) -> Inspection:
@@ -273,14 +273,16 @@ def _words_for_numbers(document: Document) -> Iterator[Problem]:
                                severity="notice")  # fmt: skip
 
 
-def _readable_paths(document: Document, path: Path) -> dict[str, tuple[str, ...]]:
-    """The lists of prompt paths that are lists of words, resolved."""
+def _readable_paths(document: Document, path: Path) -> dict[Location, tuple[str, ...]]:
+    """The lists of prompt paths that are lists of words, resolved, by where they stand."""
     data = document.data if isinstance(document.data, dict) else {}
-    lists = {key: data[key] for key in ("train_prompts", "test_prompts") if isinstance(data.get(key), list)}
+    retain = data.get("retain")
+    lists: dict[Location, Any] = {(key,): data.get(key) for key in ("train_prompts", "test_prompts")}
+    lists["retain", "prompts"] = retain.get("prompts") if isinstance(retain, dict) else None
     return {
         key: tuple(found_beside(p, path) for p in listed)
         for key, listed in lists.items()
-        if all(isinstance(p, str) and p for p in listed)
+        if isinstance(listed, list) and all(isinstance(p, str) and p for p in listed)
     }
 
 

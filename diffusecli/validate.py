@@ -159,13 +159,13 @@ def _path_problems(
         for index, path in enumerate(paths):
             _, files, message, remedy = files_at(path)
             if message:
-                yield document.problem((key, index), f"{path} {message}", remedy)
+                yield document.problem((*key, index), f"{path} {message}", remedy)
             if twice := [file for file in files if file in named]:
-                yield document.problem((key, index), f"{twice[0]} is named twice", "name it once", severity="warning")
+                yield document.problem((*key, index), f"{twice[0]} is named twice", "name it once", severity="warning")
             named.update(dict.fromkeys(files, path))
             prompts.update(dict.fromkeys(files))
-            if key == "train_prompts":
-                trained.update(dict.fromkeys(files, (document, (key, index))))
+            if key == ("train_prompts",):
+                trained.update(dict.fromkeys(files, (document, (*key, index))))
 
 
 def _surroundings(inspected: Inspection) -> Iterator[Problem]:

@@ -81,6 +81,13 @@ def test_paths_are_checked_even_when_other_fields_are_wrong(folder):
     assert any("'output_dir' is missing" in line for line in found)
 
 
+def test_prompts_to_hold_on_to_are_checked_like_the_others(folder):
+    text = "model: owner/m\ntrain_prompts: [p]\noutput_dir: out\nretain:\n  prompts: [p, nowhere]\n"
+    assert problems(folder, "c.yaml", text) == [
+        "error: c.yaml:5:16: nowhere does not exist, check the path (it is taken from the working directory)"
+    ]
+
+
 @pytest.mark.parametrize("name", ["a" * 300, "a\\0b"])
 def test_paths_that_no_file_can_have_are_simply_not_there(folder, name):
     found = problems(folder, "c.yaml", f'model: owner/m\ntrain_prompts: ["{name}"]\noutput_dir: "{name}"\n')
