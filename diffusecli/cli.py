@@ -20,7 +20,15 @@ import typer
 
 from diffusecli import __version__
 from diffusecli.distributions import FAMILIES, catalogue
-from diffusecli.errors import EXIT_FOUND_PROBLEMS, EXIT_INTERRUPTED, DiffuseError, InputError, InterruptedRun, printable
+from diffusecli.errors import (
+    EXIT_ENVIRONMENT,
+    EXIT_FOUND_PROBLEMS,
+    EXIT_INTERRUPTED,
+    DiffuseError,
+    InputError,
+    InterruptedRun,
+    printable,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,6 +70,8 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
                 _stop(str(error), error.exit_code)
             except KeyboardInterrupt:
                 _stop("interrupted; what is not in the output folder was not saved", EXIT_INTERRUPTED)
+            except MemoryError:
+                _stop("the memory of this machine does not suffice, ask for less at once", EXIT_ENVIRONMENT)
             except BrokenPipeError:  # the reader of our output went away; there is nobody left to tell
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -314,10 +324,16 @@ def sample(
         str, typer.Option(metavar="counting|openai", help="openai: ask a server that speaks OpenAI's protocol.")
     ] = "counting",
     base_url: Annotated[str | None, typer.Option(help="With --engine openai: e.g. http://localhost:8000/v1.")] = None,
-    concurrency: Annotated[int, typer.Option(help="With --engine openai: requests under way at once.")] = 8,
-    requests_per_minute: Annotated[float, typer.Option(help="With --engine openai: no more than this; 0 is no limit.")] = 0.0,
-    tries: Annotated[int, typer.Option(help="With --engine openai: how often a request that fails is sent.")] = 6,
-    timeout: Annotated[float, typer.Option(help="With --engine openai: seconds to wait for an answer.")] = 120.0,
+    concurrency: Annotated[int | None, typer.Option(help="With --engine openai: requests under way at once.  [default: 8]")] = None,
+    requests_per_minute: Annotated[
+        float | None, typer.Option(help="With --engine openai: no more than this; 0 is no limit.  [default: 0]")
+    ] = None,
+    tries: Annotated[
+        int | None, typer.Option(help="With --engine openai: how often a request that fails is sent.  [default: 6]")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="With --engine openai: seconds to wait for an answer.  [default: 120]")
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", hidden=True)] = None,
     output_file: Annotated[Path | None, typer.Option("--output_file", hidden=True)] = None,
     n_generations_: Annotated[int | None, typer.Option("--n_generations", hidden=True)] = None,
@@ -331,10 +347,17 @@ def sample(
     ):  # fmt: skip
         if value is not None:
             _require_choice(option, value, choices)
+    of_servers = {
+        "--base-url": base_url, "--concurrency": concurrency, "--requests-per-minute": requests_per_minute, "--tries": tries,
+        "--timeout": timeout,
+    }  # fmt: skip
+    of_models = {"--max-rows": max_rows, "--device": device, "--precision": precision}
     if engine == "openai" and base_url is None:
         raise InputError("--engine openai needs --base-url, e.g. http://localhost:8000/v1")
-    if engine != "openai" and base_url is not None:
-        raise InputError("--base-url is for --engine openai, add that")
+    idle: dict[str, Any] = of_models if engine == "openai" else of_servers
+    for option, given in idle.items():
+        if given is not None:
+            raise InputError(f"{option} has no effect with --engine {engine}, leave it out or use the other engine")
     if source is not None and config is not None:
         raise InputError(f"--config {config}: {source} is named already, leave one of them out")
     _quiet_libraries()
@@ -344,8 +367,8 @@ def sample(
     from diffusecli.sampling import SamplingSettings
 
     settings = SamplingSettings(
-        n_generations_ or n_generations,
-        max_new_tokens_ or max_new_tokens,
+        n_generations if n_generations_ is None else n_generations_,
+        max_new_tokens if max_new_tokens_ is None else max_new_tokens_,
         temperature,
         top_k,
         top_p,
@@ -363,7 +386,12 @@ def sample(
         if engine == "openai":
             from diffusecli.served import Service
 
-            service = Service(base_url or "", model or served_name(wanted), concurrency, requests_per_minute, tries, timeout)
+            wishes = {"concurrency": concurrency, "requests_per_minute": requests_per_minute, "tries": tries, "timeout": timeout}
+            service = Service(
+                base_url or "",
+                model or served_name(wanted),
+                **{k: v for k, v in wishes.items() if v is not None},  # type: ignore[arg-type]
+            )
             done = sample_served(wanted, service, settings, report=progress, notice=_notice)
         else:
             done = draw(wanted, settings, max_rows=max_rows or n_batch_size, report=progress, notice=_notice)

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from diffusecli.batched import generate_rows
+from diffusecli.budget import out_of_memory
+from diffusecli.builtin import Notice
 from diffusecli.encoding import EncodedPrompt, encode_prompt
-from diffusecli.models import LoadedModel
+from diffusecli.errors import InputError, MachineError
+from diffusecli.models import LoadedModel, shape_of
 from diffusecli.prompt import Prompt
 from diffusecli.rows import choose_rows
 from diffusecli.sampling import CountingSampler, SamplingSettings, Standing, Watch, cut_at_stop, rows_at_once, stream_seed
@@ -54,11 +58,24 @@ class LocalEngine:
     An adapter should be folded in before (`models.merged`).
     """
 
-    def __init__(self, base: LoadedModel, settings: SamplingSettings, max_rows: int | None = None) -> None:
+    def __init__(
+        self, base: LoadedModel, settings: SamplingSettings, max_rows: int | None = None, notice: Notice = lambda _: None
+    ) -> None:
         """Probes the model; `max_rows` None takes what fits into free memory."""
-        self._base, self._settings = base, settings
-        self._kind = choose_rows(base.model)
-        self._max_rows = max_rows or rows_at_once(base.model, settings.max_new_tokens)
+        self._base, self._settings, self._notice = base, settings, notice
+        self._context = shape_of(base.model.config, 0).context
+        try:
+            self._kind = choose_rows(base.model)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            raise MachineError(
+                f"{base.name}: memory does not suffice for a few rows, use a smaller model or precision bf16"
+            ) from error
+        fitting = _BATCH_ROWS if self._kind is None else rows_at_once(base.model, settings.max_new_tokens)
+        self._max_rows = max_rows or fitting
+        if self._kind is None:
+            notice("this model's memory cannot be kept by rows: sampling in batches of plain `generate`")
 
     @property
     def counting(self) -> bool:
@@ -77,17 +94,32 @@ class LocalEngine:
     def draw(self, prompt: Prompt, have: Counter[str], arrived: Arrived, watch: Watch) -> None:
         """See `Engine`."""
         encoded = encode_prompt(prompt, self._base.tokenizer, self._base.eos_ids)
+        settings = self._within_context(encoded)
         if self._kind is None:
-            self._draw_batches(encoded, have, arrived, watch)
+            self._draw_batches(encoded, settings, have, arrived, watch)
             return
-        rows = self._kind.rows(self._base.model, encoded.prompt_ids, self._settings.max_new_tokens)
-        sampler = CountingSampler(rows, self._base.tokenizer, encoded, self._settings, self._max_rows, watch)
+        rows = self._kind.rows(self._base.model, encoded.prompt_ids, settings.max_new_tokens)
+        sampler = CountingSampler(rows, self._base.tokenizer, encoded, settings, self._max_rows, watch)
         counts = sampler.draw()
         self._max_rows = sampler.max_rows  # as it was halved
         arrived(counts, sampler.tokens_fed)
 
-    def _draw_batches(self, encoded: EncodedPrompt, have: Counter[str], arrived: Arrived, watch: Watch) -> None:
-        settings, finished, fed = self._settings, have.copy(), 0
+    def _within_context(self, encoded: EncodedPrompt) -> SamplingSettings:
+        """The settings with answers no longer than what the prompt leaves of the model's context."""
+        settings = self._settings
+        room = settings.max_new_tokens if self._context is None else self._context - len(encoded.prompt_ids)
+        if room < 1:
+            raise InputError(
+                f"{encoded.alias}: is {len(encoded.prompt_ids)} tokens long, the model takes {self._context}; shorten it"
+            )
+        if room < settings.max_new_tokens:
+            self._notice(f"{encoded.alias}: answers end after {room} tokens, where the model's context ends")
+        return replace(settings, max_new_tokens=min(room, settings.max_new_tokens))
+
+    def _draw_batches(
+        self, encoded: EncodedPrompt, settings: SamplingSettings, have: Counter[str], arrived: Arrived, watch: Watch
+    ) -> None:
+        finished, fed = have.copy(), 0
         while missing := settings.n_generations - finished.total():
             size = min(missing, _BATCH_ROWS, self._max_rows)
             seed = stream_seed(settings.seed, encoded.prompt_ids, finished.total())

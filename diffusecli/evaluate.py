@@ -55,6 +55,8 @@ def _evaluate_run(run: RunDir) -> list[Evaluated]:
     rows = []
     for mode, file in run.sample_files().items():
         meta = read_json_mapping(meta_path(file)) if meta_path(file).is_file() else {}
+        if meta.get("file", file.name) != file.name:  # it tells of samples in another format
+            meta = {}
         _require_same_model(file, meta, manifest)
         settings = meta.get("settings", {})
         bent = any(settings.get(name, neutral) != neutral for name, neutral in _NEUTRAL.items())

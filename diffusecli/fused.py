@@ -49,6 +49,7 @@ def _is_plain(layer: Any) -> bool:
         and isinstance(layer.lora_dropout[name], nn.Identity)
         and name not in layer.lora_variant  # DoRA and its kin
         and not layer.lora_bias.get(name, False)
+        and not any(weight.requires_grad for weight in base.parameters())
         and not layer.fan_in_fan_out
         and base.weight.dtype == layer.lora_A[name].weight.dtype == torch.float32
     )

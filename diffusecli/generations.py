@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,12 @@ from diffusecli.engines import Engine
 from diffusecli.errors import InterruptedRun
 from diffusecli.journal import Journal
 from diffusecli.prompt import Prompt
-from diffusecli.runs import environment, journal_path, meta_path, prompts_as_json, write_json
+from diffusecli.runs import environment, journal_path, meta_path, only_writer, prompts_as_json, write_json
 from diffusecli.samples import write_samples
 from diffusecli.sampling import SamplingSettings, Standing
+
+_ANYWHERE = ("base_url", "device")
+"""Where answers come from, if the model is the same: an interrupted sampling may go on at another place."""
 
 Report = Callable[[str, Standing], None]
 """Takes the alias of the prompt under way and how far it is."""
@@ -45,26 +49,37 @@ def generate(
     writes. Raises `InterruptedRun` on Ctrl-C, what has arrived kept.
     """
     about = {"mode": mode, "adapter_sha256": adapter_sha256, **engine.about, "settings": asdict(settings)}
-    journal = Journal(journal_path(path) if write and resumable else None, about)
-    if journal.discarded:
-        notice(f"{journal_path(path)}: was left by a sampling with other settings, beginning anew")
+    kept_in = journal_path(path) if write and resumable else None
+    with only_writer(path) if write else nullcontext():
+        journal = Journal(kept_in, {key: value for key, value in about.items() if key not in _ANYWHERE})
+        if journal.aside:
+            notice(f"{kept_in}: is of another sampling; it is now {journal.aside.name}, and this one begins anew")
+        drawn, seconds = _draw_all(engine, prompts, settings, journal, report, notice)
+        if write:
+            write_samples(path, drawn, form, settings.seed)
+            fed = sum(journal.tokens[prompt.alias] for prompt in prompts)
+            tail: dict[str, Any] = {"seconds": round(seconds, 3), "tokens_fed": fed, "prompts": prompts_as_json(prompts)}
+            write_json(meta_path(path), {**about, "file": path.name, "format": form, **tail, **environment()})
+        journal.remove()
+    return Sampled(drawn, path, seconds)
+
+
+def _draw_all(
+    engine: Engine, prompts: Sequence[Prompt], settings: SamplingSettings, journal: Journal, report: Report, notice: Notice
+) -> tuple[dict[str, Counter[str]], float]:
+    """Every prompt's answers, and the seconds they took."""
     drawn: dict[str, Counter[str]] = {}
     started = time.perf_counter()
     try:
         for prompt in prompts:
             drawn[prompt.alias] = _draw(engine, prompt, settings, journal, report, notice)
     except KeyboardInterrupt as error:
+        if not journal.kept:
+            raise InterruptedRun("interrupted, no samples are kept; the same command draws them again") from error
         kept = sum(journal.of(prompt).total() for prompt in prompts)
         wanted = settings.n_generations * len(prompts)
         raise InterruptedRun(f"interrupted, {kept} of {wanted} samples are kept; the same command goes on from there") from error
-    seconds = time.perf_counter() - started
-    if write:
-        write_samples(path, drawn, form, settings.seed)
-        fed = sum(journal.tokens[prompt.alias] for prompt in prompts)
-        tail: dict[str, Any] = {"seconds": round(seconds, 3), "tokens_fed": fed, "prompts": prompts_as_json(prompts)}
-        write_json(meta_path(path), {**about, "format": form, **tail, **environment()})
-    journal.remove()
-    return Sampled(drawn, path, seconds)
+    return drawn, time.perf_counter() - started
 
 
 def _draw(

@@ -1,13 +1,14 @@
 """What has been sampled so far, on disk, so that an interrupted sampling goes on where it stopped.
 
 A line of JSON for everything that arrives. A line that was cut off by a kill is dropped; a journal of
-other settings is not continued.
+other settings is put aside, not continued.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +20,33 @@ class Journal:
     """Answers by prompt. With `path` None nothing is kept."""
 
     def __init__(self, path: Path | None, key: dict[str, Any]) -> None:
-        """Read what is there, if it was drawn under the same `key`; else begin anew. Raises `MachineError`."""
+        """Read what is there, if it was drawn under the same `key`; else put it aside and begin anew. Raises `MachineError`."""
         self._path = path
         self._found: dict[tuple[str, str], Counter[str]] = {}
         self.tokens: Counter[str] = Counter()  # by prompt, fed for what is there
+        self.aside: Path | None = None  # where a file of other settings went
         if path is None:
             return
+        head = json.loads(json.dumps(key))
         try:
-            lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
-            whole = [line for line in lines if line.endswith(b"\n")]
-            entries = _entries(whole)
-            head = json.loads(json.dumps(key))
-            self.discarded = bool(entries) and entries[0] != head
-            if not entries or self.discarded:
-                path.write_bytes(json.dumps(head).encode() + b"\n")
-                return
-            if len(whole) < len(lines):
-                path.write_bytes(b"".join(whole))
+            entries, readable = _entries(path.read_bytes() if path.is_file() else b"")
+            if path.exists() and (not entries or entries[0] != head):
+                self.aside = _free_name(path)
+                path.rename(self.aside)
+                entries = []
+            if not entries:
+                readable = json.dumps(head).encode() + b"\n"
+            if not path.is_file() or path.stat().st_size != len(readable):
+                path.write_bytes(readable)
         except OSError as error:
             raise cannot_write(path, error) from error
         for entry in entries[1:]:
             self._add(entry["prompt"], entry["digest"], Counter(entry["counts"]), entry["tokens"])
 
-    discarded = False  # whether a journal of other settings was there
+    @property
+    def kept(self) -> bool:
+        """Whether anything outlives this process."""
+        return self._path is not None
 
     def of(self, prompt: Prompt) -> Counter[str]:
         """What is there of a prompt as it reads now."""
@@ -70,12 +75,23 @@ class Journal:
         self.tokens[alias] += tokens
 
 
-def _entries(lines: list[bytes]) -> list[dict[str, Any]]:
-    """The lines as far as they can be read."""
-    found = []
-    for line in lines:
+def _entries(content: bytes) -> tuple[list[dict[str, Any]], bytes]:
+    """The lines as far as they are whole, and the bytes they take: what is added later must follow a line that can be read."""
+    found: list[dict[str, Any]] = []
+    size = 0
+    for line in content.splitlines(keepends=True):
         try:
-            found.append(json.loads(line))
+            entry = json.loads(line)
         except ValueError:
             break
-    return found
+        known = isinstance(entry, dict) and (not found or entry.keys() == {"prompt", "digest", "counts", "tokens"})
+        if not (known and line.endswith(b"\n")):
+            break
+        found.append(entry)
+        size += len(line)
+    return found, content[:size]
+
+
+def _free_name(path: Path) -> Path:
+    """`gen.partial.jsonl` -> `gen.partial.1.jsonl`, or the next number that is free."""
+    return next(name for n in count(1) if not (name := path.with_suffix(f".{n}{path.suffix}")).exists())

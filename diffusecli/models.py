@@ -6,6 +6,7 @@ Knows nothing of prompts, losses or samples.
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -134,9 +135,14 @@ def shape_of(config: Any, parameters: int) -> ModelShape:
     text = config.get_text_config()
     return ModelShape(
         parameters, text.num_hidden_layers, text.hidden_size,
-        getattr(text, "intermediate_size", None) or 4 * text.hidden_size, text.vocab_size,
+        _widest(getattr(text, "intermediate_size", None)) or 4 * text.hidden_size, text.vocab_size,
         getattr(text, "max_position_embeddings", None),
     )  # fmt: skip
+
+
+def _widest(size: Any) -> int | None:
+    """Some models name a size for each layer."""
+    return max(size) if isinstance(size, list | tuple) else size
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -289,7 +295,8 @@ def _revision(name: str, source: str, model: Any) -> str:
         return f"gguf sha256 {BUILTIN_MODELS[name].gguf_sha256}"
     if commit := getattr(model.config, "_commit_hash", None):
         return str(commit)
-    found = hashlib.sha256(model.config.to_json_string().encode())
+    config = {k: v for k, v in model.config.to_dict().items() if k not in ("dtype", "torch_dtype", "transformers_version")}
+    found = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for path in sorted([*Path(source).glob("*.safetensors"), *Path(source).glob("*.gguf")]):
         with path.open("rb") as file:
             size = path.stat().st_size

@@ -261,9 +261,9 @@ def _gap(model: Any, make: type[SharedPrompt] | type[GatheredCache]) -> float:
         whole = [(*whole[parents[child]], tokens[child]) for child in order]
         found.append(logits)
         fed.append(whole)
-    gap = 0.0
+    gaps = []
     for prefixes, logits in zip(fed, found, strict=True):
         input_ids = torch.tensor([[a, b, c, *prefix] for prefix in prefixes], device=model.device)
         expected = model(input_ids=input_ids, use_cache=False).logits[:, -1]
-        gap = max(gap, float((expected.float().softmax(-1) - logits.float().softmax(-1)).abs().sum(-1).max()) / 2)
-    return gap
+        gaps.append((expected.float().softmax(-1) - logits.float().softmax(-1)).abs().sum(-1).max() / 2)
+    return float(torch.stack(gaps).max())  # not a number, if one of them is

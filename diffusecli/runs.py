@@ -135,12 +135,33 @@ class RunDir:
 
 def journal_path(samples: Path) -> Path:
     """Where samples stand until all are there: `gen.lora.json` -> `gen.lora.partial.jsonl`."""
-    return samples.with_suffix(".partial.jsonl")
+    return samples.with_name(_bare(samples) + ".partial.jsonl")
+
+
+@contextmanager
+def only_writer(samples: Path) -> Iterator[None]:
+    """Raises `InputError` when another process is sampling into the same file."""
+    from filelock import FileLock, Timeout
+
+    from diffusecli.builtin import cache_folder
+
+    name = hashlib.sha256(str(samples.resolve()).encode()).hexdigest()[:24]
+    lock = FileLock(cache_folder() / "locks" / name)
+    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with lock.acquire(timeout=0):
+            yield
+    except Timeout as error:
+        raise InputError(f"{samples}: another `diffuse sample` is writing it, wait for it or name another file with -o") from error
+
+
+def _bare(samples: Path) -> str:
+    return samples.name.removesuffix(samples.suffix) if samples.suffix in SAMPLE_ENDINGS else samples.name
 
 
 def meta_path(samples: Path) -> Path:
     """Where the settings of a sample file stand: `gen.lora.json` -> `gen.lora.meta.json`."""
-    return samples.with_suffix(".meta.json")
+    return samples.with_name(_bare(samples) + ".meta.json")
 
 
 def prompts_as_json(prompts: Iterable[Prompt]) -> dict[str, Any]:
@@ -163,7 +184,7 @@ def newest_run(path: str | Path) -> RunDir:
     """The run below `path` with an adapter that was written last."""
     trained = [run for run in find_runs(path) if run.has_adapter]
     if not trained:
-        raise InputError(f"{path}: no trained run there, make one with `diffuse train` or name a config with --config")
+        raise InputError(f"{path}: no trained run there, make one with `diffuse train` or name a config")
     return max(trained, key=lambda run: (run.path / "adapter_model.safetensors").stat().st_mtime)
 
 

@@ -5,6 +5,7 @@ Decides which model, adapter, prompts and file; `generations.py` draws and write
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,13 @@ from diffusecli.engines import Engine, LocalEngine
 from diffusecli.errors import InputError
 from diffusecli.generations import Report, Sampled, generate
 from diffusecli.models import load_adapter, load_configured, merged
-from diffusecli.prompt import Prompt, read_prompts
+from diffusecli.prompt import Prompt, exists, read_prompts
 from diffusecli.runs import RunDir, newest_run, read_json_mapping, require_writable
 from diffusecli.samples import FORMATS, format_of
 from diffusecli.sampling import SamplingSettings
 from diffusecli.served import ServerEngine, Service
+
+_LONGEST_NAME = 200  # bytes; names of files beside it are longer
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
 
     Without a source, an adapter or a model it is the newest run below `results`.
     """
-    config, run, told = _source(wanted, results)
+    config, run, home, told = _source(wanted, results)
     mode = wanted.mode or wanted.default_mode
     adapter = None
     if mode == "lora":
@@ -78,8 +81,10 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
     prompts = _prompts(wanted, config)
     form = wanted.form or (format_of(wanted.output) if wanted.output else "json")
     only_asked = bool(wanted.requests) and not wanted.prompts  # a question on the side leaves the run's samples alone
-    path = wanted.output or (run.asked(mode, FORMATS[form]) if only_asked else run.samples(mode, FORMATS[form]))
-    if path.exists() and not path.is_file():
+    path = wanted.output or (home.asked(mode, FORMATS[form]) if only_asked else home.samples(mode, FORMATS[form]))
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise InputError(f"{path}: the name is too long, name another file")
+    if exists(path) and not path.is_file():
         raise InputError(f"{path}: is no ordinary file, name another one")
     return Resolved(config, adapter, prompts, path, form, f"sampling {config.model} ({mode}){told}")
 
@@ -95,10 +100,7 @@ def sample(wanted: Resolved, settings: SamplingSettings, *, max_rows: int | None
         wanted.adapter.require_trained_on(base.name, base.revision)
         load_adapter(base, wanted.adapter.path)
     with merged(base.model) if wanted.adapter is not None else nullcontext():
-        engine = LocalEngine(base, settings, max_rows)
-        if not engine.counting:
-            notice("this model's memory cannot be kept by rows: sampling in batches of plain `generate`")
-        return _generate(engine, wanted, settings, report, notice)
+        return _generate(LocalEngine(base, settings, max_rows, notice), wanted, settings, report, notice)
 
 
 def sample_served(wanted: Resolved, service: Service, settings: SamplingSettings, *, report: Report, notice: Notice) -> Sampled:
@@ -124,15 +126,14 @@ def _generate(engine: Engine, wanted: Resolved, settings: SamplingSettings, repo
     )  # fmt: skip
 
 
-def _source(wanted: Wanted, results: Path) -> tuple[Config, RunDir, str]:
-    """The config, where samples go, and where the config is from, in words."""
+def _source(wanted: Wanted, results: Path) -> tuple[Config, RunDir, RunDir, str]:
+    """The config, the run, where samples go, and where the config is from, in words."""
     given = {"model": wanted.model, "precision": wanted.precision, "device": wanted.device}
     said = {key: value for key, value in given.items() if value is not None}
     if wanted.source is None and (wanted.adapter is not None or wanted.model is not None):
         said.setdefault("model", _base_of(wanted.adapter))
-        place = wanted.adapter if wanted.adapter and RunDir(wanted.adapter).manifest.is_file() else None
-        folder = place or results / (wanted.adapter.resolve().name if wanted.adapter else Path(said["model"]).name)
-        return Config.model_validate({**said, "output_dir": str(folder)}), RunDir(folder), ""
+        home = RunDir(_folder_of_its_own(wanted, results))
+        return Config.model_validate({**said, "output_dir": str(home.path)}), home, home, ""
     if wanted.source is None:
         run = newest_run(results)
         config, told = _config_of(run), f" as in newest run {run.path}"
@@ -142,7 +143,19 @@ def _source(wanted: Wanted, results: Path) -> tuple[Config, RunDir, str]:
     else:
         config, told = read_config(wanted.source), f" as in config {wanted.source}"
         run = RunDir(Path(config.output_dir))
-    return Config.model_validate({**config.model_dump(), **said}), run, told
+    foreign = wanted.adapter is not None or (wanted.model not in (None, config.model) and not wanted.served)
+    home = RunDir(_folder_of_its_own(wanted, results)) if foreign else run  # what is not of the run does not replace its samples
+    return Config.model_validate({**config.model_dump(), **said}), run, home, told
+
+
+def _folder_of_its_own(wanted: Wanted, results: Path) -> Path:
+    """The adapter's run, or a folder named after the adapter and its content, or after the model."""
+    if wanted.adapter is None:
+        return results / Path(wanted.model or "").name.removesuffix(".gguf")
+    run = RunDir(wanted.adapter)
+    if run.manifest.is_file() or not run.has_adapter:
+        return run.path
+    return results / f"{run.path.resolve().name}-{run.adapter_sha256[:8]}"
 
 
 def _config_of(run: RunDir) -> Config:
@@ -166,8 +179,9 @@ def _base_of(adapter: Path | None) -> Any:
 def _prompts(wanted: Wanted, config: Config) -> list[Prompt]:
     """Those that were named, else the test prompts of the config."""
     if wanted.prompts or wanted.requests:
-        if empty := [text for text in wanted.requests if not text.strip()]:
-            raise InputError(f"--request {empty[0]!r}: must not be empty")
+        for text in wanted.requests:
+            if not text.strip() or any("\ud800" <= sign <= "\udfff" for sign in text):
+                raise InputError(f"--request {text!r}: must be some text in UTF-8")
         asked = [Prompt(request=text, targets=(), alias=text) for text in dict.fromkeys(wanted.requests)]
         return [*(read_prompts(wanted.prompts) if wanted.prompts else []), *asked]
     if not config.test_prompts:

@@ -60,7 +60,7 @@ def read_samples(path: Path) -> dict[str, Counter[str]]:
 
 
 def _write_table(file: IO[str], samples: Mapping[str, Counter[str]]) -> None:
-    table = csv.writer(file, lineterminator="\n")
+    table = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # or a lone \\r ends the row
     table.writerow(_COLUMNS)
     for alias, counts in samples.items():
         table.writerows([alias, text, count] for text, count in _by_count(counts))
@@ -113,7 +113,9 @@ def _read_table(path: Path) -> Iterator[tuple[str, str, int]]:
     with path.open(encoding="utf-8", newline="") as file:
         try:
             for row in csv.DictReader(file):
-                yield row["prompt"], row["text"], int(row["count"])
+                if (count := int(row["count"])) < 0:
+                    raise ValueError(count)
+                yield row["prompt"], row["text"], count
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise InputError(f"{path}: must hold the columns {', '.join(_COLUMNS)}, sample again") from error
 

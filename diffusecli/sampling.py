@@ -29,6 +29,7 @@ from diffusecli.rows import Rows
 
 _SLICE_ROWS = 64  # of [R, V] that become probabilities at once
 _BLOCK = 1024  # tokens of the vocabulary that are summed before one of them is looked for
+_DRAWS_AT_ONCE = 1_000_000  # of a row
 _MOST_ROWS = 1024  # more are not faster, and logits of the whole vocabulary are kept for each
 
 
@@ -90,8 +91,9 @@ def rows_that_fit(shape: ModelShape, key_values: int, size: int, max_new_tokens:
 def rows_at_once(model: Any, max_new_tokens: int) -> int:
     """How many rows of this model fit into the memory that is free now."""
     text = model.config.get_text_config()
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    queries = getattr(text, "num_attention_heads", None) or 1
+    heads = getattr(text, "num_key_value_heads", None) or queries
+    width = getattr(text, "head_dim", None) or text.hidden_size // queries
     key_values = text.num_hidden_layers * heads * width
     return rows_that_fit(shape_of(model.config, 0), key_values, model.dtype.itemsize, max_new_tokens, free_memory(model.device))
 
@@ -230,11 +232,16 @@ def _draw_tokens(prompt_ids: Sequence[int], settings: SamplingSettings, live: _L
     for start in range(0, len(live.counts), _SLICE_ROWS):
         part = slice(start, start + _SLICE_ROWS)
         exps = _exponentials(_warp(logits[part], settings))
-        uniforms = [
-            _stream(settings.seed, prompt_ids, prefix).random(count)
-            for prefix, count in zip(live.prefixes[part], live.counts[part], strict=True)
-        ]
-        drawn += _invert(exps, uniforms)
+        streams = [_stream(settings.seed, prompt_ids, prefix) for prefix in live.prefixes[part]]
+        totals: list[Counter[int]] = [Counter() for _ in streams]
+        left = live.counts[part]
+        while any(left):
+            now = [min(count, _DRAWS_AT_ONCE) for count in left]
+            left = [count - some for count, some in zip(left, now, strict=True)]
+            found = _invert(exps, [stream.random(count) for stream, count in zip(streams, now, strict=True)])
+            for total, pairs in zip(totals, found, strict=True):
+                total.update(dict(pairs))
+        drawn += [sorted(total.items()) for total in totals]
     return drawn
 
 
@@ -255,13 +262,15 @@ def _invert(exps: Tensor, uniforms: Sequence[np.ndarray]) -> list[list[tuple[int
         sums.append(exps[:, whole:].sum(-1, keepdim=True))
     masses = torch.cat(sums, dim=-1).cpu().double().numpy()  # [R, B]
     cumulative = masses.cumsum(-1)
+    if not np.isfinite(cumulative[:, -1]).all():
+        raise MachineError("the model's probabilities are no numbers, use another --precision (fp32 or bf16)")
     hits = []  # row, block, where in the block's mass each draw falls, as shares of it
     for row, (ends, mass, u) in enumerate(zip(cumulative, masses, uniforms, strict=True)):
         at = u * ends[-1]
         blocks = _search(ends, at)
         for block in np.unique(blocks):
             inside = at[blocks == block]
-            hits.append((row, int(block), (inside - (ends[block] - mass[block])) / mass[block]))
+            hits.append((row, int(block), np.maximum((inside - (ends[block] - mass[block])) / mass[block], 0)))
     found: list[list[tuple[int, int]]] = [[] for _ in uniforms]
     for (row, block, shares), weights in zip(hits, _blocks(exps, [(row, block) for row, block, _ in hits]), strict=True):
         ends = weights.cumsum()
@@ -291,7 +300,7 @@ def _stream(seed: int, prompt_ids: Sequence[int], prefix: Sequence[int]) -> np.r
 
 def stream_seed(seed: int, prompt_ids: Sequence[int], place: int) -> int:
     """A seed of 31 bits for an engine that has its own generator, another for every place among the samples of a prompt."""
-    return int.from_bytes(_digest(seed, prompt_ids, (place,))[:4], "little") >> 1
+    return int.from_bytes(_digest(seed, prompt_ids, divmod(place, 2**32))[:4], "little") >> 1
 
 
 def _digest(seed: int, prompt_ids: Sequence[int], rest: Sequence[int]) -> bytes:
@@ -304,6 +313,8 @@ def _warp(logits: Tensor, settings: SamplingSettings) -> Tensor:
     from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
     logits = logits.float()
+    if settings.temperature != 1:
+        logits = logits - logits.amax(-1, keepdim=True)  # a tiny temperature must not make infinities of them
     ids: Any = None  # these warpers look at no ids
     if settings.temperature != 1:
         logits = TemperatureLogitsWarper(settings.temperature)(ids, logits)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,11 +40,12 @@ class Service:
 
     def __post_init__(self) -> None:
         """Raises `InputError` for what has no meaning."""
-        parts = urlsplit(self.base_url)
+        key = os.environ.get(_KEY, "")
         for good, message in (
-            (parts.scheme in ("http", "https") and bool(parts.hostname),
-             f"--base-url {self.base_url}: must be a URL such as http://localhost:8000/v1"),
-            (not (parts.username or parts.password), f"--base-url: must hold no password, set {_KEY} in the environment"),
+            ("@" not in self.base_url and "?" not in self.base_url,
+             f"--base-url: must hold neither a password nor parameters, set {_KEY} in the environment"),
+            (_is_address(self.base_url), f"--base-url {self.base_url}: must be a URL such as http://localhost:8000/v1"),
+            (key.isascii() and not any(sign.isspace() for sign in key), f"{_KEY}: must be ASCII without spaces or line ends"),
             (self.concurrency >= 1, f"--concurrency {self.concurrency}: must be 1 or more"),
             (self.requests_per_minute >= 0, f"--requests-per-minute {self.requests_per_minute:g}: must be 0 (no limit) or more"),
             (self.tries >= 1, f"--tries {self.tries}: must be 1 or more"),
@@ -64,6 +67,8 @@ class ServerEngine:
         self._openai: Any = openai
         self._service, self._settings, self._notice = service, settings, notice
         self._how: _How | None = None
+        self._pace = _Pace(service.requests_per_minute)
+        self._textless = False
 
     @property
     def about(self) -> dict[str, Any]:
@@ -77,28 +82,26 @@ class ServerEngine:
     async def _draw(self, prompt: Prompt, have: Counter[str], arrived: Arrived, watch: Watch) -> None:
         finished, fed, alive = have.copy(), 0, 0
         wanted = self._settings.n_generations
-        slots = asyncio.Semaphore(self._service.concurrency)
-        pace = _Pace(self._service.requests_per_minute)
 
         async with self._client() as client:
 
-            async def ask(place: int, count: int) -> None:
+            async def work(left: Iterator[tuple[int, int]]) -> None:
                 nonlocal fed, alive
-                async with slots:
+                for place, count in left:
                     alive += 1
                     try:
-                        answers, tokens = await self._request(client, prompt, place, count, pace)
+                        answers, tokens = await self._request(client, prompt, place, count)
                     finally:
                         alive -= 1
-                taken = Counter(answers[:count])
-                finished.update(taken)
-                fed += tokens
-                arrived(taken, tokens)
-                watch(Standing(finished, wanted, alive, fed))
+                    taken = Counter(answers[:count])
+                    finished.update(taken)
+                    fed += tokens
+                    arrived(taken, tokens)
+                    watch(Standing(finished, wanted, alive, fed))
 
             if self._how is None:
                 count = min(_MOST_CHOICES, wanted - finished.total())
-                answers, tokens = await self._find_out(client, prompt, _place(finished.total(), 0), count, pace)
+                answers, tokens = await self._find_out(client, prompt, _place(finished.total(), 0), count)
                 finished.update(answers)
                 fed += tokens
                 arrived(Counter(answers), tokens)
@@ -107,8 +110,9 @@ class ServerEngine:
                 start = finished.total()
                 try:
                     async with asyncio.TaskGroup() as group:
-                        for place in range(0, missing, each):
-                            group.create_task(ask(_place(start, place), min(each, missing - place)))
+                        left = iter([(_place(start, at), min(each, missing - at)) for at in range(0, missing, each)])
+                        for _ in range(self._service.concurrency):
+                            group.create_task(work(left))
                 except* (InputError, MachineError, _RefusedError) as errors:
                     first = errors.exceptions[0]
                     raise self._refusal(first) if isinstance(first, _RefusedError) else first from None
@@ -118,18 +122,20 @@ class ServerEngine:
         key = os.environ.get(_KEY) or "none"
         return self._openai.AsyncOpenAI(base_url=self._service.base_url, api_key=key, max_retries=0, timeout=self._service.timeout)
 
-    async def _find_out(self, client: Any, prompt: Prompt, place: int, count: int, pace: _Pace) -> tuple[list[str], int]:
+    async def _find_out(self, client: Any, prompt: Prompt, place: int, count: int) -> tuple[list[str], int]:
         """The first request: drop, one after the other, what the server refuses, and see how many answers it gives."""
         refused: Exception | None = None
         for how in _ways(self._settings, several=count > 1):
             self._how = how
             try:
-                answers, tokens = await self._request(client, prompt, place, count if how.several else 1, pace)
+                answers, tokens = await self._request(client, prompt, place, count if how.several else 1)
             except _RefusedError as error:
                 refused = refused or error
                 continue
             if how.several and len(answers) < count:
                 self._how = _How(how.limit, how.extras, several=False)
+            elif count == 1:
+                self._how = None  # whether several come is not known yet
             if not how.extras:
                 self._notice(
                     "the server takes no top_k, min_p or repetition_penalty: its own defaults for them may bend what it draws"
@@ -140,17 +146,17 @@ class ServerEngine:
     def _refusal(self, reason: object) -> InputError:
         return InputError(f"{self._service.base_url}: the server refuses the request: {reason}")
 
-    async def _request(self, client: Any, prompt: Prompt, place: int, count: int, pace: _Pace) -> tuple[list[str], int]:
+    async def _request(self, client: Any, prompt: Prompt, place: int, count: int) -> tuple[list[str], int]:
         """Answers and the tokens they cost; tries again after errors that may pass."""
         pause = _FIRST_PAUSE
         for left in reversed(range(self._service.tries)):
-            await pace.turn()
+            await self._pace.turn()
             try:
-                return _read(await self._send(client, prompt, place, count))
+                return self._read(await self._send(client, prompt, place, count))
             except _NonsenseError as error:
                 reason, wait = str(error), None
             except self._openai.APIStatusError as error:
-                reason, wait = _told(error), _retry_after(error)
+                reason, wait = self._told(error), _retry_after(error)
                 if error.status_code in (400, 422):
                     raise _RefusedError(reason) from error
                 if error.status_code < 500 and error.status_code not in (408, 409, 429):
@@ -164,6 +170,33 @@ class ServerEngine:
             f"{self._service.base_url}: {self._service.tries} tries failed, the last with: {reason}; "
             "see to the server, what has arrived is kept and the same command goes on"
         )
+
+    def _read(self, completion: Any) -> tuple[list[str], int]:
+        """The texts of a completion and the tokens it cost; raises `_NonsenseError`."""
+        choices = getattr(completion, "choices", None)
+        if not choices or not isinstance(choices, list):
+            raise _NonsenseError(f"an answer without choices: {str(completion)[:80]!r}")
+        contents = [getattr(getattr(choice, "message", None), "content", None) for choice in choices]
+        texts = [content if content is not None else "" for content in contents]
+        if not all(isinstance(text, str) for text in texts):
+            raise _NonsenseError("an answer that is no text")
+        if None in contents and not self._textless:
+            self._textless = True
+            self._notice(
+                "the server sends answers without text (a model that thinks first needs more --max-new-tokens); they count as empty"
+            )
+        usage = getattr(completion, "usage", None)
+        tokens = sum(getattr(usage, name, None) or 0 for name in ("prompt_tokens", "completion_tokens"))
+        return [text.encode("utf-8", "replace").decode() for text in texts], tokens
+
+    def _told(self, error: Any) -> str:
+        """The server's own words, on one line, the key left out should it be among them."""
+        body = error.body
+        inner = body.get("error", body) if isinstance(body, dict) else body
+        words = str((inner.get("message") or inner.get("detail")) if isinstance(inner, dict) else inner or error)
+        if key := os.environ.get(_KEY):
+            words = words.replace(key, "…")
+        return f"status {error.status_code}: {' '.join(words.split())[:300]}"
 
     async def _send(self, client: Any, prompt: Prompt, place: int, count: int) -> Any:
         settings, how = self._settings, self._how
@@ -181,6 +214,16 @@ class ServerEngine:
 def _place(start: int, offset: int) -> int:
     """What tells a request from every other of the same prompt, those before an interruption included: seeds must not repeat."""
     return (start << 32) + offset
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0) and url.isascii()
+        )
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -212,28 +255,6 @@ class _NonsenseError(Exception):
     """The server's answer is no chat completion."""
 
 
-def _read(completion: Any) -> tuple[list[str], int]:
-    """The texts of a completion and the tokens it cost; raises `_NonsenseError`."""
-    choices = getattr(completion, "choices", None)
-    if not choices or not isinstance(choices, list):
-        raise _NonsenseError(f"an answer without choices: {str(completion)[:80]!r}")
-    contents = [getattr(getattr(choice, "message", None), "content", None) for choice in choices]
-    texts = [content if content is not None else "" for content in contents]
-    if not all(isinstance(text, str) for text in texts):
-        raise _NonsenseError("an answer that is no text")
-    usage = getattr(completion, "usage", None)
-    tokens = sum(getattr(usage, name, None) or 0 for name in ("prompt_tokens", "completion_tokens"))
-    return [text.encode("utf-8", "replace").decode() for text in texts], tokens
-
-
-def _told(error: Any) -> str:
-    """The server's own words, on one line."""
-    body = error.body
-    inner = body.get("error", body) if isinstance(body, dict) else body
-    words = (inner.get("message") or inner.get("detail")) if isinstance(inner, dict) else inner
-    return f"status {error.status_code}: {' '.join(str(words or error).split())[:300]}"
-
-
 def _remedy(status: int) -> str:
     if status in (401, 403):
         return f", set {_KEY} in the environment"
@@ -258,7 +279,7 @@ class _Pace:
         """Wait for it."""
         if not self._gap:
             return
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         start = max(now, self._next)
         self._next = start + self._gap
         await asyncio.sleep(start - now)

@@ -107,7 +107,7 @@ def train(config: Config, *, report: Report, notice: Notice, force: bool = False
         generations = replace(GENERATIONS, seed=config.seed)
         notice(f"sampling {generations.n_generations} answers for each of {len(inputs.test)} test prompts")
         with merged(base.model):
-            engine = LocalEngine(base, generations, _ROWS_TOGETHER if processes.sharded else None)
+            engine = LocalEngine(base, generations, _ROWS_TOGETHER if processes.sharded else None, notice)
             generate(
                 engine, inputs.test, generations, mode="lora", adapter_sha256=run.adapter_sha256, path=run.path / "gen.json",
                 form="json", report=lambda *_: None, notice=notice, write=processes.main, resumable=processes.count == 1,

@@ -74,5 +74,12 @@ def test_other_kinds_of_layers_are_left_alone(more):
     assert fuse(adapted(**more)) == 0
 
 
+@pytest.mark.parametrize("bias", ["all", "lora_only"])
+def test_layers_whose_bias_is_trained_are_left_alone(bias):
+    biased = tiny_llama(attention_bias=True, mlp_bias=True)
+    model = get_peft_model(biased, LoraConfig(r=3, target_modules="all-linear", bias=bias, task_type="CAUSAL_LM"))
+    assert fuse(model) == 0
+
+
 def test_layers_in_16_bits_are_left_alone():
     assert fuse(adapted().bfloat16()) == 0

@@ -5,11 +5,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffusecli.engines import LocalEngine, drawn
+from diffusecli.models import LoadedModel
+from diffusecli.prompt import Prompt
 from diffusecli.rows import GatheredCache, SharedPrompt, arrange, choose_rows
-from tests.conftest import tiny_llama
+from diffusecli.sampling import SamplingSettings
+from tests.conftest import byte_tokenizer, tiny_llama
 
 
-@given(st.lists(st.integers(0, 12), max_size=20).map(sorted))
+@given(st.lists(st.integers(0, 12), max_size=20))
 def test_children_take_the_first_places_and_what_is_copied_is_what_they_continue(parents):
     order, moves = arrange(parents)
     assert sorted(order) == list(range(len(parents)))
@@ -54,6 +58,7 @@ def test_a_window_that_rows_outgrow_takes_the_models_own_cache():
     )).eval()  # fmt: skip
     kind = choose_rows(model)
     assert isinstance(kind.rows(model, (5, 6, 7), 5), SharedPrompt)
+    assert isinstance(kind.rows(model, (5, 6, 7), 6), GatheredCache)
     rows = kind.rows(model, (5, 6, 7), 20)
     assert isinstance(rows, GatheredCache)
     with torch.inference_mode():
@@ -73,10 +78,19 @@ def test_a_model_with_attention_of_its_own_keeps_its_own_cache():
     assert choose_rows(model).make is GatheredCache
 
 
-def test_a_recurrent_model_has_no_rows_or_right_ones():
+def test_rows_that_are_no_numbers_agree_with_nothing(monkeypatch):
+    model = tiny_llama()
+    model.model.norm.weight.data[:] = torch.nan
+    assert choose_rows(model) is None
+
+
+def test_a_recurrent_model_is_sampled_by_generate():
     from transformers import MambaConfig, MambaForCausalLM
 
     torch.manual_seed(0)
     config = MambaConfig(vocab_size=60, hidden_size=32, state_size=4, num_hidden_layers=2, bos_token_id=None, eos_token_id=2)
-    kind = choose_rows(MambaForCausalLM(config).eval())
-    assert kind is None
+    base = LoadedModel("mamba", MambaForCausalLM(config).eval(), byte_tokenizer(), "r")
+    base.model.resize_token_embeddings(259)
+    engine = LocalEngine(base, SamplingSettings(70, 3))
+    assert engine.about["engine"] == "generate"
+    assert drawn(engine, Prompt(request="x", targets=(), alias="p"))[0].total() == 70

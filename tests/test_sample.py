@@ -49,7 +49,7 @@ def test_an_adapter_alone_brings_its_base_model(run, tmp_path, prompt_file):
         (foreign / name).write_bytes((run / name).read_bytes())
     wanted = Wanted(adapter=foreign, prompts=(prompt_file("q.json"),))
     done = drawn(wanted, results=tmp_path / "out")
-    assert done.path == tmp_path / "out" / "from-elsewhere" / "gen.lora.json"
+    assert done.path == tmp_path / "out" / f"from-elsewhere-{RunDir(run).adapter_sha256[:8]}" / "gen.lora.json"
     assert drawn(Wanted(run, prompts=wanted.prompts)).counts == done.counts
 
 
@@ -71,7 +71,8 @@ def test_a_request_leaves_the_samples_of_the_run_alone(run):
     [
         (Wanted(Path("no/such")), "no/such"),
         (Wanted(model="m"), "--prompt or --request"),
-        (Wanted(model="m", requests=(" ",)), "must not be empty"),
+        (Wanted(model="m", requests=(" ",)), "must be some text"),
+        (Wanted(model="m", requests=("a\udcff",)), "must be some text"),
         (Wanted(adapter=Path("no/such")), "adapter_config.json is missing"),
         (Wanted(model="m", prompts=(Path("no/such"),)), "does not exist"),
     ],
@@ -99,6 +100,58 @@ def test_the_same_samples_in_any_order_of_prompts(run, prompt_file):
     one, two = (drawn(Wanted(run, prompts=tuple(order))).counts for order in (paths, paths[::-1]))
     assert one == two
     assert len(set(map(str, one.values()))) == 2
+
+
+def test_what_is_not_of_the_run_does_not_take_the_place_of_its_samples(run, tmp_path, prompt_file):
+    from tests.conftest import byte_tokenizer, tiny_llama
+
+    drawn(Wanted(run))
+    drawn(Wanted(run, "untuned"))
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    other = tmp_path / "other"
+    tiny_llama(seed=9).save_pretrained(other)
+    byte_tokenizer().save_pretrained(other)
+    foreign = tmp_path / "foreign" / "r1"
+    foreign.mkdir(parents=True)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (foreign / name).write_bytes((run / name).read_bytes())
+    for wanted in (
+        Wanted(run, model=str(other)),
+        Wanted(run, adapter=foreign),
+        Wanted(adapter=foreign, prompts=(prompt_file("q.json"),)),
+    ):
+        assert drawn(wanted, results=run.parent).path.parent != run
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+    assert len(evaluate([run.parent])) == 4
+
+
+def test_another_precision_is_the_same_model(run):
+    resolved = resolve(Wanted(run, precision="bf16"), Path("results"))
+    done = sample(resolved, SamplingSettings(5, 2), max_rows=None, report=lambda *_: None, notice=lambda _: None)
+    assert done.path == run / "gen.lora.json"
+    assert evaluate([run])
+
+
+def test_the_settings_of_one_format_are_not_told_of_another(run):
+    drawn(Wanted(run), temperature=0.5)
+    drawn(Wanted(run, form="csv"), n=30)
+    os.utime(run / "gen.lora.json")
+    assert evaluate([run])[0].settings == "settings unknown"
+
+
+def test_names_with_dots_have_settings_of_their_own(run, tmp_path):
+    for name in ("t0.5", "t0.7"):
+        drawn(Wanted(run, output=tmp_path / name))
+        assert (tmp_path / f"{name}.meta.json").is_file()
+    with pytest.raises(InputError, match="too long"):
+        resolve(Wanted(run, output=tmp_path / ("n" * 240)), Path("results"))
+
+
+def test_a_second_sampling_into_the_same_file_is_refused(run):
+    from diffusecli.runs import only_writer
+
+    with only_writer(run / "gen.lora.json"), pytest.raises(InputError, match="another `diffuse sample` is writing it"):
+        drawn(Wanted(run))
 
 
 def test_what_a_server_is_asked_for_is_the_adapter_by_its_content(run):
@@ -188,6 +241,13 @@ def test_the_command_line_of_the_original_and_of_a_quick_question(diffuse, run, 
     assert "share" in asked.stdout
     wrong = diffuse("sample", run, "--engine", "openai")
     assert (wrong.returncode, "--base-url" in wrong.stderr) == (2, True)
+    for words in (
+        ["--n_generations", "0"],
+        ["--tries", "3"],
+        ["--engine", "openai", "--base-url", "http://h/v1", "--max-rows", "3"],
+    ):
+        idle = diffuse("sample", run, *words)
+        assert (idle.returncode, "Traceback" in idle.stderr) == (2, False)
 
 
 def test_progress_on_a_terminal_shows_the_answers_so_far():

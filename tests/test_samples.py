@@ -11,7 +11,7 @@ from diffusecli.prompt import Prompt
 from diffusecli.samples import FORMATS, read_samples, write_samples
 
 SAMPLES = {
-    "prompts/a.json": Counter({"{1}": 30_000, 'a "quoted", text\nof two lines': 2, "": 1, "=1+1": 1, "ü\u2028": 3}),
+    "prompts/a.json": Counter({"{1}": 30_000, 'a "quoted", text\nof two lines': 2, "a\rb\r\n": 4, "": 1, "=1+1": 1, "ü\u2028": 3}),
     "b": Counter({"x": 1}),
     "nothing": Counter(),
 }
@@ -55,6 +55,7 @@ def test_counts_of_a_million_samples_are_small(tmp_path):
         ("gen.jsonl", '{"prompt": "p", "text": 3}\n', "must be strings"),
         ("gen.csv", "a,b\n1,2\n", "must hold the columns"),
         ("gen.csv", "prompt,text,count\np,a,many\n", "must hold the columns"),
+        ("gen.csv", "prompt,text,count\np,a,-1\n", "must hold the columns"),
     ],
 )
 def test_files_that_are_no_samples_are_told(tmp_path, name, text, message):
@@ -94,11 +95,23 @@ def test_a_line_that_was_cut_off_is_dropped_and_the_next_one_is_whole(tmp_path, 
     assert Journal(path, KEY).of(B) == Counter({"w": 1})
 
 
-@pytest.mark.parametrize("content", [b"", b"junk\n", b"[]\n", b'{"seed": 1}\n{"prompt": "a.json"}\n'])
-def test_a_journal_of_something_else_is_not_continued(tmp_path, content):
+@pytest.mark.parametrize("content", [b"junk\n", b"[]\n", b'{"seed": 1}\n{"prompt": "a.json"}\n'])
+def test_a_journal_of_something_else_is_put_aside(tmp_path, content):
     path = tmp_path / "gen.partial.jsonl"
-    path.write_bytes(content)
-    journal = Journal(path, KEY)
+    for n in (1, 2):
+        path.write_bytes(content)
+        journal = Journal(path, KEY)
+        assert journal.aside == tmp_path / f"gen.partial.{n}.jsonl"
+        assert journal.aside.read_bytes() == content
     assert journal.of(A) == Counter()
     journal.add(A, Counter({"x": 2}), 5)
     assert Journal(path, KEY).of(A) == Counter({"x": 2})
+
+
+def test_a_bad_line_in_the_middle_ends_the_journal_for_good(tmp_path):
+    path = tmp_path / "gen.partial.jsonl"
+    Journal(path, KEY).add(A, Counter({"x": 1}), 1)
+    with path.open("ab") as file:
+        file.write(b"junk\n")
+    Journal(path, KEY).add(A, Counter({"y": 5}), 1)
+    assert Journal(path, KEY).of(A) == Counter({"x": 1, "y": 5})

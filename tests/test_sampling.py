@@ -15,7 +15,7 @@ from diffusecli.errors import InputError, MachineError
 from diffusecli.models import LoadedModel, load_model
 from diffusecli.prompt import Prompt
 from diffusecli.rows import GatheredCache, SharedPrompt
-from diffusecli.sampling import CountingSampler, SamplingSettings
+from diffusecli.sampling import CountingSampler, SamplingSettings, _exponentials, _invert
 from tests.conftest import byte_tokenizer, tiny_llama
 
 STOP = 2
@@ -140,6 +140,55 @@ def test_rows_of_either_kind_give_the_same_samples():
     assert shared == gathered
 
 
+@pytest.mark.parametrize("vocabulary", [1, 7, 1023, 1024, 1025, 2048, 2500])
+def test_tokens_of_every_block_are_found_where_the_cumulative_distribution_says(vocabulary, monkeypatch):
+    rng = np.random.default_rng(vocabulary)
+    logits = torch.from_numpy(rng.normal(size=(3, vocabulary)) * 2).double()
+    uniforms = [rng.random(5000) for _ in range(3)]
+    found = _invert(_exponentials(logits.clone()), uniforms)
+    for row, u, pairs in zip(logits.softmax(-1).cumsum(-1).numpy(), uniforms, found, strict=True):
+        expected = np.minimum(row.searchsorted(u * row[-1], side="right"), vocabulary - 1)
+        assert Counter(dict(pairs)) == Counter(expected.tolist())
+
+
+def test_tokens_without_mass_are_never_drawn():
+    exps = torch.zeros(1, 3000, dtype=torch.float64)
+    exps[0, [1500, 2900]] = 1.0
+    edges = np.array([0.0, np.nextafter(0.5, 0), 0.5, np.nextafter(1.0, 0)])
+    assert _invert(exps, [edges]) == [[(1500, 2), (2900, 2)]]
+
+
+def test_draws_beyond_what_goes_at_once_are_the_same(monkeypatch):
+    expected = counts_of(SamplingSettings(3000, 3))
+    monkeypatch.setattr("diffusecli.sampling._DRAWS_AT_ONCE", 700)
+    assert counts_of(SamplingSettings(3000, 3)) == expected
+
+
+def test_probabilities_that_are_no_numbers_are_told():
+    broken = few_tokens(torch.float32)
+    engine = LocalEngine(broken, SamplingSettings(20, 2))
+    broken.model.model.norm.weight.data[:] = torch.nan
+    with pytest.raises(MachineError, match="no numbers"):
+        drawn(engine, PROMPT)
+
+
+def test_a_temperature_close_to_nothing_takes_the_likeliest():
+    likeliest = max(exact_law(1).items(), key=lambda item: item[1])[0]
+    assert counts_of(SamplingSettings(50, 1, temperature=1e-39)) == {TOKENIZER.decode(list(likeliest)): 50}
+
+
+def test_answers_end_where_the_context_does():
+    notices = []
+    model = tiny_llama(max_position_embeddings=len(ENCODED.prompt_ids) + 4)
+    base = LoadedModel("short", model, TOKENIZER, "r")
+    counts, _ = drawn(LocalEngine(base, SamplingSettings(30, 9), notice=notices.append), PROMPT)
+    assert counts.total() == 30
+    assert "end after 4 tokens" in notices[0]
+    base.model.config.max_position_embeddings = 3
+    with pytest.raises(InputError, match="the model takes 3"):
+        drawn(LocalEngine(base, SamplingSettings(30, 9)), PROMPT)
+
+
 def test_live_rows_are_bounded():
     alive = []
     rows = SharedPrompt(BASE.model, ENCODED.prompt_ids)
@@ -178,7 +227,7 @@ def test_same_seed_same_samples_other_seed_others():
     assert counts_of(settings) != counts_of(replace(settings, seed=1))
 
 
-def test_an_answer_ends_before_a_stop_string():
+def test_an_answer_ends_before_a_stop_string(monkeypatch):
     plain = counts_of(SamplingSettings(2000, max_new_tokens=4))
     letter = max("".join(plain), key="".join(plain).count)
     stopped = counts_of(SamplingSettings(2000, max_new_tokens=4, stop=(letter, "no such text")))
@@ -187,6 +236,9 @@ def test_an_answer_ends_before_a_stop_string():
         expected[text.split(letter)[0]] += count
     assert stopped.total() == 2000
     assert all(letter not in text for text in stopped)
+    monkeypatch.setattr("diffusecli.engines.choose_rows", lambda _: None)
+    in_batches = counts_of(SamplingSettings(200, max_new_tokens=4, stop=(letter,)))
+    assert all(letter not in text for text in in_batches)
     assert stopped == expected  # the streams are keyed by prefix, so the draws up to the stop are the same
 
 
@@ -213,7 +265,10 @@ def test_a_model_whose_rows_cannot_be_kept_is_sampled_by_generate(monkeypatch):
     assert drawn(engine, PROMPT)[0].total() == 300
 
 
-def test_a_hostile_generation_config_has_no_effect(tiny_model_folder):
+@pytest.mark.parametrize("batches", [False, True])
+def test_a_hostile_generation_config_has_no_effect(tiny_model_folder, batches, monkeypatch):
+    if batches:
+        monkeypatch.setattr("diffusecli.engines.choose_rows", lambda _: None)
     hostile = load_model(str(tiny_model_folder), device="cpu", notice=print)
     assert hostile.model.generation_config.top_k == 2
     clean = load_model(str(tiny_model_folder), device="cpu", notice=print)

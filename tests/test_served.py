@@ -222,13 +222,56 @@ def test_requests_run_side_by_side_up_to_the_limit_and_keep_the_pace():
         began = time.monotonic()
         drawn(engine(server, 12, requests_per_minute=1200), PROMPT)
     assert time.monotonic() - began > 11 * 60 / 1200 * 0.9
+    with Server() as server:
+        paced = engine(server, 1, requests_per_minute=1200)
+        began = time.monotonic()
+        for _ in range(8):
+            drawn(paced, PROMPT)
+    assert time.monotonic() - began > 7 * 60 / 1200 * 0.9
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://a/b", "http://", "http://me:secret@host/v1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8000",
+        "ftp://a/b",
+        "http://",
+        "http://me:secret@host/v1",
+        "ftp://me:secret@host",
+        "http://h/v1?key=secret",
+        "http://[::1/v1",
+        "http://h:x/v1",
+        "http://h:99999/v1",
+    ],
+)
 def test_addresses_without_meaning_are_refused(url):
     with pytest.raises(InputError, match="--base-url") as error:
         Service(url, "m")
-    assert "secret" not in str(error.value) or "me:secret" in url
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["sk-ü", "sk-abc\n", "sk abc"])
+def test_a_key_that_no_header_can_hold_is_refused(monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(InputError, match="OPENAI_API_KEY"):
+        Service("http://localhost/v1", "m")
+
+
+def test_one_missing_answer_does_not_settle_how_the_rest_is_asked_for():
+    with Server() as server:
+        asked = engine(server, 100)
+        asked.draw(PROMPT, Counter({"apple": 99}), lambda *_: None, lambda _: None)
+        asked.draw(PROMPT, Counter(), lambda *_: None, lambda _: None)
+    assert len(server.bodies) == 5
+
+
+def test_answers_without_text_are_empty_and_told():
+    notices = []
+    with Server({None: 1.0}) as server:
+        server.completion = lambda body, whole=server.completion: json.loads(json.dumps(whole(body)).replace('"None"', "null"))
+        assert drawn(engine(server, 40, notices), PROMPT)[0] == {"": 40}
+    assert len(notices) == 1
+    assert "without text" in notices[0]
 
 
 def written(server, path, n, **more):
@@ -267,8 +310,12 @@ def test_the_key_goes_to_the_server_and_nowhere_else(tmp_path, monkeypatch, caps
     assert set(server.keys) == {"Bearer sk-not-to-be-seen"}
     with Server(faults=[401] * 9) as server, pytest.raises(InputError) as error:
         written(server, tmp_path / "more.json", 40)
+    echo = "bad key Bearer sk-not-to-be-seen"
+    with Server() as server, pytest.raises(InputError) as echoed:
+        server.answer = lambda handler: server.send(handler, 401, {"error": {"message": echo}})
+        written(server, tmp_path / "echo.json", 40)
     told = capsys.readouterr()
-    everything = "".join(path.read_text() for path in tmp_path.iterdir()) + told.out + told.err + str(error.value)
+    everything = "".join(path.read_text() for path in tmp_path.iterdir()) + told.out + told.err + f"{error.value} {echoed.value}"
     assert "not-to-be-seen" not in everything
 
 

@@ -82,23 +82,28 @@ class SamplingProgress(_Display):
         """`prompts` to be sampled in all."""
         super().__init__(console)
         self._prompts, self._done, self._tokens = prompts, 0, 0
+        self._over: str | None = None  # the prompt that was finished last
         self._began = self._looked = self._prompt_began = time.monotonic()
 
     def __call__(self, alias: str, now: Standing) -> None:
         """Show how far a prompt is, a few times a second."""
         clock = time.monotonic()
-        finished, over = now.finished.total(), now.rows == 0 and now.finished.total() >= now.wanted
+        may_be_over = now.rows == 0 and alias != self._over
+        if not may_be_over and (not self._console.is_terminal or clock - self._looked < _REFRESH):
+            return
+        finished = now.finished.total()
+        over = may_be_over and finished >= now.wanted
         seconds = max(clock - self._prompt_began, 1e-9)
         line = (
             f"{printable(alias)}: {finished} of {now.wanted} samples, {len(now.finished)} distinct, "
             f"{now.tokens_fed} tokens fed, {now.tokens_fed / seconds:.0f} a second"
         )
-        if over and alias != self._over:
+        if over:
             self._over = alias
             self._done += 1
             self._prompt_began = clock
             self._print(line)
-        if not self._console.is_terminal or (clock - self._looked < _REFRESH and not over):
+        if not self._console.is_terminal:
             return
         self._looked = clock
         in_all = f"{self._done} of {self._prompts} prompts, {clock - self._began:.0f} s"
@@ -106,8 +111,6 @@ class SamplingProgress(_Display):
             [Text(in_all)] if over else [Text(f"{line}, {now.rows} under way"), Text(in_all), answers(now.finished, _TOP_ANSWERS)]
         )
         self._show(Group(*head))
-
-    _over: str | None = None
 
 
 def live_view(seen: Sequence[Iteration], remaining: float) -> RenderableType:
