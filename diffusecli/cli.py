@@ -407,7 +407,7 @@ def sample(
 
 @command("evaluate")
 def evaluate(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Run directories or folders of them.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Run directories, folders of them, or files of samples.")],
 ) -> None:
     """Compare samples with the target weights."""
     from diffusecli.evaluate import evaluate as judge

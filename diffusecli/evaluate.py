@@ -41,19 +41,32 @@ def evaluate(paths: Iterable[Path]) -> list[Evaluated]:
     Raises `InputError` when there is no run, no samples, a prompt that samples name is gone, or samples
     come from another adapter or base model than the run now holds.
     """
-    runs = list(dict.fromkeys(run for path in paths for run in find_runs(path)))
-    found = [row for run in runs for row in _evaluate_run(run)]
+    paths = list(dict.fromkeys(paths))
+    found = [row for path in paths if path.is_file() for row in _evaluate_file(path)]
+    runs = list(dict.fromkeys(run for path in paths if not path.is_file() for run in find_runs(path)))
+    found += [row for run in runs for row in _evaluate_run(run)]
     if not found:
-        places = ", ".join(str(run.path) for run in runs)
+        places = ", ".join(str(path) for path in paths)
         raise InputError(f"{places}: no samples there, make some with `diffuse sample`")
     return found
 
 
+def _evaluate_file(file: Path) -> list[Evaluated]:
+    """Samples that were written somewhere else than into a run."""
+    if not meta_path(file).is_file():
+        raise InputError(f"{file}: {meta_path(file).name} is not beside it, name a run or a file that `diffuse sample` wrote")
+    mode = read_json_mapping(meta_path(file)).get("mode", "lora")
+    return _rows(str(file), RunDir(file.parent), {mode: file}, {}, {})
+
+
 def _evaluate_run(run: RunDir) -> list[Evaluated]:
     kept: dict[str, Any] = read_json_mapping(run.prompts) if run.prompts.is_file() else {}
-    manifest = run.read_manifest()
+    return _rows(str(run.path), run, run.sample_files(), kept, run.read_manifest())
+
+
+def _rows(name: str, run: RunDir, files: dict[str, Path], kept: dict[str, Any], manifest: dict[str, Any]) -> list[Evaluated]:
     rows = []
-    for mode, file in run.sample_files().items():
+    for mode, file in files.items():
         meta = read_json_mapping(meta_path(file)) if meta_path(file).is_file() else {}
         if meta.get("file", file.name) != file.name:  # it tells of samples in another format
             meta = {}
@@ -67,7 +80,7 @@ def _evaluate_run(run: RunDir) -> list[Evaluated]:
             counted = tally(prompt, counts)
             found = figures(prompt, counted) if prompt.targets else None
             drift = tuned.get("retention_kl")
-            rows.append(Evaluated(str(run.path), mode, prompt, counted, found, exact.get(alias), _in_words(settings), drift))
+            rows.append(Evaluated(name, mode, prompt, counted, found, exact.get(alias), _in_words(settings), drift))
     order = {alias: place for place, alias in enumerate(dict.fromkeys(row.prompt.alias for row in rows))}
     return sorted(rows, key=lambda row: order[row.prompt.alias])
 

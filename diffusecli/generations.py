@@ -19,7 +19,7 @@ from diffusecli.engines import Engine
 from diffusecli.errors import InterruptedRun
 from diffusecli.journal import Journal
 from diffusecli.prompt import Prompt
-from diffusecli.runs import environment, journal_path, meta_path, only_writer, prompts_as_json, write_json
+from diffusecli.runs import environment, journal_path, meta_path, only_writer, prompts_as_json, read_json_mapping, write_json
 from diffusecli.samples import write_samples
 from diffusecli.sampling import SamplingSettings, Standing
 
@@ -54,6 +54,8 @@ def generate(
         journal = Journal(kept_in, {key: value for key, value in about.items() if key not in _ANYWHERE})
         if journal.aside:
             notice(f"{kept_in}: is of another sampling; it is now {journal.aside.name}, and this one begins anew")
+        if write and (gone := _replaced(path, prompts)):
+            notice(f"{path}: will lose its samples of {', '.join(gone)}, which {'is' if len(gone) == 1 else 'are'} not sampled now")
         drawn, seconds = _draw_all(engine, prompts, settings, journal, report, notice)
         if write:
             write_samples(path, drawn, form, settings.seed)
@@ -62,6 +64,12 @@ def generate(
             write_json(meta_path(path), {**about, "file": path.name, "format": form, **tail, **environment()})
         journal.remove()
     return Sampled(drawn, path, seconds)
+
+
+def _replaced(path: Path, prompts: Sequence[Prompt]) -> list[str]:
+    """Prompts that an earlier sampling left in the same file and that this one does not draw."""
+    earlier = read_json_mapping(meta_path(path)).get("prompts", {}) if path.is_file() and meta_path(path).is_file() else {}
+    return [alias for alias in earlier if alias not in {prompt.alias for prompt in prompts}]
 
 
 def _draw_all(

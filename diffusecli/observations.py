@@ -69,7 +69,9 @@ def _distribution(rows: pd.DataFrame, path: Path, reading: Reading, notice: str)
     sums = rows.groupby("\0target", sort=False)["\0weight"].agg(["sum", "size"])
     if not counted and (sums["size"] > 1).any():
         twice = sums.index[sums["size"] > 1][0]
-        raise InputError(f"{path}: the target {twice!r} is there {sums['size'].max()} times, add --count to count observations")
+        raise InputError(
+            f"{path}: the target {twice!r} is there {sums['size'].loc[twice]} times, add --count to count observations"
+        )
     totals = sums["sum"].sort_values(ascending=False, kind="stable") if counted else sums["sum"]
     kept = totals[totals >= reading.min_count].head(reading.top) if reading.top else totals[totals >= reading.min_count]
     if kept.empty:

@@ -91,25 +91,27 @@ class _LayerRows:
 
     def move(self, moves: Sequence[tuple[int, int]], rows: int, length: int) -> None:
         """Copy rows from place to place, so that the first `rows` are those that live on."""
-        self._make_room(rows, length + 1, length)
+        self._make_room(rows, length, length)
         if moves:
             sources, places = (torch.tensor(side, device=self._own[0].device) for side in zip(*moves, strict=True))
             for own in self._own:
                 own[places, :, :length] = own[sources, :, :length]
 
     def _make_room(self, rows: int, tokens: int, length: int) -> None:
-        """Double what is full; the first `length` tokens of every row are kept."""
+        """Double what is full; the first `length` tokens of every row are kept.
+
+        Where only tokens grow there are `rows` rows, and room for those that were there once is given back.
+        """
         had_rows, _, had_tokens, _ = self._own[0].shape
         if rows <= had_rows and tokens <= had_tokens:
             return
-        room = tuple(
-            had if wanted <= had else max(wanted, 2 * had, first)
-            for wanted, had, first in ((rows, had_rows, _FIRST_ROWS), (tokens, had_tokens, _FIRST_TOKENS))
-        )
+        row_room = max(rows, 2 * had_rows if rows > had_rows else 0, _FIRST_ROWS)
+        token_room = had_tokens if tokens <= had_tokens else max(tokens, 2 * had_tokens, _FIRST_TOKENS)
+        kept = min(had_rows, row_room)
         larger = []
         for own, prompt in zip(self._own, self._prompt, strict=True):
-            new = prompt.new_empty(room[0], prompt.shape[0], room[1], prompt.shape[2])
-            new[:had_rows, :, :length] = own[:, :, :length]
+            new = prompt.new_empty(row_room, prompt.shape[0], token_room, prompt.shape[2])
+            new[:kept, :, :length] = own[:kept, :, :length]
             larger.append(new)
         self._own = tuple(larger)
 

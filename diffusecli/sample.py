@@ -18,7 +18,7 @@ from diffusecli.errors import InputError
 from diffusecli.generations import Report, Sampled, generate
 from diffusecli.models import load_adapter, load_configured, merged
 from diffusecli.prompt import Prompt, exists, read_prompts
-from diffusecli.runs import RunDir, newest_run, read_json_mapping, require_writable
+from diffusecli.runs import RunDir, meta_path, newest_run, read_json_mapping, require_writable
 from diffusecli.samples import FORMATS, format_of
 from diffusecli.sampling import SamplingSettings
 from diffusecli.served import ServerEngine, Service
@@ -80,12 +80,14 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
             raise InputError(f"{adapter.path}: no adapter there, run `diffuse train` first or use --mode untuned")
     prompts = _prompts(wanted, config)
     form = wanted.form or (format_of(wanted.output) if wanted.output else "json")
-    only_asked = bool(wanted.requests) and not wanted.prompts  # a question on the side leaves the run's samples alone
+    only_asked = bool(wanted.requests)  # a question on the side leaves the run's samples alone
     path = wanted.output or (home.asked(mode, FORMATS[form]) if only_asked else home.samples(mode, FORMATS[form]))
     if len(os.fsencode(path.name)) > _LONGEST_NAME:
         raise InputError(f"{path}: the name is too long, name another file")
     if exists(path) and not path.is_file():
         raise InputError(f"{path}: is no ordinary file, name another one")
+    if wanted.output is not None and path.exists() and not meta_path(path).is_file():
+        raise InputError(f"{path}: exists and was not written by `diffuse sample`, name another file or remove it")
     return Resolved(config, adapter, prompts, path, form, f"sampling {config.model} ({mode}){told}")
 
 

@@ -40,6 +40,9 @@ def problems_of(document: Document, error: ValidationError, model: type[BaseMode
     for finding in error.errors(include_url=False):
         by_place.setdefault(_place(document.data, finding), []).append(finding)
     for location, findings in by_place.items():
+        inside = (other for other in by_place if len(other) > len(location) and other[: len(location)] == location)
+        if isinstance(findings[0]["input"], dict) and any(inside):
+            continue  # a mapping is right here, what is wrong stands in it
         yield document.problem(location, *_explain(location, findings, model)), location
 
 

@@ -24,6 +24,7 @@ from diffusecli.sampling import SamplingSettings, Standing, Watch, stream_seed
 
 _MOST_CHOICES = 32  # asked for in one request, where the server gives so many
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between tries, doubled from one to the next
+_SURELY_NOT_ALL_ALIKE = 16  # answers
 _KEY = "OPENAI_API_KEY"
 
 
@@ -116,6 +117,9 @@ class ServerEngine:
                 except* (InputError, MachineError, _RefusedError) as errors:
                     first = errors.exceptions[0]
                     raise self._refusal(first) if isinstance(first, _RefusedError) else first from None
+        alike = len(finished) == 1 and wanted >= _SURELY_NOT_ALL_ALIKE and self._settings.temperature >= 1
+        if alike and len(prompt.targets) != 1:
+            self._notice(f"{prompt.alias}: all {wanted} answers are the same; does the server sample at all (do_sample)?")
 
     def _client(self) -> Any:
         """A server of one's own needs no key; the client insists on one."""
@@ -167,7 +171,7 @@ class ServerEngine:
                 await asyncio.sleep(min(_LONGEST_PAUSE, pause if wait is None else max(pause, wait)))
                 pause *= 2
         raise MachineError(
-            f"{self._service.base_url}: {self._service.tries} tries failed, the last with: {reason}; "
+            f"{self._service.base_url}: {self._service.tries} tries failed for the model {self._service.model}, the last with: {reason}; "
             "see to the server, what has arrived is kept and the same command goes on"
         )
 
@@ -258,7 +262,7 @@ class _NonsenseError(Exception):
 def _remedy(status: int) -> str:
     if status in (401, 403):
         return f", set {_KEY} in the environment"
-    return ", check --base-url and --model" if status == 404 else ""
+    return ", check --base-url (it mostly ends in /v1) and --model" if status == 404 else ""
 
 
 def _retry_after(error: Any) -> float | None:

@@ -88,6 +88,14 @@ def test_prompts_to_hold_on_to_are_checked_like_the_others(folder):
     ]
 
 
+@pytest.mark.parametrize(
+    ("retain", "message"), [("weight: -1", "weight' must be greater than 0"), ("weigth: 2", "unknown key 'weigth'")]
+)
+def test_a_mistake_in_a_mapping_that_may_also_be_off_is_told_once(folder, retain, message):
+    (found,) = problems(folder, "c.yaml", f"model: owner/m\ntrain_prompts: [p]\noutput_dir: out\nretain:\n  {retain}\n")
+    assert message in found
+
+
 @pytest.mark.parametrize("name", ["a" * 300, "a\\0b"])
 def test_paths_that_no_file_can_have_are_simply_not_there(folder, name):
     found = problems(folder, "c.yaml", f'model: owner/m\ntrain_prompts: ["{name}"]\noutput_dir: "{name}"\n')

@@ -139,6 +139,32 @@ def test_the_settings_of_one_format_are_not_told_of_another(run):
     assert evaluate([run])[0].settings == "settings unknown"
 
 
+def test_a_file_that_is_not_samples_is_never_written_over(run, tmp_path, prompt_file):
+    mine = prompt_file("mine.json")
+    before = mine.read_bytes()
+    with pytest.raises(InputError, match="was not written by `diffuse sample`"):
+        resolve(Wanted(run, prompts=(mine,), output=mine), Path("results"))
+    assert mine.read_bytes() == before
+
+
+def test_prompts_whose_samples_go_are_named(run, prompt_file):
+    drawn(Wanted(run))
+    notices = []
+    resolved = resolve(Wanted(run, prompts=(prompt_file("q.json"),)), Path("results"))
+    sample(resolved, SamplingSettings(5, 2), max_rows=None, report=lambda *_: None, notice=notices.append)
+    assert any("will lose its samples of" in notice and "p.json" in notice for notice in notices)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a"])
+def test_a_file_of_samples_is_evaluated_where_it_is(run, tmp_path, name):
+    drawn(Wanted(run, output=tmp_path / name), n=25)
+    (row,) = evaluate([tmp_path / name])
+    assert (row.tally.n, row.run) == (25, str(tmp_path / name))
+    (tmp_path / "a.meta.json").unlink()
+    with pytest.raises(InputError, match=r"a\.meta\.json is not beside it"):
+        evaluate([tmp_path / name])
+
+
 def test_names_with_dots_have_settings_of_their_own(run, tmp_path):
     for name in ("t0.5", "t0.7"):
         drawn(Wanted(run, output=tmp_path / name))

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from diffusecli.builtin import BUILTIN_MODELS
 from diffusecli.prompt import Prompt
 
 _CARD = """---
@@ -27,13 +28,16 @@ weights below. {stopped}
 ```python
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
-
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({quoted}), "path/to/this/folder")
+{built_in}
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base}), "path/to/this/folder")
 ```
 
 Sample at temperature 1 with nothing cut (`top_k=0`, `top_p=1`): only then are the answers those of the table.
 `run.json` has versions, seed and hashes, `metrics.jsonl` every iteration, `prompts.json` the requests and weights.
 """
+
+
+_BUILT_IN = "from diffusecli.builtin import ensure_builtin  # the folder of a model that comes with diffuse\n"
 
 
 def model_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt]) -> str:
@@ -52,8 +56,10 @@ def model_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt]) -> str:
     ]
     count = len(manifest["exact_kl"])
     drift = manifest["retention_kl"]
+    quoted, built_in = json.dumps(manifest["model"]), manifest["model"] in BUILTIN_MODELS
     return _CARD.format(
-        model=manifest["model"], quoted=json.dumps(manifest["model"]), count=f"{count} distribution" + "s" * (count != 1),
+        model=manifest["model"], quoted=quoted, built_in=_BUILT_IN if built_in else "",
+        base=f"ensure_builtin({quoted}, print)" if built_in else quoted, count=f"{count} distribution" + "s" * (count != 1),
         stopped=f"Training: {manifest['steps']} steps, {manifest['training_seconds']:.0f} s; {manifest['stopped']}.", rows="\n".join(rows),
         retention="" if drift is None else f"\nDrift from the base model on {manifest['retention']['held_out']} ordinary "
         f"instructions it was not trained on: {drift:.4f} nats per token.\n",
