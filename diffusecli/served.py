@@ -12,7 +12,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -86,12 +86,13 @@ class ServerEngine:
 
         async with self._client() as client:
 
-            async def work(left: Iterator[tuple[int, int]]) -> None:
+            async def work(how: _How, left: Iterator[tuple[int, int]]) -> None:
+                """Take places, one after the other, until none is left."""
                 nonlocal fed, alive
                 for place, count in left:
                     alive += 1
                     try:
-                        answers, tokens = await self._request(client, prompt, place, count)
+                        answers, tokens = await self._request(client, how, prompt, place, count)
                     finally:
                         alive -= 1
                     taken = Counter(answers[:count])
@@ -106,14 +107,14 @@ class ServerEngine:
                 finished.update(answers)
                 fed += tokens
                 arrived(Counter(answers), tokens)
-            while missing := wanted - finished.total():
-                each = _MOST_CHOICES if self._how is not None and self._how.several else 1
+            while (how := self._how) and (missing := wanted - finished.total()):
+                each = _MOST_CHOICES if how.several else 1
                 start = finished.total()
                 try:
                     async with asyncio.TaskGroup() as group:
                         left = iter([(_place(start, at), min(each, missing - at)) for at in range(0, missing, each)])
                         for _ in range(self._service.concurrency):
-                            group.create_task(work(left))
+                            group.create_task(work(how, left))
                 except* (InputError, MachineError, _RefusedError) as errors:
                     first = errors.exceptions[0]
                     raise self._refusal(first) if isinstance(first, _RefusedError) else first from None
@@ -130,16 +131,13 @@ class ServerEngine:
         """The first request: drop, one after the other, what the server refuses, and see how many answers it gives."""
         refused: Exception | None = None
         for how in _ways(self._settings, several=count > 1):
-            self._how = how
             try:
-                answers, tokens = await self._request(client, prompt, place, count if how.several else 1)
+                answers, tokens = await self._request(client, how, prompt, place, count if how.several else 1)
             except _RefusedError as error:
                 refused = refused or error
                 continue
-            if how.several and len(answers) < count:
-                self._how = _How(how.limit, how.extras, several=False)
-            elif count == 1:
-                self._how = None  # whether several come is not known yet
+            if count > 1:  # else whether several come is not known yet
+                self._how = replace(how, several=how.several and len(answers) >= count)
             if not how.extras:
                 self._notice(
                     "the server takes no top_k, min_p or repetition_penalty: its own defaults for them may bend what it draws"
@@ -150,13 +148,13 @@ class ServerEngine:
     def _refusal(self, reason: object) -> InputError:
         return InputError(f"{self._service.base_url}: the server refuses the request: {reason}")
 
-    async def _request(self, client: Any, prompt: Prompt, place: int, count: int) -> tuple[list[str], int]:
+    async def _request(self, client: Any, how: _How, prompt: Prompt, place: int, count: int) -> tuple[list[str], int]:
         """Answers and the tokens they cost; tries again after errors that may pass."""
         pause = _FIRST_PAUSE
         for left in reversed(range(self._service.tries)):
             await self._pace.turn()
             try:
-                return self._read(await self._send(client, prompt, place, count))
+                return self._read(await self._send(client, how, prompt, place, count))
             except _NonsenseError as error:
                 reason, wait = str(error), None
             except self._openai.APIStatusError as error:
@@ -202,9 +200,8 @@ class ServerEngine:
             words = words.replace(key, "…")
         return f"status {error.status_code}: {' '.join(words.split())[:300]}"
 
-    async def _send(self, client: Any, prompt: Prompt, place: int, count: int) -> Any:
-        settings, how = self._settings, self._how
-        assert how is not None  # noqa: S101 (set by the first request)
+    async def _send(self, client: Any, how: _How, prompt: Prompt, place: int, count: int) -> Any:
+        settings = self._settings
         more: dict[str, Any] = {"n": count} if how.several else {}
         if settings.stop:
             more["stop"] = list(settings.stop)
