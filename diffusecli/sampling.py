@@ -268,14 +268,16 @@ def _invert(exps: Tensor, uniforms: Sequence[np.ndarray]) -> list[list[tuple[int
     for row, (ends, mass, u) in enumerate(zip(cumulative, masses, uniforms, strict=True)):
         at = u * ends[-1]
         blocks = _search(ends, at)
-        for block in np.unique(blocks):
-            inside = at[blocks == block]
-            hits.append((row, int(block), np.maximum((inside - (ends[block] - mass[block])) / mass[block], 0)))
+        hit = np.flatnonzero(np.bincount(blocks)).tolist()  # no sorting of a million draws
+        for block in hit:
+            inside = at if len(hit) == 1 else at[blocks == block]
+            hits.append((row, block, np.maximum((inside - (ends[block] - mass[block])) / mass[block], 0)))
     found: list[list[tuple[int, int]]] = [[] for _ in uniforms]
     for (row, block, shares), weights in zip(hits, _blocks(exps, [(row, block) for row, block, _ in hits]), strict=True):
         ends = weights.cumsum()
-        tokens, counts = np.unique(_search(ends, shares * ends[-1]), return_counts=True)
-        found[row] += zip((tokens + block * _BLOCK).tolist(), counts.tolist(), strict=True)
+        counts = np.bincount(_search(ends, shares * ends[-1]))
+        tokens = np.flatnonzero(counts)
+        found[row] += zip((tokens + block * _BLOCK).tolist(), counts[tokens].tolist(), strict=True)
     return found
 
 
