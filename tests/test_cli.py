@@ -122,6 +122,7 @@ def test_mistakes_are_one_sentence_on_stderr_with_their_exit_code(diffuse, promp
     assert [path for path in sorted(tmp_path.rglob("*")) if path not in before and path.is_file()] == []
 
 
+@pytest.mark.slow
 def test_train_sample_and_evaluate_a_tiny_model_end_to_end(diffuse, prompt_file, tiny_model_folder, tmp_path):
     prompt_file("p.json")
     (tmp_path / "c.yaml").write_text(config_text(tiny_model_folder, "p.json", n_iters=40, learning_rate=0.02))

@@ -83,6 +83,7 @@ ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processe
               "--dynamo_backend=no", "--main_process_port={port}"]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "environment"), [(TORCHRUN, {}), (ACCELERATE, {}), (TORCHRUN, {"ACCELERATE_USE_FSDP": "true"})],
     ids=["torchrun", "accelerate launch", "torchrun with the base spread over both"],

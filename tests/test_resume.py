@@ -89,6 +89,7 @@ def test_after_ctrl_c_in_any_step_the_same_command_goes_on_to_the_same_adapter(c
     assert newest_checkpoint(found.run) is None
 
 
+@pytest.mark.slow
 def test_a_run_killed_or_interrupted_at_random_moments_ends_in_the_same_bits(config, tmp_path, diffuse):
     long = {"alg_config": {"n_iters": 30}}
     whole, cut = config("whole", **long), config("cut", **long)

@@ -215,6 +215,7 @@ def test_after_ctrl_c_only_the_prompt_in_hand_is_drawn_again(run, prompt_file, m
     assert not journal_path(done.path).exists()
 
 
+@pytest.mark.slow
 def test_a_sampling_that_is_killed_goes_on(run, tmp_path):
     prompts = []
     for n in range(40):
@@ -255,6 +256,7 @@ def test_a_sampling_that_is_killed_goes_on(run, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_the_command_line_of_the_original_and_of_a_quick_question(diffuse, run, tmp_path):
     old = diffuse(
         "sample", "--config", run / "config.yaml", "--mode", "untuned", "--output_file", tmp_path / "g.json", "--n_generations", 7,

@@ -140,6 +140,7 @@ def test_fewer_answers_than_promised_are_made_up_for():
         assert drawn(engine(server, 100), PROMPT)[0].total() == 100
 
 
+@pytest.mark.slow
 def test_the_law_of_a_hundred_thousand_answers(monkeypatch):
     law = exact_law(3)
     from tests.test_sampling import TOKENIZER
@@ -174,6 +175,7 @@ def test_what_a_server_does_not_know_is_left_out_and_told():
         drawn(engine(server, 40, settings={"top_k": 5}), PROMPT)
 
 
+@pytest.mark.slow
 def test_faults_that_pass_are_waited_for():
     faults = [429, 500, "cut", 503, "text", "torn", "empty", 429, 502]
     with Server(faults=faults, most=1) as server:

@@ -81,27 +81,31 @@ class SamplingProgress(_Display):
     def __init__(self, console: Console, prompts: int) -> None:
         """`prompts` to be sampled in all."""
         super().__init__(console)
-        self._prompts, self._done, self._tokens = prompts, 0, 0
+        self._prompts, self._done = prompts, 0
+        self._alias: str | None = None  # the prompt under way
+        self._fed_before = 0
         self._over: str | None = None  # the prompt that was finished last
         self._began = self._looked = self._prompt_began = time.monotonic()
 
     def __call__(self, alias: str, now: Standing) -> None:
         """Show how far a prompt is, a few times a second."""
         clock = time.monotonic()
+        if alias != self._alias:  # the pace is that since the first look, models loaded and earlier starts not counted
+            self._alias, self._prompt_began, self._fed_before = alias, clock, now.tokens_fed
         may_be_over = now.rows == 0 and alias != self._over
         if not may_be_over and (not self._console.is_terminal or clock - self._looked < _REFRESH):
             return
         finished = now.finished.total()
         over = may_be_over and finished >= now.wanted
-        seconds = max(clock - self._prompt_began, 1e-9)
+        fed, seconds = now.tokens_fed - self._fed_before, clock - self._prompt_began
+        pace = f", {fed / seconds:.0f} a second" if fed and seconds else ""
         line = (
             f"{printable(alias)}: {finished} of {now.wanted} samples, {len(now.finished)} distinct, "
-            f"{now.tokens_fed} tokens fed, {now.tokens_fed / seconds:.0f} a second"
+            f"{now.tokens_fed} tokens fed{pace}"
         )
         if over:
             self._over = alias
             self._done += 1
-            self._prompt_began = clock
             self._print(line)
         if not self._console.is_terminal:
             return
