@@ -122,7 +122,7 @@ class LocalEngine:
         finished, fed = have.copy(), 0
         while missing := settings.n_generations - finished.total():
             size = min(missing, _BATCH_ROWS, self._max_rows)
-            seed = stream_seed(settings.seed, encoded.prompt_ids, finished.total())
+            seed = stream_seed(settings.seed, encoded.prompt_ids, 0, finished.total())
             rows = generate_rows(self._base.model, [encoded.prompt_ids] * size, encoded.stop_ids, settings=settings, seed=seed)
             bare = [row[:-1] if row and row[-1] in encoded.stop_ids else row for row in rows]
             batch = Counter(cut_at_stop(self._base.tokenizer, ids, settings.stop)[0] for ids in bare)

@@ -300,9 +300,12 @@ def _stream(seed: int, prompt_ids: Sequence[int], prefix: Sequence[int]) -> np.r
     return np.random.Generator(np.random.Philox(key=np.frombuffer(_digest(seed, prompt_ids, prefix), dtype=np.uint64)))
 
 
-def stream_seed(seed: int, prompt_ids: Sequence[int], place: int) -> int:
-    """A seed of 31 bits for an engine that has its own generator, another for every place among the samples of a prompt."""
-    return int.from_bytes(_digest(seed, prompt_ids, divmod(place, 2**32))[:4], "little") >> 1
+def stream_seed(seed: int, prompt_ids: Sequence[int], start: int, offset: int) -> int:
+    """A seed of 31 bits for an engine that has its own generator, another for every place among the samples of a prompt.
+
+    The place is `offset` samples after the first `start`.
+    """
+    return int.from_bytes(_digest(seed, prompt_ids, (start, offset))[:4], "little") >> 1
 
 
 def _digest(seed: int, prompt_ids: Sequence[int], rest: Sequence[int]) -> bytes:

@@ -27,6 +27,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between tries, doubled from 
 _SURELY_NOT_ALL_ALIKE = 16  # answers
 _KEY = "OPENAI_API_KEY"
 
+_Place = tuple[int, int]
+"""Start and offset of `stream_seed`: no two requests of a prompt may have the same, those before an interruption included."""
+
 
 @dataclass(frozen=True)
 class Service:
@@ -86,7 +89,7 @@ class ServerEngine:
 
         async with self._client() as client:
 
-            async def work(how: _How, left: Iterator[tuple[int, int]]) -> None:
+            async def work(how: _How, left: Iterator[tuple[_Place, int]]) -> None:
                 """Take places, one after the other, until none is left."""
                 nonlocal fed, alive
                 for place, count in left:
@@ -103,7 +106,7 @@ class ServerEngine:
 
             if self._how is None:
                 count = min(_MOST_CHOICES, wanted - finished.total())
-                answers, tokens = await self._find_out(client, prompt, _place(finished.total(), 0), count)
+                answers, tokens = await self._find_out(client, prompt, (finished.total(), 0), count)
                 finished.update(answers)
                 fed += tokens
                 arrived(Counter(answers), tokens)
@@ -112,7 +115,7 @@ class ServerEngine:
                 start = finished.total()
                 try:
                     async with asyncio.TaskGroup() as group:
-                        left = iter([(_place(start, at), min(each, missing - at)) for at in range(0, missing, each)])
+                        left = iter([((start, at), min(each, missing - at)) for at in range(0, missing, each)])
                         for _ in range(self._service.concurrency):
                             group.create_task(work(how, left))
                 except* (InputError, MachineError, _RefusedError) as errors:
@@ -127,7 +130,7 @@ class ServerEngine:
         key = os.environ.get(_KEY) or "none"
         return self._openai.AsyncOpenAI(base_url=self._service.base_url, api_key=key, max_retries=0, timeout=self._service.timeout)
 
-    async def _find_out(self, client: Any, prompt: Prompt, place: int, count: int) -> tuple[list[str], int]:
+    async def _find_out(self, client: Any, prompt: Prompt, place: _Place, count: int) -> tuple[list[str], int]:
         """The first request: drop, one after the other, what the server refuses, and see how many answers it gives."""
         refused: Exception | None = None
         for how in _ways(self._settings, several=count > 1):
@@ -148,7 +151,7 @@ class ServerEngine:
     def _refusal(self, reason: object) -> InputError:
         return InputError(f"{self._service.base_url}: the server refuses the request: {reason}")
 
-    async def _request(self, client: Any, how: _How, prompt: Prompt, place: int, count: int) -> tuple[list[str], int]:
+    async def _request(self, client: Any, how: _How, prompt: Prompt, place: _Place, count: int) -> tuple[list[str], int]:
         """Answers and the tokens they cost; tries again after errors that may pass."""
         pause = _FIRST_PAUSE
         for left in reversed(range(self._service.tries)):
@@ -200,21 +203,16 @@ class ServerEngine:
             words = words.replace(key, "…")
         return f"status {error.status_code}: {' '.join(words.split())[:300]}"
 
-    async def _send(self, client: Any, how: _How, prompt: Prompt, place: int, count: int) -> Any:
+    async def _send(self, client: Any, how: _How, prompt: Prompt, place: _Place, count: int) -> Any:
         settings = self._settings
         more: dict[str, Any] = {"n": count} if how.several else {}
         if settings.stop:
             more["stop"] = list(settings.stop)
         return await client.chat.completions.create(
             model=self._service.model, messages=[{"role": "user", "content": prompt.request}],
-            temperature=settings.temperature, top_p=settings.top_p, seed=stream_seed(settings.seed, tuple(prompt.request.encode()), place),
+            temperature=settings.temperature, top_p=settings.top_p, seed=stream_seed(settings.seed, tuple(prompt.request.encode()), *place),
             extra_body={how.limit: settings.max_new_tokens, **how.extras}, **more,
         )  # fmt: skip
-
-
-def _place(start: int, offset: int) -> int:
-    """What tells a request from every other of the same prompt, those before an interruption included: seeds must not repeat."""
-    return (start << 32) + offset
 
 
 def _is_address(url: str) -> bool:
