@@ -24,7 +24,7 @@ from torch import Tensor
 from diffusecli.budget import free_memory, out_of_memory
 from diffusecli.encoding import EncodedPrompt, decode_answer
 from diffusecli.errors import InputError, MachineError
-from diffusecli.models import ModelShape, shape_of
+from diffusecli.models import shape_of
 from diffusecli.rows import Rows
 
 _SLICE_ROWS = 64  # of [R, V] that become probabilities at once
@@ -78,24 +78,16 @@ class Standing:
 Watch = Callable[[Standing], None]
 
 
-def rows_that_fit(shape: ModelShape, key_values: int, size: int, max_new_tokens: int, free: float) -> int:
-    """The most rows whose keys, values, logits and layers take half of the free memory, `size` bytes a number.
-
-    `key_values` is the width of keys and values of all layers together.
-    """
-    layers = 8 * shape.hidden_size + 4 * shape.intermediate_size
-    a_row = size * (2 * key_values * max_new_tokens + layers) + shape.vocabulary * (4 + size)
-    return max(1, min(_MOST_ROWS, int(0.5 * free / a_row)))
-
-
 def rows_at_once(model: Any, max_new_tokens: int) -> int:
-    """How many rows of this model fit into the memory that is free now."""
-    text = model.config.get_text_config()
+    """The most rows of this model whose keys, values, logits and layers take half of the memory that is free now."""
+    text, shape, size = model.config.get_text_config(), shape_of(model.config, 0), model.dtype.itemsize
     queries = getattr(text, "num_attention_heads", None) or 1
     heads = getattr(text, "num_key_value_heads", None) or queries
-    width = getattr(text, "head_dim", None) or text.hidden_size // queries
-    key_values = text.num_hidden_layers * heads * width
-    return rows_that_fit(shape_of(model.config, 0), key_values, model.dtype.itemsize, max_new_tokens, free_memory(model.device))
+    width = getattr(text, "head_dim", None) or shape.hidden_size // queries
+    keys = shape.layers * heads * width  # of a token; values take as much
+    layers = 8 * shape.hidden_size + 4 * shape.intermediate_size
+    a_row = size * (2 * keys * max_new_tokens + layers) + shape.vocabulary * (4 + size)
+    return max(1, min(_MOST_ROWS, int(0.5 * free_memory(model.device) / a_row)))
 
 
 @dataclass
