@@ -87,29 +87,29 @@ class ServerEngine:
         finished, fed, alive = have.copy(), 0, 0
         wanted = self._settings.n_generations
 
+        def take(answers: list[str], tokens: int) -> None:
+            nonlocal fed
+            finished.update(answers)
+            fed += tokens
+            arrived(Counter(answers), tokens)
+
         async with self._client() as client:
 
             async def work(how: _How, left: Iterator[tuple[_Place, int]]) -> None:
                 """Take places, one after the other, until none is left."""
-                nonlocal fed, alive
+                nonlocal alive
                 for place, count in left:
                     alive += 1
                     try:
                         answers, tokens = await self._request(client, how, prompt, place, count)
                     finally:
                         alive -= 1
-                    taken = Counter(answers[:count])
-                    finished.update(taken)
-                    fed += tokens
-                    arrived(taken, tokens)
+                    take(answers[:count], tokens)
                     watch(Standing(finished, wanted, alive, fed))
 
             if self._how is None:
                 count = min(_MOST_CHOICES, wanted - finished.total())
-                answers, tokens = await self._find_out(client, prompt, (finished.total(), 0), count)
-                finished.update(answers)
-                fed += tokens
-                arrived(Counter(answers), tokens)
+                take(*await self._find_out(client, prompt, (finished.total(), 0), count))
             while (how := self._how) and (missing := wanted - finished.total()):
                 each = _MOST_CHOICES if how.several else 1
                 start = finished.total()
