@@ -122,11 +122,11 @@ class _NodeAttention(torch.autograd.Function):
         length, (nodes, _) = tree.prompt_length, tree.ancestors.shape
         heads, width = key.shape[0], query.shape[-1]
         asked = _asked(query, length, heads, scale)
-        of_prompt = _over_prompt(asked, key[:, :length].transpose(1, 2))
+        of_prompt = over_prompt(asked, key[:, :length].transpose(1, 2))
         of_ancestors = torch.einsum("hgid,hiad->hgia", asked, key[:, tree.ancestors]) + tree.absent
         wide = torch.promote_types(value.dtype, torch.float32)
         weights = torch.cat([of_prompt, of_ancestors], dim=-1).softmax(dim=-1, dtype=wide).to(value.dtype)
-        out = _over_prompt(weights[..., :length], value[:, :length])
+        out = over_prompt(weights[..., :length], value[:, :length])
         out += torch.einsum("hgia,hiad->hgid", weights[..., length:], value[:, tree.ancestors])
         ctx.save_for_backward(query, key, value, weights)
         ctx.tree, ctx.scale = tree, scale
@@ -142,13 +142,13 @@ class _NodeAttention(torch.autograd.Function):
         out = gradient.transpose(0, 1).reshape(asked.shape)
         of_weights = torch.cat(
             [
-                _over_prompt(out, value[:, :length].transpose(1, 2)),
+                over_prompt(out, value[:, :length].transpose(1, 2)),
                 torch.einsum("hgid,hiad->hgia", out, value[:, tree.ancestors]),
             ],
             dim=-1,
         )
         of_scores = weights * (of_weights - (weights * of_weights).sum(-1, keepdim=True))
-        of_asked = _over_prompt(of_scores[..., :length], key[:, :length])
+        of_asked = over_prompt(of_scores[..., :length], key[:, :length])
         of_asked += torch.einsum("hgia,hiad->hgid", of_scores[..., length:], key[:, tree.ancestors])
         of_query = torch.zeros_like(query)
         of_query[:, length:] = of_asked.reshape(query.shape[0], -1, query.shape[-1]) * scale
@@ -160,8 +160,11 @@ def _asked(query: Tensor, length: int, heads: int, scale: float) -> Tensor:
     return (query[:, length:] * scale).view(heads, query.shape[0] // heads, -1, query.shape[-1])
 
 
-def _over_prompt(left: Tensor, right: Tensor) -> Tensor:
-    """[H / G, G, I, n] x [H / G, n, m] -> [H / G, G, I, m]: one product per key head, its query heads below each other."""
+def over_prompt(left: Tensor, right: Tensor) -> Tensor:
+    """[H / G, G, I, n] x [H / G, n, m] -> [H / G, G, I, m]: one product per key head, its query heads below each other.
+
+    G and I may stand in the other order.
+    """
     return torch.bmm(left.flatten(1, 2), right).view(*left.shape[:3], right.shape[-1])
 
 

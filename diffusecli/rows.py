@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from diffusecli.attention import causal, enable, over
+from diffusecli.attention import causal, enable, over, over_prompt
 from diffusecli.budget import out_of_memory
 
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
@@ -137,9 +137,7 @@ class _LayerRows:
 
 def _per_head(left: Tensor, right: Tensor) -> Tensor:
     """[R, K, G, n] x [K, n, m] -> [R, K, G, m]: what all rows share is read once."""
-    rows, heads, groups, _ = left.shape
-    out = torch.bmm(left.transpose(0, 1).reshape(heads, rows * groups, -1), right)
-    return out.view(heads, rows, groups, -1).transpose(0, 1).contiguous()
+    return over_prompt(left.transpose(0, 1), right).transpose(0, 1).contiguous()
 
 
 def arrange(parents: Sequence[int]) -> tuple[list[int], list[tuple[int, int]]]:
