@@ -24,7 +24,7 @@ from torch import Tensor
 
 from diffusecli.attention import Tree, additive_mask, enable, over
 from diffusecli.encoding import EncodedPrompt
-from diffusecli.models import without_wrapper
+from diffusecli.models import attention_windows, without_wrapper
 from diffusecli.trie import ROOT, TokenTrie
 
 _SLICE_ROWS = 192  # of logits that exist at once
@@ -216,7 +216,7 @@ def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max
     hold up to `max_tokens`.
     """
     in_rows = RowsPass(batch_size)
-    if why := _hidden_by_window(model.config.get_text_config(), encoded, max_tokens):
+    if why := _hidden_by_window(model.config, encoded, max_tokens):
         return in_rows, f"rows: {why}"
     probe = _probe_prompt(encoded)
     by_rows = score(model, probe, in_rows).log_probs
@@ -244,15 +244,15 @@ def _hidden_by_window(config: Any, encoded: EncodedPrompt, max_tokens: int | Non
 
     A 4-D mask replaces a sliding window, so rows must fit it; other windows count places in the packed sequence.
     """
-    window, row = getattr(config, "sliding_window", None), row_length(encoded)
-    if window and row > window and getattr(config, "use_sliding_window", True):
-        return f"the attention window ({window}) is shorter than a row ({row} tokens)"
+    windows, row = attention_windows(config), row_length(encoded)
+    sliding = windows.pop("sliding_window", row)
+    if row > sliding and getattr(config.get_text_config(), "use_sliding_window", True):
+        return f"the attention window ({sliding}) is shorter than a row ({row} tokens)"
     whole = len(encoded.prompt_ids) + len(encoded.trie.internal)
     fed = whole if max_tokens is None else min(whole, max_tokens)
-    for name in ("window_size", "attention_chunk_size"):
-        other = getattr(config, name, None)
-        if isinstance(other, int) and 0 < other < fed:
-            return f"the model's {name} ({other}) is shorter than a packed part ({fed} tokens)"
+    for name, window in windows.items():
+        if window < fed:
+            return f"the model's {name} ({window}) is shorter than a packed part ({fed} tokens)"
     return ""
 
 

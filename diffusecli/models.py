@@ -145,6 +145,13 @@ def _widest(size: Any) -> int | None:
     return max(size) if isinstance(size, list | tuple) else size
 
 
+def attention_windows(config: Any) -> dict[str, int]:
+    """How far a model's attention looks back, in tokens, by the names that its transformers config has for it."""
+    text = config.get_text_config()
+    found = {name: getattr(text, name, None) for name in ("sliding_window", "window_size", "attention_chunk_size")}
+    return {name: window for name, window in found.items() if isinstance(window, int) and window > 0}
+
+
 def choose_device(wanted: str) -> torch.device:
     """`auto` takes CUDA, then Apple's MPS, then the CPU."""
     if wanted != "auto":

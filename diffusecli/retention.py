@@ -30,7 +30,7 @@ from diffusecli.builtin import cache_folder
 from diffusecli.config import Retain
 from diffusecli.encoding import EncodedPrompt, encode_prompt
 from diffusecli.errors import InputError
-from diffusecli.models import LoadedModel, shape_of
+from diffusecli.models import LoadedModel, attention_windows, shape_of
 from diffusecli.prompt import Prompt, read_prompts
 from diffusecli.sampling import SamplingSettings
 
@@ -111,8 +111,8 @@ def prepare(
         raise InputError(
             f"{longest.alias}: the instruction with its answer is {tokens} tokens, the model takes {context}; shorten it"
         )
-    window = getattr(base.model.config.get_text_config(), "sliding_window", None)
-    packed = packed and tokens <= (window or tokens)  # a mask of our own would lift the window
+    window = attention_windows(base.model.config).get("sliding_window", tokens)
+    packed = packed and tokens <= window  # a mask of our own would lift the window
     path = cache_folder() / "retention" / f"{_key(base, encoded)}.safetensors"
     answers = _read(path)
     if not agreed(answers is not None) or answers is None:

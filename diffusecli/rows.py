@@ -20,6 +20,7 @@ from torch import Tensor
 
 from diffusecli.attention import causal, enable, over, over_prompt
 from diffusecli.budget import out_of_memory
+from diffusecli.models import attention_windows
 
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 """In total variation, of rows that should be the same and are only rounded otherwise; a token that is looked at or
@@ -232,9 +233,7 @@ class RowsKind:
 @torch.inference_mode()
 def choose_rows(model: Any) -> RowsKind | None:
     """Probe the loaded model: the first kind that gives what whole rows give, fed without a cache; None when none does."""
-    text = model.config.get_text_config()
-    windows = (getattr(text, name, None) for name in ("sliding_window", "window_size", "attention_chunk_size"))
-    window = min((w for w in windows if isinstance(w, int) and w > 0), default=None)
+    window = min(attention_windows(model.config).values(), default=None)
     kinds: list[type[SharedPrompt] | type[GatheredCache]] = [*([SharedPrompt] if enable(model) else []), GatheredCache]
     for make in kinds:
         try:
