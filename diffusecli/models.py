@@ -212,6 +212,7 @@ def merged(model: Any) -> Iterator[Any]:
     """The model with its adapter folded into the base weights while inside: fewer products a token.
 
     In float32 that is the same function and can be undone; in 16 or 4 bits the sum would be rounded, so there nothing is folded.
+    A model without an adapter stays as it is.
     """
     if not hasattr(model, "merge_adapter") or not _can_fold(model):
         yield model

@@ -6,7 +6,6 @@ Decides which model, adapter, prompts and file; `generations.py` draws and write
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,7 +100,7 @@ def sample(wanted: Resolved, settings: SamplingSettings, *, max_rows: int | None
     if wanted.adapter is not None:
         wanted.adapter.require_trained_on(base.name, base.revision)
         load_adapter(base, wanted.adapter.path)
-    with merged(base.model) if wanted.adapter is not None else nullcontext():
+    with merged(base.model):
         return _generate(LocalEngine(base, settings, max_rows, notice), wanted, settings, report, notice)
 
 
