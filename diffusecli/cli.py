@@ -53,8 +53,8 @@ def main() -> None:
     app()
 
 
-def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a subcommand whose mistakes become one message on stderr and the documented exit code."""
+def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a subcommand whose mistakes become one message on stderr and the documented exit code; settings are Typer's."""
 
     def register(body: Callable[..., None]) -> Callable[..., None]:
         """Wrap the body and hand it to Typer."""
@@ -75,7 +75,7 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
             except BrokenPipeError:  # the reader of our output went away; there is nobody left to tell
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-        return app.command(name)(run)
+        return app.command(name, **settings)(run)
 
     return register
 
@@ -281,7 +281,11 @@ def train(
     typer.echo(f"{done.run.path}: stopped after {done.seconds:.1f} s, {done.reason}")
 
 
-@command("sample")
+_OF_THE_ORIGINAL = {"n_generations": "n-generations", "max_new_tokens": "max-new-tokens"}
+"""How the original project writes options -> how they are written here."""
+
+
+@command("sample", context_settings={"token_normalize_func": lambda option: _OF_THE_ORIGINAL.get(option, option)})
 def sample(
     source: Annotated[
         Path | None,
@@ -336,9 +340,7 @@ def sample(
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", hidden=True)] = None,
     output_file: Annotated[Path | None, typer.Option("--output_file", hidden=True)] = None,
-    n_generations_: Annotated[int | None, typer.Option("--n_generations", hidden=True)] = None,
     n_batch_size: Annotated[int | None, typer.Option("--n_batch_size", hidden=True, min=1)] = None,
-    max_new_tokens_: Annotated[int | None, typer.Option("--max_new_tokens", hidden=True)] = None,
 ) -> None:
     """Draw answers from the base model, from a trained run or from a server."""
     for option, value, choices in (
@@ -366,16 +368,7 @@ def sample(
     from diffusecli.sample import sample as draw
     from diffusecli.sampling import SamplingSettings
 
-    settings = SamplingSettings(
-        n_generations if n_generations_ is None else n_generations_,
-        max_new_tokens if max_new_tokens_ is None else max_new_tokens_,
-        temperature,
-        top_k,
-        top_p,
-        min_p,
-        seed or 0,
-        tuple(stop or ()),
-    )
+    settings = SamplingSettings(n_generations, max_new_tokens, temperature, top_k, top_p, min_p, seed or 0, tuple(stop or ()))
     wanted = resolve(Wanted(
         source or config, mode, tuple(prompt or ()), tuple(request or ()), adapter, model, precision, device, output or output_file,
         form, served=engine == "openai",
