@@ -281,8 +281,10 @@ def train(
     typer.echo(f"{done.run.path}: stopped after {done.seconds:.1f} s, {done.reason}")
 
 
-_OF_THE_ORIGINAL = {"n_generations": "n-generations", "max_new_tokens": "max-new-tokens"}
-"""How the original project writes options -> how they are written here."""
+_OF_THE_ORIGINAL = {
+    "n_generations": "n-generations", "max_new_tokens": "max-new-tokens", "n_batch_size": "max-rows", "output_file": "output",
+}  # fmt: skip
+"""What the original project calls options -> what they are called here."""
 
 
 @command("sample", context_settings={"token_normalize_func": lambda option: _OF_THE_ORIGINAL.get(option, option)})
@@ -339,8 +341,6 @@ def sample(
         float | None, typer.Option(help="With --engine openai: seconds to wait for an answer.  [default: 120]")
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", hidden=True)] = None,
-    output_file: Annotated[Path | None, typer.Option("--output_file", hidden=True)] = None,
-    n_batch_size: Annotated[int | None, typer.Option("--n_batch_size", hidden=True, min=1)] = None,
 ) -> None:
     """Draw answers from the base model, from a trained run or from a server."""
     for option, value, choices in (
@@ -370,7 +370,7 @@ def sample(
 
     settings = SamplingSettings(n_generations, max_new_tokens, temperature, top_k, top_p, min_p, seed or 0, tuple(stop or ()))
     wanted = resolve(Wanted(
-        source or config, mode, tuple(prompt or ()), tuple(request or ()), adapter, model, precision, device, output or output_file,
+        source or config, mode, tuple(prompt or ()), tuple(request or ()), adapter, model, precision, device, output,
         form, served=engine == "openai",
     ), RESULTS)  # fmt: skip
     settings = replace(settings, seed=wanted.config.seed if seed is None else seed)
@@ -387,7 +387,7 @@ def sample(
             )
             done = sample_served(wanted, service, settings, report=progress, notice=_notice)
         else:
-            done = draw(wanted, settings, max_rows=max_rows or n_batch_size, report=progress, notice=_notice)
+            done = draw(wanted, settings, max_rows=max_rows, report=progress, notice=_notice)
     if request:
         from diffusecli.report.tables import answers
 
