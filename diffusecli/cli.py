@@ -349,17 +349,18 @@ def sample(
     ):  # fmt: skip
         if value is not None:
             _require_choice(option, value, choices)
-    of_servers = {
-        "--base-url": base_url, "--concurrency": concurrency, "--requests-per-minute": requests_per_minute, "--tries": tries,
-        "--timeout": timeout,
+    of_servers: dict[str, Any] = {
+        "base_url": base_url, "concurrency": concurrency, "requests_per_minute": requests_per_minute, "tries": tries,
+        "timeout": timeout,
     }  # fmt: skip
-    of_models = {"--max-rows": max_rows, "--device": device, "--precision": precision}
+    of_models = {"max_rows": max_rows, "device": device, "precision": precision}
     if engine == "openai" and base_url is None:
         raise InputError("--engine openai needs --base-url, e.g. http://localhost:8000/v1")
-    idle: dict[str, Any] = of_models if engine == "openai" else of_servers
-    for option, given in idle.items():
+    for name, given in (of_models if engine == "openai" else of_servers).items():
         if given is not None:
-            raise InputError(f"{option} has no effect with --engine {engine}, leave it out or use the other engine")
+            raise InputError(
+                f"--{name.replace('_', '-')} has no effect with --engine {engine}, leave it out or use the other engine"
+            )
     if source is not None and config is not None:
         raise InputError(f"--config {config}: {source} is named already, leave one of them out")
     _quiet_libraries()
@@ -379,12 +380,8 @@ def sample(
         if engine == "openai":
             from diffusecli.served import Service
 
-            wishes = {"concurrency": concurrency, "requests_per_minute": requests_per_minute, "tries": tries, "timeout": timeout}
-            service = Service(
-                base_url or "",
-                model or served_name(wanted),
-                **{k: v for k, v in wishes.items() if v is not None},  # type: ignore[arg-type]
-            )
+            said = {name: value for name, value in of_servers.items() if value is not None}
+            service = Service(model=model or served_name(wanted), **said)
             done = sample_served(wanted, service, settings, report=progress, notice=_notice)
         else:
             done = draw(wanted, settings, max_rows=max_rows, report=progress, notice=_notice)
