@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,13 @@ def tiny_llama(vocabulary=259, seed=0, **more):
         "initializer_range": 0.5, "tie_word_embeddings": True,
     }  # fmt: skip
     return LlamaForCausalLM(LlamaConfig(**{**settings, **more})).eval()
+
+
+def free_port():
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 @pytest.fixture(autouse=True)

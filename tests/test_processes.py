@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from diffusecli.errors import MachineError
 from diffusecli.loss import PackedPass
 from diffusecli.processes import _shares
 from diffusecli.train import train
+from tests.conftest import free_port
 
 TARGETS = [f"{{{a}{b}}}" for a in "abcdef" for b in "uvwxyz"]
 
@@ -64,9 +64,7 @@ def assert_same_result(config, other):
 @pytest.fixture
 def launch(tmp_path):
     def run(config, launcher, **environment):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         launcher = [word.format(port=port) for word in launcher]
         path = tmp_path / "shared.yaml"
         path.write_text(yaml.safe_dump(config.model_dump(mode="json")))

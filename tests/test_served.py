@@ -20,6 +20,7 @@ from diffusecli.generations import generate
 from diffusecli.prompt import Prompt
 from diffusecli.sampling import SamplingSettings
 from diffusecli.served import ServerEngine, Service
+from tests.conftest import free_port
 from tests.test_sampling import assert_follows, exact_law
 
 pytest.importorskip("openai")
@@ -207,11 +208,9 @@ def test_a_refusal_half_way_is_told_and_what_came_before_is_kept():
 
 
 def test_a_server_that_is_not_there_or_too_slow():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-        with pytest.raises(MachineError, match="2 tries failed"):
-            drawn(ServerEngine(Service(url, "m", tries=2), SamplingSettings(5), print), PROMPT)
+    nowhere = Service(f"http://127.0.0.1:{free_port()}/v1", "m", tries=2)
+    with pytest.raises(MachineError, match="2 tries failed"):
+        drawn(ServerEngine(nowhere, SamplingSettings(5), print), PROMPT)
     with Server(delay=1) as server, pytest.raises(MachineError, match="timed out"):
         drawn(engine(server, tries=1, timeout=0.1), PROMPT)
 
@@ -334,9 +333,7 @@ def test_against_transformers_serve(builtin_model, tmp_path):
     inner.save_pretrained(tmp_path / "model")
     inner.generation_config = kept
     builtin_model.tokenizer.save_pretrained(tmp_path / "model")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [
         "transformers", "serve", str(tmp_path / "model"), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu",
         "--dtype", "float32",
