@@ -25,6 +25,7 @@ from diffusecli.errors import (
     EXIT_FOUND_PROBLEMS,
     EXIT_INTERRUPTED,
     DiffuseError,
+    FailedGates,
     InputError,
     InterruptedRun,
     printable,
@@ -32,6 +33,8 @@ from diffusecli.errors import (
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from diffusecli.evaluation import Evaluation
 
 RESULTS = Path("results")
 _SPEAKS = os.environ.get("RANK", "0") == "0"
@@ -398,12 +401,94 @@ def sample(
 @command("evaluate")
 def evaluate(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Run directories, folders of them, or files of samples.")],
+    prompts: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Prompt files or folders in place of those that samples name; with --exact also held-out ones to measure."
+        ),
+    ] = None,
+    prompt: Annotated[
+        Path | None, typer.Option(help="The files hold raw answers to this prompt (.jsonl, .csv, .json, .txt, …).")
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="With --prompt: the column of the answers.")] = None,
+    match: Annotated[str, typer.Option(metavar="exact|strip|casefold|regex:…", help="When an answer is a target.")] = "strip",
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="PROMPT", help="Only prompts with this in their path; may be repeated.")
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Load the model: exact KL, TVD and coverage of every prompt, drift.")
+    ] = False,
+    top: Annotated[int, typer.Option(min=0, help="Targets shown of each prompt; 0 shows all.")] = 24,
+    sort: Annotated[
+        str | None, typer.Option(metavar="weight|residual|target", help="Their order; the prompt's by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of Monte Carlo and bootstrap.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON on stdout (schemas/evaluation.schema.json).")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="A line per prompt and sampler as CSV on stdout.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="The summary as Markdown on stdout.")] = False,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report in one HTML file.")] = None,
+    plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Write its charts as SVG and PNG.")] = None,
+    min_valid: Annotated[float | None, typer.Option(help="Exit with 1 when a prompt has a lower share of valid answers.")] = None,
+    max_tvd: Annotated[float | None, typer.Option(help="Exit with 1 when a prompt has a higher TVD.")] = None,
+    max_excess_tvd: Annotated[float | None, typer.Option(help="Exit with 1 when a prompt has a higher excess TVD.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="Exit with 1 when a test of fit has a lower p-value.")] = None,
+    min_coverage: Annotated[float | None, typer.Option(help="Exit with 1 when less of the possible targets was seen.")] = None,
+    max_kl: Annotated[float | None, typer.Option(help="Exit with 1 when a prompt has a higher exact KL.")] = None,
+    max_drift: Annotated[float | None, typer.Option(help="Exit with 1 when a run drifted further.")] = None,
 ) -> None:
     """Compare samples with the target weights."""
+    from diffusecli.evaluate import Question
     from diffusecli.evaluate import evaluate as judge
-    from diffusecli.report.tables import evaluation
+    from diffusecli.gates import failures
+    from diffusecli.matching import Matching
 
-    _console().print(evaluation(judge(paths)))
+    if sort is not None:
+        _require_choice("--sort", sort, ("weight", "residual", "target"))
+    if as_json + as_csv + as_markdown > 1:
+        raise InputError("--json, --csv and --markdown all write to stdout, choose one of them")
+    if exact:
+        _quiet_libraries()
+    limits = {
+        "--min-valid": min_valid, "--max-tvd": max_tvd, "--max-excess-tvd": max_excess_tvd, "--min-p": min_p,
+        "--min-coverage": min_coverage, "--max-kl": max_kl, "--max-drift": max_drift,
+    }  # fmt: skip
+    question = Question(Matching(match), tuple(prompts or ()), prompt, column, tuple(only or ()), exact, seed)
+    found = judge(paths, question, _notice)
+    missed = failures(found, {option: limit for option, limit in limits.items() if limit is not None})
+    if as_json or as_csv:
+        from diffusecli.report import data
+
+        typer.echo(data.as_json(found) if as_json else data.as_csv(found), nl=as_json)
+    elif as_markdown:
+        from diffusecli.report.markdown import as_markdown as in_markdown
+
+        typer.echo(in_markdown(found), nl=False)
+    else:
+        from diffusecli.report.summary import Showing, evaluation
+
+        _console().print(evaluation(found, Showing(top, sort)))  # type: ignore[arg-type]
+    if html is not None or plots is not None:
+        _write_report(found, html, plots)
+    if missed:
+        raise FailedGates(missed)
+
+
+def _write_report(found: Evaluation, html: Path | None, plots: Path | None) -> None:
+    """The report that opens in a browser, and its charts as pictures."""
+    if html is not None:
+        from diffusecli.report.html import html_report
+        from diffusecli.runs import write_text
+
+        if html.is_dir():
+            raise InputError(f"--html {html}: is a folder, name a file")
+        write_text(html, html_report(found))
+        _notice(f"wrote {html}")
+    if plots is not None:
+        from diffusecli.report.charts import write_plots
+
+        if plots.is_file():
+            raise InputError(f"--plots {plots}: is a file, name a folder")
+        _notice(f"wrote {_count(len(write_plots(found, plots)), 'picture')} into {plots}")
 
 
 def _require_choice(option: str, value: str, choices: tuple[str, ...]) -> None:

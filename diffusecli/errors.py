@@ -15,6 +15,8 @@ EXIT_INPUT = 2
 EXIT_ENVIRONMENT = 3
 EXIT_INTERRUPTED = 130
 
+_MOST_GATES = 6
+
 Severity = Literal["error", "warning", "notice"]
 
 
@@ -58,6 +60,17 @@ class MachineError(DiffuseError):
     """The machine, the disk or the network is in the way (exit code 3)."""
 
     exit_code = EXIT_ENVIRONMENT
+
+
+class FailedGates(DiffuseError):  # noqa: N818 (what failed is not the program)
+    """An evaluation misses limits that were set (exit code 1)."""
+
+    exit_code = EXIT_FOUND_PROBLEMS
+
+    def __init__(self, missed: Sequence[str]) -> None:
+        """One line that tells the first of them and how many more."""
+        more = len(missed) - _MOST_GATES
+        super().__init__("failed: " + "; ".join(missed[:_MOST_GATES]) + (f"; and {more} more" if more > 0 else ""))
 
 
 class InterruptedRun(DiffuseError):  # noqa: N818 (it is no error: the user asked for it)

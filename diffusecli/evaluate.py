@@ -1,124 +1,165 @@
 """`diffuse evaluate`: what samples say about the distribution they were asked to follow.
 
-Reads run directories, hands counts to `metrics.py`, returns figures. Needs no model.
+Takes sample sets from `sources.py`, hands counts to the statistics, returns figures. Needs no model, unless exact figures are asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
+import numpy as np
 
+from diffusecli.builtin import Notice
 from diffusecli.errors import InputError
-from diffusecli.metrics import Figures, Tally, figures, tally
-from diffusecli.prompt import Prompt, exists, read_prompt
-from diffusecli.runs import RunDir, find_runs, meta_path, read_json_mapping
-from diffusecli.samples import read_samples
+from diffusecli.evaluation import UNSAMPLED, Evaluated, Evaluation, differences, matrices, same_prompt
+from diffusecli.matching import Matching, tally
+from diffusecli.metrics import ExactFigures, cells, exact_figures, figures
+from diffusecli.open_ended import by_line, diversity
+from diffusecli.ordered import ordered, values_of
+from diffusecli.prompt import Prompt, read_prompts
+from diffusecli.sources import PromptBook, RunFacts, SampleSet, find_samples, read_answers
 
-_NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+if TYPE_CHECKING:
+    from diffusecli.exact import Measured
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """One prompt, one mode of one run."""
+class Question:
+    """What the command line asks for."""
 
-    run: str
-    mode: str
-    prompt: Prompt
-    tally: Tally
-    figures: Figures | None  # None when the prompt has no targets to compare with
-    exact_kl: float | None  # of the adapter sampled, when training recorded it and sampling bent nothing
-    settings: str  # how the samples were drawn, in words
-    retention_kl: float | None  # of the adapter sampled: drift on held-out instructions, nats per token
+    matching: Matching = field(default_factory=Matching)
+    prompts: tuple[Path, ...] = ()  # in place of those that are gone; with `exact`, held-out ones to measure
+    prompt: Path | None = None  # what raw answers answer
+    column: str | None = None
+    only: tuple[str, ...] = ()
+    exact: bool = False
+    seed: int = 0  # of Monte Carlo and bootstrap
 
 
-def evaluate(paths: Iterable[Path]) -> list[Evaluated]:
-    """Every sampled prompt of every run below `paths`, untuned before lora.
+def evaluate(paths: Iterable[Path], question: Question | None = None, notice: Notice = lambda _: None) -> Evaluation:
+    """Every sampled prompt of every run and file; the same prompt of several samplers side by side.
 
-    Raises `InputError` when there is no run, no samples, a prompt that samples name is gone, or samples
+    Raises `InputError` when there are no samples, a prompt that samples name is gone, or samples
     come from another adapter or base model than the run now holds.
     """
+    question = question or Question()
     paths = list(dict.fromkeys(paths))
-    found = [row for path in paths if path.is_file() for row in _evaluate_file(path)]
-    runs = list(dict.fromkeys(run for path in paths if not path.is_file() for run in find_runs(path)))
-    found += [row for run in runs for row in _evaluate_run(run)]
-    if not found:
+    runs, sets = _collect(paths, question)
+    measured = _measure(runs, sets, question, notice) if question.exact else {}
+    sets = [s for s in [*sets, *_unsampled(runs, sets, measured, question)] if _wanted(s.prompt, question.only)]
+    if not sets:
         places = ", ".join(str(path) for path in paths)
-        raise InputError(f"{places}: no samples there, make some with `diffuse sample`")
+        asked = f" of {', '.join(question.only)}" if question.only else ""
+        raise InputError(f"{places}: no samples{asked} there, make some with `diffuse sample`")
+    facts = {run.run: run for run in runs}
+    rows = [_judge(s, facts.get(s.run), measured.get(s.run), question) for s in sets]
+    order = {key: place for place, key in enumerate(dict.fromkeys(same_prompt(row.prompt) for row in rows))}
+    rows.sort(key=lambda row: order[same_prompt(row.prompt)])
+    return Evaluation(
+        question.matching, question.seed, tuple(rows), tuple(differences(rows, question.seed)), tuple(matrices(rows, runs)),
+        tuple(runs), _drifts(runs, measured),
+    )  # fmt: skip
+
+
+def _collect(paths: Sequence[Path], question: Question) -> tuple[list[RunFacts], list[SampleSet]]:
+    if question.prompt is not None:
+        if folders := [path for path in paths if not path.is_file()]:
+            raise InputError(f"{folders[0]}: --prompt is for files of answers, name one")
+        return [], [read_answers(path, question.prompt, question.column) for path in paths]
+    book = PromptBook(question.prompts)
+    found = [find_samples(path, book) for path in paths]
+    runs = list({facts.folder.path.resolve(): facts for some, _ in found for facts in some}.values())
+    names = {facts.run for facts in runs}
+    files = set(map(str, paths))
+    return runs, [s for _, sets in found for s in sets if s.run in names or s.run in files]
+
+
+def _measure(runs: Sequence[RunFacts], sets: Sequence[SampleSet], question: Question, notice: Notice) -> dict[str, Measured]:
+    """Exact figures of each run, of its samples' prompts, its own and those that are asked for."""
+    from diffusecli.config import read_config
+    from diffusecli.exact import measure
+
+    if not runs:
+        raise InputError("--exact needs the run itself, name its folder")
+    found = {}
+    for facts in runs:
+        if not facts.folder.config.is_file():
+            raise InputError(f"{facts.run}: --exact needs its config.yaml, which is missing")
+        prompts = [s.prompt for s in sets if s.run == facts.run and _wanted(s.prompt, question.only)]
+        found[facts.run] = measure(facts.folder, read_config(facts.folder.config), [*prompts, *_held_out(question)], notice)
     return found
 
 
-def _evaluate_file(file: Path) -> list[Evaluated]:
-    """Samples that were written somewhere else than into a run."""
-    if not meta_path(file).is_file():
-        raise InputError(f"{file}: {meta_path(file).name} is not beside it, name a run or a file that `diffuse sample` wrote")
-    mode = read_json_mapping(meta_path(file)).get("mode", "lora")
-    return _rows(str(file), RunDir(file.parent), {mode: file}, {}, {})
+def _held_out(question: Question) -> list[Prompt]:
+    return [prompt for prompt in (read_prompts(question.prompts) if question.prompts else []) if _wanted(prompt, question.only)]
 
 
-def _evaluate_run(run: RunDir) -> list[Evaluated]:
-    kept: dict[str, Any] = read_json_mapping(run.prompts) if run.prompts.is_file() else {}
-    return _rows(str(run.path), run, run.sample_files(), kept, run.read_manifest())
+def _unsampled(
+    runs: Sequence[RunFacts], sets: Sequence[SampleSet], measured: Mapping[str, Measured], question: Question
+) -> list[SampleSet]:
+    """A set of no answers for what was measured exactly and not sampled."""
+    there = {(s.run, s.mode, s.prompt.digest) for s in sets}
+    known = {prompt.digest: prompt for prompt in [*(s.prompt for s in sets), *(_held_out(question) if measured else [])]}
+    return [
+        SampleSet(facts.run, mode, known[digest], Counter())
+        for facts in runs if facts.run in measured
+        for mode, digest in measured[facts.run].log_q if (facts.run, mode, digest) not in there
+    ]  # fmt: skip
 
 
-def _rows(name: str, run: RunDir, files: dict[str, Path], kept: dict[str, Any], manifest: dict[str, Any]) -> list[Evaluated]:
-    rows = []
-    for mode, file in files.items():
-        meta = read_json_mapping(meta_path(file)) if meta_path(file).is_file() else {}
-        if meta.get("file", file.name) != file.name:  # it tells of samples in another format
-            meta = {}
-        _require_same_model(file, meta, manifest)
-        settings = meta.get("settings", {})
-        bent = any(settings.get(name, neutral) != neutral for name, neutral in _NEUTRAL.items())
-        tuned = manifest if mode == "lora" else {}
-        exact = {} if bent else {**tuned.get("exact_kl_test", {}), **tuned.get("exact_kl", {})}
-        for alias, counts in read_samples(file).items():
-            prompt = _prompt(alias, [meta.get("prompts", {}).get(alias), kept.get(alias)], run)
-            counted = tally(prompt, counts)
-            found = figures(prompt, counted) if prompt.targets else None
-            drift = tuned.get("retention_kl")
-            rows.append(Evaluated(name, mode, prompt, counted, found, exact.get(alias), _in_words(settings), drift))
-    order = {alias: place for place, alias in enumerate(dict.fromkeys(row.prompt.alias for row in rows))}
-    return sorted(rows, key=lambda row: order[row.prompt.alias])
+def _judge(sample: SampleSet, run: RunFacts | None, measured: Measured | None, question: Question) -> Evaluated:
+    """All figures of one sample set."""
+    prompt, matching = sample.prompt, question.matching
+    tallied = tally(prompt, sample.counts, matching)
+    found = figures(prompt, tallied, seed=question.seed) if prompt.targets and tallied.n else None
+    at = values_of(prompt.targets) if tallied.on_target else None
+    is_open = tallied.n > 0 and (not prompt.targets or sample.examples)
+    known = prompt if prompt.targets else sample.trained_on
+    compared: Counter[str] = Counter()
+    for text, count in sample.counts.items() if is_open else ():
+        compared[matching.key(text) or text.strip()] += count
+    beyond = tally(known, sample.counts, matching).off_target.total() / tallied.n if is_open and known else math.nan
+    return Evaluated(
+        sample.run, sample.mode, prompt, tallied, sample.settings, sample.examples,
+        figures=found,
+        cells=cells(prompt, tallied),
+        ordered=ordered(*at, np.array(tallied.counts), np.array(prompt.probabilities)) if at else None,
+        diversity=diversity(compared, beyond) if is_open else None,
+        lines=by_line(compared, known.targets if known else ()) if is_open else (),
+        exact=_exact(sample, run, measured),
+    )  # fmt: skip
 
 
-def _require_same_model(file: Path, meta: dict[str, Any], manifest: dict[str, Any]) -> None:
-    """Samples of an adapter or a base that has since been replaced would stand beside figures of the new one."""
-    for key, what in (("model_revision", "another base model"), ("adapter_sha256", "an adapter that was replaced since")):
-        drawn_from, now = meta.get(key), manifest.get(key)
-        if drawn_from is not None and now is not None and drawn_from != now:
-            raise InputError(f"{file}: was sampled from {what}, sample again")
+def _exact(sample: SampleSet, run: RunFacts | None, measured: Measured | None) -> ExactFigures | None:
+    """Measured now, else what training recorded; not beside samples of a bent distribution."""
+    if sample.bent or run is None:
+        return None
+    log_q = measured.log_q.get((sample.mode, sample.prompt.digest)) if measured else None
+    if log_q is not None:
+        return exact_figures(sample.prompt, log_q, sample.counts.total() or UNSAMPLED)
+    manifest, alias = run.manifest, sample.prompt.alias
+    if manifest.get("prompt_sha256", {}).get(alias, sample.prompt.digest) != sample.prompt.digest:
+        return None
+    endings = {"lora": ("_test", ""), "untuned": () if run.settings.get("load_model") else ("_before",)}
+    for ending in endings.get(sample.mode, ()):
+        if (kl := manifest.get(f"exact_kl{ending}", {}).get(alias)) is not None:
+            return ExactFigures(kl, manifest.get(f"exact_on_target{ending}", {}).get(alias, math.nan))
+    return None
 
 
-def _prompt(alias: str, kept: list[Any], run: RunDir) -> Prompt:
-    """The prompt as it was sampled, else as the run kept it; runs of the original kept tokens only, so then the file itself."""
-    for candidate in kept:
-        if isinstance(candidate, dict) and "request" in candidate:
-            try:
-                return Prompt.model_validate({**candidate, "alias": alias})
-            except ValidationError as error:
-                raise InputError(f"{run.path}: the prompt {alias} that it keeps is not valid, sample again") from error
-    if not exists(alias):
-        raise InputError(f"{run.path}: its samples name the prompt {alias}, which is not there; run from where it is")
-    return read_prompt(alias)
+def _drifts(runs: Sequence[RunFacts], measured: Mapping[str, Measured]) -> dict[str, float]:
+    """Measured now, else what training recorded."""
+    found = {}
+    for run in runs:
+        now = measured[run.run].drift if run.run in measured else None
+        found[run.run] = now if now is not None else run.manifest.get("retention_kl")
+    return {name: drift for name, drift in found.items() if drift is not None}
 
 
-def _in_words(settings: dict[str, Any]) -> str:
-    """Seed, length and whatever was not left neutral.
-
-    >>> _in_words({"seed": 0, "max_new_tokens": 50, "temperature": 0.5, "top_k": 0})
-    'seed 0, at most 50 tokens, temperature 0.5'
-    """
-    if not settings:
-        return "settings unknown"
-    bent = [
-        f"{name.replace('_', '-')} {settings[name]:g}"
-        for name, neutral in _NEUTRAL.items()
-        if settings.get(name, neutral) != neutral
-    ]
-    return ", ".join(
-        [f"seed {settings.get('seed')}", f"at most {settings.get('max_new_tokens')} tokens", *(bent or ["temperature 1"])]
-    )
+def _wanted(prompt: Prompt, only: Sequence[str]) -> bool:
+    return not only or any(part in prompt.alias for part in only)

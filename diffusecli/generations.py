@@ -19,7 +19,7 @@ from diffusecli.engines import Engine
 from diffusecli.errors import InterruptedRun
 from diffusecli.journal import Journal
 from diffusecli.prompt import Prompt
-from diffusecli.runs import environment, journal_path, meta_path, only_writer, prompts_as_json, read_json_mapping, write_json
+from diffusecli.runs import environment, journal_path, meta_path, only_writer, prompts_as_json, read_meta, write_json
 from diffusecli.samples import write_samples
 from diffusecli.sampling import SamplingSettings, Standing
 
@@ -68,7 +68,7 @@ def generate(
 
 def _replaced(path: Path, prompts: Sequence[Prompt]) -> list[str]:
     """Prompts that an earlier sampling left in the same file and that this one does not draw."""
-    earlier = read_json_mapping(meta_path(path)).get("prompts", {}) if path.is_file() and meta_path(path).is_file() else {}
+    earlier = read_meta(path).get("prompts", {}) if path.is_file() else {}
     return [alias for alias in earlier if alias not in {prompt.alias for prompt in prompts}]
 
 

@@ -72,7 +72,7 @@ def plan(config: Config, notice: Notice) -> Plan:
     tokenizer = load_tokenizer(config.model, notice, revision=config.revision, trust_remote_code=config.trust_remote_code)
     shape = load_shape(config.model, notice, revision=config.revision, trust_remote_code=config.trust_remote_code)
     encoded = [encode_prompt(prompt, tokenizer) for prompt in prompts]
-    _require_context(encoded, shape.context)
+    require_context(encoded, shape.context)
     tokens = {}
     for e in encoded:
         rows = sum(part.tokens for part in RowsPass(1).parts(e))
@@ -135,10 +135,10 @@ def make_job(
 ) -> tuple[Job, str]:  # fmt: skip
     """Encode the prompts, choose the pass (and say why), and let the base answer what it is to be held to."""
     encoded, tests = ([encode_prompt(p, base.tokenizer, base.eos_ids) for p in some] for some in (inputs.train, inputs.test))
-    _require_context([*encoded, *tests], shape_of(base.model.config, 0).context)
+    require_context([*encoded, *tests], shape_of(base.model.config, 0).context)
     for remark in dict.fromkeys(remark for e in encoded for remark in e.remarks):
         notice(remark)
-    way, why = _choose_way(base, encoded, config, processes, progress)
+    way, why = choose_way(base, encoded, config, processes, progress)
     notice(f"{len(encoded)} prompts, {sum(len(e.trie.leaves) for e in encoded)} targets; {why}")
     retention = None
     if config.retain:
@@ -159,7 +159,7 @@ def require_start(start: Path, run: RunDir) -> None:
         raise InputError(f"{start}: ckpt_dir is in the output_dir, which is emptied first; name another output_dir")
 
 
-def _require_context(encoded: Sequence[EncodedPrompt], context: int | None) -> None:
+def require_context(encoded: Sequence[EncodedPrompt], context: int | None) -> None:
     """Raises `InputError` for a prompt whose longest target leaves the model's context."""
     for e in encoded:
         if context is not None and row_length(e) > context:
@@ -192,7 +192,7 @@ def adapt(base: LoadedModel, config: Config, checkpoint: Path | None, notice: No
     return config.model_copy(update={"lora": own})
 
 
-def _choose_way(
+def choose_way(
     base: LoadedModel, encoded: list[EncodedPrompt], config: Config, processes: Processes, progress: Progress
 ) -> tuple[Pass, str]:
     """The pass that the model takes, in parts of the size that was asked for, or is fastest and fits, or was used before."""

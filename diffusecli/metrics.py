@@ -1,7 +1,7 @@
 """From a target distribution and counted samples to figures with their sampling error.
 
 Knows prompts and counts; no files, no models, no rendering. Natural logarithms, nats. Formulas and
-their sources are in each function's docstring. Symbols: N samples, K targets, c_i counts, p_i weights.
+their sources are in each function's docstring. Symbols: N samples, k on target, K targets, c_i counts, p_i weights.
 
 A worked check. Targets a, b with p = 1/2, 1/2 and counts 6, 4 (N = 10): TVD = |.6 - .5| / 2 +
 |.4 - .5| / 2 = .1; G = 2 (6 ln 1.2 + 4 ln .8) = .4027; plug-in entropy = -.6 ln .6 - .4 ln .4 =
@@ -12,122 +12,138 @@ to show 2 - 2 (1/2)^10 = 1.998 distinct targets.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
-from diffusecli.prompt import Prompt, canonical
+from diffusecli.matching import Tally
+from diffusecli.open_ended import Diversity
+from diffusecli.perfect import FLOOR_REPEATS, REPEATS, mean_tvd, p_value, perfect_sampler
+from diffusecli.prompt import Prompt
 
-_REPEATS = 9_999  # Monte Carlo draws of a perfect sampler
+SIGNIFICANCE = 0.05  # of the test of fit, and the false discovery rate among cells
+POWER = 0.8
 _TOO_COARSE = 0.25  # a TVD floor above which no verdict on the weights is given
-_BATCH_CELLS = 2_000_000  # drawn at once
-
-
-@dataclass(frozen=True)
-class Tally:
-    """Samples sorted into targets and everything else."""
-
-    counts: tuple[int, ...]  # K
-    off_target: Counter[str]
-
-    @property
-    def n(self) -> int:
-        """N: all samples."""
-        return self.on_target + self.off_target.total()
-
-    @property
-    def on_target(self) -> int:
-        """How many samples are a target."""
-        return sum(self.counts)
-
-
-@dataclass(frozen=True)
-class Floor:
-    """What a perfect sampler of the same target shows at the same N, by Monte Carlo."""
-
-    tvd_mean: float
-    tvd_95: float
-    entropy_mean: float
+_FOLLOWS = "follows the target"
+_CLOSE = 0.02  # an excess TVD that does not matter to most uses
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Everything a row of the summary says."""
+    """Samples against a target distribution. What cannot be computed (N = 0, nothing on target) is nan."""
 
     n: int
-    valid: float  # share on target; nan when N = 0
-    valid_interval: tuple[float, float]  # Wilson, 95 %
+    valid: float  # share on target
+    valid_low: float  # Wilson, 95 %
+    valid_high: float
     entropy: float  # Miller-Madow over all distinct samples, nats
-    entropy_plugin: float
+    entropy_plugin: float  # the same uncorrected
+    effective: float  # exp(entropy): how many equally likely outcomes would have it
     target_entropy: float
-    entropy_perfect: float  # mean plug-in entropy of a perfect sampler
-    seen: int
-    targets: int
-    seen_expected: float
-    weight_covered: float
-    tvd: float
-    tvd_floor: float
-    tvd_floor_95: float
-    g: float  # conditional on being on target
-    p_value: float  # Monte Carlo, conditional on being on target; nan with nothing on target
-
-    @property
-    def excess_tvd(self) -> float:
-        """TVD beyond what a perfect sampler would show at this N."""
-        return self.tvd - self.tvd_floor
-
-
-def tally(prompt: Prompt, samples: Mapping[str, int]) -> Tally:
-    """Sort counted samples into the prompt's targets: equal after NFC and trimming white space.
-
-    A target counts with any of its response variants before it. With `eos: false` a sample counts
-    for the target that begins it.
-    """
-    cells = {canonical(variant + target): index for index, target in enumerate(prompt.targets) for variant in prompt.variants}
-    counts = [0] * len(prompt.targets)
-    off_target: Counter[str] = Counter()
-    lengths = sorted({len(text) for text in cells}, reverse=True) if not prompt.eos else []
-    for text, count in samples.items():
-        matched = canonical(text)
-        index = cells.get(matched)
-        if index is None:
-            index = next((cells[matched[:length]] for length in lengths if matched[:length] in cells), None)
-        if index is None:
-            off_target[text] += count
-        else:
-            counts[index] += count
-    return Tally(tuple(counts), off_target)
+    entropy_perfect: float  # Miller-Madow of a perfect sampler at this N, mean
+    seen: int  # distinct targets
+    targets: int  # of positive weight
+    seen_expected: float  # of a perfect sampler at this N
+    weight_covered: float  # of the targets seen
+    tvd: float  # total variation distance, off-target samples a cell of their own
+    tvd_floor: float  # mean of a perfect sampler at this N
+    tvd_floor_95: float  # its 95 % quantile
+    excess_tvd: float  # tvd - tvd_floor
+    kl_plugin: float  # KL(samples on target || target), nats
+    g: float  # conditional on being on target, as all below
+    pearson: float
+    df: int
+    p_value: float  # of G, Monte Carlo
+    pearson_p_value: float
+    repeats: int  # B of the Monte Carlo
+    cohens_w: float  # effect size, bias taken off
+    detectable_tvd: float  # least TVD among valid answers that the test finds with 80 % power
 
 
-def figures(prompt: Prompt, sorted_samples: Tally, *, seed: int = 0) -> Figures:
+@dataclass(frozen=True)
+class Cell:
+    """One target."""
+
+    target: str
+    weight: float
+    count: int
+    expected: float  # among as many valid answers
+    residual: float  # standardised
+    p_value: float  # exact binomial, two-sided
+    differs: bool  # after false-discovery control at 5 %
+
+
+def figures(prompt: Prompt, tallied: Tally, *, seed: int = 0) -> Figures:
     """All figures of one prompt's samples; `seed` is that of the Monte Carlo draws."""
-    n, k = sorted_samples.n, sorted_samples.on_target
-    p = np.array(prompt.probabilities)
-    counts = np.array(sorted_samples.counts)
-    plugin, corrected = entropy([*sorted_samples.counts, *sorted_samples.off_target.values()])
-    floor = perfect_sampler(prompt.probabilities, n, seed)
-    g, p_value = goodness_of_fit(counts, p, seed)
+    n, k = tallied.n, tallied.on_target
+    p, counts = np.array(prompt.probabilities), np.array(tallied.counts)
+    plugin, corrected = entropy([*tallied.counts, *tallied.off_target.values()])
+    low, high = wilson(k, n)
+    tvd, floor = total_variation(counts, n, p), mean_tvd(n, p)
+    perfect = perfect_sampler(prompt.probabilities, n, seed, REPEATS if n == k else FLOOR_REPEATS) if n else None
+    fit = goodness_of_fit(counts, prompt.probabilities, seed)
     return Figures(
         n=n,
         valid=k / n if n else math.nan,
-        valid_interval=wilson(k, n),
+        valid_low=low,
+        valid_high=high,
         entropy=corrected,
         entropy_plugin=plugin,
+        effective=math.exp(corrected),
         target_entropy=prompt.entropy,
-        entropy_perfect=floor.entropy_mean,
+        entropy_perfect=float(perfect.entropy.mean()) if perfect else math.nan,
         seen=int((counts > 0).sum()),
-        targets=len(p),
+        targets=int((p > 0).sum()),
         seen_expected=prompt.expected_distinct(n),
         weight_covered=float(p[counts > 0].sum()),
-        tvd=total_variation(counts, n, p),
-        tvd_floor=floor.tvd_mean,
-        tvd_floor_95=floor.tvd_95,
-        g=g,
-        p_value=p_value,
+        tvd=tvd,
+        tvd_floor=floor,
+        tvd_floor_95=float(np.quantile(perfect.tvd, 0.95)) if perfect else math.nan,
+        excess_tvd=tvd - floor,
+        kl_plugin=fit.g / (2 * k) if k else math.nan,
+        g=fit.g,
+        pearson=fit.pearson,
+        df=fit.df,
+        p_value=fit.p_value,
+        pearson_p_value=fit.pearson_p_value,
+        repeats=fit.repeats,
+        cohens_w=math.sqrt(max(0.0, fit.pearson - fit.df) / k) if k else math.nan,
+        detectable_tvd=detectable_tvd(k, fit.df),
     )
+
+
+@dataclass(frozen=True)
+class ExactFigures:
+    """From the model's own probabilities q of the targets: no sampling noise, temperature 1, nothing cut.
+
+    A text has several tokenisations and q is that of the usual one: the mass on target is a lower bound, KL and TVD upper ones.
+    """
+
+    kl: float  # KL(target || model), nats
+    on_target: float
+    tvd: float = math.nan
+    seen_expected: float = math.nan  # targets among N answers
+    q: tuple[float, ...] = ()  # of each target
+
+
+def exact_figures(prompt: Prompt, log_q: np.ndarray, n: int) -> ExactFigures:
+    """KL(p || q), sum q, TVD = 1/2 (sum |p - q| + 1 - sum q) and sum 1 - (1 - q)^N from ln q of each target [K].
+
+    >>> both = Prompt(request="r", targets=("a", "b"))
+    >>> found = exact_figures(both, np.log([0.4, 0.4]), 2)
+    >>> round(found.kl, 4), round(found.on_target, 4), round(found.tvd, 4), round(found.seen_expected, 4)
+    (0.2231, 0.8, 0.2, 1.28)
+    """
+    p, q = np.array(prompt.probabilities), np.exp(log_q)
+    mass = float(q.sum())
+    tvd = float(np.abs(p - q).sum() + max(0.0, 1 - mass)) / 2
+    return ExactFigures(exact_kl(p, log_q), mass, tvd, float((1 - (1 - np.minimum(q, 1)) ** n).sum()), tuple(q.tolist()))
+
+
+def exact_kl(p: np.ndarray, log_q: np.ndarray) -> float:
+    """KL(p || q) = sum p (ln p - ln q) over targets of positive weight, nats."""
+    likely = p > 0
+    return float(np.sum(p[likely] * (np.log(p[likely]) - log_q[likely])))
 
 
 def total_variation(counts: np.ndarray, n: int, p: np.ndarray) -> float:
@@ -143,7 +159,7 @@ def total_variation(counts: np.ndarray, n: int, p: np.ndarray) -> float:
 
 
 def entropy(counts: list[int]) -> tuple[float, float]:
-    """Plug-in entropy in nats, and with the bias correction (m - 1) / 2N of Miller and Madow (1955).
+    """Plug-in entropy in nats, and with the bias correction (m - 1) / 2N of Miller and Madow (Miller 1955).
 
     >>> [round(value, 4) for value in entropy([6, 4])]
     [0.673, 0.723]
@@ -166,82 +182,108 @@ def wilson(k: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def goodness_of_fit(counts: np.ndarray, p: np.ndarray, seed: int) -> tuple[float, float]:
-    """G = 2 sum c ln(c / kp) over on-target samples and its Monte Carlo p-value (1 + #{G* >= G}) / (B + 1).
+@dataclass(frozen=True)
+class Fit:
+    """G and Pearson's chi-square among on-target samples, with Monte Carlo p-values."""
+
+    g: float
+    pearson: float
+    df: int
+    p_value: float
+    pearson_p_value: float
+    repeats: int
+
+
+def goodness_of_fit(counts: np.ndarray, probabilities: tuple[float, ...], seed: int) -> Fit:
+    """G = 2 sum c ln(c / kp) and X^2 = sum (c - kp)^2 / kp over on-target samples.
 
     Conditional on being on target, because any off-target sample alone would reject. Monte Carlo,
     because with expected counts below 5 the chi-square law is wrong (B(10, .2) has cells of 1e-7).
+    A sample of a target of weight zero makes both infinite. nan with nothing on target.
     """
-    k = int(counts.sum())
+    from scipy.stats import power_divergence
+
+    k, p = int(counts.sum()), np.array(probabilities)
+    possible = p > 0
+    df = int(possible.sum()) - 1
     if k == 0:
-        return math.nan, math.nan
-    g = float(_g_statistic(counts[None, :], p)[0])
-    if not math.isfinite(g):
-        return g, 1 / (_REPEATS + 1)
-    reached, drawn = 0, 0
-    for batch in _perfect_draws(p, k, seed):
-        reached += int((_g_statistic(batch, p) >= g - 1e-9).sum())
-        drawn += len(batch)
-    return g, (1 + reached) / (drawn + 1)
+        return Fit(math.nan, math.nan, df, math.nan, math.nan, 0)
+    null = perfect_sampler(probabilities, k, seed, REPEATS)
+    if counts[~possible].any():
+        return Fit(math.inf, math.inf, df, 1 / (null.repeats + 1), 1 / (null.repeats + 1), null.repeats)
+    expected = k * p[possible] / p[possible].sum()
+    seen = counts[possible].astype(float)
+    g = float(power_divergence(seen, expected, lambda_="log-likelihood").statistic)
+    pearson = float(power_divergence(seen, expected).statistic)
+    return Fit(g, pearson, df, p_value(null.g, g), p_value(null.pearson, pearson), null.repeats)
 
 
-@lru_cache(maxsize=64)
-def perfect_sampler(probabilities: tuple[float, ...], n: int, seed: int) -> Floor:
-    """TVD (mean, 95 % quantile) and plug-in entropy that N draws from the target itself show."""
-    if n == 0:
-        return Floor(math.nan, math.nan, math.nan)
-    p = np.array(probabilities)
-    tvds, entropies = [], []
-    for batch in _perfect_draws(p, n, seed):
-        shares = batch / n
-        tvds.append(np.abs(shares - p).sum(1) / 2)
-        logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
-        entropies.append(-(shares * logs).sum(1))
-    tvd, plugin = np.concatenate(tvds), np.concatenate(entropies)
-    return Floor(float(tvd.mean()), float(np.quantile(tvd, 0.95)), float(plugin.mean()))
+def detectable_tvd(k: int, df: int) -> float:
+    """The least TVD among k valid answers that a 5 % test of fit is sure to find in four of five cases.
+
+    The noncentral chi-square law gives the least Cohen's w (Cohen 1988, ch. 7); TVD is at most w / 2 by the
+    Cauchy-Schwarz inequality, so anything this far away has at least that w. Approximate where kp is small.
+
+    >>> round(detectable_tvd(1000, 1), 4)  # (1.96 + .84) / sqrt(1000) / 2
+    0.0443
+    """
+    from scipy.special import chdtri, chndtrinc
+
+    if k == 0 or df < 1:
+        return math.nan
+    return min(1.0, math.sqrt(float(chndtrinc(chdtri(df, SIGNIFICANCE), df, 1 - POWER)) / k) / 2)
+
+
+def cells(prompt: Prompt, tallied: Tally) -> tuple[Cell, ...]:
+    """Each target among the k on-target samples: residual (c - kp) / sqrt(kp(1 - p)), exact binomial p-value, and whether it
+    differs after Benjamini and Hochberg's (1995) control of false discoveries at 5 %.
+    """  # noqa: D205 (one sentence)
+    from scipy.stats import binom, false_discovery_control
+
+    p, counts, k = np.array(prompt.probabilities), np.array(tallied.counts), tallied.on_target
+    if not len(p):
+        return ()
+    spread = np.sqrt(k * p * (1 - p))
+    residual = np.divide(counts - k * p, spread, out=np.zeros(len(p)), where=spread > 0)
+    exact = np.clip(2 * np.minimum(binom.cdf(counts, k, p), binom.sf(counts - 1, k, p)), 0, 1)
+    differs = false_discovery_control(exact) <= SIGNIFICANCE
+    columns = zip(counts.tolist(), (k * p).tolist(), residual.tolist(), exact.tolist(), differs.tolist(), strict=True)
+    return tuple(Cell(t, w, *rest) for t, w, rest in zip(prompt.targets, prompt.probabilities, columns, strict=True))
 
 
 def verdict(found: Figures) -> str:
     """One phrase for a person: first the valid share, then the weights. The figures behind it are in brackets."""
     if found.n == 0:
         return "no samples"
-    if found.valid_interval[1] < 0.99:
-        weights = f", valid answers {'follow' if found.p_value >= 0.05 else 'do not follow'} the weights ({_p(found.p_value)})"
+    if found.valid_high < 0.99:
+        weights = f", valid answers {'follow' if found.p_value >= SIGNIFICANCE else 'do not follow'} the weights ({_p(found)})"
         return f"off target {1 - found.valid:.0%}" + (weights if found.valid > 0.5 else "")
     if found.tvd_floor_95 > _TOO_COARSE:
         return f"too few samples to tell (a perfect sampler shows TVD {found.tvd_floor_95:.2f} at this N)"
-    return f"{_weights_in_words(found)} ({_p(found.p_value)}, excess TVD {found.excess_tvd:.3f})"
+    noticed = "" if math.isnan(found.detectable_tvd) else f"; a TVD of {found.detectable_tvd:.2g} would show"
+    words = _weights_in_words(found)
+    return f"{words} ({_p(found)}, excess TVD {found.excess_tvd:.3f}{noticed if words == _FOLLOWS else ''})"
+
+
+def open_verdict(found: Diversity) -> str:
+    """The same where there is no list of right answers."""
+    if not found.n:
+        return "no samples"
+    beyond = "" if math.isnan(found.beyond) else f", {found.beyond:.0%} beyond the targets"
+    return f"open-ended: {found.distinct} different answers in {found.n}{beyond}, {found.unseen_mass:.0%} of the next would be new"
 
 
 def _weights_in_words(found: Figures) -> str:
-    if found.p_value >= 0.05:
-        return "follows the target"
-    if found.excess_tvd <= 0.02:
+    if found.p_value >= SIGNIFICANCE:
+        return _FOLLOWS
+    if found.excess_tvd <= _CLOSE:
         return "close to the target"
     if found.weight_covered < 0.9:
         return f"wrong weights, {found.seen} of {found.targets} targets seen"
     return "right support, wrong weights"
 
 
-def _p(value: float) -> str:
+def _p(found: Figures) -> str:
     """A Monte Carlo p-value cannot be less than 1 / (B + 1)."""
-    least = 1 / (_REPEATS + 1)
-    return f"p <= {least:.2g}" if value <= least * 1.001 else f"p = {value:.2g}"
-
-
-def _g_statistic(counts: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """[B] of G for [B, K] counts; infinite where a cell of p = 0 was drawn."""
-    expected = counts.sum(1, keepdims=True) * p
-    with np.errstate(divide="ignore"):
-        logs = np.log(counts / np.where(expected > 0, expected, 1), out=np.zeros(counts.shape), where=counts > 0)
-    impossible = ((expected == 0) & (counts > 0)).any(1)
-    return np.where(impossible, np.inf, 2 * (counts * logs).sum(1))
-
-
-def _perfect_draws(p: np.ndarray, n: int, seed: int) -> Iterator[np.ndarray]:
-    """Batches [B, K] of multinomial(N, p), fewer repeats for very many targets."""
-    rng = np.random.default_rng(seed)
-    repeats = _REPEATS if len(p) <= 2_000 else 999
-    size = max(1, _BATCH_CELLS // len(p))
-    for start in range(0, repeats, size):
-        yield rng.multinomial(n, p / p.sum(), size=min(size, repeats - start))
+    least = 1 / (found.repeats + 1)
+    return f"p <= {least:.2g}" if found.p_value <= least * 1.001 else f"p = {found.p_value:.2g}"

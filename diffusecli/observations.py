@@ -50,7 +50,7 @@ def distributions_in(path: Path, reading: Reading) -> dict[tuple[str, ...], Dist
     Each group keeps the order of the file, or the heaviest first once rows are counted or cut. Raises
     `InputError` when the file, a column or a weight is not what it must be.
     """
-    table = _read(path)
+    table = read_table(path)
     column = _column(table, reading.column, path, "--column")
     for name in reading.group_by:
         _column(table, name, path, "--group-by")
@@ -114,8 +114,8 @@ def _column(table: pd.DataFrame, name: str | None, path: Path, option: str) -> s
     return name
 
 
-def _read(path: Path) -> pd.DataFrame:
-    """Every cell as text: a name may be `NA`, `None` or `007`."""
+def read_table(path: Path) -> pd.DataFrame:
+    """Every cell as text: a name may be `NA`, `None` or `007`. Raises `InputError` for what is no such table."""
     import pandas as pd
 
     ending = path.suffix.lower()
@@ -123,7 +123,7 @@ def _read(path: Path) -> pd.DataFrame:
         if ending in (".csv", ".tsv"):
             table = _separated(path, "," if ending == ".csv" else "\t")
         elif ending == ".jsonl":
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: a string may hold U+2028
             table = pd.DataFrame([json.loads(line) for line in lines if line.strip()], dtype=object).map(_text)
         elif ending == ".parquet":
             table = pd.read_parquet(path).astype(object).map(_text)
@@ -164,6 +164,8 @@ def _text(value: Any) -> str:
     """A cell as a person would write it: 3.0 counts as 3, nothing as empty, lists and the like as they print."""
     import pandas as pd
 
+    if isinstance(value, str):
+        return value
     if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -25,7 +25,10 @@ from diffusecli.errors import InputError, MachineError
 from diffusecli.prompt import Prompt, exists
 
 MODES = ("untuned", "lora")
-SAMPLE_ENDINGS = (".json", ".jsonl", ".csv")
+FORMATS = {"json": ".json", "jsonl": ".jsonl", "counts": ".json", "csv": ".csv"}
+"""How samples are written -> how such files end."""
+
+SAMPLE_ENDINGS = tuple(dict.fromkeys(FORMATS.values()))
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,12 @@ def _bare(samples: Path) -> str:
 def meta_path(samples: Path) -> Path:
     """Where the settings of a sample file stand: `gen.lora.json` -> `gen.lora.meta.json`."""
     return samples.with_name(_bare(samples) + ".meta.json")
+
+
+def read_meta(samples: Path) -> dict[str, Any]:
+    """How a file of samples was made; {} where that is not told, or told of a file in another format."""
+    meta = read_json_mapping(meta_path(samples)) if meta_path(samples).is_file() else {}
+    return meta if meta.get("file", samples.name) == samples.name else {}
 
 
 def prompts_as_json(prompts: Iterable[Prompt]) -> dict[str, Any]:

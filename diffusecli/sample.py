@@ -17,8 +17,8 @@ from diffusecli.errors import InputError
 from diffusecli.generations import Report, Sampled, generate
 from diffusecli.models import load_adapter, load_configured, merged
 from diffusecli.prompt import Prompt, exists, read_prompts
-from diffusecli.runs import RunDir, meta_path, newest_run, read_json_mapping, require_writable
-from diffusecli.samples import FORMATS, format_of
+from diffusecli.runs import FORMATS, RunDir, meta_path, newest_run, read_json_mapping, require_writable
+from diffusecli.samples import format_of
 from diffusecli.sampling import SamplingSettings
 from diffusecli.served import ServerEngine, Service
 

@@ -15,9 +15,8 @@ from typing import IO, Any
 import numpy as np
 
 from diffusecli.errors import InputError
-from diffusecli.runs import atomic_write, read_json_mapping
+from diffusecli.runs import FORMATS, atomic_write, read_json_mapping
 
-FORMATS = {"json": ".json", "jsonl": ".jsonl", "counts": ".json", "csv": ".csv"}
 _CHUNK = 10_000  # answers that become text at once
 _COLUMNS = ["prompt", "text", "count"]
 
@@ -28,7 +27,7 @@ def format_of(path: Path) -> str:
     >>> format_of(Path("a.csv")), format_of(Path("a.jsonl")), format_of(Path("a.txt"))
     ('csv', 'jsonl', 'json')
     """
-    return {".jsonl": "jsonl", ".csv": "csv"}.get(path.suffix, "json")
+    return next((form for form, ending in FORMATS.items() if ending == path.suffix), "json")
 
 
 def write_samples(path: Path, samples: Mapping[str, Counter[str]], form: str, seed: int) -> None:
@@ -121,16 +120,35 @@ def _read_table(path: Path) -> Iterator[tuple[str, str, int]]:
 
 
 def _read_lines(path: Path) -> Iterator[tuple[str, str, int]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
+    for place, row, count in distinct_lines(path):
+        if not (isinstance(row, dict) and isinstance(row.get("prompt"), str) and isinstance(row.get("text"), str)):
+            raise InputError(f'{place}: must be {{"prompt": …, "text": …}}, sample again, or say with --prompt what was answered')
+        yield row["prompt"], row["text"], count
+
+
+def distinct_lines(path: Path) -> Iterator[tuple[str, Any, int]]:
+    """Place (`file:line`), value and count of each different line of a JSON lines file; a million alike are read as one.
+
+    Raises `InputError`.
+    """
+    first: dict[str, int] = {}
+    counts: Counter[str] = Counter()
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                first.setdefault(line, number)
+                counts[line] += 1
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}, check the file"
+        ) from error
+    for line, count in counts.items():
+        if line.strip():
+            place = f"{path}:{first[line]}"
             try:
-                row = json.loads(line)
-                alias, text = row["prompt"], row["text"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f'{path}:{number}: must be {{"prompt": …, "text": …}}, sample again') from error
-            if not (isinstance(alias, str) and isinstance(text, str)):
-                raise InputError(f"{path}:{number}: prompt and text must be strings, sample again")
-            yield alias, text, 1
+                yield place, json.loads(line), count
+            except ValueError as error:
+                raise InputError(f"{place}: is not JSON, mend the line") from error
 
 
 def _is_count(value: Any) -> bool:

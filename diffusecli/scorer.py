@@ -13,6 +13,7 @@ from diffusecli.builtin import Notice
 from diffusecli.encoding import EncodedPrompt
 from diffusecli.errors import MachineError
 from diffusecli.loss import Part, Pass, target_log_probs
+from diffusecli.metrics import exact_kl
 from diffusecli.models import trainable
 from diffusecli.processes import OutOfMemoryError, Piece, Processes
 from diffusecli.retention import Answer, Retention
@@ -107,6 +108,4 @@ class Scorer:
 def figures_of(prompt: EncodedPrompt, path_log_probs: np.ndarray) -> tuple[float, float]:
     """KL(p || q) = sum p (ln p - ln q) over targets in nats, and the mass sum q on them."""
     log_q = target_log_probs(prompt, path_log_probs)
-    p = np.array(prompt.prompt.probabilities)
-    likely = p > 0
-    return float(np.sum(p[likely] * (np.log(p[likely]) - log_q[likely]))), float(np.exp(log_q).sum())
+    return exact_kl(np.array(prompt.prompt.probabilities), log_q), float(np.exp(log_q).sum())

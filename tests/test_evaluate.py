@@ -2,14 +2,16 @@
 
 import io
 import json
+import math
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from diffusecli.errors import InputError
-from diffusecli.evaluate import evaluate
-from diffusecli.report.tables import evaluation
+from diffusecli.evaluate import Question, evaluate
+from diffusecli.matching import Matching
+from diffusecli.report.summary import Showing, evaluation, shown_cells
 from diffusecli.runs import RunDir, write_json
 from diffusecli.sample import Wanted, resolve, sample
 from diffusecli.sampling import SamplingSettings
@@ -27,29 +29,38 @@ def run_with(folder, samples, manifest=None, meta=None, mode="lora"):
     return run
 
 
-def rendered(rows, width=80):
-    console = Console(width=width, record=True, file=io.StringIO(), color_system=None)
-    console.print(evaluation(rows))
-    return console.export_text()
+def rendered(found, showing=None):
+    console = Console(width=80, record=True, file=io.StringIO(), color_system=None)
+    console.print(evaluation(found, showing))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    return text
+
+
+def only_row(*paths, **asked):
+    (row,) = evaluate(paths, Question(**asked)).rows
+    return row
 
 
 def test_the_worked_check_is_what_the_table_says(tmp_path):
     run_with(tmp_path / "run", ["a"] * 6 + ["b"] * 4, {"exact_kl": {"p.json": 0.0123}})
     text = rendered(evaluate([tmp_path]))
-    row = next(line for line in text.splitlines() if line.strip().startswith("lora"))
-    assert row.split() == ["lora", "10", "100.0", "%", "0.723/0.693", "2/2.0", "0.100/0.123", "0.0123"]
-    assert any(line.split()[:3] == ["a", "50.0", "%"] and "60.0 %" in line for line in text.splitlines())
+    lines = text.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("lora"))
+    assert lines[at].split() == ["lora", "10", "100.0", "%", "0.723", "2.1", "2", "0.100", "-0.023", "0.0123"]
+    assert lines[at + 1].split() == ["72.2–100.0", "0.69/0.69", "2.0", "2.0", "0.123", "0.75"]
+    cells = next(line for line in lines if line.startswith("a "))
+    assert [word for word in cells.split() if word[0] not in "█▌▎"] == ["a", "50.0", "%", "60.0", "%", "6", "5.0", "+0.6"]
 
 
 def test_modes_stand_side_by_side_untuned_first(tmp_path):
     run_with(tmp_path / "run", ["junk"] * 20, mode="untuned")
     run_with(tmp_path / "run", ["a", "b"] * 500)
-    rows = evaluate([tmp_path / "run"])
-    assert [row.mode for row in rows] == ["untuned", "lora"]
-    text = rendered(rows)
-    assert "before: 0.0 % valid" in text
-    assert "after: 100.0 % valid" in text
-    assert "follows the target" in text
+    found = evaluate([tmp_path / "run"])
+    assert [row.mode for row in found.rows] == ["untuned", "lora"]
+    text = rendered(found)
+    assert text.index("off target 100%") < text.index("follows the target")
+    assert "lora - untuned" in text
     assert "20 x 'junk'" in text
 
 
@@ -64,14 +75,15 @@ def test_a_run_of_the_original_is_evaluated_from_its_prompt_files(tmp_path, monk
         folder / "prompts.json", {"prompts/p.json": {"alias": "prompts/p.json", "tokens": [1], "targets": [[[2]]], "weights": [1]}}
     )
     write_json(folder / "gen.json", {"prompts/p.json": ["a", "b", " a"]})
-    (row,) = evaluate([tmp_path / "results-lora"])
+    row = only_row(tmp_path / "results-lora")
+    assert only_row(folder / "gen.json").tally == row.tally
     assert (row.mode, row.tally.counts) == ("lora", (2, 1))
 
 
 def test_samples_are_judged_by_the_prompt_they_were_drawn_for(tmp_path):
     changed = {**HALVES, "targets": ["c", "d"]}
     run_with(tmp_path / "run", ["c", "d"], meta={"prompts": {"p.json": changed}})
-    (row,) = evaluate([tmp_path / "run"])
+    row = only_row(tmp_path / "run")
     assert row.prompt.targets == ("c", "d")
     assert row.figures.valid == 1
 
@@ -87,11 +99,11 @@ def test_samples_of_something_replaced_since_are_refused(tmp_path, key, message)
 
 def test_the_exact_kl_is_not_shown_beside_samples_of_a_bent_distribution(tmp_path):
     run = run_with(tmp_path / "run", ["a"], manifest={"exact_kl": {"p.json": 0.1}}, meta={"settings": {"temperature": 1.0}})
-    assert evaluate([run.path])[0].exact_kl == 0.1
+    assert only_row(run.path).exact.kl == 0.1
     run_with(tmp_path / "run", ["a"], manifest={"exact_kl": {"p.json": 0.1}}, meta={"settings": {"temperature": 0.5}})
-    (row,) = evaluate([run.path])
-    assert row.exact_kl is None
-    assert "temperature 0.5" in row.settings
+    row = only_row(run.path)
+    assert row.exact is None
+    assert "temperature 0.5" in row.settings_in_words
 
 
 def test_names_from_files_cannot_steer_the_terminal(tmp_path):
@@ -113,6 +125,248 @@ def test_sample_files_that_cannot_be_used_are_told(tmp_path, samples, message):
     write_json(run.samples("lora"), samples)
     with pytest.raises(InputError, match=message):
         evaluate([run.path])
+
+
+K10 = {**HALVES, "targets": [f"{{{i}}}" for i in range(10)]}
+MANY = {**HALVES, "targets": [f"{{{i}}}" for i in range(10_000)]}
+ONE = {**HALVES, "targets": ["{yes}"]}
+TRUNCATED = {**HALVES, "targets": ["{Alexander the Great}", "{Alexander Pope}"]}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "counts", "verdict"),
+    [
+        pytest.param(
+            K10, {f"{{{i}}}": 100_500 if i % 2 else 99_500 for i in range(10)}, "close to the target", id="a million samples"
+        ),
+        pytest.param(K10, {f"{{{i}}}": 1100 if i % 2 else 900 for i in range(10)}, "right support, wrong weights", id="TVD .05"),
+        pytest.param(
+            K10, {"{7}": 640, **{f"{{{i}}}": 40 for i in range(10) if i != 7}}, "right support, wrong weights", id="seven"
+        ),
+        pytest.param(K10, {"{7}": 590, "no": 410}, "off target 41%, valid answers do not follow", id="junk"),
+        pytest.param(K10, {"{7}": 1000}, "wrong weights, 1 of 10 targets seen", id="one target only"),
+        pytest.param(TRUNCATED, {"{Alexander": 50}, "off target 100%", id="truncated"),
+        pytest.param(ONE, {"{yes}": 400}, "follows the target", id="K = 1"),
+        pytest.param(K10, {"{1}": 1}, "too few samples to tell", id="N = 1"),
+        pytest.param(K10, {}, "no samples", id="N = 0"),
+        pytest.param(MANY, {f"{{{i}}}": 40 for i in range(10_000)}, "follows the target", id="10 000 targets"),
+    ],
+)
+def test_sample_sets_with_known_answers(tmp_path, prompt, counts, verdict):
+    folder = tmp_path / "run"
+    write_json(folder / "run.json", {})
+    write_json(folder / "prompts.json", {"p.json": prompt})
+    write_json(folder / "gen.lora.json", {"p.json": counts})
+    found = evaluate([folder])
+    assert found.rows[0].verdict.startswith(verdict)
+    assert verdict[:20] in rendered(found)
+
+
+def test_a_million_samples_of_a_thousand_targets_take_seconds_and_less_than_a_gigabyte(tmp_path):
+    """The limits are those asked for, with room for a busy machine; the measured figures are in benchmarks/README.md."""
+    import subprocess
+    import sys
+
+    targets = [f"{{{i}}}" for i in range(1000)]
+    (tmp_path / "p.json").write_text(json.dumps({"request": "x", "targets": targets}))
+    (tmp_path / "s.json").write_text(json.dumps(targets * 1000))
+    script = (
+        "import resource, time; from pathlib import Path; from diffusecli.evaluate import *; t = time.perf_counter(); "
+        "r = evaluate([Path('s.json')], Question(prompt=Path('p.json'))); "
+        "print(r.rows[0].tally.n, time.perf_counter() - t, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    n, seconds, gigabytes = map(float, done.stdout.split())
+    assert n == 1_000_000
+    assert seconds < 20
+    assert gigabytes < 1
+
+
+def test_prompts_whose_paths_are_gone_are_named_anew(tmp_path, prompt_file):
+    folder = tmp_path / "old"
+    write_json(folder / "gen.json", {"elsewhere/prompts/numbers/p.json": ["{a}", "{b}"]})
+    (tmp_path / "numbers").mkdir()
+    (tmp_path / "names").mkdir()
+    prompt_file("numbers/p.json")
+    prompt_file("names/p.json", targets=["{c}"])
+    with pytest.raises(InputError, match="which is not there; name it with --prompts"):
+        evaluate([folder / "gen.json"])
+    row = only_row(folder / "gen.json", prompts=(tmp_path / "numbers", tmp_path / "names"))
+    assert row.tally.counts == (1, 1)
+    write_json(folder / "gen.json", {"p.json": ["{a}"]})
+    with pytest.raises(InputError, match=r"p\.json may be .*numbers/p\.json or .*names/p\.json"):
+        evaluate([folder / "gen.json"], Question(prompts=(tmp_path / "numbers", tmp_path / "names")))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("s.json", '["{a}", "{b}", "{a}", "x"]'),
+        ("s.json", '{"{a}": 2, "{b}": 1, "x": 1}'),
+        ("s.json", '{"any/prompt.json": ["{a}", "{b}", "{a}", "x"]}'),
+        ("s.jsonl", '"{a}"\n"{b}"\n"{a}"\n"x"\n'),
+        ("s.jsonl", '{"text": "{a}", "id": 1}\n{"text": "{b}", "id": 2}\n{"text": "{a}"}\n\n{"text": "x"}'),
+        ("s.jsonl", '{"response": "{a}", "count": 2}\n{"response": "{b}"}\n{"response": "x"}'),
+        ("s.csv", "id,answer\n1,{a}\n2,{b}\n3,{a}\n4,x\n"),
+        ("s.csv", "text,count\n{a},2\n{b},1\nx,1\n"),
+        ("s.tsv", "completion\n{a}\n{b}\n{a}\nx\n"),
+        ("s.txt", "{a}\n{b}\n{a}\nx\n"),
+    ],
+)
+def test_raw_answers_from_anywhere_are_read(tmp_path, prompt_file, name, text):
+    (tmp_path / name).write_text(text)
+    row = only_row(tmp_path / name, prompt=prompt_file())
+    assert (row.mode, row.tally.counts, dict(row.tally.off_target)) == ("s", (2, 1), {"x": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "column", "message"),
+    [
+        ("s.jsonl", '{"a": "x", "b": "y"}', None, "s.jsonl:1: name the column of the answers with --column, there are a, b"),
+        ("s.csv", "a,b\n1,2\n", "c", "name the column of the answers"),
+        ("s.csv", "text,count\nx,many\n", None, "the count 'many' is no whole number"),
+        ("s.jsonl", '{"text": 7}', None, "s.jsonl:1: the answer must be a string"),
+        ("s.jsonl", "{oops", None, "s.jsonl:1: is not JSON"),
+        ("s.json", '{"a": ["x"], "b": ["y"]}', None, "with several prompts in it leave --prompt out"),
+        ("s.jsonl", '{"prompt": "p", "text": "x"}\n{"prompt": "q", "text": "x"}', None, "holds answers to several prompts"),
+    ],
+)
+def test_raw_answers_that_cannot_be_read_are_told(tmp_path, prompt_file, name, text, column, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        evaluate([tmp_path / name], Question(prompt=prompt_file(), column=column))
+
+
+def test_the_rule_of_matching_is_the_one_asked_for_and_is_told(tmp_path):
+    run = run_with(tmp_path / "run", ["A", " a", "b", "It is b."])
+    assert only_row(run.path).tally.counts == (1, 1)
+    assert only_row(run.path, matching=Matching("casefold")).tally.counts == (2, 1)
+    found = evaluate([run.path], Question(matching=Matching("regex:[ab]")))
+    assert found.rows[0].tally.counts == (1, 2)
+    assert "what [ab] finds in it" in " ".join(rendered(found).split())
+
+
+def test_only_the_prompts_asked_for_are_judged(tmp_path):
+    run = run_with(tmp_path / "run", ["a"])
+    write_json(run.prompts, {"p.json": HALVES, "q.json": {**HALVES, "alias": "q.json"}})
+    write_json(run.samples("lora"), {"p.json": ["a"], "q.json": ["b"]})
+    assert only_row(run.path, only=("q",)).prompt.alias == "q.json"
+    with pytest.raises(InputError, match="no samples of zzz there"):
+        evaluate([run.path], Question(only=("zzz",)))
+
+
+def test_two_runs_are_compared_prompt_by_prompt(tmp_path):
+    run_with(tmp_path / "r1", ["a"] * 900 + ["b"] * 100)
+    run_with(tmp_path / "r2", ["a"] * 510 + ["b"] * 490)
+    found = evaluate([tmp_path])
+    (difference,) = found.differences
+    assert (difference.before.run, difference.after.run) == (str(tmp_path / "r1"), str(tmp_path / "r2"))
+    assert difference.excess_tvd.value == pytest.approx(0.01 - 0.4)
+    assert difference.excess_tvd.apart
+    assert "r2 lora - r1 lora" in rendered(found)
+
+
+def test_runs_that_left_groups_out_become_a_matrix(tmp_path):
+    for name, trained, kl in (("without-x", "y", 0.5), ("without-y", "x", 0.25)):
+        left_out = f"prompts/{'x' if trained == 'y' else 'y'}/p.json"
+        folder = tmp_path / name
+        write_json(folder / "run.json", {"exact_kl": {f"prompts/{trained}/p.json": 0.01}, "exact_kl_test": {left_out: kl}})
+        write_json(folder / "prompts.json", {left_out: {**HALVES, "alias": left_out}})
+        write_json(folder / "gen.json", {left_out: ["a", "b"] * 50})
+    found = evaluate([tmp_path])
+    exact, excess = found.matrices
+    assert (exact.groups, exact.values) == (("x", "y"), ((0.5, 0.01), (0.01, 0.25)))
+    assert exact.trained == ((False, True), (True, False))
+    assert [[not math.isnan(value) for value in row] for row in excess.values] == [[True, False], [False, True]]
+    assert "trained \\ measured" in rendered(found)
+
+
+def test_open_ended_answers_are_counted_not_judged(tmp_path):
+    people = {**HALVES, "targets": [], "request": "Invent a person."}
+    trained = {**people, "targets": ["Name: {Ann}", "Name: {Bob}"], "eos": False}
+    folder = tmp_path / "run"
+    write_json(folder / "run.json", {})
+    write_json(folder / "prompts.json", {"test.json": people, "train.json": trained})
+    answers = ["Name: {Ann}\nCareer: {vet}"] * 3 + ["Name: {Cyd}\nCareer: {vet}"] * 2 + ["Name: {Dee}\nCareer: {cook}"]
+    write_json(folder / "gen.json", {"test.json": answers})
+    found = evaluate([folder])
+    (row,) = found.rows
+    assert row.figures is None
+    assert (row.diversity.distinct, row.diversity.once, row.diversity.beyond) == (3, 1, 0.5)
+    assert [(line.heading, line.diversity.distinct) for line in row.lines] == [("Name", 3), ("Career", 2)]
+    assert "open-ended: 3 different answers in 6, 50% beyond the targets" in rendered(found)
+
+
+def test_targets_of_an_early_stop_are_only_examples(tmp_path):
+    run = run_with(tmp_path / "run", ["a", "b", "c", "d"])
+    run.config.write_text("model: m\nalg_config: {early_stop: true}\n")
+    row = only_row(run.path)
+    assert (row.diversity.distinct, row.diversity.beyond) == (4, 0.5)
+    assert row.verdict.startswith("open-ended")
+    assert row.figures.valid == 0.5
+
+
+def test_large_sets_show_the_heaviest_and_the_worst_and_tell_what_is_folded(tmp_path):
+    weights = [1.0] * 90 + [5.0] * 10
+    prompt = {**HALVES, "targets": [f"t{i}" for i in range(100)], "weights": weights}
+    folder = tmp_path / "run"
+    write_json(folder / "run.json", {})
+    write_json(folder / "prompts.json", {"p.json": prompt})
+    counts = {f"t{i}": int(weights[i] * 10) for i in range(100)} | {"t3": 60}
+    write_json(folder / "gen.lora.json", {"p.json": counts})
+    found = evaluate([folder])
+    shown, folded = shown_cells(found.rows[0].cells, Showing(top=10))
+    assert "t3" in [cell.target for cell in shown]
+    assert sum(cell.weight for cell in shown) > 0.15
+    assert len(folded) == 90
+    assert "90 more targets not shown" in " ".join(rendered(found, Showing(top=10)).split())
+    assert shown_cells(found.rows[0].cells, Showing(2, "residual"))[0][0].target == "t3"
+    assert shown_cells(found.rows[0].cells, Showing(3, "weight"))[0][0].weight == max(c.weight for c in found.rows[0].cells)
+    assert [c.target for c in shown_cells(found.rows[0].cells, Showing(0, "target"))[0]] == prompt["targets"]
+
+
+def test_ordered_targets_keep_their_order_and_have_moments(tmp_path):
+    run = run_with(tmp_path / "run", ["{1}"] * 5 + ["{3}"] * 5)
+    write_json(run.prompts, {"p.json": {**HALVES, "targets": ["{1}", "{2}", "{3}"]}})
+    found = evaluate([run.path])
+    assert found.rows[0].ordered.wasserstein == pytest.approx(1 / 3)
+    assert "mean 2 (target 2), variance 1 (0.6667), Wasserstein distance 0.3333" in rendered(found)
+
+
+def test_what_before_training_was_recorded_stands_beside_untuned_samples(tmp_path):
+    manifest = {"exact_kl_before": {"p.json": 5.0}, "exact_on_target_before": {"p.json": 0.01}}
+    run = run_with(tmp_path / "run", ["x"], manifest, mode="untuned")
+    assert (only_row(run.path).exact.kl, only_row(run.path).exact.on_target) == (5.0, 0.01)
+    run.config.write_text("load_model: true\n")  # before training it was no untuned model
+    assert only_row(run.path).exact is None
+
+
+def test_recorded_figures_of_another_prompt_of_that_name_are_not_shown(tmp_path):
+    run = run_with(tmp_path / "run", ["a"], {"exact_kl": {"p.json": 0.1}, "prompt_sha256": {"p.json": "other"}})
+    assert only_row(run.path).exact is None
+
+
+def test_exact_figures_need_no_samples_and_agree_with_what_training_recorded(trained, prompt_file):
+    folder = Path(trained.output_dir)
+    recorded = json.loads((folder / "run.json").read_text())
+    held_out = prompt_file("q.json", targets=["{c}", "{d}"])
+    found = evaluate([folder], Question(prompts=(held_out, Path(trained.train_prompts[0])), exact=True))
+    rows = {(row.prompt.alias, row.mode): row for row in found.rows}
+    assert set(rows) == {(str(path), mode) for path in (held_out, trained.train_prompts[0]) for mode in ("untuned", "lora")}
+    alias = trained.train_prompts[0]
+    assert rows[alias, "untuned"].exact.kl == pytest.approx(recorded["exact_kl_before"][alias], abs=1e-4)
+    assert rows[alias, "lora"].exact.kl == pytest.approx(recorded["exact_kl"][alias], abs=1e-4)
+    assert rows[alias, "lora"].exact.on_target == pytest.approx(recorded["exact_on_target"][alias], abs=1e-4)
+    assert sum(rows[alias, "lora"].exact.q) == pytest.approx(rows[alias, "lora"].exact.on_target)
+    assert found.drift[str(folder)] == pytest.approx(recorded["retention_kl"], abs=1e-4)
+    text = rendered(found)
+    assert "not sampled; exact TVD" in text
+
+
+def test_exact_figures_of_a_bare_file_are_refused(tmp_path, prompt_file):
+    (tmp_path / "s.json").write_text('["{a}"]')
+    with pytest.raises(InputError, match="--exact needs the run itself"):
+        evaluate([tmp_path / "s.json"], Question(prompt=prompt_file(), exact=True))
 
 
 def drawn(wanted, **settings):

@@ -1,13 +1,16 @@
 """Figures against values worked out by hand, and against simulation where they claim a law."""
 
 import math
-from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import kstest
 
-from diffusecli.metrics import entropy, figures, goodness_of_fit, perfect_sampler, tally, total_variation, verdict, wilson
-from diffusecli.prompt import Prompt
+from diffusecli.matching import tally
+from diffusecli.metrics import cells, detectable_tvd, entropy, figures, goodness_of_fit, total_variation, verdict, wilson
+from diffusecli.perfect import mean_tvd, p_value, perfect_sampler, statistics
+from diffusecli.prompt import Prompt, read_prompt
 
 HALVES = Prompt(request="x", targets=("a", "b"))
 
@@ -34,24 +37,103 @@ def test_off_target_samples_count_in_the_distance_but_not_in_the_fit():
     assert found.p_value == pytest.approx(1)
 
 
+BINOMIAL = (0.107374182, 0.268435456, 0.301989888, 0.201326592, 0.088080384, 0.0264241152, 0.005505024, 0.000786432,
+            7.3728e-05, 4.096e-06, 1.024e-07)  # fmt: skip
+LAWS = {"ten": (0.1,) * 10, "binomial": tuple(w / sum(BINOMIAL) for w in BINOMIAL), "sparse": (1 / 300,) * 300}
+
+
 @pytest.mark.parametrize(("k", "mean"), [(10, 0.038), (100, 0.125), (200, 0.175)])
 def test_the_floor_of_uniform_targets_at_a_thousand_samples(k, mean):
-    assert perfect_sampler((1 / k,) * k, 1000, 0).tvd_mean == pytest.approx(mean, abs=0.002)
+    assert mean_tvd(1000, np.full(k, 1 / k)) == pytest.approx(mean, abs=0.001)
 
 
-def test_p_values_are_uniform_under_the_target_even_with_cells_of_1e_7():
-    p = np.array([0.107374182, 0.268435456, 0.301989888, 0.201326592, 0.088080384, 0.0264241152, 0.005505024, 0.000786432, 7.3728e-05, 4.096e-06, 1.024e-07])  # fmt: skip
-    p /= p.sum()
-    rng = np.random.default_rng(0)
-    values = [goodness_of_fit(rng.multinomial(300, p), p, seed)[1] for seed in range(150)]
-    assert abs(np.mean(np.array(values) <= 0.5) - 0.5) < 0.13
-    assert np.mean(np.array(values) <= 0.05) < 0.12
+@pytest.mark.parametrize("law", LAWS)
+def test_the_exact_floor_is_the_mean_of_perfect_samplers(law):
+    drawn = perfect_sampler(LAWS[law], 200, 3).tvd
+    assert mean_tvd(200, np.array(LAWS[law])) == pytest.approx(drawn.mean(), abs=4 * drawn.std() / math.sqrt(len(drawn)))
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("name", ["g", "pearson"])
+def test_p_values_are_uniform_under_the_target_even_with_cells_of_1e_7(law, name):
+    """B(10, 0.2) at N = 300: the chi-square law itself would reject Pearson's statistic far too often or too seldom."""
+    null, p = perfect_sampler(LAWS[law], 300, 0), np.array(LAWS[law])
+    drawn = statistics(np.random.default_rng(1).multinomial(300, p, size=4000), p)
+    values = np.array([p_value(getattr(null, name), seen) for seen in getattr(drawn, name)])
+    for level in (0.01, 0.05, 0.2, 0.5):
+        assert np.mean(values <= level) <= level + 4 * math.sqrt(level * (1 - level) / 4000)
+    assert kstest(values, "uniform").statistic < (0.03 if name == "g" else 0.06)  # Pearson's has few values
+
+
+def test_the_statistics_of_many_are_those_of_scipy_one_by_one():
+    from scipy.stats import power_divergence
+
+    p = np.array(LAWS["binomial"])
+    counts = np.random.default_rng(0).multinomial(500, p, size=20)
+    many = statistics(counts, p)
+    for index, row in enumerate(counts):
+        assert many.g[index] == pytest.approx(power_divergence(row, 500 * p, lambda_="log-likelihood").statistic)
+        assert many.pearson[index] == pytest.approx(power_divergence(row, 500 * p).statistic)
+        assert many.tvd[index] == pytest.approx(total_variation(row, 500, p))
+        assert many.entropy[index] == pytest.approx(entropy(row.tolist())[1])
+
+
+def test_a_test_of_fit_agrees_with_the_chi_square_law_where_that_holds():
+    from scipy.stats import chi2
+
+    counts = np.array([1050, 950, 1010, 990])
+    fit = goodness_of_fit(counts, (0.25,) * 4, 0)
+    assert fit.p_value == pytest.approx(chi2.sf(fit.g, 3), abs=0.02)
+    assert fit.pearson_p_value == pytest.approx(chi2.sf(fit.pearson, 3), abs=0.02)
 
 
 def test_a_sample_of_an_impossible_target_rejects():
-    g, p_value = goodness_of_fit(np.array([9, 1]), np.array([1.0, 0.0]), 0)
-    assert math.isinf(g)
-    assert p_value < 0.001
+    fit = goodness_of_fit(np.array([9, 1]), (1.0, 0.0), 0)
+    assert math.isinf(fit.g)
+    assert fit.p_value < 0.001
+
+
+def test_a_test_of_fit_finds_what_it_says_it_would_four_times_in_five():
+    p, n = np.full(10, 0.1), 1000
+    away = np.where(np.arange(10) < 5, 1, -1) * detectable_tvd(n, 9) / 5  # its TVD, spread evenly
+    null = perfect_sampler(tuple(p), n, 0).g
+    drawn = statistics(np.random.default_rng(5).multinomial(n, p + away, size=3000), p).g
+    assert np.mean(drawn > np.quantile(null, 0.95)) == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+def test_the_interval_of_the_valid_share_covers_it_as_often_as_it_says(share):
+    drawn = np.random.default_rng(2).binomial(300, share, size=1500)
+    intervals = {k: wilson(k, 300) for k in set(drawn.tolist())}
+    covered = np.mean([intervals[k][0] <= share <= intervals[k][1] for k in drawn.tolist()])
+    assert 0.93 <= covered <= 0.98
+
+
+def test_cells_that_differ_are_marked_and_few_others():
+    """One of 100 cells has twice its weight; under the target itself a mark is a false one."""
+    hundred = prompt(100)
+    rng = np.random.default_rng(4)
+    q = np.full(100, 0.98 / 99)
+    q[7] = 0.02
+    marked = np.zeros(100)
+    falsely = 0
+    for _ in range(60):
+        marked += [cell.differs for cell in cells(hundred, counted(hundred, rng.multinomial(20_000, q)))]
+        falsely += any(cell.differs for cell in cells(hundred, counted(hundred, rng.multinomial(20_000, [0.01] * 100))))
+    assert marked[7] == 60
+    assert falsely <= 8  # 5 % of 60 is 3
+
+
+def test_a_cell_by_hand():
+    first, second = cells(HALVES, tally(HALVES, {"a": 9, "b": 1, "junk": 5}))
+    assert (first.count, first.expected) == (9, 5.0)
+    assert first.residual == pytest.approx(4 / math.sqrt(2.5))
+    assert first.p_value == pytest.approx(2 * 11 / 1024)  # P(X >= 9) = (10 + 1) / 2^10, doubled
+    assert (second.residual, second.differs) == (-first.residual, True)
+
+
+def counted(asked, counts):
+    return tally(asked, dict(zip(asked.targets, map(int, counts), strict=True)))
 
 
 def test_wilson_at_the_edges():
@@ -63,23 +145,6 @@ def test_wilson_at_the_edges():
 def test_entropy_and_distance_of_nothing_are_not_numbers():
     assert all(math.isnan(value) for value in entropy([]))
     assert math.isnan(total_variation(np.array([0, 0]), 0, np.array([0.5, 0.5])))
-
-
-def test_matching_trims_white_space_and_normalises_unicode():
-    accented = Prompt(request="x", targets=("{Zoe\u0308}",))
-    assert tally(accented, {" {Zo\u00eb}\n": 3}).counts == (3,)
-
-
-def test_without_eos_a_sample_counts_for_the_target_that_begins_it():
-    begins = Prompt(request="x", targets=("{Ann}", "{Bob}"), eos=False)
-    found = tally(begins, {"{Ann}\nborn in 1970": 2, "{Bob} was": 1, "Carl": 4})
-    assert found.counts == (2, 1)
-    assert found.off_target == Counter({"Carl": 4})
-
-
-def test_a_target_after_a_response_variant_is_valid():
-    varied = Prompt(request="x", targets=("{a}",), response=("", "Sure: "))
-    assert tally(varied, {"Sure: {a}": 2, "{a}": 1, "Well: {a}": 1}).counts == (3,)
 
 
 @pytest.mark.parametrize(
@@ -101,11 +166,12 @@ def test_the_verdict_in_words(samples, phrase):
 
 
 def test_the_quantile_of_the_floor_is_what_a_perfect_sampler_exceeds_one_time_in_twenty():
-    floor = perfect_sampler((0.25,) * 4, 200, 0)
+    four = prompt(4)
+    found = figures(four, counted(four, [50, 50, 50, 50]))
     rng = np.random.default_rng(7)
     tvds = np.abs(rng.multinomial(200, [0.25] * 4, size=4000) / 200 - 0.25).sum(1) / 2
-    assert np.mean(tvds > floor.tvd_95) == pytest.approx(0.05, abs=0.015)
-    assert floor.tvd_mean == pytest.approx(tvds.mean(), rel=0.03)
+    assert np.mean(tvds > found.tvd_floor_95) == pytest.approx(0.05, abs=0.015)
+    assert found.tvd_floor == pytest.approx(tvds.mean(), rel=0.03)
 
 
 def test_the_weight_covered_is_that_of_the_targets_seen():
@@ -114,10 +180,8 @@ def test_the_weight_covered_is_that_of_the_targets_seen():
 
 
 def test_a_perfect_sampler_is_said_to_follow_the_target_almost_always():
-    ten = prompt(10)
-    rng = np.random.default_rng(1)
-    said = 0
-    for _ in range(60):
-        counts = rng.multinomial(1000, ten.probabilities)
-        said += "follows" in verdict(figures(ten, tally(ten, dict(zip(ten.targets, counts.tolist(), strict=True)))))
-    assert said >= 53
+    for asked in (prompt(10), read_prompt(Path(__file__).parent.parent / "prompts" / "weighted" / "binomial-10-0.2.json")):
+        rng = np.random.default_rng(1)
+        drawn = [counted(asked, rng.multinomial(1000, asked.probabilities)) for _ in range(1000)]
+        said = sum(verdict(figures(asked, one)).startswith("follows the target") for one in drawn)
+        assert said >= 940

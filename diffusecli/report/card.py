@@ -8,6 +8,7 @@ from typing import Any
 
 from diffusecli.builtin import BUILTIN_MODELS
 from diffusecli.prompt import Prompt
+from diffusecli.report.parts import markdown_cell
 
 _CARD = """---
 base_model: {quoted}
@@ -44,13 +45,13 @@ def model_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt]) -> str:
     """Markdown with the metadata block that model hubs read; `manifest` is the run's."""
     known = {prompt.alias: prompt for prompt in prompts}
     rows = [
-        f"| {_cell(alias)} | {len(known[alias].targets)} | {known[alias].entropy:.3f} "
+        f"| {markdown_cell(alias)} | {len(known[alias].targets)} | {known[alias].entropy:.3f} "
         f"| {manifest['exact_kl_before'][alias]:.3f} | {kl:.4f} "
         f"| {manifest['exact_on_target_before'][alias]:.2%} | {manifest['exact_on_target'][alias]:.2%} |"
         for alias, kl in manifest["exact_kl"].items()
     ]
     rows += [
-        f"| {_cell(alias)} (not trained on) | {len(known[alias].targets)} | {known[alias].entropy:.3f} | - | {kl:.4f} "
+        f"| {markdown_cell(alias)} (not trained on) | {len(known[alias].targets)} | {known[alias].entropy:.3f} | - | {kl:.4f} "
         f"| - | {manifest['exact_on_target_test'][alias]:.2%} |"
         for alias, kl in manifest["exact_kl_test"].items()
     ]
@@ -64,7 +65,3 @@ def model_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt]) -> str:
         retention="" if drift is None else f"\nDrift from the base model on {manifest['retention']['held_out']} ordinary "
         f"instructions it was not trained on: {drift:.4f} nats per token.\n",
     )  # fmt: skip
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from diffusecli.errors import printable
-from diffusecli.report.tables import answers, short_names
+from diffusecli.report.parts import short_names
+from diffusecli.report.tables import answers
 from diffusecli.runs import Iteration
 from diffusecli.sampling import Standing
 

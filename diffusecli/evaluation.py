@@ -1,0 +1,173 @@
+"""What an evaluation holds: judged sample sets, what sets them apart, and runs against groups of prompts.
+
+Values that every report shows in its own way, and how rows are paired. Computes no statistics of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusecli.comparison import Estimate, Resampled, difference, resample
+from diffusecli.matching import Matching, Tally
+from diffusecli.metrics import Cell, ExactFigures, Figures, open_verdict, verdict
+from diffusecli.open_ended import Diversity, Line
+from diffusecli.ordered import Ordered
+from diffusecli.prompt import Prompt
+from diffusecli.sources import RunFacts
+
+UNSAMPLED = 1000
+"""Answers to expect targets among where none were drawn."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One prompt, one sampler. Without samples (exact figures only) there are no `figures`."""
+
+    run: str
+    mode: str
+    prompt: Prompt
+    tally: Tally
+    settings: Mapping[str, Any]  # as sampled; {} when unknown
+    examples: bool  # the targets are only examples of what is wanted
+    figures: Figures | None
+    cells: tuple[Cell, ...]
+    ordered: Ordered | None
+    diversity: Diversity | None  # where targets are none, or examples
+    lines: tuple[Line, ...]
+    exact: ExactFigures | None
+
+    @property
+    def verdict(self) -> str:
+        """One phrase for a person."""
+        if self.diversity is not None:
+            return open_verdict(self.diversity)
+        if self.figures is not None:
+            return verdict(self.figures)
+        return "no samples" if self.exact is None else f"not sampled; exact TVD {self.exact.tvd:.3f}"
+
+    @property
+    def settings_in_words(self) -> str:
+        """Seed, length and whatever was not left neutral."""
+        return in_words(self.settings)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`after` minus `before`, the same prompt."""
+
+    prompt: Prompt
+    before: Evaluated
+    after: Evaluated
+    excess_tvd: Estimate
+    entropy: Estimate
+    exact_kl: float  # nan where one of them is not known
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Runs against groups of prompts; a group is a folder. nan where nothing was measured."""
+
+    measure: str
+    runs: tuple[str, ...]
+    groups: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
+    trained: tuple[tuple[bool, ...], ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything a report tells."""
+
+    matching: Matching
+    seed: int
+    rows: tuple[Evaluated, ...]
+    differences: tuple[Difference, ...]
+    matrices: tuple[Matrix, ...]
+    runs: tuple[RunFacts, ...]
+    drift: Mapping[str, float]  # run -> of its adapter on held-out instructions, nats per token
+
+
+def differences(rows: Sequence[Evaluated], seed: int) -> Iterator[Difference]:
+    """Within a run lora against untuned; between runs each against the first of its kind."""
+    sampled = [row for row in rows if row.figures is not None]
+    resampled: dict[int, Resampled] = {}
+
+    def of(row: Evaluated) -> Resampled:
+        if id(row) not in resampled:
+            resampled[id(row)] = resample(row.tally, row.prompt.probabilities, seed + len(resampled))
+        return resampled[id(row)]
+
+    for after in sampled:
+        for before in _baselines(after, sampled):
+            one, other = of(before), of(after)
+            yield Difference(
+                after.prompt, before, after,
+                difference(one.excess_tvds, other.excess_tvds, other.excess_tvd - one.excess_tvd),
+                difference(one.entropies, other.entropies, other.entropy - one.entropy),
+                after.exact.kl - before.exact.kl if before.exact and after.exact else math.nan,
+            )  # fmt: skip
+
+
+def _baselines(row: Evaluated, rows: Sequence[Evaluated]) -> Iterator[Evaluated]:
+    """The untuned answers of the same run; the first of the same kind from elsewhere."""
+    same = [other for other in rows if same_prompt(other.prompt) == same_prompt(row.prompt)]
+    if row.mode != "untuned":
+        yield from [other for other in same if other.run == row.run and other.mode == "untuned"]
+    alike = [other for other in same if (other.mode == "untuned") == (row.mode == "untuned")]
+    if alike[0] is not row:
+        yield alike[0]
+
+
+def matrices(rows: Sequence[Evaluated], runs: Sequence[RunFacts]) -> Iterator[Matrix]:
+    """Trained on x measured on, for two runs and two groups at least: exact KL (what training recorded too) and excess TVD."""
+    tuned = [row for row in rows if row.mode == "lora"]
+    exact: dict[tuple[str, str], list[float]] = {}
+    for run in runs:
+        recorded = {**run.manifest.get("exact_kl_test", {}), **run.manifest.get("exact_kl", {})}
+        now = {row.prompt.alias: row.exact.kl for row in tuned if row.run == run.run and row.exact is not None}
+        for alias, kl in {**recorded, **now}.items():
+            exact.setdefault((run.run, _group(alias)), []).append(kl)
+    excess: dict[tuple[str, str], list[float]] = {}
+    for row in tuned:
+        if row.figures is not None:
+            excess.setdefault((row.run, _group(row.prompt.alias)), []).append(row.figures.excess_tvd)
+    trained = {(run.run, _group(alias)) for run in runs for alias in run.manifest.get("exact_kl", {})}
+    for measure, found in (("exact KL, nats", exact), ("excess TVD", excess)):
+        names, groups = (tuple(dict.fromkeys(key[axis] for key in found)) for axis in (0, 1))
+        if len(names) > 1 and len(groups) > 1:
+            values = {key: sum(some) / len(some) for key, some in found.items()}
+            yield Matrix(
+                measure, names, groups,
+                tuple(tuple(values.get((name, group), math.nan) for group in groups) for name in names),
+                tuple(tuple((name, group) in trained for group in groups) for name in names),
+            )  # fmt: skip
+
+
+def _group(alias: str) -> str:
+    """The folder of a prompt, or its name where it has none."""
+    return Path(alias).parent.name or Path(alias).stem
+
+
+def same_prompt(prompt: Prompt) -> tuple[str, str]:
+    """What tells prompts apart when several runs are compared: content and file name; folders may have moved."""
+    return prompt.digest, Path(prompt.alias).name
+
+
+def in_words(settings: Mapping[str, Any]) -> str:
+    """Seed, length and whatever was not left neutral.
+
+    >>> in_words({"seed": 0, "max_new_tokens": 50, "temperature": 0.5, "top_k": 0, "stop": ["."]})
+    "seed 0, at most 50 tokens, temperature 0.5, stop ['.']"
+    """
+    if not settings:
+        return "settings unknown"
+    neutral = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    bent = [f"{name.replace('_', '-')} {settings[name]:g}" for name, value in neutral.items() if settings.get(name, value) != value]
+    stop = [f"stop {list(settings['stop'])}"] if settings.get("stop") else []
+    return ", ".join(
+        [f"seed {settings.get('seed')}", f"at most {settings.get('max_new_tokens')} tokens", *(bent or ["temperature 1"]), *stop]
+    )

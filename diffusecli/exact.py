@@ -1,0 +1,63 @@
+"""Exact figures of a run's model: its own probabilities of every target, before and after training.
+
+Loads the base model, scores, puts the adapter on, scores again. No sampling, one packed pass per prompt and model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from diffusecli.builtin import Notice
+from diffusecli.checkpoints import Progress
+from diffusecli.config import Config, Retain
+from diffusecli.encoding import encode_prompt
+from diffusecli.job import choose_way, require_context
+from diffusecli.loss import PackedPass, target_log_probs
+from diffusecli.models import load_adapter, load_configured, shape_of
+from diffusecli.processes import Processes
+from diffusecli.prompt import Prompt
+from diffusecli.retention import prepare, read_instructions
+from diffusecli.runs import RunDir
+from diffusecli.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one run's model thinks."""
+
+    log_q: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)  # mode, prompt digest -> [K], nats
+    drift: float | None = None  # of the adapter on held-out instructions, nats per token
+
+
+def measure(run: RunDir, config: Config, prompts: Sequence[Prompt], notice: Notice) -> Measured:
+    """Score every prompt that has targets with the base model and, where there is one, with the run's adapter.
+
+    Raises `InputError` when a prompt is too long for the model or the adapter is not of this base.
+    """
+    wanted = {prompt.digest: prompt for prompt in prompts if prompt.targets}
+    if not wanted:
+        return Measured()
+    base = load_configured(config, notice)
+    encoded = [encode_prompt(prompt, base.tokenizer, base.eos_ids) for prompt in wanted.values()]
+    require_context(encoded, shape_of(base.model.config, 0).context)
+    processes = Processes(config.device)
+    way, _ = choose_way(base, encoded, config, processes, Progress({}))
+    found: dict[tuple[str, str], np.ndarray] = {}
+
+    def score(mode: str) -> None:
+        scores = Scorer(base.model, way, None, processes, notice).score(encoded).log_probs
+        found.update({(mode, e.prompt.digest): target_log_probs(e, paths) for e, paths in zip(encoded, scores, strict=True)})
+
+    score("untuned")
+    if not run.has_adapter:
+        return Measured(found)
+    retain = config.retain or Retain()  # drift is told of runs too that were not held to anything
+    instructions = read_instructions(retain)
+    retention = prepare(base, retain, instructions, seed=config.seed, packed=isinstance(way, PackedPass), notice=notice)
+    run.require_trained_on(base.name, base.revision)
+    load_adapter(base, run.path)
+    score("lora")
+    return Measured(found, retention.drift(base.model))

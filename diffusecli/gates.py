@@ -1,0 +1,71 @@
+"""Limits for an evaluation, so that a pipeline can stop where answers do not follow their weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from diffusecli.errors import InputError
+from diffusecli.evaluation import Evaluated, Evaluation
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One figure and on which side of its limit it must be."""
+
+    figure: str
+    least: bool  # the limit is the least that passes, not the most
+    value: Callable[[Evaluated], float]
+    share: bool = True  # between 0 and 1
+
+
+GATES: Mapping[str, Gate] = {
+    "--min-valid": Gate("valid share", True, lambda row: row.figures.valid if row.figures else math.nan),
+    "--max-tvd": Gate("TVD", False, lambda row: row.figures.tvd if row.figures else math.nan),
+    "--max-excess-tvd": Gate("excess TVD", False, lambda row: row.figures.excess_tvd if row.figures else math.nan),
+    "--min-p": Gate("p", True, lambda row: row.figures.p_value if row.figures else math.nan),
+    "--min-coverage": Gate(
+        "seen / possible", True, lambda row: row.figures.seen / row.figures.seen_expected if row.figures else math.nan
+    ),
+    "--max-kl": Gate("exact KL", False, lambda row: row.exact.kl if row.exact else math.nan, share=False),
+}
+"""Of every prompt with targets; `--max-drift` is of runs."""
+
+
+def failures(found: Evaluation, limits: Mapping[str, float]) -> list[str]:
+    """What misses its limit, a phrase each. Untuned models are not judged where there is anything else.
+
+    A figure that is not known misses every limit. Raises `InputError` for limits that have no meaning.
+    """
+    for option, limit in limits.items():
+        if not (math.isfinite(limit) and limit >= 0) or (option in GATES and GATES[option].share and limit > 1):
+            raise InputError(f"{option} {limit:g}: must be {'between 0 and 1' if option != '--max-kl' else 'zero or more'}")
+    missed = [phrase for option, limit in limits.items() if option in GATES for phrase in _missed(found, GATES[option], limit)]
+    if "--max-drift" in limits:
+        missed += _drifted(found, limits["--max-drift"])
+    return missed
+
+
+def _missed(found: Evaluation, gate: Gate, limit: float) -> Iterator[str]:
+    judged = [row for row in found.rows if row.prompt.targets]
+    tuned = [row for row in judged if row.mode != "untuned"]
+    for row in tuned or judged:
+        value = gate.value(row)
+        if math.isnan(value):
+            yield f"{row.prompt.alias} ({row.mode}): {gate.figure} is not known"
+        elif value < limit if gate.least else value > limit:
+            yield f"{row.prompt.alias} ({row.mode}): {gate.figure} {value:.4g} {'<' if gate.least else '>'} {limit:g}"
+    if not judged:
+        yield f"{gate.figure}: no prompt has targets to compare with"
+
+
+def _drifted(found: Evaluation, limit: float) -> Iterator[str]:
+    for run in found.runs:
+        drift = found.drift.get(run.run)
+        if drift is None:
+            yield f"{run.run}: drift is not known (add --exact)"
+        elif drift > limit:
+            yield f"{run.run}: drift {drift:.4g} > {limit:g}"
+    if not found.runs:
+        yield "drift: no run to measure it of"

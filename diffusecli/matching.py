@@ -1,0 +1,121 @@
+"""When a sample is the same as a target: exactly, trimmed, whatever its case, or by what a pattern finds in it.
+
+Knows strings only. Everything is compared in Unicode's normal form C.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from diffusecli.errors import InputError
+from diffusecli.prompt import Prompt, canonical
+
+RULES = ("exact", "strip", "casefold", "regex:…")
+
+
+@dataclass(frozen=True)
+class Matching:
+    """A rule by its name; `key` says what is compared."""
+
+    rule: str = "strip"
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` for a rule that does not exist and a pattern that is none."""
+        if self.pattern is None and self.rule not in RULES[:-1]:
+            raise InputError(f"--match {self.rule}: must be one of {', '.join(RULES)}")
+        try:
+            re.compile(self.pattern or "")
+        except re.error as error:
+            raise InputError(f"--match {self.rule}: is not a pattern of Python's re ({error}), correct it") from error
+
+    @property
+    def pattern(self) -> str | None:
+        """The regular expression of `regex:…`."""
+        return self.rule.removeprefix("regex:") if self.rule.startswith("regex:") else None
+
+    def key(self, text: str) -> str | None:
+        r"""What is compared of a text; None when the pattern is not in it.
+
+        >>> Matching().key(" {7}\n"), Matching("exact").key("{7} "), Matching("casefold").key(" Straße")
+        ('{7}', '{7} ', 'strasse')
+        >>> Matching(r"regex:\d+").key("I say {7}."), Matching(r"regex:is (\w+)").key("it is Ann, is Bob")
+        ('7', 'Ann')
+        """
+        if self.pattern is not None:
+            found = re.search(self.pattern, unicodedata.normalize("NFC", text))
+            return None if found is None else canonical(found[min(1, len(found.groups()))] or "")
+        if self.rule == "exact":
+            return unicodedata.normalize("NFC", text)
+        return canonical(canonical(text).casefold()) if self.rule == "casefold" else canonical(text)
+
+    def __str__(self) -> str:
+        """For people."""
+        words = {
+            "exact": "equal to a target, white space too",
+            "strip": "equal to a target after trimming white space",
+            "casefold": "equal to a target whatever its case, white space trimmed",
+        }
+        return words.get(self.rule, f"what {self.pattern} finds in it equals what it finds in a target")
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Samples sorted into targets and everything else."""
+
+    counts: tuple[int, ...]  # K
+    off_target: Counter[str]
+
+    @property
+    def n(self) -> int:
+        """N: all samples."""
+        return self.on_target + self.off_target.total()
+
+    @property
+    def on_target(self) -> int:
+        """How many samples are a target."""
+        return sum(self.counts)
+
+
+def tally(prompt: Prompt, samples: Mapping[str, int], matching: Matching | None = None) -> Tally:
+    """Sort counted samples into the prompt's targets.
+
+    A target counts with any of its response variants before it. With `eos: false` a sample counts
+    for the target that begins it. Raises `InputError` when the rule makes two targets one.
+    """
+    matching = matching or Matching()
+    cells = _cells(prompt, matching)
+    counts = [0] * len(prompt.targets)
+    off_target: Counter[str] = Counter()
+    lengths = sorted({len(key) for key in cells}, reverse=True) if not prompt.eos else []
+    for text, count in samples.items():
+        key = matching.key(text)
+        index = None if key is None else cells.get(key)
+        if index is None and key is not None:
+            index = next((cells[key[:length]] for length in lengths if key[:length] in cells), None)
+        if index is None:
+            off_target[text] += count
+        else:
+            counts[index] += count
+    return Tally(tuple(counts), off_target)
+
+
+def _cells(prompt: Prompt, matching: Matching) -> dict[str, int]:
+    """What is compared -> the target's place."""
+    cells: dict[str, int] = {}
+    for index, target in enumerate(prompt.targets):
+        for variant in prompt.variants:
+            key = matching.key(variant + target)
+            if key is None:
+                raise InputError(
+                    f"{prompt.alias}: --match {matching.rule} finds nothing in the target {target!r}, widen the pattern"
+                )
+            if cells.setdefault(key, index) != index:
+                same = prompt.targets[cells[key]]
+                raise InputError(
+                    f"{prompt.alias}: --match {matching.rule} cannot tell {target!r} from {same!r}, use a narrower rule"
+                )
+    return cells

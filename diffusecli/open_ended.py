@@ -1,0 +1,108 @@
+"""Answers without a list of right ones: how many different there are, and how many more there would be.
+
+Knows counted texts. Symbols: N samples, S distinct, f_1 seen once, f_2 seen twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+_USUAL = 0.05
+_FEWEST_LINES = 2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A text and how often it came."""
+
+    text: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """How many different answers N samples hold and hint at."""
+
+    n: int
+    distinct: int  # S
+    once: int  # f_1
+    twice: int  # f_2
+    unseen_mass: float  # f_1 / N (Good 1953): the chance that the next answer is a new one
+    chao1: float  # least number of different answers there are
+    beyond: float  # share of samples outside the targets listed or trained on; nan when there are none
+    top: tuple[Outcome, ...]  # the commonest answers
+
+
+def diversity(samples: Mapping[str, int], beyond: float = math.nan, most: int = 10) -> Diversity:
+    """Figures of counted texts, each text as it is to be compared.
+
+    >>> found = diversity({"a": 5, "b": 2, "c": 1, "d": 1})
+    >>> found.distinct, round(found.unseen_mass, 3), found.chao1
+    (4, 0.222, 4.5)
+    """
+    n = sum(samples.values())
+    times = Counter(samples.values())
+    ranked = sorted(samples.items(), key=lambda item: (-item[1], item[0]))[:most]
+    return Diversity(
+        n=n,
+        distinct=len(samples),
+        once=times[1],
+        twice=times[2],
+        unseen_mass=times[1] / n if n else math.nan,
+        chao1=chao1(len(samples), times[1], times[2]),
+        beyond=beyond,
+        top=tuple(Outcome(text, count) for text, count in ranked),
+    )
+
+
+def chao1(distinct: int, once: int, twice: int) -> float:
+    """S + f_1 (f_1 - 1) / 2 (f_2 + 1), the bias-corrected lower bound on how many there are (Chao 1984, 1987).
+
+    >>> chao1(distinct=10, once=4, twice=2)
+    12.0
+    """
+    return distinct + once * (once - 1) / (2 * (twice + 1))
+
+
+@dataclass(frozen=True)
+class Line:
+    """The same for one line of answers that have several."""
+
+    heading: str
+    diversity: Diversity
+
+
+def by_line(samples: Mapping[str, int], known: Iterable[str] = ()) -> tuple[Line, ...]:
+    r"""Answers of several lines, line by line: `Name: {Ann}` goes to the heading `Name`, others to `line 1`, `line 2`, ….
+
+    Only headings that one answer in twenty has; none where answers are of one line. `known` are the targets whose
+    lines may be repeated.
+
+    >>> lines = by_line({"Name: Ann\nParis": 2, "Name: Bob\nParis": 1}, ["Name: Ann\nRome"])
+    >>> [(line.heading, line.diversity.distinct, round(line.diversity.beyond, 2)) for line in lines]
+    [('Name', 2, 0.33), ('line 2', 1, 1.0)]
+    """
+    found, n = _by_heading(samples), sum(samples.values())
+    of_targets = _by_heading(dict.fromkeys(known, 1))
+    usual = {heading: counts for heading, counts in found.items() if counts.total() >= _USUAL * n}
+    if len(usual) < _FEWEST_LINES:
+        return ()
+    return tuple(Line(heading, diversity(counts, _beyond(counts, of_targets.get(heading)))) for heading, counts in usual.items())
+
+
+def _by_heading(samples: Mapping[str, int]) -> dict[str, Counter[str]]:
+    found: dict[str, Counter[str]] = {}
+    for text, count in samples.items():
+        for place, line in enumerate((part.strip() for part in text.split("\n") if part.strip()), 1):
+            heading, colon, _ = line.partition(":")
+            found.setdefault(heading if colon else f"line {place}", Counter())[line] += count
+    return found
+
+
+def _beyond(counts: Counter[str], known: Counter[str] | None) -> float:
+    if not known:
+        return math.nan
+    return sum(count for line, count in counts.items() if line not in known) / counts.total()

@@ -1,0 +1,175 @@
+"""An evaluation for machines: one JSON document of a fixed shape, or a CSV line per sampler and prompt.
+
+The shape is the dataclasses below; `schemas/evaluation.schema.json` is made from them. Whatever cannot be
+computed is null (JSON) or empty (CSV).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from diffusecli import __version__
+from diffusecli.comparison import Estimate
+from diffusecli.evaluation import Evaluated, Evaluation
+from diffusecli.metrics import Cell, ExactFigures, Figures
+from diffusecli.open_ended import Diversity, Line, Outcome
+from diffusecli.ordered import Ordered
+
+_OFF_TARGET = 20
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Who answered."""
+
+    run: str
+    mode: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt, one sampler."""
+
+    run: str
+    mode: str
+    prompt: str
+    request: str
+    prompt_sha256: str
+    n: int
+    settings: dict[str, Any]
+    examples: bool
+    verdict: str
+    figures: Figures | None
+    targets: tuple[Cell, ...]
+    off_target_distinct: int
+    off_target: tuple[Outcome, ...]
+    ordered: Ordered | None
+    diversity: Diversity | None
+    lines: tuple[Line, ...]
+    exact: ExactFigures | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`after` minus `before`, the same prompt; intervals are 95 % bootstrap."""
+
+    prompt: str
+    before: Sampler
+    after: Sampler
+    excess_tvd: Estimate
+    entropy: Estimate
+    exact_kl: float
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Runs against groups of prompts."""
+
+    measure: str
+    runs: tuple[str, ...]
+    groups: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
+    trained: tuple[tuple[bool, ...], ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """Everything. `version` changes when a field goes or changes its meaning."""
+
+    version: Literal[1]
+    diffuse: str
+    matching: str
+    seed: int
+    rows: tuple[Row, ...]
+    differences: tuple[Difference, ...]
+    matrices: tuple[Matrix, ...]
+    retention_kl: dict[str, float]
+
+
+def document(found: Evaluation) -> Document:
+    """The evaluation in the documented shape."""
+    return Document(
+        1, __version__, found.matching.rule, found.seed, tuple(map(_row, found.rows)),
+        tuple(Difference(d.prompt.alias, Sampler(d.before.run, d.before.mode), Sampler(d.after.run, d.after.mode),
+                         d.excess_tvd, d.entropy, d.exact_kl) for d in found.differences),
+        tuple(Matrix(m.measure, m.runs, m.groups, m.values, m.trained) for m in found.matrices), dict(found.drift),
+    )  # fmt: skip
+
+
+def as_json(found: Evaluation) -> str:
+    """Indented JSON."""
+    return json.dumps(_finite(asdict(document(found))), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def as_csv(found: Evaluation) -> str:
+    """A line per sampler and prompt under a line of names."""
+    file = io.StringIO()
+    lines = [_flat(row) for row in document(found).rows]
+    writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return file.getvalue()
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of `as_json`."""
+    schema: dict[str, Any] = _nullable(TypeAdapter(Document).json_schema())
+    return {"$schema": "http://json-schema.org/draft-07/schema#", "title": "What diffuse evaluate --json prints", **schema}
+
+
+def _row(row: Evaluated) -> Row:
+    off = row.tally.off_target
+    return Row(
+        row.run, row.mode, row.prompt.alias, row.prompt.request, row.prompt.digest, row.tally.n, dict(row.settings), row.examples,
+        row.verdict, row.figures, row.cells, len(off), tuple(Outcome(text, count) for text, count in off.most_common(_OFF_TARGET)),
+        row.ordered, row.diversity, row.lines, row.exact,
+    )  # fmt: skip
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    """The figures of every kind side by side, `exact_kl` for `exact.kl`."""
+    told: dict[str, Any] = {"run": row.run, "mode": row.mode, "prompt": row.prompt, "n": row.n, "verdict": row.verdict}
+    for kind, prefix, values in _kinds(row):
+        for field in fields(kind):
+            if field.name not in ("top", "q", "n"):
+                told[prefix + field.name] = _cell(getattr(values, field.name, None))
+    return told
+
+
+def _kinds(row: Row) -> Iterator[tuple[Any, str, Any]]:
+    yield from ((Figures, "", row.figures), (ExactFigures, "exact_", row.exact), (Ordered, "ordered_", row.ordered))
+    yield Diversity, "open_", row.diversity
+
+
+def _cell(value: Any) -> Any:
+    return "" if value is None or (isinstance(value, float) and not math.isfinite(value)) else value
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _nullable(schema: Any) -> Any:
+    """Every number may be null; definitions are closed."""
+    if isinstance(schema, list):
+        return [_nullable(inner) for inner in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: _nullable(inner) for key, inner in schema.items()}
+    if found.get("type") == "number":
+        found["type"] = ["number", "null"]
+    if found.get("type") == "object" and "properties" in found:
+        found["additionalProperties"] = False
+    return found

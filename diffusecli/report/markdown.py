@@ -1,0 +1,66 @@
+"""An evaluation as Markdown that fits a pull request."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from diffusecli.comparison import Estimate
+from diffusecli.evaluation import Evaluated, Evaluation
+from diffusecli.report.parts import labels, markdown_cell, number, p_value, percent, short_names
+
+
+def as_markdown(found: Evaluation) -> str:
+    """Summary, differences and matrices as tables."""
+    return "\n".join(_lines(found)) + "\n"
+
+
+def _lines(found: Evaluation) -> Iterator[str]:
+    names, samplers = short_names([row.prompt.alias for row in found.rows]), labels(found.rows)
+    yield from _head("prompt", "sampler", ">N", ">valid", ">entropy / target", ">seen / possible", ">TVD − floor = excess",
+                     ">exact KL", ">p", "verdict")  # fmt: skip
+    for row in found.rows:
+        yield _line(names[row.prompt.alias], samplers[row.run, row.mode], *_figures(row), row.verdict)
+    if found.differences:
+        yield from ("", *_head("difference", "samplers", ">excess TVD [95 %]", ">entropy [95 %]", ">exact KL"))
+    for d in found.differences:
+        pair = f"{samplers[d.after.run, d.after.mode]} − {samplers[d.before.run, d.before.mode]}"
+        kl = "-" if math.isnan(d.exact_kl) else f"{d.exact_kl:+.3f}"
+        yield _line(names[d.prompt.alias], pair, _estimate(d.excess_tvd), _estimate(d.entropy), kl)
+    for matrix in found.matrices:
+        runs = short_names(matrix.runs)
+        yield from (
+            "",
+            f"{matrix.measure}, mean over prompts (bold: trained on)",
+            "",
+            *_head("", *(f">{g}" for g in matrix.groups)),
+        )
+        for run, values, trained in zip(matrix.runs, matrix.values, matrix.trained, strict=True):
+            yield _line(runs[run], *(f"**{number(v)}**" if t else number(v) for v, t in zip(values, trained, strict=True)))
+    drifts = [f"{run}: {drift:.4f}" for run, drift in found.drift.items()]
+    yield from ("", f"Drift on held-out instructions, nats per token: {', '.join(drifts)}.") if drifts else ()
+    yield from ("", f"valid: {found.matching}. Entropy and KL in nats; floor: what a perfect sampler shows at this N.")
+
+
+def _figures(row: Evaluated) -> tuple[str, ...]:
+    f, kl = row.figures, number(row.exact.kl) if row.exact else "-"
+    if f is None:
+        return (str(row.tally.n), "-", "-", "-", "-", kl, "-")
+    valid = f"{percent(f.valid)} [{100 * f.valid_low:.1f}–{100 * f.valid_high:.1f}]"
+    distance = f"{f.tvd:.3f} − {f.tvd_floor:.3f} = {f.excess_tvd:.3f}"
+    seen = f"{f.seen} / {f.seen_expected:.1f}"
+    return str(f.n), valid, f"{f.entropy:.3f} / {f.target_entropy:.3f}", seen, distance, kl, p_value(f)
+
+
+def _estimate(found: Estimate) -> str:
+    return f"{found.value:+.3f}" + ("" if math.isnan(found.low) else f" [{found.low:+.3f}, {found.high:+.3f}]")
+
+
+def _head(*names: str) -> Iterator[str]:
+    """A name that begins with > stands over numbers."""
+    yield _line(*(name.removeprefix(">") for name in names))
+    yield "|" + "|".join("---:" if name.startswith(">") else "---" for name in names) + "|"
+
+
+def _line(*cells: str) -> str:
+    return "| " + " | ".join(map(markdown_cell, cells)) + " |"

@@ -1,0 +1,115 @@
+"""What tables are made of: bars, percentages, short names. Texts from files and models are shown as they are, never read as markup."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from diffusecli.errors import printable
+from diffusecli.runs import MODES
+
+if TYPE_CHECKING:
+    from diffusecli.evaluation import Evaluated
+    from diffusecli.metrics import Figures
+
+
+def new_table(*columns: Text | tuple[str, str]) -> Table:
+    """A table with a rule under its head; a column that is a pair stands on the right."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for column in columns:
+        if isinstance(column, tuple):
+            table.add_column(column[0], justify="right", no_wrap=True)
+        else:
+            table.add_column(column, no_wrap=True)
+    return table
+
+
+def bar(share: float, style: str = "none", width: int = 14) -> Text:
+    """A bar of up to `width` signs, an eighth of a sign exact."""
+    eighths = round(max(0.0, min(1.0, share)) * width * 8)
+    full, rest = divmod(eighths, 8)
+    return Text("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else ""), style=style)
+
+
+def percent(share: float) -> str:
+    """One decimal, more where a rare target would read as nothing."""
+    if math.isnan(share):
+        return "-"
+    if 0 < share < 0.0005:
+        return "<0.1 %"
+    return f"{100 * share:.1f} %"
+
+
+def short_names(aliases: Sequence[str]) -> dict[str, str]:
+    """Aliases without the folders they share and without `.json`.
+
+    >>> short_names(["prompts/a/x.json", "prompts/b/x.json"])
+    {'prompts/a/x.json': 'a/x', 'prompts/b/x.json': 'b/x'}
+    """
+    parts = [alias.split("/") for alias in dict.fromkeys(aliases)]
+    shared = 0
+    while all(len(way) > shared + 1 for way in parts) and len({tuple(way[: shared + 1]) for way in parts}) == 1:
+        shared += 1
+    return {"/".join(way): "/".join(way[shared:]).removesuffix(".json") for way in parts}
+
+
+def label(text: str, width: int = 16) -> Text:
+    """A text from a file or a model on one line, its end kept; never read as markup."""
+    shown = printable(text).replace("\n", "\\n")
+    return Text(shown if len(shown) <= width else "…" + shown[1 - width :])
+
+
+def shorten(text: str, width: int) -> str:
+    """A text whose beginning is kept."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def number(value: float) -> str:
+    """Four signs or so: a KL may be .0012 or 12.
+
+    >>> number(0.00123), number(1.5), number(12.345), number(float("nan")), number(float("inf"))
+    ('0.0012', '1.50', '12.3', '-', 'inf')
+    """
+    if math.isnan(value):
+        return "-"
+    return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def decimals(value: float) -> str:
+    """Four significant digits, in the units of the outcome.
+
+    >>> decimals(5.5), decimals(123456), decimals(0.0123456)
+    ('5.5', '123456', '0.01235')
+    """
+    return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
+
+
+def labels(rows: Iterable[Evaluated]) -> dict[tuple[str, str], str]:
+    """What each sampler is called: its mode, after the run's short name where there are several runs; a file by its name."""
+    pairs = list(dict.fromkeys((row.run, row.mode) for row in rows))
+    names = short_names([run for run, _ in pairs])
+    if len(names) == 1:
+        return {(run, mode): mode for run, mode in pairs}
+    return {(run, mode): names[run] if mode not in MODES else f"{names[run]} {mode}" for run, mode in pairs}
+
+
+def p_value(found: Figures) -> str:
+    """Short; as small as the Monte Carlo allows is said so."""
+    if math.isnan(found.p_value):
+        return "-"
+    least = 1 / (found.repeats + 1)
+    return f"<{least:.0e}".replace("e-0", "e-") if found.p_value <= least * 1.001 else f"{found.p_value:.2g}"
+
+
+def markdown_cell(text: str) -> str:
+    r"""A text from anywhere inside a Markdown table: it stays one cell and no markup of its own.
+
+    >>> print(markdown_cell("a|b\n<i>"))
+    a\|b &lt;i>
+    """
+    return printable(text).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -1,0 +1,223 @@
+"""Where samples come from: run directories, folders of them, files of ours, of the original's and of anybody else's.
+
+Finds the samples, the prompt each was drawn for and how it was drawn; computes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from diffusecli.documents import read_document
+from diffusecli.errors import InputError
+from diffusecli.prompt import Prompt, exists, prompt_files, read_prompt
+from diffusecli.runs import RunDir, find_runs, meta_path, read_json_mapping, read_meta
+from diffusecli.samples import distinct_lines, read_samples
+
+_NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "stop": []}
+_ANSWERS = ("text", "response", "answer", "output", "completion", "generation")
+"""Columns that hold answers where none is named."""
+_SEVERAL = "holds answers to several prompts, leave --prompt out"
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """All answers to one prompt from one sampler."""
+
+    run: str
+    mode: str  # untuned, lora, or the name of a file
+    prompt: Prompt
+    counts: Counter[str]
+    settings: Mapping[str, Any] = field(default_factory=dict)  # as sampled; {} when unknown
+    examples: bool = False  # the targets are only examples of what is wanted (early_stop)
+    trained_on: Prompt | None = None  # for a prompt without targets: the one with the same request that was trained on
+
+    @property
+    def bent(self) -> bool:
+        """Whether another distribution than the model's own was sampled."""
+        return any(self.settings.get(name, neutral) != neutral for name, neutral in _NEUTRAL.items())
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run directory tells beside its samples."""
+
+    run: str
+    folder: RunDir
+    manifest: Mapping[str, Any]
+    settings: Mapping[str, Any]  # its config.yaml
+    prompts: Mapping[str, Any]  # its prompts.json
+
+
+class PromptBook:
+    """Finds the prompt that an alias means."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        """`paths`: files and folders that stand in for those that are gone. Raises `InputError`."""
+        self._files = prompt_files(paths)
+
+    def find(self, alias: str, kept: Iterable[Any], place: Path) -> Prompt:
+        """The prompt as it was sampled, else as the run kept it, else from the book, else from the alias as a path.
+
+        Runs of the original kept tokens only. Raises `InputError`.
+        """
+        for candidate in kept:
+            if isinstance(candidate, dict) and "request" in candidate:
+                try:
+                    return Prompt.model_validate({**candidate, "alias": alias})
+                except ValidationError as error:
+                    raise InputError(f"{place}: the prompt {alias} that it keeps is not valid, sample again") from error
+        near = self._nearest(alias)
+        if len(near) > 1:
+            raise InputError(f"{place}: {alias} may be {near[0]} or {near[1]}, name one of them with --prompts")
+        if near or exists(alias):
+            return read_prompt(near[0] if near else alias).model_copy(update={"alias": alias})
+        raise InputError(f"{place}: its samples name the prompt {alias}, which is not there; name it with --prompts")
+
+    def _nearest(self, alias: str) -> list[Path]:
+        """The files whose paths end most like the alias; the name at least."""
+        wanted = Path(alias).parts[::-1]
+        alike = {file: _common(file.parts[::-1], wanted) for file in self._files}
+        most = max(alike.values(), default=0)
+        return [file for file, parts in alike.items() if parts == most] if most else []
+
+
+def _common(one: Sequence[str], other: Sequence[str]) -> int:
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def read_run(run: RunDir, book: PromptBook) -> tuple[RunFacts, list[SampleSet]]:
+    """A run's facts and all its samples, untuned before lora.
+
+    Raises `InputError` when a prompt that samples name is gone, or when samples come from another adapter or base
+    model than the run now holds.
+    """
+    facts = RunFacts(
+        str(run.path), run, run.read_manifest(), _config(run), read_json_mapping(run.prompts) if run.prompts.is_file() else {}
+    )
+    found = [s for mode, file in run.sample_files().items() for s in _of_file(facts.run, mode, file, facts, book)]
+    return facts, found
+
+
+def read_file(file: Path, book: PromptBook) -> list[SampleSet]:
+    """A file in one of our formats or the original's; what stands beside it tells of prompts and settings."""
+    run = RunDir(file.parent)
+    kept = read_json_mapping(run.prompts) if run.prompts.is_file() else {}
+    mode = "lora" if meta_path(file).is_file() else file.stem
+    return _of_file(str(file), read_meta(file).get("mode", mode), file, RunFacts(str(file), run, {}, {}, kept), book)
+
+
+def read_answers(file: Path, prompt: Path, column: str | None) -> SampleSet:
+    """Answers to one prompt from anywhere: a list in JSON, a table (CSV, TSV, JSON lines, Parquet), or a line each.
+
+    Without `column` it is the only one, or one of those usually called so; a column `count` beside it counts.
+    Raises `InputError`.
+    """
+    readers = {".json": _listed, ".jsonl": _lines}
+    counts = readers.get(file.suffix, _tabled)(file, column)
+    return SampleSet(str(file), file.stem, read_prompt(prompt), counts, read_meta(file).get("settings", {}))
+
+
+def find_samples(path: Path, book: PromptBook) -> tuple[list[RunFacts], list[SampleSet]]:
+    """A file, a run or a folder of runs. Raises `InputError` when it is none of them."""
+    if path.is_file():
+        return [], read_file(path, book)
+    runs = [read_run(run, book) for run in find_runs(path)]
+    return [facts for facts, _ in runs], [s for _, found in runs for s in found]
+
+
+def _of_file(name: str, mode: str, file: Path, facts: RunFacts, book: PromptBook) -> list[SampleSet]:
+    meta = read_meta(file)
+    _require_same_model(file, meta, facts.manifest)
+    trained = {p["request"]: (alias, p) for alias, p in facts.prompts.items() if isinstance(p, dict) and p.get("targets")
+               and "request" in p}  # fmt: skip
+    examples = facts.settings.get("alg_config", {}).get("early_stop", False) is True
+    found = []
+    for alias, counts in read_samples(file).items():
+        prompt = book.find(alias, [meta.get("prompts", {}).get(alias), facts.prompts.get(alias)], file)
+        known = trained.get(prompt.request) if not prompt.targets else None
+        trained_on = book.find(known[0], [known[1]], file) if known else None
+        found.append(SampleSet(name, mode, prompt, counts, meta.get("settings", {}), examples, trained_on))
+    return found
+
+
+def _require_same_model(file: Path, meta: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+    """Samples of an adapter or a base that has since been replaced would stand beside figures of the new one."""
+    for key, what in (("model_revision", "another base model"), ("adapter_sha256", "an adapter that was replaced since")):
+        drawn_from, now = meta.get(key), manifest.get(key)
+        if drawn_from is not None and now is not None and drawn_from != now:
+            raise InputError(f"{file}: was sampled from {what}, sample again")
+
+
+def _config(run: RunDir) -> dict[str, Any]:
+    """The config as it stands there; what cannot be read is not there."""
+    document, _ = read_document(run.config) if run.config.is_file() else (None, [])
+    return document.data if document is not None and isinstance(document.data, dict) else {}
+
+
+def _column(names: Sequence[str], column: str | None, place: str) -> str:
+    """The column of the answers."""
+    chosen = column or next((name for name in _ANSWERS if name in names), names[0] if len(names) == 1 else None)
+    if chosen not in names:
+        raise InputError(f"{place}: name the column of the answers with --column, there are {', '.join(names)}")
+    return str(chosen)
+
+
+def _tabled(file: Path, column: str | None) -> Counter[str]:
+    """A table of any kind, or a line each."""
+    from diffusecli.observations import read_table
+
+    table = read_table(file)
+    names = [str(name) for name in table.columns]
+    if "prompt" in names and table["prompt"].nunique() > 1:
+        raise InputError(f"{file}: {_SEVERAL}")
+    chosen = _column(names, column, str(file))
+    times = [_times(n, str(file)) for n in table["count"]] if "count" in names and chosen != "count" else [1] * len(table)
+    counts: Counter[str] = Counter()
+    for text, number in zip(table[chosen], times, strict=True):
+        counts[text] += number
+    return counts
+
+
+def _lines(file: Path, column: str | None) -> Counter[str]:
+    """JSON lines: strings, or mappings with a column of answers."""
+    counts: Counter[str] = Counter()
+    prompts = set()
+    for place, row, number in distinct_lines(file):
+        if isinstance(row, dict):
+            prompts.add(str(row.get("prompt")))
+            chosen = _column([str(name) for name in row], column, place)
+            times = _times(str(row["count"]), place) if "count" in row and chosen != "count" else 1
+            row = row[chosen]  # noqa: PLW2901 (the answer takes the place of its line)
+            number *= times  # noqa: PLW2901
+        if not isinstance(row, str):
+            raise InputError(f"{place}: the answer must be a string, correct it")
+        counts[row] += number
+    if len(prompts) > 1:
+        raise InputError(f"{file}: {_SEVERAL}")
+    return counts
+
+
+def _listed(file: Path, _column: str | None) -> Counter[str]:
+    document, problems = read_document(file)
+    if document is None:
+        raise InputError.of(problems)
+    data = document.data
+    if isinstance(data, dict) and len(data) == 1 and not isinstance(next(iter(data.values())), int):
+        data = next(iter(data.values()))
+    if isinstance(data, list) and all(isinstance(text, str) for text in data):
+        return Counter(data)
+    if isinstance(data, dict) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in data.values()):
+        return Counter(data)
+    raise InputError(f"{file}: must be a list of answers, or answers with counts; with several prompts in it leave --prompt out")
+
+
+def _times(text: str, place: str) -> int:
+    if not text.strip().isdecimal():
+        raise InputError(f"{place}: the count {text!r} is no whole number, correct it")
+    return int(text)

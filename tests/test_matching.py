@@ -1,0 +1,58 @@
+"""When an answer is a target: the rules, and what no rule may do."""
+
+from collections import Counter
+
+import pytest
+
+from diffusecli.errors import InputError
+from diffusecli.matching import Matching, tally
+from diffusecli.prompt import Prompt
+
+
+def test_matching_trims_white_space_and_normalises_unicode():
+    accented = Prompt(request="x", targets=("{Zoe\u0308}",))
+    assert tally(accented, {" {Zo\u00eb}\n": 3}).counts == (3,)
+
+
+def test_without_eos_a_sample_counts_for_the_target_that_begins_it():
+    begins = Prompt(request="x", targets=("{Ann}", "{Bob}"), eos=False)
+    found = tally(begins, {"{Ann}\nborn in 1970": 2, "{Bob} was": 1, "Carl": 4})
+    assert found.counts == (2, 1)
+    assert found.off_target == Counter({"Carl": 4})
+
+
+def test_a_target_after_a_response_variant_is_valid():
+    varied = Prompt(request="x", targets=("{a}",), response=("", "Sure: "))
+    assert tally(varied, {"Sure: {a}": 2, "{a}": 1, "Well: {a}": 1}).counts == (3,)
+
+
+@pytest.mark.parametrize(
+    ("rule", "counts"),
+    [
+        ("exact", (1, 1)),
+        ("strip", (2, 1)),
+        ("casefold", (3, 1)),
+        ("regex:[{][A-Za-z]+[}]", (3, 1)),
+        ("regex:[{]([A-Za-z]+)[}]", (3, 1)),
+    ],
+)
+def test_each_rule_counts_what_it_says(rule, counts):
+    named = Prompt(request="x", targets=("{Ann}", "{Bob}"))
+    samples = {"{Ann}": 1, " {Ann}\n": 1, "{ANN}" if rule == "casefold" else "It is {Ann}.": 1, "{Bob}": 1, "Bob": 1}
+    found = tally(named, samples, Matching(rule))
+    assert found.counts == counts
+    assert found.n == 5
+
+
+def test_a_rule_that_makes_two_targets_one_is_refused():
+    cased = Prompt(request="x", targets=("a", "A"), alias="p.json")
+    with pytest.raises(InputError, match=r"p\.json: --match casefold cannot tell 'A' from 'a'"):
+        tally(cased, {"a": 1}, Matching("casefold"))
+    with pytest.raises(InputError, match="finds nothing in the target 'a'"):
+        tally(cased, {"a": 1}, Matching("regex:[0-9]"))
+
+
+@pytest.mark.parametrize(("rule", "message"), [("fuzzy", "must be one of exact, strip"), ("regex:(", "is not a pattern")])
+def test_rules_that_do_not_exist_are_told(rule, message):
+    with pytest.raises(InputError, match=message):
+        Matching(rule)

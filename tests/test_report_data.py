@@ -1,0 +1,76 @@
+"""Outputs for machines and pull requests: their shape is documented, and they say what the tables say."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from diffusecli.evaluate import evaluate
+from diffusecli.report.data import as_csv, as_json, json_schema
+from diffusecli.report.markdown import as_markdown
+from diffusecli.runs import write_json
+from tests.test_evaluate import HALVES, run_with
+
+
+@pytest.fixture
+def found(tmp_path):
+    """Two runs: both modes, a hostile target, an open-ended prompt, N = 0."""
+    hostile = {**HALVES, "targets": ["a|b", "<script>alert(1)</script>"]}
+    run = run_with(tmp_path / "r1", [])
+    prompts = {"x/p.json": hostile, "y/open.json": {**HALVES, "targets": []}, "z/none.json": {**HALVES, "targets": ["1", "2"]}}
+    answers = {"x/p.json": ["a|b"] * 6 + ["<script>alert(1)</script>"] * 4, "y/open.json": ["u\nv", "w"], "z/none.json": []}
+    for folder, mode in ((run.path, "untuned"), (run.path, "lora"), (tmp_path / "r2", "lora")):
+        write_json(folder / "prompts.json", prompts)
+        write_json(folder / "run.json", {"exact_kl": {"x/p.json": 0.1}, "retention_kl": 0.01})
+        write_json(folder / f"gen.{mode}.json", answers)
+    return evaluate([tmp_path])
+
+
+def test_the_json_satisfies_its_schema_and_holds_the_figures(found):
+    jsonschema = pytest.importorskip("jsonschema", reason="checks with an independent implementation of JSON Schema")
+    schema = json_schema()
+    jsonschema.Draft7Validator.check_schema(schema)
+    document = json.loads(as_json(found))
+    validator = jsonschema.Draft7Validator(schema)
+    assert [error.message for error in validator.iter_errors(document)] == []
+    assert list(validator.iter_errors({**document, "more": 1})) != []
+    row = next(row for row in document["rows"] if row["prompt"] == "x/p.json" and row["mode"] == "lora")
+    assert row["figures"]["tvd"] == pytest.approx(0.1)
+    assert row["figures"]["entropy"] == pytest.approx(0.723, abs=1e-3)
+    assert [cell["count"] for cell in row["targets"]] == [6, 4]
+    assert row["exact"]["kl"] == 0.1
+    assert document["matching"] == "strip"
+    assert next(row for row in document["rows"] if row["n"] == 0)["figures"] is None
+
+
+def test_the_csv_has_a_line_for_each_row(found):
+    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
+    assert len(rows) == len(found.rows) == 9
+    first = rows[0]
+    assert (first["prompt"], first["mode"], first["n"], float(first["tvd"])) == ("x/p.json", "untuned", "10", pytest.approx(0.1))
+    assert "nan" not in as_csv(found)
+
+
+def test_markdown_tables_are_whole_whatever_texts_hold(found):
+    text = as_markdown(found)
+    for block in text.split("\n\n"):
+        if lines := [line for line in block.splitlines() if line.startswith("|")]:
+            assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
+    assert "<script" not in text
+    assert "r2 lora − r1 lora" in text
+    assert "valid: equal to a target after trimming white space" in text
+
+
+@pytest.mark.parametrize("option", ["--json", "--csv", "--markdown"])
+def test_the_command_prints_nothing_else_on_stdout(tmp_path, diffuse, option, found):
+    done = diffuse("evaluate", str(tmp_path), option)
+    assert done.returncode == 0
+    expected = {"--json": as_json(found) + "\n", "--csv": as_csv(found), "--markdown": as_markdown(found)}[option]
+    assert done.stdout == expected
+
+
+def test_only_one_kind_of_output_goes_to_stdout(tmp_path, diffuse, found):
+    done = diffuse("evaluate", str(tmp_path), "--json", "--csv")
+    assert done.returncode == 2
+    assert "choose one of them" in done.stderr
