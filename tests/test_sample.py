@@ -89,7 +89,7 @@ def test_samples_of_every_format_are_evaluated_and_the_newest_counts(run, form):
     drawn(Wanted(run), n=30)
     os.utime(run / "gen.lora.json", (1, 1))
     done = drawn(Wanted(run, form=form), n=40)
-    rows = evaluate([run])
+    rows = evaluate([run]).rows
     assert [row.tally.n for row in rows] == [40]
     assert done.path.suffix == {"counts": ".json"}.get(form, f".{form}")
 
@@ -122,21 +122,21 @@ def test_what_is_not_of_the_run_does_not_take_the_place_of_its_samples(run, tmp_
     ):
         assert drawn(wanted, results=run.parent).path.parent != run
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
-    assert len(evaluate([run.parent])) == 4
+    assert len(evaluate([run.parent]).rows) == 4
 
 
 def test_another_precision_is_the_same_model(run):
     resolved = resolve(Wanted(run, precision="bf16"), Path("results"))
     done = sample(resolved, SamplingSettings(5, 2), max_rows=None, report=lambda *_: None, notice=lambda _: None)
     assert done.path == run / "gen.lora.json"
-    assert evaluate([run])
+    assert evaluate([run]).rows[0].tally.n == 5
 
 
 def test_the_settings_of_one_format_are_not_told_of_another(run):
     drawn(Wanted(run), temperature=0.5)
     drawn(Wanted(run, form="csv"), n=30)
     os.utime(run / "gen.lora.json")
-    assert evaluate([run])[0].settings == "settings unknown"
+    assert evaluate([run]).rows[0].settings_in_words == "settings unknown"
 
 
 def test_a_file_that_is_not_samples_is_never_written_over(run, tmp_path, prompt_file):
@@ -158,11 +158,11 @@ def test_prompts_whose_samples_go_are_named(run, prompt_file):
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a"])
 def test_a_file_of_samples_is_evaluated_where_it_is(run, tmp_path, name):
     drawn(Wanted(run, output=tmp_path / name), n=25)
-    (row,) = evaluate([tmp_path / name])
-    assert (row.tally.n, row.run) == (25, str(tmp_path / name))
+    (row,) = evaluate([tmp_path / name]).rows
+    assert (row.tally.n, row.run, row.mode) == (25, str(tmp_path / name), "lora")
     (tmp_path / "a.meta.json").unlink()
-    with pytest.raises(InputError, match=r"a\.meta\.json is not beside it"):
-        evaluate([tmp_path / name])
+    (bare,) = evaluate([tmp_path / name]).rows
+    assert (bare.tally, bare.mode, bare.settings_in_words) == (row.tally, "a", "settings unknown")
 
 
 def test_names_with_dots_have_settings_of_their_own(run, tmp_path):
