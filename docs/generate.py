@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from diffusecli.config import Config
+from diffusecli.report import data
 from diffusecli.validate import json_schema
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +32,7 @@ def generated() -> dict[str, str]:
     return {
         "schemas/prompt.schema.json": json.dumps(json_schema("prompt"), indent=2) + "\n",
         "schemas/config.schema.json": json.dumps(json_schema("config"), indent=2) + "\n",
+        "schemas/evaluation.schema.json": json.dumps(data.json_schema(), indent=2) + "\n",
         "docs/config.md": _INTRODUCTION + "".join(_rows(Config)),
     }
 

@@ -13,16 +13,30 @@ ROOT = Path(__file__).resolve().parent.parent
 GROUPS = {"names": 2, "countries": 6, "day-date": 6, "fruits": 2, "numbers": 8, "occupations": 3}
 
 
-def generated():
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.generated()
+    return module
 
 
-@pytest.mark.parametrize("path", ["schemas/prompt.schema.json", "schemas/config.schema.json", "docs/config.md"])
+def generated():
+    return script("generate").generated()
+
+
+@pytest.mark.parametrize(
+    "path", ["schemas/prompt.schema.json", "schemas/config.schema.json", "schemas/evaluation.schema.json", "docs/config.md"]
+)
 def test_generated_files_are_in_step_with_the_code(path):
     assert (ROOT / path).read_text(encoding="utf-8") == generated()[path], "run `python docs/generate.py`"
+
+
+def test_the_page_on_reading_the_report_shows_every_picture_that_is_drawn():
+    page = (ROOT / "docs" / "reading-the-report.md").read_text(encoding="utf-8")
+    shown = {line.split("](")[1].rstrip(")") for line in page.splitlines() if line.startswith("![")}
+    pictures = script("pictures").PICTURES
+    assert shown == {f"pictures/{name}.svg" for name in pictures}
+    assert all((ROOT / "docs" / name).read_text(encoding="utf-8").startswith("<svg") for name in shown)
 
 
 def test_the_library_is_valid_even_strictly(monkeypatch):
