@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -32,9 +35,20 @@ def generated() -> dict[str, str]:
     return {
         "schemas/prompt.schema.json": json.dumps(json_schema("prompt"), indent=2) + "\n",
         "schemas/config.schema.json": json.dumps(json_schema("config"), indent=2) + "\n",
-        "schemas/evaluation.schema.json": json.dumps(data.json_schema(), indent=2) + "\n",
+        "schemas/evaluation.schema.json": json.dumps(_described(data.json_schema()), indent=2) + "\n",
         "docs/config.md": _INTRODUCTION + "".join(_rows(Config)),
     }
+
+
+def _described(schema: dict[str, Any]) -> dict[str, Any]:
+    """The comment behind each field of the dataclasses becomes its description."""
+    for name, shape in schema["$defs"].items():
+        kind = getattr(data, name)
+        comments = dict(re.findall(r"^    (\w+): [^#\n]+  # (.+)$", inspect.getsource(kind), re.MULTILINE))
+        for field, description in shape["properties"].items():
+            if field in comments:
+                description["description"] = comments[field]
+    return schema
 
 
 def _rows(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

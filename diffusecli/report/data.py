@@ -38,23 +38,23 @@ class Sampler:
 class Row:
     """One prompt, one sampler."""
 
-    run: str
-    mode: str
-    prompt: str
+    run: str  # folder or file
+    mode: str  # untuned, lora, or the name of a file
+    prompt: str  # its path
     request: str
-    prompt_sha256: str
-    n: int
-    settings: dict[str, Any]
-    examples: bool
-    verdict: str
-    figures: Figures | None
-    targets: tuple[Cell, ...]
-    off_target_distinct: int
-    off_target: tuple[Outcome, ...]
-    ordered: Ordered | None
-    diversity: Diversity | None
-    lines: tuple[Line, ...]
-    exact: ExactFigures | None
+    prompt_sha256: str  # of everything that defines the prompt
+    n: int  # samples
+    settings: dict[str, Any]  # as sampled; empty when unknown
+    examples: bool  # the targets are only examples of what is wanted
+    verdict: str  # a phrase for a person; its wording may change
+    figures: Figures | None  # null without targets or samples
+    targets: tuple[Cell, ...]  # in the prompt's order
+    off_target_distinct: int  # different texts off target
+    off_target: tuple[Outcome, ...]  # the 20 commonest of them
+    ordered: Ordered | None  # where targets are numbers or dates
+    diversity: Diversity | None  # where targets are none, or examples
+    lines: tuple[Line, ...]  # the same by line, for answers of several lines
+    exact: ExactFigures | None  # of the model sampled, where known
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ class Document:
     """Everything. `version` changes when a field goes or changes its meaning."""
 
     version: Literal[1]
-    diffuse: str
-    matching: str
-    seed: int
+    diffuse: str  # version of the program
+    matching: str  # exact, strip, casefold or regex:…
+    seed: int  # of Monte Carlo and bootstrap
     rows: tuple[Row, ...]
     differences: tuple[Difference, ...]
     matrices: tuple[Matrix, ...]
-    retention_kl: dict[str, float]
+    retention_kl: dict[str, float]  # run -> drift on held-out instructions, nats per token
 
 
 def document(found: Evaluation) -> Document:
