@@ -74,8 +74,8 @@ class Matrix:
     measure: str
     runs: tuple[str, ...]
     groups: tuple[str, ...]
-    values: tuple[tuple[float, ...], ...]
-    trained: tuple[tuple[bool, ...], ...]
+    values: tuple[tuple[float, ...], ...]  # a tuple per run
+    trained: tuple[tuple[bool, ...], ...]  # whether the run was trained on the group
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from diffusecli import __version__
 from diffusecli.comparison import Estimate
-from diffusecli.evaluation import Evaluated, Evaluation
+from diffusecli.evaluation import Evaluated, Evaluation, Matrix
 from diffusecli.metrics import Cell, ExactFigures, Figures
 from diffusecli.open_ended import Diversity, Line, Outcome
 from diffusecli.ordered import Ordered
@@ -70,17 +70,6 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Matrix:
-    """Runs against groups of prompts."""
-
-    measure: str
-    runs: tuple[str, ...]
-    groups: tuple[str, ...]
-    values: tuple[tuple[float, ...], ...]
-    trained: tuple[tuple[bool, ...], ...]
-
-
-@dataclass(frozen=True)
 class Document:
     """Everything. `version` changes when a field goes or changes its meaning."""
 
@@ -100,7 +89,7 @@ def document(found: Evaluation) -> Document:
         1, __version__, found.matching.rule, found.seed, tuple(map(_row, found.rows)),
         tuple(Difference(d.prompt.alias, Sampler(d.before.run, d.before.mode), Sampler(d.after.run, d.after.mode),
                          d.excess_tvd, d.entropy, d.exact_kl) for d in found.differences),
-        tuple(Matrix(m.measure, m.runs, m.groups, m.values, m.trained) for m in found.matrices), dict(found.drift),
+        found.matrices, dict(found.drift),
     )  # fmt: skip
 
 

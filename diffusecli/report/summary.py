@@ -20,7 +20,7 @@ from diffusecli.comparison import Estimate
 from diffusecli.errors import printable
 from diffusecli.evaluation import UNSAMPLED, Difference, Evaluated, Evaluation, Matrix
 from diffusecli.metrics import Cell, Figures
-from diffusecli.open_ended import Diversity
+from diffusecli.open_ended import Diversity, Line
 from diffusecli.report.parts import bar, decimals, label, labels, new_table, number, p_value, percent, short_names, shorten
 
 Sort = Literal["weight", "residual", "target"]
@@ -108,7 +108,7 @@ def _detail(row: Evaluated, sampler: str, showing: Showing) -> Iterator[Renderab
             style="dim",
         )
     if row.diversity is not None:
-        yield from _open_ended(row)
+        yield from _open_ended(row.diversity, row.lines)
     elif row.tally.off_target:
         yield Text(f"most frequent of {len(row.tally.off_target)} texts off target ({row.tally.off_target.total()} samples):")
         for text, count in row.tally.off_target.most_common(_OFF_TARGET):
@@ -160,19 +160,18 @@ def shown_cells(cells: Sequence[Cell], showing: Showing) -> tuple[list[Cell], li
     return [cells[i] for i in ranked[:most]], [cells[i] for i in ranked[most:]]
 
 
-def _open_ended(row: Evaluated) -> Iterator[RenderableType]:
-    assert row.diversity is not None  # noqa: S101 (for mypy)
+def _open_ended(whole: Diversity, lines: Sequence[Line]) -> Iterator[RenderableType]:
     table = new_table(
         Text("answers"), ("distinct", "right"), ("once", "right"), ("unseen mass", "right"), ("Chao1", "right"), ("beyond", "right")
     )
-    for name, found in [("whole", row.diversity), *((line.heading, line.diversity) for line in row.lines)]:
+    for name, found in [("whole", whole), *((line.heading, line.diversity) for line in lines)]:
         table.add_row(
             label(name, 24), str(found.distinct), str(found.once), percent(found.unseen_mass), f"{found.chao1:.0f}", percent(found.beyond),
         )  # fmt: skip
     yield table
     yield Text("unseen mass: the share of the next answers that would be new (Good-Turing). Chao1: least number there are. "
                "beyond: outside the targets.", style="dim")  # fmt: skip
-    yield from _commonest(row.diversity)
+    yield from _commonest(whole)
 
 
 def _commonest(found: Diversity) -> Iterator[RenderableType]:
