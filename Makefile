@@ -23,7 +23,7 @@ demo: model
 	@echo "4/5  after: 1000 answers of the tuned model"
 	@$(DIFFUSE) sample configs/quickstart.yaml --mode lora -n 1000
 	@echo "5/5  compare both with the target"
-	@$(DIFFUSE) evaluate results/quickstart
+	@$(DIFFUSE) evaluate results/quickstart --html results/quickstart/report.html
 
 test: model
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest

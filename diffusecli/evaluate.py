@@ -58,8 +58,10 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
         raise InputError(f"{places}: no samples{asked} there, make some with `diffuse sample`")
     facts = {run.run: run for run in runs}
     rows = [_judge(s, facts.get(s.run), measured.get(s.run), question) for s in sets]
-    order = {key: place for place, key in enumerate(dict.fromkeys(same_prompt(row.prompt) for row in rows))}
-    rows.sort(key=lambda row: order[same_prompt(row.prompt)])
+    prompts, samplers = (
+        list(dict.fromkeys(map(name, rows))) for name in (lambda row: same_prompt(row.prompt), lambda row: row.run)
+    )
+    rows.sort(key=lambda row: (prompts.index(same_prompt(row.prompt)), samplers.index(row.run), row.mode != "untuned"))
     return Evaluation(
         question.matching, question.seed, tuple(rows), tuple(differences(rows, question.seed)), tuple(matrices(rows, runs)),
         tuple(runs), _drifts(runs, measured),

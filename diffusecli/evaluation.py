@@ -47,7 +47,8 @@ class Evaluated:
             return open_verdict(self.diversity)
         if self.figures is not None:
             return verdict(self.figures)
-        return "no samples" if self.exact is None else f"not sampled; exact TVD {self.exact.tvd:.3f}"
+        known = self.exact is not None and not math.isnan(self.exact.tvd)
+        return f"not sampled; exact TVD {self.exact.tvd:.3f}" if self.exact and known else "no samples"
 
     @property
     def settings_in_words(self) -> str:

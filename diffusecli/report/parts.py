@@ -89,13 +89,13 @@ def decimals(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
 
 
-def labels(rows: Iterable[Evaluated]) -> dict[tuple[str, str], str]:
+def labels(rows: Iterable[Evaluated], between: str = " ") -> dict[tuple[str, str], str]:
     """What each sampler is called: its mode, after the run's short name where there are several runs; a file by its name."""
     pairs = list(dict.fromkeys((row.run, row.mode) for row in rows))
     names = short_names([run for run, _ in pairs])
     if len(names) == 1:
         return {(run, mode): mode for run, mode in pairs}
-    return {(run, mode): names[run] if mode not in MODES else f"{names[run]} {mode}" for run, mode in pairs}
+    return {(run, mode): names[run] if mode not in MODES else f"{names[run]}{between}{mode}" for run, mode in pairs}
 
 
 def p_value(found: Figures) -> str:

@@ -1,0 +1,122 @@
+"""All charts of an evaluation, in Vega-Lite made with Altair: the same ones for the HTML report and for files."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from diffusecli.errors import InputError
+from diffusecli.evaluation import Evaluation
+from diffusecli.report.bars import outcomes, paired, residuals
+from diffusecli.report.curves import cumulative, training
+from diffusecli.report.dots import compared, matrix, overview
+from diffusecli.report.drawing import Chart, Frame, unchecked
+from diffusecli.report.lines import of_training, summed
+from diffusecli.report.palette import LIGHT, look
+from diffusecli.report.views import MOST, Section, pairs, sections
+from diffusecli.runs import cannot_write, require_writable, sync_folder, write_text
+
+_WIDTH = 640
+_SCALE = 2.0  # pixels of a PNG per pixel of a chart
+
+
+def require_extra() -> None:
+    """Raises `InputError` when the optional packages for charts and HTML are not there."""
+    try:
+        import altair  # noqa: F401
+        import jinja2  # noqa: F401
+        import vl_convert  # noqa: F401
+    except ImportError as error:
+        needed = "the HTML report needs altair, vl-convert-python and jinja2"
+        raise InputError(f"{needed}, run `pip install 'diffuse-lm[report]'`") from error
+
+
+def vega_lite_version() -> str:
+    """The version that Altair writes and vl-convert draws: major and minor."""
+    import altair
+
+    return ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+
+
+def of_section(section: Section, frame: Frame, seed: int) -> Iterator[Chart]:
+    """The charts of one prompt."""
+    if section.sampled:
+        yield paired(section, frame)
+        if len(section.prompt.targets) <= MOST:
+            yield residuals(section, frame)
+        if section.values is not None or section.folded:
+            yield summed(cumulative(section, seed), frame.to(sampler for sampler, _ in section.sampled))
+    for sampler, row in section.pairs:
+        if (chart := outcomes(row, sampler, frame)) is not None:
+            yield chart
+
+
+def write_plots(evaluation: Evaluation, folder: Path) -> list[Path]:
+    """Every chart as SVG and PNG, in light colours; names are made of prompts, runs and what is drawn.
+
+    Raises `InputError` without the optional packages and `MachineError` when the folder cannot be written.
+    """
+    require_extra()
+    require_writable(folder)
+    taken: set[str] = set()
+    with unchecked():
+        return [path for name, chart in _named(evaluation) for path in _write(chart, folder / _free(name, taken))]
+
+
+def _named(evaluation: Evaluation) -> Iterator[tuple[str, Chart]]:
+    frame, found = Frame(LIGHT, _WIDTH), sections(evaluation)
+    if any(section.sampled for section in found):
+        yield "overview", overview(found, frame)
+    for section in found:
+        for chart in of_section(section, frame, evaluation.seed):
+            yield f"{section.name}.{chart.kind}", chart
+    for pair, some, names in pairs(evaluation):
+        yield f"difference.{pair.before.label}.{pair.after.label}", compared(pair, some, names, frame)
+    for each in evaluation.matrices:
+        yield f"matrix.{each.measure}", matrix(each, frame)
+    for facts in evaluation.runs:
+        if (recorded := training(facts.folder)) is not None:
+            for chart in of_training(recorded, frame):
+                yield f"{Path(facts.run).name}.training.{chart.kind}", chart
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """A file name that every system takes, and that is not taken yet.
+
+    >>> taken = set()
+    >>> _free("a/b c", taken), _free("a b/c", taken), _free("../🙂", taken)
+    ('a-b-c', 'a-b-c-2', 'plot')
+    """
+    bare = re.sub(r"[^A-Za-z0-9._]+", "-", name)[:100].strip("-.") or "plot"
+    number = 1
+    while (free := bare if number == 1 else f"{bare}-{number}").lower() in taken:
+        number += 1
+    taken.add(free.lower())
+    return free
+
+
+def _write(chart: Chart, path: Path) -> Iterator[Path]:
+    import vl_convert
+
+    config = look(LIGHT, background="#ffffff")
+    config["legend"]["columns"] = chart.columns(_WIDTH)
+    spec = {**chart.spec, "config": config, "padding": 14}
+    svg = vl_convert.vegalite_to_svg(spec, vl_version=vega_lite_version())
+    ways = path.with_name(f"{path.name}.svg"), path.with_name(f"{path.name}.png")
+    write_text(ways[0], svg)
+    _write_bytes(ways[1], vl_convert.svg_to_png(svg, scale=_SCALE))
+    yield from ways
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    """As `runs.write_text`: whole or not at all."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=".plot.", dir=path.parent) as scratch:
+            (Path(scratch) / path.name).write_bytes(data)
+            os.replace(Path(scratch) / path.name, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error

@@ -1,0 +1,160 @@
+"""Lines of a report: cumulative shares against what a perfect sampler shows, and training as it went.
+
+Plain values for charts; knows no chart library.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from diffusecli.report.parts import short_names
+from diffusecli.report.views import TARGET, Section
+from diffusecli.report.wording import known, short, unique
+from diffusecli.runs import RunDir
+
+_POINTS = 80  # of a line
+_DRAWS = 400  # of a perfect sampler
+_LINES = 8
+_LEAST_KL = 1e-6  # the foot of a logarithmic axis
+
+
+@dataclass(frozen=True)
+class Cumulative:
+    """Shares summed up along an order of the targets: `points` have x, y and series, `band` x, low and high."""
+
+    axis: str
+    reading: str  # how to read it
+    points: list[dict[str, Any]]
+    band: list[dict[str, Any]]
+    steps: bool = False  # whether nothing lies between the points
+
+
+def cumulative(section: Section, seed: int) -> Cumulative:
+    """By value where targets have one; else, where all weigh the same, by each one's own rank; else by weight."""
+    if section.values is not None:
+        return _along(section, np.argsort(section.values[0]), np.sort(section.values[0]), section.values[1] or "value",
+                      "The share of answers up to each value.")  # fmt: skip
+    p = np.array(section.prompt.probabilities)
+    if not section.uniform:
+        return _along(section, np.argsort(-p, kind="stable"), np.arange(1, len(p) + 1), "targets, heaviest first",
+                      "The share of answers among the so many heaviest targets.")  # fmt: skip
+    return _concentration(section, p, seed)
+
+
+def _along(section: Section, order: np.ndarray, at: np.ndarray, axis: str, reading: str) -> Cumulative:
+    p, n = np.array(section.prompt.probabilities)[order], section.sampled[-1][1].tally.n
+    below = np.clip(np.cumsum(p), 0, 1)
+    noise = 1.96 * np.sqrt(below * (1 - below) / n)
+    lines = {TARGET: below} | {
+        sampler.label: np.cumsum(np.array(row.tally.counts)[order]) / row.tally.n for sampler, row in section.sampled
+    }
+    band = [at, np.clip(below - noise, 0, 1), np.clip(below + noise, 0, 1)]
+    return Cumulative(
+        axis, f"{reading} {_band_in_words(n)}", _points(at, lines), _band(*band), section.values is not None and len(at) <= _POINTS
+    )
+
+
+def _concentration(section: Section, p: np.ndarray, seed: int) -> Cumulative:
+    """Each sampler's own commonest targets first: what counts is how steep the line is, not which targets they are."""
+    n, at = section.sampled[-1][1].tally.n, np.arange(1, len(p) + 1)
+    draws = np.sort(np.random.default_rng(seed).multinomial(n, p / p.sum(), size=_DRAWS), axis=1)[:, ::-1].cumsum(1) / n
+    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    lines = {TARGET: draws.mean(0)} | {
+        sampler.label: np.sort(row.tally.counts)[::-1].cumsum() / row.tally.n for sampler, row in section.sampled
+    }
+    reading = "The share of answers that each sampler's so many commonest targets hold together; steeper is more uneven."
+    return Cumulative(
+        "targets, each sampler's commonest first", f"{reading} {_band_in_words(n)}", _points(at, lines), _band(at, low, high)
+    )
+
+
+def _band_in_words(n: int) -> str:
+    spaced = f"{n:,}".replace(",", "\u202f")
+    return f"Grey: a perfect sampler of {spaced} answers, mean and the band that holds 95 % of such samplers at each place."
+
+
+def _thin(count: int) -> np.ndarray:
+    return np.unique(np.linspace(0, count - 1, min(count, _POINTS)).round().astype(int))
+
+
+def _points(at: np.ndarray, lines: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    return [{"x": float(at[i]), "y": float(line[i]), "series": name} for name, line in lines.items() for i in _thin(len(at))]
+
+
+def _band(at: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[dict[str, Any]]:
+    return [{"x": float(at[i]), "low": float(low[i]), "high": float(high[i])} for i in _thin(len(at))]
+
+
+@dataclass(frozen=True)
+class Training:
+    """A run's iterations. `kl` has x, y, series; with many prompts the mean, and `band` holds their quartiles."""
+
+    kl: list[dict[str, Any]]
+    band: list[dict[str, Any]]
+    loss: list[dict[str, Any]]
+    drift: list[dict[str, Any]]
+    prompts: int
+
+
+def training(run: RunDir) -> Training | None:
+    """From metrics.jsonl; None where there is none or not one whole line."""
+    lines = list(_iterations(run))
+    aliases = list(dict.fromkeys(alias for line in lines for alias in line["kl"]))
+    if not aliases:
+        return None
+    kl = _each(lines, aliases) if len(aliases) <= _LINES else _mean(lines, "kl", "mean of prompts trained on")
+    return Training(
+        kl + _mean(lines, "test_kl", "mean of prompts not trained on"),
+        _quartiles(lines) if len(aliases) > _LINES else [],
+        _series(lines, "loss", "loss") + _series(lines, "optimal", "least possible"),
+        _series(lines, "retention_kl", "drift"),
+        len(aliases),
+    )
+
+
+def _iterations(run: RunDir) -> Iterator[dict[str, Any]]:
+    """Whole lines only: the last one of an interrupted run may be broken."""
+    try:
+        text = run.metrics.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    for line in text.splitlines():
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict) and isinstance(found.get("iteration"), int) and isinstance(found.get("kl"), dict):
+            yield found
+
+
+def _numbers(values: Any) -> dict[str, float]:
+    there = values if isinstance(values, dict) else {}
+    return {name: value for name, value in there.items() if isinstance(value, int | float) and math.isfinite(value)}
+
+
+def _each(lines: list[dict[str, Any]], aliases: list[str]) -> list[dict[str, Any]]:
+    names = dict(zip(aliases, unique(short(name) for name in short_names(aliases).values()), strict=True))
+    return [{"x": line["iteration"], "y": max(value, _LEAST_KL), "series": names[alias]}
+            for line in lines for alias, value in _numbers(line["kl"]).items()]  # fmt: skip
+
+
+def _mean(lines: list[dict[str, Any]], key: str, name: str) -> list[dict[str, Any]]:
+    found = [(line["iteration"], list(_numbers(line.get(key)).values())) for line in lines]
+    return [{"x": x, "y": max(sum(values) / len(values), _LEAST_KL), "series": name} for x, values in found if values]
+
+
+def _quartiles(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = [(line["iteration"], list(_numbers(line["kl"]).values())) for line in lines]
+    cut = [(x, np.maximum(np.quantile(values, [0.25, 0.75]), _LEAST_KL)) for x, values in found if values]
+    return [{"x": x, "low": float(low), "high": float(high)} for x, (low, high) in cut]
+
+
+def _series(lines: list[dict[str, Any]], key: str, name: str) -> list[dict[str, Any]]:
+    found = [(line["iteration"], line.get(key)) for line in lines]
+    return [{"x": x, "y": float(y), "series": name} for x, y in found if isinstance(y, int | float) and known(y) is not None]

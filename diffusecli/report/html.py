@@ -1,0 +1,140 @@
+"""An evaluation as one HTML file that needs no network: figures as tables, charts that are drawn where they are read.
+
+Renders only. Everything from prompts, models and files goes through `printable` and the template's escaping; a content policy
+allows this file's own scripts and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from diffusecli import __version__
+from diffusecli.evaluation import Evaluated, Evaluation
+from diffusecli.report.charts import of_section, require_extra, vega_lite_version
+from diffusecli.report.curves import training
+from diffusecli.report.dots import compared, overview
+from diffusecli.report.drawing import Frame, unchecked
+from diffusecli.report.lines import of_training
+from diffusecli.report.palette import DARK, LIGHT, SCREEN, Palette, look
+from diffusecli.report.parts import short_names
+from diffusecli.report.views import OFF_TARGET, Sampler, Section, pairs, samplers, sections, spots
+from diffusecli.report.wording import FILTERS, count, known, mark_of, readable
+
+_HERE = Path(__file__).parent
+_PATHS = {
+    "circle": "M5 1a4 4 0 1 0 .01 0z", "square": "M1.5 1.5h7v7h-7z", "diamond": "M5 .3 9.7 5 5 9.7.3 5z", "triangle-up": "M5 1 9.4 9H.6z",
+    "cross": "M3.5 1h3v2.5H9v3H6.5V9h-3V6.5H1v-3h2.5z", "triangle-down": "M5 9 .6 1h8.8z",
+}  # fmt: skip
+
+
+def html_report(evaluation: Evaluation) -> str:
+    """The whole report, about 1 MB of which draws charts. Raises `InputError` without the optional packages."""
+    require_extra()
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    engine = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    engine.filters |= FILTERS
+    engine.globals |= {"mark_of": mark_of, "shape_of": _PATHS.get, "known": known}
+    engine.tests["finite"] = lambda value: known(value) is not None
+    with unchecked():
+        content = _content(evaluation)
+    return engine.get_template("report.html.j2").render(**content)
+
+
+def _content(evaluation: Evaluation) -> dict[str, Any]:
+    frame, found = Frame(SCREEN, "container"), sections(evaluation)
+    script, bundle = (_HERE / "report.js").read_text(encoding="utf-8"), _bundle()
+    recorded = [(facts, training(facts.folder)) for facts in evaluation.runs]
+    return {
+        "evaluation": evaluation, "version": __version__, "sections": [(s, list(of_section(s, frame, evaluation.seed))) for s in found],
+        "samplers": samplers(evaluation.rows), "scores": scores(evaluation), "runs": short_names([run.run for run in evaluation.runs]),
+        "sources": list(dict.fromkeys(row.run for row in evaluation.rows)), "answers": _answers(evaluation), "settings": _settings(evaluation),
+        "overview": overview(found, frame) if any(s.sampled for s in found) else None, "off_target": OFF_TARGET,
+        "pairs": [(pair, list(zip(names, some, strict=True)), compared(pair, some, names, frame)) for pair, some, names in pairs(evaluation)],
+        "training": [(facts, list(of_training(curves, frame))) for facts, curves in recorded if curves is not None],
+        "facts": [(facts, {"config.yaml": readable(facts.settings), "run.json": readable(facts.manifest)}) for facts in evaluation.runs],
+        "cells": cells, "strays": strays, "heat": _heat, "look": look(SCREEN), "css": (_HERE / "report.css").read_text(encoding="utf-8"),
+        "light": _variables(LIGHT), "dark": _variables(DARK), "bundle": bundle, "script": script, "hashes": [_hash(bundle), _hash(script)],
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Score:
+    """How many prompts a sampler does well on."""
+
+    sampler: Sampler
+    follows: int
+    close: int
+    judged: int
+    open_ended: int
+
+
+def scores(evaluation: Evaluation) -> list[Score]:
+    """Of each sampler, in the order of the evaluation."""
+    names = samplers(evaluation.rows)
+    found: dict[Sampler, Counter[str]] = {name: Counter() for name in names.values()}
+    for row in evaluation.rows:
+        of_row = found[names[row.run, row.mode]]
+        of_row["open"] += row.diversity is not None
+        if row.diversity is None and row.figures is not None:
+            of_row["judged"] += 1
+            of_row[mark_of(row.verdict)[1]] += 1
+    return [Score(name, some["good"], some["near"], some["judged"], some["open"]) for name, some in found.items()]
+
+
+def cells(section: Section) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """The numbers behind a chart: each target with what every sampler makes of it."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for spot in spots(section):
+        found.setdefault(spot["target"], []).append(spot)
+    return [(some[0], some) for some in found.values()]
+
+
+def strays(row: Evaluated, most: int = 5) -> list[tuple[str, int]]:
+    """The commonest texts off target."""
+    return sorted(row.tally.off_target.items(), key=lambda item: (-item[1], item[0]))[:most]
+
+
+def _answers(evaluation: Evaluation) -> str:
+    """How many answers a prompt has: a number or a range."""
+    sizes = sorted({row.tally.n for row in evaluation.rows if row.tally.n})
+    return "no" if not sizes else count(sizes[0]) if len(sizes) == 1 else f"{count(sizes[0])}–{count(sizes[-1])}"
+
+
+def _settings(evaluation: Evaluation) -> list[tuple[Sampler, str]]:
+    """How each sampler was asked, once."""
+    names = samplers(evaluation.rows)
+    return list(dict.fromkeys((names[row.run, row.mode], row.settings_in_words) for row in evaluation.rows))
+
+
+def _heat(values: Sequence[Sequence[float]], value: float) -> str:
+    """The shade of a cell, 0 to 60 %."""
+    top = max((some for row in values for some in row if known(some) is not None), default=0.0)
+    return f"{60 * max(0.0, value) / top:.0f}" if known(value) is not None and top > 0 else "0"
+
+
+def _variables(palette: Palette) -> str:
+    return "".join(f"--{name}:{colour};" for name, colour in palette.items())
+
+
+@lru_cache(maxsize=1)
+def _bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed; takes a second to make."""
+    import vl_convert
+
+    made = vl_convert.javascript_bundle(snippet="window.vegaEmbed = vegaEmbed;", vl_version=vega_lite_version())
+    return made.replace("</script", "<\\/script").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _hash(script: str) -> str:
+    """As content policies name a script."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

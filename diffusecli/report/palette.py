@@ -1,0 +1,48 @@
+"""Colours of reports, by day and by night, and what every chart looks like.
+
+Okabe and Ito's colours, which colour-blind readers can tell apart. On a screen charts name colours as CSS variables, so the page alone
+decides between light and dark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Palette = Mapping[str, str]
+
+LIGHT: Palette = {
+    "paper": "#fdfdfb", "raised": "#f4f5f2", "ink": "#20262b", "muted": "#626c75", "line": "#e2e4e0", "target": "#bcc1c4", "band": "#d9dcdd",
+    "orange": "#d98e00", "blue": "#0072b2", "green": "#009e73", "purple": "#b8609a", "vermilion": "#d55e00", "sky": "#4aa3d9",
+}  # fmt: skip
+DARK: Palette = {
+    "paper": "#14171a", "raised": "#1c2125", "ink": "#e3e6e8", "muted": "#98a2aa", "line": "#2c3237", "target": "#5c656d", "band": "#363d43",
+    "orange": "#e69f00", "blue": "#56b4e9", "green": "#2fbf95", "purple": "#d98cbb", "vermilion": "#f07f3c", "sky": "#9ad0f0",
+}  # fmt: skip
+SCREEN: Palette = {name: f"var(--{name})" for name in LIGHT}
+
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
+
+
+def look(palette: Palette, *, background: str | None = None) -> dict[str, Any]:
+    """Vega-Lite's config: quiet axes, a grid that is hardly there, no frames."""
+    text = {
+        "labelColor": palette["muted"],
+        "titleColor": palette["muted"],
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+    }
+    return {
+        "background": background,
+        "font": _FONT,
+        "padding": 2,
+        "view": {"stroke": None},
+        "axis": {**text, "gridColor": palette["line"], "domainColor": palette["line"], "tickColor": palette["line"],
+                 "labelPadding": 5, "titlePadding": 8, "tickSize": 4, "labelLimit": 190},
+        "legend": {**text, "labelColor": palette["ink"], "title": None, "orient": "top", "labelFontSize": 12, "symbolSize": 70,
+                   "offset": 6, "columnPadding": 18, "labelLimit": 260,  "symbolStrokeWidth": 1.5},
+        "bar": {"cornerRadiusEnd": 1.5},
+        "mark": {"aria": False},
+        "scale": {"bandPaddingInner": 0.22, "bandPaddingOuter": 0.12},
+    }  # fmt: skip

@@ -1,0 +1,196 @@
+"""What a report shows of an evaluation, as plain values: who is compared, which targets are drawn, and in what order.
+
+Knows evaluations; knows neither charts nor HTML. Texts of prompts and models come out printable and short enough to draw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby, zip_longest
+from typing import Any
+
+from diffusecli.evaluation import Difference, Evaluated, Evaluation, same_prompt
+from diffusecli.ordered import values_of
+from diffusecli.prompt import Prompt
+from diffusecli.report.parts import labels, short_names
+from diffusecli.report.wording import known, short, unique
+
+MOST = 40
+"""Targets that are drawn; of larger sets half of them are the heaviest, half the worst."""
+
+OFF_TARGET = "(other)"
+TARGET, WEIGHT = "target", "target weight"
+"""What legends call the grey; no sampler is called so."""
+_COLOURS = ("blue", "green", "purple", "vermilion", "sky")
+_SHAPES = ("circle", "diamond", "triangle-up", "cross", "triangle-down")
+_SHORT_LABEL = 7  # of targets that stand below upright bars
+_FEW = 12
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Who answered: its name in this report, colour and shape."""
+
+    label: str
+    colour: str
+    shape: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One prompt with everybody's answers, and the targets that are drawn."""
+
+    name: str
+    rows: tuple[Evaluated, ...]
+    samplers: tuple[Sampler, ...]  # one per row
+
+    @property
+    def prompt(self) -> Prompt:
+        """The same for all rows."""
+        return self.rows[0].prompt
+
+    @property
+    def pairs(self) -> list[tuple[Sampler, Evaluated]]:
+        """Samplers with their rows."""
+        return list(zip(self.samplers, self.rows, strict=True))
+
+    @property
+    def sampled(self) -> list[tuple[Sampler, Evaluated]]:
+        """Those with answers that can be compared with targets."""
+        return [(sampler, row) for sampler, row in self.pairs if row.figures is not None]
+
+    @cached_property
+    def values(self) -> tuple[tuple[float, ...], str] | None:
+        """Where the targets stand when they are numbers or dates, and the unit."""
+        return values_of(self.prompt.targets)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all weights are the same."""
+        p = self.prompt.probabilities
+        return max(p, default=0) - min(p, default=0) < 1e-12
+
+    @cached_property
+    def shown(self) -> tuple[int, ...]:
+        """Places of the targets that are drawn, in the order they are drawn in."""
+        places = range(len(self.prompt.targets))
+        some = list(places) if len(places) <= MOST else [*_heaviest(self), *_worst(self, set(_heaviest(self)))]
+        if self.values is not None:
+            at = self.values[0]
+            return tuple(sorted(some, key=lambda i: at[i]))
+        p = self.prompt.probabilities
+        return tuple(sorted(some, key=lambda i: (-round(p[i], 12), i)))
+
+    @property
+    def folded(self) -> int:
+        """How many targets are not drawn."""
+        return len(self.prompt.targets) - len(self.shown)
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Of the targets shown, all different."""
+        return unique([OFF_TARGET, *(short(self.prompt.targets[i]) for i in self.shown)])[1:]
+
+    @property
+    def upright(self) -> bool:
+        """Whether bars stand: numbers and dates, and few short words."""
+        few = len(self.shown) <= _FEW and all(len(label) <= _SHORT_LABEL for label in self.labels)
+        return self.values is not None or few
+
+    @property
+    def strays(self) -> bool:
+        """Whether any answer is off target."""
+        return any(row.tally.off_target for _, row in self.sampled)
+
+
+def sections(evaluation: Evaluation) -> list[Section]:
+    """Each prompt once, rows in the order of the evaluation."""
+    named = samplers(evaluation.rows)
+    groups = [tuple(group) for _, group in groupby(evaluation.rows, key=lambda row: same_prompt(row.prompt))]
+    aliases = [group[0].prompt.alias for group in groups]
+    names = unique(short(short_names(aliases)[alias], 60) for alias in aliases)
+    return [
+        Section(name, group, tuple(named[row.run, row.mode] for row in group)) for name, group in zip(names, groups, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two samplers that are compared."""
+
+    before: Sampler
+    after: Sampler
+
+
+def pairs(evaluation: Evaluation) -> list[tuple[Pair, list[Difference], list[str]]]:
+    """Differences by pair of samplers, with the prompts' names."""
+    named = samplers(evaluation.rows)
+    names = {same_prompt(section.prompt): section.name for section in sections(evaluation)}
+    found: dict[Pair, list[Difference]] = {}
+    for each in evaluation.differences:
+        before, after = (named[row.run, row.mode] for row in (each.before, each.after))
+        found.setdefault(Pair(before, after), []).append(each)
+    return [(pair, some, [names[same_prompt(each.prompt)] for each in some]) for pair, some in found.items()]
+
+
+def samplers(rows: Sequence[Evaluated]) -> dict[tuple[str, str], Sampler]:
+    """Run and mode -> name and looks. The first untuned is orange, the first tuned blue; every one has a shape of its own."""
+    keys = list(dict.fromkeys((row.run, row.mode) for row in rows))
+    named = labels(rows, " · ")
+    names = unique([TARGET, WEIGHT, *(short(named[key], 36) for key in keys)])[2:]
+    found: dict[tuple[str, str], Sampler] = {}
+    others = 0
+    for key, name in zip(keys, names, strict=True):
+        if key[1] == "untuned" and not any(mode == "untuned" for _, mode in found):
+            found[key] = Sampler(name, "orange", "square")
+        else:
+            found[key] = Sampler(name, _COLOURS[others % len(_COLOURS)], _SHAPES[others % len(_SHAPES)])
+            others += 1
+    return found
+
+
+def spots(section: Section) -> list[dict[str, Any]]:
+    """Each shown target with each sampler, and everything off target as a cell of its own."""
+    found = [_spot(place, label, *pair) for pair in section.sampled
+             for place, label in zip(section.shown, section.labels, strict=True)]  # fmt: skip
+    if section.strays:
+        found += [_stray(sampler, row) for sampler, row in section.sampled]
+    return found
+
+
+def _spot(place: int, label: str, sampler: Sampler, row: Evaluated) -> dict[str, Any]:
+    cell = row.cells[place]
+    exact = row.exact.q[place] if row.exact is not None and row.exact.q else math.nan
+    return {
+        "target": label, "text": short(cell.target, 200), "sampler": sampler.label, "weight": cell.weight,
+        "share": cell.count / row.tally.n, "count": cell.count, "expected": known(cell.expected),
+        "residual": known(cell.residual) if row.tally.on_target else None, "differs": cell.differs, "exact": known(exact),
+    }  # fmt: skip
+
+
+def _stray(sampler: Sampler, row: Evaluated) -> dict[str, Any]:
+    count = row.tally.n - row.tally.on_target
+    return {
+        "target": OFF_TARGET, "text": "any other text", "sampler": sampler.label, "weight": 0.0, "share": count / row.tally.n,
+        "count": count, "expected": 0, "residual": None, "differs": count > 0, "exact": None,
+    }  # fmt: skip
+
+
+def _heaviest(section: Section) -> list[int]:
+    """Half of what is drawn; where all weigh the same, spread evenly over the list."""
+    p, half = section.prompt.probabilities, MOST // 2
+    if section.uniform:
+        return [i * len(p) // half for i in range(half)]
+    return sorted(range(len(p)), key=lambda i: (-p[i], i))[:half]
+
+
+def _worst(section: Section, taken: set[int]) -> list[int]:
+    """The other half: those that each sampler in turn misses most."""
+    p = section.prompt.probabilities
+    lists = [sorted(range(len(p)), key=lambda i, row=row: -abs(row.tally.counts[i] / row.tally.n - p[i]))[:MOST]  # type: ignore[misc]
+             for _, row in section.sampled]  # fmt: skip
+    in_turn = (i for rank in zip_longest(*lists) for i in rank if i is not None and i not in taken)
+    return list(dict.fromkeys(in_turn))[: MOST // 2]

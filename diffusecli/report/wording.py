@@ -1,0 +1,153 @@
+"""Figures and texts as reports write them: thin spaces, real minus signs, dashes for what is not known; nothing unprintable.
+
+Turns values into words; knows neither charts nor HTML.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from diffusecli.errors import printable
+from diffusecli.metrics import Figures
+
+_MOST_TEXT = 600  # characters of one text of a model
+_MARKS = (("follows the target", "✓", "good"), ("close to the target", "≈", "near"), ("open-ended", "○", "open"),
+          ("too few samples", "?", "open"), ("no samples", "–", "open"), ("not sampled", "–", "open"))  # fmt: skip
+
+
+def short(text: str, width: int = 28) -> str:
+    r"""One line of printable text, cut with an ellipsis.
+
+    >>> short("a\nb"), short("abcdef", 4), short("\x1b[2J")
+    ('a ⏎ b', 'abc…', '\\x1b[2J')
+    """
+    line = printable(" ⏎ ".join(text.split("\n")))
+    return line if len(line) <= width else line[: width - 1].rstrip() + "…"
+
+
+def unique(labels: Iterable[str]) -> list[str]:
+    """Labels with a number after those that are there already.
+
+    >>> unique(["a", "b", "a"])
+    ['a', 'b', 'a #2']
+    """
+    seen: Counter[str] = Counter()
+    found: list[str] = []
+    for label in labels:
+        seen[label] += 1
+        found.append(label if seen[label] == 1 else f"{label} #{seen[label]}")
+    return found
+
+
+def known(value: float | None) -> float | None:
+    """None for what is not a finite number: JSON has no word for it."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    r"""A share for people; a dash for what is not known.
+
+    >>> percent(0.1234), percent(float("nan"))
+    ('12.3\u202f%', '–')
+    """
+    found = known(share)
+    return "–" if found is None else f"{100 * found:.{digits}f}\u202f%"
+
+
+def mark_of(verdict: str) -> tuple[str, str]:
+    """A sign for a verdict, and its kind: good, near, bad or open.
+
+    >>> mark_of("follows the target (p = .43)"), mark_of("off target 41%")
+    (('✓', 'good'), ('✗', 'bad'))
+    """
+    return next(((sign, kind) for start, sign, kind in _MARKS if verdict.startswith(start)), ("✗", "bad"))
+
+
+def number(value: float | None, digits: int = 3, sign: str = "") -> str:
+    r"""A figure for people: thin spaces between thousands, a real minus, a dash for what is not known.
+
+    >>> number(-1234.5, 1), number(0.0000123, 4), number(math.inf), number(0.5, 2, "+")
+    ('−1\u202f234.5', '1.2e−5', '–', '+0.50')
+    """
+    found = known(value)
+    if found is None:
+        return "–"
+    tiny = 0 < abs(found) < 0.5 * 10**-digits
+    written = f"{found:{sign}.1e}".replace("e-0", "e-") if tiny else f"{found:{sign},.{digits}f}"
+    return written.replace(",", "\u202f").replace("-", "−")
+
+
+def count(value: float | None) -> str:
+    """A whole number."""
+    return number(value, 0)
+
+
+def span(low: float | None, high: float | None, digits: int = 3, factor: float = 1) -> str:
+    """An interval with an en dash; "to" where a bound is negative.
+
+    >>> span(0.1, 0.25, 2), span(-0.1, 0.2, 1), span(math.nan, 1)
+    ('0.10–0.25', '−0.1 to 0.2', '–')
+    """
+    bounds = known(low), known(high)
+    if bounds[0] is None or bounds[1] is None:
+        return "–"
+    first, last = (
+        f"{factor * bound:,.{digits}f}".replace(",", "\u202f").replace("-", "−") for bound in bounds if bound is not None
+    )
+    return f"{first} to {last}" if "−" in first + last else f"{first}–{last}"
+
+
+def key(value: float | None) -> str:
+    """What a column is sorted by; empty for what is not known."""
+    found = known(value)
+    return "" if found is None else f"{found:.9g}"
+
+
+def p_value(found: Figures) -> str:
+    """A Monte Carlo p-value cannot be less than 1 / (B + 1)."""
+    least = 1 / (found.repeats + 1)
+    return (
+        f"≤\u202f{number(least, 4)}" if found.p_value <= least * 1.001 else number(found.p_value, 4 if found.p_value < 0.01 else 3)
+    )
+
+
+def phrase(verdict: str) -> str:
+    """A verdict without the figures behind it.
+
+    >>> phrase("close to the target (p = 0.01, excess TVD 0.012)")
+    'close to the target'
+    """
+    return re.sub(r" \([^()]*\)$", "", verdict)
+
+
+def text(value: Any, most: int = _MOST_TEXT) -> str:
+    """Printable, with its end left out where it is long."""
+    whole = printable(str(value).replace("\r\n", "\n"))
+    return whole if len(whole) <= most else f"{whole[:most]}… ({len(whole) - most:,} more characters)".replace(",", "\u202f")
+
+
+def readable(value: Mapping[str, Any]) -> str:
+    """Indented JSON that is printable and has no NaN."""
+    return printable(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(some) for name, some in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(some) for some in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value).replace("nan", "–").replace("inf", "∞")
+    return value if value is None or isinstance(value, str | int) else str(value)
+
+
+FILTERS = {
+    "number": number, "percent": percent, "text": text, "count": count, "span": span, "key": key, "short": short, "phrase": phrase,
+    "p_value": p_value,
+}  # fmt: skip
+"""For templates."""
