@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from diffusecli.errors import InputError, MachineError
 from diffusecli.prompt import Prompt, exists
@@ -215,8 +215,8 @@ def read_json_mapping(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[IO[str]]:
-    """Write text so that `path` holds either what it held before or all of the new.
+def atomic_write(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
+    """Write text, or bytes, so that `path` holds either what it held before or all of the new.
 
     Raises `MachineError` when the disk takes no more or the folder is not writable.
     """
@@ -224,7 +224,7 @@ def atomic_write(path: Path) -> Iterator[IO[str]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, scratch = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            with os.fdopen(descriptor, mode, encoding="utf-8" if mode == "w" else None) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from diffusecli.report.drawing import Chart, Frame, unchecked
 from diffusecli.report.lines import of_training, summed
 from diffusecli.report.palette import LIGHT, look
 from diffusecli.report.views import MOST, Section, pairs, sections
-from diffusecli.runs import cannot_write, require_writable, sync_folder, write_text
+from diffusecli.runs import atomic_write, require_writable, write_text
 
 _WIDTH = 640
 _SCALE = 2.0  # pixels of a PNG per pixel of a chart
@@ -107,16 +105,6 @@ def _write(chart: Chart, path: Path) -> Iterator[Path]:
     svg = vl_convert.vegalite_to_svg(spec, vl_version=vega_lite_version())
     ways = path.with_name(f"{path.name}.svg"), path.with_name(f"{path.name}.png")
     write_text(ways[0], svg)
-    _write_bytes(ways[1], vl_convert.svg_to_png(svg, scale=_SCALE))
+    with atomic_write(ways[1], "wb") as file:
+        file.write(vl_convert.svg_to_png(svg, scale=_SCALE))
     yield from ways
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    """As `runs.write_text`: whole or not at all."""
-    try:
-        with tempfile.TemporaryDirectory(prefix=".plot.", dir=path.parent) as scratch:
-            (Path(scratch) / path.name).write_bytes(data)
-            os.replace(Path(scratch) / path.name, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise cannot_write(path, error) from error
