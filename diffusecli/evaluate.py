@@ -71,7 +71,9 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
 def _collect(paths: Sequence[Path], question: Question) -> tuple[list[RunFacts], list[SampleSet]]:
     if question.prompt is not None:
         if folders := [path for path in paths if not path.is_file()]:
-            raise InputError(f"{folders[0]}: --prompt is for files of answers, name one")
+            raise InputError(
+                f"{folders[0]}: {'is a folder' if folders[0].is_dir() else 'does not exist'}, name a file of answers with --prompt"
+            )
         return [], [read_answers(path, question.prompt, question.column) for path in paths]
     book = PromptBook(question.prompts)
     found = [find_samples(path, book) for path in paths]
@@ -145,12 +147,13 @@ def _exact(sample: SampleSet, run: RunFacts | None, measured: Measured | None) -
     if log_q is not None:
         return exact_figures(sample.prompt, log_q, sample.counts.total() or UNSAMPLED)
     manifest, alias = run.manifest, sample.prompt.alias
-    if manifest.get("prompt_sha256", {}).get(alias, sample.prompt.digest) != sample.prompt.digest:
+    if manifest.prompt_sha256.get(alias, sample.prompt.digest) != sample.prompt.digest:
         return None
-    endings = {"lora": ("_test", ""), "untuned": () if run.settings.get("load_model") else ("_before",)}
-    for ending in endings.get(sample.mode, ()):
-        if (kl := manifest.get(f"exact_kl{ending}", {}).get(alias)) is not None:
-            return ExactFigures(kl, manifest.get(f"exact_on_target{ending}", {}).get(alias, math.nan))
+    lora = [(manifest.exact_kl_test, manifest.exact_on_target_test), (manifest.exact_kl, manifest.exact_on_target)]
+    before = [] if run.settings.load_model else [(manifest.exact_kl_before, manifest.exact_on_target_before)]
+    for kl, on_target in {"lora": lora, "untuned": before}.get(sample.mode, []):
+        if alias in kl:
+            return ExactFigures(kl[alias], on_target.get(alias, math.nan))
     return None
 
 
@@ -159,7 +162,7 @@ def _drifts(runs: Sequence[RunFacts], measured: Mapping[str, Measured]) -> dict[
     found = {}
     for run in runs:
         now = measured[run.run].drift if run.run in measured else None
-        found[run.run] = now if now is not None else run.manifest.get("retention_kl")
+        found[run.run] = now if now is not None else run.manifest.retention_kl
     return {name: drift for name, drift in found.items() if drift is not None}
 
 

@@ -128,7 +128,7 @@ def matrices(rows: Sequence[Evaluated], runs: Sequence[RunFacts]) -> Iterator[Ma
     tuned = [row for row in rows if row.mode == "lora"]
     exact: dict[tuple[str, str], list[float]] = {}
     for run in runs:
-        recorded = {**run.manifest.get("exact_kl_test", {}), **run.manifest.get("exact_kl", {})}
+        recorded = {**run.manifest.exact_kl_test, **run.manifest.exact_kl}
         now = {row.prompt.alias: row.exact.kl for row in tuned if row.run == run.run and row.exact is not None}
         for alias, kl in {**recorded, **now}.items():
             exact.setdefault((run.run, _group(alias)), []).append(kl)
@@ -136,7 +136,7 @@ def matrices(rows: Sequence[Evaluated], runs: Sequence[RunFacts]) -> Iterator[Ma
     for row in tuned:
         if row.figures is not None:
             excess.setdefault((row.run, _group(row.prompt.alias)), []).append(row.figures.excess_tvd)
-    trained = {(run.run, _group(alias)) for run in runs for alias in run.manifest.get("exact_kl", {})}
+    trained = {(run.run, _group(alias)) for run in runs for alias in run.manifest.exact_kl}
     for measure, found in (("exact KL, nats", exact), ("excess TVD", excess)):
         names, groups = (tuple(dict.fromkeys(key[axis] for key in found)) for axis in (0, 1))
         if len(names) > 1 and len(groups) > 1:
@@ -169,6 +169,6 @@ def in_words(settings: Mapping[str, Any]) -> str:
     neutral = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
     bent = [f"{name.replace('_', '-')} {settings[name]:g}" for name, value in neutral.items() if settings.get(name, value) != value]
     stop = [f"stop {list(settings['stop'])}"] if settings.get("stop") else []
-    return ", ".join(
-        [f"seed {settings.get('seed')}", f"at most {settings.get('max_new_tokens')} tokens", *(bent or ["temperature 1"]), *stop]
-    )
+    seed = [f"seed {settings['seed']}"] if "seed" in settings else []
+    length = [f"at most {settings['max_new_tokens']} tokens"] if "max_new_tokens" in settings else []
+    return ", ".join([*seed, *length, *(bent or ["temperature 1"]), *stop])

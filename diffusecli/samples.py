@@ -14,8 +14,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from diffusecli.documents import read_document
 from diffusecli.errors import InputError
-from diffusecli.runs import FORMATS, atomic_write, read_json_mapping
+from diffusecli.runs import FORMATS, atomic_write
 
 _CHUNK = 10_000  # answers that become text at once
 _COLUMNS = ["prompt", "text", "count"]
@@ -51,7 +52,12 @@ def read_samples(path: Path) -> dict[str, Counter[str]]:
     elif path.suffix == ".jsonl":
         rows = _read_lines(path)
     else:
-        return {alias: _counted(answers, alias, path) for alias, answers in read_json_mapping(path).items()}
+        document, problems = read_document(path)
+        if document is None:
+            raise InputError.of(problems)
+        if not isinstance(document.data, dict):
+            raise InputError(f"{path}: must be {{prompt: [answers]}}, sample again, or say with --prompt what was answered")
+        return {alias: _counted(answers, alias, path) for alias, answers in document.data.items()}
     samples: dict[str, Counter[str]] = {}
     for alias, text, count in rows:
         samples.setdefault(alias, Counter())[text] += count
@@ -105,7 +111,9 @@ def _counted(answers: Any, alias: str, path: Path) -> Counter[str]:
         return Counter(answers)
     if isinstance(answers, dict) and all(_is_count(count) for count in answers.values()):
         return Counter(answers)
-    raise InputError(f"{path}: the samples of {alias} must be a list of strings, or counts by string, sample again")
+    raise InputError(
+        f"{path}: the samples of {alias} must be a list of strings, or counts by string; mend the file or sample again"
+    )
 
 
 def _read_table(path: Path) -> Iterator[tuple[str, str, int]]:
@@ -116,7 +124,9 @@ def _read_table(path: Path) -> Iterator[tuple[str, str, int]]:
                     raise ValueError(count)
                 yield row["prompt"], row["text"], count
         except (KeyError, TypeError, ValueError, csv.Error) as error:
-            raise InputError(f"{path}: must hold the columns {', '.join(_COLUMNS)}, sample again") from error
+            raise InputError(
+                f"{path}: must hold the columns {', '.join(_COLUMNS)}, or say with --prompt what was answered"
+            ) from error
 
 
 def _read_lines(path: Path) -> Iterator[tuple[str, str, int]]:

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from diffusecli.documents import read_document
 from diffusecli.errors import InputError
@@ -22,6 +22,7 @@ from diffusecli.samples import distinct_lines, read_samples
 _NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "stop": []}
 _ANSWERS = ("text", "response", "answer", "output", "completion", "generation")
 """Columns that hold answers where none is named."""
+_Kind = TypeVar("_Kind", bound=BaseModel)
 _SEVERAL = "holds answers to several prompts, leave --prompt out"
 
 
@@ -43,14 +44,66 @@ class SampleSet:
         return any(self.settings.get(name, neutral) != neutral for name, neutral in _NEUTRAL.items())
 
 
+class Manifest(BaseModel):
+    """What is read of run.json; {} in runs of the original. Figures are prompt alias -> value."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    exact_kl: dict[str, float] = {}
+    exact_kl_before: dict[str, float] = {}
+    exact_kl_test: dict[str, float] = {}
+    exact_on_target: dict[str, float] = {}
+    exact_on_target_before: dict[str, float] = {}
+    exact_on_target_test: dict[str, float] = {}
+    retention_kl: float | None = None
+    prompt_sha256: dict[str, str] = {}
+    model_revision: str | None = None
+    adapter_sha256: str | None = None
+
+
+class _AlgSettings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    early_stop: bool = False
+
+
+class Settings(BaseModel):
+    """What is read of config.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    alg_config: _AlgSettings = _AlgSettings()
+    load_model: bool = False
+
+
+class _SamplingSettings(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    temperature: float = 1.0
+    top_k: float = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    stop: list[str] = []
+
+
+class _Meta(BaseModel):
+    """What is read of a samples file's settings."""
+
+    mode: str | None = None
+    settings: _SamplingSettings | None = None
+    prompts: dict[str, Any] = {}
+    model_revision: str | None = None
+    adapter_sha256: str | None = None
+
+
 @dataclass(frozen=True)
 class RunFacts:
     """What a run directory tells beside its samples."""
 
     run: str
     folder: RunDir
-    manifest: Mapping[str, Any]
-    settings: Mapping[str, Any]  # its config.yaml
+    manifest: Manifest
+    settings: Settings
     prompts: Mapping[str, Any]  # its prompts.json
 
 
@@ -97,9 +150,9 @@ def read_run(run: RunDir, book: PromptBook) -> tuple[RunFacts, list[SampleSet]]:
     Raises `InputError` when a prompt that samples name is gone, or when samples come from another adapter or base
     model than the run now holds.
     """
-    facts = RunFacts(
-        str(run.path), run, run.read_manifest(), _config(run), read_json_mapping(run.prompts) if run.prompts.is_file() else {}
-    )
+    manifest = _checked(Manifest, run.read_manifest(), run.manifest)
+    kept = read_json_mapping(run.prompts) if run.prompts.is_file() else {}
+    facts = RunFacts(str(run.path), run, manifest, _checked(Settings, _config(run), run.config), kept)
     found = [s for mode, file in run.sample_files().items() for s in _of_file(facts.run, mode, file, facts, book)]
     return facts, found
 
@@ -108,8 +161,8 @@ def read_file(file: Path, book: PromptBook) -> list[SampleSet]:
     """A file in one of our formats or the original's; what stands beside it tells of prompts and settings."""
     run = RunDir(file.parent)
     kept = read_json_mapping(run.prompts) if run.prompts.is_file() else {}
-    mode = "lora" if meta_path(file).is_file() else file.stem
-    return _of_file(str(file), read_meta(file).get("mode", mode), file, RunFacts(str(file), run, {}, {}, kept), book)
+    mode = _meta(file).mode or ("lora" if meta_path(file).is_file() else file.stem)
+    return _of_file(str(file), mode, file, RunFacts(str(file), run, Manifest(), Settings(), kept), book)
 
 
 def read_answers(file: Path, prompt: Path, column: str | None) -> SampleSet:
@@ -120,7 +173,7 @@ def read_answers(file: Path, prompt: Path, column: str | None) -> SampleSet:
     """
     readers = {".json": _listed, ".jsonl": _lines}
     counts = readers.get(file.suffix, _tabled)(file, column)
-    return SampleSet(str(file), file.stem, read_prompt(prompt), counts, read_meta(file).get("settings", {}))
+    return SampleSet(str(file), file.stem, read_prompt(prompt), counts, _settings(_meta(file)))
 
 
 def find_samples(path: Path, book: PromptBook) -> tuple[list[RunFacts], list[SampleSet]]:
@@ -132,32 +185,55 @@ def find_samples(path: Path, book: PromptBook) -> tuple[list[RunFacts], list[Sam
 
 
 def _of_file(name: str, mode: str, file: Path, facts: RunFacts, book: PromptBook) -> list[SampleSet]:
-    meta = read_meta(file)
+    meta = _meta(file)
     _require_same_model(file, meta, facts.manifest)
     trained = {p["request"]: (alias, p) for alias, p in facts.prompts.items() if isinstance(p, dict) and p.get("targets")
                and "request" in p}  # fmt: skip
-    examples = facts.settings.get("alg_config", {}).get("early_stop", False) is True
     found = []
     for alias, counts in read_samples(file).items():
-        prompt = book.find(alias, [meta.get("prompts", {}).get(alias), facts.prompts.get(alias)], file)
+        prompt = book.find(alias, [meta.prompts.get(alias), facts.prompts.get(alias)], file)
         known = trained.get(prompt.request) if not prompt.targets else None
         trained_on = book.find(known[0], [known[1]], file) if known else None
-        found.append(SampleSet(name, mode, prompt, counts, meta.get("settings", {}), examples, trained_on))
+        found.append(SampleSet(name, mode, prompt, counts, _settings(meta), facts.settings.alg_config.early_stop, trained_on))
     return found
 
 
-def _require_same_model(file: Path, meta: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+def _require_same_model(file: Path, meta: _Meta, manifest: Manifest) -> None:
     """Samples of an adapter or a base that has since been replaced would stand beside figures of the new one."""
     for key, what in (("model_revision", "another base model"), ("adapter_sha256", "an adapter that was replaced since")):
-        drawn_from, now = meta.get(key), manifest.get(key)
+        drawn_from, now = getattr(meta, key), getattr(manifest, key)
         if drawn_from is not None and now is not None and drawn_from != now:
             raise InputError(f"{file}: was sampled from {what}, sample again")
 
 
-def _config(run: RunDir) -> dict[str, Any]:
-    """The config as it stands there; what cannot be read is not there."""
-    document, _ = read_document(run.config) if run.config.is_file() else (None, [])
-    return document.data if document is not None and isinstance(document.data, dict) else {}
+def _config(run: RunDir) -> Any:
+    """The config as it stands there."""
+    if not run.config.is_file():
+        return {}
+    document, problems = read_document(run.config)
+    if document is None:
+        raise InputError.of(problems)
+    return document.data or {}
+
+
+def _meta(file: Path) -> _Meta:
+    return _checked(_Meta, read_meta(file), meta_path(file))
+
+
+def _settings(meta: _Meta) -> dict[str, Any]:
+    return meta.settings.model_dump(exclude_unset=True) if meta.settings is not None else {}
+
+
+def _checked(kind: type[_Kind], data: Any, path: Path) -> _Kind:
+    """Raises `InputError` with the first thing that is not what it must be."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"{path}: {place or 'the whole'}: {first['msg'].split(' or instance')[0].lower()}, correct the file or remove it"
+        ) from error
 
 
 def _column(names: Sequence[str], column: str | None, place: str) -> str:

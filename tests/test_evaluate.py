@@ -404,3 +404,20 @@ def test_an_adapter_on_other_weights_of_the_same_name_is_refused(trained, tiny_m
 def test_output_that_is_no_file_is_refused(trained, tmp_path):
     with pytest.raises(InputError, match="is no ordinary file"):
         resolve(Wanted(Path(trained.output_dir), output=tmp_path), Path("results"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("run.json", '{"exact_kl": 5}', r"run\.json: exact_kl: input should be a valid dictionary, correct the file"),
+        ("config.yaml", "alg_config: [1]", r"config\.yaml: alg_config: input should be"),
+        ("config.yaml", "a: [", r"config\.yaml:2:1: is not YAML"),
+        ("gen.lora.meta.json", '{"settings": {"temperature": "x"}}', r"gen\.lora\.meta\.json: settings\.temperature: "),
+        ("prompts.json", '{"p.json": {"request": 3}}', "the prompt p.json that it keeps is not valid"),
+    ],
+)
+def test_files_of_a_run_that_were_damaged_are_told(tmp_path, name, text, message):
+    run = run_with(tmp_path / "run", ["a"])
+    (run.path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        evaluate([run.path])

@@ -61,7 +61,7 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
         "overview": overview(found, frame) if any(s.sampled for s in found) else None, "off_target": OFF_TARGET,
         "pairs": [(pair, list(zip(names, some, strict=True)), compared(pair, some, names, frame)) for pair, some, names in pairs(evaluation)],
         "training": [(facts, list(of_training(curves, frame))) for facts, curves in recorded if curves is not None],
-        "facts": [(facts, {"config.yaml": readable(facts.settings), "run.json": readable(facts.manifest)}) for facts in evaluation.runs],
+        "facts": [(facts, {"config.yaml": readable(facts.settings.model_dump(exclude_unset=True)), "run.json": readable(facts.manifest.model_dump(exclude_unset=True))}) for facts in evaluation.runs],
         "cells": cells, "strays": strays, "heat": _heat, "look": look(SCREEN), "css": (_HERE / "report.css").read_text(encoding="utf-8"),
         "light": _variables(LIGHT), "dark": _variables(DARK), "bundle": bundle, "script": script, "hashes": [_hash(bundle), _hash(script)],
     }  # fmt: skip

@@ -85,7 +85,11 @@ def _summary(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
         told = f"exact: {percent(exact.on_target)} on target, TVD {exact.tvd:.4f}, {seen}"
         yield Padding(Text(told), (0, 0, 0, 3), expand=False)
     if row.tally.n:
-        yield Padding(Text(f"{row.tally.n} samples, {row.settings_in_words}", style="dim"), (0, 0, 0, 3), expand=False)
+        yield Padding(
+            Text(f"{row.tally.n} sample{'s' * (row.tally.n != 1)}, {row.settings_in_words}", style="dim"),
+            (0, 0, 0, 3),
+            expand=False,
+        )
 
 
 def _detail(row: Evaluated, sampler: str, showing: Showing) -> Iterator[RenderableType]:
