@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import io
 import json
 import os
 import sys
@@ -52,7 +53,10 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line. Signs that the terminal's encoding lacks are spelled out."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 
@@ -76,11 +80,21 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], Calla
             except MemoryError:
                 _stop("the memory of this machine does not suffice, ask for less at once", EXIT_ENVIRONMENT)
             except BrokenPipeError:  # the reader of our output went away; there is nobody left to tell
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                _forget_stdout()
+            except OSError as error:
+                if sys.stdout.closed or error.filename is not None:
+                    raise
+                _forget_stdout()
+                _stop(f"standard output cannot be written: {error.strerror or error}, free some space", EXIT_ENVIRONMENT)
 
         return app.command(name, **settings)(run)
 
     return register
+
+
+def _forget_stdout() -> None:
+    """What still waits to be written would fail again at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _stop(message: str, code: int) -> NoReturn:
@@ -428,6 +442,7 @@ def evaluate(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="The summary as Markdown on stdout.")] = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report in one HTML file.")] = None,
     plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Write its charts as SVG and PNG.")] = None,
+    min_n: Annotated[float | None, typer.Option(help="Exit with 1 when a prompt has fewer samples.")] = None,
     min_valid: Annotated[float | None, typer.Option(help="Exit with 1 when a prompt has a lower share of valid answers.")] = None,
     max_tvd: Annotated[float | None, typer.Option(help="Exit with 1 when a prompt has a higher TVD.")] = None,
     max_excess_tvd: Annotated[float | None, typer.Option(help="Exit with 1 when a prompt has a higher excess TVD.")] = None,
@@ -448,8 +463,9 @@ def evaluate(
         raise InputError("--json, --csv and --markdown all write to stdout, choose one of them")
     if exact:
         _quiet_libraries()
+    _require_place(html, plots)
     limits = {
-        "--min-valid": min_valid, "--max-tvd": max_tvd, "--max-excess-tvd": max_excess_tvd, "--min-p": min_p,
+        "--min-n": min_n, "--min-valid": min_valid, "--max-tvd": max_tvd, "--max-excess-tvd": max_excess_tvd, "--min-p": min_p,
         "--min-coverage": min_coverage, "--max-kl": max_kl, "--max-drift": max_drift,
     }  # fmt: skip
     question = Question(Matching(match), tuple(prompts or ()), prompt, column, tuple(only or ()), exact, seed)
@@ -473,21 +489,35 @@ def evaluate(
         raise FailedGates(missed)
 
 
+def _require_place(html: Path | None, plots: Path | None) -> None:
+    """Find out before the work what would stop its writing."""
+    from diffusecli.report.charts import require_extra
+    from diffusecli.runs import require_writable
+
+    if html is None and plots is None:
+        return
+    require_extra()
+    if html is not None:
+        if html.exists() and not html.is_file():
+            raise InputError(f"--html {html}: is no ordinary file, name another one")
+        require_writable(html.parent)
+    if plots is not None:
+        if plots.exists() and not plots.is_dir():
+            raise InputError(f"--plots {plots}: is a file, name a folder")
+        require_writable(plots)
+
+
 def _write_report(found: Evaluation, html: Path | None, plots: Path | None) -> None:
     """The report that opens in a browser, and its charts as pictures."""
     if html is not None:
         from diffusecli.report.html import html_report
         from diffusecli.runs import write_text
 
-        if html.is_dir():
-            raise InputError(f"--html {html}: is a folder, name a file")
         write_text(html, html_report(found))
         _notice(f"wrote {html}")
     if plots is not None:
         from diffusecli.report.charts import write_plots
 
-        if plots.is_file():
-            raise InputError(f"--plots {plots}: is a file, name a folder")
         _notice(f"wrote {_count(len(write_plots(found, plots)), 'picture')} into {plots}")
 
 

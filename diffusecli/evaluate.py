@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diffusecli.builtin import Notice
-from diffusecli.errors import InputError
+from diffusecli.errors import InputError, did_you_mean
 from diffusecli.evaluation import UNSAMPLED, Evaluated, Evaluation, differences, matrices, same_prompt
 from diffusecli.matching import Matching, tally
 from diffusecli.metrics import ExactFigures, cells, exact_figures, figures
@@ -48,14 +48,16 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
     come from another adapter or base model than the run now holds.
     """
     question = question or Question()
-    paths = list(dict.fromkeys(paths))
+    paths = [path for path in dict.fromkeys(paths) if not path.name.endswith(".meta.json")]  # which `gen*.json` names too
     runs, sets = _collect(paths, question)
     measured = _measure(runs, sets, question, notice) if question.exact else {}
+    there = list(dict.fromkeys(s.prompt.alias for s in sets))
     sets = [s for s in [*sets, *_unsampled(runs, sets, measured, question)] if _wanted(s.prompt, question.only)]
     if not sets:
         places = ", ".join(str(path) for path in paths)
-        asked = f" of {', '.join(question.only)}" if question.only else ""
-        raise InputError(f"{places}: no samples{asked} there, make some with `diffuse sample`")
+        if there:
+            raise InputError(f"--only {', '.join(question.only)}: is in no prompt's path, {did_you_mean(question.only[0], there)}")
+        raise InputError(f"{places}: no samples there, make some with `diffuse sample`")
     facts = {run.run: run for run in runs}
     rows = [_judge(s, facts.get(s.run), measured.get(s.run), question) for s in sets]
     prompts, samplers = (

@@ -46,7 +46,7 @@ class Evaluated:
         if self.diversity is not None:
             return open_verdict(self.diversity)
         if self.figures is not None:
-            return verdict(self.figures)
+            return verdict(self.figures, math.nan if self.exact is None else self.exact.tvd)
         known = self.exact is not None and not math.isnan(self.exact.tvd)
         return f"not sampled; exact TVD {self.exact.tvd:.3f}" if self.exact and known else "no samples"
 
@@ -126,16 +126,23 @@ def _baselines(row: Evaluated, rows: Sequence[Evaluated]) -> Iterator[Evaluated]
 def matrices(rows: Sequence[Evaluated], runs: Sequence[RunFacts]) -> Iterator[Matrix]:
     """Trained on x measured on, for two runs and two groups at least: exact KL (what training recorded too) and excess TVD."""
     tuned = [row for row in rows if row.mode == "lora"]
+    trained_on = {run.run: set(run.manifest.exact_kl) for run in runs}
+
+    def group(run: str, alias: str) -> str:
+        """A folder; prompts that were not trained on beside others of the folder that were are a group of their own."""
+        own = trained_on.get(run, set())
+        return f"{_group(alias)}, others" if alias not in own and _group(alias) in map(_group, own) else _group(alias)
+
     exact: dict[tuple[str, str], list[float]] = {}
     for run in runs:
         recorded = {**run.manifest.exact_kl_test, **run.manifest.exact_kl}
         now = {row.prompt.alias: row.exact.kl for row in tuned if row.run == run.run and row.exact is not None}
         for alias, kl in {**recorded, **now}.items():
-            exact.setdefault((run.run, _group(alias)), []).append(kl)
+            exact.setdefault((run.run, group(run.run, alias)), []).append(kl)
     excess: dict[tuple[str, str], list[float]] = {}
     for row in tuned:
         if row.figures is not None:
-            excess.setdefault((row.run, _group(row.prompt.alias)), []).append(row.figures.excess_tvd)
+            excess.setdefault((row.run, group(row.run, row.prompt.alias)), []).append(row.figures.excess_tvd)
     trained = {(run.run, _group(alias)) for run in runs for alias in run.manifest.exact_kl}
     for measure, found in (("exact KL, nats", exact), ("excess TVD", excess)):
         names, groups = (tuple(dict.fromkeys(key[axis] for key in found)) for axis in (0, 1))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from diffusecli.errors import InputError
 from diffusecli.evaluation import Evaluated, Evaluation
+from diffusecli.metrics import Figures
+from diffusecli.report.parts import labels
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Gate:
 
 
 GATES: Mapping[str, Gate] = {
+    "--min-n": Gate("N", True, lambda row: float(row.tally.n), share=False),
     "--min-valid": Gate("valid share", True, lambda row: row.figures.valid if row.figures else math.nan),
     "--max-tvd": Gate("TVD", False, lambda row: row.figures.tvd if row.figures else math.nan),
     "--max-excess-tvd": Gate("excess TVD", False, lambda row: row.figures.excess_tvd if row.figures else math.nan),
@@ -40,22 +43,34 @@ def failures(found: Evaluation, limits: Mapping[str, float]) -> list[str]:
     """
     for option, limit in limits.items():
         if not (math.isfinite(limit) and limit >= 0) or (option in GATES and GATES[option].share and limit > 1):
-            raise InputError(f"{option} {limit:g}: must be {'between 0 and 1' if option != '--max-kl' else 'zero or more'}")
+            raise InputError(
+                f"{option} {limit:g}: must be {'between 0 and 1' if option in GATES and GATES[option].share else 'zero or more'}"
+            )
+    if "--min-p" in limits and (weak := [row for row in found.rows if row.figures and limits["--min-p"] <= _least_p(row.figures)]):
+        raise InputError(
+            f"--min-p {limits['--min-p']:g}: must be above {_least_p(weak[0].figures):.2g}, the least that a test can tell"
+        )
     missed = [phrase for option, limit in limits.items() if option in GATES for phrase in _missed(found, GATES[option], limit)]
     if "--max-drift" in limits:
         missed += _drifted(found, limits["--max-drift"])
     return missed
 
 
+def _least_p(found: Figures | None) -> float:
+    return 1 / (found.repeats + 1) if found and found.repeats else 0.0
+
+
 def _missed(found: Evaluation, gate: Gate, limit: float) -> Iterator[str]:
+    samplers = labels(found.rows)
     judged = [row for row in found.rows if row.prompt.targets]
     tuned = [row for row in judged if row.mode != "untuned"]
     for row in tuned or judged:
         value = gate.value(row)
         if math.isnan(value):
-            yield f"{row.prompt.alias} ({row.mode}): {gate.figure} is not known"
+            hint = " (add --exact)" if gate is GATES["--max-kl"] else ""
+            yield f"{row.prompt.alias} ({samplers[row.run, row.mode]}): {gate.figure} is not known{hint}"
         elif value < limit if gate.least else value > limit:
-            yield f"{row.prompt.alias} ({row.mode}): {gate.figure} {value:.4g} {'<' if gate.least else '>'} {limit:g}"
+            yield f"{row.prompt.alias} ({samplers[row.run, row.mode]}): {gate.figure} {value:.4g} {'<' if gate.least else '>'} {limit:g}"
     if not judged:
         yield f"{gate.figure}: no prompt has targets to compare with"
 

@@ -25,7 +25,7 @@ SIGNIFICANCE = 0.05  # of the test of fit, and the false discovery rate among ce
 POWER = 0.8
 _TOO_COARSE = 0.25  # a TVD floor above which no verdict on the weights is given
 _FOLLOWS = "follows the target"
-_CLOSE = 0.02  # an excess TVD that does not matter to most uses
+_CLOSE = 0.02  # a distance that does not matter to most uses
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Figures:
     tvd_floor: float  # mean of a perfect sampler at this N
     tvd_floor_95: float  # its 95 % quantile
     excess_tvd: float  # tvd - tvd_floor
+    tvd_corrected: float  # sqrt(tvd^2 - tvd_floor^2): about the true distance
     kl_plugin: float  # KL(samples on target || target), nats
     g: float  # conditional on being on target, as all below
     pearson: float
@@ -99,7 +100,8 @@ def figures(prompt: Prompt, tallied: Tally, *, seed: int = 0) -> Figures:
         tvd=tvd,
         tvd_floor=floor,
         tvd_floor_95=float(np.quantile(perfect.tvd, 0.95)) if perfect else math.nan,
-        excess_tvd=tvd - floor,
+        excess_tvd=round(tvd - floor, 12),
+        tvd_corrected=corrected_tvd(tvd, floor),
         kl_plugin=fit.g / (2 * k) if k else math.nan,
         g=fit.g,
         pearson=fit.pearson,
@@ -156,6 +158,17 @@ def total_variation(counts: np.ndarray, n: int, p: np.ndarray) -> float:
         return math.nan
     off = 1 - counts.sum() / n
     return float((np.abs(counts / n - p).sum() + off) / 2)
+
+
+def corrected_tvd(tvd: float, floor: float) -> float:
+    """About the true TVD: noise and bias add as squares, not as such, because E|x| of a normal x is near sqrt(mean^2 + 2/pi variance).
+
+    So the excess understates a distance that is of the size of the floor.
+
+    >>> round(corrected_tvd(0.0625, 0.0375), 4), corrected_tvd(0.03, 0.04)
+    (0.05, 0.0)
+    """
+    return tvd if math.isnan(tvd) else math.sqrt(max(0.0, tvd**2 - floor**2))
 
 
 def entropy(counts: list[int]) -> tuple[float, float]:
@@ -222,7 +235,8 @@ def detectable_tvd(k: int, df: int) -> float:
     """The least TVD among k valid answers that a 5 % test of fit is sure to find in four of five cases.
 
     The noncentral chi-square law gives the least Cohen's w (Cohen 1988, ch. 7); TVD is at most w / 2 by the
-    Cauchy-Schwarz inequality, so anything this far away has at least that w. Approximate where kp is small.
+    Cauchy-Schwarz inequality, so anything this far away has at least that w. Approximate where kp is small; nan where
+    nothing would be found.
 
     >>> round(detectable_tvd(1000, 1), 4)  # (1.96 + .84) / sqrt(1000) / 2
     0.0443
@@ -231,7 +245,8 @@ def detectable_tvd(k: int, df: int) -> float:
 
     if k == 0 or df < 1:
         return math.nan
-    return min(1.0, math.sqrt(float(chndtrinc(chdtri(df, SIGNIFICANCE), df, 1 - POWER)) / k) / 2)
+    least = math.sqrt(float(chndtrinc(chdtri(df, SIGNIFICANCE), df, 1 - POWER)) / k) / 2
+    return least if least < 1 else math.nan
 
 
 def cells(prompt: Prompt, tallied: Tally) -> tuple[Cell, ...]:
@@ -251,8 +266,11 @@ def cells(prompt: Prompt, tallied: Tally) -> tuple[Cell, ...]:
     return tuple(Cell(t, w, *rest) for t, w, rest in zip(prompt.targets, prompt.probabilities, columns, strict=True))
 
 
-def verdict(found: Figures) -> str:
-    """One phrase for a person: first the valid share, then the weights. The figures behind it are in brackets."""
+def verdict(found: Figures, exact_tvd: float = math.nan) -> str:
+    """One phrase for a person: first the valid share, then the weights. The figures behind it are in brackets.
+
+    Whether a distance matters goes by the exact TVD where it is known.
+    """
     if found.n == 0:
         return "no samples"
     if found.valid_high < 0.99:
@@ -261,7 +279,7 @@ def verdict(found: Figures) -> str:
     if found.tvd_floor_95 > _TOO_COARSE:
         return f"too few samples to tell (a perfect sampler shows TVD {found.tvd_floor_95:.2f} at this N)"
     noticed = "" if math.isnan(found.detectable_tvd) else f"; a TVD of {found.detectable_tvd:.2g} would show"
-    words = _weights_in_words(found)
+    words = _weights_in_words(found, exact_tvd)
     return f"{words} ({_p(found)}, excess TVD {found.excess_tvd:.3f}{noticed if words == _FOLLOWS else ''})"
 
 
@@ -273,10 +291,10 @@ def open_verdict(found: Diversity) -> str:
     return f"open-ended: {found.distinct} different answers in {found.n}{beyond}, {found.unseen_mass:.0%} of the next would be new"
 
 
-def _weights_in_words(found: Figures) -> str:
+def _weights_in_words(found: Figures, exact_tvd: float) -> str:
     if found.p_value >= SIGNIFICANCE:
         return _FOLLOWS
-    if found.excess_tvd <= _CLOSE:
+    if (found.tvd_corrected if math.isnan(exact_tvd) else exact_tvd) <= _CLOSE:
         return "close to the target"
     if found.weight_covered < 0.9:
         return f"wrong weights, {found.seen} of {found.targets} targets seen"

@@ -14,8 +14,9 @@ import numpy as np
 
 from diffusecli.perfect import mean_absolute_deviation
 
-_DATES = ("%Y-%m-%d", "%B %d %Y", "%d %B %Y", "%b %d %Y", "%d %b %Y", "%m/%d/%Y", "%d.%m.%Y", "%B %d", "%d %B", "%b %d", "%d %b")
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
+_DATES = ("%Y-%m-%d", "%B %d %Y", "%d %B %Y", "%b %d %Y", "%d %b %Y", "%d.%m.%Y", "%B %d", "%d %B", "%b %d", "%d %b")
+_NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?(?!\w)")
+_LEAP_YEAR = 366
 
 
 @dataclass(frozen=True)
@@ -79,5 +80,8 @@ def _dates(targets: Sequence[str]) -> list[float] | None:
             days = [datetime.strptime(text if with_year else f"{text} 2000", form if with_year else f"{form} %Y") for text in bare]  # noqa: DTZ007 (days only)
         except ValueError:
             continue
-        return [float((day - days[0]).days) for day in days]
+        since = [(day - days[0]).days for day in days]
+        around = [day % _LEAP_YEAR for day in since]
+        over_new_year = not with_year and around == sorted(around) and around[-1] <= _LEAP_YEAR / 2
+        return [float(day) for day in (around if over_new_year else since)]
     return None

@@ -5,6 +5,7 @@ Finds the samples, the prompt each was drawn for and how it was drawn; computes 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +15,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from diffusecli.documents import read_document
-from diffusecli.errors import InputError
-from diffusecli.prompt import Prompt, exists, prompt_files, read_prompt
+from diffusecli.errors import InputError, did_you_mean
+from diffusecli.prompt import Prompt, canonical, exists, prompt_files, read_prompt
 from diffusecli.runs import RunDir, find_runs, meta_path, read_json_mapping, read_meta
 from diffusecli.samples import distinct_lines, read_samples
 
@@ -23,7 +24,6 @@ _NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "stop": 
 _ANSWERS = ("text", "response", "answer", "output", "completion", "generation")
 """Columns that hold answers where none is named."""
 _Kind = TypeVar("_Kind", bound=BaseModel)
-_SEVERAL = "holds answers to several prompts, leave --prompt out"
 
 
 @dataclass(frozen=True)
@@ -166,14 +166,15 @@ def read_file(file: Path, book: PromptBook) -> list[SampleSet]:
 
 
 def read_answers(file: Path, prompt: Path, column: str | None) -> SampleSet:
-    """Answers to one prompt from anywhere: a list in JSON, a table (CSV, TSV, JSON lines, Parquet), or a line each.
+    """Answers to one prompt from anywhere: a list in JSON, a table (CSV, TSV, JSON lines, Parquet), or else a line each.
 
     Without `column` it is the only one, or one of those usually called so; a column `count` beside it counts.
     Raises `InputError`.
     """
-    readers = {".json": _listed, ".jsonl": _lines}
-    counts = readers.get(file.suffix, _tabled)(file, column)
-    return SampleSet(str(file), file.stem, read_prompt(prompt), counts, _settings(_meta(file)))
+    asked = read_prompt(prompt)
+    readers = {".json": _listed, ".jsonl": _of_lines, ".csv": _tabled, ".tsv": _tabled, ".parquet": _tabled}
+    counts = readers.get(file.suffix.lower(), _plain)(file, column, asked)
+    return SampleSet(str(file), file.stem, asked, counts, _settings(_meta(file)))
 
 
 def find_samples(path: Path, book: PromptBook) -> tuple[list[RunFacts], list[SampleSet]]:
@@ -239,61 +240,86 @@ def _checked(kind: type[_Kind], data: Any, path: Path) -> _Kind:
 def _column(names: Sequence[str], column: str | None, place: str) -> str:
     """The column of the answers."""
     chosen = column or next((name for name in _ANSWERS if name in names), names[0] if len(names) == 1 else None)
-    if chosen not in names:
+    if chosen is None:
         raise InputError(f"{place}: name the column of the answers with --column, there are {', '.join(names)}")
-    return str(chosen)
+    if chosen not in names:
+        raise InputError(f"{place}: has no column '{chosen}', {did_you_mean(chosen, names)}")
+    return chosen
 
 
-def _tabled(file: Path, column: str | None) -> Counter[str]:
-    """A table of any kind, or a line each."""
+def _tabled(file: Path, column: str | None, prompt: Prompt) -> Counter[str]:
+    """A table whose first line names its columns."""
     from diffusecli.observations import read_table
 
     table = read_table(file)
     names = [str(name) for name in table.columns]
-    if "prompt" in names and table["prompt"].nunique() > 1:
-        raise InputError(f"{file}: {_SEVERAL}")
+    if answers := [name for name in names if canonical(name) in map(canonical, prompt.targets)]:
+        raise InputError(
+            f"{file}:1: the first line names the columns, and {answers[0]!r} is a target; put a line of names above it"
+        )
     chosen = _column(names, column, str(file))
-    times = [_times(n, str(file)) for n in table["count"]] if "count" in names and chosen != "count" else [1] * len(table)
-    counts: Counter[str] = Counter()
-    for text, number in zip(table[chosen], times, strict=True):
-        counts[text] += number
-    return counts
+    rows = ((str(file), row, 1) for row in table.to_dict("records"))
+    return _counted(rows, chosen, file)
 
 
-def _lines(file: Path, column: str | None) -> Counter[str]:
+def _plain(file: Path, _column: str | None, _prompt: Prompt) -> Counter[str]:
+    """A line each; an empty line is an empty answer."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{file}: cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}, check the file"
+        ) from error
+    return Counter(text.removesuffix("\n").split("\n") if text else [])
+
+
+def _of_lines(file: Path, column: str | None, _prompt: Prompt) -> Counter[str]:
     """JSON lines: strings, or mappings with a column of answers."""
-    counts: Counter[str] = Counter()
-    prompts = set()
-    for place, row, number in distinct_lines(file):
-        if isinstance(row, dict):
-            prompts.add(str(row.get("prompt")))
-            chosen = _column([str(name) for name in row], column, place)
-            times = _times(str(row["count"]), place) if "count" in row and chosen != "count" else 1
-            row = row[chosen]  # noqa: PLW2901 (the answer takes the place of its line)
-            number *= times  # noqa: PLW2901
-        if not isinstance(row, str):
-            raise InputError(f"{place}: the answer must be a string, correct it")
-        counts[row] += number
-    if len(prompts) > 1:
-        raise InputError(f"{file}: {_SEVERAL}")
-    return counts
+    return _counted(distinct_lines(file), column, file)
 
 
-def _listed(file: Path, _column: str | None) -> Counter[str]:
+def _listed(file: Path, column: str | None, _prompt: Prompt) -> Counter[str]:
+    """JSON: a list of strings or of mappings, answers with their counts, or one prompt's samples."""
     document, problems = read_document(file)
     if document is None:
         raise InputError.of(problems)
     data = document.data
     if isinstance(data, dict) and len(data) == 1 and not isinstance(next(iter(data.values())), int):
         data = next(iter(data.values()))
-    if isinstance(data, list) and all(isinstance(text, str) for text in data):
-        return Counter(data)
+    if isinstance(data, list):
+        return _counted(((f"{file}: item {number}", row, 1) for number, row in enumerate(data, 1)), column, file)
     if isinstance(data, dict) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in data.values()):
         return Counter(data)
     raise InputError(f"{file}: must be a list of answers, or answers with counts; with several prompts in it leave --prompt out")
 
 
-def _times(text: str, place: str) -> int:
-    if not text.strip().isdecimal():
-        raise InputError(f"{place}: the count {text!r} is no whole number, correct it")
-    return int(text)
+def _counted(rows: Iterable[tuple[str, Any, int]], column: str | None, file: Path) -> Counter[str]:
+    """Answers by text from places, values and how often each came; mappings name the same column throughout."""
+    counts: Counter[str] = Counter()
+    prompts = set()
+    for place, row, number in rows:
+        answer, times = row, number
+        if isinstance(row, dict):
+            prompts.add(row.get("prompt"))
+            column = _column([str(name) for name in row], column, place)
+            answer = row[column]
+            times *= _times(row["count"], place) if "count" in row and column != "count" else 1
+        if isinstance(answer, int | float) and not isinstance(answer, bool):
+            answer = str(int(answer)) if float(answer).is_integer() else str(answer)
+        if not isinstance(answer, str):
+            raise InputError(f"{place}: the answer must be a string or a number, correct it")
+        counts[answer] += times
+    if len(prompts) > 1:
+        raise InputError(f"{file}: holds answers to several prompts, leave --prompt out")
+    return counts
+
+
+def _times(count: Any, place: str) -> int:
+    """A whole number, however it is written: 3, "3" or 3.0."""
+    try:
+        number = float(count)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (number >= 0 and number.is_integer()):
+        raise InputError(f"{place}: the count {count!r} is no whole number, correct it")
+    return int(number)

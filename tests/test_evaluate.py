@@ -5,6 +5,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -211,6 +212,8 @@ def test_prompts_whose_paths_are_gone_are_named_anew(tmp_path, prompt_file):
         ("s.csv", "text,count\n{a},2\n{b},1\nx,1\n"),
         ("s.tsv", "completion\n{a}\n{b}\n{a}\nx\n"),
         ("s.txt", "{a}\n{b}\n{a}\nx\n"),
+        ("s.json", '[{"answer": "{a}"}, {"answer": "{b}"}, {"answer": "{a}"}, {"answer": "x"}]'),
+        ("s.csv", "text,count\n{a},2.0\n{b},1.0\nx,1.0\n"),
     ],
 )
 def test_raw_answers_from_anywhere_are_read(tmp_path, prompt_file, name, text):
@@ -223,9 +226,12 @@ def test_raw_answers_from_anywhere_are_read(tmp_path, prompt_file, name, text):
     ("name", "text", "column", "message"),
     [
         ("s.jsonl", '{"a": "x", "b": "y"}', None, "s.jsonl:1: name the column of the answers with --column, there are a, b"),
-        ("s.csv", "a,b\n1,2\n", "c", "name the column of the answers"),
+        ("s.csv", "a,b\n1,2\n", None, "name the column of the answers with --column, there are a, b"),
+        ("s.csv", "a,b\n1,2\n", "c", "has no column 'c', known are: a, b"),
+        ("s.csv", "{a}\n{b}\n", None, "s.csv:1: the first line names the columns, and '{a}' is a target"),
+        ("s.jsonl", '{"answer": "x"}\n{"answr": "x"}', None, "s.jsonl:2: has no column 'answer', did you mean 'answr'"),
         ("s.csv", "text,count\nx,many\n", None, "the count 'many' is no whole number"),
-        ("s.jsonl", '{"text": 7}', None, "s.jsonl:1: the answer must be a string"),
+        ("s.jsonl", '{"text": null}', None, "s.jsonl:1: the answer must be a string"),
         ("s.jsonl", "{oops", None, "s.jsonl:1: is not JSON"),
         ("s.json", '{"a": ["x"], "b": ["y"]}', None, "with several prompts in it leave --prompt out"),
         ("s.jsonl", '{"prompt": "p", "text": "x"}\n{"prompt": "q", "text": "x"}', None, "holds answers to several prompts"),
@@ -251,7 +257,7 @@ def test_only_the_prompts_asked_for_are_judged(tmp_path):
     write_json(run.prompts, {"p.json": HALVES, "q.json": {**HALVES, "alias": "q.json"}})
     write_json(run.samples("lora"), {"p.json": ["a"], "q.json": ["b"]})
     assert only_row(run.path, only=("q",)).prompt.alias == "q.json"
-    with pytest.raises(InputError, match="no samples of zzz there"):
+    with pytest.raises(InputError, match="is in no prompt's path, known are"):
         evaluate([run.path], Question(only=("zzz",)))
 
 
@@ -421,3 +427,40 @@ def test_files_of_a_run_that_were_damaged_are_told(tmp_path, name, text, message
     (run.path / name).write_text(text)
     with pytest.raises(InputError, match=message):
         evaluate([run.path])
+
+
+def test_empty_lines_are_empty_answers_and_numbers_are_answers(tmp_path, prompt_file):
+    asked = prompt_file(targets=["1", "2"])
+    (tmp_path / "s.txt").write_text("1\n\n2\n\n")
+    assert only_row(tmp_path / "s.txt", prompt=asked).tally.off_target == {"": 2}
+    (tmp_path / "s.json").write_text("[1, 2.0, 2, 3.5]")
+    row = only_row(tmp_path / "s.json", prompt=asked)
+    assert (row.tally.counts, dict(row.tally.off_target)) == ((1, 2), {"3.5": 1})
+
+
+def test_prompts_held_out_beside_trained_ones_are_a_group_of_their_own(tmp_path):
+    for name, own in (("r1", "a"), ("r2", "b")):
+        write_json(tmp_path / name / "run.json", {"exact_kl": {f"g/{own}.json": 0.1}, "exact_kl_test": {"g/c.json": 5.0}})
+        write_json(tmp_path / name / "prompts.json", {f"g/{own}.json": HALVES})
+        write_json(tmp_path / name / "gen.json", {f"g/{own}.json": ["a", "b"]})
+    exact = evaluate([tmp_path]).matrices[0]
+    assert (exact.groups, exact.values) == (("g, others", "g"), ((5.0, 0.1), (5.0, 0.1)))
+    assert exact.trained == ((False, True), (False, True))
+
+
+def test_a_distance_that_noise_hides_is_not_called_close(tmp_path):
+    """A true TVD of .05 at N = 1000 shows an excess of about .02 only; taken off in squares, noise hides nothing."""
+    rng = np.random.default_rng(0)
+    q = [0.11 if i % 2 else 0.09 for i in range(10)]
+    run = run_with(tmp_path / "run", [])
+    write_json(run.prompts, {"p.json": K10})
+    verdicts, excess, corrected = [], [], []
+    for _ in range(60):
+        write_json(run.samples("lora"), {"p.json": dict(zip(K10["targets"], rng.multinomial(1000, q).tolist(), strict=True))})
+        row = only_row(run.path)
+        verdicts.append(row.verdict.split(" (")[0])
+        excess.append(row.figures.excess_tvd)
+        corrected.append(row.figures.tvd_corrected)
+    assert np.mean(excess) < 0.03
+    assert np.mean(corrected) == pytest.approx(0.05, abs=0.008)
+    assert verdicts.count("close to the target") <= 3

@@ -14,7 +14,7 @@ HALF_JUNK = ["a"] * 30 + ["b"] * 20 + ["x"] * 50
 @pytest.mark.parametrize(
     ("option", "passes", "fails"),
     [
-        ("--min-valid", 0.5, 0.51), ("--max-tvd", 0.5, 0.49), ("--max-excess-tvd", 0.5, 0.4), ("--min-p", 0.1, 0.5),
+        ("--min-valid", 0.5, 0.51), ("--max-tvd", 0.5, 0.49), ("--max-excess-tvd", 0.5, 0.4), ("--min-p", 0.1, 0.5), ("--min-n", 100, 101),
         ("--min-coverage", 0.9, None), ("--max-kl", 0.2, 0.05),
     ],
 )  # fmt: skip
@@ -38,14 +38,16 @@ def test_untuned_models_are_judged_only_alone(tmp_path):
 def test_what_is_not_known_does_not_pass(tmp_path):
     run = run_with(tmp_path / "run", ["a", "b"])
     found = evaluate([run.path])
-    assert failures(found, {"--max-kl": 9}) == ["p.json (lora): exact KL is not known"]
+    assert failures(found, {"--max-kl": 9}) == ["p.json (lora): exact KL is not known (add --exact)"]
     assert failures(found, {"--max-drift": 9}) == [f"{run.path}: drift is not known (add --exact)"]
     write_json(run.manifest, {"retention_kl": 0.02})
     assert failures(evaluate([run.path]), {"--max-drift": 0.02}) == []
     assert failures(evaluate([run.path]), {"--max-drift": 0.01}) == [f"{run.path}: drift 0.02 > 0.01"]
 
 
-@pytest.mark.parametrize(("option", "limit"), [("--min-valid", 95), ("--max-kl", -1), ("--min-p", float("nan"))])
+@pytest.mark.parametrize(
+    ("option", "limit"), [("--min-valid", 95), ("--max-kl", -1), ("--min-p", float("nan")), ("--min-p", 0.00005)]
+)
 def test_limits_without_a_meaning_are_refused(tmp_path, option, limit):
     found = evaluate([run_with(tmp_path / "run", ["a"]).path])
     with pytest.raises(InputError, match=f"{option} .*must be"):

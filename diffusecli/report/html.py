@@ -87,8 +87,8 @@ def scores(evaluation: Evaluation) -> list[Score]:
         of_row["open"] += row.diversity is not None
         if row.diversity is None and row.figures is not None:
             of_row["judged"] += 1
-            of_row[mark_of(row.verdict)[1]] += 1
-    return [Score(name, some["good"], some["near"], some["judged"], some["open"]) for name, some in found.items()]
+            of_row[mark_of(row.verdict)[1] + " verdict"] += 1
+    return [Score(name, some["good verdict"], some["near verdict"], some["judged"], some["open"]) for name, some in found.items()]
 
 
 def cells(section: Section) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
@@ -113,7 +113,7 @@ def _answers(evaluation: Evaluation) -> str:
 def _settings(evaluation: Evaluation) -> list[tuple[Sampler, str]]:
     """How each sampler was asked, once."""
     names = samplers(evaluation.rows)
-    return list(dict.fromkeys((names[row.run, row.mode], row.settings_in_words) for row in evaluation.rows))
+    return list(dict.fromkeys((names[row.run, row.mode], row.settings_in_words) for row in evaluation.rows if row.tally.n))
 
 
 def _heat(values: Sequence[Sequence[float]], value: float) -> str:

@@ -24,7 +24,7 @@ from diffusecli.open_ended import Diversity, Line
 from diffusecli.report.parts import bar, decimals, label, labels, new_table, number, p_value, percent, short_names, shorten
 
 Sort = Literal["weight", "residual", "target"]
-_WIDTHS = (12, 7, 10, 11, 6, 8, 5, 6, 7)
+_WIDTHS = (11, 7, 11, 11, 6, 8, 5, 6, 7)
 _HEAD = (
     "", "N", "valid\n95 % int.", "entropy\ntarget/perf", "exp(H)\ntarget", "seen\npossible", "TVD\nfloor", "excess\np", "exact\nKL",
 )  # fmt: skip
@@ -77,7 +77,7 @@ def _summary(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
         yield _grid((
             sampler, str(f.n), f"{percent(f.valid)}\n{100 * f.valid_low:.1f}–{100 * f.valid_high:.1f}",
             f"{f.entropy:.3f}\n{f.target_entropy:.2f}/{f.entropy_perfect:.2f}", f"{_short(f.effective)}\n{_short(math.exp(f.target_entropy))}",
-            f"{f.seen}\n{f.seen_expected:.1f}", f"{f.tvd:.3f}\n{f.tvd_floor:.3f}", f"{f.excess_tvd:.3f}\n{p_value(f)}", kl,
+            f"{f.seen}\n{f.seen_expected:.1f}", f"{f.tvd:.3f}\n{f.tvd_floor:.3f}", f"{f.excess_tvd:z.3f}\n{p_value(f)}", kl,
         ))  # fmt: skip
     yield Padding(Text(row.verdict, style="italic"), (0, 0, 0, 3), expand=False)
     if exact is not None and not math.isnan(exact.tvd):
@@ -105,8 +105,9 @@ def _detail(row: Evaluated, sampler: str, showing: Showing) -> Iterator[Renderab
         yield Text(_fit(row.figures), style="dim")
     if (o := row.ordered) is not None:
         unit = f" {o.unit}" if o.unit else ""
+        since = f" {o.unit} after {shorten(printable(row.prompt.targets[0]), 20)}" if o.unit else ""
         yield Text(
-            f"mean {decimals(o.mean)} (target {decimals(o.target_mean)}), variance {decimals(o.variance)} "
+            f"mean {decimals(o.mean)}{since} (target {decimals(o.target_mean)}), variance {decimals(o.variance)} "
             f"({decimals(o.target_variance)}), Wasserstein distance {decimals(o.wasserstein)}{unit} "
             f"(perfect sampler {decimals(o.wasserstein_floor)})",
             style="dim",
@@ -122,8 +123,8 @@ def _detail(row: Evaluated, sampler: str, showing: Showing) -> Iterator[Renderab
 def _fit(f: Figures) -> str:
     noticed = "" if math.isnan(f.detectable_tvd) else f"; a TVD of {f.detectable_tvd:.3f} would be noticed (80 % power)"
     return (
-        f"G = {f.g:.2f}, Pearson's X2 = {f.pearson:.2f}, df {f.df}, p = {p_value(f)} and {f.pearson_p_value:.2g} "
-        f"({f.repeats} draws); Cohen's w {f.cohens_w:.3f}{noticed}; weight covered {percent(f.weight_covered)}"
+        f"G = {f.g:.2f}, Pearson's X2 = {f.pearson:.2f}, df {f.df}, p {p_value(f)} and {f.pearson_p_value:.2g} "
+        f"({f.repeats} draws); TVD without noise about {f.tvd_corrected:.3f}, Cohen's w {f.cohens_w:.3f}{noticed}; weight covered {percent(f.weight_covered)}"
     )
 
 
@@ -190,7 +191,7 @@ def _differences(
     if not differences:
         return
     table = new_table(
-        Text("after - before"), Text("samplers"), ("excess TVD\n95 % interval", "right"), ("entropy\n95 % interval", "right"),
+        Text("difference"), Text("samplers"), ("excess TVD\n95 % interval", "right"), ("entropy\n95 % interval", "right"),
         ("exact\nKL", "right"),
     )  # fmt: skip
     for d in differences:

@@ -167,7 +167,7 @@ def _spot(place: int, label: str, sampler: Sampler, row: Evaluated) -> dict[str,
     return {
         "target": label, "text": short(cell.target, 200), "sampler": sampler.label, "weight": cell.weight,
         "share": cell.count / row.tally.n, "count": cell.count, "expected": known(cell.expected),
-        "residual": known(cell.residual) if row.tally.on_target else None, "differs": cell.differs, "exact": known(exact),
+        "residual": known(cell.residual) if row.tally.on_target else None, "differs": cell.differs or not row.tally.on_target, "exact": known(exact),
     }  # fmt: skip
 
 
