@@ -454,7 +454,7 @@ def evaluate(
     """Compare samples with the target weights."""
     from diffusecli.evaluate import Question
     from diffusecli.evaluate import evaluate as judge
-    from diffusecli.gates import failures
+    from diffusecli.gates import check_limits, failures
     from diffusecli.matching import Matching
 
     if sort is not None:
@@ -464,13 +464,15 @@ def evaluate(
     if exact:
         _quiet_libraries()
     _require_place(html, plots)
-    limits = {
+    limits: dict[str, float | None] = {
         "--min-n": min_n, "--min-valid": min_valid, "--max-tvd": max_tvd, "--max-excess-tvd": max_excess_tvd, "--min-p": min_p,
         "--min-coverage": min_coverage, "--max-kl": max_kl, "--max-drift": max_drift,
     }  # fmt: skip
+    asked = {option: limit for option, limit in limits.items() if limit is not None}
+    check_limits(asked)
     question = Question(Matching(match), tuple(prompts or ()), prompt, column, tuple(only or ()), exact, seed)
     found = judge(paths, question, _notice)
-    missed = failures(found, {option: limit for option, limit in limits.items() if limit is not None})
+    missed = failures(found, asked)
     if as_json or as_csv:
         from diffusecli.report import data
 

@@ -11,16 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffusecli.matching import Tally
-from diffusecli.perfect import mean_tvd
 
 REPEATS = 1_999
 _FEWEST = 199
 _CELLS = 20_000_000  # resampled in all
+_THINNED = 200  # draws that are averaged where a set is thinned
+_LEAST_N = 50  # fewer answers do not tell how they scatter
+_MOST_SINGLE = 0.2  # share of answers that came once, beyond which most outcomes are unseen and entropy is only a lower bound
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval; nan bounds where there are too many different answers to resample."""
+    """A figure with its 95 % interval; nan bounds where the answers are too few, or too many different ones, to resample."""
 
     value: float
     low: float
@@ -33,41 +35,87 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Resampled:
-    """Excess TVD and Miller-Madow entropy of a sample set and of its bootstrap resamples, [B] each."""
+class Compared:
+    """`after` minus `before`."""
 
-    excess_tvd: float
-    entropy: float
-    excess_tvds: np.ndarray
-    entropies: np.ndarray
+    excess_tvd: Estimate
+    entropy: Estimate  # nats
 
 
-def resample(tallied: Tally, probabilities: tuple[float, ...], seed: int) -> Resampled:
-    """Draw N answers anew from the answers themselves, B times (Efron 1979): a multinomial over the distinct ones."""
-    p, n = np.array(probabilities), tallied.n
-    seen = np.array([*tallied.counts, *tallied.off_target.values()])
-    repeats = min(REPEATS, _CELLS // max(len(seen), 1))
-    drawn = np.concatenate([seen[None, :], np.zeros((0, len(seen)), int)])
-    if repeats >= _FEWEST:
-        drawn = np.concatenate([drawn, np.random.default_rng(seed).multinomial(n, seen / n, size=repeats)])
-    counts = drawn[:, : len(p)]
-    off = (n - counts.sum(1)) / n
-    tvd = (np.abs(counts / n - p).sum(1) + off) / 2 - mean_tvd(n, p)
-    shares = drawn / n
-    plugin = -(shares * np.log(np.where(shares > 0, shares, 1))).sum(1)
-    corrected = plugin + (np.count_nonzero(drawn, axis=1) - 1) / (2 * n)
-    return Resampled(float(tvd[0]), float(corrected[0]), tvd[1:], corrected[1:])
+@dataclass(frozen=True)
+class _Sides:
+    """TVD and Miller-Madow entropy of one or more sets of counts, [B]."""
+
+    tvd: np.ndarray
+    entropy: np.ndarray
 
 
-def difference(before: np.ndarray, after: np.ndarray, value: float) -> Estimate:
+def compare(before: Tally, after: Tally, probabilities: tuple[float, ...], seed: int) -> Compared:
+    """Differences of excess TVD (nan without targets) and of entropy at the same N.
+
+    Where N differs the larger set is thinned to the smaller (rarefaction, Hurlbert 1971): TVD and entropy depend on N, and a floor that
+    is subtracted takes that away only near the target. Raises nothing; both need at least one answer.
+    """
+    n = min(before.n, after.n)
+    rng = np.random.default_rng(seed)
+    values = [_at(side, n, probabilities, rng) for side in (before, after)]
+    spread = [_resampled(side, probabilities, rng) for side in (before, after)]
+    few = n < _LEAST_N
+    tvd = math.nan if not probabilities else float(values[1].tvd.mean() - values[0].tvd.mean())
+    open_ended = any(_single(side) > _MOST_SINGLE for side in (before, after))
+    return Compared(
+        _estimate(tvd, spread[0].tvd, spread[1].tvd, known=not few),
+        _estimate(float(values[1].entropy.mean() - values[0].entropy.mean()), spread[0].entropy, spread[1].entropy,
+                  known=not (few or open_ended)),
+    )  # fmt: skip
+
+
+def _estimate(value: float, before: np.ndarray, after: np.ndarray, *, known: bool) -> Estimate:
     """`value` with the spread of the resampled differences around their own mean.
 
     Resampling adds noise to noise, so resampled TVDs lie too high and entropies too low as a whole; only how they
     scatter tells of the sampling error (the basic bootstrap interval, Davison and Hinkley 1997, 5.2, its bias taken off).
     """
-    if not (len(before) and len(after)):
-        return Estimate(value, math.nan, math.nan)
     repeats = min(len(before), len(after))
+    if not repeats or not known or math.isnan(value):
+        return Estimate(value, math.nan, math.nan)
     apart = after[:repeats] - before[:repeats]
     low, high = np.quantile(apart - apart.mean(), [0.025, 0.975])
-    return Estimate(value, float(value - high), float(value - low))
+    return Estimate(value, min(value, float(value - high)), max(value, float(value - low)))
+
+
+def _at(side: Tally, n: int, probabilities: tuple[float, ...], rng: np.random.Generator) -> _Sides:
+    """Figures of n of the answers, averaged over which n."""
+    counts = _counts(side)
+    if side.n == n:
+        return _figures(counts[None, :], probabilities)
+    draws = max(1, min(_THINNED, _CELLS // len(counts)))
+    return _figures(rng.multivariate_hypergeometric(counts, n, size=draws, method="marginals"), probabilities)
+
+
+def _resampled(side: Tally, probabilities: tuple[float, ...], rng: np.random.Generator) -> _Sides:
+    """Draw N answers anew from the answers themselves, B times (Efron 1979): a multinomial over the distinct ones."""
+    counts = _counts(side)
+    repeats = min(REPEATS, _CELLS // len(counts))
+    if repeats < _FEWEST:
+        return _Sides(np.zeros(0), np.zeros(0))
+    return _figures(rng.multinomial(side.n, counts / side.n, size=repeats), probabilities)
+
+
+def _figures(counts: np.ndarray, probabilities: tuple[float, ...]) -> _Sides:
+    """Of counts [B, cells] that sum to n in each row, the targets' cells first."""
+    n, p = int(counts[0].sum()), np.array(probabilities)
+    shares = counts / n
+    off = 1 - shares[:, : len(p)].sum(1)
+    plugin = -(shares * np.log(np.where(shares > 0, shares, 1))).sum(1)
+    tvd = (np.abs(shares[:, : len(p)] - p).sum(1) + off) / 2
+    return _Sides(tvd, plugin + (np.count_nonzero(counts, axis=1) - 1) / (2 * n))
+
+
+def _counts(side: Tally) -> np.ndarray:
+    return np.array([*side.counts, *side.off_target.values()])
+
+
+def _single(side: Tally) -> float:
+    """Good and Turing's unseen mass."""
+    return float((_counts(side) == 1).sum()) / side.n

@@ -52,7 +52,7 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
     runs, sets = _collect(paths, question)
     measured = _measure(runs, sets, question, notice) if question.exact else {}
     there = list(dict.fromkeys(s.prompt.alias for s in sets))
-    sets = [s for s in [*sets, *_unsampled(runs, sets, measured, question)] if _wanted(s.prompt, question.only)]
+    sets = [s for s in [*sets, *_unsampled(runs, sets, measured, question)] if _wanted(s.prompt.alias, question.only)]
     if not sets:
         places = ", ".join(str(path) for path in paths)
         if there:
@@ -65,7 +65,7 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
     )
     rows.sort(key=lambda row: (prompts.index(same_prompt(row.prompt)), samplers.index(row.run), row.mode != "untuned"))
     return Evaluation(
-        question.matching, question.seed, tuple(rows), tuple(differences(rows, question.seed)), tuple(matrices(rows, runs)),
+        question.matching, question.seed, tuple(rows), tuple(differences(rows, question.seed)), tuple(matrices(rows, runs, lambda alias: _wanted(alias, question.only))),
         tuple(runs), _drifts(runs, measured),
     )  # fmt: skip
 
@@ -79,10 +79,13 @@ def _collect(paths: Sequence[Path], question: Question) -> tuple[list[RunFacts],
         return [], [read_answers(path, question.prompt, question.column) for path in paths]
     book = PromptBook(question.prompts)
     found = [find_samples(path, book) for path in paths]
-    runs = list({facts.folder.path.resolve(): facts for some, _ in found for facts in some}.values())
-    names = {facts.run for facts in runs}
-    files = set(map(str, paths))
-    return runs, [s for _, sets in found for s in sets if s.run in names or s.run in files]
+    once: dict[Path, tuple[list[RunFacts], list[SampleSet]]] = {}  # a run or file that several paths name counts once
+    for runs, sets in found:
+        for facts in runs:
+            once.setdefault(facts.folder.path.resolve(), ([facts], [s for s in sets if s.run == facts.run]))
+        for sample in sets if not runs else ():
+            once.setdefault(Path(sample.run).resolve(), ([], sets))
+    return [facts for runs, _ in once.values() for facts in runs], [s for _, sets in once.values() for s in sets]
 
 
 def _measure(runs: Sequence[RunFacts], sets: Sequence[SampleSet], question: Question, notice: Notice) -> dict[str, Measured]:
@@ -96,13 +99,15 @@ def _measure(runs: Sequence[RunFacts], sets: Sequence[SampleSet], question: Ques
     for facts in runs:
         if not facts.folder.config.is_file():
             raise InputError(f"{facts.run}: --exact needs its config.yaml, which is missing")
-        prompts = [s.prompt for s in sets if s.run == facts.run and _wanted(s.prompt, question.only)]
+        prompts = [s.prompt for s in sets if s.run == facts.run and _wanted(s.prompt.alias, question.only)]
         found[facts.run] = measure(facts.folder, read_config(facts.folder.config), [*prompts, *_held_out(question)], notice)
     return found
 
 
 def _held_out(question: Question) -> list[Prompt]:
-    return [prompt for prompt in (read_prompts(question.prompts) if question.prompts else []) if _wanted(prompt, question.only)]
+    return [
+        prompt for prompt in (read_prompts(question.prompts) if question.prompts else []) if _wanted(prompt.alias, question.only)
+    ]
 
 
 def _unsampled(
@@ -136,7 +141,7 @@ def _judge(sample: SampleSet, run: RunFacts | None, measured: Measured | None, q
         cells=cells(prompt, tallied),
         ordered=ordered(*at, np.array(tallied.counts), np.array(prompt.probabilities)) if at else None,
         diversity=diversity(compared, beyond) if is_open else None,
-        lines=by_line(compared, known.targets if known else ()) if is_open else (),
+        lines=by_line(compared, [matching.key(t) or t for t in known.targets] if known else ()) if is_open else (),
         exact=_exact(sample, run, measured),
     )  # fmt: skip
 
@@ -168,5 +173,5 @@ def _drifts(runs: Sequence[RunFacts], measured: Mapping[str, Measured]) -> dict[
     return {name: drift for name, drift in found.items() if drift is not None}
 
 
-def _wanted(prompt: Prompt, only: Sequence[str]) -> bool:
-    return not only or any(part in prompt.alias for part in only)
+def _wanted(alias: str, only: Sequence[str]) -> bool:
+    return not only or any(part in alias for part in only)

@@ -6,12 +6,12 @@ Values that every report shows in its own way, and how rows are paired. Computes
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusecli.comparison import Estimate, Resampled, difference, resample
+from diffusecli.comparison import Estimate, compare
 from diffusecli.matching import Matching, Tally
 from diffusecli.metrics import Cell, ExactFigures, Figures, open_verdict, verdict
 from diffusecli.open_ended import Diversity, Line
@@ -94,36 +94,27 @@ class Evaluation:
 
 def differences(rows: Sequence[Evaluated], seed: int) -> Iterator[Difference]:
     """Within a run lora against untuned; between runs each against the first of its kind."""
-    sampled = [row for row in rows if row.figures is not None]
-    resampled: dict[int, Resampled] = {}
-
-    def of(row: Evaluated) -> Resampled:
-        if id(row) not in resampled:
-            resampled[id(row)] = resample(row.tally, row.prompt.probabilities, seed + len(resampled))
-        return resampled[id(row)]
-
-    for after in sampled:
-        for before in _baselines(after, sampled):
-            one, other = of(before), of(after)
-            yield Difference(
-                after.prompt, before, after,
-                difference(one.excess_tvds, other.excess_tvds, other.excess_tvd - one.excess_tvd),
-                difference(one.entropies, other.entropies, other.entropy - one.entropy),
-                after.exact.kl - before.exact.kl if before.exact and after.exact else math.nan,
-            )  # fmt: skip
+    alike: dict[tuple[str, str], list[Evaluated]] = {}
+    for row in rows:
+        if row.tally.n:
+            alike.setdefault(same_prompt(row.prompt), []).append(row)
+    for number, (before, after) in enumerate(pair for same in alike.values() for pair in _pairs(same)):
+        found = compare(before.tally, after.tally, after.prompt.probabilities, seed + number)
+        kl = after.exact.kl - before.exact.kl if before.exact and after.exact else math.nan
+        yield Difference(after.prompt, before, after, found.excess_tvd, found.entropy, kl)
 
 
-def _baselines(row: Evaluated, rows: Sequence[Evaluated]) -> Iterator[Evaluated]:
-    """The untuned answers of the same run; the first of the same kind from elsewhere."""
-    same = [other for other in rows if same_prompt(other.prompt) == same_prompt(row.prompt)]
-    if row.mode != "untuned":
-        yield from [other for other in same if other.run == row.run and other.mode == "untuned"]
-    alike = [other for other in same if (other.mode == "untuned") == (row.mode == "untuned")]
-    if alike[0] is not row:
-        yield alike[0]
+def _pairs(rows: Sequence[Evaluated]) -> Iterator[tuple[Evaluated, Evaluated]]:
+    """What is compared among the answers to one prompt."""
+    for row in rows:
+        if row.mode != "untuned":
+            yield from ((o, row) for o in rows if (o.run, o.mode, o.prompt.alias) == (row.run, "untuned", row.prompt.alias))
+        first = next(other for other in rows if (other.mode == "untuned") == (row.mode == "untuned"))
+        if first.run != row.run:
+            yield first, row
 
 
-def matrices(rows: Sequence[Evaluated], runs: Sequence[RunFacts]) -> Iterator[Matrix]:
+def matrices(rows: Sequence[Evaluated], runs: Sequence[RunFacts], wanted: Callable[[str], bool]) -> Iterator[Matrix]:
     """Trained on x measured on, for two runs and two groups at least: exact KL (what training recorded too) and excess TVD."""
     tuned = [row for row in rows if row.mode == "lora"]
     trained_on = {run.run: set(run.manifest.exact_kl) for run in runs}
@@ -137,7 +128,7 @@ def matrices(rows: Sequence[Evaluated], runs: Sequence[RunFacts]) -> Iterator[Ma
     for run in runs:
         recorded = {**run.manifest.exact_kl_test, **run.manifest.exact_kl}
         now = {row.prompt.alias: row.exact.kl for row in tuned if row.run == run.run and row.exact is not None}
-        for alias, kl in {**recorded, **now}.items():
+        for alias, kl in {alias: kl for alias, kl in {**recorded, **now}.items() if wanted(alias)}.items():
             exact.setdefault((run.run, group(run.run, alias)), []).append(kl)
     excess: dict[tuple[str, str], list[float]] = {}
     for row in tuned:
@@ -145,7 +136,7 @@ def matrices(rows: Sequence[Evaluated], runs: Sequence[RunFacts]) -> Iterator[Ma
             excess.setdefault((row.run, group(row.run, row.prompt.alias)), []).append(row.figures.excess_tvd)
     trained = {(run.run, _group(alias)) for run in runs for alias in run.manifest.exact_kl}
     for measure, found in (("exact KL, nats", exact), ("excess TVD", excess)):
-        names, groups = (tuple(dict.fromkeys(key[axis] for key in found)) for axis in (0, 1))
+        names, groups = tuple(dict.fromkeys(run for run, _ in found)), tuple(sorted({group for _, group in found}))
         if len(names) > 1 and len(groups) > 1:
             values = {key: sum(some) / len(some) for key, some in found.items()}
             yield Matrix(

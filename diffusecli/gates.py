@@ -36,16 +36,22 @@ GATES: Mapping[str, Gate] = {
 """Of every prompt with targets; `--max-drift` is of runs."""
 
 
-def failures(found: Evaluation, limits: Mapping[str, float]) -> list[str]:
-    """What misses its limit, a phrase each. Untuned models are not judged where there is anything else.
-
-    A figure that is not known misses every limit. Raises `InputError` for limits that have no meaning.
-    """
+def check_limits(limits: Mapping[str, float]) -> None:
+    """Raises `InputError` for limits that have no meaning."""
     for option, limit in limits.items():
         if not (math.isfinite(limit) and limit >= 0) or (option in GATES and GATES[option].share and limit > 1):
             raise InputError(
                 f"{option} {limit:g}: must be {'between 0 and 1' if option in GATES and GATES[option].share else 'zero or more'}"
             )
+
+
+def failures(found: Evaluation, limits: Mapping[str, float]) -> list[str]:
+    """What misses its limit, a phrase each. Untuned models are not judged where there is anything else.
+
+    A figure that is not known misses every limit; what was only measured exactly has no samples to judge. Raises `InputError`
+    for limits that have no meaning.
+    """
+    check_limits(limits)
     if "--min-p" in limits and (weak := [row for row in found.rows if row.figures and limits["--min-p"] <= _least_p(row.figures)]):
         raise InputError(
             f"--min-p {limits['--min-p']:g}: must be above {_least_p(weak[0].figures):.2g}, the least that a test can tell"
@@ -62,7 +68,7 @@ def _least_p(found: Figures | None) -> float:
 
 def _missed(found: Evaluation, gate: Gate, limit: float) -> Iterator[str]:
     samplers = labels(found.rows)
-    judged = [row for row in found.rows if row.prompt.targets]
+    judged = [row for row in found.rows if row.prompt.targets and (gate is GATES["--max-kl"] or row.tally.n or row.exact is None)]
     tuned = [row for row in judged if row.mode != "untuned"]
     for row in tuned or judged:
         value = gate.value(row)

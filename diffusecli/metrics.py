@@ -18,7 +18,7 @@ import numpy as np
 
 from diffusecli.matching import Tally
 from diffusecli.open_ended import Diversity
-from diffusecli.perfect import FLOOR_REPEATS, REPEATS, mean_tvd, p_value, perfect_sampler
+from diffusecli.perfect import FLOOR_REPEATS, REPEATS, TINY, mean_tvd, p_value, perfect_sampler
 from diffusecli.prompt import Prompt
 
 SIGNIFICANCE = 0.05  # of the test of fit, and the false discovery rate among cells
@@ -93,8 +93,8 @@ def figures(prompt: Prompt, tallied: Tally, *, seed: int = 0) -> Figures:
         effective=math.exp(corrected),
         target_entropy=prompt.entropy,
         entropy_perfect=float(perfect.entropy.mean()) if perfect else math.nan,
-        seen=int((counts > 0).sum()),
-        targets=int((p > 0).sum()),
+        seen=int(((counts > 0) & (p > TINY)).sum()),
+        targets=int((p > TINY).sum()),
         seen_expected=prompt.expected_distinct(n),
         weight_covered=float(p[counts > 0].sum()),
         tvd=tvd,
@@ -217,7 +217,7 @@ def goodness_of_fit(counts: np.ndarray, probabilities: tuple[float, ...], seed: 
     from scipy.stats import power_divergence
 
     k, p = int(counts.sum()), np.array(probabilities)
-    possible = p > 0
+    possible = p > TINY
     df = int(possible.sum()) - 1
     if k == 0:
         return Fit(math.nan, math.nan, df, math.nan, math.nan, 0)
@@ -259,7 +259,8 @@ def cells(prompt: Prompt, tallied: Tally) -> tuple[Cell, ...]:
     if not len(p):
         return ()
     spread = np.sqrt(k * p * (1 - p))
-    residual = np.divide(counts - k * p, spread, out=np.zeros(len(p)), where=spread > 0)
+    impossible = (p <= TINY) & (counts > 0)
+    residual = np.divide(counts - k * p, spread, out=np.where(impossible, np.inf, 0.0), where=(p > TINY) & (spread > 0))
     exact = np.clip(2 * np.minimum(binom.cdf(counts, k, p), binom.sf(counts - 1, k, p)), 0, 1)
     differs = false_discovery_control(exact) <= SIGNIFICANCE
     columns = zip(counts.tolist(), (k * p).tolist(), residual.tolist(), exact.tolist(), differs.tolist(), strict=True)
@@ -274,9 +275,8 @@ def verdict(found: Figures, exact_tvd: float = math.nan) -> str:
     if found.n == 0:
         return "no samples"
     if found.valid_high < 0.99:
-        weights = f", valid answers {'follow' if found.p_value >= SIGNIFICANCE else 'do not follow'} the weights ({_p(found)})"
-        return f"off target {1 - found.valid:.0%}" + (weights if found.valid > 0.5 else "")
-    if found.tvd_floor_95 > _TOO_COARSE:
+        return f"off target {1 - found.valid:.0%}" + (f", {_of_valid(found)} ({_p(found)})" if found.valid > 0.5 else "")
+    if found.tvd_floor_95 > _TOO_COARSE and found.p_value >= SIGNIFICANCE:
         return f"too few samples to tell (a perfect sampler shows TVD {found.tvd_floor_95:.2f} at this N)"
     noticed = "" if math.isnan(found.detectable_tvd) else f"; a TVD of {found.detectable_tvd:.2g} would show"
     words = _weights_in_words(found, exact_tvd)
@@ -291,9 +291,18 @@ def open_verdict(found: Diversity) -> str:
     return f"open-ended: {found.distinct} different answers in {found.n}{beyond}, {found.unseen_mass:.0%} of the next would be new"
 
 
+def _of_valid(found: Figures) -> str:
+    if found.p_value < SIGNIFICANCE:
+        return "valid answers do not follow the weights"
+    told = found.detectable_tvd <= _TOO_COARSE or found.df == 0
+    return "valid answers follow the weights" if told else "too few valid answers to tell of the weights"
+
+
 def _weights_in_words(found: Figures, exact_tvd: float) -> str:
     if found.p_value >= SIGNIFICANCE:
         return _FOLLOWS
+    if math.isinf(found.g):
+        return "answers with targets of weight zero"
     if (found.tvd_corrected if math.isnan(exact_tvd) else exact_tvd) <= _CLOSE:
         return "close to the target"
     if found.weight_covered < 0.9:

@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 REPEATS = 9_999
+TINY = 1e-300  # a weight that is as good as none: its reciprocal would be no number
 FLOOR_REPEATS = 1_999  # enough for a mean and a 95 % quantile
 _FEWEST = 999
 _CELLS = 30_000_000  # binomials drawn in all: about two seconds
@@ -53,7 +54,7 @@ def statistics(counts: np.ndarray, p: np.ndarray) -> Statistics:
 @lru_cache(maxsize=64)
 def perfect_sampler(probabilities: tuple[float, ...], n: int, seed: int, most: int = REPEATS) -> Statistics:
     """Statistics of B times N draws from the target; B is 9 999 or `most`, fewer beyond 3 000 targets. N must be positive."""
-    p = np.array([value for value in probabilities if value > 0])
+    p = np.array([value for value in probabilities if value > TINY])
     rng = np.random.default_rng(seed)
     repeats = max(_FEWEST, min(most, _CELLS // len(p)))
     size = max(1, _BATCH_CELLS // len(p))

@@ -121,6 +121,14 @@ def read_prompt(path: str | Path) -> Prompt:
     return prompt
 
 
+def checked(prompt: Prompt) -> Prompt:
+    """A prompt that did not come from a file of its own; raises `InputError` for what a file would be refused for."""
+    document = Document(prompt.alias, prompt.to_json(), json.loads(prompt.to_json()))
+    if errors := [p for p in _content_problems(document, prompt) if p.severity == "error"]:
+        raise InputError.of(errors)
+    return prompt
+
+
 def read_prompts(paths: Iterable[str | Path]) -> list[Prompt]:
     """Read files, and folders recursively; raises `InputError` with every mistake of every file."""
     found = [inspect_prompt(path) for path in prompt_files(paths)]

@@ -19,6 +19,7 @@ from diffusecli.errors import InputError
 from diffusecli.runs import FORMATS, atomic_write
 
 _CHUNK = 10_000  # answers that become text at once
+_MOST = 2**53  # a count beyond it is no count
 _COLUMNS = ["prompt", "text", "count"]
 
 
@@ -117,10 +118,10 @@ def _counted(answers: Any, alias: str, path: Path) -> Counter[str]:
 
 
 def _read_table(path: Path) -> Iterator[tuple[str, str, int]]:
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         try:
             for row in csv.DictReader(file):
-                if (count := int(row["count"])) < 0:
+                if not _is_count(count := int(row["count"])) or row["text"] is None:
                     raise ValueError(count)
                 yield row["prompt"], row["text"], count
         except (KeyError, TypeError, ValueError, csv.Error) as error:
@@ -157,9 +158,9 @@ def distinct_lines(path: Path) -> Iterator[tuple[str, Any, int]]:
             place = f"{path}:{first[line]}"
             try:
                 yield place, json.loads(line), count
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(f"{place}: is not JSON, mend the line") from error
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST

@@ -16,13 +16,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from diffusecli.documents import read_document
 from diffusecli.errors import InputError, did_you_mean
-from diffusecli.prompt import Prompt, canonical, exists, prompt_files, read_prompt
+from diffusecli.prompt import Prompt, canonical, checked, exists, prompt_files, read_prompt
 from diffusecli.runs import RunDir, find_runs, meta_path, read_json_mapping, read_meta
 from diffusecli.samples import distinct_lines, read_samples
 
 _NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "stop": []}
 _ANSWERS = ("text", "response", "answer", "output", "completion", "generation")
 """Columns that hold answers where none is named."""
+_MOST = 2**53  # a count beyond it is no count
 _Kind = TypeVar("_Kind", bound=BaseModel)
 
 
@@ -113,6 +114,7 @@ class PromptBook:
     def __init__(self, paths: Sequence[Path]) -> None:
         """`paths`: files and folders that stand in for those that are gone. Raises `InputError`."""
         self._files = prompt_files(paths)
+        self._stands_for: dict[Path, str] = {}
 
     def find(self, alias: str, kept: Iterable[Any], place: Path) -> Prompt:
         """The prompt as it was sampled, else as the run kept it, else from the book, else from the alias as a path.
@@ -122,12 +124,16 @@ class PromptBook:
         for candidate in kept:
             if isinstance(candidate, dict) and "request" in candidate:
                 try:
-                    return Prompt.model_validate({**candidate, "alias": alias})
-                except ValidationError as error:
+                    return checked(Prompt.model_validate({**candidate, "alias": alias}))
+                except (ValidationError, InputError) as error:
                     raise InputError(f"{place}: the prompt {alias} that it keeps is not valid, sample again") from error
         near = self._nearest(alias)
         if len(near) > 1:
             raise InputError(f"{place}: {alias} may be {near[0]} or {near[1]}, name one of them with --prompts")
+        if near and self._stands_for.setdefault(near[0], alias) != alias:
+            raise InputError(
+                f"{place}: {near[0]} cannot stand for both {alias} and {self._stands_for[near[0]]}, name both with --prompts"
+            )
         if near or exists(alias):
             return read_prompt(near[0] if near else alias).model_copy(update={"alias": alias})
         raise InputError(f"{place}: its samples name the prompt {alias}, which is not there; name it with --prompts")
@@ -161,7 +167,8 @@ def read_file(file: Path, book: PromptBook) -> list[SampleSet]:
     """A file in one of our formats or the original's; what stands beside it tells of prompts and settings."""
     run = RunDir(file.parent)
     kept = read_json_mapping(run.prompts) if run.prompts.is_file() else {}
-    mode = _meta(file).mode or ("lora" if meta_path(file).is_file() else file.stem)
+    named = "untuned" if file.stem.endswith("untuned") else file.stem
+    mode = _meta(file).mode or ("lora" if meta_path(file).is_file() else named)
     return _of_file(str(file), mode, file, RunFacts(str(file), run, Manifest(), Settings(), kept), book)
 
 
@@ -179,7 +186,7 @@ def read_answers(file: Path, prompt: Path, column: str | None) -> SampleSet:
 
 def find_samples(path: Path, book: PromptBook) -> tuple[list[RunFacts], list[SampleSet]]:
     """A file, a run or a folder of runs. Raises `InputError` when it is none of them."""
-    if path.is_file():
+    if exists(path) and path.is_file():
         return [], read_file(path, book)
     runs = [read_run(run, book) for run in find_runs(path)]
     return [facts for facts, _ in runs], [s for _, found in runs for s in found]
@@ -258,8 +265,10 @@ def _tabled(file: Path, column: str | None, prompt: Prompt) -> Counter[str]:
             f"{file}:1: the first line names the columns, and {answers[0]!r} is a target; put a line of names above it"
         )
     chosen = _column(names, column, str(file))
-    rows = ((str(file), row, 1) for row in table.to_dict("records"))
-    return _counted(rows, chosen, file)
+    told = [name for name in dict.fromkeys((chosen, "count", "prompt")) if name in names]
+    if told == [chosen]:
+        return Counter(table[chosen])
+    return _counted(((str(file), row, 1) for row in table[told].to_dict("records")), chosen, file)
 
 
 def _plain(file: Path, _column: str | None, _prompt: Prompt) -> Counter[str]:
@@ -288,7 +297,7 @@ def _listed(file: Path, column: str | None, _prompt: Prompt) -> Counter[str]:
         data = next(iter(data.values()))
     if isinstance(data, list):
         return _counted(((f"{file}: item {number}", row, 1) for number, row in enumerate(data, 1)), column, file)
-    if isinstance(data, dict) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in data.values()):
+    if isinstance(data, dict) and all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= _MOST for n in data.values()):
         return Counter(data)
     raise InputError(f"{file}: must be a list of answers, or answers with counts; with several prompts in it leave --prompt out")
 
@@ -320,6 +329,6 @@ def _times(count: Any, place: str) -> int:
         number = float(count)
     except (TypeError, ValueError):
         number = math.nan
-    if not (number >= 0 and number.is_integer()):
+    if not (0 <= number <= _MOST and number.is_integer()):
         raise InputError(f"{place}: the count {count!r} is no whole number, correct it")
     return int(number)

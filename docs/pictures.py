@@ -11,7 +11,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from diffusecli.comparison import difference, resample
+from diffusecli.comparison import compare
 from diffusecli.matching import Tally, tally
 from diffusecli.metrics import cells, detectable_tvd, figures, wilson
 from diffusecli.perfect import mean_tvd, perfect_sampler
@@ -141,9 +141,8 @@ def unseen() -> alt.LayerChart:
 def differences() -> alt.LayerChart:
     """After minus before with bootstrap intervals."""
     before, leaning = Tally((100,) * 10, Counter()), Tally(tuple(SEVENS.values()), Counter())
-    even, sevens, other = (resample(t, TEN.probabilities, seed) for seed, t in enumerate((before, leaning, leaning)))
-    pairs = {"leaning - even": (even, sevens), "leaning - leaning": (sevens, other)}
-    found = {name: difference(a.excess_tvds, b.excess_tvds, b.excess_tvd - a.excess_tvd) for name, (a, b) in pairs.items()}
+    pairs = {"leaning - even": (before, leaning), "leaning - leaning": (leaning, leaning)}
+    found = {name: compare(a, b, TEN.probabilities, 0).excess_tvd for name, (a, b) in pairs.items()}
     table = pd.DataFrame([(name, e.value, e.low, e.high) for name, e in found.items()], columns=["pair", "value", "low", "high"])
     base = alt.Chart(table).encode(y=alt.Y("pair:N", sort=None, title=None))
     rules = base.mark_rule(strokeWidth=2, color=TUNED).encode(x=alt.X("low:Q", title="difference of excess TVD"), x2="high:Q")

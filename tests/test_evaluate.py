@@ -61,7 +61,7 @@ def test_modes_stand_side_by_side_untuned_first(tmp_path):
     assert [row.mode for row in found.rows] == ["untuned", "lora"]
     text = rendered(found)
     assert text.index("off target 100%") < text.index("follows the target")
-    assert "lora - untuned" in text
+    assert "- untuned" in text
     assert "20 x 'junk'" in text
 
 
@@ -269,7 +269,7 @@ def test_two_runs_are_compared_prompt_by_prompt(tmp_path):
     assert (difference.before.run, difference.after.run) == (str(tmp_path / "r1"), str(tmp_path / "r2"))
     assert difference.excess_tvd.value == pytest.approx(0.01 - 0.4)
     assert difference.excess_tvd.apart
-    assert "r2 lora - r1 lora" in rendered(found)
+    assert "- r1 lora" in rendered(found)
 
 
 def test_runs_that_left_groups_out_become_a_matrix(tmp_path):
@@ -444,8 +444,8 @@ def test_prompts_held_out_beside_trained_ones_are_a_group_of_their_own(tmp_path)
         write_json(tmp_path / name / "prompts.json", {f"g/{own}.json": HALVES})
         write_json(tmp_path / name / "gen.json", {f"g/{own}.json": ["a", "b"]})
     exact = evaluate([tmp_path]).matrices[0]
-    assert (exact.groups, exact.values) == (("g, others", "g"), ((5.0, 0.1), (5.0, 0.1)))
-    assert exact.trained == ((False, True), (False, True))
+    assert (exact.groups, exact.values) == (("g", "g, others"), ((0.1, 5.0), (0.1, 5.0)))
+    assert exact.trained == ((True, False), (True, False))
 
 
 def test_a_distance_that_noise_hides_is_not_called_close(tmp_path):
@@ -464,3 +464,53 @@ def test_a_distance_that_noise_hides_is_not_called_close(tmp_path):
     assert np.mean(excess) < 0.03
     assert np.mean(corrected) == pytest.approx(0.05, abs=0.008)
     assert verdicts.count("close to the target") <= 3
+
+
+def test_a_run_named_twice_counts_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_with(tmp_path / "results" / "r1", ["a", "b"])
+    run_with(tmp_path / "results" / "r2", ["a", "b"])
+    found = evaluate([Path("results/r2"), tmp_path / "results" / "r2", Path("results")])
+    assert [row.run for row in found.rows] == ["results/r2", "results/r1"]
+    file = Path("results/r1/gen.lora.json")
+    assert len(evaluate([file, file.resolve()]).rows) == 1
+
+
+def test_a_prompt_file_does_not_stand_for_two(tmp_path, prompt_file):
+    write_json(tmp_path / "gen.json", {"old/a/p.json": ["{a}"], "old/b/p.json": ["{b}"]})
+    with pytest.raises(InputError, match=r"cannot stand for both old/a/p\.json and old/b/p\.json|cannot stand for both old/b"):
+        evaluate([tmp_path / "gen.json"], Question(prompts=(prompt_file("p.json"),)))
+
+
+@pytest.mark.parametrize("weights", [[1], [0, 0], [-1, 2]])
+def test_prompts_that_a_run_keeps_are_checked_like_files(tmp_path, weights):
+    run = run_with(tmp_path / "run", ["a"])
+    write_json(run.prompts, {"p.json": {**HALVES, "weights": weights}})
+    with pytest.raises(InputError, match=r"the prompt p\.json that it keeps is not valid"):
+        evaluate([run.path])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("gen.json", '{"p.json": {"a": 1000000000000000000000000000000}}'),
+        ("gen.csv", "count,prompt,text\n3,p.json\n"),
+        ("gen.csv", "prompt,text,count\np.json,a," + "9" * 5000 + "\n"),
+        ("gen.jsonl", "[" * 100_000),
+    ],
+)
+def test_samples_beyond_all_measure_are_told(tmp_path, name, text):
+    (tmp_path / "p.json").write_text(json.dumps({"request": "x", "targets": ["a"]}))
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=name):
+        evaluate([tmp_path / name])
+
+
+def test_the_same_prompt_in_two_folders_is_compared_folder_by_folder(tmp_path):
+    folder = tmp_path / "run"
+    write_json(folder / "run.json", {})
+    write_json(folder / "prompts.json", {"u/x.json": HALVES, "v/x.json": HALVES})
+    for mode in ("untuned", "lora"):
+        write_json(folder / f"gen.{mode}.json", {"u/x.json": ["a"] * 60, "v/x.json": ["b"] * 60})
+    pairs = [(d.before.prompt.alias, d.before.mode, d.after.mode) for d in evaluate([folder]).differences]
+    assert sorted(pairs) == [("u/x.json", "untuned", "lora"), ("v/x.json", "untuned", "lora")]

@@ -132,6 +132,24 @@ def test_a_cell_by_hand():
     assert (second.residual, second.differs) == (-first.residual, True)
 
 
+def test_smaller_figures_by_hand():
+    found = figures(HALVES, tally(HALVES, {"a": 60, "b": 40}))
+    assert found.kl_plugin == pytest.approx(0.6 * math.log(1.2) + 0.4 * math.log(0.8))  # KL(samples || target)
+    assert found.cohens_w == pytest.approx(math.sqrt((4 - 1) / 100))  # X^2 = 2 * 10^2 / 50 = 4, less its mean df = 1
+    assert found.tvd_corrected == pytest.approx(math.sqrt(0.1**2 - found.tvd_floor**2))
+    assert found.pearson_p_value == pytest.approx(0.0569, abs=0.01)  # P(|X - 50| >= 10) of a fair coin
+    assert found.effective == pytest.approx(math.exp(found.entropy))
+
+
+@pytest.mark.parametrize("weight", [0.0, 1e-320, 1e-300])
+def test_an_answer_of_weight_zero_is_impossible_and_said_so(weight):
+    odd = Prompt(request="x", targets=("a", "b"), weights=(1.0, weight))
+    found = figures(odd, tally(odd, {"a": 90, "b": 10}))
+    assert verdict(found).startswith("answers with targets of weight zero")
+    assert (found.seen, found.targets) == (1, 1)
+    assert [cell.residual for cell in cells(odd, tally(odd, {"a": 90, "b": 10}))][1] == math.inf
+
+
 def counted(asked, counts):
     return tally(asked, dict(zip(asked.targets, map(int, counts), strict=True)))
 
@@ -153,6 +171,8 @@ def test_entropy_and_distance_of_nothing_are_not_numbers():
         ({}, "no samples"),
         ({"junk": 100}, "off target 100%"),
         ({"{0}": 1}, "too few samples to tell"),
+        ({"{0}": 20}, "wrong weights, 1 of 2 targets seen (p <= 0.0001"),
+        ({"{0}": 3, "{1}": 2, "junk": 4}, "off target 44%, too few valid answers to tell of the weights (p = 1)"),
         ({"{0}": 1000}, "wrong weights, 1 of 2 targets seen"),
         ({"{0}": 450, "{1}": 450, "junk": 100}, "off target 10%, valid answers follow the weights"),
         ({"{0}": 80, "junk": 20}, "off target 20%, valid answers do not follow the weights (p <= 0.0001)"),

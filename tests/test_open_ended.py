@@ -51,5 +51,18 @@ def test_lines_go_to_their_headings_and_odd_ones_are_left_out():
     assert lines["Place"].beyond == pytest.approx(1 / 91)
 
 
+def test_known_lines_are_compared_by_the_same_rule(tmp_path):
+    from diffusecli.evaluate import Question, evaluate
+    from diffusecli.matching import Matching
+    from diffusecli.runs import write_json
+
+    asked = {"request": "x", "targets": []}
+    write_json(tmp_path / "run.json", {})
+    write_json(tmp_path / "prompts.json", {"t.json": asked, "k.json": {**asked, "targets": ["Name: Ann\nFrom: Rome"]}})
+    write_json(tmp_path / "gen.json", {"t.json": ["name: ann\nfrom: ROME"] * 3})
+    (row,) = evaluate([tmp_path], Question(matching=Matching("casefold"))).rows
+    assert [(line.heading, line.diversity.beyond) for line in row.lines] == [("name", 0), ("from", 0)]
+
+
 def test_answers_of_one_line_have_no_lines():
     assert by_line({"a": 2, "b": 1}) == ()

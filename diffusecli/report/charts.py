@@ -72,7 +72,8 @@ def _named(evaluation: Evaluation) -> Iterator[tuple[str, Chart]]:
         for chart in of_section(section, frame, evaluation.seed):
             yield f"{section.name}.{chart.kind}", chart
     for pair, some, names in pairs(evaluation):
-        yield f"difference.{pair.before.label}.{pair.after.label}", compared(pair, some, names, frame)
+        if (drawn := compared(pair, some, names, frame)) is not None:
+            yield f"difference.{pair.before.label}.{pair.after.label}", drawn
     for each in evaluation.matrices:
         yield f"matrix.{each.measure}", matrix(each, frame)
     for facts in evaluation.runs:

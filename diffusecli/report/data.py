@@ -101,7 +101,7 @@ def as_json(found: Evaluation) -> str:
 def as_csv(found: Evaluation) -> str:
     """A line per sampler and prompt under a line of names."""
     file = io.StringIO()
-    lines = [_flat(row) for row in document(found).rows]
+    lines = [{**_flat(row), "matching": found.matching.rule, "monte_carlo_seed": found.seed} for row in document(found).rows]
     writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
@@ -125,7 +125,8 @@ def _row(row: Evaluated) -> Row:
 
 def _flat(row: Row) -> dict[str, Any]:
     """The figures of every kind side by side, `exact_kl` for `exact.kl`."""
-    told: dict[str, Any] = {"run": row.run, "mode": row.mode, "prompt": row.prompt, "n": row.n, "verdict": row.verdict}
+    told: dict[str, Any] = {"run": row.run, "mode": row.mode, "prompt": row.prompt, "n": row.n, "verdict": row.verdict,
+                            "settings": json.dumps(row.settings)}  # fmt: skip
     for kind, prefix, values in _kinds(row):
         for field in fields(kind):
             if field.name not in ("top", "q", "n"):

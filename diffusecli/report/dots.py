@@ -37,12 +37,17 @@ def overview(sections: Sequence[Section], frame: Frame) -> Chart:
     )  # fmt: skip
 
 
-def compared(pair: Pair, some: Sequence[Difference], names: Sequence[str], frame: Frame) -> Chart:
-    """Differences of excess TVD between two samplers, with their intervals."""
+def compared(pair: Pair, some: Sequence[Difference], names: Sequence[str], frame: Frame) -> Chart | None:
+    """Differences of excess TVD between two samplers, with their intervals; None where no prompt has targets."""
     import altair as alt
 
-    rows = [{"prompt": name, "value": found.value, "low": known(found.low), "high": known(found.high), "apart": found.apart}
-            for name, found in zip(unique(names), (each.excess_tvd for each in some), strict=True)]  # fmt: skip
+    rows = [
+        {"prompt": name, "value": found.value, "low": known(found.low), "high": known(found.high), "apart": found.apart}
+        for name, found in zip(unique(names), (each.excess_tvd for each in some), strict=True)
+        if known(found.value) is not None
+    ]
+    if not rows:
+        return None
     along, base = frame.along("prompt", [str(row["prompt"]) for row in rows]), alt.Chart(inline(rows))
     colour = frame.palette[pair.after.colour]
     zero = alt.Chart(inline([{}])).mark_rule(color=frame.palette["muted"], strokeWidth=1).encode(alt.XDatum(0))

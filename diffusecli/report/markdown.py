@@ -39,7 +39,9 @@ def _lines(found: Evaluation) -> Iterator[str]:
             yield _line(runs[run], *(f"**{number(v)}**" if t else number(v) for v, t in zip(values, trained, strict=True)))
     drifts = [f"{run}: {drift:.4f}" for run, drift in found.drift.items()]
     yield from ("", f"Drift on held-out instructions, nats per token: {', '.join(drifts)}.") if drifts else ()
-    yield from ("", f"valid: {found.matching}. Entropy and KL in nats; floor: what a perfect sampler shows at this N.")
+    drawn = dict.fromkeys(f"{samplers[row.run, row.mode]}: {row.settings_in_words}" for row in found.rows if row.tally.n)
+    yield from ("", f"valid: {found.matching}. Entropy and KL in nats; floor: what a perfect sampler shows at this N. "
+                f"Sampled with {markdown_cell('; '.join(drawn))}. Monte Carlo seed {found.seed}.")  # fmt: skip
 
 
 def _figures(row: Evaluated) -> tuple[str, ...]:
@@ -53,6 +55,8 @@ def _figures(row: Evaluated) -> tuple[str, ...]:
 
 
 def _estimate(found: Estimate) -> str:
+    if math.isnan(found.value):
+        return "-"
     return f"{found.value:+.3f}" + ("" if math.isnan(found.low) else f" [{found.low:+.3f}, {found.high:+.3f}]")
 
 

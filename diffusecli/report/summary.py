@@ -18,7 +18,7 @@ from rich.text import Text
 
 from diffusecli.comparison import Estimate
 from diffusecli.errors import printable
-from diffusecli.evaluation import UNSAMPLED, Difference, Evaluated, Evaluation, Matrix
+from diffusecli.evaluation import UNSAMPLED, Difference, Evaluated, Evaluation, Matrix, same_prompt
 from diffusecli.metrics import Cell, Figures
 from diffusecli.open_ended import Diversity, Line
 from diffusecli.report.parts import bar, decimals, label, labels, new_table, number, p_value, percent, short_names, shorten
@@ -34,7 +34,7 @@ _LEGEND = (
     "the target's and a perfect sampler's. exp(H): effective number of outcomes. seen: distinct targets; below it how many a perfect "
     "sampler is expected to show. TVD: total variation distance; below it its floor, what a perfect sampler shows at this N; excess is "
     "the difference. p: goodness of fit (G test) among valid samples, Monte Carlo. exact KL: KL(target || model) in nats from the "
-    "model's own probabilities, no sampling noise. *: differs from its weight, at most 5 % of such marks are false (Benjamini-Hochberg). "
+    "model's own probabilities, no sampling noise. *: differs from its weight, on average 5 % of such marks are false (Benjamini-Hochberg). "
     "expected: among as many valid answers. Monte Carlo seed {seed}."
 )
 
@@ -51,9 +51,16 @@ def evaluation(found: Evaluation, showing: Showing | None = None) -> RenderableT
     """Summary with verdicts, comparisons, then a histogram for each sampler of each prompt."""
     parts: list[RenderableType] = [_grid(_HEAD, bold=True), Text("─" * 80, style="dim")]
     names, samplers = short_names([row.prompt.alias for row in found.rows]), labels(found.rows)
-    for alias, group in groupby(found.rows, key=lambda row: row.prompt.alias):
-        parts.append(Text(printable(names[alias]), style="bold"))
-        for row in group:
+    for (digest, _), group in groupby(found.rows, key=lambda row: same_prompt(row.prompt)):
+        of_prompt = list(group)
+        alias = of_prompt[0].prompt.alias
+        differs = any(row.prompt.alias == alias and row.prompt.digest != digest for row in found.rows)
+        parts.append(
+            Text(
+                printable(names[alias]) + (f" ({digest[:8]}: other runs had another prompt here)" if differs else ""), style="bold"
+            )
+        )
+        for row in of_prompt:
             parts.extend(_summary(row, samplers[row.run, row.mode]))
     drifts = short_names([run.run for run in found.runs])
     parts += [
@@ -131,7 +138,7 @@ def _fit(f: Figures) -> str:
 def _histogram(row: Evaluated, showing: Showing) -> Iterator[RenderableType]:
     ordered_cells, folded = shown_cells(row.cells, showing)
     n = row.tally.n
-    top = max(max(cell.weight, cell.count / n) for cell in ordered_cells)
+    top = max(*(max(cell.weight, cell.count / n) for cell in ordered_cells), 1e-12)
     table = new_table(
         Text("target"), ("weight", "right"), Text(""), ("share", "right"), Text(""), ("count", "right"), ("expected", "right"),
         ("residual", "right"),
@@ -140,7 +147,7 @@ def _histogram(row: Evaluated, showing: Showing) -> Iterator[RenderableType]:
         table.add_row(
             label(cell.target, 14), percent(cell.weight), bar(cell.weight / top, width=10), percent(cell.count / n),
             bar(cell.count / n / top, "cyan", width=10), str(cell.count), f"{cell.expected:.1f}",
-            Text(f"{cell.residual:+.1f}{'*' if cell.differs else ' '}", style="bold" if cell.differs else ""),
+            Text(f"{_residual(cell.residual)}{'*' if cell.differs else ' '}", style="bold" if cell.differs else ""),
         )  # fmt: skip
     yield table
     if folded:
@@ -163,6 +170,10 @@ def shown_cells(cells: Sequence[Cell], showing: Showing) -> tuple[list[Cell], li
         mixed = dict.fromkeys(i for pair in zip(heaviest, worst, strict=True) for i in pair)
         ranked = sorted(list(mixed)[:most]) + list(mixed)[most:]
     return [cells[i] for i in ranked[:most]], [cells[i] for i in ranked[most:]]
+
+
+def _residual(value: float) -> str:
+    return f"{value:+.1f}" if abs(value) < 1000 or math.isinf(value) else f"{value:+.0e}"
 
 
 def _open_ended(whole: Diversity, lines: Sequence[Line]) -> Iterator[RenderableType]:
@@ -195,9 +206,9 @@ def _differences(
         ("exact\nKL", "right"),
     )  # fmt: skip
     for d in differences:
-        pair = f"{samplers[d.after.run, d.after.mode]} - {samplers[d.before.run, d.before.mode]}"
+        pair = [label(samplers[row.run, row.mode], 20).plain for row in (d.after, d.before)]
         table.add_row(
-            label(names.get(d.prompt.alias, d.prompt.alias), 22), label(pair, 20), _estimate(d.excess_tvd), _estimate(d.entropy),
+            label(names.get(d.prompt.alias, d.prompt.alias), 22), Text("\n- ".join(pair)), _estimate(d.excess_tvd), _estimate(d.entropy),
             "-" if math.isnan(d.exact_kl) else f"{d.exact_kl:+.3f}",
         )  # fmt: skip
     yield Text("\ndifferences (bootstrap; * where the interval leaves zero out)", style="bold")
@@ -205,6 +216,8 @@ def _differences(
 
 
 def _estimate(found: Estimate) -> str:
+    if math.isnan(found.value):
+        return "-"
     interval = "" if math.isnan(found.low) else f"\n{found.low:+.3f} {found.high:+.3f}"
     return f"{found.value:+.3f}{'*' if found.apart else ' '}{interval}"
 
