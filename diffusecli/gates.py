@@ -78,7 +78,7 @@ def _missed(found: Evaluation, gate: Gate, limit: float) -> Iterator[str]:
         elif value < limit if gate.least else value > limit:
             yield f"{row.prompt.alias} ({samplers[row.run, row.mode]}): {gate.figure} {value:.4g} {'<' if gate.least else '>'} {limit:g}"
     if not judged:
-        yield f"{gate.figure}: no prompt has targets to compare with"
+        yield f"{gate.figure}: there are no samples of a prompt with targets"
 
 
 def _drifted(found: Evaluation, limit: float) -> Iterator[str]:

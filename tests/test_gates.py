@@ -1,9 +1,11 @@
 """Limits that stop a pipeline: what they judge, what they say, how the command ends."""
 
+from pathlib import Path
+
 import pytest
 
 from diffusecli.errors import InputError
-from diffusecli.evaluate import evaluate
+from diffusecli.evaluate import Question, evaluate
 from diffusecli.gates import GATES, failures
 from diffusecli.runs import write_json
 from tests.test_evaluate import run_with
@@ -26,6 +28,25 @@ def test_each_gate_passes_on_one_side_of_its_limit_only(tmp_path, option, passes
         (missed,) = failures(found, {option: fails})
         assert missed.startswith(f"p.json (lora): {GATES[option].figure} ")
         assert f" {fails:g}" in missed
+
+
+def test_targets_that_were_never_seen_miss_the_coverage(tmp_path):
+    found = evaluate([run_with(tmp_path / "run", ["a"] * 50).path])
+    assert failures(found, {"--min-coverage": 0.5}) == []
+    assert failures(found, {"--min-coverage": 0.51}) == ["p.json (lora): seen / possible 0.5 < 0.51"]
+
+
+def test_what_was_only_measured_exactly_is_judged_by_that_alone(trained, prompt_file):
+    held_out = prompt_file("q.json", targets=["{c}", "{d}"])
+    found = evaluate([Path(trained.output_dir)], Question(prompts=(held_out,), exact=True))
+    assert failures(found, {"--min-valid": 0.9}) == ["valid share: there are no samples of a prompt with targets"]
+    assert len(failures(found, {"--max-kl": 1e-6})) == 1
+
+
+def test_runs_are_told_apart(tmp_path):
+    for name in ("r1", "r2"):
+        run_with(tmp_path / name, ["x"])
+    assert failures(evaluate([tmp_path]), {"--min-valid": 0.5})[1].startswith("p.json (r2 lora): ")
 
 
 def test_untuned_models_are_judged_only_alone(tmp_path):

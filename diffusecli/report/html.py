@@ -72,6 +72,7 @@ class Score:
     """How many prompts a sampler does well on."""
 
     sampler: Sampler
+    untuned: bool
     follows: int
     close: int
     judged: int
@@ -88,7 +89,11 @@ def scores(evaluation: Evaluation) -> list[Score]:
         if row.diversity is None and row.figures is not None:
             of_row["judged"] += 1
             of_row[mark_of(row.verdict)[1] + " verdict"] += 1
-    return [Score(name, some["good verdict"], some["near verdict"], some["judged"], some["open"]) for name, some in found.items()]
+    untuned = {name for (_, mode), name in names.items() if mode == "untuned"}
+    return [
+        Score(name, name in untuned, some["good verdict"], some["near verdict"], some["judged"], some["open"])
+        for name, some in found.items()
+    ]
 
 
 def cells(section: Section) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:

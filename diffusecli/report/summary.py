@@ -235,8 +235,13 @@ def _grid(cells: Sequence[str], *, bold: bool = False) -> Table:
     grid = Table.grid(padding=(0, 1, 0, 0))
     for place, width in enumerate(_WIDTHS):
         grid.add_column(width=width, justify="right" if place else "left", no_wrap=True)
-    first = Text(shorten(printable(cells[0]), _WIDTHS[0]))
-    grid.add_row(first, *(Text(cell) for cell in cells[1:]), style="bold" if bold else "")
+    words = printable(cells[0])
+    lines = [words] if len(words) <= _WIDTHS[0] else words.rsplit(" ", 1)  # a long run's name, its mode below
+    grid.add_row(
+        Text("\n".join(shorten(line, _WIDTHS[0]) for line in lines)),
+        *(Text(cell) for cell in cells[1:]),
+        style="bold" if bold else "",
+    )
     return grid
 
 
