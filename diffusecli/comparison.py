@@ -12,7 +12,7 @@ import numpy as np
 
 from diffusecli.matching import Tally
 
-REPEATS = 1_999
+REPEATS = 999
 _FEWEST = 199
 _CELLS = 20_000_000  # resampled in all
 _THINNED = 200  # draws that are averaged where a set is thinned

@@ -173,7 +173,7 @@ def shown_cells(cells: Sequence[Cell], showing: Showing) -> tuple[list[Cell], li
 
 
 def _residual(value: float) -> str:
-    return f"{value:+.1f}" if abs(value) < 1000 or math.isinf(value) else f"{value:+.0e}"
+    return f"{value:+z.1f}" if abs(value) < 1000 or math.isinf(value) else f"{value:+.0e}"
 
 
 def _open_ended(whole: Diversity, lines: Sequence[Line]) -> Iterator[RenderableType]:
