@@ -48,7 +48,8 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
     come from another adapter or base model than the run now holds.
     """
     question = question or Question()
-    paths = [path for path in dict.fromkeys(paths) if not path.name.endswith(".meta.json")]  # which `gen*.json` names too
+    paths = list(dict.fromkeys(paths))
+    paths = [path for path in paths if not path.name.endswith(".meta.json")] or paths  # `gen*.json` names settings too
     runs, sets = _collect(paths, question)
     measured = _measure(runs, sets, question, notice) if question.exact else {}
     there = list(dict.fromkeys(s.prompt.alias for s in sets))
@@ -85,6 +86,9 @@ def _collect(paths: Sequence[Path], question: Question) -> tuple[list[RunFacts],
             once.setdefault(facts.folder.path.resolve(), ([facts], [s for s in sets if s.run == facts.run]))
         for sample in sets if not runs else ():
             once.setdefault(Path(sample.run).resolve(), ([], sets))
+    of_runs = [file.resolve() for runs, _ in found for facts in runs for file in facts.folder.sample_files().values()]
+    for file in of_runs:  # named beside its run
+        once.pop(file, None)
     return [facts for runs, _ in once.values() for facts in runs], [s for _, sets in once.values() for s in sets]
 
 

@@ -309,7 +309,7 @@ def _counted(rows: Iterable[tuple[str, Any, int]], column: str | None, file: Pat
     for place, row, number in rows:
         answer, times = row, number
         if isinstance(row, dict):
-            prompts.add(row.get("prompt"))
+            prompts.add(str(row.get("prompt")))
             column = _column([str(name) for name in row], column, place)
             answer = row[column]
             times *= _times(row["count"], place) if "count" in row and column != "count" else 1

@@ -478,6 +478,7 @@ def test_a_run_named_twice_counts_once(tmp_path, monkeypatch):
     assert [row.run for row in found.rows] == ["results/r2", "results/r1"]
     file = Path("results/r1/gen.lora.json")
     assert len(evaluate([file, file.resolve()]).rows) == 1
+    assert len(evaluate([file, Path("results/r1")]).rows) == 1
 
 
 def test_a_prompt_file_does_not_stand_for_two(tmp_path, prompt_file):
