@@ -61,7 +61,8 @@ def write_plots(evaluation: Evaluation, folder: Path) -> list[Path]:
     require_writable(folder)
     taken: set[str] = set()
     with unchecked():
-        return [path for name, chart in _named(evaluation) for path in _write(chart, folder / _free(name, taken))]
+        told = f"valid: {evaluation.matching}"
+        return [path for name, chart in _named(evaluation) for path in _write(chart, told, folder / _free(name, taken))]
 
 
 def _named(evaluation: Evaluation) -> Iterator[tuple[str, Chart]]:
@@ -97,12 +98,14 @@ def _free(name: str, taken: set[str]) -> str:
     return free
 
 
-def _write(chart: Chart, path: Path) -> Iterator[Path]:
+def _write(chart: Chart, told: str, path: Path) -> Iterator[Path]:
+    """With its title and, as everywhere, the rule of matching."""
     import vl_convert
 
     config = look(LIGHT, background="#ffffff")
     config["legend"]["columns"] = chart.columns(_WIDTH)
-    spec = {**chart.spec, "config": config, "padding": 14}
+    title = {"text": chart.title, "subtitle": told, "anchor": "start", "fontSize": 13, "offset": 10}
+    spec = {**chart.spec, "title": title, "config": config, "padding": 14}
     svg = vl_convert.vegalite_to_svg(spec, vl_version=vega_lite_version())
     ways = path.with_name(f"{path.name}.svg"), path.with_name(f"{path.name}.png")
     write_text(ways[0], svg)

@@ -76,7 +76,7 @@ def matrix(found: Matrix, frame: Frame) -> Chart:
             for run, values, trained in zip(runs, found.values, found.trained, strict=True)
             for group, value, own in zip(groups, values, trained, strict=True)]  # fmt: skip
     base = alt.Chart(inline(rows)).encode(
-        alt.X("group:N", sort=None, title=found.measure, axis=alt.Axis(orient="top", labelAngle=0, domain=False, ticks=False)),
+        alt.X("group:N", sort=None, title="measured on", axis=alt.Axis(orient="top", labelAngle=0, domain=False, ticks=False)),
         alt.Y("run:N", sort=None, title=None, axis=alt.Axis(domain=False, ticks=False)),
     )
     shade = alt.Opacity("value:Q", legend=None, scale=alt.Scale(range=[0.03, 0.6]))
