@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from diffusecli.errors import InputError
 from diffusecli.evaluation import Evaluated, Evaluation
-from diffusecli.metrics import Figures
 from diffusecli.report.parts import labels
 
 
@@ -52,18 +51,14 @@ def failures(found: Evaluation, limits: Mapping[str, float]) -> list[str]:
     for limits that have no meaning.
     """
     check_limits(limits)
-    if "--min-p" in limits and (weak := [row for row in found.rows if row.figures and limits["--min-p"] <= _least_p(row.figures)]):
-        raise InputError(
-            f"--min-p {limits['--min-p']:g}: must be above {_least_p(weak[0].figures):.2g}, the least that a test can tell"
-        )
+    if "--min-p" in limits and (
+        weak := [row.figures.least_p for row in found.rows if row.figures and limits["--min-p"] <= row.figures.least_p]
+    ):
+        raise InputError(f"--min-p {limits['--min-p']:g}: must be above {weak[0]:.2g}, the least that a test can tell")
     missed = [phrase for option, limit in limits.items() if option in GATES for phrase in _missed(found, GATES[option], limit)]
     if "--max-drift" in limits:
         missed += _drifted(found, limits["--max-drift"])
     return missed
-
-
-def _least_p(found: Figures | None) -> float:
-    return 1 / (found.repeats + 1) if found and found.repeats else 0.0
 
 
 def _missed(found: Evaluation, gate: Gate, limit: float) -> Iterator[str]:

@@ -60,6 +60,16 @@ class Figures:
     cohens_w: float  # effect size, bias taken off
     detectable_tvd: float  # least TVD among valid answers that the test finds with 80 % power
 
+    @property
+    def least_p(self) -> float:
+        """The least p-value that so many draws can say, 1 / (B + 1); 0 without a test."""
+        return 1 / (self.repeats + 1) if self.repeats else 0.0
+
+    @property
+    def at_least_p(self) -> bool:
+        """Whether the p-value is that: it may be smaller still."""
+        return self.p_value <= self.least_p * 1.001
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -312,5 +322,4 @@ def _weights_in_words(found: Figures, exact_tvd: float) -> str:
 
 def _p(found: Figures) -> str:
     """A Monte Carlo p-value cannot be less than 1 / (B + 1)."""
-    least = 1 / (found.repeats + 1)
-    return f"p <= {least:.2g}" if found.p_value <= least * 1.001 else f"p = {found.p_value:.2g}"
+    return f"p <= {found.least_p:.2g}" if found.at_least_p else f"p = {found.p_value:.2g}"

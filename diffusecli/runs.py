@@ -135,6 +135,10 @@ class RunDir:
         """The manifest, or {} when there is none, as in runs of the original."""
         return read_json_mapping(self.manifest) if self.manifest.is_file() else {}
 
+    def read_prompts(self) -> dict[str, Any]:
+        """What `prompts.json` keeps, or {} when there is none; runs of the original kept tokens."""
+        return read_json_mapping(self.prompts) if self.prompts.is_file() else {}
+
 
 def journal_path(samples: Path) -> Path:
     """Where samples stand until all are there: `gen.lora.json` -> `gen.lora.partial.jsonl`."""

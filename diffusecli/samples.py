@@ -19,7 +19,7 @@ from diffusecli.errors import InputError
 from diffusecli.runs import FORMATS, atomic_write
 
 _CHUNK = 10_000  # answers that become text at once
-_MOST = 2**53  # a count beyond it is no count
+MOST_COUNT = 2**53  # a count beyond it is no count
 _COLUMNS = ["prompt", "text", "count"]
 
 
@@ -110,7 +110,7 @@ def _quoted(text: str) -> str:
 def _counted(answers: Any, alias: str, path: Path) -> Counter[str]:
     if isinstance(answers, list) and all(isinstance(text, str) for text in answers):
         return Counter(answers)
-    if isinstance(answers, dict) and all(_is_count(count) for count in answers.values()):
+    if isinstance(answers, dict) and all(is_count(count) for count in answers.values()):
         return Counter(answers)
     raise InputError(
         f"{path}: the samples of {alias} must be a list of strings, or counts by string; mend the file or sample again"
@@ -121,7 +121,7 @@ def _read_table(path: Path) -> Iterator[tuple[str, str, int]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:
             for row in csv.DictReader(file):
-                if not _is_count(count := int(row["count"])) or row["text"] is None:
+                if not is_count(count := int(row["count"])) or row["text"] is None:
                     raise ValueError(count)
                 yield row["prompt"], row["text"], count
         except (KeyError, TypeError, ValueError, csv.Error) as error:
@@ -150,9 +150,7 @@ def distinct_lines(path: Path) -> Iterator[tuple[str, Any, int]]:
                 first.setdefault(line, number)
                 counts[line] += 1
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}, check the file"
-        ) from error
+        raise unreadable(path, error) from error
     for line, count in counts.items():
         if line.strip():
             place = f"{path}:{first[line]}"
@@ -162,5 +160,11 @@ def distinct_lines(path: Path) -> Iterator[tuple[str, Any, int]]:
                 raise InputError(f"{place}: is not JSON, mend the line") from error
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST
+def unreadable(path: Path, error: OSError | UnicodeDecodeError) -> InputError:
+    """The sentence for a text file that is not there or not text."""
+    return InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}, check the file")
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value from JSON counts answers."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_COUNT

@@ -17,13 +17,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from diffusecli.documents import read_document
 from diffusecli.errors import InputError, did_you_mean
 from diffusecli.prompt import Prompt, canonical, checked, exists, prompt_files, read_prompt
-from diffusecli.runs import RunDir, find_runs, meta_path, read_json_mapping, read_meta
-from diffusecli.samples import distinct_lines, read_samples
+from diffusecli.runs import RunDir, find_runs, meta_path, read_meta
+from diffusecli.samples import MOST_COUNT, distinct_lines, is_count, read_samples, unreadable
 
 _NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "stop": []}
 _ANSWERS = ("text", "response", "answer", "output", "completion", "generation")
 """Columns that hold answers where none is named."""
-_MOST = 2**53  # a count beyond it is no count
 _Kind = TypeVar("_Kind", bound=BaseModel)
 
 
@@ -157,8 +156,7 @@ def read_run(run: RunDir, book: PromptBook) -> tuple[RunFacts, list[SampleSet]]:
     model than the run now holds.
     """
     manifest = _checked(Manifest, run.read_manifest(), run.manifest)
-    kept = read_json_mapping(run.prompts) if run.prompts.is_file() else {}
-    facts = RunFacts(str(run.path), run, manifest, _checked(Settings, _config(run), run.config), kept)
+    facts = RunFacts(str(run.path), run, manifest, _checked(Settings, _config(run), run.config), run.read_prompts())
     found = [s for mode, file in run.sample_files().items() for s in _of_file(facts.run, mode, file, facts, book)]
     return facts, found
 
@@ -166,10 +164,9 @@ def read_run(run: RunDir, book: PromptBook) -> tuple[RunFacts, list[SampleSet]]:
 def read_file(file: Path, book: PromptBook) -> list[SampleSet]:
     """A file in one of our formats or the original's; what stands beside it tells of prompts and settings."""
     run = RunDir(file.parent)
-    kept = read_json_mapping(run.prompts) if run.prompts.is_file() else {}
     named = "untuned" if file.stem.endswith("untuned") else file.stem
     mode = _meta(file).mode or ("lora" if meta_path(file).is_file() else named)
-    return _of_file(str(file), mode, file, RunFacts(str(file), run, Manifest(), Settings(), kept), book)
+    return _of_file(str(file), mode, file, RunFacts(str(file), run, Manifest(), Settings(), run.read_prompts()), book)
 
 
 def read_answers(file: Path, prompt: Path, column: str | None) -> SampleSet:
@@ -276,9 +273,7 @@ def _plain(file: Path, _column: str | None, _prompt: Prompt) -> Counter[str]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{file}: cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}, check the file"
-        ) from error
+        raise unreadable(file, error) from error
     return Counter(text.removesuffix("\n").split("\n") if text else [])
 
 
@@ -297,7 +292,7 @@ def _listed(file: Path, column: str | None, _prompt: Prompt) -> Counter[str]:
         data = next(iter(data.values()))
     if isinstance(data, list):
         return _counted(((f"{file}: item {number}", row, 1) for number, row in enumerate(data, 1)), column, file)
-    if isinstance(data, dict) and all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= _MOST for n in data.values()):
+    if isinstance(data, dict) and all(map(is_count, data.values())):
         return Counter(data)
     raise InputError(f"{file}: must be a list of answers, or answers with counts; with several prompts in it leave --prompt out")
 
@@ -329,6 +324,6 @@ def _times(count: Any, place: str) -> int:
         number = float(count)
     except (TypeError, ValueError):
         number = math.nan
-    if not (0 <= number <= _MOST and number.is_integer()):
+    if not (0 <= number <= MOST_COUNT and number.is_integer()):
         raise InputError(f"{place}: the count {count!r} is no whole number, correct it")
     return int(number)

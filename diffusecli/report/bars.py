@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from diffusecli.evaluation import Evaluated
 from diffusecli.report.drawing import LANE, Chart, Frame, finished, inline, points, tips
 from diffusecli.report.views import MOST, OFF_TARGET, WEIGHT, Sampler, Section, spots
 from diffusecli.report.wording import percent, short, unique
-
-if TYPE_CHECKING:
-    pass
 
 _STEEP = 8.0  # residuals beyond which the axis is logarithmic outside
 _TOWERING = 4.0  # times the largest weight, beyond which small shares are stretched

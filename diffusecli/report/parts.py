@@ -102,8 +102,7 @@ def p_value(found: Figures) -> str:
     """Short; as small as the Monte Carlo allows is said so."""
     if math.isnan(found.p_value):
         return "-"
-    least = 1 / (found.repeats + 1)
-    return f"<{least:.0e}".replace("e-0", "e-") if found.p_value <= least * 1.001 else f"{found.p_value:.2g}"
+    return f"<{found.least_p:.0e}".replace("e-0", "e-") if found.at_least_p else f"{found.p_value:.2g}"
 
 
 def markdown_cell(text: str) -> str:

@@ -110,10 +110,7 @@ def key(value: float | None) -> str:
 
 def p_value(found: Figures) -> str:
     """A Monte Carlo p-value cannot be less than 1 / (B + 1)."""
-    least = 1 / (found.repeats + 1)
-    return (
-        f"≤\u202f{number(least, 4)}" if found.p_value <= least * 1.001 else number(found.p_value, 4 if found.p_value < 0.01 else 3)
-    )
+    return f"≤\u202f{number(found.least_p, 4)}" if found.at_least_p else number(found.p_value, 4 if found.p_value < 0.01 else 3)
 
 
 def phrase(verdict: str) -> str:
