@@ -44,7 +44,7 @@ def _prompt(kind: str, size: int) -> Prompt:
 
 def _one_step(kind: str, size: int) -> None:
     base = adapted_model()
-    encoded = encode_prompt(_prompt(kind, size), base.tokenizer, base.eos_ids)
+    encoded = encode_prompt(_prompt(kind, size), base.chat)
     way = packed_way(base, encoded)
     took = seconds(lambda: score(base.model, encoded, way, backward=True), 3 if size <= 100 else 1)
     print(sum(part.tokens for part in way.parts(encoded)), took, peak_memory_mb())

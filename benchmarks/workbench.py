@@ -31,7 +31,7 @@ def adapted_model(*, fresh_adapter: bool = True, fused: bool = True) -> LoadedMo
 def encode(base: LoadedModel, prompt: str | Prompt) -> EncodedPrompt:
     """A library prompt, or one of its own, in the model's tokens."""
     found = read_prompt(prompt) if isinstance(prompt, str) else prompt
-    return encode_prompt(found, base.tokenizer, base.eos_ids)
+    return encode_prompt(found, base.chat)
 
 
 def seconds(action: Callable[[], object], repeats: int = 1) -> float:

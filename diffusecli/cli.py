@@ -177,6 +177,7 @@ def init_prompt(
     request: Annotated[
         str | None, typer.Option(help="Ask this instead; with --group-by, {column} takes the group's value.")
     ] = None,
+    system: Annotated[str | None, typer.Option(help="A system text for the prompt; {column} as in --request.")] = None,
     wrap: Annotated[str, typer.Option(help="How a target is written around its outcome %s.")] = "{%s}",
     response: Annotated[
         list[str] | None, typer.Option(help="A beginning of the answer, put before each target; may be repeated.")
@@ -197,7 +198,7 @@ def init_prompt(
         for example, summary in catalogue():
             typer.echo(f"{summary}\n  diffuse init-prompt {example}")
         return
-    wording = Wording(request, wrap, tuple(response or ("",)), not no_eos)
+    wording = Wording(request, wrap, tuple(response or ("",)), not no_eos, system)
     modifiers = {"step": step, "tail": tail, "decimals": decimals, "date_format": date_format}
     groups = tuple(name.strip() for name in group_by.split(",") if name.strip())
     reading = Reading(column, weight_column, count, top, min_count, alpha, groups)
@@ -220,6 +221,9 @@ def validate(
         list[Path] | None, typer.Argument(metavar="PATH…", help="Prompts (.json), configs (.yaml) or folders of both.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Show what this model's tokenizer makes of the targets.")] = None,
+    chat_template: Annotated[
+        str | None, typer.Option(metavar="plain|FILE", help="With --model: a chat template in place of the model's own.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON on stdout.")] = False,
     top: Annotated[int, typer.Option(min=0, help="With --model: targets shown per prompt; 0 shows all.")] = 20,
@@ -241,7 +245,7 @@ def validate(
     found = check(paths, strict=strict)
     if model is not None:
         _quiet_libraries()
-        views, more = token_views(found.prompts, model, _notice)
+        views, more = token_views(found.prompts, model, _notice, chat_template)
         found = replace(found, problems=(*found.problems, *more))
     if as_json:
         tokens = {"tokens": [asdict(view) for view in views]} if model is not None else {}
@@ -320,6 +324,12 @@ def sample(
     request: Annotated[list[str] | None, typer.Option(help="Ask this; no file needed; may be repeated.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Any LoRA adapter's folder, a checkpoint too.")] = None,
     model: Annotated[str | None, typer.Option(help="Another base model; with --engine openai the server's name for it.")] = None,
+    system: Annotated[
+        str | None, typer.Option(help="A system text for every prompt that has none; the config's by default.")
+    ] = None,
+    chat_template: Annotated[
+        str | None, typer.Option(metavar="plain|FILE", help="In place of the model's own; plain is built in, for base models.")
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="The most tokens of one answer.")] = 50,
     temperature: Annotated[float, typer.Option(help="1 is the model's own distribution.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = 0,
@@ -389,7 +399,7 @@ def sample(
     settings = SamplingSettings(n_generations, max_new_tokens, temperature, top_k, top_p, min_p, seed or 0, tuple(stop or ()))
     wanted = resolve(Wanted(
         source or config, mode, tuple(prompt or ()), tuple(request or ()), adapter, model, precision, device, output,
-        form, served=engine == "openai",
+        form, system, chat_template, served=engine == "openai",
     ), RESULTS)  # fmt: skip
     settings = replace(settings, seed=wanted.config.seed if seed is None else seed)
     _notice(wanted.told)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from diffusecli.documents import Document, Location, read_document
 from diffusecli.errors import InputError, Problem
@@ -100,6 +100,26 @@ class Retain(BaseModel):
     )
 
 
+PLAIN = "plain"
+"""The name of the built-in chat template."""
+
+_SET_BY_US = {
+    "conversation",
+    "messages",
+    "chat_template",
+    "tokenize",
+    "add_generation_prompt",
+    "continue_final_message",
+    "return_dict",
+}
+
+
+def _for_the_template(value: dict[str, Any]) -> dict[str, Any]:
+    if taken := sorted(_SET_BY_US & set(value)):
+        raise ValueError(f"'{taken[0]}' is set by diffuse itself, remove it")
+    return value
+
+
 def _off(value: Any) -> Any:
     return False if value == "off" else value  # YAML 1.1 reads the bare word as false already
 
@@ -143,6 +163,16 @@ class Config(BaseModel):
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="Of the base model; the adapter is fp32.")
     revision: str | None = Field(default=None, description="Branch, tag or commit of a model on the hub.")
+    system: str | None = Field(
+        default=None,
+        description="A system text for every prompt that has none; goes before the request where the template takes none.",
+    )
+    chat_template: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="A Jinja file, or plain (built in, for base models), in place of the model's own chat template."
+    )
+    chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(_for_the_template)] = Field(
+        default={}, description="Variables for the chat template, such as enable_thinking: false."
+    )
     trust_remote_code: bool = Field(
         default=False, description="Run Python code that comes with the model. Only for models you trust."
     )
@@ -218,6 +248,7 @@ def _resolved(config: Config, path: Path) -> Config:
         "train_prompts": tuple(found_beside(p, path) for p in config.train_prompts),
         "test_prompts": tuple(found_beside(p, path) for p in config.test_prompts),
         "output_dir": filled(config.output_dir),
+        "chat_template": found_beside(config.chat_template, path) if config.chat_template not in (None, PLAIN) else config.chat_template,
         "ckpt_dir": found_beside(filled(config.ckpt_dir), path) if config.ckpt_dir is not None else None,
     })  # fmt: skip
 

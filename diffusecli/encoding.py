@@ -1,20 +1,23 @@
 """The tokenizer boundary: a `Prompt` becomes prompt ids and a `TokenTrie`.
 
-The sole owner of chat templates and stop tokens. Knows nothing of weights or tensors.
+The sole owner of terminators and stop tokens. Knows nothing of weights or tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
+from diffusecli.chat import Chat
 from diffusecli.errors import InputError, Problem
-from diffusecli.prompt import Prompt
+from diffusecli.prompt import Prompt, canonical
 from diffusecli.trie import TokenTrie
 
-_PROBE_ANSWER = "answer"  # stands in for a target when a prompt has none, to learn the terminator
+_PROBE_ANSWER = "some4answer"  # what surrounds it is what the template puts around every answer
+_ANCHORS = ("a", "0", ".", "\n")  # texts that tokens are decoded, or encoded, after
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class EncodedPrompt:
     trie: TokenTrie  # J paths; empty when the prompt has no targets
     owners: tuple[int, ...]  # J: the target each path spells
     stop_ids: frozenset[int]  # any of these ends an answer
+    stop_text: str = ""  # so does this text, where the template ends turns by no token of its own
+    around: tuple[str, str] = ("", "")  # what the template puts before and after an answer; no part of it
     remarks: tuple[str, ...] = ()  # what the template or tokenizer changed, for the user
 
     @property
@@ -33,76 +38,216 @@ class EncodedPrompt:
         """The prompt's path, its name in every output."""
         return self.prompt.alias
 
+    def text(self, tokenizer: Any, ids: Sequence[int]) -> str:
+        """The answer that generated ids spell, without what the template puts around it."""
+        before, after = self.around
+        return decode_answer(tokenizer, ids).removeprefix(before).removesuffix(after)
 
-def encode_prompt(prompt: Prompt, tokenizer: Any, eos_ids: Iterable[int] = ()) -> EncodedPrompt:
+
+def encode_prompt(prompt: Prompt, chat: Chat) -> EncodedPrompt:
     """Tokenise whole conversations, one per target and response variant, and merge them into a trie.
 
-    The prompt is the exact common token prefix (the template's generation prompt); what the template
-    adds after the first end-of-turn token is dropped, since a model never generates it. `eos_ids` are
-    the model's own stop tokens. Raises `InputError` when the template takes no such cut or when two
-    targets cannot be told apart in tokens.
+    The prompt is the exact common token prefix (the template's generation prompt, and what it puts before every answer, such as an
+    empty block of thoughts); what follows the first end-of-turn token is dropped, since a model never generates it. Where prompt and
+    answer share a token, the answer is tokenised by itself. Every path is decoded and compared with its answer.
+    Raises `InputError` when that fails, when the template ends no turn, or when two targets cannot be told apart in tokens.
     """
+    messages, folded = chat.messages(prompt)
+    frame = _Frame.of(prompt, chat, messages)
     strings = [(index, variant + target) for index, target in enumerate(prompt.targets) for variant in prompt.variants]
-    answers = [text for _, text in strings] or [_PROBE_ANSWER]
-    prompt_text = _render(prompt, tokenizer, None)
-    prompt_ids = tuple(_tokenise(tokenizer, [prompt_text])[0])
-    specials = _special_ids(tokenizer)
-    stops = frozenset(eos_ids) | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else frozenset())
-    ended = [_cut(prompt, tokenizer, prompt_ids, row, text, stops | specials) for row, text in
-             zip(_whole_conversations(prompt, tokenizer, answers), answers, strict=True)]  # fmt: skip
-    stops |= {path[-1] for path in ended}
-    if not strings:
-        return EncodedPrompt(prompt, prompt_ids, TokenTrie.build([], []), (), stops)
-    paths = ended if prompt.eos else [path[:-1] for path in ended]
-    weights = [prompt.probabilities[index] / len(prompt.variants) for index, _ in strings]
+    answers = [text for _, text in strings]
+    rows = _rows(frame, answers, [chat.render(messages, prompt.alias, answer) for answer in answers])
+    remarks = ["the chat template has no place for a system text: it goes before the request"] if folded else []
+    if frame.thoughts:
+        remarks.append(f"the chat template puts {frame.thoughts!r} before every answer: it is part of the prompt here, elsewhere render the "
+                       "prompt with it too (chat_template_kwargs, such as enable_thinking: false, does it in the template)")  # fmt: skip
+    remarks += _changes(frame, rows)
+    paths = [row.path for row in rows] if prompt.eos else [_unended(frame, row) for row in rows]
     _require_distinct(prompt, paths, answers)
-    owners = tuple(index for index, _ in strings)
+    weights = [prompt.probabilities[index] / len(prompt.variants) for index, _ in strings]
     return EncodedPrompt(
-        prompt, prompt_ids, TokenTrie.build(paths, weights), owners, stops, _remarks(prompt, tokenizer, ended, answers)
-    )
-
-
-def _remarks(prompt: Prompt, tokenizer: Any, paths: Sequence[tuple[int, ...]], answers: Sequence[str]) -> tuple[str, ...]:
-    """A sentence when the chat template trims the answers: what is trained then lacks the white space at their ends."""
-    trimmed = [
-        text
-        for text, path in zip(answers, paths, strict=True)
-        if text != text.strip() and decode_answer(tokenizer, path[:-1]) != text
-    ]
-    if not trimmed:
-        return ()
-    return (f"{prompt.alias}: the chat template trims white space: {trimmed[0]!r} is trained as {trimmed[0].strip()!r}",)
+        prompt, frame.prompt_ids, TokenTrie.build(paths, weights), tuple(index for index, _ in strings), frame.stop_ids,
+        frame.stop_text, (frame.before, frame.after), tuple(remarks),
+    )  # fmt: skip
 
 
 def decode_answer(tokenizer: Any, ids: Sequence[int]) -> str:
-    """The text of generated ids without special tokens, spaces as the model wrote them."""
-    return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    """The text of generated ids without special tokens, spaces as the model wrote them.
+
+    Some tokenizers take the first space of a text away, so the ids are decoded after others that are cut off again.
+    """
+    anchor, length = _anchor(tokenizer)
+    return _decode(tokenizer, [*anchor, *ids])[length:]
 
 
-def _render(prompt: Prompt, tokenizer: Any, answer: str | None) -> str:
-    from jinja2 import TemplateError
-
-    conversation = [{"role": "user", "content": prompt.request}]
-    if answer is not None:
-        conversation.append({"role": "assistant", "content": answer})
-    try:
-        return str(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=answer is None))
-    except TemplateError as error:
-        raise InputError(f"{prompt.alias}: the model's chat template refuses this conversation: {error}") from error
-    except ValueError as error:
-        if tokenizer.chat_template is None:
-            raise InputError(f"{tokenizer.name_or_path}: the model has no chat template, use an instruction-tuned model") from error
-        raise
+def _decode(tokenizer: Any, ids: Sequence[int], *, special: bool = False) -> str:
+    return str(tokenizer.decode(list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False))
 
 
-def _tokenise(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+@lru_cache(maxsize=8)
+def _anchor(tokenizer: Any) -> tuple[tuple[int, ...], int]:
+    """An ordinary token that spells one sign, and the length of its text; nothing where there is none."""
+    for sign in _ANCHORS:
+        ids = _tokenise(tokenizer, sign)[-1:]
+        if ids and _decode(tokenizer, ids) == sign:
+            return tuple(ids), len(sign)
+    return (), 0
+
+
+def _tokenise(tokenizer: Any, text: str) -> list[int]:
     """Rendered conversations hold their own special tokens: none are added."""
-    rows: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return rows
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
 
 
-def _whole_conversations(prompt: Prompt, tokenizer: Any, answers: list[str]) -> list[list[int]]:
-    return _tokenise(tokenizer, [_render(prompt, tokenizer, answer) for answer in answers])
+@dataclass(frozen=True)
+class _Frame:
+    """What the template makes of one prompt, whatever is answered: all that stands around an answer."""
+
+    prompt: Prompt
+    tokenizer: Any
+    opening: str  # the text up to where an answer begins
+    thoughts: str  # the end of it that only whole conversations have
+    prompt_ids: tuple[int, ...]
+    before: str  # white space before an answer that is part of its tokens
+    after: str  # and what stands between the answer and its end
+    ending: str  # all that follows an answer
+    endings: frozenset[int]  # the tokens that may end a turn
+    stop_ids: frozenset[int]
+    stop_text: str
+    by_token: bool  # whether a token of its own ends an answer, the last of its path
+
+    @classmethod
+    def of(cls, prompt: Prompt, chat: Chat, messages: list[dict[str, str]]) -> _Frame:
+        """Learned from an answer that cannot be mistaken for anything else."""
+        tokenizer, opening = chat.tokenizer, chat.render(messages, prompt.alias)
+        whole = chat.render(messages, prompt.alias, _PROBE_ANSWER)
+        if not whole.startswith(opening) or whole[len(opening) :].count(_PROBE_ANSWER) != 1:
+            raise InputError(
+                f"{prompt.alias}: the chat template's conversations do not go on from its prompts: a prompt ends in "
+                f"{_last(tokenizer, opening)}, the conversation has {_last(tokenizer, whole[: len(opening) + len(_PROBE_ANSWER)])} there; "
+                "set chat_template_kwargs or a chat_template of your own"
+            )
+        before, ending = whole[len(opening) :].split(_PROBE_ANSWER)
+        thoughts = before if before.strip() else ""  # white space is learned as part of the answer
+        opening, before = opening + thoughts, before.removeprefix(thoughts)
+        stops = chat.eos_ids | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else frozenset())
+        endings = stops | _special_ids(tokenizer)
+        terminator = next((token for token in _tokenise(tokenizer, ending) if token in endings), None)
+        if terminator is not None:
+            after, stop_text = ending.partition(_decode(tokenizer, [terminator], special=True))[0], ""
+            stops |= {terminator}
+        else:
+            after, stop_text = "", ending.rstrip() or ending
+            if not ending and prompt.eos:
+                raise InputError(
+                    f"{prompt.alias}: the chat template ends no turn, so an answer could never stop; set a chat_template that does"
+                )
+        return cls(prompt, tokenizer, opening, thoughts, tuple(_tokenise(tokenizer, opening)), before, after, ending, endings,
+                   frozenset(stops), stop_text, terminator is not None)  # fmt: skip
+
+    def error(self, message: str) -> InputError:
+        """With the prompt's name before it."""
+        return InputError(f"{self.prompt.alias}: {message}")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """An answer, as it is trained, and its tokens with the terminator."""
+
+    answer: str
+    trained: str
+    path: tuple[int, ...]
+
+
+def _rows(frame: _Frame, answers: Sequence[str], rendered: Sequence[str]) -> list[_Row]:
+    """Cut out of whole conversations; raises `InputError` for an answer that its tokens do not spell."""
+    ended = [
+        frame.before + _shown(frame, *pair) + (frame.stop_text or frame.ending) for pair in zip(answers, rendered, strict=True)
+    ]
+    paths = [_path(frame, tail) for tail in _following(frame, ended)]
+    return [_row(frame, answer, path) for answer, path in zip(answers, paths, strict=True)]
+
+
+def _shown(frame: _Frame, answer: str, rendered: str) -> str:
+    """The answer as the template writes it: white space at its ends may be lost, nothing else."""
+    shown = rendered.removeprefix(frame.opening + frame.before).removesuffix(frame.ending)
+    if rendered != f"{frame.opening}{frame.before}{shown}{frame.ending}" or canonical(shown) != canonical(answer):
+        raise frame.error(f"the chat template changes the target {answer!r} (to {_excerpt(shown)!r}), write it so that it survives")
+    if any("\ud800" <= sign <= "\udfff" for sign in shown):
+        raise frame.error(f"the target {answer!r} holds half a sign (a surrogate), which no tokenizer takes; write it without")
+    if frame.stop_text and frame.stop_text in shown:
+        raise frame.error(
+            f"the target {answer!r} holds {frame.stop_text!r}, which ends an answer in this chat template; write it without"
+        )
+    return shown
+
+
+def _path(frame: _Frame, tail: tuple[int, ...]) -> tuple[int, ...]:
+    """What follows the prompt up to the first token that ends it, or all where a text does that."""
+    if not frame.by_token:
+        return tail
+    return tail[: next((i for i, token in enumerate(tail) if token in frame.endings), len(tail) - 1) + 1]
+
+
+def _row(frame: _Frame, answer: str, path: tuple[int, ...]) -> _Row:
+    spelled = decode_answer(frame.tokenizer, path[:-1] if frame.by_token else path)
+    trained = spelled.removeprefix(frame.before).removesuffix(frame.stop_text or frame.after)
+    if canonical(trained) != canonical(answer):
+        raise frame.error(f"the target {answer!r} comes back from the tokenizer as {trained!r}, write it so that it survives")
+    return _Row(answer, trained, path)
+
+
+def _unended(frame: _Frame, row: _Row) -> tuple[int, ...]:
+    """The tokens of an answer that may go on: those of its path that spell no more than it."""
+    text = frame.before + row.trained
+    for length in range(len(row.path) - frame.by_token, 0, -1):
+        spelled = decode_answer(frame.tokenizer, row.path[:length])
+        if spelled == text:
+            return row.path[:length]
+        if not spelled.startswith(text):
+            break
+    return _following(frame, [text])[0]
+
+
+def _following(frame: _Frame, texts: Sequence[str]) -> list[tuple[int, ...]]:
+    """The tokens of texts where they follow the prompt: those that the whole has more, else those of the text by itself.
+
+    The latter where the whole has a token that is of both. Proved by decoding; raises `InputError` when nothing decodes to the whole.
+    """
+    length = len(frame.prompt_ids)
+    wholes = frame.tokenizer([frame.opening + text for text in texts], add_special_tokens=False)["input_ids"] if texts else []
+    return [
+        tuple(whole[length:]) if tuple(whole[:length]) == frame.prompt_ids else _alone(frame, text)
+        for whole, text in zip(wholes, texts, strict=True)
+    ]
+
+
+def _alone(frame: _Frame, text: str) -> tuple[int, ...]:
+    """Tokens of a text by itself, as it is or after a sign that is cut off again, that continue the prompt's text."""
+    tokenizer = frame.tokenizer
+    wanted = _decode(tokenizer, frame.prompt_ids, special=True) + text
+    for sign in ("", *_ANCHORS):
+        first, whole = _tokenise(tokenizer, sign), _tokenise(tokenizer, sign + text)
+        ids = whole[len(first) :]
+        if whole[: len(first)] == first and _decode(tokenizer, [*frame.prompt_ids, *ids], special=True) == wanted:
+            return tuple(ids)
+    raise frame.error(
+        f"prompt and answer cannot be told apart in tokens: the prompt ends in {_last(tokenizer, frame.opening)}, with the answer "
+        f"{_excerpt(text)!r} it goes on as {_last(tokenizer, frame.opening + text)}; set another chat_template"
+    )
+
+
+def _changes(frame: _Frame, rows: Sequence[_Row]) -> list[str]:
+    """A sentence when answers are trained otherwise than they are written."""
+    changed = [row for row in rows if row.trained != row.answer]
+    if not changed:
+        return []
+    first, more = changed[0], f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+    who = (
+        "the chat template trims white space" if first.trained.strip() == first.answer.strip() else "the tokenizer normalises text"
+    )
+    return [f"{frame.prompt.alias}: {who}: {first.answer!r} is trained as {first.trained!r}{more}"]
 
 
 def _special_ids(tokenizer: Any) -> frozenset[int]:
@@ -110,26 +255,14 @@ def _special_ids(tokenizer: Any) -> frozenset[int]:
     return frozenset(tokenizer.all_special_ids) | frozenset(added)
 
 
-def _cut(
-    prompt: Prompt, tokenizer: Any, prompt_ids: tuple[int, ...], row: list[int], answer: str, ending: frozenset[int]
-) -> tuple[int, ...]:
-    """The answer's tokens with the terminator: what follows the prompt, up to the first ending token."""
-    tail = row[len(prompt_ids) :]
-    if tuple(row[: len(prompt_ids)]) != prompt_ids:
-        raise InputError(
-            f"{prompt.alias}: the chat template does not keep the prompt as a token prefix of the answer {answer!r}: "
-            f"prompt ends in {tokenizer.convert_ids_to_tokens(prompt_ids[-6:])}, the conversation has "
-            f"{tokenizer.convert_ids_to_tokens(row[len(prompt_ids) - 6 : len(prompt_ids) + 3])} there"
-        )
-    length = next((i for i, token in enumerate(tail) if token in ending), None)
-    if length is None:
-        raise InputError(f"{prompt.alias}: the chat template ends no turn after {answer!r}, so the answer could never stop")
-    if decode_answer(tokenizer, tail[:length]).strip() != answer.strip():
-        raise InputError(
-            f"{prompt.alias}: the target {answer!r} comes back from the tokenizer as "
-            f"{decode_answer(tokenizer, tail[:length])!r}, write it so that it survives"
-        )
-    return tuple(tail[: length + 1])
+def _last(tokenizer: Any, text: str) -> list[str]:
+    """The last tokens of a text, to show."""
+    tokens: list[str] = tokenizer.convert_ids_to_tokens(_tokenise(tokenizer, text)[-8:])
+    return tokens
+
+
+def _excerpt(text: str) -> str:
+    return text if len(text) <= 80 else text[:79] + "…"
 
 
 def _require_distinct(prompt: Prompt, paths: Sequence[tuple[int, ...]], answers: Sequence[str]) -> None:

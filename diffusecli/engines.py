@@ -63,6 +63,7 @@ class LocalEngine:
     ) -> None:
         """Probes the model; `max_rows` None takes what fits into free memory."""
         self._base, self._settings, self._notice = base, settings, notice
+        self._told: set[str] = set()
         self._context = shape_of(base.model.config, 0).context
         try:
             self._kind = choose_rows(base.model)
@@ -89,12 +90,19 @@ class LocalEngine:
             "engine": "counting" if self.counting else "generate",
             "model": self._base.name, "model_revision": self._base.revision,
             "device": str(self._base.device), "dtype": str(self._base.model.dtype).removeprefix("torch."),
+            **self._base.chat_settings.told,
         }  # fmt: skip
 
     def draw(self, prompt: Prompt, have: Counter[str], arrived: Arrived, watch: Watch) -> None:
         """See `Engine`."""
-        encoded = encode_prompt(prompt, self._base.tokenizer, self._base.eos_ids)
+        encoded = encode_prompt(prompt, self._base.chat)
+        for remark in encoded.remarks:
+            if remark not in self._told:
+                self._notice(remark)
+            self._told.add(remark)
         settings = self._within_context(encoded)
+        if encoded.stop_text:
+            settings = replace(settings, stop=(*settings.stop, encoded.stop_text))
         if self._kind is None:
             self._draw_batches(encoded, settings, have, arrived, watch)
             return
@@ -125,7 +133,7 @@ class LocalEngine:
             seed = stream_seed(settings.seed, encoded.prompt_ids, 0, finished.total())
             rows = generate_rows(self._base.model, [encoded.prompt_ids] * size, encoded.stop_ids, settings=settings, seed=seed)
             bare = [row[:-1] if row and row[-1] in encoded.stop_ids else row for row in rows]
-            batch = Counter(cut_at_stop(self._base.tokenizer, ids, settings.stop)[0] for ids in bare)
+            batch = Counter(cut_at_stop(encoded.text(self._base.tokenizer, ids), settings.stop)[0] for ids in bare)
             tokens = size * len(encoded.prompt_ids) + sum(map(len, rows))
             finished += batch
             fed += tokens

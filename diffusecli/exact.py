@@ -41,7 +41,7 @@ def measure(run: RunDir, config: Config, prompts: Sequence[Prompt], notice: Noti
     if not wanted:
         return Measured()
     base = load_configured(config, notice)
-    encoded = [encode_prompt(prompt, base.tokenizer, base.eos_ids) for prompt in wanted.values()]
+    encoded = [encode_prompt(prompt, base.chat) for prompt in wanted.values()]
     require_context(encoded, shape_of(base.model.config, 0).context)
     processes = Processes(config.device)
     way, _ = choose_way(base, encoded, config, processes, Progress({}))

@@ -29,6 +29,7 @@ class Wording:
     wrap: str = BRACES  # %s stands for the outcome
     response: tuple[str, ...] = ("",)
     eos: bool = True
+    system: str | None = None
 
     def __post_init__(self) -> None:
         """Raises `InputError` for a wrap without its place for the outcome."""
@@ -43,7 +44,7 @@ def prompt_from(distribution: Distribution, wording: Wording, fields: Mapping[st
 
     A sentence on the format is added unless the request shows it already.
     """
-    request = distribution.request if wording.request is None else _filled(wording.request, fields or {})
+    request = distribution.request if wording.request is None else _filled(wording.request, fields or {}, "--request")
     shows_format = wording.request is not None and _shows(wording.request, wording.wrap, fields or {})
     return Prompt(
         request=request if shows_format else f"{request} {_format_sentence(wording.wrap, distribution.noun)}",
@@ -51,6 +52,7 @@ def prompt_from(distribution: Distribution, wording: Wording, fields: Mapping[st
         targets=tuple(wording.wrap.replace("%s", outcome) for outcome in distribution.outcomes),
         weights=distribution.weights,
         eos=wording.eos,
+        system=None if wording.system is None else _filled(wording.system, fields or {}, "--system"),
     )
 
 
@@ -130,7 +132,7 @@ def _shows(template: str, wrap: str, fields: Mapping[str, str]) -> bool:
     return bool(opening.strip()) and opening in own
 
 
-def _filled(template: str, fields: Mapping[str, str]) -> str:
+def _filled(template: str, fields: Mapping[str, str], option: str) -> str:
     """`{name}` replaced by its value, `{{` and `}}` by single braces; without any fields the text stays as it is."""
     if not fields:
         return template
@@ -140,7 +142,7 @@ def _filled(template: str, fields: Mapping[str, str]) -> str:
             return match[0][0]
         if match[1] not in fields:
             raise InputError(
-                f"--request: no column '{match[1]}' in --group-by, {did_you_mean(match[1], list(fields))} (a brace of the text itself is written twice)"
+                f"{option}: no column '{match[1]}' in --group-by, {did_you_mean(match[1], list(fields))} (a brace of the text itself is written twice)"
             )
         return fields[match[1]]
 

@@ -14,13 +14,14 @@ import torch
 
 from diffusecli.budget import Plan, estimated_memory, fastest_part, fitting_part, free_memory
 from diffusecli.builtin import Notice
+from diffusecli.chat import chat_settings
 from diffusecli.checkpoints import Progress
 from diffusecli.config import AlgConfig, Config
 from diffusecli.encoding import EncodedPrompt, encode_prompt
 from diffusecli.errors import InputError
 from diffusecli.fused import fuse
 from diffusecli.loss import PackedPass, Pass, RowsPass, choose_pass, longest, row_length
-from diffusecli.models import LoadedModel, attach_lora, load_adapter, load_shape, load_tokenizer, shape_of, trainable
+from diffusecli.models import LoadedModel, attach_lora, load_adapter, load_chat, load_shape, shape_of, trainable
 from diffusecli.processes import Processes
 from diffusecli.prompt import Prompt, read_prompts
 from diffusecli.retention import prepare, read_instructions
@@ -69,9 +70,10 @@ class Job:
 def plan(config: Config, notice: Notice) -> Plan:
     """Encode the prompts and estimate the cost; raises what `train` would raise for the inputs."""
     prompts = read_inputs(config).train
-    tokenizer = load_tokenizer(config.model, notice, revision=config.revision, trust_remote_code=config.trust_remote_code)
-    shape = load_shape(config.model, notice, revision=config.revision, trust_remote_code=config.trust_remote_code)
-    encoded = [encode_prompt(prompt, tokenizer) for prompt in prompts]
+    told: dict[str, Any] = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    chat = load_chat(config.model, chat_settings(config), notice, **told)
+    shape = load_shape(config.model, notice, **told)
+    encoded = [encode_prompt(prompt, chat) for prompt in prompts]
     require_context(encoded, shape.context)
     tokens = {}
     for e in encoded:
@@ -115,7 +117,7 @@ def settings_of_result(config: Config, inputs: Inputs, base: LoadedModel, proces
     told = {k: v for k, v in config.model_dump(mode="json").items() if k not in _NOT_THE_RESULT}
     told["alg_config"] = {k: v for k, v in told["alg_config"].items() if k not in _NOT_THE_GRADIENT}
     prompts = {p.alias: p.digest for p in [*inputs.train, *inputs.instructions]}
-    return {**told, "prompts": prompts, "model_revision": base.revision, "processes": processes.count}
+    return {**told, **base.chat_settings.told, "prompts": prompts, "model_revision": base.revision, "processes": processes.count}
 
 
 def prepare_weights(base: LoadedModel, config: Config, run: RunDir, processes: Processes) -> None:
@@ -134,7 +136,7 @@ def make_job(
     force: bool,
 ) -> tuple[Job, str]:  # fmt: skip
     """Encode the prompts, choose the pass (and say why), and let the base answer what it is to be held to."""
-    encoded, tests = ([encode_prompt(p, base.tokenizer, base.eos_ids) for p in some] for some in (inputs.train, inputs.test))
+    encoded, tests = ([encode_prompt(p, base.chat) for p in some] for some in (inputs.train, inputs.test))
     require_context([*encoded, *tests], shape_of(base.model.config, 0).context)
     for remark in dict.fromkeys(remark for e in encoded for remark in e.remarks):
         notice(remark)

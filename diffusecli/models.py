@@ -10,13 +10,14 @@ import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from diffusecli.builtin import BUILTIN_MODELS, Notice, ensure_builtin, unknown_model
+from diffusecli.chat import Chat, ChatSettings, chat_settings
 from diffusecli.config import Config
 from diffusecli.errors import InputError, MachineError
 from diffusecli.runs import read_json_mapping
@@ -34,6 +35,12 @@ class LoadedModel:
     model: Any
     tokenizer: Any
     revision: str  # what pins the weights: a hub commit or a hash
+    chat_settings: ChatSettings = field(default_factory=ChatSettings)
+
+    @property
+    def chat(self) -> Chat:
+        """How it is talked to."""
+        return Chat(self.tokenizer, self.eos_ids, self.chat_settings)
 
     @property
     def device(self) -> torch.device:
@@ -57,13 +64,13 @@ def load_configured(config: Config, notice: Notice, *, device: str | None = None
     """The base model that a config names, on its device or another. Raises as `load_model` does."""
     return load_model(
         config.model, device=device or config.device, precision=config.precision, notice=notice, revision=config.revision,
-        trust_remote_code=config.trust_remote_code, device_map=config.device_map, quantize=config.quantize,
+        trust_remote_code=config.trust_remote_code, device_map=config.device_map, quantize=config.quantize, chat=chat_settings(config),
     )  # fmt: skip
 
 
 def load_model(
     name: str, *, device: str = "auto", precision: str = "fp32", notice: Notice, revision: str | None = None,
-    trust_remote_code: bool = False, device_map: str | None = None, quantize: str | None = None,
+    trust_remote_code: bool = False, device_map: str | None = None, quantize: str | None = None, chat: ChatSettings | None = None,
 ) -> LoadedModel:  # fmt: skip
     """Load a built-in model, a local folder, a `.gguf` file or a Hugging Face id.
 
@@ -84,7 +91,7 @@ def load_model(
     if not placed:
         model.to(choose_device(device))
     model.eval()
-    return LoadedModel(name, model, tokenizer, _revision(name, source, model))
+    return LoadedModel(name, model, tokenizer, _revision(name, source, model), chat or ChatSettings())
 
 
 def _four_bits(precision: str) -> Any:
@@ -98,13 +105,15 @@ def _four_bits(precision: str) -> Any:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=PRECISIONS[precision])
 
 
-def load_tokenizer(name: str, notice: Notice, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+def load_chat(
+    name: str, chat: ChatSettings, notice: Notice, *, revision: str | None = None, trust_remote_code: bool = False
+) -> Chat:
     """The tokenizer alone, no weights read. Raises as `load_model` does."""
     from transformers import AutoTokenizer
 
     source, options = _source(name, notice, revision, trust_remote_code)
     with _hub_errors(name):
-        return AutoTokenizer.from_pretrained(source, **options)
+        return Chat(AutoTokenizer.from_pretrained(source, **options), settings=chat)
 
 
 @dataclass(frozen=True)

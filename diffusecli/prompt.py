@@ -49,6 +49,9 @@ class Prompt(BaseModel):
         default=True,
         description="Whether the answer ends after the target. false: the target only begins the answer.",
     )
+    system: str | None = Field(
+        default=None, description="A system text for this prompt, in place of the config's. Empty: a system message without text."
+    )
     alias: str = Field(default="", exclude=True, description="The path the prompt was read from; never in the file.")
 
     @cached_property
@@ -80,7 +83,8 @@ class Prompt(BaseModel):
     @cached_property
     def digest(self) -> str:
         """sha256 over everything that defines the prompt, whatever its file is called."""
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+        fields = {key: value for key, value in self.model_dump().items() if (key, value) != ("system", None)}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> str:
         """The prompt file's text: only what differs from the defaults, in the original's order."""
@@ -89,6 +93,8 @@ class Prompt(BaseModel):
             del fields["weights"]
         if self.eos:
             del fields["eos"]
+        if self.system is None:
+            del fields["system"]
         return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
 

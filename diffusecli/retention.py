@@ -104,7 +104,7 @@ def prepare(
     agreed: Callable[[bool], bool] = lambda cached: cached, write: bool = True,
 ) -> Retention:  # fmt: skip
     """The base model's answers, from the cache or made now (`agreed` tells whether every process has them cached)."""
-    encoded = [encode_prompt(prompt, base.tokenizer, base.eos_ids) for prompt in instructions]
+    encoded = [encode_prompt(prompt, base.chat) for prompt in instructions]
     longest = max(encoded, key=lambda e: len(e.prompt_ids))
     tokens, context = len(longest.prompt_ids) + ANSWER_TOKENS, shape_of(base.model.config, 0).context
     if context is not None and tokens > context:

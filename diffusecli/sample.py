@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusecli.builtin import Notice
+from diffusecli.chat import chat_settings
 from diffusecli.config import Config, read_config
 from diffusecli.engines import Engine, LocalEngine
 from diffusecli.errors import InputError
@@ -39,6 +40,8 @@ class Wanted:
     device: str | None = None
     output: Path | None = None
     form: str | None = None
+    system: str | None = None
+    chat_template: str | None = None
     served: bool = False  # by a server, which has the model; `model` is its name for it
 
     @property
@@ -107,7 +110,7 @@ def sample(wanted: Resolved, settings: SamplingSettings, *, max_rows: int | None
 def sample_served(wanted: Resolved, service: Service, settings: SamplingSettings, *, report: Report, notice: Notice) -> Sampled:
     """The same from a server. Raises `InputError` and `MachineError` as `served.ServerEngine`."""
     require_writable(wanted.path.parent)
-    return _generate(ServerEngine(service, settings, notice), wanted, settings, report, notice)
+    return _generate(ServerEngine(service, settings, notice, chat_settings(wanted.config)), wanted, settings, report, notice)
 
 
 def served_name(wanted: Resolved) -> str:
@@ -129,7 +132,10 @@ def _generate(engine: Engine, wanted: Resolved, settings: SamplingSettings, repo
 
 def _source(wanted: Wanted, results: Path) -> tuple[Config, RunDir, RunDir, str]:
     """The config, the run, where samples go, and where the config is from, in words."""
-    given = {"model": wanted.model, "precision": wanted.precision, "device": wanted.device}
+    given = {
+        "model": wanted.model, "precision": wanted.precision, "device": wanted.device, "system": wanted.system,
+        "chat_template": wanted.chat_template,
+    }  # fmt: skip
     said = {key: value for key, value in given.items() if value is not None}
     if wanted.source is None and (wanted.adapter is not None or wanted.model is not None):
         said.setdefault("model", _base_of(wanted.adapter))

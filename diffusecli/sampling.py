@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from diffusecli.budget import free_memory, out_of_memory
-from diffusecli.encoding import EncodedPrompt, decode_answer
+from diffusecli.encoding import EncodedPrompt
 from diffusecli.errors import InputError, MachineError
 from diffusecli.models import shape_of
 from diffusecli.rows import Rows
@@ -185,7 +185,7 @@ class CountingSampler:
             for token, count in tokens:
                 grown = (*prefix, token)
                 if token in self._encoded.stop_ids:
-                    self.counts[decode_answer(self._tokenizer, prefix)] += count
+                    self.counts[self._encoded.text(self._tokenizer, prefix)] += count
                 elif (text := self._ended(grown)) is not None:
                     self.counts[text] += count
                 else:
@@ -199,7 +199,7 @@ class CountingSampler:
         whole = len(prefix) == self._settings.max_new_tokens
         if not (whole or self._settings.stop):
             return None
-        text, stopped = cut_at_stop(self._tokenizer, prefix, self._settings.stop)
+        text, stopped = cut_at_stop(self._encoded.text(self._tokenizer, prefix), self._settings.stop)
         return text if whole or stopped else None
 
     def _halve(self, error: Exception) -> None:
@@ -211,9 +211,8 @@ class CountingSampler:
         self._rows.start()  # lets go of the rows
 
 
-def cut_at_stop(tokenizer: Any, ids: Sequence[int], stop: Sequence[str]) -> tuple[str, bool]:
-    """The text of an answer up to the first stop string in it, and whether there was one."""
-    text = decode_answer(tokenizer, ids)
+def cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, bool]:
+    """A text up to the first stop string in it, and whether there was one."""
     found = [at for word in stop if (at := text.find(word)) >= 0]
     return (text[: min(found)], True) if found else (text, False)
 

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from diffusecli.builtin import Notice
+from diffusecli.chat import ChatSettings
 from diffusecli.engines import Arrived
 from diffusecli.errors import InputError, MachineError
 from diffusecli.prompt import Prompt
@@ -26,6 +27,8 @@ _MOST_CHOICES = 32  # asked for in one request, where the server gives so many
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between tries, doubled from one to the next
 _SURELY_NOT_ALL_ALIKE = 16  # answers
 _KEY = "OPENAI_API_KEY"
+
+_UNTOLD = ChatSettings()
 
 _Place = tuple[int, int]
 """Start and offset of `stream_seed`: no two requests of a prompt may have the same, those before an interruption included."""
@@ -62,14 +65,16 @@ class Service:
 class ServerEngine:
     """Many requests at a time; what has arrived is handed over at once."""
 
-    def __init__(self, service: Service, settings: SamplingSettings, notice: Notice) -> None:
-        """Raises `InputError` when the client is not installed."""
+    def __init__(self, service: Service, settings: SamplingSettings, notice: Notice, chat: ChatSettings = _UNTOLD) -> None:
+        """Raises `InputError` when the client is not installed, or for a chat template: a server has its own."""
         try:
             import openai
         except ImportError as error:
             raise InputError("--engine openai needs its client: run `pip install 'diffuse-lm[openai]'`") from error
+        if chat.template is not None:
+            raise InputError("chat_template has no effect with --engine openai, a server takes it when it is started; leave it out")
         self._openai: Any = openai
-        self._service, self._settings, self._notice = service, settings, notice
+        self._service, self._settings, self._chat, self._notice = service, settings, chat, notice
         self._how: _How | None = None
         self._pace = _Pace(service.requests_per_minute)
         self._textless = False
@@ -77,7 +82,7 @@ class ServerEngine:
     @property
     def about(self) -> dict[str, Any]:
         """See `Engine`. A server does not tell its weights, so there is no revision."""
-        return {"engine": "openai", "model": self._service.model, "base_url": self._service.base_url}
+        return {"engine": "openai", "model": self._service.model, "base_url": self._service.base_url, **self._chat.told}
 
     def draw(self, prompt: Prompt, have: Counter[str], arrived: Arrived, watch: Watch) -> None:
         """See `Engine`. Raises `MachineError` when the server cannot be reached or answers with nonsense, again and again."""
@@ -124,6 +129,11 @@ class ServerEngine:
         alike = len(finished) == 1 and wanted >= _SURELY_NOT_ALL_ALIKE and self._settings.temperature >= 1
         if alike and len(prompt.targets) != 1:
             self._notice(f"{prompt.alias}: all {wanted} answers are the same; does the server sample at all (do_sample)?")
+
+    @property
+    def _for_template(self) -> dict[str, Any]:
+        """Variables for the server's chat template, in the field that vLLM, SGLang and llama.cpp have for them."""
+        return {"chat_template_kwargs": dict(self._chat.template_kwargs)} if self._chat.template_kwargs else {}
 
     def _client(self) -> Any:
         """A server of one's own needs no key; the client insists on one."""
@@ -204,14 +214,14 @@ class ServerEngine:
         return f"status {error.status_code}: {' '.join(words.split())[:300]}"
 
     async def _send(self, client: Any, how: _How, prompt: Prompt, place: _Place, count: int) -> Any:
-        settings = self._settings
+        settings, messages = self._settings, self._chat.messages(prompt)
         more: dict[str, Any] = {"n": count} if how.several else {}
         if settings.stop:
             more["stop"] = list(settings.stop)
         return await client.chat.completions.create(
-            model=self._service.model, messages=[{"role": "user", "content": prompt.request}],
-            temperature=settings.temperature, top_p=settings.top_p, seed=stream_seed(settings.seed, tuple(prompt.request.encode()), *place),
-            extra_body={how.limit: settings.max_new_tokens, **how.extras}, **more,
+            model=self._service.model, messages=messages, temperature=settings.temperature, top_p=settings.top_p,
+            seed=stream_seed(settings.seed, tuple("".join(m["content"] for m in messages).encode()), *place),
+            extra_body={how.limit: settings.max_new_tokens, **how.extras, **self._for_template}, **more,
         )  # fmt: skip
 
 

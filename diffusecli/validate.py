@@ -97,17 +97,21 @@ def validate(paths: Iterable[Path], *, strict: bool = False) -> Validation:
     return Validation(tuple(prompts), tuple(configs), tuple(dict.fromkeys(judged)))
 
 
-def token_views(prompts: Iterable[Prompt], model: str, notice: Callable[[str], None]) -> tuple[list[TokenView], list[Problem]]:
+def token_views(
+    prompts: Iterable[Prompt], model: str, notice: Callable[[str], None], chat_template: str | None = None
+) -> tuple[list[TokenView], list[Problem]]:
     """What the model's tokenizer makes of each prompt, and which prompts it cannot take."""
+    from diffusecli.chat import ChatSettings, read_template
     from diffusecli.encoding import encode_prompt
-    from diffusecli.models import load_tokenizer
+    from diffusecli.models import load_chat
 
-    tokenizer = load_tokenizer(model, notice)
+    chat = load_chat(model, ChatSettings(read_template(chat_template)), notice)
+    tokenizer = chat.tokenizer
     views: list[TokenView] = []
     problems: list[Problem] = []
     for prompt in prompts:
         try:
-            encoded = encode_prompt(prompt, tokenizer)
+            encoded = encode_prompt(prompt, chat)
         except InputError as error:
             problems.append(Problem(prompt.alias, str(error).removeprefix(f"{prompt.alias}: ")))
             continue

@@ -2,6 +2,7 @@
 
 import pytest
 
+from diffusecli.chat import Chat
 from diffusecli.encoding import decode_answer, encode_prompt
 from diffusecli.errors import InputError
 from diffusecli.prompt import Prompt, read_prompts
@@ -16,55 +17,55 @@ def prompt(*targets, **fields):
 
 
 def test_targets_end_with_the_terminator_and_nothing_after_it():
-    encoded = encode_prompt(prompt("{a}", "{b}"), TOKENIZER)
+    encoded = encode_prompt(prompt("{a}", "{b}"), Chat(TOKENIZER))
     assert [decode_answer(TOKENIZER, encoded.trie.path(i)) for i in (0, 1)] == ["{a}", "{b}"]
     assert all(encoded.trie.path(i)[-1] == END and END not in encoded.trie.path(i)[:-1] for i in (0, 1))
 
 
 def test_the_prompt_is_the_rendered_generation_prompt():
-    encoded = encode_prompt(prompt("{a}"), TOKENIZER)
+    encoded = encode_prompt(prompt("{a}"), Chat(TOKENIZER))
     text = TOKENIZER.decode(encoded.prompt_ids)
     assert text == "<|im_start|>user\nSay a letter.<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_without_eos_the_terminator_is_left_out():
-    assert END not in encode_prompt(prompt("{a}", "{b}", eos=False), TOKENIZER).trie.tokens
+    assert END not in encode_prompt(prompt("{a}", "{b}", eos=False), Chat(TOKENIZER)).trie.tokens
 
 
 def test_response_variants_are_equally_likely_paths_of_their_target():
-    encoded = encode_prompt(prompt("{a}", "{b}", weights=[3, 1], response=["", "Sure: "]), TOKENIZER)
+    encoded = encode_prompt(prompt("{a}", "{b}", weights=[3, 1], response=["", "Sure: "]), Chat(TOKENIZER))
     assert encoded.owners == (0, 0, 1, 1)
     assert encoded.trie.weights == (0.375, 0.375, 0.125, 0.125)
     assert decode_answer(TOKENIZER, encoded.trie.path(1)) == "Sure: {a}"
 
 
 def test_a_prompt_without_targets_still_knows_its_stop_tokens():
-    encoded = encode_prompt(prompt(), TOKENIZER, eos_ids=[0])
+    encoded = encode_prompt(prompt(), Chat(TOKENIZER, frozenset({0})))
     assert encoded.stop_ids == {0, END}
     assert len(encoded.trie) == 0
 
 
 def test_a_target_that_begins_another_is_refused_without_eos_and_named():
     with pytest.raises(InputError, match=r"p\.json: the answers '1' and '10' cannot be told apart"):
-        encode_prompt(prompt("1", "10", eos=False), TOKENIZER)
-    assert len(encode_prompt(prompt("1", "10"), TOKENIZER).trie.leaves) == 2
+        encode_prompt(prompt("1", "10", eos=False), Chat(TOKENIZER))
+    assert len(encode_prompt(prompt("1", "10"), Chat(TOKENIZER)).trie.leaves) == 2
 
 
 def test_a_model_without_a_chat_template_is_a_clear_error():
     bare = byte_tokenizer()
     bare.chat_template = None
     with pytest.raises(InputError, match="no chat template"):
-        encode_prompt(prompt("{a}"), bare)
+        encode_prompt(prompt("{a}"), Chat(bare))
 
 
 def test_a_target_that_holds_the_terminator_is_refused():
     with pytest.raises(InputError, match="comes back from the tokenizer as"):
-        encode_prompt(prompt("{a<|im_end|>b}"), TOKENIZER)
+        encode_prompt(prompt("{a<|im_end|>b}"), Chat(TOKENIZER))
 
 
 @pytest.mark.model
 def test_the_built_in_tokenizer_splits_digits_and_ends_turns(builtin_model):
-    encoded = encode_prompt(prompt("{10}", "{1}"), builtin_model.tokenizer, builtin_model.eos_ids)
+    encoded = encode_prompt(prompt("{10}", "{1}"), builtin_model.chat)
     pieces = [builtin_model.tokenizer.convert_ids_to_tokens(list(encoded.trie.path(i))) for i in (0, 1)]
     assert pieces == [["{", "1", "0", "}", "<|im_end|>"], ["{", "1", "}", "<|im_end|>"]]
     assert encoded.stop_ids == {2}
@@ -73,6 +74,6 @@ def test_the_built_in_tokenizer_splits_digits_and_ends_turns(builtin_model):
 @pytest.mark.model
 def test_every_library_prompt_comes_back_from_the_built_in_tokenizer(builtin_model):
     for library_prompt in read_prompts(["prompts"]):
-        encoded = encode_prompt(library_prompt, builtin_model.tokenizer, builtin_model.eos_ids)
+        encoded = encode_prompt(library_prompt, builtin_model.chat)
         texts = [decode_answer(builtin_model.tokenizer, encoded.trie.path(i)) for i in range(len(encoded.trie.leaves))]
         assert texts == list(library_prompt.targets)

@@ -9,6 +9,7 @@ import torch
 from scipy.stats import chi2_contingency
 from transformers import LlamaForCausalLM
 
+from diffusecli.chat import Chat
 from diffusecli.encoding import encode_prompt
 from diffusecli.engines import LocalEngine, drawn
 from diffusecli.errors import InputError, MachineError
@@ -21,7 +22,7 @@ from tests.conftest import byte_tokenizer, tiny_llama
 STOP = 2
 TOKENIZER = byte_tokenizer()
 PROMPT = Prompt(request="x", targets=(), alias="p.json")
-ENCODED = encode_prompt(PROMPT, TOKENIZER)
+ENCODED = encode_prompt(PROMPT, Chat(TOKENIZER))
 
 
 class FewTokens(LlamaForCausalLM):

@@ -156,8 +156,8 @@ def test_the_adapter_loads_in_plain_peft_and_gives_the_recorded_kl(config, tiny_
     trained, _ = quietly(config())
     base = AutoModelForCausalLM.from_pretrained(tiny_model_folder, dtype=torch.float32)
     plain = PeftModel.from_pretrained(base, trained.run.path).eval()
-    tokenizer = load_model(str(tiny_model_folder), device="cpu", notice=print).tokenizer
-    encoded = encode_prompt(read_prompt(next(iter(trained.after.kl))), tokenizer)
+    chat = load_model(str(tiny_model_folder), device="cpu", notice=print).chat
+    encoded = encode_prompt(read_prompt(next(iter(trained.after.kl))), chat)
     log_q = score(plain, encoded, PackedPass()).log_probs
     assert float(np.log(0.5) - log_q.mean()) == pytest.approx(next(iter(trained.after.kl.values())), abs=1e-5)
 
@@ -166,7 +166,7 @@ def test_folding_the_adapter_in_changes_nothing_and_is_undone(config, tiny_model
     trained, _ = quietly(config(alg_config={"n_iters": 5}))
     base = load_model(str(tiny_model_folder), device="cpu", notice=print)
     load_adapter(base, trained.run.path)
-    encoded = encode_prompt(read_prompt(next(iter(trained.after.kl))), base.tokenizer)
+    encoded = encode_prompt(read_prompt(next(iter(trained.after.kl))), base.chat)
     before = score(base.model, encoded, PackedPass()).log_probs
     with merged(base.model) as model:
         np.testing.assert_allclose(score(model, encoded, PackedPass()).log_probs, before, atol=1e-4)

@@ -1,0 +1,152 @@
+"""How a model is talked to: its tokenizer, its chat template, what the template is told, and a system text.
+
+Renders conversations as text. Knows nothing of targets or tries; tokens are the business of `encoding.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from diffusecli.config import PLAIN, Config
+from diffusecli.errors import InputError
+from diffusecli.prompt import Prompt
+
+_PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ message['content'] }}\n\n"
+    "{% elif message['role'] == 'user' %}User: {{ message['content'] }}\n\n"
+    "{% else %}Assistant: {{ message['content'] }}{{ eos_token }}"
+    "{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class ChatSettings:
+    """What the user says about talking to a model."""
+
+    template: str | None = None  # Jinja, or PLAIN; None takes the model's own
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)  # variables of the template
+    system: str | None = None  # where a prompt has none; None leaves it to the template
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What samples and runs depend on, for the files beside them: only what was said."""
+        template = self.template and (self.template if self.template == PLAIN else _fingerprint(self.template))
+        said = {"chat_template": template, "chat_template_kwargs": dict(self.template_kwargs) or None, "system": self.system}
+        return {key: value for key, value in said.items() if value is not None}
+
+    def messages(self, prompt: Prompt) -> list[Message]:
+        """The conversation up to where the answer begins."""
+        system = self.system if prompt.system is None else prompt.system
+        asked = [{"role": "user", "content": prompt.request}]
+        return asked if system is None else [{"role": "system", "content": system}, *asked]
+
+
+def chat_settings(config: Config) -> ChatSettings:
+    """What a config says. Raises `InputError` for a template file that cannot be read."""
+    return ChatSettings(read_template(config.chat_template), config.chat_template_kwargs, config.system)
+
+
+def read_template(named: str | None) -> str | None:
+    """The text of a Jinja file; PLAIN and None stay what they are. Raises `InputError` when it is no template."""
+    from jinja2 import TemplateSyntaxError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    if named is None or named == PLAIN:
+        return named
+    try:
+        text = Path(named).read_text(encoding="utf-8")
+        # the environment in which transformers renders it
+        ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).parse(text)
+    except TemplateSyntaxError as error:
+        raise InputError(f"{named}:{error.lineno}: is no chat template: {error.message}, correct the file") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise InputError(
+            f"chat_template {named}: cannot be read ({reason}), name a Jinja file or the built-in '{PLAIN}'"
+        ) from error
+    return text
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A tokenizer with all that turns a request into the text a model is given."""
+
+    tokenizer: Any
+    eos_ids: frozenset[int] = frozenset()  # the model's own stop tokens
+    settings: ChatSettings = field(default_factory=ChatSettings)
+
+    @property
+    def name(self) -> str:
+        """Of the model, for messages."""
+        return str(self.tokenizer.name_or_path) or "this model"
+
+    @cached_property
+    def template(self) -> Any:
+        """What conversations are rendered with: the user's template, else the model's own."""
+        if self.settings.template != PLAIN:
+            return self.settings.template or self.tokenizer.chat_template
+        return ("{{ bos_token }}" if self._begins_texts() else "") + _PLAIN_TEMPLATE
+
+    def messages(self, prompt: Prompt) -> tuple[list[Message], bool]:
+        """The conversation up to the answer, and whether the system text had to go into the request.
+
+        That is done where the template refuses a system message or leaves it out.
+        """
+        messages = self.settings.messages(prompt)
+        if messages[0]["role"] != "system" or self._renders(messages):
+            return messages, False
+        system = messages[0]["content"]
+        return [{"role": "user", "content": f"{system}\n\n{prompt.request}" if system else prompt.request}], bool(system)
+
+    def render(self, messages: Sequence[Message], alias: str, answer: str | None = None) -> str:
+        """The conversation as text: up to where the answer begins, or with the answer.
+
+        Raises `InputError` when the model has no template, or its template refuses the conversation.
+        """
+        if self.template is None:
+            raise InputError(
+                f"{self.name}: the model has no chat template: set chat_template to '{PLAIN}' or to a Jinja file "
+                "(config, or --chat-template), or use an instruction-tuned model"
+            )
+        said = [] if answer is None else [{"role": "assistant", "content": answer}]
+        try:
+            return self._rendered([*messages, *said], add_generation_prompt=answer is None)
+        except Exception as error:  # a template is a program: it may fail in any way
+            raise InputError(f"{alias}: the model's chat template refuses this conversation: {_first_line(error)}") from error
+
+    def _renders(self, messages: Sequence[Message]) -> bool:
+        """Whether the template has a place for the first message."""
+        try:
+            return messages[0]["content"].strip() in self._rendered(messages, add_generation_prompt=True)
+        except Exception:  # a template says no in many ways; without a system message it tells why
+            return False
+
+    def _rendered(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+        return str(
+            self.tokenizer.apply_chat_template(
+                list(messages), chat_template=self.template, tokenize=False, add_generation_prompt=add_generation_prompt,
+                **self.settings.template_kwargs,
+            )
+        )  # fmt: skip
+
+    def _begins_texts(self) -> bool:
+        """Whether this tokenizer puts its first token before every text."""
+        bos = self.tokenizer.bos_token_id
+        return bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _fingerprint(text: str) -> str:
+    return f"sha256 {hashlib.sha256(text.encode()).hexdigest()}"
