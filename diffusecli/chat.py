@@ -96,6 +96,14 @@ class Chat:
             return self.settings.template or self.tokenizer.chat_template
         return ("{{ bos_token }}" if self._begins_texts() else "") + _PLAIN_TEMPLATE
 
+    @property
+    def portable_template(self) -> Any:
+        """The template with the variables it was told set in it, for use without these settings."""
+        if not self.settings.template_kwargs or not isinstance(self.template, str):
+            return self.template
+        # Jinja writes texts, numbers, lists and mappings as Python does
+        return "".join(f"{{%- set {k} = {v!r} -%}}" for k, v in self.settings.template_kwargs.items()) + self.template
+
     def messages(self, prompt: Prompt) -> tuple[list[Message], bool]:
         """The conversation up to the answer, and whether the system text had to go into the request.
 

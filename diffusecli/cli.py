@@ -302,6 +302,29 @@ def train(
     typer.echo(f"{done.run.path}: stopped after {done.seconds:.1f} s, {done.reason}")
 
 
+@command("export")
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory of a finished training.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The folder to write.")],
+    precision: Annotated[
+        str | None, typer.Option(metavar="fp32|bf16|fp16", help="Of the written weights; the run's by default.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what `diffuse export` wrote there before.")] = False,
+) -> None:
+    """Fold a run's adapter into its base model and write a plain Hugging Face folder."""
+    if precision is not None:
+        _require_choice("--precision", precision, ("fp32", "bf16", "fp16"))
+    _quiet_libraries()
+    from diffusecli.export import export as merge
+    from diffusecli.runs import RunDir
+
+    done = merge(RunDir(run), output, precision=precision, force=force, notice=_notice)
+    typer.echo(
+        f"{output}: {done.parameters / 1e6:,.0f} million weights ({done.dtype}); log-probabilities of {_count(done.answers, 'answer')} "
+        f"differ from the adapter's by {done.gap:.1e} nats at most"
+    )
+
+
 _OF_THE_ORIGINAL = {
     "n_generations": "n-generations", "max_new_tokens": "max-new-tokens", "n_batch_size": "max-rows", "output_file": "output",
 }  # fmt: skip

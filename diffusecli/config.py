@@ -117,6 +117,8 @@ _SET_BY_US = {
 def _for_the_template(value: dict[str, Any]) -> dict[str, Any]:
     if taken := sorted(_SET_BY_US & set(value)):
         raise ValueError(f"'{taken[0]}' is set by diffuse itself, remove it")
+    if strange := [key for key in value if not key.isidentifier()]:
+        raise ValueError(f"'{strange[0]}' is no name of a variable, correct it")
     return value
 
 

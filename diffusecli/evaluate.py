@@ -94,8 +94,8 @@ def _collect(paths: Sequence[Path], question: Question) -> tuple[list[RunFacts],
 
 def _measure(runs: Sequence[RunFacts], sets: Sequence[SampleSet], question: Question, notice: Notice) -> dict[str, Measured]:
     """Exact figures of each run, of its samples' prompts, its own and those that are asked for."""
-    from diffusecli.config import read_config
     from diffusecli.exact import measure
+    from diffusecli.runs import config_of
 
     if not runs:
         raise InputError("--exact needs the run itself, name its folder")
@@ -104,7 +104,7 @@ def _measure(runs: Sequence[RunFacts], sets: Sequence[SampleSet], question: Ques
         if not facts.folder.config.is_file():
             raise InputError(f"{facts.run}: --exact needs its config.yaml, which is missing")
         prompts = [s.prompt for s in sets if s.run == facts.run and _wanted(s.prompt.alias, question.only)]
-        found[facts.run] = measure(facts.folder, read_config(facts.folder.config), [*prompts, *_held_out(question)], notice)
+        found[facts.run] = measure(facts.folder, config_of(facts.folder), [*prompts, *_held_out(question)], notice)
     return found
 
 

@@ -13,10 +13,10 @@ import numpy as np
 from diffusecli.builtin import Notice
 from diffusecli.checkpoints import Progress
 from diffusecli.config import Config, Retain
-from diffusecli.encoding import encode_prompt
+from diffusecli.encoding import EncodedPrompt, encode_prompt
 from diffusecli.job import choose_way, require_context
 from diffusecli.loss import PackedPass, target_log_probs
-from diffusecli.models import load_adapter, load_configured, shape_of
+from diffusecli.models import LoadedModel, load_adapter, load_configured, shape_of
 from diffusecli.processes import Processes
 from diffusecli.prompt import Prompt
 from diffusecli.retention import prepare, read_instructions
@@ -32,6 +32,13 @@ class Measured:
     drift: float | None = None  # of the adapter on held-out instructions, nats per token
 
 
+def scorer_of(base: LoadedModel, encoded: list[EncodedPrompt], config: Config, notice: Notice) -> Scorer:
+    """What scores these prompts with the model as it is now, in this process alone."""
+    processes = Processes(config.device)
+    way, _ = choose_way(base, encoded, config, processes, Progress({}))
+    return Scorer(base.model, way, None, processes, notice)
+
+
 def measure(run: RunDir, config: Config, prompts: Sequence[Prompt], notice: Notice) -> Measured:
     """Score every prompt that has targets with the base model and, where there is one, with the run's adapter.
 
@@ -43,12 +50,12 @@ def measure(run: RunDir, config: Config, prompts: Sequence[Prompt], notice: Noti
     base = load_configured(config, notice)
     encoded = [encode_prompt(prompt, base.chat) for prompt in wanted.values()]
     require_context(encoded, shape_of(base.model.config, 0).context)
-    processes = Processes(config.device)
-    way, _ = choose_way(base, encoded, config, processes, Progress({}))
+    scorer = scorer_of(base, encoded, config, notice)
     found: dict[tuple[str, str], np.ndarray] = {}
 
     def score(mode: str) -> None:
-        scores = Scorer(base.model, way, None, processes, notice).score(encoded).log_probs
+        scorer.model = base.model
+        scores = scorer.score(encoded).log_probs
         found.update({(mode, e.prompt.digest): target_log_probs(e, paths) for e, paths in zip(encoded, scores, strict=True)})
 
     score("untuned")
@@ -56,7 +63,7 @@ def measure(run: RunDir, config: Config, prompts: Sequence[Prompt], notice: Noti
         return Measured(found)
     retain = config.retain or Retain()  # drift is told of runs too that were not held to anything
     instructions = read_instructions(retain)
-    retention = prepare(base, retain, instructions, seed=config.seed, packed=isinstance(way, PackedPass), notice=notice)
+    retention = prepare(base, retain, instructions, seed=config.seed, packed=isinstance(scorer.way, PackedPass), notice=notice)
     run.require_trained_on(base.name, base.revision)
     load_adapter(base, run.path)
     score("lora")

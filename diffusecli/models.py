@@ -9,7 +9,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ import torch
 from diffusecli.builtin import BUILTIN_MODELS, Notice, ensure_builtin, unknown_model
 from diffusecli.chat import Chat, ChatSettings, chat_settings
 from diffusecli.config import Config
-from diffusecli.errors import InputError, MachineError
+from diffusecli.errors import InputError
+from diffusecli.ggufs import made_plain, mended, parsed_once
+from diffusecli.hub import answers, told_apart
 from diffusecli.runs import read_json_mapping
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -76,7 +78,7 @@ def load_model(
 
     Raises `InputError` when no such model is found, `MachineError` when it cannot be reached.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -85,9 +87,11 @@ def load_model(
     placed: dict[str, Any] = {"device_map": device_map} if device_map else {}
     if quantize:
         placed = {"quantization_config": _four_bits(precision), "device_map": device_map or {"": choose_device(device)}}
-    with _hub_errors(name):
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=PRECISIONS[precision], **placed, **options)
+    with _reading(name, options):
+        tokenizer = _tokenizer(source, options, notice)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=PRECISIONS[precision], use_safetensors=True, **placed, **options)
+    if "gguf_file" in options:
+        made_plain(model)
     if not placed:
         model.to(choose_device(device))
     model.eval()
@@ -109,11 +113,28 @@ def load_chat(
     name: str, chat: ChatSettings, notice: Notice, *, revision: str | None = None, trust_remote_code: bool = False
 ) -> Chat:
     """The tokenizer alone, no weights read. Raises as `load_model` does."""
+    source, options = _source(name, notice, revision, trust_remote_code)
+    with _reading(name, options):
+        return Chat(_tokenizer(source, options, notice), settings=chat)
+
+
+def _tokenizer(source: str, options: dict[str, Any], notice: Notice) -> Any:
     from transformers import AutoTokenizer
 
-    source, options = _source(name, notice, revision, trust_remote_code)
-    with _hub_errors(name):
-        return Chat(AutoTokenizer.from_pretrained(source, **options), settings=chat)
+    tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    if "gguf_file" in options and (way := mended(tokenizer, Path(source) / options["gguf_file"])):
+        notice(
+            f"{options['gguf_file']}: how its tokenizer splits text ({way}) is not known here, tokens may not be those it was trained with; "
+            "the model's Hugging Face folder has them"
+        )
+    return tokenizer
+
+
+@contextmanager
+def _reading(name: str, options: dict[str, Any]) -> Iterator[None]:
+    """What goes wrong while files of a model are read is told in a sentence; a GGUF file is parsed once."""
+    with told_apart(name), parsed_once() if "gguf_file" in options else nullcontext():
+        yield
 
 
 @dataclass(frozen=True)
@@ -133,7 +154,7 @@ def load_shape(name: str, notice: Notice, *, revision: str | None = None, trust_
     from transformers import AutoConfig, AutoModelForCausalLM
 
     source, options = _source(name, notice, revision, trust_remote_code)
-    with _hub_errors(name), torch.device("meta"):
+    with _reading(name, options), torch.device("meta"):
         config = AutoConfig.from_pretrained(source, **options)
         hollow = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     return shape_of(config, sum(p.numel() for p in hollow.parameters()))
@@ -274,36 +295,11 @@ def _source(name: str, notice: Notice, revision: str | None, trust_remote_code: 
         return name, {"local_files_only": True, "trust_remote_code": trust_remote_code}
     if unknown := unknown_model(name):
         raise InputError(unknown)
-    return name, {"revision": revision or "main", "trust_remote_code": trust_remote_code}
-
-
-@contextmanager
-def _hub_errors(name: str) -> Iterator[None]:
-    """Tells gated, missing and unreachable models apart."""
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
-
-    try:
-        yield
-    except Exception as error:
-        causes = set(map(type, _chain(error)))
-        if GatedRepoError in causes:
-            raise InputError(f"the model {name} is gated: accept its terms on its hub page, then run `hf auth login`") from error
-        if RepositoryNotFoundError in causes:
-            raise InputError(
-                f"the model {name} is not on the hub: check the spelling, or `hf auth login` if it is private"
-            ) from error
-        if causes & {LocalEntryNotFoundError, OfflineModeIsEnabled} or isinstance(error, ConnectionError):
-            raise MachineError(f"the model {name} is not cached and the hub cannot be reached: "
-                               "connect once, or use the built-in smollm2-135m-instruct") from error  # fmt: skip
-        if isinstance(error, OSError | ValueError):
-            raise InputError(f"the model {name} cannot be loaded: {str(error).splitlines()[0]}") from error
-        raise
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+    return name, {
+        "revision": revision or "main",
+        "trust_remote_code": trust_remote_code,
+        "local_files_only": not answers(name, revision),
+    }
 
 
 def _revision(name: str, source: str, model: Any) -> str:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from diffusecli.budget import peak_memory_mb
 from diffusecli.checkpoints import Progress, discard_checkpoints
+from diffusecli.config import PLAIN
 from diffusecli.job import Job
 from diffusecli.models import ADAPTER_FILES, save_adapter
 from diffusecli.prompt import Prompt
@@ -44,6 +45,8 @@ def start_anew(job: Job) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
         job.run.discard_trained()
         write_text(job.run.config, job.config.to_yaml())
+        if job.config.chat_template not in (None, PLAIN):
+            write_text(job.run.chat_template, str(job.base.chat_settings.template))
     except OSError as error:
         raise cannot_write(job.run.path, error) from error
 

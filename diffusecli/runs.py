@@ -21,6 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from diffusecli.config import PLAIN, Config, read_config
 from diffusecli.errors import InputError, MachineError
 from diffusecli.prompt import Prompt, exists
 
@@ -72,6 +73,11 @@ class RunDir:
         return self.path / "prompts.json"
 
     @property
+    def chat_template(self) -> Path:
+        """The chat template that its config names, where it is none of the model's own."""
+        return self.path / "chat_template.jinja"
+
+    @property
     def manifest(self) -> Path:
         """What made the run: versions, seed, hashes, figures."""
         return self.path / "run.json"
@@ -119,7 +125,7 @@ class RunDir:
     def discard_trained(self) -> None:
         """Remove the adapter, what tells of it and the tuned model's samples, before another training takes their place."""
         adapter = [self.path / "adapter_config.json", self.path / "adapter_model.safetensors"]
-        for path in (self.manifest, self.card, self.metrics, *adapter):
+        for path in (self.manifest, self.card, self.metrics, self.chat_template, *adapter):
             path.unlink(missing_ok=True)
         for samples in (self.path / "gen.json", *(self.samples("lora", ending) for ending in SAMPLE_ENDINGS)):
             for path in (samples, meta_path(samples), journal_path(samples)):
@@ -138,6 +144,15 @@ class RunDir:
     def read_prompts(self) -> dict[str, Any]:
         """What `prompts.json` keeps, or {} when there is none; runs of the original kept tokens."""
         return read_json_mapping(self.prompts) if self.prompts.is_file() else {}
+
+
+def config_of(run: RunDir) -> Config:
+    """The config a run keeps, with its own copy of the chat template; the run may have been moved since."""
+    if not run.config.is_file():
+        raise InputError(f"{run.path}: no run there (config.yaml is missing), name a run or a config, or use --adapter")
+    config = read_config(run.config)
+    own = config.chat_template not in (None, PLAIN) and run.chat_template.is_file()
+    return config.model_copy(update={"output_dir": str(run.path), **({"chat_template": str(run.chat_template)} if own else {})})
 
 
 def journal_path(samples: Path) -> Path:
@@ -288,6 +303,19 @@ def move_into(folder: Path, sources: Iterable[Path]) -> None:
         source.chmod(0o666 & ~_umask())
         os.replace(source, folder / source.name)
     sync_folder(folder)
+
+
+def put_folder(finished: Path, place: Path) -> None:
+    """Put a finished folder in place by a rename; what was there is moved to beside `finished`, for its owner to remove."""
+    for path in finished.iterdir():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+        path.chmod(0o666 & ~_umask())
+    finished.chmod(0o777 & ~_umask())
+    if place.exists():
+        os.replace(place, finished.with_name("before"))
+    os.replace(finished, place)
+    sync_folder(place.absolute().parent)
 
 
 def environment() -> dict[str, Any]:

@@ -18,7 +18,7 @@ from diffusecli.errors import InputError
 from diffusecli.generations import Report, Sampled, generate
 from diffusecli.models import load_adapter, load_configured, merged
 from diffusecli.prompt import Prompt, exists, read_prompts
-from diffusecli.runs import FORMATS, RunDir, meta_path, newest_run, read_json_mapping, require_writable
+from diffusecli.runs import FORMATS, RunDir, config_of, meta_path, newest_run, read_json_mapping, require_writable
 from diffusecli.samples import format_of
 from diffusecli.sampling import SamplingSettings
 from diffusecli.served import ServerEngine, Service
@@ -143,10 +143,10 @@ def _source(wanted: Wanted, results: Path) -> tuple[Config, RunDir, RunDir, str]
         return Config.model_validate({**said, "output_dir": str(home.path)}), home, home, ""
     if wanted.source is None:
         run = newest_run(results)
-        config, told = _config_of(run), f" as in newest run {run.path}"
+        config, told = config_of(run), f" as in newest run {run.path}"
     elif wanted.source.is_dir():
         run = RunDir(wanted.source)
-        config, told = _config_of(run), f" as in run {run.path}"
+        config, told = config_of(run), f" as in run {run.path}"
     else:
         config, told = read_config(wanted.source), f" as in config {wanted.source}"
         run = RunDir(Path(config.output_dir))
@@ -163,13 +163,6 @@ def _folder_of_its_own(wanted: Wanted, results: Path) -> Path:
     if run.manifest.is_file() or not run.has_adapter:
         return run.path
     return results / f"{run.path.resolve().name}-{run.adapter_sha256[:8]}"
-
-
-def _config_of(run: RunDir) -> Config:
-    """The config a run keeps; the run may have been moved since."""
-    if not run.config.is_file():
-        raise InputError(f"{run.path}: no run there (config.yaml is missing), name a run or a config, or use --adapter")
-    return read_config(run.config).model_copy(update={"output_dir": str(run.path)})
 
 
 def _base_of(adapter: Path | None) -> Any:

@@ -107,6 +107,16 @@ class RunFacts:
     prompts: Mapping[str, Any]  # its prompts.json
 
 
+def kept_prompt(alias: str, kept: Any, place: Path) -> Prompt | None:
+    """A prompt as a run keeps it; None for what is none (runs of the original kept tokens). Raises `InputError`."""
+    if not isinstance(kept, dict) or "request" not in kept:
+        return None
+    try:
+        return checked(Prompt.model_validate({**kept, "alias": alias}))
+    except (ValidationError, InputError) as error:
+        raise InputError(f"{place}: the prompt {alias} that it keeps is not valid, sample again") from error
+
+
 class PromptBook:
     """Finds the prompt that an alias means."""
 
@@ -121,11 +131,8 @@ class PromptBook:
         Runs of the original kept tokens only. Raises `InputError`.
         """
         for candidate in kept:
-            if isinstance(candidate, dict) and "request" in candidate:
-                try:
-                    return checked(Prompt.model_validate({**candidate, "alias": alias}))
-                except (ValidationError, InputError) as error:
-                    raise InputError(f"{place}: the prompt {alias} that it keeps is not valid, sample again") from error
+            if (prompt := kept_prompt(alias, candidate, place)) is not None:
+                return prompt
         near = self._nearest(alias)
         if len(near) > 1:
             raise InputError(f"{place}: {alias} may be {near[0]} or {near[1]}, name one of them with --prompts")

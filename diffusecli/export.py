@@ -1,0 +1,144 @@
+"""`diffuse export`: a run's adapter folded into its base model, as a plain Hugging Face folder that anything can load.
+
+The folder appears whole or not at all, and only after its answers were found as probable as the adapter makes them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+
+from diffusecli.builtin import Notice
+from diffusecli.encoding import EncodedPrompt, encode_prompt
+from diffusecli.errors import InputError, MachineError
+from diffusecli.exact import scorer_of
+from diffusecli.models import PRECISIONS, LoadedModel, load_adapter, load_configured
+from diffusecli.prompt import Prompt
+from diffusecli.report.card import merged_card
+from diffusecli.runs import RunDir, cannot_write, config_of, environment, put_folder, require_space, require_writable, write_json
+from diffusecli.sources import kept_prompt
+
+MARK = "export.json"
+"""Tells what was exported; a folder without it is never replaced."""
+
+_TOLERANCE = 1e-3  # nats, of an answer's log-probability in float32
+_FOR_WANT_OF_OTHERS = Prompt(request="Say a letter.", targets=("{a}", "{b}"), alias="a letter")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A merged model, and how near its answers are to the adapter's."""
+
+    parameters: int
+    dtype: str
+    answers: int  # that were compared
+    gap: float  # nats: the largest difference of an answer's log-probability
+
+
+def export(run: RunDir, to: Path, *, precision: str | None, force: bool, notice: Notice) -> Exported:
+    """Merge in float32, compare, round to `precision` (the run's by default), compare again, and write.
+
+    Raises `InputError` when there is nothing to merge, when the base model is quantised, or when `to` holds something else;
+    `MachineError` when the disk takes no more or the merged model is another.
+    """
+    config = config_of(run)
+    _require_place(to, force)
+    if not run.has_adapter:
+        raise InputError(f"{run.path}: no adapter there, train first with `diffuse train`")
+    if config.quantize:
+        raise _quantised(run)
+    dtype = PRECISIONS[precision or config.precision]
+    base = load_configured(config.model_copy(update={"precision": "fp32"}), notice)
+    if getattr(base.model.config, "quantization_config", None) is not None:
+        raise _quantised(run)
+    require_space(to.absolute().parent, base.parameters * dtype.itemsize // 1_000_000 + 50)
+    run.require_trained_on(base.name, base.revision)
+    load_adapter(base, run.path)
+    prompts = _prompts(run)
+    encoded = [encode_prompt(prompt, base.chat) for prompt in prompts]
+    scorer = scorer_of(base, encoded, config, notice)
+    under_adapter = scorer.score(encoded).log_probs
+    scorer.model = base.model = base.model.merge_and_unload(safe_merge=True)
+    gap = _gap(under_adapter, scorer.score(encoded).log_probs)
+    if not gap <= _TOLERANCE:
+        raise MachineError(f"{run.path}: the merged model differs from the adapter by {gap:.2g} nats, nothing was written; sample with "
+                           "the adapter instead")  # fmt: skip
+    if dtype != base.model.dtype:
+        base.model.to(dtype)
+        gap = _gap(under_adapter, scorer.score(encoded).log_probs)
+    done = Exported(base.parameters, str(dtype).removeprefix("torch."), sum(len(e.trie.leaves) for e in encoded), gap)
+    _write(to, done, base, run, encoded)
+    return done
+
+
+def _require_place(to: Path, force: bool) -> None:
+    """Raises before the work what would stop its writing."""
+    if to.exists() and not (to.is_dir() and not any(to.iterdir())):
+        if not (to / MARK).is_file():
+            raise InputError(f"{to}: exists and was not written by `diffuse export`, name another folder")
+        if not force:
+            raise InputError(f"{to}: holds an exported model already, replace it with --force or name another folder")
+    require_writable(to.absolute().parent)
+
+
+def _quantised(run: RunDir) -> InputError:
+    return InputError(
+        f"{run.path}: was trained on a quantised base; folded into whole weights the adapter would make another model. Sample with the "
+        f"adapter (`diffuse sample {run.path}`, or a server), or train on from it without quantize (load_model: true, "
+        f"ckpt_dir: {run.path}, another output_dir) and export that"
+    )
+
+
+def _prompts(run: RunDir) -> list[Prompt]:
+    """The prompts the run keeps that have targets."""
+    kept = (kept_prompt(alias, value, run.prompts) for alias, value in run.read_prompts().items())
+    return [prompt for prompt in kept if prompt is not None and prompt.targets] or [_FOR_WANT_OF_OTHERS]
+
+
+def _gap(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> float:
+    return max(float(np.abs(a - b).max()) for a, b in zip(before, after, strict=True))
+
+
+def _write(to: Path, done: Exported, base: LoadedModel, run: RunDir, encoded: Sequence[EncodedPrompt]) -> None:
+    """Everything in a folder beside, then one rename."""
+    beside, prefix = to.absolute().parent, f".{to.name}.export."
+    try:
+        for leftover in beside.glob(f"{prefix}*"):  # of an export that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=beside) as scratch:
+            folder = Path(scratch) / "model"
+            base.model.generation_config = _neutral(base, encoded)
+            base.model.save_pretrained(folder)
+            base.tokenizer.chat_template = base.chat.portable_template
+            base.tokenizer.save_pretrained(folder)
+            manifest = run.read_manifest()
+            if "exact_kl" in manifest:
+                card = merged_card(manifest, [e.prompt for e in encoded], dtype=done.dtype, gap=done.gap)
+                (folder / "README.md").write_text(card, encoding="utf-8")
+            write_json(folder / MARK, {**asdict(done), **_origin(base, run), **environment()})
+            put_folder(folder, to)
+    except (OSError, SafetensorError) as error:
+        raise cannot_write(to, error) from error
+
+
+def _neutral(base: LoadedModel, encoded: Sequence[EncodedPrompt]) -> Any:
+    """A generation config that samples the model's own distribution and stops where its answers end."""
+    from transformers import GenerationConfig
+
+    stops = sorted(frozenset().union(*(e.stop_ids for e in encoded)))
+    pad = base.tokenizer.pad_token_id
+    return GenerationConfig(
+        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, bos_token_id=base.tokenizer.bos_token_id, eos_token_id=stops,
+        pad_token_id=stops[0] if pad is None and stops else pad,
+    )  # fmt: skip
+
+
+def _origin(base: LoadedModel, run: RunDir) -> dict[str, Any]:
+    return {"model": base.name, "model_revision": base.revision, "adapter_sha256": run.adapter_sha256, **base.chat_settings.told}

@@ -1,0 +1,100 @@
+"""What goes wrong while a model is fetched or read, told in one sentence with its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from diffusecli.builtin import BUILTIN_MODELS
+from diffusecli.errors import DiffuseError, InputError, MachineError
+
+_PATIENCE = 10.0  # seconds
+
+_REASONS = (
+    ("custom code", "needs Python code that comes with it: set trust_remote_code: true in the config if you trust its authors"),
+    ("Unrecognized configuration class", "is no causal (decoder-only) language model, name one that is"),
+    ("does not recognize this architecture", "has an architecture that this version of transformers does not know, upgrade transformers"),
+    ("named model.safetensors", "has no weights as .safetensors (pickled ones can run code and are not opened): convert them, or name another revision"),
+    ("Unrecognized model in", "has no config.json that says what it is, name the folder of a whole model"),
+)  # fmt: skip
+"""What transformers says -> what it means for the user."""
+
+
+@contextmanager
+def told_apart(name: str) -> Iterator[None]:
+    """Raises `InputError` for a model that is gated, missing or not to be used, `MachineError` for one that is out of reach."""
+    try:
+        yield
+    except (DiffuseError, MemoryError):
+        raise
+    except Exception as error:
+        if (told := _told(name, error)) is None:
+            raise
+        raise told from error
+
+
+def answers(name: str, revision: str | None) -> bool:
+    """Whether the hub can be asked for this model; where it cannot, what is cached has to do.
+
+    Asked once and without patience: the libraries underneath would try again and again for every file, a minute in all.
+    Raises as `told_apart` does.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    with told_apart(name):
+        try:
+            HfApi().model_info(name, revision=revision, timeout=_PATIENCE)
+        except HFValidationError:
+            raise
+        except HfHubHTTPError as error:
+            if error.response.status_code < 500:
+                raise
+            return False
+        except Exception:  # what its HTTP client raises: which client that is has changed before
+            return False
+    return True
+
+
+def _told(name: str, error: Exception) -> DiffuseError | None:
+    from huggingface_hub import errors as hub
+    from safetensors import SafetensorError
+
+    chain = list(_chain(error))
+    kinds: tuple[tuple[tuple[type[BaseException], ...], type[DiffuseError], str], ...] = (
+        ((hub.GatedRepoError,), InputError, "is gated: accept its terms on its hub page, then run `hf auth login`"),
+        ((hub.RepositoryNotFoundError,), InputError, "is not on the hub: check the spelling, or `hf auth login` if it is private"),
+        ((hub.RevisionNotFoundError,), InputError, "has no such revision: name a branch, tag or commit of it, or leave revision out"),
+        ((hub.HFValidationError,), InputError, "cannot be on a hub: write owner/name, or the path of a folder"),
+        ((hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError), MachineError,
+         f"is not cached and the hub cannot be reached: connect once, or use the built-in {next(iter(BUILTIN_MODELS))}"),
+        ((SafetensorError,), InputError, f"cannot be loaded: its weights are damaged ({_first_line(error)}), fetch them again"),
+        ((OSError, ValueError, ImportError, LookupError), InputError, _reason(name, chain)),
+    )  # fmt: skip
+    for causes, told, meaning in kinds:
+        if any(isinstance(cause, causes) for cause in chain):
+            return told(f"the model {name} {meaning}")
+    return None
+
+
+def _reason(name: str, chain: Sequence[BaseException]) -> str:
+    said = " ".join(map(str, chain))
+    for words, meaning in _REASONS:
+        if words in said:
+            return meaning
+    if any(word in said.lower() for word in ("backend tokenizer", "tiktoken", "sentencepiece")):
+        if Path(name).is_dir() and not (Path(name) / "tokenizer.model").is_file():
+            return "has no tokenizer: its folder must hold a tokenizer.json or tokenizer.model"
+        return "has a tokenizer that needs sentencepiece: run `pip install 'diffuse-lm[sentencepiece]'`"
+    return f"cannot be loaded: {_first_line(chain[0])}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
