@@ -123,9 +123,10 @@ class _Frame:
         tokenizer, opening = chat.tokenizer, chat.render(messages, prompt.alias)
         whole = chat.render(messages, prompt.alias, _PROBE_ANSWER)
         if not whole.startswith(opening) or whole[len(opening) :].count(_PROBE_ANSWER) != 1:
+            up_to_answer = whole[: whole.find(_PROBE_ANSWER) + len(_PROBE_ANSWER)]
             raise InputError(
                 f"{prompt.alias}: the chat template's conversations do not go on from its prompts: a prompt ends in "
-                f"{_last(tokenizer, opening)}, the conversation has {_last(tokenizer, whole[: len(opening) + len(_PROBE_ANSWER)])} there; "
+                f"{_last(tokenizer, opening)}, the conversation has {_last(tokenizer, up_to_answer)} there; "
                 "set chat_template_kwargs or a chat_template of your own"
             )
         before, ending = whole[len(opening) :].split(_PROBE_ANSWER)

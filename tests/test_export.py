@@ -66,7 +66,7 @@ def test_a_model_that_does_not_merge_is_not_written(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(PeftModelForCausalLM, "merge_and_unload", lambda self, safe_merge: self.unload(), raising=False)
     train_more(run)
-    with pytest.raises(MachineError, match="differs from the adapter by .* nats, nothing was written"):
+    with pytest.raises(MachineError, match=r"differs from the adapter by .* nats, nothing was written"):
         exported(run, tmp_path / "m")
     assert not (tmp_path / "m").exists()
     assert list(tmp_path.glob(".m.*")) == []
