@@ -148,7 +148,10 @@ def _widest(size: Any) -> int | None:
 def attention_windows(config: Any) -> dict[str, int]:
     """How far a model's attention looks back, in tokens, by the names that its transformers config has for it."""
     text = config.get_text_config()
-    found = {name: getattr(text, name, None) for name in ("sliding_window", "window_size", "attention_chunk_size")}
+    names = ["window_size", "attention_chunk_size", "attention_window_size", "sliding_window_size"]
+    if getattr(text, "use_sliding_window", True):
+        names.append("sliding_window")
+    found = {name: getattr(text, name, None) for name in names}
     return {name: window for name, window in found.items() if isinstance(window, int) and window > 0}
 
 

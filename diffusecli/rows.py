@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from diffusecli.attention import causal, enable, over, over_prompt
+from diffusecli.attention import banded, causal, enable, over, over_prompt
 from diffusecli.budget import out_of_memory
 from diffusecli.models import attention_windows
 
@@ -71,12 +71,12 @@ class SharedPrompt:
         self._length += 1
         return order, logits
 
-    def attend(self, layer: Any, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend(self, layer: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
         """Query [R, H, 1, d], key and value [R, K, 1, d] -> [R, 1, H, d]; of the prompt itself [1, H, P, d] and so on."""
         if self._first is None:
             self._layers[layer.layer_idx] = _LayerRows(key[0].contiguous(), value[0].contiguous())
-            return causal(layer, query, key, value, scale)
-        return self._layers[layer.layer_idx].attend(query, key, value, self._length, scale)
+            return causal(layer, query, key, value, scale, banded(key.shape[2], window, key.device))
+        return self._layers[layer.layer_idx].attend(query, key, value, self._length, scale, window)
 
 
 class _LayerRows:
@@ -116,22 +116,25 @@ class _LayerRows:
             larger.append(new)
         self._own = tuple(larger)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, length: int, scale: float) -> Tensor:
-        """Write the new token of every row, and look at the prompt and at the row's own tokens."""
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, length: int, scale: float, window: int | None) -> Tensor:
+        """Write the new token of every row, and look at the prompt and at the row's own tokens, as far back as the window lets it."""
         rows, width = len(query), query.shape[-1]
         heads = key.shape[1]
         groups = query.shape[1] // heads
         self._make_room(rows, length + 1, length)
         for own, new in zip(self._own, (key, value), strict=True):
             own[:rows, :, length] = new[:, :, 0]
-        keys, values = (own[:rows, :, : length + 1].flatten(0, 1) for own in self._own)  # [R K, T, d]
+        hidden = 0 if window is None else max(0, self._prompt[0].shape[1] + length + 1 - window)
+        prompt_keys, prompt_values = (prompt[:, hidden:] for prompt in self._prompt)
+        split = prompt_keys.shape[1]
+        of_own = slice(max(0, hidden - self._prompt[0].shape[1]), length + 1)
+        keys, values = (own[:rows, :, of_own].flatten(0, 1) for own in self._own)  # [R K, T, d]
         asked = (query * scale).view(rows, heads, groups, width)
-        of_prompt = _per_head(asked, self._prompt[0].transpose(1, 2))
-        of_own = torch.bmm(asked.flatten(0, 1), keys.transpose(1, 2)).view(rows, heads, groups, length + 1)
+        to_prompt = _per_head(asked, prompt_keys.transpose(1, 2))
+        to_own = torch.bmm(asked.flatten(0, 1), keys.transpose(1, 2)).view(rows, heads, groups, -1)
         wide = torch.promote_types(value.dtype, torch.float32)
-        weights = torch.cat([of_prompt, of_own], dim=-1).softmax(dim=-1, dtype=wide).to(value.dtype)
-        split = self._prompt[0].shape[1]
-        out = _per_head(weights[..., :split], self._prompt[1])
+        weights = torch.cat([to_prompt, to_own], dim=-1).softmax(dim=-1, dtype=wide).to(value.dtype)
+        out = _per_head(weights[..., :split], prompt_values)
         out += torch.bmm(weights[..., split:].flatten(0, 1), values).view(out.shape)
         return out.view(rows, 1, heads * groups, width)
 
