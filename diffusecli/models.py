@@ -171,7 +171,10 @@ def attach_lora(
     base: LoadedModel, *, rank: int, alpha: float, targets: str | Sequence[str],
     dropout: float = 0.0, rslora: bool = False, dora: bool = False,
 ) -> None:  # fmt: skip
-    """Wrap `base.model` with a fresh adapter whose output is zero, so that the wrapped model starts as the base."""
+    """Wrap `base.model` with a fresh adapter whose output is zero, so that the wrapped model starts as the base.
+
+    `all-linear` leaves out what PEFT does not adapt, such as Mamba's output projection, which its kernels read without calling it.
+    """
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -179,6 +182,8 @@ def attach_lora(
         use_rslora=rslora, use_dora=dora,
         target_modules=targets if isinstance(targets, str) else list(targets),
     )  # fmt: skip
+    if targets == "all-linear":
+        config.exclude_modules = _refused_by_peft(base.model)
     try:
         base.model = get_peft_model(base.model, config)
     except ValueError as error:
@@ -187,6 +192,22 @@ def attach_lora(
     if hasattr(inner.get_output_embeddings(), "lora_A") and inner.config.get_text_config().tie_word_embeddings:
         raise InputError(f"lora.targets {targets}: this model's output layer is its embedding, leave the output layer out")
     base.model.peft_config["default"].base_model_name_or_path = base.name
+
+
+def _refused_by_peft(model: Any) -> list[str] | None:
+    """Names of linear layers that PEFT refuses in this architecture. A stand-in is asked: PEFT would refuse with half the model wrapped."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    refused = []
+    for name in sorted({path.rpartition(".")[2] for path, module in model.named_modules() if isinstance(module, torch.nn.Linear)}):
+        with torch.device("meta"):
+            stand_in = torch.nn.ModuleDict({name: torch.nn.Linear(1, 1)})
+            stand_in.config = model.config
+            try:
+                inject_adapter_in_model(LoraConfig(target_modules=[name]), stand_in)
+            except ValueError:
+                refused.append(name)
+    return refused or None
 
 
 def load_adapter(base: LoadedModel, folder: str | Path, *, trainable: bool = False) -> None:

@@ -10,7 +10,7 @@ import transformers
 
 from diffusecli import attention, loss
 from diffusecli.loss import RowsPass, choose_pass, score
-from diffusecli.models import attention_windows
+from diffusecli.models import LoadedModel, attach_lora, attention_windows, load_adapter, save_adapter, trainable
 from tests.test_loss import encoded
 
 SMALL = {
@@ -29,6 +29,12 @@ SLIDING = {
     "Mistral": {}, "Phi3": {}, "Gemma2": {}, "Gemma3Text": MIXED, "Qwen2": {"use_sliding_window": True, "max_window_layers": 1},
     "Qwen3": {"use_sliding_window": True, "max_window_layers": 1}, "Qwen3Moe": {"use_sliding_window": True},
     "Cohere2": {**MIXED, "head_dim": 8}, "Olmo3": MIXED,
+}  # fmt: skip
+RECURRENT = {
+    "Mamba": {"state_size": 4}, "Rwkv": {"attention_hidden_size": 32}, "RecurrentGemma": {"lru_width": 32, "num_hidden_layers": 3},
+    "Jamba": {"num_experts": 1, "attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 4},
+    "FalconH1": {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 8, "mamba_chunk_size": 8},
+    "Lfm2": {"full_attn_idxs": [1]},
 }  # fmt: skip
 DEEP = [(1, 3, 5, 4, 6, 7, 2), (1, 3, 5, 4, 8, 2), (1, 3, 6, 2), (1, 4, 2), (7, 9, 3, 1, 2)]
 CLASSES = {"Gemma3Text": "Gemma3ForCausalLM", "GPT2": "GPT2LMHeadModel"}
@@ -136,3 +142,40 @@ def test_a_model_that_counts_places_gets_no_packed_part_beyond_its_window():
     way, why = choose_pass(model, wide)
     assert isinstance(way, RowsPass)
     assert "window_size (8) is shorter than a packed part" in why
+
+
+def adapted(name):
+    base = LoadedModel(name, build(name, **RECURRENT.get(name, {})), None, "r")
+    attach_lora(base, rank=4, alpha=8, targets="all-linear")
+    return base
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_a_model_with_a_state_gets_rows_and_learns_in_them(name):
+    model, weights = adapted(name).model, [0.4, 0.3, 0.2, 0.1]
+    example = encoded([(1, 3, 5, 2), (1, 3, 6, 2), (1, 4, 2), (7, 2)], weights, prompt_ids=(8, 9, 10, 11, 12))
+    way, why = choose_pass(model, example)
+    assert isinstance(way, RowsPass)
+    assert why.startswith("rows: "), why
+    optimiser, losses = torch.optim.Adam(trainable(model), lr=0.03), []
+    for _ in range(6):
+        optimiser.zero_grad()
+        losses.append(-score(model, example, way, backward=True).log_probs @ weights)
+        optimiser.step()
+    assert losses[-1] < losses[0] - 2
+
+
+@pytest.mark.parametrize(("name", "left_out"), [("Mamba", {"out_proj"}), ("FalconH1", {"out_proj"}), ("Llama", set())])
+def test_all_linear_leaves_out_what_peft_refuses_and_nothing_else(name, left_out, tmp_path):
+    base = adapted(name)
+    inner = base.model.get_base_model()
+    plain = {path for path, module in inner.named_modules() if type(module) is torch.nn.Linear and "lora" not in path}
+    bare = {path.rpartition(".")[2] for path in plain if not path.endswith("base_layer")}
+    assert bare == {"lm_head"} | left_out
+    for weight in trainable(base.model):
+        torch.nn.init.normal_(weight, std=0.3)
+    save_adapter(base, tmp_path)
+    again = LoadedModel(name, build(name, **RECURRENT.get(name, {})), None, "r")
+    load_adapter(again, tmp_path)
+    tokens = torch.tensor([[1, 2, 3]])
+    torch.testing.assert_close(again.model(tokens).logits, base.model(tokens).logits)
