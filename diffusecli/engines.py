@@ -105,6 +105,10 @@ class LocalEngine:
         if self._kind is not None:
             with _enough_memory(self._base.name):
                 rows = self._kind.rows(encoded.prompt_ids, settings.max_new_tokens)
+            if rows is None:
+                self._notice(
+                    f"{encoded.alias}: answers may outgrow what can be kept by rows: sampling in batches of plain `generate`"
+                )
         if rows is None:
             self._draw_batches(encoded, settings, have, arrived, watch)
             return

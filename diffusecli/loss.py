@@ -213,8 +213,8 @@ def longest(encoded: Sequence[EncodedPrompt]) -> EncodedPrompt:
 def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max_tokens: int | None = None) -> tuple[Pass, str]:
     """Probe the loaded model: the packed pass if it agrees with rows on a few paths, else rows; and why.
 
-    `encoded` is the prompt whose rows are longest; the paths are short, but where a window slides over those rows. Rows go `batch_size` at a time, packed parts
-    hold up to `max_tokens`.
+    `encoded` is the prompt whose rows are longest; the probe's are short, but where a window slides over those.
+    Rows go `batch_size` at a time, packed parts hold up to `max_tokens`.
     """
     in_rows = RowsPass(batch_size)
     if why := _hidden_by_window(model.config, encoded, max_tokens):

@@ -201,8 +201,9 @@ def _refused_by_peft(model: Any) -> list[str] | None:
     refused = []
     for name in sorted({path.rpartition(".")[2] for path, module in model.named_modules() if isinstance(module, torch.nn.Linear)}):
         with torch.device("meta"):
-            stand_in = torch.nn.ModuleDict({name: torch.nn.Linear(1, 1)})
+            stand_in: Any = torch.nn.Module()
             stand_in.config = model.config
+            stand_in.add_module(name, torch.nn.Linear(1, 1))
             try:
                 inject_adapter_in_model(LoraConfig(target_modules=[name]), stand_in)
             except ValueError:
