@@ -80,7 +80,8 @@ class LoraSettings(BaseModel):
         default=0.0, description="Dropout before A; the training prompts' figures of an iteration are then those with dropout."
     )
     targets: str | Annotated[tuple[str, ...], Field(strict=False)] = Field(
-        default="all-linear", description="Module names to adapt, or all-linear: every linear layer but the output."
+        default="all-linear",
+        description="Module names to adapt, or all-linear: every linear layer but the output and what PEFT refuses.",
     )
     rslora: bool = Field(default=False, description="Rank-stabilised scale: alpha / sqrt(r).")
     dora: bool = Field(default=False, description="Weight-decomposed LoRA.")

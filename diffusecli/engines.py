@@ -7,7 +7,8 @@ An engine draws answers to one prompt at a time and hands over what it has as it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -52,6 +53,17 @@ def drawn(engine: Engine, prompt: Prompt) -> tuple[Counter[str], int]:
     return counts, fed
 
 
+@contextmanager
+def _enough_memory(name: str) -> Iterator[None]:
+    """Probes of a few rows may already be too much."""
+    try:
+        yield
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise MachineError(f"{name}: memory does not suffice for a few rows, use a smaller model or precision bf16") from error
+
+
 class LocalEngine:
     """The loaded model: counting rows where its memory can be kept by rows, batches of `generate` where not.
 
@@ -65,14 +77,8 @@ class LocalEngine:
         self._base, self._settings, self._notice = base, settings, notice
         self._told: set[str] = set()
         self._context = shape_of(base.model.config, 0).context
-        try:
+        with _enough_memory(base.name):
             self._kind = choose_rows(base.model)
-        except Exception as error:
-            if not out_of_memory(error):
-                raise
-            raise MachineError(
-                f"{base.name}: memory does not suffice for a few rows, use a smaller model or precision bf16"
-            ) from error
         fitting = _BATCH_ROWS if self._kind is None else rows_at_once(base.model, settings.max_new_tokens)
         self._max_rows = max_rows or fitting
         if self._kind is None:
@@ -103,10 +109,17 @@ class LocalEngine:
         settings = self._within_context(encoded)
         if encoded.stop_text:
             settings = replace(settings, stop=(*settings.stop, encoded.stop_text))
-        if self._kind is None:
+        rows = None
+        if self._kind is not None:
+            with _enough_memory(self._base.name):
+                rows = self._kind.rows(encoded.prompt_ids, settings.max_new_tokens)
+            if rows is None:
+                self._notice(
+                    f"{encoded.alias}: answers may outgrow what can be kept by rows: sampling in batches of plain `generate`"
+                )
+        if rows is None:
             self._draw_batches(encoded, settings, have, arrived, watch)
             return
-        rows = self._kind.rows(self._base.model, encoded.prompt_ids, settings.max_new_tokens)
         sampler = CountingSampler(rows, self._base.tokenizer, encoded, settings, self._max_rows, watch)
         counts = sampler.draw()
         self._max_rows = sampler.max_rows  # as it was halved

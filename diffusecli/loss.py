@@ -24,7 +24,7 @@ from torch import Tensor
 
 from diffusecli.attention import Tree, additive_mask, enable, over
 from diffusecli.encoding import EncodedPrompt
-from diffusecli.models import attention_windows, without_wrapper
+from diffusecli.models import attention_windows, keeps_more_than_attention, without_wrapper
 from diffusecli.trie import ROOT, TokenTrie
 
 _SLICE_ROWS = 192  # of logits that exist at once
@@ -123,10 +123,11 @@ class PackedPass:
         """Log-probabilities of the edges that leave the part's nodes, in the order of the nodes they lead to."""
         packed = _pack(encoded, part, model.device)
         attention: AbstractContextManager[None]
+        mask: Tensor | dict[str, Tensor]
         if self.tree and packed.nodes.size:
             attention, mask = over(_tree(encoded, packed, model.dtype)), torch.zeros(1, 1, 1, 1, device=model.device)
         else:
-            attention, mask = nullcontext(), _tree_mask(encoded, packed, model.dtype)
+            attention, mask = nullcontext(), _dense_mask(model.config, encoded, packed, model.dtype)
         head = _head(model) if self.sliced_head else None
         with torch.set_grad_enabled(backward), attention:
             with _headless(head):
@@ -210,16 +211,18 @@ def longest(encoded: Sequence[EncodedPrompt]) -> EncodedPrompt:
 
 
 def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max_tokens: int | None = None) -> tuple[Pass, str]:
-    """Probe the loaded model: the packed pass if it agrees with rows on a few short paths, else rows; and why.
+    """Probe the loaded model: the packed pass if it agrees with rows on a few paths, else rows; and why.
 
-    `encoded` is the longest prompt that will be scored. Rows go `batch_size` at a time, packed parts
-    hold up to `max_tokens`.
+    `encoded` is the prompt whose rows are longest; the probe's are short, but where a window slides over those.
+    Rows go `batch_size` at a time, packed parts hold up to `max_tokens`.
     """
     in_rows = RowsPass(batch_size)
+    if more := keeps_more_than_attention(model):
+        return in_rows, f"rows: the model has {more}, which no mask reaches"
     if why := _hidden_by_window(model.config, encoded, max_tokens):
         return in_rows, f"rows: {why}"
-    probe = _probe_prompt(encoded)
-    by_rows = score(model, probe, in_rows).log_probs
+    probe = _probe_prompt(encoded, attention_windows(model.config).get("sliding_window"))
+    by_rows = score(model, probe, in_rows.sized(1)).log_probs  # all logits of a row exist at once
     tolerance = 1e-3 if model.dtype == torch.float32 else 0.2
     trees, heads = (True, False) if enable(model) else (False,), (True, False) if _head(model) is not None else (False,)
     for tree, sliced_head in product(trees, heads):
@@ -227,7 +230,7 @@ def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max
             packed = score(model, probe, PackedPass(None, tree, sliced_head)).log_probs
         except torch.OutOfMemoryError:
             raise
-        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as error:
             reason = f"rows: the model takes no packed input ({type(error).__name__})"
             continue
         gap = float(np.abs(packed - by_rows).max())
@@ -240,18 +243,11 @@ def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max
 
 
 def _hidden_by_window(config: Any, encoded: EncodedPrompt, max_tokens: int | None) -> str:
-    """Why attention windows forbid packing; the probe is too short to meet them.
-
-    A 4-D mask replaces a sliding window, so rows must fit it; other windows count places in the packed sequence.
-    """
-    windows, row = attention_windows(config), row_length(encoded)
-    sliding = windows.pop("sliding_window", row)
-    if row > sliding and getattr(config.get_text_config(), "use_sliding_window", True):
-        return f"the attention window ({sliding}) is shorter than a row ({row} tokens)"
+    """Why attention windows forbid packing: those that do not slide by position may count places in the packed sequence."""
     whole = len(encoded.prompt_ids) + len(encoded.trie.internal)
     fed = whole if max_tokens is None else min(whole, max_tokens)
-    for name, window in windows.items():
-        if window < fed:
+    for name, window in attention_windows(config).items():
+        if name != "sliding_window" and window < fed:
             return f"the model's {name} ({window}) is shorter than a packed part ({fed} tokens)"
     return ""
 
@@ -268,11 +264,19 @@ def row_length(encoded: EncodedPrompt) -> int:
     return len(encoded.prompt_ids) + max(encoded.trie.depths, default=0)
 
 
-def _probe_prompt(encoded: EncodedPrompt) -> EncodedPrompt:
-    """Four three-token paths that branch at the first and the second token, after the end of the real prompt."""
+def _probe_prompt(encoded: EncodedPrompt, window: int | None) -> EncodedPrompt:
+    """Four three-token paths that branch at the first and the second token, after the end of the real prompt.
+
+    Where the window slides over rows (their last tokens are not fed), after all of the longest row but its end:
+    as much is out of sight there as in that row.
+    """
     a, b, c, d = (*dict.fromkeys([*encoded.prompt_ids[-8:], 0, 1, 2, 3]),)[:4]
     trie = TokenTrie.build([(a, b, c), (a, c, d), (b, a, d), (b, d, a)], [0.25] * 4)
-    return EncodedPrompt(encoded.prompt, encoded.prompt_ids[-32:], trie, (0,) * 4, encoded.stop_ids)
+    prompt_ids, length = encoded.prompt_ids[-32:], row_length(encoded)
+    if window is not None and length - 1 > window:
+        longest_path = max(map(encoded.trie.path, range(len(encoded.trie.leaves))), key=len)
+        prompt_ids = (*encoded.prompt_ids, *longest_path)[: max(1, length - 3)]
+    return EncodedPrompt(encoded.prompt, prompt_ids, trie, (0,) * 4, encoded.stop_ids)
 
 
 @dataclass(frozen=True)
@@ -330,10 +334,21 @@ def _tree(encoded: EncodedPrompt, packed: _Packed, dtype: torch.dtype) -> Tree:
     return Tree(length, torch.from_numpy(np.where(chain == ROOT, 0, places[chain])).to(device), absent.to(device))
 
 
-def _tree_mask(encoded: EncodedPrompt, packed: _Packed, dtype: torch.dtype) -> Tensor:
-    """[1, 1, S, S]: 0 where a token may look, the dtype's minimum elsewhere.
+def _dense_mask(config: Any, encoded: EncodedPrompt, packed: _Packed, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
+    """The mask that replaces a model's own, window included; one for each type of layer where only some slide."""
+    allowed, positions = _allowed(encoded, packed), packed.position_ids[0]
+    window = attention_windows(config).get("sliding_window")
+    if window is None or int(positions.max()) < window:
+        return additive_mask(allowed, dtype)
+    by_type = {"full_attention": allowed, "sliding_attention": allowed & (positions[:, None] - positions < window)}
+    types = set(getattr(config.get_text_config(), "layer_types", None) or ["sliding_attention"])
+    masks = {kind: additive_mask(by_type[kind], dtype) for kind in types}  # no such type: the probe turns to rows
+    return masks if len(masks) > 1 else masks.popitem()[1]
 
-    The prompt is causal; a node sees the prompt, its ancestors and itself.
+
+def _allowed(encoded: EncodedPrompt, packed: _Packed) -> Tensor:
+    """[S, S]: the prompt is causal; a node sees the prompt, its ancestors and itself.
+
     `u` is an ancestor of `v` (or `v` itself) exactly when u <= v < ends[u].
     """
     device, length = packed.input_ids.device, len(encoded.prompt_ids)
@@ -342,7 +357,7 @@ def _tree_mask(encoded: EncodedPrompt, packed: _Packed, dtype: torch.dtype) -> T
     size = length + len(nodes)
     allowed = torch.ones(size, size, dtype=torch.bool, device=device).tril_()
     allowed[length:, length:] = (nodes[None, :] <= nodes[:, None]) & (nodes[:, None] < ends[None, :])
-    return additive_mask(allowed, dtype)
+    return allowed
 
 
 class _WeightedCrossEntropy(torch.autograd.Function):

@@ -178,8 +178,24 @@ def _widest(size: Any) -> int | None:
 def attention_windows(config: Any) -> dict[str, int]:
     """How far a model's attention looks back, in tokens, by the names that its transformers config has for it."""
     text = config.get_text_config()
-    found = {name: getattr(text, name, None) for name in ("sliding_window", "window_size", "attention_chunk_size")}
+    names = ["window_size", "attention_chunk_size", "attention_window_size", "sliding_window_size"]
+    if getattr(text, "use_sliding_window", True):
+        names.append("sliding_window")
+    found = {name: getattr(text, name, None) for name in names}
     return {name: window for name, window in found.items() if isinstance(window, int) and window > 0}
+
+
+_ATTENDS_ONLY = {"full_attention", "sliding_attention", "chunked_attention"}
+"""Kinds of layers, as transformers names them, in which all that a token knows of others is what a mask shows it."""
+
+
+def keeps_more_than_attention(model: Any) -> str:
+    """What a model has besides attention that a mask can steer: recurrent states, convolutions, chosen keys; empty when nothing."""
+    inner = without_wrapper(model)
+    others = set(getattr(inner.config.get_text_config(), "layer_types", None) or ()) - _ATTENDS_ONLY
+    if others:
+        return f"layers of the kind {min(others)}"
+    return "a recurrent state" if getattr(inner, "_is_stateful", False) else ""
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -198,7 +214,11 @@ def attach_lora(
     base: LoadedModel, *, rank: int, alpha: float, targets: str | Sequence[str],
     dropout: float = 0.0, rslora: bool = False, dora: bool = False,
 ) -> None:  # fmt: skip
-    """Wrap `base.model` with a fresh adapter whose output is zero, so that the wrapped model starts as the base."""
+    """Wrap `base.model` with a fresh adapter whose output is zero, so that the wrapped model starts as the base.
+
+    `all-linear` leaves out what PEFT does not adapt, such as Mamba's output projection, which its kernels read without calling it,
+    and what does not work on text, such as the eyes of a model that takes pictures too.
+    """
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -206,6 +226,8 @@ def attach_lora(
         use_rslora=rslora, use_dora=dora,
         target_modules=targets if isinstance(targets, str) else list(targets),
     )  # fmt: skip
+    if targets == "all-linear":
+        config.exclude_modules = [*_refused_by_peft(base.model), *_beside_the_text(base.model)] or None
     try:
         base.model = get_peft_model(base.model, config)
     except ValueError as error:
@@ -214,6 +236,31 @@ def attach_lora(
     if hasattr(inner.get_output_embeddings(), "lora_A") and inner.config.get_text_config().tie_word_embeddings:
         raise InputError(f"lora.targets {targets}: this model's output layer is its embedding, leave the output layer out")
     base.model.peft_config["default"].base_model_name_or_path = base.name
+
+
+def _beside_the_text(model: Any) -> list[str]:
+    """Paths of linear layers outside the decoder of a model that takes more than text."""
+    if model.config.get_text_config() is model.config:
+        return []
+    of_text = set(model.get_decoder().modules())
+    return [path for path, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module not in of_text]
+
+
+def _refused_by_peft(model: Any) -> list[str]:
+    """Names of linear layers that PEFT refuses in this architecture. A stand-in is asked: PEFT would refuse with half the model wrapped."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    refused = []
+    for name in sorted({path.rpartition(".")[2] for path, module in model.named_modules() if isinstance(module, torch.nn.Linear)}):
+        with torch.device("meta"):
+            stand_in: Any = torch.nn.Module()
+            stand_in.config = model.config
+            stand_in.add_module(name, torch.nn.Linear(1, 1))
+            try:
+                inject_adapter_in_model(LoraConfig(target_modules=[name]), stand_in)
+            except ValueError:
+                refused.append(name)
+    return refused
 
 
 def load_adapter(base: LoadedModel, folder: str | Path, *, trainable: bool = False) -> None:

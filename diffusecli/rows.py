@@ -2,7 +2,8 @@
 
 Two ways give the same numbers. `SharedPrompt` holds the prompt's keys and values once for all rows and
 writes new ones in place; a row is copied only when it branches. `GatheredCache` lets transformers keep
-its own cache and gathers it at every step: slower, for models with windows, states or attention of their own.
+its own cache and gathers it at every step: slower, for models with states, attention of their own, or windows that
+their layers do not pass on.
 Knows tensors and token ids; nothing of samples.
 
 Axis names: R live rows, V vocabulary, P prompt tokens, T tokens so far, H query heads, K key heads, d head width.
@@ -11,21 +12,22 @@ Axis names: R live rows, V vocabulary, P prompt tokens, T tokens so far, H query
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from diffusecli.attention import causal, enable, over, over_prompt
+from diffusecli.attention import banded, causal, enable, over, over_prompt
 from diffusecli.budget import out_of_memory
-from diffusecli.models import attention_windows
+from diffusecli.models import attention_windows, keeps_more_than_attention, shape_of
 
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 """In total variation, of rows that should be the same and are only rounded otherwise; a token that is looked at or
 not makes ten times as much. Narrower numbers round more."""
 
+_STEPS = 3  # of rows that are grown to see whether they are kept well
 _FIRST_ROWS, _FIRST_TOKENS = 16, 8  # room to begin with; doubled when it is full
 
 
@@ -71,12 +73,12 @@ class SharedPrompt:
         self._length += 1
         return order, logits
 
-    def attend(self, layer: Any, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend(self, layer: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
         """Query [R, H, 1, d], key and value [R, K, 1, d] -> [R, 1, H, d]; of the prompt itself [1, H, P, d] and so on."""
         if self._first is None:
             self._layers[layer.layer_idx] = _LayerRows(key[0].contiguous(), value[0].contiguous())
-            return causal(layer, query, key, value, scale)
-        return self._layers[layer.layer_idx].attend(query, key, value, self._length, scale)
+            return causal(layer, query, key, value, scale, banded(key.shape[2], window, key.device))
+        return self._layers[layer.layer_idx].attend(query, key, value, self._length, scale, window)
 
 
 class _LayerRows:
@@ -116,22 +118,25 @@ class _LayerRows:
             larger.append(new)
         self._own = tuple(larger)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, length: int, scale: float) -> Tensor:
-        """Write the new token of every row, and look at the prompt and at the row's own tokens."""
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, length: int, scale: float, window: int | None) -> Tensor:
+        """Write the new token of every row, and look at the prompt and at the row's own tokens, as far back as the window lets it."""
         rows, width = len(query), query.shape[-1]
         heads = key.shape[1]
         groups = query.shape[1] // heads
         self._make_room(rows, length + 1, length)
         for own, new in zip(self._own, (key, value), strict=True):
             own[:rows, :, length] = new[:, :, 0]
-        keys, values = (own[:rows, :, : length + 1].flatten(0, 1) for own in self._own)  # [R K, T, d]
+        hidden = 0 if window is None else max(0, self._prompt[0].shape[1] + length + 1 - window)
+        prompt_keys, prompt_values = (prompt[:, hidden:] for prompt in self._prompt)
+        split = prompt_keys.shape[1]
+        of_own = slice(max(0, hidden - self._prompt[0].shape[1]), length + 1)
+        keys, values = (own[:rows, :, of_own].flatten(0, 1) for own in self._own)  # [R K, T, d]
         asked = (query * scale).view(rows, heads, groups, width)
-        of_prompt = _per_head(asked, self._prompt[0].transpose(1, 2))
-        of_own = torch.bmm(asked.flatten(0, 1), keys.transpose(1, 2)).view(rows, heads, groups, length + 1)
+        to_prompt = _per_head(asked, prompt_keys.transpose(1, 2))
+        to_own = torch.bmm(asked.flatten(0, 1), keys.transpose(1, 2)).view(rows, heads, groups, -1)
         wide = torch.promote_types(value.dtype, torch.float32)
-        weights = torch.cat([of_prompt, of_own], dim=-1).softmax(dim=-1, dtype=wide).to(value.dtype)
-        split = self._prompt[0].shape[1]
-        out = _per_head(weights[..., :split], self._prompt[1])
+        weights = torch.cat([to_prompt, to_own], dim=-1).softmax(dim=-1, dtype=wide).to(value.dtype)
+        out = _per_head(weights[..., :split], prompt_values)
         out += torch.bmm(weights[..., split:].flatten(0, 1), values).view(out.shape)
         return out.view(rows, 1, heads * groups, width)
 
@@ -216,53 +221,66 @@ def _inputs(model: Any, rows: list[list[int]], start: int) -> tuple[Tensor, Tens
     return input_ids, torch.arange(start, start + input_ids.shape[1], device=model.device).expand_as(input_ids)
 
 
-@dataclass(frozen=True)
+Kind = type[SharedPrompt] | type[GatheredCache]
+
+
 class RowsKind:
-    """How rows of a model are kept."""
+    """How rows of a model are kept: those within its attention windows, and those that outgrow one."""
 
-    make: type[SharedPrompt] | type[GatheredCache]
-    window: int | None  # rows longer than this need the model's own cache
+    def __init__(self, model: Any, make: Kind) -> None:
+        """`make` has agreed with whole rows within the windows."""
+        self.make, self._model = make, model
+        self._windows = tuple(attention_windows(model.config).values())
 
-    def rows(self, model: Any, prompt_ids: Sequence[int], max_new_tokens: int) -> Rows:
-        """For one prompt."""
-        if self.make is SharedPrompt and self.window is not None and len(prompt_ids) + max_new_tokens > self.window:
-            return GatheredCache(model, prompt_ids)
-        return self.make(model, prompt_ids)
+    def rows(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Rows | None:
+        """For one prompt; None where no kind keeps rows as long as these may get."""
+        outgrown = bool(self._windows) and len(prompt_ids) + max_new_tokens > min(self._windows)
+        make = self._beyond if outgrown else self.make
+        return None if make is None else make(self._model, prompt_ids)
+
+    @functools.cached_property
+    def _beyond(self) -> Kind | None:
+        """The kind for rows that outgrow a window as they grow, and for those whose prompt has already."""
+        lengths = {length for window in self._windows for length in (window - 1, window + window // 2)}
+        room = (shape_of(self._model.config, 0).context or max(lengths) + _STEPS) - _STEPS
+        return _agreeing(self._model, sorted({max(1, min(length, room)) for length in lengths}))
+
+
+def choose_rows(model: Any) -> RowsKind | None:
+    """Probe the loaded model: the first kind that gives what whole rows give, fed without a cache; None when none does."""
+    make = _agreeing(model, [3])
+    return None if make is None else RowsKind(model, make)
 
 
 @torch.inference_mode()
-def choose_rows(model: Any) -> RowsKind | None:
-    """Probe the loaded model: the first kind that gives what whole rows give, fed without a cache; None when none does."""
-    window = min(attention_windows(model.config).values(), default=None)
-    kinds: list[type[SharedPrompt] | type[GatheredCache]] = [*([SharedPrompt] if enable(model) else []), GatheredCache]
+def _agreeing(model: Any, lengths: Sequence[int]) -> Kind | None:
+    """The first kind that gives what whole rows give after prompts of these lengths."""
+    by_layout = not keeps_more_than_attention(model) and enable(model)
+    kinds: list[Kind] = [*([SharedPrompt] if by_layout else []), GatheredCache]
     for make in kinds:
         try:
-            gap = _gap(model, make)
+            gaps = [_gap(model, make, length) for length in lengths]
         except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
             if out_of_memory(error):
                 raise
             continue
-        if gap <= _TOLERANCE.get(model.dtype, 0.05):
-            return RowsKind(make, window)
+        if all(gap <= _TOLERANCE.get(model.dtype, 0.05) for gap in gaps):  # which what is not a number does not
+            return make
     return None
 
 
-def _gap(model: Any, make: type[SharedPrompt] | type[GatheredCache]) -> float:
-    """The largest total variation distance between what follows grown rows and whole ones, on rows that branch, end and move."""
+def _gap(model: Any, make: Kind, length: int) -> float:
+    """The largest total variation distance between what follows whole rows and grown ones that branched, ended and moved."""
     vocabulary = model.config.get_text_config().vocab_size
-    a, b, c, d = (vocabulary * part // 11 for part in (2, 3, 5, 7))  # not the first tokens, which are often special
-    rows = make(model, (a, b, c))
+    low = vocabulary // 11  # not the first tokens, which are often special
+    prompt_ids = torch.randint(low, vocabulary, (length,), generator=torch.Generator().manual_seed(0)).tolist()
+    a, b, c, d = (vocabulary * part // 11 for part in (2, 3, 5, 7))
+    rows = make(model, prompt_ids)
+    rows.start()
     whole: list[tuple[int, ...]] = [()]
-    found = [rows.start()]
-    fed = [whole]
     for parents, tokens in (([0, 0, 0], [a, b, c]), ([0, 2, 2], [d, a, b]), ([1, 2, 2], [c, d, a])):
         order, logits = rows.extend(parents, tokens)
         whole = [(*whole[parents[child]], tokens[child]) for child in order]
-        found.append(logits)
-        fed.append(whole)
-    gaps = []
-    for prefixes, logits in zip(fed, found, strict=True):
-        input_ids = torch.tensor([[a, b, c, *prefix] for prefix in prefixes], device=model.device)
-        expected = model(input_ids=input_ids, use_cache=False).logits[:, -1]
-        gaps.append((expected.float().softmax(-1) - logits.float().softmax(-1)).abs().sum(-1).max() / 2)
-    return float(torch.stack(gaps).max())  # not a number, if one of them is
+    input_ids = torch.tensor([[*prompt_ids, *grown] for grown in whole], device=model.device)
+    expected = model(input_ids=input_ids, use_cache=False, logits_to_keep=1).logits[:, -1]
+    return float((expected.float().softmax(-1) - logits.float().softmax(-1)).abs().sum(-1).max() / 2)

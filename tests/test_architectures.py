@@ -1,11 +1,16 @@
 """The pass that the probe picks gives the numbers of rows, forwards and backwards, whatever the architecture."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 import transformers
 
+from diffusecli import attention, loss
 from diffusecli.loss import RowsPass, choose_pass, score
+from diffusecli.models import LoadedModel, attach_lora, attention_windows, load_adapter, save_adapter, trainable
 from tests.test_loss import encoded
 
 SMALL = {
@@ -16,14 +21,28 @@ SMALL = {
 ARCHITECTURES = {
     "Llama": {}, "Qwen2": {}, "Qwen3": {"head_dim": 8}, "Phi3": {}, "Mistral": {"sliding_window": None}, "Granite": {"logits_scaling": 3.0},
     "Cohere": {"logit_scale": 0.5}, "Gemma2": {"head_dim": 8, "sliding_window": 64}, "Gemma3Text": {"head_dim": 8, "sliding_window": 64},
-    "GPT2": {}, "GPTNeoX": {},
+    "GPT2": {}, "GPTNeoX": {}, "Olmo2": {},
+    "Qwen3Moe": {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
 }  # fmt: skip
+MIXED = {"layer_types": ["sliding_attention", "full_attention"]}
+SLIDING = {
+    "Mistral": {}, "Phi3": {}, "Gemma2": {}, "Gemma3Text": MIXED, "Qwen2": {"use_sliding_window": True, "max_window_layers": 1},
+    "Qwen3": {"use_sliding_window": True, "max_window_layers": 1}, "Qwen3Moe": {"use_sliding_window": True},
+    "Cohere2": {**MIXED, "head_dim": 8}, "Olmo3": MIXED,
+}  # fmt: skip
+RECURRENT = {
+    "Mamba": {"state_size": 4}, "Rwkv": {"attention_hidden_size": 32}, "RecurrentGemma": {"lru_width": 32, "num_hidden_layers": 3},
+    "Jamba": {"num_experts": 1, "attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 4},
+    "FalconH1": {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 8, "mamba_chunk_size": 8},
+    "Lfm2": {"full_attn_idxs": [1]},
+}  # fmt: skip
+DEEP = [(1, 3, 5, 4, 6, 7, 2), (1, 3, 5, 4, 8, 2), (1, 3, 6, 2), (1, 4, 2), (7, 9, 3, 1, 2)]
 CLASSES = {"Gemma3Text": "Gemma3ForCausalLM", "GPT2": "GPT2LMHeadModel"}
 
 
 def build(name, **more):
     torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(**{**SMALL, **ARCHITECTURES[name], **more})
+    config = getattr(transformers, f"{name}Config")(**{**SMALL, **ARCHITECTURES.get(name, {}), **more})
     return getattr(transformers, CLASSES.get(name, f"{name}ForCausalLM"))(config).eval()
 
 
@@ -58,10 +77,60 @@ def test_a_model_that_bends_its_scores_gets_what_it_can_take(name, how):
     assert choose_pass(model, encoded([(1, 2), (3, 2)], [0.5, 0.5]))[1].split(":")[0] == how
 
 
-def test_a_window_shorter_than_a_row_means_rows():
-    way, why = choose_pass(build("Gemma2", sliding_window=3), encoded([(1, 2), (3, 2)], [0.5, 0.5]))
+@pytest.mark.parametrize("name", SLIDING)
+@pytest.mark.parametrize("tree", [True, False])
+@pytest.mark.parametrize(("prompt_length", "window"), [(12, 5), (12, 14), (2, 3), (4, 1)])
+def test_windows_shorter_than_a_row_slide_over_positions_whatever_the_layout(name, tree, prompt_length, window):
+    """They end within the prompt or among the targets; the trie is cut into parts, which start below its root."""
+    model = build(name, **SLIDING[name], sliding_window=window)
+    for parameter in (model.get_output_embeddings().weight, model.get_input_embeddings().weight):
+        parameter.requires_grad_(False)
+    example = encoded(DEEP, [0.3, 0.2, 0.2, 0.2, 0.1], prompt_ids=tuple(range(8, 8 + prompt_length)))
+    way, why = choose_pass(model, example, max_tokens=prompt_length + 6)
+    assert why.startswith("packed"), why
+    assert way.tree is (name != "Gemma2")  # which caps its scores, and sdpa cannot
+    assert len(way.parts(example)) > 1
+    way = replace(way, tree=way.tree and tree)
+    expected, expected_gradient = gradient_of_first_block(model, example, RowsPass())
+    found, gradient = gradient_of_first_block(model, example, way)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert float((gradient - expected_gradient).norm()) < 1e-4 * float(expected_gradient.norm())
+    unbound = build(name, **SLIDING[name], sliding_window=64)
+    assert np.abs(score(unbound, example, way).log_probs - expected).max() > 0.01
+
+
+def test_a_window_is_met_by_the_probe_that_proves_it(monkeypatch):
+    """Here the keyword is lost on the way, so attention by tree sees too much, and then the mask does too."""
+    example, model = encoded(DEEP, [0.2] * 5), build("Mistral", sliding_window=6)
+    assert choose_pass(model, example)[0].tree
+    within = attention.Tree._within
+    monkeypatch.setattr(attention.Tree, "_within", lambda tree, _, device: within(tree, None, device))
+    way, why = choose_pass(model, example)
+    assert why.startswith("packed, dense attention")
+    masked = loss._dense_mask
+    monkeypatch.setattr(loss, "_dense_mask", lambda _, *rest: masked(build("Llama").config, *rest))
+    way, why = choose_pass(model, example)
     assert isinstance(way, RowsPass)
-    assert "window" in why
+    assert "differ by" in why
+    short = encoded([(1, 2), (3, 2)], [0.5, 0.5], prompt_ids=(5, 6))
+    assert choose_pass(model, short)[0].tree, "no row is longer than the window"
+
+
+def test_a_window_that_the_config_names_and_the_model_has_not_means_rows():
+    model = build("Llama")
+    model.set_attn_implementation("eager")
+    model.config.sliding_window = 6
+    way, why = choose_pass(model, encoded(DEEP, [0.2] * 5))
+    assert isinstance(way, RowsPass)
+    assert "differ by" in why
+
+
+def test_a_window_that_the_config_turns_off_is_none():
+    assert (
+        attention_windows(SimpleNamespace(get_text_config=lambda: SimpleNamespace(sliding_window=3, use_sliding_window=False)))
+        == {}
+    )
+    assert attention_windows(build("Qwen2", use_sliding_window=False, sliding_window=3).config) == {}
 
 
 def test_a_model_that_counts_places_gets_no_packed_part_beyond_its_window():
@@ -73,3 +142,40 @@ def test_a_model_that_counts_places_gets_no_packed_part_beyond_its_window():
     way, why = choose_pass(model, wide)
     assert isinstance(way, RowsPass)
     assert "window_size (8) is shorter than a packed part" in why
+
+
+def adapted(name):
+    base = LoadedModel(name, build(name, **RECURRENT.get(name, {})), None, "r")
+    attach_lora(base, rank=4, alpha=8, targets="all-linear")
+    return base
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_a_model_with_a_state_gets_rows_and_learns_in_them(name):
+    model, weights = adapted(name).model, [0.4, 0.3, 0.2, 0.1]
+    example = encoded([(1, 3, 5, 2), (1, 3, 6, 2), (1, 4, 2), (7, 2)], weights, prompt_ids=(8, 9, 10, 11, 12))
+    way, why = choose_pass(model, example)
+    assert isinstance(way, RowsPass)
+    assert why.startswith("rows: "), why
+    optimiser, losses = torch.optim.Adam(trainable(model), lr=0.03), []
+    for _ in range(6):
+        optimiser.zero_grad()
+        losses.append(-score(model, example, way, backward=True).log_probs @ weights)
+        optimiser.step()
+    assert losses[-1] < losses[0] - 2
+
+
+@pytest.mark.parametrize(("name", "left_out"), [("Mamba", {"out_proj"}), ("FalconH1", {"out_proj"}), ("Llama", set())])
+def test_all_linear_leaves_out_what_peft_refuses_and_nothing_else(name, left_out, tmp_path):
+    base = adapted(name)
+    inner = base.model.get_base_model()
+    plain = {path for path, module in inner.named_modules() if type(module) is torch.nn.Linear and "lora" not in path}
+    bare = {path.rpartition(".")[2] for path in plain if not path.endswith("base_layer")}
+    assert bare == {"lm_head"} | left_out
+    for weight in trainable(base.model):
+        torch.nn.init.normal_(weight, std=0.3)
+    save_adapter(base, tmp_path)
+    again = LoadedModel(name, build(name, **RECURRENT.get(name, {})), None, "r")
+    load_adapter(again, tmp_path)
+    tokens = torch.tensor([[1, 2, 3]])
+    torch.testing.assert_close(again.model(tokens).logits, base.model(tokens).logits)

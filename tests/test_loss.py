@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import MistralConfig, MistralForCausalLM
 
 from diffusecli import loss
 from diffusecli.attention import Tree, enable
@@ -17,6 +18,7 @@ from tests.conftest import tiny_llama
 from tests.test_trie import path_sets
 
 MODEL = tiny_llama(vocabulary=12).double()
+SLIDING = MistralForCausalLM(MistralConfig(**MODEL.config.to_dict())).double().eval()
 
 
 def encoded(paths, weights, prompt_ids=(5, 6, 7, 8), owners=None):
@@ -26,10 +28,10 @@ def encoded(paths, weights, prompt_ids=(5, 6, 7, 8), owners=None):
     return EncodedPrompt(prompt, prompt_ids, TokenTrie.build(paths, weights), owners, frozenset({0}))
 
 
-def gradient(way, example):
-    MODEL.zero_grad()
-    scores = score(MODEL, example, way, backward=True)
-    return scores.log_probs, torch.cat([p.grad.flatten() for p in MODEL.parameters()])
+def gradient(way, example, model=MODEL):
+    model.zero_grad()
+    scores = score(model, example, way, backward=True)
+    return scores.log_probs, torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
 def assert_same_gradient(found, expected):
@@ -56,6 +58,18 @@ def test_attention_by_tree_equals_the_dense_mask(paths_and_weights, prompt_lengt
     by_tree, tree_gradient = gradient(PackedPass(budget, tree=True), example)
     np.testing.assert_allclose(by_tree, dense, rtol=1e-6)
     assert_same_gradient(tree_gradient, dense_gradient)
+
+
+@settings(max_examples=40, deadline=None)
+@given(path_sets(), st.integers(1, 8), st.integers(1, 14), st.integers(1, 9), st.booleans())
+def test_a_sliding_window_hides_the_same_from_a_packed_pass_as_from_rows(paths_and_weights, prompt_length, budget, window, tree):
+    assert enable(SLIDING)
+    SLIDING.config.sliding_window = window
+    example = encoded(*paths_and_weights, prompt_ids=tuple(range(1, 1 + prompt_length)))
+    packed, packed_gradient = gradient(PackedPass(budget, tree=tree), example, SLIDING)
+    rows, rows_gradient = gradient(RowsPass(3), example, SLIDING)
+    np.testing.assert_allclose(packed, rows, rtol=1e-6)
+    assert_same_gradient(packed_gradient, rows_gradient)
 
 
 @settings(max_examples=40, deadline=None)
@@ -112,33 +126,20 @@ def test_the_probe_takes_the_packed_pass_where_it_agrees():
     assert "agree with rows" in why
 
 
-def test_the_probe_falls_back_to_rows_when_the_window_is_shorter_than_the_row():
-    from transformers import MistralConfig, MistralForCausalLM
-
-    torch.manual_seed(0)
-    config = MistralConfig(
-        vocab_size=12, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
-        sliding_window=3, pad_token_id=0,
-    )  # fmt: skip
-    way, why = choose_pass(MistralForCausalLM(config).eval(), encoded([(1, 0), (2, 0)], [0.5, 0.5]))
-    assert isinstance(way, RowsPass)
-    assert "window" in why
-
-
 def test_the_probe_goes_from_tree_to_mask_to_rows_when_numbers_are_wrong(monkeypatch):
     example = encoded([(1, 0), (2, 0)], [0.5, 0.5])
 
     def see_the_first_token_only(_encoded, packed, dtype):
         return Tree(4, torch.zeros(len(packed.nodes), 1, dtype=torch.long), torch.zeros(len(packed.nodes), 1, dtype=dtype))
 
-    def see_everything(_encoded, packed, dtype):
-        return torch.zeros(1, 1, *[packed.input_ids.shape[1]] * 2, dtype=dtype)
+    def see_everything(_encoded, packed):
+        return torch.ones([packed.input_ids.shape[1]] * 2, dtype=torch.bool)
 
     monkeypatch.setattr(loss, "_tree", see_the_first_token_only)
     way, why = choose_pass(MODEL, example)
     assert way.tree is False
     assert why.startswith("packed, dense attention")
-    monkeypatch.setattr(loss, "_tree_mask", see_everything)
+    monkeypatch.setattr(loss, "_allowed", see_everything)
     way, why = choose_pass(MODEL, example)
     assert isinstance(way, RowsPass)
     assert "differ by" in why

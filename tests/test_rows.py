@@ -11,6 +11,7 @@ from diffusecli.prompt import Prompt
 from diffusecli.rows import GatheredCache, SharedPrompt, arrange, choose_rows
 from diffusecli.sampling import SamplingSettings
 from tests.conftest import byte_tokenizer, tiny_llama
+from tests.test_architectures import SLIDING, build
 
 
 @given(st.lists(st.integers(0, 12), max_size=20))
@@ -49,27 +50,73 @@ def test_rows_grow_as_whole_rows_would_and_start_again(kind):
             torch.testing.assert_close(logits, expected)
 
 
-def test_a_window_that_rows_outgrow_takes_the_models_own_cache():
-    from transformers import MistralConfig, MistralForCausalLM
+def grown(rows, steps):
+    """Rows that branch, end and move, each with the logits that follow, step by step."""
+    rows.start()
+    whole = [()]
+    for step in range(steps):
+        parents = [row for row in range(len(whole)) for _ in range(2 if len(whole) < 4 else 1)]
+        if step % 3 == 2:
+            parents = [*parents[1:], parents[-1]]  # the first row ends, the last branches
+        tokens = [(7 * step + 5 * child) % 20 + 3 for child in range(len(parents))]
+        order, logits = rows.extend(parents, tokens)
+        whole = [(*whole[parents[child]], tokens[child]) for child in order]
+        yield whole, logits
 
-    model = MistralForCausalLM(MistralConfig(
-        vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        sliding_window=8, bos_token_id=None, eos_token_id=2,
-    )).eval()  # fmt: skip
-    kind = choose_rows(model)
-    assert isinstance(kind.rows(model, (5, 6, 7), 5), SharedPrompt)
-    assert isinstance(kind.rows(model, (5, 6, 7), 6), GatheredCache)
-    rows = kind.rows(model, (5, 6, 7), 20)
-    assert isinstance(rows, GatheredCache)
+
+@pytest.mark.parametrize("name", SLIDING)
+@pytest.mark.parametrize("kind", [SharedPrompt, GatheredCache])
+@pytest.mark.parametrize(("prompt_length", "window"), [(12, 5), (4, 5), (5, 5), (3, 8)])
+def test_rows_grow_out_of_a_window_as_whole_rows_would(name, kind, prompt_length, window):
+    """Windows that end within the prompt or among a row's own tokens; the prompt's memory is used twice."""
+    model, prompt = build(name, **SLIDING[name], sliding_window=window), tuple(range(3, 3 + prompt_length))
+    chosen = choose_rows(model).rows(prompt, 10)
+    assert type(chosen) is (GatheredCache if name == "Gemma2" else SharedPrompt)  # Gemma 2 does not attend by sdpa
+    rows = kind(model, prompt) if name != "Gemma2" else chosen
+    unbound = build(name, **SLIDING[name], sliding_window=64)
     with torch.inference_mode():
-        rows.start()
-        whole = [(), ()]
-        for step in range(20):
-            parents = [0, 1] if step else [0, 0]
-            _, logits = rows.extend(parents, [step, step + 3])
-            whole = [(*whole[0], step), (*whole[1], step + 3)]
-        expected = model(input_ids=torch.tensor([[5, 6, 7, *prefix] for prefix in whole]), use_cache=False).logits[:, -1]
-        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+        for _ in range(2):
+            for whole, logits in grown(rows, 10):
+                input_ids = torch.tensor([[*prompt, *prefix] for prefix in whole])
+                expected = model(input_ids=input_ids, use_cache=False).logits[:, -1]
+                torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+        assert (unbound(input_ids=input_ids, use_cache=False).logits[:, -1] - expected).abs().max() > 0.01
+
+
+def test_a_window_that_layers_do_not_pass_on_takes_the_models_own_cache_when_rows_outgrow_it(monkeypatch):
+    attend = SharedPrompt.attend
+    monkeypatch.setattr(SharedPrompt, "attend", lambda rows, *given: attend(rows, *given[:-1], None))
+    kind = choose_rows(build("Mistral", sliding_window=8))
+    assert kind.make is SharedPrompt
+    assert isinstance(kind.rows((5, 6, 7), 5), SharedPrompt)
+    assert isinstance(kind.rows((5, 6, 7), 6), GatheredCache)
+
+
+def test_long_rows_that_no_kind_keeps_are_sampled_by_generate(monkeypatch):
+    """And the probe that finds so runs once."""
+    probed = []
+
+    def gap(model, make, length):
+        probed.append((make, length))
+        return float(length > 3)
+
+    monkeypatch.setattr("diffusecli.rows._gap", gap)
+    model = build("Mistral", sliding_window=20, vocab_size=259)
+    notices = []
+    engine = LocalEngine(LoadedModel("m", model, byte_tokenizer(), "r"), SamplingSettings(70, 3), notice=notices.append)
+    assert engine.counting
+    for _ in range(2):
+        assert drawn(engine, Prompt(request="x", targets=(), alias="p"))[0].total() == 70
+    assert "outgrow what can be kept by rows" in notices[0]
+    assert probed == [(SharedPrompt, 3), (SharedPrompt, 19), (SharedPrompt, 30), (GatheredCache, 19), (GatheredCache, 30)]
+
+
+def test_rows_that_outgrow_a_window_are_proved_no_longer_than_the_context_lets_them(monkeypatch):
+    lengths = []
+    monkeypatch.setattr("diffusecli.rows._gap", lambda _model, _make, length: lengths.append(length) or 0.0)
+    kind = choose_rows(build("Mistral", sliding_window=20, max_position_embeddings=28))
+    assert isinstance(kind.rows((5,), 27), SharedPrompt)
+    assert lengths == [3, 19, 25]
 
 
 def test_a_model_with_attention_of_its_own_keeps_its_own_cache():

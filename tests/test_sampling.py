@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chi2_contingency
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
+from diffusecli.attention import enable
 from diffusecli.chat import Chat
 from diffusecli.encoding import encode_prompt
 from diffusecli.engines import LocalEngine, drawn
@@ -25,8 +26,8 @@ PROMPT = Prompt(request="x", targets=(), alias="p.json")
 ENCODED = encode_prompt(PROMPT, Chat(TOKENIZER))
 
 
-class FewTokens(LlamaForCausalLM):
-    """A real Llama whose output is cut to six bytes and the terminator, so that every string can be enumerated."""
+class FewTokens:
+    """A real model whose output is cut to six bytes and the terminator, so that every string can be enumerated."""
 
     kept = (STOP, *range(60, 66))
 
@@ -38,9 +39,18 @@ class FewTokens(LlamaForCausalLM):
         return out
 
 
-def few_tokens(dtype=torch.float64):
+class FewLlama(FewTokens, LlamaForCausalLM):
+    pass
+
+
+class FewMistral(FewTokens, MistralForCausalLM):
+    """The same weights where no window hides anything."""
+
+
+def few_tokens(dtype=torch.float64, window=None):
     full = tiny_llama(seed=3, initializer_range=0.3)
-    model = FewTokens(full.config)
+    sliding = MistralConfig(**{**full.config.to_dict(), "sliding_window": window})
+    model = FewLlama(full.config) if window is None else FewMistral(sliding)
     model.load_state_dict(full.state_dict())
     return LoadedModel("few", model.to(dtype).eval(), TOKENIZER, "r")
 
@@ -52,14 +62,14 @@ def counts_of(settings, base=BASE, **more):
     return drawn(LocalEngine(base, settings, **more), PROMPT)[0]
 
 
-def exact_law(length, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
+def exact_law(length, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, base=BASE):
     """Every token string of at most `length` tokens with its probability, by feeding each whole string anew."""
     law, frontier = {}, {(): 1.0}
     for depth in range(length):
         following = {}
         for prefix, mass in frontier.items():
             with torch.no_grad():
-                logits = BASE.model(input_ids=torch.tensor([[*ENCODED.prompt_ids, *prefix]])).logits[0, -1] / temperature
+                logits = base.model(input_ids=torch.tensor([[*ENCODED.prompt_ids, *prefix]])).logits[0, -1] / temperature
             if top_k:
                 logits[logits < logits.topk(top_k).values[-1]] = -torch.inf
             for token, p in enumerate(truncated(logits.softmax(-1), top_p, min_p).tolist()):
@@ -105,6 +115,27 @@ OPTIONS = [
 def test_counts_follow_the_exact_law(options, seed):
     settings = SamplingSettings(100_000, max_new_tokens=3, seed=seed, **options)
     assert_follows(counts_of(settings), exact_law(3, **options))
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 5, len(ENCODED.prompt_ids), len(ENCODED.prompt_ids) + 1])
+def test_answers_that_outgrow_a_window_follow_the_exact_law(window):
+    base, settings = few_tokens(window=window), SamplingSettings(100_000, max_new_tokens=3)
+    engine = LocalEngine(base, settings)
+    assert isinstance(engine._kind.rows(ENCODED.prompt_ids, 3), SharedPrompt)
+    counts = counts_of(settings, base)
+    assert_follows(counts, exact_law(3, base=base))
+    with pytest.raises(AssertionError):
+        assert_follows(counts, exact_law(3))
+    assert counts_of(settings, base, max_rows=7) == counts, "rows that wait are fed anew"
+
+
+@pytest.mark.parametrize("window", [2, 5, len(ENCODED.prompt_ids) + 1])
+def test_a_window_hides_the_same_from_rows_of_either_kind(window):
+    base, settings = few_tokens(window=window), SamplingSettings(3000, max_new_tokens=4, seed=5)
+    assert enable(base.model)
+    kinds = [kind(base.model, ENCODED.prompt_ids) for kind in (SharedPrompt, GatheredCache)]
+    shared, gathered = (CountingSampler(rows, TOKENIZER, ENCODED, settings, 40).draw() for rows in kinds)
+    assert shared == gathered
 
 
 @pytest.mark.parametrize(("options", "seed"), [OPTIONS[3], OPTIONS[-1]])
@@ -248,7 +279,7 @@ def test_counting_and_generate_agree_on_the_built_in_model(builtin_model, monkey
     """Untuned, a two-sample test of the most frequent answers."""
     prompt = Prompt(request="Pick heads or tails. Answer with one word.", targets=(), alias="coin")
     engine = LocalEngine(builtin_model, SamplingSettings(3000, max_new_tokens=2))
-    rows = engine._kind.rows(builtin_model.model, (1, 2, 3), 2)
+    rows = engine._kind.rows((1, 2, 3), 2)
     assert isinstance(rows, SharedPrompt)
     monkeypatch.setattr("diffusecli.engines.choose_rows", lambda _: None)
     batches = LocalEngine(builtin_model, SamplingSettings(320, max_new_tokens=2))
