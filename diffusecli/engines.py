@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Protocol
 
-from diffusecli.batched import generate_rows
+from diffusecli.batched import choose_cache, generate_rows
 from diffusecli.budget import out_of_memory
 from diffusecli.builtin import Notice
 from diffusecli.encoding import EncodedPrompt, encode_prompt
@@ -137,6 +138,19 @@ class LocalEngine:
             self._notice(f"{encoded.alias}: answers end after {room} tokens, where the model's context ends")
         return replace(settings, max_new_tokens=min(room, settings.max_new_tokens))
 
+    @cached_property
+    def _use_cache(self) -> bool:
+        """How `generate` is used. Raises `InputError` where it does not give the model's own distribution."""
+        with _enough_memory(self._base.name):
+            chosen = choose_cache(self._base.model)
+        if chosen is None:
+            raise InputError(
+                f"{self._base.name}: `generate` does not draw from this model's own distribution in this version of transformers, use another"
+            )
+        if not chosen:
+            self._notice("what this model keeps between tokens is not right in `generate`: every token feeds the whole answer anew")
+        return chosen
+
     def _draw_batches(
         self, encoded: EncodedPrompt, settings: SamplingSettings, have: Counter[str], arrived: Arrived, watch: Watch
     ) -> None:
@@ -144,7 +158,14 @@ class LocalEngine:
         while missing := settings.n_generations - finished.total():
             size = min(missing, _BATCH_ROWS, self._max_rows)
             seed = stream_seed(settings.seed, encoded.prompt_ids, 0, finished.total())
-            rows = generate_rows(self._base.model, [encoded.prompt_ids] * size, encoded.stop_ids, settings=settings, seed=seed)
+            rows = generate_rows(
+                self._base.model,
+                [encoded.prompt_ids] * size,
+                encoded.stop_ids,
+                settings=settings,
+                seed=seed,
+                use_cache=self._use_cache,
+            )
             bare = [row[:-1] if row and row[-1] in encoded.stop_ids else row for row in rows]
             batch = Counter(cut_at_stop(encoded.text(self._base.tokenizer, ids), settings.stop)[0] for ids in bare)
             tokens = size * len(encoded.prompt_ids) + sum(map(len, rows))

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from diffusecli.attention import additive_mask
-from diffusecli.batched import generate_rows
+from diffusecli.batched import choose_cache, generate_rows
 from diffusecli.builtin import cache_folder
 from diffusecli.config import Retain
 from diffusecli.encoding import EncodedPrompt, encode_prompt
@@ -167,11 +167,17 @@ def _answer_logits(model: Any, answers: Sequence[Answer]) -> Tensor:
 
 def _ask(base: LoadedModel, encoded: Sequence[EncodedPrompt], packed: bool) -> list[Answer]:
     spoken: list[tuple[int, ...]] = []
+    use_cache = bool(choose_cache(base.model))
     for start in range(0, len(encoded), _ROWS_AT_ONCE):
         group = encoded[start : start + _ROWS_AT_ONCE]
         stops = frozenset().union(*(e.stop_ids for e in group))
         spoken += generate_rows(
-            base.model, [e.prompt_ids for e in group], stops, settings=SamplingSettings(max_new_tokens=ANSWER_TOKENS), seed=start
+            base.model,
+            [e.prompt_ids for e in group],
+            stops,
+            settings=SamplingSettings(max_new_tokens=ANSWER_TOKENS),
+            seed=start,
+            use_cache=use_cache,
         )
     unscored = torch.zeros(0)
     answers = [Answer(e.prompt_ids, ids, unscored, unscored, unscored) for e, ids in zip(encoded, spoken, strict=True)]

@@ -23,12 +23,16 @@ from diffusecli.attention import banded, causal, enable, over, over_prompt
 from diffusecli.budget import out_of_memory
 from diffusecli.models import attention_windows, keeps_more_than_attention, shape_of
 
-_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
-"""In total variation, of rows that should be the same and are only rounded otherwise; a token that is looked at or
-not makes ten times as much. Narrower numbers round more."""
-
 _STEPS = 3  # of rows that are grown to see whether they are kept well
 _FIRST_ROWS, _FIRST_TOKENS = 16, 8  # room to begin with; doubled when it is full
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """How much rows that should be the same may differ in total variation, being rounded otherwise.
+
+    A token that is looked at or not makes ten times as much. Narrower numbers round more.
+    """
+    return 1e-3 if dtype in (torch.float32, torch.float64) else 0.05
 
 
 class Rows(Protocol):
@@ -264,7 +268,7 @@ def _agreeing(model: Any, lengths: Sequence[int]) -> Kind | None:
             if out_of_memory(error):
                 raise
             continue
-        if all(gap <= _TOLERANCE.get(model.dtype, 0.05) for gap in gaps):  # which what is not a number does not
+        if all(gap <= tolerance(model.dtype) for gap in gaps):  # which what is not a number does not
             return make
     return None
 

@@ -10,8 +10,8 @@ from diffusecli.models import LoadedModel
 from diffusecli.prompt import Prompt
 from diffusecli.rows import GatheredCache, SharedPrompt, arrange, choose_rows
 from diffusecli.sampling import SamplingSettings
+from tests.architectures import SLIDING, build
 from tests.conftest import byte_tokenizer, tiny_llama
-from tests.test_architectures import SLIDING, build
 
 
 @given(st.lists(st.integers(0, 12), max_size=20))

@@ -1,5 +1,6 @@
 """The counting sampler: its law, its independence of how rows are grouped, and what must not bend it."""
 
+import functools
 from collections import Counter
 from dataclasses import replace
 
@@ -26,31 +27,27 @@ PROMPT = Prompt(request="x", targets=(), alias="p.json")
 ENCODED = encode_prompt(PROMPT, Chat(TOKENIZER))
 
 
-class FewTokens:
+KEPT = (STOP, *range(60, 66))
+
+
+def few(kind):
     """A real model whose output is cut to six bytes and the terminator, so that every string can be enumerated."""
 
-    kept = (STOP, *range(60, 66))
-
+    @functools.wraps(kind.forward)
     def forward(self, *args, **inputs):
-        out = super().forward(*args, **inputs)
+        out = kind.forward(self, *args, **inputs)
         cut = torch.full_like(out.logits, -1e9)
-        cut[..., self.kept] = out.logits[..., self.kept]
+        cut[..., KEPT] = out.logits[..., KEPT]
         out.logits = cut
         return out
 
-
-class FewLlama(FewTokens, LlamaForCausalLM):
-    pass
-
-
-class FewMistral(FewTokens, MistralForCausalLM):
-    """The same weights where no window hides anything."""
+    return type(f"Few{kind.__name__}", (kind,), {"forward": forward})
 
 
 def few_tokens(dtype=torch.float64, window=None):
     full = tiny_llama(seed=3, initializer_range=0.3)
     sliding = MistralConfig(**{**full.config.to_dict(), "sliding_window": window})
-    model = FewLlama(full.config) if window is None else FewMistral(sliding)
+    model = few(LlamaForCausalLM)(full.config) if window is None else few(MistralForCausalLM)(sliding)
     model.load_state_dict(full.state_dict())
     return LoadedModel("few", model.to(dtype).eval(), TOKENIZER, "r")
 

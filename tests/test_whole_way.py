@@ -1,0 +1,132 @@
+"""From a model folder to a merged model, for every architecture: train, load the adapter in plain PEFT, sample, export."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from diffusecli.config import Config
+from diffusecli.encoding import encode_prompt
+from diffusecli.engines import LocalEngine, drawn
+from diffusecli.export import export
+from diffusecli.loss import RowsPass, score
+from diffusecli.models import LoadedModel, load_adapter, load_model
+from diffusecli.prompt import read_prompt
+from diffusecli.sampling import SamplingSettings
+from diffusecli.train import train
+from tests.architectures import configured
+from tests.conftest import byte_tokenizer
+from tests.test_sampling import PROMPT, TOKENIZER, assert_follows, exact_law, few
+
+OF_BYTES = {"vocab_size": 259, "max_position_embeddings": 256}
+WINDOW = {"sliding_window": 8}  # shorter than any prompt here
+MODELS = {
+    "Llama": ("Llama", {}),
+    "Mistral, window": ("Mistral", WINDOW),
+    "Gemma 2, window": ("Gemma2", WINDOW),
+    "Gemma 3, window": ("Gemma3Text", {**WINDOW, "layer_types": ["sliding_attention", "full_attention"]}),
+    "Gemma 3 with eyes": ("Gemma3", {}),
+    "Qwen 2": ("Qwen2", {}),
+    "Qwen 3": ("Qwen3", {}),
+    "Qwen 3 MoE": ("Qwen3Moe", {}),
+    "Phi 3, window": ("Phi3", WINDOW),
+    "OLMo 2": ("Olmo2", {}),
+    "Granite": ("Granite", {}),
+    "Cohere": ("Cohere", {}),
+    "GPT-2": ("GPT2", {}),
+    "GPT-NeoX": ("GPTNeoX", {}),
+    "Mamba": ("Mamba", {}),
+    "RWKV": ("Rwkv", {}),
+    "Jamba": ("Jamba", {}),
+    "Falcon H1": ("FalconH1", {}),
+}
+BY_ROWS = {"Mamba", "RWKV", "Jamba", "Falcon H1"}
+
+
+def class_and_config(family):
+    name, more = MODELS[family]
+    if name != "Gemma3":
+        return configured(name, **OF_BYTES, **more)
+    text = configured("Gemma3Text", **OF_BYTES)[1].to_dict()
+    eyes = {
+        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14,
+    }  # fmt: skip
+    config = transformers.Gemma3Config(text_config=text, vision_config=eyes, mm_tokens_per_image=4)
+    return transformers.Gemma3ForConditionalGeneration, config
+
+
+def tiny(family, change=lambda kind: kind):
+    torch.manual_seed(0)
+    kind, config = class_and_config(family)
+    return change(kind)(config).eval()
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def journey(request, tmp_path_factory):
+    """A trained run: its family, the folder of its base model, its config."""
+    place = tmp_path_factory.mktemp("journey")
+    tiny(request.param).save_pretrained(place / "model")
+    byte_tokenizer().save_pretrained(place / "model")
+    (place / "p.json").write_text('{"request": "Say.", "targets": ["{a}", "{bc}", "{bd}"], "weights": [0.5, 0.3, 0.2]}')
+    config = Config.model_validate({
+        "model": str(place / "model"), "train_prompts": [str(place / "p.json")], "output_dir": str(place / "run"), "device": "cpu",
+        "generate": False, "retain": False, "alg_config": {"n_iters": 3, "learning_rate": 0.01},
+    })  # fmt: skip
+    done = train(config, report=lambda _: None, notice=lambda _: None)
+    return request.param, place, done
+
+
+def log_probs(place, model):
+    chat = load_model(str(place / "model"), device="cpu", notice=print).chat
+    return score(model.eval(), encode_prompt(read_prompt(place / "p.json"), chat), RowsPass()).log_probs
+
+
+def base_of(place):
+    return AutoModelForCausalLM.from_pretrained(place / "model", dtype=torch.float32)
+
+
+def test_training_takes_the_pass_the_architecture_allows_and_lowers_the_loss(journey, record_property):
+    family, _, done = journey
+    why = done.run.read_manifest()["loss_pass"]
+    assert why.startswith("rows: " if family in BY_ROWS else "packed"), why
+    record_property("cell", why.split(":")[0])
+    assert next(iter(done.after.kl.values())) < next(iter(done.before.kl.values())) - 0.1
+
+
+def test_the_adapter_gives_the_same_in_plain_peft_and_touches_neither_output_nor_embedding(journey):
+    _, place, done = journey
+    untuned = log_probs(place, base_of(place))
+    plain = PeftModel.from_pretrained(base_of(place), done.run.path)
+    adapted = [name for name, _ in plain.named_modules() if name.endswith("lora_A")]
+    assert adapted
+    assert not any(part in name for name in adapted for part in ("lm_head", "embed", "wte", "vision", "head."))
+    ours = load_model(str(place / "model"), device="cpu", notice=print)
+    load_adapter(ours, done.run.path)
+    found = log_probs(place, plain)
+    np.testing.assert_allclose(found, log_probs(place, ours.model), atol=1e-4)
+    kl = sum(p * (np.log(p) - q) for p, q in zip((0.5, 0.3, 0.2), found, strict=True))
+    assert kl == pytest.approx(next(iter(done.after.kl.values())), abs=1e-4)
+    assert np.abs(found - untuned).max() > 0.1
+
+
+def test_the_exported_model_gives_the_adapters_log_probabilities(journey, tmp_path):
+    _, place, done = journey
+    export(done.run, tmp_path / "merged", precision=None, force=False, notice=print)
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+    adapted = PeftModel.from_pretrained(base_of(place), done.run.path)
+    np.testing.assert_allclose(log_probs(place, merged), log_probs(place, adapted), atol=1e-4)
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_counts_follow_the_exact_law(family, record_property, monkeypatch):
+    monkeypatch.setattr("diffusecli.engines._BATCH_ROWS", 1000)
+    base = LoadedModel(family, tiny(family, few), TOKENIZER, "r")
+    n = 4_000 if family in BY_ROWS else 50_000
+    engine = LocalEngine(base, SamplingSettings(n, max_new_tokens=3))
+    assert engine.counting is (family not in BY_ROWS)
+    record_property("cell", "counting" if engine.counting else "generate")
+    counts = drawn(engine, PROMPT)[0]
+    assert counts.total() == n
+    assert_follows(counts, exact_law(3, base=base))
