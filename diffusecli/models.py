@@ -295,9 +295,20 @@ def _hub_errors(name: str) -> Iterator[None]:
         if causes & {LocalEntryNotFoundError, OfflineModeIsEnabled} or isinstance(error, ConnectionError):
             raise MachineError(f"the model {name} is not cached and the hub cannot be reached: "
                                "connect once, or use the built-in smollm2-135m-instruct") from error  # fmt: skip
+        if "tiktoken" in str(error) and not _reads_sentencepiece():
+            raise InputError(
+                f"the model {name} has a tokenizer.model of SentencePiece: run `pip install 'diffuse-lm[sentencepiece]'`"
+            ) from error
         if isinstance(error, OSError | ValueError):
             raise InputError(f"the model {name} cannot be loaded: {str(error).splitlines()[0]}") from error
         raise
+
+
+def _reads_sentencepiece() -> bool:
+    """Whether all is there that transformers needs for such a file; where not, it asks for another package."""
+    from transformers.utils import is_protobuf_available, is_sentencepiece_available
+
+    return bool(is_sentencepiece_available() and is_protobuf_available())
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
