@@ -93,7 +93,8 @@ class Chat:
     def template(self) -> Any:
         """What conversations are rendered with: the user's template, else the model's own."""
         if self.settings.template != PLAIN:
-            return self.settings.template or self.tokenizer.chat_template
+            own = self.tokenizer.chat_template
+            return self.settings.template or (own.get("default") if isinstance(own, dict) else own)  # some models name several
         return ("{{ bos_token }}" if self._begins_texts() else "") + _PLAIN_TEMPLATE
 
     @property
@@ -107,10 +108,10 @@ class Chat:
     def messages(self, prompt: Prompt) -> tuple[list[Message], bool]:
         """The conversation up to the answer, and whether the system text had to go into the request.
 
-        That is done where the template refuses a system message or leaves it out.
+        That is done where the template refuses a system message, leaves it out, or forgets it once there is an answer.
         """
         messages = self.settings.messages(prompt)
-        if messages[0]["role"] != "system" or self._renders(messages):
+        if messages[0]["role"] != "system" or self._keeps_first(messages):
             return messages, False
         system = messages[0]["content"]
         return [{"role": "user", "content": f"{system}\n\n{prompt.request}" if system else prompt.request}], bool(system)
@@ -131,17 +132,31 @@ class Chat:
         except Exception as error:  # a template is a program: it may fail in any way
             raise InputError(f"{alias}: the model's chat template refuses this conversation: {_first_line(error)}") from error
 
-    def _renders(self, messages: Sequence[Message]) -> bool:
-        """Whether the template has a place for the first message."""
+    def dated(self, messages: Sequence[Message]) -> bool:
+        """Whether the template writes today's date into the prompt."""
+        if "strftime_now" not in str(self.template):
+            return False
+        today, tomorrow = (
+            self._rendered(messages, add_generation_prompt=True, first=f"{{%- macro strftime_now(form) %}}{day}{{% endmacro -%}}")
+            for day in ("A", "B")
+        )
+        return today != tomorrow
+
+    def _keeps_first(self, messages: Sequence[Message]) -> bool:
+        """Whether the template has a place for the first message, the same in a prompt and in a conversation."""
+        answered = [*messages, {"role": "assistant", "content": "some answer"}]
         try:
-            return messages[0]["content"].strip() in self._rendered(messages, add_generation_prompt=True)
+            prompt = self._rendered(messages, add_generation_prompt=True)
+            return messages[0]["content"].strip() in prompt and self._rendered(answered, add_generation_prompt=False).startswith(
+                prompt
+            )
         except Exception:  # a template says no in many ways; without a system message it tells why
             return False
 
-    def _rendered(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+    def _rendered(self, messages: Sequence[Message], *, add_generation_prompt: bool, first: str = "") -> str:
         return str(
             self.tokenizer.apply_chat_template(
-                list(messages), chat_template=self.template, tokenize=False, add_generation_prompt=add_generation_prompt,
+                list(messages), chat_template=f"{first}{self.template}", tokenize=False, add_generation_prompt=add_generation_prompt,
                 **self.settings.template_kwargs,
             )
         )  # fmt: skip

@@ -58,6 +58,9 @@ def encode_prompt(prompt: Prompt, chat: Chat) -> EncodedPrompt:
     answers = [text for _, text in strings]
     rows = _rows(frame, answers, [chat.render(messages, prompt.alias, answer) for answer in answers])
     remarks = ["the chat template has no place for a system text: it goes before the request"] if folded else []
+    if chat.dated(messages):
+        remarks.append("the chat template writes today's date into the prompt, so tomorrow's is another one: "
+                       "pin it in chat_template_kwargs (mostly as date_string)")  # fmt: skip
     if frame.thoughts:
         remarks.append(f"the chat template puts {frame.thoughts!r} before every answer: it is part of the prompt here, elsewhere render the "
                        "prompt with it too (chat_template_kwargs, such as enable_thinking: false, does it in the template)")  # fmt: skip
@@ -225,14 +228,23 @@ def _following(frame: _Frame, texts: Sequence[str]) -> list[tuple[int, ...]]:
 
 
 def _alone(frame: _Frame, text: str) -> tuple[int, ...]:
-    """Tokens of a text by itself, as it is or after a sign that is cut off again, that continue the prompt's text."""
+    """Tokens of a text by itself, as it is or after a sign that is cut off again, that continue the prompt's text.
+
+    Best exactly; where none do, the text itself is what its tokens do not spell, and whoever decodes them finds out how.
+    """
     tokenizer = frame.tokenizer
-    wanted = _decode(tokenizer, frame.prompt_ids, special=True) + text
+    asked = _decode(tokenizer, frame.prompt_ids, special=True)
+    close: list[tuple[int, ...]] = []
     for sign in ("", *_ANCHORS):
         first, whole = _tokenise(tokenizer, sign), _tokenise(tokenizer, sign + text)
-        ids = whole[len(first) :]
-        if whole[: len(first)] == first and _decode(tokenizer, [*frame.prompt_ids, *ids], special=True) == wanted:
-            return tuple(ids)
+        ids = tuple(whole[len(first) :])
+        spelled = _decode(tokenizer, [*frame.prompt_ids, *ids], special=True)
+        if whole[: len(first)] == first and spelled == asked + text:
+            return ids
+        if whole[: len(first)] == first and spelled.startswith(asked):
+            close.append(ids)
+    if close:
+        return close[-1]  # behind a sign no space is put before the text
     raise frame.error(
         f"prompt and answer cannot be told apart in tokens: the prompt ends in {_last(tokenizer, frame.opening)}, with the answer "
         f"{_excerpt(text)!r} it goes on as {_last(tokenizer, frame.opening + text)}; set another chat_template"

@@ -86,8 +86,16 @@ def _reason(name: str, chain: Sequence[BaseException]) -> str:
     if any(word in said.lower() for word in ("backend tokenizer", "tiktoken", "sentencepiece")):
         if Path(name).is_dir() and not (Path(name) / "tokenizer.model").is_file():
             return "has no tokenizer: its folder must hold a tokenizer.json or tokenizer.model"
-        return "has a tokenizer that needs sentencepiece: run `pip install 'diffuse-lm[sentencepiece]'`"
+        if not _reads_sentencepiece():
+            return "has a tokenizer that needs sentencepiece: run `pip install 'diffuse-lm[sentencepiece]'`"
     return f"cannot be loaded: {_first_line(chain[0])}"
+
+
+def _reads_sentencepiece() -> bool:
+    """Whether all is there that transformers needs for a tokenizer.model; where not, it asks for another package."""
+    from transformers.utils import is_protobuf_available, is_sentencepiece_available
+
+    return bool(is_sentencepiece_available() and is_protobuf_available())
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.matrix import Matrix
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 CHATML = (
@@ -16,6 +18,14 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--write-matrix", action="store_true", help="write what was tested on which model into docs/models.md")
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(Matrix(config))
 
 
 def byte_tokenizer(merges=()):

@@ -66,6 +66,15 @@ def test_what_a_template_puts_before_every_answer_is_part_of_the_prompt():
     assert answers(told) == answers(thinking) == ["{a}"]
 
 
+def test_a_template_that_writes_the_date_is_told_and_can_be_pinned():
+    dated = "{% if not day is defined %}{% set day = strftime_now('%d %b %Y') %}{% endif %}{{ day }}" + CHATML
+    found = encoded("{a}", chat=chat(dated))
+    assert "today's date into the prompt" in found.remarks[0]
+    pinned = encoded("{a}", chat=chat(dated, template_kwargs={"day": "1 Jan 2026"}))
+    assert pinned.remarks == ()
+    assert prompt_text(pinned).startswith("1 Jan 2026<|im_start|>")
+
+
 def test_a_model_without_a_template_takes_the_plain_one():
     bare = byte_tokenizer()
     bare.chat_template = None

@@ -58,6 +58,26 @@ def test_a_model_without_a_chat_template_is_a_clear_error():
         encode_prompt(prompt("{a}"), Chat(bare))
 
 
+def test_a_system_text_that_a_template_forgets_once_there_is_an_answer_goes_into_the_request():
+    """As the templates of some Mistral models, which put it before the request only where that is the last message."""
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'user' %}[{% if loop.last and messages[0].role == 'system' %}"
+        "{{ messages[0].content }}\n\n{% endif %}{{ m.content }}]"
+        "{% elif m.role == 'assistant' %}{{ m.content }}<|im_end|>{% endif %}{% endfor %}"
+    )
+    encoded = encode_prompt(prompt("{a}", system="Be brief."), Chat(tokenizer))
+    assert tokenizer.decode(encoded.prompt_ids) == "[Be brief.\n\nSay a letter.]"
+    assert encoded.remarks == ("the chat template has no place for a system text: it goes before the request",)
+    assert encode_prompt(prompt("{a}", system=""), Chat(tokenizer)).remarks == ()
+
+
+def test_a_model_with_several_templates_is_talked_to_by_its_default():
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = {"tool_use": "{{ raise_exception('no tools') }}", "default": tokenizer.chat_template}
+    assert encode_prompt(prompt("{a}"), Chat(tokenizer)) == encode_prompt(prompt("{a}"), Chat(TOKENIZER))
+
+
 def test_a_target_that_holds_the_terminator_is_refused():
     with pytest.raises(InputError, match="comes back from the tokenizer as"):
         encode_prompt(prompt("{a<|im_end|>b}"), Chat(TOKENIZER))

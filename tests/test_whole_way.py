@@ -23,30 +23,30 @@ from tests.test_sampling import PROMPT, TOKENIZER, assert_follows, exact_law, fe
 OF_BYTES = {"vocab_size": 259, "max_position_embeddings": 256}
 WINDOW = {"sliding_window": 8}  # shorter than any prompt here
 MODELS = {
-    "Llama": ("Llama", {}),
-    "Mistral, window": ("Mistral", WINDOW),
-    "Gemma 2, window": ("Gemma2", WINDOW),
-    "Gemma 3, window": ("Gemma3Text", {**WINDOW, "layer_types": ["sliding_attention", "full_attention"]}),
-    "Gemma 3 with eyes": ("Gemma3", {}),
-    "Qwen 2": ("Qwen2", {}),
-    "Qwen 3": ("Qwen3", {}),
-    "Qwen 3 MoE": ("Qwen3Moe", {}),
-    "Phi 3, window": ("Phi3", WINDOW),
-    "OLMo 2": ("Olmo2", {}),
-    "Granite": ("Granite", {}),
-    "Cohere": ("Cohere", {}),
-    "GPT-2": ("GPT2", {}),
-    "GPT-NeoX": ("GPTNeoX", {}),
-    "Mamba": ("Mamba", {}),
-    "RWKV": ("Rwkv", {}),
-    "Jamba": ("Jamba", {}),
-    "Falcon H1": ("FalconH1", {}),
+    "LlamaForCausalLM": ("Llama", {}),
+    "MistralForCausalLM (window)": ("Mistral", WINDOW),
+    "Gemma2ForCausalLM (window)": ("Gemma2", WINDOW),
+    "Gemma3ForCausalLM (window)": ("Gemma3Text", {**WINDOW, "layer_types": ["sliding_attention", "full_attention"]}),
+    "Gemma3ForConditionalGeneration": ("Gemma3", {}),
+    "Qwen2ForCausalLM": ("Qwen2", {}),
+    "Qwen3ForCausalLM": ("Qwen3", {}),
+    "Qwen3MoeForCausalLM": ("Qwen3Moe", {}),
+    "Phi3ForCausalLM (window)": ("Phi3", WINDOW),
+    "Olmo2ForCausalLM": ("Olmo2", {}),
+    "GraniteForCausalLM": ("Granite", {}),
+    "CohereForCausalLM": ("Cohere", {}),
+    "GPT2LMHeadModel": ("GPT2", {}),
+    "GPTNeoXForCausalLM": ("GPTNeoX", {}),
+    "MambaForCausalLM": ("Mamba", {}),
+    "RwkvForCausalLM": ("Rwkv", {}),
+    "JambaForCausalLM": ("Jamba", {}),
+    "FalconH1ForCausalLM": ("FalconH1", {}),
 }
-BY_ROWS = {"Mamba", "RWKV", "Jamba", "Falcon H1"}
+BY_ROWS = {"MambaForCausalLM", "RwkvForCausalLM", "JambaForCausalLM", "FalconH1ForCausalLM"}
 
 
-def class_and_config(family):
-    name, more = MODELS[family]
+def class_and_config(architecture):
+    name, more = MODELS[architecture]
     if name != "Gemma3":
         return configured(name, **OF_BYTES, **more)
     text = configured("Gemma3Text", **OF_BYTES)[1].to_dict()
@@ -57,17 +57,22 @@ def class_and_config(family):
     return transformers.Gemma3ForConditionalGeneration, config
 
 
-def tiny(family, change=lambda kind: kind):
+def tiny(architecture, change=lambda kind: kind):
     torch.manual_seed(0)
-    kind, config = class_and_config(family)
+    kind, config = class_and_config(architecture)
     return change(kind)(config).eval()
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def journey(request, tmp_path_factory):
-    """A trained run: its family, the folder of its base model, its config."""
+def architecture(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def journey(architecture, tmp_path_factory):
+    """A trained run, and the folder with all that it was made of."""
     place = tmp_path_factory.mktemp("journey")
-    tiny(request.param).save_pretrained(place / "model")
+    tiny(architecture).save_pretrained(place / "model")
     byte_tokenizer().save_pretrained(place / "model")
     (place / "p.json").write_text('{"request": "Say.", "targets": ["{a}", "{bc}", "{bd}"], "weights": [0.5, 0.3, 0.2]}')
     config = Config.model_validate({
@@ -75,7 +80,7 @@ def journey(request, tmp_path_factory):
         "generate": False, "retain": False, "alg_config": {"n_iters": 3, "learning_rate": 0.01},
     })  # fmt: skip
     done = train(config, report=lambda _: None, notice=lambda _: None)
-    return request.param, place, done
+    return place, done
 
 
 def log_probs(place, model):
@@ -87,16 +92,18 @@ def base_of(place):
     return AutoModelForCausalLM.from_pretrained(place / "model", dtype=torch.float32)
 
 
-def test_training_takes_the_pass_the_architecture_allows_and_lowers_the_loss(journey, record_property):
-    family, _, done = journey
+@pytest.mark.matrix("packed")
+def test_training_takes_the_pass_the_architecture_allows_and_lowers_the_loss(architecture, journey, record_property):
+    _, done = journey
     why = done.run.read_manifest()["loss_pass"]
-    assert why.startswith("rows: " if family in BY_ROWS else "packed"), why
-    record_property("cell", why.split(":")[0])
+    assert why.startswith("rows: " if architecture in BY_ROWS else "packed"), why
+    record_property("packed", why.split(": log-prob")[0])
     assert next(iter(done.after.kl.values())) < next(iter(done.before.kl.values())) - 0.1
 
 
-def test_the_adapter_gives_the_same_in_plain_peft_and_touches_neither_output_nor_embedding(journey):
-    _, place, done = journey
+@pytest.mark.matrix("LoRA")
+def test_the_adapter_gives_the_same_in_plain_peft_and_touches_neither_output_nor_embedding(architecture, journey):
+    place, done = journey
     untuned = log_probs(place, base_of(place))
     plain = PeftModel.from_pretrained(base_of(place), done.run.path)
     adapted = [name for name, _ in plain.named_modules() if name.endswith("lora_A")]
@@ -111,22 +118,23 @@ def test_the_adapter_gives_the_same_in_plain_peft_and_touches_neither_output_nor
     assert np.abs(found - untuned).max() > 0.1
 
 
-def test_the_exported_model_gives_the_adapters_log_probabilities(journey, tmp_path):
-    _, place, done = journey
+@pytest.mark.matrix("merge")
+def test_the_exported_model_gives_the_adapters_log_probabilities(architecture, journey, tmp_path):
+    place, done = journey
     export(done.run, tmp_path / "merged", precision=None, force=False, notice=print)
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
     adapted = PeftModel.from_pretrained(base_of(place), done.run.path)
     np.testing.assert_allclose(log_probs(place, merged), log_probs(place, adapted), atol=1e-4)
 
 
-@pytest.mark.parametrize("family", MODELS)
-def test_counts_follow_the_exact_law(family, record_property, monkeypatch):
+@pytest.mark.matrix("sampling")
+def test_counts_follow_the_exact_law(architecture, record_property, monkeypatch):
     monkeypatch.setattr("diffusecli.engines._BATCH_ROWS", 1000)
-    base = LoadedModel(family, tiny(family, few), TOKENIZER, "r")
-    n = 4_000 if family in BY_ROWS else 50_000
+    base = LoadedModel(architecture, tiny(architecture, few), TOKENIZER, "r")
+    n = 4_000 if architecture in BY_ROWS else 50_000
     engine = LocalEngine(base, SamplingSettings(n, max_new_tokens=3))
-    assert engine.counting is (family not in BY_ROWS)
-    record_property("cell", "counting" if engine.counting else "generate")
+    assert engine.counting is (architecture not in BY_ROWS)
+    record_property("sampling", "counting" if engine.counting else "generate")
     counts = drawn(engine, PROMPT)[0]
     assert counts.total() == n
     assert_follows(counts, exact_law(3, base=base))
