@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from diffusecli.documents import Document, Location, read_document
 from diffusecli.errors import InputError, Problem
@@ -115,14 +115,6 @@ _SET_BY_US = {
 }
 
 
-def _for_the_template(value: dict[str, Any]) -> dict[str, Any]:
-    if taken := sorted(_SET_BY_US & set(value)):
-        raise ValueError(f"'{taken[0]}' is set by diffuse itself, remove it")
-    if strange := [key for key in value if not key.isidentifier()]:
-        raise ValueError(f"'{strange[0]}' is no name of a variable, correct it")
-    return value
-
-
 def _off(value: Any) -> Any:
     return False if value == "off" else value  # YAML 1.1 reads the bare word as false already
 
@@ -173,7 +165,7 @@ class Config(BaseModel):
     chat_template: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="A Jinja file, or plain (built in, for base models), in place of the model's own chat template."
     )
-    chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(_for_the_template)] = Field(
+    chat_template_kwargs: dict[str, Any] = Field(
         default={}, description="Variables for the chat template, such as enable_thinking: false."
     )
     trust_remote_code: bool = Field(
@@ -216,6 +208,7 @@ def inspect_config(path: str | Path, overrides: Sequence[str] = ()) -> Inspectio
     config = _resolved(config, Path(path))
     if config.load_model and config.ckpt_dir is None:
         problems.append(document.problem(("load_model",), "load_model needs a ckpt_dir", "name the folder of an adapter"))
+    problems.extend(_not_for_the_template(document, config))
     problems.extend(_doubtful(document, config))
     sound = not any(p.severity == "error" for p in problems)
     return Inspection(config if sound else None, tuple(problems), document, _readable_paths(document, Path(path)))
@@ -287,6 +280,14 @@ def _said_by_option(problem: Problem, location: Location, overridden: dict[Locat
         if location[: len(way)] == way:
             return replace(problem, path=f"--set {override}", line=None, column=None)
     return problem
+
+
+def _not_for_the_template(document: Document, config: Config) -> Iterator[Problem]:
+    for name in config.chat_template_kwargs:
+        if name in _SET_BY_US:
+            yield document.problem(("chat_template_kwargs", name), f"'{name}' is set by diffuse itself", "remove it")
+        elif not name.isidentifier():
+            yield document.problem(("chat_template_kwargs", name), f"'{name}' is no name of a variable", "correct it")
 
 
 def _doubtful(document: Document, config: Config) -> Iterator[Problem]:

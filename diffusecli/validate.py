@@ -179,6 +179,13 @@ def _surroundings(inspected: Inspection) -> Iterator[Problem]:
         return
     if unknown := unknown_model(config.model):
         yield document.problem(("model",), unknown)
+    if config.chat_template is not None:
+        from diffusecli.chat import read_template
+
+        try:
+            read_template(config.chat_template)
+        except InputError as error:
+            yield document.problem(("chat_template",), str(error).removeprefix("chat_template "))
     if not config.train_prompts:
         yield document.problem((), "names no train_prompts: it can be sampled, not trained", severity="notice")
     if config.load_model and config.ckpt_dir is not None and not RunDir(Path(config.ckpt_dir)).has_adapter:

@@ -2,18 +2,20 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from diffusecli.errors import InputError, InterruptedRun
 from diffusecli.evaluate import evaluate
-from diffusecli.runs import RunDir, journal_path
+from diffusecli.runs import RunDir, journal_path, meta_path
 from diffusecli.sample import Wanted, resolve, sample, served_name
 from diffusecli.sampling import CountingSampler, SamplingSettings
 
@@ -297,3 +299,25 @@ def test_progress_on_a_terminal_shows_the_answers_so_far():
         assert "100 of 100 samples, 2 distinct, 99 tokens fed" in text
         assert ("40 of 100 samples" in text) == terminal
         assert ("75.0 %" in text) == terminal
+
+
+def test_a_base_model_is_asked_through_the_plain_template_and_a_system_text_and_both_are_told(tiny_model_folder, tmp_path):
+    base = shutil.copytree(tiny_model_folder, tmp_path / "base")
+    (base / "chat_template.jinja").unlink()
+    asked = Wanted(model=str(base), requests=("Hello?",))
+    with pytest.raises(InputError, match="no chat template: set chat_template to 'plain'"):
+        drawn(asked, results=tmp_path / "out")
+    plain = drawn(replace(asked, chat_template="plain"), results=tmp_path / "a")
+    told = drawn(replace(asked, chat_template="plain", system="S."), results=tmp_path / "b")
+    assert plain.counts != told.counts
+    meta = json.loads(meta_path(told.path).read_text())
+    assert (meta["chat_template"], meta["system"]) == ("plain", "S.")
+
+
+def test_the_system_text_of_a_prompt_is_kept_beside_its_samples(run, prompt_file):
+    drawn(Wanted(run, prompts=(prompt_file("q.json"),)))
+    first = json.loads(meta_path(run / "gen.lora.json").read_text())
+    drawn(Wanted(run, prompts=(prompt_file("q.json", system="S."),)))
+    second = json.loads(meta_path(run / "gen.lora.json").read_text())
+    assert "system" not in next(iter(first["prompts"].values()))
+    assert next(iter(second["prompts"].values()))["system"] == "S."

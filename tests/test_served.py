@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2_contingency
 
+from diffusecli.chat import ChatSettings
 from diffusecli.engines import LocalEngine, drawn
 from diffusecli.errors import InputError, InterruptedRun, MachineError
 from diffusecli.generations import generate
@@ -367,3 +368,22 @@ def wait_for(port, process, log):
                 return
         time.sleep(0.2)
     raise AssertionError(log.read_text())
+
+
+def test_a_system_text_and_variables_of_the_template_are_sent():
+    with Server() as server:
+        chat = ChatSettings(template_kwargs={"enable_thinking": False}, system="Be brief.")
+        made = ServerEngine(Service(server.url, "m"), SamplingSettings(5), lambda _: None, chat)
+        drawn(made, PROMPT)
+        drawn(made, PROMPT.model_copy(update={"system": "P."}))
+    first, last = server.bodies[0], server.bodies[-1]
+    assert first["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": PROMPT.request}]
+    assert last["messages"][0]["content"] == "P."
+    assert first["chat_template_kwargs"] == {"enable_thinking": False}
+    assert first["seed"] != last["seed"]
+    assert made.about["system"] == "Be brief."
+
+
+def test_a_chat_template_is_refused_where_the_server_has_its_own():
+    with pytest.raises(InputError, match="chat_template has no effect with --engine openai"):
+        ServerEngine(Service("http://127.0.0.1:9/v1", "m"), SamplingSettings(5), print, ChatSettings("plain"))
