@@ -32,6 +32,8 @@ from diffusecli.sampling import SamplingSettings
 from tests import tokenizers
 from tests.tokenizers import real_tokenizer
 
+pytestmark = pytest.mark.slow  # a second each, but for every family
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Our own words for the formats of models whose tokenizer comes without a template.
@@ -87,8 +89,7 @@ FAMILIES = [
     Family("Qwen 3", "qwen-3", "<|im_end|>", "Qwen3", more={"head_dim": 32}),
     Family("SmolLM2", "built-in", "<|im_end|>", "Llama", more={"tie_word_embeddings": True}),
 ]
-# a quarter of a million tokens take seconds to load
-MARKS = {"built-in": pytest.mark.model, **dict.fromkeys(["command-r-plus", "gemma-2", "gemma-3"], pytest.mark.slow)}
+MARKS = {"built-in": pytest.mark.model}
 each_family = pytest.mark.parametrize(
     "family", [pytest.param(family, id=family.name, marks=MARKS.get(family.source, ())) for family in FAMILIES]
 )
@@ -227,7 +228,6 @@ def test_a_tokenizer_that_cannot_be_fetched_skips_the_test_and_says_why(tmp_path
     assert not (tmp_path / "gpt-2-3.7.2").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("package", ["sentencepiece", "google.protobuf"])
 def test_a_sentencepiece_file_without_the_packages_for_it_is_told_with_the_remedy(package, tmp_path):
     (tmp_path / "tokenizer.model").write_bytes(b"anything")
@@ -280,7 +280,6 @@ def trained(base, coin, folder, monkeypatch):
     return next(iter(done.after.kl.values())), [next(iter(i.kl.values())) for i in seen], ways[0]
 
 
-@pytest.mark.slow
 @pytest.mark.matrix("packed", "LoRA", "sampling", "merge")
 @each_family
 def test_a_model_with_the_familys_vocabulary_learns_and_samples_what_it_learnt(

@@ -20,6 +20,8 @@ from tests.architectures import configured
 from tests.conftest import byte_tokenizer
 from tests.test_sampling import PROMPT, TOKENIZER, assert_follows, exact_law, few
 
+pytestmark = pytest.mark.slow  # half a second each, but for every architecture
+
 OF_BYTES = {"vocab_size": 259, "max_position_embeddings": 256}
 WINDOW = {"sliding_window": 8}  # shorter than any prompt here
 MODELS = {
