@@ -40,7 +40,7 @@ def generate_rows(
         rows = inner.generate(
             input_ids=input_ids, attention_mask=inside, do_sample=True, temperature=settings.temperature,
             top_k=settings.top_k, top_p=settings.top_p, min_p=settings.min_p or None, max_new_tokens=settings.max_new_tokens,
-            eos_token_id=stops, pad_token_id=stops[0], use_cache=use_cache,
+            eos_token_id=stops or None, pad_token_id=stops[0] if stops else 0, use_cache=use_cache,
         )[:, longest:].tolist()  # fmt: skip
     ends = [next((i + 1 for i, token in enumerate(row) if token in stops), len(row)) for row in rows]
     return [tuple(row[:end]) for row, end in zip(rows, ends, strict=True)]

@@ -25,6 +25,13 @@ _PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 
+_PROBE_SYSTEM, _PROBE_REQUEST = "some4system", "some4request"
+_DATE_WATCH = (
+    "{%- set watch = namespace(asked=false) %}{%- macro strftime_now(format) %}{%- set watch.asked = true %}01 Jan 2026{% endmacro %}",
+    "{{ 'asked for the date' if watch.asked }}",
+)
+"""Put around a template, tells whether it asks for the date."""
+
 Message = dict[str, str]
 
 
@@ -99,11 +106,22 @@ class Chat:
 
     @property
     def portable_template(self) -> Any:
-        """The template with the variables it was told set in it, for use without these settings."""
-        if not self.settings.template_kwargs or not isinstance(self.template, str):
-            return self.template
-        # Jinja writes texts, numbers, lists and mappings as Python does
-        return "".join(f"{{%- set {k} = {v!r} -%}}" for k, v in self.settings.template_kwargs.items()) + self.template
+        """The template with the variables and the system text it was told set in it, for use without these settings."""
+        told = dict(self.settings.template_kwargs)  # Jinja writes texts, numbers, lists and mappings as Python does
+        first = "".join(f"{{%- set {name} = {value!r} %}}" for name, value in told.items()) + self._own_system()
+        return self.template if not first else first + "{{- '' }}" + self.template  # which keeps white space at its beginning
+
+    def _own_system(self) -> str:
+        """Jinja that puts the system text into conversations without one, as `messages` does."""
+        if self.settings.system is None:
+            return ""
+        asked, _ = self.messages(Prompt(request=_PROBE_REQUEST, targets=()))
+        if asked[0]["role"] == "system":
+            added = f"[{asked[0]!r}] + messages"
+        else:
+            before = asked[0]["content"].removesuffix(_PROBE_REQUEST)
+            added = f"[{{'role': 'user', 'content': {before!r} ~ messages[0]['content']}}] + messages[1:]"
+        return f"{{%- if messages[0]['role'] != 'system' %}}{{%- set messages = {added} %}}{{%- endif %}}"
 
     def messages(self, prompt: Prompt) -> tuple[list[Message], bool]:
         """The conversation up to the answer, and whether the system text had to go into the request.
@@ -136,27 +154,25 @@ class Chat:
         """Whether the template writes today's date into the prompt."""
         if "strftime_now" not in str(self.template):
             return False
-        today, tomorrow = (
-            self._rendered(messages, add_generation_prompt=True, first=f"{{%- macro strftime_now(form) %}}{day}{{% endmacro -%}}")
-            for day in ("A", "B")
-        )
-        return today != tomorrow
+        try:
+            return self._rendered(messages, add_generation_prompt=True, around=_DATE_WATCH).endswith("asked for the date")
+        except Exception:  # it does something with the date that ours is not fit for
+            return True
 
     def _keeps_first(self, messages: Sequence[Message]) -> bool:
         """Whether the template has a place for the first message, the same in a prompt and in a conversation."""
-        answered = [*messages, {"role": "assistant", "content": "some answer"}]
+        marked = [{**messages[0], "content": _PROBE_SYSTEM}, *messages[1:]]  # the user's words may stand elsewhere too
+        answered = [*marked, {"role": "assistant", "content": "some answer"}]
         try:
-            prompt = self._rendered(messages, add_generation_prompt=True)
-            return messages[0]["content"].strip() in prompt and self._rendered(answered, add_generation_prompt=False).startswith(
-                prompt
-            )
+            prompt = self._rendered(marked, add_generation_prompt=True)
+            return _PROBE_SYSTEM in prompt and self._rendered(answered, add_generation_prompt=False).startswith(prompt)
         except Exception:  # a template says no in many ways; without a system message it tells why
             return False
 
-    def _rendered(self, messages: Sequence[Message], *, add_generation_prompt: bool, first: str = "") -> str:
+    def _rendered(self, messages: Sequence[Message], *, add_generation_prompt: bool, around: tuple[str, str] = ("", "")) -> str:
         return str(
             self.tokenizer.apply_chat_template(
-                list(messages), chat_template=f"{first}{self.template}", tokenize=False, add_generation_prompt=add_generation_prompt,
+                list(messages), chat_template=f"{around[0]}{self.template}{around[1]}", tokenize=False, add_generation_prompt=add_generation_prompt,
                 **self.settings.template_kwargs,
             )
         )  # fmt: skip

@@ -242,10 +242,12 @@ def validate(
         return
     if not paths:
         raise InputError("name at least one prompt, config or folder to check")
+    if chat_template is not None and model is None:
+        raise InputError("--chat-template has no effect without --model, name one")
     found = check(paths, strict=strict)
     if model is not None:
         _quiet_libraries()
-        views, more = token_views(found.prompts, model, _notice, chat_template)
+        views, more = token_views(found, model, _notice, chat_template)
         found = replace(found, problems=(*found.problems, *more))
     if as_json:
         tokens = {"tokens": [asdict(view) for view in views]} if model is not None else {}
@@ -320,7 +322,7 @@ def export(
 
     done = merge(RunDir(run), output, precision=precision, force=force, notice=_notice)
     typer.echo(
-        f"{output}: {done.parameters / 1e6:,.0f} million weights ({done.dtype}); log-probabilities of {_count(done.answers, 'answer')} "
+        f"{output}: {done.parameters:,} weights ({done.dtype}); log-probabilities of {_count(done.answers, 'answer')} "
         f"differ from the adapter's by {done.gap:.1e} nats at most"
     )
 

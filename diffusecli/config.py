@@ -6,6 +6,7 @@ Reads and checks config files; configs of the original format are read unchanged
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -103,6 +104,9 @@ class Retain(BaseModel):
 
 PLAIN = "plain"
 """The name of the built-in chat template."""
+
+CHAT_FIELDS = ("system", "chat_template", "chat_template_kwargs")
+"""The settings that say how a model is talked to."""
 
 _SET_BY_US = {
     "conversation",
@@ -283,11 +287,22 @@ def _said_by_option(problem: Problem, location: Location, overridden: dict[Locat
 
 
 def _not_for_the_template(document: Document, config: Config) -> Iterator[Problem]:
-    for name in config.chat_template_kwargs:
+    for name, value in config.chat_template_kwargs.items():
         if name in _SET_BY_US:
             yield document.problem(("chat_template_kwargs", name), f"'{name}' is set by diffuse itself", "remove it")
         elif not name.isidentifier():
             yield document.problem(("chat_template_kwargs", name), f"'{name}' is no name of a variable", "correct it")
+        elif not _is_json(value):
+            yield document.problem(("chat_template_kwargs", name), f"'{name}' is no text, number, truth value, list or mapping",
+                                   "put quotes around it")  # fmt: skip
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _doubtful(document: Document, config: Config) -> Iterator[Problem]:

@@ -40,8 +40,10 @@ class EncodedPrompt:
 
     def text(self, tokenizer: Any, ids: Sequence[int]) -> str:
         """The answer that generated ids spell, without what the template puts around it."""
-        before, after = self.around
-        return decode_answer(tokenizer, ids).removeprefix(before).removesuffix(after)
+        (before, after), spelled = self.around, decode_answer(tokenizer, ids)
+        if before.startswith(spelled):
+            return ""  # it has not begun: a stop text may stand in what comes before it
+        return spelled.removeprefix(before).removesuffix(after)
 
 
 def encode_prompt(prompt: Prompt, chat: Chat) -> EncodedPrompt:
@@ -64,6 +66,9 @@ def encode_prompt(prompt: Prompt, chat: Chat) -> EncodedPrompt:
     if frame.thoughts:
         remarks.append(f"the chat template puts {frame.thoughts!r} before every answer: it is part of the prompt here, elsewhere render the "
                        "prompt with it too (chat_template_kwargs, such as enable_thinking: false, does it in the template)")  # fmt: skip
+    if frame.after:
+        remarks.append(f"the chat template puts {frame.after!r} between an answer and its end: exact figures are those of answers with it, "
+                       "samples count with and without it")  # fmt: skip
     remarks += _changes(frame, rows)
     paths = [row.path for row in rows] if prompt.eos else [_unended(frame, row) for row in rows]
     _require_distinct(prompt, paths, answers)
@@ -125,7 +130,10 @@ class _Frame:
         """Learned from an answer that cannot be mistaken for anything else."""
         tokenizer, opening = chat.tokenizer, chat.render(messages, prompt.alias)
         whole = chat.render(messages, prompt.alias, _PROBE_ANSWER)
-        if not whole.startswith(opening) or whole[len(opening) :].count(_PROBE_ANSWER) != 1:
+        if whole.count(_PROBE_ANSWER) != 1:
+            raise InputError(f"{prompt.alias}: the chat template does not write an answer once and as it is ({_PROBE_ANSWER!r} becomes "
+                             f"{_excerpt(whole[-60:])!r}), set another chat_template")  # fmt: skip
+        if not whole.startswith(opening):
             up_to_answer = whole[: whole.find(_PROBE_ANSWER) + len(_PROBE_ANSWER)]
             raise InputError(
                 f"{prompt.alias}: the chat template's conversations do not go on from its prompts: a prompt ends in "
@@ -176,13 +184,18 @@ def _rows(frame: _Frame, answers: Sequence[str], rendered: Sequence[str]) -> lis
 def _shown(frame: _Frame, answer: str, rendered: str) -> str:
     """The answer as the template writes it: white space at its ends may be lost, nothing else."""
     shown = rendered.removeprefix(frame.opening + frame.before).removesuffix(frame.ending)
-    if rendered != f"{frame.opening}{frame.before}{shown}{frame.ending}" or canonical(shown) != canonical(answer):
+    if rendered != f"{frame.opening}{frame.before}{shown}{frame.ending}":
+        raise frame.error(
+            f"the chat template puts something else around the target {answer!r} than around other answers; write it otherwise or set "
+            "another chat_template"
+        )
+    if canonical(shown) != canonical(answer):
         raise frame.error(f"the chat template changes the target {answer!r} (to {_excerpt(shown)!r}), write it so that it survives")
     if any("\ud800" <= sign <= "\udfff" for sign in shown):
         raise frame.error(f"the target {answer!r} holds half a sign (a surrogate), which no tokenizer takes; write it without")
-    if frame.stop_text and frame.stop_text in shown:
+    if frame.stop_text and (shown + frame.stop_text).find(frame.stop_text) < len(shown):
         raise frame.error(
-            f"the target {answer!r} holds {frame.stop_text!r}, which ends an answer in this chat template; write it without"
+            f"the target {answer!r} holds, or begins, {frame.stop_text!r}, which ends an answer in this chat template; write it without"
         )
     return shown
 

@@ -151,8 +151,8 @@ def _judge(sample: SampleSet, run: RunFacts | None, measured: Measured | None, q
 
 
 def _exact(sample: SampleSet, run: RunFacts | None, measured: Measured | None) -> ExactFigures | None:
-    """Measured now, else what training recorded; not beside samples of a bent distribution."""
-    if sample.bent or run is None:
+    """Measured now, else what training recorded; not beside samples of a bent distribution or of prompts put in another way."""
+    if sample.bent or sample.asked_otherwise or run is None:
         return None
     log_q = measured.log_q.get((sample.mode, sample.prompt.digest)) if measured else None
     if log_q is not None:

@@ -16,6 +16,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from diffusecli.builtin import Notice
+from diffusecli.chat import Chat, ChatSettings
 from diffusecli.encoding import EncodedPrompt, encode_prompt
 from diffusecli.errors import InputError, MachineError
 from diffusecli.exact import scorer_of
@@ -51,7 +52,7 @@ def export(run: RunDir, to: Path, *, precision: str | None, force: bool, notice:
     config = config_of(run)
     _require_place(to, force)
     if not run.has_adapter:
-        raise InputError(f"{run.path}: no adapter there, train first with `diffuse train`")
+        raise InputError(f"{run.path}: no finished adapter there, finish the training with `diffuse train`")
     if config.quantize:
         raise _quantised(run)
     dtype = PRECISIONS[precision or config.precision]
@@ -73,9 +74,27 @@ def export(run: RunDir, to: Path, *, precision: str | None, force: bool, notice:
     if dtype != base.model.dtype:
         base.model.to(dtype)
         gap = _gap(under_adapter, scorer.score(encoded).log_probs)
+    portable = _portable_template(base, prompts, encoded)
     done = Exported(base.parameters, str(dtype).removeprefix("torch."), sum(len(e.trie.leaves) for e in encoded), gap)
-    _write(to, done, base, run, encoded)
+    _write(to, done, base, run, encoded, portable)
     return done
+
+
+def _portable_template(base: LoadedModel, prompts: Sequence[Prompt], encoded: Sequence[EncodedPrompt]) -> Any:
+    """The chat template as it will be written; raises `MachineError` where prompts become other tokens by it."""
+    chat = Chat(base.tokenizer, base.eos_ids, ChatSettings(base.chat.portable_template))
+    for prompt, before in zip(prompts, encoded, strict=True):
+        after = encode_prompt(prompt, chat)
+        if (after.prompt_ids, after.trie) != (before.prompt_ids, before.trie):
+            raise MachineError(f"{prompt.alias}: the system text or variables of this run cannot be written into the chat template, nothing "
+                               "was written; sample with the adapter instead")  # fmt: skip
+    return chat.template
+
+
+def _remarks(encoded: Sequence[EncodedPrompt]) -> list[str]:
+    """What whoever renders prompts and ends answers has to know."""
+    ends = [f"an answer ends before {e.stop_text!r}: give it as a stop string" for e in encoded if e.stop_text]
+    return list(dict.fromkeys([*(remark for e in encoded for remark in e.remarks), *ends]))
 
 
 def _require_place(to: Path, force: bool) -> None:
@@ -106,7 +125,7 @@ def _gap(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> float:
     return max(float(np.abs(a - b).max()) for a, b in zip(before, after, strict=True))
 
 
-def _write(to: Path, done: Exported, base: LoadedModel, run: RunDir, encoded: Sequence[EncodedPrompt]) -> None:
+def _write(to: Path, done: Exported, base: LoadedModel, run: RunDir, encoded: Sequence[EncodedPrompt], portable: Any) -> None:
     """Everything in a folder beside, then one rename."""
     beside, prefix = to.absolute().parent, f".{to.name}.export."
     try:
@@ -116,11 +135,11 @@ def _write(to: Path, done: Exported, base: LoadedModel, run: RunDir, encoded: Se
             folder = Path(scratch) / "model"
             base.model.generation_config = _neutral(base, encoded)
             base.model.save_pretrained(folder)
-            base.tokenizer.chat_template = base.chat.portable_template
+            base.tokenizer.chat_template = portable
             base.tokenizer.save_pretrained(folder)
             manifest = run.read_manifest()
             if "exact_kl" in manifest:
-                card = merged_card(manifest, [e.prompt for e in encoded], dtype=done.dtype, gap=done.gap)
+                card = merged_card(manifest, [e.prompt for e in encoded], dtype=done.dtype, gap=done.gap, remarks=_remarks(encoded))
                 (folder / "README.md").write_text(card, encoding="utf-8")
             write_json(folder / MARK, {**asdict(done), **_origin(base, run), **environment()})
             put_folder(folder, to)

@@ -16,6 +16,7 @@ _REASONS = (
     ("Unrecognized configuration class", "is no causal (decoder-only) language model, name one that is"),
     ("does not recognize this architecture", "has an architecture that this version of transformers does not know, upgrade transformers"),
     ("named model.safetensors", "has no weights as .safetensors (pickled ones can run code and are not opened): convert them, or name another revision"),
+    ("ignore_mismatched_sizes", "has weights of other shapes than its config.json says, fetch it again"),
     ("Unrecognized model in", "has no config.json that says what it is, name the folder of a whole model"),
 )  # fmt: skip
 """What transformers says -> what it means for the user."""
@@ -41,18 +42,14 @@ def answers(name: str, revision: str | None) -> bool:
     Raises as `told_apart` does.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     with told_apart(name):
         try:
             HfApi().model_info(name, revision=revision, timeout=_PATIENCE)
-        except HFValidationError:
+        except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError):
             raise
-        except HfHubHTTPError as error:
-            if error.response.status_code < 500:
-                raise
-            return False
-        except Exception:  # what its HTTP client raises: which client that is has changed before
+        except Exception:  # no network, a proxy, too many requests, …: the HTTP client's own errors have changed names before
             return False
     return True
 
@@ -72,6 +69,8 @@ def _told(name: str, error: Exception) -> DiffuseError | None:
         ((SafetensorError,), InputError, f"cannot be loaded: its weights are damaged ({_first_line(error)}), fetch them again"),
         ((OSError, ValueError, ImportError, LookupError), InputError, _reason(name, chain)),
     )  # fmt: skip
+    if isinstance(error, RuntimeError) and "ignore_mismatched_sizes" in str(error):
+        return InputError(f"the model {name} {_reason(name, chain)}")
     for causes, told, meaning in kinds:
         if any(isinstance(cause, causes) for cause in chain):
             return told(f"the model {name} {meaning}")

@@ -31,12 +31,13 @@ class Journal:
         try:
             entries, readable = _entries(path.read_bytes() if path.is_file() else b"")
             if path.exists() and (not entries or entries[0] != head):
-                self.aside = _free_name(path)
-                path.rename(self.aside)
+                if len(entries) != 1:  # one without answers is no loss
+                    self.aside = _free_name(path)
+                    path.rename(self.aside)
                 entries = []
             if not entries:
                 readable = json.dumps(head).encode() + b"\n"
-            if not path.is_file() or path.stat().st_size != len(readable):
+            if not path.is_file() or path.read_bytes() != readable:
                 path.write_bytes(readable)
         except OSError as error:
             raise cannot_write(path, error) from error

@@ -89,7 +89,12 @@ def load_model(
         placed = {"quantization_config": _four_bits(precision), "device_map": device_map or {"": choose_device(device)}}
     with _reading(name, options):
         tokenizer = _tokenizer(source, options, notice)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=PRECISIONS[precision], use_safetensors=True, **placed, **options)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            source, dtype=PRECISIONS[precision], use_safetensors=True, output_loading_info=True, **placed, **options,
+            adapter_kwargs={"local_files_only": options["local_files_only"]},  # it would look for an adapter, patiently
+        )  # fmt: skip
+    if missing := sorted(found["missing_keys"]):  # transformers would go on with random ones
+        raise InputError(f"the model {name} lacks {len(missing)} of its weights ({missing[0]}, …), fetch it again")
     if "gguf_file" in options:
         made_plain(model)
     if not placed:

@@ -103,6 +103,7 @@ def _manifest(job: Job, prompts: list[Prompt], trained: Trained, why: str, progr
         "dtype": str(base.model.dtype).removeprefix("torch."),
         "processes": job.processes.count,
         "seed": job.config.seed,
+        "chat": base.chat_settings.told,
         "loss_pass": why,
         "pass_size": progress.at_once,
         "stopped": trained.reason,

@@ -149,7 +149,7 @@ class RunDir:
 def config_of(run: RunDir) -> Config:
     """The config a run keeps, with its own copy of the chat template; the run may have been moved since."""
     if not run.config.is_file():
-        raise InputError(f"{run.path}: no run there (config.yaml is missing), name a run or a config, or use --adapter")
+        raise InputError(f"{run.path}: no run there (config.yaml is missing), name a run directory")
     config = read_config(run.config)
     own = config.chat_template not in (None, PLAIN) and run.chat_template.is_file()
     return config.model_copy(update={"output_dir": str(run.path), **({"chat_template": str(run.chat_template)} if own else {})})
@@ -279,7 +279,7 @@ def require_space(folder: Path, megabytes: int) -> None:
     """Raises `MachineError` when the disk is too full for what will be written."""
     free = shutil.disk_usage(folder).free // 1_000_000
     if free < megabytes:
-        raise MachineError(f"{folder}: {free} MB free, {megabytes} MB needed, free some or name another output_dir")
+        raise MachineError(f"{folder}: {free} MB free, {megabytes} MB needed, free some or name another folder")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from diffusecli.builtin import Notice
 from diffusecli.chat import chat_settings
-from diffusecli.config import Config, read_config
+from diffusecli.config import CHAT_FIELDS, Config, read_config
 from diffusecli.engines import Engine, LocalEngine
 from diffusecli.errors import InputError
 from diffusecli.generations import Report, Sampled, generate
@@ -102,6 +102,11 @@ def sample(wanted: Resolved, settings: SamplingSettings, *, max_rows: int | None
     require_writable(wanted.path.parent)
     if wanted.adapter is not None:
         wanted.adapter.require_trained_on(base.name, base.revision)
+        if wanted.adapter.read_manifest().get("chat", base.chat_settings.told) != base.chat_settings.told:
+            notice(
+                f"{wanted.adapter.path}: was trained with another system text, chat template or variables of it; answers may not follow "
+                "the targets"
+            )
         load_adapter(base, wanted.adapter.path)
     with merged(base.model):
         return _generate(LocalEngine(base, settings, max_rows, notice), wanted, settings, report, notice)
@@ -140,7 +145,7 @@ def _source(wanted: Wanted, results: Path) -> tuple[Config, RunDir, RunDir, str]
     if wanted.source is None and (wanted.adapter is not None or wanted.model is not None):
         said.setdefault("model", _base_of(wanted.adapter))
         home = RunDir(_folder_of_its_own(wanted, results))
-        return Config.model_validate({**said, "output_dir": str(home.path)}), home, home, ""
+        return Config.model_validate({**_talk_of(wanted.adapter), **said, "output_dir": str(home.path)}), home, home, ""
     if wanted.source is None:
         run = newest_run(results)
         config, told = config_of(run), f" as in newest run {run.path}"
@@ -152,7 +157,15 @@ def _source(wanted: Wanted, results: Path) -> tuple[Config, RunDir, RunDir, str]
         run = RunDir(Path(config.output_dir))
     foreign = wanted.adapter is not None or (wanted.model not in (None, config.model) and not wanted.served)
     home = RunDir(_folder_of_its_own(wanted, results)) if foreign else run  # what is not of the run does not replace its samples
-    return Config.model_validate({**config.model_dump(), **said}), run, home, told
+    return Config.model_validate({**config.model_dump(), **_talk_of(wanted.adapter), **said}), run, home, told
+
+
+def _talk_of(adapter: Path | None) -> dict[str, Any]:
+    """How the run that an adapter, or a checkpoint, is of talks to its model."""
+    if adapter is None:
+        return {}
+    run = RunDir(adapter.parent if adapter.name.startswith("checkpoint-") else adapter)
+    return {name: getattr(config_of(run), name) for name in CHAT_FIELDS} if run.config.is_file() else {}
 
 
 def _folder_of_its_own(wanted: Wanted, results: Path) -> Path:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from diffusecli.config import CHAT_FIELDS
 from diffusecli.documents import read_document
 from diffusecli.errors import InputError, did_you_mean
 from diffusecli.prompt import Prompt, canonical, checked, exists, prompt_files, read_prompt
@@ -36,6 +37,7 @@ class SampleSet:
     counts: Counter[str]
     settings: Mapping[str, Any] = field(default_factory=dict)  # as sampled; {} when unknown
     examples: bool = False  # the targets are only examples of what is wanted (early_stop)
+    asked_otherwise: bool = False  # with another system text or chat template than in training
     trained_on: Prompt | None = None  # for a prompt without targets: the one with the same request that was trained on
 
     @property
@@ -59,6 +61,7 @@ class Manifest(BaseModel):
     prompt_sha256: dict[str, str] = {}
     model_revision: str | None = None
     adapter_sha256: str | None = None
+    chat: dict[str, Any] | None = None
 
 
 class _AlgSettings(BaseModel):
@@ -94,6 +97,14 @@ class _Meta(BaseModel):
     prompts: dict[str, Any] = {}
     model_revision: str | None = None
     adapter_sha256: str | None = None
+    system: str | None = None
+    chat_template: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    def asked_otherwise(self, manifest: Manifest) -> bool:
+        """Whether the prompts were put to the model in another way than in training."""
+        told = {name: value for name in CHAT_FIELDS if (value := getattr(self, name)) is not None}
+        return self.mode is not None and manifest.chat is not None and told != manifest.chat
 
 
 @dataclass(frozen=True)
@@ -206,7 +217,10 @@ def _of_file(name: str, mode: str, file: Path, facts: RunFacts, book: PromptBook
         prompt = book.find(alias, [meta.prompts.get(alias), facts.prompts.get(alias)], file)
         known = trained.get(prompt.request) if not prompt.targets else None
         trained_on = book.find(known[0], [known[1]], file) if known else None
-        found.append(SampleSet(name, mode, prompt, counts, _settings(meta), facts.settings.alg_config.early_stop, trained_on))
+        found.append(SampleSet(
+            name, mode, prompt, counts, _settings(meta), facts.settings.alg_config.early_stop, meta.asked_otherwise(facts.manifest),
+            trained_on,
+        ))  # fmt: skip
     return found
 
 

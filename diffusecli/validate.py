@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diffusecli.builtin import unknown_model
-from diffusecli.config import Config, Inspection, inspect_config
+from diffusecli.config import Config, Inspection, inspect_config, read_config
 from diffusecli.documents import Document, Location
 from diffusecli.errors import InputError, Problem
 from diffusecli.prompt import Prompt, exists, files_at, inspect_prompt, visible_files
@@ -98,18 +98,21 @@ def validate(paths: Iterable[Path], *, strict: bool = False) -> Validation:
 
 
 def token_views(
-    prompts: Iterable[Prompt], model: str, notice: Callable[[str], None], chat_template: str | None = None
+    found: Validation, model: str, notice: Callable[[str], None], chat_template: str | None = None
 ) -> tuple[list[TokenView], list[Problem]]:
-    """What the model's tokenizer makes of each prompt, and which prompts it cannot take."""
-    from diffusecli.chat import ChatSettings, read_template
+    """What the model's tokenizer makes of each prompt, and which prompts it cannot take; as the config says, if one was checked."""
+    from diffusecli.chat import ChatSettings, chat_settings, read_template
     from diffusecli.encoding import encode_prompt
     from diffusecli.models import load_chat
 
-    chat = load_chat(model, ChatSettings(read_template(chat_template)), notice)
+    said = chat_settings(read_config(found.configs[0])) if len(found.configs) == 1 else ChatSettings()
+    if chat_template is not None:
+        said = replace(said, template=read_template(chat_template))
+    chat = load_chat(model, said, notice)
     tokenizer = chat.tokenizer
     views: list[TokenView] = []
     problems: list[Problem] = []
-    for prompt in prompts:
+    for prompt in found.prompts:
         try:
             encoded = encode_prompt(prompt, chat)
         except InputError as error:

@@ -40,6 +40,10 @@ def answers(found, tokenizer=TOKENIZER):
     return [found.text(tokenizer, found.trie.path(i)[:-1]) for i in range(len(found.trie.leaves))]
 
 
+def answers_of(found):
+    return [decode_answer(TOKENIZER, found.trie.path(i)) for i in range(len(found.trie.leaves))]
+
+
 def test_a_system_text_comes_from_the_prompt_else_from_the_settings():
     of_config = chat(system="S.")
     assert prompt_text(encoded(chat=of_config)).startswith("<|im_start|>system\nS.<|im_end|>\n<|im_start|>user")
@@ -64,6 +68,33 @@ def test_what_a_template_puts_before_every_answer_is_part_of_the_prompt():
     assert told.prompt_ids == thinking.prompt_ids
     assert told.remarks == ()
     assert answers(told) == answers(thinking) == ["{a}"]
+
+
+def test_a_system_text_whose_words_stand_elsewhere_is_not_lost():
+    found = encoded("{a}", chat=chat(DEAF, system="Say"))
+    assert "Say\n\nSay." in prompt_text(found)
+    quoting = CHATML.replace("{{ m['content'] }}", "{{ m['content'] | tojson if m['role'] == 'system' else m['content'] }}")
+    assert encoded("{a}", chat=chat(quoting, system='"quoted"')).remarks == ()
+
+
+@pytest.mark.parametrize(
+    "date", ["strftime_now('%m') | int + 1", "strftime_now(format='%d')", "strftime_now('%d %b').split(' ')[1]"]
+)
+def test_a_date_that_is_computed_with_is_told_too(date):
+    assert "today's date" in encoded("{a}", chat=chat("{{ " + date + " }}" + CHATML)).remarks[0]
+
+
+def test_a_target_that_begins_what_ends_answers_is_refused():
+    hashes = "{% for m in messages %}{{ m['content'] }}{{ '\n' if m['role'] == 'user' else '###' }}{% endfor %}"
+    with pytest.raises(InputError, match="the target 'C#' holds, or begins, '###'"):
+        encoded("C#", chat=chat(hashes))
+    assert answers_of(encoded("{c}", chat=chat(hashes))) == ["{c}###"]
+
+
+def test_an_ending_that_depends_on_the_answer_is_not_blamed_on_the_answers_words():
+    asking = CHATML.replace("{{ m['content'] }}", "{{ m['content'] }}{{ '?' if 'a' in m['content'] and m['role'] == 'assistant' }}")
+    with pytest.raises(InputError, match="puts something else around the target 'b' than around other answers"):
+        encoded("b", chat=chat(asking.replace("'a' in", "'4' in")))
 
 
 def test_a_template_that_writes_the_date_is_told_and_can_be_pinned():
@@ -112,7 +143,7 @@ def test_a_turn_may_end_in_text_instead_of_a_token():
     assert [decode_answer(TOKENIZER, found.trie.path(i)) for i in (0, 1)] == ["{a}\n### user", "{bc}\n### user"]
     opened = encoded("{a}", "{bc}", chat=chat(WORDY), eos=False)
     assert [decode_answer(TOKENIZER, opened.trie.path(i)) for i in (0, 1)] == ["{a}", "{bc}"]
-    with pytest.raises(InputError, match=r"the target 'x\\n### user' holds '\\n### user', which ends an answer"):
+    with pytest.raises(InputError, match=r"the target 'x\\n### user' holds, or begins, '\\n### user', which ends an answer"):
         encoded("x\n### user", chat=chat(WORDY))
 
 

@@ -78,7 +78,7 @@ def test_the_library_is_valid_for_the_built_in_tokenizer(builtin_model, monkeypa
     from diffusecli.validate import token_views
 
     monkeypatch.chdir(ROOT)
-    views, problems = token_views(read_prompts(["prompts"]), "smollm2-135m-instruct", print)
+    views, problems = token_views(validate([Path("prompts")]), "smollm2-135m-instruct", print)
     assert problems == []
     assert len(views) == 41
     ten = next(view for view in views if view.alias == "prompts/numbers/rng-0.json")

@@ -89,9 +89,9 @@ def test_the_generation_config_bends_nothing_and_stops_where_answers_end(run, tm
 
 def test_what_the_template_was_told_is_in_the_template(run, tmp_path, prompt_file, tiny_model_folder):
     template = tmp_path / "own.jinja"
-    template.write_text("{% for m in messages %}<|im_start|>{{ m['content'] }}{{ sign }}<|im_end|>{% endfor %}")
+    template.write_text("\n{% for m in messages %}<|im_start|>{{ m['content'] }}{{ sign }}<|im_end|>{% endfor %}")
     config = Config.model_validate({
-        "model": str(tiny_model_folder), "train_prompts": [str(prompt_file("q.json", system="S."))], "alg_config": {"n_iters": 1},
+        "model": str(tiny_model_folder), "train_prompts": [str(prompt_file("q.json"))], "system": "S.", "alg_config": {"n_iters": 1},
         "output_dir": str(tmp_path / "results" / "own"), "device": "cpu", "generate": False, "retain": False,
         "chat_template": str(template), "chat_template_kwargs": {"sign": "'!\n"},
     })  # fmt: skip
@@ -99,8 +99,25 @@ def test_what_the_template_was_told_is_in_the_template(run, tmp_path, prompt_fil
     template.unlink()
     exported(RunDir(tmp_path / "results" / "own"), tmp_path / "m")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "m")
-    conversation = [{"role": "system", "content": "S."}, {"role": "user", "content": "x"}]
-    assert tokenizer.apply_chat_template(conversation, tokenize=False) == "<|im_start|>S.'!\n<|im_end|><|im_start|>x'!\n<|im_end|>"
+    asked = [{"role": "user", "content": "x"}]
+    assert tokenizer.apply_chat_template(asked, tokenize=False) == "\n<|im_start|>S.'!\n<|im_end|><|im_start|>x'!\n<|im_end|>"
+
+
+def test_a_system_text_that_goes_into_the_request_is_put_there_by_the_template(tmp_path, prompt_file, tiny_model_folder):
+    template = tmp_path / "deaf.jinja"
+    template.write_text("{% for m in messages if m['role'] != 'system' %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}")
+    config = Config.model_validate({
+        "model": str(tiny_model_folder), "train_prompts": [str(prompt_file("q.json"))], "system": "It's \"S\".", "alg_config": {"n_iters": 1},
+        "output_dir": str(tmp_path / "run"), "device": "cpu", "generate": False, "retain": False, "chat_template": str(template),
+    })  # fmt: skip
+    train(config, report=lambda _: None, notice=lambda _: None)
+    exported(RunDir(tmp_path / "run"), tmp_path / "m")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "m")
+    shown = tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
+    assert shown == '<|im_start|>It\'s "S".\n\nx<|im_end|>'
+    card = (tmp_path / "m" / "README.md").read_text()
+    assert "has no place for a system text" in card
+    assert "system: `\"It's" in card
 
 
 def test_the_card_says_what_was_merged_and_how_exactly(run, tmp_path, tiny_model_folder):

@@ -104,6 +104,19 @@ def test_damaged_weights_are_told(folder):
     assert "its weights are damaged" in refusal(folder)
 
 
+def test_weights_that_are_not_there_are_not_made_up(folder):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    save_file({k: v for k, v in weights.items() if "layers.1.mlp.up_proj" not in k}, folder / "model.safetensors", {"format": "pt"})
+    assert "lacks 1 of its weights (model.layers.1.mlp.up_proj.weight, …), fetch it again" in refusal(folder)
+
+
+def test_weights_of_another_shape_are_told(folder):
+    change_config(folder, intermediate_size=40)
+    assert refusal(folder) == f"the model {folder} has weights of other shapes than its config.json says, fetch it again"
+
+
 def test_a_folder_without_a_tokenizer_is_told(folder):
     for path in folder.glob("tokenizer*"):
         path.unlink()

@@ -15,6 +15,7 @@ import pytest
 
 from diffusecli.errors import InputError, InterruptedRun
 from diffusecli.evaluate import evaluate
+from diffusecli.models import ADAPTER_FILES
 from diffusecli.runs import RunDir, journal_path, meta_path
 from diffusecli.sample import Wanted, resolve, sample, served_name
 from diffusecli.sampling import CountingSampler, SamplingSettings
@@ -321,3 +322,35 @@ def test_the_system_text_of_a_prompt_is_kept_beside_its_samples(run, prompt_file
     second = json.loads(meta_path(run / "gen.lora.json").read_text())
     assert "system" not in next(iter(first["prompts"].values()))
     assert next(iter(second["prompts"].values()))["system"] == "S."
+
+
+def test_an_adapter_brings_the_way_its_model_is_talked_to(run, prompt_file, tmp_path):
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("system: null", "system: S."))
+    wanted = Wanted(adapter=run, prompts=(prompt_file("q.json"),))
+    assert resolve(wanted, tmp_path).config.system == "S."
+    assert resolve(replace(wanted, system="T."), tmp_path).config.system == "T."
+    checkpoint = run / "checkpoint-3"
+    checkpoint.mkdir()
+    for name in ADAPTER_FILES:
+        shutil.copy(run / name, checkpoint)
+    assert resolve(replace(wanted, adapter=checkpoint), tmp_path).config.system == "S."
+
+
+def test_samples_under_another_system_text_are_told_and_get_no_exact_figures(run, prompt_file, tmp_path):
+    said = []
+    settings = SamplingSettings(60, 3)
+    for system, exact in ((None, True), ("S.", False)):
+        wanted = resolve(Wanted(run, prompts=(tmp_path / "p.json",), system=system), Path("results"))
+        sample(wanted, settings, max_rows=None, report=lambda *_: None, notice=said.append)
+        (row,) = [e for e in evaluate([run]).rows if e.mode == "lora"]
+        assert (row.exact is not None) is exact
+    assert [text for text in said if "was trained with another system text" in text] != []
+    assert len(said) == 1
+
+
+def test_a_sampling_that_brought_nothing_leaves_nothing_to_put_aside(run, prompt_file):
+    journal = journal_path(run / "gen.lora.json")
+    journal.write_text('{"settings": "of another sampling"}\n')
+    drawn(Wanted(run, prompts=(prompt_file("q.json"),)))
+    assert list(run.glob("*.partial*")) == []

@@ -249,7 +249,7 @@ def test_a_disk_that_is_too_full_is_found_before_training(config, monkeypatch):
 
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("diffusecli.runs.shutil.disk_usage", lambda _: usage(1, 1, 5_000_000))
-    with pytest.raises(MachineError, match="5 MB free, 10 MB needed, free some or name another output_dir"):
+    with pytest.raises(MachineError, match="5 MB free, 10 MB needed, free some or name another folder"):
         quietly(config())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from diffusecli.builtin import BUILTIN_MODELS
@@ -24,7 +25,7 @@ weights below. {stopped}
 | prompt | targets | entropy (nats) | exact KL before | after | on target before | after |
 |---|---|---|---|---|---|---|
 {rows}
-{retention}
+{retention}{asked}
 ```python
 {load}
 ```
@@ -49,6 +50,8 @@ def model_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt]) -> str:
     model = manifest["model"]
     built_in = model in BUILTIN_MODELS
     base = f"ensure_builtin({json.dumps(model)}, print)" if built_in else json.dumps(model)
+    if model.endswith(".gguf"):
+        base = f"{json.dumps(str(Path(model).parent))}, gguf_file={json.dumps(Path(model).name)}"
     return _card(
         manifest, prompts, kind="library_name: peft\ntags: [lora, diffuse]", what=f"A LoRA adapter for `{model}`",
         load=_ADAPTER.format(built_in=_BUILT_IN if built_in else "", base=base),
@@ -56,13 +59,13 @@ def model_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt]) -> str:
     )  # fmt: skip
 
 
-def merged_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, dtype: str, gap: float) -> str:
-    """The card of an exported model; `gap` in nats."""
+def merged_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, dtype: str, gap: float, remarks: Sequence[str]) -> str:
+    """The card of an exported model; `gap` in nats, `remarks` on how prompts are rendered."""
     return _card(
         manifest, prompts, kind="base_model_relation: finetune\nlibrary_name: transformers\ntags: [diffuse]",
         what=f"`{manifest['model']}` with a LoRA adapter folded into its weights ({dtype})", load=_MERGED,
         rest="The generation config asks for just that. Log-probabilities of these answers differ from those under the adapter by "
-        f"{gap:.1g} nats at most.",
+        f"{gap:.1g} nats at most." + "".join(f"\n- {remark}" for remark in remarks),
     )  # fmt: skip
 
 
@@ -81,8 +84,10 @@ def _card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, kind: str, 
     ]
     count = len(manifest["exact_kl"])
     drift = manifest["retention_kl"]
+    chat = {name: value for name, value in (manifest.get("chat") or {}).items() if value != {}}
+    asked = "".join(f"\n- {name}: `{json.dumps(value, ensure_ascii=False)}`" for name, value in chat.items())
     return _CARD.format(
-        quoted=json.dumps(manifest["model"]), kind=kind, what=what, load=load, rest=rest,
+        asked=f"\nThe figures are of prompts that were rendered with\n{asked}\n" if asked else "", quoted=json.dumps(manifest["model"]), kind=kind, what=what, load=load, rest=rest,
         count=f"{count} distribution" + "s" * (count != 1),
         stopped=f"Training: {manifest['steps']} steps, {manifest['training_seconds']:.0f} s; {manifest['stopped']}.", rows="\n".join(rows),
         retention="" if drift is None else f"\nDrift from the base model on {manifest['retention']['held_out']} ordinary "
