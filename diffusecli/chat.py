@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from diffusecli.config import PLAIN, Config
 from diffusecli.errors import InputError
@@ -65,14 +65,12 @@ def chat_settings(config: Config) -> ChatSettings:
 def read_template(named: str | None) -> str | None:
     """The text of a Jinja file; PLAIN and None stay what they are. Raises `InputError` when it is no template."""
     from jinja2 import TemplateSyntaxError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     if named is None or named == PLAIN:
         return named
     try:
         text = Path(named).read_text(encoding="utf-8")
-        # the environment in which transformers renders it
-        ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).parse(text)
+        _variables(text)
     except TemplateSyntaxError as error:
         raise InputError(f"{named}:{error.lineno}: is no chat template: {error.message}, correct the file") from error
     except (OSError, ValueError) as error:
@@ -150,6 +148,15 @@ class Chat:
         except Exception as error:  # a template is a program: it may fail in any way
             raise InputError(f"{alias}: the model's chat template refuses this conversation: {_first_line(error)}") from error
 
+    @cached_property
+    def unused(self) -> list[str]:
+        """Variables that were given and that the template does not know."""
+        try:
+            known = _variables(str(self.template))
+        except Exception:  # what its own template does is the model's business
+            return []
+        return [name for name in self.settings.template_kwargs if name not in known]
+
     def dated(self, messages: Sequence[Message]) -> bool:
         """Whether the template writes today's date into the prompt."""
         if "strftime_now" not in str(self.template):
@@ -181,6 +188,27 @@ class Chat:
         """Whether this tokenizer puts its first token before every text."""
         bos = self.tokenizer.bos_token_id
         return bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos]
+
+
+def _variables(template: str) -> set[str]:
+    """The variables that a template takes; raises jinja2's errors. Parsed with the tags that transformers has."""
+    from jinja2 import meta, nodes
+    from jinja2.ext import Extension
+    from jinja2.parser import Parser
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """Marks what a model is trained on, for others."""
+
+        tags: ClassVar[set[str]] = {"generation"}
+
+        def parse(self, parser: Parser) -> list[nodes.Node]:
+            """As what stands inside."""
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols", Generation])
+    return meta.find_undeclared_variables(environment.parse(template))
 
 
 def _first_line(error: Exception) -> str:

@@ -60,6 +60,8 @@ def encode_prompt(prompt: Prompt, chat: Chat) -> EncodedPrompt:
     answers = [text for _, text in strings]
     rows = _rows(frame, answers, [chat.render(messages, prompt.alias, answer) for answer in answers])
     remarks = ["the chat template has no place for a system text: it goes before the request"] if folded else []
+    if chat.unused:
+        remarks.append(f"the chat template knows no variable '{chat.unused[0]}', so chat_template_kwargs sets it in vain")
     if chat.dated(messages):
         remarks.append("the chat template writes today's date into the prompt, so tomorrow's is another one: "
                        "pin it in chat_template_kwargs (mostly as date_string)")  # fmt: skip

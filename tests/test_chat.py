@@ -106,6 +106,12 @@ def test_a_template_that_writes_the_date_is_told_and_can_be_pinned():
     assert prompt_text(pinned).startswith("1 Jan 2026<|im_start|>")
 
 
+def test_a_variable_that_the_template_does_not_know_is_told():
+    assert encoded("{a}", chat=chat(THINKING, template_kwargs={"enable_thinkin": False})).remarks[0] == (
+        "the chat template knows no variable 'enable_thinkin', so chat_template_kwargs sets it in vain"
+    )
+
+
 def test_a_model_without_a_template_takes_the_plain_one():
     bare = byte_tokenizer()
     bare.chat_template = None
@@ -207,5 +213,7 @@ def test_a_template_file_is_read_and_its_mistakes_have_a_line(tmp_path):
     with pytest.raises(InputError, match=r"cannot be read .*name a Jinja file or the built-in 'plain'"):
         read_template(str(tmp_path / "none.jinja"))
     path.write_text("{% for m in messages %}{{ m.content }}{% break %}{% endfor %}")
+    assert read_template(str(path)) == path.read_text()
+    path.write_text("{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}")
     assert read_template(str(path)) == path.read_text()
     assert (read_template("plain"), read_template(None)) == ("plain", None)
