@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from diffusecli.config import PLAIN, Config
 from diffusecli.errors import InputError
@@ -200,7 +200,7 @@ def _variables(template: str) -> set[str]:
     class Generation(Extension):
         """Marks what a model is trained on, for others."""
 
-        tags: ClassVar[set[str]] = {"generation"}
+        tags = {"generation"}  # noqa: RUF012 (declared so by jinja2)
 
         def parse(self, parser: Parser) -> list[nodes.Node]:
             """As what stands inside."""
