@@ -22,6 +22,7 @@ from diffusecli.runs import FORMATS, RunDir, config_of, meta_path, newest_run, r
 from diffusecli.samples import format_of
 from diffusecli.sampling import SamplingSettings
 from diffusecli.served import ServerEngine, Service
+from diffusecli.sources import kept_prompt
 
 _LONGEST_NAME = 200  # bytes; names of files beside it are longer
 
@@ -80,7 +81,7 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
         adapter = RunDir(wanted.adapter) if wanted.adapter else run
         if not adapter.has_adapter:
             raise InputError(f"{adapter.path}: no adapter there, run `diffuse train` first or use --mode untuned")
-    prompts = _prompts(wanted, config)
+    prompts = _prompts(wanted, config, run)
     form = wanted.form or (format_of(wanted.output) if wanted.output else "json")
     only_asked = bool(wanted.requests)  # a question on the side leaves the run's samples alone
     path = wanted.output or (home.asked(mode, FORMATS[form]) if only_asked else home.samples(mode, FORMATS[form]))
@@ -189,8 +190,8 @@ def _base_of(adapter: Path | None) -> Any:
     return base
 
 
-def _prompts(wanted: Wanted, config: Config) -> list[Prompt]:
-    """Those that were named, else the test prompts of the config."""
+def _prompts(wanted: Wanted, config: Config, run: RunDir) -> list[Prompt]:
+    """Those that were named, else the test prompts of the config, as the run keeps them where their files are gone."""
     if wanted.prompts or wanted.requests:
         for text in wanted.requests:
             if not text.strip() or any("\ud800" <= sign <= "\udfff" for sign in text):
@@ -199,4 +200,15 @@ def _prompts(wanted: Wanted, config: Config) -> list[Prompt]:
         return [*(read_prompts(wanted.prompts) if wanted.prompts else []), *asked]
     if not config.test_prompts:
         raise InputError("nothing to sample from: name a prompt with --prompt or --request, or test_prompts in the config")
-    return read_prompts(config.test_prompts)
+    if all(exists(path) for path in config.test_prompts):
+        return read_prompts(config.test_prompts)
+    found = [(read_prompts([path]) if exists(path) else _kept(run, path)) for path in config.test_prompts]
+    return list({prompt.alias: prompt for some in found for prompt in some}.values())
+
+
+def _kept(run: RunDir, path: str) -> list[Prompt]:
+    """The prompts of a file or folder that is gone; raises `InputError` when the run keeps none of them."""
+    kept = [
+        kept_prompt(alias, value, run.prompts) for alias, value in run.read_prompts().items() if Path(alias).is_relative_to(path)
+    ]
+    return [prompt for prompt in kept if prompt is not None] or read_prompts([path])

@@ -354,3 +354,12 @@ def test_a_sampling_that_brought_nothing_leaves_nothing_to_put_aside(run, prompt
     journal.write_text('{"settings": "of another sampling"}\n')
     drawn(Wanted(run, prompts=(prompt_file("q.json"),)))
     assert list(run.glob("*.partial*")) == []
+
+
+def test_a_run_is_sampled_where_its_prompt_files_are_gone(run, tmp_path):
+    (tmp_path / "p.json").unlink()
+    done = drawn(Wanted(run))
+    assert done.counts[str(tmp_path / "p.json")].total() == 20
+    (run / "prompts.json").unlink()
+    with pytest.raises(InputError, match=r"p\.json: does not exist"):
+        resolve(Wanted(run), tmp_path)
