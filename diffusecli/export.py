@@ -72,7 +72,8 @@ def export(run: RunDir, to: Path, *, precision: str | None, force: bool, notice:
         raise MachineError(f"{run.path}: the merged model differs from the adapter by {gap:.2g} nats, nothing was written; sample with "
                            "the adapter instead")  # fmt: skip
     if dtype != base.model.dtype:
-        base.model.to(dtype)
+        for weight in base.model.parameters():  # not `model.to`: tables of positions stay float32 when a model is loaded
+            weight.data = weight.data.to(dtype)
         gap = _gap(under_adapter, scorer.score(encoded).log_probs)
     portable = _portable_template(base, prompts, encoded)
     done = Exported(base.parameters, str(dtype).removeprefix("torch."), sum(len(e.trie.leaves) for e in encoded), gap)
