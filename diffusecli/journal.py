@@ -29,15 +29,16 @@ class Journal:
             return
         head = json.loads(json.dumps(key))
         try:
-            entries, readable = _entries(path.read_bytes() if path.is_file() else b"")
+            content = path.read_bytes() if path.is_file() else b""
+            entries, readable = _entries(content)
             if path.exists() and (not entries or entries[0] != head):
-                if len(entries) != 1:  # one without answers is no loss
+                if len(entries) != 1 or readable != content:  # one without answers is no loss
                     self.aside = _free_name(path)
                     path.rename(self.aside)
                 entries = []
             if not entries:
                 readable = json.dumps(head).encode() + b"\n"
-            if not path.is_file() or path.read_bytes() != readable:
+            if not path.is_file() or content != readable:
                 path.write_bytes(readable)
         except OSError as error:
             raise cannot_write(path, error) from error
