@@ -151,6 +151,8 @@ class Chat:
     @cached_property
     def unused(self) -> list[str]:
         """Variables that were given and that the template does not know."""
+        if not self.settings.template_kwargs:
+            return []  # nothing to parse the template for
         try:
             known = _variables(str(self.template))
         except Exception:  # what its own template does is the model's business

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,9 @@ class LoadedModel:
     revision: str  # what pins the weights: a hub commit or a hash
     chat_settings: ChatSettings = field(default_factory=ChatSettings)
 
-    @property
+    @cached_property
     def chat(self) -> Chat:
-        """How it is talked to."""
+        """How it is talked to; one for all prompts, so that its template is looked at once."""
         return Chat(self.tokenizer, self.eos_ids, self.chat_settings)
 
     @property
