@@ -21,11 +21,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from diffusecli.errors import InputError
+from diffusecli.errors import InputError, cannot_write
 from diffusecli.models import LoadedModel, save_adapter
-from diffusecli.runs import Iteration, RunDir, cannot_write, sync_folder
+from diffusecli.runs import Iteration, RunDir, sync_folder
 
-_FORMAT = "1"
+_FORMAT = "2"
 _STATE = "state.safetensors"
 
 
@@ -39,7 +39,9 @@ class Progress:
     tokens: int = 0
     seconds: float = 0.0
     before: dict[str, list[float]] = field(default_factory=dict)  # alias -> exact KL and on-target mass of the untrained adapter
-    iterations: list[Iteration] = field(default_factory=list)
+    iterations: int = 0  # finished; their figures stand in metrics.jsonl
+    last: Iteration | None = None  # of them
+    told: int = 0  # bytes of metrics.jsonl that tell of them
     under_way: dict[str, Any] = field(default_factory=dict)  # what the unfinished iteration has seen
 
 
@@ -63,6 +65,9 @@ def save_checkpoint(run: RunDir, base: LoadedModel, optimiser: torch.optim.Optim
             save_file(moments, whole / _STATE, {"format": _FORMAT, "progress": json.dumps(asdict(progress))})
             for path in whole.iterdir():
                 with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            if run.metrics.is_file():  # the checkpoint counts on it
+                with run.metrics.open("rb") as file:
                     os.fsync(file.fileno())
             os.replace(whole, folder)
         sync_folder(run.path)
@@ -95,7 +100,7 @@ def load_progress(checkpoint: Path, asked: Mapping[str, Any]) -> tuple[Progress,
             f"{checkpoint.parent}: holds an interrupted run with another {', another '.join(sorted(differing))}; "
             "give it back its settings to go on, or start anew with --force"
         )
-    told["iterations"] = [Iteration(**iteration) for iteration in told["iterations"]]
+    told["last"] = told["last"] and Iteration(**told["last"])
     return Progress(**told), optimiser
 
 

@@ -11,6 +11,7 @@ import inspect
 import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -31,6 +32,7 @@ from diffusecli.errors import (
     InterruptedRun,
     printable,
 )
+from diffusecli.interrupts import ENDINGS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,11 +55,21 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line. Signs that the terminal's encoding lacks are spelled out."""
+    """Run the command line. Signs that the terminal's encoding lacks are spelled out; SIGTERM and SIGHUP are as Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    app()
+    for number in ENDINGS:
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup leaves SIGHUP ignored
+            signal.signal(number, signal.default_int_handler)
+    try:
+        app()
+    except KeyboardInterrupt:
+        _notice("diffuse: interrupted")
+        sys.exit(EXIT_INTERRUPTED)
+    finally:
+        for number in (signal.SIGINT, *ENDINGS):  # all is done but the end of the process
+            signal.signal(number, signal.SIG_IGN)
 
 
 def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -6,8 +6,10 @@ Nothing here prints; `cli.py` is the only boundary that turns an error into text
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 EXIT_FOUND_PROBLEMS = 1
@@ -60,6 +62,14 @@ class MachineError(DiffuseError):
     """The machine, the disk or the network is in the way (exit code 3)."""
 
     exit_code = EXIT_ENVIRONMENT
+
+
+def cannot_write(path: Path, error: Exception) -> MachineError:
+    """The sentence for a disk that is full or a folder that is not writable; safetensors has an error of its own."""
+    number = getattr(error, "errno", None)
+    full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(s in str(error) for s in ("No space", "too large", "quota"))
+    remedy = "free some space" if full else "choose another folder or mend its permissions"
+    return MachineError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}, {remedy}")
 
 
 class FailedGates(DiffuseError):  # noqa: N818 (what failed is not the program)

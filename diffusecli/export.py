@@ -17,13 +17,15 @@ from safetensors import SafetensorError
 
 from diffusecli.builtin import Notice
 from diffusecli.chat import Chat, ChatSettings
+from diffusecli.config import Config
 from diffusecli.encoding import EncodedPrompt, encode_prompt
-from diffusecli.errors import InputError, MachineError
+from diffusecli.errors import InputError, MachineError, cannot_write
 from diffusecli.exact import scorer_of
+from diffusecli.locks import lock_beside, only_writer, require_idle
 from diffusecli.models import PRECISIONS, LoadedModel, load_adapter, load_configured
 from diffusecli.prompt import Prompt
 from diffusecli.report.card import merged_card
-from diffusecli.runs import RunDir, cannot_write, config_of, environment, put_folder, require_space, require_writable, write_json
+from diffusecli.runs import RunDir, config_of, environment, put_folder, require_space, require_writable, write_json
 from diffusecli.sources import kept_prompt
 
 MARK = "export.json"
@@ -51,6 +53,13 @@ def export(run: RunDir, to: Path, *, precision: str | None, force: bool, notice:
     """
     config = config_of(run)
     _require_place(to, force)
+    require_idle(run.path, run.lock)
+    with only_writer(to, lock_beside(to.absolute())):
+        return _export(run, config, to, precision, notice)
+
+
+def _export(run: RunDir, config: Config, to: Path, precision: str | None, notice: Notice) -> Exported:
+    """All but the look at the place."""
     if not run.has_adapter:
         raise InputError(f"{run.path}: no finished adapter there, finish the training with `diffuse train`")
     if config.quantize:

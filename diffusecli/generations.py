@@ -18,8 +18,9 @@ from diffusecli.builtin import Notice
 from diffusecli.engines import Engine
 from diffusecli.errors import InterruptedRun
 from diffusecli.journal import Journal
+from diffusecli.locks import lock_beside, only_writer
 from diffusecli.prompt import Prompt
-from diffusecli.runs import environment, journal_path, meta_path, only_writer, prompts_as_json, read_meta, write_json
+from diffusecli.runs import environment, journal_path, meta_path, prompts_as_json, read_meta, write_json
 from diffusecli.samples import write_samples
 from diffusecli.sampling import SamplingSettings, Standing
 
@@ -50,7 +51,7 @@ def generate(
     """
     about = {"mode": mode, "adapter_sha256": adapter_sha256, **engine.about, "settings": asdict(settings)}
     kept_in = journal_path(path) if write and resumable else None
-    with only_writer(path) if write else nullcontext():
+    with only_writer(path, lock_beside(path)) if write else nullcontext():
         journal = Journal(kept_in, {key: value for key, value in about.items() if key not in _ANYWHERE})
         if journal.aside:
             notice(f"{kept_in}: is of another sampling; it is now {journal.aside.name}, and this one begins anew")

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question that long work answers when it can stop cleanly."""
+"""Ctrl-C and its like as a question that long work answers when it can stop cleanly."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
 from typing import Any
+
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+"""What a system, a scheduler or a closed terminal sends."""
 
 
 class Interrupts(AbstractContextManager["Interrupts"]):
@@ -25,7 +28,8 @@ class Interrupts(AbstractContextManager["Interrupts"]):
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():  # only there can handlers be set
-            self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+            heard = [n for n in (signal.SIGINT, *ENDINGS) if signal.getsignal(n) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._hear) for number in heard}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -5,7 +5,8 @@ Everything here happens before the first step; the loop is `train.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from diffusecli.chat import chat_settings
 from diffusecli.checkpoints import Progress
 from diffusecli.config import AlgConfig, Config
 from diffusecli.encoding import EncodedPrompt, encode_prompt
-from diffusecli.errors import InputError
+from diffusecli.errors import DiffuseError, InputError
 from diffusecli.fused import fuse
+from diffusecli.locks import only_writer
 from diffusecli.loss import PackedPass, Pass, RowsPass, choose_pass, longest, row_length
 from diffusecli.models import LoadedModel, attach_lora, load_adapter, load_chat, load_shape, shape_of, trainable
 from diffusecli.processes import Processes
@@ -110,6 +112,24 @@ def read_inputs(config: Config) -> Inputs:
     if empty := [prompt.alias for prompt in prompts if not prompt.targets]:
         raise InputError(f"{empty[0]}: has no targets to train on, move it to test_prompts")
     return Inputs(prompts, read_prompts(config.test_prompts), read_instructions(config.retain) if config.retain else [])
+
+
+@contextmanager
+def alone(run: RunDir, processes: Processes) -> Iterator[None]:
+    """Keep other trainings out of the run directory; raises `InputError` in every process when one is there already.
+
+    The first process holds the lock for all.
+    """
+    with ExitStack() as held:
+        refused: DiffuseError | None = None
+        if processes.main:
+            try:
+                held.enter_context(only_writer(run.path, run.lock))
+            except DiffuseError as error:
+                refused = error
+        if told := processes.everyones(refused)[0]:
+            raise told
+        yield
 
 
 def settings_of_result(config: Config, inputs: Inputs, base: LoadedModel, processes: Processes) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from diffusecli.errors import cannot_write
 from diffusecli.prompt import Prompt
-from diffusecli.runs import cannot_write
 
 
 class Journal:

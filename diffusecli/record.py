@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
@@ -14,11 +15,12 @@ from safetensors import SafetensorError
 from diffusecli.budget import peak_memory_mb
 from diffusecli.checkpoints import Progress, discard_checkpoints
 from diffusecli.config import PLAIN
+from diffusecli.errors import cannot_write
 from diffusecli.job import Job
 from diffusecli.models import ADAPTER_FILES, save_adapter
 from diffusecli.prompt import Prompt
 from diffusecli.report.card import model_card
-from diffusecli.runs import Iteration, RunDir, cannot_write, environment, move_into, prompts_as_json, write_json, write_text
+from diffusecli.runs import Iteration, RunDir, environment, move_into, prompts_as_json, write_json, write_text
 from diffusecli.scorer import Exact
 
 
@@ -51,19 +53,35 @@ def start_anew(job: Job) -> None:
         raise cannot_write(job.run.path, error) from error
 
 
-def tell(job: Job, seen: Iteration) -> None:
-    """A line of metrics.jsonl at once, and the same figures to the tracker."""
+def take_up_metrics(job: Job, told: int) -> int:
+    """Cut metrics.jsonl after its first `told` bytes, what was told later will be told again; returns its size.
+
+    A file that is shorter was lost in part with the machine, or changed since: its whole lines stay.
+    """
+    path = job.run.metrics
     try:
-        with job.run.metrics.open("a", encoding="utf-8") as file:
-            file.write(metrics_line(seen))
+        with path.open("ab+") as file:
+            there = file.seek(0, os.SEEK_END)
+            if there < told:
+                file.seek(0)
+                told = file.read().rfind(b"\n") + 1
+                job.scorer.notice(f"{path}: lines of earlier iterations are gone, figures go on from here")
+            file.truncate(told)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    return told
+
+
+def tell(job: Job, seen: Iteration) -> int:
+    """A line of metrics.jsonl at once, and the same figures to the tracker; returns the bytes of the line."""
+    line = (json.dumps(asdict(seen), ensure_ascii=False) + "\n").encode()
+    try:
+        with job.run.metrics.open("ab") as file:
+            file.write(line)
     except OSError as error:
         raise cannot_write(job.run.metrics, error) from error
     job.processes.track(flat({k: v for k, v in asdict(seen).items() if k not in ("iteration", "of")}), seen.iteration)
-
-
-def metrics_line(seen: Iteration) -> str:
-    """A line of metrics.jsonl."""
-    return json.dumps(asdict(seen), ensure_ascii=False) + "\n"
+    return len(line)
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -107,7 +125,7 @@ def _manifest(job: Job, prompts: list[Prompt], trained: Trained, why: str, progr
         "loss_pass": why,
         "pass_size": progress.at_once,
         "stopped": trained.reason,
-        "iterations": len(progress.iterations),
+        "iterations": progress.iterations,
         "steps": progress.step,
         "training_seconds": round(trained.seconds, 2),
         "tokens_fed": progress.tokens,

@@ -5,7 +5,6 @@ Knows what is kept where; knows nothing of how any of it is made.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -22,7 +21,8 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from diffusecli.config import PLAIN, Config, read_config
-from diffusecli.errors import InputError, MachineError
+from diffusecli.errors import InputError, MachineError, cannot_write
+from diffusecli.locks import scratch_file
 from diffusecli.prompt import Prompt, exists
 
 MODES = ("untuned", "lora")
@@ -86,6 +86,11 @@ class RunDir:
     def metrics(self) -> Path:
         """A JSON line per iteration."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        """What a training holds while it works there."""
+        return self.path / ".lock"
 
     @property
     def card(self) -> Path:
@@ -160,23 +165,6 @@ def journal_path(samples: Path) -> Path:
     return samples.with_name(_bare(samples) + ".partial.jsonl")
 
 
-@contextmanager
-def only_writer(samples: Path) -> Iterator[None]:
-    """Raises `InputError` when another process is sampling into the same file."""
-    from filelock import FileLock, Timeout
-
-    from diffusecli.builtin import cache_folder
-
-    name = hashlib.sha256(str(samples.resolve()).encode()).hexdigest()[:24]
-    lock = FileLock(cache_folder() / "locks" / name)
-    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with lock.acquire(timeout=0):
-            yield
-    except Timeout as error:
-        raise InputError(f"{samples}: another `diffuse sample` is writing it, wait for it or name another file with -o") from error
-
-
 def _bare(samples: Path) -> str:
     return samples.name.removesuffix(samples.suffix) if samples.suffix in SAMPLE_ENDINGS else samples.name
 
@@ -241,28 +229,20 @@ def atomic_write(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, scratch = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        descriptor, scratch = scratch_file(path)
         try:
             with os.fdopen(descriptor, mode, encoding="utf-8" if mode == "w" else None) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            Path(scratch).chmod(0o666 & ~_umask())
-            os.replace(scratch, path)
+                scratch.chmod(0o666 & ~_umask())
+                os.replace(scratch, path)
         except BaseException:
-            Path(scratch).unlink(missing_ok=True)
+            scratch.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
-
-
-def cannot_write(path: Path, error: Exception) -> MachineError:
-    """The sentence for a disk that is full or a folder that is not writable; safetensors has an error of its own."""
-    number = getattr(error, "errno", None)
-    full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(s in str(error) for s in ("No space", "too large", "quota"))
-    remedy = "free some space" if full else "choose another folder or mend its permissions"
-    return MachineError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}, {remedy}")
 
 
 def require_writable(folder: Path) -> None:

@@ -16,6 +16,7 @@ from diffusecli.config import CHAT_FIELDS, Config, read_config
 from diffusecli.engines import Engine, LocalEngine
 from diffusecli.errors import InputError
 from diffusecli.generations import Report, Sampled, generate
+from diffusecli.locks import require_idle
 from diffusecli.models import load_adapter, load_configured, merged
 from diffusecli.prompt import Prompt, exists, read_prompts
 from diffusecli.runs import FORMATS, RunDir, config_of, meta_path, newest_run, read_json_mapping, require_writable
@@ -102,6 +103,7 @@ def sample(wanted: Resolved, settings: SamplingSettings, *, max_rows: int | None
     base = load_configured(wanted.config, notice)
     require_writable(wanted.path.parent)
     if wanted.adapter is not None:
+        require_idle(wanted.adapter.path, wanted.adapter.lock)
         wanted.adapter.require_trained_on(base.name, base.revision)
         if wanted.adapter.read_manifest().get("chat", base.chat_settings.told) != base.chat_settings.told:
             notice(

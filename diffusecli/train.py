@@ -34,11 +34,11 @@ from diffusecli.engines import LocalEngine
 from diffusecli.errors import InputError, InterruptedRun
 from diffusecli.generations import generate
 from diffusecli.interrupts import Interrupts
-from diffusecli.job import Job, adapt, make_job, prepare_weights, read_inputs, require_start, settings_of_result
+from diffusecli.job import Inputs, Job, adapt, alone, make_job, prepare_weights, read_inputs, require_start, settings_of_result
 from diffusecli.models import LoadedModel, load_configured, merged
 from diffusecli.processes import Processes
-from diffusecli.record import Trained, flat, metrics_line, save_run, start_anew, tell
-from diffusecli.runs import Iteration, RunDir, require_writable, write_text
+from diffusecli.record import Trained, flat, save_run, start_anew, take_up_metrics, tell
+from diffusecli.runs import Iteration, RunDir, require_writable
 from diffusecli.sampling import SamplingSettings
 from diffusecli.schedule import learning_rate, rate_share, reason_to_stop
 from diffusecli.scorer import Exact, Scores, figures_of
@@ -61,16 +61,23 @@ def train(config: Config, *, report: Report, notice: Notice, force: bool = False
     Raises `InputError` for what is wrong with the inputs before any model is loaded where that can be told, and
     `InterruptedRun` when it was asked to stop and left a checkpoint.
     """
-    # 1. inputs: prompts, a writable output folder, what an interrupted run left there
+    # 1. inputs: prompts, a writable output folder to ourselves, what an interrupted run left there
     inputs = read_inputs(config)
     run = RunDir(Path(config.output_dir))
+    require_writable(run.path)
+    processes = Processes(config.device, config.tracker, run.path)
+    with alone(run, processes):
+        return _train(config, inputs, run, processes, report, notice, force)
+
+
+def _train(
+    config: Config, inputs: Inputs, run: RunDir, processes: Processes, report: Report, notice: Notice, force: bool
+) -> Trained:
     checkpoint = None if force else newest_checkpoint(run)
     if (run.manifest.is_file() or run.has_adapter) and not force and checkpoint is None:
         raise InputError(f"{run.path}: holds a finished run already, add --force to replace it or name another output_dir")
     if checkpoint is None and config.load_model and config.ckpt_dir is not None:
         require_start(Path(config.ckpt_dir), run)
-    require_writable(run.path)
-    processes = Processes(config.device, config.tracker, run.path)
     if config.device_map and processes.count > 1:
         raise InputError("device_map: is for one process, remove it or start without a launcher")
 
@@ -87,8 +94,9 @@ def train(config: Config, *, report: Report, notice: Notice, force: bool = False
     if checkpoint is None:
         start_anew(job)
     else:
-        done = len(progress.iterations)
-        notice(f"{run.path}: going on after {done} of {config.alg_config.n_iters} iterations ({progress.step} steps)")
+        notice(
+            f"{run.path}: going on after {progress.iterations} of {config.alg_config.n_iters} iterations ({progress.step} steps)"
+        )
     optimiser = _optimiser(job, optimiser_state)
     reason = _optimise(job, optimiser, progress, report)
 
@@ -141,9 +149,9 @@ def _optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, re
         progress.before = {alias: [kl, before.on_target[alias]] for alias, kl in before.kl.items()}
     earlier, started = progress.seconds, time.perf_counter()
     if processes.main:
-        write_text(job.run.metrics, "".join(metrics_line(seen) for seen in progress.iterations))
+        progress.told = take_up_metrics(job, progress.told)
         processes.start_tracking(flat(config.model_dump(mode="json")))
-    reason = reason_to_stop(settings, progress.iterations[-1]) if progress.iterations and not progress.under_way else None
+    reason = reason_to_stop(settings, progress.last) if progress.last and not progress.under_way else None
     promise = "finishing this step and writing a checkpoint; once more to stop at once"
     _train_mode(job.base, on=True)
     with Interrupts(job.scorer.notice, promise, patient=processes.count > 1) as interrupts:
@@ -165,7 +173,7 @@ def _optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, re
             if place == job.steps_per_iteration - 1:
                 seen = _finished_iteration(job, progress)
                 if processes.main:
-                    tell(job, seen)
+                    progress.told += tell(job, seen)
                 report(seen)
                 reason = reason_to_stop(settings, seen)
                 if reason is None and (iteration + 1) % config.save_every == 0 and progress.step < steps and processes.main:
@@ -225,7 +233,7 @@ def _note(progress: Progress, batch: list[EncodedPrompt], scores: Scores, rate: 
 
 
 def _finished_iteration(job: Job, progress: Progress) -> Iteration:
-    saw, number = progress.under_way, len(progress.iterations) + 1
+    saw, number = progress.under_way, progress.iterations + 1
     due = number % job.config.eval_every == 0
     _train_mode(job.base, on=False)
     test = job.scorer.exact(job.tests if due else [])
@@ -235,7 +243,7 @@ def _finished_iteration(job: Job, progress: Progress) -> Iteration:
         float(np.mean(saw["kept"])) if saw["kept"] else None, saw["rate"], float(np.mean(saw["norms"])), progress.tokens,
         progress.seconds, peak_memory_mb(), test.kl, test.on_target,
     )  # fmt: skip
-    progress.iterations.append(seen)
+    progress.iterations, progress.last = number, seen
     progress.under_way = {}
     return seen
 
@@ -245,7 +253,7 @@ def _leave(job: Job, optimiser: torch.optim.Optimizer, progress: Progress) -> No
     if job.processes.main:
         save_checkpoint(job.run, job.base, optimiser, progress)
     job.processes.everyones(None)
-    done = f"{len(progress.iterations)} of {job.settings.n_iters} iterations"
+    done = f"{progress.iterations} of {job.settings.n_iters} iterations"
     how = "the same command without --force" if job.force else "the same command"
     raise InterruptedRun(f"{job.run.path}: interrupted after {done}; {how} goes on from there")
 

@@ -15,6 +15,7 @@ import pytest
 
 from diffusecli.errors import InputError, InterruptedRun
 from diffusecli.evaluate import evaluate
+from diffusecli.locks import lock_beside, only_writer
 from diffusecli.models import ADAPTER_FILES
 from diffusecli.runs import RunDir, journal_path, meta_path
 from diffusecli.sample import Wanted, resolve, sample, served_name
@@ -177,10 +178,15 @@ def test_names_with_dots_have_settings_of_their_own(run, tmp_path):
 
 
 def test_a_second_sampling_into_the_same_file_is_refused(run):
-    from diffusecli.runs import only_writer
-
-    with only_writer(run / "gen.lora.json"), pytest.raises(InputError, match="another `diffuse sample` is writing it"):
+    path = run / "gen.lora.json"
+    with only_writer(path, lock_beside(path)), pytest.raises(InputError, match="another process is writing it"):
         drawn(Wanted(run))
+
+
+def test_a_run_that_is_being_trained_is_not_sampled(run):
+    with only_writer(run, RunDir(run).lock), pytest.raises(InputError, match="another process is writing it"):
+        drawn(Wanted(run))
+    assert drawn(Wanted(run)).counts
 
 
 def test_what_a_server_is_asked_for_is_the_adapter_by_its_content(run):

@@ -21,6 +21,7 @@ from diffusecli.runs import RunDir
 _POINTS = 80  # of a line
 _DRAWS = 400  # of a perfect sampler
 _LINES = 8
+_ITERATIONS = 500  # of a training, however long it was
 _LEAST_KL = 1e-6  # the foot of a logarithmic axis
 
 
@@ -104,7 +105,7 @@ class Training:
 
 def training(run: RunDir) -> Training | None:
     """From metrics.jsonl; None where there is none or not one whole line."""
-    lines = list(_iterations(run))
+    lines = list(_iterations(run, _ITERATIONS))
     aliases = list(dict.fromkeys(alias for line in lines for alias in line["kl"]))
     if not aliases:
         return None
@@ -118,13 +119,17 @@ def training(run: RunDir) -> Training | None:
     )
 
 
-def _iterations(run: RunDir) -> Iterator[dict[str, Any]]:
-    """Whole lines only: the last one of an interrupted run may be broken."""
+def _iterations(run: RunDir, most: int) -> Iterator[dict[str, Any]]:
+    """So many, evenly chosen, the last among them. Whole lines only: the last one of an interrupted run may be broken."""
     try:
-        text = run.metrics.read_text(encoding="utf-8", errors="replace")
+        with run.metrics.open("rb") as file:
+            count = sum(1 for _ in file)
+            chosen = set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist())
+            file.seek(0)
+            lines = [line.decode("utf-8", "replace") for number, line in enumerate(file) if number in chosen]
     except OSError:
         return
-    for line in text.splitlines():
+    for line in lines:
         try:
             found = json.loads(line)
         except ValueError:

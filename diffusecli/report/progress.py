@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -58,11 +59,13 @@ class TrainingProgress(_Display):
     def __init__(self, console: Console) -> None:
         """On stderr."""
         super().__init__(console)
-        self._seen: list[Iteration] = []
+        self._first: Iteration | None = None
+        self._seen: deque[Iteration] = deque(maxlen=_SPARK_WIDTH)  # a day of them would fill the memory
 
     def __call__(self, seen: Iteration) -> None:
         """Show one iteration."""
         self._seen.append(seen)
+        self._first = self._first or seen
         if not self._console.is_terminal:
             self._print(_line(seen, self._remaining()))
         else:
@@ -70,7 +73,8 @@ class TrainingProgress(_Display):
 
     def _remaining(self) -> float:
         """Seconds, from the pace since this display began (an earlier part of the run may have been on another machine)."""
-        first, last = self._seen[0], self._seen[-1]
+        last = self._seen[-1]
+        first = self._first or last
         here = last.iteration - first.iteration
         pace = (last.seconds - first.seconds) / here if here else last.seconds / last.iteration
         return pace * (last.of - last.iteration)
