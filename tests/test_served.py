@@ -49,6 +49,7 @@ class Server:
                 pass
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.handle_error = lambda *_: None  # clients may be killed
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
 
     def __enter__(self):
