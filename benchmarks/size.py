@@ -8,9 +8,9 @@ import sys
 
 from benchmarks.packing import packed_way
 from benchmarks.workbench import NAMES_200, adapted_model, seconds
-from diffusecli.budget import peak_memory_mb
 from diffusecli.encoding import encode_prompt
 from diffusecli.loss import score
+from diffusecli.memory import peak_memory_mb
 from diffusecli.prompt import Prompt, read_prompt
 
 SIZES = (10, 100, 1000, 10_000, 20_000)

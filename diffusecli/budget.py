@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
-
-import torch
 
 from diffusecli.config import Config
 from diffusecli.models import ModelShape
@@ -67,40 +64,3 @@ def estimated_memory(shape: ModelShape, config: Config, tokens: int, scored: int
         layers = shape.layers * one_layer
     weights = shape.parameters * (0.6 if config.quantize else size)
     return weights + layers + 2 * (scored + 1) * shape.vocabulary * size + 0.6e9
-
-
-def free_memory(device: torch.device) -> float:
-    """Bytes that can still be had on the device; on the CPU within the limit of the control group."""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    import psutil
-
-    free = float(psutil.virtual_memory().available)
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        told = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):  # no such file, or no limit ("max")
-        return free
-    return min(free, limit - used + int(told.get("inactive_file", 0)))  # file caches give way
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch says that memory does not suffice; on the CPU it has no class of its own."""
-    told = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in told or "not enough memory" in told
-
-
-def peak_memory_mb() -> int:
-    """The most memory the process held, in MB; on CUDA the most it held there."""
-    if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 1e6)
-    status = Path("/proc/self/status")
-    if status.is_file():  # Linux's getrusage counts what the parent held when it started this process
-        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return round(int(peak.split()[1]) * 1024 / 1e6)
-    import resource
-    import sys
-
-    held: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(held / 1e6 if sys.platform == "darwin" else held * 1024 / 1e6)

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,7 @@ def ensure_builtin(name: str, notice: Notice) -> Path:
     model = BUILTIN_MODELS[name]
     folder = cache_folder() / "models" / f"{name}-{model.gguf_sha256[:12]}"
     if folder.is_dir():
+        _tidy(folder.parent, name)
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -95,9 +97,7 @@ def ensure_builtin(name: str, notice: Notice) -> Path:
 
 
 def _fetch_once(name: str, model: BuiltinModel, folder: Path, notice: Notice) -> Path:
-    from filelock import FileLock
-
-    with FileLock(folder.parent / f".{name}.lock"):
+    with _lock(folder.parent, name):
         if folder.is_dir():
             return folder
         _remove_leftovers(folder.parent, name)
@@ -116,11 +116,28 @@ def _fetch_once(name: str, model: BuiltinModel, folder: Path, notice: Notice) ->
     return folder
 
 
+def _lock(parent: Path, name: str) -> Any:
+    """Held by who fetches. It stays: others may wait for it."""
+    from filelock import FileLock
+
+    return FileLock(parent / f".{name}.lock")
+
+
+def _tidy(parent: Path, name: str) -> None:
+    """Remove what was left by a fetch that was killed when all but this was done, if it can be done at once."""
+    if _leftovers(parent, name):
+        with suppress(OSError), _lock(parent, name).acquire(timeout=0):
+            _remove_leftovers(parent, name)
+
+
+def _leftovers(parent: Path, name: str) -> list[Path]:
+    return [path for path in parent.glob(f".{name}.*") if path.is_dir() and not path.is_symlink()]
+
+
 def _remove_leftovers(parent: Path, name: str) -> None:
     """What a killed fetch left behind; only the holder of the lock may do this."""
-    for leftover in parent.glob(f".{name}.*"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in _leftovers(parent, name):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _download(model: BuiltinModel, into: Path) -> Path:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -105,11 +104,9 @@ def load_progress(checkpoint: Path, asked: Mapping[str, Any]) -> tuple[Progress,
 
 
 def discard_checkpoints(run: RunDir, *, keep: int = 0) -> None:
-    """Remove all but the newest checkpoints, and what a killed process left of one."""
+    """Remove all but the newest checkpoints."""
     for folder in _checkpoints(run)[keep:]:
         discard_checkpoint(folder)
-    for leftover in run.path.glob(".checkpoint.*"):
-        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def discard_checkpoint(folder: Path) -> None:

@@ -11,7 +11,6 @@ import inspect
 import io
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -32,7 +31,6 @@ from diffusecli.errors import (
     InterruptedRun,
     printable,
 )
-from diffusecli.interrupts import ENDINGS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,21 +53,11 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line. Signs that the terminal's encoding lacks are spelled out; SIGTERM and SIGHUP are as Ctrl-C."""
+    """Run the command line. Signs that the terminal's encoding lacks are spelled out."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    for number in ENDINGS:
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup leaves SIGHUP ignored
-            signal.signal(number, signal.default_int_handler)
-    try:
-        app()
-    except KeyboardInterrupt:
-        _notice("diffuse: interrupted")
-        sys.exit(EXIT_INTERRUPTED)
-    finally:
-        for number in (signal.SIGINT, *ENDINGS):  # all is done but the end of the process
-            signal.signal(number, signal.SIG_IGN)
+    app()
 
 
 def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -89,19 +77,30 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], Calla
                 _stop(str(error), error.exit_code)
             except KeyboardInterrupt:
                 _stop("interrupted; what is not in the output folder was not saved", EXIT_INTERRUPTED)
-            except MemoryError:
-                _stop("the memory of this machine does not suffice, ask for less at once", EXIT_ENVIRONMENT)
             except BrokenPipeError:  # the reader of our output went away; there is nobody left to tell
                 _forget_stdout()
-            except OSError as error:
-                if sys.stdout.closed or error.filename is not None:
+            except Exception as error:
+                if not (told := _refused_by_the_machine(error)):
                     raise
-                _forget_stdout()
-                _stop(f"standard output cannot be written: {error.strerror or error}, free some space", EXIT_ENVIRONMENT)
+                _stop(told, EXIT_ENVIRONMENT)
 
         return app.command(name, **settings)(run)
 
     return register
+
+
+def _refused_by_the_machine(error: Exception) -> str:
+    """What memory, disk or standard output did not give, in a sentence; empty for a mistake of ours."""
+    from diffusecli.memory import out_of_memory
+
+    if out_of_memory(error):
+        return "the memory of this machine does not suffice, ask for less at once"
+    if not isinstance(error, OSError) or sys.stdout.closed:
+        return ""
+    if error.filename is not None:
+        return f"{error.filename}: {error.strerror or error}, see to it and start the same command again"
+    _forget_stdout()
+    return f"standard output cannot be written: {error.strerror or error}, free some space"
 
 
 def _forget_stdout() -> None:

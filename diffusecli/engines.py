@@ -7,17 +7,17 @@ An engine draws answers to one prompt at a time and hands over what it has as it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol
 
 from diffusecli.batched import choose_cache, generate_rows
-from diffusecli.budget import out_of_memory
 from diffusecli.builtin import Notice
 from diffusecli.encoding import EncodedPrompt, encode_prompt
-from diffusecli.errors import InputError, MachineError
+from diffusecli.errors import InputError
+from diffusecli.memory import SMALLER, enough_memory, out_of_memory
 from diffusecli.models import LoadedModel, shape_of
 from diffusecli.prompt import Prompt
 from diffusecli.rows import choose_rows
@@ -54,17 +54,6 @@ def drawn(engine: Engine, prompt: Prompt) -> tuple[Counter[str], int]:
     return counts, fed
 
 
-@contextmanager
-def _enough_memory(name: str) -> Iterator[None]:
-    """Probes of a few rows may already be too much."""
-    try:
-        yield
-    except Exception as error:
-        if not out_of_memory(error):
-            raise
-        raise MachineError(f"{name}: memory does not suffice for a few rows, use a smaller model or precision bf16") from error
-
-
 class LocalEngine:
     """The loaded model: counting rows where its memory can be kept by rows, batches of `generate` where not.
 
@@ -78,10 +67,10 @@ class LocalEngine:
         self._base, self._settings, self._notice = base, settings, notice
         self._told: set[str] = set()
         self._context = shape_of(base.model.config, 0).context
-        with _enough_memory(base.name):
+        with self._enough_memory():
             self._kind = choose_rows(base.model)
-        fitting = _BATCH_ROWS if self._kind is None else rows_at_once(base.model, settings.max_new_tokens)
-        self._max_rows = max_rows or fitting
+        self._max_rows = max_rows or rows_at_once(base.model, settings.max_new_tokens)
+        self._batch_rows = max_rows or _BATCH_ROWS
         if self._kind is None:
             notice("this model's memory cannot be kept by rows: sampling in batches of plain `generate`")
 
@@ -112,19 +101,24 @@ class LocalEngine:
             settings = replace(settings, stop=(*settings.stop, encoded.stop_text))
         rows = None
         if self._kind is not None:
-            with _enough_memory(self._base.name):
+            with self._enough_memory():
                 rows = self._kind.rows(encoded.prompt_ids, settings.max_new_tokens)
             if rows is None:
                 self._notice(
                     f"{encoded.alias}: answers may outgrow what can be kept by rows: sampling in batches of plain `generate`"
                 )
         if rows is None:
-            self._draw_batches(encoded, settings, have, arrived, watch)
+            with self._enough_memory():
+                self._draw_batches(encoded, settings, have, arrived, watch)
             return
         sampler = CountingSampler(rows, self._base.tokenizer, encoded, settings, self._max_rows, watch)
         counts = sampler.draw()
         self._max_rows = sampler.max_rows  # as it was halved
         arrived(counts, sampler.tokens_fed)
+
+    def _enough_memory(self) -> AbstractContextManager[None]:
+        """Probes of a few rows may already be too much."""
+        return enough_memory(self._base.name, SMALLER)
 
     def _within_context(self, encoded: EncodedPrompt) -> SamplingSettings:
         """The settings with answers no longer than what the prompt leaves of the model's context."""
@@ -141,7 +135,7 @@ class LocalEngine:
     @cached_property
     def _use_cache(self) -> bool:
         """How `generate` is used. Raises `InputError` where it does not give the model's own distribution."""
-        with _enough_memory(self._base.name):
+        with self._enough_memory():
             chosen = choose_cache(self._base.model)
         if chosen is None:
             raise InputError(
@@ -155,17 +149,24 @@ class LocalEngine:
         self, encoded: EncodedPrompt, settings: SamplingSettings, have: Counter[str], arrived: Arrived, watch: Watch
     ) -> None:
         finished, fed = have.copy(), 0
+        use_cache = self._use_cache
         while missing := settings.n_generations - finished.total():
-            size = min(missing, _BATCH_ROWS, self._max_rows)
+            size = min(missing, self._batch_rows)
             seed = stream_seed(settings.seed, encoded.prompt_ids, 0, finished.total())
-            rows = generate_rows(
-                self._base.model,
-                [encoded.prompt_ids] * size,
-                encoded.stop_ids,
-                settings=settings,
-                seed=seed,
-                use_cache=self._use_cache,
-            )
+            try:
+                rows = generate_rows(
+                    self._base.model,
+                    [encoded.prompt_ids] * size,
+                    encoded.stop_ids,
+                    settings=settings,
+                    seed=seed,
+                    use_cache=use_cache,
+                )
+            except Exception as error:
+                if not out_of_memory(error) or size == 1:
+                    raise
+                self._batch_rows = size // 2
+                continue
             bare = [row[:-1] if row and row[-1] in encoded.stop_ids else row for row in rows]
             batch = Counter(cut_at_stop(encoded.text(self._base.tokenizer, ids), settings.stop)[0] for ids in bare)
             tokens = size * len(encoded.prompt_ids) + sum(map(len, rows))

@@ -52,9 +52,10 @@ def export(run: RunDir, to: Path, *, precision: str | None, force: bool, notice:
     `MachineError` when the disk takes no more or the merged model is another.
     """
     config = config_of(run)
-    _require_place(to, force)
-    require_idle(run.path, run.lock)
+    require_writable(to.absolute().parent)
     with only_writer(to, lock_beside(to.absolute())):
+        _require_place(to, force)
+        require_idle(run.path, run.lock)
         return _export(run, config, to, precision, notice)
 
 
@@ -114,7 +115,6 @@ def _require_place(to: Path, force: bool) -> None:
             raise InputError(f"{to}: exists and was not written by `diffuse export`, name another folder")
         if not force:
             raise InputError(f"{to}: holds an exported model already, replace it with --force or name another folder")
-    require_writable(to.absolute().parent)
 
 
 def _quantised(run: RunDir) -> InputError:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from diffusecli.builtin import BUILTIN_MODELS
 from diffusecli.errors import DiffuseError, InputError, MachineError
+from diffusecli.memory import SMALLER, out_of_memory
 
 _PATIENCE = 10.0  # seconds
 
@@ -27,9 +28,11 @@ def told_apart(name: str) -> Iterator[None]:
     """Raises `InputError` for a model that is gated, missing or not to be used, `MachineError` for one that is out of reach."""
     try:
         yield
-    except (DiffuseError, MemoryError):
+    except DiffuseError:
         raise
     except Exception as error:
+        if out_of_memory(error):
+            raise MachineError(f"the model {name} does not fit into memory, {SMALLER}") from error
         if (told := _told(name, error)) is None:
             raise
         raise told from error

@@ -5,6 +5,7 @@ Everything here happens before the first step; the loop is `train.py`.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from diffusecli.budget import Plan, estimated_memory, fastest_part, fitting_part, free_memory
+from diffusecli.budget import Plan, estimated_memory, fastest_part, fitting_part
 from diffusecli.builtin import Notice
 from diffusecli.chat import chat_settings
 from diffusecli.checkpoints import Progress
@@ -23,6 +24,7 @@ from diffusecli.errors import DiffuseError, InputError
 from diffusecli.fused import fuse
 from diffusecli.locks import only_writer
 from diffusecli.loss import PackedPass, Pass, RowsPass, choose_pass, longest, row_length
+from diffusecli.memory import SMALLER, enough_memory, free_memory
 from diffusecli.models import LoadedModel, attach_lora, load_adapter, load_chat, load_shape, shape_of, trainable
 from diffusecli.processes import Processes
 from diffusecli.prompt import Prompt, read_prompts
@@ -129,6 +131,9 @@ def alone(run: RunDir, processes: Processes) -> Iterator[None]:
                 refused = error
         if told := processes.everyones(refused)[0]:
             raise told
+        if processes.main:  # what a killed training left half-written
+            for leftover in [*run.path.glob(".adapter.*"), *run.path.glob(".checkpoint.*")]:
+                shutil.rmtree(leftover, ignore_errors=True)
         yield
 
 
@@ -227,7 +232,8 @@ def choose_way(
     else:
         most = chosen
     most = min(most, shape.context or most)  # some models count places in the packed sequence
-    way, why = choose_pass(base.model, longest(encoded), batch_size=settings.batch_size, max_tokens=most)
+    with enough_memory(base.name, SMALLER):
+        way, why = choose_pass(base.model, longest(encoded), batch_size=settings.batch_size, max_tokens=most)
     if chosen == "auto" and isinstance(way, PackedPass) and not way.tree:
         way = way.sized(min(most, fastest_part(shape, length, tree=False)))
     if progress.at_once is None or settings.max_tokens_per_pass != "auto":

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from diffusecli.attention import Tree, additive_mask, enable, over
 from diffusecli.encoding import EncodedPrompt
+from diffusecli.memory import out_of_memory
 from diffusecli.models import attention_windows, keeps_more_than_attention, without_wrapper
 from diffusecli.trie import ROOT, TokenTrie
 
@@ -228,9 +229,9 @@ def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max
     for tree, sliced_head in product(trees, heads):
         try:
             packed = score(model, probe, PackedPass(None, tree, sliced_head)).log_probs
-        except torch.OutOfMemoryError:
-            raise
         except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as error:
+            if out_of_memory(error):
+                raise
             reason = f"rows: the model takes no packed input ({type(error).__name__})"
             continue
         gap = float(np.abs(packed - by_rows).max())

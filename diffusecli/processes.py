@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusecli.budget import out_of_memory
 from diffusecli.errors import InputError
+from diffusecli.memory import out_of_memory
 from diffusecli.models import choose_device, trainable
 
 
@@ -81,7 +81,7 @@ class Processes:
             if self.sharded and pieces:  # collective passes: as many in every process
                 for _ in range(max(map(len, _shares([p.tokens for p in pieces], self.count))) - len(mine)):
                     pieces[0].work(scale=0.0)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except Exception as error:
             if self.sharded or not out_of_memory(error):
                 raise
             failed = True

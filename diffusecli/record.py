@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from diffusecli.budget import peak_memory_mb
 from diffusecli.checkpoints import Progress, discard_checkpoints
 from diffusecli.config import PLAIN
 from diffusecli.errors import cannot_write
 from diffusecli.job import Job
+from diffusecli.memory import peak_memory_mb
 from diffusecli.models import ADAPTER_FILES, save_adapter
 from diffusecli.prompt import Prompt
 from diffusecli.report.card import model_card
@@ -43,8 +42,6 @@ def start_anew(job: Job) -> None:
         return
     try:
         discard_checkpoints(job.run)
-        for leftover in job.run.path.glob(".adapter.*"):  # of a run that was killed while saving
-            shutil.rmtree(leftover, ignore_errors=True)
         job.run.discard_trained()
         write_text(job.run.config, job.config.to_yaml())
         if job.config.chat_template not in (None, PLAIN):

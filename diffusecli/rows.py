@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from diffusecli.attention import banded, causal, enable, over, over_prompt
-from diffusecli.budget import out_of_memory
+from diffusecli.memory import out_of_memory
 from diffusecli.models import attention_windows, keeps_more_than_attention, shape_of
 
 _STEPS = 3  # of rows that are grown to see whether they are kept well

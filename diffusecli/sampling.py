@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusecli.budget import free_memory, out_of_memory
 from diffusecli.encoding import EncodedPrompt
 from diffusecli.errors import InputError, MachineError
+from diffusecli.memory import free_memory, out_of_memory
 from diffusecli.models import shape_of
 from diffusecli.rows import Rows
 

@@ -17,7 +17,6 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from diffusecli.budget import peak_memory_mb
 from diffusecli.builtin import Notice
 from diffusecli.checkpoints import (
     Progress,
@@ -35,6 +34,7 @@ from diffusecli.errors import InputError, InterruptedRun
 from diffusecli.generations import generate
 from diffusecli.interrupts import Interrupts
 from diffusecli.job import Inputs, Job, adapt, alone, make_job, prepare_weights, read_inputs, require_start, settings_of_result
+from diffusecli.memory import peak_memory_mb
 from diffusecli.models import LoadedModel, load_configured, merged
 from diffusecli.processes import Processes
 from diffusecli.record import Trained, flat, save_run, start_anew, take_up_metrics, tell

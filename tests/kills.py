@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import yaml
@@ -57,13 +58,13 @@ class Tally:
     faults: list[str] = field(default_factory=list)
 
 
-def _command(activity: Activity, folder: Path) -> None:
+def _command(activity: Activity, folder: Path, begun: Event) -> None:
     """In the child: become the installed command."""
     os.setsid()
     os.chdir(folder)
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **activity.env}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with (folder.parent / "out").open("wb") as out, (folder.parent / "err").open("wb") as err:
         os.dup2(out.fileno(), 1)
         os.dup2(err.fileno(), 2)
@@ -75,8 +76,9 @@ def _command(activity: Activity, folder: Path) -> None:
 
         builtin.BUILTIN_MODELS[TINY] = tiny_builtin(activity.tiny_builtin)
     sys.argv = ["diffuse", *activity.words]
-    from diffusecli.cli import main
+    from diffusecli.__main__ import main
 
+    begun.set()
     main()
 
 
@@ -89,8 +91,11 @@ class Killer:
         self._context.set_forkserver_preload(_LOADED_BEFORE)
 
     def start(self, activity: Activity, folder: Path) -> multiprocessing.process.BaseProcess:
-        process = self._context.Process(target=_command, args=(activity, folder), daemon=True)
+        """Returns when the command begins."""
+        begun = self._context.Event()
+        process = self._context.Process(target=_command, args=(activity, folder, begun), daemon=True)
         process.start()
+        assert begun.wait(60), "the child does not even begin"
         return process
 
     def left_alone(self, activity: Activity, folder: Path) -> tuple[int, str, float]:

@@ -96,6 +96,9 @@ def test_what_a_killed_fetch_left_is_cleared_away(cache, monkeypatch):
     monkeypatch.setattr(builtin, "_convert", lambda gguf, into: into.mkdir())
     ensure_builtin(NAME, print)
     assert not left.exists()
+    left.mkdir()  # killed after the model was in its place
+    ensure_builtin(NAME, print)
+    assert not left.exists()
 
 
 @pytest.mark.model
