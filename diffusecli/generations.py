@@ -20,7 +20,16 @@ from diffusecli.errors import InterruptedRun
 from diffusecli.journal import Journal
 from diffusecli.locks import lock_beside, only_writer
 from diffusecli.prompt import Prompt
-from diffusecli.runs import environment, journal_path, meta_path, prompts_as_json, read_meta, write_json
+from diffusecli.runs import (
+    SAMPLE_ENDINGS,
+    environment,
+    journal_path,
+    mark_newest,
+    meta_path,
+    prompts_as_json,
+    read_meta,
+    write_json,
+)
 from diffusecli.samples import write_samples
 from diffusecli.sampling import SamplingSettings, Standing
 
@@ -60,6 +69,7 @@ def generate(
         drawn, seconds = _draw_all(engine, prompts, settings, journal, report, notice)
         if write:
             write_samples(path, drawn, form, settings.seed)
+            mark_newest(path, (path.with_suffix(ending) for ending in SAMPLE_ENDINGS))
             fed = sum(journal.tokens[prompt.alias] for prompt in prompts)
             tail: dict[str, Any] = {"seconds": round(seconds, 3), "tokens_fed": fed, "prompts": prompts_as_json(prompts)}
             write_json(meta_path(path), {**about, "file": path.name, "format": form, **tail, **environment()})

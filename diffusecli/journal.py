@@ -14,6 +14,7 @@ from typing import Any
 
 from diffusecli.errors import cannot_write
 from diffusecli.prompt import Prompt
+from diffusecli.runs import append_line
 
 
 class Journal:
@@ -61,11 +62,7 @@ class Journal:
         if self._path is None:
             return
         line = {"prompt": prompt.alias, "digest": prompt.digest, "counts": counts, "tokens": tokens}
-        try:
-            with self._path.open("ab") as file:
-                file.write(json.dumps(line).encode() + b"\n")
-        except OSError as error:
-            raise cannot_write(self._path, error) from error
+        append_line(self._path, json.dumps(line).encode() + b"\n")
 
     def remove(self) -> None:
         """All is in its place: the journal goes."""

@@ -12,8 +12,8 @@ from typing import Any
 
 from diffusecli.errors import DiffuseError, MachineError
 
-_SIGNS = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "std::bad_alloc")
-"""What torch on a CPU, the system and C++ say; none of them has a class of its own for it."""
+_SIGNS = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "std::bad_alloc", "can't start new thread")
+"""What torch on a CPU, the system, C++ and Python say; none of them has a class of its own for it."""
 
 SMALLER = "use a smaller model or precision bf16"
 """What to do when there is too little."""

@@ -19,7 +19,17 @@ from diffusecli.memory import peak_memory_mb
 from diffusecli.models import ADAPTER_FILES, save_adapter
 from diffusecli.prompt import Prompt
 from diffusecli.report.card import model_card
-from diffusecli.runs import Iteration, RunDir, environment, move_into, prompts_as_json, write_json, write_text
+from diffusecli.runs import (
+    Iteration,
+    RunDir,
+    append_line,
+    environment,
+    mark_newest,
+    move_into,
+    prompts_as_json,
+    write_json,
+    write_text,
+)
 from diffusecli.scorer import Exact
 
 
@@ -72,11 +82,7 @@ def take_up_metrics(job: Job, told: int) -> int:
 def tell(job: Job, seen: Iteration) -> int:
     """A line of metrics.jsonl at once, and the same figures to the tracker; returns the bytes of the line."""
     line = (json.dumps(asdict(seen), ensure_ascii=False) + "\n").encode()
-    try:
-        with job.run.metrics.open("ab") as file:
-            file.write(line)
-    except OSError as error:
-        raise cannot_write(job.run.metrics, error) from error
+    append_line(job.run.metrics, line)
     job.processes.track(flat({k: v for k, v in asdict(seen).items() if k not in ("iteration", "of")}), seen.iteration)
     return len(line)
 
@@ -101,6 +107,7 @@ def save_run(job: Job, prompts: list[Prompt], trained: Trained, why: str, progre
         with tempfile.TemporaryDirectory(prefix=".adapter.", dir=run.path) as scratch:
             save_adapter(job.base, Path(scratch))
             move_into(run.path, (Path(scratch) / name for name in ADAPTER_FILES))
+        mark_newest(run.path / ADAPTER_FILES[1], run.path.parent.glob(f"*/{ADAPTER_FILES[1]}"))
         manifest = _manifest(job, prompts, trained, why, progress)
         write_text(run.card, model_card(manifest, prompts))
         write_json(run.manifest, manifest)

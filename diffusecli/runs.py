@@ -5,6 +5,7 @@ Knows what is kept where; knows nothing of how any of it is made.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -201,7 +202,7 @@ def newest_run(path: str | Path) -> RunDir:
     trained = [run for run in find_runs(path) if run.has_adapter]
     if not trained:
         raise InputError(f"{path}: no trained run there, make one with `diffuse train` or name a config")
-    return max(trained, key=lambda run: (run.path / "adapter_model.safetensors").stat().st_mtime)
+    return max(trained, key=lambda run: (run.path / "adapter_model.safetensors").stat().st_mtime_ns)
 
 
 def _is_run(folder: Path) -> bool:
@@ -245,6 +246,21 @@ def atomic_write(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]
         raise cannot_write(path, error) from error
 
 
+def append_line(path: Path, line: bytes) -> None:
+    """Add a line to a file, all of it or nothing; raises `MachineError`."""
+    try:
+        with path.open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(size)
+                raise
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
 def require_writable(folder: Path) -> None:
     """Make the folder and try it, to find out before the work and not after; raises `MachineError`."""
     try:
@@ -273,6 +289,13 @@ def write_json(path: Path, value: Any) -> None:
     with atomic_write(path) as file:
         json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
         file.write("\n")
+
+
+def mark_newest(path: Path, others: Iterable[Path]) -> None:
+    """Let `path` be the last that was written by its time too, should the clock have been set back since the others were."""
+    latest = max((other.stat().st_mtime_ns for other in others if other.is_file() and other != path), default=0)
+    if path.stat().st_mtime_ns <= latest:
+        os.utime(path, ns=(latest + 1, latest + 1))
 
 
 def move_into(folder: Path, sources: Iterable[Path]) -> None:

@@ -58,14 +58,14 @@ class Tally:
     faults: list[str] = field(default_factory=list)
 
 
-def _command(activity: Activity, folder: Path, begun: Event) -> None:
+def _command(activity: Activity, folder: Path, told: Path, begun: Event) -> None:
     """In the child: become the installed command."""
     os.setsid()
     os.chdir(folder)
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **activity.env}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with (folder.parent / "out").open("wb") as out, (folder.parent / "err").open("wb") as err:
+    with told.open("wb") as err, Path(os.devnull).open("wb") as out:
         os.dup2(out.fileno(), 1)
         os.dup2(err.fileno(), 2)
     import torch
@@ -83,20 +83,27 @@ def _command(activity: Activity, folder: Path, begun: Event) -> None:
 
 
 class Killer:
-    """Starts commands, kills them, looks."""
+    """Starts commands, kills them, looks. Another trouble than a signal is another `make_trouble`."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, logs: Path) -> None:
+        """What commands say goes into a file in `logs`."""
         self.moment = random.Random(seed)
+        self._told = logs / "told"
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_LOADED_BEFORE)
 
     def start(self, activity: Activity, folder: Path) -> multiprocessing.process.BaseProcess:
         """Returns when the command begins."""
         begun = self._context.Event()
-        process = self._context.Process(target=_command, args=(activity, folder, begun), daemon=True)
+        process = self._context.Process(target=_command, args=(activity, folder, self._told, begun), daemon=True)
         process.start()
         assert begun.wait(60), "the child does not even begin"
         return process
+
+    @property
+    def told(self) -> str:
+        """What the last command said."""
+        return self._told.read_text(errors="replace")
 
     def left_alone(self, activity: Activity, folder: Path) -> tuple[int, str, float]:
         """Exit code, what it said, seconds."""
@@ -106,7 +113,7 @@ class Killer:
         if process.is_alive():
             process.kill()
             return -1, "hangs", 300.0
-        return process.exitcode, (folder.parent / "err").read_text(errors="replace"), time.perf_counter() - started
+        return process.exitcode, self.told, time.perf_counter() - started
 
     def attack(self, name: str, activity: Activity, moments: int, tally: Tally, place: Path) -> None:
         """So many kills of one command, its folder made anew every few."""
@@ -121,13 +128,13 @@ class Killer:
                 folder = _fresh(activity, Path(beside))
                 for _ in range(min(_KILLS_A_FOLDER, moments - done)):
                     done += 1
-                    self._kill_once(name, activity, folder, seconds, tally)
+                    self.make_trouble(name, activity, folder, seconds, tally)
                 code, told, _ = self.left_alone(activity, folder)
                 tally.resumed += 1
                 tally.faults += [f"{name}: {fault}" for fault in _after(activity, folder, code, told, expected)]
 
-    def _kill_once(self, name: str, activity: Activity, folder: Path, seconds: float, tally: Tally) -> None:
-        number = self.moment.choice(SIGNALS)
+    def start_and_wait(self, activity: Activity, folder: Path, seconds: float) -> multiprocessing.process.BaseProcess:
+        """Returns at a random moment of the command, half of the time one at which something is being written."""
         before = _hidden(folder)
         process = self.start(activity, folder)
         if self.moment.random() < 0.5:
@@ -139,6 +146,12 @@ class Killer:
                 seen |= fresh
                 wanted -= bool(fresh)
             time.sleep(self.moment.uniform(0, 0.005))
+        return process
+
+    def make_trouble(self, name: str, activity: Activity, folder: Path, seconds: float, tally: Tally) -> None:
+        """One kill."""
+        number = self.moment.choice(SIGNALS)
+        process = self.start_and_wait(activity, folder, seconds)
         if process.is_alive():
             os.kill(process.pid, number)
             process.join(60)
@@ -148,12 +161,15 @@ class Killer:
                 process.join()
             tally.moments[number.name] += 1
             tally.scratch += bool(_hidden(folder))
-        told = (folder.parent / "err").read_text(errors="replace")
+        told = self.told
         if number != signal.SIGKILL and process.exitcode not in (0, 130) and activity.finished not in told:
             tally.faults.append(f"{name}: ends with {process.exitcode} on {number.name}: {told[-500:]}")
-        if "Traceback" in told or "Exception ignored" in told:
-            tally.faults.append(f"{name}: on {number.name}: {told[-800:]}")
-        tally.faults += [f"{name}: after {number.name}: {fault}" for fault in halves(folder)]
+        tally.faults += [f"{name}: on {number.name}: {fault}" for fault in [*tracebacks(told), *halves(folder)]]
+
+
+def tracebacks(told: str) -> list[str]:
+    """What a user should never see."""
+    return [told[-800:]] if "Traceback" in told or "Exception ignored" in told else []
 
 
 def _fresh(activity: Activity, beside: Path) -> Path:
@@ -245,7 +261,7 @@ def _write_wheel(folder: Path) -> Path:
     return wheel
 
 
-def activities(place: Path, base_url: str) -> dict[str, Activity]:
+def activities(place: Path, base_url: str, logs: Path) -> dict[str, Activity]:
     """Everything that writes: by name. A trained run is made once and copied."""
     from tests.conftest import byte_tokenizer, tiny_llama
 
@@ -259,7 +275,7 @@ def activities(place: Path, base_url: str) -> dict[str, Activity]:
     template = place / "template"
     template.mkdir()
     training(template)
-    code, told, _ = Killer(0).left_alone(plain, template)
+    code, told, _ = Killer(0, logs).left_alone(plain, template)
     assert code == 0, told
     copied = partial(_copy, template)
     sampled = Activity(("sample", "results/run", "-n", "3000", "--max-new-tokens", "12"), copied, _sampled, env=shared)
@@ -330,18 +346,18 @@ def _same_bytes(folder: Path, patterns: tuple[str, ...]) -> dict[str, object]:
     return {str(p.relative_to(folder)): p.read_bytes() for pattern in patterns for p in sorted(folder.glob(pattern))}
 
 
-def run(moments: int, seed: int, say: Callable[[str], None]) -> Tally:
-    """Share the moments out to all activities."""
+def run(moments: int, seed: int, say: Callable[[str], None], trouble: type[Killer] = Killer, disk: Path | None = None) -> Tally:
+    """Share the moments out to all activities, which write below `disk`."""
     from tests.test_served import Server
 
     whole = Tally()
-    with tempfile.TemporaryDirectory() as scratch, Server(delay=0.01) as server:
-        killer = Killer(seed)
-        every = activities(Path(scratch), server.url)
+    with tempfile.TemporaryDirectory(dir=disk) as scratch, tempfile.TemporaryDirectory() as logs, Server(delay=0.01) as server:
+        killer = trouble(seed, Path(logs))
+        every = activities(Path(scratch), server.url, Path(logs))
         for turn, (name, activity) in enumerate(every.items()):
             started, tally = time.perf_counter(), Tally()
             killer.attack(name, activity, moments // len(every) + (turn < moments % len(every)), tally, Path(scratch))
-            say(f"{name:22} {tally.moments.total():4} kills ({dict(tally.moments)}), {tally.scratch} amid a write, "
+            say(f"{name:22} {tally.moments.total():4} met it ({dict(tally.moments)}), {tally.scratch} amid a write, "
                 f"{tally.resumed} gone on, {len(tally.faults)} faults, {time.perf_counter() - started:.0f} s")  # fmt: skip
             whole.moments += tally.moments
             whole.scratch += tally.scratch
@@ -352,10 +368,15 @@ def run(moments: int, seed: int, say: Callable[[str], None]) -> Tally:
     return whole
 
 
-if __name__ == "__main__":
+def main(trouble: type[Killer] = Killer, disk: Path | None = None) -> None:
+    """`[MOMENTS [SEED]]`; ends with 1 when anything was wrong."""
     words = [*sys.argv[1:], *["240", str(random.randrange(10**6))][len(sys.argv) - 1 :]]
-    asked, chosen = map(int, words)
-    print(f"seed {chosen}")
-    seen = run(asked, chosen, partial(print, flush=True))
-    print(f"{seen.moments.total()} kills, {seen.scratch} amid a write, {seen.resumed} gone on; {len(seen.faults)} faults")
+    asked, seed = map(int, words)
+    print(f"seed {seed}")
+    seen = run(asked, seed, partial(print, flush=True), trouble, disk)
+    print(f"{seen.moments.total()} moments, {seen.scratch} amid a write, {seen.resumed} gone on; {len(seen.faults)} faults")
     sys.exit(bool(seen.faults))
+
+
+if __name__ == "__main__":
+    main()

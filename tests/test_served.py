@@ -33,7 +33,7 @@ FRUIT = {"apple": 0.5, "pear": 0.3, "plum": 0.2}
 class Server:
     """Answers from a law; `faults` are taken one by one before it behaves. Keeps every request."""
 
-    def __init__(self, law=FRUIT, *, most=None, refuses=(), faults=(), delay=0.0):
+    def __init__(self, law=FRUIT, *, most=None, refuses=(), faults=(), delay=0.0, port=0):
         self.law, self.most, self.refuses, self.faults, self.delay = law, most, set(refuses), list(faults), delay
         self.bodies, self.keys, self.lock = [], [], threading.Lock()
         self.together = self.most_together = 0
@@ -48,7 +48,7 @@ class Server:
             def log_message(self, *_):
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.http.handle_error = lambda *_: None  # clients may be killed
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
 
@@ -59,6 +59,12 @@ class Server:
     def __exit__(self, *_):
         self.http.shutdown()
         self.http.server_close()
+
+    def dies_after(self, requests):
+        """Wait for so many, then stop without a word."""
+        while len(self.bodies) < requests:
+            time.sleep(0.005)
+        self.__exit__()
 
     def answer(self, handler):
         body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))

@@ -1,0 +1,177 @@
+"""Large inputs and long runs through the installed command, with seconds and memory: `python -m tests.load [NAME …]`.
+
+The model is a random one of 16 000 weights, so that what is measured is the tool and not the model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command did."""
+
+    code: int
+    told: str  # on stderr
+    seconds: float
+    megabytes: float  # the most it held
+
+    def __str__(self) -> str:
+        return f"exit code {self.code}, {self.seconds:.1f} s, {self.megabytes:.0f} MB"
+
+
+def diffuse(folder: Path, *words: object) -> Done:
+    """Run the installed command in a folder."""
+    started = time.perf_counter()
+    with (folder / "told").open("w+", encoding="utf-8") as told:
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("diffuse"), *map(str, words)], cwd=folder, stdout=subprocess.DEVNULL, stderr=told,
+            stdin=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DIFFUSE_CACHE": str(folder / "cache")},
+        )  # fmt: skip
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        told.seek(0)
+        return Done(process.returncode, told.read(), time.perf_counter() - started, used.ru_maxrss * 1024 / 1e6)
+
+
+def write_config(folder: Path, prompts: list[str], iterations: int, **more: object) -> None:
+    """`cfg.yaml` of a training without extras."""
+    settings = {
+        "model": str(folder / "model"), "train_prompts": prompts, "test_prompts": prompts, "output_dir": "results/run", "device": "cpu",
+        "alg_config": {"n_iters": iterations}, "generate": False, "retain": False, **more,
+    }  # fmt: skip
+    (folder / "cfg.yaml").write_text(yaml.safe_dump(settings))
+
+
+def write_prompt(path: Path, targets: list[str], request: str = "Say one.") -> None:
+    """A prompt file."""
+    path.write_text(json.dumps({"request": request, "targets": targets}))
+
+
+def many_targets(folder: Path, count: int = 20_000) -> dict[str, Done]:
+    """One prompt of so many targets, all the way."""
+    write_prompt(folder / "p.json", [f"{{{number}}}" for number in range(count)])
+    write_config(folder, ["p.json"], 2)
+    return all_the_way(folder, 2 * count)
+
+
+def many_prompts(folder: Path, count: int = 2_000) -> dict[str, Done]:
+    """So many prompts, all the way."""
+    (folder / "prompts").mkdir()
+    for number in range(count):
+        write_prompt(folder / "prompts" / f"{number}.json", ["{a}", "{b}", "{c}"], f"Say a letter, {number}.")
+    write_config(folder, ["prompts"], 1)
+    return all_the_way(folder, 20)
+
+
+def all_the_way(folder: Path, samples: int) -> dict[str, Done]:
+    """From the check to the report."""
+    return {
+        "validate": diffuse(folder, "validate", "cfg.yaml"),
+        "train": diffuse(folder, "train", "cfg.yaml"),
+        "sample": diffuse(folder, "sample", "results/run", "-n", samples, "--max-new-tokens", 8),
+        "evaluate": diffuse(folder, "evaluate", "results/run"),
+        "evaluate --html": diffuse(folder, "evaluate", "results/run", "--html", "report.html"),
+    }
+
+
+def long_request(folder: Path) -> dict[str, Done]:
+    """A request of 100 000 tokens, in a model that takes 1024."""
+    write_prompt(folder / "p.json", ["{a}", "{b}"], "a" * 100_000)
+    write_config(folder, ["p.json"], 1)
+    return {
+        "train": diffuse(folder, "train", "cfg.yaml"),
+        "sample": diffuse(folder, "sample", "--model", folder / "model", "--prompt", "p.json", "-n", 5),
+    }
+
+
+def many_samples(folder: Path, count: int = 1_000_000) -> dict[str, Done]:
+    """So many answers to one prompt, drawn from a trained run and judged."""
+    write_prompt(folder / "p.json", [f"{{{number}}}" for number in range(100)])
+    write_config(folder, ["p.json"], 30, alg_config={"n_iters": 30, "learning_rate": 0.02})
+    return {
+        "train": diffuse(folder, "train", "cfg.yaml"),
+        "a thousand": diffuse(folder, "sample", "results/run", "-n", 1000, "--max-new-tokens", 8),
+        "a million": diffuse(folder, "sample", "results/run", "-n", count, "--max-new-tokens", 8),
+        "evaluate": diffuse(folder, "evaluate", "results/run"),
+    }
+
+
+def a_day(folder: Path, iterations: int = 86_400) -> dict[str, Done]:
+    """An iteration a second for a day, as far as files and memory are concerned."""
+    write_prompt(folder / "p.json", ["{a}", "{b}"])
+    write_config(folder, ["p.json"], iterations, save_every=200)
+    done = {"train": diffuse(folder, "train", "cfg.yaml")}
+    done["evaluate --html"] = diffuse(folder, "evaluate", "results/run", "--html", "report.html")
+    return done
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The first and the last tenth of a long training."""
+
+    seconds: tuple[float, float]  # of an iteration, median
+    memory_mb: tuple[int, int]  # the most held by then
+    line_bytes: tuple[float, float]  # of metrics.jsonl, mean
+
+    def __str__(self) -> str:
+        (a, b), (c, d), (e, f) = self.seconds, self.memory_mb, self.line_bytes
+        return f"first and last tenth: {1000 * a:.2f} and {1000 * b:.2f} ms an iteration, {c} and {d} MB, {e:.0f} and {f:.0f} bytes a line"
+
+
+def pace(metrics: Path) -> Pace:
+    """From the lines of a training's metrics."""
+    import numpy as np
+
+    lines = metrics.read_bytes().splitlines(keepends=True)
+    seen = [json.loads(line) for line in lines]
+    tenth = len(lines) // 10
+    took = np.diff([line["seconds"] for line in seen])
+    return Pace(
+        (float(np.median(took[:tenth])), float(np.median(took[-tenth:]))), (seen[tenth]["memory_mb"], seen[-1]["memory_mb"]),
+        (float(np.mean([*map(len, lines[:tenth])])), float(np.mean([*map(len, lines[-tenth:])]))),
+    )  # fmt: skip
+
+
+LOADS: dict[str, Callable[[Path], dict[str, Done]]] = {
+    "20 000 targets": many_targets, "2 000 prompts": many_prompts, "a request of 100 000 tokens": long_request,
+    "1 000 000 samples": many_samples, "86 400 iterations": a_day,
+}  # fmt: skip
+
+
+def write_model(folder: Path) -> None:
+    """The random model."""
+    from tests.conftest import byte_tokenizer, tiny_llama
+
+    tiny_llama().save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+
+
+def _in_a_child(folder: Path) -> None:
+    """Torch stays out of this process, whose size a child begins with."""
+    code = "import sys; from pathlib import Path; from tests.load import write_model; write_model(Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", code, str(folder / "model")], check=True, stderr=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or LOADS:
+        print(f"\n{name}", flush=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            here = Path(scratch)
+            _in_a_child(here)
+            for command, done in LOADS[name](here).items():
+                print(f"  {command:16} {done}" + (f": {done.told.splitlines()[-1][:160]}" if done.code else ""), flush=True)
+            if LOADS[name] is a_day:
+                print(f"  {pace(here / 'results' / 'run' / 'metrics.jsonl')}")
+                print(f"  metrics.jsonl {(here / 'results' / 'run' / 'metrics.jsonl').stat().st_size / 1e6:.1f} MB")
