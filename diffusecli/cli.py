@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from diffusecli import __version__
+from diffusecli import __version__, terminal
 from diffusecli.distributions import FAMILIES, catalogue
 from diffusecli.errors import (
     EXIT_ENVIRONMENT,
@@ -33,8 +33,6 @@ from diffusecli.errors import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from diffusecli.evaluation import Evaluation
 
 RESULTS = Path("results")
@@ -57,6 +55,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if "_DIFFUSE_COMPLETE" not in os.environ:  # what shells complete with has tabs, and no word of a stranger
+        terminal.guard()
     app()
 
 
@@ -103,7 +103,7 @@ def _stop(message: str, code: int) -> NoReturn:
 
 
 def _notice(message: str) -> None:
-    typer.echo(printable(message), err=True)
+    typer.echo(printable(terminal.discreet(message)), err=True)
 
 
 def _count(number: int, noun: str) -> str:
@@ -111,15 +111,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    console = Console(stderr=stderr, highlight=False)
-    console.width = max(80, console.width)  # a narrow terminal wraps lines; numbers are never cut
-    return console
+    typer.echo(terminal.json_text(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def _show_version(wanted: bool) -> None:
@@ -205,14 +197,14 @@ def init_prompt(
     distributions = choose(families, modifiers, source, reading)
     prompts = prompts_from(distributions, wording, groups, output)
     if output is None:
-        typer.echo(prompts[None].to_json(), nl=False)
+        typer.echo(terminal.json_text(prompts[None].to_json()), nl=False)
     else:
         write_prompts(prompts, force=force)
         _notice(f"wrote {output}" if not groups else f"wrote {len(prompts)} prompts into {output}")
     for notice in dict.fromkeys(d.notice for d in distributions.values() if d.notice):
         _notice(notice)
     if preview:
-        _console(stderr=True).print(distribution_preview(next(iter(prompts.values()))))
+        terminal.console(stderr=True).print(distribution_preview(next(iter(prompts.values()))))
 
 
 @command("validate")
@@ -256,9 +248,9 @@ def validate(
         for problem in found.problems:
             _notice(f"{problem.severity}: {problem}")
         for view in views if model is not None else ():
-            _console().print(token_table(view, top))
+            terminal.console().print(token_table(view, top))
         if found.prompts:
-            _console().print(prompts_overview(found.prompts))
+            terminal.console().print(prompts_overview(found.prompts))
         problems = [p.severity for p in found.problems]
         told = ", ".join(_count(problems.count(severity), severity) for severity in ("error", "warning", "notice"))
         typer.echo(f"valid: {_count(len(found.prompts), 'prompt')}, {_count(len(found.configs), 'config')}; {told}")
@@ -289,12 +281,12 @@ def train(
         from diffusecli.report.tables import training_plan
 
         typer.echo(chosen.to_yaml())
-        _console().print(training_plan(plan(chosen, _notice)))
+        terminal.console().print(training_plan(plan(chosen, _notice)))
         return
     if not _SPEAKS:
         tune(chosen, force=force, report=lambda _: None, notice=lambda _: None)
         return
-    with TrainingProgress(_console(stderr=True)) as progress:
+    with TrainingProgress(terminal.console(stderr=True)) as progress:
         done = tune(chosen, force=force, report=progress, notice=_notice)
     for note, exact in (("", done.after), (" (not trained on)", done.test)):
         for alias, kl in exact.kl.items():
@@ -428,7 +420,7 @@ def sample(
     ), RESULTS)  # fmt: skip
     settings = replace(settings, seed=wanted.config.seed if seed is None else seed)
     _notice(wanted.told)
-    with SamplingProgress(_console(stderr=True), len(wanted.prompts)) as progress:
+    with SamplingProgress(terminal.console(stderr=True), len(wanted.prompts)) as progress:
         if engine == "openai":
             from diffusecli.served import Service
 
@@ -442,7 +434,7 @@ def sample(
 
         for text in dict.fromkeys(request):
             typer.echo(printable(text))
-            _console().print(answers(done.counts[text]))
+            terminal.console().print(answers(done.counts[text]))
     total = sum(counts.total() for counts in done.counts.values())
     typer.echo(f"{done.path}: {total} samples of {_count(len(done.counts), 'prompt')} in {done.seconds:.1f} s")
 
@@ -511,7 +503,7 @@ def evaluate(
     if as_json or as_csv:
         from diffusecli.report import data
 
-        typer.echo(data.as_json(found) if as_json else data.as_csv(found), nl=as_json)
+        typer.echo(terminal.json_text(data.as_json(found)) if as_json else data.as_csv(found), nl=as_json)
     elif as_markdown:
         from diffusecli.report.markdown import as_markdown as in_markdown
 
@@ -519,7 +511,7 @@ def evaluate(
     else:
         from diffusecli.report.summary import Showing, evaluation
 
-        _console().print(evaluation(found, Showing(top, sort)))  # type: ignore[arg-type]
+        terminal.console().print(evaluation(found, Showing(top, sort)))  # type: ignore[arg-type]
     if html is not None or plots is not None:
         _write_report(found, html, plots)
     if missed:

@@ -11,9 +11,8 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from diffusecli.checkout import git_state
 from diffusecli.config import PLAIN, Config, read_config
 from diffusecli.errors import InputError, MachineError
 from diffusecli.prompt import Prompt, exists
@@ -325,7 +325,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {name: version for name in _PACKAGES if (version := _version(name))},
-        "git": _git_state(),
+        "git": git_state(),
     }
 
 
@@ -333,18 +333,6 @@ def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return None
-
-
-def _git_state() -> Mapping[str, Any] | None:
-    """Commit and dirty flag of the working directory, None outside a checkout."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
         return None
 
 
