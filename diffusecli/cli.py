@@ -129,6 +129,11 @@ def _top(
     pass
 
 
+_TrustsCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model, if you trust it.")
+]
+
+
 def _with_families(body: Callable[..., None]) -> Callable[..., None]:
     """Give the command one option per registered family, in place of its `**families`."""
     own = [p for p in inspect.signature(body, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
@@ -216,6 +221,7 @@ def validate(
     chat_template: Annotated[
         str | None, typer.Option(metavar="plain|FILE", help="With --model: a chat template in place of the model's own.")
     ] = None,
+    trust_remote_code: _TrustsCode = False,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON on stdout.")] = False,
     top: Annotated[int, typer.Option(min=0, help="With --model: targets shown per prompt; 0 shows all.")] = 20,
@@ -236,10 +242,12 @@ def validate(
         raise InputError("name at least one prompt, config or folder to check")
     if chat_template is not None and model is None:
         raise InputError("--chat-template has no effect without --model, name one")
+    if trust_remote_code and model is None:
+        raise InputError("--trust-remote-code has no effect without --model, name one")
     found = check(paths, strict=strict)
     if model is not None:
         _quiet_libraries()
-        views, more = token_views(found, model, _notice, chat_template)
+        views, more = token_views(found, model, _notice, chat_template, trust_remote_code)
         found = replace(found, problems=(*found.problems, *more))
     if as_json:
         tokens = {"tokens": [asdict(view) for view in views]} if model is not None else {}
@@ -304,6 +312,7 @@ def export(
         str | None, typer.Option(metavar="fp32|bf16|fp16", help="Of the written weights; the run's by default.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what `diffuse export` wrote there before.")] = False,
+    trust_remote_code: _TrustsCode = False,
 ) -> None:
     """Fold a run's adapter into its base model and write a plain Hugging Face folder."""
     if precision is not None:
@@ -312,7 +321,7 @@ def export(
     from diffusecli.export import export as merge
     from diffusecli.runs import RunDir
 
-    done = merge(RunDir(run), output, precision=precision, force=force, notice=_notice)
+    done = merge(RunDir(run), output, precision=precision, force=force, notice=_notice, trust_remote_code=trust_remote_code)
     typer.echo(
         f"{output}: {done.parameters:,} weights ({done.dtype}); log-probabilities of {_count(done.answers, 'answer')} "
         f"differ from the adapter's by {done.gap:.1e} nats at most"
@@ -347,6 +356,7 @@ def sample(
     chat_template: Annotated[
         str | None, typer.Option(metavar="plain|FILE", help="In place of the model's own; plain is built in, for base models.")
     ] = None,
+    trust_remote_code: _TrustsCode = False,
     max_new_tokens: Annotated[int, typer.Option(help="The most tokens of one answer.")] = 50,
     temperature: Annotated[float, typer.Option(help="1 is the model's own distribution.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = 0,
@@ -397,7 +407,7 @@ def sample(
         "base_url": base_url, "concurrency": concurrency, "requests_per_minute": requests_per_minute, "tries": tries,
         "timeout": timeout,
     }  # fmt: skip
-    of_models = {"max_rows": max_rows, "device": device, "precision": precision}
+    of_models = {"max_rows": max_rows, "device": device, "precision": precision, "trust_remote_code": trust_remote_code or None}
     if engine == "openai" and base_url is None:
         raise InputError("--engine openai needs --base-url, e.g. http://localhost:8000/v1")
     for name, given in (of_models if engine == "openai" else of_servers).items():
@@ -416,7 +426,7 @@ def sample(
     settings = SamplingSettings(n_generations, max_new_tokens, temperature, top_k, top_p, min_p, seed or 0, tuple(stop or ()))
     wanted = resolve(Wanted(
         source or config, mode, tuple(prompt or ()), tuple(request or ()), adapter, model, precision, device, output,
-        form, system, chat_template, served=engine == "openai",
+        form, system, chat_template, trust_remote_code, served=engine == "openai",
     ), RESULTS)  # fmt: skip
     settings = replace(settings, seed=wanted.config.seed if seed is None else seed)
     _notice(wanted.told)
@@ -459,6 +469,7 @@ def evaluate(
     exact: Annotated[
         bool, typer.Option("--exact", help="Load the model: exact KL, TVD and coverage of every prompt, drift.")
     ] = False,
+    trust_remote_code: _TrustsCode = False,
     top: Annotated[int, typer.Option(min=0, help="Targets shown of each prompt; 0 shows all.")] = 24,
     sort: Annotated[
         str | None, typer.Option(metavar="weight|residual|target", help="Their order; the prompt's by default.")
@@ -488,6 +499,8 @@ def evaluate(
         _require_choice("--sort", sort, ("weight", "residual", "target"))
     if as_json + as_csv + as_markdown > 1:
         raise InputError("--json, --csv and --markdown all write to stdout, choose one of them")
+    if trust_remote_code and not exact:
+        raise InputError("--trust-remote-code has no effect without --exact, leave it out")
     if exact:
         _quiet_libraries()
     _require_place(html, plots)
@@ -497,7 +510,7 @@ def evaluate(
     }  # fmt: skip
     asked = {option: limit for option, limit in limits.items() if limit is not None}
     check_limits(asked)
-    question = Question(Matching(match), tuple(prompts or ()), prompt, column, tuple(only or ()), exact, seed)
+    question = Question(Matching(match), tuple(prompts or ()), prompt, column, tuple(only or ()), exact, seed, trust_remote_code)
     found = judge(paths, question, _notice)
     missed = failures(found, asked)
     if as_json or as_csv:

@@ -173,7 +173,9 @@ class Config(BaseModel):
         default={}, description="Variables for the chat template, such as enable_thinking: false."
     )
     trust_remote_code: bool = Field(
-        default=False, description="Run Python code that comes with the model. Only for models you trust."
+        default=False,
+        description="Run Python code that comes with the model. Only for models you trust. "
+        "In the config that a run keeps it does not count: commands that use a run have --trust-remote-code.",
     )
 
     def to_yaml(self) -> str:

@@ -43,13 +43,15 @@ class Exported:
     gap: float  # nats: the largest difference of an answer's log-probability
 
 
-def export(run: RunDir, to: Path, *, precision: str | None, force: bool, notice: Notice) -> Exported:
+def export(
+    run: RunDir, to: Path, *, precision: str | None, force: bool, notice: Notice, trust_remote_code: bool = False
+) -> Exported:
     """Merge in float32, compare, round to `precision` (the run's by default), compare again, and write.
 
     Raises `InputError` when there is nothing to merge, when the base model is quantised, or when `to` holds something else;
     `MachineError` when the disk takes no more or the merged model is another.
     """
-    config = config_of(run)
+    config = config_of(run, trust_remote_code=trust_remote_code)
     _require_place(to, force)
     if not run.has_adapter:
         raise InputError(f"{run.path}: no finished adapter there, finish the training with `diffuse train`")

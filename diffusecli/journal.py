@@ -29,6 +29,8 @@ class Journal:
             return
         head = json.loads(json.dumps(key))
         try:
+            if path.is_symlink():  # nobody's but a stranger's: a run is written into itself alone
+                path.unlink()
             content = path.read_bytes() if path.is_file() else b""
             entries, readable = _entries(content)
             if path.exists() and (not entries or entries[0] != head):
@@ -39,6 +41,7 @@ class Journal:
             if not entries:
                 readable = json.dumps(head).encode() + b"\n"
             if not path.is_file() or content != readable:
+                path.touch(mode=0o600)
                 path.write_bytes(readable)
         except OSError as error:
             raise cannot_write(path, error) from error

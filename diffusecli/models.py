@@ -277,7 +277,10 @@ def load_adapter(base: LoadedModel, folder: str | Path, *, trainable: bool = Fal
     folder = Path(folder)
     if missing := [name for name in ADAPTER_FILES if not (folder / name).is_file()]:
         raise InputError(f"{folder}: no adapter there ({missing[0]} is missing), train first with `diffuse train`")
-    made_for = read_json_mapping(folder / ADAPTER_FILES[0]).get("base_model_name_or_path")
+    told = read_json_mapping(folder / ADAPTER_FILES[0])
+    if told.get("peft_type") != "LORA" or told.get("megatron_config"):  # other kinds name models and modules to load
+        raise InputError(f"{folder}: is no plain LoRA adapter, others are not used here")
+    made_for = told.get("base_model_name_or_path")
     if made_for and made_for != base.name:
         raise InputError(f"{folder}: the adapter was made for {made_for}, not for {base.name}; name that model")
     with warnings.catch_warnings():
@@ -339,12 +342,14 @@ def _source(name: str, notice: Notice, revision: str | None, trust_remote_code: 
     if trust_remote_code:
         notice(f"running Python code that comes with {name}, because trust_remote_code is set")
     if name in BUILTIN_MODELS:
-        return str(ensure_builtin(name, notice)), {"local_files_only": True}
+        return str(ensure_builtin(name, notice)), {"local_files_only": True, "trust_remote_code": False}
     if name.endswith(".gguf"):
         if not Path(name).is_file():
             raise InputError(f"the model file {name} does not exist: check the path")
-        return str(Path(name).parent), {"gguf_file": Path(name).name, "local_files_only": True}
+        return str(Path(name).parent), {"gguf_file": Path(name).name, "local_files_only": True, "trust_remote_code": False}
     if Path(name).is_dir():
+        if (Path(name) / ADAPTER_FILES[0]).is_file():  # transformers would load it, and whatever model it names
+            raise InputError(f"the model {name} is an adapter: name it with --adapter, or the model that it was made for")
         return name, {"local_files_only": True, "trust_remote_code": trust_remote_code}
     if unknown := unknown_model(name):
         raise InputError(unknown)

@@ -146,13 +146,22 @@ class RunDir:
         return read_json_mapping(self.prompts) if self.prompts.is_file() else {}
 
 
-def config_of(run: RunDir) -> Config:
-    """The config a run keeps, with its own copy of the chat template; the run may have been moved since."""
+def config_of(run: RunDir, *, trust_remote_code: bool = False) -> Config:
+    """The config a run keeps; the run may have been moved since, or come from anybody.
+
+    So its chat template is the copy that it keeps, no other file of this machine, and whether code that comes with the model may run
+    is said by whoever uses the run.
+    """
     if not run.config.is_file():
         raise InputError(f"{run.path}: no run there (config.yaml is missing), name a run directory")
     config = read_config(run.config)
-    own = config.chat_template not in (None, PLAIN) and run.chat_template.is_file()
-    return config.model_copy(update={"output_dir": str(run.path), **({"chat_template": str(run.chat_template)} if own else {})})
+    own = config.chat_template not in (None, PLAIN)
+    if own and run.chat_template.is_symlink():
+        raise InputError(f"{run.chat_template}: leads to another place, put the template itself there")
+    return config.model_copy(update={
+        "output_dir": str(run.path), "chat_template": str(run.chat_template) if own else config.chat_template,
+        "trust_remote_code": trust_remote_code,
+    })  # fmt: skip
 
 
 def journal_path(samples: Path) -> Path:
@@ -165,11 +174,10 @@ def only_writer(samples: Path) -> Iterator[None]:
     """Raises `InputError` when another process is sampling into the same file."""
     from filelock import FileLock, Timeout
 
-    from diffusecli.builtin import cache_folder
+    from diffusecli.builtin import private_cache
 
     name = hashlib.sha256(str(samples.resolve()).encode()).hexdigest()[:24]
-    lock = FileLock(cache_folder() / "locks" / name)
-    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(private_cache("locks") / name)
     try:
         with lock.acquire(timeout=0):
             yield
