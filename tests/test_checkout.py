@@ -76,5 +76,7 @@ def test_programs_that_a_checkout_names_are_not_run(checkout, tmp_path, way):
 def test_a_folder_that_is_a_repository_in_disguise_is_none(checkout, tmp_path, monkeypatch):
     bare = tmp_path / "run"
     git(checkout, "clone", "-q", "--bare", ".", str(bare))
+    git(bare, "config", "core.bare", "false")
+    git(bare, "config", "core.worktree", str(bare))
     monkeypatch.chdir(bare)
     assert git_state() is None

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from diffusecli import terminal
+from diffusecli import cli, terminal
 from diffusecli.config import Config, read_config
 from diffusecli.errors import printable
 from diffusecli.runs import RunDir, write_json
@@ -74,7 +74,6 @@ def hostile(module_folder):
 @pytest.fixture
 def outputs(monkeypatch, capfd):
     """Run a command in this process; stdout and stderr."""
-    from diffusecli import cli
 
     def run(*words, **environment):
         monkeypatch.setattr(sys, "argv", ["diffuse", *map(str, words)])
@@ -188,18 +187,21 @@ def test_a_config_that_is_printed_is_read_as_the_same(tmp_path_factory, text):
     assert printable(config.to_yaml()) == config.to_yaml()
 
 
-def test_the_net_lies_under_whatever_is_printed(monkeypatch):
-    out, err = io.StringIO(), io.StringIO()
+def test_the_net_lies_under_whatever_is_printed(secrets, monkeypatch):
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
     terminal.guard()
     terminal.guard()
     print(HOSTILE)  # noqa: T201
     sys.stderr.writelines([HOSTILE, "\n"])
-    sys.excepthook(ValueError, ValueError(HOSTILE), None)
+    sys.excepthook(ValueError, ValueError(f"{HOSTILE} {SECRETS['http_proxy']} {SECRETS['HF_TOKEN']}"), None)
     for stream in (out, err):
-        assert "\\x1b[31mred\\x9b32m" in stream.getvalue()
-        assert not STEERS.findall(stream.getvalue())
+        written = stream.buffer.getvalue().decode()
+        assert "\\x1b[31mred\\x9b32m" in written
+        assert not STEERS.findall(written)
+    assert "ValueError" in written
+    assert not [word for word in WORDS if word in written]
     assert not hasattr(sys.stdout, "buffer")
     assert not sys.stdout.isatty()
     with pytest.raises(TypeError):
@@ -213,7 +215,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_colours_and_live_displays_of_rich_work_on_a_terminal_and_texts_in_them_do_not(monkeypatch):
+def test_colours_and_live_displays_of_rich_work_on_a_terminal_and_texts_in_them_do_not(secrets, monkeypatch):
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", Spelled(stream))
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -225,7 +227,10 @@ def test_colours_and_live_displays_of_rich_work_on_a_terminal_and_texts_in_them_
         live.update(Text(HOSTILE, style="link http://e.example"), refresh=True)
         print(HOSTILE, file=sys.stderr)  # noqa: T201
         made.print(HOSTILE)
+        cli._notice(f"{HOSTILE} {SECRETS['http_proxy']}")  # past the net: rich takes it while a display is up
     shown = stream.getvalue()
+    assert "http://…@127.0.0.1:9" in shown
+    assert "proxy-password" not in shown
     assert "\x1b[1;31m" in shown
     assert "\x1b[2K" in shown
     assert "[bold]b[/x]" in shown
