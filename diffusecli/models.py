@@ -89,11 +89,13 @@ def load_model(
     if quantize:
         placed = {"quantization_config": _four_bits(precision), "device_map": device_map or {"": choose_device(device)}}
     with _reading(name, options):
-        tokenizer = _tokenizer(source, options, notice)
+        tokenizer, doubt = _tokenizer(source, options)
         model, found = AutoModelForCausalLM.from_pretrained(
             source, dtype=PRECISIONS[precision], use_safetensors=True, output_loading_info=True, **placed, **options,
             adapter_kwargs={"local_files_only": options["local_files_only"]},  # it would look for an adapter, patiently
         )  # fmt: skip
+    if doubt:
+        notice(doubt)
     if missing := sorted(found["missing_keys"]):  # transformers would go on with random ones
         raise InputError(f"the model {name} lacks {len(missing)} of its weights ({missing[0]}, …), fetch it again")
     if "gguf_file" in options:
@@ -121,19 +123,24 @@ def load_chat(
     """The tokenizer alone, no weights read. Raises as `load_model` does."""
     source, options = _source(name, notice, revision, trust_remote_code)
     with _reading(name, options):
-        return Chat(_tokenizer(source, options, notice), settings=chat)
+        tokenizer, doubt = _tokenizer(source, options)
+    if doubt:
+        notice(doubt)
+    return Chat(tokenizer, settings=chat)
 
 
-def _tokenizer(source: str, options: dict[str, Any], notice: Notice) -> Any:
+def _tokenizer(source: str, options: dict[str, Any]) -> tuple[Any, str]:
+    """The tokenizer, and what is doubtful about it; not told in here, where stderr is closed to progress bars."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    doubt = ""
     if "gguf_file" in options and (way := mended(tokenizer, Path(source) / options["gguf_file"])):
-        notice(
+        doubt = (
             f"{options['gguf_file']}: how its tokenizer splits text ({way}) is not known here, tokens may not be those it was trained with; "
             "the model's Hugging Face folder has them"
         )
-    return tokenizer
+    return tokenizer, doubt
 
 
 @contextmanager

@@ -270,6 +270,24 @@ def test_what_a_server_says_steers_nothing(tmp_path, monkeypatch, outputs):
         assert [hex(ord(sign)) for sign in STEERS.findall(printed)] == []
 
 
+def test_what_a_model_file_says_steers_nothing(tmp_path, monkeypatch, prompt_file, outputs):
+    from tests.conftest import tiny_llama
+    from tests.test_ggufs import MERGES, write_gguf
+
+    monkeypatch.chdir(tmp_path)
+    prompt_file("p.json")
+    model = write_gguf(tmp_path / f"m{NAME}.gguf", tiny_llama(vocabulary=259 + len(MERGES)), HOSTILE.replace("\x00", ""))
+    (tmp_path / "t.jinja").write_text(f"{{{{ raise_exception({HOSTILE!r}) }}}}")
+    for words, told in (
+        (["--top", "0"], f"how its tokenizer splits text ({printable(HOSTILE)})"),
+        (["--chat-template", "t.jinja"], "refuses this conversation"),
+    ):
+        printed = "".join(outputs("validate", "p.json", "--model", model, *words))
+        assert told in printed
+        assert "\\x1b[31mred\\x9b32m" in printed
+        assert [hex(ord(sign)) for sign in STEERS.findall(printed)] == []
+
+
 SECRETS = {
     "OPENAI_API_KEY": "sk-live-0123456789", "HF_TOKEN": "hf_abcdefghijkl", "WANDB_API_KEY": "wandb0123456789",
     "PIP_INDEX_URL": "https://me:pip-password@index.invalid/simple", "http_proxy": "http://me:proxy-password@127.0.0.1:9",
