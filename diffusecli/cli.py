@@ -1,6 +1,6 @@
 """The `diffuse` command: parse, call, render. The only place that prints or exits.
 
-Only typer, `errors` and `distributions` (plain Python) are imported here; each command body imports what it needs, so that
+Only typer, `errors`, `terminal` and `distributions` (plain Python) are imported here; each command body imports what it needs, so that
 `diffuse --help` and `diffuse validate` never load torch.
 """
 
