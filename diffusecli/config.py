@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from diffusecli.documents import Document, Location, read_document
-from diffusecli.errors import InputError, Problem
+from diffusecli.errors import InputError, Problem, printable
 from diffusecli.prompt import exists
 from diffusecli.schema import problems_of
 
@@ -173,12 +173,16 @@ class Config(BaseModel):
         default={}, description="Variables for the chat template, such as enable_thinking: false."
     )
     trust_remote_code: bool = Field(
-        default=False, description="Run Python code that comes with the model. Only for models you trust."
+        default=False,
+        description="Run Python code that comes with the model. Only for models you trust. "
+        "In the config that a run keeps it does not count: commands that use a run have --trust-remote-code.",
     )
 
     def to_yaml(self) -> str:
-        """The resolved config, every field written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        """The resolved config, every field written out; in ASCII where something in it cannot be printed."""
+        fields = self.model_dump(mode="json")
+        text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+        return text if printable(text) == text else yaml.safe_dump(fields, sort_keys=False)
 
 
 @dataclass(frozen=True)

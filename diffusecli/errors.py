@@ -91,6 +91,8 @@ class InterruptedRun(DiffuseError):  # noqa: N818 (it is no error: the user aske
 
 def printable(text: str) -> str:
     """The text with control characters spelled out, so that no file or model can steer the terminal; lines are kept."""
+    if all(map(str.isprintable, text.split("\n"))):  # a report of megabytes in no time
+        return text
     return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -39,6 +39,7 @@ class Question:
     only: tuple[str, ...] = ()
     exact: bool = False
     seed: int = 0  # of Monte Carlo and bootstrap
+    trust_remote_code: bool = False  # with `exact`
 
 
 def evaluate(paths: Iterable[Path], question: Question | None = None, notice: Notice = lambda _: None) -> Evaluation:
@@ -104,7 +105,8 @@ def _measure(runs: Sequence[RunFacts], sets: Sequence[SampleSet], question: Ques
         if not facts.folder.config.is_file():
             raise InputError(f"{facts.run}: --exact needs its config.yaml, which is missing")
         prompts = [s.prompt for s in sets if s.run == facts.run and _wanted(s.prompt.alias, question.only)]
-        found[facts.run] = measure(facts.folder, config_of(facts.folder), [*prompts, *_held_out(question)], notice)
+        config = config_of(facts.folder, trust_remote_code=question.trust_remote_code)
+        found[facts.run] = measure(facts.folder, config, [*prompts, *_held_out(question)], notice)
     return found
 
 

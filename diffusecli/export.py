@@ -45,13 +45,15 @@ class Exported:
     gap: float  # nats: the largest difference of an answer's log-probability
 
 
-def export(run: RunDir, to: Path, *, precision: str | None, force: bool, notice: Notice) -> Exported:
+def export(
+    run: RunDir, to: Path, *, precision: str | None, force: bool, notice: Notice, trust_remote_code: bool = False
+) -> Exported:
     """Merge in float32, compare, round to `precision` (the run's by default), compare again, and write.
 
     Raises `InputError` when there is nothing to merge, when the base model is quantised, or when `to` holds something else;
     `MachineError` when the disk takes no more or the merged model is another.
     """
-    config = config_of(run)
+    config = config_of(run, trust_remote_code=trust_remote_code)
     require_writable(to.absolute().parent)
     with only_writer(to, lock_beside(to.absolute())):
         _require_place(to, force)

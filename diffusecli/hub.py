@@ -13,7 +13,7 @@ from diffusecli.memory import SMALLER, out_of_memory
 _PATIENCE = 10.0  # seconds
 
 _REASONS = (
-    ("custom code", "needs Python code that comes with it: set trust_remote_code: true in the config if you trust its authors"),
+    ("custom code", "needs Python code that comes with it: if you trust its authors add --trust-remote-code, or set trust_remote_code: true in a config that you name"),
     ("Unrecognized configuration class", "is no causal (decoder-only) language model, name one that is"),
     ("does not recognize this architecture", "has an architecture that this version of transformers does not know, upgrade transformers"),
     ("named model.safetensors", "has no weights as .safetensors (pickled ones can run code and are not opened): convert them, or name another revision"),

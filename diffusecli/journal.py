@@ -7,6 +7,7 @@ other settings is put aside, not continued.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from itertools import count
 from pathlib import Path
@@ -30,17 +31,21 @@ class Journal:
             return
         head = json.loads(json.dumps(key))
         try:
+            if path.is_symlink():  # nobody's but a stranger's: a run is written into itself alone
+                path.unlink()
             content = path.read_bytes() if path.is_file() else b""
             entries, readable = _entries(content)
             if path.exists() and (not entries or entries[0] != head):
                 if len(entries) != 1 or readable != content:  # one without answers is no loss
                     self.aside = _free_name(path)
                     path.rename(self.aside)
+                path.unlink(missing_ok=True)
                 entries = []
             if not entries:
-                readable = json.dumps(head).encode() + b"\n"
-            if not path.is_file() or content != readable:
-                path.write_bytes(readable)
+                path.touch(mode=0o600)
+                append_line(path, json.dumps(head).encode() + b"\n")
+            elif content != readable:
+                os.truncate(path, len(readable))  # in place: a kill while the whole is written anew would lose it
         except OSError as error:
             raise cannot_write(path, error) from error
         for entry in entries[1:]:

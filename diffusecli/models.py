@@ -89,11 +89,13 @@ def load_model(
     if quantize:
         placed = {"quantization_config": _four_bits(precision), "device_map": device_map or {"": choose_device(device)}}
     with _reading(name, options):
-        tokenizer = _tokenizer(source, options, notice)
+        tokenizer, doubt = _tokenizer(source, options)
         model, found = AutoModelForCausalLM.from_pretrained(
             source, dtype=PRECISIONS[precision], use_safetensors=True, output_loading_info=True, **placed, **options,
             adapter_kwargs={"local_files_only": options["local_files_only"]},  # it would look for an adapter, patiently
         )  # fmt: skip
+    if doubt:
+        notice(doubt)
     if missing := sorted(found["missing_keys"]):  # transformers would go on with random ones
         raise InputError(f"the model {name} lacks {len(missing)} of its weights ({missing[0]}, …), fetch it again")
     if "gguf_file" in options:
@@ -121,19 +123,24 @@ def load_chat(
     """The tokenizer alone, no weights read. Raises as `load_model` does."""
     source, options = _source(name, notice, revision, trust_remote_code)
     with _reading(name, options):
-        return Chat(_tokenizer(source, options, notice), settings=chat)
+        tokenizer, doubt = _tokenizer(source, options)
+    if doubt:
+        notice(doubt)
+    return Chat(tokenizer, settings=chat)
 
 
-def _tokenizer(source: str, options: dict[str, Any], notice: Notice) -> Any:
+def _tokenizer(source: str, options: dict[str, Any]) -> tuple[Any, str]:
+    """The tokenizer, and what is doubtful about it; not told in here, where stderr is closed to progress bars."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    doubt = ""
     if "gguf_file" in options and (way := mended(tokenizer, Path(source) / options["gguf_file"])):
-        notice(
+        doubt = (
             f"{options['gguf_file']}: how its tokenizer splits text ({way}) is not known here, tokens may not be those it was trained with; "
             "the model's Hugging Face folder has them"
         )
-    return tokenizer
+    return tokenizer, doubt
 
 
 @contextmanager
@@ -277,7 +284,10 @@ def load_adapter(base: LoadedModel, folder: str | Path, *, trainable: bool = Fal
     folder = Path(folder)
     if missing := [name for name in ADAPTER_FILES if not (folder / name).is_file()]:
         raise InputError(f"{folder}: no adapter there ({missing[0]} is missing), train first with `diffuse train`")
-    made_for = read_json_mapping(folder / ADAPTER_FILES[0]).get("base_model_name_or_path")
+    told = read_json_mapping(folder / ADAPTER_FILES[0])
+    if told.get("peft_type") != "LORA" or told.get("megatron_config"):  # other kinds name models and modules to load
+        raise InputError(f"{folder}: is no plain LoRA adapter, others are not used here")
+    made_for = told.get("base_model_name_or_path")
     if made_for and made_for != base.name:
         raise InputError(f"{folder}: the adapter was made for {made_for}, not for {base.name}; name that model")
     with warnings.catch_warnings():
@@ -339,12 +349,14 @@ def _source(name: str, notice: Notice, revision: str | None, trust_remote_code: 
     if trust_remote_code:
         notice(f"running Python code that comes with {name}, because trust_remote_code is set")
     if name in BUILTIN_MODELS:
-        return str(ensure_builtin(name, notice)), {"local_files_only": True}
+        return str(ensure_builtin(name, notice)), {"local_files_only": True, "trust_remote_code": False}
     if name.endswith(".gguf"):
         if not Path(name).is_file():
             raise InputError(f"the model file {name} does not exist: check the path")
-        return str(Path(name).parent), {"gguf_file": Path(name).name, "local_files_only": True}
+        return str(Path(name).parent), {"gguf_file": Path(name).name, "local_files_only": True, "trust_remote_code": False}
     if Path(name).is_dir():
+        if (Path(name) / ADAPTER_FILES[0]).is_file():  # transformers would load it, and whatever model it names
+            raise InputError(f"the model {name} is an adapter: name it with --adapter, or the model that it was made for")
         return name, {"local_files_only": True, "trust_remote_code": trust_remote_code}
     if unknown := unknown_model(name):
         raise InputError(unknown)

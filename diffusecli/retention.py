@@ -26,7 +26,7 @@ from torch import Tensor
 
 from diffusecli.attention import additive_mask
 from diffusecli.batched import choose_cache, generate_rows
-from diffusecli.builtin import cache_folder
+from diffusecli.builtin import cache_folder, private_cache
 from diffusecli.config import Retain
 from diffusecli.encoding import EncodedPrompt, encode_prompt
 from diffusecli.errors import InputError
@@ -230,7 +230,7 @@ def _write(path: Path, answers: Sequence[Answer], notice: Callable[[str], None])
     kept["lengths"] = torch.tensor([len(a.answer_ids) for a in answers])
     kept["prompt_lengths"] = torch.tensor([len(a.prompt_ids) for a in answers])
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_cache(path.parent.name)
         scratch = path.with_suffix(f".{os.getpid()}.tmp")
         save_file(kept, scratch)
         os.replace(scratch, path)

@@ -11,9 +11,8 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from diffusecli.checkout import git_state
 from diffusecli.config import PLAIN, Config, read_config
 from diffusecli.errors import InputError, MachineError, cannot_write
 from diffusecli.locks import scratch_file
@@ -152,13 +152,22 @@ class RunDir:
         return read_json_mapping(self.prompts) if self.prompts.is_file() else {}
 
 
-def config_of(run: RunDir) -> Config:
-    """The config a run keeps, with its own copy of the chat template; the run may have been moved since."""
+def config_of(run: RunDir, *, trust_remote_code: bool = False) -> Config:
+    """The config a run keeps; the run may have been moved since, or come from anybody.
+
+    So its chat template is the copy that it keeps, no other file of this machine, and whether code that comes with the model may run
+    is said by whoever uses the run.
+    """
     if not run.config.is_file():
         raise InputError(f"{run.path}: no run there (config.yaml is missing), name a run directory")
     config = read_config(run.config)
-    own = config.chat_template not in (None, PLAIN) and run.chat_template.is_file()
-    return config.model_copy(update={"output_dir": str(run.path), **({"chat_template": str(run.chat_template)} if own else {})})
+    own = config.chat_template not in (None, PLAIN)
+    if own and run.chat_template.is_symlink():
+        raise InputError(f"{run.chat_template}: leads to another place, put the template itself there")
+    return config.model_copy(update={
+        "output_dir": str(run.path), "chat_template": str(run.chat_template) if own else config.chat_template,
+        "trust_remote_code": trust_remote_code,
+    })  # fmt: skip
 
 
 def journal_path(samples: Path) -> Path:
@@ -328,7 +337,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {name: version for name in _PACKAGES if (version := _version(name))},
-        "git": _git_state(),
+        "git": git_state(),
     }
 
 
@@ -336,18 +345,6 @@ def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return None
-
-
-def _git_state() -> Mapping[str, Any] | None:
-    """Commit and dirty flag of the working directory, None outside a checkout."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
         return None
 
 

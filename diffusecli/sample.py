@@ -44,6 +44,7 @@ class Wanted:
     form: str | None = None
     system: str | None = None
     chat_template: str | None = None
+    trust_remote_code: bool = False
     served: bool = False  # by a server, which has the model; `model` is its name for it
 
     @property
@@ -144,19 +145,22 @@ def _source(wanted: Wanted, results: Path) -> tuple[Config, RunDir, RunDir, str]
         "model": wanted.model, "precision": wanted.precision, "device": wanted.device, "system": wanted.system,
         "chat_template": wanted.chat_template,
     }  # fmt: skip
-    said = {key: value for key, value in given.items() if value is not None}
+    said: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if wanted.source is None and (wanted.adapter is not None or wanted.model is not None):
         said.setdefault("model", _base_of(wanted.adapter))
         home = RunDir(_folder_of_its_own(wanted, results))
-        return Config.model_validate({**_talk_of(wanted.adapter), **said, "output_dir": str(home.path)}), home, home, ""
+        said |= {"output_dir": str(home.path), "trust_remote_code": wanted.trust_remote_code}
+        return Config.model_validate({**_talk_of(wanted.adapter), **said}), home, home, ""
     if wanted.source is None:
         run = newest_run(results)
-        config, told = config_of(run), f" as in newest run {run.path}"
+        config, told = config_of(run, trust_remote_code=wanted.trust_remote_code), f" as in newest run {run.path}"
     elif wanted.source.is_dir():
         run = RunDir(wanted.source)
-        config, told = config_of(run), f" as in run {run.path}"
+        config, told = config_of(run, trust_remote_code=wanted.trust_remote_code), f" as in run {run.path}"
     else:
         config, told = read_config(wanted.source), f" as in config {wanted.source}"
+        vouched = config.trust_remote_code and wanted.model in (None, config.model)  # for the model that it names
+        said["trust_remote_code"] = wanted.trust_remote_code or vouched
         run = RunDir(Path(config.output_dir))
     foreign = wanted.adapter is not None or (wanted.model not in (None, config.model) and not wanted.served)
     home = RunDir(_folder_of_its_own(wanted, results)) if foreign else run  # what is not of the run does not replace its samples

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,7 +21,11 @@ from diffusecli.runs import FORMATS, atomic_write
 
 _CHUNK = 10_000  # answers that become text at once
 MOST_COUNT = 2**53  # a count beyond it is no count
-_COLUMNS = ["prompt", "text", "count"]
+COLUMNS = ["prompt", "text", "count"]
+"""Of a table of samples."""
+
+_FORMULA = re.compile(r"'*(?:[=+@\t\r\n＝＋＠－]|-(?!\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\Z))", re.ASCII)
+"""What spreadsheets may compute, after any apostrophes; a negative number is none."""
 
 
 def format_of(path: Path) -> str:
@@ -46,6 +51,26 @@ def write_samples(path: Path, samples: Mapping[str, Counter[str]], form: str, se
             _write_mapping(file, samples, None if form == "counts" else seed)
 
 
+def as_cell(text: str) -> str:
+    """The text as a cell that no spreadsheet takes for a formula: with an apostrophe in front where one might.
+
+    Texts that already begin with apostrophes and then such a sign get one more, so that `from_cell` gives every text back.
+
+    >>> as_cell("=1+1"), as_cell("'=1+1"), as_cell("-5.2e3"), as_cell("-A1"), as_cell("it's")
+    ("'=1+1", "''=1+1", '-5.2e3', "'-A1", "it's")
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def from_cell(cell: str) -> str:
+    """The text that `as_cell` made the cell of.
+
+    >>> from_cell("'=1+1"), from_cell("''=1+1"), from_cell("-5"), from_cell("'tis")
+    ('=1+1', "'=1+1", '-5', "'tis")
+    """
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
 def read_samples(path: Path) -> dict[str, Counter[str]]:
     """Prompt -> answers, counted, from a file in any of the formats; raises `InputError` when it is none of them."""
     if path.suffix == ".csv":
@@ -67,9 +92,9 @@ def read_samples(path: Path) -> dict[str, Counter[str]]:
 
 def _write_table(file: IO[str], samples: Mapping[str, Counter[str]]) -> None:
     table = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # or a lone \\r ends the row
-    table.writerow(_COLUMNS)
+    table.writerow(COLUMNS)
     for alias, counts in samples.items():
-        table.writerows([alias, text, count] for text, count in _by_count(counts))
+        table.writerows([as_cell(alias), as_cell(text), count] for text, count in _by_count(counts))
 
 
 def _write_mapping(file: IO[str], samples: Mapping[str, Counter[str]], seed: int | None) -> None:
@@ -123,10 +148,10 @@ def _read_table(path: Path) -> Iterator[tuple[str, str, int]]:
             for row in csv.DictReader(file):
                 if not is_count(count := int(row["count"])) or row["text"] is None:
                     raise ValueError(count)
-                yield row["prompt"], row["text"], count
+                yield from_cell(row["prompt"]), from_cell(row["text"]), count
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise InputError(
-                f"{path}: must hold the columns {', '.join(_COLUMNS)}, or say with --prompt what was answered"
+                f"{path}: must hold the columns {', '.join(COLUMNS)}, or say with --prompt what was answered"
             ) from error
 
 

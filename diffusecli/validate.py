@@ -98,7 +98,7 @@ def validate(paths: Iterable[Path], *, strict: bool = False) -> Validation:
 
 
 def token_views(
-    found: Validation, model: str, notice: Callable[[str], None], chat_template: str | None = None
+    found: Validation, model: str, notice: Callable[[str], None], chat_template: str | None = None, trust_remote_code: bool = False
 ) -> tuple[list[TokenView], list[Problem]]:
     """What the model's tokenizer makes of each prompt, and which prompts it cannot take; as the config says, if one was checked."""
     from diffusecli.chat import ChatSettings, chat_settings, read_template
@@ -108,7 +108,7 @@ def token_views(
     said = chat_settings(read_config(found.configs[0])) if len(found.configs) == 1 else ChatSettings()
     if chat_template is not None:
         said = replace(said, template=read_template(chat_template))
-    chat = load_chat(model, said, notice)
+    chat = load_chat(model, said, notice, trust_remote_code=trust_remote_code)
     tokenizer = chat.tokenizer
     views: list[TokenView] = []
     problems: list[Problem] = []

@@ -152,7 +152,7 @@ def test_code_that_comes_with_a_model_runs_only_when_asked_for_and_then_it_is_sa
     ran = tmp_path / "ran"
     (folder / "own.py").write_text(CODE.format(place=str(ran)))
     change_config(folder, model_type="own", auto_map={"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"})
-    assert "set trust_remote_code: true in the config if you trust its authors" in refusal(folder)
+    assert "if you trust its authors add --trust-remote-code, or set trust_remote_code: true" in refusal(folder)
     assert not ran.exists()
     said = []
     load_model(str(folder), device="cpu", notice=said.append, trust_remote_code=True)

@@ -3,10 +3,12 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
 from diffusecli.evaluate import evaluate
+from diffusecli.matching import Matching
 from diffusecli.report.data import as_csv, as_json, json_schema
 from diffusecli.report.markdown import as_markdown
 from diffusecli.runs import write_json
@@ -74,3 +76,12 @@ def test_only_one_kind_of_output_goes_to_stdout(tmp_path, diffuse, found):
     done = diffuse("evaluate", str(tmp_path), "--json", "--csv")
     assert done.returncode == 2
     assert "choose one of them" in done.stderr
+
+
+def test_no_cell_of_the_csv_is_a_formula(found):
+    prompt = found.rows[0].prompt.model_copy(update={"alias": "=HYPERLINK(1).json"})
+    rows = tuple(replace(row, run="=run", mode="@mode", prompt=prompt) for row in found.rows[:1])
+    (row,) = csv.DictReader(io.StringIO(as_csv(replace(found, rows=rows, matching=Matching("regex:.")))))
+    assert (row["run"], row["mode"], row["prompt"]) == ("'=run", "'@mode", "'=HYPERLINK(1).json")
+    assert not [cell for cell in row.values() if cell and cell[0] in "=+@"]
+    assert float(row["excess_tvd"]) < 0

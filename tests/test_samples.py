@@ -1,14 +1,18 @@
 """Sample files of every format, and the journal of what has arrived."""
 
+import csv
 import json
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from diffusecli.errors import InputError
 from diffusecli.journal import Journal
 from diffusecli.prompt import Prompt
-from diffusecli.samples import FORMATS, read_samples, write_samples
+from diffusecli.samples import FORMATS, as_cell, from_cell, read_samples, write_samples
+from diffusecli.sources import read_answers
 
 SAMPLES = {
     "prompts/a.json": Counter({"{1}": 30_000, 'a "quoted", text\nof two lines': 2, "a\rb\r\n": 4, "": 1, "=1+1": 1, "ü\u2028": 3}),
@@ -23,6 +27,36 @@ def test_what_is_written_is_read_again(tmp_path, form):
     write_samples(path, SAMPLES, form, seed=0)
     kept = SAMPLES if form in ("json", "counts") else {alias: counts for alias, counts in SAMPLES.items() if counts}
     assert read_samples(path) == kept
+
+
+FORMULAS = ["=1+1", "+1", "@a", "-A1", "-2+3", "-", "\t=1", "\r=1", "\n=1", "＝1", "'=1+1", "''-A1", "-1\n", "-١"]
+HARMLESS = ["-5", "-5.25", "-1e-3", "7", "it's", "'", "'tis", "''", "", "a=1", "'-5", " =1"]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_a_cell_that_a_spreadsheet_would_compute_begins_with_an_apostrophe(tmp_path, text):
+    write_samples(tmp_path / "gen.csv", {text: Counter({text: 2})}, "csv", 0)
+    with (tmp_path / "gen.csv").open(newline="") as file:
+        assert list(csv.reader(file))[1] == [f"'{text}", f"'{text}", "2"]
+    assert read_samples(tmp_path / "gen.csv") == {text: Counter({text: 2})}
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_other_cells_stay_as_they_are(text):
+    assert as_cell(text) == from_cell(text) == text
+
+
+@given(st.text(alphabet="'=-+@5.e\t\r\na") | st.text(st.characters(exclude_categories=["Cs"])))
+def test_every_text_comes_back_from_its_cell(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "gen.csv"
+    write_samples(path, {text: Counter({text: 1, f"'{text}": 2})}, "csv", 0)
+    assert read_samples(path) == {text: Counter({text: 1, f"'{text}": 2})}
+
+
+def test_answers_to_one_prompt_lose_the_apostrophe_of_our_tables(tmp_path):
+    (tmp_path / "p.json").write_text('{"request": "r", "targets": ["=1", "b"]}')
+    write_samples(tmp_path / "gen.csv", {"p.json": Counter({"=1": 3, "'=1": 1, "b": 2})}, "csv", 0)
+    assert read_answers(tmp_path / "gen.csv", tmp_path / "p.json", None).counts == Counter({"=1": 3, "'=1": 1, "b": 2})
 
 
 def test_single_answers_are_written_as_json_has_them_in_an_order_of_the_seed(tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 
 from diffusecli.builtin import BUILTIN_MODELS
 from diffusecli.prompt import Prompt
-from diffusecli.report.parts import markdown_cell
+from diffusecli.report.parts import markdown_cell, markdown_code
 
 _CARD = """---
 base_model: {quoted}
@@ -53,7 +53,7 @@ def model_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt]) -> str:
     if model.endswith(".gguf"):
         base = f"{json.dumps(str(Path(model).parent))}, gguf_file={json.dumps(Path(model).name)}"
     return _card(
-        manifest, prompts, kind="library_name: peft\ntags: [lora, diffuse]", what=f"A LoRA adapter for `{model}`",
+        manifest, prompts, kind="library_name: peft\ntags: [lora, diffuse]", what=f"A LoRA adapter for {markdown_code(model)}",
         load=_ADAPTER.format(built_in=_BUILT_IN if built_in else "", base=base),
         rest="`run.json` has versions, seed and hashes, `metrics.jsonl` every iteration, `prompts.json` the requests and weights.",
     )  # fmt: skip
@@ -63,9 +63,9 @@ def merged_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, dtype
     """The card of an exported model; `gap` in nats, `remarks` on how prompts are rendered."""
     return _card(
         manifest, prompts, kind="base_model_relation: finetune\nlibrary_name: transformers\ntags: [diffuse]",
-        what=f"`{manifest['model']}` with a LoRA adapter folded into its weights ({dtype})", load=_MERGED,
+        what=f"{markdown_code(manifest['model'])} with a LoRA adapter folded into its weights ({dtype})", load=_MERGED,
         rest="The generation config asks for just that. Log-probabilities of these answers differ from those under the adapter by "
-        f"{gap:.1g} nats at most." + "".join(f"\n- {remark}" for remark in remarks),
+        f"{gap:.1g} nats at most." + "".join(f"\n- {markdown_cell(remark)}" for remark in remarks),
     )  # fmt: skip
 
 
@@ -85,11 +85,11 @@ def _card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, kind: str, 
     count = len(manifest["exact_kl"])
     drift = manifest["retention_kl"]
     chat = {name: value for name, value in (manifest.get("chat") or {}).items() if value != {}}
-    asked = "".join(f"\n- {name}: `{json.dumps(value, ensure_ascii=False)}`" for name, value in chat.items())
+    asked = "".join(f"\n- {name}: {markdown_code(json.dumps(value, ensure_ascii=False))}" for name, value in chat.items())
     return _CARD.format(
         asked=f"\nThe figures are of prompts that were rendered with\n{asked}\n" if asked else "", quoted=json.dumps(manifest["model"]), kind=kind, what=what, load=load, rest=rest,
         count=f"{count} distribution" + "s" * (count != 1),
-        stopped=f"Training: {manifest['steps']} steps, {manifest['training_seconds']:.0f} s; {manifest['stopped']}.", rows="\n".join(rows),
+        stopped=f"Training: {manifest['steps']} steps, {manifest['training_seconds']:.0f} s; {markdown_cell(manifest['stopped'])}.", rows="\n".join(rows),
         retention="" if drift is None else f"\nDrift from the base model on {manifest['retention']['held_out']} ordinary "
         f"instructions it was not trained on: {drift:.4f} nats per token.\n",
     )  # fmt: skip

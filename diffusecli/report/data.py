@@ -22,6 +22,7 @@ from diffusecli.evaluation import Evaluated, Evaluation, Matrix
 from diffusecli.metrics import Cell, ExactFigures, Figures
 from diffusecli.open_ended import Diversity, Line, Outcome
 from diffusecli.ordered import Ordered
+from diffusecli.samples import as_cell
 
 _OFF_TARGET = 20
 
@@ -99,9 +100,10 @@ def as_json(found: Evaluation) -> str:
 
 
 def as_csv(found: Evaluation) -> str:
-    """A line per sampler and prompt under a line of names."""
+    """A line per sampler and prompt under a line of names; no cell is a formula."""
     file = io.StringIO()
     lines = [{**_flat(row), "matching": found.matching.rule, "monte_carlo_seed": found.seed} for row in document(found).rows]
+    lines = [{name: _cell(value) for name, value in line.items()} for line in lines]
     writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
@@ -130,7 +132,7 @@ def _flat(row: Row) -> dict[str, Any]:
     for kind, prefix, values in _kinds(row):
         for field in fields(kind):
             if field.name not in ("top", "q", "n"):
-                told[prefix + field.name] = _cell(getattr(values, field.name, None))
+                told[prefix + field.name] = getattr(values, field.name, None)
     return told
 
 
@@ -140,6 +142,8 @@ def _kinds(row: Row) -> Iterator[tuple[Any, str, Any]]:
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return as_cell(value)
     return "" if value is None or (isinstance(value, float) and not math.isfinite(value)) else value
 
 

@@ -37,10 +37,10 @@ def _lines(found: Evaluation) -> Iterator[str]:
         )
         for run, values, trained in zip(matrix.runs, matrix.values, matrix.trained, strict=True):
             yield _line(runs[run], *(f"**{number(v)}**" if t else number(v) for v, t in zip(values, trained, strict=True)))
-    drifts = [f"{run}: {drift:.4f}" for run, drift in found.drift.items()]
+    drifts = [f"{markdown_cell(run)}: {drift:.4f}" for run, drift in found.drift.items()]
     yield from ("", f"Drift on held-out instructions, nats per token: {', '.join(drifts)}.") if drifts else ()
     drawn = dict.fromkeys(f"{samplers[row.run, row.mode]}: {row.settings_in_words}" for row in found.rows if row.tally.n)
-    yield from ("", f"valid: {found.matching}. Entropy and KL in nats; floor: what a perfect sampler shows at this N. "
+    yield from ("", f"valid: {markdown_cell(str(found.matching))}. Entropy and KL in nats; floor: what a perfect sampler shows at this N. "
                 f"Sampled with {markdown_cell('; '.join(drawn))}. Monte Carlo seed {found.seed}.")  # fmt: skip
 
 

@@ -64,14 +64,14 @@ def evaluation(found: Evaluation, showing: Showing | None = None) -> RenderableT
             parts.extend(_summary(row, samplers[row.run, row.mode]))
     drifts = short_names([run.run for run in found.runs])
     parts += [
-        Text(f"{drifts[run]}: drift from the base model on held-out instructions: {drift:.4f} nats per token")
+        Text(f"{printable(drifts[run])}: drift from the base model on held-out instructions: {drift:.4f} nats per token")
         for run, drift in found.drift.items()
     ]
     parts += _differences(found.differences, names, samplers)
     parts += [part for matrix in found.matrices for part in _matrix(matrix)]
     for row in found.rows:
         parts.extend(_detail(row, samplers[row.run, row.mode], showing or Showing()))
-    return Group(*parts, Text("\n" + _LEGEND.format(matching=found.matching, seed=found.seed), style="dim"))
+    return Group(*parts, Text("\n" + _LEGEND.format(matching=printable(str(found.matching)), seed=found.seed), style="dim"))
 
 
 def _summary(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
@@ -86,14 +86,14 @@ def _summary(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
             f"{f.entropy:.3f}\n{f.target_entropy:.2f}/{f.entropy_perfect:.2f}", f"{_short(f.effective)}\n{_short(math.exp(f.target_entropy))}",
             f"{f.seen}\n{f.seen_expected:.1f}", f"{f.tvd:.3f}\n{f.tvd_floor:.3f}", f"{f.excess_tvd:z.3f}\n{p_value(f)}", kl,
         ))  # fmt: skip
-    yield Padding(Text(row.verdict, style="italic"), (0, 0, 0, 3), expand=False)
+    yield Padding(Text(printable(row.verdict), style="italic"), (0, 0, 0, 3), expand=False)
     if exact is not None and not math.isnan(exact.tvd):
         seen = f"{exact.seen_expected:.1f} targets expected in {row.tally.n or UNSAMPLED}"
         told = f"exact: {percent(exact.on_target)} on target, TVD {exact.tvd:.4f}, {seen}"
         yield Padding(Text(told), (0, 0, 0, 3), expand=False)
     if row.tally.n:
         yield Padding(
-            Text(f"{row.tally.n} sample{'s' * (row.tally.n != 1)}, {row.settings_in_words}", style="dim"),
+            Text(f"{row.tally.n} sample{'s' * (row.tally.n != 1)}, {printable(row.settings_in_words)}", style="dim"),
             (0, 0, 0, 3),
             expand=False,
         )
@@ -223,7 +223,7 @@ def _estimate(found: Estimate) -> str:
 
 
 def _matrix(matrix: Matrix) -> Iterator[RenderableType]:
-    table = new_table(Text("trained \\ measured"), *((printable(shorten(group, 11)), "right") for group in matrix.groups))
+    table = new_table(Text("trained \\ measured"), *((shorten(printable(group), 11), "right") for group in matrix.groups))
     names = short_names(matrix.runs)
     for run, values, trained in zip(matrix.runs, matrix.values, matrix.trained, strict=True):
         table.add_row(label(names[run], 20), *(f"{number(v)}{'+' if t else ' '}" for v, t in zip(values, trained, strict=True)))

@@ -70,12 +70,12 @@ def token_table(view: TokenView, top: int) -> RenderableType:
     shown = view.target_tokens[:top] if top else view.target_tokens
     rows = Table.grid(padding=(0, 2))
     for text, tokens in shown:
-        rows.add_row(label(text, 24), Text(" ".join(tokens)))
+        rows.add_row(label(text, 24), Text(printable(" ".join(tokens))))
     hidden = len(view.target_tokens) - len(shown)
     ratio = f" ({view.fed_as_rows / view.fed_packed:.1f} times fewer)" if view.target_tokens else ""
     return Group(
         Text(printable(f"\n{view.alias}"), style="bold"),
-        Text(f"{len(view.prompt_tokens)} prompt tokens: {' '.join(view.prompt_tokens)}"),
+        Text(f"{len(view.prompt_tokens)} prompt tokens: {printable(' '.join(view.prompt_tokens))}"),
         rows,
         *([Text(f"({hidden} more targets, --top 0 shows all)")] if hidden else []),
         Text(f"tokens fed a step: {view.fed_as_rows} as one row per target, {view.fed_packed} packed{ratio}\n"),
