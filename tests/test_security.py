@@ -20,9 +20,10 @@ from diffusecli.config import inspect_config
 from diffusecli.documents import _FastLoader
 from diffusecli.errors import InputError, MachineError
 from diffusecli.journal import Journal
+from diffusecli.locks import only_writer
 from diffusecli.models import load_adapter, load_model
 from diffusecli.prompt import Prompt
-from diffusecli.runs import RunDir, atomic_write, config_of, only_writer
+from diffusecli.runs import RunDir, atomic_write, config_of
 from tests.test_hub import CODE
 
 SOURCES = sorted(Path(builtin.__file__).parent.rglob("*.py"))
@@ -274,14 +275,14 @@ def test_what_is_unfinished_is_private_whatever_the_umask(monkeypatch, tmp_path)
     before = os.umask(0)
     try:
         builtin.ensure_builtin("smollm2-135m-instruct", print)
-        with only_writer(tmp_path / "gen.json"):
+        with only_writer(tmp_path, tmp_path / ".lock"):
             journal = Journal(tmp_path / "gen.partial.jsonl", {})
+            seen[tmp_path / ".lock"] = stat.S_IMODE((tmp_path / ".lock").stat().st_mode) & ~0o044  # empty: to be read by anybody
         with atomic_write(tmp_path / "out.txt") as file:
             look(Path(file.name) if isinstance(file.name, str) else next(tmp_path.glob(".out.txt.*")))
         for made in (
             tmp_path / "cache",
             tmp_path / "cache" / "models",
-            tmp_path / "cache" / "locks",
             tmp_path / "gen.partial.jsonl",
         ):
             seen[made] = stat.S_IMODE(made.stat().st_mode)

@@ -6,7 +6,7 @@ import re
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from rich.live import Live
@@ -62,8 +62,10 @@ def hostile(module_folder):
         answers = {f"{HOSTILE}1": 4, f"{HOSTILE}2": 5, f"{HOSTILE}stray": 3, "\x1b[2J\x00": 60}
         for mode in ("untuned", "lora"):
             write_json(place / f"gen.{mode}.json", dict.fromkeys((*aliases, "o"), answers))
-            settings = {"temperature": 0.5, "stop": [HOSTILE]}
-            write_json(place / f"gen.{mode}.meta.json", {"mode": mode, "model": HOSTILE, "settings": settings, "engine": HOSTILE})
+            sampled_with = {"temperature": 0.5, "stop": [HOSTILE]}
+            write_json(
+                place / f"gen.{mode}.meta.json", {"mode": mode, "model": HOSTILE, "sampled_with": settings, "engine": HOSTILE}
+            )
         write_json(
             place / "run.json", {"exact_kl": dict.fromkeys(aliases, 0.1), "retention_kl": 0.1, "model": HOSTILE, HOSTILE: HOSTILE}
         )
@@ -178,6 +180,7 @@ def test_printable_text_stays_as_it_is_and_lines_stay_lines(text):
     assert printable(shown) == shown
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_a_config_that_is_printed_is_read_as_the_same(tmp_path_factory, text):
     config = Config.model_validate({"model": "a/b", "output_dir": "o", "system": text})
