@@ -6,6 +6,7 @@ Only typer, `errors` and `distributions` (plain Python) are imported here; each 
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 import io
@@ -24,6 +25,7 @@ from diffusecli.distributions import FAMILIES, catalogue
 from diffusecli.errors import (
     EXIT_ENVIRONMENT,
     EXIT_FOUND_PROBLEMS,
+    EXIT_INPUT,
     EXIT_INTERRUPTED,
     DiffuseError,
     FailedGates,
@@ -82,8 +84,11 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], Calla
             except BrokenPipeError:  # the reader of our output went away; there is nobody left to tell
                 _forget_stdout()
             except OSError as error:
-                if sys.stdout.closed or error.filename is not None:
+                if sys.stdout.closed:
                     raise
+                if error.filename is not None:
+                    machine = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EROFS)
+                    _stop(f"{error.filename}: {error.strerror}, check the path", EXIT_ENVIRONMENT if machine else EXIT_INPUT)
                 _forget_stdout()
                 _stop(f"standard output cannot be written: {error.strerror or error}, free some space", EXIT_ENVIRONMENT)
 

@@ -12,8 +12,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from diffusecli.documents import holds_half_characters
 from diffusecli.prompt import Prompt
-from diffusecli.runs import cannot_write
+from diffusecli.runs import cannot_write, require_no_link
+from diffusecli.samples import is_count
 
 
 class Journal:
@@ -28,6 +30,7 @@ class Journal:
         if path is None:
             return
         head = json.loads(json.dumps(key))
+        require_no_link(path)
         try:
             content = path.read_bytes() if path.is_file() else b""
             entries, readable = _entries(content)
@@ -84,14 +87,25 @@ def _entries(content: bytes) -> tuple[list[dict[str, Any]], bytes]:
     for line in content.splitlines(keepends=True):
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
-        known = isinstance(entry, dict) and (not found or entry.keys() == {"prompt", "digest", "counts", "tokens"})
-        if not (known and line.endswith(b"\n")):
+        if not (isinstance(entry, dict) and (not found or _is_answers(entry)) and line.endswith(b"\n")):
             break
         found.append(entry)
         size += len(line)
     return found, content[:size]
+
+
+def _is_answers(entry: dict[str, Any]) -> bool:
+    """Whether a line is one of those that `Journal.add` writes."""
+    return (
+        entry.keys() == {"prompt", "digest", "counts", "tokens"}
+        and isinstance(entry["prompt"], str)
+        and isinstance(entry["digest"], str)
+        and isinstance(entry["counts"], dict)
+        and all(map(is_count, [entry["tokens"], *entry["counts"].values()]))
+        and not holds_half_characters(entry)
+    )
 
 
 def _free_name(path: Path) -> Path:

@@ -18,7 +18,17 @@ from diffusecli.job import Job
 from diffusecli.models import ADAPTER_FILES, save_adapter
 from diffusecli.prompt import Prompt
 from diffusecli.report.card import model_card
-from diffusecli.runs import Iteration, RunDir, cannot_write, environment, move_into, prompts_as_json, write_json, write_text
+from diffusecli.runs import (
+    Iteration,
+    RunDir,
+    cannot_write,
+    environment,
+    move_into,
+    prompts_as_json,
+    require_no_link,
+    write_json,
+    write_text,
+)
 from diffusecli.scorer import Exact
 
 
@@ -53,6 +63,7 @@ def start_anew(job: Job) -> None:
 
 def tell(job: Job, seen: Iteration) -> None:
     """A line of metrics.jsonl at once, and the same figures to the tracker."""
+    require_no_link(job.run.metrics)
     try:
         with job.run.metrics.open("a", encoding="utf-8") as file:
             file.write(metrics_line(seen))
