@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -98,9 +99,8 @@ def load_progress(checkpoint: Path, asked: Mapping[str, Any]) -> tuple[Progress,
             "give it back its settings to go on, or start anew with --force"
         )
     try:
-        told["iterations"] = [Iteration(**iteration) for iteration in told["iterations"]]
-        return Progress(**told), optimiser
-    except (KeyError, TypeError) as error:
+        return TypeAdapter(Progress).validate_python(told), optimiser
+    except ValidationError as error:
         raise _unreadable(path) from error
 
 

@@ -13,10 +13,10 @@ from diffusecli.errors import InputError
 
 @pytest.mark.slow
 def test_no_junk_in_any_file_is_a_traceback_or_touches_anything_outside():
-    outcomes = fuzz(2500)
-    assert sum(outcome.examples for outcome in outcomes) >= 2400
+    outcomes = fuzz(1500)
+    assert sum(outcome.examples for outcome in outcomes) >= 1400
     assert {outcome.kind: outcome.failures for outcome in outcomes if outcome.failures} == {}
-    assert sum(outcome.refused for outcome in outcomes) > 500
+    assert sum(outcome.refused for outcome in outcomes) > 300
 
 
 def raises(_folder, _content):
