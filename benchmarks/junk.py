@@ -612,7 +612,7 @@ def kinds() -> list[Kind]:
         _battered(gguf[:400]).map(lambda head: head + gguf[400:]),
     )
     found = [
-        Kind("prompt", _json_like(PROMPT), _checks("p.json"), 24),
+        Kind("prompt", _json_like(PROMPT), _checks("p.json"), 15),
         Kind("config", _yaml_like(CONFIG), _checks("c.yaml"), 9),
         Kind("--set", st.one_of(_yaml_like(3), st.binary(max_size=20), _json_like([1, {"a": 2}])), _overrides, 8),
         Kind("samples .json", _json_like({"p.json": ANSWERS}, {"p.json": dict(Counter(ANSWERS))}), _run_with("run/gen.lora.json"), 3),
@@ -631,19 +631,19 @@ def kinds() -> list[Kind]:
         Kind("answers .parquet", _battered(_parquet(answers)), _answers_in(".parquet"), 1),
         Kind("table .csv", _table_like(table), _tables(".csv"), 5),
         Kind("table .tsv", _table_like(table, "\t"), _tables(".tsv"), 1),
-        Kind("table .txt", plain, _tables(".txt"), 1),
-        Kind("table .jsonl", _lines_like([dict(zip(table[0], row, strict=True)) for row in table[1:]]), _tables(".jsonl"), 2),
+        Kind("table .txt", plain, _tables(".txt"), 3),
+        Kind("table .jsonl", _lines_like([dict(zip(table[0], row, strict=True)) for row in table[1:]]), _tables(".jsonl"), 3),
         Kind("table .parquet", _battered(_parquet(table)), _tables(".parquet"), 1),
-        Kind("*.partial.jsonl", _lines_like(journal), _journals, 14),
-        Kind("state.safetensors", _safetensors_like(_state()), _checkpoints, 12),
-        Kind("retention cache", _safetensors_like(_retained_answers()), _retained, 6),
+        Kind("*.partial.jsonl", _lines_like(journal), _journals, 16),
+        Kind("state.safetensors", _safetensors_like(_state()), _checkpoints, 16),
+        Kind("retention cache", _safetensors_like(_retained_answers()), _retained, 9),
         Kind("adapter_config.json", _json_like(ADAPTER), _adapters("adapter_config.json"), 6),
         Kind("adapter_model.safetensors", _safetensors_like(_adapter_weights()), _adapters("adapter_model.safetensors"), 3),
         Kind("config.json of a model", _json_like(json.loads(folder["config.json"])), _model_folders("config.json"), 2),
         Kind("tokenizer_config.json", _json_like(json.loads(folder["tokenizer_config.json"])), _model_folders("tokenizer_config.json"), 1),
         Kind("tokenizer.json", _json_like(json.loads(folder["tokenizer.json"])), _model_folders("tokenizer.json"), 1),
         Kind("chat template", st.sampled_from(TEMPLATES).map(lambda t: t.encode("utf-8", "surrogatepass")).flatmap(lambda t: st.just(t) | _battered(t)), _templates, 0.2),
-        Kind("GGUF", battered_gguf, _ggufs, 6),
+        Kind("GGUF", battered_gguf, _ggufs, 9),
     ]  # fmt: skip
     return found
 
@@ -775,7 +775,8 @@ def fuzz(examples: int, only: Sequence[str] = (), tell: Callable[[Outcome], None
     chosen = [kind for kind in kinds() if not only or any(part in kind.name for part in only)]
     total = sum(kind.share for kind in chosen)
     found: list[Outcome] = []
-    with tempfile.TemporaryDirectory(prefix="junk.") as scratch:
+    memory = Path("/dev/shm")  # noqa: S108 (a folder of our own below it): a disk would take longer than the readers
+    with tempfile.TemporaryDirectory(prefix="junk.", dir=memory if memory.is_dir() else None) as scratch:
         for kind in chosen:
             folder = Path(scratch) / str(len(found))
             folder.mkdir()
@@ -790,17 +791,24 @@ def main(examples: int = EXAMPLES, only: Sequence[str] = ()) -> None:
 
     torch.set_num_threads(1)
     print("| kind of file | examples | refused | seconds | slowest | failures |\n|---|---|---|---|---|---|")
-    found = fuzz(examples, only, _row)
+    found = fuzz(examples, only, _tell)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     print(f"\n{sum(o.examples for o in found)} examples, {sum(o.seconds for o in found):.0f} s, {peak:.0f} MB at the peak")
-    for outcome in found:
-        for where, (times, content, said) in outcome.failures.items():
-            shown = base64.b64encode(content).decode() if b"\0" in content else content.decode("utf-8", "backslashreplace")
-            more = f" (first {_SHOWN} of {len(content)} bytes)" if len(shown) > _SHOWN else ""
-            print(f"\n{outcome.kind}: {where}, {times} times: {said}\n    {shown[:_SHOWN]!r}{more}")
     if any(outcome.failures for outcome in found):
         sys.exit(1)
 
 
 def _row(o: Outcome) -> None:
     print(f"| {o.kind} | {o.examples} | {o.refused} | {o.seconds:.1f} | {o.slowest:.2f} | {len(o.failures)} |", flush=True)
+
+
+def _failures(outcome: Outcome) -> None:
+    for where, (times, content, said) in outcome.failures.items():
+        shown = base64.b64encode(content).decode() if b"\0" in content else content.decode("utf-8", "backslashreplace")
+        more = f" (first {_SHOWN} of {len(content)} bytes)" if len(shown) > _SHOWN else ""
+        print(f"\n{outcome.kind}: {where}, {times} times: {said}\n    {shown[:_SHOWN]!r}{more}")
+
+
+def _tell(outcome: Outcome) -> None:
+    _row(outcome)
+    _failures(outcome)
