@@ -29,7 +29,7 @@ MOST_BYTES = 100_000_000
 _MOST_YAML = 10_000_000  # bytes; PyYAML takes a minute for what JSON takes a second
 _MOST_DEPTH = 100
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
-_HALF_CHARACTER = re.compile(r"\\u[dD][89abcdefABCDEF]|[\ud800-\udfff]")
+_HALF_CHARACTER = re.compile(r"\\(?:u|U0000)[dD][89a-fA-F]")  # spelled out: a file that is UTF-8 holds none itself
 _MOST_NODES = 100_000  # of a YAML file
 
 
