@@ -131,7 +131,7 @@ def read_table(path: Path) -> pd.DataFrame:
             lines = _bounded(path, path.read_text(encoding="utf-8-sig").split("\n"))  # not splitlines: a string may hold U+2028
             table = pd.DataFrame([json.loads(line) for line in lines if line.strip()], dtype=object).map(_text)
         elif ending == ".parquet":
-            table = pd.read_parquet(path).astype(object).map(_text)
+            table = _parquet(path)
         else:
             lines = _bounded(path, path.read_text(encoding="utf-8-sig").splitlines())
             table = pd.DataFrame({"target": [line for line in lines if line.strip()]}, dtype=str)
@@ -149,6 +149,17 @@ def read_table(path: Path) -> pd.DataFrame:
     if table.empty:
         raise InputError(f"{path}: holds no rows, check the file")
     return table.rename(columns=str)
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path).astype(object).map(_text)
+    except (ImportError, OSError, MemoryError):
+        raise
+    except Exception as error:  # Arrow has errors that are of no kind
+        raise ValueError(str(error) or type(error).__name__) from error
 
 
 def _bounded(path: Path, lines: list[str]) -> list[str]:

@@ -129,6 +129,15 @@ def test_tables_are_bounded(tmp_path, name):
         choose({}, {}, path, Reading(count=True))
 
 
+def test_a_parquet_file_whose_text_is_none_is_told(tmp_path):
+    pd = pytest.importorskip("pandas")
+    path = tmp_path / "t.parquet"
+    pd.DataFrame({"answer": ["{tails}", "{heads}"]}).to_parquet(path, compression=None, use_dictionary=False)
+    path.write_bytes(path.read_bytes().replace(b"tails", b"ta\xedls"))
+    with pytest.raises(InputError, match=r"cannot be read as \.parquet"):
+        choose({}, {}, path, Reading(count=True))
+
+
 def test_half_characters_are_found_wherever_they_stand():
     assert not holds_half_characters({"a": ["b", {"c": ("é😀", 1, None)}]})
     for value in ("\ud800", ["\udfff"], {"\ud800": 1}, {"a": {"b": ["c\udc00"]}}):
