@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from diffusecli.config import PLAIN, Config
+from diffusecli.documents import TooLargeError, read_text
 from diffusecli.errors import InputError
+from diffusecli.patience import at_most, little_memory
 from diffusecli.prompt import Prompt
 
 _PLAIN_TEMPLATE = (
@@ -24,6 +26,12 @@ _PLAIN_TEMPLATE = (
     "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
+
+_MOST_BYTES = 10_000_000  # of a template
+_MOST_TEXT = 50_000_000  # signs of a conversation; the longest contexts are some millions of tokens
+_PATIENCE = 5.0  # seconds for one text
+_MOST_MEGABYTES = 500
+_ANOTHER = "correct it, or name another with chat_template"
 
 _PROBE_SYSTEM, _PROBE_REQUEST = "some4system", "some4request"
 _DATE_WATCH = (
@@ -69,10 +77,14 @@ def read_template(named: str | None) -> str | None:
     if named is None or named == PLAIN:
         return named
     try:
-        text = Path(named).read_text(encoding="utf-8")
+        text = read_text(Path(named), _MOST_BYTES)
         _variables(text)
     except TemplateSyntaxError as error:
         raise InputError(f"{named}:{error.lineno}: is no chat template: {error.message}, correct the file") from error
+    except TooLargeError as error:
+        raise InputError(f"chat_template {named}: {error}, name a Jinja file") from error
+    except (RecursionError, ArithmeticError, TypeError, MemoryError) as error:  # Jinja works out what is constant
+        raise InputError(f"{named}: is no chat template that can be read ({_first_line(error)}), correct the file") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
         raise InputError(
@@ -145,6 +157,8 @@ class Chat:
         said = [] if answer is None else [{"role": "assistant", "content": answer}]
         try:
             return self._rendered([*messages, *said], add_generation_prompt=answer is None)
+        except InputError:
+            raise
         except Exception as error:  # a template is a program: it may fail in any way
             raise InputError(f"{alias}: the model's chat template refuses this conversation: {_first_line(error)}") from error
 
@@ -165,6 +179,8 @@ class Chat:
             return False
         try:
             return self._rendered(messages, add_generation_prompt=True, around=_DATE_WATCH).endswith("asked for the date")
+        except InputError:
+            raise
         except Exception:  # it does something with the date that ours is not fit for
             return True
 
@@ -175,16 +191,24 @@ class Chat:
         try:
             prompt = self._rendered(marked, add_generation_prompt=True)
             return _PROBE_SYSTEM in prompt and self._rendered(answered, add_generation_prompt=False).startswith(prompt)
+        except InputError:
+            raise
         except Exception:  # a template says no in many ways; without a system message it tells why
             return False
 
     def _rendered(self, messages: Sequence[Message], *, add_generation_prompt: bool, around: tuple[str, str] = ("", "")) -> str:
-        return str(
-            self.tokenizer.apply_chat_template(
-                list(messages), chat_template=f"{around[0]}{self.template}{around[1]}", tokenize=False, add_generation_prompt=add_generation_prompt,
-                **self.settings.template_kwargs,
-            )
-        )  # fmt: skip
+        """Raises `InputError` for a template that does not come to an end, or to a text that no model could take."""
+        endless = InputError(f"{self.name}: the chat template is still at work after {_PATIENCE:g} s, {_ANOTHER}")
+        with at_most(_PATIENCE, endless), little_memory(_MOST_MEGABYTES):
+            text = str(
+                self.tokenizer.apply_chat_template(
+                    list(messages), chat_template=f"{around[0]}{self.template}{around[1]}", tokenize=False, add_generation_prompt=add_generation_prompt,
+                    **self.settings.template_kwargs,
+                )
+            )  # fmt: skip
+        if len(text) > _MOST_TEXT:
+            raise InputError(f"{self.name}: the chat template makes a text of {len(text)} signs, {_ANOTHER}")
+        return text
 
     def _begins_texts(self) -> bool:
         """Whether this tokenizer puts its first token before every text."""

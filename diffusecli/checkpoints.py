@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -89,18 +90,26 @@ def load_progress(checkpoint: Path, asked: Mapping[str, Any]) -> tuple[Progress,
                 weight, name = key.split(".")
                 optimiser.setdefault(int(weight), {})[name] = file.get_tensor(key)
             written, told = file.metadata()["format"], json.loads(file.metadata()["progress"])
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: the checkpoint cannot be read, remove {checkpoint} or start anew with --force") from error
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _unreadable(path) from error
     if written != _FORMAT:
         raise InputError(f"{path}: is of another version, start anew with --force")
+    if not (isinstance(told, dict) and isinstance(told.get("asked"), dict)):
+        raise _unreadable(path)
     differing = [key for key in {**told["asked"], **asked} if told["asked"].get(key) != json.loads(json.dumps(asked.get(key)))]
     if differing:
         raise InputError(
             f"{checkpoint.parent}: holds an interrupted run with another {', another '.join(sorted(differing))}; "
             "give it back its settings to go on, or start anew with --force"
         )
-    told["last"] = told["last"] and Iteration(**told["last"])
-    return Progress(**told), optimiser
+    try:
+        return TypeAdapter(Progress).validate_python(told), optimiser
+    except ValidationError as error:
+        raise _unreadable(path) from error
+
+
+def _unreadable(state: Path) -> InputError:
+    return InputError(f"{state}: the checkpoint cannot be read, remove {state.parent} or start anew with --force")
 
 
 def discard_checkpoints(run: RunDir, *, keep: int = 0) -> None:

@@ -6,6 +6,7 @@ Only typer, `errors`, `terminal` and `distributions` (plain Python) are imported
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 import io
@@ -22,13 +23,13 @@ import typer
 from diffusecli import __version__, terminal
 from diffusecli.distributions import FAMILIES, catalogue
 from diffusecli.errors import (
-    EXIT_ENVIRONMENT,
     EXIT_FOUND_PROBLEMS,
     EXIT_INTERRUPTED,
     DiffuseError,
     FailedGates,
     InputError,
     InterruptedRun,
+    MachineError,
     printable,
 )
 
@@ -80,27 +81,29 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], Calla
             except BrokenPipeError:  # the reader of our output went away; there is nobody left to tell
                 _forget_stdout()
             except Exception as error:
-                if not (told := _refused_by_the_machine(error)):
+                if (told := _refused(error)) is None:
                     raise
-                _stop(told, EXIT_ENVIRONMENT)
+                _stop(str(told), told.exit_code)
 
         return app.command(name, **settings)(run)
 
     return register
 
 
-def _refused_by_the_machine(error: Exception) -> str:
-    """What memory, disk or standard output did not give, in a sentence; empty for a mistake of ours."""
+def _refused(error: Exception) -> DiffuseError | None:
+    """What memory, disk, a path or standard output did not give, in a sentence; None for a mistake of ours."""
     from diffusecli.memory import out_of_memory
 
     if out_of_memory(error):
-        return "the memory of this machine does not suffice, ask for less at once"
+        return MachineError("the memory of this machine does not suffice, ask for less at once")
     if not isinstance(error, OSError) or sys.stdout.closed:
-        return ""
+        return None
     if error.filename is not None:
-        return f"{error.filename}: {error.strerror or error}, see to it and start the same command again"
+        of_the_machine = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EROFS)
+        kind = MachineError if of_the_machine else InputError
+        return kind(f"{error.filename}: {error.strerror or error}, check the path and the disk")
     _forget_stdout()
-    return f"standard output cannot be written: {error.strerror or error}, free some space"
+    return MachineError(f"standard output cannot be written: {error.strerror or error}, free some space")
 
 
 def _forget_stdout() -> None:

@@ -15,6 +15,7 @@ from diffusecli.matching import Tally
 REPEATS = 999
 _FEWEST = 199
 _CELLS = 20_000_000  # resampled in all
+_MOST_WITHOUT_REPLACEMENT = 10**9  # numpy's bound
 _THINNED = 200  # draws that are averaged where a set is thinned
 _LEAST_N = 50  # fewer answers do not tell how they scatter
 _MOST_SINGLE = 0.2  # share of answers that came once, beyond which most outcomes are unseen and entropy is only a lower bound
@@ -90,6 +91,8 @@ def _at(side: Tally, n: int, probabilities: tuple[float, ...], rng: np.random.Ge
     if side.n == n:
         return _figures(counts[None, :], probabilities)
     draws = max(1, min(_THINNED, _CELLS // len(counts)))
+    if side.n >= _MOST_WITHOUT_REPLACEMENT:  # there putting back makes no difference that 10⁹ answers could show
+        return _figures(rng.multinomial(n, counts / side.n, size=draws), probabilities)
     return _figures(rng.multivariate_hypergeometric(counts, n, size=draws, method="marginals"), probabilities)
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from diffusecli.documents import Document, Location, read_document
+from diffusecli.documents import Document, Location, read_document, read_value
 from diffusecli.errors import InputError, Problem, printable
 from diffusecli.prompt import exists
 from diffusecli.schema import problems_of
@@ -269,8 +269,8 @@ def _override(document: Document, overrides: Sequence[str]) -> tuple[Document, d
         if not separator or not all(way):
             raise InputError(f"--set {override}: write KEY=VALUE, e.g. --set alg_config.n_iters=10")
         try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            value = read_value(text)
+        except ValueError as error:
             raise InputError(f"--set {override}: the value cannot be read, put quotes around it") from error
         inside = data
         for part in way[:-1]:

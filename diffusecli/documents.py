@@ -1,13 +1,14 @@
 """JSON and YAML files as values that remember where each part stands.
 
-Knows nothing of prompts or configs. It is stricter than the parsers it uses: duplicate keys and
-`NaN` are mistakes, not data. Line and column numbers are worked out only when something is wrong.
+Knows nothing of prompts or configs. It is stricter than the parsers it uses: duplicate keys, `NaN`, halves of characters
+and nesting without end are mistakes, not data. Line and column numbers are worked out only when something is wrong.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import stat
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,8 +23,14 @@ from diffusecli.errors import Problem
 Location = tuple[str | int, ...]
 """The way from the top of a document to a part of it, such as `("weights", 3)`."""
 
+MOST_BYTES = 100_000_000
+"""Of a prompt, a config or a manifest. 20 000 targets take one of these hundred megabytes."""
+
+_MOST_YAML = 10_000_000  # bytes; PyYAML takes a minute for what JSON takes a second
+_MOST_DEPTH = 100
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
-_MOST_NODES = 100_000
+_HALF_CHARACTER = re.compile(r"\\(?:u|U0000)[dD][89a-fA-F]")  # spelled out: a file that is UTF-8 holds none itself
+_MOST_NODES = 100_000  # of a YAML file
 
 
 @dataclass(frozen=True)
@@ -43,8 +50,12 @@ class Document:
         """Line and column (from 1) of `location`; of what surrounds it when it is not there."""
         for length in range(len(location), -1, -1):
             if (offset := self._marks.get(location[:length])) is not None:
-                return _line_and_column(self.text, offset)
+                return _line_and_column(self._lines, offset)
         return None, None
+
+    @cached_property
+    def _lines(self) -> list[int]:
+        return _line_starts(self.text)
 
     @cached_property
     def _marks(self) -> dict[Location, int]:
@@ -53,22 +64,82 @@ class Document:
         return {location: offset for location, offset, _ in _json_parts(self.text)}
 
 
-def read_document(path: str | Path) -> tuple[Document | None, list[Problem]]:
-    """Read a `.json`, `.yaml` or `.yml` file. Returns the document, or the problems that hide it."""
+def read_document(path: str | Path, most_bytes: int = MOST_BYTES) -> tuple[Document | None, list[Problem]]:
+    """Read a `.json`, `.yaml` or `.yml` file of at most so many bytes. Returns the document, or the problems that hide it."""
     name = str(path)
+    is_yaml = name.endswith((".yaml", ".yml"))
+    most_bytes = min(most_bytes, _MOST_YAML) if is_yaml else most_bytes
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_text(Path(path), most_bytes)
     except UnicodeDecodeError as error:
         return None, [Problem(name, f"byte {error.start} is not UTF-8", "save the file as UTF-8")]
+    except TooLargeError as error:
+        return None, [Problem(name, str(error), "name another file or take it apart")]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         return None, [Problem(name, f"cannot be read: {reason}", "check the path and its permissions")]
-    parse = _parse_yaml if name.endswith((".yaml", ".yml")) else _parse_json
+    parse = _parse_yaml if is_yaml else _parse_json
     try:
         data, problems = parse(name, text)
+        if not problems:
+            _require_shallow(data)
     except RecursionError:
         return None, [Problem(name, "is nested too deeply", "flatten it")]
+    if not problems and _HALF_CHARACTER.search(text) and holds_half_characters(data):
+        problems = [Problem(name, "holds half of a character (a lone surrogate)", "write the whole character or remove it")]
     return (None, problems) if problems else (Document(name, text, data), [])
+
+
+class TooLargeError(ValueError):
+    """A file is larger than such files are."""
+
+
+def read_text(path: Path, most_bytes: int) -> str:
+    """A UTF-8 file as text. Raises `OSError`, `ValueError`, and `TooLargeError` without reading it all; devices have no size of their own."""
+    require_size(path, most_bytes)
+    if stat.S_ISREG(path.stat().st_mode):
+        return path.read_text(encoding="utf-8-sig")
+    with path.open(encoding="utf-8-sig") as file:
+        text = file.read(most_bytes + 1)
+    if len(text) > most_bytes:
+        raise TooLargeError(f"is larger than {most_bytes / 1e6:g} MB")
+    return text
+
+
+def require_size(path: Path, most_bytes: int) -> None:
+    """Raises `TooLargeError`, and `OSError` for a file that is not there."""
+    if path.stat().st_size > most_bytes:
+        raise TooLargeError(f"is larger than {most_bytes / 1e6:g} MB")
+
+
+def holds_half_characters(data: Any) -> bool:
+    """Whether any text in a value is not to be written in UTF-8: JSON can spell out one half of a surrogate pair."""
+    waiting = [data]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend(value)
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple | set):
+            waiting.extend(value)
+        elif isinstance(value, str) and any("\ud800" <= sign <= "\udfff" for sign in value):
+            return True
+    return False
+
+
+def _require_shallow(data: Any) -> None:
+    """Raises `RecursionError` before anything that works by recursion gets hold of the value."""
+    level = [data]
+    for _ in range(_MOST_DEPTH):
+        below: list[Any] = []
+        for value in level:
+            inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list | tuple) else []
+            if not {dict, list, tuple}.isdisjoint(map(type, inner)):  # a million texts are passed over at once
+                below.extend(part for part in inner if isinstance(part, dict | list | tuple))
+        if not below:
+            return
+        level = below
+    raise RecursionError
 
 
 def _parse_json(path: str, text: str) -> tuple[Any, list[Problem]]:
@@ -92,8 +163,9 @@ def _parse_json(path: str, text: str) -> tuple[Any, list[Problem]]:
 
 def _json_oddities(path: str, text: str) -> Iterator[Problem]:
     seen: set[Location] = set()
+    starts = _line_starts(text)
     for location, offset, token in _json_parts(text):
-        line, column = _line_and_column(text, offset)
+        line, column = _line_and_column(starts, offset)
         if location in seen and isinstance(location[-1], str):
             yield Problem(path, f"the key '{location[-1]}' is there twice", "keep one of them", line, column)
         seen.add(location)
@@ -136,6 +208,7 @@ _FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 def _parse_yaml(path: str, text: str) -> tuple[Any, list[Problem]]:
     try:
+        _require_plain(text)
         parts = list(_yaml_parts(text))
         problems = [
             Problem(path, f"the key '{location[-1]}' is there twice", "keep one of them",
@@ -153,11 +226,45 @@ def _parse_yaml(path: str, text: str) -> tuple[Any, list[Problem]]:
         return None, [Problem(path, f"is not YAML: {what}", "mend the YAML there")]
 
 
+def read_value(text: str) -> Any:
+    """A YAML value as it stands on a command line. Raises `ValueError` for what a file would be refused for."""
+    try:
+        value, problems = _parse_yaml("", text)
+        _require_shallow(value)
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
+    if problems or holds_half_characters(value):
+        raise ValueError(problems[0].message if problems else "holds half of a character")
+    return value
+
+
+def _require_plain(text: str) -> None:
+    """Looks through the file without recursion: what follows it, PyYAML's C part above all, ends the process on deep nesting.
+
+    Raises `RecursionError` for that, `YAMLError` for too many parts.
+    """
+    depth = parts = 0
+    try:
+        for event in yaml.parse(text, Loader=_FastLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            parts += isinstance(event, yaml.NodeEvent)
+            if depth > _MOST_DEPTH or parts > _MOST_NODES:
+                break
+    except yaml.YAMLError:
+        return  # what follows meets the same, and has words for it
+    if depth > _MOST_DEPTH:
+        raise RecursionError
+    if parts > _MOST_NODES:
+        raise yaml.YAMLError(f"it has more than {_MOST_NODES} parts")
+
+
 def _load(text: str) -> Any:
     try:
         return yaml.load(text, Loader=_FastLoader)  # noqa: S506 - the safe loader, in C
     except yaml.YAMLError:
         return yaml.safe_load(text)
+    except (AttributeError, LookupError, TypeError, ArithmeticError) as error:  # `!!int ""` and the like
+        raise yaml.YAMLError("a tag does not fit its value") from error
 
 
 def _yaml_parts(text: str) -> Iterator[tuple[Location, yaml.Node, bool]]:
@@ -173,10 +280,14 @@ def _yaml_parts(text: str) -> Iterator[tuple[Location, yaml.Node, bool]]:
         seen += 1
         if seen > _MOST_NODES:
             raise yaml.YAMLError("its aliases make it too large")
+        if len(location) > _MOST_DEPTH:  # of an alias that stands within what it means
+            raise RecursionError
         yield location, mark, again
         if isinstance(node, yaml.MappingNode):
             keys: set[str] = set()
             for key, value in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    raise yaml.MarkedYAMLError(problem="a list or mapping cannot be a key", problem_mark=key.start_mark)
                 name = str(key.value)
                 waiting.append(((*location, name), value, key, name in keys))
                 keys.add(name)
@@ -184,7 +295,10 @@ def _yaml_parts(text: str) -> Iterator[tuple[Location, yaml.Node, bool]]:
             waiting.extend(((*location, index), value, value, False) for index, value in enumerate(node.value))
 
 
-def _line_and_column(text: str, offset: int) -> tuple[int, int]:
-    starts = [0, *(match.end() for match in re.finditer("\n", text))]
+def _line_starts(text: str) -> list[int]:
+    return [0, *(match.end() for match in re.finditer("\n", text))]
+
+
+def _line_and_column(starts: list[int], offset: int) -> tuple[int, int]:
     line = bisect_right(starts, offset)
     return line, offset - starts[line - 1] + 1

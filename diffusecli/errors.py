@@ -18,6 +18,7 @@ EXIT_ENVIRONMENT = 3
 EXIT_INTERRUPTED = 130
 
 _MOST_GATES = 6
+_MOST_LINES = 200
 
 Severity = Literal["error", "warning", "notice"]
 
@@ -54,8 +55,10 @@ class InputError(DiffuseError):
 
     @classmethod
     def of(cls, problems: Iterable[Problem]) -> InputError:
-        """One error that tells all `problems`, a line each."""
-        return cls("\n".join(str(problem) for problem in problems))
+        """One error that tells `problems`, a line each; of very many the first."""
+        told = [str(problem) for problem in problems]
+        more = [f"and {len(told) - _MOST_LINES} more"] if len(told) > _MOST_LINES else []
+        return cls("\n".join(told[:_MOST_LINES] + more))
 
 
 class MachineError(DiffuseError):

@@ -25,7 +25,10 @@ _REASONS = (
 
 @contextmanager
 def told_apart(name: str) -> Iterator[None]:
-    """Raises `InputError` for a model that is gated, missing or not to be used, `MachineError` for one that is out of reach."""
+    """Raises `InputError` for a model that is gated, missing or not to be used, `MachineError` for one that is out of reach.
+
+    The libraries read files of others in here, and junk in them can end in any error.
+    """
     try:
         yield
     except DiffuseError:
@@ -33,9 +36,7 @@ def told_apart(name: str) -> Iterator[None]:
     except Exception as error:
         if out_of_memory(error):
             raise MachineError(f"the model {name} does not fit into memory, {SMALLER}") from error
-        if (told := _told(name, error)) is None:
-            raise
-        raise told from error
+        raise _told(name, error) from error
 
 
 def answers(name: str, revision: str | None) -> bool:
@@ -57,7 +58,7 @@ def answers(name: str, revision: str | None) -> bool:
     return True
 
 
-def _told(name: str, error: Exception) -> DiffuseError | None:
+def _told(name: str, error: Exception) -> DiffuseError:
     from huggingface_hub import errors as hub
     from safetensors import SafetensorError
 
@@ -77,7 +78,7 @@ def _told(name: str, error: Exception) -> DiffuseError | None:
     for causes, told, meaning in kinds:
         if any(isinstance(cause, causes) for cause in chain):
             return told(f"the model {name} {meaning}")
-    return None
+    return InputError(f"the model {name} cannot be loaded: {type(error).__name__}: {_first_line(error)}; fetch it again")
 
 
 def _reason(name: str, chain: Sequence[BaseException]) -> str:

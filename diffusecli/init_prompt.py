@@ -15,10 +15,11 @@ from typing import Any
 from diffusecli.distributions import Distribution, make_distribution
 from diffusecli.errors import InputError, did_you_mean
 from diffusecli.observations import Reading, distributions_in
-from diffusecli.prompt import Prompt
+from diffusecli.prompt import Prompt, exists
 from diffusecli.runs import write_text
 
 BRACES = "{%s}"
+_LONGEST_NAME = 180  # signs: what is written beside a file while it is made has a longer one
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def prompts_from(
 def write_prompts(prompts: Mapping[Path | None, Prompt], *, force: bool) -> None:
     """Write prompt files, all or, when one exists and `force` is not given, none (`InputError`)."""
     placed = {path: prompt for path, prompt in prompts.items() if path is not None}
-    if not force and (there := [path for path in placed if path.exists()]):
+    if not force and (there := [path for path in placed if exists(path)]):
         raise InputError(f"{there[0]}: exists already, name another place or add --force to replace it")
     for path, prompt in placed.items():
         write_text(path, prompt.to_json())
@@ -108,7 +109,7 @@ def file_names(groups: Sequence[tuple[str, ...]]) -> list[str]:
     names: dict[str, None] = {}
     numbers: dict[str, int] = {}
     for values in groups:
-        stem = name = "_".join(_slug(value) for value in values)
+        stem = name = "_".join(_slug(value) for value in values)[:_LONGEST_NAME]
         while f"{name}.json" in names:
             numbers[stem] = numbers.get(stem, 1) + 1
             name = f"{stem}-{numbers[stem]}"

@@ -13,9 +13,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from diffusecli.documents import holds_half_characters
 from diffusecli.errors import cannot_write
 from diffusecli.prompt import Prompt
-from diffusecli.runs import append_line
+from diffusecli.runs import append_line, require_no_link
+from diffusecli.samples import is_count
 
 
 class Journal:
@@ -30,9 +32,8 @@ class Journal:
         if path is None:
             return
         head = json.loads(json.dumps(key))
+        require_no_link(path)
         try:
-            if path.is_symlink():  # nobody's but a stranger's: a run is written into itself alone
-                path.unlink()
             content = path.read_bytes() if path.is_file() else b""
             entries, readable = _entries(content)
             if path.exists() and (not entries or entries[0] != head):
@@ -86,14 +87,25 @@ def _entries(content: bytes) -> tuple[list[dict[str, Any]], bytes]:
     for line in content.splitlines(keepends=True):
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
-        known = isinstance(entry, dict) and (not found or entry.keys() == {"prompt", "digest", "counts", "tokens"})
-        if not (known and line.endswith(b"\n")):
+        if not (isinstance(entry, dict) and (not found or _is_answers(entry)) and line.endswith(b"\n")):
             break
         found.append(entry)
         size += len(line)
     return found, content[:size]
+
+
+def _is_answers(entry: dict[str, Any]) -> bool:
+    """Whether a line is one of those that `Journal.add` writes."""
+    return (
+        entry.keys() == {"prompt", "digest", "counts", "tokens"}
+        and isinstance(entry["prompt"], str)
+        and isinstance(entry["digest"], str)
+        and isinstance(entry["counts"], dict)
+        and all(map(is_count, [entry["tokens"], *entry["counts"].values()]))
+        and not holds_half_characters(entry)
+    )
 
 
 def _free_name(path: Path) -> Path:

@@ -12,7 +12,14 @@ from typing import Any
 
 from diffusecli.errors import DiffuseError, MachineError
 
-_SIGNS = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "std::bad_alloc", "can't start new thread")
+_SIGNS = (
+    "can't allocate memory",
+    "not enough memory",
+    "Cannot allocate memory",
+    "std::bad_alloc",
+    "out of memory",
+    "can't start new thread",
+)
 """What torch on a CPU, the system, C++ and Python say; none of them has a class of its own for it."""
 
 SMALLER = "use a smaller model or precision bf16"

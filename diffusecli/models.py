@@ -17,13 +17,14 @@ from typing import Any
 
 import torch
 
+from diffusecli.adapters import read_adapter_config, require_quick, require_sound_weights
 from diffusecli.builtin import BUILTIN_MODELS, Notice, ensure_builtin, unknown_model
 from diffusecli.chat import Chat, ChatSettings, chat_settings
 from diffusecli.config import Config
 from diffusecli.errors import InputError
-from diffusecli.ggufs import made_plain, mended, parsed_once
+from diffusecli.ggufs import made_plain, mended, parsed_once, require_sound
 from diffusecli.hub import answers, told_apart
-from diffusecli.runs import read_json_mapping
+from diffusecli.memory import out_of_memory
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _END_BYTES = 1_000_000
@@ -135,6 +136,7 @@ def _tokenizer(source: str, options: dict[str, Any]) -> tuple[Any, str]:
 
     tokenizer = AutoTokenizer.from_pretrained(source, **options)
     doubt = ""
+    tokenizer("a")  # some files are read, and fail when they are used
     if "gguf_file" in options and (way := mended(tokenizer, Path(source) / options["gguf_file"])):
         doubt = (
             f"{options['gguf_file']}: how its tokenizer splits text ({way}) is not known here, tokens may not be those it was trained with; "
@@ -239,6 +241,8 @@ def attach_lora(
         use_rslora=rslora, use_dora=dora,
         target_modules=targets if isinstance(targets, str) else list(targets),
     )  # fmt: skip
+    written = [] if targets == "all-linear" else [("lora.targets", targets)] if isinstance(targets, str) else []
+    require_quick(written, [path for path, _ in base.model.named_modules()], "the config")
     if targets == "all-linear":
         config.exclude_modules = [*_refused_by_peft(base.model), *_beside_the_text(base.model)] or None
     try:
@@ -278,25 +282,29 @@ def _refused_by_peft(model: Any) -> list[str]:
 
 def load_adapter(base: LoadedModel, folder: str | Path, *, trainable: bool = False) -> None:
     """Wrap `base.model` with the adapter in `folder`; raises `InputError` when it is missing or made for another model."""
-    from peft import PeftModel
-    from safetensors import SafetensorError
+    from peft import LoraConfig, PeftModel
 
     folder = Path(folder)
     if missing := [name for name in ADAPTER_FILES if not (folder / name).is_file()]:
         raise InputError(f"{folder}: no adapter there ({missing[0]} is missing), train first with `diffuse train`")
-    told = read_json_mapping(folder / ADAPTER_FILES[0])
-    if told.get("peft_type") != "LORA" or told.get("megatron_config"):  # other kinds name models and modules to load
-        raise InputError(f"{folder}: is no plain LoRA adapter, others are not used here")
-    made_for = told.get("base_model_name_or_path")
+    config = read_adapter_config(folder / ADAPTER_FILES[0], LoraConfig().to_dict())
+    made_for = config.base_model_name_or_path
     if made_for and made_for != base.name:
         raise InputError(f"{folder}: the adapter was made for {made_for}, not for {base.name}; name that model")
+    require_quick(config.patterns, [path for path, _ in base.model.named_modules()], str(folder / ADAPTER_FILES[0]))
+    largest = max((max(weight.shape, default=1) for weight in base.model.parameters()), default=1)
+    require_sound_weights(folder / ADAPTER_FILES[1], config, largest)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # PEFT only warns of missing keys
         try:
             base.model = PeftModel.from_pretrained(base.model, folder, is_trainable=trainable)
-        except (RuntimeError, ValueError, TypeError, KeyError, UserWarning, SafetensorError) as error:
-            reason = str(error).splitlines()[0]
+        except Exception as error:  # the config passed, so what PEFT says is of this adapter on this model
+            if out_of_memory(error):
+                raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"{folder}: the adapter cannot be loaded into {base.name}: {reason}, train it again") from error
+    if not all(bool(weight.isfinite().all()) for name, weight in base.model.named_parameters() if "lora_" in name):
+        raise InputError(f"{folder / ADAPTER_FILES[1]}: holds numbers that are not finite, train it again")
     base.model.eval()
 
 
@@ -353,6 +361,7 @@ def _source(name: str, notice: Notice, revision: str | None, trust_remote_code: 
     if name.endswith(".gguf"):
         if not Path(name).is_file():
             raise InputError(f"the model file {name} does not exist: check the path")
+        require_sound(Path(name))
         return str(Path(name).parent), {"gguf_file": Path(name).name, "local_files_only": True, "trust_remote_code": False}
     if Path(name).is_dir():
         if (Path(name) / ADAPTER_FILES[0]).is_file():  # transformers would load it, and whatever model it names

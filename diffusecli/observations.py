@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusecli.distributions import Distribution
+from diffusecli.documents import TooLargeError, require_size
 from diffusecli.errors import InputError, did_you_mean
 from diffusecli.prompt import canonical
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_MOST_BYTES = 500_000_000  # of a table
+_MOST_LINE = 1_000_000  # signs
 
 REQUEST = "Pick one at random."
 
@@ -120,26 +124,50 @@ def read_table(path: Path) -> pd.DataFrame:
 
     ending = path.suffix.lower()
     try:
+        require_size(path, _MOST_BYTES)
         if ending in (".csv", ".tsv"):
             table = _separated(path, "," if ending == ".csv" else "\t")
         elif ending == ".jsonl":
-            lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: a string may hold U+2028
+            lines = _bounded(path, path.read_text(encoding="utf-8-sig").split("\n"))  # not splitlines: a string may hold U+2028
             table = pd.DataFrame([json.loads(line) for line in lines if line.strip()], dtype=object).map(_text)
         elif ending == ".parquet":
-            table = pd.read_parquet(path).astype(object).map(_text)
+            table = _parquet(path)
         else:
-            text = path.read_text(encoding="utf-8-sig")
-            table = pd.DataFrame({"target": [line for line in text.splitlines() if line.strip()]}, dtype=str)
+            lines = _bounded(path, path.read_text(encoding="utf-8-sig").splitlines())
+            table = pd.DataFrame({"target": [line for line in lines if line.strip()]}, dtype=str)
     except ImportError as error:
         raise InputError(f"{path}: reading Parquet needs pyarrow, run `pip install pyarrow`") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}, check the path") from error
-    except (ValueError, csv.Error) as error:
+    except TooLargeError as error:
+        raise InputError(f"{path}: {error}, take a part of it or count before") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: is nested too deeply, flatten it") from error
+    except (ValueError, NotImplementedError, LookupError, csv.Error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: cannot be read as {ending or 'text'}: {reason}, mend the file") from error
     if table.empty:
         raise InputError(f"{path}: holds no rows, check the file")
     return table.rename(columns=str)
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path).astype(object).map(_text)
+    except (ImportError, OSError, MemoryError):
+        raise
+    except Exception as error:  # Arrow has errors that are of no kind
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _bounded(path: Path, lines: list[str]) -> list[str]:
+    """The lines; raises `InputError` for one that no target can fill."""
+    if (longest := max(map(len, lines), default=0)) > _MOST_LINE:
+        number = next(number for number, line in enumerate(lines, 1) if len(line) == longest)
+        raise InputError(f"{path}:{number}: has more than {_MOST_LINE} signs, mend the line")
+    return lines
 
 
 def _separated(path: Path, separator: str) -> pd.DataFrame:

@@ -27,6 +27,7 @@ from diffusecli.runs import (
     mark_newest,
     move_into,
     prompts_as_json,
+    require_no_link,
     write_json,
     write_text,
 )
@@ -66,6 +67,7 @@ def take_up_metrics(job: Job, told: int) -> int:
     A file that is shorter was lost in part with the machine, or changed since: its whole lines stay.
     """
     path = job.run.metrics
+    require_no_link(path)
     try:
         with path.open("ab+") as file:
             there = file.seek(0, os.SEEK_END)

@@ -270,6 +270,12 @@ def append_line(path: Path, line: bytes) -> None:
         raise cannot_write(path, error) from error
 
 
+def require_no_link(path: Path) -> None:
+    """Raises `InputError` for a file that is written in place and is a link: what it points to is somebody else's."""
+    if path.is_symlink():
+        raise InputError(f"{path}: is a link to {path.readlink()}, which is not ours to write; remove the link")
+
+
 def require_writable(folder: Path) -> None:
     """Make the folder and try it, to find out before the work and not after; raises `MachineError`."""
     try:

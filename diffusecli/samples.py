@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from diffusecli.documents import read_document
+from diffusecli.documents import holds_half_characters, read_document
 from diffusecli.errors import InputError
 from diffusecli.runs import FORMATS, atomic_write
 
@@ -26,6 +26,10 @@ COLUMNS = ["prompt", "text", "count"]
 
 _FORMULA = re.compile(r"'*(?:[=+@\t\r\n＝＋＠－]|-(?!\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\Z))", re.ASCII)
 """What spreadsheets may compute, after any apostrophes; a negative number is none."""
+
+MOST_BYTES = 2_000_000_000  # of a file of samples; larger ones belong into counts
+_MOST_LINE = 50_000_000  # signs
+_SMALL = 50_000_000  # bytes: no line of such a file is too long
 
 
 def format_of(path: Path) -> str:
@@ -78,7 +82,7 @@ def read_samples(path: Path) -> dict[str, Counter[str]]:
     elif path.suffix == ".jsonl":
         rows = _read_lines(path)
     else:
-        document, problems = read_document(path)
+        document, problems = read_document(path, MOST_BYTES)
         if document is None:
             raise InputError.of(problems)
         if not isinstance(document.data, dict):
@@ -143,16 +147,16 @@ def _counted(answers: Any, alias: str, path: Path) -> Counter[str]:
 
 
 def _read_table(path: Path) -> Iterator[tuple[str, str, int]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        try:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             for row in csv.DictReader(file):
-                if not is_count(count := int(row["count"])) or row["text"] is None:
+                if not is_count(count := int(row["count"])) or row["text"] is None or row["prompt"] is None:
                     raise ValueError(count)
                 yield from_cell(row["prompt"]), from_cell(row["text"]), count
-        except (KeyError, TypeError, ValueError, csv.Error) as error:
-            raise InputError(
-                f"{path}: must hold the columns {', '.join(COLUMNS)}, or say with --prompt what was answered"
-            ) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}: must hold the columns {', '.join(COLUMNS)}, or say with --prompt what was answered") from error
 
 
 def _read_lines(path: Path) -> Iterator[tuple[str, str, int]]:
@@ -171,7 +175,10 @@ def distinct_lines(path: Path) -> Iterator[tuple[str, Any, int]]:
     counts: Counter[str] = Counter()
     try:
         with path.open(encoding="utf-8-sig", newline="\n") as file:
-            for number, line in enumerate(file, start=1):
+            small = path.stat().st_size <= _SMALL
+            for number, line in enumerate(file if small else iter(lambda: file.readline(_MOST_LINE), ""), start=1):
+                if len(line) == _MOST_LINE:
+                    raise InputError(f"{path}:{number}: has more than {_MOST_LINE} signs, mend the line")
                 first.setdefault(line, number)
                 counts[line] += 1
     except (OSError, UnicodeDecodeError) as error:
@@ -180,9 +187,12 @@ def distinct_lines(path: Path) -> Iterator[tuple[str, Any, int]]:
         if line.strip():
             place = f"{path}:{first[line]}"
             try:
-                yield place, json.loads(line), count
+                value = json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise InputError(f"{place}: is not JSON, mend the line") from error
+            if "\\ud" in line.lower() and holds_half_characters(value):
+                raise InputError(f"{place}: holds half of a character (a lone surrogate), mend the line")
+            yield place, value, count
 
 
 def unreadable(path: Path, error: OSError | UnicodeDecodeError) -> InputError:

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ValidationError
 from diffusecli.documents import Document, Location
 from diffusecli.errors import Problem, did_you_mean
 
+_MOST_FINDINGS = 1000  # of a file: a million wrong keys are one mistake
+
 _KINDS = {
     "string_type": "a string",
     "bool_type": "true or false",
@@ -37,13 +39,18 @@ def problems_of(document: Document, error: ValidationError, model: type[BaseMode
     Pydantic reports each branch of a union on its own; what the branches expected is told together.
     """
     by_place: dict[Location, list[Any]] = {}
-    for finding in error.errors(include_url=False):
+    for finding in error.errors(include_url=False, include_context=False)[:_MOST_FINDINGS]:
         by_place.setdefault(_place(document.data, finding), []).append(finding)
     for location, findings in by_place.items():
         inside = (other for other in by_place if len(other) > len(location) and other[: len(location)] == location)
         if isinstance(findings[0]["input"], dict) and any(inside):
             continue  # a mapping is right here, what is wrong stands in it
         yield document.problem(location, *_explain(location, findings, model)), location
+    if error.error_count() > _MOST_FINDINGS:
+        yield (
+            document.problem((), f"has {error.error_count() - _MOST_FINDINGS} more mistakes", "mend those that are told first"),
+            (),
+        )
 
 
 def _place(data: Any, finding: Any) -> Location:

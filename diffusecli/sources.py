@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from diffusecli.config import CHAT_FIELDS
-from diffusecli.documents import read_document
+from diffusecli.documents import TooLargeError, read_document, read_text
 from diffusecli.errors import InputError, did_you_mean
 from diffusecli.prompt import Prompt, canonical, checked, exists, prompt_files, read_prompt
 from diffusecli.runs import RunDir, find_runs, meta_path, read_meta
-from diffusecli.samples import COLUMNS, MOST_COUNT, distinct_lines, from_cell, is_count, read_samples, unreadable
+from diffusecli.samples import COLUMNS, MOST_BYTES, MOST_COUNT, distinct_lines, from_cell, is_count, read_samples, unreadable
 
 _NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "stop": []}
 _ANSWERS = ("text", "response", "answer", "output", "completion", "generation")
@@ -211,7 +211,7 @@ def _of_file(name: str, mode: str, file: Path, facts: RunFacts, book: PromptBook
     meta = _meta(file)
     _require_same_model(file, meta, facts.manifest)
     trained = {p["request"]: (alias, p) for alias, p in facts.prompts.items() if isinstance(p, dict) and p.get("targets")
-               and "request" in p}  # fmt: skip
+               and isinstance(p.get("request"), str)}  # fmt: skip
     found = []
     for alias, counts in read_samples(file).items():
         prompt = book.find(alias, [meta.prompts.get(alias), facts.prompts.get(alias)], file)
@@ -294,7 +294,9 @@ def _tabled(file: Path, column: str | None, prompt: Prompt) -> Counter[str]:
 def _plain(file: Path, _column: str | None, _prompt: Prompt) -> Counter[str]:
     """A line each; an empty line is an empty answer."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_text(file, MOST_BYTES)
+    except TooLargeError as error:
+        raise InputError(f"{file}: {error}, take it apart or count the answers") from error
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(file, error) from error
     return Counter(text.removesuffix("\n").split("\n") if text else [])
@@ -307,7 +309,7 @@ def _of_lines(file: Path, column: str | None, _prompt: Prompt) -> Counter[str]:
 
 def _listed(file: Path, column: str | None, _prompt: Prompt) -> Counter[str]:
     """JSON: a list of strings or of mappings, answers with their counts, or one prompt's samples."""
-    document, problems = read_document(file)
+    document, problems = read_document(file, MOST_BYTES)
     if document is None:
         raise InputError.of(problems)
     data = document.data
@@ -332,7 +334,7 @@ def _counted(rows: Iterable[tuple[str, Any, int]], column: str | None, file: Pat
             answer = row[column]
             times *= _times(row["count"], place) if "count" in row and column != "count" else 1
         if isinstance(answer, int | float) and not isinstance(answer, bool):
-            answer = str(int(answer)) if float(answer).is_integer() else str(answer)
+            answer = str(int(answer)) if isinstance(answer, int) or answer.is_integer() else str(answer)
         if not isinstance(answer, str):
             raise InputError(f"{place}: the answer must be a string or a number, correct it")
         counts[answer] += times

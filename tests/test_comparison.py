@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from diffusecli.comparison import Estimate, compare
+from diffusecli.evaluate import evaluate
 from diffusecli.matching import Tally
 
 TEN = (0.1,) * 10
@@ -92,3 +93,12 @@ def test_without_targets_only_entropy_is_compared():
 @pytest.mark.parametrize(("low", "high", "apart"), [(-1, 1, False), (0.1, 1, True), (-2, -1, True), (0, 1, False)])
 def test_an_estimate_stands_apart_when_its_interval_leaves_zero_out(low, high, apart):
     assert Estimate(0.5, low, high).apart is apart
+
+
+def test_counts_beyond_what_numpy_draws_without_replacement_are_thinned_all_the_same(tmp_path):
+    (tmp_path / "p.json").write_text('{"request": "r", "targets": ["a", "b"]}')
+    for name, counts in (("few", '{"a": 60, "b": 40}'), ("many", '{"a": 2147483648, "b": 2147483648}')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "gen.lora.json").write_text(f'{{"{tmp_path}/p.json": {counts}}}')
+    (difference,) = evaluate([tmp_path / "few", tmp_path / "many"]).differences
+    assert difference

@@ -160,8 +160,15 @@ def test_code_that_comes_with_a_model_runs_only_when_asked_for_and_then_it_is_sa
     assert said == [f"running Python code that comes with {folder}, because trust_remote_code is set"]
 
 
-def test_errors_of_ours_and_of_programmers_pass_through():
+def test_errors_of_ours_pass_through_and_all_others_are_told_by_their_kind():
     with pytest.raises(MachineError, match="as it is"), told_apart("m"):
         raise MachineError("as it is")
-    with pytest.raises(ZeroDivisionError), told_apart("m"):
-        raise ZeroDivisionError
+    with (
+        pytest.raises(InputError, match=r"^the model m cannot be loaded: ZeroDivisionError: by zero; fetch it again$"),
+        told_apart("m"),
+    ):
+        raise ZeroDivisionError("by zero")
+    with pytest.raises(MachineError, match="does not fit into memory"), told_apart("m"):
+        raise RuntimeError("CUDA error: out of memory")
+    with pytest.raises(MemoryError), told_apart("m"):
+        raise MemoryError

@@ -64,7 +64,7 @@ def hostile(module_folder):
             write_json(place / f"gen.{mode}.json", dict.fromkeys((*aliases, "o"), answers))
             sampled_with = {"temperature": 0.5, "stop": [HOSTILE]}
             write_json(
-                place / f"gen.{mode}.meta.json", {"mode": mode, "model": HOSTILE, "sampled_with": settings, "engine": HOSTILE}
+                place / f"gen.{mode}.meta.json", {"mode": mode, "model": HOSTILE, "settings": sampled_with, "engine": HOSTILE}
             )
         write_json(
             place / "run.json", {"exact_kl": dict.fromkeys(aliases, 0.1), "retention_kl": 0.1, "model": HOSTILE, HOSTILE: HOSTILE}

@@ -6,13 +6,14 @@ Plain values for charts; knows no chart library.
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
+from diffusecli.documents import MOST_BYTES
 from diffusecli.report.parts import short_names
 from diffusecli.report.views import TARGET, Section
 from diffusecli.report.wording import known, short, unique
@@ -122,6 +123,8 @@ def training(run: RunDir) -> Training | None:
 def _iterations(run: RunDir, most: int) -> Iterator[dict[str, Any]]:
     """So many, evenly chosen, the last among them. Whole lines only: the last one of an interrupted run may be broken."""
     try:
+        if run.metrics.stat().st_size > MOST_BYTES:
+            return
         with run.metrics.open("rb") as file:
             count = sum(1 for _ in file)
             chosen = set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist())
@@ -132,15 +135,20 @@ def _iterations(run: RunDir, most: int) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
             found = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(found, dict) and isinstance(found.get("iteration"), int) and isinstance(found.get("kl"), dict):
+        if isinstance(found, dict) and _is_figure(found.get("iteration")) and isinstance(found.get("kl"), dict):
             yield found
 
 
 def _numbers(values: Any) -> dict[str, float]:
     there = values if isinstance(values, dict) else {}
-    return {name: value for name, value in there.items() if isinstance(value, int | float) and math.isfinite(value)}
+    return {name: value for name, value in there.items() if _is_figure(value)}
+
+
+def _is_figure(value: Any) -> TypeGuard[float]:
+    """Whether a value from JSON can be drawn: whole numbers there may have any number of digits."""
+    return isinstance(value, int | float) and abs(value) < sys.float_info.max
 
 
 def _each(lines: list[dict[str, Any]], aliases: list[str]) -> list[dict[str, Any]]:
@@ -162,4 +170,4 @@ def _quartiles(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _series(lines: list[dict[str, Any]], key: str, name: str) -> list[dict[str, Any]]:
     found = [(line["iteration"], line.get(key)) for line in lines]
-    return [{"x": x, "y": float(y), "series": name} for x, y in found if isinstance(y, int | float) and known(y) is not None]
+    return [{"x": x, "y": float(y), "series": name} for x, y in found if _is_figure(y) and known(y) is not None]

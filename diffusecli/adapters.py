@@ -1,0 +1,125 @@
+"""Which adapters are let in: plain LoRA, found out from its two files before any library acts on them.
+
+PEFT does what an adapter_config.json says: import modules, rewrite the base model, allocate matrices of any rank. What is
+asked for here is the adapter's shape; everything else must stand as PEFT has it by default.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from diffusecli.documents import Document, read_document
+from diffusecli.errors import InputError, MachineError, Problem
+from diffusecli.patience import at_most
+from diffusecli.schema import problems_of
+
+_PATIENCE = 5.0  # seconds for patterns to find their modules
+_Number = Annotated[float, Field(strict=False, allow_inf_nan=False)]
+_Names = Annotated[list[str], Field(strict=False)] | str | None
+
+
+class AdapterConfig(BaseModel):
+    """What an adapter_config.json may say. Other fields may stand in it as far as they ask for nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    peft_type: Literal["LORA"]
+    base_model_name_or_path: str | None = None
+    revision: str | None = None
+    task_type: str | None = None
+    inference_mode: bool = False
+    peft_version: str | None = None
+    r: Annotated[int, Field(ge=1)] = 8
+    lora_alpha: _Number = 8
+    lora_dropout: Annotated[float, Field(ge=0, le=1, strict=False)] | None = 0.0
+    target_modules: _Names = None
+    exclude_modules: _Names = None
+    fan_in_fan_out: bool = False
+    use_rslora: bool | None = False
+    use_dora: bool | None = False
+    init_lora_weights: bool | Literal["gaussian", "orthogonal"] | None = True
+    layers_to_transform: Annotated[list[int], Field(strict=False)] | int | None = None
+    layers_pattern: _Names = None
+    rank_pattern: dict[str, Annotated[int, Field(ge=1)]] | None = {}
+    alpha_pattern: dict[str, _Number] | None = {}
+
+    @property
+    def ranks(self) -> list[int]:
+        """Every rank it asks for."""
+        return [self.r, *(self.rank_pattern or {}).values()]
+
+    @property
+    def patterns(self) -> Iterator[tuple[str, str]]:
+        """Regular expressions in it, with the names of their fields."""
+        for name in ("target_modules", "exclude_modules", "layers_pattern"):
+            value = getattr(self, name)
+            yield from ((name, text) for text in ([value] if isinstance(value, str) else value or ()) if text != "all-linear")
+        for name in ("rank_pattern", "alpha_pattern"):
+            yield from ((name, text) for text in getattr(self, name) or {})
+
+
+def read_adapter_config(path: Path, defaults: Mapping[str, Any]) -> AdapterConfig:
+    """Read and check an adapter_config.json; `defaults` are PEFT's. Raises `InputError` for what is no plain LoRA."""
+    document, problems = read_document(path)
+    if document is None:
+        raise InputError.of(problems)
+    try:
+        config = AdapterConfig.model_validate(document.data)
+    except ValidationError as error:
+        raise InputError.of(problem for problem, _ in problems_of(document, error, AdapterConfig)) from error
+    if strange := list(_strange(document, config, defaults)):
+        raise InputError.of(strange)
+    return config
+
+
+def _strange(document: Document, config: AdapterConfig, defaults: Mapping[str, Any]) -> Iterator[Problem]:
+    for name, value in (config.model_extra or {}).items():
+        if value and value != defaults.get(name):
+            yield document.problem(
+                (name,), f"'{name}' asks for more than plain LoRA", "only plain LoRA adapters are loaded: train one without it"
+            )
+
+
+def require_quick(patterns: Iterable[tuple[str, str]], names: Sequence[str], place: str) -> None:
+    """Raises `InputError` for a pattern that is none, and for one that takes forever over the names of a model's modules."""
+    for field, pattern in patterns:
+        slow = InputError(
+            f"{place}: the pattern of {field} takes too long ({pattern[:60]!r}), write a simpler one or a list of names"
+        )
+        try:
+            with at_most(_PATIENCE, slow):
+                ways = [re.compile(pattern), re.compile(rf"(.*\.)?({pattern})$"), re.compile(rf".*\.[^.]*\.{pattern}\.(\d+)\.")]
+                for name in names:
+                    for way in ways:
+                        way.fullmatch(name)
+                        way.match(name)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise InputError(f"{place}: {field} holds {pattern[:60]!r}, which is no pattern of Python's re, correct it") from error
+
+
+def require_sound_weights(path: Path, config: AdapterConfig, largest: int) -> None:
+    """Raises `InputError` unless the file holds LoRA matrices only, of the ranks that the config asks for.
+
+    `largest` is the longest side of any of the base model's weights: a higher rank could do no more.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 (no mapping)
+    except MemoryError as error:
+        raise MachineError(f"{path}: does not fit into memory, free some") from error
+    except (OSError, SafetensorError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}), fetch or train the adapter again") from error
+    if foreign := [key for key in shapes if "lora_" not in key]:
+        raise InputError(f"{path}: holds {foreign[0][:80]!r}, which is no matrix of LoRA; only plain LoRA adapters are loaded")
+    found = max((shape[0] for key, shape in shapes.items() if re.search(r"lora_(embedding_)?A", key) and shape), default=0)
+    if max(config.ranks) > min(found, largest):
+        raise InputError(
+            f"{path}: has matrices of rank {found}, and adapter_config.json asks for {max(config.ranks)}; fetch or train it again"
+        )
