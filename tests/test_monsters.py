@@ -346,13 +346,13 @@ def test_safetensors_with_a_huge_header_are_told(adapter, size):
         {},
         {"asked": 1},
         {"asked": {}, "step": "many"},
-        {"asked": {}, "iterations": [1]},
+        {"asked": {}, "last": [1]},
         {"asked": {}, "before": {"p": 1}},
     ],
     ids=str,
 )
 def test_a_checkpoint_that_tells_nonsense_is_told(tmp_path, progress):
-    save_file({"0.step": torch.zeros(1)}, tmp_path / "state.safetensors", {"format": "1", "progress": json.dumps(progress)})
+    save_file({"0.step": torch.zeros(1)}, tmp_path / "state.safetensors", {"format": "2", "progress": json.dumps(progress)})
     with pytest.raises(InputError, match="the checkpoint cannot be read"):
         load_progress(tmp_path, {})
 

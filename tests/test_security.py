@@ -8,7 +8,6 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,6 @@ from diffusecli.errors import InputError, MachineError
 from diffusecli.journal import Journal
 from diffusecli.locks import only_writer
 from diffusecli.models import load_adapter, load_model
-from diffusecli.prompt import Prompt
 from diffusecli.runs import RunDir, atomic_write, config_of
 from tests.test_hub import CODE
 
@@ -159,10 +157,9 @@ def test_a_run_cannot_name_a_file_of_this_machine_as_its_chat_template(trained, 
 def test_a_sampling_is_not_written_through_a_link_that_lies_in_the_run(tmp_path):
     link = tmp_path / "gen.lora.partial.jsonl"
     link.symlink_to(tmp_path / "profile")
-    journal = Journal(link, {"seed": 0})
-    journal.add(Prompt(request="a", targets=(), alias="a"), Counter("x"), 1)
+    with pytest.raises(InputError, match="is a link to"):
+        Journal(link, {"seed": 0})
     assert not (tmp_path / "profile").exists()
-    assert len(link.read_text().splitlines()) == 2
 
 
 def test_adapters_of_other_kinds_are_refused_before_they_fetch_what_they_name(trained, tiny_model_folder, tmp_path, monkeypatch):
@@ -184,7 +181,7 @@ def test_adapters_of_other_kinds_are_refused_before_they_fetch_what_they_name(tr
     ):
         (run / "adapter_config.json").write_text(json.dumps(settings))
         base = load_model(str(tiny_model_folder), device="cpu", notice=print)
-        with pytest.raises(InputError, match="no plain LoRA adapter"):
+        with pytest.raises(InputError, match="peft_type|megatron"):
             load_adapter(base, run, trainable=True)
     assert not (tmp_path / "ran").exists()
 
@@ -277,7 +274,6 @@ def test_what_is_unfinished_is_private_whatever_the_umask(monkeypatch, tmp_path)
         builtin.ensure_builtin("smollm2-135m-instruct", print)
         with only_writer(tmp_path, tmp_path / ".lock"):
             journal = Journal(tmp_path / "gen.partial.jsonl", {})
-            seen[tmp_path / ".lock"] = stat.S_IMODE((tmp_path / ".lock").stat().st_mode) & ~0o044  # empty: to be read by anybody
         with atomic_write(tmp_path / "out.txt") as file:
             look(Path(file.name) if isinstance(file.name, str) else next(tmp_path.glob(".out.txt.*")))
         for made in (
@@ -289,7 +285,7 @@ def test_what_is_unfinished_is_private_whatever_the_umask(monkeypatch, tmp_path)
     finally:
         os.umask(before)
     assert journal.kept
-    assert len(seen) == 6
+    assert len(seen) == 5
     assert {path: oct(mode) for path, mode in seen.items() if mode & 0o077} == {}
 
 
