@@ -181,7 +181,7 @@ def test_adapters_of_other_kinds_are_refused_before_they_fetch_what_they_name(tr
     ):
         (run / "adapter_config.json").write_text(json.dumps(settings))
         base = load_model(str(tiny_model_folder), device="cpu", notice=print)
-        with pytest.raises(InputError, match="peft_type|megatron"):
+        with pytest.raises(InputError, match=r"peft_type|megatron"):
             load_adapter(base, run, trainable=True)
     assert not (tmp_path / "ran").exists()
 

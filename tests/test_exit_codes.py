@@ -1,0 +1,106 @@
+"""Every exit code of every command, with real causes; README and the code tell the same list."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from diffusecli import errors
+from diffusecli.cli import app
+
+COMMANDS = ("init-prompt", "validate", "train", "sample", "evaluate", "export")
+
+
+@pytest.fixture
+def here(trained, prompt_file, tmp_path, monkeypatch):
+    """A trained run, a config of another one, prompts good and bad, a file where a folder should be."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cfg.yaml").write_text(trained.model_copy(update={"output_dir": "results/new"}).to_yaml())
+    (tmp_path / "blocked.yaml").write_text(trained.model_copy(update={"output_dir": "file/new"}).to_yaml())
+    prompt_file("bad.json", targets=["{a}", "{a}"])
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "file").write_text("")
+
+
+CASES = [
+    (0, "init-prompt --dice 2d6 -o new.json", "wrote new.json"),
+    (0, "validate p.json cfg.yaml", ""),
+    (0, "train cfg.yaml", ""),
+    (0, "sample results/r1 -n 5", ""),
+    (0, "evaluate results", ""),
+    (0, "export results/r1 -o merged", ""),
+    (1, "validate bad.json", "bad.json"),
+    (1, "validate broken.json", "broken.json:1"),
+    (1, "evaluate results/r1 --max-kl 0", "failed: "),
+    (2, "init-prompt --binomial ten 0.2", "valid integer"),
+    (2, "init-prompt --choices a=-1,b=1", "weight"),
+    (2, "validate nowhere.json", "does not exist"),
+    (2, "validate", "name at least one"),
+    (2, "train nowhere.yaml", "cannot be read"),
+    (2, "train cfg.yaml --set gama=1", "unknown key"),
+    (2, "train p.json", "p.json"),
+    (2, "sample results/r1 --mode tuned", "--mode tuned: must be one of untuned, lora"),
+    (2, "sample results/r1 --temperature 0", "must be above 0"),
+    (2, "sample nowhere", "nowhere"),
+    (2, "evaluate nowhere", "no such folder"),
+    (2, "evaluate broken.json", "is not JSON"),
+    (2, "evaluate results --no-such-option", "No such option"),
+    (2, "export nowhere -o merged", "no run there"),
+    (2, "export results/r1 -o results", "was not written by `diffuse export`"),
+    (3, "init-prompt --dice 2d6 -o file/new.json", "cannot be written"),
+    (3, "validate p.json --model nobody/nothing", "cannot be reached"),
+    (3, "train blocked.yaml", "cannot be written"),
+    (3, "sample results/r1 -n 5 -o file/new.json", "cannot be written"),
+    (3, "sample --model nobody/nothing --request x", "cannot be reached"),
+    (3, "evaluate results/r1 --html file/new.html", "cannot be written"),
+    (3, "export results/r1 -o file/merged", "cannot be written"),
+]
+
+
+@pytest.mark.slow
+def test_every_command_ends_with_the_documented_code_and_says_why(here):
+    def ends(words):
+        done = CliRunner().invoke(app, words.split())
+        assert done.exception is None or isinstance(done.exception, SystemExit), (words, done.exception)
+        return done.exit_code, done.stderr
+
+    assert CliRunner().invoke(app, ["sample", "results/r1", "-n", "5"]).exit_code == 0  # what evaluate looks at
+    found = {words: ends(words) for _, words, _ in CASES}
+    assert {words: code for words, (code, _) in found.items()} == {words: code for code, words, _ in CASES}
+    assert {words: told for _, words, reason in CASES if reason not in (told := found[words][1])} == {}
+
+
+@pytest.mark.parametrize(
+    ("command", "verb", "words"),
+    [
+        ("init-prompt", "diffusecli.init_prompt.choose", "--dice 2d6"),
+        ("validate", "diffusecli.validate.validate", "p.json"),
+        ("train", "diffusecli.train.train", "cfg.yaml"),
+        ("sample", "diffusecli.sample.sample", "results/r1"),
+        ("evaluate", "diffusecli.evaluate.evaluate", "results/r1"),
+        ("export", "diffusecli.export.export", "results/r1 -o merged"),
+    ],
+)
+def test_every_command_that_is_interrupted_ends_with_130(here, monkeypatch, command, verb, words):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verb, interrupted)
+    done = CliRunner().invoke(app, [command, *words.split()])
+    assert (done.exit_code, "interrupted" in done.stderr) == (130, True)
+
+
+def test_every_code_is_tried_with_every_command_that_can_end_with_it():
+    tried = {(code, words.split()[0]) for code, words, _ in CASES}
+    assert tried >= {(code, command) for code in (0, 2, 3) for command in COMMANDS}
+    assert {(1, "validate"), (1, "evaluate")} <= tried
+
+
+def test_the_readme_lists_the_codes_that_the_code_has():
+    text = Path("README.md").read_text(encoding="utf-8")
+    listed = {
+        int(code) for code in re.findall(r"^\| (\d+) \|", text.partition("## Exit codes")[2].partition("\n## ")[0], re.MULTILINE)
+    }
+    known = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    assert listed == known | {0}
