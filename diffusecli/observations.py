@@ -129,7 +129,10 @@ def read_table(path: Path) -> pd.DataFrame:
             table = _separated(path, "," if ending == ".csv" else "\t")
         elif ending == ".jsonl":
             lines = _bounded(path, path.read_text(encoding="utf-8-sig").split("\n"))  # not splitlines: a string may hold U+2028
-            table = pd.DataFrame([json.loads(line) for line in lines if line.strip()], dtype=object).map(_text)
+            rows = [json.loads(line) for line in lines if line.strip()]
+            if len({(isinstance(row, dict), isinstance(row, list)) for row in rows}) > 1:
+                raise ValueError("some lines are mappings and some are not")
+            table = pd.DataFrame(rows, dtype=object).map(_text)
         elif ending == ".parquet":
             table = _parquet(path)
         else:

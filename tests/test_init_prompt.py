@@ -132,6 +132,12 @@ def test_tables_that_would_shift_or_lose_data_are_refused(tmp_path, name, text, 
     assert message in str(caught.value)
 
 
+def test_lines_of_several_kinds_are_told(tmp_path):
+    (tmp_path / "mixed.jsonl").write_text('{"answer": "yes"}\n1\n')
+    with pytest.raises(InputError, match=r"mixed\.jsonl: .*some lines are mappings and some are not"):
+        distributions_in(tmp_path / "mixed.jsonl", Reading())
+
+
 def test_quotes_in_tsv_and_large_numbers_in_jsonl_are_taken_as_they_are(tmp_path):
     tsv = tmp_path / "t.tsv"
     tsv.write_text('name\tn\n"Bob" Lee\t1\n"x\t2\n')
