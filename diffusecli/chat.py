@@ -234,7 +234,9 @@ def _variables(template: str) -> set[str]:
             return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
     environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols", Generation])
-    return meta.find_undeclared_variables(environment.parse(template))
+    endless = InputError(f"the chat template is still being read after {_PATIENCE:g} s, {_ANOTHER}")
+    with at_most(_PATIENCE, endless), little_memory(_MOST_MEGABYTES):  # Jinja works out what is constant already here
+        return meta.find_undeclared_variables(environment.parse(template))
 
 
 def _first_line(error: Exception) -> str:
