@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -17,12 +18,16 @@ def main() -> None:
         from diffusecli import cli
 
         cli.main()
+    except MemoryError:
+        sys.stderr.write("diffuse: the memory of this machine does not even suffice to start\n")
+        sys.exit(3)
     except KeyboardInterrupt:
         sys.stderr.write("diffuse: interrupted\n")
         sys.exit(130)
     finally:
-        for number in (signal.SIGINT, *ENDINGS):  # nothing is left to do but to end
-            signal.signal(number, signal.SIG_IGN)
+        for number in (signal.SIGINT, *ENDINGS):  # nothing is left to do but to end, and no traceback to be seen
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda *_: os._exit(130))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from diffusecli.errors import InputError, MachineError, Problem
 from diffusecli.patience import at_most
 from diffusecli.schema import problems_of
 
+_USUAL_RANK = 256  # up to here the memory that a false rank takes is bearable, and PEFT says what does not fit
 _PATIENCE = 5.0  # seconds for patterns to find their modules
 _Number = Annotated[float, Field(strict=False, allow_inf_nan=False)]
 _Names = Annotated[list[str], Field(strict=False)] | str | None
@@ -33,6 +34,7 @@ class AdapterConfig(BaseModel):
     revision: str | None = None
     task_type: str | None = None
     inference_mode: bool = False
+    auto_mapping: dict[str, Any] | None = None  # names of classes, for those who load without knowing what for
     peft_version: str | None = None
     r: Annotated[int, Field(ge=1)] = 8
     lora_alpha: _Number = 8
@@ -55,10 +57,14 @@ class AdapterConfig(BaseModel):
 
     @property
     def patterns(self) -> Iterator[tuple[str, str]]:
-        """Regular expressions in it, with the names of their fields."""
-        for name in ("target_modules", "exclude_modules", "layers_pattern"):
-            value = getattr(self, name)
-            yield from ((name, text) for text in ([value] if isinstance(value, str) else value or ()) if text != "all-linear")
+        """Regular expressions in it, with the names of their fields; entries of a list of modules are plain names."""
+        for name in ("target_modules", "exclude_modules"):
+            if isinstance(value := getattr(self, name), str) and value != "all-linear":
+                yield name, value
+        yield from (
+            ("layers_pattern", text)
+            for text in ([self.layers_pattern] if isinstance(self.layers_pattern, str) else self.layers_pattern or ())
+        )
         for name in ("rank_pattern", "alpha_pattern"):
             yield from ((name, text) for text in getattr(self, name) or {})
 
@@ -119,7 +125,7 @@ def require_sound_weights(path: Path, config: AdapterConfig, largest: int) -> No
     if foreign := [key for key in shapes if "lora_" not in key]:
         raise InputError(f"{path}: holds {foreign[0][:80]!r}, which is no matrix of LoRA; only plain LoRA adapters are loaded")
     found = max((shape[0] for key, shape in shapes.items() if re.search(r"lora_(embedding_)?A", key) and shape), default=0)
-    if max(config.ranks) > min(found, largest):
+    if max(config.ranks) > min(max(found, _USUAL_RANK), largest):  # a rank that patterns hide may stand there for nothing
         raise InputError(
             f"{path}: has matrices of rank {found}, and adapter_config.json asks for {max(config.ranks)}; fetch or train it again"
         )

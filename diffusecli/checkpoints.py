@@ -41,7 +41,6 @@ class Progress:
     before: dict[str, list[float]] = field(default_factory=dict)  # alias -> exact KL and on-target mass of the untrained adapter
     iterations: int = 0  # finished; their figures stand in metrics.jsonl
     last: Iteration | None = None  # of them
-    told: int = 0  # bytes of metrics.jsonl that tell of them
     under_way: dict[str, Any] = field(default_factory=dict)  # what the unfinished iteration has seen
 
 

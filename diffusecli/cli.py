@@ -1,6 +1,6 @@
 """The `diffuse` command: parse, call, render. The only place that prints or exits.
 
-Only typer, `errors`, `terminal` and `distributions` (plain Python) are imported here; each command body imports what it needs, so that
+Only typer, `errors`, `memory`, `terminal` and `distributions` (plain Python) are imported here; each command body imports what it needs, so that
 `diffuse --help` and `diffuse validate` never load torch.
 """
 
@@ -32,6 +32,7 @@ from diffusecli.errors import (
     MachineError,
     printable,
 )
+from diffusecli.memory import out_of_memory
 
 if TYPE_CHECKING:
     from diffusecli.evaluation import Evaluation
@@ -92,8 +93,6 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], Calla
 
 def _refused(error: Exception) -> DiffuseError | None:
     """What memory, disk, a path or standard output did not give, in a sentence; None for a mistake of ours."""
-    from diffusecli.memory import out_of_memory
-
     if out_of_memory(error):
         return MachineError("the memory of this machine does not suffice, ask for less at once")
     if not isinstance(error, OSError) or sys.stdout.closed:
@@ -102,6 +101,8 @@ def _refused(error: Exception) -> DiffuseError | None:
         of_the_machine = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EROFS)
         kind = MachineError if of_the_machine else InputError
         return kind(f"{error.filename}: {error.strerror or error}, check the path and the disk")
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF):
+        return MachineError(f"{type(error).__name__}: {error}, see to it and start the same command again")
     _forget_stdout()
     return MachineError(f"standard output cannot be written: {error.strerror or error}, free some space")
 

@@ -54,6 +54,7 @@ def export(
     `MachineError` when the disk takes no more or the merged model is another.
     """
     config = config_of(run, trust_remote_code=trust_remote_code)
+    _require_place(to, force)
     require_writable(to.absolute().parent)
     with only_writer(to, lock_beside(to.absolute())):
         _require_place(to, force)
@@ -112,6 +113,8 @@ def _remarks(encoded: Sequence[EncodedPrompt]) -> list[str]:
 
 def _require_place(to: Path, force: bool) -> None:
     """Raises before the work what would stop its writing."""
+    if Path.cwd().is_relative_to(to.resolve()):
+        raise InputError(f"{to}: you are in this folder, name another")
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         if not (to / MARK).is_file():
             raise InputError(f"{to}: exists and was not written by `diffuse export`, name another folder")

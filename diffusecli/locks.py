@@ -1,11 +1,12 @@
 """One writer at a time, and nothing left of writers that were killed.
 
-Every lock is the kernel's and ends with its process, so a killed one blocks nobody. Knows files and folders;
-knows nothing of what they hold.
+Every lock is the kernel's and ends with its process, so a killed one blocks nobody. Where a file system knows no such locks
+there is no exclusion, and all else works. Knows files and folders; knows nothing of what they hold.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import tempfile
@@ -15,6 +16,9 @@ from pathlib import Path
 
 from diffusecli.errors import InputError, cannot_write
 
+_NO_LOCKS_HERE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""What some disks on a network answer."""
+
 
 @contextmanager
 def only_writer(place: Path, lock_file: Path) -> Iterator[None]:
@@ -22,32 +26,33 @@ def only_writer(place: Path, lock_file: Path) -> Iterator[None]:
 
     The lock lies where the results lie and not in a cache: two machines may share the disk.
     """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(lock_file)
     try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise _busy(place) from error
+        descriptor = _locked(lock_file)
     except OSError as error:
         raise cannot_write(lock_file, error) from error
+    if descriptor is None:
+        raise InputError(f"{place}: another process is writing it, wait until it is done or name another place")
     try:
         yield
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)  # while it is held: who waits for this very file sees that it is gone
-        lock.release()
+        with suppress(OSError):
+            lock_file.unlink()  # while it is held: whoever opened this very file sees that it is gone
+        os.close(descriptor)
 
 
 def require_idle(folder: Path, lock_file: Path) -> None:
     """Raises `InputError` when another process is writing the folder."""
     with suppress(OSError):  # no lock, or one that may not be touched: nobody we could meet
         descriptor = os.open(lock_file, os.O_RDWR | os.O_NOFOLLOW)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise _busy(folder) from error
-        finally:
-            os.close(descriptor)
+        held = _lock(descriptor)
+        os.close(descriptor)
+        if not held:
+            raise InputError(f"{folder}: another process is writing it, wait until it is done")
+
+
+def lock_beside(place: Path) -> Path:
+    """The lock of a file, or of a folder that will be replaced as a whole."""
+    return place.with_name(f".{place.name}.lock")
 
 
 def scratch_file(path: Path) -> tuple[int, Path]:
@@ -55,19 +60,41 @@ def scratch_file(path: Path) -> tuple[int, Path]:
 
     The descriptor holds a lock for as long as it is open, which tells a writer's scratch file from a dead one.
     """
-    prefix, suffix = f".{path.name}.", ".tmp"
     for leftover in path.parent.glob(f".{_literally(path.name)}.????????.tmp"):
         _remove_dead(leftover)
     while True:
-        descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if os.fstat(descriptor).st_nlink:  # else another process took it for a dead one before it was locked
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        if _lock(descriptor) and os.fstat(descriptor).st_nlink:  # else another process took it for a dead one before it was locked
             return descriptor, Path(name)
         os.close(descriptor)
 
 
+def _locked(lock_file: Path) -> int | None:
+    """The descriptor of the lock file, held; None when another process holds it."""
+    while True:
+        descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        if not _lock(descriptor):
+            os.close(descriptor)
+            return None
+        if os.fstat(descriptor).st_nlink:  # else its holder removed it between our two steps: it guards nothing any more
+            return descriptor
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open file, or say that another process holds it. A disk without locks lets everybody in."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS_HERE:
+            raise
+    return True
+
+
 def _remove_dead(leftover: Path) -> None:
-    """Remove a scratch file, unless a living process holds it."""
+    """Remove a scratch file, unless a living process holds it or nobody can tell."""
     with suppress(OSError):
         descriptor = os.open(leftover, os.O_RDWR | os.O_NOFOLLOW)
         try:
@@ -80,12 +107,3 @@ def _remove_dead(leftover: Path) -> None:
 def _literally(name: str) -> str:
     """A file name as a pattern that matches only itself."""
     return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)
-
-
-def lock_beside(place: Path) -> Path:
-    """The lock of a file, or of a folder that will be replaced as a whole."""
-    return place.with_name(f".{place.name}.lock")
-
-
-def _busy(place: Path) -> InputError:
-    return InputError(f"{place}: another process is writing it, wait until it is done or name another place")

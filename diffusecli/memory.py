@@ -19,8 +19,9 @@ _SIGNS = (
     "std::bad_alloc",
     "out of memory",
     "can't start new thread",
+    "failed to map segment",
 )
-"""What torch on a CPU, the system, C++ and Python say; none of them has a class of its own for it."""
+"""What torch on a CPU, the system, its loader of libraries, C++ and Python say; none of them has a class of its own for it."""
 
 SMALLER = "use a smaller model or precision bf16"
 """What to do when there is too little."""

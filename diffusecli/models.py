@@ -352,10 +352,13 @@ def save_adapter(base: LoadedModel, folder: Path) -> None:
     base.model.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
 
 
+def _tell_of_code(name: str, notice: Notice, trusted: bool) -> None:
+    if trusted:
+        notice(f"running Python code that comes with {name}, because trust_remote_code is set")
+
+
 def _source(name: str, notice: Notice, revision: str | None, trust_remote_code: bool) -> tuple[str, dict[str, Any]]:
     """Where transformers finds the model, and with which options."""
-    if trust_remote_code:
-        notice(f"running Python code that comes with {name}, because trust_remote_code is set")
     if name in BUILTIN_MODELS:
         return str(ensure_builtin(name, notice)), {"local_files_only": True, "trust_remote_code": False}
     if name.endswith(".gguf"):
@@ -366,9 +369,11 @@ def _source(name: str, notice: Notice, revision: str | None, trust_remote_code: 
     if Path(name).is_dir():
         if (Path(name) / ADAPTER_FILES[0]).is_file():  # transformers would load it, and whatever model it names
             raise InputError(f"the model {name} is an adapter: name it with --adapter, or the model that it was made for")
+        _tell_of_code(name, notice, trust_remote_code)
         return name, {"local_files_only": True, "trust_remote_code": trust_remote_code}
     if unknown := unknown_model(name):
         raise InputError(unknown)
+    _tell_of_code(name, notice, trust_remote_code)
     return name, {
         "revision": revision or "main",
         "trust_remote_code": trust_remote_code,

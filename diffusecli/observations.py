@@ -16,6 +16,7 @@ from diffusecli.distributions import Distribution
 from diffusecli.documents import TooLargeError, require_size
 from diffusecli.errors import InputError, did_you_mean
 from diffusecli.prompt import canonical
+from diffusecli.samples import COLUMNS, from_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,7 +189,8 @@ def _separated(path: Path, separator: str) -> pd.DataFrame:
                 cells.append(row)
     if len(set(header)) < len(header):
         raise InputError(f"{path}:1: names a column twice, rename one")
-    return pd.DataFrame(cells, columns=header, dtype=str)
+    table = pd.DataFrame(cells, columns=header, dtype=str)
+    return table.map(from_cell) if header == COLUMNS else table  # of samples as we write them
 
 
 def _text(value: Any) -> str:

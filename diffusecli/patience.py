@@ -48,19 +48,21 @@ def little_memory(megabytes: int) -> Iterator[None]:
 
 @contextmanager
 def at_most(seconds: float, otherwise: DiffuseError) -> Iterator[None]:
-    """Raises `otherwise` when what is inside takes longer."""
+    """Raises `otherwise` when what is inside takes more of the processor's time: neither other work nor a suspended laptop counts."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
-    started = time.monotonic()
-    handler = signal.signal(signal.SIGALRM, _ring)
-    left, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+    started = time.process_time()
+    handler = signal.signal(signal.SIGPROF, _ring)
+    left, _ = signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
-        yield
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
     except _TimeIsUp:
         raise otherwise from None
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
+        signal.signal(signal.SIGPROF, handler)
         if left:  # an alarm of whoever called
-            signal.setitimer(signal.ITIMER_REAL, max(0.001, left - (time.monotonic() - started)))
+            signal.setitimer(signal.ITIMER_PROF, max(0.001, left - (time.process_time() - started)))

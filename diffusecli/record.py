@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,32 +60,39 @@ def start_anew(job: Job) -> None:
         raise cannot_write(job.run.path, error) from error
 
 
-def take_up_metrics(job: Job, told: int) -> int:
-    """Cut metrics.jsonl after its first `told` bytes, what was told later will be told again; returns its size.
-
-    A file that is shorter was lost in part with the machine, or changed since: its whole lines stay.
-    """
+def take_up_metrics(job: Job, iterations: int) -> None:
+    """Leave in metrics.jsonl the lines of so many finished iterations; what was told of later ones will be told again."""
     path = job.run.metrics
     require_no_link(path)
+    kept = last = 0
     try:
         with path.open("ab+") as file:
-            there = file.seek(0, os.SEEK_END)
-            if there < told:
-                file.seek(0)
-                told = file.read().rfind(b"\n") + 1
-                job.scorer.notice(f"{path}: lines of earlier iterations are gone, figures go on from here")
-            file.truncate(told)
+            file.seek(0)
+            for line in file:
+                number = _iteration_of(line)
+                if number is None or not last < number <= iterations:
+                    break
+                kept, last = kept + len(line), number
+            file.truncate(kept)
     except OSError as error:
         raise cannot_write(path, error) from error
-    return told
+    if last < iterations:  # lost with the machine, or changed since
+        job.scorer.notice(f"{path}: the lines after iteration {last} are gone, figures go on with iteration {iterations + 1}")
 
 
-def tell(job: Job, seen: Iteration) -> int:
-    """A line of metrics.jsonl at once, and the same figures to the tracker; returns the bytes of the line."""
-    line = (json.dumps(asdict(seen), ensure_ascii=False) + "\n").encode()
-    append_line(job.run.metrics, line)
+def _iteration_of(line: bytes) -> int | None:
+    """Of a whole line."""
+    try:
+        number = json.loads(line)["iteration"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return number if isinstance(number, int) and line.endswith(b"\n") else None
+
+
+def tell(job: Job, seen: Iteration) -> None:
+    """A line of metrics.jsonl at once, and the same figures to the tracker."""
+    append_line(job.run.metrics, (json.dumps(asdict(seen), ensure_ascii=False) + "\n").encode())
     job.processes.track(flat({k: v for k, v in asdict(seen).items() if k not in ("iteration", "of")}), seen.iteration)
-    return len(line)
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

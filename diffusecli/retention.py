@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -29,9 +28,10 @@ from diffusecli.batched import choose_cache, generate_rows
 from diffusecli.builtin import cache_folder, private_cache
 from diffusecli.config import Retain
 from diffusecli.encoding import EncodedPrompt, encode_prompt
-from diffusecli.errors import InputError
+from diffusecli.errors import InputError, MachineError
 from diffusecli.models import LoadedModel, attention_windows, shape_of
 from diffusecli.prompt import Prompt, read_prompts
+from diffusecli.runs import atomic_write
 from diffusecli.sampling import SamplingSettings
 
 ANSWER_TOKENS = 32
@@ -222,8 +222,7 @@ def _read(path: Path) -> list[Answer] | None:
 
 
 def _write(path: Path, answers: Sequence[Answer], notice: Callable[[str], None]) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     kept = {name: torch.cat([getattr(a, name) for a in answers]) for name in ("likeliest", "log_probs", "log_rest")}
     kept |= {name: torch.tensor([i for a in answers for i in getattr(a, name)]) for name in ("prompt_ids", "answer_ids")}
@@ -231,8 +230,7 @@ def _write(path: Path, answers: Sequence[Answer], notice: Callable[[str], None])
     kept["prompt_lengths"] = torch.tensor([len(a.prompt_ids) for a in answers])
     try:
         private_cache(path.parent.name)
-        scratch = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file(kept, scratch)
-        os.replace(scratch, path)
-    except (OSError, SafetensorError) as error:
-        notice(f"{path}: the answers could not be cached ({error}), they will be asked for again")
+        with atomic_write(path, "wb") as file:
+            file.write(save(kept))
+    except (OSError, MachineError) as error:
+        notice(f"{error}; the answers of the base model are not cached and will be asked for again")

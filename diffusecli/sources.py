@@ -19,7 +19,7 @@ from diffusecli.documents import TooLargeError, read_document, read_text
 from diffusecli.errors import InputError, did_you_mean
 from diffusecli.prompt import Prompt, canonical, checked, exists, prompt_files, read_prompt
 from diffusecli.runs import RunDir, find_runs, meta_path, read_meta
-from diffusecli.samples import COLUMNS, MOST_BYTES, MOST_COUNT, distinct_lines, from_cell, is_count, read_samples, unreadable
+from diffusecli.samples import MOST_BYTES, MOST_COUNT, distinct_lines, is_count, read_samples, unreadable
 
 _NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "stop": []}
 _ANSWERS = ("text", "response", "answer", "output", "completion", "generation")
@@ -278,8 +278,6 @@ def _tabled(file: Path, column: str | None, prompt: Prompt) -> Counter[str]:
 
     table = read_table(file)
     names = [str(name) for name in table.columns]
-    if names == COLUMNS:  # of ours
-        table = table.map(from_cell)
     if answers := [name for name in names if canonical(name) in map(canonical, prompt.targets)]:
         raise InputError(
             f"{file}:1: the first line names the columns, and {answers[0]!r} is a target; put a line of names above it"

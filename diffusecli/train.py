@@ -149,7 +149,7 @@ def _optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, re
         progress.before = {alias: [kl, before.on_target[alias]] for alias, kl in before.kl.items()}
     earlier, started = progress.seconds, time.perf_counter()
     if processes.main:
-        progress.told = take_up_metrics(job, progress.told)
+        take_up_metrics(job, progress.iterations)
         processes.start_tracking(flat(config.model_dump(mode="json")))
     reason = reason_to_stop(settings, progress.last) if progress.last and not progress.under_way else None
     promise = "finishing this step and writing a checkpoint; once more to stop at once"
@@ -173,7 +173,7 @@ def _optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, re
             if place == job.steps_per_iteration - 1:
                 seen = _finished_iteration(job, progress)
                 if processes.main:
-                    progress.told += tell(job, seen)
+                    tell(job, seen)
                 report(seen)
                 reason = reason_to_stop(settings, seen)
                 if reason is None and (iteration + 1) % config.save_every == 0 and progress.step < steps and processes.main:

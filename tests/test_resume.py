@@ -2,11 +2,7 @@
 
 import json
 import os
-import random
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -87,32 +83,6 @@ def test_after_ctrl_c_in_any_step_the_same_command_goes_on_to_the_same_adapter(c
     expected_lines = [json.loads(line) for line in expected.run.metrics.read_text().splitlines()]
     assert [line["loss"] for line in lines] == [line["loss"] for line in expected_lines]
     assert newest_checkpoint(found.run) is None
-
-
-@pytest.mark.slow
-def test_a_run_killed_or_interrupted_at_random_moments_ends_in_the_same_bits(config, tmp_path, diffuse):
-    long = {"alg_config": {"n_iters": 30}}
-    whole, cut = config("whole", **long), config("cut", **long)
-    quietly(whole)
-    path = tmp_path / "cut.yaml"
-    path.write_text(cut.model_copy(update={"save_every": 1}).to_yaml())
-    moments = random.Random(os.urandom(8))
-    for least, number in ((1, signal.SIGKILL), (2, signal.SIGINT), (4, signal.SIGKILL)):
-        command = [Path(sys.executable).with_name("diffuse"), "train", str(path)]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
-            for line in process.stderr:
-                if line.startswith("iteration ") and int(line.split()[1].split("/")[0]) >= least:
-                    break
-            time.sleep(moments.uniform(0, 0.03))
-            process.send_signal(number)
-            rest = process.stderr.read()
-        if number is signal.SIGINT:
-            assert process.returncode == 130
-            assert "the same command goes on from there" in rest
-            assert "Traceback" not in rest
-    done = diffuse("train", path)
-    assert "going on after" in done.stderr, done.stderr
-    assert adapter(cut) == adapter(whole)
 
 
 def test_an_interrupted_run_with_other_settings_is_not_continued(config, interrupted):

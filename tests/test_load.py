@@ -1,0 +1,33 @@
+"""Short forms of `python -m tests.load`."""
+
+import pytest
+
+from tests import load
+
+
+@pytest.fixture
+def folder(tmp_path):
+    load.write_model(tmp_path / "model")
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_a_long_training_stays_as_fast_and_as_small_as_it_began(folder):
+    done = load.a_day(folder, iterations=1200)
+    assert [each.code for each in done.values()] == [0, 0], done
+    seen = load.pace(folder / "results" / "run" / "metrics.jsonl")
+    early, late = seen.seconds
+    assert late < 2 * early, seen
+    early, late = seen.memory_mb
+    assert late < early + 20, seen
+    early, late = seen.line_bytes
+    assert late == pytest.approx(early, rel=0.05), seen
+
+
+@pytest.mark.slow
+def test_a_request_longer_than_the_model_takes_is_refused_at_once(folder):
+    for command, done in load.long_request(folder).items():
+        assert done.code == 2, (command, done.told)
+        assert "tokens" in done.told
+        assert "the model takes 1024" in done.told
+        assert "Traceback" not in done.told
