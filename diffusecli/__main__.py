@@ -11,6 +11,7 @@ from diffusecli.interrupts import ENDINGS
 
 def main() -> None:
     """Run the command line. SIGTERM and SIGHUP end it like Ctrl-C: what is under way is told, cleaned up and left with 130."""
+    _open_what_is_closed()
     for number in ENDINGS:
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup leaves SIGHUP ignored
             signal.signal(number, signal.default_int_handler)
@@ -28,6 +29,16 @@ def main() -> None:
         for number in (signal.SIGINT, *ENDINGS):  # nothing is left to do but to end, and no traceback to be seen
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, lambda *_: os._exit(130))
+
+
+def _open_what_is_closed() -> None:
+    """A daemon's child may be born without standard streams; the next file that is opened would take their places."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # takes the lowest number that is free
+        pass
+    os.close(descriptor)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (for good)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,16 +95,26 @@ def load_progress(checkpoint: Path, asked: Mapping[str, Any]) -> tuple[Progress,
         raise InputError(f"{path}: is of another version, start anew with --force")
     if not (isinstance(told, dict) and isinstance(told.get("asked"), dict)):
         raise _unreadable(path)
-    differing = [key for key in {**told["asked"], **asked} if told["asked"].get(key) != json.loads(json.dumps(asked.get(key)))]
-    if differing:
+    if differing := list(_differing(told["asked"], json.loads(json.dumps(asked)))):
         raise InputError(
-            f"{checkpoint.parent}: holds an interrupted run with another {', another '.join(sorted(differing))}; "
+            f"{checkpoint.parent}: holds an interrupted run with another {', another '.join(differing)}; "
             "give it back its settings to go on, or start anew with --force"
         )
     try:
         return TypeAdapter(Progress).validate_python(told), optimiser
     except ValidationError as error:
         raise _unreadable(path) from error
+
+
+def _differing(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Each setting that differs, with its two values where they are short."""
+    for key in sorted({*there, *here}):
+        one, other = there.get(key), here.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _differing(one, other, f"{prefix}{key}.")
+        elif one != other:
+            short = all(isinstance(value, int | float | str | None) and len(str(value)) < 30 for value in (one, other))
+            yield f"{prefix}{key}" + (f" ({one} there, {other} now)" if short else "")
 
 
 def _unreadable(state: Path) -> InputError:

@@ -107,8 +107,14 @@ def read_text(path: Path, most_bytes: int) -> str:
 
 
 def require_size(path: Path, most_bytes: int) -> None:
-    """Raises `TooLargeError`, and `OSError` for a file that is not there."""
-    if path.stat().st_size > most_bytes:
+    """Raises `TooLargeError`, `OSError` for a file that is not there, and `ValueError` for a pipe, which might wait for ever.
+
+    What a shell hands over as `<(command)` is a pipe as well, and has its writer.
+    """
+    told = path.stat()
+    if stat.S_ISFIFO(told.st_mode) and path.parts[:2] not in {("/", "dev"), ("/", "proc")}:
+        raise ValueError("it is a pipe and no file")
+    if told.st_size > most_bytes:
         raise TooLargeError(f"is larger than {most_bytes / 1e6:g} MB")
 
 

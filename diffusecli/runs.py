@@ -5,7 +5,6 @@ Knows what is kept where; knows nothing of how any of it is made.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -260,9 +259,10 @@ def append_line(path: Path, line: bytes) -> None:
     try:
         with path.open("ab", buffering=0) as file:
             size = file.tell()
+            rest = memoryview(line)
             try:
-                if file.write(line) < len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                while rest:  # a disk that is nearly full takes a part, and says with the next why no more
+                    rest = rest[file.write(rest) :]
             except OSError:
                 file.truncate(size)
                 raise

@@ -82,11 +82,16 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
     if mode == "lora":
         adapter = RunDir(wanted.adapter) if wanted.adapter else run
         if not adapter.has_adapter:
-            raise InputError(f"{adapter.path}: no adapter there, run `diffuse train` first or use --mode untuned")
+            require_idle(adapter.path, adapter.lock)
+            raise InputError(
+                f"{adapter.path}: no adapter there, run `diffuse train` first or use --mode untuned{_checkpoint(adapter)}"
+            )
     prompts = _prompts(wanted, config, run)
     form = wanted.form or (format_of(wanted.output) if wanted.output else "json")
     only_asked = bool(wanted.requests)  # a question on the side leaves the run's samples alone
     path = wanted.output or (home.asked(mode, FORMATS[form]) if only_asked else home.samples(mode, FORMATS[form]))
+    if path.name == "-":
+        raise InputError("-o -: samples go into a file with their settings beside it, name one")
     if len(os.fsencode(path.name)) > _LONGEST_NAME:
         raise InputError(f"{path}: the name is too long, name another file")
     if exists(path) and not path.is_file():
@@ -94,6 +99,12 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
     if wanted.output is not None and path.exists() and not meta_path(path).is_file():
         raise InputError(f"{path}: exists and was not written by `diffuse sample`, name another file or remove it")
     return Resolved(config, adapter, prompts, path, form, f"sampling {config.model} ({mode}){told}")
+
+
+def _checkpoint(run: RunDir) -> str:
+    """What can be sampled of a training that was interrupted."""
+    found = sorted(run.path.glob("checkpoint-*"), key=lambda path: path.stat().st_mtime_ns)
+    return f" (an interrupted training is there: finish it, or --adapter {found[-1]})" if found else ""
 
 
 def sample(wanted: Resolved, settings: SamplingSettings, *, max_rows: int | None, report: Report, notice: Notice) -> Sampled:

@@ -116,18 +116,18 @@ class Killer:
         return process.exitcode, self.told, time.perf_counter() - started
 
     def attack(self, name: str, activity: Activity, moments: int, tally: Tally, place: Path) -> None:
-        """So many kills of one command, its folder made anew every few."""
+        """So many kills of one command that is running, its folder made anew every few; some come when it is done already."""
         with tempfile.TemporaryDirectory(dir=place) as beside:
             folder = _fresh(activity, Path(beside))
             code, told, seconds = self.left_alone(activity, folder)
             assert code == 0, f"{name} does not even run alone: {told}"
             expected = activity.results(folder)
-        done = 0
-        while done < moments:
+        tried = 0
+        while tally.moments.total() < moments and tried < 4 * moments:
             with tempfile.TemporaryDirectory(dir=place) as beside:
                 folder = _fresh(activity, Path(beside))
-                for _ in range(min(_KILLS_A_FOLDER, moments - done)):
-                    done += 1
+                for _ in range(_KILLS_A_FOLDER):
+                    tried += 1
                     self.make_trouble(name, activity, folder, seconds, tally)
                 code, told, _ = self.left_alone(activity, folder)
                 tally.resumed += 1

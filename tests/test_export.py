@@ -174,3 +174,10 @@ def test_the_command_tells_what_it_made_and_what_is_missing(diffuse, run, tmp_pa
     assert "(float32); log-probabilities of 2 answers differ from the adapter's by" in done.stdout
     done = diffuse("export", tmp_path, "-o", "n")
     assert (done.returncode, "config.yaml is missing" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("place", ["/", ".", ".."])
+def test_the_folder_one_stands_in_is_never_replaced(trained, tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="you are in this folder"):
+        export(RunDir(Path(trained.output_dir)), Path(place), precision=None, force=True, notice=print)

@@ -1,6 +1,7 @@
 """From the command line to a prompt file: wording, tables, groups."""
 
 import json
+from collections import Counter
 
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ from diffusecli.errors import InputError
 from diffusecli.init_prompt import Wording, prompt_from
 from diffusecli.observations import Reading, distributions_in
 from diffusecli.prompt import read_prompt
+from diffusecli.samples import write_samples
 
 
 def words(example):
@@ -130,6 +132,13 @@ def test_tables_that_would_shift_or_lose_data_are_refused(tmp_path, name, text, 
     with pytest.raises(InputError) as caught:
         distributions_in(tmp_path / name, Reading(column="answer", count=True))
     assert message in str(caught.value)
+
+
+def test_samples_of_ours_become_targets_as_they_were_drawn(tmp_path):
+    drawn = Counter({"=1": 3, "-": 2, "'=x": 1, "plain": 4})
+    write_samples(tmp_path / "s.csv", {"p.json": drawn}, "csv", 0)
+    made = distributions_in(tmp_path / "s.csv", Reading(column="text", weight_column="count"))[()]
+    assert dict(zip(made.outcomes, made.weights, strict=True)) == {text: count / 10 for text, count in drawn.items()}
 
 
 def test_lines_of_several_kinds_are_told(tmp_path):

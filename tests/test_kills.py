@@ -10,10 +10,10 @@ from tests import kills
 @pytest.mark.slow
 def test_whatever_is_killed_leaves_whole_files_and_goes_on_to_the_same_end():
     seed = random.randrange(10**6)
-    seen = kills.run(moments=28, seed=seed, say=print)
+    seen = kills.run(moments=14, seed=seed, say=print)
     assert seen.faults == [], f"with seed {seed}"
-    assert seen.moments.total() >= 10, "kills must meet running processes"
-    assert seen.resumed == 7
+    assert seen.moments.total() >= 14, "kills must meet running processes"
+    assert seen.resumed >= 7
 
 
 def test_half_a_file_is_noticed(tmp_path):

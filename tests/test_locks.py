@@ -1,5 +1,7 @@
 """One writer at a time; scratch files of writers that were killed go, those of living ones stay."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -99,3 +101,32 @@ def test_scratch_files_are_private_until_they_are_whole(tmp_path):
 
 def test_the_lock_of_a_file_lies_beside_it(tmp_path):
     assert lock_beside(tmp_path / "a.json") == tmp_path / ".a.json.lock"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_on_a_disk_without_locks_everything_but_exclusion_works(tmp_path, monkeypatch, number):
+    def unknown(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", unknown)
+    for text in ("first", "second"):
+        write_text(tmp_path / "f", text)
+    with only_writer(tmp_path, tmp_path / ".lock"), only_writer(tmp_path, tmp_path / ".lock"):
+        require_idle(tmp_path, tmp_path / ".lock")
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+    assert (tmp_path / "f").read_text() == "second"
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_guards_nothing(tmp_path, monkeypatch):
+    lock, flock = tmp_path / ".lock", fcntl.flock
+
+    def slow(descriptor, how):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        lock.unlink()  # its holder ends between our opening and our locking
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", slow)
+    with only_writer(tmp_path, lock):
+        assert lock.exists(), "the lock is one that others see"
+        with pytest.raises(InputError), only_writer(tmp_path, lock):
+            pass

@@ -244,7 +244,6 @@ def adapter(tmp_path):
     "fields",
     [
         {"megatron_config": {"a": 1}},
-        {"auto_mapping": {"base_model_class": "x", "parent_library": "os"}},
         {"peft_type": "LOHA"},
         {"peft_type": "ADALORA"},
         {"init_lora_weights": "pissa"},
@@ -277,6 +276,8 @@ def test_only_plain_lora_is_let_in(adapter, fields):
         {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 3.5}},
         {"init_lora_weights": "gaussian"},
         {"megatron_core": "megatron.core"},
+        {"auto_mapping": {"base_model_class": "x", "parent_library": "os", "unsloth_fixed": True}},
+        {"r": 64, "rank_pattern": {".*_proj": 2}},
         {"layers_to_transform": [0], "layers_pattern": "layers"},
         {"lora_alpha": 3.5, "peft_version": "99"},
     ],
@@ -293,9 +294,9 @@ def test_an_adapter_with_dora_is_let_in(tmp_path):
     load_adapter(LoadedModel("", tiny_llama(num_hidden_layers=1), None, ""), tmp_path)
 
 
-@pytest.mark.parametrize("fields", [{"r": 10**9}, {"rank_pattern": {"q_proj": 10**7}}, {"r": 3}])
+@pytest.mark.parametrize("fields", [{"r": 10**9}, {"rank_pattern": {"q_proj": 10**7}}, {"r": 300}])
 def test_a_rank_that_the_matrices_do_not_have_is_told_before_it_is_allocated(adapter, fields):
-    with pytest.raises(InputError, match=r"has matrices of rank 2, and adapter_config.json asks for (1000000000|10000000|3);"):
+    with pytest.raises(InputError, match=r"has matrices of rank 2, and adapter_config.json asks for (1000000000|10000000|300);"):
         adapter(**fields)
 
 

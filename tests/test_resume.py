@@ -88,7 +88,10 @@ def test_after_ctrl_c_in_any_step_the_same_command_goes_on_to_the_same_adapter(c
 def test_an_interrupted_run_with_other_settings_is_not_continued(config, interrupted):
     interrupted(config("cut"), 4)
     other = config("cut", alg_config={"learning_rate": 0.02})
-    with pytest.raises(InputError, match=r"an interrupted run with another alg_config; give it back its settings .* --force"):
+    with pytest.raises(
+        InputError,
+        match=r"an interrupted run with another alg_config.learning_rate \(0.01 there, 0.02 now\); give it back its settings .* --force",
+    ):
         quietly(other)
     assert quietly(other, force=True).reason == "all 6 iterations done"
 
@@ -196,3 +199,21 @@ def test_sizes_of_parts_may_change_when_a_run_goes_on(config, interrupted):
     interrupted(config("cut"), 4)
     smaller = config("cut", alg_config={"max_tokens_per_pass": 70, "gradient_checkpointing": True})
     assert quietly(smaller).run.read_manifest()["pass_size"] == 70
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_lines_of_metrics_that_are_lost_are_told_and_no_line_is_ever_cut(config, interrupted, kept):
+    cut = config("cut")
+    interrupted(cut, 13)
+    metrics = RunDir(Path(cut.output_dir)).metrics
+    lines = metrics.read_text().splitlines(keepends=True)
+    assert len(lines) == 4
+    metrics.write_text("".join(lines[:kept]) + lines[kept][:20])
+    again = config("cut")
+    told = []
+    with pytest.MonkeyPatch.context() as during, pytest.raises(InterruptedRun):
+        interrupt_at(during, 4)
+        train(again, report=lambda _: None, notice=told.append)
+    quietly(again)
+    assert any(f"the lines after iteration {kept} are gone, figures go on with iteration 5" in line for line in told)
+    assert [json.loads(line)["iteration"] for line in metrics.read_text().splitlines()] == [*range(1, kept + 1), 5, 6]

@@ -224,3 +224,13 @@ def test_under_a_limit_of_memory_commands_finish_or_say_so(trained, tmp_path, me
     for code, told in in_turn(limited, commands, tmp_path):
         assert code in (0, 3), told
         assert code == 0 or "memory" in told.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("megabytes", [200, 400])
+def test_too_little_memory_to_load_the_libraries_is_a_sentence(trained, tmp_path, megabytes):
+    limited = ["sh", "-c", f'ulimit -v {megabytes * 1024} && exec "$@"', "sh", Path(sys.executable).with_name("diffuse")]
+    done = subprocess.run([*limited, "sample", "results/r1"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+                          env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})  # fmt: skip
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1), done.stderr
+    assert "the memory of this machine does not" in done.stderr
