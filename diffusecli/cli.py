@@ -113,6 +113,8 @@ def _forget_stdout() -> None:
 
 
 def _stop(message: str, code: int) -> NoReturn:
+    if code == EXIT_INTERRUPTED:  # what a library was just making is torn, and would say so at its end
+        sys.unraisablehook = lambda _: None
     _notice(f"diffuse: {message}")
     raise typer.Exit(code)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-from benchmarks.junk import Kind, fuzz, try_kind
 from diffusecli.errors import InputError
+from tests.junk import Kind, fuzz, try_kind
 
 
 @pytest.mark.slow
@@ -66,7 +66,7 @@ def loops(_folder, _content):
     ],
 )
 def test_the_fuzzer_notices(feed, told, tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.junk.PATIENCE", 0.2)
+    monkeypatch.setattr("tests.junk.PATIENCE", 0.2)
     (tmp_path / "precious").write_text("x")
     outcome = try_kind(Kind("probe", st.just(b"content"), feed, 1), 1, tmp_path)
     assert any(where.startswith(told) for where in outcome.failures)

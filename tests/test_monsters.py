@@ -12,8 +12,6 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from benchmarks.junk import PROMPT
-from benchmarks.monsters import keys, line_of, meet, monsters
 from diffusecli import builtin
 from diffusecli.adapters import require_quick
 from diffusecli.builtin import BuiltinModel
@@ -33,6 +31,8 @@ from diffusecli.prompt import Prompt
 from diffusecli.runs import RunDir, require_no_link
 from diffusecli.samples import read_samples
 from tests.conftest import byte_tokenizer, tiny_llama
+from tests.junk import PROMPT
+from tests.monsters import keys, line_of, meet, monsters
 from tests.test_ggufs import MERGES, write_gguf
 
 

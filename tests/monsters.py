@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.junk import CONFIG, ITERATION, PROMPT
+from tests.junk import CONFIG, ITERATION, PROMPT
 
 GIGABYTE = 1_000_000_000
 KEYS = 1_000_000
@@ -130,3 +130,7 @@ def main() -> None:
             print(f"| {monster.name} | {met.seconds:.1f} | {met.megabytes:.0f} | {met.code} | {met.said[:110]} |", flush=True)
     if failed:
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,7 @@
 
 An example fails when it raises anything but a `DiffuseError`, when it takes longer than `PATIENCE`, and when it writes, runs or
 asks for anything outside its own folder (seen through Python's audit events). Failures are counted by where they happened;
-of each kind the shortest file is shown. Run `python -m benchmarks junk --examples 100000`.
+of each kind the shortest file is shown. Run `python -m tests.junk 100000`.
 """
 
 from __future__ import annotations
@@ -812,3 +812,7 @@ def _failures(outcome: Outcome) -> None:
 def _tell(outcome: Outcome) -> None:
     _row(outcome)
     _failures(outcome)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:2]))
