@@ -25,7 +25,7 @@ from diffusecli.errors import InputError, cannot_write
 from diffusecli.models import LoadedModel, save_adapter
 from diffusecli.runs import Iteration, RunDir, sync_folder
 
-_FORMAT = "2"
+FORMAT = "2"
 _STATE = "state.safetensors"
 
 
@@ -61,7 +61,7 @@ def save_checkpoint(run: RunDir, base: LoadedModel, optimiser: torch.optim.Optim
             moments = {
                 f"{weight}.{name}": m for weight, state in optimiser.state_dict()["state"].items() for name, m in state.items()
             }
-            save_file(moments, whole / _STATE, {"format": _FORMAT, "progress": json.dumps(asdict(progress))})
+            save_file(moments, whole / _STATE, {"format": FORMAT, "progress": json.dumps(asdict(progress))})
             for path in whole.iterdir():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
@@ -91,7 +91,7 @@ def load_progress(checkpoint: Path, asked: Mapping[str, Any]) -> tuple[Progress,
             written, told = file.metadata()["format"], json.loads(file.metadata()["progress"])
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _unreadable(path) from error
-    if written != _FORMAT:
+    if written != FORMAT:
         raise InputError(f"{path}: is of another version, start anew with --force")
     if not (isinstance(told, dict) and isinstance(told.get("asked"), dict)):
         raise _unreadable(path)

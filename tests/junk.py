@@ -552,12 +552,12 @@ def _state() -> bytes:
     import torch
     from safetensors.torch import save
 
-    from diffusecli.checkpoints import Progress
+    from diffusecli.checkpoints import FORMAT, Progress
     from diffusecli.runs import Iteration
 
-    progress = Progress({"seed": 3}, 100, 3, 30, 1.5, {"p.json": [1.0, 0.5]}, [Iteration(**ITERATION)], {"loss": 1.0})  # type: ignore[arg-type]
+    progress = Progress({"seed": 3}, 100, 3, 30, 1.5, {"p.json": [1.0, 0.5]}, 1, Iteration(**ITERATION), {"loss": 1.0})
     moments = {"0.exp_avg": torch.zeros(2, 3), "0.step": torch.tensor(3.0)}
-    return bytes(save(moments, {"format": "1", "progress": json.dumps(asdict(progress))}))
+    return bytes(save(moments, {"format": FORMAT, "progress": json.dumps(asdict(progress))}))
 
 
 def _retained_answers() -> bytes:
@@ -815,4 +815,4 @@ def _tell(outcome: Outcome) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:2]))
+    main(int((sys.argv[1:] or [EXAMPLES])[0]), sys.argv[2:])

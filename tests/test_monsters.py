@@ -16,7 +16,7 @@ from diffusecli import builtin
 from diffusecli.adapters import require_quick
 from diffusecli.builtin import BuiltinModel
 from diffusecli.chat import Chat, ChatSettings, read_template
-from diffusecli.checkpoints import discard_checkpoints, load_progress
+from diffusecli.checkpoints import FORMAT, discard_checkpoints, load_progress
 from diffusecli.config import inspect_config
 from diffusecli.documents import holds_half_characters, read_document, read_value
 from diffusecli.encoding import encode_prompt
@@ -291,7 +291,9 @@ def test_an_adapter_with_dora_is_let_in(tmp_path):
     base = LoadedModel("", tiny_llama(num_hidden_layers=1), None, "")
     attach_lora(base, rank=2, alpha=4, targets="all-linear", dora=True, rslora=True)
     save_adapter(base, tmp_path)
-    load_adapter(LoadedModel("", tiny_llama(num_hidden_layers=1), None, ""), tmp_path)
+    again = LoadedModel("", tiny_llama(num_hidden_layers=1), None, "")
+    load_adapter(again, tmp_path)
+    assert again.model.peft_config["default"].use_dora
 
 
 @pytest.mark.parametrize("fields", [{"r": 10**9}, {"rank_pattern": {"q_proj": 10**7}}, {"r": 300}])
@@ -353,7 +355,7 @@ def test_safetensors_with_a_huge_header_are_told(adapter, size):
     ids=str,
 )
 def test_a_checkpoint_that_tells_nonsense_is_told(tmp_path, progress):
-    save_file({"0.step": torch.zeros(1)}, tmp_path / "state.safetensors", {"format": "2", "progress": json.dumps(progress)})
+    save_file({"0.step": torch.zeros(1)}, tmp_path / "state.safetensors", {"format": FORMAT, "progress": json.dumps(progress)})
     with pytest.raises(InputError, match="the checkpoint cannot be read"):
         load_progress(tmp_path, {})
 
