@@ -54,9 +54,13 @@ def export(
     `MachineError` when the disk takes no more or the merged model is another.
     """
     config = config_of(run, trust_remote_code=trust_remote_code)
-    _require_place(to, force)
+    if Path.cwd().is_relative_to(to.resolve()):
+        raise InputError(f"{to}: you are in this folder, name another")
     require_writable(to.absolute().parent)
     with only_writer(to, lock_beside(to.absolute())):
+        for path in to.absolute().parent.iterdir():
+            if path.name.startswith(_scratch_prefix(to)):  # of an export that was killed
+                shutil.rmtree(path, ignore_errors=True)
         _require_place(to, force)
         require_idle(run.path, run.lock)
         return _export(run, config, to, precision, notice)
@@ -113,8 +117,6 @@ def _remarks(encoded: Sequence[EncodedPrompt]) -> list[str]:
 
 def _require_place(to: Path, force: bool) -> None:
     """Raises before the work what would stop its writing."""
-    if Path.cwd().is_relative_to(to.resolve()):
-        raise InputError(f"{to}: you are in this folder, name another")
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         if not (to / MARK).is_file():
             raise InputError(f"{to}: exists and was not written by `diffuse export`, name another folder")
@@ -140,13 +142,14 @@ def _gap(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> float:
     return max(float(np.abs(a - b).max()) for a, b in zip(before, after, strict=True))
 
 
+def _scratch_prefix(to: Path) -> str:
+    return f".{to.name}.export."
+
+
 def _write(to: Path, done: Exported, base: LoadedModel, run: RunDir, encoded: Sequence[EncodedPrompt], portable: Any) -> None:
     """Everything in a folder beside, then one rename."""
-    beside, prefix = to.absolute().parent, f".{to.name}.export."
     try:
-        for leftover in beside.glob(f"{prefix}*"):  # of an export that was killed
-            shutil.rmtree(leftover, ignore_errors=True)
-        with tempfile.TemporaryDirectory(prefix=prefix, dir=beside) as scratch:
+        with tempfile.TemporaryDirectory(prefix=_scratch_prefix(to), dir=to.absolute().parent) as scratch:
             folder = Path(scratch) / "model"
             base.model.generation_config = _neutral(base, encoded)
             base.model.save_pretrained(folder)
