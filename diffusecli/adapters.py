@@ -41,6 +41,7 @@ class AdapterConfig(BaseModel):
     lora_dropout: Annotated[float, Field(ge=0, le=1, strict=False)] | None = 0.0
     target_modules: _Names = None
     exclude_modules: _Names = None
+    target_parameters: Annotated[list[str], Field(strict=False)] | None = None  # fused experts
     fan_in_fan_out: bool = False
     use_rslora: bool | None = False
     use_dora: bool | None = False

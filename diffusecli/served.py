@@ -86,7 +86,12 @@ class ServerEngine:
 
     def draw(self, prompt: Prompt, have: Counter[str], arrived: Arrived, watch: Watch) -> None:
         """See `Engine`. Raises `MachineError` when the server cannot be reached or answers with nonsense, again and again."""
-        asyncio.run(self._draw(prompt, have, arrived, watch))
+        try:
+            asyncio.run(self._draw(prompt, have, arrived, watch))
+        except BaseExceptionGroup as group:  # SIGTERM may strike within a task
+            if group.subgroup(KeyboardInterrupt) is None:
+                raise
+            raise KeyboardInterrupt from None
 
     async def _draw(self, prompt: Prompt, have: Counter[str], arrived: Arrived, watch: Watch) -> None:
         finished, fed, alive = have.copy(), 0, 0

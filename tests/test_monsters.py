@@ -254,7 +254,6 @@ def adapter(tmp_path):
         {"runtime_config": {"ephemeral_gpu_offload": True}},
         {"modules_to_save": ["lm_head"]},
         {"trainable_token_indices": [1]},
-        {"target_parameters": ["x"]},
         {"bias": "all"},
         {"something_of_tomorrow": 1},
     ],

