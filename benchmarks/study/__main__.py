@@ -1,0 +1,39 @@
+"""`python -m benchmarks.study [PIECE …] [--seeds N] [--plan]`: run the study, or what is left of it, and write its tables.
+
+From the repository's folder. Interrupt it at any time; the same command goes on. Pieces: rng, weighted, names, ablations, groups,
+people, retention (which wants rng, names and people first).
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks.study import stages
+from benchmarks.study.plan import EXPERIMENTS
+from benchmarks.study.plan import stages as stages_of
+
+
+def main() -> None:
+    """Seed by seed, so that every piece has its first figures before any has its second."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("pieces", nargs="*", metavar="PIECE", help=", ".join(EXPERIMENTS))
+    parser.add_argument("--seeds", type=int, default=3, help="how many seeds at most (default 3)")
+    parser.add_argument("--plan", action="store_true", help="print the commands, what is done and what it took, and stop")
+    asked = parser.parse_args()
+    if unknown := set(asked.pieces) - set(EXPERIMENTS):
+        parser.error(f"unknown piece {', '.join(sorted(unknown))}: known are {', '.join(EXPERIMENTS)}")
+    pieces = asked.pieces or list(EXPERIMENTS)
+    plan = list(dict.fromkeys(stage for seed in range(asked.seeds) for stage in stages_of(pieces, seed)))
+    if asked.plan:
+        journal = stages.read_journal()
+        for stage in plan:
+            print(
+                "done" if stages.is_done(stage, journal) else "    ", f"{stages.seconds_of([stage], journal):7.1f} s ", stage.told
+            )
+        print(f"{len(plan)} commands, {stages.seconds_of(plan, journal) / 60:.0f} minutes so far")
+    else:
+        stages.run(plan)
+
+
+if __name__ == "__main__":
+    main()
