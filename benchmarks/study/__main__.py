@@ -1,4 +1,4 @@
-"""`python -m benchmarks.study [PIECE …] [--seeds N] [--plan]`: run the study, or what is left of it, and write its tables.
+"""`python -m benchmarks.study [PIECE …] [--seeds N] [--plan] [--tables]`: run the study, or what is left of it, and write its tables.
 
 From the repository's folder. Interrupt it at any time; the same command goes on. Pieces: rng, weighted, names, ablations, groups,
 people, retention (which wants rng, names and people first).
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 
 from benchmarks.study import stages
+from benchmarks.study.collect import collect
 from benchmarks.study.plan import EXPERIMENTS
 from benchmarks.study.plan import stages as stages_of
 
@@ -18,6 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("pieces", nargs="*", metavar="PIECE", help=", ".join(EXPERIMENTS))
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds at most (default 3)")
+    parser.add_argument("--tables", action="store_true", help="write the tables of what is done, and stop")
     parser.add_argument("--plan", action="store_true", help="print the commands, what is done and what it took, and stop")
     asked = parser.parse_args()
     if unknown := set(asked.pieces) - set(EXPERIMENTS):
@@ -31,8 +33,11 @@ def main() -> None:
                 "done" if stages.is_done(stage, journal) else "    ", f"{stages.seconds_of([stage], journal):7.1f} s ", stage.told
             )
         print(f"{len(plan)} commands, {stages.seconds_of(plan, journal) / 60:.0f} minutes so far")
-    else:
+        return
+    if not asked.tables:
         stages.run(plan)
+    for path in collect():
+        print(path)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,158 @@
+"""What the stages left, as small tables: one CSV file per piece in `benchmarks/study/results/`, a line per run and prompt.
+
+Reads what `diffuse evaluate --json` printed, the runs' manifests and samples; computes only what no report of the tool has.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.study.plan import EXPERIMENTS, ROWS, Experiment, abilities, stages
+from benchmarks.study.stages import is_done, read_journal, seconds_of
+from diffusecli.prompt import read_prompt
+from diffusecli.runs import write_text
+
+RESULTS = Path(__file__).parent / "results"
+
+_FIGURES = (
+    "n", "valid", "valid_low", "valid_high", "seen", "seen_expected", "tvd", "tvd_floor", "excess_tvd", "tvd_corrected", "p_value",
+    "entropy", "entropy_perfect", "target_entropy",
+)  # fmt: skip
+_EXACT = ("kl", "on_target", "tvd", "seen_expected")
+
+Line = dict[str, Any]
+
+
+def collect() -> list[Path]:
+    """Write the tables of all that is done; returns their paths."""
+    found: dict[str, list[Line]] = {piece: [] for piece in EXPERIMENTS}
+    for experiment, seed in _finished():
+        found[experiment.piece] += _lines(experiment, seed)
+    found["names"] = [line | _new_names(line) for line in found["names"]]
+    tables = {
+        **found,
+        "lines": list(_people()),
+        "abilities": list(_abilities()),
+        "curves": list(_curves()),
+        "minutes": list(_minutes()),
+    }
+    written = [_write(name, lines) for name, lines in tables.items() if lines]
+    if ROWS.product.is_file():
+        write_text(RESULTS / "rows.csv", ROWS.product.read_text(encoding="utf-8"))
+        written.append(RESULTS / "rows.csv")
+    return written
+
+
+def _finished() -> Iterator[tuple[Experiment, int]]:
+    journal = read_journal()
+    for experiments in EXPERIMENTS.values():
+        for experiment in experiments:
+            for seed in range(experiment.seeds):
+                if all(is_done(stage, journal) for stage in experiment.stages(seed)):
+                    yield experiment, seed
+
+
+def _lines(experiment: Experiment, seed: int) -> Iterator[Line]:
+    """A line per mode and prompt."""
+    document, manifest = _read(experiment.evaluation(seed)), _read(experiment.run(seed) / "run.json")
+    drift = document["retention_kl"].get(str(experiment.run(seed)), manifest.get("retention_kl"))
+    for row in document["rows"]:
+        figures, exact = row["figures"] or {}, row["exact"] or {}
+        yield {
+            "run": experiment.name, "seed": seed, "mode": row["mode"], "prompt": row["prompt"],
+            "trained": row["prompt"] in manifest["exact_kl"],
+            **{name: figures.get(name) for name in _FIGURES},
+            **{f"exact_{name}": exact.get(name) for name in _EXACT},
+            "drift": drift if row["mode"] == "lora" else 0.0,
+            "iterations": manifest["iterations"], "train_seconds": manifest["training_seconds"],
+        }  # fmt: skip
+
+
+def _new_names(line: Mapping[str, Any]) -> Line:
+    """Of the samples of one run: how many different names beyond the 200 it gave that somebody bears, and their share."""
+    from benchmarks.study.real_names import real_names
+
+    experiment = next(e for e in EXPERIMENTS["names"] if e.name == line["run"])
+    if line["n"] is None:  # exact figures only
+        return {}
+    answers: list[str] = _read(experiment.run(line["seed"]) / f"gen.{line['mode']}.json")[line["prompt"]]
+    targets = set(read_prompt(line["prompt"]).targets)
+    others = Counter(answer.strip() for answer in answers if answer.strip() not in targets)
+    real = {name: count for name, count in others.items() if name[:1] == "{" and name[-1:] == "}" and name[1:-1] in real_names()}
+    return {
+        "other_answers": sum(others.values()), "real_answers": sum(real.values()), "real_names": len(real),
+        "distinct": len(set(answers)), "examples": " ".join(sorted(real, key=lambda name: -real[name])[:8]),
+    }  # fmt: skip
+
+
+def _people() -> Iterator[Line]:
+    """A line per heading of the biographies."""
+    for experiment in EXPERIMENTS["people"]:
+        if not experiment.evaluation(0).is_file():
+            continue
+        for row in _read(experiment.evaluation(0))["rows"]:
+            for one in row["lines"]:
+                told = one["diversity"]
+                yield {
+                    "run": experiment.name, "mode": row["mode"], "heading": one["heading"], "answers": row["n"],
+                    **{name: told[name] for name in ("n", "distinct", "once", "unseen_mass", "chao1", "beyond")},
+                    "commonest": told["top"][0]["text"], "commonest_count": told["top"][0]["count"],
+                }  # fmt: skip
+
+
+def _abilities() -> Iterator[Line]:
+    for name, stage in abilities():
+        if stage.product.is_file():
+            told = _read(stage.product)
+            yield {"model": name, **{key: value for key, value in told.items() if not isinstance(value, list | dict)}}
+
+
+def _curves() -> Iterator[Line]:
+    """Exact KL by iteration of the ablations."""
+    for experiment in EXPERIMENTS["ablations"]:
+        metrics = experiment.run(0) / "metrics.jsonl"
+        if metrics.is_file():
+            for text in metrics.read_text(encoding="utf-8").splitlines():
+                seen = json.loads(text)
+                for prompt, kl in seen["kl"].items():
+                    yield {
+                        "run": experiment.name,
+                        "iteration": seen["iteration"],
+                        "prompt": prompt,
+                        "kl": kl,
+                        "retained": seen["retention_kl"],
+                    }
+
+
+def _minutes() -> Iterator[Line]:
+    """What each piece took, by the clock."""
+    journal = read_journal()
+    for piece, experiments in EXPERIMENTS.items():
+        for seed in range(max(e.seeds for e in experiments)):
+            took = seconds_of(stages([piece], seed), journal)
+            if took:
+                yield {"piece": piece, "seed": seed, "minutes": round(took / 60, 1)}
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write(name: str, lines: list[Line]) -> Path:
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([{key: _short(value) for key, value in line.items()} for line in lines])
+    write_text(RESULTS / f"{name}.csv", file.getvalue())
+    return RESULTS / f"{name}.csv"
+
+
+def _short(value: Any) -> Any:
+    """Six digits are enough for a table, and differ less between machines."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
