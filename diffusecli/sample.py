@@ -12,6 +12,7 @@ from typing import Any
 
 from diffusecli.builtin import Notice
 from diffusecli.chat import chat_settings
+from diffusecli.checkpoints import newest_checkpoint
 from diffusecli.config import CHAT_FIELDS, Config, read_config
 from diffusecli.engines import Engine, LocalEngine
 from diffusecli.errors import InputError
@@ -103,8 +104,8 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
 
 def _checkpoint(run: RunDir) -> str:
     """What can be sampled of a training that was interrupted."""
-    found = sorted(run.path.glob("checkpoint-*"), key=lambda path: path.stat().st_mtime_ns)
-    return f" (an interrupted training is there: finish it, or --adapter {found[-1]})" if found else ""
+    found = newest_checkpoint(run)
+    return f" (an interrupted training is there: finish it, or --adapter {found})" if found else ""
 
 
 def sample(wanted: Resolved, settings: SamplingSettings, *, max_rows: int | None, report: Report, notice: Notice) -> Sampled:
