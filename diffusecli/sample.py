@@ -14,6 +14,7 @@ from diffusecli.builtin import Notice
 from diffusecli.chat import chat_settings
 from diffusecli.checkpoints import newest_checkpoint
 from diffusecli.config import CHAT_FIELDS, Config, read_config
+from diffusecli.documents import holds_half_characters
 from diffusecli.engines import Engine, LocalEngine
 from diffusecli.errors import InputError
 from diffusecli.generations import Report, Sampled, generate
@@ -212,7 +213,7 @@ def _prompts(wanted: Wanted, config: Config, run: RunDir) -> list[Prompt]:
     """Those that were named, else the test prompts of the config, as the run keeps them where their files are gone."""
     if wanted.prompts or wanted.requests:
         for text in wanted.requests:
-            if not text.strip() or any("\ud800" <= sign <= "\udfff" for sign in text):
+            if not text.strip() or holds_half_characters(text):
                 raise InputError(f"--request {text!r}: must be some text in UTF-8")
         asked = [Prompt(request=text, targets=(), alias=text) for text in dict.fromkeys(wanted.requests)]
         return [*(read_prompts(wanted.prompts) if wanted.prompts else []), *asked]
