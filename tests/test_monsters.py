@@ -159,8 +159,8 @@ def test_a_line_too_long_is_told_with_its_number(tmp_path, monkeypatch):
 def test_small_monsters_of_every_kind_end_with_a_sentence_or_a_result(tmp_path):
     for monster in list(monsters(2_000_000, 20_000))[::3]:  # all of them: python -m tests.monsters
         met = meet(monster, tmp_path)
-        assert met.code in (0, 1, 2), (monster.name, met)
-        assert "Traceback" not in met.said
+        assert met.code in (0, 1, 2), (monster.name, met.told)
+        assert "Traceback" not in met.told
 
 
 @pytest.mark.parametrize(
