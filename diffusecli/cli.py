@@ -1,7 +1,7 @@
 """The `diffuse` command: parse, call, render. The only place that prints or exits.
 
-Only typer, `errors`, `memory`, `terminal` and `distributions` (plain Python) are imported here; each command body imports what it needs, so that
-`diffuse --help` and `diffuse validate` never load torch.
+Only typer, `errors`, `exits`, `memory`, `terminal` and `distributions` (plain Python) are imported here; each command body
+imports what it needs, so that `diffuse --help` and `diffuse validate` never load torch.
 """
 
 from __future__ import annotations
@@ -22,16 +22,8 @@ import typer
 
 from diffusecli import __version__, terminal
 from diffusecli.distributions import FAMILIES, catalogue
-from diffusecli.errors import (
-    EXIT_FOUND_PROBLEMS,
-    EXIT_INTERRUPTED,
-    DiffuseError,
-    FailedGates,
-    InputError,
-    InterruptedRun,
-    MachineError,
-    printable,
-)
+from diffusecli.errors import DiffuseError, FailedGates, InputError, InterruptedRun, MachineError, printable
+from diffusecli.exits import EXIT_FOUND_PROBLEMS, EXIT_INTERRUPTED
 from diffusecli.memory import out_of_memory
 
 if TYPE_CHECKING:

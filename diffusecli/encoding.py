@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from diffusecli.chat import Chat
+from diffusecli.documents import holds_half_characters
 from diffusecli.errors import InputError, Problem
 from diffusecli.prompt import Prompt, canonical
 from diffusecli.trie import TokenTrie
@@ -193,7 +194,7 @@ def _shown(frame: _Frame, answer: str, rendered: str) -> str:
         )
     if canonical(shown) != canonical(answer):
         raise frame.error(f"the chat template changes the target {answer!r} (to {_excerpt(shown)!r}), write it so that it survives")
-    if any("\ud800" <= sign <= "\udfff" for sign in shown):
+    if holds_half_characters(shown):
         raise frame.error(f"the target {answer!r} holds half a sign (a surrogate), which no tokenizer takes; write it without")
     if frame.stop_text and (shown + frame.stop_text).find(frame.stop_text) < len(shown):
         raise frame.error(

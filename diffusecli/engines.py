@@ -69,10 +69,11 @@ class LocalEngine:
         self._context = shape_of(base.model.config, 0).context
         with self._enough_memory():
             self._kind = choose_rows(base.model)
-        self._max_rows = max_rows or rows_at_once(base.model, settings.max_new_tokens)
         self._batch_rows = max_rows or _BATCH_ROWS
         if self._kind is None:
             notice("this model's memory cannot be kept by rows: sampling in batches of plain `generate`")
+        else:
+            self._max_rows = max_rows or rows_at_once(base.model, settings.max_new_tokens)
 
     @property
     def counting(self) -> bool:
@@ -135,8 +136,7 @@ class LocalEngine:
     @cached_property
     def _use_cache(self) -> bool:
         """How `generate` is used. Raises `InputError` where it does not give the model's own distribution."""
-        with self._enough_memory():
-            chosen = choose_cache(self._base.model)
+        chosen = choose_cache(self._base.model)
         if chosen is None:
             raise InputError(
                 f"{self._base.name}: `generate` does not draw from this model's own distribution in this version of transformers, use another"

@@ -12,10 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-EXIT_FOUND_PROBLEMS = 1
-EXIT_INPUT = 2
-EXIT_ENVIRONMENT = 3
-EXIT_INTERRUPTED = 130
+from diffusecli.exits import EXIT_ENVIRONMENT, EXIT_FOUND_PROBLEMS, EXIT_INPUT, EXIT_INTERRUPTED
 
 _MOST_GATES = 6
 _MOST_LINES = 200

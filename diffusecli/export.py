@@ -5,7 +5,6 @@ The folder appears whole or not at all, and only after its answers were found as
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from diffusecli.config import Config
 from diffusecli.encoding import EncodedPrompt, encode_prompt
 from diffusecli.errors import InputError, MachineError, cannot_write
 from diffusecli.exact import scorer_of
-from diffusecli.locks import lock_beside, only_writer, require_idle
+from diffusecli.locks import lock_beside, only_writer, remove_scratch_folders, require_idle
 from diffusecli.models import PRECISIONS, LoadedModel, load_adapter, load_configured
 from diffusecli.prompt import Prompt
 from diffusecli.report.card import merged_card
@@ -58,9 +57,7 @@ def export(
         raise InputError(f"{to}: you are in this folder, name another")
     require_writable(to.absolute().parent)
     with only_writer(to, lock_beside(to.absolute())):
-        for path in to.absolute().parent.iterdir():
-            if path.name.startswith(_scratch_prefix(to)):  # of an export that was killed
-                shutil.rmtree(path, ignore_errors=True)
+        remove_scratch_folders(to.absolute().parent, _scratch_prefix(to))
         _require_place(to, force)
         require_idle(run.path, run.lock)
         return _export(run, config, to, precision, notice)

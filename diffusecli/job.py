@@ -5,7 +5,6 @@ Everything here happens before the first step; the loop is `train.py`.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from diffusecli.config import AlgConfig, Config
 from diffusecli.encoding import EncodedPrompt, encode_prompt
 from diffusecli.errors import DiffuseError, InputError
 from diffusecli.fused import fuse
-from diffusecli.locks import only_writer
+from diffusecli.locks import only_writer, remove_scratch_folders
 from diffusecli.loss import PackedPass, Pass, RowsPass, choose_pass, longest, row_length
 from diffusecli.memory import SMALLER, enough_memory, free_memory
 from diffusecli.models import LoadedModel, attach_lora, load_adapter, load_chat, load_shape, shape_of, trainable
@@ -131,9 +130,8 @@ def alone(run: RunDir, processes: Processes) -> Iterator[None]:
                 refused = error
         if told := processes.everyones(refused)[0]:
             raise told
-        if processes.main:  # what a killed training left half-written
-            for leftover in [*run.path.glob(".adapter.*"), *run.path.glob(".checkpoint.*")]:
-                shutil.rmtree(leftover, ignore_errors=True)
+        if processes.main:
+            remove_scratch_folders(run.path, ".adapter.", ".checkpoint.")
         yield
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -60,13 +62,20 @@ def scratch_file(path: Path) -> tuple[int, Path]:
 
     The descriptor holds a lock for as long as it is open, which tells a writer's scratch file from a dead one.
     """
-    for leftover in path.parent.glob(f".{_literally(path.name)}.????????.tmp"):
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
         _remove_dead(leftover)
     while True:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         if _lock(descriptor) and os.fstat(descriptor).st_nlink:  # else another process took it for a dead one before it was locked
             return descriptor, Path(name)
         os.close(descriptor)
+
+
+def remove_scratch_folders(folder: Path, *prefixes: str) -> None:
+    """Remove what killed processes left of folders whose names begin so; for whoever keeps other writers out. Links stay."""
+    for prefix in prefixes:
+        for leftover in folder.glob(f"{glob.escape(prefix)}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _locked(lock_file: Path) -> int | None:
@@ -102,8 +111,3 @@ def _remove_dead(leftover: Path) -> None:
             leftover.unlink()
         finally:
             os.close(descriptor)
-
-
-def _literally(name: str) -> str:
-    """A file name as a pattern that matches only itself."""
-    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)

@@ -12,7 +12,9 @@ from typing import Any
 
 from diffusecli.builtin import Notice
 from diffusecli.chat import chat_settings
+from diffusecli.checkpoints import newest_checkpoint
 from diffusecli.config import CHAT_FIELDS, Config, read_config
+from diffusecli.documents import holds_half_characters
 from diffusecli.engines import Engine, LocalEngine
 from diffusecli.errors import InputError
 from diffusecli.generations import Report, Sampled, generate
@@ -103,8 +105,8 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
 
 def _checkpoint(run: RunDir) -> str:
     """What can be sampled of a training that was interrupted."""
-    found = sorted(run.path.glob("checkpoint-*"), key=lambda path: path.stat().st_mtime_ns)
-    return f" (an interrupted training is there: finish it, or --adapter {found[-1]})" if found else ""
+    found = newest_checkpoint(run)
+    return f" (an interrupted training is there: finish it, or --adapter {found})" if found else ""
 
 
 def sample(wanted: Resolved, settings: SamplingSettings, *, max_rows: int | None, report: Report, notice: Notice) -> Sampled:
@@ -211,7 +213,7 @@ def _prompts(wanted: Wanted, config: Config, run: RunDir) -> list[Prompt]:
     """Those that were named, else the test prompts of the config, as the run keeps them where their files are gone."""
     if wanted.prompts or wanted.requests:
         for text in wanted.requests:
-            if not text.strip() or any("\ud800" <= sign <= "\udfff" for sign in text):
+            if not text.strip() or holds_half_characters(text):
                 raise InputError(f"--request {text!r}: must be some text in UTF-8")
         asked = [Prompt(request=text, targets=(), alias=text) for text in dict.fromkeys(wanted.requests)]
         return [*(read_prompts(wanted.prompts) if wanted.prompts else []), *asked]

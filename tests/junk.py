@@ -13,7 +13,6 @@ import csv
 import io
 import json
 import os
-import resource
 import shutil
 import signal
 import struct
@@ -35,6 +34,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from diffusecli.errors import DiffuseError
+from diffusecli.memory import peak_memory_mb
 
 EXAMPLES = 100_000
 PATIENCE = 10.0  # seconds for one example; templates and patterns may take five
@@ -792,8 +792,7 @@ def main(examples: int = EXAMPLES, only: Sequence[str] = ()) -> None:
     torch.set_num_threads(1)
     print("| kind of file | examples | refused | seconds | slowest | failures |\n|---|---|---|---|---|---|")
     found = fuzz(examples, only, _tell)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    print(f"\n{sum(o.examples for o in found)} examples, {sum(o.seconds for o in found):.0f} s, {peak:.0f} MB at the peak")
+    print(f"\n{sum(o.examples for o in found)} examples, {sum(o.seconds for o in found):.0f} s, {peak_memory_mb()} MB at the peak")
     if any(outcome.failures for outcome in found):
         sys.exit(1)
 

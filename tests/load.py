@@ -6,43 +6,20 @@ The model is a random one of 16 000 weights, so that what is measured is the too
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-
-@dataclass(frozen=True)
-class Done:
-    """What a command did."""
-
-    code: int
-    told: str  # on stderr
-    seconds: float
-    megabytes: float  # the most it held
-
-    def __str__(self) -> str:
-        return f"exit code {self.code}, {self.seconds:.1f} s, {self.megabytes:.0f} MB"
+from benchmarks.command import Done, measured
 
 
 def diffuse(folder: Path, *words: object) -> Done:
-    """Run the installed command in a folder."""
-    started = time.perf_counter()
-    with (folder / "told").open("w+", encoding="utf-8") as told:
-        process = subprocess.Popen(
-            [Path(sys.executable).with_name("diffuse"), *map(str, words)], cwd=folder, stdout=subprocess.DEVNULL, stderr=told,
-            stdin=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DIFFUSE_CACHE": str(folder / "cache")},
-        )  # fmt: skip
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        told.seek(0)
-        return Done(process.returncode, told.read(), time.perf_counter() - started, used.ru_maxrss * 1024 / 1e6)
+    """Run the command in a folder, with one thread and a cache of its own."""
+    return measured(folder, *words, OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", DIFFUSE_CACHE=str(folder / "cache"))
 
 
 def write_config(folder: Path, prompts: list[str], iterations: int, **more: object) -> None:
@@ -158,18 +135,12 @@ def write_model(folder: Path) -> None:
     byte_tokenizer().save_pretrained(folder)
 
 
-def _in_a_child(folder: Path) -> None:
-    """Torch stays out of this process, whose size a child begins with."""
-    code = "import sys; from pathlib import Path; from tests.load import write_model; write_model(Path(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", code, str(folder / "model")], check=True, stderr=subprocess.DEVNULL)
-
-
 if __name__ == "__main__":
     for name in sys.argv[1:] or LOADS:
         print(f"\n{name}", flush=True)
         with tempfile.TemporaryDirectory() as scratch:
             here = Path(scratch)
-            _in_a_child(here)
+            write_model(here / "model")
             for command, done in LOADS[name](here).items():
                 print(f"  {command:16} {done}" + (f": {done.told.splitlines()[-1][:160]}" if done.code else ""), flush=True)
             if LOADS[name] is a_day:

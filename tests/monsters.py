@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.command import Done, measured
 from tests.junk import CONFIG, ITERATION, PROMPT
 
 GIGABYTE = 1_000_000_000
 KEYS = 1_000_000
-_PEAK = "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')), file=sys.stderr)"
-_SCRIPT = f"import runpy, sys\nsys.argv[0] = 'diffuse'\ntry: runpy.run_module('diffusecli', run_name='__main__')\nfinally: {_PEAK}"
 
 
 @dataclass(frozen=True)
@@ -27,16 +24,6 @@ class Monster:
     file: str
     write: Callable[[Path], object]
     words: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Met:
-    """What the command did."""
-
-    code: int
-    seconds: float
-    megabytes: float
-    said: str
 
 
 def line_of(size: int, before: str = "", after: str = "") -> Callable[[Path], object]:
@@ -91,7 +78,7 @@ def monsters(size: int = GIGABYTE, number: int = KEYS) -> Iterator[Monster]:
             yield Monster(f"{name}, {number} keys", file, keys(number, ending), words)
 
 
-def meet(monster: Monster, folder: Path) -> Met:
+def meet(monster: Monster, folder: Path) -> Done:
     """Write it, run the command, remove it."""
     (folder / "run").mkdir(exist_ok=True)
     for name, value in {
@@ -104,19 +91,9 @@ def meet(monster: Monster, folder: Path) -> Met:
     (folder / "t.yaml").write_text(json.dumps({**CONFIG, "load_model": False, "chat_template": "m.jinja"}))
     path = folder / monster.file
     monster.write(path)
-    started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, *monster.words], cwd=folder, capture_output=True, text=True, check=False, timeout=600
-    )
-    took = time.perf_counter() - started
+    met = measured(folder, *monster.words, timeout=600)
     path.unlink()
-    *said, peak = done.stderr.strip().splitlines() or ["", "0"]
-    return Met(
-        done.returncode,
-        took,
-        int(peak.split()[-2]) / 1000 if peak.startswith("VmHWM") else 0,
-        next((line for line in said if line), ""),
-    )
+    return met
 
 
 def main() -> None:
@@ -126,8 +103,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="monsters.") as folder:
         for monster in monsters():
             met = meet(monster, Path(folder))
-            failed |= met.code not in (0, 2, 3) or "Traceback" in met.said
-            print(f"| {monster.name} | {met.seconds:.1f} | {met.megabytes:.0f} | {met.code} | {met.said[:110]} |", flush=True)
+            failed |= met.code not in (0, 2, 3) or "Traceback" in met.told
+            said = next((line for line in met.told.splitlines() if line), "")[:110]
+            print(f"| {monster.name} | {met.seconds:.1f} | {met.megabytes:.0f} | {met.code} | {said} |", flush=True)
     if failed:
         sys.exit(1)
 

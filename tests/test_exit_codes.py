@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from diffusecli import errors
+from diffusecli import exits
 from diffusecli.cli import app
 
 COMMANDS = ("init-prompt", "validate", "train", "sample", "evaluate", "export")
@@ -106,7 +106,7 @@ def test_the_readme_lists_the_codes_that_the_code_has():
     listed = {
         int(code) for code in re.findall(r"^\| (\d+) \|", text.partition("## Exit codes")[2].partition("\n## ")[0], re.MULTILINE)
     }
-    known = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    known = {value for name, value in vars(exits).items() if name.startswith("EXIT_")}
     assert listed == known | {0}
 
 

@@ -2,7 +2,17 @@
 
 import pytest
 
+from benchmarks.command import measured
 from tests import load
+
+
+def test_a_measured_command_tells_its_own_peak_and_not_that_of_whoever_starts_it(tmp_path):
+    held = bytearray(300_000_000)
+    bare, done = measured(tmp_path), measured(tmp_path, "init-prompt", "--dice", "2d6")
+    assert len(held) == 300_000_000
+    assert (bare.code, done.code) == (0, 0), done.told
+    assert (bare.said, '"targets"' in done.said) == ("", True)
+    assert 5 < bare.megabytes < done.megabytes < 200
 
 
 @pytest.fixture

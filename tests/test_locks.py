@@ -11,7 +11,7 @@ import pytest
 
 from diffusecli.config import read_config
 from diffusecli.errors import InputError, MachineError
-from diffusecli.locks import lock_beside, only_writer, require_idle, scratch_file
+from diffusecli.locks import lock_beside, only_writer, remove_scratch_folders, require_idle, scratch_file
 from diffusecli.runs import RunDir, atomic_write, write_text
 from diffusecli.train import train
 
@@ -85,6 +85,17 @@ def test_what_a_killed_writer_left_goes_with_the_next_write_and_a_living_one_is_
         assert living[0].exists(), "the writer that is under way keeps its scratch file"
     assert path.read_text() == "first"
     assert sorted(p.name for p in tmp_path.iterdir()) == [other.name, path.name]
+
+
+def test_scratch_folders_that_killed_processes_left_go_and_nothing_else(tmp_path):
+    names = [".odd [x]*.export.abc", ".odd [x]*.part.abc", ".odd [x]*.other.abc", ".odd x.export.abc", "mine"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("")
+    (tmp_path / ".odd [x]*.export.link").symlink_to(tmp_path / "mine")
+    remove_scratch_folders(tmp_path, ".odd [x]*.export.", ".odd [x]*.part.")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[2:], ".odd [x]*.export.link"])
+    assert (tmp_path / "mine" / "file").exists()
 
 
 def test_scratch_files_are_private_until_they_are_whole(tmp_path):

@@ -46,6 +46,14 @@ def test_untuned_of_a_run_needs_no_adapter(run):
         resolve(Wanted(run), Path("results"))
 
 
+def test_a_run_without_an_adapter_names_its_newest_checkpoint(run):
+    (run / "adapter_model.safetensors").unlink()
+    for name in ("checkpoint-10", "checkpoint-9", "checkpoint-of-mine"):
+        (run / name).mkdir()
+    with pytest.raises(InputError, match=r"an interrupted training is there: finish it, or --adapter .*checkpoint-10\)"):
+        resolve(Wanted(run), Path("results"))
+
+
 def test_an_adapter_alone_brings_its_base_model(run, tmp_path, prompt_file):
     foreign = tmp_path / "from-elsewhere"
     foreign.mkdir()

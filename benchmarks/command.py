@@ -1,0 +1,54 @@
+"""The command in a process of its own: how it ends, how long it takes, how much memory it holds. Knows nothing of models."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+_SCRIPT = """
+import runpy, sys
+peak, sys.argv = int(sys.argv[1]), sys.argv[2:]
+try:
+    if sys.argv[1:]:
+        runpy.run_module("diffusecli", run_name="__main__")
+finally:
+    with open("/proc/self/status") as status, open(peak, "w") as told:
+        told.write(next(line for line in status if line.startswith("VmHWM")))
+"""
+"""A process tells its own peak: what `wait4` says of it includes what the parent held when it was started."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command did."""
+
+    code: int
+    said: str  # on stdout
+    told: str  # on stderr
+    seconds: float
+    megabytes: float  # the most it held; nan where it was killed
+
+    def __str__(self) -> str:
+        """Without what it said."""
+        return f"exit code {self.code}, {self.seconds:.1f} s, {self.megabytes:.0f} MB"
+
+
+def measured(folder: Path, *words: object, timeout: float | None = None, **environment: str) -> Done:
+    """Run `diffuse` with these words in a folder; without words Python and nothing else. `timeout` in seconds."""
+    with tempfile.TemporaryFile("r") as peak:
+        command = [sys.executable, "-c", _SCRIPT, str(peak.fileno()), "diffuse", *map(str, words)]
+        started = time.perf_counter()
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=False, timeout=timeout, stdin=subprocess.DEVNULL,
+            pass_fds=(peak.fileno(),), env={**os.environ, **environment},
+        )  # fmt: skip
+        took = time.perf_counter() - started
+        peak.seek(0)
+        held = peak.read().split()
+    return Done(done.returncode, done.stdout, done.stderr, took, int(held[1]) * 1024 / 1e6 if held else math.nan)
