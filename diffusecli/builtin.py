@@ -22,7 +22,7 @@ from typing import Any
 from diffusecli.errors import MachineError, did_you_mean
 from diffusecli.ggufs import made_plain, mended, parsed_once
 from diffusecli.locks import remove_scratch_folders
-from diffusecli.prompt import exists
+from diffusecli.places import exists
 from diffusecli.terminal import discreet
 
 Notice = Callable[[str], None]

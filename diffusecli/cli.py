@@ -1,7 +1,7 @@
 """The `diffuse` command: parse, call, render. The only place that prints or exits.
 
-Only typer, `errors`, `exits`, `memory`, `terminal` and `distributions` (plain Python) are imported here; each command body
-imports what it needs, so that `diffuse --help` and `diffuse validate` never load torch.
+Only typer, `errors`, `exits`, `memory`, `places`, `terminal` and `distributions` (plain Python) are imported here; each command
+body imports what it needs, so that `diffuse --help` and `diffuse validate` never load torch.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from diffusecli.distributions import FAMILIES, catalogue
 from diffusecli.errors import DiffuseError, FailedGates, InputError, InterruptedRun, MachineError, printable
 from diffusecli.exits import EXIT_FOUND_PROBLEMS, EXIT_INTERRUPTED
 from diffusecli.memory import out_of_memory
+from diffusecli.places import LIBRARY, library_told
 
 if TYPE_CHECKING:
     from diffusecli.evaluation import Evaluation
@@ -63,7 +64,8 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], Calla
         @functools.wraps(body)
         def run(**options: Any) -> None:
             try:
-                body(**options)
+                with library_told(_notice if _SPEAKS else lambda _: None):
+                    body(**options)
                 sys.stdout.flush()
             except DiffuseError as error:
                 if not _SPEAKS and isinstance(error, InputError | InterruptedRun):  # the first process says the same
@@ -235,18 +237,18 @@ def validate(
     as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON on stdout.")] = False,
     top: Annotated[int, typer.Option(min=0, help="With --model: targets shown per prompt; 0 shows all.")] = 20,
     schema: Annotated[
-        str | None, typer.Option(metavar="prompt|config", help="Print the JSON Schema of such files, and exit.")
+        str | None, typer.Option(metavar="prompt|config|evaluation", help="Print a JSON Schema (draft 7), and exit.")
     ] = None,
 ) -> None:
     """Check prompts and configs, and say what they ask for."""
+    if schema is not None:
+        _require_choice("--schema", schema, ("prompt", "config", "evaluation"))
+        typer.echo((LIBRARY / "schemas" / f"{schema}.schema.json").read_text(encoding="utf-8"), nl=False)
+        return
     from diffusecli.report.tables import prompts_overview, token_table
-    from diffusecli.validate import json_schema, token_views
+    from diffusecli.validate import token_views
     from diffusecli.validate import validate as check
 
-    if schema is not None:
-        _require_choice("--schema", schema, ("prompt", "config"))
-        _print_json(json_schema(schema))  # type: ignore[arg-type]
-        return
     if not paths:
         raise InputError("name at least one prompt, config or folder to check")
     if chat_template is not None and model is None:
@@ -484,7 +486,9 @@ def evaluate(
         str | None, typer.Option(metavar="weight|residual|target", help="Their order; the prompt's by default.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of Monte Carlo and bootstrap.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON on stdout (schemas/evaluation.schema.json).")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Everything as JSON on stdout (`diffuse validate --schema evaluation`).")
+    ] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="A line per prompt and sampler as CSV on stdout.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="The summary as Markdown on stdout.")] = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report in one HTML file.")] = None,

@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from diffusecli.documents import Document, Location, read_document, read_value
 from diffusecli.errors import InputError, Problem, printable
-from diffusecli.prompt import exists
+from diffusecli.places import find
 from diffusecli.schema import problems_of
 
 
@@ -200,9 +200,10 @@ class Inspection:
 
 def inspect_config(path: str | Path, overrides: Sequence[str] = ()) -> Inspection:
     """Read one config file, apply `key.sub=value` overrides, and tell everything that is wrong with it."""
-    if Path(path).is_file() and Path(path).suffix not in (".yaml", ".yml"):
-        return Inspection(None, (Problem(str(path), "is not a config", "name a .yaml file"),))
-    document, problems = read_document(path)
+    found = find(path)
+    if found.place.is_file() and found.place.suffix not in (".yaml", ".yml"):
+        return Inspection(None, (Problem(found.name, "is not a config", "name a .yaml file"),))
+    document, problems = read_document(found.place, name=found.name)
     if document is None:
         return Inspection(None, tuple(problems))
     if isinstance(document.data, dict):
@@ -211,8 +212,8 @@ def inspect_config(path: str | Path, overrides: Sequence[str] = ()) -> Inspectio
     try:
         config = Config.model_validate(document.data)
     except ValidationError as error:
-        found = [_said_by_option(p, location, overridden) for p, location in problems_of(document, error, Config)]
-        return Inspection(None, (*found, *_words_for_numbers(document)), document, _readable_paths(document, Path(path)))
+        wrong = [_said_by_option(p, location, overridden) for p, location in problems_of(document, error, Config)]
+        return Inspection(None, (*wrong, *_words_for_numbers(document)), document, _readable_paths(document, Path(path)))
     config = _resolved(config, Path(path))
     if config.load_model and config.ckpt_dir is None:
         problems.append(document.problem(("load_model",), "load_model needs a ckpt_dir", "name the folder of an adapter"))
@@ -230,12 +231,6 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return inspected.config
 
 
-def found_beside(path: str, config_path: Path) -> str:
-    """A path as the config means it: from the working directory, as the original has it, else from the config's folder."""
-    beside = config_path.parent / path
-    return str(beside) if not exists(path) and exists(beside) else path
-
-
 def _resolved(config: Config, path: Path) -> Config:
     names = {"{model}": Path(config.model).name.removesuffix(".gguf"), "{config}": path.stem}
 
@@ -246,14 +241,14 @@ def _resolved(config: Config, path: Path) -> Config:
 
     retain = config.retain
     if retain and retain.prompts != "builtin":
-        retain = retain.model_copy(update={"prompts": tuple(found_beside(p, path) for p in retain.prompts)})
+        retain = retain.model_copy(update={"prompts": tuple(find(p, path.parent).name for p in retain.prompts)})
     return config.model_copy(update={
         "retain": retain,
-        "train_prompts": tuple(found_beside(p, path) for p in config.train_prompts),
-        "test_prompts": tuple(found_beside(p, path) for p in config.test_prompts),
+        "train_prompts": tuple(find(p, path.parent).name for p in config.train_prompts),
+        "test_prompts": tuple(find(p, path.parent).name for p in config.test_prompts),
         "output_dir": filled(config.output_dir),
-        "chat_template": found_beside(config.chat_template, path) if config.chat_template not in (None, PLAIN) else config.chat_template,
-        "ckpt_dir": found_beside(filled(config.ckpt_dir), path) if config.ckpt_dir is not None else None,
+        "chat_template": find(config.chat_template, path.parent).name if config.chat_template not in (None, PLAIN) else config.chat_template,
+        "ckpt_dir": find(filled(config.ckpt_dir), path.parent).name if config.ckpt_dir is not None else None,
     })  # fmt: skip
 
 
@@ -334,7 +329,7 @@ def _readable_paths(document: Document, path: Path) -> dict[Location, tuple[str,
     lists: dict[Location, Any] = {(key,): data.get(key) for key in ("train_prompts", "test_prompts")}
     lists["retain", "prompts"] = retain.get("prompts") if isinstance(retain, dict) else None
     return {
-        key: tuple(found_beside(p, path) for p in listed)
+        key: tuple(find(p, path.parent).name for p in listed)
         for key, listed in lists.items()
         if isinstance(listed, list) and all(isinstance(p, str) and p for p in listed)
     }

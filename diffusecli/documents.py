@@ -64,9 +64,12 @@ class Document:
         return {location: offset for location, offset, _ in _json_parts(self.text)}
 
 
-def read_document(path: str | Path, most_bytes: int = MOST_BYTES) -> tuple[Document | None, list[Problem]]:
-    """Read a `.json`, `.yaml` or `.yml` file of at most so many bytes. Returns the document, or the problems that hide it."""
-    name = str(path)
+def read_document(path: str | Path, most_bytes: int = MOST_BYTES, name: str = "") -> tuple[Document | None, list[Problem]]:
+    """Read a `.json`, `.yaml` or `.yml` file of at most so many bytes. Returns the document, or the problems that hide it.
+
+    Problems call the file `name`, by default its path.
+    """
+    name = name or str(path)
     is_yaml = name.endswith((".yaml", ".yml"))
     most_bytes = min(most_bytes, _MOST_YAML) if is_yaml else most_bytes
     try:

@@ -15,7 +15,8 @@ from typing import Any
 from diffusecli.distributions import Distribution, make_distribution
 from diffusecli.errors import InputError, did_you_mean
 from diffusecli.observations import Reading, distributions_in
-from diffusecli.prompt import Prompt, exists
+from diffusecli.places import exists
+from diffusecli.prompt import Prompt
 from diffusecli.runs import write_text
 
 BRACES = "{%s}"

@@ -20,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from diffusecli.documents import Document, read_document
 from diffusecli.errors import InputError, Problem
+from diffusecli.places import exists, find, visible_files
 from diffusecli.schema import problems_of
 
 
@@ -103,7 +104,8 @@ def inspect_prompt(path: str | Path) -> tuple[Prompt | None, list[Problem]]:
 
     The prompt is None when any of the problems is an error.
     """
-    document, problems = read_document(path)
+    found = find(path)
+    document, problems = read_document(found.place, name=found.name)
     if document is None:
         return None, problems
     if isinstance(document.data, dict) and "alias" in document.data:
@@ -157,27 +159,13 @@ def prompt_files(paths: Iterable[str | Path]) -> list[Path]:
 
 def files_at(path: str | Path) -> tuple[Path, list[Path], str, str]:
     """The path, the prompt files it names, and what is wrong with it (message and remedy, empty when nothing is)."""
-    path = Path(path)
-    if not exists(path):
+    path, place = Path(path), find(path).place
+    if not exists(place):
         return path, [], "does not exist", "check the path (it is taken from the working directory)"
-    if path.is_dir():
+    if place.is_dir():
         inside = visible_files(path, (".json",))
         return (path, inside, "", "") if inside else (path, [], "holds no *.json prompt", "name a folder with prompts or a file")
     return path, [path], "", ""
-
-
-def exists(path: str | Path) -> bool:
-    """Whether there is such a file or folder; a name that no file can have (too long, a NUL in it) is not there."""
-    try:
-        return Path(path).exists()
-    except (OSError, ValueError):
-        return False
-
-
-def visible_files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
-    """Files below a folder with one of the endings, hidden files and folders left out."""
-    found = (path for path in folder.rglob("*") if path.suffix in endings and path.is_file())
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def _content_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:

@@ -23,7 +23,8 @@ from diffusecli.checkout import git_state
 from diffusecli.config import PLAIN, Config, read_config
 from diffusecli.errors import InputError, MachineError, cannot_write
 from diffusecli.locks import scratch_file
-from diffusecli.prompt import Prompt, exists
+from diffusecli.places import exists
+from diffusecli.prompt import Prompt
 
 MODES = ("untuned", "lora")
 FORMATS = {"json": ".json", "jsonl": ".jsonl", "counts": ".json", "csv": ".csv"}

@@ -20,7 +20,8 @@ from diffusecli.errors import InputError
 from diffusecli.generations import Report, Sampled, generate
 from diffusecli.locks import require_idle
 from diffusecli.models import load_adapter, load_configured, merged
-from diffusecli.prompt import Prompt, exists, read_prompts
+from diffusecli.places import exists
+from diffusecli.prompt import Prompt, read_prompts
 from diffusecli.runs import FORMATS, RunDir, config_of, meta_path, newest_run, read_json_mapping, require_writable
 from diffusecli.samples import format_of
 from diffusecli.sampling import SamplingSettings

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from diffusecli.config import CHAT_FIELDS
 from diffusecli.documents import TooLargeError, read_document, read_text
 from diffusecli.errors import InputError, did_you_mean
-from diffusecli.prompt import Prompt, canonical, checked, exists, prompt_files, read_prompt
+from diffusecli.places import exists, find
+from diffusecli.prompt import Prompt, canonical, checked, prompt_files, read_prompt
 from diffusecli.runs import RunDir, find_runs, meta_path, read_meta
 from diffusecli.samples import MOST_BYTES, MOST_COUNT, distinct_lines, is_count, read_samples, unreadable
 
@@ -151,7 +152,7 @@ class PromptBook:
             raise InputError(
                 f"{place}: {near[0]} cannot stand for both {alias} and {self._stands_for[near[0]]}, name both with --prompts"
             )
-        if near or exists(alias):
+        if near or exists(find(alias).place):
             return read_prompt(near[0] if near else alias).model_copy(update={"alias": alias})
         raise InputError(f"{place}: its samples name the prompt {alias}, which is not there; name it with --prompts")
 

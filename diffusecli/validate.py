@@ -15,7 +15,8 @@ from diffusecli.builtin import unknown_model
 from diffusecli.config import Config, Inspection, inspect_config, read_config
 from diffusecli.documents import Document, Location
 from diffusecli.errors import InputError, Problem
-from diffusecli.prompt import Prompt, exists, files_at, inspect_prompt, visible_files
+from diffusecli.places import exists, find, visible_files
+from diffusecli.prompt import Prompt, files_at, inspect_prompt
 from diffusecli.runs import RunDir
 
 CONFIG_ENDINGS = (".yaml", ".yml")
@@ -215,11 +216,12 @@ def _unknown_tokens(prompt: Prompt, tokenizer: Any, answers: list[str], paths: l
 def _files(paths: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
-        if not exists(path):
+        place = find(path).place
+        if not exists(place):
             raise InputError(f"{path}: does not exist, name a prompt (.json), a config (.yaml) or a folder of them")
-        if path.is_file() and path.suffix not in (".json", *CONFIG_ENDINGS):
+        if place.is_file() and path.suffix not in (".json", *CONFIG_ENDINGS):
             raise InputError(f"{path}: is neither a prompt (.json) nor a config (.yaml), name one of those")
-        inside = visible_files(path, (".json", *CONFIG_ENDINGS)) if path.is_dir() else [path]
+        inside = visible_files(path, (".json", *CONFIG_ENDINGS)) if place.is_dir() else [path]
         if not inside:
             raise InputError(f"{path}: holds no prompt (.json) and no config (.yaml), name another folder")
         files.extend(inside)

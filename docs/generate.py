@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 _INTRODUCTION = """# Config fields
 
-Generated from the code by `python docs/generate.py`. Paths are taken from the working directory, then
-from the config's folder. `--set key.sub=value` overrides any field, e.g. `--set alg_config.n_iters=10`.
+Generated from the code by `python docs/generate.py`. Paths are taken from the working directory, else
+from the config's folder, else from the library that comes with diffuse. `--set key.sub=value` overrides any field, e.g. `--set alg_config.n_iters=10`.
 
 | field | default | meaning |
 |---|---|---|

