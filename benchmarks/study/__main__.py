@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks.study import stages
+from benchmarks.study import page, stages
 from benchmarks.study.collect import collect
 from benchmarks.study.plan import EXPERIMENTS
 from benchmarks.study.plan import stages as stages_of
@@ -38,6 +38,7 @@ def main() -> None:
         stages.run(plan)
     for path in collect():
         print(path)
+    page.write()
 
 
 if __name__ == "__main__":

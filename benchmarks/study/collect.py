@@ -8,14 +8,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.study.plan import EXPERIMENTS, ROWS, Experiment, abilities, stages
 from benchmarks.study.stages import is_done, read_journal, seconds_of
-from diffusecli.prompt import read_prompt
+from diffusecli.prompt import Prompt, read_prompt
 from diffusecli.runs import write_text
 
 RESULTS = Path(__file__).parent / "results"
@@ -34,6 +34,7 @@ def collect() -> list[Path]:
     found: dict[str, list[Line]] = {piece: [] for piece in EXPERIMENTS}
     for experiment, seed in _finished():
         found[experiment.piece] += _lines(experiment, seed)
+    found["weighted"] = [line | _nearest(line) for line in found["weighted"]]
     found["names"] = [line | _new_names(line) for line in found["names"]]
     tables = {
         **found,
@@ -72,6 +73,25 @@ def _lines(experiment: Experiment, seed: int) -> Iterator[Line]:
             "drift": drift if row["mode"] == "lora" else 0.0,
             "iterations": manifest["iterations"], "train_seconds": manifest["training_seconds"],
         }  # fmt: skip
+
+
+def _nearest(line: Mapping[str, Any]) -> Line:
+    """The least total variation distance of a prompt to another that the run was trained on: what copying the most like would reach."""
+    experiment = next(e for e in EXPERIMENTS["weighted"] if e.name == line["run"])
+    if not experiment.needs:
+        return {}
+    trained = [path for path in _read(experiment.run(line["seed"]) / "run.json")["exact_kl"] if path != line["prompt"]]
+    return {"nearest_tvd": min(_distance(read_prompt(line["prompt"]), read_prompt(path)) for path in trained)}
+
+
+def _distance(a: Prompt, b: Prompt) -> float:
+    """Total variation distance, 1 - sum of min(p, q).
+
+    >>> _distance(Prompt(request="r", targets=("a", "b")), Prompt(request="r", targets=("b", "c")))
+    0.5
+    """
+    shares = defaultdict(float, zip(b.targets, b.probabilities, strict=True))
+    return 1 - sum(min(p, shares[target]) for target, p in zip(a.targets, a.probabilities, strict=True))
 
 
 def _new_names(line: Mapping[str, Any]) -> Line:

@@ -1,0 +1,259 @@
+"""The tables of docs/study.md, from the CSV files in `benchmarks/study/results/`: each stands between two marks in the page.
+
+Where a figure comes from several seeds it is their mean, with the least and the largest in brackets.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from statistics import mean
+
+from benchmarks.study.collect import RESULTS
+from benchmarks.study.plan import (
+    BINOMIALS,
+    FAMILIES,
+    GROUPS,
+    OTHER_BINOMIALS,
+    OTHER_FAMILIES,
+    OTHER_PARAMETERS,
+    SINGLES,
+    prompt_file,
+)
+from diffusecli.runs import write_text
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "study.md"
+
+Line = dict[str, str]
+Table = Iterator[Sequence[str]]
+
+
+def filled(page: str) -> str:
+    """The page with every table between its marks made anew; raises `KeyError` for a mark that names no table."""
+    return re.sub(
+        r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", lambda m: m[1] + _markdown(TABLES[m[2]]()) + m[3], page, flags=re.DOTALL
+    )
+
+
+def write() -> None:
+    """Bring the page up to date."""
+    write_text(PAGE, filled(PAGE.read_text(encoding="utf-8")))
+
+
+def lines(name: str) -> list[Line]:
+    """One of the CSV files; empty where it is not there yet."""
+    path = RESULTS / f"{name}.csv"
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.is_file() else []
+
+
+def spread(values: Iterable[str | float], digits: int = 3) -> str:
+    """Mean and range.
+
+    >>> spread(["0.25", "", "0.75"]), spread([0.5]), spread([])
+    ('0.500 (0.250 to 0.750)', '0.500', '-')
+    """
+    known = [float(value) for value in values if value != ""]
+    if not known:
+        return "-"
+    told = f"{mean(known):.{digits}f}"
+    return told if len(known) == 1 else f"{told} ({min(known):.{digits}f} to {max(known):.{digits}f})"
+
+
+def share(values: Iterable[str]) -> str:
+    """The same in percent."""
+    return spread([100 * float(value) for value in values if value != ""], 1)
+
+
+def _markdown(table: Table) -> str:
+    head, *rest = ["| " + " | ".join(cells) + " |" for cells in table]
+    return "\n".join([head, "|" + "---|" * (head.count(" | ") + 1), *rest]) + "\n"
+
+
+def _column(chosen: Iterable[Line], name: str) -> list[str]:
+    return [line[name] for line in chosen]
+
+
+def _of(found: Iterable[Line], **wanted: str) -> list[Line]:
+    return [line for line in found if all(line[key] == value for key, value in wanted.items())]
+
+
+def _untuned(found: list[Line], **wanted: str) -> list[Line]:
+    """The base model's lines: exact figures are in every run's, figures of samples in one run's."""
+    some = _of(found, mode="untuned", **wanted)
+    return (_of(some, seed="0") if (sampled := [line for line in some if line["n"]]) == [] else sampled)[:1]
+
+
+def _valid(some: Sequence[Line]) -> str:
+    """Share of valid samples; its 95 % interval where it is one run's."""
+    told = share(_column(some, "valid"))
+    one = some[0] if len(some) == 1 and some[0]["valid"] else None
+    return f"{told} [{100 * float(one['valid_low']):.1f} to {100 * float(one['valid_high']):.1f}]" if one else told
+
+
+_FIGURES = ("exact KL, nats", "on target, %", "exact TVD", "valid samples, %", "excess TVD")
+
+
+def _figures(some: Sequence[Line]) -> tuple[str, ...]:
+    return (
+        spread(_column(some, "exact_kl"), 4), share(_column(some, "exact_on_target")), spread(_column(some, "exact_tvd")), _valid(some),
+        spread(_column(some, "excess_tvd")),
+    )  # fmt: skip
+
+
+def _rng() -> Table:
+    found = lines("rng")
+    yield "measured on", "trained on", *_FIGURES
+    for prompt, told in (("prompts/numbers/rng-0.json", "1 to 10"), ("prompts/numbers/rng-1.json", "1 to 100")):
+        yield told, "nothing", *_figures(_untuned(found, prompt=prompt))
+        for run in ("1-10", "1-100", "both"):
+            yield told, run.replace("-", " to "), *_figures(_of(found, run=run, mode="lora", prompt=prompt))
+
+
+def _matrix(value: Callable[[Line], float], digits: int) -> Table:
+    """Runs against groups, means over a group's prompts; bold where the run was trained on the group."""
+    found = lines("groups")
+    yield "trained on", *GROUPS
+
+    def cell(some: list[Line]) -> str:
+        known = [value(line) for line in some if line["n"] and line["exact_kl"]]
+        told = f"{mean(known):.{digits}f}" if known else "-"
+        return f"**{told}**" if known and some[0]["trained"] == "True" else told
+
+    runs = [("nothing", "in-numbers", "untuned")]
+    runs += [
+        (f"{kind} {group}", f"{short}-{group}", "lora") for kind, short in (("only", "in"), ("all but", "out")) for group in GROUPS
+    ]
+    for told, run, mode in runs:
+        some = _of(found, run=run, mode=mode)
+        yield told, *(cell([line for line in some if line["prompt"].startswith(path)]) for path in GROUPS.values())
+
+
+def _names() -> Table:
+    found = lines("names")
+    yield ("gamma", "iterations", "exact KL, nats", "on target, %", "different answers of 1000", "real names beyond the 200",
+           "share of answers that are such, %", "the commonest of them")  # fmt: skip
+    for told, run, mode in [
+        ("untuned", "gamma-0.2", "untuned"),
+        *((run.removeprefix("gamma-"), run, "lora") for run in ("gamma-0.4", "gamma-0.2", "gamma-0.1", "gamma-0.05")),
+        ("to the end", "to-the-end", "lora"),
+    ]:
+        some = _untuned(found, run=run) if mode == "untuned" else _of(found, run=run, mode=mode)
+        beyond = [str(int(line["real_answers"]) / int(line["n"])) for line in some if line["n"]]
+        yield (
+            told, spread(_column(some, "iterations"), 0) if mode == "lora" else "0", spread(_column(some, "exact_kl")),
+            share(_column(some, "exact_on_target")), spread(_column(some, "distinct"), 0), spread(_column(some, "real_names"), 0),
+            share(beyond), some[0]["examples"] if some else "",
+        )  # fmt: skip
+
+
+def _weighted() -> Table:
+    found = lines("weighted")
+    yield "target", "training", *_FIGURES
+    for name, prompt in SINGLES.items():
+        for told, run, mode in (("none", "together", "untuned"), ("alone", name, "lora"), ("with nine others", "together", "lora")):
+            some = _untuned(found, run=run, prompt=prompt) if mode == "untuned" else _of(found, run=run, mode=mode, prompt=prompt)
+            yield name, told, *_figures(some)
+
+
+def _unseen() -> Table:
+    found = lines("weighted")
+    yield "trained on", "measured on", "KL before", "KL after", "on target, %", "exact TVD", "TVD of the nearest trained target"
+    for run, trained, kinds in (
+        ("binomials", BINOMIALS, {"unseen parameters": OTHER_BINOMIALS}),
+        ("families", FAMILIES, {"unseen parameters": OTHER_PARAMETERS, "unseen families": OTHER_FAMILIES}),
+    ):
+        for kind, distributions in {"trained": trained, **kinds}.items():
+            for one in distributions:
+                prompt = str(prompt_file(one))
+                some = _of(found, run=run, mode="lora", prompt=prompt)
+                before = _of(found, run=run, mode="untuned", prompt=prompt, seed="0")
+                yield (
+                    run, f"{' '.join(one).removeprefix('--')} ({kind})", spread(_column(before, "exact_kl")),
+                    spread(_column(some, "exact_kl")), share(_column(some, "exact_on_target")), spread(_column(some, "exact_tvd")),
+                    spread(_column(some[:1], "nearest_tvd")),
+                )  # fmt: skip
+
+
+def _people() -> Table:
+    found = lines("lines")
+    yield "heading", "untuned: distinct of", "all six groups: distinct of", "fictitious people: distinct of", "unseen mass", "ratio"
+    for heading in dict.fromkeys(line["heading"] for line in found if line["run"] == "people"):
+        told = [
+            _of(found, run=run, mode=mode, heading=heading)
+            for run, mode in (("all", "untuned"), ("all", "lora"), ("people", "lora"))
+        ]
+        cells = [f"{some[0]['distinct']} of {some[0]['n']}" if some else "-" for some in told]
+        before, after = (int(some[0]["distinct"]) if some else 0 for some in (told[0], told[2]))
+        unseen = " / ".join(f"{float(some[0]['unseen_mass']):.2f}" if some else "-" for some in (told[0], told[2]))
+        yield heading, *cells, unseen, f"{after / before:.1f}x" if before else "-"
+
+
+def _ablations() -> Table:
+    found, curves = lines("ablations"), lines("curves")
+    yield "setting", "KL at iteration 10: 1 to 10", "1 to 100", "KL at the end: 1 to 10", "1 to 100", "drift, nats per token"
+    for run in dict.fromkeys(line["run"] for line in found):
+        tenth = [_column(_of(curves, run=run, iteration="10", prompt=p), "kl") for p in _NUMBERS]
+        end = [_column(_of(found, run=run, mode="lora", prompt=p), "exact_kl") for p in _NUMBERS]
+        drift = _column(_of(found, run=run, mode="lora")[:1], "drift")
+        yield run, *(spread(some, 4) for some in (*tenth, *end)), spread(drift, 4)
+
+
+_NUMBERS = ("prompts/numbers/rng-0.json", "prompts/numbers/rng-1.json")
+
+
+def _rows() -> Table:
+    yield "step", "loss, packed", "loss, rows", "difference", "seconds so far, packed", "seconds so far, rows"
+    for line in lines("rows"):
+        packed, rows = float(line["packed_loss"]), float(line["rows_loss"])
+        yield line["step"], f"{packed:.5f}", f"{rows:.5f}", f"{packed - rows:+.5f}", line["packed_seconds"], line["rows_seconds"]
+
+
+def _abilities() -> Table:
+    yield from ([line[name] for name in line] for line in lines("abilities"))
+
+
+def _drift() -> Table:
+    yield "trained on", "with `retain`: drift", "mean KL", "without: drift", "mean KL"
+    for told, kept, free in (
+        ("1 to 10 and 1 to 100", ("rng", "both"), "both-free"),
+        ("200 names, to the end", ("names", "to-the-end"), "names-free"),
+        ("all six groups", ("people", "all"), "all-free"),
+    ):
+        with_it, without = _of(lines(kept[0]), run=kept[1], mode="lora", seed="0"), _of(lines("retention"), run=free, mode="lora")
+        cells = [
+            spread(_column(some, name)[:1] if name == "drift" else _trained(some), 4)
+            for some in (with_it, without)
+            for name in ("drift", "kl")
+        ]
+        yield told, *cells
+
+
+def _trained(some: Iterable[Line]) -> list[str]:
+    return [line["exact_kl"] for line in some if line["trained"] == "True"]
+
+
+def _minutes() -> Table:
+    yield "piece", "seed", "minutes"
+    for line in lines("minutes"):
+        yield line["piece"], line["seed"], line["minutes"]
+    yield "all", "", f"{sum(float(line['minutes']) for line in lines('minutes')):.0f}"
+
+
+TABLES: dict[str, Callable[[], Table]] = {
+    "rng": _rng,
+    "matrix-kl": lambda: _matrix(lambda line: float(line["exact_kl"]), 2),
+    "matrix-on-target": lambda: _matrix(lambda line: 100 * float(line["exact_on_target"]), 0),
+    "matrix-excess-tvd": lambda: _matrix(lambda line: float(line["excess_tvd"]), 2),
+    "matrix-coverage": lambda: _matrix(lambda line: 100 * float(line["seen"]) / float(line["seen_expected"]), 0),
+    "names": _names,
+    "weighted": _weighted,
+    "unseen": _unseen,
+    "people": _people,
+    "ablations": _ablations,
+    "rows": _rows,
+    "abilities": _abilities,
+    "drift": _drift,
+    "minutes": _minutes,
+}
