@@ -300,7 +300,7 @@ def train(
         from diffusecli.report.tables import training_plan
 
         typer.echo(chosen.to_yaml())
-        terminal.console().print(training_plan(plan(chosen, _notice)))
+        terminal.console().print(training_plan(plan(chosen, _notice, force=force)))
         return
     if not _SPEAKS:
         tune(chosen, force=force, report=lambda _: None, notice=lambda _: None)

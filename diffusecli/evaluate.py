@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +52,8 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
     paths = list(dict.fromkeys(paths))
     paths = [path for path in paths if not path.name.endswith(".meta.json")] or paths  # `gen*.json` names settings too
     runs, sets = _collect(paths, question)
+    if older := list(_left_out(runs, paths)):
+        notice(f"older samples of a run are left out: {', '.join(map(str, older))}; name a file to judge it too")
     measured = _measure(runs, sets, question, notice) if question.exact else {}
     there = list(dict.fromkeys(s.prompt.alias for s in sets))
     sets = [s for s in [*sets, *_unsampled(runs, sets, measured, question)] if _wanted(s.prompt.alias, question.only)]
@@ -91,6 +93,14 @@ def _collect(paths: Sequence[Path], question: Question) -> tuple[list[RunFacts],
     for file in of_runs:  # named beside its run
         once.pop(file, None)
     return [facts for runs, _ in once.values() for facts in runs], [s for _, sets in once.values() for s in sets]
+
+
+def _left_out(runs: Sequence[RunFacts], paths: Sequence[Path]) -> Iterator[Path]:
+    """Older samples of runs that were not named themselves."""
+    named = {path.resolve() for path in paths}
+    for facts in runs:
+        for _, *older in facts.folder.all_sample_files().values():
+            yield from (file for file in older if file.resolve() not in named)
 
 
 def _measure(runs: Sequence[RunFacts], sets: Sequence[SampleSet], question: Question, notice: Notice) -> dict[str, Measured]:

@@ -16,7 +16,7 @@ import torch
 from diffusecli.budget import Plan, estimated_memory, fastest_part, fitting_part
 from diffusecli.builtin import Notice
 from diffusecli.chat import chat_settings
-from diffusecli.checkpoints import Progress
+from diffusecli.checkpoints import Progress, newest_checkpoint, step_of
 from diffusecli.config import AlgConfig, Config
 from diffusecli.encoding import EncodedPrompt, encode_prompt
 from diffusecli.errors import DiffuseError, InputError
@@ -70,9 +70,11 @@ class Job:
         return trainable(self.base.model)
 
 
-def plan(config: Config, notice: Notice) -> Plan:
-    """Encode the prompts and estimate the cost; raises what `train` would raise for the inputs."""
+def plan(config: Config, notice: Notice, *, force: bool = False) -> Plan:
+    """Encode the prompts and estimate the cost; raises what `train` would raise for the inputs. Tells what is in the output folder."""
     prompts = read_inputs(config).train
+    if there := _in_the_way(RunDir(Path(config.output_dir)), force=force):
+        notice(there)
     told: dict[str, Any] = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     chat = load_chat(config.model, chat_settings(config), notice, **told)
     shape = load_shape(config.model, notice, **told)
@@ -94,6 +96,29 @@ def plan(config: Config, notice: Notice) -> Plan:
         parameters=shape.parameters,
         memory_gb=estimated_memory(shape, config, at_once, at_once) / 1e9,
     )
+
+
+def find_start(run: RunDir, *, force: bool) -> Path | None:
+    """The checkpoint to go on from, None to start anew; raises `InputError` for a finished run that is not to be replaced."""
+    checkpoint = None if force else newest_checkpoint(run)
+    if _is_finished(run) and not force and checkpoint is None:
+        raise InputError(f"{run.path}: holds a finished run already, add --force to replace it or name another output_dir")
+    return checkpoint
+
+
+def _is_finished(run: RunDir) -> bool:
+    return run.manifest.is_file() or run.has_adapter
+
+
+def _in_the_way(run: RunDir, *, force: bool) -> str:
+    """What a training would meet in its output folder, for the user."""
+    try:
+        checkpoint = find_start(run, force=force)
+    except InputError as error:
+        return str(error)
+    if checkpoint is not None:
+        return f"{run.path}: holds an interrupted training that would go on from step {step_of(checkpoint)}; --force starts anew"
+    return f"{run.path}: holds a run that would be replaced" if _is_finished(run) or newest_checkpoint(run) else ""
 
 
 @dataclass(frozen=True)

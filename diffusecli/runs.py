@@ -117,16 +117,20 @@ class RunDir:
         """Where answers to `diffuse sample --request` go: beside the samples, and not for `evaluate`."""
         return self.path / f"asked.{mode}{ending}"
 
-    def sample_files(self) -> dict[str, Path]:
-        """The file of each mode that has been sampled; what training left in `gen.json` counts as lora."""
+    def all_sample_files(self) -> dict[str, list[Path]]:
+        """The files of each mode that has been sampled, newest first; what training left in `gen.json` counts as lora."""
         files = {}
         for mode in MODES:
             there = [path for ending in SAMPLE_ENDINGS if (path := self.samples(mode, ending)).is_file()]
             if mode == "lora" and (self.path / "gen.json").is_file():
                 there.append(self.path / "gen.json")
             if there:
-                files[mode] = max(there, key=lambda path: path.stat().st_mtime_ns)
+                files[mode] = sorted(there, key=lambda path: path.stat().st_mtime_ns, reverse=True)
         return files
+
+    def sample_files(self) -> dict[str, Path]:
+        """The newest file of each mode that has been sampled."""
+        return {mode: files[0] for mode, files in self.all_sample_files().items()}
 
     def discard_trained(self) -> None:
         """Remove the adapter, what tells of it and the tuned model's samples, before another training takes their place."""

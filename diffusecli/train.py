@@ -33,7 +33,18 @@ from diffusecli.engines import LocalEngine
 from diffusecli.errors import InputError, InterruptedRun
 from diffusecli.generations import generate
 from diffusecli.interrupts import Interrupts
-from diffusecli.job import Inputs, Job, adapt, alone, make_job, prepare_weights, read_inputs, require_start, settings_of_result
+from diffusecli.job import (
+    Inputs,
+    Job,
+    adapt,
+    alone,
+    find_start,
+    make_job,
+    prepare_weights,
+    read_inputs,
+    require_start,
+    settings_of_result,
+)
 from diffusecli.memory import peak_memory_mb
 from diffusecli.models import LoadedModel, load_configured, merged
 from diffusecli.processes import Processes
@@ -73,9 +84,7 @@ def train(config: Config, *, report: Report, notice: Notice, force: bool = False
 def _train(
     config: Config, inputs: Inputs, run: RunDir, processes: Processes, report: Report, notice: Notice, force: bool
 ) -> Trained:
-    checkpoint = None if force else newest_checkpoint(run)
-    if (run.manifest.is_file() or run.has_adapter) and not force and checkpoint is None:
-        raise InputError(f"{run.path}: holds a finished run already, add --force to replace it or name another output_dir")
+    checkpoint = find_start(run, force=force)
     if checkpoint is None and config.load_model and config.ckpt_dir is not None:
         require_start(Path(config.ckpt_dir), run)
     if config.device_map and processes.count > 1:

@@ -139,6 +139,25 @@ def diffuse(tmp_path, request):
 
 
 @pytest.fixture
+def in_process(monkeypatch, capfd):
+    """Run a command as the installed one does, but in this process and where it is, and get what it did."""
+    from diffusecli import cli
+
+    def run(*words, **environment):
+        monkeypatch.setattr(sys, "argv", ["diffuse", *map(str, words)])
+        monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # an interrupted command puts it aside for good
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        streams = sys.stdout, sys.stderr
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        sys.stdout, sys.stderr = streams
+        return subprocess.CompletedProcess(words, stopped.value.code or 0, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
 def trained(tiny_model_folder, prompt_file, tmp_path):
     """A run of one iteration on the tiny model, in tmp_path/results/r1."""
     from diffusecli.config import Config

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,18 @@ def test_modes_stand_side_by_side_untuned_first(tmp_path):
     assert text.index("off target 100%") < text.index("follows the target")
     assert "- untuned" in text
     assert "20 x 'junk'" in text
+
+
+def test_older_samples_that_a_run_is_not_judged_by_are_told_and_can_be_named(tmp_path):
+    run, told = run_with(tmp_path / "run", ["a", "b"]), []
+    assert len(evaluate([run.path], notice=told.append).rows) == 1
+    assert told == []
+    write_json(run.path / "gen.json", {"p.json": ["a"]})
+    os.utime(run.path / "gen.json", (1, 1))
+    assert [row.tally.n for row in evaluate([run.path], notice=told.append).rows] == [2]
+    assert told == [f"older samples of a run are left out: {run.path / 'gen.json'}; name a file to judge it too"]
+    assert sorted(row.tally.n for row in evaluate([run.path, run.path / "gen.json"], notice=told.append).rows) == [1, 2]
+    assert len(told) == 1
 
 
 def test_a_run_of_the_original_is_evaluated_from_its_prompt_files(tmp_path, monkeypatch):

@@ -8,10 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from diffusecli import exits
-from diffusecli.cli import app
 
 COMMANDS = ("init-prompt", "validate", "train", "sample", "evaluate", "export")
 
@@ -63,16 +61,11 @@ CASES = [
 
 
 @pytest.mark.slow
-def test_every_command_ends_with_the_documented_code_and_says_why(here):
-    def ends(words):
-        done = CliRunner().invoke(app, words.split())
-        assert done.exception is None or isinstance(done.exception, SystemExit), (words, done.exception)
-        return done.exit_code, done.stderr
-
-    assert CliRunner().invoke(app, ["sample", "results/r1", "-n", "5"]).exit_code == 0  # what evaluate looks at
-    found = {words: ends(words) for _, words, _ in CASES}
-    assert {words: code for words, (code, _) in found.items()} == {words: code for code, words, _ in CASES}
-    assert {words: told for _, words, reason in CASES if reason not in (told := found[words][1])} == {}
+def test_every_command_ends_with_the_documented_code_and_says_why(here, in_process):
+    assert in_process("sample", "results/r1", "-n", "5").returncode == 0  # what evaluate looks at
+    found = {words: in_process(*words.split()) for _, words, _ in CASES}
+    assert {words: done.returncode for words, done in found.items()} == {words: code for code, words, _ in CASES}
+    assert {words: told for _, words, reason in CASES if reason not in (told := found[words].stderr)} == {}
 
 
 @pytest.mark.parametrize(
@@ -86,13 +79,13 @@ def test_every_command_ends_with_the_documented_code_and_says_why(here):
         ("export", "diffusecli.export.export", "results/r1 -o merged"),
     ],
 )
-def test_every_command_that_is_interrupted_ends_with_130(here, monkeypatch, command, verb, words):
+def test_every_command_that_is_interrupted_ends_with_130(here, monkeypatch, in_process, command, verb, words):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(verb, interrupted)
-    done = CliRunner().invoke(app, [command, *words.split()])
-    assert (done.exit_code, "interrupted" in done.stderr) == (130, True)
+    done = in_process(command, *words.split())
+    assert (done.returncode, "interrupted" in done.stderr) == (130, True)
 
 
 def test_every_code_is_tried_with_every_command_that_can_end_with_it():
@@ -123,10 +116,10 @@ def test_closed_streams_change_no_exit_code_and_no_file(here, tmp_path, words, c
         assert json.loads((tmp_path / "dice.json").read_text())["targets"]
 
 
-def test_a_pipe_in_place_of_a_file_is_told_and_a_shells_own_is_read(here, tmp_path):
+def test_a_pipe_in_place_of_a_file_is_told_and_a_shells_own_is_read(here, tmp_path, in_process):
     os.mkfifo(tmp_path / "pipe.json")
-    done = CliRunner().invoke(app, ["validate", "pipe.json"])
-    assert done.exit_code == 1
+    done = in_process("validate", "pipe.json")
+    assert done.returncode == 1
     assert "it is a pipe and no file" in done.stderr
     command = f"{Path(sys.executable).with_name('diffuse')} validate <(cat p.json)"
     assert subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=False).returncode in (0, 2)

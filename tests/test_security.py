@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from diffusecli import builtin, cli
+from diffusecli import builtin
 from diffusecli.builtin import BUILTIN_MODELS
 from diffusecli.config import inspect_config
 from diffusecli.documents import _FastLoader
@@ -33,21 +33,6 @@ from transformers import PreTrainedTokenizerFast
 class OwnTokenizer(PreTrainedTokenizerFast):
     pass
 """
-
-
-@pytest.fixture
-def command(monkeypatch, capfd):
-    """Run a command as the installed one does, in this process: its exit code and what it printed."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["diffuse", *map(str, words)])
-        streams = sys.stdout, sys.stderr
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        sys.stdout, sys.stderr = streams
-        return stopped.value.code or 0, *capfd.readouterr()
-
-    return run
 
 
 def change_json(path, **fields):
@@ -84,41 +69,41 @@ USES_OF_A_RUN = {
 
 
 @pytest.mark.parametrize("use", USES_OF_A_RUN)
-def test_the_config_of_a_run_has_no_say_in_whether_code_of_its_model_runs(strangers_run, tmp_path, command, use):
+def test_the_config_of_a_run_has_no_say_in_whether_code_of_its_model_runs(strangers_run, tmp_path, in_process, use):
     if use == "exact":
         (strangers_run.path / "gen.lora.json").write_text(json.dumps({str(tmp_path / "p.json"): ["{a}"]}))
-    code, _, err = command(*USES_OF_A_RUN[use])
-    assert (code, (tmp_path / "ran").exists()) == (2, False)
-    assert "needs Python code that comes with it: if you trust its authors add --trust-remote-code" in err
-    code, _, err = command(*USES_OF_A_RUN[use], "--trust-remote-code")
+    done = in_process(*USES_OF_A_RUN[use])
+    assert (done.returncode, (tmp_path / "ran").exists()) == (2, False)
+    assert "needs Python code that comes with it: if you trust its authors add --trust-remote-code" in done.stderr
+    done = in_process(*USES_OF_A_RUN[use], "--trust-remote-code")
     assert (tmp_path / "ran").exists()
-    assert code == 0, err
-    assert "running Python code that comes with" in err
+    assert done.returncode == 0, done.stderr
+    assert "running Python code that comes with" in done.stderr
 
 
 @pytest.mark.parametrize("words", [["sample", "--request", "x", "-n", "2", "--max-new-tokens", "2"], ["validate", "p.json"]])
-def test_a_model_that_is_named_runs_its_code_only_when_asked_to(strangers_run, tmp_path, command, words):
+def test_a_model_that_is_named_runs_its_code_only_when_asked_to(strangers_run, tmp_path, in_process, words):
     model = str(next(tmp_path.glob("model-*")))
     change_json(
         Path(model) / "tokenizer_config.json", auto_map={"AutoTokenizer": ["own.OwnTokenizer", None]}, tokenizer_class="Own"
     )
     (Path(model) / "own.py").open("a").write(OWN_TOKENIZER)
-    code, _, err = command(*words, "--model", model)
-    assert (code, (tmp_path / "ran").exists()) == (2, False)
-    assert "--trust-remote-code" in err
-    code, _, err = command(*words, "--model", model, "--trust-remote-code")
-    assert (tmp_path / "ran").exists(), err
+    done = in_process(*words, "--model", model)
+    assert (done.returncode, (tmp_path / "ran").exists()) == (2, False)
+    assert "--trust-remote-code" in done.stderr
+    done = in_process(*words, "--model", model, "--trust-remote-code")
+    assert (tmp_path / "ran").exists(), done.stderr
 
 
-def test_a_config_that_is_named_speaks_for_the_model_that_it_names_and_for_no_other(strangers_run, tmp_path, command):
+def test_a_config_that_is_named_speaks_for_the_model_that_it_names_and_for_no_other(strangers_run, tmp_path, in_process):
     config = tmp_path / "mine.yaml"
     named = yaml.safe_load(strangers_run.config.read_text())
     drawn = ["sample", config, "--mode", "untuned", "--request", "x", "-n", "2", "--max-new-tokens", "2"]
     config.write_text(yaml.safe_dump({**named, "model": "some/other"}))
-    code, _, err = command(*drawn, "--model", named["model"])
-    assert (code, (tmp_path / "ran").exists()) == (2, False), err
+    done = in_process(*drawn, "--model", named["model"])
+    assert (done.returncode, (tmp_path / "ran").exists()) == (2, False), done.stderr
     config.write_text(yaml.safe_dump(named))
-    assert command(*drawn)[0] == 0
+    assert in_process(*drawn).returncode == 0
     assert (tmp_path / "ran").exists()
 
 
@@ -130,25 +115,25 @@ def test_a_config_that_is_named_speaks_for_the_model_that_it_names_and_for_no_ot
         (["sample", "--engine", "openai", "--base-url", "http://localhost/v1", "--trust-remote-code"], "no effect with --engine"),
     ],
 )
-def test_trust_that_means_nothing_is_a_mistake(command, words, message):
-    code, _, err = command(*words)
-    assert code == 2
-    assert message in err
+def test_trust_that_means_nothing_is_a_mistake(in_process, words, message):
+    done = in_process(*words)
+    assert done.returncode == 2
+    assert message in done.stderr
 
 
-def test_a_run_cannot_name_a_file_of_this_machine_as_its_chat_template(trained, tmp_path, monkeypatch, command):
+def test_a_run_cannot_name_a_file_of_this_machine_as_its_chat_template(trained, tmp_path, monkeypatch, in_process):
     monkeypatch.chdir(tmp_path)
     run, secret = RunDir(Path(trained.output_dir)), tmp_path / "id_rsa"
     secret.write_text("{{ messages[0].content }} a private key {{ messages[-1].content }}")
     run.config.write_text(trained.model_copy(update={"chat_template": str(secret)}).to_yaml())
     for words in (["export", run.path, "-o", "merged"], ["sample", run.path, "-n", "2", "--max-new-tokens", "2"]):
-        code, _, err = command(*words)
-        assert code == 2
-        assert "chat_template.jinja: cannot be read" in " ".join(err.split())
+        done = in_process(*words)
+        assert done.returncode == 2
+        assert "chat_template.jinja: cannot be read" in " ".join(done.stderr.split())
     run.chat_template.symlink_to(secret)
-    code, _, err = command("export", run.path, "-o", "merged")
-    assert code == 2
-    assert "leads to another place" in err
+    done = in_process("export", run.path, "-o", "merged")
+    assert done.returncode == 2
+    assert "leads to another place" in done.stderr
     run.chat_template.unlink()
     shutil.copy(secret, run.chat_template)
     assert config_of(run).chat_template == str(run.chat_template)
@@ -339,11 +324,11 @@ def test_yaml_is_read_by_the_safe_loader():
 
 
 @pytest.mark.parametrize("tag", ["!!python/object/apply:os.system ['true']", "!!python/name:os.system", "!!python/module:os"])
-def test_yaml_tags_that_make_objects_are_mistakes(tmp_path, command, tag):
+def test_yaml_tags_that_make_objects_are_mistakes(tmp_path, in_process, tag):
     (tmp_path / "c.yaml").write_text(f"model: {tag}\noutput_dir: o\n")
     (tmp_path / "good.yaml").write_text("model: owner/m\noutput_dir: o\n")
-    code, _, err = command("train", tmp_path / "c.yaml")
-    assert code == 2
-    assert "c.yaml:1:8: is not YAML: could not determine a constructor" in err
+    done = in_process("train", tmp_path / "c.yaml")
+    assert done.returncode == 2
+    assert "c.yaml:1:8: is not YAML: could not determine a constructor" in done.stderr
     with pytest.raises(InputError, match=r"--set model=.*cannot be read"):
         inspect_config(tmp_path / "good.yaml", [f"model={tag}"])

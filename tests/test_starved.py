@@ -130,11 +130,8 @@ def test_without_a_network_cached_models_work_and_others_are_told_at_once(traine
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_half_way_loses_nothing(tmp_path, prompt_file, monkeypatch):
+def test_a_server_that_dies_half_way_loses_nothing(tmp_path, prompt_file, monkeypatch, in_process):
     pytest.importorskip("openai")
-    from typer.testing import CliRunner
-
-    from diffusecli.cli import app
     from tests.test_served import Server
 
     monkeypatch.chdir(tmp_path)
@@ -143,12 +140,12 @@ def test_a_server_that_dies_half_way_loses_nothing(tmp_path, prompt_file, monkey
         words = ["sample", "--engine", "openai", "--base-url", server.url, "--model", "m", "--prompt", "p.json", "-n", "400",
                  "--concurrency", "1", "--tries", "2", "-o", "answers.json"]  # fmt: skip
         threading.Thread(target=server.dies_after, args=(5,)).start()
-        done = CliRunner().invoke(app, words)
-    assert done.exit_code == 3, done.stderr
+        done = in_process(*words)
+    assert done.returncode == 3, done.stderr
     assert "what has arrived is kept and the same command goes on" in done.stderr
     with Server(port=server.http.server_port) as again:
-        done = CliRunner().invoke(app, words)
-    assert done.exit_code == 0, done.stderr
+        done = in_process(*words)
+    assert done.returncode == 0, done.stderr
     assert "of 400 samples are there from an earlier start" in done.stderr
     assert len(again.bodies) <= 13 - 4, "only what is missing is asked for"
     assert len(json.loads((tmp_path / "answers.json").read_text())["p.json"]) == 400

@@ -74,18 +74,12 @@ def hostile(module_folder):
 
 
 @pytest.fixture
-def outputs(monkeypatch, capfd):
-    """Run a command in this process; stdout and stderr."""
+def outputs(in_process):
+    """All that a command prints."""
 
     def run(*words, **environment):
-        monkeypatch.setattr(sys, "argv", ["diffuse", *map(str, words)])
-        for key, value in environment.items():
-            monkeypatch.setenv(key, value)
-        streams = sys.stdout, sys.stderr
-        with pytest.raises(SystemExit):
-            cli.main()
-        sys.stdout, sys.stderr = streams
-        return tuple(capfd.readouterr())
+        done = in_process(*words, **environment)
+        return done.stdout + done.stderr
 
     return run
 
@@ -140,7 +134,7 @@ def test_no_command_prints_what_steers(hostile, monkeypatch, outputs, case):
     monkeypatch.chdir(hostile)
     monkeypatch.setenv("COLUMNS", "300")
     words = [word.replace("\x00", "") for word in COMMANDS[case]]
-    printed = "".join(outputs(*words))
+    printed = outputs(*words)
     assert printed
     assert "Traceback" not in printed
     assert "\\x" in printed or "\\u" in printed
@@ -150,18 +144,18 @@ def test_no_command_prints_what_steers(hostile, monkeypatch, outputs, case):
         "init-prompt",
         "validate one",
     ):  # a terminal gets rich's own codes and no others
-        coloured = "".join(outputs(*words, FORCE_COLOR="1", TERM="xterm-256color"))
+        coloured = outputs(*words, FORCE_COLOR="1", TERM="xterm-256color")
         assert "\x1b[1m" in coloured
         assert [hex(ord(sign)) for sign in STEERS.findall(OF_RICH.sub("", coloured))] == []
         assert "[31m" in OF_RICH.sub("", coloured)
 
 
-def test_json_on_stdout_says_the_same_as_without_the_net(hostile, monkeypatch, outputs):
+def test_json_on_stdout_says_the_same_as_without_the_net(hostile, monkeypatch, in_process):
     monkeypatch.chdir(hostile)
-    out, _ = outputs("evaluate", "runs", "--json")
-    assert {row["request"] for row in json.loads(out)["rows"]} == {HOSTILE}
-    out, _ = outputs("init-prompt", "--choices", "a=1,b=2", "--request", HOSTILE)
-    assert json.loads(out)["request"].startswith(HOSTILE)
+    done = in_process("evaluate", "runs", "--json")
+    assert {row["request"] for row in json.loads(done.stdout)["rows"]} == {HOSTILE}
+    done = in_process("init-prompt", "--choices", "a=1,b=2", "--request", HOSTILE)
+    assert json.loads(done.stdout)["request"].startswith(HOSTILE)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
@@ -267,7 +261,7 @@ def test_what_a_server_says_steers_nothing(tmp_path, monkeypatch, outputs):
                 "-n",
                 "3",
             ]
-            printed = "".join(outputs(*asked, "-o", f"o{NAME}.json"))
+            printed = outputs(*asked, "-o", f"o{NAME}.json")
         assert "\\x9b32m" in printed
         assert ("3 samples" in printed) is (not faults)
         assert [hex(ord(sign)) for sign in STEERS.findall(printed)] == []
@@ -285,7 +279,7 @@ def test_what_a_model_file_says_steers_nothing(tmp_path, monkeypatch, prompt_fil
         (["--top", "0"], f"how its tokenizer splits text ({printable(HOSTILE)})"),
         (["--chat-template", "t.jinja"], "refuses this conversation"),
     ):
-        printed = "".join(outputs("validate", "p.json", "--model", model, *words))
+        printed = outputs("validate", "p.json", "--model", model, *words)
         assert told in printed
         assert "\\x1b[31mred\\x9b32m" in printed
         assert [hex(ord(sign)) for sign in STEERS.findall(printed)] == []
@@ -340,17 +334,17 @@ def test_no_output_and_no_file_holds_a_secret(secrets, tmp_path, tiny_model_fold
 
     for fault in (None, 401, 500, 400):
         with Echo(faults=[] if fault is None else [fault] * 40) as server:
-            printed += outputs("sample", "c.yaml", "--mode", "untuned", "--engine", "openai", "--base-url", server.url, "--tries", "2",
-                               "-o", f"served{fault}.json", *few)  # fmt: skip
-            assert fault is None or "your Bearer …" in "".join(printed[-2:])
+            printed.append(outputs("sample", "c.yaml", "--mode", "untuned", "--engine", "openai", "--base-url", server.url, "--tries", "2",
+                                   "-o", f"served{fault}.json", *few))  # fmt: skip
+            assert fault is None or "your Bearer …" in printed[-1]
     monkeypatch.delenv("NO_PROXY")
-    for words in (["train", "c.yaml"], ["train", "c.yaml"], ["sample", "results/r", *few], ["evaluate", "results/r", "--markdown"],
-                  ["export", "results/r", "-o", "merged"],
-                  ["sample", "--model", "https://me:pip-password@host/x", "--request", "x"], ["train", "https://me:pip-password@host/x.yaml"],
-                  ["sample", "c.yaml", "--engine", "openai", "--base-url", "http://server.invalid/v1", "--tries", "1", "--mode", "untuned", *few],
-                  ["sample", "c.yaml", "--engine", "openai", "--base-url", "http://me:pip-password@server.invalid/v1"],
-                  ["validate", "p.json", "--model", "o/gated"]):  # fmt: skip
-        printed += outputs(*words)
+    more = (["train", "c.yaml"], ["train", "c.yaml"], ["sample", "results/r", *few], ["evaluate", "results/r", "--markdown"],
+            ["export", "results/r", "-o", "merged"],
+            ["sample", "--model", "https://me:pip-password@host/x", "--request", "x"], ["train", "https://me:pip-password@host/x.yaml"],
+            ["sample", "c.yaml", "--engine", "openai", "--base-url", "http://server.invalid/v1", "--tries", "1", "--mode", "untuned", *few],
+            ["sample", "c.yaml", "--engine", "openai", "--base-url", "http://me:pip-password@server.invalid/v1"],
+            ["validate", "p.json", "--model", "o/gated"])  # fmt: skip
+    printed += [outputs(*words) for words in more]
     found = {word for word in WORDS for text in printed if word in text}
     assert found == set()
     assert (tmp_path / "merged" / "README.md").is_file()

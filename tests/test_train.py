@@ -1,6 +1,7 @@
 """The training loop on a tiny model: it learns, stops when told to, repeats itself, and loads in plain PEFT."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ import torch
 from diffusecli.config import Config
 from diffusecli.encoding import encode_prompt
 from diffusecli.errors import InputError, MachineError
+from diffusecli.job import plan
 from diffusecli.loss import PackedPass, score
 from diffusecli.models import load_adapter, load_model, merged
 from diffusecli.prompt import read_prompt
+from diffusecli.runs import RunDir
 from diffusecli.schedule import auto_learning_rate
 from diffusecli.train import train
 
@@ -242,6 +245,25 @@ def test_an_adapter_that_came_without_a_manifest_is_not_replaced_unasked(config,
     first.run.manifest.unlink()  # as a run of the original
     with pytest.raises(InputError, match="holds a finished run already, add --force"):
         quietly(config(alg_config={"n_iters": 1}))
+
+
+def test_a_plan_tells_what_training_would_meet_in_the_output_folder(config):
+    made, told = config(alg_config={"n_iters": 3}), []
+    run = RunDir(Path(made.output_dir))
+    assert plan(made, told.append).steps == 3
+    (run.path / "checkpoint-2").mkdir(parents=True)
+    plan(made, told.append)
+    plan(made, told.append, force=True)
+    (run.path / "checkpoint-2").rmdir()
+    run.manifest.write_text("{}")
+    plan(made, told.append)
+    plan(made, told.append, force=True)
+    assert [line.removeprefix(f"{run.path}: holds a") for line in told] == [
+        "n interrupted training that would go on from step 2; --force starts anew",
+        " run that would be replaced",
+        " finished run already, add --force to replace it or name another output_dir",
+        " run that would be replaced",
+    ]
 
 
 def test_a_disk_that_is_too_full_is_found_before_training(config, monkeypatch):
