@@ -153,8 +153,9 @@ def _with_families(body: Callable[..., None]) -> Callable[..., None]:
         kinds = family.arguments
         kind: Any = bool if not kinds else kinds[0] if len(kinds) == 1 else tuple[kinds]  # type: ignore[valid-type]
         option = typer.Option(f"--{family.name}", help=family.summary, show_default=False, metavar=family.metavar or None)
+        name = family.name.replace("-", "_")
         added.append(
-            inspect.Parameter(family.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option])
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option])
         )
     signature = inspect.Signature([*added, *(p.replace(kind=p.KEYWORD_ONLY) for p in own)])
     body.__signature__ = signature  # type: ignore[attr-defined]

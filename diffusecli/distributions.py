@@ -64,10 +64,10 @@ _Make = Callable[..., Distribution]
 
 
 def family(metavar: str, summary: str, example: str) -> Callable[[_Make], _Make]:
-    """Register a function as a family; its name is the option's."""
+    """Register a function as a family; its name, with dashes, is the option's."""
 
     def register(make: _Make) -> _Make:
-        name = make.__name__
+        name = make.__name__.replace("_", "-")
         FAMILIES[name] = Family(name, make, metavar, summary, f"--{name} {example}".rstrip())
         return make
 

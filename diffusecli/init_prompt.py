@@ -63,10 +63,10 @@ def choose(
 ) -> dict[tuple[str, ...], Distribution]:
     """The distribution that was asked for, or one per group of a table.
 
-    `families` maps family names to what their options were given (None or False: nothing). Raises
+    `families` maps family names (as parameters: underscores, no dashes) to what their options were given (None or False: nothing). Raises
     `InputError` unless exactly one family or file is named, with options that go with it.
     """
-    chosen = {f"--{name}": value for name, value in families.items() if value is not None and value is not False}
+    chosen = {f"--{name.replace('_', '-')}": value for name, value in families.items() if value is not None and value is not False}
     named = [*chosen, *(["--from"] if source is not None else [])]
     if len(named) != 1:
         given = f"{' and '.join(named)} exclude each other, keep one" if named else "name a distribution, e.g. --binomial 10 0.2"

@@ -12,7 +12,9 @@ to show 2 - 2 (1/2)^10 = 1.998 distinct targets.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated, get_type_hints
 
 import numpy as np
 
@@ -26,6 +28,14 @@ POWER = 0.8
 _TOO_COARSE = 0.25  # a TVD floor above which no verdict on the weights is given
 _FOLLOWS = "follows the target"
 _CLOSE = 0.02  # a distance that does not matter to most uses
+
+
+@dataclass(frozen=True)
+class Told:
+    """Marks a figure that tables and the HTML report tell in words, in the order of the fields. JSON and CSV hold every field."""
+
+    words: str  # {} is where it stands
+    share: bool = False  # written as a percentage
 
 
 @dataclass(frozen=True)
@@ -44,12 +54,12 @@ class Figures:
     seen: int  # distinct targets
     targets: int  # of positive weight
     seen_expected: float  # of a perfect sampler at this N
-    weight_covered: float  # of the targets seen
+    weight_covered: Annotated[float, Told("weight covered {}", share=True)]  # of the targets seen
     tvd: float  # total variation distance, off-target samples a cell of their own
     tvd_floor: float  # mean of a perfect sampler at this N
     tvd_floor_95: float  # its 95 % quantile
     excess_tvd: float  # tvd - tvd_floor
-    tvd_corrected: float  # sqrt(tvd^2 - tvd_floor^2): about the true distance
+    tvd_corrected: Annotated[float, Told("TVD without noise about {}")]  # sqrt(tvd^2 - tvd_floor^2): about the true distance
     kl_plugin: float  # KL(samples on target || target), nats
     g: float  # conditional on being on target, as all below
     pearson: float
@@ -57,8 +67,10 @@ class Figures:
     p_value: float  # of G, Monte Carlo
     pearson_p_value: float
     repeats: int  # B of the Monte Carlo
-    cohens_w: float  # effect size, bias taken off
-    detectable_tvd: float  # least TVD among valid answers that the test finds with 80 % power
+    cohens_w: Annotated[float, Told("Cohen's w {}")]  # effect size, bias taken off
+    detectable_tvd: Annotated[
+        float, Told("a TVD of {} among valid answers would be noticed (80 % power)")
+    ]  # least TVD among valid answers that the test finds with 80 % power
 
     @property
     def least_p(self) -> float:
@@ -69,6 +81,14 @@ class Figures:
     def at_least_p(self) -> bool:
         """Whether the p-value is that: it may be smaller still."""
         return self.p_value <= self.least_p * 1.001
+
+
+def told(found: Figures) -> Iterator[tuple[Told, float]]:
+    """The figures that reports tell in words, those that are known."""
+    for name, kind in get_type_hints(Figures, include_extras=True).items():
+        for mark in getattr(kind, "__metadata__", ()):
+            if not math.isnan(value := getattr(found, name)):
+                yield mark, value
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The built-in model: fetched once, checked, never half-made. pip itself is played by a function here."""
 
+import re
 import subprocess
 import zipfile
 
@@ -7,7 +8,10 @@ import pytest
 
 from diffusecli import builtin
 from diffusecli.builtin import BUILTIN_MODELS, ensure_builtin
+from diffusecli.chat import ChatSettings
+from diffusecli.config import read_config
 from diffusecli.errors import MachineError
+from diffusecli.prompt import read_prompts
 
 NAME = "smollm2-135m-instruct"
 
@@ -99,6 +103,27 @@ def test_what_a_killed_fetch_left_is_cleared_away(cache, monkeypatch):
     left.mkdir()  # killed after the model was in its place
     ensure_builtin(NAME, print)
     assert not left.exists()
+
+
+@pytest.mark.parametrize("name", BUILTIN_MODELS)
+def test_every_built_in_model_is_pinned_by_version_and_both_hashes(name):
+    model = BUILTIN_MODELS[name]
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in (model.wheel_sha256, model.gguf_sha256))
+    assert model.version[0].isdigit()
+    assert model.member.endswith(".gguf")
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("name", BUILTIN_MODELS)
+def test_every_built_in_model_takes_the_prompts_of_the_quickstart(name):
+    from diffusecli.encoding import encode_prompt
+    from diffusecli.models import load_chat
+
+    chat = load_chat(name, ChatSettings(), print)
+    for prompt in read_prompts(read_config("configs/quickstart.yaml").train_prompts):
+        encoded = encode_prompt(prompt, chat)
+        assert len(encoded.trie.leaves) == len(prompt.targets)
+        assert encoded.stop_ids or encoded.stop_text
 
 
 @pytest.mark.model

@@ -3,14 +3,19 @@
 import csv
 import io
 import json
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
+from html import unescape
 
 import pytest
+from rich.console import Console
 
 from diffusecli.evaluate import evaluate
 from diffusecli.matching import Matching
+from diffusecli.metrics import Figures, told
 from diffusecli.report.data import as_csv, as_json, json_schema
 from diffusecli.report.markdown import as_markdown
+from diffusecli.report.summary import evaluation
 from diffusecli.runs import write_json
 from tests.test_evaluate import HALVES, run_with
 
@@ -52,6 +57,24 @@ def test_the_csv_has_a_line_for_each_row(found):
     first = rows[0]
     assert (first["prompt"], first["mode"], first["n"], float(first["tvd"])) == ("x/p.json", "untuned", "10", pytest.approx(0.1))
     assert "nan" not in as_csv(found)
+
+
+def test_every_figure_is_in_json_and_csv_and_those_that_are_told_stand_in_the_table_and_the_html(found):
+    pytest.importorskip("jinja2", reason="the HTML report needs the extra `report`")
+    from diffusecli.report.html import html_report
+
+    row = next(row for row in found.rows if row.figures)
+    names = {field.name for field in fields(Figures)}
+    assert names == set(next(r for r in json.loads(as_json(found))["rows"] if r["figures"])["figures"])
+    assert names <= set(next(csv.reader(io.StringIO(as_csv(found)))))
+    console = Console(file=io.StringIO(), width=10_000)
+    console.print(evaluation(found))
+    marks = [mark for mark, _ in told(row.figures)]
+    assert {"Cohen's w {}", "weight covered {}"} <= {mark.words for mark in marks}
+    for mark in marks:
+        words = re.escape(mark.words).replace(r"\{\}", r"[\d.]+( %|\u202f%)?")
+        assert re.search(words, console.file.getvalue())
+        assert re.search(words, unescape(html_report(found)))
 
 
 def test_markdown_tables_are_whole_whatever_texts_hold(found):

@@ -19,7 +19,7 @@ from rich.text import Text
 from diffusecli.comparison import Estimate
 from diffusecli.errors import printable
 from diffusecli.evaluation import UNSAMPLED, Difference, Evaluated, Evaluation, Matrix, same_prompt
-from diffusecli.metrics import Cell, Figures
+from diffusecli.metrics import Cell, Figures, told
 from diffusecli.open_ended import Diversity, Line
 from diffusecli.report.parts import bar, decimals, label, labels, new_table, number, p_value, percent, short_names, shorten
 
@@ -128,11 +128,11 @@ def _detail(row: Evaluated, sampler: str, showing: Showing) -> Iterator[Renderab
 
 
 def _fit(f: Figures) -> str:
-    noticed = "" if math.isnan(f.detectable_tvd) else f"; a TVD of {f.detectable_tvd:.3f} would be noticed (80 % power)"
-    return (
-        f"G = {f.g:.2f}, Pearson's X2 = {f.pearson:.2f}, df {f.df}, p {p_value(f)} and {f.pearson_p_value:.2g} "
-        f"({f.repeats} draws); TVD without noise about {f.tvd_corrected:.3f}, Cohen's w {f.cohens_w:.3f}{noticed}; weight covered {percent(f.weight_covered)}"
+    test = (
+        f"G = {f.g:.2f}, Pearson's X2 = {f.pearson:.2f}, df {f.df}, p {p_value(f)} and {f.pearson_p_value:.2g} ({f.repeats} draws)"
     )
+    more = (mark.words.format(percent(value) if mark.share else f"{value:.3f}") for mark, value in told(f))
+    return "; ".join([test, *more])
 
 
 def _histogram(row: Evaluated, showing: Showing) -> Iterator[RenderableType]:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from diffusecli import metrics
 from diffusecli.errors import printable
 from diffusecli.metrics import Figures
 
@@ -113,6 +114,11 @@ def p_value(found: Figures) -> str:
     return f"≤\u202f{number(found.least_p, 4)}" if found.at_least_p else number(found.p_value, 4 if found.p_value < 0.01 else 3)
 
 
+def told(found: Figures) -> list[str]:
+    """The figures that are told in words."""
+    return [mark.words.format(percent(value) if mark.share else number(value)) for mark, value in metrics.told(found)]
+
+
 def phrase(verdict: str) -> str:
     """A verdict without the figures behind it.
 
@@ -145,6 +151,6 @@ def _plain(value: Any) -> Any:
 
 FILTERS = {
     "number": number, "percent": percent, "text": text, "count": count, "span": span, "key": key, "short": short, "phrase": phrase,
-    "p_value": p_value,
+    "p_value": p_value, "told": told,
 }  # fmt: skip
 """For templates."""
