@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 DIFFUSE := $(BIN)/diffuse
 
-.PHONY: demo test lint model benchmarks clean
+.PHONY: demo test lint docs model benchmarks clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -34,8 +34,11 @@ lint: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/.installed
+	NO_COLOR=1 $(BIN)/zensical build --strict --clean
+
 benchmarks: model
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site .cache *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

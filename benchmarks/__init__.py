@@ -1,1 +1,1 @@
-"""Measurements with their commands; see `benchmarks/README.md`."""
+"""Measurements with their commands; see `docs/benchmarks.md`."""

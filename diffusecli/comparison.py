@@ -25,9 +25,9 @@ _MOST_SINGLE = 0.2  # share of answers that came once, beyond which most outcome
 class Estimate:
     """A figure with its 95 % interval; nan bounds where the answers are too few, or too many different ones, to resample."""
 
-    value: float
-    low: float
-    high: float
+    value: float  # as observed
+    low: float  # end of the interval
+    high: float  # end of the interval
 
     @property
     def apart(self) -> bool:

@@ -72,9 +72,9 @@ class Difference:
 class Matrix:
     """Runs against groups of prompts; a group is a folder. nan where nothing was measured."""
 
-    measure: str
-    runs: tuple[str, ...]
-    groups: tuple[str, ...]
+    measure: str  # which figure
+    runs: tuple[str, ...]  # the rows
+    groups: tuple[str, ...]  # the columns
     values: tuple[tuple[float, ...], ...]  # a tuple per run
     trained: tuple[tuple[bool, ...], ...]  # whether the run was trained on the group
 

@@ -42,14 +42,14 @@ class Told:
 class Figures:
     """Samples against a target distribution. What cannot be computed (N = 0, nothing on target) is nan."""
 
-    n: int
+    n: int  # samples
     valid: float  # share on target
     valid_low: float  # Wilson, 95 %
-    valid_high: float
+    valid_high: float  # the other end
     entropy: float  # Miller-Madow over all distinct samples, nats
     entropy_plugin: float  # the same uncorrected
     effective: float  # exp(entropy): how many equally likely outcomes would have it
-    target_entropy: float
+    target_entropy: float  # of the weights, nats
     entropy_perfect: float  # Miller-Madow of a perfect sampler at this N, mean
     seen: int  # distinct targets
     targets: int  # of positive weight
@@ -62,10 +62,10 @@ class Figures:
     tvd_corrected: Annotated[float, Told("TVD without noise about {}")]  # sqrt(tvd^2 - tvd_floor^2): about the true distance
     kl_plugin: float  # KL(samples on target || target), nats
     g: float  # conditional on being on target, as all below
-    pearson: float
-    df: int
+    pearson: float  # X2
+    df: int  # degrees of freedom
     p_value: float  # of G, Monte Carlo
-    pearson_p_value: float
+    pearson_p_value: float  # of X2, Monte Carlo
     repeats: int  # B of the Monte Carlo
     cohens_w: Annotated[float, Told("Cohen's w {}")]  # effect size, bias taken off
     detectable_tvd: Annotated[
@@ -95,9 +95,9 @@ def told(found: Figures) -> Iterator[tuple[Told, float]]:
 class Cell:
     """One target."""
 
-    target: str
-    weight: float
-    count: int
+    target: str  # as in the prompt
+    weight: float  # normalised
+    count: int  # of samples
     expected: float  # among as many valid answers
     residual: float  # standardised
     p_value: float  # exact binomial, two-sided
@@ -152,7 +152,7 @@ class ExactFigures:
     """
 
     kl: float  # KL(target || model), nats
-    on_target: float
+    on_target: float  # summed probability of the targets
     tvd: float = math.nan
     seen_expected: float = math.nan  # targets among N answers
     q: tuple[float, ...] = ()  # of each target

@@ -18,15 +18,15 @@ _FEWEST_LINES = 2
 class Outcome:
     """A text and how often it came."""
 
-    text: str
-    count: int
+    text: str  # an answer
+    count: int  # how often it came
 
 
 @dataclass(frozen=True)
 class Diversity:
     """How many different answers N samples hold and hint at."""
 
-    n: int
+    n: int  # samples
     distinct: int  # S
     once: int  # f_1
     twice: int  # f_2
@@ -71,8 +71,8 @@ def chao1(distinct: int, once: int, twice: int) -> float:
 class Line:
     """The same for one line of answers that have several."""
 
-    heading: str
-    diversity: Diversity
+    heading: str  # what stands before the colon, or the number of the line
+    diversity: Diversity  # of these lines
 
 
 def by_line(samples: Mapping[str, int], known: Iterable[str] = ()) -> tuple[Line, ...]:

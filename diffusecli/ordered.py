@@ -26,10 +26,10 @@ class Ordered:
     unit: str  # "" for plain numbers, "days"
     wasserstein: float  # in units of the outcome
     wasserstein_floor: float  # mean of a perfect sampler
-    mean: float
-    target_mean: float
-    variance: float
-    target_variance: float
+    mean: float  # of samples on target
+    target_mean: float  # of the weights
+    variance: float  # of samples on target
+    target_variance: float  # of the weights
 
 
 def values_of(targets: Sequence[str]) -> tuple[tuple[float, ...], str] | None:

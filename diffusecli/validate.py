@@ -138,7 +138,7 @@ def token_views(
 def json_schema(kind: Literal["prompt", "config"]) -> dict[str, Any]:
     """The JSON Schema (draft 7) of prompt files or configs, for editors."""
     schema = _draft_7((Prompt if kind == "prompt" else Config).model_json_schema(mode="validation"))
-    properties = {"$schema": {"type": "string"}, **schema.pop("properties")}
+    properties = {"$schema": {"type": "string", "description": "Where this schema is, for editors."}, **schema.pop("properties")}
     properties.pop("alias", None)
     return {"$schema": "http://json-schema.org/draft-07/schema#", **schema, "title": f"diffuse {kind}", "properties": properties}
 

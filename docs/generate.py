@@ -1,4 +1,4 @@
-"""Write what is derived from the code: the JSON Schemas and the table of config fields.
+"""Write what is derived from the code: the JSON Schemas, and the pages on config fields, commands and schemas.
 
 `python docs/generate.py` writes them, a test checks that they are in step.
 """
@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import typer
 from pydantic import BaseModel
 
+from diffusecli.cli import app
 from diffusecli.config import Config
 from diffusecli.report import data
 from diffusecli.validate import json_schema
@@ -29,20 +31,101 @@ from the config's folder, else from the library that comes with diffuse. `--set 
 |---|---|---|
 """
 
+_COMMANDS = """# Commands
+
+Generated from the code by `python docs/generate.py`; `diffuse COMMAND --help` says the same. Results are on stdout, all else is on
+stderr; how a command ends is told by its [exit code](exit-codes.md).
+"""
+
+_SCHEMAS = """# Schemas
+
+Generated from the code by `python docs/generate.py`. The JSON Schemas themselves lie in `schemas/` of the repository, for editors and
+programs; `diffuse validate --schema prompt` (or `config`) prints one. The fields of a config have [a page of their own](../config.md).
+"""
+
 
 def generated() -> dict[str, str]:
     """Path below the root -> text."""
+    prompt, evaluation = json_schema("prompt"), _described(data.json_schema())
     return {
-        "schemas/prompt.schema.json": json.dumps(json_schema("prompt"), indent=2) + "\n",
+        "schemas/prompt.schema.json": json.dumps(prompt, indent=2) + "\n",
         "schemas/config.schema.json": json.dumps(json_schema("config"), indent=2) + "\n",
-        "schemas/evaluation.schema.json": json.dumps(_described(data.json_schema()), indent=2) + "\n",
+        "schemas/evaluation.schema.json": json.dumps(evaluation, indent=2) + "\n",
         "docs/config.md": _INTRODUCTION + "".join(_rows(Config)),
+        "docs/reference/commands.md": _COMMANDS + "".join(_commands()),
+        "docs/reference/schemas.md": _SCHEMAS + "".join(_schemas(prompt, evaluation)),
     }
+
+
+def _commands() -> Iterator[str]:
+    """A section for `diffuse` itself and one for each command, from what its --help is made of: no terminal, no width."""
+    top: Any = typer.main.get_command(app)
+    parent = top.make_context("diffuse", [], resilient_parsing=True)
+    yield from _command(top, parent)
+    for name, command in top.commands.items():
+        yield from _command(command, command.make_context(name, [], parent=parent, resilient_parsing=True))
+
+
+def _command(command: Any, context: Any) -> Iterator[str]:
+    yield f"\n## {context.command_path}\n\n{command.help}\n\n"
+    yield f"    {context.command_path} {' '.join(command.collect_usage_pieces(context))}\n"
+    records = [(p.param_type_name, p.get_help_record(context)) for p in command.get_params(context)]
+    for kind in ("argument", "option"):
+        shown = [record for of, record in records if of == kind and record is not None]
+        if shown:
+            yield f"\n| {kind} | default | meaning |\n|---|---|---|\n"
+        yield from (_parameter(*record) for record in shown)
+
+
+def _parameter(names: str, told: str) -> str:
+    """`told` ends with what the parameter's default and range are, in brackets, if it has any."""
+    names = re.sub(r"<list\[(\w+)\]>", lambda match: f"<{match[1].lower()}>", names)
+    meaning, _, extra = told.removesuffix("]").partition("  [")
+    facts = extra.split("; ") if extra else []
+    default = next((f"`{fact.removeprefix('default: ')}`" for fact in facts if fact.startswith("default: ")), "")
+    bounds = "".join(f" ({fact})" for fact in facts if not fact.startswith("default: "))
+    return f"| `{_cell(names)}` | {default} | {_cell(meaning)}{bounds} |\n"
+
+
+def _schemas(prompt: dict[str, Any], evaluation: dict[str, Any]) -> Iterator[str]:
+    yield f"\n## Prompt\n\n{prompt['description']}\n"
+    yield from _fields(prompt)
+    yield f"\n## evaluate --json\n\n{evaluation['description']} A figure that cannot be computed is null.\n"
+    yield from _fields(evaluation)
+    for name, shape in evaluation["$defs"].items():
+        yield f"\n### {name}\n\n{shape['description']}\n"
+        yield from _fields(shape)
+
+
+def _fields(schema: dict[str, Any]) -> Iterator[str]:
+    yield "\n| field | kind | meaning |\n|---|---|---|\n"
+    for name, shape in schema["properties"].items():
+        default = "" if "default" not in shape or shape["default"] is None else f" Default: `{json.dumps(shape['default'])}`."
+        meaning = _cell(shape.get("description")) + default
+        needed = "" if name in schema["required"] else " (optional)"
+        yield f"| `{name}` | {_kind(shape)}{needed} | {meaning} |\n"
+
+
+def _kind(shape: dict[str, Any]) -> str:
+    """What JSON stands there, in words."""
+    if "$ref" in shape:
+        name = shape["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "const" in shape:
+        return f"`{json.dumps(shape['const'])}`"
+    if "enum" in shape:
+        return " or ".join(f"`{json.dumps(value)}`" for value in shape["enum"])
+    if "anyOf" in shape:
+        return " or ".join(_kind(each) for each in shape["anyOf"])
+    kinds = shape["type"] if isinstance(shape["type"], list) else [shape["type"]]
+    inside = shape.get("items") or shape.get("additionalProperties")
+    of = f" of {_kind(inside)}" if isinstance(inside, dict) and inside else ""
+    return " or ".join(kinds) + of
 
 
 def _described(schema: dict[str, Any]) -> dict[str, Any]:
     """The comment behind each field of the dataclasses becomes its description."""
-    for name, shape in schema["$defs"].items():
+    for name, shape in {**schema["$defs"], "Document": schema}.items():
         kind = getattr(data, name)
         comments = dict(re.findall(r"^    (\w+): [^#\n]+  # (.+)$", inspect.getsource(kind), re.MULTILINE))
         for field, description in shape["properties"].items():

@@ -1,4 +1,4 @@
-"""Draw the pictures of `reading-the-report.md` from the functions that compute the figures: `python docs/pictures.py`."""
+"""Draw the pictures of the book from the functions that compute the figures: `python docs/pictures.py`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,20 @@ from diffusecli.matching import Tally, tally
 from diffusecli.metrics import cells, detectable_tvd, figures, wilson
 from diffusecli.perfect import mean_tvd, perfect_sampler
 from diffusecli.prompt import Prompt
+from diffusecli.trie import ROOT, TokenTrie
 
 FOLDER = Path(__file__).resolve().parent / "pictures"
 TARGET, TUNED, UNTUNED, INK = "#8a8f98", "#0072b2", "#d55e00", "#333333"
 TEN = Prompt(request="A number from 1 to 10.", targets=tuple(f"{{{i}}}" for i in range(1, 11)))
 SEVENS = dict(zip(TEN.targets, (70, 85, 92, 88, 105, 98, 190, 96, 90, 80), strict=True))
 """A thousand answers of a model that likes sevens, six of them something else."""
+
+END, ONE, NOUGHT, TWO = range(4)
+SIGNS = ("end", "1", "0", "2")
+ANSWERS = TokenTrie.build([(ONE, END), (ONE, NOUGHT, END), (TWO, END)], [0.5, 0.25, 0.25])
+"""The targets 1, 10 and 2 of `explanation/loss.md`."""
+MODEL = (0.6, 0.5, 0.25, 0.8, 0.3, 0.5)
+"""q of each node's token after its parent."""
 
 
 def valid() -> alt.LayerChart:
@@ -150,10 +158,76 @@ def differences() -> alt.LayerChart:
     return rules + base.mark_point(filled=True, size=80, color=TUNED).encode(x="value:Q") + zero
 
 
+def tree() -> alt.LayerChart:
+    """The weight of each node and the model's probability of its token."""
+    masses = [f"W = {mass:g}" for mass in ANSWERS.masses]
+    return _tree(masses, [f"q = {q:g}" for q in MODEL], "W = 1")
+
+
+def counts() -> alt.LayerChart:
+    """A thousand draws: the count of a prefix splits among its children, and what is left goes to texts that are no target."""
+    generator, drawn = np.random.default_rng(0), [0] * len(ANSWERS)
+    for parent in (ROOT, *ANSWERS.internal):
+        children = [node for node, of in enumerate(ANSWERS.parents) if of == parent]
+        shares = [MODEL[node] for node in children]
+        split = generator.multinomial(1000 if parent == ROOT else drawn[parent], [*shares, 1 - sum(shares)])
+        for node, count in zip(children, split, strict=False):
+            drawn[node] = int(count)
+    return _tree([f"{count} draws" for count in drawn], [f"q = {q:g}" for q in MODEL], "1000 draws")
+
+
+def mask() -> alt.Chart:
+    """Which fed token sees which: the prompt's three, then the internal nodes."""
+    fed = ["x₁", "x₂", "x₃", *("".join(SIGNS[ANSWERS.tokens[v]] for v in ANSWERS.ancestors(node)) for node in ANSWERS.internal)]
+    prompt = len(fed) - len(ANSWERS.internal)
+    place = {node: prompt + at for at, node in enumerate(ANSWERS.internal)}
+    seen = [
+        {*range(at + 1)} if at < prompt else {*range(prompt), *(place[v] for v in ANSWERS.ancestors(ANSWERS.internal[at - prompt]))}
+        for at in range(len(fed))
+    ]
+    cells = [(row, column, "sees" if j in seen[i] else "does not see") for i, row in enumerate(fed) for j, column in enumerate(fed)]
+    color = alt.Color("of:N", title=None, sort=None, scale=alt.Scale(domain=["sees", "does not see"], range=[TUNED, "#e6e8eb"]))
+    return alt.Chart(pd.DataFrame(cells, columns=["row", "column", "of"])).mark_rect(stroke="white", strokeWidth=2).encode(
+        x=alt.X("column:N", sort=None, title="fed token", axis=alt.Axis(labelAngle=0, orient="top")),
+        y=alt.Y("row:N", sort=None, title="sees"), color=color,
+    )  # fmt: skip
+
+
 PICTURES: dict[str, Callable[[], Any]] = {
     "valid": valid, "entropy": entropy, "coverage": coverage, "tvd": tvd, "fit": fit, "residuals": residuals, "power": power,
     "ordered": ordered, "exact": exact, "unseen": unseen, "differences": differences,
+    "tree": tree, "counts": counts, "mask": mask,
 }  # fmt: skip
+
+
+def _tree(above: list[str], below: list[str], root: str) -> alt.LayerChart:
+    """`ANSWERS` from left to right: a line of text above and one below each node, tokens within."""
+    heights: dict[int, float] = {leaf: float(-at) for at, leaf in enumerate(sorted(ANSWERS.leaves))}
+    for node in (*reversed(ANSWERS.internal), ROOT):
+        below_it = [heights[child] for child, parent in enumerate(ANSWERS.parents) if parent == node]
+        heights[node] = sum(below_it) / len(below_it)
+    spots = pd.DataFrame([(0, heights[ROOT], "prompt", root, "")] + [
+        (depth, heights[node], SIGNS[token], above[node], below[node])
+        for node, (token, depth) in enumerate(zip(ANSWERS.tokens, ANSWERS.depths, strict=True))
+    ], columns=["x", "y", "token", "above", "below"])  # fmt: skip
+    edges = pd.DataFrame([
+        (0 if parent == ROOT else ANSWERS.depths[parent], heights[parent], ANSWERS.depths[node], heights[node])
+        for node, parent in enumerate(ANSWERS.parents)
+    ], columns=["x", "y", "x2", "y2"])  # fmt: skip
+    x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-0.75, 3.35]))
+    y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[-2.5, 0.5]))
+    at = alt.Chart(spots).encode(x=x, y=y)
+    return alt.layer(
+        alt.Chart(edges).mark_rule(strokeWidth=1.5, color=TARGET).encode(x=x, y=y, x2="x2:Q", y2="y2:Q"),
+        at.mark_circle(size=900, color="white", stroke=TUNED, strokeWidth=1.5, opacity=1).transform_filter("datum.x > 0"),
+        at.mark_text(fontSize=12, fontWeight="bold", color=INK).encode(text="token:N").transform_filter("datum.x > 0"),
+        at.mark_text(fontSize=12, fontWeight="bold", color=INK, align="right", dx=-4)
+        .encode(text="token:N")
+        .transform_filter("datum.x == 0"),
+        at.mark_text(dy=-23, color=TUNED).encode(text="above:N").transform_filter("datum.x > 0"),
+        at.mark_text(dy=-14, color=TUNED, align="right", dx=-4).encode(text="above:N").transform_filter("datum.x == 0"),
+        at.mark_text(dy=24, color=INK).encode(text="below:N"),
+    )
 
 
 def _lines(table: pd.DataFrame, x: str, y: str, of: str, x_title: str, y_title: str) -> alt.Chart:
@@ -179,7 +253,10 @@ def draw() -> None:
     FOLDER.mkdir(exist_ok=True)
     for name, picture in PICTURES.items():
         chart = picture().properties(
-            width=420, height=150, background="white", padding={"left": 24, "top": 5, "right": 12, "bottom": 5}
+            width=420,
+            height=230 if name in ("tree", "counts", "mask") else 150,
+            background="white",
+            padding={"left": 24, "top": 5, "right": 12, "bottom": 5},
         )
         chart.configure_view(stroke=None).configure_axis(grid=False).configure_legend(orient="top", labelLimit=0).save(
             FOLDER / f"{name}.svg"

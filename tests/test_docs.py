@@ -1,10 +1,17 @@
-"""What is derived from the code is in step with it, and the library holds what its pages say."""
+"""What is derived from the code is in step with it, links lead somewhere, and the library holds what its pages say."""
 
 import importlib.util
 import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
+import yaml
 
 from diffusecli.prompt import read_prompts
 from diffusecli.validate import json_schema, validate
@@ -24,19 +31,132 @@ def generated():
     return script("generate").generated()
 
 
-@pytest.mark.parametrize(
-    "path", ["schemas/prompt.schema.json", "schemas/config.schema.json", "schemas/evaluation.schema.json", "docs/config.md"]
+GENERATED = (
+    "schemas/prompt.schema.json",
+    "schemas/config.schema.json",
+    "schemas/evaluation.schema.json",
+    "docs/config.md",
+    "docs/reference/commands.md",
+    "docs/reference/schemas.md",
 )
+
+
+@pytest.mark.parametrize("path", GENERATED)
 def test_generated_files_are_in_step_with_the_code(path):
     assert (ROOT / path).read_text(encoding="utf-8") == generated()[path], "run `python docs/generate.py`"
 
 
-def test_the_page_on_reading_the_report_shows_every_picture_that_is_drawn():
-    page = (ROOT / "docs" / "reading-the-report.md").read_text(encoding="utf-8")
-    shown = {line.split("](")[1].rstrip(")") for line in page.splitlines() if line.startswith("![")}
-    pictures = script("pictures").PICTURES
-    assert shown == {f"pictures/{name}.svg" for name in pictures}
-    assert all((ROOT / "docs" / name).read_text(encoding="utf-8").startswith("<svg") for name in shown)
+def test_all_that_is_generated_is_compared():
+    assert set(generated()) == set(GENERATED)
+
+
+def test_the_page_of_commands_has_the_same_text_at_any_width(monkeypatch):
+    for width in ("20", "500"):
+        monkeypatch.setenv("COLUMNS", width)
+        assert generated()["docs/reference/commands.md"] == (ROOT / "docs/reference/commands.md").read_text(encoding="utf-8")
+
+
+def test_the_page_of_commands_has_every_command_and_option_that_help_tells(diffuse):
+    page = (ROOT / "docs/reference/commands.md").read_text(encoding="utf-8")
+    for command in ("init-prompt", "validate", "train", "sample", "evaluate", "export"):
+        section = page.partition(f"\n## diffuse {command}\n")[2].partition("\n## ")[0]
+        told = diffuse(command, "--help", COLUMNS="200").stdout
+        options = set(re.findall(r"^  (?:-\w, )?(--[a-z-]+)", told, re.MULTILINE))
+        assert options == set(re.findall(r"^\| `(?:-\w, )?(--[a-z-]+)", section, re.MULTILINE))
+
+
+def test_every_picture_that_is_drawn_is_shown_and_the_other_way_round():
+    pages = {page: page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").rglob("*.md"))}
+    shown = {
+        (page.parent / name).resolve()
+        for page, text in pages.items()
+        for name in re.findall(r"^!\[[^]]+\]\(([^)]+)\)", text, re.MULTILINE)
+    }
+    assert shown == {ROOT / "docs" / "pictures" / f"{name}.svg" for name in script("pictures").PICTURES}
+    assert all(path.read_text(encoding="utf-8").startswith("<svg") for path in shown)
+
+
+def test_the_worked_example_of_the_loss_adds_up_by_targets_and_by_nodes():
+    pictures, page = script("pictures"), (ROOT / "docs/explanation/loss.md").read_text(encoding="utf-8")
+    trie, q = pictures.ANSWERS, pictures.MODEL
+    likely = [math.prod(q[node] for node in trie.ancestors(leaf)) for leaf in trie.leaves]
+    by_target = [-p * math.log(each) for p, each in zip(trie.weights, likely, strict=True)]
+    by_node = [-mass * math.log(each) for mass, each in zip(trie.masses, q, strict=True)]
+    assert math.fsum(by_target) == pytest.approx(math.fsum(by_node), abs=1e-12)
+    tables = re.findall(r"\| ([\d.]+) \|$", page, re.MULTILINE)
+    assert tables == [f"{value:.4f}".lstrip("0") for way in (by_target, by_node) for value in (*way, math.fsum(way))]
+    assert f"entropy is {trie.entropy:.4f}, so the KL is {math.fsum(by_node) - trie.entropy:.4f}".replace(" 0.", " .") in page
+    assert f"{sum(likely):.2f} on target".lstrip("0") in page
+
+
+def headings(text):
+    """The anchors of a page, as Python-Markdown makes them of its headings."""
+    text = re.sub(r'^--8<-- "(.+)"$', lambda included: (ROOT / included[1]).read_text(encoding="utf-8"), text, flags=re.MULTILINE)
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    found = set()
+    for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        plain = re.sub(r"[`*]|\[([^]]*)\]\([^)]*\)", r"\1", title)
+        found.add(
+            re.sub(
+                r"[-\s]+",
+                "-",
+                re.sub(r"[^\w\s-]", "", unicodedata.normalize("NFKD", plain).encode("ascii", "ignore").decode()).strip().lower(),
+            )
+        )
+    return found
+
+
+def pages():
+    return [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "prompts/README.md", "configs/README.md")),
+            *sorted((ROOT / "docs").rglob("*.md"))]  # fmt: skip
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_to_a_heading_of_it(page):
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!https?://)([^)\s]+)\)", text):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in headings(target.read_text(encoding="utf-8")), link
+
+
+def test_links_from_the_book_stay_in_the_book_and_every_page_is_in_its_navigation():
+    book = ROOT / "docs"
+    for page in book.rglob("*.md"):
+        for link in re.findall(r"\]\((?!https?://|#)([^)\s#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).resolve().is_relative_to(book), (page, link)
+    listed = re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(str(page.relative_to(book)) for page in book.rglob("*.md"))
+
+
+def test_what_pages_of_one_line_include_has_no_links_to_other_files():
+    for page in (ROOT / "docs").rglob("*.md"):
+        for name in re.findall(r'^--8<-- "(.+)"$', page.read_text(encoding="utf-8"), re.MULTILINE):
+            assert re.findall(r"\]\((?!https?://|#)", (ROOT / name).read_text(encoding="utf-8")) == [], name
+
+
+def test_the_book_is_built_without_a_warning_and_its_pages_load_nothing_from_elsewhere(tmp_path):
+    for name in ("docs", "prompts", "configs"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for name in ("mkdocs.yml", "SECURITY.md", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, tmp_path)
+
+    def build():
+        command = [Path(sys.executable).with_name("zensical"), "build", "--strict", "--clean"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+
+    assert build().returncode == 0
+    built = sorted((tmp_path / "site").rglob("*.html"))
+    assert len(built) >= len(list((ROOT / "docs").rglob("*.md")))
+    for page in built:
+        text = page.read_text(encoding="utf-8")
+        assert re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=\"?(?:https?:)?//[^ >]+", text) == [], page
+    assert not list((tmp_path / "site").rglob("*.py"))
+    with (tmp_path / "docs" / "index.md").open("a", encoding="utf-8") as file:
+        file.write("\n[gone](install.md#nowhere)\n")
+    assert build().returncode != 0
 
 
 def test_the_library_is_valid_even_strictly(monkeypatch):
@@ -65,8 +185,6 @@ def test_library_prompts_satisfy_the_schema():
 
 def test_library_configs_satisfy_the_schema():
     jsonschema = pytest.importorskip("jsonschema", reason="checks with an independent implementation of JSON Schema")
-    import yaml
-
     validator = jsonschema.Draft7Validator(json_schema("config"))
     for path in sorted((ROOT / "configs").rglob("*.yaml")):
         assert list(validator.iter_errors(yaml.safe_load(path.read_text(encoding="utf-8")))) == [], path

@@ -178,7 +178,7 @@ def test_sample_sets_with_known_answers(tmp_path, prompt, counts, verdict):
 
 
 def test_a_million_samples_of_a_thousand_targets_take_seconds_and_less_than_a_gigabyte(tmp_path):
-    """The limits are those asked for, with room for a busy machine; the measured figures are in benchmarks/README.md."""
+    """The limits are those asked for, with room for a busy machine; the measured figures are in docs/benchmarks.md."""
     targets = [f"{{{i}}}" for i in range(1000)]
     (tmp_path / "p.json").write_text(json.dumps({"request": "x", "targets": targets}))
     (tmp_path / "s.json").write_text(json.dumps(targets * 1000))

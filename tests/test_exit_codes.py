@@ -1,4 +1,4 @@
-"""Every exit code of every command, with real causes; README and the code tell the same list."""
+"""Every exit code of every command, with real causes; the book and the code tell the same list."""
 
 import json
 import os
@@ -94,11 +94,9 @@ def test_every_code_is_tried_with_every_command_that_can_end_with_it():
     assert {(1, "validate"), (1, "evaluate")} <= tried
 
 
-def test_the_readme_lists_the_codes_that_the_code_has():
-    text = Path("README.md").read_text(encoding="utf-8")
-    listed = {
-        int(code) for code in re.findall(r"^\| (\d+) \|", text.partition("## Exit codes")[2].partition("\n## ")[0], re.MULTILINE)
-    }
+def test_the_page_of_exit_codes_lists_those_that_the_code_has():
+    text = Path("docs/reference/exit-codes.md").read_text(encoding="utf-8")
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
     known = {value for name, value in vars(exits).items() if name.startswith("EXIT_")}
     assert listed == known | {0}
 

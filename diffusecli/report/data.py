@@ -31,8 +31,8 @@ _OFF_TARGET = 20
 class Sampler:
     """Who answered."""
 
-    run: str
-    mode: str
+    run: str  # folder or file
+    mode: str  # untuned, lora, or the name of a file
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Row:
     run: str  # folder or file
     mode: str  # untuned, lora, or the name of a file
     prompt: str  # its path
-    request: str
+    request: str  # what was asked
     prompt_sha256: str  # of everything that defines the prompt
     n: int  # samples
     settings: dict[str, Any]  # as sampled; empty when unknown
@@ -62,25 +62,25 @@ class Row:
 class Difference:
     """`after` minus `before`, the same prompt; intervals are 95 % bootstrap."""
 
-    prompt: str
-    before: Sampler
-    after: Sampler
-    excess_tvd: Estimate
-    entropy: Estimate
-    exact_kl: float
+    prompt: str  # its path
+    before: Sampler  # untuned, or the first run
+    after: Sampler  # tuned, or another run
+    excess_tvd: Estimate  # after - before
+    entropy: Estimate  # nats
+    exact_kl: float  # nats
 
 
 @dataclass(frozen=True)
 class Document:
     """Everything. `version` changes when a field goes or changes its meaning."""
 
-    version: Literal[1]
+    version: Literal[1]  # of this shape
     diffuse: str  # version of the program
     matching: str  # exact, strip, casefold or regex:…
     seed: int  # of Monte Carlo and bootstrap
-    rows: tuple[Row, ...]
-    differences: tuple[Difference, ...]
-    matrices: tuple[Matrix, ...]
+    rows: tuple[Row, ...]  # one per prompt and sampler
+    differences: tuple[Difference, ...]  # of samplers of the same prompt
+    matrices: tuple[Matrix, ...]  # trained on x measured on
     retention_kl: dict[str, float]  # run -> drift on held-out instructions, nats per token
 
 
