@@ -127,13 +127,13 @@ def _groups() -> Iterator[Experiment]:
     everything = tuple(GROUPS.values())
     for group in GROUPS:
         yield Experiment(
-            "groups", f"in-{group}", f"configs/leave-one-in/{group}.yaml", everything, ("alg_config.n_iters=20", "test_prompts=[]"),
+            "groups", f"in-{group}", f"configs/leave-one-in/{group}.yaml", everything, ("alg_config.n_iters=12", "test_prompts=[]"),
             n=200, untuned=200 if group == "numbers" else 0,
         )  # fmt: skip
     for group in GROUPS:
         yield Experiment(
             "groups", f"out-{group}", f"configs/leave-one-out/{group}.yaml", everything,
-            ("alg_config.n_iters=13", "test_prompts=[]", *_MANY), n=200,
+            ("alg_config.n_iters=8", "test_prompts=[]", *_MANY), n=200,
         )  # fmt: skip
 
 
@@ -150,10 +150,10 @@ def _weighted() -> Iterator[Experiment]:
     for name, prompt in SINGLES.items():
         yield Experiment(
             "weighted", name, "configs/all.yaml", (prompt,),
-            (f"train_prompts=[{prompt}]", "alg_config.n_iters=30", "alg_config.warmup=0", "lora.r=4", "lora.alpha=8"), seeds=3,
+            (f"train_prompts=[{prompt}]", "alg_config.n_iters=20", "alg_config.warmup=0", "lora.r=4", "lora.alpha=8"), seeds=3,
         )  # fmt: skip
     yield Experiment(
-        "weighted", "together", "configs/all.yaml", TOGETHER, (f"train_prompts=[{','.join(TOGETHER)}]", "alg_config.n_iters=30"),
+        "weighted", "together", "configs/all.yaml", TOGETHER, (f"train_prompts=[{','.join(TOGETHER)}]", "alg_config.n_iters=20"),
         seeds=3, untuned=200,
     )  # fmt: skip
     for name, trained, others in (
@@ -162,7 +162,7 @@ def _weighted() -> Iterator[Experiment]:
     ):
         yield Experiment(
             "weighted", name, "configs/all.yaml", (*_paths(trained), *_paths(others)),
-            (f"train_prompts=[{','.join(_paths(trained))}]", "alg_config.n_iters=20"), seeds=3, n=500, untuned=200,
+            (f"train_prompts=[{','.join(_paths(trained))}]", "alg_config.n_iters=12"), seeds=3, n=500, untuned=200,
             needs=(*trained, *others),
         )  # fmt: skip
 
