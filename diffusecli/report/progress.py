@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from diffusecli.errors import printable
+from diffusecli.errors import many, printable
 from diffusecli.report.parts import short_names
 from diffusecli.report.tables import answers
 from diffusecli.runs import Iteration
@@ -105,8 +105,8 @@ class SamplingProgress(_Display):
         fed, seconds = now.tokens_fed - self._fed_before, clock - self._prompt_began
         pace = f", {fed / seconds:.0f} a second" if fed and seconds else ""
         line = (
-            f"{printable(alias)}: {finished} of {now.wanted} samples, {len(now.finished)} distinct, "
-            f"{now.tokens_fed} tokens fed{pace}"
+            f"{printable(alias)}: {finished} of {many(now.wanted, 'sample')}, {len(now.finished)} distinct, "
+            f"{many(now.tokens_fed, 'token')} fed{pace}"
         )
         if over:
             self._over = alias
@@ -115,7 +115,7 @@ class SamplingProgress(_Display):
         if not self._console.is_terminal:
             return
         self._looked = clock
-        in_all = f"{self._done} of {self._prompts} prompts, {clock - self._began:.0f} s"
+        in_all = f"{self._done} of {many(self._prompts, 'prompt')}, {clock - self._began:.0f} s"
         head = (
             [Text(in_all)] if over else [Text(f"{line}, {now.rows} under way"), Text(in_all), answers(now.finished, _TOP_ANSWERS)]
         )
@@ -138,7 +138,7 @@ def live_view(seen: Sequence[Iteration], remaining: float) -> RenderableType:
             Text(f"{last.on_target[alias]:.1%}", justify="right"),
         )  # fmt: skip
     more = len(last.kl) - len(furthest)
-    return Group(bar, prompts, *([Text(f"and {more} prompts with a smaller KL")] if more else []))
+    return Group(bar, prompts, *([Text(f"and {many(more, 'prompt')} with a smaller KL")] if more else []))
 
 
 def sparkline(values: Sequence[float]) -> str:
