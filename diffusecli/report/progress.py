@@ -24,7 +24,7 @@ from diffusecli.sampling import Standing
 
 _MOST_PROMPTS = 12
 _SPARK_WIDTH = 24
-_REFRESH = 0.25  # seconds between two looks at sampling
+_REFRESH, _IN_A_PIPE = 0.25, 30.0  # seconds between two looks at sampling, on a terminal and elsewhere
 _TOP_ANSWERS = 10
 _SPARKS = "▁▂▃▄▅▆▇█"
 
@@ -93,12 +93,13 @@ class SamplingProgress(_Display):
         self._began = self._looked = self._prompt_began = time.monotonic()
 
     def __call__(self, alias: str, now: Standing) -> None:
-        """Show how far a prompt is, a few times a second."""
-        clock = time.monotonic()
+        """Show how far a prompt is, a few times a second; in a pipe a line every half minute."""
+        clock, live = time.monotonic(), self._console.is_terminal
         if alias != self._alias:  # the pace is that since the first look, models loaded and earlier starts not counted
             self._alias, self._prompt_began, self._fed_before = alias, clock, now.tokens_fed
+        due = clock - self._looked >= (_REFRESH if live else _IN_A_PIPE)
         may_be_over = now.rows == 0 and alias != self._over
-        if not may_be_over and (not self._console.is_terminal or clock - self._looked < _REFRESH):
+        if not due and not may_be_over:
             return
         finished = now.finished.total()
         over = may_be_over and finished >= now.wanted
@@ -108,18 +109,20 @@ class SamplingProgress(_Display):
             f"{printable(alias)}: {finished} of {many(now.wanted, 'sample')}, {len(now.finished)} distinct, "
             f"{many(now.tokens_fed, 'token')} fed{pace}"
         )
+        under_way = f"{line}, {now.rows} under way"
         if over:
             self._over = alias
             self._done += 1
             self._print(line)
-        if not self._console.is_terminal:
-            return
+        elif not live:
+            if not due:
+                return
+            self._print(under_way)
         self._looked = clock
-        in_all = f"{self._done} of {many(self._prompts, 'prompt')}, {clock - self._began:.0f} s"
-        head = (
-            [Text(in_all)] if over else [Text(f"{line}, {now.rows} under way"), Text(in_all), answers(now.finished, _TOP_ANSWERS)]
-        )
-        self._show(Group(*head))
+        if live:
+            in_all = f"{self._done} of {many(self._prompts, 'prompt')}, {clock - self._began:.0f} s"
+            head = [Text(in_all)] if over else [Text(under_way), Text(in_all), answers(now.finished, _TOP_ANSWERS)]
+            self._show(Group(*head))
 
 
 def live_view(seen: Sequence[Iteration], remaining: float) -> RenderableType:
