@@ -22,7 +22,7 @@ import typer
 
 from diffusecli import __version__, terminal
 from diffusecli.distributions import FAMILIES, catalogue
-from diffusecli.errors import DiffuseError, FailedGates, InputError, InterruptedRun, MachineError, printable
+from diffusecli.errors import DiffuseError, FailedGates, InputError, InterruptedRun, MachineError, many, printable
 from diffusecli.exits import EXIT_FOUND_PROBLEMS, EXIT_INTERRUPTED
 from diffusecli.memory import out_of_memory
 from diffusecli.places import LIBRARY, library_told
@@ -115,10 +115,6 @@ def _stop(message: str, code: int) -> NoReturn:
 
 def _notice(message: str) -> None:
     typer.echo(printable(terminal.discreet(message)), err=True)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _print_json(value: Any) -> None:
@@ -217,7 +213,7 @@ def init_prompt(
         typer.echo(terminal.json_text(prompts[None].to_json()), nl=False)
     else:
         write_prompts(prompts, force=force)
-        _notice(f"wrote {output}" if not groups else f"wrote {len(prompts)} prompts into {output}")
+        _notice(f"wrote {output}" if not groups else f"wrote {many(len(prompts), 'prompt')} into {output}")
     for notice in dict.fromkeys(d.notice for d in distributions.values() if d.notice):
         _notice(notice)
     if preview:
@@ -272,8 +268,8 @@ def validate(
         if found.prompts:
             terminal.console().print(prompts_overview(found.prompts))
         problems = [p.severity for p in found.problems]
-        told = ", ".join(_count(problems.count(severity), severity) for severity in ("error", "warning", "notice"))
-        typer.echo(f"valid: {_count(len(found.prompts), 'prompt')}, {_count(len(found.configs), 'config')}; {told}")
+        told = ", ".join(many(problems.count(severity), severity) for severity in ("error", "warning", "notice"))
+        typer.echo(f"valid: {many(len(found.prompts), 'prompt')}, {many(len(found.configs), 'config')}; {told}")
     if found.failed:
         raise typer.Exit(EXIT_FOUND_PROBLEMS)
 
@@ -335,7 +331,7 @@ def export(
 
     done = merge(RunDir(run), output, precision=precision, force=force, notice=_notice, trust_remote_code=trust_remote_code)
     typer.echo(
-        f"{output}: {done.parameters:,} weights ({done.dtype}); log-probabilities of {_count(done.answers, 'answer')} "
+        f"{output}: {done.parameters:,} weights ({done.dtype}); log-probabilities of {many(done.answers, 'answer')} "
         f"differ from the adapter's by {done.gap:.1e} nats at most"
     )
 
@@ -458,7 +454,7 @@ def sample(
             typer.echo(printable(text))
             terminal.console().print(answers(done.counts[text]))
     total = sum(counts.total() for counts in done.counts.values())
-    typer.echo(f"{done.path}: {total} samples of {_count(len(done.counts), 'prompt')} in {done.seconds:.1f} s")
+    typer.echo(f"{done.path}: {many(total, 'sample')} of {many(len(done.counts), 'prompt')} in {done.seconds:.1f} s")
 
 
 @command("evaluate")
@@ -574,7 +570,7 @@ def _write_report(found: Evaluation, html: Path | None, plots: Path | None) -> N
     if plots is not None:
         from diffusecli.report.charts import write_plots
 
-        _notice(f"wrote {_count(len(write_plots(found, plots)), 'picture')} into {plots}")
+        _notice(f"wrote {many(len(write_plots(found, plots)), 'picture')} into {plots}")
 
 
 def _require_choice(option: str, value: str, choices: tuple[str, ...]) -> None:

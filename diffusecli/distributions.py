@@ -19,7 +19,7 @@ from decimal import Decimal, InvalidOperation
 from itertools import accumulate, pairwise
 from typing import Any
 
-from diffusecli.errors import InputError, did_you_mean
+from diffusecli.errors import InputError, did_you_mean, many
 
 MOST_OUTCOMES = 100_000
 
@@ -298,7 +298,7 @@ def _rounded(
     kept = [index for index, mass in enumerate(masses) if mass > 0]  # an end that rounds to a value of no mass goes
     _require(bool(kept), name, "has no mass there")
     outcomes, masses = outcomes[kept[0] : kept[-1] + 1], masses[kept[0] : kept[-1] + 1]
-    places = "a whole number" if decimals == 0 else f"{decimals} decimal place{'s' if decimals > 1 else ''}"
+    places = "a whole number" if decimals == 0 else many(decimals, "decimal place")
     return Distribution(
         outcomes, _renormalised(masses), f"{request} Round it to {places}.", notice=_what_was_cut(outcomes[0], outcomes[-1], masses)
     )

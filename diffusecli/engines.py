@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from diffusecli.batched import choose_cache, generate_rows
 from diffusecli.builtin import Notice
 from diffusecli.encoding import EncodedPrompt, encode_prompt
-from diffusecli.errors import InputError
+from diffusecli.errors import InputError, many
 from diffusecli.memory import SMALLER, enough_memory, out_of_memory
 from diffusecli.models import LoadedModel, shape_of
 from diffusecli.prompt import Prompt
@@ -130,7 +130,7 @@ class LocalEngine:
                 f"{encoded.alias}: is {len(encoded.prompt_ids)} tokens long, the model takes {self._context}; shorten it"
             )
         if room < settings.max_new_tokens:
-            self._notice(f"{encoded.alias}: answers end after {room} tokens, where the model's context ends")
+            self._notice(f"{encoded.alias}: answers end after {many(room, 'token')}, where the model's context ends")
         return replace(settings, max_new_tokens=min(room, settings.max_new_tokens))
 
     @cached_property

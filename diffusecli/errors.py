@@ -96,6 +96,15 @@ def printable(text: str) -> str:
     return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def many(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> many(1, "prompt"), many(0, "prompt"), many(2, "held-out prompt")
+    ('1 prompt', '0 prompts', '2 held-out prompts')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """The nearest known word as a question, or the list of what is known.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusecli.comparison import Estimate, compare
+from diffusecli.errors import many
 from diffusecli.matching import Matching, Tally
 from diffusecli.metrics import Cell, ExactFigures, Figures, open_verdict, verdict
 from diffusecli.open_ended import Diversity, Line
@@ -168,5 +169,5 @@ def in_words(settings: Mapping[str, Any]) -> str:
     bent = [f"{name.replace('_', '-')} {settings[name]:g}" for name, value in neutral.items() if settings.get(name, value) != value]
     stop = [f"stop {list(settings['stop'])}"] if settings.get("stop") else []
     seed = [f"seed {settings['seed']}"] if "seed" in settings else []
-    length = [f"at most {settings['max_new_tokens']} tokens"] if "max_new_tokens" in settings else []
+    length = [f"at most {many(settings['max_new_tokens'], 'token')}"] if "max_new_tokens" in settings else []
     return ", ".join([*seed, *length, *(bent or ["temperature 1"]), *stop])

@@ -19,7 +19,7 @@ from diffusecli.chat import chat_settings
 from diffusecli.checkpoints import Progress, newest_checkpoint, step_of
 from diffusecli.config import AlgConfig, Config
 from diffusecli.encoding import EncodedPrompt, encode_prompt
-from diffusecli.errors import DiffuseError, InputError
+from diffusecli.errors import DiffuseError, InputError, many
 from diffusecli.fused import fuse
 from diffusecli.locks import only_writer, remove_scratch_folders
 from diffusecli.loss import PackedPass, Pass, RowsPass, choose_pass, longest, row_length
@@ -189,7 +189,7 @@ def make_job(
     for remark in dict.fromkeys(remark for e in encoded for remark in e.remarks):
         notice(remark)
     way, why = choose_way(base, encoded, config, processes, progress)
-    notice(f"{len(encoded)} prompts, {sum(len(e.trie.leaves) for e in encoded)} targets; {why}")
+    notice(f"{many(len(encoded), 'prompt')}, {many(sum(len(e.trie.leaves) for e in encoded), 'target')}; {why}")
     retention = None
     if config.retain:
         retention = prepare(

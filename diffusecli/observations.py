@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusecli.distributions import Distribution
 from diffusecli.documents import TooLargeError, require_size
-from diffusecli.errors import InputError, did_you_mean
+from diffusecli.errors import InputError, did_you_mean, many
 from diffusecli.prompt import canonical
 from diffusecli.samples import COLUMNS, from_cell
 
@@ -86,7 +86,7 @@ def _distribution(rows: pd.DataFrame, path: Path, reading: Reading, notice: str)
         raise InputError(f"{path}: all weights are zero, give at least one target a positive weight")
     if len(kept) < len(totals):
         share = kept.sum() / totals.sum()
-        cut = f"kept {len(kept)} of {len(totals)} targets, {share:.1%} of the weight"
+        cut = f"kept {len(kept)} of {many(len(totals), 'target')}, {share:.1%} of the weight"
         notice = f"{notice}, {cut}" if notice else cut
     weights = tuple(float(f"{share:.9g}") for share in smoothed / smoothed.sum()) if counted else None
     return Distribution(tuple(kept.index), weights, REQUEST, "answer", notice)

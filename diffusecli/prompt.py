@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from diffusecli.documents import Document, read_document
-from diffusecli.errors import InputError, Problem
+from diffusecli.errors import InputError, Problem, many
 from diffusecli.places import exists, find, visible_files
 from diffusecli.schema import problems_of
 
@@ -216,7 +216,7 @@ def _prefix_problems(document: Document, targets: Sequence[str]) -> Iterator[Pro
 def _weight_problems(document: Document, weights: Sequence[float], targets: int) -> Iterator[Problem]:
     bad = [index for index, weight in enumerate(weights) if not math.isfinite(weight) or weight < 0]
     if len(weights) != targets:
-        yield document.problem(("weights",), f"{len(weights)} weights for {targets} targets",
+        yield document.problem(("weights",), f"{many(len(weights), 'weight')} for {many(targets, 'target')}",
                                "give one weight per target, or none for a uniform distribution")  # fmt: skip
     for index in bad:
         yield document.problem(("weights", index), f"the weight {weights[index]:g} is not a probability",

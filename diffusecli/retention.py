@@ -28,7 +28,7 @@ from diffusecli.batched import choose_cache, generate_rows
 from diffusecli.builtin import cache_folder, private_cache
 from diffusecli.config import Retain
 from diffusecli.encoding import EncodedPrompt, encode_prompt
-from diffusecli.errors import InputError, MachineError
+from diffusecli.errors import InputError, MachineError, many
 from diffusecli.models import LoadedModel, attention_windows, shape_of
 from diffusecli.prompt import Prompt, read_prompts
 from diffusecli.runs import atomic_write
@@ -66,7 +66,7 @@ def read_instructions(settings: Retain) -> list[Prompt]:
         return [Prompt(request=line, targets=(), alias=f"instruction {n}") for n, line in enumerate(text.splitlines(), 1)]
     found = read_prompts(settings.prompts)
     if len(found) < 3:
-        raise InputError(f"retain.prompts: {len(found)} instructions, at least 3 are needed (every third is only measured)")
+        raise InputError(f"retain.prompts: {many(len(found), 'instruction')}, at least 3 are needed (every third is only measured)")
     return found
 
 

@@ -30,7 +30,7 @@ from diffusecli.checkpoints import (
 from diffusecli.config import Config
 from diffusecli.encoding import EncodedPrompt
 from diffusecli.engines import LocalEngine
-from diffusecli.errors import InputError, InterruptedRun
+from diffusecli.errors import InputError, InterruptedRun, many
 from diffusecli.generations import generate
 from diffusecli.interrupts import Interrupts
 from diffusecli.job import (
@@ -104,7 +104,8 @@ def _train(
         start_anew(job)
     else:
         notice(
-            f"{run.path}: going on after {progress.iterations} of {config.alg_config.n_iters} iterations ({progress.step} steps)"
+            f"{run.path}: going on after {progress.iterations} of {many(config.alg_config.n_iters, 'iteration')} "
+            f"({many(progress.step, 'step')})"
         )
     optimiser = _optimiser(job, optimiser_state)
     reason = _optimise(job, optimiser, progress, report)
@@ -122,7 +123,7 @@ def _train(
         save_run(job, [*inputs.train, *inputs.test], trained, why, progress)
     if config.generate and inputs.test:
         generations = replace(GENERATIONS, seed=config.seed)
-        notice(f"sampling {generations.n_generations} answers for each of {len(inputs.test)} test prompts")
+        notice(f"sampling {generations.n_generations} answers for each of {many(len(inputs.test), 'test prompt')}")
         with merged(base.model):
             engine = LocalEngine(base, generations, _ROWS_TOGETHER if processes.sharded else None, notice)
             generate(
@@ -190,7 +191,7 @@ def _optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, re
             if any(processes.everyones(interrupts.asked)) and reason is None and progress.step < steps:
                 _leave(job, optimiser, progress)
     _train_mode(job.base, on=False)
-    return reason or f"all {settings.n_iters} iterations done"
+    return reason or f"all {many(settings.n_iters, 'iteration')} done"
 
 
 def _step(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, between: Callable[[], None]) -> None:
@@ -262,7 +263,7 @@ def _leave(job: Job, optimiser: torch.optim.Optimizer, progress: Progress) -> No
     if job.processes.main:
         save_checkpoint(job.run, job.base, optimiser, progress)
     job.processes.everyones(None)
-    done = f"{progress.iterations} of {job.settings.n_iters} iterations"
+    done = f"{progress.iterations} of {many(job.settings.n_iters, 'iteration')}"
     how = "the same command without --force" if job.force else "the same command"
     raise InterruptedRun(f"{job.run.path}: interrupted after {done}; {how} goes on from there")
 
@@ -275,6 +276,6 @@ def _diverged(job: Job, progress: Progress) -> InputError:
         last = newest_checkpoint(job.run)
     kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
     return InputError(
-        f"{job.run.path}: the loss is no number any more after {progress.step} steps; lower alg_config.learning_rate "
+        f"{job.run.path}: the loss is no number any more after {many(progress.step, 'step')}; lower alg_config.learning_rate "
         f"and start anew with --force ({kept})"
     )

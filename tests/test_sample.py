@@ -295,7 +295,7 @@ def test_the_command_line_of_the_original_and_of_a_quick_question(diffuse, run, 
         assert (idle.returncode, "Traceback" in idle.stderr) == (2, False)
 
 
-def test_progress_on_a_terminal_shows_the_answers_so_far():
+def test_progress_shows_the_answers_so_far_on_a_terminal_and_a_line_now_and_then_in_a_pipe():
     import io
 
     from rich.console import Console
@@ -303,16 +303,16 @@ def test_progress_on_a_terminal_shows_the_answers_so_far():
     from diffusecli.report.progress import SamplingProgress
     from diffusecli.sampling import Standing
 
-    for terminal in (True, False):
+    for terminal, waited, told in ((True, 1, True), (False, 29, False), (False, 31, True)):
         out = io.StringIO()
         console = Console(file=out, force_terminal=terminal, width=100)
         with SamplingProgress(console, 2) as progress:
-            progress._looked = 0
+            progress._looked -= waited
             progress("a.json", Standing(Counter({"{7}": 30, "{3}": 10}), 100, 5, 77))
             progress("a.json", Standing(Counter({"{7}": 70, "{3}": 30}), 100, 0, 99))
         text = out.getvalue()
         assert "100 of 100 samples, 2 distinct, 99 tokens fed" in text
-        assert ("40 of 100 samples" in text) == terminal
+        assert ("40 of 100 samples, 2 distinct, 77 tokens fed, 5 under way" in text) == told
         assert ("75.0 %" in text) == terminal
 
 

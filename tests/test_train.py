@@ -266,6 +266,14 @@ def test_a_plan_tells_what_training_would_meet_in_the_output_folder(config):
     ]
 
 
+def test_one_of_a_thing_is_told_in_the_singular(config):
+    made, told = config({"targets": ["{a}"]}, alg_config={"n_iters": 1}, generate=False), []
+    trained = train(made, report=lambda _: None, notice=told.append)
+    assert any(line.startswith("1 prompt, 1 target; ") for line in told)
+    assert trained.reason == "all 1 iteration done"
+    assert "Training: 1 step, " in trained.run.card.read_text()
+
+
 def test_a_disk_that_is_too_full_is_found_before_training(config, monkeypatch):
     from collections import namedtuple
 

@@ -64,7 +64,7 @@ def run(stages: Iterable[Stage]) -> None:
         same = known.get("command") == stage.told
         print(f"[{number}/{len(stages)}] {stage.told}", flush=True)
         started = time.perf_counter()
-        code, printed = _call(stage, anew=not same and stage.product.exists())
+        code, printed = _call(stage, anew=not same and (bool(known) or stage.product.exists()))
         spent = time.perf_counter() - started + (float(str(known.get("seconds", 0.0))) if same else 0.0)
         if code == 0 and stage.prints:
             write_text(stage.product, printed)

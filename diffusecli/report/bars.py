@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from diffusecli.errors import many
 from diffusecli.evaluation import Evaluated
 from diffusecli.report.drawing import LANE, Chart, Frame, finished, inline, points, tips
 from diffusecli.report.views import MOST, OFF_TARGET, WEIGHT, Sampler, Section, spots
@@ -95,11 +96,11 @@ def _reading(section: Section, *, exact: bool, stretched: bool) -> str:
 
 
 def _in_words(section: Section) -> str:
-    told = [f"Target weights against shares of answers, {len(section.prompt.targets)} targets."]
+    told = [f"Target weights against shares of answers, {many(len(section.prompt.targets), 'target')}."]
     for sampler, row in section.sampled:
         worst = max(row.cells, key=lambda cell, n=row.tally.n: abs(cell.count / n - cell.weight))  # type: ignore[misc]
         told.append(
-            f"{sampler.label}: {sum(cell.differs for cell in row.cells)} targets differ; furthest is {short(worst.target)} "
+            f"{sampler.label}: differs at {many(sum(cell.differs for cell in row.cells), 'target')}; furthest is {short(worst.target)} "
             f"with {percent(worst.count / row.tally.n)} where the weight is {percent(worst.weight)}."
         )
     return " ".join(told)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusecli.builtin import BUILTIN_MODELS
+from diffusecli.errors import many
 from diffusecli.prompt import Prompt
 from diffusecli.report.parts import markdown_cell, markdown_code
 
@@ -88,8 +89,8 @@ def _card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, kind: str, 
     asked = "".join(f"\n- {name}: {markdown_code(json.dumps(value, ensure_ascii=False))}" for name, value in chat.items())
     return _CARD.format(
         asked=f"\nThe figures are of prompts that were rendered with\n{asked}\n" if asked else "", quoted=json.dumps(manifest["model"]), kind=kind, what=what, load=load, rest=rest,
-        count=f"{count} distribution" + "s" * (count != 1),
-        stopped=f"Training: {manifest['steps']} steps, {manifest['training_seconds']:.0f} s; {markdown_cell(manifest['stopped'])}.", rows="\n".join(rows),
+        count=many(count, "distribution"),
+        stopped=f"Training: {many(manifest['steps'], 'step')}, {manifest['training_seconds']:.0f} s; {markdown_cell(manifest['stopped'])}.", rows="\n".join(rows),
         retention="" if drift is None else f"\nDrift from the base model on {manifest['retention']['held_out']} ordinary "
         f"instructions it was not trained on: {drift:.4f} nats per token.\n",
     )  # fmt: skip

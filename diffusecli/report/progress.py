@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from diffusecli.errors import printable
+from diffusecli.errors import many, printable
 from diffusecli.report.parts import short_names
 from diffusecli.report.tables import answers
 from diffusecli.runs import Iteration
@@ -24,7 +24,7 @@ from diffusecli.sampling import Standing
 
 _MOST_PROMPTS = 12
 _SPARK_WIDTH = 24
-_REFRESH = 0.25  # seconds between two looks at sampling
+_REFRESH, _IN_A_PIPE = 0.25, 30.0  # seconds between two looks at sampling, on a terminal and elsewhere
 _TOP_ANSWERS = 10
 _SPARKS = "▁▂▃▄▅▆▇█"
 
@@ -93,33 +93,36 @@ class SamplingProgress(_Display):
         self._began = self._looked = self._prompt_began = time.monotonic()
 
     def __call__(self, alias: str, now: Standing) -> None:
-        """Show how far a prompt is, a few times a second."""
-        clock = time.monotonic()
+        """Show how far a prompt is, a few times a second; in a pipe a line every half minute."""
+        clock, live = time.monotonic(), self._console.is_terminal
         if alias != self._alias:  # the pace is that since the first look, models loaded and earlier starts not counted
             self._alias, self._prompt_began, self._fed_before = alias, clock, now.tokens_fed
+        due = clock - self._looked >= (_REFRESH if live else _IN_A_PIPE)
         may_be_over = now.rows == 0 and alias != self._over
-        if not may_be_over and (not self._console.is_terminal or clock - self._looked < _REFRESH):
+        if not due and not may_be_over:
             return
         finished = now.finished.total()
         over = may_be_over and finished >= now.wanted
         fed, seconds = now.tokens_fed - self._fed_before, clock - self._prompt_began
         pace = f", {fed / seconds:.0f} a second" if fed and seconds else ""
         line = (
-            f"{printable(alias)}: {finished} of {now.wanted} samples, {len(now.finished)} distinct, "
-            f"{now.tokens_fed} tokens fed{pace}"
+            f"{printable(alias)}: {finished} of {many(now.wanted, 'sample')}, {len(now.finished)} distinct, "
+            f"{many(now.tokens_fed, 'token')} fed{pace}"
         )
+        under_way = f"{line}, {now.rows} under way"
         if over:
             self._over = alias
             self._done += 1
             self._print(line)
-        if not self._console.is_terminal:
-            return
+        elif not live:
+            if not due:
+                return
+            self._print(under_way)
         self._looked = clock
-        in_all = f"{self._done} of {self._prompts} prompts, {clock - self._began:.0f} s"
-        head = (
-            [Text(in_all)] if over else [Text(f"{line}, {now.rows} under way"), Text(in_all), answers(now.finished, _TOP_ANSWERS)]
-        )
-        self._show(Group(*head))
+        if live:
+            in_all = f"{self._done} of {many(self._prompts, 'prompt')}, {clock - self._began:.0f} s"
+            head = [Text(in_all)] if over else [Text(under_way), Text(in_all), answers(now.finished, _TOP_ANSWERS)]
+            self._show(Group(*head))
 
 
 def live_view(seen: Sequence[Iteration], remaining: float) -> RenderableType:
@@ -138,7 +141,7 @@ def live_view(seen: Sequence[Iteration], remaining: float) -> RenderableType:
             Text(f"{last.on_target[alias]:.1%}", justify="right"),
         )  # fmt: skip
     more = len(last.kl) - len(furthest)
-    return Group(bar, prompts, *([Text(f"and {more} prompts with a smaller KL")] if more else []))
+    return Group(bar, prompts, *([Text(f"and {many(more, 'prompt')} with a smaller KL")] if more else []))
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from diffusecli.comparison import Estimate
-from diffusecli.errors import printable
+from diffusecli.errors import many, printable
 from diffusecli.evaluation import UNSAMPLED, Difference, Evaluated, Evaluation, Matrix, same_prompt
 from diffusecli.metrics import Cell, Figures, told
 from diffusecli.open_ended import Diversity, Line
@@ -93,7 +93,7 @@ def _summary(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
         yield Padding(Text(told), (0, 0, 0, 3), expand=False)
     if row.tally.n:
         yield Padding(
-            Text(f"{row.tally.n} sample{'s' * (row.tally.n != 1)}, {printable(row.settings_in_words)}", style="dim"),
+            Text(f"{many(row.tally.n, 'sample')}, {printable(row.settings_in_words)}", style="dim"),
             (0, 0, 0, 3),
             expand=False,
         )
@@ -107,7 +107,7 @@ def _detail(row: Evaluated, sampler: str, showing: Showing) -> Iterator[Renderab
     if row.tally.on_target:
         yield from _histogram(row, showing)
     elif row.prompt.targets:
-        yield Text(f"none of {row.tally.n} samples is a target")
+        yield Text(f"none of {many(row.tally.n, 'sample')} is a target")
     if row.figures is not None and row.tally.on_target:
         yield Text(_fit(row.figures), style="dim")
     if (o := row.ordered) is not None:
@@ -122,7 +122,8 @@ def _detail(row: Evaluated, sampler: str, showing: Showing) -> Iterator[Renderab
     if row.diversity is not None:
         yield from _open_ended(row.diversity, row.lines)
     elif row.tally.off_target:
-        yield Text(f"most frequent of {len(row.tally.off_target)} texts off target ({row.tally.off_target.total()} samples):")
+        texts, samples = many(len(row.tally.off_target), "text"), many(row.tally.off_target.total(), "sample")
+        yield Text(f"most frequent of {texts} off target ({samples}):")
         for text, count in row.tally.off_target.most_common(_OFF_TARGET):
             yield Text(f"  {count:>6} x {shorten(repr(text), 68)}")
 
@@ -155,7 +156,7 @@ def _histogram(row: Evaluated, showing: Showing) -> Iterator[RenderableType]:
         marked = sum(cell.differs for cell in folded)
         what = "" if showing.sort else "those that weigh most or miss most are; "
         yield Text(
-            f"({len(folded)} more targets not shown: {what}they weigh {percent(weight)}, have {percent(count / n)}, {marked} with *)"
+            f"({many(len(folded), 'more target')} not shown: {what}they weigh {percent(weight)}, have {percent(count / n)}, {marked} with *)"
         )
 
 

@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from diffusecli.errors import printable
+from diffusecli.errors import many, printable
 from diffusecli.prompt import Prompt
 from diffusecli.report.parts import bar, label, new_table, percent, short_names
 
@@ -34,7 +34,7 @@ def distribution_preview(prompt: Prompt) -> RenderableType:
     for index in sorted(shown):
         rows.add_row(label(prompt.targets[index]), percent(weights[index]), bar(weights[index] / top))
     hidden = len(weights) - len(shown)
-    return Group(rows, Text(f"({hidden} lighter targets not shown)" if hidden else ""))
+    return Group(rows, Text(f"({many(hidden, 'lighter target')} not shown)" if hidden else ""))
 
 
 def answers(counts: Mapping[str, int], most: int = _MOST_ROWS) -> RenderableType:
@@ -45,7 +45,7 @@ def answers(counts: Mapping[str, int], most: int = _MOST_ROWS) -> RenderableType
     for text, count in shown:
         rows.add_row(label(text, 40), str(count), percent(count / total), bar(count / max(shown[0][1], 1)))
     hidden = len(counts) - len(shown)
-    return Group(rows, *([Text(f"and {hidden} other answers")] if hidden else []))
+    return Group(rows, *([Text(f"and {many(hidden, 'other answer')}")] if hidden else []))
 
 
 def prompts_overview(prompts: Iterable[Prompt]) -> RenderableType:
@@ -75,9 +75,9 @@ def token_table(view: TokenView, top: int) -> RenderableType:
     ratio = f" ({view.fed_as_rows / view.fed_packed:.1f} times fewer)" if view.target_tokens else ""
     return Group(
         Text(printable(f"\n{view.alias}"), style="bold"),
-        Text(f"{len(view.prompt_tokens)} prompt tokens: {printable(' '.join(view.prompt_tokens))}"),
+        Text(f"{many(len(view.prompt_tokens), 'prompt token')}: {printable(' '.join(view.prompt_tokens))}"),
         rows,
-        *([Text(f"({hidden} more targets, --top 0 shows all)")] if hidden else []),
+        *([Text(f"({many(hidden, 'more target')}, --top 0 shows all)")] if hidden else []),
         Text(f"tokens fed a step: {view.fed_as_rows} as one row per target, {view.fed_packed} packed{ratio}\n"),
     )
 
@@ -89,6 +89,6 @@ def training_plan(planned: Plan) -> RenderableType:
     for alias, (targets, entropy, packed, as_rows) in planned.tokens.items():
         rows.add_row(label(names[alias], 40), str(targets), f"{entropy:.3f}", str(packed), str(as_rows))
     return Group(rows, Text(
-        f"{planned.steps} optimiser steps, about {planned.tokens_in_all} tokens fed in all; learning rate {planned.learning_rate:.2g}; "
+        f"{many(planned.steps, 'optimiser step')}, about {planned.tokens_in_all} tokens fed in all; learning rate {planned.learning_rate:.2g}; "
         f"{planned.parameters / 1e6:.0f} M parameters; estimated peak memory {planned.memory_gb:.1f} GB"
     ))  # fmt: skip
