@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -127,11 +127,22 @@ def _described(schema: dict[str, Any]) -> dict[str, Any]:
     """The comment behind each field of the dataclasses becomes its description."""
     for name, shape in {**schema["$defs"], "Document": schema}.items():
         kind = getattr(data, name)
-        comments = dict(re.findall(r"^    (\w+): [^#\n]+  # (.+)$", inspect.getsource(kind), re.MULTILINE))
+        comments = dict(_comments(inspect.getsource(kind)))
         for field, description in shape["properties"].items():
             if field in comments:
                 description["description"] = comments[field]
     return schema
+
+
+def _comments(source: str) -> Iterator[tuple[str, str]]:
+    """Each field of a class with the comment behind it, on the last line where the formatter broke it."""
+    (shape,) = ast.parse(source).body
+    lines = source.encode().splitlines()
+    for field in shape.body if isinstance(shape, ast.ClassDef) else ():
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.end_lineno is not None:
+            _, _, comment = lines[field.end_lineno - 1][field.end_col_offset :].decode().partition("# ")
+            if comment:
+                yield field.target.id, comment
 
 
 def _rows(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
