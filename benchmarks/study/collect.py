@@ -34,7 +34,7 @@ def collect() -> list[Path]:
     found: dict[str, list[Line]] = {piece: [] for piece in EXPERIMENTS}
     for experiment, seed in _finished():
         found[experiment.piece] += _lines(experiment, seed)
-    found["weighted"] = [line | _nearest(line) for line in found["weighted"]]
+    found["weighted"] = [line | nearest(line) for line in found["weighted"]]
     found["names"] = [line | _new_names(line) for line in found["names"]]
     tables = {
         **found,
@@ -75,19 +75,19 @@ def _lines(experiment: Experiment, seed: int) -> Iterator[Line]:
         }  # fmt: skip
 
 
-def _nearest(line: Mapping[str, Any]) -> Line:
+def nearest(line: Mapping[str, Any]) -> Line:
     """The least total variation distance of a prompt to another that the run was trained on: what copying the most like would reach."""
     experiment = next(e for e in EXPERIMENTS["weighted"] if e.name == line["run"])
     if not experiment.needs:
         return {}
     trained = [path for path in _read(experiment.run(line["seed"]) / "run.json")["exact_kl"] if path != line["prompt"]]
-    return {"nearest_tvd": min(_distance(read_prompt(line["prompt"]), read_prompt(path)) for path in trained)}
+    return {"nearest_tvd": min(distance(read_prompt(line["prompt"]), read_prompt(path)) for path in trained)}
 
 
-def _distance(a: Prompt, b: Prompt) -> float:
+def distance(a: Prompt, b: Prompt) -> float:
     """Total variation distance, 1 - sum of min(p, q).
 
-    >>> _distance(Prompt(request="r", targets=("a", "b")), Prompt(request="r", targets=("b", "c")))
+    >>> distance(Prompt(request="r", targets=("a", "b")), Prompt(request="r", targets=("b", "c")))
     0.5
     """
     shares = defaultdict(float, zip(b.targets, b.probabilities, strict=True))

@@ -67,7 +67,9 @@ def share(values: Iterable[str]) -> str:
 
 
 def _markdown(table: Table) -> str:
-    head, *rest = ["| " + " | ".join(cells) + " |" for cells in table]
+    head, *rest = ["| " + " | ".join(cells) + " |" for cells in table] or [""]
+    if not rest:
+        return "Not measured yet.\n"
     return "\n".join([head, "|" + "---|" * (head.count(" | ") + 1), *rest]) + "\n"
 
 
