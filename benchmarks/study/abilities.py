@@ -1,0 +1,274 @@
+"""`python -m benchmarks.study.abilities RUN|--untuned`: what a model knows and how well it predicts ordinary text, as one JSON object.
+
+Three sets that no prompt of the library has anything to do with: questions with four answers (`data/choices.jsonl`), sums with four
+answers (made here), and paragraphs of ordinary English (`data/passages.txt`). Nothing is sampled. A question is asked in a chat, and
+each of its four answers has an exact log-probability as what the assistant says: the sum over its tokens, as Brown and others ("Language
+Models are Few-Shot Learners", 2020) and the accuracies of most evaluation suites have it. The likeliest counts as the model's answer. The
+sum, and not the mean per token, makes the four normalised probabilities those of a model that must say one of the four; answers
+are of like length, so that the sum favours none for being short.
+
+`compare` sets two such objects side by side, item by item.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from diffusecli.builtin import Notice
+from diffusecli.config import Config
+from diffusecli.encoding import EncodedPrompt, encode_prompt
+from diffusecli.errors import DiffuseError
+from diffusecli.exact import scorer_of
+from diffusecli.job import require_context
+from diffusecli.loss import RowsPass, score, target_log_probs
+from diffusecli.models import LoadedModel, load_adapter, load_configured, shape_of
+from diffusecli.prompt import Prompt
+from diffusecli.runs import RunDir, config_of
+from diffusecli.trie import TokenTrie
+
+DATA = Path(__file__).parent / "data"
+BUILTIN = "smollm2-135m-instruct"
+ARITHMETIC_SEED = 0
+EACH = 40  # additions, subtractions, multiplications
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with four answers, one of which is right."""
+
+    question: str
+    options: tuple[str, ...]
+    answer: int  # the place of the right one
+    kind: str
+
+    def __post_init__(self) -> None:
+        if len(set(self.options)) != 4 or not 0 <= self.answer < 4:
+            raise ValueError(f"{self.question!r} needs four different options and an answer from 0 to 3")
+
+
+def read_choices() -> list[Question]:
+    """The questions of `data/choices.jsonl`."""
+    found = map(json.loads, (DATA / "choices.jsonl").read_text(encoding="utf-8").splitlines())
+    return [Question(**{**fields, "options": tuple(fields["options"])}) for fields in found]
+
+
+def read_passages() -> list[str]:
+    """The paragraphs of `data/passages.txt`, a line each."""
+    return [line for line in (DATA / "passages.txt").read_text(encoding="utf-8").splitlines() if line]
+
+
+def arithmetic(seed: int = ARITHMETIC_SEED) -> list[Question]:
+    """Additions and subtractions up to 30 and multiplications up to 10 times 10, 40 of each, all different.
+
+    The three wrong answers have as many digits as the right one, so that none begins another, and are near it.
+    """
+    dice = np.random.default_rng(seed)
+    terms = [(a, b) for a in range(2, 31) for b in range(2, 31)]
+    factors = [(a, b) for a in range(2, 11) for b in range(2, 11)]
+    made = [
+        *_drawn(dice, "addition", {f"What is {a} + {b}?": (a + b, (1, 2, 10)) for a, b in terms}),
+        *_drawn(dice, "subtraction", {f"What is {a} - {b}?": (a - b, (1, 2, 10)) for a, b in terms if a > b}),
+        *_drawn(dice, "multiplication", {f"What is {a} * {b}?": (a * b, (1, a, b)) for a, b in factors}),
+    ]
+    return made
+
+
+def _drawn(dice: np.random.Generator, kind: str, results: Mapping[str, tuple[int, Sequence[int]]]) -> list[Question]:
+    """So many of these questions, the right answer as often in each place; `results` tells results and how far off answers may be."""
+    questions, places = list(results), dice.permutation(np.arange(EACH) % 4)
+    chosen = dice.choice(len(questions), EACH, replace=False)
+    found = []
+    for index, place in zip(chosen, places, strict=True):
+        result, steps = results[questions[index]]
+        wrong = dice.permutation(_near(result, steps))[:3].tolist()
+        options = [*wrong[:place], result, *wrong[place:]]
+        found.append(Question(questions[index], tuple(map(str, options)), int(place), kind))
+    return found
+
+
+def _near(result: int, steps: Sequence[int]) -> list[int]:
+    """Numbers of as many digits, so many steps above and below; the nearest others where these are fewer than three.
+
+    >>> _near(9, (1, 2, 10))
+    [7, 8, 6]
+    >>> _near(24, (1, 4, 6))
+    [18, 20, 23, 25, 28, 30]
+    """
+
+    def alike(others: set[int]) -> list[int]:
+        return sorted(n for n in others if n > 0 and n != result and len(str(n)) == len(str(result)))
+
+    near = alike({result + sign * step for step in steps for sign in (-1, 1)})
+    more = sorted(set(alike(set(range(result - 9, result + 10)))) - set(near), key=lambda n: (abs(n - result), n))
+    return near + more[: max(0, 3 - len(near))]
+
+
+def answer_log_probs(base: LoadedModel, questions: Sequence[Question], config: Config, notice: Notice) -> np.ndarray:
+    """[Q, 4]: exact log-probabilities, in nats, of each option as the beginning of the assistant's answer. One packed pass a question.
+
+    Raises `InputError` where the tokenizer cannot tell two options apart, or a question is too long for the model.
+    """
+    prompts = [
+        Prompt(request=q.question, targets=q.options, eos=False, alias=f"question {number}")
+        for number, q in enumerate(questions, 1)
+    ]
+    encoded = [encode_prompt(prompt, base.chat) for prompt in prompts]
+    require_context(encoded, shape_of(base.model.config, 0).context)
+    found = scorer_of(base, encoded, config, notice).score(encoded).log_probs
+    return np.array([target_log_probs(e, paths) for e, paths in zip(encoded, found, strict=True)])
+
+
+def passage_losses(base: LoadedModel, passages: Sequence[str]) -> list[dict[str, float]]:
+    """Of each passage how many tokens are predicted, and their summed negative log-likelihood in nats.
+
+    The passage stands alone, without a chat; its first token is given, and each of the others is predicted from all before it.
+    """
+    found = []
+    for number, passage in enumerate(passages, 1):
+        first, *rest = base.tokenizer(passage)["input_ids"]
+        prompt = Prompt(request=passage, targets=(passage,), eos=False, alias=f"passage {number}")
+        encoded = EncodedPrompt(prompt, (first,), TokenTrie.build([rest], [1.0]), (0,), frozenset())
+        require_context([encoded], shape_of(base.model.config, 0).context)
+        (log_prob,) = score(base.model, encoded, RowsPass(1)).log_probs
+        found.append({"tokens": len(rest), "nats": -float(log_prob)})
+    return found
+
+
+def answered(questions: Sequence[Question], log_probs: np.ndarray) -> list[dict[str, Any]]:
+    """Each question with what the model would answer, and how likely the right option is when one of the four must be said."""
+    normalised = log_probs - np.logaddexp.reduce(log_probs, axis=1, keepdims=True)
+    return [
+        {
+            "question": q.question, "kind": q.kind, "chosen": int(own.argmax()), "right": int(own.argmax()) == q.answer,
+            "log_prob": float(share[q.answer]), "log_probs": own.tolist(),
+        }
+        for q, own, share in zip(questions, log_probs, normalised, strict=True)
+    ]  # fmt: skip
+
+
+def accuracy_figures(name: str, items: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """How many were answered, the share of right answers with its 95 % interval (Wilson 1927), and the mean normalised log-probability.
+
+    The latter is in nats, ln 1/4 = -1.386 for a model that has no idea.
+    """
+    right = sum(item["right"] for item in items)
+    interval = stats.binomtest(right, len(items)).proportion_ci(CONFIDENCE, method="wilson")
+    return {
+        f"{name}_n": len(items), f"{name}_accuracy": right / len(items),
+        f"{name}_low": float(interval.low), f"{name}_high": float(interval.high),
+        f"{name}_log_prob": float(np.mean([item["log_prob"] for item in items])),
+    }  # fmt: skip
+
+
+def passage_figures(items: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """How many passages and predicted tokens, and the perplexity: exp of the mean negative log-likelihood per token."""
+    tokens = sum(item["tokens"] for item in items)
+    return {
+        "passages_n": len(items),
+        "passages_tokens": tokens,
+        "perplexity": math.exp(math.fsum(item["nats"] for item in items) / tokens),
+    }
+
+
+def measure(base: LoadedModel, config: Config, notice: Notice) -> dict[str, Any]:
+    """All figures of the model as it is now, and what they were made from: what `compare` needs."""
+    sets = {"choices": read_choices(), "arithmetic": arithmetic()}
+    items = {name: answered(questions, answer_log_probs(base, questions, config, notice)) for name, questions in sets.items()}
+    passages = read_passages()
+    losses = passage_losses(base, passages)
+    figures = [accuracy_figures(name, found) for name, found in items.items()] + [passage_figures(losses)]
+    asked = json.dumps([*(asdict(q) for questions in sets.values() for q in questions), *passages])
+    return {
+        **{name: value for part in figures for name, value in part.items()},
+        "asked": {"sha256": hashlib.sha256(asked.encode()).hexdigest(), "model": base.name, "revision": base.revision},
+        "items": {**items, "passages": losses},
+    }  # fmt: skip
+
+
+def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """What changed between two results of `measure`, item by item.
+
+    Choices and arithmetic: McNemar's exact test (the binomial law of the questions that only one of the two got right), and the mean change
+    of the right answers' log-probability in nats. Passages: the mean change of nats per token over passages, and exp of it, the
+    factor on perplexity. Means have 95 % intervals by the paired t-test. Raises `ValueError` where not the same was asked.
+    """
+    if before["asked"]["sha256"] != after["asked"]["sha256"]:
+        raise ValueError("the two were asked other questions: measure both again with the same data")
+    pairs = {name: (before["items"][name], after["items"][name]) for name in ("choices", "arithmetic", "passages")}
+    per_token = _mean_change(*([item["nats"] / item["tokens"] for item in items] for items in pairs["passages"]))
+    return {
+        "choices": _answers_changed(*pairs["choices"]),
+        "arithmetic": _answers_changed(*pairs["arithmetic"]),
+        "passages": {
+            **{f"nats_per_token_{name}": value for name, value in per_token.items()},
+            **{f"perplexity_{name.replace('change', 'factor')}": math.exp(value) for name, value in per_token.items()},
+        },
+    }  # fmt: skip
+
+
+def _answers_changed(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    lost = sum(a["right"] and not b["right"] for a, b in zip(before, after, strict=True))
+    gained = sum(b["right"] and not a["right"] for a, b in zip(before, after, strict=True))
+    change = _mean_change([item["log_prob"] for item in before], [item["log_prob"] for item in after])
+    return {
+        "n": len(before), "lost": lost, "gained": gained, "accuracy_change": (gained - lost) / len(before),
+        "p_value": float(stats.binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0,
+        **{f"log_prob_{name}": value for name, value in change.items()},
+    }  # fmt: skip
+
+
+def _mean_change(before: Sequence[float], after: Sequence[float]) -> dict[str, float]:
+    """The mean difference of pairs and its 95 % interval by Student's t; of width zero where all differences are the same."""
+    differences = np.array(after) - np.array(before)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(differences) - 1) * stats.sem(differences))
+    mean = float(differences.mean())
+    return {"change": mean, "change_low": mean - half, "change_high": mean + half}
+
+
+def load(run: RunDir | None, *, untuned: bool, notice: Notice) -> tuple[LoadedModel, Config]:
+    """A run's model with its adapter, or its base model; the built-in model where there is no run.
+
+    Raises `DiffuseError` when there is no such run, adapter or model, or the adapter was trained on other weights.
+    """
+    config = config_of(run) if run else Config.model_validate({"model": BUILTIN, "output_dir": "."})
+    base = load_configured(config, notice)
+    if run and not untuned:
+        run.require_trained_on(base.name, base.revision)
+        load_adapter(base, run.path)
+    return base, config
+
+
+def main() -> None:
+    """Print the figures of one model; notices go to stderr."""
+    parser = argparse.ArgumentParser(description="Measure what a model knows and how well it predicts ordinary text.")
+    parser.add_argument("run", nargs="?", type=Path, help="a run directory: its adapter on its base model")
+    parser.add_argument("--untuned", action="store_true", help="without the adapter; the built-in model where no run is named")
+    asked = parser.parse_args()
+    if asked.run is None and not asked.untuned:
+        parser.error("name a run directory, or say --untuned")
+
+    def notice(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    try:
+        base, config = load(RunDir(asked.run) if asked.run else None, untuned=asked.untuned, notice=notice)
+        found = measure(base, config, notice)
+    except DiffuseError as error:
+        sys.exit(str(error))
+    print(json.dumps(found, indent=1, allow_nan=False))
+
+
+if __name__ == "__main__":
+    main()
