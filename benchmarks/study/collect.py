@@ -96,7 +96,7 @@ def distance(a: Prompt, b: Prompt) -> float:
 
 def _new_names(line: Mapping[str, Any]) -> Line:
     """Of the samples of one run: how many different names beyond the 200 it gave that somebody bears, and their share."""
-    from benchmarks.study.real_names import real_names
+    from benchmarks.study.real_names import common_names, real_names
 
     experiment = next(e for e in EXPERIMENTS["names"] if e.name == line["run"])
     if line["n"] is None:  # exact figures only
@@ -107,7 +107,7 @@ def _new_names(line: Mapping[str, Any]) -> Line:
     real = {name: count for name, count in others.items() if name[:1] == "{" and name[-1:] == "}" and name[1:-1] in real_names()}
     return {
         "other_answers": sum(others.values()), "real_answers": sum(real.values()), "real_names": len(real),
-        "distinct": len(set(answers)), "examples": " ".join(sorted(real, key=lambda name: -real[name])[:8]),
+        "common_names": sum(name[1:-1] in common_names() for name in real), "distinct": len(set(answers)), "examples": " ".join(sorted(real, key=lambda name: -real[name])[:8]),
     }  # fmt: skip
 
 
@@ -127,10 +127,20 @@ def _people() -> Iterator[Line]:
 
 
 def _abilities() -> Iterator[Line]:
+    """A line per model, each compared with the untuned one."""
+    from benchmarks.study.abilities import compare
+
     for name, stage in abilities():
         if stage.product.is_file():
             told = _read(stage.product)
-            yield {"model": name, **{key: value for key, value in told.items() if not isinstance(value, list | dict)}}
+            if name == "untuned":
+                before = told
+            changes = compare(before, told)
+            yield {
+                "model": name, **{key: value for key, value in told.items() if not isinstance(value, list | dict)},
+                **{f"{kind}_{key}": changes[kind][key] for kind in ("choices", "arithmetic") for key in ("lost", "gained", "p_value")},
+                **{key: value for key, value in changes["passages"].items() if key.startswith("perplexity")},
+            }  # fmt: skip
 
 
 def _curves() -> Iterator[Line]:

@@ -134,7 +134,7 @@ def _matrix(value: Callable[[Line], float], digits: int) -> Table:
 
 def _names() -> Table:
     found = lines("names")
-    yield ("gamma", "iterations", "exact KL, nats", "on target, %", "different answers of 1000", "real names beyond the 200",
+    yield ("gamma", "iterations", "exact KL, nats", "on target, %", "different answers of 1000", "real names beyond the 200", "common ones",
            "share of answers that are such, %", "the commonest of them")  # fmt: skip
     for told, run, mode in [
         ("untuned", "gamma-0.2", "untuned"),
@@ -146,7 +146,7 @@ def _names() -> Table:
         yield (
             told, spread(_column(some, "iterations"), 0) if mode == "lora" else "0", spread(_column(some, "exact_kl")),
             share(_column(some, "exact_on_target")), spread(_column(some, "distinct"), 0), spread(_column(some, "real_names"), 0),
-            share(beyond), some[0]["examples"] if some else "",
+            spread(_column(some, "common_names"), 0), share(beyond), some[0]["examples"] if some else "",
         )  # fmt: skip
 
 
@@ -213,7 +213,33 @@ def _rows() -> Table:
 
 
 def _abilities() -> Table:
-    yield from ([line[name] for name in line] for line in lines("abilities"))
+    yield (
+        "model",
+        "questions right, %",
+        "lost, gained (p)",
+        "sums right, %",
+        "lost, gained (p)",
+        "perplexity",
+        "factor on perplexity",
+    )
+    for line in lines("abilities"):
+
+        def right(kind: str, of: Line = line) -> tuple[str, str]:
+            ends = " to ".join(f"{100 * float(of[f'{kind}_{end}']):.0f}" for end in ("low", "high"))
+            changed = f"{of[f'{kind}_lost']}, {of[f'{kind}_gained']} ({float(of[f'{kind}_p_value']):.2g})"
+            return f"{100 * float(of[f'{kind}_accuracy']):.1f} [{ends}]", "-" if of["model"] == "untuned" else changed
+
+        factor = [float(line[f"perplexity_{name}"]) for name in ("factor", "factor_low", "factor_high")]
+        yield (
+            _MODELS[line["model"]], *right("choices"), *right("arithmetic"), f"{float(line['perplexity']):.2f}",
+            "-" if line["model"] == "untuned" else f"{factor[0]:.3f} [{factor[1]:.3f} to {factor[2]:.3f}]",
+        )  # fmt: skip
+
+
+_MODELS = {
+    "untuned": "untuned", "both": "1 to 10 and 1 to 100", "names": "200 names, to the end", "all": "all six groups",
+    "both-free": "1 to 10 and 1 to 100, without `retain`", "names-free": "200 names, without", "all-free": "all six groups, without",
+}  # fmt: skip
 
 
 def _drift() -> Table:
