@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks.study import page, stages
+from benchmarks.study import page, pictures, stages
 from benchmarks.study.collect import collect
 from benchmarks.study.plan import EXPERIMENTS
 from benchmarks.study.plan import stages as stages_of
@@ -36,7 +36,7 @@ def main() -> None:
         return
     if not asked.tables:
         stages.run(plan)
-    for path in collect():
+    for path in [*collect(), *pictures.draw()]:
         print(path)
     page.write()
 

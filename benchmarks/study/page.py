@@ -113,23 +113,30 @@ def _rng() -> Table:
             yield told, run.replace("-", " to "), *_figures(_of(found, run=run, mode="lora", prompt=prompt))
 
 
-def _matrix(value: Callable[[Line], float], digits: int) -> Table:
-    """Runs against groups, means over a group's prompts; bold where the run was trained on the group."""
+def matrix_lines(figure: str, of: str = "") -> Iterator[tuple[str, list[float], list[bool]]]:
+    """Runs against groups: what a run was trained on, the mean of a figure (as a share of another) over each group's prompts, own groups.
+
+    The values are fewer than the groups where a run is not there yet.
+    """
     found = lines("groups")
-    yield "trained on", *GROUPS
-
-    def cell(some: list[Line]) -> str:
-        known = [value(line) for line in some if line["n"] and line["exact_kl"]]
-        told = f"{mean(known):.{digits}f}" if known else "-"
-        return f"**{told}**" if known and some[0]["trained"] == "True" else told
-
     runs = [("nothing", "in-numbers", "untuned")]
     runs += [
         (f"{kind} {group}", f"{short}-{group}", "lora") for kind, short in (("only", "in"), ("all but", "out")) for group in GROUPS
     ]
     for told, run, mode in runs:
-        some = _of(found, run=run, mode=mode)
-        yield told, *(cell([line for line in some if line["prompt"].startswith(path)]) for path in GROUPS.values())
+        some = [line for line in _of(found, run=run, mode=mode) if line["n"]]
+        groups = [[line for line in some if line["prompt"].startswith(path)] for path in GROUPS.values()]
+        values = [mean(float(line[figure]) / float(line[of] if of else 1) for line in group) for group in groups if group]
+        yield told, values, [mode == "lora" and group[0]["trained"] == "True" for group in groups if group]
+
+
+def _matrix(figure: str, digits: int, *, of: str = "", percent: bool = False) -> Table:
+    """Bold where the run was trained on the group."""
+    yield "trained on", *GROUPS
+    for told, values, own in matrix_lines(figure, of):
+        if values:
+            cells = [f"{(100 if percent else 1) * value:.{digits}f}" for value in values]
+            yield told, *(f"**{cell}**" if bold else cell for cell, bold in zip(cells, own, strict=True))
 
 
 def _names() -> Table:
@@ -271,10 +278,10 @@ def _minutes() -> Table:
 
 TABLES: dict[str, Callable[[], Table]] = {
     "rng": _rng,
-    "matrix-kl": lambda: _matrix(lambda line: float(line["exact_kl"]), 2),
-    "matrix-on-target": lambda: _matrix(lambda line: 100 * float(line["exact_on_target"]), 0),
-    "matrix-excess-tvd": lambda: _matrix(lambda line: float(line["excess_tvd"]), 2),
-    "matrix-coverage": lambda: _matrix(lambda line: 100 * float(line["seen"]) / float(line["seen_expected"]), 0),
+    "matrix-kl": lambda: _matrix("exact_kl", 2),
+    "matrix-on-target": lambda: _matrix("exact_on_target", 0, percent=True),
+    "matrix-excess-tvd": lambda: _matrix("excess_tvd", 2),
+    "matrix-coverage": lambda: _matrix("seen", 0, of="seen_expected", percent=True),
     "names": _names,
     "weighted": _weighted,
     "unseen": _unseen,

@@ -98,15 +98,22 @@ def _free(name: str, taken: set[str]) -> str:
     return free
 
 
-def _write(chart: Chart, told: str, path: Path) -> Iterator[Path]:
-    """With its title and, as everywhere, the rule of matching."""
+def as_svg(chart: Chart, told: str) -> str:
+    """One chart as a picture of its own, with its title and what is `told` below it."""
     import vl_convert
 
     config = look(LIGHT, background="#ffffff")
     config["legend"]["columns"] = chart.columns(_WIDTH)
     title = {"text": chart.title, "subtitle": told, "anchor": "start", "fontSize": 13, "offset": 10}
     spec = {**chart.spec, "title": title, "config": config, "padding": 14}
-    svg = vl_convert.vegalite_to_svg(spec, vl_version=vega_lite_version())
+    return vl_convert.vegalite_to_svg(spec, vl_version=vega_lite_version())
+
+
+def _write(chart: Chart, told: str, path: Path) -> Iterator[Path]:
+    """With its title and, as everywhere, the rule of matching."""
+    import vl_convert
+
+    svg = as_svg(chart, told)
     ways = path.with_name(f"{path.name}.svg"), path.with_name(f"{path.name}.png")
     write_text(ways[0], svg)
     with atomic_write(ways[1], "wb") as file:
