@@ -150,7 +150,7 @@ def _weighted() -> Iterator[Experiment]:
     for name, prompt in SINGLES.items():
         yield Experiment(
             "weighted", name, "configs/all.yaml", (prompt,),
-            (f"train_prompts=[{prompt}]", "alg_config.n_iters=20", "alg_config.warmup=0", "lora.r=4", "lora.alpha=8"), seeds=3,
+            (f"train_prompts=[{prompt}]", "alg_config.n_iters=50", "alg_config.warmup=0", "lora.r=4", "lora.alpha=8"), seeds=3,
         )  # fmt: skip
     yield Experiment(
         "weighted", "together", "configs/all.yaml", TOGETHER, (f"train_prompts=[{','.join(TOGETHER)}]", "alg_config.n_iters=20"),
