@@ -17,7 +17,8 @@ import torch
 from benchmarks.workbench import NAMES_200, NUMBERS_10, NUMBERS_100, adapted_model, encode, seconds
 from diffusecli.batched import generate_rows
 from diffusecli.config import Config
-from diffusecli.engines import LocalEngine, drawn
+from diffusecli.engines import drawn
+from diffusecli.local import LocalEngine
 from diffusecli.memory import peak_memory_mb
 from diffusecli.models import LoadedModel, load_adapter, merged
 from diffusecli.prompt import Prompt, read_prompt

@@ -1,6 +1,6 @@
 """The `diffuse` command: parse, call, render. The only place that prints or exits.
 
-Only typer, `errors`, `exits`, `memory`, `places`, `terminal` and `distributions` (plain Python) are imported here; each command
+Only typer, `errors`, `exits`, `memory`, `places`, `terminal`, `distributions` and `engines` (plain Python) are imported here; each command
 body imports what it needs, so that `diffuse --help` and `diffuse validate` never load torch.
 """
 
@@ -13,7 +13,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -22,6 +22,7 @@ import typer
 
 from diffusecli import __version__, terminal
 from diffusecli.distributions import FAMILIES, catalogue
+from diffusecli.engines import ENGINES
 from diffusecli.errors import DiffuseError, FailedGates, InputError, InterruptedRun, MachineError, many, printable
 from diffusecli.exits import EXIT_FOUND_PROBLEMS, EXIT_INTERRUPTED
 from diffusecli.memory import out_of_memory
@@ -143,17 +144,42 @@ _TrustsCode = Annotated[
 
 def _with_families(body: Callable[..., None]) -> Callable[..., None]:
     """Give the command one option per registered family, in place of its `**families`."""
-    own = [p for p in inspect.signature(body, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
     added = []
     for family in FAMILIES.values():
         kinds = family.arguments
         kind: Any = bool if not kinds else kinds[0] if len(kinds) == 1 else tuple[kinds]  # type: ignore[valid-type]
         option = typer.Option(f"--{family.name}", help=family.summary, show_default=False, metavar=family.metavar or None)
         name = family.name.replace("-", "_")
-        added.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option])
-        )
-    signature = inspect.Signature([*added, *(p.replace(kind=p.KEYWORD_ONLY) for p in own)])
+        added.append(_parameter(name, kind, option))
+    return _with(body, first=added)
+
+
+def _with_engines(body: Callable[..., None]) -> Callable[..., None]:
+    """Give the command the options of all registered engines, in place of its `**options`."""
+    added = {}
+    for engine in ENGINES.values():
+        for name, told in engine.options.items():
+            takers = ", ".join(taker.name for taker in ENGINES.values() if name in taker.options)
+            default = "" if told.default is None or name in engine.required else f"  [default: {_plain(told.default)}]"
+            option = typer.Option(f"--{name.replace('_', '-')}", help=f"With --engine {takers}: {told.help}.{default}")
+            added[name] = _parameter(name, told.kind, option)
+    return _with(body, last=added.values())
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option])
+
+
+def _with(
+    body: Callable[..., None], *, first: Iterable[inspect.Parameter] = (), last: Iterable[inspect.Parameter] = ()
+) -> Callable[..., None]:
+    """Further options before and after the command's own, in place of its `**keywords`."""
+    own = [p for p in inspect.signature(body, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    signature = inspect.Signature([*first, *(p.replace(kind=p.KEYWORD_ONLY) for p in own), *last])
     body.__signature__ = signature  # type: ignore[attr-defined]
     body.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
     return body
@@ -343,6 +369,7 @@ _OF_THE_ORIGINAL = {
 
 
 @command("sample", context_settings={"token_normalize_func": lambda option: _OF_THE_ORIGINAL.get(option, option)})
+@_with_engines
 def sample(
     source: Annotated[
         Path | None,
@@ -389,64 +416,45 @@ def sample(
         ),
     ] = None,
     engine: Annotated[
-        str, typer.Option(metavar="counting|openai", help="openai: ask a server that speaks OpenAI's protocol.")
+        str, typer.Option(metavar="|".join(ENGINES), help="; ".join(f"{e.name}: {e.summary}" for e in ENGINES.values()) + ".")
     ] = "counting",
-    base_url: Annotated[str | None, typer.Option(help="With --engine openai: e.g. http://localhost:8000/v1.")] = None,
-    concurrency: Annotated[int | None, typer.Option(help="With --engine openai: requests under way at once.  [default: 8]")] = None,
-    requests_per_minute: Annotated[
-        float | None, typer.Option(help="With --engine openai: no more than this; 0 is no limit.  [default: 0]")
-    ] = None,
-    tries: Annotated[
-        int | None, typer.Option(help="With --engine openai: how often a request that fails is sent.  [default: 6]")
-    ] = None,
-    timeout: Annotated[
-        float | None, typer.Option(help="With --engine openai: seconds to wait for an answer.  [default: 120]")
-    ] = None,
     config: Annotated[Path | None, typer.Option("--config", hidden=True)] = None,
+    **options: Any,
 ) -> None:
     """Draw answers from the base model, from a trained run or from a server."""
     for option, value, choices in (
         ("--mode", mode, ("untuned", "lora")), ("--precision", precision, ("fp32", "bf16", "fp16")),
-        ("--format", form, ("json", "jsonl", "counts", "csv")), ("--engine", engine, ("counting", "openai")),
+        ("--format", form, ("json", "jsonl", "counts", "csv")), ("--engine", engine, tuple(ENGINES)),
     ):  # fmt: skip
         if value is not None:
             _require_choice(option, value, choices)
-    of_servers: dict[str, Any] = {
-        "base_url": base_url, "concurrency": concurrency, "requests_per_minute": requests_per_minute, "tries": tries,
-        "timeout": timeout,
-    }  # fmt: skip
+    chosen, own = ENGINES[engine], {name: given for name, given in options.items() if given is not None}
     of_models = {"max_rows": max_rows, "device": device, "precision": precision, "trust_remote_code": trust_remote_code or None}
-    if engine == "openai" and base_url is None:
-        raise InputError("--engine openai needs --base-url, e.g. http://localhost:8000/v1")
-    for name, given in (of_models if engine == "openai" else of_servers).items():
-        if given is not None:
-            raise InputError(
-                f"--{name.replace('_', '-')} has no effect with --engine {engine}, leave it out or use the other engine"
-            )
+    if missing := [name for name in chosen.required if name not in own]:
+        raise InputError(f"--engine {engine} needs --{missing[0].replace('_', '-')}, {chosen.options[missing[0]].help}")
+    foreign = [name for name in own if name not in chosen.options]
+    foreign += [name for name, given in of_models.items() if given is not None and not chosen.loads_model]
+    if foreign:
+        raise InputError(
+            f"--{foreign[0].replace('_', '-')} has no effect with --engine {engine}, leave it out or use another engine"
+        )
     if source is not None and config is not None:
         raise InputError(f"--config {config}: {source} is named already, leave one of them out")
     _quiet_libraries()
     from diffusecli.report.progress import SamplingProgress
-    from diffusecli.sample import Wanted, resolve, sample_served, served_name
+    from diffusecli.sample import Wanted, resolve
     from diffusecli.sample import sample as draw
     from diffusecli.sampling import SamplingSettings
 
     settings = SamplingSettings(n_generations, max_new_tokens, temperature, top_k, top_p, min_p, seed or 0, tuple(stop or ()))
     wanted = resolve(Wanted(
         source or config, mode, tuple(prompt or ()), tuple(request or ()), adapter, model, precision, device, output,
-        form, system, chat_template, trust_remote_code, served=engine == "openai",
+        form, system, chat_template, trust_remote_code, served=not chosen.loads_model,
     ), RESULTS)  # fmt: skip
     settings = replace(settings, seed=wanted.config.seed if seed is None else seed)
     _notice(wanted.told)
     with SamplingProgress(terminal.console(stderr=True), len(wanted.prompts)) as progress:
-        if engine == "openai":
-            from diffusecli.served import Service
-
-            said = {name: value for name, value in of_servers.items() if value is not None}
-            service = Service(model=model or served_name(wanted), **said)
-            done = sample_served(wanted, service, settings, report=progress, notice=_notice)
-        else:
-            done = draw(wanted, settings, max_rows=max_rows, report=progress, notice=_notice)
+        done = draw(wanted, settings, engine=engine, options=own, max_rows=max_rows, report=progress, notice=_notice)
     if request:
         from diffusecli.report.tables import answers
 

@@ -1,32 +1,28 @@
-"""Where answers come from: the protocol that all engines keep, and the engine that samples a loaded model.
+"""Where answers come from: the protocol that all engines keep, and the engines by name.
 
-An engine draws answers to one prompt at a time and hands over what it has as it comes. See
-`served.py` for models behind a server.
+An engine draws answers to one prompt at a time and hands over what it has as it comes. To add one, write a function with the
+`@engine` decorator: it takes what was `Asked`, makes an `Engine`, yields it, and cleans up. Its name is the value of `--engine`,
+its keyword-only parameters are options of `diffuse sample`. What it needs is imported inside of it: `diffuse --help` reads this.
 """
 
 from __future__ import annotations
 
+import inspect
+import typing
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import replace
-from functools import cached_property
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
-from diffusecli.batched import choose_cache, generate_rows
-from diffusecli.builtin import Notice
-from diffusecli.encoding import EncodedPrompt, encode_prompt
-from diffusecli.errors import InputError, many
-from diffusecli.memory import SMALLER, enough_memory, out_of_memory
-from diffusecli.models import LoadedModel, shape_of
-from diffusecli.prompt import Prompt
-from diffusecli.rows import choose_rows
-from diffusecli.sampling import CountingSampler, SamplingSettings, Standing, Watch, cut_at_stop, rows_at_once, stream_seed
+if TYPE_CHECKING:
+    from diffusecli.config import Config
+    from diffusecli.prompt import Prompt
+    from diffusecli.runs import RunDir
+    from diffusecli.sampling import SamplingSettings, Watch
 
 Arrived = Callable[[Counter[str], int], None]
 """Takes answers that are final, counted, and the tokens they cost."""
-
-_BATCH_ROWS = 64  # of plain `generate`
 
 
 class Engine(Protocol):
@@ -54,123 +50,102 @@ def drawn(engine: Engine, prompt: Prompt) -> tuple[Counter[str], int]:
     return counts, fed
 
 
-class LocalEngine:
-    """The loaded model: counting rows where its memory can be kept by rows, batches of `generate` where not.
+@dataclass(frozen=True)
+class Asked:
+    """What an engine is made for."""
 
-    An adapter should be folded in before (`models.merged`).
-    """
+    config: Config  # of the base model
+    adapter: RunDir | None  # None: the base model itself
+    model: str  # what it is called where it runs
+    settings: SamplingSettings
+    max_rows: int | None  # fed at once to a loaded model; None: what fits
+    notice: Callable[[str], None]
 
-    def __init__(
-        self, base: LoadedModel, settings: SamplingSettings, max_rows: int | None = None, notice: Notice = lambda _: None
-    ) -> None:
-        """Probes the model; `max_rows` None takes what fits into free memory."""
-        self._base, self._settings, self._notice = base, settings, notice
-        self._told: set[str] = set()
-        self._context = shape_of(base.model.config, 0).context
-        with self._enough_memory():
-            self._kind = choose_rows(base.model)
-        self._batch_rows = max_rows or _BATCH_ROWS
-        if self._kind is None:
-            notice("this model's memory cannot be kept by rows: sampling in batches of plain `generate`")
-        else:
-            self._max_rows = max_rows or rows_at_once(base.model, settings.max_new_tokens)
+
+@dataclass(frozen=True)
+class Option:
+    """An option of one engine."""
+
+    kind: Any  # type of its value
+    help: str
+    default: Any
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An engine that the command line can name."""
+
+    name: str
+    summary: str
+    loads_model: bool  # options about device, precision and the like are for those that do
+    make: Callable[..., AbstractContextManager[Engine]]
 
     @property
-    def counting(self) -> bool:
-        """Whether the cost follows the distinct prefixes."""
-        return self._kind is not None
+    def required(self) -> list[str]:
+        """Those of its options that must be given."""
+        return [name for name, option in self.options.items() if option.default is inspect.Parameter.empty]
 
     @property
-    def about(self) -> dict[str, Any]:
-        """See `Engine`."""
-        return {
-            "engine": "counting" if self.counting else "generate",
-            "model": self._base.name, "model_revision": self._base.revision,
-            "device": str(self._base.device), "dtype": str(self._base.model.dtype).removeprefix("torch."),
-            **self._base.chat_settings.told,
-        }  # fmt: skip
+    def options(self) -> dict[str, Option]:
+        """Its own options by parameter."""
+        hints = typing.get_type_hints(self.make, include_extras=True)
+        found = {}
+        for parameter in inspect.signature(self.make).parameters.values():
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                kind, words = typing.get_args(hints[parameter.name])
+                found[parameter.name] = Option(kind, words, parameter.default)
+        return found
 
-    def draw(self, prompt: Prompt, have: Counter[str], arrived: Arrived, watch: Watch) -> None:
-        """See `Engine`."""
-        encoded = encode_prompt(prompt, self._base.chat)
-        for remark in encoded.remarks:
-            if remark not in self._told:
-                self._notice(remark)
-            self._told.add(remark)
-        settings = self._within_context(encoded)
-        if encoded.stop_text:
-            settings = replace(settings, stop=(*settings.stop, encoded.stop_text))
-        rows = None
-        if self._kind is not None:
-            with self._enough_memory():
-                rows = self._kind.rows(encoded.prompt_ids, settings.max_new_tokens)
-            if rows is None:
-                self._notice(
-                    f"{encoded.alias}: answers may outgrow what can be kept by rows: sampling in batches of plain `generate`"
-                )
-        if rows is None:
-            with self._enough_memory():
-                self._draw_batches(encoded, settings, have, arrived, watch)
-            return
-        sampler = CountingSampler(rows, self._base.tokenizer, encoded, settings, self._max_rows, watch)
-        counts = sampler.draw()
-        self._max_rows = sampler.max_rows  # as it was halved
-        arrived(counts, sampler.tokens_fed)
 
-    def _enough_memory(self) -> AbstractContextManager[None]:
-        """Probes of a few rows may already be too much."""
-        return enough_memory(self._base.name, SMALLER)
+ENGINES: dict[str, Kind] = {}
 
-    def _within_context(self, encoded: EncodedPrompt) -> SamplingSettings:
-        """The settings with answers no longer than what the prompt leaves of the model's context."""
-        settings = self._settings
-        room = settings.max_new_tokens if self._context is None else self._context - len(encoded.prompt_ids)
-        if room < 1:
-            raise InputError(
-                f"{encoded.alias}: is {len(encoded.prompt_ids)} tokens long, the model takes {self._context}; shorten it"
+
+_Make = Callable[..., Iterator[Engine]]
+
+
+def engine(summary: str, *, loads_model: bool = False) -> Callable[[_Make], _Make]:
+    """Register a function that yields an engine; its options are annotated with their type and what they mean."""
+
+    def register(make: _Make) -> _Make:
+        name = make.__name__.replace("_", "-")
+        ENGINES[name] = Kind(name, summary, loads_model, contextmanager(make))
+        return make
+
+    return register
+
+
+@engine("the loaded model", loads_model=True)
+def counting(asked: Asked) -> Iterator[Engine]:
+    """Raises `InputError` when the adapter is not of this very model."""
+    from diffusecli.local import LocalEngine
+    from diffusecli.locks import require_idle
+    from diffusecli.models import load_adapter, load_configured, merged
+
+    base = load_configured(asked.config, asked.notice)
+    if (adapter := asked.adapter) is not None:
+        require_idle(adapter.path, adapter.lock)
+        adapter.require_trained_on(base.name, base.revision)
+        if adapter.read_manifest().get("chat", base.chat_settings.told) != base.chat_settings.told:
+            asked.notice(
+                f"{adapter.path}: was trained with another system text, chat template or variables of it; answers may not follow "
+                "the targets"
             )
-        if room < settings.max_new_tokens:
-            self._notice(f"{encoded.alias}: answers end after {many(room, 'token')}, where the model's context ends")
-        return replace(settings, max_new_tokens=min(room, settings.max_new_tokens))
+        load_adapter(base, adapter.path)
+    with merged(base.model):
+        yield LocalEngine(base, asked.settings, asked.max_rows, asked.notice)
 
-    @cached_property
-    def _use_cache(self) -> bool:
-        """How `generate` is used. Raises `InputError` where it does not give the model's own distribution."""
-        chosen = choose_cache(self._base.model)
-        if chosen is None:
-            raise InputError(
-                f"{self._base.name}: `generate` does not draw from this model's own distribution in this version of transformers, use another"
-            )
-        if not chosen:
-            self._notice("what this model keeps between tokens is not right in `generate`: every token feeds the whole answer anew")
-        return chosen
 
-    def _draw_batches(
-        self, encoded: EncodedPrompt, settings: SamplingSettings, have: Counter[str], arrived: Arrived, watch: Watch
-    ) -> None:
-        finished, fed = have.copy(), 0
-        use_cache = self._use_cache
-        while missing := settings.n_generations - finished.total():
-            size = min(missing, self._batch_rows)
-            seed = stream_seed(settings.seed, encoded.prompt_ids, 0, finished.total())
-            try:
-                rows = generate_rows(
-                    self._base.model,
-                    [encoded.prompt_ids] * size,
-                    encoded.stop_ids,
-                    settings=settings,
-                    seed=seed,
-                    use_cache=use_cache,
-                )
-            except Exception as error:
-                if not out_of_memory(error) or size == 1:
-                    raise
-                self._batch_rows = size // 2
-                continue
-            bare = [row[:-1] if row and row[-1] in encoded.stop_ids else row for row in rows]
-            batch = Counter(cut_at_stop(encoded.text(self._base.tokenizer, ids), settings.stop)[0] for ids in bare)
-            tokens = size * len(encoded.prompt_ids) + sum(map(len, rows))
-            finished += batch
-            fed += tokens
-            arrived(batch, tokens)
-            watch(Standing(finished, settings.n_generations, size, fed))
+@engine("a server that speaks OpenAI's protocol")
+def openai(
+    asked: Asked, *, base_url: Annotated[str, "e.g. http://localhost:8000/v1"],
+    concurrency: Annotated[int, "requests under way at once"] = 8,
+    requests_per_minute: Annotated[float, "no more than this; 0 is no limit"] = 0.0,
+    tries: Annotated[int, "how often a request that fails is sent"] = 6,
+    timeout: Annotated[float, "seconds to wait for an answer"] = 120.0,
+) -> Iterator[Engine]:  # fmt: skip
+    """Raises `InputError` and `MachineError` as `served.ServerEngine`."""
+    from diffusecli.chat import chat_settings
+    from diffusecli.served import ServerEngine, Service
+
+    service = Service(base_url, asked.model, concurrency, requests_per_minute, tries, timeout)
+    yield ServerEngine(service, asked.settings, asked.notice, chat_settings(asked.config))

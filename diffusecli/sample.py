@@ -6,26 +6,24 @@ Decides which model, adapter, prompts and file; `generations.py` draws and write
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from diffusecli.builtin import Notice
-from diffusecli.chat import chat_settings
 from diffusecli.checkpoints import newest_checkpoint
 from diffusecli.config import CHAT_FIELDS, Config, read_config
 from diffusecli.documents import holds_half_characters
-from diffusecli.engines import Engine, LocalEngine
+from diffusecli.engines import ENGINES, Asked
 from diffusecli.errors import InputError
 from diffusecli.generations import Report, Sampled, generate
 from diffusecli.locks import require_idle
-from diffusecli.models import load_adapter, load_configured, merged
 from diffusecli.places import exists
 from diffusecli.prompt import Prompt, read_prompts
 from diffusecli.runs import FORMATS, RunDir, config_of, meta_path, newest_run, read_json_mapping, require_writable
 from diffusecli.samples import format_of
 from diffusecli.sampling import SamplingSettings
-from diffusecli.served import ServerEngine, Service
 from diffusecli.sources import kept_prompt
 
 _LONGEST_NAME = 200  # bytes; names of files beside it are longer
@@ -48,7 +46,7 @@ class Wanted:
     system: str | None = None
     chat_template: str | None = None
     trust_remote_code: bool = False
-    served: bool = False  # by a server, which has the model; `model` is its name for it
+    served: bool = False  # by an engine that loads no model; `model` is what it calls the model
 
     @property
     def default_mode(self) -> str:
@@ -67,6 +65,17 @@ class Resolved:
     path: Path
     form: str
     told: str  # a sentence for the user
+    named: str | None = None  # the model, as the command line calls it
+
+    @property
+    def served_name(self) -> str:
+        """What a server should call the model: as the command line says, else an adapter by its content, so that no cache confuses two.
+
+        A server that keeps an adapter under the name of an older one may answer with the older one.
+        """
+        if self.named is not None or self.adapter is None:
+            return self.named or self.config.model
+        return f"{self.adapter.path.resolve().name}-{self.adapter.adapter_sha256[:8]}"
 
     @property
     def mode(self) -> str:
@@ -101,7 +110,7 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
         raise InputError(f"{path}: is no ordinary file, name another one")
     if wanted.output is not None and path.exists() and not meta_path(path).is_file():
         raise InputError(f"{path}: exists and was not written by `diffuse sample`, name another file or remove it")
-    return Resolved(config, adapter, prompts, path, form, f"sampling {config.model} ({mode}){told}")
+    return Resolved(config, adapter, prompts, path, form, f"sampling {config.model} ({mode}){told}", wanted.model)
 
 
 def _checkpoint(run: RunDir) -> str:
@@ -110,47 +119,23 @@ def _checkpoint(run: RunDir) -> str:
     return f" (an interrupted training is there: finish it, or --adapter {found})" if found else ""
 
 
-def sample(wanted: Resolved, settings: SamplingSettings, *, max_rows: int | None, report: Report, notice: Notice) -> Sampled:
-    """Load the model, draw from every prompt and write the samples.
+def sample(
+    wanted: Resolved, settings: SamplingSettings, *, engine: str = "counting", options: Mapping[str, Any] | None = None,
+    max_rows: int | None, report: Report, notice: Notice,
+) -> Sampled:  # fmt: skip
+    """Draw from every prompt and write the samples; `engine` is a name in `ENGINES`, `options` are its own.
 
-    Raises `InputError` when the adapter is not of this very model.
+    Raises what the engine raises, and `InputError` when the adapter is not of this very model.
     """
-    base = load_configured(wanted.config, notice)
+    kind = ENGINES[engine]
+    name = wanted.config.model if kind.loads_model else wanted.served_name
+    asked = Asked(wanted.config, wanted.adapter, name, settings, max_rows, notice)
     require_writable(wanted.path.parent)
-    if wanted.adapter is not None:
-        require_idle(wanted.adapter.path, wanted.adapter.lock)
-        wanted.adapter.require_trained_on(base.name, base.revision)
-        if wanted.adapter.read_manifest().get("chat", base.chat_settings.told) != base.chat_settings.told:
-            notice(
-                f"{wanted.adapter.path}: was trained with another system text, chat template or variables of it; answers may not follow "
-                "the targets"
-            )
-        load_adapter(base, wanted.adapter.path)
-    with merged(base.model):
-        return _generate(LocalEngine(base, settings, max_rows, notice), wanted, settings, report, notice)
-
-
-def sample_served(wanted: Resolved, service: Service, settings: SamplingSettings, *, report: Report, notice: Notice) -> Sampled:
-    """The same from a server. Raises `InputError` and `MachineError` as `served.ServerEngine`."""
-    require_writable(wanted.path.parent)
-    return _generate(ServerEngine(service, settings, notice, chat_settings(wanted.config)), wanted, settings, report, notice)
-
-
-def served_name(wanted: Resolved) -> str:
-    """What a server should call the model when nothing else is said: an adapter by its content, so that no cache confuses two.
-
-    A server that keeps an adapter under the name of an older one may answer with the older one.
-    """
-    if wanted.adapter is None:
-        return wanted.config.model
-    return f"{wanted.adapter.path.resolve().name}-{wanted.adapter.adapter_sha256[:8]}"
-
-
-def _generate(engine: Engine, wanted: Resolved, settings: SamplingSettings, report: Report, notice: Notice) -> Sampled:
-    return generate(
-        engine, wanted.prompts, settings, mode=wanted.mode, path=wanted.path, form=wanted.form, report=report, notice=notice,
-        adapter_sha256=wanted.adapter.adapter_sha256 if wanted.adapter is not None else None,
-    )  # fmt: skip
+    with kind.make(asked, **(options or {})) as made:
+        return generate(
+            made, wanted.prompts, settings, mode=wanted.mode, path=wanted.path, form=wanted.form, report=report, notice=notice,
+            adapter_sha256=wanted.adapter.adapter_sha256 if wanted.adapter is not None else None,
+        )  # fmt: skip
 
 
 def _source(wanted: Wanted, results: Path) -> tuple[Config, RunDir, RunDir, str]:

@@ -29,7 +29,6 @@ from diffusecli.checkpoints import (
 )
 from diffusecli.config import Config
 from diffusecli.encoding import EncodedPrompt
-from diffusecli.engines import LocalEngine
 from diffusecli.errors import InputError, InterruptedRun, many
 from diffusecli.generations import generate
 from diffusecli.interrupts import Interrupts
@@ -45,6 +44,7 @@ from diffusecli.job import (
     require_start,
     settings_of_result,
 )
+from diffusecli.local import LocalEngine
 from diffusecli.memory import peak_memory_mb
 from diffusecli.models import LoadedModel, load_configured, merged
 from diffusecli.processes import Processes

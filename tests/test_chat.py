@@ -154,7 +154,8 @@ def test_a_turn_may_end_in_text_instead_of_a_token():
 
 
 def test_samples_end_before_the_text_that_ends_a_turn():
-    from diffusecli.engines import LocalEngine, drawn
+    from diffusecli.engines import drawn
+    from diffusecli.local import LocalEngine
     from diffusecli.models import LoadedModel
     from diffusecli.sampling import SamplingSettings
     from tests.conftest import tiny_llama

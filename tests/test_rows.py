@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusecli.engines import LocalEngine, drawn
+from diffusecli.engines import drawn
+from diffusecli.local import LocalEngine
 from diffusecli.models import LoadedModel
 from diffusecli.prompt import Prompt
 from diffusecli.rows import GatheredCache, SharedPrompt, arrange, choose_rows

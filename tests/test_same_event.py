@@ -3,7 +3,8 @@
 import pytest
 
 from diffusecli.config import Config
-from diffusecli.engines import LocalEngine, drawn
+from diffusecli.engines import drawn
+from diffusecli.local import LocalEngine
 from diffusecli.models import load_adapter, load_configured
 from diffusecli.prompt import read_prompt
 from diffusecli.sampling import SamplingSettings
@@ -47,5 +48,5 @@ def test_the_share_of_targets_among_samples_is_their_exact_probability(
         return sum(counts[target] for target in prompt.targets) / n
 
     assert share(4000) == pytest.approx(exact, abs=0.03)
-    monkeypatch.setattr("diffusecli.engines.choose_rows", lambda _: None)
+    monkeypatch.setattr("diffusecli.local.choose_rows", lambda _: None)
     assert share(1000) == pytest.approx(exact, abs=0.06)

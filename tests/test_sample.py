@@ -18,7 +18,7 @@ from diffusecli.evaluate import evaluate
 from diffusecli.locks import lock_beside, only_writer
 from diffusecli.models import ADAPTER_FILES
 from diffusecli.runs import RunDir, journal_path, meta_path
-from diffusecli.sample import Wanted, resolve, sample, served_name
+from diffusecli.sample import Wanted, resolve, sample
 from diffusecli.sampling import CountingSampler, SamplingSettings
 
 
@@ -199,10 +199,10 @@ def test_a_run_that_is_being_trained_is_not_sampled(run):
 
 def test_what_a_server_is_asked_for_is_the_adapter_by_its_content(run):
     wanted = resolve(Wanted(run, served=True), Path("results"))
-    assert served_name(wanted) == f"r1-{RunDir(run).adapter_sha256[:8]}"
+    assert wanted.served_name == f"r1-{RunDir(run).adapter_sha256[:8]}"
     assert resolve(Wanted(run, model="any name", served=True), Path("results")).mode == "lora"
     alone = resolve(Wanted(model="gpt", requests=("x",), served=True), Path("results"))
-    assert (alone.mode, served_name(alone)) == ("untuned", "gpt")
+    assert (alone.mode, alone.served_name) == ("untuned", "gpt")
 
 
 def test_after_ctrl_c_only_the_prompt_in_hand_is_drawn_again(run, prompt_file, monkeypatch):

@@ -13,8 +13,9 @@ from transformers import LlamaForCausalLM, MistralConfig, MistralForCausalLM
 from diffusecli.attention import enable
 from diffusecli.chat import Chat
 from diffusecli.encoding import encode_prompt
-from diffusecli.engines import LocalEngine, drawn
+from diffusecli.engines import drawn
 from diffusecli.errors import InputError, MachineError
+from diffusecli.local import LocalEngine
 from diffusecli.models import LoadedModel, load_model
 from diffusecli.prompt import Prompt
 from diffusecli.rows import GatheredCache, SharedPrompt
@@ -137,8 +138,8 @@ def test_a_window_hides_the_same_from_rows_of_either_kind(window):
 
 @pytest.mark.parametrize(("options", "seed"), [OPTIONS[3], OPTIONS[-1]])
 def test_batches_of_generate_follow_the_exact_law(options, seed, monkeypatch):
-    monkeypatch.setattr("diffusecli.engines.choose_rows", lambda _: None)
-    monkeypatch.setattr("diffusecli.engines._BATCH_ROWS", 5000)
+    monkeypatch.setattr("diffusecli.local.choose_rows", lambda _: None)
+    monkeypatch.setattr("diffusecli.local._BATCH_ROWS", 5000)
     engine = LocalEngine(BASE, SamplingSettings(5000, max_new_tokens=3, seed=seed, **options), max_rows=2500)
     assert not engine.counting
     counts, _ = drawn(engine, PROMPT)
@@ -265,7 +266,7 @@ def test_an_answer_ends_before_a_stop_string(monkeypatch):
         expected[text.split(letter)[0]] += count
     assert stopped.total() == 2000
     assert all(letter not in text for text in stopped)
-    monkeypatch.setattr("diffusecli.engines.choose_rows", lambda _: None)
+    monkeypatch.setattr("diffusecli.local.choose_rows", lambda _: None)
     in_batches = counts_of(SamplingSettings(200, max_new_tokens=4, stop=(letter,)))
     assert all(letter not in text for text in in_batches)
     assert stopped == expected  # the streams are keyed by prefix, so the draws up to the stop are the same
@@ -278,7 +279,7 @@ def test_counting_and_generate_agree_on_the_built_in_model(builtin_model, monkey
     engine = LocalEngine(builtin_model, SamplingSettings(3000, max_new_tokens=2))
     rows = engine._kind.rows((1, 2, 3), 2)
     assert isinstance(rows, SharedPrompt)
-    monkeypatch.setattr("diffusecli.engines.choose_rows", lambda _: None)
+    monkeypatch.setattr("diffusecli.local.choose_rows", lambda _: None)
     batches = LocalEngine(builtin_model, SamplingSettings(320, max_new_tokens=2))
     counted, plain = (drawn(one, prompt)[0] for one in (engine, batches))
     common = [text for text, count in counted.items() if count >= 30]
@@ -297,7 +298,7 @@ def test_a_model_whose_rows_cannot_be_kept_is_sampled_by_generate(monkeypatch):
 @pytest.mark.parametrize("batches", [False, True])
 def test_a_hostile_generation_config_has_no_effect(tiny_model_folder, batches, monkeypatch):
     if batches:
-        monkeypatch.setattr("diffusecli.engines.choose_rows", lambda _: None)
+        monkeypatch.setattr("diffusecli.local.choose_rows", lambda _: None)
     hostile = load_model(str(tiny_model_folder), device="cpu", notice=print)
     assert hostile.model.generation_config.top_k == 2
     clean = load_model(str(tiny_model_folder), device="cpu", notice=print)

@@ -15,9 +15,10 @@ import pytest
 from scipy.stats import chi2_contingency
 
 from diffusecli.chat import ChatSettings
-from diffusecli.engines import LocalEngine, drawn
+from diffusecli.engines import drawn
 from diffusecli.errors import InputError, InterruptedRun, MachineError
 from diffusecli.generations import generate
+from diffusecli.local import LocalEngine
 from diffusecli.prompt import Prompt
 from diffusecli.sampling import SamplingSettings
 from diffusecli.served import ServerEngine, Service

@@ -22,8 +22,9 @@ import diffusecli.train
 from diffusecli.chat import Chat, ChatSettings
 from diffusecli.config import PLAIN, Config
 from diffusecli.encoding import encode_prompt
-from diffusecli.engines import LocalEngine, drawn
+from diffusecli.engines import drawn
 from diffusecli.errors import InputError
+from diffusecli.local import LocalEngine
 from diffusecli.loss import RowsPass, score
 from diffusecli.models import LoadedModel, load_model, merged
 from diffusecli.prompt import Prompt, canonical, read_prompt, read_prompts

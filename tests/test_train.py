@@ -51,7 +51,8 @@ def test_the_logged_loss_is_kl_plus_entropy(config):
 
 
 def test_the_on_target_mass_is_that_of_the_models_own_samples(config, tiny_model_folder):
-    from diffusecli.engines import LocalEngine, drawn
+    from diffusecli.engines import drawn
+    from diffusecli.local import LocalEngine
     from diffusecli.sampling import SamplingSettings
 
     trained, _ = quietly(config(alg_config={"n_iters": 12}))

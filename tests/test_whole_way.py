@@ -9,8 +9,9 @@ from transformers import AutoModelForCausalLM
 
 from diffusecli.config import Config
 from diffusecli.encoding import encode_prompt
-from diffusecli.engines import LocalEngine, drawn
+from diffusecli.engines import drawn
 from diffusecli.export import export
+from diffusecli.local import LocalEngine
 from diffusecli.loss import RowsPass, score
 from diffusecli.models import LoadedModel, load_adapter, load_model
 from diffusecli.prompt import read_prompt
@@ -131,7 +132,7 @@ def test_the_exported_model_gives_the_adapters_log_probabilities(architecture, j
 
 @pytest.mark.matrix("sampling")
 def test_counts_follow_the_exact_law(architecture, record_property, monkeypatch):
-    monkeypatch.setattr("diffusecli.engines._BATCH_ROWS", 1000)
+    monkeypatch.setattr("diffusecli.local._BATCH_ROWS", 1000)
     base = LoadedModel(architecture, tiny(architecture, few), TOKENIZER, "r")
     n = 4_000 if architecture in BY_ROWS else 50_000
     engine = LocalEngine(base, SamplingSettings(n, max_new_tokens=3))

@@ -1,0 +1,144 @@
+"""The engine that samples a loaded model: counting rows, or batches of `generate` where the model's memory cannot be kept by rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from diffusecli.batched import choose_cache, generate_rows
+from diffusecli.builtin import Notice
+from diffusecli.encoding import EncodedPrompt, encode_prompt
+from diffusecli.engines import Arrived
+from diffusecli.errors import InputError, many
+from diffusecli.memory import SMALLER, enough_memory, out_of_memory
+from diffusecli.models import LoadedModel, shape_of
+from diffusecli.prompt import Prompt
+from diffusecli.rows import choose_rows
+from diffusecli.sampling import CountingSampler, SamplingSettings, Standing, Watch, cut_at_stop, rows_at_once, stream_seed
+
+_BATCH_ROWS = 64  # of plain `generate`
+
+
+class LocalEngine:
+    """The loaded model: counting rows where its memory can be kept by rows, batches of `generate` where not.
+
+    An adapter should be folded in before (`models.merged`).
+    """
+
+    def __init__(
+        self, base: LoadedModel, settings: SamplingSettings, max_rows: int | None = None, notice: Notice = lambda _: None
+    ) -> None:
+        """Probes the model; `max_rows` None takes what fits into free memory."""
+        self._base, self._settings, self._notice = base, settings, notice
+        self._told: set[str] = set()
+        self._context = shape_of(base.model.config, 0).context
+        with self._enough_memory():
+            self._kind = choose_rows(base.model)
+        self._batch_rows = max_rows or _BATCH_ROWS
+        if self._kind is None:
+            notice("this model's memory cannot be kept by rows: sampling in batches of plain `generate`")
+        else:
+            self._max_rows = max_rows or rows_at_once(base.model, settings.max_new_tokens)
+
+    @property
+    def counting(self) -> bool:
+        """Whether the cost follows the distinct prefixes."""
+        return self._kind is not None
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """See `Engine`."""
+        return {
+            "engine": "counting" if self.counting else "generate",
+            "model": self._base.name, "model_revision": self._base.revision,
+            "device": str(self._base.device), "dtype": str(self._base.model.dtype).removeprefix("torch."),
+            **self._base.chat_settings.told,
+        }  # fmt: skip
+
+    def draw(self, prompt: Prompt, have: Counter[str], arrived: Arrived, watch: Watch) -> None:
+        """See `Engine`."""
+        encoded = encode_prompt(prompt, self._base.chat)
+        for remark in encoded.remarks:
+            if remark not in self._told:
+                self._notice(remark)
+            self._told.add(remark)
+        settings = self._within_context(encoded)
+        if encoded.stop_text:
+            settings = replace(settings, stop=(*settings.stop, encoded.stop_text))
+        rows = None
+        if self._kind is not None:
+            with self._enough_memory():
+                rows = self._kind.rows(encoded.prompt_ids, settings.max_new_tokens)
+            if rows is None:
+                self._notice(
+                    f"{encoded.alias}: answers may outgrow what can be kept by rows: sampling in batches of plain `generate`"
+                )
+        if rows is None:
+            with self._enough_memory():
+                self._draw_batches(encoded, settings, have, arrived, watch)
+            return
+        sampler = CountingSampler(rows, self._base.tokenizer, encoded, settings, self._max_rows, watch)
+        counts = sampler.draw()
+        self._max_rows = sampler.max_rows  # as it was halved
+        arrived(counts, sampler.tokens_fed)
+
+    def _enough_memory(self) -> AbstractContextManager[None]:
+        """Probes of a few rows may already be too much."""
+        return enough_memory(self._base.name, SMALLER)
+
+    def _within_context(self, encoded: EncodedPrompt) -> SamplingSettings:
+        """The settings with answers no longer than what the prompt leaves of the model's context."""
+        settings = self._settings
+        room = settings.max_new_tokens if self._context is None else self._context - len(encoded.prompt_ids)
+        if room < 1:
+            raise InputError(
+                f"{encoded.alias}: is {len(encoded.prompt_ids)} tokens long, the model takes {self._context}; shorten it"
+            )
+        if room < settings.max_new_tokens:
+            self._notice(f"{encoded.alias}: answers end after {many(room, 'token')}, where the model's context ends")
+        return replace(settings, max_new_tokens=min(room, settings.max_new_tokens))
+
+    @cached_property
+    def _use_cache(self) -> bool:
+        """How `generate` is used. Raises `InputError` where it does not give the model's own distribution."""
+        chosen = choose_cache(self._base.model)
+        if chosen is None:
+            raise InputError(
+                f"{self._base.name}: `generate` does not draw from this model's own distribution in this version of transformers, use another"
+            )
+        if not chosen:
+            self._notice("what this model keeps between tokens is not right in `generate`: every token feeds the whole answer anew")
+        return chosen
+
+    def _draw_batches(
+        self, encoded: EncodedPrompt, settings: SamplingSettings, have: Counter[str], arrived: Arrived, watch: Watch
+    ) -> None:
+        finished, fed = have.copy(), 0
+        use_cache = self._use_cache
+        while missing := settings.n_generations - finished.total():
+            size = min(missing, self._batch_rows)
+            seed = stream_seed(settings.seed, encoded.prompt_ids, 0, finished.total())
+            try:
+                rows = generate_rows(
+                    self._base.model,
+                    [encoded.prompt_ids] * size,
+                    encoded.stop_ids,
+                    settings=settings,
+                    seed=seed,
+                    use_cache=use_cache,
+                )
+            except Exception as error:
+                if not out_of_memory(error) or size == 1:
+                    raise
+                self._batch_rows = size // 2
+                continue
+            bare = [row[:-1] if row and row[-1] in encoded.stop_ids else row for row in rows]
+            batch = Counter(cut_at_stop(encoded.text(self._base.tokenizer, ids), settings.stop)[0] for ids in bare)
+            tokens = size * len(encoded.prompt_ids) + sum(map(len, rows))
+            finished += batch
+            fed += tokens
+            arrived(batch, tokens)
+            watch(Standing(finished, settings.n_generations, size, fed))
