@@ -19,7 +19,6 @@ from pathlib import Path
 
 import pytest
 import typer
-from typer.testing import CliRunner
 
 from diffusecli.cli import app
 from tests.conftest import tiny_llama
@@ -116,8 +115,8 @@ def stand_in(tmp_path_factory):
 
 
 @pytest.fixture
-def workplace(stand_in, tmp_path, monkeypatch):
-    """An empty folder with what the repository has, trainings that take a second, and one thread: more wait for each other."""
+def shell(stand_in, tmp_path, monkeypatch, in_process):
+    """Runs a command (`ran`) in an empty folder with what the repository has, trainings that take a second, and one thread: more wait for each other."""
     import torch
 
     from diffusecli import config
@@ -134,35 +133,35 @@ def workplace(stand_in, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    yield lambda words: ran(words, in_process)
     torch.set_num_threads(threads)
 
 
-def a_run(name):
+def a_run(shell, name):
     """A finished run on numbers from 1 to 10; trained once, copied for all."""
     source = Path(os.environ["DIFFUSE_CACHE"]) / "a-run"
     if not source.exists():
         prompts = ["prompts/numbers/rng-0.json"]
         config = {"model": NAME, "train_prompts": prompts, "test_prompts": prompts, "retain": False, "output_dir": str(source)}
         Path("of-the-test.yaml").write_text(json.dumps(config))
-        ran(["diffuse", "train", "of-the-test.yaml"])
+        shell(["diffuse", "train", "of-the-test.yaml"])
     shutil.copytree(source, name)
 
 
-def answers_of_people():
+def answers_of_people(_):
     """A table with a column of answers, for `mine.json` and for counting by group."""
     rows = [f"{region},Do you cycle to work?,{{{answer}}}" for region in ("north", "south") for answer in ("yes", "no", "no")]
     Path("answers.csv").write_text("\n".join(["region,question,answer", *rows]) + "\n")
     Path("mine.json").write_text(json.dumps({"request": "Answer {yes} or {no}.", "targets": ["{yes}", "{no}"]}))
 
 
-def an_old_result():
+def an_old_result(_):
     """Samples of the original's code, whose prompts lie elsewhere."""
     Path("old").mkdir()
     Path("old/gen.json").write_text(json.dumps({"../elsewhere/rng-0.json": ["{1}", "{7}", "{7}"]}))
 
 
-def foreign_models():
+def foreign_models(_):
     """A base model and an adapter from somewhere."""
     from diffusecli.builtin import ensure_builtin
 
@@ -172,15 +171,16 @@ def foreign_models():
         shutil.copy(f"results/numbers/{name}", "some/lora/folder")
 
 
-def held_out():
+def held_out(_):
     """Prompts that were not trained on."""
     shutil.copytree("prompts/weighted", "held-out", ignore=lambda _, names: [n for n in names if not n.startswith("dice")])
 
 
-NUMBERS = (lambda: a_run("results/numbers"),)
+NUMBERS = (lambda shell: a_run(shell, "results/numbers"),)
+TWO_MORE = (lambda shell: a_run(shell, "results/a"), lambda shell: a_run(shell, "results/b"))
 NEEDS = {
     "docs/how-to/sample.md": (*NUMBERS, answers_of_people, foreign_models),
-    "docs/how-to/evaluate.md": (*NUMBERS, lambda: a_run("results/a"), lambda: a_run("results/b"), answers_of_people, an_old_result, held_out),
+    "docs/how-to/evaluate.md": (*NUMBERS, *TWO_MORE, answers_of_people, an_old_result, held_out),
     "docs/how-to/export.md": NUMBERS,
     "docs/how-to/ci-gate.md": NUMBERS,
     "docs/how-to/resume.md": NUMBERS,
@@ -188,7 +188,7 @@ NEEDS = {
 """Page -> what it takes for granted."""
 
 
-def ran(words):
+def ran(words, run):
     """Run one command as a shell would; an `AssertionError` with what it said where it fails."""
     assert not {"|", "&&", "||", ";", "<", "&"} & set(words), f"{words}: this test knows no such shell"
     given = arguments(words)
@@ -198,11 +198,9 @@ def ran(words):
         own = words[: next((i for i, word in enumerate(words) if word in (">", ">>", "<<")), len(words))]
         said = subprocess.run(own, input=text, check=True, capture_output=True, text=True).stdout
     else:
-        done = CliRunner().invoke(app, given)
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
+        done = run(*given)
         judged = given[0] == "evaluate" and any(re.match("--(min|max)-", word) for word in given)
-        assert done.exit_code == 0 or (judged and done.exit_code == 1), (words, done.exit_code, done.output)
+        assert done.returncode == 0 or (judged and done.returncode == 1), (words, done.returncode, done.stderr)
         said = done.stdout
     for sign, mode in ((">", "w"), (">>", "a")):
         if sign in words:
@@ -212,10 +210,10 @@ def ran(words):
 
 @pytest.mark.model
 @pytest.mark.parametrize("page", PAGES)
-def test_the_commands_of_a_page_run_as_they_are_printed(page, workplace):
+def test_the_commands_of_a_page_run_as_they_are_printed(page, shell):
     text = (ROOT / page).read_text(encoding="utf-8")
     for make in NEEDS.get(page, ()):
-        make()
+        make(shell)
     for block in blocks(text):
         if block.title:
             Path(block.title).parent.mkdir(parents=True, exist_ok=True)
@@ -223,7 +221,7 @@ def test_the_commands_of_a_page_run_as_they_are_printed(page, workplace):
         elif block.language == "sh" and not block.mark:
             for words in statements(block.text):
                 try:
-                    ran(words)
+                    shell(words)
                 except Exception as error:
                     raise AssertionError(f"{page}:{block.line}: {shlex.join(words)}") from error
 
@@ -244,7 +242,7 @@ def test_commands_that_are_not_run_have_options_that_exist(page):
             top.commands[given[0]].make_context(given[0], given[1:], parent=parent)  # raises for what it does not know
 
 
-def test_a_printed_command_with_a_mistake_is_noticed(tmp_path, monkeypatch):
+def test_a_printed_command_with_a_mistake_is_noticed(tmp_path, monkeypatch, in_process):
     monkeypatch.chdir(tmp_path)
     for words in (
         ["diffuse", "validate", "nowhere.json"],
@@ -253,6 +251,6 @@ def test_a_printed_command_with_a_mistake_is_noticed(tmp_path, monkeypatch):
         ["vllm", "serve"],
     ):
         with pytest.raises(AssertionError):
-            ran(words)
-    ran(["diffuse", "init-prompt", "--dice", "2d6", "--no-preview", ">", "dice.json"])
+            ran(words, in_process)
+    ran(["diffuse", "init-prompt", "--dice", "2d6", "--no-preview", ">", "dice.json"], in_process)
     assert len(json.loads(Path("dice.json").read_text())["targets"]) == 11
