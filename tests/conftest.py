@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -139,17 +140,17 @@ def diffuse(tmp_path, request):
 
 
 @pytest.fixture
-def in_process(monkeypatch, capfd):
-    """Run a command as the installed one does, but in this process and where it is, and get what it did."""
+def in_process(tmp_path, monkeypatch, capfd):
+    """As `diffuse`, but in this process: for what a command does, not for how it starts, ends and is seen from outside."""
     from diffusecli import cli
 
-    def run(*words, **environment):
+    def run(*words, cwd=tmp_path, **environment):
         monkeypatch.setattr(sys, "argv", ["diffuse", *map(str, words)])
         monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # an interrupted command puts it aside for good
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         streams = sys.stdout, sys.stderr
-        with pytest.raises(SystemExit) as stopped:
+        with chdir(cwd), pytest.raises(SystemExit) as stopped:
             cli.main()
         sys.stdout, sys.stderr = streams
         return subprocess.CompletedProcess(words, stopped.value.code or 0, *capfd.readouterr())

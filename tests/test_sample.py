@@ -274,24 +274,24 @@ def test_a_sampling_that_is_killed_goes_on(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_line_of_the_original_and_of_a_quick_question(diffuse, run, tmp_path):
-    old = diffuse(
+def test_the_command_line_of_the_original_and_of_a_quick_question(in_process, run, tmp_path):
+    old = in_process(
         "sample", "--config", run / "config.yaml", "--mode", "untuned", "--output_file", tmp_path / "g.json", "--n_generations", 7,
         "--n_batch_size", 2, "--max_new_tokens", 2, "--precision", "fp32",
     )  # fmt: skip
     assert old.returncode == 0, old.stderr
     assert [len(texts) for texts in json.loads((tmp_path / "g.json").read_text()).values()] == [7]
-    asked = diffuse("sample", run, "--request", "Hello?", "-n", 5, "--max-new-tokens", 1)
+    asked = in_process("sample", run, "--request", "Hello?", "-n", 5, "--max-new-tokens", 1)
     assert "Hello?" in asked.stdout
     assert "share" in asked.stdout
-    wrong = diffuse("sample", run, "--engine", "openai")
+    wrong = in_process("sample", run, "--engine", "openai")
     assert (wrong.returncode, "--base-url" in wrong.stderr) == (2, True)
     for words in (
         ["--n_generations", "0"],
         ["--tries", "3"],
         ["--engine", "openai", "--base-url", "http://h/v1", "--max-rows", "3"],
     ):
-        idle = diffuse("sample", run, *words)
+        idle = in_process("sample", run, *words)
         assert (idle.returncode, "Traceback" in idle.stderr) == (2, False)
 
 
