@@ -233,26 +233,14 @@ def test_after_ctrl_c_only_the_prompt_in_hand_is_drawn_again(run, prompt_file, m
 
 
 @pytest.mark.slow
-def test_a_sampling_that_is_killed_goes_on(run, tmp_path):
+def test_a_sampling_that_is_killed_goes_on(run, tmp_path, in_process):
     prompts = []
     for n in range(40):
         path = tmp_path / f"{n:02}.json"
         path.write_text(json.dumps({"request": f"question {n}", "targets": []}))
         prompts += ["--prompt", str(path)]
-    command = [
-        sys.executable,
-        "-m",
-        "diffusecli",
-        "sample",
-        str(run),
-        "-n",
-        "4000",
-        "--max-new-tokens",
-        "3",
-        "-o",
-        "gen.json",
-        *prompts,
-    ]
+    words = ["sample", str(run), "-n", "4000", "--max-new-tokens", "3", "-o", "gen.json", *prompts]
+    command = [sys.executable, "-m", "diffusecli", *words]
     journal = tmp_path / "gen.partial.jsonl"
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     while (not journal.exists() or len(journal.read_bytes().splitlines()) < 3) and process.poll() is None:
@@ -261,12 +249,14 @@ def test_a_sampling_that_is_killed_goes_on(run, tmp_path):
     process.wait()
     kept = len(journal.read_bytes().splitlines()) - 1
     assert 2 <= kept < 40
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    again = in_process(*words)
+    assert again.returncode == 0, again.stderr
     assert again.stderr.count("from an earlier start") >= kept - 1
     texts = json.loads((tmp_path / "gen.json").read_text())
     assert len(texts) == 40
     assert all(len(answers) == 4000 for answers in texts.values())
-    whole = subprocess.run([*command, "-o", "whole.json"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    whole = in_process(*words, "-o", "whole.json")
+    assert whole.returncode == 0, whole.stderr
     assert "from an earlier start" not in whole.stderr
     assert {a: Counter(t) for a, t in json.loads((tmp_path / "whole.json").read_text()).items()} == {
         a: Counter(t) for a, t in texts.items()
