@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,30 @@ def tiny_llama(vocabulary=259, seed=0, **more):
         "initializer_range": 0.5, "tie_word_embeddings": True,
     }  # fmt: skip
     return LlamaForCausalLM(LlamaConfig(**{**settings, **more})).eval()
+
+
+IN_TURN = """
+import json, sys
+from typer.testing import CliRunner
+from diffusecli.cli import app
+for words in json.loads(sys.argv[1]):
+    done = CliRunner().invoke(app, words)
+    print(json.dumps([done.exit_code, done.stderr, "" if isinstance(done.exception, SystemExit | None) else repr(done.exception)]))
+"""
+
+
+def in_turn(before, commands, cwd, **environment):
+    """Exit code and messages of each command, all in one process that `before` starts; no terminal, one thread, no hub."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
+    done = subprocess.run(
+        [*before, sys.executable, "-c", IN_TURN, json.dumps([[str(word) for word in words] for words in commands])], cwd=cwd,
+        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=300,
+        env={name: value for name, value in env.items() if value},
+    )  # fmt: skip
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == len(commands), done.stderr
+    assert [uncaught for _, _, uncaught in found if uncaught] == []
+    return [(code, told) for code, told, _ in found]
 
 
 def free_port():
@@ -139,17 +165,17 @@ def diffuse(tmp_path, request):
 
 
 @pytest.fixture
-def in_process(monkeypatch, capfd):
-    """Run a command as the installed one does, but in this process and where it is, and get what it did."""
+def in_process(tmp_path, monkeypatch, capfd):
+    """As `diffuse`, but in this process: for what a command does, not for how it starts, ends and is seen from outside."""
     from diffusecli import cli
 
-    def run(*words, **environment):
+    def run(*words, cwd=tmp_path, **environment):
         monkeypatch.setattr(sys, "argv", ["diffuse", *map(str, words)])
         monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # an interrupted command puts it aside for good
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         streams = sys.stdout, sys.stderr
-        with pytest.raises(SystemExit) as stopped:
+        with chdir(cwd), pytest.raises(SystemExit) as stopped:
             cli.main()
         sys.stdout, sys.stderr = streams
         return subprocess.CompletedProcess(words, stopped.value.code or 0, *capfd.readouterr())
@@ -157,15 +183,30 @@ def in_process(monkeypatch, capfd):
     return run
 
 
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory):
+    """Where `trained` trains when it is asked for the first time."""
+    return tmp_path_factory.mktemp("first")
+
+
 @pytest.fixture
-def trained(tiny_model_folder, prompt_file, tmp_path):
-    """A run of one iteration on the tiny model, in tmp_path/results/r1."""
+def trained(tiny_model_folder, prompt_file, first_run, tmp_path):
+    """A run of one iteration on the tiny model, in tmp_path/results/r1: a copy of the first, the paths in it changed."""
     from diffusecli.config import Config
     from diffusecli.train import train
 
-    config = Config.model_validate({
-        "model": str(tiny_model_folder), "train_prompts": [str(prompt_file("p.json"))], "test_prompts": [str(tmp_path / "p.json")],
-        "alg_config": {"n_iters": 1}, "output_dir": str(tmp_path / "results" / "r1"), "device": "cpu", "generate": False, "seed": 7,
-    })  # fmt: skip
-    train(config, report=lambda _: None, notice=lambda _: None)
-    return config
+    def config(place):
+        return Config.model_validate({
+            "model": str(tiny_model_folder), "train_prompts": [str(place / "p.json")], "test_prompts": [str(place / "p.json")],
+            "alg_config": {"n_iters": 1}, "output_dir": str(place / "results" / "r1"), "device": "cpu", "generate": False, "seed": 7,
+        })  # fmt: skip
+
+    prompt = prompt_file("p.json")
+    if not (first_run / "results").exists():
+        shutil.copy(prompt, first_run)
+        train(config(first_run), report=lambda _: None, notice=lambda _: None)
+    run = shutil.copytree(first_run / "results" / "r1", tmp_path / "results" / "r1", copy_function=shutil.copy)
+    for path in run.iterdir():
+        if path.suffix != ".safetensors":
+            path.write_text(path.read_text().replace(str(first_run), str(tmp_path)))
+    return config(tmp_path)

@@ -60,30 +60,30 @@ def test_init_prompt_gives_the_very_prompt_of_the_originals_readme(diffuse):
     assert "30.2 %" in done.stderr
 
 
-def test_init_prompt_writes_a_file_once_and_replaces_it_only_when_forced(diffuse, tmp_path):
-    assert diffuse("init-prompt", "--binomial", 2, 0.5, "-o", "b.json").returncode == 0
+def test_init_prompt_writes_a_file_once_and_replaces_it_only_when_forced(in_process, tmp_path):
+    assert in_process("init-prompt", "--binomial", 2, 0.5, "-o", "b.json").returncode == 0
     before = (tmp_path / "b.json").read_text()
-    refused = diffuse("init-prompt", "--binomial", 3, 0.5, "-o", "b.json")
+    refused = in_process("init-prompt", "--binomial", 3, 0.5, "-o", "b.json")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "b.json: exists already" in refused.stderr
     assert (tmp_path / "b.json").read_text() == before
-    assert diffuse("init-prompt", "--binomial", 3, 0.5, "-o", "b.json", "--force", "--no-preview").returncode == 0
+    assert in_process("init-prompt", "--binomial", 3, 0.5, "-o", "b.json", "--force", "--no-preview").returncode == 0
     assert len(json.loads((tmp_path / "b.json").read_text())["targets"]) == 4
 
 
-def test_validate_accepts_prompts_configs_and_folders(diffuse, prompt_file, tmp_path):
+def test_validate_accepts_prompts_configs_and_folders(in_process, prompt_file, tmp_path):
     prompt_file("p.json")
     (tmp_path / "c.yaml").write_text(config_text("owner/m", "p.json"))
     for words in (["p.json"], ["c.yaml"], ["."]):
-        done = diffuse("validate", *words)
+        done = in_process("validate", *words)
         assert done.returncode == 0, done.stderr
-    assert "valid: 1 prompt, 1 config; 0 errors" in diffuse("validate", "p.json", "c.yaml").stdout
+    assert "valid: 1 prompt, 1 config; 0 errors" in in_process("validate", "p.json", "c.yaml").stdout
 
 
-def test_validate_tells_every_problem_and_exits_1(diffuse, prompt_file, tmp_path):
+def test_validate_tells_every_problem_and_exits_1(in_process, prompt_file, tmp_path):
     prompt_file("a.json", weights=[1])
     prompt_file("b.json", weights=[1, -1])
-    done = diffuse("validate", ".")
+    done = in_process("validate", ".")
     assert done.returncode == 1
     assert "a.json:1:" in done.stderr
     assert "the weight -1 is not a probability" in done.stderr
@@ -108,14 +108,14 @@ def test_validate_tells_every_problem_and_exits_1(diffuse, prompt_file, tmp_path
         (["nonsense"], 2, "No such command 'nonsense'"),
     ],
 )
-def test_mistakes_are_one_sentence_on_stderr_with_their_exit_code(diffuse, prompt_file, tmp_path, words, code, message):
+def test_mistakes_are_one_sentence_on_stderr_with_their_exit_code(in_process, prompt_file, tmp_path, words, code, message):
     prompt_file("p.json")
     (tmp_path / "broken.yaml").write_text("{")
     (tmp_path / "unknown.yaml").write_text("modle: x\noutput_dir: o\n")
     (tmp_path / "no-prompt.yaml").write_text(config_text("owner/m", "missing.json"))
     (tmp_path / "no-model.yaml").write_text(config_text("smollm2-135m", "p.json"))
     before = sorted(tmp_path.rglob("*"))
-    done = diffuse(*words)
+    done = in_process(*words)
     assert (done.returncode, done.stdout) == (code, "")
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr

@@ -168,11 +168,11 @@ def test_what_a_killed_export_left_goes_with_the_next(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_tells_what_it_made_and_what_is_missing(diffuse, run, tmp_path):
-    done = diffuse("export", run.path, "-o", "m")
+def test_the_command_tells_what_it_made_and_what_is_missing(in_process, run, tmp_path):
+    done = in_process("export", run.path, "-o", "m")
     assert done.returncode == 0
     assert "(float32); log-probabilities of 2 answers differ from the adapter's by" in done.stdout
-    done = diffuse("export", tmp_path, "-o", "n")
+    done = in_process("export", tmp_path, "-o", "n")
     assert (done.returncode, "config.yaml is missing" in done.stderr) == (2, True)
 
 

@@ -75,11 +75,11 @@ def test_limits_without_a_meaning_are_refused(tmp_path, option, limit):
         failures(found, {option: limit})
 
 
-def test_the_command_says_in_one_line_what_failed_and_exits_with_1(tmp_path, diffuse):
+def test_the_command_says_in_one_line_what_failed_and_exits_with_1(tmp_path, in_process):
     run_with(tmp_path / "run", HALF_JUNK)
-    done = diffuse("evaluate", "run", "--min-valid", "0.9", "--max-excess-tvd", "0.1")
+    done = in_process("evaluate", "run", "--min-valid", "0.9", "--max-excess-tvd", "0.1")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line == "diffuse: failed: p.json (lora): valid share 0.5 < 0.9; p.json (lora): excess TVD 0.4602 > 0.1"
     assert "off target 50%" in done.stdout
-    assert diffuse("evaluate", "run", "--min-valid", "0.4").returncode == 0
+    assert in_process("evaluate", "run", "--min-valid", "0.4").returncode == 0

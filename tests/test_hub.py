@@ -10,7 +10,7 @@ import pytest
 from diffusecli.errors import InputError, MachineError
 from diffusecli.hub import told_apart
 from diffusecli.models import load_model
-from tests.conftest import free_port
+from tests.conftest import free_port, in_turn
 
 REFUSALS = {
     "owner/gated": (403, "GatedRepo"), "owner/missing": (401, "RepoNotFound"), "owner/old": (404, "RevisionNotFound"),
@@ -50,22 +50,23 @@ def hub():
     server.server_close()
 
 
+REFUSED = {
+    "owner/gated": (2, "is gated: accept its terms on its hub page"),
+    "owner/missing": (2, "is not on the hub: check the spelling"),
+    "owner/old": (2, "has no such revision"),
+    "owner/down": (3, "is not cached and the hub cannot be reached"),
+    "smollm2-135m-instrct": (2, "did you mean 'smollm2-135m-instruct'?"),
+    "owner/name/more": (2, "cannot be on a hub: write owner/name"),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "code", "told"),
-    [
-        ("owner/gated", 2, "is gated: accept its terms on its hub page"),
-        ("owner/missing", 2, "is not on the hub: check the spelling"),
-        ("owner/old", 2, "has no such revision"),
-        ("owner/down", 3, "is not cached and the hub cannot be reached"),
-        ("smollm2-135m-instrct", 2, "did you mean 'smollm2-135m-instruct'?"),
-        ("owner/name/more", 2, "cannot be on a hub: write owner/name"),
-    ],
-)
-def test_what_a_hub_refuses_is_told_apart(diffuse, hub, tmp_path, name, code, told):
-    done = diffuse("sample", "--model", name, "--request", "x", HF_HUB_OFFLINE="0", HF_ENDPOINT=hub, HF_HOME=tmp_path / "hf")
-    assert (done.returncode, told in done.stderr) == (code, True), done.stderr
-    assert "Traceback" not in done.stderr
+def test_what_a_hub_refuses_is_told_apart(hub, tmp_path):
+    commands = [("sample", "--model", name, "--request", "x") for name in REFUSED]
+    found = in_turn([], commands, tmp_path, HF_HUB_OFFLINE="0", HF_ENDPOINT=hub, HF_HOME=str(tmp_path / "hf"))
+    for (name, (code, told)), (ended, said) in zip(REFUSED.items(), found, strict=True):
+        assert (ended, told in said) == (code, True), (name, said)
+        assert "Traceback" not in said
 
 
 @pytest.mark.slow

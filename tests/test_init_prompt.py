@@ -22,8 +22,8 @@ def words(example):
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
-def test_every_familys_example_makes_a_valid_prompt(diffuse, tmp_path, name):
-    done = diffuse("init-prompt", *words(FAMILIES[name].example), "-o", "p.json", "--no-preview")
+def test_every_familys_example_makes_a_valid_prompt(in_process, tmp_path, name):
+    done = in_process("init-prompt", *words(FAMILIES[name].example), "-o", "p.json", "--no-preview")
     assert done.returncode == 0, done.stderr
     prompt = read_prompt(tmp_path / "p.json")
     assert len(prompt.targets) >= 2
@@ -31,8 +31,8 @@ def test_every_familys_example_makes_a_valid_prompt(diffuse, tmp_path, name):
     assert prompt.request.endswith("Don't output code.")
 
 
-def test_wrap_request_response_and_eos_are_taken(diffuse):
-    done = diffuse(
+def test_wrap_request_response_and_eos_are_taken(in_process):
+    done = in_process(
         "init-prompt", "--choices", "a,b", "--request", "Say a letter.", "--wrap", "[%s]", "--response", "", "--response", "Sure: ",
         "--no-eos", "--no-preview",
     )  # fmt: skip
@@ -83,9 +83,9 @@ def test_a_wrap_without_a_place_for_the_outcome_is_refused():
         ),
     ],
 )
-def test_options_that_do_not_fit_are_refused(diffuse, tmp_path, options, message):
+def test_options_that_do_not_fit_are_refused(in_process, tmp_path, options, message):
     (tmp_path / "data.csv").write_text("region,answer,n\nN,yes,1\nS,no,2\nN,yes,3\n")
-    done = diffuse("init-prompt", *options)
+    done = in_process("init-prompt", *options)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert not (tmp_path / "out").exists()
@@ -182,20 +182,20 @@ def test_one_target_a_line_is_uniform(tmp_path):
     assert (made.outcomes, made.weights) == (("Zoë", "Ann"), None)
 
 
-def test_a_table_becomes_a_folder_of_prompts(diffuse, tmp_path):
+def test_a_table_becomes_a_folder_of_prompts(in_process, tmp_path):
     (tmp_path / "survey.csv").write_text("region,question,answer\nNorth,Tea?,yes\nNorth,Tea?,no\nNorth,Tea?,yes\nSouth,Tea?,no\n")
     options = ["--from", "survey.csv", "--column", "answer", "--count", "--group-by", "region,question"]
-    done = diffuse("init-prompt", *options, "--request", "You live in {region}. {question}", "-o", "out", "--no-preview")
+    done = in_process("init-prompt", *options, "--request", "You live in {region}. {question}", "-o", "out", "--no-preview")
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["north_tea.json", "south_tea.json"]
     north = read_prompt(tmp_path / "out" / "north_tea.json")
     assert north.request.startswith("You live in North. Tea? Output only")
     assert dict(zip(north.targets, north.weights, strict=True)) == {"{yes}": 0.666666667, "{no}": 0.333333333}
-    again = diffuse("init-prompt", *options, "-o", "out")
+    again = in_process("init-prompt", *options, "-o", "out")
     assert again.returncode == 2
     assert "exists already" in again.stderr
 
 
-def test_the_list_shows_every_family(diffuse):
-    lines = diffuse("init-prompt", "--list").stdout.splitlines()
+def test_the_list_shows_every_family(in_process):
+    lines = in_process("init-prompt", "--list").stdout.splitlines()
     assert all(any(f"--{name}" in line for line in lines) for name in FAMILIES)

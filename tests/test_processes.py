@@ -197,10 +197,10 @@ def test_figures_reach_tensorboard(config):
     assert [event.step for event in events.Scalars(f"kl/{alias}")] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_tracker_that_is_not_installed_is_named(config, diffuse, tmp_path):
+def test_a_tracker_that_is_not_installed_is_named(config, in_process, tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text(config("x", tracker="clearml").to_yaml())
-    done = diffuse("train", path)
+    done = in_process("train", path)
     assert done.returncode == 2
     assert "tracker: clearml is not installed here" in done.stderr
     assert "Traceback" not in done.stderr

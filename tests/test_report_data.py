@@ -88,15 +88,15 @@ def test_markdown_tables_are_whole_whatever_texts_hold(found):
 
 
 @pytest.mark.parametrize("option", ["--json", "--csv", "--markdown"])
-def test_the_command_prints_nothing_else_on_stdout(tmp_path, diffuse, option, found):
-    done = diffuse("evaluate", str(tmp_path), option)
+def test_the_command_prints_nothing_else_on_stdout(tmp_path, in_process, option, found):
+    done = in_process("evaluate", str(tmp_path), option)
     assert done.returncode == 0
     expected = {"--json": as_json(found) + "\n", "--csv": as_csv(found), "--markdown": as_markdown(found)}[option]
     assert done.stdout == expected
 
 
-def test_only_one_kind_of_output_goes_to_stdout(tmp_path, diffuse, found):
-    done = diffuse("evaluate", str(tmp_path), "--json", "--csv")
+def test_only_one_kind_of_output_goes_to_stdout(tmp_path, in_process, found):
+    done = in_process("evaluate", str(tmp_path), "--json", "--csv")
     assert done.returncode == 2
     assert "choose one of them" in done.stderr
 

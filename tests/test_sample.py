@@ -233,26 +233,14 @@ def test_after_ctrl_c_only_the_prompt_in_hand_is_drawn_again(run, prompt_file, m
 
 
 @pytest.mark.slow
-def test_a_sampling_that_is_killed_goes_on(run, tmp_path):
+def test_a_sampling_that_is_killed_goes_on(run, tmp_path, in_process):
     prompts = []
     for n in range(40):
         path = tmp_path / f"{n:02}.json"
         path.write_text(json.dumps({"request": f"question {n}", "targets": []}))
         prompts += ["--prompt", str(path)]
-    command = [
-        sys.executable,
-        "-m",
-        "diffusecli",
-        "sample",
-        str(run),
-        "-n",
-        "4000",
-        "--max-new-tokens",
-        "3",
-        "-o",
-        "gen.json",
-        *prompts,
-    ]
+    words = ["sample", str(run), "-n", "4000", "--max-new-tokens", "3", "-o", "gen.json", *prompts]
+    command = [sys.executable, "-m", "diffusecli", *words]
     journal = tmp_path / "gen.partial.jsonl"
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     while (not journal.exists() or len(journal.read_bytes().splitlines()) < 3) and process.poll() is None:
@@ -261,12 +249,14 @@ def test_a_sampling_that_is_killed_goes_on(run, tmp_path):
     process.wait()
     kept = len(journal.read_bytes().splitlines()) - 1
     assert 2 <= kept < 40
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    again = in_process(*words)
+    assert again.returncode == 0, again.stderr
     assert again.stderr.count("from an earlier start") >= kept - 1
     texts = json.loads((tmp_path / "gen.json").read_text())
     assert len(texts) == 40
     assert all(len(answers) == 4000 for answers in texts.values())
-    whole = subprocess.run([*command, "-o", "whole.json"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    whole = in_process(*words, "-o", "whole.json")
+    assert whole.returncode == 0, whole.stderr
     assert "from an earlier start" not in whole.stderr
     assert {a: Counter(t) for a, t in json.loads((tmp_path / "whole.json").read_text()).items()} == {
         a: Counter(t) for a, t in texts.items()
@@ -274,24 +264,24 @@ def test_a_sampling_that_is_killed_goes_on(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_line_of_the_original_and_of_a_quick_question(diffuse, run, tmp_path):
-    old = diffuse(
+def test_the_command_line_of_the_original_and_of_a_quick_question(in_process, run, tmp_path):
+    old = in_process(
         "sample", "--config", run / "config.yaml", "--mode", "untuned", "--output_file", tmp_path / "g.json", "--n_generations", 7,
         "--n_batch_size", 2, "--max_new_tokens", 2, "--precision", "fp32",
     )  # fmt: skip
     assert old.returncode == 0, old.stderr
     assert [len(texts) for texts in json.loads((tmp_path / "g.json").read_text()).values()] == [7]
-    asked = diffuse("sample", run, "--request", "Hello?", "-n", 5, "--max-new-tokens", 1)
+    asked = in_process("sample", run, "--request", "Hello?", "-n", 5, "--max-new-tokens", 1)
     assert "Hello?" in asked.stdout
     assert "share" in asked.stdout
-    wrong = diffuse("sample", run, "--engine", "openai")
+    wrong = in_process("sample", run, "--engine", "openai")
     assert (wrong.returncode, "--base-url" in wrong.stderr) == (2, True)
     for words in (
         ["--n_generations", "0"],
         ["--tries", "3"],
         ["--engine", "openai", "--base-url", "http://h/v1", "--max-rows", "3"],
     ):
-        idle = diffuse("sample", run, *words)
+        idle = in_process("sample", run, *words)
         assert (idle.returncode, "Traceback" in idle.stderr) == (2, False)
 
 

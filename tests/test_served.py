@@ -54,7 +54,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
 
     def __enter__(self):
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()  # seconds until it sees that it ends
         return self
 
     def __exit__(self, *_):

@@ -13,6 +13,7 @@ import pytest
 from diffusecli.memory import cgroup_room, enough_memory, free_memory, out_of_memory
 from diffusecli.runs import RunDir, append_line, newest_run
 from diffusecli.train import train
+from tests.conftest import in_turn
 from tests.full_disk import in_small_disk
 
 
@@ -26,30 +27,6 @@ def in_namespace(*options):
     if not allowed:
         pytest.skip(f"{' '.join(words)} is not allowed here")
     return words
-
-
-IN_TURN = """
-import json, sys
-from typer.testing import CliRunner
-from diffusecli.cli import app
-for words in json.loads(sys.argv[1]):
-    done = CliRunner().invoke(app, words)
-    print(json.dumps([done.exit_code, done.stderr, "" if isinstance(done.exception, SystemExit | None) else repr(done.exception)]))
-"""
-
-
-def in_turn(before, commands, cwd, **environment):
-    """Exit code and messages of each command, all in one process that `before` starts; no terminal, one thread, no hub."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
-    done = subprocess.run(
-        [*before, sys.executable, "-c", IN_TURN, json.dumps([[str(word) for word in words] for words in commands])], cwd=cwd,
-        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=300,
-        env={name: value for name, value in env.items() if value},
-    )  # fmt: skip
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(found) == len(commands), done.stderr
-    assert [uncaught for _, _, uncaught in found if uncaught] == []
-    return [(code, told) for code, told, _ in found]
 
 
 def files(folder):
@@ -152,12 +129,12 @@ def test_a_server_that_dies_half_way_loses_nothing(tmp_path, prompt_file, monkey
 
 
 @pytest.mark.slow
-def test_what_was_made_last_counts_as_newest_after_the_clock_jumped_back(trained, tmp_path):
+def test_what_was_made_last_counts_as_newest_after_the_clock_jumped_back(trained, tmp_path, in_process):
     run = RunDir(Path(trained.output_dir))
-    assert in_turn([], [("sample", run.path, "-n", 3, "--format", "csv")], tmp_path)[0][0] == 0
+    assert in_process("sample", run.path, "-n", 3, "--format", "csv").returncode == 0
     for path in run.path.iterdir():  # as if the clock had been a year ahead then
         os.utime(path, (time.time() + 3e7,) * 2)
-    assert in_turn([], [("sample", run.path, "-n", 3)], tmp_path)[0][0] == 0
+    assert in_process("sample", run.path, "-n", 3).returncode == 0
     assert run.sample_files() == {"lora": run.samples("lora")}
     train(trained.model_copy(update={"output_dir": str(tmp_path / "results" / "r2")}), report=lambda _: None, notice=lambda _: None)
     assert newest_run(tmp_path).path.name == "r2"

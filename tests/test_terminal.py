@@ -4,6 +4,7 @@ import io
 import json
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -78,7 +79,7 @@ def outputs(in_process):
     """All that a command prints."""
 
     def run(*words, **environment):
-        done = in_process(*words, **environment)
+        done = in_process(*words, cwd=Path.cwd(), **environment)
         return done.stdout + done.stderr
 
     return run
@@ -150,9 +151,8 @@ def test_no_command_prints_what_steers(hostile, monkeypatch, outputs, case):
         assert "[31m" in OF_RICH.sub("", coloured)
 
 
-def test_json_on_stdout_says_the_same_as_without_the_net(hostile, monkeypatch, in_process):
-    monkeypatch.chdir(hostile)
-    done = in_process("evaluate", "runs", "--json")
+def test_json_on_stdout_says_the_same_as_without_the_net(hostile, in_process):
+    done = in_process("evaluate", "runs", "--json", cwd=hostile)
     assert {row["request"] for row in json.loads(done.stdout)["rows"]} == {HOSTILE}
     done = in_process("init-prompt", "--choices", "a=1,b=2", "--request", HOSTILE)
     assert json.loads(done.stdout)["request"].startswith(HOSTILE)
