@@ -35,9 +35,19 @@ RESULTS = Path("results")
 _SPEAKS = os.environ.get("RANK", "0") == "0"
 """Of several processes that train together the first speaks for all."""
 
+_FIRST_STEPS = """\b
+First steps:
+  diffuse init-prompt --list               what distributions there are
+  diffuse train configs/quickstart.yaml    a small experiment
+  diffuse sample                           1000 answers of the newest run
+  diffuse evaluate results                 do they follow their weights?
+  diffuse COMMAND --help                   everything else
+"""
+
 app = typer.Typer(
     name="diffuse",
     help="Make a language model sample from the distribution you ask for.",
+    epilog=_FIRST_STEPS,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -135,6 +145,32 @@ def _top(
     ] = False,
 ) -> None:
     pass
+
+
+_CHOICES = {
+    "--engine": tuple(ENGINES),
+    "--format": ("json", "jsonl", "counts", "csv"),
+    "--mode": ("untuned", "lora"),
+    "--precision": ("fp32", "bf16", "fp16"),
+    "--schema": ("prompt", "config", "evaluation"),
+    "--sort": ("weight", "residual", "target"),
+}
+"""Options that take one of a few words."""
+
+
+def _choice(option: str, told: str) -> Any:
+    """Such an option; shells complete its words."""
+
+    def beginning(incomplete: str) -> list[str]:
+        return [word for word in _CHOICES[option] if word.startswith(incomplete)]
+
+    return typer.Option(option, metavar="|".join(_CHOICES[option]), help=told, autocompletion=beginning)
+
+
+def _require_choices(given: dict[str, str | None]) -> None:
+    for option, value in given.items():
+        if value is not None and value not in _CHOICES[option]:
+            raise InputError(f"{option} {value}: must be one of {', '.join(_CHOICES[option])}")
 
 
 _TrustsCode = Annotated[
@@ -259,13 +295,11 @@ def validate(
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON on stdout.")] = False,
     top: Annotated[int, typer.Option(min=0, help="With --model: targets shown per prompt; 0 shows all.")] = 20,
-    schema: Annotated[
-        str | None, typer.Option(metavar="prompt|config|evaluation", help="Print a JSON Schema (draft 7), and exit.")
-    ] = None,
+    schema: Annotated[str | None, _choice("--schema", "Print a JSON Schema (draft 7), and exit.")] = None,
 ) -> None:
     """Check prompts and configs, and say what they ask for."""
     if schema is not None:
-        _require_choice("--schema", schema, ("prompt", "config", "evaluation"))
+        _require_choices({"--schema": schema})
         typer.echo((LIBRARY / "schemas" / f"{schema}.schema.json").read_text(encoding="utf-8"), nl=False)
         return
     from diffusecli.report.tables import prompts_overview, token_table
@@ -342,15 +376,12 @@ def train(
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory of a finished training.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The folder to write.")],
-    precision: Annotated[
-        str | None, typer.Option(metavar="fp32|bf16|fp16", help="Of the written weights; the run's by default.")
-    ] = None,
+    precision: Annotated[str | None, _choice("--precision", "Of the written weights; the run's by default.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what `diffuse export` wrote there before.")] = False,
     trust_remote_code: _TrustsCode = False,
 ) -> None:
     """Fold a run's adapter into its base model and write a plain Hugging Face folder."""
-    if precision is not None:
-        _require_choice("--precision", precision, ("fp32", "bf16", "fp16"))
+    _require_choices({"--precision": precision})
     _quiet_libraries()
     from diffusecli.export import export as merge
     from diffusecli.runs import RunDir
@@ -375,9 +406,7 @@ def sample(
         Path | None,
         typer.Argument(metavar="[RUN|CONFIG]", help="A run directory or a config; without it the newest run below results/."),
     ] = None,
-    mode: Annotated[
-        str | None, typer.Option(help="untuned: the base model; lora: the run's adapter.  [default: lora]", metavar="untuned|lora")
-    ] = None,
+    mode: Annotated[str | None, _choice("--mode", "untuned: the base model; lora: the run's adapter.  [default: lora]")] = None,
     n_generations: Annotated[int, typer.Option("-n", "--n-generations", help="Samples per prompt.")] = 1000,
     prompt: Annotated[
         list[Path] | None, typer.Option(help="A prompt file or folder in place of the config's test prompts; may be repeated.")
@@ -399,9 +428,7 @@ def sample(
     min_p: Annotated[float, typer.Option(help="Keep tokens at least this share of the likeliest; 0 keeps all.")] = 0.0,
     stop: Annotated[list[str] | None, typer.Option(help="An answer ends before this text; may be repeated.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same samples; the config's by default.")] = None,
-    precision: Annotated[
-        str | None, typer.Option(metavar="fp32|bf16|fp16", help="Of the base model; the config's by default.")
-    ] = None,
+    precision: Annotated[str | None, _choice("--precision", "Of the base model; the config's by default.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:0 or mps; the config's by default.")] = None,
     max_rows: Annotated[
         int | None, typer.Option(min=1, help="Prefixes fed at once: memory, not result; what fits by default.")
@@ -409,25 +436,17 @@ def sample(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to write; the run directory by default.")] = None,
     form: Annotated[
         str | None,
-        typer.Option(
+        _choice(
             "--format",
-            metavar="json|jsonl|counts|csv",
-            help="json, jsonl: every answer; counts (JSON), csv: distinct answers with counts. By default as -o ends, else json.",
+            "json, jsonl: every answer; counts (JSON), csv: distinct answers with counts. By default as -o ends, else json.",
         ),
     ] = None,
-    engine: Annotated[
-        str, typer.Option(metavar="|".join(ENGINES), help="; ".join(f"{e.name}: {e.summary}" for e in ENGINES.values()) + ".")
-    ] = "counting",
+    engine: Annotated[str, _choice("--engine", "; ".join(f"{e.name}: {e.summary}" for e in ENGINES.values()) + ".")] = "counting",
     config: Annotated[Path | None, typer.Option("--config", hidden=True)] = None,
     **options: Any,
 ) -> None:
     """Draw answers from the base model, from a trained run or from a server."""
-    for option, value, choices in (
-        ("--mode", mode, ("untuned", "lora")), ("--precision", precision, ("fp32", "bf16", "fp16")),
-        ("--format", form, ("json", "jsonl", "counts", "csv")), ("--engine", engine, tuple(ENGINES)),
-    ):  # fmt: skip
-        if value is not None:
-            _require_choice(option, value, choices)
+    _require_choices({"--mode": mode, "--precision": precision, "--format": form, "--engine": engine})
     chosen, own = ENGINES[engine], {name: given for name, given in options.items() if given is not None}
     of_models = {"max_rows": max_rows, "device": device, "precision": precision, "trust_remote_code": trust_remote_code or None}
     if missing := [name for name in chosen.required if name not in own]:
@@ -487,9 +506,7 @@ def evaluate(
     ] = False,
     trust_remote_code: _TrustsCode = False,
     top: Annotated[int, typer.Option(min=0, help="Targets shown of each prompt; 0 shows all.")] = 24,
-    sort: Annotated[
-        str | None, typer.Option(metavar="weight|residual|target", help="Their order; the prompt's by default.")
-    ] = None,
+    sort: Annotated[str | None, _choice("--sort", "Their order; the prompt's by default.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of Monte Carlo and bootstrap.")] = 0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Everything as JSON on stdout (`diffuse validate --schema evaluation`).")
@@ -513,8 +530,7 @@ def evaluate(
     from diffusecli.gates import check_limits, failures
     from diffusecli.matching import Matching
 
-    if sort is not None:
-        _require_choice("--sort", sort, ("weight", "residual", "target"))
+    _require_choices({"--sort": sort})
     if as_json + as_csv + as_markdown > 1:
         raise InputError("--json, --csv and --markdown all write to stdout, choose one of them")
     if trust_remote_code and not exact:
@@ -579,11 +595,6 @@ def _write_report(found: Evaluation, html: Path | None, plots: Path | None) -> N
         from diffusecli.report.charts import write_plots
 
         _notice(f"wrote {many(len(write_plots(found, plots)), 'picture')} into {plots}")
-
-
-def _require_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"{option} {value}: must be one of {', '.join(choices)}")
 
 
 def _quiet_libraries() -> None:

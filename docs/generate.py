@@ -76,6 +76,9 @@ def _command(command: Any, context: Any) -> Iterator[str]:
         if shown:
             yield f"\n| {kind} | default | meaning |\n|---|---|---|\n"
         yield from (_parameter(*record) for record in shown)
+    if command.epilog:
+        title, *lines = command.epilog.removeprefix("\b\n").splitlines()
+        yield f"\n{title}\n\n" + "".join(f"  {line}\n" for line in lines)
 
 
 def _parameter(names: str, told: str) -> str:

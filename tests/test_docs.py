@@ -89,6 +89,20 @@ def test_the_worked_example_of_the_loss_adds_up_by_targets_and_by_nodes():
     assert f"{sum(likely):.2f} on target".lstrip("0") in page
 
 
+def test_the_page_of_files_lists_the_fields_that_a_run_and_its_samples_have(trained, in_process):
+    run, page = Path(trained.output_dir), (ROOT / "docs/reference/files.md").read_text(encoding="utf-8")
+    assert in_process("sample", run, "-n", 5, "--max-new-tokens", 4).returncode == 0
+    written = {
+        "run.json": json.loads((run / "run.json").read_text()),
+        "metrics.jsonl": json.loads((run / "metrics.jsonl").read_text().splitlines()[0]),
+        "meta.json": json.loads((run / "gen.lora.meta.json").read_text()),
+    }
+    for name, fields in written.items():
+        table = page.partition(f"<!-- fields: {name} -->")[2].partition("\n\n")[2].partition("\n\n")[0]
+        cells = [row.split(" | ")[0] for row in table.splitlines()[2:]]
+        assert sorted(re.findall(r"`(\w+)`", " ".join(cells))) == sorted(fields), name
+
+
 def headings(text):
     """The anchors of a page, as Python-Markdown makes them of its headings."""
     text = re.sub(r'^--8<-- "(.+)"$', lambda included: (ROOT / included[1]).read_text(encoding="utf-8"), text, flags=re.MULTILINE)

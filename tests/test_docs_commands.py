@@ -226,6 +226,14 @@ def test_the_commands_of_a_page_run_as_they_are_printed(page, shell):
                     raise AssertionError(f"{page}:{block.line}: {shlex.join(words)}") from error
 
 
+@pytest.mark.model
+def test_the_first_steps_that_help_tells_run_as_they_are_printed(shell):
+    steps = [line.strip().partition("   ")[0] for line in app.info.epilog.splitlines() if line.startswith("  diffuse ")]
+    assert len(steps) == 5
+    for step in steps:
+        shell(step.replace("COMMAND", "train").split())
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_that_are_not_run_have_options_that_exist(page):
     top = typer.main.get_command(app)
