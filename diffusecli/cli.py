@@ -449,14 +449,14 @@ def sample(
     _require_choices({"--mode": mode, "--precision": precision, "--format": form, "--engine": engine})
     chosen, own = ENGINES[engine], {name: given for name, given in options.items() if given is not None}
     of_models = {"max_rows": max_rows, "device": device, "precision": precision, "trust_remote_code": trust_remote_code or None}
-    if missing := [name for name in chosen.required if name not in own]:
-        raise InputError(f"--engine {engine} needs --{missing[0].replace('_', '-')}, {chosen.options[missing[0]].help}")
     foreign = [name for name in own if name not in chosen.options]
     foreign += [name for name, given in of_models.items() if given is not None and not chosen.loads_model]
     if foreign:
         raise InputError(
             f"--{foreign[0].replace('_', '-')} has no effect with --engine {engine}, leave it out or use another engine"
         )
+    if missing := [name for name in chosen.required if name not in own]:
+        raise InputError(f"--engine {engine} needs --{missing[0].replace('_', '-')}, {chosen.options[missing[0]].help}")
     if source is not None and config is not None:
         raise InputError(f"--config {config}: {source} is named already, leave one of them out")
     _quiet_libraries()

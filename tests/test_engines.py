@@ -74,17 +74,15 @@ def test_what_an_engine_cannot_do_without_is_asked_for(diffuse, name):
     assert missing.stderr.startswith(f"diffuse: --engine {name} needs --{ENGINES[name].required[0].replace('_', '-')}, ")
 
 
-@pytest.mark.parametrize(
-    ("name", "option"),
-    [
-        (name, option)
-        for name in ENGINES
-        for kind in ENGINES.values()
-        for option in kind.options
-        if option not in ENGINES[name].options
-    ],
-)
-def test_an_option_of_another_engine_is_refused(diffuse, name, option):
-    refused = diffuse("sample", "--engine", name, f"--{option.replace('_', '-')}", "1")
+FOREIGN = [
+    (name, f"--{option.replace('_', '-')}", told.kind)
+    for name, own in ENGINES.items() for other in ENGINES.values() for option, told in other.options.items()
+    if option not in own.options
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "option", "kind"), FOREIGN)
+def test_an_option_of_another_engine_is_refused(diffuse, name, option, kind):
+    refused = diffuse("sample", "--engine", name, option, *(["1"] if kind is not bool else []))
     assert refused.returncode == 2
-    assert f"--{option.replace('_', '-')} has no effect with --engine {name}" in refused.stderr
+    assert f"{option} has no effect with --engine {name}" in refused.stderr
