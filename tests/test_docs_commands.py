@@ -211,10 +211,10 @@ def ran(words, run):
 @pytest.mark.model
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_run_as_they_are_printed(page, shell):
-    text = (ROOT / page).read_text(encoding="utf-8")
     for make in NEEDS.get(page, ()):
         make(shell)
-    for block in blocks(text):
+    failed = []
+    for block in blocks((ROOT / page).read_text(encoding="utf-8")):
         if block.title:
             Path(block.title).parent.mkdir(parents=True, exist_ok=True)
             Path(block.title).write_text(block.text, encoding="utf-8")
@@ -222,8 +222,9 @@ def test_the_commands_of_a_page_run_as_they_are_printed(page, shell):
             for words in statements(block.text):
                 try:
                     shell(words)
-                except Exception as error:
-                    raise AssertionError(f"{page}:{block.line}: {shlex.join(words)}") from error
+                except (AssertionError, OSError, subprocess.CalledProcessError) as error:
+                    failed.append(f"{page}:{block.line}: {shlex.join(words)}: {error}")
+    assert failed == []
 
 
 @pytest.mark.model
