@@ -212,11 +212,12 @@ def test_the_right_option_is_neither_the_longest_nor_the_shortest_more_often_tha
 
 def test_sums_are_right_and_wrong_answers_have_as_many_digits():
     for q in arithmetic():
-        a, sign, b = q.question.removeprefix("What is ").removesuffix("?").split()
+        term = q.question.removeprefix("What is ").removesuffix("?")
+        a, sign, b = term.split()
         result = {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b)}[sign]
-        assert q.options[q.answer] == str(result)
+        assert q.options[q.answer] == f"{term} = {result}"
         assert len({len(option) for option in q.options}) == 1
-        assert max(abs(int(option) - result) for option in q.options) <= 10
+        assert max(abs(int(option.removeprefix(f"{term} = ")) - result) for option in q.options) <= 10
     assert Counter(q.kind for q in arithmetic()) == {"addition": 40, "subtraction": 40, "multiplication": 40}
 
 

@@ -1,6 +1,6 @@
 """`python -m benchmarks.study.abilities RUN|--untuned`: what a model knows and how well it predicts ordinary text, as one JSON object.
 
-Three sets that no prompt of the library has anything to do with: questions with four answers (`data/choices.jsonl`), sums with four
+Three sets that no prompt of the library has anything to do with: questions with four answers (`data/choices.jsonl`), arithmetic with four
 answers (made here), and paragraphs of ordinary English (`data/passages.txt`). Nothing is sampled. A question is asked in a chat, and
 each of its four answers has an exact log-probability as what the assistant says: the sum over its tokens, as Brown and others ("Language
 Models are Few-Shot Learners", 2020) and the accuracies of most evaluation suites have it. The likeliest counts as the model's answer. The
@@ -72,29 +72,28 @@ def read_passages() -> list[str]:
 def arithmetic(seed: int = ARITHMETIC_SEED) -> list[Question]:
     """Additions and subtractions up to 30 and multiplications up to 10 times 10, 40 of each, all different.
 
-    The three wrong answers have as many digits as the right one, so that none begins another, and are near it.
+    The three wrong answers have as many digits as the right one, so that none begins another, and are near it. All are written as
+    equations, the way in which a chat model answers: of bare numbers the untuned built-in model finds no more right than chance does.
     """
     dice = np.random.default_rng(seed)
     terms = [(a, b) for a in range(2, 31) for b in range(2, 31)]
     factors = [(a, b) for a in range(2, 11) for b in range(2, 11)]
-    made = [
-        *_drawn(dice, "addition", {f"What is {a} + {b}?": (a + b, (1, 2, 10)) for a, b in terms}),
-        *_drawn(dice, "subtraction", {f"What is {a} - {b}?": (a - b, (1, 2, 10)) for a, b in terms if a > b}),
-        *_drawn(dice, "multiplication", {f"What is {a} * {b}?": (a * b, (1, a, b)) for a, b in factors}),
+    return [
+        *_drawn(dice, "addition", {f"{a} + {b}": (a + b, (1, 2, 10)) for a, b in terms}),
+        *_drawn(dice, "subtraction", {f"{a} - {b}": (a - b, (1, 2, 10)) for a, b in terms if a > b}),
+        *_drawn(dice, "multiplication", {f"{a} * {b}": (a * b, (1, a, b)) for a, b in factors}),
     ]
-    return made
 
 
 def _drawn(dice: np.random.Generator, kind: str, results: Mapping[str, tuple[int, Sequence[int]]]) -> list[Question]:
-    """So many of these questions, the right answer as often in each place; `results` tells results and how far off answers may be."""
-    questions, places = list(results), dice.permutation(np.arange(EACH) % 4)
-    chosen = dice.choice(len(questions), EACH, replace=False)
+    """40 of these terms, the right answer as often in each place; `results` tells what each makes and how far off answers may be."""
+    places = dice.permutation(np.arange(EACH) % 4)
     found = []
-    for index, place in zip(chosen, places, strict=True):
-        result, steps = results[questions[index]]
+    for term, place in zip(dice.choice(list(results), EACH, replace=False), places, strict=True):
+        result, steps = results[term]
         wrong = dice.permutation(_near(result, steps))[:3].tolist()
         options = [*wrong[:place], result, *wrong[place:]]
-        found.append(Question(questions[index], tuple(map(str, options)), int(place), kind))
+        found.append(Question(f"What is {term}?", tuple(f"{term} = {option}" for option in options), int(place), kind))
     return found
 
 
