@@ -123,7 +123,7 @@ def _train(
         save_run(job, [*inputs.train, *inputs.test], trained, why, progress)
     if config.generate and inputs.test:
         generations = replace(GENERATIONS, seed=config.seed)
-        notice(f"sampling {generations.n_generations} answers for each of {many(len(inputs.test), 'test prompt')}")
+        notice(f"sampling {generations.n_generations} answers a prompt, {many(len(inputs.test), 'test prompt')}")
         with merged(base.model):
             engine = LocalEngine(base, generations, _ROWS_TOGETHER if processes.sharded else None, notice)
             generate(
