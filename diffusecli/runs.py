@@ -203,7 +203,7 @@ def find_runs(path: str | Path) -> list[RunDir]:
     """The run itself, or every run below a folder, by name. Raises `InputError` when there is none."""
     path = Path(path)
     if not path.is_dir():
-        raise InputError(f"{path}: no such folder, name a run directory or a folder of them")
+        raise InputError(f"{path}: no such file or folder, name a run directory or a folder of them")
     found = [RunDir(folder) for folder in [path, *sorted(p for p in path.rglob("*") if p.is_dir())] if _is_run(folder)]
     if not found:
         raise InputError(f"{path}: no run there, make one with `diffuse train` or `diffuse sample`")
