@@ -19,7 +19,7 @@ from diffusecli.engines import ENGINES, Asked
 from diffusecli.errors import InputError
 from diffusecli.generations import Report, Sampled, generate
 from diffusecli.locks import require_idle
-from diffusecli.places import exists
+from diffusecli.places import exists, find
 from diffusecli.prompt import Prompt, read_prompts
 from diffusecli.runs import FORMATS, RunDir, config_of, meta_path, newest_run, read_json_mapping, require_writable
 from diffusecli.samples import format_of
@@ -207,13 +207,17 @@ def _prompts(wanted: Wanted, config: Config, run: RunDir) -> list[Prompt]:
         raise InputError("nothing to sample from: name a prompt with --prompt or --request, or test_prompts in the config")
     if all(exists(path) for path in config.test_prompts):
         return read_prompts(config.test_prompts)
-    found = [(read_prompts([path]) if exists(path) else _kept(run, path)) for path in config.test_prompts]
+    of_a_config = wanted.source is not None and not wanted.source.is_dir()
+    found = [read_prompts([path]) if exists(path) else _kept(run, path, whole=of_a_config) for path in config.test_prompts]
     return list({prompt.alias: prompt for some in found for prompt in some}.values())
 
 
-def _kept(run: RunDir, path: str) -> list[Prompt]:
-    """The prompts of a file or folder that is gone; raises `InputError` when the run keeps none of them."""
-    kept = [
-        kept_prompt(alias, value, run.prompts) for alias, value in run.read_prompts().items() if Path(alias).is_relative_to(path)
-    ]
-    return [prompt for prompt in kept if prompt is not None] or read_prompts([path])
+def _kept(run: RunDir, path: str, *, whole: bool) -> list[Prompt]:
+    """The prompts of a file or folder that is gone, as the run keeps them.
+
+    Those that it does not keep come from the library: a `whole` folder's others, or all where it keeps none. Raises `InputError` when they are in neither.
+    """
+    values = {alias: value for alias, value in run.read_prompts().items() if Path(alias).is_relative_to(path)}
+    kept = {alias: prompt for alias, value in values.items() if (prompt := kept_prompt(alias, value, run.prompts)) is not None}
+    others = read_prompts([path]) if not kept or (whole and exists(find(path).place)) else []
+    return list({**{prompt.alias: prompt for prompt in others}, **kept}.values())

@@ -41,7 +41,7 @@ stderr; how a command ends is told by its [exit code](exit-codes.md).
 _SCHEMAS = """# Schemas
 
 Generated from the code by `python docs/generate.py`. The JSON Schemas themselves lie in `schemas/` of the repository, for editors and
-programs; `diffuse validate --schema prompt` (or `config`) prints one. The fields of a config have [a page of their own](../config.md).
+programs; `diffuse validate --schema prompt` (or `config`, `evaluation`) prints one. The fields of a config have [a page of their own](../config.md).
 """
 
 

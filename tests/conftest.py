@@ -169,11 +169,11 @@ def in_process(tmp_path, monkeypatch, capfd):
     """As `diffuse`, but in this process: for what a command does, not for how it starts, ends and is seen from outside."""
     from diffusecli import cli
 
-    def run(*words, cwd=tmp_path, **environment):
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*words, cwd=tmp_path):
         monkeypatch.setattr(sys, "argv", ["diffuse", *map(str, words)])
         monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # an interrupted command puts it aside for good
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
         streams = sys.stdout, sys.stderr
         with chdir(cwd), pytest.raises(SystemExit) as stopped:
             cli.main()

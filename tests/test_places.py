@@ -80,3 +80,17 @@ def test_what_a_run_keeps_of_a_prompt_comes_before_the_librarys_prompt_of_that_n
 
 def test_samples_that_keep_no_prompt_are_judged_by_the_librarys(tmp_path):
     assert len(PromptBook([]).find(RNG, [[1, 2]], tmp_path / "gen.json").targets) == 10
+
+
+def test_a_link_of_ones_own_that_is_broken_is_not_replaced_by_the_library(tmp_path):
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts/numbers").symlink_to(tmp_path / "unmounted")
+    assert find(RNG) == Found(RNG, Path(RNG))
+
+
+def test_a_config_means_the_library_also_where_an_older_run_keeps_less(tmp_path):
+    config = {"model": "m", "train_prompts": [], "test_prompts": ["prompts/numbers"], "output_dir": "out"}
+    write(tmp_path / "c.yaml", config)
+    write(tmp_path / "out/prompts.json", {RNG: {"alias": RNG, **OWN}})
+    found = resolve(Wanted(tmp_path / "c.yaml", "untuned"), tmp_path / "results")
+    assert len(found.prompts) == 8

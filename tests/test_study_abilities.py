@@ -135,7 +135,7 @@ def test_nothing_changed_is_no_evidence_of_change():
 
 def test_results_of_other_questions_are_not_compared():
     one, other = result([True, False], [-1, -2], [20, 30]), result([True, False], [-1, -2], [20, 30], "other")
-    with pytest.raises(ValueError, match="asked other questions: measure both again"):
+    with pytest.raises(ValueError, match="other questions or another base model: measure both again"):
         compare(one, other)
 
 

@@ -10,8 +10,7 @@ import argparse
 
 from benchmarks.study import page, pictures, stages
 from benchmarks.study.collect import collect
-from benchmarks.study.plan import EXPERIMENTS
-from benchmarks.study.plan import stages as stages_of
+from benchmarks.study.plan import EXPERIMENTS, stages_of
 
 
 def main() -> None:

@@ -5,7 +5,8 @@ answers (made here), and paragraphs of ordinary English (`data/passages.txt`). N
 each of its four answers has an exact log-probability as what the assistant says: the sum over its tokens, as Brown and others ("Language
 Models are Few-Shot Learners", 2020) and the accuracies of most evaluation suites have it. The likeliest counts as the model's answer. The
 sum, and not the mean per token, makes the four normalised probabilities those of a model that must say one of the four; answers
-are of like length, so that the sum favours none for being short.
+are of like length in letters; in tokens 59 of the 120 questions have answers of different length, and the right one is .17 tokens shorter on average.
+That raises accuracies a little and leaves comparisons of models alone.
 
 `compare` sets two such objects side by side, item by item.
 """
@@ -201,10 +202,10 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, di
 
     Choices and arithmetic: McNemar's exact test (the binomial law of the questions that only one of the two got right), and the mean change
     of the right answers' log-probability in nats. Passages: the mean change of nats per token over passages, and exp of it, the
-    factor on perplexity. Means have 95 % intervals by the paired t-test. Raises `ValueError` where not the same was asked.
+    factor on perplexity. Means have 95 % intervals by the paired t-test. Raises `ValueError` where not the same was asked of the same base model.
     """
-    if before["asked"]["sha256"] != after["asked"]["sha256"]:
-        raise ValueError("the two were asked other questions: measure both again with the same data")
+    if before["asked"] != after["asked"]:
+        raise ValueError("other questions or another base model: measure both again with the same")
     pairs = {name: (before["items"][name], after["items"][name]) for name in ("choices", "arithmetic", "passages")}
     per_token = _mean_change(*([item["nats"] / item["tokens"] for item in items] for items in pairs["passages"]))
     return {

@@ -11,10 +11,11 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-from benchmarks.study.plan import EXPERIMENTS, ROWS, Experiment, abilities, stages
-from benchmarks.study.stages import is_done, read_journal, seconds_of
+from benchmarks.study.plan import EXPERIMENTS, ROWS, Experiment, ability_stages, stages_of
+from benchmarks.study.stages import Stage, is_done, read_journal, seconds_of
 from diffusecli.prompt import Prompt, read_prompt
 from diffusecli.runs import write_text
 
@@ -41,7 +42,7 @@ def collect() -> list[Path]:
         "lines": list(_people()),
         "abilities": list(_abilities()),
         "curves": list(_curves()),
-        "minutes": list(_minutes()),
+        "minutes": list(minutes()),
     }
     written = [_write(name, lines) for name, lines in tables.items() if lines]
     if ROWS.product.is_file():
@@ -71,6 +72,7 @@ def _lines(experiment: Experiment, seed: int) -> Iterator[Line]:
             **{name: figures.get(name) for name in _FIGURES},
             **{f"exact_{name}": exact.get(name) for name in _EXACT},
             "drift": drift if row["mode"] == "lora" else 0.0,
+            "trained_kl": mean(manifest["exact_kl"].values()) if row["mode"] == "lora" else None,
             "iterations": manifest["iterations"], "train_seconds": manifest["training_seconds"],
         }  # fmt: skip
 
@@ -113,10 +115,8 @@ def _new_names(line: Mapping[str, Any]) -> Line:
 
 def _people() -> Iterator[Line]:
     """A line per heading of the biographies."""
-    for experiment in EXPERIMENTS["people"]:
-        if not experiment.evaluation(0).is_file():
-            continue
-        for row in _read(experiment.evaluation(0))["rows"]:
+    for experiment, seed in _finished():
+        for row in _read(experiment.evaluation(seed))["rows"] if experiment.piece == "people" else ():
             for one in row["lines"]:
                 told = one["diversity"]
                 yield {
@@ -130,25 +130,22 @@ def _abilities() -> Iterator[Line]:
     """A line per model, each compared with the untuned one."""
     from benchmarks.study.abilities import compare
 
-    for name, stage in abilities():
-        if stage.product.is_file():
-            told = _read(stage.product)
-            if name == "untuned":
-                before = told
-            changes = compare(before, told)
-            yield {
-                "model": name, **{key: value for key, value in told.items() if not isinstance(value, list | dict)},
-                **{f"{kind}_{key}": changes[kind][key] for kind in ("choices", "arithmetic") for key in ("lost", "gained", "p_value")},
-                **{key: value for key, value in changes["passages"].items() if key.startswith("perplexity")},
-            }  # fmt: skip
+    journal = read_journal()
+    told = {name: _read(stage.product) for name, stage in ability_stages() if is_done(stage, journal)}
+    for name, figures in told.items() if "untuned" in told else ():
+        changes = compare(told["untuned"], figures)
+        yield {
+            "model": name, **{key: value for key, value in figures.items() if not isinstance(value, list | dict)},
+            **{f"{kind}_{key}": changes[kind][key] for kind in ("choices", "arithmetic") for key in ("lost", "gained", "p_value")},
+            **{key: value for key, value in changes["passages"].items() if key.startswith("perplexity")},
+        }  # fmt: skip
 
 
 def _curves() -> Iterator[Line]:
     """Exact KL by iteration of the ablations."""
-    for experiment in EXPERIMENTS["ablations"]:
-        metrics = experiment.run(0) / "metrics.jsonl"
-        if metrics.is_file():
-            for text in metrics.read_text(encoding="utf-8").splitlines():
+    for experiment, seed in _finished():
+        if experiment.piece == "ablations":
+            for text in (experiment.run(seed) / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
                 seen = json.loads(text)
                 for prompt, kl in seen["kl"].items():
                     yield {
@@ -160,13 +157,14 @@ def _curves() -> Iterator[Line]:
                     }
 
 
-def _minutes() -> Iterator[Line]:
-    """What each piece took, by the clock."""
-    journal = read_journal()
-    for piece, experiments in EXPERIMENTS.items():
-        for seed in range(max(e.seeds for e in experiments)):
-            took = seconds_of(stages([piece], seed), journal)
-            if took:
+def minutes() -> Iterator[Line]:
+    """What each piece took, by the clock; a stage that several share counts where it comes first."""
+    journal, counted = read_journal(), set[Stage]()
+    for seed in range(max(e.seeds for experiments in EXPERIMENTS.values() for e in experiments)):
+        for piece in EXPERIMENTS:
+            fresh = set(stages_of([piece], seed)) - counted
+            counted |= fresh
+            if took := seconds_of(fresh, journal):
                 yield {"piece": piece, "seed": seed, "minutes": round(took / 60, 1)}
 
 

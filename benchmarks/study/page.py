@@ -16,6 +16,7 @@ from benchmarks.study.plan import (
     BINOMIALS,
     FAMILIES,
     GROUPS,
+    NUMBERS,
     OTHER_BINOMIALS,
     OTHER_FAMILIES,
     OTHER_PARAMETERS,
@@ -81,7 +82,7 @@ def _of(found: Iterable[Line], **wanted: str) -> list[Line]:
     return [line for line in found if all(line[key] == value for key, value in wanted.items())]
 
 
-def _untuned(found: list[Line], **wanted: str) -> list[Line]:
+def untuned(found: list[Line], **wanted: str) -> list[Line]:
     """The base model's lines: exact figures are in every run's, figures of samples in one run's."""
     some = _of(found, mode="untuned", **wanted)
     return (_of(some, seed="0") if (sampled := [line for line in some if line["n"]]) == [] else sampled)[:1]
@@ -107,8 +108,8 @@ def _figures(some: Sequence[Line]) -> tuple[str, ...]:
 def _rng() -> Table:
     found = lines("rng")
     yield "measured on", "trained on", *_FIGURES
-    for prompt, told in (("prompts/numbers/rng-0.json", "1 to 10"), ("prompts/numbers/rng-1.json", "1 to 100")):
-        yield told, "nothing", *_figures(_untuned(found, prompt=prompt))
+    for prompt, told in zip(NUMBERS, ("1 to 10", "1 to 100"), strict=True):
+        yield told, "nothing", *_figures(untuned(found, prompt=prompt))
         for run in ("1-10", "1-100", "both"):
             yield told, run.replace("-", " to "), *_figures(_of(found, run=run, mode="lora", prompt=prompt))
 
@@ -142,13 +143,13 @@ def _matrix(figure: str, digits: int, *, of: str = "", percent: bool = False) ->
 def _names() -> Table:
     found = lines("names")
     yield ("gamma", "iterations", "exact KL, nats", "on target, %", "different answers of 1000", "real names beyond the 200", "common ones",
-           "share of answers that are such, %", "the commonest of them")  # fmt: skip
+           "share of answers that are real names beyond the 200, %", "the commonest of them")  # fmt: skip
     for told, run, mode in [
         ("untuned", "gamma-0.2", "untuned"),
         *((run.removeprefix("gamma-"), run, "lora") for run in ("gamma-0.4", "gamma-0.2", "gamma-0.1", "gamma-0.05")),
         ("to the end", "to-the-end", "lora"),
     ]:
-        some = _untuned(found, run=run) if mode == "untuned" else _of(found, run=run, mode=mode)
+        some = untuned(found, run=run) if mode == "untuned" else _of(found, run=run, mode=mode)
         beyond = [str(int(line["real_answers"]) / int(line["n"])) for line in some if line["n"]]
         yield (
             told, spread(_column(some, "iterations"), 0) if mode == "lora" else "0", spread(_column(some, "exact_kl")),
@@ -162,7 +163,7 @@ def _weighted() -> Table:
     yield "target", "training", *_FIGURES
     for name, prompt in SINGLES.items():
         for told, run, mode in (("none", "together", "untuned"), ("alone", name, "lora"), ("with nine others", "together", "lora")):
-            some = _untuned(found, run=run, prompt=prompt) if mode == "untuned" else _of(found, run=run, mode=mode, prompt=prompt)
+            some = untuned(found, run=run, prompt=prompt) if mode == "untuned" else _of(found, run=run, mode=mode, prompt=prompt)
             yield name, told, *_figures(some)
 
 
@@ -187,14 +188,21 @@ def _unseen() -> Table:
 
 def _people() -> Table:
     found = lines("lines")
-    yield "heading", "untuned: distinct of", "all six groups: distinct of", "fictitious people: distinct of", "unseen mass", "ratio"
+    yield (
+        "heading",
+        "untuned: distinct of",
+        "all six groups: distinct of",
+        "fictitious people: distinct of",
+        "unseen mass, untuned / people",
+        "distinct per answer, people / untuned",
+    )
     for heading in dict.fromkeys(line["heading"] for line in found if line["run"] == "people"):
         told = [
             _of(found, run=run, mode=mode, heading=heading)
             for run, mode in (("all", "untuned"), ("all", "lora"), ("people", "lora"))
         ]
         cells = [f"{some[0]['distinct']} of {some[0]['n']}" if some else "-" for some in told]
-        before, after = (int(some[0]["distinct"]) if some else 0 for some in (told[0], told[2]))
+        before, after = (int(some[0]["distinct"]) / int(some[0]["n"]) if some else 0 for some in (told[0], told[2]))
         unseen = " / ".join(f"{float(some[0]['unseen_mass']):.2f}" if some else "-" for some in (told[0], told[2]))
         yield heading, *cells, unseen, f"{after / before:.1f}x" if before else "-"
 
@@ -203,13 +211,10 @@ def _ablations() -> Table:
     found, curves = lines("ablations"), lines("curves")
     yield "setting", "KL at iteration 10: 1 to 10", "1 to 100", "KL at the end: 1 to 10", "1 to 100", "drift, nats per token"
     for run in dict.fromkeys(line["run"] for line in found):
-        tenth = [_column(_of(curves, run=run, iteration="10", prompt=p), "kl") for p in _NUMBERS]
-        end = [_column(_of(found, run=run, mode="lora", prompt=p), "exact_kl") for p in _NUMBERS]
+        tenth = [_column(_of(curves, run=run, iteration="10", prompt=p), "kl") for p in NUMBERS]
+        end = [_column(_of(found, run=run, mode="lora", prompt=p), "exact_kl") for p in NUMBERS]
         drift = _column(_of(found, run=run, mode="lora")[:1], "drift")
         yield run, *(spread(some, 4) for some in (*tenth, *end)), spread(drift, 4)
-
-
-_NUMBERS = ("prompts/numbers/rng-0.json", "prompts/numbers/rng-1.json")
 
 
 def _rows() -> Table:
@@ -257,16 +262,7 @@ def _drift() -> Table:
         ("all six groups", ("people", "all"), "all-free"),
     ):
         with_it, without = _of(lines(kept[0]), run=kept[1], mode="lora", seed="0"), _of(lines("retention"), run=free, mode="lora")
-        cells = [
-            spread(_column(some, name)[:1] if name == "drift" else _trained(some), 4)
-            for some in (with_it, without)
-            for name in ("drift", "kl")
-        ]
-        yield told, *cells
-
-
-def _trained(some: Iterable[Line]) -> list[str]:
-    return [line["exact_kl"] for line in some if line["trained"] == "True"]
+        yield told, *(spread(_column(some[:1], name), 4) for some in (with_it, without) for name in ("drift", "trained_kl"))
 
 
 def _minutes() -> Table:

@@ -104,17 +104,21 @@ class Experiment:
         run, name = self.run(seed), f"{self.piece}/{self.name}-{seed}"
         for one in self.needs:
             file = prompt_file(one)
-            yield Stage(f"prompts/{file.stem}", ("diffusecli", "init-prompt", *one, "-o", str(file)), file)
+            yield Stage(f"prompts/{file.stem}", ("diffusecli", "init-prompt", *one, "--force", "-o", str(file)), file)
         settings = [*self.settings, "generate=false", f"seed={seed}", f"output_dir={run}"]
         options = tuple(word for setting in settings for word in ("--set", setting))
-        yield Stage(f"{name}/train", ("diffusecli", "train", self.config, *options), run / "run.json")
+        starts = tuple(Path(setting.partition("=")[2]) / "run.json" for setting in settings if setting.startswith("ckpt_dir="))
+        trained = run / "run.json"
+        yield Stage(f"{name}/train", ("diffusecli", "train", self.config, *options), trained, starts, fills_folder=True)
         prompts = tuple(word for prompt in self.measured for word in ("--prompt", prompt))
         modes = [("lora", self.n)] + ([("untuned", self.untuned)] if self.untuned and seed == 0 else [])
         for mode, n in modes:
             how = ("--mode", mode, "-n", str(n), "--max-new-tokens", str(self.tokens), "--seed", str(seed), "--format", "json")
-            yield Stage(f"{name}/{mode}", ("diffusecli", "sample", str(run), *prompts, *how), run / f"gen.{mode}.json")
+            yield Stage(f"{name}/{mode}", ("diffusecli", "sample", str(run), *prompts, *how), run / f"gen.{mode}.json", (trained,))
         exact = ("--exact",) if self.exact else ()
-        yield Stage(f"{name}/evaluate", ("diffusecli", "evaluate", str(run), *exact, "--json"), self.evaluation(seed), prints=True)
+        samples = tuple(run / f"gen.{mode}.json" for mode, _ in modes)
+        command = ("diffusecli", "evaluate", str(run), *exact, "--json")
+        yield Stage(f"{name}/evaluate", command, self.evaluation(seed), (trained, *samples), prints=True)
 
 
 def _rng() -> Iterator[Experiment]:
@@ -212,21 +216,22 @@ EXPERIMENTS: dict[str, list[Experiment]] = {
 }
 
 
-def abilities() -> Iterator[tuple[str, Stage]]:
+def ability_stages() -> Iterator[tuple[str, Stage]]:
     """What is measured of other abilities: the untuned model and pairs of runs with and without retention."""
     runs = {"untuned": None, "both": WHERE / "rng/both-0", "names": WHERE / "names/to-the-end-0", "all": WHERE / "people/all-0"}
     free = {f"{name}-free": WHERE / f"retention/{name}-free-0" for name in ("both", "names", "all")}
     for name, run in {**runs, **free}.items():
         file = WHERE / "abilities" / f"{name}.json"
         asked = "--untuned" if run is None else str(run)
-        yield name, Stage(f"abilities/{name}", ("benchmarks.study.abilities", asked), file, prints=True)
+        reads = () if run is None else (run / "run.json",)
+        yield name, Stage(f"abilities/{name}", ("benchmarks.study.abilities", asked), file, reads, prints=True)
 
 
 ROWS = Stage("ablations/rows", ("benchmarks.study.rows",), WHERE / "rows.csv", prints=True)
 """Packed against one row per target: the same training twice."""
 
 
-def stages(pieces: list[str], seed: int) -> Iterator[Stage]:
+def stages_of(pieces: list[str], seed: int) -> Iterator[Stage]:
     """All commands of the pieces with this seed, in an order in which each finds what it needs."""
     for piece in pieces:
         for experiment in EXPERIMENTS[piece]:
@@ -235,4 +240,4 @@ def stages(pieces: list[str], seed: int) -> Iterator[Stage]:
         if seed == 0 and piece == "ablations":
             yield ROWS
         if seed == 0 and piece == "retention":
-            yield from (stage for _, stage in abilities())
+            yield from (stage for _, stage in ability_stages())

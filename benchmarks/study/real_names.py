@@ -37,13 +37,18 @@ def real_names() -> frozenset[str]:
 
     Raises `MachineError` when the table is not cached and cannot be fetched.
     """
-    return frozenset(births_by_name(_table()))
+    return frozenset(_births())
 
 
 @cache
 def common_names() -> frozenset[str]:
     """Those of the real names that were given at least `COMMON` times in all years together. Raises as `real_names` does."""
-    return frozenset(name for name, births in births_by_name(_table()).items() if births >= COMMON)
+    return frozenset(name for name, births in _births().items() if births >= COMMON)
+
+
+@cache
+def _births() -> Mapping[str, int]:
+    return births_by_name(_table())
 
 
 def births_by_name(table: Path) -> Mapping[str, int]:
