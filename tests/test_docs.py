@@ -75,6 +75,7 @@ def test_every_picture_is_shown_and_every_one_that_a_script_draws_is_there():
     }
     assert shown == set(folder.iterdir()) - {folder / "logo.svg"}
     assert shown >= {folder / f"{name}.svg" for name in script("pictures").PICTURES}
+    assert all(path.read_text(encoding="utf-8").startswith("<svg") for path in shown)
 
 
 def test_the_worked_example_of_the_loss_adds_up_by_targets_and_by_nodes():
