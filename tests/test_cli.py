@@ -115,7 +115,7 @@ def test_validate_tells_every_problem_and_exits_1(in_process, prompt_file, tmp_p
         (["train", "no-prompt.yaml"], 2, "missing.json: does not exist"),
         (["train", "no-model.yaml"], 2, "unknown model 'smollm2-135m', did you mean 'smollm2-135m-instruct'? (or name a folder"),
         (["sample", "--mode", "tuned"], 2, "--mode tuned: must be one of untuned, lora"),
-        (["sample"], 2, "results: no such folder"),
+        (["sample"], 2, "results: no such file or folder"),
         (["sample", "--temperature", "0"], 2, "--temperature 0: must be above 0"),
         (["evaluate", "."], 2, ".: no run there"),
         (["evaluate"], 2, "Missing argument"),
