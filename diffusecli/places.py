@@ -6,6 +6,7 @@ are where they always are. Nothing is ever written there.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -35,7 +36,7 @@ def find(path: str | Path, beside: Path | None = None) -> Found:
     if beside is not None and exists(beside / path):
         return Found(str(beside / path), beside / path)
     wanted = Path(path)
-    if any(part.is_symlink() for part in (wanted, *wanted.parents)):  # the user's own, and broken
+    if any(os.path.islink(part) for part in (wanted, *wanted.parents)):  # the user's own, and broken
         return Found(str(path), wanted)
     if wanted.parts[:1] and wanted.parts[0] in _FOLDERS and ".." not in wanted.parts and exists(LIBRARY / wanted):
         _tell(f"{path} is not here: it, and whatever else is not, comes from the library of diffuse ({LIBRARY})")
@@ -44,9 +45,14 @@ def find(path: str | Path, beside: Path | None = None) -> Found:
 
 
 def exists(path: str | Path) -> bool:
-    """Whether there is such a file or folder; a name that no file can have (too long, a NUL in it) is not there."""
+    """Whether there is such a file or folder; a name that no file can have (too long, a NUL in it) is not there.
+
+    What lies in a folder that may not be entered counts as there: who opens it says why that fails.
+    """
     try:
         return Path(path).exists()
+    except PermissionError:
+        return True
     except (OSError, ValueError):
         return False
 

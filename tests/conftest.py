@@ -171,7 +171,9 @@ def in_process(tmp_path, monkeypatch, capfd):
 
     monkeypatch.setenv("COLUMNS", "80")
 
-    def run(*words, cwd=tmp_path):
+    def run(*words, cwd=tmp_path, **environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
         monkeypatch.setattr(sys, "argv", ["diffuse", *map(str, words)])
         monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # an interrupted command puts it aside for good
         streams = sys.stdout, sys.stderr

