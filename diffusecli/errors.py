@@ -96,13 +96,13 @@ def printable(text: str) -> str:
     return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def many(number: int, noun: str) -> str:
-    """A number with its noun.
+def many(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun; the plural is given where an s does not make it.
 
-    >>> many(1, "prompt"), many(0, "prompt"), many(2, "held-out prompt")
-    ('1 prompt', '0 prompts', '2 held-out prompts')
+    >>> many(1, "prompt"), many(0, "prompt"), many(2, "try", "tries")
+    ('1 prompt', '0 prompts', '2 tries')
     """
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:

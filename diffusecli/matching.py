@@ -15,6 +15,8 @@ from diffusecli.errors import InputError
 from diffusecli.prompt import Prompt, canonical
 
 RULES = ("exact", "strip", "casefold", "regex:…")
+_WIDER = ("casefold", r"regex:\w[\w ]*")
+_COMMONEST = 1000  # texts: more would only cost time
 
 
 @dataclass(frozen=True)
@@ -119,3 +121,29 @@ def _cells(prompt: Prompt, matching: Matching) -> dict[str, int]:
                     f"{prompt.alias}: --match {matching.rule} cannot tell {target!r} from {same!r}, use a narrower rule"
                 )
     return cells
+
+
+@dataclass(frozen=True)
+class Missed:
+    """Answers that are targets by a wider rule."""
+
+    rule: str
+    samples: int
+
+
+def nearly_matched(prompt: Prompt, off_target: Counter[str]) -> Missed | None:
+    r"""The first of the wider rules by which at least half of the commonest texts off target are targets; None when none is.
+
+    >>> prompt = Prompt(request="Toss.", targets=("{heads}", "{tails}"))
+    >>> nearly_matched(prompt, Counter({"heads": 3, "**tails**": 2, "It landed on its edge": 4}))
+    Missed(rule='regex:\\w[\\w ]*', samples=5)
+    """
+    commonest = dict(off_target.most_common(_COMMONEST))
+    for rule in _WIDER:
+        try:
+            found = tally(prompt, commonest, Matching(rule))
+        except InputError:  # it cannot tell these targets apart
+            continue
+        if 2 * found.on_target >= found.n > 0:
+            return Missed(rule, found.on_target)
+    return None

@@ -70,7 +70,7 @@ def _explain(location: Location, findings: list[Any], model: type[BaseModel]) ->
     kind, value = findings[0]["type"], findings[0]["input"]
     name = _dotted(location)
     if kind == "extra_forbidden":
-        return f"unknown key '{location[-1]}'", did_you_mean(str(location[-1]), _keys_at(model, location[:-1]))
+        return f"unknown key '{location[-1]}'", _where_it_belongs(str(location[-1]), model, location[:-1])
     if kind == "missing":
         return f"the key '{name}' is missing", "add it"
     if kind == "string_too_short":
@@ -91,14 +91,25 @@ def _expectation(finding: Any) -> str:
     return str(finding["msg"]).removeprefix("Value error, ").removeprefix("Input ").replace("should be", "must be")
 
 
-def _keys_at(model: type[BaseModel], location: Location) -> list[str]:
+def _where_it_belongs(key: str, model: type[BaseModel], location: Location) -> str:
+    """The section that has the key, else the nearest key of this one."""
+    sections = [name for name in _keys(model) if (inner := _inside(model, name)) and key in _keys(inner)]
+    if sections:
+        return f"did you mean {' or '.join(repr(f'{section}.{key}') for section in sections)}?"
+    here: type[BaseModel] | None = model
     for part in location:
-        field = model.model_fields.get(str(part))
-        inner = [kind for kind in _classes(field.annotation if field else None) if issubclass(kind, BaseModel)]
-        if not inner:
-            return []
-        model = inner[0]
+        here = here and _inside(here, str(part))
+    return did_you_mean(key, _keys(here) if here else [])
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
     return [name for name, field in model.model_fields.items() if not field.exclude]
+
+
+def _inside(model: type[BaseModel], key: str) -> type[BaseModel] | None:
+    """The model of what stands at a key, where it is one."""
+    field = model.model_fields.get(key)
+    return next((kind for kind in _classes(field.annotation if field else None) if issubclass(kind, BaseModel)), None)
 
 
 def _classes(annotation: Any) -> Iterator[type]:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from diffusecli.builtin import Notice
 from diffusecli.chat import ChatSettings
 from diffusecli.engines import Arrived
-from diffusecli.errors import InputError, MachineError
+from diffusecli.errors import InputError, MachineError, many
 from diffusecli.prompt import Prompt
 from diffusecli.sampling import SamplingSettings, Standing, Watch, stream_seed
 
@@ -187,7 +187,8 @@ class ServerEngine:
                 await asyncio.sleep(min(_LONGEST_PAUSE, pause if wait is None else max(pause, wait)))
                 pause *= 2
         raise MachineError(
-            f"{self._service.base_url}: {self._service.tries} tries failed for the model {self._service.model}, the last with: {reason}; "
+            f"{self._service.base_url}: {many(self._service.tries, 'try', 'tries')} failed for the model {self._service.model}, "
+            f"the last with: {reason}; "
             "see to the server, what has arrived is kept and the same command goes on"
         )
 

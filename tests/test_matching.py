@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from diffusecli.errors import InputError
-from diffusecli.matching import Matching, tally
+from diffusecli.matching import Matching, Missed, nearly_matched, tally
 from diffusecli.prompt import Prompt
 
 
@@ -56,3 +56,17 @@ def test_a_rule_that_makes_two_targets_one_is_refused():
 def test_rules_that_do_not_exist_are_told(rule, message):
     with pytest.raises(InputError, match=message):
         Matching(rule)
+
+
+@pytest.mark.parametrize(
+    ("targets", "off_target", "missed"),
+    [
+        (("{heads}", "{tails}"), {"HEADS}": 1, "{Heads}": 5, "{TAILS}": 1}, Missed("casefold", 6)),
+        (("{every day}", "{never}"), {'"every day."': 3, "never": 1, "Well, never": 4}, Missed(r"regex:\w[\w ]*", 4)),
+        (("{every day}", "{never}"), {"every day": 3, "Well, never": 4}, None),
+        (("{+1}", "{-1}"), {"1": 9}, None),  # the rule cannot tell these targets apart
+        (("{a}",), {}, None),
+    ],
+)
+def test_a_wider_rule_is_found_when_half_of_what_is_off_target_is_a_target_by_it(targets, off_target, missed):
+    assert nearly_matched(Prompt(request="x", targets=targets), Counter(off_target)) == missed

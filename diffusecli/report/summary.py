@@ -19,6 +19,7 @@ from rich.text import Text
 from diffusecli.comparison import Estimate
 from diffusecli.errors import many, printable
 from diffusecli.evaluation import UNSAMPLED, Difference, Evaluated, Evaluation, Matrix, same_prompt
+from diffusecli.matching import Matching, nearly_matched
 from diffusecli.metrics import Cell, Figures, told
 from diffusecli.open_ended import Diversity, Line
 from diffusecli.report.parts import bar, decimals, label, labels, new_table, number, p_value, percent, short_names, shorten
@@ -70,7 +71,7 @@ def evaluation(found: Evaluation, showing: Showing | None = None) -> RenderableT
     parts += _differences(found.differences, names, samplers)
     parts += [part for matrix in found.matrices for part in _matrix(matrix)]
     for row in found.rows:
-        parts.extend(_detail(row, samplers[row.run, row.mode], showing or Showing()))
+        parts.extend(_detail(row, samplers[row.run, row.mode], showing or Showing(), found.matching))
     return Group(*parts, Text("\n" + _LEGEND.format(matching=printable(str(found.matching)), seed=found.seed), style="dim"))
 
 
@@ -99,7 +100,7 @@ def _summary(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
         )
 
 
-def _detail(row: Evaluated, sampler: str, showing: Showing) -> Iterator[RenderableType]:
+def _detail(row: Evaluated, sampler: str, showing: Showing, matching: Matching) -> Iterator[RenderableType]:
     """The histogram, what the test says and can see, ordered and open-ended figures, texts off target."""
     if not row.tally.n:
         return
@@ -126,6 +127,8 @@ def _detail(row: Evaluated, sampler: str, showing: Showing) -> Iterator[Renderab
         yield Text(f"most frequent of {texts} off target ({samples}):")
         for text, count in row.tally.off_target.most_common(_OFF_TARGET):
             yield Text(f"  {count:>6} x {shorten(repr(text), 68)}")
+        if matching == Matching() and (missed := nearly_matched(row.prompt, row.tally.off_target)):
+            yield Text(f"{many(missed.samples, 'sample')} off target would count as targets with --match '{missed.rule}'")
 
 
 def _fit(f: Figures) -> str:
