@@ -184,6 +184,121 @@ def test_drift_and_kl_are_those_of_the_run_with_and_without_retention(tmp_path, 
     assert "| all six groups | - | - | - | - |\n" in text
 
 
+@pytest.fixture
+def row_of(tmp_path, monkeypatch):
+    """The row of a table that begins with these cells, from lines of CSV files."""
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+
+    def find(table, *begins, **files):
+        for name, lines in files.items():
+            write_lines(tmp_path, name, *lines)
+        rows = [line.strip("| ").split(" | ") for line in page.filled(f"<!-- table: {table} -->\n<!-- end -->\n").splitlines()]
+        (row,) = (row for row in rows if row[: len(begins)] == list(begins))
+        return row[len(begins) :]
+
+    return find
+
+
+FIGURES = {
+    "seed": 0, "mode": "lora", "n": 1000, "valid": 0.9, "valid_low": 0.88, "valid_high": 0.92, "exact_kl": 0.25, "exact_on_target": 0.875,
+    "exact_tvd": 0.125, "excess_tvd": 0.0625,
+}  # fmt: skip
+UNTUNED = {**FIGURES, "mode": "untuned", "exact_kl": 8, "exact_on_target": 0, "exact_tvd": 1, "valid": 0}
+FOUND = ["0.2500", "87.5", "0.125", "90.0 [88.0 to 92.0]", "0.062"]
+
+
+def test_figures_of_several_seeds_are_their_means_and_stand_in_the_row_of_their_training(row_of):
+    base = {**FIGURES, "run": "1-10", "prompt": plan.NUMBERS[0]}
+    others = [
+        {**base, "seed": 1, "exact_kl": 0.75},
+        {**base, "prompt": plan.NUMBERS[1], "exact_kl": 5},
+        {**base, "run": "both", "exact_kl": 0.5},
+    ]
+    rng = [base, *others, {**UNTUNED, "run": "both", "prompt": plan.NUMBERS[0]}]
+    assert row_of("rng", "1 to 10", "1 to 10", rng=rng)[0] == "0.5000 (0.2500 to 0.7500)"
+    assert row_of("rng", "1 to 100", "1 to 10")[0] == "5.0000"
+    assert row_of("rng", "1 to 10", "both")[0] == "0.5000"
+    assert row_of("rng", "1 to 10", "nothing")[:2] == ["8.0000", "0.0"]
+    assert row_of("rng", "1 to 100", "1 to 100") == ["-"] * 5
+
+
+def test_a_weighted_target_is_told_untrained_alone_and_with_others(row_of):
+    line = {**FIGURES, "prompt": plan.SINGLES["dice"]}
+    weighted = [
+        {**line, "run": "dice"},
+        {**line, "run": "together", "exact_kl": 0.5},
+        {**UNTUNED, **{k: line[k] for k in ["prompt"]}, "run": "together"},
+    ]
+    assert row_of("weighted", "dice", "alone", weighted=weighted) == FOUND
+    assert row_of("weighted", "dice", "with nine others")[0] == "0.5000"
+    assert row_of("weighted", "dice", "none")[0] == "8.0000"
+
+
+def test_parameters_never_trained_on_stand_one_by_one_and_trained_ones_together(row_of):
+    def line(one, kl, nearest=0.0, mode="lora"):
+        return {
+            **FIGURES,
+            "run": "binomials",
+            "mode": mode,
+            "prompt": str(plan.prompt_file(one)),
+            "exact_kl": kl,
+            "nearest_tvd": nearest,
+        }
+
+    trained, new = plan.BINOMIALS[:2], plan.OTHER_BINOMIALS[0]
+    lines = [
+        line(trained[0], 0.25),
+        line(trained[1], 0.75),
+        line(new, 0.5, 0.375),
+        *(line(one, 9, mode="untuned") for one in (*trained, new)),
+    ]
+    assert row_of("unseen", "binomials", "the 15 trained", weighted=lines)[:2] == [
+        "9.000 (9.000 to 9.000)",
+        "0.500 (0.250 to 0.750)",
+    ]
+    told = row_of("unseen", "binomials", "binomial 10 0.2 (unseen parameters)")
+    assert told == ["9.000", "0.500", "87.5", "0.125", "0.375"]
+
+
+def test_names_beyond_the_list_are_a_share_of_all_answers(row_of):
+    line = {
+        **FIGURES, "run": "gamma-0.2", "iterations": 16, "distinct": 450, "real_answers": 250, "real_names": 200, "common_names": 140,
+        "examples": "{Gwen} {Steve}",
+    }  # fmt: skip
+    assert row_of("names", "0.2", names=[line]) == ["16", "0.250", "87.5", "450", "200", "140", "25.0", "{Gwen} {Steve}"]
+
+
+def test_people_are_counted_by_heading_and_distinct_lines_by_answer(row_of):
+    def line(run, mode, distinct, n):
+        return {"run": run, "mode": mode, "heading": "Name", "distinct": distinct, "n": n, "unseen_mass": distinct / n / 2}
+
+    lines = [line("all", "untuned", 20, 200), line("all", "lora", 30, 100), line("people", "lora", 90, 300)]
+    assert row_of("people", "Name", lines=lines) == ["20 of 200", "30 of 100", "90 of 300", "0.05 / 0.15", "3.0x"]
+
+
+def test_abilities_are_told_with_their_interval_and_what_changed(row_of):
+    tuned = {
+        "model": "both", "choices_accuracy": 0.5, "choices_low": 0.41, "choices_high": 0.59, "choices_lost": 3, "choices_gained": 1,
+        "choices_p_value": 0.625, "arithmetic_accuracy": 0.25, "arithmetic_low": 0.18, "arithmetic_high": 0.34, "arithmetic_lost": 0,
+        "arithmetic_gained": 2, "arithmetic_p_value": 0.5, "perplexity": 20.5, "perplexity_factor": 1.02, "perplexity_factor_low": 1.01,
+        "perplexity_factor_high": 1.03,
+    }  # fmt: skip
+    told = row_of("abilities", "1 to 10 and 1 to 100", abilities=[tuned, {**tuned, "model": "untuned"}])
+    assert told == ["50.0 [41 to 59]", "3, 1 (0.62)", "25.0 [18 to 34]", "0, 2 (0.5)", "20.50", "1.020 [1.010 to 1.030]"]
+    assert row_of("abilities", "untuned")[1] == "-"
+
+
+def test_ablations_tell_the_tenth_iteration_and_the_end(row_of):
+    curves = [{"run": "rank-1", "iteration": at, "prompt": prompt, "kl": at / 8} for at in (9, 10) for prompt in plan.NUMBERS]
+    ends = [{**FIGURES, "run": "rank-1", "prompt": prompt, "drift": 0.0125} for prompt in plan.NUMBERS]
+    assert row_of("ablations", "rank-1", curves=curves, ablations=ends) == ["1.2500", "1.2500", "0.2500", "0.2500", "0.0125"]
+
+
+def test_packed_and_rows_are_told_side_by_side(row_of):
+    step = {"step": 1, "packed_loss": 3.5, "rows_loss": 3.25, "packed_seconds": 1.5, "rows_seconds": 12}
+    assert row_of("rows", "1", rows=[step]) == ["3.50000", "3.25000", "+0.25000", "1.5", "12"]
+
+
 def test_the_untuned_models_line_is_the_one_that_was_sampled():
     exact = {"mode": "untuned", "prompt": "p", "seed": "0", "n": "", "exact_kl": "7"}
     sampled = {**exact, "n": "1000", "run": "both"}

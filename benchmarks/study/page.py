@@ -174,16 +174,17 @@ def _unseen() -> Table:
         ("binomials", BINOMIALS, {"unseen parameters": OTHER_BINOMIALS}),
         ("families", FAMILIES, {"unseen parameters": OTHER_PARAMETERS, "unseen families": OTHER_FAMILIES}),
     ):
-        for kind, distributions in {"trained": trained, **kinds}.items():
-            for one in distributions:
-                prompt = str(prompt_file(one))
-                some = _of(found, run=run, mode="lora", prompt=prompt)
-                before = _of(found, run=run, mode="untuned", prompt=prompt, seed="0")
-                yield (
-                    run, f"{' '.join(one).removeprefix('--')} ({kind})", spread(_column(before, "exact_kl")),
-                    spread(_column(some, "exact_kl")), share(_column(some, "exact_on_target")), spread(_column(some, "exact_tvd")),
-                    spread(_column(some[:1], "nearest_tvd")),
-                )  # fmt: skip
+        those = {f"the {len(trained)} trained": trained}
+        those |= {f"{' '.join(one).removeprefix('--')} ({kind})": [one] for kind, others in kinds.items() for one in others}
+        for told, distributions in those.items():
+            prompts = [str(prompt_file(one)) for one in distributions]
+            some = [line for prompt in prompts for line in _of(found, run=run, mode="lora", prompt=prompt)]
+            before = [line for prompt in prompts for line in _of(found, run=run, mode="untuned", prompt=prompt, seed="0")]
+            yield (
+                run, told, spread(_column(before, "exact_kl")), spread(_column(some, "exact_kl")),
+                share(_column(some, "exact_on_target")), spread(_column(some, "exact_tvd")),
+                spread(_column(some[:1], "nearest_tvd")) if distributions is not trained else "-",
+            )  # fmt: skip
 
 
 def _people() -> Table:
