@@ -166,8 +166,8 @@ def _weighted() -> Iterator[Experiment]:
     ):
         yield Experiment(
             "weighted", name, "configs/all.yaml", (*_paths(trained), *_paths(others)),
-            (f"train_prompts=[{','.join(_paths(trained))}]", "alg_config.n_iters=12"), seeds=3, n=500, untuned=200,
-            needs=(*trained, *others),
+            (f"train_prompts=[{','.join(_paths(trained))}]", "alg_config.n_iters=12"), seeds=3, n=500,
+            untuned=200 if name == "binomials" else 0, needs=(*trained, *others),
         )  # fmt: skip
 
 
@@ -197,7 +197,7 @@ def _ablations() -> Iterator[Experiment]:
     yield one("defaults")
     for rate in ("3.0e-4", "4.0e-3", "1.0e-2"):
         yield one(f"rate-{rate}", f"alg_config.learning_rate={rate}")
-    for rank in (1, 16, 64):
+    for rank in (1, 16):
         yield one(f"rank-{rank}", f"lora.r={rank}", f"lora.alpha={2 * rank}")
     yield one("retain-0", "retain=off")
     yield one("retain-16", "retain.weight=16")
