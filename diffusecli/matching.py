@@ -8,15 +8,15 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from diffusecli.errors import InputError
 from diffusecli.prompt import Prompt, canonical
 
 RULES = ("exact", "strip", "casefold", "regex:…")
-_WIDER = ("casefold", r"regex:\w[\w ]*")
-_COMMONEST = 1000  # texts: more would only cost time
+_WIDER = ("casefold", r"regex:^[^\w+-]*(\w[\w ]*)\W*$")
+_COMMONEST = 1000  # texts that decide whether a rule is worth a look at all of them
 
 
 @dataclass(frozen=True)
@@ -131,19 +131,37 @@ class Missed:
     samples: int
 
 
-def nearly_matched(prompt: Prompt, off_target: Counter[str]) -> Missed | None:
-    r"""The first of the wider rules by which at least half of the commonest texts off target are targets; None when none is.
+def wider_rules(prompts: Iterable[Prompt]) -> list[str]:
+    r"""Rules that forgive case, or marks around the whole answer, and tell all targets apart.
+
+    >>> wider_rules([Prompt(request="Toss.", targets=("{heads}", "{tails}"))])
+    ['casefold', 'regex:^[^\\w+-]*(\\w[\\w ]*)\\W*$']
+    >>> wider_rules([Prompt(request="Give a sign.", targets=("{+1}", "{-1}"))])
+    ['casefold']
+    """
+    prompts = list(prompts)
+    if not all(prompt.eos for prompt in prompts):  # what only begins with a target has no marks around it
+        return []
+    return [rule for rule in _WIDER if all(_tells_apart(prompt, Matching(rule)) for prompt in prompts)]
+
+
+def nearly_matched(prompt: Prompt, off_target: Counter[str], rules: Sequence[str]) -> Missed | None:
+    r"""The first of the rules by which at least half of the commonest texts off target are targets; None when none is.
 
     >>> prompt = Prompt(request="Toss.", targets=("{heads}", "{tails}"))
-    >>> nearly_matched(prompt, Counter({"heads": 3, "**tails**": 2, "It landed on its edge": 4}))
-    Missed(rule='regex:\\w[\\w ]*', samples=5)
+    >>> nearly_matched(prompt, Counter({"heads": 3, "**tails**": 2, "It landed on its edge": 4}), wider_rules([prompt])).samples
+    5
     """
     commonest = dict(off_target.most_common(_COMMONEST))
-    for rule in _WIDER:
-        try:
-            found = tally(prompt, commonest, Matching(rule))
-        except InputError:  # it cannot tell these targets apart
-            continue
+    for rule in rules:
+        found = tally(prompt, commonest, Matching(rule))
         if 2 * found.on_target >= found.n > 0:
-            return Missed(rule, found.on_target)
+            return Missed(rule, tally(prompt, off_target, Matching(rule)).on_target)
     return None
+
+
+def _tells_apart(prompt: Prompt, matching: Matching) -> bool:
+    try:
+        return bool(_cells(prompt, matching)) or not prompt.targets
+    except InputError:
+        return False

@@ -6,7 +6,6 @@ are where they always are. Nothing is ever written there.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -31,13 +30,11 @@ class Found:
 
 def find(path: str | Path, beside: Path | None = None) -> Found:
     """What a path means: from the working directory, else beside the config that names it (its folder), else in the library."""
-    if exists(path):
+    if _is_somebodys(path):
         return Found(str(path), Path(path))
-    if beside is not None and exists(beside / path):
+    if beside is not None and _is_somebodys(beside / path):
         return Found(str(beside / path), beside / path)
     wanted = Path(path)
-    if any(os.path.islink(part) for part in (wanted, *wanted.parents)):  # noqa: PTH114 - no error for names that no file can have
-        return Found(str(path), wanted)
     if wanted.parts[:1] and wanted.parts[0] in _FOLDERS and ".." not in wanted.parts and exists(LIBRARY / wanted):
         _tell(f"{path} is not here: it, and whatever else is not, comes from the library of diffuse ({LIBRARY})")
         return Found(str(path), LIBRARY / wanted)
@@ -45,16 +42,25 @@ def find(path: str | Path, beside: Path | None = None) -> Found:
 
 
 def exists(path: str | Path) -> bool:
-    """Whether there is such a file or folder; a name that no file can have (too long, a NUL in it) is not there.
-
-    What lies in a folder that may not be entered counts as there: who opens it says why that fails.
-    """
+    """Whether there is such a file or folder; a name that no file can have (too long, a NUL in it) is not there."""
     try:
         return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_somebodys(path: str | Path) -> bool:
+    """Whether it is there, or a link is broken or a folder shut on the way to it: who opens it says why that fails."""
+    try:
+        return Path(path).exists() or any(map(_is_broken_link, (Path(path), *Path(path).parents)))
     except PermissionError:
         return True
     except (OSError, ValueError):
         return False
+
+
+def _is_broken_link(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
 
 
 def visible_files(folder: str | Path, endings: tuple[str, ...]) -> list[Path]:

@@ -5,6 +5,7 @@ Knows documents and pydantic; knows nothing of what prompts and configs mean.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from typing import Any
 
@@ -92,14 +93,17 @@ def _expectation(finding: Any) -> str:
 
 
 def _where_it_belongs(key: str, model: type[BaseModel], location: Location) -> str:
-    """The section that has the key, else the nearest key of this one."""
-    sections = [name for name in _keys(model) if (inner := _inside(model, name)) and key in _keys(inner)]
-    if sections:
-        return f"did you mean {' or '.join(repr(f'{section}.{key}') for section in sections)}?"
+    """The nearest key of this place, else the place that has exactly this key."""
     here: type[BaseModel] | None = model
     for part in location:
         here = here and _inside(here, str(part))
-    return did_you_mean(key, _keys(here) if here else [])
+    known = _keys(here) if here else []
+    if not difflib.get_close_matches(key, known, n=1):
+        places = [f"{name}.{key}" for name in _keys(model) if (inner := _inside(model, name)) and key in _keys(inner)]
+        places += [key] if location and key in _keys(model) else []
+        if places:
+            return f"did you mean {' or '.join(map(repr, places))}{' of the file itself' if places == [key] else ''}?"
+    return did_you_mean(key, known)
 
 
 def _keys(model: type[BaseModel]) -> list[str]:

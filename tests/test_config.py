@@ -64,6 +64,8 @@ def test_any_setting_can_be_overridden_with_the_same_checks(tmp_path):
             "alg_config.n_iters=many",
             "--set alg_config.n_iters=many: 'alg_config.n_iters' must be a whole number, not 'many', correct the value",
         ),
+        ("prompts=[a.json]", "--set prompts=[a.json]: unknown key 'prompts', did you mean 'test_prompts'?"),
+        ("lora.seed=3", "--set lora.seed=3: unknown key 'seed', did you mean 'seed' of the file itself?"),
         ("n_iters=5", "--set n_iters=5: unknown key 'n_iters', did you mean 'alg_config.n_iters'?"),
         ("alg_config.n_iter=5", "--set alg_config.n_iter=5: unknown key 'n_iter', did you mean 'n_iters'?"),
         ("n_iters", "--set n_iters: write KEY=VALUE, e.g. --set alg_config.n_iters=10"),

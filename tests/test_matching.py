@@ -5,8 +5,10 @@ from collections import Counter
 import pytest
 
 from diffusecli.errors import InputError
-from diffusecli.matching import Matching, Missed, nearly_matched, tally
+from diffusecli.matching import Matching, Missed, nearly_matched, tally, wider_rules
 from diffusecli.prompt import Prompt
+
+MARKS = r"regex:^[^\w+-]*(\w[\w ]*)\W*$"
 
 
 def test_matching_trims_white_space_and_normalises_unicode():
@@ -62,11 +64,22 @@ def test_rules_that_do_not_exist_are_told(rule, message):
     ("targets", "off_target", "missed"),
     [
         (("{heads}", "{tails}"), {"HEADS}": 1, "{Heads}": 5, "{TAILS}": 1}, Missed("casefold", 6)),
-        (("{every day}", "{never}"), {'"every day."': 3, "never": 1, "Well, never": 4}, Missed(r"regex:\w[\w ]*", 4)),
+        (("{every day}", "{never}"), {'"every day."': 3, "never": 1, "Well, never": 4}, Missed(MARKS, 4)),
         (("{every day}", "{never}"), {"every day": 3, "Well, never": 4}, None),
+        (("{1}", "{2}"), {"1.5": 9, "2,000": 9, "-1": 9, "1. Introduction": 9, "7:30": 9, "Yes, 1": 9}, None),
+        (("{Anne}",), {"Anne-Marie": 9}, None),
+        (("{Anne}",), {f"{'*' * n}Anne": 1 for n in range(1, 3000)}, Missed(MARKS, 2999)),
         (("{+1}", "{-1}"), {"1": 9}, None),  # the rule cannot tell these targets apart
         (("{a}",), {}, None),
     ],
 )
 def test_a_wider_rule_is_found_when_half_of_what_is_off_target_is_a_target_by_it(targets, off_target, missed):
-    assert nearly_matched(Prompt(request="x", targets=targets), Counter(off_target)) == missed
+    prompt = Prompt(request="x", targets=targets)
+    assert nearly_matched(prompt, Counter(off_target), wider_rules([prompt])) == missed
+
+
+def test_rules_that_some_prompt_cannot_take_are_not_offered():
+    coin, signs, begins = Prompt(request="x", targets=("{a}",)), Prompt(request="x", targets=("{+1}", "{-1}")), Prompt(request="x", targets=("{a}",), eos=False)  # fmt: skip
+    assert wider_rules([coin]) == ["casefold", MARKS]
+    assert wider_rules([coin, signs]) == ["casefold"]
+    assert wider_rules([coin, begins]) == []

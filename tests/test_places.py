@@ -88,6 +88,12 @@ def test_a_link_of_ones_own_that_is_broken_is_not_replaced_by_the_library(tmp_pa
     assert find(RNG) == Found(RNG, Path(RNG))
 
 
+def test_a_link_that_works_is_a_folder_like_any_other(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "prompts").symlink_to(tmp_path / "mine")
+    assert find(RNG) == Found(RNG, LIBRARY / RNG)
+
+
 def test_a_config_means_the_library_also_where_an_older_run_keeps_less(tmp_path):
     config = {"model": "m", "train_prompts": [], "test_prompts": ["prompts/numbers"], "output_dir": "out"}
     write(tmp_path / "c.yaml", config)

@@ -227,7 +227,7 @@ def test_a_weighted_target_is_told_untrained_alone_and_with_others(row_of):
     weighted = [
         {**line, "run": "dice"},
         {**line, "run": "together", "exact_kl": 0.5},
-        {**UNTUNED, **{k: line[k] for k in ["prompt"]}, "run": "together"},
+        {**UNTUNED, "prompt": line["prompt"], "run": "together"},
     ]
     assert row_of("weighted", "dice", "alone", weighted=weighted) == FOUND
     assert row_of("weighted", "dice", "with nine others")[0] == "0.5000"
@@ -270,10 +270,18 @@ def test_names_beyond_the_list_are_a_share_of_all_answers(row_of):
 
 def test_people_are_counted_by_heading_and_distinct_lines_by_answer(row_of):
     def line(run, mode, distinct, n):
-        return {"run": run, "mode": mode, "heading": "Name", "distinct": distinct, "n": n, "unseen_mass": distinct / n / 2}
+        return {
+            "run": run,
+            "mode": mode,
+            "heading": "Name",
+            "answers": 300,
+            "distinct": distinct,
+            "n": n,
+            "unseen_mass": distinct / n / 2,
+        }
 
     lines = [line("all", "untuned", 20, 200), line("all", "lora", 30, 100), line("people", "lora", 90, 300)]
-    assert row_of("people", "Name", lines=lines) == ["20 of 200", "30 of 100", "90 of 300", "0.05 / 0.15", "3.0x"]
+    assert row_of("people", "Name", lines=lines) == ["20 of 200", "30 of 100", "90 of 300", "0.05 / 0.15", "4.5x"]
 
 
 def test_abilities_are_told_with_their_interval_and_what_changed(row_of):

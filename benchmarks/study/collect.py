@@ -45,7 +45,7 @@ def collect() -> list[Path]:
         "minutes": list(minutes()),
     }
     written = [_write(name, lines) for name, lines in tables.items() if lines]
-    if ROWS.product.is_file():
+    if is_done(ROWS, read_journal()):
         write_text(RESULTS / "rows.csv", ROWS.product.read_text(encoding="utf-8"))
         written.append(RESULTS / "rows.csv")
     return written

@@ -85,7 +85,8 @@ def _of(found: Iterable[Line], **wanted: str) -> list[Line]:
 def untuned(found: list[Line], **wanted: str) -> list[Line]:
     """The base model's lines: exact figures are in every run's, figures of samples in one run's."""
     some = _of(found, mode="untuned", **wanted)
-    return (_of(some, seed="0") if (sampled := [line for line in some if line["n"]]) == [] else sampled)[:1]
+    sampled = [line for line in some if line["n"]]
+    return (sampled or _of(some, seed="0"))[:1]
 
 
 def _valid(some: Sequence[Line]) -> str:
@@ -189,21 +190,15 @@ def _unseen() -> Table:
 
 def _people() -> Table:
     found = lines("lines")
-    yield (
-        "heading",
-        "untuned: distinct of",
-        "all six groups: distinct of",
-        "fictitious people: distinct of",
-        "unseen mass, untuned / people",
-        "distinct per answer, people / untuned",
-    )
+    yield ("heading", "untuned: distinct of", "all six groups: distinct of", "fictitious people: distinct of", "unseen mass, untuned / people",
+           "distinct per answer, people / untuned")  # fmt: skip
     for heading in dict.fromkeys(line["heading"] for line in found if line["run"] == "people"):
         told = [
             _of(found, run=run, mode=mode, heading=heading)
             for run, mode in (("all", "untuned"), ("all", "lora"), ("people", "lora"))
         ]
         cells = [f"{some[0]['distinct']} of {some[0]['n']}" if some else "-" for some in told]
-        before, after = (int(some[0]["distinct"]) / int(some[0]["n"]) if some else 0 for some in (told[0], told[2]))
+        before, after = (int(some[0]["distinct"]) / int(some[0]["answers"]) if some else 0 for some in (told[0], told[2]))
         unseen = " / ".join(f"{float(some[0]['unseen_mass']):.2f}" if some else "-" for some in (told[0], told[2]))
         yield heading, *cells, unseen, f"{after / before:.1f}x" if before else "-"
 
@@ -226,15 +221,8 @@ def _rows() -> Table:
 
 
 def _abilities() -> Table:
-    yield (
-        "model",
-        "questions right, %",
-        "lost, gained (p)",
-        "sums right, %",
-        "lost, gained (p)",
-        "perplexity",
-        "factor on perplexity",
-    )
+    yield ("model", "questions right, %", "lost, gained (p)", "sums right, %", "lost, gained (p)", "perplexity",
+           "factor on perplexity")  # fmt: skip
     for line in lines("abilities"):
 
         def right(kind: str, of: Line = line) -> tuple[str, str]:

@@ -71,7 +71,7 @@ def run(stages: Iterable[Stage]) -> None:
         print(f"[{number}/{len(stages)}] {stage.told}", flush=True)
         known = journal.get(stage.name, {})
         same = known.get("command") == stage.told
-        if stage.fills_folder and (known.get("done") or not same):  # of other settings, or from another beginning
+        if stage.fills_folder and known and (known.get("done") or not same):  # of other settings, or from another beginning
             shutil.rmtree(stage.product.parent, ignore_errors=True)
         before = float(str(known.get("seconds", 0.0))) if same and not known.get("done") else 0.0
         entry = journal[stage.name] = {"command": stage.told, "done": False, "seconds": before}

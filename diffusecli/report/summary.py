@@ -19,7 +19,7 @@ from rich.text import Text
 from diffusecli.comparison import Estimate
 from diffusecli.errors import many, printable
 from diffusecli.evaluation import UNSAMPLED, Difference, Evaluated, Evaluation, Matrix, same_prompt
-from diffusecli.matching import Matching, nearly_matched
+from diffusecli.matching import Matching, nearly_matched, wider_rules
 from diffusecli.metrics import Cell, Figures, told
 from diffusecli.open_ended import Diversity, Line
 from diffusecli.report.parts import bar, decimals, label, labels, new_table, number, p_value, percent, short_names, shorten
@@ -70,8 +70,9 @@ def evaluation(found: Evaluation, showing: Showing | None = None) -> RenderableT
     ]
     parts += _differences(found.differences, names, samplers)
     parts += [part for matrix in found.matrices for part in _matrix(matrix)]
+    wider = wider_rules(row.prompt for row in found.rows) if found.matching == Matching() else []
     for row in found.rows:
-        parts.extend(_detail(row, samplers[row.run, row.mode], showing or Showing(), found.matching))
+        parts.extend(_detail(row, samplers[row.run, row.mode], showing or Showing(), wider))
     return Group(*parts, Text("\n" + _LEGEND.format(matching=printable(str(found.matching)), seed=found.seed), style="dim"))
 
 
@@ -100,7 +101,7 @@ def _summary(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
         )
 
 
-def _detail(row: Evaluated, sampler: str, showing: Showing, matching: Matching) -> Iterator[RenderableType]:
+def _detail(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str]) -> Iterator[RenderableType]:
     """The histogram, what the test says and can see, ordered and open-ended figures, texts off target."""
     if not row.tally.n:
         return
@@ -127,7 +128,7 @@ def _detail(row: Evaluated, sampler: str, showing: Showing, matching: Matching) 
         yield Text(f"most frequent of {texts} off target ({samples}):")
         for text, count in row.tally.off_target.most_common(_OFF_TARGET):
             yield Text(f"  {count:>6} x {shorten(repr(text), 68)}")
-        if matching == Matching() and (missed := nearly_matched(row.prompt, row.tally.off_target)):
+        if missed := nearly_matched(row.prompt, row.tally.off_target, wider):
             yield Text(f"{many(missed.samples, 'sample')} off target would count as targets with --match '{missed.rule}'")
 
 
