@@ -329,7 +329,7 @@ def validate(
             terminal.console().print(prompts_overview(found.prompts))
         problems = [p.severity for p in found.problems]
         told = ", ".join(many(problems.count(severity), severity) for severity in ("error", "warning", "notice"))
-        typer.echo(f"checked: {many(len(found.prompts), 'prompt')}, {many(len(found.configs), 'config')}; {told}")
+        typer.echo(f"sound: {many(len(found.prompts), 'prompt')}, {many(len(found.configs), 'config')}; {told}")
     if found.failed:
         raise typer.Exit(EXIT_FOUND_PROBLEMS)
 

@@ -217,6 +217,8 @@ def choices(listing: str) -> Distribution:
                 f"--choices: the weight {weight.strip()!r} of {name.strip()!r} is no number, e.g. rock=1,paper=2"
             ) from error
     weighted = "=" in listing
+    if weighted and (bare := [entry.strip() for entry in listing.split(",") if "=" not in entry]):
+        raise InputError(f"--choices: {bare[0]!r} has no weight and others have one, give all of them or none")
     _require(
         all(name and math.isfinite(w) and w >= 0 for name, w in pairs),
         "--choices",

@@ -123,6 +123,8 @@ def inspect_prompt(path: str | Path) -> tuple[Prompt | None, list[Problem]]:
 
 def read_prompt(path: str | Path) -> Prompt:
     """Read one prompt file; raises `InputError` with every mistake in it."""
+    if find(path).place.is_dir():
+        raise InputError(f"{path}: is a folder, name one prompt in it")
     prompt, problems = inspect_prompt(path)
     if prompt is None:
         raise InputError.of(p for p in problems if p.severity == "error")
@@ -236,7 +238,10 @@ def _format_doubts(document: Document, prompt: Prompt) -> Iterator[Problem]:
     if prompt.targets and braced == len(prompt.targets) and not asks:
         yield document.problem(("request",), "the targets stand in curly braces but the request does not ask for them",
                                "show the format in the request, like this: {answer}", severity="warning")  # fmt: skip
-    elif prompt.targets and asks and not any("{" in target for target in prompt.targets):
+    if "{{" in prompt.request and not any("{{" in target for target in prompt.targets):
+        yield document.problem(("request",), "the request has doubled braces", "write them once, only --group-by takes them doubled",
+                               severity="warning")  # fmt: skip
+    if prompt.targets and asks and not any("{" in target for target in prompt.targets):
         yield document.problem(("request",), "the request shows curly braces but no target has any",
                                "write the targets in the format the request asks for", severity="warning")  # fmt: skip
 

@@ -142,7 +142,7 @@ def _counted(answers: Any, alias: str, path: Path) -> Counter[str]:
     if isinstance(answers, dict) and all(is_count(count) for count in answers.values()):
         return Counter(answers)
     raise InputError(
-        f"{path}: the samples of {alias} must be a list of strings, or counts by string; mend the file or sample again"
+        f"{path}: the samples of {alias} must be a list of strings, or counts by string; mend the file, or name the prompt that all its answers belong to with --prompt"
     )
 
 

@@ -93,7 +93,7 @@ def test_validate_accepts_prompts_configs_and_folders(in_process, prompt_file, t
     for words in (["p.json"], ["c.yaml"], ["."]):
         done = in_process("validate", *words)
         assert done.returncode == 0, done.stderr
-    assert "checked: 1 prompt, 1 config; 0 errors" in in_process("validate", "p.json", "c.yaml").stdout
+    assert "sound: 1 prompt, 1 config; 0 errors" in in_process("validate", "p.json", "c.yaml").stdout
 
 
 def test_validate_tells_every_problem_and_exits_1(in_process, prompt_file, tmp_path):

@@ -187,3 +187,8 @@ def test_the_catalogue_names_every_family_with_an_example_that_works():
     assert len(FAMILIES) >= 13
     assert {example.split()[0] for example, _ in catalogue()} == {f"--{name}" for name in FAMILIES} | {"--from"}
     assert all(example.startswith("--") for example, _ in catalogue())
+
+
+def test_choices_have_all_a_weight_or_none():
+    with pytest.raises(InputError, match="'tails' has no weight and others have one, give all of them or none"):
+        choices("heads=0.7, tails")

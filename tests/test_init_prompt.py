@@ -6,9 +6,9 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from diffusecli.distributions import FAMILIES, dice
+from diffusecli.distributions import FAMILIES, Distribution, dice
 from diffusecli.errors import InputError
-from diffusecli.init_prompt import Wording, prompt_from
+from diffusecli.init_prompt import Wording, prompt_from, prompts_from
 from diffusecli.observations import Reading, distributions_in
 from diffusecli.prompt import read_prompt
 from diffusecli.samples import write_samples
@@ -191,7 +191,7 @@ def test_a_table_becomes_a_folder_of_prompts(in_process, tmp_path):
     north = read_prompt(tmp_path / "out" / "north_tea.json")
     assert north.request.startswith("You live in North. Tea? Output only")
     assert dict(zip(north.targets, north.weights, strict=True)) == {"{yes}": 0.666666667, "{no}": 0.333333333}
-    again = in_process("init-prompt", *options, "-o", "out")
+    again = in_process("init-prompt", *options, "--request", "You live in {region}. {question}", "-o", "out")
     assert again.returncode == 2
     assert "exists already" in again.stderr
 
@@ -199,3 +199,13 @@ def test_a_table_becomes_a_folder_of_prompts(in_process, tmp_path):
 def test_the_list_shows_every_family(in_process):
     lines = in_process("init-prompt", "--list").stdout.splitlines()
     assert all(any(f"--{name}" in line for line in lines) for name in FAMILIES)
+
+
+def test_groups_that_would_all_be_asked_the_same_are_refused(tmp_path):
+    half = Distribution(("{a}", "{b}"), (0.5, 0.5), "Pick one.", "choice")
+    both = {("morning",): half, ("evening",): half}
+    with pytest.raises(InputError, match=r"all groups would be asked the same, put \{time\} into --request or --system"):
+        prompts_from(both, Wording(), ("time",), tmp_path)
+    assert len(prompts_from(both, Wording(system="It is {time}."), ("time",), tmp_path)) == 2
+    with pytest.raises(InputError, match=r"x\.json: --group-by writes a folder"):
+        prompts_from(both, Wording(request="{time}?"), ("time",), tmp_path / "x.json")

@@ -129,7 +129,7 @@ def _detail(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str]
         for text, count in row.tally.off_target.most_common(_OFF_TARGET):
             yield Text(f"  {count:>6} x {shorten(repr(text), 68)}")
         if missed := nearly_matched(row.prompt, row.tally.off_target, wider):
-            yield Text(f"{many(missed.samples, 'sample')} off target would count as targets with --match '{missed.rule}'")
+            yield Text(f"{many(missed.samples, 'sample')} off target would count as targets with\n  --match '{missed.rule}'")
 
 
 def _fit(f: Figures) -> str:
