@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from diffusecli.errors import Problem
+from diffusecli.places import look_again
 
 Location = tuple[str | int, ...]
 """The way from the top of a document to a part of it, such as `("weights", 3)`."""
@@ -80,7 +81,7 @@ def read_document(path: str | Path, most_bytes: int = MOST_BYTES, name: str = ""
         return None, [Problem(name, str(error), "name another file or take it apart")]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        return None, [Problem(name, f"cannot be read: {reason}", "check the path and its permissions")]
+        return None, [Problem(name, f"cannot be read: {reason}", look_again(path, "check the path and its permissions"))]
     parse = _parse_yaml if is_yaml else _parse_json
     try:
         data, problems = parse(name, text)

@@ -25,6 +25,7 @@ from diffusecli.errors import InputError
 from diffusecli.ggufs import made_plain, mended, parsed_once, require_sound
 from diffusecli.hub import answers, told_apart
 from diffusecli.memory import out_of_memory
+from diffusecli.places import look_again
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _END_BYTES = 1_000_000
@@ -363,7 +364,7 @@ def _source(name: str, notice: Notice, revision: str | None, trust_remote_code: 
         return str(ensure_builtin(name, notice)), {"local_files_only": True, "trust_remote_code": False}
     if name.endswith(".gguf"):
         if not Path(name).is_file():
-            raise InputError(f"the model file {name} does not exist: check the path")
+            raise InputError(f"the model file {name} does not exist: {look_again(name, 'check the path')}")
         require_sound(Path(name))
         return str(Path(name).parent), {"gguf_file": Path(name).name, "local_files_only": True, "trust_remote_code": False}
     if Path(name).is_dir():

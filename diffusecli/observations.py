@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from diffusecli.distributions import Distribution
 from diffusecli.documents import TooLargeError, require_size
 from diffusecli.errors import InputError, did_you_mean, many
+from diffusecli.places import look_again
 from diffusecli.prompt import canonical
 from diffusecli.samples import COLUMNS, from_cell
 
@@ -142,7 +143,7 @@ def read_table(path: Path) -> pd.DataFrame:
     except ImportError as error:
         raise InputError(f"{path}: reading Parquet needs pyarrow, run `pip install pyarrow`") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}, check the path") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}, {look_again(path, 'check the path')}") from error
     except TooLargeError as error:
         raise InputError(f"{path}: {error}, take a part of it or count before") from error
     except RecursionError as error:

@@ -6,6 +6,7 @@ are where they always are. Nothing is ever written there.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -47,6 +48,22 @@ def exists(path: str | Path) -> bool:
         return Path(path).exists()
     except (OSError, ValueError):
         return False
+
+
+def look_again(path: str | Path, otherwise: str) -> str:
+    """The remedy for a path that is not there: the nearest name that is, as a question, else what `otherwise` says."""
+    wanted = Path(path)
+    for folder, name in zip(reversed(wanted.parents), wanted.parts[wanted.is_absolute() :], strict=True):
+        if not exists(folder / name):
+            try:
+                near = difflib.get_close_matches(name, [there.name for there in folder.iterdir()], n=1)
+            except OSError:
+                return otherwise
+            if not near:
+                return otherwise
+            beyond = folder / near[0] / wanted.relative_to(folder / name)
+            return f"did you mean '{beyond if exists(beyond) else folder / near[0]}'?"
+    return otherwise
 
 
 def _is_somebodys(path: str | Path) -> bool:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from diffusecli.documents import Document, read_document
 from diffusecli.errors import InputError, Problem, many
-from diffusecli.places import exists, find, visible_files
+from diffusecli.places import exists, find, look_again, visible_files
 from diffusecli.schema import problems_of
 
 
@@ -163,7 +163,7 @@ def files_at(path: str | Path) -> tuple[Path, list[Path], str, str]:
     """The path, the prompt files it names, and what is wrong with it (message and remedy, empty when nothing is)."""
     path, place = Path(path), find(path).place
     if not exists(place):
-        return path, [], "does not exist", "check the path (it is taken from the working directory)"
+        return path, [], "does not exist", look_again(path, "check the path (it is taken from the working directory)")
     if place.is_dir():
         inside = visible_files(path, (".json",))
         return (path, inside, "", "") if inside else (path, [], "holds no *.json prompt", "name a folder with prompts or a file")

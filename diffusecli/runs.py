@@ -23,7 +23,7 @@ from diffusecli.checkout import git_state
 from diffusecli.config import PLAIN, Config, read_config
 from diffusecli.errors import InputError, MachineError, cannot_write
 from diffusecli.locks import scratch_file
-from diffusecli.places import exists
+from diffusecli.places import exists, look_again
 from diffusecli.prompt import Prompt
 
 MODES = ("untuned", "lora")
@@ -203,7 +203,7 @@ def find_runs(path: str | Path) -> list[RunDir]:
     """The run itself, or every run below a folder, by name. Raises `InputError` when there is none."""
     path = Path(path)
     if not path.is_dir():
-        raise InputError(f"{path}: no such file or folder, name a run directory or a folder of them")
+        raise InputError(f"{path}: no such file or folder, {look_again(path, 'name a run directory or a folder of them')}")
     found = [RunDir(folder) for folder in [path, *sorted(p for p in path.rglob("*") if p.is_dir())] if _is_run(folder)]
     if not found:
         raise InputError(f"{path}: no run there, make one with `diffuse train` or `diffuse sample`")

@@ -15,7 +15,7 @@ from diffusecli.builtin import unknown_model
 from diffusecli.config import Config, Inspection, inspect_config, read_config
 from diffusecli.documents import Document, Location
 from diffusecli.errors import InputError, Problem
-from diffusecli.places import exists, find, visible_files
+from diffusecli.places import exists, find, look_again, visible_files
 from diffusecli.prompt import Prompt, files_at, inspect_prompt
 from diffusecli.runs import RunDir
 
@@ -218,7 +218,8 @@ def _files(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         place = find(path).place
         if not exists(place):
-            raise InputError(f"{path}: does not exist, name a prompt (.json), a config (.yaml) or a folder of them")
+            remedy = look_again(path, "name a prompt (.json), a config (.yaml) or a folder of them")
+            raise InputError(f"{path}: does not exist, {remedy}")
         if place.is_file() and path.suffix not in (".json", *CONFIG_ENDINGS):
             raise InputError(f"{path}: is neither a prompt (.json) nor a config (.yaml), name one of those")
         inside = visible_files(path, (".json", *CONFIG_ENDINGS)) if place.is_dir() else [path]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from diffusecli.config import Config, read_config
-from diffusecli.places import LIBRARY, Found, find, library_told
+from diffusecli.places import LIBRARY, Found, find, library_told, look_again
 from diffusecli.prompt import read_prompts
 from diffusecli.runs import RunDir, write_json
 from diffusecli.sample import Wanted, resolve
@@ -108,3 +108,23 @@ def test_a_folder_of_ones_own_that_may_not_be_entered_is_not_passed_over_for_the
 
     monkeypatch.setattr(Path, "exists", may_not_enter)
     assert find(RNG) == Found(RNG, Path(RNG))
+
+
+@pytest.mark.parametrize(
+    ("asked", "remedy"),
+    [
+        ("prompt/names/a.json", "did you mean 'prompts/names/a.json'?"),
+        ("prompts/nmes", "did you mean 'prompts/names'?"),
+        ("prompt/zzz.json", "did you mean 'prompts'?"),
+        ("prompts/names/a.json/b", "check the path"),
+        ("zzz", "check the path"),
+        ("prompts/\0", "check the path"),
+        ("p" * 5000, "check the path"),
+        ("prompts/names/a.json", "check the path"),
+    ],
+)
+def test_the_nearest_path_that_is_there_is_offered(asked, remedy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "prompts/names/a.json", OWN)
+    assert look_again(asked, "check the path") == remedy
+    assert look_again(tmp_path / asked, "check the path") == remedy.replace("'prompts", f"'{tmp_path}/prompts")
