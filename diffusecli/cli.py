@@ -229,8 +229,12 @@ def init_prompt(
         typer.Option("--from", metavar="FILE", help="Targets from a file: one a line, or .csv, .tsv, .jsonl, .parquet."),
     ] = None,
     column: Annotated[str | None, typer.Option(help="With --from: the column of the targets.")] = None,
-    weight_column: Annotated[str | None, typer.Option(help="With --from: the column of the weights.")] = None,
-    count: Annotated[bool, typer.Option("--count", help="With --from: rows are observations, count them.")] = False,
+    weight_column: Annotated[
+        str | None, typer.Option(help="With --from: the column of the weights; rows that agree are added up.")
+    ] = None,
+    count: Annotated[
+        bool, typer.Option("--count", help="With --from: rows are observations, count them. A weight column needs no --count.")
+    ] = False,
     top: Annotated[int | None, typer.Option(min=1, help="With --from: keep the K heaviest targets.", metavar="K")] = None,
     min_count: Annotated[float, typer.Option(min=0, help="With --from: leave out targets that weigh less.")] = 0.0,
     alpha: Annotated[float, typer.Option(min=0, help="With --from: add this to every weight (additive smoothing).")] = 0.0,
