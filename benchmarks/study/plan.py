@@ -202,6 +202,7 @@ def _ablations() -> Iterator[Experiment]:
     yield one("retain-0", "retain=off")
     yield one("retain-16", "retain.weight=16")
     yield one("constant", "alg_config.schedule=constant")
+    yield one("early-stop", "alg_config.early_stop=true", "alg_config.gamma=0.05")
 
 
 EXPERIMENTS: dict[str, list[Experiment]] = {
