@@ -11,7 +11,6 @@ import pytest
 from benchmarks.study import collect, page, plan, stages
 from benchmarks.study.stages import Stage
 from diffusecli.config import read_config
-from diffusecli.prompt import Prompt
 
 
 @pytest.fixture
@@ -235,7 +234,7 @@ def test_a_weighted_target_is_told_untrained_alone_and_with_others(row_of):
 
 
 def test_parameters_never_trained_on_stand_one_by_one_and_trained_ones_together(row_of):
-    def line(one, kl, nearest=0.0, mode="lora"):
+    def line(one, kl, nearest=0.0, mode="lora", like="binomial 10 0.3"):
         return {
             **FIGURES,
             "run": "binomials",
@@ -243,6 +242,9 @@ def test_parameters_never_trained_on_stand_one_by_one_and_trained_ones_together(
             "prompt": str(plan.prompt_file(one)),
             "exact_kl": kl,
             "nearest_tvd": nearest,
+            "answered_like": like,
+            "answered_tvd": 0.25,
+            "p_value": 0.0625,
         }
 
     trained, new = plan.BINOMIALS[:2], plan.OTHER_BINOMIALS[0]
@@ -257,7 +259,7 @@ def test_parameters_never_trained_on_stand_one_by_one_and_trained_ones_together(
         "0.500 (0.250 to 0.750)",
     ]
     told = row_of("unseen", "binomials", "binomial 10 0.2 (unseen parameters)")
-    assert told == ["9.000", "0.500", "87.5", "0.125", "0.375"]
+    assert told == ["9.000", "0.500", "87.5", "0.125", "0.062", "0.375", "binomial 10 0.3 (0.250)"]
 
 
 def test_names_beyond_the_list_are_a_share_of_all_answers(row_of):
@@ -290,9 +292,12 @@ def test_abilities_are_told_with_their_interval_and_what_changed(row_of):
         "choices_p_value": 0.625, "arithmetic_accuracy": 0.25, "arithmetic_low": 0.18, "arithmetic_high": 0.34, "arithmetic_lost": 0,
         "arithmetic_gained": 2, "arithmetic_p_value": 0.5, "perplexity": 20.5, "perplexity_factor": 1.02, "perplexity_factor_low": 1.01,
         "perplexity_factor_high": 1.03,
+        **{f"{kind}_log_prob_change{end}": value for kind in ("choices", "arithmetic") for end, value in (("", 0.25), ("_low", -0.5), ("_high", 1))},
     }  # fmt: skip
     told = row_of("abilities", "1 to 10 and 1 to 100", abilities=[tuned, {**tuned, "model": "untuned"}])
-    assert told == ["50.0 [41 to 59]", "3, 1 (0.62)", "25.0 [18 to 34]", "0, 2 (0.5)", "20.50", "1.020 [1.010 to 1.030]"]
+    change = "+0.25 [-0.50 to +1.00]"
+    right = ["50.0 [41 to 59]", "3, 1 (0.62)", change, "25.0 [18 to 34]", "0, 2 (0.5)", change]
+    assert told == [*right, "20.50", "1.020 [1.010 to 1.030]"]
     assert row_of("abilities", "untuned")[1] == "-"
 
 
@@ -304,7 +309,7 @@ def test_ablations_tell_the_tenth_iteration_and_the_end(row_of):
 
 def test_packed_and_rows_are_told_side_by_side(row_of):
     step = {"step": 1, "packed_loss": 3.5, "rows_loss": 3.25, "packed_seconds": 1.5, "rows_seconds": 12}
-    assert row_of("rows", "1", rows=[step]) == ["3.50000", "3.25000", "+0.25000", "1.5", "12"]
+    assert row_of("rows", "1", rows=[step]) == ["3.50000", "3.25000", "+0.25000", "1.5", "12.0"]
 
 
 def test_the_untuned_models_line_is_the_one_that_was_sampled():
@@ -324,7 +329,7 @@ def test_seeds_are_told_as_mean_and_range():
     assert page.share(["0.5", ""]) == "50.0"
 
 
-def test_the_nearest_trained_target_is_found_by_total_variation_distance(workplace):
+def test_the_nearest_trained_target_and_answers_are_found_by_total_variation_distance(workplace):
     def write(name, targets, weights):
         Path(f"{name}.json").write_text(json.dumps({"request": "r", "targets": targets, "weights": weights}))
 
@@ -334,6 +339,19 @@ def test_the_nearest_trained_target_is_found_by_total_variation_distance(workpla
     run = next(e for e in plan.EXPERIMENTS["weighted"] if e.needs).run(0)
     run.mkdir(parents=True)
     (run / "run.json").write_text(json.dumps({"exact_kl": {"near.json": 0, "far.json": 0, "new.json": 0}}))
-    line = {"run": run.name.removesuffix("-0"), "seed": 0, "prompt": "new.json"}
-    assert collect.nearest(line)["nearest_tvd"] == pytest.approx(0.2)
-    assert collect.distance(Prompt(request="r", targets=("a",)), Prompt(request="r", targets=("b",))) == 1
+    answers = {"new.json": ["a", "a", " b", "x"], "near.json": ["b", "b", "c", "c"], "far.json": ["a", "b", "c", "c"]}
+    (run / "gen.lora.json").write_text(json.dumps(answers))
+    line = {"run": run.name.removesuffix("-0"), "seed": 0, "prompt": "new.json", "mode": "lora", "n": 4}
+    assert collect.nearest(line) == {"nearest_tvd": pytest.approx(0.2), "answered_like": "far", "answered_tvd": 0.5}
+    assert collect.nearest({**line, "mode": "untuned", "n": None}) == {"nearest_tvd": pytest.approx(0.2)}
+
+
+def test_answers_on_target_are_held_against_as_many_of_a_perfect_sampler(workplace):
+    Path("p.json").write_text(json.dumps({"request": "r", "targets": ["{a}", "{b}"]}))
+    experiment = plan.EXPERIMENTS["groups"][0]
+    experiment.run(0).mkdir(parents=True)
+    (experiment.run(0) / "gen.lora.json").write_text(json.dumps({"p.json": ["{a}", " {a}", "{c}", "b"]}))
+    line = {"run": experiment.name, "seed": 0, "prompt": "p.json", "mode": "lora", "n": 4}
+    found = collect.on_target(line)
+    assert found == {"braced": 0.75, "on_target_tvd": 0.5, "on_target_floor": pytest.approx(0.25)}  # of two draws half agree
+    assert collect.on_target({**line, "n": None}) == {}

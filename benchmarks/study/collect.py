@@ -8,15 +8,18 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
+
 from benchmarks.study.plan import EXPERIMENTS, ROWS, Experiment, ability_stages, stages_of
 from benchmarks.study.stages import Stage, is_done, read_journal, seconds_of
-from diffusecli.prompt import Prompt, read_prompt
+from diffusecli.perfect import mean_tvd
+from diffusecli.prompt import read_prompt
 from diffusecli.runs import write_text
 
 RESULTS = Path(__file__).parent / "results"
@@ -36,6 +39,7 @@ def collect() -> list[Path]:
     for experiment, seed in _finished():
         found[experiment.piece] += _lines(experiment, seed)
     found["weighted"] = [line | nearest(line) for line in found["weighted"]]
+    found["groups"] = [line | on_target(line) for line in found["groups"]]
     found["names"] = [line | _new_names(line) for line in found["names"]]
     tables = {
         **found,
@@ -77,23 +81,56 @@ def _lines(experiment: Experiment, seed: int) -> Iterator[Line]:
         }  # fmt: skip
 
 
+def on_target(line: Mapping[str, Any]) -> Line:
+    """Of the samples of one run: the share in braces, and of those on target alone the TVD and what a perfect sampler of as many shows."""
+    if line["n"] is None:
+        return {}
+    experiment = next(e for e in EXPERIMENTS["groups"] if e.name == line["run"])
+    answers = [answer.strip() for answer in _read(experiment.run(line["seed"]) / f"gen.{line['mode']}.json")[line["prompt"]]]
+    law = _law(line["prompt"])
+    those = [answer for answer in answers if answer in law]
+    return {
+        "braced": mean(answer.startswith("{") and answer.endswith("}") for answer in answers),
+        "on_target_tvd": distance(law, _shares(those)) if those else None,
+        "on_target_floor": mean_tvd(len(those), np.array(list(law.values()))) if those else None,
+    }
+
+
 def nearest(line: Mapping[str, Any]) -> Line:
-    """The least total variation distance of a prompt to another that the run was trained on: what copying the most like would reach."""
+    """What a prompt has in common with another that the run was trained on.
+
+    `nearest_tvd` is the least total variation distance of its target to a trained one: what copying that would reach. `answered_like` is the trained
+    prompt whose answers are most like its own, `answered_tvd` their distance.
+    """
     experiment = next(e for e in EXPERIMENTS["weighted"] if e.name == line["run"])
     if not experiment.needs:
         return {}
     trained = [path for path in _read(experiment.run(line["seed"]) / "run.json")["exact_kl"] if path != line["prompt"]]
-    return {"nearest_tvd": min(distance(read_prompt(line["prompt"]), read_prompt(path)) for path in trained)}
+    found = {"nearest_tvd": min(distance(_law(line["prompt"]), _law(path)) for path in trained)}
+    if line["n"] is None or line["mode"] == "untuned":
+        return found
+    answers = _read(experiment.run(line["seed"]) / f"gen.{line['mode']}.json")
+    apart = {path: distance(_shares(answers[line["prompt"]]), _shares(answers[path])) for path in trained}
+    like = min(apart, key=lambda path: apart[path])
+    return {**found, "answered_like": Path(like).stem.replace("-", " "), "answered_tvd": apart[like]}
 
 
-def distance(a: Prompt, b: Prompt) -> float:
-    """Total variation distance, 1 - sum of min(p, q).
+def distance(a: Mapping[str, float], b: Mapping[str, float]) -> float:
+    """Total variation distance of two laws, 1 - sum of min(p, q).
 
-    >>> distance(Prompt(request="r", targets=("a", "b")), Prompt(request="r", targets=("b", "c")))
+    >>> distance({"a": 0.5, "b": 0.5}, {"b": 0.5, "c": 0.5})
     0.5
     """
-    shares = defaultdict(float, zip(b.targets, b.probabilities, strict=True))
-    return 1 - sum(min(p, shares[target]) for target, p in zip(a.targets, a.probabilities, strict=True))
+    return 1 - sum(min(p, b.get(text, 0.0)) for text, p in a.items())
+
+
+def _law(path: str) -> dict[str, float]:
+    prompt = read_prompt(path)
+    return dict(zip(prompt.targets, prompt.probabilities, strict=True))
+
+
+def _shares(answers: Sequence[str]) -> dict[str, float]:
+    return {text: count / len(answers) for text, count in Counter(answer.strip() for answer in answers).items()}
 
 
 def _new_names(line: Mapping[str, Any]) -> Line:
@@ -136,7 +173,7 @@ def _abilities() -> Iterator[Line]:
         changes = compare(told["untuned"], figures)
         yield {
             "model": name, **{key: value for key, value in figures.items() if not isinstance(value, list | dict)},
-            **{f"{kind}_{key}": changes[kind][key] for kind in ("choices", "arithmetic") for key in ("lost", "gained", "p_value")},
+            **{f"{kind}_{key}": changes[kind][key] for kind in ("choices", "arithmetic") for key in ("lost", "gained", "p_value", "log_prob_change", "log_prob_change_low", "log_prob_change_high")},
             **{key: value for key, value in changes["passages"].items() if key.startswith("perplexity")},
         }  # fmt: skip
 

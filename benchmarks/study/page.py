@@ -143,7 +143,7 @@ def _matrix(figure: str, digits: int, *, of: str = "", percent: bool = False) ->
 
 def _names() -> Table:
     found = lines("names")
-    yield ("gamma", "iterations", "exact KL, nats", "on target, %", "different answers of 1000", "real names beyond the 200", "common ones",
+    yield ("gamma", "iterations", "exact KL, nats", "on target, %", "different answers of 1000", "different real names beyond the 200", "common ones of these",
            "share of answers that are real names beyond the 200, %", "the commonest of them")  # fmt: skip
     for told, run, mode in [
         ("untuned", "gamma-0.2", "untuned"),
@@ -165,12 +165,23 @@ def _weighted() -> Table:
     for name, prompt in SINGLES.items():
         for told, run, mode in (("none", "together", "untuned"), ("alone", name, "lora"), ("with nine others", "together", "lora")):
             some = untuned(found, run=run, prompt=prompt) if mode == "untuned" else _of(found, run=run, mode=mode, prompt=prompt)
-            yield name, told, *_figures(some)
+            *others, excess = _figures(some)
+            yield name, told, *others, excess if mode == "lora" else "-"  # of fewer answers, so no figure to compare with
 
 
 def _unseen() -> Table:
     found = lines("weighted")
-    yield "trained on", "measured on", "KL before", "KL after", "on target, %", "exact TVD", "TVD of the nearest trained target"
+    yield (
+        "trained on",
+        "measured on",
+        "KL before",
+        "KL after",
+        "on target, %",
+        "exact TVD",
+        "p",
+        "TVD from the nearest trained target",
+        "its answers are most like those to (TVD)",
+    )
     for run, trained, kinds in (
         ("binomials", BINOMIALS, {"unseen parameters": OTHER_BINOMIALS}),
         ("families", FAMILIES, {"unseen parameters": OTHER_PARAMETERS, "unseen families": OTHER_FAMILIES}),
@@ -184,8 +195,20 @@ def _unseen() -> Table:
             yield (
                 run, told, spread(_column(before, "exact_kl")), spread(_column(some, "exact_kl")),
                 share(_column(some, "exact_on_target")), spread(_column(some, "exact_tvd")),
-                spread(_column(some[:1], "nearest_tvd")) if distributions is not trained else "-",
+                *(("-", "-", "-") if distributions is trained else _likeness(some)),
             )  # fmt: skip
+
+
+def _likeness(some: Sequence[Line]) -> tuple[str, str, str]:
+    """The p of the test of fit, and what a prompt that was not trained on resembles, in what it asks for and in how it is answered."""
+    if not some:
+        return "-", "-", "-"
+    line = some[0]
+    return (
+        f"{float(line['p_value']):.2g}",
+        spread([line["nearest_tvd"]]),
+        f"{line['answered_like']} ({spread([line['answered_tvd']])})",
+    )
 
 
 def _people() -> Table:
@@ -217,23 +240,33 @@ def _rows() -> Table:
     yield "step", "loss, packed", "loss, rows", "difference", "seconds so far, packed", "seconds so far, rows"
     for line in lines("rows"):
         packed, rows = float(line["packed_loss"]), float(line["rows_loss"])
-        yield line["step"], f"{packed:.5f}", f"{rows:.5f}", f"{packed - rows:+.5f}", line["packed_seconds"], line["rows_seconds"]
+        yield (
+            line["step"],
+            f"{packed:.5f}",
+            f"{rows:.5f}",
+            f"{packed - rows:+.5f}",
+            *(f"{float(line[way]):.1f}" for way in ("packed_seconds", "rows_seconds")),
+        )
 
 
 def _abilities() -> Table:
-    yield ("model", "questions right, %", "lost, gained (p)", "sums right, %", "lost, gained (p)", "perplexity",
-           "factor on perplexity")  # fmt: skip
+    yield ("model", "questions right, %", "lost, gained (p)", "log-prob of the right answer, change in nats", "arithmetic right, %",
+           "lost, gained (p)", "log-prob, change", "perplexity", "factor on perplexity")  # fmt: skip
     for line in lines("abilities"):
 
-        def right(kind: str, of: Line = line) -> tuple[str, str]:
+        def interval(name: str, form: str, of: Line = line) -> str:
+            value, low, high = (format(float(of[f"{name}{end}"]), form) for end in ("", "_low", "_high"))
+            return "-" if of["model"] == "untuned" else f"{value} [{low} to {high}]"
+
+        def right(kind: str, of: Line = line) -> tuple[str, str, str]:
             ends = " to ".join(f"{100 * float(of[f'{kind}_{end}']):.0f}" for end in ("low", "high"))
             changed = f"{of[f'{kind}_lost']}, {of[f'{kind}_gained']} ({float(of[f'{kind}_p_value']):.2g})"
-            return f"{100 * float(of[f'{kind}_accuracy']):.1f} [{ends}]", "-" if of["model"] == "untuned" else changed
+            accuracy = f"{100 * float(of[f'{kind}_accuracy']):.1f} [{ends}]"
+            return accuracy, "-" if of["model"] == "untuned" else changed, interval(f"{kind}_log_prob_change", "+.2f")
 
-        factor = [float(line[f"perplexity_{name}"]) for name in ("factor", "factor_low", "factor_high")]
         yield (
             _MODELS[line["model"]], *right("choices"), *right("arithmetic"), f"{float(line['perplexity']):.2f}",
-            "-" if line["model"] == "untuned" else f"{factor[0]:.3f} [{factor[1]:.3f} to {factor[2]:.3f}]",
+            interval("perplexity_factor", ".3f"),
         )  # fmt: skip
 
 
