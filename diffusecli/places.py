@@ -53,17 +53,23 @@ def exists(path: str | Path) -> bool:
 def look_again(path: str | Path, otherwise: str) -> str:
     """The remedy for a path that is not there: the nearest name that is, as a question, else what `otherwise` says."""
     wanted = Path(path)
+    near = _nearest(wanted, Path()) or (_nearest(wanted, LIBRARY) if wanted.parts[:1] and wanted.parts[0] in _FOLDERS else None)
+    return f"did you mean '{near}'?" if near else otherwise
+
+
+def _nearest(wanted: Path, root: Path) -> Path | None:
+    """The path with the first name that is not below `root` replaced by the nearest one; what follows it only if that is there too."""
     for folder, name in zip(reversed(wanted.parents), wanted.parts[wanted.is_absolute() :], strict=True):
-        if not exists(folder / name):
+        if not exists(root / folder / name):
             try:
-                near = difflib.get_close_matches(name, [there.name for there in folder.iterdir()], n=1)
+                near = difflib.get_close_matches(name, [there.name for there in (root / folder).iterdir()], n=1)
             except OSError:
-                return otherwise
+                return None
             if not near:
-                return otherwise
+                return None
             beyond = folder / near[0] / wanted.relative_to(folder / name)
-            return f"did you mean '{beyond if exists(beyond) else folder / near[0]}'?"
-    return otherwise
+            return beyond if exists(root / beyond) else folder / near[0]
+    return None
 
 
 def _is_somebodys(path: str | Path) -> bool:

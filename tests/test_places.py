@@ -128,3 +128,9 @@ def test_the_nearest_path_that_is_there_is_offered(asked, remedy, tmp_path, monk
     write(tmp_path / "prompts/names/a.json", OWN)
     assert look_again(asked, "check the path") == remedy
     assert look_again(tmp_path / asked, "check the path") == remedy.replace("'prompts", f"'{tmp_path}/prompts")
+
+
+def test_a_path_into_the_library_is_looked_for_there_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert look_again("prompts/numbers/rng-00.json", "check") == f"did you mean '{RNG}'?"
+    assert look_again("numbers/rng-00.json", "check") == "check"
