@@ -53,12 +53,14 @@ def exists(path: str | Path) -> bool:
 def look_again(path: str | Path, otherwise: str) -> str:
     """The remedy for a path that is not there: the nearest name that is, as a question, else what `otherwise` says."""
     wanted = Path(path)
-    near = _nearest(wanted, Path()) or (_nearest(wanted, LIBRARY) if wanted.parts[:1] and wanted.parts[0] in _FOLDERS else None)
-    return f"did you mean '{near}'?" if near else otherwise
+    here, carried = _nearest(wanted, Path()), _nearest(wanted, LIBRARY)
+    if carried and carried.parts[0] in _FOLDERS and (here is None or here.parts[0] != wanted.parts[0] == carried.parts[0]):
+        here = carried
+    return f"did you mean '{here}'?" if here else otherwise
 
 
 def _nearest(wanted: Path, root: Path) -> Path | None:
-    """The path with the first name that is not below `root` replaced by the nearest one; what follows it only if that is there too."""
+    """The path below `root` with its first missing name replaced by the nearest there is; what follows is kept if it is there too."""
     for folder, name in zip(reversed(wanted.parents), wanted.parts[wanted.is_absolute() :], strict=True):
         if not exists(root / folder / name):
             try:

@@ -133,4 +133,9 @@ def test_the_nearest_path_that_is_there_is_offered(asked, remedy, tmp_path, monk
 def test_a_path_into_the_library_is_looked_for_there_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert look_again("prompts/numbers/rng-00.json", "check") == f"did you mean '{RNG}'?"
+    assert look_again("prompt/numbers/rng-0.json", "check") == f"did you mean '{RNG}'?"
     assert look_again("numbers/rng-00.json", "check") == "check"
+    (tmp_path / "plots").mkdir()
+    assert look_again("prompts/numbers/rng-00.json", "check") == f"did you mean '{RNG}'?"
+    write(tmp_path / "prompts/numbers/rng-01.json", OWN)
+    assert look_again("prompts/numbers/rng-00.json", "check") == "did you mean 'prompts/numbers/rng-01.json'?"
