@@ -79,6 +79,8 @@ def read_document(path: str | Path, most_bytes: int = MOST_BYTES, name: str = ""
         return None, [Problem(name, f"byte {error.start} is not UTF-8", "save the file as UTF-8")]
     except TooLargeError as error:
         return None, [Problem(name, str(error), "name another file or take it apart")]
+    except IsADirectoryError:
+        return None, [Problem(name, "is a folder", "name one file in it")]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         return None, [Problem(name, f"cannot be read: {reason}", look_again(path, "check the path and its permissions"))]

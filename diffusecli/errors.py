@@ -105,6 +105,15 @@ def many(number: int, noun: str, plural: str = "") -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"
 
 
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """The known word that is most like this one; None when none is alike.
+
+    >>> nearest("gama", ["gamma", "n_iters"])
+    'gamma'
+    """
+    return next(iter(difflib.get_close_matches(word, known, n=1)), None)
+
+
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """The nearest known word as a question, or the list of what is known.
 
@@ -113,5 +122,5 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     >>> did_you_mean("zzz", ["gamma", "n_iters"])
     'known are: gamma, n_iters'
     """
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known)}"
+    near = nearest(word, known)
+    return f"did you mean '{near}'?" if near is not None else f"known are: {', '.join(known)}"

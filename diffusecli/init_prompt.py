@@ -84,13 +84,13 @@ def prompts_from(
     distributions: Mapping[tuple[str, ...], Distribution], wording: Wording, groups: tuple[str, ...], output: Path | None
 ) -> dict[Path | None, Prompt]:
     """The prompts and where each is to go: `output` itself, or, with groups, a file of its own in that folder."""
-    if groups and output is None:
+    if not groups:
+        return {output: prompt_from(next(iter(distributions.values())), wording)}
+    if output is None:
         raise InputError("--group-by writes a folder of prompts: name it with -o")
-    if groups and output is not None and output.suffix == ".json":
+    if output.suffix == ".json":
         raise InputError(f"-o {output}: --group-by writes a folder of prompts, name one without .json")
     prompts = [prompt_from(d, wording, dict(zip(groups, key, strict=True))) for key, d in distributions.items()]
-    if not groups or output is None:
-        return {output: prompts[0]}
     if len(prompts) > 1 and len({(prompt.request, prompt.system) for prompt in prompts}) == 1:
         raise InputError(f"--group-by: all groups would be asked the same, put {{{groups[0]}}} into --request or --system")
     return {output / name: prompt for name, prompt in zip(file_names(list(distributions)), prompts, strict=True)}

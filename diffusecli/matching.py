@@ -162,6 +162,7 @@ def nearly_matched(prompt: Prompt, off_target: Counter[str], rules: Sequence[str
 
 def _tells_apart(prompt: Prompt, matching: Matching) -> bool:
     try:
-        return bool(_cells(prompt, matching)) or not prompt.targets
+        _cells(prompt, matching)
     except InputError:
         return False
+    return True

@@ -6,12 +6,13 @@ are where they always are. Nothing is ever written there.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+
+from diffusecli.errors import nearest
 
 _FOLDERS = ("prompts", "configs", "schemas")
 _CARRIED = Path(__file__).parent / "library"
@@ -64,13 +65,13 @@ def _nearest(wanted: Path, root: Path) -> Path | None:
     for folder, name in zip(reversed(wanted.parents), wanted.parts[wanted.is_absolute() :], strict=True):
         if not exists(root / folder / name):
             try:
-                near = difflib.get_close_matches(name, [there.name for there in (root / folder).iterdir()], n=1)
+                near = nearest(name, [there.name for there in (root / folder).iterdir()])
             except OSError:
                 return None
-            if not near:
+            if near is None:
                 return None
-            beyond = folder / near[0] / wanted.relative_to(folder / name)
-            return beyond if exists(root / beyond) else folder / near[0]
+            beyond = folder / near / wanted.relative_to(folder / name)
+            return beyond if exists(root / beyond) else folder / near
     return None
 
 

@@ -123,8 +123,6 @@ def inspect_prompt(path: str | Path) -> tuple[Prompt | None, list[Problem]]:
 
 def read_prompt(path: str | Path) -> Prompt:
     """Read one prompt file; raises `InputError` with every mistake in it."""
-    if find(path).place.is_dir():
-        raise InputError(f"{path}: is a folder, name one prompt in it")
     prompt, problems = inspect_prompt(path)
     if prompt is None:
         raise InputError.of(p for p in problems if p.severity == "error")

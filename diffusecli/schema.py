@@ -5,14 +5,13 @@ Knows documents and pydantic; knows nothing of what prompts and configs mean.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from diffusecli.documents import Document, Location
-from diffusecli.errors import Problem, did_you_mean
+from diffusecli.errors import Problem, did_you_mean, nearest
 
 _MOST_FINDINGS = 1000  # of a file: a million wrong keys are one mistake
 
@@ -98,7 +97,7 @@ def _where_it_belongs(key: str, model: type[BaseModel], location: Location) -> s
     for part in location:
         here = here and _inside(here, str(part))
     known = _keys(here) if here else []
-    if not difflib.get_close_matches(key, known, n=1):
+    if nearest(key, known) is None:
         places = [f"{name}.{key}" for name in _keys(model) if (inner := _inside(model, name)) and key in _keys(inner)]
         places += [key] if location and key in _keys(model) else []
         if places:

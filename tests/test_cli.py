@@ -110,6 +110,7 @@ def test_validate_tells_every_problem_and_exits_1(in_process, prompt_file, tmp_p
     [
         (["validate", "nowhere.json"], 2, "nowhere.json: does not exist"),
         (["train", "nowhere.yaml"], 2, "nowhere.yaml: cannot be read"),
+        (["train", "."], 2, ".: is a folder, name one file in it"),
         (["train", "broken.yaml"], 2, "broken.yaml:1:2: is not YAML"),
         (["train", "unknown.yaml"], 2, "unknown key 'modle', did you mean 'model'?"),
         (["train", "no-prompt.yaml"], 2, "missing.json: does not exist"),

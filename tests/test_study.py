@@ -344,6 +344,7 @@ def test_the_nearest_trained_target_and_answers_are_found_by_total_variation_dis
     line = {"run": run.name.removesuffix("-0"), "seed": 0, "prompt": "new.json", "mode": "lora", "n": 4}
     assert collect.nearest(line) == {"nearest_tvd": pytest.approx(0.2), "answered_like": "far", "answered_tvd": 0.5}
     assert collect.nearest({**line, "mode": "untuned", "n": None}) == {"nearest_tvd": pytest.approx(0.2)}
+    assert collect.distance({"a": 1.0}, {"b": 1.0}) == 1
 
 
 def test_answers_on_target_are_held_against_as_many_of_a_perfect_sampler(workplace):

@@ -30,6 +30,8 @@ _FIGURES = (
 )  # fmt: skip
 _EXACT = ("kl", "on_target", "tvd", "seen_expected")
 
+_CHANGES = ("lost", "gained", "p_value", "log_prob_change", "log_prob_change_low", "log_prob_change_high")
+
 Line = dict[str, Any]
 
 
@@ -85,8 +87,7 @@ def on_target(line: Mapping[str, Any]) -> Line:
     """Of the samples of one run: the share in braces, and of those on target alone the TVD and what a perfect sampler of as many shows."""
     if line["n"] is None:
         return {}
-    experiment = next(e for e in EXPERIMENTS["groups"] if e.name == line["run"])
-    answers = [answer.strip() for answer in _read(experiment.run(line["seed"]) / f"gen.{line['mode']}.json")[line["prompt"]]]
+    answers = [answer.strip() for answer in _samples("groups", line)[line["prompt"]]]
     law = _law(line["prompt"])
     those = [answer for answer in answers if answer in law]
     return {
@@ -102,14 +103,14 @@ def nearest(line: Mapping[str, Any]) -> Line:
     `nearest_tvd` is the least total variation distance of its target to a trained one: what copying that would reach. `answered_like` is the trained
     prompt whose answers are most like its own, `answered_tvd` their distance.
     """
-    experiment = next(e for e in EXPERIMENTS["weighted"] if e.name == line["run"])
+    experiment = _experiment("weighted", line)
     if not experiment.needs:
         return {}
     trained = [path for path in _read(experiment.run(line["seed"]) / "run.json")["exact_kl"] if path != line["prompt"]]
     found = {"nearest_tvd": min(distance(_law(line["prompt"]), _law(path)) for path in trained)}
     if line["n"] is None or line["mode"] == "untuned":
         return found
-    answers = _read(experiment.run(line["seed"]) / f"gen.{line['mode']}.json")
+    answers = _samples("weighted", line)
     apart = {path: distance(_shares(answers[line["prompt"]]), _shares(answers[path])) for path in trained}
     like = min(apart, key=lambda path: apart[path])
     return {**found, "answered_like": Path(like).stem.replace("-", " "), "answered_tvd": apart[like]}
@@ -122,6 +123,16 @@ def distance(a: Mapping[str, float], b: Mapping[str, float]) -> float:
     0.5
     """
     return 1 - sum(min(p, b.get(text, 0.0)) for text, p in a.items())
+
+
+def _experiment(piece: str, line: Mapping[str, Any]) -> Experiment:
+    return next(experiment for experiment in EXPERIMENTS[piece] if experiment.name == line["run"])
+
+
+def _samples(piece: str, line: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Prompt -> answers of the run that a line tells of."""
+    answers: dict[str, list[str]] = _read(_experiment(piece, line).run(line["seed"]) / f"gen.{line['mode']}.json")
+    return answers
 
 
 def _law(path: str) -> dict[str, float]:
@@ -137,10 +148,9 @@ def _new_names(line: Mapping[str, Any]) -> Line:
     """Of the samples of one run: how many different names beyond the 200 it gave that somebody bears, and their share."""
     from benchmarks.study.real_names import common_names, real_names
 
-    experiment = next(e for e in EXPERIMENTS["names"] if e.name == line["run"])
     if line["n"] is None:  # exact figures only
         return {}
-    answers: list[str] = _read(experiment.run(line["seed"]) / f"gen.{line['mode']}.json")[line["prompt"]]
+    answers = _samples("names", line)[line["prompt"]]
     targets = set(read_prompt(line["prompt"]).targets)
     others = Counter(answer.strip() for answer in answers if answer.strip() not in targets)
     real = {name: count for name, count in others.items() if name[:1] == "{" and name[-1:] == "}" and name[1:-1] in real_names()}
@@ -173,7 +183,7 @@ def _abilities() -> Iterator[Line]:
         changes = compare(told["untuned"], figures)
         yield {
             "model": name, **{key: value for key, value in figures.items() if not isinstance(value, list | dict)},
-            **{f"{kind}_{key}": changes[kind][key] for kind in ("choices", "arithmetic") for key in ("lost", "gained", "p_value", "log_prob_change", "log_prob_change_low", "log_prob_change_high")},
+            **{f"{kind}_{key}": changes[kind][key] for kind in ("choices", "arithmetic") for key in _CHANGES},
             **{key: value for key, value in changes["passages"].items() if key.startswith("perplexity")},
         }  # fmt: skip
 
