@@ -47,7 +47,7 @@ class Evaluated:
         if self.diversity is not None:
             return open_verdict(self.diversity)
         if self.figures is not None:
-            return verdict(self.figures, math.nan if self.exact is None else self.exact.tvd)
+            return verdict(self.figures, self.exact)
         known = self.exact is not None and not math.isnan(self.exact.tvd)
         return f"not sampled; exact TVD {self.exact.tvd:.3f}" if self.exact and known else "no samples"
 

@@ -18,15 +18,14 @@ from typing import Annotated, get_type_hints
 
 import numpy as np
 
+from diffusecli.distance import total_variation, tvd_interval, wilson
+from diffusecli.fit import SIGNIFICANCE, detectable_tvd, goodness_of_fit
 from diffusecli.matching import Tally
 from diffusecli.open_ended import Diversity
-from diffusecli.perfect import FLOOR_REPEATS, REPEATS, TINY, mean_tvd, p_value, perfect_sampler
+from diffusecli.perfect import FLOOR_REPEATS, REPEATS, TINY, mean_tvd, perfect_sampler
 from diffusecli.prompt import Prompt
 
-SIGNIFICANCE = 0.05  # of the test of fit, and the false discovery rate among cells
-POWER = 0.8
-_TOO_COARSE = 0.25  # a TVD floor above which no verdict on the weights is given
-_FOLLOWS = "follows the target"
+_TOO_COARSE = 0.25  # a test that misses a larger TVD than this allows no verdict on the weights
 _CLOSE = 0.02  # a distance that does not matter to most uses
 
 
@@ -59,18 +58,21 @@ class Figures:
     tvd_floor: float  # mean of a perfect sampler at this N
     tvd_floor_95: float  # its 95 % quantile
     excess_tvd: float  # tvd - tvd_floor
-    tvd_corrected: Annotated[float, Told("TVD without noise about {}")]  # sqrt(tvd^2 - tvd_floor^2): about the true distance
+    tvd_low: Annotated[float, Told("the sampler's own TVD is at least {}")]  # 95 % interval of the distance without sampling noise
+    tvd_high: Annotated[float, Told("and at most {} (95 %)")]  # the other end
     kl_plugin: float  # KL(samples on target || target), nats
     g: float  # conditional on being on target, as all below
     pearson: float  # X2
     df: int  # degrees of freedom
-    p_value: float  # of G, Monte Carlo
-    pearson_p_value: float  # of X2, Monte Carlo
+    p_value: float  # of the test of fit: G, TVD and distinct targets jointly, Monte Carlo
+    g_p_value: float  # of G alone, two-sided
+    tvd_p_value: float  # of the TVD among valid answers alone
+    seen_p_value: float  # of the number of distinct targets alone, two-sided
+    too_even: bool  # the test rejects because shares are nearer to the weights than independent draws come
+    pearson_p_value: float  # of X2, not part of the test
     repeats: int  # B of the Monte Carlo
     cohens_w: Annotated[float, Told("Cohen's w {}")]  # effect size, bias taken off
-    detectable_tvd: Annotated[
-        float, Told("a TVD of {} among valid answers would be noticed (80 % power)")
-    ]  # least TVD among valid answers that the test finds with 80 % power
+    detectable_tvd: Annotated[float, Told("a TVD of {} among valid answers would be detected (80 % power)")]  # by simulation
 
     @property
     def least_p(self) -> float:
@@ -112,6 +114,7 @@ def figures(prompt: Prompt, tallied: Tally, *, seed: int = 0) -> Figures:
     low, high = wilson(k, n)
     tvd, floor = total_variation(counts, n, p), mean_tvd(n, p)
     perfect = perfect_sampler(prompt.probabilities, n, seed, REPEATS if n == k else FLOOR_REPEATS) if n else None
+    tvd_low, tvd_high = tvd_interval(counts, n, p, perfect) if perfect else (math.nan, math.nan)
     fit = goodness_of_fit(counts, prompt.probabilities, seed)
     return Figures(
         n=n,
@@ -131,16 +134,21 @@ def figures(prompt: Prompt, tallied: Tally, *, seed: int = 0) -> Figures:
         tvd_floor=floor,
         tvd_floor_95=float(np.quantile(perfect.tvd, 0.95)) if perfect else math.nan,
         excess_tvd=round(tvd - floor, 12),
-        tvd_corrected=corrected_tvd(tvd, floor),
+        tvd_low=tvd_low,
+        tvd_high=tvd_high,
         kl_plugin=fit.g / (2 * k) if k else math.nan,
         g=fit.g,
         pearson=fit.pearson,
         df=fit.df,
         p_value=fit.p_value,
+        g_p_value=fit.g_p_value,
+        tvd_p_value=fit.tvd_p_value,
+        seen_p_value=fit.seen_p_value,
+        too_even=fit.too_even,
         pearson_p_value=fit.pearson_p_value,
         repeats=fit.repeats,
         cohens_w=math.sqrt(max(0.0, fit.pearson - fit.df) / k) if k else math.nan,
-        detectable_tvd=detectable_tvd(k, fit.df),
+        detectable_tvd=detectable_tvd(prompt.probabilities, k, seed),
     )
 
 
@@ -178,29 +186,6 @@ def exact_kl(p: np.ndarray, log_q: np.ndarray) -> float:
     return float(np.sum(p[likely] * (np.log(p[likely]) - log_q[likely])))
 
 
-def total_variation(counts: np.ndarray, n: int, p: np.ndarray) -> float:
-    """TVD = 1/2 sum |c_i / N - p_i|, the cell of off-target samples (p = 0) counted in.
-
-    >>> round(total_variation(np.array([6, 4]), 10, np.array([.5, .5])), 12)
-    0.1
-    """
-    if n == 0:
-        return math.nan
-    off = 1 - counts.sum() / n
-    return float((np.abs(counts / n - p).sum() + off) / 2)
-
-
-def corrected_tvd(tvd: float, floor: float) -> float:
-    """About the true TVD: noise and bias add as squares, not as such, because E|x| of a normal x is near sqrt(mean^2 + 2/pi variance).
-
-    So the excess understates a distance that is of the size of the floor.
-
-    >>> round(corrected_tvd(0.0625, 0.0375), 4), corrected_tvd(0.03, 0.04)
-    (0.05, 0.0)
-    """
-    return tvd if math.isnan(tvd) else math.sqrt(max(0.0, tvd**2 - floor**2))
-
-
 def entropy(counts: list[int]) -> tuple[float, float]:
     """Plug-in entropy in nats, and with the bias correction (m - 1) / 2N of Miller and Madow (Miller 1955).
 
@@ -213,70 +198,6 @@ def entropy(counts: list[int]) -> tuple[float, float]:
     shares = seen / seen.sum()
     plugin = float((shares * -np.log(shares)).sum())
     return plugin, plugin + (len(seen) - 1) / (2 * float(seen.sum()))
-
-
-def wilson(k: int, n: int) -> tuple[float, float]:
-    """Wilson's (1927) 95 % interval for a share of k in n."""
-    from scipy.stats import binomtest
-
-    if n == 0:
-        return 0.0, 1.0
-    interval = binomtest(k, n).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """G and Pearson's chi-square among on-target samples, with Monte Carlo p-values."""
-
-    g: float
-    pearson: float
-    df: int
-    p_value: float
-    pearson_p_value: float
-    repeats: int
-
-
-def goodness_of_fit(counts: np.ndarray, probabilities: tuple[float, ...], seed: int) -> Fit:
-    """G = 2 sum c ln(c / kp) and X^2 = sum (c - kp)^2 / kp over on-target samples.
-
-    Conditional on being on target, because any off-target sample alone would reject. Monte Carlo,
-    because with expected counts below 5 the chi-square law is wrong (B(10, .2) has cells of 1e-7).
-    A sample of a target of weight zero makes both infinite. nan with nothing on target.
-    """
-    from scipy.stats import power_divergence
-
-    k, p = int(counts.sum()), np.array(probabilities)
-    possible = p > TINY
-    df = int(possible.sum()) - 1
-    if k == 0:
-        return Fit(math.nan, math.nan, df, math.nan, math.nan, 0)
-    null = perfect_sampler(probabilities, k, seed, REPEATS)
-    if counts[~possible].any():
-        return Fit(math.inf, math.inf, df, 1 / (null.repeats + 1), 1 / (null.repeats + 1), null.repeats)
-    expected = k * p[possible] / p[possible].sum()
-    seen = counts[possible].astype(float)
-    g = float(power_divergence(seen, expected, lambda_="log-likelihood").statistic)
-    pearson = float(power_divergence(seen, expected).statistic)
-    return Fit(g, pearson, df, p_value(null.g, g), p_value(null.pearson, pearson), null.repeats)
-
-
-def detectable_tvd(k: int, df: int) -> float:
-    """The least TVD among k valid answers that a 5 % test of fit is sure to find in four of five cases.
-
-    The noncentral chi-square law gives the least Cohen's w (Cohen 1988, ch. 7); TVD is at most w / 2 by the
-    Cauchy-Schwarz inequality, so anything this far away has at least that w. Approximate where kp is small; nan where
-    nothing would be found.
-
-    >>> round(detectable_tvd(1000, 1), 4)  # (1.96 + .84) / sqrt(1000) / 2
-    0.0443
-    """
-    from scipy.special import chdtri, chndtrinc
-
-    if k == 0 or df < 1:
-        return math.nan
-    least = math.sqrt(float(chndtrinc(chdtri(df, SIGNIFICANCE), df, 1 - POWER)) / k) / 2
-    return least if least < 1 else math.nan
 
 
 def cells(prompt: Prompt, tallied: Tally) -> tuple[Cell, ...]:
@@ -297,20 +218,23 @@ def cells(prompt: Prompt, tallied: Tally) -> tuple[Cell, ...]:
     return tuple(Cell(t, w, *rest) for t, w, rest in zip(prompt.targets, prompt.probabilities, columns, strict=True))
 
 
-def verdict(found: Figures, exact_tvd: float = math.nan) -> str:
+def verdict(found: Figures, exact: ExactFigures | None = None) -> str:
     """One phrase for a person: first the valid share, then the weights. The figures behind it are in brackets.
 
-    Whether a distance matters goes by the exact TVD where it is known.
+    What the model's own probabilities say outweighs samples that are too few to show it.
     """
     if found.n == 0:
         return "no samples"
     if found.valid_high < 0.99:
         return f"off target {1 - found.valid:.0%}" + (f", {_of_valid(found)} ({_p(found)})" if found.valid > 0.5 else "")
-    if found.tvd_floor_95 > _TOO_COARSE and found.p_value >= SIGNIFICANCE:
-        return f"too few samples to tell (a perfect sampler shows TVD {found.tvd_floor_95:.2f} at this N)"
-    noticed = "" if math.isnan(found.detectable_tvd) else f"; a TVD of {found.detectable_tvd:.2g} would show"
-    words = _weights_in_words(found, exact_tvd)
-    return f"{words} ({_p(found)}, excess TVD {found.excess_tvd:.3f}{noticed if words == _FOLLOWS else ''})"
+    if found.p_value < SIGNIFICANCE:
+        return f"{_departure(found, exact)} ({_p(found)}, excess TVD {found.excess_tvd:.3f})"
+    if exact is not None and _least_tvd(exact, found) > _CLOSE:
+        return f"differs from the target by an exact TVD of {exact.tvd:.3f}, which {found.n} samples do not show ({_p(found)})"
+    if found.detectable_tvd > _TOO_COARSE:
+        return f"too few samples to tell (a TVD below {found.detectable_tvd:.2f} would not be detected)"
+    detected = "" if math.isnan(found.detectable_tvd) else f"; a TVD of {found.detectable_tvd:.2g} would be detected"
+    return f"follows the target ({_p(found)}, excess TVD {found.excess_tvd:.3f}{detected})"
 
 
 def open_verdict(found: Diversity) -> str:
@@ -324,20 +248,38 @@ def open_verdict(found: Diversity) -> str:
 def _of_valid(found: Figures) -> str:
     if found.p_value < SIGNIFICANCE:
         return "valid answers do not follow the weights"
-    told = found.detectable_tvd <= _TOO_COARSE or found.df == 0
-    return "valid answers follow the weights" if told else "too few valid answers to tell of the weights"
+    enough = found.detectable_tvd <= _TOO_COARSE or found.df == 0
+    return "valid answers follow the weights" if enough else "too few valid answers to tell of the weights"
 
 
-def _weights_in_words(found: Figures, exact_tvd: float) -> str:
-    if found.p_value >= SIGNIFICANCE:
-        return _FOLLOWS
+def _departure(found: Figures, exact: ExactFigures | None) -> str:
+    """In words what the test of fit rejects; how far it goes by the exact TVD where that is known, else by the interval."""
     if math.isinf(found.g):
         return "answers with targets of weight zero"
-    if (found.tvd_corrected if math.isnan(exact_tvd) else exact_tvd) <= _CLOSE:
+    if found.too_even:
+        return "follows the target more evenly than independent draws would"
+    known = exact is not None and not math.isnan(exact.tvd)
+    low, high = (_least_tvd(exact, found), exact.tvd) if exact is not None and known else (found.tvd_low, found.tvd_high)
+    if high <= _CLOSE:
         return "close to the target"
-    if found.weight_covered < 0.9:
-        return f"wrong weights, {found.seen} of {found.targets} targets seen"
-    return "right support, wrong weights"
+    missing = _missing(found)
+    if low <= _CLOSE:
+        return f"differs from the target by a TVD between {low:.3f} and {high:.3f}{missing}"
+    return f"wrong weights{missing}" if missing else "right support, wrong weights"
+
+
+def _missing(found: Figures) -> str:
+    """How many targets were seen, where that is clearly less than a perfect sampler shows."""
+    if found.seen >= 0.9 * found.seen_expected:
+        return ""
+    if found.seen_expected > found.targets - 0.5:
+        return f", {found.seen} of {found.targets} targets seen"
+    return f", {found.seen} targets seen where {found.seen_expected:.0f} are expected"
+
+
+def _least_tvd(exact: ExactFigures, found: Figures) -> float:
+    """A lower bound of the model's TVD: the mass off target may lie on other tokenisations of targets, but for what samples show. nan where unknown."""
+    return exact.tvd - max(0.0, 1 - exact.on_target) + 1 - found.valid_high
 
 
 def _p(found: Figures) -> str:

@@ -6,7 +6,7 @@ Knows weights and N. Symbols: N draws, K cells of positive weight p_i, counts c_
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import numpy as np
@@ -21,12 +21,13 @@ _BATCH_CELLS = 2_000_000  # at once
 
 @dataclass(frozen=True)
 class Statistics:
-    """G, Pearson's chi-square, TVD and Miller-Madow entropy (nats) of B sets of counts: [B] each."""
+    """Figures of B sets of counts: [B] each."""
 
     g: np.ndarray
     pearson: np.ndarray
     tvd: np.ndarray
-    entropy: np.ndarray
+    seen: np.ndarray  # distinct cells with a count
+    entropy: np.ndarray  # Miller-Madow, nats
 
     @property
     def repeats(self) -> int:
@@ -43,11 +44,13 @@ def statistics(counts: np.ndarray, p: np.ndarray) -> Statistics:
     n = counts[0].sum()
     real = counts.astype(np.float64)
     c_log_c = (real * np.log(np.maximum(real, 1))).sum(1)
+    seen = np.count_nonzero(counts, axis=1)
     return Statistics(
         g=2 * (c_log_c - real @ np.log(n * p)),
         pearson=real**2 @ (1 / (n * p)) - n,
         tvd=np.abs(real / n - p).sum(1) / 2,
-        entropy=math.log(n) - c_log_c / n + (np.count_nonzero(counts, axis=1) - 1) / (2 * n),
+        seen=seen,
+        entropy=math.log(n) - c_log_c / n + (seen - 1) / (2 * n),
     )
 
 
@@ -55,11 +58,14 @@ def statistics(counts: np.ndarray, p: np.ndarray) -> Statistics:
 def perfect_sampler(probabilities: tuple[float, ...], n: int, seed: int, most: int = REPEATS) -> Statistics:
     """Statistics of B times N draws from the target; B is 9 999 or `most`, fewer beyond 3 000 targets. N must be positive."""
     p = np.array([value for value in probabilities if value > TINY])
-    rng = np.random.default_rng(seed)
-    repeats = max(_FEWEST, min(most, _CELLS // len(p)))
+    return drawn_from(p, p / p.sum(), n, np.random.default_rng(seed), max(_FEWEST, min(most, _CELLS // len(p))))
+
+
+def drawn_from(p: np.ndarray, q: np.ndarray, n: int, rng: np.random.Generator, repeats: int) -> Statistics:
+    """Statistics against p of B times N draws from q."""
     size = max(1, _BATCH_CELLS // len(p))
-    batches = [statistics(rng.multinomial(n, p / p.sum(), size=min(size, repeats - start)), p) for start in range(0, repeats, size)]
-    return Statistics(*(np.concatenate([getattr(batch, name) for batch in batches]) for name in ("g", "pearson", "tvd", "entropy")))
+    batches = [statistics(rng.multinomial(n, q, size=min(size, repeats - start)), p) for start in range(0, repeats, size)]
+    return Statistics(*(np.concatenate([getattr(batch, field.name) for batch in batches]) for field in fields(Statistics)))
 
 
 def p_value(null: np.ndarray, seen: float) -> float:

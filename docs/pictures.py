@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 
 from diffusecli.comparison import compare
+from diffusecli.distance import wilson
+from diffusecli.fit import detectable_tvd
 from diffusecli.matching import Tally, tally
-from diffusecli.metrics import cells, detectable_tvd, figures, wilson
+from diffusecli.metrics import cells, figures
 from diffusecli.perfect import mean_tvd, perfect_sampler
 from diffusecli.prompt import Prompt
 from diffusecli.trie import ROOT, TokenTrie
@@ -96,10 +98,12 @@ def residuals() -> alt.LayerChart:
 
 
 def power() -> alt.Chart:
-    """The least TVD that would be noticed against N."""
-    shown = [(f"{k} targets", int(n), detectable_tvd(int(n), k - 1)) for k in (2, 10, 100) for n in np.geomspace(50, 20_000, 50)]
+    """The least TVD that would be detected against N."""
+    shown = [
+        (f"{k} targets", int(n), detectable_tvd((1 / k,) * k, int(n))) for k in (2, 10, 100) for n in np.geomspace(50, 20_000, 50)
+    ]
     table = pd.DataFrame(shown, columns=["set", "N", "tvd"])
-    return _lines(table, "N", "tvd", "set", "N valid answers", "TVD that would be noticed")
+    return _lines(table, "N", "tvd", "set", "N valid answers", "TVD that would be detected")
 
 
 def ordered() -> alt.LayerChart:

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
+from diffusecli.distance import total_variation, wilson
+from diffusecli.fit import goodness_of_fit
 from diffusecli.matching import tally
-from diffusecli.metrics import cells, detectable_tvd, entropy, figures, goodness_of_fit, total_variation, verdict, wilson
+from diffusecli.metrics import ExactFigures, cells, entropy, figures, verdict
 from diffusecli.perfect import mean_tvd, p_value, perfect_sampler, statistics
 from diffusecli.prompt import Prompt, read_prompt
 
@@ -34,7 +36,8 @@ def test_off_target_samples_count_in_the_distance_but_not_in_the_fit():
     assert found.valid == 0.5
     assert found.tvd == pytest.approx(0.5)  # 1/2 (|.25-.5| + |.25-.5| + .5)
     assert found.g == pytest.approx(0)
-    assert found.p_value == pytest.approx(1)
+    assert found.tvd_p_value == 1  # among the ten valid answers nothing is nearer to the weights
+    assert found.p_value > 0.5
 
 
 BINOMIAL = (0.107374182, 0.268435456, 0.301989888, 0.201326592, 0.088080384, 0.0264241152, 0.005505024, 0.000786432,
@@ -83,7 +86,7 @@ def test_a_test_of_fit_agrees_with_the_chi_square_law_where_that_holds():
 
     counts = np.array([1050, 950, 1010, 990])
     fit = goodness_of_fit(counts, (0.25,) * 4, 0)
-    assert fit.p_value == pytest.approx(chi2.sf(fit.g, 3), abs=0.02)
+    assert fit.g_p_value == pytest.approx(2 * chi2.sf(fit.g, 3), abs=0.03)  # two-sided
     assert fit.pearson_p_value == pytest.approx(chi2.sf(fit.pearson, 3), abs=0.02)
 
 
@@ -91,14 +94,6 @@ def test_a_sample_of_an_impossible_target_rejects():
     fit = goodness_of_fit(np.array([9, 1]), (1.0, 0.0), 0)
     assert math.isinf(fit.g)
     assert fit.p_value < 0.001
-
-
-def test_a_test_of_fit_finds_what_it_says_it_would_four_times_in_five():
-    p, n = np.full(10, 0.1), 1000
-    away = np.where(np.arange(10) < 5, 1, -1) * detectable_tvd(n, 9) / 5  # its TVD, spread evenly
-    null = perfect_sampler(tuple(p), n, 0).g
-    drawn = statistics(np.random.default_rng(5).multinomial(n, p + away, size=3000), p).g
-    assert np.mean(drawn > np.quantile(null, 0.95)) == pytest.approx(0.8, abs=0.03)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
@@ -136,7 +131,6 @@ def test_smaller_figures_by_hand():
     found = figures(HALVES, tally(HALVES, {"a": 60, "b": 40}))
     assert found.kl_plugin == pytest.approx(0.6 * math.log(1.2) + 0.4 * math.log(0.8))  # KL(samples || target)
     assert found.cohens_w == pytest.approx(math.sqrt((4 - 1) / 100))  # X^2 = 2 * 10^2 / 50 = 4, less its mean df = 1
-    assert found.tvd_corrected == pytest.approx(math.sqrt(0.1**2 - found.tvd_floor**2))
     assert found.pearson_p_value == pytest.approx(0.0569, abs=0.01)  # P(|X - 50| >= 10) of a fair coin
     assert found.effective == pytest.approx(math.exp(found.entropy))
 
@@ -185,6 +179,33 @@ def test_the_verdict_in_words(samples, phrase):
     assert phrase in verdict(figures(prompt(2), tally(prompt(2), samples)))
 
 
+EXACT = ExactFigures(kl=0.1, on_target=1.0, tvd=0.18)
+
+
+@pytest.mark.parametrize(
+    ("samples", "exact", "phrase"),
+    [
+        ({"{0}": 25, "{1}": 25}, EXACT, "differs from the target by an exact TVD of 0.180, which 50 samples do not show"),
+        ({"{0}": 500, "{1}": 500}, EXACT, "differs from the target by an exact TVD of 0.180"),
+        ({"{0}": 500, "{1}": 500}, ExactFigures(kl=0.0, on_target=1.0, tvd=0.006), "follows the target (p ="),
+        ({"{0}": 500, "{1}": 500}, ExactFigures(kl=0.2, on_target=0.8, tvd=0.2), "follows the target (p ="),  # other tokenisations
+        ({"{0}": 500, "{1}": 500}, ExactFigures(kl=0.2, on_target=0.8), "follows the target (p ="),
+        ({"{0}": 545, "{1}": 455}, ExactFigures(kl=0.0, on_target=1.0, tvd=0.015), "close to the target (p ="),
+        ({"{0}": 545, "{1}": 455}, EXACT, "right support, wrong weights (p ="),
+        ({"{0}": 535, "{1}": 465}, None, "differs from the target by a TVD between 0.000 and 0.065 (p ="),
+    ],
+)
+def test_the_models_own_probabilities_outweigh_samples_that_are_too_few_to_show_them(samples, exact, phrase):
+    assert phrase in verdict(figures(prompt(2), tally(prompt(2), samples)), exact)
+
+
+def test_even_counts_are_not_taken_for_independent_draws():
+    """100 of each of ten: a perfect sampler misses each by 9.5 on average."""
+    found = figures(prompt(10), counted(prompt(10), [100] * 10))
+    assert found.too_even
+    assert verdict(found).startswith("follows the target more evenly than independent draws would (p = 0.00")
+
+
 def test_the_quantile_of_the_floor_is_what_a_perfect_sampler_exceeds_one_time_in_twenty():
     four = prompt(4)
     found = figures(four, counted(four, [50, 50, 50, 50]))
@@ -202,6 +223,6 @@ def test_the_weight_covered_is_that_of_the_targets_seen():
 def test_a_perfect_sampler_is_said_to_follow_the_target_almost_always():
     for asked in (prompt(10), read_prompt(Path(__file__).parent.parent / "prompts" / "weighted" / "binomial-10-0.2.json")):
         rng = np.random.default_rng(1)
-        drawn = [counted(asked, rng.multinomial(1000, asked.probabilities)) for _ in range(1000)]
+        drawn = [counted(asked, rng.multinomial(1000, asked.probabilities)) for _ in range(400)]
         said = sum(verdict(figures(asked, one)).startswith("follows the target") for one in drawn)
-        assert said >= 940
+        assert said >= 365

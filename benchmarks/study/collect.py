@@ -25,7 +25,7 @@ from diffusecli.runs import write_text
 RESULTS = Path(__file__).parent / "results"
 
 _FIGURES = (
-    "n", "valid", "valid_low", "valid_high", "seen", "seen_expected", "tvd", "tvd_floor", "excess_tvd", "tvd_corrected", "p_value",
+    "n", "valid", "valid_low", "valid_high", "seen", "seen_expected", "tvd", "tvd_floor", "excess_tvd", "p_value",
     "entropy", "entropy_perfect", "target_entropy",
 )  # fmt: skip
 _EXACT = ("kl", "on_target", "tvd", "seen_expected")

@@ -34,7 +34,7 @@ _LEGEND = (
     "N: samples. valid: {matching}; below it Wilson's 95 % interval. entropy: nats with Miller and Madow's correction; below it "
     "the target's and a perfect sampler's. exp(H): effective number of outcomes. seen: distinct targets; below it how many a perfect "
     "sampler is expected to show. TVD: total variation distance; below it its floor, what a perfect sampler shows at this N; excess is "
-    "the difference. p: goodness of fit (G test) among valid samples, Monte Carlo. exact KL: KL(target || model) in nats from the "
+    "the difference. p: goodness of fit among valid samples by G, TVD and distinct targets, Monte Carlo. exact KL: KL(target || model) in nats from the "
     "model's own probabilities, no sampling noise. *: differs from its weight, on average 5 % of such marks are false (Benjamini-Hochberg). "
     "expected: among as many valid answers. Monte Carlo seed {seed}."
 )
@@ -134,7 +134,8 @@ def _detail(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str]
 
 def _fit(f: Figures) -> str:
     test = (
-        f"G = {f.g:.2f}, Pearson's X2 = {f.pearson:.2f}, df {f.df}, p {p_value(f)} and {f.pearson_p_value:.2g} ({f.repeats} draws)"
+        f"test of fit: p {p_value(f)}, from G = {f.g:.2f} (p {f.g_p_value:.2g}), TVD (p {f.tvd_p_value:.2g}) and distinct targets "
+        f"(p {f.seen_p_value:.2g}), {f.repeats} draws; Pearson's X2 = {f.pearson:.2f}, df {f.df} (p {f.pearson_p_value:.2g})"
     )
     more = (mark.words.format(percent(value) if mark.share else f"{value:.3f}") for mark, value in told(f))
     return "; ".join([test, *more])
