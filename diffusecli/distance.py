@@ -57,7 +57,8 @@ def tvd_interval(counts: np.ndarray, n: int, p: np.ndarray, perfect: Statistics)
     Off-target answers are taken out first: they alone make a TVD of o. Then, with q the distribution of all answers,
 
     - lower: TVD(q, p) >= o, and >= TVD(sample, p) - TVD(sample, q) by the triangle inequality; the last term is noise, whose
-      quantile follows from q; the larger of those under p and under a smoothed sample counts;
+      quantile follows from q; the larger of those under p and under a smoothed sample counts; and >= |q(A) - p(A)| for the set A of the
+      rarest targets, however many: all their shares are known to within sqrt(ln(2 / .025) / 2N) at once (Massart 1990);
     - upper: TVD(q, p) <= E TVD(sample, p), because the distance is convex, and its standard deviation is at most 1 / (2 sqrt N);
       and TVD(q, p) <= o + 1/2 sqrt(sum (r - p)^2 / p) by the Cauchy-Schwarz inequality, with r the distribution of valid answers,
       whose chi-square distance has the unbiased estimate sum c (c - 1) / (k (k - 1) p) - 1 at every k.
@@ -70,7 +71,7 @@ def tvd_interval(counts: np.ndarray, n: int, p: np.ndarray, perfect: Statistics)
     observed = total_variation(seen, n, weights)
     off_low, off_high = _clopper_pearson(n - k, n)
     noise = max(float(np.quantile(law.tvd, _SIDE)) for law in (perfect, _noise_of(_smoothed(seen, n, weights), n)))
-    lower = observed - noise if n >= _FEWEST else 0.0
+    lower = max(observed - noise if n >= _FEWEST else 0.0, _least_of_the_rarest(seen / n, n, weights))
     upper = min(observed + _NORMAL / (2 * math.sqrt(n)), off_high + _most_by_chi_square(seen, k, weights))
     low = max(lower, off_low, 0.0)
     return low, max(low, min(upper, 1.0))
@@ -88,6 +89,12 @@ def _smoothed(seen: np.ndarray, n: int, p: np.ndarray) -> np.ndarray:
     mass = (seen == 1).sum() / n if unseen.any() else 0.0
     rest = p * unseen
     return np.append(seen / n * (1 - mass) + (mass * rest / rest.sum() if unseen.any() else 0.0), (n - seen.sum()) / n)
+
+
+def _least_of_the_rarest(shares: np.ndarray, n: int, p: np.ndarray) -> float:
+    """A lower bound from the shares of the m rarest targets, for all m together."""
+    order = np.argsort(p, kind="stable")
+    return float(np.abs(np.cumsum((shares - p)[order])).max()) - math.sqrt(math.log(2 / (1 - _SIDE)) / (2 * n))
 
 
 def _most_by_chi_square(seen: np.ndarray, k: int, p: np.ndarray) -> float:

@@ -75,3 +75,11 @@ def test_a_target_of_weight_zero_counts_as_off_target():
 def test_hardly_any_answers_on_target_claim_little(counts):
     low, high = tvd_interval(np.array(counts), 1, np.array([0.5, 0.5]), perfect_sampler((0.5, 0.5), 1, 0, 999))
     assert (low <= 0.03, high) == (True, 1)
+
+
+def test_targets_that_are_never_said_give_a_lower_bound_though_each_is_rare():
+    """All targets expected less than once weigh .176 and are never said; no sample of 1000 comes within .13 of that by chance."""
+    rare = 1000 * ZIPF < 1
+    counts = np.random.default_rng(3).multinomial(1000, _normal(ZIPF * ~rare))
+    low, high = tvd_interval(counts, 1000, ZIPF, perfect_sampler(tuple(ZIPF.tolist()), 1000, 0, 999))
+    assert 0.12 < low < ZIPF[rare].sum() < high
