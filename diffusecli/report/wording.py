@@ -17,8 +17,17 @@ from diffusecli.errors import printable
 from diffusecli.metrics import Figures
 
 _MOST_TEXT = 600  # characters of one text of a model
-_MARKS = (("follows the target", "✓", "good"), ("close to the target", "≈", "near"), ("open-ended", "○", "open"),
-          ("too few samples", "?", "open"), ("no samples", "–", "open"), ("not sampled", "–", "open"))  # fmt: skip
+_MARKS = (
+    ("follows the target more evenly", "≈", "near"),
+    ("follows the target", "✓", "good"),
+    ("close to the target", "≈", "near"),
+    ("differs from the target by a TVD between", "?", "open"),
+    ("too few samples", "?", "open"),
+    ("open-ended", "○", "open"),
+    ("no samples", "–", "open"),
+    ("not sampled", "–", "open"),
+)
+"""How a verdict begins -> its sign and kind; the first that fits. All others are bad."""
 
 
 def short(text: str, width: int = 28) -> str:
@@ -65,6 +74,8 @@ def mark_of(verdict: str) -> tuple[str, str]:
 
     >>> mark_of("follows the target (p = .43)"), mark_of("off target 41%")
     (('✓', 'good'), ('✗', 'bad'))
+    >>> mark_of("follows the target more evenly than independent draws would (p <= 0.0001)")
+    ('≈', 'near')
     """
     return next(((sign, kind) for start, sign, kind in _MARKS if verdict.startswith(start)), ("✗", "bad"))
 
