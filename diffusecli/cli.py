@@ -368,9 +368,12 @@ def train(
         return
     with TrainingProgress(terminal.console(stderr=True)) as progress:
         done = tune(chosen, force=force, report=progress, notice=_notice)
-    for note, exact in (("", done.after), (" (not trained on)", done.test)):
-        for alias, kl in exact.kl.items():
-            typer.echo(f"{printable(alias)}{note}: exact KL {kl:.4f} nats, {exact.on_target[alias]:.2%} on target")
+    trained = {prompt.digest: prompt.alias for prompt in done.after.prompts}
+    for exact in (done.after, done.test):
+        for prompt, (kl, on_target) in zip(exact.prompts, exact.figures, strict=True):
+            copied = f" (trained on as {trained[prompt.digest]})" if prompt.digest in trained else " (not trained on)"
+            note = copied if exact is done.test else ""
+            typer.echo(f"{printable(prompt.alias + note)}: exact KL {kl:.4f} nats, {on_target:.2%} on target")
     if done.retention_kl is not None:
         typer.echo(f"drift from the base model on held-out instructions: {done.retention_kl:.4f} nats per token")
     typer.echo(f"{done.run.path}: stopped after {done.seconds:.1f} s, {done.reason}")

@@ -16,12 +16,13 @@ import numpy as np
 
 from diffusecli.builtin import Notice
 from diffusecli.errors import InputError, did_you_mean
-from diffusecli.evaluation import UNSAMPLED, Evaluated, Evaluation, differences, matrices, same_prompt
+from diffusecli.evaluation import UNSAMPLED, Evaluated, Evaluation, by_prompt, differences, matrices
 from diffusecli.matching import Matching, tally
 from diffusecli.metrics import ExactFigures, cells, exact_figures, figures
 from diffusecli.open_ended import by_line, diversity
 from diffusecli.ordered import ordered, values_of
-from diffusecli.prompt import Prompt, read_prompts
+from diffusecli.places import exists, find, real
+from diffusecli.prompt import Prompt, inspect_prompt, prompt_files, read_prompts
 from diffusecli.sources import PromptBook, RunFacts, SampleSet, find_samples, read_answers
 
 if TYPE_CHECKING:
@@ -54,20 +55,22 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
     runs, sets = _collect(paths, question)
     if older := list(_left_out(runs, paths)):
         notice(f"older samples of a run are left out: {', '.join(map(str, older))}; name a file to judge it too")
+    if not question.exact and (unused := _other_prompts(sets, question)):
+        notice(
+            f"{', '.join(unused)}: not the prompt that was sampled under this name, which is kept with the samples and judges them. "
+            "Add --exact for exact figures of both"
+        )
     measured = _measure(runs, sets, question, notice) if question.exact else {}
     there = list(dict.fromkeys(s.prompt.alias for s in sets))
     sets = [s for s in [*sets, *_unsampled(runs, sets, measured, question)] if _wanted(s.prompt.alias, question.only)]
     if not sets:
-        places = ", ".join(str(path) for path in paths)
         if there:
             raise InputError(f"--only {', '.join(question.only)}: is in no prompt's path, {did_you_mean(question.only[0], there)}")
-        raise InputError(f"{places}: no samples there, make some with `diffuse sample`")
+        raise InputError(f"{', '.join(map(str, paths))}: no samples there, make some with `diffuse sample`")
     facts = {run.run: run for run in runs}
-    rows = [_judge(s, facts.get(s.run), measured.get(s.run), question) for s in sets]
-    prompts, samplers = (
-        list(dict.fromkeys(map(name, rows))) for name in (lambda row: same_prompt(row.prompt), lambda row: row.run)
-    )
-    rows.sort(key=lambda row: (prompts.index(same_prompt(row.prompt)), samplers.index(row.run), row.mode != "untuned"))
+    judged = [_judge(s, facts.get(s.run), measured.get(s.run), question) for s in sets]
+    places = {run: place for place, run in enumerate(dict.fromkeys(row.run for row in judged))}
+    rows = [r for same in by_prompt(judged) for r in sorted(same, key=lambda row: (places[row.run], row.mode != "untuned"))]
     return Evaluation(
         question.matching, question.seed, tuple(rows), tuple(differences(rows, question.seed)), tuple(matrices(rows, runs, lambda alias: _wanted(alias, question.only))),
         tuple(runs), _drifts(runs, measured),
@@ -129,14 +132,37 @@ def _held_out(question: Question) -> list[Prompt]:
 def _unsampled(
     runs: Sequence[RunFacts], sets: Sequence[SampleSet], measured: Mapping[str, Measured], question: Question
 ) -> list[SampleSet]:
-    """A set of no answers for what was measured exactly and not sampled."""
-    there = {(s.run, s.mode, s.prompt.digest) for s in sets}
-    known = {prompt.digest: prompt for prompt in [*(s.prompt for s in sets), *(_held_out(question) if measured else [])]}
-    return [
-        SampleSet(facts.run, mode, known[digest], Counter())
-        for facts in runs if facts.run in measured
-        for mode, digest in measured[facts.run].log_q if (facts.run, mode, digest) not in there
-    ]  # fmt: skip
+    """A set of no answers for every prompt that was measured exactly and not sampled."""
+    there = {(s.run, s.mode, s.prompt.key) for s in sets}
+    held_out, found = _held_out(question) if measured else [], []
+    for facts in (facts for facts in runs if facts.run in measured):
+        own = [s.prompt for s in sets if s.run == facts.run]
+        known = {prompt.key: prompt for prompt in [*own, *(p for p in held_out if not any(_is_of(p, other) for other in own))]}
+        found += [
+            SampleSet(facts.run, mode, prompt, Counter())
+            for mode, digest in measured[facts.run].log_q
+            for key, prompt in known.items() if prompt.digest == digest and (facts.run, mode, key) not in there
+        ]  # fmt: skip
+    return found
+
+
+def _is_of(given: Prompt, sampled: Prompt) -> bool:
+    """Whether a prompt file is the one that was sampled, unchanged: the same file, or one in place of a file that is gone."""
+    if given.digest != sampled.digest:
+        return False
+    if exists(find(sampled.alias).place):
+        return real(given.alias) == real(sampled.alias)
+    return Path(given.alias).name == Path(sampled.alias).name
+
+
+def _other_prompts(sets: Sequence[SampleSet], question: Question) -> list[str]:
+    """Prompt files that were named and have another content than what was sampled under their path."""
+    sampled: dict[Path, set[str]] = {}
+    for s in sets if question.prompts else ():
+        if exists(find(s.prompt.alias).place):
+            sampled.setdefault(real(s.prompt.alias), set()).add(s.prompt.digest)
+    there = [file for file in prompt_files(question.prompts) if real(file) in sampled]
+    return [str(file) for file in there if (now := inspect_prompt(file)[0]) is not None and now.digest not in sampled[real(file)]]
 
 
 def _judge(sample: SampleSet, run: RunFacts | None, measured: Measured | None, question: Question) -> Evaluated:
@@ -164,19 +190,26 @@ def _judge(sample: SampleSet, run: RunFacts | None, measured: Measured | None, q
 
 def _exact(sample: SampleSet, run: RunFacts | None, measured: Measured | None) -> ExactFigures | None:
     """Measured now, else what training recorded; not beside samples of a bent distribution or of prompts put in another way."""
-    if sample.bent or sample.asked_otherwise or run is None:
+    if sample.bent or run is None:
         return None
-    log_q = measured.log_q.get((sample.mode, sample.prompt.digest)) if measured else None
-    if log_q is not None:
-        return exact_figures(sample.prompt, log_q, sample.counts.total() or UNSAMPLED)
-    manifest, alias = run.manifest, sample.prompt.alias
-    if manifest.prompt_sha256.get(alias, sample.prompt.digest) != sample.prompt.digest:
-        return None
+    if measured is not None and sample.asked in (None, measured.chat):
+        log_q = measured.log_q.get((sample.mode, sample.prompt.digest))
+        if log_q is not None:
+            return exact_figures(sample.prompt, log_q, sample.counts.total() or UNSAMPLED)
+    same = sample.asked is None or run.manifest.chat in (None, sample.asked)
+    return _recorded(sample, run) if same else None
+
+
+def _recorded(sample: SampleSet, run: RunFacts) -> ExactFigures | None:
+    """What training recorded of this very prompt, under whatever name."""
+    manifest = run.manifest
     lora = [(manifest.exact_kl_test, manifest.exact_on_target_test), (manifest.exact_kl, manifest.exact_on_target)]
     before = [] if run.settings.load_model else [(manifest.exact_kl_before, manifest.exact_on_target_before)]
-    for kl, on_target in {"lora": lora, "untuned": before}.get(sample.mode, []):
-        if alias in kl:
-            return ExactFigures(kl[alias], on_target.get(alias, math.nan))
+    of_mode = {"lora": lora, "untuned": before}.get(sample.mode, [])
+    for alias in run.names_of(sample.prompt) if of_mode else ():
+        for kl, on_target in of_mode:
+            if alias in kl:
+                return ExactFigures(kl[alias], on_target.get(alias, math.nan))
     return None
 
 

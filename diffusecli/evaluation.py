@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +96,8 @@ class Evaluation:
 
 def differences(rows: Sequence[Evaluated], seed: int) -> Iterator[Difference]:
     """Within a run lora against untuned; between runs each against the first of its kind."""
-    alike: dict[tuple[str, str], list[Evaluated]] = {}
-    for row in rows:
-        if row.tally.n:
-            alike.setdefault(same_prompt(row.prompt), []).append(row)
-    for number, (before, after) in enumerate(pair for same in alike.values() for pair in _pairs(same)):
+    groups = by_prompt([row for row in rows if row.tally.n])
+    for number, (before, after) in enumerate(pair for same in groups for pair in _pairs(same)):
         found = compare(before.tally, after.tally, after.prompt.probabilities, seed + number)
         kl = after.exact.kl - before.exact.kl if before.exact and after.exact else math.nan
         yield Difference(after.prompt, before, after, found.excess_tvd, found.entropy, kl)
@@ -109,7 +107,7 @@ def _pairs(rows: Sequence[Evaluated]) -> Iterator[tuple[Evaluated, Evaluated]]:
     """What is compared among the answers to one prompt."""
     for row in rows:
         if row.mode != "untuned":
-            yield from ((o, row) for o in rows if (o.run, o.mode, o.prompt.alias) == (row.run, "untuned", row.prompt.alias))
+            yield from ((other, row) for other in rows if (other.run, other.mode) == (row.run, "untuned"))
         first = next(other for other in rows if (other.mode == "untuned") == (row.mode == "untuned"))
         if first.run != row.run:
             yield first, row
@@ -118,24 +116,23 @@ def _pairs(rows: Sequence[Evaluated]) -> Iterator[tuple[Evaluated, Evaluated]]:
 def matrices(rows: Sequence[Evaluated], runs: Sequence[RunFacts], wanted: Callable[[str], bool]) -> Iterator[Matrix]:
     """Trained on x measured on, for two runs and two groups at least: exact KL (what training recorded too) and excess TVD."""
     tuned = [row for row in rows if row.mode == "lora"]
-    trained_on = {run.run: set(run.manifest.exact_kl) for run in runs}
-
-    def group(run: str, alias: str) -> str:
-        """A folder; prompts that were not trained on beside others of the folder that were are a group of their own."""
-        own = trained_on.get(run, set())
-        return f"{_group(alias)}, others" if alias not in own and _group(alias) in map(_group, own) else _group(alias)
-
+    columns = {run.run: _Columns.of(run, [row.prompt for row in tuned if row.run == run.run]) for run in runs}
     exact: dict[tuple[str, str], list[float]] = {}
     for run in runs:
-        recorded = {**run.manifest.exact_kl_test, **run.manifest.exact_kl}
-        now = {row.prompt.alias: row.exact.kl for row in tuned if row.run == run.run and row.exact is not None}
-        for alias, kl in {alias: kl for alias, kl in {**recorded, **now}.items() if wanted(alias)}.items():
-            exact.setdefault((run.run, group(run.run, alias)), []).append(kl)
+        of = columns[run.run]
+        recorded = {
+            (alias, run.digest_of(alias)): kl for alias, kl in {**run.manifest.exact_kl_test, **run.manifest.exact_kl}.items()
+        }
+        now = {of.key(row.prompt): row.exact.kl for row in tuned if row.run == run.run and row.exact is not None}
+        for key, kl in {**recorded, **now}.items():
+            if wanted(key[0]):
+                exact.setdefault((run.run, of.name(key)), []).append(kl)
     excess: dict[tuple[str, str], list[float]] = {}
     for row in tuned:
         if row.figures is not None:
-            excess.setdefault((row.run, group(row.run, row.prompt.alias)), []).append(row.figures.excess_tvd)
-    trained = {(run.run, _group(alias)) for run in runs for alias in run.manifest.exact_kl}
+            name = columns[row.run].name(columns[row.run].key(row.prompt)) if row.run in columns else _group(row.prompt.alias)
+            excess.setdefault((row.run, name), []).append(row.figures.excess_tvd)
+    trained = {(run, group) for run, of in columns.items() for group in of.groups}
     for measure, found in (("exact KL, nats", exact), ("excess TVD", excess)):
         names, groups = tuple(dict.fromkeys(run for run, _ in found)), tuple(sorted({group for _, group in found}))
         if len(names) > 1 and len(groups) > 1:
@@ -147,14 +144,66 @@ def matrices(rows: Sequence[Evaluated], runs: Sequence[RunFacts], wanted: Callab
             )  # fmt: skip
 
 
+_Key = tuple[str, str | None]
+"""Alias and digest; None where the run does not record what its alias means."""
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Into which column of a matrix each prompt of one run goes."""
+
+    unknown: frozenset[str]  # aliases of figures whose digests the run does not record
+    trained: frozenset[_Key]
+    groups: frozenset[str]  # of what was trained on
+
+    @classmethod
+    def of(cls, run: RunFacts, prompts: Sequence[Prompt]) -> _Columns:
+        """A copy of a training prompt was trained on, whatever it is called; what its path held later was not."""
+        own = {(alias, run.digest_of(alias)) for alias in run.manifest.exact_kl}
+        digests = {digest for _, digest in own if digest is not None}
+        unknown = frozenset(a for a in (*run.manifest.exact_kl, *run.manifest.exact_kl_test) if run.digest_of(a) is None)
+        copies = {(alias, run.digest_of(alias)) for alias in run.manifest.exact_kl_test if run.digest_of(alias) in digests}
+        trained = own | copies | {prompt.key for prompt in prompts if prompt.digest in digests}
+        return cls(unknown, frozenset(trained), frozenset(_group(alias) for alias, _ in trained))
+
+    def key(self, prompt: Prompt) -> _Key:
+        """As figures of the run name the prompt."""
+        return (prompt.alias, None) if prompt.alias in self.unknown else prompt.key
+
+    def name(self, key: _Key) -> str:
+        """A folder; prompts that were not trained on beside others of the folder that were are a group of their own."""
+        group = _group(key[0])
+        return f"{group}, others" if key not in self.trained and group in self.groups else group
+
+
 def _group(alias: str) -> str:
     """The folder of a prompt, or its name where it has none."""
     return Path(alias).parent.name or Path(alias).stem
 
 
-def same_prompt(prompt: Prompt) -> tuple[str, str]:
-    """What tells prompts apart when several runs are compared: content and file name; folders may have moved."""
-    return prompt.digest, Path(prompt.alias).name
+def by_prompt(rows: Sequence[Evaluated]) -> list[list[Evaluated]]:
+    """Rows grouped by the prompt they answer, in the order of each prompt's first row; a sampler has one row in a group.
+
+    Between runs content and file name say what is the same prompt, for folders may have moved. Where a sampler has several prompts
+    alike in both, so does as much of the end of their paths as tells these apart.
+    """
+    alike: dict[tuple[str, str], list[Evaluated]] = {}
+    for row in rows:
+        alike.setdefault((row.prompt.digest, Path(row.prompt.alias).name), []).append(row)
+    depths = {kind: _telling_parts(some) for kind, some in alike.items()}
+    groups: dict[tuple[Any, ...], list[Evaluated]] = {}
+    for row in rows:
+        kind = row.prompt.digest, Path(row.prompt.alias).name
+        groups.setdefault((*kind, *row.prompt.alias.split("/")[-depths[kind] :]), []).append(row)
+    return list(groups.values())
+
+
+def _telling_parts(rows: Sequence[Evaluated]) -> int:
+    """How many names at the end of a path tell the prompts of every one sampler apart."""
+    own: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        own.setdefault((row.run, row.mode), set()).add(row.prompt.alias)
+    return next(n for n in count(1) if all(len({tuple(a.split("/")[-n:]) for a in some}) == len(some) for some in own.values()))
 
 
 def in_words(settings: Mapping[str, Any]) -> str:

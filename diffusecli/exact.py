@@ -5,8 +5,10 @@ Loads the base model, scores, puts the adapter on, scores again. No sampling, on
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +31,7 @@ class Measured:
     """What one run's model thinks."""
 
     log_q: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)  # mode, prompt digest -> [K], nats
+    chat: dict[str, Any] = field(default_factory=dict)  # how the prompts were put to the model: system text, template, variables
     drift: float | None = None  # of the adapter on held-out instructions, nats per token
 
 
@@ -44,7 +47,7 @@ def measure(run: RunDir, config: Config, prompts: Sequence[Prompt], notice: Noti
 
     Raises `InputError` when a prompt is too long for the model or the adapter is not of this base.
     """
-    wanted = {prompt.digest: prompt for prompt in prompts if prompt.targets}
+    wanted = {prompt.digest: prompt for prompt in prompts if prompt.targets}  # copies of a prompt have its figures
     if not wanted:
         return Measured()
     base = load_configured(config, notice)
@@ -58,13 +61,19 @@ def measure(run: RunDir, config: Config, prompts: Sequence[Prompt], notice: Noti
         scores = scorer.score(encoded).log_probs
         found.update({(mode, e.prompt.digest): target_log_probs(e, paths) for e, paths in zip(encoded, scores, strict=True)})
 
+    chat = json.loads(json.dumps(base.chat_settings.told))
+    if run.read_manifest().get("chat", chat) != chat:
+        notice(
+            f"{run.config}: has another system text, chat template or variables of it than training had. Exact figures are those of "
+            "prompts rendered as this config says; they are not shown beside samples of prompts rendered otherwise"
+        )
     score("untuned")
     if not run.has_adapter:
-        return Measured(found)
+        return Measured(found, chat)
     retain = config.retain or Retain()  # drift is told of runs too that were not held to anything
     instructions = read_instructions(retain)
     retention = prepare(base, retain, instructions, seed=config.seed, packed=isinstance(scorer.way, PackedPass), notice=notice)
     run.require_trained_on(base.name, base.revision)
     load_adapter(base, run.path)
     score("lora")
-    return Measured(found, retention.drift(base.model))
+    return Measured(found, chat, retention.drift(base.model))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from diffusecli.errors import InputError
 from diffusecli.evaluation import Evaluated, Evaluation
-from diffusecli.report.parts import labels
+from diffusecli.report.parts import labels, marks
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,16 @@ def failures(found: Evaluation, limits: Mapping[str, float]) -> list[str]:
 
 
 def _missed(found: Evaluation, gate: Gate, limit: float) -> Iterator[str]:
-    samplers = labels(found.rows)
+    samplers, marked = labels(found.rows), marks(row.prompt for row in found.rows)
     judged = [row for row in found.rows if row.prompt.targets and (gate is GATES["--max-kl"] or row.tally.n or row.exact is None)]
     tuned = [row for row in judged if row.mode != "untuned"]
     for row in tuned or judged:
-        value = gate.value(row)
+        value, who = gate.value(row), f"{row.prompt.alias}{marked[row.prompt.key]} ({samplers[row.run, row.mode]})"
         if math.isnan(value):
             hint = " (add --exact)" if gate is GATES["--max-kl"] else ""
-            yield f"{row.prompt.alias} ({samplers[row.run, row.mode]}): {gate.figure} is not known{hint}"
+            yield f"{who}: {gate.figure} is not known{hint}"
         elif value < limit if gate.least else value > limit:
-            yield f"{row.prompt.alias} ({samplers[row.run, row.mode]}): {gate.figure} {value:.4g} {'<' if gate.least else '>'} {limit:g}"
+            yield f"{who}: {gate.figure} {value:.4g} {'<' if gate.least else '>'} {limit:g}"
     if not judged:
         yield f"{gate.figure}: there are no samples of a prompt with targets"
 

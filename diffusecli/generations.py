@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from diffusecli.engines import Engine
 from diffusecli.errors import InterruptedRun
 from diffusecli.journal import Journal
 from diffusecli.locks import lock_beside, only_writer
-from diffusecli.prompt import Prompt
+from diffusecli.prompt import Prompt, require_own_names
 from diffusecli.runs import (
     SAMPLE_ENDINGS,
     environment,
@@ -56,31 +56,36 @@ def generate(
     """Sample every prompt and write it to `path`, its settings, prompts and hashes beside it.
 
     What an earlier start of the same sampling left is counted. Of several processes that draw the same, one
-    writes. Raises `InterruptedRun` on Ctrl-C, what has arrived kept.
+    writes. Raises `InterruptedRun` on Ctrl-C, what has arrived kept, and `InputError` when two prompts have the same alias.
     """
+    require_own_names(prompts)
     about = {"mode": mode, "adapter_sha256": adapter_sha256, **engine.about, "settings": asdict(settings)}
     kept_in = journal_path(path) if write and resumable else None
     with only_writer(path, lock_beside(path)) if write else nullcontext():
         journal = Journal(kept_in, {key: value for key, value in about.items() if key not in _ANYWHERE})
         if journal.aside:
             notice(f"{kept_in}: is of another sampling; it is now {journal.aside.name}, and this one begins anew")
-        if write and (gone := _replaced(path, prompts)):
-            notice(f"{path}: will lose its samples of {', '.join(gone)}, which {'is' if len(gone) == 1 else 'are'} not sampled now")
+        if write:
+            for lost in _replaced(path, prompts):
+                notice(f"{path}: will lose its samples of {lost}")
         drawn, seconds = _draw_all(engine, prompts, settings, journal, report, notice)
         if write:
             write_samples(path, drawn, form, settings.seed)
             mark_newest(path, (path.with_suffix(ending) for ending in SAMPLE_ENDINGS))
-            fed = sum(journal.tokens[prompt.alias] for prompt in prompts)
+            fed = sum(journal.tokens[prompt.key] for prompt in prompts)
             tail: dict[str, Any] = {"seconds": round(seconds, 3), "tokens_fed": fed, "prompts": prompts_as_json(prompts)}
             write_json(meta_path(path), {**about, "file": path.name, "format": form, **tail, **environment()})
         journal.remove()
     return Sampled(drawn, path, seconds)
 
 
-def _replaced(path: Path, prompts: Sequence[Prompt]) -> list[str]:
-    """Prompts that an earlier sampling left in the same file and that this one does not draw."""
-    earlier = read_meta(path).get("prompts", {}) if path.is_file() else {}
-    return [alias for alias in earlier if alias not in {prompt.alias for prompt in prompts}]
+def _replaced(path: Path, prompts: Sequence[Prompt]) -> Iterator[str]:
+    """Prompts that an earlier sampling left in the same file and that this one does not draw, in words."""
+    earlier, now = read_meta(path).get("prompts", {}) if path.is_file() else {}, prompts_as_json(prompts)
+    if gone := [alias for alias in earlier if alias not in now]:
+        yield f"{', '.join(gone)}, which {'is' if len(gone) == 1 else 'are'} not sampled now"
+    if changed := [alias for alias in earlier if alias in now and earlier[alias] != now[alias]]:
+        yield f"{', '.join(changed)} from before the {'prompt was' if len(changed) == 1 else 'prompts were'} changed"
 
 
 def _draw_all(
@@ -111,5 +116,5 @@ def _draw(
     if have.total() < settings.n_generations:
         engine.draw(prompt, have, lambda counts, tokens: journal.add(prompt, counts, tokens), lambda now: report(prompt.alias, now))
     counts = journal.of(prompt)
-    report(prompt.alias, Standing(counts, settings.n_generations, 0, journal.tokens[prompt.alias]))
+    report(prompt.alias, Standing(counts, settings.n_generations, 0, journal.tokens[prompt.key]))
     return counts

@@ -18,6 +18,7 @@ from diffusecli.builtin import Notice
 from diffusecli.chat import chat_settings
 from diffusecli.checkpoints import Progress, newest_checkpoint, step_of
 from diffusecli.config import AlgConfig, Config
+from diffusecli.conflicts import clashes, conversation
 from diffusecli.encoding import EncodedPrompt, encode_prompt
 from diffusecli.errors import DiffuseError, InputError, many
 from diffusecli.fused import fuse
@@ -26,7 +27,7 @@ from diffusecli.loss import PackedPass, Pass, RowsPass, choose_pass, longest, ro
 from diffusecli.memory import SMALLER, enough_memory, free_memory
 from diffusecli.models import LoadedModel, attach_lora, load_adapter, load_chat, load_shape, shape_of, trainable
 from diffusecli.processes import Processes
-from diffusecli.prompt import Prompt, read_prompts
+from diffusecli.prompt import Prompt, read_prompts, require_own_names
 from diffusecli.retention import prepare, read_instructions
 from diffusecli.runs import RunDir, require_space
 from diffusecli.schedule import learning_rate
@@ -79,6 +80,7 @@ def plan(config: Config, notice: Notice, *, force: bool = False) -> Plan:
     chat = load_chat(config.model, chat_settings(config), notice, **told)
     shape = load_shape(config.model, notice, **told)
     encoded = [encode_prompt(prompt, chat) for prompt in prompts]
+    require_agreement(encoded, notice)
     require_context(encoded, shape.context)
     tokens = {}
     for e in encoded:
@@ -137,7 +139,21 @@ def read_inputs(config: Config) -> Inputs:
     prompts = read_prompts(config.train_prompts)
     if empty := [prompt.alias for prompt in prompts if not prompt.targets]:
         raise InputError(f"{empty[0]}: has no targets to train on, move it to test_prompts")
-    return Inputs(prompts, read_prompts(config.test_prompts), read_instructions(config.retain) if config.retain else [])
+    said = [conversation(prompt, config.system) for prompt in prompts]
+    if wrong := [clash.problem() for clash in clashes(prompts, said) if not clash.agree]:
+        raise InputError.of(wrong)
+    inputs = Inputs(prompts, read_prompts(config.test_prompts), read_instructions(config.retain) if config.retain else [])
+    require_own_names([*inputs.train, *inputs.test, *inputs.instructions])
+    return inputs
+
+
+def require_agreement(encoded: Sequence[EncodedPrompt], notice: Notice) -> None:
+    """Raises `InputError` when the chat template makes one conversation of two prompts that expect different answers."""
+    found = list(clashes((e.prompt for e in encoded), (e.prompt_ids for e in encoded)))
+    if wrong := [clash.problem() for clash in found if not clash.agree]:
+        raise InputError.of(wrong)
+    for clash in found:
+        notice(str(clash.problem()))
 
 
 @contextmanager
@@ -185,6 +201,7 @@ def make_job(
 ) -> tuple[Job, str]:  # fmt: skip
     """Encode the prompts, choose the pass (and say why), and let the base answer what it is to be held to."""
     encoded, tests = ([encode_prompt(p, base.chat) for p in some] for some in (inputs.train, inputs.test))
+    require_agreement(encoded, notice)
     require_context([*encoded, *tests], shape_of(base.model.config, 0).context)
     for remark in dict.fromkeys(remark for e in encoded for remark in e.remarks):
         notice(remark)

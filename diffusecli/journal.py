@@ -27,7 +27,7 @@ class Journal:
         """Read what is there, if it was drawn under the same `key`; else put it aside and begin anew. Raises `MachineError`."""
         self._path = path
         self._found: dict[tuple[str, str], Counter[str]] = {}
-        self.tokens: Counter[str] = Counter()  # by prompt, fed for what is there
+        self.tokens: Counter[tuple[str, str]] = Counter()  # by `Prompt.key`, fed for what is there
         self.aside: Path | None = None  # where a file of other settings went
         if path is None:
             return
@@ -59,7 +59,7 @@ class Journal:
 
     def of(self, prompt: Prompt) -> Counter[str]:
         """What is there of a prompt as it reads now."""
-        counts: Counter[str] = self._found.get((prompt.alias, prompt.digest), Counter())
+        counts: Counter[str] = self._found.get(prompt.key, Counter())
         return counts.copy()
 
     def add(self, prompt: Prompt, counts: Counter[str], tokens: int) -> None:
@@ -77,7 +77,7 @@ class Journal:
 
     def _add(self, alias: str, digest: str, counts: Counter[str], tokens: int) -> None:
         self._found.setdefault((alias, digest), Counter()).update(counts)
-        self.tokens[alias] += tokens
+        self.tokens[alias, digest] += tokens
 
 
 def _entries(content: bytes) -> tuple[list[dict[str, Any]], bytes]:

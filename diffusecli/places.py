@@ -51,6 +51,11 @@ def exists(path: str | Path) -> bool:
         return False
 
 
+def real(path: str | Path) -> Path:
+    """The file or folder itself, by whatever path it is named: from the library too, links followed."""
+    return find(path).place.resolve()
+
+
 def look_again(path: str | Path, otherwise: str) -> str:
     """The remedy for a path that is not there: the nearest name that is, as a question, else what `otherwise` says."""
     wanted = Path(path)

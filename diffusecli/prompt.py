@@ -1,6 +1,18 @@
 """A prompt: a request, the target strings a model should answer it with, and their weights.
 
 Reads and checks prompt files. Knows nothing of tokens or models; see `encoding.py` for those.
+
+Which prompt is which: `digest` is what a prompt asks and expects, `alias` is what it is called (the path of its file). One alias
+can have two digests, when the file was edited between two commands. One digest can have two aliases, when the file was copied.
+
+- In memory, figures and samples are kept in the order of the prompts, or under `Prompt.key`, both together.
+- On disk, files name prompts by alias, as the original does. A file never holds two prompts of the same alias
+  (`require_own_names`) and the digests are beside it. A figure is read back only for the digest that it was recorded for.
+- One file under several paths (`./p.json`, an absolute path, a link) is one prompt, named by the first path (`prompt_files`).
+- Reports add the first digits of the digest to names that two prompts share (`report.parts.prompt_names`).
+
+The system text and the chat template of a config are part of what a model is asked, but not of the digest: they are compared
+beside it, as `chat` in `run.json` and in the settings of samples.
 """
 
 from __future__ import annotations
@@ -20,7 +32,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from diffusecli.documents import Document, read_document
 from diffusecli.errors import InputError, Problem, many
-from diffusecli.places import exists, find, look_again, visible_files
+from diffusecli.places import exists, find, look_again, real, visible_files
 from diffusecli.schema import problems_of
 
 
@@ -87,6 +99,11 @@ class Prompt(BaseModel):
         fields = {key: value for key, value in self.model_dump().items() if (key, value) != ("system", None)}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Which prompt this is, among edited and copied ones: alias and digest."""
+        return self.alias, self.digest
+
     def to_json(self) -> str:
         """The prompt file's text: only what differs from the defaults, in the original's order."""
         fields = self.model_dump(mode="json")
@@ -147,14 +164,38 @@ def read_prompts(paths: Iterable[str | Path]) -> list[Prompt]:
 
 
 def prompt_files(paths: Iterable[str | Path]) -> list[Path]:
-    """The prompt files that `paths` name: files as they are, folders searched recursively for `*.json`.
+    """The prompt files that `paths` name: files as they are, folders searched recursively for `*.json`; each once, by its first path.
 
     Raises `InputError` for a path that does not exist and for a folder without prompts.
     """
     found = [files_at(path) for path in paths]
     if wrong := [Problem(str(path), message, remedy) for path, _, message, remedy in found if message]:
         raise InputError.of(wrong)
-    return list(dict.fromkeys(file for _, files, _, _ in found for file in files))
+    return each_once(file for _, files, _, _ in found for file in files)
+
+
+def each_once(files: Iterable[Path]) -> list[Path]:
+    """Every file under the first of its paths."""
+    first: dict[Path, Path] = {}
+    for file in files:
+        first.setdefault(real(file), file)
+    return list(first.values())
+
+
+def require_own_names(prompts: Iterable[Prompt]) -> None:
+    """Raises `InputError` when two different prompts have the same alias: a file of samples or figures cannot hold both."""
+    known: dict[str, Prompt] = {}
+    for prompt in prompts:
+        if (other := known.setdefault(prompt.alias, prompt)).digest != prompt.digest:
+            raise InputError(
+                f"{prompt.alias}: two different prompts have this name, with the requests {_opening(other)} and {_opening(prompt)}. "
+                "Rename one of them"
+            )
+
+
+def _opening(prompt: Prompt) -> str:
+    """The first words of the request, to show."""
+    return repr(prompt.request if len(prompt.request) <= 40 else prompt.request[:39] + "…")
 
 
 def files_at(path: str | Path) -> tuple[Path, list[Path], str, str]:

@@ -24,7 +24,7 @@ from diffusecli.prompt import Prompt, read_prompts
 from diffusecli.runs import FORMATS, RunDir, config_of, meta_path, newest_run, read_json_mapping, require_writable
 from diffusecli.samples import format_of
 from diffusecli.sampling import SamplingSettings
-from diffusecli.sources import kept_prompt
+from diffusecli.sources import changed_since_training, kept_prompt
 
 _LONGEST_NAME = 200  # bytes; names of files beside it are longer
 
@@ -110,6 +110,8 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
         raise InputError(f"{path}: is no ordinary file, name another one")
     if wanted.output is not None and path.exists() and not meta_path(path).is_file():
         raise InputError(f"{path}: exists and was not written by `diffuse sample`, name another file or remove it")
+    if adapter is not None and (changed := changed_since_training(adapter, prompts)):
+        told += f"; changed since its training: {', '.join(changed)}"
     return Resolved(config, adapter, prompts, path, form, f"sampling {config.model} ({mode}){told}", wanted.model)
 
 
@@ -202,7 +204,13 @@ def _prompts(wanted: Wanted, config: Config, run: RunDir) -> list[Prompt]:
             if not text.strip() or holds_half_characters(text):
                 raise InputError(f"--request {text!r}: must be some text in UTF-8")
         asked = [Prompt(request=text, targets=(), alias=text) for text in dict.fromkeys(wanted.requests)]
-        return [*(read_prompts(wanted.prompts) if wanted.prompts else []), *asked]
+        named = read_prompts(wanted.prompts) if wanted.prompts else []
+        if both := sorted({prompt.alias for prompt in named} & set(wanted.requests)):
+            raise InputError(
+                f"--request {both[0]!r}: is the path of a prompt that is sampled, too. A file of samples names prompts by path or "
+                "request: sample the two one after the other"
+            )
+        return [*named, *asked]
     if not config.test_prompts:
         raise InputError("nothing to sample from: name a prompt with --prompt or --request, or test_prompts in the config")
     if all(exists(path) for path in config.test_prompts):

@@ -16,20 +16,31 @@ from diffusecli.loss import Part, Pass, target_log_probs
 from diffusecli.metrics import exact_kl
 from diffusecli.models import trainable
 from diffusecli.processes import OutOfMemoryError, Piece, Processes
+from diffusecli.prompt import Prompt
 from diffusecli.retention import Answer, Retention
 
 
 @dataclass(frozen=True)
 class Exact:
-    """Exact figures of a model on some prompts: alias -> KL(target || model) in nats, alias -> mass on target."""
+    """Exact figures of a model on some prompts, in their order."""
 
-    kl: dict[str, float]
-    on_target: dict[str, float]
+    prompts: tuple[Prompt, ...]
+    figures: tuple[tuple[float, float], ...]  # KL(target || model) in nats, mass on target
+
+    @property
+    def kl(self) -> dict[str, float]:
+        """KL(target || model) in nats by alias, as files name prompts."""
+        return {prompt.alias: kl for prompt, (kl, _) in zip(self.prompts, self.figures, strict=True)}
+
+    @property
+    def on_target(self) -> dict[str, float]:
+        """Mass on target by alias, as files name prompts."""
+        return {prompt.alias: mass for prompt, (_, mass) in zip(self.prompts, self.figures, strict=True)}
 
     @property
     def finite(self) -> bool:
         """Whether every figure is a number."""
-        return bool(np.isfinite([*self.kl.values(), *self.on_target.values()]).all())
+        return bool(np.isfinite(self.figures).all())
 
 
 @dataclass(frozen=True)
@@ -74,24 +85,25 @@ class Scorer:
     def exact(self, encoded: Sequence[EncodedPrompt]) -> Exact:
         """Exact KL(p || q) in nats and exact on-target mass per prompt, one forward pass each."""
         scores = self.score(encoded).log_probs
-        figures = {e.alias: figures_of(e, log_probs) for e, log_probs in zip(encoded, scores, strict=True)}
-        return Exact({a: kl for a, (kl, _) in figures.items()}, {a: mass for a, (_, mass) in figures.items()})
+        return Exact(
+            tuple(e.prompt for e in encoded),
+            tuple(figures_of(e, log_probs) for e, log_probs in zip(encoded, scores, strict=True)),
+        )
 
     def _try(
         self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], backward: bool, between: Callable[[], None]
     ) -> Scores:
         way = self.way
-        parts = [(e, part) for e in encoded for part in way.parts(e, at_least=self.processes.count)]
-        pieces = [Piece(part.tokens, partial(way.run, self.model, e, part, backward=backward)) for e, part in parts]
+        parts = [(place, part) for place, e in enumerate(encoded) for part in way.parts(e, at_least=self.processes.count)]
+        pieces = [Piece(part.tokens, partial(way.run, self.model, encoded[i], part, backward=backward)) for i, part in parts]
         if self.retention is not None:
             pieces += [Piece(answer.tokens, partial(self.retention.run, self.model, answer)) for answer in answers]
         results = self.processes.run(pieces, between)
-        found: dict[str, dict[Part, np.ndarray]] = {e.alias: {} for e in encoded}
-        for (e, part), result in zip(parts, results, strict=False):
-            found[e.alias][part] = result
-        return Scores(
-            [way.joined(e, found[e.alias]) for e in encoded], results[len(parts) :], sum(piece.tokens for piece in pieces)
-        )
+        found: list[dict[Part, np.ndarray]] = [{} for _ in encoded]  # by place: two prompts may have one alias
+        for (place, part), result in zip(parts, results, strict=False):
+            found[place][part] = result
+        joined = [way.joined(e, of_prompt) for e, of_prompt in zip(encoded, found, strict=True)]
+        return Scores(joined, results[len(parts) :], sum(piece.tokens for piece in pieces))
 
     def _shrink(self, encoded: Sequence[EncodedPrompt], error: OutOfMemoryError) -> None:
         largest = max(part.tokens for e in encoded for part in self.way.parts(e))

@@ -38,7 +38,7 @@ class SampleSet:
     counts: Counter[str]
     settings: Mapping[str, Any] = field(default_factory=dict)  # as sampled; {} when unknown
     examples: bool = False  # the targets are only examples of what is wanted (early_stop)
-    asked_otherwise: bool = False  # with another system text or chat template than in training
+    asked: Mapping[str, Any] | None = None  # system text, chat template and its variables; None when unknown
     trained_on: Prompt | None = None  # for a prompt without targets: the one with the same request that was trained on
 
     @property
@@ -102,10 +102,10 @@ class _Meta(BaseModel):
     chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
-    def asked_otherwise(self, manifest: Manifest) -> bool:
-        """Whether the prompts were put to the model in another way than in training."""
-        told = {name: value for name in CHAT_FIELDS if (value := getattr(self, name)) is not None}
-        return self.mode is not None and manifest.chat is not None and told != manifest.chat
+    @property
+    def asked(self) -> dict[str, Any] | None:
+        """How the prompts were put to the model; None when the file does not say."""
+        return None if self.mode is None else {name: value for name in CHAT_FIELDS if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,26 @@ class RunFacts:
     manifest: Manifest
     settings: Settings
     prompts: Mapping[str, Any]  # its prompts.json
+
+    def digest_of(self, alias: str) -> str | None:
+        """Of the prompt that this alias means in the run's figures; None when the run does not say. Raises `InputError`."""
+        if (recorded := self.manifest.prompt_sha256.get(alias)) is not None:
+            return recorded
+        kept = kept_prompt(alias, self.prompts.get(alias), self.folder.prompts)
+        return kept.digest if kept is not None else None
+
+    def names_of(self, prompt: Prompt) -> list[str]:
+        """The aliases that mean this very prompt in the run's figures, its own first. Raises `InputError`."""
+        own = [prompt.alias] if self.digest_of(prompt.alias) in (None, prompt.digest) else []
+        return own + [
+            alias for alias, digest in self.manifest.prompt_sha256.items() if digest == prompt.digest and alias not in own
+        ]
+
+
+def changed_since_training(run: RunDir, prompts: Iterable[Prompt]) -> list[str]:
+    """Aliases of prompts that the run knows with another content. Raises `InputError` for a manifest that cannot be read."""
+    trained = _checked(Manifest, run.read_manifest(), run.manifest).prompt_sha256
+    return [prompt.alias for prompt in prompts if trained.get(prompt.alias, prompt.digest) != prompt.digest]
 
 
 def kept_prompt(alias: str, kept: Any, place: Path) -> Prompt | None:
@@ -211,16 +231,17 @@ def find_samples(path: Path, book: PromptBook) -> tuple[list[RunFacts], list[Sam
 def _of_file(name: str, mode: str, file: Path, facts: RunFacts, book: PromptBook) -> list[SampleSet]:
     meta = _meta(file)
     _require_same_model(file, meta, facts.manifest)
-    trained = {p["request"]: (alias, p) for alias, p in facts.prompts.items() if isinstance(p, dict) and p.get("targets")
-               and isinstance(p.get("request"), str)}  # fmt: skip
+    trained: dict[tuple[str, str], tuple[str, Any]] = {}  # by conversation; training prompts come first in the file
+    for alias, p in facts.prompts.items():
+        if isinstance(p, dict) and p.get("targets") and isinstance(p.get("request"), str):
+            trained.setdefault((p["request"], str(p.get("system"))), (alias, p))
     found = []
     for alias, counts in read_samples(file).items():
         prompt = book.find(alias, [meta.prompts.get(alias), facts.prompts.get(alias)], file)
-        known = trained.get(prompt.request) if not prompt.targets else None
+        known = trained.get((prompt.request, str(prompt.system))) if not prompt.targets else None
         trained_on = book.find(known[0], [known[1]], file) if known else None
         found.append(SampleSet(
-            name, mode, prompt, counts, _settings(meta), facts.settings.alg_config.early_stop, meta.asked_otherwise(facts.manifest),
-            trained_on,
+            name, mode, prompt, counts, _settings(meta), facts.settings.alg_config.early_stop, meta.asked, trained_on,
         ))  # fmt: skip
     return found
 

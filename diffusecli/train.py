@@ -117,7 +117,7 @@ def _train(
     if processes.main:
         save_checkpoint(run, base, optimiser, progress)
     drift = job.scorer.retention.drift(base.model) if job.scorer.retention else None
-    before = Exact({a: kl for a, (kl, _) in progress.before.items()}, {a: mass for a, (_, mass) in progress.before.items()})
+    before = Exact(after.prompts, tuple((kl, mass) for kl, mass in (progress.before[prompt.alias] for prompt in after.prompts)))
     trained = Trained(run, reason, before, after, test, drift, progress.seconds)
     if processes.main:
         save_run(job, [*inputs.train, *inputs.test], trained, why, progress)
@@ -156,7 +156,7 @@ def _optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, re
     steps = settings.n_iters * job.steps_per_iteration
     if not progress.before:
         before = job.scorer.exact(job.encoded)
-        progress.before = {alias: [kl, before.on_target[alias]] for alias, kl in before.kl.items()}
+        progress.before = {prompt.alias: list(figures) for prompt, figures in zip(before.prompts, before.figures, strict=True)}
     earlier, started = progress.seconds, time.perf_counter()
     if processes.main:
         take_up_metrics(job, progress.iterations)

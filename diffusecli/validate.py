@@ -6,17 +6,18 @@ makes of each target; the weights are never read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from diffusecli.builtin import unknown_model
 from diffusecli.config import Config, Inspection, inspect_config, read_config
-from diffusecli.documents import Document, Location
+from diffusecli.conflicts import Clash, clashes, conversation
+from diffusecli.documents import Location
 from diffusecli.errors import InputError, Problem
-from diffusecli.places import exists, find, look_again, visible_files
-from diffusecli.prompt import Prompt, files_at, inspect_prompt
+from diffusecli.places import exists, find, look_again, real, visible_files
+from diffusecli.prompt import Prompt, each_once, files_at, inspect_prompt
 from diffusecli.runs import RunDir
 
 CONFIG_ENDINGS = (".yaml", ".yml")
@@ -29,6 +30,7 @@ class Validation:
     prompts: tuple[Prompt, ...]  # those without errors
     configs: tuple[str, ...]  # those without errors
     problems: tuple[Problem, ...]
+    together: tuple[tuple[Prompt, ...], ...] = ()  # the training prompts of each config
 
     @property
     def failed(self) -> bool:
@@ -71,31 +73,30 @@ def validate(paths: Iterable[Path], *, strict: bool = False) -> Validation:
 
     Raises `InputError` for a path that does not exist or holds nothing to check.
     """
-    problems: list[Problem] = []
-    configs: list[str] = []
-    waiting: dict[Path, None] = {}
-    trained: dict[Path, tuple[Document, Location]] = {}  # where a config names each training prompt
-    for file in _files(paths):
-        if file.suffix not in CONFIG_ENDINGS:
-            waiting[file] = None
-            continue
-        inspected = inspect_config(file)
-        found = [*inspected.problems, *_path_problems(inspected, waiting, trained), *_surroundings(inspected)]
-        problems.extend(found)
-        if not any(_is_error(problem, strict) for problem in found):
-            configs.append(str(file))
-    prompts: list[Prompt] = []
-    for file in waiting:
-        prompt, found = inspect_prompt(file)
-        if prompt is not None and not prompt.targets and file in trained:
-            document, location = trained[file]
-            found = [*found, document.problem(location, f"{file} has no targets to train on", "move it to test_prompts")]
-        problems.extend(found)
-        if prompt is not None and not any(_is_error(problem, strict) for problem in found):
-            prompts.append(prompt)
+    files = _files(paths)
+    named = [file for file in files if file.suffix not in CONFIG_ENDINGS]
+    experiments = [_Experiment.of(file, inspect_config(file)) for file in files if file.suffix in CONFIG_ENDINGS]
+    inspected = {real(file): inspect_prompt(file) for file in each_once([*named, *(f for e in experiments for f in e.prompts)])}
+    there = {place: prompt for place, (prompt, _) in inspected.items() if prompt is not None}
+    # what is wrong with files, with what configs ask of them, and with files beside each other
+    of_configs = [[*experiment.problems, *experiment.of_training(there)] for experiment in experiments]
+    problems = [problem for some in of_configs for problem in some]
+    problems += [problem for _, some in inspected.values() for problem in some]
+    told = {(clash.first.alias, clash.second.alias) for experiment in experiments for clash in experiment.clashes(there)}
+    beside = [there[real(file)] for file in named if real(file) in there]
+    problems += [
+        clash.problem("warning")
+        for clash in clashes(beside, map(conversation, beside))
+        if (clash.first.alias, clash.second.alias) not in told
+    ]
     problems.sort(key=lambda p: (p.path, p.line or 0, p.column or 0))
-    judged = (replace(p, severity="error") if _is_error(p, strict) else p for p in problems)
-    return Validation(tuple(prompts), tuple(configs), tuple(dict.fromkeys(judged)))
+    judged = tuple(dict.fromkeys(replace(p, severity="error") if _is_error(p, strict) else p for p in problems))
+    bad = {problem.path for problem in judged if problem.severity == "error"} | {
+        p.alias for e in experiments for p in e.untargeted(there)
+    }
+    configs = [str(e.file) for e, some in zip(experiments, of_configs, strict=True) if not any(_is_error(p, strict) for p in some)]
+    sound = tuple(prompt for prompt in there.values() if prompt.alias not in bad)
+    return Validation(sound, tuple(configs), judged, tuple(tuple(e.training(there)) for e in experiments))
 
 
 def token_views(
@@ -113,12 +114,14 @@ def token_views(
     tokenizer = chat.tokenizer
     views: list[TokenView] = []
     problems: list[Problem] = []
+    ids: dict[tuple[str, str], tuple[int, ...]] = {}
     for prompt in found.prompts:
         try:
             encoded = encode_prompt(prompt, chat)
         except InputError as error:
             problems.append(Problem(prompt.alias, str(error).removeprefix(f"{prompt.alias}: ")))
             continue
+        ids[prompt.key] = encoded.prompt_ids
         problems.extend(
             Problem(prompt.alias, remark.removeprefix(f"{prompt.alias}: "), severity="warning") for remark in encoded.remarks
         )
@@ -132,6 +135,13 @@ def token_views(
             sum(len(encoded.prompt_ids) + len(path) for path in paths),
             len(encoded.prompt_ids) + len(encoded.trie.internal),
         ))  # fmt: skip
+    for together in found.together:
+        trained = [prompt for prompt in together if prompt.key in ids]
+        problems.extend(
+            clash.problem()
+            for clash in clashes(trained, (ids[prompt.key] for prompt in trained))
+            if conversation(clash.first, said.system) != conversation(clash.second, said.system)  # else told already
+        )
     return views, problems
 
 
@@ -156,24 +166,64 @@ def _is_error(problem: Problem, strict: bool) -> bool:
     return problem.severity == "error" or (strict and problem.severity == "warning")
 
 
-def _path_problems(
-    inspected: Inspection, prompts: dict[Path, None], trained: dict[Path, tuple[Document, Location]]
-) -> Iterator[Problem]:
-    """What is wrong with the prompt paths of a config; what they name is added to `prompts` and `trained`."""
-    if (document := inspected.document) is None:
-        return
-    for key, paths in inspected.paths.items():
-        named: dict[Path, str] = {}
-        for index, path in enumerate(paths):
-            _, files, message, remedy = files_at(path)
-            if message:
-                yield document.problem((*key, index), f"{path} {message}", remedy)
-            if twice := [file for file in files if file in named]:
-                yield document.problem((*key, index), f"{twice[0]} is named twice", "name it once", severity="warning")
-            named.update(dict.fromkeys(files, path))
-            prompts.update(dict.fromkeys(files))
-            if key == ("train_prompts",):
-                trained.update(dict.fromkeys(files, (document, (*key, index))))
+@dataclass(frozen=True)
+class _Experiment:
+    """A config with the prompt files that it names."""
+
+    file: Path
+    inspection: Inspection
+    problems: tuple[Problem, ...]  # of the config alone
+    prompts: tuple[Path, ...]
+    trained: Mapping[Path, Location]  # the file itself -> where the config names it in train_prompts
+
+    @classmethod
+    def of(cls, file: Path, inspected: Inspection) -> _Experiment:
+        """Look at every path that it names."""
+        problems, prompts = [*inspected.problems, *_surroundings(inspected)], []
+        places: dict[Location, dict[Path, Location]] = {}
+        if (document := inspected.document) is None:
+            return cls(file, inspected, tuple(problems), (), {})
+        for key, paths in inspected.paths.items():
+            named = places.setdefault(key, {})
+            for index, path in enumerate(paths):
+                _, files, message, remedy = files_at(path)
+                if message:
+                    problems.append(document.problem((*key, index), f"{path} {message}", remedy))
+                if twice := [prompt for prompt in files if real(prompt) in named]:
+                    remedy = "name it once"
+                    problems.append(document.problem((*key, index), f"{twice[0]} is named twice", remedy, severity="warning"))
+                for prompt in files:
+                    named.setdefault(real(prompt), (*key, index))
+                prompts += files
+        return cls(file, inspected, tuple(problems), tuple(prompts), places.get(("train_prompts",), {}))
+
+    def clashes(self, there: Mapping[Path, Prompt]) -> list[Clash]:
+        """Training prompts with one conversation."""
+        prompts = self.training(there)
+        return list(clashes(prompts, (conversation(prompt, self._system) for prompt in prompts)))
+
+    def training(self, there: Mapping[Path, Prompt]) -> list[Prompt]:
+        """Its training prompts, as far as they can be read."""
+        return [there[place] for place in self.trained if place in there]
+
+    def untargeted(self, there: Mapping[Path, Prompt]) -> list[Prompt]:
+        """Training prompts with nothing to train on."""
+        return [prompt for prompt in self.training(there) if not prompt.targets]
+
+    def of_training(self, there: Mapping[Path, Prompt]) -> Iterator[Problem]:
+        """What is wrong with its prompts as those of one training."""
+        if (document := self.inspection.document) is None:
+            return
+        for prompt in self.untargeted(there):
+            location = self.trained[real(prompt.alias)]
+            yield document.problem(location, f"{prompt.alias} has no targets to train on", "move it to test_prompts")
+        for clash in self.clashes(there):
+            location = self.trained[real(clash.second.alias)]
+            yield document.problem(location, f"{clash.second.alias} {clash.message}", clash.remedy, severity=clash.severity)
+
+    @property
+    def _system(self) -> str | None:
+        return self.inspection.config.system if self.inspection.config is not None else None
 
 
 def _surroundings(inspected: Inspection) -> Iterator[Problem]:
@@ -226,4 +276,4 @@ def _files(paths: Iterable[Path]) -> list[Path]:
         if not inside:
             raise InputError(f"{path}: holds no prompt (.json) and no config (.yaml), name another folder")
         files.extend(inside)
-    return list(dict.fromkeys(files))
+    return each_once(files)

@@ -109,7 +109,7 @@ def test_a_journal_gives_back_what_arrived(tmp_path):
     first.add(A, Counter({"x": 1, "y\n": 1}), 2)
     again = Journal(path, KEY)
     assert again.of(A) == Counter({"x": 3, "y\n": 1})
-    assert again.tokens["a.json"] == 7
+    assert again.tokens[A.key] == 7
     assert again.of(B) == Counter()
     assert again.of(Prompt(request="other", targets=(), alias=A.alias)) == Counter()
     again.remove()

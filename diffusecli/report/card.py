@@ -70,19 +70,25 @@ def merged_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, dtype
     )  # fmt: skip
 
 
+def _is_recorded(prompt: Prompt, manifest: Mapping[str, Any]) -> bool:
+    """Whether figures of this alias are those of the prompt as it is here."""
+    return bool(manifest.get("prompt_sha256", {}).get(prompt.alias, prompt.digest) == prompt.digest)
+
+
 def _card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, kind: str, what: str, load: str, rest: str) -> str:
-    known = {prompt.alias: prompt for prompt in prompts}
+    known = {prompt.alias: f"{len(prompt.targets)} | {prompt.entropy:.3f}" for prompt in prompts if _is_recorded(prompt, manifest)}
+    digests = manifest.get("prompt_sha256", {})
+    trained = {digests[alias]: alias for alias in manifest["exact_kl"] if alias in digests}
     rows = [
-        f"| {markdown_cell(alias)} | {len(known[alias].targets)} | {known[alias].entropy:.3f} "
-        f"| {manifest['exact_kl_before'][alias]:.3f} | {kl:.4f} "
+        f"| {markdown_cell(alias)} | {known.get(alias, '- | -')} | {manifest['exact_kl_before'][alias]:.3f} | {kl:.4f} "
         f"| {manifest['exact_on_target_before'][alias]:.2%} | {manifest['exact_on_target'][alias]:.2%} |"
         for alias, kl in manifest["exact_kl"].items()
     ]
-    rows += [
-        f"| {markdown_cell(alias)} (not trained on) | {len(known[alias].targets)} | {known[alias].entropy:.3f} | - | {kl:.4f} "
-        f"| - | {manifest['exact_on_target_test'][alias]:.2%} |"
-        for alias, kl in manifest["exact_kl_test"].items()
-    ]
+    for alias, kl in manifest["exact_kl_test"].items():
+        same = trained.get(digests.get(alias))
+        note = "not trained on" if same is None else f"trained on as {markdown_cell(same)}"
+        mass = manifest["exact_on_target_test"][alias]
+        rows.append(f"| {markdown_cell(alias)} ({note}) | {known.get(alias, '- | -')} | - | {kl:.4f} | - | {mass:.2%} |")
     count = len(manifest["exact_kl"])
     drift = manifest["retention_kl"]
     chat = {name: value for name, value in (manifest.get("chat") or {}).items() if value != {}}

@@ -63,6 +63,7 @@ class Difference:
     """`after` minus `before`, the same prompt; intervals are 95 % bootstrap."""
 
     prompt: str  # its path
+    prompt_sha256: str  # of everything that defines the prompt
     before: Sampler  # untuned, or the first run
     after: Sampler  # tuned, or another run
     excess_tvd: Estimate  # after - before
@@ -88,7 +89,7 @@ def document(found: Evaluation) -> Document:
     """The evaluation in the documented shape."""
     return Document(
         1, __version__, found.matching.rule, found.seed, tuple(map(_row, found.rows)),
-        tuple(Difference(d.prompt.alias, Sampler(d.before.run, d.before.mode), Sampler(d.after.run, d.after.mode),
+        tuple(Difference(d.prompt.alias, d.prompt.digest, Sampler(d.before.run, d.before.mode), Sampler(d.after.run, d.after.mode),
                          d.excess_tvd, d.entropy, d.exact_kl) for d in found.differences),
         found.matrices, dict(found.drift),
     )  # fmt: skip
@@ -127,8 +128,8 @@ def _row(row: Evaluated) -> Row:
 
 def _flat(row: Row) -> dict[str, Any]:
     """The figures of every kind side by side, `exact_kl` for `exact.kl`."""
-    told: dict[str, Any] = {"run": row.run, "mode": row.mode, "prompt": row.prompt, "n": row.n, "verdict": row.verdict,
-                            "settings": json.dumps(row.settings)}  # fmt: skip
+    told: dict[str, Any] = {"run": row.run, "mode": row.mode, "prompt": row.prompt, "prompt_sha256": row.prompt_sha256,
+                            "n": row.n, "verdict": row.verdict, "settings": json.dumps(row.settings)}  # fmt: skip
     for kind, prefix, values in _kinds(row):
         for field in fields(kind):
             if field.name not in ("top", "q", "n"):

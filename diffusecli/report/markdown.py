@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from diffusecli.comparison import Estimate
 from diffusecli.evaluation import Evaluated, Evaluation
-from diffusecli.report.parts import labels, markdown_cell, number, p_value, percent, short_names
+from diffusecli.report.parts import labels, markdown_cell, number, p_value, percent, prompt_names, short_names
 
 
 def as_markdown(found: Evaluation) -> str:
@@ -16,17 +16,17 @@ def as_markdown(found: Evaluation) -> str:
 
 
 def _lines(found: Evaluation) -> Iterator[str]:
-    names, samplers = short_names([row.prompt.alias for row in found.rows]), labels(found.rows)
+    names, samplers = prompt_names(row.prompt for row in found.rows), labels(found.rows)
     yield from _head("prompt", "sampler", ">N", ">valid", ">entropy / target", ">seen / possible", ">TVD − floor = excess",
                      ">exact KL", ">p", "verdict")  # fmt: skip
     for row in found.rows:
-        yield _line(names[row.prompt.alias], samplers[row.run, row.mode], *_figures(row), row.verdict)
+        yield _line(names[row.prompt.key], samplers[row.run, row.mode], *_figures(row), row.verdict)
     if found.differences:
         yield from ("", *_head("difference", "samplers", ">excess TVD [95 %]", ">entropy [95 %]", ">exact KL"))
     for d in found.differences:
         pair = f"{samplers[d.after.run, d.after.mode]} − {samplers[d.before.run, d.before.mode]}"
         kl = "-" if math.isnan(d.exact_kl) else f"{d.exact_kl:+.3f}"
-        yield _line(names[d.prompt.alias], pair, _estimate(d.excess_tvd), _estimate(d.entropy), kl)
+        yield _line(names[d.prompt.key], pair, _estimate(d.excess_tvd), _estimate(d.entropy), kl)
     for matrix in found.matrices:
         runs = short_names(matrix.runs)
         yield from (

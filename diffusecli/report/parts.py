@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from diffusecli.runs import MODES
 if TYPE_CHECKING:
     from diffusecli.evaluation import Evaluated
     from diffusecli.metrics import Figures
+    from diffusecli.prompt import Prompt
 
 _MARKUP = re.compile(r"[\\|`\[\]]")
 _ADDRESS = re.compile(r"(?i)\b(https?|ftp|mailto|xmpp|www)([:.])")
@@ -51,16 +53,32 @@ def percent(share: float) -> str:
 
 
 def short_names(aliases: Sequence[str]) -> dict[str, str]:
-    """Aliases without the folders they share and without `.json`.
+    """Aliases without the folders they share and, unless two would become one, without `.json`.
 
-    >>> short_names(["prompts/a/x.json", "prompts/b/x.json"])
-    {'prompts/a/x.json': 'a/x', 'prompts/b/x.json': 'b/x'}
+    >>> short_names(["prompts/a/x.json", "prompts/b/x.json"]), short_names(["x", "x.json"])
+    ({'prompts/a/x.json': 'a/x', 'prompts/b/x.json': 'b/x'}, {'x': 'x', 'x.json': 'x.json'})
     """
     parts = [alias.split("/") for alias in dict.fromkeys(aliases)]
     shared = 0
     while all(len(way) > shared + 1 for way in parts) and len({tuple(way[: shared + 1]) for way in parts}) == 1:
         shared += 1
-    return {"/".join(way): "/".join(way[shared:]).removesuffix(".json") for way in parts}
+    names = {"/".join(way): "/".join(way[shared:]) for way in parts}
+    bare = Counter(name.removesuffix(".json") for name in names.values())
+    return {alias: short if bare[short := name.removesuffix(".json")] == 1 else name for alias, name in names.items()}
+
+
+def marks(prompts: Iterable[Prompt]) -> dict[tuple[str, str], str]:
+    """By `Prompt.key`: the first digits of the digest, to be put behind names that several prompts share; else empty."""
+    keys = dict.fromkeys(prompt.key for prompt in prompts)
+    shared = Counter(alias for alias, _ in keys)
+    return {(alias, digest): f" ({digest[:8]})" if shared[alias] > 1 else "" for alias, digest in keys}
+
+
+def prompt_names(prompts: Iterable[Prompt]) -> dict[tuple[str, str], str]:
+    """By `Prompt.key`: short names, all different, for a file may have been edited between two runs or commands."""
+    marked = marks(prompts)
+    short = short_names([alias for alias, _ in marked])
+    return {key: short[key[0]] + mark for key, mark in marked.items()}
 
 
 def label(text: str, width: int = 16) -> Text:

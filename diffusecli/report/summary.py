@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Literal
 
 from rich.console import Group, RenderableType
@@ -18,11 +17,24 @@ from rich.text import Text
 
 from diffusecli.comparison import Estimate
 from diffusecli.errors import many, printable
-from diffusecli.evaluation import UNSAMPLED, Difference, Evaluated, Evaluation, Matrix, same_prompt
+from diffusecli.evaluation import UNSAMPLED, Difference, Evaluated, Evaluation, Matrix, by_prompt
 from diffusecli.matching import Matching, nearly_matched, wider_rules
 from diffusecli.metrics import Cell, Figures, told
 from diffusecli.open_ended import Diversity, Line
-from diffusecli.report.parts import bar, decimals, label, labels, new_table, number, p_value, percent, short_names, shorten
+from diffusecli.report.parts import (
+    bar,
+    decimals,
+    label,
+    labels,
+    marks,
+    new_table,
+    number,
+    p_value,
+    percent,
+    prompt_names,
+    short_names,
+    shorten,
+)
 
 Sort = Literal["weight", "residual", "target"]
 _WIDTHS = (11, 7, 11, 11, 6, 8, 5, 6, 7)
@@ -51,16 +63,10 @@ class Showing:
 def evaluation(found: Evaluation, showing: Showing | None = None) -> RenderableType:
     """Summary with verdicts, comparisons, then a histogram for each sampler of each prompt."""
     parts: list[RenderableType] = [_grid(_HEAD, bold=True), Text("─" * 80, style="dim")]
-    names, samplers = short_names([row.prompt.alias for row in found.rows]), labels(found.rows)
-    for (digest, _), group in groupby(found.rows, key=lambda row: same_prompt(row.prompt)):
-        of_prompt = list(group)
-        alias = of_prompt[0].prompt.alias
-        differs = any(row.prompt.alias == alias and row.prompt.digest != digest for row in found.rows)
-        parts.append(
-            Text(
-                printable(names[alias]) + (f" ({digest[:8]}: other runs had another prompt here)" if differs else ""), style="bold"
-            )
-        )
+    names, samplers, marked = prompt_names(r.prompt for r in found.rows), labels(found.rows), marks(r.prompt for r in found.rows)
+    for of_prompt in by_prompt(found.rows):
+        key = of_prompt[0].prompt.key
+        parts.append(Text(printable(names[key]) + (": another prompt has this name, too" if marked[key] else ""), style="bold"))
         for row in of_prompt:
             parts.extend(_summary(row, samplers[row.run, row.mode]))
     drifts = short_names([run.run for run in found.runs])
@@ -72,7 +78,7 @@ def evaluation(found: Evaluation, showing: Showing | None = None) -> RenderableT
     parts += [part for matrix in found.matrices for part in _matrix(matrix)]
     wider = wider_rules(row.prompt for row in found.rows) if found.matching == Matching() else []
     for row in found.rows:
-        parts.extend(_detail(row, samplers[row.run, row.mode], showing or Showing(), wider))
+        parts.extend(_detail(row, marked[row.prompt.key], samplers[row.run, row.mode], showing or Showing(), wider))
     return Group(*parts, Text("\n" + _LEGEND.format(matching=printable(str(found.matching)), seed=found.seed), style="dim"))
 
 
@@ -101,11 +107,11 @@ def _summary(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
         )
 
 
-def _detail(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str]) -> Iterator[RenderableType]:
+def _detail(row: Evaluated, mark: str, sampler: str, showing: Showing, wider: Sequence[str]) -> Iterator[RenderableType]:
     """The histogram, what the test says and can see, ordered and open-ended figures, texts off target."""
     if not row.tally.n:
         return
-    yield Text(printable(f"\n{row.prompt.alias}: {sampler}"), style="bold")
+    yield Text(printable(f"\n{row.prompt.alias}{mark}: {sampler}"), style="bold")
     if row.tally.on_target:
         yield from _histogram(row, showing)
     elif row.prompt.targets:
@@ -203,7 +209,7 @@ def _commonest(found: Diversity) -> Iterator[RenderableType]:
 
 
 def _differences(
-    differences: Sequence[Difference], names: dict[str, str], samplers: dict[tuple[str, str], str]
+    differences: Sequence[Difference], names: dict[tuple[str, str], str], samplers: dict[tuple[str, str], str]
 ) -> Iterator[RenderableType]:
     if not differences:
         return
@@ -214,7 +220,7 @@ def _differences(
     for d in differences:
         pair = [label(samplers[row.run, row.mode], 20).plain for row in (d.after, d.before)]
         table.add_row(
-            label(names.get(d.prompt.alias, d.prompt.alias), 22), Text("\n- ".join(pair)), _estimate(d.excess_tvd), _estimate(d.entropy),
+            label(names[d.prompt.key], 22), Text("\n- ".join(pair)), _estimate(d.excess_tvd), _estimate(d.entropy),
             "-" if math.isnan(d.exact_kl) else f"{d.exact_kl:+.3f}",
         )  # fmt: skip
     yield Text("\ndifferences (bootstrap; * where the interval leaves zero out)", style="bold")

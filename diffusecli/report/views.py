@@ -9,13 +9,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby, zip_longest
+from itertools import zip_longest
 from typing import Any
 
-from diffusecli.evaluation import Difference, Evaluated, Evaluation, same_prompt
+from diffusecli.evaluation import Difference, Evaluated, Evaluation, by_prompt
 from diffusecli.ordered import values_of
 from diffusecli.prompt import Prompt
-from diffusecli.report.parts import labels, short_names
+from diffusecli.report.parts import labels, marks, prompt_names
 from diffusecli.report.wording import known, short, unique
 
 MOST = 40
@@ -28,6 +28,7 @@ _COLOURS = ("blue", "green", "purple", "vermilion", "sky")
 _SHAPES = ("circle", "diamond", "triangle-up", "cross", "triangle-down")
 _SHORT_LABEL = 7  # of targets that stand below upright bars
 _FEW = 12
+_LONGEST_NAME = 60  # of a prompt
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,13 @@ class Section:
 def sections(evaluation: Evaluation) -> list[Section]:
     """Each prompt once, rows in the order of the evaluation."""
     named = samplers(evaluation.rows)
-    groups = [tuple(group) for _, group in groupby(evaluation.rows, key=lambda row: same_prompt(row.prompt))]
-    aliases = [group[0].prompt.alias for group in groups]
-    names = unique(short(short_names(aliases)[alias], 60) for alias in aliases)
+    groups = by_prompt(evaluation.rows)
+    prompts = [group[0].prompt for group in groups]
+    full, marked = prompt_names(prompts), marks(prompts)
+    names = unique(short(full[p.key].removesuffix(marked[p.key]), _LONGEST_NAME) + marked[p.key] for p in prompts)
     return [
-        Section(name, group, tuple(named[row.run, row.mode] for row in group)) for name, group in zip(names, groups, strict=True)
+        Section(name, tuple(group), tuple(named[row.run, row.mode] for row in group))
+        for name, group in zip(names, groups, strict=True)
     ]
 
 
@@ -128,12 +131,12 @@ class Pair:
 def pairs(evaluation: Evaluation) -> list[tuple[Pair, list[Difference], list[str]]]:
     """Differences by pair of samplers, with the prompts' names."""
     named = samplers(evaluation.rows)
-    names = {same_prompt(section.prompt): section.name for section in sections(evaluation)}
+    names = {row.prompt.key: section.name for section in sections(evaluation) for row in section.rows}
     found: dict[Pair, list[Difference]] = {}
     for each in evaluation.differences:
         before, after = (named[row.run, row.mode] for row in (each.before, each.after))
         found.setdefault(Pair(before, after), []).append(each)
-    return [(pair, some, [names[same_prompt(each.prompt)] for each in some]) for pair, some in found.items()]
+    return [(pair, some, [names[each.prompt.key] for each in some]) for pair, some in found.items()]
 
 
 def samplers(rows: Sequence[Evaluated]) -> dict[tuple[str, str], Sampler]:
