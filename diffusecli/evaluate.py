@@ -21,8 +21,9 @@ from diffusecli.matching import Matching, tally
 from diffusecli.metrics import ExactFigures, cells, exact_figures, figures
 from diffusecli.open_ended import by_line, diversity
 from diffusecli.ordered import ordered, values_of
-from diffusecli.places import exists, find, real
+from diffusecli.places import exists, real
 from diffusecli.prompt import Prompt, inspect_prompt, prompt_files, read_prompts
+from diffusecli.runs import MODES
 from diffusecli.sources import PromptBook, RunFacts, SampleSet, find_samples, read_answers
 
 if TYPE_CHECKING:
@@ -140,8 +141,8 @@ def _unsampled(
         known = {prompt.key: prompt for prompt in [*own, *(p for p in held_out if not any(_is_of(p, other) for other in own))]}
         found += [
             SampleSet(facts.run, mode, prompt, Counter())
-            for mode, digest in measured[facts.run].log_q
-            for key, prompt in known.items() if prompt.digest == digest and (facts.run, mode, key) not in there
+            for key, prompt in known.items()
+            for mode in MODES if (mode, prompt.digest) in measured[facts.run].log_q and (facts.run, mode, key) not in there
         ]  # fmt: skip
     return found
 
@@ -150,7 +151,7 @@ def _is_of(given: Prompt, sampled: Prompt) -> bool:
     """Whether a prompt file is the one that was sampled, unchanged: the same file, or one in place of a file that is gone."""
     if given.digest != sampled.digest:
         return False
-    if exists(find(sampled.alias).place):
+    if exists(real(sampled.alias)):
         return real(given.alias) == real(sampled.alias)
     return Path(given.alias).name == Path(sampled.alias).name
 
@@ -159,7 +160,7 @@ def _other_prompts(sets: Sequence[SampleSet], question: Question) -> list[str]:
     """Prompt files that were named and have another content than what was sampled under their path."""
     sampled: dict[Path, set[str]] = {}
     for s in sets if question.prompts else ():
-        if exists(find(s.prompt.alias).place):
+        if exists(real(s.prompt.alias)):
             sampled.setdefault(real(s.prompt.alias), set()).add(s.prompt.digest)
     there = [file for file in prompt_files(question.prompts) if real(file) in sampled]
     return [str(file) for file in there if (now := inspect_prompt(file)[0]) is not None and now.digest not in sampled[real(file)]]

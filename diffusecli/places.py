@@ -52,8 +52,13 @@ def exists(path: str | Path) -> bool:
 
 
 def real(path: str | Path) -> Path:
-    """The file or folder itself, by whatever path it is named: from the library too, links followed."""
-    return find(path).place.resolve()
+    """The file or folder itself, by whatever path it is named: links followed, the library searched (without a notice)."""
+    with library_told(lambda _: None):
+        place = find(path).place
+    try:
+        return place.resolve()
+    except (OSError, ValueError):  # a name that no file can have
+        return place
 
 
 def look_again(path: str | Path, otherwise: str) -> str:

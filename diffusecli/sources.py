@@ -233,13 +233,14 @@ def _of_file(name: str, mode: str, file: Path, facts: RunFacts, book: PromptBook
     _require_same_model(file, meta, facts.manifest)
     trained: dict[tuple[str, str], tuple[str, Any]] = {}  # by conversation; training prompts come first in the file
     for alias, p in facts.prompts.items():
-        if isinstance(p, dict) and p.get("targets") and isinstance(p.get("request"), str):
-            trained.setdefault((p["request"], str(p.get("system"))), (alias, p))
+        known = not facts.manifest.exact_kl or alias in facts.manifest.exact_kl
+        if known and isinstance(p, dict) and p.get("targets") and isinstance(p.get("request"), str):
+            trained.setdefault((p["request"], repr(p.get("system"))), (alias, p))
     found = []
     for alias, counts in read_samples(file).items():
         prompt = book.find(alias, [meta.prompts.get(alias), facts.prompts.get(alias)], file)
-        known = trained.get((prompt.request, str(prompt.system))) if not prompt.targets else None
-        trained_on = book.find(known[0], [known[1]], file) if known else None
+        same = trained.get((prompt.request, repr(prompt.system))) if not prompt.targets else None
+        trained_on = book.find(same[0], [same[1]], file) if same else None
         found.append(SampleSet(
             name, mode, prompt, counts, _settings(meta), facts.settings.alg_config.early_stop, meta.asked, trained_on,
         ))  # fmt: skip
