@@ -124,7 +124,8 @@ def test_a_held_out_copy_is_shown_and_the_same_file_by_another_path_is_not_shown
     (tmp_path / "o").mkdir()
     same = [path, "p.json", "./p.json", "o/../p.json", link]
     assert {row.prompt.alias for row in measured(folder, *same).rows} == {path}
-    assert {row.prompt.alias for row in measured(folder, *same, copy).rows} == {path, str(copy)}
+    both = {(row.prompt.alias, row.mode) for row in measured(folder, *same, copy).rows}
+    assert both == {(name, mode) for name in (path, str(copy)) for mode in ("untuned", "lora")}
     (tmp_path / "p.json").rename(tmp_path / "o" / "p.json")  # named in place of the file that is gone
     assert {row.prompt.alias for row in measured(folder, "o/p.json").rows} == {path}
 
