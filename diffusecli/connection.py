@@ -89,10 +89,11 @@ class Connection:
         await self._client.close()
 
     async def complete(
-        self, messages: Sequence[Mapping[str, str]], fields: Mapping[str, Any], names: Names, targets: Sequence[str]
+        self, messages: Sequence[Mapping[str, str]], fields: Mapping[str, Any], targets: Sequence[str], *, names: Names, proven: bool
     ) -> Completion:  # fmt: skip
         """The answers to a conversation; the request is sent again after failures that may pass.
 
+        `fields` are those of the body beside model and messages; `proven` says that a request with the same ones has worked.
         Raises `RefusedError` for what another request may be spared, `InputError` for a key or an address that is wrong, `MachineError`
         when the server cannot be reached, is busy or answers with nonsense, again and again.
         """
@@ -103,7 +104,7 @@ class Connection:
             try:
                 return await self._send(messages, fields, targets)
             except _FaultError as error:
-                verdict = error.fault.verdict(names(error.fault))
+                verdict = error.fault.verdict(names(error.fault), proven=proven)
                 if verdict == "refused":
                     raise RefusedError(error.fault) from error
                 reason, wait = error.fault.words, error.wait
@@ -125,7 +126,7 @@ class Connection:
         )
 
     async def _send(self, messages: Sequence[Mapping[str, str]], fields: Mapping[str, Any], targets: Sequence[str]) -> Completion:
-        """Raises `_FaultError` for an error that the server tells, `NonsenseError` for what is neither that nor an answer."""
+        """Raises `_FaultError` for an error that the server reports, `NonsenseError` for what is neither that nor an answer."""
         try:
             response = await self._client.chat.completions.with_raw_response.create(
                 model=self._service.model, messages=messages, extra_body=fields

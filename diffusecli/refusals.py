@@ -53,14 +53,16 @@ _ABOUT_PARAMETERS = re.compile(r"param(?:eter)?s?\b|argument|field", re.IGNORECA
 _BAD_REQUEST = re.compile(
     r"invalid[_ ]?(?:request|arg|param|input)|bad[_ ]?request|validation|unsupported|unprocessable", re.IGNORECASE
 )
-_UNPAID = re.compile(r"insufficient_quota|billing|insufficient (?:credit|balance|funds)", re.IGNORECASE)
+_UNPAID = re.compile(
+    r"insufficient_quota|billing_hard_limit|billing_not_active|insufficient (?:credit|balance|funds)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
 class Fault:
     """An answer that brings no completion."""
 
-    status: int  # of HTTP, or the one that the body tells; 0 where none is known
+    status: int  # of HTTP, or the one that the body states; 0 where none is known
     body: Any  # as read from JSON; text where it is none
 
     @cached_property
@@ -93,8 +95,11 @@ class Fault:
         """Whether waiting does not help, though the status says so."""
         return bool(_UNPAID.search(f"{' '.join(self.sentences)} {' '.join(_values(self.body, _KINDS))}"))
 
-    def verdict(self, named: int | None) -> Verdict:
-        """What to do: change the request, ask again later, or leave it. `named` is the evidence that names a field, None where none does."""
+    def verdict(self, named: int | None, *, proven: bool = False) -> Verdict:
+        """What to do: change the request, ask again later, or leave it.
+
+        `named` is the evidence that names a field, None where none does; `proven` whether requests of this form have worked.
+        """
         said = " ".join(self.sentences)
         if self.status in _BUSY_STATUSES:
             return "busy"
@@ -103,14 +108,16 @@ class Fault:
             return "refused" if of_fields else "forbidden"
         if 400 <= self.status < 500 or self.status == 501 or named == 0:
             return "refused"
+        if named is None and proven:
+            return "busy"
         refusal, overload = bool(_REFUSAL.search(said)), bool(_OVERLOAD.search(said))
         return "refused" if (refusal or not overload if named is not None else refusal and not overload) else "busy"
 
 
 def read_fault(status: int, text: str) -> Fault:
-    """What an HTTP response says; of one with status 200 the body tells the status."""
+    """What an HTTP response says; of one with status 200 the body states the status."""
     body = parsed(text)
-    return Fault(status if status >= 400 else _told_status(body), body)
+    return Fault(status if status >= 400 else _stated_status(body), body)
 
 
 def fault_within(answer: Any) -> Fault | None:
@@ -122,10 +129,10 @@ def fault_within(answer: Any) -> Fault | None:
     choices = answer.get("choices")
     parts = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
     if not parts and any(answer.get(name) for name in _SENTENCES):
-        return Fault(_told_status(answer), answer)
+        return Fault(_stated_status(answer), answer)
     errors = [answer.get("error"), *(choice.get("error") for choice in parts)]
     errors += [f"finish_reason {choice['finish_reason']}" for choice in parts if choice.get("finish_reason") == "error"]
-    faults = [Fault(_told_status(error), error) for error in errors if error]
+    faults = [Fault(_stated_status(error), error) for error in errors if error]
     return next((fault for fault in faults if fault.sentences), None)
 
 
@@ -139,7 +146,7 @@ def parsed(text: str) -> Any:
         return html.unescape(re.sub(r"<(script|style)\b.*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL | re.IGNORECASE))
 
 
-def _told_status(body: Any) -> int:
+def _stated_status(body: Any) -> int:
     """An HTTP status within the body; 400 where its kind is that of a bad request."""
     kinds = [*_values(body, _KINDS)]
     numbers = [int(kind) for kind in kinds if kind.isdecimal() and len(kind) == 3 and 400 <= int(kind) < 600]

@@ -36,7 +36,7 @@ class ServerEngine:
     """Many requests at a time; what has arrived is handed over at once."""
 
     def __init__(self, service: Service, settings: SamplingSettings, notice: Notice, chat: ChatSettings = _UNTOLD) -> None:
-        """Raises `InputError` when the client is not installed, for fields that cannot be omitted, or for a chat template: a server has its own."""
+        """Raises `InputError` without the client, for fields that cannot be omitted, and for a chat template: a server has its own."""
         self._connection = Connection(service)
         if chat.template is not None:
             raise InputError("chat_template has no effect with --engine openai, a server takes it when it is started; leave it out")
@@ -161,12 +161,18 @@ class ServerEngine:
         new = self._refused.keys() - self._announced
         self._announced |= new
         for names, meaning in self._body.meanings(new):
-            self._notice(f"the server refuses {listed(names)}. Requests are sent without: {meaning} ({self._refused[names[0]]})")
+            words = next(words for name, words in self._refused.items() if name in names)
+            them = "it" if len(names) == 1 else "them"
+            self._notice(f"the server refuses {listed(names)}. Requests are sent without {them}: {meaning} ({words})")
 
     async def _complete(self, drawing: _Drawing, sent: dict[str, Any]) -> Completion:
         prompt = drawing.prompt
         return await self._connection.complete(
-            self._chat.messages(prompt), sent, lambda fault: self._body.named(fault, sent), prompt.targets
+            self._chat.messages(prompt),
+            sent,
+            prompt.targets,
+            names=lambda fault: self._body.named(fault, sent),
+            proven=self._settled,
         )
 
     def _fields(self, known: Known, prompt: Prompt, place: _Place, count: int) -> dict[str, Any]:

@@ -178,6 +178,7 @@ BUSY = [
     (500, {"error": {"message": "The server had an error while processing your request"}}), (502, "<html>502 Bad Gateway</html>"),
     (529, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}), (500, ""), (408, "timeout"),
     (503, {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}),
+    (429, {"error": {"code": 429, "message": "You exceeded your current quota, please check your plan and billing details", "status": "RESOURCE_EXHAUSTED"}}),
 ]  # fmt: skip
 
 
@@ -185,6 +186,7 @@ BUSY = [
 def test_what_may_pass_is_no_refusal(status, body):
     made = body_of()
     assert fault(body, status).verdict(made.named(fault(body, status), sent_by(made))) == "busy"
+    assert not fault(body, status).unpaid
 
 
 @pytest.mark.parametrize(

@@ -392,10 +392,17 @@ def test_a_server_that_refuses_everything_is_asked_a_few_times():
         (200, {"message": "the gateway says no"}, MachineError, "the gateway says no", 3),
     ],
 )
-def test_errors_are_told_in_the_servers_own_words(status, body, error, message, asked):
+def test_errors_are_shown_in_the_servers_own_words(status, body, error, message, asked):
     with Server(refusal=lambda _: (status, body)) as server, pytest.raises(error, match=message):
         drawn(engine(server, 40, tries=3), PROMPT)
     assert len(server.bodies) == asked
+
+
+def test_a_failure_half_way_that_names_nothing_is_tried_again_where_the_same_request_has_worked():
+    with Server(faults=[None, None], most=1) as server:
+        server.refusal = lambda _: (500, {"error": "this operation is not supported"}) if len(server.bodies) == 4 else None
+        assert drawn(engine(server, 20, concurrency=1), PROMPT)[0].total() == 20
+    assert len(server.bodies) == 21
 
 
 def test_refusals_of_requests_under_way_together_are_learned_once_and_lose_nothing():
@@ -459,7 +466,7 @@ def test_a_set_number_of_answers_per_request_and_omitted_fields():
         engine(server, 20, n_per_request=0)
 
 
-def test_what_was_refused_stands_beside_the_samples_and_an_evaluation_tells_it(tmp_path):
+def test_what_was_refused_stands_beside_the_samples_and_an_evaluation_shows_it(tmp_path):
     path = tmp_path / "gen.json"
     with Server(most=1, refusal=gpt5, faults=[None] * 20 + [500] * 1000) as server:
         with pytest.raises(MachineError):
@@ -512,7 +519,7 @@ def test_answers_in_parts_and_behind_thinking_are_read(message):
         assert drawn(engine(server, 40), PROMPT)[0].keys() == FRUIT.keys()
 
 
-def test_thinking_that_is_cut_off_is_told_and_left_where_a_target_has_it():
+def test_thinking_that_is_cut_off_is_reported_and_left_where_a_target_has_it():
     notices = []
     with answers_with(PLAIN[3]) as server:
         drawn(engine(server, 40, notices), PROMPT)
@@ -523,7 +530,7 @@ def test_thinking_that_is_cut_off_is_told_and_left_where_a_target_has_it():
 
 
 @pytest.mark.parametrize("reason", ["content_filter", "SAFETY", "content_filter: PROHIBITED_CONTENT", "RECITATION"])
-def test_what_a_filter_withheld_counts_as_off_target_and_is_told(reason):
+def test_what_a_filter_withheld_counts_as_off_target_and_is_reported(reason):
     notices = []
     with answers_with(lambda text: {"content": text}, lambda text: reason if text == "pear" else "stop") as server:
         counts, _ = drawn(engine(server, 200, notices), PROMPT)
@@ -535,7 +542,7 @@ def test_what_a_filter_withheld_counts_as_off_target_and_is_told(reason):
     ]
 
 
-def test_an_answer_that_is_no_text_is_told():
+def test_an_answer_that_is_no_text_is_an_error():
     with (
         answers_with(lambda _: {"content": [{"type": "image_url"}]}) as server,
         pytest.raises(MachineError, match="part that is no text"),
