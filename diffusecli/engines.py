@@ -142,10 +142,13 @@ def openai(
     requests_per_minute: Annotated[float, "no more than this; 0 is no limit"] = 0.0,
     tries: Annotated[int, "how often a request that fails is sent"] = 6,
     timeout: Annotated[float, "seconds to wait for an answer"] = 120.0,
+    omit: Annotated[list[str] | None, "a field that is never sent, such as top_p; may be repeated"] = None,
+    n_per_request: Annotated[int | None, "answers asked for at once (n); 32, or 1 if the server gives one, by default"] = None,
 ) -> Iterator[Engine]:  # fmt: skip
     """Raises `InputError` and `MachineError` as `served.ServerEngine`."""
     from diffusecli.chat import chat_settings
-    from diffusecli.served import ServerEngine, Service
+    from diffusecli.connection import Service
+    from diffusecli.served import ServerEngine
 
-    service = Service(base_url, asked.model, concurrency, requests_per_minute, tries, timeout)
+    service = Service(base_url, asked.model, concurrency, requests_per_minute, tries, timeout, tuple(omit or ()), n_per_request)
     yield ServerEngine(service, asked.settings, asked.notice, chat_settings(asked.config))

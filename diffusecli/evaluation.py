@@ -211,12 +211,17 @@ def in_words(settings: Mapping[str, Any]) -> str:
 
     >>> in_words({"seed": 0, "max_new_tokens": 50, "temperature": 0.5, "top_k": 0, "stop": ["."]})
     "seed 0, at most 50 tokens, temperature 0.5, stop ['.']"
+    >>> in_words({"seed": 0, "temperature": 1, "left_to_server": ["temperature", "top_k"]})
+    "seed 0, the server's own temperature, top_k"
     """
     if not settings:
         return "settings unknown"
+    left = settings.get("left_to_server", [])
     neutral = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
     bent = [f"{name.replace('_', '-')} {settings[name]:g}" for name, value in neutral.items() if settings.get(name, value) != value]
     stop = [f"stop {list(settings['stop'])}"] if settings.get("stop") else []
-    seed = [f"seed {settings['seed']}"] if "seed" in settings else []
+    seed = [f"seed {settings['seed']}"] if "seed" in settings and "seed" not in left else []
     length = [f"at most {many(settings['max_new_tokens'], 'token')}"] if "max_new_tokens" in settings else []
-    return ", ".join([*seed, *length, *(bent or ["temperature 1"]), *stop])
+    plain = [] if bent or "temperature" in left else ["temperature 1"]
+    servers = [f"the server's own {', '.join(left)}"] if left else []
+    return ", ".join([*seed, *length, *bent, *plain, *stop, *servers])

@@ -33,8 +33,8 @@ from diffusecli.runs import (
 from diffusecli.samples import write_samples
 from diffusecli.sampling import SamplingSettings, Standing
 
-_ANYWHERE = ("base_url", "device")
-"""Where answers come from, if the model is the same: an interrupted sampling may go on at another place."""
+_ANYWHERE = ("base_url", "device", "refused")
+"""Where answers come from, if the model is the same, and what that place refuses: an interrupted sampling may go on at another."""
 
 Report = Callable[[str, Standing], None]
 """Takes the alias of the prompt under way and how far it is."""
@@ -73,8 +73,8 @@ def generate(
             write_samples(path, drawn, form, settings.seed)
             mark_newest(path, (path.with_suffix(ending) for ending in SAMPLE_ENDINGS))
             fed = sum(journal.tokens[prompt.key] for prompt in prompts)
-            tail: dict[str, Any] = {"seconds": round(seconds, 3), "tokens_fed": fed, "prompts": prompts_as_json(prompts)}
-            write_json(meta_path(path), {**about, "file": path.name, "format": form, **tail, **environment()})
+            tail: dict[str, Any] = {"seconds": round(seconds, 3), "tokens_fed": fed or None, "prompts": prompts_as_json(prompts)}
+            write_json(meta_path(path), {**about, **engine.about, "file": path.name, "format": form, **tail, **environment()})
         journal.remove()
     return Sampled(drawn, path, seconds)
 

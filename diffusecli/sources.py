@@ -101,6 +101,8 @@ class _Meta(BaseModel):
     system: str | None = None
     chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    omitted: list[str] = []
+    refused: dict[str, Any] = {}
 
     @property
     def asked(self) -> dict[str, Any] | None:
@@ -270,7 +272,10 @@ def _meta(file: Path) -> _Meta:
 
 
 def _settings(meta: _Meta) -> dict[str, Any]:
-    return meta.settings.model_dump(exclude_unset=True) if meta.settings is not None else {}
+    left = sorted({*meta.omitted, *meta.refused} - {"n"})  # n does not change what is drawn
+    kept = meta.settings.model_dump(exclude_unset=True) if meta.settings is not None else {}
+    kept.pop("left_to_server", None)  # the word of these lists alone
+    return {**kept, "left_to_server": left} if left else kept
 
 
 def _checked(kind: type[_Kind], data: Any, path: Path) -> _Kind:

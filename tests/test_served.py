@@ -1,5 +1,6 @@
 """The engine for servers: against a server that misbehaves on purpose, and against `transformers serve`."""
 
+import asyncio
 import json
 import socket
 import subprocess
@@ -15,13 +16,15 @@ import pytest
 from scipy.stats import chi2_contingency
 
 from diffusecli.chat import ChatSettings
+from diffusecli.connection import Service
 from diffusecli.engines import drawn
 from diffusecli.errors import InputError, InterruptedRun, MachineError
+from diffusecli.evaluate import evaluate
 from diffusecli.generations import generate
 from diffusecli.local import LocalEngine
 from diffusecli.prompt import Prompt
 from diffusecli.sampling import SamplingSettings
-from diffusecli.served import ServerEngine, Service
+from diffusecli.served import ServerEngine
 from tests.conftest import free_port
 from tests.test_sampling import assert_follows, exact_law
 
@@ -34,8 +37,9 @@ FRUIT = {"apple": 0.5, "pear": 0.3, "plum": 0.2}
 class Server:
     """Answers from a law; `faults` are taken one by one before it behaves. Keeps every request."""
 
-    def __init__(self, law=FRUIT, *, most=None, refuses=(), faults=(), delay=0.0, port=0):
+    def __init__(self, law=FRUIT, *, most=None, refuses=(), faults=(), delay=0.0, port=0, refusal=lambda body: None):
         self.law, self.most, self.refuses, self.faults, self.delay = law, most, set(refuses), list(faults), delay
+        self.refusal = refusal  # of a body: a status and what is said, or None
         self.bodies, self.keys, self.lock = [], [], threading.Lock()
         self.together = self.most_together = 0
         owner = self
@@ -81,6 +85,8 @@ class Server:
             self.together -= 1
         if refused := self.refuses & set(body):
             self.send(handler, 400, {"error": {"message": f"unknown parameter {min(refused)}"}})
+        elif said := self.refusal(body):
+            self.send(handler, *said)
         elif fault == "cut":
             handler.close_connection = True
             handler.connection.close()
@@ -96,7 +102,7 @@ class Server:
             self.send(handler, 200, self.completion(body))
 
     def completion(self, body):
-        rng = np.random.default_rng(body["seed"])
+        rng = np.random.default_rng(body.get("seed", len(self.bodies)))
         n = min(body.get("n") or 1, self.most or 10**9)
         texts = rng.choice(list(self.law), size=n, p=list(self.law.values()))
         choices = [
@@ -119,7 +125,7 @@ class Server:
 
 @pytest.fixture(autouse=True)
 def no_long_pauses(monkeypatch):
-    monkeypatch.setattr("diffusecli.served._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("diffusecli.connection._FIRST_PAUSE", 0.01)
 
 
 def engine(server, n=200, notices=None, settings=(), **more):
@@ -241,6 +247,333 @@ def test_requests_run_side_by_side_up_to_the_limit_and_keep_the_pace():
     assert time.monotonic() - began > 7 * 60 / 1200 * 0.9
 
 
+def openai_says(message, param=None, **more):
+    return 400, {"error": {"message": message, "type": "invalid_request_error", "param": param, "code": None, **more}}
+
+
+def gpt5(body):
+    """Reasoning models of OpenAI."""
+    if "max_tokens" in body:
+        return openai_says(
+            "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead.", "max_tokens"
+        )
+    if extra := sorted(body.keys() & {"top_k", "min_p", "repetition_penalty", "repeat_penalty"}):
+        return openai_says(f"Unrecognized request arguments supplied: {', '.join(extra)}")
+    if "top_p" in body:
+        return openai_says("Unsupported parameter: 'top_p' is not supported with this model.", "top_p")
+    if body["temperature"] != 1:
+        return openai_says(
+            "'temperature' does not support 0.5 with this model. Only the default (1) value is supported.", "temperature"
+        )
+    return None
+
+
+def claude(body):
+    both = {"temperature", "top_p"} <= body.keys()
+    return openai_says("`temperature` and `top_p` cannot both be specified for this model. Please use only one.") if both else None
+
+
+def mistral(body):
+    forbidden = body.keys() & {"seed", "top_k", "min_p", "repetition_penalty", "repeat_penalty"}
+    detail = [
+        {"type": "extra_forbidden", "loc": ["body", name], "msg": "Extra inputs are not permitted"} for name in sorted(forbidden)
+    ]
+    return (422, {"object": "error", "message": {"detail": detail}, "param": None}) if detail else None
+
+
+def llama(body):
+    return (
+        (500, {"error": {"code": 500, "message": "Only one completion choice is allowed", "type": "server_error"}})
+        if "n" in body
+        else None
+    )
+
+
+def tgi(body):
+    """Status 200 with an error in it, as in TGI 2.4."""
+    return (
+        (200, {"error": "Input validation error: `top_p` must be > 0.0 and < 1.0", "error_type": "validation"})
+        if "top_p" in body
+        else None
+    )
+
+
+def mute(*guilty, status=400):
+    """Refuses without saying why."""
+    return lambda body: (
+        (status, {"error": {"message": "Invalid request. Check the documentation."}}) if body.keys() & set(guilty) else None
+    )
+
+
+def strict(*known):
+    """Knows few fields, and says so in HTML."""
+    return lambda body: (422, b"<html><h1>Unprocessable</h1></html>", {}, "text/html") if body.keys() - set(known) else None
+
+
+@pytest.mark.parametrize(
+    ("refusal", "gone"),
+    [
+        (gpt5, {"top_p", "top_k", "min_p", "repetition_penalty", "repeat_penalty"}), (claude, {"top_p"}), (llama, {"n"}), (tgi, {"top_p"}),
+        (mistral, {"seed", "top_k", "min_p", "repetition_penalty", "repeat_penalty"}), (mute("min_p"), {"min_p"}), (mute("n"), {"n"}),
+        (mute("top_p", "seed"), {"top_p", "seed"}), (mute("top_k", status=422), {"top_k"}), (mute("seed", status=501), {"seed"}),
+        (mute("max_tokens"), set()), (lambda _: None, set()), (strict("model", "messages", "max_tokens", "temperature"), {
+            "top_p", "frequency_penalty", "presence_penalty", "seed", "top_k", "min_p", "repetition_penalty", "repeat_penalty", "n",
+        }),
+    ],
+)  # fmt: skip
+def test_what_a_server_refuses_is_found_out_at_once_and_nothing_else_is_given_up(refusal, gone, monkeypatch):
+    pauses = []
+
+    async def sleep(seconds, real=asyncio.sleep):
+        pauses.append(seconds)
+        await real(0)
+
+    monkeypatch.setattr("diffusecli.connection.asyncio.sleep", sleep)
+    every = {"temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "top_k", "min_p", "repetition_penalty",
+             "repeat_penalty", "n"}  # fmt: skip
+    notices = []
+    with Server(refusal=refusal) as server:
+        made = engine(server, 80, notices)
+        assert drawn(made, PROMPT)[0].total() == 80
+        many_bodies = len(server.bodies)
+        drawn(made, PROMPT)
+        later = server.bodies[many_bodies:]
+    assert not pauses, "a refusal is no matter of time"
+    assert all(every - set(body) == gone for body in later), "learned for good"
+    assert later[0].keys() & {"max_tokens", "max_completion_tokens"}
+    assert set(made.about.get("refused", {})) == gone
+    said = [notice for notice in notices if "the server refuses" in notice]
+    assert len(said) == len({"n" if name == "n" else "seed" if name == "seed" else "default" for name in gone})
+    assert all(sum(name in notice.split("Requests")[0] for notice in said) == 1 for name in gone - {"n"})
+
+
+@pytest.mark.parametrize(
+    ("refusal", "settings", "message"),
+    [
+        (gpt5, {"temperature": 0.5}, r"refuses temperature = 0.5: status 400: .*Only the default.*--temperature"),
+        (gpt5, {"top_p": 0.9}, r"refuses top_p = 0.9: .*--top-p"), (claude, {"top_p": 0.9, "temperature": 0.5}, "temperature = 0.5 and top_p"),
+        (mute("temperature", status=422), {"temperature": 0.5}, "refuses the request: status 422: Invalid request. Check the documentation."),
+    ],
+)  # fmt: skip
+def test_what_was_asked_for_is_not_given_up(refusal, settings, message):
+    with Server(refusal=refusal) as server, pytest.raises(InputError, match=message):
+        drawn(engine(server, 40, settings=settings, tries=1), PROMPT)
+    assert len(server.bodies) < 30
+
+
+def test_a_server_that_refuses_everything_is_asked_a_few_times():
+    with Server(refusal=lambda _: (400, "no")) as server, pytest.raises(InputError, match="refuses the request: status 400: no"):
+        drawn(engine(server, 40), PROMPT)
+    assert len(server.bodies) == 1 + 6 + 1 + 6  # as it is, and with less and less, under either name of the limit
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "message", "asked"),
+    [
+        (
+            500,
+            {"error": {"message": "The server had an error"}},
+            MachineError,
+            "3 tries failed .* status 500: The server had an error",
+            3,
+        ),
+        (200, {"error": {"message": "upstream is down", "code": 502}}, MachineError, "status 502: upstream is down", 3),
+        (200, {"error": "out of memory"}, MachineError, "the last with: out of memory", 3),
+        (200, {"error": {"message": "no such model", "code": 404}}, InputError, "no such model, check --base-url", 1),
+        (200, {"error": {"message": "bad key", "code": "401"}}, InputError, "OPENAI_API_KEY", 1),
+        (
+            429,
+            {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}},
+            MachineError,
+            "1 try failed",
+            1,
+        ),
+        (404, {"error": {"message": "The model `m` does not exist"}}, InputError, "check --base-url", 1),
+        (200, {"message": "the gateway says no"}, MachineError, "the gateway says no", 3),
+    ],
+)
+def test_errors_are_shown_in_the_servers_own_words(status, body, error, message, asked):
+    with Server(refusal=lambda _: (status, body)) as server, pytest.raises(error, match=message):
+        drawn(engine(server, 40, tries=3), PROMPT)
+    assert len(server.bodies) == asked
+
+
+def test_a_failure_half_way_that_names_nothing_is_tried_again_where_the_same_request_has_worked():
+    with Server(faults=[None, None], most=1) as server:
+        server.refusal = lambda _: (500, {"error": "this operation is not supported"}) if len(server.bodies) == 4 else None
+        assert drawn(engine(server, 20, concurrency=1), PROMPT)[0].total() == 20
+    assert len(server.bodies) == 21
+
+
+def test_refusals_of_requests_under_way_together_are_learned_once_and_lose_nothing():
+    waiting, notices, arrivals = threading.Barrier(4), [], []
+
+    def refusal(body):
+        """Four are refused together."""
+        if "seed" not in body:
+            return None
+        waiting.wait(120)
+        return 422, {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}
+
+    with Server(refusal=refusal) as server:
+        made = engine(server, 40, notices, concurrency=4, n_per_request=2)
+        made._settled = True  # as after a first request
+        made.draw(PROMPT, Counter(), lambda counts, _: arrivals.append(counts.total()), lambda _: None)
+    assert arrivals == [2] * 20
+    assert len(server.bodies) == 4 + 20
+    assert [notice for notice in notices if "seed" in notice] == notices
+    assert len(notices) == 1
+
+
+def test_the_same_seed_draws_the_same_whatever_is_refused_and_however_many_are_under_way():
+    counts = []
+    for concurrency in (1, 5):
+        with Server(refusal=llama) as server:
+            counts.append(drawn(engine(server, 60, concurrency=concurrency), PROMPT)[0])
+    with Server(most=1) as server:
+        counts.append(drawn(engine(server, 60, n_per_request=1), PROMPT)[0])
+    assert counts[0] == counts[1] == counts[2]
+
+
+def test_answers_of_requests_that_lack_too_much_are_thrown_away():
+    """A search gives up top_k on its way to seed; without top_k this server draws something else."""
+
+    def completion(body, whole):
+        text = json.dumps(whole(body))
+        return json.loads(
+            text if "top_k" in body else text.replace("apple", "bent").replace("pear", "bent").replace("plum", "bent")
+        )
+
+    with Server(refusal=mute("seed")) as server:
+        server.completion = lambda body, whole=server.completion: completion(body, whole)
+        counts, tokens = drawn(engine(server, 60), PROMPT)
+    assert counts.total() == 60
+    assert "bent" not in counts
+    assert tokens > 60 + 3 * 2, "what was thrown away was paid for"
+
+
+def test_a_set_number_of_answers_per_request_and_omitted_fields():
+    with Server() as server:
+        made = engine(server, 20, n_per_request=5, omit=("top_p", "seed"))
+        drawn(made, PROMPT)
+    assert [body["n"] for body in server.bodies] == [5] * 4
+    assert not any(body.keys() & {"top_p", "seed"} for body in server.bodies)
+    assert made.about["omitted"] == ["seed", "top_p"]
+    with Server() as server:
+        drawn(engine(server, 20, omit=("n",)), PROMPT)
+    assert len(server.bodies) == 20
+    with pytest.raises(InputError, match="--n-per-request 0: must be 1 or more"):
+        engine(server, 20, n_per_request=0)
+
+
+def test_what_was_refused_stands_beside_the_samples_and_an_evaluation_shows_it(tmp_path):
+    path = tmp_path / "gen.json"
+    with Server(most=1, refusal=gpt5, faults=[None] * 20 + [500] * 1000) as server:
+        with pytest.raises(MachineError):
+            written(server, path, 60, tries=1, concurrency=1)
+        server.faults = []
+        done = written(server, path, 60, concurrency=4)
+    assert done.counts["p.json"].total() == 60
+    seeds = Counter(body["seed"] for body in server.bodies if not gpt5(body))
+    assert max(seeds[seed] for seed in [*seeds][:20]) == 1
+    meta = json.loads((tmp_path / "gen.meta.json").read_text())
+    assert set(meta["refused"]) == {"top_p", "top_k", "min_p", "repetition_penalty", "repeat_penalty"}
+    assert meta["refused"]["top_p"] == "status 400: Unsupported parameter: 'top_p' is not supported with this model."
+    (row,) = evaluate([path]).rows
+    assert row.settings_in_words.endswith("the server's own min_p, repeat_penalty, repetition_penalty, top_k, top_p")
+
+
+def answers_with(message, finish="stop", law=FRUIT):
+    """A server whose messages are made of the text drawn."""
+    server = Server(law)
+
+    def completion(body, whole=server.completion):
+        said = whole(body)
+        for choice in said["choices"]:
+            text = choice["message"]["content"]
+            choice |= {
+                "message": {"role": "assistant", **message(text)},
+                "finish_reason": finish(text) if callable(finish) else finish,
+            }
+        return said
+
+    server.completion = completion
+    return server
+
+
+PLAIN = [
+    lambda text: {"content": [{"type": "text", "text": text}]},
+    lambda text: {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": text}]},
+    lambda text: {"content": [{"type": "output_text", "text": text[:2]}, text[2:]]},
+    lambda text: {"content": f"<think>\napple or pear?\n</think>\n\n{text}"},
+    lambda text: {"content": f"apple or pear?</think>{text}"},
+    lambda text: {"content": f"[THINK]apple?[/THINK]{text}"},
+    lambda text: {"content": None, "refusal": text},
+    lambda text: {"content": text, "reasoning_content": "apple?"},
+]
+
+
+@pytest.mark.parametrize("message", PLAIN)
+def test_answers_in_parts_and_behind_thinking_are_read(message):
+    with answers_with(message) as server:
+        assert drawn(engine(server, 40), PROMPT)[0].keys() == FRUIT.keys()
+
+
+def test_thinking_that_is_cut_off_is_reported_and_left_where_a_target_has_it():
+    notices = []
+    with answers_with(PLAIN[3]) as server:
+        drawn(engine(server, 40, notices), PROMPT)
+        thoughtful = PROMPT.model_copy(update={"targets": ("<think>a</think>b",)})
+        counts, _ = drawn(engine(server, 40), thoughtful)
+    assert notices == ["p.json: 40 of 40 answers with the model's thinking in them; only what follows it counts as the answer"]
+    assert all(text.startswith("<think>") for text in counts)
+
+
+@pytest.mark.parametrize("reason", ["content_filter", "SAFETY", "content_filter: PROHIBITED_CONTENT", "RECITATION"])
+def test_what_a_filter_withheld_counts_as_off_target_and_is_reported(reason):
+    notices = []
+    with answers_with(lambda text: {"content": text}, lambda text: reason if text == "pear" else "stop") as server:
+        counts, _ = drawn(engine(server, 200, notices), PROMPT)
+    assert counts.total() == 200
+    assert counts["pear"] == 0
+    assert 30 < counts[""] < 90
+    assert notices == [
+        f"p.json: {counts['']} of 200 answers withheld by the server's content filter; they count as empty, off target"
+    ]
+
+
+def test_an_answer_that_is_no_text_is_an_error():
+    with (
+        answers_with(lambda _: {"content": [{"type": "image_url"}]}) as server,
+        pytest.raises(MachineError, match="part that is no text"),
+    ):
+        drawn(engine(server, 40, tries=1), PROMPT)
+
+
+def test_responses_without_an_answer_are_counted():
+    notices = []
+    with Server(faults=["empty", "empty"]) as server:
+        drawn(engine(server, 40, notices), PROMPT)
+    assert notices == ["p.json: 2 responses without an answer, asked for again; if a filter took the answers, the shares are off"]
+
+
+def test_tokens_that_a_server_does_not_count_are_unknown(tmp_path):
+    notices = []
+    with Server() as server:
+        server.completion = lambda body, whole=server.completion: {**whole(body), "usage": None}
+        drawn(engine(server, 40, notices), PROMPT)
+        written(server, tmp_path / "gen.json", 40)
+    assert notices == ["the server does not say how many tokens its answers took, so none are counted"]
+    assert json.loads((tmp_path / "gen.meta.json").read_text())["tokens_fed"] is None
+
+
+@pytest.mark.parametrize("key", ["x", "apple"])
+def test_a_key_that_texts_hold_changes_no_answer(monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with Server() as server:
+        assert drawn(engine(server, 40), PROMPT)[0].keys() == FRUIT.keys()
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -312,6 +645,19 @@ def test_what_arrived_before_an_interruption_is_counted_on_the_next_start(tmp_pa
             stopping, [PROMPT], SamplingSettings(30), mode="untuned", adapter_sha256=None, path=path, form="json",
             report=lambda *_: None, notice=lambda _: None,
         )  # fmt: skip
+
+
+def test_options_of_the_command_line_reach_the_requests(diffuse, prompt_file):
+    with Server() as server:
+        done = diffuse(
+            "sample", "--engine", "openai", "--base-url", server.url, "--model", "m", "--prompt", prompt_file(targets=["a", "b"]), "-n", 6,
+            "--omit", "seed", "--omit", "top_p", "--n-per-request", 3, "-o", "gen.json",
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [(body["n"], body.keys() & {"seed", "top_p"}) for body in server.bodies] == [(3, set())] * 2
+    wrong = diffuse("sample", "--engine", "openai", "--base-url", server.url, "--model", "m", "--request", "x", "--omit", "topp")
+    assert wrong.returncode == 2
+    assert "--omit topp: is no field of a request: did you mean 'top_p'?" in wrong.stderr
 
 
 def test_the_key_goes_to_the_server_and_nowhere_else(tmp_path, monkeypatch, capsys):

@@ -316,7 +316,7 @@ def test_no_output_and_no_file_holds_a_secret(secrets, tmp_path, tiny_model_fold
     from tests.test_served import Server
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("diffusecli.served._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("diffusecli.connection._FIRST_PAUSE", 0.01)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     prompt_file("p.json")
     config = {"model": str(tiny_model_folder), "train_prompts": ["p.json"], "test_prompts": ["p.json"], "alg_config": {"n_iters": 1},

@@ -105,10 +105,8 @@ class SamplingProgress(_Display):
         over = may_be_over and finished >= now.wanted
         fed, seconds = now.tokens_fed - self._fed_before, clock - self._prompt_began
         pace = f", {fed / seconds:.0f} a second" if fed and seconds else ""
-        line = (
-            f"{printable(alias)}: {finished} of {many(now.wanted, 'sample')}, {len(now.finished)} distinct, "
-            f"{many(now.tokens_fed, 'token')} fed{pace}"
-        )
+        tokens = f", {many(now.tokens_fed, 'token')} fed{pace}" if now.tokens_fed or not finished else ""  # servers may not tell
+        line = f"{printable(alias)}: {finished} of {many(now.wanted, 'sample')}, {len(now.finished)} distinct{tokens}"
         under_way = f"{line}, {now.rows} under way"
         if over:
             self._over = alias
