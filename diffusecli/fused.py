@@ -9,13 +9,16 @@ Knows PEFT's layers and nothing else; what it does not recognise keeps its own w
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-_PROBE_ROWS = 3
+_PROBE_ROWS = 32
+_PROBE_SCALES = (1.0, 30.0, 1e3, 1e5)  # of what the inner layers put out: clamps and soft caps begin at some size
 
 
 def fuse(model: Any) -> int:
@@ -32,7 +35,7 @@ def fuse(model: Any) -> int:
         layer.forward = MethodType(_forward, layer)
     fused = set(layers)
     for module in model.modules():
-        if {getattr(module, name, None) for name in _GATED} <= fused and _is_gated_mlp(module):
+        if {getattr(module, name, None) for name in _GATED} <= fused and "forward" not in vars(module) and _is_gated_mlp(module):
             module.forward = MethodType(_gated_forward, module)
     return len(layers)
 
@@ -51,21 +54,72 @@ def _is_plain(layer: Any) -> bool:
         and not layer.lora_bias.get(name, False)
         and not any(weight.requires_grad for weight in base.parameters())
         and not layer.fan_in_fan_out
+        and not _is_changed(layer)
+        and not _is_changed(base)
         and base.weight.dtype == layer.lora_A[name].weight.dtype == torch.float32
     )
 
 
+def _is_changed(module: Any) -> bool:
+    """Whether hooks or a forward of its own do something that its class does not: reading the weights would pass them by."""
+    return "forward" in vars(module) or bool(module._forward_hooks or module._forward_pre_hooks)
+
+
 def _is_gated_mlp(module: Any) -> bool:
-    """Whether the module's own way gives what the fused one gives: names alone do not tell the function."""
-    weight = module.gate_proj.get_base_layer().weight
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, _PROBE_ROWS, weight.shape[1], generator=generator).to(weight.device)
+    """Whether the module does to what its layers put out what the fused function does: names alone do not say which function it is.
+
+    The layers are replaced by tensors of several sizes, so that a clamp, a soft cap or another activation shows whatever the
+    weights are, and no product of matrices is paid for.
+    """
+    gate, up, down = (getattr(module, name).get_base_layer() for name in _GATED)
+    generator, device = torch.Generator().manual_seed(0), gate.weight.device
+    scales = torch.tensor(_PROBE_SCALES)[:, None, None]
+    x, gated, wide, out = (
+        (torch.randn(len(_PROBE_SCALES), _PROBE_ROWS, width, generator=generator) * scales).to(device)
+        for width in (gate.in_features, gate.out_features, up.out_features, down.out_features)
+    )
     try:
-        with torch.no_grad():
-            own, fused = module(x), _gated_forward(module, x)
-    except (TypeError, RuntimeError):  # takes or gives something else
+        with torch.no_grad(), _giving(module, gated, wide, out) as taken:
+            found = module(x)
+        expected = torch.nn.functional.silu(gated) * wide
+        agree = [_agree(had, wanted) for had, wanted in zip(taken(), (x, x, expected), strict=True)]
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):  # takes or gives something else
         return False
-    return isinstance(own, Tensor) and own.shape == fused.shape and torch.allclose(own, fused, rtol=1e-4, atol=1e-5)
+    return isinstance(found, Tensor) and _agree(found, out) and all(agree)
+
+
+@contextmanager
+def _giving(module: Any, *outputs: Tensor) -> Iterator[Callable[[], list[Tensor]]]:
+    """Inside, the module's three layers put out these tensors; the value gives what each of them took. Raises `ValueError`."""
+    taken: list[list[Tensor]] = [[] for _ in _GATED]
+    layers = [getattr(module, name) for name in _GATED]
+    kept = [layer.forward for layer in layers]
+
+    def put_out(place: int) -> Callable[[Tensor], Tensor]:
+        def forward(x: Tensor) -> Tensor:
+            taken[place].append(x)
+            return outputs[place].clone()
+
+        return forward
+
+    def found() -> list[Tensor]:
+        return [once for (once,) in taken]
+
+    for place, layer in enumerate(layers):
+        layer.forward = put_out(place)
+    try:
+        yield found
+    finally:
+        for layer, forward in zip(layers, kept, strict=True):
+            layer.forward = forward
+
+
+def _agree(found: Tensor, expected: Tensor) -> bool:
+    """Whether they are the same at every scale (the first axis) up to rounding."""
+    if found.shape != expected.shape:
+        return False
+    rounding = 1e-4 * expected.abs() + 1e-6 * expected.abs().amax((1, 2), keepdim=True)
+    return bool(((found - expected).abs() <= rounding).all())
 
 
 def _has_its_turn(layer: Any, x: Tensor) -> bool:

@@ -29,6 +29,7 @@ from diffusecli.models import attention_windows, keeps_more_than_attention, with
 from diffusecli.trie import ROOT, TokenTrie
 
 _SLICE_ROWS = 192  # of logits that exist at once
+_PROBE_SCALES = (1.0, 30.0, 1000.0)  # of logits: soft caps and clamps begin at some size
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max
     probe = _probe_prompt(encoded, attention_windows(model.config).get("sliding_window"))
     by_rows = score(model, probe, in_rows.sized(1)).log_probs  # all logits of a row exist at once
     tolerance = 1e-3 if model.dtype == torch.float32 else 0.2
-    trees, heads = (True, False) if enable(model) else (False,), (True, False) if _head(model) is not None else (False,)
+    trees, heads = (True, False) if enable(model) else (False,), (True, False) if _head_alone(model, probe) else (False,)
     for tree, sliced_head in product(trees, heads):
         try:
             packed = score(model, probe, PackedPass(None, tree, sliced_head)).log_probs
@@ -426,6 +427,34 @@ def _head(model: Any) -> Any | None:
     head = without_wrapper(model).get_output_embeddings()
     plain = type(head) is torch.nn.Linear and not head.weight.requires_grad and not hasattr(head, "_hf_hook")
     return head if plain else None
+
+
+def _head_alone(model: Any, probe: EncodedPrompt) -> bool:
+    """Whether the model's logits are what its plain output layer puts out, but for a factor: no soft cap, no clamp.
+
+    The layer is replaced by tensors of several sizes, so that what a model does to large logits shows before it has any.
+    """
+    head = _head(model)
+    if head is None:
+        return False
+    scales = torch.tensor(_PROBE_SCALES)[:, None, None]
+    ids = torch.tensor([probe.prompt_ids[-4:]] * len(_PROBE_SCALES), device=model.device)
+    logits = torch.randn(*ids.shape, len(head.weight), generator=torch.Generator().manual_seed(0)) * scales
+    logits = logits.to(ids.device, model.dtype)
+    head.forward = lambda _: logits.clone()
+    try:
+        with torch.no_grad():
+            found = model(input_ids=ids, use_cache=False).logits
+    except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as error:
+        if out_of_memory(error):
+            raise
+        return False
+    finally:
+        del head.forward
+    if found.shape != logits.shape:
+        return False
+    factor = (found.double() / logits.double()).flatten()
+    return torch.allclose(factor, factor.median().expand_as(factor), rtol=1e-4 if model.dtype == torch.float32 else 0.02, atol=0)
 
 
 @contextmanager

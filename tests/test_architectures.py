@@ -48,6 +48,16 @@ def test_a_model_that_bends_its_scores_gets_what_it_can_take(name, how):
     assert choose_pass(model, encoded([(1, 2), (3, 2)], [0.5, 0.5]))[1].split(":")[0] == how
 
 
+@pytest.mark.parametrize("bend", [lambda x: x.clamp(-500, 500), lambda x: 900 * torch.tanh(x / 900)], ids=["a clamp", "a soft cap"])
+def test_logits_that_are_bent_only_once_they_are_large_are_never_passed_by(bend):
+    """A model whose logits are small now may have large ones after training."""
+    plain, bent = build("Llama").requires_grad_(False), build("Llama").requires_grad_(False)
+    bent.register_forward_hook(lambda _module, _given, out: type(out)(**{**out, "logits": bend(out.logits)}))
+    example = encoded([(1, 2), (3, 2)], [0.5, 0.5])
+    assert choose_pass(plain, example)[0].sliced_head
+    assert not choose_pass(bent, example)[0].sliced_head
+
+
 @pytest.mark.parametrize("name", SLIDING)
 @pytest.mark.parametrize("tree", [True, False])
 @pytest.mark.parametrize(("prompt_length", "window"), [(12, 5), (12, 14), (2, 3), (4, 1)])
