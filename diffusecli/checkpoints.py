@@ -42,6 +42,7 @@ class Progress:
     iterations: int = 0  # finished; their figures stand in metrics.jsonl
     last: Iteration | None = None  # of them
     under_way: dict[str, Any] = field(default_factory=dict)  # what the unfinished iteration has seen
+    finished: str = ""  # why training stopped; empty while it goes on
 
 
 def newest_checkpoint(run: RunDir) -> Path | None:
@@ -95,7 +96,10 @@ def load_progress(checkpoint: Path, asked: Mapping[str, Any]) -> tuple[Progress,
         raise InputError(f"{path}: is of another version, start anew with --force")
     if not (isinstance(told, dict) and isinstance(told.get("asked"), dict)):
         raise _unreadable(path)
-    if differing := list(_differing(told["asked"], json.loads(json.dumps(asked)))):
+    now = json.loads(json.dumps(asked))
+    if told.get("finished"):  # what is left is the same for any number of processes
+        now["processes"] = told["asked"].get("processes")
+    if differing := list(_differing(told["asked"], now)):
         raise InputError(
             f"{checkpoint.parent}: holds an interrupted run with another {', another '.join(differing)}; "
             "give it back its settings to go on, or start anew with --force"

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 RESULTS = Path("results")
 _SPEAKS = os.environ.get("RANK", "0") == "0"
 """Of several processes that train together the first speaks for all."""
+_SPEAKS_HERE = os.environ.get("LOCAL_RANK", "0") == "0"
+"""And the first of each machine for what went wrong there before they met."""
 
 _FIRST_STEPS = """\b
 First steps:
@@ -79,10 +81,12 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], Calla
                     body(**options)
                 sys.stdout.flush()
             except DiffuseError as error:
-                if not _SPEAKS and isinstance(error, InputError | InterruptedRun):  # the first process says the same
+                if not _is_told_here(error):
                     raise typer.Exit(error.exit_code) from error
                 _stop(str(error), error.exit_code)
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as interrupt:
+                if not _SPEAKS:
+                    raise typer.Exit(EXIT_INTERRUPTED) from interrupt
                 _stop("interrupted; what is not in the output folder was not saved", EXIT_INTERRUPTED)
             except BrokenPipeError:  # the reader of our output went away; there is nobody left to tell
                 _forget_stdout()
@@ -94,6 +98,13 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], Calla
         return app.command(name, **settings)(run)
 
     return register
+
+
+def _is_told_here(error: DiffuseError) -> bool:
+    """Whether this process is the one to say it, of several that train together and may all have met the same."""
+    if error.shared or isinstance(error, InterruptedRun):
+        return _SPEAKS
+    return _SPEAKS or _SPEAKS_HERE or isinstance(error, MachineError)
 
 
 def _refused(error: Exception) -> DiffuseError | None:

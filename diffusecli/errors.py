@@ -45,6 +45,7 @@ class DiffuseError(Exception):
     """Anything `diffuse` stops for on purpose. `exit_code` is what the command returns."""
 
     exit_code = EXIT_INPUT
+    shared = False  # whether every process that trains together stops for it, so that the first says it for all
 
 
 class InputError(DiffuseError):
@@ -87,6 +88,11 @@ class InterruptedRun(DiffuseError):  # noqa: N818 (it is no error: the user aske
     """The user stopped the work; what was done is kept (exit code 130)."""
 
     exit_code = EXIT_INTERRUPTED
+
+    def __init__(self, message: str, kept: str = "") -> None:
+        """`kept` says how much of it is there, for whoever says more."""
+        super().__init__(message)
+        self.kept = kept
 
 
 def printable(text: str) -> str:

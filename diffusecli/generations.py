@@ -100,9 +100,9 @@ def _draw_all(
     except KeyboardInterrupt as error:
         if not journal.kept:
             raise InterruptedRun("interrupted, no samples are kept; the same command draws them again") from error
-        kept = sum(journal.of(prompt).total() for prompt in prompts)
-        wanted = settings.n_generations * len(prompts)
-        raise InterruptedRun(f"interrupted, {kept} of {wanted} samples are kept; the same command goes on from there") from error
+        there, wanted = sum(journal.of(prompt).total() for prompt in prompts), settings.n_generations * len(prompts)
+        kept = f"{there} of {wanted} samples are kept"
+        raise InterruptedRun(f"interrupted, {kept}; the same command goes on from there", kept) from error
     return drawn, time.perf_counter() - started
 
 

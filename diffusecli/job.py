@@ -20,7 +20,7 @@ from diffusecli.checkpoints import Progress, newest_checkpoint, step_of
 from diffusecli.config import AlgConfig, Config
 from diffusecli.conflicts import clashes, conversation
 from diffusecli.encoding import EncodedPrompt, encode_prompt
-from diffusecli.errors import DiffuseError, InputError, many
+from diffusecli.errors import InputError, many
 from diffusecli.fused import fuse
 from diffusecli.locks import only_writer, remove_scratch_folders
 from diffusecli.loss import PackedPass, Pass, RowsPass, choose_pass, longest, row_length
@@ -163,16 +163,8 @@ def alone(run: RunDir, processes: Processes) -> Iterator[None]:
     The first process holds the lock for all.
     """
     with ExitStack() as held:
-        refused: DiffuseError | None = None
-        if processes.main:
-            try:
-                held.enter_context(only_writer(run.path, run.lock))
-            except DiffuseError as error:
-                refused = error
-        if told := processes.everyones(refused)[0]:
-            raise told
-        if processes.main:
-            remove_scratch_folders(run.path, ".adapter.", ".checkpoint.")
+        processes.first(lambda: held.enter_context(only_writer(run.path, run.lock)))
+        processes.first(lambda: remove_scratch_folders(run.path, ".adapter.", ".checkpoint."))
         yield
 
 
@@ -211,7 +203,7 @@ def make_job(
     if config.retain:
         retention = prepare(
             base, config.retain, inputs.instructions, seed=config.seed, packed=isinstance(way, PackedPass), notice=notice,
-            agreed=lambda cached: all(processes.everyones(cached)), write=processes.main,
+            shared=lambda mine: processes.first(lambda: mine), write=processes.main,
         )  # fmt: skip
     trained_on = {e.alias for e in encoded}
     tests = [e for e in tests if e.prompt.targets and e.alias not in trained_on]
@@ -273,9 +265,15 @@ def choose_way(
         most = chosen
     most = min(most, shape.context or most)  # some models count places in the packed sequence
     with enough_memory(base.name, SMALLER):
-        way, why = choose_pass(base.model, longest(encoded), batch_size=settings.batch_size, max_tokens=most)
+        found = choose_pass(base.model, longest(encoded), batch_size=settings.batch_size, max_tokens=most)
+    way, why = min(processes.everyones(found), key=lambda found: _boldness(found[0]))  # all must cut their work alike
     if chosen == "auto" and isinstance(way, PackedPass) and not way.tree:
         way = way.sized(min(most, fastest_part(shape, length, tree=False)))
     if progress.at_once is None or settings.max_tokens_per_pass != "auto":
         progress.at_once = way.size
     return way.sized(progress.at_once), why
+
+
+def _boldness(way: Pass) -> tuple[bool, ...]:
+    """How much a pass takes for granted of the model."""
+    return (True, way.tree, way.sliced_head) if isinstance(way, PackedPass) else (False,)

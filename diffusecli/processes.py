@@ -2,27 +2,43 @@
 
 A plain run is one process. Under `accelerate launch` or `torchrun` every process holds the model, the
 pieces of a step are shared out, and gradients are summed (not averaged), so that the result is that of
-one process. Knows nothing of prompts or losses.
+one process. Files are written by the first process; what the others need of them they get from it, not from the disk.
+An error in one process stops all of them. Knows nothing of prompts or losses.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from diffusecli.errors import InputError
+from diffusecli.errors import DiffuseError, InputError, InterruptedRun, MachineError
 from diffusecli.memory import out_of_memory
 from diffusecli.models import choose_device, trainable
 
 
+_LOST = ("Connection closed", "Connection reset", "Connection refused", "Broken pipe", "Socket", "Timed out waiting", "NCCL", "Gloo")
+"""What torch says when another process is gone; its class is RuntimeError."""
+
+T = TypeVar("T")
+
+
 class OutOfMemoryError(Exception):
     """A piece of work did not fit, in this process or another."""
+
+
+@dataclass(frozen=True)
+class _Word:
+    """What one process hands to all others: a value, or the error it stops for."""
+
+    value: Any = None
+    error: DiffuseError | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +60,7 @@ class Processes:
         together = int(os.environ.get("WORLD_SIZE", "1")) > 1
         wanted = choose_device(device)
         if tracker is not None:
-            _require_tracker(tracker)
+            require_tracker(tracker)
         project = None if folder is None else ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / "logs"))
         self._accelerator = Accelerator(cpu=wanted.type == "cpu", log_with=tracker, project_config=project)
         if self._accelerator.mixed_precision != "no":
@@ -54,17 +70,54 @@ class Processes:
         self.count: int = self._accelerator.num_processes
         self.rank: int = self._accelerator.process_index
         self.sharded = self.count > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes")
+        self._spread = False  # from when on a pass takes all processes
 
     @property
     def main(self) -> bool:
         """Whether this process writes and speaks for all."""
         return self.rank == 0
 
-    def everyones(self, value: Any) -> list[Any]:
-        """The value of each process, in the order of ranks."""
+    def everyones(self, value: T) -> list[T]:
+        """The value of each process, in the order of ranks. Raises what another process stops for, see `failing_together`."""
+        return [word.value for word in self._exchanged(_Word(value))] if self.count > 1 else [value]
+
+    def first(self, work: Callable[[], T]) -> T:
+        """Let the first process alone do the work; all get what it gives. The others wait until it is done."""
+        return self.everyones(work() if self.main else None)[0]  # type: ignore[return-value]
+
+    @contextmanager
+    def failing_together(self) -> Iterator[None]:
+        """An error inside, in any process, is raised in all of them at the next value they exchange, so that none waits for one that is gone.
+
+        A signal is not passed on: launchers send it to every process. Nor is an error amid the passes of a model that is spread
+        over processes, where the others exchange tensors; they find its process gone.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self.count == 1 or isinstance(error, InterruptedRun) or (isinstance(error, DiffuseError) and error.shared):
+                raise
+            if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _LOST):
+                raise MachineError(
+                    "another process of this training ended or gives no answer: see what it wrote. The same command resumes the "
+                    "training from the last checkpoint"
+                ) from error
+            if not self._spread:
+                own = isinstance(error, DiffuseError)
+                with suppress(DiffuseError, RuntimeError):  # raised below, where it came from
+                    self._exchanged(_Word(error=error if own else MachineError(f"process {self.rank} failed: {type(error).__name__}: {error}")))
+                if isinstance(error, DiffuseError):
+                    error.shared = True
+            raise
+
+    def _exchanged(self, word: _Word) -> list[_Word]:
         from accelerate.utils import gather_object
 
-        return list(gather_object([value])) if self.count > 1 else [value]
+        words: list[_Word] = list(gather_object([word]))
+        if error := next((word.error for word in words if word.error is not None), None):
+            error.shared = True
+            raise error
+        return words
 
     def run(self, pieces: Sequence[Piece], between: Callable[[], None] = lambda: None) -> list[Any]:
         """Do every piece in one of the processes; all of them get all results, in the order of the pieces.
@@ -107,6 +160,7 @@ class Processes:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
+        self._spread = True
         adapter = set(trainable(model))
         for weight in adapter:
             weight.data = weight.data.to(self.device)
@@ -127,11 +181,11 @@ class Processes:
         if self._tracked:
             self._accelerator.log(dict(figures), step=step)
 
-    def finish(self) -> None:
-        """Wait for the others and close the tracker."""
-        self._accelerator.wait_for_everyone()
-        if self._tracked:
-            self._accelerator.end_training()
+    def part(self) -> None:
+        """Wait for the others and close the tracker; from here on each process is alone."""
+        self.everyones(None)
+        self._accelerator.end_training()
+        self.count = 1
 
 
 def _shares(costs: Sequence[int], processes: int) -> list[list[int]]:
@@ -149,7 +203,8 @@ def _shares(costs: Sequence[int], processes: int) -> list[list[int]]:
     return [sorted(share) for share in shares]
 
 
-def _require_tracker(name: str) -> None:
+def require_tracker(name: str) -> None:
+    """Raises `InputError` for a tracker that is not installed."""
     from accelerate.tracking import get_available_trackers
 
     if name not in [getattr(found, "value", found) for found in get_available_trackers()]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from diffusecli.checkpoints import Progress, discard_checkpoints
+from diffusecli.checkpoints import Progress, discard_checkpoints, step_of
 from diffusecli.config import PLAIN
 from diffusecli.errors import cannot_write
 from diffusecli.job import Job
@@ -48,8 +48,6 @@ class Trained:
 
 def start_anew(job: Job) -> None:
     """What an earlier run left in the folder goes; from here on it belongs to this one."""
-    if not job.processes.main:
-        return
     try:
         discard_checkpoints(job.run)
         job.run.discard_trained()
@@ -123,6 +121,28 @@ def save_run(job: Job, prompts: list[Prompt], trained: Trained, why: str, progre
         raise cannot_write(run.path, error) from error
 
 
+def trained_before(run: RunDir, checkpoint: Path, prompts: list[Prompt]) -> Trained | None:
+    """What an earlier start trained and wrote, where only samples are missing; None when there is more to do than to sample."""
+    manifest = run.read_manifest() if run.has_adapter else {}
+    if manifest.get("steps") != step_of(checkpoint) or manifest.get("adapter_sha256") != run.adapter_sha256:
+        return None
+    if manifest.get("prompt_sha256") != {prompt.alias: prompt.digest for prompt in prompts}:  # other test prompts by now
+        return None
+
+    def exact(when: str) -> Exact:
+        kl, on_target = manifest[f"exact_kl{when}"], manifest[f"exact_on_target{when}"]
+        told = {prompt.alias: prompt for prompt in prompts if prompt.alias in kl}
+        return Exact(tuple(told.values()), tuple((kl[alias], on_target[alias]) for alias in told))
+
+    try:
+        return Trained(
+            run, manifest["stopped"], exact("_before"), exact(""), exact("_test"), manifest["retention_kl"],
+            manifest["training_seconds"],
+        )  # fmt: skip
+    except (KeyError, TypeError):
+        return None
+
+
 def _manifest(job: Job, prompts: list[Prompt], trained: Trained, why: str, progress: Progress) -> dict[str, Any]:
     base, retention = job.base, job.scorer.retention
     return {
@@ -131,7 +151,7 @@ def _manifest(job: Job, prompts: list[Prompt], trained: Trained, why: str, progr
         "parameters": base.parameters,
         "device": str(base.device),
         "dtype": str(base.model.dtype).removeprefix("torch."),
-        "processes": job.processes.count,
+        "processes": progress.asked["processes"],  # that trained; others may have finished
         "seed": job.config.seed,
         "chat": base.chat_settings.told,
         "loss_pass": why,

@@ -101,9 +101,12 @@ class Retention:
 
 def prepare(
     base: LoadedModel, settings: Retain, instructions: Sequence[Prompt], *, seed: int, packed: bool, notice: Callable[[str], None],
-    agreed: Callable[[bool], bool] = lambda cached: cached, write: bool = True,
+    shared: Callable[[Any], Any] = lambda mine: mine, write: bool = True,
 ) -> Retention:  # fmt: skip
-    """The base model's answers, from the cache or made now (`agreed` tells whether every process has them cached)."""
+    """The base model's answers, from the cache or made now.
+
+    Of several processes all hold to the same: `shared` gives each what the first one has, which alone is to `write` the cache.
+    """
     encoded = [encode_prompt(prompt, base.chat) for prompt in instructions]
     longest = max(encoded, key=lambda e: len(e.prompt_ids))
     tokens, context = len(longest.prompt_ids) + ANSWER_TOKENS, shape_of(base.model.config, 0).context
@@ -114,13 +117,14 @@ def prepare(
     window = attention_windows(base.model.config).get("sliding_window", tokens)
     packed = packed and tokens <= window  # a mask of our own would lift the window
     path = cache_folder() / "retention" / f"{_key(base, encoded)}.safetensors"
-    answers = _read(path)
-    if not agreed(answers is not None) or answers is None:
+    answers: list[Answer] | None = shared(_read(path) if write else None)
+    if answers is None:
         notice(f"asking the base model {len(encoded)} ordinary instructions to hold it to its answers (once, then cached)")
         with _without_adapter(base.model):
-            answers = _ask(base, encoded, packed)
+            asked = _ask(base, encoded, packed)
         if write:
-            _write(path, answers, notice)
+            _write(path, asked, notice)
+        answers = shared(asked)
     held_out = answers[2::3]
     return Retention(settings.weight, tuple(a for i, a in enumerate(answers) if i % 3 != 2), tuple(held_out), seed, packed)
 

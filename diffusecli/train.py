@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,7 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from diffusecli.builtin import Notice
+from diffusecli.builtin import BUILTIN_MODELS, Notice, ensure_builtin
 from diffusecli.checkpoints import (
     Progress,
     discard_checkpoint,
@@ -46,9 +47,9 @@ from diffusecli.job import (
 )
 from diffusecli.local import LocalEngine
 from diffusecli.memory import peak_memory_mb
-from diffusecli.models import LoadedModel, load_configured, merged
+from diffusecli.models import LoadedModel, load_adapter, load_configured, merged
 from diffusecli.processes import Processes
-from diffusecli.record import Trained, flat, save_run, start_anew, take_up_metrics, tell
+from diffusecli.record import Trained, flat, save_run, start_anew, take_up_metrics, tell, trained_before
 from diffusecli.runs import Iteration, RunDir, require_writable
 from diffusecli.sampling import SamplingSettings
 from diffusecli.schedule import learning_rate, rate_share, reason_to_stop
@@ -72,68 +73,114 @@ def train(config: Config, *, report: Report, notice: Notice, force: bool = False
     Raises `InputError` for what is wrong with the inputs before any model is loaded where that can be told, and
     `InterruptedRun` when it was asked to stop and left a checkpoint.
     """
-    # 1. inputs: prompts, a writable output folder to ourselves, what an interrupted run left there
-    inputs = read_inputs(config)
     run = RunDir(Path(config.output_dir))
-    require_writable(run.path)
     processes = Processes(config.device, config.tracker, run.path)
-    with alone(run, processes):
-        return _train(config, inputs, run, processes, report, notice, force)
+    with processes.failing_together():
+        # 1. inputs: prompts, a writable output folder to ourselves, what an interrupted run left there
+        inputs = read_inputs(config)
+        processes.first(lambda: require_writable(run.path))
+        with alone(run, processes):
+            return _train(config, inputs, run, processes, report, notice, force)
 
 
 def _train(
     config: Config, inputs: Inputs, run: RunDir, processes: Processes, report: Report, notice: Notice, force: bool
 ) -> Trained:
-    checkpoint = find_start(run, force=force)
+    checkpoint = processes.first(lambda: find_start(run, force=force))
     if checkpoint is None and config.load_model and config.ckpt_dir is not None:
         require_start(Path(config.ckpt_dir), run)
     if config.device_map and processes.count > 1:
         raise InputError("device_map: is for one process, remove it or start without a launcher")
 
     # 2. model, adapter, tries
+    if config.model in BUILTIN_MODELS:
+        processes.first(lambda: ensure_builtin(config.model, notice))
     torch.manual_seed(config.seed)  # of the adapter's first weights
     base = load_configured(config, notice, device="cpu" if processes.sharded else str(processes.device))
     asked = settings_of_result(config, inputs, base, processes)
     progress, optimiser_state = load_progress(checkpoint, asked) if checkpoint else (Progress(asked), None)
-    config = adapt(base, config, checkpoint, notice)
-    prepare_weights(base, config, run, processes)
-    job, why = make_job(base, config, inputs, run, processes, progress, notice, force)
+    trained = processes.first(lambda: trained_before(run, checkpoint, [*inputs.train, *inputs.test]) if checkpoint else None)
+    if trained is not None:
+        notice(f"{run.path}: the training is done and saved; its samples are missing")
+        load_adapter(base, run.path)
+        if processes.sharded:
+            processes.shard(base.model)
+    else:
+        config = adapt(base, config, checkpoint, notice)
+        prepare_weights(base, config, run, processes)
+        job, why = make_job(base, config, inputs, run, processes, progress, notice, force)
+        trained = _trained(job, why, inputs, checkpoint, progress, optimiser_state, report)
 
+    # 5. samples; the last checkpoint stays until all is there
+    if not processes.sharded:
+        processes.part()  # one process draws as fast as all, and the others need not wait for it
+    if processes.main or processes.sharded:
+        with _interruptible(run, "The training is done and the adapter is saved", force):
+            _sample(base, config, inputs, run, processes, notice)
+            processes.first(lambda: discard_checkpoints(run))
+    if processes.sharded:
+        processes.part()
+    return trained
+
+
+def _trained(
+    job: Job, why: str, inputs: Inputs, checkpoint: Path | None, progress: Progress,
+    optimiser_state: dict[int, dict[str, Any]] | None, report: Report,
+) -> Trained:  # fmt: skip
+    """Train, or go on, and write all but the samples."""
+    run, base, processes = job.run, job.base, job.processes
     # 3. the loop
     if checkpoint is None:
-        start_anew(job)
+        processes.everyones(None)  # nothing of an earlier run goes before every process has what it needs
+        processes.first(lambda: start_anew(job))
     else:
-        notice(
-            f"{run.path}: going on after {progress.iterations} of {many(config.alg_config.n_iters, 'iteration')} "
+        job.scorer.notice(
+            f"{run.path}: going on after {progress.iterations} of {many(job.settings.n_iters, 'iteration')} "
             f"({many(progress.step, 'step')})"
         )
     optimiser = _optimiser(job, optimiser_state)
-    reason = _optimise(job, optimiser, progress, report)
+    _optimise(job, optimiser, progress, report)
 
-    # 4. exact figures of the final adapter, and everything to disk; the last checkpoint stays until all is there
-    after, test = job.scorer.exact(job.encoded), job.scorer.exact(job.tests)
-    if not after.finite:
-        raise _diverged(job, progress)
-    if processes.main:
-        save_checkpoint(run, base, optimiser, progress)
-    drift = job.scorer.retention.drift(base.model) if job.scorer.retention else None
-    before = Exact(after.prompts, tuple((kl, mass) for kl, mass in (progress.before[prompt.alias] for prompt in after.prompts)))
-    trained = Trained(run, reason, before, after, test, drift, progress.seconds)
-    if processes.main:
-        save_run(job, [*inputs.train, *inputs.test], trained, why, progress)
-    if config.generate and inputs.test:
-        generations = replace(GENERATIONS, seed=config.seed)
-        notice(f"sampling {generations.n_generations} answers a prompt, {many(len(inputs.test), 'test prompt')}")
-        with merged(base.model):
-            engine = LocalEngine(base, generations, _ROWS_TOGETHER if processes.sharded else None, notice)
-            generate(
-                engine, inputs.test, generations, mode="lora", adapter_sha256=run.adapter_sha256, path=run.path / "gen.json",
-                form="json", report=lambda *_: None, notice=notice, write=processes.main, resumable=processes.count == 1,
-            )  # fmt: skip
-    if processes.main:
-        discard_checkpoints(run)
-    processes.finish()
+    # 4. exact figures of the final adapter, and everything to disk
+    with _interruptible(run, "The training is done and its last checkpoint is saved", job.force):
+        processes.first(lambda: save_checkpoint(run, base, optimiser, progress))
+        after, test = job.scorer.exact(job.encoded), job.scorer.exact(job.tests)
+        drift = job.scorer.retention.drift(base.model) if job.scorer.retention else None
+        if not (after.finite and test.finite and np.isfinite(drift or 0.0)):
+            raise _diverged(job, progress)
+        before = Exact(after.prompts, tuple((kl, mass) for kl, mass in (progress.before[prompt.alias] for prompt in after.prompts)))
+        trained = Trained(run, progress.finished, before, after, test, drift, progress.seconds)
+        processes.first(lambda: save_run(job, [*inputs.train, *inputs.test], trained, why, progress))
     return trained
+
+
+def _sample(base: LoadedModel, config: Config, inputs: Inputs, run: RunDir, processes: Processes, notice: Notice) -> None:
+    """Answers to the test prompts, if they are wanted."""
+    if not (config.generate and inputs.test):
+        return
+    generations = replace(GENERATIONS, seed=config.seed)
+    notice(f"sampling {generations.n_generations} answers a prompt, {many(len(inputs.test), 'test prompt')}")
+    with merged(base.model):
+        engine = LocalEngine(base, generations, _ROWS_TOGETHER if processes.sharded else None, notice)
+        generate(
+            engine, inputs.test, generations, mode="lora", adapter_sha256=processes.first(lambda: run.adapter_sha256),
+            path=run.path / "gen.json", form="json", report=lambda *_: None, notice=notice, write=processes.main,
+            resumable=not processes.sharded,
+        )  # fmt: skip
+
+
+@contextmanager
+def _interruptible(run: RunDir, saved: str, force: bool) -> Iterator[None]:
+    """Work after the training: when the user interrupts it, say what is saved and how to resume."""
+    try:
+        yield
+    except (KeyboardInterrupt, InterruptedRun) as error:
+        kept = f", {error.kept}" if isinstance(error, InterruptedRun) and error.kept else ""
+        raise InterruptedRun(f"{run.path}: interrupted. {saved}{kept}. {_same_command(force).capitalize()} goes on from there") from error
+
+
+def _same_command(force: bool) -> str:
+    return "the same command without --force" if force else "the same command"
 
 
 def _train_mode(base: LoadedModel, on: bool) -> None:
@@ -149,8 +196,8 @@ def _train_mode(base: LoadedModel, on: bool) -> None:
             module.training = on
 
 
-def _optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, report: Report) -> str:
-    """The training loop; returns why it stopped."""
+def _optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, report: Report) -> None:
+    """The training loop; `progress` says in the end why it stopped."""
     config, settings, processes = job.config, job.settings, job.processes
     rate = optimiser.param_groups[0]["lr"]
     steps = settings.n_iters * job.steps_per_iteration
@@ -161,7 +208,9 @@ def _optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, re
     if processes.main:
         take_up_metrics(job, progress.iterations)
         processes.start_tracking(flat(config.model_dump(mode="json")))
-    reason = reason_to_stop(settings, progress.last) if progress.last and not progress.under_way else None
+    reason = progress.finished or None
+    if reason is None and progress.last and not progress.under_way:
+        reason = reason_to_stop(settings, progress.last)
     promise = "finishing this step and writing a checkpoint; once more to stop at once"
     _train_mode(job.base, on=True)
     with Interrupts(job.scorer.notice, promise, patient=processes.count > 1) as interrupts:
@@ -188,10 +237,13 @@ def _optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, re
                 reason = reason_to_stop(settings, seen)
                 if reason is None and (iteration + 1) % config.save_every == 0 and progress.step < steps and processes.main:
                     save_checkpoint(job.run, job.base, optimiser, progress)
-            if any(processes.everyones(interrupts.asked)) and reason is None and progress.step < steps:
+            if reason is None and progress.step == steps:
+                reason = f"all {many(settings.n_iters, 'iteration')} done"
+            progress.finished = reason or ""
+            if any(processes.everyones(interrupts.asked)):
                 _leave(job, optimiser, progress)
     _train_mode(job.base, on=False)
-    return reason or f"all {many(settings.n_iters, 'iteration')} done"
+    progress.finished = reason or f"all {many(settings.n_iters, 'iteration')} done"
 
 
 def _step(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, between: Callable[[], None]) -> None:
@@ -260,20 +312,22 @@ def _finished_iteration(job: Job, progress: Progress) -> Iteration:
 
 def _leave(job: Job, optimiser: torch.optim.Optimizer, progress: Progress) -> NoReturn:
     """Write a checkpoint, wait until it is there, and stop."""
-    if job.processes.main:
-        save_checkpoint(job.run, job.base, optimiser, progress)
-    job.processes.everyones(None)
+    job.processes.first(lambda: save_checkpoint(job.run, job.base, optimiser, progress))
     done = f"{progress.iterations} of {many(job.settings.n_iters, 'iteration')}"
-    how = "the same command without --force" if job.force else "the same command"
-    raise InterruptedRun(f"{job.run.path}: interrupted after {done}; {how} goes on from there")
+    raise InterruptedRun(f"{job.run.path}: interrupted after {done}; {_same_command(job.force)} goes on from there")
 
 
 def _diverged(job: Job, progress: Progress) -> InputError:
     """The weights of this step are bad: a checkpoint of them goes, the one before it stays."""
-    last = newest_checkpoint(job.run)
-    if last is not None and step_of(last) >= progress.step and job.processes.main:
-        discard_checkpoint(last)
+
+    def last_good() -> Path | None:
         last = newest_checkpoint(job.run)
+        if last is not None and step_of(last) >= progress.step:
+            discard_checkpoint(last)
+            last = newest_checkpoint(job.run)
+        return last
+
+    last = job.processes.first(last_good)
     kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
     return InputError(
         f"{job.run.path}: the loss is no number any more after {many(progress.step, 'step')}; lower alg_config.learning_rate "

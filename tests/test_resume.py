@@ -12,8 +12,11 @@ from safetensors.torch import load_file
 from diffusecli.checkpoints import newest_checkpoint
 from diffusecli.config import Config
 from diffusecli.errors import InputError, InterruptedRun, MachineError
+from diffusecli.job import settings_of_result
 from diffusecli.loss import PackedPass
 from diffusecli.runs import RunDir
+from diffusecli.sampling import CountingSampler
+from diffusecli.scorer import Scorer
 from diffusecli.train import train
 
 
@@ -153,15 +156,69 @@ def test_folders_of_other_names_are_left_alone(config, tmp_path):
     assert newest_checkpoint(found.run) is None
 
 
-def test_a_run_killed_while_it_samples_goes_on_to_sample(config, monkeypatch):
+def files(run):
+    """Content and inode of what training writes: a file that is written anew is another one."""
+    return {name: ((run.path / name).read_bytes(), (run.path / name).stat().st_ino) for name in TRAINED}
+
+
+TRAINED = ("adapter_model.safetensors", "run.json", "metrics.jsonl", "config.yaml", "README.md", "prompts.json")
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_interrupted_while_it_samples_says_what_is_saved_and_goes_on_to_sample_only(
+    config, monkeypatch, processes, force
+):
+    """Whatever the number of processes that trained."""
     wanted = config("cut", generate=True)
-    wanted = wanted.model_copy(update={"test_prompts": wanted.train_prompts[:1]})
+    wanted = wanted.model_copy(update={"test_prompts": wanted.train_prompts[:2]})
+    whole, drawn = CountingSampler.draw, iter(range(10))
+
+    def draw(self):
+        if next(drawn) == 1:
+            raise KeyboardInterrupt
+        return whole(self)
+
     with monkeypatch.context() as during:
-        during.setattr("diffusecli.train.generate", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            quietly(wanted)
-    found = quietly(wanted)
-    assert len(json.loads((found.run.path / "gen.json").read_text())[wanted.test_prompts[0]]) == 1000
+        during.setattr(CountingSampler, "draw", draw)
+        during.setattr("diffusecli.train.settings_of_result", lambda *given: {**settings_of_result(*given), "processes": processes})
+        with pytest.raises(InterruptedRun) as stopped:
+            trained = quietly(wanted, force=force)
+    run = RunDir(Path(wanted.output_dir))
+    again = "The same command without --force" if force else "The same command"
+    assert str(stopped.value) == (
+        f"{run.path}: interrupted. The training is done and the adapter is saved, 1000 of 2000 samples are kept. {again} goes on from there"
+    )
+    before, passes = files(run), []
+    monkeypatch.setattr(PackedPass, "run", lambda *_, **__: passes.append(1))
+    trained = quietly(wanted)
+    assert passes == [], "nothing is trained or measured again"
+    assert files(run) == before
+    assert json.loads((run.path / "run.json").read_text())["processes"] == processes
+    assert newest_checkpoint(run) is None
+    samples = json.loads((run.path / "gen.json").read_text())
+    assert [len(samples[alias]) for alias in wanted.test_prompts] == [1000, 1000]
+    assert trained.after.kl == json.loads((run.path / "run.json").read_text())["exact_kl"]
+
+
+@pytest.mark.parametrize("target", ["diffusecli.train.save_run", "diffusecli.scorer.Scorer.exact"])
+def test_ctrl_c_after_the_last_step_loses_nothing(config, monkeypatch, target):
+    expected = quietly(config("whole"))
+    with monkeypatch.context() as during:
+        calls = iter([*([] if target.endswith("save_run") else ["before", *["iteration"] * 6]), None])
+        whole = Scorer.exact
+
+        def stopped_at(*given, **more):
+            if next(calls) is None:
+                raise KeyboardInterrupt
+            return whole(*given, **more)
+
+        during.setattr(target, stopped_at)
+        with pytest.raises(InterruptedRun, match="The training is done and its last checkpoint is saved. The same command goes on"):
+            quietly(config("cut"))
+    found = quietly(config("cut"))
+    assert adapter(config("cut")) == adapter(config("whole"))
+    assert (found.after, found.reason) == (expected.after, expected.reason)
 
 
 def test_after_an_interrupted_forced_run_the_way_on_is_told(config, interrupted):
