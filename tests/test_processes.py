@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -64,13 +65,13 @@ def assert_same_result(config, other):
 @pytest.fixture
 def launch(tmp_path):
     def run(config, launcher, **environment):
-        port = free_port()
-        launcher = [word.format(port=port) for word in launcher]
+        launcher = [word.format(port=free_port()) for word in launcher]
         path = tmp_path / "shared.yaml"
         path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
         return subprocess.run(
-            [sys.executable, *launcher, "-m", "diffusecli", "train", str(path)], capture_output=True, text=True, timeout=120, check=False,
-            stdin=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            [sys.executable, *launcher, "-m", "tests.launched", "train", str(path)], capture_output=True, text=True, timeout=300,
+            check=False, stdin=subprocess.DEVNULL, cwd=Path(__file__).parent.parent,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         )  # fmt: skip
 
     return run
@@ -79,21 +80,121 @@ def launch(tmp_path):
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1", "--master-port={port}"]
 ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no",
               "--dynamo_backend=no", "--main_process_port={port}"]  # fmt: skip
+FSDP = {"ACCELERATE_USE_FSDP": "true"}
+
+
+def sampled(config, **fields):
+    """With test prompts to sample: one that is trained on and one that is not."""
+    return config.model_copy(update={"test_prompts": config.train_prompts, **fields})
+
+
+def assert_same_samples(config, other):
+    """Of adapters that are the same but for rounding: shares that differ by no more than rounding could move."""
+    ours, theirs = (json.loads(Path(c.output_dir, "gen.json").read_text()) for c in (config, other))
+    assert ours.keys() == theirs.keys() == set(config.test_prompts)
+    for alias, answers in ours.items():
+        differing = (Counter(answers) - Counter(theirs[alias])).total()
+        assert len(answers) == len(theirs[alias]) == 1000
+        assert differing <= 20
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("launcher", "environment"), [(TORCHRUN, {}), (ACCELERATE, {}), (TORCHRUN, {"ACCELERATE_USE_FSDP": "true"})],
+    ("launcher", "environment"), [(TORCHRUN, {}), (ACCELERATE, {}), (TORCHRUN, FSDP)],
     ids=["torchrun", "accelerate launch", "torchrun with the base spread over both"],
 )  # fmt: skip
-def test_two_processes_give_the_adapter_of_one(config, launch, launcher, environment):
-    alone, together = config("alone"), config("together")
+def test_two_processes_give_the_adapter_and_the_samples_of_one(config, launch, launcher, environment):
+    alone, together = sampled(config("alone")), sampled(config("together"))
     quietly(alone)
     done = launch(together, launcher, **environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("stopped after") == 1  # one speaks for both
     assert json.loads(Path(together.output_dir, "run.json").read_text())["processes"] == 2
     assert_same_result(together, alone)
+    assert_same_samples(together, alone)
+    assert not [path.name for path in Path(together.output_dir).iterdir() if path.name.startswith((".", "checkpoint"))]
+
+
+@pytest.mark.slow
+def test_two_processes_continue_from_a_run(config, launch):
+    first = config("first", alg_config={"n_iters": 1})
+    quietly(first)
+    alone, together = (sampled(config(name, load_model=True, ckpt_dir=first.output_dir)) for name in ("alone", "together"))
+    quietly(alone)
+    done = launch(together, TORCHRUN)
+    assert done.returncode == 0, done.stderr
+    assert_same_result(together, alone)
+    assert_same_samples(together, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("environment", [{}, FSDP], ids=["torchrun", "torchrun with the base spread over both"])
+def test_two_processes_that_are_interrupted_resume_from_their_checkpoint(config, launch, environment):
+    alone, together = sampled(config("alone")), sampled(config("together"))
+    quietly(alone)
+    cut = launch(together, TORCHRUN, TROUBLE="interrupt step 5", **environment)
+    assert cut.returncode != 0
+    assert cut.stderr.count("interrupted after 3 of 6 iterations; the same command goes on from there") == 1, cut.stderr
+    assert [path.name for path in Path(together.output_dir).glob("checkpoint-*")] == ["checkpoint-6"]
+    done = launch(together, TORCHRUN, **environment)
+    assert done.returncode == 0, done.stderr
+    assert "going on after 3 of 6 iterations (6 steps)" in done.stderr
+    assert_same_result(together, alone)
+    assert_same_samples(together, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("environment", [{}, FSDP], ids=["torchrun", "torchrun with the base spread over both"])
+def test_what_two_processes_leave_to_sample_one_process_samples(config, launch, environment):
+    alone, together = sampled(config("alone")), sampled(config("together"))
+    quietly(alone)
+    cut = launch(together, TORCHRUN, TROUBLE="interrupt draw 1", **environment)
+    assert cut.returncode != 0
+    assert "interrupted. The training is done and the adapter is saved" in cut.stderr, cut.stderr
+    assert ("1000 of 2000 samples are kept" in cut.stderr) == (not environment)
+    folder = Path(together.output_dir)
+    before = {name: (folder / name).read_bytes() for name in ("adapter_model.safetensors", "run.json", "metrics.jsonl")}
+    told = []
+    quietly(together, notice=told.append)
+    assert any("its samples are missing" in line for line in told)
+    assert before == {name: (folder / name).read_bytes() for name in before}
+    assert_same_samples(together, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("trouble", "code", "told"),
+    [
+        ("fail read 1 InputError", 2, "diffuse: trouble in process 1"),
+        ("fail load 1 MachineError", 3, "diffuse: trouble in process 1"),
+        ("fail pass 1 ValueError", 3, "diffuse: process 1 failed: ValueError: trouble in process 1"),
+        ("fail tell 0 MachineError", 3, "diffuse: trouble in process 0"),
+        ("fail write 0 MachineError", 3, "diffuse: trouble in process 0"),
+    ],
+)
+def test_an_error_in_one_process_stops_the_others_with_its_sentence(config, tmp_path, trouble, code, told):
+    """Without a launcher that would end them."""
+    path = tmp_path / "shared.yaml"
+    path.write_text(yaml.safe_dump(sampled(config("together")).model_dump(mode="json")))
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.launched", "train", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdin=subprocess.DEVNULL, cwd=Path(__file__).parent.parent,
+            env={**os.environ, **meeting, "RANK": rank, "LOCAL_RANK": rank, "TROUBLE": trouble},
+        )
+        for rank in ("0", "1")
+    ]  # fmt: skip
+    try:
+        said = [process.communicate(timeout=300)[1] for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert both[0].returncode == code, said
+    assert both[1].returncode != 0
+    assert told in said[0], said
+    assert sum(text.count(told) for text in said) == 1
+    assert ("Traceback" in said[1]) == ("ValueError" in trouble), said[1]
 
 
 def short_of_memory(monkeypatch, most):
