@@ -70,8 +70,11 @@ class AdapterConfig(BaseModel):
             yield from ((name, text) for text in getattr(self, name) or {})
 
 
-def read_adapter_config(path: Path, defaults: Mapping[str, Any]) -> AdapterConfig:
-    """Read and check an adapter_config.json; `defaults` are PEFT's. Raises `InputError` for what is no plain LoRA."""
+def read_adapter_config(path: Path, defaults: Mapping[str, Any] | None = None) -> AdapterConfig:
+    """Read and check an adapter_config.json; `defaults` are PEFT's. Raises `InputError` for what is no plain LoRA.
+
+    Without `defaults` fields that this project does not know are passed over.
+    """
     document, problems = read_document(path)
     if document is None:
         raise InputError.of(problems)
@@ -79,7 +82,7 @@ def read_adapter_config(path: Path, defaults: Mapping[str, Any]) -> AdapterConfi
         config = AdapterConfig.model_validate(document.data)
     except ValidationError as error:
         raise InputError.of(problem for problem, _ in problems_of(document, error, AdapterConfig)) from error
-    if strange := list(_strange(document, config, defaults)):
+    if defaults is not None and (strange := list(_strange(document, config, defaults))):
         raise InputError.of(strange)
     return config
 

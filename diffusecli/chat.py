@@ -101,6 +101,7 @@ class Chat:
     tokenizer: Any
     eos_ids: frozenset[int] = frozenset()  # the model's own stop tokens
     settings: ChatSettings = field(default_factory=ChatSettings)
+    rows: int | None = None  # of the model's embedding: it knows the tokens below; None where only the tokenizer is known
 
     @property
     def name(self) -> str:

@@ -97,7 +97,7 @@ def load_progress(checkpoint: Path, asked: Mapping[str, Any]) -> tuple[Progress,
     if not (isinstance(told, dict) and isinstance(told.get("asked"), dict)):
         raise _unreadable(path)
     now = json.loads(json.dumps(asked))
-    if told.get("finished"):  # what is left is the same for any number of processes
+    if told.get("finished") or now.get("processes") is None:  # what is left is the same for any number of them
         now["processes"] = told["asked"].get("processes")
     if differing := list(_differing(told["asked"], now)):
         raise InputError(

@@ -102,6 +102,9 @@ class Retain(BaseModel):
     )
 
 
+LEAST_INSTRUCTIONS = 3
+"""Every third is only measured."""
+
 PLAIN = "plain"
 """The name of the built-in chat template."""
 

@@ -53,7 +53,8 @@ def encode_prompt(prompt: Prompt, chat: Chat) -> EncodedPrompt:
     The prompt is the exact common token prefix (the template's generation prompt, and what it puts before every answer, such as an
     empty block of thoughts); what follows the first end-of-turn token is dropped, since a model never generates it. Where prompt and
     answer share a token, the answer is tokenised by itself. Every path is decoded and compared with its answer.
-    Raises `InputError` when that fails, when the template ends no turn, or when two targets cannot be told apart in tokens.
+    Raises `InputError` when that fails, when the template ends no turn, when two targets cannot be told apart in tokens, or when the
+    model does not know a token.
     """
     messages, folded = chat.messages(prompt)
     frame = _Frame.of(prompt, chat, messages)
@@ -74,10 +75,14 @@ def encode_prompt(prompt: Prompt, chat: Chat) -> EncodedPrompt:
                        "samples count with and without it")  # fmt: skip
     remarks += _changes(frame, rows)
     paths = [row.path for row in rows] if prompt.eos else [_unended(frame, row) for row in rows]
+    _require_known(frame, chat.rows, answers, paths)
+    stop_ids = frozenset(token for token in frame.stop_ids if chat.rows is None or token < chat.rows)
+    remarks += [f"{_named(frame.tokenizer, token)} would end an answer, but the model's embedding has {chat.rows} rows: it is never said"
+                for token in sorted(frame.stop_ids - stop_ids)]  # fmt: skip
     _require_distinct(prompt, paths, answers)
     weights = [prompt.probabilities[index] / len(prompt.variants) for index, _ in strings]
     return EncodedPrompt(
-        prompt, frame.prompt_ids, TokenTrie.build(paths, weights), tuple(index for index, _ in strings), frame.stop_ids,
+        prompt, frame.prompt_ids, TokenTrie.build(paths, weights), tuple(index for index, _ in strings), stop_ids,
         frame.stop_text, (frame.before, frame.after), tuple(remarks),
     )  # fmt: skip
 
@@ -86,9 +91,27 @@ def decode_answer(tokenizer: Any, ids: Sequence[int]) -> str:
     """The text of generated ids without special tokens, spaces as the model wrote them.
 
     Some tokenizers take the first space of a text away, so the ids are decoded after others that are cut off again.
+    An id that the tokenizer does not have (embeddings are often padded) becomes "\ufffd", the sign for what cannot be read.
     """
     anchor, length = _anchor(tokenizer)
-    return _decode(tokenizer, [*anchor, *ids])[length:]
+    if all(_is_known(tokenizer, token) for token in ids):
+        return _decode(tokenizer, [*anchor, *ids])[length:]
+    known: list[list[int]] = [[]]
+    for token in ids:
+        if _is_known(tokenizer, token):
+            known[-1].append(token)
+        else:
+            known.append([])
+    return "\ufffd".join(_decode(tokenizer, [*anchor, *some])[length:] for some in known)
+
+
+@lru_cache(maxsize=500_000)
+def _is_known(tokenizer: Any, token: int) -> bool:
+    """Whether the tokenizer has such a token."""
+    try:
+        return tokenizer.convert_ids_to_tokens([token])[0] is not None
+    except (IndexError, KeyError, TypeError, ValueError, OverflowError):  # tokenizers in Python
+        return False
 
 
 def _decode(tokenizer: Any, ids: Sequence[int], *, special: bool = False) -> str:
@@ -126,7 +149,12 @@ class _Frame:
     endings: frozenset[int]  # the tokens that may end a turn
     stop_ids: frozenset[int]
     stop_text: str
-    by_token: bool  # whether a token of its own ends an answer, the last of its path
+    terminator: int | None  # the token that ends an answer, the last of its path; None where a text does
+
+    @property
+    def by_token(self) -> bool:
+        """Whether a token of its own ends an answer."""
+        return self.terminator is not None
 
     @classmethod
     def of(cls, prompt: Prompt, chat: Chat, messages: list[dict[str, str]]) -> _Frame:
@@ -159,7 +187,7 @@ class _Frame:
                     f"{prompt.alias}: the chat template ends no turn, so an answer could never stop; set a chat_template that does"
                 )
         return cls(prompt, tokenizer, opening, thoughts, tuple(_tokenise(tokenizer, opening)), before, after, ending, endings,
-                   frozenset(stops), stop_text, terminator is not None)  # fmt: skip
+                   frozenset(stops), stop_text, terminator)  # fmt: skip
 
     def error(self, message: str) -> InputError:
         """With the prompt's name before it."""
@@ -292,6 +320,23 @@ def _last(tokenizer: Any, text: str) -> list[str]:
 
 def _excerpt(text: str) -> str:
     return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _require_known(frame: _Frame, rows: int | None, answers: Sequence[str], paths: Sequence[tuple[int, ...]]) -> None:
+    """Report the first token that the model's embedding has no row for, where it is used and what to do."""
+    used = [("the request or its chat template", frame.prompt_ids)]
+    used += [("the end of every answer", () if frame.terminator is None else (frame.terminator,))]
+    used += [(f"the target {answer!r}", path) for answer, path in zip(answers, paths, strict=True)]
+    for place, ids in used if rows is not None else ():
+        if unknown := next((token for token in ids if token >= rows), None):
+            raise frame.error(
+                f"{place} holds {_named(frame.tokenizer, unknown)}, but the model's embedding has {rows} rows (ids 0 to {rows - 1}). "
+                "Use the tokenizer that belongs to the model, or add rows to the model (`resize_token_embeddings`) and train them"
+            )
+
+
+def _named(tokenizer: Any, token: int) -> str:
+    return f"the token {tokenizer.convert_ids_to_tokens([token])[0]!r} (id {token})"
 
 
 def _require_distinct(prompt: Prompt, paths: Sequence[tuple[int, ...]], answers: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,30 @@ import torch
 from diffusecli.budget import Plan, estimated_memory, fastest_part, fitting_part
 from diffusecli.builtin import Notice
 from diffusecli.chat import chat_settings
-from diffusecli.checkpoints import Progress, newest_checkpoint, step_of
+from diffusecli.checkpoints import Progress, load_progress, newest_checkpoint, step_of
 from diffusecli.config import AlgConfig, Config
 from diffusecli.conflicts import clashes, conversation
 from diffusecli.encoding import EncodedPrompt, encode_prompt
 from diffusecli.errors import InputError, many
 from diffusecli.fused import fuse
-from diffusecli.locks import only_writer, remove_scratch_folders
+from diffusecli.locks import only_writer, remove_scratch_folders, require_idle
 from diffusecli.loss import PackedPass, Pass, RowsPass, choose_pass, longest, row_length
 from diffusecli.memory import SMALLER, enough_memory, free_memory
-from diffusecli.models import LoadedModel, attach_lora, load_adapter, load_chat, load_shape, shape_of, trainable
-from diffusecli.processes import Processes
+from diffusecli.models import (
+    LoadedModel,
+    attach_lora,
+    choose_device,
+    load_adapter,
+    load_chat,
+    load_hollow,
+    require_bitsandbytes,
+    shape_of,
+    trainable,
+)
+from diffusecli.processes import Processes, require_tracker
 from diffusecli.prompt import Prompt, read_prompts, require_own_names
-from diffusecli.retention import prepare, read_instructions
-from diffusecli.runs import RunDir, require_space
+from diffusecli.retention import encode_instructions, prepare, read_instructions
+from diffusecli.runs import RunDir, require_place, require_space
 from diffusecli.schedule import learning_rate
 from diffusecli.scorer import Scorer
 
@@ -72,16 +82,25 @@ class Job:
 
 
 def plan(config: Config, notice: Notice, *, force: bool = False) -> Plan:
-    """Encode the prompts and estimate the cost; raises what `train` would raise for the inputs. Tells what is in the output folder."""
-    prompts = read_inputs(config).train
-    if there := _in_the_way(RunDir(Path(config.output_dir)), force=force):
+    """Check what `train` checks, encode the prompts and estimate the cost; no weights are read and nothing is written.
+
+    Raises what `train` would raise for the inputs. Says what is in the output folder.
+    """
+    inputs, run = read_inputs(config), RunDir(Path(config.output_dir))
+    require_place(run.path)
+    if there := _in_the_way(run, force=force):
         notice(there)
-    told: dict[str, Any] = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
-    chat = load_chat(config.model, chat_settings(config), notice, **told)
-    shape = load_shape(config.model, notice, **told)
-    encoded = [encode_prompt(prompt, chat) for prompt in prompts]
+    require_machine(config)
+    named: dict[str, Any] = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    chat = load_chat(config.model, chat_settings(config), notice, **named)
+    hollow = replace(load_hollow(config.model, notice, **named), chat_settings=chat.settings)
+    shape = shape_of(hollow.model.config, hollow.parameters)
+    encoded, tests = ([encode_prompt(prompt, chat) for prompt in some] for some in (inputs.train, inputs.test))
     require_agreement(encoded, notice)
-    require_context(encoded, shape.context)
+    require_context([*encoded, *tests], shape.context)
+    if config.retain:
+        encode_instructions(inputs.instructions, chat, shape.context)
+    _require_start(config, inputs, hollow, run, force=force)
     tokens = {}
     for e in encoded:
         rows = sum(part.tokens for part in RowsPass(1).parts(e))
@@ -100,6 +119,30 @@ def plan(config: Config, notice: Notice, *, force: bool = False) -> Plan:
     )
 
 
+def require_machine(config: Config) -> None:
+    """Raises `InputError` for a device, a tracker or a library that a config asks for and that is not there."""
+    choose_device(config.device)
+    if config.tracker is not None:
+        require_tracker(config.tracker)
+    if config.quantize:
+        require_bitsandbytes()
+
+
+def _require_start(config: Config, inputs: Inputs, hollow: LoadedModel, run: RunDir, *, force: bool) -> None:
+    """Raises what `train` raises for what it starts from.
+
+    A checkpoint of other settings; an adapter that is missing, of another model or of other shapes; no room for its own.
+    """
+    checkpoint = None if force else newest_checkpoint(run)
+    if checkpoint is not None:
+        load_progress(checkpoint, settings_of_result(config, inputs, hollow, None))
+    elif config.load_model and config.ckpt_dir is not None:
+        require_start(Path(config.ckpt_dir), run)
+    with torch.device("meta"):
+        adapt(hollow, config, checkpoint, lambda _: None)
+    _require_room(hollow, run)
+
+
 def find_start(run: RunDir, *, force: bool) -> Path | None:
     """The checkpoint to go on from, None to start anew; raises `InputError` for a finished run that is not to be replaced."""
     checkpoint = None if force else newest_checkpoint(run)
@@ -115,6 +158,7 @@ def _is_finished(run: RunDir) -> bool:
 def _in_the_way(run: RunDir, *, force: bool) -> str:
     """What a training would meet in its output folder, for the user."""
     try:
+        require_idle(run.path, run.lock)
         checkpoint = find_start(run, force=force)
     except InputError as error:
         return str(error)
@@ -168,12 +212,12 @@ def alone(run: RunDir, processes: Processes) -> Iterator[None]:
         yield
 
 
-def settings_of_result(config: Config, inputs: Inputs, base: LoadedModel, processes: Processes) -> dict[str, Any]:
-    """What makes the result; a run goes on only where it is the same."""
+def settings_of_result(config: Config, inputs: Inputs, base: LoadedModel, processes: int | None) -> dict[str, Any]:
+    """What makes the result; a run goes on only where it is the same. `processes` None stands for any number of them."""
     told = {k: v for k, v in config.model_dump(mode="json").items() if k not in _NOT_THE_RESULT}
     told["alg_config"] = {k: v for k, v in told["alg_config"].items() if k not in _NOT_THE_GRADIENT}
     prompts = {p.alias: p.digest for p in [*inputs.train, *inputs.instructions]}
-    return {**told, **base.chat_settings.told, "prompts": prompts, "model_revision": base.revision, "processes": processes.count}
+    return {**told, **base.chat_settings.told, "prompts": prompts, "model_revision": base.revision, "processes": processes}
 
 
 def prepare_weights(base: LoadedModel, config: Config, run: RunDir, processes: Processes) -> None:
@@ -181,10 +225,15 @@ def prepare_weights(base: LoadedModel, config: Config, run: RunDir, processes: P
     fuse(base.model)
     if config.alg_config.gradient_checkpointing:
         base.model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
-    # two checkpoints of weights and two moments, a third under way, and the adapter
-    require_space(run.path, round(sum(weight.numel() for weight in trainable(base.model)) * 4 * 10 / 1e6) + 10)
+    _require_room(base, run)
     if processes.sharded:
         processes.shard(base.model)
+
+
+def _require_room(base: LoadedModel, run: RunDir) -> None:
+    """Raises `MachineError` when the disk takes no two checkpoints of weights and two moments, a third under way, and the adapter."""
+    there = next(path for path in (run.path.absolute(), *run.path.absolute().parents) if path.is_dir())
+    require_space(there, round(sum(weight.numel() for weight in trainable(base.model)) * 4 * 10 / 1e6) + 10)
 
 
 def make_job(

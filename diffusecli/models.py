@@ -45,7 +45,14 @@ class LoadedModel:
     @cached_property
     def chat(self) -> Chat:
         """How it is talked to; one for all prompts, so that its template is looked at once."""
-        return Chat(self.tokenizer, self.eos_ids, self.chat_settings)
+        return Chat(self.tokenizer, self.eos_ids, self.chat_settings, self.rows)
+
+    @property
+    def rows(self) -> int:
+        """How many tokens the model can read and say; its tokenizer may have more, or fewer."""
+        inner = without_wrapper(self.model)
+        layers = (inner.get_input_embeddings(), inner.get_output_embeddings())
+        return min(layer.weight.shape[0] for layer in layers if layer is not None)
 
     @property
     def device(self) -> torch.device:
@@ -110,25 +117,42 @@ def load_model(
 
 def _four_bits(precision: str) -> Any:
     """NF4 weights (Dettmers and others, "QLoRA", 2023) that compute in `precision`."""
-    import importlib.util
-
     from transformers import BitsAndBytesConfig
+
+    require_bitsandbytes()
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=PRECISIONS[precision])
+
+
+def require_bitsandbytes() -> None:
+    """Raises `InputError` where 4-bit weights cannot be had."""
+    import importlib.util
 
     if importlib.util.find_spec("bitsandbytes") is None:
         raise InputError("quantize nf4 needs bitsandbytes: run `pip install 'diffuse-lm[nf4]'` or remove the setting")
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=PRECISIONS[precision])
 
 
 def load_chat(
     name: str, chat: ChatSettings, notice: Notice, *, revision: str | None = None, trust_remote_code: bool = False
 ) -> Chat:
-    """The tokenizer alone, no weights read. Raises as `load_model` does."""
+    """The tokenizer, and how many tokens the model knows; no weights read. Raises as `load_model` does."""
     source, options = _source(name, notice, revision, trust_remote_code)
     with _reading(name, options):
         tokenizer, doubt = _tokenizer(source, options)
+        rows = _rows(source, options)
     if doubt:
         notice(doubt)
-    return Chat(tokenizer, settings=chat)
+    return Chat(tokenizer, settings=chat, rows=rows)
+
+
+def _rows(source: str, options: dict[str, Any]) -> int | None:
+    """The rows of the embedding, as the model's config says; None for a folder that holds no more than a tokenizer."""
+    from transformers import AutoConfig
+
+    try:
+        rows = getattr(AutoConfig.from_pretrained(source, **options).get_text_config(), "vocab_size", None)
+    except (OSError, ValueError, KeyError):
+        return None
+    return rows if isinstance(rows, int) else None
 
 
 def _tokenizer(source: str, options: dict[str, Any]) -> tuple[Any, str]:
@@ -167,13 +191,19 @@ class ModelShape:
 
 def load_shape(name: str, notice: Notice, *, revision: str | None = None, trust_remote_code: bool = False) -> ModelShape:
     """The size of a model from its config alone, no weights read. Raises as `load_model` does."""
+    hollow = load_hollow(name, notice, revision=revision, trust_remote_code=trust_remote_code)
+    return shape_of(hollow.model.config, hollow.parameters)
+
+
+def load_hollow(name: str, notice: Notice, *, revision: str | None = None, trust_remote_code: bool = False) -> LoadedModel:
+    """A model whose weights have shapes and no values: adapters can be put on it, nothing can be computed. Raises as `load_model` does."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     source, options = _source(name, notice, revision, trust_remote_code)
     with _reading(name, options), torch.device("meta"):
         config = AutoConfig.from_pretrained(source, **options)
         hollow = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    return shape_of(config, sum(p.numel() for p in hollow.parameters()))
+    return LoadedModel(name, hollow, None, _revision(name, source, hollow))
 
 
 def shape_of(config: Any, parameters: int) -> ModelShape:
@@ -284,6 +314,7 @@ def _refused_by_peft(model: Any) -> list[str]:
 def load_adapter(base: LoadedModel, folder: str | Path, *, trainable: bool = False) -> None:
     """Wrap `base.model` with the adapter in `folder`; raises `InputError` when it is missing or made for another model."""
     from peft import LoraConfig, PeftModel
+    from safetensors.torch import load_file
 
     folder = Path(folder)
     if missing := [name for name in ADAPTER_FILES if not (folder / name).is_file()]:
@@ -298,13 +329,16 @@ def load_adapter(base: LoadedModel, folder: str | Path, *, trainable: bool = Fal
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # PEFT only warns of missing keys
         try:
-            base.model = PeftModel.from_pretrained(base.model, folder, is_trainable=trainable)
+            base.model = PeftModel.from_pretrained(
+                base.model, folder, is_trainable=trainable, low_cpu_mem_usage=base.model.device.type == "meta"
+            )
         except Exception as error:  # the config passed, so what PEFT says is of this adapter on this model
             if out_of_memory(error):
                 raise
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.endswith(":")]
+            reason = (lines or [type(error).__name__])[0].rstrip(".")
             raise InputError(f"{folder}: the adapter cannot be loaded into {base.name}: {reason}, train it again") from error
-    if not all(bool(weight.isfinite().all()) for name, weight in base.model.named_parameters() if "lora_" in name):
+    if not all(bool(weight.isfinite().all()) for weight in load_file(folder / ADAPTER_FILES[1]).values()):
         raise InputError(f"{folder / ADAPTER_FILES[1]}: holds numbers that are not finite, train it again")
     base.model.eval()
 

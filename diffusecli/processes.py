@@ -22,8 +22,16 @@ from diffusecli.errors import DiffuseError, InputError, InterruptedRun, MachineE
 from diffusecli.memory import out_of_memory
 from diffusecli.models import choose_device, trainable
 
-
-_LOST = ("Connection closed", "Connection reset", "Connection refused", "Broken pipe", "Socket", "Timed out waiting", "NCCL", "Gloo")
+_LOST = (
+    "Connection closed",
+    "Connection reset",
+    "Connection refused",
+    "Broken pipe",
+    "Socket",
+    "Timed out waiting",
+    "NCCL",
+    "Gloo",
+)
 """What torch says when another process is gone; its class is RuntimeError."""
 
 T = TypeVar("T")
@@ -105,7 +113,9 @@ class Processes:
             if not self._spread:
                 own = isinstance(error, DiffuseError)
                 with suppress(DiffuseError, RuntimeError):  # raised below, where it came from
-                    self._exchanged(_Word(error=error if own else MachineError(f"process {self.rank} failed: {type(error).__name__}: {error}")))
+                    self._exchanged(
+                        _Word(error=error if own else MachineError(f"process {self.rank} failed: {type(error).__name__}: {error}"))
+                    )
                 if isinstance(error, DiffuseError):
                     error.shared = True
             raise

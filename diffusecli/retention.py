@@ -26,7 +26,8 @@ from torch import Tensor
 from diffusecli.attention import additive_mask
 from diffusecli.batched import choose_cache, generate_rows
 from diffusecli.builtin import cache_folder, private_cache
-from diffusecli.config import Retain
+from diffusecli.chat import Chat
+from diffusecli.config import LEAST_INSTRUCTIONS, Retain
 from diffusecli.encoding import EncodedPrompt, encode_prompt
 from diffusecli.errors import InputError, MachineError, many
 from diffusecli.models import LoadedModel, attention_windows, shape_of
@@ -65,9 +66,23 @@ def read_instructions(settings: Retain) -> list[Prompt]:
         text = resources.files("diffusecli").joinpath("instructions.txt").read_text(encoding="utf-8")
         return [Prompt(request=line, targets=(), alias=f"instruction {n}") for n, line in enumerate(text.splitlines(), 1)]
     found = read_prompts(settings.prompts)
-    if len(found) < 3:
-        raise InputError(f"retain.prompts: {many(len(found), 'instruction')}, at least 3 are needed (every third is only measured)")
+    if len(found) < LEAST_INSTRUCTIONS:
+        raise InputError(
+            f"retain.prompts: {many(len(found), 'instruction')}, at least {LEAST_INSTRUCTIONS} are needed (every third is only measured)"
+        )
     return found
+
+
+def encode_instructions(instructions: Sequence[Prompt], chat: Chat, context: int | None) -> list[EncodedPrompt]:
+    """The instructions in tokens; raises `InputError` when one leaves no room for its answer."""
+    encoded = [encode_prompt(prompt, chat) for prompt in instructions]
+    longest = max(encoded, key=lambda e: len(e.prompt_ids))
+    tokens = len(longest.prompt_ids) + ANSWER_TOKENS
+    if context is not None and tokens > context:
+        raise InputError(
+            f"{longest.alias}: the instruction with its answer is {tokens} tokens, the model takes {context}; shorten it"
+        )
+    return encoded
 
 
 @dataclass(frozen=True)
@@ -107,13 +122,8 @@ def prepare(
 
     Of several processes all hold to the same: `shared` gives each what the first one has, which alone is to `write` the cache.
     """
-    encoded = [encode_prompt(prompt, base.chat) for prompt in instructions]
-    longest = max(encoded, key=lambda e: len(e.prompt_ids))
-    tokens, context = len(longest.prompt_ids) + ANSWER_TOKENS, shape_of(base.model.config, 0).context
-    if context is not None and tokens > context:
-        raise InputError(
-            f"{longest.alias}: the instruction with its answer is {tokens} tokens, the model takes {context}; shorten it"
-        )
+    encoded = encode_instructions(instructions, base.chat, shape_of(base.model.config, 0).context)
+    tokens = max(len(e.prompt_ids) for e in encoded) + ANSWER_TOKENS
     window = attention_windows(base.model.config).get("sliding_window", tokens)
     packed = packed and tokens <= window  # a mask of our own would lift the window
     path = cache_folder() / "retention" / f"{_key(base, encoded)}.safetensors"

@@ -5,6 +5,7 @@ Knows what is kept where; knows nothing of how any of it is made.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -289,6 +290,15 @@ def require_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise cannot_write(folder, error) from error
+
+
+def require_place(folder: Path) -> None:
+    """Raises `MachineError` for a folder that cannot be made or written, as far as that shows without making it."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists() or path.is_symlink())
+    if not there.is_dir():
+        raise cannot_write(folder, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise cannot_write(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def require_space(folder: Path, megabytes: int) -> None:

@@ -97,7 +97,7 @@ def _train(
         processes.first(lambda: ensure_builtin(config.model, notice))
     torch.manual_seed(config.seed)  # of the adapter's first weights
     base = load_configured(config, notice, device="cpu" if processes.sharded else str(processes.device))
-    asked = settings_of_result(config, inputs, base, processes)
+    asked = settings_of_result(config, inputs, base, processes.count)
     progress, optimiser_state = load_progress(checkpoint, asked) if checkpoint else (Progress(asked), None)
     trained = processes.first(lambda: trained_before(run, checkpoint, [*inputs.train, *inputs.test]) if checkpoint else None)
     if trained is not None:
@@ -176,7 +176,9 @@ def _interruptible(run: RunDir, saved: str, force: bool) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, InterruptedRun) as error:
         kept = f", {error.kept}" if isinstance(error, InterruptedRun) and error.kept else ""
-        raise InterruptedRun(f"{run.path}: interrupted. {saved}{kept}. {_same_command(force).capitalize()} goes on from there") from error
+        raise InterruptedRun(
+            f"{run.path}: interrupted. {saved}{kept}. {_same_command(force).capitalize()} goes on from there"
+        ) from error
 
 
 def _same_command(force: bool) -> str:

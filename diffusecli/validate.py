@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from diffusecli.adapters import read_adapter_config
 from diffusecli.builtin import unknown_model
-from diffusecli.config import Config, Inspection, inspect_config, read_config
+from diffusecli.config import LEAST_INSTRUCTIONS, Config, Inspection, inspect_config, read_config
 from diffusecli.conflicts import Clash, clashes, conversation
-from diffusecli.documents import Location
-from diffusecli.errors import InputError, Problem
+from diffusecli.documents import Document, Location
+from diffusecli.errors import InputError, MachineError, Problem, many
 from diffusecli.places import exists, find, look_again, real, visible_files
 from diffusecli.prompt import Prompt, each_once, files_at, inspect_prompt
-from diffusecli.runs import RunDir
+from diffusecli.runs import RunDir, require_place
+
+if TYPE_CHECKING:
+    from diffusecli.chat import Chat
 
 CONFIG_ENDINGS = (".yaml", ".yml")
 
@@ -107,13 +112,14 @@ def token_views(
     from diffusecli.encoding import encode_prompt
     from diffusecli.models import load_chat
 
-    said = chat_settings(read_config(found.configs[0])) if len(found.configs) == 1 else ChatSettings()
+    config = read_config(found.configs[0]) if len(found.configs) == 1 else None
+    said = chat_settings(config) if config is not None else ChatSettings()
     if chat_template is not None:
         said = replace(said, template=read_template(chat_template))
     chat = load_chat(model, said, notice, trust_remote_code=trust_remote_code)
     tokenizer = chat.tokenizer
     views: list[TokenView] = []
-    problems: list[Problem] = []
+    problems = list(_instructions(found.configs[0], config, chat)) if config is not None else []
     ids: dict[tuple[str, str], tuple[int, ...]] = {}
     for prompt in found.prompts:
         try:
@@ -143,6 +149,21 @@ def token_views(
             if conversation(clash.first, said.system) != conversation(clash.second, said.system)  # else told already
         )
     return views, problems
+
+
+def _instructions(path: str, config: Config, chat: Chat) -> Iterator[Problem]:
+    """What is wrong with the built-in instructions that a config holds the model to; those in files are prompts like others."""
+    from diffusecli.encoding import encode_prompt
+    from diffusecli.retention import read_instructions
+
+    if not config.retain or config.retain.prompts != "builtin":
+        return
+    for instruction in read_instructions(config.retain):
+        try:
+            encode_prompt(instruction, chat)
+        except InputError as error:
+            yield Problem(path, f"retain: {error}")
+            return
 
 
 def json_schema(kind: Literal["prompt", "config"]) -> dict[str, Any]:
@@ -195,6 +216,11 @@ class _Experiment:
                 for prompt in files:
                     named.setdefault(real(prompt), (*key, index))
                 prompts += files
+            if key == ("retain", "prompts") and len(named) < LEAST_INSTRUCTIONS and not any(files_at(path)[2] for path in paths):
+                problems.append(document.problem(
+                    key, f"names {many(len(named), 'instruction')}, at least {LEAST_INSTRUCTIONS} are needed",
+                    "name more (every third is only measured)",
+                ))  # fmt: skip
         return cls(file, inspected, tuple(problems), tuple(prompts), places.get(("train_prompts",), {}))
 
     def clashes(self, there: Mapping[Path, Prompt]) -> list[Clash]:
@@ -242,16 +268,45 @@ def _surroundings(inspected: Inspection) -> Iterator[Problem]:
             yield document.problem(("chat_template",), str(error).removeprefix("chat_template "))
     if not config.train_prompts:
         yield document.problem((), "names no train_prompts: it can be sampled, not trained", severity="notice")
-    if config.load_model and config.ckpt_dir is not None and not RunDir(Path(config.ckpt_dir)).has_adapter:
-        if exists(config.ckpt_dir):
-            yield document.problem(("ckpt_dir",), f"{config.ckpt_dir} holds no adapter", "name the folder of a trained run")
-        else:
-            yield document.problem(
-                ("ckpt_dir",), f"{config.ckpt_dir} does not exist yet", "train what makes it first", severity="notice"
-            )
+    if config.device.partition(":")[0] not in _DEVICES:
+        yield document.problem(("device",), f"the device '{config.device}' is unknown", "use auto, cpu, cuda, cuda:0, … or mps")
+    for key, package in (("tracker", config.tracker), ("quantize", config.quantize and "bitsandbytes")):
+        if package and find_spec(package) is None:
+            yield document.problem((key,), f"{package} is not installed here", f"run `pip install {package.replace('_ml', '-ml')}` "
+                                   "where you train, or remove the setting", severity="notice")  # fmt: skip
+    try:
+        require_place(Path(config.output_dir))
+    except MachineError as error:
+        yield document.problem(("output_dir",), str(error))
+    yield from _start(config, document)
     if exists(RunDir(Path(config.output_dir)).manifest):
         yield document.problem(("output_dir",), f"{config.output_dir} holds a finished run already",
                                "train with --force to replace it or name another folder", severity="notice")  # fmt: skip
+
+
+_DEVICES = frozenset((
+    "auto", "cpu", "cuda", "fpga", "hip", "hpu", "ideep", "ipu", "lazy", "maia", "meta", "mkldnn", "mlu", "mps", "mtia", "musa", "npu", "opencl",
+    "opengl", "privateuseone", "ve", "vulkan", "xla", "xpu",
+))  # fmt: skip
+"""What torch and its extensions call devices, and ours; whether one is there is found out where training runs."""
+
+
+def _start(config: Config, document: Document) -> Iterator[Problem]:
+    """What is wrong with the adapter that a config continues from."""
+    if not config.load_model or config.ckpt_dir is None:
+        return
+    start = Path(config.ckpt_dir)
+    if start.resolve().is_relative_to(Path(config.output_dir).resolve()):
+        yield document.problem(("ckpt_dir",), f"{start} is in the output_dir, which is emptied first", "name another output_dir")
+    elif RunDir(start).has_adapter:
+        try:
+            read_adapter_config(start / "adapter_config.json")
+        except InputError as error:
+            yield document.problem(("ckpt_dir",), str(error))
+    elif exists(start):
+        yield document.problem(("ckpt_dir",), f"{start} holds no adapter", "name the folder of a trained run")
+    else:
+        yield document.problem(("ckpt_dir",), f"{start} does not exist yet", "train what makes it first", severity="notice")
 
 
 def _unknown_tokens(prompt: Prompt, tokenizer: Any, answers: list[str], paths: list[tuple[int, ...]]) -> Iterator[Problem]:

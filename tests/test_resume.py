@@ -166,9 +166,7 @@ TRAINED = ("adapter_model.safetensors", "run.json", "metrics.jsonl", "config.yam
 
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_run_interrupted_while_it_samples_says_what_is_saved_and_goes_on_to_sample_only(
-    config, monkeypatch, processes, force
-):
+def test_a_run_interrupted_while_it_samples_says_what_is_saved_and_goes_on_to_sample_only(config, monkeypatch, processes, force):
     """Whatever the number of processes that trained."""
     wanted = config("cut", generate=True)
     wanted = wanted.model_copy(update={"test_prompts": wanted.train_prompts[:2]})
@@ -214,7 +212,9 @@ def test_ctrl_c_after_the_last_step_loses_nothing(config, monkeypatch, target):
             return whole(*given, **more)
 
         during.setattr(target, stopped_at)
-        with pytest.raises(InterruptedRun, match="The training is done and its last checkpoint is saved. The same command goes on"):
+        with pytest.raises(
+            InterruptedRun, match=r"The training is done and its last checkpoint is saved\. The same command goes on"
+        ):
             quietly(config("cut"))
     found = quietly(config("cut"))
     assert adapter(config("cut")) == adapter(config("whole"))
