@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from diffusecli.models import without_wrapper
+from diffusecli.overflow import require_numbers
 from diffusecli.rows import tolerance
 from diffusecli.sampling import SamplingSettings
 
@@ -30,8 +32,10 @@ def generate_rows(
     """One sample for each of several prompts, in one batch through `generate`; the terminator, if it came, included.
 
     Bent as `settings` say, `seed` in place of theirs, and by nothing else: the checkpoint's generation config is put
-    aside for the call.
+    aside for the call. Raises `NotNumbersError` when logits are not numbers.
     """
+    from transformers import LogitsProcessorList
+
     stops, longest = sorted(stop_ids), max(map(len, prompts))
     input_ids = torch.tensor([[*[0] * (longest - len(p)), *p] for p in prompts], device=model.device)
     inside = torch.tensor([[*[0] * (longest - len(p)), *[1] * len(p)] for p in prompts], device=model.device)
@@ -41,15 +45,22 @@ def generate_rows(
             input_ids=input_ids, attention_mask=inside, do_sample=True, temperature=settings.temperature,
             top_k=settings.top_k, top_p=settings.top_p, min_p=settings.min_p or None, max_new_tokens=settings.max_new_tokens,
             eos_token_id=stops or None, pad_token_id=stops[0] if stops else 0, use_cache=use_cache,
+            logits_processor=LogitsProcessorList([_numbers_only]),
         )[:, longest:].tolist()  # fmt: skip
     ends = [next((i + 1 for i, token in enumerate(row) if token in stops), len(row)) for row in rows]
     return [tuple(row[:end]) for row, end in zip(rows, ends, strict=True)]
 
 
+def _numbers_only(_ids: Tensor, logits: Tensor) -> Tensor:
+    """A logits processor that changes nothing: drawing from what is not a number fails in ways that say little."""
+    require_numbers(logits)
+    return logits
+
+
 def choose_cache(model: Any) -> bool | None:
     """Whether `generate` may use the model's cache: its logits must be those of whole rows; None when they are neither way.
 
-    Some models mix the states of rows that stand in one batch.
+    Some models mix the states of rows that stand in one batch. Raises `NotNumbersError` when logits of whole rows are not numbers.
     """
     first = model.config.get_text_config().vocab_size // 3
     input_ids = torch.arange(first, first + 2 * _PROBE_TOKENS, device=model.device).view(2, _PROBE_TOKENS)
@@ -61,6 +72,7 @@ def choose_cache(model: Any) -> bool | None:
                 eos_token_id=None, pad_token_id=0, output_logits=True, return_dict_in_generate=True,
             )  # fmt: skip
             whole = model(input_ids=done.sequences, use_cache=False).logits[:, _PROBE_TOKENS - 1 : -1]
+        require_numbers(whole)
         stepped = torch.stack(done.logits, dim=1)
         gap = float((whole.float().softmax(-1) - stepped.float().softmax(-1)).abs().sum(-1).max() / 2)
         if gap <= tolerance(model.dtype):

@@ -19,6 +19,7 @@ from diffusecli.encoding import EncodedPrompt, encode_prompt
 from diffusecli.job import choose_way, require_context
 from diffusecli.loss import PackedPass, target_log_probs
 from diffusecli.models import LoadedModel, load_adapter, load_configured, shape_of
+from diffusecli.overflow import cause
 from diffusecli.processes import Processes
 from diffusecli.prompt import Prompt
 from diffusecli.retention import prepare, read_instructions
@@ -58,7 +59,7 @@ def measure(run: RunDir, config: Config, prompts: Sequence[Prompt], notice: Noti
 
     def score(mode: str) -> None:
         scorer.model = base.model
-        scores = scorer.score(encoded).log_probs
+        scores = scorer.log_probs(encoded)
         found.update({(mode, e.prompt.digest): target_log_probs(e, paths) for e, paths in zip(encoded, scores, strict=True)})
 
     chat = json.loads(json.dumps(base.chat_settings.told))
@@ -76,4 +77,7 @@ def measure(run: RunDir, config: Config, prompts: Sequence[Prompt], notice: Noti
     run.require_trained_on(base.name, base.revision)
     load_adapter(base, run.path)
     score("lora")
-    return Measured(found, chat, retention.drift(base.model))
+    drift = retention.drift(base.model)
+    if np.isnan(drift):
+        raise cause(base.model, base.name)
+    return Measured(found, chat, drift)

@@ -79,16 +79,16 @@ def _export(run: RunDir, config: Config, to: Path, precision: str | None, notice
     prompts = _prompts(run)
     encoded = [encode_prompt(prompt, base.chat) for prompt in prompts]
     scorer = scorer_of(base, encoded, config, notice)
-    under_adapter = scorer.score(encoded).log_probs
+    under_adapter = scorer.log_probs(encoded)
     scorer.model = base.model = base.model.merge_and_unload(safe_merge=True)
-    gap = _gap(under_adapter, scorer.score(encoded).log_probs)
+    gap = _gap(under_adapter, scorer.log_probs(encoded))
     if not gap <= _TOLERANCE:
         raise MachineError(f"{run.path}: the merged model differs from the adapter by {gap:.2g} nats, nothing was written; sample with "
                            "the adapter instead")  # fmt: skip
     if dtype != base.model.dtype:
         for weight in base.model.parameters():  # not `model.to`: tables of positions stay float32 when a model is loaded
             weight.data = weight.data.to(dtype)
-        gap = _gap(under_adapter, scorer.score(encoded).log_probs)
+        gap = _gap(under_adapter, scorer.log_probs(encoded))
     portable = _portable_template(base, prompts, encoded)
     done = Exported(base.parameters, str(dtype).removeprefix("torch."), sum(len(e.trie.leaves) for e in encoded), gap)
     _write(to, done, base, run, encoded, portable)

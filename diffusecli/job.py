@@ -36,6 +36,7 @@ from diffusecli.models import (
     shape_of,
     trainable,
 )
+from diffusecli.overflow import blamed
 from diffusecli.processes import Processes, require_tracker
 from diffusecli.prompt import Prompt, read_prompts, require_own_names
 from diffusecli.retention import encode_instructions, prepare, read_instructions
@@ -313,7 +314,7 @@ def choose_way(
     else:
         most = chosen
     most = min(most, shape.context or most)  # some models count places in the packed sequence
-    with enough_memory(base.name, SMALLER):
+    with enough_memory(base.name, SMALLER), blamed(base.model, base.name):
         found = choose_pass(base.model, longest(encoded), batch_size=settings.batch_size, max_tokens=most)
     way, why = min(processes.everyones(found), key=lambda found: _boldness(found[0]))  # all must cut their work alike
     if chosen == "auto" and isinstance(way, PackedPass) and not way.tree:

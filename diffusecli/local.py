@@ -15,6 +15,7 @@ from diffusecli.engines import Arrived
 from diffusecli.errors import InputError, many
 from diffusecli.memory import SMALLER, enough_memory, out_of_memory
 from diffusecli.models import LoadedModel, shape_of
+from diffusecli.overflow import blamed
 from diffusecli.prompt import Prompt
 from diffusecli.rows import choose_rows
 from diffusecli.sampling import CountingSampler, SamplingSettings, Standing, Watch, cut_at_stop, rows_at_once, stream_seed
@@ -35,7 +36,7 @@ class LocalEngine:
         self._base, self._settings, self._notice = base, settings, notice
         self._told: set[str] = set()
         self._context = shape_of(base.model.config, 0).context
-        with self._enough_memory():
+        with self._enough_memory(), blamed(base.model, base.name):
             self._kind = choose_rows(base.model)
         self._batch_rows = max_rows or _BATCH_ROWS
         if self._kind is None:
@@ -70,18 +71,19 @@ class LocalEngine:
             settings = replace(settings, stop=(*settings.stop, encoded.stop_text))
         rows = None
         if self._kind is not None:
-            with self._enough_memory():
+            with self._enough_memory(), blamed(self._base.model, self._base.name):
                 rows = self._kind.rows(encoded.prompt_ids, settings.max_new_tokens)
             if rows is None:
                 self._notice(
                     f"{encoded.alias}: answers may outgrow what can be kept by rows: sampling in batches of plain `generate`"
                 )
         if rows is None:
-            with self._enough_memory():
+            with self._enough_memory(), blamed(self._base.model, self._base.name):
                 self._draw_batches(encoded, settings, have, arrived, watch)
             return
         sampler = CountingSampler(rows, self._base.tokenizer, encoded, settings, self._max_rows, watch)
-        counts = sampler.draw()
+        with blamed(self._base.model, self._base.name):
+            counts = sampler.draw()
         self._max_rows = sampler.max_rows  # as it was halved
         arrived(counts, sampler.tokens_fed)
 
@@ -104,7 +106,8 @@ class LocalEngine:
     @cached_property
     def _use_cache(self) -> bool:
         """How `generate` is used. Raises `InputError` where it does not give the model's own distribution."""
-        chosen = choose_cache(self._base.model)
+        with blamed(self._base.model, self._base.name):
+            chosen = choose_cache(self._base.model)
         if chosen is None:
             raise InputError(
                 f"{self._base.name}: `generate` does not draw from this model's own distribution in this version of transformers, use another"

@@ -26,6 +26,7 @@ from diffusecli.attention import Tree, additive_mask, enable, over
 from diffusecli.encoding import EncodedPrompt
 from diffusecli.memory import out_of_memory
 from diffusecli.models import attention_windows, keeps_more_than_attention, without_wrapper
+from diffusecli.overflow import NotNumbersError
 from diffusecli.trie import ROOT, TokenTrie
 
 _SLICE_ROWS = 192  # of logits that exist at once
@@ -216,7 +217,7 @@ def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max
     """Probe the loaded model: the packed pass if it agrees with rows on a few paths, else rows; and why.
 
     `encoded` is the prompt whose rows are longest; the probe's are short, but where a window slides over those.
-    Rows go `batch_size` at a time, packed parts hold up to `max_tokens`.
+    Rows go `batch_size` at a time, packed parts hold up to `max_tokens`. Raises `NotNumbersError` when the rows' figures are not numbers.
     """
     in_rows = RowsPass(batch_size)
     if more := keeps_more_than_attention(model):
@@ -225,6 +226,8 @@ def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max
         return in_rows, f"rows: {why}"
     probe = _probe_prompt(encoded, attention_windows(model.config).get("sliding_window"))
     by_rows = score(model, probe, in_rows.sized(1)).log_probs  # all logits of a row exist at once
+    if np.isnan(by_rows).any():
+        raise NotNumbersError
     tolerance = 1e-3 if model.dtype == torch.float32 else 0.2
     trees, heads = (True, False) if enable(model) else (False,), (True, False) if _head_alone(model, probe) else (False,)
     for tree, sliced_head in product(trees, heads):

@@ -31,6 +31,7 @@ from diffusecli.config import LEAST_INSTRUCTIONS, Retain
 from diffusecli.encoding import EncodedPrompt, encode_prompt
 from diffusecli.errors import InputError, MachineError, many
 from diffusecli.models import LoadedModel, attention_windows, shape_of
+from diffusecli.overflow import blamed, require_numbers
 from diffusecli.prompt import Prompt, read_prompts
 from diffusecli.runs import atomic_write
 from diffusecli.sampling import SamplingSettings
@@ -130,7 +131,7 @@ def prepare(
     answers: list[Answer] | None = shared(_read(path) if write else None)
     if answers is None:
         notice(f"asking the base model {len(encoded)} ordinary instructions to hold it to its answers (once, then cached)")
-        with _without_adapter(base.model):
+        with _without_adapter(base.model), blamed(base.model, base.name):
             asked = _ask(base, encoded, packed)
         if write:
             _write(path, asked, notice)
@@ -201,6 +202,7 @@ def _ask(base: LoadedModel, encoded: Sequence[EncodedPrompt], packed: bool) -> l
         for start in range(0, len(answers), at_once):
             group_of_answers = answers[start : start + at_once]
             logits = _answer_logits(base.model, group_of_answers).float()
+            require_numbers(logits)
             likeliest = logits.topk(min(LIKELIEST, logits.shape[-1] - 1), dim=-1).indices
             log_probs, rest = _summary(logits, likeliest)
             lengths = [len(a.answer_ids) for a in group_of_answers]

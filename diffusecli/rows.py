@@ -22,6 +22,7 @@ from torch import Tensor
 from diffusecli.attention import banded, causal, enable, over, over_prompt
 from diffusecli.memory import out_of_memory
 from diffusecli.models import attention_windows, keeps_more_than_attention, shape_of
+from diffusecli.overflow import require_numbers
 
 _STEPS = 3  # of rows that are grown to see whether they are kept well
 _FIRST_ROWS, _FIRST_TOKENS = 16, 8  # room to begin with; doubled when it is full
@@ -251,7 +252,10 @@ class RowsKind:
 
 
 def choose_rows(model: Any) -> RowsKind | None:
-    """Probe the loaded model: the first kind that gives what whole rows give, fed without a cache; None when none does."""
+    """Probe the loaded model: the first kind that gives what whole rows give, fed without a cache; None when none does.
+
+    Raises `NotNumbersError` when the logits of whole rows are not numbers, so that nothing could agree with them.
+    """
     make = _agreeing(model, [3])
     return None if make is None else RowsKind(model, make)
 
@@ -268,7 +272,7 @@ def _agreeing(model: Any, lengths: Sequence[int]) -> Kind | None:
             if out_of_memory(error):
                 raise
             continue
-        if all(gap <= tolerance(model.dtype) for gap in gaps):  # which what is not a number does not
+        if all(gap <= tolerance(model.dtype) for gap in gaps):
             return make
     return None
 
@@ -287,4 +291,5 @@ def _gap(model: Any, make: Kind, length: int) -> float:
         whole = [(*whole[parents[child]], tokens[child]) for child in order]
     input_ids = torch.tensor([[*prompt_ids, *grown] for grown in whole], device=model.device)
     expected = model(input_ids=input_ids, use_cache=False, logits_to_keep=1).logits[:, -1]
+    require_numbers(expected)
     return float((expected.float().softmax(-1) - logits.float().softmax(-1)).abs().sum(-1).max() / 2)

@@ -25,6 +25,7 @@ from diffusecli.encoding import EncodedPrompt
 from diffusecli.errors import InputError, MachineError
 from diffusecli.memory import free_memory, out_of_memory
 from diffusecli.models import shape_of
+from diffusecli.overflow import NotNumbersError
 from diffusecli.rows import Rows
 
 _SLICE_ROWS = 64  # of [R, V] that become probabilities at once
@@ -126,7 +127,10 @@ class CountingSampler:
 
     @torch.inference_mode()
     def draw(self) -> Counter[str]:
-        """`n_generations` answers, counted. Raises `MachineError` when memory does not suffice for a single row."""
+        """`n_generations` answers, counted.
+
+        Raises `MachineError` when memory does not suffice for a single row, `NotNumbersError` when probabilities are not numbers.
+        """
         waiting = [_Live([()], [self._settings.n_generations])]
         while waiting:
             group = waiting.pop()
@@ -254,7 +258,7 @@ def _invert(exps: Tensor, uniforms: Sequence[np.ndarray]) -> list[list[tuple[int
     masses = torch.cat(sums, dim=-1).cpu().double().numpy()  # [R, B]
     cumulative = masses.cumsum(-1)
     if not np.isfinite(cumulative[:, -1]).all():
-        raise MachineError("the model's probabilities are no numbers, use another --precision (fp32 or bf16)")
+        raise NotNumbersError
     hits = []  # row, block, where in the block's mass each draw falls, as shares of it
     for row, (ends, mass, u) in enumerate(zip(cumulative, masses, uniforms, strict=True)):
         at = u * ends[-1]

@@ -15,6 +15,7 @@ from diffusecli.errors import MachineError
 from diffusecli.loss import Part, Pass, target_log_probs
 from diffusecli.metrics import exact_kl
 from diffusecli.models import trainable
+from diffusecli.overflow import cause
 from diffusecli.processes import OutOfMemoryError, Piece, Processes
 from diffusecli.prompt import Prompt
 from diffusecli.retention import Answer, Retention
@@ -81,6 +82,13 @@ class Scorer:
                 if backward:
                     self.processes.sum_gradients(trainable(self.model))
                 return scores
+
+    def log_probs(self, encoded: Sequence[EncodedPrompt]) -> list[np.ndarray]:
+        """Per prompt, of its J paths in nats; raises `InputError`, with the cause, when one is not a number."""
+        found = self.score(encoded).log_probs
+        if any(np.isnan(log_probs).any() for log_probs in found):
+            raise cause(self.model)
+        return found
 
     def exact(self, encoded: Sequence[EncodedPrompt]) -> Exact:
         """Exact KL(p || q) in nats and exact on-target mass per prompt, one forward pass each."""

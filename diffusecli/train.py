@@ -48,6 +48,7 @@ from diffusecli.job import (
 from diffusecli.local import LocalEngine
 from diffusecli.memory import peak_memory_mb
 from diffusecli.models import LoadedModel, load_adapter, load_configured, merged
+from diffusecli.overflow import cause
 from diffusecli.processes import Processes
 from diffusecli.record import Trained, flat, save_run, start_anew, take_up_metrics, tell, trained_before
 from diffusecli.runs import Iteration, RunDir, require_writable
@@ -205,6 +206,8 @@ def _optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, re
     steps = settings.n_iters * job.steps_per_iteration
     if not progress.before:
         before = job.scorer.exact(job.encoded)
+        if np.isnan(before.figures).any():
+            raise cause(job.base.model, job.base.name)
         progress.before = {prompt.alias: list(figures) for prompt, figures in zip(before.prompts, before.figures, strict=True)}
     earlier, started = progress.seconds, time.perf_counter()
     if processes.main:
@@ -330,8 +333,13 @@ def _diverged(job: Job, progress: Progress) -> InputError:
         return last
 
     last = job.processes.first(last_good)
+    if not progress.step:  # nothing was learned yet that could be wrong
+        return cause(job.base.model, job.base.name)
     kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+    overflowed = job.base.model.dtype == torch.float16
+    why = ": fp16 overflowed, or steps are too large" if overflowed else ""
+    remedy = "set precision to bf16 or fp32, or lower" if overflowed else "lower"
     return InputError(
-        f"{job.run.path}: the loss is no number any more after {many(progress.step, 'step')}; lower alg_config.learning_rate "
+        f"{job.run.path}: the loss is no number any more after {many(progress.step, 'step')}{why}; {remedy} alg_config.learning_rate "
         f"and start anew with --force ({kept})"
     )

@@ -106,7 +106,7 @@ def test_a_larger_tokenizer_whose_further_tokens_are_not_used_changes_nothing(fo
 def test_run_and_export_name_it_when_the_tokenizer_grew_later(folder, in_process, tmp_path):
     path = folder(rows=ROWS)
     assert in_process("train", "c.yaml").returncode == in_process("sample", "results/r", "-n", 3).returncode == 0
-    tokenizer = larger_tokenizer(CHATML.replace("<|im_start|>assistant", "<|x|>assistant"))
+    tokenizer = larger_tokenizer("<|x|>" + CHATML)
     tokenizer.save_pretrained(path)
     assert in_process("sample", "results/r", "-n", 3).returncode == 2
     for words in [("evaluate", "results/r", "--exact"), ("export", "results/r", "-o", "merged")]:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from diffusecli.engines import drawn
 from diffusecli.local import LocalEngine
 from diffusecli.models import LoadedModel
+from diffusecli.overflow import NotNumbersError
 from diffusecli.prompt import Prompt
 from diffusecli.rows import GatheredCache, SharedPrompt, arrange, choose_rows
 from diffusecli.sampling import SamplingSettings
@@ -126,10 +127,11 @@ def test_a_model_with_attention_of_its_own_keeps_its_own_cache():
     assert choose_rows(model).make is GatheredCache
 
 
-def test_rows_that_are_no_numbers_agree_with_nothing(monkeypatch):
+def test_rows_that_are_no_numbers_agree_with_nothing():
     model = tiny_llama()
     model.model.norm.weight.data[:] = torch.nan
-    assert choose_rows(model) is None
+    with pytest.raises(NotNumbersError):
+        choose_rows(model)
 
 
 def test_a_recurrent_model_is_sampled_by_generate():
