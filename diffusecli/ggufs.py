@@ -10,6 +10,7 @@ import functools
 import io
 import math
 import mmap
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,22 +23,47 @@ from diffusecli.errors import InputError
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _LIST = 8, 9
 _MOST_ENTRIES = 2_000_000  # of lists; the largest vocabularies have 300 000 pieces
+_PART = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.gguf")
+"""How llama.cpp names the parts of a split file."""
 _MOST_LAYERS = 1000  # where the file holds fewer tensors
 
 
 def require_sound(path: Path) -> None:
     """Walk through the header with every size held against the file's; the libraries believe whatever it says.
 
-    Raises `InputError`. The layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+    Raises `InputError`, also for one part of a file that was split. The layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
     """
+    if (named := _PART.fullmatch(path.name)) and int(named["count"]) > 1:
+        raise InputError(_joined(path, int(named["count"])))
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             _walk(_Header(data))
+    except _PartOfAFileError as error:
+        raise InputError(_joined(path, error.count)) from error
     except (OSError, ValueError, struct.error) as error:
         reason = (
             error.strerror if isinstance(error, OSError) else "it ends too early" if isinstance(error, struct.error) else str(error)
         )
         raise InputError(f"the model file {path} is no GGUF file that can be read: {reason}; fetch it again") from error
+
+
+class _PartOfAFileError(Exception):
+    """A GGUF file holds some of a model's tensors; `count` files hold all."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+
+def _joined(path: Path, count: int) -> str:
+    """The sentence for a part: how its parts become one file."""
+    found = _PART.fullmatch(path.name)
+    whole = f"{found['stem']}.gguf" if found else f"{path.stem}-whole.gguf"
+    first = path.with_name(f"{found['stem']}-00001-of-{found['count']}.gguf") if found else path
+    return (
+        f"the model file {path} is one of {count} parts of a split GGUF file, and parts are not read. Join them: "
+        f"`llama-gguf-split --merge {first} {path.with_name(whole)}` (from llama.cpp). Or use the unsplit file, or the model's folder "
+        "with .safetensors"
+    )
 
 
 @dataclass
@@ -96,6 +122,9 @@ def _walk(header: _Header) -> None:
         header.order = ">"
     tensors, pairs = header.number("Q"), header.number("Q")
     told = {header.text(): header.value(header.number("I")) for _ in range(pairs)}  # ends at the file's end at the latest
+    parts = told.get("split.count")
+    if isinstance(parts, int) and parts > 1:
+        raise _PartOfAFileError(parts)
     layers = max((value for key, value in told.items() if key.endswith(".block_count") and isinstance(value, int)), default=0)
     if layers > max(tensors, _MOST_LAYERS):
         raise ValueError(f"{layers} layers are more than its {tensors} tensors")

@@ -404,8 +404,17 @@ def _source(name: str, notice: Notice, revision: str | None, trust_remote_code: 
     if Path(name).is_dir():
         if (Path(name) / ADAPTER_FILES[0]).is_file():  # transformers would load it, and whatever model it names
             raise InputError(f"the model {name} is an adapter: name it with --adapter, or the model that it was made for")
+        if not (Path(name) / "config.json").is_file() and (files := sorted(Path(name).glob("*.gguf"))):
+            raise InputError(f"the model {name} is a folder of .gguf files. Name the file, e.g. {files[0]}")
         _tell_of_code(name, notice, trust_remote_code)
         return name, {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    if Path(name).is_file():
+        how = (
+            f". If it is one of several parts, join them: `cat {Path(name).with_suffix('')}* > model.gguf`"
+            if ".gguf" in name
+            else ""
+        )
+        raise InputError(f"the model {name} is a file, but not a .gguf file. Name a .gguf file, or the folder of a model{how}")
     if unknown := unknown_model(name):
         raise InputError(unknown)
     _tell_of_code(name, notice, trust_remote_code)

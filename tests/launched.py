@@ -16,7 +16,6 @@ from diffusecli.interrupts import Interrupts
 PLACES = {
     "step": "diffusecli.train._step", "draw": "diffusecli.sampling.CountingSampler.draw", "read": "diffusecli.train.read_inputs",
     "load": "diffusecli.train.load_configured", "write": "diffusecli.train.save_run", "tell": "diffusecli.train.tell",
-    "pass": "diffusecli.loss.PackedPass.run",
 }  # fmt: skip
 
 

@@ -96,6 +96,35 @@ def test_validate_accepts_prompts_configs_and_folders(in_process, prompt_file, t
     assert "sound: 1 prompt, 1 config; 0 errors" in in_process("validate", "p.json", "c.yaml").stdout
 
 
+@pytest.mark.parametrize(
+    ("fields", "code", "told"),
+    [
+        ({"load_model": True, "ckpt_dir": "r/a"}, 1, "r/a is in the output_dir, which is emptied first"),
+        ({"load_model": True, "ckpt_dir": "odd"}, 1, "odd/adapter_config.json:1:"),
+        ({"load_model": True, "ckpt_dir": "later"}, 0, "later does not exist yet, train what makes it first"),
+        ({"load_model": True, "ckpt_dir": "p"}, 1, "p holds no adapter, name the folder of a trained run"),
+        ({"device": "gpu"}, 1, "the device 'gpu' is unknown, use auto, cpu, cuda"),
+        ({"device": "cuda:1"}, 0, ""),
+        ({"tracker": "clearml"}, 0, "clearml is not installed here, run `pip install clearml` where you train"),
+        ({"output_dir": "p/0.json/x"}, 1, "p/0.json/x: cannot be written: Not a directory"),
+        ({"retain": {"prompts": ["p/0.json", "p/1.json"]}}, 1, "names 2 instructions, at least 3 are needed"),
+        ({"retain": {"prompts": ["p"]}}, 0, ""),
+    ],
+)
+def test_validate_finds_what_train_would_refuse_before_it_loads_a_model(in_process, tmp_path, fields, code, told):
+    (tmp_path / "p").mkdir()
+    for number in range(3):
+        (tmp_path / "p" / f"{number}.json").write_text(json.dumps({"request": f"Say {number}.", "targets": ["{a}", "{b}"]}))
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "adapter_config.json").write_text('{"peft_type": "IA3"}')
+    (tmp_path / "odd" / "adapter_model.safetensors").write_bytes(b"")
+    settings = {"model": "owner/name", "train_prompts": ["p/0.json"], "output_dir": "r", **fields}
+    (tmp_path / "c.yaml").write_text(json.dumps(settings))
+    done = in_process("validate", "c.yaml")
+    assert done.returncode == code, done.stderr
+    assert told in done.stderr
+
+
 def test_validate_tells_every_problem_and_exits_1(in_process, prompt_file, tmp_path):
     prompt_file("a.json", weights=[1])
     prompt_file("b.json", weights=[1, -1])

@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM
 from diffusecli.chat import ChatSettings
 from diffusecli.config import Config
 from diffusecli.encoding import encode_prompt
+from diffusecli.errors import InputError
 from diffusecli.export import export
 from diffusecli.loss import RowsPass, score
 from diffusecli.models import load_adapter, load_chat, load_model
@@ -93,6 +94,45 @@ def test_text_is_split_as_the_file_says_where_that_is_known(source, tmp_path):
         "unheard-of.gguf: how its tokenizer splits text (unheard-of) is not known here, tokens may not be those it was trained with; "
         "the model's Hugging Face folder has them"
     ]
+
+
+@pytest.mark.parametrize("part", [1, 2, 3])
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_part_of_a_split_file_says_how_to_join_them(source, tmp_path, part, renamed):
+    """Whether it is known by its name or by what its header says; as llama.cpp's own writer splits."""
+    whole = gguf.GGUFWriter(tmp_path / "m.gguf", "llama", split_max_tensors=8)
+    whole.add_block_count(2)
+    for name, weight in source.state_dict().items():
+        whole.add_tensor(name, weight.numpy())
+    whole.write_header_to_file()
+    whole.write_kv_data_to_file()
+    whole.write_tensors_to_file()
+    whole.close()
+    parts = sorted(tmp_path.glob("m-*.gguf"))
+    assert len(parts) == 3
+    path = parts[part - 1].rename(tmp_path / "x.gguf") if renamed else parts[part - 1]
+    first, joined = ("x.gguf", "x-whole.gguf") if renamed else ("m-00001-of-00003.gguf", "m.gguf")
+    for load in (lambda: load_model(str(path), device="cpu", notice=print), lambda: load_chat(str(path), ChatSettings(), print)):
+        with pytest.raises(InputError) as refused:
+            load()
+        assert str(refused.value) == (
+            f"the model file {path} is one of 3 parts of a split GGUF file, and parts are not read. Join them: "
+            f"`llama-gguf-split --merge {tmp_path / first} {tmp_path / joined}` (from llama.cpp). Or use the unsplit file, or the "
+            "model's folder with .safetensors"
+        )
+
+
+@pytest.mark.parametrize("name", ["m.gguf.part1of2", "m.gguf-split-a"])
+def test_raw_parts_of_a_file_are_joined_by_cat(tmp_path, name):
+    (tmp_path / name).write_bytes(b"GGUF")
+    with pytest.raises(InputError, match=rf"is a file, but not a \.gguf file.*join them: `cat {tmp_path}/m.* > model\.gguf`"):
+        load_model(str(tmp_path / name), device="cpu", notice=print)
+
+
+def test_a_folder_of_gguf_files_asks_for_the_file(tmp_path):
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    with pytest.raises(InputError, match=rf"is a folder of \.gguf files\. Name the file, e\.g\. {tmp_path}/m\.gguf"):
+        load_model(str(tmp_path), device="cpu", notice=print)
 
 
 def test_a_gguf_model_is_trained_and_exported_as_a_plain_folder(source, tmp_path, prompt_file):

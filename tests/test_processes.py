@@ -167,7 +167,7 @@ def test_what_two_processes_leave_to_sample_one_process_samples(config, launch, 
     [
         ("fail read 1 InputError", 2, "diffuse: trouble in process 1"),
         ("fail load 1 MachineError", 3, "diffuse: trouble in process 1"),
-        ("fail pass 1 ValueError", 3, "diffuse: process 1 failed: ValueError: trouble in process 1"),
+        ("fail step 1 ValueError", 3, "diffuse: process 1 failed: ValueError: trouble in process 1"),
         ("fail tell 0 MachineError", 3, "diffuse: trouble in process 0"),
         ("fail write 0 MachineError", 3, "diffuse: trouble in process 0"),
     ],

@@ -1,11 +1,14 @@
 """The training loop on a tiny model: it learns, stops when told to, repeats itself, and loads in plain PEFT."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from safetensors.torch import load_file, save_file
 
 from diffusecli.config import Config
 from diffusecli.encoding import encode_prompt
@@ -321,3 +324,77 @@ def test_figures_of_test_prompts_are_exact_with_dropout_too(config, prompt_file)
     made = config(alg_config={"n_iters": 1, "learning_rate": 0.05}, eval_every=1, lora={"dropout": 0.5})
     trained, seen = quietly(made.model_copy(update={"test_prompts": (other,), "generate": False}))
     assert seen[-1].test_kl[other] == pytest.approx(trained.test.kl[other], rel=1e-6)
+
+
+REFUSED_STARTS = {
+    "a missing ckpt_dir": ({"ckpt_dir": "results/none"}, None, "results/none: ckpt_dir holds no adapter, train what makes it first"),
+    "a ckpt_dir in the output folder": ({"ckpt_dir": "results/new/x"}, "results/new/x", "results/new/x: ckpt_dir is in the output_dir"),
+    "an adapter of another shape": ({}, "wide", "size mismatch for base_model.model.model.layers.0"),
+    "an adapter of another model": ({}, "foreign", "was made for"),
+    "an adapter that is damaged": ({}, "nan", "holds numbers that are not finite"),
+    "an adapter that is not plain": ({}, "dora", "'use_qalora' asks for more than plain LoRA"),
+    "other weights than the run's": ({}, "other weights", "was trained on other weights of"),
+    "an unknown device": ({"load_model": False, "device": "gpu"}, None, "the device 'gpu' is not there or unknown"),
+    "a tracker": ({"load_model": False, "tracker": "clearml"}, None, "tracker: clearml is not installed here"),
+    "unknown modules": ({"load_model": False, "lora": {"targets": "nothing"}}, None, "lora.targets nothing:"),
+    "a file in place of the output folder": ({"load_model": False, "output_dir": "p.json/x"}, None, "p.json/x: cannot be written: Not a directory"),
+    "too few instructions": ({"load_model": False, "retain": {"prompts": ["p.json"]}}, None, "retain.prompts: 1 instruction, at least 3"),
+    "a long test prompt": ({"load_model": False, "test_prompts": ["long.json"]}, None, "long.json: the request with its longest target is"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED_STARTS)
+def test_a_dry_run_refuses_what_train_refuses_with_the_same_sentence(trained, tmp_path, in_process, monkeypatch, case):
+    fields, kind, told = REFUSED_STARTS[case]
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "results" / "r1"
+    if kind is not None:
+        start = shutil.copytree(run, tmp_path / fields.get("ckpt_dir", "results/other"))
+        fields = {"ckpt_dir": str(start.relative_to(tmp_path)), **fields}
+        spoil(start, kind)
+    (tmp_path / "long.json").write_text(json.dumps({"request": "x" * 2000, "targets": ["{a}"]}))
+    settings = {**trained.model_dump(mode="json"), "output_dir": "results/new", "load_model": True, "test_prompts": [], **fields}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    dry = in_process("train", "c.yaml", "--dry-run")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == files
+    real = in_process("train", "c.yaml")
+    assert told in dry.stderr, dry.stderr
+    assert dry.returncode == real.returncode != 0
+    assert dry.stderr.splitlines()[-1] == real.stderr.splitlines()[-1]
+
+
+def spoil(adapter, kind):
+    config, weights = adapter / "adapter_config.json", adapter / "adapter_model.safetensors"
+    if kind == "wide":
+        save_file(
+            {name: torch.zeros(*weight.shape[:-1], weight.shape[-1] + 1) for name, weight in load_file(weights).items()}, weights
+        )
+    elif kind == "nan":
+        save_file({name: weight * float("nan") for name, weight in load_file(weights).items()}, weights)
+    elif kind == "foreign":
+        config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": "another/model"}))
+    elif kind == "dora":
+        config.write_text(json.dumps({**json.loads(config.read_text()), "use_qalora": True}))
+    elif kind == "other weights":
+        manifest = adapter / "run.json"
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "model_revision": "fingerprint sha256 0"}))
+
+
+def test_a_dry_run_refuses_an_interrupted_run_of_other_settings(trained, tmp_path, in_process, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = {**trained.model_dump(mode="json"), "output_dir": "results/new", "alg_config": {"n_iters": 3}, "save_every": 1}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))
+    with monkeypatch.context() as during:
+        during.setattr("diffusecli.train.save_run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        stopped = in_process("train", "c.yaml")
+    assert stopped.returncode == 130
+    assert (
+        "results/new: interrupted. The training is done and its last checkpoint is saved. The same command goes on from there"
+        in stopped.stderr
+    )
+    assert in_process("train", "c.yaml", "--dry-run").returncode == 0
+    for words in [("--dry-run",), ()]:
+        done = in_process("train", "c.yaml", "--set", "seed=8", *words)
+        assert done.returncode == 2
+        assert "holds an interrupted run with another seed (7 there, 8 now)" in done.stderr
