@@ -324,10 +324,12 @@ def _excerpt(text: str) -> str:
 
 def _require_known(frame: _Frame, rows: int | None, answers: Sequence[str], paths: Sequence[tuple[int, ...]]) -> None:
     """Report the first token that the model's embedding has no row for, where it is used and what to do."""
+    if rows is None:
+        return
     used = [("the request or its chat template", frame.prompt_ids)]
     used += [("the end of every answer", () if frame.terminator is None else (frame.terminator,))]
     used += [(f"the target {answer!r}", path) for answer, path in zip(answers, paths, strict=True)]
-    for place, ids in used if rows is not None else ():
+    for place, ids in used:
         if unknown := next((token for token in ids if token >= rows), None):
             raise frame.error(
                 f"{place} holds {_named(frame.tokenizer, unknown)}, but the model's embedding has {rows} rows (ids 0 to {rows - 1}). "

@@ -111,14 +111,16 @@ class Processes:
                     "training from the last checkpoint"
                 ) from error
             if not self._spread:
-                own = isinstance(error, DiffuseError)
-                with suppress(DiffuseError, RuntimeError):  # raised below, where it came from
-                    self._exchanged(
-                        _Word(error=error if own else MachineError(f"process {self.rank} failed: {type(error).__name__}: {error}"))
-                    )
-                if isinstance(error, DiffuseError):
-                    error.shared = True
+                self._announce(error)
             raise
+
+    def _announce(self, error: Exception) -> None:
+        """Let all others stop for an error of this process."""
+        unknown = MachineError(f"process {self.rank} failed: {type(error).__name__}: {error}")
+        with suppress(DiffuseError, RuntimeError):  # it is raised where it came from
+            self._exchanged(_Word(error=error if isinstance(error, DiffuseError) else unknown))
+        if isinstance(error, DiffuseError):
+            error.shared = True
 
     def _exchanged(self, word: _Word) -> list[_Word]:
         from accelerate.utils import gather_object
