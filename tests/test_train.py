@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from diffusecli.config import Config
 from diffusecli.encoding import encode_prompt
-from diffusecli.errors import InputError, MachineError
+from diffusecli.errors import InputError, InterruptedRun, MachineError
 from diffusecli.job import plan
 from diffusecli.loss import PackedPass, score
 from diffusecli.models import load_adapter, load_model, merged
@@ -20,6 +20,7 @@ from diffusecli.prompt import read_prompt
 from diffusecli.runs import RunDir
 from diffusecli.schedule import auto_learning_rate
 from diffusecli.train import train
+from tests.test_resume import interrupt_at
 
 
 @pytest.fixture
@@ -251,14 +252,17 @@ def test_an_adapter_that_came_without_a_manifest_is_not_replaced_unasked(config,
         quietly(config(alg_config={"n_iters": 1}))
 
 
-def test_a_plan_tells_what_training_would_meet_in_the_output_folder(config):
-    made, told = config(alg_config={"n_iters": 3}), []
+def test_a_plan_tells_what_training_would_meet_in_the_output_folder(config, monkeypatch):
+    made, told = config(alg_config={"n_iters": 5}), []
     run = RunDir(Path(made.output_dir))
-    assert plan(made, told.append).steps == 3
-    (run.path / "checkpoint-2").mkdir(parents=True)
+    assert plan(made, told.append).steps == 5
+    with monkeypatch.context() as during:
+        interrupt_at(during, 1)
+        with pytest.raises(InterruptedRun):
+            quietly(made)
     plan(made, told.append)
     plan(made, told.append, force=True)
-    (run.path / "checkpoint-2").rmdir()
+    shutil.rmtree(run.path / "checkpoint-2")
     run.manifest.write_text("{}")
     plan(made, told.append)
     plan(made, told.append, force=True)
