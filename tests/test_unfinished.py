@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from diffusecli.answers import Answers
+from diffusecli.comparison import compare
 from diffusecli.encoding import encode_prompt
 from diffusecli.engines import drawn
 from diffusecli.errors import InputError
@@ -204,6 +205,15 @@ def test_unfinished_answers_are_never_valid_and_the_verdict_names_them():
     assert (found.n, found.valid, found.unfinished) == (1000, 0.69, 300)
     assert found.tvd == pytest.approx(0.31)  # a .4, b .29, the rest .31
     assert verdict(found).startswith("off target 31% (unfinished 30%), ")
+
+
+def test_cut_texts_are_outcomes_of_their_own_in_entropy_and_in_differences():
+    prompt = Prompt(request="x", targets=("a", "b"))
+    before, after = (tally(prompt, seen) for seen in (Answers({"a": 50, "b": 50}), Answers({"a": 50, "b": 50}, {"a": 25, "b": 25})))
+    assert figures(prompt, after).entropy_plugin == pytest.approx(math.log(4))
+    found = compare(before, after, prompt.probabilities, 0)
+    assert found.entropy.value == pytest.approx(math.log(2) + 2 / 200)
+    assert found.excess_tvd.value == pytest.approx(0.5)
 
 
 def test_a_journal_keeps_what_is_unfinished(tmp_path):
@@ -404,6 +414,18 @@ def test_sample_says_how_many_answers_are_unfinished_and_what_helps(tmp_path, ti
     assert "2 of 2 targets are longer than 1 token" in one.stderr
     (row,) = evaluate([tmp_path / "s.json"]).rows
     assert (row.figures.valid, row.figures.unfinished) == (0, count)
+
+
+@pytest.mark.parametrize(("options", "limit"), [((), 61), (("--max-new-tokens", 60), 60), (("--max-new-tokens", 70), 70)])
+def test_sample_takes_what_the_longest_target_takes_where_no_limit_is_given(
+    tmp_path, tiny_model_folder, prompt_file, in_process, options, limit
+):
+    asked = prompt_file("p.json", targets=["b" * 60, "b"])
+    done = in_process("sample", "--model", tiny_model_folder, "--prompt", asked, "-n", 4, *options, "-o", "s.json")
+    assert ("1 of 2 targets is longer than 60 tokens" in done.stderr) is (limit == 60)
+    (row,) = evaluate([tmp_path / "s.json"]).rows
+    assert row.settings["max_new_tokens"] == limit
+    assert all(len(text.encode()) <= 3 * limit for text in row.tally.unfinished)
 
 
 def test_sample_counts_no_answer_as_unfinished_that_a_target_begins(tmp_path):
