@@ -88,7 +88,7 @@ def token_table(view: TokenView, top: int) -> RenderableType:
         Text(f"{many(len(view.prompt_tokens), 'prompt token')}: {printable(' '.join(view.prompt_tokens))}"),
         rows,
         *([Text(f"({many(hidden, 'more target')}, --top 0 shows all)")] if hidden else []),
-        *([Text(f"longest answer: {many(view.longest, 'token')}; sampling takes as many")] if view.target_tokens else []),
+        *([Text(f"longest answer: {many(view.longest, 'token')}")] if view.target_tokens else []),
         Text(f"tokens fed a step: {view.fed_as_rows} as one row per target, {view.fed_packed} packed{ratio}\n"),
     )
 
