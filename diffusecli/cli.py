@@ -439,7 +439,9 @@ def sample(
         str | None, typer.Option(metavar="plain|FILE", help="In place of the model's own; plain is built in, for base models.")
     ] = None,
     trust_remote_code: _TrustsCode = False,
-    max_new_tokens: Annotated[int, typer.Option(help="The most tokens of one answer.")] = 50,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="The most tokens of one answer.  [default: 50, or as many as the longest target takes]")
+    ] = None,
     temperature: Annotated[float, typer.Option(help="1 is the model's own distribution.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens up to this mass; 1 keeps all.")] = 1.0,
@@ -483,7 +485,17 @@ def sample(
     from diffusecli.sample import sample as draw
     from diffusecli.sampling import SamplingSettings
 
-    settings = SamplingSettings(n_generations, max_new_tokens, temperature, top_k, top_p, min_p, seed or 0, tuple(stop or ()))
+    length: dict[str, Any] = {"whole_targets": True} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
+    settings = SamplingSettings(
+        n_generations,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        seed=seed or 0,
+        stop=tuple(stop or ()),
+        **length,
+    )
     wanted = resolve(Wanted(
         source or config, mode, tuple(prompt or ()), tuple(request or ()), adapter, model, precision, device, output,
         form, system, chat_template, trust_remote_code, served=not chosen.loads_model,
@@ -500,6 +512,8 @@ def sample(
             terminal.console().print(answers(done.counts[text]))
     total = sum(counts.total() for counts in done.counts.values())
     typer.echo(f"{done.path}: {many(total, 'sample')} of {many(len(done.counts), 'prompt')} in {done.seconds:.1f} s")
+    if done.warning:
+        typer.echo(done.warning)
 
 
 @command("evaluate")
@@ -535,6 +549,9 @@ def evaluate(
     plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Write its charts as SVG and PNG.")] = None,
     min_n: Annotated[float | None, typer.Option(help="Exit with 1 when a prompt has fewer samples.")] = None,
     min_valid: Annotated[float | None, typer.Option(help="Exit with 1 when a prompt has a lower share of valid answers.")] = None,
+    max_unfinished: Annotated[
+        float | None, typer.Option(help="Exit with 1 when a prompt has a higher share of unfinished answers.")
+    ] = None,
     max_tvd: Annotated[float | None, typer.Option(help="Exit with 1 when a prompt has a higher TVD.")] = None,
     max_excess_tvd: Annotated[float | None, typer.Option(help="Exit with 1 when a prompt has a higher excess TVD.")] = None,
     min_p: Annotated[float | None, typer.Option(help="Exit with 1 when a test of fit has a lower p-value.")] = None,
@@ -557,8 +574,8 @@ def evaluate(
         _quiet_libraries()
     _require_place(html, plots)
     limits: dict[str, float | None] = {
-        "--min-n": min_n, "--min-valid": min_valid, "--max-tvd": max_tvd, "--max-excess-tvd": max_excess_tvd, "--min-p": min_p,
-        "--min-coverage": min_coverage, "--max-kl": max_kl, "--max-drift": max_drift,
+        "--min-n": min_n, "--min-valid": min_valid, "--max-unfinished": max_unfinished, "--max-tvd": max_tvd,
+        "--max-excess-tvd": max_excess_tvd, "--min-p": min_p, "--min-coverage": min_coverage, "--max-kl": max_kl, "--max-drift": max_drift,
     }  # fmt: skip
     asked = {option: limit for option, limit in limits.items() if limit is not None}
     check_limits(asked)

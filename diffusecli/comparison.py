@@ -116,7 +116,7 @@ def _figures(counts: np.ndarray, probabilities: tuple[float, ...]) -> _Sides:
 
 
 def _counts(side: Tally) -> np.ndarray:
-    return np.array([*side.counts, *side.off_target.values()])
+    return np.array(side.cells)
 
 
 def _single(side: Tally) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from diffusecli.answers import is_cut
 from diffusecli.errors import many
 
 _WITHHELD = re.compile(
@@ -30,6 +31,7 @@ class Answer:
     withheld: bool = False  # by a filter; the text is empty then, whatever came
     textless: bool = False  # it came without text; the text is empty
     thought: bool = False  # it came with the model's thinking, which was cut off
+    unfinished: bool = False  # it reached the limit of tokens
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,12 @@ def _answer(choice: Any, keeps_thoughts: bool) -> Answer:
             text = message["refusal"]  # a model's own no is an answer
         elif message.get("reasoning_content") or message.get("reasoning"):
             text = None
+    cut = isinstance(choice, dict) and is_cut(choice.get("finish_reason"))
     if text is None:
-        return Answer("", textless=True)
+        return Answer("", textless=True, unfinished=cut)
     text = text.encode("utf-8", "replace").decode()
     rest = text if keeps_thoughts else _after_thinking(text)
-    return Answer(rest, thought=rest != text)
+    return Answer(rest, thought=rest != text, unfinished=cut)
 
 
 def _text(content: Any) -> str | None:

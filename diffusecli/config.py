@@ -145,7 +145,8 @@ class Config(BaseModel):
     load_model: bool = Field(default=False, description="Continue from the adapter in ckpt_dir.")
     ckpt_dir: str | None = Field(default=None, description="An adapter to continue from; {model} and {config} as in output_dir.")
     generate: bool = Field(
-        default=True, description="Sample 1000 answers of at most 64 tokens per test prompt after training, into gen.json."
+        default=True,
+        description="Sample 1000 answers per test prompt after training, into gen.json: at most 64 tokens, or what the longest target takes.",
     )
     lora: LoraSettings = Field(default=LoraSettings(), description="The adapter.")
     retain: Annotated[Retain | Literal[False], BeforeValidator(_off)] = Field(

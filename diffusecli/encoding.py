@@ -39,6 +39,15 @@ class EncodedPrompt:
         """The prompt's path, its name in every output."""
         return self.prompt.alias
 
+    @property
+    def longest(self) -> int:
+        """The tokens of the longest target with a response variant before it, its end included; 0 without targets."""
+        return max(self.trie.depths, default=0)
+
+    def longer_than(self, tokens: int) -> int:
+        """How many targets take more than so many tokens, in at least one of their variants."""
+        return len({owner for owner, leaf in zip(self.owners, self.trie.leaves, strict=True) if self.trie.depths[leaf] > tokens})
+
     def text(self, tokenizer: Any, ids: Sequence[int]) -> str:
         """The answer that generated ids spell, without what the template puts around it."""
         (before, after), spelled = self.around, decode_answer(tokenizer, ids)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+from diffusecli.answers import Answers
 
 if TYPE_CHECKING:
     from diffusecli.config import Config
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from diffusecli.runs import RunDir
     from diffusecli.sampling import SamplingSettings, Watch
 
-Arrived = Callable[[Counter[str], int], None]
-"""Takes answers that are final, counted, and the tokens they cost."""
+Arrived = Callable[[Answers, int], None]
+"""Takes answers that are final, counted, those that were cut at the limit apart, and the tokens they cost."""
 
 
 class Engine(Protocol):
@@ -32,21 +33,24 @@ class Engine(Protocol):
     def about(self) -> dict[str, Any]:
         """Engine, model and whatever else its samples depend on, for the file beside them."""
 
-    def draw(self, prompt: Prompt, have: Counter[str], arrived: Arrived, watch: Watch) -> None:
+    def limit(self, prompt: Prompt) -> int:
+        """The most tokens of an answer to this prompt; one that reaches it is unfinished."""
+
+    def draw(self, prompt: Prompt, have: Answers, arrived: Arrived, watch: Watch) -> None:
         """Draw what is missing of `n_generations` answers when `have` are there already."""
 
 
-def drawn(engine: Engine, prompt: Prompt) -> tuple[Counter[str], int]:
+def drawn(engine: Engine, prompt: Prompt) -> tuple[Answers, int]:
     """All answers to one prompt, counted, and the tokens fed for them."""
-    counts: Counter[str] = Counter()
+    counts = Answers()
     fed = 0
 
-    def arrived(some: Counter[str], tokens: int) -> None:
+    def arrived(some: Answers, tokens: int) -> None:
         nonlocal fed
         counts.update(some)
         fed += tokens
 
-    engine.draw(prompt, Counter(), arrived, lambda _: None)
+    engine.draw(prompt, Answers(), arrived, lambda _: None)
     return counts, fed
 
 

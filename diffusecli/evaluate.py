@@ -6,7 +6,6 @@ Takes sample sets from `sources.py`, hands counts to the statistics, returns fig
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from diffusecli.answers import Answers
 from diffusecli.builtin import Notice
 from diffusecli.errors import InputError, did_you_mean
 from diffusecli.evaluation import UNSAMPLED, Evaluated, Evaluation, by_prompt, differences, matrices
@@ -140,7 +140,7 @@ def _unsampled(
         own = [s.prompt for s in sets if s.run == facts.run]
         known = {prompt.key: prompt for prompt in [*own, *(p for p in held_out if not any(_is_of(p, other) for other in own))]}
         found += [
-            SampleSet(facts.run, mode, prompt, Counter())
+            SampleSet(facts.run, mode, prompt, Answers())
             for key, prompt in known.items()
             for mode in MODES if (mode, prompt.digest) in measured[facts.run].log_q and (facts.run, mode, key) not in there
         ]  # fmt: skip
@@ -174,17 +174,19 @@ def _judge(sample: SampleSet, run: RunFacts | None, measured: Measured | None, q
     at = values_of(prompt.targets) if tallied.on_target else None
     is_open = tallied.n > 0 and (not prompt.targets or sample.examples)
     known = prompt if prompt.targets else sample.trained_on
-    compared: Counter[str] = Counter()
+    compared = Answers()
     for text, count in sample.counts.items() if is_open else ():
-        compared[matching.key(text) or text.strip()] += count
-    beyond = tally(known, sample.counts, matching).off_target.total() / tallied.n if is_open and known else math.nan
+        key, cut = matching.key(text) or text.strip(), sample.counts.unfinished[text]
+        compared.add(key, count - cut)
+        compared.add(key, cut, unfinished=True)
+    beyond = 1 - tally(known, sample.counts, matching).on_target / tallied.n if is_open and known else math.nan
     return Evaluated(
         sample.run, sample.mode, prompt, tallied, sample.settings, sample.examples,
         figures=found,
         cells=cells(prompt, tallied),
         ordered=ordered(*at, np.array(tallied.counts), np.array(prompt.probabilities)) if at else None,
-        diversity=diversity(compared, beyond) if is_open else None,
-        lines=by_line(compared, [matching.key(t) or t for t in known.targets] if known else ()) if is_open else (),
+        diversity=diversity(compared, beyond, unfinished=compared.unfinished) if is_open else None,
+        lines=by_line(compared, [matching.key(t) or t for t in known.targets] if known else (), compared.unfinished) if is_open else (),
         exact=_exact(sample, run, measured),
     )  # fmt: skip
 

@@ -46,7 +46,7 @@ class Evaluated:
     def verdict(self) -> str:
         """One phrase for a person."""
         if self.diversity is not None:
-            return open_verdict(self.diversity)
+            return open_verdict(self.diversity, self.tally.unfinished.total())
         if self.figures is not None:
             return verdict(self.figures, self.exact)
         known = self.exact is not None and not math.isnan(self.exact.tvd)

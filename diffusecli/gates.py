@@ -19,11 +19,13 @@ class Gate:
     least: bool  # the limit is the least that passes, not the most
     value: Callable[[Evaluated], float]
     share: bool = True  # between 0 and 1
+    open_ended: bool = False  # judges prompts without targets too
 
 
 GATES: Mapping[str, Gate] = {
     "--min-n": Gate("N", True, lambda row: float(row.tally.n), share=False),
     "--min-valid": Gate("valid share", True, lambda row: row.figures.valid if row.figures else math.nan),
+    "--max-unfinished": Gate("unfinished share", False, lambda row: row.tally.unfinished_share, open_ended=True),
     "--max-tvd": Gate("TVD", False, lambda row: row.figures.tvd if row.figures else math.nan),
     "--max-excess-tvd": Gate("excess TVD", False, lambda row: row.figures.excess_tvd if row.figures else math.nan),
     "--min-p": Gate("p", True, lambda row: row.figures.p_value if row.figures else math.nan),
@@ -32,7 +34,7 @@ GATES: Mapping[str, Gate] = {
     ),
     "--max-kl": Gate("exact KL", False, lambda row: row.exact.kl if row.exact else math.nan, share=False),
 }
-"""Of every prompt with targets; `--max-drift` is of runs."""
+"""Of every prompt with targets, or with samples; `--max-drift` is of runs."""
 
 
 def check_limits(limits: Mapping[str, float]) -> None:
@@ -63,7 +65,8 @@ def failures(found: Evaluation, limits: Mapping[str, float]) -> list[str]:
 
 def _missed(found: Evaluation, gate: Gate, limit: float) -> Iterator[str]:
     samplers, marked = labels(found.rows), marks(row.prompt for row in found.rows)
-    judged = [row for row in found.rows if row.prompt.targets and (gate is GATES["--max-kl"] or row.tally.n or row.exact is None)]
+    known = [row for row in found.rows if row.prompt.targets or gate.open_ended]
+    judged = [row for row in known if gate is GATES["--max-kl"] or row.tally.n or row.exact is None]
     tuned = [row for row in judged if row.mode != "untuned"]
     for row in tuned or judged:
         value, who = gate.value(row), f"{row.prompt.alias}{marked[row.prompt.key]} ({samplers[row.run, row.mode]})"
@@ -73,7 +76,7 @@ def _missed(found: Evaluation, gate: Gate, limit: float) -> Iterator[str]:
         elif value < limit if gate.least else value > limit:
             yield f"{who}: {gate.figure} {value:.4g} {'<' if gate.least else '>'} {limit:g}"
     if not judged:
-        yield f"{gate.figure}: there are no samples of a prompt with targets"
+        yield f"{gate.figure}: there are no samples{'' if gate.open_ended else ' of a prompt with targets'}"
 
 
 def _drifted(found: Evaluation, limit: float) -> Iterator[str]:

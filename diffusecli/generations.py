@@ -7,18 +7,19 @@ the files; what an engine does is its own.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from diffusecli.answers import Answers
 from diffusecli.builtin import Notice
 from diffusecli.engines import Engine
-from diffusecli.errors import InterruptedRun
+from diffusecli.errors import InterruptedRun, many
 from diffusecli.journal import Journal
 from diffusecli.locks import lock_beside, only_writer
+from diffusecli.matching import tally
 from diffusecli.prompt import Prompt, require_own_names
 from diffusecli.runs import (
     SAMPLE_ENDINGS,
@@ -44,9 +45,21 @@ Report = Callable[[str, Standing], None]
 class Sampled:
     """What was drawn: prompt alias -> answers, counted; where it was written, how long it took."""
 
-    counts: dict[str, Counter[str]]
+    counts: dict[str, Answers]
     path: Path
     seconds: float  # of sampling alone, the model already loaded
+    unfinished: int  # answers that were cut at the limit, those left out that need not end because a target begins them
+
+    @property
+    def warning(self) -> str:
+        """How many answers are unfinished and what helps; empty when none is."""
+        if not self.unfinished:
+            return ""
+        total = sum(counts.total() for counts in self.counts.values())
+        return (
+            f"{self.unfinished} of {many(total, 'sample')} {'is' if self.unfinished == 1 else 'are'} unfinished: cut at the limit of new "
+            "tokens. Sample with a larger --max-new-tokens"
+        )
 
 
 def generate(
@@ -68,15 +81,19 @@ def generate(
         if write:
             for lost in _replaced(path, prompts):
                 notice(f"{path}: will lose its samples of {lost}")
-        drawn, seconds = _draw_all(engine, prompts, settings, journal, report, notice)
+        drawn, limits, seconds = _draw_all(engine, prompts, settings, journal, report, notice)
         if write:
             write_samples(path, drawn, form, settings.seed)
             mark_newest(path, (path.with_suffix(ending) for ending in SAMPLE_ENDINGS))
             fed = sum(journal.tokens[prompt.key] for prompt in prompts)
-            tail: dict[str, Any] = {"seconds": round(seconds, 3), "tokens_fed": fed or None, "prompts": prompts_as_json(prompts)}
+            tail: dict[str, Any] = {
+                "seconds": round(seconds, 3), "tokens_fed": fed or None, "prompts": prompts_as_json(prompts),
+                "limits": {alias: limit for alias, limit in limits.items() if limit != settings.max_new_tokens},
+                "unfinished": {alias: counts.unfinished for alias, counts in drawn.items() if counts.unfinished},
+            }  # fmt: skip
             write_json(meta_path(path), {**about, **engine.about, "file": path.name, "format": form, **tail, **environment()})
         journal.remove()
-    return Sampled(drawn, path, seconds)
+    return Sampled(drawn, path, seconds, sum(tally(p, drawn[p.alias]).unfinished.total() for p in prompts))
 
 
 def _replaced(path: Path, prompts: Sequence[Prompt]) -> Iterator[str]:
@@ -90,25 +107,25 @@ def _replaced(path: Path, prompts: Sequence[Prompt]) -> Iterator[str]:
 
 def _draw_all(
     engine: Engine, prompts: Sequence[Prompt], settings: SamplingSettings, journal: Journal, report: Report, notice: Notice
-) -> tuple[dict[str, Counter[str]], float]:
-    """Every prompt's answers, and the seconds they took."""
-    drawn: dict[str, Counter[str]] = {}
+) -> tuple[dict[str, Answers], dict[str, int], float]:
+    """Every prompt's answers and their limit in tokens, and the seconds they took."""
+    drawn: dict[str, Answers] = {}
+    limits: dict[str, int] = {}
     started = time.perf_counter()
     try:
         for prompt in prompts:
             drawn[prompt.alias] = _draw(engine, prompt, settings, journal, report, notice)
+            limits[prompt.alias] = engine.limit(prompt)
     except KeyboardInterrupt as error:
         if not journal.kept:
             raise InterruptedRun("interrupted, no samples are kept; the same command draws them again") from error
         there, wanted = sum(journal.of(prompt).total() for prompt in prompts), settings.n_generations * len(prompts)
         kept = f"{there} of {wanted} samples are kept"
         raise InterruptedRun(f"interrupted, {kept}; the same command goes on from there", kept) from error
-    return drawn, time.perf_counter() - started
+    return drawn, limits, time.perf_counter() - started
 
 
-def _draw(
-    engine: Engine, prompt: Prompt, settings: SamplingSettings, journal: Journal, report: Report, notice: Notice
-) -> Counter[str]:
+def _draw(engine: Engine, prompt: Prompt, settings: SamplingSettings, journal: Journal, report: Report, notice: Notice) -> Answers:
     """All answers to one prompt, those of an earlier start included."""
     have = journal.of(prompt)
     if have:

@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from diffusecli.answers import Answers
 from diffusecli.documents import holds_half_characters
 from diffusecli.errors import cannot_write
 from diffusecli.prompt import Prompt
@@ -26,7 +27,7 @@ class Journal:
     def __init__(self, path: Path | None, key: dict[str, Any]) -> None:
         """Read what is there, if it was drawn under the same `key`; else put it aside and begin anew. Raises `MachineError`."""
         self._path = path
-        self._found: dict[tuple[str, str], Counter[str]] = {}
+        self._found: dict[tuple[str, str], Answers] = {}
         self.tokens: Counter[tuple[str, str]] = Counter()  # by `Prompt.key`, fed for what is there
         self.aside: Path | None = None  # where a file of other settings went
         if path is None:
@@ -50,24 +51,25 @@ class Journal:
         except OSError as error:
             raise cannot_write(path, error) from error
         for entry in entries[1:]:
-            self._add(entry["prompt"], entry["digest"], Counter(entry["counts"]), entry["tokens"])
+            counts = Answers(entry["counts"], entry.get("unfinished"))
+            self._add(entry["prompt"], entry["digest"], counts, entry["tokens"])
 
     @property
     def kept(self) -> bool:
         """Whether anything outlives this process."""
         return self._path is not None
 
-    def of(self, prompt: Prompt) -> Counter[str]:
+    def of(self, prompt: Prompt) -> Answers:
         """What is there of a prompt as it reads now."""
-        counts: Counter[str] = self._found.get(prompt.key, Counter())
-        return counts.copy()
+        return Answers(self._found.get(prompt.key, ()))
 
     def add(self, prompt: Prompt, counts: Counter[str], tokens: int) -> None:
-        """Keep what arrived. Raises `MachineError` when the disk does not take it."""
+        """Keep what arrived; answers in a plain counter are finished. Raises `MachineError` when the disk does not take it."""
         self._add(prompt.alias, prompt.digest, counts, tokens)
         if self._path is None:
             return
-        line = {"prompt": prompt.alias, "digest": prompt.digest, "counts": counts, "tokens": tokens}
+        cut = {"unfinished": counts.unfinished} if isinstance(counts, Answers) and counts.unfinished else {}
+        line = {"prompt": prompt.alias, "digest": prompt.digest, "counts": counts, **cut, "tokens": tokens}
         append_line(self._path, json.dumps(line).encode() + b"\n")
 
     def remove(self) -> None:
@@ -76,7 +78,7 @@ class Journal:
             self._path.unlink(missing_ok=True)
 
     def _add(self, alias: str, digest: str, counts: Counter[str], tokens: int) -> None:
-        self._found.setdefault((alias, digest), Counter()).update(counts)
+        self._found.setdefault((alias, digest), Answers()).update(counts)
         self.tokens[alias, digest] += tokens
 
 
@@ -99,13 +101,18 @@ def _entries(content: bytes) -> tuple[list[dict[str, Any]], bytes]:
 def _is_answers(entry: dict[str, Any]) -> bool:
     """Whether a line is one of those that `Journal.add` writes."""
     return (
-        entry.keys() == {"prompt", "digest", "counts", "tokens"}
+        entry.keys() - {"unfinished"} == {"prompt", "digest", "counts", "tokens"}
         and isinstance(entry["prompt"], str)
         and isinstance(entry["digest"], str)
         and isinstance(entry["counts"], dict)
         and all(map(is_count, [entry["tokens"], *entry["counts"].values()]))
+        and _are_among(entry.get("unfinished", {}), entry["counts"])
         and not holds_half_characters(entry)
     )
+
+
+def _are_among(unfinished: Any, counts: dict[str, int]) -> bool:
+    return isinstance(unfinished, dict) and all(is_count(cut) and cut <= counts.get(text, 0) for text, cut in unfinished.items())
 
 
 def _free_name(path: Path) -> Path:

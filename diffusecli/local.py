@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from diffusecli.answers import Answers
 from diffusecli.batched import choose_cache, generate_rows
 from diffusecli.builtin import Notice
 from diffusecli.encoding import EncodedPrompt, encode_prompt
@@ -35,6 +36,7 @@ class LocalEngine:
         """Probes the model; `max_rows` None takes what fits into free memory."""
         self._base, self._settings, self._notice = base, settings, notice
         self._told: set[str] = set()
+        self._encoded: EncodedPrompt | None = None
         self._context = shape_of(base.model.config, 0).context
         with self._enough_memory(), blamed(base.model, base.name):
             self._kind = choose_rows(base.model)
@@ -42,7 +44,7 @@ class LocalEngine:
         if self._kind is None:
             notice("this model's memory cannot be kept by rows: sampling in batches of plain `generate`")
         else:
-            self._max_rows = max_rows or rows_at_once(base.model, settings.max_new_tokens)
+            self._max_rows, self._rows_asked = max_rows or rows_at_once(base.model, settings.max_new_tokens), max_rows is not None
 
     @property
     def counting(self) -> bool:
@@ -59,14 +61,25 @@ class LocalEngine:
             **self._base.chat_settings.told,
         }  # fmt: skip
 
-    def draw(self, prompt: Prompt, have: Counter[str], arrived: Arrived, watch: Watch) -> None:
+    def limit(self, prompt: Prompt) -> int:
+        """See `Engine`: what was asked for, no more than the prompt leaves of the model's context."""
+        encoded = self._encode(prompt)
+        wanted, room = self._settings.limit(encoded.longest), self._room(encoded)
+        if room < 1:
+            raise InputError(
+                f"{encoded.alias}: is {len(encoded.prompt_ids)} tokens long, the model takes {self._context}; shorten it"
+            )
+        return min(wanted, room)
+
+    def draw(self, prompt: Prompt, have: Answers, arrived: Arrived, watch: Watch) -> None:
         """See `Engine`."""
-        encoded = encode_prompt(prompt, self._base.chat)
+        encoded, limit = self._encode(prompt), self.limit(prompt)
         for remark in encoded.remarks:
             if remark not in self._told:
                 self._notice(remark)
             self._told.add(remark)
-        settings = self._within_context(encoded)
+        self._warn(encoded, limit)
+        settings = replace(self._settings, max_new_tokens=limit)
         if encoded.stop_text:
             settings = replace(settings, stop=(*settings.stop, encoded.stop_text))
         rows = None
@@ -81,27 +94,41 @@ class LocalEngine:
             with self._enough_memory(), blamed(self._base.model, self._base.name):
                 self._draw_batches(encoded, settings, have, arrived, watch)
             return
-        sampler = CountingSampler(rows, self._base.tokenizer, encoded, settings, self._max_rows, watch)
+        most = self._max_rows
+        if settings.max_new_tokens > self._settings.max_new_tokens and not self._rows_asked:
+            most = min(most, rows_at_once(self._base.model, settings.max_new_tokens))
+        sampler = CountingSampler(rows, self._base.tokenizer, encoded, settings, most, watch)
         with blamed(self._base.model, self._base.name):
             counts = sampler.draw()
-        self._max_rows = sampler.max_rows  # as it was halved
+        if sampler.max_rows < most:  # it was halved
+            self._max_rows = sampler.max_rows
         arrived(counts, sampler.tokens_fed)
 
     def _enough_memory(self) -> AbstractContextManager[None]:
         """Probes of a few rows may already be too much."""
         return enough_memory(self._base.name, SMALLER)
 
-    def _within_context(self, encoded: EncodedPrompt) -> SamplingSettings:
-        """The settings with answers no longer than what the prompt leaves of the model's context."""
-        settings = self._settings
-        room = settings.max_new_tokens if self._context is None else self._context - len(encoded.prompt_ids)
-        if room < 1:
-            raise InputError(
-                f"{encoded.alias}: is {len(encoded.prompt_ids)} tokens long, the model takes {self._context}; shorten it"
+    def _encode(self, prompt: Prompt) -> EncodedPrompt:
+        """The prompt in tokens; the last one is kept."""
+        if self._encoded is None or self._encoded.prompt is not prompt:
+            self._encoded = encode_prompt(prompt, self._base.chat)
+        return self._encoded
+
+    def _room(self, encoded: EncodedPrompt) -> int:
+        """The tokens that the prompt leaves of the model's context."""
+        return sys.maxsize if self._context is None else self._context - len(encoded.prompt_ids)
+
+    def _warn(self, encoded: EncodedPrompt, limit: int) -> None:
+        """Say where the context cuts answers, and how many targets the limit cuts."""
+        if limit < self._settings.limit(encoded.longest):
+            self._notice(f"{encoded.alias}: answers end after {many(limit, 'token')}, where the model's context ends")
+        if longer := encoded.longer_than(limit):
+            fits = encoded.longest <= self._room(encoded)
+            self._notice(
+                f"{encoded.alias}: {longer} of {many(len(encoded.prompt.targets), 'target')} "
+                f"{'is' if longer == 1 else 'are'} longer than {many(limit, 'token')}: such answers stay unfinished. "
+                + (f"Use --max-new-tokens {encoded.longest} or more" if fits else "Shorten the request")
             )
-        if room < settings.max_new_tokens:
-            self._notice(f"{encoded.alias}: answers end after {many(room, 'token')}, where the model's context ends")
-        return replace(settings, max_new_tokens=min(room, settings.max_new_tokens))
 
     @cached_property
     def _use_cache(self) -> bool:
@@ -117,13 +144,13 @@ class LocalEngine:
         return chosen
 
     def _draw_batches(
-        self, encoded: EncodedPrompt, settings: SamplingSettings, have: Counter[str], arrived: Arrived, watch: Watch
+        self, encoded: EncodedPrompt, settings: SamplingSettings, have: Answers, arrived: Arrived, watch: Watch
     ) -> None:
-        finished, fed = have.copy(), 0
+        answers, fed = Answers(have), 0
         use_cache = self._use_cache
-        while missing := settings.n_generations - finished.total():
+        while missing := settings.n_generations - answers.total():
             size = min(missing, self._batch_rows)
-            seed = stream_seed(settings.seed, encoded.prompt_ids, 0, finished.total())
+            seed = stream_seed(settings.seed, encoded.prompt_ids, 0, answers.total())
             try:
                 rows = generate_rows(
                     self._base.model,
@@ -138,10 +165,13 @@ class LocalEngine:
                     raise
                 self._batch_rows = size // 2
                 continue
-            bare = [row[:-1] if row and row[-1] in encoded.stop_ids else row for row in rows]
-            batch = Counter(cut_at_stop(encoded.text(self._base.tokenizer, ids), settings.stop)[0] for ids in bare)
+            batch = Answers()
+            for row in rows:
+                ended = bool(row) and row[-1] in encoded.stop_ids
+                text, stopped = cut_at_stop(encoded.text(self._base.tokenizer, row[:-1] if ended else row), settings.stop)
+                batch.add(text, unfinished=not (ended or stopped))
             tokens = size * len(encoded.prompt_ids) + sum(map(len, rows))
-            finished += batch
+            answers.update(batch)
             fed += tokens
             arrived(batch, tokens)
-            watch(Standing(finished, settings.n_generations, size, fed))
+            watch(Standing(answers, settings.n_generations, size, fed))

@@ -266,7 +266,7 @@ def target_log_probs(encoded: EncodedPrompt, path_log_probs: np.ndarray) -> np.n
 
 def row_length(encoded: EncodedPrompt) -> int:
     """The tokens of the prompt with its longest target, terminator included."""
-    return len(encoded.prompt_ids) + max(encoded.trie.depths, default=0)
+    return len(encoded.prompt_ids) + encoded.longest
 
 
 def _probe_prompt(encoded: EncodedPrompt, window: int | None) -> EncodedPrompt:

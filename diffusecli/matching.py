@@ -5,12 +5,14 @@ Knows strings only. Everything is compared in Unicode's normal form C.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from diffusecli.answers import Answers
 from diffusecli.errors import InputError
 from diffusecli.prompt import Prompt, canonical
 
@@ -66,43 +68,59 @@ class Matching:
 
 @dataclass(frozen=True)
 class Tally:
-    """Samples sorted into targets and everything else."""
+    """Samples sorted into targets, other answers, and those that were cut before they became one or the other."""
 
     counts: tuple[int, ...]  # K
-    off_target: Counter[str]
+    off_target: Counter[str]  # finished
+    unfinished: Counter[str] = field(default_factory=Counter)
 
     @property
     def n(self) -> int:
         """N: all samples."""
-        return self.on_target + self.off_target.total()
+        return self.on_target + self.off_target.total() + self.unfinished.total()
 
     @property
     def on_target(self) -> int:
         """How many samples are a target."""
         return sum(self.counts)
 
+    @property
+    def unfinished_share(self) -> float:
+        """Of all samples; nan when there are none."""
+        return self.unfinished.total() / self.n if self.n else math.nan
+
+    @property
+    def cells(self) -> tuple[int, ...]:
+        """How often each target and each different other text came; the beginning of a cut answer is a text of its own."""
+        return (*self.counts, *self.off_target.values(), *self.unfinished.values())
+
 
 def tally(prompt: Prompt, samples: Mapping[str, int], matching: Matching | None = None) -> Tally:
     """Sort counted samples into the prompt's targets.
 
     A target counts with any of its response variants before it. With `eos: false` a sample counts
-    for the target that begins it. Raises `InputError` when the rule makes two targets one.
+    for the target that begins it, also when it was cut after it; elsewhere an answer that was cut is never a target.
+    Raises `InputError` when the rule makes two targets one.
     """
     matching = matching or Matching()
     cells = _cells(prompt, matching)
     counts = [0] * len(prompt.targets)
-    off_target: Counter[str] = Counter()
+    off_target, unfinished = Counter[str](), Counter[str]()
+    cut = samples.unfinished if isinstance(samples, Answers) else Counter[str]()
     lengths = sorted({len(key) for key in cells}, reverse=True) if not prompt.eos else []
     for text, count in samples.items():
         key = matching.key(text)
         index = None if key is None else cells.get(key)
         if index is None and key is not None:
             index = next((cells[key[:length]] for length in lengths if key[:length] in cells), None)
-        if index is None:
-            off_target[text] += count
-        else:
-            counts[index] += count
-    return Tally(tuple(counts), off_target)
+        short = cut[text] if prompt.eos or index is None else 0
+        if short:
+            unfinished[text] = short
+        if index is not None:
+            counts[index] += count - short
+        elif count > short:
+            off_target[text] = count - short
+    return Tally(tuple(counts), off_target, unfinished)
 
 
 def _cells(prompt: Prompt, matching: Matching) -> dict[str, int]:

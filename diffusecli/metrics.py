@@ -12,7 +12,7 @@ to show 2 - 2 (1/2)^10 = 1.998 distinct targets.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, get_type_hints
 
@@ -45,6 +45,7 @@ class Figures:
     valid: float  # share on target
     valid_low: float  # Wilson, 95 %
     valid_high: float  # the other end
+    unfinished: int  # samples that were cut at the limit of tokens, never valid
     entropy: float  # Miller-Madow over all distinct samples, nats
     entropy_plugin: float  # the same uncorrected
     effective: float  # exp(entropy): how many equally likely outcomes would have it
@@ -110,7 +111,7 @@ def figures(prompt: Prompt, tallied: Tally, *, seed: int = 0) -> Figures:
     """All figures of one prompt's samples; `seed` is that of the Monte Carlo draws."""
     n, k = tallied.n, tallied.on_target
     p, counts = np.array(prompt.probabilities), np.array(tallied.counts)
-    plugin, corrected = entropy([*tallied.counts, *tallied.off_target.values()])
+    plugin, corrected = entropy(tallied.cells)
     low, high = wilson(k, n)
     tvd, floor = total_variation(counts, n, p), mean_tvd(n, p)
     perfect = perfect_sampler(prompt.probabilities, n, seed, REPEATS if n == k else FLOOR_REPEATS) if n else None
@@ -121,6 +122,7 @@ def figures(prompt: Prompt, tallied: Tally, *, seed: int = 0) -> Figures:
         valid=k / n if n else math.nan,
         valid_low=low,
         valid_high=high,
+        unfinished=tallied.unfinished.total(),
         entropy=corrected,
         entropy_plugin=plugin,
         effective=math.exp(corrected),
@@ -186,7 +188,7 @@ def exact_kl(p: np.ndarray, log_q: np.ndarray) -> float:
     return float(np.sum(p[likely] * (np.log(p[likely]) - log_q[likely])))
 
 
-def entropy(counts: list[int]) -> tuple[float, float]:
+def entropy(counts: Sequence[int]) -> tuple[float, float]:
     """Plug-in entropy in nats, and with the bias correction (m - 1) / 2N of Miller and Madow (Miller 1955).
 
     >>> [round(value, 4) for value in entropy([6, 4])]
@@ -226,7 +228,8 @@ def verdict(found: Figures, exact: ExactFigures | None = None) -> str:
     if found.n == 0:
         return "no samples"
     if found.valid_high < 0.99:
-        return f"off target {1 - found.valid:.0%}" + (f", {_of_valid(found)} ({_p(found)})" if found.valid > 0.5 else "")
+        cut = f" (unfinished {found.unfinished / found.n:.0%})" if found.unfinished else ""
+        return f"off target {1 - found.valid:.0%}{cut}" + (f", {_of_valid(found)} ({_p(found)})" if found.valid > 0.5 else "")
     if found.p_value < SIGNIFICANCE:
         return f"{_departure(found, exact)} ({_p(found)}, excess TVD {found.excess_tvd:.3f})"
     if exact is not None and _least_tvd(exact, found) > _CLOSE:
@@ -237,12 +240,13 @@ def verdict(found: Figures, exact: ExactFigures | None = None) -> str:
     return f"follows the target ({_p(found)}, excess TVD {found.excess_tvd:.3f}{detected})"
 
 
-def open_verdict(found: Diversity) -> str:
+def open_verdict(found: Diversity, unfinished: int = 0) -> str:
     """The same where there is no list of right answers."""
     if not found.n:
         return "no samples"
     beyond = "" if math.isnan(found.beyond) else f", {found.beyond:.0%} beyond the targets"
-    return f"open-ended: {found.distinct} different answers in {found.n}{beyond}, {found.unseen_mass:.0%} of the next would be new"
+    cut = f" ({unfinished / found.n:.0%} unfinished)" if unfinished else ""
+    return f"open-ended: {found.distinct} different answers in {found.n}{cut}{beyond}, {found.unseen_mass:.0%} of the next would be new"
 
 
 def _of_valid(found: Figures) -> str:

@@ -20,6 +20,7 @@ class Outcome:
 
     text: str  # an answer
     count: int  # how often it came
+    unfinished: int = 0  # how often of these it was cut at the limit: more would have followed
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,10 @@ class Diversity:
     top: tuple[Outcome, ...]  # the commonest answers
 
 
-def diversity(samples: Mapping[str, int], beyond: float = math.nan, most: int = 10) -> Diversity:
-    """Figures of counted texts, each text as it is to be compared.
+def diversity(
+    samples: Mapping[str, int], beyond: float = math.nan, most: int = 10, unfinished: Mapping[str, int] | None = None
+) -> Diversity:
+    """Figures of counted texts, each text as it is to be compared. Answers that were cut count by the beginning that is there.
 
     >>> found = diversity({"a": 5, "b": 2, "c": 1, "d": 1})
     >>> found.distinct, round(found.unseen_mass, 3), found.chao1
@@ -54,7 +57,7 @@ def diversity(samples: Mapping[str, int], beyond: float = math.nan, most: int = 
         unseen_mass=times[1] / n if n else math.nan,
         chao1=chao1(len(samples), times[1], times[2]),
         beyond=beyond,
-        top=tuple(Outcome(text, count) for text, count in ranked),
+        top=tuple(Outcome(text, count, (unfinished or {}).get(text, 0)) for text, count in ranked),
     )
 
 
@@ -75,30 +78,33 @@ class Line:
     diversity: Diversity  # of these lines
 
 
-def by_line(samples: Mapping[str, int], known: Iterable[str] = ()) -> tuple[Line, ...]:
+def by_line(samples: Mapping[str, int], known: Iterable[str] = (), unfinished: Mapping[str, int] | None = None) -> tuple[Line, ...]:
     r"""Answers of several lines, line by line: `Name: {Ann}` goes to the heading `Name`, others to `line 1`, `line 2`, ….
 
     Only headings that one answer in twenty has; none where answers are of one line. `known` are the targets whose
-    lines may be repeated.
+    lines may be repeated. The last line of an answer that was cut is left out.
 
     >>> lines = by_line({"Name: Ann\nParis": 2, "Name: Bob\nParis": 1}, ["Name: Ann\nRome"])
     >>> [(line.heading, line.diversity.distinct, round(line.diversity.beyond, 2)) for line in lines]
     [('Name', 2, 0.33), ('line 2', 1, 1.0)]
     """
-    found, n = _by_heading(samples), sum(samples.values())
-    of_targets = _by_heading(dict.fromkeys(known, 1))
+    found, n = _by_heading(samples, unfinished or {}), sum(samples.values())
+    of_targets = _by_heading(dict.fromkeys(known, 1), {})
     usual = {heading: counts for heading, counts in found.items() if counts.total() >= _USUAL * n}
     if len(usual) < _FEWEST_LINES:
         return ()
     return tuple(Line(heading, diversity(counts, _beyond(counts, of_targets.get(heading)))) for heading, counts in usual.items())
 
 
-def _by_heading(samples: Mapping[str, int]) -> dict[str, Counter[str]]:
+def _by_heading(samples: Mapping[str, int], unfinished: Mapping[str, int]) -> dict[str, Counter[str]]:
     found: dict[str, Counter[str]] = {}
     for text, count in samples.items():
-        for place, line in enumerate((part.strip() for part in text.split("\n") if part.strip()), 1):
+        lines, cut = [part.strip() for part in text.split("\n")], unfinished.get(text, 0)
+        of_each = [*[count] * (len(lines) - 1), count - cut]  # the last line may be half of one
+        for place, (line, times) in enumerate(((line, times) for line, times in zip(lines, of_each, strict=True) if line), 1):
             heading, colon, _ = line.partition(":")
-            found.setdefault(heading if colon else f"line {place}", Counter())[line] += count
+            if times:
+                found.setdefault(heading if colon else f"line {place}", Counter())[line] += times
     return found
 
 

@@ -81,6 +81,14 @@ class Prompt(BaseModel):
         return tuple(dict.fromkeys(self.response)) or ("",)
 
     @property
+    def most_tokens(self) -> int:
+        """An upper bound on the tokens of the longest target, for servers, which hide their tokenizer; 0 without targets.
+
+        A token spells a byte at least; a space before the text and the end take one each.
+        """
+        return max((len((start + target).encode()) + 2 for target in self.targets for start in self.variants), default=0)
+
+    @property
     def entropy(self) -> float:
         """H of the target distribution in nats; 0 p ln 0 counts as 0."""
         return math.fsum(-p * math.log(p) for p in self.probabilities if p > 0)

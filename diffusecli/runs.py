@@ -191,7 +191,9 @@ def meta_path(samples: Path) -> Path:
 
 def read_meta(samples: Path) -> dict[str, Any]:
     """How a file of samples was made; {} where that is not told, or told of a file in another format."""
-    meta = read_json_mapping(meta_path(samples)) if meta_path(samples).is_file() else {}
+    from diffusecli.samples import MOST_BYTES
+
+    meta = read_json_mapping(meta_path(samples), MOST_BYTES) if meta_path(samples).is_file() else {}  # it names unfinished answers
     return meta if meta.get("file", samples.name) == samples.name else {}
 
 
@@ -224,11 +226,11 @@ def _is_run(folder: Path) -> bool:
     return run.manifest.is_file() or run.config.is_file() or bool(run.sample_files())
 
 
-def read_json_mapping(path: Path) -> dict[str, Any]:
+def read_json_mapping(path: Path, most_bytes: int | None = None) -> dict[str, Any]:
     """A JSON file that holds a mapping; raises `InputError` when it does not."""
-    from diffusecli.documents import read_document
+    from diffusecli.documents import MOST_BYTES, read_document
 
-    document, problems = read_document(path)
+    document, problems = read_document(path, most_bytes or MOST_BYTES)
     if document is None:
         raise InputError.of(problems)
     if not isinstance(document.data, dict):

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusecli.answers import Answers
 from diffusecli.encoding import EncodedPrompt
 from diffusecli.errors import InputError, MachineError
 from diffusecli.memory import free_memory, out_of_memory
@@ -46,6 +47,7 @@ class SamplingSettings:
     min_p: float = 0.0  # 0: off
     seed: int = 0
     stop: tuple[str, ...] = ()  # an answer ends before the first of these
+    whole_targets: bool = False  # a prompt with a longer target gets as many tokens as that takes
 
     def __post_init__(self) -> None:
         """Raises `InputError` for what has no meaning."""
@@ -65,12 +67,20 @@ class SamplingSettings:
             if not good:
                 raise InputError(message)
 
+    def limit(self, longest: int) -> int:
+        """The most tokens of an answer to a prompt whose longest target takes `longest`, its end included.
+
+        >>> SamplingSettings(whole_targets=True).limit(86), SamplingSettings(whole_targets=True).limit(3), SamplingSettings().limit(86)
+        (86, 50, 50)
+        """
+        return max(self.max_new_tokens, longest) if self.whole_targets else self.max_new_tokens
+
 
 @dataclass(frozen=True)
 class Standing:
     """How far the draws of one prompt are."""
 
-    finished: Counter[str]  # answers so far; grows while it is looked at
+    answers: Answers  # so far; grows while it is looked at
     wanted: int
     rows: int  # alive: prefixes (or requests) under way
     tokens_fed: int
@@ -122,11 +132,11 @@ class CountingSampler:
         """`rows` continue the prompt `encoded`."""
         self._rows, self._tokenizer, self._encoded, self._settings = rows, tokenizer, encoded, settings
         self.max_rows, self._watch = max_rows, watch
-        self.counts: Counter[str] = Counter()
+        self.counts = Answers()
         self.tokens_fed = 0
 
     @torch.inference_mode()
-    def draw(self) -> Counter[str]:
+    def draw(self) -> Answers:
         """`n_generations` answers, counted.
 
         Raises `MachineError` when memory does not suffice for a single row, `NotNumbersError` when probabilities are not numbers.
@@ -189,22 +199,23 @@ class CountingSampler:
             for token, count in tokens:
                 grown = (*prefix, token)
                 if token in self._encoded.stop_ids:
-                    self.counts[self._encoded.text(self._tokenizer, prefix)] += count
-                elif (text := self._ended(grown)) is not None:
-                    self.counts[text] += count
+                    self.counts.add(self._encoded.text(self._tokenizer, prefix), count)
+                elif (end := self._ended(grown)) is not None:
+                    text, finished = end
+                    self.counts.add(text, count, unfinished=not finished)
                 else:
                     parents.append(row)
                     children.prefixes.append(grown)
                     children.counts.append(count)
         return parents, children
 
-    def _ended(self, prefix: tuple[int, ...]) -> str | None:
-        """The text of an answer that is long enough, or that holds a stop string."""
+    def _ended(self, prefix: tuple[int, ...]) -> tuple[str, bool] | None:
+        """The text of an answer that holds a stop string or has reached the limit, and whether it is finished: the former."""
         whole = len(prefix) == self._settings.max_new_tokens
         if not (whole or self._settings.stop):
             return None
         text, stopped = cut_at_stop(self._encoded.text(self._tokenizer, prefix), self._settings.stop)
-        return text if whole or stopped else None
+        return (text, stopped) if whole or stopped else None
 
     def _halve(self, error: Exception) -> None:
         if self.max_rows == 1:

@@ -7,11 +7,11 @@ weights.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from diffusecli.answers import Answers
 from diffusecli.builtin import Notice
 from diffusecli.chat import ChatSettings
 from diffusecli.completions import Answer, Completion, oddities
@@ -57,7 +57,11 @@ class ServerEngine:
             **({"refused": dict(self._refused)} if self._refused else {}),
         }  # fmt: skip
 
-    def draw(self, prompt: Prompt, have: Counter[str], arrived: Arrived, watch: Watch) -> None:
+    def limit(self, prompt: Prompt) -> int:
+        """See `Engine`."""
+        return self._settings.limit(prompt.most_tokens)
+
+    def draw(self, prompt: Prompt, have: Answers, arrived: Arrived, watch: Watch) -> None:
         """See `Engine`. Raises `MachineError` when the server cannot be reached or answers with nonsense, again and again."""
         drawing, unusable = _Drawing(prompt, have, self._settings.n_generations, arrived, watch), self._connection.unusable
         try:
@@ -77,7 +81,7 @@ class ServerEngine:
                     f"{prompt.alias}: {many(unusable, 'response')} without an answer, asked for again; "
                     "if a filter took the answers, the shares are off"
                 )
-        alike = len(drawing.finished) == 1 and drawing.wanted >= _SURELY_NOT_ALL_ALIKE and self._settings.temperature >= 1
+        alike = len(drawing.drawn) == 1 and drawing.wanted >= _SURELY_NOT_ALL_ALIKE and self._settings.temperature >= 1
         if alike and len(prompt.targets) != 1:
             self._notice(f"{prompt.alias}: all {drawing.wanted} answers are the same; does the server sample at all (do_sample)?")
 
@@ -92,7 +96,7 @@ class ServerEngine:
                     drawing.take(completion, count)
 
             while missing := drawing.missing:
-                start, each = drawing.finished.total(), self._each
+                start, each = drawing.drawn.total(), self._each
                 places = [((start, at), min(each, missing - at)) for at in range(0, missing, each)]
                 left = iter(places if self._settled else places[:1])
                 try:
@@ -178,14 +182,14 @@ class ServerEngine:
     def _fields(self, known: Known, prompt: Prompt, place: _Place, count: int) -> dict[str, Any]:
         said = "".join(message["content"] for message in self._chat.messages(prompt)).encode()
         seed = stream_seed(self._settings.seed, tuple(said), *place)
-        return self._body.build(known, seed=seed, count=count, limit=self._settings.max_new_tokens)
+        return self._body.build(known, seed=seed, count=count, limit=self.limit(prompt))
 
 
 class _Drawing:
     """How far the answers to one prompt are."""
 
-    def __init__(self, prompt: Prompt, have: Counter[str], wanted: int, arrived: Arrived, watch: Watch) -> None:
-        self.prompt, self.wanted, self.finished = prompt, wanted, have.copy()
+    def __init__(self, prompt: Prompt, have: Answers, wanted: int, arrived: Arrived, watch: Watch) -> None:
+        self.prompt, self.wanted, self.drawn = prompt, wanted, Answers(have)
         self.answers: list[Answer] = []  # of this start
         self.unpriced = False  # whether the server is silent about tokens
         self._arrived, self._watch = arrived, watch
@@ -193,7 +197,7 @@ class _Drawing:
 
     @property
     def missing(self) -> int:
-        return self.wanted - self.finished.total()
+        return self.wanted - self.drawn.total()
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
@@ -208,13 +212,15 @@ class _Drawing:
         """Hand over at most `count` answers."""
         answers = completion.answers[:count]
         self.answers += answers
-        texts = Counter(answer.text for answer in answers)
-        self.finished.update(texts)
-        self.pay(completion, texts)
-        self._watch(Standing(self.finished, self.wanted, self._alive, self._fed))
+        some = Answers()
+        for answer in answers:
+            some.add(answer.text, unfinished=answer.unfinished)
+        self.drawn.update(some)
+        self.pay(completion, some)
+        self._watch(Standing(self.drawn, self.wanted, self._alive, self._fed))
 
-    def pay(self, completion: Completion, texts: Counter[str] | None = None) -> None:
+    def pay(self, completion: Completion, some: Answers | None = None) -> None:
         """Count the tokens, also of answers that nobody wants."""
         self._fed += completion.tokens or 0
         self.unpriced |= completion.tokens is None
-        self._arrived(texts or Counter(), completion.tokens or 0)
+        self._arrived(some or Answers(), completion.tokens or 0)

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
+from diffusecli.answers import Answers, is_cut
 from diffusecli.config import CHAT_FIELDS
 from diffusecli.documents import TooLargeError, read_document, read_text
 from diffusecli.errors import InputError, did_you_mean
@@ -25,6 +26,8 @@ from diffusecli.samples import MOST_BYTES, MOST_COUNT, distinct_lines, is_count,
 _NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "stop": []}
 _ANSWERS = ("text", "response", "answer", "output", "completion", "generation")
 """Columns that hold answers where none is named."""
+_ENDS = ("finish_reason", "stop_reason", "unfinished")
+"""Columns beside them that say how an answer ended."""
 _Kind = TypeVar("_Kind", bound=BaseModel)
 
 
@@ -35,7 +38,7 @@ class SampleSet:
     run: str
     mode: str  # untuned, lora, or the name of a file
     prompt: Prompt
-    counts: Counter[str]
+    counts: Answers
     settings: Mapping[str, Any] = field(default_factory=dict)  # as sampled; {} when unknown
     examples: bool = False  # the targets are only examples of what is wanted (early_stop)
     asked: Mapping[str, Any] | None = None  # system text, chat template and its variables; None when unknown
@@ -96,6 +99,8 @@ class _Meta(BaseModel):
     mode: str | None = None
     settings: _SamplingSettings | None = None
     prompts: dict[str, Any] = {}
+    limits: dict[str, NonNegativeInt] = {}
+    unfinished: dict[str, dict[str, NonNegativeInt]] = {}
     model_revision: str | None = None
     adapter_sha256: str | None = None
     system: str | None = None
@@ -218,8 +223,9 @@ def read_answers(file: Path, prompt: Path, column: str | None) -> SampleSet:
     """
     asked = read_prompt(prompt)
     readers = {".json": _listed, ".jsonl": _of_lines, ".csv": _tabled, ".tsv": _tabled, ".parquet": _tabled}
-    counts = readers.get(file.suffix.lower(), _plain)(file, column, asked)
-    return SampleSet(str(file), file.stem, asked, counts, _settings(_meta(file)))
+    counts, meta = readers.get(file.suffix.lower(), _plain)(file, column, asked), _meta(file)
+    (cut,) = meta.unfinished.values() if len(meta.unfinished) == 1 else ({},)
+    return SampleSet(str(file), file.stem, asked, _marked(counts, cut), _settings(meta, *meta.prompts))
 
 
 def find_samples(path: Path, book: PromptBook) -> tuple[list[RunFacts], list[SampleSet]]:
@@ -244,8 +250,16 @@ def _of_file(name: str, mode: str, file: Path, facts: RunFacts, book: PromptBook
         same = trained.get((prompt.request, repr(prompt.system))) if not prompt.targets else None
         trained_on = book.find(same[0], [same[1]], file) if same else None
         found.append(SampleSet(
-            name, mode, prompt, counts, _settings(meta), facts.settings.alg_config.early_stop, meta.asked, trained_on,
+            name, mode, prompt, _marked(counts, meta.unfinished.get(alias, {})), _settings(meta, alias),
+            facts.settings.alg_config.early_stop, meta.asked, trained_on,
         ))  # fmt: skip
+    return found
+
+
+def _marked(counts: Counter[str], unfinished: Mapping[str, int]) -> Answers:
+    """With those that were cut, as the settings beside a file say; not more of them than the file, which may have been cut itself, has."""
+    found = Answers(counts)
+    found.unfinished |= Counter({text: min(cut, counts[text]) for text, cut in unfinished.items() if text in counts})
     return found
 
 
@@ -271,10 +285,13 @@ def _meta(file: Path) -> _Meta:
     return _checked(_Meta, read_meta(file), meta_path(file))
 
 
-def _settings(meta: _Meta) -> dict[str, Any]:
+def _settings(meta: _Meta, *aliases: str) -> dict[str, Any]:
+    """As prompts of these names, which are one, were sampled."""
     left = sorted({*meta.omitted, *meta.refused} - {"n"})  # n does not change what is drawn
     kept = meta.settings.model_dump(exclude_unset=True) if meta.settings is not None else {}
     kept.pop("left_to_server", None)  # the word of these lists alone
+    if kept and (limits := [meta.limits[alias] for alias in aliases if alias in meta.limits]):
+        kept["max_new_tokens"] = limits[0]
     return {**kept, "left_to_server": left} if left else kept
 
 
@@ -300,7 +317,7 @@ def _column(names: Sequence[str], column: str | None, place: str) -> str:
     return chosen
 
 
-def _tabled(file: Path, column: str | None, prompt: Prompt) -> Counter[str]:
+def _tabled(file: Path, column: str | None, prompt: Prompt) -> Answers:
     """A table whose first line names its columns."""
     from diffusecli.observations import read_table
 
@@ -311,13 +328,13 @@ def _tabled(file: Path, column: str | None, prompt: Prompt) -> Counter[str]:
             f"{file}:1: the first line names the columns, and {answers[0]!r} is a target; put a line of names above it"
         )
     chosen = _column(names, column, str(file))
-    told = [name for name in dict.fromkeys((chosen, "count", "prompt")) if name in names]
+    told = [name for name in dict.fromkeys((chosen, "count", "prompt", *_ENDS)) if name in names]
     if told == [chosen]:
-        return Counter(table[chosen])
+        return Answers(table[chosen])
     return _counted(((str(file), row, 1) for row in table[told].to_dict("records")), chosen, file)
 
 
-def _plain(file: Path, _column: str | None, _prompt: Prompt) -> Counter[str]:
+def _plain(file: Path, _column: str | None, _prompt: Prompt) -> Answers:
     """A line each; an empty line is an empty answer."""
     try:
         text = read_text(file, MOST_BYTES)
@@ -325,15 +342,15 @@ def _plain(file: Path, _column: str | None, _prompt: Prompt) -> Counter[str]:
         raise InputError(f"{file}: {error}, take it apart or count the answers") from error
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(file, error) from error
-    return Counter(text.removesuffix("\n").split("\n") if text else [])
+    return Answers(text.removesuffix("\n").split("\n") if text else [])
 
 
-def _of_lines(file: Path, column: str | None, _prompt: Prompt) -> Counter[str]:
+def _of_lines(file: Path, column: str | None, _prompt: Prompt) -> Answers:
     """JSON lines: strings, or mappings with a column of answers."""
     return _counted(distinct_lines(file), column, file)
 
 
-def _listed(file: Path, column: str | None, _prompt: Prompt) -> Counter[str]:
+def _listed(file: Path, column: str | None, _prompt: Prompt) -> Answers:
     """JSON: a list of strings or of mappings, answers with their counts, or one prompt's samples."""
     document, problems = read_document(file, MOST_BYTES)
     if document is None:
@@ -344,29 +361,35 @@ def _listed(file: Path, column: str | None, _prompt: Prompt) -> Counter[str]:
     if isinstance(data, list):
         return _counted(((f"{file}: item {number}", row, 1) for number, row in enumerate(data, 1)), column, file)
     if isinstance(data, dict) and all(map(is_count, data.values())):
-        return Counter(data)
+        return Answers(data)
     raise InputError(f"{file}: must be a list of answers, or answers with counts; with several prompts in it leave --prompt out")
 
 
-def _counted(rows: Iterable[tuple[str, Any, int]], column: str | None, file: Path) -> Counter[str]:
-    """Answers by text from places, values and how often each came; mappings name the same column throughout."""
-    counts: Counter[str] = Counter()
+def _counted(rows: Iterable[tuple[str, Any, int]], column: str | None, file: Path) -> Answers:
+    """Answers by text from places, values and how often each came; mappings name the same column throughout, and may say how they ended."""
+    counts = Answers()
     prompts = set()
     for place, row, number in rows:
-        answer, times = row, number
+        answer, times, cut = row, number, False
         if isinstance(row, dict):
             prompts.add(str(row.get("prompt")))
             column = _column([str(name) for name in row], column, place)
             answer = row[column]
+            cut = any(_ends_early(row[name]) for name in _ENDS if name in row and name != column)
             times *= _times(row["count"], place) if "count" in row and column != "count" else 1
         if isinstance(answer, int | float) and not isinstance(answer, bool):
             answer = str(int(answer)) if isinstance(answer, int) or answer.is_integer() else str(answer)
         if not isinstance(answer, str):
             raise InputError(f"{place}: the answer must be a string or a number, correct it")
-        counts[answer] += times
+        counts.add(answer, times, unfinished=cut)
     if len(prompts) > 1:
         raise InputError(f"{file}: holds answers to several prompts, leave --prompt out")
     return counts
+
+
+def _ends_early(value: Any) -> bool:
+    """Whether a value of `_ENDS` says that the answer was cut: a server's reason, or yes, as JSON or a table writes it."""
+    return is_cut(value) or str(value).lower() == "true"
 
 
 def _times(count: Any, place: str) -> int:

@@ -56,8 +56,8 @@ from diffusecli.sampling import SamplingSettings
 from diffusecli.schedule import learning_rate, rate_share, reason_to_stop
 from diffusecli.scorer import Exact, Scores, figures_of
 
-GENERATIONS = SamplingSettings(n_generations=1000, max_new_tokens=64)
-"""What the original draws for each test prompt after training."""
+GENERATIONS = SamplingSettings(n_generations=1000, max_new_tokens=64, whole_targets=True)
+"""What the original draws for each test prompt after training; longer targets get the tokens they take."""
 
 _ROWS_TOGETHER = 256  # where processes hold a part of the model each, all must make the same passes
 
@@ -163,11 +163,13 @@ def _sample(base: LoadedModel, config: Config, inputs: Inputs, run: RunDir, proc
     notice(f"sampling {generations.n_generations} answers a prompt, {many(len(inputs.test), 'test prompt')}")
     with merged(base.model):
         engine = LocalEngine(base, generations, _ROWS_TOGETHER if processes.sharded else None, notice)
-        generate(
+        sampled = generate(
             engine, inputs.test, generations, mode="lora", adapter_sha256=processes.first(lambda: run.adapter_sha256),
             path=run.path / "gen.json", form="json", report=lambda *_: None, notice=notice, write=processes.main,
             resumable=not processes.sharded,
         )  # fmt: skip
+    if sampled.warning:
+        notice(f"{sampled.path}: {sampled.warning}")
 
 
 @contextmanager

@@ -72,6 +72,11 @@ class TokenView:
     fed_as_rows: int  # tokens that one row per target feeds
     fed_packed: int  # tokens that the prefix tree feeds
 
+    @property
+    def longest(self) -> int:
+        """The tokens of the longest answer, its end included: what sampling takes at least."""
+        return max((len(tokens) for _, tokens in self.target_tokens), default=0)
+
 
 def validate(paths: Iterable[Path], *, strict: bool = False) -> Validation:
     """Check prompts, configs with the prompts they name, and folders of both; `strict` makes warnings errors.

@@ -1,11 +1,11 @@
 """Engines by name: what the command line knows of them, and that one function is all that adding one takes."""
 
-from collections import Counter
 from typing import Annotated
 
 import pytest
 
 from diffusecli import engines
+from diffusecli.answers import Answers
 from diffusecli.engines import ENGINES, Kind, engine
 from diffusecli.evaluate import evaluate
 from diffusecli.sample import Wanted, resolve, sample
@@ -18,9 +18,12 @@ class Recorded:
     def __init__(self, answers, n):
         self.answers, self.n, self.about = answers, n, {"engine": "recorded"}
 
+    def limit(self, prompt):
+        return 50
+
     def draw(self, prompt, have, arrived, watch):
         wanted = (self.answers * self.n)[have.total() : self.n]
-        arrived(Counter(wanted), len(wanted))
+        arrived(Answers(wanted), len(wanted))
 
 
 @pytest.fixture

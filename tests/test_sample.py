@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from diffusecli.answers import Answers
 from diffusecli.errors import InputError, InterruptedRun
 from diffusecli.evaluate import evaluate
 from diffusecli.locks import lock_beside, only_writer
@@ -174,7 +175,8 @@ def test_a_file_of_samples_is_evaluated_where_it_is(run, tmp_path, name):
     assert (row.tally.n, row.run, row.mode) == (25, str(tmp_path / name), "lora")
     (tmp_path / "a.meta.json").unlink()
     (bare,) = evaluate([tmp_path / name]).rows
-    assert (bare.tally, bare.mode, bare.settings_in_words) == (row.tally, "a", "settings unknown")
+    all_texts = row.tally.off_target + row.tally.unfinished  # which of them were cut is told beside the file
+    assert (bare.tally.off_target, bare.mode, bare.settings_in_words) == (all_texts, "a", "settings unknown")
 
 
 def test_names_with_dots_have_settings_of_their_own(run, tmp_path):
@@ -298,12 +300,12 @@ def test_progress_shows_the_answers_so_far_on_a_terminal_and_a_line_now_and_then
         console = Console(file=out, force_terminal=terminal, width=100)
         with SamplingProgress(console, 2) as progress:
             progress._looked -= waited
-            progress("a.json", Standing(Counter({"{7}": 30, "{3}": 10}), 100, 5, 77))
-            progress("a.json", Standing(Counter({"{7}": 70, "{3}": 30}), 100, 0, 99))
+            progress("a.json", Standing(Answers({"{7}": 30, "{3}": 10}), 100, 5, 77))
+            progress("a.json", Standing(Answers({"{7}": 70, "{3}": 30}), 100, 0, 99))
         text = out.getvalue()
         assert "100 of 100 samples, 2 distinct, 99 tokens fed" in text
         assert ("40 of 100 samples, 2 distinct, 77 tokens fed, 5 under way" in text) == told
-        assert ("75.0 %" in text) == terminal
+        assert ("30.0 %" in text) == terminal  # of the hundred, not of the first forty
 
 
 def test_a_base_model_is_asked_through_the_plain_template_and_a_system_text_and_both_are_told(tiny_model_folder, tmp_path):
@@ -343,7 +345,7 @@ def test_an_adapter_brings_the_way_its_model_is_talked_to(run, prompt_file, tmp_
 
 def test_samples_under_another_system_text_are_told_and_get_no_exact_figures(run, prompt_file, tmp_path):
     said = []
-    settings = SamplingSettings(60, 3)
+    settings = SamplingSettings(60, 4)
     for system, exact in ((None, True), ("S.", False)):
         wanted = resolve(Wanted(run, prompts=(tmp_path / "p.json",), system=system), Path("results"))
         sample(wanted, settings, max_rows=None, report=lambda *_: None, notice=said.append)

@@ -7,7 +7,8 @@ from typing import Any
 from diffusecli.errors import many
 from diffusecli.evaluation import Evaluated
 from diffusecli.report.drawing import LANE, Chart, Frame, finished, inline, points, tips
-from diffusecli.report.views import MOST, OFF_TARGET, WEIGHT, Sampler, Section, spots
+from diffusecli.report.parts import cut_in_words
+from diffusecli.report.views import MOST, WEIGHT, Sampler, Section, spots
 from diffusecli.report.wording import percent, short, unique
 
 _STEEP = 8.0  # residuals beyond which the axis is logarithmic outside
@@ -24,7 +25,7 @@ def paired(section: Section, frame: Frame) -> Chart:
     import altair as alt
 
     frame = frame.to((sampler for sampler, _ in section.sampled), upright=section.upright)
-    rows, domain = spots(section), [*section.labels, *([OFF_TARGET] if section.strays else [])]
+    rows, domain = spots(section), [*section.labels, *section.strays]
     along, base = frame.along("target", domain), alt.Chart(inline(rows))
     share = frame.across("share", title="share of answers", **_share_axis(rows))
     ticks = [_ticks(base, frame, along)] if any(row["exact"] is not None for row in rows) else []
@@ -148,7 +149,7 @@ def outcomes(row: Evaluated, sampler: Sampler, frame: Frame) -> Chart | None:
     top = row.diversity.top if row.diversity is not None else ()
     if not top or top[0].count == 1:
         return None
-    names, n = unique(short(outcome.text, 34) for outcome in top), row.tally.n
+    names, n = unique(short(outcome.text, 34) + cut_in_words(outcome) for outcome in top), row.tally.n
     rows = [{"answer": name, "text": short(outcome.text, 200), "count": outcome.count, "share": outcome.count / n}
             for name, outcome in zip(names, top, strict=True)]  # fmt: skip
     share = frame.across("share", title="share of answers", axis=alt.Axis(format="~%", tickCount=5))

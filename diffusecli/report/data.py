@@ -24,7 +24,7 @@ from diffusecli.open_ended import Diversity, Line, Outcome
 from diffusecli.ordered import Ordered
 from diffusecli.samples import as_cell
 
-_OFF_TARGET = 20
+_MOST_TEXTS = 20
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ class Row:
     figures: Figures | None  # null without targets or samples
     targets: tuple[Cell, ...]  # in the prompt's order
     off_target_distinct: int  # different texts off target
-    off_target: tuple[Outcome, ...]  # the 20 commonest of them
+    off_target: tuple[Outcome, ...]  # the 20 commonest of them, all finished
+    unfinished: int  # of the samples, cut at the limit of tokens and no target
+    unfinished_top: tuple[Outcome, ...]  # the 20 commonest of their texts
     ordered: Ordered | None  # where targets are numbers or dates
     diversity: Diversity | None  # where targets are none, or examples
     lines: tuple[Line, ...]  # the same by line, for answers of several lines
@@ -118,21 +120,21 @@ def json_schema() -> dict[str, Any]:
 
 
 def _row(row: Evaluated) -> Row:
-    off = row.tally.off_target
+    off, cut = row.tally.off_target, row.tally.unfinished
     return Row(
         row.run, row.mode, row.prompt.alias, row.prompt.request, row.prompt.digest, row.tally.n, dict(row.settings), row.examples,
-        row.verdict, row.figures, row.cells, len(off), tuple(Outcome(text, count) for text, count in off.most_common(_OFF_TARGET)),
-        row.ordered, row.diversity, row.lines, row.exact,
+        row.verdict, row.figures, row.cells, len(off), tuple(Outcome(text, count) for text, count in off.most_common(_MOST_TEXTS)),
+        cut.total(), tuple(Outcome(text, count, count) for text, count in cut.most_common(_MOST_TEXTS)), row.ordered, row.diversity, row.lines, row.exact,
     )  # fmt: skip
 
 
 def _flat(row: Row) -> dict[str, Any]:
     """The figures of every kind side by side, `exact_kl` for `exact.kl`."""
-    told: dict[str, Any] = {"run": row.run, "mode": row.mode, "prompt": row.prompt, "prompt_sha256": row.prompt_sha256,
-                            "n": row.n, "verdict": row.verdict, "settings": json.dumps(row.settings)}  # fmt: skip
+    told: dict[str, Any] = {"run": row.run, "mode": row.mode, "prompt": row.prompt, "prompt_sha256": row.prompt_sha256, "n": row.n,
+                            "unfinished": row.unfinished, "verdict": row.verdict, "settings": json.dumps(row.settings)}  # fmt: skip
     for kind, prefix, values in _kinds(row):
         for field in fields(kind):
-            if field.name not in ("top", "q", "n"):
+            if field.name not in ("top", "q", "n", "unfinished"):
                 told[prefix + field.name] = getattr(values, field.name, None)
     return told
 

@@ -17,14 +17,15 @@ from typing import Any
 
 from diffusecli import __version__
 from diffusecli.evaluation import Evaluated, Evaluation
+from diffusecli.open_ended import Outcome
 from diffusecli.report.charts import of_section, require_extra, vega_lite_version
 from diffusecli.report.curves import training
 from diffusecli.report.dots import compared, overview
 from diffusecli.report.drawing import Frame, unchecked
 from diffusecli.report.lines import of_training
 from diffusecli.report.palette import DARK, LIGHT, SCREEN, Palette, look
-from diffusecli.report.parts import short_names
-from diffusecli.report.views import OFF_TARGET, Sampler, Section, pairs, samplers, sections, spots
+from diffusecli.report.parts import cut_in_words, short_names
+from diffusecli.report.views import OFF_TARGET, UNFINISHED, Sampler, Section, pairs, samplers, sections, spots
 from diffusecli.report.wording import FILTERS, count, known, mark_of, readable
 
 _HERE = Path(__file__).parent
@@ -58,11 +59,11 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
         "evaluation": evaluation, "version": __version__, "sections": [(s, list(of_section(s, frame, evaluation.seed))) for s in found],
         "samplers": samplers(evaluation.rows), "scores": scores(evaluation), "runs": short_names([run.run for run in evaluation.runs]),
         "sources": list(dict.fromkeys(row.run for row in evaluation.rows)), "answers": _answers(evaluation), "settings": _settings(evaluation),
-        "overview": overview(found, frame) if any(s.sampled for s in found) else None, "off_target": OFF_TARGET,
+        "overview": overview(found, frame) if any(s.sampled for s in found) else None, "off_target": (OFF_TARGET, UNFINISHED),
         "pairs": [(pair, list(zip(names, some, strict=True)), compared(pair, some, names, frame)) for pair, some, names in pairs(evaluation)],
         "training": [(facts, list(of_training(curves, frame))) for facts, curves in recorded if curves is not None],
         "facts": [(facts, {"config.yaml": readable(facts.settings.model_dump(exclude_unset=True)), "run.json": readable(facts.manifest.model_dump(exclude_unset=True))}) for facts in evaluation.runs],
-        "cells": cells, "strays": strays, "heat": _heat, "look": look(SCREEN), "css": (_HERE / "report.css").read_text(encoding="utf-8"),
+        "cells": cells, "strays": strays, "cut": cut_in_words, "heat": _heat, "look": look(SCREEN), "css": (_HERE / "report.css").read_text(encoding="utf-8"),
         "light": _variables(LIGHT), "dark": _variables(DARK), "bundle": bundle, "script": script, "hashes": [_hash(bundle), _hash(script)],
     }  # fmt: skip
 
@@ -104,9 +105,13 @@ def cells(section: Section) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]
     return [(some[0], some) for some in found.values()]
 
 
-def strays(row: Evaluated, most: int = 5) -> list[tuple[str, int]]:
-    """The commonest texts off target."""
-    return sorted(row.tally.off_target.items(), key=lambda item: (-item[1], item[0]))[:most]
+def strays(row: Evaluated, most: int = 5) -> list[Outcome]:
+    """The commonest texts off target, then the commonest beginnings that were cut."""
+    off, cut = (
+        sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]
+        for counts in (row.tally.off_target, row.tally.unfinished)
+    )
+    return [*(Outcome(text, count) for text, count in off), *(Outcome(text, count, count) for text, count in cut)]
 
 
 def _answers(evaluation: Evaluation) -> str:

@@ -40,7 +40,7 @@ def _lines(found: Evaluation) -> Iterator[str]:
     drifts = [f"{markdown_cell(run)}: {drift:.4f}" for run, drift in found.drift.items()]
     yield from ("", f"Drift on held-out instructions, nats per token: {', '.join(drifts)}.") if drifts else ()
     drawn = dict.fromkeys(f"{samplers[row.run, row.mode]}: {row.settings_in_words}" for row in found.rows if row.tally.n)
-    yield from ("", f"valid: {markdown_cell(str(found.matching))}. Entropy and KL in nats; floor: what a perfect sampler shows at this N. "
+    yield from ("", f"valid: {markdown_cell(str(found.matching))}. unfinished: cut at the limit of new tokens, never valid. Entropy and KL in nats; floor: what a perfect sampler shows at this N. "
                 f"Sampled with {markdown_cell('; '.join(drawn))}. Monte Carlo seed {found.seed}.")  # fmt: skip
 
 
@@ -48,7 +48,8 @@ def _figures(row: Evaluated) -> tuple[str, ...]:
     f, kl = row.figures, number(row.exact.kl) if row.exact else "-"
     if f is None:
         return (str(row.tally.n), "-", "-", "-", "-", kl, "-")
-    valid = f"{percent(f.valid)} [{100 * f.valid_low:.1f}–{100 * f.valid_high:.1f}]"
+    cut = f", unfinished {percent(row.tally.unfinished_share)}" if f.unfinished else ""
+    valid = f"{percent(f.valid)} [{100 * f.valid_low:.1f}–{100 * f.valid_high:.1f}]{cut}"
     distance = f"{f.tvd:.3f} − {f.tvd_floor:.3f} = {f.excess_tvd:.3f}"
     seen = f"{f.seen} / {f.seen_expected:.1f}"
     return str(f.n), valid, f"{f.entropy:.3f} / {f.target_entropy:.3f}", seen, distance, kl, p_value(f)

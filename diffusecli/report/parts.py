@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from diffusecli.errors import printable
+from diffusecli.open_ended import Outcome
 from diffusecli.runs import MODES
 
 if TYPE_CHECKING:
@@ -101,6 +102,17 @@ def number(value: float) -> str:
     if math.isnan(value):
         return "-"
     return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def cut_in_words(outcome: Outcome) -> str:
+    """What stands behind an answer of which some, or all, were cut at the limit.
+
+    >>> cut_in_words(Outcome("a", 5)), cut_in_words(Outcome("a", 5, 2)), cut_in_words(Outcome("a", 5, 5))
+    ('', ' (2 unfinished)', ' (unfinished)')
+    """
+    if not outcome.unfinished:
+        return ""
+    return " (unfinished)" if outcome.unfinished == outcome.count else f" ({outcome.unfinished} unfinished)"
 
 
 def decimals(value: float) -> str:

@@ -101,12 +101,12 @@ class SamplingProgress(_Display):
         may_be_over = now.rows == 0 and alias != self._over
         if not due and not may_be_over:
             return
-        finished = now.finished.total()
-        over = may_be_over and finished >= now.wanted
+        drawn = now.answers.total()
+        over = may_be_over and drawn >= now.wanted
         fed, seconds = now.tokens_fed - self._fed_before, clock - self._prompt_began
         pace = f", {fed / seconds:.0f} a second" if fed and seconds else ""
-        tokens = f", {many(now.tokens_fed, 'token')} fed{pace}" if now.tokens_fed or not finished else ""  # servers may not tell
-        line = f"{printable(alias)}: {finished} of {many(now.wanted, 'sample')}, {len(now.finished)} distinct{tokens}"
+        tokens = f", {many(now.tokens_fed, 'token')} fed{pace}" if now.tokens_fed or not drawn else ""  # servers may not tell
+        line = f"{printable(alias)}: {drawn} of {many(now.wanted, 'sample')}, {len(now.answers)} distinct{tokens}"
         under_way = f"{line}, {now.rows} under way"
         if over:
             self._over = alias
@@ -119,7 +119,7 @@ class SamplingProgress(_Display):
         self._looked = clock
         if live:
             in_all = f"{self._done} of {many(self._prompts, 'prompt')}, {clock - self._began:.0f} s"
-            head = [Text(in_all)] if over else [Text(under_way), Text(in_all), answers(now.finished, _TOP_ANSWERS)]
+            head = [Text(in_all)] if over else [Text(under_way), Text(in_all), answers(now.answers, _TOP_ANSWERS, now.wanted)]
             self._show(Group(*head))
 
 

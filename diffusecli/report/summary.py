@@ -6,6 +6,7 @@ Readable at 80 columns, without colour and in a pipe. Each figure stands above w
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -23,6 +24,7 @@ from diffusecli.metrics import Cell, Figures, told
 from diffusecli.open_ended import Diversity, Line
 from diffusecli.report.parts import (
     bar,
+    cut_in_words,
     decimals,
     label,
     labels,
@@ -43,7 +45,7 @@ _HEAD = (
 )  # fmt: skip
 _OFF_TARGET = 5
 _LEGEND = (
-    "N: samples. valid: {matching}; below it Wilson's 95 % interval. entropy: nats with Miller and Madow's correction; below it "
+    "N: samples. valid: {matching}; below it Wilson's 95 % interval. unfinished: cut at the limit of new tokens, never valid. entropy: nats with Miller and Madow's correction; below it "
     "the target's and a perfect sampler's. exp(H): effective number of outcomes. seen: distinct targets; below it how many a perfect "
     "sampler is expected to show. TVD: total variation distance; below it its floor, what a perfect sampler shows at this N; excess is "
     "the difference. p: goodness of fit among valid samples by G, TVD and distinct targets, Monte Carlo. exact KL: KL(target || model) in nats from the "
@@ -99,6 +101,9 @@ def _summary(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
         seen = f"{exact.seen_expected:.1f} targets expected in {row.tally.n or UNSAMPLED}"
         told = f"exact: {percent(exact.on_target)} on target, TVD {exact.tvd:.4f}, {seen}"
         yield Padding(Text(told), (0, 0, 0, 3), expand=False)
+    if cut := row.tally.unfinished.total():
+        told = f"{cut} of {many(row.tally.n, 'sample')} unfinished ({percent(row.tally.unfinished_share)}): cut at the limit of new tokens"
+        yield Padding(Text(told), (0, 0, 0, 3), expand=False)
     if row.tally.n:
         yield Padding(
             Text(f"{many(row.tally.n, 'sample')}, {printable(row.settings_in_words)}", style="dim"),
@@ -129,13 +134,19 @@ def _detail(row: Evaluated, mark: str, sampler: str, showing: Showing, wider: Se
         )
     if row.diversity is not None:
         yield from _open_ended(row.diversity, row.lines)
-    elif row.tally.off_target:
-        texts, samples = many(len(row.tally.off_target), "text"), many(row.tally.off_target.total(), "sample")
-        yield Text(f"most frequent of {texts} off target ({samples}):")
-        for text, count in row.tally.off_target.most_common(_OFF_TARGET):
-            yield Text(f"  {count:>6} x {shorten(repr(text), 68)}")
+        return
+    if row.tally.off_target:
+        yield from _texts(row.tally.off_target, "text off target", "texts off target")
         if missed := nearly_matched(row.prompt, row.tally.off_target, wider):
             yield Text(f"{many(missed.samples, 'sample')} off target would count as targets with\n  --match '{missed.rule}'")
+    if row.tally.unfinished:
+        yield from _texts(row.tally.unfinished, "unfinished text")
+
+
+def _texts(counts: Counter[str], *what: str) -> Iterator[RenderableType]:
+    yield Text(f"most frequent of {many(len(counts), *what)} ({many(counts.total(), 'sample')}):")
+    for text, count in counts.most_common(_OFF_TARGET):
+        yield Text(f"  {count:>6} x {shorten(repr(text), 68)}")
 
 
 def _fit(f: Figures) -> str:
@@ -205,7 +216,8 @@ def _open_ended(whole: Diversity, lines: Sequence[Line]) -> Iterator[RenderableT
 def _commonest(found: Diversity) -> Iterator[RenderableType]:
     yield Text("most frequent:")
     for outcome in found.top[:_OFF_TARGET]:
-        yield Text(f"  {outcome.count:>6} x {shorten(repr(outcome.text), 68)}")
+        cut = cut_in_words(outcome)
+        yield Text(f"  {outcome.count:>6} x {shorten(repr(outcome.text), 68 - len(cut))}{cut}")
 
 
 def _differences(

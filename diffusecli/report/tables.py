@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from diffusecli.answers import Answers
 from diffusecli.errors import many, printable
 from diffusecli.prompt import Prompt
 from diffusecli.report.parts import bar, label, new_table, percent, short_names
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from diffusecli.validate import TokenView
 
 _MOST_ROWS = 24
+_CUT = " (unfinished)"
 
 
 def distribution_preview(prompt: Prompt) -> RenderableType:
@@ -37,15 +39,23 @@ def distribution_preview(prompt: Prompt) -> RenderableType:
     return Group(rows, Text(f"({many(hidden, 'lighter target')} not shown)" if hidden else ""))
 
 
-def answers(counts: Mapping[str, int], most: int = _MOST_ROWS) -> RenderableType:
-    """The most frequent answers with their shares as bars."""
+def answers(counts: Answers, most: int = _MOST_ROWS, wanted: int = 0) -> RenderableType:
+    """The most frequent answers with their shares as bars; those that were cut at the limit are marked and stand apart.
+
+    While sampling goes on, `wanted` is how many there will be: shares are of these, or the first answer would read as 100 %.
+    """
     rows = new_table(Text("answer"), ("count", "right"), ("share", "right"), Text(""))
-    total = max(sum(counts.values()), 1)
-    shown = heapq.nsmallest(most, counts.items(), key=lambda item: (-item[1], item[0]))
-    for text, count in shown:
-        rows.add_row(label(text, 40), str(count), percent(count / total), bar(count / max(shown[0][1], 1)))
-    hidden = len(counts) - len(shown)
-    return Group(rows, *([Text(f"and {many(hidden, 'other answer')}")] if hidden else []))
+    total = max(wanted, counts.total(), 1)
+    found = [*((count, text, "") for text, count in counts.finished.items()),
+             *((count, text, _CUT) for text, count in counts.unfinished.items())]  # fmt: skip
+    shown = heapq.nsmallest(most, found, key=lambda answer: (-answer[0], answer[1]))
+    for count, text, mark in shown:
+        rows.add_row(label(text, 40 - len(mark)) + mark, str(count), percent(count / total), bar(count / max(shown[0][0], 1)))
+    hidden, cut, missing = len(found) - len(shown), counts.unfinished.total(), total - counts.total()
+    below = [f"and {many(hidden, 'other answer')}"] if hidden else []
+    below += [f"{cut} unfinished ({percent(cut / total)}): cut at the limit of new tokens"] if cut else []
+    below += [f"{missing} not drawn yet ({percent(missing / total)})"] if missing else []
+    return Group(rows, *map(Text, below))
 
 
 def prompts_overview(prompts: Iterable[Prompt]) -> RenderableType:
@@ -78,6 +88,7 @@ def token_table(view: TokenView, top: int) -> RenderableType:
         Text(f"{many(len(view.prompt_tokens), 'prompt token')}: {printable(' '.join(view.prompt_tokens))}"),
         rows,
         *([Text(f"({many(hidden, 'more target')}, --top 0 shows all)")] if hidden else []),
+        *([Text(f"longest answer: {many(view.longest, 'token')}")] if view.target_tokens else []),
         Text(f"tokens fed a step: {view.fed_as_rows} as one row per target, {view.fed_packed} packed{ratio}\n"),
     )
 

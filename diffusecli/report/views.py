@@ -6,6 +6,7 @@ Knows evaluations; knows neither charts nor HTML. Texts of prompts and models co
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from itertools import zip_longest
 from typing import Any
 
 from diffusecli.evaluation import Difference, Evaluated, Evaluation, by_prompt
+from diffusecli.matching import Tally
 from diffusecli.ordered import values_of
 from diffusecli.prompt import Prompt
 from diffusecli.report.parts import labels, marks, prompt_names
@@ -21,7 +23,8 @@ from diffusecli.report.wording import known, short, unique
 MOST = 40
 """Targets that are drawn; of larger sets half of them are the heaviest, half the worst."""
 
-OFF_TARGET = "(other)"
+OFF_TARGET, UNFINISHED = "(other)", "(unfinished)"
+"""The cells of answers that are no target."""
 TARGET, WEIGHT = "target", "target weight"
 """What legends call the grey; no sampler is called so."""
 _COLOURS = ("blue", "green", "purple", "vermilion", "sky")
@@ -93,7 +96,7 @@ class Section:
     @cached_property
     def labels(self) -> list[str]:
         """Of the targets shown, all different."""
-        return unique([OFF_TARGET, *(short(self.prompt.targets[i]) for i in self.shown)])[1:]
+        return unique([OFF_TARGET, UNFINISHED, *(short(self.prompt.targets[i]) for i in self.shown)])[2:]
 
     @property
     def upright(self) -> bool:
@@ -102,9 +105,10 @@ class Section:
         return self.values is not None or few
 
     @property
-    def strays(self) -> bool:
-        """Whether any answer is off target."""
-        return any(row.tally.off_target for _, row in self.sampled)
+    def strays(self) -> tuple[str, ...]:
+        """The cells of answers that are no target, as far as any sampler has such."""
+        tallies = [row.tally for _, row in self.sampled]
+        return tuple(name for name in (OFF_TARGET, UNFINISHED) if any(_strays(tally, name) for tally in tallies))
 
 
 def sections(evaluation: Evaluation) -> list[Section]:
@@ -156,12 +160,10 @@ def samplers(rows: Sequence[Evaluated]) -> dict[tuple[str, str], Sampler]:
 
 
 def spots(section: Section) -> list[dict[str, Any]]:
-    """Each shown target with each sampler, and everything off target as a cell of its own."""
+    """Each shown target with each sampler; everything off target, and everything unfinished, as a cell of its own."""
     found = [_spot(place, label, *pair) for pair in section.sampled
              for place, label in zip(section.shown, section.labels, strict=True)]  # fmt: skip
-    if section.strays:
-        found += [_stray(sampler, row) for sampler, row in section.sampled]
-    return found
+    return found + [_stray(name, *pair) for name in section.strays for pair in section.sampled]
 
 
 def _spot(place: int, label: str, sampler: Sampler, row: Evaluated) -> dict[str, Any]:
@@ -174,10 +176,14 @@ def _spot(place: int, label: str, sampler: Sampler, row: Evaluated) -> dict[str,
     }  # fmt: skip
 
 
-def _stray(sampler: Sampler, row: Evaluated) -> dict[str, Any]:
-    count = row.tally.n - row.tally.on_target
+def _strays(tally: Tally, name: str) -> Counter[str]:
+    return tally.off_target if name == OFF_TARGET else tally.unfinished
+
+
+def _stray(name: str, sampler: Sampler, row: Evaluated) -> dict[str, Any]:
+    count, text = _strays(row.tally, name).total(), "any other text" if name == OFF_TARGET else "cut at the limit of new tokens"
     return {
-        "target": OFF_TARGET, "text": "any other text", "sampler": sampler.label, "weight": 0.0, "share": count / row.tally.n,
+        "target": name, "text": text, "sampler": sampler.label, "weight": 0.0, "share": count / row.tally.n,
         "count": count, "expected": 0, "residual": None, "differs": count > 0, "exact": None,
     }  # fmt: skip
 
