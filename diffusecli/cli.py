@@ -178,6 +178,9 @@ _TrustsCode = Annotated[
 ]
 
 
+_Base = Annotated[str | None, typer.Option("--model", help="Base model by name or path, where it differs from the run's.")]
+
+
 def _with_families(body: Callable[..., None]) -> Callable[..., None]:
     """Give the command one option per registered family, in place of its `**families`."""
     added = []
@@ -381,8 +384,9 @@ def train(
 
 @command("export")
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory of a finished training.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory of a finished training, or an adapter's folder.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The folder to write.")],
+    model: _Base = None,
     precision: Annotated[str | None, _choice("--precision", "Of the written weights; the run's by default.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what `diffuse export` wrote there before.")] = False,
     trust_remote_code: _TrustsCode = False,
@@ -393,7 +397,9 @@ def export(
     from diffusecli.export import export as merge
     from diffusecli.runs import RunDir
 
-    done = merge(RunDir(run), output, precision=precision, force=force, notice=_notice, trust_remote_code=trust_remote_code)
+    done = merge(
+        RunDir(run), output, model=model, precision=precision, force=force, notice=_notice, trust_remote_code=trust_remote_code
+    )
     typer.echo(
         f"{output}: {done.parameters:,} weights ({done.dtype}); log-probabilities of {many(done.answers, 'answer')} "
         f"differ from the adapter's by {done.gap:.1e} nats at most"
@@ -413,14 +419,19 @@ def sample(
         Path | None,
         typer.Argument(metavar="[RUN|CONFIG]", help="A run directory or a config; without it the newest run below results/."),
     ] = None,
-    mode: Annotated[str | None, _choice("--mode", "untuned: the base model; lora: the run's adapter.  [default: lora]")] = None,
+    mode: Annotated[str | None, _choice("--mode", "untuned: the base model; lora: the adapter.  [default: lora, with --model alone untuned]")] = None,
     n_generations: Annotated[int, typer.Option("-n", "--n-generations", help="Samples per prompt.")] = 1000,
     prompt: Annotated[
         list[Path] | None, typer.Option(help="A prompt file or folder in place of the config's test prompts; may be repeated.")
     ] = None,
     request: Annotated[list[str] | None, typer.Option(help="Ask this; no file needed; may be repeated.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Any LoRA adapter's folder, a checkpoint too.")] = None,
-    model: Annotated[str | None, typer.Option(help="Another base model; with --engine openai the server's name for it.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Base model of the run's adapter by name or path; alone: sample it untuned; with --engine openai: name at the server."
+        ),
+    ] = None,
     system: Annotated[
         str | None, typer.Option(help="A system text for every prompt that has none; the config's by default.")
     ] = None,
@@ -511,6 +522,7 @@ def evaluate(
     exact: Annotated[
         bool, typer.Option("--exact", help="Load the model: exact KL, TVD and coverage of every prompt, drift.")
     ] = False,
+    model: _Base = None,
     trust_remote_code: _TrustsCode = False,
     top: Annotated[int, typer.Option(min=0, help="Targets shown of each prompt; 0 shows all.")] = 24,
     sort: Annotated[str | None, _choice("--sort", "Their order; the prompt's by default.")] = None,
@@ -542,6 +554,8 @@ def evaluate(
         raise InputError("--json, --csv and --markdown all write to stdout, choose one of them")
     if trust_remote_code and not exact:
         raise InputError("--trust-remote-code has no effect without --exact, leave it out")
+    if model is not None and not exact:
+        raise InputError("--model has no effect without --exact, leave it out")
     if exact:
         _quiet_libraries()
     _require_place(html, plots)
@@ -551,7 +565,7 @@ def evaluate(
     }  # fmt: skip
     asked = {option: limit for option, limit in limits.items() if limit is not None}
     check_limits(asked)
-    question = Question(Matching(match), tuple(prompts or ()), prompt, column, tuple(only or ()), exact, seed, trust_remote_code)
+    question = Question(Matching(match), tuple(prompts or ()), prompt, column, tuple(only or ()), exact, seed, trust_remote_code, model)
     found = judge(paths, question, _notice)
     missed = failures(found, asked)
     if as_json or as_csv:

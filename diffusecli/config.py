@@ -233,8 +233,18 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return inspected.config
 
 
+def short_name(model: str) -> str:
+    """The last part of a model's path or id, for names of folders.
+
+    >>> short_name("owner/name"), short_name("models/m.gguf")
+    ('name', 'm')
+    """
+    last = Path(model).name
+    return (last if last not in ("", "..") else Path(model).resolve().name).removesuffix(".gguf")
+
+
 def _resolved(config: Config, path: Path) -> Config:
-    names = {"{model}": Path(config.model).name.removesuffix(".gguf"), "{config}": path.stem}
+    names = {"{model}": short_name(config.model), "{config}": path.stem}
 
     def filled(text: str) -> str:
         for name, value in names.items():

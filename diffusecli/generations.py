@@ -62,7 +62,8 @@ def generate(
     about = {"mode": mode, "adapter_sha256": adapter_sha256, **engine.about, "settings": asdict(settings)}
     kept_in = journal_path(path) if write and resumable else None
     with only_writer(path, lock_beside(path)) if write else nullcontext():
-        journal = Journal(kept_in, {key: value for key, value in about.items() if key not in _ANYWHERE})
+        named_otherwise = (*_ANYWHERE, "model") if "model_revision" in about else _ANYWHERE
+        journal = Journal(kept_in, {key: value for key, value in about.items() if key not in named_otherwise})
         if journal.aside:
             notice(f"{kept_in}: is of another sampling; it is now {journal.aside.name}, and this one begins anew")
         if write:

@@ -126,8 +126,7 @@ def save_run(job: Job, prompts: list[Prompt], trained: Trained, why: str, progre
 def _manifest(job: Job, prompts: list[Prompt], trained: Trained, why: str, progress: Progress) -> dict[str, Any]:
     base, retention = job.base, job.scorer.retention
     return {
-        "model": base.name,
-        "model_revision": base.revision,
+        **base.recorded,
         "parameters": base.parameters,
         "device": str(base.device),
         "dtype": str(base.model.dtype).removeprefix("torch."),

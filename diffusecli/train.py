@@ -94,7 +94,7 @@ def _train(
     torch.manual_seed(config.seed)  # of the adapter's first weights
     base = load_configured(config, notice, device="cpu" if processes.sharded else str(processes.device))
     asked = settings_of_result(config, inputs, base, processes)
-    progress, optimiser_state = load_progress(checkpoint, asked) if checkpoint else (Progress(asked), None)
+    progress, optimiser_state = load_progress(checkpoint, asked, base) if checkpoint else (Progress(asked), None)
     config = adapt(base, config, checkpoint, notice)
     prepare_weights(base, config, run, processes)
     job, why = make_job(base, config, inputs, run, processes, progress, notice, force)
