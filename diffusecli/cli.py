@@ -26,7 +26,7 @@ from diffusecli.engines import ENGINES
 from diffusecli.errors import DiffuseError, FailedGates, InputError, InterruptedRun, MachineError, many, printable
 from diffusecli.exits import EXIT_FOUND_PROBLEMS, EXIT_INTERRUPTED
 from diffusecli.memory import out_of_memory
-from diffusecli.places import LIBRARY, library_told
+from diffusecli.places import LIBRARY, library_told, meant
 
 if TYPE_CHECKING:
     from diffusecli.evaluation import Evaluation
@@ -76,7 +76,7 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], Calla
         def run(**options: Any) -> None:
             try:
                 with library_told(_notice if _SPEAKS else lambda _: None):
-                    body(**options)
+                    body(**{name: _meant(name, value) for name, value in options.items()})
                 sys.stdout.flush()
             except DiffuseError as error:
                 if not _SPEAKS and isinstance(error, InputError | InterruptedRun):  # the first process says the same
@@ -94,6 +94,15 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], Calla
         return app.command(name, **settings)(run)
 
     return register
+
+
+def _meant(option: str, value: Any) -> Any:
+    """The value of an option with `~` replaced in every path; raises `InputError` as `places.meant` does."""
+    if isinstance(value, list):
+        return [_meant(option, one) for one in value]
+    if isinstance(value, Path):
+        return Path(meant(str(value)))
+    return meant(value) if option in ("model", "chat_template") and isinstance(value, str) else value
 
 
 def _refused(error: Exception) -> DiffuseError | None:
@@ -419,7 +428,9 @@ def sample(
         Path | None,
         typer.Argument(metavar="[RUN|CONFIG]", help="A run directory or a config; without it the newest run below results/."),
     ] = None,
-    mode: Annotated[str | None, _choice("--mode", "untuned: the base model; lora: the adapter.  [default: lora, with --model alone untuned]")] = None,
+    mode: Annotated[
+        str | None, _choice("--mode", "untuned: the base model; lora: the adapter.  [default: lora, with --model alone untuned]")
+    ] = None,
     n_generations: Annotated[int, typer.Option("-n", "--n-generations", help="Samples per prompt.")] = 1000,
     prompt: Annotated[
         list[Path] | None, typer.Option(help="A prompt file or folder in place of the config's test prompts; may be repeated.")
@@ -565,7 +576,9 @@ def evaluate(
     }  # fmt: skip
     asked = {option: limit for option, limit in limits.items() if limit is not None}
     check_limits(asked)
-    question = Question(Matching(match), tuple(prompts or ()), prompt, column, tuple(only or ()), exact, seed, trust_remote_code, model)
+    question = Question(
+        Matching(match), tuple(prompts or ()), prompt, column, tuple(only or ()), exact, seed, trust_remote_code, model
+    )
     found = judge(paths, question, _notice)
     missed = failures(found, asked)
     if as_json or as_csv:
@@ -588,11 +601,16 @@ def evaluate(
 
 def _require_place(html: Path | None, plots: Path | None) -> None:
     """Find out before the work what would stop its writing."""
+    from diffusecli.endings import require_ending
     from diffusecli.report.charts import require_extra
     from diffusecli.runs import require_writable
 
     if html is None and plots is None:
         return
+    if html is not None:
+        require_ending(html, "--html", "a report is written as HTML", ".html", ".htm")
+    if plots is not None:
+        require_ending(plots, "--plots", "charts are written into a folder as SVG and PNG")
     require_extra()
     if html is not None:
         if html.exists() and not html.is_file():

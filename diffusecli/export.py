@@ -20,6 +20,7 @@ from diffusecli.chat import Chat, ChatSettings
 from diffusecli.checkpoints import recorded_base
 from diffusecli.config import Config
 from diffusecli.encoding import EncodedPrompt, encode_prompt
+from diffusecli.endings import require_ending
 from diffusecli.errors import InputError, MachineError, cannot_write
 from diffusecli.exact import scorer_of
 from diffusecli.locks import lock_beside, only_writer, remove_scratch_folders, require_idle
@@ -57,6 +58,7 @@ def export(
     `MachineError` when the disk takes no more or the merged model is another.
     """
     config = _config(run, model, trust_remote_code)
+    require_ending(to, "-o", "a model is written as a Hugging Face folder")
     if Path.cwd().is_relative_to(to.resolve()):
         raise InputError(f"{to}: you are in this folder, name another")
     require_writable(to.absolute().parent)

@@ -69,7 +69,12 @@ def generate(
         if write:
             for lost in _replaced(path, prompts):
                 notice(f"{path}: will lose its samples of {lost}")
-        drawn, seconds = _draw_all(engine, prompts, settings, journal, report, notice)
+        try:
+            drawn, seconds = _draw_all(engine, prompts, settings, journal, report, notice)
+        except BaseException:
+            if journal.empty:
+                journal.remove()
+            raise
         if write:
             write_samples(path, drawn, form, settings.seed)
             mark_newest(path, (path.with_suffix(ending) for ending in SAMPLE_ENDINGS))

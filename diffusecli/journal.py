@@ -57,6 +57,11 @@ class Journal:
         """Whether anything outlives this process."""
         return self._path is not None
 
+    @property
+    def empty(self) -> bool:
+        """Whether no answer has arrived."""
+        return not self._found
+
     def of(self, prompt: Prompt) -> Counter[str]:
         """What is there of a prompt as it reads now."""
         counts: Counter[str] = self._found.get(prompt.key, Counter())

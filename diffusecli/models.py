@@ -335,7 +335,9 @@ def load_adapter(
     made_for, known = config.base_model_name_or_path, recorded.get("model_revision") is not None
     if made_for and not _same_place(made_for, base.name):
         if not named and not known:
-            raise InputError(f"{folder}: the adapter was made for {made_for}, not for {base.name}; name its base model with --model")
+            raise InputError(
+                f"{folder}: the adapter was made for {made_for}, not for {base.name}; name its base model with --model"
+            )
         compared = "has the same weights" if known else "has weights that cannot be compared, only their shapes are"
         notice(f"{folder}: the adapter was made for {made_for}; {base.name} {compared}")
     require_quick(config.patterns, [path for path, _ in base.model.named_modules()], str(folder / ADAPTER_FILES[0]))

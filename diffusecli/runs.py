@@ -22,7 +22,7 @@ from typing import IO, Any, Literal
 from diffusecli.checkout import git_state
 from diffusecli.config import PLAIN, Config, read_config
 from diffusecli.errors import InputError, MachineError, cannot_write
-from diffusecli.locks import scratch_file
+from diffusecli.locks import made_folder, scratch_file
 from diffusecli.places import exists, look_again
 from diffusecli.prompt import Prompt
 
@@ -164,7 +164,7 @@ def config_of(run: RunDir, *, model: str | None = None, trust_remote_code: bool 
     if not run.config.is_file():
         remedy = "name an adapter alone with --adapter" if run.has_adapter else "name a run directory"
         raise InputError(f"{run.path}: no run there (config.yaml is missing), {remedy}")
-    config = on_base(read_config(run.config), model)
+    config = on_base(read_config(run.config, kept=True), model)
     own = config.chat_template not in (None, PLAIN)
     if own and run.chat_template.is_symlink():
         raise InputError(f"{run.chat_template}: leads to another place, put the template itself there")
@@ -247,19 +247,19 @@ def atomic_write(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]
     Raises `MachineError` when the disk takes no more or the folder is not writable.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, scratch = scratch_file(path)
-        try:
-            with os.fdopen(descriptor, mode, encoding="utf-8" if mode == "w" else None) as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-                scratch.chmod(0o666 & ~_umask())
-                os.replace(scratch, path)
-        except BaseException:
-            scratch.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
+        with made_folder(path.parent):
+            descriptor, scratch = scratch_file(path)
+            try:
+                with os.fdopen(descriptor, mode, encoding="utf-8" if mode == "w" else None) as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                    scratch.chmod(0o666 & ~_umask())
+                    os.replace(scratch, path)
+            except BaseException:
+                scratch.unlink(missing_ok=True)
+                raise
+            sync_folder(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
 
@@ -287,11 +287,12 @@ def require_no_link(path: Path) -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Make the folder and try it, to find out before the work and not after; raises `MachineError`."""
+    """Find out before the work and not after whether the folder can be made and written; leaves no trace. Raises `MachineError`."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with made_folder(folder), tempfile.TemporaryFile(dir=folder):
             pass
+    except FileNotFoundError:  # another process that tried the same took the folder away: it can be made
+        pass
     except OSError as error:
         raise cannot_write(folder, error) from error
 

@@ -17,6 +17,7 @@ from diffusecli.builtin import Notice
 from diffusecli.checkpoints import newest_checkpoint
 from diffusecli.config import CHAT_FIELDS, Config, inspect_config, read_config, short_name
 from diffusecli.documents import holds_half_characters
+from diffusecli.endings import require_ending
 from diffusecli.engines import ENGINES, Asked
 from diffusecli.errors import InputError
 from diffusecli.generations import Report, Sampled, generate
@@ -113,6 +114,8 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
     form = wanted.form or (format_of(wanted.output) if wanted.output else "json")
     only_asked = bool(wanted.requests)  # a question on the side leaves the run's samples alone
     path = wanted.output or (home.asked(mode, FORMATS[form]) if only_asked else home.samples(mode, FORMATS[form]))
+    if wanted.output is not None:
+        _require_ending(wanted.output, form)
     if path.name == "-":
         raise InputError("-o -: samples go into a file with their settings beside it, name one")
     if len(os.fsencode(path.name)) > _LONGEST_NAME:
@@ -126,6 +129,14 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
         told += f"; changed since its training: {', '.join(changed)}"
     of_a_run = wanted.model is None and (wanted.source or run.path).is_dir()
     return Resolved(config, adapter, prompts, path, form, told, wanted.model, home, not of_a_run)
+
+
+def _require_ending(path: Path, form: str) -> None:
+    """Raises `InputError` for a name by which the samples would be taken for another format."""
+    require_ending(path, "-o", "samples are written as JSON, JSON lines or CSV", *dict.fromkeys(FORMATS.values()))
+    ending, own = FORMATS[form], path.suffix.lower()
+    if own != ending and (own in FORMATS.values() or ending != ".json"):
+        raise InputError(f"-o {path}: --format {form} is not read from such a name; end the name in {ending} or leave --format out")
 
 
 def _checkpoint(run: RunDir) -> str:
@@ -169,6 +180,7 @@ def _source(wanted: Wanted, mode: str, results: Path) -> tuple[Config, RunDir, R
         home = RunDir(_folder_of_its_own(wanted, results))
         said |= {"output_dir": str(home.path), "trust_remote_code": wanted.trust_remote_code}
         return Config.model_validate({**_talk_of(wanted.adapter), **said}), home, home, ""
+    own: Config | None
     other = wanted.model is not None and not wanted.served and mode == "untuned"
     if wanted.source is None or wanted.source.is_dir():
         run = newest_run(results) if wanted.source is None else RunDir(wanted.source)

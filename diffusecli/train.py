@@ -49,7 +49,7 @@ from diffusecli.memory import peak_memory_mb
 from diffusecli.models import LoadedModel, load_configured, merged
 from diffusecli.processes import Processes
 from diffusecli.record import Trained, flat, save_run, start_anew, take_up_metrics, tell
-from diffusecli.runs import Iteration, RunDir, require_writable
+from diffusecli.runs import Iteration, RunDir
 from diffusecli.sampling import SamplingSettings
 from diffusecli.schedule import learning_rate, rate_share, reason_to_stop
 from diffusecli.scorer import Exact, Scores, figures_of
@@ -72,10 +72,9 @@ def train(config: Config, *, report: Report, notice: Notice, force: bool = False
     Raises `InputError` for what is wrong with the inputs before any model is loaded where that can be told, and
     `InterruptedRun` when it was asked to stop and left a checkpoint.
     """
-    # 1. inputs: prompts, a writable output folder to ourselves, what an interrupted run left there
+    # 1. inputs: prompts, an output folder to ourselves, what an interrupted run left there
     inputs = read_inputs(config)
     run = RunDir(Path(config.output_dir))
-    require_writable(run.path)
     processes = Processes(config.device, config.tracker, run.path)
     with alone(run, processes):
         return _train(config, inputs, run, processes, report, notice, force)

@@ -16,7 +16,7 @@ from diffusecli.config import Config, Inspection, inspect_config, read_config
 from diffusecli.conflicts import Clash, clashes, conversation
 from diffusecli.documents import Location
 from diffusecli.errors import InputError, Problem
-from diffusecli.places import exists, find, look_again, real, visible_files
+from diffusecli.places import exists, find, look_again, real, spread, visible_files
 from diffusecli.prompt import Prompt, each_once, files_at, inspect_prompt
 from diffusecli.runs import RunDir
 
@@ -185,7 +185,7 @@ class _Experiment:
             return cls(file, inspected, tuple(problems), (), {})
         for key, paths in inspected.paths.items():
             named = places.setdefault(key, {})
-            for index, path in enumerate(paths):
+            for index, path in ((index, path) for index, names in enumerate(paths) for path in names):
                 _, files, message, remedy = files_at(path)
                 if message:
                     problems.append(document.problem((*key, index), f"{path} {message}", remedy))
@@ -265,7 +265,7 @@ def _unknown_tokens(prompt: Prompt, tokenizer: Any, answers: list[str], paths: l
 
 def _files(paths: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
-    for path in paths:
+    for path in (Path(name) for named in paths for name in spread(named, endings=(".json", *CONFIG_ENDINGS))):
         place = find(path).place
         if not exists(place):
             remedy = look_again(path, "name a prompt (.json), a config (.yaml) or a folder of them")
