@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,14 +40,15 @@ class Identity:
             return True
         if self.fingerprint and self.fingerprint in (revision, recorded.get("model_fingerprint")):
             return True
-        return bool(self.files) and revision == self._earlier(str(recorded.get("model", "")))
+        called = str(recorded.get("model", ""))
+        return bool(self.config) and revision in (self._earlier(called, self.files), self._earlier(called, ()))
 
-    def _earlier(self, called: str) -> str:
-        """The fingerprint that earlier versions gave to this model where it was called so: it held the path."""
+    def _earlier(self, called: str, files: Iterable[Path]) -> str:
+        """The fingerprint that earlier versions gave to this model where it was called so: it held the path; of a hub's model no files."""
         place = str(Path(called).parent) if called.endswith(".gguf") else called
         config = {key: value for key, value in self.config.items() if key not in _NOT_IN_EARLIER} | {"_name_or_path": place}
         found = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-        for path in self.files:
+        for path in files:
             with path.open("rb") as file:
                 size = path.stat().st_size
                 found.update(f"{path.name} {size}".encode() + file.read(_END_BYTES))
@@ -61,11 +62,11 @@ def has_weights_of(name: str, recorded: Mapping[str, Any]) -> bool:
     if recorded.get("model_revision") is None:
         return False
     if name in BUILTIN_MODELS:
-        return Identity(_revision(name, Path(name), None, "")).matches(recorded)
+        return Identity(_revision(name, Path(name), "")).matches(recorded)
     try:
         place = Path(name)
         fingerprint = fingerprint_of(place)
-        return Identity(_revision(name, place, None, fingerprint), fingerprint).matches(recorded)
+        return Identity(_revision(name, place, fingerprint), fingerprint).matches(recorded)
     except (OSError, ValueError, LookupError, TypeError):
         return False
 
@@ -73,19 +74,20 @@ def has_weights_of(name: str, recorded: Mapping[str, Any]) -> bool:
 def identify(name: str, place: Path | None, config: Any) -> Identity:
     """The identity of a loaded model: `place` is its folder or .gguf file, `config` its transformers config."""
     if place is None:
-        return Identity(str(getattr(config, "_commit_hash", None) or ""))
+        found = hashlib.sha256(json.dumps(_meaning(config.to_dict()), sort_keys=True, default=str).encode())
+        return Identity(_fingerprint(found), config=config.to_dict())
     fingerprint = fingerprint_of(place)
     folder = place if place.is_dir() else place.parent
     files = tuple(sorted([*folder.glob("*.safetensors"), *folder.glob("*.gguf")]))
-    return Identity(_revision(name, place, config, fingerprint), fingerprint, files, config.to_dict())
+    return Identity(_revision(name, place, fingerprint), fingerprint, files, config.to_dict())
 
 
-def _revision(name: str, place: Path, config: Any, fingerprint: str) -> str:
+def _revision(name: str, place: Path, fingerprint: str) -> str:
     builtin = name if name in BUILTIN_MODELS else next((n for n in BUILTIN_MODELS if _is_builtin(n, fingerprint)), None)
     if builtin is not None:
         return f"gguf sha256 {BUILTIN_MODELS[builtin].gguf_sha256}"
     in_a_cache = re.fullmatch(r".*/snapshots/([0-9a-f]{40})", str(place.resolve()))
-    return str(getattr(config, "_commit_hash", None) or (in_a_cache[1] if in_a_cache else fingerprint))
+    return in_a_cache[1] if in_a_cache else fingerprint
 
 
 def _is_builtin(name: str, fingerprint: str) -> bool:
@@ -127,7 +129,7 @@ def _meaning(config: Any) -> Any:
         return [_meaning(value) for value in config]
     if not isinstance(config, dict):
         return config
-    return {k: _meaning(v) for k, v in config.items() if not k.startswith("_") and k not in _HOW_IT_WAS_WRITTEN}
+    return {k: _meaning(v) for k, v in config.items() if not str(k).startswith("_") and k not in _HOW_IT_WAS_WRITTEN}
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -121,7 +121,7 @@ def load_model(
             source, dtype=PRECISIONS[precision], use_safetensors=True, output_loading_info=True, **placed, **options,
             adapter_kwargs={"local_files_only": options["local_files_only"]},  # it would look for an adapter, patiently
         )  # fmt: skip
-        identity = identify(name, _place(source, options, model), model.config)
+        identity = identify(name, _place(source, options), model.config)
     if doubt:
         notice(doubt)
     if missing := sorted(found["missing_keys"]):  # transformers would go on with random ones
@@ -446,8 +446,8 @@ def _source(name: str, notice: Notice, revision: str | None, trust_remote_code: 
     }
 
 
-def _place(source: str, options: dict[str, Any], model: Any) -> Path | None:
+def _place(source: str, options: dict[str, Any]) -> Path | None:
     """The folder, or the .gguf file, that the model was read from; None where it is not known."""
     if "gguf_file" in options:
         return Path(source) / options["gguf_file"]
-    return Path(source) if Path(source).is_dir() else cached_folder(source, getattr(model.config, "_commit_hash", None))
+    return Path(source) if Path(source).is_dir() else cached_folder(source, options["revision"])
