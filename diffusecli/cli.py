@@ -439,9 +439,7 @@ def sample(
     adapter: Annotated[Path | None, typer.Option(help="Any LoRA adapter's folder, a checkpoint too.")] = None,
     model: Annotated[
         str | None,
-        typer.Option(
-            help="Base model of the run's adapter by name or path; alone: sample it untuned; with --engine openai: name at the server."
-        ),
+        typer.Option(help="Base model by name or path; alone: untuned; with --engine openai: the server's."),
     ] = None,
     system: Annotated[
         str | None, typer.Option(help="A system text for every prompt that has none; the config's by default.")

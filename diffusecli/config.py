@@ -130,10 +130,10 @@ class Config(BaseModel):
 
     model: str = Field(min_length=1, description="A Hugging Face id, a folder, a .gguf file or a built-in name.")
     train_prompts: Annotated[tuple[PathText, ...], Field(strict=False)] = Field(
-        default=(), description="Prompt files, or folders searched recursively, to train on."
+        default=(), description="Prompt files, folders searched recursively, or patterns (prompts/*.json), to train on."
     )
     test_prompts: Annotated[tuple[PathText, ...], Field(strict=False)] = Field(
-        default=(), description="Prompt files or folders to sample from afterwards. May be []."
+        default=(), description="Prompt files, folders or patterns to sample from afterwards. May be []."
     )
     alg_config: AlgConfig = Field(default=AlgConfig(), description="How to train.")
     output_dir: str = Field(

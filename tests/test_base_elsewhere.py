@@ -83,7 +83,9 @@ def test_what_loading_and_saving_add_is_no_part_of_it(moved):
     assert fingerprint_of(moved) == before
 
 
-@pytest.mark.parametrize("setting", [{"rms_norm_eps": 1e-5}, {"rope_parameters": {"rope_theta": 1e4, "rope_type": "linear", "factor": 2}}])
+@pytest.mark.parametrize(
+    "setting", [{"rms_norm_eps": 1e-5}, {"rope_parameters": {"rope_theta": 1e4, "rope_type": "linear", "factor": 2}}]
+)
 def test_settings_that_change_what_the_weights_compute_are_part_of_it(moved, setting):
     before = fingerprint_of(moved)
     change_json(moved / "config.json", **setting)
@@ -300,7 +302,10 @@ def test_every_command_takes_the_base_by_name(in_process, run, alone, moved, tin
     run.config.write_text(run.config.read_text().replace(str(tiny_model_folder), gone))
     for words in (["sample", run.path, "-n", "3"], ["evaluate", run.path, "--exact"], ["export", run.path, "-o", "m"]):
         refused = in_process(*words)
-        assert (refused.returncode, "if the run's base model is in another place now, name it with --model" in refused.stderr) == (2, True)
+        assert (refused.returncode, "if the run's base model is in another place now, name it with --model" in refused.stderr) == (
+            2,
+            True,
+        )
         assert in_process(*words, "--model", "moved").returncode == 0, words
     assert in_process("export", alone(None), "-o", "n").stderr.endswith("name it with --model\n")
     assert in_process("export", alone(None), "-o", "n", "--model", "moved").returncode == 0

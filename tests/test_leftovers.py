@@ -17,7 +17,9 @@ from diffusecli.samples import format_of, read_samples
 @pytest.fixture
 def place(trained, tmp_path):
     """A run and configs that cannot be worked with, in tmp_path."""
-    (tmp_path / "c.yaml").write_text("model: owner/name\ntrain_prompts: [p.json]\ntest_prompts: [p.json]\noutput_dir: new/deep/run\n")
+    (tmp_path / "c.yaml").write_text(
+        "model: owner/name\ntrain_prompts: [p.json]\ntest_prompts: [p.json]\noutput_dir: new/deep/run\n"
+    )
     shutil.copy(tmp_path / "c.yaml", tmp_path / "long.yaml")
     return tmp_path
 
@@ -132,7 +134,9 @@ def test_samples_are_not_named_as_what_they_are_not(name, tmp_path):
         resolve(Wanted(model="m", requests=("x",), output=Path(name)), tmp_path)
 
 
-@pytest.mark.parametrize(("name", "form"), [("s.json", "csv"), ("s", "csv"), ("s", "jsonl"), ("s.csv", "json"), ("s.jsonl", "counts")])
+@pytest.mark.parametrize(
+    ("name", "form"), [("s.json", "csv"), ("s", "csv"), ("s", "jsonl"), ("s.csv", "json"), ("s.jsonl", "counts")]
+)
 def test_a_format_and_an_ending_that_differ_are_refused(name, form, tmp_path):
     with pytest.raises(InputError, match=f"--format {form} is not read from such a name; end the name in"):
         resolve(Wanted(model="m", requests=("x",), output=Path(name), form=form), tmp_path)

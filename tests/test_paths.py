@@ -140,7 +140,11 @@ def test_patterns_are_the_prompts_they_match(home):
         write(Path("p", name))
     assert read_config(config(train_prompts="['p/*.json']")).train_prompts == ("p/[x].json", "p/a.json", "p/b.json")
     assert read_config(config(train_prompts="['p/*']")).train_prompts == ("p/[x].json", "p/a.json", "p/b.json", "p/sub")
-    assert read_config(config(train_prompts="['**/c.json', 'p/[ab].json']")).train_prompts == ("p/sub/c.json", "p/a.json", "p/b.json")
+    assert read_config(config(train_prompts="['**/c.json', 'p/[ab].json']")).train_prompts == (
+        "p/sub/c.json",
+        "p/a.json",
+        "p/b.json",
+    )
     assert read_config(config(train_prompts="['p/[x].json']")).train_prompts == ("p/[x].json",)
     write(home / "h.json")
     assert read_config(config(train_prompts="['~/?.json']")).train_prompts == (f"{home}/h.json",)
@@ -171,7 +175,7 @@ def test_problems_of_later_entries_keep_their_place_behind_a_pattern():
         write(Path("p", name))
     path = config(model="owner/m", train_prompts="['p/*.json', 'none.json']")
     (problem,) = [problem for problem in validate([path]).problems if problem.severity == "error"]
-    assert (problem.column, "none.json does not exist" in str(problem)) == (30, True)
+    assert (problem.column, "none.json does not exist" in str(problem)) == (29, True)
 
 
 def test_options_mean_the_same(in_process, home, tmp_path):
