@@ -119,6 +119,10 @@ _SET_BY_US = {
 }
 
 
+_FILLED = ("output_dir", "ckpt_dir")
+"""The settings in which {model} and {config} are replaced."""
+
+
 def _off(value: Any) -> Any:
     return False if value == "off" else value  # YAML 1.1 reads the bare word as false already
 
@@ -269,9 +273,6 @@ def _wrong_paths(document: Document, path: Path) -> Iterator[tuple[Problem, Loca
             message, remedy = f"'{left[0]}' is not replaced by a value", "only {model} and {config} are: write the value itself"
         if message:
             yield document.problem(location, f"{text}: {message}", remedy), location
-
-
-_FILLED = ("output_dir", "ckpt_dir")
 
 
 def _resolved(config: Config, path: Path, *, kept: bool) -> Config:
