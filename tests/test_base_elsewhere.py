@@ -150,9 +150,9 @@ def test_a_model_of_the_hub_is_the_same_in_its_cache_and_in_a_folder(tiny_model_
 
 def earlier_fingerprint(folder, called, base):
     """As it was computed before: with the path in it."""
-    config = base.model.config.to_dict() | {"_name_or_path": str(called)}
-    config = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype", "transformers_version")}
-    found = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    settings = base.model.config.to_dict() | {"_name_or_path": str(called)}
+    settings = {key: value for key, value in settings.items() if key not in ("dtype", "torch_dtype", "transformers_version")}
+    found = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for path in sorted(folder.glob("*.safetensors")):
         content = path.read_bytes()
         found.update(f"{path.name} {len(content)}".encode() + content[:1_000_000] + content[-1_000_000:])
@@ -184,7 +184,7 @@ def test_a_run_with_an_earlier_fingerprint_knows_its_base_where_it_was_moved_to(
 
 def test_an_interrupted_training_goes_on_with_its_model_in_another_place(config, interrupted, moved, other):  # noqa: F811
     interrupted(config("cut"), 5)
-    with pytest.raises(InputError, match=r"another model \(.*another model_revision|holds an interrupted run with another model"):
+    with pytest.raises(InputError, match="holds an interrupted run with another model"):
         train(config("cut", model=str(other)), report=lambda _: None, notice=lambda _: None)
     again = train(config("cut", model=str(moved)), report=lambda _: None, notice=lambda _: None)
     whole = train(config("whole"), report=lambda _: None, notice=lambda _: None)
@@ -277,7 +277,7 @@ def test_an_adapter_that_names_no_base_asks_for_it(alone, tmp_path, base):
 
 
 def test_the_base_of_a_run_is_not_taken_for_that_of_a_foreign_adapter(run, alone):
-    with pytest.raises(InputError, match="made for other/model, not for .*; name its base model with --model"):
+    with pytest.raises(InputError, match=r"made for other/model, not for .*; name its base model with --model"):
         drawn(Wanted(run.path, adapter=alone("other/model"), requests=("x",)), run.path.parent)
 
 

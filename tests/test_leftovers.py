@@ -106,7 +106,8 @@ def test_answers_that_arrived_stay_when_the_server_goes(tmp_path):
     from diffusecli.sampling import SamplingSettings
 
     class Leaves:
-        about = {"engine": "e"}
+        def __init__(self):
+            self.about = {"engine": "e"}
 
         def draw(self, prompt, have, arrived, watch):
             if prompt.request == "a":
