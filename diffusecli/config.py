@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from diffusecli.documents import Document, Location, read_document, read_value
+from diffusecli.endings import other_format
 from diffusecli.errors import InputError, Problem, printable
 from diffusecli.places import at_home, exists, find, spread, wrong_as_written
 from diffusecli.schema import problems_of
@@ -271,6 +272,8 @@ def _wrong_paths(document: Document, path: Path) -> Iterator[tuple[Problem, Loca
         left = re.search(r"\{[^{}]*\}", _filled(text, str(data.get("model")), path)) if location[0] in _FILLED else None
         if left and not message and not exists(text):
             message, remedy = f"'{left[0]}' is not replaced by a value", "only {model} and {config} are: write the value itself"
+        elif location == ("output_dir",) and not message and not exists(text) and (ending := other_format(Path(text))):
+            message, remedy = f"a run is a folder, not a {ending} file", f"name a folder without {ending}"
         if message:
             yield document.problem(location, f"{text}: {message}", remedy), location
 

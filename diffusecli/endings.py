@@ -18,6 +18,12 @@ _FORMATS = {
 """Endings that name a format. Others, such as that of `t0.5`, promise nothing."""
 
 
+def other_format(path: Path, *endings: str) -> str:
+    """The ending of a name that promises a format which is none of `endings`; empty where it promises none."""
+    ending = path.suffix.lower()
+    return path.suffix if ending in _FORMATS and ending not in endings else ""
+
+
 def require_ending(path: Path, option: str, written: str, *endings: str) -> None:
     """Raises `InputError` for a name that ends as another format than the one that is `written` (a clause); without `endings` a folder is.
 
@@ -26,9 +32,8 @@ def require_ending(path: Path, option: str, written: str, *endings: str) -> None
     Traceback (most recent call last):
     diffusecli.errors.InputError: -o s.xlsx: samples are written as JSON or CSV, not as .xlsx; end the name in .json or .csv
     """
-    ending = path.suffix.lower()
-    if ending in _FORMATS and ending not in endings:
+    if ending := other_format(path, *endings):
         *first, last = endings or ("",)
         names = f"{', '.join(first)} or {last}" if first else last
-        remedy = f"end the name in {names}" if endings else f"name a folder without {path.suffix}"
-        raise InputError(f"{option} {path}: {written}, not as {path.suffix}; {remedy}")
+        remedy = f"end the name in {names}" if endings else f"name a folder without {ending}"
+        raise InputError(f"{option} {path}: {written}, not as {ending}; {remedy}")

@@ -25,6 +25,8 @@ LIBRARY = _CARRIED if _CARRIED.is_dir() else Path(__file__).resolve().parent.par
 _LEFT_TO_FILL_IN = re.compile(r"\$\w+|\$\{[^}]*\}?|\$\([^)]*\)?|\{[{%].*?(?:[}%]\}|\Z)|\A\?\?\?\Z")
 """What a shell, Hydra, Jinja and the like would replace; a folder of that name is never meant."""
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # pathlib writes s3://x as s3:/x
+
 _listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
 
 
@@ -53,6 +55,8 @@ def wrong_as_written(path: str) -> tuple[str, str]:
     """What is wrong with a path as a person wrote it, and the remedy; empty when nothing is, or when it is there as it is written."""
     if (left := _LEFT_TO_FILL_IN.search(path)) and not exists(path):
         return f"'{left[0]}' is not replaced by a value", "write the value itself"
+    if _ADDRESS.match(path) and not exists(path):
+        return "is an address, not a path", "name a place on this machine (a model by its id on the hub: owner/name)"
     user = path.split("/", 1)[0]
     if not user.startswith("~") or at_home(path) != path or (user != "~" and exists(path)):
         return "", ""

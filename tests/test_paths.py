@@ -67,6 +67,13 @@ def test_what_other_tools_fill_in_is_not_taken_literally(path, left):
     assert f"'{left}' is not replaced by a value, write the value itself" in str(error.value)
 
 
+def test_an_address_is_no_folder(in_process, tmp_path):
+    done = in_process("sample", "--model", "m", "--request", "x", "-o", "s3://bucket/s.json", cwd=tmp_path)
+    assert (done.returncode, "s3:/bucket/s.json: is an address, not a path" in done.stderr) == (2, True)
+    with pytest.raises(InputError, match="hf://owner/name: is an address, not a path, name a place on this machine"):
+        meant("hf://owner/name")
+
+
 @pytest.mark.parametrize("path", ["a$", "5 $", "a$-b", "{model}", "{a}", "what???", "a~b", "owner/name", "[a].json", "100%"])
 def test_signs_that_ask_for_nothing_are_signs(path):
     assert meant(path) == path
@@ -99,7 +106,8 @@ def test_every_path_of_a_config_may_be_below_the_home_folder(home):
         ("output_dir", "'results/{seed}'"), ("output_dir", "'{{ cookiecutter.run }}'"), ("output_dir", "'???'"), ("ckpt_dir", "'runs/${name}'"),
         ("ckpt_dir", "'runs/{name}'"), ("train_prompts", "['${name}.json']"), ("test_prompts", "['$P']"), ("chat_template", "$T"),
         ("device", "'${device}'"), ("revision", "'${rev}'"), ("retain", "{prompts: ['$P']}"), ("train_prompts", "['???']"),
-        ("output_dir", "~nobody-here/run"),
+        ("output_dir", "~nobody-here/run"), ("output_dir", "s3://bucket/run"), ("train_prompts", "['https://a.b/c.json']"),
+        ("output_dir", "results/run.json"), ("output_dir", "results/{model}.gguf"),
     ],
 )  # fmt: skip
 def test_a_config_says_where_something_would_be_taken_literally(field, value):
@@ -108,7 +116,8 @@ def test_a_config_says_where_something_would_be_taken_literally(field, value):
     errors = [problem for problem in inspect_config(path).problems if problem.severity == "error"]
     assert len(errors) == 1, errors
     assert errors[0].line == [line.split(":")[0] for line in path.read_text().splitlines()].index(field) + 1
-    assert "is not replaced by a value" in str(errors[0]) or "there is no user" in str(errors[0])
+    reasons = ("is not replaced by a value", "there is no user", "is an address, not a path", "a run is a folder, not a")
+    assert sum(reason in str(errors[0]) for reason in reasons) == 1
     assert validate([path]).failed
 
 
