@@ -87,6 +87,20 @@ def read_adapter_config(path: Path, defaults: Mapping[str, Any] | None = None) -
     return config
 
 
+def base_of(folder: Path) -> str:
+    """The base model that an adapter's config names; raises `InputError` where it names none."""
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: no adapter there (adapter_config.json is missing), name its folder")
+    document, problems = read_document(path)
+    if document is None:
+        raise InputError.of(problems)
+    base = document.data.get("base_model_name_or_path") if isinstance(document.data, dict) else None
+    if not isinstance(base, str) or not base:
+        raise InputError(f"{folder}: does not say which base model it is for, name it with --model")
+    return base
+
+
 def _strange(document: Document, config: AdapterConfig, defaults: Mapping[str, Any]) -> Iterator[Problem]:
     for name, value in (config.model_extra or {}).items():
         if value and value != defaults.get(name):
@@ -112,8 +126,8 @@ def require_quick(patterns: Iterable[tuple[str, str]], names: Sequence[str], pla
             raise InputError(f"{place}: {field} holds {pattern[:60]!r}, which is no pattern of Python's re, correct it") from error
 
 
-def require_sound_weights(path: Path, config: AdapterConfig, largest: int) -> None:
-    """Raises `InputError` unless the file holds LoRA matrices only, of the ranks that the config asks for.
+def require_sound_weights(path: Path, config: AdapterConfig, largest: int) -> int:
+    """How many matrices the file holds; raises `InputError` unless all are LoRA's, of the ranks that the config asks for.
 
     `largest` is the longest side of any of the base model's weights: a higher rank could do no more.
     """
@@ -133,3 +147,4 @@ def require_sound_weights(path: Path, config: AdapterConfig, largest: int) -> No
         raise InputError(
             f"{path}: has matrices of rank {found}, and adapter_config.json asks for {max(config.ranks)}; fetch or train it again"
         )
+    return len(shapes)

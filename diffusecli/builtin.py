@@ -68,10 +68,10 @@ def unknown_model(name: str) -> str:
 
 def cache_folder() -> Path:
     """`$DIFFUSE_CACHE`, else `diffuse` in the user's cache folder (`$XDG_CACHE_HOME` or `~/.cache`)."""
-    if chosen := os.environ.get("DIFFUSE_CACHE"):
-        return Path(chosen)
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffuse"
+        if chosen := os.environ.get("DIFFUSE_CACHE"):
+            return Path(chosen).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "diffuse"
     except RuntimeError as error:
         raise MachineError("no home folder to keep models in: set DIFFUSE_CACHE to a writable folder") from error
 
@@ -84,6 +84,11 @@ def private_cache(name: str) -> Path:
     return folder
 
 
+def builtin_folder(name: str) -> Path:
+    """Where the converted model is kept, or would be."""
+    return cache_folder() / "models" / f"{name}-{BUILTIN_MODELS[name].gguf_sha256[:12]}"
+
+
 def ensure_builtin(name: str, notice: Notice) -> Path:
     """The folder with the converted model, fetched and converted if it is not there yet.
 
@@ -91,7 +96,7 @@ def ensure_builtin(name: str, notice: Notice) -> Path:
     processes that ask at once, one fetches and the other waits.
     """
     model = BUILTIN_MODELS[name]
-    folder = cache_folder() / "models" / f"{name}-{model.gguf_sha256[:12]}"
+    folder = builtin_folder(name)
     if folder.is_dir():
         _tidy(folder.parent, name)
         return folder

@@ -27,6 +27,8 @@ from diffusecli.runs import Iteration, RunDir, sync_folder
 
 FORMAT = "2"
 _STATE = "state.safetensors"
+_OF_THE_BASE = ("model", "revision", "model_revision", "model_fingerprint")
+"""Settings that name the base model: other names of the same weights are the same settings."""
 
 
 @dataclass
@@ -77,8 +79,24 @@ def save_checkpoint(run: RunDir, base: LoadedModel, optimiser: torch.optim.Optim
     return folder
 
 
-def load_progress(checkpoint: Path, asked: Mapping[str, Any]) -> tuple[Progress, dict[int, dict[str, Any]]]:
+def recorded_base(adapter: RunDir) -> Mapping[str, Any]:
+    """What the folder of an adapter, a checkpoint too, says about the base model it was trained on; {} where it says nothing."""
+    if adapter.manifest.is_file():
+        return adapter.read_manifest()
+    try:
+        with safe_open(adapter.path / _STATE, framework="pt") as file:
+            asked = json.loads(file.metadata()["progress"])["asked"]
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return asked if isinstance(asked, dict) else {}
+
+
+def load_progress(
+    checkpoint: Path, asked: Mapping[str, Any], base: LoadedModel | None = None
+) -> tuple[Progress, dict[int, dict[str, Any]]]:
     """What was done, and the optimiser's state by the number of the weight.
+
+    A `base` with the weights that the checkpoint was made of may have another name or place by now.
 
     Raises `InputError` when the file cannot be read or when it belongs to a run with other settings.
     """
@@ -99,6 +117,9 @@ def load_progress(checkpoint: Path, asked: Mapping[str, Any]) -> tuple[Progress,
     now = json.loads(json.dumps(asked))
     if told.get("finished") or now.get("processes") is None:  # what is left is the same for any number of them
         now["processes"] = told["asked"].get("processes")
+    if base is not None and base.has_weights_of(told["asked"]):
+        there = {key: told["asked"][key] for key in _OF_THE_BASE if key in told["asked"]}
+        now = {key: value for key, value in now.items() if key not in _OF_THE_BASE} | there
     if differing := list(_differing(told["asked"], now)):
         raise InputError(
             f"{checkpoint.parent}: holds an interrupted run with another {', another '.join(differing)}; "

@@ -26,7 +26,7 @@ from diffusecli.engines import ENGINES
 from diffusecli.errors import DiffuseError, FailedGates, InputError, InterruptedRun, MachineError, many, printable
 from diffusecli.exits import EXIT_FOUND_PROBLEMS, EXIT_INTERRUPTED
 from diffusecli.memory import out_of_memory
-from diffusecli.places import LIBRARY, library_told
+from diffusecli.places import LIBRARY, library_told, meant
 
 if TYPE_CHECKING:
     from diffusecli.evaluation import Evaluation
@@ -78,7 +78,7 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], Calla
         def run(**options: Any) -> None:
             try:
                 with library_told(_notice if _SPEAKS else lambda _: None):
-                    body(**options)
+                    body(**{name: _meant(name, value) for name, value in options.items()})
                 sys.stdout.flush()
             except DiffuseError as error:
                 if not _is_told_here(error):
@@ -105,6 +105,15 @@ def _is_told_here(error: DiffuseError) -> bool:
     if error.shared or isinstance(error, InterruptedRun):
         return _SPEAKS
     return _SPEAKS or _SPEAKS_HERE or isinstance(error, MachineError)
+
+
+def _meant(option: str, value: Any) -> Any:
+    """The value of an option with `~` replaced in every path; raises `InputError` as `places.meant` does."""
+    if isinstance(value, list):
+        return [_meant(option, one) for one in value]
+    if isinstance(value, Path):
+        return Path(meant(str(value)))
+    return meant(value) if option in ("model", "chat_template") and isinstance(value, str) else value
 
 
 def _refused(error: Exception) -> DiffuseError | None:
@@ -187,6 +196,9 @@ def _require_choices(given: dict[str, str | None]) -> None:
 _TrustsCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model, if you trust it.")
 ]
+
+
+_Base = Annotated[str | None, typer.Option("--model", help="Base model by name or path, where it differs from the run's.")]
 
 
 def _with_families(body: Callable[..., None]) -> Callable[..., None]:
@@ -392,8 +404,9 @@ def train(
 
 @command("export")
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory of a finished training.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory of a finished training, or an adapter's folder.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The folder to write.")],
+    model: _Base = None,
     precision: Annotated[str | None, _choice("--precision", "Of the written weights; the run's by default.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what `diffuse export` wrote there before.")] = False,
     trust_remote_code: _TrustsCode = False,
@@ -404,7 +417,9 @@ def export(
     from diffusecli.export import export as merge
     from diffusecli.runs import RunDir
 
-    done = merge(RunDir(run), output, precision=precision, force=force, notice=_notice, trust_remote_code=trust_remote_code)
+    done = merge(
+        RunDir(run), output, model=model, precision=precision, force=force, notice=_notice, trust_remote_code=trust_remote_code
+    )
     typer.echo(
         f"{output}: {done.parameters:,} weights ({done.dtype}); log-probabilities of {many(done.answers, 'answer')} "
         f"differ from the adapter's by {done.gap:.1e} nats at most"
@@ -424,14 +439,19 @@ def sample(
         Path | None,
         typer.Argument(metavar="[RUN|CONFIG]", help="A run directory or a config; without it the newest run below results/."),
     ] = None,
-    mode: Annotated[str | None, _choice("--mode", "untuned: the base model; lora: the run's adapter.  [default: lora]")] = None,
+    mode: Annotated[
+        str | None, _choice("--mode", "untuned: the base model; lora: the adapter.  [default: lora, with --model alone untuned]")
+    ] = None,
     n_generations: Annotated[int, typer.Option("-n", "--n-generations", help="Samples per prompt.")] = 1000,
     prompt: Annotated[
         list[Path] | None, typer.Option(help="A prompt file or folder in place of the config's test prompts; may be repeated.")
     ] = None,
     request: Annotated[list[str] | None, typer.Option(help="Ask this; no file needed; may be repeated.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Any LoRA adapter's folder, a checkpoint too.")] = None,
-    model: Annotated[str | None, typer.Option(help="Another base model; with --engine openai the server's name for it.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Base model by name or path; alone: untuned; with --engine openai: the server's."),
+    ] = None,
     system: Annotated[
         str | None, typer.Option(help="A system text for every prompt that has none; the config's by default.")
     ] = None,
@@ -536,6 +556,7 @@ def evaluate(
     exact: Annotated[
         bool, typer.Option("--exact", help="Load the model: exact KL, TVD and coverage of every prompt, drift.")
     ] = False,
+    model: _Base = None,
     trust_remote_code: _TrustsCode = False,
     top: Annotated[int, typer.Option(min=0, help="Targets shown of each prompt; 0 shows all.")] = 24,
     sort: Annotated[str | None, _choice("--sort", "Their order; the prompt's by default.")] = None,
@@ -570,6 +591,8 @@ def evaluate(
         raise InputError("--json, --csv and --markdown all write to stdout, choose one of them")
     if trust_remote_code and not exact:
         raise InputError("--trust-remote-code has no effect without --exact, leave it out")
+    if model is not None and not exact:
+        raise InputError("--model has no effect without --exact, leave it out")
     if exact:
         _quiet_libraries()
     _require_place(html, plots)
@@ -579,7 +602,9 @@ def evaluate(
     }  # fmt: skip
     asked = {option: limit for option, limit in limits.items() if limit is not None}
     check_limits(asked)
-    question = Question(Matching(match), tuple(prompts or ()), prompt, column, tuple(only or ()), exact, seed, trust_remote_code)
+    question = Question(
+        Matching(match), tuple(prompts or ()), prompt, column, tuple(only or ()), exact, seed, trust_remote_code, model
+    )
     found = judge(paths, question, _notice)
     missed = failures(found, asked)
     if as_json or as_csv:
@@ -602,11 +627,16 @@ def evaluate(
 
 def _require_place(html: Path | None, plots: Path | None) -> None:
     """Find out before the work what would stop its writing."""
+    from diffusecli.endings import require_ending
     from diffusecli.report.charts import require_extra
     from diffusecli.runs import require_writable
 
     if html is None and plots is None:
         return
+    if html is not None:
+        require_ending(html, "--html", "a report is written as HTML", ".html", ".htm")
+    if plots is not None:
+        require_ending(plots, "--plots", "charts are written into a folder as SVG and PNG")
     require_extra()
     if html is not None:
         if html.exists() and not html.is_file():

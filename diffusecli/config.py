@@ -17,8 +17,9 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from diffusecli.documents import Document, Location, read_document, read_value
+from diffusecli.endings import other_format
 from diffusecli.errors import InputError, Problem, printable
-from diffusecli.places import find
+from diffusecli.places import at_home, exists, find, spread, wrong_as_written
 from diffusecli.schema import problems_of
 
 
@@ -122,6 +123,10 @@ _SET_BY_US = {
 }
 
 
+_FILLED = ("output_dir", "ckpt_dir")
+"""The settings in which {model} and {config} are replaced."""
+
+
 def _off(value: Any) -> Any:
     return False if value == "off" else value  # YAML 1.1 reads the bare word as false already
 
@@ -133,10 +138,10 @@ class Config(BaseModel):
 
     model: str = Field(min_length=1, description="A Hugging Face id, a folder, a .gguf file or a built-in name.")
     train_prompts: Annotated[tuple[PathText, ...], Field(strict=False)] = Field(
-        default=(), description="Prompt files, or folders searched recursively, to train on."
+        default=(), description="Prompt files, folders searched recursively, or patterns (prompts/*.json), to train on."
     )
     test_prompts: Annotated[tuple[PathText, ...], Field(strict=False)] = Field(
-        default=(), description="Prompt files or folders to sample from afterwards. May be []."
+        default=(), description="Prompt files, folders or patterns to sample from afterwards. May be []."
     )
     alg_config: AlgConfig = Field(default=AlgConfig(), description="How to train.")
     output_dir: str = Field(
@@ -195,17 +200,21 @@ class Config(BaseModel):
 class Inspection:
     """What is known of a config file: the config when no error hides it, its problems, where its parts stand.
 
-    `paths` are the prompt paths of the file wherever they are readable, even when something else is wrong.
+    `paths` are the prompt paths of the file wherever they are readable, even when something else is wrong: of each entry of a list what
+    it leads to.
     """
 
     config: Config | None
     problems: tuple[Problem, ...]
     document: Document | None = None
-    paths: dict[Location, tuple[str, ...]] = field(default_factory=dict)
+    paths: dict[Location, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
 
 
-def inspect_config(path: str | Path, overrides: Sequence[str] = ()) -> Inspection:
-    """Read one config file, apply `key.sub=value` overrides, and tell everything that is wrong with it."""
+def inspect_config(path: str | Path, overrides: Sequence[str] = (), *, kept: bool = False) -> Inspection:
+    """Read one config file, apply `key.sub=value` overrides, and tell everything that is wrong with it.
+
+    In a config that a run `kept` paths are as they were resolved: nothing in them is replaced.
+    """
     found = find(path)
     if found.place.is_file() and found.place.suffix not in (".yaml", ".yml"):
         return Inspection(None, (Problem(found.name, "is not a config", "name a .yaml file"),))
@@ -215,12 +224,14 @@ def inspect_config(path: str | Path, overrides: Sequence[str] = ()) -> Inspectio
     if isinstance(document.data, dict):
         document.data.pop("$schema", None)  # for editors
     document, overridden = _override(document, overrides)
+    unmeant = [] if kept else [_said_by_option(p, location, overridden) for p, location in _wrong_paths(document, Path(path))]
     try:
         config = Config.model_validate(document.data)
     except ValidationError as error:
         wrong = [_said_by_option(p, location, overridden) for p, location in problems_of(document, error, Config)]
-        return Inspection(None, (*wrong, *_words_for_numbers(document)), document, _readable_paths(document, Path(path)))
-    config = _resolved(config, Path(path))
+        return Inspection(None, (*wrong, *unmeant, *_words_for_numbers(document)), document, _readable_paths(document, Path(path)))
+    problems.extend(unmeant)
+    config = _resolved(config, Path(path), kept=kept)
     if config.load_model and config.ckpt_dir is None:
         problems.append(document.problem(("load_model",), "load_model needs a ckpt_dir", "name the folder of an adapter"))
     problems.extend(_not_for_the_template(document, config))
@@ -229,32 +240,71 @@ def inspect_config(path: str | Path, overrides: Sequence[str] = ()) -> Inspectio
     return Inspection(config if sound else None, tuple(problems), document, _readable_paths(document, Path(path)))
 
 
-def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read one config file; raises `InputError` with every mistake in it."""
-    inspected = inspect_config(path, overrides)
+def read_config(path: str | Path, overrides: Sequence[str] = (), *, kept: bool = False) -> Config:
+    """Read one config file, as `inspect_config` does; raises `InputError` with every mistake in it."""
+    inspected = inspect_config(path, overrides, kept=kept)
     if inspected.config is None:
         raise InputError.of(p for p in inspected.problems if p.severity == "error")
     return inspected.config
 
 
-def _resolved(config: Config, path: Path) -> Config:
-    names = {"{model}": Path(config.model).name.removesuffix(".gguf"), "{config}": path.stem}
+def short_name(model: str) -> str:
+    """The last part of a model's path or id, for names of folders.
 
-    def filled(text: str) -> str:
-        for name, value in names.items():
-            text = text.replace(name, value)
-        return text
+    >>> short_name("owner/name"), short_name("models/m.gguf")
+    ('name', 'm')
+    """
+    last = Path(model).name
+    return (last if last not in ("", "..") else Path(model).resolve().name).removesuffix(".gguf")
 
-    retain = config.retain
+
+def _filled(text: str, model: str, path: Path) -> str:
+    """A folder's name with what stands for the model and the config."""
+    return text.replace("{model}", short_name(model)).replace("{config}", path.stem)
+
+
+def _wrong_paths(document: Document, path: Path) -> Iterator[tuple[Problem, Location]]:
+    """Paths and names that would be taken literally where that cannot be meant."""
+    data = document.data if isinstance(document.data, dict) else {}
+    written: dict[Location, Any] = {(name,): data.get(name) for name in ("model", "revision", "device", "chat_template", *_FILLED)}
+    for key, listed in _prompt_lists(document).items():
+        written |= {(*key, index): text for index, text in enumerate(listed)} if isinstance(listed, list) else {}
+    for location, text in written.items():
+        if not isinstance(text, str):
+            continue
+        message, remedy = wrong_as_written(text)
+        left = re.search(r"\{[^{}]*\}", _filled(text, str(data.get("model")), path)) if location[0] in _FILLED else None
+        if left and not message and not exists(text):
+            message, remedy = f"'{left[0]}' is not replaced by a value", "only {model} and {config} are: write the value itself"
+        elif location == ("output_dir",) and not message and not exists(text) and (ending := other_format(Path(text))):
+            message, remedy = f"a run is a folder, not a {ending} file", f"name a folder without {ending}"
+        if message:
+            yield document.problem(location, f"{text}: {message}", remedy), location
+
+
+def _resolved(config: Config, path: Path, *, kept: bool) -> Config:
+    """The config with every path as it is meant; of those that a run `kept` it is only looked up where they are by now."""
+
+    def meant(text: str) -> str:
+        return text if kept else at_home(text)
+
+    def found(text: str) -> str:
+        return find(meant(text), path.parent).name
+
+    def listed(texts: Sequence[str]) -> tuple[str, ...]:
+        return tuple(map(found, texts)) if kept else tuple(name for text in texts for name in spread(meant(text), path.parent))
+
+    model, retain, template = meant(config.model), config.retain, config.chat_template
     if retain and retain.prompts != "builtin":
-        retain = retain.model_copy(update={"prompts": tuple(find(p, path.parent).name for p in retain.prompts)})
+        retain = retain.model_copy(update={"prompts": listed(retain.prompts)})
     return config.model_copy(update={
+        "model": model,
         "retain": retain,
-        "train_prompts": tuple(find(p, path.parent).name for p in config.train_prompts),
-        "test_prompts": tuple(find(p, path.parent).name for p in config.test_prompts),
-        "output_dir": filled(config.output_dir),
-        "chat_template": find(config.chat_template, path.parent).name if config.chat_template not in (None, PLAIN) else config.chat_template,
-        "ckpt_dir": find(filled(config.ckpt_dir), path.parent).name if config.ckpt_dir is not None else None,
+        "train_prompts": listed(config.train_prompts),
+        "test_prompts": listed(config.test_prompts),
+        "output_dir": _filled(meant(config.output_dir), model, path),
+        "chat_template": template if template in (None, PLAIN) else found(template),
+        "ckpt_dir": found(_filled(config.ckpt_dir, model, path)) if config.ckpt_dir is not None else None,
     })  # fmt: skip
 
 
@@ -328,17 +378,22 @@ def _words_for_numbers(document: Document) -> Iterator[Problem]:
                                severity="notice")  # fmt: skip
 
 
-def _readable_paths(document: Document, path: Path) -> dict[Location, tuple[str, ...]]:
-    """The lists of prompt paths that are lists of words, resolved, by where they stand."""
+def _readable_paths(document: Document, path: Path) -> dict[Location, tuple[tuple[str, ...], ...]]:
+    """The lists of prompt paths that are lists of words, resolved, by where they stand; entries that are wrong as they are written lead nowhere."""
+    return {
+        key: tuple(() if wrong_as_written(p)[0] else tuple(spread(at_home(p), path.parent)) for p in listed)
+        for key, listed in _prompt_lists(document).items()
+        if isinstance(listed, list) and all(isinstance(p, str) and p for p in listed)
+    }
+
+
+def _prompt_lists(document: Document) -> dict[Location, Any]:
+    """What stands where lists of prompt paths are meant to."""
     data = document.data if isinstance(document.data, dict) else {}
     retain = data.get("retain")
     lists: dict[Location, Any] = {(key,): data.get(key) for key in ("train_prompts", "test_prompts")}
     lists["retain", "prompts"] = retain.get("prompts") if isinstance(retain, dict) else None
-    return {
-        key: tuple(find(p, path.parent).name for p in listed)
-        for key, listed in lists.items()
-        if isinstance(listed, list) and all(isinstance(p, str) and p for p in listed)
-    }
+    return lists
 
 
 def _numbers_in_words(data: Any, location: Location = ()) -> Iterator[tuple[Location, str]]:

@@ -64,6 +64,8 @@ class Asked:
     settings: SamplingSettings
     max_rows: int | None  # fed at once to a loaded model; None: what fits
     notice: Callable[[str], None]
+    home: RunDir | None = None  # the run that the samples will be files of
+    named: bool = True  # whether the user named the base model, not a run
 
 
 @dataclass(frozen=True)
@@ -121,20 +123,23 @@ def engine(summary: str, *, loads_model: bool = False) -> Callable[[_Make], _Mak
 @engine("the loaded model", loads_model=True)
 def counting(asked: Asked) -> Iterator[Engine]:
     """Raises `InputError` when the adapter is not of this very model."""
+    from diffusecli.checkpoints import recorded_base
     from diffusecli.local import LocalEngine
     from diffusecli.locks import require_idle
-    from diffusecli.models import load_adapter, load_configured, merged
+    from diffusecli.models import load_adapter, load_configured, merged, require_trained_on
 
-    base = load_configured(asked.config, asked.notice)
+    base = load_configured(asked.config, asked.notice, named=asked.named)
     if (adapter := asked.adapter) is not None:
         require_idle(adapter.path, adapter.lock)
-        adapter.require_trained_on(base.name, base.revision)
+        require_trained_on(base, recorded := recorded_base(adapter), adapter.path)
         if adapter.read_manifest().get("chat", base.chat_settings.told) != base.chat_settings.told:
             asked.notice(
                 f"{adapter.path}: was trained with another system text, chat template or variables of it; answers may not follow "
                 "the targets"
             )
-        load_adapter(base, adapter.path)
+        load_adapter(base, adapter.path, recorded=recorded, named=asked.named, notice=asked.notice)
+    if asked.home is not None:
+        base.call_as(asked.home.read_manifest())
     with merged(base.model):
         yield LocalEngine(base, asked.settings, asked.max_rows, asked.notice)
 

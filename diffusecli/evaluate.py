@@ -42,6 +42,7 @@ class Question:
     exact: bool = False
     seed: int = 0  # of Monte Carlo and bootstrap
     trust_remote_code: bool = False  # with `exact`
+    model: str | None = None  # with `exact`: the runs' base model, by another name or in another place
 
 
 def evaluate(paths: Iterable[Path], question: Question | None = None, notice: Notice = lambda _: None) -> Evaluation:
@@ -119,8 +120,9 @@ def _measure(runs: Sequence[RunFacts], sets: Sequence[SampleSet], question: Ques
         if not facts.folder.config.is_file():
             raise InputError(f"{facts.run}: --exact needs its config.yaml, which is missing")
         prompts = [s.prompt for s in sets if s.run == facts.run and _wanted(s.prompt.alias, question.only)]
-        config = config_of(facts.folder, trust_remote_code=question.trust_remote_code)
-        found[facts.run] = measure(facts.folder, config, [*prompts, *_held_out(question)], notice)
+        config = config_of(facts.folder, model=question.model, trust_remote_code=question.trust_remote_code)
+        named = question.model is not None
+        found[facts.run] = measure(facts.folder, config, [*prompts, *_held_out(question)], notice, named=named)
     return found
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from diffusecli.builtin import Notice
-from diffusecli.checkpoints import Progress
+from diffusecli.checkpoints import Progress, recorded_base
 from diffusecli.config import Config, Retain
 from diffusecli.encoding import EncodedPrompt, encode_prompt
 from diffusecli.job import choose_way, require_context
 from diffusecli.loss import PackedPass, target_log_probs
-from diffusecli.models import LoadedModel, load_adapter, load_configured, shape_of
+from diffusecli.models import LoadedModel, load_adapter, load_configured, require_trained_on, shape_of
 from diffusecli.overflow import cause
 from diffusecli.processes import Processes
 from diffusecli.prompt import Prompt
@@ -43,15 +43,18 @@ def scorer_of(base: LoadedModel, encoded: list[EncodedPrompt], config: Config, n
     return Scorer(base.model, way, None, processes, notice)
 
 
-def measure(run: RunDir, config: Config, prompts: Sequence[Prompt], notice: Notice) -> Measured:
+def measure(run: RunDir, config: Config, prompts: Sequence[Prompt], notice: Notice, *, named: bool = False) -> Measured:
     """Score every prompt that has targets with the base model and, where there is one, with the run's adapter.
 
+    `named` says that the user named the base model, not the run.
     Raises `InputError` when a prompt is too long for the model or the adapter is not of this base.
     """
     wanted = {prompt.digest: prompt for prompt in prompts if prompt.targets}  # copies of a prompt have its figures
     if not wanted:
         return Measured()
-    base = load_configured(config, notice)
+    base = load_configured(config, notice, named=named)
+    if run.has_adapter:
+        require_trained_on(base, recorded_base(run), run.path)
     encoded = [encode_prompt(prompt, base.chat) for prompt in wanted.values()]
     require_context(encoded, shape_of(base.model.config, 0).context)
     scorer = scorer_of(base, encoded, config, notice)
@@ -74,8 +77,7 @@ def measure(run: RunDir, config: Config, prompts: Sequence[Prompt], notice: Noti
     retain = config.retain or Retain()  # drift is told of runs too that were not held to anything
     instructions = read_instructions(retain)
     retention = prepare(base, retain, instructions, seed=config.seed, packed=isinstance(scorer.way, PackedPass), notice=notice)
-    run.require_trained_on(base.name, base.revision)
-    load_adapter(base, run.path)
+    load_adapter(base, run.path, recorded=recorded_base(run), named=named, notice=notice)
     score("lora")
     drift = retention.drift(base.model)
     if np.isnan(drift):

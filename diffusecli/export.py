@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
+from diffusecli.adapters import base_of
 from diffusecli.builtin import Notice
 from diffusecli.chat import Chat, ChatSettings
+from diffusecli.checkpoints import recorded_base
 from diffusecli.config import Config
 from diffusecli.encoding import EncodedPrompt, encode_prompt
+from diffusecli.endings import require_ending
 from diffusecli.errors import InputError, MachineError, cannot_write
 from diffusecli.exact import scorer_of
 from diffusecli.locks import lock_beside, only_writer, remove_scratch_folders, require_idle
@@ -45,14 +48,17 @@ class Exported:
 
 
 def export(
-    run: RunDir, to: Path, *, precision: str | None, force: bool, notice: Notice, trust_remote_code: bool = False
-) -> Exported:
+    run: RunDir, to: Path, *, model: str | None = None, precision: str | None, force: bool, notice: Notice,
+    trust_remote_code: bool = False,
+) -> Exported:  # fmt: skip
     """Merge in float32, compare, round to `precision` (the run's by default), compare again, and write.
 
+    `model` names the base where the run does not, or where it has another place or name by now. An adapter without a run will do.
     Raises `InputError` when there is nothing to merge, when the base model is quantised, or when `to` holds something else;
     `MachineError` when the disk takes no more or the merged model is another.
     """
-    config = config_of(run, trust_remote_code=trust_remote_code)
+    config = _config(run, model, trust_remote_code)
+    require_ending(to, "-o", "a model is written as a Hugging Face folder")
     if Path.cwd().is_relative_to(to.resolve()):
         raise InputError(f"{to}: you are in this folder, name another")
     require_writable(to.absolute().parent)
@@ -60,22 +66,28 @@ def export(
         remove_scratch_folders(to.absolute().parent, _scratch_prefix(to))
         _require_place(to, force)
         require_idle(run.path, run.lock)
-        return _export(run, config, to, precision, notice)
+        return _export(run, config, to, precision, notice, named=model is not None)
 
 
-def _export(run: RunDir, config: Config, to: Path, precision: str | None, notice: Notice) -> Exported:
+def _config(run: RunDir, model: str | None, trust_remote_code: bool) -> Config:
+    """The run's, or what an adapter alone says."""
+    if not run.has_adapter or run.owner.config.is_file():
+        return config_of(run.owner, model=model, trust_remote_code=trust_remote_code)
+    return Config(model=model or base_of(run.path), output_dir=str(run.path), trust_remote_code=trust_remote_code)
+
+
+def _export(run: RunDir, config: Config, to: Path, precision: str | None, notice: Notice, *, named: bool) -> Exported:
     """All but the look at the place."""
     if not run.has_adapter:
         raise InputError(f"{run.path}: no finished adapter there, finish the training with `diffuse train`")
     if config.quantize:
         raise _quantised(run)
     dtype = PRECISIONS[precision or config.precision]
-    base = load_configured(config.model_copy(update={"precision": "fp32"}), notice)
+    base = load_configured(config.model_copy(update={"precision": "fp32"}), notice, named=named)
     if getattr(base.model.config, "quantization_config", None) is not None:
         raise _quantised(run)
     require_space(to.absolute().parent, base.parameters * dtype.itemsize // 1_000_000 + 50)
-    run.require_trained_on(base.name, base.revision)
-    load_adapter(base, run.path)
+    load_adapter(base, run.path, recorded=recorded_base(run), named=named, notice=notice)
     prompts = _prompts(run)
     encoded = [encode_prompt(prompt, base.chat) for prompt in prompts]
     scorer = scorer_of(base, encoded, config, notice)
@@ -175,4 +187,4 @@ def _neutral(base: LoadedModel, encoded: Sequence[EncodedPrompt]) -> Any:
 
 
 def _origin(base: LoadedModel, run: RunDir) -> dict[str, Any]:
-    return {"model": base.name, "model_revision": base.revision, "adapter_sha256": run.adapter_sha256, **base.chat_settings.told}
+    return {**base.recorded, "adapter_sha256": run.adapter_sha256, **base.chat_settings.told}

@@ -75,13 +75,19 @@ def generate(
     about = {"mode": mode, "adapter_sha256": adapter_sha256, **engine.about, "settings": asdict(settings)}
     kept_in = journal_path(path) if write and resumable else None
     with only_writer(path, lock_beside(path)) if write else nullcontext():
-        journal = Journal(kept_in, {key: value for key, value in about.items() if key not in _ANYWHERE})
+        named_otherwise = (*_ANYWHERE, "model") if "model_revision" in about else _ANYWHERE
+        journal = Journal(kept_in, {key: value for key, value in about.items() if key not in named_otherwise})
         if journal.aside:
             notice(f"{kept_in}: is of another sampling; it is now {journal.aside.name}, and this one begins anew")
         if write:
             for lost in _replaced(path, prompts):
                 notice(f"{path}: will lose its samples of {lost}")
-        drawn, limits, seconds = _draw_all(engine, prompts, settings, journal, report, notice)
+        try:
+            drawn, limits, seconds = _draw_all(engine, prompts, settings, journal, report, notice)
+        except BaseException:
+            if journal.empty:
+                journal.remove()
+            raise
         if write:
             write_samples(path, drawn, form, settings.seed)
             mark_newest(path, (path.with_suffix(ending) for ending in SAMPLE_ENDINGS))

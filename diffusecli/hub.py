@@ -58,6 +58,14 @@ def answers(name: str, revision: str | None) -> bool:
     return True
 
 
+def cached_folder(name: str, revision: str) -> Path | None:
+    """Where the files of a fetched model lie, a folder named after the commit; None where they are in no cache of the hub's library."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(config).parent if isinstance(config, str) else None
+
+
 def _told(name: str, error: Exception) -> DiffuseError:
     from huggingface_hub import errors as hub
     from safetensors import SafetensorError

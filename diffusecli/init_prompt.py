@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusecli.distributions import Distribution, make_distribution
+from diffusecli.endings import require_ending
 from diffusecli.errors import InputError, did_you_mean
 from diffusecli.observations import Reading, distributions_in
 from diffusecli.places import exists
@@ -84,12 +85,13 @@ def prompts_from(
     distributions: Mapping[tuple[str, ...], Distribution], wording: Wording, groups: tuple[str, ...], output: Path | None
 ) -> dict[Path | None, Prompt]:
     """The prompts and where each is to go: `output` itself, or, with groups, a file of its own in that folder."""
+    if output is not None and not groups:
+        require_ending(output, "-o", "a prompt is written as JSON", ".json")
     if not groups:
         return {output: prompt_from(next(iter(distributions.values())), wording)}
     if output is None:
         raise InputError("--group-by writes a folder of prompts: name it with -o")
-    if output.suffix == ".json":
-        raise InputError(f"-o {output}: --group-by writes a folder of prompts, name one without .json")
+    require_ending(output, "-o", "--group-by writes a folder of prompts")
     prompts = [prompt_from(d, wording, dict(zip(groups, key, strict=True))) for key, d in distributions.items()]
     if len(prompts) > 1 and len({(prompt.request, prompt.system) for prompt in prompts}) == 1:
         raise InputError(f"--group-by: all groups would be asked the same, put {{{groups[0]}}} into --request or --system")

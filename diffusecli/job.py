@@ -16,7 +16,7 @@ import torch
 from diffusecli.budget import Plan, estimated_memory, fastest_part, fitting_part
 from diffusecli.builtin import Notice
 from diffusecli.chat import chat_settings
-from diffusecli.checkpoints import Progress, load_progress, newest_checkpoint, step_of
+from diffusecli.checkpoints import Progress, load_progress, newest_checkpoint, recorded_base, step_of
 from diffusecli.config import AlgConfig, Config
 from diffusecli.conflicts import clashes, conversation
 from diffusecli.encoding import EncodedPrompt, encode_prompt
@@ -136,7 +136,7 @@ def _require_start(config: Config, inputs: Inputs, hollow: LoadedModel, run: Run
     """
     checkpoint = None if force else newest_checkpoint(run)
     if checkpoint is not None:
-        load_progress(checkpoint, settings_of_result(config, inputs, hollow, None))
+        load_progress(checkpoint, settings_of_result(config, inputs, hollow, None), hollow)
     elif config.load_model and config.ckpt_dir is not None:
         require_start(Path(config.ckpt_dir), run)
     with torch.device("meta"):
@@ -218,7 +218,7 @@ def settings_of_result(config: Config, inputs: Inputs, base: LoadedModel, proces
     told = {k: v for k, v in config.model_dump(mode="json").items() if k not in _NOT_THE_RESULT}
     told["alg_config"] = {k: v for k, v in told["alg_config"].items() if k not in _NOT_THE_GRADIENT}
     prompts = {p.alias: p.digest for p in [*inputs.train, *inputs.instructions]}
-    return {**told, **base.chat_settings.told, "prompts": prompts, "model_revision": base.revision, "processes": processes}
+    return {**told, **base.chat_settings.told, "prompts": prompts, **base.recorded, "processes": processes}
 
 
 def prepare_weights(base: LoadedModel, config: Config, run: RunDir, processes: Processes) -> None:
@@ -281,10 +281,9 @@ def adapt(base: LoadedModel, config: Config, checkpoint: Path | None, notice: No
     """Put on the adapter of the checkpoint, of ckpt_dir, or a new one; returns the config with the adapter's own settings."""
     lora = config.lora
     if checkpoint is not None:
-        load_adapter(base, checkpoint, trainable=True)
+        load_adapter(base, checkpoint, trainable=True, recorded=recorded_base(RunDir(checkpoint)))
     elif config.load_model and config.ckpt_dir is not None:
-        RunDir(Path(config.ckpt_dir)).require_trained_on(base.name, base.revision)
-        load_adapter(base, config.ckpt_dir, trainable=True)
+        load_adapter(base, config.ckpt_dir, trainable=True, recorded=recorded_base(RunDir(Path(config.ckpt_dir))), notice=notice)
     else:
         attach_lora(
             base, rank=lora.r, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets, rslora=lora.rslora, dora=lora.dora

@@ -59,6 +59,11 @@ class Journal:
         """Whether anything outlives this process."""
         return self._path is not None
 
+    @property
+    def empty(self) -> bool:
+        """Whether no answer has arrived."""
+        return not self._found
+
     def of(self, prompt: Prompt) -> Answers:
         """What is there of a prompt as it reads now."""
         return Answers(self._found.get(prompt.key, ()))

@@ -56,7 +56,7 @@ class LocalEngine:
         """See `Engine`."""
         return {
             "engine": "counting" if self.counting else "generate",
-            "model": self._base.name, "model_revision": self._base.revision,
+            **self._base.recorded,
             "device": str(self._base.device), "dtype": str(self._base.model.dtype).removeprefix("torch."),
             **self._base.chat_settings.told,
         }  # fmt: skip

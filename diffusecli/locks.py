@@ -13,33 +13,65 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 
 from diffusecli.errors import InputError, cannot_write
+from diffusecli.places import exists
 
 _NO_LOCKS_HERE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """What some disks on a network answer."""
+
+_TRIES = 5  # of a folder that others make and remove at the same time
 
 
 @contextmanager
 def only_writer(place: Path, lock_file: Path) -> Iterator[None]:
     """Keep every other process from a file or folder; raises `InputError` when one is there already, `MachineError` on a full disk.
 
+    The folder of the lock is made if it is not there, and goes again when nothing was written into it.
+
     The lock lies where the results lie and not in a cache: two machines may share the disk.
     """
+    with ExitStack() as folders:
+        try:
+            descriptor = _locked_in_its_folder(lock_file, folders)
+        except OSError as error:
+            raise cannot_write(lock_file, error) from error
+        if descriptor is None:
+            raise InputError(f"{place}: another process is writing it, wait until it is done or name another place")
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                lock_file.unlink()  # while it is held: whoever opened this very file sees that it is gone
+            os.close(descriptor)
+
+
+@contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make a folder for the work inside; folders that were not there and in which nothing is left go again."""
+    made = list(takewhile(lambda path: not exists(path), (folder, *folder.parents)))
     try:
-        descriptor = _locked(lock_file)
-    except OSError as error:
-        raise cannot_write(lock_file, error) from error
-    if descriptor is None:
-        raise InputError(f"{place}: another process is writing it, wait until it is done or name another place")
-    try:
+        folder.mkdir(parents=True, exist_ok=True)
         yield
     finally:
         with suppress(OSError):
-            lock_file.unlink()  # while it is held: whoever opened this very file sees that it is gone
-        os.close(descriptor)
+            for path in made:
+                path.rmdir()
+
+
+def _locked_in_its_folder(lock_file: Path, folders: ExitStack) -> int | None:
+    """As `_locked`, the folder made if need be: again where another process, which had made it, just took it away."""
+    for last in (*(False,) * _TRIES, True):
+        try:
+            folders.enter_context(made_folder(lock_file.parent))
+            return _locked(lock_file)
+        except FileNotFoundError:
+            if last:
+                raise
+    return None
 
 
 def require_idle(folder: Path, lock_file: Path) -> None:

@@ -5,14 +5,13 @@ Knows nothing of prompts, losses or samples.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,14 +20,14 @@ from diffusecli.adapters import read_adapter_config, require_quick, require_soun
 from diffusecli.builtin import BUILTIN_MODELS, Notice, ensure_builtin, unknown_model
 from diffusecli.chat import Chat, ChatSettings, chat_settings
 from diffusecli.config import Config
-from diffusecli.errors import InputError
+from diffusecli.errors import DiffuseError, InputError
 from diffusecli.ggufs import made_plain, mended, parsed_once, require_sound
-from diffusecli.hub import answers, told_apart
+from diffusecli.hub import answers, cached_folder, told_apart
+from diffusecli.identity import Identity, identify
 from diffusecli.memory import out_of_memory
-from diffusecli.places import look_again
+from diffusecli.places import exists, look_again
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_END_BYTES = 1_000_000
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -41,6 +40,26 @@ class LoadedModel:
     tokenizer: Any
     revision: str  # what pins the weights: a hub commit or a hash
     chat_settings: ChatSettings = field(default_factory=ChatSettings)
+    identity: Identity | None = None  # None for a model that was not loaded from files
+
+    @property
+    def fingerprint(self) -> str:
+        """Of its weights' content, wherever they lie; empty where it is not known."""
+        return self.identity.fingerprint if self.identity else ""
+
+    @property
+    def recorded(self) -> dict[str, str]:
+        """What files say about it, so that its weights are recognised wherever they lie by then."""
+        return {"model": self.name, "model_revision": self.revision, "model_fingerprint": self.fingerprint}
+
+    def has_weights_of(self, recorded: Mapping[str, Any]) -> bool:
+        """Whether its weights are those that a run's manifest or a checkpoint recorded, or none are recorded."""
+        return (self.identity or Identity(self.revision)).matches(recorded)
+
+    def call_as(self, recorded: Mapping[str, Any]) -> None:
+        """Go by the revision that a run recorded of these very weights, so that what is written now stands beside what was."""
+        if recorded.get("model_revision") is not None and self.has_weights_of(recorded):
+            self.revision = str(recorded["model_revision"])
 
     @cached_property
     def chat(self) -> Chat:
@@ -72,12 +91,18 @@ class LoadedModel:
         return sum(p.numel() for name, p in self.model.named_parameters() if "lora_" not in name)
 
 
-def load_configured(config: Config, notice: Notice, *, device: str | None = None) -> LoadedModel:
-    """The base model that a config names, on its device or another. Raises as `load_model` does."""
-    return load_model(
-        config.model, device=device or config.device, precision=config.precision, notice=notice, revision=config.revision,
-        trust_remote_code=config.trust_remote_code, device_map=config.device_map, quantize=config.quantize, chat=chat_settings(config),
-    )  # fmt: skip
+def load_configured(config: Config, notice: Notice, *, device: str | None = None, named: bool = True) -> LoadedModel:
+    """The base model that a config names, on its device or another; `named` by the user, or by a run. Raises as `load_model` does."""
+    try:
+        return load_model(
+            config.model, device=device or config.device, precision=config.precision, notice=notice, revision=config.revision,
+            trust_remote_code=config.trust_remote_code, device_map=config.device_map, quantize=config.quantize,
+            chat=chat_settings(config),
+        )  # fmt: skip
+    except DiffuseError as error:
+        if named or config.model in BUILTIN_MODELS or exists(config.model):
+            raise
+        raise type(error)(f"{error}; if the run's base model is in another place now, name it with --model") from error
 
 
 def load_model(
@@ -103,6 +128,7 @@ def load_model(
             source, dtype=PRECISIONS[precision], use_safetensors=True, output_loading_info=True, **placed, **options,
             adapter_kwargs={"local_files_only": options["local_files_only"]},  # it would look for an adapter, patiently
         )  # fmt: skip
+        identity = identify(name, _place(source, options), model.config)
     if doubt:
         notice(doubt)
     if missing := sorted(found["missing_keys"]):  # transformers would go on with random ones
@@ -112,7 +138,7 @@ def load_model(
     if not placed:
         model.to(choose_device(device))
     model.eval()
-    return LoadedModel(name, model, tokenizer, _revision(name, source, model), chat or ChatSettings())
+    return LoadedModel(name, model, tokenizer, identity.revision, chat or ChatSettings(), identity)
 
 
 def _four_bits(precision: str) -> Any:
@@ -203,7 +229,8 @@ def load_hollow(name: str, notice: Notice, *, revision: str | None = None, trust
     with _reading(name, options), torch.device("meta"):
         config = AutoConfig.from_pretrained(source, **options)
         hollow = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    return LoadedModel(name, hollow, None, _revision(name, source, hollow))
+        identity = identify(name, _place(source, options), config)
+    return LoadedModel(name, hollow, None, identity.revision, identity=identity)
 
 
 def shape_of(config: Any, parameters: int) -> ModelShape:
@@ -311,8 +338,24 @@ def _refused_by_peft(model: Any) -> list[str]:
     return refused
 
 
-def load_adapter(base: LoadedModel, folder: str | Path, *, trainable: bool = False) -> None:
-    """Wrap `base.model` with the adapter in `folder`; raises `InputError` when it is missing or made for another model."""
+def require_trained_on(base: LoadedModel, recorded: Mapping[str, Any], place: Path) -> None:
+    """Raises `InputError` when what is recorded of the adapter at `place` says that it was trained on other weights."""
+    if not base.has_weights_of(recorded):
+        raise InputError(
+            f"{place}: was trained on other weights: {recorded.get('model', 'a model')} ({recorded['model_revision']}), and {base.name} is "
+            f"{base.revision}. Name the model it was trained on with --model, or train again"
+        )
+
+
+def load_adapter(
+    base: LoadedModel, folder: str | Path, *, trainable: bool = False, recorded: Mapping[str, Any] = MappingProxyType({}),
+    named: bool = True, notice: Notice = lambda _: None,
+) -> None:  # fmt: skip
+    """Wrap `base.model` with the adapter in `folder`; its shapes and what is `recorded` of its base decide whether it fits.
+
+    The name in its config decides only where the user has not `named` the base. Raises `InputError` when the adapter is missing or
+    was made for another model.
+    """
     from peft import LoraConfig, PeftModel
     from safetensors.torch import load_file
 
@@ -320,12 +363,20 @@ def load_adapter(base: LoadedModel, folder: str | Path, *, trainable: bool = Fal
     if missing := [name for name in ADAPTER_FILES if not (folder / name).is_file()]:
         raise InputError(f"{folder}: no adapter there ({missing[0]} is missing), train first with `diffuse train`")
     config = read_adapter_config(folder / ADAPTER_FILES[0], LoraConfig().to_dict())
-    made_for = config.base_model_name_or_path
-    if made_for and made_for != base.name:
-        raise InputError(f"{folder}: the adapter was made for {made_for}, not for {base.name}; name that model")
+    require_trained_on(base, recorded, folder)
+    made_for, known = config.base_model_name_or_path, recorded.get("model_revision") is not None
+    if made_for and not _same_place(made_for, base.name):
+        if not named and not known:
+            raise InputError(
+                f"{folder}: the adapter was made for {made_for}, not for {base.name}; name its base model with --model"
+            )
+        compared = "has the same weights" if known else "has weights that cannot be compared, only their shapes are"
+        notice(f"{folder}: the adapter was made for {made_for}; {base.name} {compared}")
     require_quick(config.patterns, [path for path, _ in base.model.named_modules()], str(folder / ADAPTER_FILES[0]))
     largest = max((max(weight.shape, default=1) for weight in base.model.parameters()), default=1)
-    require_sound_weights(folder / ADAPTER_FILES[1], config, largest)
+    matrices = require_sound_weights(folder / ADAPTER_FILES[1], config, largest)
+    unfit = f"{folder}: the adapter does not fit {base.name}" + (f" (it was made for {made_for})" if made_for else "")
+    remedy = "name the model that it was trained on with --model, or train again"
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # PEFT only warns of missing keys
         try:
@@ -335,12 +386,25 @@ def load_adapter(base: LoadedModel, folder: str | Path, *, trainable: bool = Fal
         except Exception as error:  # the config passed, so what PEFT says is of this adapter on this model
             if out_of_memory(error):
                 raise
-            lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.endswith(":")]
-            reason = (lines or [type(error).__name__])[0].rstrip(".")
-            raise InputError(f"{folder}: the adapter cannot be loaded into {base.name}: {reason}, train it again") from error
+            raise InputError(f"{unfit}: {_reason(error)}; {remedy}") from error
+    own = sum("lora_" in name for name, _ in base.model.named_parameters())
+    if own < matrices:  # PEFT passes over those that it finds no place for
+        raise InputError(f"{unfit}: {matrices - own} of its {matrices} matrices have no place there; {remedy}")
     if not all(bool(weight.isfinite().all()) for weight in load_file(folder / ADAPTER_FILES[1]).values()):
         raise InputError(f"{folder / ADAPTER_FILES[1]}: holds numbers that are not finite, train it again")
+    base.model.peft_config["default"].base_model_name_or_path = base.name  # of what is trained on from here
     base.model.eval()
+
+
+def _reason(error: Exception) -> str:
+    """The line of a library's message that says most: torch lists shapes below its first."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return next((line for line in lines if "size mismatch" in line), lines[0]).strip(" \t.")
+
+
+def _same_place(name: str, other: str) -> bool:
+    """Whether two names of models are the same, or paths that lead to the same place."""
+    return name == other or (exists(name) and exists(other) and Path(name).samefile(other))
 
 
 @contextmanager
@@ -425,18 +489,8 @@ def _source(name: str, notice: Notice, revision: str | None, trust_remote_code: 
     }
 
 
-def _revision(name: str, source: str, model: Any) -> str:
-    """A hub commit, or a hash over the config and each weight file's size and both its ends (the whole would take seconds)."""
-    if name in BUILTIN_MODELS:
-        return f"gguf sha256 {BUILTIN_MODELS[name].gguf_sha256}"
-    if commit := getattr(model.config, "_commit_hash", None):
-        return str(commit)
-    config = {k: v for k, v in model.config.to_dict().items() if k not in ("dtype", "torch_dtype", "transformers_version")}
-    found = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for path in sorted([*Path(source).glob("*.safetensors"), *Path(source).glob("*.gguf")]):
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            found.update(f"{path.name} {size}".encode() + file.read(_END_BYTES))
-            file.seek(max(0, size - _END_BYTES))
-            found.update(file.read())
-    return f"fingerprint sha256 {found.hexdigest()}"
+def _place(source: str, options: dict[str, Any]) -> Path | None:
+    """The folder, or the .gguf file, that the model was read from; None where it is not known."""
+    if "gguf_file" in options:
+        return Path(source) / options["gguf_file"]
+    return Path(source) if Path(source).is_dir() else cached_folder(source, options["revision"])

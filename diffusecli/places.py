@@ -6,18 +6,26 @@ are where they always are. Nothing is ever written there.
 
 from __future__ import annotations
 
+import glob
+import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusecli.errors import nearest
+from diffusecli.errors import InputError, nearest
 
 _FOLDERS = ("prompts", "configs", "schemas")
 _CARRIED = Path(__file__).parent / "library"
 LIBRARY = _CARRIED if _CARRIED.is_dir() else Path(__file__).resolve().parent.parent
 """The folder that holds the library's folders."""
+
+_LEFT_TO_FILL_IN = re.compile(r"\$\w+|\$\{[^}]*\}?|\$\([^)]*\)?|\{[{%].*?(?:[}%]\}|\Z)|\A\?\?\?\Z")
+"""What a shell, Hydra, Jinja and the like would replace; a folder of that name is never meant."""
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # pathlib writes s3://x as s3:/x
 
 _listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
 
@@ -43,6 +51,48 @@ def find(path: str | Path, beside: Path | None = None) -> Found:
     return Found(str(path), wanted)
 
 
+def wrong_as_written(path: str) -> tuple[str, str]:
+    """What is wrong with a path as a person wrote it, and the remedy; empty when nothing is, or when it is there as it is written."""
+    if (left := _LEFT_TO_FILL_IN.search(path)) and not exists(path):
+        return f"'{left[0]}' is not replaced by a value", "write the value itself"
+    if _ADDRESS.match(path) and not exists(path):
+        return "is an address, not a path", "name a place on this machine (a model by its id on the hub: owner/name)"
+    user = path.split("/", 1)[0]
+    if not user.startswith("~") or at_home(path) != path or (user != "~" and exists(path)):
+        return "", ""
+    if user == "~":
+        return "the home folder is not known", "write the whole path"
+    return f"there is no user '{user[1:]}'", f"write ./{path} for a file or folder of that name"
+
+
+def at_home(path: str) -> str:
+    """The path with a `~` in front replaced by the home folder, `~name` by that user's."""
+    return os.path.expanduser(path)  # noqa: PTH111 (pathlib raises for a user that is not there)
+
+
+def meant(path: str) -> str:
+    """What a person means by a path; raises `InputError` for one that would be another file or folder than they mean."""
+    message, remedy = wrong_as_written(path)
+    if message:
+        raise InputError(f"{path}: {message}, {remedy}")
+    return at_home(path)
+
+
+def spread(path: str | Path, beside: Path | None = None, endings: tuple[str, ...] = (".json",)) -> list[str]:
+    """The name of what a path leads to (see `find`); of a pattern (`*`, `?`, `[…]`) those of all folders, and files with the endings."""
+    found = find(path, beside)
+    if not glob.has_magic(str(path)) or exists(found.place):
+        return [found.name]
+    for folder in (Path(), beside, LIBRARY):
+        if folder is None:
+            continue
+        matches = sorted(glob.glob(str(path), root_dir=folder, recursive=True))  # noqa: PTH207 (pathlib's takes hidden files too)
+        matches = [match for match in matches if match.endswith(endings) or (folder / match).is_dir()]
+        if matches and (folder != LIBRARY or Path(path).parts[0] in _FOLDERS):
+            return [find(match, beside).name for match in matches]
+    return [found.name]
+
+
 def exists(path: str | Path) -> bool:
     """Whether there is such a file or folder; a name that no file can have (too long, a NUL in it) is not there."""
     try:
@@ -63,6 +113,8 @@ def real(path: str | Path) -> Path:
 
 def look_again(path: str | Path, otherwise: str) -> str:
     """The remedy for a path that is not there: the nearest name that is, as a question, else what `otherwise` says."""
+    if glob.has_magic(str(path)):
+        return "let the shell replace the pattern: remove the quotes around it"
     wanted = Path(path)
     here, carried = _nearest(wanted, Path()), _nearest(wanted, LIBRARY)
     if carried and carried.parts[0] in _FOLDERS and (here is None or here.parts[0] != wanted.parts[0] == carried.parts[0]):

@@ -17,6 +17,7 @@ beside it, as `chat` in `run.json` and in the settings of samples.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import math
@@ -32,7 +33,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from diffusecli.documents import Document, read_document
 from diffusecli.errors import InputError, Problem, many
-from diffusecli.places import exists, find, look_again, real, visible_files
+from diffusecli.places import exists, find, look_again, real, spread, visible_files
 from diffusecli.schema import problems_of
 
 
@@ -176,7 +177,7 @@ def prompt_files(paths: Iterable[str | Path]) -> list[Path]:
 
     Raises `InputError` for a path that does not exist and for a folder without prompts.
     """
-    found = [files_at(path) for path in paths]
+    found = [files_at(name) for path in paths for name in spread(path)]
     if wrong := [Problem(str(path), message, remedy) for path, _, message, remedy in found if message]:
         raise InputError.of(wrong)
     return each_once(file for _, files, _, _ in found for file in files)
@@ -210,6 +211,8 @@ def files_at(path: str | Path) -> tuple[Path, list[Path], str, str]:
     """The path, the prompt files it names, and what is wrong with it (message and remedy, empty when nothing is)."""
     path, place = Path(path), find(path).place
     if not exists(place):
+        if glob.has_magic(str(path)):
+            return path, [], "matches no *.json prompt and no folder", "check the pattern (it is taken from the working directory)"
         return path, [], "does not exist", look_again(path, "check the path (it is taken from the working directory)")
     if place.is_dir():
         inside = visible_files(path, (".json",))

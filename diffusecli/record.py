@@ -146,8 +146,7 @@ def trained_before(run: RunDir, checkpoint: Path, prompts: list[Prompt]) -> Trai
 def _manifest(job: Job, prompts: list[Prompt], trained: Trained, why: str, progress: Progress) -> dict[str, Any]:
     base, retention = job.base, job.scorer.retention
     return {
-        "model": base.name,
-        "model_revision": base.revision,
+        **base.recorded,
         "parameters": base.parameters,
         "device": str(base.device),
         "dtype": str(base.model.dtype).removeprefix("torch."),

@@ -23,7 +23,7 @@ from typing import IO, Any, Literal
 from diffusecli.checkout import git_state
 from diffusecli.config import PLAIN, Config, read_config
 from diffusecli.errors import InputError, MachineError, cannot_write
-from diffusecli.locks import scratch_file
+from diffusecli.locks import made_folder, scratch_file
 from diffusecli.places import exists, look_again
 from diffusecli.prompt import Prompt
 
@@ -100,6 +100,11 @@ class RunDir:
         return self.path / "README.md"
 
     @property
+    def owner(self) -> RunDir:
+        """The run that a checkpoint is of; else the folder itself."""
+        return RunDir(self.path.parent) if self.path.name.startswith("checkpoint-") else self
+
+    @property
     def has_adapter(self) -> bool:
         """Whether training got as far as an adapter."""
         return exists(self.path / "adapter_config.json") and exists(self.path / "adapter_model.safetensors")
@@ -142,12 +147,6 @@ class RunDir:
             for path in (samples, meta_path(samples), journal_path(samples)):
                 path.unlink(missing_ok=True)
 
-    def require_trained_on(self, base: str, revision: str) -> None:
-        """Raises `InputError` when the run's manifest says that its adapter was trained on other weights."""
-        trained_on = self.read_manifest().get("model_revision", revision)
-        if trained_on != revision:
-            raise InputError(f"{self.path}: was trained on other weights of {base} ({trained_on}, now {revision}), train again")
-
     def read_manifest(self) -> dict[str, Any]:
         """The manifest, or {} when there is none, as in runs of the original."""
         return read_json_mapping(self.manifest) if self.manifest.is_file() else {}
@@ -157,15 +156,16 @@ class RunDir:
         return read_json_mapping(self.prompts) if self.prompts.is_file() else {}
 
 
-def config_of(run: RunDir, *, trust_remote_code: bool = False) -> Config:
-    """The config a run keeps; the run may have been moved since, or come from anybody.
+def config_of(run: RunDir, *, model: str | None = None, trust_remote_code: bool = False) -> Config:
+    """The config a run keeps, with another name of its base model if one is given; the run may have been moved since, or come from anybody.
 
     So its chat template is the copy that it keeps, no other file of this machine, and whether code that comes with the model may run
     is said by whoever uses the run.
     """
     if not run.config.is_file():
-        raise InputError(f"{run.path}: no run there (config.yaml is missing), name a run directory")
-    config = read_config(run.config)
+        remedy = "name an adapter alone with --adapter" if run.has_adapter else "name a run directory"
+        raise InputError(f"{run.path}: no run there (config.yaml is missing), {remedy}")
+    config = on_base(read_config(run.config, kept=True), model)
     own = config.chat_template not in (None, PLAIN)
     if own and run.chat_template.is_symlink():
         raise InputError(f"{run.chat_template}: leads to another place, put the template itself there")
@@ -173,6 +173,11 @@ def config_of(run: RunDir, *, trust_remote_code: bool = False) -> Config:
         "output_dir": str(run.path), "chat_template": str(run.chat_template) if own else config.chat_template,
         "trust_remote_code": trust_remote_code,
     })  # fmt: skip
+
+
+def on_base(config: Config, model: str | None) -> Config:
+    """The config with this base model where one is named; the config's revision is of its own model."""
+    return config if model in (None, config.model) else config.model_copy(update={"model": model, "revision": None})
 
 
 def journal_path(samples: Path) -> Path:
@@ -245,19 +250,19 @@ def atomic_write(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]
     Raises `MachineError` when the disk takes no more or the folder is not writable.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, scratch = scratch_file(path)
-        try:
-            with os.fdopen(descriptor, mode, encoding="utf-8" if mode == "w" else None) as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-                scratch.chmod(0o666 & ~_umask())
-                os.replace(scratch, path)
-        except BaseException:
-            scratch.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
+        with made_folder(path.parent):
+            descriptor, scratch = scratch_file(path)
+            try:
+                with os.fdopen(descriptor, mode, encoding="utf-8" if mode == "w" else None) as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                    scratch.chmod(0o666 & ~_umask())
+                    os.replace(scratch, path)
+            except BaseException:
+                scratch.unlink(missing_ok=True)
+                raise
+            sync_folder(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
 
@@ -285,11 +290,12 @@ def require_no_link(path: Path) -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Make the folder and try it, to find out before the work and not after; raises `MachineError`."""
+    """Find out before the work and not after whether the folder can be made and written; leaves no trace. Raises `MachineError`."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with made_folder(folder), tempfile.TemporaryFile(dir=folder):
             pass
+    except FileNotFoundError:  # another process that tried the same took the folder away: it can be made
+        pass
     except OSError as error:
         raise cannot_write(folder, error) from error
 

@@ -5,23 +5,27 @@ Decides which model, adapter, prompts and file; `generations.py` draws and write
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffusecli.adapters import base_of
 from diffusecli.builtin import Notice
 from diffusecli.checkpoints import newest_checkpoint
-from diffusecli.config import CHAT_FIELDS, Config, read_config
+from diffusecli.config import CHAT_FIELDS, Config, inspect_config, read_config, short_name
 from diffusecli.documents import holds_half_characters
+from diffusecli.endings import require_ending
 from diffusecli.engines import ENGINES, Asked
 from diffusecli.errors import InputError
 from diffusecli.generations import Report, Sampled, generate
+from diffusecli.identity import has_weights_of
 from diffusecli.locks import require_idle
 from diffusecli.places import exists, find
 from diffusecli.prompt import Prompt, read_prompts
-from diffusecli.runs import FORMATS, RunDir, config_of, meta_path, newest_run, read_json_mapping, require_writable
+from diffusecli.runs import FORMATS, RunDir, config_of, meta_path, newest_run, on_base, require_writable
 from diffusecli.samples import format_of
 from diffusecli.sampling import SamplingSettings
 from diffusecli.sources import changed_since_training, kept_prompt
@@ -50,9 +54,13 @@ class Wanted:
 
     @property
     def default_mode(self) -> str:
-        """Another base model than the run's has no adapter here; a server may call the run's adapter anything."""
-        other_model = self.model is not None and self.adapter is None and not (self.served and self.source is not None)
-        return "untuned" if other_model else "lora"
+        """A model alone is itself; with a run, a config or an adapter it is the base of that adapter."""
+        return "untuned" if self.model is not None and self.adapter is None and self.source is None else "lora"
+
+    @property
+    def base(self) -> str | None:
+        """The base model, where one is named: a server may call the run's adapter anything."""
+        return None if self.served else self.model
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,8 @@ class Resolved:
     form: str
     told: str  # a sentence for the user
     named: str | None = None  # the model, as the command line calls it
+    home: RunDir | None = None  # the run whose samples these are
+    named_base: bool = True  # whether the user named the base model, not a run
 
     @property
     def served_name(self) -> str:
@@ -88,8 +98,10 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
 
     Without a source, an adapter or a model it is the newest run below `results`.
     """
-    config, run, home, told = _source(wanted, results)
+    if wanted.model is not None and not wanted.model.strip():
+        raise InputError("--model: is empty, name a model or leave it out")
     mode = wanted.mode or wanted.default_mode
+    config, run, home, told = _source(wanted, mode, results)
     adapter = None
     if mode == "lora":
         adapter = RunDir(wanted.adapter) if wanted.adapter else run
@@ -102,6 +114,8 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
     form = wanted.form or (format_of(wanted.output) if wanted.output else "json")
     only_asked = bool(wanted.requests)  # a question on the side leaves the run's samples alone
     path = wanted.output or (home.asked(mode, FORMATS[form]) if only_asked else home.samples(mode, FORMATS[form]))
+    if wanted.output is not None:
+        _require_ending(wanted.output, form)
     if path.name == "-":
         raise InputError("-o -: samples go into a file with their settings beside it, name one")
     if len(os.fsencode(path.name)) > _LONGEST_NAME:
@@ -110,9 +124,19 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
         raise InputError(f"{path}: is no ordinary file, name another one")
     if wanted.output is not None and path.exists() and not meta_path(path).is_file():
         raise InputError(f"{path}: exists and was not written by `diffuse sample`, name another file or remove it")
+    told = f"sampling {config.model}{f' with the adapter {adapter.path}' if adapter else ''} ({mode}){told}"
     if adapter is not None and (changed := changed_since_training(adapter, prompts)):
         told += f"; changed since its training: {', '.join(changed)}"
-    return Resolved(config, adapter, prompts, path, form, f"sampling {config.model} ({mode}){told}", wanted.model)
+    of_a_run = wanted.model is None and (wanted.source or run.path).is_dir()
+    return Resolved(config, adapter, prompts, path, form, told, wanted.model, home, not of_a_run)
+
+
+def _require_ending(path: Path, form: str) -> None:
+    """Raises `InputError` for a name by which the samples would be taken for another format."""
+    require_ending(path, "-o", "samples are written as JSON, JSON lines or CSV", *dict.fromkeys(FORMATS.values()))
+    ending, own = FORMATS[form], path.suffix.lower()
+    if own != ending and (own in FORMATS.values() or ending != ".json"):
+        raise InputError(f"-o {path}: --format {form} is not read from such a name; end the name in {ending} or leave --format out")
 
 
 def _checkpoint(run: RunDir) -> str:
@@ -131,7 +155,7 @@ def sample(
     """
     kind = ENGINES[engine]
     name = wanted.config.model if kind.loads_model else wanted.served_name
-    asked = Asked(wanted.config, wanted.adapter, name, settings, max_rows, notice)
+    asked = Asked(wanted.config, wanted.adapter, name, settings, max_rows, notice, wanted.home, wanted.named_base)
     require_writable(wanted.path.parent)
     with kind.make(asked, **(options or {})) as made:
         return generate(
@@ -140,61 +164,67 @@ def sample(
         )  # fmt: skip
 
 
-def _source(wanted: Wanted, results: Path) -> tuple[Config, RunDir, RunDir, str]:
-    """The config, the run, where samples go, and where the config is from, in words."""
+def _source(wanted: Wanted, mode: str, results: Path) -> tuple[Config, RunDir, RunDir, str]:
+    """The config, the run, where samples go, and where the config is from, in words.
+
+    A named base model is that of the run's adapter; untuned it is another model than the run's, and has a folder of its own.
+    """
     given = {
         "model": wanted.model, "precision": wanted.precision, "device": wanted.device, "system": wanted.system,
         "chat_template": wanted.chat_template,
     }  # fmt: skip
     said: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if wanted.source is None and (wanted.adapter is not None or wanted.model is not None):
-        said.setdefault("model", _base_of(wanted.adapter))
+        if wanted.model is None and wanted.adapter is not None:
+            said["model"] = base_of(wanted.adapter)
         home = RunDir(_folder_of_its_own(wanted, results))
         said |= {"output_dir": str(home.path), "trust_remote_code": wanted.trust_remote_code}
         return Config.model_validate({**_talk_of(wanted.adapter), **said}), home, home, ""
-    if wanted.source is None:
-        run = newest_run(results)
-        config, told = config_of(run, trust_remote_code=wanted.trust_remote_code), f" as in newest run {run.path}"
-    elif wanted.source.is_dir():
-        run = RunDir(wanted.source)
-        config, told = config_of(run, trust_remote_code=wanted.trust_remote_code), f" as in run {run.path}"
+    own: Config | None
+    other = wanted.model is not None and not wanted.served and mode == "untuned"
+    if wanted.source is None or wanted.source.is_dir():
+        run = newest_run(results) if wanted.source is None else RunDir(wanted.source)
+        own = config_of(run, trust_remote_code=wanted.trust_remote_code)
+        told = f" as in {'newest run' if wanted.source is None else 'run'} {run.path}"
+        config, other = on_base(own, wanted.base), other and not _is_base_of(run, own, wanted.model)
     else:
-        config, told = read_config(wanted.source), f" as in config {wanted.source}"
-        vouched = config.trust_remote_code and wanted.model in (None, config.model)  # for the model that it names
+        config, own, told = _of_config(wanted.source, wanted.base)
+        vouched = own is not None and own.trust_remote_code and wanted.model in (None, own.model)  # for the model that it names
         said["trust_remote_code"] = wanted.trust_remote_code or vouched
         run = RunDir(Path(config.output_dir))
-    foreign = wanted.adapter is not None or (wanted.model not in (None, config.model) and not wanted.served)
-    home = RunDir(_folder_of_its_own(wanted, results)) if foreign else run  # what is not of the run does not replace its samples
+        other = other and own is not None and own.output_dir == config.output_dir and not _is_base_of(run, own, wanted.model)
+    home = RunDir(_folder_of_its_own(wanted, results)) if wanted.adapter or other else run  # the run's samples are not replaced
     return Config.model_validate({**config.model_dump(), **_talk_of(wanted.adapter), **said}), run, home, told
+
+
+def _is_base_of(run: RunDir, config: Config, model: str | None) -> bool:
+    """Whether this is the run's own model, found out from its name and its files."""
+    return model == config.model or (model is not None and run.manifest.is_file() and has_weights_of(model, run.read_manifest()))
+
+
+def _of_config(path: Path, base: str | None) -> tuple[Config, Config | None, str]:
+    """The config with the base model that was named, as `train --set model=…` has it; the config itself, if it is sound; in words."""
+    config = read_config(path, [f"model={json.dumps(base)}"] if base is not None else [])
+    own = config if base is None else inspect_config(path).config
+    return config, own, f" as in config {path}"
 
 
 def _talk_of(adapter: Path | None) -> dict[str, Any]:
     """How the run that an adapter, or a checkpoint, is of talks to its model."""
     if adapter is None:
         return {}
-    run = RunDir(adapter.parent if adapter.name.startswith("checkpoint-") else adapter)
+    run = RunDir(adapter).owner
     return {name: getattr(config_of(run), name) for name in CHAT_FIELDS} if run.config.is_file() else {}
 
 
 def _folder_of_its_own(wanted: Wanted, results: Path) -> Path:
     """The adapter's run, or a folder named after the adapter and its content, or after the model."""
     if wanted.adapter is None:
-        return results / Path(wanted.model or "").name.removesuffix(".gguf")
+        return results / short_name(wanted.model or "")
     run = RunDir(wanted.adapter)
     if run.manifest.is_file() or not run.has_adapter:
         return run.path
     return results / f"{run.path.resolve().name}-{run.adapter_sha256[:8]}"
-
-
-def _base_of(adapter: Path | None) -> Any:
-    if adapter is None:
-        return None
-    if not (adapter / "adapter_config.json").is_file():
-        raise InputError(f"{adapter}: no adapter there (adapter_config.json is missing), name its folder")
-    base = read_json_mapping(adapter / "adapter_config.json").get("base_model_name_or_path")
-    if not isinstance(base, str) or not base:
-        raise InputError(f"{adapter}: does not say which base model it is for, name it with --model")
-    return base
 
 
 def _prompts(wanted: Wanted, config: Config, run: RunDir) -> list[Prompt]:

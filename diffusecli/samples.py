@@ -35,10 +35,10 @@ _SMALL = 50_000_000  # bytes: no line of such a file is too long
 def format_of(path: Path) -> str:
     """The format that a file name asks for.
 
-    >>> format_of(Path("a.csv")), format_of(Path("a.jsonl")), format_of(Path("a.txt"))
+    >>> format_of(Path("a.csv")), format_of(Path("a.JSONL")), format_of(Path("a"))
     ('csv', 'jsonl', 'json')
     """
-    return next((form for form, ending in FORMATS.items() if ending == path.suffix), "json")
+    return next((form for form, ending in FORMATS.items() if ending == path.suffix.lower()), "json")
 
 
 def write_samples(path: Path, samples: Mapping[str, Counter[str]], form: str, seed: int) -> None:
@@ -77,9 +77,9 @@ def from_cell(cell: str) -> str:
 
 def read_samples(path: Path) -> dict[str, Counter[str]]:
     """Prompt -> answers, counted, from a file in any of the formats; raises `InputError` when it is none of them."""
-    if path.suffix == ".csv":
+    if path.suffix.lower() == ".csv":
         rows = _read_table(path)
-    elif path.suffix == ".jsonl":
+    elif path.suffix.lower() == ".jsonl":
         rows = _read_lines(path)
     else:
         document, problems = read_document(path, MOST_BYTES)

@@ -25,6 +25,7 @@ from diffusecli.checkpoints import (
     discard_checkpoints,
     load_progress,
     newest_checkpoint,
+    recorded_base,
     save_checkpoint,
     step_of,
 )
@@ -51,7 +52,7 @@ from diffusecli.models import LoadedModel, load_adapter, load_configured, merged
 from diffusecli.overflow import cause
 from diffusecli.processes import Processes
 from diffusecli.record import Trained, flat, save_run, start_anew, take_up_metrics, tell, trained_before
-from diffusecli.runs import Iteration, RunDir, require_writable
+from diffusecli.runs import Iteration, RunDir
 from diffusecli.sampling import SamplingSettings
 from diffusecli.schedule import learning_rate, rate_share, reason_to_stop
 from diffusecli.scorer import Exact, Scores, figures_of
@@ -77,9 +78,8 @@ def train(config: Config, *, report: Report, notice: Notice, force: bool = False
     run = RunDir(Path(config.output_dir))
     processes = Processes(config.device, config.tracker, run.path)
     with processes.failing_together():
-        # 1. inputs: prompts, a writable output folder to ourselves, what an interrupted run left there
+        # 1. inputs: prompts, an output folder to ourselves, what an interrupted run left there
         inputs = read_inputs(config)
-        processes.first(lambda: require_writable(run.path))
         with alone(run, processes):
             return _train(config, inputs, run, processes, report, notice, force)
 
@@ -99,11 +99,11 @@ def _train(
     torch.manual_seed(config.seed)  # of the adapter's first weights
     base = load_configured(config, notice, device="cpu" if processes.sharded else str(processes.device))
     asked = settings_of_result(config, inputs, base, processes.count)
-    progress, optimiser_state = load_progress(checkpoint, asked) if checkpoint else (Progress(asked), None)
+    progress, optimiser_state = load_progress(checkpoint, asked, base) if checkpoint else (Progress(asked), None)
     trained = processes.first(lambda: trained_before(run, checkpoint, [*inputs.train, *inputs.test]) if checkpoint else None)
     if trained is not None:
         notice(f"{run.path}: the training is done and saved; its samples are missing")
-        load_adapter(base, run.path)
+        load_adapter(base, run.path, recorded=recorded_base(run), notice=notice)
         if processes.sharded:
             processes.shard(base.model)
     else:

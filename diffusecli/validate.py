@@ -18,7 +18,7 @@ from diffusecli.config import LEAST_INSTRUCTIONS, Config, Inspection, inspect_co
 from diffusecli.conflicts import Clash, clashes, conversation
 from diffusecli.documents import Document, Location
 from diffusecli.errors import InputError, MachineError, Problem, many
-from diffusecli.places import exists, find, look_again, real, visible_files
+from diffusecli.places import exists, find, look_again, real, spread, visible_files
 from diffusecli.prompt import Prompt, each_once, files_at, inspect_prompt
 from diffusecli.runs import RunDir, require_place
 
@@ -211,7 +211,7 @@ class _Experiment:
             return cls(file, inspected, tuple(problems), (), {})
         for key, paths in inspected.paths.items():
             named = places.setdefault(key, {})
-            for index, path in enumerate(paths):
+            for index, path in ((index, path) for index, names in enumerate(paths) for path in names):
                 _, files, message, remedy = files_at(path)
                 if message:
                     problems.append(document.problem((*key, index), f"{path} {message}", remedy))
@@ -221,7 +221,7 @@ class _Experiment:
                 for prompt in files:
                     named.setdefault(real(prompt), (*key, index))
                 prompts += files
-            if key == ("retain", "prompts") and len(named) < LEAST_INSTRUCTIONS and not any(files_at(path)[2] for path in paths):
+            if key == ("retain", "prompts") and len(named) < LEAST_INSTRUCTIONS and not any(files_at(path)[2] for names in paths for path in names):
                 problems.append(document.problem(
                     key, f"names {many(len(named), 'instruction')}, at least {LEAST_INSTRUCTIONS} are needed",
                     "name more (every third is only measured)",
@@ -325,7 +325,7 @@ def _unknown_tokens(prompt: Prompt, tokenizer: Any, answers: list[str], paths: l
 
 def _files(paths: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
-    for path in paths:
+    for path in (Path(name) for named in paths for name in spread(named, endings=(".json", *CONFIG_ENDINGS))):
         place = find(path).place
         if not exists(place):
             remedy = look_again(path, "name a prompt (.json), a config (.yaml) or a folder of them")

@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 _INTRODUCTION = """# Config fields
 
 Generated from the code by `python docs/generate.py`. Paths are taken from the working directory, else
-from the config's folder, else from the library that comes with diffuse. `--set key.sub=value` overrides any field, e.g. `--set alg_config.n_iters=10`.
+from the config's folder, else from the library that comes with diffuse. `~` is the home folder. Variables such as `$NAME` and `${name}` are not
+replaced: they are an error. `--set key.sub=value` overrides any field, e.g. `--set alg_config.n_iters=10`.
 
 | field | default | meaning |
 |---|---|---|

@@ -129,7 +129,7 @@ def test_what_is_not_of_the_run_does_not_take_the_place_of_its_samples(run, tmp_
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         (foreign / name).write_bytes((run / name).read_bytes())
     for wanted in (
-        Wanted(run, model=str(other)),
+        Wanted(run, "untuned", model=str(other)),
         Wanted(run, adapter=foreign),
         Wanted(adapter=foreign, prompts=(prompt_file("q.json"),)),
     ):

@@ -27,6 +27,7 @@ import numpy as np
 from scipy import stats
 
 from diffusecli.builtin import Notice
+from diffusecli.checkpoints import recorded_base
 from diffusecli.config import Config
 from diffusecli.encoding import EncodedPrompt, encode_prompt
 from diffusecli.errors import DiffuseError
@@ -245,8 +246,7 @@ def load(run: RunDir | None, *, untuned: bool, notice: Notice) -> tuple[LoadedMo
     config = config_of(run) if run else Config.model_validate({"model": BUILTIN, "output_dir": "."})
     base = load_configured(config, notice)
     if run and not untuned:
-        run.require_trained_on(base.name, base.revision)
-        load_adapter(base, run.path)
+        load_adapter(base, run.path, recorded=recorded_base(run))
     return base, config
 
 
