@@ -52,7 +52,7 @@ from diffusecli.models import LoadedModel, load_adapter, load_configured, merged
 from diffusecli.overflow import cause
 from diffusecli.processes import Processes
 from diffusecli.record import Trained, flat, save_run, start_anew, take_up_metrics, tell, trained_before
-from diffusecli.runs import Iteration, RunDir
+from diffusecli.runs import Iteration, RunDir, require_writable
 from diffusecli.sampling import SamplingSettings
 from diffusecli.schedule import learning_rate, rate_share, reason_to_stop
 from diffusecli.scorer import Exact, Scores, figures_of
@@ -80,6 +80,7 @@ def train(config: Config, *, report: Report, notice: Notice, force: bool = False
     with processes.failing_together():
         # 1. inputs: prompts, an output folder to ourselves, what an interrupted run left there
         inputs = read_inputs(config)
+        processes.first(lambda: require_writable(run.path))
         with alone(run, processes):
             return _train(config, inputs, run, processes, report, notice, force)
 

@@ -221,7 +221,11 @@ class _Experiment:
                 for prompt in files:
                     named.setdefault(real(prompt), (*key, index))
                 prompts += files
-            if key == ("retain", "prompts") and len(named) < LEAST_INSTRUCTIONS and not any(files_at(path)[2] for names in paths for path in names):
+            if (
+                key == ("retain", "prompts")
+                and len(named) < LEAST_INSTRUCTIONS
+                and not any(files_at(path)[2] for names in paths for path in names)
+            ):
                 problems.append(document.problem(
                     key, f"names {many(len(named), 'instruction')}, at least {LEAST_INSTRUCTIONS} are needed",
                     "name more (every third is only measured)",

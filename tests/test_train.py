@@ -337,10 +337,9 @@ REFUSED_STARTS = {
     "a missing ckpt_dir": ({"ckpt_dir": "results/none"}, None, "results/none: ckpt_dir holds no adapter, train what makes it first"),
     "a ckpt_dir in the output folder": ({"ckpt_dir": "results/new/x"}, "results/new/x", "results/new/x: ckpt_dir is in the output_dir"),
     "an adapter of another shape": ({}, "wide", "size mismatch for base_model.model.model.layers.0"),
-    "an adapter of another model": ({}, "foreign", "was made for"),
     "an adapter that is damaged": ({}, "nan", "holds numbers that are not finite"),
     "an adapter that is not plain": ({}, "dora", "'use_qalora' asks for more than plain LoRA"),
-    "other weights than the run's": ({}, "other weights", "was trained on other weights of"),
+    "other weights than the run's": ({}, "other weights", "was trained on other weights"),
     "an unknown device": ({"load_model": False, "device": "gpu"}, None, "the device 'gpu' is not there or unknown"),
     "a tracker": ({"load_model": False, "tracker": "clearml"}, None, "tracker: clearml is not installed here"),
     "unknown modules": ({"load_model": False, "lora": {"targets": "nothing"}}, None, "lora.targets nothing:"),
@@ -379,13 +378,12 @@ def spoil(adapter, kind):
         )
     elif kind == "nan":
         save_file({name: weight * float("nan") for name, weight in load_file(weights).items()}, weights)
-    elif kind == "foreign":
-        config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": "another/model"}))
     elif kind == "dora":
         config.write_text(json.dumps({**json.loads(config.read_text()), "use_qalora": True}))
     elif kind == "other weights":
         manifest = adapter / "run.json"
-        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "model_revision": "fingerprint sha256 0"}))
+        other = {"model_revision": "fingerprint sha256 0", "model_fingerprint": "sha256 0"}
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **other}))
 
 
 def test_a_dry_run_refuses_an_interrupted_run_of_other_settings(trained, tmp_path, in_process, monkeypatch):
