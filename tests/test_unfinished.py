@@ -178,9 +178,7 @@ def test_a_long_target_is_finished_after_training_without_any_option(tmp_path, t
         f"model: {tiny_model_folder}\ntrain_prompts: [p.json]\ntest_prompts: [p.json]\nretain: off\noutput_dir: r\ndevice: cpu\n"
         "alg_config: {n_iters: 60, learning_rate: 0.01}\n"
     )
-    assert (
-        "longest answer: 72 tokens" in in_process("validate", "p.json", "--model", tiny_model_folder).stdout
-    )
+    assert "longest answer: 72 tokens" in in_process("validate", "p.json", "--model", tiny_model_folder).stdout
     done = in_process("train", "c.yaml")
     assert done.returncode == 0
     (row,) = evaluate([tmp_path / "r"]).rows
