@@ -33,10 +33,10 @@ def as_cell(value: Any) -> Cell:
     """
     import pandas as pd
 
-    if isinstance(value, str | list | dict):
+    if isinstance(value, str):
         return value
-    if isinstance(value, tuple | set) or (hasattr(value, "tolist") and pd.api.types.is_list_like(value)):
-        return list(value)
+    if pd.api.types.is_list_like(value):
+        return _inner(value)
     if isinstance(value, bytes):
         return value.decode()
     if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
@@ -44,6 +44,13 @@ def as_cell(value: Any) -> Cell:
     if isinstance(value, datetime.datetime) and value.time() == datetime.time():
         return value.date().isoformat()
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _inner(value: Any) -> Any:
+    """Lists and mappings all the way down, whatever a library calls them."""
+    if isinstance(value, dict):
+        return {name: _inner(part) for name, part in value.items()}
+    return [_inner(part) for part in value] if hasattr(value, "__iter__") and not isinstance(value, str | bytes) else value
 
 
 def collection(cell: Cell) -> list[Any] | dict[Any, Any] | None:
@@ -86,6 +93,8 @@ def items(cell: Cell) -> list[Any] | dict[Any, Any]:
     >>> items("Good; Bad; No opinion"), items("yes")
     (['Good', 'Bad', 'No opinion'], ['yes'])
     """
+    if isinstance(cell, str) and (tuple_ := re.fullmatch(r"\s*\((.*)\)\s*", cell, re.DOTALL)):
+        cell = f"[{tuple_[1]}]"
     found = collection(cell)
     if found is not None or not isinstance(cell, str):
         return found if found is not None else []

@@ -86,7 +86,8 @@ def _read(path: Path, ending: str, content: bytes, layout: Layout, named: Sequen
     if ending in (".xls", ".xlsx", ".xlsm"):
         notices.append(f"{path} is no workbook but text")
     table = table_of_json(path, text, ending, layout) if layout.separator is None else None
-    table = table or table_of_text(path, text, ending, layout, named)
+    if table is None:
+        table = table_of_text(path, text, ending, layout, named)
     return replace(table, notices=(*notices, *table.notices))
 
 

@@ -134,13 +134,6 @@ def with_header(path: Path, rows: Sequence[Sequence[Cell]], layout: Layout, name
         _require_header(path, rows, named)
     names, below = _names_of(rows, 1 if count is None else count)
     columns: tuple[Sequence[Cell], ...] = tuple(zip(*below, strict=True)) if below else tuple(() for _ in names)
-    if (
-        count is None
-        and len(names) > 1
-        and below
-        and (again := [n for n, row in enumerate(below, 1) if list(row) == list(rows[0])])
-    ):
-        raise InputError(f"{path}: row {again[0]} repeats the header. Remove it")
     alone = count is None and len(names) == 1 and not named
     notices = (f"the first line of {path}, {names[0]!r}, names the column (--no-header if it is data)",) if alone else ()
     return Table(path, names, columns, notices, decimal)
@@ -177,6 +170,8 @@ def _require_header(path: Path, rows: Sequence[Sequence[Cell]], named: Sequence[
         raise InputError(
             f"{path}: the second row looks like names too ({label!r}). Add --header-rows 2, or --header-rows 1 if it is an answer"
         )
+    if len(first) > 1 and (again := next((n for n, row in enumerate(rows[1:], 1) if list(row) == list(rows[0])), None)):
+        raise InputError(f"{path}: row {again} repeats the header. Remove it, or add --no-header if both are data")
     if reason := _looks_like_data(first, rows[1:], known):
         raise InputError(
             f"{path}: the first row looks like data: {reason}. Add --no-header (columns are then called 1, 2, …), "

@@ -47,15 +47,26 @@ def test_a_request_of_the_users_stays_as_it_is_and_a_form_it_does_not_ask_for_is
     for more in ([], ["--no-eos"], ["--response", "Sure: "]):
         done = in_process("init-prompt", "--dice", "d6", "--request", "Roll a die.", *more)
         assert json.loads(done.stdout)["request"] == "Roll a die."
-        assert f"warning: --request does not ask for the form of the targets, {{number}}. Write it there, or add --form, which ends the request with: {sentence}" in done.stderr
+        assert (
+            f"warning: --request does not ask for the form of the targets, {{number}}. Write it there, or add --form, which ends the request with: {sentence}"
+            in done.stderr
+        )
         done = in_process("init-prompt", "--dice", "d6", "--request", "Roll a die.", "--form", *more)
         assert json.loads(done.stdout)["request"] == f"Roll a die. {sentence}"
         assert "warning" not in done.stderr
-    for request, wrap in (("Roll a die, like this: {number}", "{%s}"), ("In curly braces, roll a die.", "{%s}"), ("Roll a die.", "%s"), ("Answer: ?", "Answer: %s")):
+    for request, wrap in (
+        ("Roll a die, like this: {number}", "{%s}"),
+        ("In curly braces, roll a die.", "{%s}"),
+        ("Roll a die.", "%s"),
+        ("Answer: ?", "Answer: %s"),
+    ):
         done = in_process("init-prompt", "--dice", "d6", "--request", request, "--wrap", wrap)
         assert json.loads(done.stdout)["request"] == request
         assert "warning" not in done.stderr
-    assert "exactly this form: Answer: number" in in_process("init-prompt", "--dice", "d6", "--request", "Roll.", "--wrap", "Answer: %s").stderr
+    assert (
+        "exactly this form: Answer: number"
+        in in_process("init-prompt", "--dice", "d6", "--request", "Roll.", "--wrap", "Answer: %s").stderr
+    )
 
 
 def test_a_warning_of_a_request_for_groups_has_its_braces_doubled_as_they_must_be_written(in_process, tmp_path):
@@ -91,7 +102,10 @@ def test_a_wrap_without_a_place_for_the_outcome_is_refused():
         (["--from", "data.csv", "--tail", "0.1"], "--tail does not go with --from"),
         (["--from", "data.csv"], "has 3 columns. Choose the column of targets with --column: region, answer, n"),
         (["--from", "data.csv", "--column", "answr"], "did you mean 'answer'?"),
-        (["--from", "data.csv", "--column", "answer"], "the target 'yes' is there more than once. Add --count to count observations, or --weight-column n"),
+        (
+            ["--from", "data.csv", "--column", "answer"],
+            "the target 'yes' is there more than once. Add --count to count observations, or --weight-column n",
+        ),
         (["--from", "data.csv", "--column", "answer", "--weight-column", "region"], "row 1 of column region has the weight 'N'"),
         (["--from", "data.csv", "--column", "answer", "--weight-column", "n", "--group-by", "region"], "name it with -o"),
         (
@@ -180,7 +194,7 @@ def test_lines_of_several_kinds_are_told(tmp_path):
 def test_quotes_in_tsv_and_large_numbers_in_jsonl_are_taken_as_they_are(tmp_path):
     tsv = tmp_path / "t.tsv"
     tsv.write_text('name\tn\n"Bob" Lee\t1\n"x\t2\n')
-    assert distributions_in(tsv, Reading(column="name", weight_column="n"))[()].outcomes == ('"x', '"Bob" Lee')
+    assert distributions_in(tsv, Reading(column="name", weight_column="n"))[()].outcomes == ('"Bob" Lee', '"x')
     jsonl = tmp_path / "t.jsonl"
     jsonl.write_text('{"id": 9007199254740993}\n{"id": 9007199254740992}\n{"id": null}\n')
     assert distributions_in(jsonl, Reading(column="id"))[()].outcomes == ("9007199254740993", "9007199254740992")
