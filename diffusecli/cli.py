@@ -229,7 +229,7 @@ _Delimiter = Annotated[
 ]
 _Encoding = Annotated[str | None, typer.Option(metavar="NAME", help="Encoding of the file, e.g. cp1252.  [default: found out]")]
 _NoHeader = Annotated[bool, typer.Option("--no-header", help="The first row is data; columns are called 1, 2, ….")]
-_HeaderRows = Annotated[int | None, typer.Option(min=0, metavar="N", help="Rows of column names.  [default: 1]")]
+_HeaderRows = Annotated[int | None, typer.Option(metavar="N", help="Rows of column names.  [default: 1]")]
 _SkipRows = Annotated[int, typer.Option(min=0, metavar="N", help="Rows above the header to leave out.")]
 _Sheet = Annotated[str | None, typer.Option(metavar="NAME", help="Sheet of an Excel workbook.")]
 

@@ -304,7 +304,7 @@ def catalogue() -> Iterable[tuple[str, str]]:
     """Example line and what it means, for each family and for files."""
     files = [
         ("--from names.txt", "One target a line, equally likely."),
-        ("--from answers.csv --column answer --count", "Observations to be counted; also .tsv, .jsonl, .parquet."),
+        ("--from answers.csv --column answer --count", "Observations to be counted; also JSON, Parquet, Excel."),
         ("--from names.csv --column name --weight-column n --top 200", "Targets with weights, the heaviest 200."),
         ("--from answers.csv --column answer --count --group-by region -o survey/", "A prompt per group of rows."),
     ]

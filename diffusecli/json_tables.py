@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusecli.cells import Cell, as_cell
-from diffusecli.documents import parse_json
+from diffusecli.documents import holds_half_characters, parse_json
 from diffusecli.errors import InputError
 from diffusecli.numerals import is_number
 from diffusecli.tables import Layout, Table, bounded, numbered, require_no, with_header
@@ -63,6 +63,8 @@ def _json_lines(path: Path, text: str) -> list[Any]:
                 rows.append(json.loads(line))
             except ValueError as error:
                 raise InputError(f"{path}:{number}: is not JSON. Correct the line") from error
+            if "\\ud" in line.lower() and holds_half_characters(rows[-1]):
+                raise InputError(f"{path}:{number}: holds half of a character (a lone surrogate). Correct the line")
     return rows
 
 

@@ -140,7 +140,7 @@ def _decoded(path: Path, content: bytes, encoding: str | None) -> tuple[str, lis
         if encoding or marked:
             raise InputError(f"{path}: byte {error.start} is not {chosen}. Name another --encoding") from error
         raise InputError(_which_encoding(path, content, error.start)) from error
-    if "\0" in text:
+    if text.count("\0") > 0.01 * len(text):  # a stray one is no reason
         even, odd = content[::2].count(0), content[1::2].count(0)
         if not encoding and max(even, odd) > 0.4 * len(content) / 2 > 3 * min(even, odd):
             raise InputError(

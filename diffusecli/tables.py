@@ -41,6 +41,8 @@ class Layout:
         """Raises `InputError` for a delimiter or encoding that does not exist."""
         if self.separator is not None and len(self.separator) > 1:
             raise InputError(f"--delimiter {self.delimiter!r}: must be one sign, or one of {', '.join(_SPELLED)}")
+        if self.header_rows is not None and self.header_rows < 0:
+            raise InputError(f"--header-rows {self.header_rows}: must be 0 or more")
         if self.encoding is not None:
             try:
                 "".encode(self.encoding)

@@ -122,6 +122,8 @@ def test_json_counts_by_group_and_lists_of_pairs(tmp_path):
         ("t.json", "[1, 2", "t.json:1:6: is not JSON"),
         ("t.jsonl", '{"a": 1}\n{"a": ', "t.jsonl:2: is not JSON. Correct the line"),
         ("t.json", '{"answer": "Yes", "n": 7}', 'holds neither rows nor counts. Write a list of mappings, [{"answer": "Yes", "n": 71}], or counts, {"Yes": 71}'),
+        ("t.json", '["\\ud800"]', "holds half of a character"),
+        ("t.jsonl", '["\\ud800"]', "t.jsonl:1: holds half of a character"),
         ("t.json", '{"request": "?", "targets": ["a"]}', "is a prompt already"),
         ("t.json", "3", "holds a single value"),
         ("t.json", "[]", "holds no rows"),
@@ -219,6 +221,7 @@ def test_quotes_in_tabbed_files_are_taken_off_where_every_quoted_field_is_whole(
     [
         ({"delimiter": "ab"}, "", "", "must be one sign, or one of tab"),
         ({"encoding": "cp12521"}, "", "", "--encoding cp12521: Python knows no such encoding, did you mean 'cp1252'?"),
+        ({"header_rows": -1}, "", "", "--header-rows -1: must be 0 or more"),
         ({"encoding": "rot13"}, "", "", "--encoding rot13"),
         ({"encoding": "ascii"}, "t.csv", "answer\ncafé\n", "byte 10 is not ascii. Name another --encoding"),
         ({"delimiter": ";"}, "t.json", '{"a": 1}', "t.json: holds no rows"),
