@@ -23,6 +23,9 @@ _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical ba
 OF_ENDING = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
 """Endings of tables -> their usual delimiters."""
 _LINES = (".txt", ".text", ".lst", ".list", "")
+_ENDS_LIKE_A_WEIGHT = re.compile(r".*\S(?:\s*[:=]\s*|\s{2,}|\s+(?=[\d.,]+\s*%))[\d.,]*\d[\d.,]*\s*%?\s*")
+_COUNTED = re.compile(r"\s+\d+ \S.*")  # as uniq -c writes
+_CLOCK = re.compile(r"\s*\d{1,2}:[0-5]\d(?::[0-5]\d)?\s*")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")
 
 
@@ -53,6 +56,22 @@ def table_of_text(path: Path, text: str, ending: str, layout: Layout, named: Seq
     if unquoted:
         notices.append(f"quotes around fields of {path} are taken off")
     return replace(table, notices=(*notices, *table.notices))
+
+
+def _require_plain_lines(path: Path, lines: Sequence[str]) -> None:
+    """Raises `InputError` for a single line that lists targets, and for lines that all have a number like a weight."""
+    listed = next((sign for sign in "\t|;," if sign in lines[0]), None) if len(lines) == 1 else None
+    if listed is not None:
+        raise InputError(
+            f"{path}: has one line with {_DELIMITERS[listed]}. Write one target a line, or keep it as one target with --delimiter none"
+        )
+    if len(lines) > 1 and not all(map(_CLOCK.fullmatch, lines)):
+        for pattern, where in ((_ENDS_LIKE_A_WEIGHT, "ends"), (_COUNTED, "begins")):
+            if all(map(pattern.fullmatch, lines)):
+                raise InputError(
+                    f"{path}: each line {where} with a number like a weight, the first is {lines[0].strip()!r}. Write one sign between target and weight, such as a tab, "
+                    "and name the columns; or read one target a line with --delimiter none"
+                )
 
 
 def _delimiter(path: Path, text: str, ending: str, layout: Layout, named: Sequence[str]) -> str:
@@ -163,6 +182,8 @@ def _of_lines(path: Path, text: str, layout: Layout, named: Sequence[str], notic
     headed = len(named) == 1 and bool(lines) and canonical(lines[0]) == named[0]
     if layout.header_rows is not None or headed:
         return with_header(path, [[line] for line in lines], layout, named, ".")
+    if layout.separator is None:
+        _require_plain_lines(path, lines)
     table = Table(path, ("target",), (lines,), tuple(notices), ".")
     if named and set(named) != {"target"} and lines:
         unknown = next(name for name in named if name != "target")

@@ -234,11 +234,11 @@ def _weights(table: Table, kept: Sequence[int], reading: Reading) -> list[float]
         numbers = numbers_in(texts, reading.decimal, table.decimal)
     except UnclearNumberError as error:
         raise InputError(
-            f"{table.path}: row {kept[error.index] + 1} of column {name} has the weight {error.message}. {error.remedy}"
+            f"{table.path}: row {kept[error.index] + 1} of column {name}: the weight {error.message}. {error.remedy}"
         ) from error
     if (bad := next((place for place, number in enumerate(numbers) if number < 0), None)) is not None:
         raise InputError(
-            f"{table.path}: row {kept[bad] + 1} of column {name} has the weight {texts[bad]!r}. Write a finite number that is zero or more"
+            f"{table.path}: row {kept[bad] + 1} of column {name}: the weight {texts[bad]!r} is negative. Write a finite number that is zero or more"
         )
     return numbers
 
