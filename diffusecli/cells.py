@@ -36,7 +36,8 @@ def as_cell(value: Any) -> Cell:
     if isinstance(value, str):
         return value
     if pd.api.types.is_list_like(value):
-        return _inner(value)
+        inner: list[Any] | dict[Any, Any] = _inner(value)
+        return inner
     if isinstance(value, bytes):
         return value.decode()
     if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):

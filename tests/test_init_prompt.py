@@ -106,7 +106,10 @@ def test_a_wrap_without_a_place_for_the_outcome_is_refused():
             ["--from", "data.csv", "--column", "answer"],
             "the target 'yes' is there more than once. Add --count to count observations, or --weight-column n",
         ),
-        (["--from", "data.csv", "--column", "answer", "--weight-column", "region"], "row 1 of column region: the weight 'N' is not a number"),
+        (
+            ["--from", "data.csv", "--column", "answer", "--weight-column", "region"],
+            "row 1 of column region: the weight 'N' is not a number",
+        ),
         (["--from", "data.csv", "--column", "answer", "--weight-column", "n", "--group-by", "region"], "name it with -o"),
         (
             [
