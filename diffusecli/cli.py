@@ -6,6 +6,7 @@ body imports what it needs, so that `diffuse --help` and `diffuse validate` neve
 
 from __future__ import annotations
 
+import csv
 import errno
 import functools
 import inspect
@@ -30,6 +31,7 @@ from diffusecli.places import LIBRARY, library_told, meant
 
 if TYPE_CHECKING:
     from diffusecli.evaluation import Evaluation
+    from diffusecli.tables import Layout
 
 RESULTS = Path("results")
 _SPEAKS = os.environ.get("RANK", "0") == "0"
@@ -244,16 +246,53 @@ def _with(
     return body
 
 
+_Delimiter = Annotated[
+    str | None,
+    typer.Option(metavar="SIGN|tab|none", help="Sign between the fields of a table; none: one text a line.  [default: found out]"),
+]
+_Encoding = Annotated[str | None, typer.Option(metavar="NAME", help="Encoding of the file, e.g. cp1252.  [default: found out]")]
+_NoHeader = Annotated[bool, typer.Option("--no-header", help="The first row is data; columns are called 1, 2, ….")]
+_HeaderRows = Annotated[int | None, typer.Option(metavar="N", help="Rows of column names.  [default: 1]")]
+_SkipRows = Annotated[int, typer.Option(min=0, metavar="N", help="Rows above the header to leave out.")]
+_Sheet = Annotated[str | None, typer.Option(metavar="NAME", help="Sheet of an Excel workbook.")]
+
+
+def _layout(
+    delimiter: str | None, encoding: str | None, no_header: bool, header_rows: int | None, skip_rows: int, sheet: str | None
+) -> Layout:
+    """How a table is written."""
+    from diffusecli.tables import Layout
+
+    if no_header and header_rows:
+        raise InputError(f"--no-header and --header-rows {header_rows} exclude each other, keep one")
+    return Layout(delimiter, encoding, 0 if no_header else header_rows, skip_rows, sheet)
+
+
+def _columns(listing: str) -> tuple[str, ...]:
+    """Names between commas; a name with a comma stands in quotes."""
+    try:
+        rows = list(csv.reader([listing], skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise InputError(f"--group-by {listing}: {error}. Write names between commas, one with a comma in quotes") from error
+    return tuple(name.strip() for row in rows for name in row if name.strip())
+
+
 @command("init-prompt")
 @_with_families
 def init_prompt(
     source: Annotated[
         Path | None,
-        typer.Option("--from", metavar="FILE", help="Targets from a file: one a line, or .csv, .tsv, .jsonl, .parquet."),
+        typer.Option("--from", metavar="FILE", help="Targets from a file: one a line, or a table (CSV, JSON, Parquet, Excel)."),
     ] = None,
     column: Annotated[str | None, typer.Option(help="With --from: the column of the targets.")] = None,
     weight_column: Annotated[
-        str | None, typer.Option(help="With --from: the column of the weights; rows that agree are added up.")
+        str | None, typer.Option(help="With --from: the column of the weights, added up by target; none: there are none.")
+    ] = None,
+    options_column: Annotated[
+        str | None, typer.Option(help="With --from: a column that lists options in each cell; a prompt per row.")
+    ] = None,
+    shares_column: Annotated[
+        str | None, typer.Option(help="With --from: the column that lists their shares, or maps names to such lists.")
     ] = None,
     count: Annotated[
         bool, typer.Option("--count", help="With --from: rows are observations, count them. A weight column needs no --count.")
@@ -264,13 +303,27 @@ def init_prompt(
     group_by: Annotated[
         str, typer.Option(metavar="A,B,…", help="With --from: a prompt per group of rows; -o names a folder.")
     ] = "",
+    alpha_within: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B,…", help="With --alpha: groups that agree in these columns share options.  [default: all groups]"
+        ),
+    ] = "",
+    decimal: Annotated[str | None, typer.Option(metavar=".|,", help="Decimal sign of the weights.  [default: found out]")] = None,
+    delimiter: _Delimiter = None,
+    encoding: _Encoding = None,
+    no_header: _NoHeader = False,
+    header_rows: _HeaderRows = None,
+    skip_rows: _SkipRows = 0,
+    sheet: _Sheet = None,
     step: Annotated[str | None, typer.Option(help="With --uniform: the distance between numbers.")] = None,
     tail: Annotated[float | None, typer.Option(help="How much mass may be cut off an infinite end.  [default: 1e-6]")] = None,
     decimals: Annotated[int | None, typer.Option(help="With --scipy: round a continuous distribution to so many places.")] = None,
     date_format: Annotated[str | None, typer.Option(help="With --dates: as in strftime.  [default: %B %-d]")] = None,
     request: Annotated[
-        str | None, typer.Option(help="Ask this instead; with --group-by, {column} takes the group's value.")
+        str | None, typer.Option(help="Ask this, word for word; with --group-by, {column} takes the group's value.")
     ] = None,
+    form: Annotated[bool, typer.Option("--form", help="End --request with the sentence on the form of the answer.")] = False,
     system: Annotated[str | None, typer.Option(help="A system text for the prompt; {column} as in --request.")] = None,
     wrap: Annotated[str, typer.Option(help="How a target is written around its outcome %s.")] = "{%s}",
     response: Annotated[
@@ -284,27 +337,36 @@ def init_prompt(
     **families: Any,
 ) -> None:
     """Write a prompt file for any distribution you can name, or for a table of observations."""
-    from diffusecli.init_prompt import Wording, choose, prompts_from, write_prompts
-    from diffusecli.observations import Reading
+    from diffusecli.init_prompt import Wording, choose, fields_of, form_doubts, name_notices, prompts_from, write_prompts
     from diffusecli.report.tables import distribution_preview
+    from diffusecli.weighing import Reading
 
     if show_list:
         for example, summary in catalogue():
             typer.echo(f"{summary}\n  diffuse init-prompt {example}")
         return
-    wording = Wording(request, wrap, tuple(response or ("",)), not no_eos, system)
+    wording = Wording(request, wrap, tuple(response or ("",)), not no_eos, system, form)
     modifiers = {"step": step, "tail": tail, "decimals": decimals, "date_format": date_format}
-    groups = tuple(name.strip() for name in group_by.split(",") if name.strip())
-    reading = Reading(column, weight_column, count, top, min_count, alpha, groups)
+    groups = _columns(group_by)
+    reading = Reading(
+        column, weight_column, count, top, min_count, alpha, groups, _columns(alpha_within), options_column, shares_column, decimal,
+        _layout(delimiter, encoding, no_header, header_rows, skip_rows, sheet),
+    )  # fmt: skip
     distributions = choose(families, modifiers, source, reading)
     prompts = prompts_from(distributions, wording, groups, output)
     if output is None:
         typer.echo(terminal.json_text(prompts[None].to_json()), nl=False)
     else:
         write_prompts(prompts, force=force)
-        _notice(f"wrote {output}" if not groups else f"wrote {many(len(prompts), 'prompt')} into {output}")
-    for notice in dict.fromkeys(d.notice for d in distributions.values() if d.notice):
+        _notice(f"wrote {output}" if list(prompts) == [output] else f"wrote {many(len(prompts), 'prompt')} into {output}")
+    told = [line for d in distributions.values() for line in d.notice.splitlines()]
+    if list(prompts) != [output]:
+        told += name_notices(distributions, prompts)
+    for notice in dict.fromkeys(told):
         _notice(notice)
+    doubts = [doubt for key, d in distributions.items() for doubt in form_doubts(d, wording, fields_of(d, groups, key))]
+    for doubt in dict.fromkeys(doubts[:1]):
+        _notice(f"warning: {doubt}")
     if preview:
         terminal.console(stderr=True).print(distribution_preview(next(iter(prompts.values()))))
 
@@ -549,6 +611,16 @@ def evaluate(
         Path | None, typer.Option(help="The files hold raw answers to this prompt (.jsonl, .csv, .json, .txt, …).")
     ] = None,
     column: Annotated[str | None, typer.Option(help="With --prompt: the column of the answers.")] = None,
+    count_column: Annotated[
+        str | None,
+        typer.Option(help="With --prompt: the column that counts them; none: each row is one.  [default: count, if there]"),
+    ] = None,
+    delimiter: _Delimiter = None,
+    encoding: _Encoding = None,
+    no_header: _NoHeader = False,
+    header_rows: _HeaderRows = None,
+    skip_rows: _SkipRows = 0,
+    sheet: _Sheet = None,
     match: Annotated[str, typer.Option(metavar="exact|strip|casefold|regex:…", help="When an answer is a target.")] = "strip",
     only: Annotated[
         list[str] | None, typer.Option(metavar="PROMPT", help="Only prompts with this in their path; may be repeated.")
@@ -602,8 +674,21 @@ def evaluate(
     }  # fmt: skip
     asked = {option: limit for option, limit in limits.items() if limit is not None}
     check_limits(asked)
+    layout = _layout(delimiter, encoding, no_header, header_rows, skip_rows, sheet)
+    if prompt is None and (column is not None or count_column is not None or layout.given()):
+        raise InputError("--column, --delimiter and the like describe raw answers: name what they answer with --prompt")
     question = Question(
-        Matching(match), tuple(prompts or ()), prompt, column, tuple(only or ()), exact, seed, trust_remote_code, model
+        Matching(match),
+        tuple(prompts or ()),
+        prompt,
+        column,
+        tuple(only or ()),
+        exact,
+        seed,
+        trust_remote_code,
+        model,
+        count_column,
+        layout,
     )
     found = judge(paths, question, _notice)
     missed = failures(found, asked)

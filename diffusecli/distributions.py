@@ -12,13 +12,14 @@ import inspect
 import math
 import re
 import typing
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from decimal import Decimal, InvalidOperation
 from itertools import accumulate, pairwise
 from typing import Any
 
+from diffusecli.cells import collection
 from diffusecli.errors import InputError, did_you_mean, many
 
 MOST_OUTCOMES = 100_000
@@ -32,7 +33,10 @@ class Distribution:
     weights: tuple[float, ...] | None  # None: uniform
     request: str
     noun: str = "number"
-    notice: str = ""  # what was cut off, for the user
+    notice: str = ""  # what was cut off or found out, for the user; a line each
+    fields: Mapping[str, str] = field(
+        default_factory=dict
+    )  # what fills the {placeholders} of a request, where more than the group does
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,10 @@ def dates(first: str, last: str, *, date_format: str = "%B %-d") -> Distribution
     days = [start + timedelta(days=index) for index in range((end - start).days + 1)]
     texts = [day.strftime(date_format).strip() for day in days]
     _require(all(texts), f"--date-format {date_format!r}", "writes nothing, use for example '%B %-d'")
+    unknown = re.findall(r"%[-_0^#]?[A-Za-z]", texts[0]) if "%%" not in date_format else []
+    if unknown or "%" not in date_format:
+        why = f"strftime knows no {unknown[0]}" if unknown else f"writes {texts[0]!r} for every day"
+        raise InputError(f"--date-format {date_format!r}: {why}. Use codes such as %B, %-d and %Y")
     outcomes, weights = _added_up((text, 1.0) for text in texts)
     ends = (texts[0], texts[-1]) if len(outcomes) == len(texts) else (start.isoformat(), end.isoformat())
     request = f"Pick a random day from {ends[0]} to {ends[1]}, every day equally likely, and write it like {texts[0]}."
@@ -204,21 +212,19 @@ def months() -> Distribution:
     return Distribution(names, None, "Pick a random month of the year, every month equally likely.", "month")
 
 
-@family("A=1,B=2,…", "Named outcomes with weights; without weights equally likely.", "'rock=1,paper=1,scissors=2'")
+@family(
+    "A=1,B=2,…",
+    "Named outcomes with weights; without weights equally likely. A JSON list or mapping, too.",
+    "'rock=1,paper=1,scissors=2'",
+)
 def choices(listing: str) -> Distribution:
-    """`rock=1,paper=1,scissors=2`. The weight follows the last `=` of an entry."""
-    pairs = []
-    for entry in listing.split(","):
-        name, separator, weight = entry.rpartition("=")
-        try:
-            pairs.append((name.strip(), float(weight)) if separator else (entry.strip(), 1.0))
-        except ValueError as error:
-            raise InputError(
-                f"--choices: the weight {weight.strip()!r} of {name.strip()!r} is no number, e.g. rock=1,paper=2"
-            ) from error
-    weighted = "=" in listing
-    if weighted and (bare := [entry.strip() for entry in listing.split(",") if "=" not in entry]):
-        raise InputError(f"--choices: {bare[0]!r} has no weight and others have one, give all of them or none")
+    """`rock=1,paper=1,scissors=2`. The weight follows the last `=` of an entry; `"a, b"` in quotes is one entry."""
+    entries = _listed(listing)
+    weighted = any(weight is not None for _, weight in entries)
+    if weighted and (bare := [name for name, weight in entries if weight is None]):
+        hint = ". Decimals are written with a point" if bare[0].isdigit() else ""
+        raise InputError(f"--choices: {bare[0]!r} has no weight and others have one, give all of them or none{hint}")
+    pairs = [(name, 1.0 if weight is None else weight) for name, weight in entries]
     _require(
         all(name and math.isfinite(w) and w >= 0 for name, w in pairs),
         "--choices",
@@ -233,11 +239,72 @@ def choices(listing: str) -> Distribution:
     return Distribution(outcomes, weights if weighted else None, f"Pick one of these at random, {how}: {chances}.", "choice")
 
 
+_ENTRY = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,]*?))\s*(?:=([^,=]*))?(?:,|\Z)')
+_LIKE_A_WEIGHT = re.compile(r"(.*\S)\s*(?::|->|→)\s*(\d+(?:\.\d+)?%?|\.\d+%?)|(.*\S)[\s(]+(\d+(?:\.\d+)?\s*%)\)?")
+_TIME = re.compile(r"\d{1,2}:[0-5]\d(?::[0-5]\d)?(?:\s?[ap]m)?", re.IGNORECASE)
+_AS_JSON = 'or, where a target ends so, write a JSON list: --choices \'["10:1", "2:1"]\''
+
+
+def _listed(listing: str) -> list[tuple[str, float | None]]:
+    """Names with their weights. Raises `InputError` where what stands between them, or a weight, is not certain."""
+    if (found := collection(listing)) is not None and listing.strip()[:1] in ("[", "{"):
+        return _of_json(found)
+    entries, at = [], 0
+    while at <= len(listing) and (match := _ENTRY.match(listing, at)):
+        quoted, name, weight = match[1], match[2], match[3]
+        entries.append((quoted.replace('""', '"') if quoted is not None else name.strip(), weight))
+        at = match.end() + (match.end() == len(listing) and not match[0].endswith(","))
+    _require_commas(listing, [name for name, _ in entries])
+    if all(weight is None for _, weight in entries) and "=" not in listing:
+        entries = _after_colons([name for name, _ in entries])
+    return [(name, None if weight is None else _weight(name, weight)) for name, weight in entries]
+
+
+def _of_json(found: list[Any] | dict[Any, Any]) -> list[tuple[str, float | None]]:
+    pairs = list(found.items()) if isinstance(found, dict) else [(name, None) for name in found]
+    if any(isinstance(part, list | dict | tuple) for pair in pairs for part in pair):
+        raise InputError('--choices: a JSON list must hold texts, a mapping texts and weights, e.g. {"rock": 1, "paper": 2}')
+    return [(str(name).strip(), None if weight is None else _weight(str(name), str(weight))) for name, weight in pairs]
+
+
+def _require_commas(listing: str, names: Sequence[str]) -> None:
+    """Raises `InputError` for entries that something else than a comma separates."""
+    for sign in (";", "|", "\n", "\t"):
+        parts = [part for part in listing.split(sign) if part.strip()]
+        if len(parts) > 1 and (len(names) == 1 or all("=" in part for part in parts)):
+            raise InputError(f"--choices: {listing!r} has {sign!r} between the choices. Separate them by commas")
+
+
+def _after_colons(names: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Weights after colons, where all have one and together they make 1 or 100 %; raises `InputError` where that is not certain."""
+    found = [_LIKE_A_WEIGHT.fullmatch(name) for name in names]
+    if not any(found) or all(map(_TIME.fullmatch, names)):
+        return [(name, None) for name in names]
+    pairs = [(match[1] or match[3], (match[2] or match[4]).replace(" ", "")) for match in found if match]
+    total = math.fsum(_weight(*pair) for pair in pairs)
+    in_shares = all("%" in weight for _, weight in pairs) or any("." in weight for _, weight in pairs)
+    if len(pairs) == len(names) > 1 and in_shares and math.isclose(total, 1, abs_tol=0.005):
+        return list(pairs)
+    name, weight = pairs[0]
+    raise InputError(
+        f"--choices: {next(n for n, m in zip(names, found, strict=True) if m)!r} ends like a weight. Write {name}={weight} if it is one, {_AS_JSON}"
+    )
+
+
+def _weight(name: str, text: str) -> float:
+    """A number, or a percentage."""
+    plain = text.strip()
+    try:
+        return float(plain.removesuffix("%")) / (100 if plain.endswith("%") else 1)
+    except ValueError as error:
+        raise InputError(f"--choices: the weight {plain!r} of {name!r} is no number, e.g. rock=1,paper=2") from error
+
+
 def catalogue() -> Iterable[tuple[str, str]]:
     """Example line and what it means, for each family and for files."""
     files = [
         ("--from names.txt", "One target a line, equally likely."),
-        ("--from answers.csv --column answer --count", "Observations to be counted; also .tsv, .jsonl, .parquet."),
+        ("--from answers.csv --column answer --count", "Observations to be counted; also JSON, Parquet, Excel."),
         ("--from names.csv --column name --weight-column n --top 200", "Targets with weights, the heaviest 200."),
         ("--from answers.csv --column answer --count --group-by region -o survey/", "A prompt per group of rows."),
     ]

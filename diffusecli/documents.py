@@ -10,7 +10,7 @@ import json
 import re
 import stat
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -84,7 +84,16 @@ def read_document(path: str | Path, most_bytes: int = MOST_BYTES, name: str = ""
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         return None, [Problem(name, f"cannot be read: {reason}", look_again(path, "check the path and its permissions"))]
-    parse = _parse_yaml if is_yaml else _parse_json
+    data, problems = _parsed(_parse_yaml if is_yaml else _parse_json, name, text)
+    return (None, problems) if problems else (Document(name, text, data), [])
+
+
+def parse_json(name: str, text: str) -> tuple[Any, list[Problem]]:
+    """The value of a JSON text, or what is wrong with it; problems call the text `name`."""
+    return _parsed(_parse_json, name, text)
+
+
+def _parsed(parse: Callable[[str, str], tuple[Any, list[Problem]]], name: str, text: str) -> tuple[Any, list[Problem]]:
     try:
         data, problems = parse(name, text)
         if not problems:
@@ -93,7 +102,7 @@ def read_document(path: str | Path, most_bytes: int = MOST_BYTES, name: str = ""
         return None, [Problem(name, "is nested too deeply", "flatten it")]
     if not problems and _HALF_CHARACTER.search(text) and holds_half_characters(data):
         problems = [Problem(name, "holds half of a character (a lone surrogate)", "write the whole character or remove it")]
-    return (None, problems) if problems else (Document(name, text, data), [])
+    return (None, problems) if problems else (data, [])
 
 
 class TooLargeError(ValueError):

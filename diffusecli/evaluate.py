@@ -25,6 +25,7 @@ from diffusecli.places import exists, real
 from diffusecli.prompt import Prompt, inspect_prompt, prompt_files, read_prompts
 from diffusecli.runs import MODES
 from diffusecli.sources import PromptBook, RunFacts, SampleSet, find_samples, read_answers
+from diffusecli.tables import Layout
 
 if TYPE_CHECKING:
     from diffusecli.exact import Measured
@@ -43,6 +44,8 @@ class Question:
     seed: int = 0  # of Monte Carlo and bootstrap
     trust_remote_code: bool = False  # with `exact`
     model: str | None = None  # with `exact`: the runs' base model, by another name or in another place
+    count_column: str | None = None  # beside `column`
+    layout: Layout = field(default_factory=Layout)  # of the file with raw answers
 
 
 def evaluate(paths: Iterable[Path], question: Question | None = None, notice: Notice = lambda _: None) -> Evaluation:
@@ -54,7 +57,7 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
     question = question or Question()
     paths = list(dict.fromkeys(paths))
     paths = [path for path in paths if not path.name.endswith(".meta.json")] or paths  # `gen*.json` names settings too
-    runs, sets = _collect(paths, question)
+    runs, sets = _collect(paths, question, notice)
     if older := list(_left_out(runs, paths)):
         notice(f"older samples of a run are left out: {', '.join(map(str, older))}; name a file to judge it too")
     if not question.exact and (unused := _other_prompts(sets, question)):
@@ -79,13 +82,15 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
     )  # fmt: skip
 
 
-def _collect(paths: Sequence[Path], question: Question) -> tuple[list[RunFacts], list[SampleSet]]:
+def _collect(paths: Sequence[Path], question: Question, notice: Notice) -> tuple[list[RunFacts], list[SampleSet]]:
     if question.prompt is not None:
         if folders := [path for path in paths if not path.is_file()]:
             raise InputError(
                 f"{folders[0]}: {'is a folder' if folders[0].is_dir() else 'does not exist'}, name a file of answers with --prompt"
             )
-        return [], [read_answers(path, question.prompt, question.column) for path in paths]
+        return [], [
+            read_answers(path, question.prompt, question.column, question.count_column, question.layout, notice) for path in paths
+        ]
     book = PromptBook(question.prompts)
     found = [find_samples(path, book) for path in paths]
     once: dict[Path, tuple[list[RunFacts], list[SampleSet]]] = {}  # a run or file that several paths name counts once

@@ -1,205 +1,293 @@
-"""Tables and lists of what was observed become distributions: one per file, or one per group of rows.
+"""Tables and lists of what was observed become distributions: one per file, one per group of rows, or one per row.
 
-Knows pandas and files; knows nothing of prompts.
+Knows tables; knows nothing of prompts.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from diffusecli.cells import is_collection
 from diffusecli.distributions import Distribution
-from diffusecli.documents import TooLargeError, require_size
-from diffusecli.errors import InputError, did_you_mean, many
-from diffusecli.places import look_again
+from diffusecli.errors import InputError, many
+from diffusecli.numerals import UnclearNumberError, numbers_in
 from diffusecli.prompt import canonical
-from diffusecli.samples import COLUMNS, from_cell
+from diffusecli.row_lists import distributions_of_lists
+from diffusecli.table_files import read_table
+from diffusecli.tables import Table
+from diffusecli.weighing import NONE, Reading, distribution, in_order, kept_targets, noticed
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-_MOST_BYTES = 500_000_000  # of a table
-_MOST_LINE = 1_000_000  # signs
-
-REQUEST = "Pick one at random."
+_WEIGHT_LIKE = re.compile(
+    r"(?:\w+[ _-])?(?:counts?|n|freq|frequency|frequencies|weights?|shares?|percent|percentages?|pct|prop|proportion|prob|probability|"
+    r"respondents|votes|size|anzahl|anteil|häufigkeit|gewicht|prozent|%)",
+    re.IGNORECASE,
+)
+_LISTS = "Name the columns of lists with --options-column and --shares-column. (A target that is such text: one a line, in a .txt)"
+_ID = re.compile(r"(?i).*\bid|.*[a-z]ID|id\b.*|.*[ _-]id|index|row|nr\.?|no\.?|#|year|jahr|date|age|alter|zip|plz")
+_TOTAL = re.compile(r"(?i)(?:grand |sub)?totals?|sum|all|overall|base|n|gesamt|summe|insgesamt")
+_MISSING = re.compile(r"(?i)nan|null|#n/a|#ref!|#value!|#div/0!|#name\?|<na>")
+_SHOWN = 5
+_COMPARED = 200  # groups
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Which part of a file counts, and how."""
+class _Rows:
+    """The rows of a table that count: a group, a target and a weight each."""
 
-    column: str | None = None
-    weight_column: str | None = None
-    count: bool = False
-    top: int | None = None
-    min_count: float = 0.0
-    alpha: float = 0.0
-    group_by: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Raises `InputError` for options that make no sense, alone or together."""
-        if not math.isfinite(self.alpha) or not math.isfinite(self.min_count):
-            raise InputError("--alpha and --min-count must be finite numbers")
-        if (self.alpha or self.min_count or self.top) and not self.count and self.weight_column is None:
-            raise InputError("--alpha, --min-count and --top need weights: add --count or --weight-column")
-        if len(set(self.group_by)) < len(self.group_by):
-            raise InputError(f"--group-by {','.join(self.group_by)}: names a column twice")
+    groups: list[tuple[str, ...]]
+    targets: list[str]
+    weights: list[float]
 
 
 def distributions_in(path: Path, reading: Reading) -> dict[tuple[str, ...], Distribution]:
     """The distribution of each group of rows; without `group_by` a single one under the key ().
 
-    Each group keeps the order of the file, or the heaviest first once rows are counted or cut. Raises
-    `InputError` when the file, a column or a weight is not what it must be.
+    With `shares_column` it is one per row, and `fields` of each holds what the row says. Targets stand in the order of the table: observations
+    that are numbers or ranges ascend, categories keep their order. Raises `InputError` when the file, a column or a weight is not what it must be.
     """
-    table = read_table(path)
-    column = _column(table, reading.column, path, "--column")
-    for name in reading.group_by:
-        _column(table, name, path, "--group-by")
-    empty = table[column].str.strip() == ""
-    weights = _weights(table, path, reading)
-    table = table.assign(**{"\0target": table[column].map(canonical), "\0weight": weights})[~empty]
-    if table.empty:
-        raise InputError(f"{path}: no targets in it, check the file and --column")
-    groups = table.groupby(list(reading.group_by), sort=False) if reading.group_by else [((), table)]
-    notice = f"empty rows left out: {int(empty.sum())}" if empty.any() else ""
-    return {tuple(map(str, key)): _distribution(rows, path, reading, notice) for key, rows in groups}
-
-
-def _distribution(rows: pd.DataFrame, path: Path, reading: Reading, notice: str) -> Distribution:
+    table = read_table(path, reading.layout, reading.named)
+    if reading.shares_column is not None:
+        return distributions_of_lists(table, reading)
+    index = _target_column(table, reading)
+    reading, notices = _settled(table, reading, index)
+    rows, left_out = _rows(table, index, reading)
+    totals, repeated = _totals(rows)
     counted = reading.count or reading.weight_column is not None
-    sums = rows.groupby("\0target", sort=False)["\0weight"].agg(["sum", "size"])
-    if not counted and (sums["size"] > 1).any():
-        twice = sums.index[sums["size"] > 1][0]
+    if repeated and not counted:
+        likely = [
+            f", or --weight-column {_shell(table.names[i])} to add weights up" for i in _weight_columns(table, reading, index)
+        ]
         raise InputError(
-            f"{path}: the target {twice!r} is there {sums['size'].loc[twice]} times, add --count to count observations"
+            f"{path}: the target {repeated!r} is there more than once. Add --count to count observations{''.join(likely[:1])}"
         )
-    totals = sums["sum"].sort_values(ascending=False, kind="stable") if counted else sums["sum"]
-    kept = totals[totals >= reading.min_count].head(reading.top) if reading.top else totals[totals >= reading.min_count]
-    if kept.empty:
-        raise InputError(f"{path}: nothing is left, lower --min-count {reading.min_count:g}")
-    smoothed = kept + reading.alpha
-    if counted and not smoothed.sum() > 0:
-        raise InputError(f"{path}: all weights are zero, give at least one target a positive weight")
-    if len(kept) < len(totals):
-        share = kept.sum() / totals.sum()
-        cut = f"kept {len(kept)} of {many(len(totals), 'target')}, {share:.1%} of the weight"
-        notice = f"{notice}, {cut}" if notice else cut
-    weights = tuple(float(f"{share:.9g}") for share in smoothed / smoothed.sum()) if counted else None
-    return Distribution(tuple(kept.index), weights, REQUEST, "answer", notice)
+    if reading.weight_column is not None:
+        percent = any("%" in str(cell) for cell in table.columns[table.find(reading.weight_column, "--weight-column")])
+        notices += _without_sums(totals, percent=percent)
+    order, how = in_order(dict.fromkeys(rows.targets), table.orders.get(index, ()), sort=bool(repeated))
+    options = {key: [target for target in order if target in sums] for key, sums in totals.items()}
+    smoothed = [""]
+    if reading.alpha and reading.group_by:
+        options, smoothed = _same_options(table, totals, order, reading)
+    made = {key: distribution(table, key, totals[key], options[key], reading, counted=counted) for key in totals}
+    notices = [*table.notices, *notices, *left_out, *(smoothed if counted else ()), how if counted else ""]
+    return noticed(made, notices)
 
 
-def _weights(table: pd.DataFrame, path: Path, reading: Reading) -> pd.Series:
-    import pandas as pd
+def _target_column(table: Table, reading: Reading) -> int:
+    if reading.column is not None:
+        return table.find(reading.column, "--column")
+    if table.counts is not None:
+        return len(table.names) - 2
+    if len(table.names) == 1:
+        return 0
+    raise InputError(
+        f"{table.path}: has {len(table.names)} columns. Choose the column of targets with --column: {', '.join(table.shown_names())}"
+    )
 
-    if reading.weight_column is None:
-        return pd.Series(1.0, index=table.index)
-    name = _column(table, reading.weight_column, path, "--weight-column")
-    numbers = pd.to_numeric(table[name].str.strip(), errors="coerce")
-    bad = table.index[~(numbers >= 0) | numbers.isin([float("inf")])]
-    if len(bad):
-        text = table[name][bad[0]]
+
+def _settled(table: Table, reading: Reading, targets: int) -> tuple[Reading, list[str]]:
+    """The reading with its weight column settled, and a notice. Raises `InputError` where --count would pass over weights."""
+    if reading.weight_column is not None:
+        weighted = None if reading.weight_column == NONE and NONE not in table.names else reading.weight_column
+        return _require_weights(replace(reading, weight_column=weighted)), []
+    if table.counts is not None:
+        if reading.count:
+            raise InputError(f"{table.path}: holds counts already. Leave --count out")
+        return replace(reading, weight_column=table.counts), []
+    taken = {targets, *(table.find(name, "--group-by") for name in reading.group_by)}
+    likely = _weight_columns(table, reading, targets)
+    column = table.names[likely[0]] if likely else ""
+    if reading.count and likely and any(cell != "1" for cell in table.columns[likely[0]]):
         raise InputError(
-            f"{path}: row {bad[0] + 1} of column {name} has the weight {text!r}, write a finite number that is zero or more"
+            f"{table.path}: --count counts rows, but the column '{column}' looks like weights. Add --weight-column {_shell(column)} to add them up, "
+            f"or --weight-column {NONE} to count rows"
         )
-    return numbers.astype(float)
+    if reading.count and len(table) > 1 and (others := _all_once(table, taken)):
+        raise InputError(
+            f"{table.path}: --count makes all weights equal, because no row comes twice. Add --weight-column {_shell(others)} if that column has the weights, "
+            f"or --weight-column {NONE} to count rows"
+        )
+    if not reading.count and likely:
+        return _require_weights(reading), [
+            f"all targets weigh the same: --weight-column {_shell(column)} takes the weights of that column"
+        ]
+    return _require_weights(reading), []
 
 
-def _column(table: pd.DataFrame, name: str | None, path: Path, option: str) -> str:
-    known = [str(column) for column in table.columns]
-    if name is None and len(known) == 1:
-        return known[0]
-    if name is None:
-        raise InputError(f"{path}: has {len(known)} columns, name the targets' one with {option}: {', '.join(known)}")
-    if name not in known:
-        raise InputError(f"{path}: has no column '{name}' ({option}), {did_you_mean(name, known)}")
-    return name
+def _weight_columns(table: Table, reading: Reading, targets: int) -> list[int]:
+    """The columns of numbers whose names say that they weigh."""
+    taken = {targets, *(table.find(name, "--group-by") for name in reading.group_by)}
+    return [i for i, name in enumerate(table.names) if i not in taken and _WEIGHT_LIKE.fullmatch(name) and _are_numbers(table, i)]
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Every cell as text: a name may be `NA`, `None` or `007`. Raises `InputError` for what is no such table."""
-    import pandas as pd
+def _without_sums(totals: dict[tuple[str, ...], dict[str, float]], *, percent: bool) -> Iterator[str]:
+    """Takes rows of sums (`Total`) out of the weights, and says so; says where percentages do not make 100 %."""
+    left_out, uneven = [], []
+    for key, sums in totals.items():
+        of = f" of {', '.join(key)}" if key else ""
+        for target in [name for name in sums if _TOTAL.fullmatch(name) and len(sums) > 2]:
+            others = math.fsum(sums.values()) - sums[target]
+            if math.isclose(sums[target], others, rel_tol=0.02) and others > 0:
+                del sums[target]
+                left_out.append(f"{target!r}{of}")
+        if percent and not math.isclose(whole := math.fsum(sums.values()), 1, abs_tol=0.02):
+            uneven.append(f"{whole:.1%}{of}")
+    if left_out:
+        yield f"rows that are the sum of the others left out: {_some(left_out)}"
+    if uneven:
+        yield f"percentages do not make 100% and are divided by their sum: {_some(uneven)}"
 
-    ending = path.suffix.lower()
+
+def _require_weights(reading: Reading) -> Reading:
+    if (reading.alpha or reading.min_count or reading.top) and not reading.count and reading.weight_column is None:
+        raise InputError("--alpha, --min-count and --top need weights: add --count or --weight-column")
+    return reading
+
+
+def _shell(name: str) -> str:
+    return name if re.fullmatch(r"[\w.%+-]+", name) else f"'{name}'"
+
+
+def _are_numbers(table: Table, index: int) -> bool:
+    filled = [str(cell) for cell in table.columns[index] if cell != ""]
     try:
-        require_size(path, _MOST_BYTES)
-        if ending in (".csv", ".tsv"):
-            table = _separated(path, "," if ending == ".csv" else "\t")
-        elif ending == ".jsonl":
-            lines = _bounded(path, path.read_text(encoding="utf-8-sig").split("\n"))  # not splitlines: a string may hold U+2028
-            rows = [json.loads(line) for line in lines if line.strip()]
-            if len({(isinstance(row, dict), isinstance(row, list)) for row in rows}) > 1:
-                raise ValueError("some lines are mappings and some are not")
-            table = pd.DataFrame(rows, dtype=object).map(_text)
-        elif ending == ".parquet":
-            table = _parquet(path)
-        else:
-            lines = _bounded(path, path.read_text(encoding="utf-8-sig").splitlines())
-            table = pd.DataFrame({"target": [line for line in lines if line.strip()]}, dtype=str)
-    except ImportError as error:
-        raise InputError(f"{path}: reading Parquet needs pyarrow, run `pip install pyarrow`") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}, {look_again(path, 'check the path')}") from error
-    except TooLargeError as error:
-        raise InputError(f"{path}: {error}, take a part of it or count before") from error
-    except RecursionError as error:
-        raise InputError(f"{path}: is nested too deeply, flatten it") from error
-    except (ValueError, NotImplementedError, LookupError, csv.Error) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: cannot be read as {ending or 'text'}: {reason}, mend the file") from error
-    if table.empty:
-        raise InputError(f"{path}: holds no rows, check the file")
-    return table.rename(columns=str)
+        return bool(filled) and bool(numbers_in(filled, likely="."))
+    except UnclearNumberError:
+        return False
 
 
-def _parquet(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    try:
-        return pd.read_parquet(path).astype(object).map(_text)
-    except (ImportError, OSError, MemoryError):
-        raise
-    except Exception as error:  # Arrow has errors that are of no kind
-        raise ValueError(str(error) or type(error).__name__) from error
-
-
-def _bounded(path: Path, lines: list[str]) -> list[str]:
-    """The lines; raises `InputError` for one that no target can fill."""
-    if (longest := max(map(len, lines), default=0)) > _MOST_LINE:
-        number = next(number for number, line in enumerate(lines, 1) if len(line) == longest)
-        raise InputError(f"{path}:{number}: has more than {_MOST_LINE} signs, mend the line")
-    return lines
-
-
-def _separated(path: Path, separator: str) -> pd.DataFrame:
-    """CSV with quotes, TSV without; a row of another width than the header's is a mistake, not data."""
-    import pandas as pd
-
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, delimiter=separator, quoting=csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE, strict=True)
-        header = next(rows, [])
-        cells = []
-        for row in rows:
-            if row and len(row) != len(header):
-                raise InputError(f"{path}:{rows.line_num}: has {len(row)} fields, the header {len(header)}: mend the row")
-            if row:
-                cells.append(row)
-    if len(set(header)) < len(header):
-        raise InputError(f"{path}:1: names a column twice, rename one")
-    table = pd.DataFrame(cells, columns=header, dtype=str)
-    return table.map(from_cell) if header == COLUMNS else table  # of samples as we write them
-
-
-def _text(value: Any) -> str:
-    """A cell as a person would write it: 3.0 counts as 3, nothing as empty, lists and the like as they print."""
-    import pandas as pd
-
-    if isinstance(value, str):
-        return value
-    if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
+def _all_once(table: Table, taken: set[int]) -> str:
+    """The name of a column of numbers, where no target comes twice in a group; "" otherwise."""
+    rows = list(zip(*(table.columns[index] for index in sorted(taken)), strict=True))
+    if any(not isinstance(cell, str) for row in rows for cell in row) or len(set(rows)) < len(rows):
         return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    likely = (index for index, name in enumerate(table.names) if index not in taken and not _ID.fullmatch(name))
+    return next((table.names[index] for index in likely if _are_numbers(table, index) and not _counts_up(table.columns[index])), "")
+
+
+def _counts_up(cells: Sequence[object]) -> bool:
+    """Whether a column numbers the rows."""
+    numbers = [int(str(cell)) if str(cell).isdigit() else -1 for cell in cells]
+    return all(later == earlier + 1 for earlier, later in pairwise(numbers))
+
+
+def _rows(table: Table, index: int, reading: Reading) -> tuple[_Rows, list[str]]:
+    """The rows with a target and a group, and what is said of those left out and put together."""
+    cells = table.columns[index]
+    if listed := next((row for row, cell in enumerate(cells, 1) if is_collection(cell)), None):
+        raise InputError(f"{table.path}: row {listed} of column {table.names[index]} holds a list. {_LISTS}")
+    written = table.texts(index, _LISTS)
+    keys = [table.find(name, "--group-by") for name in reading.group_by]
+    values = [table.texts(key, "A group must be a single value") for key in keys]
+    groups = [tuple(" ".join(canonical(cell).split()) for cell in row) for row in zip(*values, strict=True)] or [()] * len(written)
+    targets = [canonical(text) for text in written]
+    kept = [row for row, target in enumerate(targets) if target and all(groups[row])]
+    if not kept:
+        raise InputError(f"{table.path}: no targets in it, check the file and --column")
+    weights = _weights(table, kept, reading)
+    notices = [f"empty rows left out: {empty}" if (empty := targets.count("")) else ""]
+    for position, (key, column) in enumerate(zip(keys, values, strict=True)):
+        if nameless := sum(1 for target, group in zip(targets, groups, strict=True) if target and not group[position]):
+            notices.append(f"rows without a value in '{table.names[key]}' left out: {nameless}")
+        notices += _merged(f"groups of '{table.names[key]}'", column, [group[position] for group in groups])
+    notices += _merged("targets", written, targets)
+    if missing := Counter(target for target in targets if _MISSING.fullmatch(target)):
+        notices.append(f"{', '.join(map(repr, missing))} counts as a target. Remove such rows if nothing was answered there")
+    return _Rows([groups[row] for row in kept], [targets[row] for row in kept], weights), notices
+
+
+def _merged(what: str, written: Sequence[str], read: Sequence[str]) -> Iterator[str]:
+    """What is said of texts that are the same once trimmed, and of those that are not quite the same."""
+    spellings: dict[str, dict[str, None]] = {}
+    for text, plain in zip(written, read, strict=True):
+        spellings.setdefault(plain, {}).setdefault(text)
+    together = [" = ".join(map(repr, texts)) for plain, texts in spellings.items() if plain and len(texts) > 1]
+    if together:
+        yield f"{what} that differ only in spaces count together: {_some(together)}"
+    alike: dict[str, list[str]] = {}
+    for plain in filter(None, spellings):
+        alike.setdefault("".join(plain.casefold().split()), []).append(plain)
+    if apart := [" and ".join(map(repr, texts)) for texts in alike.values() if len(texts) > 1]:
+        yield f"{what} that differ in case or inner spaces are kept apart: {_some(apart)}"
+
+
+def _some(listed: Sequence[str]) -> str:
+    more = len(listed) - _SHOWN
+    return "; ".join(listed[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _weights(table: Table, kept: Sequence[int], reading: Reading) -> list[float]:
+    if reading.weight_column is None:
+        return [1.0] * len(kept)
+    index = table.find(reading.weight_column, "--weight-column")
+    column, name = table.texts(index, _LISTS), table.names[index]
+    texts = [column[row] for row in kept]
+    if (listed := next((row for row in kept if is_collection(column[row])), None)) is not None:
+        raise InputError(f"{table.path}: row {listed + 1} of column {name} holds a list. {_LISTS}")
+    try:
+        numbers = numbers_in(texts, reading.decimal, table.decimal)
+    except UnclearNumberError as error:
+        raise InputError(
+            f"{table.path}: row {kept[error.index] + 1} of column {name}: the weight {error.message}. {error.remedy}"
+        ) from error
+    if (bad := next((place for place, number in enumerate(numbers) if number < 0), None)) is not None:
+        raise InputError(
+            f"{table.path}: row {kept[bad] + 1} of column {name}: the weight {texts[bad]!r} is negative. Write a finite number that is zero or more"
+        )
+    return numbers
+
+
+def _totals(rows: _Rows) -> tuple[dict[tuple[str, ...], dict[str, float]], str]:
+    """The weight of each target in each group, groups and targets as they come; and a target that comes twice in a group, or ""."""
+    totals: dict[tuple[str, ...], dict[str, float]] = {}
+    repeated = ""
+    for group, target, weight in zip(rows.groups, rows.targets, rows.weights, strict=True):
+        sums = totals.setdefault(group, {})
+        if target in sums:
+            repeated = repeated or target
+        sums[target] = sums.get(target, 0.0) + weight
+    return totals, repeated
+
+
+def _same_options(
+    table: Table, totals: Mapping[tuple[str, ...], Mapping[str, float]], order: Sequence[str], reading: Reading
+) -> tuple[dict[tuple[str, ...], list[str]], list[str]]:
+    """The options of each group: all that any group chose, so that smoothing reaches those that it did not choose itself."""
+    within = [] if reading.alpha_within == (NONE,) else [reading.group_by.index(name) for name in reading.alpha_within]
+    if not reading.alpha_within:
+        _require_one_question(table, totals, reading)
+    pools: dict[tuple[str, ...], dict[str, float]] = {}
+    for key, sums in totals.items():
+        pool = pools.setdefault(tuple(key[i] for i in within), {})
+        for target, weight in sums.items():
+            pool[target] = pool.get(target, 0.0) + weight
+    kept = {pool: kept_targets(sums, [target for target in order if target in sums], reading) for pool, sums in pools.items()}
+    options = {key: kept[tuple(key[i] for i in within)] for key in totals}
+    added = [(target, key) for key, pool in options.items() for target in pool if target not in totals[key]]
+    if not added:
+        return options, []
+    example = f"{added[0][0]!r} in {', '.join(added[0][1])}"
+    return options, [
+        f"--alpha {reading.alpha:g}: {many(len(added), 'option')} that a group never chose got this weight, e.g. {example}"
+    ]
+
+
+def _require_one_question(table: Table, totals: Mapping[tuple[str, ...], Mapping[str, float]], reading: Reading) -> None:
+    """Raises `InputError` where groups have no option in common, as answers to different questions have none."""
+    for position, name in enumerate(reading.group_by):
+        chosen: dict[str, set[str]] = {}
+        for key, sums in totals.items():
+            chosen.setdefault(key[position], set()).update(sums)
+        large = [(value, options) for value, options in chosen.items() if len(options) > 1]
+        for (one, first), (other, second) in combinations(large[:_COMPARED], 2):
+            if first.isdisjoint(second):
+                raise InputError(
+                    f"{table.path}: {one!r} and {other!r} have no option in common, and --alpha would give each the other's. "
+                    f"Add --alpha-within {_shell(name)} if these are different questions, or --alpha-within {NONE}"
+                )

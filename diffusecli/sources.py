@@ -6,22 +6,29 @@ Finds the samples, the prompt each was drawn for and how it was drawn; computes 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from diffusecli.answers import Answers, is_cut
+from diffusecli.builtin import Notice
 from diffusecli.config import CHAT_FIELDS
+from diffusecli.delimited import even_delimiters
 from diffusecli.documents import TooLargeError, read_document, read_text
 from diffusecli.errors import InputError, did_you_mean
+from diffusecli.numerals import UnclearNumberError, numbers_in
 from diffusecli.places import exists, find
 from diffusecli.prompt import Prompt, canonical, checked, prompt_files, read_prompt
 from diffusecli.runs import RunDir, find_runs, meta_path, read_meta
 from diffusecli.samples import MOST_BYTES, MOST_COUNT, distinct_lines, is_count, read_samples, unreadable
+from diffusecli.table_files import TABULAR, holds_plain_text, read_table
+from diffusecli.tables import Layout
+from diffusecli.weighing import NONE
 
 _NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "stop": []}
 _ANSWERS = ("text", "response", "answer", "output", "completion", "generation")
@@ -113,6 +120,15 @@ class _Meta(BaseModel):
     def asked(self) -> dict[str, Any] | None:
         """How the prompts were put to the model; None when the file does not say."""
         return None if self.mode is None else {name: value for name in CHAT_FIELDS if (value := getattr(self, name)) is not None}
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where raw answers stand in a file, and how it is written."""
+
+    column: str | None = None
+    count_column: str | None = None
+    layout: Layout = field(default_factory=Layout)
 
 
 @dataclass(frozen=True)
@@ -215,15 +231,24 @@ def read_file(file: Path, book: PromptBook) -> list[SampleSet]:
     return _of_file(str(file), mode, file, RunFacts(str(file), run, Manifest(), Settings(), run.read_prompts()), book)
 
 
-def read_answers(file: Path, prompt: Path, column: str | None) -> SampleSet:
-    """Answers to one prompt from anywhere: a list in JSON, a table (CSV, TSV, JSON lines, Parquet), or else a line each.
+def read_answers(
+    file: Path, prompt: Path, column: str | None, count_column: str | None = None, layout: Layout | None = None,
+    notice: Notice = lambda _: None,
+) -> SampleSet:  # fmt: skip
+    """Answers to one prompt from anywhere: a list in JSON, a table (CSV, JSON lines, Parquet, Excel), or else a line each.
 
-    Without `column` it is the only one, or one of those usually called so; a column `count` beside it counts.
-    Raises `InputError`.
+    Without a column it is the only one, or one of those usually called so; a column `count` beside it counts. `notice` takes what was found
+    out about a table. Raises `InputError`.
     """
-    asked = read_prompt(prompt)
-    readers = {".json": _listed, ".jsonl": _of_lines, ".csv": _tabled, ".tsv": _tabled, ".parquet": _tabled}
-    counts, meta = readers.get(file.suffix.lower(), _plain)(file, column, asked), _meta(file)
+    asked, wanted = read_prompt(prompt), _Columns(column, count_column, layout or Layout())
+    ending, as_lines = file.suffix.lower(), wanted.layout == Layout(delimiter="none")
+    if ending in (".json", ".jsonl") and wanted.layout == Layout():
+        counts = (_listed if ending == ".json" else _of_lines)(file, wanted)
+    elif ending in TABULAR or not (wanted.column is None and (as_lines or wanted.layout == Layout())) or not _is_plain(file):
+        counts = _tabled(file, wanted, asked, notice)
+    else:
+        counts = _plain(file, () if as_lines else asked.targets)
+    meta = _meta(file)
     (cut,) = meta.unfinished.values() if len(meta.unfinished) == 1 else ({},)
     return SampleSet(str(file), file.stem, asked, _marked(counts, cut), _settings(meta, *meta.prompts))
 
@@ -317,40 +342,68 @@ def _column(names: Sequence[str], column: str | None, place: str) -> str:
     return chosen
 
 
-def _tabled(file: Path, column: str | None, prompt: Prompt) -> Answers:
-    """A table whose first line names its columns."""
-    from diffusecli.observations import read_table
+def _is_plain(file: Path) -> bool:
+    try:
+        return holds_plain_text(file)
+    except OSError as error:
+        raise unreadable(file, error) from error
 
-    table = read_table(file)
-    names = [str(name) for name in table.columns]
-    if answers := [name for name in names if canonical(name) in map(canonical, prompt.targets)]:
+
+def _tabled(file: Path, wanted: _Columns, prompt: Prompt, notice: Notice) -> Answers:
+    """A table whose first line names its columns, unless the layout says otherwise."""
+    named = [name for name in (wanted.column, wanted.count_column) if name not in (None, NONE)]
+    table = read_table(file, wanted.layout, [str(name) for name in named])
+    targets = set(map(canonical, prompt.targets))
+    if wanted.layout.header_rows is None and (answers := [name for name in table.names if name in targets]):
         raise InputError(
-            f"{file}:1: the first line names the columns, and {answers[0]!r} is a target; put a line of names above it"
+            f"{file}:1: the first line names the columns, and {answers[0]!r} is a target. Add --no-header if it is an answer, "
+            "or --header-rows 1 if it is a name"
         )
-    chosen = _column(names, column, str(file))
-    told = [name for name in dict.fromkeys((chosen, "count", "prompt", *_ENDS)) if name in names]
-    if told == [chosen]:
-        return Answers(table[chosen])
-    return _counted(((str(file), row, 1) for row in table[told].to_dict("records")), chosen, file)
+    for found in table.notices:
+        notice(found)
+    names = dict.fromkeys(table.names)
+    answer = table.find(_column(table.names, wanted.column, str(file)) if table.counts is None else "target", "--column")
+    others = {name: table.find(name, "--count-column") for name in names if _is_count_like(name) and table.names.count(name) == 1}
+    if wanted.count_column not in (None, NONE):
+        others[str(wanted.count_column)] = table.find(str(wanted.count_column), "--count-column")
+    if table.counts is not None:
+        others["count"] = table.find(table.counts, "--count-column")
+    others |= {name: table.names.index(name) for name in ("prompt", *_ENDS) if table.names.count(name) == 1}
+    kept = {name: table.columns[index] for name, index in others.items() if index != answer}
+    rows = zip(table.columns[answer], *kept.values(), strict=True)
+    places = (
+        (f"{file}: row {number}", {"\0": cells[0], **dict(zip(kept, cells[1:], strict=True))}, 1)
+        for number, cells in enumerate(rows, 1)
+    )
+    return _counted(places, replace(wanted, column="\0"), file)
 
 
-def _plain(file: Path, _column: str | None, _prompt: Prompt) -> Answers:
-    """A line each; an empty line is an empty answer."""
+def _plain(file: Path, targets: Sequence[str]) -> Answers:
+    """A line each; an empty line is an empty answer. Raises `InputError` for lines with fields of which one is a target."""
     try:
         text = read_text(file, MOST_BYTES)
     except TooLargeError as error:
         raise InputError(f"{file}: {error}, take it apart or count the answers") from error
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(file, error) from error
-    return Answers(text.removesuffix("\n").split("\n") if text else [])
+    counts = Answers(text.removesuffix("\n").split("\n") if text else [])
+    known = set(map(canonical, targets))
+    if known and known.isdisjoint(map(canonical, counts)):
+        for sign in even_delimiters(text):
+            if any(field in known for line in counts for field in line.rstrip("\r").split(sign)):
+                raise InputError(
+                    f"{file}: no line is a target, but a field between {sign!r} is. Read a table with --delimiter '{sign}' and --column, "
+                    "or lines with --delimiter none"
+                )
+    return counts
 
 
-def _of_lines(file: Path, column: str | None, _prompt: Prompt) -> Answers:
+def _of_lines(file: Path, wanted: _Columns) -> Answers:
     """JSON lines: strings, or mappings with a column of answers."""
-    return _counted(distinct_lines(file), column, file)
+    return _counted(distinct_lines(file), wanted, file)
 
 
-def _listed(file: Path, column: str | None, _prompt: Prompt) -> Answers:
+def _listed(file: Path, wanted: _Columns) -> Answers:
     """JSON: a list of strings or of mappings, answers with their counts, or one prompt's samples."""
     document, problems = read_document(file, MOST_BYTES)
     if document is None:
@@ -359,31 +412,52 @@ def _listed(file: Path, column: str | None, _prompt: Prompt) -> Answers:
     if isinstance(data, dict) and len(data) == 1 and not isinstance(next(iter(data.values())), int):
         data = next(iter(data.values()))
     if isinstance(data, list):
-        return _counted(((f"{file}: item {number}", row, 1) for number, row in enumerate(data, 1)), column, file)
+        return _counted(((f"{file}: item {number}", row, 1) for number, row in enumerate(data, 1)), wanted, file)
     if isinstance(data, dict) and all(map(is_count, data.values())):
         return Answers(data)
+    if isinstance(data, dict) and all(isinstance(value, int | float) for value in data.values()):
+        raise InputError(
+            f"{file}: holds shares, not counts. Multiply them by the number of answers: its size decides what can be seen"
+        )
     raise InputError(f"{file}: must be a list of answers, or answers with counts; with several prompts in it leave --prompt out")
 
 
-def _counted(rows: Iterable[tuple[str, Any, int]], column: str | None, file: Path) -> Answers:
+def _counted(rows: Iterable[tuple[str, Any, int]], wanted: _Columns, file: Path) -> Answers:
     """Answers by text from places, values and how often each came; mappings name the same column throughout, and may say how they ended."""
     counts = Answers()
-    prompts = set()
+    prompts: set[str] = set()
+    column, counting = wanted.column, wanted.count_column or "count"
+    likely: set[str] | None = None  # columns that may count, as long as they hold whole numbers
+    number_of_rows = 0
     for place, row, number in rows:
         answer, times, cut = row, number, False
+        number_of_rows += number
         if isinstance(row, dict):
             prompts.add(str(row.get("prompt")))
             column = _column([str(name) for name in row], column, place)
             answer = row[column]
             cut = any(_ends_early(row[name]) for name in _ENDS if name in row and name != column)
-            times *= _times(row["count"], place) if "count" in row and column != "count" else 1
-        if isinstance(answer, int | float) and not isinstance(answer, bool):
-            answer = str(int(answer)) if isinstance(answer, int) or answer.is_integer() else str(answer)
-        if not isinstance(answer, str):
-            raise InputError(f"{place}: the answer must be a string or a number, correct it")
-        counts.add(answer, times, unfinished=cut)
+            if counting in row and column != counting:
+                times *= _times(row[counting], place)
+            elif wanted.count_column not in (None, NONE):
+                raise InputError(
+                    f"{place}: has no column '{counting}' (--count-column), {did_you_mean(counting, list(map(str, row)))}"
+                )
+            else:
+                here = {
+                    name for name, value in row.items() if name != column and _is_count_like(name) and _whole(value) is not None
+                }
+                likely = here if likely is None else likely & here
+        for text in _texts(answer, place):
+            counts.add(text, times, unfinished=cut)
     if len(prompts) > 1:
         raise InputError(f"{file}: holds answers to several prompts, leave --prompt out")
+    if likely and wanted.count_column is None and number_of_rows == len(counts) > 1:
+        name = min(likely)
+        raise InputError(
+            f"{file}: each answer comes once, and the column '{name}' looks like counts. Add --count-column {name}, "
+            f"or --count-column {NONE} if each row is one answer"
+        )
     return counts
 
 
@@ -392,12 +466,40 @@ def _ends_early(value: Any) -> bool:
     return is_cut(value) or str(value).lower() == "true"
 
 
+_COUNT_LIKE = re.compile(r"(?i)counts?|n|freq|frequency|frequencies|size|times|occurrences|anzahl|häufigkeit")
+
+
+def _is_count_like(name: object) -> bool:
+    return isinstance(name, str) and bool(_COUNT_LIKE.fullmatch(name))
+
+
+def _texts(answer: Any, place: str) -> Iterator[str]:
+    """The answers that a value holds: one, or those of a list."""
+    waiting = [answer]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting.extend(reversed(value))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield str(int(value)) if isinstance(value, int) or value.is_integer() else str(value)
+        elif isinstance(value, str):
+            yield value
+        else:
+            raise InputError(f"{place}: the answer must be a string, a number or a list of them, correct it")
+
+
 def _times(count: Any, place: str) -> int:
-    """A whole number, however it is written: 3, "3" or 3.0."""
-    try:
-        number = float(count)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not (0 <= number <= MOST_COUNT and number.is_integer()):
+    """A whole number, however it is written: 3, "3", 3.0 or "1,234"."""
+    if (number := _whole(count)) is None:
         raise InputError(f"{place}: the count {count!r} is no whole number, correct it")
-    return int(number)
+    return number
+
+
+def _whole(count: Any) -> int | None:
+    try:
+        number = (
+            numbers_in([str(count)], ".")[0] if isinstance(count, str | int | float) and not isinstance(count, bool) else math.nan
+        )
+    except UnclearNumberError:
+        return None
+    return int(number) if 0 <= number <= MOST_COUNT and number.is_integer() else None

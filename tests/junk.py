@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import copy
 import csv
+import gzip
 import io
 import json
 import os
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -581,6 +583,13 @@ def _gguf() -> bytes:
         return Path(write_gguf(Path(scratch) / "m.gguf", tiny_llama(259 + len(MERGES), num_hidden_layers=1))).read_bytes()
 
 
+def _archive(member: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(member, "<workbook/>")
+    return file.getvalue()
+
+
 def _parquet(rows: Sequence[Sequence[str]]) -> bytes:
     import pandas as pd
 
@@ -633,6 +642,9 @@ def kinds() -> list[Kind]:
         Kind("table .tsv", _table_like(table, "\t"), _tables(".tsv"), 1),
         Kind("table .txt", plain, _tables(".txt"), 3),
         Kind("table .jsonl", _lines_like([dict(zip(table[0], row, strict=True)) for row in table[1:]]), _tables(".jsonl"), 3),
+        Kind("table .json", _json_like([dict(zip(table[0], row, strict=True)) for row in table[1:]], {"yes": 3, "no": 1}), _tables(".json"), 2),
+        Kind("table .csv.gz", _battered(gzip.compress(b"answer,region,year\nyes,a,2001\nno,b,2002\n")), _tables(".csv.gz"), 1),
+        Kind("table .xlsx", _battered(_archive("xl/workbook.xml")), _tables(".xlsx"), 1),
         Kind("table .parquet", _battered(_parquet(table)), _tables(".parquet"), 1),
         Kind("*.partial.jsonl", _lines_like(journal), _journals, 16),
         Kind("state.safetensors", _safetensors_like(_state()), _checkpoints, 16),

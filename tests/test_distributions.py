@@ -192,3 +192,53 @@ def test_the_catalogue_names_every_family_with_an_example_that_works():
 def test_choices_have_all_a_weight_or_none():
     with pytest.raises(InputError, match="'tails' has no weight and others have one, give all of them or none"):
         choices("heads=0.7, tails")
+
+
+@pytest.mark.parametrize(
+    ("listing", "expected"),
+    [
+        ("heads:0.7,tails:0.3", {"heads": 0.7, "tails": 0.3}), ("heads: 70%, tails: 30%", {"heads": 0.7, "tails": 0.3}), ("heads=70%,tails=30%", {"heads": 0.7, "tails": 0.3}),
+        ("heads (70%), tails (30%)", {"heads": 0.7, "tails": 0.3}), ("heads -> 0.7, tails -> 0.3", {"heads": 0.7, "tails": 0.3}), ("1:0.7,2:0.3", {"1": 0.7, "2": 0.3}),
+        ('{"heads": 0.7, "tails": 0.3}', {"heads": 0.7, "tails": 0.3}), ("10:30=2,11:45=1", {"10:30": 2, "11:45": 1}), ('"a, b"=2,c=1', {"a, b": 2, "c": 1}), ("a=b=2,c=1", {"a=b": 2, "c": 1}),
+    ],
+)  # fmt: skip
+def test_weights_of_choices_are_read_as_they_are_written(listing, expected):
+    assert as_dict(choices(listing)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("listing", "outcomes"),
+    [
+        ("10:30,11:45", ("10:30", "11:45")), ("9:05 am, 9:10 am", ("9:05 am", "9:10 am")), ('["heads:0.5", "a, b"]', ("heads:0.5", "a, b")), ("['a', 'b']", ("a", "b")), ('"a, b", c', ("a, b", "c")),
+        ("a, b", ("a", "b")), ("note: this, that", ("note: this", "that")), ("Agent 47, Room 101", ("Agent 47", "Room 101")), ('5" pipe,6" pipe', ('5" pipe', '6" pipe')), ("[a],[b]", ("[a]", "[b]")),
+        ("New York", ("New York",)),
+    ],
+)  # fmt: skip
+def test_choices_that_look_a_little_like_weights_are_targets(listing, outcomes):
+    assert (choices(listing).outcomes, choices(listing).weights) == (outcomes, None)
+
+
+@pytest.mark.parametrize(
+    ("listing", "message"),
+    [
+        ("heads:0.5", "--choices: 'heads:0.5' ends like a weight. Write heads=0.5 if it is one"), ("heads:0.5,tails", "'heads:0.5' ends like a weight"),
+        ("heads:2,tails:1", "Write heads=2 if it is one, or, where a target ends so, write a JSON list"), ("John 3:16,Luke 2:1", "'John 3:16' ends like a weight"), ("2:1,1:0", "'2:1' ends like a weight"),
+        ("heads 50%", "'heads 50%' ends like a weight"), ("heads:0.5,tails:0.2", "'heads:0.5' ends like a weight"),
+        ("heads;tails", "has ';' between the choices. Separate them by commas"), ("a=1;b=2", "Separate them by commas"), ("a|b", "Separate them by commas"), ("a\nb", "Separate them by commas"),
+        ("heads=0,5,tails=0,5", "'5' has no weight and others have one, give all of them or none. Decimals are written with a point"), ("a=1/2,b=1/2", "the weight '1/2' of 'a' is no number"),
+        ('[["a", 1]]', "a JSON list must hold texts"), ('{"a": "x"}', "the weight 'x' of 'a' is no number"), ("a,,b", "every entry needs a name"), ("a,b,", "every entry needs a name"),
+    ],
+)  # fmt: skip
+def test_choices_that_can_be_read_in_two_ways_are_refused(listing, message):
+    with pytest.raises(InputError) as caught:
+        choices(listing)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [("%Q", "strftime knows no %Q"), ("YYYY-MM-DD", "writes 'YYYY-MM-DD' for every day"), (" ", "writes nothing")],
+)
+def test_a_date_format_without_a_date_is_refused(form, message):
+    with pytest.raises(InputError, match=message):
+        dates("2024-06-01", "2024-06-30", date_format=form)

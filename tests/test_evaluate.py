@@ -1,5 +1,6 @@
 """Runs on disk become figures: which samples, which prompts, and when they do not belong together."""
 
+import gzip
 import io
 import json
 import math
@@ -18,6 +19,7 @@ from diffusecli.report.summary import Showing, evaluation, shown_cells
 from diffusecli.runs import RunDir, write_json
 from diffusecli.sample import Wanted, resolve, sample
 from diffusecli.sampling import SamplingSettings
+from diffusecli.tables import Layout
 
 HALVES = {"alias": "p.json", "request": "x", "response": [""], "targets": ["a", "b"]}
 
@@ -246,6 +248,76 @@ def test_raw_answers_that_cannot_be_read_are_told(tmp_path, prompt_file, name, t
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):
         evaluate([tmp_path / name], Question(prompt=prompt_file(), column=column))
+
+
+def answers_in(path, prompt, **options):
+    """How often each target and everything else came."""
+    row = evaluate([path], Question(prompt=prompt, **options)).rows[0]
+    return row.tally.counts, dict(row.tally.off_target)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options"),
+    [
+        ("s.csv", "id;answer\n1;a\n2;b\n3;a\n", {}),
+        ("s.tsv", "id\tanswer\n1\ta\n2\tb\n3\ta\n".encode("utf-16"), {}),
+        ("s.txt", "a\r\nb\r\na\r\n".encode("utf-16"), {}),
+        ("s.csv.gz", gzip.compress(b"id,answer\n1,a\n2,b\n3,a\n"), {}),
+        ("s.json.gz", gzip.compress(b'{"a": 2, "b": 1}'), {}),
+        ("s.data", "id|answer\n1|a\n2|b\n3|a\n", {"column": "answer"}),
+        ("s.txt", "1,a\n2,b\n3,a\n", {"column": "2", "layout": Layout(header_rows=0)}),
+        ("s.csv", "a\nb\na\n", {"layout": Layout(header_rows=0)}),
+        ("s.csv", "Ort;Antwort\nKöln;a\nKöln;b\nKöln;a\n".encode("cp1252"), {"column": "Antwort", "layout": Layout(encoding="cp1252")}),
+        ("s.csv", "answer,Which?,Which?,\na,,,\nb,,,\na,,,\n", {}),
+        ("s.csv", "answer,n\na,2\nb,1\n", {"count_column": "n"}),
+        ("s.csv", 'answer,count\na,"2"\nb,1\n', {}),
+        ("s.jsonl", '{"answer": "a", "freq": 2}\n{"answer": "b", "freq": 1}\n', {"count_column": "freq"}),
+        ("s.jsonl", '{"id": 1, "generations": ["a", "b"]}\n{"id": 2, "generations": [["a"]]}\n', {"column": "generations"}),
+        ("s.json", '[["a", "b"], ["a"]]', {}),
+    ],
+)  # fmt: skip
+def test_tables_of_answers_are_read_however_they_are_written(tmp_path, prompt_file, name, content, options):
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert answers_in(tmp_path / name, prompt_file(targets=["a", "b"]), **options) == ((2, 1), {})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("s.csv", "a\nb\na\n", "'a' comes again below it. Add --no-header"),
+        ("s.csv", "a\nb\n", "s.csv:1: the first line names the columns, and 'a' is a target. Add --no-header if it is an answer"),
+        ("s.csv", "answer,n\na,2\nb,1\n", "each answer comes once, and the column 'n' looks like counts. Add --count-column n, or --count-column none"),
+        ("s.jsonl", '{"answer": "a", "freq": 2}\n{"answer": "b", "freq": 1}\n', "the column 'freq' looks like counts"),
+        ("s.csv", "answer,count\na,70%\nb,30%\n", "row 1: the count '70%' is no whole number"),
+        ("s.txt", "1,a\n2,b\n", "no line is a target, but a field between ',' is. Read a table with --delimiter ',' and --column, or lines with --delimiter none"),
+        ("s.json", '{"a": 0.7, "b": 0.3}', "holds shares, not counts"),
+        ("s.xlsx", b"PK\x03\x04", "is no whole workbook"),
+        ("s.csv", "answer\ncafé\n".encode("cp1252"), "Name its encoding with --encoding: cp1252 reads 'café'"),
+        ("s.jsonl", '{"answer": {"text": "a"}}', "the answer must be a string, a number or a list of them"),
+    ],
+)  # fmt: skip
+def test_answers_that_can_be_read_in_two_ways_are_refused_with_the_option_that_decides(
+    tmp_path, prompt_file, name, content, message
+):
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError) as caught:
+        evaluate([tmp_path / name], Question(prompt=prompt_file(targets=["a", "b"])))
+    assert message in str(caught.value)
+
+
+def test_a_column_that_is_no_count_is_left_alone(tmp_path, prompt_file):
+    (tmp_path / "s.csv").write_text("answer,n\na,2\nb,1\n")
+    assert answers_in(tmp_path / "s.csv", prompt_file(targets=["a", "b"]), count_column="none") == ((1, 1), {})
+    (tmp_path / "s.csv").write_text("answer,n\na,1\nb,2\na,3\n")  # numbers of samples
+    assert answers_in(tmp_path / "s.csv", prompt_file(targets=["a", "b"])) == ((2, 1), {})
+    (tmp_path / "s.txt").write_text("Sure, a\nWell, b\n")  # a comma in every line of answers
+    assert answers_in(tmp_path / "s.txt", prompt_file(targets=["a", "b"])) == ((0, 0), {"Sure, a": 1, "Well, b": 1})
+
+
+def test_options_of_raw_answers_need_the_prompt_that_they_answer(in_process, tmp_path):
+    for options in (["--column", "a"], ["--no-header"], ["--encoding", "cp1252"], ["--count-column", "n"]):
+        done = in_process("evaluate", "s.csv", *options)
+        assert (done.returncode, "name what they answer with --prompt" in done.stderr) == (2, True), done.stderr
 
 
 def test_the_rule_of_matching_is_the_one_asked_for_and_is_told(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from diffusecli.distributions import FAMILIES, Distribution, dice
 from diffusecli.errors import InputError
-from diffusecli.init_prompt import Wording, prompt_from, prompts_from
+from diffusecli.init_prompt import Wording, form_doubts, prompt_from, prompts_from
 from diffusecli.observations import Reading, distributions_in
 from diffusecli.prompt import read_prompt
 from diffusecli.samples import write_samples
@@ -37,14 +37,54 @@ def test_wrap_request_response_and_eos_are_taken(in_process):
         "--no-eos", "--no-preview",
     )  # fmt: skip
     assert json.loads(done.stdout) == {
-        "request": "Say a letter. Output only the choice in exactly this form: [choice]. Don't output code.",
+        "request": "Say a letter.",
         "response": ["", "Sure: "], "targets": ["[a]", "[b]"], "eos": False,
     }  # fmt: skip
 
 
-def test_a_request_that_shows_the_format_stays_as_it_is():
-    prompt = prompt_from(dice("d6"), Wording("Roll a die, like this: {number}"))
-    assert prompt.request == "Roll a die, like this: {number}"
+def test_a_request_of_the_users_stays_as_it_is_and_a_form_it_does_not_ask_for_is_a_warning_with_the_text_to_add(in_process):
+    sentence = "Output only the number between two curly braces, like this: {number}. Don't output code."
+    for more in ([], ["--no-eos"], ["--response", "Sure: "]):
+        done = in_process("init-prompt", "--dice", "d6", "--request", "Roll a die.", *more)
+        assert json.loads(done.stdout)["request"] == "Roll a die."
+        assert (
+            f"warning: --request does not ask for the form of the targets, {{number}}. Write it there, or add --form, which ends the request with: {sentence}"
+            in done.stderr
+        )
+        done = in_process("init-prompt", "--dice", "d6", "--request", "Roll a die.", "--form", *more)
+        assert json.loads(done.stdout)["request"] == f"Roll a die. {sentence}"
+        assert "warning" not in done.stderr
+    for request, wrap in (
+        ("Roll a die, like this: {number}", "{%s}"),
+        ("In curly braces, roll a die.", "{%s}"),
+        ("Roll a die.", "%s"),
+        ("Answer: ?", "Answer: %s"),
+    ):
+        done = in_process("init-prompt", "--dice", "d6", "--request", request, "--wrap", wrap)
+        assert json.loads(done.stdout)["request"] == request
+        assert "warning" not in done.stderr
+    assert (
+        "exactly this form: Answer: number"
+        in in_process("init-prompt", "--dice", "d6", "--request", "Roll.", "--wrap", "Answer: %s").stderr
+    )
+
+
+def test_a_warning_of_a_request_for_groups_has_its_braces_doubled_as_they_must_be_written(in_process, tmp_path):
+    (tmp_path / "t.csv").write_text("place,answer\nA,yes\nA,no\nB,no\n")
+    options = ["--from", "t.csv", "--column", "answer", "--count", "--group-by", "place", "--request", "In {place}?"]
+    done = in_process("init-prompt", *options, "-o", "plain")
+    assert "like this: {{answer}}. Don't output code." in done.stderr
+    assert read_prompt(tmp_path / "plain" / "a.json").request == "In A?"
+    in_process("init-prompt", *options, "--form", "-o", "form")
+    assert read_prompt(tmp_path / "form" / "a.json").request.endswith("In A? Output only the answer between two curly braces, like this: {answer}. Don't output code.")  # fmt: skip
+
+
+def test_targets_that_have_braces_already_are_a_warning(in_process):
+    done = in_process("init-prompt", "--choices", "{heads},{tails}")
+    assert "get a second pair: {{heads}}. Keep one with --wrap %s" in done.stderr
+    done = in_process("init-prompt", "--choices", "{heads},{tails}", "--wrap", "%s")
+    assert json.loads(done.stdout)["targets"] == ["{heads}", "{tails}"]
+    assert "warning" not in done.stderr
 
 
 def test_a_wrap_without_a_place_for_the_outcome_is_refused():
@@ -60,18 +100,25 @@ def test_a_wrap_without_a_place_for_the_outcome_is_refused():
         (["--from", "none.csv"], "none.csv: cannot be read"),
         (["--dice", "2d6", "--count"], "describe a file: name it with --from"),
         (["--from", "data.csv", "--tail", "0.1"], "--tail does not go with --from"),
-        (["--from", "data.csv"], "has 3 columns, name the targets' one with --column: region, answer, n"),
+        (["--from", "data.csv"], "has 3 columns. Choose the column of targets with --column: region, answer, n"),
         (["--from", "data.csv", "--column", "answr"], "did you mean 'answer'?"),
-        (["--from", "data.csv", "--column", "answer"], "the target 'yes' is there 2 times, add --count"),
-        (["--from", "data.csv", "--column", "answer", "--weight-column", "region"], "row 1 of column region has the weight 'N'"),
-        (["--from", "data.csv", "--column", "answer", "--count", "--group-by", "region"], "name it with -o"),
+        (
+            ["--from", "data.csv", "--column", "answer"],
+            "the target 'yes' is there more than once. Add --count to count observations, or --weight-column n",
+        ),
+        (
+            ["--from", "data.csv", "--column", "answer", "--weight-column", "region"],
+            "row 1 of column region: the weight 'N' is not a number",
+        ),
+        (["--from", "data.csv", "--column", "answer", "--weight-column", "n", "--group-by", "region"], "name it with -o"),
         (
             [
                 "--from",
                 "data.csv",
                 "--column",
                 "answer",
-                "--count",
+                "--weight-column",
+                "n",
                 "--group-by",
                 "region",
                 "--request",
@@ -110,21 +157,21 @@ def test_counting_smoothing_and_cutting(tmp_path):
     path = tmp_path / "names.txt"
     path.write_text("b\na\na\nc\na\nb\n\n")
     counted = distributions_in(path, Reading(count=True))[()]
-    assert (counted.outcomes, counted.weights) == (("a", "b", "c"), (0.5, 0.333333333, 0.166666667))
+    assert (counted.outcomes, counted.weights) == (("b", "a", "c"), (0.333333333, 0.5, 0.166666667))
     top = distributions_in(path, Reading(count=True, top=2, alpha=1))[()]
-    assert (top.outcomes, top.weights) == (("a", "b"), (0.571428571, 0.428571429))
+    assert (top.outcomes, top.weights) == (("b", "a"), (0.428571429, 0.571428571))
     assert "kept 2 of 3 targets, 83.3% of the weight" in top.notice
-    assert distributions_in(path, Reading(count=True, min_count=2))[()].outcomes == ("a", "b")
+    assert distributions_in(path, Reading(count=True, min_count=2))[()].outcomes == ("b", "a")
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("extra.csv", "answer,n\na,1,9\nb,2,9\n", "extra.csv:2: has 3 fields, the header 2: mend the row"),
-        ("twice.csv", "a,a\n1,2\n", "twice.csv:1: names a column twice"),
+        ("extra.csv", "answer,n\na,1,9\nb,2,9\n", "extra.csv:2: has 3 fields, the header 2. Correct the row"),
+        ("twice.csv", "answer,answer\nx,2\n", "columns 1 and 2 are all called 'answer'. Choose one by its number: --column 1"),
         ("none.jsonl", "\n", "holds no rows"),
         ("empty.csv", "", "holds no rows"),
-        ("broken.jsonl", "{", "cannot be read as .jsonl"),
+        ("broken.jsonl", "{", "broken.jsonl:1: is not JSON"),
     ],
 )
 def test_tables_that_would_shift_or_lose_data_are_refused(tmp_path, name, text, message):
@@ -143,14 +190,14 @@ def test_samples_of_ours_become_targets_as_they_were_drawn(tmp_path):
 
 def test_lines_of_several_kinds_are_told(tmp_path):
     (tmp_path / "mixed.jsonl").write_text('{"answer": "yes"}\n1\n')
-    with pytest.raises(InputError, match=r"mixed\.jsonl: .*some lines are mappings and some are not"):
+    with pytest.raises(InputError, match=r"mixed\.jsonl: some rows are mappings or lists and some are not"):
         distributions_in(tmp_path / "mixed.jsonl", Reading())
 
 
 def test_quotes_in_tsv_and_large_numbers_in_jsonl_are_taken_as_they_are(tmp_path):
     tsv = tmp_path / "t.tsv"
     tsv.write_text('name\tn\n"Bob" Lee\t1\n"x\t2\n')
-    assert distributions_in(tsv, Reading(column="name", weight_column="n"))[()].outcomes == ('"x', '"Bob" Lee')
+    assert distributions_in(tsv, Reading(column="name", weight_column="n"))[()].outcomes == ('"Bob" Lee', '"x')
     jsonl = tmp_path / "t.jsonl"
     jsonl.write_text('{"id": 9007199254740993}\n{"id": 9007199254740992}\n{"id": null}\n')
     assert distributions_in(jsonl, Reading(column="id"))[()].outcomes == ("9007199254740993", "9007199254740992")
@@ -162,17 +209,30 @@ def test_answers_that_are_the_same_in_unicode_are_counted_together(tmp_path):
     assert distributions_in(path, Reading(count=True))[()].outcomes == ("caf\u00e9", "tea")
 
 
-@pytest.mark.parametrize("options", [{"alpha": float("inf"), "count": True}, {"alpha": 5.0}, {"top": 3}, {"group_by": ("a", "a")}])
+@pytest.mark.parametrize(
+    "options",
+    [{"alpha": float("inf"), "count": True}, {"group_by": ("a", "a")}, {"decimal": "x"}, {"options_column": "o"}, {"shares_column": "s", "count": True},
+     {"alpha_within": ("a",)}, {"alpha": 1.0, "count": True, "group_by": ("a",), "alpha_within": ("b",)}],
+)  # fmt: skip
 def test_reading_options_without_sense_are_refused(options):
     with pytest.raises(InputError):
         Reading(**options)
 
 
-def test_a_group_with_braces_in_its_values_still_gets_the_format_sentence():
-    prompt = prompt_from(dice("d6"), Wording("In {place}, roll {{once}}."), {"place": "{x}"})
-    assert prompt.request.startswith("In {x}, roll {once}.")
-    shown = prompt_from(dice("d6"), Wording("In {place}: write {{number}}"), {"place": "a"})
-    assert shown.request == "In a: write {number}"
+@pytest.mark.parametrize("options", [{"alpha": 5.0}, {"top": 3}, {"min_count": 2}])
+def test_options_that_need_weights_are_refused_where_there_are_none(tmp_path, options):
+    (tmp_path / "t.txt").write_text("a\nb\n")
+    with pytest.raises(InputError, match="need weights: add --count or --weight-column"):
+        distributions_in(tmp_path / "t.txt", Reading(**options))
+
+
+def test_values_of_groups_are_filled_in_once_and_show_no_form():
+    wording = Wording("In {place}, roll.")
+    assert prompt_from(dice("d6"), wording, {"place": "{x}"}).request == "In {x}, roll."
+    assert form_doubts(dice("d6"), wording, ["place"]) != []
+    shown = Wording("In {place}: write {{number}}")
+    assert prompt_from(dice("d6"), shown, {"place": "a"}).request == "In a: write {number}"
+    assert form_doubts(dice("d6"), shown, ["place"]) == []
 
 
 def test_one_target_a_line_is_uniform(tmp_path):
@@ -189,7 +249,7 @@ def test_a_table_becomes_a_folder_of_prompts(in_process, tmp_path):
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["north_tea.json", "south_tea.json"]
     north = read_prompt(tmp_path / "out" / "north_tea.json")
-    assert north.request.startswith("You live in North. Tea? Output only")
+    assert north.request == "You live in North. Tea?"
     assert dict(zip(north.targets, north.weights, strict=True)) == {"{yes}": 0.666666667, "{no}": 0.333333333}
     again = in_process("init-prompt", *options, "--request", "You live in {region}. {question}", "-o", "out")
     assert again.returncode == 2

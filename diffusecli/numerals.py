@@ -1,0 +1,91 @@
+"""Numbers as people write them in tables: `37%`, `1,234`, `1.234,5`, `1 234`. A column is read as a whole.
+
+Knows text only. Where a column can be read in two ways it is refused, unless the caller says which sign is the decimal one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_SPACES = re.compile(r"(?<=\d)[ '’\u00a0\u2009\u202f](?=\d{3}(?!\d))")  # between thousands
+_MINUS = str.maketrans({"\u2212": "-"})
+_PERCENT = re.compile(r"%?([^%]*)%?", re.DOTALL)
+
+
+def _pattern(decimal: str) -> re.Pattern[str]:
+    between = re.escape("," if decimal == "." else ".")
+    whole = rf"(?:[1-9]\d{{0,2}}(?:{between}\d{{2,3}})*{between}\d{{3}}|\d+)"
+    fraction = rf"{re.escape(decimal)}\d"
+    return re.compile(rf"[+-]?(?:{whole}(?:{fraction}*|{re.escape(decimal)})?|{fraction}+)(?:[eE][+-]?\d+)?", re.ASCII)
+
+
+_WRITTEN = {decimal: _pattern(decimal) for decimal in ".,"}
+
+
+class UnclearNumberError(ValueError):
+    """A text of a column is no number, or could be two; `index` says which."""
+
+    def __init__(self, index: int, message: str, remedy: str) -> None:
+        """What is wrong, and what to do about it."""
+        super().__init__(message)
+        self.index, self.message, self.remedy = index, message, remedy
+
+
+def numbers_in(texts: Sequence[str], decimal: str | None = None, likely: str | None = None) -> list[float]:
+    """The numbers of a column; percentages are divided by 100.
+
+    `decimal` is the decimal sign; without it the one that fits the whole column, and `likely` where both do.
+
+    Raises `UnclearNumberError` for the first text that is no number and for a column that can be read in two ways.
+
+    >>> numbers_in(["1,234", "567"], likely="."), numbers_in(["37 %", "63%"]), numbers_in(["1.234,5", "2"])
+    ([1234.0, 567.0], [0.37, 0.63], [1234.5, 2.0])
+    """
+    plain = [_SPACES.sub("", text.strip().translate(_MINUS)) for text in texts]
+    percent = ["%" in text for text in plain]
+    plain = [_without_percent(text) for text in plain]
+    readings = {sign: [_number(text, sign) for text in plain] for sign in (decimal or ".,")}
+    whole = {sign: values for sign, values in readings.items() if None not in values}
+    if not whole:
+        furthest = max(readings.values(), key=lambda values: values.index(None))
+        index = furthest.index(None)
+        raise UnclearNumberError(index, f"{texts[index]!r} is not a number", "Write a finite number that is zero or more")
+    first, *others = [whole[likely]] if likely in whole else whole.values()
+    for other in others:
+        if first != other:
+            index = next(i for i, (a, b) in enumerate(zip(first, other, strict=True)) if a != b)
+            raise UnclearNumberError(
+                index, f"{texts[index]!r} can be {first[index]:g} or {other[index]:g}",
+                "Name the decimal sign: --decimal . or --decimal ,",
+            )  # fmt: skip
+    mixed = [i for i, (value, sign) in enumerate(zip(first, percent, strict=True)) if value and sign != any(percent)]
+    if mixed:
+        raise UnclearNumberError(mixed[0], f"{texts[mixed[0]]!r} has no % and others have one", "Write all numbers with % or none")
+    return [value / 100 if any(percent) else value for value in first if value is not None]
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number in any way of writing."""
+    try:
+        numbers_in([text], ".")
+    except UnclearNumberError:
+        try:
+            numbers_in([text], ",")
+        except UnclearNumberError:
+            return False
+    return True
+
+
+def _without_percent(text: str) -> str:
+    match = _PERCENT.fullmatch(text)
+    return match[1].strip() if match and match[0].count("%") == 1 else text
+
+
+def _number(text: str, decimal: str) -> float | None:
+    """None for what is no number with this decimal sign."""
+    if not _WRITTEN[decimal].fullmatch(text):
+        return None
+    between = "," if decimal == "." else "."
+    value = float(text.replace(between, "").replace(decimal, "."))
+    return value if value == 0 or abs(value) < float("inf") else None
