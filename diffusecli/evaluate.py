@@ -51,7 +51,7 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
     question = question or Question()
     paths = list(dict.fromkeys(paths))
     paths = [path for path in paths if not path.name.endswith(".meta.json")] or paths  # `gen*.json` names settings too
-    runs, sets = _collect(paths, question)
+    runs, sets = _collect(paths, question, notice)
     if older := list(_left_out(runs, paths)):
         notice(f"older samples of a run are left out: {', '.join(map(str, older))}; name a file to judge it too")
     measured = _measure(runs, sets, question, notice) if question.exact else {}
@@ -74,13 +74,13 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
     )  # fmt: skip
 
 
-def _collect(paths: Sequence[Path], question: Question) -> tuple[list[RunFacts], list[SampleSet]]:
+def _collect(paths: Sequence[Path], question: Question, notice: Notice) -> tuple[list[RunFacts], list[SampleSet]]:
     if question.prompt is not None:
         if folders := [path for path in paths if not path.is_file()]:
             raise InputError(
                 f"{folders[0]}: {'is a folder' if folders[0].is_dir() else 'does not exist'}, name a file of answers with --prompt"
             )
-        return [], [read_answers(path, question.prompt, question.column) for path in paths]
+        return [], [read_answers(path, question.prompt, question.column, notice) for path in paths]
     book = PromptBook(question.prompts)
     found = [find_samples(path, book) for path in paths]
     once: dict[Path, tuple[list[RunFacts], list[SampleSet]]] = {}  # a run or file that several paths name counts once

@@ -16,7 +16,7 @@ from typing import Any
 
 from diffusecli.builtin import Notice
 from diffusecli.engines import Engine
-from diffusecli.errors import InterruptedRun
+from diffusecli.errors import InterruptedRun, many
 from diffusecli.journal import Journal
 from diffusecli.locks import lock_beside, only_writer
 from diffusecli.prompt import Prompt
@@ -97,7 +97,9 @@ def _draw_all(
             raise InterruptedRun("interrupted, no samples are kept; the same command draws them again") from error
         kept = sum(journal.of(prompt).total() for prompt in prompts)
         wanted = settings.n_generations * len(prompts)
-        raise InterruptedRun(f"interrupted, {kept} of {wanted} samples are kept; the same command goes on from there") from error
+        raise InterruptedRun(
+            f"interrupted, {kept} of {many(wanted, 'sample')} are kept; the same command goes on from there"
+        ) from error
     return drawn, time.perf_counter() - started
 
 
@@ -107,7 +109,7 @@ def _draw(
     """All answers to one prompt, those of an earlier start included."""
     have = journal.of(prompt)
     if have:
-        notice(f"{prompt.alias}: {have.total()} of {settings.n_generations} samples are there from an earlier start")
+        notice(f"{prompt.alias}: {have.total()} of {many(settings.n_generations, 'sample')} are there from an earlier start")
     if have.total() < settings.n_generations:
         engine.draw(prompt, have, lambda counts, tokens: journal.add(prompt, counts, tokens), lambda now: report(prompt.alias, now))
     counts = journal.of(prompt)

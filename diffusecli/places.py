@@ -53,6 +53,8 @@ def exists(path: str | Path) -> bool:
 
 def look_again(path: str | Path, otherwise: str) -> str:
     """The remedy for a path that is not there: the nearest name that is, as a question, else what `otherwise` says."""
+    if "*" in str(path):
+        return "patterns are not expanded: name the files, or a folder that holds them"
     wanted = Path(path)
     here, carried = _nearest(wanted, Path()), _nearest(wanted, LIBRARY)
     if carried and carried.parts[0] in _FOLDERS and (here is None or here.parts[0] != wanted.parts[0] == carried.parts[0]):

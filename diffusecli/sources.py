@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from diffusecli.builtin import Notice
 from diffusecli.config import CHAT_FIELDS
 from diffusecli.documents import TooLargeError, read_document, read_text
 from diffusecli.errors import InputError, did_you_mean
@@ -23,8 +24,10 @@ from diffusecli.runs import RunDir, find_runs, meta_path, read_meta
 from diffusecli.samples import MOST_BYTES, MOST_COUNT, distinct_lines, is_count, read_samples, unreadable
 
 _NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "stop": []}
-_ANSWERS = ("text", "response", "answer", "output", "completion", "generation")
-"""Columns that hold answers where none is named."""
+_ANSWERS = ("text", "response", "answer", "output", "completion", "generation", "generated_text")
+"""Columns that hold answers where none is named; a plural holds a list of them."""
+_NO_COUNTS = ("n", "counts", "freq", "frequency", "weight", "probability", "prob", "share")
+"""Columns beside the answers that might be taken for counts and are not read."""
 _Kind = TypeVar("_Kind", bound=BaseModel)
 
 
@@ -188,15 +191,15 @@ def read_file(file: Path, book: PromptBook) -> list[SampleSet]:
     return _of_file(str(file), mode, file, RunFacts(str(file), run, Manifest(), Settings(), run.read_prompts()), book)
 
 
-def read_answers(file: Path, prompt: Path, column: str | None) -> SampleSet:
+def read_answers(file: Path, prompt: Path, column: str | None, notice: Notice = lambda _: None) -> SampleSet:
     """Answers to one prompt from anywhere: a list in JSON, a table (CSV, TSV, JSON lines, Parquet), or else a line each.
 
-    Without `column` it is the only one, or one of those usually called so; a column `count` beside it counts.
-    Raises `InputError`.
+    Without `column` it is the only one, or one of those usually called so; a column `count` beside it counts; a list in
+    JSON is several answers. `notice` is called where a column beside them looks like counts and is not read. Raises `InputError`.
     """
     asked = read_prompt(prompt)
     readers = {".json": _listed, ".jsonl": _of_lines, ".csv": _tabled, ".tsv": _tabled, ".parquet": _tabled}
-    counts = readers.get(file.suffix.lower(), _plain)(file, column, asked)
+    counts = readers.get(file.suffix.lower(), _plain)(file, column, asked, notice)
     return SampleSet(str(file), file.stem, asked, counts, _settings(_meta(file)))
 
 
@@ -264,16 +267,27 @@ def _checked(kind: type[_Kind], data: Any, path: Path) -> _Kind:
 
 
 def _column(names: Sequence[str], column: str | None, place: str) -> str:
-    """The column of the answers."""
-    chosen = column or next((name for name in _ANSWERS if name in names), names[0] if len(names) == 1 else None)
+    """The column of the answers; spaces around its name do not count."""
+    bare = {name.strip(): name for name in reversed(names)}
+    usual = (name for singular in _ANSWERS for name in (singular, f"{singular}s") if name in bare)
+    chosen = column or next(usual, names[0] if len(names) == 1 else None)
     if chosen is None:
         raise InputError(f"{place}: name the column of the answers with --column, there are {', '.join(names)}")
-    if chosen not in names:
+    if chosen not in names and chosen.strip() not in bare:
         raise InputError(f"{place}: has no column '{chosen}', {did_you_mean(chosen, names)}")
-    return chosen
+    return chosen if chosen in names else bare[chosen.strip()]
 
 
-def _tabled(file: Path, column: str | None, prompt: Prompt) -> Counter[str]:
+def _told_apart(names: Sequence[str], chosen: str, file: Path, notice: Notice) -> None:
+    """Says which column is not taken for counts."""
+    if "count" not in names and (other := next((name for name in names if name.strip().lower() in _NO_COUNTS), None)) not in (
+        None,
+        chosen,
+    ):
+        notice(f"{file}: the column '{other}' is not read, every row is one answer; if it counts answers, call it count")
+
+
+def _tabled(file: Path, column: str | None, prompt: Prompt, notice: Notice) -> Counter[str]:
     """A table whose first line names its columns."""
     from diffusecli.observations import read_table
 
@@ -284,13 +298,14 @@ def _tabled(file: Path, column: str | None, prompt: Prompt) -> Counter[str]:
             f"{file}:1: the first line names the columns, and {answers[0]!r} is a target; put a line of names above it"
         )
     chosen = _column(names, column, str(file))
+    _told_apart(names, chosen, file, notice)
     told = [name for name in dict.fromkeys((chosen, "count", "prompt")) if name in names]
     if told == [chosen]:
         return Counter(table[chosen])
-    return _counted(((str(file), row, 1) for row in table[told].to_dict("records")), chosen, file)
+    return _counted(((str(file), row, 1) for row in table[told].to_dict("records")), chosen, file, notice)
 
 
-def _plain(file: Path, _column: str | None, _prompt: Prompt) -> Counter[str]:
+def _plain(file: Path, _column: str | None, _prompt: Prompt, _notice: Notice) -> Counter[str]:
     """A line each; an empty line is an empty answer."""
     try:
         text = read_text(file, MOST_BYTES)
@@ -301,12 +316,12 @@ def _plain(file: Path, _column: str | None, _prompt: Prompt) -> Counter[str]:
     return Counter(text.removesuffix("\n").split("\n") if text else [])
 
 
-def _of_lines(file: Path, column: str | None, _prompt: Prompt) -> Counter[str]:
-    """JSON lines: strings, or mappings with a column of answers."""
-    return _counted(distinct_lines(file), column, file)
+def _of_lines(file: Path, column: str | None, _prompt: Prompt, notice: Notice) -> Counter[str]:
+    """JSON lines: strings, lists of them, or mappings with a column of answers."""
+    return _counted(distinct_lines(file), column, file, notice)
 
 
-def _listed(file: Path, column: str | None, _prompt: Prompt) -> Counter[str]:
+def _listed(file: Path, column: str | None, _prompt: Prompt, notice: Notice) -> Counter[str]:
     """JSON: a list of strings or of mappings, answers with their counts, or one prompt's samples."""
     document, problems = read_document(file, MOST_BYTES)
     if document is None:
@@ -315,31 +330,52 @@ def _listed(file: Path, column: str | None, _prompt: Prompt) -> Counter[str]:
     if isinstance(data, dict) and len(data) == 1 and not isinstance(next(iter(data.values())), int):
         data = next(iter(data.values()))
     if isinstance(data, list):
-        return _counted(((f"{file}: item {number}", row, 1) for number, row in enumerate(data, 1)), column, file)
+        return _counted(((f"{file}: item {number}", row, 1) for number, row in enumerate(data, 1)), column, file, notice)
     if isinstance(data, dict) and all(map(is_count, data.values())):
         return Counter(data)
+    if isinstance(data, dict) and {"request", "targets"} <= data.keys():
+        raise InputError(f"{file}: is a prompt and holds no answers, name a file of answers")
+    if isinstance(data, dict) and data and all(isinstance(value, int | float) for value in data.values()):
+        wrong = next(text for text, value in data.items() if not is_count(value))
+        raise InputError(f"{file}: {data[wrong]!r} of {wrong!r} is no whole number, write how often each answer came")
     raise InputError(f"{file}: must be a list of answers, or answers with counts; with several prompts in it leave --prompt out")
 
 
-def _counted(rows: Iterable[tuple[str, Any, int]], column: str | None, file: Path) -> Counter[str]:
+def _counted(rows: Iterable[tuple[str, Any, int]], column: str | None, file: Path, notice: Notice) -> Counter[str]:
     """Answers by text from places, values and how often each came; mappings name the same column throughout."""
     counts: Counter[str] = Counter()
     prompts = set()
     for place, row, number in rows:
         answer, times = row, number
         if isinstance(row, dict):
+            names = [str(name) for name in row]
+            if not prompts:
+                _told_apart(names, _column(names, column, place), file, notice)
             prompts.add(str(row.get("prompt")))
-            column = _column([str(name) for name in row], column, place)
+            column = _column(names, column, place)
             answer = row[column]
             times *= _times(row["count"], place) if "count" in row and column != "count" else 1
-        if isinstance(answer, int | float) and not isinstance(answer, bool):
-            answer = str(int(answer)) if isinstance(answer, int) or answer.is_integer() else str(answer)
-        if not isinstance(answer, str):
-            raise InputError(f"{place}: the answer must be a string or a number, correct it")
-        counts[answer] += times
+        for text in _texts(answer, place, f"the column '{column}'" if isinstance(row, dict) else "the answer"):
+            counts[text] += times
     if len(prompts) > 1:
         raise InputError(f"{file}: holds answers to several prompts, leave --prompt out")
     return counts
+
+
+def _texts(value: Any, place: str, where: str) -> Iterator[str]:
+    """The answers that a value holds: a text or a number is one, a list as many as its items."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _texts(item, place, where)
+    elif isinstance(value, str):
+        yield value
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield str(int(value)) if isinstance(value, int) or value.is_integer() else str(value)
+    else:
+        kind = {dict: "a mapping", bool: "true or false", type(None): "nothing"}.get(type(value), type(value).__name__)
+        raise InputError(
+            f"{place}: {where} holds {kind} where the text of an answer must be, name another with --column or write the text"
+        )
 
 
 def _times(count: Any, place: str) -> int:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from diffusecli.builtin import unknown_model
 from diffusecli.config import Config, Inspection, inspect_config, read_config
 from diffusecli.documents import Document, Location
-from diffusecli.errors import InputError, Problem
+from diffusecli.errors import InputError, Problem, many
 from diffusecli.places import exists, find, look_again, visible_files
 from diffusecli.prompt import Prompt, files_at, inspect_prompt
 from diffusecli.runs import RunDir
@@ -34,6 +34,20 @@ class Validation:
     def failed(self) -> bool:
         """Whether any problem is an error."""
         return any(problem.severity == "error" for problem in self.problems)
+
+    def with_more(self, problems: Iterable[Problem], *, strict: bool) -> Validation:
+        """With what a tokenizer finds; a prompt with an error is not among the prompts any more."""
+        more = _judged(problems, strict)
+        wrong = {problem.path for problem in more if problem.severity == "error"}
+        prompts = tuple(prompt for prompt in self.prompts if prompt.alias not in wrong)
+        return replace(self, prompts=prompts, problems=(*self.problems, *more))
+
+    def __str__(self) -> str:
+        """The last line of the command: what passed, or how much is wrong."""
+        severities = [problem.severity for problem in self.problems]
+        told = ", ".join(many(severities.count(severity), severity) for severity in ("error", "warning", "notice"))
+        passed = f"{many(len(self.prompts), 'prompt')}, {many(len(self.configs), 'config')}"
+        return f"failed: {told}; passed: {passed}" if self.failed else f"sound: {passed}; {told}"
 
     def as_json(self) -> dict[str, Any]:
         """For machines: `valid`, `problems` with place, severity and remedy, and what the prompts amount to."""
@@ -94,8 +108,7 @@ def validate(paths: Iterable[Path], *, strict: bool = False) -> Validation:
         if prompt is not None and not any(_is_error(problem, strict) for problem in found):
             prompts.append(prompt)
     problems.sort(key=lambda p: (p.path, p.line or 0, p.column or 0))
-    judged = (replace(p, severity="error") if _is_error(p, strict) else p for p in problems)
-    return Validation(tuple(prompts), tuple(configs), tuple(dict.fromkeys(judged)))
+    return Validation(tuple(prompts), tuple(configs), tuple(dict.fromkeys(_judged(problems, strict))))
 
 
 def token_views(
@@ -150,6 +163,10 @@ def _draft_7(node: Any) -> Any:
     if isinstance(node, list):
         return [_draft_7(value) for value in node]
     return node.replace("#/$defs/", "#/definitions/") if isinstance(node, str) else node
+
+
+def _judged(problems: Iterable[Problem], strict: bool) -> list[Problem]:
+    return [replace(problem, severity="error") if _is_error(problem, strict) else problem for problem in problems]
 
 
 def _is_error(problem: Problem, strict: bool) -> bool:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import CHATML
+
 BINOMIAL_WEIGHTS = [
     0.107374182, 0.268435456, 0.301989888, 0.201326592, 0.088080384, 0.0264241152,
     0.005505024, 0.000786432, 7.3728e-05, 4.096e-06, 1.024e-07,
@@ -103,6 +105,30 @@ def test_validate_tells_every_problem_and_exits_1(in_process, prompt_file, tmp_p
     assert done.returncode == 1
     assert "a.json:1:" in done.stderr
     assert "the weight -1 is not a probability" in done.stderr
+    assert done.stdout == "failed: 2 errors, 2 warnings, 0 notices; passed: 0 prompts, 0 configs\n"
+    prompt_file("c.json")
+    assert in_process("validate", ".").stdout.endswith("failed: 2 errors, 3 warnings, 0 notices; passed: 1 prompt, 0 configs\n")
+
+
+def test_what_a_tokenizer_refuses_is_not_sound_and_its_warnings_count_as_errors_when_strict(
+    in_process, prompt_file, tiny_model_folder, tmp_path
+):
+    prompt_file("a.json", request="Say a letter, like this: {letter}.")
+    (tmp_path / "t.jinja").write_text("{{ strftime_now('%d %b %Y') }}" + CHATML)
+    dated = ("--model", tiny_model_folder, "--chat-template", "t.jinja")
+    (tmp_path / "r.jinja").write_text("{{ raise_exception('no') }}")
+    refusing = ("--model", tiny_model_folder, "--chat-template", "r.jinja")
+    done = in_process("validate", "a.json", *refusing)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (
+        1,
+        "failed: 1 error, 0 warnings, 0 notices; passed: 0 prompts, 0 configs",
+    )
+    for strict, code, line in (
+        ((), 0, "sound: 1 prompt, 0 configs; 0 errors, 1 warning, 0 notices"),
+        (("--strict",), 1, "failed: 1 error, 0 warnings, 0 notices; passed: 0 prompts, 0 configs"),
+    ):
+        done = in_process("validate", "a.json", *dated, *strict)
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (code, line), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 from diffusecli.comparison import Estimate
-from diffusecli.errors import many, printable
+from diffusecli.errors import many
 from diffusecli.evaluation import UNSAMPLED, Difference, Evaluated, Evaluation, Matrix, same_prompt
 from diffusecli.matching import Matching, nearly_matched, wider_rules
 from diffusecli.metrics import Cell, Figures, told
 from diffusecli.open_ended import Diversity, Line
 from diffusecli.report.parts import bar, decimals, label, labels, new_table, number, p_value, percent, short_names, shorten
+from diffusecli.terminal import spelled
 
 Sort = Literal["weight", "residual", "target"]
 _WIDTHS = (11, 7, 11, 11, 6, 8, 5, 6, 7)
@@ -57,15 +58,13 @@ def evaluation(found: Evaluation, showing: Showing | None = None) -> RenderableT
         alias = of_prompt[0].prompt.alias
         differs = any(row.prompt.alias == alias and row.prompt.digest != digest for row in found.rows)
         parts.append(
-            Text(
-                printable(names[alias]) + (f" ({digest[:8]}: other runs had another prompt here)" if differs else ""), style="bold"
-            )
+            Text(spelled(names[alias]) + (f" ({digest[:8]}: other runs had another prompt here)" if differs else ""), style="bold")
         )
         for row in of_prompt:
             parts.extend(_summary(row, samplers[row.run, row.mode]))
     drifts = short_names([run.run for run in found.runs])
     parts += [
-        Text(f"{printable(drifts[run])}: drift from the base model on held-out instructions: {drift:.4f} nats per token")
+        Text(f"{spelled(drifts[run])}: drift from the base model on held-out instructions: {drift:.4f} nats per token")
         for run, drift in found.drift.items()
     ]
     parts += _differences(found.differences, names, samplers)
@@ -73,7 +72,7 @@ def evaluation(found: Evaluation, showing: Showing | None = None) -> RenderableT
     wider = wider_rules(row.prompt for row in found.rows) if found.matching == Matching() else []
     for row in found.rows:
         parts.extend(_detail(row, samplers[row.run, row.mode], showing or Showing(), wider))
-    return Group(*parts, Text("\n" + _LEGEND.format(matching=printable(str(found.matching)), seed=found.seed), style="dim"))
+    return Group(*parts, Text("\n" + _LEGEND.format(matching=spelled(found.match_in_words), seed=found.seed), style="dim"))
 
 
 def _summary(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
@@ -88,14 +87,14 @@ def _summary(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
             f"{f.entropy:.3f}\n{f.target_entropy:.2f}/{f.entropy_perfect:.2f}", f"{_short(f.effective)}\n{_short(math.exp(f.target_entropy))}",
             f"{f.seen}\n{f.seen_expected:.1f}", f"{f.tvd:.3f}\n{f.tvd_floor:.3f}", f"{f.excess_tvd:z.3f}\n{p_value(f)}", kl,
         ))  # fmt: skip
-    yield Padding(Text(printable(row.verdict), style="italic"), (0, 0, 0, 3), expand=False)
+    yield Padding(Text(spelled(row.verdict), style="italic"), (0, 0, 0, 3), expand=False)
     if exact is not None and not math.isnan(exact.tvd):
         seen = f"{exact.seen_expected:.1f} targets expected in {row.tally.n or UNSAMPLED}"
         told = f"exact: {percent(exact.on_target)} on target, TVD {exact.tvd:.4f}, {seen}"
         yield Padding(Text(told), (0, 0, 0, 3), expand=False)
     if row.tally.n:
         yield Padding(
-            Text(f"{many(row.tally.n, 'sample')}, {printable(row.settings_in_words)}", style="dim"),
+            Text(f"{many(row.tally.n, 'sample')}, {spelled(row.settings_in_words)}", style="dim"),
             (0, 0, 0, 3),
             expand=False,
         )
@@ -105,16 +104,16 @@ def _detail(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str]
     """The histogram, what the test says and can see, ordered and open-ended figures, texts off target."""
     if not row.tally.n:
         return
-    yield Text(printable(f"\n{row.prompt.alias}: {sampler}"), style="bold")
+    yield Text(spelled(f"\n{row.prompt.alias}: {sampler}"), style="bold")
     if row.tally.on_target:
         yield from _histogram(row, showing)
     elif row.prompt.targets:
-        yield Text(f"none of {many(row.tally.n, 'sample')} is a target")
+        yield Text(f"none of {many(row.tally.n, 'sample')} {'is' if row.prompt.eos else 'begins with'} a target")
     if row.figures is not None and row.tally.on_target:
         yield Text(_fit(row.figures), style="dim")
     if (o := row.ordered) is not None:
         unit = f" {o.unit}" if o.unit else ""
-        since = f" {o.unit} after {shorten(printable(row.prompt.targets[0]), 20)}" if o.unit else ""
+        since = f" {o.unit} after {shorten(spelled(row.prompt.targets[0]), 20)}" if o.unit else ""
         yield Text(
             f"mean {decimals(o.mean)}{since} (target {decimals(o.target_mean)}), variance {decimals(o.variance)} "
             f"({decimals(o.target_variance)}), Wasserstein distance {decimals(o.wasserstein)}{unit} "
@@ -127,7 +126,7 @@ def _detail(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str]
         texts, samples = many(len(row.tally.off_target), "text"), many(row.tally.off_target.total(), "sample")
         yield Text(f"most frequent of {texts} off target ({samples}):")
         for text, count in row.tally.off_target.most_common(_OFF_TARGET):
-            yield Text(f"  {count:>6} x {shorten(repr(text), 68)}")
+            yield Text(f"  {count:>6} x {shorten(spelled(repr(text)), 68)}")
         if missed := nearly_matched(row.prompt, row.tally.off_target, wider):
             yield Text(f"{many(missed.samples, 'sample')} off target would count as targets with\n  --match '{missed.rule}'")
 
@@ -199,7 +198,7 @@ def _open_ended(whole: Diversity, lines: Sequence[Line]) -> Iterator[RenderableT
 def _commonest(found: Diversity) -> Iterator[RenderableType]:
     yield Text("most frequent:")
     for outcome in found.top[:_OFF_TARGET]:
-        yield Text(f"  {outcome.count:>6} x {shorten(repr(outcome.text), 68)}")
+        yield Text(f"  {outcome.count:>6} x {shorten(spelled(repr(outcome.text)), 68)}")
 
 
 def _differences(
@@ -229,7 +228,7 @@ def _estimate(found: Estimate) -> str:
 
 
 def _matrix(matrix: Matrix) -> Iterator[RenderableType]:
-    table = new_table(Text("trained \\ measured"), *((shorten(printable(group), 11), "right") for group in matrix.groups))
+    table = new_table(Text("trained \\ measured"), *((shorten(spelled(group), 11), "right") for group in matrix.groups))
     names = short_names(matrix.runs)
     for run, values, trained in zip(matrix.runs, matrix.values, matrix.trained, strict=True):
         table.add_row(label(names[run], 20), *(f"{number(v)}{'+' if t else ' '}" for v, t in zip(values, trained, strict=True)))
@@ -241,7 +240,7 @@ def _grid(cells: Sequence[str], *, bold: bool = False) -> Table:
     grid = Table.grid(padding=(0, 1, 0, 0))
     for place, width in enumerate(_WIDTHS):
         grid.add_column(width=width, justify="right" if place else "left", no_wrap=True)
-    words = printable(cells[0])
+    words = spelled(cells[0])
     lines = [words] if len(words) <= _WIDTHS[0] else words.rsplit(" ", 1)  # a long run's name, its mode below
     grid.add_row(
         Text("\n".join(shorten(line, _WIDTHS[0]) for line in lines)),
