@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -286,15 +286,21 @@ def _retry_after(error: Any) -> float | None:
 class _Pace:
     """Lets no more requests start than so many a minute, evenly."""
 
-    def __init__(self, per_minute: float) -> None:
+    def __init__(
+        self,
+        per_minute: float,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._gap = 60 / per_minute if per_minute else 0.0
         self._next = 0.0
+        self._clock, self._wait = clock, wait
 
     async def turn(self) -> None:
         """Wait for it."""
         if not self._gap:
             return
-        now = time.monotonic()
+        now = self._clock()
         start = max(now, self._next)
         self._next = start + self._gap
-        await asyncio.sleep(start - now)
+        await self._wait(start - now)

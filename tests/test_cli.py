@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CHATML
+from tests.conftest import CHATML, HANG
 
 BINOMIAL_WEIGHTS = [
     0.107374182, 0.268435456, 0.301989888, 0.201326592, 0.088080384, 0.0264241152,
@@ -36,7 +36,9 @@ def test_without_arguments_it_says_what_to_type_first_and_ends_as_wrong_usage_do
 
 def test_python_m_diffusecli_is_the_same_command(diffuse):
     def module(*words):
-        return subprocess.run([sys.executable, "-m", "diffusecli", *words], capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(
+            [sys.executable, "-m", "diffusecli", *words], capture_output=True, text=True, check=False, timeout=HANG
+        )
 
     assert module("--version").stdout == diffuse("--version").stdout
     wrong, known = module("validate", "nowhere.json"), diffuse("validate", "nowhere.json")
@@ -49,7 +51,7 @@ HEAVY = ("torch", "transformers", "peft", "accelerate", "pandas", "scipy")
 def loaded_by(*words):
     """The heavy modules that a command imports, asked in a process of its own."""
     code = f"import sys; sys.argv = ['diffuse', *{words!r}]\ntry:\n from diffusecli.cli import main; main()\nexcept SystemExit: pass\nprint([m for m in {HEAVY!r} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=HANG)
     return done.stdout.splitlines()[-1]
 
 
@@ -207,7 +209,7 @@ def test_train_sample_and_evaluate_a_tiny_model_end_to_end(diffuse, in_process, 
 def test_training_the_built_in_model_brings_the_exact_kl_below_a_tenth(diffuse, tmp_path):
     prompt = Path("prompts/numbers/rng-0.json").resolve()
     (tmp_path / "c.yaml").write_text(config_text("smollm2-135m-instruct", prompt, n_iters=14))
-    trained = diffuse("train", "c.yaml", timeout=600)
+    trained = diffuse("train", "c.yaml")
     assert trained.returncode == 0, trained.stderr
     manifest = json.loads((tmp_path / "results" / "tiny" / "run.json").read_text())
     first = json.loads((tmp_path / "results" / "tiny" / "metrics.jsonl").read_text().splitlines()[0])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from diffusecli.errors import MachineError
 from diffusecli.loss import PackedPass
 from diffusecli.processes import _shares
 from diffusecli.train import train
-from tests.conftest import free_port
+from tests.conftest import HANG, on_a_free_port
 
 TARGETS = [f"{{{a}{b}}}" for a in "abcdef" for b in "uvwxyz"]
 
@@ -64,14 +65,18 @@ def assert_same_result(config, other):
 @pytest.fixture
 def launch(tmp_path):
     def run(config, launcher, **environment):
-        port = free_port()
-        launcher = [word.format(port=port) for word in launcher]
         path = tmp_path / "shared.yaml"
         path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-        return subprocess.run(
-            [sys.executable, *launcher, "-m", "diffusecli", "train", str(path)], capture_output=True, text=True, timeout=120, check=False,
-            stdin=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        )  # fmt: skip
+
+        def on(port):
+            words = [word.format(port=port) for word in launcher]
+            done = subprocess.run(
+                [sys.executable, *words, "-m", "diffusecli", "train", str(path)], capture_output=True, text=True, timeout=HANG, check=False,
+                stdin=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            )  # fmt: skip
+            return None if done.returncode and re.search("EADDRINUSE|address already in use", done.stderr) else done
+
+        return on_a_free_port(on)
 
     return run
 
