@@ -26,8 +26,8 @@ from diffusecli.samples import MOST_BYTES, MOST_COUNT, distinct_lines, is_count,
 _NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "stop": []}
 _ANSWERS = ("text", "response", "answer", "output", "completion", "generation", "generated_text")
 """Columns that hold answers where none is named; a plural holds a list of them."""
-_NO_COUNTS = ("n", "counts", "freq", "frequency", "weight", "probability", "prob", "share")
-"""Columns beside the answers that might be taken for counts and are not read."""
+_NO_COUNTS = ("n", "count", "counts", "freq", "frequency", "weight", "probability", "prob", "share")
+"""Columns beside the answers that might be taken for counts and are not read, `Count` and the like among them."""
 _Kind = TypeVar("_Kind", bound=BaseModel)
 
 
@@ -344,15 +344,15 @@ def _listed(file: Path, column: str | None, _prompt: Prompt, notice: Notice) -> 
 def _counted(rows: Iterable[tuple[str, Any, int]], column: str | None, file: Path, notice: Notice) -> Counter[str]:
     """Answers by text from places, values and how often each came; mappings name the same column throughout."""
     counts: Counter[str] = Counter()
-    prompts = set()
+    prompts: set[str] = set()
     for place, row, number in rows:
         answer, times = row, number
         if isinstance(row, dict):
             names = [str(name) for name in row]
-            if not prompts:
-                _told_apart(names, _column(names, column, place), file, notice)
-            prompts.add(str(row.get("prompt")))
             column = _column(names, column, place)
+            if not prompts:
+                _told_apart(names, column, file, notice)
+            prompts.add(str(row.get("prompt")))
             answer = row[column]
             times *= _times(row["count"], place) if "count" in row and column != "count" else 1
         for text in _texts(answer, place, f"the column '{column}'" if isinstance(row, dict) else "the answer"):

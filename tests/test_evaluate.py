@@ -282,6 +282,7 @@ def test_raw_answers_that_cannot_be_read_are_told(tmp_path, prompt_file, name, t
             '{"text": "{a}", "probability": 0.5}\n{"text": "{b}", "probability": 0.5}',
             ["the column 'probability' is not read"],
         ),
+        ("s.csv", "answer, count\n{a},2\n", ["the column ' count' is not read"]),
         ("s.csv", "answer,n,count\n{a},3,2\n", []),
         ("s.csv", "n\n{a}\n", []),
         ("s.txt", "n\n{a}\n", []),
