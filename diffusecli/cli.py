@@ -10,7 +10,6 @@ import csv
 import errno
 import functools
 import inspect
-import io
 import json
 import os
 import sys
@@ -24,7 +23,7 @@ import typer
 from diffusecli import __version__, terminal
 from diffusecli.distributions import FAMILIES, catalogue
 from diffusecli.engines import ENGINES
-from diffusecli.errors import DiffuseError, FailedGates, InputError, InterruptedRun, MachineError, many, printable
+from diffusecli.errors import DiffuseError, FailedGates, InputError, InterruptedRun, MachineError, many
 from diffusecli.exits import EXIT_FOUND_PROBLEMS, EXIT_INTERRUPTED
 from diffusecli.memory import out_of_memory
 from diffusecli.places import LIBRARY, library_told, meant
@@ -62,9 +61,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line. Signs that the terminal's encoding lacks are spelled out."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    terminal.spell_what_is_lacking()
     if "_DIFFUSE_COMPLETE" not in os.environ:  # what shells complete with has tabs, and no word of a stranger
         terminal.guard()
     app()
@@ -147,7 +144,11 @@ def _stop(message: str, code: int) -> NoReturn:
 
 
 def _notice(message: str) -> None:
-    typer.echo(printable(terminal.discreet(message)), err=True)
+    typer.echo(terminal.message(message), err=True)
+
+
+def _say(line: str) -> None:
+    typer.echo(terminal.spelled(line))
 
 
 def _print_json(value: Any) -> None:
@@ -405,7 +406,7 @@ def validate(
     if model is not None:
         _quiet_libraries()
         views, more = token_views(found, model, _notice, chat_template, trust_remote_code)
-        found = replace(found, problems=(*found.problems, *more))
+        found = found.with_more(more, strict=strict)
     if as_json:
         tokens = {"tokens": [asdict(view) for view in views]} if model is not None else {}
         _print_json({**found.as_json(), **tokens})
@@ -416,9 +417,7 @@ def validate(
             terminal.console().print(token_table(view, top))
         if found.prompts:
             terminal.console().print(prompts_overview(found.prompts))
-        problems = [p.severity for p in found.problems]
-        told = ", ".join(many(problems.count(severity), severity) for severity in ("error", "warning", "notice"))
-        typer.echo(f"sound: {many(len(found.prompts), 'prompt')}, {many(len(found.configs), 'config')}; {told}")
+        typer.echo(str(found))
     if found.failed:
         raise typer.Exit(EXIT_FOUND_PROBLEMS)
 
@@ -445,7 +444,8 @@ def train(
     if dry_run:
         from diffusecli.report.tables import training_plan
 
-        typer.echo(chosen.to_yaml())
+        resolved = chosen.to_yaml()
+        typer.echo(resolved if terminal.fits(resolved) else chosen.to_yaml(ascii_only=True))
         terminal.console().print(training_plan(plan(chosen, _notice, force=force)))
         return
     if not _SPEAKS:
@@ -458,10 +458,10 @@ def train(
         for prompt, (kl, on_target) in zip(exact.prompts, exact.figures, strict=True):
             copied = f" (trained on as {trained[prompt.digest]})" if prompt.digest in trained else " (not trained on)"
             note = copied if exact is done.test else ""
-            typer.echo(f"{printable(prompt.alias + note)}: exact KL {kl:.4f} nats, {on_target:.2%} on target")
+            _say(f"{prompt.alias}{note}: exact KL {kl:.4f} nats, {on_target:.2%} on target")
     if done.retention_kl is not None:
         typer.echo(f"drift from the base model on held-out instructions: {done.retention_kl:.4f} nats per token")
-    typer.echo(f"{done.run.path}: stopped after {done.seconds:.1f} s, {done.reason}")
+    _say(f"{done.run.path}: stopped after {done.seconds:.1f} s, {done.reason}")
 
 
 @command("export")
@@ -482,7 +482,7 @@ def export(
     done = merge(
         RunDir(run), output, model=model, precision=precision, force=force, notice=_notice, trust_remote_code=trust_remote_code
     )
-    typer.echo(
+    _say(
         f"{output}: {done.parameters:,} weights ({done.dtype}); log-probabilities of {many(done.answers, 'answer')} "
         f"differ from the adapter's by {done.gap:.1e} nats at most"
     )
@@ -590,10 +590,10 @@ def sample(
         from diffusecli.report.tables import answers
 
         for text in dict.fromkeys(request):
-            typer.echo(printable(text))
+            _say(text)
             terminal.console().print(answers(done.counts[text]))
     total = sum(counts.total() for counts in done.counts.values())
-    typer.echo(f"{done.path}: {many(total, 'sample')} of {many(len(done.counts), 'prompt')} in {done.seconds:.1f} s")
+    _say(f"{done.path}: {many(total, 'sample')} of {many(len(done.counts), 'prompt')} in {done.seconds:.1f} s")
     if done.warning:
         typer.echo(done.warning)
 
@@ -695,7 +695,7 @@ def evaluate(
     if as_json or as_csv:
         from diffusecli.report import data
 
-        typer.echo(terminal.json_text(data.as_json(found)) if as_json else data.as_csv(found), nl=as_json)
+        typer.echo(terminal.json_text(data.as_json(found)) if as_json else terminal.spelled(data.as_csv(found)), nl=as_json)
     elif as_markdown:
         from diffusecli.report.markdown import as_markdown as in_markdown
 

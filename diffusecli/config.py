@@ -189,11 +189,11 @@ class Config(BaseModel):
         "In the config that a run keeps it does not count: commands that use a run have --trust-remote-code.",
     )
 
-    def to_yaml(self) -> str:
-        """The resolved config, every field written out; in ASCII where something in it cannot be printed."""
+    def to_yaml(self, *, ascii_only: bool = False) -> str:
+        """The resolved config, every field written out; in ASCII on demand, and where something in it cannot be printed."""
         fields = self.model_dump(mode="json")
         text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
-        return text if printable(text) == text else yaml.safe_dump(fields, sort_keys=False)
+        return text if printable(text) == text and not ascii_only else yaml.safe_dump(fields, sort_keys=False)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -157,18 +157,24 @@ class _FaultError(Exception):
 class _Pace:
     """Lets no more requests start than so many a minute, evenly."""
 
-    def __init__(self, per_minute: float) -> None:
+    def __init__(
+        self,
+        per_minute: float,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._gap = 60 / per_minute if per_minute else 0.0
         self._next = 0.0
+        self._clock, self._wait = clock, wait
 
     async def turn(self) -> None:
         """Wait for it."""
         if not self._gap:
             return
-        now = time.monotonic()
+        now = self._clock()
         start = max(now, self._next)
         self._next = start + self._gap
-        await asyncio.sleep(start - now)
+        await self._wait(start - now)
 
 
 def _is_address(url: str) -> bool:

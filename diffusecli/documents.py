@@ -175,11 +175,24 @@ def _parse_json(path: str, text: str) -> tuple[Any, list[Problem]]:
     try:
         data = json.loads(text, object_pairs_hook=pairs, parse_constant=suspicious.append)
     except json.JSONDecodeError as error:
-        remedy = "the file is empty: write the JSON" if not text.strip() else "mend the JSON there"
-        return None, [Problem(path, f"is not JSON: {error.msg.removesuffix(' at')}", remedy, error.lineno, error.colno)]
+        return None, [_not_json(path, text, error)]
     except ValueError:  # an integer of more digits than Python converts
         return None, [Problem(path, "holds a number of thousands of digits", "write a smaller number")]
     return data, (list(_json_oddities(path, text)) if suspicious else [])
+
+
+def _not_json(path: str, text: str, error: json.JSONDecodeError) -> Problem:
+    """What is wrong there, and what to do about it."""
+    what, remedy, offset = error.msg.removesuffix(" at"), "mend the JSON there", error.pos
+    before, there = text[: error.pos].rstrip(), text[error.pos :]
+    if not text.strip():
+        remedy = "the file is empty: write the JSON"
+    elif there.startswith(("//", "/*", "#")):
+        what, remedy = "it has no comments", "remove the comment"
+    elif re.match(r",\s*[\]}]", there) or (there.startswith(("]", "}")) and before.endswith(",")):
+        what, remedy = "a comma stands before the closing bracket", "remove the comma"
+        offset = error.pos if there.startswith(",") else len(before) - 1  # Python 3.13 points at the comma itself
+    return Problem(path, f"is not JSON: {what}", remedy, *_line_and_column(_line_starts(text), offset))
 
 
 def _json_oddities(path: str, text: str) -> Iterator[Problem]:

@@ -93,6 +93,11 @@ class Evaluation:
     runs: tuple[RunFacts, ...]
     drift: Mapping[str, float]  # run -> of its adapter on held-out instructions, nats per token
 
+    @property
+    def match_in_words(self) -> str:
+        """What a valid answer to these prompts is."""
+        return self.matching.in_words(row.prompt for row in self.rows)
+
 
 def differences(rows: Sequence[Evaluated], seed: int) -> Iterator[Difference]:
     """Within a run lora against untuned; between runs each against the first of its kind."""

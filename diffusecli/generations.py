@@ -126,7 +126,7 @@ def _draw_all(
         if not journal.kept:
             raise InterruptedRun("interrupted, no samples are kept; the same command draws them again") from error
         there, wanted = sum(journal.of(prompt).total() for prompt in prompts), settings.n_generations * len(prompts)
-        kept = f"{there} of {wanted} samples are kept"
+        kept = f"{there} of {many(wanted, 'sample')} are kept"
         raise InterruptedRun(f"interrupted, {kept}; the same command goes on from there", kept) from error
     return drawn, limits, time.perf_counter() - started
 
@@ -135,7 +135,7 @@ def _draw(engine: Engine, prompt: Prompt, settings: SamplingSettings, journal: J
     """All answers to one prompt, those of an earlier start included."""
     have = journal.of(prompt)
     if have:
-        notice(f"{prompt.alias}: {have.total()} of {settings.n_generations} samples are there from an earlier start")
+        notice(f"{prompt.alias}: {have.total()} of {many(settings.n_generations, 'sample')} are there from an earlier start")
     if have.total() < settings.n_generations:
         engine.draw(prompt, have, lambda counts, tokens: journal.add(prompt, counts, tokens), lambda now: report(prompt.alias, now))
     counts = journal.of(prompt)

@@ -56,14 +56,27 @@ class Matching:
             return unicodedata.normalize("NFC", text)
         return canonical(canonical(text).casefold()) if self.rule == "casefold" else canonical(text)
 
-    def __str__(self) -> str:
-        """For people."""
-        words = {
-            "exact": "equal to a target, white space too",
-            "strip": "equal to a target after trimming white space",
-            "casefold": "equal to a target whatever its case, white space trimmed",
+    def in_words(self, prompts: Iterable[Prompt]) -> str:
+        """What a valid answer to these prompts is; with `eos: false` it only has to begin with a target.
+
+        >>> coin, name = Prompt(request="Toss.", targets=("heads",)), Prompt(request="A name.", targets=("Ann",), eos=False)
+        >>> Matching().in_words([coin]), Matching().in_words([name])
+        ('equal to a target after trimming white space', 'beginning with a target after trimming white space')
+        >>> Matching("exact").in_words([coin, name])
+        'equal to a target, white space too; for prompts with eos: false beginning with a target, white space too'
+        """
+        ends = {prompt.eos for prompt in prompts if prompt.targets}
+        return "; for prompts with eos: false ".join(self._words(whole) for whole in (True, False) if whole in (ends or {True}))
+
+    def _words(self, whole: bool) -> str:
+        if self.pattern is not None:
+            return f"what {self.pattern} finds in it {'equals' if whole else 'begins with'} what it finds in a target"
+        after = {
+            "exact": ", white space too",
+            "strip": " after trimming white space",
+            "casefold": " whatever its case, white space trimmed",
         }
-        return words.get(self.rule, f"what {self.pattern} finds in it equals what it finds in a target")
+        return f"{'equal to' if whole else 'beginning with'} a target{after[self.rule]}"
 
 
 @dataclass(frozen=True)

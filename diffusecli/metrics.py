@@ -19,6 +19,7 @@ from typing import Annotated, get_type_hints
 import numpy as np
 
 from diffusecli.distance import total_variation, tvd_interval, wilson
+from diffusecli.errors import many
 from diffusecli.fit import SIGNIFICANCE, detectable_tvd, goodness_of_fit
 from diffusecli.matching import Tally
 from diffusecli.open_ended import Diversity
@@ -246,7 +247,7 @@ def open_verdict(found: Diversity, unfinished: int = 0) -> str:
         return "no samples"
     beyond = "" if math.isnan(found.beyond) else f", {found.beyond:.0%} beyond the targets"
     cut = f" ({unfinished / found.n:.0%} unfinished)" if unfinished else ""
-    return f"open-ended: {found.distinct} different answers in {found.n}{cut}{beyond}, {found.unseen_mass:.0%} of the next would be new"
+    return f"open-ended: {many(found.distinct, 'different answer')} in {found.n}{cut}{beyond}, {found.unseen_mass:.0%} of the next would be new"
 
 
 def _of_valid(found: Figures) -> str:
@@ -277,8 +278,8 @@ def _missing(found: Figures) -> str:
     if found.seen >= 0.9 * found.seen_expected:
         return ""
     if found.seen_expected > found.targets - 0.5:
-        return f", {found.seen} of {found.targets} targets seen"
-    return f", {found.seen} targets seen where {found.seen_expected:.0f} are expected"
+        return f", {found.seen} of {many(found.targets, 'target')} seen"
+    return f", {many(found.seen, 'target')} seen where {found.seen_expected:.0f} are expected"
 
 
 def _least_tvd(exact: ExactFigures, found: Figures) -> float:

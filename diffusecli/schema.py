@@ -5,6 +5,7 @@ Knows documents and pydantic; knows nothing of what prompts and configs mean.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,13 +77,35 @@ def _explain(location: Location, findings: list[Any], model: type[BaseModel]) ->
     if kind == "string_too_short":
         return f"'{name}' is empty", "write text"
     expected = " or ".join(dict.fromkeys(_expectation(finding) for finding in findings))
-    hint = "correct the value"
-    if kind == "string_type" and isinstance(value, bool | int | float):
-        hint = "put quotes around it"
-    elif kind in ("list_type", "tuple_type") and isinstance(value, str):
-        hint = "put brackets around it"
     subject = f"'{name}'" if name else "the file"
-    return f"{subject} {expected}, not {_short(value)}", hint
+    return f"{subject} {expected}, not {_short(value)}", _hint(location, kind, value)
+
+
+def _hint(location: Location, kind: str, value: Any) -> str:
+    """How to write what was meant."""
+    is_list = kind in ("list_type", "tuple_type")
+    bare = _bare(value) if isinstance(value, str) and kind != "string_type" else None
+    hints = (
+        (value is None and bool(location), "leave it out or give it a value"),
+        (kind == "string_type" and isinstance(value, bool | int | float), "put quotes around it"),
+        (is_list and isinstance(value, str), "put brackets around it"),
+        (is_list and isinstance(value, dict), "write its keys as a list, and its numbers as another list (weights)"),
+        (
+            not location and isinstance(value, list) and any(isinstance(item, dict) for item in value),
+            "write each into a file of its own",
+        ),
+        (bare is not None, f"write {bare}, without quotes"),
+        (isinstance(value, float) and value.is_integer(), f"write {value:.0f}" if isinstance(value, float) else ""),
+    )
+    return next((hint for fits, hint in hints if fits), "correct the value")
+
+
+def _bare(text: str) -> str | None:
+    """The number or truth value in a string; None when it holds neither."""
+    word = text.strip().lower().removesuffix("%").strip()
+    if word in ("true", "false"):
+        return word
+    return word if re.fullmatch(r"-?\d+(\.\d+)?(e[+-]?\d+)?", word) else None
 
 
 def _expectation(finding: Any) -> str:

@@ -31,10 +31,12 @@ from diffusecli.tables import Layout
 from diffusecli.weighing import NONE
 
 _NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "stop": []}
-_ANSWERS = ("text", "response", "answer", "output", "completion", "generation")
-"""Columns that hold answers where none is named."""
+_ANSWERS = ("text", "response", "answer", "output", "completion", "generation", "generated_text")
+"""Columns that hold answers where none is named; a plural holds a list of them."""
 _ENDS = ("finish_reason", "stop_reason", "unfinished")
 """Columns beside them that say how an answer ended."""
+_SHARES = ("weight", "probability", "prob", "share")
+"""Columns beside them that might be taken for counts and are not read."""
 _Kind = TypeVar("_Kind", bound=BaseModel)
 
 
@@ -237,13 +239,13 @@ def read_answers(
 ) -> SampleSet:  # fmt: skip
     """Answers to one prompt from anywhere: a list in JSON, a table (CSV, JSON lines, Parquet, Excel), or else a line each.
 
-    Without a column it is the only one, or one of those usually called so; a column `count` beside it counts. `notice` takes what was found
-    out about a table. Raises `InputError`.
+    Without a column it is the only one, or one of those usually called so; a column `count` beside it counts; a list in JSON is several answers.
+    `notice` takes what was found out about a table, and a column that looks like counts and is not read. Raises `InputError`.
     """
     asked, wanted = read_prompt(prompt), _Columns(column, count_column, layout or Layout())
     ending, as_lines = file.suffix.lower(), wanted.layout == Layout(delimiter="none")
     if ending in (".json", ".jsonl") and wanted.layout == Layout():
-        counts = (_listed if ending == ".json" else _of_lines)(file, wanted)
+        counts = (_listed if ending == ".json" else _of_lines)(file, wanted, notice)
     elif ending in TABULAR or not (wanted.column is None and (as_lines or wanted.layout == Layout())) or not _is_plain(file):
         counts = _tabled(file, wanted, asked, notice)
     else:
@@ -333,13 +335,15 @@ def _checked(kind: type[_Kind], data: Any, path: Path) -> _Kind:
 
 
 def _column(names: Sequence[str], column: str | None, place: str) -> str:
-    """The column of the answers."""
-    chosen = column or next((name for name in _ANSWERS if name in names), names[0] if len(names) == 1 else None)
+    """The column of the answers; spaces around its name do not count."""
+    bare = {name.strip(): name for name in reversed(names)}
+    usual = (name for singular in _ANSWERS for name in (singular, f"{singular}s") if name in bare)
+    chosen = column or next(usual, names[0] if len(names) == 1 else None)
     if chosen is None:
         raise InputError(f"{place}: name the column of the answers with --column, there are {', '.join(names)}")
-    if chosen not in names:
+    if chosen not in names and chosen.strip() not in bare:
         raise InputError(f"{place}: has no column '{chosen}', {did_you_mean(chosen, names)}")
-    return chosen
+    return chosen if chosen in names else bare[chosen.strip()]
 
 
 def _is_plain(file: Path) -> bool:
@@ -368,14 +372,14 @@ def _tabled(file: Path, wanted: _Columns, prompt: Prompt, notice: Notice) -> Ans
         others[str(wanted.count_column)] = table.find(str(wanted.count_column), "--count-column")
     if table.counts is not None:
         others["count"] = table.find(table.counts, "--count-column")
-    others |= {name: table.names.index(name) for name in ("prompt", *_ENDS) if table.names.count(name) == 1}
+    others |= {name: table.names.index(name) for name in ("prompt", *_ENDS, *_SHARES) if table.names.count(name) == 1}
     kept = {name: table.columns[index] for name, index in others.items() if index != answer}
     rows = zip(table.columns[answer], *kept.values(), strict=True)
     places = (
         (f"{file}: row {number}", {"\0": cells[0], **dict(zip(kept, cells[1:], strict=True))}, 1)
         for number, cells in enumerate(rows, 1)
     )
-    return _counted(places, replace(wanted, column="\0"), file)
+    return _counted(places, replace(wanted, column="\0"), file, notice)
 
 
 def _plain(file: Path, targets: Sequence[str]) -> Answers:
@@ -398,12 +402,12 @@ def _plain(file: Path, targets: Sequence[str]) -> Answers:
     return counts
 
 
-def _of_lines(file: Path, wanted: _Columns) -> Answers:
-    """JSON lines: strings, or mappings with a column of answers."""
-    return _counted(distinct_lines(file), wanted, file)
+def _of_lines(file: Path, wanted: _Columns, notice: Notice) -> Answers:
+    """JSON lines: strings, lists of them, or mappings with a column of answers."""
+    return _counted(distinct_lines(file), wanted, file, notice)
 
 
-def _listed(file: Path, wanted: _Columns) -> Answers:
+def _listed(file: Path, wanted: _Columns, notice: Notice) -> Answers:
     """JSON: a list of strings or of mappings, answers with their counts, or one prompt's samples."""
     document, problems = read_document(file, MOST_BYTES)
     if document is None:
@@ -412,29 +416,32 @@ def _listed(file: Path, wanted: _Columns) -> Answers:
     if isinstance(data, dict) and len(data) == 1 and not isinstance(next(iter(data.values())), int):
         data = next(iter(data.values()))
     if isinstance(data, list):
-        return _counted(((f"{file}: item {number}", row, 1) for number, row in enumerate(data, 1)), wanted, file)
+        return _counted(((f"{file}: item {number}", row, 1) for number, row in enumerate(data, 1)), wanted, file, notice)
     if isinstance(data, dict) and all(map(is_count, data.values())):
         return Answers(data)
-    if isinstance(data, dict) and all(isinstance(value, int | float) for value in data.values()):
+    if isinstance(data, dict) and {"request", "targets"} <= data.keys():
+        raise InputError(f"{file}: is a prompt and holds no answers. Name a file of answers")
+    if isinstance(data, dict) and data and all(isinstance(value, int | float) for value in data.values()):
         raise InputError(
             f"{file}: holds shares, not counts. Multiply them by the number of answers: its size decides what can be seen"
         )
     raise InputError(f"{file}: must be a list of answers, or answers with counts; with several prompts in it leave --prompt out")
 
 
-def _counted(rows: Iterable[tuple[str, Any, int]], wanted: _Columns, file: Path) -> Answers:
+def _counted(rows: Iterable[tuple[str, Any, int]], wanted: _Columns, file: Path, notice: Notice) -> Answers:
     """Answers by text from places, values and how often each came; mappings name the same column throughout, and may say how they ended."""
     counts = Answers()
     prompts: set[str] = set()
     column, counting = wanted.column, wanted.count_column or "count"
     likely: set[str] | None = None  # columns that may count, as long as they hold whole numbers
     number_of_rows = 0
+    unread: str | None = None  # the first column that looks like counts or shares
     for place, row, number in rows:
         answer, times, cut = row, number, False
         number_of_rows += number
         if isinstance(row, dict):
-            prompts.add(str(row.get("prompt")))
             column = _column([str(name) for name in row], column, place)
+            prompts.add(str(row.get("prompt")))
             answer = row[column]
             cut = any(_ends_early(row[name]) for name in _ENDS if name in row and name != column)
             if counting in row and column != counting:
@@ -448,7 +455,8 @@ def _counted(rows: Iterable[tuple[str, Any, int]], wanted: _Columns, file: Path)
                     name for name, value in row.items() if name != column and _is_count_like(name) and _whole(value) is not None
                 }
                 likely = here if likely is None else likely & here
-        for text in _texts(answer, place):
+                unread = unread or next((n for n in row if n != column and (_is_count_like(n) or n in _SHARES)), None)
+        for text in _texts(answer, place, "the answer" if column is None or column == "\0" else f"the column '{column}'"):
             counts.add(text, times, unfinished=cut)
     if len(prompts) > 1:
         raise InputError(f"{file}: holds answers to several prompts, leave --prompt out")
@@ -457,6 +465,10 @@ def _counted(rows: Iterable[tuple[str, Any, int]], wanted: _Columns, file: Path)
         raise InputError(
             f"{file}: each answer comes once, and the column '{name}' looks like counts. Add --count-column {name}, "
             f"or --count-column {NONE} if each row is one answer"
+        )
+    if unread and wanted.count_column is None:
+        notice(
+            f"{file}: the column '{unread}' is not read, every row is one answer. If it counts answers, add --count-column '{unread}'"
         )
     return counts
 
@@ -473,7 +485,7 @@ def _is_count_like(name: object) -> bool:
     return isinstance(name, str) and bool(_COUNT_LIKE.fullmatch(name))
 
 
-def _texts(answer: Any, place: str) -> Iterator[str]:
+def _texts(answer: Any, place: str, where: str) -> Iterator[str]:
     """The answers that a value holds: one, or those of a list."""
     waiting = [answer]
     while waiting:
@@ -485,7 +497,10 @@ def _texts(answer: Any, place: str) -> Iterator[str]:
         elif isinstance(value, str):
             yield value
         else:
-            raise InputError(f"{place}: the answer must be a string, a number or a list of them, correct it")
+            kind = {dict: "a mapping", bool: "true or false", type(None): "nothing"}.get(type(value), type(value).__name__)
+            raise InputError(
+                f"{place}: {where} holds {kind} where the text of an answer must be. Name another column with --column, or write the text"
+            )
 
 
 def _times(count: Any, place: str) -> int:

@@ -1,11 +1,14 @@
 """What may reach a terminal: control characters spelled out on both streams, credentials blanked on stderr.
 
-The last net below every print of this program and of the libraries under it, usage errors and tracebacks included.
+What the encoding of a stream lacks is spelled out too where it belongs to a text of the user; our own bars, rules and dashes have
+ASCII stand-ins. The last net below every print of this program and of the libraries under it, usage errors and tracebacks included.
 Rich's own colours and cursor moves pass, what it was given to show does not steer anything.
 """
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import os
 import re
@@ -22,6 +25,48 @@ _SECRET_NAMES = re.compile(r"(API_?KEY|TOKEN|SECRET|SECRET_ACCESS_KEY|PASSWORD|P
 _LEAST_SECRET = 8  # characters; shorter ones ("none", "EMPTY") are stand-ins, and blanking them would tear words
 _USER = re.compile(r"(?<=://)[^/\s]*@")
 _PASSWORD = re.compile(r"://[^/\s:]*:([^/\s]+)@")
+_CUT = "…"  # where a text was cut or a credential blanked
+_STAND_INS = {
+    **dict.fromkeys("─━╸╺–−", "-"), **dict.fromkeys("▏▎▍", "-"), **dict.fromkeys("▌▋▊▉", "="), "█": "#",
+    **dict(zip("▁▂▃▄▅▆▇", "_.-=+*%", strict=True)), _CUT: "~",
+}  # fmt: skip
+"""What tables and displays are drawn with; one sign for one, so that columns stay in line."""
+_IN_PROSE = {**_STAND_INS, _CUT: "...", "≤": "<=", "≥": ">=", "→": "->"}
+
+
+def spelled(text: str) -> str:
+    r"""A text of the user or a model for the terminal, before it is measured or cut: printable, what the encoding lacks spelled out."""
+    text = printable(text)
+    for encoding in _poor_encodings():
+        text = text.encode(encoding, "backslashreplace").decode(encoding)
+    return text
+
+
+def fits(text: str) -> bool:
+    """Whether the terminal shows the text as it is."""
+    return spelled(text) == text
+
+
+def message(text: str) -> str:
+    """A message for stderr, without credentials; its own sign for what is cut or blanked is not spelled out."""
+    return _CUT.join(map(spelled, discreet(text).split(_CUT)))
+
+
+def _poor_encodings() -> list[str]:
+    """Of the standard streams, where they lack signs."""
+    named = (getattr(stream, "encoding", None) or "utf-8" for stream in (sys.stdout, sys.stderr))
+    return [encoding for encoding in dict.fromkeys(named) if not codecs.lookup(encoding).name.startswith("utf")]
+
+
+def _stand_in(error: UnicodeError) -> tuple[str, int]:
+    """What a stream writes for signs that its encoding lacks."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lost = error.object[error.start : error.end]
+    return "".join(_IN_PROSE.get(sign) or sign.encode("ascii", "backslashreplace").decode() for sign in lost), error.end
+
+
+codecs.register_error("diffuse", _stand_in)
 
 
 class Spelled:
@@ -58,7 +103,14 @@ def guard() -> None:
     if not isinstance(sys.stdout, Spelled):
         sys.stdout = Spelled(sys.stdout)
     if not isinstance(sys.stderr, Spelled):
-        sys.stderr = Spelled(sys.stderr, discreet)
+        sys.stderr = Spelled(sys.stderr, message)
+
+
+def spell_what_is_lacking() -> None:
+    """Let the standard streams write something for every sign, whatever their encoding."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="diffuse")
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -69,27 +121,41 @@ def console(*, stderr: bool = False) -> Console:
     class Spelling(Console):
         """Every text that becomes a segment passes here."""
 
+        @property
+        def encoding(self) -> str:
+            """Everything is laid out with the signs of a rich terminal; their stand-ins are as wide."""
+            return "utf-8"
+
         def render(self, *what: Any, **how: Any) -> Iterator[Segment]:
             """As rich does it, with printable texts and without links."""
             for text, style, control in super().render(*what, **how):
                 if control:
                     yield Segment(text, style, control)
                 else:
-                    yield Segment(printable(text), style.update_link(None) if style and style.link else style)
+                    yield Segment(narrow(printable(text)), style.update_link(None) if style and style.link else style)
 
     stream = sys.stderr if stderr else sys.stdout
+    narrow = _drawn_for(getattr(stream, "encoding", None) or "utf-8")
     made = Spelling(file=getattr(stream, "bare", stream), highlight=False, markup=False, emoji=False)
     made.width = max(80, made.width)  # a narrow terminal wraps lines; numbers are never cut
     return made
 
 
+def _drawn_for(encoding: str) -> Callable[[str], str]:
+    """What is drawn with, in signs that the encoding has."""
+    lacking = {
+        ord(sign): stand_in for sign, stand_in in _STAND_INS.items() if sign.encode(encoding, "replace").decode(encoding) != sign
+    }
+    return lambda text: text.translate(lacking) if lacking else text
+
+
 def json_text(text: str) -> str:
-    r"""JSON with unprintable signs as escapes, so that it means the same and steers nothing.
+    r"""JSON with escapes for unprintable signs and those that the terminal lacks, so that it means the same and steers nothing.
 
     >>> print(json_text('"\x9b31m\u202e"'))
     "\u009b31m\u202e"
     """
-    return "".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    return text if fits(text) else "".join(c if c == "\n" or fits(c) else json.dumps(c)[1:-1] for c in text)
 
 
 def discreet(text: str) -> str:

@@ -42,6 +42,20 @@ class Validation:
         """Whether any problem is an error."""
         return any(problem.severity == "error" for problem in self.problems)
 
+    def with_more(self, problems: Iterable[Problem], *, strict: bool) -> Validation:
+        """With what a tokenizer finds; a prompt with an error is not among the prompts any more."""
+        more = _judged(problems, strict)
+        wrong = {problem.path for problem in more if problem.severity == "error"}
+        prompts = tuple(prompt for prompt in self.prompts if prompt.alias not in wrong)
+        return replace(self, prompts=prompts, problems=(*self.problems, *more))
+
+    def __str__(self) -> str:
+        """The last line of the command: what passed, or how much is wrong."""
+        severities = [problem.severity for problem in self.problems]
+        told = ", ".join(many(severities.count(severity), severity) for severity in ("error", "warning", "notice"))
+        passed = f"{many(len(self.prompts), 'prompt')}, {many(len(self.configs), 'config')}"
+        return f"failed: {told}; passed: {passed}" if self.failed else f"sound: {passed}; {told}"
+
     def as_json(self) -> dict[str, Any]:
         """For machines: `valid`, `problems` with place, severity and remedy, and what the prompts amount to."""
         return {
@@ -100,7 +114,7 @@ def validate(paths: Iterable[Path], *, strict: bool = False) -> Validation:
         if (clash.first.alias, clash.second.alias) not in told
     ]
     problems.sort(key=lambda p: (p.path, p.line or 0, p.column or 0))
-    judged = tuple(dict.fromkeys(replace(p, severity="error") if _is_error(p, strict) else p for p in problems))
+    judged = tuple(dict.fromkeys(_judged(problems, strict)))
     bad = {problem.path for problem in judged if problem.severity == "error"} | {
         p.alias for e in experiments for p in e.untargeted(there)
     }
@@ -186,6 +200,10 @@ def _draft_7(node: Any) -> Any:
     if isinstance(node, list):
         return [_draft_7(value) for value in node]
     return node.replace("#/$defs/", "#/definitions/") if isinstance(node, str) else node
+
+
+def _judged(problems: Iterable[Problem], strict: bool) -> list[Problem]:
+    return [replace(problem, severity="error") if _is_error(problem, strict) else problem for problem in problems]
 
 
 def _is_error(problem: Problem, strict: bool) -> bool:

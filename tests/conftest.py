@@ -7,13 +7,17 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import chdir
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.matrix import Matrix
 
+HANG = 3600  # seconds: no test waits so long unless something hangs
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")  # a property holds however slow the machine is
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -66,32 +70,61 @@ def tiny_llama(vocabulary=259, seed=0, **more):
 IN_TURN = """
 import json, sys
 from typer.testing import CliRunner
+from diffusecli import hub
 from diffusecli.cli import app
+hub._PATIENCE = float(sys.argv[2])
+looked_up = []
+sys.addaudithook(lambda event, told: looked_up.append(told[0]) if event == "socket.getaddrinfo" else None)
 for words in json.loads(sys.argv[1]):
+    looked_up.clear()
     done = CliRunner().invoke(app, words)
-    print(json.dumps([done.exit_code, done.stderr, "" if isinstance(done.exception, SystemExit | None) else repr(done.exception)]))
+    uncaught = "" if isinstance(done.exception, SystemExit | None) else repr(done.exception)
+    print(json.dumps([done.exit_code, done.stderr, uncaught, list(map(str, looked_up))]))
 """
 
 
-def in_turn(before, commands, cwd, **environment):
-    """Exit code and messages of each command, all in one process that `before` starts; no terminal, one thread, no hub."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
+def in_turn(before, commands, cwd, looked_up=None, **environment):
+    """Exit code and messages of each command, all in one process that `before` starts; no terminal, one thread, no hub.
+
+    The hosts whose addresses each command asked for are added to `looked_up`.
+    """
+    patient = dict.fromkeys(("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"), str(HANG))
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **patient, **environment}
     done = subprocess.run(
-        [*before, sys.executable, "-c", IN_TURN, json.dumps([[str(word) for word in words] for words in commands])], cwd=cwd,
-        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=300,
+        [*before, sys.executable, "-c", IN_TURN, json.dumps([[str(word) for word in words] for words in commands]), str(HANG)], cwd=cwd,
+        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=HANG,
         env={name: value for name, value in env.items() if value},
     )  # fmt: skip
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found) == len(commands), done.stderr
-    assert [uncaught for _, _, uncaught in found if uncaught] == []
-    return [(code, told) for code, told, _ in found]
+    assert [uncaught for _, _, uncaught, _ in found if uncaught] == []
+    if looked_up is not None:
+        looked_up += [hosts for *_, hosts in found]
+    return [(code, told) for code, told, *_ in found]
 
 
-def free_port():
-    """A port of this machine that nobody listens at."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+@contextmanager
+def closed_port():
+    """A port of this machine that nobody listens at, nor can while inside: it is taken."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+def on_a_free_port(start):
+    """What `start(port)` returns, on another port where somebody took the first meanwhile; `start` returns None then."""
+    for _ in range(20):
+        with closed_port() as port:
+            pass
+        if (started := start(port)) is not None:
+            return started
+    raise AssertionError("every port is taken")
+
+
+@pytest.fixture(autouse=True)
+def patient_git(monkeypatch):
+    """A checkout is asked for its commit with as much time as it takes."""
+    monkeypatch.setattr("diffusecli.checkout._PATIENCE", HANG)
 
 
 @pytest.fixture(autouse=True)
@@ -157,10 +190,10 @@ def diffuse(tmp_path, request):
 
     threads = {} if request.node.get_closest_marker("model") else {"OMP_NUM_THREADS": "1"}
 
-    def run(*words, cwd=tmp_path, timeout=300, **environment):
+    def run(*words, cwd=tmp_path, **environment):
         command = Path(sys.executable).with_name("diffuse")
         return subprocess.run(
-            [command, *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False,
+            [command, *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=HANG, check=False,
             stdin=subprocess.DEVNULL, env={**os.environ, "COLUMNS": "80", **threads, **environment},
         )  # fmt: skip
 

@@ -13,6 +13,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.conftest import HANG
 from tests.kills import Activity, Killer, Tally, halves, main, tracebacks
 
 _DISK = "DIFFUSE_TEST_DISK"
@@ -25,7 +26,7 @@ class Filler(Killer):
         """One full disk."""
         process = self.start_and_wait(activity, folder, seconds)
         with full(Path(os.environ[_DISK])):
-            process.join(120)
+            process.join(HANG)
             if process.is_alive():
                 tally.faults.append(f"{name}: hangs on a full disk")
                 process.kill()

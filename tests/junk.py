@@ -37,9 +37,11 @@ from hypothesis import strategies as st
 
 from diffusecli.errors import DiffuseError
 from diffusecli.memory import peak_memory_mb
+from tests.conftest import HANG
 
 EXAMPLES = 100_000
-PATIENCE = 10.0  # seconds for one example; templates and patterns may take five
+PATIENCE = 10.0  # seconds of the processor for one example; templates and patterns may take five
+_ALARMS = (signal.SIGVTALRM, signal.SIGALRM)  # of what loops, whatever else the machine does, and of what waits for ever
 _SHOWN = 600  # bytes of a reproducer
 _BATCH = 500
 _HTML_EACH = 100  # an evaluation in so many is drawn as HTML too: it takes longest
@@ -747,11 +749,12 @@ def try_kind(kind: Kind, examples: int, scratch: Path) -> Outcome:
 
 
 def _try(kind: Kind, content: bytes, folder: Path, outcome: Outcome, watch: Watch) -> None:
-    before = signal.signal(signal.SIGALRM, _ring)
+    before = [signal.signal(number, _ring) for number in _ALARMS]
     watch.allowed, watch.seen, watch.active = (str(folder.resolve()),), [], True
     started = time.perf_counter()
     try:
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+        signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE)
+        signal.setitimer(signal.ITIMER_REAL, HANG)
         kind.feed(folder, content)
     except DiffuseError as error:
         outcome.refused += 1
@@ -764,9 +767,11 @@ def _try(kind: Kind, content: bytes, folder: Path, outcome: Outcome, watch: Watc
     except BaseException as error:  # libraries in Rust panic with an exception of their own
         outcome.failed(f"{type(error).__name__} in {_where()}", content, str(error)[:300])
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for timer in (signal.ITIMER_VIRTUAL, signal.ITIMER_REAL):
+            signal.setitimer(timer, 0)
         watch.active = False
-        signal.signal(signal.SIGALRM, before)
+        for number, handler in zip(_ALARMS, before, strict=True):
+            signal.signal(number, handler)
     took = time.perf_counter() - started
     outcome.examples, outcome.seconds, outcome.slowest = outcome.examples + 1, outcome.seconds + took, max(outcome.slowest, took)
     for what in dict.fromkeys(watch.seen):

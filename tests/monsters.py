@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.command import Done, measured
+from tests.conftest import HANG
 from tests.junk import CONFIG, ITERATION, PROMPT
 
 GIGABYTE = 1_000_000_000
@@ -91,7 +92,7 @@ def meet(monster: Monster, folder: Path) -> Done:
     (folder / "t.yaml").write_text(json.dumps({**CONFIG, "load_model": False, "chat_template": "m.jinja"}))
     path = folder / monster.file
     monster.write(path)
-    met = measured(folder, *monster.words, timeout=600)
+    met = measured(folder, *monster.words, timeout=HANG)
     path.unlink()
     return met
 

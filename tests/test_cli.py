@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import CHATML, HANG
+
 BINOMIAL_WEIGHTS = [
     0.107374182, 0.268435456, 0.301989888, 0.201326592, 0.088080384, 0.0264241152,
     0.005505024, 0.000786432, 7.3728e-05, 4.096e-06, 1.024e-07,
@@ -34,7 +36,9 @@ def test_without_arguments_it_says_what_to_type_first_and_ends_as_wrong_usage_do
 
 def test_python_m_diffusecli_is_the_same_command(diffuse):
     def module(*words):
-        return subprocess.run([sys.executable, "-m", "diffusecli", *words], capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(
+            [sys.executable, "-m", "diffusecli", *words], capture_output=True, text=True, check=False, timeout=HANG
+        )
 
     assert module("--version").stdout == diffuse("--version").stdout
     wrong, known = module("validate", "nowhere.json"), diffuse("validate", "nowhere.json")
@@ -47,7 +51,7 @@ HEAVY = ("torch", "transformers", "peft", "accelerate", "pandas", "scipy")
 def loaded_by(*words):
     """The heavy modules that a command imports, asked in a process of its own."""
     code = f"import sys; sys.argv = ['diffuse', *{words!r}]\ntry:\n from diffusecli.cli import main; main()\nexcept SystemExit: pass\nprint([m for m in {HEAVY!r} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=HANG)
     return done.stdout.splitlines()[-1]
 
 
@@ -132,6 +136,30 @@ def test_validate_tells_every_problem_and_exits_1(in_process, prompt_file, tmp_p
     assert done.returncode == 1
     assert "a.json:1:" in done.stderr
     assert "the weight -1 is not a probability" in done.stderr
+    assert done.stdout == "failed: 2 errors, 2 warnings, 0 notices; passed: 0 prompts, 0 configs\n"
+    prompt_file("c.json")
+    assert in_process("validate", ".").stdout.endswith("failed: 2 errors, 3 warnings, 0 notices; passed: 1 prompt, 0 configs\n")
+
+
+def test_what_a_tokenizer_refuses_is_not_sound_and_its_warnings_count_as_errors_when_strict(
+    in_process, prompt_file, tiny_model_folder, tmp_path
+):
+    prompt_file("a.json", request="Say a letter, like this: {letter}.")
+    (tmp_path / "t.jinja").write_text("{{ strftime_now('%d %b %Y') }}" + CHATML)
+    dated = ("--model", tiny_model_folder, "--chat-template", "t.jinja")
+    (tmp_path / "r.jinja").write_text("{{ raise_exception('no') }}")
+    refusing = ("--model", tiny_model_folder, "--chat-template", "r.jinja")
+    done = in_process("validate", "a.json", *refusing)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (
+        1,
+        "failed: 1 error, 0 warnings, 0 notices; passed: 0 prompts, 0 configs",
+    )
+    for strict, code, line in (
+        ((), 0, "sound: 1 prompt, 0 configs; 0 errors, 1 warning, 0 notices"),
+        (("--strict",), 1, "failed: 1 error, 0 warnings, 0 notices; passed: 0 prompts, 0 configs"),
+    ):
+        done = in_process("validate", "a.json", *dated, *strict)
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (code, line), done.stderr
 
 
 @pytest.mark.parametrize(
@@ -210,7 +238,7 @@ def test_train_sample_and_evaluate_a_tiny_model_end_to_end(diffuse, in_process, 
 def test_training_the_built_in_model_brings_the_exact_kl_below_a_tenth(diffuse, tmp_path):
     prompt = Path("prompts/numbers/rng-0.json").resolve()
     (tmp_path / "c.yaml").write_text(config_text("smollm2-135m-instruct", prompt, n_iters=14))
-    trained = diffuse("train", "c.yaml", timeout=600)
+    trained = diffuse("train", "c.yaml")
     assert trained.returncode == 0, trained.stderr
     manifest = json.loads((tmp_path / "results" / "tiny" / "run.json").read_text())
     first = json.loads((tmp_path / "results" / "tiny" / "metrics.jsonl").read_text().splitlines()[0])

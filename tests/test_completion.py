@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from diffusecli.cli import _CHOICES
+from tests.conftest import HANG
 
 ROOT = Path(__file__).resolve().parent.parent
 LINES = [
@@ -63,7 +64,7 @@ def test_bash_completes_by_the_script_it_is_given(diffuse):
     ask = f'{script}\nCOMP_WORDS=(diffuse sample --mode un) COMP_CWORD=3\n_diffuse_completion diffuse\necho "${{COMPREPLY[@]}}"'
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", "-c", ask], capture_output=True, text=True, check=True, env={**os.environ, "PATH": path}, timeout=60
+        ["bash", "-c", ask], capture_output=True, text=True, check=True, env={**os.environ, "PATH": path}, timeout=HANG
     )
     assert done.stdout == "untuned\n"
 
@@ -75,7 +76,7 @@ def test_the_script_for_a_shell_is_one_that_it_can_read(diffuse, tmp_path, shell
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
     (tmp_path / "script").write_text(script)
-    assert subprocess.run([shell, "-n", tmp_path / "script"], check=False, timeout=60).returncode == 0
+    assert subprocess.run([shell, "-n", tmp_path / "script"], check=False, timeout=HANG).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import yaml
 
 from diffusecli.prompt import read_prompts
 from diffusecli.validate import json_schema, validate
+from tests.conftest import HANG
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUPS = {"names": 2, "countries": 6, "day-date": 6, "fruits": 2, "numbers": 8, "occupations": 3}
@@ -161,7 +162,7 @@ def test_the_book_is_built_without_a_warning_and_its_pages_load_nothing_from_els
 
     def build():
         command = [Path(sys.executable).with_name("zensical"), "build", "--strict", "--clean"]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=HANG, check=False)
 
     assert build().returncode == 0
     built = sorted((tmp_path / "site").rglob("*.html"))

@@ -19,6 +19,7 @@ from diffusecli.report.lines import of_training
 from diffusecli.report.palette import LIGHT
 from diffusecli.report.views import OFF_TARGET, pairs, samplers, sections, spots
 from diffusecli.runs import RunDir, write_json
+from tests.conftest import HANG
 
 HOSTILE = [
     "<script>alert(1)</script>", "</script><img src=x onerror=alert(2)>", "\"'><b onclick='alert(3)'>", "\x1b[2J\x00\u2028", "\u202eabc",
@@ -273,7 +274,7 @@ def browser():
     if (chromium := shutil.which("chromium")) is None:
         pytest.skip("no chromium on this machine")
     with sync.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=1000 * HANG)
         yield launched
         launched.close()
 
@@ -293,6 +294,7 @@ def opened(browser, report_file):
 
     def open_page(**look):
         page = browser.new_page(**look)
+        page.set_default_timeout(1000 * HANG)
         pages.append(page)
         page.on("console", lambda said: wrong.append(said.text))
         page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -321,7 +323,7 @@ def test_targets_that_look_like_scripts_are_labels(opened):
     page = opened()
     assert page.locator(".distribution svg text", has_text="<script>alert(1)</script>").count() >= 1
     page.locator("#p2 .distribution svg .mark-symbol.role-mark path").nth(3).hover(force=True)
-    assert "<script>alert(1)</script>" in page.locator("#vg-tooltip-element.visible").inner_text(timeout=3000)
+    assert "<script>alert(1)</script>" in page.locator("#vg-tooltip-element.visible").inner_text()
 
 
 def test_clicking_a_header_sorts_numbers_as_numbers(opened):
@@ -367,6 +369,7 @@ def test_a_phone_does_not_scroll_sideways(opened):
 def test_without_scripts_the_tables_are_still_there(browser, report_file):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
+    page.set_default_timeout(1000 * HANG)
     page.goto(report_file.as_uri())
     assert page.locator(".summary tbody tr").count() == 6
     assert page.locator("text=Charts and sorting need JavaScript").is_visible()

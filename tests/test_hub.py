@@ -10,7 +10,7 @@ import pytest
 from diffusecli.errors import InputError, MachineError
 from diffusecli.hub import told_apart
 from diffusecli.models import load_model
-from tests.conftest import free_port, in_turn
+from tests.conftest import closed_port, in_turn
 
 REFUSALS = {
     "owner/gated": (403, "GatedRepo"), "owner/missing": (401, "RepoNotFound"), "owner/old": (404, "RevisionNotFound"),
@@ -72,8 +72,9 @@ def test_what_a_hub_refuses_is_told_apart(hub, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("offline", "endpoint"), [("1", "http://127.0.0.1:9"), ("0", None)])
 def test_no_network_is_the_machines_fault(diffuse, tmp_path, offline, endpoint):
-    endpoint = endpoint or f"http://127.0.0.1:{free_port()}"
-    done = diffuse("sample", "--model", "a/b", "--request", "x", HF_HUB_OFFLINE=offline, HF_ENDPOINT=endpoint, HF_HOME=tmp_path)
+    with closed_port() as port:
+        endpoint = endpoint or f"http://127.0.0.1:{port}"
+        done = diffuse("sample", "--model", "a/b", "--request", "x", HF_HUB_OFFLINE=offline, HF_ENDPOINT=endpoint, HF_HOME=tmp_path)
     assert done.returncode == 3
     assert "the model a/b is not cached and the hub cannot be reached: connect once" in done.stderr
 

@@ -15,7 +15,7 @@ from diffusecli.locks import lock_beside, only_writer, remove_scratch_folders, r
 from diffusecli.runs import RunDir, atomic_write, write_text
 from diffusecli.train import train
 
-HOLDS = "import sys, time; from pathlib import Path; from diffusecli.locks import only_writer\nplace = Path(sys.argv[1])\n"
+HOLDS = "import sys; from pathlib import Path; from diffusecli.locks import only_writer\nplace = Path(sys.argv[1])\n"
 
 
 @pytest.fixture
@@ -24,9 +24,9 @@ def held_elsewhere(tmp_path):
     words = [
         sys.executable,
         "-c",
-        HOLDS + "with only_writer(place, place / '.lock'):\n    print('held', flush=True); time.sleep(60)",
+        HOLDS + "with only_writer(place, place / '.lock'):\n    print('held', flush=True); sys.stdin.read()",
     ]
-    with subprocess.Popen([*words, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([*words, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
         yield process
         process.kill()

@@ -23,6 +23,31 @@ def test_without_eos_a_sample_counts_for_the_target_that_begins_it():
     assert found.off_target == Counter({"Carl": 4})
 
 
+@pytest.mark.parametrize(
+    ("rule", "whole", "begun"),
+    [
+        ("strip", "equal to a target after trimming white space", "beginning with a target after trimming white space"),
+        ("exact", "equal to a target, white space too", "beginning with a target, white space too"),
+        (
+            "casefold",
+            "equal to a target whatever its case, white space trimmed",
+            "beginning with a target whatever its case, white space trimmed",
+        ),
+        (
+            "regex:[a-z]+",
+            "what [a-z]+ finds in it equals what it finds in a target",
+            "what [a-z]+ finds in it begins with what it finds in a target",
+        ),
+    ],
+)
+def test_a_rule_in_words_says_whether_an_answer_has_to_end_with_its_target(rule, whole, begun):
+    ends, begins = (Prompt(request="x", targets=("a",), eos=eos) for eos in (True, False))
+    free = Prompt(request="x", targets=(), eos=False)
+    matching = Matching(rule)
+    assert [matching.in_words(some) for some in ([ends], [begins, free], [free], [])] == [whole, begun, whole, whole]
+    assert matching.in_words([begins, ends]) == f"{whole}; for prompts with eos: false {begun}"
+
+
 def test_a_target_after_a_response_variant_is_valid():
     varied = Prompt(request="x", targets=("{a}",), response=("", "Sure: "))
     assert tally(varied, {"Sure: {a}": 2, "{a}": 1, "Well: {a}": 1}).counts == (3,)

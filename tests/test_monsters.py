@@ -4,7 +4,6 @@ import json
 import signal
 import struct
 import threading
-import time
 import zipfile
 
 import pytest
@@ -29,7 +28,8 @@ from diffusecli.patience import at_most, little_memory
 from diffusecli.prompt import Prompt
 from diffusecli.runs import RunDir, require_no_link
 from diffusecli.samples import read_samples
-from tests.conftest import byte_tokenizer, tiny_llama
+from tests.conftest import HANG, byte_tokenizer, tiny_llama
+from tests.counting import calls
 from tests.junk import PROMPT
 from tests.monsters import keys, line_of, meet, monsters
 from tests.test_ggufs import MERGES, write_gguf
@@ -74,10 +74,9 @@ def test_keys_that_are_lists_are_refused_before_their_aliases_are_written_out(tm
         f"? &{name} [{', '.join(['*' + before] * 8)}]\n: 1\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
     )
     (tmp_path / "c.yaml").write_text(bomb)
-    started = time.perf_counter()
-    (problem,) = told(tmp_path / "c.yaml")
+    with calls(most=10_000):  # written out they are millions
+        (problem,) = told(tmp_path / "c.yaml")
     assert "a list or mapping cannot be a key" in problem
-    assert time.perf_counter() - started < 2
 
 
 def test_a_value_on_the_command_line_is_read_as_strictly_as_a_file():
@@ -98,10 +97,9 @@ def test_files_without_end_and_files_too_large_are_not_read_to_their_end(tmp_pat
 def test_a_million_wrong_keys_are_told_soon_and_with_an_end(tmp_path):
     keys(100_000)(tmp_path / "p.json")
     (tmp_path / "c.yaml").write_text(json.dumps({f"key{i}": i for i in range(20_000)}))
-    started = time.perf_counter()
-    inspected = inspect_config(tmp_path / "c.yaml")
+    with calls(most=20_000 * 300):
+        inspected = inspect_config(tmp_path / "c.yaml")
     assert "has 19002 more mistakes" in str(inspected.problems[1000])
-    assert time.perf_counter() - started < 10
     assert str(InputError.of(Problem("f", str(i)) for i in range(1000))).splitlines()[-1] == "and 800 more"
 
 
@@ -109,11 +107,10 @@ def test_many_duplicates_are_told_in_the_time_that_reading_takes(tmp_path):
     (tmp_path / "p.json").write_text(json.dumps({"request": "r", "targets": ["same"] * 20_000}, indent=1))
     from diffusecli.prompt import inspect_prompt
 
-    started = time.perf_counter()
-    _, problems = inspect_prompt(tmp_path / "p.json")
+    with calls(most=20_000 * 60):
+        _, problems = inspect_prompt(tmp_path / "p.json")
     assert [problem.line for problem in problems[:2]] == [5, 6]
     assert sum(problem.severity == "error" for problem in problems) == 19_999
-    assert time.perf_counter() - started < 10
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.txt", "t.csv", "t.tsv", "t.parquet"])
@@ -173,7 +170,7 @@ def test_small_monsters_of_every_kind_end_with_a_sentence_or_a_result(tmp_path):
     ],
 )
 def test_a_chat_template_that_runs_wild_is_stopped(template, said, monkeypatch):
-    monkeypatch.setattr("diffusecli.chat._PATIENCE", 0.3 if "for a" in template else 60)
+    monkeypatch.setattr("diffusecli.chat._PATIENCE", 0.3 if "for a" in template else HANG)
     chat = Chat(byte_tokenizer(), settings=ChatSettings(template, {}, "Be brief."))
     with pytest.raises(InputError, match=said):
         encode_prompt(Prompt.model_validate({**PROMPT, "alias": "p.json"}), chat)
@@ -190,13 +187,15 @@ def test_a_template_file_that_cannot_even_be_parsed_is_told(tmp_path):
 
 
 def test_an_alarm_inside_an_alarm_leaves_the_outer_one_set():
-    with pytest.raises(MachineError, match="outer"), at_most(0.3, MachineError("outer")):
-        with at_most(5, InputError("inner")):
+    with pytest.raises(MachineError, match="outer"), at_most(HANG, MachineError("outer")):
+        with at_most(2 * HANG, InputError("inner")):
             pass
+        assert 0 < signal.getitimer(signal.ITIMER_PROF)[0] < 1.5 * HANG
+        signal.raise_signal(signal.SIGPROF)  # as if the time were up
+    with pytest.raises(InputError, match="inner"), at_most(HANG, MachineError("outer")), at_most(2 * HANG, InputError("inner")):
+        signal.raise_signal(signal.SIGPROF)
+    with pytest.raises(InputError, match="inner"), at_most(0.1, InputError("inner")):
         while True:  # at work: an alarm counts the processor's time
-            pass
-    with pytest.raises(InputError, match="inner"), at_most(5, MachineError("outer")), at_most(0.1, InputError("inner")):
-        while True:
             pass
     assert signal.getitimer(signal.ITIMER_PROF) == (0, 0), "none is left"
 
@@ -206,13 +205,12 @@ def test_outside_the_main_thread_there_are_no_alarms_and_work_goes_on():
 
     def work():
         with at_most(0.01, InputError("never")):
-            time.sleep(0.05)
-            done.append(True)
+            done.append(signal.getitimer(signal.ITIMER_PROF))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert done
+    assert done == [(0, 0)]
 
 
 def test_memory_is_bounded_inside_only():
@@ -395,10 +393,11 @@ def test_a_gguf_whose_sizes_lie_is_told_at_once(sound_gguf, tmp_path, change, sa
     path = tmp_path / "m.gguf"
     with open(sound_gguf, "rb") as file:
         path.write_bytes(change(file.read()))
-    started = time.perf_counter()
-    with pytest.raises(InputError, match=rf"the model file .*m.gguf is no GGUF file that can be read: .*({said})"):
+    with (
+        calls(most=50_000),
+        pytest.raises(InputError, match=rf"the model file .*m.gguf is no GGUF file that can be read: .*({said})"),
+    ):
         load_chat(str(path), ChatSettings(), print)
-    assert time.perf_counter() - started < 2
 
 
 @pytest.mark.parametrize("name", ["gen.lora.partial.jsonl", "metrics.jsonl"])

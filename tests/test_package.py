@@ -17,6 +17,7 @@ import pytest
 
 from diffusecli import __version__
 from diffusecli.prompt import read_prompt
+from tests.conftest import HANG
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = "diffusecli/library"
@@ -30,7 +31,7 @@ def run(*words, cwd, **environment):
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return subprocess.run(
         [*map(str, words)], cwd=cwd, env={**own, "OMP_NUM_THREADS": "1", "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, **environment},
-        capture_output=True, text=True, timeout=300, check=False, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=HANG, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
 

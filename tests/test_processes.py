@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -20,7 +21,7 @@ from diffusecli.errors import MachineError
 from diffusecli.loss import PackedPass
 from diffusecli.processes import _shares
 from diffusecli.train import train
-from tests.conftest import free_port
+from tests.conftest import HANG, on_a_free_port
 
 TARGETS = [f"{{{a}{b}}}" for a in "abcdef" for b in "uvwxyz"]
 
@@ -65,14 +66,19 @@ def assert_same_result(config, other):
 @pytest.fixture
 def launch(tmp_path):
     def run(config, launcher, **environment):
-        launcher = [word.format(port=free_port()) for word in launcher]
         path = tmp_path / "shared.yaml"
         path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-        return subprocess.run(
-            [sys.executable, *launcher, "-m", "tests.launched", "train", str(path)], capture_output=True, text=True, timeout=300,
-            check=False, stdin=subprocess.DEVNULL, cwd=Path(__file__).parent.parent,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        )  # fmt: skip
+
+        def on(port):
+            words = [word.format(port=port) for word in launcher]
+            done = subprocess.run(
+                [sys.executable, *words, "-m", "tests.launched", "train", str(path)], capture_output=True, text=True, timeout=HANG,
+                check=False, stdin=subprocess.DEVNULL, cwd=Path(__file__).parent.parent,
+                env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            )  # fmt: skip
+            return None if done.returncode and re.search("EADDRINUSE|address already in use", done.stderr) else done
+
+        return on_a_free_port(on)
 
     return run
 
@@ -176,20 +182,25 @@ def test_an_error_in_one_process_stops_the_others_with_its_sentence(config, tmp_
     """Without a launcher that would end them."""
     path = tmp_path / "shared.yaml"
     path.write_text(yaml.safe_dump(sampled(config("together")).model_dump(mode="json")))
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.launched", "train", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            stdin=subprocess.DEVNULL, cwd=Path(__file__).parent.parent,
-            env={**os.environ, **meeting, "RANK": rank, "LOCAL_RANK": rank, "TROUBLE": trouble},
-        )
-        for rank in ("0", "1")
-    ]  # fmt: skip
-    try:
-        said = [process.communicate(timeout=300)[1] for process in both]
-    finally:
-        for process in both:
-            process.kill()
+
+    def on(port):
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+        both = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.launched", "train", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                stdin=subprocess.DEVNULL, cwd=Path(__file__).parent.parent,
+                env={**os.environ, **meeting, "RANK": rank, "LOCAL_RANK": rank, "TROUBLE": trouble},
+            )
+            for rank in ("0", "1")
+        ]  # fmt: skip
+        try:
+            said = [process.communicate(timeout=HANG)[1] for process in both]
+        finally:
+            for process in both:
+                process.kill()
+        return None if re.search("EADDRINUSE|address already in use", "".join(said)) else (both, said)
+
+    both, said = on_a_free_port(on)
     assert both[0].returncode == code, said
     assert both[1].returncode != 0
     assert told in said[0], said

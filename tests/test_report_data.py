@@ -87,6 +87,44 @@ def test_markdown_tables_are_whole_whatever_texts_hold(found):
     assert "valid: equal to a target after trimming white space" in text
 
 
+@pytest.fixture
+def begun(tmp_path):
+    """Answers to a prompt with `eos: false` beside answers to one without."""
+    write_json(tmp_path / "begins" / "prompts.json", {"begins.json": {**HALVES, "targets": ["Ann", "Bob"], "eos": False}})
+    write_json(tmp_path / "begins" / "gen.lora.json", {"begins.json": ["Ann, born in 1970", "Bob", "Carl"]})
+    run_with(tmp_path / "ends", ["a", "b"])
+    return tmp_path
+
+
+def test_every_report_says_that_an_answer_only_has_to_begin_with_its_target(begun):
+    pytest.importorskip("jinja2", reason="the HTML report needs the extra `report`")
+    from diffusecli.report.charts import write_plots
+    from diffusecli.report.html import html_report
+
+    console = Console(file=io.StringIO(), width=10_000)
+    only, mixed = evaluate([begun / "begins"]), evaluate([begun])
+    both = "equal to a target after trimming white space; for prompts with eos: false beginning with a target after trimming white space"
+    for found, words in ((only, "beginning with a target after trimming white space"), (mixed, both)):
+        assert found.match_in_words == words
+        console.print(evaluation(found))
+        assert f"valid: {words}; below it" in console.file.getvalue()
+        assert f"valid: {words}. Entropy" in as_markdown(found)
+        assert f"<dt>A match is</dt><dd>{words}</dd>" in html_report(found)
+        assert f"valid: {words}<" in next(p for p in write_plots(found, begun / "plots") if p.suffix == ".svg").read_text()
+    assert html_report(mixed).count("An answer is valid that begins with a target.") == 1
+    assert [row["eos"] for row in json.loads(as_json(mixed))["rows"]] == [False, True]
+    assert [row["eos"] for row in csv.DictReader(io.StringIO(as_csv(mixed)))] == ["False", "True"]
+
+
+def test_without_a_valid_answer_the_table_says_what_none_of_them_does(begun):
+    write_json(begun / "begins" / "gen.lora.json", {"begins.json": ["Carl"]})
+    write_json(begun / "ends" / "gen.lora.json", {"p.json": ["c", "d"]})
+    console = Console(file=io.StringIO(), width=10_000)
+    console.print(evaluation(evaluate([begun])))
+    assert "none of 1 sample begins with a target" in console.file.getvalue()
+    assert "none of 2 samples is a target" in console.file.getvalue()
+
+
 @pytest.mark.parametrize("option", ["--json", "--csv", "--markdown"])
 def test_the_command_prints_nothing_else_on_stdout(tmp_path, in_process, option, found):
     done = in_process("evaluate", str(tmp_path), option)

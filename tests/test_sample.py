@@ -6,10 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -148,7 +148,8 @@ def test_another_precision_is_the_same_model(run):
 def test_the_settings_of_one_format_are_not_told_of_another(run):
     drawn(Wanted(run), temperature=0.5)
     drawn(Wanted(run, form="csv"), n=30)
-    os.utime(run / "gen.lora.json")
+    newest = (run / "gen.lora.csv").stat().st_mtime + 2
+    os.utime(run / "gen.lora.json", (newest, newest))
     assert evaluate([run]).rows[0].settings_in_words == "settings unknown"
 
 
@@ -234,6 +235,22 @@ def test_after_ctrl_c_only_the_prompt_in_hand_is_drawn_again(run, prompt_file, m
     assert not journal_path(done.path).exists()
 
 
+KILLED = """
+import os, signal
+from diffusecli.__main__ import main
+from diffusecli.journal import Journal
+add, added = Journal.add, []
+def killing(self, *words, **more):
+    add(self, *words, **more)
+    added.append(words)
+    if len(added) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+Journal.add = killing
+main()
+"""
+"""`diffuse` that is killed when the third part of its answers is in the journal."""
+
+
 @pytest.mark.slow
 def test_a_sampling_that_is_killed_goes_on(run, tmp_path, in_process):
     prompts = []
@@ -242,15 +259,11 @@ def test_a_sampling_that_is_killed_goes_on(run, tmp_path, in_process):
         path.write_text(json.dumps({"request": f"question {n}", "targets": []}))
         prompts += ["--prompt", str(path)]
     words = ["sample", str(run), "-n", "4000", "--max-new-tokens", "3", "-o", "gen.json", *prompts]
-    command = [sys.executable, "-m", "diffusecli", *words]
     journal = tmp_path / "gen.partial.jsonl"
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while (not journal.exists() or len(journal.read_bytes().splitlines()) < 3) and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    killed = subprocess.run([sys.executable, "-c", KILLED, *words], cwd=tmp_path, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     kept = len(journal.read_bytes().splitlines()) - 1
-    assert 2 <= kept < 40
+    assert kept == 3
     again = in_process(*words)
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("from an earlier start") >= kept - 1
@@ -287,7 +300,7 @@ def test_the_command_line_of_the_original_and_of_a_quick_question(in_process, ru
         assert (idle.returncode, "Traceback" in idle.stderr) == (2, False)
 
 
-def test_progress_shows_the_answers_so_far_on_a_terminal_and_a_line_now_and_then_in_a_pipe():
+def test_progress_shows_the_answers_so_far_on_a_terminal_and_a_line_now_and_then_in_a_pipe(monkeypatch):
     import io
 
     from rich.console import Console
@@ -295,17 +308,19 @@ def test_progress_shows_the_answers_so_far_on_a_terminal_and_a_line_now_and_then
     from diffusecli.report.progress import SamplingProgress
     from diffusecli.sampling import Standing
 
-    for terminal, waited, told in ((True, 1, True), (False, 29, False), (False, 31, True)):
+    clock = [1000.0]
+    monkeypatch.setattr("diffusecli.report.progress.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    for terminal, waited, told in ((True, 1, True), (True, 0.1, False), (False, 29, False), (False, 31, True)):
         out = io.StringIO()
         console = Console(file=out, force_terminal=terminal, width=100)
         with SamplingProgress(console, 2) as progress:
-            progress._looked -= waited
+            clock[0] += waited
             progress("a.json", Standing(Answers({"{7}": 30, "{3}": 10}), 100, 5, 77))
             progress("a.json", Standing(Answers({"{7}": 70, "{3}": 30}), 100, 0, 99))
         text = out.getvalue()
         assert "100 of 100 samples, 2 distinct, 99 tokens fed" in text
         assert ("40 of 100 samples, 2 distinct, 77 tokens fed, 5 under way" in text) == told
-        assert ("30.0 %" in text) == terminal  # of the hundred, not of the first forty
+        assert ("30.0 %" in text) == (terminal and told)  # of the hundred, not of the first forty
 
 
 def test_a_base_model_is_asked_through_the_plain_template_and_a_system_text_and_both_are_told(tiny_model_folder, tmp_path):

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +15,7 @@ import pytest
 from scipy.stats import chi2_contingency
 
 from diffusecli.chat import ChatSettings
-from diffusecli.connection import Service
+from diffusecli.connection import Service, _Pace
 from diffusecli.engines import drawn
 from diffusecli.errors import InputError, InterruptedRun, MachineError
 from diffusecli.evaluate import evaluate
@@ -25,7 +24,7 @@ from diffusecli.local import LocalEngine
 from diffusecli.prompt import Prompt
 from diffusecli.sampling import SamplingSettings
 from diffusecli.served import ServerEngine
-from tests.conftest import free_port
+from tests.conftest import HANG, closed_port, on_a_free_port
 from tests.test_sampling import assert_follows, exact_law
 
 pytest.importorskip("openai")
@@ -35,11 +34,19 @@ FRUIT = {"apple": 0.5, "pear": 0.3, "plum": 0.2}
 
 
 class Server:
-    """Answers from a law; `faults` are taken one by one before it behaves. Keeps every request."""
+    """Answers from a law; `faults` are taken one by one before it behaves. Keeps every request.
 
-    def __init__(self, law=FRUIT, *, most=None, refuses=(), faults=(), delay=0.0, port=0, refusal=lambda body: None):
+    All but the first request wait until `meet` of them are there; a `silent` server never answers.
+    """
+
+    def __init__(
+        self, law=FRUIT, *, most=None, refuses=(), faults=(), delay=0.0, meet=1, silent=False, refusal=lambda body: None,
+    ):  # fmt: skip
         self.law, self.most, self.refuses, self.faults, self.delay = law, most, set(refuses), list(faults), delay
         self.refusal = refusal  # of a body: a status and what is said, or None
+        self.meeting, self.may_answer = threading.Barrier(meet), threading.Event()
+        if not silent:
+            self.may_answer.set()
         self.bodies, self.keys, self.lock = [], [], threading.Lock()
         self.together = self.most_together = 0
         owner = self
@@ -53,7 +60,7 @@ class Server:
             def log_message(self, *_):
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.handle_error = lambda *_: None  # clients may be killed
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
 
@@ -62,15 +69,9 @@ class Server:
         return self
 
     def __exit__(self, *_):
+        self.may_answer.set()
         self.http.shutdown()
         self.http.server_close()
-
-    def dies_after(self, requests):
-        """Wait for so many, then stop without a word."""
-        while len(self.bodies) < requests:
-            time.sleep(0.005)
-        self.faults = ["cut"] * 1000  # connections that stand
-        self.__exit__()
 
     def answer(self, handler):
         body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
@@ -78,8 +79,12 @@ class Server:
             self.bodies.append(body)
             self.keys.append(handler.headers.get("Authorization"))
             fault = self.faults.pop(0) if self.faults else None
+            is_first = len(self.bodies) == 1
             self.together += 1
             self.most_together = max(self.most_together, self.together)
+        if not is_first:
+            self.meeting.wait(HANG)
+        self.may_answer.wait(HANG)
         time.sleep(self.delay)
         with self.lock:
             self.together -= 1
@@ -224,27 +229,56 @@ def test_a_refusal_half_way_is_told_and_what_came_before_is_kept():
 
 
 def test_a_server_that_is_not_there_or_too_slow():
-    nowhere = Service(f"http://127.0.0.1:{free_port()}/v1", "m", tries=2)
-    with pytest.raises(MachineError, match="2 tries failed"):
-        drawn(ServerEngine(nowhere, SamplingSettings(5), print), PROMPT)
-    with Server(delay=1) as server, pytest.raises(MachineError, match="timed out"):
+    with closed_port() as port, pytest.raises(MachineError, match="2 tries failed"):
+        drawn(ServerEngine(Service(f"http://127.0.0.1:{port}/v1", "m", tries=2), SamplingSettings(5), print), PROMPT)
+    with Server(silent=True) as server, pytest.raises(MachineError, match="timed out"):
         drawn(engine(server, tries=1, timeout=0.1), PROMPT)
 
 
-def test_requests_run_side_by_side_up_to_the_limit_and_keep_the_pace():
-    with Server(most=1, delay=0.03) as server:
-        drawn(engine(server, 40, concurrency=4), PROMPT)
+def test_requests_run_side_by_side_up_to_the_limit():
+    with Server(most=1, meet=4) as server:  # none of the four is answered before the fourth is there
+        assert drawn(engine(server, 41, concurrency=4), PROMPT)[0].total() == 41
     assert server.most_together == 4
-    with Server(most=1) as server:
-        began = time.monotonic()
-        drawn(engine(server, 12, requests_per_minute=1200), PROMPT)
-    assert time.monotonic() - began > 11 * 60 / 1200 * 0.9
-    with Server() as server:
-        paced = engine(server, 1, requests_per_minute=1200)
-        began = time.monotonic()
-        for _ in range(8):
-            drawn(paced, PROMPT)
-    assert time.monotonic() - began > 7 * 60 / 1200 * 0.9
+    assert len(server.bodies) == 41
+
+
+class Clock:
+    """Time that passes only where somebody waits."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    async def wait(self, seconds):
+        self.now += seconds
+
+
+def test_requests_start_no_faster_than_the_pace():
+    clock, starts = Clock(), []
+    pace = _Pace(1200, clock=lambda: clock.now, wait=clock.wait)
+
+    async def take_turns():
+        for spent in (0, 0.02, 0.05, 0.5, 0, 0):
+            await pace.turn()
+            starts.append(clock.now - 100)
+            clock.now += spent
+
+    asyncio.run(take_turns())
+    assert starts == pytest.approx([0, 0.05, 0.1, 0.15, 0.65, 0.7]), "0.05 s apart, and none made up for after a rest"
+
+
+def test_every_request_waits_for_its_turn_those_of_later_prompts_and_later_tries_too():
+    turns = []
+
+    class Counted:
+        async def turn(self):
+            turns.append(1)
+
+    with Server(most=1, faults=[None, 500]) as server:
+        paced = engine(server, 12, requests_per_minute=1200)
+        paced._connection._pace = Counted()
+        drawn(paced, PROMPT)
+        drawn(paced, PROMPT)
+    assert len(turns) == len(server.bodies) == 25
 
 
 def openai_says(message, param=None, **more):
@@ -689,23 +723,15 @@ def test_against_transformers_serve(builtin_model, tmp_path):
     inner.save_pretrained(tmp_path / "model")
     inner.generation_config = kept
     builtin_model.tokenizer.save_pretrained(tmp_path / "model")
-    port = free_port()
-    command = [
-        "transformers", "serve", str(tmp_path / "model"), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu",
-        "--dtype", "float32",
-    ]  # fmt: skip
-    binary = str(Path(sys.executable).parent / command[0])
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen([binary, *command[1:]], stdout=log, stderr=log)
+    port, process = on_a_free_port(lambda port: started(port, tmp_path / "model", tmp_path / "log"))
     try:
-        wait_for(port, process, tmp_path / "log")
         prompt = Prompt(request="Pick heads or tails. Answer with one word.", targets=(), alias="coin")
         settings = SamplingSettings(60, max_new_tokens=2)
         service = Service(f"http://127.0.0.1:{port}/v1", str(tmp_path / "model"), concurrency=2)
         served, _ = drawn(ServerEngine(service, settings, print), prompt)
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(HANG)
     local, _ = drawn(LocalEngine(builtin_model, SamplingSettings(2000, max_new_tokens=2)), prompt)
     assert served.total() == 60
     common = [text for text, count in local.most_common() if count >= 100]
@@ -715,14 +741,18 @@ def test_against_transformers_serve(builtin_model, tmp_path):
     assert chi2_contingency(np.array(table)).pvalue > 1e-3
 
 
-def wait_for(port, process, log):
-    for _ in range(600):
-        assert process.poll() is None, log.read_text()
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+def started(port, model, log):
+    """`transformers serve` once it listens, with its port; None where somebody else took the port."""
+    binary = Path(sys.executable).with_name("transformers")
+    words = ["serve", model, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
+    with log.open("w") as file:
+        process = subprocess.Popen([binary, *words], stdout=file, stderr=file)
+    while process.poll() is None:  # the test ends when the process does or listens
+        if f"running on http://127.0.0.1:{port}" in log.read_text():
+            return port, process
         time.sleep(0.2)
-    raise AssertionError(log.read_text())
+    assert "address already in use" in log.read_text(), log.read_text()
+    return None
 
 
 def test_a_system_text_and_variables_of_the_template_are_sent():

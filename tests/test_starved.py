@@ -4,16 +4,15 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from diffusecli.memory import cgroup_room, enough_memory, free_memory, out_of_memory
+from diffusecli.memory import cgroup_room, enough_memory, out_of_memory
 from diffusecli.runs import RunDir, append_line, newest_run
 from diffusecli.train import train
-from tests.conftest import in_turn
+from tests.conftest import HANG, in_turn
 from tests.full_disk import in_small_disk
 
 
@@ -93,12 +92,13 @@ def test_without_a_home_everything_works_but_what_needs_a_cache(trained, tmp_pat
 def test_without_a_network_cached_models_work_and_others_are_told_at_once(trained, tmp_path):
     alone = in_namespace("--map-root-user", "--net")
     online = {"HF_HUB_OFFLINE": "0", "DIFFUSE_CACHE": str(tmp_path / "empty")}
-    started = time.perf_counter()
+    looked_up = []
     cached, hub, index = in_turn(alone, [
         ("sample", "results/r1", "-n", 5), ("sample", "--model", "nobody/nothing", "--request", "x"),
         ("sample", "--model", "smollm2-135m-instruct", "--request", "x"),
-    ], tmp_path, **online)  # fmt: skip
-    assert time.perf_counter() - started < 90
+    ], tmp_path, looked_up, **online)  # fmt: skip
+    assert [hosts for hosts in looked_up if not hosts] == [[], []], "neither what is cached nor pip's package is asked for here"
+    assert 1 <= len(looked_up[1]) <= 3, "the hub is asked once (its library asks once for itself), not again for every file"
     assert cached[0] == 0, cached[1]
     assert (hub[0], index[0]) == (3, 3)
     assert "is not cached and the hub cannot be reached: connect once" in hub[1]
@@ -113,18 +113,18 @@ def test_a_server_that_dies_half_way_loses_nothing(tmp_path, prompt_file, monkey
 
     monkeypatch.chdir(tmp_path)
     prompt_file("p.json", targets=[])
-    with Server(delay=0.05) as server:
+    monkeypatch.setattr("diffusecli.served._FIRST_PAUSE", 0)
+    with Server(faults=[None] * 5 + ["cut"] * 1000) as server:
         words = ["sample", "--engine", "openai", "--base-url", server.url, "--model", "m", "--prompt", "p.json", "-n", "400",
                  "--concurrency", "1", "--tries", "2", "-o", "answers.json"]  # fmt: skip
-        threading.Thread(target=server.dies_after, args=(5,)).start()
+        died = in_process(*words)
+        server.faults, server.bodies = [], []  # it is back, at the same address
         done = in_process(*words)
-    assert done.returncode == 3, done.stderr
-    assert "what has arrived is kept and the same command goes on" in done.stderr
-    with Server(port=server.http.server_port) as again:
-        done = in_process(*words)
+    assert died.returncode == 3, died.stderr
+    assert "what has arrived is kept and the same command goes on" in died.stderr
     assert done.returncode == 0, done.stderr
-    assert "of 400 samples are there from an earlier start" in done.stderr
-    assert len(again.bodies) <= 13 - 4, "only what is missing is asked for"
+    assert "160 of 400 samples are there from an earlier start" in done.stderr
+    assert len(server.bodies) == 8, "only what is missing is asked for"
     assert len(json.loads((tmp_path / "answers.json").read_text())["p.json"]) == 400
 
 
@@ -163,12 +163,11 @@ def test_the_tightest_control_group_binds_whichever_version_it_is_of(tmp_path):
 def test_ulimit_v_counts_as_a_limit_of_memory():
     code = (
         "import resource, torch; from diffusecli.memory import free_memory\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33)); print(free_memory(torch.device('cpu')))"
+        "held = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (held + 10**8,) * 2); print(free_memory(torch.device('cpu')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    import torch
-
-    assert 0 < float(done.stdout) < min(2**33, free_memory(torch.device("cpu")) + 2**31)
+    assert 0 < float(done.stdout) <= 10**8
 
 
 @pytest.mark.parametrize(
@@ -204,7 +203,7 @@ def test_under_a_limit_of_memory_commands_finish_or_say_so(trained, tmp_path, me
 @pytest.mark.parametrize("megabytes", [200, 400])
 def test_too_little_memory_to_load_the_libraries_is_a_sentence(trained, tmp_path, megabytes):
     limited = ["sh", "-c", f'ulimit -v {megabytes * 1024} && exec "$@"', "sh", Path(sys.executable).with_name("diffuse")]
-    done = subprocess.run([*limited, "sample", "results/r1"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+    done = subprocess.run([*limited, "sample", "results/r1"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=HANG,
                           env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})  # fmt: skip
     assert (done.returncode, len(done.stderr.splitlines())) == (3, 1), done.stderr
     assert "the memory of this machine does not" in done.stderr

@@ -32,6 +32,7 @@ from diffusecli.prompt import Prompt, canonical, read_prompt, read_prompts
 from diffusecli.runs import RunDir
 from diffusecli.sampling import SamplingSettings
 from tests import tokenizers
+from tests.conftest import HANG
 from tests.tokenizers import real_tokenizer
 
 pytestmark = pytest.mark.slow  # a second each, but for every family
@@ -238,7 +239,7 @@ def test_a_sentencepiece_file_without_the_packages_for_it_is_told_with_the_remed
         f"import sys; sys.modules['{package}'] = None; from diffusecli.chat import ChatSettings; from diffusecli.models import load_chat; "
         f"load_chat({str(tmp_path)!r}, ChatSettings(), print)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=HANG)
     assert "InputError" in done.stderr
     assert "run `pip install 'diffuse-lm[sentencepiece]'`" in done.stderr
 

@@ -19,7 +19,8 @@ from tempfile import TemporaryDirectory
 import pytest
 from filelock import FileLock
 
-_PATIENCE = 300  # seconds for one package; the largest are 40 MB
+from tests.conftest import HANG
+
 _UNREACHABLE: dict[str, str] = {}  # a client -> why it brought nothing: asked once per process, not once per test
 
 
@@ -111,9 +112,9 @@ def _archive(source, work):
     if source.client == "npm" and shutil.which("npm") is None:
         _give_up(source, "npm is not installed")
     try:
-        run = subprocess.run(source.command, cwd=work, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+        run = subprocess.run(source.command, cwd=work, capture_output=True, text=True, timeout=HANG, check=False)
     except subprocess.TimeoutExpired:
-        _give_up(source, f"not there after {_PATIENCE} s")
+        _give_up(source, f"not there after {HANG} s")
     files = [path for path in work.iterdir() if path.is_file()]
     if run.returncode or len(files) != 1:
         _give_up(source, ([line for line in run.stderr.splitlines() if line.strip()] or ["no file came"])[-1])

@@ -89,9 +89,9 @@ def _reading(section: Section, *, exact: bool, stretched: bool) -> str:
     if stretched:
         parts.append("Small shares are stretched: the axis is that of square roots.")
     if section.folded:
-        how = "evenly picked" if section.uniform else "heaviest"
+        how, verb = "evenly picked" if section.uniform else "heaviest", "is" if section.folded == 1 else "are"
         parts.append(
-            f"Drawn are the {MOST // 2} {how} targets and {MOST // 2} that are missed most; {section.folded} more are folded away."
+            f"Drawn are the {MOST // 2} {how} targets and {MOST // 2} that are missed most; {section.folded} more {verb} folded away."
         )
     return " ".join(parts)
 

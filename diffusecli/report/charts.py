@@ -61,7 +61,7 @@ def write_plots(evaluation: Evaluation, folder: Path) -> list[Path]:
     require_writable(folder)
     taken: set[str] = set()
     with unchecked():
-        told = f"valid: {evaluation.matching}"
+        told = f"valid: {evaluation.match_in_words}"
         return [path for name, chart in _named(evaluation) for path in _write(chart, told, folder / _free(name, taken))]
 
 

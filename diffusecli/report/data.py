@@ -44,6 +44,7 @@ class Row:
     prompt: str  # its path
     request: str  # what was asked
     prompt_sha256: str  # of everything that defines the prompt
+    eos: bool  # a valid answer ends with its target; false: it begins with it
     n: int  # samples
     settings: dict[str, Any]  # as sampled; empty when unknown
     examples: bool  # the targets are only examples of what is wanted
@@ -122,7 +123,7 @@ def json_schema() -> dict[str, Any]:
 def _row(row: Evaluated) -> Row:
     off, cut = row.tally.off_target, row.tally.unfinished
     return Row(
-        row.run, row.mode, row.prompt.alias, row.prompt.request, row.prompt.digest, row.tally.n, dict(row.settings), row.examples,
+        row.run, row.mode, row.prompt.alias, row.prompt.request, row.prompt.digest, row.prompt.eos, row.tally.n, dict(row.settings), row.examples,
         row.verdict, row.figures, row.cells, len(off), tuple(Outcome(text, count) for text, count in off.most_common(_MOST_TEXTS)),
         cut.total(), tuple(Outcome(text, count, count) for text, count in cut.most_common(_MOST_TEXTS)), row.ordered, row.diversity, row.lines, row.exact,
     )  # fmt: skip
@@ -130,7 +131,7 @@ def _row(row: Evaluated) -> Row:
 
 def _flat(row: Row) -> dict[str, Any]:
     """The figures of every kind side by side, `exact_kl` for `exact.kl`."""
-    told: dict[str, Any] = {"run": row.run, "mode": row.mode, "prompt": row.prompt, "prompt_sha256": row.prompt_sha256, "n": row.n,
+    told: dict[str, Any] = {"run": row.run, "mode": row.mode, "prompt": row.prompt, "prompt_sha256": row.prompt_sha256, "eos": row.eos, "n": row.n,
                             "unfinished": row.unfinished, "verdict": row.verdict, "settings": json.dumps(row.settings)}  # fmt: skip
     for kind, prefix, values in _kinds(row):
         for field in fields(kind):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from diffusecli.comparison import Estimate
 from diffusecli.evaluation import Evaluated, Evaluation
 from diffusecli.report.parts import labels, markdown_cell, number, p_value, percent, prompt_names, short_names
+from diffusecli.terminal import spelled
 
 
 def as_markdown(found: Evaluation) -> str:
@@ -16,11 +17,12 @@ def as_markdown(found: Evaluation) -> str:
 
 
 def _lines(found: Evaluation) -> Iterator[str]:
-    names, samplers = prompt_names(row.prompt for row in found.rows), labels(found.rows)
+    names = {key: spelled(name) for key, name in prompt_names(row.prompt for row in found.rows).items()}
+    samplers = {pair: spelled(name) for pair, name in labels(found.rows).items()}
     yield from _head("prompt", "sampler", ">N", ">valid", ">entropy / target", ">seen / possible", ">TVD − floor = excess",
                      ">exact KL", ">p", "verdict")  # fmt: skip
     for row in found.rows:
-        yield _line(names[row.prompt.key], samplers[row.run, row.mode], *_figures(row), row.verdict)
+        yield _line(names[row.prompt.key], samplers[row.run, row.mode], *_figures(row), spelled(row.verdict))
     if found.differences:
         yield from ("", *_head("difference", "samplers", ">excess TVD [95 %]", ">entropy [95 %]", ">exact KL"))
     for d in found.differences:
@@ -33,14 +35,14 @@ def _lines(found: Evaluation) -> Iterator[str]:
             "",
             f"{matrix.measure}, mean over prompts (bold: trained on)",
             "",
-            *_head("", *(f">{g}" for g in matrix.groups)),
+            *_head("", *(f">{spelled(group)}" for group in matrix.groups)),
         )
         for run, values, trained in zip(matrix.runs, matrix.values, matrix.trained, strict=True):
-            yield _line(runs[run], *(f"**{number(v)}**" if t else number(v) for v, t in zip(values, trained, strict=True)))
-    drifts = [f"{markdown_cell(run)}: {drift:.4f}" for run, drift in found.drift.items()]
+            yield _line(spelled(runs[run]), *(f"**{number(v)}**" if t else number(v) for v, t in zip(values, trained, strict=True)))
+    drifts = [f"{markdown_cell(spelled(run))}: {drift:.4f}" for run, drift in found.drift.items()]
     yield from ("", f"Drift on held-out instructions, nats per token: {', '.join(drifts)}.") if drifts else ()
-    drawn = dict.fromkeys(f"{samplers[row.run, row.mode]}: {row.settings_in_words}" for row in found.rows if row.tally.n)
-    yield from ("", f"valid: {markdown_cell(str(found.matching))}. unfinished: cut at the limit of new tokens, never valid. Entropy and KL in nats; floor: what a perfect sampler shows at this N. "
+    drawn = dict.fromkeys(f"{samplers[row.run, row.mode]}: {spelled(row.settings_in_words)}" for row in found.rows if row.tally.n)
+    yield from ("", f"valid: {markdown_cell(spelled(found.match_in_words))}. unfinished: cut at the limit of new tokens, never valid. Entropy and KL in nats; floor: what a perfect sampler shows at this N. "
                 f"Sampled with {markdown_cell('; '.join(drawn))}. Monte Carlo seed {found.seed}.")  # fmt: skip
 
 

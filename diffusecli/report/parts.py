@@ -15,6 +15,7 @@ from rich.text import Text
 from diffusecli.errors import printable
 from diffusecli.open_ended import Outcome
 from diffusecli.runs import MODES
+from diffusecli.terminal import spelled
 
 if TYPE_CHECKING:
     from diffusecli.evaluation import Evaluated
@@ -84,8 +85,8 @@ def prompt_names(prompts: Iterable[Prompt]) -> dict[tuple[str, str], str]:
 
 def label(text: str, width: int = 16) -> Text:
     """A text from a file or a model on one line, its end kept; never read as markup."""
-    shown = printable(text).replace("\n", "\\n")
-    return Text(shown if len(shown) <= width else "…" + shown[1 - width :])
+    line = spelled(text).replace("\n", "\\n")
+    return Text(line if len(line) <= width else "…" + line[1 - width :])
 
 
 def shorten(text: str, width: int) -> str:

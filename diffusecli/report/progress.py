@@ -16,11 +16,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from diffusecli.errors import many, printable
+from diffusecli.errors import many
 from diffusecli.report.parts import short_names
 from diffusecli.report.tables import answers
 from diffusecli.runs import Iteration
 from diffusecli.sampling import Standing
+from diffusecli.terminal import spelled
 
 _MOST_PROMPTS = 12
 _SPARK_WIDTH = 24
@@ -106,7 +107,7 @@ class SamplingProgress(_Display):
         fed, seconds = now.tokens_fed - self._fed_before, clock - self._prompt_began
         pace = f", {fed / seconds:.0f} a second" if fed and seconds else ""
         tokens = f", {many(now.tokens_fed, 'token')} fed{pace}" if now.tokens_fed or not drawn else ""  # servers may not tell
-        line = f"{printable(alias)}: {drawn} of {many(now.wanted, 'sample')}, {len(now.answers)} distinct{tokens}"
+        line = f"{spelled(alias)}: {drawn} of {many(now.wanted, 'sample')}, {len(now.answers)} distinct{tokens}"
         under_way = f"{line}, {now.rows} under way"
         if over:
             self._over = alias
@@ -135,7 +136,7 @@ def live_view(seen: Sequence[Iteration], remaining: float) -> RenderableType:
     for alias in sorted(furthest, key=list(last.kl).index):
         history = [iteration.kl[alias] for iteration in seen]
         prompts.add_row(
-            Text(printable(names[alias])[-28:]), sparkline(history), Text(f"{history[-1]:.4f}", justify="right"),
+            Text(spelled(names[alias])[-28:]), sparkline(history), Text(f"{history[-1]:.4f}", justify="right"),
             Text(f"{last.on_target[alias]:.1%}", justify="right"),
         )  # fmt: skip
     more = len(last.kl) - len(furthest)

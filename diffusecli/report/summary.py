@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from diffusecli.comparison import Estimate
-from diffusecli.errors import many, printable
+from diffusecli.errors import many
 from diffusecli.evaluation import UNSAMPLED, Difference, Evaluated, Evaluation, Matrix, by_prompt
 from diffusecli.matching import Matching, nearly_matched, wider_rules
 from diffusecli.metrics import Cell, Figures, told
@@ -37,6 +37,7 @@ from diffusecli.report.parts import (
     short_names,
     shorten,
 )
+from diffusecli.terminal import spelled
 
 Sort = Literal["weight", "residual", "target"]
 _WIDTHS = (11, 7, 11, 11, 6, 8, 5, 6, 7)
@@ -68,12 +69,12 @@ def evaluation(found: Evaluation, showing: Showing | None = None) -> RenderableT
     names, samplers, marked = prompt_names(r.prompt for r in found.rows), labels(found.rows), marks(r.prompt for r in found.rows)
     for of_prompt in by_prompt(found.rows):
         key = of_prompt[0].prompt.key
-        parts.append(Text(printable(names[key]) + (": another prompt has this name, too" if marked[key] else ""), style="bold"))
+        parts.append(Text(spelled(names[key]) + (": another prompt has this name, too" if marked[key] else ""), style="bold"))
         for row in of_prompt:
             parts.extend(_summary(row, samplers[row.run, row.mode]))
     drifts = short_names([run.run for run in found.runs])
     parts += [
-        Text(f"{printable(drifts[run])}: drift from the base model on held-out instructions: {drift:.4f} nats per token")
+        Text(f"{spelled(drifts[run])}: drift from the base model on held-out instructions: {drift:.4f} nats per token")
         for run, drift in found.drift.items()
     ]
     parts += _differences(found.differences, names, samplers)
@@ -81,7 +82,7 @@ def evaluation(found: Evaluation, showing: Showing | None = None) -> RenderableT
     wider = wider_rules(row.prompt for row in found.rows) if found.matching == Matching() else []
     for row in found.rows:
         parts.extend(_detail(row, marked[row.prompt.key], samplers[row.run, row.mode], showing or Showing(), wider))
-    return Group(*parts, Text("\n" + _LEGEND.format(matching=printable(str(found.matching)), seed=found.seed), style="dim"))
+    return Group(*parts, Text("\n" + _LEGEND.format(matching=spelled(found.match_in_words), seed=found.seed), style="dim"))
 
 
 def _summary(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
@@ -96,7 +97,7 @@ def _summary(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
             f"{f.entropy:.3f}\n{f.target_entropy:.2f}/{f.entropy_perfect:.2f}", f"{_short(f.effective)}\n{_short(math.exp(f.target_entropy))}",
             f"{f.seen}\n{f.seen_expected:.1f}", f"{f.tvd:.3f}\n{f.tvd_floor:.3f}", f"{f.excess_tvd:z.3f}\n{p_value(f)}", kl,
         ))  # fmt: skip
-    yield Padding(Text(printable(row.verdict), style="italic"), (0, 0, 0, 3), expand=False)
+    yield Padding(Text(spelled(row.verdict), style="italic"), (0, 0, 0, 3), expand=False)
     if exact is not None and not math.isnan(exact.tvd):
         seen = f"{exact.seen_expected:.1f} targets expected in {row.tally.n or UNSAMPLED}"
         told = f"exact: {percent(exact.on_target)} on target, TVD {exact.tvd:.4f}, {seen}"
@@ -106,7 +107,7 @@ def _summary(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
         yield Padding(Text(told), (0, 0, 0, 3), expand=False)
     if row.tally.n:
         yield Padding(
-            Text(f"{many(row.tally.n, 'sample')}, {printable(row.settings_in_words)}", style="dim"),
+            Text(f"{many(row.tally.n, 'sample')}, {spelled(row.settings_in_words)}", style="dim"),
             (0, 0, 0, 3),
             expand=False,
         )
@@ -116,16 +117,16 @@ def _detail(row: Evaluated, mark: str, sampler: str, showing: Showing, wider: Se
     """The histogram, what the test says and can see, ordered and open-ended figures, texts off target."""
     if not row.tally.n:
         return
-    yield Text(printable(f"\n{row.prompt.alias}{mark}: {sampler}"), style="bold")
+    yield Text(spelled(f"\n{row.prompt.alias}{mark}: {sampler}"), style="bold")
     if row.tally.on_target:
         yield from _histogram(row, showing)
     elif row.prompt.targets:
-        yield Text(f"none of {many(row.tally.n, 'sample')} is a target")
+        yield Text(f"none of {many(row.tally.n, 'sample')} {'is' if row.prompt.eos else 'begins with'} a target")
     if row.figures is not None and row.tally.on_target:
         yield Text(_fit(row.figures), style="dim")
     if (o := row.ordered) is not None:
         unit = f" {o.unit}" if o.unit else ""
-        since = f" {o.unit} after {shorten(printable(row.prompt.targets[0]), 20)}" if o.unit else ""
+        since = f" {o.unit} after {shorten(spelled(row.prompt.targets[0]), 20)}" if o.unit else ""
         yield Text(
             f"mean {decimals(o.mean)}{since} (target {decimals(o.target_mean)}), variance {decimals(o.variance)} "
             f"({decimals(o.target_variance)}), Wasserstein distance {decimals(o.wasserstein)}{unit} "
@@ -146,7 +147,7 @@ def _detail(row: Evaluated, mark: str, sampler: str, showing: Showing, wider: Se
 def _texts(counts: Counter[str], *what: str) -> Iterator[RenderableType]:
     yield Text(f"most frequent of {many(len(counts), *what)} ({many(counts.total(), 'sample')}):")
     for text, count in counts.most_common(_OFF_TARGET):
-        yield Text(f"  {count:>6} x {shorten(repr(text), 68)}")
+        yield Text(f"  {count:>6} x {shorten(spelled(repr(text)), 68)}")
 
 
 def _fit(f: Figures) -> str:
@@ -217,7 +218,7 @@ def _commonest(found: Diversity) -> Iterator[RenderableType]:
     yield Text("most frequent:")
     for outcome in found.top[:_OFF_TARGET]:
         cut = cut_in_words(outcome)
-        yield Text(f"  {outcome.count:>6} x {shorten(repr(outcome.text), 68 - len(cut))}{cut}")
+        yield Text(f"  {outcome.count:>6} x {shorten(spelled(repr(outcome.text)), 68 - len(cut))}{cut}")
 
 
 def _differences(
@@ -247,7 +248,7 @@ def _estimate(found: Estimate) -> str:
 
 
 def _matrix(matrix: Matrix) -> Iterator[RenderableType]:
-    table = new_table(Text("trained \\ measured"), *((shorten(printable(group), 11), "right") for group in matrix.groups))
+    table = new_table(Text("trained \\ measured"), *((shorten(spelled(group), 11), "right") for group in matrix.groups))
     names = short_names(matrix.runs)
     for run, values, trained in zip(matrix.runs, matrix.values, matrix.trained, strict=True):
         table.add_row(label(names[run], 20), *(f"{number(v)}{'+' if t else ' '}" for v, t in zip(values, trained, strict=True)))
@@ -259,7 +260,7 @@ def _grid(cells: Sequence[str], *, bold: bool = False) -> Table:
     grid = Table.grid(padding=(0, 1, 0, 0))
     for place, width in enumerate(_WIDTHS):
         grid.add_column(width=width, justify="right" if place else "left", no_wrap=True)
-    words = printable(cells[0])
+    words = spelled(cells[0])
     lines = [words] if len(words) <= _WIDTHS[0] else words.rsplit(" ", 1)  # a long run's name, its mode below
     grid.add_row(
         Text("\n".join(shorten(line, _WIDTHS[0]) for line in lines)),

@@ -15,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from diffusecli.answers import Answers
-from diffusecli.errors import many, printable
+from diffusecli.errors import many
 from diffusecli.prompt import Prompt
 from diffusecli.report.parts import bar, label, new_table, percent, short_names
+from diffusecli.terminal import spelled
 
 if TYPE_CHECKING:
     from diffusecli.budget import Plan
@@ -80,12 +81,12 @@ def token_table(view: TokenView, top: int) -> RenderableType:
     shown = view.target_tokens[:top] if top else view.target_tokens
     rows = Table.grid(padding=(0, 2))
     for text, tokens in shown:
-        rows.add_row(label(text, 24), Text(printable(" ".join(tokens))))
+        rows.add_row(label(text, 24), Text(spelled(" ".join(tokens))))
     hidden = len(view.target_tokens) - len(shown)
     ratio = f" ({view.fed_as_rows / view.fed_packed:.1f} times fewer)" if view.target_tokens else ""
     return Group(
-        Text(printable(f"\n{view.alias}"), style="bold"),
-        Text(f"{many(len(view.prompt_tokens), 'prompt token')}: {printable(' '.join(view.prompt_tokens))}"),
+        Text(spelled(f"\n{view.alias}"), style="bold"),
+        Text(f"{many(len(view.prompt_tokens), 'prompt token')}: {spelled(' '.join(view.prompt_tokens))}"),
         rows,
         *([Text(f"({many(hidden, 'more target')}, --top 0 shows all)")] if hidden else []),
         *([Text(f"longest answer: {many(view.longest, 'token')}")] if view.target_tokens else []),
