@@ -302,7 +302,7 @@ def require_writable(folder: Path) -> None:
 
 def require_place(folder: Path) -> None:
     """Raises `MachineError` for a folder that cannot be made or written, as far as that shows without making it."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists() or path.is_symlink())
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
     if not there.is_dir():
         raise cannot_write(folder, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
     if not os.access(there, os.W_OK | os.X_OK):

@@ -255,10 +255,10 @@ def test_raw_answers_from_anywhere_are_read(tmp_path, prompt_file, name, text):
             "s.jsonl",
             '{"response": {"body": {}}}',
             None,
-            "the column 'response' holds a mapping where .*, name another with --column",
+            "the column 'response' holds a mapping where .* Name another column with --column",
         ),
         ("s.json", "[true]", None, "s.json: item 1: the answer holds true or false"),
-        ("s.json", '{"{a}": 0.7, "{b}": 0.3}', None, "s.json: 0.7 of '{a}' is no whole number, write how often each answer came"),
+        ("s.json", '{"{a}": 0.7, "{b}": 0.3}', None, "s.json: holds shares, not counts"),
         ("s.json", '{"request": "r", "targets": ["a"]}', None, "s.json: is a prompt and holds no answers"),
         ("s.jsonl", "{oops", None, "s.jsonl:1: is not JSON"),
         ("s.json", '{"a": ["x"], "b": ["y"]}', None, "with several prompts in it leave --prompt out"),
@@ -283,8 +283,8 @@ def answers_in(path, prompt, **options):
         ("s.csv", "id;answer\n1;a\n2;b\n3;a\n", {}),
         ("s.tsv", "id\tanswer\n1\ta\n2\tb\n3\ta\n".encode("utf-16"), {}),
         ("s.txt", "a\r\nb\r\na\r\n".encode("utf-16"), {}),
-        ("s.csv.gz", gzip.compress(b"id,answer\n1,a\n2,b\n3,a\n"), {}),
-        ("s.json.gz", gzip.compress(b'{"a": 2, "b": 1}'), {}),
+        ("s.csv.gz", gzip.compress(b"id,answer\n1,a\n2,b\n3,a\n", mtime=0), {}),
+        ("s.json.gz", gzip.compress(b'{"a": 2, "b": 1}', mtime=0), {}),
         ("s.data", "id|answer\n1|a\n2|b\n3|a\n", {"column": "answer"}),
         ("s.txt", "1,a\n2,b\n3,a\n", {"column": "2", "layout": Layout(header_rows=0)}),
         ("s.csv", "a\nb\na\n", {"layout": Layout(header_rows=0)}),
@@ -314,7 +314,7 @@ def test_tables_of_answers_are_read_however_they_are_written(tmp_path, prompt_fi
         ("s.json", '{"a": 0.7, "b": 0.3}', "holds shares, not counts"),
         ("s.xlsx", b"PK\x03\x04", "is no whole workbook"),
         ("s.csv", "answer\ncafé\n".encode("cp1252"), "Name its encoding with --encoding: cp1252 reads 'café'"),
-        ("s.jsonl", '{"answer": {"text": "a"}}', "the answer must be a string, a number or a list of them"),
+        ("s.jsonl", '{"answer": {"text": "a"}}', "the column 'answer' holds a mapping"),
     ],
 )  # fmt: skip
 def test_answers_that_can_be_read_in_two_ways_are_refused_with_the_option_that_decides(
@@ -347,14 +347,14 @@ def test_options_of_raw_answers_need_the_prompt_that_they_answer(in_process, tmp
         (
             "s.csv",
             " answer ,n\n{a},3\n",
-            ["the column 'n' is not read, every row is one answer; if it counts answers, call it count"],
+            ["the column 'n' is not read, every row is one answer. If it counts answers, add --count-column 'n'"],
         ),
         (
             "s.jsonl",
             '{"text": "{a}", "probability": 0.5}\n{"text": "{b}", "probability": 0.5}',
             ["the column 'probability' is not read"],
         ),
-        ("s.csv", "answer, count\n{a},2\n", ["the column ' count' is not read"]),
+        ("s.csv", "answer, count\n{a},2\n", []),
         ("s.csv", "answer,n,count\n{a},3,2\n", []),
         ("s.csv", "n\n{a}\n", []),
         ("s.txt", "n\n{a}\n", []),
@@ -364,8 +364,9 @@ def test_a_column_that_looks_like_counts_and_is_not_read_is_named(tmp_path, prom
     (tmp_path / name).write_text(text)
     notices = []
     evaluate([tmp_path / name], Question(prompt=prompt_file()), notices.append)
-    assert len(notices) == len(told)
-    assert all(words in notice for words, notice in zip(told, notices, strict=True))
+    unread = [notice for notice in notices if "is not read" in notice]
+    assert len(unread) == len(told)
+    assert all(words in notice for words, notice in zip(told, unread, strict=True))
 
 
 def test_the_rule_of_matching_is_the_one_asked_for_and_is_told(tmp_path):
