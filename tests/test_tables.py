@@ -57,10 +57,10 @@ COLUMNS = {"column": "answer", "weight_column": "n"}
         ("t.data", "answer,n\nYes,7\nNo,3\n"),
         ("t", "answer;n\nYes;7\nNo;3\n"),
         ("t.xls", "answer\tn\nYes\t7\nNo\t3\n"),
-        ("t.csv.gz", gzip.compress(b"answer,n\nYes,7\nNo,3\n")),
+        ("t.csv.gz", gzip.compress(b"answer,n\nYes,7\nNo,3\n", mtime=0)),
         ("t.csv.bz2", bz2.compress(b"answer,n\nYes,7\nNo,3\n")),
         ("t.tsv.xz", lzma.compress(b"answer\tn\nYes\t7\nNo\t3\n")),
-        ("t.json.gz", gzip.compress(b'[{"answer": "Yes", "n": 7}, {"answer": "No", "n": 3}]')),
+        ("t.json.gz", gzip.compress(b'[{"answer": "Yes", "n": 7}, {"answer": "No", "n": 3}]', mtime=0)),
         ("t.json", '[{"answer": "Yes", "n": 7}, {"answer": "No", "n": 3}]'),
         ("t.json", '{"answer": "Yes", "n": 7}\n{"answer": "No", "n": 3}\n'),
         ("t.jsonl", '[{"answer": "Yes", "n": 7},\n {"answer": "No", "n": 3}]'),
@@ -118,7 +118,7 @@ def test_json_counts_by_group_and_lists_of_pairs(tmp_path):
         ("t.pdf", b"%PDF-1.4 x", "is a PDF, not a table that can be read. Save it as CSV or Parquet"),
         ("t.sav", b"$FL2@(#) SPSS", "is an SPSS file"),
         ("t.csv.zst", b"\x28\xb5\x2f\xfdxx", "is packed by Zstandard"),
-        ("t.csv.gz", gzip.compress(b"answer\n" * 999)[:-9], "is packed, and not whole"),
+        ("t.csv.gz", gzip.compress(b"answer\n" * 999, mtime=0)[:-9], "is packed, and not whole"),
         ("t.json", "[1, 2", "t.json:1:6: is not JSON"),
         ("t.jsonl", '{"a": 1}\n{"a": ', "t.jsonl:2: is not JSON. Correct the line"),
         ("t.json", '{"answer": "Yes", "n": 7}', 'holds neither rows nor counts. Write a list of mappings, [{"answer": "Yes", "n": 71}], or counts, {"Yes": 71}'),
@@ -369,7 +369,7 @@ def test_real_workbooks(tmp_path):
 
 def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr("diffusecli.table_files.MOST_BYTES", 1000)
-    for name, content in (("t.csv.gz", gzip.compress(b"a\n" * 600)), ("t.csv.bz2", bz2.compress(b"a\n" * 600))):
+    for name, content in (("t.csv.gz", gzip.compress(b"a\n" * 600, mtime=0)), ("t.csv.bz2", bz2.compress(b"a\n" * 600))):
         with pytest.raises(InputError, match=r"is larger than"):
             read_table(put(tmp_path, name, content))
     packed = io.BytesIO()
