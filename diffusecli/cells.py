@@ -65,6 +65,8 @@ def collection(cell: Cell) -> list[Any] | dict[Any, Any] | None:
     if not isinstance(cell, str):
         return cell
     text = cell.strip()
+    if text[-1:] not in ("]", "}", ")"):
+        return None
     if (call := _CALL.fullmatch(text)) is not None:  # the class that a defaultdict makes is no part of what it holds
         text = re.sub(r"^\s*(?:<[^<>]*>|\w+)\s*,\s*(?=\{)", "", call[1])
     text = _NUMPY_ARRAY.sub(r"\1", _NUMPY_NUMBER.sub(r"\1", _NAN.sub(lambda found: found[1] or "None", text)))

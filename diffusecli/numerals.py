@@ -59,10 +59,11 @@ def numbers_in(texts: Sequence[str], decimal: str | None = None, likely: str | N
                 index, f"{texts[index]!r} can be {first[index]:g} or {other[index]:g}",
                 "Name the decimal sign: --decimal . or --decimal ,",
             )  # fmt: skip
-    mixed = [i for i, (value, sign) in enumerate(zip(first, percent, strict=True)) if value and sign != any(percent)]
+    in_percent = any(percent)
+    mixed = [i for i, (value, sign) in enumerate(zip(first, percent, strict=True)) if value and sign != in_percent]
     if mixed:
         raise UnclearNumberError(mixed[0], f"{texts[mixed[0]]!r} has no % and others have one", "Write all numbers with % or none")
-    return [value / 100 if any(percent) else value for value in first if value is not None]
+    return [value / 100 if in_percent else value for value in first if value is not None]
 
 
 def is_number(text: str) -> bool:

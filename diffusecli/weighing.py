@@ -91,8 +91,7 @@ def distribution(
     if math.isinf(total):
         raise InputError(f"{place}: the weights are too large to be added up. Divide all by the same number")
     notice = ""
-    lost = [target for target in totals if target not in set(kept)]
-    if lost:
+    if not totals.keys() <= set(kept):
         share = math.fsum(totals.get(target, 0.0) for target in kept) / math.fsum(totals.values())
         notice = f"kept {len(kept)} of {many(len(totals), 'target')}, {share:.1%} of the weight"
     return Distribution(tuple(kept), tuple(float(f"{weight / total:.9g}") for weight in smoothed), REQUEST, "answer", notice)
