@@ -5,12 +5,15 @@ Plain Python: whatever draws, keeps, reads or judges answers passes them on as t
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-_CUT = frozenset({"length", "max_tokens", "model_length"})
-"""What servers call the limit: OpenAI and llama.cpp; Anthropic, Gemini and Cohere; Mistral."""
+_CUT = re.compile(
+    r"(?i)(?:model_|max_|context_)?length|max_(?:\w+_)?tokens|(?:\w+_)?token_?limit(?:_\w+)?|model_context_window_exceeded|truncated"
+)
+"""What servers call the limit: OpenAI, llama.cpp, Ollama; Anthropic, Gemini, Cohere; Mistral; OpenAI's Responses; older ones."""
 
 
 class Answers(Counter[str]):
@@ -51,7 +54,7 @@ class Answers(Counter[str]):
 def is_cut(reason: Any) -> bool:
     """Whether a server's reason why an answer ended is its limit of tokens.
 
-    >>> is_cut("length"), is_cut("MAX_TOKENS"), is_cut("stop"), is_cut(None)
-    (True, True, False, False)
+    >>> is_cut("length"), is_cut("MAX_TOKENS"), is_cut("max_output_tokens"), is_cut("stop"), is_cut(None)
+    (True, True, True, False, False)
     """
-    return isinstance(reason, str) and reason.lower() in _CUT
+    return isinstance(reason, str) and _CUT.fullmatch(reason) is not None

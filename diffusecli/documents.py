@@ -183,7 +183,7 @@ def _parse_json(path: str, text: str) -> tuple[Any, list[Problem]]:
 
 def _not_json(path: str, text: str, error: json.JSONDecodeError) -> Problem:
     """What is wrong there, and what to do about it."""
-    what, remedy, offset = error.msg.removesuffix(" at"), "mend the JSON there", error.pos
+    what, remedy, offset = error.msg.removesuffix(" at"), "correct the JSON there", error.pos
     before, there = text[: error.pos].rstrip(), text[error.pos :]
     if not text.strip():
         remedy = "the file is empty: write the JSON"
@@ -254,10 +254,10 @@ def _parse_yaml(path: str, text: str) -> tuple[Any, list[Problem]]:
         mark = error.problem_mark or error.context_mark
         place = (mark.line + 1, mark.column + 1) if mark else (None, None)
         what = error.problem or error.context or "cannot be parsed"
-        return None, [Problem(path, f"is not YAML: {what}", "mend the YAML there", *place)]
+        return None, [Problem(path, f"is not YAML: {what}", "correct the YAML there", *place)]
     except (yaml.YAMLError, ValueError) as error:
         what = str(error).splitlines()[0]
-        return None, [Problem(path, f"is not YAML: {what}", "mend the YAML there")]
+        return None, [Problem(path, f"is not YAML: {what}", "correct the YAML there")]
 
 
 def read_value(text: str) -> Any:

@@ -7,6 +7,7 @@ the files; what an engine does is its own.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -91,13 +92,16 @@ def generate(
         if write:
             write_samples(path, drawn, form, settings.seed)
             mark_newest(path, (path.with_suffix(ending) for ending in SAMPLE_ENDINGS))
+            refused = {"refused": journal.refused} if journal.refused else {}
             fed = sum(journal.tokens[prompt.key] for prompt in prompts)
             tail: dict[str, Any] = {
                 "seconds": round(seconds, 3), "tokens_fed": fed or None, "prompts": prompts_as_json(prompts),
                 "limits": {alias: limit for alias, limit in limits.items() if limit != settings.max_new_tokens},
                 "unfinished": {alias: counts.unfinished for alias, counts in drawn.items() if counts.unfinished},
             }  # fmt: skip
-            write_json(meta_path(path), {**about, **engine.about, "file": path.name, "format": form, **tail, **environment()})
+            write_json(
+                meta_path(path), {**about, **engine.about, **refused, "file": path.name, "format": form, **tail, **environment()}
+            )
         journal.remove()
     return Sampled(drawn, path, seconds, sum(tally(p, drawn[p.alias]).unfinished.total() for p in prompts))
 
@@ -137,7 +141,11 @@ def _draw(engine: Engine, prompt: Prompt, settings: SamplingSettings, journal: J
     if have:
         notice(f"{prompt.alias}: {have.total()} of {many(settings.n_generations, 'sample')} are there from an earlier start")
     if have.total() < settings.n_generations:
-        engine.draw(prompt, have, lambda counts, tokens: journal.add(prompt, counts, tokens), lambda now: report(prompt.alias, now))
+
+        def arrived(counts: Counter[str], tokens: int) -> None:
+            journal.add(prompt, counts, tokens, engine.about.get("refused", {}))
+
+        engine.draw(prompt, have, arrived, lambda now: report(prompt.alias, now))
     counts = journal.of(prompt)
     report(prompt.alias, Standing(counts, settings.n_generations, 0, journal.tokens[prompt.key]))
     return counts

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from diffusecli.answers import Answers
@@ -29,6 +31,7 @@ class Journal:
         self._path = path
         self._found: dict[tuple[str, str], Answers] = {}
         self.tokens: Counter[tuple[str, str]] = Counter()  # by `Prompt.key`, fed for what is there
+        self.refused: dict[str, str] = {}  # fields that a server refused while these answers were drawn -> its words
         self.aside: Path | None = None  # where a file of other settings went
         if path is None:
             return
@@ -52,7 +55,7 @@ class Journal:
             raise cannot_write(path, error) from error
         for entry in entries[1:]:
             counts = Answers(entry["counts"], entry.get("unfinished"))
-            self._add(entry["prompt"], entry["digest"], counts, entry["tokens"])
+            self._add(entry["prompt"], entry["digest"], counts, entry["tokens"], entry.get("refused", {}))
 
     @property
     def kept(self) -> bool:
@@ -62,19 +65,26 @@ class Journal:
     @property
     def empty(self) -> bool:
         """Whether no answer has arrived."""
-        return not self._found
+        return not any(counts.total() for counts in self._found.values())
 
     def of(self, prompt: Prompt) -> Answers:
         """What is there of a prompt as it reads now."""
         return Answers(self._found.get(prompt.key, ()))
 
-    def add(self, prompt: Prompt, counts: Counter[str], tokens: int) -> None:
+    def add(self, prompt: Prompt, counts: Counter[str], tokens: int, refused: Mapping[str, str] = MappingProxyType({})) -> None:
         """Keep what arrived; answers in a plain counter are finished. Raises `MachineError` when the disk does not take it."""
-        self._add(prompt.alias, prompt.digest, counts, tokens)
+        self._add(prompt.alias, prompt.digest, counts, tokens, refused)
         if self._path is None:
             return
         cut = {"unfinished": counts.unfinished} if isinstance(counts, Answers) and counts.unfinished else {}
-        line = {"prompt": prompt.alias, "digest": prompt.digest, "counts": counts, **cut, "tokens": tokens}
+        line = {
+            "prompt": prompt.alias,
+            "digest": prompt.digest,
+            "counts": counts,
+            **cut,
+            "tokens": tokens,
+            **({"refused": dict(refused)} if refused else {}),
+        }
         append_line(self._path, json.dumps(line).encode() + b"\n")
 
     def remove(self) -> None:
@@ -82,7 +92,8 @@ class Journal:
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
-    def _add(self, alias: str, digest: str, counts: Counter[str], tokens: int) -> None:
+    def _add(self, alias: str, digest: str, counts: Counter[str], tokens: int, refused: Mapping[str, str]) -> None:
+        self.refused |= refused
         self._found.setdefault((alias, digest), Answers()).update(counts)
         self.tokens[alias, digest] += tokens
 
@@ -106,14 +117,19 @@ def _entries(content: bytes) -> tuple[list[dict[str, Any]], bytes]:
 def _is_answers(entry: dict[str, Any]) -> bool:
     """Whether a line is one of those that `Journal.add` writes."""
     return (
-        entry.keys() - {"unfinished"} == {"prompt", "digest", "counts", "tokens"}
+        entry.keys() - {"unfinished", "refused"} == {"prompt", "digest", "counts", "tokens"}
         and isinstance(entry["prompt"], str)
         and isinstance(entry["digest"], str)
         and isinstance(entry["counts"], dict)
         and all(map(is_count, [entry["tokens"], *entry["counts"].values()]))
         and _are_among(entry.get("unfinished", {}), entry["counts"])
+        and _are_words(entry.get("refused", {}))
         and not holds_half_characters(entry)
     )
+
+
+def _are_words(refused: Any) -> bool:
+    return isinstance(refused, dict) and all(isinstance(words, str) for words in refused.values())
 
 
 def _are_among(unfinished: Any, counts: dict[str, int]) -> bool:

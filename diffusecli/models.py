@@ -372,6 +372,8 @@ def load_adapter(
             )
         compared = "has the same weights" if known else "has weights that cannot be compared, only their shapes are"
         notice(f"{folder}: the adapter was made for {made_for}; {base.name} {compared}")
+    if not made_for and not known:
+        notice(f"{folder}: the adapter does not say which model it was trained on. Only its shapes are compared with {base.name}")
     require_quick(config.patterns, [path for path, _ in base.model.named_modules()], str(folder / ADAPTER_FILES[0]))
     largest = max((max(weight.shape, default=1) for weight in base.model.parameters()), default=1)
     matrices = require_sound_weights(folder / ADAPTER_FILES[1], config, largest)

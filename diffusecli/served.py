@@ -81,7 +81,10 @@ class ServerEngine:
                     f"{prompt.alias}: {many(unusable, 'response')} without an answer, asked for again; "
                     "if a filter took the answers, the shares are off"
                 )
-        alike = len(drawing.drawn) == 1 and drawing.wanted >= _SURELY_NOT_ALL_ALIKE and self._settings.temperature >= 1
+        withheld = any(answer.withheld for answer in drawing.answers)
+        alike = (
+            len(drawing.drawn) == 1 and not withheld and drawing.wanted >= _SURELY_NOT_ALL_ALIKE and self._settings.temperature >= 1
+        )
         if alike and len(prompt.targets) != 1:
             self._notice(f"{prompt.alias}: all {drawing.wanted} answers are the same; does the server sample at all (do_sample)?")
 

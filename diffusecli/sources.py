@@ -33,7 +33,7 @@ from diffusecli.weighing import NONE
 _NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "stop": []}
 _ANSWERS = ("text", "response", "answer", "output", "completion", "generation", "generated_text")
 """Columns that hold answers where none is named; a plural holds a list of them."""
-_ENDS = ("finish_reason", "stop_reason", "unfinished")
+_ENDS = ("finish_reason", "stop_reason", "done_reason", "unfinished", "truncated")
 """Columns beside them that say how an answer ended."""
 _SHARES = ("weight", "probability", "prob", "share")
 """Columns beside them that might be taken for counts and are not read."""
@@ -56,7 +56,8 @@ class SampleSet:
     @property
     def bent(self) -> bool:
         """Whether another distribution than the model's own was sampled."""
-        return any(self.settings.get(name, neutral) != neutral for name, neutral in _NEUTRAL.items())
+        left = set(self.settings.get("left_to_server", ())) - {"seed"}  # a server's own defaults may be any
+        return bool(left) or any(self.settings.get(name, neutral) != neutral for name, neutral in _NEUTRAL.items())
 
 
 class Manifest(BaseModel):

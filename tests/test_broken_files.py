@@ -50,7 +50,7 @@ def test_the_corpus_is_as_large_as_it_should_be():
             '{"targets": [1' + "0" * 5000 + "]}",
             "error: p.json: holds a number of thousands of digits, write a smaller number",
         ),
-        ("c.yaml", ALIAS_BOMB, "error: c.yaml: is not YAML: its aliases make it too large, mend the YAML there"),
+        ("c.yaml", ALIAS_BOMB, "error: c.yaml: is not YAML: its aliases make it too large, correct the YAML there"),
     ],
 )
 def test_files_made_to_hurt_are_refused(folder, file, text, expected):

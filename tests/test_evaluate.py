@@ -642,3 +642,11 @@ def test_the_same_prompt_in_two_folders_is_compared_folder_by_folder(tmp_path):
         write_json(folder / f"gen.{mode}.json", {"u/x.json": ["a"] * 60, "v/x.json": ["b"] * 60})
     pairs = [(d.before.prompt.alias, d.before.mode, d.after.mode) for d in evaluate([folder]).differences]
     assert sorted(pairs) == [("u/x.json", "untuned", "lora"), ("v/x.json", "untuned", "lora")]
+
+
+@pytest.mark.parametrize(("refused", "shown"), [({}, True), ({"seed": "no", "n": "no"}, True), ({"top_p": "no"}, False)])
+def test_exact_figures_are_not_shown_beside_samples_that_a_server_may_have_bent(tmp_path, refused, shown):
+    run = run_with(tmp_path / "run", ["a", "b"])
+    write_json(run.manifest, {"exact_kl": {"p.json": 0.5}, "exact_on_target": {"p.json": 0.9}})
+    write_json(run.path / "gen.lora.meta.json", {"settings": {"temperature": 1.0}, "refused": refused})
+    assert (only_row(run.path).exact is not None) == shown

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 from scipy.stats import chi2_contingency
 
+from diffusecli.answers import Answers
 from diffusecli.chat import ChatSettings
 from diffusecli.connection import Service, _Pace
 from diffusecli.engines import drawn
 from diffusecli.errors import InputError, InterruptedRun, MachineError
 from diffusecli.evaluate import evaluate
 from diffusecli.generations import generate
+from diffusecli.journal import Journal
 from diffusecli.local import LocalEngine
 from diffusecli.prompt import Prompt
 from diffusecli.sampling import SamplingSettings
@@ -515,6 +517,27 @@ def test_what_was_refused_stands_beside_the_samples_and_an_evaluation_shows_it(t
     assert meta["refused"]["top_p"] == "status 400: Unsupported parameter: 'top_p' is not supported with this model."
     (row,) = evaluate([path]).rows
     assert row.settings_in_words.endswith("the server's own min_p, repeat_penalty, repetition_penalty, top_k, top_p")
+
+
+def test_what_was_refused_outlives_an_interruption_after_the_last_answer(tmp_path, monkeypatch):
+    path = tmp_path / "gen.json"
+    with Server(most=1, refusal=gpt5) as server:
+        with monkeypatch.context() as during, pytest.raises(KeyboardInterrupt):
+            during.setattr("diffusecli.generations.write_samples", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            written(server, path, 40)
+        asked = len(server.bodies)
+        written(server, path, 40)
+        assert len(server.bodies) == asked, "all answers were there"
+    assert "top_p" in json.loads((tmp_path / "gen.meta.json").read_text())["refused"]
+
+
+def test_a_journal_of_requests_that_brought_no_answer_is_empty(tmp_path):
+    journal = Journal(tmp_path / "gen.partial.jsonl", {})
+    journal.add(PROMPT, Answers(), 9)
+    assert journal.empty
+    journal.add(PROMPT, Answers(["apple"]), 9, {"top_p": "no"})
+    assert not journal.empty
+    assert Journal(tmp_path / "gen.partial.jsonl", {}).refused == {"top_p": "no"}
 
 
 def answers_with(message, finish="stop", law=FRUIT):
