@@ -267,6 +267,7 @@ def alone(run, tmp_path):
 def test_an_adapter_alone_goes_on_the_base_that_is_named(run, alone, moved, tmp_path, base):
     done, _, notices = drawn(Wanted(adapter=alone(base), model=str(moved), requests=("x",)), tmp_path / "out")
     assert any(f"made for {base}" in notice and "cannot be compared" in notice for notice in notices) == bool(base)
+    assert any("does not say which model it was trained on" in notice for notice in notices) == (not base)
     assert done.counts == drawn(Wanted(run.path, requests=("x",)))[0].counts
 
 
