@@ -97,7 +97,7 @@ class Processes:
     def failing_together(self) -> Iterator[None]:
         """An error inside, in any process, is raised in all of them at the next value they exchange, so that none waits for one that is gone.
 
-        A signal is not passed on: launchers send it to every process. Nor is an error amid the passes of a model that is spread
+        A signal is not passed on: launchers send it to every process. Nor is an error during the passes of a model that is spread
         over processes, where the others exchange tensors; they find its process gone.
         """
         try:

@@ -157,7 +157,7 @@ class RunDir:
 
 
 def config_of(run: RunDir, *, model: str | None = None, trust_remote_code: bool = False) -> Config:
-    """The config a run keeps, with another name of its base model if one is given; the run may have been moved since, or come from anybody.
+    """The config a run keeps, with another name of its base model if one is given; the run may have been moved since, or come from a stranger.
 
     So its chat template is the copy that it keeps, no other file of this machine, and whether code that comes with the model may run
     is said by whoever uses the run.

@@ -223,7 +223,7 @@ class _Drawing:
         self._watch(Standing(self.drawn, self.wanted, self._alive, self._fed))
 
     def pay(self, completion: Completion, some: Answers | None = None) -> None:
-        """Count the tokens, also of answers that nobody wants."""
+        """Count the tokens, also of answers that are thrown away."""
         self._fed += completion.tokens or 0
         self.unpriced |= completion.tokens is None
         self._arrived(some or Answers(), completion.tokens or 0)

@@ -1,4 +1,4 @@
-"""Where samples come from: run directories, folders of them, files of ours, of the original's and of anybody else's.
+"""Where samples come from: run directories, folders of them, files of ours, of the original's and of other tools.
 
 Finds the samples, the prompt each was drawn for and how it was drawn; computes nothing.
 """
