@@ -30,7 +30,8 @@ _WEIGHT_LIKE = re.compile(
 )
 _LISTS = "Name the columns of lists with --options-column and --shares-column. (A target that is such text: one a line, in a .txt)"
 _ID = re.compile(r"(?i).*\bid|.*[a-z]ID|id\b.*|.*[ _-]id|index|row|nr\.?|no\.?|#|year|jahr|date|age|alter|zip|plz")
-_TOTAL = re.compile(r"(?i)(?:grand |sub)?totals?|sum|all|overall|base|n|gesamt|summe|insgesamt")
+_TOTAL = re.compile(r"(?i)(?:(?:grand|sub)[ -]?)?totals?|sums?|gesamt(?:summe)?|summe|insgesamt")
+_LIKE_A_TOTAL = re.compile(r"(?i)all|alle|everyone|overall|base|basis|n")  # answers have these names, too
 _MISSING = re.compile(r"(?i)nan|null|#n/a|#ref!|#value!|#div/0!|#name\?|<na>")
 _SHOWN = 5
 _COMPARED = 200  # groups
@@ -68,7 +69,7 @@ def distributions_in(path: Path, reading: Reading) -> dict[tuple[str, ...], Dist
         )
     if reading.weight_column is not None:
         percent = any("%" in str(cell) for cell in table.columns[table.find(reading.weight_column, "--weight-column")])
-        notices += _without_sums(totals, percent=percent)
+        notices += _without_sums(table, totals, percent=percent)
     order, how = in_order(dict.fromkeys(rows.targets), table.orders.get(index, ()), sort=bool(repeated))
     options = {key: [target for target in order if target in sums] for key, sums in totals.items()}
     smoothed = [""]
@@ -126,22 +127,37 @@ def _weight_columns(table: Table, reading: Reading, targets: int) -> list[int]:
     return [i for i, name in enumerate(table.names) if i not in taken and _WEIGHT_LIKE.fullmatch(name) and _are_numbers(table, i)]
 
 
-def _without_sums(totals: dict[tuple[str, ...], dict[str, float]], *, percent: bool) -> Iterator[str]:
-    """Takes rows of sums (`Total`) out of the weights, and says so; says where percentages do not make 100 %."""
-    left_out, uneven = [], []
+def _without_sums(table: Table, totals: dict[tuple[str, ...], dict[str, float]], *, percent: bool) -> Iterator[str]:
+    """Takes rows of sums (`Total`) out of the weights, and says so; says which may be sums, and where percentages do not make 100 %.
+
+    A row is a sum for certain where its name says so, it weighs what all others do, and the weights make 1 or 100 only without it.
+    """
+    left_out, doubtful, uneven = [], [], []
     for key, sums in totals.items():
         of = f" of {', '.join(key)}" if key else ""
-        for target in [name for name in sums if _TOTAL.fullmatch(name) and len(sums) > 2]:
+        for target in [name for name in sums if len(sums) > 2 and (_TOTAL.fullmatch(name) or _LIKE_A_TOTAL.fullmatch(name))]:
             others = math.fsum(sums.values()) - sums[target]
-            if math.isclose(sums[target], others, rel_tol=0.02) and others > 0:
+            certain = _TOTAL.fullmatch(target) and table.counts is None and not _is_whole(sums[target] + others)
+            if others <= 0 or not math.isclose(sums[target], others, rel_tol=0.02):
+                continue
+            if certain and math.isclose(sums[target], others, rel_tol=0.02 if _is_whole(sums[target]) else 1e-6):  # shares are rounded
                 del sums[target]
                 left_out.append(f"{target!r}{of}")
+            elif not math.isclose(sums[target] + others, 1, abs_tol=1e-6):  # what makes 1 are shares of answers
+                doubtful.append(f"{target!r}{of}")
         if percent and not math.isclose(whole := math.fsum(sums.values()), 1, abs_tol=0.02):
             uneven.append(f"{whole:.1%}{of}")
     if left_out:
         yield f"rows that are the sum of the others left out: {_some(left_out)}"
+    if doubtful:
+        yield f"rows that weigh as much as all others count as answers: {_some(doubtful)}. Remove them if they are sums"
     if uneven:
         yield f"percentages do not make 100% and are divided by their sum: {_some(uneven)}"
+
+
+def _is_whole(weight: float) -> bool:
+    """Whether it is 1 or 100, as far as rounded shares are."""
+    return math.isclose(weight, 1, rel_tol=0.02) or math.isclose(weight, 100, rel_tol=0.02)
 
 
 def _require_weights(reading: Reading) -> Reading:

@@ -166,6 +166,28 @@ def test_rows_of_sums_are_no_answers_and_percentages_that_do_not_make_100_are_to
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "expected", "doubtful"),
+    [
+        ("t.csv", "answer,n\nAll,0.5\nSome,0.3\nNone,0.2\n", {"All": 0.5, "Some": 0.3, "None": 0.2}, False),
+        ("t.csv", "answer,n\nN,50\nS,30\nE,20\n", {"N": 0.5, "S": 0.3, "E": 0.2}, True),
+        ("t.csv", "answer,n\nBase,8\nTreble,5\nMid,3\n", {"Base": 0.5, "Treble": 0.3125, "Mid": 0.1875}, True),
+        ("t.csv", "answer,n\nTotal,50%\nShell,30%\nBP,20%\n", {"Total": 0.5, "Shell": 0.3, "BP": 0.2}, False),
+        ("t.csv", "answer,n\nSum,50\nMean,30\nMode,20\n", {"Sum": 0.5, "Mean": 0.3, "Mode": 0.2}, True),
+        ("t.csv", "answer,n\nTotal,510\nShell,300\nBP,202\n", {"Total": 510 / 1012, "Shell": 300 / 1012, "BP": 202 / 1012}, True),
+        ("t.json", '{"N": 50, "S": 30, "E": 20}', {"N": 0.5, "S": 0.3, "E": 0.2}, True),
+        ("t.json", '{"Total": 80, "Shell": 50, "BP": 30}', {"Total": 0.5, "Shell": 0.3125, "BP": 0.1875}, True),
+        ("t.csv", "answer,n\nYes,710\nNo,290\nGrand total,1000\n", {"Yes": 0.71, "No": 0.29}, False),
+        ("t.csv", "answer,n\nYes,0.333\nNo,0.333\nDK,0.333\nGesamt,1\n", dict.fromkeys(("Yes", "No", "DK"), 1 / 3), False),
+    ],
+)  # fmt: skip
+def test_no_answer_is_left_out_because_of_its_name(tmp_path, name, content, expected, doubtful):
+    options = {} if name.endswith("json") else {"column": "answer", "weight_column": "n"}
+    made = distributions_in(put(tmp_path, name, content), Reading(**options))[()]
+    assert shares(made) == pytest.approx(expected, abs=1e-8)
+    assert ("rows that weigh as much as all others count as answers" in made.notice) == doubtful
+
+
+@pytest.mark.parametrize(
     ("values", "names"),
     [
         (["60", "60+"], ["60-plus.json", "60.json"]), (["< 18", "18", "> 18"], ["18.json", "over-18.json", "under-18.json"]), (["-1", "1"], ["1.json", "minus-1.json"]),
