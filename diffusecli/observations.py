@@ -20,14 +20,9 @@ from diffusecli.numerals import UnclearNumberError, numbers_in
 from diffusecli.prompt import canonical
 from diffusecli.row_lists import distributions_of_lists
 from diffusecli.table_files import read_table
-from diffusecli.tables import Table
+from diffusecli.tables import WEIGHT_LIKE, Table
 from diffusecli.weighing import NONE, Reading, distribution, in_order, kept_targets, noticed
 
-_WEIGHT_LIKE = re.compile(
-    r"(?:\w+[ _-])?(?:counts?|n|freq|frequency|frequencies|weights?|shares?|percent|percentages?|pct|prop|proportion|prob|probability|"
-    r"respondents|votes|size|anzahl|anteil|häufigkeit|gewicht|prozent|%)",
-    re.IGNORECASE,
-)
 _LISTS = "Name the columns of lists with --options-column and --shares-column. (A target that is such text: one a line, in a .txt)"
 _ID = re.compile(r"(?i).*\bid|.*[a-z]ID|id\b.*|.*[ _-]id|index|row|nr\.?|no\.?|#|year|jahr|date|age|alter|zip|plz")
 _TOTAL = re.compile(r"(?i)(?:(?:grand|sub)[ -]?)?totals?|sums?|gesamt(?:summe)?|summe|insgesamt")
@@ -124,7 +119,7 @@ def _settled(table: Table, reading: Reading, targets: int) -> tuple[Reading, lis
 def _weight_columns(table: Table, reading: Reading, targets: int) -> list[int]:
     """The columns of numbers whose names say that they weigh."""
     taken = {targets, *(table.find(name, "--group-by") for name in reading.group_by)}
-    return [i for i, name in enumerate(table.names) if i not in taken and _WEIGHT_LIKE.fullmatch(name) and _are_numbers(table, i)]
+    return [i for i, name in enumerate(table.names) if i not in taken and WEIGHT_LIKE.fullmatch(name) and _are_numbers(table, i)]
 
 
 def _without_sums(table: Table, totals: dict[tuple[str, ...], dict[str, float]], *, percent: bool) -> Iterator[str]:
@@ -140,7 +135,9 @@ def _without_sums(table: Table, totals: dict[tuple[str, ...], dict[str, float]],
             certain = _TOTAL.fullmatch(target) and table.counts is None and not _is_whole(sums[target] + others)
             if others <= 0 or not math.isclose(sums[target], others, rel_tol=0.02):
                 continue
-            if certain and math.isclose(sums[target], others, rel_tol=0.02 if _is_whole(sums[target]) else 1e-6):  # shares are rounded
+            if certain and math.isclose(
+                sums[target], others, rel_tol=0.02 if _is_whole(sums[target]) else 1e-6
+            ):  # shares are rounded
                 del sums[target]
                 left_out.append(f"{target!r}{of}")
             elif not math.isclose(sums[target] + others, 1, abs_tol=1e-6):  # what makes 1 are shares of answers

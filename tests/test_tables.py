@@ -104,6 +104,38 @@ def test_json_counts_by_group_and_lists_of_pairs(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("content", "weights"),
+    [
+        ('{"Yes": {"n": 7}, "No": {"n": 3}}', "n"), ('{"Yes": {"n": 70, "pct": 0.6}, "No": {"n": 30, "pct": 0.4}}', "n"),
+        ('{"n": {"Yes": 70, "No": 30}, "pct": {"Yes": 0.6, "No": 0.4}}', "n"), ('{"Yes": {"2019": 7, "2020": 5}, "No": {"2019": 3, "2020": 5}}', "2019"),
+        ('{"2019": {"Yes": 7, "No": 3}, "2020": {"Yes": 5, "No": 5}}', "2019"),
+    ],
+)  # fmt: skip
+def test_json_mappings_are_rows_where_their_names_weigh_or_are_chosen(tmp_path, content, weights):
+    assert read(put(tmp_path, "t.json", content), column="target", weight_column=weights) == SEVENTY
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"US": {"Yes": 70, "No": 30}, "DE": {"Yes": 1, "No": 1}}', '{"a": {"a": 1, "b": 2}, "b": {"a": 2, "b": 1}}',
+        '{"n": {"n": 1, "pct": 2}, "pct": {"n": 2, "pct": 1}}',
+    ],
+)  # fmt: skip
+def test_json_mappings_that_may_be_groups_are_pooled_only_by_name(tmp_path, content):
+    path = put(tmp_path, "t.json", content)
+    with pytest.raises(InputError, match=r"holds 2 mappings of numbers.* Add --group-by group if each is a group"):
+        read(path)
+    made = distributions_in(path, Reading(group_by=("group",)))
+    assert len(made) == 2
+
+
+def test_rows_of_json_mappings_need_their_columns_named(tmp_path):
+    with pytest.raises(InputError, match=r"has 2 columns. Choose the column of targets with --column: target, n"):
+        read(put(tmp_path, "t.json", '{"Yes": {"n": 3}, "No": {"n": 1}}'))
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("t.csv", "answer\ncafé\n".encode("cp1252"), "t.csv:2: is not UTF-8. Name its encoding with --encoding: cp1252 reads 'café'"),
