@@ -233,10 +233,10 @@ def choices(listing: str) -> Distribution:
     _require(any(w > 0 for _, w in pairs), "--choices", "at least one weight must be above 0")
     outcomes, weights = _added_up(pairs)
     _require(len(outcomes) == len(pairs), "--choices", "no name may be there twice")
-    total = math.fsum(weights or (1.0,) * len(outcomes))
-    chances = ", ".join(f"{name} ({w / total:.3g})" for name, w in pairs) if weighted else ", ".join(outcomes)
-    how = "with these probabilities" if weighted else "all equally likely"
-    return Distribution(outcomes, weights if weighted else None, f"Pick one of these at random, {how}: {chances}.", "choice")
+    total = math.fsum(weights or ())
+    chances = ", ".join(f"{name} ({w / total:.3g})" for name, w in pairs) if weights else ", ".join(outcomes)
+    how = "with these probabilities" if weights else "all equally likely"
+    return Distribution(outcomes, weights, f"Pick one of these at random, {how}: {chances}.", "choice")
 
 
 _ENTRY = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,]*?))\s*(?:=([^,=]*))?(?:,|\Z)')

@@ -207,6 +207,17 @@ def test_weights_of_choices_are_read_as_they_are_written(listing, expected):
 
 
 @pytest.mark.parametrize(
+    "listing", ["heads=0.5,tails=0.5", "heads=50%,tails=50%", '{"heads": 0.5, "tails": 0.5}', "heads=2,tails=2", "heads,tails"]
+)
+def test_choices_of_equal_weight_are_asked_for_as_equally_likely(listing):
+    made = choices(listing)
+    assert (made.weights, made.request) == (None, "Pick one of these at random, all equally likely: heads, tails.")
+    assert (
+        choices("heads=3,tails=1").request == "Pick one of these at random, with these probabilities: heads (0.75), tails (0.25)."
+    )
+
+
+@pytest.mark.parametrize(
     ("listing", "outcomes"),
     [
         ("10:30,11:45", ("10:30", "11:45")), ("9:05 am, 9:10 am", ("9:05 am", "9:10 am")), ('["heads:0.5", "a, b"]', ("heads:0.5", "a, b")), ("['a', 'b']", ("a", "b")), ('"a, b", c', ("a, b", "c")),
