@@ -51,8 +51,6 @@ def table_of_text(path: Path, text: str, ending: str, layout: Layout, named: Seq
     if layout.separator is None and layout.header_rows is None and not named and rows and len(rows[0]) == 1:
         _require_no_weights(path, [row[0] for row in rows])
     table = with_header(path, rows, layout, named, "." if delimiter == "," else None)
-    if table.decimal is None and delimiter != ";" and not any("," in str(cell) for column in table.columns for cell in column):
-        table = replace(table, decimal=".")
     if table.names == tuple(COLUMNS) and delimiter == ",":  # samples as we write them
         table = replace(table, columns=tuple([from_cell(str(cell)) for cell in column] for column in table.columns))
     if unquoted:

@@ -291,7 +291,7 @@ def test_options_of_a_layout_that_cannot_be_are_refused(tmp_path, layout, name, 
     [
         (["37%", "63 %"], ",", [0.37, 0.63]), (["%37", "%63"], ",", [0.37, 0.63]), (["1,234", "567"], ",", [1234, 567]), (["1.234,5", "765,5"], ",", [1234.5, 765.5]),
         (["0,71", "0,29"], ",", [0.71, 0.29]), (["0,71", "0,29"], ";", [0.71, 0.29]), (["1.234,5", "1.000"], ";", [1234.5, 1000]),
-        (["0.5", "1.234"], ";", [0.5, 1.234]), (["1.234", "5"], "\t", [1.234, 5]), (["1 234", "1\u00a0000"], ";", [1234, 1000]), (["1'234", "5"], ",", [1234, 5]),
+        (["0.5", "1.234"], ";", [0.5, 1.234]), (["1.234", "0.5"], "\t", [1.234, 0.5]), (["1.234", "5"], ",", [1.234, 5]), (["1 234", "1\u00a0000"], ";", [1234, 1000]), (["1'234", "5"], ",", [1234, 5]),
         (["1,234,567", "1"], ";", [1234567, 1]), (["12,34,567", "1"], ",", [1234567, 1]), (["1e-3", ".5"], ",", [0.001, 0.5]), (["0", "37%"], ",", [0, 0.37]),
     ],
 )  # fmt: skip
@@ -308,6 +308,9 @@ def test_weights_are_read_as_people_write_them(tmp_path, numbers, delimiter, exp
     ("rows", "message"),
     [
         ("a;1,234\nb;567\n", "row 1 of column n: the weight '1,234' can be 1234 or 1.234. Name the decimal sign: --decimal . or --decimal ,"),
+        ("a\t1.234\nb\t567\n", "row 1 of column n: the weight '1.234' can be 1.234 or 1234. Name the decimal sign"),
+        ("a|1.234\nb|567\n", "row 1 of column n: the weight '1.234' can be 1.234 or 1234. Name the decimal sign"),
+        ("a\t1,234\nb\t567\n", "row 1 of column n: the weight '1,234' can be 1234 or 1.234. Name the decimal sign"),
         ("a;1\nb;1.234\n", "row 2 of column n: the weight '1.234' can be"),
         ("a;37%\nb;63\n", "row 2 of column n: the weight '63' has no % and others have one. Write all numbers with % or none"),
         ("a;7\n;\nb;*\n", "row 3 of column n: the weight '*' is not a number"),
@@ -321,7 +324,7 @@ def test_weights_are_read_as_people_write_them(tmp_path, numbers, delimiter, exp
     ],
 )  # fmt: skip
 def test_weights_that_are_no_numbers_or_could_be_two_are_refused_with_their_row(tmp_path, rows, message):
-    path = put(tmp_path, "t.csv", f"answer;n\n{rows}")
+    path = put(tmp_path, "t.csv", f"answer{rows[1]}n\n{rows}")
     with pytest.raises(InputError) as caught:
         read(path, **COLUMNS)
     assert message in str(caught.value)
