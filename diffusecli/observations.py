@@ -292,15 +292,18 @@ def _same_options(
 
 
 def _require_one_question(table: Table, totals: Mapping[tuple[str, ...], Mapping[str, float]], reading: Reading) -> None:
-    """Raises `InputError` where groups have no option in common, as answers to different questions have none."""
+    """Raises `InputError` where groups have no option in common, or few, as answers to different questions do."""
     for position, name in enumerate(reading.group_by):
         chosen: dict[str, set[str]] = {}
         for key, sums in totals.items():
             chosen.setdefault(key[position], set()).update(sums)
         large = [(value, options) for value, options in chosen.items() if len(options) > 1]
         for (one, first), (other, second) in combinations(large[:_COMPARED], 2):
-            if first.isdisjoint(second):
+            shared = first & second
+            differ = min(len(first), len(second)) - len(shared) >= 2 and 2 * len(shared) < len(first | second)
+            if not shared or differ:
+                common = f"{len(shared)} of {len(first | second)} options" if shared else "no option"
                 raise InputError(
-                    f"{table.path}: {one!r} and {other!r} have no option in common, and --alpha would give each the other's. "
+                    f"{table.path}: {one!r} and {other!r} have {common} in common, and --alpha would give each the other's. "
                     f"Add --alpha-within {_shell(name)} if these are different questions, or --alpha-within {NONE}"
                 )

@@ -87,6 +87,28 @@ def test_smoothing_keeps_the_options_of_questions_apart(tmp_path):
     assert {tuple(shares_) for shares_ in found.values()} == {("yes", "no", "red", "blue")}
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "refused"),
+    [
+        ("yes no DK", "red blue DK", "1 of 5 options"), ("yes no DK refused", "red blue green DK refused", "2 of 7 options"), ("yes no", "yes no maybe never", ""),
+        ("1 2 3 4", "2 3 4 5", ""), ("yes no DK", "yes never DK", ""), ("a b c d", "c d e f", "2 of 6 options"),
+    ],
+)  # fmt: skip
+def test_alpha_does_not_mix_options_of_questions_that_share_a_few(tmp_path, first, second, refused):
+    rows = [f"{question},{answer}\n" for question, answers in (("A", first), ("B", second)) for answer in answers.split()]
+    path = put(tmp_path, "t.csv", "question,answer\n" + "".join(rows))
+    options = {"column": "answer", "count": True, "group_by": ("question",), "alpha": 1}
+    both = list(dict.fromkeys([*first.split(), *second.split()]))
+    if refused:
+        with pytest.raises(InputError, match=f"'A' and 'B' have {refused} in common.*Add --alpha-within question if"):
+            grouped(path, **options)
+        found, _ = grouped(path, **options, alpha_within=("question",))
+        assert [set(of_group) for of_group in found.values()] == [set(first.split()), set(second.split())]
+    else:
+        found, _ = grouped(path, **options)
+        assert [sorted(of_group) for of_group in found.values()] == [sorted(both)] * 2
+
+
 def test_groups_are_trimmed_and_rows_without_one_are_left_out_and_both_are_told(tmp_path):
     path = put(
         tmp_path, "t.csv", "region,answer\nNorth,yes\nNorth ,no\n,yes\n  ,no\nSouth,no\nnorth,yes\nNew  York,yes\nNew York,no\n"
