@@ -47,15 +47,13 @@ def table_of_text(path: Path, text: str, ending: str, layout: Layout, named: Seq
             notices.append(f"{path} is read as one target a line")
     if not delimiter:
         return _of_lines(path, text, layout, named, notices)
-    rows, unquoted = _rows(path, text, delimiter, layout.skip_rows)
+    rows, found = _rows(path, text, delimiter, layout.skip_rows)
     if layout.separator is None and layout.header_rows is None and not named and rows and len(rows[0]) == 1:
         _require_no_weights(path, [row[0] for row in rows])
     table = with_header(path, rows, layout, named, "." if delimiter == "," else None)
     if table.names == tuple(COLUMNS) and delimiter == ",":  # samples as we write them
         table = replace(table, columns=tuple([from_cell(str(cell)) for cell in column] for column in table.columns))
-    if unquoted:
-        notices.append(f"quotes around fields of {path} are taken off")
-    return replace(table, notices=(*notices, *table.notices))
+    return replace(table, notices=(*notices, *found, *table.notices))
 
 
 def _require_plain_lines(path: Path, lines: Sequence[str]) -> None:
@@ -150,8 +148,8 @@ def _below(text: str, lines: int) -> str:
     return text.split("\n", lines)[-1] if lines else text
 
 
-def _rows(path: Path, text: str, delimiter: str, skip: int) -> tuple[list[list[str]], bool]:
-    """Rows of the same width, and whether quotes of a file with tabs were taken off.
+def _rows(path: Path, text: str, delimiter: str, skip: int) -> tuple[list[list[str]], list[str]]:
+    """Rows of the same width, and what is said of quotes that were taken off and of blank lines that may be empty answers.
 
     Quotes count in every format but one with tabs: there only if each field with a quote is quoted as a whole, as spreadsheets do it.
     """
@@ -161,7 +159,7 @@ def _rows(path: Path, text: str, delimiter: str, skip: int) -> tuple[list[list[s
         quoting = csv.QUOTE_MINIMAL if unquoted else csv.QUOTE_NONE
     reader = _reader(text, delimiter, quoting)
     rows: list[list[str]] = []
-    skipped = 0
+    skipped = blank = waiting = 0
     for row in reader:
         if skipped < skip:
             skipped += 1
@@ -176,7 +174,13 @@ def _rows(path: Path, text: str, delimiter: str, skip: int) -> tuple[list[list[s
             )
         elif row:
             rows.append(row)
-    return rows, unquoted
+            blank, waiting = blank + waiting, 0
+        elif rows:
+            waiting += 1  # those at the end are no rows
+    notices = [f"quotes around fields of {path} are taken off"] if unquoted else []
+    if blank and len(rows[0]) == 1:
+        notices.append(f'blank lines of {path} left out: {blank}. Write "" for an empty answer')
+    return rows, notices
 
 
 def _is_quoted(text: str) -> bool:

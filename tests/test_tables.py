@@ -260,6 +260,13 @@ def test_the_first_line_of_a_single_column_is_said_to_name_it(tmp_path):
     assert distributions_in(path, Reading(column="Mary"))[()].notice == ""
 
 
+def test_blank_lines_of_a_single_column_are_said_to_be_left_out(tmp_path):
+    table = read_table(put(tmp_path, "t.csv", 'answer\na\n\n\nb\n""\n\n'))
+    assert list(table.columns[0]) == ["a", "b", ""]
+    assert f'blank lines of {table.path} left out: 2. Write "" for an empty answer' in table.notices
+    assert not read_table(put(tmp_path, "u.csv", "answer,n\na,1\n\nb,2\n")).notices
+
+
 def test_quotes_in_tabbed_files_are_taken_off_where_every_quoted_field_is_whole(tmp_path):
     path = put(tmp_path, "t.tsv", 'answer\tn\n"Yes, of course"\t7\n"a ""b"""\t3\n')
     made = distributions_in(path, Reading(**COLUMNS))[()]
