@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from diffusecli.errors import InputError, many
+from diffusecli.numerals import ending_of
 from diffusecli.prompt import canonical
 from diffusecli.samples import COLUMNS, from_cell
-from diffusecli.tables import Layout, Table, bounded, with_header
+from diffusecli.tables import WEIGHT_LIKE, Layout, Table, bounded, with_header
 
 _LOOKED_AT = 1000  # rows, to find a delimiter
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 OF_ENDING = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
 """Endings of tables -> their usual delimiters."""
 _LINES = (".txt", ".text", ".lst", ".list", "")
-_ENDS_LIKE_A_WEIGHT = re.compile(r".*\S(?:\s*[:=]\s*|\s{2,}|\s+(?=[\d.,]+\s*%))[\d.,]*\d[\d.,]*\s*%?\s*")
 _COUNTED = re.compile(r"\s+\d+ \S.*")  # as uniq -c writes
 _CLOCK = re.compile(r"\s*\d{1,2}:[0-5]\d(?::[0-5]\d)?\s*")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")
@@ -47,15 +47,13 @@ def table_of_text(path: Path, text: str, ending: str, layout: Layout, named: Seq
             notices.append(f"{path} is read as one target a line")
     if not delimiter:
         return _of_lines(path, text, layout, named, notices)
-    rows, unquoted = _rows(path, text, delimiter, layout.skip_rows)
+    rows, found = _rows(path, text, delimiter, layout.skip_rows)
+    if layout.separator is None and layout.header_rows is None and not named and rows and len(rows[0]) == 1:
+        _require_no_weights(path, [row[0] for row in rows])
     table = with_header(path, rows, layout, named, "." if delimiter == "," else None)
-    if table.decimal is None and delimiter != ";" and not any("," in str(cell) for column in table.columns for cell in column):
-        table = replace(table, decimal=".")
     if table.names == tuple(COLUMNS) and delimiter == ",":  # samples as we write them
         table = replace(table, columns=tuple([from_cell(str(cell)) for cell in column] for column in table.columns))
-    if unquoted:
-        notices.append(f"quotes around fields of {path} are taken off")
-    return replace(table, notices=(*notices, *table.notices))
+    return replace(table, notices=(*notices, *found, *table.notices))
 
 
 def _require_plain_lines(path: Path, lines: Sequence[str]) -> None:
@@ -65,13 +63,21 @@ def _require_plain_lines(path: Path, lines: Sequence[str]) -> None:
         raise InputError(
             f"{path}: has one line with {_DELIMITERS[listed]}. Write one target a line, or keep it as one target with --delimiter none"
         )
-    if len(lines) > 1 and not all(map(_CLOCK.fullmatch, lines)):
-        for pattern, where in ((_ENDS_LIKE_A_WEIGHT, "ends"), (_COUNTED, "begins")):
-            if all(map(pattern.fullmatch, lines)):
-                raise InputError(
-                    f"{path}: each line {where} with a number like a weight, the first is {lines[0].strip()!r}. Write one sign between target and weight, such as a tab, "
-                    "and name the columns; or read one target a line with --delimiter none"
-                )
+    _require_no_weights(path, lines)
+
+
+def _require_no_weights(path: Path, lines: Sequence[str]) -> None:
+    """Raises `InputError` where each line, below a header that says so or without one, has a number like a weight."""
+    words = lines[0].split() if len(lines) > 2 else []
+    rows = lines[1:] if len(words) > 1 and WEIGHT_LIKE.fullmatch(words[-1]) else lines
+    if len(rows) < 2 or all(map(_CLOCK.fullmatch, rows)):
+        return
+    where = "ends" if all(map(ending_of, rows)) else "begins" if all(map(_COUNTED.fullmatch, rows)) else ""
+    if where:
+        raise InputError(
+            f"{path}: each line {where} with a number like a weight, the first is {rows[0].strip()!r}. Write one sign between target and weight, such as a tab, "
+            "and name the columns; or read one target a line with --delimiter none"
+        )
 
 
 def _delimiter(path: Path, text: str, ending: str, layout: Layout, named: Sequence[str]) -> str:
@@ -142,8 +148,8 @@ def _below(text: str, lines: int) -> str:
     return text.split("\n", lines)[-1] if lines else text
 
 
-def _rows(path: Path, text: str, delimiter: str, skip: int) -> tuple[list[list[str]], bool]:
-    """Rows of the same width, and whether quotes of a file with tabs were taken off.
+def _rows(path: Path, text: str, delimiter: str, skip: int) -> tuple[list[list[str]], list[str]]:
+    """Rows of the same width, and what is said of quotes that were taken off and of blank lines that may be empty answers.
 
     Quotes count in every format but one with tabs: there only if each field with a quote is quoted as a whole, as spreadsheets do it.
     """
@@ -153,7 +159,7 @@ def _rows(path: Path, text: str, delimiter: str, skip: int) -> tuple[list[list[s
         quoting = csv.QUOTE_MINIMAL if unquoted else csv.QUOTE_NONE
     reader = _reader(text, delimiter, quoting)
     rows: list[list[str]] = []
-    skipped = 0
+    skipped = blank = waiting = 0
     for row in reader:
         if skipped < skip:
             skipped += 1
@@ -168,7 +174,13 @@ def _rows(path: Path, text: str, delimiter: str, skip: int) -> tuple[list[list[s
             )
         elif row:
             rows.append(row)
-    return rows, unquoted
+            blank, waiting = blank + waiting, 0
+        elif rows:
+            waiting += 1  # those at the end are no rows
+    notices = [f"quotes around fields of {path} are taken off"] if unquoted else []
+    if blank and len(rows[0]) == 1:
+        notices.append(f'blank lines of {path} left out: {blank}. Write "" for an empty answer')
+    return rows, notices
 
 
 def _is_quoted(text: str) -> bool:

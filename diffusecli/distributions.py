@@ -21,6 +21,7 @@ from typing import Any
 
 from diffusecli.cells import collection
 from diffusecli.errors import InputError, did_you_mean, many
+from diffusecli.numerals import ending_of
 
 MOST_OUTCOMES = 100_000
 
@@ -233,14 +234,14 @@ def choices(listing: str) -> Distribution:
     _require(any(w > 0 for _, w in pairs), "--choices", "at least one weight must be above 0")
     outcomes, weights = _added_up(pairs)
     _require(len(outcomes) == len(pairs), "--choices", "no name may be there twice")
-    total = math.fsum(weights or (1.0,) * len(outcomes))
-    chances = ", ".join(f"{name} ({w / total:.3g})" for name, w in pairs) if weighted else ", ".join(outcomes)
-    how = "with these probabilities" if weighted else "all equally likely"
-    return Distribution(outcomes, weights if weighted else None, f"Pick one of these at random, {how}: {chances}.", "choice")
+    total = math.fsum(weights or ())
+    chances = ", ".join(f"{name} ({w / total:.3g})" for name, w in pairs) if weights else ", ".join(outcomes)
+    how = "with these probabilities" if weights else "all equally likely"
+    return Distribution(outcomes, weights, f"Pick one of these at random, {how}: {chances}.", "choice")
 
 
 _ENTRY = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,]*?))\s*(?:=([^,=]*))?(?:,|\Z)')
-_LIKE_A_WEIGHT = re.compile(r"(.*\S)\s*(?::|->|→)\s*(\d+(?:\.\d+)?%?|\.\d+%?)|(.*\S)[\s(]+(\d+(?:\.\d+)?\s*%)\)?")
+_PLAIN = re.compile(r"(?:\d+(?:\.\d+)?|\.\d+)%?")
 _TIME = re.compile(r"\d{1,2}:[0-5]\d(?::[0-5]\d)?(?:\s?[ap]m)?", re.IGNORECASE)
 _AS_JSON = 'or, where a target ends so, write a JSON list: --choices \'["10:1", "2:1"]\''
 
@@ -256,7 +257,7 @@ def _listed(listing: str) -> list[tuple[str, float | None]]:
         at = match.end() + (match.end() == len(listing) and not match[0].endswith(","))
     _require_commas(listing, [name for name, _ in entries])
     if all(weight is None for _, weight in entries) and "=" not in listing:
-        entries = _after_colons([name for name, _ in entries])
+        entries = _at_ends([name for name, _ in entries])
     return [(name, None if weight is None else _weight(name, weight)) for name, weight in entries]
 
 
@@ -275,19 +276,20 @@ def _require_commas(listing: str, names: Sequence[str]) -> None:
             raise InputError(f"--choices: {listing!r} has {sign!r} between the choices. Separate them by commas")
 
 
-def _after_colons(names: Sequence[str]) -> list[tuple[str, str | None]]:
-    """Weights after colons, where all have one and together they make 1 or 100 %; raises `InputError` where that is not certain."""
-    found = [_LIKE_A_WEIGHT.fullmatch(name) for name in names]
-    if not any(found) or all(map(_TIME.fullmatch, names)):
-        return [(name, None) for name in names]
-    pairs = [(match[1] or match[3], (match[2] or match[4]).replace(" ", "")) for match in found if match]
+def _at_ends(names: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Weights at the ends of names, where all have one and together they make 1 or 100 %; raises `InputError` where that is not certain."""
+    found = [ending if ending and _PLAIN.fullmatch(ending.number) else None for ending in map(ending_of, names)]
+    pairs = [(ending.text, ending.number) for ending in found if ending]
     total = math.fsum(_weight(*pair) for pair in pairs)
-    in_shares = all("%" in weight for _, weight in pairs) or any("." in weight for _, weight in pairs)
-    if len(pairs) == len(names) > 1 and in_shares and math.isclose(total, 1, abs_tol=0.005):
+    complete = len(pairs) == len(names) > 1
+    is_whole = math.isclose(total, 1, abs_tol=0.005)
+    likely = [ending for ending in found if ending and (ending.is_likely or (complete and (is_whole or math.isclose(total, 100))))]
+    if not likely or all(map(_TIME.fullmatch, names)):
+        return [(name, None) for name in names]
+    if complete and is_whole and (all("%" in weight for _, weight in pairs) or any("." in weight for _, weight in pairs)):
         return list(pairs)
-    name, weight = pairs[0]
     raise InputError(
-        f"--choices: {next(n for n, m in zip(names, found, strict=True) if m)!r} ends like a weight. Write {name}={weight} if it is one, {_AS_JSON}"
+        f"--choices: {names[found.index(likely[0])]!r} ends like a weight. Write {likely[0].text}={likely[0].number} if it is one, {_AS_JSON}"
     )
 
 

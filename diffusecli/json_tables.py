@@ -15,13 +15,14 @@ from diffusecli.cells import Cell, as_cell
 from diffusecli.documents import holds_half_characters, parse_json
 from diffusecli.errors import InputError
 from diffusecli.numerals import is_number
-from diffusecli.tables import Layout, Table, bounded, numbered, require_no, with_header
+from diffusecli.prompt import canonical
+from diffusecli.tables import WEIGHT_LIKE, Layout, Table, bounded, numbered, require_no, with_header
 
 _ENDINGS = (".json", ".jsonl", ".ndjson")
 _REMEDY = 'Write a list of mappings, [{"answer": "Yes", "n": 71}], or counts, {"Yes": 71}'
 
 
-def table_of_json(path: Path, text: str, ending: str, layout: Layout) -> Table | None:
+def table_of_json(path: Path, text: str, ending: str, layout: Layout, named: Sequence[str]) -> Table | None:
     """The table in a JSON document or in JSON lines, whatever the file is called; None where it is neither."""
     called = ending in _ENDINGS
     if not called and text.lstrip()[:1] not in ("[", "{"):
@@ -41,7 +42,7 @@ def table_of_json(path: Path, text: str, ending: str, layout: Layout) -> Table |
             if read is _json_lines and len(value) == 1 and isinstance(value[0], list):  # a document of one line
                 value = value[0]
             as_what = "" if called and not refused else f"{path} is read as JSON{' lines' if read is _json_lines else ''}"
-            table = _of_value(path, value, layout)
+            table = _of_value(path, value, layout, named)
             return replace(table, notices=(as_what, *table.notices) if as_what else table.notices)
     if called:
         raise refused[0]
@@ -68,7 +69,7 @@ def _json_lines(path: Path, text: str) -> list[Any]:
     return rows
 
 
-def _of_value(path: Path, value: Any, layout: Layout) -> Table:
+def _of_value(path: Path, value: Any, layout: Layout, named: Sequence[str] = ()) -> Table:
     """The table that a JSON value is: a list of rows, counts by answer, or lists by column."""
     if isinstance(value, list):
         return _of_items(path, value, layout)
@@ -86,7 +87,7 @@ def _of_value(path: Path, value: Any, layout: Layout) -> Table:
         columns = tuple([*map(as_cell, part), *[""] * (longest - len(part))] for part in inner)
         return Table(path, numbered(value), columns, decimal=".")
     if inner and all(isinstance(part, dict) and part for part in inner):
-        return _of_mappings(path, value)
+        return _of_mappings(path, value, named)
     wrapped = {key: part for key, part in value.items() if _holds(part, dict)}
     if len(wrapped) == 1:
         key, rows = next(iter(wrapped.items()))
@@ -95,18 +96,33 @@ def _of_value(path: Path, value: Any, layout: Layout) -> Table:
     raise InputError(f"{path}: holds neither rows nor counts. {_REMEDY}")
 
 
-def _of_mappings(path: Path, value: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Columns by row number, counts by group, or rows by a name."""
+def _of_mappings(path: Path, value: Mapping[str, Mapping[str, Any]], named: Sequence[str]) -> Table:
+    """Columns by row number, rows by a name, or counts by group: of numbers alone what the names say or the user decides."""
     inner = list(value.values())
     if all(list(part) == [str(number) for number in range(len(part))] for part in inner):
         return _of_value(path, {name: list(part.values()) for name, part in value.items()}, Layout())
-    if not all(_is_weight(weight) for part in inner for weight in part.values()):
+    if not all(weight is None or _is_weight(weight) for part in inner for weight in part.values()):
         return _of_items(path, inner, Layout())
-    if len(inner) == 1:
+    within = list(dict.fromkeys(name for part in inner for name in part))
+    if "group" in named and "group" not in within:
+        rows = [(group, answer, as_cell(n)) for group, part in value.items() for answer, n in part.items() if n is not None]
+        found = f"{path} holds counts by group, read as the columns group, target and weight"
+        return Table(path, ("group", "target", "weight"), tuple(zip(*rows, strict=True)), (found,), ".", "weight")
+    columns = {canonical(name) for name in named if name != "target"}
+    chosen = [bool(columns) and columns <= {*map(canonical, names)} for names in (within, value)]
+    by_name = chosen if any(chosen) else [all(map(WEIGHT_LIKE.fullmatch, names)) for names in (within, value)]
+    if by_name == [False, True] and len(inner) > 1:
+        value, within = {answer: {name: part.get(answer) for name, part in value.items()} for answer in within}, list(value)
+    elif len(inner) == 1 and not by_name[0]:
         return _counted(path, [(answer, as_cell(weight)) for answer, weight in inner[0].items()])
-    rows = [(group, answer, as_cell(weight)) for group, part in value.items() for answer, weight in part.items()]
-    found = f"{path} holds counts by group, read as the columns group, target and weight"
-    return Table(path, ("group", "target", "weight"), tuple(zip(*rows, strict=True)), (found,), ".", "weight")
+    elif by_name != [True, False]:
+        raise InputError(
+            f"{path}: holds {len(inner)} mappings of numbers, the first {next(iter(value))!r} with {', '.join(map(repr, within))[:80]}. "
+            "Add --group-by group if each is a group with its counts, or --column target --weight-column NAME if NAME names numbers"
+        )
+    cells = [[as_cell(part.get(name)) for part in value.values()] for name in within]
+    found = f"{path} is read as the columns target, {', '.join(within)}"[:200]
+    return Table(path, numbered(["target", *within]), (list(value), *cells), (found,), ".")
 
 
 def _counted(path: Path, pairs: Sequence[tuple[Cell, Cell]]) -> Table:

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 _SPACES = re.compile(r"(?<=\d)[ '’\u00a0\u2009\u202f](?=\d{3}(?!\d))")  # between thousands
 _MINUS = str.maketrans({"\u2212": "-"})
+_AT_END = re.compile(
+    r"(?P<text>.*?\S)(?P<sign>\s*(?::|=|->|→)\s*|(?:\s+|(?<!\d))[-–—]\s*|\s*\(\s*|\s+)(?P<number>[.,]?\d[\d.,]*(?:\s*%)?)(?:\s*\))?"
+)
 _PERCENT = re.compile(r"%?([^%]*)%?", re.DOTALL)
 
 
@@ -76,6 +80,29 @@ def is_number(text: str) -> bool:
         except UnclearNumberError:
             return False
     return True
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A number at the end of a text, which may weigh what stands before it."""
+
+    text: str
+    number: str
+    is_likely: bool  # what stands between them is rarely part of a name
+
+
+def ending_of(text: str) -> Ending | None:
+    """The number at the end of a text after a space, a dash, a colon or the like; None where there is none, or nothing else.
+
+    >>> ending_of("heads - 50 %"), ending_of("Agent 7"), ending_of("18-24"), ending_of("10 000")
+    (Ending(text='heads', number='50%', is_likely=True), Ending(text='Agent', number='7', is_likely=False), None, None)
+    """
+    match = _AT_END.fullmatch(text.strip())
+    if match is None or not re.search(r"\w", match["text"]) or not is_number(match["number"]) or is_number(text):
+        return None
+    number, sign = "".join(match["number"].split()), match["sign"]
+    likely = sign.strip() in (":", "=", "->", "→") or ("%" in number and ("(" in sign or sign != sign.strip()))
+    return Ending(match["text"], number, likely)
 
 
 def _without_percent(text: str) -> str:

@@ -20,17 +20,13 @@ from diffusecli.numerals import UnclearNumberError, numbers_in
 from diffusecli.prompt import canonical
 from diffusecli.row_lists import distributions_of_lists
 from diffusecli.table_files import read_table
-from diffusecli.tables import Table
+from diffusecli.tables import WEIGHT_LIKE, Table
 from diffusecli.weighing import NONE, Reading, distribution, in_order, kept_targets, noticed
 
-_WEIGHT_LIKE = re.compile(
-    r"(?:\w+[ _-])?(?:counts?|n|freq|frequency|frequencies|weights?|shares?|percent|percentages?|pct|prop|proportion|prob|probability|"
-    r"respondents|votes|size|anzahl|anteil|häufigkeit|gewicht|prozent|%)",
-    re.IGNORECASE,
-)
 _LISTS = "Name the columns of lists with --options-column and --shares-column. (A target that is such text: one a line, in a .txt)"
 _ID = re.compile(r"(?i).*\bid|.*[a-z]ID|id\b.*|.*[ _-]id|index|row|nr\.?|no\.?|#|year|jahr|date|age|alter|zip|plz")
-_TOTAL = re.compile(r"(?i)(?:grand |sub)?totals?|sum|all|overall|base|n|gesamt|summe|insgesamt")
+_TOTAL = re.compile(r"(?i)(?:(?:grand|sub)[ -]?)?totals?|sums?|gesamt(?:summe)?|summe|insgesamt")
+_LIKE_A_TOTAL = re.compile(r"(?i)all|alle|everyone|overall|base|basis|n")  # answers have these names, too
 _MISSING = re.compile(r"(?i)nan|null|#n/a|#ref!|#value!|#div/0!|#name\?|<na>")
 _SHOWN = 5
 _COMPARED = 200  # groups
@@ -68,7 +64,7 @@ def distributions_in(path: Path, reading: Reading) -> dict[tuple[str, ...], Dist
         )
     if reading.weight_column is not None:
         percent = any("%" in str(cell) for cell in table.columns[table.find(reading.weight_column, "--weight-column")])
-        notices += _without_sums(totals, percent=percent)
+        notices += _without_sums(table, totals, percent=percent)
     order, how = in_order(dict.fromkeys(rows.targets), table.orders.get(index, ()), sort=bool(repeated))
     options = {key: [target for target in order if target in sums] for key, sums in totals.items()}
     smoothed = [""]
@@ -123,25 +119,42 @@ def _settled(table: Table, reading: Reading, targets: int) -> tuple[Reading, lis
 def _weight_columns(table: Table, reading: Reading, targets: int) -> list[int]:
     """The columns of numbers whose names say that they weigh."""
     taken = {targets, *(table.find(name, "--group-by") for name in reading.group_by)}
-    return [i for i, name in enumerate(table.names) if i not in taken and _WEIGHT_LIKE.fullmatch(name) and _are_numbers(table, i)]
+    return [i for i, name in enumerate(table.names) if i not in taken and WEIGHT_LIKE.fullmatch(name) and _are_numbers(table, i)]
 
 
-def _without_sums(totals: dict[tuple[str, ...], dict[str, float]], *, percent: bool) -> Iterator[str]:
-    """Takes rows of sums (`Total`) out of the weights, and says so; says where percentages do not make 100 %."""
-    left_out, uneven = [], []
+def _without_sums(table: Table, totals: dict[tuple[str, ...], dict[str, float]], *, percent: bool) -> Iterator[str]:
+    """Takes rows of sums (`Total`) out of the weights, and says so; says which may be sums, and where percentages do not make 100 %.
+
+    A row is a sum for certain where its name says so, it weighs what all others do, and the weights make 1 or 100 only without it.
+    """
+    left_out, doubtful, uneven = [], [], []
     for key, sums in totals.items():
         of = f" of {', '.join(key)}" if key else ""
-        for target in [name for name in sums if _TOTAL.fullmatch(name) and len(sums) > 2]:
+        for target in [name for name in sums if len(sums) > 2 and (_TOTAL.fullmatch(name) or _LIKE_A_TOTAL.fullmatch(name))]:
             others = math.fsum(sums.values()) - sums[target]
-            if math.isclose(sums[target], others, rel_tol=0.02) and others > 0:
+            certain = _TOTAL.fullmatch(target) and table.counts is None and not _is_whole(sums[target] + others)
+            if others <= 0 or not math.isclose(sums[target], others, rel_tol=0.02):
+                continue
+            if certain and math.isclose(
+                sums[target], others, rel_tol=0.02 if _is_whole(sums[target]) else 1e-6
+            ):  # shares are rounded
                 del sums[target]
                 left_out.append(f"{target!r}{of}")
+            elif not math.isclose(sums[target] + others, 1, abs_tol=1e-6):  # what makes 1 are shares of answers
+                doubtful.append(f"{target!r}{of}")
         if percent and not math.isclose(whole := math.fsum(sums.values()), 1, abs_tol=0.02):
             uneven.append(f"{whole:.1%}{of}")
     if left_out:
         yield f"rows that are the sum of the others left out: {_some(left_out)}"
+    if doubtful:
+        yield f"rows that weigh as much as all others count as answers: {_some(doubtful)}. Remove them if they are sums"
     if uneven:
         yield f"percentages do not make 100% and are divided by their sum: {_some(uneven)}"
+
+
+def _is_whole(weight: float) -> bool:
+    """Whether it is 1 or 100, as far as rounded shares are."""
+    return math.isclose(weight, 1, rel_tol=0.02) or math.isclose(weight, 100, rel_tol=0.02)
 
 
 def _require_weights(reading: Reading) -> Reading:
@@ -279,15 +292,18 @@ def _same_options(
 
 
 def _require_one_question(table: Table, totals: Mapping[tuple[str, ...], Mapping[str, float]], reading: Reading) -> None:
-    """Raises `InputError` where groups have no option in common, as answers to different questions have none."""
+    """Raises `InputError` where groups have no option in common, or few, as answers to different questions do."""
     for position, name in enumerate(reading.group_by):
         chosen: dict[str, set[str]] = {}
         for key, sums in totals.items():
             chosen.setdefault(key[position], set()).update(sums)
         large = [(value, options) for value, options in chosen.items() if len(options) > 1]
         for (one, first), (other, second) in combinations(large[:_COMPARED], 2):
-            if first.isdisjoint(second):
+            shared = first & second
+            differ = min(len(first), len(second)) - len(shared) >= 2 and 2 * len(shared) < len(first | second)
+            if not shared or differ:
+                common = f"{len(shared)} of {len(first | second)} options" if shared else "no option"
                 raise InputError(
-                    f"{table.path}: {one!r} and {other!r} have no option in common, and --alpha would give each the other's. "
+                    f"{table.path}: {one!r} and {other!r} have {common} in common, and --alpha would give each the other's. "
                     f"Add --alpha-within {_shell(name)} if these are different questions, or --alpha-within {NONE}"
                 )

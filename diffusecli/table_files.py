@@ -85,7 +85,7 @@ def _read(path: Path, ending: str, content: bytes, layout: Layout, named: Sequen
         raise InputError(f"{path}: is an HTML or XML page. Open it in a spreadsheet and save it as CSV")
     if ending in (".xls", ".xlsx", ".xlsm"):
         notices.append(f"{path} is no workbook but text")
-    table = table_of_json(path, text, ending, layout) if layout.separator is None else None
+    table = table_of_json(path, text, ending, layout, named) if layout.separator is None else None
     if table is None:
         table = table_of_text(path, text, ending, layout, named)
     return replace(table, notices=(*notices, *table.notices))

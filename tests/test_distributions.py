@@ -198,6 +198,8 @@ def test_choices_have_all_a_weight_or_none():
     ("listing", "expected"),
     [
         ("heads:0.7,tails:0.3", {"heads": 0.7, "tails": 0.3}), ("heads: 70%, tails: 30%", {"heads": 0.7, "tails": 0.3}), ("heads=70%,tails=30%", {"heads": 0.7, "tails": 0.3}),
+        ("heads - 70%,tails - 30%", {"heads": 0.7, "tails": 0.3}), ("heads 0.7,tails 0.3", {"heads": 0.7, "tails": 0.3}), ("a – 0.7, b – 0.3", {"a": 0.7, "b": 0.3}),
+        ("heads-70%,tails-30%", {"heads": 0.7, "tails": 0.3}), ("heads 0.7, tails: 0.3", {"heads": 0.7, "tails": 0.3}), ("heads (0.7), tails (0.3)", {"heads": 0.7, "tails": 0.3}),
         ("heads (70%), tails (30%)", {"heads": 0.7, "tails": 0.3}), ("heads -> 0.7, tails -> 0.3", {"heads": 0.7, "tails": 0.3}), ("1:0.7,2:0.3", {"1": 0.7, "2": 0.3}),
         ('{"heads": 0.7, "tails": 0.3}', {"heads": 0.7, "tails": 0.3}), ("10:30=2,11:45=1", {"10:30": 2, "11:45": 1}), ('"a, b"=2,c=1', {"a, b": 2, "c": 1}), ("a=b=2,c=1", {"a=b": 2, "c": 1}),
     ],
@@ -207,11 +209,22 @@ def test_weights_of_choices_are_read_as_they_are_written(listing, expected):
 
 
 @pytest.mark.parametrize(
+    "listing", ["heads=0.5,tails=0.5", "heads=50%,tails=50%", '{"heads": 0.5, "tails": 0.5}', "heads=2,tails=2", "heads,tails"]
+)
+def test_choices_of_equal_weight_are_asked_for_as_equally_likely(listing):
+    made = choices(listing)
+    assert (made.weights, made.request) == (None, "Pick one of these at random, all equally likely: heads, tails.")
+    assert (
+        choices("heads=3,tails=1").request == "Pick one of these at random, with these probabilities: heads (0.75), tails (0.25)."
+    )
+
+
+@pytest.mark.parametrize(
     ("listing", "outcomes"),
     [
         ("10:30,11:45", ("10:30", "11:45")), ("9:05 am, 9:10 am", ("9:05 am", "9:10 am")), ('["heads:0.5", "a, b"]', ("heads:0.5", "a, b")), ("['a', 'b']", ("a", "b")), ('"a, b", c', ("a, b", "c")),
         ("a, b", ("a", "b")), ("note: this, that", ("note: this", "that")), ("Agent 47, Room 101", ("Agent 47", "Room 101")), ('5" pipe,6" pipe', ('5" pipe', '6" pipe')), ("[a],[b]", ("[a]", "[b]")),
-        ("New York", ("New York",)),
+        ("New York", ("New York",)), ("Route 66, Route 99", ("Route 66", "Route 99")), ("Agent 50, Bond", ("Agent 50", "Bond")), ("0-49,50-51", ("0-49", "50-51")), ("COVID-19", ("COVID-19",)),
     ],
 )  # fmt: skip
 def test_choices_that_look_a_little_like_weights_are_targets(listing, outcomes):
@@ -223,6 +236,7 @@ def test_choices_that_look_a_little_like_weights_are_targets(listing, outcomes):
     [
         ("heads:0.5", "--choices: 'heads:0.5' ends like a weight. Write heads=0.5 if it is one"), ("heads:0.5,tails", "'heads:0.5' ends like a weight"),
         ("heads:2,tails:1", "Write heads=2 if it is one, or, where a target ends so, write a JSON list"), ("John 3:16,Luke 2:1", "'John 3:16' ends like a weight"), ("2:1,1:0", "'2:1' ends like a weight"),
+        ("heads 50,tails 50", "'heads 50' ends like a weight. Write heads=50 if it is one"), ("heads - 50,tails - 50", "'heads - 50' ends like a weight. Write heads=50"), ("a-1,b-0", "'a-1' ends like a weight"),
         ("heads 50%", "'heads 50%' ends like a weight"), ("heads:0.5,tails:0.2", "'heads:0.5' ends like a weight"),
         ("heads;tails", "has ';' between the choices. Separate them by commas"), ("a=1;b=2", "Separate them by commas"), ("a|b", "Separate them by commas"), ("a\nb", "Separate them by commas"),
         ("heads=0,5,tails=0,5", "'5' has no weight and others have one, give all of them or none. Decimals are written with a point"), ("a=1/2,b=1/2", "the weight '1/2' of 'a' is no number"),

@@ -87,6 +87,28 @@ def test_smoothing_keeps_the_options_of_questions_apart(tmp_path):
     assert {tuple(shares_) for shares_ in found.values()} == {("yes", "no", "red", "blue")}
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "refused"),
+    [
+        ("yes no DK", "red blue DK", "1 of 5 options"), ("yes no DK refused", "red blue green DK refused", "2 of 7 options"), ("yes no", "yes no maybe never", ""),
+        ("1 2 3 4", "2 3 4 5", ""), ("yes no DK", "yes never DK", ""), ("a b c d", "c d e f", "2 of 6 options"),
+    ],
+)  # fmt: skip
+def test_alpha_does_not_mix_options_of_questions_that_share_a_few(tmp_path, first, second, refused):
+    rows = [f"{question},{answer}\n" for question, answers in (("A", first), ("B", second)) for answer in answers.split()]
+    path = put(tmp_path, "t.csv", "question,answer\n" + "".join(rows))
+    options = {"column": "answer", "count": True, "group_by": ("question",), "alpha": 1}
+    both = list(dict.fromkeys([*first.split(), *second.split()]))
+    if refused:
+        with pytest.raises(InputError, match=f"'A' and 'B' have {refused} in common.*Add --alpha-within question if"):
+            grouped(path, **options)
+        found, _ = grouped(path, **options, alpha_within=("question",))
+        assert [set(of_group) for of_group in found.values()] == [set(first.split()), set(second.split())]
+    else:
+        found, _ = grouped(path, **options)
+        assert [sorted(of_group) for of_group in found.values()] == [sorted(both)] * 2
+
+
 def test_groups_are_trimmed_and_rows_without_one_are_left_out_and_both_are_told(tmp_path):
     path = put(
         tmp_path, "t.csv", "region,answer\nNorth,yes\nNorth ,no\n,yes\n  ,no\nSouth,no\nnorth,yes\nNew  York,yes\nNew York,no\n"
@@ -163,6 +185,28 @@ def test_rows_of_sums_are_no_answers_and_percentages_that_do_not_make_100_are_to
         "percentages do not make 100% and are divided by their sum: 80.0%"
         in distributions_in(path, Reading("answer", "n"))[()].notice
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected", "doubtful"),
+    [
+        ("t.csv", "answer,n\nAll,0.5\nSome,0.3\nNone,0.2\n", {"All": 0.5, "Some": 0.3, "None": 0.2}, False),
+        ("t.csv", "answer,n\nN,50\nS,30\nE,20\n", {"N": 0.5, "S": 0.3, "E": 0.2}, True),
+        ("t.csv", "answer,n\nBase,8\nTreble,5\nMid,3\n", {"Base": 0.5, "Treble": 0.3125, "Mid": 0.1875}, True),
+        ("t.csv", "answer,n\nTotal,50%\nShell,30%\nBP,20%\n", {"Total": 0.5, "Shell": 0.3, "BP": 0.2}, False),
+        ("t.csv", "answer,n\nSum,50\nMean,30\nMode,20\n", {"Sum": 0.5, "Mean": 0.3, "Mode": 0.2}, True),
+        ("t.csv", "answer,n\nTotal,510\nShell,300\nBP,202\n", {"Total": 510 / 1012, "Shell": 300 / 1012, "BP": 202 / 1012}, True),
+        ("t.json", '{"N": 50, "S": 30, "E": 20}', {"N": 0.5, "S": 0.3, "E": 0.2}, True),
+        ("t.json", '{"Total": 80, "Shell": 50, "BP": 30}', {"Total": 0.5, "Shell": 0.3125, "BP": 0.1875}, True),
+        ("t.csv", "answer,n\nYes,710\nNo,290\nGrand total,1000\n", {"Yes": 0.71, "No": 0.29}, False),
+        ("t.csv", "answer,n\nYes,0.333\nNo,0.333\nDK,0.333\nGesamt,1\n", dict.fromkeys(("Yes", "No", "DK"), 1 / 3), False),
+    ],
+)  # fmt: skip
+def test_no_answer_is_left_out_because_of_its_name(tmp_path, name, content, expected, doubtful):
+    options = {} if name.endswith("json") else {"column": "answer", "weight_column": "n"}
+    made = distributions_in(put(tmp_path, name, content), Reading(**options))[()]
+    assert shares(made) == pytest.approx(expected, abs=1e-8)
+    assert ("rows that weigh as much as all others count as answers" in made.notice) == doubtful
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,38 @@ def test_json_counts_by_group_and_lists_of_pairs(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("content", "weights"),
+    [
+        ('{"Yes": {"n": 7}, "No": {"n": 3}}', "n"), ('{"Yes": {"n": 70, "pct": 0.6}, "No": {"n": 30, "pct": 0.4}}', "n"),
+        ('{"n": {"Yes": 70, "No": 30}, "pct": {"Yes": 0.6, "No": 0.4}}', "n"), ('{"Yes": {"2019": 7, "2020": 5}, "No": {"2019": 3, "2020": 5}}', "2019"),
+        ('{"2019": {"Yes": 7, "No": 3}, "2020": {"Yes": 5, "No": 5}}', "2019"),
+    ],
+)  # fmt: skip
+def test_json_mappings_are_rows_where_their_names_weigh_or_are_chosen(tmp_path, content, weights):
+    assert read(put(tmp_path, "t.json", content), column="target", weight_column=weights) == SEVENTY
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"US": {"Yes": 70, "No": 30}, "DE": {"Yes": 1, "No": 1}}', '{"a": {"a": 1, "b": 2}, "b": {"a": 2, "b": 1}}',
+        '{"n": {"n": 1, "pct": 2}, "pct": {"n": 2, "pct": 1}}',
+    ],
+)  # fmt: skip
+def test_json_mappings_that_may_be_groups_are_pooled_only_by_name(tmp_path, content):
+    path = put(tmp_path, "t.json", content)
+    with pytest.raises(InputError, match=r"holds 2 mappings of numbers.* Add --group-by group if each is a group"):
+        read(path)
+    made = distributions_in(path, Reading(group_by=("group",)))
+    assert len(made) == 2
+
+
+def test_rows_of_json_mappings_need_their_columns_named(tmp_path):
+    with pytest.raises(InputError, match=r"has 2 columns. Choose the column of targets with --column: target, n"):
+        read(put(tmp_path, "t.json", '{"Yes": {"n": 3}, "No": {"n": 1}}'))
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("t.csv", "answer\ncafé\n".encode("cp1252"), "t.csv:2: is not UTF-8. Name its encoding with --encoding: cp1252 reads 'café'"),
@@ -137,6 +169,12 @@ def test_json_counts_by_group_and_lists_of_pairs(tmp_path):
         ("t.txt", "Yes=71%\nNo=29%\n", "each line ends with a number like a weight"),
         ("t.txt", "Yes   71\nNo    29\n", "each line ends with a number like a weight"),
         ("t.txt", "Yes 71%\nNo 29%\n", "each line ends with a number like a weight"),
+        ("t.txt", "Yes 71\nNo 29\n", "each line ends with a number like a weight, the first is 'Yes 71'"),
+        ("t.dat", "Don't know 0.2\nYes 0.8\n", "each line ends with a number like a weight"),
+        ("t.txt", "answer n\nYes 71\nNo 29\n", "each line ends with a number like a weight, the first is 'Yes 71'"),
+        ("t.csv", "Yes 71\nNo 29\n", "each line ends with a number like a weight, the first is 'Yes 71'"),
+        ("t.txt", "Yes - 71\nNo - 29\n", "each line ends with a number like a weight"),
+        ("t.txt", "Yes (71)\nNo (29)\n", "each line ends with a number like a weight"),
         ("t.txt", "     71 Yes\n      9 No\n", "each line begins with a number like a weight, the first is '71 Yes'"),
         ("t.dat", "a;1\nb;2\n", "each line has 2 fields separated by semicolons"),
         ("t.csv", "Yes;0,71\nNo;0,29\n", "can be read as fields separated by commas and by semicolons. Name the sign with --delimiter"),
@@ -166,7 +204,10 @@ def test_what_is_not_certain_is_refused_with_what_helps(tmp_path, name, content,
         ("t.csv", "Mary,F,7\nAnna,F,2\nJohn,M,1\n", Layout(header_rows=0), {"column": "1", "weight_column": "3"}, {"Mary": 0.7, "Anna": 0.2, "John": 0.1}),
         ("t.txt", "Mary,F,7\nAnna,F,2\nJohn,M,1\n", Layout(header_rows=0), {"column": "1", "weight_column": "3"}, {"Mary": 0.7, "Anna": 0.2, "John": 0.1}),
         ("t.txt", "10:30\n11:45\n", Layout(), {}, {"10:30": 0.5, "11:45": 0.5}),
-        ("t.txt", "Agent 7\nRoom 101\n", Layout(), {}, {"Agent 7": 0.5, "Room 101": 0.5}),
+        ("t.txt", "Agent 7\nRoom 101\n", Layout("none"), {}, {"Agent 7": 0.5, "Room 101": 0.5}),
+        ("t.txt", "Agent 7\nJohn\n", Layout(), {}, {"Agent 7": 0.5, "John": 0.5}),
+        ("t.txt", "18-24\n25-34\n", Layout(), {}, {"18-24": 0.5, "25-34": 0.5}),
+        ("t.txt", "10 000\n20 000\n", Layout(), {}, {"10 000": 0.5, "20 000": 0.5}),
         ("t.txt", "Yes: 71\nNo: 29\n", Layout("none"), {}, {"Yes: 71": 0.5, "No: 29": 0.5}),
         ("t.txt", "Yes: 71\nNo: 29\n", Layout(":", header_rows=0), {"column": "1", "weight_column": "2"}, {"Yes": 0.71, "No": 0.29}),
         ("t.txt", "a,b\nc,d\n", Layout("none"), {}, {"a,b": 0.5, "c,d": 0.5}),
@@ -219,6 +260,13 @@ def test_the_first_line_of_a_single_column_is_said_to_name_it(tmp_path):
     assert distributions_in(path, Reading(column="Mary"))[()].notice == ""
 
 
+def test_blank_lines_of_a_single_column_are_said_to_be_left_out(tmp_path):
+    table = read_table(put(tmp_path, "t.csv", 'answer\na\n\n\nb\n""\n\n'))
+    assert list(table.columns[0]) == ["a", "b", ""]
+    assert f'blank lines of {table.path} left out: 2. Write "" for an empty answer' in table.notices
+    assert not read_table(put(tmp_path, "u.csv", "answer,n\na,1\n\nb,2\n")).notices
+
+
 def test_quotes_in_tabbed_files_are_taken_off_where_every_quoted_field_is_whole(tmp_path):
     path = put(tmp_path, "t.tsv", 'answer\tn\n"Yes, of course"\t7\n"a ""b"""\t3\n')
     made = distributions_in(path, Reading(**COLUMNS))[()]
@@ -250,7 +298,7 @@ def test_options_of_a_layout_that_cannot_be_are_refused(tmp_path, layout, name, 
     [
         (["37%", "63 %"], ",", [0.37, 0.63]), (["%37", "%63"], ",", [0.37, 0.63]), (["1,234", "567"], ",", [1234, 567]), (["1.234,5", "765,5"], ",", [1234.5, 765.5]),
         (["0,71", "0,29"], ",", [0.71, 0.29]), (["0,71", "0,29"], ";", [0.71, 0.29]), (["1.234,5", "1.000"], ";", [1234.5, 1000]),
-        (["0.5", "1.234"], ";", [0.5, 1.234]), (["1.234", "5"], "\t", [1.234, 5]), (["1 234", "1\u00a0000"], ";", [1234, 1000]), (["1'234", "5"], ",", [1234, 5]),
+        (["0.5", "1.234"], ";", [0.5, 1.234]), (["1.234", "0.5"], "\t", [1.234, 0.5]), (["1.234", "5"], ",", [1.234, 5]), (["1 234", "1\u00a0000"], ";", [1234, 1000]), (["1'234", "5"], ",", [1234, 5]),
         (["1,234,567", "1"], ";", [1234567, 1]), (["12,34,567", "1"], ",", [1234567, 1]), (["1e-3", ".5"], ",", [0.001, 0.5]), (["0", "37%"], ",", [0, 0.37]),
     ],
 )  # fmt: skip
@@ -267,6 +315,9 @@ def test_weights_are_read_as_people_write_them(tmp_path, numbers, delimiter, exp
     ("rows", "message"),
     [
         ("a;1,234\nb;567\n", "row 1 of column n: the weight '1,234' can be 1234 or 1.234. Name the decimal sign: --decimal . or --decimal ,"),
+        ("a\t1.234\nb\t567\n", "row 1 of column n: the weight '1.234' can be 1.234 or 1234. Name the decimal sign"),
+        ("a|1.234\nb|567\n", "row 1 of column n: the weight '1.234' can be 1.234 or 1234. Name the decimal sign"),
+        ("a\t1,234\nb\t567\n", "row 1 of column n: the weight '1,234' can be 1234 or 1.234. Name the decimal sign"),
         ("a;1\nb;1.234\n", "row 2 of column n: the weight '1.234' can be"),
         ("a;37%\nb;63\n", "row 2 of column n: the weight '63' has no % and others have one. Write all numbers with % or none"),
         ("a;7\n;\nb;*\n", "row 3 of column n: the weight '*' is not a number"),
@@ -280,7 +331,7 @@ def test_weights_are_read_as_people_write_them(tmp_path, numbers, delimiter, exp
     ],
 )  # fmt: skip
 def test_weights_that_are_no_numbers_or_could_be_two_are_refused_with_their_row(tmp_path, rows, message):
-    path = put(tmp_path, "t.csv", f"answer;n\n{rows}")
+    path = put(tmp_path, "t.csv", f"answer{rows[1]}n\n{rows}")
     with pytest.raises(InputError) as caught:
         read(path, **COLUMNS)
     assert message in str(caught.value)
