@@ -237,7 +237,7 @@ def verdict(found: Figures, exact: ExactFigures | None = None) -> str:
         return f"differs from the target by an exact TVD of {exact.tvd:.3f}, which {found.n} samples do not show ({_p(found)})"
     if found.detectable_tvd > _TOO_COARSE:
         return f"too few samples to tell (a TVD below {found.detectable_tvd:.2f} would not be detected)"
-    detected = "" if math.isnan(found.detectable_tvd) else f"; a TVD of {found.detectable_tvd:.2g} would be detected"
+    detected = "" if math.isnan(found.detectable_tvd) else f"; would detect a TVD of {found.detectable_tvd:.2g}"
     return f"follows the target ({_p(found)}, excess TVD {found.excess_tvd:.3f}{detected})"
 
 
