@@ -323,7 +323,7 @@ def _start(config: Config, document: Document) -> Iterator[Problem]:
     if not config.load_model or config.ckpt_dir is None:
         return
     start = Path(config.ckpt_dir)
-    if start.resolve().is_relative_to(Path(config.output_dir).resolve()):
+    if real(start).is_relative_to(real(config.output_dir)):
         yield document.problem(("ckpt_dir",), f"{start} is in the output_dir, which is emptied first", "name another output_dir")
     elif RunDir(start).has_adapter:
         try:

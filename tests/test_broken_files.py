@@ -98,7 +98,8 @@ def test_a_mistake_in_a_mapping_that_may_also_be_off_is_told_once(folder, retain
 
 @pytest.mark.parametrize("name", ["a" * 300, "a\\0b"])
 def test_paths_that_no_file_can_have_are_simply_not_there(folder, name):
-    found = problems(folder, "c.yaml", f'model: owner/m\ntrain_prompts: ["{name}"]\noutput_dir: "{name}"\n')
+    text = f'model: owner/m\ntrain_prompts: ["{name}"]\noutput_dir: "{name}"\nload_model: true\nckpt_dir: "{name}"\n'
+    found = problems(folder, "c.yaml", text)
     assert any("does not exist" in line for line in found)
 
 

@@ -113,7 +113,7 @@ def test_a_server_that_dies_half_way_loses_nothing(tmp_path, prompt_file, monkey
 
     monkeypatch.chdir(tmp_path)
     prompt_file("p.json", targets=[])
-    monkeypatch.setattr("diffusecli.served._FIRST_PAUSE", 0)
+    monkeypatch.setattr("diffusecli.connection._FIRST_PAUSE", 0)
     with Server(faults=[None] * 5 + ["cut"] * 1000) as server:
         words = ["sample", "--engine", "openai", "--base-url", server.url, "--model", "m", "--prompt", "p.json", "-n", "400",
                  "--concurrency", "1", "--tries", "2", "-o", "answers.json"]  # fmt: skip
