@@ -59,7 +59,7 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
     paths = [path for path in paths if not path.name.endswith(".meta.json")] or paths  # `gen*.json` names settings too
     runs, sets = _collect(paths, question, notice)
     if older := list(_left_out(runs, paths)):
-        notice(f"older samples of a run are left out: {', '.join(map(str, older))}; name a file to judge it too")
+        notice(f"older samples of a prompt are left out: {', '.join(map(str, older))}; name a file to judge it too")
     if not question.exact and (unused := _other_prompts(sets, question)):
         notice(
             f"{', '.join(unused)}: not the prompt that was sampled under this name, which is kept with the samples and judges them. "
@@ -109,8 +109,7 @@ def _left_out(runs: Sequence[RunFacts], paths: Sequence[Path]) -> Iterator[Path]
     """Older samples of runs that were not named themselves."""
     named = {path.resolve() for path in paths}
     for facts in runs:
-        for _, *older in facts.folder.all_sample_files().values():
-            yield from (file for file in older if file.resolve() not in named)
+        yield from (file for file in facts.left_out if file.resolve() not in named)
 
 
 def _measure(runs: Sequence[RunFacts], sets: Sequence[SampleSet], question: Question, notice: Notice) -> dict[str, Measured]:

@@ -81,7 +81,7 @@ def generate(
         if journal.aside:
             notice(f"{kept_in}: is of another sampling; it is now {journal.aside.name}, and this one begins anew")
         if write:
-            for lost in _replaced(path, prompts):
+            for lost in _replaced(path, prompts, settings.n_generations):
                 notice(f"{path}: will lose its samples of {lost}")
         try:
             drawn, limits, seconds = _draw_all(engine, prompts, settings, journal, report, notice)
@@ -106,9 +106,14 @@ def generate(
     return Sampled(drawn, path, seconds, sum(tally(p, drawn[p.alias]).unfinished.total() for p in prompts))
 
 
-def _replaced(path: Path, prompts: Sequence[Prompt]) -> Iterator[str]:
-    """Prompts that an earlier sampling left in the same file and that this one does not draw, in words."""
-    earlier, now = read_meta(path).get("prompts", {}) if path.is_file() else {}, prompts_as_json(prompts)
+def _replaced(path: Path, prompts: Sequence[Prompt], n: int) -> Iterator[str]:
+    """What an earlier sampling left in the same file and this one does not draw, in words."""
+    meta = read_meta(path) if path.is_file() else {}
+    earlier, now = meta.get("prompts", {}), prompts_as_json(prompts)
+    settings = meta.get("settings")
+    before = settings.get("n_generations") if isinstance(settings, dict) else None
+    if isinstance(before, int) and before > n and any(alias in now for alias in earlier):
+        yield f"before ({before} a prompt; {n} are drawn now)"
     if gone := [alias for alias in earlier if alias not in now]:
         yield f"{', '.join(gone)}, which {'is' if len(gone) == 1 else 'are'} not sampled now"
     if changed := [alias for alias in earlier if alias in now and earlier[alias] != now[alias]]:

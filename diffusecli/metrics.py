@@ -61,7 +61,7 @@ class Figures:
     tvd_floor_95: float  # its 95 % quantile
     excess_tvd: float  # tvd - tvd_floor
     tvd_low: Annotated[float, Told("the sampler's own TVD is at least {}")]  # 95 % interval of the distance without sampling noise
-    tvd_high: Annotated[float, Told("and at most {} (95 %)")]  # the other end
+    tvd_high: Annotated[float, Told("at most {} (95 % bounds)")]  # the other end
     kl_plugin: float  # KL(samples on target || target), nats
     g: float  # conditional on being on target, as all below
     pearson: float  # X2
@@ -269,7 +269,8 @@ def _departure(found: Figures, exact: ExactFigures | None) -> str:
         return "close to the target"
     missing = _missing(found)
     if low <= _CLOSE:
-        return f"differs from the target by a TVD between {low:.3f} and {high:.3f}{missing}"
+        bounds = f"of at most {high:.3f}" if low < 0.0005 else f"between {low:.3f} and {high:.3f}"
+        return f"differs from the target by a TVD {bounds}{missing}"
     return f"wrong weights{missing}" if missing else "right support, wrong weights"
 
 

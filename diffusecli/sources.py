@@ -20,7 +20,7 @@ from diffusecli.builtin import Notice
 from diffusecli.config import CHAT_FIELDS
 from diffusecli.delimited import even_delimiters
 from diffusecli.documents import TooLargeError, read_document, read_text
-from diffusecli.errors import InputError, did_you_mean
+from diffusecli.errors import InputError, did_you_mean, many
 from diffusecli.numerals import UnclearNumberError, numbers_in
 from diffusecli.places import exists, find
 from diffusecli.prompt import Prompt, canonical, checked, prompt_files, read_prompt
@@ -35,6 +35,7 @@ _ANSWERS = ("text", "response", "answer", "output", "completion", "generation", 
 """Columns that hold answers where none is named; a plural holds a list of them."""
 _ENDS = ("finish_reason", "stop_reason", "done_reason", "unfinished", "truncated")
 """Columns beside them that say how an answer ended."""
+_MANY_ENDS = tuple(f"{name}s" for name in _ENDS[:3])
 _SHARES = ("weight", "probability", "prob", "share")
 """Columns beside them that might be taken for counts and are not read."""
 _Kind = TypeVar("_Kind", bound=BaseModel)
@@ -143,6 +144,7 @@ class RunFacts:
     manifest: Manifest
     settings: Settings
     prompts: Mapping[str, Any]  # its prompts.json
+    left_out: tuple[Path, ...] = ()  # files of samples of which newer ones hold the same prompts
 
     def digest_of(self, alias: str) -> str | None:
         """Of the prompt that this alias means in the run's figures; None when the run does not say. Raises `InputError`."""
@@ -215,15 +217,29 @@ def _common(one: Sequence[str], other: Sequence[str]) -> int:
 
 
 def read_run(run: RunDir, book: PromptBook) -> tuple[RunFacts, list[SampleSet]]:
-    """A run's facts and all its samples, untuned before lora.
+    """A run's facts and all its samples, untuned before lora; of each prompt those of the newest file that has any.
 
     Raises `InputError` when a prompt that samples name is gone, or when samples come from another adapter or base
     model than the run now holds.
     """
     manifest = _checked(Manifest, run.read_manifest(), run.manifest)
     facts = RunFacts(str(run.path), run, manifest, _checked(Settings, _config(run), run.config), run.read_prompts())
-    found = [s for mode, file in run.sample_files().items() for s in _of_file(facts.run, mode, file, facts, book)]
-    return facts, found
+    found: list[SampleSet] = []
+    left_out = []
+    for mode, (newest, *older) in run.all_sample_files().items():
+        found += (of_mode := _of_file(facts.run, mode, newest, facts, book))
+        for file in older:
+            try:
+                sets = _of_file(facts.run, mode, file, facts, book)
+            except InputError:  # of another adapter, or of prompts that are gone: the newer file is the run's
+                sets = []
+            there = {s.prompt.alias for s in of_mode}
+            more = [s for s in sets if s.prompt.alias not in there]
+            of_mode += more
+            found += more
+            if len(more) < len(sets) or not sets:
+                left_out.append(file)
+    return replace(facts, left_out=tuple(left_out)), found
 
 
 def read_file(file: Path, book: PromptBook) -> list[SampleSet]:
@@ -373,7 +389,7 @@ def _tabled(file: Path, wanted: _Columns, prompt: Prompt, notice: Notice) -> Ans
         others[str(wanted.count_column)] = table.find(str(wanted.count_column), "--count-column")
     if table.counts is not None:
         others["count"] = table.find(table.counts, "--count-column")
-    others |= {name: table.names.index(name) for name in ("prompt", *_ENDS, *_SHARES) if table.names.count(name) == 1}
+    others |= {name: table.names.index(name) for name in ("prompt", *_ENDS, *_MANY_ENDS, *_SHARES) if table.names.count(name) == 1}
     kept = {name: table.columns[index] for name, index in others.items() if index != answer}
     rows = zip(table.columns[answer], *kept.values(), strict=True)
     places = (
@@ -438,13 +454,13 @@ def _counted(rows: Iterable[tuple[str, Any, int]], wanted: _Columns, file: Path,
     number_of_rows = 0
     unread: str | None = None  # the first column that looks like counts or shares
     for place, row, number in rows:
-        answer, times, cut = row, number, False
+        answer, times, ends = row, number, list[Any]()
         number_of_rows += number
         if isinstance(row, dict):
             column = _column([str(name) for name in row], column, place)
             prompts.add(str(row.get("prompt")))
             answer = row[column]
-            cut = any(_ends_early(row[name]) for name in _ENDS if name in row and name != column)
+            ends = [row[name] for name in (*_ENDS, *_MANY_ENDS) if name in row and name != column]
             if counting in row and column != counting:
                 times *= _times(row[counting], place)
             elif wanted.count_column not in (None, NONE):
@@ -457,7 +473,8 @@ def _counted(rows: Iterable[tuple[str, Any, int]], wanted: _Columns, file: Path,
                 }
                 likely = here if likely is None else likely & here
                 unread = unread or next((n for n in row if n != column and (_is_count_like(n) or n in _SHARES)), None)
-        for text in _texts(answer, place, "the answer" if column is None or column == "\0" else f"the column '{column}'"):
+        texts = [*_texts(answer, place, "the answer" if column is None or column == "\0" else f"the column '{column}'")]
+        for text, cut in zip(texts, _cuts(ends, len(texts), place), strict=True):
             counts.add(text, times, unfinished=cut)
     if len(prompts) > 1:
         raise InputError(f"{file}: holds answers to several prompts, leave --prompt out")
@@ -472,6 +489,17 @@ def _counted(rows: Iterable[tuple[str, Any, int]], wanted: _Columns, file: Path,
             f"{file}: the column '{unread}' is not read, every row is one answer. If it counts answers, add --count-column '{unread}'"
         )
     return counts
+
+
+def _cuts(ends: Sequence[Any], answers: int, place: str) -> list[bool]:
+    """Whether each answer of a row was cut: what says so is one value for all, or a list with one for each."""
+    cut = [False] * answers
+    for value in ends:
+        each = value if isinstance(value, list) else [value] * answers
+        if len(each) != answers:
+            raise InputError(f"{place}: has {many(answers, 'answer')} and {len(each)} reasons why they ended. Write one for each")
+        cut = [before or _ends_early(reason) for before, reason in zip(cut, each, strict=True)]
+    return cut
 
 
 def _ends_early(value: Any) -> bool:

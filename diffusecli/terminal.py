@@ -155,7 +155,10 @@ def json_text(text: str) -> str:
     >>> print(json_text('"\x9b31m\u202e"'))
     "\u009b31m\u202e"
     """
-    return text if fits(text) else "".join(c if c == "\n" or fits(c) else json.dumps(c)[1:-1] for c in text)
+    ascii_only = bool(_poor_encodings())  # JSON is UTF-8 by definition: bytes of another encoding would be no JSON
+    if fits(text) and (not ascii_only or text.isascii()):
+        return text
+    return "".join(c if c == "\n" or (fits(c) and (c.isascii() or not ascii_only)) else json.dumps(c)[1:-1] for c in text)
 
 
 def discreet(text: str) -> str:

@@ -77,7 +77,7 @@ def test_older_samples_that_a_run_is_not_judged_by_are_told_and_can_be_named(tmp
     write_json(run.path / "gen.json", {"p.json": ["a"]})
     os.utime(run.path / "gen.json", (1, 1))
     assert [row.tally.n for row in evaluate([run.path], notice=told.append).rows] == [2]
-    assert told == [f"older samples of a run are left out: {run.path / 'gen.json'}; name a file to judge it too"]
+    assert told == [f"older samples of a prompt are left out: {run.path / 'gen.json'}; name a file to judge it too"]
     assert sorted(row.tally.n for row in evaluate([run.path, run.path / "gen.json"], notice=told.append).rows) == [1, 2]
     assert len(told) == 1
 
@@ -650,3 +650,26 @@ def test_exact_figures_are_not_shown_beside_samples_that_a_server_may_have_bent(
     write_json(run.manifest, {"exact_kl": {"p.json": 0.5}, "exact_on_target": {"p.json": 0.9}})
     write_json(run.path / "gen.lora.meta.json", {"settings": {"temperature": 1.0}, "refused": refused})
     assert (only_row(run.path).exact is not None) == shown
+
+
+def test_a_prompt_that_the_newer_samples_lack_keeps_its_older_ones(tmp_path):
+    """Sampling another prompt takes nothing from what training sampled."""
+    run, notices = run_with(tmp_path / "run", ["a", "b", "b"]), []
+    write_json(run.prompts, {"p.json": HALVES, "q.json": {**HALVES, "request": "y"}})
+    run.samples("lora").rename(run.path / "gen.json")
+    os.utime(run.path / "gen.json", (1, 1))
+    write_json(run.samples("lora"), {"q.json": ["a"]})
+    found = evaluate([run.path], notice=notices.append)
+    assert {row.prompt.alias: row.tally.n for row in found.rows} == {"p.json": 3, "q.json": 1}
+    assert notices == []
+
+
+@pytest.mark.parametrize("name", ["finish_reason", "finish_reasons"])
+def test_a_list_of_answers_may_say_of_each_how_it_ended(tmp_path, prompt_file, name):
+    path = tmp_path / "s.jsonl"
+    path.write_text(json.dumps({"answers": ["{a}", "{b}", "{a}"], name: ["stop", "length", "stop"]}) + "\n")
+    row = evaluate([path], Question(prompt=prompt_file())).rows[0]
+    assert (row.tally.counts, row.tally.unfinished) == ((2, 0), {"{b}": 1})
+    path.write_text(json.dumps({"answers": ["{a}", "{b}"], name: ["length"]}) + "\n")
+    with pytest.raises(InputError, match="has 2 answers and 1 reasons why they ended"):
+        evaluate([path], Question(prompt=prompt_file()))

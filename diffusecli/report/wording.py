@@ -21,7 +21,7 @@ _MARKS = (
     ("follows the target more evenly", "≈", "near"),
     ("follows the target", "✓", "good"),
     ("close to the target", "≈", "near"),
-    ("differs from the target by a TVD between", "?", "open"),
+    ("differs from the target by a TVD", "?", "open"),
     ("too few samples", "?", "open"),
     ("open-ended", "○", "open"),
     ("no samples", "–", "open"),
