@@ -229,11 +229,13 @@ def read_run(run: RunDir, book: PromptBook) -> tuple[RunFacts, list[SampleSet]]:
     for mode, (newest, *older) in run.all_sample_files().items():
         found += (of_mode := _of_file(facts.run, mode, newest, facts, book))
         for file in older:
+            there = {s.prompt.alias for s in of_mode}
             try:
-                sets = _of_file(facts.run, mode, file, facts, book)
+                named = _meta(file).prompts.keys()
+                superseded = bool(named) and named <= there  # then its answers, a million perhaps, need no reading
+                sets = [] if superseded else _of_file(facts.run, mode, file, facts, book)
             except InputError:  # of another adapter, or of prompts that are gone: the newer file is the run's
                 sets = []
-            there = {s.prompt.alias for s in of_mode}
             more = [s for s in sets if s.prompt.alias not in there]
             of_mode += more
             found += more

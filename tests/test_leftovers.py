@@ -181,6 +181,8 @@ def test_no_output_is_named_as_what_it_is_not(in_process, place, option):
 @pytest.mark.parametrize("name", ["SmolLM2-1.7B", "m-v1.0", "qwen2.5", "numbers"])
 def test_versions_in_names_are_no_endings(name):
     require_ending(Path(name), "-o", "a folder")
+    with pytest.raises(InputError, match=f"{name}.gguf"):
+        require_ending(Path(f"{name}.gguf"), "-o", "a folder")
 
 
 def test_prompts_without_an_ending_are_written(in_process, tmp_path):
