@@ -11,7 +11,7 @@ DIFFUSE := $(BIN)/diffuse
 	touch $@
 
 model: .venv/.installed
-	@$(BIN)/python -W ignore -c "from diffusecli.builtin import *; [ensure_builtin(name, print) for name in BUILTIN_MODELS]"
+	@$(BIN)/python -W ignore -c "from diffusecli.models.builtin import *; [ensure_builtin(name, print) for name in BUILTIN_MODELS]"
 
 demo: model
 	@echo "1/5  check the experiment"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tempfile
 
 from benchmarks.workbench import NUMBERS_10
-from diffusecli.config import Config
-from diffusecli.runs import Iteration
+from diffusecli.prompts.config import Config
+from diffusecli.runs.iteration import Iteration
 from diffusecli.train import train
 
 GOALS = (0.05, 0.01)

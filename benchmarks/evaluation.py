@@ -10,8 +10,9 @@ import numpy as np
 
 from benchmarks.command import measured
 from benchmarks.workbench import NUMBERS_10, NUMBERS_100
-from diffusecli.prompt import read_prompt
-from diffusecli.runs import RunDir, prompts_as_json, write_json
+from diffusecli.files.writing import write_json
+from diffusecli.prompts.prompt import read_prompt
+from diffusecli.runs.run_dir import RunDir, prompts_as_json
 
 
 def main() -> None:

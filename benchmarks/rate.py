@@ -10,7 +10,7 @@ import statistics
 
 from benchmarks.packing import PROMPTS, packed_way
 from benchmarks.workbench import adapted_model, encode, matmul_gflops, seconds
-from diffusecli.loss import score
+from diffusecli.training.loss import score
 
 TURNS = 9
 

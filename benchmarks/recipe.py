@@ -15,11 +15,11 @@ import torch
 
 from benchmarks.packing import packed_way
 from benchmarks.workbench import NUMBERS_10, NUMBERS_100, adapted_model, encode, seconds
-from diffusecli.config import Config
-from diffusecli.encoding import EncodedPrompt
-from diffusecli.loss import RowsPass, score
-from diffusecli.runs import Iteration
+from diffusecli.models.encoding import EncodedPrompt
+from diffusecli.prompts.config import Config
+from diffusecli.runs.iteration import Iteration
 from diffusecli.train import train
+from diffusecli.training.loss import RowsPass, score
 
 GOAL = 0.05
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from diffusecli.encoding import EncodedPrompt, encode_prompt
-from diffusecli.fused import fuse
-from diffusecli.models import LoadedModel, attach_lora, load_model
-from diffusecli.prompt import Prompt, read_prompt
+from diffusecli.models.encoding import EncodedPrompt, encode_prompt
+from diffusecli.models.fused import fuse
+from diffusecli.models.loading import LoadedModel, attach_lora, load_model
+from diffusecli.prompts.prompt import Prompt, read_prompt
 
 NUMBERS_10 = "prompts/numbers/rng-0.json"
 NUMBERS_100 = "prompts/numbers/rng-1.json"

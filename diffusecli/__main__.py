@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 
-from diffusecli.exits import EXIT_ENVIRONMENT, EXIT_INTERRUPTED
-from diffusecli.interrupts import ENDINGS
+from diffusecli.system.exits import EXIT_ENVIRONMENT, EXIT_INTERRUPTED
+from diffusecli.system.interrupts import ENDINGS
 
 
 def main() -> None:

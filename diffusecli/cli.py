@@ -20,17 +20,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from diffusecli import __version__, terminal
-from diffusecli.distributions import FAMILIES, catalogue
-from diffusecli.engines import ENGINES
-from diffusecli.errors import DiffuseError, FailedGates, InputError, InterruptedRun, MachineError, many
-from diffusecli.exits import EXIT_FOUND_PROBLEMS, EXIT_INTERRUPTED
-from diffusecli.memory import out_of_memory
-from diffusecli.places import LIBRARY, library_told, meant
+from diffusecli import __version__
+from diffusecli.files.paths import LIBRARY, library_told, meant
+from diffusecli.prompts.distributions import FAMILIES, catalogue
+from diffusecli.sampling.engines import ENGINES
+from diffusecli.system import terminal
+from diffusecli.system.errors import DiffuseError, FailedGates, InputError, InterruptedRun, MachineError, many
+from diffusecli.system.exits import EXIT_FOUND_PROBLEMS, EXIT_INTERRUPTED
+from diffusecli.system.memory import out_of_memory
 
 if TYPE_CHECKING:
-    from diffusecli.evaluation import Evaluation
-    from diffusecli.tables import Layout
+    from diffusecli.evaluation.evaluation import Evaluation
+    from diffusecli.files.tables import Layout
 
 RESULTS = Path("results")
 _SPEAKS = os.environ.get("RANK", "0") == "0"
@@ -262,7 +263,7 @@ def _layout(
     delimiter: str | None, encoding: str | None, no_header: bool, header_rows: int | None, skip_rows: int, sheet: str | None
 ) -> Layout:
     """How a table is written."""
-    from diffusecli.tables import Layout
+    from diffusecli.files.tables import Layout
 
     if no_header and header_rows:
         raise InputError(f"--no-header and --header-rows {header_rows} exclude each other, keep one")
@@ -339,8 +340,8 @@ def init_prompt(
 ) -> None:
     """Write a prompt file for any distribution you can name, or for a table of observations."""
     from diffusecli.init_prompt import Wording, choose, fields_of, form_doubts, name_notices, prompts_from, write_prompts
+    from diffusecli.prompts.weighing import Reading
     from diffusecli.report.tables import distribution_preview
-    from diffusecli.weighing import Reading
 
     if show_list:
         for example, summary in catalogue():
@@ -433,13 +434,13 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved config and the plan, and stop.")] = False,
 ) -> None:
     """Tune a LoRA adapter until the model's answers follow the target weights."""
-    from diffusecli.config import read_config
+    from diffusecli.prompts.config import read_config
 
     chosen = read_config(config, settings or ())
     _quiet_libraries()
-    from diffusecli.job import plan
     from diffusecli.report.progress import TrainingProgress
     from diffusecli.train import train as tune
+    from diffusecli.training.job import plan
 
     if dry_run:
         from diffusecli.report.tables import training_plan
@@ -477,7 +478,7 @@ def export(
     _require_choices({"--precision": precision})
     _quiet_libraries()
     from diffusecli.export import export as merge
-    from diffusecli.runs import RunDir
+    from diffusecli.runs.run_dir import RunDir
 
     done = merge(
         RunDir(run), output, model=model, precision=precision, force=force, notice=_notice, trust_remote_code=trust_remote_code
@@ -565,7 +566,7 @@ def sample(
     from diffusecli.report.progress import SamplingProgress
     from diffusecli.sample import Wanted, resolve
     from diffusecli.sample import sample as draw
-    from diffusecli.sampling import SamplingSettings
+    from diffusecli.sampling.settings import SamplingSettings
 
     length: dict[str, Any] = {"whole_targets": True} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
     settings = SamplingSettings(
@@ -655,8 +656,8 @@ def evaluate(
     """Compare samples with the target weights."""
     from diffusecli.evaluate import Question
     from diffusecli.evaluate import evaluate as judge
-    from diffusecli.gates import check_limits, failures
-    from diffusecli.matching import Matching
+    from diffusecli.evaluation.gates import check_limits, failures
+    from diffusecli.prompts.matching import Matching
 
     _require_choices({"--sort": sort})
     if as_json + as_csv + as_markdown > 1:
@@ -712,9 +713,9 @@ def evaluate(
 
 def _require_place(html: Path | None, plots: Path | None) -> None:
     """Find out before the work what would stop its writing."""
-    from diffusecli.endings import require_ending
+    from diffusecli.files.endings import require_ending
+    from diffusecli.files.writing import require_writable
     from diffusecli.report.charts import require_extra
-    from diffusecli.runs import require_writable
 
     if html is None and plots is None:
         return
@@ -736,8 +737,8 @@ def _require_place(html: Path | None, plots: Path | None) -> None:
 def _write_report(found: Evaluation, html: Path | None, plots: Path | None) -> None:
     """The report that opens in a browser, and its charts as pictures."""
     if html is not None:
+        from diffusecli.files.writing import write_text
         from diffusecli.report.html import html_report
-        from diffusecli.runs import write_text
 
         write_text(html, html_report(found))
         _notice(f"wrote {html}")

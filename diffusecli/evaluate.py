@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diffusecli.answers import Answers
-from diffusecli.builtin import Notice
-from diffusecli.errors import InputError, did_you_mean
-from diffusecli.evaluation import UNSAMPLED, Evaluated, Evaluation, by_prompt, differences, matrices
-from diffusecli.matching import Matching, tally
-from diffusecli.metrics import ExactFigures, cells, exact_figures, figures
-from diffusecli.open_ended import by_line, diversity
-from diffusecli.ordered import ordered, values_of
-from diffusecli.places import exists, real
-from diffusecli.prompt import Prompt, inspect_prompt, prompt_files, read_prompts
-from diffusecli.runs import MODES
-from diffusecli.sources import PromptBook, RunFacts, SampleSet, find_samples, read_answers
-from diffusecli.tables import Layout
+from diffusecli.evaluation.evaluation import UNSAMPLED, Evaluated, Evaluation, by_prompt, differences, matrices
+from diffusecli.evaluation.metrics import ExactFigures, cells, exact_figures, figures
+from diffusecli.evaluation.open_ended import by_line, diversity
+from diffusecli.evaluation.ordered import ordered, values_of
+from diffusecli.evaluation.sources import PromptBook, RunFacts, SampleSet, find_samples, read_answers
+from diffusecli.files.paths import exists, real
+from diffusecli.files.tables import Layout
+from diffusecli.prompts.answers import Answers
+from diffusecli.prompts.matching import Matching, tally
+from diffusecli.prompts.prompt import Prompt, inspect_prompt, prompt_files, read_prompts
+from diffusecli.runs.sample_files import MODES
+from diffusecli.system.errors import InputError, did_you_mean
+from diffusecli.system.notices import Notice
 
 if TYPE_CHECKING:
-    from diffusecli.exact import Measured
+    from diffusecli.evaluation.exact import Measured
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ def _left_out(runs: Sequence[RunFacts], paths: Sequence[Path]) -> Iterator[Path]
 
 def _measure(runs: Sequence[RunFacts], sets: Sequence[SampleSet], question: Question, notice: Notice) -> dict[str, Measured]:
     """Exact figures of each run, of its samples' prompts, its own and those that are asked for."""
-    from diffusecli.exact import measure
-    from diffusecli.runs import config_of
+    from diffusecli.evaluation.exact import measure
+    from diffusecli.runs.finding import config_of
 
     if not runs:
         raise InputError("--exact needs the run itself, name its folder")

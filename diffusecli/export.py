@@ -14,21 +14,23 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
-from diffusecli.adapters import base_of
-from diffusecli.builtin import Notice
-from diffusecli.chat import Chat, ChatSettings
-from diffusecli.checkpoints import recorded_base
-from diffusecli.config import Config
-from diffusecli.encoding import EncodedPrompt, encode_prompt
-from diffusecli.endings import require_ending
-from diffusecli.errors import InputError, MachineError, cannot_write
-from diffusecli.exact import scorer_of
-from diffusecli.locks import lock_beside, only_writer, remove_scratch_folders, require_idle
-from diffusecli.models import PRECISIONS, LoadedModel, load_adapter, load_configured
-from diffusecli.prompt import Prompt
-from diffusecli.report.card import merged_card
-from diffusecli.runs import RunDir, config_of, environment, put_folder, require_space, require_writable, write_json
-from diffusecli.sources import kept_prompt
+from diffusecli.evaluation.exact import scorer_of
+from diffusecli.evaluation.sources import kept_prompt
+from diffusecli.files.endings import require_ending
+from diffusecli.files.locks import lock_beside, only_writer, remove_scratch_folders, require_idle
+from diffusecli.files.writing import put_folder, require_space, require_writable, write_json
+from diffusecli.models.adapters import base_of, recorded_base
+from diffusecli.models.card import merged_card
+from diffusecli.models.chat import Chat, ChatSettings
+from diffusecli.models.encoding import EncodedPrompt, encode_prompt
+from diffusecli.models.loading import PRECISIONS, LoadedModel, load_adapter, load_configured
+from diffusecli.prompts.config import Config
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.runs.environment import environment
+from diffusecli.runs.finding import config_of
+from diffusecli.runs.run_dir import RunDir
+from diffusecli.system.errors import InputError, MachineError, cannot_write
+from diffusecli.system.notices import Notice
 
 MARK = "export.json"
 """Tells what was exported; a folder without it is never replaced."""

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusecli.distributions import Distribution, make_distribution
-from diffusecli.endings import require_ending
-from diffusecli.errors import InputError, did_you_mean
-from diffusecli.observations import distributions_in
-from diffusecli.places import exists
-from diffusecli.prompt import Prompt
-from diffusecli.runs import write_text
-from diffusecli.weighing import Reading
+from diffusecli.files.endings import require_ending
+from diffusecli.files.paths import exists
+from diffusecli.files.writing import write_text
+from diffusecli.prompts.distributions import Distribution, make_distribution
+from diffusecli.prompts.observations import distributions_in
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.weighing import Reading
+from diffusecli.system.errors import InputError, did_you_mean
 
 BRACES = "{%s}"
 _MOST_NOTICES = 10

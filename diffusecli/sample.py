@@ -12,23 +12,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusecli.adapters import base_of
-from diffusecli.builtin import Notice
-from diffusecli.checkpoints import newest_checkpoint
-from diffusecli.config import CHAT_FIELDS, Config, inspect_config, read_config, short_name
-from diffusecli.documents import holds_half_characters
-from diffusecli.endings import require_ending
-from diffusecli.engines import ENGINES, Asked
-from diffusecli.errors import InputError
-from diffusecli.generations import Report, Sampled, generate
-from diffusecli.identity import has_weights_of
-from diffusecli.locks import require_idle
-from diffusecli.places import exists, find
-from diffusecli.prompt import Prompt, read_prompts
-from diffusecli.runs import FORMATS, RunDir, config_of, meta_path, newest_run, on_base, require_writable
-from diffusecli.samples import format_of
-from diffusecli.sampling import SamplingSettings
-from diffusecli.sources import changed_since_training, kept_prompt
+from diffusecli.evaluation.sources import changed_since_training, kept_prompt
+from diffusecli.files.endings import require_ending
+from diffusecli.files.locks import require_idle
+from diffusecli.files.paths import exists, find
+from diffusecli.files.text import holds_half_characters
+from diffusecli.files.writing import require_writable
+from diffusecli.models.adapters import base_of
+from diffusecli.models.identity import has_weights_of
+from diffusecli.prompts.config import CHAT_FIELDS, Config, inspect_config, read_config, short_name
+from diffusecli.prompts.prompt import Prompt, read_prompts
+from diffusecli.runs.finding import config_of, newest_run, on_base
+from diffusecli.runs.run_dir import RunDir
+from diffusecli.runs.sample_files import FORMATS, meta_path
+from diffusecli.runs.samples import format_of
+from diffusecli.sampling.engine import Asked
+from diffusecli.sampling.engines import ENGINES
+from diffusecli.sampling.generations import Report, Sampled, generate
+from diffusecli.sampling.settings import SamplingSettings
+from diffusecli.system.errors import InputError
+from diffusecli.system.notices import Notice
+from diffusecli.training.checkpoints import newest_checkpoint
 
 _LONGEST_NAME = 200  # bytes; names of files beside it are longer
 

@@ -18,23 +18,32 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from diffusecli.builtin import BUILTIN_MODELS, Notice, ensure_builtin
-from diffusecli.checkpoints import (
+from diffusecli.files.writing import require_writable
+from diffusecli.models.adapters import recorded_base
+from diffusecli.models.builtin import BUILTIN_MODELS, ensure_builtin
+from diffusecli.models.encoding import EncodedPrompt
+from diffusecli.models.loading import LoadedModel, load_adapter, load_configured, merged
+from diffusecli.models.overflow import cause
+from diffusecli.prompts.config import Config
+from diffusecli.runs.iteration import Iteration
+from diffusecli.runs.run_dir import RunDir
+from diffusecli.sampling.generations import generate
+from diffusecli.sampling.local_engine import LocalEngine
+from diffusecli.sampling.settings import SamplingSettings
+from diffusecli.system.errors import InputError, InterruptedRun, many
+from diffusecli.system.interrupts import Interrupts
+from diffusecli.system.memory import peak_memory_mb
+from diffusecli.system.notices import Notice
+from diffusecli.training.checkpoints import (
     Progress,
     discard_checkpoint,
     discard_checkpoints,
     load_progress,
     newest_checkpoint,
-    recorded_base,
     save_checkpoint,
     step_of,
 )
-from diffusecli.config import Config
-from diffusecli.encoding import EncodedPrompt
-from diffusecli.errors import InputError, InterruptedRun, many
-from diffusecli.generations import generate
-from diffusecli.interrupts import Interrupts
-from diffusecli.job import (
+from diffusecli.training.job import (
     Inputs,
     Job,
     adapt,
@@ -46,16 +55,10 @@ from diffusecli.job import (
     require_start,
     settings_of_result,
 )
-from diffusecli.local import LocalEngine
-from diffusecli.memory import peak_memory_mb
-from diffusecli.models import LoadedModel, load_adapter, load_configured, merged
-from diffusecli.overflow import cause
-from diffusecli.processes import Processes
-from diffusecli.record import Trained, flat, save_run, start_anew, take_up_metrics, tell, trained_before
-from diffusecli.runs import Iteration, RunDir, require_writable
-from diffusecli.sampling import SamplingSettings
-from diffusecli.schedule import learning_rate, rate_share, reason_to_stop
-from diffusecli.scorer import Exact, Scores, figures_of
+from diffusecli.training.processes import Processes
+from diffusecli.training.record import Trained, flat, save_run, start_anew, take_up_metrics, tell, trained_before
+from diffusecli.training.schedule import learning_rate, rate_share, reason_to_stop
+from diffusecli.training.scorer import Exact, Scores, figures_of
 
 GENERATIONS = SamplingSettings(n_generations=1000, max_new_tokens=64, whole_targets=True)
 """What the original draws for each test prompt after training; longer targets get the tokens they take."""

@@ -12,18 +12,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from diffusecli.adapters import read_adapter_config
-from diffusecli.builtin import unknown_model
-from diffusecli.config import LEAST_INSTRUCTIONS, Config, Inspection, inspect_config, read_config
-from diffusecli.conflicts import Clash, clashes, conversation
-from diffusecli.documents import Document, Location
-from diffusecli.errors import InputError, MachineError, Problem, many
-from diffusecli.places import exists, find, look_again, real, spread, visible_files
-from diffusecli.prompt import Prompt, each_once, files_at, inspect_prompt
-from diffusecli.runs import RunDir, require_place
+from diffusecli.files.documents import Document, Location
+from diffusecli.files.paths import exists, find, look_again, real, spread, visible_files
+from diffusecli.files.writing import require_place
+from diffusecli.models.adapters import read_adapter_config
+from diffusecli.models.builtin import unknown_model
+from diffusecli.models.token_view import TokenView
+from diffusecli.prompts.config import LEAST_INSTRUCTIONS, Config, Inspection, inspect_config, read_config
+from diffusecli.prompts.conflicts import Clash, clashes, conversation
+from diffusecli.prompts.prompt import Prompt, each_once, files_at, inspect_prompt
+from diffusecli.runs.run_dir import RunDir
+from diffusecli.system.errors import InputError, MachineError, Problem, many
 
 if TYPE_CHECKING:
-    from diffusecli.chat import Chat
+    from diffusecli.models.chat import Chat
 
 CONFIG_ENDINGS = (".yaml", ".yml")
 
@@ -76,22 +78,6 @@ class Validation:
         }
 
 
-@dataclass(frozen=True)
-class TokenView:
-    """What a tokenizer makes of a prompt."""
-
-    alias: str
-    prompt_tokens: tuple[str, ...]
-    target_tokens: tuple[tuple[str, tuple[str, ...]], ...]  # (answer text, its tokens with the terminator)
-    fed_as_rows: int  # tokens that one row per target feeds
-    fed_packed: int  # tokens that the prefix tree feeds
-
-    @property
-    def longest(self) -> int:
-        """The tokens of the longest answer, its end included: what sampling takes at least."""
-        return max((len(tokens) for _, tokens in self.target_tokens), default=0)
-
-
 def validate(paths: Iterable[Path], *, strict: bool = False) -> Validation:
     """Check prompts, configs with the prompts they name, and folders of both; `strict` makes warnings errors.
 
@@ -127,9 +113,9 @@ def token_views(
     found: Validation, model: str, notice: Callable[[str], None], chat_template: str | None = None, trust_remote_code: bool = False
 ) -> tuple[list[TokenView], list[Problem]]:
     """What the model's tokenizer makes of each prompt, and which prompts it cannot take; as the config says, if one was checked."""
-    from diffusecli.chat import ChatSettings, chat_settings, read_template
-    from diffusecli.encoding import encode_prompt
-    from diffusecli.models import load_chat
+    from diffusecli.models.chat import ChatSettings, chat_settings, read_template
+    from diffusecli.models.encoding import encode_prompt
+    from diffusecli.models.loading import load_chat
 
     config = read_config(found.configs[0]) if len(found.configs) == 1 else None
     said = chat_settings(config) if config is not None else ChatSettings()
@@ -172,8 +158,8 @@ def token_views(
 
 def _instructions(path: str, config: Config, chat: Chat) -> Iterator[Problem]:
     """What is wrong with the built-in instructions that a config holds the model to; those in files are prompts like others."""
-    from diffusecli.encoding import encode_prompt
-    from diffusecli.retention import read_instructions
+    from diffusecli.models.encoding import encode_prompt
+    from diffusecli.training.retention import read_instructions
 
     if not config.retain or config.retain.prompts != "builtin":
         return
@@ -287,7 +273,7 @@ def _surroundings(inspected: Inspection) -> Iterator[Problem]:
     if unknown := unknown_model(config.model):
         yield document.problem(("model",), unknown)
     if config.chat_template is not None:
-        from diffusecli.chat import read_template
+        from diffusecli.models.chat import read_template
 
         try:
             read_template(config.chat_template)

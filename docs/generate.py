@@ -17,7 +17,7 @@ import typer
 from pydantic import BaseModel
 
 from diffusecli.cli import app
-from diffusecli.config import Config
+from diffusecli.prompts.config import Config
 from diffusecli.report import data
 from diffusecli.validate import json_schema
 

@@ -11,14 +11,14 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from diffusecli.comparison import compare
-from diffusecli.distance import wilson
-from diffusecli.fit import detectable_tvd
-from diffusecli.matching import Tally, tally
-from diffusecli.metrics import cells, figures
-from diffusecli.perfect import mean_tvd, perfect_sampler
-from diffusecli.prompt import Prompt
-from diffusecli.trie import ROOT, TokenTrie
+from diffusecli.evaluation.comparison import compare
+from diffusecli.evaluation.distance import wilson
+from diffusecli.evaluation.fit import detectable_tvd
+from diffusecli.evaluation.metrics import cells, figures
+from diffusecli.evaluation.perfect import mean_tvd, perfect_sampler
+from diffusecli.models.trie import ROOT, TokenTrie
+from diffusecli.prompts.matching import Tally, tally
+from diffusecli.prompts.prompt import Prompt
 
 FOLDER = Path(__file__).resolve().parent / "pictures"
 TARGET, TUNED, UNTUNED, INK = "#8a8f98", "#0072b2", "#d55e00", "#333333"

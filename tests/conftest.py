@@ -4,29 +4,23 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-from contextlib import chdir, contextmanager
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.matrix import Matrix
+from tests.book.matrix import Matrix
+from tests.commands import HANG
+from tests.tiny import byte_tokenizer, tiny_llama
 
-HANG = 3600  # seconds: no test waits so long unless something hangs
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")  # a property holds however slow the machine is
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
 def pytest_addoption(parser):
@@ -37,94 +31,10 @@ def pytest_configure(config):
     config.pluginmanager.register(Matrix(config))
 
 
-def byte_tokenizer(merges=()):
-    """One token per byte (and per merge of two), ChatML turns: no file, no download."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    pieces = [*SPECIALS, *alphabet, *("".join(pair) for pair in merges)]
-    backend = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, list(merges)))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(SPECIALS)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    tokenizer.chat_template = CHATML
-    return tokenizer
-
-
-def tiny_llama(vocabulary=259, seed=0, **more):
-    """A random Llama small enough to train in milliseconds."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(seed)
-    settings = {
-        "vocab_size": vocabulary, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "max_position_embeddings": 1024, "bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0,
-        "initializer_range": 0.5, "tie_word_embeddings": True,
-    }  # fmt: skip
-    return LlamaForCausalLM(LlamaConfig(**{**settings, **more})).eval()
-
-
-IN_TURN = """
-import json, sys
-from typer.testing import CliRunner
-from diffusecli import hub
-from diffusecli.cli import app
-hub._PATIENCE = float(sys.argv[2])
-looked_up = []
-sys.addaudithook(lambda event, told: looked_up.append(told[0]) if event == "socket.getaddrinfo" else None)
-for words in json.loads(sys.argv[1]):
-    looked_up.clear()
-    done = CliRunner().invoke(app, words)
-    uncaught = "" if isinstance(done.exception, SystemExit | None) else repr(done.exception)
-    print(json.dumps([done.exit_code, done.stderr, uncaught, list(map(str, looked_up))]))
-"""
-
-
-def in_turn(before, commands, cwd, looked_up=None, **environment):
-    """Exit code and messages of each command, all in one process that `before` starts; no terminal, one thread, no hub.
-
-    The hosts whose addresses each command asked for are added to `looked_up`.
-    """
-    patient = dict.fromkeys(("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"), str(HANG))
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **patient, **environment}
-    done = subprocess.run(
-        [*before, sys.executable, "-c", IN_TURN, json.dumps([[str(word) for word in words] for words in commands]), str(HANG)], cwd=cwd,
-        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=HANG,
-        env={name: value for name, value in env.items() if value},
-    )  # fmt: skip
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(found) == len(commands), done.stderr
-    assert [uncaught for _, _, uncaught, _ in found if uncaught] == []
-    if looked_up is not None:
-        looked_up += [hosts for *_, hosts in found]
-    return [(code, told) for code, told, *_ in found]
-
-
-@contextmanager
-def closed_port():
-    """A port of this machine that nobody listens at, nor can while inside: it is taken."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
-
-
-def on_a_free_port(start):
-    """What `start(port)` returns, on another port where somebody took the first meanwhile; `start` returns None then."""
-    for _ in range(20):
-        with closed_port() as port:
-            pass
-        if (started := start(port)) is not None:
-            return started
-    raise AssertionError("every port is taken")
-
-
 @pytest.fixture(autouse=True)
 def patient_git(monkeypatch):
     """A checkout is asked for its commit with as much time as it takes."""
-    monkeypatch.setattr("diffusecli.checkout._PATIENCE", HANG)
+    monkeypatch.setattr("diffusecli.system.checkout._PATIENCE", HANG)
 
 
 @pytest.fixture(autouse=True)
@@ -167,7 +77,7 @@ def tiny_model_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def builtin_model():
     """The built-in model, loaded once; fetched first if it is not cached."""
-    from diffusecli.models import load_model
+    from diffusecli.models.loading import load_model
 
     return load_model("smollm2-135m-instruct", device="cpu", notice=print)
 
@@ -230,7 +140,7 @@ def first_run(tmp_path_factory):
 @pytest.fixture
 def trained(tiny_model_folder, prompt_file, first_run, tmp_path):
     """A run of one iteration on the tiny model, in tmp_path/results/r1: a copy of the first, the paths in it changed."""
-    from diffusecli.config import Config
+    from diffusecli.prompts.config import Config
     from diffusecli.train import train
 
     def config(place):

@@ -26,18 +26,19 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from diffusecli.builtin import Notice
-from diffusecli.checkpoints import recorded_base
-from diffusecli.config import Config
-from diffusecli.encoding import EncodedPrompt, encode_prompt
-from diffusecli.errors import DiffuseError
-from diffusecli.exact import scorer_of
-from diffusecli.job import require_context
-from diffusecli.loss import RowsPass, score, target_log_probs
-from diffusecli.models import LoadedModel, load_adapter, load_configured, shape_of
-from diffusecli.prompt import Prompt
-from diffusecli.runs import RunDir, config_of
-from diffusecli.trie import TokenTrie
+from diffusecli.evaluation.exact import scorer_of
+from diffusecli.models.adapters import recorded_base
+from diffusecli.models.encoding import EncodedPrompt, encode_prompt
+from diffusecli.models.loading import LoadedModel, load_adapter, load_configured, shape_of
+from diffusecli.models.trie import TokenTrie
+from diffusecli.prompts.config import Config
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.runs.finding import config_of
+from diffusecli.runs.run_dir import RunDir
+from diffusecli.system.errors import DiffuseError
+from diffusecli.system.notices import Notice
+from diffusecli.training.job import require_context
+from diffusecli.training.loss import RowsPass, score, target_log_probs
 
 DATA = Path(__file__).parent / "data"
 BUILTIN = "smollm2-135m-instruct"

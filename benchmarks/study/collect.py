@@ -18,9 +18,9 @@ import numpy as np
 
 from benchmarks.study.plan import EXPERIMENTS, ROWS, Experiment, ability_stages, stages_of
 from benchmarks.study.stages import Stage, is_done, read_journal, seconds_of
-from diffusecli.perfect import mean_tvd
-from diffusecli.prompt import read_prompt
-from diffusecli.runs import write_text
+from diffusecli.evaluation.perfect import mean_tvd
+from diffusecli.files.writing import write_text
+from diffusecli.prompts.prompt import read_prompt
 
 RESULTS = Path(__file__).parent / "results"
 

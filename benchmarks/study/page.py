@@ -23,7 +23,7 @@ from benchmarks.study.plan import (
     SINGLES,
     prompt_file,
 )
-from diffusecli.runs import write_text
+from diffusecli.files.writing import write_text
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "study.md"
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from benchmarks.study.page import PAGE, matrix_lines
 from benchmarks.study.plan import GROUPS
 from benchmarks.study.stages import WHERE
-from diffusecli.evaluation import Matrix
+from diffusecli.evaluation.evaluation import Matrix
+from diffusecli.files.writing import write_text
 from diffusecli.report.charts import as_svg
 from diffusecli.report.dots import matrix
 from diffusecli.report.drawing import Frame, unchecked
 from diffusecli.report.palette import LIGHT
-from diffusecli.runs import write_text
 
 PICTURES = PAGE.parent / "pictures"
 

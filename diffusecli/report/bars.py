@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusecli.errors import many
-from diffusecli.evaluation import Evaluated
+from diffusecli.evaluation.evaluation import Evaluated
 from diffusecli.report.drawing import LANE, Chart, Frame, finished, inline, points, tips
 from diffusecli.report.parts import cut_in_words
 from diffusecli.report.views import MOST, WEIGHT, Sampler, Section, spots
 from diffusecli.report.wording import percent, short, unique
+from diffusecli.system.errors import many
 
 _STEEP = 8.0  # residuals beyond which the axis is logarithmic outside
 _TOWERING = 4.0  # times the largest weight, beyond which small shares are stretched

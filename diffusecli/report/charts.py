@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffusecli.errors import InputError
-from diffusecli.evaluation import Evaluation
+from diffusecli.evaluation.evaluation import Evaluation
+from diffusecli.files.writing import atomic_write, require_writable, write_text
 from diffusecli.report.bars import outcomes, paired, residuals
 from diffusecli.report.curves import cumulative, training
 from diffusecli.report.dots import compared, matrix, overview
@@ -15,7 +15,7 @@ from diffusecli.report.drawing import Chart, Frame, unchecked
 from diffusecli.report.lines import of_training, summed
 from diffusecli.report.palette import LIGHT, look
 from diffusecli.report.views import MOST, Section, pairs, sections
-from diffusecli.runs import atomic_write, require_writable, write_text
+from diffusecli.system.errors import InputError
 
 _WIDTH = 640
 _SCALE = 2.0  # pixels of a PNG per pixel of a chart

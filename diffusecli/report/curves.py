@@ -13,11 +13,11 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from diffusecli.documents import MOST_BYTES
-from diffusecli.report.parts import short_names
+from diffusecli.evaluation.names import short_names
+from diffusecli.files.documents import MOST_BYTES
 from diffusecli.report.views import TARGET, Section
 from diffusecli.report.wording import known, short, unique
-from diffusecli.runs import RunDir
+from diffusecli.runs.run_dir import RunDir
 
 _POINTS = 80  # of a line
 _DRAWS = 400  # of a perfect sampler

@@ -17,12 +17,12 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from diffusecli import __version__
-from diffusecli.comparison import Estimate
-from diffusecli.evaluation import Evaluated, Evaluation, Matrix
-from diffusecli.metrics import Cell, ExactFigures, Figures
-from diffusecli.open_ended import Diversity, Line, Outcome
-from diffusecli.ordered import Ordered
-from diffusecli.samples import as_cell
+from diffusecli.evaluation.comparison import Estimate
+from diffusecli.evaluation.evaluation import Evaluated, Evaluation, Matrix
+from diffusecli.evaluation.metrics import Cell, ExactFigures, Figures
+from diffusecli.evaluation.open_ended import Diversity, Line, Outcome
+from diffusecli.evaluation.ordered import Ordered
+from diffusecli.files.spreadsheets import as_cell
 
 _MOST_TEXTS = 20
 

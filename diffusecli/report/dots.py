@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diffusecli.evaluation import Difference, Matrix
+from diffusecli.evaluation.evaluation import Difference, Matrix
+from diffusecli.evaluation.names import short_names
 from diffusecli.report.drawing import Chart, Frame, finished, inline, tips
-from diffusecli.report.parts import short_names
 from diffusecli.report.views import Pair, Section
 from diffusecli.report.wording import known, short, unique
 

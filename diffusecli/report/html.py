@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from diffusecli import __version__
-from diffusecli.evaluation import Evaluated, Evaluation
-from diffusecli.open_ended import Outcome
+from diffusecli.evaluation.evaluation import Evaluated, Evaluation
+from diffusecli.evaluation.names import short_names
+from diffusecli.evaluation.open_ended import Outcome
 from diffusecli.report.charts import of_section, require_extra, vega_lite_version
 from diffusecli.report.curves import training
 from diffusecli.report.dots import compared, overview
 from diffusecli.report.drawing import Frame, unchecked
 from diffusecli.report.lines import of_training
 from diffusecli.report.palette import DARK, LIGHT, SCREEN, Palette, look
-from diffusecli.report.parts import cut_in_words, short_names
+from diffusecli.report.parts import cut_in_words
 from diffusecli.report.views import OFF_TARGET, UNFINISHED, Sampler, Section, pairs, samplers, sections, spots
 from diffusecli.report.wording import FILTERS, count, known, mark_of, readable
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from diffusecli.comparison import Estimate
-from diffusecli.evaluation import Evaluated, Evaluation
-from diffusecli.report.parts import labels, markdown_cell, number, p_value, percent, prompt_names, short_names
-from diffusecli.terminal import spelled
+from diffusecli.evaluation.comparison import Estimate
+from diffusecli.evaluation.evaluation import Evaluated, Evaluation
+from diffusecli.evaluation.names import labels, prompt_names, short_names
+from diffusecli.files.markdown import markdown_cell
+from diffusecli.report.parts import number, p_value, percent
+from diffusecli.system.terminal import spelled
 
 
 def as_markdown(found: Evaluation) -> str:

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from diffusecli.errors import printable
-from diffusecli.open_ended import Outcome
-from diffusecli.runs import MODES
-from diffusecli.terminal import spelled
+from diffusecli.evaluation.open_ended import Outcome
+from diffusecli.system.terminal import spelled
 
 if TYPE_CHECKING:
-    from diffusecli.evaluation import Evaluated
-    from diffusecli.metrics import Figures
-    from diffusecli.prompt import Prompt
-
-_MARKUP = re.compile(r"[\\|`\[\]]")
-_ADDRESS = re.compile(r"(?i)\b(https?|ftp|mailto|xmpp|www)([:.])")
-_CALLS = re.compile(r"[@#](?=\w)")
+    from diffusecli.evaluation.metrics import Figures
 
 
 def new_table(*columns: Text | tuple[str, str]) -> Table:
@@ -52,35 +41,6 @@ def percent(share: float) -> str:
     if 0 < share < 0.0005:
         return "<0.1 %"
     return f"{100 * share:.1f} %"
-
-
-def short_names(aliases: Sequence[str]) -> dict[str, str]:
-    """Aliases without the folders they share and, unless two would become one, without `.json`.
-
-    >>> short_names(["prompts/a/x.json", "prompts/b/x.json"]), short_names(["x", "x.json"])
-    ({'prompts/a/x.json': 'a/x', 'prompts/b/x.json': 'b/x'}, {'x': 'x', 'x.json': 'x.json'})
-    """
-    parts = [alias.split("/") for alias in dict.fromkeys(aliases)]
-    shared = 0
-    while all(len(way) > shared + 1 for way in parts) and len({tuple(way[: shared + 1]) for way in parts}) == 1:
-        shared += 1
-    names = {"/".join(way): "/".join(way[shared:]) for way in parts}
-    bare = Counter(name.removesuffix(".json") for name in names.values())
-    return {alias: short if bare[short := name.removesuffix(".json")] == 1 else name for alias, name in names.items()}
-
-
-def marks(prompts: Iterable[Prompt]) -> dict[tuple[str, str], str]:
-    """By `Prompt.key`: the first digits of the digest, to be put behind names that several prompts share; else empty."""
-    keys = dict.fromkeys(prompt.key for prompt in prompts)
-    shared = Counter(alias for alias, _ in keys)
-    return {(alias, digest): f" ({digest[:8]})" if shared[alias] > 1 else "" for alias, digest in keys}
-
-
-def prompt_names(prompts: Iterable[Prompt]) -> dict[tuple[str, str], str]:
-    """By `Prompt.key`: short names, all different, for a file may have been edited between two runs or commands."""
-    marked = marks(prompts)
-    short = short_names([alias for alias, _ in marked])
-    return {key: short[key[0]] + mark for key, mark in marked.items()}
 
 
 def label(text: str, width: int = 16) -> Text:
@@ -125,41 +85,8 @@ def decimals(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
 
 
-def labels(rows: Iterable[Evaluated], between: str = " ") -> dict[tuple[str, str], str]:
-    """What each sampler is called: its mode, after the run's short name where there are several runs; a file by its name."""
-    pairs = list(dict.fromkeys((row.run, row.mode) for row in rows))
-    names = short_names([run for run, _ in pairs])
-    if len(names) == 1:
-        return {(run, mode): mode for run, mode in pairs}
-    return {(run, mode): names[run] if mode not in MODES else f"{names[run]}{between}{mode}" for run, mode in pairs}
-
-
 def p_value(found: Figures) -> str:
     """Short; as small as the Monte Carlo allows is said so."""
     if math.isnan(found.p_value):
         return "-"
     return f"<{found.least_p:.0e}".replace("e-0", "e-") if found.at_least_p else f"{found.p_value:.2g}"
-
-
-def markdown_cell(text: str) -> str:
-    r"""A text from anywhere inside Markdown, in a table or not: it stays one cell, and no tag, link, picture or code of its own.
-
-    Addresses are no links, and nobody is called by name (`@`), nor another issue by number (`#`), where a forge would do so.
-
-    >>> print(markdown_cell("a|b\n<i> [x](y) `c` &lt; www.a.b http://c @d #1"))
-    a\|b &lt;i> \[x\](y) \`c\` &amp;lt; www\.a.b http\://c @&#8203;d #&#8203;1
-    """
-    line = printable(text).replace("&", "&amp;").replace("\n", " ")
-    line = _MARKUP.sub(r"\\\g<0>", line).replace("<", "&lt;")
-    return _CALLS.sub(r"\g<0>&#8203;", _ADDRESS.sub(r"\1\\\2", line))
-
-
-def markdown_code(text: str) -> str:
-    r"""A text from anywhere as code within a line of Markdown, in more backticks than it has itself.
-
-    >>> print(markdown_code("a"), markdown_code("`<b>"))
-    `a` `` `<b> ``
-    """
-    line = printable(text).replace("\n", " ")
-    ticks = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
-    return f"{ticks} {line} {ticks}" if "`" in line or not line.strip() else f"{ticks}{line}{ticks}"

@@ -16,12 +16,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from diffusecli.errors import many
-from diffusecli.report.parts import short_names
+from diffusecli.evaluation.names import short_names
 from diffusecli.report.tables import answers
-from diffusecli.runs import Iteration
-from diffusecli.sampling import Standing
-from diffusecli.terminal import spelled
+from diffusecli.runs.iteration import Iteration
+from diffusecli.sampling.settings import Standing
+from diffusecli.system.errors import many
+from diffusecli.system.terminal import spelled
 
 _MOST_PROMPTS = 12
 _SPARK_WIDTH = 24

@@ -16,28 +16,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from diffusecli.comparison import Estimate
-from diffusecli.errors import many
-from diffusecli.evaluation import UNSAMPLED, Difference, Evaluated, Evaluation, Matrix, by_prompt
-from diffusecli.matching import Matching, nearly_matched, wider_rules
-from diffusecli.metrics import Cell, Figures, told
-from diffusecli.open_ended import Diversity, Line
-from diffusecli.report.parts import (
-    bar,
-    cut_in_words,
-    decimals,
-    label,
-    labels,
-    marks,
-    new_table,
-    number,
-    p_value,
-    percent,
-    prompt_names,
-    short_names,
-    shorten,
-)
-from diffusecli.terminal import spelled
+from diffusecli.evaluation.comparison import Estimate
+from diffusecli.evaluation.evaluation import UNSAMPLED, Difference, Evaluated, Evaluation, Matrix, by_prompt
+from diffusecli.evaluation.metrics import Cell, Figures, told
+from diffusecli.evaluation.names import labels, marks, prompt_names, short_names
+from diffusecli.evaluation.open_ended import Diversity, Line
+from diffusecli.prompts.matching import Matching, nearly_matched, wider_rules
+from diffusecli.report.parts import bar, cut_in_words, decimals, label, new_table, number, p_value, percent, shorten
+from diffusecli.system.errors import many
+from diffusecli.system.terminal import spelled
 
 Sort = Literal["weight", "residual", "target"]
 _WIDTHS = (11, 7, 11, 11, 6, 8, 5, 6, 7)

@@ -14,15 +14,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from diffusecli.answers import Answers
-from diffusecli.errors import many
-from diffusecli.prompt import Prompt
-from diffusecli.report.parts import bar, label, new_table, percent, short_names
-from diffusecli.terminal import spelled
+from diffusecli.evaluation.names import short_names
+from diffusecli.prompts.answers import Answers
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.report.parts import bar, label, new_table, percent
+from diffusecli.system.errors import many
+from diffusecli.system.terminal import spelled
 
 if TYPE_CHECKING:
-    from diffusecli.budget import Plan
-    from diffusecli.validate import TokenView
+    from diffusecli.models.token_view import TokenView
+    from diffusecli.training.budget import Plan
 
 _MOST_ROWS = 24
 _CUT = " (unfinished)"

@@ -13,11 +13,11 @@ from functools import cached_property
 from itertools import zip_longest
 from typing import Any
 
-from diffusecli.evaluation import Difference, Evaluated, Evaluation, by_prompt
-from diffusecli.matching import Tally
-from diffusecli.ordered import values_of
-from diffusecli.prompt import Prompt
-from diffusecli.report.parts import labels, marks, prompt_names
+from diffusecli.evaluation.evaluation import Difference, Evaluated, Evaluation, by_prompt
+from diffusecli.evaluation.names import labels, marks, prompt_names
+from diffusecli.evaluation.ordered import values_of
+from diffusecli.prompts.matching import Tally
+from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.wording import known, short, unique
 
 MOST = 40

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from diffusecli import metrics
-from diffusecli.errors import printable
-from diffusecli.metrics import Figures
+from diffusecli.evaluation import metrics
+from diffusecli.evaluation.metrics import Figures
+from diffusecli.system.errors import printable
 
 _MOST_TEXT = 600  # characters of one text of a model
 _MARKS = (

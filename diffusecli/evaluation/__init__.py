@@ -1,0 +1,1 @@
+"""Where samples come from, the figures, their sampling error, verdicts."""

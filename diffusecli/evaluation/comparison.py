@@ -1,0 +1,124 @@
+"""Two sample sets of the same prompt side by side: how much they differ, with a bootstrap interval.
+
+Knows tallies and weights.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffusecli.prompts.matching import Tally
+
+REPEATS = 999
+_FEWEST = 199
+_CELLS = 20_000_000  # resampled in all
+_MOST_WITHOUT_REPLACEMENT = 10**9  # numpy's bound
+_THINNED = 200  # draws that are averaged where a set is thinned
+_LEAST_N = 50  # fewer answers do not tell how they scatter
+_MOST_SINGLE = 0.2  # share of answers that came once, beyond which most outcomes are unseen and entropy is only a lower bound
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval; nan bounds where the answers are too few, or too many different ones, to resample."""
+
+    value: float  # as observed
+    low: float  # end of the interval
+    high: float  # end of the interval
+
+    @property
+    def apart(self) -> bool:
+        """Whether zero lies outside."""
+        return not (math.isnan(self.low) or self.low <= 0 <= self.high)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """`after` minus `before`."""
+
+    excess_tvd: Estimate
+    entropy: Estimate  # nats
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """TVD and Miller-Madow entropy of one or more sets of counts, [B]."""
+
+    tvd: np.ndarray
+    entropy: np.ndarray
+
+
+def compare(before: Tally, after: Tally, probabilities: tuple[float, ...], seed: int) -> Compared:
+    """Differences of excess TVD (nan without targets) and of entropy at the same N.
+
+    Where N differs the larger set is thinned to the smaller (rarefaction, Hurlbert 1971): TVD and entropy depend on N, and a floor that
+    is subtracted takes that away only near the target. Raises nothing; both need at least one answer.
+    """
+    n = min(before.n, after.n)
+    rng = np.random.default_rng(seed)
+    values = [_at(side, n, probabilities, rng) for side in (before, after)]
+    spread = [_resampled(side, probabilities, rng) for side in (before, after)]
+    few = n < _LEAST_N
+    tvd = math.nan if not probabilities else float(values[1].tvd.mean() - values[0].tvd.mean())
+    open_ended = any(_single(side) > _MOST_SINGLE for side in (before, after))
+    return Compared(
+        _estimate(tvd, spread[0].tvd, spread[1].tvd, known=not few),
+        _estimate(float(values[1].entropy.mean() - values[0].entropy.mean()), spread[0].entropy, spread[1].entropy,
+                  known=not (few or open_ended)),
+    )  # fmt: skip
+
+
+def _estimate(value: float, before: np.ndarray, after: np.ndarray, *, known: bool) -> Estimate:
+    """`value` with the spread of the resampled differences around their own mean.
+
+    Resampling adds noise to noise, so resampled TVDs lie too high and entropies too low as a whole; only how they
+    scatter tells of the sampling error (the basic bootstrap interval, Davison and Hinkley 1997, 5.2, its bias taken off).
+    """
+    repeats = min(len(before), len(after))
+    if not repeats or not known or math.isnan(value):
+        return Estimate(value, math.nan, math.nan)
+    apart = after[:repeats] - before[:repeats]
+    low, high = np.quantile(apart - apart.mean(), [0.025, 0.975])
+    return Estimate(value, min(value, float(value - high)), max(value, float(value - low)))
+
+
+def _at(side: Tally, n: int, probabilities: tuple[float, ...], rng: np.random.Generator) -> _Sides:
+    """Figures of n of the answers, averaged over which n."""
+    counts = _counts(side)
+    if side.n == n:
+        return _figures(counts[None, :], probabilities)
+    draws = max(1, min(_THINNED, _CELLS // len(counts)))
+    if side.n >= _MOST_WITHOUT_REPLACEMENT:  # there putting back makes no difference that 10⁹ answers could show
+        return _figures(rng.multinomial(n, counts / side.n, size=draws), probabilities)
+    return _figures(rng.multivariate_hypergeometric(counts, n, size=draws, method="marginals"), probabilities)
+
+
+def _resampled(side: Tally, probabilities: tuple[float, ...], rng: np.random.Generator) -> _Sides:
+    """Draw N answers anew from the answers themselves, B times (Efron 1979): a multinomial over the distinct ones."""
+    counts = _counts(side)
+    repeats = min(REPEATS, _CELLS // len(counts))
+    if repeats < _FEWEST:
+        return _Sides(np.zeros(0), np.zeros(0))
+    return _figures(rng.multinomial(side.n, counts / side.n, size=repeats), probabilities)
+
+
+def _figures(counts: np.ndarray, probabilities: tuple[float, ...]) -> _Sides:
+    """Of counts [B, cells] that sum to n in each row, the targets' cells first."""
+    n, p = int(counts[0].sum()), np.array(probabilities)
+    shares = counts / n
+    off = 1 - shares[:, : len(p)].sum(1)
+    plugin = -(shares * np.log(np.where(shares > 0, shares, 1))).sum(1)
+    tvd = (np.abs(shares[:, : len(p)] - p).sum(1) + off) / 2
+    return _Sides(tvd, plugin + (np.count_nonzero(counts, axis=1) - 1) / (2 * n))
+
+
+def _counts(side: Tally) -> np.ndarray:
+    return np.array(side.cells)
+
+
+def _single(side: Tally) -> float:
+    """Good and Turing's unseen mass."""
+    return float((_counts(side) == 1).sum()) / side.n

@@ -1,0 +1,232 @@
+"""What an evaluation holds: judged sample sets, what sets them apart, and runs against groups of prompts.
+
+Values that every report shows in its own way, and how rows are paired. Computes no statistics of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from diffusecli.evaluation.comparison import Estimate, compare
+from diffusecli.evaluation.metrics import Cell, ExactFigures, Figures, open_verdict, verdict
+from diffusecli.evaluation.open_ended import Diversity, Line
+from diffusecli.evaluation.ordered import Ordered
+from diffusecli.evaluation.sources import RunFacts
+from diffusecli.prompts.matching import Matching, Tally
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.system.errors import many
+
+UNSAMPLED = 1000
+"""Answers to expect targets among where none were drawn."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One prompt, one sampler. Without samples (exact figures only) there are no `figures`."""
+
+    run: str
+    mode: str
+    prompt: Prompt
+    tally: Tally
+    settings: Mapping[str, Any]  # as sampled; {} when unknown
+    examples: bool  # the targets are only examples of what is wanted
+    figures: Figures | None
+    cells: tuple[Cell, ...]
+    ordered: Ordered | None
+    diversity: Diversity | None  # where targets are none, or examples
+    lines: tuple[Line, ...]
+    exact: ExactFigures | None
+
+    @property
+    def verdict(self) -> str:
+        """One phrase for a person."""
+        if self.diversity is not None:
+            return open_verdict(self.diversity, self.tally.unfinished.total())
+        if self.figures is not None:
+            return verdict(self.figures, self.exact)
+        known = self.exact is not None and not math.isnan(self.exact.tvd)
+        return f"not sampled; exact TVD {self.exact.tvd:.3f}" if self.exact and known else "no samples"
+
+    @property
+    def settings_in_words(self) -> str:
+        """Seed, length and whatever was not left neutral."""
+        return in_words(self.settings)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`after` minus `before`, the same prompt."""
+
+    prompt: Prompt
+    before: Evaluated
+    after: Evaluated
+    excess_tvd: Estimate
+    entropy: Estimate
+    exact_kl: float  # nan where one of them is not known
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Runs against groups of prompts; a group is a folder. nan where nothing was measured."""
+
+    measure: str  # which figure
+    runs: tuple[str, ...]  # the rows
+    groups: tuple[str, ...]  # the columns
+    values: tuple[tuple[float, ...], ...]  # a tuple per run
+    trained: tuple[tuple[bool, ...], ...]  # whether the run was trained on the group
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything a report tells."""
+
+    matching: Matching
+    seed: int
+    rows: tuple[Evaluated, ...]
+    differences: tuple[Difference, ...]
+    matrices: tuple[Matrix, ...]
+    runs: tuple[RunFacts, ...]
+    drift: Mapping[str, float]  # run -> of its adapter on held-out instructions, nats per token
+
+    @property
+    def match_in_words(self) -> str:
+        """What a valid answer to these prompts is."""
+        return self.matching.in_words(row.prompt for row in self.rows)
+
+
+def differences(rows: Sequence[Evaluated], seed: int) -> Iterator[Difference]:
+    """Within a run lora against untuned; between runs each against the first of its kind."""
+    groups = by_prompt([row for row in rows if row.tally.n])
+    for number, (before, after) in enumerate(pair for same in groups for pair in _pairs(same)):
+        found = compare(before.tally, after.tally, after.prompt.probabilities, seed + number)
+        kl = after.exact.kl - before.exact.kl if before.exact and after.exact else math.nan
+        yield Difference(after.prompt, before, after, found.excess_tvd, found.entropy, kl)
+
+
+def _pairs(rows: Sequence[Evaluated]) -> Iterator[tuple[Evaluated, Evaluated]]:
+    """What is compared among the answers to one prompt."""
+    for row in rows:
+        if row.mode != "untuned":
+            yield from ((other, row) for other in rows if (other.run, other.mode) == (row.run, "untuned"))
+        first = next(other for other in rows if (other.mode == "untuned") == (row.mode == "untuned"))
+        if first.run != row.run:
+            yield first, row
+
+
+def matrices(rows: Sequence[Evaluated], runs: Sequence[RunFacts], wanted: Callable[[str], bool]) -> Iterator[Matrix]:
+    """Trained on x measured on, for two runs and two groups at least: exact KL (what training recorded too) and excess TVD."""
+    tuned = [row for row in rows if row.mode == "lora"]
+    columns = {run.run: _Columns.of(run, [row.prompt for row in tuned if row.run == run.run]) for run in runs}
+    exact: dict[tuple[str, str], list[float]] = {}
+    for run in runs:
+        of = columns[run.run]
+        recorded = {
+            (alias, run.digest_of(alias)): kl for alias, kl in {**run.manifest.exact_kl_test, **run.manifest.exact_kl}.items()
+        }
+        now = {of.key(row.prompt): row.exact.kl for row in tuned if row.run == run.run and row.exact is not None}
+        for key, kl in {**recorded, **now}.items():
+            if wanted(key[0]):
+                exact.setdefault((run.run, of.name(key)), []).append(kl)
+    excess: dict[tuple[str, str], list[float]] = {}
+    for row in tuned:
+        if row.figures is not None:
+            name = columns[row.run].name(columns[row.run].key(row.prompt)) if row.run in columns else _group(row.prompt.alias)
+            excess.setdefault((row.run, name), []).append(row.figures.excess_tvd)
+    trained = {(run, group) for run, of in columns.items() for group in of.groups}
+    for measure, found in (("exact KL, nats", exact), ("excess TVD", excess)):
+        names, groups = tuple(dict.fromkeys(run for run, _ in found)), tuple(sorted({group for _, group in found}))
+        if len(names) > 1 and len(groups) > 1:
+            values = {key: sum(some) / len(some) for key, some in found.items()}
+            yield Matrix(
+                measure, names, groups,
+                tuple(tuple(values.get((name, group), math.nan) for group in groups) for name in names),
+                tuple(tuple((name, group) in trained for group in groups) for name in names),
+            )  # fmt: skip
+
+
+_Key = tuple[str, str | None]
+"""Alias and digest; None where the run does not record what its alias means."""
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Into which column of a matrix each prompt of one run goes."""
+
+    unknown: frozenset[str]  # aliases of figures whose digests the run does not record
+    trained: frozenset[_Key]
+    groups: frozenset[str]  # of what was trained on
+
+    @classmethod
+    def of(cls, run: RunFacts, prompts: Sequence[Prompt]) -> _Columns:
+        """A copy of a training prompt was trained on, whatever it is called; what its path held later was not."""
+        own = {(alias, run.digest_of(alias)) for alias in run.manifest.exact_kl}
+        digests = {digest for _, digest in own if digest is not None}
+        unknown = frozenset(a for a in (*run.manifest.exact_kl, *run.manifest.exact_kl_test) if run.digest_of(a) is None)
+        copies = {(alias, run.digest_of(alias)) for alias in run.manifest.exact_kl_test if run.digest_of(alias) in digests}
+        trained = own | copies | {prompt.key for prompt in prompts if prompt.digest in digests}
+        return cls(unknown, frozenset(trained), frozenset(_group(alias) for alias, _ in trained))
+
+    def key(self, prompt: Prompt) -> _Key:
+        """As figures of the run name the prompt."""
+        return (prompt.alias, None) if prompt.alias in self.unknown else prompt.key
+
+    def name(self, key: _Key) -> str:
+        """A folder; prompts that were not trained on beside others of the folder that were are a group of their own."""
+        group = _group(key[0])
+        return f"{group}, others" if key not in self.trained and group in self.groups else group
+
+
+def _group(alias: str) -> str:
+    """The folder of a prompt, or its name where it has none."""
+    return Path(alias).parent.name or Path(alias).stem
+
+
+def by_prompt(rows: Sequence[Evaluated]) -> list[list[Evaluated]]:
+    """Rows grouped by the prompt they answer, in the order of each prompt's first row; a sampler has one row in a group.
+
+    Between runs content and file name say what is the same prompt, for folders may have moved. Where a sampler has several prompts
+    alike in both, so does as much of the end of their paths as tells these apart.
+    """
+    alike: dict[tuple[str, str], list[Evaluated]] = {}
+    for row in rows:
+        alike.setdefault((row.prompt.digest, Path(row.prompt.alias).name), []).append(row)
+    depths = {kind: _telling_parts(some) for kind, some in alike.items()}
+    groups: dict[tuple[Any, ...], list[Evaluated]] = {}
+    for row in rows:
+        kind = row.prompt.digest, Path(row.prompt.alias).name
+        groups.setdefault((*kind, *row.prompt.alias.split("/")[-depths[kind] :]), []).append(row)
+    return list(groups.values())
+
+
+def _telling_parts(rows: Sequence[Evaluated]) -> int:
+    """How many names at the end of a path tell the prompts of every one sampler apart."""
+    own: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        own.setdefault((row.run, row.mode), set()).add(row.prompt.alias)
+    return next(n for n in count(1) if all(len({tuple(a.split("/")[-n:]) for a in some}) == len(some) for some in own.values()))
+
+
+def in_words(settings: Mapping[str, Any]) -> str:
+    """Seed, length and whatever was not left neutral.
+
+    >>> in_words({"seed": 0, "max_new_tokens": 50, "temperature": 0.5, "top_k": 0, "stop": ["."]})
+    "seed 0, at most 50 tokens, temperature 0.5, stop ['.']"
+    >>> in_words({"seed": 0, "temperature": 1, "left_to_server": ["temperature", "top_k"]})
+    "seed 0, the server's own temperature, top_k"
+    """
+    if not settings:
+        return "settings unknown"
+    left = settings.get("left_to_server", [])
+    neutral = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    bent = [f"{name.replace('_', '-')} {settings[name]:g}" for name, value in neutral.items() if settings.get(name, value) != value]
+    stop = [f"stop {list(settings['stop'])}"] if settings.get("stop") else []
+    seed = [f"seed {settings['seed']}"] if "seed" in settings and "seed" not in left else []
+    length = [f"at most {many(settings['max_new_tokens'], 'token')}"] if "max_new_tokens" in settings else []
+    plain = [] if bent or "temperature" in left else ["temperature 1"]
+    servers = [f"the server's own {', '.join(left)}"] if left else []
+    return ", ".join([*seed, *length, *bent, *plain, *stop, *servers])

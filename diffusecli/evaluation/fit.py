@@ -1,0 +1,254 @@
+"""The test of fit: whether counts are independent draws from the target, and which departures it would detect.
+
+Three statistics, because each is blind to something. G and Pearson's X^2 get *smaller* when the rare targets of a long tail are never
+said; the number of distinct targets sees that; TVD sees shares shifted between many targets. Each gets a p-value from the same Monte
+Carlo draws of a perfect sampler, and the least of the three is compared with the least that those draws themselves show (min-P,
+Westfall and Young 1993, 2.3), so that the level holds whatever the dependence between them.
+
+Knows counts and weights. Symbols: k draws, K cells of positive weight p_i, counts c_i, B repeats, q the sampler's own distribution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+
+import numpy as np
+
+from diffusecli.evaluation.perfect import REPEATS, TINY, Statistics, drawn_from, p_value, perfect_sampler, statistics
+
+SIGNIFICANCE = 0.05
+POWER = 0.8
+_STATISTICS = {"g": True, "tvd": False, "seen": True}  # whether both tails count
+_POWER_REPEATS = 400
+_FEWEST_REPEATS = 100
+_POWER_CELLS = 400_000  # binomials drawn for one departure
+_STEPS = 8  # of the search for the least departure: within 3 % of it
+_SMALLEST = 1e-4  # TVD
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The test among on-target samples. All p-values are Monte Carlo; nan with nothing on target."""
+
+    g: float  # 2 sum c ln(c / kp)
+    pearson: float  # X^2 = sum (c - kp)^2 / kp
+    df: int  # degrees of freedom
+    p_value: float  # of the three statistics jointly
+    g_p_value: float  # two-sided
+    tvd_p_value: float  # of the TVD among on-target samples
+    seen_p_value: float  # of the distinct targets, two-sided
+    pearson_p_value: float  # not part of the joint test
+    repeats: int  # B
+    too_even: bool  # every share is nearer to its weight than in independent draws, and no target is missing
+
+
+def goodness_of_fit(counts: np.ndarray, probabilities: tuple[float, ...], seed: int) -> Fit:
+    """Test counts [K] of the targets, conditional on being on target, because any off-target sample alone would reject.
+
+    A sample of a target of weight zero makes G and X^2 infinite and rejects.
+    """
+    k, p = int(counts.sum()), np.array(probabilities)
+    possible = p > TINY
+    df = int(possible.sum()) - 1
+    if k == 0:
+        return _extreme(math.nan, math.nan, df, 0)
+    null = _null(probabilities, k, seed)
+    if counts[~possible].any():
+        return _extreme(math.inf, 1 / (null.repeats + 1), df, null.repeats)
+    seen = statistics(counts[possible][None, :], p[possible] / p[possible].sum())
+    values = {name: float(rounded[0]) for name, rounded in _comparable(seen, k).items()}
+    g, tvd, distinct = (null.tail[name].p_value(value) for name, value in values.items())
+    joint = null.joint(values)
+    low = null.tail["g"].is_low(values["g"]) and not null.tail["seen"].is_low(values["seen"])
+    return Fit(
+        float(seen.g[0]), float(seen.pearson[0]), df, joint, g, tvd, distinct, p_value(null.law.pearson, float(seen.pearson[0])),
+        null.repeats, low and joint < SIGNIFICANCE and min(tvd, distinct) >= SIGNIFICANCE,
+    )  # fmt: skip
+
+
+def _extreme(statistic: float, p: float, df: int, repeats: int) -> Fit:
+    """Where nothing is to be tested, or no test is needed."""
+    return Fit(statistic, statistic, df, p, p, p, p, p, repeats, too_even=False)
+
+
+def _comparable(drawn: Statistics, k: int) -> dict[str, np.ndarray]:
+    """The three statistics without the digits that depend on the order of summation: what is equal but for rounding is equal."""
+    unit = {"g": max(1e-9, 1e-12 * k * math.log(k + 1)), "tvd": 1e-9, "seen": 1}
+    return {name: np.round(getattr(drawn, name) / unit[name]) for name in _STATISTICS}
+
+
+@dataclass(frozen=True)
+class _Tail:
+    """One statistic of the B draws."""
+
+    values: np.ndarray
+    two_sided: bool
+
+    @cached_property
+    def ordered(self) -> np.ndarray:
+        return np.sort(self.values)
+
+    @cached_property
+    def at_least(self) -> np.ndarray:
+        """Of each draw, how many of the B are as large; [B]."""
+        return self._count(self.values)[0]
+
+    @cached_property
+    def at_most(self) -> np.ndarray:
+        """How many are as small; [B]."""
+        return self._count(self.values)[1]
+
+    def _count(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return len(self.ordered) - self.ordered.searchsorted(values, "left"), self.ordered.searchsorted(values, "right")
+
+    def is_low(self, value: float) -> bool:
+        """Whether it lies below the middle of the draws."""
+        above, below = self._count(np.array([value]))
+        return bool(below[0] < above[0])
+
+    def p_value(self, value: float) -> float:
+        """(1 + #{T* >= T}) / (B + 1), or twice the smaller tail."""
+        return float(self.shares(np.array([value]))[0])
+
+    def shares(self, values: np.ndarray) -> np.ndarray:
+        """The p-value of each of some values that are not among the draws."""
+        above, below = self._count(values)
+        return self._p(above + 1, below + 1)
+
+    def with_one_more(self, value: float) -> np.ndarray:
+        """The p-value of each draw among all draws and that value, [B]: observed and drawn are exchangeable under the target."""
+        return self._p(self.at_least + (value >= self.values), self.at_most + (value <= self.values))
+
+    def _p(self, above: np.ndarray, below: np.ndarray) -> np.ndarray:
+        tail = np.minimum(1, 2 * np.minimum(above, below) / (len(self.values) + 1))
+        return tail if self.two_sided else above / (len(self.values) + 1)
+
+
+@dataclass(frozen=True)
+class _Null:
+    """A perfect sampler's draws as the test needs them."""
+
+    law: Statistics
+    k: int
+
+    @property
+    def repeats(self) -> int:
+        return self.law.repeats
+
+    @cached_property
+    def tail(self) -> dict[str, _Tail]:
+        return {name: _Tail(values, _STATISTICS[name]) for name, values in _comparable(self.law, self.k).items()}
+
+    def joint(self, observed: dict[str, float]) -> float:
+        """The share of perfect samplers whose least p-value is as small."""
+        least = min(self.tail[name].p_value(value) for name, value in observed.items())
+        drawn = np.minimum.reduce([self.tail[name].with_one_more(value) for name, value in observed.items()])
+        return float((1 + np.count_nonzero(drawn <= least * (1 + 1e-9))) / (self.repeats + 1))
+
+    @cached_property
+    def critical(self) -> float:
+        """The largest least p-value that rejects: so many perfect samplers, and no more, show one as small."""
+        least = np.sort(self._least(self.law))
+        as_small = least.searchsorted(least, "right")
+        return float(least[as_small <= SIGNIFICANCE * (self.repeats + 1)].max(initial=0.0))
+
+    def rejects(self, drawn: Statistics) -> np.ndarray:
+        """Which of some sets of counts the test rejects."""
+        return np.asarray(self._least(drawn) <= self.critical)
+
+    def _least(self, drawn: Statistics) -> np.ndarray:
+        return np.asarray(
+            np.minimum.reduce([self.tail[name].shares(values) for name, values in _comparable(drawn, self.k).items()])
+        )
+
+
+@lru_cache(maxsize=64)
+def _null(probabilities: tuple[float, ...], k: int, seed: int) -> _Null:
+    return _Null(perfect_sampler(probabilities, k, seed, REPEATS), k)
+
+
+Departure = Callable[[np.ndarray, float], np.ndarray]
+"""Takes p, the heaviest first, and a TVD, and returns a q at that distance; the TVD is at most the departure's reach."""
+
+
+def _shifted(p: np.ndarray, tvd: float) -> np.ndarray:
+    """Every second target too often, the others too rarely, in proportion to their weights."""
+    up = np.arange(len(p)) % 2 == 0
+    return np.asarray(np.where(up, p * (1 + tvd / p[up].sum()), p * (1 - tvd / p[~up].sum())))
+
+
+def _tail_missing(p: np.ndarray, tvd: float) -> np.ndarray:
+    """The rarest targets never said, the last of them too rarely."""
+    before = np.cumsum(p) - p
+    left = np.clip(1 - tvd - before, 0, p)
+    untouched = left >= p
+    return np.asarray(np.where(untouched, p * (1 + tvd / p[untouched].sum()), left))
+
+
+def _tempered(p: np.ndarray, tvd: float, *, furthest: float) -> np.ndarray:
+    """Sampled at another temperature: q in proportion to p^b, with b between 1 and `furthest`."""
+    near, far = 1.0, furthest
+    for _ in range(50):
+        middle = (near + far) / 2
+        near, far = (middle, far) if _distance(p, _power(p, middle)) < tvd else (near, middle)
+    return _power(p, near)
+
+
+_COLDEST, _HOTTEST = 1000.0, 0.0  # exponents: the likeliest targets alone, all alike
+
+
+def _power(p: np.ndarray, b: float) -> np.ndarray:
+    logs = b * np.log(p)
+    q = np.exp(logs - logs.max())
+    return np.asarray(q / q.sum())
+
+
+def _distance(p: np.ndarray, q: np.ndarray) -> float:
+    return float(np.abs(p - q).sum() / 2)
+
+
+def departures(p: np.ndarray) -> list[tuple[Departure, float]]:
+    """Ways to depart from weights p, the heaviest first, and how far each can go."""
+    tempered = [(partial(_tempered, furthest=b), _distance(p, _power(p, b))) for b in (_COLDEST, _HOTTEST)]
+    return [(_shifted, float(p[1::2].sum())), (_tail_missing, float(1 - p[0])), *tempered]
+
+
+@lru_cache(maxsize=256)
+def detectable_tvd(probabilities: tuple[float, ...], k: int, seed: int = 0) -> float:
+    """The least TVD among k valid answers that the test detects in four of five cases, whichever way the sampler departs.
+
+    By simulation, of four departures: shares shifted between targets, the rarest targets never said, a temperature below 1, one above.
+    The least TVD of the one that is hardest to detect counts. A departure that cannot go further than what is not detected counts
+    with its reach. nan without draws, and with a single target.
+    """
+    p = np.sort([value for value in probabilities if value > TINY])[::-1]
+    p = p / p.sum()
+    if k == 0 or len(p) < 2:
+        return math.nan
+    null = _null(probabilities, k, seed)
+    repeats = int(np.clip(_POWER_CELLS // len(p), _FEWEST_REPEATS, _POWER_REPEATS))
+
+    def detected(departure: Departure, tvd: float) -> bool:
+        drawn = drawn_from(p, departure(p, tvd), k, np.random.default_rng(seed), repeats)
+        return bool(null.rejects(drawn).mean() >= POWER)
+
+    hardest = 0.0
+    for departure, furthest in departures(p):
+        reach = 0.999 * furthest
+        if reach > hardest and (hardest == 0 or not detected(departure, hardest)):
+            hardest = _least(partial(detected, departure), hardest, reach)
+    return hardest
+
+
+def _least(detected: Callable[[float], bool], low: float, reach: float) -> float:
+    """The least TVD above `low` that is detected, or the reach."""
+    if not detected(reach):
+        return reach
+    low, high = max(low, _SMALLEST), max(reach, _SMALLEST)
+    for _ in range(_STEPS):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if detected(middle) else (middle, high)
+    return high

@@ -1,0 +1,90 @@
+"""Limits for an evaluation, so that a pipeline can stop where answers do not follow their weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from diffusecli.evaluation.evaluation import Evaluated, Evaluation
+from diffusecli.evaluation.names import labels, marks
+from diffusecli.system.errors import InputError
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One figure and on which side of its limit it must be."""
+
+    figure: str
+    least: bool  # the limit is the least that passes, not the most
+    value: Callable[[Evaluated], float]
+    share: bool = True  # between 0 and 1
+    open_ended: bool = False  # judges prompts without targets too
+
+
+GATES: Mapping[str, Gate] = {
+    "--min-n": Gate("N", True, lambda row: float(row.tally.n), share=False),
+    "--min-valid": Gate("valid share", True, lambda row: row.figures.valid if row.figures else math.nan),
+    "--max-unfinished": Gate("unfinished share", False, lambda row: row.tally.unfinished_share, open_ended=True),
+    "--max-tvd": Gate("TVD", False, lambda row: row.figures.tvd if row.figures else math.nan),
+    "--max-excess-tvd": Gate("excess TVD", False, lambda row: row.figures.excess_tvd if row.figures else math.nan),
+    "--min-p": Gate("p", True, lambda row: row.figures.p_value if row.figures else math.nan),
+    "--min-coverage": Gate(
+        "seen / possible", True, lambda row: row.figures.seen / row.figures.seen_expected if row.figures else math.nan
+    ),
+    "--max-kl": Gate("exact KL", False, lambda row: row.exact.kl if row.exact else math.nan, share=False),
+}
+"""Of every prompt with targets, or with samples; `--max-drift` is of runs."""
+
+
+def check_limits(limits: Mapping[str, float]) -> None:
+    """Raises `InputError` for limits that have no meaning."""
+    for option, limit in limits.items():
+        if not (math.isfinite(limit) and limit >= 0) or (option in GATES and GATES[option].share and limit > 1):
+            raise InputError(
+                f"{option} {limit:g}: must be {'between 0 and 1' if option in GATES and GATES[option].share else 'zero or more'}"
+            )
+
+
+def failures(found: Evaluation, limits: Mapping[str, float]) -> list[str]:
+    """What misses its limit, a phrase each. Untuned models are not judged where there is anything else.
+
+    A figure that is not known misses every limit; what was only measured exactly has no samples to judge. Raises `InputError`
+    for limits that have no meaning.
+    """
+    check_limits(limits)
+    if "--min-p" in limits and (
+        weak := [row.figures.least_p for row in found.rows if row.figures and limits["--min-p"] <= row.figures.least_p]
+    ):
+        raise InputError(f"--min-p {limits['--min-p']:g}: must be above {weak[0]:.2g}, the least that a test can tell")
+    missed = [phrase for option, limit in limits.items() if option in GATES for phrase in _missed(found, GATES[option], limit)]
+    if "--max-drift" in limits:
+        missed += _drifted(found, limits["--max-drift"])
+    return missed
+
+
+def _missed(found: Evaluation, gate: Gate, limit: float) -> Iterator[str]:
+    samplers, marked = labels(found.rows), marks(row.prompt for row in found.rows)
+    known = [row for row in found.rows if row.prompt.targets or gate.open_ended]
+    judged = [row for row in known if gate is GATES["--max-kl"] or row.tally.n or row.exact is None]
+    tuned = [row for row in judged if row.mode != "untuned"]
+    for row in tuned or judged:
+        value, who = gate.value(row), f"{row.prompt.alias}{marked[row.prompt.key]} ({samplers[row.run, row.mode]})"
+        if math.isnan(value):
+            hint = " (add --exact)" if gate is GATES["--max-kl"] else ""
+            yield f"{who}: {gate.figure} is not known{hint}"
+        elif value < limit if gate.least else value > limit:
+            yield f"{who}: {gate.figure} {value:.4g} {'<' if gate.least else '>'} {limit:g}"
+    if not judged:
+        yield f"{gate.figure}: there are no samples{'' if gate.open_ended else ' of a prompt with targets'}"
+
+
+def _drifted(found: Evaluation, limit: float) -> Iterator[str]:
+    for run in found.runs:
+        drift = found.drift.get(run.run)
+        if drift is None:
+            yield f"{run.run}: drift is not known (add --exact)"
+        elif drift > limit:
+            yield f"{run.run}: drift {drift:.4g} > {limit:g}"
+    if not found.runs:
+        yield "drift: no run to measure it of"

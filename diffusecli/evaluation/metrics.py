@@ -1,0 +1,288 @@
+"""From a target distribution and counted samples to figures with their sampling error.
+
+Knows prompts and counts; no files, no models, no rendering. Natural logarithms, nats. Formulas and
+their sources are in each function's docstring. Symbols: N samples, k on target, K targets, c_i counts, p_i weights.
+
+A worked check. Targets a, b with p = 1/2, 1/2 and counts 6, 4 (N = 10): TVD = |.6 - .5| / 2 +
+|.4 - .5| / 2 = .1; G = 2 (6 ln 1.2 + 4 ln .8) = .4027; plug-in entropy = -.6 ln .6 - .4 ln .4 =
+.6730 and with Miller and Madow's (m - 1) / 2N = .05 it is .7230; a perfect sampler would be expected
+to show 2 - 2 (1/2)^10 = 1.998 distinct targets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, get_type_hints
+
+import numpy as np
+
+from diffusecli.evaluation.distance import total_variation, tvd_interval, wilson
+from diffusecli.evaluation.fit import SIGNIFICANCE, detectable_tvd, goodness_of_fit
+from diffusecli.evaluation.open_ended import Diversity
+from diffusecli.evaluation.perfect import FLOOR_REPEATS, REPEATS, TINY, mean_tvd, perfect_sampler
+from diffusecli.prompts.divergence import exact_kl
+from diffusecli.prompts.matching import Tally
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.system.errors import many
+
+_TOO_COARSE = 0.25  # a test that misses a larger TVD than this allows no verdict on the weights
+_CLOSE = 0.02  # a distance that does not matter to most uses
+
+
+@dataclass(frozen=True)
+class Told:
+    """Marks a figure that tables and the HTML report tell in words, in the order of the fields. JSON and CSV hold every field."""
+
+    words: str  # {} is where it stands
+    share: bool = False  # written as a percentage
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Samples against a target distribution. What cannot be computed (N = 0, nothing on target) is nan."""
+
+    n: int  # samples
+    valid: float  # share on target
+    valid_low: float  # Wilson, 95 %
+    valid_high: float  # the other end
+    unfinished: int  # samples that were cut at the limit of tokens, never valid
+    entropy: float  # Miller-Madow over all distinct samples, nats
+    entropy_plugin: float  # the same uncorrected
+    effective: float  # exp(entropy): how many equally likely outcomes would have it
+    target_entropy: float  # of the weights, nats
+    entropy_perfect: float  # Miller-Madow of a perfect sampler at this N, mean
+    seen: int  # distinct targets
+    targets: int  # of positive weight
+    seen_expected: float  # of a perfect sampler at this N
+    weight_covered: Annotated[float, Told("weight covered {}", share=True)]  # of the targets seen
+    tvd: float  # total variation distance, off-target samples a cell of their own
+    tvd_floor: float  # mean of a perfect sampler at this N
+    tvd_floor_95: float  # its 95 % quantile
+    excess_tvd: float  # tvd - tvd_floor
+    tvd_low: Annotated[float, Told("the sampler's own TVD is at least {}")]  # 95 % interval of the distance without sampling noise
+    tvd_high: Annotated[float, Told("at most {} (95 % bounds)")]  # the other end
+    kl_plugin: float  # KL(samples on target || target), nats
+    g: float  # conditional on being on target, as all below
+    pearson: float  # X2
+    df: int  # degrees of freedom
+    p_value: float  # of the test of fit: G, TVD and distinct targets jointly, Monte Carlo
+    g_p_value: float  # of G alone, two-sided
+    tvd_p_value: float  # of the TVD among valid answers alone
+    seen_p_value: float  # of the number of distinct targets alone, two-sided
+    too_even: bool  # the test rejects because shares are nearer to the weights than independent draws come
+    pearson_p_value: float  # of X2, not part of the test
+    repeats: int  # B of the Monte Carlo
+    cohens_w: Annotated[float, Told("Cohen's w {}")]  # effect size, bias taken off
+    detectable_tvd: Annotated[float, Told("a TVD of {} among valid answers would be detected (80 % power)")]  # by simulation
+
+    @property
+    def least_p(self) -> float:
+        """The least p-value that so many draws can say, 1 / (B + 1); 0 without a test."""
+        return 1 / (self.repeats + 1) if self.repeats else 0.0
+
+    @property
+    def at_least_p(self) -> bool:
+        """Whether the p-value is that: it may be smaller still."""
+        return self.p_value <= self.least_p * 1.001
+
+
+def told(found: Figures) -> Iterator[tuple[Told, float]]:
+    """The figures that reports tell in words, those that are known."""
+    for name, kind in get_type_hints(Figures, include_extras=True).items():
+        for mark in getattr(kind, "__metadata__", ()):
+            if not math.isnan(value := getattr(found, name)):
+                yield mark, value
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One target."""
+
+    target: str  # as in the prompt
+    weight: float  # normalised
+    count: int  # of samples
+    expected: float  # among as many valid answers
+    residual: float  # standardised
+    p_value: float  # exact binomial, two-sided
+    differs: bool  # after false-discovery control at 5 %
+
+
+def figures(prompt: Prompt, tallied: Tally, *, seed: int = 0) -> Figures:
+    """All figures of one prompt's samples; `seed` is that of the Monte Carlo draws."""
+    n, k = tallied.n, tallied.on_target
+    p, counts = np.array(prompt.probabilities), np.array(tallied.counts)
+    plugin, corrected = entropy(tallied.cells)
+    low, high = wilson(k, n)
+    tvd, floor = total_variation(counts, n, p), mean_tvd(n, p)
+    perfect = perfect_sampler(prompt.probabilities, n, seed, REPEATS if n == k else FLOOR_REPEATS) if n else None
+    tvd_low, tvd_high = tvd_interval(counts, n, p, perfect) if perfect else (math.nan, math.nan)
+    fit = goodness_of_fit(counts, prompt.probabilities, seed)
+    return Figures(
+        n=n,
+        valid=k / n if n else math.nan,
+        valid_low=low,
+        valid_high=high,
+        unfinished=tallied.unfinished.total(),
+        entropy=corrected,
+        entropy_plugin=plugin,
+        effective=math.exp(corrected),
+        target_entropy=prompt.entropy,
+        entropy_perfect=float(perfect.entropy.mean()) if perfect else math.nan,
+        seen=int(((counts > 0) & (p > TINY)).sum()),
+        targets=int((p > TINY).sum()),
+        seen_expected=prompt.expected_distinct(n),
+        weight_covered=float(p[counts > 0].sum()),
+        tvd=tvd,
+        tvd_floor=floor,
+        tvd_floor_95=float(np.quantile(perfect.tvd, 0.95)) if perfect else math.nan,
+        excess_tvd=round(tvd - floor, 12),
+        tvd_low=tvd_low,
+        tvd_high=tvd_high,
+        kl_plugin=fit.g / (2 * k) if k else math.nan,
+        g=fit.g,
+        pearson=fit.pearson,
+        df=fit.df,
+        p_value=fit.p_value,
+        g_p_value=fit.g_p_value,
+        tvd_p_value=fit.tvd_p_value,
+        seen_p_value=fit.seen_p_value,
+        too_even=fit.too_even,
+        pearson_p_value=fit.pearson_p_value,
+        repeats=fit.repeats,
+        cohens_w=math.sqrt(max(0.0, fit.pearson - fit.df) / k) if k else math.nan,
+        detectable_tvd=detectable_tvd(prompt.probabilities, k, seed),
+    )
+
+
+@dataclass(frozen=True)
+class ExactFigures:
+    """From the model's own probabilities q of the targets: no sampling noise, temperature 1, nothing cut.
+
+    A text has several tokenisations and q is that of the usual one: the mass on target is a lower bound, KL and TVD upper ones.
+    """
+
+    kl: float  # KL(target || model), nats
+    on_target: float  # summed probability of the targets
+    tvd: float = math.nan
+    seen_expected: float = math.nan  # targets among N answers
+    q: tuple[float, ...] = ()  # of each target
+
+
+def exact_figures(prompt: Prompt, log_q: np.ndarray, n: int) -> ExactFigures:
+    """KL(p || q), sum q, TVD = 1/2 (sum |p - q| + 1 - sum q) and sum 1 - (1 - q)^N from ln q of each target [K].
+
+    >>> both = Prompt(request="r", targets=("a", "b"))
+    >>> found = exact_figures(both, np.log([0.4, 0.4]), 2)
+    >>> round(found.kl, 4), round(found.on_target, 4), round(found.tvd, 4), round(found.seen_expected, 4)
+    (0.2231, 0.8, 0.2, 1.28)
+    """
+    p, q = np.array(prompt.probabilities), np.exp(log_q)
+    mass = float(q.sum())
+    tvd = float(np.abs(p - q).sum() + max(0.0, 1 - mass)) / 2
+    return ExactFigures(exact_kl(p, log_q), mass, tvd, float((1 - (1 - np.minimum(q, 1)) ** n).sum()), tuple(q.tolist()))
+
+
+def entropy(counts: Sequence[int]) -> tuple[float, float]:
+    """Plug-in entropy in nats, and with the bias correction (m - 1) / 2N of Miller and Madow (Miller 1955).
+
+    >>> [round(value, 4) for value in entropy([6, 4])]
+    [0.673, 0.723]
+    """
+    seen = np.array([count for count in counts if count > 0], dtype=float)
+    if not len(seen):
+        return math.nan, math.nan
+    shares = seen / seen.sum()
+    plugin = float((shares * -np.log(shares)).sum())
+    return plugin, plugin + (len(seen) - 1) / (2 * float(seen.sum()))
+
+
+def cells(prompt: Prompt, tallied: Tally) -> tuple[Cell, ...]:
+    """Each target among the k on-target samples: residual (c - kp) / sqrt(kp(1 - p)), exact binomial p-value, and whether it
+    differs after Benjamini and Hochberg's (1995) control of false discoveries at 5 %.
+    """  # noqa: D205 (one sentence)
+    from scipy.stats import binom, false_discovery_control
+
+    p, counts, k = np.array(prompt.probabilities), np.array(tallied.counts), tallied.on_target
+    if not len(p):
+        return ()
+    spread = np.sqrt(k * p * (1 - p))
+    impossible = (p <= TINY) & (counts > 0)
+    residual = np.divide(counts - k * p, spread, out=np.where(impossible, np.inf, 0.0), where=(p > TINY) & (spread > 0))
+    exact = np.clip(2 * np.minimum(binom.cdf(counts, k, p), binom.sf(counts - 1, k, p)), 0, 1)
+    differs = false_discovery_control(exact) <= SIGNIFICANCE
+    columns = zip(counts.tolist(), (k * p).tolist(), residual.tolist(), exact.tolist(), differs.tolist(), strict=True)
+    return tuple(Cell(t, w, *rest) for t, w, rest in zip(prompt.targets, prompt.probabilities, columns, strict=True))
+
+
+def verdict(found: Figures, exact: ExactFigures | None = None) -> str:
+    """One phrase for a person: first the valid share, then the weights. The figures behind it are in brackets.
+
+    What the model's own probabilities say outweighs samples that are too few to show it.
+    """
+    if found.n == 0:
+        return "no samples"
+    if found.valid_high < 0.99:
+        cut = f" (unfinished {found.unfinished / found.n:.0%})" if found.unfinished else ""
+        return f"off target {1 - found.valid:.0%}{cut}" + (f", {_of_valid(found)} ({_p(found)})" if found.valid > 0.5 else "")
+    if found.p_value < SIGNIFICANCE:
+        return f"{_departure(found, exact)} ({_p(found)}, excess TVD {found.excess_tvd:.3f})"
+    if exact is not None and _least_tvd(exact, found) > _CLOSE:
+        return f"differs from the target by an exact TVD of {exact.tvd:.3f}, which {found.n} samples do not show ({_p(found)})"
+    if found.detectable_tvd > _TOO_COARSE:
+        return f"too few samples to tell (a TVD below {found.detectable_tvd:.2f} would not be detected)"
+    detected = "" if math.isnan(found.detectable_tvd) else f"; would detect a TVD of {found.detectable_tvd:.2g}"
+    return f"follows the target ({_p(found)}, excess TVD {found.excess_tvd:.3f}{detected})"
+
+
+def open_verdict(found: Diversity, unfinished: int = 0) -> str:
+    """The same where there is no list of right answers."""
+    if not found.n:
+        return "no samples"
+    beyond = "" if math.isnan(found.beyond) else f", {found.beyond:.0%} beyond the targets"
+    cut = f" ({unfinished / found.n:.0%} unfinished)" if unfinished else ""
+    return f"open-ended: {many(found.distinct, 'different answer')} in {found.n}{cut}{beyond}, {found.unseen_mass:.0%} of the next would be new"
+
+
+def _of_valid(found: Figures) -> str:
+    if found.p_value < SIGNIFICANCE:
+        return "valid answers do not follow the weights"
+    enough = found.detectable_tvd <= _TOO_COARSE or found.df == 0
+    return "valid answers follow the weights" if enough else "too few valid answers to tell of the weights"
+
+
+def _departure(found: Figures, exact: ExactFigures | None) -> str:
+    """In words what the test of fit rejects; how far it goes by the exact TVD where that is known, else by the interval."""
+    if math.isinf(found.g):
+        return "answers with targets of weight zero"
+    if found.too_even:
+        return "follows the target more evenly than independent draws would"
+    known = exact is not None and not math.isnan(exact.tvd)
+    low, high = (_least_tvd(exact, found), exact.tvd) if exact is not None and known else (found.tvd_low, found.tvd_high)
+    if high <= _CLOSE:
+        return "close to the target"
+    missing = _missing(found)
+    if low <= _CLOSE:
+        bounds = f"of at most {high:.3f}" if low < 0.0005 else f"between {low:.3f} and {high:.3f}"
+        return f"differs from the target by a TVD {bounds}{missing}"
+    return f"wrong weights{missing}" if missing else "right support, wrong weights"
+
+
+def _missing(found: Figures) -> str:
+    """How many targets were seen, where that is clearly less than a perfect sampler shows."""
+    if found.seen >= 0.9 * found.seen_expected:
+        return ""
+    if found.seen_expected > found.targets - 0.5:
+        return f", {found.seen} of {many(found.targets, 'target')} seen"
+    return f", {many(found.seen, 'target')} seen where {found.seen_expected:.0f} are expected"
+
+
+def _least_tvd(exact: ExactFigures, found: Figures) -> float:
+    """A lower bound of the model's TVD: the mass off target may lie on other tokenisations of targets, but for what samples show. nan where unknown."""
+    return exact.tvd - max(0.0, 1 - exact.on_target) + 1 - found.valid_high
+
+
+def _p(found: Figures) -> str:
+    """A Monte Carlo p-value cannot be less than 1 / (B + 1)."""
+    return f"p <= {found.least_p:.2g}" if found.at_least_p else f"p = {found.p_value:.2g}"

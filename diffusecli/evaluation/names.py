@@ -1,0 +1,51 @@
+"""What samplers and prompts are called where several stand side by side: short, and all different."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from diffusecli.runs.sample_files import MODES
+
+if TYPE_CHECKING:
+    from diffusecli.evaluation.evaluation import Evaluated
+    from diffusecli.prompts.prompt import Prompt
+
+
+def short_names(aliases: Sequence[str]) -> dict[str, str]:
+    """Aliases without the folders they share and, unless two would become one, without `.json`.
+
+    >>> short_names(["prompts/a/x.json", "prompts/b/x.json"]), short_names(["x", "x.json"])
+    ({'prompts/a/x.json': 'a/x', 'prompts/b/x.json': 'b/x'}, {'x': 'x', 'x.json': 'x.json'})
+    """
+    parts = [alias.split("/") for alias in dict.fromkeys(aliases)]
+    shared = 0
+    while all(len(way) > shared + 1 for way in parts) and len({tuple(way[: shared + 1]) for way in parts}) == 1:
+        shared += 1
+    names = {"/".join(way): "/".join(way[shared:]) for way in parts}
+    bare = Counter(name.removesuffix(".json") for name in names.values())
+    return {alias: short if bare[short := name.removesuffix(".json")] == 1 else name for alias, name in names.items()}
+
+
+def marks(prompts: Iterable[Prompt]) -> dict[tuple[str, str], str]:
+    """By `Prompt.key`: the first digits of the digest, to be put behind names that several prompts share; else empty."""
+    keys = dict.fromkeys(prompt.key for prompt in prompts)
+    shared = Counter(alias for alias, _ in keys)
+    return {(alias, digest): f" ({digest[:8]})" if shared[alias] > 1 else "" for alias, digest in keys}
+
+
+def prompt_names(prompts: Iterable[Prompt]) -> dict[tuple[str, str], str]:
+    """By `Prompt.key`: short names, all different, for a file may have been edited between two runs or commands."""
+    marked = marks(prompts)
+    short = short_names([alias for alias, _ in marked])
+    return {key: short[key[0]] + mark for key, mark in marked.items()}
+
+
+def labels(rows: Iterable[Evaluated], between: str = " ") -> dict[tuple[str, str], str]:
+    """What each sampler is called: its mode, after the run's short name where there are several runs; a file by its name."""
+    pairs = list(dict.fromkeys((row.run, row.mode) for row in rows))
+    names = short_names([run for run, _ in pairs])
+    if len(names) == 1:
+        return {(run, mode): mode for run, mode in pairs}
+    return {(run, mode): names[run] if mode not in MODES else f"{names[run]}{between}{mode}" for run, mode in pairs}

@@ -1,0 +1,1 @@
+"""Files of people and of ours, read and written; nothing of what they mean."""

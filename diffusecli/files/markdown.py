@@ -1,0 +1,44 @@
+"""Texts of anybody within Markdown: they stay one cell or one piece of code, and link to nothing."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from diffusecli.system.errors import printable
+
+if TYPE_CHECKING:
+    pass
+
+
+_MARKUP = re.compile(r"[\\|`\[\]]")
+
+
+_ADDRESS = re.compile(r"(?i)\b(https?|ftp|mailto|xmpp|www)([:.])")
+
+
+_CALLS = re.compile(r"[@#](?=\w)")
+
+
+def markdown_cell(text: str) -> str:
+    r"""A text from anywhere inside Markdown, in a table or not: it stays one cell, and no tag, link, picture or code of its own.
+
+    Addresses are no links, and nobody is called by name (`@`), nor another issue by number (`#`), where a forge would do so.
+
+    >>> print(markdown_cell("a|b\n<i> [x](y) `c` &lt; www.a.b http://c @d #1"))
+    a\|b &lt;i> \[x\](y) \`c\` &amp;lt; www\.a.b http\://c @&#8203;d #&#8203;1
+    """
+    line = printable(text).replace("&", "&amp;").replace("\n", " ")
+    line = _MARKUP.sub(r"\\\g<0>", line).replace("<", "&lt;")
+    return _CALLS.sub(r"\g<0>&#8203;", _ADDRESS.sub(r"\1\\\2", line))
+
+
+def markdown_code(text: str) -> str:
+    r"""A text from anywhere as code within a line of Markdown, in more backticks than it has itself.
+
+    >>> print(markdown_code("a"), markdown_code("`<b>"))
+    `a` `` `<b> ``
+    """
+    line = printable(text).replace("\n", " ")
+    ticks = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    return f"{ticks} {line} {ticks}" if "`" in line or not line.strip() else f"{ticks}{line}{ticks}"

@@ -1,0 +1,158 @@
+"""Turns pydantic's findings about a file into `Problem`s a user can act on.
+
+Knows documents and pydantic; knows nothing of what prompts and configs mean.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from diffusecli.files.documents import Document, Location
+from diffusecli.system.errors import Problem, did_you_mean, nearest
+
+_MOST_FINDINGS = 1000  # of a file: a million wrong keys are one mistake
+
+_KINDS = {
+    "string_type": "a string",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+    "model_attributes_type": "a mapping of keys to values",
+    "int_parsing": "a whole number",
+    "float_parsing": "a number",
+    "bool_parsing": "true or false",
+    "int_from_float": "a whole number",
+    "finite_number": "a finite number",
+}
+
+
+def problems_of(document: Document, error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[Problem, Location]]:
+    """One `Problem` per place, at the offending key or value, with its location.
+
+    Pydantic reports each branch of a union on its own; what the branches expected is told together.
+    """
+    by_place: dict[Location, list[Any]] = {}
+    for finding in error.errors(include_url=False, include_context=False)[:_MOST_FINDINGS]:
+        by_place.setdefault(_place(document.data, finding), []).append(finding)
+    for location, findings in by_place.items():
+        inside = (other for other in by_place if len(other) > len(location) and other[: len(location)] == location)
+        if isinstance(findings[0]["input"], dict) and any(inside):
+            continue  # a mapping is right here, what is wrong stands in it
+        yield document.problem(location, *_explain(location, findings, model)), location
+    if error.error_count() > _MOST_FINDINGS:
+        yield (
+            document.problem((), f"has {error.error_count() - _MOST_FINDINGS} more mistakes", "mend those that are told first"),
+            (),
+        )
+
+
+def _place(data: Any, finding: Any) -> Location:
+    """The finding's location without the names of union branches; a missing key counts as a place."""
+    place: list[str | int] = []
+    for part in finding["loc"]:
+        inside = isinstance(data, dict) and part in data
+        if inside or (isinstance(data, list | tuple) and isinstance(part, int) and part < len(data)):
+            data = data[part]
+            place.append(part)
+        elif finding["type"] == "missing":
+            place.append(part)
+    return tuple(place)
+
+
+def _explain(location: Location, findings: list[Any], model: type[BaseModel]) -> tuple[str, str]:
+    kind, value = findings[0]["type"], findings[0]["input"]
+    name = _dotted(location)
+    if kind == "extra_forbidden":
+        return f"unknown key '{location[-1]}'", _where_it_belongs(str(location[-1]), model, location[:-1])
+    if kind == "missing":
+        return f"the key '{name}' is missing", "add it"
+    if kind == "string_too_short":
+        return f"'{name}' is empty", "write text"
+    expected = " or ".join(dict.fromkeys(_expectation(finding) for finding in findings))
+    subject = f"'{name}'" if name else "the file"
+    return f"{subject} {expected}, not {_short(value)}", _hint(location, kind, value)
+
+
+def _hint(location: Location, kind: str, value: Any) -> str:
+    """How to write what was meant."""
+    is_list = kind in ("list_type", "tuple_type")
+    bare = _bare(value) if isinstance(value, str) and kind != "string_type" else None
+    hints = (
+        (value is None and bool(location), "leave it out or give it a value"),
+        (kind == "string_type" and isinstance(value, bool | int | float), "put quotes around it"),
+        (is_list and isinstance(value, str), "put brackets around it"),
+        (is_list and isinstance(value, dict), "write its keys as a list, and its numbers as another list (weights)"),
+        (
+            not location and isinstance(value, list) and any(isinstance(item, dict) for item in value),
+            "write each into a file of its own",
+        ),
+        (bare is not None, f"write {bare}, without quotes"),
+        (isinstance(value, float) and value.is_integer(), f"write {value:.0f}" if isinstance(value, float) else ""),
+    )
+    return next((hint for fits, hint in hints if fits), "correct the value")
+
+
+def _bare(text: str) -> str | None:
+    """The number or truth value in a string; None when it holds neither."""
+    word = text.strip().lower().removesuffix("%").strip()
+    if word in ("true", "false"):
+        return word
+    return word if re.fullmatch(r"-?\d+(\.\d+)?(e[+-]?\d+)?", word) else None
+
+
+def _expectation(finding: Any) -> str:
+    if finding["type"] in _KINDS:
+        return f"must be {_KINDS[finding['type']]}"
+    return str(finding["msg"]).removeprefix("Value error, ").removeprefix("Input ").replace("should be", "must be")
+
+
+def _where_it_belongs(key: str, model: type[BaseModel], location: Location) -> str:
+    """The nearest key of this place, else the place that has exactly this key."""
+    here: type[BaseModel] | None = model
+    for part in location:
+        here = here and _inside(here, str(part))
+    known = _keys(here) if here else []
+    if nearest(key, known) is None:
+        places = [f"{name}.{key}" for name in _keys(model) if (inner := _inside(model, name)) and key in _keys(inner)]
+        places += [key] if location and key in _keys(model) else []
+        if places:
+            return f"did you mean {' or '.join(map(repr, places))}{' of the file itself' if places == [key] else ''}?"
+    return did_you_mean(key, known)
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    return [name for name, field in model.model_fields.items() if not field.exclude]
+
+
+def _inside(model: type[BaseModel], key: str) -> type[BaseModel] | None:
+    """The model of what stands at a key, where it is one."""
+    field = model.model_fields.get(key)
+    return next((kind for kind in _classes(field.annotation if field else None) if issubclass(kind, BaseModel)), None)
+
+
+def _classes(annotation: Any) -> Iterator[type]:
+    if isinstance(annotation, type):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _classes(argument)
+
+
+def _dotted(location: Location) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and abs(value) > 10**30:
+        return "a number of more than thirty digits"
+    text = {dict: "a mapping", list: "a list", type(None): "nothing"}.get(type(value)) or repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,102 @@
+"""The README.md of a run directory: what the adapter does, before and after, and how to load it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffusecli.files.markdown import markdown_cell, markdown_code
+from diffusecli.models.builtin import BUILTIN_MODELS
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.system.errors import many
+
+_CARD = """---
+base_model: {quoted}
+{kind}
+pipeline_tag: text-generation
+---
+
+# Answers that follow {count}
+
+{what}, trained by `diffuse` until the exact probabilities of its answers follow the
+weights below. {stopped}
+
+| prompt | targets | entropy (nats) | exact KL before | after | on target before | after |
+|---|---|---|---|---|---|---|
+{rows}
+{retention}{asked}
+```python
+{load}
+```
+
+Sample at temperature 1 with nothing cut (`top_k=0`, `top_p=1`): only then are the answers those of the table.
+{rest}
+"""
+
+_ADAPTER = """from peft import PeftModel
+from transformers import AutoModelForCausalLM
+{built_in}
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base}), "path/to/this/folder")"""
+_BUILT_IN = "from diffusecli.models.builtin import ensure_builtin  # the folder of a model that comes with diffuse\n"
+_MERGED = """from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")"""
+
+
+def model_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt]) -> str:
+    """The adapter's: Markdown with the metadata block that model hubs read; `manifest` is the run's."""
+    model = manifest["model"]
+    built_in = model in BUILTIN_MODELS
+    base = f"ensure_builtin({json.dumps(model)}, print)" if built_in else json.dumps(model)
+    if model.endswith(".gguf"):
+        base = f"{json.dumps(str(Path(model).parent))}, gguf_file={json.dumps(Path(model).name)}"
+    return _card(
+        manifest, prompts, kind="library_name: peft\ntags: [lora, diffuse]", what=f"A LoRA adapter for {markdown_code(model)}",
+        load=_ADAPTER.format(built_in=_BUILT_IN if built_in else "", base=base),
+        rest="`run.json` has versions, seed and hashes, `metrics.jsonl` every iteration, `prompts.json` the requests and weights.",
+    )  # fmt: skip
+
+
+def merged_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, dtype: str, gap: float, remarks: Sequence[str]) -> str:
+    """The card of an exported model; `gap` in nats, `remarks` on how prompts are rendered."""
+    return _card(
+        manifest, prompts, kind="base_model_relation: finetune\nlibrary_name: transformers\ntags: [diffuse]",
+        what=f"{markdown_code(manifest['model'])} with a LoRA adapter folded into its weights ({dtype})", load=_MERGED,
+        rest="The generation config asks for just that. Log-probabilities of these answers differ from those under the adapter by "
+        f"{gap:.1g} nats at most." + "".join(f"\n- {markdown_cell(remark)}" for remark in remarks),
+    )  # fmt: skip
+
+
+def _is_recorded(prompt: Prompt, manifest: Mapping[str, Any]) -> bool:
+    """Whether figures of this alias are those of the prompt as it is here."""
+    return bool(manifest.get("prompt_sha256", {}).get(prompt.alias, prompt.digest) == prompt.digest)
+
+
+def _card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, kind: str, what: str, load: str, rest: str) -> str:
+    known = {prompt.alias: f"{len(prompt.targets)} | {prompt.entropy:.3f}" for prompt in prompts if _is_recorded(prompt, manifest)}
+    digests = manifest.get("prompt_sha256", {})
+    trained = {digests[alias]: alias for alias in manifest["exact_kl"] if alias in digests}
+    rows = [
+        f"| {markdown_cell(alias)} | {known.get(alias, '- | -')} | {manifest['exact_kl_before'][alias]:.3f} | {kl:.4f} "
+        f"| {manifest['exact_on_target_before'][alias]:.2%} | {manifest['exact_on_target'][alias]:.2%} |"
+        for alias, kl in manifest["exact_kl"].items()
+    ]
+    for alias, kl in manifest["exact_kl_test"].items():
+        same = trained.get(digests.get(alias))
+        note = "not trained on" if same is None else f"trained on as {markdown_cell(same)}"
+        mass = manifest["exact_on_target_test"][alias]
+        rows.append(f"| {markdown_cell(alias)} ({note}) | {known.get(alias, '- | -')} | - | {kl:.4f} | - | {mass:.2%} |")
+    count = len(manifest["exact_kl"])
+    drift = manifest["retention_kl"]
+    chat = {name: value for name, value in (manifest.get("chat") or {}).items() if value != {}}
+    asked = "".join(f"\n- {name}: {markdown_code(json.dumps(value, ensure_ascii=False))}" for name, value in chat.items())
+    return _CARD.format(
+        asked=f"\nThe figures are of prompts that were rendered with\n{asked}\n" if asked else "", quoted=json.dumps(manifest["model"]), kind=kind, what=what, load=load, rest=rest,
+        count=many(count, "distribution"),
+        stopped=f"Training: {many(manifest['steps'], 'step')}, {manifest['training_seconds']:.0f} s; {markdown_cell(manifest['stopped'])}.", rows="\n".join(rows),
+        retention="" if drift is None else f"\nDrift from the base model on {manifest['retention']['held_out']} ordinary "
+        f"instructions it was not trained on: {drift:.4f} nats per token.\n",
+    )  # fmt: skip

@@ -1,0 +1,257 @@
+"""How a model is talked to: its tokenizer, its chat template, what the template is told, and a system text.
+
+Renders conversations as text. Knows nothing of targets or tries; tokens are the business of `encoding.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from diffusecli.files.documents import TooLargeError, read_text
+from diffusecli.prompts.config import PLAIN, Config
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.system.errors import InputError
+from diffusecli.system.timeouts import at_most, little_memory
+
+_PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ message['content'] }}\n\n"
+    "{% elif message['role'] == 'user' %}User: {{ message['content'] }}\n\n"
+    "{% else %}Assistant: {{ message['content'] }}{{ eos_token }}"
+    "{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+
+_MOST_BYTES = 10_000_000  # of a template
+_MOST_TEXT = 50_000_000  # signs of a conversation; the longest contexts are some millions of tokens
+_PATIENCE = 5.0  # seconds for one text
+_MOST_MEGABYTES = 500
+_ANOTHER = "correct it, or name another with chat_template"
+
+_PROBE_SYSTEM, _PROBE_REQUEST = "some4system", "some4request"
+_DATE_WATCH = (
+    "{%- set watch = namespace(asked=false) %}{%- macro strftime_now(format) %}{%- set watch.asked = true %}01 Jan 2026{% endmacro %}",
+    "{{ 'asked for the date' if watch.asked }}",
+)
+"""Put around a template, tells whether it asks for the date."""
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class ChatSettings:
+    """What the user says about talking to a model."""
+
+    template: str | None = None  # Jinja, or PLAIN; None takes the model's own
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)  # variables of the template
+    system: str | None = None  # where a prompt has none; None leaves it to the template
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What samples and runs depend on, for the files beside them: only what was said."""
+        template = self.template and (self.template if self.template == PLAIN else _fingerprint(self.template))
+        said = {"chat_template": template, "chat_template_kwargs": dict(self.template_kwargs) or None, "system": self.system}
+        return {key: value for key, value in said.items() if value is not None}
+
+    def messages(self, prompt: Prompt) -> list[Message]:
+        """The conversation up to where the answer begins."""
+        system = self.system if prompt.system is None else prompt.system
+        asked = [{"role": "user", "content": prompt.request}]
+        return asked if system is None else [{"role": "system", "content": system}, *asked]
+
+
+def chat_settings(config: Config) -> ChatSettings:
+    """What a config says. Raises `InputError` for a template file that cannot be read."""
+    return ChatSettings(read_template(config.chat_template), config.chat_template_kwargs, config.system)
+
+
+def read_template(named: str | None) -> str | None:
+    """The text of a Jinja file; PLAIN and None stay what they are. Raises `InputError` when it is no template."""
+    from jinja2 import TemplateSyntaxError
+
+    if named is None or named == PLAIN:
+        return named
+    try:
+        text = read_text(Path(named), _MOST_BYTES)
+        _variables(text)
+    except TemplateSyntaxError as error:
+        raise InputError(f"{named}:{error.lineno}: is no chat template: {error.message}, correct the file") from error
+    except TooLargeError as error:
+        raise InputError(f"chat_template {named}: {error}, name a Jinja file") from error
+    except (RecursionError, ArithmeticError, TypeError, MemoryError) as error:  # Jinja works out what is constant
+        raise InputError(f"{named}: is no chat template that can be read ({_first_line(error)}), correct the file") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise InputError(
+            f"chat_template {named}: cannot be read ({reason}), name a Jinja file or the built-in '{PLAIN}'"
+        ) from error
+    return text
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A tokenizer with all that turns a request into the text a model is given."""
+
+    tokenizer: Any
+    eos_ids: frozenset[int] = frozenset()  # the model's own stop tokens
+    settings: ChatSettings = field(default_factory=ChatSettings)
+    rows: int | None = None  # of the model's embedding: it knows the tokens below; None where only the tokenizer is known
+
+    @property
+    def name(self) -> str:
+        """Of the model, for messages."""
+        return str(self.tokenizer.name_or_path) or "this model"
+
+    @cached_property
+    def template(self) -> Any:
+        """What conversations are rendered with: the user's template, else the model's own."""
+        if self.settings.template != PLAIN:
+            own = self.tokenizer.chat_template
+            return self.settings.template or (own.get("default") if isinstance(own, dict) else own)  # some models name several
+        return ("{{ bos_token }}" if self._begins_texts() else "") + _PLAIN_TEMPLATE
+
+    @property
+    def portable_template(self) -> Any:
+        """The template with the variables and the system text it was told set in it, for use without these settings."""
+        told = dict(self.settings.template_kwargs)  # Jinja writes texts, numbers, lists and mappings as Python does
+        first = "".join(f"{{%- set {name} = {value!r} %}}" for name, value in told.items()) + self._own_system()
+        return self.template if not first else first + "{{- '' }}" + self.template  # which keeps white space at its beginning
+
+    def _own_system(self) -> str:
+        """Jinja that puts the system text into conversations without one, as `messages` does."""
+        if self.settings.system is None:
+            return ""
+        asked, _ = self.messages(Prompt(request=_PROBE_REQUEST, targets=()))
+        if asked[0]["role"] == "system":
+            added = f"[{asked[0]!r}] + messages"
+        else:
+            before = asked[0]["content"].removesuffix(_PROBE_REQUEST)
+            added = f"[{{'role': 'user', 'content': {before!r} ~ messages[0]['content']}}] + messages[1:]"
+        return f"{{%- if messages[0]['role'] != 'system' %}}{{%- set messages = {added} %}}{{%- endif %}}"
+
+    def messages(self, prompt: Prompt) -> tuple[list[Message], bool]:
+        """The conversation up to the answer, and whether the system text had to go into the request.
+
+        That is done where the template refuses a system message, leaves it out, or forgets it once there is an answer.
+        """
+        messages = self.settings.messages(prompt)
+        if messages[0]["role"] != "system" or self._keeps_first(messages):
+            return messages, False
+        system = messages[0]["content"]
+        return [{"role": "user", "content": f"{system}\n\n{prompt.request}" if system else prompt.request}], bool(system)
+
+    def render(self, messages: Sequence[Message], alias: str, answer: str | None = None) -> str:
+        """The conversation as text: up to where the answer begins, or with the answer.
+
+        Raises `InputError` when the model has no template, or its template refuses the conversation.
+        """
+        if self.template is None:
+            raise InputError(
+                f"{self.name}: the model has no chat template: set chat_template to '{PLAIN}' or to a Jinja file "
+                "(config, or --chat-template), or use an instruction-tuned model"
+            )
+        said = [] if answer is None else [{"role": "assistant", "content": answer}]
+        try:
+            return self._rendered([*messages, *said], add_generation_prompt=answer is None)
+        except _RefusedError as error:
+            raise InputError(f"{alias}: the model's chat template refuses this conversation: {error}") from error
+
+    @cached_property
+    def unused(self) -> list[str]:
+        """Variables that were given and that the template does not know."""
+        if not self.settings.template_kwargs:
+            return []  # nothing to parse the template for
+        try:
+            known = _variables(str(self.template))
+        except Exception:  # what its own template does is the model's business
+            return []
+        return [name for name in self.settings.template_kwargs if name not in known]
+
+    def dated(self, messages: Sequence[Message]) -> bool:
+        """Whether the template writes today's date into the prompt."""
+        if "strftime_now" not in str(self.template):
+            return False
+        try:
+            return self._rendered(messages, add_generation_prompt=True, around=_DATE_WATCH).endswith("asked for the date")
+        except _RefusedError:  # it does something with the date that ours is not fit for
+            return True
+
+    def _keeps_first(self, messages: Sequence[Message]) -> bool:
+        """Whether the template has a place for the first message, the same in a prompt and in a conversation."""
+        marked = [{**messages[0], "content": _PROBE_SYSTEM}, *messages[1:]]  # the user's words may stand elsewhere too
+        answered = [*marked, {"role": "assistant", "content": "some answer"}]
+        try:
+            prompt = self._rendered(marked, add_generation_prompt=True)
+            return _PROBE_SYSTEM in prompt and self._rendered(answered, add_generation_prompt=False).startswith(prompt)
+        except _RefusedError:  # without a system message it tells why
+            return False
+
+    def _rendered(self, messages: Sequence[Message], *, add_generation_prompt: bool, around: tuple[str, str] = ("", "")) -> str:
+        """Raises `_RefusedError`, and `InputError` for a template that comes to no end, or to a text that no model could take."""
+        try:
+            with _bounded(f"{self.name}: the chat template is still at work"):
+                text = str(
+                    self.tokenizer.apply_chat_template(
+                        list(messages), chat_template=f"{around[0]}{self.template}{around[1]}", tokenize=False,
+                        add_generation_prompt=add_generation_prompt, **self.settings.template_kwargs,
+                    )
+                )  # fmt: skip
+        except InputError:
+            raise
+        except Exception as error:  # a template is a program: it may fail in any way
+            raise _RefusedError(_first_line(error)) from error
+        if len(text) > _MOST_TEXT:
+            raise InputError(f"{self.name}: the chat template makes a text of {len(text)} signs, {_ANOTHER}")
+        return text
+
+    def _begins_texts(self) -> bool:
+        """Whether this tokenizer puts its first token before every text."""
+        bos = self.tokenizer.bos_token_id
+        return bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos]
+
+
+class _RefusedError(Exception):
+    """A template failed over a conversation; says how in a line."""
+
+
+@contextmanager
+def _bounded(at_work: str) -> Iterator[None]:
+    """Raises `InputError` for a template that takes too long, and `MemoryError` for one that takes too much."""
+    with at_most(_PATIENCE, InputError(f"{at_work} after {_PATIENCE:g} s, {_ANOTHER}")), little_memory(_MOST_MEGABYTES):
+        yield
+
+
+def _variables(template: str) -> set[str]:
+    """The variables that a template takes; raises jinja2's errors. Parsed with the tags that transformers has."""
+    from jinja2 import meta, nodes
+    from jinja2.ext import Extension
+    from jinja2.parser import Parser
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """Marks what a model is trained on, for others."""
+
+        tags = {"generation"}  # noqa: RUF012 (declared so by jinja2)
+
+        def parse(self, parser: Parser) -> list[nodes.Node]:
+            """As what stands inside."""
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols", Generation])
+    with _bounded("the chat template is still being read"):  # Jinja works out what is constant already here
+        return meta.find_undeclared_variables(environment.parse(template))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _fingerprint(text: str) -> str:
+    return f"sha256 {hashlib.sha256(text.encode()).hexdigest()}"

@@ -1,0 +1,198 @@
+"""GGUF files through transformers: parsed once, as plain models, split as their tokenizers were meant to where that is known.
+
+Knows nothing of where files come from or what they are used for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import math
+import mmap
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusecli.system.errors import InputError
+
+_NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_STRING, _LIST = 8, 9
+_MOST_ENTRIES = 2_000_000  # of lists; the largest vocabularies have 300 000 pieces
+_PART = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.gguf")
+"""How llama.cpp names the parts of a split file."""
+_MOST_LAYERS = 1000  # where the file holds fewer tensors
+
+
+def require_sound(path: Path) -> None:
+    """Walk through the header with every size held against the file's; the libraries believe whatever it says.
+
+    Raises `InputError`, also for one part of a file that was split. The layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+    """
+    if (named := _PART.fullmatch(path.name)) and int(named["count"]) > 1:
+        raise InputError(_joined(path, int(named["count"])))
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            _walk(_Header(data))
+    except _PartOfAFileError as error:
+        raise InputError(_joined(path, error.count)) from error
+    except (OSError, ValueError, struct.error) as error:
+        reason = (
+            error.strerror if isinstance(error, OSError) else "it ends too early" if isinstance(error, struct.error) else str(error)
+        )
+        raise InputError(f"the model file {path} is no GGUF file that can be read: {reason}; fetch it again") from error
+
+
+class _PartOfAFileError(Exception):
+    """A GGUF file holds some of a model's tensors; `count` files hold all."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+
+def _joined(path: Path, count: int) -> str:
+    """The sentence for a part: how its parts become one file."""
+    found = _PART.fullmatch(path.name)
+    whole = f"{found['stem']}.gguf" if found else f"{path.stem}-whole.gguf"
+    first = path.with_name(f"{found['stem']}-00001-of-{found['count']}.gguf") if found else path
+    return (
+        f"the model file {path} is one of {count} parts of a split GGUF file, and parts are not read. Join them: "
+        f"`llama-gguf-split --merge {first} {path.with_name(whole)}` (from llama.cpp). Or use the unsplit file, or the model's folder "
+        "with .safetensors"
+    )
+
+
+@dataclass
+class _Header:
+    """Bytes and how far they were read. Raises `struct.error` at their end."""
+
+    data: mmap.mmap
+    at: int = 0
+    order: str = "<"
+
+    def number(self, kind: str) -> Any:
+        """The next number, of a kind that `struct` names."""
+        (value,) = struct.unpack_from(self.order + kind, self.data, self.at)
+        self.at += struct.calcsize(self.order + kind)
+        return value
+
+    def skip(self, size: int) -> None:
+        """Pass over so many bytes."""
+        if size > len(self.data) - self.at:
+            raise ValueError(f"a part of {size} bytes does not fit into it")
+        self.at += size
+
+    def text(self) -> str:
+        """The next string."""
+        size, start = self.number("Q"), self.at
+        self.skip(size)
+        return self.data[start : self.at].decode("utf-8", "replace")
+
+    def value(self, kind: int) -> Any:
+        """The next value where it is a number; None for others, which are passed over."""
+        if kind in _NUMBERS:
+            return self.number(_NUMBERS[kind])
+        if kind == _STRING:
+            self.skip(self.number("Q"))
+        elif kind == _LIST:
+            inner, count = self.number("I"), self.number("Q")
+            if count > _MOST_ENTRIES:
+                raise ValueError(f"a list of {count} entries is longer than any vocabulary")
+            if inner in _NUMBERS:
+                self.skip(count * struct.calcsize(self.order + _NUMBERS[inner]))
+            elif inner == _STRING:
+                for _ in range(count):
+                    self.skip(self.number("Q"))
+            else:
+                raise ValueError(f"a list of values of kind {inner} is unknown")
+        else:
+            raise ValueError(f"a value of kind {kind} is unknown")
+        return None
+
+
+def _walk(header: _Header) -> None:
+    if header.data[:4] != b"GGUF":
+        raise ValueError("it does not begin with GGUF")
+    header.at = 4
+    if header.number("I") & 65535 == 0:  # written on a machine of the other byte order
+        header.order = ">"
+    tensors, pairs = header.number("Q"), header.number("Q")
+    told = {header.text(): header.value(header.number("I")) for _ in range(pairs)}  # ends at the file's end at the latest
+    parts = told.get("split.count")
+    if isinstance(parts, int) and parts > 1:
+        raise _PartOfAFileError(parts)
+    layers = max((value for key, value in told.items() if key.endswith(".block_count") and isinstance(value, int)), default=0)
+    if layers > max(tensors, _MOST_LAYERS):
+        raise ValueError(f"{layers} layers are more than its {tensors} tensors")
+    ends = [_tensor_end(header) for _ in range(tensors)]
+    alignment = told.get("general.alignment", 32)
+    if not isinstance(alignment, int) or alignment <= 0:
+        raise ValueError(f"an alignment of {alignment} is none")
+    start = math.ceil(header.at / alignment) * alignment
+    if start + max(ends, default=0) > max(len(header.data), start):
+        raise ValueError("its tensors do not fit into it")
+
+
+def _tensor_end(header: _Header) -> int:
+    """Where the next tensor ends, counted from the beginning of all."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    name, dimensions = header.text(), header.number("I")
+    if dimensions > 4:
+        raise ValueError(f"the tensor {name[:60]!r} has {dimensions} dimensions")
+    values = math.prod(header.number("Q") for _ in range(dimensions))
+    block, size = GGML_QUANT_SIZES[GGMLQuantizationType(header.number("I"))]
+    return int(header.number("Q")) + int(values // block * size)
+
+
+@contextmanager
+def parsed_once() -> Iterator[None]:
+    """Transformers parses a GGUF file anew for config, weights and tokenizer, 6 s each; its progress bar cannot be turned off."""
+    import gguf
+
+    parse = gguf.GGUFReader
+    gguf.GGUFReader = functools.cache(parse)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        gguf.GGUFReader = parse
+
+
+def made_plain(model: Any) -> Any:
+    """The model without its marks of quantisation: its weights are whole by now, but transformers would refuse to save them."""
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer = None
+    model.config._name_or_path = ""
+    return model
+
+
+def mended(tokenizer: Any, path: Path) -> str:
+    """Split text as the file's tokenizer does; returns the name of its way where nobody here knows it.
+
+    The file only names it (`tokenizer.ggml.pre`), and where transformers knows no such name it takes GPT-2's way.
+    """
+    import gguf
+    from tokenizers import pre_tokenizers
+
+    fields = gguf.GGUFReader(str(path)).fields
+    kind, name = (str(fields[key].contents()) if key in fields else "" for key in ("tokenizer.ggml.model", "tokenizer.ggml.pre"))
+    if name == "smollm":  # digits are split one by one before byte-level pieces
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
+        )
+        return ""
+    return name if kind == "gpt2" and name not in {"", "default", "gpt-2", *_known_to_transformers()} else ""
+
+
+def _known_to_transformers() -> frozenset[str]:
+    try:
+        from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+    except ImportError:  # before 5.20 or so it knew none
+        return frozenset()
+    return frozenset(GGUF_PRE_TOKENIZER_SPLITS)

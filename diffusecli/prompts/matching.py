@@ -1,0 +1,200 @@
+"""When a sample is the same as a target: exactly, trimmed, whatever its case, or by what a pattern finds in it.
+
+Knows strings only. Everything is compared in Unicode's normal form C.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from diffusecli.files.text import canonical
+from diffusecli.prompts.answers import Answers
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.system.errors import InputError
+
+RULES = ("exact", "strip", "casefold", "regex:…")
+_WIDER = ("casefold", r"regex:^[^\w+-]*(\w[\w ]*)\W*$")
+_COMMONEST = 1000  # texts that decide whether a rule is worth a look at all of them
+
+
+@dataclass(frozen=True)
+class Matching:
+    """A rule by its name; `key` says what is compared."""
+
+    rule: str = "strip"
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` for a rule that does not exist and a pattern that is none."""
+        if self.pattern is None and self.rule not in RULES[:-1]:
+            raise InputError(f"--match {self.rule}: must be one of {', '.join(RULES)}")
+        try:
+            re.compile(self.pattern or "")
+        except re.error as error:
+            raise InputError(f"--match {self.rule}: is not a pattern of Python's re ({error}), correct it") from error
+
+    @property
+    def pattern(self) -> str | None:
+        """The regular expression of `regex:…`."""
+        return self.rule.removeprefix("regex:") if self.rule.startswith("regex:") else None
+
+    def key(self, text: str) -> str | None:
+        r"""What is compared of a text; None when the pattern is not in it.
+
+        >>> Matching().key(" {7}\n"), Matching("exact").key("{7} "), Matching("casefold").key(" Straße")
+        ('{7}', '{7} ', 'strasse')
+        >>> Matching(r"regex:\d+").key("I say {7}."), Matching(r"regex:is (\w+)").key("it is Ann, is Bob")
+        ('7', 'Ann')
+        """
+        if self.pattern is not None:
+            found = re.search(self.pattern, unicodedata.normalize("NFC", text))
+            return None if found is None else canonical(found[min(1, len(found.groups()))] or "")
+        if self.rule == "exact":
+            return unicodedata.normalize("NFC", text)
+        return canonical(canonical(text).casefold()) if self.rule == "casefold" else canonical(text)
+
+    def in_words(self, prompts: Iterable[Prompt]) -> str:
+        """What a valid answer to these prompts is; with `eos: false` it only has to begin with a target.
+
+        >>> coin, name = Prompt(request="Toss.", targets=("heads",)), Prompt(request="A name.", targets=("Ann",), eos=False)
+        >>> Matching().in_words([coin]), Matching().in_words([name])
+        ('equal to a target after trimming white space', 'beginning with a target after trimming white space')
+        >>> Matching("exact").in_words([coin, name])
+        'equal to a target, white space too; for prompts with eos: false beginning with a target, white space too'
+        """
+        ends = {prompt.eos for prompt in prompts if prompt.targets}
+        return "; for prompts with eos: false ".join(self._words(whole) for whole in (True, False) if whole in (ends or {True}))
+
+    def _words(self, whole: bool) -> str:
+        if self.pattern is not None:
+            return f"what {self.pattern} finds in it {'equals' if whole else 'begins with'} what it finds in a target"
+        after = {
+            "exact": ", white space too",
+            "strip": " after trimming white space",
+            "casefold": " whatever its case, white space trimmed",
+        }
+        return f"{'equal to' if whole else 'beginning with'} a target{after[self.rule]}"
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Samples sorted into targets, other answers, and those that were cut before they became one or the other."""
+
+    counts: tuple[int, ...]  # K
+    off_target: Counter[str]  # finished
+    unfinished: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def n(self) -> int:
+        """N: all samples."""
+        return self.on_target + self.off_target.total() + self.unfinished.total()
+
+    @property
+    def on_target(self) -> int:
+        """How many samples are a target."""
+        return sum(self.counts)
+
+    @property
+    def unfinished_share(self) -> float:
+        """Of all samples; nan when there are none."""
+        return self.unfinished.total() / self.n if self.n else math.nan
+
+    @property
+    def cells(self) -> tuple[int, ...]:
+        """How often each target and each different other text came; the beginning of a cut answer is a text of its own."""
+        return (*self.counts, *self.off_target.values(), *self.unfinished.values())
+
+
+def tally(prompt: Prompt, samples: Mapping[str, int], matching: Matching | None = None) -> Tally:
+    """Sort counted samples into the prompt's targets.
+
+    A target counts with any of its response variants before it. With `eos: false` a sample counts
+    for the target that begins it, also when it was cut after it; elsewhere an answer that was cut is never a target.
+    Raises `InputError` when the rule makes two targets one.
+    """
+    matching = matching or Matching()
+    cells = _cells(prompt, matching)
+    counts = [0] * len(prompt.targets)
+    off_target, unfinished = Counter[str](), Counter[str]()
+    cut = samples.unfinished if isinstance(samples, Answers) else Counter[str]()
+    lengths = sorted({len(key) for key in cells}, reverse=True) if not prompt.eos else []
+    for text, count in samples.items():
+        key = matching.key(text)
+        index = None if key is None else cells.get(key)
+        if index is None and key is not None:
+            index = next((cells[key[:length]] for length in lengths if key[:length] in cells), None)
+        short = cut[text] if prompt.eos or index is None else 0
+        if short:
+            unfinished[text] = short
+        if index is not None:
+            counts[index] += count - short
+        elif count > short:
+            off_target[text] = count - short
+    return Tally(tuple(counts), off_target, unfinished)
+
+
+def _cells(prompt: Prompt, matching: Matching) -> dict[str, int]:
+    """What is compared -> the target's place."""
+    cells: dict[str, int] = {}
+    for index, target in enumerate(prompt.targets):
+        for variant in prompt.variants:
+            key = matching.key(variant + target)
+            if key is None:
+                raise InputError(
+                    f"{prompt.alias}: --match {matching.rule} finds nothing in the target {target!r}, widen the pattern"
+                )
+            if cells.setdefault(key, index) != index:
+                same = prompt.targets[cells[key]]
+                raise InputError(
+                    f"{prompt.alias}: --match {matching.rule} cannot tell {target!r} from {same!r}, use a narrower rule"
+                )
+    return cells
+
+
+@dataclass(frozen=True)
+class Missed:
+    """Answers that are targets by a wider rule."""
+
+    rule: str
+    samples: int
+
+
+def wider_rules(prompts: Iterable[Prompt]) -> list[str]:
+    r"""Rules that forgive case, or marks around the whole answer, and tell all targets apart.
+
+    >>> wider_rules([Prompt(request="Toss.", targets=("{heads}", "{tails}"))])
+    ['casefold', 'regex:^[^\\w+-]*(\\w[\\w ]*)\\W*$']
+    >>> wider_rules([Prompt(request="Give a sign.", targets=("{+1}", "{-1}"))])
+    ['casefold']
+    """
+    prompts = list(prompts)
+    if not all(prompt.eos for prompt in prompts):  # what only begins with a target has no marks around it
+        return []
+    return [rule for rule in _WIDER if all(_tells_apart(prompt, Matching(rule)) for prompt in prompts)]
+
+
+def nearly_matched(prompt: Prompt, off_target: Counter[str], rules: Sequence[str]) -> Missed | None:
+    r"""The first of the rules by which at least half of the commonest texts off target are targets; None when none is.
+
+    >>> prompt = Prompt(request="Toss.", targets=("{heads}", "{tails}"))
+    >>> nearly_matched(prompt, Counter({"heads": 3, "**tails**": 2, "It landed on its edge": 4}), wider_rules([prompt])).samples
+    5
+    """
+    commonest = dict(off_target.most_common(_COMMONEST))
+    for rule in rules:
+        found = tally(prompt, commonest, Matching(rule))
+        if 2 * found.on_target >= found.n > 0:
+            return Missed(rule, tally(prompt, off_target, Matching(rule)).on_target)
+    return None
+
+
+def _tells_apart(prompt: Prompt, matching: Matching) -> bool:
+    try:
+        _cells(prompt, matching)
+    except InputError:
+        return False
+    return True

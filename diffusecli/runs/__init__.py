@@ -1,0 +1,1 @@
+"""The run directory: what stands where, samples, what has been sampled so far."""

@@ -1,0 +1,58 @@
+"""From a path to a run, and to the config that it keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from diffusecli.files.paths import look_again
+from diffusecli.prompts.config import PLAIN, Config, read_config
+from diffusecli.runs.run_dir import RunDir
+from diffusecli.system.errors import InputError
+
+
+def config_of(run: RunDir, *, model: str | None = None, trust_remote_code: bool = False) -> Config:
+    """The config a run keeps, with another name of its base model if one is given; the run may have been moved since, or come from a stranger.
+
+    So its chat template is the copy that it keeps, no other file of this machine, and whether code that comes with the model may run
+    is said by whoever uses the run.
+    """
+    if not run.config.is_file():
+        remedy = "name an adapter alone with --adapter" if run.has_adapter else "name a run directory"
+        raise InputError(f"{run.path}: no run there (config.yaml is missing), {remedy}")
+    config = on_base(read_config(run.config, kept=True), model)
+    own = config.chat_template not in (None, PLAIN)
+    if own and run.chat_template.is_symlink():
+        raise InputError(f"{run.chat_template}: leads to another place, put the template itself there")
+    return config.model_copy(update={
+        "output_dir": str(run.path), "chat_template": str(run.chat_template) if own else config.chat_template,
+        "trust_remote_code": trust_remote_code,
+    })  # fmt: skip
+
+
+def on_base(config: Config, model: str | None) -> Config:
+    """The config with this base model where one is named; the config's revision is of its own model."""
+    return config if model in (None, config.model) else config.model_copy(update={"model": model, "revision": None})
+
+
+def find_runs(path: str | Path) -> list[RunDir]:
+    """The run itself, or every run below a folder, by name. Raises `InputError` when there is none."""
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(f"{path}: no such file or folder, {look_again(path, 'name a run directory or a folder of them')}")
+    found = [RunDir(folder) for folder in [path, *sorted(p for p in path.rglob("*") if p.is_dir())] if _is_run(folder)]
+    if not found:
+        raise InputError(f"{path}: no run there, make one with `diffuse train` or `diffuse sample`")
+    return found
+
+
+def newest_run(path: str | Path) -> RunDir:
+    """The run below `path` with an adapter that was written last."""
+    trained = [run for run in find_runs(path) if run.has_adapter]
+    if not trained:
+        raise InputError(f"{path}: no trained run there, make one with `diffuse train` or name a config")
+    return max(trained, key=lambda run: (run.path / "adapter_model.safetensors").stat().st_mtime_ns)
+
+
+def _is_run(folder: Path) -> bool:
+    run = RunDir(folder)
+    return run.manifest.is_file() or run.config.is_file() or bool(run.sample_files())

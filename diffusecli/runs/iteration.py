@@ -1,0 +1,26 @@
+"""A line of `metrics.jsonl`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """A line of `metrics.jsonl`: one pass over the training prompts, figures as seen before each prompt's step."""
+
+    iteration: int  # from 1
+    of: int
+    step: int  # optimiser steps so far
+    loss: float  # summed over prompts, nats
+    optimal: float  # the least it can be: the summed entropy of the paths' weights
+    kl: dict[str, float]  # alias -> exact KL(target || model), nats
+    on_target: dict[str, float]  # alias -> exact probability of answering with any target
+    retention_kl: float | None  # mean KL(base || tuned) over the instructions trained on, nats per token
+    learning_rate: float  # of the first step
+    gradient_norm: float  # mean over steps, before clipping
+    tokens: int  # fed since training began
+    seconds: float  # since training began
+    memory_mb: int  # the most the process held so far
+    test_kl: dict[str, float] = field(default_factory=dict)  # as kl, of test prompts not trained on, every eval_every iterations
+    test_on_target: dict[str, float] = field(default_factory=dict)

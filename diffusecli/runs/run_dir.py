@@ -1,0 +1,121 @@
+"""The run directory: names, atomic writes, manifest, finding the latest run.
+
+Knows what is kept where; knows nothing of how any of it is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusecli.files.documents import read_json_mapping
+from diffusecli.files.paths import exists
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.runs.sample_files import MODES, SAMPLE_ENDINGS, journal_path, meta_path
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """A folder with the original's file names (`gen.json`, `config.yaml`, …) and this project's beside them."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved config of the run."""
+        return self.path / "config.yaml"
+
+    @property
+    def prompts(self) -> Path:
+        """`{alias: prompt}` of every train and test prompt."""
+        return self.path / "prompts.json"
+
+    @property
+    def chat_template(self) -> Path:
+        """The chat template that its config names, where it is none of the model's own."""
+        return self.path / "chat_template.jinja"
+
+    @property
+    def manifest(self) -> Path:
+        """What made the run: versions, seed, hashes, figures."""
+        return self.path / "run.json"
+
+    @property
+    def metrics(self) -> Path:
+        """A JSON line per iteration."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        """What a training holds while it works there."""
+        return self.path / ".lock"
+
+    @property
+    def card(self) -> Path:
+        """The model card, Markdown."""
+        return self.path / "README.md"
+
+    @property
+    def owner(self) -> RunDir:
+        """The run that a checkpoint is of; else the folder itself."""
+        return RunDir(self.path.parent) if self.path.name.startswith("checkpoint-") else self
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether training got as far as an adapter."""
+        return exists(self.path / "adapter_config.json") and exists(self.path / "adapter_model.safetensors")
+
+    @property
+    def adapter_sha256(self) -> str:
+        """What tells this adapter from every other."""
+        with (self.path / "adapter_model.safetensors").open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def samples(self, mode: str, ending: str = ".json") -> Path:
+        """Where `diffuse sample` writes by default."""
+        return self.path / f"gen.{mode}{ending}"
+
+    def asked(self, mode: str, ending: str = ".json") -> Path:
+        """Where answers to `diffuse sample --request` go: beside the samples, and not for `evaluate`."""
+        return self.path / f"asked.{mode}{ending}"
+
+    def all_sample_files(self) -> dict[str, list[Path]]:
+        """The files of each mode that has been sampled, newest first; what training left in `gen.json` counts as lora."""
+        files = {}
+        for mode in MODES:
+            there = [path for ending in SAMPLE_ENDINGS if (path := self.samples(mode, ending)).is_file()]
+            if mode == "lora" and (self.path / "gen.json").is_file():
+                there.append(self.path / "gen.json")
+            if there:
+                files[mode] = sorted(there, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        return files
+
+    def sample_files(self) -> dict[str, Path]:
+        """The newest file of each mode that has been sampled."""
+        return {mode: files[0] for mode, files in self.all_sample_files().items()}
+
+    def discard_trained(self) -> None:
+        """Remove the adapter, what tells of it and the tuned model's samples, before another training takes their place."""
+        adapter = [self.path / "adapter_config.json", self.path / "adapter_model.safetensors"]
+        for path in (self.manifest, self.card, self.metrics, self.chat_template, *adapter):
+            path.unlink(missing_ok=True)
+        for samples in (self.path / "gen.json", *(self.samples("lora", ending) for ending in SAMPLE_ENDINGS)):
+            for path in (samples, meta_path(samples), journal_path(samples)):
+                path.unlink(missing_ok=True)
+
+    def read_manifest(self) -> dict[str, Any]:
+        """The manifest, or {} when there is none, as in runs of the original."""
+        return read_json_mapping(self.manifest) if self.manifest.is_file() else {}
+
+    def read_prompts(self) -> dict[str, Any]:
+        """What `prompts.json` keeps, or {} when there is none; runs of the original kept tokens."""
+        return read_json_mapping(self.prompts) if self.prompts.is_file() else {}
+
+
+def prompts_as_json(prompts: Iterable[Prompt]) -> dict[str, Any]:
+    """`{alias: prompt}`, as `prompts.json` and the sample files' settings keep it."""
+    return {prompt.alias: {"alias": prompt.alias, **json.loads(prompt.to_json())} for prompt in prompts}

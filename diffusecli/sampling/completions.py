@@ -1,0 +1,115 @@
+"""What a chat completion holds: answers as texts, and what was odd about them. Knows nothing of clients."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diffusecli.prompts.answers import is_cut
+from diffusecli.system.errors import many
+
+_WITHHELD = re.compile(
+    r"content_?filter|safety|recitation|prohibited|blocklist|spii|sensitive|moderation|guardrail|refusal", re.IGNORECASE
+)
+"""In the reason why an answer ended: a filter took it away, or part of it."""
+
+_THOUGHT_ENDS = ("</think>", "</thinking>", "</thought>", "</reasoning>", "[/THINK]")
+_HIDDEN_PARTS = ("thinking", "reasoning", "redacted_thinking")
+
+
+class NonsenseError(Exception):
+    """A server's answer is no chat completion."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One choice of a completion."""
+
+    text: str
+    withheld: bool = False  # by a filter; the text is empty then, whatever came
+    textless: bool = False  # it came without text; the text is empty
+    thought: bool = False  # it came with the model's thinking, which was cut off
+    unfinished: bool = False  # it reached the limit of tokens
+
+
+@dataclass(frozen=True)
+class Completion:
+    """All that is read of a response."""
+
+    answers: list[Answer]
+    tokens: int | None  # None where the server does not say
+
+
+def read_completion(answer: Any, targets: Sequence[str]) -> Completion:
+    """A response as a dictionary; thinking is left where a target holds it too. Raises `NonsenseError`."""
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    if not choices or not isinstance(choices, list):
+        raise NonsenseError(f"an answer without choices: {str(answer)[:200]!r}")
+    keeps = any(end in target for target in targets for end in _THOUGHT_ENDS)
+    return Completion([_answer(choice, keeps) for choice in choices], _tokens(answer.get("usage")))
+
+
+def oddities(answers: Sequence[Answer]) -> Iterator[str]:
+    """What a reader of their figures must know, with numbers; nothing when all is as it should be."""
+    of = many(len(answers), "answer")
+    if withheld := sum(answer.withheld for answer in answers):
+        yield f"{withheld} of {of} withheld by the server's content filter; they count as empty, off target"
+    if textless := sum(answer.textless for answer in answers):
+        yield f"{textless} of {of} without text (a model that thinks first needs more --max-new-tokens); they count as empty"
+    if thought := sum(answer.thought for answer in answers):
+        yield f"{thought} of {of} with the model's thinking in them; only what follows it counts as the answer"
+
+
+def _answer(choice: Any, keeps_thoughts: bool) -> Answer:
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if _WITHHELD.search(str(choice.get("finish_reason") or "") if isinstance(choice, dict) else ""):
+        return Answer("", withheld=True)
+    content = message.get("content") if isinstance(message, dict) else None
+    text = _text(content)
+    if not text and isinstance(message, dict):
+        if isinstance(message.get("refusal"), str):
+            text = message["refusal"]  # a model's own no is an answer
+        elif message.get("reasoning_content") or message.get("reasoning"):
+            text = None
+    cut = isinstance(choice, dict) and is_cut(choice.get("finish_reason"))
+    if text is None:
+        return Answer("", textless=True, unfinished=cut)
+    text = text.encode("utf-8", "replace").decode()
+    rest = text if keeps_thoughts else _after_thinking(text)
+    return Answer(rest, thought=rest != text, unfinished=cut)
+
+
+def _text(content: Any) -> str | None:
+    """A string, or the texts of its parts; None for no text."""
+    if content is None or isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise NonsenseError(f"an answer that is no text: {str(content)[:200]!r}")
+    texts = []
+    for part in content:
+        if isinstance(part, str):
+            texts.append(part)
+        elif isinstance(part, dict) and part.get("type") in _HIDDEN_PARTS:
+            continue
+        else:
+            text = next((part[key] for key in ("text", "refusal") if key in part), None) if isinstance(part, dict) else None
+            if not isinstance(text, str):
+                raise NonsenseError(f"an answer with a part that is no text: {str(part)[:200]!r}")
+            texts.append(text)
+    return "".join(texts) if texts else None
+
+
+def _after_thinking(text: str) -> str:
+    """What follows the model's thinking; some templates open it within the prompt, so that only its end is seen."""
+    ends = [at + len(end) for end in _THOUGHT_ENDS if (at := text.find(end)) >= 0]
+    return text[min(ends) :].lstrip() if ends else text
+
+
+def _tokens(usage: Any) -> int | None:
+    if not isinstance(usage, dict):
+        return None
+    found = [usage[name] for name in ("prompt_tokens", "completion_tokens") if isinstance(usage.get(name), int)]
+    total = usage.get("total_tokens")
+    return sum(found) if found else total if isinstance(total, int) else None

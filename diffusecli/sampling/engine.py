@@ -1,0 +1,61 @@
+"""What all engines keep: what they are asked, and how they hand over what they draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from diffusecli.prompts.answers import Answers
+
+if TYPE_CHECKING:
+    from diffusecli.prompts.config import Config
+    from diffusecli.prompts.prompt import Prompt
+    from diffusecli.runs.run_dir import RunDir
+    from diffusecli.sampling.settings import SamplingSettings, Watch
+
+
+Arrived = Callable[[Answers, int], None]
+"""Takes answers that are final, counted, those that were cut at the limit apart, and the tokens they cost."""
+
+
+class Engine(Protocol):
+    """Draws answers. The law of what it draws is the model's own, bent by the settings alone."""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Engine, model and whatever else its samples depend on, for the file beside them."""
+
+    def limit(self, prompt: Prompt) -> int:
+        """The most tokens of an answer to this prompt; one that reaches it is unfinished."""
+
+    def draw(self, prompt: Prompt, have: Answers, arrived: Arrived, watch: Watch) -> None:
+        """Draw what is missing of `n_generations` answers when `have` are there already."""
+
+
+def drawn(engine: Engine, prompt: Prompt) -> tuple[Answers, int]:
+    """All answers to one prompt, counted, and the tokens fed for them."""
+    counts = Answers()
+    fed = 0
+
+    def arrived(some: Answers, tokens: int) -> None:
+        nonlocal fed
+        counts.update(some)
+        fed += tokens
+
+    engine.draw(prompt, Answers(), arrived, lambda _: None)
+    return counts, fed
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an engine is made for."""
+
+    config: Config  # of the base model
+    adapter: RunDir | None  # None: the base model itself
+    model: str  # what it is called where it runs
+    settings: SamplingSettings
+    max_rows: int | None  # fed at once to a loaded model; None: what fits
+    notice: Callable[[str], None]
+    home: RunDir | None = None  # the run that the samples will be files of
+    named: bool = True  # whether the user named the base model, not a run

@@ -1,0 +1,150 @@
+"""Draw answers to many prompts and write them with all that is needed to judge them later.
+
+Shared by `diffuse train` (its samples at the end) and `diffuse sample`. Knows engines, the journal and
+the files; what an engine does is its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusecli.files.locks import lock_beside, only_writer
+from diffusecli.files.writing import mark_newest, write_json
+from diffusecli.prompts.answers import Answers
+from diffusecli.prompts.matching import tally
+from diffusecli.prompts.prompt import Prompt, require_own_names
+from diffusecli.runs.environment import environment
+from diffusecli.runs.journal import Journal
+from diffusecli.runs.run_dir import prompts_as_json
+from diffusecli.runs.sample_files import SAMPLE_ENDINGS, journal_path, meta_path, read_meta
+from diffusecli.runs.samples import write_samples
+from diffusecli.sampling.engine import Engine
+from diffusecli.sampling.settings import SamplingSettings, Standing
+from diffusecli.system.errors import InterruptedRun, many
+from diffusecli.system.notices import Notice
+
+_ANYWHERE = ("base_url", "device", "refused")
+"""Where answers come from, if the model is the same, and what that place refuses: an interrupted sampling may go on at another."""
+
+Report = Callable[[str, Standing], None]
+"""Takes the alias of the prompt under way and how far it is."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What was drawn: prompt alias -> answers, counted; where it was written, how long it took."""
+
+    counts: dict[str, Answers]
+    path: Path
+    seconds: float  # of sampling alone, the model already loaded
+    unfinished: int  # answers that were cut at the limit, those left out that need not end because a target begins them
+
+    @property
+    def warning(self) -> str:
+        """How many answers are unfinished and what helps; empty when none is."""
+        if not self.unfinished:
+            return ""
+        total = sum(counts.total() for counts in self.counts.values())
+        return (
+            f"{self.unfinished} of {many(total, 'sample')} {'is' if self.unfinished == 1 else 'are'} unfinished: cut at the limit of new "
+            "tokens. Sample with a larger --max-new-tokens"
+        )
+
+
+def generate(
+    engine: Engine, prompts: Sequence[Prompt], settings: SamplingSettings, *, mode: str, adapter_sha256: str | None,
+    path: Path, form: str, report: Report, notice: Notice, write: bool = True, resumable: bool = True,
+) -> Sampled:  # fmt: skip
+    """Sample every prompt and write it to `path`, its settings, prompts and hashes beside it.
+
+    What an earlier start of the same sampling left is counted. Of several processes that draw the same, one
+    writes. Raises `InterruptedRun` on Ctrl-C, what has arrived kept, and `InputError` when two prompts have the same alias.
+    """
+    require_own_names(prompts)
+    about = {"mode": mode, "adapter_sha256": adapter_sha256, **engine.about, "settings": asdict(settings)}
+    kept_in = journal_path(path) if write and resumable else None
+    with only_writer(path, lock_beside(path)) if write else nullcontext():
+        named_otherwise = (*_ANYWHERE, "model") if "model_revision" in about else _ANYWHERE
+        journal = Journal(kept_in, {key: value for key, value in about.items() if key not in named_otherwise})
+        if journal.aside:
+            notice(f"{kept_in}: is of another sampling; it is now {journal.aside.name}, and this one begins anew")
+        if write:
+            for lost in _replaced(path, prompts, settings.n_generations):
+                notice(f"{path}: will lose its samples of {lost}")
+        try:
+            drawn, limits, seconds = _draw_all(engine, prompts, settings, journal, report, notice)
+        except BaseException:
+            if journal.empty:
+                journal.remove()
+            raise
+        if write:
+            write_samples(path, drawn, form, settings.seed)
+            mark_newest(path, (path.with_suffix(ending) for ending in SAMPLE_ENDINGS))
+            refused = {"refused": journal.refused} if journal.refused else {}
+            fed = sum(journal.tokens[prompt.key] for prompt in prompts)
+            tail: dict[str, Any] = {
+                "seconds": round(seconds, 3), "tokens_fed": fed or None, "prompts": prompts_as_json(prompts),
+                "limits": {alias: limit for alias, limit in limits.items() if limit != settings.max_new_tokens},
+                "unfinished": {alias: counts.unfinished for alias, counts in drawn.items() if counts.unfinished},
+            }  # fmt: skip
+            write_json(
+                meta_path(path), {**about, **engine.about, **refused, "file": path.name, "format": form, **tail, **environment()}
+            )
+        journal.remove()
+    return Sampled(drawn, path, seconds, sum(tally(p, drawn[p.alias]).unfinished.total() for p in prompts))
+
+
+def _replaced(path: Path, prompts: Sequence[Prompt], n: int) -> Iterator[str]:
+    """What an earlier sampling left in the same file and this one does not draw, in words."""
+    meta = read_meta(path) if path.is_file() else {}
+    earlier, now = meta.get("prompts", {}), prompts_as_json(prompts)
+    settings = meta.get("settings")
+    before = settings.get("n_generations") if isinstance(settings, dict) else None
+    if isinstance(before, int) and before > n and any(alias in now for alias in earlier):
+        yield f"before ({before} a prompt; {n} are drawn now)"
+    if gone := [alias for alias in earlier if alias not in now]:
+        yield f"{', '.join(gone)}, which {'is' if len(gone) == 1 else 'are'} not sampled now"
+    if changed := [alias for alias in earlier if alias in now and earlier[alias] != now[alias]]:
+        yield f"{', '.join(changed)} from before the {'prompt was' if len(changed) == 1 else 'prompts were'} changed"
+
+
+def _draw_all(
+    engine: Engine, prompts: Sequence[Prompt], settings: SamplingSettings, journal: Journal, report: Report, notice: Notice
+) -> tuple[dict[str, Answers], dict[str, int], float]:
+    """Every prompt's answers and their limit in tokens, and the seconds they took."""
+    drawn: dict[str, Answers] = {}
+    limits: dict[str, int] = {}
+    started = time.perf_counter()
+    try:
+        for prompt in prompts:
+            drawn[prompt.alias] = _draw(engine, prompt, settings, journal, report, notice)
+            limits[prompt.alias] = engine.limit(prompt)
+    except KeyboardInterrupt as error:
+        if not journal.kept:
+            raise InterruptedRun("interrupted, no samples are kept; the same command draws them again") from error
+        there, wanted = sum(journal.of(prompt).total() for prompt in prompts), settings.n_generations * len(prompts)
+        kept = f"{there} of {many(wanted, 'sample')} are kept"
+        raise InterruptedRun(f"interrupted, {kept}; the same command goes on from there", kept) from error
+    return drawn, limits, time.perf_counter() - started
+
+
+def _draw(engine: Engine, prompt: Prompt, settings: SamplingSettings, journal: Journal, report: Report, notice: Notice) -> Answers:
+    """All answers to one prompt, those of an earlier start included."""
+    have = journal.of(prompt)
+    if have:
+        notice(f"{prompt.alias}: {have.total()} of {many(settings.n_generations, 'sample')} are there from an earlier start")
+    if have.total() < settings.n_generations:
+
+        def arrived(counts: Counter[str], tokens: int) -> None:
+            journal.add(prompt, counts, tokens, engine.about.get("refused", {}))
+
+        engine.draw(prompt, have, arrived, lambda now: report(prompt.alias, now))
+    counts = journal.of(prompt)
+    report(prompt.alias, Standing(counts, settings.n_generations, 0, journal.tokens[prompt.key]))
+    return counts

@@ -1,0 +1,295 @@
+"""What a model remembers of many answers to one prompt: rows that begin alike and grow a token at a time.
+
+Two ways give the same numbers. `SharedPrompt` holds the prompt's keys and values once for all rows and
+writes new ones in place; a row is copied only when it branches. `GatheredCache` lets transformers keep
+its own cache and gathers it at every step: slower, for models with states, attention of their own, or windows that
+their layers do not pass on.
+Knows tensors and token ids; nothing of samples.
+
+Axis names: R live rows, V vocabulary, P prompt tokens, T tokens so far, H query heads, K key heads, d head width.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from diffusecli.models.attention import banded, causal, enable, over, over_prompt
+from diffusecli.models.loading import attention_windows, keeps_more_than_attention, shape_of
+from diffusecli.models.overflow import require_numbers
+from diffusecli.system.memory import out_of_memory
+
+_STEPS = 3  # of rows that are grown to see whether they are kept well
+_FIRST_ROWS, _FIRST_TOKENS = 16, 8  # room to begin with; doubled when it is full
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """How much rows that should be the same may differ in total variation, being rounded otherwise.
+
+    A token that is looked at or not makes ten times as much. Narrower numbers round more.
+    """
+    return 1e-3 if dtype in (torch.float32, torch.float64) else 0.05
+
+
+class Rows(Protocol):
+    """Rows that continue one prompt, all of the same length."""
+
+    def start(self) -> Tensor:
+        """Forget all rows but the prompt; its next-token logits [1, V]. It is fed once, however often this is called."""
+
+    def extend(self, parents: Sequence[int], tokens: Sequence[int]) -> tuple[list[int], Tensor]:
+        """Feed a token to a child of each given row; rows that are no parent are forgotten.
+
+        Returns the order the children stand in now, and their logits [R, V], which the caller may write over.
+        """
+
+
+class SharedPrompt:
+    """The prompt once, and for each row its own tokens, in place."""
+
+    def __init__(self, model: Any, prompt_ids: Sequence[int]) -> None:
+        """`attention.enable(model)` must have said yes."""
+        self._model, self._prompt_ids = model, prompt_ids
+        self._layers: dict[int, _LayerRows] = {}
+        self._first: Tensor | None = None
+        self._length = 0
+
+    def start(self) -> Tensor:
+        """See `Rows`."""
+        if self._first is None:
+            self._first = _logits(self._model, self, [list(self._prompt_ids)], 0)
+        self._length = 0
+        for kept in self._layers.values():
+            kept.free()
+        return self._first.clone()
+
+    def extend(self, parents: Sequence[int], tokens: Sequence[int]) -> tuple[list[int], Tensor]:
+        """See `Rows`."""
+        order, moves = arrange(parents)
+        if self._length:
+            for kept in self._layers.values():
+                kept.move(moves, len(order), self._length)
+        logits = _logits(self._model, self, [[tokens[child]] for child in order], len(self._prompt_ids) + self._length)
+        self._length += 1
+        return order, logits
+
+    def attend(self, layer: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+        """Query [R, H, 1, d], key and value [R, K, 1, d] -> [R, 1, H, d]; of the prompt itself [1, H, P, d] and so on."""
+        if self._first is None:
+            self._layers[layer.layer_idx] = _LayerRows(key[0].contiguous(), value[0].contiguous())
+            return causal(layer, query, key, value, scale, banded(key.shape[2], window, key.device))
+        return self._layers[layer.layer_idx].attend(query, key, value, self._length, scale, window)
+
+
+class _LayerRows:
+    """Keys and values of one layer: [K, P, d] of the prompt, [room for rows, K, room for tokens, d] of the rows."""
+
+    def __init__(self, prompt_keys: Tensor, prompt_values: Tensor) -> None:
+        self._prompt = prompt_keys, prompt_values
+        self.free()
+
+    def free(self) -> None:
+        """Forget the rows."""
+        self._own = tuple(p.new_empty(0, p.shape[0], 0, p.shape[2]) for p in self._prompt)
+
+    def move(self, moves: Sequence[tuple[int, int]], rows: int, length: int) -> None:
+        """Copy rows from place to place, so that the first `rows` are those that live on."""
+        self._make_room(rows, length, length)
+        if moves:
+            sources, places = (torch.tensor(side, device=self._own[0].device) for side in zip(*moves, strict=True))
+            for own in self._own:
+                own[places, :, :length] = own[sources, :, :length]
+
+    def _make_room(self, rows: int, tokens: int, length: int) -> None:
+        """Double what is full; the first `length` tokens of every row are kept.
+
+        Where only tokens grow there are `rows` rows, and room for those that were there once is given back.
+        """
+        had_rows, _, had_tokens, _ = self._own[0].shape
+        if rows <= had_rows and tokens <= had_tokens:
+            return
+        row_room = max(rows, 2 * had_rows if rows > had_rows else 0, _FIRST_ROWS)
+        token_room = had_tokens if tokens <= had_tokens else max(tokens, 2 * had_tokens, _FIRST_TOKENS)
+        kept = min(had_rows, row_room)
+        larger = []
+        for own, prompt in zip(self._own, self._prompt, strict=True):
+            new = prompt.new_empty(row_room, prompt.shape[0], token_room, prompt.shape[2])
+            new[:kept, :, :length] = own[:kept, :, :length]
+            larger.append(new)
+        self._own = tuple(larger)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, length: int, scale: float, window: int | None) -> Tensor:
+        """Write the new token of every row, and look at the prompt and at the row's own tokens, as far back as the window lets it."""
+        rows, width = len(query), query.shape[-1]
+        heads = key.shape[1]
+        groups = query.shape[1] // heads
+        self._make_room(rows, length + 1, length)
+        for own, new in zip(self._own, (key, value), strict=True):
+            own[:rows, :, length] = new[:, :, 0]
+        hidden = 0 if window is None else max(0, self._prompt[0].shape[1] + length + 1 - window)
+        prompt_keys, prompt_values = (prompt[:, hidden:] for prompt in self._prompt)
+        split = prompt_keys.shape[1]
+        of_own = slice(max(0, hidden - self._prompt[0].shape[1]), length + 1)
+        keys, values = (own[:rows, :, of_own].flatten(0, 1) for own in self._own)  # [R K, T, d]
+        asked = (query * scale).view(rows, heads, groups, width)
+        to_prompt = _per_head(asked, prompt_keys.transpose(1, 2))
+        to_own = torch.bmm(asked.flatten(0, 1), keys.transpose(1, 2)).view(rows, heads, groups, -1)
+        wide = torch.promote_types(value.dtype, torch.float32)
+        weights = torch.cat([to_prompt, to_own], dim=-1).softmax(dim=-1, dtype=wide).to(value.dtype)
+        out = _per_head(weights[..., :split], prompt_values)
+        out += torch.bmm(weights[..., split:].flatten(0, 1), values).view(out.shape)
+        return out.view(rows, 1, heads * groups, width)
+
+
+def _per_head(left: Tensor, right: Tensor) -> Tensor:
+    """[R, K, G, n] x [K, n, m] -> [R, K, G, m]: what all rows share is read once."""
+    return over_prompt(left.transpose(0, 1), right).transpose(0, 1).contiguous()
+
+
+def arrange(parents: Sequence[int]) -> tuple[list[int], list[tuple[int, int]]]:
+    """Where children go so that little is copied: the order they stand in, and (from, to) for those that must be copied.
+
+    A row's first child takes its place; places of rows that ended, then new ones, take the others. No place
+    that is copied from is copied to.
+
+    >>> arrange([0, 2, 2])
+    ([0, 2, 1], [(2, 1)])
+    >>> arrange([3])
+    ([0], [(3, 0)])
+    """
+    places: list[int | None] = [None] * len(parents)
+    homeless, seen = [], set()
+    for child, parent in enumerate(parents):
+        if parent < len(parents) and parent not in seen:
+            places[parent] = child
+        else:
+            homeless.append(child)
+        seen.add(parent)
+    moves = []
+    free = (place for place, child in enumerate(places) if child is None)
+    for child, place in zip(homeless, list(free), strict=True):
+        places[place] = child
+        moves.append((parents[child], place))
+    return [child for child in places if child is not None], moves
+
+
+class GatheredCache:
+    """The cache that transformers keeps, gathered anew at every step."""
+
+    def __init__(self, model: Any, prompt_ids: Sequence[int]) -> None:
+        """Any causal model whose cache knows how to select rows."""
+        self._model, self._prompt_ids = model, prompt_ids
+        self._prompt: tuple[Any, Tensor] | None = None
+        self._cache: Any = None
+        self._length = 0
+
+    def start(self) -> Tensor:
+        """See `Rows`."""
+        if self._prompt is None:
+            self._prompt = self._feed([list(self._prompt_ids)], None)
+        self._cache, logits = self._prompt
+        self._length = 0
+        return logits.clone()
+
+    def extend(self, parents: Sequence[int], tokens: Sequence[int]) -> tuple[list[int], Tensor]:
+        """See `Rows`."""
+        chosen = copy.copy(self._cache)
+        chosen.layers = [copy.copy(layer) for layer in self._cache.layers]
+        chosen.batch_select_indices(torch.tensor(parents, device=self._model.device))
+        self._cache = chosen  # the rows before may go now
+        self._cache, logits = self._feed([[token] for token in tokens], chosen)
+        self._length += 1
+        return list(range(len(parents))), logits
+
+    def _feed(self, rows: list[list[int]], cache: Any) -> tuple[Any, Tensor]:
+        input_ids, positions = _inputs(self._model, rows, 0 if cache is None else len(self._prompt_ids) + self._length)
+        out = self._model(input_ids=input_ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return out.past_key_values, out.logits[:, -1]
+
+
+def _logits(model: Any, layout: SharedPrompt, rows: list[list[int]], start: int) -> Tensor:
+    input_ids, positions = _inputs(model, rows, start)
+    mask = torch.zeros(1, 1, 1, 1, device=model.device)  # any mask of four axes is passed on, and here not looked at
+    with over(layout):
+        out = model(input_ids=input_ids, position_ids=positions, attention_mask=mask, use_cache=False, logits_to_keep=1)
+    logits: Tensor = out.logits[:, -1]
+    return logits
+
+
+def _inputs(model: Any, rows: list[list[int]], start: int) -> tuple[Tensor, Tensor]:
+    input_ids = torch.tensor(rows, device=model.device)
+    return input_ids, torch.arange(start, start + input_ids.shape[1], device=model.device).expand_as(input_ids)
+
+
+Kind = type[SharedPrompt] | type[GatheredCache]
+
+
+class RowsKind:
+    """How rows of a model are kept: those within its attention windows, and those that outgrow one."""
+
+    def __init__(self, model: Any, make: Kind) -> None:
+        """`make` has agreed with whole rows within the windows."""
+        self.make, self._model = make, model
+        self._windows = tuple(attention_windows(model.config).values())
+
+    def rows(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Rows | None:
+        """For one prompt; None where no kind keeps rows as long as these may get."""
+        outgrown = bool(self._windows) and len(prompt_ids) + max_new_tokens > min(self._windows)
+        make = self._beyond if outgrown else self.make
+        return None if make is None else make(self._model, prompt_ids)
+
+    @functools.cached_property
+    def _beyond(self) -> Kind | None:
+        """The kind for rows that outgrow a window as they grow, and for those whose prompt has already."""
+        lengths = {length for window in self._windows for length in (window - 1, window + window // 2)}
+        room = (shape_of(self._model.config, 0).context or max(lengths) + _STEPS) - _STEPS
+        return _agreeing(self._model, sorted({max(1, min(length, room)) for length in lengths}))
+
+
+def choose_rows(model: Any) -> RowsKind | None:
+    """Probe the loaded model: the first kind that gives what whole rows give, fed without a cache; None when none does.
+
+    Raises `NotNumbersError` when the logits of whole rows are not numbers, so that nothing could agree with them.
+    """
+    make = _agreeing(model, [3])
+    return None if make is None else RowsKind(model, make)
+
+
+@torch.inference_mode()
+def _agreeing(model: Any, lengths: Sequence[int]) -> Kind | None:
+    """The first kind that gives what whole rows give after prompts of these lengths."""
+    by_layout = not keeps_more_than_attention(model) and enable(model)
+    kinds: list[Kind] = [*([SharedPrompt] if by_layout else []), GatheredCache]
+    for make in kinds:
+        try:
+            gaps = [_gap(model, make, length) for length in lengths]
+        except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
+            if out_of_memory(error):
+                raise
+            continue
+        if all(gap <= tolerance(model.dtype) for gap in gaps):
+            return make
+    return None
+
+
+def _gap(model: Any, make: Kind, length: int) -> float:
+    """The largest total variation distance between what follows whole rows and grown ones that branched, ended and moved."""
+    vocabulary = model.config.get_text_config().vocab_size
+    low = vocabulary // 11  # not the first tokens, which are often special
+    prompt_ids = torch.randint(low, vocabulary, (length,), generator=torch.Generator().manual_seed(0)).tolist()
+    a, b, c, d = (vocabulary * part // 11 for part in (2, 3, 5, 7))
+    rows = make(model, prompt_ids)
+    rows.start()
+    whole: list[tuple[int, ...]] = [()]
+    for parents, tokens in (([0, 0, 0], [a, b, c]), ([0, 2, 2], [d, a, b]), ([1, 2, 2], [c, d, a])):
+        order, logits = rows.extend(parents, tokens)
+        whole = [(*whole[parents[child]], tokens[child]) for child in order]
+    input_ids = torch.tensor([[*prompt_ids, *grown] for grown in whole], device=model.device)
+    expected = model(input_ids=input_ids, use_cache=False, logits_to_keep=1).logits[:, -1]
+    require_numbers(expected)
+    return float((expected.float().softmax(-1) - logits.float().softmax(-1)).abs().sum(-1).max() / 2)

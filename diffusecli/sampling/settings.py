@@ -1,0 +1,64 @@
+"""How answers are drawn, and how far the drawing is. Plain values, for every engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from diffusecli.prompts.answers import Answers
+from diffusecli.system.errors import InputError
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """What is drawn and how. The defaults are the model's own softmax, nothing bent."""
+
+    n_generations: int = 1000
+    max_new_tokens: int = 50
+    temperature: float = 1.0
+    top_k: int = 0  # 0: off
+    top_p: float = 1.0  # 1: off
+    min_p: float = 0.0  # 0: off
+    seed: int = 0
+    stop: tuple[str, ...] = ()  # an answer ends before the first of these
+    whole_targets: bool = False  # a prompt with a longer target gets as many tokens as that takes
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` for what has no meaning."""
+        for good, message in (
+            (self.n_generations >= 1, f"--n-generations {self.n_generations}: must be 1 or more"),
+            (self.max_new_tokens >= 1, f"--max-new-tokens {self.max_new_tokens}: must be 1 or more"),
+            (
+                0 < self.temperature < math.inf,
+                f"--temperature {self.temperature:g}: must be above 0 (1 is the model's own distribution)",
+            ),
+            (self.top_k >= 0, f"--top-k {self.top_k}: must be 0 (off) or more"),
+            (0 < self.top_p <= 1, f"--top-p {self.top_p:g}: must be above 0 and at most 1 (off)"),
+            (0 <= self.min_p < 1, f"--min-p {self.min_p:g}: must be 0 (off) or more and below 1"),
+            (0 <= self.seed < 2**63, f"--seed {self.seed}: must be 0 or more and below 2**63"),
+            (all(self.stop), "--stop: must not be empty"),
+        ):
+            if not good:
+                raise InputError(message)
+
+    def limit(self, longest: int) -> int:
+        """The most tokens of an answer to a prompt whose longest target takes `longest`, its end included.
+
+        >>> SamplingSettings(whole_targets=True).limit(86), SamplingSettings(whole_targets=True).limit(3), SamplingSettings().limit(86)
+        (86, 50, 50)
+        """
+        return max(self.max_new_tokens, longest) if self.whole_targets else self.max_new_tokens
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far the draws of one prompt are."""
+
+    answers: Answers  # so far; grows while it is looked at
+    wanted: int
+    rows: int  # alive: prefixes (or requests) under way
+    tokens_fed: int
+
+
+Watch = Callable[[Standing], None]

@@ -1,0 +1,1 @@
+"""The exact loss, what holds other abilities, and all that a training keeps."""

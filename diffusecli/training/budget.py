@@ -1,0 +1,66 @@
+"""What a training costs before it runs: tokens, memory, and how large a part of a trie should be."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from diffusecli.models.loading import ModelShape
+from diffusecli.prompts.config import Config
+
+_LEAST_PART = 256  # tokens; below it a pass spends its time on the prompt
+_ATTENTION_PRICE = 2.0  # measured: attention's products are that much slower than a linear layer's
+_NODES_PER_PROMPT_TOKEN = 24  # the prompt, read again for every part, is then a twenty-fifth of the work
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What training would do, told without reading any weights."""
+
+    tokens: dict[str, tuple[int, float, int, int]]  # alias -> targets, entropy, tokens fed packed, tokens as rows
+    steps: int
+    tokens_in_all: int
+    learning_rate: float
+    parameters: int
+    memory_gb: float
+
+
+def fastest_part(shape: ModelShape, prompt_length: int, *, tree: bool = True) -> int:
+    """The tokens of a packed part at which a token scored costs least, or little more.
+
+    With attention by tree a node costs the same in any part, and larger parts only save the prompt. With a dense mask
+    a part of P prompt tokens and c nodes costs (P + c) (a + b (P + c)) for a the linear layers' and b (P + c) attention's
+    floating-point operations per token; per node that is least at c = sqrt(P (a / b + P)).
+    """
+    if tree:
+        return max(_LEAST_PART, prompt_length * (1 + _NODES_PER_PROMPT_TOKEN))
+    linear = 2.0 * shape.parameters
+    attention = _ATTENTION_PRICE * 4.0 * shape.hidden_size * shape.layers
+    return max(_LEAST_PART, round(prompt_length + math.sqrt(prompt_length * (linear / attention + prompt_length))))
+
+
+def fitting_part(shape: ModelShape, config: Config, free: float) -> int:
+    """The most tokens of a part that half of the free memory holds, the weights already loaded; a few hundred at least.
+
+    What is told to be free may be too little (caches that would give way), and a part that does not fit is halved later.
+    """
+    fixed = estimated_memory(shape, config, 0, 0)
+    per_token = estimated_memory(shape, config, 1, 1) - fixed
+    return max(_LEAST_PART, round(0.5 * free / per_token))
+
+
+def estimated_memory(shape: ModelShape, config: Config, tokens: int, scored: int) -> float:
+    """Bytes at the peak of a step: weights, what the backward pass keeps of each layer, logits, the libraries.
+
+    Per token and layer the backward pass keeps about ten vectors of the hidden width and five of the MLP's (fused layers
+    half of it, but after a few steps the allocator holds as much again); with gradient checkpointing one, and the rest
+    for one layer at a time.
+    """
+    size = 4 if config.precision == "fp32" else 2
+    one_layer = tokens * (10 * shape.hidden_size + 5 * shape.intermediate_size) * size
+    if config.alg_config.gradient_checkpointing:
+        layers = one_layer + shape.layers * tokens * shape.hidden_size * size
+    else:
+        layers = shape.layers * one_layer
+    weights = shape.parameters * (0.6 if config.quantize else size)
+    return weights + layers + 2 * (scored + 1) * shape.vocabulary * size + 0.6e9

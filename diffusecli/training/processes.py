@@ -1,0 +1,225 @@
+"""The processes that train together, through accelerate: who does what, sums over all, trackers, rank 0.
+
+A plain run is one process. Under `accelerate launch` or `torchrun` every process holds the model, the
+pieces of a step are shared out, and gradients are summed (not averaged), so that the result is that of
+one process. Files are written by the first process; what the others need of them they get from it, not from the disk.
+An error in one process stops all of them. Knows nothing of prompts or losses.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from diffusecli.models.loading import choose_device, trainable
+from diffusecli.system.errors import DiffuseError, InputError, InterruptedRun, MachineError
+from diffusecli.system.memory import out_of_memory
+
+_LOST = (
+    "Connection closed",
+    "Connection reset",
+    "Connection refused",
+    "Broken pipe",
+    "Socket",
+    "Timed out waiting",
+    "NCCL",
+    "Gloo",
+)
+"""What torch says when another process is gone; its class is RuntimeError."""
+
+T = TypeVar("T")
+
+
+class OutOfMemoryError(Exception):
+    """A piece of work did not fit, in this process or another."""
+
+
+@dataclass(frozen=True)
+class _Word:
+    """What one process hands to all others: a value, or the error it stops for."""
+
+    value: Any = None
+    error: DiffuseError | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Something one process can do alone: what it costs and how; `work(scale=…)` scales what it adds to the gradient."""
+
+    tokens: int
+    work: Callable[..., Any]
+
+
+class Processes:
+    """One process among all that train together."""
+
+    def __init__(self, device: str, tracker: str | None = None, folder: Path | None = None) -> None:
+        """Join the others if there are any; raises `InputError` for an unknown device or a tracker that is not installed."""
+        from accelerate import Accelerator
+        from accelerate.utils import ProjectConfiguration
+
+        together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        wanted = choose_device(device)
+        if tracker is not None:
+            require_tracker(tracker)
+        project = None if folder is None else ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / "logs"))
+        self._accelerator = Accelerator(cpu=wanted.type == "cpu", log_with=tracker, project_config=project)
+        if self._accelerator.mixed_precision != "no":
+            raise InputError("--mixed_precision: is not for this command, set precision: bf16 in the config")
+        self._tracked = tracker is not None
+        self.device: torch.device = self._accelerator.device if together else wanted
+        self.count: int = self._accelerator.num_processes
+        self.rank: int = self._accelerator.process_index
+        self.sharded = self.count > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes")
+        self._spread = False  # from when on a pass takes all processes
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes and speaks for all."""
+        return self.rank == 0
+
+    def everyones(self, value: T) -> list[T]:
+        """The value of each process, in the order of ranks. Raises what another process stops for, see `failing_together`."""
+        return [word.value for word in self._exchanged(_Word(value))] if self.count > 1 else [value]
+
+    def first(self, work: Callable[[], T]) -> T:
+        """Let the first process alone do the work; all get what it gives. The others wait until it is done."""
+        return self.everyones(work() if self.main else None)[0]  # type: ignore[return-value]
+
+    @contextmanager
+    def failing_together(self) -> Iterator[None]:
+        """An error inside, in any process, is raised in all of them at the next value they exchange, so that none waits for one that is gone.
+
+        A signal is not passed on: launchers send it to every process. Nor is an error during the passes of a model that is spread
+        over processes, where the others exchange tensors; they find its process gone.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self.count == 1 or isinstance(error, InterruptedRun) or (isinstance(error, DiffuseError) and error.shared):
+                raise
+            if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _LOST):
+                raise MachineError(
+                    "another process of this training ended or gives no answer: see what it wrote. The same command resumes the "
+                    "training from the last checkpoint"
+                ) from error
+            if not self._spread:
+                self._announce(error)
+            raise
+
+    def _announce(self, error: Exception) -> None:
+        """Let all others stop for an error of this process."""
+        unknown = MachineError(f"process {self.rank} failed: {type(error).__name__}: {error}")
+        with suppress(DiffuseError, RuntimeError):  # it is raised where it came from
+            self._exchanged(_Word(error=error if isinstance(error, DiffuseError) else unknown))
+        if isinstance(error, DiffuseError):
+            error.shared = True
+
+    def _exchanged(self, word: _Word) -> list[_Word]:
+        from accelerate.utils import gather_object
+
+        words: list[_Word] = list(gather_object([word]))
+        if error := next((word.error for word in words if word.error is not None), None):
+            error.shared = True
+            raise error
+        return words
+
+    def run(self, pieces: Sequence[Piece], between: Callable[[], None] = lambda: None) -> list[Any]:
+        """Do every piece in one of the processes; all of them get all results, in the order of the pieces.
+
+        `between` is called before each piece. Raises `OutOfMemoryError` in every process when one of them had too little.
+        """
+        mine = _shares([piece.tokens for piece in pieces], self.count)[self.rank]
+        found: dict[int, Any] = {}
+        failed = False
+        try:
+            for index in mine:
+                between()
+                found[index] = pieces[index].work()
+            if self.sharded and pieces:  # collective passes: as many in every process
+                for _ in range(max(map(len, _shares([p.tokens for p in pieces], self.count))) - len(mine)):
+                    pieces[0].work(scale=0.0)
+        except Exception as error:
+            if self.sharded or not out_of_memory(error):
+                raise
+            failed = True
+        if failed and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        everything = self.everyones((found, failed))
+        if any(failure for _, failure in everything):
+            raise OutOfMemoryError
+        together = {index: result for results, _ in everything for index, result in results.items()}
+        return [together[index] for index in range(len(pieces))]
+
+    def sum_gradients(self, weights: Sequence[Tensor]) -> None:
+        """Replace each gradient by its sum over all processes."""
+        if self.count == 1:
+            return
+        flat = torch.cat([(torch.zeros_like(w) if w.grad is None else w.grad).flatten() for w in weights])
+        total = self._accelerator.reduce(flat, reduction="sum")
+        for weight, part in zip(weights, total.split([w.numel() for w in weights]), strict=True):
+            weight.grad = part.view_as(weight)
+
+    def shard(self, model: Any) -> None:
+        """Spread the frozen base over the processes (FSDP 2), layer by layer; the adapter stays whole in each."""
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        self._spread = True
+        adapter = set(trainable(model))
+        for weight in adapter:
+            weight.data = weight.data.to(self.device)
+        mesh = init_device_mesh(self.device.type, (self.count,))
+        layers = set(getattr(model.get_base_model(), "_no_split_modules", None) or [])
+        for module in [*model.modules()]:
+            if type(module).__name__ in layers:
+                fully_shard(module, mesh=mesh, ignored_params=adapter)
+        fully_shard(model, mesh=mesh, ignored_params=adapter)
+
+    def start_tracking(self, settings: Mapping[str, Any]) -> None:
+        """Open the tracker, if one was asked for, with the run's settings."""
+        if self._tracked:
+            self._accelerator.init_trackers("diffuse", config=dict(settings))
+
+    def track(self, figures: Mapping[str, float], step: int) -> None:
+        """Send figures to the tracker, if there is one."""
+        if self._tracked:
+            self._accelerator.log(dict(figures), step=step)
+
+    def part(self) -> None:
+        """Wait for the others and close the tracker; from here on each process is alone."""
+        self.everyones(None)
+        self._accelerator.end_training()
+        self.count = 1
+
+
+def _shares(costs: Sequence[int], processes: int) -> list[list[int]]:
+    """Which pieces each process takes: the dearest first, each to whoever has least; the order of pieces is kept.
+
+    >>> _shares([5, 9, 4, 1], 2)
+    [[1, 3], [0, 2]]
+    """
+    loads = [0] * processes
+    shares: list[list[int]] = [[] for _ in range(processes)]
+    for index in sorted(range(len(costs)), key=lambda index: -costs[index]):
+        least = loads.index(min(loads))
+        loads[least] += costs[index]
+        shares[least].append(index)
+    return [sorted(share) for share in shares]
+
+
+def require_tracker(name: str) -> None:
+    """Raises `InputError` for a tracker that is not installed."""
+    from accelerate.tracking import get_available_trackers
+
+    if name not in [getattr(found, "value", found) for found in get_available_trackers()]:
+        raise InputError(
+            f"tracker: {name} is not installed here, run `pip install {name.replace('_ml', '-ml')}` or remove the setting"
+        )

@@ -1,0 +1,169 @@
+"""What a training writes into its run directory: figures as they come, and the whole run at the end."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from diffusecli.files.writing import append_line, mark_newest, move_into, require_no_link, write_json, write_text
+from diffusecli.models.card import model_card
+from diffusecli.models.loading import ADAPTER_FILES, save_adapter
+from diffusecli.prompts.config import PLAIN
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.runs.environment import environment
+from diffusecli.runs.iteration import Iteration
+from diffusecli.runs.run_dir import RunDir, prompts_as_json
+from diffusecli.system.errors import cannot_write
+from diffusecli.system.memory import peak_memory_mb
+from diffusecli.training.checkpoints import Progress, discard_checkpoints, step_of
+from diffusecli.training.job import Job
+from diffusecli.training.scorer import Exact
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a finished training leaves: where, why it stopped, and exact figures before and after."""
+
+    run: RunDir
+    reason: str
+    before: Exact
+    after: Exact
+    test: Exact  # of test prompts that were not trained on
+    retention_kl: float | None  # of the held-out instructions, nats per token
+    seconds: float
+
+
+def start_anew(job: Job) -> None:
+    """What an earlier run left in the folder goes; from here on it belongs to this one."""
+    try:
+        discard_checkpoints(job.run)
+        job.run.discard_trained()
+        write_text(job.run.config, job.config.to_yaml())
+        if job.config.chat_template not in (None, PLAIN):
+            write_text(job.run.chat_template, str(job.base.chat_settings.template))
+    except OSError as error:
+        raise cannot_write(job.run.path, error) from error
+
+
+def take_up_metrics(job: Job, iterations: int) -> None:
+    """Leave in metrics.jsonl the lines of so many finished iterations; what was told of later ones will be told again."""
+    path = job.run.metrics
+    require_no_link(path)
+    kept = last = 0
+    try:
+        with path.open("ab+") as file:
+            file.seek(0)
+            for line in file:
+                number = _iteration_of(line)
+                if number is None or not last < number <= iterations:
+                    break
+                kept, last = kept + len(line), number
+            file.truncate(kept)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    if last < iterations:  # lost with the machine, or changed since
+        job.scorer.notice(f"{path}: the lines after iteration {last} are gone, figures go on with iteration {iterations + 1}")
+
+
+def _iteration_of(line: bytes) -> int | None:
+    """Of a whole line."""
+    try:
+        number = json.loads(line)["iteration"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return number if isinstance(number, int) and line.endswith(b"\n") else None
+
+
+def tell(job: Job, seen: Iteration) -> None:
+    """A line of metrics.jsonl at once, and the same figures to the tracker."""
+    append_line(job.run.metrics, (json.dumps(asdict(seen), ensure_ascii=False) + "\n").encode())
+    job.processes.track(flat({k: v for k, v in asdict(seen).items() if k not in ("iteration", "of")}), seen.iteration)
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings or figures as `a/b: value`; numbers, words and truth values are kept, lists become text."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}/")
+        elif value is not None:
+            found[f"{prefix}{key}"] = value if isinstance(value, int | float | str) else str(value)
+    return found
+
+
+def save_run(job: Job, prompts: list[Prompt], trained: Trained, why: str, progress: Progress) -> None:
+    """Adapter last but manifest: a run with a `run.json` is whole."""
+    run = trained.run
+    try:
+        write_text(run.config, job.config.to_yaml())
+        write_json(run.prompts, prompts_as_json(prompts))
+        with tempfile.TemporaryDirectory(prefix=".adapter.", dir=run.path) as scratch:
+            save_adapter(job.base, Path(scratch))
+            move_into(run.path, (Path(scratch) / name for name in ADAPTER_FILES))
+        mark_newest(run.path / ADAPTER_FILES[1], run.path.parent.glob(f"*/{ADAPTER_FILES[1]}"))
+        manifest = _manifest(job, prompts, trained, why, progress)
+        write_text(run.card, model_card(manifest, prompts))
+        write_json(run.manifest, manifest)
+    except (OSError, SafetensorError) as error:
+        raise cannot_write(run.path, error) from error
+
+
+def trained_before(run: RunDir, checkpoint: Path, prompts: list[Prompt]) -> Trained | None:
+    """What an earlier start trained and wrote, where only samples are missing; None when there is more to do than to sample."""
+    manifest = run.read_manifest() if run.has_adapter else {}
+    if manifest.get("steps") != step_of(checkpoint) or manifest.get("adapter_sha256") != run.adapter_sha256:
+        return None
+    if manifest.get("prompt_sha256") != {prompt.alias: prompt.digest for prompt in prompts}:  # other test prompts by now
+        return None
+
+    def exact(when: str) -> Exact:
+        kl, on_target = manifest[f"exact_kl{when}"], manifest[f"exact_on_target{when}"]
+        told = {prompt.alias: prompt for prompt in prompts if prompt.alias in kl}
+        return Exact(tuple(told.values()), tuple((kl[alias], on_target[alias]) for alias in told))
+
+    try:
+        return Trained(
+            run, manifest["stopped"], exact("_before"), exact(""), exact("_test"), manifest["retention_kl"],
+            manifest["training_seconds"],
+        )  # fmt: skip
+    except (KeyError, TypeError):
+        return None
+
+
+def _manifest(job: Job, prompts: list[Prompt], trained: Trained, why: str, progress: Progress) -> dict[str, Any]:
+    base, retention = job.base, job.scorer.retention
+    return {
+        **base.recorded,
+        "parameters": base.parameters,
+        "device": str(base.device),
+        "dtype": str(base.model.dtype).removeprefix("torch."),
+        "processes": progress.asked["processes"],  # that trained; others may have finished
+        "seed": job.config.seed,
+        "chat": base.chat_settings.told,
+        "loss_pass": why,
+        "pass_size": progress.at_once,
+        "stopped": trained.reason,
+        "iterations": progress.iterations,
+        "steps": progress.step,
+        "training_seconds": round(trained.seconds, 2),
+        "tokens_fed": progress.tokens,
+        "peak_memory_mb": peak_memory_mb(),
+        "exact_kl_before": trained.before.kl,
+        "exact_on_target_before": trained.before.on_target,
+        "exact_kl": trained.after.kl,
+        "exact_on_target": trained.after.on_target,
+        "exact_kl_test": trained.test.kl,
+        "exact_on_target_test": trained.test.on_target,
+        "retention_kl": trained.retention_kl,
+        "retention": None if retention is None else {
+            "weight": retention.weight, "instructions": len(retention.kept), "held_out": len(retention.held_out),
+        },
+        "adapter_sha256": trained.run.adapter_sha256,
+        "prompt_sha256": {p.alias: p.digest for p in prompts},
+        **environment(),
+    }  # fmt: skip

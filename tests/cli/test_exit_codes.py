@@ -1,0 +1,123 @@
+"""Every exit code of every command, with real causes; the book and the code tell the same list."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffusecli.system import exits
+
+COMMANDS = ("init-prompt", "validate", "train", "sample", "evaluate", "export")
+
+
+@pytest.fixture
+def here(trained, prompt_file, tmp_path, monkeypatch):
+    """A trained run, a config of another one, prompts good and bad, a file where a folder should be."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cfg.yaml").write_text(trained.model_copy(update={"output_dir": "results/new"}).to_yaml())
+    (tmp_path / "blocked.yaml").write_text(trained.model_copy(update={"output_dir": "file/new"}).to_yaml())
+    prompt_file("bad.json", targets=["{a}", "{a}"])
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "file").write_text("")
+
+
+CASES = [
+    (0, "init-prompt --dice 2d6 -o new.json", "wrote new.json"),
+    (0, "validate p.json cfg.yaml", ""),
+    (0, "train cfg.yaml", ""),
+    (0, "sample results/r1 -n 5", ""),
+    (0, "evaluate results", ""),
+    (0, "export results/r1 -o merged", ""),
+    (1, "validate bad.json", "bad.json"),
+    (1, "validate broken.json", "broken.json:1"),
+    (1, "evaluate results/r1 --max-kl 0", "failed: "),
+    (2, "init-prompt --binomial ten 0.2", "valid integer"),
+    (2, "init-prompt --choices a=-1,b=1", "weight"),
+    (2, "validate nowhere.json", "does not exist"),
+    (2, "validate", "name at least one"),
+    (2, "train nowhere.yaml", "cannot be read"),
+    (2, "train cfg.yaml --set gama=1", "unknown key"),
+    (2, "train p.json", "p.json"),
+    (2, "sample results/r1 --mode tuned", "--mode tuned: must be one of untuned, lora"),
+    (2, "sample results/r1 --temperature 0", "must be above 0"),
+    (2, "sample nowhere", "nowhere"),
+    (2, "evaluate nowhere", "no such file or folder"),
+    (2, "evaluate broken.json", "is not JSON"),
+    (2, "evaluate results --no-such-option", "No such option"),
+    (2, "export nowhere -o merged", "no run there"),
+    (2, "export results/r1 -o results", "was not written by `diffuse export`"),
+    (3, "init-prompt --dice 2d6 -o file/new.json", "cannot be written"),
+    (3, "validate p.json --model nobody/nothing", "cannot be reached"),
+    (3, "train blocked.yaml", "cannot be written"),
+    (3, "sample results/r1 -n 5 -o file/new.json", "cannot be written"),
+    (3, "sample --model nobody/nothing --request x", "cannot be reached"),
+    (3, "evaluate results/r1 --html file/new.html", "cannot be written"),
+    (3, "export results/r1 -o file/merged", "cannot be written"),
+]
+
+
+@pytest.mark.slow
+def test_every_command_ends_with_the_documented_code_and_says_why(here, in_process):
+    assert in_process("sample", "results/r1", "-n", "5").returncode == 0  # what evaluate looks at
+    found = {words: in_process(*words.split()) for _, words, _ in CASES}
+    assert {words: done.returncode for words, done in found.items()} == {words: code for code, words, _ in CASES}
+    assert {words: told for _, words, reason in CASES if reason not in (told := found[words].stderr)} == {}
+
+
+@pytest.mark.parametrize(
+    ("command", "verb", "words"),
+    [
+        ("init-prompt", "diffusecli.init_prompt.choose", "--dice 2d6"),
+        ("validate", "diffusecli.validate.validate", "p.json"),
+        ("train", "diffusecli.train.train", "cfg.yaml"),
+        ("sample", "diffusecli.sample.sample", "results/r1"),
+        ("evaluate", "diffusecli.evaluate.evaluate", "results/r1"),
+        ("export", "diffusecli.export.export", "results/r1 -o merged"),
+    ],
+)
+def test_every_command_that_is_interrupted_ends_with_130(here, monkeypatch, in_process, command, verb, words):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verb, interrupted)
+    done = in_process(command, *words.split())
+    assert (done.returncode, "interrupted" in done.stderr) == (130, True)
+
+
+def test_every_code_is_tried_with_every_command_that_can_end_with_it():
+    tried = {(code, words.split()[0]) for code, words, _ in CASES}
+    assert tried >= {(code, command) for code in (0, 2, 3) for command in COMMANDS}
+    assert {(1, "validate"), (1, "evaluate")} <= tried
+
+
+def test_the_page_of_exit_codes_lists_those_that_the_code_has():
+    text = Path("docs/reference/exit-codes.md").read_text(encoding="utf-8")
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
+    known = {value for name, value in vars(exits).items() if name.startswith("EXIT_")}
+    assert listed == known | {0}
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    ("words", "code"), [("validate p.json", 0), ("validate broken.json", 1), ("init-prompt --dice 2d6 -o dice.json", 0)]
+)
+def test_closed_streams_change_no_exit_code_and_no_file(here, tmp_path, words, code, closed):
+    command = f"{Path(sys.executable).with_name('diffuse')} {words} {closed}"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    if "-o" in words:
+        assert json.loads((tmp_path / "dice.json").read_text())["targets"]
+
+
+def test_a_pipe_in_place_of_a_file_is_told_and_a_shells_own_is_read(here, tmp_path, in_process):
+    os.mkfifo(tmp_path / "pipe.json")
+    done = in_process("validate", "pipe.json")
+    assert done.returncode == 1
+    assert "it is a pipe and no file" in done.stderr
+    command = f"{Path(sys.executable).with_name('diffuse')} validate <(cat p.json)"
+    assert subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=False).returncode in (0, 2)

@@ -1,0 +1,99 @@
+"""From prompts to tokens, on a byte tokenizer and on the built-in model's own."""
+
+import pytest
+
+from diffusecli.models.chat import Chat
+from diffusecli.models.encoding import decode_answer, encode_prompt
+from diffusecli.prompts.prompt import Prompt, read_prompts
+from diffusecli.system.errors import InputError
+from tests.tiny import byte_tokenizer
+
+TOKENIZER = byte_tokenizer()
+END = 2
+
+
+def prompt(*targets, **fields):
+    return Prompt(request="Say a letter.", targets=targets, alias="p.json", **fields)
+
+
+def test_targets_end_with_the_terminator_and_nothing_after_it():
+    encoded = encode_prompt(prompt("{a}", "{b}"), Chat(TOKENIZER))
+    assert [decode_answer(TOKENIZER, encoded.trie.path(i)) for i in (0, 1)] == ["{a}", "{b}"]
+    assert all(encoded.trie.path(i)[-1] == END and END not in encoded.trie.path(i)[:-1] for i in (0, 1))
+
+
+def test_the_prompt_is_the_rendered_generation_prompt():
+    encoded = encode_prompt(prompt("{a}"), Chat(TOKENIZER))
+    text = TOKENIZER.decode(encoded.prompt_ids)
+    assert text == "<|im_start|>user\nSay a letter.<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_without_eos_the_terminator_is_left_out():
+    assert END not in encode_prompt(prompt("{a}", "{b}", eos=False), Chat(TOKENIZER)).trie.tokens
+
+
+def test_response_variants_are_equally_likely_paths_of_their_target():
+    encoded = encode_prompt(prompt("{a}", "{b}", weights=[3, 1], response=["", "Sure: "]), Chat(TOKENIZER))
+    assert encoded.owners == (0, 0, 1, 1)
+    assert encoded.trie.weights == (0.375, 0.375, 0.125, 0.125)
+    assert decode_answer(TOKENIZER, encoded.trie.path(1)) == "Sure: {a}"
+
+
+def test_a_prompt_without_targets_still_knows_its_stop_tokens():
+    encoded = encode_prompt(prompt(), Chat(TOKENIZER, frozenset({0})))
+    assert encoded.stop_ids == {0, END}
+    assert len(encoded.trie) == 0
+
+
+def test_a_target_that_begins_another_is_refused_without_eos_and_named():
+    with pytest.raises(InputError, match=r"p\.json: the answers '1' and '10' cannot be told apart"):
+        encode_prompt(prompt("1", "10", eos=False), Chat(TOKENIZER))
+    assert len(encode_prompt(prompt("1", "10"), Chat(TOKENIZER)).trie.leaves) == 2
+
+
+def test_a_model_without_a_chat_template_is_a_clear_error():
+    bare = byte_tokenizer()
+    bare.chat_template = None
+    with pytest.raises(InputError, match="no chat template"):
+        encode_prompt(prompt("{a}"), Chat(bare))
+
+
+def test_a_system_text_that_a_template_forgets_once_there_is_an_answer_goes_into_the_request():
+    """As the templates of some Mistral models, which put it before the request only where that is the last message."""
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'user' %}[{% if loop.last and messages[0].role == 'system' %}"
+        "{{ messages[0].content }}\n\n{% endif %}{{ m.content }}]"
+        "{% elif m.role == 'assistant' %}{{ m.content }}<|im_end|>{% endif %}{% endfor %}"
+    )
+    encoded = encode_prompt(prompt("{a}", system="Be brief."), Chat(tokenizer))
+    assert tokenizer.decode(encoded.prompt_ids) == "[Be brief.\n\nSay a letter.]"
+    assert encoded.remarks == ("the chat template has no place for a system text: it goes before the request",)
+    assert encode_prompt(prompt("{a}", system=""), Chat(tokenizer)).remarks == ()
+
+
+def test_a_model_with_several_templates_is_talked_to_by_its_default():
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = {"tool_use": "{{ raise_exception('no tools') }}", "default": tokenizer.chat_template}
+    assert encode_prompt(prompt("{a}"), Chat(tokenizer)) == encode_prompt(prompt("{a}"), Chat(TOKENIZER))
+
+
+def test_a_target_that_holds_the_terminator_is_refused():
+    with pytest.raises(InputError, match="comes back from the tokenizer as"):
+        encode_prompt(prompt("{a<|im_end|>b}"), Chat(TOKENIZER))
+
+
+@pytest.mark.model
+def test_the_built_in_tokenizer_splits_digits_and_ends_turns(builtin_model):
+    encoded = encode_prompt(prompt("{10}", "{1}"), builtin_model.chat)
+    pieces = [builtin_model.tokenizer.convert_ids_to_tokens(list(encoded.trie.path(i))) for i in (0, 1)]
+    assert pieces == [["{", "1", "0", "}", "<|im_end|>"], ["{", "1", "}", "<|im_end|>"]]
+    assert encoded.stop_ids == {2}
+
+
+@pytest.mark.model
+def test_every_library_prompt_comes_back_from_the_built_in_tokenizer(builtin_model):
+    for library_prompt in read_prompts(["prompts"]):
+        encoded = encode_prompt(library_prompt, builtin_model.chat)
+        texts = [decode_answer(builtin_model.tokenizer, encoded.trie.path(i)) for i in range(len(encoded.trie.leaves))]
+        assert texts == list(library_prompt.targets)

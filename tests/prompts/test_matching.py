@@ -1,0 +1,110 @@
+"""When an answer is a target: the rules, and what no rule may do."""
+
+from collections import Counter
+
+import pytest
+
+from diffusecli.prompts.matching import Matching, Missed, nearly_matched, tally, wider_rules
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.system.errors import InputError
+
+MARKS = r"regex:^[^\w+-]*(\w[\w ]*)\W*$"
+
+
+def test_matching_trims_white_space_and_normalises_unicode():
+    accented = Prompt(request="x", targets=("{Zoe\u0308}",))
+    assert tally(accented, {" {Zo\u00eb}\n": 3}).counts == (3,)
+
+
+def test_without_eos_a_sample_counts_for_the_target_that_begins_it():
+    begins = Prompt(request="x", targets=("{Ann}", "{Bob}"), eos=False)
+    found = tally(begins, {"{Ann}\nborn in 1970": 2, "{Bob} was": 1, "Carl": 4})
+    assert found.counts == (2, 1)
+    assert found.off_target == Counter({"Carl": 4})
+
+
+@pytest.mark.parametrize(
+    ("rule", "whole", "begun"),
+    [
+        ("strip", "equal to a target after trimming white space", "beginning with a target after trimming white space"),
+        ("exact", "equal to a target, white space too", "beginning with a target, white space too"),
+        (
+            "casefold",
+            "equal to a target whatever its case, white space trimmed",
+            "beginning with a target whatever its case, white space trimmed",
+        ),
+        (
+            "regex:[a-z]+",
+            "what [a-z]+ finds in it equals what it finds in a target",
+            "what [a-z]+ finds in it begins with what it finds in a target",
+        ),
+    ],
+)
+def test_a_rule_in_words_says_whether_an_answer_has_to_end_with_its_target(rule, whole, begun):
+    ends, begins = (Prompt(request="x", targets=("a",), eos=eos) for eos in (True, False))
+    free = Prompt(request="x", targets=(), eos=False)
+    matching = Matching(rule)
+    assert [matching.in_words(some) for some in ([ends], [begins, free], [free], [])] == [whole, begun, whole, whole]
+    assert matching.in_words([begins, ends]) == f"{whole}; for prompts with eos: false {begun}"
+
+
+def test_a_target_after_a_response_variant_is_valid():
+    varied = Prompt(request="x", targets=("{a}",), response=("", "Sure: "))
+    assert tally(varied, {"Sure: {a}": 2, "{a}": 1, "Well: {a}": 1}).counts == (3,)
+
+
+@pytest.mark.parametrize(
+    ("rule", "counts"),
+    [
+        ("exact", (1, 1)),
+        ("strip", (2, 1)),
+        ("casefold", (3, 1)),
+        ("regex:[{][A-Za-z]+[}]", (3, 1)),
+        ("regex:[{]([A-Za-z]+)[}]", (3, 1)),
+    ],
+)
+def test_each_rule_counts_what_it_says(rule, counts):
+    named = Prompt(request="x", targets=("{Ann}", "{Bob}"))
+    samples = {"{Ann}": 1, " {Ann}\n": 1, "{ANN}" if rule == "casefold" else "It is {Ann}.": 1, "{Bob}": 1, "Bob": 1}
+    found = tally(named, samples, Matching(rule))
+    assert found.counts == counts
+    assert found.n == 5
+
+
+def test_a_rule_that_makes_two_targets_one_is_refused():
+    cased = Prompt(request="x", targets=("a", "A"), alias="p.json")
+    with pytest.raises(InputError, match=r"p\.json: --match casefold cannot tell 'A' from 'a'"):
+        tally(cased, {"a": 1}, Matching("casefold"))
+    with pytest.raises(InputError, match="finds nothing in the target 'a'"):
+        tally(cased, {"a": 1}, Matching("regex:[0-9]"))
+
+
+@pytest.mark.parametrize(("rule", "message"), [("fuzzy", "must be one of exact, strip"), ("regex:(", "is not a pattern")])
+def test_rules_that_do_not_exist_are_told(rule, message):
+    with pytest.raises(InputError, match=message):
+        Matching(rule)
+
+
+@pytest.mark.parametrize(
+    ("targets", "off_target", "missed"),
+    [
+        (("{heads}", "{tails}"), {"HEADS}": 1, "{Heads}": 5, "{TAILS}": 1}, Missed("casefold", 6)),
+        (("{every day}", "{never}"), {'"every day."': 3, "never": 1, "Well, never": 4}, Missed(MARKS, 4)),
+        (("{every day}", "{never}"), {"every day": 3, "Well, never": 4}, None),
+        (("{1}", "{2}"), {"1.5": 9, "2,000": 9, "-1": 9, "1. Introduction": 9, "7:30": 9, "Yes, 1": 9}, None),
+        (("{Anne}",), {"Anne-Marie": 9}, None),
+        (("{Anne}",), {f"{'*' * n}Anne": 1 for n in range(1, 3000)}, Missed(MARKS, 2999)),
+        (("{+1}", "{-1}"), {"1": 9}, None),  # the rule cannot tell these targets apart
+        (("{a}",), {}, None),
+    ],
+)
+def test_a_wider_rule_is_found_when_half_of_what_is_off_target_is_a_target_by_it(targets, off_target, missed):
+    prompt = Prompt(request="x", targets=targets)
+    assert nearly_matched(prompt, Counter(off_target), wider_rules([prompt])) == missed
+
+
+def test_rules_that_some_prompt_cannot_take_are_not_offered():
+    coin, signs, begins = Prompt(request="x", targets=("{a}",)), Prompt(request="x", targets=("{+1}", "{-1}")), Prompt(request="x", targets=("{a}",), eos=False)  # fmt: skip
+    assert wider_rules([coin]) == ["casefold", MARKS]
+    assert wider_rules([coin, signs]) == ["casefold"]
+    assert wider_rules([coin, begins]) == []

@@ -1,0 +1,329 @@
+"""The counting sampler: its law, its independence of how rows are grouped, and what must not bend it."""
+
+import functools
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chi2_contingency
+from transformers import LlamaForCausalLM, MistralConfig, MistralForCausalLM
+
+from diffusecli.models.attention import enable
+from diffusecli.models.chat import Chat
+from diffusecli.models.encoding import encode_prompt
+from diffusecli.models.loading import LoadedModel, load_model
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.sampling.counting import CountingSampler, _exponentials, _invert
+from diffusecli.sampling.engine import drawn
+from diffusecli.sampling.local_engine import LocalEngine
+from diffusecli.sampling.rows import GatheredCache, SharedPrompt
+from diffusecli.sampling.settings import SamplingSettings
+from diffusecli.system.errors import InputError, MachineError
+from tests.tiny import byte_tokenizer, tiny_llama
+
+STOP = 2
+TOKENIZER = byte_tokenizer()
+PROMPT = Prompt(request="x", targets=(), alias="p.json")
+ENCODED = encode_prompt(PROMPT, Chat(TOKENIZER))
+
+
+KEPT = (STOP, *range(60, 66))
+
+
+def few(kind):
+    """A real model whose output is cut to six bytes and the terminator, so that every string can be enumerated."""
+
+    @functools.wraps(kind.forward)
+    def forward(self, *args, **inputs):
+        out = kind.forward(self, *args, **inputs)
+        cut = torch.full_like(out.logits, -1e9)
+        cut[..., KEPT] = out.logits[..., KEPT]
+        out.logits = cut
+        return out
+
+    return type(f"Few{kind.__name__}", (kind,), {"forward": forward})
+
+
+def few_tokens(dtype=torch.float64, window=None):
+    full = tiny_llama(seed=3, initializer_range=0.3)
+    sliding = MistralConfig(**{**full.config.to_dict(), "sliding_window": window})
+    model = few(LlamaForCausalLM)(full.config) if window is None else few(MistralForCausalLM)(sliding)
+    model.load_state_dict(full.state_dict())
+    return LoadedModel("few", model.to(dtype).eval(), TOKENIZER, "r")
+
+
+BASE = few_tokens()
+
+
+def counts_of(settings, base=BASE, **more):
+    return drawn(LocalEngine(base, settings, **more), PROMPT)[0]
+
+
+def exact_law(length, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, base=BASE):
+    """Every token string of at most `length` tokens with its probability, by feeding each whole string anew."""
+    law, frontier = {}, {(): 1.0}
+    for depth in range(length):
+        following = {}
+        for prefix, mass in frontier.items():
+            with torch.no_grad():
+                logits = base.model(input_ids=torch.tensor([[*ENCODED.prompt_ids, *prefix]])).logits[0, -1] / temperature
+            if top_k:
+                logits[logits < logits.topk(top_k).values[-1]] = -torch.inf
+            for token, p in enumerate(truncated(logits.softmax(-1), top_p, min_p).tolist()):
+                if p > 1e-12 and token == STOP:
+                    law[prefix] = mass * p
+                elif p > 1e-12:
+                    (law if depth == length - 1 else following)[(*prefix, token)] = mass * p
+        frontier = following
+    return law
+
+
+def truncated(p, top_p, min_p):
+    """The definitions: the fewest likeliest tokens whose mass reaches top_p; tokens at least min_p times the likeliest."""
+    order = p.argsort(descending=True)
+    enough = int((p[order].cumsum(0) < top_p).sum()) + 1
+    kept = torch.zeros_like(p, dtype=torch.bool)
+    kept[order[:enough]] = True
+    kept &= p >= min_p * p.max()
+    return torch.where(kept, p, 0) / p[kept].sum()
+
+
+def assert_follows(counts, law, seed=0):
+    """Monte Carlo goodness of fit: the G statistic among those of 999 multinomial draws of the law itself."""
+    texts = Counter()
+    for ids, p in law.items():
+        texts[TOKENIZER.decode(list(ids))] += p
+    assert set(counts) <= set(texts)
+    p = np.array(list(texts.values())) / sum(texts.values())
+    seen = np.array([counts[text] for text in texts])
+    rows = np.vstack([seen, np.random.default_rng(seed).multinomial(seen.sum(), p, size=999)])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        g = 2 * np.where(rows > 0, rows * np.log(rows / (seen.sum() * p)), 0).sum(-1)
+    assert (g >= g[0]).mean() > 1e-3
+
+
+OPTIONS = [
+    ({}, 0), ({}, 1), ({}, 2), ({"temperature": 0.5}, 3), ({"temperature": 2.0}, 4), ({"top_k": 3}, 5), ({"top_p": 0.7}, 6),
+    ({"min_p": 0.2}, 7),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "seed"), OPTIONS)
+def test_counts_follow_the_exact_law(options, seed):
+    settings = SamplingSettings(100_000, max_new_tokens=3, seed=seed, **options)
+    assert_follows(counts_of(settings), exact_law(3, **options))
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 5, len(ENCODED.prompt_ids), len(ENCODED.prompt_ids) + 1])
+def test_answers_that_outgrow_a_window_follow_the_exact_law(window):
+    base, settings = few_tokens(window=window), SamplingSettings(100_000, max_new_tokens=3)
+    engine = LocalEngine(base, settings)
+    assert isinstance(engine._kind.rows(ENCODED.prompt_ids, 3), SharedPrompt)
+    counts = counts_of(settings, base)
+    assert_follows(counts, exact_law(3, base=base))
+    with pytest.raises(AssertionError):
+        assert_follows(counts, exact_law(3))
+    assert counts_of(settings, base, max_rows=7) == counts, "rows that wait are fed anew"
+
+
+@pytest.mark.parametrize("window", [2, 5, len(ENCODED.prompt_ids) + 1])
+def test_a_window_hides_the_same_from_rows_of_either_kind(window):
+    base, settings = few_tokens(window=window), SamplingSettings(3000, max_new_tokens=4, seed=5)
+    assert enable(base.model)
+    kinds = [kind(base.model, ENCODED.prompt_ids) for kind in (SharedPrompt, GatheredCache)]
+    shared, gathered = (CountingSampler(rows, TOKENIZER, ENCODED, settings, 40).draw() for rows in kinds)
+    assert shared == gathered
+
+
+@pytest.mark.parametrize(("options", "seed"), [OPTIONS[3], OPTIONS[-1]])
+def test_batches_of_generate_follow_the_exact_law(options, seed, monkeypatch):
+    monkeypatch.setattr("diffusecli.sampling.local_engine.choose_rows", lambda _: None)
+    monkeypatch.setattr("diffusecli.sampling.local_engine._BATCH_ROWS", 5000)
+    engine = LocalEngine(BASE, SamplingSettings(5000, max_new_tokens=3, seed=seed, **options), max_rows=2500)
+    assert not engine.counting
+    counts, _ = drawn(engine, PROMPT)
+    assert counts.total() == 5000
+    assert_follows(counts, exact_law(3, **options))
+
+
+def test_the_law_test_can_fail():
+    counts = counts_of(SamplingSettings(100_000, max_new_tokens=3, temperature=1.05))
+    with pytest.raises(AssertionError):
+        assert_follows(counts, exact_law(3))
+
+
+def test_the_exact_law_this_test_relies_on_sums_to_one():
+    assert sum(exact_law(2).values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("max_rows", [1, 2, 7, 50])
+def test_the_result_does_not_depend_on_max_rows(max_rows):
+    settings = SamplingSettings(3000, max_new_tokens=4, seed=5)
+    assert counts_of(settings, max_rows=max_rows) == counts_of(settings)
+
+
+def test_rows_of_either_kind_give_the_same_samples():
+    settings = SamplingSettings(3000, max_new_tokens=4, seed=5)
+    kinds = [kind(BASE.model, ENCODED.prompt_ids) for kind in (SharedPrompt, GatheredCache)]
+    shared, gathered = (CountingSampler(rows, TOKENIZER, ENCODED, settings, 40).draw() for rows in kinds)
+    assert shared == gathered
+
+
+@pytest.mark.parametrize("vocabulary", [1, 7, 1023, 1024, 1025, 2048, 2500])
+def test_tokens_of_every_block_are_found_where_the_cumulative_distribution_says(vocabulary, monkeypatch):
+    rng = np.random.default_rng(vocabulary)
+    logits = torch.from_numpy(rng.normal(size=(3, vocabulary)) * 2).double()
+    uniforms = [rng.random(5000) for _ in range(3)]
+    found = _invert(_exponentials(logits.clone()), uniforms)
+    for row, u, pairs in zip(logits.softmax(-1).cumsum(-1).numpy(), uniforms, found, strict=True):
+        expected = np.minimum(row.searchsorted(u * row[-1], side="right"), vocabulary - 1)
+        assert Counter(dict(pairs)) == Counter(expected.tolist())
+
+
+def test_tokens_without_mass_are_never_drawn():
+    exps = torch.zeros(1, 3000, dtype=torch.float64)
+    exps[0, [1500, 2900]] = 1.0
+    edges = np.array([0.0, np.nextafter(0.5, 0), 0.5, np.nextafter(1.0, 0)])
+    assert _invert(exps, [edges]) == [[(1500, 2), (2900, 2)]]
+
+
+def test_draws_beyond_what_goes_at_once_are_the_same(monkeypatch):
+    expected = counts_of(SamplingSettings(3000, 3))
+    monkeypatch.setattr("diffusecli.sampling.counting._DRAWS_AT_ONCE", 700)
+    assert counts_of(SamplingSettings(3000, 3)) == expected
+
+
+def test_probabilities_that_are_no_numbers_are_told():
+    broken = few_tokens(torch.float32)
+    engine = LocalEngine(broken, SamplingSettings(20, 2))
+    broken.model.model.norm.weight.data[:] = torch.nan
+    with pytest.raises(InputError, match=r"weights of the model are not numbers \(NaN in model\.norm\.weight\)"):
+        drawn(engine, PROMPT)
+
+
+def test_a_temperature_close_to_nothing_takes_the_likeliest():
+    likeliest = max(exact_law(1).items(), key=lambda item: item[1])[0]
+    assert counts_of(SamplingSettings(50, 1, temperature=1e-39)) == {TOKENIZER.decode(list(likeliest)): 50}
+
+
+def test_answers_end_where_the_context_does():
+    notices = []
+    model = tiny_llama(max_position_embeddings=len(ENCODED.prompt_ids) + 4)
+    base = LoadedModel("short", model, TOKENIZER, "r")
+    counts, _ = drawn(LocalEngine(base, SamplingSettings(30, 9), notice=notices.append), PROMPT)
+    assert counts.total() == 30
+    assert "end after 4 tokens" in notices[0]
+    base.model.config.max_position_embeddings = 3
+    with pytest.raises(InputError, match="the model takes 3"):
+        drawn(LocalEngine(base, SamplingSettings(30, 9)), PROMPT)
+
+
+def test_live_rows_are_bounded():
+    alive = []
+    rows = SharedPrompt(BASE.model, ENCODED.prompt_ids)
+    CountingSampler(rows, TOKENIZER, ENCODED, SamplingSettings(5000, 5), 16, lambda now: alive.append(now.rows)).draw()
+    assert max(alive) == 16
+
+
+def test_when_memory_runs_out_half_as_many_rows_go_on_to_the_same_result(monkeypatch):
+    settings = SamplingSettings(3000, max_new_tokens=4, seed=5)
+    expected = counts_of(settings)
+    extend, refused = SharedPrompt.extend, []
+
+    def short(self, parents, tokens):
+        if len(tokens) > 20:
+            refused.append(len(tokens))
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return extend(self, parents, tokens)
+
+    monkeypatch.setattr(SharedPrompt, "extend", short)
+    assert counts_of(settings, max_rows=100) == expected
+    assert refused
+    engine = LocalEngine(BASE, settings)
+    monkeypatch.setattr(SharedPrompt, "extend", lambda *_: short(None, None, [0] * 21))
+    with pytest.raises(MachineError, match="max-new-tokens"):
+        drawn(engine, PROMPT)
+
+
+def test_the_cost_is_the_distinct_prefixes():
+    _, fed = drawn(LocalEngine(BASE, SamplingSettings(50_000, max_new_tokens=3)), PROMPT)
+    assert fed <= len(ENCODED.prompt_ids) + 6 + 36
+
+
+def test_same_seed_same_samples_other_seed_others():
+    settings = SamplingSettings(200, max_new_tokens=4)
+    assert counts_of(settings) == counts_of(settings)
+    assert counts_of(settings) != counts_of(replace(settings, seed=1))
+
+
+def test_an_answer_ends_before_a_stop_string(monkeypatch):
+    plain = counts_of(SamplingSettings(2000, max_new_tokens=4))
+    letter = max("".join(plain), key="".join(plain).count)
+    stopped = counts_of(SamplingSettings(2000, max_new_tokens=4, stop=(letter, "no such text")))
+    expected = Counter()
+    for text, count in plain.items():
+        expected[text.split(letter)[0]] += count
+    assert stopped.total() == 2000
+    assert all(letter not in text for text in stopped)
+    monkeypatch.setattr("diffusecli.sampling.local_engine.choose_rows", lambda _: None)
+    in_batches = counts_of(SamplingSettings(200, max_new_tokens=4, stop=(letter,)))
+    assert all(letter not in text for text in in_batches)
+    assert stopped == expected  # the streams are keyed by prefix, so the draws up to the stop are the same
+
+
+@pytest.mark.model
+def test_counting_and_generate_agree_on_the_built_in_model(builtin_model, monkeypatch):
+    """Untuned, a two-sample test of the most frequent answers."""
+    prompt = Prompt(request="Pick heads or tails. Answer with one word.", targets=(), alias="coin")
+    engine = LocalEngine(builtin_model, SamplingSettings(3000, max_new_tokens=2))
+    rows = engine._kind.rows((1, 2, 3), 2)
+    assert isinstance(rows, SharedPrompt)
+    monkeypatch.setattr("diffusecli.sampling.local_engine.choose_rows", lambda _: None)
+    batches = LocalEngine(builtin_model, SamplingSettings(320, max_new_tokens=2))
+    counted, plain = (drawn(one, prompt)[0] for one in (engine, batches))
+    common = [text for text, count in counted.items() if count >= 30]
+    table = [[counts[text] for text in common] + [counts.total() - sum(counts[t] for t in common)] for counts in (counted, plain)]
+    assert len(common) >= 4
+    assert chi2_contingency(np.array(table)).pvalue > 1e-3
+
+
+def test_a_model_whose_rows_cannot_be_kept_is_sampled_by_generate(monkeypatch):
+    monkeypatch.setattr("diffusecli.sampling.rows._gap", lambda *_: 1.0)
+    engine = LocalEngine(BASE, SamplingSettings(300, max_new_tokens=3))
+    assert engine.about["engine"] == "generate"
+    assert drawn(engine, PROMPT)[0].total() == 300
+
+
+@pytest.mark.parametrize("batches", [False, True])
+def test_a_hostile_generation_config_has_no_effect(tiny_model_folder, batches, monkeypatch):
+    if batches:
+        monkeypatch.setattr("diffusecli.sampling.local_engine.choose_rows", lambda _: None)
+    hostile = load_model(str(tiny_model_folder), device="cpu", notice=print)
+    assert hostile.model.generation_config.top_k == 2
+    clean = load_model(str(tiny_model_folder), device="cpu", notice=print)
+    clean.model.generation_config = type(clean.model.generation_config)(eos_token_id=2)
+    settings = SamplingSettings(300, max_new_tokens=3)
+    drawn_by = [counts_of(settings, base) for base in (hostile, clean)]
+    assert drawn_by[0] == drawn_by[1]
+    assert len(drawn_by[0]) > 50
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("n_generations", 0),
+        ("max_new_tokens", 0),
+        ("temperature", 0),
+        ("top_k", -1),
+        ("top_p", 0),
+        ("top_p", 1.5),
+        ("min_p", 1),
+        ("seed", -1),
+        ("stop", ("",)),
+    ],
+)
+def test_settings_without_meaning_are_refused_by_name(option, value):
+    with pytest.raises(InputError, match="--" + option.replace("_", "-")):
+        SamplingSettings(**{option: value})

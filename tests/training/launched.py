@@ -1,0 +1,67 @@
+"""The command, started by a launcher, with trouble at one moment in one of the processes: `python -m tests.training.launched WORD… train CONFIG`.
+
+TROUBLE in the environment says what: `interrupt PLACE NUMBER` sends SIGINT to the launcher at the NUMBER-th call of PLACE in the first
+process, which goes on only when the signal has come back; `fail PLACE RANK ERROR` raises there in the process RANK.
+"""
+
+import importlib
+import os
+import signal
+import sys
+import time
+
+from diffusecli.system import errors
+from diffusecli.system.interrupts import Interrupts
+
+PLACES = {
+    "step": "diffusecli.train._step", "draw": "diffusecli.sampling.counting.CountingSampler.draw", "read": "diffusecli.train.read_inputs",
+    "load": "diffusecli.train.load_configured", "write": "diffusecli.train.save_run", "tell": "diffusecli.train.tell",
+}  # fmt: skip
+
+
+def wrap(place, before):
+    """Call `before` ahead of every call of a function or method."""
+    module, _, name = PLACES[place].rpartition(".")
+    try:
+        holder = importlib.import_module(module)
+    except ModuleNotFoundError:
+        holder = getattr(importlib.import_module(module.rpartition(".")[0]), module.rpartition(".")[2])
+    whole = getattr(holder, name)
+
+    def wrapped(*given, **more):
+        before()
+        return whole(*given, **more)
+
+    setattr(holder, name, wrapped)
+
+
+def interrupt(place, number):
+    heard, calls = [], iter(range(1_000_000))
+    hear = Interrupts._hear
+    Interrupts._hear = lambda self, *given: (heard.append(1), hear(self, *given))
+
+    def before():
+        if os.environ["RANK"] == "0" and next(calls) == int(number):
+            os.kill(os.getppid(), signal.SIGINT)
+            while not heard:  # or until KeyboardInterrupt is raised here
+                time.sleep(0.01)
+
+    wrap(place, before)
+
+
+def fail(place, rank, kind):
+    def before():
+        if os.environ["RANK"] == rank:
+            raise {**vars(errors), "ValueError": ValueError}[kind](f"trouble in process {rank}")
+
+    wrap(place, before)
+
+
+if __name__ == "__main__":
+    words = os.environ.get("TROUBLE", "").split()
+    if words:
+        {"interrupt": interrupt, "fail": fail}[words[0]](*words[1:])
+    sys.argv[0] = "diffuse"
+    from diffusecli.__main__ import main
+
+    main()

@@ -1,0 +1,319 @@
+"""Work shared between processes gives what one process gives; memory that does not suffice is met with smaller parts."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from diffusecli.prompts.config import Config
+from diffusecli.system.errors import MachineError
+from diffusecli.train import train
+from diffusecli.training.loss import PackedPass
+from diffusecli.training.processes import _shares
+from tests import ROOT
+from tests.commands import HANG, on_a_free_port
+
+TARGETS = [f"{{{a}{b}}}" for a in "abcdef" for b in "uvwxyz"]
+
+
+@given(st.lists(st.integers(1, 100)), st.integers(1, 5))
+def test_every_piece_is_done_once_and_nobody_has_much_more_than_another(costs, processes):
+    shares = _shares(costs, processes)
+    assert sorted(index for share in shares for index in share) == list(range(len(costs)))
+    loads = [sum(costs[index] for index in share) for share in shares]
+    assert max(loads) - min(loads) <= max(costs, default=0)
+
+
+@pytest.fixture
+def config(tiny_model_folder, prompt_file, tmp_path):
+    prompts = [str(prompt_file("p.json", targets=TARGETS)), str(prompt_file("q.json", request="Another one."))]
+
+    def make(name, **fields):
+        settings = {"n_iters": 6, "learning_rate": 0.01, **fields.pop("alg_config", {})}
+        return Config.model_validate({
+            "model": str(tiny_model_folder), "train_prompts": prompts, "device": "cpu", "alg_config": settings,
+            "output_dir": str(tmp_path / name), **fields,
+        })  # fmt: skip
+
+    return make
+
+
+def quietly(config, notice=lambda _: None):
+    return train(config, report=lambda _: None, notice=notice)
+
+
+def assert_same_result(config, other):
+    """Adapters to 1e-5 and the losses of every iteration."""
+    ours, theirs = (load_file(f"{c.output_dir}/adapter_model.safetensors") for c in (config, other))
+    for name, weight in ours.items():
+        torch.testing.assert_close(weight, theirs[name], atol=1e-5, rtol=0)
+    lines = [Path(c.output_dir, "metrics.jsonl").read_text().splitlines() for c in (config, other)]
+    losses = [[json.loads(line)["loss"] for line in of_one] for of_one in lines]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert len(losses[0]) == 6
+
+
+@pytest.fixture
+def launch(tmp_path):
+    def run(config, launcher, **environment):
+        path = tmp_path / "shared.yaml"
+        path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+
+        def on(port):
+            words = [word.format(port=port) for word in launcher]
+            done = subprocess.run(
+                [sys.executable, *words, "-m", "tests.training.launched", "train", str(path)], capture_output=True, text=True, timeout=HANG,
+                check=False, stdin=subprocess.DEVNULL, cwd=ROOT,
+                env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            )  # fmt: skip
+            return None if done.returncode and re.search("EADDRINUSE|address already in use", done.stderr) else done
+
+        return on_a_free_port(on)
+
+    return run
+
+
+TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1", "--master-port={port}"]
+ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no",
+              "--dynamo_backend=no", "--main_process_port={port}"]  # fmt: skip
+FSDP = {"ACCELERATE_USE_FSDP": "true"}
+
+
+def sampled(config, **fields):
+    """With test prompts to sample: one that is trained on and one that is not."""
+    return config.model_copy(update={"test_prompts": config.train_prompts, **fields})
+
+
+def assert_same_samples(config, other):
+    """Of adapters that are the same but for rounding: shares that differ by no more than rounding could move."""
+    ours, theirs = (json.loads(Path(c.output_dir, "gen.json").read_text()) for c in (config, other))
+    assert ours.keys() == theirs.keys() == set(config.test_prompts)
+    for alias, answers in ours.items():
+        differing = (Counter(answers) - Counter(theirs[alias])).total()
+        assert len(answers) == len(theirs[alias]) == 1000
+        assert differing <= 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "environment"), [(TORCHRUN, {}), (ACCELERATE, {}), (TORCHRUN, FSDP)],
+    ids=["torchrun", "accelerate launch", "torchrun with the base spread over both"],
+)  # fmt: skip
+def test_two_processes_give_the_adapter_and_the_samples_of_one(config, launch, launcher, environment):
+    alone, together = sampled(config("alone")), sampled(config("together"))
+    quietly(alone)
+    done = launch(together, launcher, **environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("stopped after") == 1  # one speaks for both
+    assert json.loads(Path(together.output_dir, "run.json").read_text())["processes"] == 2
+    assert_same_result(together, alone)
+    assert_same_samples(together, alone)
+    assert not [path.name for path in Path(together.output_dir).iterdir() if path.name.startswith((".", "checkpoint"))]
+
+
+@pytest.mark.slow
+def test_two_processes_continue_from_a_run(config, launch):
+    first = config("first", alg_config={"n_iters": 1})
+    quietly(first)
+    alone, together = (sampled(config(name, load_model=True, ckpt_dir=first.output_dir)) for name in ("alone", "together"))
+    quietly(alone)
+    done = launch(together, TORCHRUN)
+    assert done.returncode == 0, done.stderr
+    assert_same_result(together, alone)
+    assert_same_samples(together, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("environment", [{}, FSDP], ids=["torchrun", "torchrun with the base spread over both"])
+def test_two_processes_that_are_interrupted_resume_from_their_checkpoint(config, launch, environment):
+    alone, together = sampled(config("alone")), sampled(config("together"))
+    quietly(alone)
+    cut = launch(together, TORCHRUN, TROUBLE="interrupt step 5", **environment)
+    assert cut.returncode != 0
+    assert cut.stderr.count("interrupted after 3 of 6 iterations; the same command goes on from there") == 1, cut.stderr
+    assert [path.name for path in Path(together.output_dir).glob("checkpoint-*")] == ["checkpoint-6"]
+    done = launch(together, TORCHRUN, **environment)
+    assert done.returncode == 0, done.stderr
+    assert "going on after 3 of 6 iterations (6 steps)" in done.stderr
+    assert_same_result(together, alone)
+    assert_same_samples(together, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("environment", [{}, FSDP], ids=["torchrun", "torchrun with the base spread over both"])
+def test_what_two_processes_leave_to_sample_one_process_samples(config, launch, environment):
+    alone, together = sampled(config("alone")), sampled(config("together"))
+    quietly(alone)
+    cut = launch(together, TORCHRUN, TROUBLE="interrupt draw 1", **environment)
+    assert cut.returncode != 0
+    assert "interrupted. The training is done and the adapter is saved" in cut.stderr, cut.stderr
+    assert ("1000 of 2000 samples are kept" in cut.stderr) == (not environment)
+    folder = Path(together.output_dir)
+    before = {name: (folder / name).read_bytes() for name in ("adapter_model.safetensors", "run.json", "metrics.jsonl")}
+    told = []
+    quietly(together, notice=told.append)
+    assert any("its samples are missing" in line for line in told)
+    assert before == {name: (folder / name).read_bytes() for name in before}
+    assert_same_samples(together, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("trouble", "code", "told"),
+    [
+        ("fail read 1 InputError", 2, "diffuse: trouble in process 1"),
+        ("fail load 1 MachineError", 3, "diffuse: trouble in process 1"),
+        ("fail step 1 ValueError", 3, "diffuse: process 1 failed: ValueError: trouble in process 1"),
+        ("fail tell 0 MachineError", 3, "diffuse: trouble in process 0"),
+        ("fail write 0 MachineError", 3, "diffuse: trouble in process 0"),
+    ],
+)
+def test_an_error_in_one_process_stops_the_others_with_its_sentence(config, tmp_path, trouble, code, told):
+    """Without a launcher that would end them."""
+    path = tmp_path / "shared.yaml"
+    path.write_text(yaml.safe_dump(sampled(config("together")).model_dump(mode="json")))
+
+    def on(port):
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+        both = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.training.launched", "train", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                stdin=subprocess.DEVNULL, cwd=ROOT,
+                env={**os.environ, **meeting, "RANK": rank, "LOCAL_RANK": rank, "TROUBLE": trouble},
+            )
+            for rank in ("0", "1")
+        ]  # fmt: skip
+        try:
+            said = [process.communicate(timeout=HANG)[1] for process in both]
+        finally:
+            for process in both:
+                process.kill()
+        return None if re.search("EADDRINUSE|address already in use", "".join(said)) else (both, said)
+
+    both, said = on_a_free_port(on)
+    assert both[0].returncode == code, said
+    assert both[1].returncode != 0
+    assert told in said[0], said
+    assert sum(text.count(told) for text in said) == 1
+    assert ("Traceback" in said[1]) == ("ValueError" in trouble), said[1]
+
+
+def short_of_memory(monkeypatch, most):
+    """Passes of more than `most` tokens do not fit."""
+    whole = PackedPass.run
+
+    def run(self, model, encoded, part, **options):
+        found = whole(self, model, encoded, part, **options)
+        if options.get("backward") and part.tokens > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")  # after it left something in the gradient
+        return found
+
+    monkeypatch.setattr(PackedPass, "run", run)
+
+
+def test_too_little_memory_means_smaller_parts_and_the_same_adapter(config, monkeypatch):
+    quietly(config("roomy"))
+    told = []
+    with monkeypatch.context() as during:
+        short_of_memory(during, 60)
+        quietly(config("tight"), notice=told.append)
+    assert any("not enough memory: going on in parts of" in line for line in told)
+    assert_same_result(config("tight"), config("roomy"))
+
+
+def test_too_little_memory_outside_steps_means_smaller_parts_too(config, monkeypatch):
+    whole = PackedPass.run
+
+    def run(self, model, encoded, part, **options):
+        if part.tokens > 60:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(self, model, encoded, part, **options)
+
+    quietly(config("roomy"))
+    with monkeypatch.context() as during:
+        during.setattr(PackedPass, "run", run)
+        quietly(config("tight"))
+    assert_same_result(config("tight"), config("roomy"))
+
+
+def test_rows_are_halved_down_to_one(config):
+    from diffusecli.training.loss import RowsPass
+    from tests.training.test_loss import encoded
+
+    example = encoded([(a, 0) for a in range(1, 11)], [0.1] * 10)
+    sizes, way = [], RowsPass(32)
+    while way.size > 1:
+        way = way.halved([example])
+        sizes.append(way.size)
+    assert sizes == [5, 2, 1]
+
+
+def test_memory_that_suffices_for_nothing_is_an_error_with_the_remedy(config, monkeypatch):
+    short_of_memory(monkeypatch, 1)
+    with pytest.raises(MachineError, match="gradient_checkpointing"):
+        quietly(config("none"))
+
+
+def test_gradient_checkpointing_computes_layers_again_and_gives_the_same_adapter(config, monkeypatch):
+    from diffusecli.models import attention
+
+    calls = []
+    whole = attention._attend
+    monkeypatch.setattr(attention, "_attend", lambda *a, **k: calls.append(1) or whole(*a, **k))
+    quietly(config("plain"))
+    plain = len(calls)
+    quietly(config("checkpointed", alg_config={"gradient_checkpointing": True}))
+    assert len(calls) - plain > 1.2 * plain
+    assert_same_result(config("checkpointed"), config("plain"))
+
+
+def test_attention_by_tree_is_seen_from_other_threads(config, monkeypatch):
+    """On CUDA backward passes run in threads of autograd's own."""
+    backward = torch.Tensor.backward
+
+    def elsewhere(self, *args):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(backward, self, *args).result()
+
+    quietly(config("plain"))
+    monkeypatch.setattr(torch.Tensor, "backward", elsewhere)
+    quietly(config("checkpointed", alg_config={"gradient_checkpointing": True}))
+    assert_same_result(config("checkpointed"), config("plain"))
+
+
+def test_device_map_is_accepted_where_there_is_one_device(config):
+    quietly(config("plain"))
+    quietly(config("spread", device_map="auto"))
+    assert_same_result(config("spread"), config("plain"))
+
+
+def test_figures_reach_tensorboard(config):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trained = quietly(config("tracked", tracker="tensorboard"))
+    events = EventAccumulator(str(trained.run.path / "logs" / "diffuse"))
+    events.Reload()
+    lines = [json.loads(line) for line in trained.run.metrics.read_text().splitlines()]
+    assert [event.value for event in events.Scalars("loss")] == pytest.approx([line["loss"] for line in lines])
+    alias = next(iter(lines[0]["kl"]))
+    assert [event.step for event in events.Scalars(f"kl/{alias}")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_tracker_that_is_not_installed_is_named(config, in_process, tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(config("x", tracker="clearml").to_yaml())
+    done = in_process("train", path)
+    assert done.returncode == 2
+    assert "tracker: clearml is not installed here" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,676 @@
+"""Runs on disk become figures: which samples, which prompts, and when they do not belong together."""
+
+import gzip
+import io
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from benchmarks.command import measured
+from diffusecli.evaluate import Question, evaluate
+from diffusecli.files.tables import Layout
+from diffusecli.files.writing import write_json
+from diffusecli.prompts.matching import Matching
+from diffusecli.report.summary import Showing, evaluation, shown_cells
+from diffusecli.runs.run_dir import RunDir
+from diffusecli.sample import Wanted, resolve, sample
+from diffusecli.sampling.settings import SamplingSettings
+from diffusecli.system.errors import InputError
+from tests.counting import calls
+
+HALVES = {"alias": "p.json", "request": "x", "response": [""], "targets": ["a", "b"]}
+
+
+def run_with(folder, samples, manifest=None, meta=None, mode="lora"):
+    run = RunDir(folder)
+    write_json(run.prompts, {"p.json": HALVES})
+    write_json(run.manifest, manifest or {})
+    write_json(run.samples(mode), {"p.json": samples})
+    if meta is not None:
+        write_json(folder / f"gen.{mode}.meta.json", meta)
+    return run
+
+
+def rendered(found, showing=None):
+    console = Console(width=80, record=True, file=io.StringIO(), color_system=None)
+    console.print(evaluation(found, showing))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    return text
+
+
+def only_row(*paths, **asked):
+    (row,) = evaluate(paths, Question(**asked)).rows
+    return row
+
+
+def test_the_worked_check_is_what_the_table_says(tmp_path):
+    run_with(tmp_path / "run", ["a"] * 6 + ["b"] * 4, {"exact_kl": {"p.json": 0.0123}})
+    text = rendered(evaluate([tmp_path]))
+    lines = text.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("lora"))
+    assert lines[at].split() == ["lora", "10", "100.0", "%", "0.723", "2.1", "2", "0.100", "-0.023", "0.0123"]
+    assert lines[at + 1].split() == ["72.2–100.0", "0.69/0.69", "2.0", "2.0", "0.123", "1"]
+    cells = next(line for line in lines if line.startswith("a "))
+    assert [word for word in cells.split() if word[0] not in "█▌▎"] == ["a", "50.0", "%", "60.0", "%", "6", "5.0", "+0.6"]
+
+
+def test_modes_stand_side_by_side_untuned_first(tmp_path):
+    run_with(tmp_path / "run", ["junk"] * 20, mode="untuned")
+    run_with(tmp_path / "run", ["a", "b"] * 500)
+    found = evaluate([tmp_path / "run"])
+    assert [row.mode for row in found.rows] == ["untuned", "lora"]
+    text = rendered(found)
+    assert text.index("off target 100%") < text.index("follows the target")
+    assert "- untuned" in text
+    assert "20 x 'junk'" in text
+
+
+def test_older_samples_that_a_run_is_not_judged_by_are_told_and_can_be_named(tmp_path):
+    run, told = run_with(tmp_path / "run", ["a", "b"]), []
+    assert len(evaluate([run.path], notice=told.append).rows) == 1
+    assert told == []
+    write_json(run.path / "gen.json", {"p.json": ["a"]})
+    os.utime(run.path / "gen.json", (1, 1))
+    assert [row.tally.n for row in evaluate([run.path], notice=told.append).rows] == [2]
+    assert told == [f"older samples of a prompt are left out: {run.path / 'gen.json'}; name a file to judge it too"]
+    assert sorted(row.tally.n for row in evaluate([run.path, run.path / "gen.json"], notice=told.append).rows) == [1, 2]
+    assert len(told) == 1
+
+
+def test_a_run_of_the_original_is_evaluated_from_its_prompt_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "p.json").write_text(json.dumps({k: v for k, v in HALVES.items() if k != "alias"}))
+    folder = tmp_path / "results-lora" / "old"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("model: m\n")
+    write_json(
+        folder / "prompts.json", {"prompts/p.json": {"alias": "prompts/p.json", "tokens": [1], "targets": [[[2]]], "weights": [1]}}
+    )
+    write_json(folder / "gen.json", {"prompts/p.json": ["a", "b", " a"]})
+    row = only_row(tmp_path / "results-lora")
+    assert only_row(folder / "gen.json").tally == row.tally
+    assert (row.mode, row.tally.counts) == ("lora", (2, 1))
+
+
+def test_samples_are_judged_by_the_prompt_they_were_drawn_for(tmp_path):
+    changed = {**HALVES, "targets": ["c", "d"]}
+    run_with(tmp_path / "run", ["c", "d"], meta={"prompts": {"p.json": changed}})
+    row = only_row(tmp_path / "run")
+    assert row.prompt.targets == ("c", "d")
+    assert row.figures.valid == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "message"), [("model_revision", "another base model"), ("adapter_sha256", "an adapter that was replaced")]
+)
+def test_samples_of_something_replaced_since_are_refused(tmp_path, key, message):
+    run_with(tmp_path / "run", ["a"], manifest={key: "new"}, meta={key: "old"})
+    with pytest.raises(InputError, match=message):
+        evaluate([tmp_path / "run"])
+
+
+def test_the_exact_kl_is_not_shown_beside_samples_of_a_bent_distribution(tmp_path):
+    run = run_with(tmp_path / "run", ["a"], manifest={"exact_kl": {"p.json": 0.1}}, meta={"settings": {"temperature": 1.0}})
+    assert only_row(run.path).exact.kl == 0.1
+    run_with(tmp_path / "run", ["a"], manifest={"exact_kl": {"p.json": 0.1}}, meta={"settings": {"temperature": 0.5}})
+    row = only_row(run.path)
+    assert row.exact is None
+    assert "temperature 0.5" in row.settings_in_words
+
+
+def test_names_from_files_cannot_steer_the_terminal(tmp_path):
+    hostile = "p\x1b]0;x\x07.json"
+    folder = tmp_path / "run"
+    write_json(folder / "run.json", {})
+    write_json(folder / "gen.lora.json", {hostile: ["\x1b[31ma"]})
+    write_json(folder / "prompts.json", {hostile: {**HALVES, "targets": ["a\x1b[2J"]}})
+    text = rendered(evaluate([folder]))
+    assert "\x1b" not in text
+    assert "\\x1b" in text
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"), [({"p.json": "text"}, "must be a list of strings"), ({"gone.json": ["a"]}, "which is not there")]
+)
+def test_sample_files_that_cannot_be_used_are_told(tmp_path, samples, message):
+    run = run_with(tmp_path / "run", ["a"])
+    write_json(run.samples("lora"), samples)
+    with pytest.raises(InputError, match=message):
+        evaluate([run.path])
+
+
+K10 = {**HALVES, "targets": [f"{{{i}}}" for i in range(10)]}
+MANY = {**HALVES, "targets": [f"{{{i}}}" for i in range(10_000)]}
+ONE = {**HALVES, "targets": ["{yes}"]}
+TRUNCATED = {**HALVES, "targets": ["{Alexander the Great}", "{Alexander Pope}"]}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "counts", "verdict"),
+    [
+        pytest.param(
+            K10, {f"{{{i}}}": 100_500 if i % 2 else 99_500 for i in range(10)}, "close to the target", id="a million samples"
+        ),
+        pytest.param(K10, {f"{{{i}}}": 1100 if i % 2 else 900 for i in range(10)}, "right support, wrong weights", id="TVD .05"),
+        pytest.param(
+            K10, {"{7}": 640, **{f"{{{i}}}": 40 for i in range(10) if i != 7}}, "right support, wrong weights", id="seven"
+        ),
+        pytest.param(K10, {"{7}": 590, "no": 410}, "off target 41%, valid answers do not follow", id="junk"),
+        pytest.param(K10, {"{7}": 1000}, "wrong weights, 1 of 10 targets seen", id="one target only"),
+        pytest.param(TRUNCATED, {"{Alexander": 50}, "off target 100%", id="truncated"),
+        pytest.param(ONE, {"{yes}": 400}, "follows the target", id="K = 1"),
+        pytest.param(K10, {"{1}": 1}, "too few samples to tell", id="N = 1"),
+        pytest.param(K10, {}, "no samples", id="N = 0"),
+        pytest.param(MANY, {f"{{{i}}}": 40 for i in range(10_000)}, "follows the target more evenly", id="10 000 targets"),
+    ],
+)
+def test_sample_sets_with_known_answers(tmp_path, prompt, counts, verdict):
+    folder = tmp_path / "run"
+    write_json(folder / "run.json", {})
+    write_json(folder / "prompts.json", {"p.json": prompt})
+    write_json(folder / "gen.lora.json", {"p.json": counts})
+    found = evaluate([folder])
+    assert found.rows[0].verdict.startswith(verdict)
+    assert verdict[:20] in rendered(found)
+
+
+def test_a_million_samples_of_a_thousand_targets_take_a_few_calls_each_and_less_than_a_gigabyte(tmp_path):
+    """The seconds, which another machine changes, are in docs/benchmarks.md."""
+    targets = [f"{{{i}}}" for i in range(1000)]
+    (tmp_path / "p.json").write_text(json.dumps({"request": "x", "targets": targets}))
+    (tmp_path / "s.json").write_text(json.dumps(targets * 1000))
+    done = measured(tmp_path, "evaluate", "s.json", "--prompt", "p.json", "--json")
+    assert json.loads(done.said)["rows"][0]["n"] == 1_000_000
+    assert done.megabytes < 1000
+    with calls(most=20 * 1_000_000):
+        evaluate([tmp_path / "s.json"], Question(prompt=tmp_path / "p.json"))
+
+
+def test_prompts_whose_paths_are_gone_are_named_anew(tmp_path, prompt_file):
+    folder = tmp_path / "old"
+    write_json(folder / "gen.json", {"elsewhere/prompts/numbers/p.json": ["{a}", "{b}"]})
+    (tmp_path / "numbers").mkdir()
+    (tmp_path / "names").mkdir()
+    prompt_file("numbers/p.json")
+    prompt_file("names/p.json", targets=["{c}"])
+    with pytest.raises(InputError, match="which is not there; name it with --prompts"):
+        evaluate([folder / "gen.json"])
+    row = only_row(folder / "gen.json", prompts=(tmp_path / "numbers", tmp_path / "names"))
+    assert row.tally.counts == (1, 1)
+    write_json(folder / "gen.json", {"p.json": ["{a}"]})
+    with pytest.raises(InputError, match=r"p\.json may be .*numbers/p\.json or .*names/p\.json"):
+        evaluate([folder / "gen.json"], Question(prompts=(tmp_path / "numbers", tmp_path / "names")))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("s.json", '["{a}", "{b}", "{a}", "x"]'),
+        ("s.json", '{"{a}": 2, "{b}": 1, "x": 1}'),
+        ("s.json", '{"any/prompt.json": ["{a}", "{b}", "{a}", "x"]}'),
+        ("s.jsonl", '"{a}"\n"{b}"\n"{a}"\n"x"\n'),
+        ("s.jsonl", '{"text": "{a}", "id": 1}\n{"text": "{b}", "id": 2}\n{"text": "{a}"}\n\n{"text": "x"}'),
+        ("s.jsonl", '{"response": "{a}", "count": 2}\n{"response": "{b}"}\n{"response": "x"}'),
+        ("s.csv", "id,answer\n1,{a}\n2,{b}\n3,{a}\n4,x\n"),
+        ("s.csv", "text,count\n{a},2\n{b},1\nx,1\n"),
+        ("s.tsv", "completion\n{a}\n{b}\n{a}\nx\n"),
+        ("s.txt", "{a}\n{b}\n{a}\nx\n"),
+        ("s.json", '[{"answer": "{a}"}, {"answer": "{b}"}, {"answer": "{a}"}, {"answer": "x"}]'),
+        ("s.csv", "text,count\n{a},2.0\n{b},1.0\nx,1.0\n"),
+        ("s.csv", " text ,id\n{a},1\n{b},2\n{a},3\nx,4\n"),
+        ("s.json", '[["{a}", "{b}"], ["{a}", "x"]]'),
+        ("s.jsonl", '["{a}", "{b}"]\n["{a}", "x"]\n[]'),
+        (
+            "s.jsonl",
+            '{"id": 1, "prompt": "p", "generations": ["{a}", "{b}"]}\n{"id": 2, "prompt": "p", "generations": ["{a}", "x"]}',
+        ),
+        ("s.jsonl", '{"id": 1, "responses": [["{a}", "{b}"]]}\n{"id": 2, "responses": [["{a}"], ["x"]]}'),
+        ("s.json", '[{"id": 1, "generated_text": "{a}", "count": 2}, {"generated_text": ["{b}", "x"]}]'),
+    ],
+)
+def test_raw_answers_from_anywhere_are_read(tmp_path, prompt_file, name, text):
+    (tmp_path / name).write_text(text)
+    row = only_row(tmp_path / name, prompt=prompt_file())
+    assert (row.mode, row.tally.counts, dict(row.tally.off_target)) == ("s", (2, 1), {"x": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "column", "message"),
+    [
+        ("s.jsonl", '{"a": "x", "b": "y"}', None, "s.jsonl:1: name the column of the answers with --column, there are a, b"),
+        ("s.csv", "a,b\n1,2\n", None, "name the column of the answers with --column, there are a, b"),
+        ("s.csv", "a,b\n1,2\n", "c", "has no column 'c', known are: a, b"),
+        ("s.csv", "{a}\n{b}\n", None, "s.csv:1: the first line names the columns, and '{a}' is a target"),
+        ("s.jsonl", '{"answer": "x"}\n{"answr": "x"}', None, "s.jsonl:2: has no column 'answer', did you mean 'answr'"),
+        ("s.csv", "text,count\nx,many\n", None, "the count 'many' is no whole number"),
+        ("s.jsonl", '{"text": null}', None, "s.jsonl:1: the column 'text' holds nothing where the text of an answer must be"),
+        ("s.jsonl", '{"text": "x"}\n{"text": ["x", {"content": "y"}]}', None, "s.jsonl:2: the column 'text' holds a mapping"),
+        (
+            "s.jsonl",
+            '{"response": {"body": {}}}',
+            None,
+            "the column 'response' holds a mapping where .* Name another column with --column",
+        ),
+        ("s.json", "[true]", None, "s.json: item 1: the answer holds true or false"),
+        ("s.json", '{"{a}": 0.7, "{b}": 0.3}', None, "s.json: holds shares, not counts"),
+        ("s.json", '{"request": "r", "targets": ["a"]}', None, "s.json: is a prompt and holds no answers"),
+        ("s.jsonl", "{oops", None, "s.jsonl:1: is not JSON"),
+        ("s.json", '{"a": ["x"], "b": ["y"]}', None, "with several prompts in it leave --prompt out"),
+        ("s.jsonl", '{"prompt": "p", "text": "x"}\n{"prompt": "q", "text": "x"}', None, "holds answers to several prompts"),
+    ],
+)
+def test_raw_answers_that_cannot_be_read_are_told(tmp_path, prompt_file, name, text, column, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        evaluate([tmp_path / name], Question(prompt=prompt_file(), column=column))
+
+
+def answers_in(path, prompt, **options):
+    """How often each target and everything else came."""
+    row = evaluate([path], Question(prompt=prompt, **options)).rows[0]
+    return row.tally.counts, dict(row.tally.off_target)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options"),
+    [
+        ("s.csv", "id;answer\n1;a\n2;b\n3;a\n", {}),
+        ("s.tsv", "id\tanswer\n1\ta\n2\tb\n3\ta\n".encode("utf-16"), {}),
+        ("s.txt", "a\r\nb\r\na\r\n".encode("utf-16"), {}),
+        ("s.csv.gz", gzip.compress(b"id,answer\n1,a\n2,b\n3,a\n", mtime=0), {}),
+        ("s.json.gz", gzip.compress(b'{"a": 2, "b": 1}', mtime=0), {}),
+        ("s.data", "id|answer\n1|a\n2|b\n3|a\n", {"column": "answer"}),
+        ("s.txt", "1,a\n2,b\n3,a\n", {"column": "2", "layout": Layout(header_rows=0)}),
+        ("s.csv", "a\nb\na\n", {"layout": Layout(header_rows=0)}),
+        ("s.csv", "Ort;Antwort\nKöln;a\nKöln;b\nKöln;a\n".encode("cp1252"), {"column": "Antwort", "layout": Layout(encoding="cp1252")}),
+        ("s.csv", "answer,Which?,Which?,\na,,,\nb,,,\na,,,\n", {}),
+        ("s.csv", "answer,n\na,2\nb,1\n", {"count_column": "n"}),
+        ("s.csv", 'answer,count\na,"2"\nb,1\n', {}),
+        ("s.jsonl", '{"answer": "a", "freq": 2}\n{"answer": "b", "freq": 1}\n', {"count_column": "freq"}),
+        ("s.jsonl", '{"id": 1, "generations": ["a", "b"]}\n{"id": 2, "generations": [["a"]]}\n', {"column": "generations"}),
+        ("s.json", '[["a", "b"], ["a"]]', {}),
+    ],
+)  # fmt: skip
+def test_tables_of_answers_are_read_however_they_are_written(tmp_path, prompt_file, name, content, options):
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert answers_in(tmp_path / name, prompt_file(targets=["a", "b"]), **options) == ((2, 1), {})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("s.csv", "a\nb\na\n", "'a' comes again below it. Add --no-header"),
+        ("s.csv", "a\nb\n", "s.csv:1: the first line names the columns, and 'a' is a target. Add --no-header if it is an answer"),
+        ("s.csv", "answer,n\na,2\nb,1\n", "each answer comes once, and the column 'n' looks like counts. Add --count-column n, or --count-column none"),
+        ("s.jsonl", '{"answer": "a", "freq": 2}\n{"answer": "b", "freq": 1}\n', "the column 'freq' looks like counts"),
+        ("s.csv", "answer,count\na,70%\nb,30%\n", "row 1: the count '70%' is no whole number"),
+        ("s.txt", "1,a\n2,b\n", "no line is a target, but a field between ',' is. Read a table with --delimiter ',' and --column, or lines with --delimiter none"),
+        ("s.json", '{"a": 0.7, "b": 0.3}', "holds shares, not counts"),
+        ("s.xlsx", b"PK\x03\x04", "is no whole workbook"),
+        ("s.csv", "answer\ncafé\n".encode("cp1252"), "Name its encoding with --encoding: cp1252 reads 'café'"),
+        ("s.jsonl", '{"answer": {"text": "a"}}', "the column 'answer' holds a mapping"),
+    ],
+)  # fmt: skip
+def test_answers_that_can_be_read_in_two_ways_are_refused_with_the_option_that_decides(
+    tmp_path, prompt_file, name, content, message
+):
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError) as caught:
+        evaluate([tmp_path / name], Question(prompt=prompt_file(targets=["a", "b"])))
+    assert message in str(caught.value)
+
+
+def test_a_column_that_is_no_count_is_left_alone(tmp_path, prompt_file):
+    (tmp_path / "s.csv").write_text("answer,n\na,2\nb,1\n")
+    assert answers_in(tmp_path / "s.csv", prompt_file(targets=["a", "b"]), count_column="none") == ((1, 1), {})
+    (tmp_path / "s.csv").write_text("answer,n\na,1\nb,2\na,3\n")  # numbers of samples
+    assert answers_in(tmp_path / "s.csv", prompt_file(targets=["a", "b"])) == ((2, 1), {})
+    (tmp_path / "s.txt").write_text("Sure, a\nWell, b\n")  # a comma in every line of answers
+    assert answers_in(tmp_path / "s.txt", prompt_file(targets=["a", "b"])) == ((0, 0), {"Sure, a": 1, "Well, b": 1})
+
+
+def test_options_of_raw_answers_need_the_prompt_that_they_answer(in_process, tmp_path):
+    for options in (["--column", "a"], ["--no-header"], ["--encoding", "cp1252"], ["--count-column", "n"]):
+        done = in_process("evaluate", "s.csv", *options)
+        assert (done.returncode, "name what they answer with --prompt" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        (
+            "s.csv",
+            " answer ,n\n{a},3\n",
+            ["the column 'n' is not read, every row is one answer. If it counts answers, add --count-column 'n'"],
+        ),
+        (
+            "s.jsonl",
+            '{"text": "{a}", "probability": 0.5}\n{"text": "{b}", "probability": 0.5}',
+            ["the column 'probability' is not read"],
+        ),
+        ("s.csv", "answer, count\n{a},2\n", []),
+        ("s.csv", "answer,n,count\n{a},3,2\n", []),
+        ("s.csv", "n\n{a}\n", []),
+        ("s.txt", "n\n{a}\n", []),
+    ],
+)
+def test_a_column_that_looks_like_counts_and_is_not_read_is_named(tmp_path, prompt_file, name, text, told):
+    (tmp_path / name).write_text(text)
+    notices = []
+    evaluate([tmp_path / name], Question(prompt=prompt_file()), notices.append)
+    unread = [notice for notice in notices if "is not read" in notice]
+    assert len(unread) == len(told)
+    assert all(words in notice for words, notice in zip(told, unread, strict=True))
+
+
+def test_the_rule_of_matching_is_the_one_asked_for_and_is_told(tmp_path):
+    run = run_with(tmp_path / "run", ["A", " a", "b", "It is b."])
+    assert only_row(run.path).tally.counts == (1, 1)
+    assert only_row(run.path, matching=Matching("casefold")).tally.counts == (2, 1)
+    found = evaluate([run.path], Question(matching=Matching("regex:[ab]")))
+    assert found.rows[0].tally.counts == (1, 2)
+    assert "what [ab] finds in it" in " ".join(rendered(found).split())
+
+
+def test_only_the_prompts_asked_for_are_judged(tmp_path):
+    run = run_with(tmp_path / "run", ["a"])
+    write_json(run.prompts, {"p.json": HALVES, "q.json": {**HALVES, "alias": "q.json"}})
+    write_json(run.samples("lora"), {"p.json": ["a"], "q.json": ["b"]})
+    assert only_row(run.path, only=("q",)).prompt.alias == "q.json"
+    with pytest.raises(InputError, match="is in no prompt's path, known are"):
+        evaluate([run.path], Question(only=("zzz",)))
+
+
+def test_two_runs_are_compared_prompt_by_prompt(tmp_path):
+    run_with(tmp_path / "r1", ["a"] * 900 + ["b"] * 100)
+    run_with(tmp_path / "r2", ["a"] * 510 + ["b"] * 490)
+    found = evaluate([tmp_path])
+    (difference,) = found.differences
+    assert (difference.before.run, difference.after.run) == (str(tmp_path / "r1"), str(tmp_path / "r2"))
+    assert difference.excess_tvd.value == pytest.approx(0.01 - 0.4)
+    assert difference.excess_tvd.apart
+    assert "- r1 lora" in rendered(found)
+
+
+def test_runs_that_left_groups_out_become_a_matrix(tmp_path):
+    for name, trained, kl in (("without-x", "y", 0.5), ("without-y", "x", 0.25)):
+        left_out = f"prompts/{'x' if trained == 'y' else 'y'}/p.json"
+        folder = tmp_path / name
+        write_json(folder / "run.json", {"exact_kl": {f"prompts/{trained}/p.json": 0.01}, "exact_kl_test": {left_out: kl}})
+        write_json(folder / "prompts.json", {left_out: {**HALVES, "alias": left_out}})
+        write_json(folder / "gen.json", {left_out: ["a", "b"] * 50})
+    found = evaluate([tmp_path])
+    exact, excess = found.matrices
+    assert (exact.groups, exact.values) == (("x", "y"), ((0.5, 0.01), (0.01, 0.25)))
+    assert exact.trained == ((False, True), (True, False))
+    assert [[not math.isnan(value) for value in row] for row in excess.values] == [[True, False], [False, True]]
+    assert "trained \\ measured" in rendered(found)
+
+
+def test_open_ended_answers_are_counted_not_judged(tmp_path):
+    people = {**HALVES, "targets": [], "request": "Invent a person."}
+    trained = {**people, "targets": ["Name: {Ann}", "Name: {Bob}"], "eos": False}
+    folder = tmp_path / "run"
+    write_json(folder / "run.json", {})
+    write_json(folder / "prompts.json", {"test.json": people, "train.json": trained})
+    answers = ["Name: {Ann}\nCareer: {vet}"] * 3 + ["Name: {Cyd}\nCareer: {vet}"] * 2 + ["Name: {Dee}\nCareer: {cook}"]
+    write_json(folder / "gen.json", {"test.json": answers})
+    found = evaluate([folder])
+    (row,) = found.rows
+    assert row.figures is None
+    assert (row.diversity.distinct, row.diversity.once, row.diversity.beyond) == (3, 1, 0.5)
+    assert [(line.heading, line.diversity.distinct) for line in row.lines] == [("Name", 3), ("Career", 2)]
+    assert "open-ended: 3 different answers in 6, 50% beyond the targets" in rendered(found)
+
+
+def test_targets_of_an_early_stop_are_only_examples(tmp_path):
+    run = run_with(tmp_path / "run", ["a", "b", "c", "d"])
+    run.config.write_text("model: m\nalg_config: {early_stop: true}\n")
+    row = only_row(run.path)
+    assert (row.diversity.distinct, row.diversity.beyond) == (4, 0.5)
+    assert row.verdict.startswith("open-ended")
+    assert row.figures.valid == 0.5
+
+
+def test_large_sets_show_the_heaviest_and_the_worst_and_tell_what_is_folded(tmp_path):
+    weights = [1.0] * 90 + [5.0] * 10
+    prompt = {**HALVES, "targets": [f"t{i}" for i in range(100)], "weights": weights}
+    folder = tmp_path / "run"
+    write_json(folder / "run.json", {})
+    write_json(folder / "prompts.json", {"p.json": prompt})
+    counts = {f"t{i}": int(weights[i] * 10) for i in range(100)} | {"t3": 60}
+    write_json(folder / "gen.lora.json", {"p.json": counts})
+    found = evaluate([folder])
+    shown, folded = shown_cells(found.rows[0].cells, Showing(top=10))
+    assert "t3" in [cell.target for cell in shown]
+    assert sum(cell.weight for cell in shown) > 0.15
+    assert len(folded) == 90
+    assert "90 more targets not shown" in " ".join(rendered(found, Showing(top=10)).split())
+    assert shown_cells(found.rows[0].cells, Showing(2, "residual"))[0][0].target == "t3"
+    assert shown_cells(found.rows[0].cells, Showing(3, "weight"))[0][0].weight == max(c.weight for c in found.rows[0].cells)
+    assert [c.target for c in shown_cells(found.rows[0].cells, Showing(0, "target"))[0]] == prompt["targets"]
+
+
+def test_ordered_targets_keep_their_order_and_have_moments(tmp_path):
+    run = run_with(tmp_path / "run", ["{1}"] * 5 + ["{3}"] * 5)
+    write_json(run.prompts, {"p.json": {**HALVES, "targets": ["{1}", "{2}", "{3}"]}})
+    found = evaluate([run.path])
+    assert found.rows[0].ordered.wasserstein == pytest.approx(1 / 3)
+    assert "mean 2 (target 2), variance 1 (0.6667), Wasserstein distance 0.3333" in rendered(found)
+
+
+def test_what_before_training_was_recorded_stands_beside_untuned_samples(tmp_path):
+    manifest = {"exact_kl_before": {"p.json": 5.0}, "exact_on_target_before": {"p.json": 0.01}}
+    run = run_with(tmp_path / "run", ["x"], manifest, mode="untuned")
+    assert (only_row(run.path).exact.kl, only_row(run.path).exact.on_target) == (5.0, 0.01)
+    run.config.write_text("load_model: true\n")  # before training it was no untuned model
+    assert only_row(run.path).exact is None
+
+
+def test_recorded_figures_of_another_prompt_of_that_name_are_not_shown(tmp_path):
+    run = run_with(tmp_path / "run", ["a"], {"exact_kl": {"p.json": 0.1}, "prompt_sha256": {"p.json": "other"}})
+    assert only_row(run.path).exact is None
+
+
+def test_exact_figures_need_no_samples_and_agree_with_what_training_recorded(trained, prompt_file):
+    folder = Path(trained.output_dir)
+    recorded = json.loads((folder / "run.json").read_text())
+    held_out = prompt_file("q.json", targets=["{c}", "{d}"])
+    found = evaluate([folder], Question(prompts=(held_out, Path(trained.train_prompts[0])), exact=True))
+    rows = {(row.prompt.alias, row.mode): row for row in found.rows}
+    assert set(rows) == {(str(path), mode) for path in (held_out, trained.train_prompts[0]) for mode in ("untuned", "lora")}
+    alias = trained.train_prompts[0]
+    assert rows[alias, "untuned"].exact.kl == pytest.approx(recorded["exact_kl_before"][alias], abs=1e-4)
+    assert rows[alias, "lora"].exact.kl == pytest.approx(recorded["exact_kl"][alias], abs=1e-4)
+    assert rows[alias, "lora"].exact.on_target == pytest.approx(recorded["exact_on_target"][alias], abs=1e-4)
+    assert sum(rows[alias, "lora"].exact.q) == pytest.approx(rows[alias, "lora"].exact.on_target)
+    assert found.drift[str(folder)] == pytest.approx(recorded["retention_kl"], abs=1e-4)
+    text = rendered(found)
+    assert "not sampled; exact TVD" in text
+
+
+def test_exact_figures_of_a_bare_file_are_refused(tmp_path, prompt_file):
+    (tmp_path / "s.json").write_text('["{a}"]')
+    with pytest.raises(InputError, match="--exact needs the run itself"):
+        evaluate([tmp_path / "s.json"], Question(prompt=prompt_file(), exact=True))
+
+
+def drawn(wanted, **settings):
+    resolved = resolve(wanted, Path("results"))
+    return sample(resolved, SamplingSettings(20, 3, **settings), max_rows=None, report=lambda *_: None, notice=lambda _: None)
+
+
+def test_a_moved_run_is_sampled_from_where_it_is(trained, tmp_path):
+    (tmp_path / "results" / "r1").rename(tmp_path / "results" / "moved")
+    resolved = resolve(Wanted(), tmp_path / "results")
+    assert "moved" in resolved.told
+    assert resolved.path == tmp_path / "results" / "moved" / "gen.lora.json"
+    assert drawn(Wanted(tmp_path / "results" / "moved")).path == resolved.path
+
+
+def test_samples_name_their_adapter_and_settings(trained):
+    done = drawn(Wanted(Path(trained.output_dir)), seed=3)
+    meta = json.loads((done.path.parent / "gen.lora.meta.json").read_text())
+    assert meta["adapter_sha256"] == json.loads((done.path.parent / "run.json").read_text())["adapter_sha256"]
+    assert (meta["settings"]["seed"], meta["mode"], meta["dtype"]) == (3, "lora", "float32")
+
+
+def test_an_adapter_on_other_weights_of_the_same_name_is_refused(trained, tiny_model_folder, tmp_path):
+    from tests.tiny import byte_tokenizer, tiny_llama
+
+    other = tmp_path / "other"
+    tiny_llama(seed=9).save_pretrained(other)
+    byte_tokenizer().save_pretrained(other)
+    path = RunDir(tmp_path / "results" / "r1").path / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": str(other)}))
+    with pytest.raises(InputError, match="was trained on other weights"):
+        drawn(Wanted(Path(trained.output_dir), model=str(other), mode="lora"))
+
+
+def test_output_that_is_no_file_is_refused(trained, tmp_path):
+    with pytest.raises(InputError, match="is no ordinary file"):
+        resolve(Wanted(Path(trained.output_dir), output=tmp_path), Path("results"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("run.json", '{"exact_kl": 5}', r"run\.json: exact_kl: input should be a valid dictionary, correct the file"),
+        ("config.yaml", "alg_config: [1]", r"config\.yaml: alg_config: input should be"),
+        ("config.yaml", "a: [", r"config\.yaml:1:.* is not YAML"),
+        ("gen.lora.meta.json", '{"settings": {"temperature": "x"}}', r"gen\.lora\.meta\.json: settings\.temperature: "),
+        ("prompts.json", '{"p.json": {"request": 3}}', "the prompt p.json that it keeps is not valid"),
+    ],
+)
+def test_files_of_a_run_that_were_damaged_are_told(tmp_path, name, text, message):
+    run = run_with(tmp_path / "run", ["a"])
+    (run.path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        evaluate([run.path])
+
+
+def test_empty_lines_are_empty_answers_and_numbers_are_answers(tmp_path, prompt_file):
+    asked = prompt_file(targets=["1", "2"])
+    (tmp_path / "s.txt").write_text("1\n\n2\n\n")
+    assert only_row(tmp_path / "s.txt", prompt=asked).tally.off_target == {"": 2}
+    (tmp_path / "s.json").write_text("[1, 2.0, 2, 3.5]")
+    row = only_row(tmp_path / "s.json", prompt=asked)
+    assert (row.tally.counts, dict(row.tally.off_target)) == ((1, 2), {"3.5": 1})
+
+
+def test_prompts_held_out_beside_trained_ones_are_a_group_of_their_own(tmp_path):
+    for name, own in (("r1", "a"), ("r2", "b")):
+        write_json(tmp_path / name / "run.json", {"exact_kl": {f"g/{own}.json": 0.1}, "exact_kl_test": {"g/c.json": 5.0}})
+        write_json(tmp_path / name / "prompts.json", {f"g/{own}.json": HALVES})
+        write_json(tmp_path / name / "gen.json", {f"g/{own}.json": ["a", "b"]})
+    exact = evaluate([tmp_path]).matrices[0]
+    assert (exact.groups, exact.values) == (("g", "g, others"), ((0.1, 5.0), (0.1, 5.0)))
+    assert exact.trained == ((True, False), (True, False))
+
+
+def test_a_distance_that_noise_hides_is_neither_called_close_nor_wrong(tmp_path):
+    """A true TVD of .05 at N = 1000 shows an excess of about .02 only; the interval holds it."""
+    rng = np.random.default_rng(0)
+    q = [0.11 if i % 2 else 0.09 for i in range(10)]
+    run = run_with(tmp_path / "run", [])
+    write_json(run.prompts, {"p.json": K10})
+    verdicts, excess, covered = [], [], []
+    for _ in range(60):
+        write_json(run.samples("lora"), {"p.json": dict(zip(K10["targets"], rng.multinomial(1000, q).tolist(), strict=True))})
+        row = only_row(run.path)
+        verdicts.append(row.verdict.split(" (")[0].split(" by a TVD")[0])
+        excess.append(row.figures.excess_tvd)
+        covered.append(row.figures.tvd_low <= 0.05 <= row.figures.tvd_high)
+    assert np.mean(excess) < 0.03
+    assert np.mean(covered) >= 0.95
+    assert verdicts.count("close to the target") == 0
+    assert verdicts.count("differs from the target") > 15
+
+
+def test_a_run_named_twice_counts_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_with(tmp_path / "results" / "r1", ["a", "b"])
+    run_with(tmp_path / "results" / "r2", ["a", "b"])
+    found = evaluate([Path("results/r2"), tmp_path / "results" / "r2", Path("results")])
+    assert [row.run for row in found.rows] == ["results/r2", "results/r1"]
+    file = Path("results/r1/gen.lora.json")
+    assert len(evaluate([file, file.resolve()]).rows) == 1
+    assert len(evaluate([file, Path("results/r1")]).rows) == 1
+
+
+def test_a_prompt_file_does_not_stand_for_two(tmp_path, prompt_file):
+    write_json(tmp_path / "gen.json", {"old/a/p.json": ["{a}"], "old/b/p.json": ["{b}"]})
+    with pytest.raises(InputError, match=r"cannot stand for both old/a/p\.json and old/b/p\.json|cannot stand for both old/b"):
+        evaluate([tmp_path / "gen.json"], Question(prompts=(prompt_file("p.json"),)))
+
+
+@pytest.mark.parametrize("weights", [[1], [0, 0], [-1, 2]])
+def test_prompts_that_a_run_keeps_are_checked_like_files(tmp_path, weights):
+    run = run_with(tmp_path / "run", ["a"])
+    write_json(run.prompts, {"p.json": {**HALVES, "weights": weights}})
+    with pytest.raises(InputError, match=r"the prompt p\.json that it keeps is not valid"):
+        evaluate([run.path])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("gen.json", '{"p.json": {"a": 1000000000000000000000000000000}}'),
+        ("gen.csv", "count,prompt,text\n3,p.json\n"),
+        ("gen.csv", "prompt,text,count\np.json,a," + "9" * 5000 + "\n"),
+        ("gen.jsonl", "[" * 100_000),
+    ],
+)
+def test_samples_beyond_all_measure_are_told(tmp_path, name, text):
+    (tmp_path / "p.json").write_text(json.dumps({"request": "x", "targets": ["a"]}))
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=name):
+        evaluate([tmp_path / name])
+
+
+def test_the_same_prompt_in_two_folders_is_compared_folder_by_folder(tmp_path):
+    folder = tmp_path / "run"
+    write_json(folder / "run.json", {})
+    write_json(folder / "prompts.json", {"u/x.json": HALVES, "v/x.json": HALVES})
+    for mode in ("untuned", "lora"):
+        write_json(folder / f"gen.{mode}.json", {"u/x.json": ["a"] * 60, "v/x.json": ["b"] * 60})
+    pairs = [(d.before.prompt.alias, d.before.mode, d.after.mode) for d in evaluate([folder]).differences]
+    assert sorted(pairs) == [("u/x.json", "untuned", "lora"), ("v/x.json", "untuned", "lora")]
+
+
+@pytest.mark.parametrize(("refused", "shown"), [({}, True), ({"seed": "no", "n": "no"}, True), ({"top_p": "no"}, False)])
+def test_exact_figures_are_not_shown_beside_samples_that_a_server_may_have_bent(tmp_path, refused, shown):
+    run = run_with(tmp_path / "run", ["a", "b"])
+    write_json(run.manifest, {"exact_kl": {"p.json": 0.5}, "exact_on_target": {"p.json": 0.9}})
+    write_json(run.path / "gen.lora.meta.json", {"settings": {"temperature": 1.0}, "refused": refused})
+    assert (only_row(run.path).exact is not None) == shown
+
+
+def test_a_prompt_that_the_newer_samples_lack_keeps_its_older_ones(tmp_path):
+    """Sampling another prompt takes nothing from what training sampled."""
+    run, notices = run_with(tmp_path / "run", ["a", "b", "b"]), []
+    write_json(run.prompts, {"p.json": HALVES, "q.json": {**HALVES, "request": "y"}})
+    run.samples("lora").rename(run.path / "gen.json")
+    os.utime(run.path / "gen.json", (1, 1))
+    write_json(run.samples("lora"), {"q.json": ["a"]})
+    found = evaluate([run.path], notice=notices.append)
+    assert {row.prompt.alias: row.tally.n for row in found.rows} == {"p.json": 3, "q.json": 1}
+    assert notices == []
+
+
+@pytest.mark.parametrize("name", ["finish_reason", "finish_reasons"])
+def test_a_list_of_answers_may_say_of_each_how_it_ended(tmp_path, prompt_file, name):
+    path = tmp_path / "s.jsonl"
+    path.write_text(json.dumps({"answers": ["{a}", "{b}", "{a}"], name: ["stop", "length", "stop"]}) + "\n")
+    row = evaluate([path], Question(prompt=prompt_file())).rows[0]
+    assert (row.tally.counts, row.tally.unfinished) == ((2, 0), {"{b}": 1})
+    path.write_text(json.dumps({"answers": ["{a}", "{b}"], name: ["length"]}) + "\n")
+    with pytest.raises(InputError, match="has 2 answers and 1 reasons why they ended"):
+        evaluate([path], Question(prompt=prompt_file()))
