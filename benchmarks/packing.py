@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 from benchmarks.workbench import NAMES_200, NUMBERS_10, NUMBERS_100, adapted_model, encode, matmul_gflops, seconds
-from diffusecli.models.loading import shape_of
+from diffusecli.models.architecture import shape_of
 from diffusecli.system.memory import peak_memory_mb
 from diffusecli.training.budget import fastest_part
-from diffusecli.training.loss import PackedPass, Pass, RowsPass, choose_pass, score
+from diffusecli.training.loss import PackedPass, Pass, RowsPass, score
+from diffusecli.training.pass_choice import choose_pass
 
 PROMPTS = {"numbers 1-10": NUMBERS_10, "numbers 1-100": NUMBERS_100, "200 names": NAMES_200}
 

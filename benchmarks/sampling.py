@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from benchmarks.workbench import NAMES_200, NUMBERS_10, NUMBERS_100, adapted_model, encode, seconds
-from diffusecli.models.loading import LoadedModel, load_adapter, merged
+from diffusecli.models.loading import LoadedModel
+from diffusecli.models.lora import load_adapter, merged
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.prompt import Prompt, read_prompt
 from diffusecli.runs.samples import write_samples

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from diffusecli.models.encoding import EncodedPrompt, encode_prompt
 from diffusecli.models.fused import fuse
-from diffusecli.models.loading import LoadedModel, attach_lora, load_model
+from diffusecli.models.loading import LoadedModel, load_model
+from diffusecli.models.lora import attach_lora
 from diffusecli.prompts.prompt import Prompt, read_prompt
 
 NUMBERS_10 = "prompts/numbers/rng-0.json"

@@ -22,8 +22,10 @@ from diffusecli.files.writing import put_folder, require_space, require_writable
 from diffusecli.models.adapters import base_of, recorded_base
 from diffusecli.models.card import merged_card
 from diffusecli.models.chat import Chat, ChatSettings
+from diffusecli.models.devices import PRECISIONS
 from diffusecli.models.encoding import EncodedPrompt, encode_prompt
-from diffusecli.models.loading import PRECISIONS, LoadedModel, load_adapter, load_configured
+from diffusecli.models.loading import LoadedModel, load_configured
+from diffusecli.models.lora import load_adapter
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.environment import environment

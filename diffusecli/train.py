@@ -22,7 +22,8 @@ from diffusecli.files.writing import require_writable
 from diffusecli.models.adapters import recorded_base
 from diffusecli.models.builtin import BUILTIN_MODELS, ensure_builtin
 from diffusecli.models.encoding import EncodedPrompt
-from diffusecli.models.loading import LoadedModel, load_adapter, load_configured, merged
+from diffusecli.models.loading import LoadedModel, load_configured
+from diffusecli.models.lora import load_adapter, merged
 from diffusecli.models.overflow import cause
 from diffusecli.prompts.config import Config
 from diffusecli.runs.iteration import Iteration

@@ -28,8 +28,10 @@ from scipy import stats
 
 from diffusecli.evaluation.exact import scorer_of
 from diffusecli.models.adapters import recorded_base
+from diffusecli.models.architecture import shape_of
 from diffusecli.models.encoding import EncodedPrompt, encode_prompt
-from diffusecli.models.loading import LoadedModel, load_adapter, load_configured, shape_of
+from diffusecli.models.loading import LoadedModel, load_configured
+from diffusecli.models.lora import load_adapter
 from diffusecli.models.trie import TokenTrie
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.prompt import Prompt

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from diffusecli.models.adapters import recorded_base
+from diffusecli.models.architecture import shape_of
 from diffusecli.models.encoding import EncodedPrompt, encode_prompt
-from diffusecli.models.loading import LoadedModel, load_adapter, load_configured, require_trained_on, shape_of
+from diffusecli.models.loading import LoadedModel, load_configured
+from diffusecli.models.lora import load_adapter, require_trained_on
 from diffusecli.models.overflow import cause
 from diffusecli.prompts.config import Config, Retain
 from diffusecli.prompts.prompt import Prompt

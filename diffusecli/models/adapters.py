@@ -166,3 +166,6 @@ def recorded_base(adapter: RunDir) -> Mapping[str, Any]:
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         return {}
     return asked if isinstance(asked, dict) else {}
+
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")

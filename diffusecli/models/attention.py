@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from diffusecli.models.loading import without_wrapper
+from diffusecli.models.architecture import without_wrapper
 
 _NAME = "diffuse"
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusecli.models.loading import without_wrapper
+from diffusecli.models.architecture import without_wrapper
 from diffusecli.models.overflow import require_numbers
 from diffusecli.sampling.rows import tolerance
 from diffusecli.sampling.settings import SamplingSettings

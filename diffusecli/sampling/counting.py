@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusecli.models.architecture import shape_of
 from diffusecli.models.encoding import EncodedPrompt
-from diffusecli.models.loading import shape_of
 from diffusecli.models.overflow import NotNumbersError
 from diffusecli.prompts.answers import Answers
 from diffusecli.sampling.rows import Rows

@@ -77,7 +77,8 @@ def counting(asked: Asked) -> Iterator[Engine]:
     """Raises `InputError` when the adapter is not of this very model."""
     from diffusecli.files.locks import require_idle
     from diffusecli.models.adapters import recorded_base
-    from diffusecli.models.loading import load_adapter, load_configured, merged, require_trained_on
+    from diffusecli.models.loading import load_configured
+    from diffusecli.models.lora import load_adapter, merged, require_trained_on
     from diffusecli.sampling.local_engine import LocalEngine
 
     base = load_configured(asked.config, asked.notice, named=asked.named)

@@ -8,8 +8,9 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from diffusecli.models.architecture import shape_of
 from diffusecli.models.encoding import EncodedPrompt, encode_prompt
-from diffusecli.models.loading import LoadedModel, shape_of
+from diffusecli.models.loading import LoadedModel
 from diffusecli.models.overflow import blamed
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from diffusecli.models.architecture import attention_windows, keeps_more_than_attention, shape_of
 from diffusecli.models.attention import banded, causal, enable, over, over_prompt
-from diffusecli.models.loading import attention_windows, keeps_more_than_attention, shape_of
 from diffusecli.models.overflow import require_numbers
 from diffusecli.system.memory import out_of_memory
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from diffusecli.models.loading import ModelShape
+from diffusecli.models.architecture import ModelShape
 from diffusecli.prompts.config import Config
 
 _LEAST_PART = 256  # tokens; below it a pass spends its time on the prompt

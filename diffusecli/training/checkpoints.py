@@ -23,7 +23,8 @@ from safetensors.torch import save_file
 
 from diffusecli.files.writing import sync_folder
 from diffusecli.models.adapters import _STATE
-from diffusecli.models.loading import LoadedModel, save_adapter
+from diffusecli.models.loading import LoadedModel
+from diffusecli.models.lora import save_adapter
 from diffusecli.runs.iteration import Iteration
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, cannot_write

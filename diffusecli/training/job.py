@@ -16,20 +16,13 @@ import torch
 from diffusecli.files.locks import only_writer, remove_scratch_folders, require_idle
 from diffusecli.files.writing import require_place, require_space
 from diffusecli.models.adapters import recorded_base
+from diffusecli.models.architecture import shape_of, trainable
 from diffusecli.models.chat import chat_settings
+from diffusecli.models.devices import choose_device, require_bitsandbytes
 from diffusecli.models.encoding import EncodedPrompt, encode_prompt
 from diffusecli.models.fused import fuse
-from diffusecli.models.loading import (
-    LoadedModel,
-    attach_lora,
-    choose_device,
-    load_adapter,
-    load_chat,
-    load_hollow,
-    require_bitsandbytes,
-    shape_of,
-    trainable,
-)
+from diffusecli.models.loading import LoadedModel, load_chat, load_hollow
+from diffusecli.models.lora import attach_lora, load_adapter
 from diffusecli.models.overflow import blamed
 from diffusecli.prompts.config import AlgConfig, Config
 from diffusecli.prompts.conflicts import clashes, conversation
@@ -40,7 +33,8 @@ from diffusecli.system.memory import SMALLER, enough_memory, free_memory
 from diffusecli.system.notices import Notice
 from diffusecli.training.budget import Plan, estimated_memory, fastest_part, fitting_part
 from diffusecli.training.checkpoints import Progress, load_progress, newest_checkpoint, step_of
-from diffusecli.training.loss import PackedPass, Pass, RowsPass, choose_pass, longest, row_length
+from diffusecli.training.loss import PackedPass, Pass, RowsPass, longest, row_length
+from diffusecli.training.pass_choice import choose_pass
 from diffusecli.training.processes import Processes, require_tracker
 from diffusecli.training.retention import encode_instructions, prepare, read_instructions
 from diffusecli.training.schedule import learning_rate

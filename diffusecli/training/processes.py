@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from diffusecli.models.loading import choose_device, trainable
+from diffusecli.models.architecture import trainable
+from diffusecli.models.devices import choose_device
 from diffusecli.system.errors import DiffuseError, InputError, InterruptedRun, MachineError
 from diffusecli.system.memory import out_of_memory
 

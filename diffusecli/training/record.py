@@ -11,8 +11,9 @@ from typing import Any
 from safetensors import SafetensorError
 
 from diffusecli.files.writing import append_line, mark_newest, move_into, require_no_link, write_json, write_text
+from diffusecli.models.adapters import ADAPTER_FILES
 from diffusecli.models.card import model_card
-from diffusecli.models.loading import ADAPTER_FILES, save_adapter
+from diffusecli.models.lora import save_adapter
 from diffusecli.prompts.config import PLAIN
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.environment import environment

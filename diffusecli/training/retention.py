@@ -25,10 +25,11 @@ from torch import Tensor
 
 from diffusecli.files.cache import cache_folder, private_cache
 from diffusecli.files.writing import atomic_write
+from diffusecli.models.architecture import attention_windows, shape_of
 from diffusecli.models.attention import additive_mask
 from diffusecli.models.chat import Chat
 from diffusecli.models.encoding import EncodedPrompt, encode_prompt
-from diffusecli.models.loading import LoadedModel, attention_windows, shape_of
+from diffusecli.models.loading import LoadedModel
 from diffusecli.models.overflow import blamed, require_numbers
 from diffusecli.prompts.config import LEAST_INSTRUCTIONS, Retain
 from diffusecli.prompts.prompt import Prompt, read_prompts

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from diffusecli.models.architecture import trainable
 from diffusecli.models.encoding import EncodedPrompt
-from diffusecli.models.loading import trainable
 from diffusecli.models.overflow import cause
 from diffusecli.prompts.divergence import exact_kl
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import MachineError
 from diffusecli.system.notices import Notice
-from diffusecli.training.loss import Part, Pass, target_log_probs
+from diffusecli.training.layout import Part
+from diffusecli.training.loss import Pass, target_log_probs
 from diffusecli.training.processes import OutOfMemoryError, Piece, Processes
 from diffusecli.training.retention import Answer, Retention
 

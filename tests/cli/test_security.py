@@ -18,7 +18,8 @@ from diffusecli.files.documents import _FastLoader
 from diffusecli.files.locks import only_writer
 from diffusecli.files.writing import atomic_write
 from diffusecli.models import builtin
-from diffusecli.models.loading import load_adapter, load_model
+from diffusecli.models.loading import load_model
+from diffusecli.models.lora import load_adapter
 from diffusecli.prompts.config import inspect_config
 from diffusecli.runs.finding import config_of
 from diffusecli.runs.journal import Journal

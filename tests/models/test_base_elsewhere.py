@@ -9,9 +9,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from diffusecli.evaluate import Question, evaluate
+from diffusecli.models.adapters import ADAPTER_FILES
 from diffusecli.models.builtin import BUILTIN_MODELS, builtin_folder
 from diffusecli.models.identity import fingerprint_of, has_weights_of
-from diffusecli.models.loading import ADAPTER_FILES, load_adapter, load_model
+from diffusecli.models.loading import load_model
+from diffusecli.models.lora import load_adapter
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.sample import Wanted, resolve, sample
 from diffusecli.sampling.settings import SamplingSettings

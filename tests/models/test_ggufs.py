@@ -8,7 +8,8 @@ from transformers import AutoModelForCausalLM
 from diffusecli.export import export
 from diffusecli.models.chat import ChatSettings
 from diffusecli.models.encoding import encode_prompt
-from diffusecli.models.loading import load_adapter, load_chat, load_model
+from diffusecli.models.loading import load_chat, load_model
+from diffusecli.models.lora import load_adapter
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.prompt import read_prompt
 from diffusecli.system.errors import InputError

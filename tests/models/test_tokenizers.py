@@ -22,7 +22,8 @@ import diffusecli.training.job
 from diffusecli.files.text import canonical
 from diffusecli.models.chat import Chat, ChatSettings
 from diffusecli.models.encoding import encode_prompt
-from diffusecli.models.loading import LoadedModel, load_model, merged
+from diffusecli.models.loading import LoadedModel, load_model
+from diffusecli.models.lora import merged
 from diffusecli.prompts.config import PLAIN, Config
 from diffusecli.prompts.prompt import Prompt, read_prompt, read_prompts
 from diffusecli.runs.run_dir import RunDir

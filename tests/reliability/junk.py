@@ -460,7 +460,8 @@ def _adapters(name: str) -> Callable[[Path, bytes], object]:
     def feed(folder: Path, content: bytes) -> object:
         import torch
 
-        from diffusecli.models.loading import LoadedModel, load_adapter
+        from diffusecli.models.loading import LoadedModel
+        from diffusecli.models.lora import load_adapter
 
         whole = {"adapter_config.json": _text(ADAPTER), "adapter_model.safetensors": _adapter_weights()}
         for file, text in {**whole, name: content}.items():

@@ -2,7 +2,8 @@
 
 import pytest
 
-from diffusecli.models.loading import load_adapter, load_configured
+from diffusecli.models.loading import load_configured
+from diffusecli.models.lora import load_adapter
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.prompt import read_prompt
 from diffusecli.sampling.engine import drawn

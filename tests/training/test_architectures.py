@@ -9,9 +9,12 @@ import torch
 import transformers
 
 from diffusecli.models import attention
-from diffusecli.models.loading import LoadedModel, attach_lora, attention_windows, load_adapter, save_adapter, trainable
+from diffusecli.models.architecture import attention_windows, trainable
+from diffusecli.models.loading import LoadedModel
+from diffusecli.models.lora import attach_lora, load_adapter, save_adapter
 from diffusecli.training import loss
-from diffusecli.training.loss import RowsPass, choose_pass, score
+from diffusecli.training.loss import RowsPass, score
+from diffusecli.training.pass_choice import choose_pass
 from tests.models.architectures import ARCHITECTURES, RECURRENT, SLIDING, build
 from tests.training.test_loss import encoded
 
@@ -89,8 +92,8 @@ def test_a_window_is_met_by_the_probe_that_proves_it(monkeypatch):
     monkeypatch.setattr(attention.Tree, "_within", lambda tree, _, device: within(tree, None, device))
     way, why = choose_pass(model, example)
     assert why.startswith("packed, dense attention")
-    masked = loss._dense_mask
-    monkeypatch.setattr(loss, "_dense_mask", lambda _, *rest: masked(build("Llama").config, *rest))
+    masked = loss.dense_mask
+    monkeypatch.setattr(loss, "dense_mask", lambda _, *rest: masked(build("Llama").config, *rest))
     way, why = choose_pass(model, example)
     assert isinstance(way, RowsPass)
     assert "differ by" in why

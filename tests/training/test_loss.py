@@ -12,8 +12,9 @@ from diffusecli.models.attention import Tree, enable
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.trie import TokenTrie
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.training import loss
-from diffusecli.training.loss import PackedPass, RowsPass, choose_pass, score, target_log_probs
+from diffusecli.training import cross_entropy, loss
+from diffusecli.training.loss import PackedPass, RowsPass, score, target_log_probs
+from diffusecli.training.pass_choice import choose_pass
 from tests.models.test_trie import path_sets
 from tests.tiny import tiny_llama
 
@@ -108,7 +109,7 @@ def test_a_single_target_and_a_single_token_work():
 def test_slices_of_the_cross_entropy_do_not_change_it(monkeypatch):
     example = encoded([(a, b, 0) for a in range(1, 5) for b in range(1, 5)], [1 / 16] * 16)
     whole, whole_gradient = gradient(PackedPass(), example)
-    monkeypatch.setattr(loss, "_SLICE_ROWS", 3)
+    monkeypatch.setattr(cross_entropy, "_SLICE_ROWS", 3)
     sliced, sliced_gradient = gradient(PackedPass(), example)
     np.testing.assert_allclose(sliced, whole)
     assert_same_gradient(sliced_gradient, whole_gradient)
@@ -135,7 +136,7 @@ def test_the_probe_goes_from_tree_to_mask_to_rows_when_numbers_are_wrong(monkeyp
     def see_everything(_encoded, packed):
         return torch.ones([packed.input_ids.shape[1]] * 2, dtype=torch.bool)
 
-    monkeypatch.setattr(loss, "_tree", see_the_first_token_only)
+    monkeypatch.setattr(loss, "tree_of", see_the_first_token_only)
     way, why = choose_pass(MODEL, example)
     assert way.tree is False
     assert why.startswith("packed, dense attention")
@@ -156,13 +157,13 @@ def test_the_chosen_pass_keeps_its_budgets():
     assert score(MODEL, example, way).tokens_fed > score(MODEL, example, PackedPass()).tokens_fed, "parts repeat the prompt"
 
 
-def cross_entropy(logits, tokens, mass, head=None):
+def by_slices(logits, tokens, mass, head=None):
     """Loss and log-probabilities of one row whose edges lead to `tokens`, all of the same mass."""
     edges = SimpleNamespace(
         edge_rows=torch.zeros(len(tokens), dtype=torch.long), edge_tokens=tokens,
         edge_masses=torch.full((len(tokens),), mass, dtype=torch.float64),
     )  # fmt: skip
-    return loss._WeightedCrossEntropy.apply(logits.clone(), head, None, edges, 1.0, True)
+    return cross_entropy.WeightedCrossEntropy.apply(logits.clone(), head, None, edges, 1.0, True)
 
 
 def test_a_16_bit_gradient_is_rounded_once_after_the_subtraction():
@@ -172,14 +173,14 @@ def test_a_16_bit_gradient_is_rounded_once_after_the_subtraction():
     gradients = []
     for dtype in (torch.float64, torch.bfloat16):
         logits = exact.to(dtype).requires_grad_()
-        cross_entropy(logits, torch.arange(10), 0.1)[0].backward()
+        by_slices(logits, torch.arange(10), 0.1)[0].backward()
         gradients.append(logits.grad.double())
     assert float((gradients[1] - gradients[0]).norm() / gradients[0].norm()) < 0.01
 
 
 def test_log_probabilities_of_16_bit_models_are_normalised_in_32():
     logits = (torch.randn(1, 1000, generator=torch.Generator().manual_seed(1)) * 3).bfloat16()
-    found = cross_entropy(logits, torch.arange(1000), 1e-3)[1]
+    found = by_slices(logits, torch.arange(1000), 1e-3)[1]
     torch.testing.assert_close(found, logits[0].double().log_softmax(-1), atol=1e-5, rtol=0)
 
 
@@ -188,7 +189,7 @@ def test_log_probabilities_of_16_bit_models_are_normalised_in_32():
 def test_logits_by_slices_equal_whole_logits(paths_and_weights, budget, rows_at_once):
     example = encoded(*paths_and_weights)
     whole, whole_gradient = gradient(PackedPass(budget), example)
-    before, loss._SLICE_ROWS = loss._SLICE_ROWS, rows_at_once
+    before, cross_entropy._SLICE_ROWS = cross_entropy._SLICE_ROWS, rows_at_once
     MODEL.lm_head.weight.requires_grad_(False)
     try:
         MODEL.zero_grad()
@@ -197,7 +198,7 @@ def test_logits_by_slices_equal_whole_logits(paths_and_weights, budget, rows_at_
         assert torch.isfinite(MODEL(torch.tensor([[1, 2]])).logits).all()  # its head is back in place
         assert MODEL(torch.tensor([[1, 2]])).logits.shape[-1] == 12
     finally:
-        loss._SLICE_ROWS = before
+        cross_entropy._SLICE_ROWS = before
         MODEL.lm_head.weight.requires_grad_(True)
     np.testing.assert_allclose(sliced, whole, rtol=1e-6)
     trained = torch.cat([g.flatten() for g in found])

@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from diffusecli.models.loading import attach_lora, load_model
+from diffusecli.models.loading import load_model
+from diffusecli.models.lora import attach_lora
 from diffusecli.prompts.config import Config, Retain
 from diffusecli.prompts.prompt import read_prompt
 from diffusecli.sampling.batched import generate_rows

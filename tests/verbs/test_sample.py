@@ -15,7 +15,7 @@ import pytest
 
 from diffusecli.evaluate import evaluate
 from diffusecli.files.locks import lock_beside, only_writer
-from diffusecli.models.loading import ADAPTER_FILES
+from diffusecli.models.adapters import ADAPTER_FILES
 from diffusecli.prompts.answers import Answers
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.runs.sample_files import journal_path, meta_path

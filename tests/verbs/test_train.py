@@ -11,7 +11,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from diffusecli.models.encoding import encode_prompt
-from diffusecli.models.loading import load_adapter, load_model, merged
+from diffusecli.models.loading import load_model
+from diffusecli.models.lora import load_adapter, merged
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.prompt import read_prompt
 from diffusecli.runs.run_dir import RunDir

@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM
 
 from diffusecli.export import export
 from diffusecli.models.encoding import encode_prompt
-from diffusecli.models.loading import LoadedModel, load_adapter, load_model
+from diffusecli.models.loading import LoadedModel, load_model
+from diffusecli.models.lora import load_adapter
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.prompt import read_prompt
 from diffusecli.sampling.engine import drawn

@@ -1,0 +1,68 @@
+"""What a model's config and modules tell of it: size, context, windows, what it has besides attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What a model's config tells of its size."""
+
+    parameters: int
+    layers: int
+    hidden_size: int
+    intermediate_size: int
+    vocabulary: int
+    context: int | None  # the most tokens of a row, None when it has no bound
+
+
+def shape_of(config: Any, parameters: int) -> ModelShape:
+    """The size of a model from its transformers config."""
+    text = config.get_text_config()
+    return ModelShape(
+        parameters, text.num_hidden_layers, text.hidden_size,
+        _widest(getattr(text, "intermediate_size", None)) or 4 * text.hidden_size, text.vocab_size,
+        getattr(text, "max_position_embeddings", None),
+    )  # fmt: skip
+
+
+def _widest(size: Any) -> int | None:
+    """Some models name a size for each layer."""
+    return max(size) if isinstance(size, list | tuple) else size
+
+
+def attention_windows(config: Any) -> dict[str, int]:
+    """How far a model's attention looks back, in tokens, by the names that its transformers config has for it."""
+    text = config.get_text_config()
+    names = ["window_size", "attention_chunk_size", "attention_window_size", "sliding_window_size"]
+    if getattr(text, "use_sliding_window", True):
+        names.append("sliding_window")
+    found = {name: getattr(text, name, None) for name in names}
+    return {name: window for name, window in found.items() if isinstance(window, int) and window > 0}
+
+
+_ATTENDS_ONLY = {"full_attention", "sliding_attention", "chunked_attention"}
+"""Kinds of layers, as transformers names them, in which all that a token knows of others is what a mask shows it."""
+
+
+def keeps_more_than_attention(model: Any) -> str:
+    """What a model has besides attention that a mask can steer: recurrent states, convolutions, chosen keys; empty when nothing."""
+    inner = without_wrapper(model)
+    others = set(getattr(inner.config.get_text_config(), "layer_types", None) or ()) - _ATTENDS_ONLY
+    if others:
+        return f"layers of the kind {min(others)}"
+    return "a recurrent state" if getattr(inner, "_is_stateful", False) else ""
+
+
+def without_wrapper(model: Any) -> Any:
+    """The transformers model itself, its adapter's layers in place, whether or not PEFT is wrapped around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def trainable(model: Any) -> list[torch.nn.Parameter]:
+    """The weights that training changes."""
+    return [weight for weight in model.parameters() if weight.requires_grad]

@@ -1,0 +1,44 @@
+"""Where a model computes, and in which number format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from diffusecli.system.errors import InputError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def four_bits(precision: str) -> Any:
+    """NF4 weights (Dettmers and others, "QLoRA", 2023) that compute in `precision`."""
+    from transformers import BitsAndBytesConfig
+
+    require_bitsandbytes()
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=PRECISIONS[precision])
+
+
+def require_bitsandbytes() -> None:
+    """Raises `InputError` where 4-bit weights cannot be had."""
+    import importlib.util
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError("quantize nf4 needs bitsandbytes: run `pip install 'diffuse-lm[nf4]'` or remove the setting")
+
+
+def choose_device(wanted: str) -> torch.device:
+    """`auto` takes CUDA, then Apple's MPS, then the CPU."""
+    if wanted != "auto":
+        try:
+            device = torch.device(wanted)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise InputError(f"the device '{wanted}' is not there or unknown: use auto, cpu, cuda, cuda:0, … or mps") from error
+        return device
+    return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """Sums are float64, but on Apple's MPS, which has none."""
+    return torch.float32 if device.type == "mps" else torch.float64

@@ -1,0 +1,63 @@
+"""The model's output layer: whether the logits are all its own doing, and the model without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from diffusecli.models.architecture import without_wrapper
+from diffusecli.models.encoding import EncodedPrompt
+from diffusecli.system.memory import out_of_memory
+
+_PROBE_SCALES = (1.0, 30.0, 1000.0)  # of logits: soft caps and clamps begin at some size
+
+
+def output_layer(model: Any) -> Any | None:
+    """The output layer, where it is a plain linear one that is not trained."""
+    head = without_wrapper(model).get_output_embeddings()
+    plain = type(head) is torch.nn.Linear and not head.weight.requires_grad and not hasattr(head, "_hf_hook")
+    return head if plain else None
+
+
+def is_all_of_the_logits(model: Any, probe: EncodedPrompt) -> bool:
+    """Whether the model's logits are what its plain output layer puts out, but for a factor: no soft cap, no clamp.
+
+    The layer is replaced by tensors of several sizes, so that what a model does to large logits shows before it has any.
+    """
+    head = output_layer(model)
+    if head is None:
+        return False
+    scales = torch.tensor(_PROBE_SCALES)[:, None, None]
+    ids = torch.tensor([probe.prompt_ids[-4:]] * len(_PROBE_SCALES), device=model.device)
+    logits = torch.randn(*ids.shape, len(head.weight), generator=torch.Generator().manual_seed(0)) * scales
+    logits = logits.to(ids.device, model.dtype)
+    head.forward = lambda _: logits.clone()
+    try:
+        with torch.no_grad():
+            found = model(input_ids=ids, use_cache=False).logits
+    except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as error:
+        if out_of_memory(error):
+            raise
+        return False
+    finally:
+        del head.forward
+    if found.shape != logits.shape:
+        return False
+    factor = (found.double() / logits.double()).flatten()
+    return torch.allclose(factor, factor.median().expand_as(factor), rtol=1e-4 if model.dtype == torch.float32 else 0.02, atol=0)
+
+
+@contextmanager
+def without_output_layer(head: Any | None) -> Iterator[None]:
+    """Inside, the model's "logits" are the hidden states that its output layer would get."""
+    if head is None:
+        yield
+        return
+    head.forward = lambda hidden: hidden
+    try:
+        yield
+    finally:
+        del head.forward

@@ -1,0 +1,77 @@
+"""Which pass a model gets: the packed one where a probe of the loaded model shows that it agrees with rows."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffusecli.models.architecture import attention_windows, keeps_more_than_attention
+from diffusecli.models.attention import enable
+from diffusecli.models.encoding import EncodedPrompt
+from diffusecli.models.overflow import NotNumbersError
+from diffusecli.models.trie import TokenTrie
+from diffusecli.system.memory import out_of_memory
+from diffusecli.training.loss import PackedPass, Pass, RowsPass, row_length, score
+from diffusecli.training.output_layer import is_all_of_the_logits
+
+
+def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max_tokens: int | None = None) -> tuple[Pass, str]:
+    """Probe the loaded model: the packed pass if it agrees with rows on a few paths, else rows; and why.
+
+    `encoded` is the prompt whose rows are longest; the probe's are short, but where a window slides over those.
+    Rows go `batch_size` at a time, packed parts hold up to `max_tokens`. Raises `NotNumbersError` when the rows' figures are not numbers.
+    """
+    in_rows = RowsPass(batch_size)
+    if more := keeps_more_than_attention(model):
+        return in_rows, f"rows: the model has {more}, which no mask reaches"
+    if why := _hidden_by_window(model.config, encoded, max_tokens):
+        return in_rows, f"rows: {why}"
+    probe = _probe_prompt(encoded, attention_windows(model.config).get("sliding_window"))
+    by_rows = score(model, probe, in_rows.sized(1)).log_probs  # all logits of a row exist at once
+    if np.isnan(by_rows).any():
+        raise NotNumbersError
+    tolerance = 1e-3 if model.dtype == torch.float32 else 0.2
+    trees, heads = (True, False) if enable(model) else (False,), (True, False) if is_all_of_the_logits(model, probe) else (False,)
+    for tree, sliced_head in product(trees, heads):
+        try:
+            packed = score(model, probe, PackedPass(None, tree, sliced_head)).log_probs
+        except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as error:
+            if out_of_memory(error):
+                raise
+            reason = f"rows: the model takes no packed input ({type(error).__name__})"
+            continue
+        gap = float(np.abs(packed - by_rows).max())
+        if gap <= tolerance:
+            short = [word for word, missing in (("dense attention", not tree), ("whole logits", not sliced_head)) if missing]
+            how = ", ".join(["packed", *short])
+            return PackedPass(max_tokens, tree, sliced_head), f"{how}: log-probabilities agree with rows to {gap:.1e} nats"
+        reason = f"rows: packed log-probabilities differ by {gap:.1e} nats"
+    return in_rows, reason
+
+
+def _hidden_by_window(config: Any, encoded: EncodedPrompt, max_tokens: int | None) -> str:
+    """Why attention windows forbid packing: those that do not slide by position may count places in the packed sequence."""
+    whole = len(encoded.prompt_ids) + len(encoded.trie.internal)
+    fed = whole if max_tokens is None else min(whole, max_tokens)
+    for name, window in attention_windows(config).items():
+        if name != "sliding_window" and window < fed:
+            return f"the model's {name} ({window}) is shorter than a packed part ({fed} tokens)"
+    return ""
+
+
+def _probe_prompt(encoded: EncodedPrompt, window: int | None) -> EncodedPrompt:
+    """Four three-token paths that branch at the first and the second token, after the end of the real prompt.
+
+    Where the window slides over rows (their last tokens are not fed), after all of the longest row but its end:
+    as much is out of sight there as in that row.
+    """
+    a, b, c, d = (*dict.fromkeys([*encoded.prompt_ids[-8:], 0, 1, 2, 3]),)[:4]
+    trie = TokenTrie.build([(a, b, c), (a, c, d), (b, a, d), (b, d, a)], [0.25] * 4)
+    prompt_ids, length = encoded.prompt_ids[-32:], row_length(encoded)
+    if window is not None and length - 1 > window:
+        longest_path = max(map(encoded.trie.path, range(len(encoded.trie.leaves))), key=len)
+        prompt_ids = (*encoded.prompt_ids, *longest_path)[: max(1, length - 3)]
+    return EncodedPrompt(encoded.prompt, prompt_ids, trie, (0,) * 4, encoded.stop_ids)
