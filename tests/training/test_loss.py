@@ -12,7 +12,7 @@ from diffusecli.models.attention import Tree, enable
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.trie import TokenTrie
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.training import cross_entropy, loss
+from diffusecli.training import cross_entropy, layout, loss
 from diffusecli.training.loss import PackedPass, RowsPass, score, target_log_probs
 from diffusecli.training.pass_choice import choose_pass
 from tests.models.test_trie import path_sets
@@ -140,7 +140,7 @@ def test_the_probe_goes_from_tree_to_mask_to_rows_when_numbers_are_wrong(monkeyp
     way, why = choose_pass(MODEL, example)
     assert way.tree is False
     assert why.startswith("packed, dense attention")
-    monkeypatch.setattr(loss, "_allowed", see_everything)
+    monkeypatch.setattr(layout, "_allowed", see_everything)
     way, why = choose_pass(MODEL, example)
     assert isinstance(way, RowsPass)
     assert "differ by" in why
