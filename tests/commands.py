@@ -1,19 +1,46 @@
 """Commands in one process or another, and ports for the servers that they ask."""
 
 import json
+import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 HANG = 3600  # seconds: no test waits so long unless something hangs
+
+_LOADED_BEFORE = [
+    "torch", "transformers", "peft", "pandas", "scipy.stats", "transformers.models.llama.modeling_llama", "accelerate",
+    "diffusecli.train", "diffusecli.sample", "diffusecli.evaluate", "diffusecli.export", "diffusecli.report.html", "openai",
+]  # fmt: skip
+
+
+def forkserver():
+    """Starts processes that have loaded the libraries, so that one costs its work and not its start."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_LOADED_BEFORE)
+    return context
+
+
+def become_command(messages):
+    """In a process of the forkserver: signals, one thread, no output but the messages, which go into a file."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with Path(messages).open("wb") as err, Path(os.devnull).open("wb") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(err.fileno(), 2)
+    import torch
+
+    torch.set_num_threads(1)
 
 
 IN_TURN = """
 import json, sys
 from typer.testing import CliRunner
-from diffusecli import hub
+from diffusecli.models import hub
 from diffusecli.cli import app
 hub._PATIENCE = float(sys.argv[2])
 looked_up = []

@@ -5,6 +5,7 @@ Weights are small and random, tokenizers and templates are those of the models. 
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -205,7 +206,7 @@ ANY_TEXT = st.lists(
 @pytest.mark.matrix("template")
 @each_family
 def test_any_text_comes_back_or_is_refused_by_name(chat):
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @example(["<｜end▁of▁sentence｜>"], False)  # behind a glued [/INST] it is tokenised by itself, and does not come back
     @given(st.lists(ANY_TEXT.filter(str.strip), min_size=1, max_size=2, unique_by=canonical), st.booleans())
     def holds(targets, eos):
@@ -275,8 +276,12 @@ def short_coin(folder):
     return read_prompt(path)
 
 
-def trained(base, coin, folder, monkeypatch):
-    """What `train` makes of a model that is loaded already, the KL of every iteration, and how prompts were passed."""
+class SeenEnoughError(Exception):
+    """What is to be seen has been seen."""
+
+
+def trained(base, coin, folder, monkeypatch, most=40):
+    """What `train` makes of a model that is loaded already: the KL of its first iterations, and how prompts were passed."""
     config = Config.model_validate({
         "model": base.name, "train_prompts": [coin.alias], "output_dir": str(folder),
         "alg_config": {"n_iters": 40, "learning_rate": 0.01}, "lora": {"r": 8, "alpha": 16}, "device": "cpu", "retain": False,
@@ -284,9 +289,16 @@ def trained(base, coin, folder, monkeypatch):
     })  # fmt: skip
     monkeypatch.setattr(diffusecli.train, "load_configured", lambda *_, **__: base)
     seen, notes = [], []
-    done = diffusecli.train.train(config, report=seen.append, notice=notes.append)
+
+    def report(iteration):
+        seen.append(next(iter(iteration.kl.values())))
+        if len(seen) == most < 40:
+            raise SeenEnoughError
+
+    with pytest.raises(SeenEnoughError) if most < 40 else nullcontext():
+        diffusecli.train.train(config, report=report, notice=notes.append)
     ways = [note.split("; ")[1] for note in notes if "targets; " in note]
-    return next(iter(done.after.kl.values())), [next(iter(i.kl.values())) for i in seen], ways[0]
+    return seen, ways[0]
 
 
 @pytest.mark.matrix("packed", "LoRA", "sampling", "merge")
@@ -296,10 +308,10 @@ def test_a_model_with_the_familys_vocabulary_learns_and_samples_what_it_learnt(
 ):
     made, coin = tiny(family, tokenizer), short_coin(tmp_path)
     base = copied(made)
-    kl, course, way = trained(base, coin, tmp_path / "packed", monkeypatch)
+    course, way = trained(base, coin, tmp_path / "packed", monkeypatch)
     record_property("packed", way.split(": log-prob", maxsplit=1)[0])
     assert way.startswith("packed")
-    assert kl < 0.05
+    assert course[-1] < 0.05
 
     with merged(base.model):
         counts, _ = drawn(LocalEngine(base, SamplingSettings(n_generations=300, max_new_tokens=16)), coin)
@@ -313,7 +325,6 @@ def test_a_model_with_the_familys_vocabulary_learns_and_samples_what_it_learnt(
     np.testing.assert_allclose(score(whole.model, encode_prompt(coin, whole.chat), RowsPass()).log_probs, under_adapter, atol=1e-4)
 
     monkeypatch.setattr(diffusecli.training.job, "choose_pass", lambda *_, **__: (RowsPass(), "rows: asked for"))
-    kl_of_rows, course_of_rows, way = trained(made, coin, tmp_path / "rows", monkeypatch)
+    course_of_rows, way = trained(made, coin, tmp_path / "rows", monkeypatch, most=4)
     assert way == "rows: asked for"
-    assert kl_of_rows < 0.05
-    np.testing.assert_allclose(course_of_rows[:4], course[:4], rtol=0.01)
+    np.testing.assert_allclose(course_of_rows, course[:4], rtol=0.01)

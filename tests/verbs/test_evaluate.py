@@ -13,6 +13,7 @@ from rich.console import Console
 
 from benchmarks.command import measured
 from diffusecli.evaluate import Question, evaluate
+from diffusecli.evaluation import perfect
 from diffusecli.files.tables import Layout
 from diffusecli.files.writing import write_json
 from diffusecli.prompts.matching import Matching
@@ -147,7 +148,7 @@ def test_sample_files_that_cannot_be_used_are_told(tmp_path, samples, message):
 
 
 K10 = {**HALVES, "targets": [f"{{{i}}}" for i in range(10)]}
-MANY = {**HALVES, "targets": [f"{{{i}}}" for i in range(10_000)]}
+MANY = {**HALVES, "targets": [f"{{{i}}}" for i in range(4000)]}
 ONE = {**HALVES, "targets": ["{yes}"]}
 TRUNCATED = {**HALVES, "targets": ["{Alexander the Great}", "{Alexander Pope}"]}
 
@@ -168,10 +169,11 @@ TRUNCATED = {**HALVES, "targets": ["{Alexander the Great}", "{Alexander Pope}"]}
         pytest.param(ONE, {"{yes}": 400}, "follows the target", id="K = 1"),
         pytest.param(K10, {"{1}": 1}, "too few samples to tell", id="N = 1"),
         pytest.param(K10, {}, "no samples", id="N = 0"),
-        pytest.param(MANY, {f"{{{i}}}": 40 for i in range(10_000)}, "follows the target more evenly", id="10 000 targets"),
+        pytest.param(MANY, {f"{{{i}}}": 10 for i in range(4000)}, "follows the target more evenly", id="4000 targets"),
     ],
 )
-def test_sample_sets_with_known_answers(tmp_path, prompt, counts, verdict):
+def test_sample_sets_with_known_answers(tmp_path, prompt, counts, verdict, monkeypatch):
+    monkeypatch.setattr(perfect, "_CELLS", 4_000_000)  # so that 4000 targets are more than get all repeats
     folder = tmp_path / "run"
     write_json(folder / "run.json", {})
     write_json(folder / "prompts.json", {"p.json": prompt})
