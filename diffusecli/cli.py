@@ -439,8 +439,8 @@ def train(
     chosen = read_config(config, settings or ())
     _quiet_libraries()
     from diffusecli.report.progress import TrainingProgress
+    from diffusecli.train import plan
     from diffusecli.train import train as tune
-    from diffusecli.training.job import plan
 
     if dry_run:
         from diffusecli.report.tables import training_plan

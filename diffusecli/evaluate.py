@@ -115,6 +115,8 @@ def _left_out(runs: Sequence[RunFacts], paths: Sequence[Path]) -> Iterator[Path]
 def _measure(runs: Sequence[RunFacts], sets: Sequence[SampleSet], question: Question, notice: Notice) -> dict[str, Measured]:
     """Exact figures of each run, of its samples' prompts, its own and those that are asked for."""
     from diffusecli.evaluation.exact import measure
+    from diffusecli.models.source import model_source
+    from diffusecli.prompts.config import Retain
     from diffusecli.runs.finding import config_of
 
     if not runs:
@@ -125,8 +127,10 @@ def _measure(runs: Sequence[RunFacts], sets: Sequence[SampleSet], question: Ques
             raise InputError(f"{facts.run}: --exact needs its config.yaml, which is missing")
         prompts = [s.prompt for s in sets if s.run == facts.run and _wanted(s.prompt.alias, question.only)]
         config = config_of(facts.folder, model=question.model, trust_remote_code=question.trust_remote_code)
-        named = question.model is not None
-        found[facts.run] = measure(facts.folder, config, [*prompts, *_held_out(question)], notice, named=named)
+        retain = config.retain or Retain()  # drift is measured of runs too that were not held to anything
+        prompts += _held_out(question)
+        source = model_source(config, named=question.model is not None)
+        found[facts.run] = measure(facts.folder, source, config.alg_config, retain, config.seed, prompts, notice)
     return found
 
 

@@ -20,6 +20,7 @@ from diffusecli.files.text import holds_half_characters
 from diffusecli.files.writing import require_writable
 from diffusecli.models.adapters import base_of
 from diffusecli.models.identity import has_weights_of
+from diffusecli.models.source import model_source
 from diffusecli.prompts.config import CHAT_FIELDS, Config, inspect_config, read_config, short_name
 from diffusecli.prompts.prompt import Prompt, read_prompts
 from diffusecli.runs.finding import config_of, newest_run, on_base
@@ -159,8 +160,9 @@ def sample(
     """
     kind = ENGINES[engine]
     name = wanted.config.model if kind.loads_model else wanted.served_name
-    asked = Asked(wanted.config, wanted.adapter, name, settings, max_rows, notice, wanted.home, wanted.named_base)
     require_writable(wanted.path.parent)
+    source = model_source(wanted.config, named=wanted.named_base)
+    asked = Asked(source, wanted.adapter, name, settings, max_rows, notice, wanted.home)
     with kind.make(asked, **(options or {})) as made:
         return generate(
             made, wanted.prompts, settings, mode=wanted.mode, path=wanted.path, form=wanted.form, report=report, notice=notice,

@@ -113,15 +113,16 @@ def token_views(
     found: Validation, model: str, notice: Callable[[str], None], chat_template: str | None = None, trust_remote_code: bool = False
 ) -> tuple[list[TokenView], list[Problem]]:
     """What the model's tokenizer makes of each prompt, and which prompts it cannot take; as the config says, if one was checked."""
-    from diffusecli.models.chat import ChatSettings, chat_settings, read_template
+    from diffusecli.models.chat import ChatSettings, read_template
     from diffusecli.models.encoding import encode_prompt
     from diffusecli.models.loading import load_chat
+    from diffusecli.models.source import ModelSource, chat_settings
 
     config = read_config(found.configs[0]) if len(found.configs) == 1 else None
     said = chat_settings(config) if config is not None else ChatSettings()
     if chat_template is not None:
         said = replace(said, template=read_template(chat_template))
-    chat = load_chat(model, said, notice, trust_remote_code=trust_remote_code)
+    chat = load_chat(ModelSource(model, trust_remote_code=trust_remote_code, chat=said), notice)
     tokenizer = chat.tokenizer
     views: list[TokenView] = []
     problems = list(_instructions(found.configs[0], config, chat)) if config is not None else []

@@ -78,8 +78,9 @@ def tiny_model_folder(tmp_path_factory):
 def builtin_model():
     """The built-in model, loaded once; fetched first if it is not cached."""
     from diffusecli.models.loading import load_model
+    from diffusecli.models.source import ModelSource
 
-    return load_model("smollm2-135m-instruct", device="cpu", notice=print)
+    return load_model(ModelSource("smollm2-135m-instruct", device="cpu"), print)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusecli.files.documents import TooLargeError, read_text
-from diffusecli.prompts.config import PLAIN, Config
+from diffusecli.prompts.config import PLAIN
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import InputError
 from diffusecli.system.timeouts import at_most, little_memory
@@ -64,11 +64,6 @@ class ChatSettings:
         system = self.system if prompt.system is None else prompt.system
         asked = [{"role": "user", "content": prompt.request}]
         return asked if system is None else [{"role": "system", "content": system}, *asked]
-
-
-def chat_settings(config: Config) -> ChatSettings:
-    """What a config says. Raises `InputError` for a template file that cannot be read."""
-    return ChatSettings(read_template(config.chat_template), config.chat_template_kwargs, config.system)
 
 
 def read_template(named: str | None) -> str | None:

@@ -77,11 +77,11 @@ def counting(asked: Asked) -> Iterator[Engine]:
     """Raises `InputError` when the adapter is not of this very model."""
     from diffusecli.files.locks import require_idle
     from diffusecli.models.adapters import recorded_base
-    from diffusecli.models.loading import load_configured
+    from diffusecli.models.loading import load_model
     from diffusecli.models.lora import load_adapter, merged, require_trained_on
     from diffusecli.sampling.local_engine import LocalEngine
 
-    base = load_configured(asked.config, asked.notice, named=asked.named)
+    base = load_model(asked.source, asked.notice)
     if (adapter := asked.adapter) is not None:
         require_idle(adapter.path, adapter.lock)
         require_trained_on(base, recorded := recorded_base(adapter), adapter.path)
@@ -90,7 +90,7 @@ def counting(asked: Asked) -> Iterator[Engine]:
                 f"{adapter.path}: was trained with another system text, chat template or variables of it; answers may not follow "
                 "the targets"
             )
-        load_adapter(base, adapter.path, recorded=recorded, named=asked.named, notice=asked.notice)
+        load_adapter(base, adapter.path, recorded=recorded, named=asked.source.named, notice=asked.notice)
     if asked.home is not None:
         base.call_as(asked.home.read_manifest())
     with merged(base.model):
@@ -108,9 +108,8 @@ def openai(
     n_per_request: Annotated[int | None, "answers asked for at once (n); 32, or 1 if the server gives one, by default"] = None,
 ) -> Iterator[Engine]:  # fmt: skip
     """Raises `InputError` and `MachineError` as `served.ServerEngine`."""
-    from diffusecli.models.chat import chat_settings
     from diffusecli.sampling.connection import Service
     from diffusecli.sampling.server_engine import ServerEngine
 
     service = Service(base_url, asked.model, concurrency, requests_per_minute, tries, timeout, tuple(omit or ()), n_per_request)
-    yield ServerEngine(service, asked.settings, asked.notice, chat_settings(asked.config))
+    yield ServerEngine(service, asked.settings, asked.notice, asked.source.chat)

@@ -14,6 +14,7 @@ from diffusecli.models.builtin import BUILTIN_MODELS, builtin_folder
 from diffusecli.models.identity import fingerprint_of, has_weights_of
 from diffusecli.models.loading import load_model
 from diffusecli.models.lora import load_adapter
+from diffusecli.models.source import ModelSource
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.sample import Wanted, resolve, sample
 from diffusecli.sampling.settings import SamplingSettings
@@ -55,7 +56,7 @@ def drawn(wanted, results="results"):
 
 
 def loaded(path):
-    return load_model(str(path), device="cpu", notice=print)
+    return load_model(ModelSource(str(path), device="cpu"), print)
 
 
 # which weights they are

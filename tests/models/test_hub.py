@@ -9,6 +9,7 @@ import pytest
 
 from diffusecli.models.hub import told_apart
 from diffusecli.models.loading import load_model
+from diffusecli.models.source import ModelSource
 from diffusecli.system.errors import InputError, MachineError
 from tests.commands import closed_port, in_turn
 
@@ -87,7 +88,7 @@ def folder(tiny_model_folder, tmp_path):
 
 def refusal(folder):
     with pytest.raises(InputError) as error:
-        load_model(str(folder), device="cpu", notice=print)
+        load_model(ModelSource(str(folder), device="cpu"), print)
     return str(error.value)
 
 
@@ -157,7 +158,7 @@ def test_code_that_comes_with_a_model_runs_only_when_asked_for_and_then_it_is_sa
     assert "if you trust its authors add --trust-remote-code, or set trust_remote_code: true" in refusal(folder)
     assert not ran.exists()
     said = []
-    load_model(str(folder), device="cpu", notice=said.append, trust_remote_code=True)
+    load_model(ModelSource(str(folder), device="cpu", trust_remote_code=True), said.append)
     assert ran.read_text() == "ran"
     assert said == [f"running Python code that comes with {folder}, because trust_remote_code is set"]
 

@@ -481,13 +481,14 @@ def _model_folders(name: str) -> Callable[[Path, bytes], object]:
         from diffusecli.models.chat import ChatSettings
         from diffusecli.models.encoding import encode_prompt
         from diffusecli.models.loading import load_chat, load_shape
+        from diffusecli.models.source import ModelSource
         from diffusecli.prompts.prompt import Prompt
 
         for file, text in {**_tiny_folder(), name: content}.items():
             _put(folder, f"m/{file}", text)
         if name == "config.json":
-            return load_shape(str(folder / "m"), _silent)
-        chat = load_chat(str(folder / "m"), ChatSettings(system="Be brief."), _silent)
+            return load_shape(ModelSource(str(folder / "m")), _silent)
+        chat = load_chat(ModelSource(str(folder / "m"), chat=ChatSettings(system="Be brief.")), _silent)
         return encode_prompt(Prompt.model_validate({**PROMPT, "alias": "p.json"}), chat)
 
     return feed
@@ -505,11 +506,11 @@ def _templates(folder: Path, content: bytes) -> object:
 
 
 def _ggufs(folder: Path, content: bytes) -> object:
-    from diffusecli.models.chat import ChatSettings
     from diffusecli.models.loading import load_chat, load_shape
+    from diffusecli.models.source import ModelSource
 
     path = str(_put(folder, "m.gguf", content))
-    return load_shape(path, _silent) if len(content) % 2 else load_chat(path, ChatSettings(), _silent)
+    return load_shape(ModelSource(path), _silent) if len(content) % 2 else load_chat(ModelSource(path), _silent)
 
 
 def _silent(_: str) -> None:

@@ -22,7 +22,8 @@ from diffusecli.models.chat import Chat, ChatSettings, read_template
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import LoadedModel, load_chat, load_shape
 from diffusecli.models.lora import attach_lora, load_adapter, save_adapter
-from diffusecli.prompts.config import inspect_config
+from diffusecli.models.source import ModelSource
+from diffusecli.prompts.config import LoraSettings, inspect_config
 from diffusecli.prompts.observations import Reading
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.journal import Journal
@@ -231,7 +232,7 @@ def test_memory_is_bounded_inside_only():
 def adapter(tmp_path):
     """Writes an adapter for a tiny model, with fields of its config changed, and tries to load it."""
     base = LoadedModel("", tiny_llama(num_hidden_layers=1), None, "")
-    attach_lora(base, rank=2, alpha=4, targets=["q_proj", "v_proj"])
+    attach_lora(base, LoraSettings(r=2, alpha=4, targets=["q_proj", "v_proj"]))
     save_adapter(base, tmp_path / "a")
 
     def load(**fields):
@@ -293,7 +294,7 @@ def test_all_of_plain_lora_is(adapter, fields):
 
 def test_an_adapter_with_dora_is_let_in(tmp_path):
     base = LoadedModel("", tiny_llama(num_hidden_layers=1), None, "")
-    attach_lora(base, rank=2, alpha=4, targets="all-linear", dora=True, rslora=True)
+    attach_lora(base, LoraSettings(r=2, alpha=4, dora=True, rslora=True))
     save_adapter(base, tmp_path)
     again = LoadedModel("", tiny_llama(num_hidden_layers=1), None, "")
     load_adapter(again, tmp_path)
@@ -317,7 +318,7 @@ def test_patterns_that_are_none_are_told(adapter):
     with pytest.raises(InputError, match="rank_pattern holds '\\(', which is no pattern"):
         adapter(rank_pattern={"(": 2})
     with pytest.raises(InputError, match=r"the config: lora.targets holds '\[', which is no pattern"):
-        attach_lora(LoadedModel("", tiny_llama(num_hidden_layers=1), None, ""), rank=1, alpha=1, targets="[")
+        attach_lora(LoadedModel("", tiny_llama(num_hidden_layers=1), None, ""), LoraSettings(r=1, alpha=1, targets="["))
     require_quick([("x", r".*proj")], ["model.layers.0.q_proj"], "place")
 
 
@@ -376,7 +377,7 @@ def with_number(content, after, kind, value):
 
 
 def test_a_sound_gguf_passes(sound_gguf):
-    found = load_shape(str(sound_gguf), print)
+    found = load_shape(ModelSource(str(sound_gguf)), print)
     assert (found.layers, found.vocabulary, found.context) == (1, 259 + len(MERGES), 1024)
 
 
@@ -405,7 +406,7 @@ def test_a_gguf_whose_sizes_lie_is_told_at_once(sound_gguf, tmp_path, change, sa
         calls(most=50_000),
         pytest.raises(InputError, match=rf"the model file .*m.gguf is no GGUF file that can be read: .*({said})"),
     ):
-        load_chat(str(path), ChatSettings(), print)
+        load_chat(ModelSource(str(path)), print)
 
 
 @pytest.mark.parametrize("name", ["gen.lora.partial.jsonl", "metrics.jsonl"])

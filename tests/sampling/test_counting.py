@@ -14,6 +14,7 @@ from diffusecli.models.attention import enable
 from diffusecli.models.chat import Chat
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import LoadedModel, load_model
+from diffusecli.models.source import ModelSource
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling.counting import CountingSampler, _exponentials, _invert
 from diffusecli.sampling.engine import drawn
@@ -300,9 +301,9 @@ def test_a_model_whose_rows_cannot_be_kept_is_sampled_by_generate(monkeypatch):
 def test_a_hostile_generation_config_has_no_effect(tiny_model_folder, batches, monkeypatch):
     if batches:
         monkeypatch.setattr("diffusecli.sampling.local_engine.choose_rows", lambda _: None)
-    hostile = load_model(str(tiny_model_folder), device="cpu", notice=print)
+    hostile = load_model(ModelSource(str(tiny_model_folder), device="cpu"), print)
     assert hostile.model.generation_config.top_k == 2
-    clean = load_model(str(tiny_model_folder), device="cpu", notice=print)
+    clean = load_model(ModelSource(str(tiny_model_folder), device="cpu"), print)
     clean.model.generation_config = type(clean.model.generation_config)(eos_token_id=2)
     settings = SamplingSettings(300, max_new_tokens=3)
     drawn_by = [counts_of(settings, base) for base in (hostile, clean)]

@@ -13,9 +13,8 @@ from diffusecli.prompts.config import Config
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.sampling.counting import CountingSampler
 from diffusecli.system.errors import InputError, InterruptedRun, MachineError
-from diffusecli.train import train
+from diffusecli.train import settings_of_result, train
 from diffusecli.training.checkpoints import newest_checkpoint
-from diffusecli.training.job import settings_of_result
 from diffusecli.training.loss import PackedPass
 from diffusecli.training.scorer import Scorer
 
