@@ -10,7 +10,7 @@ from diffusecli.prompts.conflicts import clashes, conversation
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import InputError
 from diffusecli.training.job import plan, read_inputs
-from diffusecli.validate import token_views, validate
+from diffusecli.verbs.validate import token_views, validate
 
 COIN = {"request": "Toss a coin, {a} or {b}.", "targets": ["{a}", "{b}"], "weights": [0.9, 0.1]}
 

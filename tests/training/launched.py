@@ -14,8 +14,8 @@ from diffusecli.system import errors
 from diffusecli.system.interrupts import Interrupts
 
 PLACES = {
-    "step": "diffusecli.train._step", "draw": "diffusecli.sampling.counting.CountingSampler.draw", "read": "diffusecli.train.read_inputs",
-    "load": "diffusecli.train.load_configured", "write": "diffusecli.train.save_run", "tell": "diffusecli.train.tell",
+    "step": "diffusecli.verbs.train._step", "draw": "diffusecli.sampling.counting.CountingSampler.draw", "read": "diffusecli.verbs.train.read_inputs",
+    "load": "diffusecli.verbs.train.load_configured", "write": "diffusecli.verbs.train.save_run", "tell": "diffusecli.verbs.train.tell",
 }  # fmt: skip
 
 

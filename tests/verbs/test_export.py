@@ -11,15 +11,15 @@ import yaml
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from diffusecli.export import MARK, export
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import load_model
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.prompt import read_prompt
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, MachineError
-from diffusecli.train import train
 from diffusecli.training.loss import RowsPass, score
+from diffusecli.verbs.export import MARK, export
+from diffusecli.verbs.train import train
 
 
 @pytest.fixture
