@@ -25,7 +25,7 @@ from diffusecli.sampling.engine import drawn
 from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.memory import peak_memory_mb
-from diffusecli.train import train
+from diffusecli.verbs.train import train
 
 SAMPLES = 1000
 SIZES = (20, 64, 200, 500)

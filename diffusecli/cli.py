@@ -339,9 +339,9 @@ def init_prompt(
     **families: Any,
 ) -> None:
     """Write a prompt file for any distribution you can name, or for a table of observations."""
-    from diffusecli.init_prompt import Wording, choose, fields_of, form_doubts, name_notices, prompts_from, write_prompts
     from diffusecli.prompts.weighing import Reading
     from diffusecli.report.tables import distribution_preview
+    from diffusecli.verbs.init_prompt import Wording, choose, fields_of, form_doubts, name_notices, prompts_from, write_prompts
 
     if show_list:
         for example, summary in catalogue():
@@ -394,8 +394,8 @@ def validate(
         typer.echo((LIBRARY / "schemas" / f"{schema}.schema.json").read_text(encoding="utf-8"), nl=False)
         return
     from diffusecli.report.tables import prompts_overview, token_table
-    from diffusecli.validate import token_views
-    from diffusecli.validate import validate as check
+    from diffusecli.verbs.validate import token_views
+    from diffusecli.verbs.validate import validate as check
 
     if not paths:
         raise InputError("name at least one prompt, config or folder to check")
@@ -439,8 +439,8 @@ def train(
     chosen = read_config(config, settings or ())
     _quiet_libraries()
     from diffusecli.report.progress import TrainingProgress
-    from diffusecli.train import plan
-    from diffusecli.train import train as tune
+    from diffusecli.verbs.train import plan
+    from diffusecli.verbs.train import train as tune
 
     if dry_run:
         from diffusecli.report.tables import training_plan
@@ -477,8 +477,8 @@ def export(
     """Fold a run's adapter into its base model and write a plain Hugging Face folder."""
     _require_choices({"--precision": precision})
     _quiet_libraries()
-    from diffusecli.export import export as merge
     from diffusecli.runs.run_dir import RunDir
+    from diffusecli.verbs.export import export as merge
 
     done = merge(
         RunDir(run), output, model=model, precision=precision, force=force, notice=_notice, trust_remote_code=trust_remote_code
@@ -564,9 +564,9 @@ def sample(
         raise InputError(f"--config {config}: {source} is named already, leave one of them out")
     _quiet_libraries()
     from diffusecli.report.progress import SamplingProgress
-    from diffusecli.sample import Wanted, resolve
-    from diffusecli.sample import sample as draw
     from diffusecli.sampling.settings import SamplingSettings
+    from diffusecli.verbs.sample import Wanted, resolve
+    from diffusecli.verbs.sample import sample as draw
 
     length: dict[str, Any] = {"whole_targets": True} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
     settings = SamplingSettings(
@@ -654,10 +654,10 @@ def evaluate(
     max_drift: Annotated[float | None, typer.Option(help="Exit with 1 when a run drifted further.")] = None,
 ) -> None:
     """Compare samples with the target weights."""
-    from diffusecli.evaluate import Question
-    from diffusecli.evaluate import evaluate as judge
     from diffusecli.evaluation.gates import check_limits, failures
     from diffusecli.prompts.matching import Matching
+    from diffusecli.verbs.evaluate import Question
+    from diffusecli.verbs.evaluate import evaluate as judge
 
     _require_choices({"--sort": sort})
     if as_json + as_csv + as_markdown > 1:

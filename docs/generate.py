@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from diffusecli.cli import app
 from diffusecli.prompts.config import Config
 from diffusecli.report import data
-from diffusecli.validate import json_schema
+from diffusecli.verbs.validate import json_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -142,7 +142,7 @@ def first_run(tmp_path_factory):
 def trained(tiny_model_folder, prompt_file, first_run, tmp_path):
     """A run of one iteration on the tiny model, in tmp_path/results/r1: a copy of the first, the paths in it changed."""
     from diffusecli.prompts.config import Config
-    from diffusecli.train import train
+    from diffusecli.verbs.train import train
 
     def config(place):
         return Config.model_validate({

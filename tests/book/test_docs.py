@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from diffusecli.prompts.prompt import read_prompts
-from diffusecli.validate import json_schema, validate
+from diffusecli.verbs.validate import json_schema, validate
 from tests import ROOT
 from tests.commands import HANG
 
@@ -210,7 +210,7 @@ def test_library_configs_satisfy_the_schema():
 
 @pytest.mark.model
 def test_the_library_is_valid_for_the_built_in_tokenizer(builtin_model, monkeypatch):
-    from diffusecli.validate import token_views
+    from diffusecli.verbs.validate import token_views
 
     monkeypatch.chdir(ROOT)
     views, problems = token_views(validate([Path("prompts")]), "smollm2-135m-instruct", print)

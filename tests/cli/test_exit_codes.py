@@ -71,12 +71,12 @@ def test_every_command_ends_with_the_documented_code_and_says_why(here, in_proce
 @pytest.mark.parametrize(
     ("command", "verb", "words"),
     [
-        ("init-prompt", "diffusecli.init_prompt.choose", "--dice 2d6"),
-        ("validate", "diffusecli.validate.validate", "p.json"),
-        ("train", "diffusecli.train.train", "cfg.yaml"),
-        ("sample", "diffusecli.sample.sample", "results/r1"),
-        ("evaluate", "diffusecli.evaluate.evaluate", "results/r1"),
-        ("export", "diffusecli.export.export", "results/r1 -o merged"),
+        ("init-prompt", "diffusecli.verbs.init_prompt.choose", "--dice 2d6"),
+        ("validate", "diffusecli.verbs.validate.validate", "p.json"),
+        ("train", "diffusecli.verbs.train.train", "cfg.yaml"),
+        ("sample", "diffusecli.verbs.sample.sample", "results/r1"),
+        ("evaluate", "diffusecli.verbs.evaluate.evaluate", "results/r1"),
+        ("export", "diffusecli.verbs.export.export", "results/r1 -o merged"),
     ],
 )
 def test_every_command_that_is_interrupted_ends_with_130(here, monkeypatch, in_process, command, verb, words):

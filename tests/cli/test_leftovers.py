@@ -10,8 +10,8 @@ from diffusecli.files.endings import require_ending
 from diffusecli.files.locks import made_folder, only_writer
 from diffusecli.files.writing import require_writable, write_text
 from diffusecli.runs.samples import format_of, read_samples
-from diffusecli.sample import Wanted, resolve
 from diffusecli.system.errors import InputError
+from diffusecli.verbs.sample import Wanted, resolve
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from diffusecli.prompts.prompt import read_prompts
 from diffusecli.runs.finding import config_of
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError
-from diffusecli.validate import validate
+from diffusecli.verbs.validate import validate
 
 OWN = {"request": "Say a letter.", "targets": ["{a}", "{b}"]}
 

@@ -12,7 +12,6 @@ from rich.cells import cell_len
 
 import diffusecli
 from diffusecli import cli
-from diffusecli.evaluate import Question, evaluate
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.markdown import as_markdown
@@ -20,6 +19,7 @@ from diffusecli.report.progress import TrainingProgress, live_view
 from diffusecli.report.summary import evaluation
 from diffusecli.report.tables import answers, distribution_preview, prompts_overview
 from diffusecli.system import terminal
+from diffusecli.verbs.evaluate import Question, evaluate
 from tests.report.test_progress import iterations
 
 POOR = ("ascii", "latin-1", "cp1252", "cp437", "koi8-r")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from diffusecli.evaluate import Question, evaluate
 from diffusecli.evaluation.evaluation import by_prompt
 from diffusecli.evaluation.exact import scorer_of
 from diffusecli.evaluation.gates import failures
@@ -20,10 +19,11 @@ from diffusecli.report.data import as_csv, as_json
 from diffusecli.report.markdown import as_markdown
 from diffusecli.runs.journal import Journal
 from diffusecli.runs.run_dir import RunDir
-from diffusecli.sample import Wanted, resolve, sample
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError
-from diffusecli.train import train
+from diffusecli.verbs.evaluate import Question, evaluate
+from diffusecli.verbs.sample import Wanted, resolve, sample
+from diffusecli.verbs.train import train
 from tests.verbs.test_evaluate import HALVES, rendered, run_with
 
 EDITS = {
@@ -303,7 +303,7 @@ def test_figures_measured_under_another_system_text_are_not_shown_beside_samples
 
 
 def test_the_card_of_an_exported_run_has_no_figures_of_a_prompt_that_was_edited_in_the_run(trained, tmp_path):
-    from diffusecli.export import export
+    from diffusecli.verbs.export import export
 
     run = RunDir(Path(trained.output_dir))
     kept = json.loads(run.prompts.read_text())

@@ -14,7 +14,7 @@ from diffusecli.files.writing import atomic_write, write_text
 from diffusecli.prompts.config import read_config
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, MachineError
-from diffusecli.train import train
+from diffusecli.verbs.train import train
 
 HOLDS = "import sys; from pathlib import Path; from diffusecli.files.locks import only_writer\nplace = Path(sys.argv[1])\n"
 

@@ -11,7 +11,7 @@ from diffusecli.files.writing import write_json
 from diffusecli.prompts.config import Config, read_config
 from diffusecli.prompts.prompt import read_prompts
 from diffusecli.runs.run_dir import RunDir
-from diffusecli.sample import Wanted, resolve
+from diffusecli.verbs.sample import Wanted, resolve
 
 RNG = "prompts/numbers/rng-0.json"
 OWN = {"request": "Say a letter.", "targets": ["{a}", "{b}"]}

@@ -5,7 +5,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from diffusecli.export import export
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import load_chat, load_model
 from diffusecli.models.lora import load_adapter
@@ -13,8 +12,9 @@ from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.prompt import read_prompt
 from diffusecli.system.errors import InputError
-from diffusecli.train import train
 from diffusecli.training.loss import RowsPass, score
+from diffusecli.verbs.export import export
+from diffusecli.verbs.train import train
 from tests.tiny import CHATML, byte_tokenizer, tiny_llama
 
 LAYER = {

@@ -16,9 +16,9 @@ import transformers
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-import diffusecli.export
-import diffusecli.train
 import diffusecli.training.pass_choice
+import diffusecli.verbs.export
+import diffusecli.verbs.train
 from diffusecli.files.text import canonical
 from diffusecli.models.chat import Chat, ChatSettings
 from diffusecli.models.encoding import encode_prompt
@@ -283,9 +283,9 @@ def trained(base, coin, folder, monkeypatch):
         "alg_config": {"n_iters": 40, "learning_rate": 0.01}, "lora": {"r": 8, "alpha": 16}, "device": "cpu", "retain": False,
         "generate": False,
     })  # fmt: skip
-    monkeypatch.setattr(diffusecli.train, "load_model", lambda *_, **__: base)
+    monkeypatch.setattr(diffusecli.verbs.train, "load_model", lambda *_, **__: base)
     seen, notes = [], []
-    done = diffusecli.train.train(config, report=seen.append, notice=notes.append)
+    done = diffusecli.verbs.train.train(config, report=seen.append, notice=notes.append)
     ways = [note.split("; ")[1] for note in notes if "targets; " in note]
     return next(iter(done.after.kl.values())), [next(iter(i.kl.values())) for i in seen], ways[0]
 
@@ -308,8 +308,8 @@ def test_a_model_with_the_familys_vocabulary_learns_and_samples_what_it_learnt(
     assert counts["{heads}"] / 300 == pytest.approx(0.7, abs=0.15)
 
     under_adapter = score(base.model, encode_prompt(coin, base.chat), RowsPass()).log_probs
-    monkeypatch.setattr(diffusecli.export, "load_model", lambda *_, **__: copied(made))
-    diffusecli.export.export(RunDir(tmp_path / "packed"), tmp_path / "merged", precision=None, force=False, notice=print)
+    monkeypatch.setattr(diffusecli.verbs.export, "load_model", lambda *_, **__: copied(made))
+    diffusecli.verbs.export.export(RunDir(tmp_path / "packed"), tmp_path / "merged", precision=None, force=False, notice=print)
     whole = load_model(ModelSource(str(tmp_path / "merged"), device="cpu"), print)  # with its own template and stops
     np.testing.assert_allclose(score(whole.model, encode_prompt(coin, whole.chat), RowsPass()).log_probs, under_adapter, atol=1e-4)
 

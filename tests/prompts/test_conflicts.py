@@ -9,9 +9,9 @@ from diffusecli.prompts.config import Config, read_config
 from diffusecli.prompts.conflicts import clashes, conversation
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import InputError
-from diffusecli.train import plan
 from diffusecli.training.inputs import read_inputs
-from diffusecli.validate import token_views, validate
+from diffusecli.verbs.train import plan
+from diffusecli.verbs.validate import token_views, validate
 
 COIN = {"request": "Toss a coin, {a} or {b}.", "targets": ["{a}", "{b}"], "weights": [0.9, 0.1]}
 

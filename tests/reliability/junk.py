@@ -324,7 +324,7 @@ def _checks(name: str) -> Callable[[Path, bytes], object]:
     def feed(folder: Path, content: bytes) -> object:
         from diffusecli.prompts.config import read_config
         from diffusecli.report.tables import prompts_overview
-        from diffusecli.validate import validate
+        from diffusecli.verbs.validate import validate
 
         path = _put(folder, name, content)
         if name != "p.json":
@@ -355,7 +355,7 @@ def _run_with(name: str) -> Callable[[Path, bytes], object]:
     """`diffuse evaluate` of a run of which one file is junk, and all its reports."""
 
     def feed(folder: Path, content: bytes) -> object:
-        from diffusecli.evaluate import evaluate
+        from diffusecli.verbs.evaluate import evaluate
 
         files: dict[str, bytes] = {
             "p.json": _text(PROMPT), "run/run.json": _text(MANIFEST), "run/prompts.json": _text({"p.json": {"alias": "p.json", **PROMPT}}),
@@ -376,7 +376,7 @@ def _answers_in(ending: str) -> Callable[[Path, bytes], object]:
     """`diffuse evaluate FILE --prompt`."""
 
     def feed(folder: Path, content: bytes) -> object:
-        from diffusecli.evaluate import Question, evaluate
+        from diffusecli.verbs.evaluate import Question, evaluate
 
         prompt, path = _put(folder, "p.json", _text(PROMPT)), _put(folder, f"answers{ending}", content)
         with _inside(folder):
@@ -410,8 +410,8 @@ def _tables(ending: str) -> Callable[[Path, bytes], object]:
     """`diffuse init-prompt --from`, one prompt and a folder of them."""
 
     def feed(folder: Path, content: bytes) -> object:
-        from diffusecli.init_prompt import Wording, choose, prompts_from, write_prompts
         from diffusecli.prompts.observations import Reading
+        from diffusecli.verbs.init_prompt import Wording, choose, prompts_from, write_prompts
 
         path = _put(folder, f"table{ending}", content)
         grouped = ending != ".txt" and len(content) % 2 == 0

@@ -34,7 +34,7 @@ TINY = "smollm2-135m-instruct"
 _KILLS_A_FOLDER = 4
 _LOADED_BEFORE = [
     "torch", "transformers", "peft", "pandas", "scipy.stats", "transformers.models.llama.modeling_llama", "accelerate",
-    "diffusecli.train", "diffusecli.sample", "diffusecli.evaluate", "diffusecli.export", "diffusecli.report.html", "openai",
+    "diffusecli.verbs.train", "diffusecli.verbs.sample", "diffusecli.verbs.evaluate", "diffusecli.verbs.export", "diffusecli.report.html", "openai",
 ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.command import measured
 from diffusecli.prompts.config import read_config
-from diffusecli.train import train
+from diffusecli.verbs.train import train
 from tests.counting import calls
 from tests.reliability import load
 

@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from diffusecli.files.documents import read_document, read_value
 from diffusecli.files.text import holds_half_characters
 from diffusecli.files.writing import require_no_link
-from diffusecli.init_prompt import Wording, choose, prompts_from, write_prompts
 from diffusecli.models import builtin
 from diffusecli.models.adapters import require_quick
 from diffusecli.models.builtin import BuiltinModel
@@ -32,6 +31,7 @@ from diffusecli.runs.samples import read_samples
 from diffusecli.system.errors import InputError, MachineError, Problem
 from diffusecli.system.timeouts import at_most, little_memory
 from diffusecli.training.checkpoints import FORMAT, discard_checkpoints, load_progress
+from diffusecli.verbs.init_prompt import Wording, choose, prompts_from, write_prompts
 from tests.commands import HANG
 from tests.counting import calls
 from tests.models.test_ggufs import MERGES, write_gguf

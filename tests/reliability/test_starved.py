@@ -13,7 +13,7 @@ from diffusecli.files.writing import append_line
 from diffusecli.runs.finding import newest_run
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.memory import cgroup_room, enough_memory, out_of_memory
-from diffusecli.train import train
+from diffusecli.verbs.train import train
 from tests.commands import HANG, in_turn
 from tests.reliability.full_disk import in_small_disk
 

@@ -10,13 +10,13 @@ from html import unescape
 import pytest
 from rich.console import Console
 
-from diffusecli.evaluate import evaluate
 from diffusecli.evaluation.metrics import Figures, told
 from diffusecli.files.writing import write_json
 from diffusecli.prompts.matching import Matching
 from diffusecli.report.data import as_csv, as_json, json_schema
 from diffusecli.report.markdown import as_markdown
 from diffusecli.report.summary import evaluation
+from diffusecli.verbs.evaluate import evaluate
 from tests.verbs.test_evaluate import HALVES, run_with
 
 

@@ -10,7 +10,7 @@ from diffusecli.prompts.prompt import read_prompt
 from diffusecli.sampling.engine import drawn
 from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.settings import SamplingSettings
-from diffusecli.train import train
+from diffusecli.verbs.train import train
 from tests.models.test_chat import WORDY
 from tests.tiny import CHATML
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from diffusecli.evaluate import Question, evaluate
 from diffusecli.evaluation.comparison import compare
 from diffusecli.evaluation.gates import failures
 from diffusecli.evaluation.metrics import figures, verdict
@@ -33,7 +32,8 @@ from diffusecli.sampling.generations import generate
 from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.settings import SamplingSettings, Standing
 from diffusecli.system.errors import InputError
-from diffusecli.train import GENERATIONS
+from diffusecli.verbs.evaluate import Question, evaluate
+from diffusecli.verbs.train import GENERATIONS
 from tests.sampling.test_counting import BASE, ENCODED, PROMPT, STOP, exact_law
 from tests.tiny import byte_tokenizer, tiny_llama
 from tests.verbs.test_evaluate import HALVES, rendered, run_with

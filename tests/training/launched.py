@@ -14,8 +14,8 @@ from diffusecli.system import errors
 from diffusecli.system.interrupts import Interrupts
 
 PLACES = {
-    "step": "diffusecli.training.loop._step", "draw": "diffusecli.sampling.counting.CountingSampler.draw", "read": "diffusecli.train.read_inputs",
-    "load": "diffusecli.train.load_model", "write": "diffusecli.train.save_run", "tell": "diffusecli.training.loop.record_iteration",
+    "step": "diffusecli.training.loop._step", "draw": "diffusecli.sampling.counting.CountingSampler.draw", "read": "diffusecli.verbs.train.read_inputs",
+    "load": "diffusecli.verbs.train.load_model", "write": "diffusecli.verbs.train.save_run", "tell": "diffusecli.training.loop.record_iteration",
 }  # fmt: skip
 
 

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 
 from diffusecli.prompts.config import Config
 from diffusecli.system.errors import MachineError
-from diffusecli.train import train
 from diffusecli.training.loss import PackedPass
 from diffusecli.training.processes import _shares
+from diffusecli.verbs.train import train
 from tests import ROOT
 from tests.commands import HANG, on_a_free_port
 

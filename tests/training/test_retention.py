@@ -15,9 +15,9 @@ from diffusecli.prompts.prompt import read_prompt
 from diffusecli.sampling.batched import generate_rows
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError
-from diffusecli.train import train
 from diffusecli.training import retention
 from diffusecli.training.retention import answer_kl, prepare, read_instructions
+from diffusecli.verbs.train import train
 from tests.tiny import tiny_llama
 
 

@@ -12,15 +12,15 @@ import pytest
 from rich.console import Console
 
 from benchmarks.command import measured
-from diffusecli.evaluate import Question, evaluate
 from diffusecli.files.tables import Layout
 from diffusecli.files.writing import write_json
 from diffusecli.prompts.matching import Matching
 from diffusecli.report.summary import Showing, evaluation, shown_cells
 from diffusecli.runs.run_dir import RunDir
-from diffusecli.sample import Wanted, resolve, sample
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError
+from diffusecli.verbs.evaluate import Question, evaluate
+from diffusecli.verbs.sample import Wanted, resolve, sample
 from tests.counting import calls
 
 HALVES = {"alias": "p.json", "request": "x", "response": [""], "targets": ["a", "b"]}

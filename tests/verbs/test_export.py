@@ -11,7 +11,6 @@ import yaml
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from diffusecli.export import MARK, export
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import load_model
 from diffusecli.models.source import ModelSource
@@ -19,8 +18,9 @@ from diffusecli.prompts.config import Config
 from diffusecli.prompts.prompt import read_prompt
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, MachineError
-from diffusecli.train import train
 from diffusecli.training.loss import RowsPass, score
+from diffusecli.verbs.export import MARK, export
+from diffusecli.verbs.train import train
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_a_base_that_comes_quantised_is_refused(run, tmp_path, monkeypatch):
         base.model.config.quantization_config = SimpleNamespace(quant_method="gptq")
         return base
 
-    monkeypatch.setattr("diffusecli.export.load_model", quantised)
+    monkeypatch.setattr("diffusecli.verbs.export.load_model", quantised)
     with pytest.raises(InputError, match="trained on a quantised base"):
         exported(run, tmp_path / "m")
 

@@ -6,12 +6,12 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from diffusecli.init_prompt import Wording, form_doubts, prompt_from, prompts_from
 from diffusecli.prompts.distributions import FAMILIES, Distribution, dice
 from diffusecli.prompts.observations import Reading, distributions_in
 from diffusecli.prompts.prompt import read_prompt
 from diffusecli.runs.samples import write_samples
 from diffusecli.system.errors import InputError
+from diffusecli.verbs.init_prompt import Wording, form_doubts, prompt_from, prompts_from
 
 
 def words(example):

@@ -18,9 +18,9 @@ from diffusecli.prompts.config import Config
 from diffusecli.prompts.prompt import read_prompt
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, InterruptedRun, MachineError
-from diffusecli.train import plan, train
 from diffusecli.training.loss import PackedPass, score
 from diffusecli.training.schedule import auto_learning_rate
+from diffusecli.verbs.train import plan, train
 from tests.verbs.test_resume import interrupt_at
 
 
@@ -392,7 +392,7 @@ def test_a_dry_run_refuses_an_interrupted_run_of_other_settings(trained, tmp_pat
     settings = {**trained.model_dump(mode="json"), "output_dir": "results/new", "alg_config": {"n_iters": 3}, "save_every": 1}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))
     with monkeypatch.context() as during:
-        during.setattr("diffusecli.train.save_run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        during.setattr("diffusecli.verbs.train.save_run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         stopped = in_process("train", "c.yaml")
     assert stopped.returncode == 130
     assert (

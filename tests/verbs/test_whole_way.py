@@ -7,7 +7,6 @@ import transformers
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from diffusecli.export import export
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import LoadedModel, load_model
 from diffusecli.models.lora import load_adapter
@@ -17,8 +16,9 @@ from diffusecli.prompts.prompt import read_prompt
 from diffusecli.sampling.engine import drawn
 from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.settings import SamplingSettings
-from diffusecli.train import train
 from diffusecli.training.loss import RowsPass, score
+from diffusecli.verbs.export import export
+from diffusecli.verbs.train import train
 from tests.models.architectures import configured
 from tests.sampling.test_counting import PROMPT, TOKENIZER, assert_follows, exact_law, few
 from tests.tiny import byte_tokenizer
