@@ -16,7 +16,7 @@ from typing import Any
 import typer
 from pydantic import BaseModel
 
-from diffusecli.cli import app
+from diffusecli.cli.app import app
 from diffusecli.prompts.config import Config
 from diffusecli.report import data
 from diffusecli.verbs.validate import json_schema

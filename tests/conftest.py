@@ -114,7 +114,7 @@ def diffuse(tmp_path, request):
 @pytest.fixture
 def in_process(tmp_path, monkeypatch, capfd):
     """As `diffuse`, but in this process: for what a command does, not for how it starts, ends and is seen from outside."""
-    from diffusecli import cli
+    from diffusecli.cli.app import main
 
     monkeypatch.setenv("COLUMNS", "80")
 
@@ -125,7 +125,7 @@ def in_process(tmp_path, monkeypatch, capfd):
         monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # an interrupted command puts it aside for good
         streams = sys.stdout, sys.stderr
         with chdir(cwd), pytest.raises(SystemExit) as stopped:
-            cli.main()
+            main()
         sys.stdout, sys.stderr = streams
         return subprocess.CompletedProcess(words, stopped.value.code or 0, *capfd.readouterr())
 

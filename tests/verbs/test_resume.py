@@ -178,7 +178,9 @@ def test_a_run_interrupted_while_it_samples_says_what_is_saved_and_goes_on_to_sa
 
     with monkeypatch.context() as during:
         during.setattr(CountingSampler, "draw", draw)
-        during.setattr("diffusecli.verbs.train.settings_of_result", lambda *given: {**settings_of_result(*given), "processes": processes})
+        during.setattr(
+            "diffusecli.verbs.train.settings_of_result", lambda *given: {**settings_of_result(*given), "processes": processes}
+        )
         with pytest.raises(InterruptedRun) as stopped:
             trained = quietly(wanted, force=force)
     run = RunDir(Path(wanted.output_dir))
