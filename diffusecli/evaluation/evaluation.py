@@ -16,7 +16,7 @@ from diffusecli.evaluation.comparison import Estimate, compare
 from diffusecli.evaluation.metrics import Cell, ExactFigures, Figures, open_verdict, verdict
 from diffusecli.evaluation.open_ended import Diversity, Line
 from diffusecli.evaluation.ordered import Ordered
-from diffusecli.evaluation.sources import RunFacts
+from diffusecli.evaluation.sample_set import RunFacts
 from diffusecli.prompts.matching import Matching, Tally
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import many
