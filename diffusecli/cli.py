@@ -22,7 +22,7 @@ import typer
 
 from diffusecli import __version__
 from diffusecli.files.paths import LIBRARY, library_told, meant
-from diffusecli.prompts.distributions import FAMILIES, catalogue
+from diffusecli.prompts.catalogue import FAMILIES, catalogue
 from diffusecli.sampling.engines import ENGINES
 from diffusecli.system import terminal
 from diffusecli.system.errors import DiffuseError, FailedGates, InputError, InterruptedRun, MachineError, many

@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from diffusecli.init_prompt import Wording, form_doubts, prompt_from, prompts_from
-from diffusecli.prompts.distributions import FAMILIES, Distribution, dice
+from diffusecli.prompts.catalogue import FAMILIES
+from diffusecli.prompts.distributions import Distribution
+from diffusecli.prompts.families import dice
 from diffusecli.prompts.observations import Reading, distributions_in
 from diffusecli.prompts.prompt import read_prompt
 from diffusecli.runs.samples import write_samples
