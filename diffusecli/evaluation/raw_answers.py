@@ -14,7 +14,8 @@ from diffusecli.evaluation.run_records import read_sample_meta
 from diffusecli.evaluation.sample_set import SampleSet
 from diffusecli.files.column_names import is_count_like
 from diffusecli.files.delimited import even_delimiters
-from diffusecli.files.documents import TooLargeError, read_document, read_text
+from diffusecli.files.documents import read_document
+from diffusecli.files.reading import TooLargeError, read_text
 from diffusecli.files.table_files import TABULAR, holds_plain_text, read_table
 from diffusecli.files.tables import Layout
 from diffusecli.files.text import canonical
