@@ -11,7 +11,7 @@ import typer
 from diffusecli.cli.groups import Body, grouped, optional
 from diffusecli.cli.options import TableOptions, with_table_options
 from diffusecli.cli.printing import notice
-from diffusecli.prompts.distributions import FAMILIES, catalogue
+from diffusecli.prompts.catalogue import FAMILIES, catalogue
 from diffusecli.system import terminal
 from diffusecli.system.errors import InputError, many
 

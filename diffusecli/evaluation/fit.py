@@ -17,7 +17,7 @@ from functools import cached_property, lru_cache, partial
 
 import numpy as np
 
-from diffusecli.evaluation.perfect import REPEATS, TINY, Statistics, drawn_from, p_value, perfect_sampler, statistics
+from diffusecli.evaluation.perfect import REPEATS, TINY, Statistics, drawn_from, monte_carlo_p, p_value, perfect_sampler, statistics
 
 SIGNIFICANCE = 0.05
 POWER = 0.8
@@ -110,21 +110,25 @@ class _Tail:
         return bool(below[0] < above[0])
 
     def p_value(self, value: float) -> float:
-        """(1 + #{T* >= T}) / (B + 1), or twice the smaller tail."""
+        """Of one value that is not among the draws."""
         return float(self.shares(np.array([value]))[0])
 
     def shares(self, values: np.ndarray) -> np.ndarray:
         """The p-value of each of some values that are not among the draws."""
         above, below = self._count(values)
-        return self._p(above + 1, below + 1)
+        return self._p(above, below)
 
     def with_one_more(self, value: float) -> np.ndarray:
         """The p-value of each draw among all draws and that value, [B]: observed and drawn are exchangeable under the target."""
-        return self._p(self.at_least + (value >= self.values), self.at_most + (value <= self.values))
+        others_above, others_below = self.at_least - 1, self.at_most - 1
+        return self._p(others_above + (value >= self.values), others_below + (value <= self.values))
 
     def _p(self, above: np.ndarray, below: np.ndarray) -> np.ndarray:
-        tail = np.minimum(1, 2 * np.minimum(above, below) / (len(self.values) + 1))
-        return tail if self.two_sided else above / (len(self.values) + 1)
+        """From how many others are as large and how many as small: the upper tail, or twice the smaller one."""
+        repeats = len(self.values)
+        if self.two_sided:
+            return np.asarray(np.minimum(1, 2 * monte_carlo_p(np.minimum(above, below), repeats)))
+        return np.asarray(monte_carlo_p(above, repeats))
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ class _Null:
         """The share of perfect samplers whose least p-value is as small."""
         least = min(self.tail[name].p_value(value) for name, value in observed.items())
         drawn = np.minimum.reduce([self.tail[name].with_one_more(value) for name, value in observed.items()])
-        return float((1 + np.count_nonzero(drawn <= least * (1 + 1e-9))) / (self.repeats + 1))
+        return float(monte_carlo_p(np.count_nonzero(drawn <= least * (1 + 1e-9)), self.repeats))
 
     @cached_property
     def critical(self) -> float:

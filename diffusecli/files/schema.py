@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from diffusecli.files.documents import Document, Location
+from diffusecli.files.documents import Document
+from diffusecli.files.positions import Location
 from diffusecli.system.errors import Problem, did_you_mean, nearest
 
 _MOST_FINDINGS = 1000  # of a file: a million wrong keys are one mistake

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from diffusecli.files.documents import TooLargeError, read_text
+from diffusecli.files.reading import TooLargeError, read_text
 from diffusecli.prompts.config import PLAIN
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import InputError

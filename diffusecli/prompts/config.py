@@ -16,10 +16,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from diffusecli.files.documents import Document, Location, read_document, read_value
+from diffusecli.files.documents import Document, read_document
 from diffusecli.files.endings import other_format
 from diffusecli.files.paths import at_home, exists, find, spread, wrong_as_written
+from diffusecli.files.positions import Location
 from diffusecli.files.schema import problems_of
+from diffusecli.files.yaml_syntax import read_value
 from diffusecli.system.errors import InputError, Problem, printable
 
 

@@ -14,9 +14,10 @@ from itertools import combinations, pairwise
 from pathlib import Path
 
 from diffusecli.files.cells import is_collection
+from diffusecli.files.column_names import WEIGHT_LIKE
 from diffusecli.files.numerals import UnclearNumberError, numbers_in
 from diffusecli.files.table_files import read_table
-from diffusecli.files.tables import WEIGHT_LIKE, Table
+from diffusecli.files.tables import Table
 from diffusecli.files.text import canonical
 from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.row_lists import distributions_of_lists

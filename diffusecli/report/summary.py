@@ -18,7 +18,7 @@ from rich.text import Text
 
 from diffusecli.evaluation.comparison import Estimate
 from diffusecli.evaluation.evaluation import UNSAMPLED, Difference, Evaluated, Evaluation, Matrix, by_prompt
-from diffusecli.evaluation.metrics import Cell, Figures, told
+from diffusecli.evaluation.metrics import Cell, Figures, in_words
 from diffusecli.evaluation.names import labels, marks, prompt_names, short_names
 from diffusecli.evaluation.open_ended import Diversity, Line
 from diffusecli.prompts.matching import Matching, nearly_matched, wider_rules
@@ -142,7 +142,7 @@ def _fit(f: Figures) -> str:
         f"test of fit: p {p_value(f)}, from G = {f.g:.2f} (p {f.g_p_value:.2g}), TVD (p {f.tvd_p_value:.2g}) and distinct targets "
         f"(p {f.seen_p_value:.2g}), {f.repeats} draws; Pearson's X2 = {f.pearson:.2f}, df {f.df} (p {f.pearson_p_value:.2g})"
     )
-    more = (mark.words.format(percent(value) if mark.share else f"{value:.3f}") for mark, value in told(f))
+    more = (mark.template.format(percent(value) if mark.share else f"{value:.3f}") for mark, value in in_words(f))
     return "; ".join([test, *more])
 
 

@@ -1,6 +1,6 @@
 """`diffuse evaluate`: what samples say about the distribution they were asked to follow.
 
-Takes sample sets from `sources.py`, hands counts to the statistics, returns figures. Needs no model, unless exact figures are asked for.
+Takes sample sets from `sources.py` and `raw_answers.py`, hands counts to the statistics, returns figures. Needs no model, unless exact figures are asked for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from diffusecli.evaluation.evaluation import UNSAMPLED, Evaluated, Evaluation, b
 from diffusecli.evaluation.metrics import ExactFigures, cells, exact_figures, figures
 from diffusecli.evaluation.open_ended import by_line, diversity
 from diffusecli.evaluation.ordered import ordered, values_of
-from diffusecli.evaluation.sources import PromptBook, RunFacts, SampleSet, find_samples, read_answers
+from diffusecli.evaluation.prompt_book import PromptBook
+from diffusecli.evaluation.raw_answers import read_answers
+from diffusecli.evaluation.sample_set import RunFacts, SampleSet
+from diffusecli.evaluation.sources import find_samples
 from diffusecli.files.paths import exists, real
 from diffusecli.files.tables import Layout
 from diffusecli.prompts.answers import Answers

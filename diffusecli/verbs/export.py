@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from diffusecli.evaluation.exact import scorer_of
-from diffusecli.evaluation.sources import kept_prompt
+from diffusecli.evaluation.prompt_book import kept_prompt
 from diffusecli.files.endings import require_ending
 from diffusecli.files.locks import lock_beside, only_writer, remove_scratch_folders, require_idle
 from diffusecli.files.writing import put_folder, require_space, require_writable, write_json

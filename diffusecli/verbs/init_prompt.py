@@ -15,7 +15,8 @@ from typing import Any
 from diffusecli.files.endings import require_ending
 from diffusecli.files.paths import exists
 from diffusecli.files.writing import write_text
-from diffusecli.prompts.distributions import Distribution, make_distribution
+from diffusecli.prompts.catalogue import make_distribution
+from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.observations import distributions_in
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.weighing import Reading

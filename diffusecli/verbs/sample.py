@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusecli.evaluation.sources import changed_since_training, kept_prompt
+from diffusecli.evaluation.prompt_book import kept_prompt
+from diffusecli.evaluation.run_records import changed_since_training
 from diffusecli.files.endings import require_ending
 from diffusecli.files.locks import require_idle
 from diffusecli.files.paths import exists, find

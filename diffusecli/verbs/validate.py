@@ -12,8 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from diffusecli.files.documents import Document, Location
+from diffusecli.files.documents import Document
 from diffusecli.files.paths import exists, find, look_again, real, spread, visible_files
+from diffusecli.files.positions import Location
 from diffusecli.files.writing import require_place
 from diffusecli.models.adapters import read_adapter_config
 from diffusecli.models.builtin import unknown_model

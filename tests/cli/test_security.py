@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 import diffusecli
-from diffusecli.files.documents import _FastLoader
 from diffusecli.files.locks import only_writer
 from diffusecli.files.writing import atomic_write
+from diffusecli.files.yaml_syntax import FastLoader
 from diffusecli.models import builtin
 from diffusecli.models.loading import load_model
 from diffusecli.models.lora import load_adapter
@@ -298,7 +298,7 @@ def dangers(source):
             if given.get("shell", "False") != "False":
                 yield f"{name}(shell)"
             if name in ("yaml.load", "yaml.load_all", "yaml.compose") and given.get("Loader") not in (
-                "_FastLoader",
+                "FastLoader",
                 "yaml.SafeLoader",
             ):
                 yield name
@@ -323,8 +323,8 @@ def test_the_search_for_such_calls_can_fail(source):
 
 
 def test_yaml_is_read_by_the_safe_loader():
-    assert issubclass(_FastLoader, yaml.SafeLoader | getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    assert not issubclass(_FastLoader, yaml.Loader | yaml.UnsafeLoader | yaml.FullLoader)
+    assert issubclass(FastLoader, yaml.SafeLoader | getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    assert not issubclass(FastLoader, yaml.Loader | yaml.UnsafeLoader | yaml.FullLoader)
 
 
 @pytest.mark.parametrize("tag", ["!!python/object/apply:os.system ['true']", "!!python/name:os.system", "!!python/module:os"])

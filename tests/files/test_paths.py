@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusecli.evaluation.sources import PromptBook
+from diffusecli.evaluation.prompt_book import PromptBook
 from diffusecli.files.paths import LIBRARY, Found, find, library_told, look_again
 from diffusecli.files.writing import write_json
 from diffusecli.prompts.config import Config, read_config

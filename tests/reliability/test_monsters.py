@@ -11,9 +11,10 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from diffusecli.files.documents import read_document, read_value
+from diffusecli.files.documents import read_document
 from diffusecli.files.text import holds_half_characters
 from diffusecli.files.writing import require_no_link
+from diffusecli.files.yaml_syntax import read_value
 from diffusecli.models import builtin
 from diffusecli.models.adapters import require_quick
 from diffusecli.models.builtin import BuiltinModel

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusecli.evaluation.sources import read_answers
+from diffusecli.evaluation.raw_answers import read_answers
 from diffusecli.files.spreadsheets import as_cell, from_cell
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.journal import Journal

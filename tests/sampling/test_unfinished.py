@@ -12,8 +12,9 @@ from rich.console import Console
 
 from diffusecli.evaluation.comparison import compare
 from diffusecli.evaluation.gates import failures
-from diffusecli.evaluation.metrics import figures, verdict
+from diffusecli.evaluation.metrics import figures
 from diffusecli.evaluation.open_ended import by_line, diversity
+from diffusecli.evaluation.verdicts import verdict
 from diffusecli.files.writing import write_json
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import LoadedModel

@@ -6,7 +6,9 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from diffusecli.prompts.distributions import FAMILIES, Distribution, dice
+from diffusecli.prompts.catalogue import FAMILIES
+from diffusecli.prompts.distributions import Distribution
+from diffusecli.prompts.families import dice
 from diffusecli.prompts.observations import Reading, distributions_in
 from diffusecli.prompts.prompt import read_prompt
 from diffusecli.runs.samples import write_samples
