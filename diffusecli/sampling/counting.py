@@ -21,13 +21,14 @@ import torch
 from torch import Tensor
 
 from diffusecli.models.architecture import shape_of
+from diffusecli.models.devices import free_memory
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.overflow import NotNumbersError
 from diffusecli.prompts.answers import Answers
 from diffusecli.sampling.rows import Rows
 from diffusecli.sampling.settings import SamplingSettings, Standing, Watch
 from diffusecli.system.errors import MachineError
-from diffusecli.system.memory import free_memory, out_of_memory
+from diffusecli.system.memory import out_of_memory
 
 _SLICE_ROWS = 64  # of [R, V] that become probabilities at once
 _BLOCK = 1024  # tokens of the vocabulary that are summed before one of them is looked for

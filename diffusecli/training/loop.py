@@ -14,13 +14,13 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
+from diffusecli.models.devices import peak_memory_mb
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.overflow import cause
 from diffusecli.runs.iteration import Iteration
 from diffusecli.system.errors import InputError, InterruptedRun, many
 from diffusecli.system.interrupts import Interrupts
-from diffusecli.system.memory import peak_memory_mb
 from diffusecli.training.checkpoints import Progress, discard_checkpoint, newest_checkpoint, save_checkpoint, step_of
 from diffusecli.training.job import Job
 from diffusecli.training.record import record_iteration, resume_metrics

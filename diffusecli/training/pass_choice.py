@@ -11,13 +11,14 @@ import torch
 
 from diffusecli.models.architecture import attention_windows, keeps_more_than_attention, shape_of
 from diffusecli.models.attention import enable
+from diffusecli.models.devices import free_memory
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.overflow import NotNumbersError, blamed
 from diffusecli.models.source import ModelSource
 from diffusecli.models.trie import TokenTrie
 from diffusecli.prompts.config import AlgConfig
-from diffusecli.system.memory import SMALLER, enough_memory, free_memory, out_of_memory
+from diffusecli.system.memory import SMALLER, enough_memory, out_of_memory
 from diffusecli.training.budget import fastest_part, fitting_part
 from diffusecli.training.loss import PackedPass, Pass, RowsPass, longest, row_length, score
 from diffusecli.training.output_layer import is_all_of_the_logits

@@ -13,13 +13,13 @@ from safetensors import SafetensorError
 from diffusecli.files.writing import append_line, mark_newest, move_into, require_no_link, write_json, write_text
 from diffusecli.models.adapters import ADAPTER_FILES
 from diffusecli.models.card import model_card
+from diffusecli.models.devices import peak_memory_mb
 from diffusecli.models.lora import save_adapter
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.environment import environment
 from diffusecli.runs.iteration import Iteration
 from diffusecli.runs.run_dir import RunDir, prompts_as_json
 from diffusecli.system.errors import cannot_write
-from diffusecli.system.memory import peak_memory_mb
 from diffusecli.system.notices import Notice
 from diffusecli.training.checkpoints import Progress, discard_checkpoints, step_of
 from diffusecli.training.job import Job

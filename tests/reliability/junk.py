@@ -35,8 +35,8 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from diffusecli.models.devices import peak_memory_mb
 from diffusecli.system.errors import DiffuseError
-from diffusecli.system.memory import peak_memory_mb
 from tests.commands import HANG
 
 EXAMPLES = 100_000
