@@ -15,7 +15,7 @@ import json, sys
 from typer.testing import CliRunner
 from diffusecli.cli.app import app
 from diffusecli.models import hub
-hub._PATIENCE = float(sys.argv[2])
+hub._TIMEOUT = float(sys.argv[2])
 looked_up = []
 sys.addaudithook(lambda event, told: looked_up.append(told[0]) if event == "socket.getaddrinfo" else None)
 for words in json.loads(sys.argv[1]):

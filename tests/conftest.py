@@ -34,7 +34,7 @@ def pytest_configure(config):
 @pytest.fixture(autouse=True)
 def patient_git(monkeypatch):
     """A checkout is asked for its commit with as much time as it takes."""
-    monkeypatch.setattr("diffusecli.system.checkout._PATIENCE", HANG)
+    monkeypatch.setattr("diffusecli.system.checkout._TIMEOUT", HANG)
 
 
 @pytest.fixture(autouse=True)

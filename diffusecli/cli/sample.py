@@ -125,7 +125,7 @@ def sample(
         form, system, chat_template, trust_remote_code, served=not chosen.loads_model,
     ), RESULTS)  # fmt: skip
     settings = replace(settings, seed=wanted.config.seed if seed is None else seed)
-    notice(wanted.told)
+    notice(wanted.message)
     with SamplingProgress(terminal.console(stderr=True), len(wanted.prompts)) as progress:
         done = draw(wanted, settings, engine=engine, options=own, max_rows=max_rows, report=progress, notice=notice)
     _print_answers(done, request or ())

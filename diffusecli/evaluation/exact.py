@@ -71,7 +71,7 @@ def measure(
         scores = scorer.log_probs(encoded)
         found.update({(mode, e.prompt.digest): target_log_probs(e, paths) for e, paths in zip(encoded, scores, strict=True)})
 
-    chat = json.loads(json.dumps(base.chat_settings.told))
+    chat = json.loads(json.dumps(base.chat_settings.recorded))
     if run.read_manifest().get("chat", chat) != chat:
         notice(
             f"{run.config}: has another system text, chat template or variables of it than training had. Exact figures are those of "

@@ -20,7 +20,7 @@ from diffusecli.models.builtin import BUILTIN_MODELS
 from diffusecli.models.chat import Chat, ChatSettings
 from diffusecli.models.devices import PRECISIONS, choose_device, four_bits
 from diffusecli.models.ggufs import made_plain, mended, parsed_once
-from diffusecli.models.hub import told_apart
+from diffusecli.models.hub import explained
 from diffusecli.models.identity import Identity, identify
 from diffusecli.models.location import locate, weights_place
 from diffusecli.models.source import ModelSource
@@ -162,9 +162,9 @@ def _tokenizer(source: str, options: dict[str, Any]) -> tuple[Any, str]:
     tokenizer = AutoTokenizer.from_pretrained(source, **options)
     doubt = ""
     tokenizer("a")  # some files are read, and fail when they are used
-    if "gguf_file" in options and (way := mended(tokenizer, Path(source) / options["gguf_file"])):
+    if "gguf_file" in options and (splitting := mended(tokenizer, Path(source) / options["gguf_file"])):
         doubt = (
-            f"{options['gguf_file']}: how its tokenizer splits text ({way}) is not known here, tokens may not be those it was trained with; "
+            f"{options['gguf_file']}: how its tokenizer splits text ({splitting}) is not known here, tokens may not be those it was trained with; "
             "the model's Hugging Face folder has them"
         )
     return tokenizer, doubt
@@ -173,7 +173,7 @@ def _tokenizer(source: str, options: dict[str, Any]) -> tuple[Any, str]:
 @contextmanager
 def _reading(name: str, options: dict[str, Any]) -> Iterator[None]:
     """What goes wrong while files of a model are read is told in a sentence; a GGUF file is parsed once."""
-    with told_apart(name), parsed_once() if "gguf_file" in options else nullcontext():
+    with explained(name), parsed_once() if "gguf_file" in options else nullcontext():
         yield
 
 

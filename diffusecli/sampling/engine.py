@@ -48,7 +48,7 @@ def drawn(engine: Engine, prompt: Prompt) -> tuple[Answers, int]:
 
 
 @dataclass(frozen=True)
-class Asked:
+class EngineRequest:
     """What an engine is made for."""
 
     source: ModelSource  # of the base model

@@ -1,7 +1,7 @@
 """Where answers come from: the protocol that all engines keep, and the engines by name.
 
 An engine draws answers to one prompt at a time and hands over what it has as it comes. To add one, write a function with the
-`@engine` decorator: it takes what was `Asked`, makes an `Engine`, yields it, and cleans up. Its name is the value of `--engine`,
+`@engine` decorator: it takes what was `EngineRequest`, makes an `Engine`, yields it, and cleans up. Its name is the value of `--engine`,
 its keyword-only parameters are options of `diffuse sample`. What it needs is imported inside of it: `diffuse --help` reads this.
 """
 
@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from diffusecli.sampling.engine import Asked, Engine
+from diffusecli.sampling.engine import Engine, EngineRequest
 
 if TYPE_CHECKING:
     pass
@@ -73,7 +73,7 @@ def engine(summary: str, *, loads_model: bool = False) -> Callable[[_Make], _Mak
 
 
 @engine("the loaded model", loads_model=True)
-def counting(asked: Asked) -> Iterator[Engine]:
+def counting(asked: EngineRequest) -> Iterator[Engine]:
     """Raises `InputError` when the adapter is not of this very model."""
     from diffusecli.files.locks import require_idle
     from diffusecli.models.adapters import recorded_base
@@ -85,7 +85,7 @@ def counting(asked: Asked) -> Iterator[Engine]:
     if (adapter := asked.adapter) is not None:
         require_idle(adapter.path, adapter.lock)
         require_trained_on(base, recorded := recorded_base(adapter), adapter.path)
-        if adapter.read_manifest().get("chat", base.chat_settings.told) != base.chat_settings.told:
+        if adapter.read_manifest().get("chat", base.chat_settings.recorded) != base.chat_settings.recorded:
             asked.notice(
                 f"{adapter.path}: was trained with another system text, chat template or variables of it; answers may not follow "
                 "the targets"
@@ -99,7 +99,7 @@ def counting(asked: Asked) -> Iterator[Engine]:
 
 @engine("a server that speaks OpenAI's protocol")
 def openai(
-    asked: Asked, *, base_url: Annotated[str, "e.g. http://localhost:8000/v1"],
+    asked: EngineRequest, *, base_url: Annotated[str, "e.g. http://localhost:8000/v1"],
     concurrency: Annotated[int, "requests under way at once"] = 8,
     requests_per_minute: Annotated[float, "no more than this; 0 is no limit"] = 0.0,
     tries: Annotated[int, "how often a request that fails is sent"] = 6,

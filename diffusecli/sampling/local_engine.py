@@ -60,7 +60,7 @@ class LocalEngine:
             "engine": "counting" if self.counting else "generate",
             **self._base.recorded,
             "device": str(self._base.device), "dtype": str(self._base.model.dtype).removeprefix("torch."),
-            **self._base.chat_settings.told,
+            **self._base.chat_settings.recorded,
         }  # fmt: skip
 
     def limit(self, prompt: Prompt) -> int:

@@ -54,7 +54,7 @@ class ServerEngine:
         """See `Engine`. A server does not tell its weights, so there is no revision; `refused` grows while requests are refused."""
         omitted = {"omitted": self._body.omitted} if self._body.omitted else {}
         return {
-            "engine": "openai", "model": self._service.model, "base_url": self._service.base_url, **self._chat.told, **omitted,
+            "engine": "openai", "model": self._service.model, "base_url": self._service.base_url, **self._chat.recorded, **omitted,
             **({"refused": dict(self._refused)} if self._refused else {}),
         }  # fmt: skip
 

@@ -124,8 +124,8 @@ def trained_before(run: RunDir, checkpoint: Path, prompts: list[Prompt]) -> Trai
 
     def exact(when: str) -> Exact:
         kl, on_target = manifest[f"exact_kl{when}"], manifest[f"exact_on_target{when}"]
-        told = {prompt.alias: prompt for prompt in prompts if prompt.alias in kl}
-        return Exact(tuple(told.values()), tuple((kl[alias], on_target[alias]) for alias in told))
+        named = {prompt.alias: prompt for prompt in prompts if prompt.alias in kl}
+        return Exact(tuple(named.values()), tuple((kl[alias], on_target[alias]) for alias in named))
 
     try:
         return Trained(
@@ -145,7 +145,7 @@ def _manifest(job: Job, prompts: list[Prompt], trained: Trained, progress: Progr
         "dtype": str(base.model.dtype).removeprefix("torch."),
         "processes": progress.asked["processes"],  # that trained; others may have finished
         "seed": job.seed,
-        "chat": base.chat_settings.told,
+        "chat": base.chat_settings.recorded,
         "loss_pass": job.prompts.why,
         "pass_size": progress.at_once,
         "stopped": trained.reason,

@@ -193,4 +193,4 @@ def _neutral(base: LoadedModel, encoded: Sequence[EncodedPrompt]) -> Any:
 
 
 def _origin(base: LoadedModel, run: RunDir) -> dict[str, Any]:
-    return {**base.recorded, "adapter_sha256": run.adapter_sha256, **base.chat_settings.told}
+    return {**base.recorded, "adapter_sha256": run.adapter_sha256, **base.chat_settings.recorded}

@@ -159,7 +159,7 @@ def settings_of_result(config: Config, inputs: Inputs, base: LoadedModel, proces
     kept = {k: v for k, v in config.model_dump(mode="json").items() if k not in _NOT_THE_RESULT}
     kept["alg_config"] = {k: v for k, v in kept["alg_config"].items() if k not in _NOT_THE_GRADIENT}
     prompts = {p.alias: p.digest for p in [*inputs.train, *inputs.instructions]}
-    return {**kept, **base.chat_settings.told, "prompts": prompts, **base.recorded, "processes": processes}
+    return {**kept, **base.chat_settings.recorded, "prompts": prompts, **base.recorded, "processes": processes}
 
 
 def _finish(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, config: str, prompts: list[Prompt]) -> Trained:

@@ -55,9 +55,9 @@ class Validation:
     def __str__(self) -> str:
         """The last line of the command: what passed, or how much is wrong."""
         severities = [problem.severity for problem in self.problems]
-        told = ", ".join(many(severities.count(severity), severity) for severity in ("error", "warning", "notice"))
+        counts = ", ".join(many(severities.count(severity), severity) for severity in ("error", "warning", "notice"))
         passed = f"{many(len(self.prompts), 'prompt')}, {many(len(self.configs), 'config')}"
-        return f"failed: {told}; passed: {passed}" if self.failed else f"sound: {passed}; {told}"
+        return f"failed: {counts}; passed: {passed}" if self.failed else f"sound: {passed}; {counts}"
 
     def as_json(self) -> dict[str, Any]:
         """For machines: `valid`, `problems` with place, severity and remedy, and what the prompts amount to."""
@@ -93,12 +93,12 @@ def validate(paths: Iterable[Path], *, strict: bool = False) -> Validation:
     of_configs = [[*experiment.problems, *experiment.of_training(there)] for experiment in experiments]
     problems = [problem for some in of_configs for problem in some]
     problems += [problem for _, some in inspected.values() for problem in some]
-    told = {(clash.first.alias, clash.second.alias) for experiment in experiments for clash in experiment.clashes(there)}
+    clashing = {(clash.first.alias, clash.second.alias) for experiment in experiments for clash in experiment.clashes(there)}
     beside = [there[real(file)] for file in named if real(file) in there]
     problems += [
         clash.problem("warning")
         for clash in clashes(beside, map(conversation, beside))
-        if (clash.first.alias, clash.second.alias) not in told
+        if (clash.first.alias, clash.second.alias) not in clashing
     ]
     problems.sort(key=lambda p: (p.path, p.line or 0, p.column or 0))
     judged = tuple(dict.fromkeys(_judged(problems, strict)))

@@ -166,7 +166,7 @@ def test_samples_of_an_edited_prompt_have_no_figures_of_the_one_before(trained, 
     first, told = answers(Wanted(folder)), []
     assert evaluate([folder]).rows[0].exact is not None
     prompt_file("p.json", weights=[3, 1])
-    assert resolve(Wanted(folder), Path("results")).told.endswith(f"changed since its training: {path}")
+    assert resolve(Wanted(folder), Path("results")).message.endswith(f"changed since its training: {path}")
     answers(Wanted(folder), notice=told.append)
     assert f"{first.path}: will lose its samples of {path} from before the prompt was changed" in told
     (row,) = evaluate([folder]).rows

@@ -52,7 +52,7 @@ def drawn(wanted, results="results"):
     notices = []
     resolved = resolve(wanted, Path(results))
     done = sample(resolved, SamplingSettings(5, 3), max_rows=None, report=lambda *_: None, notice=notices.append)
-    return done, resolved.told, notices
+    return done, resolved.message, notices
 
 
 def loaded(path):

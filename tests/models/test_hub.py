@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from diffusecli.models.hub import told_apart
+from diffusecli.models.hub import explained
 from diffusecli.models.loading import load_model
 from diffusecli.models.source import ModelSource
 from diffusecli.system.errors import InputError, MachineError
@@ -164,14 +164,14 @@ def test_code_that_comes_with_a_model_runs_only_when_asked_for_and_then_it_is_sa
 
 
 def test_errors_of_ours_pass_through_and_all_others_are_told_by_their_kind():
-    with pytest.raises(MachineError, match="as it is"), told_apart("m"):
+    with pytest.raises(MachineError, match="as it is"), explained("m"):
         raise MachineError("as it is")
     with (
         pytest.raises(InputError, match=r"^the model m cannot be loaded: ZeroDivisionError: by zero; fetch it again$"),
-        told_apart("m"),
+        explained("m"),
     ):
         raise ZeroDivisionError("by zero")
-    with pytest.raises(MachineError, match="does not fit into memory"), told_apart("m"):
+    with pytest.raises(MachineError, match="does not fit into memory"), explained("m"):
         raise RuntimeError("CUDA error: out of memory")
-    with pytest.raises(MachineError, match="does not fit into memory"), told_apart("m"):
+    with pytest.raises(MachineError, match="does not fit into memory"), explained("m"):
         raise MemoryError

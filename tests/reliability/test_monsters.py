@@ -180,7 +180,7 @@ def test_small_monsters_of_every_kind_end_with_a_sentence_or_a_result(tmp_path):
     ],
 )
 def test_a_chat_template_that_runs_wild_is_stopped(template, said, monkeypatch):
-    monkeypatch.setattr("diffusecli.models.chat._PATIENCE", 0.3 if "for a" in template else HANG)
+    monkeypatch.setattr("diffusecli.models.chat._TIMEOUT", 0.3 if "for a" in template else HANG)
     chat = Chat(byte_tokenizer(), settings=ChatSettings(template, {}, "Be brief."))
     with pytest.raises(InputError, match=said):
         encode_prompt(Prompt.model_validate({**PROMPT, "alias": "p.json"}), chat)
@@ -310,7 +310,7 @@ def test_a_rank_that_the_matrices_do_not_have_is_told_before_it_is_allocated(ada
 
 @pytest.mark.parametrize("field", ["target_modules", "exclude_modules"])
 def test_a_pattern_that_takes_forever_is_stopped(adapter, field, monkeypatch):
-    monkeypatch.setattr("diffusecli.models.adapters._PATIENCE", 0.3)
+    monkeypatch.setattr("diffusecli.models.adapters._TIMEOUT", 0.3)
     with pytest.raises(InputError, match=rf"adapter_config.json: the pattern of {field} takes too long"):
         adapter(**{field: r"(\w+\.?)+\.(\w+_?)+!"})
 

@@ -510,7 +510,7 @@ def drawn(wanted, **settings):
 def test_a_moved_run_is_sampled_from_where_it_is(trained, tmp_path):
     (tmp_path / "results" / "r1").rename(tmp_path / "results" / "moved")
     resolved = resolve(Wanted(), tmp_path / "results")
-    assert "moved" in resolved.told
+    assert "moved" in resolved.message
     assert resolved.path == tmp_path / "results" / "moved" / "gen.lora.json"
     assert drawn(Wanted(tmp_path / "results" / "moved")).path == resolved.path
 
