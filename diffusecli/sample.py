@@ -21,7 +21,8 @@ from diffusecli.files.text import holds_half_characters
 from diffusecli.files.writing import require_writable
 from diffusecli.models.adapters import base_of
 from diffusecli.models.identity import has_weights_of
-from diffusecli.prompts.config import CHAT_FIELDS, Config, inspect_config, read_config, short_name
+from diffusecli.prompts.config import CHAT_FIELDS, Config, short_name
+from diffusecli.prompts.config_files import inspect_config, read_config
 from diffusecli.prompts.prompt import Prompt, read_prompts
 from diffusecli.runs.finding import config_of, newest_run, on_base
 from diffusecli.runs.run_dir import RunDir

@@ -13,7 +13,7 @@ from typing import Any
 
 from diffusecli.files.paths import exists, find, look_again, real, spread, visible_files
 from diffusecli.models.token_view import TokenView, view_tokens
-from diffusecli.prompts.config import inspect_config, read_config
+from diffusecli.prompts.config_files import inspect_config, read_config
 from diffusecli.prompts.conflicts import clashes, conversation
 from diffusecli.prompts.experiment import Experiment
 from diffusecli.prompts.prompt import Prompt, each_once, inspect_prompt

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from diffusecli.files.paths import real
 from diffusecli.files.positions import Location
-from diffusecli.prompts.config import LEAST_INSTRUCTIONS, Inspection
+from diffusecli.prompts.config import LEAST_INSTRUCTIONS
+from diffusecli.prompts.config_files import Inspection
 from diffusecli.prompts.conflicts import Clash, clashes, conversation
 from diffusecli.prompts.prompt import Prompt, files_at
 from diffusecli.system.errors import Problem, many

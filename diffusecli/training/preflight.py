@@ -16,7 +16,8 @@ from diffusecli.models.adapters import read_adapter_config
 from diffusecli.models.builtin import unknown_model
 from diffusecli.models.chat import Chat, read_template
 from diffusecli.models.encoding import encode_prompt
-from diffusecli.prompts.config import Config, Inspection
+from diffusecli.prompts.config import Config
+from diffusecli.prompts.config_files import Inspection
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, MachineError, Problem
 

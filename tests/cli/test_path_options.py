@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from diffusecli.files.paths import LIBRARY, meant, spread
-from diffusecli.prompts.config import inspect_config, read_config
+from diffusecli.prompts.config_files import inspect_config, read_config
 from diffusecli.prompts.prompt import read_prompts
 from diffusecli.runs.finding import config_of
 from diffusecli.runs.run_dir import RunDir

@@ -20,7 +20,7 @@ from diffusecli.files.yaml_syntax import FastLoader
 from diffusecli.models import builtin
 from diffusecli.models.loading import load_model
 from diffusecli.models.lora import load_adapter
-from diffusecli.prompts.config import inspect_config
+from diffusecli.prompts.config_files import inspect_config
 from diffusecli.runs.finding import config_of
 from diffusecli.runs.journal import Journal
 from diffusecli.runs.run_dir import RunDir

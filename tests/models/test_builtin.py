@@ -9,7 +9,7 @@ import pytest
 from diffusecli.models import builtin
 from diffusecli.models.builtin import BUILTIN_MODELS, ensure_builtin
 from diffusecli.models.chat import ChatSettings
-from diffusecli.prompts.config import read_config
+from diffusecli.prompts.config_files import read_config
 from diffusecli.prompts.prompt import read_prompts
 from diffusecli.system.errors import MachineError
 

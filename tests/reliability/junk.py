@@ -322,7 +322,7 @@ def _checks(name: str) -> Callable[[Path, bytes], object]:
     """`diffuse validate`, its two outputs, and what a command makes of a config."""
 
     def feed(folder: Path, content: bytes) -> object:
-        from diffusecli.prompts.config import read_config
+        from diffusecli.prompts.config_files import read_config
         from diffusecli.report.tables import prompts_overview
         from diffusecli.validate import validate
 
@@ -342,7 +342,7 @@ def _checks(name: str) -> Callable[[Path, bytes], object]:
 
 
 def _overrides(folder: Path, content: bytes) -> object:
-    from diffusecli.prompts.config import read_config
+    from diffusecli.prompts.config_files import read_config
 
     path = _put(folder, "c.yaml", _text(CONFIG))
     text = content.decode("utf-8", "surrogateescape").replace("\0", "")

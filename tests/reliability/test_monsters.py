@@ -23,7 +23,7 @@ from diffusecli.models.chat import Chat, ChatSettings, read_template
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import LoadedModel, load_chat, load_shape
 from diffusecli.models.lora import attach_lora, load_adapter, save_adapter
-from diffusecli.prompts.config import inspect_config
+from diffusecli.prompts.config_files import inspect_config
 from diffusecli.prompts.observations import Reading
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.journal import Journal
