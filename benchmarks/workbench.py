@@ -9,7 +9,8 @@ from diffusecli.models.encoding import EncodedPrompt, encode_prompt
 from diffusecli.models.fused import fuse
 from diffusecli.models.loading import LoadedModel, load_model
 from diffusecli.models.lora import attach_lora
-from diffusecli.prompts.prompt import Prompt, read_prompt
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import read_prompt
 
 NUMBERS_10 = "prompts/numbers/rng-0.json"
 NUMBERS_100 = "prompts/numbers/rng-1.json"

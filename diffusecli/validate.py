@@ -16,7 +16,8 @@ from diffusecli.models.token_view import TokenView, view_tokens
 from diffusecli.prompts.config_files import inspect_config, read_config
 from diffusecli.prompts.conflicts import clashes, conversation
 from diffusecli.prompts.experiment import Experiment
-from diffusecli.prompts.prompt import Prompt, each_once, inspect_prompt
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import each_once, inspect_prompt
 from diffusecli.system.errors import InputError, Problem, many
 from diffusecli.training.preflight import instruction_problems, surrounding_problems
 

@@ -14,7 +14,8 @@ from diffusecli.files.positions import Location
 from diffusecli.prompts.config import LEAST_INSTRUCTIONS
 from diffusecli.prompts.config_files import Inspection
 from diffusecli.prompts.conflicts import Clash, clashes, conversation
-from diffusecli.prompts.prompt import Prompt, files_at
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import files_at
 from diffusecli.system.errors import Problem, many
 
 

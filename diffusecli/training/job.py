@@ -26,7 +26,8 @@ from diffusecli.models.lora import attach_lora, load_adapter
 from diffusecli.models.overflow import blamed
 from diffusecli.prompts.config import AlgConfig, Config
 from diffusecli.prompts.conflicts import clashes, conversation
-from diffusecli.prompts.prompt import Prompt, read_prompts, require_own_names
+from diffusecli.prompts.prompt import Prompt, require_own_names
+from diffusecli.prompts.prompt_files import read_prompts
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, many
 from diffusecli.system.memory import SMALLER, enough_memory, free_memory

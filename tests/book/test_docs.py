@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from diffusecli.prompts.json_schema import json_schema
-from diffusecli.prompts.prompt import read_prompts
+from diffusecli.prompts.prompt_files import read_prompts
 from diffusecli.validate import validate
 from tests import ROOT
 from tests.commands import HANG

@@ -10,7 +10,7 @@ from diffusecli.files.paths import LIBRARY, Found, find, library_told, look_agai
 from diffusecli.files.writing import write_json
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.config_files import read_config
-from diffusecli.prompts.prompt import read_prompts
+from diffusecli.prompts.prompt_files import read_prompts
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.sample import Wanted, resolve
 

@@ -11,7 +11,7 @@ from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import load_chat, load_model
 from diffusecli.models.lora import load_adapter
 from diffusecli.prompts.config import Config
-from diffusecli.prompts.prompt import read_prompt
+from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.system.errors import InputError
 from diffusecli.train import train
 from diffusecli.training.loss import RowsPass, score

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from diffusecli.prompts.observations import Reading, distributions_in
-from diffusecli.prompts.prompt import read_prompt
+from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.system.errors import InputError
 from tests.files.test_tables import put, read, shares
 

@@ -114,7 +114,7 @@ def test_a_million_wrong_keys_are_told_soon_and_with_an_end(tmp_path):
 
 def test_many_duplicates_are_told_in_the_time_that_reading_takes(tmp_path):
     (tmp_path / "p.json").write_text(json.dumps({"request": "r", "targets": ["same"] * 20_000}, indent=1))
-    from diffusecli.prompts.prompt import inspect_prompt
+    from diffusecli.prompts.prompt_files import inspect_prompt
 
     with calls(most=20_000 * 60):
         _, problems = inspect_prompt(tmp_path / "p.json")

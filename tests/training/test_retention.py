@@ -10,7 +10,7 @@ from scipy import stats
 from diffusecli.models.loading import load_model
 from diffusecli.models.lora import attach_lora
 from diffusecli.prompts.config import Config, Retain
-from diffusecli.prompts.prompt import read_prompt
+from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.sampling.batched import generate_rows
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError

@@ -11,7 +11,7 @@ from diffusecli.prompts.catalogue import FAMILIES
 from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.families import dice
 from diffusecli.prompts.observations import Reading, distributions_in
-from diffusecli.prompts.prompt import read_prompt
+from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.runs.samples import write_samples
 from diffusecli.system.errors import InputError
 
