@@ -19,7 +19,8 @@ from diffusecli.models.devices import peak_memory_mb
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.lora import load_adapter, merged
 from diffusecli.prompts.config import Config
-from diffusecli.prompts.prompt import Prompt, read_prompt
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.runs.samples import write_samples
 from diffusecli.sampling.batched import generate_rows
 from diffusecli.sampling.engine import drawn

@@ -11,7 +11,8 @@ from diffusecli.models.loading import LoadedModel, load_model
 from diffusecli.models.lora import attach_lora
 from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import LoraSettings
-from diffusecli.prompts.prompt import Prompt, read_prompt
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import read_prompt
 
 NUMBERS_10 = "prompts/numbers/rng-0.json"
 NUMBERS_100 = "prompts/numbers/rng-1.json"

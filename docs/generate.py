@@ -18,8 +18,8 @@ from pydantic import BaseModel
 
 from diffusecli.cli.app import app
 from diffusecli.prompts.config import Config
+from diffusecli.prompts.json_schema import json_schema
 from diffusecli.report import data
-from diffusecli.verbs.validate import json_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 

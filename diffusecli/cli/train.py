@@ -24,7 +24,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved config and the plan, and stop.")] = False,
 ) -> None:
     """Tune a LoRA adapter until the model's answers follow the target weights."""
-    from diffusecli.prompts.config import read_config
+    from diffusecli.prompts.config_files import read_config
 
     chosen = read_config(config, settings or ())
     quiet_libraries()

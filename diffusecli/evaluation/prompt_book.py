@@ -12,7 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from diffusecli.files.paths import exists, find
-from diffusecli.prompts.prompt import Prompt, checked, prompt_files, read_prompt
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_checks import checked
+from diffusecli.prompts.prompt_files import prompt_files, read_prompt
 from diffusecli.system.errors import InputError
 
 

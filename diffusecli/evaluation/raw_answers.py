@@ -20,7 +20,8 @@ from diffusecli.files.table_files import TABULAR, holds_plain_text, read_table
 from diffusecli.files.tables import Layout
 from diffusecli.files.text import canonical
 from diffusecli.prompts.answers import Answers, with_unfinished
-from diffusecli.prompts.prompt import Prompt, read_prompt
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.prompts.weighing import NONE
 from diffusecli.runs.sample_files import MOST_BYTES
 from diffusecli.runs.samples import distinct_lines, is_count, unreadable

@@ -9,7 +9,8 @@ from typing import Literal
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.prompts.config import Retain
 from diffusecli.prompts.conflicts import clashes, conversation
-from diffusecli.prompts.prompt import Prompt, read_prompts, require_own_names
+from diffusecli.prompts.prompt import Prompt, require_own_names
+from diffusecli.prompts.prompt_files import read_prompts
 from diffusecli.system.errors import InputError
 from diffusecli.system.notices import Notice
 from diffusecli.training.loss import row_length

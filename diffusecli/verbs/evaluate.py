@@ -25,7 +25,8 @@ from diffusecli.files.paths import exists, real
 from diffusecli.files.tables import Layout
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import Matching, tally
-from diffusecli.prompts.prompt import Prompt, inspect_prompt, prompt_files, read_prompts
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import inspect_prompt, prompt_files, read_prompts
 from diffusecli.runs.sample_files import MODES
 from diffusecli.system.errors import InputError, did_you_mean
 from diffusecli.system.notices import Notice

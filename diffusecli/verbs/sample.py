@@ -22,8 +22,10 @@ from diffusecli.files.writing import require_writable
 from diffusecli.models.adapters import base_of
 from diffusecli.models.identity import has_weights_of
 from diffusecli.models.source import model_source
-from diffusecli.prompts.config import CHAT_FIELDS, Config, inspect_config, read_config, short_name
-from diffusecli.prompts.prompt import Prompt, read_prompts
+from diffusecli.prompts.config import CHAT_FIELDS, Config, short_name
+from diffusecli.prompts.config_files import inspect_config, read_config
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import read_prompts
 from diffusecli.runs.finding import config_of, newest_run, on_base
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.runs.sample_files import FORMATS, meta_path

@@ -21,7 +21,7 @@ from diffusecli.models import builtin
 from diffusecli.models.loading import load_model
 from diffusecli.models.lora import load_adapter
 from diffusecli.models.source import ModelSource
-from diffusecli.prompts.config import inspect_config
+from diffusecli.prompts.config_files import inspect_config
 from diffusecli.runs.finding import config_of
 from diffusecli.runs.journal import Journal
 from diffusecli.runs.run_dir import RunDir

@@ -12,7 +12,8 @@ from diffusecli.evaluation.metrics import ExactFigures, cells, entropy, figures
 from diffusecli.evaluation.perfect import mean_tvd, p_value, perfect_sampler, statistics
 from diffusecli.evaluation.verdicts import verdict
 from diffusecli.prompts.matching import tally
-from diffusecli.prompts.prompt import Prompt, read_prompt
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import read_prompt
 from tests import ROOT
 
 HALVES = Prompt(request="x", targets=("a", "b"))

@@ -14,7 +14,8 @@ from diffusecli.evaluation.exact import scorer_of
 from diffusecli.evaluation.gates import failures
 from diffusecli.files.writing import write_json
 from diffusecli.prompts.config import AlgConfig, Config
-from diffusecli.prompts.prompt import Prompt, prompt_files, read_prompt, read_prompts, require_own_names
+from diffusecli.prompts.prompt import Prompt, require_own_names
+from diffusecli.prompts.prompt_files import prompt_files, read_prompt, read_prompts
 from diffusecli.report.data import as_csv, as_json
 from diffusecli.report.markdown import as_markdown
 from diffusecli.runs.journal import Journal

@@ -8,8 +8,9 @@ import pytest
 from diffusecli.evaluation.prompt_book import PromptBook
 from diffusecli.files.paths import LIBRARY, Found, find, library_told, look_again
 from diffusecli.files.writing import write_json
-from diffusecli.prompts.config import Config, read_config
-from diffusecli.prompts.prompt import read_prompts
+from diffusecli.prompts.config import Config
+from diffusecli.prompts.config_files import read_config
+from diffusecli.prompts.prompt_files import read_prompts
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.verbs.sample import Wanted, resolve
 

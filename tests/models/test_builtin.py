@@ -8,8 +8,8 @@ import pytest
 
 from diffusecli.models import builtin
 from diffusecli.models.builtin import BUILTIN_MODELS, ensure_builtin
-from diffusecli.prompts.config import read_config
-from diffusecli.prompts.prompt import read_prompts
+from diffusecli.prompts.config_files import read_config
+from diffusecli.prompts.prompt_files import read_prompts
 from diffusecli.system.errors import MachineError
 
 NAME = "smollm2-135m-instruct"

@@ -10,7 +10,7 @@ from diffusecli.models.loading import load_chat, load_model
 from diffusecli.models.lora import load_adapter
 from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import Config
-from diffusecli.prompts.prompt import read_prompt
+from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.system.errors import InputError
 from diffusecli.training.loss import RowsPass, score
 from diffusecli.verbs.export import export

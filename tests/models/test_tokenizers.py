@@ -26,7 +26,8 @@ from diffusecli.models.loading import LoadedModel, load_model
 from diffusecli.models.lora import merged
 from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import PLAIN, Config
-from diffusecli.prompts.prompt import Prompt, read_prompt, read_prompts
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import read_prompt, read_prompts
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.sampling.engine import drawn
 from diffusecli.sampling.local_engine import LocalEngine

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from diffusecli.prompts.config import Config, read_config
+from diffusecli.prompts.config import Config
+from diffusecli.prompts.config_files import read_config
 from diffusecli.prompts.conflicts import clashes, conversation
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import InputError

@@ -322,7 +322,7 @@ def _checks(name: str) -> Callable[[Path, bytes], object]:
     """`diffuse validate`, its two outputs, and what a command makes of a config."""
 
     def feed(folder: Path, content: bytes) -> object:
-        from diffusecli.prompts.config import read_config
+        from diffusecli.prompts.config_files import read_config
         from diffusecli.report.tables import prompts_overview
         from diffusecli.verbs.validate import validate
 
@@ -342,7 +342,7 @@ def _checks(name: str) -> Callable[[Path, bytes], object]:
 
 
 def _overrides(folder: Path, content: bytes) -> object:
-    from diffusecli.prompts.config import read_config
+    from diffusecli.prompts.config_files import read_config
 
     path = _put(folder, "c.yaml", _text(CONFIG))
     text = content.decode("utf-8", "surrogateescape").replace("\0", "")
@@ -410,7 +410,7 @@ def _tables(ending: str) -> Callable[[Path, bytes], object]:
     """`diffuse init-prompt --from`, one prompt and a folder of them."""
 
     def feed(folder: Path, content: bytes) -> object:
-        from diffusecli.prompts.observations import Reading
+        from diffusecli.prompts.weighing import Reading
         from diffusecli.verbs.init_prompt import Wording, choose, prompts_from, write_prompts
 
         path = _put(folder, f"table{ending}", content)

@@ -23,9 +23,10 @@ from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import LoadedModel, load_chat, load_shape
 from diffusecli.models.lora import attach_lora, load_adapter, save_adapter
 from diffusecli.models.source import ModelSource
-from diffusecli.prompts.config import LoraSettings, inspect_config
-from diffusecli.prompts.observations import Reading
+from diffusecli.prompts.config import LoraSettings
+from diffusecli.prompts.config_files import inspect_config
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.weighing import Reading
 from diffusecli.runs.journal import Journal
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.runs.samples import read_samples
@@ -115,7 +116,7 @@ def test_a_million_wrong_keys_are_told_soon_and_with_an_end(tmp_path):
 
 def test_many_duplicates_are_told_in_the_time_that_reading_takes(tmp_path):
     (tmp_path / "p.json").write_text(json.dumps({"request": "r", "targets": ["same"] * 20_000}, indent=1))
-    from diffusecli.prompts.prompt import inspect_prompt
+    from diffusecli.prompts.prompt_files import inspect_prompt
 
     with calls(most=20_000 * 60):
         _, problems = inspect_prompt(tmp_path / "p.json")

@@ -6,7 +6,7 @@ from diffusecli.models.loading import load_model
 from diffusecli.models.lora import load_adapter
 from diffusecli.models.source import model_source
 from diffusecli.prompts.config import Config
-from diffusecli.prompts.prompt import read_prompt
+from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.sampling.engine import drawn
 from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.settings import SamplingSettings

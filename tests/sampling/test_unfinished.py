@@ -26,8 +26,7 @@ from diffusecli.report.markdown import as_markdown
 from diffusecli.report.progress import SamplingProgress
 from diffusecli.report.tables import answers
 from diffusecli.runs.journal import Journal
-from diffusecli.runs.sample_files import meta_path, read_meta
-from diffusecli.runs.samples import FORMATS
+from diffusecli.runs.sample_files import FORMATS, meta_path, read_meta
 from diffusecli.sampling.engine import drawn
 from diffusecli.sampling.generations import generate
 from diffusecli.sampling.local_engine import LocalEngine

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from diffusecli.cli.printing import notice
 from diffusecli.files.writing import write_json
-from diffusecli.prompts.config import Config, read_config
+from diffusecli.prompts.config import Config
+from diffusecli.prompts.config_files import read_config
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system import terminal
 from diffusecli.system.errors import printable

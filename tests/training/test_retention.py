@@ -11,7 +11,7 @@ from diffusecli.models.loading import load_model
 from diffusecli.models.lora import attach_lora
 from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import Config, LoraSettings, Retain
-from diffusecli.prompts.prompt import read_prompt
+from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.sampling.batched import generate_rows
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError

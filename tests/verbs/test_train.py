@@ -15,7 +15,7 @@ from diffusecli.models.loading import load_model
 from diffusecli.models.lora import load_adapter, merged
 from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import Config
-from diffusecli.prompts.prompt import read_prompt
+from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, InterruptedRun, MachineError
 from diffusecli.training.loss import PackedPass, score
