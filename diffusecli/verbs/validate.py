@@ -111,7 +111,7 @@ def token_views(
     """What the model's tokenizer makes of each prompt, and which prompts it cannot take; as the config says, if one was checked."""
     from diffusecli.models.chat import ChatSettings, read_template
     from diffusecli.models.loading import load_chat
-    from diffusecli.models.source import chat_settings
+    from diffusecli.models.source import ModelSource, chat_settings
 
     config = read_config(found.configs[0]) if len(found.configs) == 1 else None
     settings = chat_settings(config) if config is not None else ChatSettings()
