@@ -16,7 +16,7 @@ from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling.completions import Answer, Completion, oddities
 from diffusecli.sampling.connection import Connection, RefusedError, Service
-from diffusecli.sampling.counting import stream_seed
+from diffusecli.sampling.draws import stream_seed
 from diffusecli.sampling.engine import Arrived
 from diffusecli.sampling.refusals import Fault
 from diffusecli.sampling.request_body import Known, RequestBody, listed

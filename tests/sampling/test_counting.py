@@ -16,7 +16,8 @@ from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import LoadedModel, load_model
 from diffusecli.models.source import ModelSource
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.sampling.counting import CountingSampler, _exponentials, _invert
+from diffusecli.sampling.counting import CountingSampler
+from diffusecli.sampling.draws import _exponentials, _invert
 from diffusecli.sampling.engine import drawn
 from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.rows import GatheredCache, SharedPrompt
@@ -192,7 +193,7 @@ def test_tokens_without_mass_are_never_drawn():
 
 def test_draws_beyond_what_goes_at_once_are_the_same(monkeypatch):
     expected = counts_of(SamplingSettings(3000, 3))
-    monkeypatch.setattr("diffusecli.sampling.counting._DRAWS_AT_ONCE", 700)
+    monkeypatch.setattr("diffusecli.sampling.draws._DRAWS_AT_ONCE", 700)
     assert counts_of(SamplingSettings(3000, 3)) == expected
 
 
