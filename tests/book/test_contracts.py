@@ -1,5 +1,6 @@
 """The contracts of the wings (`[tool.importlinter]` in pyproject.toml) hold, and each of them can fail."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -53,3 +54,13 @@ def test_a_change_that_breaks_a_contract_fails(house, file, line, broken):
     done = lint(house)
     assert done.returncode == 1
     assert [line for line in done.stdout.splitlines() if broken in line and line.endswith("BROKEN")], done.stdout
+
+
+def test_contributing_names_every_file_of_every_wing_once():
+    """In the table of its wing, so that "one line a file" stays true."""
+    wings = sorted(path.parent for path in (ROOT / "diffusecli").glob("*/__init__.py"))
+    tables = re.findall(r"\| `(\w+)/` \| \|\n\|---\|---\|\n((?:\| `\w+\.py` \|.*\n)+)", (ROOT / "CONTRIBUTING.md").read_text())
+    assert sorted(wing for wing, _ in tables) == [wing.name for wing in wings]
+    for wing, table in tables:
+        files = [path.stem for path in (ROOT / "diffusecli" / wing).glob("*.py") if path.stem != "__init__"]
+        assert sorted(re.findall(r"^\| `(\w+)\.py`", table, re.MULTILINE)) == sorted(files), wing
