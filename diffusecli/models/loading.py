@@ -1,4 +1,4 @@
-"""Base models and LoRA adapters: load, attach, save; device and dtype.
+"""Load a base model: its weights, its tokenizer, or its size alone.
 
 Knows nothing of prompts, losses or samples.
 """
