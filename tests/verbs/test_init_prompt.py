@@ -10,8 +10,9 @@ from diffusecli.init_prompt import Wording, form_doubts, prompt_from, prompts_fr
 from diffusecli.prompts.catalogue import FAMILIES
 from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.families import dice
-from diffusecli.prompts.observations import Reading, distributions_in
+from diffusecli.prompts.observations import distributions_in
 from diffusecli.prompts.prompt_files import read_prompt
+from diffusecli.prompts.weighing import Reading
 from diffusecli.runs.samples import write_samples
 from diffusecli.system.errors import InputError
 
