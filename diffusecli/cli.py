@@ -339,8 +339,10 @@ def init_prompt(
     **families: Any,
 ) -> None:
     """Write a prompt file for any distribution you can name, or for a table of observations."""
-    from diffusecli.init_prompt import Wording, choose, fields_of, form_doubts, name_notices, prompts_from, write_prompts
+    from diffusecli.init_prompt import choose, fields_of, prompts_from, write_prompts
+    from diffusecli.prompts.file_names import name_notices
     from diffusecli.prompts.weighing import Reading
+    from diffusecli.prompts.wording import Wording, form_doubts
     from diffusecli.report.tables import distribution_preview
 
     if show_list:
@@ -702,7 +704,8 @@ def evaluate(
 
         typer.echo(in_markdown(found), nl=False)
     else:
-        from diffusecli.report.summary import Showing, evaluation
+        from diffusecli.report.histogram import Showing
+        from diffusecli.report.summary import evaluation
 
         terminal.console().print(evaluation(found, Showing(top, sort)))  # type: ignore[arg-type]
     if html is not None or plots is not None:

@@ -387,9 +387,10 @@ def _answers_in(ending: str) -> Callable[[Path, bytes], object]:
 
 def _reports(found: Any, number: int) -> object:
     from diffusecli.report import data
+    from diffusecli.report.histogram import Showing
     from diffusecli.report.html import html_report
     from diffusecli.report.markdown import as_markdown
-    from diffusecli.report.summary import Showing, evaluation
+    from diffusecli.report.summary import evaluation
 
     _shown(evaluation(found, Showing(24, None)))
     data.as_json(found).encode()
@@ -410,8 +411,9 @@ def _tables(ending: str) -> Callable[[Path, bytes], object]:
     """`diffuse init-prompt --from`, one prompt and a folder of them."""
 
     def feed(folder: Path, content: bytes) -> object:
-        from diffusecli.init_prompt import Wording, choose, prompts_from, write_prompts
+        from diffusecli.init_prompt import choose, prompts_from, write_prompts
         from diffusecli.prompts.observations import Reading
+        from diffusecli.prompts.wording import Wording
 
         path = _put(folder, f"table{ending}", content)
         grouped = ending != ".txt" and len(content) % 2 == 0

@@ -15,7 +15,7 @@ from diffusecli.files.documents import read_document
 from diffusecli.files.text import holds_half_characters
 from diffusecli.files.writing import require_no_link
 from diffusecli.files.yaml_syntax import read_value
-from diffusecli.init_prompt import Wording, choose, prompts_from, write_prompts
+from diffusecli.init_prompt import choose, prompts_from, write_prompts
 from diffusecli.models import builtin
 from diffusecli.models.adapters import require_quick
 from diffusecli.models.builtin import BuiltinModel
@@ -26,6 +26,7 @@ from diffusecli.models.lora import attach_lora, load_adapter, save_adapter
 from diffusecli.prompts.config_files import inspect_config
 from diffusecli.prompts.observations import Reading
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.wording import Wording
 from diffusecli.runs.journal import Journal
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.runs.samples import read_samples

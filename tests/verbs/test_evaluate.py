@@ -16,7 +16,8 @@ from diffusecli.evaluate import Question, evaluate
 from diffusecli.files.tables import Layout
 from diffusecli.files.writing import write_json
 from diffusecli.prompts.matching import Matching
-from diffusecli.report.summary import Showing, evaluation, shown_cells
+from diffusecli.report.histogram import Showing, shown_cells
+from diffusecli.report.summary import evaluation
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.sample import Wanted, resolve, sample
 from diffusecli.sampling.settings import SamplingSettings

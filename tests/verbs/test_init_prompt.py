@@ -6,13 +6,14 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from diffusecli.init_prompt import Wording, form_doubts, prompt_from, prompts_from
+from diffusecli.init_prompt import prompts_from
 from diffusecli.prompts.catalogue import FAMILIES
 from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.families import dice
 from diffusecli.prompts.observations import distributions_in
 from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.prompts.weighing import Reading
+from diffusecli.prompts.wording import Wording, form_doubts, prompt_from
 from diffusecli.runs.samples import write_samples
 from diffusecli.system.errors import InputError
 
