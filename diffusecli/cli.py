@@ -341,8 +341,8 @@ def init_prompt(
     """Write a prompt file for any distribution you can name, or for a table of observations."""
     from diffusecli.init_prompt import choose, fields_of, prompts_from, write_prompts
     from diffusecli.prompts.file_names import name_notices
+    from diffusecli.prompts.request_wording import Wording, form_doubts
     from diffusecli.prompts.weighing import Reading
-    from diffusecli.prompts.wording import Wording, form_doubts
     from diffusecli.report.tables import distribution_preview
 
     if show_list:

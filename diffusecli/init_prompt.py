@@ -17,8 +17,8 @@ from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.file_names import file_names
 from diffusecli.prompts.observations import distributions_in
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.request_wording import Wording, prompt_from
 from diffusecli.prompts.weighing import Reading
-from diffusecli.prompts.wording import Wording, prompt_from
 from diffusecli.system.errors import InputError
 
 

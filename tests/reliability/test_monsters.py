@@ -26,7 +26,7 @@ from diffusecli.models.lora import attach_lora, load_adapter, save_adapter
 from diffusecli.prompts.config_files import inspect_config
 from diffusecli.prompts.observations import Reading
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.prompts.wording import Wording
+from diffusecli.prompts.request_wording import Wording
 from diffusecli.runs.journal import Journal
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.runs.samples import read_samples
