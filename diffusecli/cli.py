@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from diffusecli import __version__
-from diffusecli.files.paths import LIBRARY, library_told, meant
+from diffusecli.files.paths import LIBRARY, library_notices, meant
 from diffusecli.prompts.catalogue import FAMILIES, catalogue
 from diffusecli.sampling.engines import ENGINES
 from diffusecli.system import terminal
@@ -77,7 +77,7 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], Calla
         @functools.wraps(body)
         def run(**options: Any) -> None:
             try:
-                with library_told(_notice if _SPEAKS else lambda _: None):
+                with library_notices(_notice if _SPEAKS else lambda _: None):
                     body(**{name: _meant(name, value) for name, value in options.items()})
                 sys.stdout.flush()
             except DiffuseError as error:

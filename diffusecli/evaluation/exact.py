@@ -77,7 +77,7 @@ def measure(run: RunDir, config: Config, prompts: Sequence[Prompt], notice: Noti
     score("untuned")
     if not run.has_adapter:
         return Measured(found, chat)
-    retain = config.retain or Retain()  # drift is told of runs too that were not held to anything
+    retain = config.retain or Retain()  # drift is reported of runs too that were trained without
     instructions = read_instructions(retain)
     retention = prepare(base, retain, instructions, seed=config.seed, packed=isinstance(scorer.way, PackedPass), notice=notice)
     load_adapter(base, run.path, recorded=recorded_base(run), named=named, notice=notice)
