@@ -13,7 +13,7 @@ import typer
 
 from diffusecli.cli.options import meant_paths
 from diffusecli.cli.printing import LOCAL_MAIN_PROCESS, MAIN_PROCESS, notice
-from diffusecli.files.paths import library_told
+from diffusecli.files.paths import library_notices
 from diffusecli.system import terminal
 from diffusecli.system.errors import DiffuseError, InputError, InterruptedRun, MachineError
 from diffusecli.system.exits import EXIT_INTERRUPTED
@@ -37,7 +37,7 @@ def guarded(body: Body) -> Body:
     @functools.wraps(body)
     def run(**options: Any) -> None:
         try:
-            with library_told(notice if MAIN_PROCESS else lambda _: None):
+            with library_notices(notice if MAIN_PROCESS else lambda _: None):
                 body(**{name: meant_paths(name, value) for name, value in options.items()})
             sys.stdout.flush()
         except DiffuseError as error:

@@ -95,7 +95,8 @@ def evaluate(
 
         typer.echo(in_markdown(found), nl=False)
     else:
-        from diffusecli.report.summary import Showing, evaluation
+        from diffusecli.report.histogram import Showing
+        from diffusecli.report.summary import evaluation
 
         terminal.console().print(evaluation(found, Showing(top, sort)))  # type: ignore[arg-type]
     if html is not None or plots is not None:

@@ -84,9 +84,11 @@ def init_prompt(
     show_list: Annotated[bool, typer.Option("--list", help="List the families with an example each, and exit.")] = False,
 ) -> None:
     """Write a prompt file for any distribution you can name, or for a table of observations."""
+    from diffusecli.prompts.file_names import name_notices
+    from diffusecli.prompts.request_wording import Wording, form_doubts
     from diffusecli.prompts.weighing import Reading
     from diffusecli.report.tables import distribution_preview
-    from diffusecli.verbs.init_prompt import Wording, choose, fields_of, form_doubts, name_notices, prompts_from, write_prompts
+    from diffusecli.verbs.init_prompt import choose, fields_of, prompts_from, write_prompts
 
     if show_list:
         for example, summary in catalogue():

@@ -17,6 +17,7 @@ from functools import cached_property, lru_cache, partial
 
 import numpy as np
 
+from diffusecli.evaluation.departures import Departure, departures
 from diffusecli.evaluation.perfect import REPEATS, TINY, Statistics, drawn_from, monte_carlo_p, p_value, perfect_sampler, statistics
 
 SIGNIFICANCE = 0.05
@@ -55,7 +56,7 @@ def goodness_of_fit(counts: np.ndarray, probabilities: tuple[float, ...], seed: 
     df = int(possible.sum()) - 1
     if k == 0:
         return _extreme(math.nan, math.nan, df, 0)
-    null = _null(probabilities, k, seed)
+    null = null_of(probabilities, k, seed)
     if counts[~possible].any():
         return _extreme(math.inf, 1 / (null.repeats + 1), df, null.repeats)
     seen = statistics(counts[possible][None, :], p[possible] / p[possible].sum())
@@ -170,54 +171,9 @@ class _Null:
 
 
 @lru_cache(maxsize=64)
-def _null(probabilities: tuple[float, ...], k: int, seed: int) -> _Null:
+def null_of(probabilities: tuple[float, ...], k: int, seed: int) -> _Null:
+    """What k draws from the target itself show."""
     return _Null(perfect_sampler(probabilities, k, seed, REPEATS), k)
-
-
-Departure = Callable[[np.ndarray, float], np.ndarray]
-"""Takes p, the heaviest first, and a TVD, and returns a q at that distance; the TVD is at most the departure's reach."""
-
-
-def _shifted(p: np.ndarray, tvd: float) -> np.ndarray:
-    """Every second target too often, the others too rarely, in proportion to their weights."""
-    up = np.arange(len(p)) % 2 == 0
-    return np.asarray(np.where(up, p * (1 + tvd / p[up].sum()), p * (1 - tvd / p[~up].sum())))
-
-
-def _tail_missing(p: np.ndarray, tvd: float) -> np.ndarray:
-    """The rarest targets never said, the last of them too rarely."""
-    before = np.cumsum(p) - p
-    left = np.clip(1 - tvd - before, 0, p)
-    untouched = left >= p
-    return np.asarray(np.where(untouched, p * (1 + tvd / p[untouched].sum()), left))
-
-
-def _tempered(p: np.ndarray, tvd: float, *, furthest: float) -> np.ndarray:
-    """Sampled at another temperature: q in proportion to p^b, with b between 1 and `furthest`."""
-    near, far = 1.0, furthest
-    for _ in range(50):
-        middle = (near + far) / 2
-        near, far = (middle, far) if _distance(p, _power(p, middle)) < tvd else (near, middle)
-    return _power(p, near)
-
-
-_COLDEST, _HOTTEST = 1000.0, 0.0  # exponents: the likeliest targets alone, all alike
-
-
-def _power(p: np.ndarray, b: float) -> np.ndarray:
-    logs = b * np.log(p)
-    q = np.exp(logs - logs.max())
-    return np.asarray(q / q.sum())
-
-
-def _distance(p: np.ndarray, q: np.ndarray) -> float:
-    return float(np.abs(p - q).sum() / 2)
-
-
-def departures(p: np.ndarray) -> list[tuple[Departure, float]]:
-    """Ways to depart from weights p, the heaviest first, and how far each can go."""
-    tempered = [(partial(_tempered, furthest=b), _distance(p, _power(p, b))) for b in (_COLDEST, _HOTTEST)]
-    return [(_shifted, float(p[1::2].sum())), (_tail_missing, float(1 - p[0])), *tempered]
 
 
 @lru_cache(maxsize=256)
@@ -232,7 +188,7 @@ def detectable_tvd(probabilities: tuple[float, ...], k: int, seed: int = 0) -> f
     p = p / p.sum()
     if k == 0 or len(p) < 2:
         return math.nan
-    null = _null(probabilities, k, seed)
+    null = null_of(probabilities, k, seed)
     repeats = int(np.clip(_POWER_CELLS // len(p), _FEWEST_REPEATS, _POWER_REPEATS))
 
     def detected(departure: Departure, tvd: float) -> bool:

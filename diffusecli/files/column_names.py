@@ -27,3 +27,12 @@ def is_count_like(name: object) -> bool:
     (True, False, False)
     """
     return isinstance(name, str) and bool(COUNT_LIKE.fullmatch(name))
+
+
+def as_argument(name: str) -> str:
+    """A name as it is typed on a command line, in quotes where it needs them.
+
+    >>> as_argument("share"), as_argument("share of votes")
+    ('share', "'share of votes'")
+    """
+    return name if re.fullmatch(r"[\w.%+-]+", name) else f"'{name}'"

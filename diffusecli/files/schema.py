@@ -38,7 +38,7 @@ _KINDS = {
 def problems_of(document: Document, error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[Problem, Location]]:
     """One `Problem` per place, at the offending key or value, with its location.
 
-    Pydantic reports each branch of a union on its own; what the branches expected is told together.
+    Pydantic reports each branch of a union on its own; what the branches expected becomes one message.
     """
     by_place: dict[Location, list[Any]] = {}
     for finding in error.errors(include_url=False, include_context=False)[:_MOST_FINDINGS]:

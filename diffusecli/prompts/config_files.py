@@ -17,8 +17,8 @@ from diffusecli.files.positions import Location
 from diffusecli.files.schema import problems_of
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.config_checks import doubtful_settings, template_variable_problems, words_for_numbers
-from diffusecli.prompts.config_overrides import at_its_option, override
-from diffusecli.prompts.config_paths import readable_paths, resolved, wrong_paths
+from diffusecli.prompts.config_overrides import apply_overrides, at_its_option
+from diffusecli.prompts.config_paths import readable_paths, resolve_paths, wrong_paths
 from diffusecli.system.errors import InputError, Problem
 
 
@@ -49,7 +49,7 @@ def inspect_config(path: str | Path, overrides: Sequence[str] = (), *, kept: boo
         return Inspection(None, tuple(problems))
     if isinstance(document.data, dict):
         document.data.pop("$schema", None)  # for editors
-    document, overridden = override(document, overrides)
+    document, overridden = apply_overrides(document, overrides)
     unmeant = [] if kept else [at_its_option(p, location, overridden) for p, location in wrong_paths(document, Path(path))]
     try:
         config = Config.model_validate(document.data)
@@ -57,7 +57,7 @@ def inspect_config(path: str | Path, overrides: Sequence[str] = (), *, kept: boo
         wrong = [at_its_option(p, location, overridden) for p, location in problems_of(document, error, Config)]
         return Inspection(None, (*wrong, *unmeant, *words_for_numbers(document)), document, readable_paths(document, Path(path)))
     problems.extend(unmeant)
-    config = resolved(config, Path(path), kept=kept)
+    config = resolve_paths(config, Path(path), kept=kept)
     if config.load_model and config.ckpt_dir is None:
         problems.append(document.problem(("load_model",), "load_model needs a ckpt_dir", "name the folder of an adapter"))
     problems.extend(template_variable_problems(document, config))

@@ -15,7 +15,7 @@ from diffusecli.files.yaml_syntax import read_value
 from diffusecli.system.errors import InputError, Problem
 
 
-def override(document: Document, overrides: Sequence[str]) -> tuple[Document, dict[Location, str]]:
+def apply_overrides(document: Document, overrides: Sequence[str]) -> tuple[Document, dict[Location, str]]:
     """The document with `key.sub=value` put in (values read as YAML), and which option set what."""
     if not overrides:
         return document, {}

@@ -40,7 +40,7 @@ def wrong_paths(document: Document, path: Path) -> Iterator[tuple[Problem, Locat
             yield document.problem(location, f"{text}: {message}", remedy), location
 
 
-def resolved(config: Config, path: Path, *, kept: bool) -> Config:
+def resolve_paths(config: Config, path: Path, *, kept: bool) -> Config:
     """The config with every path as it is meant; of those that a run `kept` it is only looked up where they are by now."""
 
     def meant(text: str) -> str:

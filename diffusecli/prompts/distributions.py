@@ -69,14 +69,14 @@ def family(metavar: str, summary: str, example: str) -> Callable[[_Make], Family
     return made
 
 
-def shares(masses: Iterable[float]) -> tuple[float, ...]:
+def rounded_shares(masses: Iterable[float]) -> tuple[float, ...]:
     """Nine significant digits, summing to 1 to that precision."""
     listed = list(masses)
     total = math.fsum(listed)
     return tuple(float(f"{mass if abs(total - 1) < 1e-9 else mass / total:.9g}") for mass in listed)
 
 
-def added_up(pairs: Iterable[tuple[str, float]]) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
+def merge_equal(pairs: Iterable[tuple[str, float]]) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
     """Equal outcomes merged, weights added; None for the weights when they are all alike."""
     sums: dict[str, float] = {}
     for text, weight in pairs:

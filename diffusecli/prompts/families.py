@@ -13,8 +13,16 @@ from decimal import Decimal, InvalidOperation
 from itertools import accumulate
 
 from diffusecli.prompts.choices import weighted_choices
-from diffusecli.prompts.distributions import MOST_OUTCOMES, Distribution, added_up, family, require, require_manageable, shares
-from diffusecli.prompts.scipy_stats import discrete, parse_call, rounded
+from diffusecli.prompts.distributions import (
+    MOST_OUTCOMES,
+    Distribution,
+    family,
+    merge_equal,
+    require,
+    require_manageable,
+    rounded_shares,
+)
+from diffusecli.prompts.scipy_stats import discrete_distribution, parse_call, rounded_distribution
 from diffusecli.system.errors import InputError
 
 
@@ -43,7 +51,7 @@ def binomial(trials: int, probability: float) -> Distribution:
         trials >= 1 and 0 <= probability <= 1, f"--binomial {trials} {probability:g}", "N must be 1 or more and P between 0 and 1"
     )
     request = f"Generate a random number between 0 and {trials} drawn from the binomial distribution B({trials}, {probability:g})."
-    return discrete("binom", (trials, probability), request, 0.0)
+    return discrete_distribution("binom", (trials, probability), request, 0.0)
 
 
 @family("P", "1 with probability P, else 0.", "0.3")
@@ -51,14 +59,16 @@ def bernoulli(probability: float) -> Distribution:
     """One trial."""
     require(0 <= probability <= 1, f"--bernoulli {probability:g}", "P must be between 0 and 1")
     request = f"Run one trial that succeeds with probability {probability:g}. Report 1 for a success and 0 for a failure."
-    return discrete("bernoulli", (probability,), request, 0.0)
+    return discrete_distribution("bernoulli", (probability,), request, 0.0)
 
 
 @family("LAM", "Events in an interval that has LAM of them on average.", "4")
 def poisson(mean: float, *, tail: float = 1e-6) -> Distribution:
     """Pois(lambda), cut where less than `tail` lies beyond."""
     require(mean > 0, f"--poisson {mean:g}", "LAM must be above 0")
-    return discrete("poisson", (mean,), f"Generate a random count drawn from the Poisson distribution with mean {mean:g}.", tail)
+    return discrete_distribution(
+        "poisson", (mean,), f"Generate a random count drawn from the Poisson distribution with mean {mean:g}.", tail
+    )
 
 
 @family("P", "Trials of probability P up to the first success.", "0.25")
@@ -66,7 +76,7 @@ def geometric(probability: float, *, tail: float = 1e-6) -> Distribution:
     """Geom(p) on 1, 2, …, cut where less than `tail` lies beyond."""
     require(0 < probability <= 1, f"--geometric {probability:g}", "P must be above 0 and at most 1")
     request = f"Repeat a trial that succeeds with probability {probability} until it does, and report how many trials it took."
-    return discrete("geom", (probability,), request, tail)
+    return discrete_distribution("geom", (probability,), request, tail)
 
 
 @family("NdM", "The sum of N dice with M sides, plus a constant.", "2d6")
@@ -85,7 +95,7 @@ def dice(notation: str) -> Distribution:
     what = "a fair die" if count == 1 else f"{count} fair dice"
     request = f"Roll {what} with {sides} sides{' each' if count > 1 else ''}{offset} and report the total."
     outcomes = tuple(str(count + shift + total) for total in range(len(ways)))
-    return Distribution(outcomes, shares(number / sides**count for number in ways), request)
+    return Distribution(outcomes, rounded_shares(number / sides**count for number in ways), request)
 
 
 @family("S N", "Ranks 1 to N with weights 1 / rank^S.", "1 20")
@@ -95,7 +105,10 @@ def zipf(exponent: float, ranks: int) -> Distribution:
     require_manageable(ranks, "--zipf", "lower N")
     request = f"Generate a random rank between 1 and {ranks} drawn from Zipf's law with exponent {exponent:g}."
     return Distribution(
-        tuple(str(rank) for rank in range(1, ranks + 1)), shares(rank**-exponent for rank in range(1, ranks + 1)), request, "rank"
+        tuple(str(rank) for rank in range(1, ranks + 1)),
+        rounded_shares(rank**-exponent for rank in range(1, ranks + 1)),
+        request,
+        "rank",
     )
 
 
@@ -103,7 +116,7 @@ def zipf(exponent: float, ranks: int) -> Distribution:
 def benford() -> Distribution:
     """Digit d with weight log10(1 + 1/d)."""
     request = "Generate a random leading digit, from 1 to 9, as Benford's law has it for numbers in the wild."
-    return Distribution(tuple("123456789"), shares(math.log10(1 + 1 / d) for d in range(1, 10)), request, "digit")
+    return Distribution(tuple("123456789"), rounded_shares(math.log10(1 + 1 / d) for d in range(1, 10)), request, "digit")
 
 
 @family("'NAME(…)'", "Any distribution of scipy.stats by name and parameters.", "'nbinom(5, 0.3)'")
@@ -112,8 +125,8 @@ def scipy(call: str, *, tail: float = 1e-6, decimals: int | None = None) -> Dist
     name, arguments, keywords = parse_call(call)
     request = f"Generate a random number drawn from the distribution {call.strip()}, in the notation of scipy.stats."
     if decimals is None:
-        return discrete(name, arguments, request, tail, keywords)
-    return rounded(name, arguments, request, tail, keywords, decimals)
+        return discrete_distribution(name, arguments, request, tail, keywords)
+    return rounded_distribution(name, arguments, request, tail, keywords, decimals)
 
 
 @family("FROM TO", "Days from FROM to TO, equally likely.", "2024-06-01 2024-06-30")
@@ -132,10 +145,10 @@ def dates(first: str, last: str, *, date_format: str = "%B %-d") -> Distribution
     if unknown or "%" not in date_format:
         why = f"strftime knows no {unknown[0]}" if unknown else f"writes {texts[0]!r} for every day"
         raise InputError(f"--date-format {date_format!r}: {why}. Use codes such as %B, %-d and %Y")
-    outcomes, weights = added_up((text, 1.0) for text in texts)
+    outcomes, weights = merge_equal((text, 1.0) for text in texts)
     ends = (texts[0], texts[-1]) if len(outcomes) == len(texts) else (start.isoformat(), end.isoformat())
     request = f"Pick a random day from {ends[0]} to {ends[1]}, every day equally likely, and write it like {texts[0]}."
-    return Distribution(outcomes, None if weights is None else shares(weights), request, "date")
+    return Distribution(outcomes, None if weights is None else rounded_shares(weights), request, "date")
 
 
 @family("", "The seven days of the week, equally likely.", "")
@@ -171,7 +184,7 @@ def choices(listing: str) -> Distribution:
         "every entry needs a name and a weight of 0 or more",
     )
     require(any(w > 0 for _, w in pairs), "--choices", "at least one weight must be above 0")
-    outcomes, weights = added_up(pairs)
+    outcomes, weights = merge_equal(pairs)
     require(len(outcomes) == len(pairs), "--choices", "no name may be there twice")
     total = math.fsum(weights or ())
     chances = ", ".join(f"{name} ({w / total:.3g})" for name, w in pairs) if weights else ", ".join(outcomes)

@@ -55,7 +55,7 @@ def _target_problems(document: Document, targets: Sequence[str]) -> Iterator[Pro
 
 
 def _prefix_problems(document: Document, targets: Sequence[str]) -> Iterator[Problem]:
-    """Without a terminator a target that begins another could never be told from it."""
+    """Without a terminator a target that begins another cannot be distinguished from it."""
     order = sorted(range(len(targets)), key=lambda index: targets[index])
     for shorter, longer in pairwise(order):
         if targets[longer].startswith(targets[shorter]) and targets[longer] != targets[shorter]:

@@ -10,7 +10,7 @@ import math
 from itertools import pairwise
 from typing import Any
 
-from diffusecli.prompts.distributions import MOST_OUTCOMES, Distribution, require, require_manageable, shares
+from diffusecli.prompts.distributions import MOST_OUTCOMES, Distribution, require, require_manageable, rounded_shares
 from diffusecli.system.errors import InputError, did_you_mean, many
 
 
@@ -30,7 +30,7 @@ def parse_call(call: str) -> tuple[str, tuple[float, ...], dict[str, float]]:
     return tree.func.id, numbers, named
 
 
-def discrete(
+def discrete_distribution(
     name: str, arguments: tuple[float, ...], request: str, tail: float, keywords: dict[str, float] | None = None
 ) -> Distribution:
     """A discrete distribution of scipy.stats on its support, cut where no more than `tail` lies beyond in all."""
@@ -51,7 +51,7 @@ def discrete(
     )
 
 
-def rounded(
+def rounded_distribution(
     name: str, arguments: tuple[float, ...], request: str, tail: float, keywords: dict[str, float], decimals: int
 ) -> Distribution:
     """A continuous distribution of scipy.stats rounded to `decimals` places: each value takes the mass that rounds to it."""
@@ -128,4 +128,4 @@ def _what_was_cut(first: object, last: object, masses: list[float]) -> str:
 def _renormalised(masses: list[float]) -> tuple[float, ...]:
     """To sum 1 when something was cut; as they are otherwise, so that no digit changes."""
     total = math.fsum(masses)
-    return shares(mass / total if abs(total - 1) > 1e-12 else mass for mass in masses)
+    return rounded_shares(mass / total if abs(total - 1) > 1e-12 else mass for mass in masses)

@@ -387,9 +387,10 @@ def _answers_in(ending: str) -> Callable[[Path, bytes], object]:
 
 def _reports(found: Any, number: int) -> object:
     from diffusecli.report import data
+    from diffusecli.report.histogram import Showing
     from diffusecli.report.html import html_report
     from diffusecli.report.markdown import as_markdown
-    from diffusecli.report.summary import Showing, evaluation
+    from diffusecli.report.summary import evaluation
 
     _shown(evaluation(found, Showing(24, None)))
     data.as_json(found).encode()
@@ -410,8 +411,9 @@ def _tables(ending: str) -> Callable[[Path, bytes], object]:
     """`diffuse init-prompt --from`, one prompt and a folder of them."""
 
     def feed(folder: Path, content: bytes) -> object:
+        from diffusecli.prompts.request_wording import Wording
         from diffusecli.prompts.weighing import Reading
-        from diffusecli.verbs.init_prompt import Wording, choose, prompts_from, write_prompts
+        from diffusecli.verbs.init_prompt import choose, prompts_from, write_prompts
 
         path = _put(folder, f"table{ending}", content)
         grouped = ending != ".txt" and len(content) % 2 == 0

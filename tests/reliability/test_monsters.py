@@ -26,6 +26,7 @@ from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import LoraSettings
 from diffusecli.prompts.config_files import inspect_config
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.request_wording import Wording
 from diffusecli.prompts.weighing import Reading
 from diffusecli.runs.journal import Journal
 from diffusecli.runs.run_dir import RunDir
@@ -33,7 +34,7 @@ from diffusecli.runs.samples import read_samples
 from diffusecli.system.errors import InputError, MachineError, Problem
 from diffusecli.system.timeouts import at_most, little_memory
 from diffusecli.training.checkpoints import FORMAT, discard_checkpoints, load_progress
-from diffusecli.verbs.init_prompt import Wording, choose, prompts_from, write_prompts
+from diffusecli.verbs.init_prompt import choose, prompts_from, write_prompts
 from tests.commands import HANG
 from tests.counting import calls
 from tests.models.test_ggufs import MERGES, write_gguf
