@@ -7,7 +7,7 @@ import tempfile
 from benchmarks.workbench import NUMBERS_10
 from diffusecli.prompts.config import Config
 from diffusecli.runs.iteration import Iteration
-from diffusecli.train import train
+from diffusecli.verbs.train import train
 
 GOALS = (0.05, 0.01)
 

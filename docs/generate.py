@@ -16,10 +16,10 @@ from typing import Any
 import typer
 from pydantic import BaseModel
 
-from diffusecli.cli import app
+from diffusecli.cli.app import app
 from diffusecli.prompts.config import Config
+from diffusecli.prompts.json_schema import json_schema
 from diffusecli.report import data
-from diffusecli.validate import json_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -14,7 +14,8 @@ HANG = 3600  # seconds: no test waits so long unless something hangs
 
 _LOADED_BEFORE = [
     "torch", "transformers", "peft", "pandas", "scipy.stats", "transformers.models.llama.modeling_llama", "accelerate",
-    "diffusecli.train", "diffusecli.sample", "diffusecli.evaluate", "diffusecli.export", "diffusecli.report.html", "openai",
+    "diffusecli.verbs.train", "diffusecli.verbs.sample", "diffusecli.verbs.evaluate", "diffusecli.verbs.export", "diffusecli.report.html",
+    "openai",
 ]  # fmt: skip
 
 
@@ -40,9 +41,9 @@ def become_command(messages):
 IN_TURN = """
 import json, sys
 from typer.testing import CliRunner
+from diffusecli.cli.app import app
 from diffusecli.models import hub
-from diffusecli.cli import app
-hub._PATIENCE = float(sys.argv[2])
+hub._TIMEOUT = float(sys.argv[2])
 looked_up = []
 sys.addaudithook(lambda event, told: looked_up.append(told[0]) if event == "socket.getaddrinfo" else None)
 for words in json.loads(sys.argv[1]):

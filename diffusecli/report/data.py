@@ -131,13 +131,13 @@ def _row(row: Evaluated) -> Row:
 
 def _flat(row: Row) -> dict[str, Any]:
     """The figures of every kind side by side, `exact_kl` for `exact.kl`."""
-    told: dict[str, Any] = {"run": row.run, "mode": row.mode, "prompt": row.prompt, "prompt_sha256": row.prompt_sha256, "eos": row.eos, "n": row.n,
+    line: dict[str, Any] = {"run": row.run, "mode": row.mode, "prompt": row.prompt, "prompt_sha256": row.prompt_sha256, "eos": row.eos, "n": row.n,
                             "unfinished": row.unfinished, "verdict": row.verdict, "settings": json.dumps(row.settings)}  # fmt: skip
     for kind, prefix, values in _kinds(row):
         for field in fields(kind):
             if field.name not in ("top", "q", "n", "unfinished"):
-                told[prefix + field.name] = getattr(values, field.name, None)
-    return told
+                line[prefix + field.name] = getattr(values, field.name, None)
+    return line
 
 
 def _kinds(row: Row) -> Iterator[tuple[Any, str, Any]]:

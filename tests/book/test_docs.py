@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from diffusecli.prompts.prompt import read_prompts
-from diffusecli.validate import json_schema, validate
+from diffusecli.prompts.json_schema import json_schema
+from diffusecli.prompts.prompt_files import read_prompts
+from diffusecli.verbs.validate import validate
 from tests import ROOT
 from tests.commands import HANG
 
@@ -210,7 +211,7 @@ def test_library_configs_satisfy_the_schema():
 
 @pytest.mark.model
 def test_the_library_is_valid_for_the_built_in_tokenizer(builtin_model, monkeypatch):
-    from diffusecli.validate import token_views
+    from diffusecli.verbs.validate import token_views
 
     monkeypatch.chdir(ROOT)
     views, problems = token_views(validate([Path("prompts")]), "smollm2-135m-instruct", print)

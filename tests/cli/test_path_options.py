@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from diffusecli.files.paths import LIBRARY, meant, spread
-from diffusecli.prompts.config import inspect_config, read_config
-from diffusecli.prompts.prompt import read_prompts
+from diffusecli.prompts.config_files import inspect_config, read_config
+from diffusecli.prompts.prompt_files import read_prompts
 from diffusecli.runs.finding import config_of
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError
-from diffusecli.validate import validate
+from diffusecli.verbs.validate import validate
 
 OWN = {"request": "Say a letter.", "targets": ["{a}", "{b}"]}
 

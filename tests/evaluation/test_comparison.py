@@ -6,9 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from diffusecli.evaluate import evaluate
 from diffusecli.evaluation.comparison import Estimate, compare
 from diffusecli.prompts.matching import Tally
+from diffusecli.verbs.evaluate import evaluate
 
 TEN = (0.1,) * 10
 LEANING = (0.4, 0.2, 0.1, 0.05, 0.05, 0.05, 0.05, 0.04, 0.03, 0.03)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from diffusecli.evaluate import Question, evaluate
 from diffusecli.evaluation.gates import GATES, failures
 from diffusecli.files.writing import write_json
 from diffusecli.system.errors import InputError
+from diffusecli.verbs.evaluate import Question, evaluate
 from tests.verbs.test_evaluate import run_with
 
 HALF_JUNK = ["a"] * 30 + ["b"] * 20 + ["x"] * 50

@@ -52,9 +52,9 @@ def test_lines_go_to_their_headings_and_odd_ones_are_left_out():
 
 
 def test_known_lines_are_compared_by_the_same_rule(tmp_path):
-    from diffusecli.evaluate import Question, evaluate
     from diffusecli.files.writing import write_json
     from diffusecli.prompts.matching import Matching
+    from diffusecli.verbs.evaluate import Question, evaluate
 
     asked = {"request": "x", "targets": []}
     write_json(tmp_path / "run.json", {})

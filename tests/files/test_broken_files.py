@@ -7,8 +7,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusecli.prompts.config import inspect_config
-from diffusecli.validate import validate
+from diffusecli.prompts.config_files import inspect_config
+from diffusecli.verbs.validate import validate
 
 CORPUS = yaml.safe_load(Path(__file__).with_name("broken_files.yaml").read_text(encoding="utf-8"))
 ALIAS_BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

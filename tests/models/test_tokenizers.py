@@ -17,16 +17,18 @@ import transformers
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-import diffusecli.export
-import diffusecli.train
-import diffusecli.training.job
+import diffusecli.training.pass_choice
+import diffusecli.verbs.export
+import diffusecli.verbs.train
 from diffusecli.files.text import canonical
 from diffusecli.models.chat import Chat, ChatSettings
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import LoadedModel, load_model
 from diffusecli.models.lora import merged
+from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import PLAIN, Config
-from diffusecli.prompts.prompt import Prompt, read_prompt, read_prompts
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import read_prompt, read_prompts
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.sampling.engine import drawn
 from diffusecli.sampling.local_engine import LocalEngine
@@ -287,7 +289,7 @@ def trained(base, coin, folder, monkeypatch, most=40):
         "alg_config": {"n_iters": 40, "learning_rate": 0.01}, "lora": {"r": 8, "alpha": 16}, "device": "cpu", "retain": False,
         "generate": False,
     })  # fmt: skip
-    monkeypatch.setattr(diffusecli.train, "load_configured", lambda *_, **__: base)
+    monkeypatch.setattr(diffusecli.verbs.train, "load_model", lambda *_, **__: base)
     seen, notes = [], []
 
     def report(iteration):
@@ -296,7 +298,7 @@ def trained(base, coin, folder, monkeypatch, most=40):
             raise SeenEnoughError
 
     with pytest.raises(SeenEnoughError) if most < 40 else nullcontext():
-        diffusecli.train.train(config, report=report, notice=notes.append)
+        diffusecli.verbs.train.train(config, report=report, notice=notes.append)
     ways = [note.split("; ")[1] for note in notes if "targets; " in note]
     return seen, ways[0]
 
@@ -319,12 +321,12 @@ def test_a_model_with_the_familys_vocabulary_learns_and_samples_what_it_learnt(
     assert counts["{heads}"] / 300 == pytest.approx(0.7, abs=0.15)
 
     under_adapter = score(base.model, encode_prompt(coin, base.chat), RowsPass()).log_probs
-    monkeypatch.setattr(diffusecli.export, "load_configured", lambda *_, **__: copied(made))
-    diffusecli.export.export(RunDir(tmp_path / "packed"), tmp_path / "merged", precision=None, force=False, notice=print)
-    whole = load_model(str(tmp_path / "merged"), device="cpu", notice=print)  # with its own template and stops
+    monkeypatch.setattr(diffusecli.verbs.export, "load_model", lambda *_, **__: copied(made))
+    diffusecli.verbs.export.export(RunDir(tmp_path / "packed"), tmp_path / "merged", precision=None, force=False, notice=print)
+    whole = load_model(ModelSource(str(tmp_path / "merged"), device="cpu"), print)  # with its own template and stops
     np.testing.assert_allclose(score(whole.model, encode_prompt(coin, whole.chat), RowsPass()).log_probs, under_adapter, atol=1e-4)
 
-    monkeypatch.setattr(diffusecli.training.job, "choose_pass", lambda *_, **__: (RowsPass(), "rows: asked for"))
+    monkeypatch.setattr(diffusecli.training.pass_choice, "choose_pass", lambda *_, **__: (RowsPass(), "rows: asked for"))
     course_of_rows, way = trained(made, coin, tmp_path / "rows", monkeypatch, most=4)
     assert way == "rows: asked for"
     np.testing.assert_allclose(course_of_rows, course[:4], rtol=0.01)

@@ -64,7 +64,7 @@ def _command(activity: Activity, folder: Path, told: Path, begun: Event) -> None
     os.chdir(folder)
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **activity.env}
     become_command(told)
-    training = importlib.import_module("diffusecli.train")
+    training = importlib.import_module("diffusecli.verbs.train")
     training.GENERATIONS = replace(training.GENERATIONS, n_generations=_ANSWERS)
     if activity.tiny_builtin is not None:
         from diffusecli.models import builtin

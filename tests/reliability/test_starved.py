@@ -13,7 +13,7 @@ from diffusecli.files.writing import append_line
 from diffusecli.runs.finding import newest_run
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.memory import cgroup_room, enough_memory, out_of_memory
-from diffusecli.train import train
+from diffusecli.verbs.train import train
 from tests.commands import HANG, in_turn
 from tests.reliability.full_disk import in_small_disk
 
@@ -164,9 +164,9 @@ def test_the_tightest_control_group_binds_whichever_version_it_is_of(tmp_path):
 
 def test_ulimit_v_counts_as_a_limit_of_memory():
     code = (
-        "import resource, torch; from diffusecli.system.memory import free_memory\n"
+        "import resource; from diffusecli.system.memory import free_memory\n"
         "held = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (held + 10**8,) * 2); print(free_memory(torch.device('cpu')))"
+        "resource.setrlimit(resource.RLIMIT_AS, (held + 10**8,) * 2); print(free_memory())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 0 < float(done.stdout) <= 10**8

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from diffusecli.evaluate import evaluate
 from diffusecli.files.markdown import markdown_cell, markdown_code
 from diffusecli.models.card import merged_card, model_card
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.charts import write_plots
 from diffusecli.report.html import html_report
 from diffusecli.report.markdown import as_markdown
+from diffusecli.verbs.evaluate import evaluate
 from tests.report.test_html import Parsed, iteration, prompt, run_with
 
 markdown_it = pytest.importorskip("markdown_it", reason="rich brings it")

@@ -8,7 +8,6 @@ from html.parser import HTMLParser
 
 import pytest
 
-from diffusecli.evaluate import evaluate
 from diffusecli.files.writing import write_json
 from diffusecli.report.charts import of_section, write_plots
 from diffusecli.report.curves import cumulative, training
@@ -20,6 +19,7 @@ from diffusecli.report.palette import LIGHT
 from diffusecli.report.views import OFF_TARGET, pairs, samplers, sections, spots
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError
+from diffusecli.verbs.evaluate import evaluate
 from tests.commands import HANG
 
 HOSTILE = [

@@ -4,12 +4,12 @@ from typing import Annotated
 
 import pytest
 
-from diffusecli.evaluate import evaluate
 from diffusecli.prompts.answers import Answers
-from diffusecli.sample import Wanted, resolve, sample
 from diffusecli.sampling import engines
 from diffusecli.sampling.engines import ENGINES, Kind, engine
 from diffusecli.sampling.settings import SamplingSettings
+from diffusecli.verbs.evaluate import evaluate
+from diffusecli.verbs.sample import Wanted, resolve, sample
 
 
 class Recorded:
@@ -38,7 +38,7 @@ def recorded(monkeypatch):
         yield Recorded(answers.split(",") * (1 + twice), asked.settings.n_generations)
         seen.append("cleaned up")
 
-    monkeypatch.setattr("diffusecli.sample.ENGINES", engines.ENGINES)
+    monkeypatch.setattr("diffusecli.verbs.sample.ENGINES", engines.ENGINES)
     return seen
 
 

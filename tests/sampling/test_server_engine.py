@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from scipy.stats import chi2_contingency
 
-from diffusecli.evaluate import evaluate
 from diffusecli.models.chat import ChatSettings
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
@@ -26,6 +25,7 @@ from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.server_engine import ServerEngine
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError, InterruptedRun, MachineError
+from diffusecli.verbs.evaluate import evaluate
 from tests.commands import HANG, closed_port, on_a_free_port
 from tests.sampling.test_counting import assert_follows, exact_law
 

@@ -17,8 +17,8 @@ from diffusecli.system.interrupts import Interrupts
 from tests.commands import become_command
 
 PLACES = {
-    "step": "diffusecli.train._step", "draw": "diffusecli.sampling.counting.CountingSampler.draw", "read": "diffusecli.train.read_inputs",
-    "load": "diffusecli.train.load_configured", "write": "diffusecli.train.save_run", "tell": "diffusecli.train.tell",
+    "step": "diffusecli.training.loop._step", "draw": "diffusecli.sampling.counting.CountingSampler.draw", "read": "diffusecli.verbs.train.read_inputs",
+    "load": "diffusecli.verbs.train.load_model", "write": "diffusecli.verbs.train.save_run", "tell": "diffusecli.training.loop.record_iteration",
 }  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def launched():
     if words:
         {"interrupt": interrupt, "fail": fail}[words[0]](*words[1:])
     if answers := os.environ.get("ANSWERS"):
-        training = importlib.import_module("diffusecli.train")
+        training = importlib.import_module("diffusecli.verbs.train")
         training.GENERATIONS = replace(training.GENERATIONS, n_generations=int(answers))
     sys.argv[0] = "diffuse"
     from diffusecli.__main__ import main

@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 
 from diffusecli.prompts.config import Config
 from diffusecli.system.errors import MachineError
-from diffusecli.train import GENERATIONS, train
 from diffusecli.training.loss import PackedPass
 from diffusecli.training.processes import _shares
+from diffusecli.verbs.train import GENERATIONS, train
 from tests import ROOT
 from tests.commands import HANG, forkserver, on_a_free_port
 from tests.training.launched import begin
@@ -51,7 +51,7 @@ def shared(tmp_path_factory):
 
 @pytest.fixture
 def config(tiny_model_folder, shared, tmp_path, monkeypatch):
-    monkeypatch.setattr("diffusecli.train.GENERATIONS", replace(GENERATIONS, n_generations=ANSWERS))
+    monkeypatch.setattr("diffusecli.verbs.train.GENERATIONS", replace(GENERATIONS, n_generations=ANSWERS))
     prompts = [str(shared / "p.json"), str(shared / "q.json")]
 
     def make(name, **fields):

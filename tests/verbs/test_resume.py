@@ -14,11 +14,10 @@ from diffusecli.prompts.config import Config
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.sampling.counting import CountingSampler
 from diffusecli.system.errors import InputError, InterruptedRun, MachineError
-from diffusecli.train import GENERATIONS, train
 from diffusecli.training.checkpoints import newest_checkpoint
-from diffusecli.training.job import settings_of_result
 from diffusecli.training.loss import PackedPass
 from diffusecli.training.scorer import Scorer
+from diffusecli.verbs.train import GENERATIONS, settings_of_result, train
 
 
 @pytest.fixture(scope="session")
@@ -206,9 +205,10 @@ def test_a_run_interrupted_while_it_samples_says_what_is_saved_and_goes_on_to_sa
 
     with monkeypatch.context() as during:
         during.setattr(CountingSampler, "draw", draw)
-        during.setattr("diffusecli.train.GENERATIONS", replace(GENERATIONS, n_generations=40))
-        during.setattr("diffusecli.train.GENERATIONS", replace(GENERATIONS, n_generations=40))
-        during.setattr("diffusecli.train.settings_of_result", lambda *given: {**settings_of_result(*given), "processes": processes})
+        during.setattr("diffusecli.verbs.train.GENERATIONS", replace(GENERATIONS, n_generations=40))
+        during.setattr(
+            "diffusecli.verbs.train.settings_of_result", lambda *given: {**settings_of_result(*given), "processes": processes}
+        )
         with pytest.raises(InterruptedRun) as stopped:
             trained = quietly(wanted, force=force)
     run = RunDir(Path(wanted.output_dir))
@@ -217,7 +217,7 @@ def test_a_run_interrupted_while_it_samples_says_what_is_saved_and_goes_on_to_sa
         f"{run.path}: interrupted. The training is done and the adapter is saved, 40 of 80 samples are kept. {again} goes on from there"
     )
     before, passes = files(run), []
-    monkeypatch.setattr("diffusecli.train.GENERATIONS", replace(GENERATIONS, n_generations=40))
+    monkeypatch.setattr("diffusecli.verbs.train.GENERATIONS", replace(GENERATIONS, n_generations=40))
     monkeypatch.setattr(PackedPass, "run", lambda *_, **__: passes.append(1))
     trained = quietly(wanted)
     assert passes == [], "nothing is trained or measured again"
@@ -229,7 +229,7 @@ def test_a_run_interrupted_while_it_samples_says_what_is_saved_and_goes_on_to_sa
     assert trained.after.kl == json.loads((run.path / "run.json").read_text())["exact_kl"]
 
 
-@pytest.mark.parametrize("target", ["diffusecli.train.save_run", "diffusecli.training.scorer.Scorer.exact"])
+@pytest.mark.parametrize("target", ["diffusecli.verbs.train.save_run", "diffusecli.training.scorer.Scorer.exact"])
 def test_ctrl_c_after_the_last_step_loses_nothing(config, whole, monkeypatch, target):
     expected, expected_adapter, _ = whole
     with monkeypatch.context() as during:

@@ -13,16 +13,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from diffusecli.evaluate import evaluate
 from diffusecli.files.locks import lock_beside, only_writer
 from diffusecli.models.adapters import ADAPTER_FILES
 from diffusecli.prompts.answers import Answers
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.runs.sample_files import journal_path, meta_path
-from diffusecli.sample import Wanted, resolve, sample
 from diffusecli.sampling.counting import CountingSampler
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError, InterruptedRun
+from diffusecli.verbs.evaluate import evaluate
+from diffusecli.verbs.sample import Wanted, resolve, sample
 
 
 def drawn(wanted, n=20, results="results", **settings):
@@ -39,7 +39,7 @@ def test_a_run_a_config_and_the_newest_run_are_the_same(run, tmp_path):
     found = [resolve(wanted, tmp_path / "results") for wanted in (Wanted(run), Wanted(run / "config.yaml"), Wanted())]
     assert {one.path for one in found} == {run / "gen.lora.json"}
     assert all(one.adapter == RunDir(run) for one in found)
-    assert "newest run" in found[2].told
+    assert "newest run" in found[2].message
 
 
 def test_untuned_of_a_run_needs_no_adapter(run):

@@ -1,0 +1,88 @@
+"""`diffuse init-prompt`: a distribution becomes a prompt file, a grouped table a folder of them.
+
+Knows distributions and prompts; the command line decides where the text goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffusecli.files.endings import require_ending
+from diffusecli.files.paths import exists
+from diffusecli.files.writing import write_text
+from diffusecli.prompts.catalogue import make_distribution
+from diffusecli.prompts.distributions import Distribution
+from diffusecli.prompts.file_names import file_names
+from diffusecli.prompts.observations import distributions_in
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.request_wording import Wording, prompt_from
+from diffusecli.prompts.weighing import Reading
+from diffusecli.system.errors import InputError
+
+
+def choose(
+    families: Mapping[str, Any], modifiers: Mapping[str, Any], source: Path | None, reading: Reading
+) -> dict[tuple[str, ...], Distribution]:
+    """The distribution that was asked for, or one per group of a table.
+
+    `families` maps family names (as parameters: underscores, no dashes) to what their options were given (None or False: nothing). Raises
+    `InputError` unless exactly one family or file is named, with options that go with it.
+    """
+    chosen = {f"--{name.replace('_', '-')}": value for name, value in families.items() if value is not None and value is not False}
+    named = [*chosen, *(["--from"] if source is not None else [])]
+    if len(named) != 1:
+        given = f"{' and '.join(named)} exclude each other, keep one" if named else "name a distribution, e.g. --binomial 10 0.2"
+        raise InputError(f"{given} (`diffuse init-prompt --list` shows all)")
+    if source is None:
+        if reading != Reading():
+            raise InputError("--column, --count, --group-by and the like describe a file: name it with --from")
+        return {(): make_distribution(named[0].removeprefix("--"), chosen[named[0]], modifiers)}
+    if foreign := [f"--{name.replace('_', '-')}" for name, value in modifiers.items() if value is not None]:
+        raise InputError(f"{foreign[0]} does not go with --from, leave it out")
+    return distributions_in(source, reading)
+
+
+def prompts_from(
+    distributions: Mapping[tuple[str, ...], Distribution], wording: Wording, groups: tuple[str, ...], output: Path | None
+) -> dict[Path | None, Prompt]:
+    """The prompts and where each is to go: `output` itself, or, where there are groups, a file of its own in that folder."""
+    filled = {key: fields_of(distribution, groups, key) for key, distribution in distributions.items()}
+    prompts = [prompt_from(distribution, wording, filled[key]) for key, distribution in distributions.items()]
+    is_folder = groups or len(prompts) > 1 or (any(filled.values()) and output is not None and output.suffix != ".json")
+    if not is_folder:
+        if output is not None:
+            require_ending(output, "-o", "a prompt is written as JSON", ".json")
+        return {output: prompts[0]}
+    what = "--group-by" if groups else "--shares-column"
+    if output is None:
+        raise InputError(f"{what} writes a folder of prompts: name it with -o")
+    require_ending(output, "-o", f"{what} writes a folder of prompts")
+    _require_different_requests(prompts, filled, what)
+    return {output / name: prompt for name, prompt in zip(file_names(list(distributions)), prompts, strict=True)}
+
+
+def fields_of(distribution: Distribution, groups: Sequence[str], key: Sequence[str]) -> dict[str, str]:
+    """What fills the placeholders of a group's request: the values of its columns, or all that its row says."""
+    return dict(distribution.fields) or dict(zip(groups, key, strict=True))
+
+
+def _require_different_requests(prompts: Sequence[Prompt], filled: Mapping[tuple[str, ...], Mapping[str, str]], what: str) -> None:
+    """Raises `InputError` for two groups that would be asked the same."""
+    first: dict[tuple[str, str | None], tuple[str, ...]] = {}
+    for prompt, key in zip(prompts, filled, strict=True):
+        same = first.setdefault((prompt.request, prompt.system), key)
+        if same != key:
+            differ = [name for name, value in filled[key].items() if filled[same].get(name) != value] or list(filled[key])
+            who = "all groups" if len({(p.request, p.system) for p in prompts}) == 1 else f"{', '.join(same)} and {', '.join(key)}"
+            raise InputError(f"{what}: {who} would be asked the same, put {{{differ[0]}}} into --request or --system")
+
+
+def write_prompts(prompts: Mapping[Path | None, Prompt], *, force: bool) -> None:
+    """Write prompt files, all or, when one exists and `force` is not given, none (`InputError`)."""
+    placed = {path: prompt for path, prompt in prompts.items() if path is not None}
+    if not force and (there := [path for path in placed if exists(path)]):
+        raise InputError(f"{there[0]}: exists already, name another place or add --force to replace it")
+    for path, prompt in placed.items():
+        write_text(path, prompt.to_json())

@@ -1,0 +1,248 @@
+"""`diffuse train`: tune a LoRA adapter until the model's answers follow the target weights.
+
+The way of a training, on one page: each stage takes what it needs of the config, and hands on a value. Prompts are read; a base model
+is loaded; an adapter is put on it; prompts become tries and the pass is chosen; the loop runs; the run is written; answers are drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffusecli.files.writing import require_place, require_writable
+from diffusecli.models.adapters import recorded_base
+from diffusecli.models.architecture import shape_of
+from diffusecli.models.builtin import BUILTIN_MODELS, ensure_builtin
+from diffusecli.models.devices import choose_device, require_bitsandbytes
+from diffusecli.models.encoding import encode_prompt
+from diffusecli.models.loading import LoadedModel, load_chat, load_hollow, load_model
+from diffusecli.models.lora import load_adapter, merged
+from diffusecli.models.source import model_source
+from diffusecli.prompts.config import PLAIN, Config
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.runs.run_dir import RunDir
+from diffusecli.sampling.generations import generate
+from diffusecli.sampling.local_engine import LocalEngine
+from diffusecli.sampling.settings import SamplingSettings
+from diffusecli.system.errors import InputError, InterruptedRun, many
+from diffusecli.system.notices import Notice
+from diffusecli.training.budget import Plan, planned
+from diffusecli.training.checkpoints import Progress, discard_checkpoints, load_progress, newest_checkpoint, save_checkpoint
+from diffusecli.training.inputs import Inputs, read_inputs, require_agreement, require_context
+from diffusecli.training.job import Job, prepare_prompts
+from diffusecli.training.loop import Report, diverged, make_optimiser, optimise
+from diffusecli.training.processes import Processes, require_tracker
+from diffusecli.training.record import Trained, flat, save_run, start_anew, trained_before
+from diffusecli.training.retention import encode_instructions
+from diffusecli.training.scorer import Exact
+from diffusecli.training.start import adapt, alone, find_start, in_the_way, prepare_weights, require_room, require_start
+
+GENERATIONS = SamplingSettings(n_generations=1000, max_new_tokens=64, whole_targets=True)
+"""What the original draws for each test prompt after training; longer targets get the tokens they take."""
+
+_ROWS_TOGETHER = 256  # where processes hold a part of the model each, all must make the same passes
+
+_NOT_THE_RESULT = {"test_prompts", "output_dir", "generate", "save_every", "eval_every", "tracker", "device", "device_map"}
+_NOT_THE_GRADIENT = {"max_tokens_per_pass", "batch_size", "gradient_checkpointing"}
+"""Settings, of a run and of its algorithm, that may differ between a run and its continuation (the last only round differently)."""
+
+
+def train(config: Config, *, report: Report, notice: Notice, force: bool = False) -> Trained:
+    """Train as `config` says, or go on where it was interrupted; then write the run directory and sample the test prompts.
+
+    Raises `InputError` for what is wrong with the inputs before any model is loaded where that can be told, and
+    `InterruptedRun` when it was asked to stop and left a checkpoint.
+    """
+    run = RunDir(Path(config.output_dir))
+    processes = Processes(config.device, config.tracker, run.path)
+    with processes.failing_together():
+        # 1. inputs: prompts, an output folder to ourselves, what an interrupted run left there
+        inputs = read_inputs(config.train_prompts, config.test_prompts, config.retain, config.system)
+        processes.first(lambda: require_writable(run.path))
+        with alone(run, processes):
+            return _train(config, inputs, run, processes, report, notice, force)
+
+
+def _train(
+    config: Config, inputs: Inputs, run: RunDir, processes: Processes, report: Report, notice: Notice, force: bool
+) -> Trained:
+    checkpoint = processes.first(lambda: find_start(run, force=force))
+    if checkpoint is None and (continued := _continued(config)):
+        require_start(continued, run)
+    if config.device_map and processes.count > 1:
+        raise InputError("device_map: is for one process, remove it or start without a launcher")
+    prompts, command = [*inputs.train, *inputs.test], "the same command without --force" if force else "the same command"
+
+    # 2. the base model, and how far an earlier start came
+    if config.model in BUILTIN_MODELS:
+        processes.first(lambda: ensure_builtin(config.model, notice))
+    torch.manual_seed(config.seed)  # of the adapter's first weights
+    source = replace(model_source(config), device="cpu" if processes.sharded else str(processes.device))
+    base = load_model(source, notice)
+    asked = settings_of_result(config, inputs, base, processes.count)
+    progress, moments = load_progress(checkpoint, asked, base) if checkpoint else (Progress(asked), None)
+    trained = processes.first(lambda: trained_before(run, checkpoint, prompts) if checkpoint else None)
+    if trained is not None:
+        notice(f"{run.path}: the training is done and saved; its samples are missing")
+        load_adapter(base, run.path, recorded=recorded_base(run), notice=notice)
+        if processes.sharded:
+            processes.shard(base.model)
+    else:
+        # 3. adapter, tries, the pass, the loop
+        settings = config.alg_config
+        shape = adapt(base, config.lora, checkpoint or _continued(config), notice, checkpoint=checkpoint is not None)
+        config = config.model_copy(update={"lora": shape})
+        prepare_weights(base, run, processes, gradient_checkpointing=settings.gradient_checkpointing)
+        prepared = prepare_prompts(
+            base,
+            source,
+            inputs,
+            settings,
+            config.retain,
+            seed=config.seed,
+            size=progress.at_once,
+            processes=processes,
+            notice=notice,
+        )
+        progress.at_once = prepared.scorer.strategy.size
+        job = Job(
+            run,
+            base,
+            prepared,
+            settings,
+            config.seed,
+            config.save_every,
+            config.eval_every,
+            flat(config.model_dump(mode="json")),
+            command,
+        )
+        if checkpoint is None:
+            processes.everyones(None)  # nothing of an earlier run goes before every process has what it needs
+            template = str(base.chat_settings.template) if config.chat_template not in (None, PLAIN) else None
+            processes.first(lambda: start_anew(run, config.to_yaml(), template))
+        else:
+            notice(
+                f"{run.path}: going on after {progress.iterations} of {many(settings.n_iters, 'iteration')} ({many(progress.step, 'step')})"
+            )
+        optimiser = make_optimiser(job, moments)
+        optimise(job, optimiser, progress, report)
+        # 4. exact figures of the final adapter, and everything to disk
+        with _interruptible(run, "The training is done and its last checkpoint is saved", command):
+            trained = _finish(job, optimiser, progress, config.to_yaml(), prompts)
+
+    # 5. samples; the last checkpoint stays until all is there
+    if not processes.sharded:
+        processes.part()  # one process draws as fast as all, and the others need not wait for it
+    if processes.main or processes.sharded:
+        with _interruptible(run, "The training is done and the adapter is saved", command):
+            if config.generate and inputs.test:
+                _sample(base, inputs.test, run, config.seed, processes, notice)
+            processes.first(lambda: discard_checkpoints(run))
+    if processes.sharded:
+        processes.part()
+    return trained
+
+
+def _continued(config: Config) -> Path | None:
+    """The adapter that the user continues from."""
+    return Path(config.ckpt_dir) if config.load_model and config.ckpt_dir is not None else None
+
+
+def settings_of_result(config: Config, inputs: Inputs, base: LoadedModel, processes: int | None) -> dict[str, Any]:
+    """What makes the result; a run goes on only where it is the same. `processes` None stands for any number of them."""
+    kept = {k: v for k, v in config.model_dump(mode="json").items() if k not in _NOT_THE_RESULT}
+    kept["alg_config"] = {k: v for k, v in kept["alg_config"].items() if k not in _NOT_THE_GRADIENT}
+    prompts = {p.alias: p.digest for p in [*inputs.train, *inputs.instructions]}
+    return {**kept, **base.chat_settings.recorded, "prompts": prompts, **base.recorded, "processes": processes}
+
+
+def _finish(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, config: str, prompts: list[Prompt]) -> Trained:
+    """Keep the last step, measure, and write the run."""
+    scorer, processes = job.scorer, job.processes
+    processes.first(lambda: save_checkpoint(job.run, job.base, optimiser, progress))
+    after, test = scorer.exact(job.prompts.encoded), scorer.exact(job.prompts.tests)
+    drift = scorer.retention.drift(job.base.model) if scorer.retention else None
+    if not (after.finite and test.finite and np.isfinite(drift or 0.0)):
+        raise diverged(job, progress)
+    before = Exact(after.prompts, tuple((kl, mass) for kl, mass in (progress.before[prompt.alias] for prompt in after.prompts)))
+    trained = Trained(job.run, progress.finished, before, after, test, drift, progress.seconds)
+    processes.first(lambda: save_run(job, config, prompts, trained, progress))
+    return trained
+
+
+def _sample(base: LoadedModel, prompts: list[Prompt], run: RunDir, seed: int, processes: Processes, notice: Notice) -> None:
+    """Answers of the trained model to the test prompts, beside it."""
+    generations = replace(GENERATIONS, seed=seed)
+    notice(f"sampling {generations.n_generations} answers a prompt, {many(len(prompts), 'test prompt')}")
+    with merged(base.model):
+        engine = LocalEngine(base, generations, _ROWS_TOGETHER if processes.sharded else None, notice)
+        sampled = generate(
+            engine, prompts, generations, mode="lora", adapter_sha256=processes.first(lambda: run.adapter_sha256),
+            path=run.path / "gen.json", form="json", report=lambda *_: None, notice=notice, write=processes.main,
+            resumable=not processes.sharded,
+        )  # fmt: skip
+    if sampled.warning:
+        notice(f"{sampled.path}: {sampled.warning}")
+
+
+@contextmanager
+def _interruptible(run: RunDir, saved: str, command: str) -> Iterator[None]:
+    """Work after the training: when the user interrupts it, say what is saved and how to resume."""
+    try:
+        yield
+    except (KeyboardInterrupt, InterruptedRun) as error:
+        kept = f", {error.kept}" if isinstance(error, InterruptedRun) and error.kept else ""
+        raise InterruptedRun(f"{run.path}: interrupted. {saved}{kept}. {command.capitalize()} goes on from there") from error
+
+
+def plan(config: Config, notice: Notice, *, force: bool = False) -> Plan:
+    """Check what `train` checks, encode the prompts and estimate the cost; no weights are read and nothing is written.
+
+    Raises what `train` would raise for the inputs. Says what is in the output folder.
+    """
+    run = RunDir(Path(config.output_dir))
+    inputs = read_inputs(config.train_prompts, config.test_prompts, config.retain, config.system)
+    require_place(run.path)
+    if there := in_the_way(run, force=force):
+        notice(there)
+    _require_machine(config)
+    source = model_source(config)
+    chat, hollow = load_chat(source, notice), load_hollow(source, notice)
+    shape = shape_of(hollow.model.config, hollow.parameters)
+    encoded, tests = ([encode_prompt(prompt, chat) for prompt in some] for some in (inputs.train, inputs.test))
+    require_agreement(encoded, notice)
+    require_context([*encoded, *tests], shape.context)
+    if config.retain:
+        encode_instructions(inputs.instructions, chat, shape.context)
+    _try_start(config, inputs, hollow, run, force=force)
+    return planned(encoded, shape, source, config.alg_config)
+
+
+def _require_machine(config: Config) -> None:
+    """Raises `InputError` for a device, a tracker or a library that a config asks for and that is not there."""
+    choose_device(config.device)
+    if config.tracker is not None:
+        require_tracker(config.tracker)
+    if config.quantize:
+        require_bitsandbytes()
+
+
+def _try_start(config: Config, inputs: Inputs, hollow: LoadedModel, run: RunDir, *, force: bool) -> None:
+    """Raises what `train` raises for what it starts from.
+
+    A checkpoint of other settings; an adapter that is missing, of another model or of other shapes; no room for its own.
+    """
+    checkpoint, continued = None if force else newest_checkpoint(run), _continued(config)
+    if checkpoint is not None:
+        load_progress(checkpoint, settings_of_result(config, inputs, hollow, None), hollow)
+    elif continued is not None:
+        require_start(continued, run)
+    with torch.device("meta"):
+        adapt(hollow, config.lora, checkpoint or continued, lambda _: None)
+    require_room(hollow, run)

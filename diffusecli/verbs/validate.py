@@ -1,0 +1,147 @@
+"""`diffuse validate`: every problem of every prompt and config, before any model is loaded.
+
+Knows files and their problems; prints nothing. With a model's name it also shows what the tokenizer
+makes of each target; the weights are never read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from diffusecli.files.paths import exists, find, look_again, real, spread, visible_files
+from diffusecli.models.token_view import TokenView, view_tokens
+from diffusecli.prompts.config_files import inspect_config, read_config
+from diffusecli.prompts.conflicts import clashes, conversation
+from diffusecli.prompts.experiment import Experiment
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import each_once, inspect_prompt
+from diffusecli.system.errors import InputError, Problem, many
+from diffusecli.training.preflight import instruction_problems, surrounding_problems
+
+CONFIG_ENDINGS = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What was looked at and what is wrong with it."""
+
+    prompts: tuple[Prompt, ...]  # those without errors
+    configs: tuple[str, ...]  # those without errors
+    problems: tuple[Problem, ...]
+    together: tuple[tuple[Prompt, ...], ...] = ()  # the training prompts of each config
+
+    @property
+    def failed(self) -> bool:
+        """Whether any problem is an error."""
+        return any(problem.severity == "error" for problem in self.problems)
+
+    def with_more(self, problems: Iterable[Problem], *, strict: bool) -> Validation:
+        """With what a tokenizer finds; a prompt with an error is not among the prompts any more."""
+        more = _judged(problems, strict)
+        wrong = {problem.path for problem in more if problem.severity == "error"}
+        prompts = tuple(prompt for prompt in self.prompts if prompt.alias not in wrong)
+        return replace(self, prompts=prompts, problems=(*self.problems, *more))
+
+    def __str__(self) -> str:
+        """The last line of the command: what passed, or how much is wrong."""
+        severities = [problem.severity for problem in self.problems]
+        counts = ", ".join(many(severities.count(severity), severity) for severity in ("error", "warning", "notice"))
+        passed = f"{many(len(self.prompts), 'prompt')}, {many(len(self.configs), 'config')}"
+        return f"failed: {counts}; passed: {passed}" if self.failed else f"sound: {passed}; {counts}"
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines: `valid`, `problems` with place, severity and remedy, and what the prompts amount to."""
+        return {
+            "valid": not self.failed,
+            "problems": [
+                {
+                    "file": p.path,
+                    "line": p.line,
+                    "column": p.column,
+                    "severity": p.severity,
+                    "message": p.message,
+                    "remedy": p.remedy,
+                }
+                for p in self.problems
+            ],
+            "prompts": [{"file": p.alias, "targets": len(p.targets), "entropy": p.entropy, "eos": p.eos} for p in self.prompts],
+            "configs": list(self.configs),
+        }
+
+
+def validate(paths: Iterable[Path], *, strict: bool = False) -> Validation:
+    """Check prompts, configs with the prompts they name, and folders of both; `strict` makes warnings errors.
+
+    Raises `InputError` for a path that does not exist or holds nothing to check.
+    """
+    files = _files(paths)
+    named = [file for file in files if file.suffix not in CONFIG_ENDINGS]
+    experiments = [Experiment.of(file, inspect_config(file)) for file in files if file.suffix in CONFIG_ENDINGS]
+    inspected = {real(file): inspect_prompt(file) for file in each_once([*named, *(f for e in experiments for f in e.prompts)])}
+    there = {place: prompt for place, (prompt, _) in inspected.items() if prompt is not None}
+    # what is wrong with files, with what configs ask of them, and with files beside each other
+    of_configs = [
+        [*e.inspection.problems, *surrounding_problems(e.inspection), *e.problems, *e.of_training(there)] for e in experiments
+    ]
+    problems = [problem for some in of_configs for problem in some]
+    problems += [problem for _, some in inspected.values() for problem in some]
+    known = {(clash.first.alias, clash.second.alias) for experiment in experiments for clash in experiment.clashes(there)}
+    beside = [there[real(file)] for file in named if real(file) in there]
+    problems += [
+        clash.problem("warning")
+        for clash in clashes(beside, map(conversation, beside))
+        if (clash.first.alias, clash.second.alias) not in known
+    ]
+    problems.sort(key=lambda p: (p.path, p.line or 0, p.column or 0))
+    judged = tuple(dict.fromkeys(_judged(problems, strict)))
+    bad = {problem.path for problem in judged if problem.severity == "error"} | {
+        p.alias for e in experiments for p in e.untargeted(there)
+    }
+    configs = [str(e.file) for e, some in zip(experiments, of_configs, strict=True) if not any(_is_error(p, strict) for p in some)]
+    sound = tuple(prompt for prompt in there.values() if prompt.alias not in bad)
+    return Validation(sound, tuple(configs), judged, tuple(tuple(e.training(there)) for e in experiments))
+
+
+def token_views(
+    found: Validation, model: str, notice: Callable[[str], None], chat_template: str | None = None, trust_remote_code: bool = False
+) -> tuple[list[TokenView], list[Problem]]:
+    """What the model's tokenizer makes of each prompt, and which prompts it cannot take; as the config says, if one was checked."""
+    from diffusecli.models.chat import ChatSettings, read_template
+    from diffusecli.models.loading import load_chat
+    from diffusecli.models.source import ModelSource, chat_settings
+
+    config = read_config(found.configs[0]) if len(found.configs) == 1 else None
+    settings = chat_settings(config) if config is not None else ChatSettings()
+    if chat_template is not None:
+        settings = replace(settings, template=read_template(chat_template))
+    chat = load_chat(ModelSource(model, trust_remote_code=trust_remote_code, chat=settings), notice)
+    of_instructions = list(instruction_problems(found.configs[0], config, chat)) if config is not None else []
+    views, problems = view_tokens(found.prompts, found.together, chat)
+    return views, [*of_instructions, *problems]
+
+
+def _judged(problems: Iterable[Problem], strict: bool) -> list[Problem]:
+    return [replace(problem, severity="error") if _is_error(problem, strict) else problem for problem in problems]
+
+
+def _is_error(problem: Problem, strict: bool) -> bool:
+    return problem.severity == "error" or (strict and problem.severity == "warning")
+
+
+def _files(paths: Iterable[Path]) -> list[Path]:
+    files: list[Path] = []
+    for path in (Path(name) for named in paths for name in spread(named, endings=(".json", *CONFIG_ENDINGS))):
+        place = find(path).place
+        if not exists(place):
+            remedy = look_again(path, "name a prompt (.json), a config (.yaml) or a folder of them")
+            raise InputError(f"{path}: does not exist, {remedy}")
+        if place.is_file() and path.suffix not in (".json", *CONFIG_ENDINGS):
+            raise InputError(f"{path}: is neither a prompt (.json) nor a config (.yaml), name one of those")
+        inside = visible_files(path, (".json", *CONFIG_ENDINGS)) if place.is_dir() else [path]
+        if not inside:
+            raise InputError(f"{path}: holds no prompt (.json) and no config (.yaml), name another folder")
+        files.extend(inside)
+    return each_once(files)
