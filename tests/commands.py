@@ -26,11 +26,11 @@ def forkserver():
     return context
 
 
-def become_command(messages):
-    """In a process of the forkserver: signals, one thread, no output but the messages, which go into a file."""
+def become_command(said, told):
+    """In a process of the forkserver: signals, one thread, files that stdout and stderr go into."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with Path(messages).open("wb") as err, Path(os.devnull).open("wb") as out:
+    with Path(said).open("wb") as out, Path(told).open("wb") as err:
         os.dup2(out.fileno(), 1)
         os.dup2(err.fileno(), 2)
     import torch

@@ -63,7 +63,7 @@ def _command(activity: Activity, folder: Path, told: Path, begun: Event) -> None
     os.setsid()
     os.chdir(folder)
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **activity.env}
-    become_command(told)
+    become_command(Path(os.devnull), told)
     training = importlib.import_module("diffusecli.verbs.train")
     training.GENERATIONS = replace(training.GENERATIONS, n_generations=_ANSWERS)
     if activity.tiny_builtin is not None:

@@ -74,10 +74,10 @@ def launched():
     main()
 
 
-def begin(words, environment, messages):
-    """The same in a process that was forked; what it says goes into a file."""
+def begin(words, environment, said, told):
+    """The same in a process that was forked; what it says goes into two files."""
     os.environ.update(environment)
-    become_command(messages)
+    become_command(said, told)
     sys.argv = ["diffuse", *words]
     launched()
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -108,6 +108,49 @@ def launch(tmp_path):
     return run
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How two processes ended, by rank."""
+
+    codes: list[int]
+    said: list[str]  # on stdout
+    told: list[str]  # on stderr
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two processes that nobody launched, nor would end."""
+
+    def run(config, **environment):
+        path = tmp_path / "shared.yaml"
+        path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+        said, told = ([tmp_path / f"{name} of {rank}" for rank in "01"] for name in ("said", "told"))
+
+        def on(port):
+            own = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "ANSWERS": str(ANSWERS), **environment}
+            both = [
+                forkserver().Process(
+                    target=begin, daemon=True,
+                    args=(["train", str(path)], {**os.environ, **own, "RANK": str(rank), "LOCAL_RANK": str(rank)}, said[rank], told[rank]),
+                )
+                for rank in (0, 1)
+            ]  # fmt: skip
+            for process in both:
+                process.start()
+            try:
+                for process in both:
+                    process.join(HANG)
+            finally:
+                for process in both:
+                    process.kill()
+            ended = Ended([process.exitcode for process in both], *([path.read_text() for path in paths] for paths in (said, told)))
+            return None if re.search("EADDRINUSE|address already in use", "".join(ended.told)) else ended
+
+        return on_a_free_port(on)
+
+    return run
+
+
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1", "--master-port={port}"]
 ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no",
               "--dynamo_backend=no", "--main_process_port={port}"]  # fmt: skip
@@ -129,17 +172,8 @@ def assert_same_samples(config, other):
         assert differing <= ANSWERS / 50
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("launcher", "environment"),
-    [(ACCELERATE, {}), (TORCHRUN, FSDP)],
-    ids=["accelerate launch", "torchrun with the base spread over both"],
-)
-def test_two_processes_give_the_adapter_and_the_samples_of_one(config, alone, launch, launcher, environment):
-    together = sampled(config("together"))
-    done = launch(together, launcher, **environment)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("stopped after") == 1  # one speaks for both
+def assert_made_together(together, alone):
+    """By two processes, in place of one, and nothing is left beside it."""
     assert json.loads(Path(together.output_dir, "run.json").read_text())["processes"] == 2
     assert_same_result(together, alone)
     assert_same_samples(together, alone)
@@ -147,15 +181,32 @@ def test_two_processes_give_the_adapter_and_the_samples_of_one(config, alone, la
 
 
 @pytest.mark.slow
-def test_two_processes_continue_from_a_run(config, launch):
+def test_two_processes_that_accelerate_launches_give_the_adapter_and_the_samples_of_one(config, alone, launch):
+    together = sampled(config("together"))
+    done = launch(together, ACCELERATE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("stopped after") == 1  # one speaks for both
+    assert_made_together(together, alone)
+
+
+@pytest.mark.slow
+def test_two_processes_that_hold_half_of_the_base_each_give_the_adapter_and_the_samples_of_one(config, alone, pair):
+    together = sampled(config("together"))
+    done = pair(together, **FSDP)
+    assert done.codes == [0, 0], done.told
+    assert "".join(done.said).count("stopped after") == 1
+    assert_made_together(together, alone)
+
+
+@pytest.mark.slow
+def test_two_processes_continue_from_a_run(config, pair):
     first = config("first", alg_config={"n_iters": 1})
     quietly(first)
     alone, together = (sampled(config(name, load_model=True, ckpt_dir=first.output_dir)) for name in ("alone", "together"))
     quietly(alone)
-    done = launch(together, TORCHRUN)
-    assert done.returncode == 0, done.stderr
-    assert_same_result(together, alone)
-    assert_same_samples(together, alone)
+    done = pair(together)
+    assert done.codes == [0, 0], done.told
+    assert_made_together(together, alone)
 
 
 @pytest.mark.slow
@@ -194,43 +245,13 @@ def test_two_processes_that_are_interrupted_resume_from_their_checkpoint_and_one
         ("fail write 0 MachineError", 3, "diffuse: trouble in process 0"),
     ],
 )
-def test_an_error_in_one_process_stops_the_others_with_its_sentence(config, tmp_path, trouble, code, told):
-    """Without a launcher that would end them."""
-    path = tmp_path / "shared.yaml"
-    path.write_text(yaml.safe_dump(sampled(config("together")).model_dump(mode="json")))
-
-    def on(port):
-        meeting = {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "WORLD_SIZE": "2",
-            "OMP_NUM_THREADS": "1",
-            "TROUBLE": trouble,
-        }
-        messages = [tmp_path / f"said by {rank}" for rank in "01"]
-        both = [
-            forkserver().Process(
-                target=begin, args=(["train", str(path)], {**os.environ, **meeting, "RANK": rank, "LOCAL_RANK": rank}, message), daemon=True
-            )
-            for rank, message in zip("01", messages, strict=True)
-        ]  # fmt: skip
-        for process in both:
-            process.start()
-        try:
-            for process in both:
-                process.join(HANG)
-        finally:
-            for process in both:
-                process.kill()
-        said = [message.read_text() for message in messages]
-        return None if re.search("EADDRINUSE|address already in use", "".join(said)) else (both, said)
-
-    both, said = on_a_free_port(on)
-    assert both[0].exitcode == code, said
-    assert both[1].exitcode not in (0, None)
-    assert told in said[0], said
-    assert sum(text.count(told) for text in said) == 1
-    assert ("Traceback" in said[1]) == ("ValueError" in trouble), said[1]
+def test_an_error_in_one_process_stops_the_others_with_its_sentence(config, pair, trouble, code, told):
+    ended = pair(sampled(config("together")), TROUBLE=trouble)
+    assert ended.codes[0] == code, ended.told
+    assert ended.codes[1] not in (0, None)
+    assert told in ended.told[0], ended.told
+    assert sum(text.count(told) for text in ended.told) == 1
+    assert ("Traceback" in ended.told[1]) == ("ValueError" in trouble), ended.told[1]
 
 
 def short_of_memory(monkeypatch, most):
