@@ -26,7 +26,7 @@ demo: model
 	@$(DIFFUSE) evaluate results/quickstart --html results/quickstart/report.html
 
 test: model
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 -m "not model"  # tiny models take one thread each
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not model"  # tiny models take one thread each
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m model
 
 lint: .venv/.installed

@@ -79,8 +79,8 @@ def monsters(size: int = GIGABYTE, number: int = KEYS) -> Iterator[Monster]:
             yield Monster(f"{name}, {number} keys", file, keys(number, ending), words)
 
 
-def meet(monster: Monster, folder: Path) -> Done:
-    """Write it, run the command, remove it."""
+def put(monster: Monster, folder: Path) -> None:
+    """Write it, and what its command reads beside it."""
     (folder / "run").mkdir(exist_ok=True)
     for name, value in {
         "p.json": PROMPT,
@@ -90,10 +90,14 @@ def meet(monster: Monster, folder: Path) -> Done:
     }.items():
         (folder / name).write_text(json.dumps(value))
     (folder / "t.yaml").write_text(json.dumps({**CONFIG, "load_model": False, "chat_template": "m.jinja"}))
-    path = folder / monster.file
-    monster.write(path)
+    monster.write(folder / monster.file)
+
+
+def meet(monster: Monster, folder: Path) -> Done:
+    """Write it, run the command, remove it."""
+    put(monster, folder)
     met = measured(folder, *monster.words, timeout=HANG)
-    path.unlink()
+    (folder / monster.file).unlink()
     return met
 
 
