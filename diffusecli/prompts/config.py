@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -223,26 +223,45 @@ def inspect_config(path: str | Path, overrides: Sequence[str] = (), *, kept: boo
         return Inspection(None, tuple(problems))
     if isinstance(document.data, dict):
         document.data.pop("$schema", None)  # for editors
+    return _inspected(document, problems, Path(path), overrides, kept=kept)
+
+
+def _inspected(document: Document, problems: list[Problem], path: Path, overrides: Sequence[str], *, kept: bool) -> Inspection:
+    """What is known of a config once it is read; `path` is that of its file."""
     document, overridden = _override(document, overrides)
-    unmeant = [] if kept else [_said_by_option(p, location, overridden) for p, location in _wrong_paths(document, Path(path))]
+    unmeant = [] if kept else [_said_by_option(p, location, overridden) for p, location in _wrong_paths(document, path)]
     try:
         config = Config.model_validate(document.data)
     except ValidationError as error:
         wrong = [_said_by_option(p, location, overridden) for p, location in problems_of(document, error, Config)]
-        return Inspection(None, (*wrong, *unmeant, *_words_for_numbers(document)), document, _readable_paths(document, Path(path)))
+        return Inspection(None, (*wrong, *unmeant, *_words_for_numbers(document)), document, _readable_paths(document, path))
     problems.extend(unmeant)
-    config = _resolved(config, Path(path), kept=kept)
+    config = _resolved(config, path, kept=kept)
     if config.load_model and config.ckpt_dir is None:
         problems.append(document.problem(("load_model",), "load_model needs a ckpt_dir", "name the folder of an adapter"))
     problems.extend(_not_for_the_template(document, config))
     problems.extend(_doubtful(document, config))
     sound = not any(p.severity == "error" for p in problems)
-    return Inspection(config if sound else None, tuple(problems), document, _readable_paths(document, Path(path)))
+    return Inspection(config if sound else None, tuple(problems), document, _readable_paths(document, path))
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = (), *, kept: bool = False) -> Config:
     """Read one config file, as `inspect_config` does; raises `InputError` with every mistake in it."""
     inspected = inspect_config(path, overrides, kept=kept)
+    if inspected.config is None:
+        raise InputError.of(p for p in inspected.problems if p.severity == "error")
+    return inspected.config
+
+
+def config_from(fields: Mapping[str, Any]) -> Config:
+    """A config of the fields that a program gives, checked and resolved as a file is; raises `InputError` with every mistake in it.
+
+    There is no file, so paths are taken from the working directory, and `{config}` in the name of a folder is an error.
+
+    >>> config_from({"model": "owner/name", "output_dir": "results/{model}", "alg_config": {"n_iters": 3}}).output_dir
+    'results/name'
+    """
+    inspected = _inspected(Document("config", "", dict(fields)), [], Path("{config}"), (), kept=False)
     if inspected.config is None:
         raise InputError.of(p for p in inspected.problems if p.severity == "error")
     return inspected.config

@@ -22,11 +22,11 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -35,6 +35,10 @@ from diffusecli.files.paths import exists, find, look_again, real, spread, visib
 from diffusecli.files.schema import problems_of
 from diffusecli.files.text import canonical
 from diffusecli.system.errors import InputError, Problem, many
+from diffusecli.system.notebook import frame, html_table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 def _one_or_many(value: Any) -> Any:
@@ -112,6 +116,22 @@ class Prompt(BaseModel):
     def key(self) -> tuple[str, str]:
         """Which prompt this is, among edited and copied ones: alias and digest."""
         return self.alias, self.digest
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other fields, which are not checked. What follows from them is worked out anew."""
+        copied = super().model_copy(update=update, deep=deep)
+        if set(update or ()) - {"alias"}:
+            for name in ("probabilities", "digest"):
+                copied.__dict__.pop(name, None)
+        return copied
+
+    def to_frame(self) -> DataFrame:
+        """A data frame with a row per target: `target` and `weight`, normalised."""
+        return frame({"target": self.targets, "weight": self.probabilities})
+
+    def _repr_html_(self) -> str:
+        """What notebooks show."""
+        return html_table({"target": self.targets, "weight": self.probabilities}, self.request)
 
     def to_json(self) -> str:
         """The prompt file's text: only what differs from the defaults, in the original's order."""
