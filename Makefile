@@ -33,6 +33,7 @@ lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 docs: .venv/.installed
 	NO_COLOR=1 $(BIN)/zensical build --strict --clean
@@ -41,4 +42,4 @@ benchmarks: model
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv build dist site .cache *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site .cache *.egg-info .pytest_cache .import_linter_cache .mypy_cache .ruff_cache .hypothesis

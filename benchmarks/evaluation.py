@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.command import measured
 from benchmarks.workbench import NUMBERS_10, NUMBERS_100
 from diffusecli.files.writing import write_json
-from diffusecli.prompts.prompt import read_prompt
+from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.runs.run_dir import RunDir, prompts_as_json
 
 

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.workbench import NAMES_200, NUMBERS_10, NUMBERS_100, adapted_model, encode, matmul_gflops, seconds
 from diffusecli.models.architecture import shape_of
-from diffusecli.system.memory import peak_memory_mb
+from diffusecli.models.devices import peak_memory_mb
 from diffusecli.training.budget import fastest_part
 from diffusecli.training.loss import PackedPass, Pass, RowsPass, score
 from diffusecli.training.pass_choice import choose_pass

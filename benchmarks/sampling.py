@@ -15,16 +15,17 @@ from typing import Any
 import torch
 
 from benchmarks.workbench import NAMES_200, NUMBERS_10, NUMBERS_100, adapted_model, encode, seconds
+from diffusecli.models.devices import peak_memory_mb
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.lora import load_adapter, merged
 from diffusecli.prompts.config import Config
-from diffusecli.prompts.prompt import Prompt, read_prompt
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.runs.samples import write_samples
 from diffusecli.sampling.batched import generate_rows
 from diffusecli.sampling.engine import drawn
 from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.settings import SamplingSettings
-from diffusecli.system.memory import peak_memory_mb
 from diffusecli.verbs.train import train
 
 SAMPLES = 1000

@@ -8,9 +8,10 @@ import sys
 
 from benchmarks.packing import packed_way
 from benchmarks.workbench import NAMES_200, adapted_model, seconds
+from diffusecli.models.devices import peak_memory_mb
 from diffusecli.models.encoding import encode_prompt
-from diffusecli.prompts.prompt import Prompt, read_prompt
-from diffusecli.system.memory import peak_memory_mb
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.training.loss import score
 
 SIZES = (10, 100, 1000, 10_000, 20_000)

@@ -9,7 +9,10 @@ from diffusecli.models.encoding import EncodedPrompt, encode_prompt
 from diffusecli.models.fused import fuse
 from diffusecli.models.loading import LoadedModel, load_model
 from diffusecli.models.lora import attach_lora
-from diffusecli.prompts.prompt import Prompt, read_prompt
+from diffusecli.models.source import ModelSource
+from diffusecli.prompts.config import LoraSettings
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import read_prompt
 
 NUMBERS_10 = "prompts/numbers/rng-0.json"
 NUMBERS_100 = "prompts/numbers/rng-1.json"
@@ -21,9 +24,9 @@ def adapted_model(*, fresh_adapter: bool = True, fused: bool = True) -> LoadedMo
     import torch
 
     torch.manual_seed(0)
-    base = load_model("smollm2-135m-instruct", device="cpu", notice=print)
+    base = load_model(ModelSource("smollm2-135m-instruct", device="cpu"), print)
     if fresh_adapter:
-        attach_lora(base, rank=4, alpha=8, targets="all-linear")
+        attach_lora(base, LoraSettings(r=4, alpha=8))
         if fused:
             fuse(base.model)
     return base

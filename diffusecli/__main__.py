@@ -17,9 +17,9 @@ def main() -> None:
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup leaves SIGHUP ignored
             signal.signal(number, signal.default_int_handler)
     try:
-        from diffusecli import cli
+        from diffusecli.cli import app
 
-        cli.main()
+        app.main()
     except MemoryError:
         sys.stderr.write("diffuse: the memory of this machine does not even suffice to start\n")
         sys.exit(EXIT_ENVIRONMENT)

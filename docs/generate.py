@@ -18,10 +18,10 @@ import typer
 from pydantic import BaseModel
 
 import diffusecli
-from diffusecli.cli import app
+from diffusecli.cli.app import app
 from diffusecli.prompts.config import Config
+from diffusecli.prompts.json_schema import json_schema
 from diffusecli.report import data
-from diffusecli.verbs.validate import json_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -46,6 +46,7 @@ _SCHEMAS = """# Schemas
 Generated from the code by `python docs/generate.py`. The JSON Schemas themselves lie in `schemas/` of the repository, for editors and
 programs; `diffuse validate --schema prompt` (or `config`, `evaluation`) prints one. The fields of a config have [a page of their own](../config.md).
 """
+
 
 _API = """# Python API
 

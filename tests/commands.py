@@ -13,9 +13,9 @@ HANG = 3600  # seconds: no test waits so long unless something hangs
 IN_TURN = """
 import json, sys
 from typer.testing import CliRunner
-from diffusecli import hub
-from diffusecli.cli import app
-hub._PATIENCE = float(sys.argv[2])
+from diffusecli.cli.app import app
+from diffusecli.models import hub
+hub._TIMEOUT = float(sys.argv[2])
 looked_up = []
 sys.addaudithook(lambda event, told: looked_up.append(told[0]) if event == "socket.getaddrinfo" else None)
 for words in json.loads(sys.argv[1]):

@@ -34,7 +34,7 @@ def pytest_configure(config):
 @pytest.fixture(autouse=True)
 def patient_git(monkeypatch):
     """A checkout is asked for its commit with as much time as it takes."""
-    monkeypatch.setattr("diffusecli.system.checkout._PATIENCE", HANG)
+    monkeypatch.setattr("diffusecli.system.checkout._TIMEOUT", HANG)
 
 
 @pytest.fixture(autouse=True)
@@ -78,8 +78,9 @@ def tiny_model_folder(tmp_path_factory):
 def builtin_model():
     """The built-in model, loaded once; fetched first if it is not cached."""
     from diffusecli.models.loading import load_model
+    from diffusecli.models.source import ModelSource
 
-    return load_model("smollm2-135m-instruct", device="cpu", notice=print)
+    return load_model(ModelSource("smollm2-135m-instruct", device="cpu"), print)
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def diffuse(tmp_path, request):
 @pytest.fixture
 def in_process(tmp_path, monkeypatch, capfd):
     """As `diffuse`, but in this process: for what a command does, not for how it starts, ends and is seen from outside."""
-    from diffusecli import cli
+    from diffusecli.cli.app import main
 
     monkeypatch.setenv("COLUMNS", "80")
 
@@ -124,7 +125,7 @@ def in_process(tmp_path, monkeypatch, capfd):
         monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # an interrupted command puts it aside for good
         streams = sys.stdout, sys.stderr
         with chdir(cwd), pytest.raises(SystemExit) as stopped:
-            cli.main()
+            main()
         sys.stdout, sys.stderr = streams
         return subprocess.CompletedProcess(words, stopped.value.code or 0, *capfd.readouterr())
 

@@ -30,8 +30,9 @@ from diffusecli.evaluation.exact import scorer_of
 from diffusecli.models.adapters import recorded_base
 from diffusecli.models.architecture import shape_of
 from diffusecli.models.encoding import EncodedPrompt, encode_prompt
-from diffusecli.models.loading import LoadedModel, load_configured
+from diffusecli.models.loading import LoadedModel, load_model
 from diffusecli.models.lora import load_adapter
+from diffusecli.models.source import model_source
 from diffusecli.models.trie import TokenTrie
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.prompt import Prompt
@@ -39,7 +40,7 @@ from diffusecli.runs.finding import config_of
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import DiffuseError
 from diffusecli.system.notices import Notice
-from diffusecli.training.job import require_context
+from diffusecli.training.inputs import require_context
 from diffusecli.training.loss import RowsPass, score, target_log_probs
 
 DATA = Path(__file__).parent / "data"
@@ -130,7 +131,7 @@ def answer_log_probs(base: LoadedModel, questions: Sequence[Question], config: C
     ]
     encoded = [encode_prompt(prompt, base.chat) for prompt in prompts]
     require_context(encoded, shape_of(base.model.config, 0).context)
-    found = scorer_of(base, encoded, config, notice).score(encoded).log_probs
+    found = scorer_of(base, encoded, model_source(config), config.alg_config, notice).score(encoded).log_probs
     return np.array([target_log_probs(e, paths) for e, paths in zip(encoded, found, strict=True)])
 
 
@@ -247,7 +248,7 @@ def load(run: RunDir | None, *, untuned: bool, notice: Notice) -> tuple[LoadedMo
     Raises `DiffuseError` when there is no such run, adapter or model, or the adapter was trained on other weights.
     """
     config = config_of(run) if run else Config.model_validate({"model": BUILTIN, "output_dir": "."})
-    base = load_configured(config, notice)
+    base = load_model(model_source(config), notice)
     if run and not untuned:
         load_adapter(base, run.path, recorded=recorded_base(run))
     return base, config

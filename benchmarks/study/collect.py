@@ -20,7 +20,7 @@ from benchmarks.study.plan import EXPERIMENTS, ROWS, Experiment, ability_stages,
 from benchmarks.study.stages import Stage, is_done, read_journal, seconds_of
 from diffusecli.evaluation.perfect import mean_tvd
 from diffusecli.files.writing import write_text
-from diffusecli.prompts.prompt import read_prompt
+from diffusecli.prompts.prompt_files import read_prompt
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -11,7 +11,7 @@ from diffusecli.api.inputs import AnyPath, Prompts, listed, named, path_of
 from diffusecli.api.notices import calling
 from diffusecli.api.sampling import Samples
 from diffusecli.api.training import Trained
-from diffusecli.evaluation.sources import SampleSet
+from diffusecli.evaluation.sample_set import SampleSet
 from diffusecli.files.tables import Layout
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import Matching
@@ -121,7 +121,7 @@ def _given(
     if isinstance(prompt, Prompt):
         (asked,) = named([prompt], None)
     else:
-        from diffusecli.prompts.prompt import read_prompt
+        from diffusecli.prompts.prompt_files import read_prompt
 
         asked = read_prompt(path_of(prompt))
     return (SampleSet("answers", "answers", asked, answers if isinstance(answers, Answers) else Answers(answers)),)

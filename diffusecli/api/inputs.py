@@ -14,11 +14,14 @@ from diffusecli.files.documents import Document
 from diffusecli.files.paths import exists, find, meant
 from diffusecli.files.schema import problems_of
 from diffusecli.files.writing import require_writable, write_text
-from diffusecli.prompts.config import Config, config_from, read_config
-from diffusecli.prompts.prompt import Prompt, checked, inspect_prompt
+from diffusecli.prompts.config import Config
+from diffusecli.prompts.config_files import config_from, read_config
+from diffusecli.prompts.file_names import file_names
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_checks import checked
+from diffusecli.prompts.prompt_files import inspect_prompt
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError
-from diffusecli.verbs.init_prompt import file_names
 
 AnyPath = str | Path
 Prompts = Prompt | AnyPath | Sequence[Prompt | AnyPath]
@@ -59,7 +62,7 @@ def trainable(fields: Mapping[str, Any], train: list[Prompt | str], test: list[P
 
     Raises `InputError` before anything is written where the fields are wrong or the folder holds a finished run.
     """
-    from diffusecli.training.job import find_start
+    from diffusecli.training.start import find_start
 
     in_memory = [one for one in (*train, *test) if isinstance(one, Prompt)]
     files: dict[int, str] = {}

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from diffusecli.files.paths import library_told
+from diffusecli.files.paths import library_notices
 from diffusecli.system.errors import MachineError
 from diffusecli.system.memory import out_of_memory
 from diffusecli.system.notices import Notice
@@ -21,7 +21,7 @@ _logger = logging.getLogger("diffusecli")
 def calling(notice: Notice | None) -> Iterator[Notice]:
     """Within a call: where its notices go, the libraries' warnings for developers off, and a lack of memory as a `MachineError`."""
     taker = _log if notice is None else notice
-    with library_told(taker), warnings.catch_warnings():
+    with library_notices(taker), warnings.catch_warnings():
         if not os.environ.get("DIFFUSE_WARNINGS"):
             warnings.simplefilter("ignore")
         try:

@@ -10,12 +10,14 @@ from typing import Any
 from diffusecli.api.inputs import AnyPath, path_of
 from diffusecli.api.notices import calling
 from diffusecli.files.tables import Layout
-from diffusecli.prompts.distributions import FAMILIES, Distribution
+from diffusecli.prompts.catalogue import FAMILIES
+from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.request_wording import BRACES, Wording, form_doubts, prompt_from
 from diffusecli.prompts.weighing import Reading
 from diffusecli.system.errors import InputError, did_you_mean
 from diffusecli.system.notices import Notice
-from diffusecli.verbs.init_prompt import BRACES, Wording, choose, fields_of, form_doubts, prompt_from
+from diffusecli.verbs.init_prompt import choose, fields_of, require_different_requests
 
 _LISTS = ("group_by", "alpha_within")
 
@@ -69,12 +71,13 @@ def init_prompts(
         found = choose(families, modifiers, source, reading)
         filled = {key: fields_of(distribution, reading.group_by, key) for key, distribution in found.items()}
         made = {key: prompt_from(distribution, wording, filled[key]) for key, distribution in found.items()}
-        for line in dict.fromkeys(_told(found, filled, wording)):
+        require_different_requests(list(made.values()), filled, "group_by" if reading.group_by else "shares_column")
+        for line in dict.fromkeys(_findings(found, filled, wording)):
             say(line)
     return made
 
 
-def _told(
+def _findings(
     found: Mapping[tuple[str, ...], Distribution], filled: Mapping[tuple[str, ...], Mapping[str, str]], wording: Wording
 ) -> Iterator[str]:
     """What was found out about the distributions, and the first doubt."""

@@ -12,7 +12,8 @@ from diffusecli.api.inputs import AnyPath, Prompts, configured, listed, named, p
 from diffusecli.api.notices import calling
 from diffusecli.api.training import Trained
 from diffusecli.prompts.answers import Answers
-from diffusecli.prompts.config import Config, config_from
+from diffusecli.prompts.config import Config
+from diffusecli.prompts.config_files import config_from
 from diffusecli.prompts.matching import Matching, target_finder
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.run_dir import RunDir
@@ -124,7 +125,7 @@ def sample(
             trust_remote_code=trust_remote_code, served=not ENGINES[chosen].loads_model,
         ), _RESULTS)  # fmt: skip
         settings = replace(settings, seed=wanted.config.seed if seed is None else seed)
-        say(wanted.told)
+        say(wanted.message)
         done = draw(
             wanted, settings, engine=chosen, options=options, max_rows=max_rows, report=report or (lambda *_: None), notice=say
         )

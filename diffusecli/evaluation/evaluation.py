@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from diffusecli.evaluation.comparison import Estimate, compare
-from diffusecli.evaluation.metrics import Cell, ExactFigures, Figures, open_verdict, verdict
+from diffusecli.evaluation.metrics import Cell, ExactFigures, Figures
 from diffusecli.evaluation.open_ended import Diversity, Line
 from diffusecli.evaluation.ordered import Ordered
-from diffusecli.evaluation.sources import RunFacts
+from diffusecli.evaluation.sample_set import RunFacts
+from diffusecli.evaluation.verdicts import open_verdict, verdict
 from diffusecli.prompts.matching import Matching, Tally
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import many

@@ -15,16 +15,17 @@ import numpy as np
 from diffusecli.models.adapters import recorded_base
 from diffusecli.models.architecture import shape_of
 from diffusecli.models.encoding import EncodedPrompt, encode_prompt
-from diffusecli.models.loading import LoadedModel, load_configured
+from diffusecli.models.loading import LoadedModel, load_model
 from diffusecli.models.lora import load_adapter, require_trained_on
 from diffusecli.models.overflow import cause
-from diffusecli.prompts.config import Config, Retain
+from diffusecli.models.source import ModelSource
+from diffusecli.prompts.config import AlgConfig, Retain
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.notices import Notice
-from diffusecli.training.checkpoints import Progress
-from diffusecli.training.job import choose_way, require_context
+from diffusecli.training.inputs import require_context
 from diffusecli.training.loss import PackedPass, target_log_probs
+from diffusecli.training.pass_choice import choose_strategy
 from diffusecli.training.processes import Processes
 from diffusecli.training.retention import prepare, read_instructions
 from diffusecli.training.scorer import Scorer
@@ -39,28 +40,30 @@ class Measured:
     drift: float | None = None  # of the adapter on held-out instructions, nats per token
 
 
-def scorer_of(base: LoadedModel, encoded: list[EncodedPrompt], config: Config, notice: Notice) -> Scorer:
+def scorer_of(base: LoadedModel, encoded: list[EncodedPrompt], source: ModelSource, settings: AlgConfig, notice: Notice) -> Scorer:
     """What scores these prompts with the model as it is now, in this process alone."""
-    processes = Processes(config.device)
-    way, _ = choose_way(base, encoded, config, processes, Progress({}))
-    return Scorer(base.model, way, None, processes, notice)
+    processes = Processes(source.device)
+    strategy, _ = choose_strategy(base, encoded, source, settings, processes)
+    return Scorer(base.model, strategy, None, processes, notice)
 
 
-def measure(run: RunDir, config: Config, prompts: Sequence[Prompt], notice: Notice, *, named: bool = False) -> Measured:
+def measure(
+    run: RunDir, source: ModelSource, settings: AlgConfig, retain: Retain, seed: int, prompts: Sequence[Prompt], notice: Notice
+) -> Measured:
     """Score every prompt that has targets with the base model and, where there is one, with the run's adapter.
 
-    `named` says that the user named the base model, not the run.
+    Drift is measured on the instructions of `retain`, in the order that `seed` fixes.
     Raises `InputError` when a prompt is too long for the model or the adapter is not of this base.
     """
     wanted = {prompt.digest: prompt for prompt in prompts if prompt.targets}  # copies of a prompt have its figures
     if not wanted:
         return Measured()
-    base = load_configured(config, notice, named=named)
+    base = load_model(source, notice)
     if run.has_adapter:
         require_trained_on(base, recorded_base(run), run.path)
     encoded = [encode_prompt(prompt, base.chat) for prompt in wanted.values()]
     require_context(encoded, shape_of(base.model.config, 0).context)
-    scorer = scorer_of(base, encoded, config, notice)
+    scorer = scorer_of(base, encoded, source, settings, notice)
     found: dict[tuple[str, str], np.ndarray] = {}
 
     def score(mode: str) -> None:
@@ -68,7 +71,7 @@ def measure(run: RunDir, config: Config, prompts: Sequence[Prompt], notice: Noti
         scores = scorer.log_probs(encoded)
         found.update({(mode, e.prompt.digest): target_log_probs(e, paths) for e, paths in zip(encoded, scores, strict=True)})
 
-    chat = json.loads(json.dumps(base.chat_settings.told))
+    chat = json.loads(json.dumps(base.chat_settings.recorded))
     if run.read_manifest().get("chat", chat) != chat:
         notice(
             f"{run.config}: has another system text, chat template or variables of it than training had. Exact figures are those of "
@@ -77,10 +80,9 @@ def measure(run: RunDir, config: Config, prompts: Sequence[Prompt], notice: Noti
     score("untuned")
     if not run.has_adapter:
         return Measured(found, chat)
-    retain = config.retain or Retain()  # drift is told of runs too that were not held to anything
     instructions = read_instructions(retain)
-    retention = prepare(base, retain, instructions, seed=config.seed, packed=isinstance(scorer.way, PackedPass), notice=notice)
-    load_adapter(base, run.path, recorded=recorded_base(run), named=named, notice=notice)
+    retention = prepare(base, retain, instructions, seed=seed, packed=isinstance(scorer.strategy, PackedPass), notice=notice)
+    load_adapter(base, run.path, recorded=recorded_base(run), named=source.named, notice=notice)
     score("lora")
     drift = retention.drift(base.model)
     if np.isnan(drift):

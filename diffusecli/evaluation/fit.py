@@ -17,7 +17,8 @@ from functools import cached_property, lru_cache, partial
 
 import numpy as np
 
-from diffusecli.evaluation.perfect import REPEATS, TINY, Statistics, drawn_from, p_value, perfect_sampler, statistics
+from diffusecli.evaluation.departures import Departure, departures
+from diffusecli.evaluation.perfect import REPEATS, TINY, Statistics, drawn_from, monte_carlo_p, p_value, perfect_sampler, statistics
 
 SIGNIFICANCE = 0.05
 POWER = 0.8
@@ -55,7 +56,7 @@ def goodness_of_fit(counts: np.ndarray, probabilities: tuple[float, ...], seed: 
     df = int(possible.sum()) - 1
     if k == 0:
         return _extreme(math.nan, math.nan, df, 0)
-    null = _null(probabilities, k, seed)
+    null = null_of(probabilities, k, seed)
     if counts[~possible].any():
         return _extreme(math.inf, 1 / (null.repeats + 1), df, null.repeats)
     seen = statistics(counts[possible][None, :], p[possible] / p[possible].sum())
@@ -110,21 +111,25 @@ class _Tail:
         return bool(below[0] < above[0])
 
     def p_value(self, value: float) -> float:
-        """(1 + #{T* >= T}) / (B + 1), or twice the smaller tail."""
+        """Of one value that is not among the draws."""
         return float(self.shares(np.array([value]))[0])
 
     def shares(self, values: np.ndarray) -> np.ndarray:
         """The p-value of each of some values that are not among the draws."""
         above, below = self._count(values)
-        return self._p(above + 1, below + 1)
+        return self._p(above, below)
 
     def with_one_more(self, value: float) -> np.ndarray:
         """The p-value of each draw among all draws and that value, [B]: observed and drawn are exchangeable under the target."""
-        return self._p(self.at_least + (value >= self.values), self.at_most + (value <= self.values))
+        others_above, others_below = self.at_least - 1, self.at_most - 1
+        return self._p(others_above + (value >= self.values), others_below + (value <= self.values))
 
     def _p(self, above: np.ndarray, below: np.ndarray) -> np.ndarray:
-        tail = np.minimum(1, 2 * np.minimum(above, below) / (len(self.values) + 1))
-        return tail if self.two_sided else above / (len(self.values) + 1)
+        """From how many others are as large and how many as small: the upper tail, or twice the smaller one."""
+        repeats = len(self.values)
+        if self.two_sided:
+            return np.asarray(np.minimum(1, 2 * monte_carlo_p(np.minimum(above, below), repeats)))
+        return np.asarray(monte_carlo_p(above, repeats))
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,7 @@ class _Null:
         """The share of perfect samplers whose least p-value is as small."""
         least = min(self.tail[name].p_value(value) for name, value in observed.items())
         drawn = np.minimum.reduce([self.tail[name].with_one_more(value) for name, value in observed.items()])
-        return float((1 + np.count_nonzero(drawn <= least * (1 + 1e-9))) / (self.repeats + 1))
+        return float(monte_carlo_p(np.count_nonzero(drawn <= least * (1 + 1e-9)), self.repeats))
 
     @cached_property
     def critical(self) -> float:
@@ -166,54 +171,9 @@ class _Null:
 
 
 @lru_cache(maxsize=64)
-def _null(probabilities: tuple[float, ...], k: int, seed: int) -> _Null:
+def null_of(probabilities: tuple[float, ...], k: int, seed: int) -> _Null:
+    """What k draws from the target itself show."""
     return _Null(perfect_sampler(probabilities, k, seed, REPEATS), k)
-
-
-Departure = Callable[[np.ndarray, float], np.ndarray]
-"""Takes p, the heaviest first, and a TVD, and returns a q at that distance; the TVD is at most the departure's reach."""
-
-
-def _shifted(p: np.ndarray, tvd: float) -> np.ndarray:
-    """Every second target too often, the others too rarely, in proportion to their weights."""
-    up = np.arange(len(p)) % 2 == 0
-    return np.asarray(np.where(up, p * (1 + tvd / p[up].sum()), p * (1 - tvd / p[~up].sum())))
-
-
-def _tail_missing(p: np.ndarray, tvd: float) -> np.ndarray:
-    """The rarest targets never said, the last of them too rarely."""
-    before = np.cumsum(p) - p
-    left = np.clip(1 - tvd - before, 0, p)
-    untouched = left >= p
-    return np.asarray(np.where(untouched, p * (1 + tvd / p[untouched].sum()), left))
-
-
-def _tempered(p: np.ndarray, tvd: float, *, furthest: float) -> np.ndarray:
-    """Sampled at another temperature: q in proportion to p^b, with b between 1 and `furthest`."""
-    near, far = 1.0, furthest
-    for _ in range(50):
-        middle = (near + far) / 2
-        near, far = (middle, far) if _distance(p, _power(p, middle)) < tvd else (near, middle)
-    return _power(p, near)
-
-
-_COLDEST, _HOTTEST = 1000.0, 0.0  # exponents: the likeliest targets alone, all alike
-
-
-def _power(p: np.ndarray, b: float) -> np.ndarray:
-    logs = b * np.log(p)
-    q = np.exp(logs - logs.max())
-    return np.asarray(q / q.sum())
-
-
-def _distance(p: np.ndarray, q: np.ndarray) -> float:
-    return float(np.abs(p - q).sum() / 2)
-
-
-def departures(p: np.ndarray) -> list[tuple[Departure, float]]:
-    """Ways to depart from weights p, the heaviest first, and how far each can go."""
-    tempered = [(partial(_tempered, furthest=b), _distance(p, _power(p, b))) for b in (_COLDEST, _HOTTEST)]
-    return [(_shifted, float(p[1::2].sum())), (_tail_missing, float(1 - p[0])), *tempered]
 
 
 @lru_cache(maxsize=256)
@@ -228,7 +188,7 @@ def detectable_tvd(probabilities: tuple[float, ...], k: int, seed: int = 0) -> f
     p = p / p.sum()
     if k == 0 or len(p) < 2:
         return math.nan
-    null = _null(probabilities, k, seed)
+    null = null_of(probabilities, k, seed)
     repeats = int(np.clip(_POWER_CELLS // len(p), _FEWEST_REPEATS, _POWER_REPEATS))
 
     def detected(departure: Departure, tvd: float) -> bool:

@@ -1,6 +1,6 @@
 """From a target distribution and counted samples to figures with their sampling error.
 
-Knows prompts and counts; no files, no models, no rendering. Natural logarithms, nats. Formulas and
+Knows prompts and counts; no files, no models, no rendering. What figures amount to is for `verdicts.py`. Natural logarithms, nats. Formulas and
 their sources are in each function's docstring. Symbols: N samples, k on target, K targets, c_i counts, p_i weights.
 
 A worked check. Targets a, b with p = 1/2, 1/2 and counts 6, 4 (N = 10): TVD = |.6 - .5| / 2 +
@@ -20,22 +20,17 @@ import numpy as np
 
 from diffusecli.evaluation.distance import total_variation, tvd_interval, wilson
 from diffusecli.evaluation.fit import SIGNIFICANCE, detectable_tvd, goodness_of_fit
-from diffusecli.evaluation.open_ended import Diversity
 from diffusecli.evaluation.perfect import FLOOR_REPEATS, REPEATS, TINY, mean_tvd, perfect_sampler
 from diffusecli.prompts.divergence import exact_kl
 from diffusecli.prompts.matching import Tally
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.system.errors import many
-
-_TOO_COARSE = 0.25  # a test that misses a larger TVD than this allows no verdict on the weights
-_CLOSE = 0.02  # a distance that does not matter to most uses
 
 
 @dataclass(frozen=True)
-class Told:
-    """Marks a figure that tables and the HTML report tell in words, in the order of the fields. JSON and CSV hold every field."""
+class Words:
+    """Marks a figure that tables and the HTML report describe in words, in the order of the fields. JSON and CSV hold every field."""
 
-    words: str  # {} is where it stands
+    template: str  # {} is where the figure goes
     share: bool = False  # written as a percentage
 
 
@@ -56,13 +51,13 @@ class Figures:
     seen: int  # distinct targets
     targets: int  # of positive weight
     seen_expected: float  # of a perfect sampler at this N
-    weight_covered: Annotated[float, Told("weight covered {}", share=True)]  # of the targets seen
+    weight_covered: Annotated[float, Words("weight covered {}", share=True)]  # of the targets seen
     tvd: float  # total variation distance, off-target samples a cell of their own
     tvd_floor: float  # mean of a perfect sampler at this N
     tvd_floor_95: float  # its 95 % quantile
     excess_tvd: float  # tvd - tvd_floor
-    tvd_low: Annotated[float, Told("the sampler's own TVD is at least {}")]  # 95 % interval of the distance without sampling noise
-    tvd_high: Annotated[float, Told("at most {} (95 % bounds)")]  # the other end
+    tvd_low: Annotated[float, Words("the sampler's own TVD is at least {}")]  # 95 % interval of the distance without sampling noise
+    tvd_high: Annotated[float, Words("at most {} (95 % bounds)")]  # the other end
     kl_plugin: float  # KL(samples on target || target), nats
     g: float  # conditional on being on target, as all below
     pearson: float  # X2
@@ -74,8 +69,8 @@ class Figures:
     too_even: bool  # the test rejects because shares are nearer to the weights than independent draws come
     pearson_p_value: float  # of X2, not part of the test
     repeats: int  # B of the Monte Carlo
-    cohens_w: Annotated[float, Told("Cohen's w {}")]  # effect size, bias taken off
-    detectable_tvd: Annotated[float, Told("a TVD of {} among valid answers would be detected (80 % power)")]  # by simulation
+    cohens_w: Annotated[float, Words("Cohen's w {}")]  # effect size, bias taken off
+    detectable_tvd: Annotated[float, Words("a TVD of {} among valid answers would be detected (80 % power)")]  # by simulation
 
     @property
     def least_p(self) -> float:
@@ -88,8 +83,8 @@ class Figures:
         return self.p_value <= self.least_p * 1.001
 
 
-def told(found: Figures) -> Iterator[tuple[Told, float]]:
-    """The figures that reports tell in words, those that are known."""
+def in_words(found: Figures) -> Iterator[tuple[Words, float]]:
+    """The figures that reports describe in words, those that are known."""
     for name, kind in get_type_hints(Figures, include_extras=True).items():
         for mark in getattr(kind, "__metadata__", ()):
             if not math.isnan(value := getattr(found, name)):
@@ -214,75 +209,3 @@ def cells(prompt: Prompt, tallied: Tally) -> tuple[Cell, ...]:
     differs = false_discovery_control(exact) <= SIGNIFICANCE
     columns = zip(counts.tolist(), (k * p).tolist(), residual.tolist(), exact.tolist(), differs.tolist(), strict=True)
     return tuple(Cell(t, w, *rest) for t, w, rest in zip(prompt.targets, prompt.probabilities, columns, strict=True))
-
-
-def verdict(found: Figures, exact: ExactFigures | None = None) -> str:
-    """One phrase for a person: first the valid share, then the weights. The figures behind it are in brackets.
-
-    What the model's own probabilities say outweighs samples that are too few to show it.
-    """
-    if found.n == 0:
-        return "no samples"
-    if found.valid_high < 0.99:
-        cut = f" (unfinished {found.unfinished / found.n:.0%})" if found.unfinished else ""
-        return f"off target {1 - found.valid:.0%}{cut}" + (f", {_of_valid(found)} ({_p(found)})" if found.valid > 0.5 else "")
-    if found.p_value < SIGNIFICANCE:
-        return f"{_departure(found, exact)} ({_p(found)}, excess TVD {found.excess_tvd:.3f})"
-    if exact is not None and _least_tvd(exact, found) > _CLOSE:
-        return f"differs from the target by an exact TVD of {exact.tvd:.3f}, which {found.n} samples do not show ({_p(found)})"
-    if found.detectable_tvd > _TOO_COARSE:
-        return f"too few samples to tell (a TVD below {found.detectable_tvd:.2f} would not be detected)"
-    detected = "" if math.isnan(found.detectable_tvd) else f"; would detect a TVD of {found.detectable_tvd:.2g}"
-    return f"follows the target ({_p(found)}, excess TVD {found.excess_tvd:.3f}{detected})"
-
-
-def open_verdict(found: Diversity, unfinished: int = 0) -> str:
-    """The same where there is no list of right answers."""
-    if not found.n:
-        return "no samples"
-    beyond = "" if math.isnan(found.beyond) else f", {found.beyond:.0%} beyond the targets"
-    cut = f" ({unfinished / found.n:.0%} unfinished)" if unfinished else ""
-    return f"open-ended: {many(found.distinct, 'different answer')} in {found.n}{cut}{beyond}, {found.unseen_mass:.0%} of the next would be new"
-
-
-def _of_valid(found: Figures) -> str:
-    if found.p_value < SIGNIFICANCE:
-        return "valid answers do not follow the weights"
-    enough = found.detectable_tvd <= _TOO_COARSE or found.df == 0
-    return "valid answers follow the weights" if enough else "too few valid answers to tell of the weights"
-
-
-def _departure(found: Figures, exact: ExactFigures | None) -> str:
-    """In words what the test of fit rejects; how far it goes by the exact TVD where that is known, else by the interval."""
-    if math.isinf(found.g):
-        return "answers with targets of weight zero"
-    if found.too_even:
-        return "follows the target more evenly than independent draws would"
-    known = exact is not None and not math.isnan(exact.tvd)
-    low, high = (_least_tvd(exact, found), exact.tvd) if exact is not None and known else (found.tvd_low, found.tvd_high)
-    if high <= _CLOSE:
-        return "close to the target"
-    missing = _missing(found)
-    if low <= _CLOSE:
-        bounds = f"of at most {high:.3f}" if low < 0.0005 else f"between {low:.3f} and {high:.3f}"
-        return f"differs from the target by a TVD {bounds}{missing}"
-    return f"wrong weights{missing}" if missing else "right support, wrong weights"
-
-
-def _missing(found: Figures) -> str:
-    """How many targets were seen, where that is clearly less than a perfect sampler shows."""
-    if found.seen >= 0.9 * found.seen_expected:
-        return ""
-    if found.seen_expected > found.targets - 0.5:
-        return f", {found.seen} of {many(found.targets, 'target')} seen"
-    return f", {many(found.seen, 'target')} seen where {found.seen_expected:.0f} are expected"
-
-
-def _least_tvd(exact: ExactFigures, found: Figures) -> float:
-    """A lower bound of the model's TVD: the mass off target may lie on other tokenisations of targets, but for what samples show. nan where unknown."""
-    return exact.tvd - max(0.0, 1 - exact.on_target) + 1 - found.valid_high
-
-
-def _p(found: Figures) -> str:
-    """A Monte Carlo p-value cannot be less than 1 / (B + 1)."""
-    return f"p <= {found.least_p:.2g}" if found.at_least_p else f"p = {found.p_value:.2g}"

@@ -21,9 +21,9 @@ def short_names(aliases: Sequence[str]) -> dict[str, str]:
     """
     parts = [alias.split("/") for alias in dict.fromkeys(aliases)]
     shared = 0
-    while all(len(way) > shared + 1 for way in parts) and len({tuple(way[: shared + 1]) for way in parts}) == 1:
+    while all(len(path) > shared + 1 for path in parts) and len({tuple(path[: shared + 1]) for path in parts}) == 1:
         shared += 1
-    names = {"/".join(way): "/".join(way[shared:]) for way in parts}
+    names = {"/".join(path): "/".join(path[shared:]) for path in parts}
     bare = Counter(name.removesuffix(".json") for name in names.values())
     return {alias: short if bare[short := name.removesuffix(".json")] == 1 else name for alias, name in names.items()}
 

@@ -72,7 +72,7 @@ def _numbers(targets: Sequence[str]) -> list[float] | None:
 
 
 def _dates(targets: Sequence[str]) -> list[float] | None:
-    """Days since the first target, brackets and commas aside; in a leap year when no year is told."""
+    """Days since the first target, brackets and commas aside; in a leap year when the targets name no year."""
     bare = [re.sub(r"^\W+|\W+$|,", "", target) for target in targets]
     for form in _DATES:
         with_year = "%Y" in form

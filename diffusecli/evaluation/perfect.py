@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -69,8 +70,13 @@ def drawn_from(p: np.ndarray, q: np.ndarray, n: int, rng: np.random.Generator, r
 
 
 def p_value(null: np.ndarray, seen: float) -> float:
-    """(1 + #{T* >= T}) / (B + 1): valid at every N (Davison and Hinkley 1997, 4.2). Equal but for rounding is equal."""
-    return float((1 + np.count_nonzero(null >= seen - 1e-9 * max(1.0, abs(seen)))) / (len(null) + 1))
+    """Of a statistic of which large values speak against the target. Equal but for rounding is equal."""
+    return float(monte_carlo_p(np.count_nonzero(null >= seen - 1e-9 * max(1.0, abs(seen))), len(null)))
+
+
+def monte_carlo_p(as_extreme: Any, repeats: int) -> Any:
+    """(1 + #{T* as extreme as T}) / (B + 1), of one number of draws or of an array: valid at every N (Davison and Hinkley 1997, 4.2)."""
+    return (1 + as_extreme) / (repeats + 1)
 
 
 def mean_absolute_deviation(n: int, p: np.ndarray) -> np.ndarray:

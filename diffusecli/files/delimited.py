@@ -13,9 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from diffusecli.files.column_names import WEIGHT_LIKE
 from diffusecli.files.numerals import ending_of
 from diffusecli.files.spreadsheets import COLUMNS, from_cell
-from diffusecli.files.tables import WEIGHT_LIKE, Layout, Table, bounded, with_header
+from diffusecli.files.tables import Layout, Table, bounded, with_header
 from diffusecli.files.text import canonical
 from diffusecli.system.errors import InputError, many
 

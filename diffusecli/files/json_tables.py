@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from diffusecli.files.cells import Cell, as_cell
+from diffusecli.files.column_names import WEIGHT_LIKE
 from diffusecli.files.documents import parse_json
 from diffusecli.files.numerals import is_number
-from diffusecli.files.tables import WEIGHT_LIKE, Layout, Table, bounded, numbered, require_no, with_header
+from diffusecli.files.tables import Layout, Table, bounded, numbered, require_no, with_header
 from diffusecli.files.text import canonical, holds_half_characters
 from diffusecli.system.errors import InputError
 

@@ -46,7 +46,7 @@ def find(path: str | Path, beside: Path | None = None) -> Found:
         return Found(str(beside / path), beside / path)
     wanted = Path(path)
     if wanted.parts[:1] and wanted.parts[0] in _FOLDERS and ".." not in wanted.parts and exists(LIBRARY / wanted):
-        _tell(f"{path} is not here: it, and whatever else is not, comes from the library of diffuse ({LIBRARY})")
+        _announce(f"{path} is not here: it, and whatever else is not, comes from the library of diffuse ({LIBRARY})")
         return Found(str(path), LIBRARY / wanted)
     return Found(str(path), wanted)
 
@@ -103,7 +103,7 @@ def exists(path: str | Path) -> bool:
 
 def real(path: str | Path) -> Path:
     """The file or folder itself, by whatever path it is named: links followed, the library searched (without a notice)."""
-    with library_told(lambda _: None):
+    with library_notices(lambda _: None):
         place = find(path).place
     try:
         return place.resolve()
@@ -159,8 +159,8 @@ def visible_files(folder: str | Path, endings: tuple[str, ...]) -> list[Path]:
 
 
 @contextmanager
-def library_told(notice: Callable[[str], None]) -> Iterator[None]:
-    """Within it, the first thing that is taken from the library is told; outside of it nothing is."""
+def library_notices(notice: Callable[[str], None]) -> Iterator[None]:
+    """Within it, the first use of the library is announced with `notice`; outside of it no use is."""
     before = _listener.set(notice)
     try:
         yield
@@ -168,7 +168,7 @@ def library_told(notice: Callable[[str], None]) -> Iterator[None]:
         _listener.reset(before)
 
 
-def _tell(message: str) -> None:
+def _announce(message: str) -> None:
     if (listener := _listener.get()) is not None:
         _listener.set(None)
         listener(message)

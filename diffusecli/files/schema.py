@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from diffusecli.files.documents import Document, Location
+from diffusecli.files.documents import Document
+from diffusecli.files.positions import Location
 from diffusecli.system.errors import Problem, did_you_mean, nearest
 
 _MOST_FINDINGS = 1000  # of a file: a million wrong keys are one mistake
@@ -37,7 +38,7 @@ _KINDS = {
 def problems_of(document: Document, error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[Problem, Location]]:
     """One `Problem` per place, at the offending key or value, with its location.
 
-    Pydantic reports each branch of a union on its own; what the branches expected is told together.
+    Pydantic reports each branch of a union on its own; what the branches expected becomes one message.
     """
     by_place: dict[Location, list[Any]] = {}
     for finding in error.errors(include_url=False, include_context=False)[:_MOST_FINDINGS]:

@@ -22,9 +22,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from diffusecli.files.cells import as_cell
 from diffusecli.files.delimited import OF_ENDING, table_of_text
-from diffusecli.files.documents import TooLargeError, require_size
 from diffusecli.files.json_tables import table_of_json
 from diffusecli.files.paths import look_again
+from diffusecli.files.reading import TooLargeError, require_size
 from diffusecli.files.tables import MOST_BYTES, Layout, Table, numbered, require_no, with_header
 from diffusecli.files.text import canonical
 from diffusecli.system.errors import InputError, did_you_mean

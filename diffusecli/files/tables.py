@@ -16,12 +16,6 @@ from diffusecli.files.numerals import is_number
 from diffusecli.files.text import canonical
 from diffusecli.system.errors import InputError, did_you_mean
 
-WEIGHT_LIKE = re.compile(
-    r"(?:\w+[ _-])?(?:counts?|n|freq|frequency|frequencies|weights?|shares?|percent|percentages?|pct|prop|proportion|prob|probability|"
-    r"respondents|votes|size|anzahl|anteil|häufigkeit|gewicht|prozent|%)",
-    re.IGNORECASE,
-)
-"""Names of columns that weigh."""
 MOST_BYTES = 500_000_000  # of a table, unpacked
 _LOOKED_AT = 1000  # rows
 _SHOWN = 20  # names of columns

@@ -22,7 +22,7 @@ from diffusecli.system.errors import InputError, MachineError, Problem
 from diffusecli.system.timeouts import at_most
 
 _USUAL_RANK = 256  # up to here the memory that a false rank takes is bearable, and PEFT says what does not fit
-_PATIENCE = 5.0  # seconds for patterns to find their modules
+_TIMEOUT = 5.0  # seconds for patterns to find their modules
 _Number = Annotated[float, Field(strict=False, allow_inf_nan=False)]
 _Names = Annotated[list[str], Field(strict=False)] | str | None
 
@@ -119,12 +119,16 @@ def require_quick(patterns: Iterable[tuple[str, str]], names: Sequence[str], pla
             f"{place}: the pattern of {field} takes too long ({pattern[:60]!r}), write a simpler one or a list of names"
         )
         try:
-            with at_most(_PATIENCE, slow):
-                ways = [re.compile(pattern), re.compile(rf"(.*\.)?({pattern})$"), re.compile(rf".*\.[^.]*\.{pattern}\.(\d+)\.")]
+            with at_most(_TIMEOUT, slow):
+                expressions = [
+                    re.compile(pattern),
+                    re.compile(rf"(.*\.)?({pattern})$"),
+                    re.compile(rf".*\.[^.]*\.{pattern}\.(\d+)\."),
+                ]
                 for name in names:
-                    for way in ways:
-                        way.fullmatch(name)
-                        way.match(name)
+                    for expression in expressions:
+                        expression.fullmatch(name)
+                        expression.match(name)
         except (re.error, RecursionError, OverflowError) as error:
             raise InputError(f"{place}: {field} holds {pattern[:60]!r}, which is no pattern of Python's re, correct it") from error
 

@@ -13,8 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from diffusecli.files.documents import TooLargeError, read_text
-from diffusecli.prompts.config import PLAIN, Config
+from diffusecli.files.reading import TooLargeError, read_text
+from diffusecli.prompts.config import PLAIN
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import InputError
 from diffusecli.system.timeouts import at_most, little_memory
@@ -30,7 +30,7 @@ _PLAIN_TEMPLATE = (
 
 _MOST_BYTES = 10_000_000  # of a template
 _MOST_TEXT = 50_000_000  # signs of a conversation; the longest contexts are some millions of tokens
-_PATIENCE = 5.0  # seconds for one text
+_TIMEOUT = 5.0  # seconds for one text
 _MOST_MEGABYTES = 500
 _ANOTHER = "correct it, or name another with chat_template"
 
@@ -53,7 +53,7 @@ class ChatSettings:
     system: str | None = None  # where a prompt has none; None leaves it to the template
 
     @property
-    def told(self) -> dict[str, Any]:
+    def recorded(self) -> dict[str, Any]:
         """What samples and runs depend on, for the files beside them: only what was said."""
         template = self.template and (self.template if self.template == PLAIN else _fingerprint(self.template))
         said = {"chat_template": template, "chat_template_kwargs": dict(self.template_kwargs) or None, "system": self.system}
@@ -64,11 +64,6 @@ class ChatSettings:
         system = self.system if prompt.system is None else prompt.system
         asked = [{"role": "user", "content": prompt.request}]
         return asked if system is None else [{"role": "system", "content": system}, *asked]
-
-
-def chat_settings(config: Config) -> ChatSettings:
-    """What a config says. Raises `InputError` for a template file that cannot be read."""
-    return ChatSettings(read_template(config.chat_template), config.chat_template_kwargs, config.system)
 
 
 def read_template(named: str | None) -> str | None:
@@ -119,8 +114,8 @@ class Chat:
     @property
     def portable_template(self) -> Any:
         """The template with the variables and the system text it was told set in it, for use without these settings."""
-        told = dict(self.settings.template_kwargs)  # Jinja writes texts, numbers, lists and mappings as Python does
-        first = "".join(f"{{%- set {name} = {value!r} %}}" for name, value in told.items()) + self._own_system()
+        variables = dict(self.settings.template_kwargs)  # Jinja writes texts, numbers, lists and mappings as Python does
+        first = "".join(f"{{%- set {name} = {value!r} %}}" for name, value in variables.items()) + self._own_system()
         return self.template if not first else first + "{{- '' }}" + self.template  # which keeps white space at its beginning
 
     def _own_system(self) -> str:
@@ -223,7 +218,7 @@ class _RefusedError(Exception):
 @contextmanager
 def _bounded(at_work: str) -> Iterator[None]:
     """Raises `InputError` for a template that takes too long, and `MemoryError` for one that takes too much."""
-    with at_most(_PATIENCE, InputError(f"{at_work} after {_PATIENCE:g} s, {_ANOTHER}")), little_memory(_MOST_MEGABYTES):
+    with at_most(_TIMEOUT, InputError(f"{at_work} after {_TIMEOUT:g} s, {_ANOTHER}")), little_memory(_MOST_MEGABYTES):
         yield
 
 

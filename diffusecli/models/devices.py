@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from diffusecli.system import memory
 from diffusecli.system.errors import InputError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -42,3 +43,13 @@ def choose_device(wanted: str) -> torch.device:
 def sum_dtype(device: torch.device) -> torch.dtype:
     """Sums are float64, but on Apple's MPS, which has none."""
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that can still be had on a device."""
+    return float(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else memory.free_memory()
+
+
+def peak_memory_mb() -> int:
+    """The most memory the process held, in MB; on CUDA the most it held there."""
+    return round(float(torch.cuda.max_memory_allocated()) / 1e6) if torch.cuda.is_available() else memory.peak_memory_mb()

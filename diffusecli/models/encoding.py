@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 from diffusecli.files.text import canonical, holds_half_characters
 from diffusecli.models.chat import Chat
+from diffusecli.models.frame import Frame
+from diffusecli.models.tokens import ANCHORS, decode, decode_answer, excerpt, last_tokens, named_token, tokenise
 from diffusecli.models.trie import TokenTrie
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import InputError, Problem
-
-_PROBE_ANSWER = "some4answer"  # what surrounds it is what the template puts around every answer
-_ANCHORS = ("a", "0", ".", "\n")  # texts that tokens are decoded, or encoded, after
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def encode_prompt(prompt: Prompt, chat: Chat) -> EncodedPrompt:
     model does not know a token.
     """
     messages, folded = chat.messages(prompt)
-    frame = _Frame.of(prompt, chat, messages)
+    frame = Frame.of(prompt, chat, messages)
     strings = [(index, variant + target) for index, target in enumerate(prompt.targets) for variant in prompt.variants]
     answers = [text for _, text in strings]
     rows = _rows(frame, answers, [chat.render(messages, prompt.alias, answer) for answer in answers])
@@ -86,7 +84,7 @@ def encode_prompt(prompt: Prompt, chat: Chat) -> EncodedPrompt:
     paths = [row.path for row in rows] if prompt.eos else [_unended(frame, row) for row in rows]
     _require_known(frame, chat.rows, answers, paths)
     stop_ids = frozenset(token for token in frame.stop_ids if chat.rows is None or token < chat.rows)
-    remarks += [f"{_named(frame.tokenizer, token)} would end an answer, but the model's embedding has {chat.rows} rows: it is never said"
+    remarks += [f"{named_token(frame.tokenizer, token)} would end an answer, but the model's embedding has {chat.rows} rows: it is never said"
                 for token in sorted(frame.stop_ids - stop_ids)]  # fmt: skip
     _require_distinct(prompt, paths, answers)
     weights = [prompt.probabilities[index] / len(prompt.variants) for index, _ in strings]
@@ -94,113 +92,6 @@ def encode_prompt(prompt: Prompt, chat: Chat) -> EncodedPrompt:
         prompt, frame.prompt_ids, TokenTrie.build(paths, weights), tuple(index for index, _ in strings), stop_ids,
         frame.stop_text, (frame.before, frame.after), tuple(remarks),
     )  # fmt: skip
-
-
-def decode_answer(tokenizer: Any, ids: Sequence[int]) -> str:
-    """The text of generated ids without special tokens, spaces as the model wrote them.
-
-    Some tokenizers take the first space of a text away, so the ids are decoded after others that are cut off again.
-    An id that the tokenizer does not have (embeddings are often padded) becomes "\ufffd", the sign for what cannot be read.
-    """
-    anchor, length = _anchor(tokenizer)
-    if all(_is_known(tokenizer, token) for token in ids):
-        return _decode(tokenizer, [*anchor, *ids])[length:]
-    known: list[list[int]] = [[]]
-    for token in ids:
-        if _is_known(tokenizer, token):
-            known[-1].append(token)
-        else:
-            known.append([])
-    return "\ufffd".join(_decode(tokenizer, [*anchor, *some])[length:] for some in known)
-
-
-@lru_cache(maxsize=500_000)
-def _is_known(tokenizer: Any, token: int) -> bool:
-    """Whether the tokenizer has such a token."""
-    try:
-        return tokenizer.convert_ids_to_tokens([token])[0] is not None
-    except (IndexError, KeyError, TypeError, ValueError, OverflowError):  # tokenizers in Python
-        return False
-
-
-def _decode(tokenizer: Any, ids: Sequence[int], *, special: bool = False) -> str:
-    return str(tokenizer.decode(list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False))
-
-
-@lru_cache(maxsize=8)
-def _anchor(tokenizer: Any) -> tuple[tuple[int, ...], int]:
-    """An ordinary token that spells one sign, and the length of its text; nothing where there is none."""
-    for sign in _ANCHORS:
-        ids = _tokenise(tokenizer, sign)[-1:]
-        if ids and _decode(tokenizer, ids) == sign:
-            return tuple(ids), len(sign)
-    return (), 0
-
-
-def _tokenise(tokenizer: Any, text: str) -> list[int]:
-    """Rendered conversations hold their own special tokens: none are added."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """What the template makes of one prompt, whatever is answered: all that stands around an answer."""
-
-    prompt: Prompt
-    tokenizer: Any
-    opening: str  # the text up to where an answer begins
-    thoughts: str  # the end of it that only whole conversations have
-    prompt_ids: tuple[int, ...]
-    before: str  # white space before an answer that is part of its tokens
-    after: str  # and what stands between the answer and its end
-    ending: str  # all that follows an answer
-    endings: frozenset[int]  # the tokens that may end a turn
-    stop_ids: frozenset[int]
-    stop_text: str
-    terminator: int | None  # the token that ends an answer, the last of its path; None where a text does
-
-    @property
-    def by_token(self) -> bool:
-        """Whether a token of its own ends an answer."""
-        return self.terminator is not None
-
-    @classmethod
-    def of(cls, prompt: Prompt, chat: Chat, messages: list[dict[str, str]]) -> _Frame:
-        """Learned from an answer that cannot be mistaken for anything else."""
-        tokenizer, opening = chat.tokenizer, chat.render(messages, prompt.alias)
-        whole = chat.render(messages, prompt.alias, _PROBE_ANSWER)
-        if whole.count(_PROBE_ANSWER) != 1:
-            raise InputError(f"{prompt.alias}: the chat template does not write an answer once and as it is ({_PROBE_ANSWER!r} becomes "
-                             f"{_excerpt(whole[-60:])!r}), set another chat_template")  # fmt: skip
-        if not whole.startswith(opening):
-            up_to_answer = whole[: whole.find(_PROBE_ANSWER) + len(_PROBE_ANSWER)]
-            raise InputError(
-                f"{prompt.alias}: the chat template's conversations do not go on from its prompts: a prompt ends in "
-                f"{_last(tokenizer, opening)}, the conversation has {_last(tokenizer, up_to_answer)} there; "
-                "set chat_template_kwargs or a chat_template of your own"
-            )
-        before, ending = whole[len(opening) :].split(_PROBE_ANSWER)
-        thoughts = before if before.strip() else ""  # white space is learned as part of the answer
-        opening, before = opening + thoughts, before.removeprefix(thoughts)
-        stops = chat.eos_ids | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else frozenset())
-        endings = stops | _special_ids(tokenizer)
-        terminator = next((token for token in _tokenise(tokenizer, ending) if token in endings), None)
-        if terminator is not None:
-            after, stop_text = ending.partition(_decode(tokenizer, [terminator], special=True))[0], ""
-            stops |= {terminator}
-        else:
-            after, stop_text = "", ending.rstrip() or ending
-            if not ending and prompt.eos:
-                raise InputError(
-                    f"{prompt.alias}: the chat template ends no turn, so an answer could never stop; set a chat_template that does"
-                )
-        return cls(prompt, tokenizer, opening, thoughts, tuple(_tokenise(tokenizer, opening)), before, after, ending, endings,
-                   frozenset(stops), stop_text, terminator)  # fmt: skip
-
-    def error(self, message: str) -> InputError:
-        """With the prompt's name before it."""
-        return InputError(f"{self.prompt.alias}: {message}")
 
 
 @dataclass(frozen=True)
@@ -212,7 +103,7 @@ class _Row:
     path: tuple[int, ...]
 
 
-def _rows(frame: _Frame, answers: Sequence[str], rendered: Sequence[str]) -> list[_Row]:
+def _rows(frame: Frame, answers: Sequence[str], rendered: Sequence[str]) -> list[_Row]:
     """Cut out of whole conversations; raises `InputError` for an answer that its tokens do not spell."""
     ended = [
         frame.before + _shown(frame, *pair) + (frame.stop_text or frame.ending) for pair in zip(answers, rendered, strict=True)
@@ -221,7 +112,7 @@ def _rows(frame: _Frame, answers: Sequence[str], rendered: Sequence[str]) -> lis
     return [_row(frame, answer, path) for answer, path in zip(answers, paths, strict=True)]
 
 
-def _shown(frame: _Frame, answer: str, rendered: str) -> str:
+def _shown(frame: Frame, answer: str, rendered: str) -> str:
     """The answer as the template writes it: white space at its ends may be lost, nothing else."""
     shown = rendered.removeprefix(frame.opening + frame.before).removesuffix(frame.ending)
     if rendered != f"{frame.opening}{frame.before}{shown}{frame.ending}":
@@ -230,7 +121,7 @@ def _shown(frame: _Frame, answer: str, rendered: str) -> str:
             "another chat_template"
         )
     if canonical(shown) != canonical(answer):
-        raise frame.error(f"the chat template changes the target {answer!r} (to {_excerpt(shown)!r}), write it so that it survives")
+        raise frame.error(f"the chat template changes the target {answer!r} (to {excerpt(shown)!r}), write it so that it survives")
     if holds_half_characters(shown):
         raise frame.error(f"the target {answer!r} holds half a sign (a surrogate), which no tokenizer takes; write it without")
     if frame.stop_text and (shown + frame.stop_text).find(frame.stop_text) < len(shown):
@@ -240,14 +131,14 @@ def _shown(frame: _Frame, answer: str, rendered: str) -> str:
     return shown
 
 
-def _path(frame: _Frame, tail: tuple[int, ...]) -> tuple[int, ...]:
+def _path(frame: Frame, tail: tuple[int, ...]) -> tuple[int, ...]:
     """What follows the prompt up to the first token that ends it, or all where a text does that."""
     if not frame.by_token:
         return tail
     return tail[: next((i for i, token in enumerate(tail) if token in frame.endings), len(tail) - 1) + 1]
 
 
-def _row(frame: _Frame, answer: str, path: tuple[int, ...]) -> _Row:
+def _row(frame: Frame, answer: str, path: tuple[int, ...]) -> _Row:
     spelled = decode_answer(frame.tokenizer, path[:-1] if frame.by_token else path)
     trained = spelled.removeprefix(frame.before).removesuffix(frame.stop_text or frame.after)
     if canonical(trained) != canonical(answer):
@@ -255,7 +146,7 @@ def _row(frame: _Frame, answer: str, path: tuple[int, ...]) -> _Row:
     return _Row(answer, trained, path)
 
 
-def _unended(frame: _Frame, row: _Row) -> tuple[int, ...]:
+def _unended(frame: Frame, row: _Row) -> tuple[int, ...]:
     """The tokens of an answer that may go on: those of its path that spell no more than it."""
     text = frame.before + row.trained
     for length in range(len(row.path) - frame.by_token, 0, -1):
@@ -267,7 +158,7 @@ def _unended(frame: _Frame, row: _Row) -> tuple[int, ...]:
     return _following(frame, [text])[0]
 
 
-def _following(frame: _Frame, texts: Sequence[str]) -> list[tuple[int, ...]]:
+def _following(frame: Frame, texts: Sequence[str]) -> list[tuple[int, ...]]:
     """The tokens of texts where they follow the prompt: those that the whole has more, else those of the text by itself.
 
     The latter where the whole has a token that is of both. Proved by decoding; raises `InputError` when nothing decodes to the whole.
@@ -280,18 +171,18 @@ def _following(frame: _Frame, texts: Sequence[str]) -> list[tuple[int, ...]]:
     ]
 
 
-def _alone(frame: _Frame, text: str) -> tuple[int, ...]:
+def _alone(frame: Frame, text: str) -> tuple[int, ...]:
     """Tokens of a text by itself, as it is or after a sign that is cut off again, that continue the prompt's text.
 
     Best exactly; where none do, the text itself is what its tokens do not spell, and whoever decodes them finds out how.
     """
     tokenizer = frame.tokenizer
-    asked = _decode(tokenizer, frame.prompt_ids, special=True)
+    asked = decode(tokenizer, frame.prompt_ids, special=True)
     close: list[tuple[int, ...]] = []
-    for sign in ("", *_ANCHORS):
-        first, whole = _tokenise(tokenizer, sign), _tokenise(tokenizer, sign + text)
+    for sign in ("", *ANCHORS):
+        first, whole = tokenise(tokenizer, sign), tokenise(tokenizer, sign + text)
         ids = tuple(whole[len(first) :])
-        spelled = _decode(tokenizer, [*frame.prompt_ids, *ids], special=True)
+        spelled = decode(tokenizer, [*frame.prompt_ids, *ids], special=True)
         if whole[: len(first)] == first and spelled == asked + text:
             return ids
         if whole[: len(first)] == first and spelled.startswith(asked):
@@ -299,12 +190,12 @@ def _alone(frame: _Frame, text: str) -> tuple[int, ...]:
     if close:
         return close[-1]  # behind a sign no space is put before the text
     raise frame.error(
-        f"prompt and answer cannot be told apart in tokens: the prompt ends in {_last(tokenizer, frame.opening)}, with the answer "
-        f"{_excerpt(text)!r} it goes on as {_last(tokenizer, frame.opening + text)}; set another chat_template"
+        f"prompt and answer cannot be told apart in tokens: the prompt ends in {last_tokens(tokenizer, frame.opening)}, with the answer "
+        f"{excerpt(text)!r} it goes on as {last_tokens(tokenizer, frame.opening + text)}; set another chat_template"
     )
 
 
-def _changes(frame: _Frame, rows: Sequence[_Row]) -> list[str]:
+def _changes(frame: Frame, rows: Sequence[_Row]) -> list[str]:
     """A sentence when answers are trained otherwise than they are written."""
     changed = [row for row in rows if row.trained != row.answer]
     if not changed:
@@ -316,22 +207,7 @@ def _changes(frame: _Frame, rows: Sequence[_Row]) -> list[str]:
     return [f"{frame.prompt.alias}: {who}: {first.answer!r} is trained as {first.trained!r}{more}"]
 
 
-def _special_ids(tokenizer: Any) -> frozenset[int]:
-    added = (index for index, token in tokenizer.added_tokens_decoder.items() if token.special)
-    return frozenset(tokenizer.all_special_ids) | frozenset(added)
-
-
-def _last(tokenizer: Any, text: str) -> list[str]:
-    """The last tokens of a text, to show."""
-    tokens: list[str] = tokenizer.convert_ids_to_tokens(_tokenise(tokenizer, text)[-8:])
-    return tokens
-
-
-def _excerpt(text: str) -> str:
-    return text if len(text) <= 80 else text[:79] + "…"
-
-
-def _require_known(frame: _Frame, rows: int | None, answers: Sequence[str], paths: Sequence[tuple[int, ...]]) -> None:
+def _require_known(frame: Frame, rows: int | None, answers: Sequence[str], paths: Sequence[tuple[int, ...]]) -> None:
     """Report the first token that the model's embedding has no row for, where it is used and what to do."""
     if rows is None:
         return
@@ -341,13 +217,9 @@ def _require_known(frame: _Frame, rows: int | None, answers: Sequence[str], path
     for place, ids in used:
         if unknown := next((token for token in ids if token >= rows), None):
             raise frame.error(
-                f"{place} holds {_named(frame.tokenizer, unknown)}, but the model's embedding has {rows} rows (ids 0 to {rows - 1}). "
+                f"{place} holds {named_token(frame.tokenizer, unknown)}, but the model's embedding has {rows} rows (ids 0 to {rows - 1}). "
                 "Use the tokenizer that belongs to the model, or add rows to the model (`resize_token_embeddings`) and train them"
             )
-
-
-def _named(tokenizer: Any, token: int) -> str:
-    return f"the token {tokenizer.convert_ids_to_tokens([token])[0]!r} (id {token})"
 
 
 def _require_distinct(prompt: Prompt, paths: Sequence[tuple[int, ...]], answers: Sequence[str]) -> None:

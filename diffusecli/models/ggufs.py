@@ -121,15 +121,15 @@ def _walk(header: _Header) -> None:
     if header.number("I") & 65535 == 0:  # written on a machine of the other byte order
         header.order = ">"
     tensors, pairs = header.number("Q"), header.number("Q")
-    told = {header.text(): header.value(header.number("I")) for _ in range(pairs)}  # ends at the file's end at the latest
-    parts = told.get("split.count")
+    metadata = {header.text(): header.value(header.number("I")) for _ in range(pairs)}  # ends at the file's end at the latest
+    parts = metadata.get("split.count")
     if isinstance(parts, int) and parts > 1:
         raise _PartOfAFileError(parts)
-    layers = max((value for key, value in told.items() if key.endswith(".block_count") and isinstance(value, int)), default=0)
+    layers = max((value for key, value in metadata.items() if key.endswith(".block_count") and isinstance(value, int)), default=0)
     if layers > max(tensors, _MOST_LAYERS):
         raise ValueError(f"{layers} layers are more than its {tensors} tensors")
     ends = [_tensor_end(header) for _ in range(tensors)]
-    alignment = told.get("general.alignment", 32)
+    alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment <= 0:
         raise ValueError(f"an alignment of {alignment} is none")
     start = math.ceil(header.at / alignment) * alignment

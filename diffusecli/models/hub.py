@@ -10,7 +10,7 @@ from diffusecli.models.builtin import BUILTIN_MODELS
 from diffusecli.system.errors import DiffuseError, InputError, MachineError
 from diffusecli.system.memory import SMALLER, out_of_memory
 
-_PATIENCE = 10.0  # seconds
+_TIMEOUT = 10.0  # seconds
 
 _REASONS = (
     ("custom code", "needs Python code that comes with it: if you trust its authors add --trust-remote-code, or set trust_remote_code: true in a config that you name"),
@@ -24,7 +24,7 @@ _REASONS = (
 
 
 @contextmanager
-def told_apart(name: str) -> Iterator[None]:
+def explained(name: str) -> Iterator[None]:
     """Raises `InputError` for a model that is gated, missing or not to be used, `MachineError` for one that is out of reach.
 
     The libraries read files of others in here, and junk in them can end in any error.
@@ -42,15 +42,15 @@ def told_apart(name: str) -> Iterator[None]:
 def answers(name: str, revision: str | None) -> bool:
     """Whether the hub can be asked for this model; where it cannot, what is cached has to do.
 
-    Asked once and without patience: the libraries underneath would try again and again for every file, a minute in all.
-    Raises as `told_apart` does.
+    EngineRequest once and without patience: the libraries underneath would try again and again for every file, a minute in all.
+    Raises as `explained` does.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
-    with told_apart(name):
+    with explained(name):
         try:
-            HfApi().model_info(name, revision=revision, timeout=_PATIENCE)
+            HfApi().model_info(name, revision=revision, timeout=_TIMEOUT)
         except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError):
             raise
         except Exception:  # no network, a proxy, too many requests, …: the HTTP client's own errors have changed names before
@@ -83,9 +83,9 @@ def _told(name: str, error: Exception) -> DiffuseError:
     )  # fmt: skip
     if isinstance(error, RuntimeError) and "ignore_mismatched_sizes" in str(error):
         return InputError(f"the model {name} {_reason(name, chain)}")
-    for causes, told, meaning in kinds:
+    for causes, kind, meaning in kinds:
         if any(isinstance(cause, causes) for cause in chain):
-            return told(f"the model {name} {meaning}")
+            return kind(f"the model {name} {meaning}")
     return InputError(f"the model {name} cannot be loaded: {type(error).__name__}: {_first_line(error)}; fetch it again")
 
 

@@ -1,4 +1,4 @@
-"""Base models and LoRA adapters: load, attach, save; device and dtype.
+"""Load a base model: its weights, its tokenizer, or its size alone.
 
 Knows nothing of prompts, losses or samples.
 """
@@ -14,16 +14,16 @@ from typing import Any
 
 import torch
 
-from diffusecli.files.paths import exists, look_again
-from diffusecli.models.adapters import ADAPTER_FILES
+from diffusecli.files.paths import exists
 from diffusecli.models.architecture import ModelShape, shape_of, without_wrapper
-from diffusecli.models.builtin import BUILTIN_MODELS, ensure_builtin, unknown_model
-from diffusecli.models.chat import Chat, ChatSettings, chat_settings
+from diffusecli.models.builtin import BUILTIN_MODELS
+from diffusecli.models.chat import Chat, ChatSettings
 from diffusecli.models.devices import PRECISIONS, choose_device, four_bits
-from diffusecli.models.ggufs import made_plain, mended, parsed_once, require_sound
-from diffusecli.models.hub import answers, cached_folder, told_apart
+from diffusecli.models.ggufs import made_plain, mended, parsed_once
+from diffusecli.models.hub import explained
 from diffusecli.models.identity import Identity, identify
-from diffusecli.prompts.config import Config
+from diffusecli.models.location import locate, weights_place
+from diffusecli.models.source import ModelSource
 from diffusecli.system.errors import DiffuseError, InputError
 from diffusecli.system.notices import Notice
 
@@ -88,44 +88,39 @@ class LoadedModel:
         return sum(p.numel() for name, p in self.model.named_parameters() if "lora_" not in name)
 
 
-def load_configured(config: Config, notice: Notice, *, device: str | None = None, named: bool = True) -> LoadedModel:
-    """The base model that a config names, on its device or another; `named` by the user, or by a run. Raises as `load_model` does."""
+def load_model(source: ModelSource, notice: Notice) -> LoadedModel:
+    """The base model and its tokenizer.
+
+    Raises `InputError` when no such model is found, `MachineError` when it cannot be reached.
+    """
     try:
-        return load_model(
-            config.model, device=device or config.device, precision=config.precision, notice=notice, revision=config.revision,
-            trust_remote_code=config.trust_remote_code, device_map=config.device_map, quantize=config.quantize,
-            chat=chat_settings(config),
-        )  # fmt: skip
+        return _load(source, notice)
     except DiffuseError as error:
-        if named or config.model in BUILTIN_MODELS or exists(config.model):
+        if source.named or source.name in BUILTIN_MODELS or exists(source.name):
             raise
         raise type(error)(f"{error}; if the run's base model is in another place now, name it with --model") from error
 
 
-def load_model(
-    name: str, *, device: str = "auto", precision: str = "fp32", notice: Notice, revision: str | None = None,
-    trust_remote_code: bool = False, device_map: str | None = None, quantize: str | None = None, chat: ChatSettings | None = None,
-) -> LoadedModel:  # fmt: skip
-    """Load a built-in model, a local folder, a `.gguf` file or a Hugging Face id.
-
-    Raises `InputError` when no such model is found, `MachineError` when it cannot be reached.
-    """
+def _load(source: ModelSource, notice: Notice) -> LoadedModel:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    source, options = located(name, notice, revision, trust_remote_code)
+    name, device_map = source.name, source.device_map
+    place, options = locate(source, notice)
     placed: dict[str, Any] = {"device_map": device_map} if device_map else {}
-    if quantize:
-        placed = {"quantization_config": four_bits(precision), "device_map": device_map or {"": choose_device(device)}}
+    if source.quantize:
+        placed = {
+            "quantization_config": four_bits(source.precision), "device_map": device_map or {"": choose_device(source.device)},
+        }  # fmt: skip
     with _reading(name, options):
-        tokenizer, doubt = _tokenizer(source, options)
+        tokenizer, doubt = _tokenizer(place, options)
         model, found = AutoModelForCausalLM.from_pretrained(
-            source, dtype=PRECISIONS[precision], use_safetensors=True, output_loading_info=True, **placed, **options,
+            place, dtype=PRECISIONS[source.precision], use_safetensors=True, output_loading_info=True, **placed, **options,
             adapter_kwargs={"local_files_only": options["local_files_only"]},  # it would look for an adapter, patiently
         )  # fmt: skip
-        identity = identify(name, _place(source, options), model.config)
+        identity = identify(name, weights_place(place, options), model.config)
     if doubt:
         notice(doubt)
     if missing := sorted(found["missing_keys"]):  # transformers would go on with random ones
@@ -133,22 +128,20 @@ def load_model(
     if "gguf_file" in options:
         made_plain(model)
     if not placed:
-        model.to(choose_device(device))
+        model.to(choose_device(source.device))
     model.eval()
-    return LoadedModel(name, model, tokenizer, identity.revision, chat or ChatSettings(), identity)
+    return LoadedModel(name, model, tokenizer, identity.revision, source.chat, identity)
 
 
-def load_chat(
-    name: str, chat: ChatSettings, notice: Notice, *, revision: str | None = None, trust_remote_code: bool = False
-) -> Chat:
+def load_chat(source: ModelSource, notice: Notice) -> Chat:
     """The tokenizer, and how many tokens the model knows; no weights read. Raises as `load_model` does."""
-    source, options = located(name, notice, revision, trust_remote_code)
-    with _reading(name, options):
-        tokenizer, doubt = _tokenizer(source, options)
-        rows = _rows(source, options)
+    place, options = locate(source, notice)
+    with _reading(source.name, options):
+        tokenizer, doubt = _tokenizer(place, options)
+        rows = _rows(place, options)
     if doubt:
         notice(doubt)
-    return Chat(tokenizer, settings=chat, rows=rows)
+    return Chat(tokenizer, settings=source.chat, rows=rows)
 
 
 def _rows(source: str, options: dict[str, Any]) -> int | None:
@@ -169,9 +162,9 @@ def _tokenizer(source: str, options: dict[str, Any]) -> tuple[Any, str]:
     tokenizer = AutoTokenizer.from_pretrained(source, **options)
     doubt = ""
     tokenizer("a")  # some files are read, and fail when they are used
-    if "gguf_file" in options and (way := mended(tokenizer, Path(source) / options["gguf_file"])):
+    if "gguf_file" in options and (splitting := mended(tokenizer, Path(source) / options["gguf_file"])):
         doubt = (
-            f"{options['gguf_file']}: how its tokenizer splits text ({way}) is not known here, tokens may not be those it was trained with; "
+            f"{options['gguf_file']}: how its tokenizer splits text ({splitting}) is not known here, tokens may not be those it was trained with; "
             "the model's Hugging Face folder has them"
         )
     return tokenizer, doubt
@@ -180,68 +173,23 @@ def _tokenizer(source: str, options: dict[str, Any]) -> tuple[Any, str]:
 @contextmanager
 def _reading(name: str, options: dict[str, Any]) -> Iterator[None]:
     """What goes wrong while files of a model are read is told in a sentence; a GGUF file is parsed once."""
-    with told_apart(name), parsed_once() if "gguf_file" in options else nullcontext():
+    with explained(name), parsed_once() if "gguf_file" in options else nullcontext():
         yield
 
 
-def load_shape(name: str, notice: Notice, *, revision: str | None = None, trust_remote_code: bool = False) -> ModelShape:
+def load_shape(source: ModelSource, notice: Notice) -> ModelShape:
     """The size of a model from its config alone, no weights read. Raises as `load_model` does."""
-    hollow = load_hollow(name, notice, revision=revision, trust_remote_code=trust_remote_code)
+    hollow = load_hollow(source, notice)
     return shape_of(hollow.model.config, hollow.parameters)
 
 
-def load_hollow(name: str, notice: Notice, *, revision: str | None = None, trust_remote_code: bool = False) -> LoadedModel:
+def load_hollow(source: ModelSource, notice: Notice) -> LoadedModel:
     """A model whose weights have shapes and no values: adapters can be put on it, nothing can be computed. Raises as `load_model` does."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    source, options = located(name, notice, revision, trust_remote_code)
-    with _reading(name, options), torch.device("meta"):
-        config = AutoConfig.from_pretrained(source, **options)
-        hollow = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-        identity = identify(name, _place(source, options), config)
-    return LoadedModel(name, hollow, None, identity.revision, identity=identity)
-
-
-def _tell_of_code(name: str, notice: Notice, trusted: bool) -> None:
-    if trusted:
-        notice(f"running Python code that comes with {name}, because trust_remote_code is set")
-
-
-def located(name: str, notice: Notice, revision: str | None, trust_remote_code: bool) -> tuple[str, dict[str, Any]]:
-    """Where transformers finds the model, and with which options."""
-    if name in BUILTIN_MODELS:
-        return str(ensure_builtin(name, notice)), {"local_files_only": True, "trust_remote_code": False}
-    if name.endswith(".gguf"):
-        if not Path(name).is_file():
-            raise InputError(f"the model file {name} does not exist: {look_again(name, 'check the path')}")
-        require_sound(Path(name))
-        return str(Path(name).parent), {"gguf_file": Path(name).name, "local_files_only": True, "trust_remote_code": False}
-    if Path(name).is_dir():
-        if (Path(name) / ADAPTER_FILES[0]).is_file():  # transformers would load it, and whatever model it names
-            raise InputError(f"the model {name} is an adapter: name it with --adapter, or the model that it was made for")
-        if not (Path(name) / "config.json").is_file() and (files := sorted(Path(name).glob("*.gguf"))):
-            raise InputError(f"the model {name} is a folder of .gguf files. Name the file, e.g. {files[0]}")
-        _tell_of_code(name, notice, trust_remote_code)
-        return name, {"local_files_only": True, "trust_remote_code": trust_remote_code}
-    if Path(name).is_file():
-        how = (
-            f". If it is one of several parts, join them: `cat {Path(name).with_suffix('')}* > model.gguf`"
-            if ".gguf" in name
-            else ""
-        )
-        raise InputError(f"the model {name} is a file, but not a .gguf file. Name a .gguf file, or the folder of a model{how}")
-    if unknown := unknown_model(name):
-        raise InputError(unknown)
-    _tell_of_code(name, notice, trust_remote_code)
-    return name, {
-        "revision": revision or "main",
-        "trust_remote_code": trust_remote_code,
-        "local_files_only": not answers(name, revision),
-    }
-
-
-def _place(source: str, options: dict[str, Any]) -> Path | None:
-    """The folder, or the .gguf file, that the model was read from; None where it is not known."""
-    if "gguf_file" in options:
-        return Path(source) / options["gguf_file"]
-    return Path(source) if Path(source).is_dir() else cached_folder(source, options["revision"])
+    place, options = locate(source, notice)
+    with _reading(source.name, options), torch.device("meta"):
+        config = AutoConfig.from_pretrained(place, **options)
+        hollow = AutoModelForCausalLM.from_config(config, trust_remote_code=source.trust_remote_code)
+        identity = identify(source.name, weights_place(place, options), config)
+    return LoadedModel(source.name, hollow, None, identity.revision, source.chat, identity)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -14,15 +14,13 @@ import torch
 from diffusecli.files.paths import exists
 from diffusecli.models.adapters import ADAPTER_FILES, read_adapter_config, require_quick, require_sound_weights
 from diffusecli.models.loading import LoadedModel
+from diffusecli.prompts.config import LoraSettings
 from diffusecli.system.errors import InputError
 from diffusecli.system.memory import out_of_memory
 from diffusecli.system.notices import Notice
 
 
-def attach_lora(
-    base: LoadedModel, *, rank: int, alpha: float, targets: str | Sequence[str],
-    dropout: float = 0.0, rslora: bool = False, dora: bool = False,
-) -> None:  # fmt: skip
+def attach_lora(base: LoadedModel, shape: LoraSettings) -> None:
     """Wrap `base.model` with a fresh adapter whose output is zero, so that the wrapped model starts as the base.
 
     `all-linear` leaves out what PEFT does not adapt, such as Mamba's output projection, which its kernels read without calling it,
@@ -30,9 +28,10 @@ def attach_lora(
     """
     from peft import LoraConfig, get_peft_model
 
+    targets = shape.targets
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", task_type="CAUSAL_LM",
-        use_rslora=rslora, use_dora=dora,
+        r=shape.r, lora_alpha=shape.alpha, lora_dropout=shape.dropout, bias="none", task_type="CAUSAL_LM",
+        use_rslora=shape.rslora, use_dora=shape.dora,
         target_modules=targets if isinstance(targets, str) else list(targets),
     )  # fmt: skip
     written = [] if targets == "all-linear" else [("lora.targets", targets)] if isinstance(targets, str) else []

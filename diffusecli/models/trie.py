@@ -110,11 +110,11 @@ class TokenTrie:
 
     def ancestors(self, node: int) -> list[int]:
         """The nodes from the first token down to `node` itself."""
-        way = []
+        nodes = []
         while node != ROOT:
-            way.append(node)
+            nodes.append(node)
             node = self.parents[node]
-        return way[::-1]
+        return nodes[::-1]
 
 
 def _subtree_ends(parents: Sequence[int]) -> tuple[int, ...]:

@@ -51,6 +51,13 @@ class Answers(Counter[str]):
             self.unfinished.update(other.unfinished)
 
 
+def with_unfinished(counts: Counter[str], unfinished: Mapping[str, int]) -> Answers:
+    """The counts as answers, of which so many were cut; never more than the counts have, for the file they came from may have been shortened."""
+    found = Answers(counts)
+    found.unfinished |= Counter({text: min(cut, counts[text]) for text, cut in unfinished.items() if text in counts})
+    return found
+
+
 def is_cut(reason: Any) -> bool:
     """Whether a server's reason why an answer ended is its limit of tokens.
 

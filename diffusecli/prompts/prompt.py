@@ -1,6 +1,6 @@
 """A prompt: a request, the target strings a model should answer it with, and their weights.
 
-Reads and checks prompt files. Knows nothing of tokens or models; see `encoding.py` for those.
+Knows nothing of tokens or models; see `encoding.py` for those. `prompt_files.py` finds and reads the files, `prompt_checks.py` checks what is in them.
 
 Which prompt is which: `digest` is what a prompt asks and expects, `alias` is what it is called (the path of its file). One alias
 can have two digests, when the file was edited between two commands. One digest can have two aliases, when the file was copied.
@@ -8,7 +8,7 @@ can have two digests, when the file was edited between two commands. One digest 
 - In memory, figures and samples are kept in the order of the prompts, or under `Prompt.key`, both together.
 - On disk, files name prompts by alias, as the original does. A file never holds two prompts of the same alias
   (`require_own_names`) and the digests are beside it. A figure is read back only for the digest that it was recorded for.
-- One file under several paths (`./p.json`, an absolute path, a link) is one prompt, named by the first path (`prompt_files`).
+- One file under several paths (`./p.json`, an absolute path, a link) is one prompt, named by the first path (`prompt_files.prompt_files`).
 - Reports add the first digits of the digest to names that two prompts share (`report.parts.prompt_names`).
 
 The system text and the chat template of a config are part of what a model is asked, but not of the digest: they are compared
@@ -17,24 +17,16 @@ beside it, as `chat` in `run.json` and in the settings of samples.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import math
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cached_property
-from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from diffusecli.files.documents import Document, read_document
-from diffusecli.files.paths import exists, find, look_again, real, spread, visible_files
-from diffusecli.files.schema import problems_of
-from diffusecli.files.text import canonical
-from diffusecli.system.errors import InputError, Problem, many
+from diffusecli.system.errors import InputError
 from diffusecli.system.notebook import frame, html_table
 
 if TYPE_CHECKING:
@@ -145,72 +137,6 @@ class Prompt(BaseModel):
         return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
 
-def inspect_prompt(path: str | Path) -> tuple[Prompt | None, list[Problem]]:
-    """Read one prompt file and tell everything that is wrong with it.
-
-    The prompt is None when any of the problems is an error.
-    """
-    found = find(path)
-    document, problems = read_document(found.place, name=found.name)
-    if document is None:
-        return None, problems
-    if isinstance(document.data, dict) and "alias" in document.data:
-        problems.append(document.problem(("alias",), "unknown key 'alias'", "a prompt's alias is its path: remove it"))
-    elif isinstance(document.data, dict) and isinstance(document.data.get("$schema", ""), str):
-        document.data.pop("$schema", None)
-    try:
-        prompt = Prompt.model_validate({**document.data, "alias": str(path)} if isinstance(document.data, dict) else document.data)
-    except ValidationError as error:
-        problems.extend(problem for problem, _ in problems_of(document, error, Prompt))
-        return None, problems
-    problems.extend(_content_problems(document, prompt))
-    return (None if any(p.severity == "error" for p in problems) else prompt), problems
-
-
-def read_prompt(path: str | Path) -> Prompt:
-    """Read one prompt file; raises `InputError` with every mistake in it."""
-    prompt, problems = inspect_prompt(path)
-    if prompt is None:
-        raise InputError.of(p for p in problems if p.severity == "error")
-    return prompt
-
-
-def checked(prompt: Prompt) -> Prompt:
-    """A prompt that did not come from a file of its own; raises `InputError` for what a file would be refused for."""
-    document = Document(prompt.alias, prompt.to_json(), json.loads(prompt.to_json()))
-    if errors := [p for p in _content_problems(document, prompt) if p.severity == "error"]:
-        raise InputError.of(errors)
-    return prompt
-
-
-def read_prompts(paths: Iterable[str | Path]) -> list[Prompt]:
-    """Read files, and folders recursively; raises `InputError` with every mistake of every file."""
-    found = [inspect_prompt(path) for path in prompt_files(paths)]
-    errors = [p for _, problems in found for p in problems if p.severity == "error"]
-    if errors:
-        raise InputError.of(errors)
-    return [prompt for prompt, _ in found if prompt is not None]
-
-
-def prompt_files(paths: Iterable[str | Path]) -> list[Path]:
-    """The prompt files that `paths` name: files as they are, folders searched recursively for `*.json`; each once, by its first path.
-
-    Raises `InputError` for a path that does not exist and for a folder without prompts.
-    """
-    found = [files_at(name) for path in paths for name in spread(path)]
-    if wrong := [Problem(str(path), message, remedy) for path, _, message, remedy in found if message]:
-        raise InputError.of(wrong)
-    return each_once(file for _, files, _, _ in found for file in files)
-
-
-def each_once(files: Iterable[Path]) -> list[Path]:
-    """Every file under the first of its paths."""
-    first: dict[Path, Path] = {}
-    for file in files:
-        first.setdefault(real(file), file)
-    return list(first.values())
-
-
 def require_own_names(prompts: Iterable[Prompt]) -> None:
     """Raises `InputError` when two different prompts have the same alias: a file of samples or figures cannot hold both."""
     known: dict[str, Prompt] = {}
@@ -225,96 +151,3 @@ def require_own_names(prompts: Iterable[Prompt]) -> None:
 def _opening(prompt: Prompt) -> str:
     """The first words of the request, to show."""
     return repr(prompt.request if len(prompt.request) <= 40 else prompt.request[:39] + "…")
-
-
-def files_at(path: str | Path) -> tuple[Path, list[Path], str, str]:
-    """The path, the prompt files it names, and what is wrong with it (message and remedy, empty when nothing is)."""
-    path, place = Path(path), find(path).place
-    if not exists(place):
-        if glob.has_magic(str(path)):
-            return path, [], "matches no *.json prompt and no folder", "check the pattern (it is taken from the working directory)"
-        return path, [], "does not exist", look_again(path, "check the path (it is taken from the working directory)")
-    if place.is_dir():
-        inside = visible_files(path, (".json",))
-        return (path, inside, "", "") if inside else (path, [], "holds no *.json prompt", "name a folder with prompts or a file")
-    return path, [path], "", ""
-
-
-def _content_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
-    """What is wrong or doubtful with a prompt whose keys and types are right."""
-    yield from _target_problems(document, prompt.targets)
-    if not prompt.eos:
-        yield from _prefix_problems(document, prompt.targets)
-    if prompt.weights:
-        yield from _weight_problems(document, prompt.weights, len(prompt.targets))
-    yield from _format_doubts(document, prompt)
-    yield from _likeness_doubts(document, prompt.targets)
-
-
-def _target_problems(document: Document, targets: Sequence[str]) -> Iterator[Problem]:
-    first: dict[str, int] = {}
-    for index, target in enumerate(targets):
-        same = first.setdefault(canonical(target), index)
-        if not target.strip():
-            yield document.problem(("targets", index), f"the target {target!r} is empty", "remove it or write text")
-        elif same != index and targets[same] == target:
-            yield document.problem(
-                ("targets", index), f"the target {target!r} is there twice", "keep one and give it the summed weight"
-            )
-        elif same != index:
-            yield document.problem(
-                ("targets", index),
-                f"the target {target!r} is {targets[same]!r} once trimmed and normalised (NFC)",
-                "keep one of them",
-            )
-
-
-def _prefix_problems(document: Document, targets: Sequence[str]) -> Iterator[Problem]:
-    """Without a terminator a target that begins another could never be told from it."""
-    order = sorted(range(len(targets)), key=lambda index: targets[index])
-    for shorter, longer in pairwise(order):
-        if targets[longer].startswith(targets[shorter]) and targets[longer] != targets[shorter]:
-            yield document.problem(
-                ("targets", shorter), f"with eos: false the target {targets[shorter]!r} begins {targets[longer]!r}",
-                "end each target with a sign of its own, such as a closing brace",
-            )  # fmt: skip
-
-
-def _weight_problems(document: Document, weights: Sequence[float], targets: int) -> Iterator[Problem]:
-    bad = [index for index, weight in enumerate(weights) if not math.isfinite(weight) or weight < 0]
-    if len(weights) != targets:
-        yield document.problem(("weights",), f"{many(len(weights), 'weight')} for {many(targets, 'target')}",
-                               "give one weight per target, or none for a uniform distribution")  # fmt: skip
-    for index in bad:
-        yield document.problem(("weights", index), f"the weight {weights[index]:g} is not a probability",
-                               "write a finite number that is zero or more")  # fmt: skip
-    if all(weight == 0 for weight in weights):
-        yield document.problem(("weights",), "all weights are zero", "give at least one target a positive weight")
-    elif not bad and math.isinf(total := sum(weights)):
-        yield document.problem(("weights",), "the weights are too large to be summed", "divide them all by the same number")
-    elif not bad and abs(total - 1) > 1e-6:
-        yield document.problem(("weights",), f"the weights sum to {total:g}", "they are divided by it", severity="notice")
-
-
-def _format_doubts(document: Document, prompt: Prompt) -> Iterator[Problem]:
-    """A request that shows one format while the targets have another."""
-    braced = sum(target.strip().startswith("{") and target.strip().endswith("}") for target in prompt.targets)
-    asks = "{" in prompt.request or "brace" in prompt.request.lower()
-    if prompt.targets and braced == len(prompt.targets) and not asks:
-        yield document.problem(("request",), "the targets stand in curly braces but the request does not ask for them",
-                               "show the format in the request, like this: {answer}", severity="warning")  # fmt: skip
-    if "{{" in prompt.request and not any("{{" in target for target in prompt.targets):
-        yield document.problem(("request",), "the request has doubled braces", "write them once, only --group-by takes them doubled",
-                               severity="warning")  # fmt: skip
-    if prompt.targets and asks and not any("{" in target for target in prompt.targets):
-        yield document.problem(("request",), "the request shows curly braces but no target has any",
-                               "write the targets in the format the request asks for", severity="warning")  # fmt: skip
-
-
-def _likeness_doubts(document: Document, targets: Sequence[str]) -> Iterator[Problem]:
-    """Targets that differ in case, spaces and punctuation only, if they are many."""
-    plain = [re.sub(r"[\W_]+", "", target).casefold() for target in targets]
-    alike = len(plain) - len({text or str(index) for index, text in enumerate(plain)})
-    if alike >= 3 and alike > 0.2 * len(targets):
-        yield document.problem(("targets",), f"{alike} of {len(targets)} targets differ from another only in case, spaces or punctuation",
-                               "check that all of them are meant", severity="warning")  # fmt: skip

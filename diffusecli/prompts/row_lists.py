@@ -13,7 +13,7 @@ from diffusecli.files.numerals import UnclearNumberError, numbers_in
 from diffusecli.files.tables import Table
 from diffusecli.files.text import canonical
 from diffusecli.prompts.distributions import Distribution
-from diffusecli.prompts.weighing import Reading, distribution, noticed
+from diffusecli.prompts.weighing import Reading, distribution, with_notices
 from diffusecli.system.errors import InputError, many
 
 
@@ -50,7 +50,7 @@ def distributions_of_lists(table: Table, reading: Reading) -> dict[tuple[str, ..
             came_from[key] = row
     if not made:
         raise InputError(f"{table.path}: no shares in it, check the file and --shares-column")
-    return noticed(made, [*table.notices, f"rows without shares left out: {left_out}" if left_out else ""])
+    return with_notices(made, [*table.notices, f"rows without shares left out: {left_out}" if left_out else ""])
 
 
 def _row(

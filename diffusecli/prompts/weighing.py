@@ -122,8 +122,8 @@ def _rank(target: str) -> tuple[float, int] | None:
     return float(found[1].replace(",", ".")), -1 if _BELOW.search(before) else 1 if _ABOVE.search(before) else 0
 
 
-def noticed(made: dict[tuple[str, ...], Distribution], notices: Iterable[str]) -> dict[tuple[str, ...], Distribution]:
+def with_notices(made: dict[tuple[str, ...], Distribution], notices: Iterable[str]) -> dict[tuple[str, ...], Distribution]:
     """The distributions with what is said of all of them put before the first one's notice."""
     first = next(iter(made))
-    told = "\n".join(notice for notice in (*notices, made[first].notice) if notice)
-    return {**made, first: replace(made[first], notice=told)}
+    joined = "\n".join(notice for notice in (*notices, made[first].notice) if notice)
+    return {**made, first: replace(made[first], notice=joined)}

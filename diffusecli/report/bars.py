@@ -97,14 +97,14 @@ def _reading(section: Section, *, exact: bool, stretched: bool) -> str:
 
 
 def _in_words(section: Section) -> str:
-    told = [f"Target weights against shares of answers, {many(len(section.prompt.targets), 'target')}."]
+    sentences = [f"Target weights against shares of answers, {many(len(section.prompt.targets), 'target')}."]
     for sampler, row in section.sampled:
         worst = max(row.cells, key=lambda cell, n=row.tally.n: abs(cell.count / n - cell.weight))  # type: ignore[misc]
-        told.append(
+        sentences.append(
             f"{sampler.label}: differs at {many(sum(cell.differs for cell in row.cells), 'target')}; furthest is {short(worst.target)} "
             f"with {percent(worst.count / row.tally.n)} where the weight is {percent(worst.weight)}."
         )
-    return " ".join(told)
+    return " ".join(sentences)
 
 
 def residuals(section: Section, frame: Frame) -> Chart:
@@ -119,13 +119,13 @@ def residuals(section: Section, frame: Frame) -> Chart:
     along = frame.along("target", section.labels)
     residual = frame.across("residual", title="residual, standard deviations", **_residual_axis(min(seen), max(seen)))
     shares = points(alt.Chart(inline(rows)), frame, along, residual, legend=False, tooltip=tips(**_TIPS))
-    told = [f"{sampler.label}: the largest is {max((abs(cell.residual) for cell in row.cells), default=0):.1f}"
-            for sampler, row in section.sampled]  # fmt: skip
+    sentences = [f"{sampler.label}: the largest is {max((abs(cell.residual) for cell in row.cells), default=0):.1f}"
+                 for sampler, row in section.sampled]  # fmt: skip
     far = " The axis is logarithmic far from zero." if max(map(abs, seen)) > _STEEP else ""
     return finished(
         alt.layer(noise, shares), frame, frame.height(len(section.labels), 190), kind="residuals", title="Residuals",
         reading=f"How far counts lie from what is expected among valid answers. Grey: ± 1.96, which a perfect sampler leaves "
-        f"once in twenty.{far}", description=f"Standardised residuals. {'; '.join(told)}.",
+        f"once in twenty.{far}", description=f"Standardised residuals. {'; '.join(sentences)}.",
     )  # fmt: skip
 
 

@@ -61,8 +61,8 @@ def write_plots(evaluation: Evaluation, folder: Path) -> list[Path]:
     require_writable(folder)
     taken: set[str] = set()
     with unchecked():
-        told = f"valid: {evaluation.match_in_words}"
-        return [path for name, chart in _named(evaluation) for path in _write(chart, told, folder / _free(name, taken))]
+        subtitle = f"valid: {evaluation.match_in_words}"
+        return [path for name, chart in _named(evaluation) for path in _write(chart, subtitle, folder / _free(name, taken))]
 
 
 def _named(evaluation: Evaluation) -> Iterator[tuple[str, Chart]]:
@@ -98,22 +98,22 @@ def _free(name: str, taken: set[str]) -> str:
     return free
 
 
-def as_svg(chart: Chart, told: str) -> str:
-    """One chart as a picture of its own, with its title and what is `told` below it."""
+def as_svg(chart: Chart, subtitle: str) -> str:
+    """One chart as a picture of its own, with its title and a `subtitle` below it."""
     import vl_convert
 
     config = look(LIGHT, background="#ffffff")
     config["legend"]["columns"] = chart.columns(_WIDTH)
-    title = {"text": chart.title, "subtitle": told, "anchor": "start", "fontSize": 13, "offset": 10}
+    title = {"text": chart.title, "subtitle": subtitle, "anchor": "start", "fontSize": 13, "offset": 10}
     spec = {**chart.spec, "title": title, "config": config, "padding": 14}
     return vl_convert.vegalite_to_svg(spec, vl_version=vega_lite_version())
 
 
-def _write(chart: Chart, told: str, path: Path) -> Iterator[Path]:
+def _write(chart: Chart, subtitle: str, path: Path) -> Iterator[Path]:
     """With its title and, as everywhere, the rule of matching."""
     import vl_convert
 
-    svg = as_svg(chart, told)
+    svg = as_svg(chart, subtitle)
     ways = path.with_name(f"{path.name}.svg"), path.with_name(f"{path.name}.png")
     write_text(ways[0], svg)
     with atomic_write(ways[1], "wb") as file:

@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from diffusecli.evaluation.names import short_names
-from diffusecli.files.documents import MOST_BYTES
+from diffusecli.files.reading import MOST_BYTES
 from diffusecli.report.views import TARGET, Section
 from diffusecli.report.wording import known, short, unique
 from diffusecli.runs.run_dir import RunDir

@@ -113,9 +113,9 @@ def as_csv(found: Evaluation) -> str:
     return file.getvalue()
 
 
-def flat_rows(told: Document) -> list[dict[str, Any]]:
+def flat_rows(shown: Document) -> list[dict[str, Any]]:
     """Each row's figures by the names that the CSV has; None for what cannot be computed or is of another kind of prompt."""
-    return [{**_flat(row), "matching": told.matching, "monte_carlo_seed": told.seed} for row in told.rows]
+    return [{**_flat(row), "matching": shown.matching, "monte_carlo_seed": shown.seed} for row in shown.rows]
 
 
 def json_schema() -> dict[str, Any]:
@@ -135,13 +135,13 @@ def _row(row: Evaluated) -> Row:
 
 def _flat(row: Row) -> dict[str, Any]:
     """The figures of every kind side by side, `exact_kl` for `exact.kl`."""
-    told: dict[str, Any] = {"run": row.run, "mode": row.mode, "prompt": row.prompt, "prompt_sha256": row.prompt_sha256, "eos": row.eos, "n": row.n,
+    line: dict[str, Any] = {"run": row.run, "mode": row.mode, "prompt": row.prompt, "prompt_sha256": row.prompt_sha256, "eos": row.eos, "n": row.n,
                             "unfinished": row.unfinished, "verdict": row.verdict, "settings": json.dumps(row.settings)}  # fmt: skip
     for kind, prefix, values in _kinds(row):
         for field in fields(kind):
             if field.name not in ("top", "q", "n", "unfinished"):
-                told[prefix + field.name] = getattr(values, field.name, None)
-    return told
+                line[prefix + field.name] = getattr(values, field.name, None)
+    return line
 
 
 def _kinds(row: Row) -> Iterator[tuple[Any, str, Any]]:

@@ -10,7 +10,7 @@ from diffusecli.report.drawing import Chart, Frame, finished, inline, tips
 from diffusecli.report.views import Pair, Section
 from diffusecli.report.wording import known, short, unique
 
-_TOLD = 60  # rows that a description has room for
+_MOST_DESCRIBED = 60  # rows that a description has room for
 
 
 def overview(sections: Sequence[Section], frame: Frame) -> Chart:
@@ -22,7 +22,9 @@ def overview(sections: Sequence[Section], frame: Frame) -> Chart:
     frame = frame.to(dict.fromkeys(sampler for section in sections for sampler, _ in section.sampled))
     names = list(dict.fromkeys(str(row["prompt"]) for row in rows))
     along, base = frame.along("prompt", names), alt.Chart(inline(rows))
-    told = "; ".join(f"{row['prompt']}, {row['sampler']}: {row['tvd']:.3f}, floor {row['floor']:.3f}" for row in rows[:_TOLD])
+    described = "; ".join(
+        f"{row['prompt']}, {row['sampler']}: {row['tvd']:.3f}, floor {row['floor']:.3f}" for row in rows[:_MOST_DESCRIBED]
+    )
     floors = base.mark_bar(color=frame.palette["target"]).encode(along, frame.across("high"), frame.lane())
     marks = base.mark_point(filled=True, size=55, opacity=1).encode(
         along, frame.across("tvd", title="total variation distance", axis=alt.Axis(tickCount=6)), frame.lane(),
@@ -33,7 +35,7 @@ def overview(sections: Sequence[Section], frame: Frame) -> Chart:
     return finished(
         alt.layer(floors, marks), frame, frame.height(len(names)), kind="overview", title="Distance from the target",
         reading="Points: total variation distance between answers and target, off-target answers counted in. Grey: where 95 of 100 "
-        "perfect samplers stay with as many answers.", description=f"Total variation distances. {told}.",
+        "perfect samplers stay with as many answers.", description=f"Total variation distances. {described}.",
     )  # fmt: skip
 
 
@@ -57,12 +59,12 @@ def compared(pair: Pair, some: Sequence[Difference], names: Sequence[str], frame
         fillOpacity=alt.condition("datum.apart", alt.value(1), alt.value(0)),
         tooltip=tips(prompt=("prompt", ""), value=("difference", "+.3f"), low=("from", "+.3f"), high=("to", "+.3f")),
     )  # fmt: skip
-    told = "; ".join(f"{row['prompt']} {row['value']:+.3f}" for row in rows[:_TOLD])
+    described = "; ".join(f"{row['prompt']} {row['value']:+.3f}" for row in rows[:_MOST_DESCRIBED])
     return finished(
         alt.layer(zero, spans.encode(along, frame.across("low"), frame.end("high")), marks), frame, frame.height(len(rows)),
         kind="difference", title=f"{pair.before.label} → {pair.after.label}",
         reading="Left of zero is nearer to the target. Lines: 95 % bootstrap intervals; filled where zero lies outside.",
-        description=f"Differences of excess TVD, {pair.before.label} to {pair.after.label}. {told}.",
+        description=f"Differences of excess TVD, {pair.before.label} to {pair.after.label}. {described}.",
     )  # fmt: skip
 
 
@@ -84,8 +86,10 @@ def matrix(found: Matrix, frame: Frame) -> Chart:
         base.mark_rect(color=frame.palette["vermilion"]).encode(shade),
         base.mark_text(color=frame.palette["ink"]).encode(alt.Text("text:N")),
     )
-    told = "; ".join(f"{row['run']} on {row['group']}: {row['text']}" for row in rows[:_TOLD])
-    return finished(cells, frame, 32 * len(runs), kind="matrix", title=found.measure, reading="● trained on.", description=told)
+    described = "; ".join(f"{row['run']} on {row['group']}: {row['text']}" for row in rows[:_MOST_DESCRIBED])
+    return finished(
+        cells, frame, 32 * len(runs), kind="matrix", title=found.measure, reading="● trained on.", description=described
+    )
 
 
 def _cell(value: float, own: bool) -> str:

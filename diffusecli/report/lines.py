@@ -26,9 +26,9 @@ def summed(found: Cumulative, frame: Frame) -> Chart:
     lines = _lines(found.points, [TARGET, *frame.labels], form).encode(at, up, colour, tooltip=tooltip)
     layers = alt.layer(_band(found.band, frame, form), lines)
     halves = {point["series"]: point["x"] for point in reversed(found.points) if point["y"] >= 0.5}
-    told = "; ".join(f"{name} reaches one half at {x:,.5g}" for name, x in reversed(halves.items()))
+    described = "; ".join(f"{name} reaches one half at {x:,.5g}" for name, x in reversed(halves.items()))
     return finished(layers, frame, 230, kind="cumulative", title="Summed up", reading=found.reading,
-                    description=f"Cumulative shares. {told}.")  # fmt: skip
+                    description=f"Cumulative shares. {described}.")  # fmt: skip
 
 
 def of_training(found: Training, frame: Frame) -> Iterator[Chart]:
@@ -60,9 +60,9 @@ def _curve(
     lines = _lines(points, names, **shown).encode(at, up, alt.Color("series:N", scale=tones, **shown), tooltip=tooltip)
     layers = alt.layer(*([_band(band, frame)] if band else []), lines)
     last = {point["series"]: point["y"] for point in points}
-    told = "; ".join(f"{name} ends at {value:.4g} nats" for name, value in last.items())
+    described = "; ".join(f"{name} ends at {value:.4g} nats" for name, value in last.items())
     return finished(layers, frame, 190, names, kind=title.lower().replace(" ", "-"), title=title, reading=reading,
-                    description=f"{title} by iteration. {told}.")  # fmt: skip
+                    description=f"{title} by iteration. {described}.")  # fmt: skip
 
 
 def _powers_of_ten(values: Sequence[float]) -> list[float]:

@@ -125,9 +125,9 @@ def p_value(found: Figures) -> str:
     return f"≤\u202f{number(found.least_p, 4)}" if found.at_least_p else number(found.p_value, 4 if found.p_value < 0.01 else 3)
 
 
-def told(found: Figures) -> list[str]:
-    """The figures that are told in words."""
-    return [mark.words.format(percent(value) if mark.share else number(value)) for mark, value in metrics.told(found)]
+def in_words(found: Figures) -> list[str]:
+    """The figures that are described in words."""
+    return [mark.template.format(percent(value) if mark.share else number(value)) for mark, value in metrics.in_words(found)]
 
 
 def phrase(verdict: str) -> str:
@@ -162,6 +162,6 @@ def _plain(value: Any) -> Any:
 
 FILTERS = {
     "number": number, "percent": percent, "text": text, "count": count, "span": span, "key": key, "short": short, "phrase": phrase,
-    "p_value": p_value, "told": told,
+    "p_value": p_value, "in_words": in_words,
 }  # fmt: skip
 """For templates."""

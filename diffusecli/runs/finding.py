@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from diffusecli.files.paths import look_again
-from diffusecli.prompts.config import PLAIN, Config, read_config
+from diffusecli.prompts.config import PLAIN, Config
+from diffusecli.prompts.config_files import read_config
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError
 

@@ -1,4 +1,4 @@
-"""The run directory: names, atomic writes, manifest, finding the latest run.
+"""The run directory: how its files are called, and what it holds.
 
 Knows what is kept where; knows nothing of how any of it is made.
 """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from diffusecli.prompts.answers import Answers
 
 if TYPE_CHECKING:
-    from diffusecli.prompts.config import Config
+    from diffusecli.models.source import ModelSource
     from diffusecli.prompts.prompt import Prompt
     from diffusecli.runs.run_dir import RunDir
     from diffusecli.sampling.settings import SamplingSettings, Watch
@@ -48,14 +48,13 @@ def drawn(engine: Engine, prompt: Prompt) -> tuple[Answers, int]:
 
 
 @dataclass(frozen=True)
-class Asked:
+class EngineRequest:
     """What an engine is made for."""
 
-    config: Config  # of the base model
+    source: ModelSource  # of the base model
     adapter: RunDir | None  # None: the base model itself
     model: str  # what it is called where it runs
     settings: SamplingSettings
     max_rows: int | None  # fed at once to a loaded model; None: what fits
     notice: Callable[[str], None]
     home: RunDir | None = None  # the run that the samples will be files of
-    named: bool = True  # whether the user named the base model, not a run

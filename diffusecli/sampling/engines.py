@@ -1,7 +1,7 @@
 """Where answers come from: the protocol that all engines keep, and the engines by name.
 
 An engine draws answers to one prompt at a time and hands over what it has as it comes. To add one, write a function with the
-`@engine` decorator: it takes what was `Asked`, makes an `Engine`, yields it, and cleans up. Its name is the value of `--engine`,
+`@engine` decorator: it takes what was `EngineRequest`, makes an `Engine`, yields it, and cleans up. Its name is the value of `--engine`,
 its keyword-only parameters are options of `diffuse sample`. What it needs is imported inside of it: `diffuse --help` reads this.
 """
 
@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from diffusecli.sampling.engine import Asked, Engine
+from diffusecli.sampling.engine import Engine, EngineRequest
 
 if TYPE_CHECKING:
     pass
@@ -73,24 +73,24 @@ def engine(summary: str, *, loads_model: bool = False) -> Callable[[_Make], _Mak
 
 
 @engine("the loaded model", loads_model=True)
-def counting(asked: Asked) -> Iterator[Engine]:
+def counting(asked: EngineRequest) -> Iterator[Engine]:
     """Raises `InputError` when the adapter is not of this very model."""
     from diffusecli.files.locks import require_idle
     from diffusecli.models.adapters import recorded_base
-    from diffusecli.models.loading import load_configured
+    from diffusecli.models.loading import load_model
     from diffusecli.models.lora import load_adapter, merged, require_trained_on
     from diffusecli.sampling.local_engine import LocalEngine
 
-    base = load_configured(asked.config, asked.notice, named=asked.named)
+    base = load_model(asked.source, asked.notice)
     if (adapter := asked.adapter) is not None:
         require_idle(adapter.path, adapter.lock)
         require_trained_on(base, recorded := recorded_base(adapter), adapter.path)
-        if adapter.read_manifest().get("chat", base.chat_settings.told) != base.chat_settings.told:
+        if adapter.read_manifest().get("chat", base.chat_settings.recorded) != base.chat_settings.recorded:
             asked.notice(
                 f"{adapter.path}: was trained with another system text, chat template or variables of it; answers may not follow "
                 "the targets"
             )
-        load_adapter(base, adapter.path, recorded=recorded, named=asked.named, notice=asked.notice)
+        load_adapter(base, adapter.path, recorded=recorded, named=asked.source.named, notice=asked.notice)
     if asked.home is not None:
         base.call_as(asked.home.read_manifest())
     with merged(base.model):
@@ -99,7 +99,7 @@ def counting(asked: Asked) -> Iterator[Engine]:
 
 @engine("a server that speaks OpenAI's protocol")
 def openai(
-    asked: Asked, *, base_url: Annotated[str, "e.g. http://localhost:8000/v1"],
+    asked: EngineRequest, *, base_url: Annotated[str, "e.g. http://localhost:8000/v1"],
     concurrency: Annotated[int, "requests under way at once"] = 8,
     requests_per_minute: Annotated[float, "no more than this; 0 is no limit"] = 0.0,
     tries: Annotated[int, "how often a request that fails is sent"] = 6,
@@ -108,9 +108,8 @@ def openai(
     n_per_request: Annotated[int | None, "answers asked for at once (n); 32, or 1 if the server gives one, by default"] = None,
 ) -> Iterator[Engine]:  # fmt: skip
     """Raises `InputError` and `MachineError` as `served.ServerEngine`."""
-    from diffusecli.models.chat import chat_settings
     from diffusecli.sampling.connection import Service
     from diffusecli.sampling.server_engine import ServerEngine
 
     service = Service(base_url, asked.model, concurrency, requests_per_minute, tries, timeout, tuple(omit or ()), n_per_request)
-    yield ServerEngine(service, asked.settings, asked.notice, chat_settings(asked.config))
+    yield ServerEngine(service, asked.settings, asked.notice, asked.source.chat)

@@ -15,7 +15,8 @@ from diffusecli.models.overflow import blamed
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling.batched import choose_cache, generate_rows
-from diffusecli.sampling.counting import CountingSampler, cut_at_stop, rows_at_once, stream_seed
+from diffusecli.sampling.counting import CountingSampler, cut_at_stop, rows_at_once
+from diffusecli.sampling.draws import stream_seed
 from diffusecli.sampling.engine import Arrived
 from diffusecli.sampling.rows import choose_rows
 from diffusecli.sampling.settings import SamplingSettings, Standing, Watch
@@ -60,7 +61,7 @@ class LocalEngine:
             "engine": "counting" if self.counting else "generate",
             **self._base.recorded,
             "device": str(self._base.device), "dtype": str(self._base.model.dtype).removeprefix("torch."),
-            **self._base.chat_settings.told,
+            **self._base.chat_settings.recorded,
         }  # fmt: skip
 
     def limit(self, prompt: Prompt) -> int:

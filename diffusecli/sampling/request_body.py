@@ -15,11 +15,11 @@ from diffusecli.sampling.refusals import Fault
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError, did_you_mean
 
-Way = tuple[str, Any]
-"""A name and a value; all ways of a field mean the same."""
+Spelling = tuple[str, Any]
+"""A name and a value; all spellings of a field mean the same."""
 
 Known = Mapping[str, int]
-"""What a server is known to refuse: field -> the first of its ways that is left. A new one replaces it, none is changed."""
+"""What a server is known to refuse: field -> the first of its spellings that is left. A new one replaces it, none is changed."""
 
 _DEFAULT, _REPEATS, _SEVERAL = "default", "repeats", "several"
 _MEANING = {
@@ -35,7 +35,7 @@ class Field:
     """A field of the body."""
 
     name: str
-    ways: tuple[Way | None, ...]  # in the order they are tried; None leaves the field out
+    spellings: tuple[Spelling | None, ...]  # in the order they are tried; None leaves the field out
     option: str = ""  # where the user sets it
     also: str = ""  # pattern of what servers call it besides
     kind: str = _DEFAULT
@@ -43,15 +43,15 @@ class Field:
     @property
     def keys(self) -> set[str]:
         """Its names in a body."""
-        return {way[0] for way in self.ways if way}
+        return {spelling[0] for spelling in self.spellings if spelling}
 
-    def way(self, known: Known) -> Way | None:
+    def spelling(self, known: Known) -> Spelling | None:
         """How it is sent now."""
-        return self.ways[known.get(self.name, 0)]
+        return self.spellings[known.get(self.name, 0)]
 
     def given_up(self, known: Known) -> bool:
         """Whether it was sent and is not any more."""
-        return bool(known.get(self.name)) and self.way(known) is None
+        return bool(known.get(self.name)) and self.spelling(known) is None
 
     def mentioned(self, text: str) -> bool:
         """Whether a text names it, in whatever spelling: `top_p`, `topP`, `top-p`."""
@@ -59,13 +59,13 @@ class Field:
         return re.search(own + (f"|(?i:{self.also})" if self.also else ""), text) is not None
 
     def next(self, known: Known, fault: Fault) -> int | None:
-        """The way after one that was refused; None where there is none. Another name does not help against the value."""
+        """The spelling after one that was refused; None where there is none. Another name does not help against the value."""
         now = known.get(self.name, 0)
-        for at in range(now + 1, len(self.ways)):
-            before, way = self.ways[now], self.ways[at]
-            if way is None or before is None or (before[0] == way[0] and fault.about_value):
+        for at in range(now + 1, len(self.spellings)):
+            before, spelling = self.spellings[now], self.spellings[at]
+            if spelling is None or before is None or (before[0] == spelling[0] and fault.about_value):
                 return at
-            if before[0] != way[0] and (not fault.about_value or way[0] in fault.words):
+            if before[0] != spelling[0] and (not fault.about_value or spelling[0] in fault.words):
                 return at
         return None
 
@@ -101,16 +101,20 @@ class RequestBody:
     def build(self, known: Known, *, seed: int, count: int, limit: int) -> dict[str, Any]:
         """All but the model and the messages, for `count` answers of at most `limit` tokens."""
         values = {"seed": seed, "n": count, "max_tokens": limit}
-        sent = [(field, way) for field in self._fields if (way := field.way(known)) and not (field.name == "n" and count == 1)]
-        return {way[0]: values.get(field.name, way[1]) for field, way in sent}
+        sent = [
+            (field, spelling)
+            for field in self._fields
+            if (spelling := field.spelling(known)) and not (field.name == "n" and count == 1)
+        ]
+        return {spelling[0]: values.get(field.name, spelling[1]) for field, spelling in sent}
 
     def sends(self, name: str, known: Known) -> bool:
         """Whether a field is sent."""
-        return any(field.name == name and field.way(known) is not None for field in self._fields)
+        return any(field.name == name and field.spelling(known) is not None for field in self._fields)
 
     def without(self, name: str, known: Known) -> Known:
         """What is known once a field is left out that may be."""
-        return {**known, name: next(field.ways.index(None) for field in self._fields if field.name == name)}
+        return {**known, name: next(field.spellings.index(None) for field in self._fields if field.name == name)}
 
     def named(self, fault: Fault, sent: Mapping[str, Any]) -> int | None:
         """Which evidence, counted from the surest, names a field that was sent; None where none does."""
@@ -121,9 +125,9 @@ class RequestBody:
         stuck: dict[str, Field] = {}
         for sure, text in zip((True, False, False), fault.evidence, strict=True):
             mentioned = self._mentioned(text, sent)
-            ways = {field.name: way for field in mentioned if (way := field.next(known, fault)) is not None}
-            if ways:  # of a text only the last in the table, the least common one: it may name others in passing
-                return {**known, **(ways if sure else dict([*ways.items()][-1:]))}
+            spellings = {field.name: spelling for field in mentioned if (spelling := field.next(known, fault)) is not None}
+            if spellings:  # of a text only the last in the table, the least common one: it may name others in passing
+                return {**known, **(spellings if sure else dict([*spellings.items()][-1:]))}
             stuck |= {field.name: field for field in mentioned}
         if stuck:
             raise InputError(self._stuck([field for field in self._fields if field.name in stuck], sent, fault))
@@ -160,9 +164,11 @@ class RequestBody:
         return now
 
     def _last(self, names: Container[str], known: Known) -> Known:
-        """The last way of some fields; `known` itself where they are sent so already."""
+        """The last spelling of some fields; `known` itself where they are sent so already."""
         last = {
-            field.name: len(field.ways) - 1 for field in self._fields if field.name in names and field.way(known) != field.ways[-1]
+            field.name: len(field.spellings) - 1
+            for field in self._fields
+            if field.name in names and field.spelling(known) != field.spellings[-1]
         }
         return {**known, **last} if last else known
 
@@ -193,8 +199,10 @@ class RequestBody:
 def _fields(settings: SamplingSettings, template_kwargs: Mapping[str, Any]) -> list[Field]:
     """Of common fields first. Values of seed, n and max_tokens are those of each request."""
 
-    def neutral(name: str, value: Any, option: str, *ways: Any) -> Field:
-        return Field(name, (*((name, way) for way in ways), None) if value in ways else ((name, value),), option)
+    def neutral(name: str, value: Any, option: str, *spellings: Any) -> Field:
+        return Field(
+            name, (*((name, spelling) for spelling in spellings), None) if value in spellings else ((name, value),), option
+        )
 
     stop, kwargs = list(settings.stop), dict(template_kwargs)
     keys = "|".join(map(re.escape, kwargs))
@@ -219,12 +227,12 @@ def _fields(settings: SamplingSettings, template_kwargs: Mapping[str, Any]) -> l
 
 
 def _without(field: Field, omitted: Sequence[str]) -> Field:
-    """A field without the ways that the user does not want. Raises `InputError` when it has a value that must be sent."""
-    ways = tuple(way for way in field.ways if way is None or way[0] not in omitted)
-    if not ways:
-        names = listed([way[0] for way in field.ways if way])
+    """A field without the spellings that the user does not want. Raises `InputError` when it has a value that must be sent."""
+    spellings = tuple(spelling for spelling in field.spellings if spelling is None or spelling[0] not in omitted)
+    if not spellings:
+        names = listed([spelling[0] for spelling in field.spellings if spelling])
         raise InputError(f"--omit {names}: {field.option} needs it. Leave out one of them.")
-    return Field(field.name, ways, field.option, field.also, field.kind)
+    return Field(field.name, spellings, field.option, field.also, field.kind)
 
 
 def listed(words: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling.completions import Answer, Completion, oddities
 from diffusecli.sampling.connection import Connection, RefusedError, Service
-from diffusecli.sampling.counting import stream_seed
+from diffusecli.sampling.draws import stream_seed
 from diffusecli.sampling.engine import Arrived
 from diffusecli.sampling.refusals import Fault
 from diffusecli.sampling.request_body import Known, RequestBody, listed
@@ -54,7 +54,7 @@ class ServerEngine:
         """See `Engine`. A server does not tell its weights, so there is no revision; `refused` grows while requests are refused."""
         omitted = {"omitted": self._body.omitted} if self._body.omitted else {}
         return {
-            "engine": "openai", "model": self._service.model, "base_url": self._service.base_url, **self._chat.told, **omitted,
+            "engine": "openai", "model": self._service.model, "base_url": self._service.base_url, **self._chat.recorded, **omitted,
             **({"refused": dict(self._refused)} if self._refused else {}),
         }  # fmt: skip
 

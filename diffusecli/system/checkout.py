@@ -15,7 +15,7 @@ _HARMLESS = {
     "safe.bareRepository": "explicit",  # a stranger's folder may be a repository in disguise
 }  # fmt: skip
 _ENVIRONMENT = {"GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "none", "GIT_TERMINAL_PROMPT": "0"}
-_PATIENCE = 10.0  # seconds for one command of git
+_TIMEOUT = 10.0  # seconds for one command of git
 _FILTER_COMMANDS = ("clean", "smudge", "process")
 
 
@@ -45,7 +45,7 @@ def _git(*words: str, settings: Mapping[str, str] | None = None) -> str:
     for number, (name, value) in enumerate(given.items()):
         numbered |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
     done = subprocess.run(
-        ["git", "--no-pager", *words], capture_output=True, timeout=_PATIENCE, check=True, stdin=subprocess.DEVNULL,
+        ["git", "--no-pager", *words], capture_output=True, timeout=_TIMEOUT, check=True, stdin=subprocess.DEVNULL,
         env={**os.environ, **_ENVIRONMENT, **numbered},
     )  # fmt: skip
     return done.stdout.decode(errors="surrogateescape")

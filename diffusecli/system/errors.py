@@ -1,6 +1,6 @@
 """Mistakes a user can mend: each error owns its sentence, its remedy and its exit code.
 
-Nothing here prints; `cli.py` is the only boundary that turns an error into text and an exit.
+Nothing here prints; `cli/boundary.py` is the only place that turns an error into text and an exit.
 """
 
 from __future__ import annotations

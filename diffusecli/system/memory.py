@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from diffusecli.system.errors import DiffuseError, MachineError
 
@@ -27,21 +26,17 @@ SMALLER = "use a smaller model or precision bf16"
 """What to do when there is too little."""
 
 
-def free_memory(device: Any) -> float:
-    """Bytes that can still be had on a torch device; on the CPU within the limits of control groups and `ulimit -v`."""
-    if device.type == "cuda":
-        import torch
-
-        return float(torch.cuda.mem_get_info(device)[0])
+def free_memory() -> float:
+    """Bytes that can still be had, within the limits of control groups and `ulimit -v`."""
     import psutil
 
     return max(0.0, min(float(psutil.virtual_memory().available), cgroup_room(), _address_room()))
 
 
-def cgroup_room(told: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")) -> float:
+def cgroup_room(groups: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")) -> float:
     """Bytes that this process's control groups, of either version, leave it; each group above may bind. Infinite without a limit."""
     try:
-        lines = [line.split(":", 2) for line in told.read_text().splitlines()]
+        lines = [line.split(":", 2) for line in groups.read_text().splitlines()]
     except OSError:
         return math.inf
     least = math.inf
@@ -104,11 +99,7 @@ def enough_memory(who: str, remedy: str) -> Iterator[None]:
 
 
 def peak_memory_mb() -> int:
-    """The most memory the process held, in MB; on CUDA the most it held there."""
-    import torch
-
-    if torch.cuda.is_available():
-        return round(float(torch.cuda.max_memory_allocated()) / 1e6)
+    """The most memory the process held, in MB."""
     status = Path("/proc/self/status")
     if status.is_file():  # Linux's getrusage counts what the parent held when it started this process
         peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffusecli.models.architecture import ModelShape
-from diffusecli.prompts.config import Config
+from diffusecli.models.encoding import EncodedPrompt
+from diffusecli.models.source import ModelSource
+from diffusecli.prompts.config import AlgConfig
+from diffusecli.training.loss import PackedPass, RowsPass
+from diffusecli.training.schedule import learning_rate
 
 _LEAST_PART = 256  # tokens; below it a pass spends its time on the prompt
 _ATTENTION_PRICE = 2.0  # measured: attention's products are that much slower than a linear layer's
@@ -25,6 +30,25 @@ class Plan:
     memory_gb: float
 
 
+def planned(encoded: Sequence[EncodedPrompt], shape: ModelShape, source: ModelSource, settings: AlgConfig) -> Plan:
+    """The cost of training on these prompts."""
+    tokens = {}
+    for e in encoded:
+        rows = sum(part.tokens for part in RowsPass(1).parts(e))
+        tokens[e.alias] = (len(e.prompt.targets), e.prompt.entropy, sum(part.tokens for part in PackedPass().parts(e)), rows)
+    chosen = settings.max_tokens_per_pass
+    most = max(fastest_part(shape, max(len(e.prompt_ids) for e in encoded)) if chosen == "auto" else chosen, 1)
+    at_once = max(part.tokens for e in encoded for part in PackedPass(most).parts(e))
+    return Plan(
+        tokens,
+        steps=settings.n_iters * -(-len(encoded) // settings.prompts_per_step),
+        tokens_in_all=settings.n_iters * sum(packed for _, _, packed, _ in tokens.values()),
+        learning_rate=learning_rate(settings, shape.hidden_size),
+        parameters=shape.parameters,
+        memory_gb=estimated_memory(shape, source, settings, at_once, at_once) / 1e9,
+    )
+
+
 def fastest_part(shape: ModelShape, prompt_length: int, *, tree: bool = True) -> int:
     """The tokens of a packed part at which a token scored costs least, or little more.
 
@@ -39,28 +63,28 @@ def fastest_part(shape: ModelShape, prompt_length: int, *, tree: bool = True) ->
     return max(_LEAST_PART, round(prompt_length + math.sqrt(prompt_length * (linear / attention + prompt_length))))
 
 
-def fitting_part(shape: ModelShape, config: Config, free: float) -> int:
+def fitting_part(shape: ModelShape, source: ModelSource, settings: AlgConfig, free: float) -> int:
     """The most tokens of a part that half of the free memory holds, the weights already loaded; a few hundred at least.
 
     What is told to be free may be too little (caches that would give way), and a part that does not fit is halved later.
     """
-    fixed = estimated_memory(shape, config, 0, 0)
-    per_token = estimated_memory(shape, config, 1, 1) - fixed
+    fixed = estimated_memory(shape, source, settings, 0, 0)
+    per_token = estimated_memory(shape, source, settings, 1, 1) - fixed
     return max(_LEAST_PART, round(0.5 * free / per_token))
 
 
-def estimated_memory(shape: ModelShape, config: Config, tokens: int, scored: int) -> float:
+def estimated_memory(shape: ModelShape, source: ModelSource, settings: AlgConfig, tokens: int, scored: int) -> float:
     """Bytes at the peak of a step: weights, what the backward pass keeps of each layer, logits, the libraries.
 
     Per token and layer the backward pass keeps about ten vectors of the hidden width and five of the MLP's (fused layers
     half of it, but after a few steps the allocator holds as much again); with gradient checkpointing one, and the rest
     for one layer at a time.
     """
-    size = 4 if config.precision == "fp32" else 2
+    size = 4 if source.precision == "fp32" else 2
     one_layer = tokens * (10 * shape.hidden_size + 5 * shape.intermediate_size) * size
-    if config.alg_config.gradient_checkpointing:
+    if settings.gradient_checkpointing:
         layers = one_layer + shape.layers * tokens * shape.hidden_size * size
     else:
         layers = shape.layers * one_layer
-    weights = shape.parameters * (0.6 if config.quantize else size)
+    weights = shape.parameters * (0.6 if source.quantize else size)
     return weights + layers + 2 * (scored + 1) * shape.vocabulary * size + 0.6e9

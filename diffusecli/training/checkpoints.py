@@ -98,26 +98,26 @@ def load_progress(
             for key in file.keys():  # noqa: SIM118 (no mapping)
                 weight, name = key.split(".")
                 optimiser.setdefault(int(weight), {})[name] = file.get_tensor(key)
-            written, told = file.metadata()["format"], json.loads(file.metadata()["progress"])
+            written, stored = file.metadata()["format"], json.loads(file.metadata()["progress"])
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _unreadable(path) from error
     if written != FORMAT:
         raise InputError(f"{path}: is of another version, start anew with --force")
-    if not (isinstance(told, dict) and isinstance(told.get("asked"), dict)):
+    if not (isinstance(stored, dict) and isinstance(stored.get("asked"), dict)):
         raise _unreadable(path)
     now = json.loads(json.dumps(asked))
-    if told.get("finished") or now.get("processes") is None:  # what is left is the same for any number of them
-        now["processes"] = told["asked"].get("processes")
-    if base is not None and base.has_weights_of(told["asked"]):
-        there = {key: told["asked"][key] for key in _OF_THE_BASE if key in told["asked"]}
+    if stored.get("finished") or now.get("processes") is None:  # what is left is the same for any number of them
+        now["processes"] = stored["asked"].get("processes")
+    if base is not None and base.has_weights_of(stored["asked"]):
+        there = {key: stored["asked"][key] for key in _OF_THE_BASE if key in stored["asked"]}
         now = {key: value for key, value in now.items() if key not in _OF_THE_BASE} | there
-    if differing := list(_differing(told["asked"], now)):
+    if differing := list(_differing(stored["asked"], now)):
         raise InputError(
             f"{checkpoint.parent}: holds an interrupted run with another {', another '.join(differing)}; "
             "give it back its settings to go on, or start anew with --force"
         )
     try:
-        return TypeAdapter(Progress).validate_python(told), optimiser
+        return TypeAdapter(Progress).validate_python(stored), optimiser
     except ValidationError as error:
         raise _unreadable(path) from error
 

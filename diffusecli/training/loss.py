@@ -61,10 +61,10 @@ class Pass(Protocol):
         """J: ln q of every path from the results of all parts, nats."""
 
 
-def score(model: Any, encoded: EncodedPrompt, way: Pass, *, backward: bool = False) -> PathScores:
+def score(model: Any, encoded: EncodedPrompt, strategy: Pass, *, backward: bool = False) -> PathScores:
     """Run every part, one after the other; with `backward`, add up the gradient of L = - sum_k p_k ln q(y_k | x)."""
-    found = {part: way.run(model, encoded, part, backward=backward) for part in way.parts(encoded)}
-    return PathScores(way.joined(encoded, found), sum(part.tokens for part in found))
+    found = {part: strategy.run(model, encoded, part, backward=backward) for part in strategy.parts(encoded)}
+    return PathScores(strategy.joined(encoded, found), sum(part.tokens for part in found))
 
 
 @dataclass(frozen=True)

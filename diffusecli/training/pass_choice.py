@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 
-from diffusecli.models.architecture import attention_windows, keeps_more_than_attention
+from diffusecli.models.architecture import attention_windows, keeps_more_than_attention, shape_of
 from diffusecli.models.attention import enable
+from diffusecli.models.devices import free_memory
 from diffusecli.models.encoding import EncodedPrompt
-from diffusecli.models.overflow import NotNumbersError
+from diffusecli.models.loading import LoadedModel
+from diffusecli.models.overflow import NotNumbersError, blamed
+from diffusecli.models.source import ModelSource
 from diffusecli.models.trie import TokenTrie
-from diffusecli.system.memory import out_of_memory
-from diffusecli.training.loss import PackedPass, Pass, RowsPass, row_length, score
+from diffusecli.prompts.config import AlgConfig
+from diffusecli.system.memory import SMALLER, enough_memory, out_of_memory
+from diffusecli.training.budget import fastest_part, fitting_part
+from diffusecli.training.loss import PackedPass, Pass, RowsPass, longest, row_length, score
 from diffusecli.training.output_layer import is_all_of_the_logits
+from diffusecli.training.processes import Processes
 
 
 def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max_tokens: int | None = None) -> tuple[Pass, str]:
@@ -75,3 +82,32 @@ def _probe_prompt(encoded: EncodedPrompt, window: int | None) -> EncodedPrompt:
         longest_path = max(map(encoded.trie.path, range(len(encoded.trie.leaves))), key=len)
         prompt_ids = (*encoded.prompt_ids, *longest_path)[: max(1, length - 3)]
     return EncodedPrompt(encoded.prompt, prompt_ids, trie, (0,) * 4, encoded.stop_ids)
+
+
+def choose_strategy(
+    base: LoadedModel, encoded: Sequence[EncodedPrompt], source: ModelSource, settings: AlgConfig, processes: Processes,
+    size: int | None = None,
+) -> tuple[Pass, str]:  # fmt: skip
+    """The pass that the model takes, and why; in parts of the size that was asked for, or was used before (`size`), or is fastest and fits.
+
+    All processes get the same. Raises `MachineError` when the probe does not fit the memory.
+    """
+    shape, chosen = shape_of(base.model.config, base.parameters), settings.max_tokens_per_pass
+    length = max(len(e.prompt_ids) for e in encoded)
+    if chosen == "auto":
+        fitting = fitting_part(shape, source, settings, free_memory(base.device))
+        most = int(min(processes.everyones(min(fastest_part(shape, length), fitting))))
+    else:
+        most = chosen
+    most = min(most, shape.context or most)  # some models count places in the packed sequence
+    with enough_memory(base.name, SMALLER), blamed(base.model, base.name):
+        found = choose_pass(base.model, longest(encoded), batch_size=settings.batch_size, max_tokens=most)
+    strategy, why = min(processes.everyones(found), key=lambda found: _boldness(found[0]))  # all must cut their work alike
+    if chosen == "auto" and isinstance(strategy, PackedPass) and not strategy.tree:
+        strategy = strategy.sized(min(most, fastest_part(shape, length, tree=False)))
+    return strategy if size is None or chosen != "auto" else strategy.sized(size), why
+
+
+def _boldness(strategy: Pass) -> tuple[bool, ...]:
+    """How much a pass takes for granted of the model."""
+    return (True, strategy.tree, strategy.sliced_head) if isinstance(strategy, PackedPass) else (False,)

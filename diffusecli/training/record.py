@@ -13,16 +13,17 @@ from safetensors import SafetensorError
 from diffusecli.files.writing import append_line, mark_newest, move_into, require_no_link, write_json, write_text
 from diffusecli.models.adapters import ADAPTER_FILES
 from diffusecli.models.card import model_card
+from diffusecli.models.devices import peak_memory_mb
 from diffusecli.models.lora import save_adapter
-from diffusecli.prompts.config import PLAIN
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.environment import environment
 from diffusecli.runs.iteration import Iteration
 from diffusecli.runs.run_dir import RunDir, prompts_as_json
 from diffusecli.system.errors import cannot_write
-from diffusecli.system.memory import peak_memory_mb
+from diffusecli.system.notices import Notice
 from diffusecli.training.checkpoints import Progress, discard_checkpoints, step_of
 from diffusecli.training.job import Job
+from diffusecli.training.processes import Processes
 from diffusecli.training.scorer import Exact
 
 
@@ -39,21 +40,20 @@ class Trained:
     seconds: float
 
 
-def start_anew(job: Job) -> None:
-    """What an earlier run left in the folder goes; from here on it belongs to this one."""
+def start_anew(run: RunDir, config: str, template: str | None) -> None:
+    """What an earlier run left in the folder goes; from here on it belongs to this one, its config (YAML) and the template that this names."""
     try:
-        discard_checkpoints(job.run)
-        job.run.discard_trained()
-        write_text(job.run.config, job.config.to_yaml())
-        if job.config.chat_template not in (None, PLAIN):
-            write_text(job.run.chat_template, str(job.base.chat_settings.template))
+        discard_checkpoints(run)
+        run.discard_trained()
+        write_text(run.config, config)
+        if template is not None:
+            write_text(run.chat_template, template)
     except OSError as error:
-        raise cannot_write(job.run.path, error) from error
+        raise cannot_write(run.path, error) from error
 
 
-def take_up_metrics(job: Job, iterations: int) -> None:
-    """Leave in metrics.jsonl the lines of so many finished iterations; what was told of later ones will be told again."""
-    path = job.run.metrics
+def resume_metrics(path: Path, iterations: int, notice: Notice) -> None:
+    """Leave in metrics.jsonl the lines of so many finished iterations; what was written of later ones will be written again."""
     require_no_link(path)
     kept = last = 0
     try:
@@ -68,7 +68,7 @@ def take_up_metrics(job: Job, iterations: int) -> None:
     except OSError as error:
         raise cannot_write(path, error) from error
     if last < iterations:  # lost with the machine, or changed since
-        job.scorer.notice(f"{path}: the lines after iteration {last} are gone, figures go on with iteration {iterations + 1}")
+        notice(f"{path}: the lines after iteration {last} are gone, figures go on with iteration {iterations + 1}")
 
 
 def _iteration_of(line: bytes) -> int | None:
@@ -80,10 +80,10 @@ def _iteration_of(line: bytes) -> int | None:
     return number if isinstance(number, int) and line.endswith(b"\n") else None
 
 
-def tell(job: Job, seen: Iteration) -> None:
+def record_iteration(run: RunDir, processes: Processes, seen: Iteration) -> None:
     """A line of metrics.jsonl at once, and the same figures to the tracker."""
-    append_line(job.run.metrics, (json.dumps(asdict(seen), ensure_ascii=False) + "\n").encode())
-    job.processes.track(flat({k: v for k, v in asdict(seen).items() if k not in ("iteration", "of")}), seen.iteration)
+    append_line(run.metrics, (json.dumps(asdict(seen), ensure_ascii=False) + "\n").encode())
+    processes.track(flat({k: v for k, v in asdict(seen).items() if k not in ("iteration", "of")}), seen.iteration)
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -97,17 +97,17 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def save_run(job: Job, prompts: list[Prompt], trained: Trained, why: str, progress: Progress) -> None:
+def save_run(job: Job, config: str, prompts: list[Prompt], trained: Trained, progress: Progress) -> None:
     """Adapter last but manifest: a run with a `run.json` is whole."""
     run = trained.run
     try:
-        write_text(run.config, job.config.to_yaml())
+        write_text(run.config, config)
         write_json(run.prompts, prompts_as_json(prompts))
         with tempfile.TemporaryDirectory(prefix=".adapter.", dir=run.path) as scratch:
             save_adapter(job.base, Path(scratch))
             move_into(run.path, (Path(scratch) / name for name in ADAPTER_FILES))
         mark_newest(run.path / ADAPTER_FILES[1], run.path.parent.glob(f"*/{ADAPTER_FILES[1]}"))
-        manifest = _manifest(job, prompts, trained, why, progress)
+        manifest = _manifest(job, prompts, trained, progress)
         write_text(run.card, model_card(manifest, prompts))
         write_json(run.manifest, manifest)
     except (OSError, SafetensorError) as error:
@@ -124,8 +124,8 @@ def trained_before(run: RunDir, checkpoint: Path, prompts: list[Prompt]) -> Trai
 
     def exact(when: str) -> Exact:
         kl, on_target = manifest[f"exact_kl{when}"], manifest[f"exact_on_target{when}"]
-        told = {prompt.alias: prompt for prompt in prompts if prompt.alias in kl}
-        return Exact(tuple(told.values()), tuple((kl[alias], on_target[alias]) for alias in told))
+        named = {prompt.alias: prompt for prompt in prompts if prompt.alias in kl}
+        return Exact(tuple(named.values()), tuple((kl[alias], on_target[alias]) for alias in named))
 
     try:
         return Trained(
@@ -136,7 +136,7 @@ def trained_before(run: RunDir, checkpoint: Path, prompts: list[Prompt]) -> Trai
         return None
 
 
-def _manifest(job: Job, prompts: list[Prompt], trained: Trained, why: str, progress: Progress) -> dict[str, Any]:
+def _manifest(job: Job, prompts: list[Prompt], trained: Trained, progress: Progress) -> dict[str, Any]:
     base, retention = job.base, job.scorer.retention
     return {
         **base.recorded,
@@ -144,9 +144,9 @@ def _manifest(job: Job, prompts: list[Prompt], trained: Trained, why: str, progr
         "device": str(base.device),
         "dtype": str(base.model.dtype).removeprefix("torch."),
         "processes": progress.asked["processes"],  # that trained; others may have finished
-        "seed": job.config.seed,
-        "chat": base.chat_settings.told,
-        "loss_pass": why,
+        "seed": job.seed,
+        "chat": base.chat_settings.recorded,
+        "loss_pass": job.prompts.why,
         "pass_size": progress.at_once,
         "stopped": trained.reason,
         "iterations": progress.iterations,

@@ -32,7 +32,8 @@ from diffusecli.models.encoding import EncodedPrompt, encode_prompt
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.overflow import blamed, require_numbers
 from diffusecli.prompts.config import LEAST_INSTRUCTIONS, Retain
-from diffusecli.prompts.prompt import Prompt, read_prompts
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import read_prompts
 from diffusecli.sampling.batched import choose_cache, generate_rows
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError, MachineError, many

@@ -56,10 +56,10 @@ class Scores:
 
 @dataclass
 class Scorer:
-    """A model and how it is scored; `way` becomes smaller parts when memory does not suffice."""
+    """A model and how it is scored; `strategy` becomes smaller parts when memory does not suffice."""
 
     model: Any
-    way: Pass
+    strategy: Pass
     retention: Retention | None
     processes: Processes
     notice: Notice
@@ -102,27 +102,27 @@ class Scorer:
     def _try(
         self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], backward: bool, between: Callable[[], None]
     ) -> Scores:
-        way = self.way
-        parts = [(place, part) for place, e in enumerate(encoded) for part in way.parts(e, at_least=self.processes.count)]
-        pieces = [Piece(part.tokens, partial(way.run, self.model, encoded[i], part, backward=backward)) for i, part in parts]
+        strategy = self.strategy
+        parts = [(place, part) for place, e in enumerate(encoded) for part in strategy.parts(e, at_least=self.processes.count)]
+        pieces = [Piece(part.tokens, partial(strategy.run, self.model, encoded[i], part, backward=backward)) for i, part in parts]
         if self.retention is not None:
             pieces += [Piece(answer.tokens, partial(self.retention.run, self.model, answer)) for answer in answers]
         results = self.processes.run(pieces, between)
         found: list[dict[Part, np.ndarray]] = [{} for _ in encoded]  # by place: two prompts may have one alias
         for (place, part), result in zip(parts, results, strict=False):
             found[place][part] = result
-        joined = [way.joined(e, of_prompt) for e, of_prompt in zip(encoded, found, strict=True)]
+        joined = [strategy.joined(e, of_prompt) for e, of_prompt in zip(encoded, found, strict=True)]
         return Scores(joined, results[len(parts) :], sum(piece.tokens for piece in pieces))
 
     def _shrink(self, encoded: Sequence[EncodedPrompt], error: OutOfMemoryError) -> None:
-        largest = max(part.tokens for e in encoded for part in self.way.parts(e))
-        smaller = self.way.halved(encoded)
+        largest = max(part.tokens for e in encoded for part in self.strategy.parts(e))
+        smaller = self.strategy.halved(encoded)
         if max(part.tokens for e in encoded for part in smaller.parts(e)) >= largest:
             raise MachineError(
                 f"{encoded[0].alias}: not enough memory even for the smallest part; set alg_config.gradient_checkpointing, "
                 "precision: bf16 or quantize: nf4, or take a smaller model"
             ) from error
-        self.way = smaller
+        self.strategy = smaller
         self.notice(f"not enough memory: going on in parts of {smaller.size}")
 
 

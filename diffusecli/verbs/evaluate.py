@@ -1,6 +1,6 @@
 """`diffuse evaluate`: what samples say about the distribution they were asked to follow.
 
-Takes sample sets from `sources.py`, hands counts to the statistics, returns figures. Needs no model, unless exact figures are asked for.
+Takes sample sets from `sources.py` and `raw_answers.py`, hands counts to the statistics, returns figures. Needs no model, unless exact figures are asked for.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ from diffusecli.evaluation.evaluation import UNSAMPLED, Evaluated, Evaluation, b
 from diffusecli.evaluation.metrics import ExactFigures, cells, exact_figures, figures
 from diffusecli.evaluation.open_ended import by_line, diversity
 from diffusecli.evaluation.ordered import ordered, values_of
-from diffusecli.evaluation.sources import PromptBook, RunFacts, SampleSet, find_samples, read_answers
+from diffusecli.evaluation.prompt_book import PromptBook
+from diffusecli.evaluation.raw_answers import read_answers
+from diffusecli.evaluation.sample_set import RunFacts, SampleSet
+from diffusecli.evaluation.sources import find_samples
 from diffusecli.files.paths import exists, real
 from diffusecli.files.tables import Layout
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import Matching, tally
-from diffusecli.prompts.prompt import Prompt, inspect_prompt, prompt_files, read_prompts
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import inspect_prompt, prompt_files, read_prompts
 from diffusecli.runs.sample_files import MODES
 from diffusecli.system.errors import InputError, did_you_mean
 from diffusecli.system.notices import Notice
@@ -117,6 +121,8 @@ def _left_out(runs: Sequence[RunFacts], paths: Sequence[Path]) -> Iterator[Path]
 def _measure(runs: Sequence[RunFacts], sets: Sequence[SampleSet], question: Question, notice: Notice) -> dict[str, Measured]:
     """Exact figures of each run, of its samples' prompts, its own and those that are asked for."""
     from diffusecli.evaluation.exact import measure
+    from diffusecli.models.source import model_source
+    from diffusecli.prompts.config import Retain
     from diffusecli.runs.finding import config_of
 
     if not runs:
@@ -127,8 +133,10 @@ def _measure(runs: Sequence[RunFacts], sets: Sequence[SampleSet], question: Ques
             raise InputError(f"{facts.run}: --exact needs its config.yaml, which is missing")
         prompts = [s.prompt for s in sets if s.run == facts.run and _wanted(s.prompt.alias, question.only)]
         config = config_of(facts.folder, model=question.model, trust_remote_code=question.trust_remote_code)
-        named = question.model is not None
-        found[facts.run] = measure(facts.folder, config, [*prompts, *_held_out(question)], notice, named=named)
+        retain = config.retain or Retain()  # drift is measured of runs too that were not held to anything
+        prompts += _held_out(question)
+        source = model_source(config, named=question.model is not None)
+        found[facts.run] = measure(facts.folder, source, config.alg_config, retain, config.seed, prompts, notice)
     return found
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from diffusecli.evaluation.exact import scorer_of
-from diffusecli.evaluation.sources import kept_prompt
+from diffusecli.evaluation.prompt_book import kept_prompt
 from diffusecli.files.endings import require_ending
 from diffusecli.files.locks import lock_beside, only_writer, remove_scratch_folders, require_idle
 from diffusecli.files.writing import put_folder, require_space, require_writable, write_json
@@ -24,8 +24,9 @@ from diffusecli.models.card import merged_card
 from diffusecli.models.chat import Chat, ChatSettings
 from diffusecli.models.devices import PRECISIONS
 from diffusecli.models.encoding import EncodedPrompt, encode_prompt
-from diffusecli.models.loading import LoadedModel, load_configured
+from diffusecli.models.loading import LoadedModel, load_model
 from diffusecli.models.lora import load_adapter
+from diffusecli.models.source import model_source
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.environment import environment
@@ -87,14 +88,15 @@ def _export(run: RunDir, config: Config, to: Path, precision: str | None, notice
     if config.quantize:
         raise _quantised(run)
     dtype = PRECISIONS[precision or config.precision]
-    base = load_configured(config.model_copy(update={"precision": "fp32"}), notice, named=named)
+    source = replace(model_source(config, named=named), precision="fp32")
+    base = load_model(source, notice)
     if getattr(base.model.config, "quantization_config", None) is not None:
         raise _quantised(run)
     require_space(to.absolute().parent, base.parameters * dtype.itemsize // 1_000_000 + 50)
     load_adapter(base, run.path, recorded=recorded_base(run), named=named, notice=notice)
     prompts = _prompts(run)
     encoded = [encode_prompt(prompt, base.chat) for prompt in prompts]
-    scorer = scorer_of(base, encoded, config, notice)
+    scorer = scorer_of(base, encoded, source, config.alg_config, notice)
     under_adapter = scorer.log_probs(encoded)
     scorer.model = base.model = base.model.merge_and_unload(safe_merge=True)
     gap = _gap(under_adapter, scorer.log_probs(encoded))
@@ -191,4 +193,4 @@ def _neutral(base: LoadedModel, encoded: Sequence[EncodedPrompt]) -> Any:
 
 
 def _origin(base: LoadedModel, run: RunDir) -> dict[str, Any]:
-    return {**base.recorded, "adapter_sha256": run.adapter_sha256, **base.chat_settings.told}
+    return {**base.recorded, "adapter_sha256": run.adapter_sha256, **base.chat_settings.recorded}

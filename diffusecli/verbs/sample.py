@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusecli.evaluation.sources import changed_since_training, kept_prompt
+from diffusecli.evaluation.prompt_book import kept_prompt
+from diffusecli.evaluation.run_records import changed_since_training
 from diffusecli.files.endings import require_ending
 from diffusecli.files.locks import require_idle
 from diffusecli.files.paths import exists, find
@@ -20,13 +21,16 @@ from diffusecli.files.text import holds_half_characters
 from diffusecli.files.writing import require_writable
 from diffusecli.models.adapters import base_of
 from diffusecli.models.identity import has_weights_of
-from diffusecli.prompts.config import CHAT_FIELDS, Config, inspect_config, read_config, short_name
-from diffusecli.prompts.prompt import Prompt, read_prompts
+from diffusecli.models.source import model_source
+from diffusecli.prompts.config import CHAT_FIELDS, Config, short_name
+from diffusecli.prompts.config_files import inspect_config, read_config
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import read_prompts
 from diffusecli.runs.finding import config_of, newest_run, on_base
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.runs.sample_files import FORMATS, meta_path
 from diffusecli.runs.samples import format_of
-from diffusecli.sampling.engine import Asked
+from diffusecli.sampling.engine import EngineRequest
 from diffusecli.sampling.engines import ENGINES
 from diffusecli.sampling.generations import Report, Sampled, generate
 from diffusecli.sampling.settings import SamplingSettings
@@ -82,7 +86,7 @@ class Resolved:
     prompts: list[Prompt]
     path: Path
     form: str
-    told: str  # a sentence for the user
+    message: str  # a sentence for the user
     named: str | None = None  # the model, as the command line calls it
     home: RunDir | None = None  # the run whose samples these are
     named_base: bool = True  # whether the user named the base model, not a run
@@ -111,7 +115,7 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
     if wanted.model is not None and not wanted.model.strip():
         raise InputError("--model: is empty, name a model or leave it out")
     mode = wanted.mode or wanted.default_mode
-    config, run, home, told = _source(wanted, mode, results)
+    config, run, home, message = _source(wanted, mode, results)
     adapter = None
     if mode == "lora":
         adapter = RunDir(wanted.adapter) if wanted.adapter else run
@@ -134,11 +138,11 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
         raise InputError(f"{path}: is no ordinary file, name another one")
     if wanted.output is not None and path.exists() and not meta_path(path).is_file():
         raise InputError(f"{path}: exists and was not written by `diffuse sample`, name another file or remove it")
-    told = f"sampling {config.model}{f' with the adapter {adapter.path}' if adapter else ''} ({mode}){told}"
+    message = f"sampling {config.model}{f' with the adapter {adapter.path}' if adapter else ''} ({mode}){message}"
     if adapter is not None and (changed := changed_since_training(adapter, prompts)):
-        told += f"; changed since its training: {', '.join(changed)}"
+        message += f"; changed since its training: {', '.join(changed)}"
     of_a_run = wanted.model is None and (run.path.is_dir() if wanted.source is None else not wanted.is_of_config)
-    return Resolved(config, adapter, prompts, path, form, told, wanted.model, home, not of_a_run)
+    return Resolved(config, adapter, prompts, path, form, message, wanted.model, home, not of_a_run)
 
 
 def _require_ending(path: Path, form: str) -> None:
@@ -165,8 +169,9 @@ def sample(
     """
     kind = ENGINES[engine]
     name = wanted.config.model if kind.loads_model else wanted.served_name
-    asked = Asked(wanted.config, wanted.adapter, name, settings, max_rows, notice, wanted.home, wanted.named_base)
     require_writable(wanted.path.parent)
+    source = model_source(wanted.config, named=wanted.named_base)
+    asked = EngineRequest(source, wanted.adapter, name, settings, max_rows, notice, wanted.home)
     with kind.make(asked, **(options or {})) as made:
         return generate(
             made, wanted.prompts, settings, mode=wanted.mode, path=wanted.path, form=wanted.form, report=report, notice=notice,
@@ -189,22 +194,22 @@ def _source(wanted: Wanted, mode: str, results: Path) -> tuple[Config, RunDir, R
             said["model"] = base_of(wanted.adapter)
         home = RunDir(_folder_of_its_own(wanted, results))
         said |= {"output_dir": str(home.path), "trust_remote_code": wanted.trust_remote_code}
-        return Config.model_validate({**_talk_of(wanted.adapter), **said}), home, home, ""
+        return Config.model_validate({**_chat_fields_of(wanted.adapter), **said}), home, home, ""
     own: Config | None
     other = wanted.model is not None and not wanted.served and mode == "untuned"
     if wanted.source is None or (isinstance(wanted.source, Path) and wanted.source.is_dir()):
         run = newest_run(results) if wanted.source is None else RunDir(wanted.source)
         own = config_of(run, trust_remote_code=wanted.trust_remote_code)
-        told = f" as in {'newest run' if wanted.source is None else 'run'} {run.path}"
+        message = f" as in {'newest run' if wanted.source is None else 'run'} {run.path}"
         config, other = on_base(own, wanted.base), other and not _is_base_of(run, own, wanted.model)
     else:
-        config, own, told = _of_config(wanted.source, wanted.base)
+        config, own, message = _of_config(wanted.source, wanted.base)
         vouched = own is not None and own.trust_remote_code and wanted.model in (None, own.model)  # for the model that it names
         said["trust_remote_code"] = wanted.trust_remote_code or vouched
         run = RunDir(Path(config.output_dir))
         other = other and own is not None and own.output_dir == config.output_dir and not _is_base_of(run, own, wanted.model)
     home = RunDir(_folder_of_its_own(wanted, results)) if wanted.adapter or other else run  # the run's samples are not replaced
-    return Config.model_validate({**config.model_dump(), **_talk_of(wanted.adapter), **said}), run, home, told
+    return Config.model_validate({**config.model_dump(), **_chat_fields_of(wanted.adapter), **said}), run, home, message
 
 
 def _is_base_of(run: RunDir, config: Config, model: str | None) -> bool:
@@ -212,16 +217,16 @@ def _is_base_of(run: RunDir, config: Config, model: str | None) -> bool:
     return model == config.model or (model is not None and run.manifest.is_file() and has_weights_of(model, run.read_manifest()))
 
 
-def _of_config(path: Path | Config, base: str | None) -> tuple[Config, Config | None, str]:
+def _of_config(source: Path | Config, base: str | None) -> tuple[Config, Config | None, str]:
     """The config with the base model that was named, as `train --set model=…` has it; the config itself, if it is sound; in words."""
-    if isinstance(path, Config):
-        return on_base(path, base), path, ""
-    config = read_config(path, [f"model={json.dumps(base)}"] if base is not None else [])
-    own = config if base is None else inspect_config(path).config
-    return config, own, f" as in config {path}"
+    if isinstance(source, Config):
+        return on_base(source, base), source, ""
+    config = read_config(source, [f"model={json.dumps(base)}"] if base is not None else [])
+    own = config if base is None else inspect_config(source).config
+    return config, own, f" as in config {source}"
 
 
-def _talk_of(adapter: Path | None) -> dict[str, Any]:
+def _chat_fields_of(adapter: Path | None) -> dict[str, Any]:
     """How the run that an adapter, or a checkpoint, is of talks to its model."""
     if adapter is None:
         return {}

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from diffusecli.prompts.prompt import read_prompts
-from diffusecli.verbs.validate import json_schema, validate
+from diffusecli.prompts.json_schema import json_schema
+from diffusecli.prompts.prompt_files import read_prompts
+from diffusecli.verbs.validate import validate
 from tests import ROOT
 from tests.commands import HANG
 

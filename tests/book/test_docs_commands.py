@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from diffusecli.cli import app
+from diffusecli.cli.app import app
 from tests import ROOT
 from tests.tiny import tiny_llama
 

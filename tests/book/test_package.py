@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from diffusecli import __version__
-from diffusecli.prompts.prompt import read_prompt
+from diffusecli.prompts.prompt_files import read_prompt
 from tests import ROOT
 from tests.commands import HANG
 

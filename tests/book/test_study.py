@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.study import collect, page, plan, stages
 from benchmarks.study.stages import Stage
-from diffusecli.prompts.config import read_config
+from diffusecli.prompts.config_files import read_config
 
 
 @pytest.fixture

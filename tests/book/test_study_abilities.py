@@ -24,6 +24,7 @@ from benchmarks.study.abilities import (
     read_passages,
 )  # fmt: skip
 from diffusecli.models.loading import load_model
+from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import Config
 
 TWO = [Question("First?", ("a", "b", "c", "d"), 1, "x"), Question("Second?", ("a", "b", "c", "d"), 0, "y")]
@@ -31,7 +32,7 @@ TWO = [Question("First?", ("a", "b", "c", "d"), 1, "x"), Question("Second?", ("a
 
 @pytest.fixture(scope="module")
 def tiny(tiny_model_folder):
-    return load_model(str(tiny_model_folder), device="cpu", notice=print)
+    return load_model(ModelSource(str(tiny_model_folder), device="cpu"), print)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusecli.cli import _CHOICES
+from diffusecli.cli.options import CHOICES
 from tests import ROOT
 from tests.commands import HANG
 
@@ -55,7 +55,7 @@ def test_each_shell_is_offered_commands_options_and_their_words(diffuse, shell, 
 def test_every_option_of_a_few_words_is_completed_and_the_page_names_it():
     page = (ROOT / "docs/install.md").read_text(encoding="utf-8")
     tried = {re.search(r"(--\w+) \w*$", line)[1] for line, _ in LINES if re.search(r"(--\w+) \w*$", line)}
-    assert tried == set(_CHOICES)
+    assert tried == set(CHOICES)
     assert set(re.findall(r"`(--\w+)`", page.partition("## Completion")[2].partition("```")[0])) == tried
 
 

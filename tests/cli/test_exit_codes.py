@@ -1,10 +1,6 @@
 """Every exit code of every command, with real causes; the book and the code tell the same list."""
 
-import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -99,25 +95,3 @@ def test_the_page_of_exit_codes_lists_those_that_the_code_has():
     listed = {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
     known = {value for name, value in vars(exits).items() if name.startswith("EXIT_")}
     assert listed == known | {0}
-
-
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
-@pytest.mark.parametrize(
-    ("words", "code"), [("validate p.json", 0), ("validate broken.json", 1), ("init-prompt --dice 2d6 -o dice.json", 0)]
-)
-def test_closed_streams_change_no_exit_code_and_no_file(here, tmp_path, words, code, closed):
-    command = f"{Path(sys.executable).with_name('diffuse')} {words} {closed}"
-    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    if "-o" in words:
-        assert json.loads((tmp_path / "dice.json").read_text())["targets"]
-
-
-def test_a_pipe_in_place_of_a_file_is_told_and_a_shells_own_is_read(here, tmp_path, in_process):
-    os.mkfifo(tmp_path / "pipe.json")
-    done = in_process("validate", "pipe.json")
-    assert done.returncode == 1
-    assert "it is a pipe and no file" in done.stderr
-    command = f"{Path(sys.executable).with_name('diffuse')} validate <(cat p.json)"
-    assert subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=False).returncode in (0, 2)

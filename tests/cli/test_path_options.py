@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from diffusecli.files.paths import LIBRARY, meant, spread
-from diffusecli.prompts.config import inspect_config, read_config
-from diffusecli.prompts.prompt import read_prompts
+from diffusecli.prompts.config_files import inspect_config, read_config
+from diffusecli.prompts.prompt_files import read_prompts
 from diffusecli.runs.finding import config_of
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError

@@ -14,13 +14,14 @@ import pytest
 import yaml
 
 import diffusecli
-from diffusecli.files.documents import _FastLoader
 from diffusecli.files.locks import only_writer
 from diffusecli.files.writing import atomic_write
+from diffusecli.files.yaml_syntax import FastLoader
 from diffusecli.models import builtin
 from diffusecli.models.loading import load_model
 from diffusecli.models.lora import load_adapter
-from diffusecli.prompts.config import inspect_config
+from diffusecli.models.source import ModelSource
+from diffusecli.prompts.config_files import inspect_config
 from diffusecli.runs.finding import config_of
 from diffusecli.runs.journal import Journal
 from diffusecli.runs.run_dir import RunDir
@@ -168,7 +169,7 @@ def test_adapters_of_other_kinds_are_refused_before_they_fetch_what_they_name(tr
         {**json.loads((run / "adapter_config.json").read_text()), "megatron_config": {"a": 1}, "megatron_core": "x"},
     ):
         (run / "adapter_config.json").write_text(json.dumps(settings))
-        base = load_model(str(tiny_model_folder), device="cpu", notice=print)
+        base = load_model(ModelSource(str(tiny_model_folder), device="cpu"), print)
         with pytest.raises(InputError, match=r"peft_type|megatron"):
             load_adapter(base, run, trainable=True)
     assert not (tmp_path / "ran").exists()
@@ -176,7 +177,7 @@ def test_adapters_of_other_kinds_are_refused_before_they_fetch_what_they_name(tr
 
 def test_a_model_folder_that_is_an_adapter_is_not_followed_to_the_model_it_names(trained, tmp_path):
     with pytest.raises(InputError, match="is an adapter: name it with --adapter"):
-        load_model(trained.output_dir, device="cpu", notice=print)
+        load_model(ModelSource(trained.output_dir, device="cpu"), print)
 
 
 def test_pickled_weights_are_refused_for_models_adapters_and_checkpoints(trained, tiny_model_folder, tmp_path):
@@ -196,8 +197,8 @@ def test_pickled_weights_are_refused_for_models_adapters_and_checkpoints(trained
         (folder / safe).unlink(missing_ok=True)
         torch.save({"weight": Evil()}, folder / pickled)
     torch.save({"weight": Evil()}, checkpoint / "state.safetensors")
-    base = load_model(str(tiny_model_folder), device="cpu", notice=print)
-    for attempt in (lambda: load_model(str(model), device="cpu", notice=print), lambda: load_adapter(base, run),
+    base = load_model(ModelSource(str(tiny_model_folder), device="cpu"), print)
+    for attempt in (lambda: load_model(ModelSource(str(model), device="cpu"), print), lambda: load_adapter(base, run),
                     lambda: load_progress(checkpoint, {})):  # fmt: skip
         with pytest.raises(InputError):
             attempt()
@@ -297,7 +298,7 @@ def dangers(source):
             if given.get("shell", "False") != "False":
                 yield f"{name}(shell)"
             if name in ("yaml.load", "yaml.load_all", "yaml.compose") and given.get("Loader") not in (
-                "_FastLoader",
+                "FastLoader",
                 "yaml.SafeLoader",
             ):
                 yield name
@@ -322,8 +323,8 @@ def test_the_search_for_such_calls_can_fail(source):
 
 
 def test_yaml_is_read_by_the_safe_loader():
-    assert issubclass(_FastLoader, yaml.SafeLoader | getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    assert not issubclass(_FastLoader, yaml.Loader | yaml.UnsafeLoader | yaml.FullLoader)
+    assert issubclass(FastLoader, yaml.SafeLoader | getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    assert not issubclass(FastLoader, yaml.Loader | yaml.UnsafeLoader | yaml.FullLoader)
 
 
 @pytest.mark.parametrize("tag", ["!!python/object/apply:os.system ['true']", "!!python/name:os.system", "!!python/module:os"])

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from diffusecli.evaluation.fit import _null, _power, _shifted, departures, detectable_tvd, goodness_of_fit
+from diffusecli.evaluation.departures import departures, power, shifted
+from diffusecli.evaluation.fit import detectable_tvd, goodness_of_fit, null_of
 from diffusecli.evaluation.perfect import drawn_from, statistics
 
 DRAWS = 1000
@@ -36,7 +37,7 @@ SHAPES = {"equal": equal, "zipf": zipf, "geometric": geometric, "mixed": mixed}
 def rejected(p, q, n, draws=DRAWS, seed=1):
     """The share of sample sets of q that the test rejects."""
     drawn = drawn_from(p, q, n, np.random.default_rng(seed), draws)
-    return _null(tuple(p.tolist()), n, 0).rejects(drawn).mean()
+    return null_of(tuple(p.tolist()), n, 0).rejects(drawn).mean()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -52,9 +53,9 @@ def test_five_in_a_hundred_perfect_samplers_are_rejected_and_no_more(shape, k, n
 def test_the_p_value_of_one_sample_set_is_that_of_the_rejections():
     """The p-value counts the observed set among the draws; rejecting many at once compares with a threshold found once."""
     p, rng = zipf(200), np.random.default_rng(2)
-    counts = rng.multinomial(300, _power(p, 1.1), size=200)
+    counts = rng.multinomial(300, power(p, 1.1), size=200)
     one_by_one = [goodness_of_fit(row, tuple(p.tolist()), 0).p_value <= 0.05 for row in counts]
-    together = _null(tuple(p.tolist()), 300, 0).rejects(statistics(counts, p))
+    together = null_of(tuple(p.tolist()), 300, 0).rejects(statistics(counts, p))
     assert np.count_nonzero(np.array(one_by_one) != together) <= 2
     assert 20 < sum(one_by_one) < 180
 
@@ -83,14 +84,14 @@ LOST_TAIL = zipf(1000) * (1000 * zipf(1000) >= 1)
 @pytest.mark.parametrize(
     ("p", "q", "n"),
     [
-        pytest.param(zipf(1000), _power(zipf(1000), 1 / 0.8), 1000, id="Zipf at temperature .8"),
-        pytest.param(zipf(1000), _power(zipf(1000), 1 / 1.25), 1000, id="Zipf at temperature 1.25"),
+        pytest.param(zipf(1000), power(zipf(1000), 1 / 0.8), 1000, id="Zipf at temperature .8"),
+        pytest.param(zipf(1000), power(zipf(1000), 1 / 1.25), 1000, id="Zipf at temperature 1.25"),
         pytest.param(zipf(1000), _normal(LOST_TAIL), 1000, id="Zipf, targets expected less than once never said"),
         pytest.param(geometric(100), _normal(geometric(100) * (np.arange(100) < 15)), 1000, id="geometric, its tail never said"),
         pytest.param(mixed(500), _normal(mixed(500) * (np.arange(500) < 50)), 500, id="mixed, no rare target ever said"),
         pytest.param(equal(500), _normal(equal(500) * (np.arange(500) < 250)), 200, id="half of 500 never said in 200 answers"),
-        pytest.param(equal(1000), _shifted(equal(1000), 0.4), 1000, id="shares shifted between a thousand"),
-        pytest.param(equal(10), _shifted(equal(10), 0.1), 1000, id="shares shifted between ten"),
+        pytest.param(equal(1000), shifted(equal(1000), 0.4), 1000, id="shares shifted between a thousand"),
+        pytest.param(equal(10), shifted(equal(10), 0.1), 1000, id="shares shifted between ten"),
         pytest.param(equal(200), _normal(equal(200) + 0.05 * (np.arange(200) == 7)), 1000, id="one of 200 too often"),
     ],
 )

@@ -8,10 +8,12 @@ from scipy.stats import kstest
 
 from diffusecli.evaluation.distance import total_variation, wilson
 from diffusecli.evaluation.fit import goodness_of_fit
-from diffusecli.evaluation.metrics import ExactFigures, cells, entropy, figures, verdict
+from diffusecli.evaluation.metrics import ExactFigures, cells, entropy, figures
 from diffusecli.evaluation.perfect import mean_tvd, p_value, perfect_sampler, statistics
+from diffusecli.evaluation.verdicts import verdict
 from diffusecli.prompts.matching import tally
-from diffusecli.prompts.prompt import Prompt, read_prompt
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import read_prompt
 from tests import ROOT
 
 HALVES = Prompt(request="x", targets=("a", "b"))

@@ -13,8 +13,9 @@ from diffusecli.evaluation.evaluation import by_prompt
 from diffusecli.evaluation.exact import scorer_of
 from diffusecli.evaluation.gates import failures
 from diffusecli.files.writing import write_json
-from diffusecli.prompts.config import Config
-from diffusecli.prompts.prompt import Prompt, prompt_files, read_prompt, read_prompts, require_own_names
+from diffusecli.prompts.config import AlgConfig, Config
+from diffusecli.prompts.prompt import Prompt, require_own_names
+from diffusecli.prompts.prompt_files import prompt_files, read_prompt, read_prompts
 from diffusecli.report.data import as_csv, as_json
 from diffusecli.report.markdown import as_markdown
 from diffusecli.runs.journal import Journal
@@ -80,14 +81,15 @@ def test_an_edited_prompt_and_the_one_that_was_sampled_each_have_their_own_exact
 def test_prompts_of_one_name_are_scored_each_by_itself(tiny_model_folder):
     from diffusecli.models.encoding import encode_prompt
     from diffusecli.models.loading import load_model
+    from diffusecli.models.source import ModelSource
 
-    base = load_model(str(tiny_model_folder), device="cpu", notice=print)
+    base = load_model(ModelSource(str(tiny_model_folder), device="cpu"), print)
     one, other = (Prompt(request="Say a letter.", targets=targets, alias="p.json") for targets in (("{a}", "{b}"), ("{c}",)))
     encoded = [encode_prompt(prompt, base.chat) for prompt in (one, other)]
-    config = Config(model=str(tiny_model_folder), output_dir="x", device="cpu")
-    together = scorer_of(base, encoded, config, print).exact(encoded)
-    alone = [scorer_of(base, [e], config, print).exact([e]).figures[0] for e in encoded]
-    assert [len(log_probs) for log_probs in scorer_of(base, encoded, config, print).score(encoded).log_probs] == [2, 1]
+    settings = (ModelSource(str(tiny_model_folder), device="cpu"), AlgConfig(), print)
+    together = scorer_of(base, encoded, *settings).exact(encoded)
+    alone = [scorer_of(base, [e], *settings).exact([e]).figures[0] for e in encoded]
+    assert [len(log_probs) for log_probs in scorer_of(base, encoded, *settings).score(encoded).log_probs] == [2, 1]
     assert [figure for pair in together.figures for figure in pair] == pytest.approx([figure for pair in alone for figure in pair])
 
 
@@ -165,7 +167,7 @@ def test_samples_of_an_edited_prompt_have_no_figures_of_the_one_before(trained, 
     first, told = answers(Wanted(folder)), []
     assert evaluate([folder]).rows[0].exact is not None
     prompt_file("p.json", weights=[3, 1])
-    assert resolve(Wanted(folder), Path("results")).told.endswith(f"changed since its training: {path}")
+    assert resolve(Wanted(folder), Path("results")).message.endswith(f"changed since its training: {path}")
     answers(Wanted(folder), notice=told.append)
     assert f"{first.path}: will lose its samples of {path} from before the prompt was changed" in told
     (row,) = evaluate([folder]).rows

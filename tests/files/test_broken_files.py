@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusecli.prompts.config import inspect_config
+from diffusecli.prompts.config_files import inspect_config
 from diffusecli.verbs.validate import validate
 
 CORPUS = yaml.safe_load(Path(__file__).with_name("broken_files.yaml").read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ import pytest
 
 from diffusecli.files.locks import lock_beside, only_writer, remove_scratch_folders, require_idle, scratch_file
 from diffusecli.files.writing import atomic_write, write_text
-from diffusecli.prompts.config import read_config
+from diffusecli.prompts.config_files import read_config
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, MachineError
 from diffusecli.verbs.train import train

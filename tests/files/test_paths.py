@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from diffusecli.evaluation.sources import PromptBook
-from diffusecli.files.paths import LIBRARY, Found, find, library_told, look_again
+from diffusecli.evaluation.prompt_book import PromptBook
+from diffusecli.files.paths import LIBRARY, Found, find, library_notices, look_again
 from diffusecli.files.writing import write_json
-from diffusecli.prompts.config import Config, read_config
-from diffusecli.prompts.prompt import read_prompts
+from diffusecli.prompts.config import Config
+from diffusecli.prompts.config_files import read_config
+from diffusecli.prompts.prompt_files import read_prompts
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.verbs.sample import Wanted, resolve
 
@@ -56,7 +57,7 @@ def test_a_config_keeps_the_paths_so_that_its_run_works_elsewhere():
 def test_the_library_is_told_of_once_and_only_where_somebody_listens():
     told = []
     find(RNG)
-    with library_told(told.append):
+    with library_notices(told.append):
         find("results/none")
         assert told == []
         find(RNG)

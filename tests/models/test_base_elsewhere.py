@@ -13,6 +13,7 @@ from diffusecli.models.builtin import BUILTIN_MODELS, builtin_folder
 from diffusecli.models.identity import fingerprint_of, has_weights_of
 from diffusecli.models.loading import load_model
 from diffusecli.models.lora import load_adapter
+from diffusecli.models.source import ModelSource
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError
@@ -51,11 +52,11 @@ def drawn(wanted, results="results"):
     notices = []
     resolved = resolve(wanted, Path(results))
     done = sample(resolved, SamplingSettings(5, 3), max_rows=None, report=lambda *_: None, notice=notices.append)
-    return done, resolved.told, notices
+    return done, resolved.message, notices
 
 
 def loaded(path):
-    return load_model(str(path), device="cpu", notice=print)
+    return load_model(ModelSource(str(path), device="cpu"), print)
 
 
 # which weights they are

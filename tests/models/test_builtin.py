@@ -8,9 +8,8 @@ import pytest
 
 from diffusecli.models import builtin
 from diffusecli.models.builtin import BUILTIN_MODELS, ensure_builtin
-from diffusecli.models.chat import ChatSettings
-from diffusecli.prompts.config import read_config
-from diffusecli.prompts.prompt import read_prompts
+from diffusecli.prompts.config_files import read_config
+from diffusecli.prompts.prompt_files import read_prompts
 from diffusecli.system.errors import MachineError
 
 NAME = "smollm2-135m-instruct"
@@ -118,8 +117,9 @@ def test_every_built_in_model_is_pinned_by_version_and_both_hashes(name):
 def test_every_built_in_model_takes_the_prompts_of_the_quickstart(name):
     from diffusecli.models.encoding import encode_prompt
     from diffusecli.models.loading import load_chat
+    from diffusecli.models.source import ModelSource
 
-    chat = load_chat(name, ChatSettings(), print)
+    chat = load_chat(ModelSource(name), print)
     for prompt in read_prompts(read_config("configs/quickstart.yaml").train_prompts):
         encoded = encode_prompt(prompt, chat)
         assert len(encoded.trie.leaves) == len(prompt.targets)

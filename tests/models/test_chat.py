@@ -3,7 +3,8 @@
 import pytest
 
 from diffusecli.models.chat import Chat, ChatSettings, read_template
-from diffusecli.models.encoding import decode_answer, encode_prompt
+from diffusecli.models.encoding import encode_prompt
+from diffusecli.models.tokens import decode_answer
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import InputError
 from tests.tiny import CHATML, byte_tokenizer

@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from diffusecli.models.chat import Chat
-from diffusecli.models.encoding import decode_answer, encode_prompt
+from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import LoadedModel
+from diffusecli.models.tokens import decode_answer
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling.engine import drawn
 from diffusecli.sampling.local_engine import LocalEngine

@@ -3,8 +3,10 @@
 import pytest
 
 from diffusecli.models.chat import Chat
-from diffusecli.models.encoding import decode_answer, encode_prompt
-from diffusecli.prompts.prompt import Prompt, read_prompts
+from diffusecli.models.encoding import encode_prompt
+from diffusecli.models.tokens import decode_answer
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import read_prompts
 from diffusecli.system.errors import InputError
 from tests.tiny import byte_tokenizer
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from diffusecli.models.chat import ChatSettings
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import load_chat, load_model
 from diffusecli.models.lora import load_adapter
+from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import Config
-from diffusecli.prompts.prompt import read_prompt
+from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.system.errors import InputError
 from diffusecli.training.loss import RowsPass, score
 from diffusecli.verbs.export import export
@@ -75,7 +75,7 @@ def source():
 
 
 def test_the_weights_are_those_that_were_written(source, tmp_path):
-    loaded = load_model(write_gguf(tmp_path / "m.gguf", source), device="cpu", notice=print)
+    loaded = load_model(ModelSource(write_gguf(tmp_path / "m.gguf", source), device="cpu"), print)
     ids = torch.arange(3, 40)[None]
     with torch.no_grad():
         torch.testing.assert_close(loaded.model(ids).logits, source(ids).logits, atol=1e-4, rtol=1e-4)
@@ -85,7 +85,7 @@ def test_the_weights_are_those_that_were_written(source, tmp_path):
 def test_text_is_split_as_the_file_says_where_that_is_known(source, tmp_path):
     said = []
     chats = {
-        way: load_chat(write_gguf(tmp_path / f"{way}.gguf", source, way), ChatSettings(), said.append)
+        way: load_chat(ModelSource(write_gguf(tmp_path / f"{way}.gguf", source, way)), said.append)
         for way in ("smollm", "gpt-2", "unheard-of")
     }
     pieces = {way: chat.tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("12") for way, chat in chats.items()}
@@ -113,7 +113,7 @@ def test_a_part_of_a_split_file_says_how_to_join_them(source, tmp_path, part, re
     assert len(parts) == 3
     path = parts[part - 1].rename(tmp_path / "x.gguf") if renamed else parts[part - 1]
     first, joined = ("x.gguf", "x-whole.gguf") if renamed else ("m-00001-of-00003.gguf", "m.gguf")
-    for load in (lambda: load_model(str(path), device="cpu", notice=print), lambda: load_chat(str(path), ChatSettings(), print)):
+    for load in (lambda: load_model(ModelSource(str(path), device="cpu"), print), lambda: load_chat(ModelSource(str(path)), print)):
         with pytest.raises(InputError) as refused:
             load()
         assert str(refused.value) == (
@@ -127,13 +127,13 @@ def test_a_part_of_a_split_file_says_how_to_join_them(source, tmp_path, part, re
 def test_raw_parts_of_a_file_are_joined_by_cat(tmp_path, name):
     (tmp_path / name).write_bytes(b"GGUF")
     with pytest.raises(InputError, match=rf"is a file, but not a \.gguf file.*join them: `cat {tmp_path}/m.* > model\.gguf`"):
-        load_model(str(tmp_path / name), device="cpu", notice=print)
+        load_model(ModelSource(str(tmp_path / name), device="cpu"), print)
 
 
 def test_a_folder_of_gguf_files_asks_for_the_file(tmp_path):
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     with pytest.raises(InputError, match=rf"is a folder of \.gguf files\. Name the file, e\.g\. {tmp_path}/m\.gguf"):
-        load_model(str(tmp_path), device="cpu", notice=print)
+        load_model(ModelSource(str(tmp_path), device="cpu"), print)
 
 
 def test_a_gguf_model_is_trained_and_exported_as_a_plain_folder(source, tmp_path, prompt_file):
@@ -143,7 +143,7 @@ def test_a_gguf_model_is_trained_and_exported_as_a_plain_folder(source, tmp_path
     })  # fmt: skip
     done = train(config, report=lambda _: None, notice=lambda _: None)
     export(done.run, tmp_path / "plain", precision=None, force=False, notice=print)
-    base = load_model(config.model, device="cpu", notice=print)
+    base = load_model(ModelSource(config.model, device="cpu"), print)
     load_adapter(base, done.run.path)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "plain", dtype=torch.float32).eval()
     assert not hasattr(plain.config, "quantization_config")

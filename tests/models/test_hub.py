@@ -7,8 +7,9 @@ import threading
 
 import pytest
 
-from diffusecli.models.hub import told_apart
+from diffusecli.models.hub import explained
 from diffusecli.models.loading import load_model
+from diffusecli.models.source import ModelSource
 from diffusecli.system.errors import InputError, MachineError
 from tests.commands import closed_port, in_turn
 
@@ -87,7 +88,7 @@ def folder(tiny_model_folder, tmp_path):
 
 def refusal(folder):
     with pytest.raises(InputError) as error:
-        load_model(str(folder), device="cpu", notice=print)
+        load_model(ModelSource(str(folder), device="cpu"), print)
     return str(error.value)
 
 
@@ -157,20 +158,20 @@ def test_code_that_comes_with_a_model_runs_only_when_asked_for_and_then_it_is_sa
     assert "if you trust its authors add --trust-remote-code, or set trust_remote_code: true" in refusal(folder)
     assert not ran.exists()
     said = []
-    load_model(str(folder), device="cpu", notice=said.append, trust_remote_code=True)
+    load_model(ModelSource(str(folder), device="cpu", trust_remote_code=True), said.append)
     assert ran.read_text() == "ran"
     assert said == [f"running Python code that comes with {folder}, because trust_remote_code is set"]
 
 
 def test_errors_of_ours_pass_through_and_all_others_are_told_by_their_kind():
-    with pytest.raises(MachineError, match="as it is"), told_apart("m"):
+    with pytest.raises(MachineError, match="as it is"), explained("m"):
         raise MachineError("as it is")
     with (
         pytest.raises(InputError, match=r"^the model m cannot be loaded: ZeroDivisionError: by zero; fetch it again$"),
-        told_apart("m"),
+        explained("m"),
     ):
         raise ZeroDivisionError("by zero")
-    with pytest.raises(MachineError, match="does not fit into memory"), told_apart("m"):
+    with pytest.raises(MachineError, match="does not fit into memory"), explained("m"):
         raise RuntimeError("CUDA error: out of memory")
-    with pytest.raises(MachineError, match="does not fit into memory"), told_apart("m"):
+    with pytest.raises(MachineError, match="does not fit into memory"), explained("m"):
         raise MemoryError

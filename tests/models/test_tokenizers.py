@@ -16,7 +16,7 @@ import transformers
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-import diffusecli.training.job
+import diffusecli.training.pass_choice
 import diffusecli.verbs.export
 import diffusecli.verbs.train
 from diffusecli.files.text import canonical
@@ -24,8 +24,10 @@ from diffusecli.models.chat import Chat, ChatSettings
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import LoadedModel, load_model
 from diffusecli.models.lora import merged
+from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import PLAIN, Config
-from diffusecli.prompts.prompt import Prompt, read_prompt, read_prompts
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import read_prompt, read_prompts
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.sampling.engine import drawn
 from diffusecli.sampling.local_engine import LocalEngine
@@ -282,7 +284,7 @@ def trained(base, coin, folder, monkeypatch):
         "alg_config": {"n_iters": 40, "learning_rate": 0.01}, "lora": {"r": 8, "alpha": 16}, "device": "cpu", "retain": False,
         "generate": False,
     })  # fmt: skip
-    monkeypatch.setattr(diffusecli.verbs.train, "load_configured", lambda *_, **__: base)
+    monkeypatch.setattr(diffusecli.verbs.train, "load_model", lambda *_, **__: base)
     seen, notes = [], []
     done = diffusecli.verbs.train.train(config, report=seen.append, notice=notes.append)
     ways = [note.split("; ")[1] for note in notes if "targets; " in note]
@@ -307,12 +309,12 @@ def test_a_model_with_the_familys_vocabulary_learns_and_samples_what_it_learnt(
     assert counts["{heads}"] / 300 == pytest.approx(0.7, abs=0.15)
 
     under_adapter = score(base.model, encode_prompt(coin, base.chat), RowsPass()).log_probs
-    monkeypatch.setattr(diffusecli.verbs.export, "load_configured", lambda *_, **__: copied(made))
+    monkeypatch.setattr(diffusecli.verbs.export, "load_model", lambda *_, **__: copied(made))
     diffusecli.verbs.export.export(RunDir(tmp_path / "packed"), tmp_path / "merged", precision=None, force=False, notice=print)
-    whole = load_model(str(tmp_path / "merged"), device="cpu", notice=print)  # with its own template and stops
+    whole = load_model(ModelSource(str(tmp_path / "merged"), device="cpu"), print)  # with its own template and stops
     np.testing.assert_allclose(score(whole.model, encode_prompt(coin, whole.chat), RowsPass()).log_probs, under_adapter, atol=1e-4)
 
-    monkeypatch.setattr(diffusecli.training.job, "choose_pass", lambda *_, **__: (RowsPass(), "rows: asked for"))
+    monkeypatch.setattr(diffusecli.training.pass_choice, "choose_pass", lambda *_, **__: (RowsPass(), "rows: asked for"))
     kl_of_rows, course_of_rows, way = trained(made, coin, tmp_path / "rows", monkeypatch)
     assert way == "rows: asked for"
     assert kl_of_rows < 0.05

@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffusecli.prompts.config import read_config
+from diffusecli.prompts.config_files import read_config
 from diffusecli.system.errors import InputError
 
 ORIGINAL = """\

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from diffusecli.prompts.config import Config, read_config
+from diffusecli.prompts.config import Config
+from diffusecli.prompts.config_files import read_config
 from diffusecli.prompts.conflicts import clashes, conversation
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import InputError
-from diffusecli.training.job import plan, read_inputs
+from diffusecli.training.inputs import read_inputs
+from diffusecli.verbs.train import plan
 from diffusecli.verbs.validate import token_views, validate
 
 COIN = {"request": "Toss a coin, {a} or {b}.", "targets": ["{a}", "{b}"], "weights": [0.9, 0.1]}
@@ -56,6 +58,11 @@ def both(tmp_path, monkeypatch):
     return write
 
 
+def inputs_of(path):
+    config = read_config(path)
+    return read_inputs(config.train_prompts, config.test_prompts, config.retain, config.system)
+
+
 def told(*paths, strict=False):
     return [f"{p.severity}: {p}" for p in validate(map(Path, paths), strict=strict).problems if "conversation" in p.message]
 
@@ -69,7 +76,7 @@ def test_one_conversation_with_two_distributions_cannot_be_trained_on(both, chan
     assert told("c.yaml") == [f"error: c.yaml:5:3: b.json {what}"]
     assert validate([Path("c.yaml")]).configs == ()
     with pytest.raises(InputError, match=f"b.json: {what}"):
-        read_inputs(read_config("c.yaml"))
+        inputs_of("c.yaml")
     assert told("a.json", "b.json") == [f"warning: b.json: {what}"]
     assert told("a.json", "b.json", strict=True) == [f"error: b.json: {what}"]
 
@@ -80,7 +87,7 @@ def test_one_conversation_with_one_distribution_is_a_warning(both, changes):
     what = "has the same conversation and distribution as a.json, so training on both counts it twice, remove one of the two"
     assert told("c.yaml") == [f"warning: c.yaml:5:3: b.json {what}"]
     assert told("a.json", "b.json") == [f"warning: b.json: {what}"]
-    assert len(read_inputs(read_config("c.yaml")).train) == 2
+    assert len(inputs_of("c.yaml").train) == 2
 
 
 @pytest.mark.parametrize("changes", OTHERS.values(), ids=OTHERS)
@@ -92,7 +99,7 @@ def test_other_conversations_are_no_conflict(both, changes):
 def test_test_prompts_may_expect_something_else(both):
     both({"weights": [0.5, 0.5]}, train_prompts=["a.json"], test_prompts=["b.json", "a.json"])
     assert told("c.yaml") == []
-    assert len(read_inputs(read_config("c.yaml")).test) == 2
+    assert len(inputs_of("c.yaml").test) == 2
 
 
 def test_prompts_of_a_folder_conflict_as_those_that_are_named(both, tmp_path):
@@ -108,7 +115,7 @@ def test_a_system_text_of_the_config_counts_where_a_prompt_has_none(both):
     both({"system": "Be brief.", "weights": [0.5, 0.5]}, system="Be brief.")
     assert len(told("c.yaml")) == 1
     with pytest.raises(InputError, match="has the same conversation"):
-        read_inputs(read_config("c.yaml"))
+        inputs_of("c.yaml")
 
 
 def test_each_further_prompt_is_compared_with_the_first():

@@ -8,20 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusecli.prompts.distributions import (
-    FAMILIES,
-    binomial,
-    catalogue,
-    choices,
-    dates,
-    dice,
-    geometric,
-    make_distribution,
-    poisson,
-    scipy,
-    uniform,
-    zipf,
-)
+from diffusecli.prompts.catalogue import FAMILIES, catalogue, make_distribution
+from diffusecli.prompts.families import binomial, choices, dates, dice, geometric, poisson, scipy, uniform, zipf
 from diffusecli.system.errors import InputError
 
 

@@ -3,8 +3,9 @@
 import pandas as pd
 import pytest
 
-from diffusecli.prompts.observations import Reading, distributions_in
-from diffusecli.prompts.prompt import read_prompt
+from diffusecli.prompts.observations import distributions_in
+from diffusecli.prompts.prompt_files import read_prompt
+from diffusecli.prompts.weighing import Reading
 from diffusecli.system.errors import InputError
 from tests.files.test_tables import put, read, shares
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusecli.prompts.prompt import Prompt, inspect_prompt, prompt_files, read_prompt, read_prompts
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import inspect_prompt, prompt_files, read_prompt, read_prompts
 from diffusecli.system.errors import InputError
 
 

@@ -35,8 +35,8 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from diffusecli.models.devices import peak_memory_mb
 from diffusecli.system.errors import DiffuseError
-from diffusecli.system.memory import peak_memory_mb
 from tests.commands import HANG
 
 EXAMPLES = 100_000
@@ -322,7 +322,7 @@ def _checks(name: str) -> Callable[[Path, bytes], object]:
     """`diffuse validate`, its two outputs, and what a command makes of a config."""
 
     def feed(folder: Path, content: bytes) -> object:
-        from diffusecli.prompts.config import read_config
+        from diffusecli.prompts.config_files import read_config
         from diffusecli.report.tables import prompts_overview
         from diffusecli.verbs.validate import validate
 
@@ -342,7 +342,7 @@ def _checks(name: str) -> Callable[[Path, bytes], object]:
 
 
 def _overrides(folder: Path, content: bytes) -> object:
-    from diffusecli.prompts.config import read_config
+    from diffusecli.prompts.config_files import read_config
 
     path = _put(folder, "c.yaml", _text(CONFIG))
     text = content.decode("utf-8", "surrogateescape").replace("\0", "")
@@ -387,9 +387,10 @@ def _answers_in(ending: str) -> Callable[[Path, bytes], object]:
 
 def _reports(found: Any, number: int) -> object:
     from diffusecli.report import data
+    from diffusecli.report.histogram import Showing
     from diffusecli.report.html import html_report
     from diffusecli.report.markdown import as_markdown
-    from diffusecli.report.summary import Showing, evaluation
+    from diffusecli.report.summary import evaluation
 
     _shown(evaluation(found, Showing(24, None)))
     data.as_json(found).encode()
@@ -410,8 +411,9 @@ def _tables(ending: str) -> Callable[[Path, bytes], object]:
     """`diffuse init-prompt --from`, one prompt and a folder of them."""
 
     def feed(folder: Path, content: bytes) -> object:
-        from diffusecli.prompts.observations import Reading
-        from diffusecli.verbs.init_prompt import Wording, choose, prompts_from, write_prompts
+        from diffusecli.prompts.request_wording import Wording
+        from diffusecli.prompts.weighing import Reading
+        from diffusecli.verbs.init_prompt import choose, prompts_from, write_prompts
 
         path = _put(folder, f"table{ending}", content)
         grouped = ending != ".txt" and len(content) % 2 == 0
@@ -481,13 +483,14 @@ def _model_folders(name: str) -> Callable[[Path, bytes], object]:
         from diffusecli.models.chat import ChatSettings
         from diffusecli.models.encoding import encode_prompt
         from diffusecli.models.loading import load_chat, load_shape
+        from diffusecli.models.source import ModelSource
         from diffusecli.prompts.prompt import Prompt
 
         for file, text in {**_tiny_folder(), name: content}.items():
             _put(folder, f"m/{file}", text)
         if name == "config.json":
-            return load_shape(str(folder / "m"), _silent)
-        chat = load_chat(str(folder / "m"), ChatSettings(system="Be brief."), _silent)
+            return load_shape(ModelSource(str(folder / "m")), _silent)
+        chat = load_chat(ModelSource(str(folder / "m"), chat=ChatSettings(system="Be brief.")), _silent)
         return encode_prompt(Prompt.model_validate({**PROMPT, "alias": "p.json"}), chat)
 
     return feed
@@ -505,11 +508,11 @@ def _templates(folder: Path, content: bytes) -> object:
 
 
 def _ggufs(folder: Path, content: bytes) -> object:
-    from diffusecli.models.chat import ChatSettings
     from diffusecli.models.loading import load_chat, load_shape
+    from diffusecli.models.source import ModelSource
 
     path = str(_put(folder, "m.gguf", content))
-    return load_shape(path, _silent) if len(content) % 2 else load_chat(path, ChatSettings(), _silent)
+    return load_shape(ModelSource(path), _silent) if len(content) % 2 else load_chat(ModelSource(path), _silent)
 
 
 def _silent(_: str) -> None:

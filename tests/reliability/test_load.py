@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.command import measured
-from diffusecli.prompts.config import read_config
+from diffusecli.prompts.config_files import read_config
 from diffusecli.verbs.train import train
 from tests.counting import calls
 from tests.reliability import load

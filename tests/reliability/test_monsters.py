@@ -11,9 +11,10 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from diffusecli.files.documents import read_document, read_value
+from diffusecli.files.documents import read_document
 from diffusecli.files.text import holds_half_characters
 from diffusecli.files.writing import require_no_link
+from diffusecli.files.yaml_syntax import read_value
 from diffusecli.models import builtin
 from diffusecli.models.adapters import require_quick
 from diffusecli.models.builtin import BuiltinModel
@@ -21,16 +22,19 @@ from diffusecli.models.chat import Chat, ChatSettings, read_template
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import LoadedModel, load_chat, load_shape
 from diffusecli.models.lora import attach_lora, load_adapter, save_adapter
-from diffusecli.prompts.config import inspect_config
-from diffusecli.prompts.observations import Reading
+from diffusecli.models.source import ModelSource
+from diffusecli.prompts.config import LoraSettings
+from diffusecli.prompts.config_files import inspect_config
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.request_wording import Wording
+from diffusecli.prompts.weighing import Reading
 from diffusecli.runs.journal import Journal
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.runs.samples import read_samples
 from diffusecli.system.errors import InputError, MachineError, Problem
 from diffusecli.system.timeouts import at_most, little_memory
 from diffusecli.training.checkpoints import FORMAT, discard_checkpoints, load_progress
-from diffusecli.verbs.init_prompt import Wording, choose, prompts_from, write_prompts
+from diffusecli.verbs.init_prompt import choose, prompts_from, write_prompts
 from tests.commands import HANG
 from tests.counting import calls
 from tests.models.test_ggufs import MERGES, write_gguf
@@ -113,7 +117,7 @@ def test_a_million_wrong_keys_are_told_soon_and_with_an_end(tmp_path):
 
 def test_many_duplicates_are_told_in_the_time_that_reading_takes(tmp_path):
     (tmp_path / "p.json").write_text(json.dumps({"request": "r", "targets": ["same"] * 20_000}, indent=1))
-    from diffusecli.prompts.prompt import inspect_prompt
+    from diffusecli.prompts.prompt_files import inspect_prompt
 
     with calls(most=20_000 * 60):
         _, problems = inspect_prompt(tmp_path / "p.json")
@@ -178,7 +182,7 @@ def test_small_monsters_of_every_kind_end_with_a_sentence_or_a_result(tmp_path):
     ],
 )
 def test_a_chat_template_that_runs_wild_is_stopped(template, said, monkeypatch):
-    monkeypatch.setattr("diffusecli.models.chat._PATIENCE", 0.3 if "for a" in template else HANG)
+    monkeypatch.setattr("diffusecli.models.chat._TIMEOUT", 0.3 if "for a" in template else HANG)
     chat = Chat(byte_tokenizer(), settings=ChatSettings(template, {}, "Be brief."))
     with pytest.raises(InputError, match=said):
         encode_prompt(Prompt.model_validate({**PROMPT, "alias": "p.json"}), chat)
@@ -231,7 +235,7 @@ def test_memory_is_bounded_inside_only():
 def adapter(tmp_path):
     """Writes an adapter for a tiny model, with fields of its config changed, and tries to load it."""
     base = LoadedModel("", tiny_llama(num_hidden_layers=1), None, "")
-    attach_lora(base, rank=2, alpha=4, targets=["q_proj", "v_proj"])
+    attach_lora(base, LoraSettings(r=2, alpha=4, targets=["q_proj", "v_proj"]))
     save_adapter(base, tmp_path / "a")
 
     def load(**fields):
@@ -293,7 +297,7 @@ def test_all_of_plain_lora_is(adapter, fields):
 
 def test_an_adapter_with_dora_is_let_in(tmp_path):
     base = LoadedModel("", tiny_llama(num_hidden_layers=1), None, "")
-    attach_lora(base, rank=2, alpha=4, targets="all-linear", dora=True, rslora=True)
+    attach_lora(base, LoraSettings(r=2, alpha=4, dora=True, rslora=True))
     save_adapter(base, tmp_path)
     again = LoadedModel("", tiny_llama(num_hidden_layers=1), None, "")
     load_adapter(again, tmp_path)
@@ -308,7 +312,7 @@ def test_a_rank_that_the_matrices_do_not_have_is_told_before_it_is_allocated(ada
 
 @pytest.mark.parametrize("field", ["target_modules", "exclude_modules"])
 def test_a_pattern_that_takes_forever_is_stopped(adapter, field, monkeypatch):
-    monkeypatch.setattr("diffusecli.models.adapters._PATIENCE", 0.3)
+    monkeypatch.setattr("diffusecli.models.adapters._TIMEOUT", 0.3)
     with pytest.raises(InputError, match=rf"adapter_config.json: the pattern of {field} takes too long"):
         adapter(**{field: r"(\w+\.?)+\.(\w+_?)+!"})
 
@@ -317,7 +321,7 @@ def test_patterns_that_are_none_are_told(adapter):
     with pytest.raises(InputError, match="rank_pattern holds '\\(', which is no pattern"):
         adapter(rank_pattern={"(": 2})
     with pytest.raises(InputError, match=r"the config: lora.targets holds '\[', which is no pattern"):
-        attach_lora(LoadedModel("", tiny_llama(num_hidden_layers=1), None, ""), rank=1, alpha=1, targets="[")
+        attach_lora(LoadedModel("", tiny_llama(num_hidden_layers=1), None, ""), LoraSettings(r=1, alpha=1, targets="["))
     require_quick([("x", r".*proj")], ["model.layers.0.q_proj"], "place")
 
 
@@ -376,7 +380,7 @@ def with_number(content, after, kind, value):
 
 
 def test_a_sound_gguf_passes(sound_gguf):
-    found = load_shape(str(sound_gguf), print)
+    found = load_shape(ModelSource(str(sound_gguf)), print)
     assert (found.layers, found.vocabulary, found.context) == (1, 259 + len(MERGES), 1024)
 
 
@@ -405,7 +409,7 @@ def test_a_gguf_whose_sizes_lie_is_told_at_once(sound_gguf, tmp_path, change, sa
         calls(most=50_000),
         pytest.raises(InputError, match=rf"the model file .*m.gguf is no GGUF file that can be read: .*({said})"),
     ):
-        load_chat(str(path), ChatSettings(), print)
+        load_chat(ModelSource(str(path)), print)
 
 
 @pytest.mark.parametrize("name", ["gen.lora.partial.jsonl", "metrics.jsonl"])

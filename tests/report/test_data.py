@@ -10,7 +10,7 @@ from html import unescape
 import pytest
 from rich.console import Console
 
-from diffusecli.evaluation.metrics import Figures, told
+from diffusecli.evaluation.metrics import Figures, in_words
 from diffusecli.files.writing import write_json
 from diffusecli.prompts.matching import Matching
 from diffusecli.report.data import as_csv, as_json, json_schema
@@ -59,7 +59,7 @@ def test_the_csv_has_a_line_for_each_row(found):
     assert "nan" not in as_csv(found)
 
 
-def test_every_figure_is_in_json_and_csv_and_those_that_are_told_stand_in_the_table_and_the_html(found):
+def test_every_figure_is_in_json_and_csv_and_those_that_are_described_stand_in_the_table_and_the_html(found):
     pytest.importorskip("jinja2", reason="the HTML report needs the extra `report`")
     from diffusecli.report.html import html_report
 
@@ -69,10 +69,10 @@ def test_every_figure_is_in_json_and_csv_and_those_that_are_told_stand_in_the_ta
     assert names <= set(next(csv.reader(io.StringIO(as_csv(found)))))
     console = Console(file=io.StringIO(), width=10_000)
     console.print(evaluation(found))
-    marks = [mark for mark, _ in told(row.figures)]
-    assert {"Cohen's w {}", "weight covered {}"} <= {mark.words for mark in marks}
+    marks = [mark for mark, _ in in_words(row.figures)]
+    assert {"Cohen's w {}", "weight covered {}"} <= {mark.template for mark in marks}
     for mark in marks:
-        words = re.escape(mark.words).replace(r"\{\}", r"[\d.]+( %|\u202f%)?")
+        words = re.escape(mark.template).replace(r"\{\}", r"[\d.]+( %|\u202f%)?")
         assert re.search(words, console.file.getvalue())
         assert re.search(words, unescape(html_report(found)))
 

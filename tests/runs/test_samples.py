@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusecli.evaluation.sources import read_answers
+from diffusecli.evaluation.raw_answers import read_answers
 from diffusecli.files.spreadsheets import as_cell, from_cell
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.journal import Journal
-from diffusecli.runs.samples import FORMATS, read_samples, write_samples
+from diffusecli.runs.sample_files import FORMATS
+from diffusecli.runs.samples import read_samples, write_samples
 from diffusecli.system.errors import InputError
 
 SAMPLES = {

@@ -14,8 +14,10 @@ from diffusecli.models.attention import enable
 from diffusecli.models.chat import Chat
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import LoadedModel, load_model
+from diffusecli.models.source import ModelSource
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.sampling.counting import CountingSampler, _exponentials, _invert
+from diffusecli.sampling.counting import CountingSampler
+from diffusecli.sampling.draws import _exponentials, _invert
 from diffusecli.sampling.engine import drawn
 from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.rows import GatheredCache, SharedPrompt
@@ -191,7 +193,7 @@ def test_tokens_without_mass_are_never_drawn():
 
 def test_draws_beyond_what_goes_at_once_are_the_same(monkeypatch):
     expected = counts_of(SamplingSettings(3000, 3))
-    monkeypatch.setattr("diffusecli.sampling.counting._DRAWS_AT_ONCE", 700)
+    monkeypatch.setattr("diffusecli.sampling.draws._DRAWS_AT_ONCE", 700)
     assert counts_of(SamplingSettings(3000, 3)) == expected
 
 
@@ -300,9 +302,9 @@ def test_a_model_whose_rows_cannot_be_kept_is_sampled_by_generate(monkeypatch):
 def test_a_hostile_generation_config_has_no_effect(tiny_model_folder, batches, monkeypatch):
     if batches:
         monkeypatch.setattr("diffusecli.sampling.local_engine.choose_rows", lambda _: None)
-    hostile = load_model(str(tiny_model_folder), device="cpu", notice=print)
+    hostile = load_model(ModelSource(str(tiny_model_folder), device="cpu"), print)
     assert hostile.model.generation_config.top_k == 2
-    clean = load_model(str(tiny_model_folder), device="cpu", notice=print)
+    clean = load_model(ModelSource(str(tiny_model_folder), device="cpu"), print)
     clean.model.generation_config = type(clean.model.generation_config)(eos_token_id=2)
     settings = SamplingSettings(300, max_new_tokens=3)
     drawn_by = [counts_of(settings, base) for base in (hostile, clean)]

@@ -2,10 +2,11 @@
 
 import pytest
 
-from diffusecli.models.loading import load_configured
+from diffusecli.models.loading import load_model
 from diffusecli.models.lora import load_adapter
+from diffusecli.models.source import model_source
 from diffusecli.prompts.config import Config
-from diffusecli.prompts.prompt import read_prompt
+from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.sampling.engine import drawn
 from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.settings import SamplingSettings
@@ -40,7 +41,7 @@ def test_the_share_of_targets_among_samples_is_their_exact_probability(
     done = train(config, report=lambda _: None, notice=lambda _: None)
     exact = next(iter(done.after.on_target.values()))
     assert 0.2 < exact < 0.9999, exact
-    base = load_configured(config, print)
+    base = load_model(model_source(config), print)
     load_adapter(base, done.run.path)
     prompt = read_prompt(tmp_path / "p.json")
 

@@ -12,8 +12,9 @@ from rich.console import Console
 
 from diffusecli.evaluation.comparison import compare
 from diffusecli.evaluation.gates import failures
-from diffusecli.evaluation.metrics import figures, verdict
+from diffusecli.evaluation.metrics import figures
 from diffusecli.evaluation.open_ended import by_line, diversity
+from diffusecli.evaluation.verdicts import verdict
 from diffusecli.files.writing import write_json
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import LoadedModel
@@ -25,8 +26,7 @@ from diffusecli.report.markdown import as_markdown
 from diffusecli.report.progress import SamplingProgress
 from diffusecli.report.tables import answers
 from diffusecli.runs.journal import Journal
-from diffusecli.runs.sample_files import meta_path, read_meta
-from diffusecli.runs.samples import FORMATS
+from diffusecli.runs.sample_files import FORMATS, meta_path, read_meta
 from diffusecli.sampling.engine import drawn
 from diffusecli.sampling.generations import generate
 from diffusecli.sampling.local_engine import LocalEngine

@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from diffusecli import cli
+from diffusecli.cli.printing import notice
 from diffusecli.files.writing import write_json
-from diffusecli.prompts.config import Config, read_config
+from diffusecli.prompts.config import Config
+from diffusecli.prompts.config_files import read_config
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system import terminal
 from diffusecli.system.errors import printable
@@ -226,7 +227,7 @@ def test_colours_and_live_displays_of_rich_work_on_a_terminal_and_texts_in_them_
         live.update(Text(HOSTILE, style="link http://e.example"), refresh=True)
         print(HOSTILE, file=sys.stderr)  # noqa: T201
         made.print(HOSTILE)
-        cli._notice(f"{HOSTILE} {SECRETS['http_proxy']}")  # past the net: rich takes it while a display is up
+        notice(f"{HOSTILE} {SECRETS['http_proxy']}")  # past the net: rich takes it while a display is up
     shown = stream.getvalue()
     assert "http://…@127.0.0.1:9" in shown
     assert "proxy-password" not in shown

@@ -14,8 +14,8 @@ from diffusecli.system import errors
 from diffusecli.system.interrupts import Interrupts
 
 PLACES = {
-    "step": "diffusecli.verbs.train._step", "draw": "diffusecli.sampling.counting.CountingSampler.draw", "read": "diffusecli.verbs.train.read_inputs",
-    "load": "diffusecli.verbs.train.load_configured", "write": "diffusecli.verbs.train.save_run", "tell": "diffusecli.verbs.train.tell",
+    "step": "diffusecli.training.loop._step", "draw": "diffusecli.sampling.counting.CountingSampler.draw", "read": "diffusecli.verbs.train.read_inputs",
+    "load": "diffusecli.verbs.train.load_model", "write": "diffusecli.verbs.train.save_run", "tell": "diffusecli.training.loop.record_iteration",
 }  # fmt: skip
 
 

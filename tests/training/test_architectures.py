@@ -12,6 +12,7 @@ from diffusecli.models import attention
 from diffusecli.models.architecture import attention_windows, trainable
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.lora import attach_lora, load_adapter, save_adapter
+from diffusecli.prompts.config import LoraSettings
 from diffusecli.training import loss
 from diffusecli.training.loss import RowsPass, score
 from diffusecli.training.pass_choice import choose_pass
@@ -131,7 +132,7 @@ def test_a_model_that_counts_places_gets_no_packed_part_beyond_its_window():
 
 def adapted(name):
     base = LoadedModel(name, build(name), None, "r")
-    attach_lora(base, rank=4, alpha=8, targets="all-linear")
+    attach_lora(base, LoraSettings(r=4, alpha=8))
     return base
 
 

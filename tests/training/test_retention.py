@@ -9,8 +9,9 @@ from scipy import stats
 
 from diffusecli.models.loading import load_model
 from diffusecli.models.lora import attach_lora
-from diffusecli.prompts.config import Config, Retain
-from diffusecli.prompts.prompt import read_prompt
+from diffusecli.models.source import ModelSource
+from diffusecli.prompts.config import Config, LoraSettings, Retain
+from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.sampling.batched import generate_rows
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError
@@ -22,9 +23,9 @@ from tests.tiny import tiny_llama
 
 @pytest.fixture
 def base(tiny_model_folder):
-    loaded = load_model(str(tiny_model_folder), device="cpu", notice=print)
+    loaded = load_model(ModelSource(str(tiny_model_folder), device="cpu"), print)
     torch.manual_seed(0)
-    attach_lora(loaded, rank=2, alpha=4, targets="all-linear")
+    attach_lora(loaded, LoraSettings(r=2, alpha=4))
     return loaded
 
 
@@ -82,9 +83,9 @@ def test_lumping_the_unlikely_tokens_only_lowers_the_kl_and_not_by_much(base):
 
 @pytest.mark.model
 def test_on_the_built_in_model_lumping_loses_a_tenth_at_most():
-    loaded = load_model("smollm2-135m-instruct", device="cpu", notice=print)
+    loaded = load_model(ModelSource("smollm2-135m-instruct", device="cpu"), print)
     torch.manual_seed(0)
-    attach_lora(loaded, rank=4, alpha=8, targets="all-linear")
+    attach_lora(loaded, LoraSettings(r=4, alpha=8))
     held = asked(loaded, 60)
     drifted(loaded, by=0.04)
     some = held.held_out[:4]

@@ -1,6 +1,5 @@
 """Runs on disk become figures: which samples, which prompts, and when they do not belong together."""
 
-import gzip
 import io
 import json
 import math
@@ -12,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from benchmarks.command import measured
-from diffusecli.files.tables import Layout
 from diffusecli.files.writing import write_json
 from diffusecli.prompts.matching import Matching
-from diffusecli.report.summary import Showing, evaluation, shown_cells
+from diffusecli.report.histogram import Showing, shown_cells
+from diffusecli.report.summary import evaluation
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError
@@ -209,167 +208,6 @@ def test_prompts_whose_paths_are_gone_are_named_anew(tmp_path, prompt_file):
         evaluate([folder / "gen.json"], Question(prompts=(tmp_path / "numbers", tmp_path / "names")))
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("s.json", '["{a}", "{b}", "{a}", "x"]'),
-        ("s.json", '{"{a}": 2, "{b}": 1, "x": 1}'),
-        ("s.json", '{"any/prompt.json": ["{a}", "{b}", "{a}", "x"]}'),
-        ("s.jsonl", '"{a}"\n"{b}"\n"{a}"\n"x"\n'),
-        ("s.jsonl", '{"text": "{a}", "id": 1}\n{"text": "{b}", "id": 2}\n{"text": "{a}"}\n\n{"text": "x"}'),
-        ("s.jsonl", '{"response": "{a}", "count": 2}\n{"response": "{b}"}\n{"response": "x"}'),
-        ("s.csv", "id,answer\n1,{a}\n2,{b}\n3,{a}\n4,x\n"),
-        ("s.csv", "text,count\n{a},2\n{b},1\nx,1\n"),
-        ("s.tsv", "completion\n{a}\n{b}\n{a}\nx\n"),
-        ("s.txt", "{a}\n{b}\n{a}\nx\n"),
-        ("s.json", '[{"answer": "{a}"}, {"answer": "{b}"}, {"answer": "{a}"}, {"answer": "x"}]'),
-        ("s.csv", "text,count\n{a},2.0\n{b},1.0\nx,1.0\n"),
-        ("s.csv", " text ,id\n{a},1\n{b},2\n{a},3\nx,4\n"),
-        ("s.json", '[["{a}", "{b}"], ["{a}", "x"]]'),
-        ("s.jsonl", '["{a}", "{b}"]\n["{a}", "x"]\n[]'),
-        (
-            "s.jsonl",
-            '{"id": 1, "prompt": "p", "generations": ["{a}", "{b}"]}\n{"id": 2, "prompt": "p", "generations": ["{a}", "x"]}',
-        ),
-        ("s.jsonl", '{"id": 1, "responses": [["{a}", "{b}"]]}\n{"id": 2, "responses": [["{a}"], ["x"]]}'),
-        ("s.json", '[{"id": 1, "generated_text": "{a}", "count": 2}, {"generated_text": ["{b}", "x"]}]'),
-    ],
-)
-def test_raw_answers_from_anywhere_are_read(tmp_path, prompt_file, name, text):
-    (tmp_path / name).write_text(text)
-    row = only_row(tmp_path / name, prompt=prompt_file())
-    assert (row.mode, row.tally.counts, dict(row.tally.off_target)) == ("s", (2, 1), {"x": 1})
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "column", "message"),
-    [
-        ("s.jsonl", '{"a": "x", "b": "y"}', None, "s.jsonl:1: name the column of the answers with --column, there are a, b"),
-        ("s.csv", "a,b\n1,2\n", None, "name the column of the answers with --column, there are a, b"),
-        ("s.csv", "a,b\n1,2\n", "c", "has no column 'c', known are: a, b"),
-        ("s.csv", "{a}\n{b}\n", None, "s.csv:1: the first line names the columns, and '{a}' is a target"),
-        ("s.jsonl", '{"answer": "x"}\n{"answr": "x"}', None, "s.jsonl:2: has no column 'answer', did you mean 'answr'"),
-        ("s.csv", "text,count\nx,many\n", None, "the count 'many' is no whole number"),
-        ("s.jsonl", '{"text": null}', None, "s.jsonl:1: the column 'text' holds nothing where the text of an answer must be"),
-        ("s.jsonl", '{"text": "x"}\n{"text": ["x", {"content": "y"}]}', None, "s.jsonl:2: the column 'text' holds a mapping"),
-        (
-            "s.jsonl",
-            '{"response": {"body": {}}}',
-            None,
-            "the column 'response' holds a mapping where .* Name another column with --column",
-        ),
-        ("s.json", "[true]", None, "s.json: item 1: the answer holds true or false"),
-        ("s.json", '{"{a}": 0.7, "{b}": 0.3}', None, "s.json: holds shares, not counts"),
-        ("s.json", '{"request": "r", "targets": ["a"]}', None, "s.json: is a prompt and holds no answers"),
-        ("s.jsonl", "{oops", None, "s.jsonl:1: is not JSON"),
-        ("s.json", '{"a": ["x"], "b": ["y"]}', None, "with several prompts in it leave --prompt out"),
-        ("s.jsonl", '{"prompt": "p", "text": "x"}\n{"prompt": "q", "text": "x"}', None, "holds answers to several prompts"),
-    ],
-)
-def test_raw_answers_that_cannot_be_read_are_told(tmp_path, prompt_file, name, text, column, message):
-    (tmp_path / name).write_text(text)
-    with pytest.raises(InputError, match=message):
-        evaluate([tmp_path / name], Question(prompt=prompt_file(), column=column))
-
-
-def answers_in(path, prompt, **options):
-    """How often each target and everything else came."""
-    row = evaluate([path], Question(prompt=prompt, **options)).rows[0]
-    return row.tally.counts, dict(row.tally.off_target)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "options"),
-    [
-        ("s.csv", "id;answer\n1;a\n2;b\n3;a\n", {}),
-        ("s.tsv", "id\tanswer\n1\ta\n2\tb\n3\ta\n".encode("utf-16"), {}),
-        ("s.txt", "a\r\nb\r\na\r\n".encode("utf-16"), {}),
-        ("s.csv.gz", gzip.compress(b"id,answer\n1,a\n2,b\n3,a\n", mtime=0), {}),
-        ("s.json.gz", gzip.compress(b'{"a": 2, "b": 1}', mtime=0), {}),
-        ("s.data", "id|answer\n1|a\n2|b\n3|a\n", {"column": "answer"}),
-        ("s.txt", "1,a\n2,b\n3,a\n", {"column": "2", "layout": Layout(header_rows=0)}),
-        ("s.csv", "a\nb\na\n", {"layout": Layout(header_rows=0)}),
-        ("s.csv", "Ort;Antwort\nKöln;a\nKöln;b\nKöln;a\n".encode("cp1252"), {"column": "Antwort", "layout": Layout(encoding="cp1252")}),
-        ("s.csv", "answer,Which?,Which?,\na,,,\nb,,,\na,,,\n", {}),
-        ("s.csv", "answer,n\na,2\nb,1\n", {"count_column": "n"}),
-        ("s.csv", 'answer,count\na,"2"\nb,1\n', {}),
-        ("s.jsonl", '{"answer": "a", "freq": 2}\n{"answer": "b", "freq": 1}\n', {"count_column": "freq"}),
-        ("s.jsonl", '{"id": 1, "generations": ["a", "b"]}\n{"id": 2, "generations": [["a"]]}\n', {"column": "generations"}),
-        ("s.json", '[["a", "b"], ["a"]]', {}),
-    ],
-)  # fmt: skip
-def test_tables_of_answers_are_read_however_they_are_written(tmp_path, prompt_file, name, content, options):
-    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert answers_in(tmp_path / name, prompt_file(targets=["a", "b"]), **options) == ((2, 1), {})
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("s.csv", "a\nb\na\n", "'a' comes again below it. Add --no-header"),
-        ("s.csv", "a\nb\n", "s.csv:1: the first line names the columns, and 'a' is a target. Add --no-header if it is an answer"),
-        ("s.csv", "answer,n\na,2\nb,1\n", "each answer comes once, and the column 'n' looks like counts. Add --count-column n, or --count-column none"),
-        ("s.jsonl", '{"answer": "a", "freq": 2}\n{"answer": "b", "freq": 1}\n', "the column 'freq' looks like counts"),
-        ("s.csv", "answer,count\na,70%\nb,30%\n", "row 1: the count '70%' is no whole number"),
-        ("s.txt", "1,a\n2,b\n", "no line is a target, but a field between ',' is. Read a table with --delimiter ',' and --column, or lines with --delimiter none"),
-        ("s.json", '{"a": 0.7, "b": 0.3}', "holds shares, not counts"),
-        ("s.xlsx", b"PK\x03\x04", "is no whole workbook"),
-        ("s.csv", "answer\ncafé\n".encode("cp1252"), "Name its encoding with --encoding: cp1252 reads 'café'"),
-        ("s.jsonl", '{"answer": {"text": "a"}}', "the column 'answer' holds a mapping"),
-    ],
-)  # fmt: skip
-def test_answers_that_can_be_read_in_two_ways_are_refused_with_the_option_that_decides(
-    tmp_path, prompt_file, name, content, message
-):
-    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(InputError) as caught:
-        evaluate([tmp_path / name], Question(prompt=prompt_file(targets=["a", "b"])))
-    assert message in str(caught.value)
-
-
-def test_a_column_that_is_no_count_is_left_alone(tmp_path, prompt_file):
-    (tmp_path / "s.csv").write_text("answer,n\na,2\nb,1\n")
-    assert answers_in(tmp_path / "s.csv", prompt_file(targets=["a", "b"]), count_column="none") == ((1, 1), {})
-    (tmp_path / "s.csv").write_text("answer,n\na,1\nb,2\na,3\n")  # numbers of samples
-    assert answers_in(tmp_path / "s.csv", prompt_file(targets=["a", "b"])) == ((2, 1), {})
-    (tmp_path / "s.txt").write_text("Sure, a\nWell, b\n")  # a comma in every line of answers
-    assert answers_in(tmp_path / "s.txt", prompt_file(targets=["a", "b"])) == ((0, 0), {"Sure, a": 1, "Well, b": 1})
-
-
-def test_options_of_raw_answers_need_the_prompt_that_they_answer(in_process, tmp_path):
-    for options in (["--column", "a"], ["--no-header"], ["--encoding", "cp1252"], ["--count-column", "n"]):
-        done = in_process("evaluate", "s.csv", *options)
-        assert (done.returncode, "name what they answer with --prompt" in done.stderr) == (2, True), done.stderr
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "told"),
-    [
-        (
-            "s.csv",
-            " answer ,n\n{a},3\n",
-            ["the column 'n' is not read, every row is one answer. If it counts answers, add --count-column 'n'"],
-        ),
-        (
-            "s.jsonl",
-            '{"text": "{a}", "probability": 0.5}\n{"text": "{b}", "probability": 0.5}',
-            ["the column 'probability' is not read"],
-        ),
-        ("s.csv", "answer, count\n{a},2\n", []),
-        ("s.csv", "answer,n,count\n{a},3,2\n", []),
-        ("s.csv", "n\n{a}\n", []),
-        ("s.txt", "n\n{a}\n", []),
-    ],
-)
-def test_a_column_that_looks_like_counts_and_is_not_read_is_named(tmp_path, prompt_file, name, text, told):
-    (tmp_path / name).write_text(text)
-    notices = []
-    evaluate([tmp_path / name], Question(prompt=prompt_file()), notices.append)
-    unread = [notice for notice in notices if "is not read" in notice]
-    assert len(unread) == len(told)
-    assert all(words in notice for words, notice in zip(told, unread, strict=True))
-
-
 def test_the_rule_of_matching_is_the_one_asked_for_and_is_told(tmp_path):
     run = run_with(tmp_path / "run", ["A", " a", "b", "It is b."])
     assert only_row(run.path).tally.counts == (1, 1)
@@ -510,7 +348,7 @@ def drawn(wanted, **settings):
 def test_a_moved_run_is_sampled_from_where_it_is(trained, tmp_path):
     (tmp_path / "results" / "r1").rename(tmp_path / "results" / "moved")
     resolved = resolve(Wanted(), tmp_path / "results")
-    assert "moved" in resolved.told
+    assert "moved" in resolved.message
     assert resolved.path == tmp_path / "results" / "moved" / "gen.lora.json"
     assert drawn(Wanted(tmp_path / "results" / "moved")).path == resolved.path
 
@@ -554,15 +392,6 @@ def test_files_of_a_run_that_were_damaged_are_told(tmp_path, name, text, message
     (run.path / name).write_text(text)
     with pytest.raises(InputError, match=message):
         evaluate([run.path])
-
-
-def test_empty_lines_are_empty_answers_and_numbers_are_answers(tmp_path, prompt_file):
-    asked = prompt_file(targets=["1", "2"])
-    (tmp_path / "s.txt").write_text("1\n\n2\n\n")
-    assert only_row(tmp_path / "s.txt", prompt=asked).tally.off_target == {"": 2}
-    (tmp_path / "s.json").write_text("[1, 2.0, 2, 3.5]")
-    row = only_row(tmp_path / "s.json", prompt=asked)
-    assert (row.tally.counts, dict(row.tally.off_target)) == ((1, 2), {"3.5": 1})
 
 
 def test_prompts_held_out_beside_trained_ones_are_a_group_of_their_own(tmp_path):
@@ -663,14 +492,3 @@ def test_a_prompt_that_the_newer_samples_lack_keeps_its_older_ones(tmp_path):
     found = evaluate([run.path], notice=notices.append)
     assert {row.prompt.alias: row.tally.n for row in found.rows} == {"p.json": 3, "q.json": 1}
     assert notices == []
-
-
-@pytest.mark.parametrize("name", ["finish_reason", "finish_reasons"])
-def test_a_list_of_answers_may_say_of_each_how_it_ended(tmp_path, prompt_file, name):
-    path = tmp_path / "s.jsonl"
-    path.write_text(json.dumps({"answers": ["{a}", "{b}", "{a}"], name: ["stop", "length", "stop"]}) + "\n")
-    row = evaluate([path], Question(prompt=prompt_file())).rows[0]
-    assert (row.tally.counts, row.tally.unfinished) == ((2, 0), {"{b}": 1})
-    path.write_text(json.dumps({"answers": ["{a}", "{b}"], name: ["length"]}) + "\n")
-    with pytest.raises(InputError, match="has 2 answers and 1 reasons why they ended"):
-        evaluate([path], Question(prompt=prompt_file()))

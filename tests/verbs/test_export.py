@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import load_model
+from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import Config
-from diffusecli.prompts.prompt import read_prompt
+from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, MachineError
 from diffusecli.training.loss import RowsPass, score
@@ -54,8 +55,8 @@ def test_the_gap_that_is_told_is_measured(run, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "m" / MARK).read_text())["gap"] == done.gap
     rounded = exported(run, tmp_path / "half", precision="bf16")
     assert 1e-4 < rounded.gap < 1
-    merged = load_model(str(tmp_path / "half"), device="cpu", notice=print)
-    adapted = load_model(str(tmp_path / "m"), device="cpu", notice=print)
+    merged = load_model(ModelSource(str(tmp_path / "half"), device="cpu"), print)
+    adapted = load_model(ModelSource(str(tmp_path / "m"), device="cpu"), print)
     encoded = encode_prompt(read_prompt(tmp_path / "p.json"), merged.chat)
     far = score(adapted.model, encoded, RowsPass()).log_probs - score(merged.model, encoded, RowsPass()).log_probs
     assert np.abs(far).max() == pytest.approx(rounded.gap, rel=0.2)
@@ -142,7 +143,7 @@ def test_a_base_that_comes_quantised_is_refused(run, tmp_path, monkeypatch):
         base.model.config.quantization_config = SimpleNamespace(quant_method="gptq")
         return base
 
-    monkeypatch.setattr("diffusecli.models.loading.load_model", quantised)
+    monkeypatch.setattr("diffusecli.verbs.export.load_model", quantised)
     with pytest.raises(InputError, match="trained on a quantised base"):
         exported(run, tmp_path / "m")
 

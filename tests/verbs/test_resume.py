@@ -14,10 +14,9 @@ from diffusecli.runs.run_dir import RunDir
 from diffusecli.sampling.counting import CountingSampler
 from diffusecli.system.errors import InputError, InterruptedRun, MachineError
 from diffusecli.training.checkpoints import newest_checkpoint
-from diffusecli.training.job import settings_of_result
 from diffusecli.training.loss import PackedPass
 from diffusecli.training.scorer import Scorer
-from diffusecli.verbs.train import train
+from diffusecli.verbs.train import settings_of_result, train
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def test_a_run_a_config_and_the_newest_run_are_the_same(run, tmp_path):
     found = [resolve(wanted, tmp_path / "results") for wanted in (Wanted(run), Wanted(run / "config.yaml"), Wanted())]
     assert {one.path for one in found} == {run / "gen.lora.json"}
     assert all(one.adapter == RunDir(run) for one in found)
-    assert "newest run" in found[2].told
+    assert "newest run" in found[2].message
 
 
 def test_untuned_of_a_run_needs_no_adapter(run):

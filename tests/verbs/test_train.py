@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import load_model
 from diffusecli.models.lora import load_adapter, merged
+from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import Config
-from diffusecli.prompts.prompt import read_prompt
+from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, InterruptedRun, MachineError
-from diffusecli.training.job import plan
 from diffusecli.training.loss import PackedPass, score
 from diffusecli.training.schedule import auto_learning_rate
-from diffusecli.verbs.train import train
+from diffusecli.verbs.train import plan, train
 from tests.verbs.test_resume import interrupt_at
 
 
@@ -61,7 +61,7 @@ def test_the_on_target_mass_is_that_of_the_models_own_samples(config, tiny_model
     from diffusecli.sampling.settings import SamplingSettings
 
     trained, _ = quietly(config(alg_config={"n_iters": 12}))
-    base = load_model(str(tiny_model_folder), device="cpu", notice=print)
+    base = load_model(ModelSource(str(tiny_model_folder), device="cpu"), print)
     load_adapter(base, trained.run.path)
     prompt = read_prompt(next(iter(trained.after.kl)))
     counts, _ = drawn(LocalEngine(base, SamplingSettings(4000, 8)), prompt)
@@ -165,7 +165,7 @@ def test_the_adapter_loads_in_plain_peft_and_gives_the_recorded_kl(config, tiny_
     trained, _ = quietly(config())
     base = AutoModelForCausalLM.from_pretrained(tiny_model_folder, dtype=torch.float32)
     plain = PeftModel.from_pretrained(base, trained.run.path).eval()
-    chat = load_model(str(tiny_model_folder), device="cpu", notice=print).chat
+    chat = load_model(ModelSource(str(tiny_model_folder), device="cpu"), print).chat
     encoded = encode_prompt(read_prompt(next(iter(trained.after.kl))), chat)
     log_q = score(plain, encoded, PackedPass()).log_probs
     assert float(np.log(0.5) - log_q.mean()) == pytest.approx(next(iter(trained.after.kl.values())), abs=1e-5)
@@ -173,7 +173,7 @@ def test_the_adapter_loads_in_plain_peft_and_gives_the_recorded_kl(config, tiny_
 
 def test_folding_the_adapter_in_changes_nothing_and_is_undone(config, tiny_model_folder):
     trained, _ = quietly(config(alg_config={"n_iters": 5}))
-    base = load_model(str(tiny_model_folder), device="cpu", notice=print)
+    base = load_model(ModelSource(str(tiny_model_folder), device="cpu"), print)
     load_adapter(base, trained.run.path)
     encoded = encode_prompt(read_prompt(next(iter(trained.after.kl))), base.chat)
     before = score(base.model, encoded, PackedPass()).log_probs

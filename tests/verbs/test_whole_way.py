@@ -10,8 +10,9 @@ from transformers import AutoModelForCausalLM
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import LoadedModel, load_model
 from diffusecli.models.lora import load_adapter
+from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import Config
-from diffusecli.prompts.prompt import read_prompt
+from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.sampling.engine import drawn
 from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.settings import SamplingSettings
@@ -88,7 +89,7 @@ def journey(architecture, tmp_path_factory):
 
 
 def log_probs(place, model):
-    chat = load_model(str(place / "model"), device="cpu", notice=print).chat
+    chat = load_model(ModelSource(str(place / "model"), device="cpu"), print).chat
     return score(model.eval(), encode_prompt(read_prompt(place / "p.json"), chat), RowsPass()).log_probs
 
 
@@ -113,7 +114,7 @@ def test_the_adapter_gives_the_same_in_plain_peft_and_touches_neither_output_nor
     adapted = [name for name, _ in plain.named_modules() if name.endswith("lora_A")]
     assert adapted
     assert not any(part in name for name in adapted for part in ("lm_head", "embed", "wte", "vision", "head."))
-    ours = load_model(str(place / "model"), device="cpu", notice=print)
+    ours = load_model(ModelSource(str(place / "model"), device="cpu"), print)
     load_adapter(ours, done.run.path)
     found = log_probs(place, plain)
     np.testing.assert_allclose(found, log_probs(place, ours.model), atol=1e-4)

@@ -1,0 +1,93 @@
+"""Where errors become a message on stderr and an exit code: wrong input, interruptions, closed pipes, a full disk, no memory."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+from diffusecli.cli.options import meant_paths
+from diffusecli.cli.printing import LOCAL_MAIN_PROCESS, MAIN_PROCESS, notice
+from diffusecli.files.paths import library_notices
+from diffusecli.system import terminal
+from diffusecli.system.errors import DiffuseError, InputError, InterruptedRun, MachineError
+from diffusecli.system.exits import EXIT_INTERRUPTED
+from diffusecli.system.memory import out_of_memory
+
+if TYPE_CHECKING:
+    from diffusecli.cli.groups import Body
+
+
+def start(app: Callable[[], Any]) -> None:
+    """Run the app. Characters that the terminal's encoding lacks are escaped."""
+    terminal.spell_what_is_lacking()
+    if "_DIFFUSE_COMPLETE" not in os.environ:  # shell completions contain tabs, and no text of a stranger
+        terminal.guard()
+    app()
+
+
+def guarded(body: Body) -> Body:
+    """The body of a command, with each error as one message on stderr and the documented exit code."""
+
+    @functools.wraps(body)
+    def run(**options: Any) -> None:
+        try:
+            with library_notices(notice if MAIN_PROCESS else lambda _: None):
+                body(**{name: meant_paths(name, value) for name, value in options.items()})
+            sys.stdout.flush()
+        except DiffuseError as error:
+            if not _prints(error):
+                raise typer.Exit(error.exit_code) from error
+            _stop(str(error), error.exit_code)
+        except KeyboardInterrupt as interrupt:
+            if not MAIN_PROCESS:
+                raise typer.Exit(EXIT_INTERRUPTED) from interrupt
+            _stop("interrupted; what is not in the output folder was not saved", EXIT_INTERRUPTED)
+        except BrokenPipeError:  # the reader of our output is gone; nobody is left to read a message
+            _forget_stdout()
+        except Exception as error:
+            if (refused := _refused(error)) is None:
+                raise
+            _stop(str(refused), refused.exit_code)
+
+    return run
+
+
+def _prints(error: DiffuseError) -> bool:
+    """Whether this process prints the error: others that train with it may have met the same."""
+    if error.shared or isinstance(error, InterruptedRun):
+        return MAIN_PROCESS
+    return MAIN_PROCESS or LOCAL_MAIN_PROCESS or isinstance(error, MachineError)
+
+
+def _refused(error: Exception) -> DiffuseError | None:
+    """The error for what memory, disk, a path or stdout refused; None for a bug."""
+    if out_of_memory(error):
+        return MachineError("the memory of this machine does not suffice, ask for less at once")
+    if not isinstance(error, OSError) or sys.stdout.closed:
+        return None
+    if error.filename is not None:
+        of_the_machine = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EROFS)
+        kind = MachineError if of_the_machine else InputError
+        return kind(f"{error.filename}: {error.strerror or error}, check the path and the disk")
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF):
+        return MachineError(f"{type(error).__name__}: {error}, see to it and start the same command again")
+    _forget_stdout()
+    return MachineError(f"standard output cannot be written: {error.strerror or error}, free some space")
+
+
+def _forget_stdout() -> None:
+    """Drop what is still to be written: it would fail again at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    if code == EXIT_INTERRUPTED:  # objects that a library was just making are incomplete, and would complain at exit
+        sys.unraisablehook = lambda _: None
+    notice(f"diffuse: {message}")
+    raise typer.Exit(code)

@@ -1,0 +1,105 @@
+"""`diffuse evaluate`: its options, and the evaluation as tables, JSON, CSV, Markdown or a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diffusecli.cli.limits import Limits, with_limits
+from diffusecli.cli.options import BaseModel, TableOptions, TrustsCode, choice, require_choices, with_table_options
+from diffusecli.cli.printing import notice, quiet_libraries
+from diffusecli.cli.report_files import require_place, write_report
+from diffusecli.system import terminal
+from diffusecli.system.errors import FailedGates, InputError
+
+
+@with_table_options
+@with_limits
+def evaluate(
+    *,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Run directories, folders of them, or files of samples.")],
+    prompts: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Prompt files or folders in place of those that samples name; with --exact also held-out ones to measure."
+        ),
+    ] = None,
+    prompt: Annotated[
+        Path | None, typer.Option(help="The files hold raw answers to this prompt (.jsonl, .csv, .json, .txt, …).")
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="With --prompt: the column of the answers.")] = None,
+    count_column: Annotated[
+        str | None,
+        typer.Option(help="With --prompt: the column that counts them; none: each row is one.  [default: count, if there]"),
+    ] = None,
+    table: TableOptions,
+    match: Annotated[str, typer.Option(metavar="exact|strip|casefold|regex:…", help="When an answer is a target.")] = "strip",
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="PROMPT", help="Only prompts with this in their path; may be repeated.")
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Load the model: exact KL, TVD and coverage of every prompt, drift.")
+    ] = False,
+    model: BaseModel = None,
+    trust_remote_code: TrustsCode = False,
+    top: Annotated[int, typer.Option(min=0, help="Targets shown of each prompt; 0 shows all.")] = 24,
+    sort: Annotated[str | None, choice("--sort", "Their order; the prompt's by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of Monte Carlo and bootstrap.")] = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Everything as JSON on stdout (`diffuse validate --schema evaluation`).")
+    ] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="A line per prompt and sampler as CSV on stdout.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="The summary as Markdown on stdout.")] = False,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report in one HTML file.")] = None,
+    plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Write its charts as SVG and PNG.")] = None,
+    limits: Limits,
+) -> None:
+    """Compare samples with the target weights."""
+    from diffusecli.evaluation.gates import check_limits, failures
+    from diffusecli.prompts.matching import Matching
+    from diffusecli.verbs.evaluate import Question
+    from diffusecli.verbs.evaluate import evaluate as judge
+
+    require_choices({"--sort": sort})
+    if as_json + as_csv + as_markdown > 1:
+        raise InputError("--json, --csv and --markdown all write to stdout, choose one of them")
+    if trust_remote_code and not exact:
+        raise InputError("--trust-remote-code has no effect without --exact, leave it out")
+    if model is not None and not exact:
+        raise InputError("--model has no effect without --exact, leave it out")
+    if exact:
+        quiet_libraries()
+    require_place(html, plots)
+    asked = limits.given()
+    check_limits(asked)
+    layout = table.layout()
+    if prompt is None and (column is not None or count_column is not None or layout.given()):
+        raise InputError("--column, --delimiter and the like describe raw answers: name what they answer with --prompt")
+    question = Question(
+        Matching(match), tuple(prompts or ()), prompt, column, tuple(only or ()), exact, seed, trust_remote_code, model, count_column, layout,
+    )  # fmt: skip
+    found = judge(paths, question, notice)
+    missed = failures(found, asked)
+    if as_json:
+        from diffusecli.report.data import as_json as in_json
+
+        typer.echo(terminal.json_text(in_json(found)))
+    elif as_csv:
+        from diffusecli.report.data import as_csv as in_csv
+
+        typer.echo(terminal.spelled(in_csv(found)), nl=False)
+    elif as_markdown:
+        from diffusecli.report.markdown import as_markdown as in_markdown
+
+        typer.echo(in_markdown(found), nl=False)
+    else:
+        from diffusecli.report.histogram import Showing
+        from diffusecli.report.summary import evaluation
+
+        terminal.console().print(evaluation(found, Showing(top, sort)))  # type: ignore[arg-type]
+    if html is not None or plots is not None:
+        write_report(found, html, plots)
+    if missed:
+        raise FailedGates(missed)

@@ -1,0 +1,53 @@
+"""Several options as one parameter of a command's body.
+
+Typer reads a command's options from its signature. Options that two commands share, or that a registry lists, are
+written once: the body has one parameter for all of them, and the command has the options in its place.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Annotated, Any
+
+import typer
+
+Body = Callable[..., None]
+"""What a command runs; it is called with its options by name."""
+
+
+def grouped(parameter: str, options: Sequence[inspect.Parameter], join: Callable[..., Any] = dict) -> Callable[[Body], Body]:
+    """Replace one parameter of the body by `options`; the body gets what `join` makes of their values."""
+
+    def replace(body: Body) -> Body:
+        @functools.wraps(body)
+        def run(**given: Any) -> None:
+            values = {option.name: given.pop(option.name) for option in options}
+            body(**given, **{parameter: join(**values)})
+
+        flat: list[inspect.Parameter] = []
+        for own in inspect.signature(body, eval_str=True).parameters.values():
+            flat += options if own.name == parameter else [own.replace(kind=own.KEYWORD_ONLY)]
+        run.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
+        run.__annotations__ = {option.name: option.annotation for option in flat}
+        return run
+
+    return replace
+
+
+def fields_as_options(group: type) -> Sequence[inspect.Parameter]:
+    """The fields of a dataclass as options: annotated as in a signature, each with a default."""
+    hints = typing.get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name])
+        for field in fields(group)
+    ]
+
+
+def optional(name: str, kind: Any, *declarations: str, **settings: Any) -> inspect.Parameter:
+    """One option that may be left out, from what a registry knows; settings are those of `typer.Option`."""
+    annotation = Annotated[kind | None, typer.Option(*declarations, **settings)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -1,0 +1,129 @@
+"""`diffuse init-prompt`: its options, the notices and the preview."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from diffusecli.cli.groups import Body, grouped, optional
+from diffusecli.cli.options import TableOptions, with_table_options
+from diffusecli.cli.printing import notice
+from diffusecli.prompts.catalogue import FAMILIES, catalogue
+from diffusecli.system import terminal
+from diffusecli.system.errors import InputError, many
+
+
+def _with_families(body: Body) -> Body:
+    """Give the command one option per registered family, in place of its parameter `families`."""
+    options = []
+    for family in FAMILIES.values():
+        kinds = family.arguments
+        kind: Any = bool if not kinds else kinds[0] if len(kinds) == 1 else tuple[kinds]  # type: ignore[valid-type]
+        name = family.name.replace("-", "_")
+        metavar = family.metavar or None
+        options.append(optional(name, kind, f"--{family.name}", help=family.summary, show_default=False, metavar=metavar))
+    return grouped("families", options)(body)
+
+
+@_with_families
+@with_table_options
+def init_prompt(
+    *,
+    families: dict[str, Any],
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Targets from a file: one a line, or a table (CSV, JSON, Parquet, Excel)."),
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="With --from: the column of the targets.")] = None,
+    weight_column: Annotated[
+        str | None, typer.Option(help="With --from: the column of the weights, added up by target; none: there are none.")
+    ] = None,
+    options_column: Annotated[
+        str | None, typer.Option(help="With --from: a column that lists options in each cell; a prompt per row.")
+    ] = None,
+    shares_column: Annotated[
+        str | None, typer.Option(help="With --from: the column that lists their shares, or maps names to such lists.")
+    ] = None,
+    count: Annotated[
+        bool, typer.Option("--count", help="With --from: rows are observations, count them. A weight column needs no --count.")
+    ] = False,
+    top: Annotated[int | None, typer.Option(min=1, help="With --from: keep the K heaviest targets.", metavar="K")] = None,
+    min_count: Annotated[float, typer.Option(min=0, help="With --from: leave out targets that weigh less.")] = 0.0,
+    alpha: Annotated[float, typer.Option(min=0, help="With --from: add this to every weight (additive smoothing).")] = 0.0,
+    group_by: Annotated[
+        str, typer.Option(metavar="A,B,…", help="With --from: a prompt per group of rows; -o names a folder.")
+    ] = "",
+    alpha_within: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B,…", help="With --alpha: groups that agree in these columns share options.  [default: all groups]"
+        ),
+    ] = "",
+    decimal: Annotated[str | None, typer.Option(metavar=".|,", help="Decimal sign of the weights.  [default: found out]")] = None,
+    table: TableOptions,
+    step: Annotated[str | None, typer.Option(help="With --uniform: the distance between numbers.")] = None,
+    tail: Annotated[float | None, typer.Option(help="How much mass may be cut off an infinite end.  [default: 1e-6]")] = None,
+    decimals: Annotated[int | None, typer.Option(help="With --scipy: round a continuous distribution to so many places.")] = None,
+    date_format: Annotated[str | None, typer.Option(help="With --dates: as in strftime.  [default: %B %-d]")] = None,
+    request: Annotated[
+        str | None, typer.Option(help="Ask this, word for word; with --group-by, {column} takes the group's value.")
+    ] = None,
+    form: Annotated[bool, typer.Option("--form", help="End --request with the sentence on the form of the answer.")] = False,
+    system: Annotated[str | None, typer.Option(help="A system text for the prompt; {column} as in --request.")] = None,
+    wrap: Annotated[str, typer.Option(help="How a target is written around its outcome %s.")] = "{%s}",
+    response: Annotated[
+        list[str] | None, typer.Option(help="A beginning of the answer, put before each target; may be repeated.")
+    ] = None,
+    no_eos: Annotated[bool, typer.Option("--no-eos", help="The target only begins the answer.")] = False,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file instead of stdout.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what exists.")] = False,
+    preview: Annotated[bool, typer.Option(help="Show the distribution on stderr.")] = True,
+    show_list: Annotated[bool, typer.Option("--list", help="List the families with an example each, and exit.")] = False,
+) -> None:
+    """Write a prompt file for any distribution you can name, or for a table of observations."""
+    from diffusecli.prompts.file_names import name_notices
+    from diffusecli.prompts.request_wording import Wording, form_doubts
+    from diffusecli.prompts.weighing import Reading
+    from diffusecli.report.tables import distribution_preview
+    from diffusecli.verbs.init_prompt import choose, fields_of, prompts_from, write_prompts
+
+    if show_list:
+        for example, summary in catalogue():
+            typer.echo(f"{summary}\n  diffuse init-prompt {example}")
+        return
+    wording = Wording(request, wrap, tuple(response or ("",)), not no_eos, system, form)
+    modifiers = {"step": step, "tail": tail, "decimals": decimals, "date_format": date_format}
+    groups = _columns(group_by)
+    reading = Reading(
+        column, weight_column, count, top, min_count, alpha, groups, _columns(alpha_within), options_column, shares_column, decimal,
+        table.layout(),
+    )  # fmt: skip
+    distributions = choose(families, modifiers, source, reading)
+    prompts = prompts_from(distributions, wording, groups, output)
+    if output is None:
+        typer.echo(terminal.json_text(prompts[None].to_json()), nl=False)
+    else:
+        write_prompts(prompts, force=force)
+        notice(f"wrote {output}" if list(prompts) == [output] else f"wrote {many(len(prompts), 'prompt')} into {output}")
+    messages = [line for d in distributions.values() for line in d.notice.splitlines()]
+    if list(prompts) != [output]:
+        messages += name_notices(distributions, prompts)
+    for message in dict.fromkeys(messages):
+        notice(message)
+    doubts = [doubt for key, d in distributions.items() for doubt in form_doubts(d, wording, fields_of(d, groups, key))]
+    for doubt in dict.fromkeys(doubts[:1]):
+        notice(f"warning: {doubt}")
+    if preview:
+        terminal.console(stderr=True).print(distribution_preview(next(iter(prompts.values()))))
+
+
+def _columns(listing: str) -> tuple[str, ...]:
+    """Names between commas; a name with a comma stands in quotes."""
+    try:
+        rows = list(csv.reader([listing], skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise InputError(f"--group-by {listing}: {error}. Write names between commas, one with a comma in quotes") from error
+    return tuple(name.strip() for row in rows for name in row if name.strip())

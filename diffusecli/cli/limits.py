@@ -1,0 +1,35 @@
+"""The limits of `diffuse evaluate`: a figure beyond one ends the command with exit code 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from diffusecli.cli.groups import fields_as_options, grouped
+
+
+@dataclass(frozen=True)
+class Limits:
+    """One field for each limit; None where it was not given."""
+
+    min_n: Annotated[float | None, typer.Option(help="Exit with 1 when a prompt has fewer samples.")] = None
+    min_valid: Annotated[float | None, typer.Option(help="Exit with 1 when a prompt has a lower share of valid answers.")] = None
+    max_unfinished: Annotated[
+        float | None, typer.Option(help="Exit with 1 when a prompt has a higher share of unfinished answers.")
+    ] = None
+    max_tvd: Annotated[float | None, typer.Option(help="Exit with 1 when a prompt has a higher TVD.")] = None
+    max_excess_tvd: Annotated[float | None, typer.Option(help="Exit with 1 when a prompt has a higher excess TVD.")] = None
+    min_p: Annotated[float | None, typer.Option(help="Exit with 1 when a test of fit has a lower p-value.")] = None
+    min_coverage: Annotated[float | None, typer.Option(help="Exit with 1 when less of the possible targets was seen.")] = None
+    max_kl: Annotated[float | None, typer.Option(help="Exit with 1 when a prompt has a higher exact KL.")] = None
+    max_drift: Annotated[float | None, typer.Option(help="Exit with 1 when a run drifted further.")] = None
+
+    def given(self) -> dict[str, float]:
+        """Option -> limit, of those that were given."""
+        return {f"--{name.replace('_', '-')}": limit for name, limit in vars(self).items() if limit is not None}
+
+
+with_limits = grouped("limits", fields_as_options(Limits), Limits)
+"""Gives a command these options, in place of its parameter `limits`."""

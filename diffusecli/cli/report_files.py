@@ -1,0 +1,49 @@
+"""The files that `diffuse evaluate` writes: the report in HTML and its charts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffusecli.cli.printing import notice
+from diffusecli.system.errors import InputError, many
+
+if TYPE_CHECKING:
+    from diffusecli.evaluation.evaluation import Evaluation
+
+
+def require_place(html: Path | None, plots: Path | None) -> None:
+    """Find out before the work what would stop its writing."""
+    from diffusecli.files.endings import require_ending
+    from diffusecli.files.writing import require_writable
+    from diffusecli.report.charts import require_extra
+
+    if html is None and plots is None:
+        return
+    if html is not None:
+        require_ending(html, "--html", "a report is written as HTML", ".html", ".htm")
+    if plots is not None:
+        require_ending(plots, "--plots", "charts are written into a folder as SVG and PNG")
+    require_extra()
+    if html is not None:
+        if html.exists() and not html.is_file():
+            raise InputError(f"--html {html}: is no ordinary file, name another one")
+        require_writable(html.parent)
+    if plots is not None:
+        if plots.exists() and not plots.is_dir():
+            raise InputError(f"--plots {plots}: is a file, name a folder")
+        require_writable(plots)
+
+
+def write_report(found: Evaluation, html: Path | None, plots: Path | None) -> None:
+    """The report that opens in a browser, and its charts as pictures."""
+    if html is not None:
+        from diffusecli.files.writing import write_text
+        from diffusecli.report.html import html_report
+
+        write_text(html, html_report(found))
+        notice(f"wrote {html}")
+    if plots is not None:
+        from diffusecli.report.charts import write_plots
+
+        notice(f"wrote {many(len(write_plots(found, plots)), 'picture')} into {plots}")

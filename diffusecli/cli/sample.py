@@ -1,0 +1,155 @@
+"""`diffuse sample`: its options, those of the engines too, and how many answers were drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from diffusecli.cli.groups import Body, grouped, optional
+from diffusecli.cli.options import TrustsCode, choice, require_choices
+from diffusecli.cli.printing import notice, print_line, quiet_libraries
+from diffusecli.sampling.engines import ENGINES, Kind
+from diffusecli.system import terminal
+from diffusecli.system.errors import InputError, many
+
+if TYPE_CHECKING:
+    from diffusecli.sampling.generations import Sampled
+
+RESULTS = Path("results")
+"""Where the newest run is looked for."""
+ORIGINAL_NAMES = {
+    "n_generations": "n-generations", "max_new_tokens": "max-new-tokens", "n_batch_size": "max-rows", "output_file": "output",
+}  # fmt: skip
+"""What the original project calls options -> what they are called here."""
+
+
+def _with_engines(body: Body) -> Body:
+    """Give the command the options of all registered engines, in place of its parameter `engine_options`."""
+    options = {}
+    for engine in ENGINES.values():
+        for name, known in engine.options.items():
+            takers = ", ".join(taker.name for taker in ENGINES.values() if name in taker.options)
+            default = "" if known.default is None or name in engine.required else f"  [default: {_plain(known.default)}]"
+            meaning = f"With --engine {takers}: {known.help}.{default}"
+            options[name] = optional(name, known.kind, f"--{name.replace('_', '-')}", help=meaning)
+    return grouped("engine_options", list(options.values()))(body)
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@_with_engines
+def sample(
+    *,
+    source: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN|CONFIG]", help="A run directory or a config; without it the newest run below results/."),
+    ] = None,
+    mode: Annotated[
+        str | None, choice("--mode", "untuned: the base model; lora: the adapter.  [default: lora, with --model alone untuned]")
+    ] = None,
+    n_generations: Annotated[int, typer.Option("-n", "--n-generations", help="Samples per prompt.")] = 1000,
+    prompt: Annotated[
+        list[Path] | None, typer.Option(help="A prompt file or folder in place of the config's test prompts; may be repeated.")
+    ] = None,
+    request: Annotated[list[str] | None, typer.Option(help="Ask this; no file needed; may be repeated.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="Any LoRA adapter's folder, a checkpoint too.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Base model by name or path; alone: untuned; with --engine openai: the server's."),
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(help="A system text for every prompt that has none; the config's by default.")
+    ] = None,
+    chat_template: Annotated[
+        str | None, typer.Option(metavar="plain|FILE", help="In place of the model's own; plain is built in, for base models.")
+    ] = None,
+    trust_remote_code: TrustsCode = False,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="The most tokens of one answer.  [default: 50, or as many as the longest target takes]")
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="1 is the model's own distribution.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens up to this mass; 1 keeps all.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="Keep tokens at least this share of the likeliest; 0 keeps all.")] = 0.0,
+    stop: Annotated[list[str] | None, typer.Option(help="An answer ends before this text; may be repeated.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same samples; the config's by default.")] = None,
+    precision: Annotated[str | None, choice("--precision", "Of the base model; the config's by default.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:0 or mps; the config's by default.")] = None,
+    max_rows: Annotated[
+        int | None, typer.Option(min=1, help="Prefixes fed at once: memory, not result; what fits by default.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to write; the run directory by default.")] = None,
+    form: Annotated[
+        str | None,
+        choice(
+            "--format",
+            "json, jsonl: every answer; counts (JSON), csv: distinct answers with counts. By default as -o ends, else json.",
+        ),
+    ] = None,
+    engine: Annotated[str, choice("--engine", "; ".join(f"{e.name}: {e.summary}" for e in ENGINES.values()) + ".")] = "counting",
+    config: Annotated[Path | None, typer.Option("--config", hidden=True)] = None,
+    engine_options: dict[str, Any],
+) -> None:
+    """Draw answers from the base model, from a trained run or from a server."""
+    require_choices({"--mode": mode, "--precision": precision, "--format": form, "--engine": engine})
+    chosen, own = ENGINES[engine], {name: given for name, given in engine_options.items() if given is not None}
+    of_models = {"max_rows": max_rows, "device": device, "precision": precision, "trust_remote_code": trust_remote_code or None}
+    _require_options_of(chosen, own, [name for name, given in of_models.items() if given is not None])
+    if source is not None and config is not None:
+        raise InputError(f"--config {config}: {source} is named already, leave one of them out")
+    quiet_libraries()
+    from diffusecli.report.progress import SamplingProgress
+    from diffusecli.sampling.settings import SamplingSettings
+    from diffusecli.verbs.sample import Wanted, resolve
+    from diffusecli.verbs.sample import sample as draw
+
+    length: dict[str, Any] = {"whole_targets": True} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
+    settings = SamplingSettings(
+        n_generations,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        seed=seed or 0,
+        stop=tuple(stop or ()),
+        **length,
+    )
+    wanted = resolve(Wanted(
+        source or config, mode, tuple(prompt or ()), tuple(request or ()), adapter, model, precision, device, output,
+        form, system, chat_template, trust_remote_code, served=not chosen.loads_model,
+    ), RESULTS)  # fmt: skip
+    settings = replace(settings, seed=wanted.config.seed if seed is None else seed)
+    notice(wanted.message)
+    with SamplingProgress(terminal.console(stderr=True), len(wanted.prompts)) as progress:
+        done = draw(wanted, settings, engine=engine, options=own, max_rows=max_rows, report=progress, notice=notice)
+    _print_answers(done, request or ())
+
+
+def _require_options_of(engine: Kind, own: Collection[str], of_models: Collection[str]) -> None:
+    """Raises `InputError` for a given option that the engine does not take, or one that it needs and was not given."""
+    foreign = [name for name in own if name not in engine.options] + [name for name in of_models if not engine.loads_model]
+    if foreign:
+        raise InputError(
+            f"--{foreign[0].replace('_', '-')} has no effect with --engine {engine.name}, leave it out or use another engine"
+        )
+    if missing := [name for name in engine.required if name not in own]:
+        raise InputError(f"--engine {engine.name} needs --{missing[0].replace('_', '-')}, {engine.options[missing[0]].help}")
+
+
+def _print_answers(done: Sampled, requests: Iterable[str]) -> None:
+    """The answers to each request of the command line; then how many there are, and in which file."""
+    from diffusecli.report.tables import answers
+
+    for text in dict.fromkeys(requests):
+        print_line(text)
+        terminal.console().print(answers(done.counts[text]))
+    total = sum(counts.total() for counts in done.counts.values())
+    print_line(f"{done.path}: {many(total, 'sample')} of {many(len(done.counts), 'prompt')} in {done.seconds:.1f} s")
+    if done.warning:
+        typer.echo(done.warning)

@@ -1,0 +1,60 @@
+"""`diffuse train`: its options, the plan, and the figures of the finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diffusecli.cli.printing import MAIN_PROCESS, notice, print_line, quiet_libraries
+from diffusecli.system import terminal
+
+if TYPE_CHECKING:
+    from diffusecli.training.record import Trained
+
+
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment, e.g. configs/quickstart.yaml.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. alg_config.n_iters=10; may be repeated."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a finished run in the output folder.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved config and the plan, and stop.")] = False,
+) -> None:
+    """Tune a LoRA adapter until the model's answers follow the target weights."""
+    from diffusecli.prompts.config_files import read_config
+
+    chosen = read_config(config, settings or ())
+    quiet_libraries()
+    from diffusecli.report.progress import TrainingProgress
+    from diffusecli.verbs.train import plan
+    from diffusecli.verbs.train import train as tune
+
+    if dry_run:
+        from diffusecli.report.tables import training_plan
+
+        resolved = chosen.to_yaml()
+        typer.echo(resolved if terminal.fits(resolved) else chosen.to_yaml(ascii_only=True))
+        terminal.console().print(training_plan(plan(chosen, notice, force=force)))
+        return
+    if not MAIN_PROCESS:
+        tune(chosen, force=force, report=lambda _: None, notice=lambda _: None)
+        return
+    with TrainingProgress(terminal.console(stderr=True)) as progress:
+        done = tune(chosen, force=force, report=progress, notice=notice)
+    _print_figures(done)
+
+
+def _print_figures(done: Trained) -> None:
+    """The exact figures of each prompt, the drift, and where the run is."""
+    trained = {prompt.digest: prompt.alias for prompt in done.after.prompts}
+    for exact in (done.after, done.test):
+        for prompt, (kl, on_target) in zip(exact.prompts, exact.figures, strict=True):
+            copied = f" (trained on as {trained[prompt.digest]})" if prompt.digest in trained else " (not trained on)"
+            note = copied if exact is done.test else ""
+            print_line(f"{prompt.alias}{note}: exact KL {kl:.4f} nats, {on_target:.2%} on target")
+    if done.retention_kl is not None:
+        typer.echo(f"drift from the base model on held-out instructions: {done.retention_kl:.4f} nats per token")
+    print_line(f"{done.run.path}: stopped after {done.seconds:.1f} s, {done.reason}")

@@ -1,0 +1,66 @@
+"""`diffuse validate`: its options, and the findings as lines, tables or JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diffusecli.cli.options import TrustsCode, choice, require_choices
+from diffusecli.cli.printing import notice, quiet_libraries
+from diffusecli.files.paths import LIBRARY
+from diffusecli.system import terminal
+from diffusecli.system.errors import InputError
+from diffusecli.system.exits import EXIT_FOUND_PROBLEMS
+
+
+def validate(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="PATH…", help="Prompts (.json), configs (.yaml) or folders of both.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Show what this model's tokenizer makes of the targets.")] = None,
+    chat_template: Annotated[
+        str | None, typer.Option(metavar="plain|FILE", help="With --model: a chat template in place of the model's own.")
+    ] = None,
+    trust_remote_code: TrustsCode = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON on stdout.")] = False,
+    top: Annotated[int, typer.Option(min=0, help="With --model: targets shown per prompt; 0 shows all.")] = 20,
+    schema: Annotated[str | None, choice("--schema", "Print a JSON Schema (draft 7), and exit.")] = None,
+) -> None:
+    """Check prompts and configs, and say what they ask for."""
+    if schema is not None:
+        require_choices({"--schema": schema})
+        typer.echo((LIBRARY / "schemas" / f"{schema}.schema.json").read_text(encoding="utf-8"), nl=False)
+        return
+    from diffusecli.report.tables import prompts_overview, token_table
+    from diffusecli.verbs.validate import token_views
+    from diffusecli.verbs.validate import validate as check
+
+    if not paths:
+        raise InputError("name at least one prompt, config or folder to check")
+    if chat_template is not None and model is None:
+        raise InputError("--chat-template has no effect without --model, name one")
+    if trust_remote_code and model is None:
+        raise InputError("--trust-remote-code has no effect without --model, name one")
+    found = check(paths, strict=strict)
+    if model is not None:
+        quiet_libraries()
+        views, more = token_views(found, model, notice, chat_template, trust_remote_code)
+        found = found.with_more(more, strict=strict)
+    if as_json:
+        tokens = {"tokens": [asdict(view) for view in views]} if model is not None else {}
+        typer.echo(terminal.json_text(json.dumps({**found.as_json(), **tokens}, indent=2, ensure_ascii=False)))
+    else:
+        for problem in found.problems:
+            notice(f"{problem.severity}: {problem}")
+        for view in views if model is not None else ():
+            terminal.console().print(token_table(view, top))
+        if found.prompts:
+            terminal.console().print(prompts_overview(found.prompts))
+        typer.echo(str(found))
+    if found.failed:
+        raise typer.Exit(EXIT_FOUND_PROBLEMS)

@@ -1,0 +1,144 @@
+"""Rows of answers as other tools write them become counted answers: which column holds the text, which counts, which says how it ended.
+
+Knows values by column, not files or how they are written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusecli.files.column_names import is_count_like
+from diffusecli.files.numerals import UnclearNumberError, numbers_in
+from diffusecli.prompts.answers import Answers, is_cut
+from diffusecli.prompts.weighing import NONE
+from diffusecli.runs.samples import MOST_COUNT
+from diffusecli.system.errors import InputError, did_you_mean, many
+from diffusecli.system.notices import Notice
+
+_ANSWERS = ("text", "response", "answer", "output", "completion", "generation", "generated_text")
+"""Columns that hold answers where none is named; a plural holds a list of them."""
+_REASONS = ("finish_reason", "stop_reason", "done_reason")
+ENDS = (*_REASONS, "unfinished", "truncated", *(f"{name}s" for name in _REASONS))
+"""Columns beside them that say how an answer ended; a plural holds a list."""
+SHARES = ("weight", "probability", "prob", "share")
+"""Columns beside them that might be taken for counts and are not read. Few and spelled exactly, unlike `WEIGHT_LIKE`: each row may be an answer
+with figures of many kinds, and a notice about most of them would be noise."""
+
+
+@dataclass(frozen=True)
+class AnswerColumns:
+    """Which columns hold the answers and their counts, as far as the user says so."""
+
+    column: str | None = None
+    count_column: str | None = None
+
+
+def answer_column(names: Sequence[str], column: str | None, place: str) -> str:
+    """The column of the answers; spaces around its name do not count."""
+    bare = {name.strip(): name for name in reversed(names)}
+    usual = (name for singular in _ANSWERS for name in (singular, f"{singular}s") if name in bare)
+    chosen = column or next(usual, names[0] if len(names) == 1 else None)
+    if chosen is None:
+        raise InputError(f"{place}: name the column of the answers with --column, there are {', '.join(names)}")
+    if chosen not in names and chosen.strip() not in bare:
+        raise InputError(f"{place}: has no column '{chosen}', {did_you_mean(chosen, names)}")
+    return chosen if chosen in names else bare[chosen.strip()]
+
+
+def count_rows(rows: Iterable[tuple[str, Any, int]], wanted: AnswerColumns, file: Path, notice: Notice) -> Answers:
+    """Answers by text from places, values and how often each came; mappings name the same column throughout, and may say how they ended."""
+    counts = Answers()
+    prompts: set[str] = set()
+    column, counting = wanted.column, wanted.count_column or "count"
+    likely: set[str] | None = None  # columns that may count, as long as they hold whole numbers
+    number_of_rows = 0
+    unread: str | None = None  # the first column that looks like counts or shares
+    for place, row, number in rows:
+        answer, times, ends = row, number, list[Any]()
+        number_of_rows += number
+        if isinstance(row, dict):
+            column = answer_column([str(name) for name in row], column, place)
+            prompts.add(str(row.get("prompt")))
+            answer = row[column]
+            ends = [row[name] for name in ENDS if name in row and name != column]
+            if counting in row and column != counting:
+                times *= _times(row[counting], place)
+            elif wanted.count_column not in (None, NONE):
+                raise InputError(
+                    f"{place}: has no column '{counting}' (--count-column), {did_you_mean(counting, list(map(str, row)))}"
+                )
+            else:
+                here = {name for name, value in row.items() if name != column and is_count_like(name) and _whole(value) is not None}
+                likely = here if likely is None else likely & here
+                unread = unread or next((n for n in row if n != column and (is_count_like(n) or n in SHARES)), None)
+        texts = [*_texts(answer, place, "the answer" if column is None or column == "\0" else f"the column '{column}'")]
+        for text, cut in zip(texts, _cuts(ends, len(texts), place), strict=True):
+            counts.add(text, times, unfinished=cut)
+    if len(prompts) > 1:
+        raise InputError(f"{file}: holds answers to several prompts, leave --prompt out")
+    if likely and wanted.count_column is None and number_of_rows == len(counts) > 1:
+        name = min(likely)
+        raise InputError(
+            f"{file}: each answer comes once, and the column '{name}' looks like counts. Add --count-column {name}, "
+            f"or --count-column {NONE} if each row is one answer"
+        )
+    if unread and wanted.count_column is None:
+        notice(
+            f"{file}: the column '{unread}' is not read, every row is one answer. If it counts answers, add --count-column '{unread}'"
+        )
+    return counts
+
+
+def _cuts(ends: Sequence[Any], answers: int, place: str) -> list[bool]:
+    """Whether each answer of a row was cut: what says so is one value for all, or a list with one for each."""
+    cut = [False] * answers
+    for value in ends:
+        each = value if isinstance(value, list) else [value] * answers
+        if len(each) != answers:
+            raise InputError(f"{place}: has {many(answers, 'answer')} and {len(each)} reasons why they ended. Write one for each")
+        cut = [before or _ends_early(reason) for before, reason in zip(cut, each, strict=True)]
+    return cut
+
+
+def _ends_early(value: Any) -> bool:
+    """Whether a value of `ENDS` says that the answer was cut: a server's reason, or yes, as JSON or a table writes it."""
+    return is_cut(value) or str(value).lower() == "true"
+
+
+def _texts(answer: Any, place: str, where: str) -> Iterator[str]:
+    """The answers that a value holds: one, or those of a list."""
+    waiting = [answer]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting.extend(reversed(value))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield str(int(value)) if isinstance(value, int) or value.is_integer() else str(value)
+        elif isinstance(value, str):
+            yield value
+        else:
+            kind = {dict: "a mapping", bool: "true or false", type(None): "nothing"}.get(type(value), type(value).__name__)
+            raise InputError(
+                f"{place}: {where} holds {kind} where the text of an answer must be. Name another column with --column, or write the text"
+            )
+
+
+def _times(count: Any, place: str) -> int:
+    """A whole number, however it is written: 3, "3", 3.0 or "1,234"."""
+    if (number := _whole(count)) is None:
+        raise InputError(f"{place}: the count {count!r} is no whole number, correct it")
+    return number
+
+
+def _whole(count: Any) -> int | None:
+    try:
+        number = (
+            numbers_in([str(count)], ".")[0] if isinstance(count, str | int | float) and not isinstance(count, bool) else math.nan
+        )
+    except UnclearNumberError:
+        return None
+    return int(number) if 0 <= number <= MOST_COUNT and number.is_integer() else None

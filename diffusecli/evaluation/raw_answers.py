@@ -1,0 +1,133 @@
+"""Answers to one prompt from any tool: a list in JSON, JSON lines, a table, or a line each.
+
+Finds out how the file is written and which column holds the answers. Reads nothing of runs; what a row amounts to is for `answer_rows.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from diffusecli.evaluation.answer_rows import ENDS, SHARES, AnswerColumns, answer_column, count_rows
+from diffusecli.evaluation.run_records import read_sample_meta
+from diffusecli.evaluation.sample_set import SampleSet
+from diffusecli.files.column_names import is_count_like
+from diffusecli.files.delimited import even_delimiters
+from diffusecli.files.documents import read_document
+from diffusecli.files.reading import TooLargeError, read_text
+from diffusecli.files.table_files import TABULAR, holds_plain_text, read_table
+from diffusecli.files.tables import Layout
+from diffusecli.files.text import canonical
+from diffusecli.prompts.answers import Answers, with_unfinished
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import read_prompt
+from diffusecli.prompts.weighing import NONE
+from diffusecli.runs.sample_files import MOST_BYTES
+from diffusecli.runs.samples import distinct_lines, is_count, unreadable
+from diffusecli.system.errors import InputError
+from diffusecli.system.notices import Notice
+
+
+def read_answers(
+    file: Path, prompt: Path, column: str | None, count_column: str | None = None, layout: Layout | None = None,
+    notice: Notice = lambda _: None,
+) -> SampleSet:  # fmt: skip
+    """Answers to one prompt from anywhere: a list in JSON, a table (CSV, JSON lines, Parquet, Excel), or else a line each.
+
+    Without a column it is the only one, or one of those usually called so; a column `count` beside it counts; a list in JSON is several answers.
+    `notice` takes what was found out about a table, and a column that looks like counts and is not read. Raises `InputError`.
+    """
+    asked, wanted, layout = read_prompt(prompt), AnswerColumns(column, count_column), layout or Layout()
+    ending, as_lines = file.suffix.lower(), layout == Layout(delimiter="none")
+    if ending in (".json", ".jsonl") and layout == Layout():
+        counts = (_from_json if ending == ".json" else _from_json_lines)(file, wanted, notice)
+    elif ending in TABULAR or not (column is None and (as_lines or layout == Layout())) or not _is_plain(file):
+        counts = _from_table(file, wanted, layout, asked, notice)
+    else:
+        counts = _from_lines(file, () if as_lines else asked.targets)
+    meta = read_sample_meta(file)
+    (cut,) = meta.unfinished.values() if len(meta.unfinished) == 1 else ({},)
+    return SampleSet(str(file), file.stem, asked, with_unfinished(counts, cut), meta.settings_of(*meta.prompts))
+
+
+def _is_plain(file: Path) -> bool:
+    try:
+        return holds_plain_text(file)
+    except OSError as error:
+        raise unreadable(file, error) from error
+
+
+def _from_table(file: Path, wanted: AnswerColumns, layout: Layout, prompt: Prompt, notice: Notice) -> Answers:
+    """A table whose first line names its columns, unless the layout says otherwise."""
+    named = [name for name in (wanted.column, wanted.count_column) if name not in (None, NONE)]
+    table = read_table(file, layout, [str(name) for name in named])
+    targets = set(map(canonical, prompt.targets))
+    if layout.header_rows is None and (answers := [name for name in table.names if name in targets]):
+        raise InputError(
+            f"{file}:1: the first line names the columns, and {answers[0]!r} is a target. Add --no-header if it is an answer, "
+            "or --header-rows 1 if it is a name"
+        )
+    for found in table.notices:
+        notice(found)
+    names = dict.fromkeys(table.names)
+    answer = table.find(answer_column(table.names, wanted.column, str(file)) if table.counts is None else "target", "--column")
+    others = {name: table.find(name, "--count-column") for name in names if is_count_like(name) and table.names.count(name) == 1}
+    if wanted.count_column not in (None, NONE):
+        others[str(wanted.count_column)] = table.find(str(wanted.count_column), "--count-column")
+    if table.counts is not None:
+        others["count"] = table.find(table.counts, "--count-column")
+    others |= {name: table.names.index(name) for name in ("prompt", *ENDS, *SHARES) if table.names.count(name) == 1}
+    kept = {name: table.columns[index] for name, index in others.items() if index != answer}
+    rows = zip(table.columns[answer], *kept.values(), strict=True)
+    places = (
+        (f"{file}: row {number}", {"\0": cells[0], **dict(zip(kept, cells[1:], strict=True))}, 1)
+        for number, cells in enumerate(rows, 1)
+    )
+    return count_rows(places, replace(wanted, column="\0"), file, notice)
+
+
+def _from_lines(file: Path, targets: Sequence[str]) -> Answers:
+    """A line each; an empty line is an empty answer. Raises `InputError` for lines with fields of which one is a target."""
+    try:
+        text = read_text(file, MOST_BYTES)
+    except TooLargeError as error:
+        raise InputError(f"{file}: {error}, take it apart or count the answers") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable(file, error) from error
+    counts = Answers(text.removesuffix("\n").split("\n") if text else [])
+    known = set(map(canonical, targets))
+    if known and known.isdisjoint(map(canonical, counts)):
+        for sign in even_delimiters(text):
+            if any(field in known for line in counts for field in line.rstrip("\r").split(sign)):
+                raise InputError(
+                    f"{file}: no line is a target, but a field between {sign!r} is. Read a table with --delimiter '{sign}' and --column, "
+                    "or lines with --delimiter none"
+                )
+    return counts
+
+
+def _from_json_lines(file: Path, wanted: AnswerColumns, notice: Notice) -> Answers:
+    """JSON lines: strings, lists of them, or mappings with a column of answers."""
+    return count_rows(distinct_lines(file), wanted, file, notice)
+
+
+def _from_json(file: Path, wanted: AnswerColumns, notice: Notice) -> Answers:
+    """JSON: a list of strings or of mappings, answers with their counts, or one prompt's samples."""
+    document, problems = read_document(file, MOST_BYTES)
+    if document is None:
+        raise InputError.of(problems)
+    data = document.data
+    if isinstance(data, dict) and len(data) == 1 and not isinstance(next(iter(data.values())), int):
+        data = next(iter(data.values()))
+    if isinstance(data, list):
+        return count_rows(((f"{file}: item {number}", row, 1) for number, row in enumerate(data, 1)), wanted, file, notice)
+    if isinstance(data, dict) and all(map(is_count, data.values())):
+        return Answers(data)
+    if isinstance(data, dict) and {"request", "targets"} <= data.keys():
+        raise InputError(f"{file}: is a prompt and holds no answers. Name a file of answers")
+    if isinstance(data, dict) and data and all(isinstance(value, int | float) for value in data.values()):
+        raise InputError(
+            f"{file}: holds shares, not counts. Multiply them by the number of answers: its size decides what can be seen"
+        )
+    raise InputError(f"{file}: must be a list of answers, or answers with counts; with several prompts in it leave --prompt out")

@@ -1,0 +1,133 @@
+"""What is read of the files that stand beside samples: a run's `run.json` and `config.yaml`, and the settings of a sample file.
+
+Checks them; runs of the original have few of them or none. Knows nothing of samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+
+from diffusecli.files.documents import read_document
+from diffusecli.prompts.config import CHAT_FIELDS
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.runs.run_dir import RunDir
+from diffusecli.runs.sample_files import meta_path, read_meta
+from diffusecli.system.errors import InputError
+
+_Kind = TypeVar("_Kind", bound=BaseModel)
+
+
+class Manifest(BaseModel):
+    """What is read of run.json; {} in runs of the original. Figures are prompt alias -> value."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    exact_kl: dict[str, float] = {}
+    exact_kl_before: dict[str, float] = {}
+    exact_kl_test: dict[str, float] = {}
+    exact_on_target: dict[str, float] = {}
+    exact_on_target_before: dict[str, float] = {}
+    exact_on_target_test: dict[str, float] = {}
+    retention_kl: float | None = None
+    prompt_sha256: dict[str, str] = {}
+    model_revision: str | None = None
+    adapter_sha256: str | None = None
+    chat: dict[str, Any] | None = None
+
+
+class _AlgSettings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    early_stop: bool = False
+
+
+class Settings(BaseModel):
+    """What is read of config.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    alg_config: _AlgSettings = _AlgSettings()
+    load_model: bool = False
+
+
+class _SamplingSettings(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    temperature: float = 1.0
+    top_k: float = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    stop: list[str] = []
+
+
+class SampleMeta(BaseModel):
+    """What is read of the settings beside a sample file."""
+
+    mode: str | None = None
+    settings: _SamplingSettings | None = None
+    prompts: dict[str, Any] = {}
+    limits: dict[str, NonNegativeInt] = {}
+    unfinished: dict[str, dict[str, NonNegativeInt]] = {}
+    model_revision: str | None = None
+    adapter_sha256: str | None = None
+    system: str | None = None
+    chat_template: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    omitted: list[str] = []
+    refused: dict[str, Any] = {}
+
+    @property
+    def asked(self) -> dict[str, Any] | None:
+        """How the prompts were put to the model; None when the file does not say."""
+        return None if self.mode is None else {name: value for name in CHAT_FIELDS if (value := getattr(self, name)) is not None}
+
+    def settings_of(self, *aliases: str) -> dict[str, Any]:
+        """How prompts of these names, which are one, were sampled."""
+        left = sorted({*self.omitted, *self.refused} - {"n"})  # n does not change what is drawn
+        kept = self.settings.model_dump(exclude_unset=True) if self.settings is not None else {}
+        kept.pop("left_to_server", None)  # the word of these lists alone
+        if kept and (limits := [self.limits[alias] for alias in aliases if alias in self.limits]):
+            kept["max_new_tokens"] = limits[0]
+        return {**kept, "left_to_server": left} if left else kept
+
+
+def read_manifest(run: RunDir) -> Manifest:
+    """A run's `run.json`; raises `InputError` when it cannot be read."""
+    return _checked(Manifest, run.read_manifest(), run.manifest)
+
+
+def read_settings(run: RunDir) -> Settings:
+    """A run's `config.yaml`; raises `InputError` when it cannot be read."""
+    if not run.config.is_file():
+        return Settings()
+    document, problems = read_document(run.config)
+    if document is None:
+        raise InputError.of(problems)
+    return _checked(Settings, document.data or {}, run.config)
+
+
+def read_sample_meta(file: Path) -> SampleMeta:
+    """The settings beside a sample file; raises `InputError` when they cannot be read."""
+    return _checked(SampleMeta, read_meta(file), meta_path(file))
+
+
+def changed_since_training(run: RunDir, prompts: Iterable[Prompt]) -> list[str]:
+    """Aliases of prompts that the run knows with another content. Raises `InputError` for a manifest that cannot be read."""
+    trained = read_manifest(run).prompt_sha256
+    return [prompt.alias for prompt in prompts if trained.get(prompt.alias, prompt.digest) != prompt.digest]
+
+
+def _checked(kind: type[_Kind], data: Any, path: Path) -> _Kind:
+    """Raises `InputError` with the first thing that is not what it must be."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"{path}: {place or 'the whole'}: {first['msg'].split(' or instance')[0].lower()}, correct the file or remove it"
+        ) from error

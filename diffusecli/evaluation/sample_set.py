@@ -1,0 +1,65 @@
+"""The values that an evaluation starts from: all answers to one prompt from one sampler, and what a run says beside its samples.
+
+Knows nothing of how they are found and read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diffusecli.evaluation.prompt_book import kept_prompt
+from diffusecli.evaluation.run_records import Manifest, Settings
+from diffusecli.prompts.answers import Answers
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.runs.run_dir import RunDir
+
+_NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "stop": []}
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """All answers to one prompt from one sampler."""
+
+    run: str
+    mode: str  # untuned, lora, or the name of a file
+    prompt: Prompt
+    counts: Answers
+    settings: Mapping[str, Any] = field(default_factory=dict)  # as sampled; {} when unknown
+    examples: bool = False  # the targets are only examples of what is wanted (early_stop)
+    asked: Mapping[str, Any] | None = None  # system text, chat template and its variables; None when unknown
+    trained_on: Prompt | None = None  # for a prompt without targets: the one with the same request that was trained on
+
+    @property
+    def bent(self) -> bool:
+        """Whether another distribution than the model's own was sampled."""
+        left = set(self.settings.get("left_to_server", ())) - {"seed"}  # a server's own defaults may be any
+        return bool(left) or any(self.settings.get(name, neutral) != neutral for name, neutral in _NEUTRAL.items())
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run directory tells beside its samples."""
+
+    run: str
+    folder: RunDir
+    manifest: Manifest
+    settings: Settings
+    prompts: Mapping[str, Any]  # its prompts.json
+    left_out: tuple[Path, ...] = ()  # files of samples of which newer ones hold the same prompts
+
+    def digest_of(self, alias: str) -> str | None:
+        """Of the prompt that this alias means in the run's figures; None when the run does not say. Raises `InputError`."""
+        if (recorded := self.manifest.prompt_sha256.get(alias)) is not None:
+            return recorded
+        kept = kept_prompt(alias, self.prompts.get(alias), self.folder.prompts)
+        return kept.digest if kept is not None else None
+
+    def names_of(self, prompt: Prompt) -> list[str]:
+        """The aliases that mean this very prompt in the run's figures, its own first. Raises `InputError`."""
+        own = [prompt.alias] if self.digest_of(prompt.alias) in (None, prompt.digest) else []
+        return own + [
+            alias for alias, digest in self.manifest.prompt_sha256.items() if digest == prompt.digest and alias not in own
+        ]

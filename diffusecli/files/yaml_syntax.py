@@ -1,0 +1,110 @@
+"""The value of a YAML text, what is wrong with the text, and where in it each part of the value is.
+
+Looks through the text before PyYAML builds anything: too deep, too many parts, aliases that multiply, keys that come twice. Knows no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from diffusecli.files.nesting import MOST_DEPTH, require_shallow
+from diffusecli.files.positions import Location
+from diffusecli.files.text import holds_half_characters
+from diffusecli.system.errors import Problem
+
+_MOST_NODES = 100_000  # of a YAML file
+FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Ten times as fast where PyYAML has its C part; what it refuses is read again in Python, for one wording of errors."""
+
+
+def load_yaml(path: str, text: str) -> tuple[Any, list[Problem]]:
+    """The value, or the problems that hide it. Raises `RecursionError` for deep nesting."""
+    try:
+        _require_plain(text)
+        parts = list(yaml_parts(text))
+        problems = [
+            Problem(path, f"the key '{location[-1]}' is there twice", "keep one of them",
+                    node.start_mark.line + 1, node.start_mark.column + 1)
+            for location, node, again in parts if again
+        ]  # fmt: skip
+        return (None, problems) if problems else (_load(text), [])
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = (mark.line + 1, mark.column + 1) if mark else (None, None)
+        what = error.problem or error.context or "cannot be parsed"
+        return None, [Problem(path, f"is not YAML: {what}", "correct the YAML there", *place)]
+    except (yaml.YAMLError, ValueError) as error:
+        what = str(error).splitlines()[0]
+        return None, [Problem(path, f"is not YAML: {what}", "correct the YAML there")]
+
+
+def read_value(text: str) -> Any:
+    """A YAML value as it stands on a command line. Raises `ValueError` for what a file would be refused for."""
+    try:
+        value, problems = load_yaml("", text)
+        require_shallow(value)
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
+    if problems or holds_half_characters(value):
+        raise ValueError(problems[0].message if problems else "holds half of a character")
+    return value
+
+
+def _require_plain(text: str) -> None:
+    """Looks through the file without recursion: what follows it, PyYAML's C part above all, ends the process on deep nesting.
+
+    Raises `RecursionError` for that, `YAMLError` for too many parts.
+    """
+    depth = parts = 0
+    try:
+        for event in yaml.parse(text, Loader=FastLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            parts += isinstance(event, yaml.NodeEvent)
+            if depth > MOST_DEPTH or parts > _MOST_NODES:
+                break
+    except yaml.YAMLError:
+        return  # what follows meets the same, and has words for it
+    if depth > MOST_DEPTH:
+        raise RecursionError
+    if parts > _MOST_NODES:
+        raise yaml.YAMLError(f"it has more than {_MOST_NODES} parts")
+
+
+def _load(text: str) -> Any:
+    try:
+        return yaml.load(text, Loader=FastLoader)  # noqa: S506 - the safe loader, in C
+    except yaml.YAMLError:
+        return yaml.safe_load(text)
+    except (AttributeError, LookupError, TypeError, ArithmeticError) as error:  # `!!int ""` and the like
+        raise yaml.YAMLError("a tag does not fit its value") from error
+
+
+def yaml_parts(text: str) -> Iterator[tuple[Location, yaml.Node, bool]]:
+    """Every value of a YAML text with the node to point at (its key, if it has one) and whether its key came before."""
+    try:
+        top = yaml.compose(text, Loader=FastLoader)
+    except yaml.YAMLError:
+        top = yaml.compose(text, Loader=yaml.SafeLoader)
+    waiting: list[tuple[Location, yaml.Node, yaml.Node, bool]] = [((), top, top, False)] if top else []
+    seen = 0
+    while waiting:
+        location, node, mark, again = waiting.pop()
+        seen += 1
+        if seen > _MOST_NODES:
+            raise yaml.YAMLError("its aliases make it too large")
+        if len(location) > MOST_DEPTH:  # of an alias that stands within what it means
+            raise RecursionError
+        yield location, mark, again
+        if isinstance(node, yaml.MappingNode):
+            keys: set[str] = set()
+            for key, value in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    raise yaml.MarkedYAMLError(problem="a list or mapping cannot be a key", problem_mark=key.start_mark)
+                name = str(key.value)
+                waiting.append(((*location, name), value, key, name in keys))
+                keys.add(name)
+        elif isinstance(node, yaml.SequenceNode):
+            waiting.extend(((*location, index), value, value, False) for index, value in enumerate(node.value))

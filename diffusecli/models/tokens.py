@@ -1,0 +1,79 @@
+"""Text becomes tokens and comes back: what a tokenizer spells, and how its tokens are shown in messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+ANCHORS = ("a", "0", ".", "\n")  # texts that tokens are decoded, or encoded, after
+
+
+def decode_answer(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The text of generated ids without special tokens, spaces as the model wrote them.
+
+    Some tokenizers take the first space of a text away, so the ids are decoded after others that are cut off again.
+    An id that the tokenizer does not have (embeddings are often padded) becomes "\ufffd", the sign for what cannot be read.
+    """
+    anchor, length = _anchor(tokenizer)
+    if all(_is_known(tokenizer, token) for token in ids):
+        return decode(tokenizer, [*anchor, *ids])[length:]
+    known: list[list[int]] = [[]]
+    for token in ids:
+        if _is_known(tokenizer, token):
+            known[-1].append(token)
+        else:
+            known.append([])
+    return "\ufffd".join(decode(tokenizer, [*anchor, *some])[length:] for some in known)
+
+
+@lru_cache(maxsize=500_000)
+def _is_known(tokenizer: Any, token: int) -> bool:
+    """Whether the tokenizer has such a token."""
+    try:
+        return tokenizer.convert_ids_to_tokens([token])[0] is not None
+    except (IndexError, KeyError, TypeError, ValueError, OverflowError):  # tokenizers in Python
+        return False
+
+
+def decode(tokenizer: Any, ids: Sequence[int], *, special: bool = False) -> str:
+    """The text of ids, nothing tidied; special tokens on demand."""
+    return str(tokenizer.decode(list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False))
+
+
+@lru_cache(maxsize=8)
+def _anchor(tokenizer: Any) -> tuple[tuple[int, ...], int]:
+    """An ordinary token that spells one sign, and the length of its text; nothing where there is none."""
+    for sign in ANCHORS:
+        ids = tokenise(tokenizer, sign)[-1:]
+        if ids and decode(tokenizer, ids) == sign:
+            return tuple(ids), len(sign)
+    return (), 0
+
+
+def tokenise(tokenizer: Any, text: str) -> list[int]:
+    """Rendered conversations hold their own special tokens: none are added."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """The tokens that are no text."""
+    added = (index for index, token in tokenizer.added_tokens_decoder.items() if token.special)
+    return frozenset(tokenizer.all_special_ids) | frozenset(added)
+
+
+def last_tokens(tokenizer: Any, text: str) -> list[str]:
+    """The last tokens of a text, to show."""
+    tokens: list[str] = tokenizer.convert_ids_to_tokens(tokenise(tokenizer, text)[-8:])
+    return tokens
+
+
+def excerpt(text: str) -> str:
+    """At most 80 signs of a text, to show."""
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def named_token(tokenizer: Any, token: int) -> str:
+    """A token as messages name it."""
+    return f"the token {tokenizer.convert_ids_to_tokens([token])[0]!r} (id {token})"

@@ -1,0 +1,74 @@
+"""Settings of a config that are right by themselves and wrong or doubtful in their place.
+
+Knows settings, not paths.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from diffusecli.files.documents import Document
+from diffusecli.files.positions import Location
+from diffusecli.prompts.config import Config
+from diffusecli.system.errors import Problem
+
+_SET_BY_US = {
+    "conversation",
+    "messages",
+    "chat_template",
+    "tokenize",
+    "add_generation_prompt",
+    "continue_final_message",
+    "return_dict",
+}
+
+
+def template_variable_problems(document: Document, config: Config) -> Iterator[Problem]:
+    """Variables for the chat template that diffuse sets itself, or that no template can use."""
+    for name, value in config.chat_template_kwargs.items():
+        if name in _SET_BY_US:
+            yield document.problem(("chat_template_kwargs", name), f"'{name}' is set by diffuse itself", "remove it")
+        elif not name.isidentifier():
+            yield document.problem(("chat_template_kwargs", name), f"'{name}' is no name of a variable", "correct it")
+        elif not _is_json(value):
+            yield document.problem(("chat_template_kwargs", name), f"'{name}' is no text, number, truth value, list or mapping",
+                                   "put quotes around it")  # fmt: skip
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def doubtful_settings(document: Document, config: Config) -> Iterator[Problem]:
+    """Settings that say something other than they seem to."""
+    algorithm = document.data.get("alg_config") or {}
+    if "gamma" in algorithm and not config.alg_config.early_stop:
+        yield document.problem(("alg_config", "gamma"), "gamma has no effect without early_stop", "add early_stop: true or remove it",
+                               severity="warning")  # fmt: skip
+    if config.ckpt_dir is not None and not config.load_model:
+        yield document.problem(("ckpt_dir",), "ckpt_dir has no effect without load_model", "add load_model: true or remove it",
+                               severity="warning")  # fmt: skip
+    yield from words_for_numbers(document)
+
+
+def words_for_numbers(document: Document) -> Iterator[Problem]:
+    """Notices of texts that are taken as numbers."""
+    for location, value in _numbers_in_words(document.data):
+        yield document.problem(location, f"YAML reads {value} as a word, it is taken as the number", f"write {float(value):.1e}",
+                               severity="notice")  # fmt: skip
+
+
+def _numbers_in_words(data: Any, location: Location = ()) -> Iterator[tuple[Location, str]]:
+    """Texts like `1e-4` where a number stands, which YAML 1.1 does not take for one."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield from _numbers_in_words(value, (*location, str(key)))
+    elif isinstance(data, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", data):
+        yield location, data

@@ -1,0 +1,89 @@
+"""The paths in a config: which of them cannot be meant as written, and where each leads.
+
+Knows which settings hold paths; reads none of the files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffusecli.files.documents import Document
+from diffusecli.files.endings import other_format
+from diffusecli.files.paths import at_home, exists, find, spread, wrong_as_written
+from diffusecli.files.positions import Location
+from diffusecli.prompts.config import PLAIN, Config, short_name
+from diffusecli.system.errors import Problem
+
+_FILLED = ("output_dir", "ckpt_dir")
+"""The settings in which {model} and {config} are replaced."""
+
+
+def wrong_paths(document: Document, path: Path) -> Iterator[tuple[Problem, Location]]:
+    """Paths and names that would be taken literally where that cannot be meant."""
+    data = document.data if isinstance(document.data, dict) else {}
+    written: dict[Location, Any] = {(name,): data.get(name) for name in ("model", "revision", "device", "chat_template", *_FILLED)}
+    for key, listed in _prompt_lists(document).items():
+        written |= {(*key, index): text for index, text in enumerate(listed)} if isinstance(listed, list) else {}
+    for location, text in written.items():
+        if not isinstance(text, str):
+            continue
+        message, remedy = wrong_as_written(text)
+        left = re.search(r"\{[^{}]*\}", _filled(text, str(data.get("model")), path)) if location[0] in _FILLED else None
+        if left and not message and not exists(text):
+            message, remedy = f"'{left[0]}' is not replaced by a value", "only {model} and {config} are: write the value itself"
+        elif location == ("output_dir",) and not message and not exists(text) and (ending := other_format(Path(text))):
+            message, remedy = f"a run is a folder, not a {ending} file", f"name a folder without {ending}"
+        if message:
+            yield document.problem(location, f"{text}: {message}", remedy), location
+
+
+def resolve_paths(config: Config, path: Path, *, kept: bool) -> Config:
+    """The config with every path as it is meant; of those that a run `kept` it is only looked up where they are by now."""
+
+    def meant(text: str) -> str:
+        return text if kept else at_home(text)
+
+    def found(text: str) -> str:
+        return find(meant(text), path.parent).name
+
+    def listed(texts: Sequence[str]) -> tuple[str, ...]:
+        return tuple(map(found, texts)) if kept else tuple(name for text in texts for name in spread(meant(text), path.parent))
+
+    model, retain, template = meant(config.model), config.retain, config.chat_template
+    if retain and retain.prompts != "builtin":
+        retain = retain.model_copy(update={"prompts": listed(retain.prompts)})
+    return config.model_copy(update={
+        "model": model,
+        "retain": retain,
+        "train_prompts": listed(config.train_prompts),
+        "test_prompts": listed(config.test_prompts),
+        "output_dir": _filled(meant(config.output_dir), model, path),
+        "chat_template": template if template in (None, PLAIN) else found(template),
+        "ckpt_dir": found(_filled(config.ckpt_dir, model, path)) if config.ckpt_dir is not None else None,
+    })  # fmt: skip
+
+
+def readable_paths(document: Document, path: Path) -> dict[Location, tuple[tuple[str, ...], ...]]:
+    """The lists of prompt paths that are lists of words, resolved, by where they stand; entries that are wrong as they are written lead nowhere."""
+    return {
+        key: tuple(() if wrong_as_written(p)[0] else tuple(spread(at_home(p), path.parent)) for p in listed)
+        for key, listed in _prompt_lists(document).items()
+        if isinstance(listed, list) and all(isinstance(p, str) and p for p in listed)
+    }
+
+
+def _prompt_lists(document: Document) -> dict[Location, Any]:
+    """What stands where lists of prompt paths are meant to."""
+    data = document.data if isinstance(document.data, dict) else {}
+    retain = data.get("retain")
+    lists: dict[Location, Any] = {(key,): data.get(key) for key in ("train_prompts", "test_prompts")}
+    lists["retain", "prompts"] = retain.get("prompts") if isinstance(retain, dict) else None
+    return lists
+
+
+def _filled(text: str, model: str, path: Path) -> str:
+    """A folder's name with what stands for the model and the config."""
+    return text.replace("{model}", short_name(model)).replace("{config}", path.stem)

@@ -1,0 +1,89 @@
+"""An experiment: a config with the prompt files that it names, and what is wrong with them together.
+
+Knows configs and prompts as files; knows nothing of models, devices and folders for results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffusecli.files.paths import real
+from diffusecli.files.positions import Location
+from diffusecli.prompts.config import LEAST_INSTRUCTIONS
+from diffusecli.prompts.config_files import Inspection
+from diffusecli.prompts.conflicts import Clash, clashes, conversation
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import files_at
+from diffusecli.system.errors import Problem, many
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A config with the prompt files that it names."""
+
+    file: Path
+    inspection: Inspection
+    problems: tuple[Problem, ...]  # of the paths that it names
+    prompts: tuple[Path, ...]
+    trained: Mapping[Path, Location]  # the file itself -> where the config names it in train_prompts
+
+    @classmethod
+    def of(cls, file: Path, inspected: Inspection) -> Experiment:
+        """Look at every path that it names."""
+        problems: list[Problem] = []
+        prompts: list[Path] = []
+        places: dict[Location, dict[Path, Location]] = {}
+        if (document := inspected.document) is None:
+            return cls(file, inspected, (), (), {})
+        for key, paths in inspected.paths.items():
+            named = places.setdefault(key, {})
+            for index, path in ((index, path) for index, names in enumerate(paths) for path in names):
+                _, files, message, remedy = files_at(path)
+                if message:
+                    problems.append(document.problem((*key, index), f"{path} {message}", remedy))
+                if twice := [prompt for prompt in files if real(prompt) in named]:
+                    remedy = "name it once"
+                    problems.append(document.problem((*key, index), f"{twice[0]} is named twice", remedy, severity="warning"))
+                for prompt in files:
+                    named.setdefault(real(prompt), (*key, index))
+                prompts += files
+            if (
+                key == ("retain", "prompts")
+                and len(named) < LEAST_INSTRUCTIONS
+                and not any(files_at(path)[2] for names in paths for path in names)
+            ):
+                problems.append(document.problem(
+                    key, f"names {many(len(named), 'instruction')}, at least {LEAST_INSTRUCTIONS} are needed",
+                    "name more (every third is only measured)",
+                ))  # fmt: skip
+        return cls(file, inspected, tuple(problems), tuple(prompts), places.get(("train_prompts",), {}))
+
+    def clashes(self, there: Mapping[Path, Prompt]) -> list[Clash]:
+        """Training prompts with one conversation."""
+        prompts = self.training(there)
+        return list(clashes(prompts, (conversation(prompt, self._system) for prompt in prompts)))
+
+    def training(self, there: Mapping[Path, Prompt]) -> list[Prompt]:
+        """Its training prompts, as far as they can be read."""
+        return [there[place] for place in self.trained if place in there]
+
+    def untargeted(self, there: Mapping[Path, Prompt]) -> list[Prompt]:
+        """Training prompts with nothing to train on."""
+        return [prompt for prompt in self.training(there) if not prompt.targets]
+
+    def of_training(self, there: Mapping[Path, Prompt]) -> Iterator[Problem]:
+        """What is wrong with its prompts as those of one training."""
+        if (document := self.inspection.document) is None:
+            return
+        for prompt in self.untargeted(there):
+            location = self.trained[real(prompt.alias)]
+            yield document.problem(location, f"{prompt.alias} has no targets to train on", "move it to test_prompts")
+        for clash in self.clashes(there):
+            location = self.trained[real(clash.second.alias)]
+            yield document.problem(location, f"{clash.second.alias} {clash.message}", clash.remedy, severity=clash.severity)
+
+    @property
+    def _system(self) -> str | None:
+        return self.inspection.config.system if self.inspection.config is not None else None

@@ -1,0 +1,105 @@
+"""What is wrong or doubtful with a prompt whose keys and types are right.
+
+Knows prompts as text, and the document to point at; reads no files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from diffusecli.files.documents import Document
+from diffusecli.files.text import canonical
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.system.errors import InputError, Problem, many
+
+
+def checked(prompt: Prompt) -> Prompt:
+    """A prompt that did not come from a file of its own; raises `InputError` for what a file would be refused for."""
+    document = Document(prompt.alias, prompt.to_json(), json.loads(prompt.to_json()))
+    if errors := [p for p in content_problems(document, prompt) if p.severity == "error"]:
+        raise InputError.of(errors)
+    return prompt
+
+
+def content_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
+    """What is wrong or doubtful with a prompt whose keys and types are right."""
+    yield from _target_problems(document, prompt.targets)
+    if not prompt.eos:
+        yield from _prefix_problems(document, prompt.targets)
+    if prompt.weights:
+        yield from _weight_problems(document, prompt.weights, len(prompt.targets))
+    yield from _format_doubts(document, prompt)
+    yield from _likeness_doubts(document, prompt.targets)
+
+
+def _target_problems(document: Document, targets: Sequence[str]) -> Iterator[Problem]:
+    first: dict[str, int] = {}
+    for index, target in enumerate(targets):
+        same = first.setdefault(canonical(target), index)
+        if not target.strip():
+            yield document.problem(("targets", index), f"the target {target!r} is empty", "remove it or write text")
+        elif same != index and targets[same] == target:
+            yield document.problem(
+                ("targets", index), f"the target {target!r} is there twice", "keep one and give it the summed weight"
+            )
+        elif same != index:
+            yield document.problem(
+                ("targets", index),
+                f"the target {target!r} is {targets[same]!r} once trimmed and normalised (NFC)",
+                "keep one of them",
+            )
+
+
+def _prefix_problems(document: Document, targets: Sequence[str]) -> Iterator[Problem]:
+    """Without a terminator a target that begins another cannot be distinguished from it."""
+    order = sorted(range(len(targets)), key=lambda index: targets[index])
+    for shorter, longer in pairwise(order):
+        if targets[longer].startswith(targets[shorter]) and targets[longer] != targets[shorter]:
+            yield document.problem(
+                ("targets", shorter), f"with eos: false the target {targets[shorter]!r} begins {targets[longer]!r}",
+                "end each target with a sign of its own, such as a closing brace",
+            )  # fmt: skip
+
+
+def _weight_problems(document: Document, weights: Sequence[float], targets: int) -> Iterator[Problem]:
+    bad = [index for index, weight in enumerate(weights) if not math.isfinite(weight) or weight < 0]
+    if len(weights) != targets:
+        yield document.problem(("weights",), f"{many(len(weights), 'weight')} for {many(targets, 'target')}",
+                               "give one weight per target, or none for a uniform distribution")  # fmt: skip
+    for index in bad:
+        yield document.problem(("weights", index), f"the weight {weights[index]:g} is not a probability",
+                               "write a finite number that is zero or more")  # fmt: skip
+    if all(weight == 0 for weight in weights):
+        yield document.problem(("weights",), "all weights are zero", "give at least one target a positive weight")
+    elif not bad and math.isinf(total := sum(weights)):
+        yield document.problem(("weights",), "the weights are too large to be summed", "divide them all by the same number")
+    elif not bad and abs(total - 1) > 1e-6:
+        yield document.problem(("weights",), f"the weights sum to {total:g}", "they are divided by it", severity="notice")
+
+
+def _format_doubts(document: Document, prompt: Prompt) -> Iterator[Problem]:
+    """A request that shows one format while the targets have another."""
+    braced = sum(target.strip().startswith("{") and target.strip().endswith("}") for target in prompt.targets)
+    asks = "{" in prompt.request or "brace" in prompt.request.lower()
+    if prompt.targets and braced == len(prompt.targets) and not asks:
+        yield document.problem(("request",), "the targets stand in curly braces but the request does not ask for them",
+                               "show the format in the request, like this: {answer}", severity="warning")  # fmt: skip
+    if "{{" in prompt.request and not any("{{" in target for target in prompt.targets):
+        yield document.problem(("request",), "the request has doubled braces", "write them once, only --group-by takes them doubled",
+                               severity="warning")  # fmt: skip
+    if prompt.targets and asks and not any("{" in target for target in prompt.targets):
+        yield document.problem(("request",), "the request shows curly braces but no target has any",
+                               "write the targets in the format the request asks for", severity="warning")  # fmt: skip
+
+
+def _likeness_doubts(document: Document, targets: Sequence[str]) -> Iterator[Problem]:
+    """Targets that differ in case, spaces and punctuation only, if they are many."""
+    plain = [re.sub(r"[\W_]+", "", target).casefold() for target in targets]
+    alike = len(plain) - len({text or str(index) for index, text in enumerate(plain)})
+    if alike >= 3 and alike > 0.2 * len(targets):
+        yield document.problem(("targets",), f"{alike} of {len(targets)} targets differ from another only in case, spaces or punctuation",
+                               "check that all of them are meant", severity="warning")  # fmt: skip

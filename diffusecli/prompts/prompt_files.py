@@ -1,0 +1,90 @@
+"""Prompt files: the files that paths name, and the prompts in them with everything that is wrong.
+
+Knows where prompts are kept; what a good prompt is, `prompt_checks.py` knows.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from diffusecli.files.documents import read_document
+from diffusecli.files.paths import exists, find, look_again, real, spread, visible_files
+from diffusecli.files.schema import problems_of
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_checks import content_problems
+from diffusecli.system.errors import InputError, Problem
+
+
+def inspect_prompt(path: str | Path) -> tuple[Prompt | None, list[Problem]]:
+    """Read one prompt file and tell everything that is wrong with it.
+
+    The prompt is None when any of the problems is an error.
+    """
+    found = find(path)
+    document, problems = read_document(found.place, name=found.name)
+    if document is None:
+        return None, problems
+    if isinstance(document.data, dict) and "alias" in document.data:
+        problems.append(document.problem(("alias",), "unknown key 'alias'", "a prompt's alias is its path: remove it"))
+    elif isinstance(document.data, dict) and isinstance(document.data.get("$schema", ""), str):
+        document.data.pop("$schema", None)
+    try:
+        prompt = Prompt.model_validate({**document.data, "alias": str(path)} if isinstance(document.data, dict) else document.data)
+    except ValidationError as error:
+        problems.extend(problem for problem, _ in problems_of(document, error, Prompt))
+        return None, problems
+    problems.extend(content_problems(document, prompt))
+    return (None if any(p.severity == "error" for p in problems) else prompt), problems
+
+
+def read_prompt(path: str | Path) -> Prompt:
+    """Read one prompt file; raises `InputError` with every mistake in it."""
+    prompt, problems = inspect_prompt(path)
+    if prompt is None:
+        raise InputError.of(p for p in problems if p.severity == "error")
+    return prompt
+
+
+def read_prompts(paths: Iterable[str | Path]) -> list[Prompt]:
+    """Read files, and folders recursively; raises `InputError` with every mistake of every file."""
+    found = [inspect_prompt(path) for path in prompt_files(paths)]
+    errors = [p for _, problems in found for p in problems if p.severity == "error"]
+    if errors:
+        raise InputError.of(errors)
+    return [prompt for prompt, _ in found if prompt is not None]
+
+
+def prompt_files(paths: Iterable[str | Path]) -> list[Path]:
+    """The prompt files that `paths` name: files as they are, folders searched recursively for `*.json`; each once, by its first path.
+
+    Raises `InputError` for a path that does not exist and for a folder without prompts.
+    """
+    found = [files_at(name) for path in paths for name in spread(path)]
+    if wrong := [Problem(str(path), message, remedy) for path, _, message, remedy in found if message]:
+        raise InputError.of(wrong)
+    return each_once(file for _, files, _, _ in found for file in files)
+
+
+def each_once(files: Iterable[Path]) -> list[Path]:
+    """Every file under the first of its paths."""
+    first: dict[Path, Path] = {}
+    for file in files:
+        first.setdefault(real(file), file)
+    return list(first.values())
+
+
+def files_at(path: str | Path) -> tuple[Path, list[Path], str, str]:
+    """The path, the prompt files it names, and what is wrong with it (message and remedy, empty when nothing is)."""
+    path, place = Path(path), find(path).place
+    if not exists(place):
+        if glob.has_magic(str(path)):
+            return path, [], "matches no *.json prompt and no folder", "check the pattern (it is taken from the working directory)"
+        return path, [], "does not exist", look_again(path, "check the path (it is taken from the working directory)")
+    if place.is_dir():
+        inside = visible_files(path, (".json",))
+        return (path, inside, "", "") if inside else (path, [], "holds no *.json prompt", "name a folder with prompts or a file")
+    return path, [path], "", ""

@@ -1,0 +1,68 @@
+"""The histogram of one sampler's answers: weights against shares of the targets, as many as fit, in an order that can be chosen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from diffusecli.evaluation.evaluation import Evaluated
+from diffusecli.evaluation.metrics import Cell
+from diffusecli.report.parts import bar, label, new_table, percent
+from diffusecli.system.errors import many
+
+Sort = Literal["weight", "residual", "target"]
+
+
+@dataclass(frozen=True)
+class Showing:
+    """How much of each histogram is shown, and in which order."""
+
+    top: int = 24  # 0: every target
+    sort: Sort | None = None  # None: the prompt's order, the heaviest and the worst of large sets
+
+
+def histogram(row: Evaluated, showing: Showing) -> Iterator[RenderableType]:
+    """The table of targets, and a line on those that are not shown."""
+    ordered_cells, folded = shown_cells(row.cells, showing)
+    n = row.tally.n
+    top = max(*(max(cell.weight, cell.count / n) for cell in ordered_cells), 1e-12)
+    table = new_table(
+        Text("target"), ("weight", "right"), Text(""), ("share", "right"), Text(""), ("count", "right"), ("expected", "right"),
+        ("residual", "right"),
+    )  # fmt: skip
+    for cell in ordered_cells:
+        table.add_row(
+            label(cell.target, 14), percent(cell.weight), bar(cell.weight / top, width=10), percent(cell.count / n),
+            bar(cell.count / n / top, "cyan", width=10), str(cell.count), f"{cell.expected:.1f}",
+            Text(f"{_residual(cell.residual)}{'*' if cell.differs else ' '}", style="bold" if cell.differs else ""),
+        )  # fmt: skip
+    yield table
+    if folded:
+        weight, count = sum(cell.weight for cell in folded), sum(cell.count for cell in folded)
+        marked = sum(cell.differs for cell in folded)
+        what = "" if showing.sort else "those that weigh most or miss most are; "
+        yield Text(
+            f"({many(len(folded), 'more target')} not shown: {what}they weigh {percent(weight)}, have {percent(count / n)}, {marked} with *)"
+        )
+
+
+def shown_cells(cells: Sequence[Cell], showing: Showing) -> tuple[list[Cell], list[Cell]]:
+    """The cells of a histogram in order, and those that are folded."""
+    keys = {"weight": lambda i: -cells[i].weight, "residual": lambda i: -abs(cells[i].residual), "target": lambda i: i}
+    most = showing.top or len(cells)
+    if showing.sort is not None:
+        ranked = sorted(range(len(cells)), key=keys[showing.sort])
+    else:
+        heaviest, worst = (sorted(range(len(cells)), key=keys[name]) for name in ("weight", "residual"))
+        mixed = dict.fromkeys(i for pair in zip(heaviest, worst, strict=True) for i in pair)
+        ranked = sorted(list(mixed)[:most]) + list(mixed)[most:]
+    return [cells[i] for i in ranked[:most]], [cells[i] for i in ranked[most:]]
+
+
+def _residual(value: float) -> str:
+    return f"{value:+z.1f}" if abs(value) < 1000 or math.isinf(value) else f"{value:+.0e}"

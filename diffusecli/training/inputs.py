@@ -1,0 +1,59 @@
+"""The prompts of a training, read and checked: files that can be read, conversations that do not contradict each other, lengths that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from diffusecli.models.encoding import EncodedPrompt
+from diffusecli.prompts.config import Retain
+from diffusecli.prompts.conflicts import clashes, conversation
+from diffusecli.prompts.prompt import Prompt, require_own_names
+from diffusecli.prompts.prompt_files import read_prompts
+from diffusecli.system.errors import InputError
+from diffusecli.system.notices import Notice
+from diffusecli.training.loss import row_length
+from diffusecli.training.retention import read_instructions
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The prompts of a config, read and checked."""
+
+    train: list[Prompt]
+    test: list[Prompt]
+    instructions: list[Prompt]  # to hold on to; none when retention is off
+
+
+def read_inputs(train: Sequence[str], test: Sequence[str], retain: Retain | Literal[False], system: str | None) -> Inputs:
+    """Read prompt files and folders; `system` is the text of prompts that have none. Raises `InputError` for what cannot be trained on."""
+    if not train:
+        raise InputError("train_prompts is empty: name at least one prompt file or folder")
+    prompts = read_prompts(train)
+    if empty := [prompt.alias for prompt in prompts if not prompt.targets]:
+        raise InputError(f"{empty[0]}: has no targets to train on, move it to test_prompts")
+    said = [conversation(prompt, system) for prompt in prompts]
+    if wrong := [clash.problem() for clash in clashes(prompts, said) if not clash.agree]:
+        raise InputError.of(wrong)
+    inputs = Inputs(prompts, read_prompts(test), read_instructions(retain) if retain else [])
+    require_own_names([*inputs.train, *inputs.test, *inputs.instructions])
+    return inputs
+
+
+def require_agreement(encoded: Sequence[EncodedPrompt], notice: Notice) -> None:
+    """Raises `InputError` when the chat template makes one conversation of two prompts that expect different answers."""
+    found = list(clashes((e.prompt for e in encoded), (e.prompt_ids for e in encoded)))
+    if wrong := [clash.problem() for clash in found if not clash.agree]:
+        raise InputError.of(wrong)
+    for clash in found:
+        notice(str(clash.problem()))
+
+
+def require_context(encoded: Sequence[EncodedPrompt], context: int | None) -> None:
+    """Raises `InputError` for a prompt whose longest target leaves the model's context."""
+    for e in encoded:
+        if context is not None and row_length(e) > context:
+            raise InputError(
+                f"{e.alias}: the request with its longest target is {row_length(e)} tokens, the model takes {context}; shorten it"
+            )

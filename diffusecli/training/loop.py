@@ -1,0 +1,196 @@
+"""The training loop: prompts in shuffled order, for each the exact gradient over all its targets, then one optimiser step.
+
+Knows what the job holds and nothing of configs; what a pass costs and how it is done is `loss.py`'s business.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+
+from diffusecli.models.devices import peak_memory_mb
+from diffusecli.models.encoding import EncodedPrompt
+from diffusecli.models.loading import LoadedModel
+from diffusecli.models.overflow import cause
+from diffusecli.runs.iteration import Iteration
+from diffusecli.system.errors import InputError, InterruptedRun, many
+from diffusecli.system.interrupts import Interrupts
+from diffusecli.training.checkpoints import Progress, discard_checkpoint, newest_checkpoint, save_checkpoint, step_of
+from diffusecli.training.job import Job
+from diffusecli.training.record import record_iteration, resume_metrics
+from diffusecli.training.schedule import learning_rate, rate_share, reason_to_stop
+from diffusecli.training.scorer import Scores, figures_of
+
+_BETAS = (0.9, 0.99)
+"""The second of AdamW's decays is .99, not .999: training lasts tens of steps, and the gradient of the
+first ones, a hundred times the last, must be forgotten."""
+
+Report = Callable[[Iteration], None]
+
+
+def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, report: Report) -> None:
+    """Train from where `progress` stands to the end; it says then why training stopped.
+
+    Raises `InterruptedRun` when asked to stop, and `InputError` when the loss is no number any more.
+    """
+    settings, processes = job.settings, job.processes
+    rate = optimiser.param_groups[0]["lr"]
+    steps = settings.n_iters * job.steps_per_iteration
+    if not progress.before:
+        before = job.scorer.exact(job.prompts.encoded)
+        if np.isnan(before.figures).any():
+            raise cause(job.base.model, job.base.name)
+        progress.before = {prompt.alias: list(figures) for prompt, figures in zip(before.prompts, before.figures, strict=True)}
+    earlier, started = progress.seconds, time.perf_counter()
+    if processes.main:
+        resume_metrics(job.run.metrics, progress.iterations, job.scorer.notice)
+        processes.start_tracking(job.tracked)
+    reason = progress.finished or None
+    if reason is None and progress.last and not progress.under_way:
+        reason = reason_to_stop(settings, progress.last)
+    promise = "finishing this step and writing a checkpoint; once more to stop at once"
+    _train_mode(job.base, on=True)
+    with Interrupts(job.scorer.notice, promise, patient=processes.count > 1) as interrupts:
+
+        def between() -> None:
+            if interrupts.asked and processes.count == 1:
+                raise _AskedToStopError
+
+        while reason is None and progress.step < steps:
+            iteration, place = divmod(progress.step, job.steps_per_iteration)
+            optimiser.param_groups[0]["lr"] = rate * rate_share(settings, progress.step, steps)
+            try:
+                _step(job, optimiser, progress, between)
+            except _AskedToStopError:
+                optimiser.zero_grad()
+                _leave(job, optimiser, progress)
+            progress.seconds = earlier + time.perf_counter() - started
+            # the end of an iteration: tell, stop, keep
+            if place == job.steps_per_iteration - 1:
+                seen = _finished_iteration(job, progress)
+                if processes.main:
+                    record_iteration(job.run, processes, seen)
+                report(seen)
+                reason = reason_to_stop(settings, seen)
+                if reason is None and (iteration + 1) % job.save_every == 0 and progress.step < steps and processes.main:
+                    save_checkpoint(job.run, job.base, optimiser, progress)
+            if reason is None and progress.step == steps:
+                reason = f"all {many(settings.n_iters, 'iteration')} done"
+            progress.finished = reason or ""
+            if any(processes.everyones(interrupts.asked)):
+                _leave(job, optimiser, progress)
+    _train_mode(job.base, on=False)
+    progress.finished = reason or f"all {many(settings.n_iters, 'iteration')} done"
+
+
+def _step(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, between: Callable[[], None]) -> None:
+    """One step of the optimiser; raises `InputError` before it when the gradient is no number."""
+    # 1. the prompts of this step, its instructions, its random numbers: all follow from the seed and the step
+    seed, at_once = job.seed, job.settings.prompts_per_step
+    iteration, place = divmod(progress.step, job.steps_per_iteration)
+    order = random.Random(f"{seed} {iteration}").sample(job.prompts.encoded, len(job.prompts.encoded))
+    batch = order[place * at_once : (place + 1) * at_once]
+    first, retention = iteration * len(job.prompts.encoded) + place * at_once, job.scorer.retention
+    answers = [retention.answer(first + turn) for turn in range(len(batch))] if retention else []
+    torch.manual_seed((seed * 1_000_003 + progress.step) % 2**63)
+    # 2. gradients, summed over targets and processes
+    scores = job.scorer.score(batch, answers, backward=True, between=between)
+    norm = float(torch.nn.utils.clip_grad_norm_(job.weights, 1.0))
+    if not (np.isfinite(norm) and all(np.isfinite(log_probs).all() for log_probs in scores.log_probs)):
+        raise diverged(job, progress)
+    # 3. the step
+    optimiser.step()
+    optimiser.zero_grad()
+    progress.step += 1
+    progress.tokens += scores.tokens_fed
+    progress.at_once = job.scorer.strategy.size
+    _note(progress, batch, scores, optimiser.param_groups[0]["lr"], norm)
+
+
+def make_optimiser(job: Job, state: dict[int, Any] | None) -> torch.optim.Optimizer:
+    """AdamW at the full learning rate, with the moments of an earlier part of the run."""
+    rate = learning_rate(job.settings, job.base.model.config.get_text_config().hidden_size)
+    optimiser = torch.optim.AdamW(job.weights, lr=rate, betas=_BETAS, eps=1e-5, weight_decay=job.settings.weight_decay, fused=True)
+    if state is not None:
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    return optimiser
+
+
+class _AskedToStopError(Exception):
+    """Ctrl-C between two parts of a step."""
+
+
+def _note(progress: Progress, batch: list[EncodedPrompt], scores: Scores, rate: float, norm: float) -> None:
+    """Add what a step saw to the iteration under way."""
+    so_far = progress.under_way or {"loss": 0.0, "kl": {}, "on_target": {}, "kept": [], "norms": [], "rate": rate}
+    for prompt, log_probs in zip(batch, scores.log_probs, strict=True):
+        so_far["loss"] += float(-np.dot(prompt.trie.weights, log_probs))
+        so_far["kl"][prompt.alias], so_far["on_target"][prompt.alias] = figures_of(prompt, log_probs)
+    so_far["kept"] += scores.retained
+    so_far["norms"].append(norm)
+    progress.under_way = so_far
+
+
+def _finished_iteration(job: Job, progress: Progress) -> Iteration:
+    saw, number = progress.under_way, progress.iterations + 1
+    due = number % job.eval_every == 0
+    _train_mode(job.base, on=False)
+    test = job.scorer.exact(job.prompts.tests if due else [])
+    _train_mode(job.base, on=True)
+    seen = Iteration(
+        number, job.settings.n_iters, progress.step, saw["loss"], sum(e.trie.entropy for e in job.prompts.encoded), saw["kl"], saw["on_target"],
+        float(np.mean(saw["kept"])) if saw["kept"] else None, saw["rate"], float(np.mean(saw["norms"])), progress.tokens,
+        progress.seconds, peak_memory_mb(), test.kl, test.on_target,
+    )  # fmt: skip
+    progress.iterations, progress.last = number, seen
+    progress.under_way = {}
+    return seen
+
+
+def _leave(job: Job, optimiser: torch.optim.Optimizer, progress: Progress) -> NoReturn:
+    """Write a checkpoint, wait until it is there, and stop."""
+    job.processes.first(lambda: save_checkpoint(job.run, job.base, optimiser, progress))
+    done = f"{progress.iterations} of {many(job.settings.n_iters, 'iteration')}"
+    raise InterruptedRun(f"{job.run.path}: interrupted after {done}; {job.command} goes on from there")
+
+
+def diverged(job: Job, progress: Progress) -> InputError:
+    """The weights of this step are bad: a checkpoint of them goes, the one before it stays."""
+
+    def last_good() -> Path | None:
+        last = newest_checkpoint(job.run)
+        if last is not None and step_of(last) >= progress.step:
+            discard_checkpoint(last)
+            last = newest_checkpoint(job.run)
+        return last
+
+    last = job.processes.first(last_good)
+    if not progress.step:  # nothing was learned yet that could be wrong
+        return cause(job.base.model, job.base.name)
+    kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+    overflowed = job.base.model.dtype == torch.float16
+    why = ": fp16 overflowed, or steps are too large" if overflowed else ""
+    remedy = "set precision to bf16 or fp32, or lower" if overflowed else "lower"
+    return InputError(
+        f"{job.run.path}: the loss is no number any more after {many(progress.step, 'step')}{why}; {remedy} alg_config.learning_rate "
+        f"and start anew with --force ({kept})"
+    )
+
+
+def _train_mode(base: LoadedModel, on: bool) -> None:
+    """Only what this training is meant to do: dropout before the adapter, checkpointed layers.
+
+    Dropout of the base itself would blur the exact figures.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    base.model.eval()
+    for name, module in base.model.named_modules():
+        if "lora_dropout" in name or isinstance(module, GradientCheckpointingLayer):
+            module.training = on

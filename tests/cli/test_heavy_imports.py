@@ -1,0 +1,26 @@
+"""Commands that need no model never load what models need."""
+
+import subprocess
+import sys
+
+from tests.commands import HANG
+
+HEAVY = ("torch", "transformers", "peft", "accelerate", "pandas", "scipy")
+
+
+def loaded_by(*words):
+    """The heavy modules that a command imports, asked in a process of its own."""
+    code = f"import sys; sys.argv = ['diffuse', *{words!r}]\ntry:\n from diffusecli.cli.app import main; main()\nexcept SystemExit: pass\nprint([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=HANG)
+    return done.stdout.splitlines()[-1]
+
+
+def test_help_and_validate_never_import_heavy_packages():
+    assert loaded_by("--help") == "[]"
+    assert loaded_by("validate", "prompts") == "[]"
+
+
+def test_the_test_for_heavy_imports_can_fail():
+    assert "torch" in loaded_by("sample", "--mode", "lora", "--config", "missing.yaml") or "scipy" in loaded_by(
+        "init-prompt", "--binomial", "10", "0.2"
+    )

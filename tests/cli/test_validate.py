@@ -1,0 +1,79 @@
+"""What `diffuse validate` prints of sound and of broken files."""
+
+import json
+
+import pytest
+
+from tests.cli.configs import config_text
+from tests.tiny import CHATML
+
+
+def test_validate_accepts_prompts_configs_and_folders(in_process, prompt_file, tmp_path):
+    prompt_file("p.json")
+    (tmp_path / "c.yaml").write_text(config_text("owner/m", "p.json"))
+    for words in (["p.json"], ["c.yaml"], ["."]):
+        done = in_process("validate", *words)
+        assert done.returncode == 0, done.stderr
+    assert "sound: 1 prompt, 1 config; 0 errors" in in_process("validate", "p.json", "c.yaml").stdout
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "told"),
+    [
+        ({"load_model": True, "ckpt_dir": "r/a"}, 1, "r/a is in the output_dir, which is emptied first"),
+        ({"load_model": True, "ckpt_dir": "odd"}, 1, "odd/adapter_config.json:1:"),
+        ({"load_model": True, "ckpt_dir": "later"}, 0, "later does not exist yet, train what makes it first"),
+        ({"load_model": True, "ckpt_dir": "p"}, 1, "p holds no adapter, name the folder of a trained run"),
+        ({"device": "gpu"}, 1, "the device 'gpu' is unknown, use auto, cpu, cuda"),
+        ({"device": "cuda:1"}, 0, ""),
+        ({"tracker": "clearml"}, 0, "clearml is not installed here, run `pip install clearml` where you train"),
+        ({"output_dir": "p/0.json/x"}, 1, "p/0.json/x: cannot be written: Not a directory"),
+        ({"retain": {"prompts": ["p/0.json", "p/1.json"]}}, 1, "names 2 instructions, at least 3 are needed"),
+        ({"retain": {"prompts": ["p"]}}, 0, ""),
+    ],
+)
+def test_validate_finds_what_train_would_refuse_before_it_loads_a_model(in_process, tmp_path, fields, code, told):
+    (tmp_path / "p").mkdir()
+    for number in range(3):
+        (tmp_path / "p" / f"{number}.json").write_text(json.dumps({"request": f"Say {number}.", "targets": ["{a}", "{b}"]}))
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "adapter_config.json").write_text('{"peft_type": "IA3"}')
+    (tmp_path / "odd" / "adapter_model.safetensors").write_bytes(b"")
+    settings = {"model": "owner/name", "train_prompts": ["p/0.json"], "output_dir": "r", **fields}
+    (tmp_path / "c.yaml").write_text(json.dumps(settings))
+    done = in_process("validate", "c.yaml")
+    assert done.returncode == code, done.stderr
+    assert told in done.stderr
+
+
+def test_validate_tells_every_problem_and_exits_1(in_process, prompt_file, tmp_path):
+    prompt_file("a.json", weights=[1])
+    prompt_file("b.json", weights=[1, -1])
+    done = in_process("validate", ".")
+    assert done.returncode == 1
+    assert "a.json:1:" in done.stderr
+    assert "the weight -1 is not a probability" in done.stderr
+    assert done.stdout == "failed: 2 errors, 2 warnings, 0 notices; passed: 0 prompts, 0 configs\n"
+    prompt_file("c.json")
+    assert in_process("validate", ".").stdout.endswith("failed: 2 errors, 3 warnings, 0 notices; passed: 1 prompt, 0 configs\n")
+
+
+def test_what_a_tokenizer_refuses_is_not_sound_and_its_warnings_count_as_errors_when_strict(
+    in_process, prompt_file, tiny_model_folder, tmp_path
+):
+    prompt_file("a.json", request="Say a letter, like this: {letter}.")
+    (tmp_path / "t.jinja").write_text("{{ strftime_now('%d %b %Y') }}" + CHATML)
+    dated = ("--model", tiny_model_folder, "--chat-template", "t.jinja")
+    (tmp_path / "r.jinja").write_text("{{ raise_exception('no') }}")
+    refusing = ("--model", tiny_model_folder, "--chat-template", "r.jinja")
+    done = in_process("validate", "a.json", *refusing)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (
+        1,
+        "failed: 1 error, 0 warnings, 0 notices; passed: 0 prompts, 0 configs",
+    )
+    for strict, code, line in (
+        ((), 0, "sound: 1 prompt, 0 configs; 0 errors, 1 warning, 0 notices"),
+        (("--strict",), 1, "failed: 1 error, 0 warnings, 0 notices; passed: 0 prompts, 0 configs"),
+    ):
+        done = in_process("validate", "a.json", *dated, *strict)
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (code, line), done.stderr
