@@ -13,7 +13,8 @@ import pytest
 
 from diffusecli.files.table_files import read_table
 from diffusecli.files.tables import Layout
-from diffusecli.prompts.observations import Reading, distributions_in
+from diffusecli.prompts.observations import distributions_in
+from diffusecli.prompts.weighing import Reading
 from diffusecli.system.errors import InputError
 
 

@@ -412,8 +412,8 @@ def _tables(ending: str) -> Callable[[Path, bytes], object]:
 
     def feed(folder: Path, content: bytes) -> object:
         from diffusecli.init_prompt import choose, prompts_from, write_prompts
-        from diffusecli.prompts.observations import Reading
         from diffusecli.prompts.request_wording import Wording
+        from diffusecli.prompts.weighing import Reading
 
         path = _put(folder, f"table{ending}", content)
         grouped = ending != ".txt" and len(content) % 2 == 0

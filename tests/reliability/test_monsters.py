@@ -24,9 +24,9 @@ from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import LoadedModel, load_chat, load_shape
 from diffusecli.models.lora import attach_lora, load_adapter, save_adapter
 from diffusecli.prompts.config_files import inspect_config
-from diffusecli.prompts.observations import Reading
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.request_wording import Wording
+from diffusecli.prompts.weighing import Reading
 from diffusecli.runs.journal import Journal
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.runs.samples import read_samples
