@@ -22,7 +22,7 @@ from diffusecli.verbs.sample import Wanted, resolve, sample
 from diffusecli.verbs.train import train
 from tests.models.test_ggufs import MERGES, write_gguf
 from tests.tiny import byte_tokenizer, tiny_llama
-from tests.verbs.test_resume import config, interrupted  # noqa: F401 (fixtures)
+from tests.verbs.test_resume import config, interrupted, prompts  # noqa: F401 (fixtures)
 
 
 @pytest.fixture

@@ -163,10 +163,10 @@ def test_samples_end_before_the_text_that_ends_a_turn():
 
     template = "{% for m in messages %}<{{ m['content'] }}{% endfor %}{{ '' if add_generation_prompt else '=' }}"
     base = LoadedModel("m", tiny_llama(initializer_range=0.02), TOKENIZER, "r", ChatSettings(template))
-    counts, _ = drawn(LocalEngine(base, SamplingSettings(2000, max_new_tokens=40)), Prompt(request="x", targets=(), alias="x"))
+    counts, _ = drawn(LocalEngine(base, SamplingSettings(200, max_new_tokens=40)), Prompt(request="x", targets=(), alias="x"))
     assert not any("=" in text for text in counts)
     ended = sum(count for text, count in counts.items() if len(TOKENIZER(text)["input_ids"]) < 35)
-    assert ended > 100, "some come to their end"
+    assert ended > 10, "some come to their end"
 
 
 def test_a_template_that_ends_no_turn_serves_targets_that_only_begin_an_answer():

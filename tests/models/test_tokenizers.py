@@ -207,7 +207,7 @@ ANY_TEXT = st.lists(
 @pytest.mark.matrix("template")
 @each_family
 def test_any_text_comes_back_or_is_refused_by_name(chat):
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @example(["<｜end▁of▁sentence｜>"], False)  # behind a glued [/INST] it is tokenised by itself, and does not come back
     @given(st.lists(ANY_TEXT.filter(str.strip), min_size=1, max_size=2, unique_by=canonical), st.booleans())
     def holds(targets, eos):
@@ -277,18 +277,34 @@ def short_coin(folder):
     return read_prompt(path)
 
 
-def trained(base, coin, folder, monkeypatch):
-    """What `train` makes of a model that is loaded already, the KL of every iteration, and how prompts were passed."""
+ITERATIONS = 40
+
+
+class SeenEnoughError(Exception):
+    """What is to be seen has been seen."""
+
+
+def trained(base, coin, folder, monkeypatch, most=ITERATIONS):
+    """What `train` makes of a model that is loaded already: the KL in the end, that of its first iterations, and how prompts were passed."""
     config = Config.model_validate({
         "model": base.name, "train_prompts": [coin.alias], "output_dir": str(folder),
-        "alg_config": {"n_iters": 40, "learning_rate": 0.01}, "lora": {"r": 8, "alpha": 16}, "device": "cpu", "retain": False,
+        "alg_config": {"n_iters": ITERATIONS, "learning_rate": 0.01}, "lora": {"r": 8, "alpha": 16}, "device": "cpu", "retain": False,
         "generate": False,
     })  # fmt: skip
     monkeypatch.setattr(diffusecli.verbs.train, "load_model", lambda *_, **__: base)
     seen, notes = [], []
-    done = diffusecli.verbs.train.train(config, report=seen.append, notice=notes.append)
+
+    def report(iteration):
+        seen.append(next(iter(iteration.kl.values())))
+        if len(seen) == most < ITERATIONS:
+            raise SeenEnoughError
+
+    try:
+        kl = next(iter(diffusecli.verbs.train.train(config, report=report, notice=notes.append).after.kl.values()))
+    except SeenEnoughError:
+        kl = None
     ways = [note.split("; ")[1] for note in notes if "targets; " in note]
-    return next(iter(done.after.kl.values())), [next(iter(i.kl.values())) for i in seen], ways[0]
+    return kl, seen, ways[0]
 
 
 @pytest.mark.matrix("packed", "LoRA", "sampling", "merge")
@@ -315,7 +331,6 @@ def test_a_model_with_the_familys_vocabulary_learns_and_samples_what_it_learnt(
     np.testing.assert_allclose(score(whole.model, encode_prompt(coin, whole.chat), RowsPass()).log_probs, under_adapter, atol=1e-4)
 
     monkeypatch.setattr(diffusecli.training.pass_choice, "choose_pass", lambda *_, **__: (RowsPass(), "rows: asked for"))
-    kl_of_rows, course_of_rows, way = trained(made, coin, tmp_path / "rows", monkeypatch)
+    _, course_of_rows, way = trained(made, coin, tmp_path / "rows", monkeypatch, most=4)
     assert way == "rows: asked for"
-    assert kl_of_rows < 0.05
-    np.testing.assert_allclose(course_of_rows[:4], course[:4], rtol=0.01)
+    np.testing.assert_allclose(course_of_rows, course[:4], rtol=0.01)

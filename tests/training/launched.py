@@ -2,6 +2,7 @@
 
 TROUBLE in the environment says what: `interrupt PLACE NUMBER` sends SIGINT to the launcher at the NUMBER-th call of PLACE in the first
 process, which goes on only when the signal has come back; `fail PLACE RANK ERROR` raises there in the process RANK.
+ANSWERS says how many are drawn for each prompt after training.
 """
 
 import importlib
@@ -9,9 +10,11 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 
 from diffusecli.system import errors
 from diffusecli.system.interrupts import Interrupts
+from tests.commands import become_command
 
 PLACES = {
     "step": "diffusecli.training.loop._step", "draw": "diffusecli.sampling.counting.CountingSampler.draw", "read": "diffusecli.verbs.train.read_inputs",
@@ -57,11 +60,27 @@ def fail(place, rank, kind):
     wrap(place, before)
 
 
-if __name__ == "__main__":
+def launched():
+    """The command of `sys.argv`, with what the environment asks for."""
     words = os.environ.get("TROUBLE", "").split()
     if words:
         {"interrupt": interrupt, "fail": fail}[words[0]](*words[1:])
+    if answers := os.environ.get("ANSWERS"):
+        training = importlib.import_module("diffusecli.verbs.train")
+        training.GENERATIONS = replace(training.GENERATIONS, n_generations=int(answers))
     sys.argv[0] = "diffuse"
     from diffusecli.__main__ import main
 
     main()
+
+
+def begin(words, environment, said, told):
+    """The same in a process that was forked; what it says goes into two files."""
+    os.environ.update(environment)
+    become_command(said, told)
+    sys.argv = ["diffuse", *words]
+    launched()
+
+
+if __name__ == "__main__":
+    launched()

@@ -40,7 +40,7 @@ def assert_same_gradient(found, expected):
     assert float((found - expected).norm()) <= 1e-6 * (1 + float(expected.norm()))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(path_sets(), st.integers(1, 6))
 def test_packed_equals_rows_in_probability_and_gradient(paths_and_weights, prompt_length):
     example = encoded(*paths_and_weights, prompt_ids=tuple(range(4, 4 + prompt_length)))
@@ -50,7 +50,7 @@ def test_packed_equals_rows_in_probability_and_gradient(paths_and_weights, promp
     assert_same_gradient(packed_gradient, rows_gradient)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(path_sets(), st.integers(1, 6), st.integers(1, 14))
 def test_attention_by_tree_equals_the_dense_mask(paths_and_weights, prompt_length, budget):
     assert enable(MODEL)
@@ -61,7 +61,7 @@ def test_attention_by_tree_equals_the_dense_mask(paths_and_weights, prompt_lengt
     assert_same_gradient(tree_gradient, dense_gradient)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(path_sets(), st.integers(1, 8), st.integers(1, 14), st.integers(1, 9), st.booleans())
 def test_a_sliding_window_hides_the_same_from_a_packed_pass_as_from_rows(paths_and_weights, prompt_length, budget, window, tree):
     assert enable(SLIDING)
@@ -73,7 +73,7 @@ def test_a_sliding_window_hides_the_same_from_a_packed_pass_as_from_rows(paths_a
     assert_same_gradient(packed_gradient, rows_gradient)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(path_sets(), st.integers(1, 14))
 def test_chunks_add_up_to_the_whole(paths_and_weights, budget):
     example = encoded(*paths_and_weights)
@@ -184,7 +184,7 @@ def test_log_probabilities_of_16_bit_models_are_normalised_in_32():
     torch.testing.assert_close(found, logits[0].double().log_softmax(-1), atol=1e-5, rtol=0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(path_sets(), st.integers(1, 14), st.integers(1, 5))
 def test_logits_by_slices_equal_whole_logits(paths_and_weights, budget, rows_at_once):
     example = encoded(*paths_and_weights)

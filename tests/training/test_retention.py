@@ -155,7 +155,7 @@ def test_batched_answers_end_with_the_terminator():
 def run(tiny_model_folder, prompt_file, folder, **fields):
     config = Config.model_validate({
         "model": str(tiny_model_folder), "train_prompts": [str(prompt_file("p.json"))], "device": "cpu", "output_dir": str(folder),
-        "alg_config": {"n_iters": 40, "learning_rate": 0.02}, **fields,
+        "alg_config": {"n_iters": 25, "learning_rate": 0.02}, **fields,
     })  # fmt: skip
     return train(config, report=lambda _: None, notice=lambda _: None)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,21 @@ from diffusecli.system.errors import InputError, InterruptedRun, MachineError
 from diffusecli.training.checkpoints import newest_checkpoint
 from diffusecli.training.loss import PackedPass
 from diffusecli.training.scorer import Scorer
-from diffusecli.verbs.train import settings_of_result, train
+from diffusecli.verbs.train import GENERATIONS, settings_of_result, train
+
+
+@pytest.fixture(scope="session")
+def prompts(tmp_path_factory):
+    """Three files that no test changes."""
+    folder = tmp_path_factory.mktemp("prompts")
+    for n in range(3):
+        (folder / f"{n}.json").write_text(json.dumps({"request": f"Say {n}.", "targets": ["{a}", "{b}", "{cd}"]}))
+    return [str(folder / f"{n}.json") for n in range(3)]
 
 
 @pytest.fixture
-def config(tiny_model_folder, prompt_file, tmp_path):
+def config(tiny_model_folder, prompts, tmp_path):
     """Three prompts, dropout, retention: everything that draws random numbers."""
-    prompts = [str(prompt_file(f"{n}.json", request=f"Say {n}.", targets=["{a}", "{b}", "{cd}"])) for n in range(3)]
 
     def make(name, **fields):
         settings = {"n_iters": 6, "learning_rate": 0.01, **fields.pop("alg_config", {})}
@@ -40,6 +49,26 @@ def quietly(config, **more):
 
 def adapter(config):
     return Path(config.output_dir, "adapter_model.safetensors").read_bytes()
+
+
+def metrics(trained):
+    return [json.loads(line) for line in trained.run.metrics.read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def only_whole():
+    """What the first uninterrupted training gave."""
+    return []
+
+
+@pytest.fixture
+def whole(config, only_whole):
+    """What training gives that is not interrupted, its adapter, its figures."""
+    if not only_whole:
+        wanted = config("whole")
+        trained = quietly(wanted)
+        only_whole.append((trained, adapter(wanted), metrics(trained)))
+    return only_whole[0]
 
 
 def interrupt_at(monkeypatch, pass_number):
@@ -70,19 +99,17 @@ def interrupted(monkeypatch):
 
 
 @pytest.mark.parametrize("pass_number", [0, 1, 5, 8, 13, 17])
-def test_after_ctrl_c_in_any_step_the_same_command_goes_on_to_the_same_adapter(config, interrupted, pass_number):
-    whole = config("whole")
-    expected = quietly(whole)
+def test_after_ctrl_c_in_any_step_the_same_command_goes_on_to_the_same_adapter(config, interrupted, whole, pass_number):
+    expected, expected_adapter, expected_lines = whole
     stopped = interrupted(config("cut"), pass_number)
     assert "the same command goes on from there" in str(stopped)
     assert stopped.exit_code == 130
     found = quietly(config("cut"))
-    assert adapter(config("cut")) == adapter(whole)
+    assert adapter(config("cut")) == expected_adapter
     assert found.before == expected.before
     assert found.after == expected.after
-    lines = [json.loads(line) for line in found.run.metrics.read_text().splitlines()]
+    lines = metrics(found)
     assert [line["iteration"] for line in lines] == [1, 2, 3, 4, 5, 6]
-    expected_lines = [json.loads(line) for line in expected.run.metrics.read_text().splitlines()]
     assert [line["loss"] for line in lines] == [line["loss"] for line in expected_lines]
     assert newest_checkpoint(found.run) is None
 
@@ -178,6 +205,7 @@ def test_a_run_interrupted_while_it_samples_says_what_is_saved_and_goes_on_to_sa
 
     with monkeypatch.context() as during:
         during.setattr(CountingSampler, "draw", draw)
+        during.setattr("diffusecli.verbs.train.GENERATIONS", replace(GENERATIONS, n_generations=40))
         during.setattr(
             "diffusecli.verbs.train.settings_of_result", lambda *given: {**settings_of_result(*given), "processes": processes}
         )
@@ -186,9 +214,10 @@ def test_a_run_interrupted_while_it_samples_says_what_is_saved_and_goes_on_to_sa
     run = RunDir(Path(wanted.output_dir))
     again = "The same command without --force" if force else "The same command"
     assert str(stopped.value) == (
-        f"{run.path}: interrupted. The training is done and the adapter is saved, 1000 of 2000 samples are kept. {again} goes on from there"
+        f"{run.path}: interrupted. The training is done and the adapter is saved, 40 of 80 samples are kept. {again} goes on from there"
     )
     before, passes = files(run), []
+    monkeypatch.setattr("diffusecli.verbs.train.GENERATIONS", replace(GENERATIONS, n_generations=40))
     monkeypatch.setattr(PackedPass, "run", lambda *_, **__: passes.append(1))
     trained = quietly(wanted)
     assert passes == [], "nothing is trained or measured again"
@@ -196,21 +225,21 @@ def test_a_run_interrupted_while_it_samples_says_what_is_saved_and_goes_on_to_sa
     assert json.loads((run.path / "run.json").read_text())["processes"] == processes
     assert newest_checkpoint(run) is None
     samples = json.loads((run.path / "gen.json").read_text())
-    assert [len(samples[alias]) for alias in wanted.test_prompts] == [1000, 1000]
+    assert [len(samples[alias]) for alias in wanted.test_prompts] == [40, 40]
     assert trained.after.kl == json.loads((run.path / "run.json").read_text())["exact_kl"]
 
 
 @pytest.mark.parametrize("target", ["diffusecli.verbs.train.save_run", "diffusecli.training.scorer.Scorer.exact"])
-def test_ctrl_c_after_the_last_step_loses_nothing(config, monkeypatch, target):
-    expected = quietly(config("whole"))
+def test_ctrl_c_after_the_last_step_loses_nothing(config, whole, monkeypatch, target):
+    expected, expected_adapter, _ = whole
     with monkeypatch.context() as during:
         calls = iter([*([] if target.endswith("save_run") else ["before", *["iteration"] * 6]), None])
-        whole = Scorer.exact
+        exact = Scorer.exact
 
         def stopped_at(*given, **more):
             if next(calls) is None:
                 raise KeyboardInterrupt
-            return whole(*given, **more)
+            return exact(*given, **more)
 
         during.setattr(target, stopped_at)
         with pytest.raises(
@@ -218,7 +247,7 @@ def test_ctrl_c_after_the_last_step_loses_nothing(config, monkeypatch, target):
         ):
             quietly(config("cut"))
     found = quietly(config("cut"))
-    assert adapter(config("cut")) == adapter(config("whole"))
+    assert adapter(config("cut")) == expected_adapter
     assert (found.after, found.reason) == (expected.after, expected.reason)
 
 

@@ -28,7 +28,7 @@ from tests.verbs.test_resume import interrupt_at
 def config(tiny_model_folder, prompt_file, tmp_path):
     def make(prompt_fields=None, **fields):
         prompt = str(prompt_file("p.json", **(prompt_fields or {})))
-        settings = {"n_iters": 60, "learning_rate": 0.02, **fields.pop("alg_config", {})}
+        settings = {"n_iters": 30, "learning_rate": 0.02, **fields.pop("alg_config", {})}
         return Config.model_validate({
             "model": str(tiny_model_folder), "train_prompts": [prompt], "test_prompts": [], "alg_config": settings,
             "output_dir": str(tmp_path / "run"), "device": "cpu", "retain": False, **fields,
@@ -43,7 +43,7 @@ def quietly(config):
 
 
 def test_training_moves_the_model_to_the_weights(config):
-    trained, seen = quietly(config({"targets": ["{a}", "{b}", "{c}"], "weights": [5, 3, 2]}))
+    trained, seen = quietly(config({"targets": ["{a}", "{b}", "{c}"], "weights": [5, 3, 2]}, alg_config={"n_iters": 60}))
     assert seen[0].kl[str(trained.run.path.parent / "p.json")] > 5
     assert next(iter(trained.after.kl.values())) < 0.05
     assert next(iter(trained.after.on_target.values())) > 0.95
@@ -93,7 +93,7 @@ def test_a_target_kl_ends_training(config):
     trained, seen = quietly(config(alg_config={"target_kl": 0.5}))
     assert trained.reason.startswith("target reached")
     assert next(iter(seen[-1].kl.values())) <= 0.5
-    assert len(seen) < 60
+    assert len(seen) < 30
 
 
 def test_response_variants_reach_their_own_optimum(config):
@@ -147,7 +147,7 @@ def test_early_stop_follows_the_originals_rule(config):
     assert trained.reason.startswith("early stop")
     assert seen[-1].loss <= seen[-1].optimal * 1.5
     assert all(earlier.loss > earlier.optimal * 1.5 for earlier in seen[:-1])
-    assert len(seen) < 60
+    assert len(seen) < 30
 
 
 def test_the_same_seed_gives_the_same_adapter(config, tmp_path):
@@ -195,7 +195,10 @@ def test_an_adapter_goes_on_the_model_that_the_config_names_whatever_its_own_con
     first, _ = quietly(config(alg_config={"n_iters": 1}))
     path = first.run.path / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": base}))
-    wanted, notices = config(load_model=True, ckpt_dir=str(first.run.path), output_dir=str(tmp_path / "more")), []
+    wanted, notices = (
+        config(load_model=True, ckpt_dir=str(first.run.path), output_dir=str(tmp_path / "more"), alg_config={"n_iters": 1}),
+        [],
+    )
     more = train(wanted, report=lambda _: None, notice=notices.append)
     assert any("made for other/model" in notice for notice in notices) == (base is not None)
     assert json.loads((more.run.path / "adapter_config.json").read_text())["base_model_name_or_path"] == wanted.model
