@@ -1,4 +1,4 @@
-"""Write what is derived from the code: the JSON Schemas, and the pages on config fields, commands and schemas.
+"""Write what is derived from the code: the JSON Schemas, and the pages on config fields, commands, schemas and the Python API.
 
 `python docs/generate.py` writes them, a test checks that they are in step.
 """
@@ -10,12 +10,14 @@ import inspect
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import typer
 from pydantic import BaseModel
 
+import diffusecli
 from diffusecli.cli.app import app
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.json_schema import json_schema
@@ -46,6 +48,31 @@ programs; `diffuse validate --schema prompt` (or `config`, `evaluation`) prints 
 """
 
 
+_API = """# Python API
+
+Generated from the code by `python docs/generate.py`. The [notebook](../tutorials/notebook.md) shows the functions at work.
+
+```python
+import diffusecli as diffuse
+
+die = diffuse.init_prompt("Toss a die.", uniform=(1, 6), form=True)
+run = diffuse.train(model="smollm2-135m-instruct", train_prompts=die, output_dir="results/die")
+samples = diffuse.sample(run, n=1000)
+diffuse.evaluate(samples).to_frame()
+```
+
+Importing `diffusecli` loads nothing else. Each name is loaded when it is first used, and torch with the first call that needs it.
+
+Every function does what the [command](commands.md) of its name does, writes the same files, and leaves them to the same commands. Nothing is
+printed: notices go to the logger `diffusecli`, as information, or to the function that is given as `notice`. To see them:
+`logging.basicConfig(level=logging.INFO)`. Only doubts about the input are logged as warnings, which Python shows. The libraries underneath are
+kept from warning within a call, unless the environment variable `DIFFUSE_WARNINGS` is set.
+
+What goes wrong is raised as one of the [errors](#errors), never as `SystemExit`. Their messages name options as the command line does:
+`--max-new-tokens` is `max_new_tokens` here. In a notebook every result is shown as a table; texts of prompts and models are escaped there.
+"""
+
+
 def generated() -> dict[str, str]:
     """Path below the root -> text."""
     prompt, evaluation = json_schema("prompt"), _described(data.json_schema())
@@ -55,6 +82,7 @@ def generated() -> dict[str, str]:
         "schemas/evaluation.schema.json": json.dumps(evaluation, indent=2) + "\n",
         "docs/config.md": _INTRODUCTION + "".join(_rows(Config)),
         "docs/reference/commands.md": _COMMANDS + "".join(_commands()),
+        "docs/reference/api.md": _API + "".join(_api()),
         "docs/reference/schemas.md": _SCHEMAS + "".join(_schemas(prompt, evaluation)),
     }
 
@@ -90,6 +118,60 @@ def _parameter(names: str, told: str) -> str:
     default = next((f"`{fact.removeprefix('default: ')}`" for fact in facts if fact.startswith("default: ")), "")
     bounds = "".join(f" ({fact})" for fact in facts if not fact.startswith("default: "))
     return f"| `{_cell(names)}` | {default} | {_cell(meaning)}{bounds} |\n"
+
+
+def _api() -> Iterator[str]:
+    """A section for each function, result and kind of error."""
+    named = {name: getattr(diffusecli, name) for name in diffusecli.__all__}
+    functions = ["init_prompt", "init_prompts", "train", "sample", "evaluate", "ensure_builtin"]
+    values = ["Prompt", "Config", "Trained", "TrainedPrompt", "Samples", "Evaluation"]
+    errors = ["DiffuseError", "InputError", "MachineError", "InterruptedRun"]
+    assert sorted(functions + values + errors) == sorted(named)  # noqa: S101 (a page that lacks a name is not written)
+    for name in functions:
+        yield f"\n## {name}\n\n```python\n{_signature(named[name])}\n```\n\n{_text(named[name])}"
+    for name in values:
+        yield from _value(named[name])
+    yield "\n## Errors\n\n| error | meaning | exit code of the command |\n|---|---|---|\n"
+    yield from (
+        f"| `{name}` | {_text(named[name]).splitlines()[0].split(' (exit')[0]} | {named[name].exit_code} |\n" for name in errors
+    )
+    yield "\nThe first is the base of the others. Errors of the disk that no check foresaw are Python's own `OSError`.\n"
+
+
+def _value(kind: type) -> Iterator[str]:
+    """The fields of a dataclass with their comments, and its methods. The fields of prompts and configs have pages."""
+    yield f"\n## {kind.__name__}\n\n{_text(kind)}"
+    pages = {"Prompt": "schemas.md#prompt", "Config": "../config.md"}
+    if kind.__name__ in pages:
+        yield f"\nA pydantic model; its [fields]({pages[kind.__name__]}) are keyword arguments.\n"
+    else:
+        comments = dict(_comments(inspect.getsource(kind)))
+        yield "\n| field | type | meaning |\n|---|---|---|\n"
+        yield from (f"| `{f.name}` | `{_cell(str(f.type))}` | {_cell(comments[f.name])} |\n" for f in fields(kind))
+    for name, method in vars(kind).items():
+        if inspect.isfunction(method) and name in _METHODS:
+            yield f"\n### {kind.__name__}.{name}()\n\n{_text(method)}"
+
+
+_METHODS = ("to_frame", "targets_to_frame", "to_json", "to_yaml")
+
+
+def _signature(function: Any) -> str:
+    """A line per parameter, types as they are in the code."""
+    signature = inspect.signature(function)
+    lines, starred = [], False
+    for p in signature.parameters.values():
+        if p.kind is p.KEYWORD_ONLY and not starred:
+            lines, starred = [*lines, "*"], True
+        default = "" if p.default is p.empty else f" = {p.default!r}"
+        lines.append(f"{'**' if p.kind is p.VAR_KEYWORD else ''}{p.name}: {p.annotation}{default}")
+    return f"{function.__name__}(\n" + "".join(f"    {line},\n" for line in lines) + f") -> {signature.return_annotation}"
+
+
+def _text(documented: Any) -> str:
+    """A docstring as Markdown: its examples as code."""
+    text, doctest, example = (inspect.getdoc(documented) or "").partition("\n>>> ")
+    return text.rstrip() + "\n" + (f"\n```pycon\n>>> {example}\n```\n" if doctest else "")
 
 
 def _schemas(prompt: dict[str, Any], evaluation: dict[str, Any]) -> Iterator[str]:

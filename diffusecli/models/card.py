@@ -39,7 +39,7 @@ _ADAPTER = """from peft import PeftModel
 from transformers import AutoModelForCausalLM
 {built_in}
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base}), "path/to/this/folder")"""
-_BUILT_IN = "from diffusecli.models.builtin import ensure_builtin  # the folder of a model that comes with diffuse\n"
+_BUILT_IN = "from diffusecli import ensure_builtin  # the folder of a model that comes with diffuse\n"
 _MERGED = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
@@ -50,7 +50,7 @@ def model_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt]) -> str:
     """The adapter's: Markdown with the metadata block that model hubs read; `manifest` is the run's."""
     model = manifest["model"]
     built_in = model in BUILTIN_MODELS
-    base = f"ensure_builtin({json.dumps(model)}, print)" if built_in else json.dumps(model)
+    base = f"ensure_builtin({json.dumps(model)})" if built_in else json.dumps(model)
     if model.endswith(".gguf"):
         base = f"{json.dumps(str(Path(model).parent))}, gguf_file={json.dumps(Path(model).name)}"
     return _card(

@@ -9,7 +9,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from diffusecli.files.text import canonical
@@ -116,17 +116,12 @@ def tally(prompt: Prompt, samples: Mapping[str, int], matching: Matching | None 
     for the target that begins it, also when it was cut after it; elsewhere an answer that was cut is never a target.
     Raises `InputError` when the rule makes two targets one.
     """
-    matching = matching or Matching()
-    cells = _cells(prompt, matching)
+    target_of = target_finder(prompt, matching or Matching())
     counts = [0] * len(prompt.targets)
     off_target, unfinished = Counter[str](), Counter[str]()
     cut = samples.unfinished if isinstance(samples, Answers) else Counter[str]()
-    lengths = sorted({len(key) for key in cells}, reverse=True) if not prompt.eos else []
     for text, count in samples.items():
-        key = matching.key(text)
-        index = None if key is None else cells.get(key)
-        if index is None and key is not None:
-            index = next((cells[key[:length]] for length in lengths if key[:length] in cells), None)
+        index = target_of(text)
         short = cut[text] if prompt.eos or index is None else 0
         if short:
             unfinished[text] = short
@@ -135,6 +130,27 @@ def tally(prompt: Prompt, samples: Mapping[str, int], matching: Matching | None 
         elif count > short:
             off_target[text] = count - short
     return Tally(tuple(counts), off_target, unfinished)
+
+
+def target_finder(prompt: Prompt, matching: Matching) -> Callable[[str], int | None]:
+    """A function that takes an answer and returns the place of the target that it is, None where it is none.
+
+    Raises `InputError` when the rule makes two targets one.
+
+    >>> target_of = target_finder(Prompt(request="Toss.", targets=("heads", "tails")), Matching())
+    >>> target_of(" tails"), target_of("edge")
+    (1, None)
+    """
+    cells = _cells(prompt, matching)
+    lengths = sorted({len(key) for key in cells}, reverse=True) if not prompt.eos else []
+
+    def target_of(text: str) -> int | None:
+        key = matching.key(text)
+        if key is None:
+            return None
+        return cells[key] if key in cells else next((cells[key[:length]] for length in lengths if key[:length] in cells), None)
+
+    return target_of
 
 
 def _cells(prompt: Prompt, matching: Matching) -> dict[str, int]:

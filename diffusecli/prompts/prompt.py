@@ -20,13 +20,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from diffusecli.system.errors import InputError
+from diffusecli.system.notebook import frame, html_table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 def _one_or_many(value: Any) -> Any:
@@ -104,6 +108,22 @@ class Prompt(BaseModel):
     def key(self) -> tuple[str, str]:
         """Which prompt this is, among edited and copied ones: alias and digest."""
         return self.alias, self.digest
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other fields, which are not checked. What follows from them is worked out anew."""
+        copied = super().model_copy(update=update, deep=deep)
+        if set(update or ()) - {"alias"}:
+            for name in ("probabilities", "digest"):
+                copied.__dict__.pop(name, None)
+        return copied
+
+    def to_frame(self) -> DataFrame:
+        """A data frame with a row per target: `target` and `weight`, normalised."""
+        return frame({"target": self.targets, "weight": self.probabilities})
+
+    def _repr_html_(self) -> str:
+        """What notebooks show."""
+        return html_table({"target": self.targets, "weight": self.probabilities}, self.request)
 
     def to_json(self) -> str:
         """The prompt file's text: only what differs from the defaults, in the original's order."""

@@ -106,12 +106,16 @@ def as_json(found: Evaluation) -> str:
 def as_csv(found: Evaluation) -> str:
     """A line per sampler and prompt under a line of names; no cell is a formula."""
     file = io.StringIO()
-    lines = [{**_flat(row), "matching": found.matching.rule, "monte_carlo_seed": found.seed} for row in document(found).rows]
-    lines = [{name: _cell(value) for name, value in line.items()} for line in lines]
+    lines = [{name: _cell(value) for name, value in line.items()} for line in flat_rows(document(found))]
     writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return file.getvalue()
+
+
+def flat_rows(shown: Document) -> list[dict[str, Any]]:
+    """Each row's figures by the names that the CSV has; None for what cannot be computed or is of another kind of prompt."""
+    return [{**_flat(row), "matching": shown.matching, "monte_carlo_seed": shown.seed} for row in shown.rows]
 
 
 def json_schema() -> dict[str, Any]:

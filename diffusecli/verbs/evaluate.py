@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Question:
-    """What the command line asks for."""
+    """What a command line or a program asks for."""
 
     matching: Matching = field(default_factory=Matching)
     prompts: tuple[Path, ...] = ()  # in place of those that are gone; with `exact`, held-out ones to measure
@@ -50,6 +50,7 @@ class Question:
     model: str | None = None  # with `exact`: the runs' base model, by another name or in another place
     count_column: str | None = None  # beside `column`
     layout: Layout = field(default_factory=Layout)  # of the file with raw answers
+    given: tuple[SampleSet, ...] = ()  # samples that are in no file
 
 
 def evaluate(paths: Iterable[Path], question: Question | None = None, notice: Notice = lambda _: None) -> Evaluation:
@@ -62,6 +63,7 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
     paths = list(dict.fromkeys(paths))
     paths = [path for path in paths if not path.name.endswith(".meta.json")] or paths  # `gen*.json` names settings too
     runs, sets = _collect(paths, question, notice)
+    sets = [*sets, *question.given]
     if older := list(_left_out(runs, paths)):
         notice(f"older samples of a prompt are left out: {', '.join(map(str, older))}; name a file to judge it too")
     if not question.exact and (unused := _other_prompts(sets, question)):

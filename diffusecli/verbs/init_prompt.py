@@ -59,7 +59,7 @@ def prompts_from(
     if output is None:
         raise InputError(f"{what} writes a folder of prompts: name it with -o")
     require_ending(output, "-o", f"{what} writes a folder of prompts")
-    _require_different_requests(prompts, filled, what)
+    require_different_requests(prompts, filled, what)
     return {output / name: prompt for name, prompt in zip(file_names(list(distributions)), prompts, strict=True)}
 
 
@@ -68,7 +68,7 @@ def fields_of(distribution: Distribution, groups: Sequence[str], key: Sequence[s
     return dict(distribution.fields) or dict(zip(groups, key, strict=True))
 
 
-def _require_different_requests(prompts: Sequence[Prompt], filled: Mapping[tuple[str, ...], Mapping[str, str]], what: str) -> None:
+def require_different_requests(prompts: Sequence[Prompt], filled: Mapping[tuple[str, ...], Mapping[str, str]], what: str) -> None:
     """Raises `InputError` for two groups that would be asked the same."""
     first: dict[tuple[str, str | None], tuple[str, ...]] = {}
     for prompt, key in zip(prompts, filled, strict=True):

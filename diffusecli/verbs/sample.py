@@ -43,9 +43,9 @@ _LONGEST_NAME = 200  # bytes; names of files beside it are longer
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the command line asked for; None where it said nothing."""
+    """What a command line or a program asked for; None where it said nothing."""
 
-    source: Path | None = None  # a run directory or a config
+    source: Path | Config | None = None  # a run directory or a config
     mode: str | None = None
     prompts: tuple[Path, ...] = ()
     requests: tuple[str, ...] = ()
@@ -59,6 +59,12 @@ class Wanted:
     chat_template: str | None = None
     trust_remote_code: bool = False
     served: bool = False  # by an engine that loads no model; `model` is what it calls the model
+    given: tuple[Prompt, ...] = ()  # prompts that are no files; each has an alias
+
+    @property
+    def is_of_config(self) -> bool:
+        """Whether the source is a config, not a run."""
+        return self.source is not None and (isinstance(self.source, Config) or not self.source.is_dir())
 
     @property
     def default_mode(self) -> str:
@@ -135,7 +141,7 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
     message = f"sampling {config.model}{f' with the adapter {adapter.path}' if adapter else ''} ({mode}){message}"
     if adapter is not None and (changed := changed_since_training(adapter, prompts)):
         message += f"; changed since its training: {', '.join(changed)}"
-    of_a_run = wanted.model is None and (wanted.source or run.path).is_dir()
+    of_a_run = wanted.model is None and (run.path.is_dir() if wanted.source is None else not wanted.is_of_config)
     return Resolved(config, adapter, prompts, path, form, message, wanted.model, home, not of_a_run)
 
 
@@ -191,7 +197,7 @@ def _source(wanted: Wanted, mode: str, results: Path) -> tuple[Config, RunDir, R
         return Config.model_validate({**_chat_fields_of(wanted.adapter), **said}), home, home, ""
     own: Config | None
     other = wanted.model is not None and not wanted.served and mode == "untuned"
-    if wanted.source is None or wanted.source.is_dir():
+    if wanted.source is None or (isinstance(wanted.source, Path) and wanted.source.is_dir()):
         run = newest_run(results) if wanted.source is None else RunDir(wanted.source)
         own = config_of(run, trust_remote_code=wanted.trust_remote_code)
         message = f" as in {'newest run' if wanted.source is None else 'run'} {run.path}"
@@ -211,11 +217,13 @@ def _is_base_of(run: RunDir, config: Config, model: str | None) -> bool:
     return model == config.model or (model is not None and run.manifest.is_file() and has_weights_of(model, run.read_manifest()))
 
 
-def _of_config(path: Path, base: str | None) -> tuple[Config, Config | None, str]:
+def _of_config(source: Path | Config, base: str | None) -> tuple[Config, Config | None, str]:
     """The config with the base model that was named, as `train --set model=…` has it; the config itself, if it is sound; in words."""
-    config = read_config(path, [f"model={json.dumps(base)}"] if base is not None else [])
-    own = config if base is None else inspect_config(path).config
-    return config, own, f" as in config {path}"
+    if isinstance(source, Config):
+        return on_base(source, base), source, ""
+    config = read_config(source, [f"model={json.dumps(base)}"] if base is not None else [])
+    own = config if base is None else inspect_config(source).config
+    return config, own, f" as in config {source}"
 
 
 def _chat_fields_of(adapter: Path | None) -> dict[str, Any]:
@@ -238,7 +246,7 @@ def _folder_of_its_own(wanted: Wanted, results: Path) -> Path:
 
 def _prompts(wanted: Wanted, config: Config, run: RunDir) -> list[Prompt]:
     """Those that were named, else the test prompts of the config, as the run keeps them where their files are gone."""
-    if wanted.prompts or wanted.requests:
+    if wanted.prompts or wanted.requests or wanted.given:
         for text in wanted.requests:
             if not text.strip() or holds_half_characters(text):
                 raise InputError(f"--request {text!r}: must be some text in UTF-8")
@@ -249,13 +257,12 @@ def _prompts(wanted: Wanted, config: Config, run: RunDir) -> list[Prompt]:
                 f"--request {both[0]!r}: is the path of a prompt that is sampled, too. A file of samples names prompts by path or "
                 "request: sample the two one after the other"
             )
-        return [*named, *asked]
+        return [*named, *wanted.given, *asked]
     if not config.test_prompts:
         raise InputError("nothing to sample from: name a prompt with --prompt or --request, or test_prompts in the config")
     if all(exists(path) for path in config.test_prompts):
         return read_prompts(config.test_prompts)
-    of_a_config = wanted.source is not None and not wanted.source.is_dir()
-    found = [read_prompts([path]) if exists(path) else _kept(run, path, whole=of_a_config) for path in config.test_prompts]
+    found = [read_prompts([path]) if exists(path) else _kept(run, path, whole=wanted.is_of_config) for path in config.test_prompts]
     return list({prompt.alias: prompt for some in found for prompt in some}.values())
 
 

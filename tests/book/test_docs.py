@@ -38,6 +38,7 @@ GENERATED = (
     "schemas/config.schema.json",
     "schemas/evaluation.schema.json",
     "docs/config.md",
+    "docs/reference/api.md",
     "docs/reference/commands.md",
     "docs/reference/schemas.md",
 )

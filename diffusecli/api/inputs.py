@@ -1,0 +1,137 @@
+"""What programs have becomes what the verbs take: paths and texts, prompts in memory, configs in three forms."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from diffusecli.files.documents import Document
+from diffusecli.files.paths import exists, find, meant
+from diffusecli.files.schema import problems_of
+from diffusecli.files.writing import require_writable, write_text
+from diffusecli.prompts.config import Config
+from diffusecli.prompts.config_files import config_from, read_config
+from diffusecli.prompts.file_names import file_names
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_checks import checked
+from diffusecli.prompts.prompt_files import inspect_prompt
+from diffusecli.runs.run_dir import RunDir
+from diffusecli.system.errors import InputError
+
+AnyPath = str | Path
+Prompts = Prompt | AnyPath | Sequence[Prompt | AnyPath]
+"""One prompt or several: values, files, folders, patterns."""
+
+_FOLDER = "prompts"
+_NAMES_OF_RUNS = ("gen", "run")  # a folder with such a .json is taken for a run
+_LONGEST_NAME = 40
+
+
+def listed(prompts: Prompts | None) -> list[Prompt | str]:
+    """One or several as a list, paths as text, `~` replaced."""
+    some = [] if prompts is None else [prompts] if isinstance(prompts, Prompt | str | Path) else prompts
+    return [one if isinstance(one, Prompt) else meant(str(one)) for one in some]
+
+
+def path_of(path: AnyPath) -> Path:
+    """The path, `~` replaced; raises `InputError` for one with a variable in it."""
+    return Path(meant(str(path)))
+
+
+def configured(config: Config | AnyPath | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a config, of its file, or none, with `settings` in place of some; groups such as `alg_config` are merged.
+
+    Raises `InputError` for a file that is none.
+    """
+    if config is not None and not isinstance(config, Config):
+        config = read_config(path_of(config))
+    fields = {} if config is None else _plain(config)
+    for name, value in _plain(settings).items():
+        group = fields.get(name)
+        fields[name] = {**group, **value} if isinstance(group, dict) and isinstance(value, dict) else value
+    return fields
+
+
+def trainable(fields: Mapping[str, Any], train: list[Prompt | str], test: list[Prompt | str], *, force: bool) -> Config:
+    """The config of these fields, prompts in memory written into the run's folder.
+
+    Raises `InputError` before anything is written where the fields are wrong or the folder holds a finished run.
+    """
+    from diffusecli.training.start import find_start
+
+    in_memory = [one for one in (*train, *test) if isinstance(one, Prompt)]
+    files: dict[int, str] = {}
+    if in_memory:
+        run = RunDir(Path(config_from({**fields, "train_prompts": [], "test_prompts": []}).output_dir))
+        find_start(run, force=force)
+        wanted = [(one, valid(one)) for one in in_memory]
+        files = {id(one): kept_in(run.path / _FOLDER, prompt) for one, prompt in wanted}
+
+    def paths(prompts: list[Prompt | str]) -> list[str]:
+        return [files[id(one)] if isinstance(one, Prompt) else one for one in prompts]
+
+    return config_from({**fields, "train_prompts": paths(train), "test_prompts": paths(test)})
+
+
+def valid(prompt: Prompt) -> Prompt:
+    """The prompt; raises `InputError` for what a file would be refused for. Fields that were put into a copy have not been checked yet."""
+    fields = {name: getattr(prompt, name) for name in Prompt.model_fields}
+    try:
+        made = Prompt.model_validate(fields)
+    except ValidationError as error:
+        document = Document(_short(prompt), "", fields)
+        raise InputError.of(problem for problem, _ in problems_of(document, error, Prompt)) from error
+    checked(made.model_copy(update={"alias": _short(made)}))  # errors name it
+    return made
+
+
+def kept_in(folder: Path, prompt: Prompt) -> str:
+    """The path of a file with this very prompt: its own where it was read from one, else one that is written here unless it is there.
+
+    A file that holds another prompt is never replaced: the name gets a number.
+    """
+    if prompt.alias and _holds(prompt.alias, prompt):
+        return prompt.alias
+    require_writable(folder)
+    stem = Path(file_names([(_short(prompt),)])[0]).stem
+    for number in count(1):
+        path = folder / (f"{stem}-{number}.json" if number > 1 or stem in _NAMES_OF_RUNS else f"{stem}.json")
+        if not exists(path):
+            write_text(path, prompt.to_json())
+        if _holds(path, prompt):
+            return str(path)
+    raise AssertionError
+
+
+def named(prompts: Iterable[Prompt], run: RunDir | None) -> list[Prompt]:
+    """Prompts with aliases: what the run calls the same prompt, else their own, else the request."""
+    known = run.read_manifest().get("prompt_sha256", {}) if run is not None else {}
+    of_run = {digest: alias for alias, digest in known.items()} if isinstance(known, dict) else {}
+    return [p.model_copy(update={"alias": of_run.get(p.digest) or p.alias or p.request}) for p in map(valid, prompts)]
+
+
+def _short(prompt: Prompt) -> str:
+    """A few words that name a prompt."""
+    own = Path(prompt.alias).name.removesuffix(".json")
+    return own or textwrap.shorten(prompt.request, _LONGEST_NAME, placeholder="") or prompt.request[:_LONGEST_NAME]
+
+
+def _holds(path: AnyPath, prompt: Prompt) -> bool:
+    there, _ = inspect_prompt(path) if exists(find(path).place) else (None, [])
+    return there is not None and there.digest == prompt.digest
+
+
+def _plain(value: Any) -> Any:
+    """Models as the mappings of what was set in them, paths as text."""
+    if isinstance(value, BaseModel):
+        return _plain({name: getattr(value, name) for name in value.model_fields_set})
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value

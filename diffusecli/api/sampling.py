@@ -1,0 +1,157 @@
+"""Sampling, for programs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from diffusecli.api.inputs import AnyPath, Prompts, configured, listed, named, path_of
+from diffusecli.api.notices import calling
+from diffusecli.api.training import Trained
+from diffusecli.prompts.answers import Answers
+from diffusecli.prompts.config import Config
+from diffusecli.prompts.config_files import config_from
+from diffusecli.prompts.matching import Matching, target_finder
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.runs.run_dir import RunDir
+from diffusecli.sampling.engines import ENGINES
+from diffusecli.sampling.settings import SamplingSettings, Standing
+from diffusecli.system.errors import InputError, did_you_mean
+from diffusecli.system.notebook import Columns, frame, html_table
+from diffusecli.system.notices import Notice
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_RESULTS = Path("results")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Answers that were drawn, and where they were written."""
+
+    path: Path  # the file of samples
+    mode: str  # untuned: the base model; lora: the adapter
+    seconds: float  # of sampling, loading left out
+    unfinished: int  # answers that were cut at the limit of tokens, in all
+    prompts: tuple[Prompt, ...] = field(repr=False)  # in the order of the samples
+    counts: Mapping[str, Answers] = field(repr=False)  # alias of a prompt -> each different answer with its count
+
+    def to_frame(self) -> DataFrame:
+        """A data frame with a row per prompt and different answer, the most frequent first.
+
+        - `prompt`, `answer`: the prompt's alias and the answer's text
+        - `count`, `unfinished`: how often it came, and how many of these were cut at the limit of tokens
+        - `share`: of all answers to the prompt
+        - `weight`: of the target that the answer is; nan for an answer that is none
+        """
+        return frame(self._columns())
+
+    def _repr_html_(self) -> str:
+        """What notebooks show."""
+        return html_table(self._columns(), f"{self.path} ({self.mode})")
+
+    def _columns(self) -> Columns:
+        names = ("prompt", "answer", "count", "unfinished", "share", "weight")
+        rows = [row for prompt in self.prompts for row in _rows(prompt, self.counts[prompt.alias])]
+        return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+
+
+def _rows(prompt: Prompt, answers: Answers) -> list[tuple[str, str, int, int, float, float]]:
+    target_of, total = target_finder(prompt, Matching()), answers.total()
+
+    def weight(text: str) -> float:
+        place = target_of(text)
+        cut = prompt.eos and answers.unfinished[text] == answers[text]  # such an answer is no target
+        return math.nan if place is None or cut else prompt.probabilities[place]
+
+    by_count = sorted(answers.items(), key=lambda item: (-item[1], item[0]))
+    return [(prompt.alias, text, n, answers.unfinished[text], n / total, weight(text)) for text, n in by_count]
+
+
+def sample(
+    source: Trained | Config | AnyPath | None = None, *, mode: Literal["lora", "untuned"] | None = None, n: int = 1000,
+    prompts: Prompts | None = None, requests: str | Sequence[str] = (), model: str | None = None, adapter: AnyPath | None = None,
+    seed: int | None = None, max_new_tokens: int | None = None, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
+    min_p: float = 0.0, stop: str | Sequence[str] = (), system: str | None = None, chat_template: str | None = None,
+    precision: str | None = None, device: str | None = None, max_rows: int | None = None, trust_remote_code: bool = False,
+    engine: str = "counting", output: AnyPath | None = None, report: Callable[[str, Standing], None] | None = None,
+    notice: Notice | None = None, **options: Any,
+) -> Samples:  # fmt: skip
+    """Draw answers from a base model, from an adapter or from a server, and write them with their settings.
+
+    - `source`: what `train` returned, a run directory, a `Config` or its path. Nothing when `model` or `adapter` says what to sample.
+    - `mode`: `lora` samples the adapter, `untuned` the base model. By default `lora`, with `model` alone `untuned`.
+    - `n`: answers per prompt.
+    - `prompts`: prompts, files or folders, in place of the config's test prompts. A prompt in memory goes by the name that the run has
+      for the same prompt, else by its `alias`, else by its request.
+    - `requests`: texts to ask. Their answers are in a file of their own, beside the run's samples.
+    - `model`, `adapter`: a base model and the folder of a LoRA adapter in place of those of the run.
+    - `seed`: the same seed draws the same samples. By default the config's.
+    - `max_new_tokens`: the limit of an answer. By default 50, or as many as the longest target takes.
+    - `temperature`, `top_k`, `top_p`, `min_p`, `stop`: as in `transformers`. The defaults sample the model's own distribution.
+    - `system`, `chat_template`, `precision`, `device`: in place of the config's.
+    - `max_rows`: batch size. Affects memory, not results.
+    - `engine`, `options`: where answers come from, and the engine's own options, such as `engine="openai", base_url=…`.
+    - `output`: the file to write. By default one in the run directory, or below `results` when there is no run.
+    - `report`: called as answers arrive, with the prompt's alias and how far it is.
+    - `notice`: takes what the command line prints on the way. By default it is logged.
+
+    An interrupted sampling goes on when it is started again. Raises `InputError`, `MachineError` and `InterruptedRun` as `train` does.
+    """
+    if source is None and model is None and adapter is None:
+        raise InputError("nothing to sample: name a run, a config, a model or an adapter")
+    chosen = _engine(engine, options)
+    from diffusecli.verbs.sample import Wanted, resolve
+    from diffusecli.verbs.sample import sample as draw
+
+    limit: dict[str, Any] = {"whole_targets": True} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
+    settings = SamplingSettings(
+        n, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed or 0, stop=_texts(stop), **limit
+    )
+    with calling(notice) as say:
+        place = source.path if isinstance(source, Trained) else source
+        if place is not None:
+            place = config_from(configured(place, {})) if isinstance(place, Config) else path_of(place)
+        asked = listed(prompts)
+        given = named([one for one in asked if isinstance(one, Prompt)], _run_of(place))
+        wanted = resolve(Wanted(
+            place, mode, prompts=tuple(Path(one) for one in asked if isinstance(one, str)), requests=_texts(requests), given=tuple(given),
+            adapter=None if adapter is None else path_of(adapter), model=model, precision=precision, device=device,
+            output=None if output is None else path_of(output), system=system, chat_template=chat_template,
+            trust_remote_code=trust_remote_code, served=not ENGINES[chosen].loads_model,
+        ), _RESULTS)  # fmt: skip
+        settings = replace(settings, seed=wanted.config.seed if seed is None else seed)
+        say(wanted.message)
+        done = draw(
+            wanted, settings, engine=chosen, options=options, max_rows=max_rows, report=report or (lambda *_: None), notice=say
+        )
+    return Samples(done.path, wanted.mode, done.seconds, done.unfinished, tuple(wanted.prompts), done.counts)
+
+
+def _engine(name: str, options: Mapping[str, Any]) -> str:
+    """The engine's name; raises `InputError` for one that is not known, or options that it does not take or lacks."""
+    if name not in ENGINES:
+        raise InputError(f"engine {name!r}: {did_you_mean(name, list(ENGINES))}")
+    own = ENGINES[name].options
+    if foreign := [option for option in options if option not in own]:
+        raise InputError(
+            f"engine {name!r} has no option '{foreign[0]}', {did_you_mean(foreign[0], list(own)) if own else 'leave it out'}"
+        )
+    if missing := [option for option in ENGINES[name].required if option not in options]:
+        raise InputError(f"engine {name!r} needs {missing[0]}, {own[missing[0]].help}")
+    return name
+
+
+def _run_of(place: Path | Config | None) -> RunDir | None:
+    """The run whose names its prompts keep."""
+    if isinstance(place, Config):
+        return RunDir(Path(place.output_dir))
+    return RunDir(place) if place is not None and place.is_dir() else None
+
+
+def _texts(some: str | Sequence[str]) -> tuple[str, ...]:
+    return (some,) if isinstance(some, str) else tuple(some)

@@ -1,0 +1,107 @@
+"""Training, for programs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffusecli.api.inputs import AnyPath, Prompts, configured, listed, trainable
+from diffusecli.api.notices import calling
+from diffusecli.prompts.config import Config
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.runs.iteration import Iteration
+from diffusecli.system.notebook import Columns, frame, html_table
+from diffusecli.system.notices import Notice
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from diffusecli.training.record import Trained as Recorded
+
+
+@dataclass(frozen=True)
+class TrainedPrompt:
+    """Exact figures of one prompt: from the model's own probabilities, without sampling."""
+
+    prompt: Prompt = field(repr=False)  # its `alias` is the path of its file
+    alias: str  # as files of the run name the prompt
+    trained_on: bool  # False for a test prompt that was not trained on
+    exact_kl_before: float  # KL(target || model) in nats before training; nan for a prompt that was not trained on
+    exact_kl: float  # the same after training; 0 is perfect
+    exact_on_target_before: float  # probability of answering with any target before training; nan as above
+    exact_on_target: float  # the same after training
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training leaves."""
+
+    path: Path  # the run directory, with the adapter, the config and all figures
+    reason: str  # why training stopped
+    seconds: float  # of training, loading and sampling left out
+    retention_kl: float | None  # drift from the base model on held-out instructions, nats per token; None without `retain`
+    prompts: tuple[TrainedPrompt, ...]  # those trained on, then the test prompts that were not
+
+    def to_frame(self) -> DataFrame:
+        """A data frame with a row per prompt. Its columns have the names of `run.json`, and `prompt` and `trained_on`."""
+        return frame(self._columns())
+
+    def _repr_html_(self) -> str:
+        """What notebooks show."""
+        return html_table(self._columns(), f"{self.path}: {self.reason}")
+
+    def _columns(self) -> Columns:
+        figures = ("trained_on", "exact_kl_before", "exact_kl", "exact_on_target_before", "exact_on_target")
+        return {
+            "prompt": [of.alias for of in self.prompts],
+            **{name: [getattr(of, name) for of in self.prompts] for name in figures},
+        }
+
+
+def train(
+    config: Config | AnyPath | None = None, *, train_prompts: Prompts | None = None, test_prompts: Prompts | None = None,
+    force: bool = False, report: Callable[[Iteration], None] | None = None, notice: Notice | None = None, **settings: Any,
+) -> Trained:  # fmt: skip
+    """Train a LoRA adapter until the model's answers follow the target weights, and write the run directory.
+
+    - `config`: a `Config`, the path of a YAML file, or nothing when `settings` say all.
+    - `train_prompts`, `test_prompts`: prompts, files or folders in place of the config's. Without a config `test_prompts` are by default
+      the `train_prompts`. The pipeline reads prompts from files, so those in memory are written into the folder `prompts` of
+      the run directory, and are named by these files from then on. No file that is there is replaced.
+    - `settings`: other fields of the config, in place of its own, such as `model`, `output_dir`, `alg_config={"n_iters": 10}`. Groups are merged.
+    - `force`: replace a finished run in the output folder.
+    - `report`: called after every iteration.
+    - `notice`: takes what the command line prints on the way. By default it is logged.
+
+    An interrupted training goes on when it is started again with the same inputs. Ctrl-C, and the stop button of a notebook, end it after
+    the step under way.
+
+    Raises `InputError` for what is wrong with the inputs, `MachineError` for memory, disk and network, and `InterruptedRun` when training was
+    stopped and left a checkpoint.
+    """
+    with calling(notice) as say:
+        fields = configured(config, settings)
+        train_on = listed(train_prompts if train_prompts is not None else fields.get("train_prompts"))
+        test_on = listed(test_prompts if test_prompts is not None else fields.get("test_prompts"))
+        if config is None and test_prompts is None:
+            test_on = train_on
+        chosen = trainable(fields, train_on, test_on, force=force)
+        from diffusecli.verbs.train import train as tune
+
+        return _result(tune(chosen, report=report or (lambda _: None), notice=say, force=force))
+
+
+def _result(done: Recorded) -> Trained:
+    before = zip(done.before.prompts, done.before.figures, strict=True)
+    known = {prompt.key: figures for prompt, figures in before}
+    prompts = [
+        TrainedPrompt(
+            prompt, prompt.alias, exact is done.after, *(values[place] for place in (0, 1) for values in (known.get(prompt.key, (math.nan, math.nan)), figures))
+        )
+        for exact in (done.after, done.test)
+        for prompt, figures in zip(exact.prompts, exact.figures, strict=True)
+    ]  # fmt: skip
+    return Trained(done.run.path, done.reason, done.seconds, done.retention_kl, tuple(prompts))

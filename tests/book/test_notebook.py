@@ -1,0 +1,41 @@
+"""The notebook of the book runs from top to bottom, on a tiny model in place of the built-in one."""
+
+import json
+import re
+
+import pytest
+
+from tests import ROOT
+from tests.commands import HANG
+
+NOTEBOOK = ROOT / "docs" / "tutorials" / "notebook.ipynb"
+MODEL = 'MODEL = "smollm2-135m-instruct"'
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_top_to_bottom(tiny_model_folder, tmp_path, monkeypatch):
+    nbformat = pytest.importorskip("nbformat", reason="notebooks need the extra `dev`")
+    nbclient = pytest.importorskip("nbclient", reason="notebooks need the extra `dev`")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    (cell,) = (cell for cell in notebook.cells if MODEL in cell.source)
+    cell.source = cell.source.replace(MODEL, f"MODEL = {str(tiny_model_folder)!r}")
+    (tmp_path / "work").mkdir()
+    nbclient.NotebookClient(notebook, timeout=HANG, resources={"metadata": {"path": str(tmp_path / "work")}}).execute()
+    shown = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert [output for output in shown if output.output_type == "error"] == []
+    tables = [output["data"]["text/html"] for output in shown if "text/html" in output.get("data", {})]
+    assert [re.findall(r"<th>(\w+)</th>", table)[0] for table in tables[:3]] == ["target", "prompt", "prompt"]
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["results"]
+
+
+def test_the_notebook_holds_its_outputs_and_nothing_of_the_machine_it_ran_on():
+    text = NOTEBOOK.read_text(encoding="utf-8")
+    assert len(text.encode()) < 100_000
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] for cell in cells)
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    assert re.findall(r"/(?:root|home|Users|tmp|work|usr|opt)\b[^\"]*", text) == []
+    assert '"stderr"' not in text
