@@ -119,14 +119,14 @@ def shell(stand_in, tmp_path, monkeypatch, in_process):
     """Runs a command (`ran`) in an empty folder with what the repository has, trainings that take a second, and one thread: more wait for each other."""
     import torch
 
-    from diffusecli.prompts import config
+    from diffusecli.prompts import config_files
 
     def once(*words):
         read = real(*words)
         return read.model_copy(update={"alg_config": read.alg_config.model_copy(update={"n_iters": 1, "learning_rate": 1e-6})})
 
-    real = config.read_config
-    monkeypatch.setattr(config, "read_config", once)
+    real = config_files.read_config
+    monkeypatch.setattr(config_files, "read_config", once)
     monkeypatch.setenv("DIFFUSE_CACHE", str(stand_in))
     for name in ("prompts", "configs", "schemas"):
         shutil.copytree(ROOT / name, tmp_path / name)
