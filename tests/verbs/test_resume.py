@@ -203,9 +203,9 @@ def test_a_run_interrupted_while_it_samples_says_what_is_saved_and_goes_on_to_sa
             raise KeyboardInterrupt
         return whole(self)
 
+    monkeypatch.setattr(CountingSampler, "draw", draw)
+    monkeypatch.setattr("diffusecli.verbs.train.GENERATIONS", replace(GENERATIONS, n_generations=40))
     with monkeypatch.context() as during:
-        during.setattr(CountingSampler, "draw", draw)
-        during.setattr("diffusecli.verbs.train.GENERATIONS", replace(GENERATIONS, n_generations=40))
         during.setattr(
             "diffusecli.verbs.train.settings_of_result", lambda *given: {**settings_of_result(*given), "processes": processes}
         )
@@ -217,10 +217,10 @@ def test_a_run_interrupted_while_it_samples_says_what_is_saved_and_goes_on_to_sa
         f"{run.path}: interrupted. The training is done and the adapter is saved, 40 of 80 samples are kept. {again} goes on from there"
     )
     before, passes = files(run), []
-    monkeypatch.setattr("diffusecli.verbs.train.GENERATIONS", replace(GENERATIONS, n_generations=40))
     monkeypatch.setattr(PackedPass, "run", lambda *_, **__: passes.append(1))
     trained = quietly(wanted)
     assert passes == [], "nothing is trained or measured again"
+    assert next(drawn) == 3, "what was kept is not drawn again"
     assert files(run) == before
     assert json.loads((run.path / "run.json").read_text())["processes"] == processes
     assert newest_checkpoint(run) is None
