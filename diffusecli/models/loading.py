@@ -5,6 +5,7 @@ Knows nothing of prompts, losses or samples.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ from diffusecli.models.location import locate, weights_place
 from diffusecli.models.source import ModelSource
 from diffusecli.system.errors import DiffuseError, InputError
 from diffusecli.system.notices import Notice
+
+_ONE_AT_A_TIME = threading.RLock()
+"""Held while transformers makes a model: of two threads that do at once, one gets a model that lacks weights, and so does whoever comes later."""
 
 
 @dataclass
@@ -94,7 +98,8 @@ def load_model(source: ModelSource, notice: Notice) -> LoadedModel:
     Raises `InputError` when no such model is found, `MachineError` when it cannot be reached.
     """
     try:
-        return _load(source, notice)
+        with _ONE_AT_A_TIME:
+            return _load(source, notice)
     except DiffuseError as error:
         if source.named or source.name in BUILTIN_MODELS or exists(source.name):
             raise
@@ -188,7 +193,7 @@ def load_hollow(source: ModelSource, notice: Notice) -> LoadedModel:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     place, options = locate(source, notice)
-    with _reading(source.name, options), torch.device("meta"):
+    with _ONE_AT_A_TIME, _reading(source.name, options), torch.device("meta"):
         config = AutoConfig.from_pretrained(place, **options)
         hollow = AutoModelForCausalLM.from_config(config, trust_remote_code=source.trust_remote_code)
         identity = identify(source.name, weights_place(place, options), config)
