@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from diffusecli.system.errors import printable
-
-if TYPE_CHECKING:
-    pass
-
 
 _MARKUP = re.compile(r"[\\|`\[\]]")
 

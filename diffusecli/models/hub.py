@@ -42,7 +42,7 @@ def explained(name: str) -> Iterator[None]:
 def answers(name: str, revision: str | None) -> bool:
     """Whether the hub can be asked for this model; where it cannot, what is cached has to do.
 
-    EngineRequest once and without patience: the libraries underneath would try again and again for every file, a minute in all.
+    Asked once and without patience: the libraries underneath would try again and again for every file, a minute in all.
     Raises as `explained` does.
     """
     from huggingface_hub import HfApi

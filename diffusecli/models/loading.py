@@ -15,17 +15,15 @@ from typing import Any
 
 import torch
 
-from diffusecli.files.paths import exists
 from diffusecli.models.architecture import ModelShape, shape_of, without_wrapper
-from diffusecli.models.builtin import BUILTIN_MODELS
 from diffusecli.models.chat import Chat, ChatSettings
 from diffusecli.models.devices import PRECISIONS, choose_device, four_bits
 from diffusecli.models.ggufs import made_plain, mended, parsed_once
 from diffusecli.models.hub import explained
 from diffusecli.models.identity import Identity, identify
 from diffusecli.models.location import locate, weights_place
-from diffusecli.models.source import ModelSource
-from diffusecli.system.errors import DiffuseError, InputError
+from diffusecli.models.source import ModelSource, perhaps_elsewhere
+from diffusecli.system.errors import InputError
 from diffusecli.system.notices import Notice
 
 _ONE_AT_A_TIME = threading.RLock()
@@ -97,13 +95,8 @@ def load_model(source: ModelSource, notice: Notice) -> LoadedModel:
 
     Raises `InputError` when no such model is found, `MachineError` when it cannot be reached.
     """
-    try:
-        with _ONE_AT_A_TIME:
-            return _load(source, notice)
-    except DiffuseError as error:
-        if source.named or source.name in BUILTIN_MODELS or exists(source.name):
-            raise
-        raise type(error)(f"{error}; if the run's base model is in another place now, name it with --model") from error
+    with perhaps_elsewhere(source.name, named=source.named), _ONE_AT_A_TIME:
+        return _load(source, notice)
 
 
 def _load(source: ModelSource, notice: Notice) -> LoadedModel:

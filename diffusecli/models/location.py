@@ -1,4 +1,4 @@
-"""Where a base model lies: its files for transformers, and which mistakes in its name can be told at once."""
+"""Where a base model lies: its files for transformers, and which mistakes in its name show at once."""
 
 from __future__ import annotations
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from diffusecli.files.paths import exists
+from diffusecli.models.builtin import BUILTIN_MODELS
 from diffusecli.models.chat import ChatSettings, read_template
 from diffusecli.prompts.config import Config
+from diffusecli.system.errors import DiffuseError
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,20 @@ def chat_settings(config: Config) -> ChatSettings:
 
 def model_source(config: Config, *, named: bool = True) -> ModelSource:
     """What a config says of its base model. Raises as `chat_settings` does."""
+    with perhaps_elsewhere(config.model, named=named):
+        chat = chat_settings(config)
     return ModelSource(
         config.model, config.revision, config.trust_remote_code, config.device, config.device_map, config.quantize, config.precision,
-        chat_settings(config), named,
+        chat, named,
     )  # fmt: skip
+
+
+@contextmanager
+def perhaps_elsewhere(model: str, *, named: bool) -> Iterator[None]:
+    """Within it, errors say how to name a run's base model, where that is not `named` by the user and not here."""
+    try:
+        yield
+    except DiffuseError as error:
+        if named or model in BUILTIN_MODELS or exists(model):
+            raise
+        raise type(error)(f"{error}; if the run's base model is in another place now, name it with --model") from error

@@ -9,7 +9,7 @@ can have two digests, when the file was edited between two commands. One digest 
 - On disk, files name prompts by alias, as the original does. A file never holds two prompts of the same alias
   (`require_own_names`) and the digests are beside it. A figure is read back only for the digest that it was recorded for.
 - One file under several paths (`./p.json`, an absolute path, a link) is one prompt, named by the first path (`prompt_files.prompt_files`).
-- Reports add the first digits of the digest to names that two prompts share (`report.parts.prompt_names`).
+- Reports add the first digits of the digest to names that two prompts share (`evaluation.names.prompt_names`).
 
 The system text and the chat template of a config are part of what a model is asked, but not of the digest: they are compared
 beside it, as `chat` in `run.json` and in the settings of samples.

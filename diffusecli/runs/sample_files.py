@@ -33,6 +33,6 @@ def meta_path(samples: Path) -> Path:
 
 
 def read_meta(samples: Path) -> dict[str, Any]:
-    """How a file of samples was made; {} where that is not told, or told of a file in another format."""
+    """How a file of samples was made; {} where that is not known, or is of a file in another format."""
     meta = read_json_mapping(meta_path(samples), MOST_BYTES) if meta_path(samples).is_file() else {}  # it names unfinished answers
     return meta if meta.get("file", samples.name) == samples.name else {}

@@ -1,7 +1,7 @@
-"""Where answers come from: the protocol that all engines keep, and the engines by name.
+"""Where answers come from: the engines by name. What all of them keep is in `engine.py`.
 
 An engine draws answers to one prompt at a time and hands over what it has as it comes. To add one, write a function with the
-`@engine` decorator: it takes what was `EngineRequest`, makes an `Engine`, yields it, and cleans up. Its name is the value of `--engine`,
+`@engine` decorator: it takes an `EngineRequest`, makes an `Engine`, yields it, and cleans up. Its name is the value of `--engine`,
 its keyword-only parameters are options of `diffuse sample`. What it needs is imported inside of it: `diffuse --help` reads this.
 """
 
@@ -12,12 +12,9 @@ import typing
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from diffusecli.sampling.engine import Engine, EngineRequest
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ def openai(
     omit: Annotated[list[str] | None, "a field that is never sent, such as top_p; may be repeated"] = None,
     n_per_request: Annotated[int | None, "answers asked for at once (n); 32, or 1 if the server gives one, by default"] = None,
 ) -> Iterator[Engine]:  # fmt: skip
-    """Raises `InputError` and `MachineError` as `served.ServerEngine`."""
+    """Raises `InputError` and `MachineError` as `server_engine.ServerEngine`."""
     from diffusecli.sampling.connection import Service
     from diffusecli.sampling.server_engine import ServerEngine
 

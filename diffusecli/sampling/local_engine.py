@@ -30,7 +30,7 @@ _BATCH_ROWS = 64  # of plain `generate`
 class LocalEngine:
     """The loaded model: counting rows where its memory can be kept by rows, batches of `generate` where not.
 
-    An adapter should be folded in before (`models.merged`).
+    An adapter should be folded in before (`models.lora.merged`).
     """
 
     def __init__(

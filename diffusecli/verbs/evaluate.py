@@ -120,7 +120,7 @@ def _left_out(runs: Sequence[RunFacts], paths: Sequence[Path]) -> Iterator[Path]
 
 def _measure(runs: Sequence[RunFacts], sets: Sequence[SampleSet], question: Question, notice: Notice) -> dict[str, Measured]:
     """Exact figures of each run, of its samples' prompts, its own and those that are asked for."""
-    from diffusecli.evaluation.exact import measure
+    from diffusecli.evaluation.exact import Measured, measure
     from diffusecli.models.source import model_source
     from diffusecli.prompts.config import Retain
     from diffusecli.runs.finding import config_of
@@ -135,6 +135,9 @@ def _measure(runs: Sequence[RunFacts], sets: Sequence[SampleSet], question: Ques
         config = config_of(facts.folder, model=question.model, trust_remote_code=question.trust_remote_code)
         retain = config.retain or Retain()  # drift is measured of runs too that were not held to anything
         prompts += _held_out(question)
+        if not any(prompt.targets for prompt in prompts):
+            found[facts.run] = Measured()
+            continue
         source = model_source(config, named=question.model is not None)
         found[facts.run] = measure(facts.folder, source, config.alg_config, retain, config.seed, prompts, notice)
     return found

@@ -96,7 +96,7 @@ def _export(run: RunDir, config: Config, to: Path, precision: str | None, notice
     load_adapter(base, run.path, recorded=recorded_base(run), named=named, notice=notice)
     prompts = _prompts(run)
     encoded = [encode_prompt(prompt, base.chat) for prompt in prompts]
-    scorer = scorer_of(base, encoded, source, config.alg_config, notice)
+    scorer = scorer_of(base, encoded, replace(source, precision=config.precision), config.alg_config, notice)
     under_adapter = scorer.log_probs(encoded)
     scorer.model = base.model = base.model.merge_and_unload(safe_merge=True)
     gap = _gap(under_adapter, scorer.log_probs(encoded))
