@@ -371,7 +371,7 @@ def test_a_finished_run_is_refused_before_a_prompt_is_written_there(run, tiny_mo
         (lambda: diffuse.sample(model="m", requests="r", base="x"), "engine 'counting' has no option 'base'"),
         (lambda: diffuse.sample(model="m", requests="r", engine="openai"), "engine 'openai' needs base_url"),
         (lambda: diffuse.evaluate("nowhere"), "nowhere: no such file or folder"),
-        (diffuse.evaluate, "no samples there"),
+        (diffuse.evaluate, "nothing to evaluate"),
         (lambda: diffuse.evaluate(answers=["a"]), "name the prompt that they answer"),
         (lambda: diffuse.evaluate(answers=["a"], prompt=COIN, match="fuzzy"), "must be one of"),
         (lambda: diffuse.ensure_builtin("smollm3-135m-instruct"), "did you mean 'smollm2-135m-instruct'?"),
