@@ -116,7 +116,7 @@ def path(name: str, value: Any) -> str:
     return str(value)
 
 
-def optional(check: Callable[..., _T], name: str, value: Any, *limits: float) -> _T | None:
+def optional(check: Callable[..., _T], name: str, value: Any, *limits: Any) -> _T | None:
     """None, or what the check returns."""
     return None if value is None else check(name, value, *limits)
 

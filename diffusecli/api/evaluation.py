@@ -144,7 +144,7 @@ def _sources(source: Any) -> list[Source]:
     must = "a run, samples, a path, or a list of these"
     if are_prompts(source):
         raise InputError("source: these are prompts. Write evaluate(answers=…, prompt=…) or evaluate(samples)")
-    some = [source] if isinstance(source, Trained | Samples | str | PathLike) else several("source", source, must)
+    some: list[Any] = [source] if isinstance(source, Trained | Samples | str | PathLike) else several("source", source, must)
     if foreign := [one for one in some if not isinstance(one, Trained | Samples | str | PathLike)]:
         raise wrong("source", must, foreign[0])
     return some

@@ -213,7 +213,7 @@ def _weight(name: str, weight: Any) -> Any:
     try:
         return number(
             f"choices: the weight of {shown(name)}",
-            float(plain) if isinstance(plain, Number) and not isinstance(plain, Real) else plain,
+            float(str(plain)) if isinstance(plain, Number) and not isinstance(plain, Real) else plain,
             0,
         )
     except (TypeError, ValueError) as error:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 _RESULTS = Path("results")
+_KINDS: dict[Any, Callable[[str, Any], Any]] = {int: whole, float: number, str: text}  # of options of engines
 _PRECISIONS = typing.get_args(Config.model_fields["precision"].annotation)
 
 
@@ -45,9 +46,7 @@ class Samples:
     unfinished: int  # answers that were cut at the limit of tokens, in all
     prompts: tuple[Prompt, ...] = field(repr=False)  # in the order of the samples
     counts: Mapping[str, Answers] = field(repr=False)  # alias of a prompt -> each different answer with its count
-    absolute: Path = field(
-        init=False, repr=False, compare=False
-    )  # `path` from the root: stays right when the program changes its folder
+    absolute: Path = field(init=False, repr=False, compare=False)  # the same, whatever folder the program changes to
 
     def __post_init__(self) -> None:
         """Fix the place of the file."""
@@ -146,25 +145,23 @@ def sample(
     _require_source(source)
     if source is None and model is None and adapter is None:
         raise InputError("nothing to sample: name a run, a config, a model or an adapter")
-    of_models = {"device": optional(text, "device", device), "max_rows": optional(whole, "max_rows", max_rows, 1)}
-    of_models |= {
+    max_rows = optional(whole, "max_rows", max_rows, 1)
+    of_models = {
+        "device": optional(text, "device", device), "max_rows": max_rows,
         "precision": optional(one_of, "precision", precision, _PRECISIONS),
         "trust_remote_code": flag("trust_remote_code", trust_remote_code) or None,
-    }
+    }  # fmt: skip
     if not ENGINES[chosen].loads_model and (foreign := [name for name, given in of_models.items() if given is not None]):
         raise InputError(f"{foreign[0]} has no effect with engine {chosen!r}. Leave it out or use another engine")
-    mode = optional(one_of, "mode", mode, MODES)  # type: ignore[assignment]
+    optional(one_of, "mode", mode, MODES)
     for name, value in {"model": model, "system": system, "chat_template": chat_template}.items():
         optional(text, name, value)
     for name, taker in {"report": report, "notice": notice}.items():
         optional(function, name, taker)
     seed, max_new_tokens = optional(whole, "seed", seed, 0), optional(whole, "max_new_tokens", max_new_tokens, 1)
     asked, questions = listed(prompts), () if requests is None else texts("requests", requests)
-    if (
-        not asked
-        and not questions
-        and (empty := [name for name, some in (("prompts", prompts), ("requests", requests)) if some is not None])
-    ):
+    empty = [name for name, some in (("prompts", prompts), ("requests", requests)) if some is not None]
+    if empty and not asked and not questions:
         raise InputError(f"{empty[0]}: is empty, nothing to sample. Leave it out for the run's own prompts")
     from diffusecli.verbs.sample import Wanted, resolve
     from diffusecli.verbs.sample import sample as draw
@@ -215,7 +212,8 @@ def _engine(name: str, options: Mapping[str, Any]) -> str:
         kinds = typing.get_args(own[option].kind) or (own[option].kind,)
         if value is None and type(None) in kinds:
             continue
-        {int: whole, float: number, str: text}.get(kinds[0], texts)(option, value)
+        check: Callable[[str, Any], Any] = _KINDS.get(kinds[0], texts)
+        check(option, value)
     if missing := [option for option in ENGINES[name].required if option not in options]:
         raise InputError(f"engine {name!r} needs {missing[0]}, {own[missing[0]].help}")
     return name

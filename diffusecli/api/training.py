@@ -49,9 +49,7 @@ class Trained:
     retention_kl: float | None  # drift from the base model on held-out instructions, nats per token; None without `retain`
     prompts: tuple[TrainedPrompt, ...]  # those trained on, then the test prompts that were not
     adapter_sha256: str = field(default="", repr=False)  # identifies the adapter; empty: not known
-    absolute: Path = field(
-        init=False, repr=False, compare=False
-    )  # `path` from the root: stays right when the program changes its folder
+    absolute: Path = field(init=False, repr=False, compare=False)  # the same, whatever folder the program changes to
 
     def __post_init__(self) -> None:
         """Fix the place of the run."""
