@@ -61,6 +61,14 @@ samples = diffuse.sample(run, n=1000)
 diffuse.evaluate(samples).to_frame()
 ```
 
+Several prompts at once are a list, or the mapping that `init_prompts` returns:
+
+```python
+dice = diffuse.init_prompts("Toss a die for {who}.", from_file="tosses.csv", column="toss", count=True, group_by="who")
+run = diffuse.train(model="smollm2-135m-instruct", train_prompts=dice.values(), output_dir="results/dice")
+samples = diffuse.sample(run, prompts=dice["Ann",])
+```
+
 Importing `diffusecli` loads nothing else. Each name is loaded when it is first used, and torch with the first call that needs it.
 
 Every function does what the [command](commands.md) of its name does, writes the same files, and leaves them to the same commands. Nothing is
@@ -68,8 +76,9 @@ printed: notices go to the logger `diffusecli`, as information, or to the functi
 `logging.basicConfig(level=logging.INFO)`. Only doubts about the input are logged as warnings, which Python shows. The libraries underneath are
 kept from warning within a call, unless the environment variable `DIFFUSE_WARNINGS` is set.
 
-What goes wrong is raised as one of the [errors](#errors), never as `SystemExit`. Their messages name options as the command line does:
-`--max-new-tokens` is `max_new_tokens` here. In a notebook every result is shown as a table; texts of prompts and models are escaped there.
+What goes wrong is raised as one of the [errors](#errors), never as `SystemExit`. An argument of a wrong kind is an `InputError` that names it.
+Other messages name options as the command line does: `--max-new-tokens` is `max_new_tokens` here. In a notebook every result is shown as a
+table; texts of prompts and models are escaped there.
 """
 
 
@@ -143,7 +152,7 @@ def _value(kind: type) -> Iterator[str]:
     yield f"\n## {kind.__name__}\n\n{_text(kind)}"
     pages = {"Prompt": "schemas.md#prompt", "Config": "../config.md"}
     if kind.__name__ in pages:
-        yield f"\nA pydantic model; its [fields]({pages[kind.__name__]}) are keyword arguments.\n"
+        yield f"\nA pydantic model; its [fields]({pages[kind.__name__]}) are keyword arguments. Wrong ones raise pydantic's `ValidationError`,\nwhich is no `DiffuseError`.\n"
     else:
         comments = dict(_comments(inspect.getsource(kind)))
         yield "\n| field | type | meaning |\n|---|---|---|\n"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import count
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from diffusecli.api.arguments import path as path_text
+from diffusecli.api.arguments import several, wrong
 from diffusecli.files.documents import Document
 from diffusecli.files.paths import exists, find, meant
 from diffusecli.files.schema import problems_of
@@ -21,26 +25,45 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_checks import checked
 from diffusecli.prompts.prompt_files import inspect_prompt
 from diffusecli.runs.run_dir import RunDir
-from diffusecli.system.errors import InputError
+from diffusecli.system.errors import DiffuseError, InputError
 
 AnyPath = str | Path
-Prompts = Prompt | AnyPath | Sequence[Prompt | AnyPath]
-"""One prompt or several: values, files, folders, patterns."""
+Prompts = Prompt | AnyPath | Iterable[Prompt | AnyPath] | Mapping[Any, Prompt | AnyPath]
+"""One prompt or several: values, files, folders, patterns. Of a mapping its values count."""
 
 _FOLDER = "prompts"
 _NAMES_OF_RUNS = ("gen", "run")  # a folder with such a .json is taken for a run
 _LONGEST_NAME = 40
 
 
-def listed(prompts: Prompts | None) -> list[Prompt | str]:
-    """One or several as a list, paths as text, `~` replaced."""
-    some = [] if prompts is None else [prompts] if isinstance(prompts, Prompt | str | Path) else prompts
+def listed(prompts: Any, name: str = "prompts") -> list[Prompt | str]:
+    """One or several as a list, paths as text, `~` replaced. Raises `InputError` for what is no prompt."""
+    if prompts is None:
+        return []
+    must = "a prompt, a path, or a list of these"
+    if isinstance(prompts, Prompt | str | PathLike):
+        some = [prompts]
+    else:
+        some = several(name, prompts.values() if isinstance(prompts, Mapping) else prompts, must)
+    if foreign := [one for one in some if not isinstance(one, Prompt | str | PathLike)]:
+        raise wrong(name, must, foreign[0])
     return [one if isinstance(one, Prompt) else meant(str(one)) for one in some]
 
 
-def path_of(path: AnyPath) -> Path:
-    """The path, `~` replaced; raises `InputError` for one with a variable in it."""
-    return Path(meant(str(path)))
+def are_prompts(value: Any) -> bool:
+    """Whether this is a prompt in memory, or several."""
+    some = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else [value]
+    return bool(some) and all(isinstance(one, Prompt) for one in some)
+
+
+def path_of(path: AnyPath, name: str = "path") -> Path:
+    """The path, `~` replaced; raises `InputError` for one with a variable in it, or for what is no path."""
+    return Path(meant(path_text(name, path)))
+
+
+def from_here(shown: Path, absolute: Path) -> Path:
+    """The path as it was shown, or, where the working directory is another one since, the absolute one."""
+    return shown if shown.absolute() == absolute else absolute
 
 
 def configured(config: Config | AnyPath | None, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,7 +72,7 @@ def configured(config: Config | AnyPath | None, settings: Mapping[str, Any]) -> 
     Raises `InputError` for a file that is none.
     """
     if config is not None and not isinstance(config, Config):
-        config = read_config(path_of(config))
+        config = read_config(path_of(config, "config"))
     fields = {} if config is None else _plain(config)
     for name, value in _plain(settings).items():
         group = fields.get(name)
@@ -76,6 +99,32 @@ def trainable(fields: Mapping[str, Any], train: list[Prompt | str], test: list[P
         return [files[id(one)] if isinstance(one, Prompt) else one for one in prompts]
 
     return config_from({**fields, "train_prompts": paths(train), "test_prompts": paths(test)})
+
+
+@contextmanager
+def nothing_left(fields: Mapping[str, Any], prompts: Iterable[Prompt | str]) -> Iterator[None]:
+    """Within a training: where it is refused before it began, the prompt files that it wrote go, and the folders that it made for them."""
+    if not any(isinstance(one, Prompt) for one in prompts):
+        yield
+        return
+    run = RunDir(Path(config_from({**fields, "train_prompts": [], "test_prompts": []}).output_dir))
+    folder = run.path / _FOLDER
+    before, config = set(folder.glob("*")), _bytes_of(run.config)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except DiffuseError:
+        if _bytes_of(run.config) == config:  # else the run has begun, and goes on with these files
+            for file in set(folder.glob("*")) - before:
+                file.unlink(missing_ok=True)
+            for path in made:
+                with suppress(OSError):  # something else is there
+                    path.rmdir()
+        raise
+
+
+def _bytes_of(file: Path) -> bytes | None:
+    return file.read_bytes() if file.is_file() else None
 
 
 def valid(prompt: Prompt) -> Prompt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from diffusecli.api.arguments import function, optional, text
 from diffusecli.api.notices import calling
 from diffusecli.models import builtin
 from diffusecli.system.errors import InputError, did_you_mean
@@ -17,6 +18,8 @@ def ensure_builtin(name: str = "smollm2-135m-instruct", *, notice: Notice | None
 
     Raises `InputError` for an unknown name and `MachineError` when the model cannot be fetched or stored.
     """
+    text("name", name)
+    optional(function, "notice", notice)
     if name not in builtin.BUILTIN_MODELS:
         raise InputError(f"there is no built-in model {name!r}, {did_you_mean(name, list(builtin.BUILTIN_MODELS))}")
     with calling(notice) as say:

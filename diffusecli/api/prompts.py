@@ -5,8 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from datetime import date, time
+from numbers import Number, Real
+from pathlib import Path
 from typing import Any
 
+from diffusecli.api.arguments import (
+    flag,
+    function,
+    is_frame,
+    is_missing,
+    is_numpy_scalar,
+    number,
+    optional,
+    pairs_or_items,
+    shown,
+    text,
+    texts,
+    whole,
+    wrong,
+)  # fmt: skip
 from diffusecli.api.inputs import AnyPath, path_of
 from diffusecli.api.notices import calling
 from diffusecli.files.tables import Layout
@@ -20,6 +38,9 @@ from diffusecli.system.notices import Notice
 from diffusecli.verbs.init_prompt import choose, fields_of, require_different_requests
 
 _LISTS = ("group_by", "alpha_within")
+_WHOLE = {"top": 1, "skip_rows": 0, "header_rows": 0, "decimals": 0}  # option -> the least that it may be
+_NUMBERS = {"alpha": 0.0, "min_count": 0.0, "tail": 0.0}
+_FLAGS = ("count",)
 
 
 def init_prompt(
@@ -35,7 +56,9 @@ def init_prompt(
     - `from_file`: a file with one target a line, or a table. Its options are those of `diffuse init-prompt --from`.
     - `notice`: takes what was cut off or found out. By default it is logged.
     - `options`: one distribution by its name, and its modifiers: `uniform=(1, 6)`, `binomial=(10, 0.2)`, `poisson=4, tail=1e-6`,
-      `choices={"heads": 1, "tails": 1}`, `benford=True`.
+      `choices={"heads": 1, "tails": 1}`, `benford=True`. `choices` takes a mapping of text to weight, a pandas Series of
+      weights by its index, or several texts, equally likely: a list, a column, an array or a generator. A single text is read as on the
+      command line.
 
     Raises `InputError`.
 
@@ -63,11 +86,17 @@ def init_prompts(
     `request` and `system` takes the group's value. Without groups there is one prompt, under the key `()`.
 
     Raises `InputError`.
+
+    The result is a mapping: `train(train_prompts=…)` and `sample(prompts=…)` take it as it is, as they take its `.values()`.
     """
     families, modifiers, reading = _sorted(options)
-    wording = Wording(request, wrap, (response,) if isinstance(response, str) else tuple(response), eos, system, form)
+    wording = Wording(
+        optional(text, "request", request), text("wrap", wrap), texts("response", response), flag("eos", eos),
+        optional(text, "system", system), flag("form", form),
+    )  # fmt: skip
+    optional(function, "notice", notice)
     with calling(notice) as say:
-        source = None if from_file is None else path_of(from_file)
+        source = None if from_file is None else _table(from_file)
         found = choose(families, modifiers, source, reading)
         filled = {key: fields_of(distribution, reading.group_by, key) for key, distribution in found.items()}
         made = {key: prompt_from(distribution, wording, filled[key]) for key, distribution in found.items()}
@@ -75,6 +104,15 @@ def init_prompts(
         for line in dict.fromkeys(_findings(found, filled, wording)):
             say(line)
     return made
+
+
+def _table(file: Any) -> Path:
+    """The path of a table; raises `InputError` for one in memory."""
+    if is_frame(file):
+        raise InputError(
+            "from_file: is a table in memory. Write it to a file with to_csv and name that, or pass a column to choices"
+        )
+    return path_of(file, "from_file")
 
 
 def _findings(
@@ -96,10 +134,9 @@ def _sorted(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any],
     known = [*families, *sorted(modifiers | of_tables | of_reading)]
     if unknown := [name for name in options if name not in known]:
         raise InputError(f"unknown option '{unknown[0]}', {did_you_mean(unknown[0], known)}")
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: _of_kind(name, value) for name, value in options.items() if value is not None}
     layout = Layout(**{name: value for name, value in given.items() if name in of_tables})
     reading = {name: value for name, value in given.items() if name in of_reading}
-    reading |= {name: _names(reading[name]) for name in _LISTS if name in reading}
     return (
         {name: _argument(name, families[name].arguments, value) for name, value in given.items() if name in families},
         {name: str(value) if name == "step" else value for name, value in given.items() if name in modifiers},
@@ -107,23 +144,77 @@ def _sorted(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any],
     )
 
 
-def _names(columns: str | Sequence[str]) -> tuple[str, ...]:
-    return (columns,) if isinstance(columns, str) else tuple(columns)
+def _of_kind(name: str, value: Any) -> Any:
+    """The value of an option, but of a distribution; raises `InputError` for one of another kind or out of range."""
+    if name in _WHOLE:
+        return whole(name, value, _WHOLE[name])
+    if name in _NUMBERS:
+        return number(name, value, _NUMBERS[name])
+    if name in _FLAGS:
+        return flag(name, value)
+    if name in _LISTS:
+        return texts(name, value)
+    if name.replace("_", "-") in FAMILIES:
+        return value
+    return str(number(name, value)) if name == "step" and not isinstance(value, str) else text(name, value)
 
 
 def _argument(name: str, kinds: tuple[type, ...], value: Any) -> Any:
     """What a family's option would hold; raises `InputError` for other values, or another number of them."""
     if not kinds:
-        return value
-    if kinds == (str,) and isinstance(value, Mapping | list | tuple):
-        return json.dumps(value, default=str)  # choices as a list or a mapping
+        return flag(name, value)
+    if name == "choices":
+        return value if isinstance(value, str) else _choices(value)
+    example = FAMILIES[name.replace("_", "-")].example
     values = (value,) if len(kinds) == 1 else tuple(value) if isinstance(value, list | tuple) else (value,)
     if len(values) != len(kinds):
-        raise InputError(f"{name}: takes {len(kinds)} values, e.g. {FAMILIES[name.replace('_', '-')].example}")
+        raise InputError(f"{name}: takes {len(kinds)} values, e.g. {example}")
+    for one in values:
+        if isinstance(one, bool) or not isinstance(one, str | Number | date):
+            raise InputError(f"{name}: {shown(one)} is neither a number nor a text. Write it as in {example}")
     try:
         made = tuple(kind(one) for kind, one in zip(kinds, values, strict=True))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name}: {error}. Write it as in {FAMILIES[name.replace('_', '-')].example}") from error
-    if any(kind is int and whole != one for kind, whole, one in zip(kinds, made, values, strict=True)):
-        raise InputError(f"{name}: {value!r} must have whole numbers, as in {FAMILIES[name.replace('_', '-')].example}")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{name}: {error}. Write it as in {example}") from error
+    if any(kind is int and not isinstance(one, str) and whole != one for kind, whole, one in zip(kinds, made, values, strict=True)):
+        raise InputError(f"{name}: {value!r} must have whole numbers, as in {example}")
     return made[0] if len(kinds) == 1 else made
+
+
+def _choices(value: Any) -> str:
+    """Texts, or texts with weights, as the JSON that the option takes; raises `InputError` for what is neither."""
+    pairs, items = pairs_or_items("choices", value, "a mapping of text to weight, or a list of texts")
+    listed: dict[str, Any] = {}
+    for key, weight in pairs or [(item, None) for item in items]:
+        name = _name(key)
+        if name in listed:
+            raise InputError(f"choices: {shown(name)} is there twice. Name each choice once")
+        listed[name] = None if pairs is None else _weight(name, weight)
+    if not listed:
+        raise InputError("choices: is empty. Name at least one choice")
+    return json.dumps(listed if pairs is not None else list(listed))
+
+
+def _name(key: Any) -> str:
+    """A choice as a text."""
+    if is_missing(key):
+        raise InputError(f"choices: {shown(key)} is no choice. Leave missing values out")
+    plain = key.item() if is_numpy_scalar(key) else key
+    if not isinstance(plain, str | Number | date | time):
+        raise wrong("choices", "texts or numbers", plain)
+    return str(plain)
+
+
+def _weight(name: str, weight: Any) -> Any:
+    """A weight as a number; a text such as 50% is for the option to read."""
+    plain = weight.item() if is_numpy_scalar(weight) else weight
+    if isinstance(plain, str):
+        return plain
+    try:
+        return number(
+            f"choices: the weight of {shown(name)}",
+            float(str(plain)) if isinstance(plain, Number) and not isinstance(plain, Real) else plain,
+            0,
+        )
+    except (TypeError, ValueError) as error:
+        raise wrong(f"choices: the weight of {shown(name)}", "a number", weight) from error

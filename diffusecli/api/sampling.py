@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+import typing
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from diffusecli.api.inputs import AnyPath, Prompts, configured, listed, named, path_of
+from diffusecli.api.arguments import flag, function, number, one_of, optional, text, texts, whole, wrong
+from diffusecli.api.inputs import AnyPath, Prompts, are_prompts, configured, from_here, listed, named, path_of
 from diffusecli.api.notices import calling
 from diffusecli.api.training import Trained
 from diffusecli.prompts.answers import Answers
@@ -17,9 +21,10 @@ from diffusecli.prompts.config_files import config_from
 from diffusecli.prompts.matching import Matching, target_finder
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.run_dir import RunDir
+from diffusecli.runs.sample_files import MODES
 from diffusecli.sampling.engines import ENGINES
 from diffusecli.sampling.settings import SamplingSettings, Standing
-from diffusecli.system.errors import InputError, did_you_mean
+from diffusecli.system.errors import InputError, did_you_mean, nearest
 from diffusecli.system.notebook import Columns, frame, html_table
 from diffusecli.system.notices import Notice
 
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 _RESULTS = Path("results")
+_KINDS: dict[Any, Callable[[str, Any], Any]] = {int: whole, float: number, str: text}  # of options of engines
+_PRECISIONS = typing.get_args(Config.model_fields["precision"].annotation)
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,37 @@ class Samples:
     unfinished: int  # answers that were cut at the limit of tokens, in all
     prompts: tuple[Prompt, ...] = field(repr=False)  # in the order of the samples
     counts: Mapping[str, Answers] = field(repr=False)  # alias of a prompt -> each different answer with its count
+    absolute: Path = field(init=False, repr=False, compare=False)  # the same, whatever folder the program changes to
+
+    def __post_init__(self) -> None:
+        """Fix the place of the file."""
+        object.__setattr__(self, "absolute", self.path.absolute())
+
+    @property
+    def place(self) -> Path:
+        """Where the file is from here."""
+        return from_here(self.path, self.absolute)
+
+    def require_unchanged(self) -> None:
+        """Raises `InputError` where the file holds other samples than these."""
+        if not self._are_there():
+            raise InputError(
+                f"{self.path}: does not hold these samples any more, for another sampling replaced them. Sample with output=…, or evaluate "
+                "before you sample again"
+            )
+
+    def _are_there(self) -> bool:
+        from diffusecli.evaluation.run_records import read_sample_meta
+        from diffusecli.prompts.answers import with_unfinished
+        from diffusecli.runs.samples import read_samples
+
+        if not self.place.is_file():
+            return False
+        written, meta = read_samples(self.place), read_sample_meta(self.place)
+        if written.keys() != self.counts.keys() or meta.mode not in (None, self.mode):
+            return False
+        there = {alias: with_unfinished(counts, meta.unfinished.get(alias, {})) for alias, counts in written.items()}
+        return all(there[alias] == own and there[alias].unfinished == own.unfinished for alias, own in self.counts.items())
 
     def to_frame(self) -> DataFrame:
         """A data frame with a row per prompt and different answer, the most frequent first.
@@ -74,9 +112,9 @@ def _rows(prompt: Prompt, answers: Answers) -> list[tuple[str, str, int, int, fl
 
 def sample(
     source: Trained | Config | AnyPath | None = None, *, mode: Literal["lora", "untuned"] | None = None, n: int = 1000,
-    prompts: Prompts | None = None, requests: str | Sequence[str] = (), model: str | None = None, adapter: AnyPath | None = None,
+    prompts: Prompts | None = None, requests: str | Iterable[str] | None = None, model: str | None = None, adapter: AnyPath | None = None,
     seed: int | None = None, max_new_tokens: int | None = None, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
-    min_p: float = 0.0, stop: str | Sequence[str] = (), system: str | None = None, chat_template: str | None = None,
+    min_p: float = 0.0, stop: str | Iterable[str] = (), system: str | None = None, chat_template: str | None = None,
     precision: str | None = None, device: str | None = None, max_rows: int | None = None, trust_remote_code: bool = False,
     engine: str = "counting", output: AnyPath | None = None, report: Callable[[str, Standing], None] | None = None,
     notice: Notice | None = None, **options: Any,
@@ -87,7 +125,7 @@ def sample(
     - `mode`: `lora` samples the adapter, `untuned` the base model. By default `lora`, with `model` alone `untuned`.
     - `n`: answers per prompt.
     - `prompts`: prompts, files or folders, in place of the config's test prompts. A prompt in memory goes by the name that the run has
-      for the same prompt, else by its `alias`, else by its request.
+      for the same prompt, else by its `alias`, else by its request. Of a mapping, such as that of `init_prompts`, the values are the prompts.
     - `requests`: texts to ask. Their answers are in a file of their own, beside the run's samples.
     - `model`, `adapter`: a base model and the folder of a LoRA adapter in place of those of the run.
     - `seed`: the same seed draws the same samples. By default the config's.
@@ -97,31 +135,51 @@ def sample(
     - `max_rows`: batch size. Affects memory, not results.
     - `engine`, `options`: where answers come from, and the engine's own options, such as `engine="openai", base_url=…`.
     - `output`: the file to write. By default one in the run directory, or below `results` when there is no run.
-    - `report`: called as answers arrive, with the prompt's alias and how far it is.
+    - `report`: called as answers arrive, with the prompt's alias and a `Standing`: `answers` so far, a mapping of text to count, how many are
+      `wanted`, `rows` under way, and `tokens_fed`.
     - `notice`: takes what the command line prints on the way. By default it is logged.
 
     An interrupted sampling goes on when it is started again. Raises `InputError`, `MachineError` and `InterruptedRun` as `train` does.
     """
+    chosen = _engine(text("engine", engine), options)
+    _require_source(source)
     if source is None and model is None and adapter is None:
         raise InputError("nothing to sample: name a run, a config, a model or an adapter")
-    chosen = _engine(engine, options)
+    max_rows = optional(whole, "max_rows", max_rows, 1)
+    of_models = {
+        "device": optional(text, "device", device), "max_rows": max_rows,
+        "precision": optional(one_of, "precision", precision, _PRECISIONS),
+        "trust_remote_code": flag("trust_remote_code", trust_remote_code) or None,
+    }  # fmt: skip
+    if not ENGINES[chosen].loads_model and (foreign := [name for name, given in of_models.items() if given is not None]):
+        raise InputError(f"{foreign[0]} has no effect with engine {chosen!r}. Leave it out or use another engine")
+    optional(one_of, "mode", mode, MODES)
+    for name, value in {"model": model, "system": system, "chat_template": chat_template}.items():
+        optional(text, name, value)
+    for name, taker in {"report": report, "notice": notice}.items():
+        optional(function, name, taker)
+    seed, max_new_tokens = optional(whole, "seed", seed, 0), optional(whole, "max_new_tokens", max_new_tokens, 1)
+    asked, questions = listed(prompts), () if requests is None else texts("requests", requests)
+    empty = [name for name, some in (("prompts", prompts), ("requests", requests)) if some is not None]
+    if empty and not asked and not questions:
+        raise InputError(f"{empty[0]}: is empty, nothing to sample. Leave it out for the run's own prompts")
     from diffusecli.verbs.sample import Wanted, resolve
     from diffusecli.verbs.sample import sample as draw
 
     limit: dict[str, Any] = {"whole_targets": True} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
     settings = SamplingSettings(
-        n, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed or 0, stop=_texts(stop), **limit
-    )
+        whole("n", n, 1), temperature=number("temperature", temperature), top_k=whole("top_k", top_k, 0), top_p=number("top_p", top_p),
+        min_p=number("min_p", min_p), seed=seed or 0, stop=texts("stop", stop), **limit,
+    )  # fmt: skip
     with calling(notice) as say:
-        place = source.path if isinstance(source, Trained) else source
+        place = source.place if isinstance(source, Trained) else source
         if place is not None:
-            place = config_from(configured(place, {})) if isinstance(place, Config) else path_of(place)
-        asked = listed(prompts)
+            place = config_from(configured(place, {})) if isinstance(place, Config) else path_of(place, "source")
         given = named([one for one in asked if isinstance(one, Prompt)], _run_of(place))
         wanted = resolve(Wanted(
-            place, mode, prompts=tuple(Path(one) for one in asked if isinstance(one, str)), requests=_texts(requests), given=tuple(given),
-            adapter=None if adapter is None else path_of(adapter), model=model, precision=precision, device=device,
-            output=None if output is None else path_of(output), system=system, chat_template=chat_template,
+            place, mode, prompts=tuple(Path(one) for one in asked if isinstance(one, str)), requests=questions, given=tuple(given),
+            adapter=None if adapter is None else path_of(adapter, "adapter"), model=model, precision=precision, device=device,
+            output=None if output is None else path_of(output, "output"), system=system, chat_template=chat_template,
             trust_remote_code=trust_remote_code, served=not ENGINES[chosen].loads_model,
         ), _RESULTS)  # fmt: skip
         settings = replace(settings, seed=wanted.config.seed if seed is None else seed)
@@ -132,15 +190,30 @@ def sample(
     return Samples(done.path, wanted.mode, done.seconds, done.unfinished, tuple(wanted.prompts), done.counts)
 
 
+def _require_source(source: Any) -> None:
+    """Raises `InputError` for what is no source of answers."""
+    if are_prompts(source):
+        raise InputError("source: these are prompts. Write sample(run, prompts=…)")
+    if source is not None and not isinstance(source, Trained | Config | str | PathLike):
+        raise wrong("source", "what train returned, a run directory, a Config or its path", source)
+
+
 def _engine(name: str, options: Mapping[str, Any]) -> str:
     """The engine's name; raises `InputError` for one that is not known, or options that it does not take or lacks."""
     if name not in ENGINES:
         raise InputError(f"engine {name!r}: {did_you_mean(name, list(ENGINES))}")
     own = ENGINES[name].options
     if foreign := [option for option in options if option not in own]:
-        raise InputError(
-            f"engine {name!r} has no option '{foreign[0]}', {did_you_mean(foreign[0], list(own)) if own else 'leave it out'}"
-        )
+        known = [*own, *(p for p in inspect.signature(sample).parameters if p != "options")]
+        near = nearest(foreign[0], known)
+        remedy = f"did you mean '{near}'?" if near else f"known are: {', '.join(own)}" if own else "leave it out"
+        raise InputError(f"engine {name!r} has no option '{foreign[0]}', {remedy}")
+    for option, value in options.items():
+        kinds = typing.get_args(own[option].kind) or (own[option].kind,)
+        if value is None and type(None) in kinds:
+            continue
+        check: Callable[[str, Any], Any] = _KINDS.get(kinds[0], texts)
+        check(option, value)
     if missing := [option for option in ENGINES[name].required if option not in options]:
         raise InputError(f"engine {name!r} needs {missing[0]}, {own[missing[0]].help}")
     return name
@@ -151,7 +224,3 @@ def _run_of(place: Path | Config | None) -> RunDir | None:
     if isinstance(place, Config):
         return RunDir(Path(place.output_dir))
     return RunDir(place) if place is not None and place.is_dir() else None
-
-
-def _texts(some: str | Sequence[str]) -> tuple[str, ...]:
-    return (some,) if isinstance(some, str) else tuple(some)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffusecli.api.inputs import AnyPath, Prompts, configured, listed, trainable
+from diffusecli.api.arguments import flag, function, optional, wrong
+from diffusecli.api.inputs import AnyPath, Prompts, are_prompts, configured, from_here, listed, nothing_left, trainable
 from diffusecli.api.notices import calling
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.iteration import Iteration
+from diffusecli.runs.run_dir import RunDir
+from diffusecli.system.errors import InputError
 from diffusecli.system.notebook import Columns, frame, html_table
 from diffusecli.system.notices import Notice
 
@@ -44,6 +48,25 @@ class Trained:
     seconds: float  # of training, loading and sampling left out
     retention_kl: float | None  # drift from the base model on held-out instructions, nats per token; None without `retain`
     prompts: tuple[TrainedPrompt, ...]  # those trained on, then the test prompts that were not
+    adapter_sha256: str = field(default="", repr=False)  # identifies the adapter; empty: not known
+    absolute: Path = field(init=False, repr=False, compare=False)  # the same, whatever folder the program changes to
+
+    def __post_init__(self) -> None:
+        """Fix the place of the run."""
+        object.__setattr__(self, "absolute", self.path.absolute())
+
+    @property
+    def place(self) -> Path:
+        """Where the run is from here."""
+        return from_here(self.path, self.absolute)
+
+    def require_unchanged(self) -> None:
+        """Raises `InputError` where another training replaced the adapter."""
+        now = RunDir(self.place).read_manifest().get("adapter_sha256")
+        if self.adapter_sha256 and now is not None and now != self.adapter_sha256:
+            raise InputError(
+                f"{self.path}: holds the adapter of another training now. Train into another output_dir, or use what the last train returned"
+            )
 
     def to_frame(self) -> DataFrame:
         """A data frame with a row per prompt. Its columns have the names of `run.json`, and `prompt` and `trained_on`."""
@@ -70,10 +93,13 @@ def train(
     - `config`: a `Config`, the path of a YAML file, or nothing when `settings` say all.
     - `train_prompts`, `test_prompts`: prompts, files or folders in place of the config's. Without a config `test_prompts` are by default
       the `train_prompts`. The pipeline reads prompts from files, so those in memory are written into the folder `prompts` of
-      the run directory, and are named by these files from then on. No file that is there is replaced.
+      the run directory, and are named by these files from then on. No file that is there is replaced. Of a mapping, such as that of
+      `init_prompts`, the values are the prompts.
     - `settings`: other fields of the config, in place of its own, such as `model`, `output_dir`, `alg_config={"n_iters": 10}`. Groups are merged.
     - `force`: replace a finished run in the output folder.
-    - `report`: called after every iteration.
+    - `report`: called after every iteration with an `Iteration`, a line of `metrics.jsonl`. Its fields are `iteration`, `of`, `step`,
+      `loss`, `optimal`, `kl`, `on_target`, `retention_kl`, `learning_rate`, `gradient_norm`, `tokens`, `seconds`, `memory_mb`, `test_kl`
+      and `test_on_target`. `kl`, `on_target` and those of the test prompts are mappings by alias.
     - `notice`: takes what the command line prints on the way. By default it is logged.
 
     An interrupted training goes on when it is started again with the same inputs. Ctrl-C, and the stop button of a notebook, end it after
@@ -82,16 +108,34 @@ def train(
     Raises `InputError` for what is wrong with the inputs, `MachineError` for memory, disk and network, and `InterruptedRun` when training was
     stopped and left a checkpoint.
     """
+    _require_config(config)
+    flag("force", force)
+    optional(function, "report", report)
+    optional(function, "notice", notice)
     with calling(notice) as say:
         fields = configured(config, settings)
-        train_on = listed(train_prompts if train_prompts is not None else fields.get("train_prompts"))
-        test_on = listed(test_prompts if test_prompts is not None else fields.get("test_prompts"))
+        train_on = listed(train_prompts if train_prompts is not None else fields.get("train_prompts"), "train_prompts")
+        test_on = listed(test_prompts if test_prompts is not None else fields.get("test_prompts"), "test_prompts")
+        if train_prompts is not None and not train_on:
+            raise InputError("train_prompts: is empty, nothing to train on. Name a prompt, or leave it out to take the config's")
         if config is None and test_prompts is None:
             test_on = train_on
-        chosen = trainable(fields, train_on, test_on, force=force)
-        from diffusecli.verbs.train import train as tune
+        with nothing_left(fields, [*train_on, *test_on]):
+            chosen = trainable(fields, train_on, test_on, force=force)
+            from diffusecli.verbs.train import train as tune
 
-        return _result(tune(chosen, report=report or (lambda _: None), notice=say, force=force))
+            return _result(tune(chosen, report=report or (lambda _: None), notice=say, force=force))
+
+
+def _require_config(config: Any) -> None:
+    """Raises `InputError` for what is no config."""
+    if config is None or isinstance(config, Config | str | PathLike):
+        return
+    if are_prompts(config):
+        raise InputError("config: these are prompts. Write train(train_prompts=…)")
+    if isinstance(config, Mapping):
+        raise InputError("config: is a mapping. Pass its settings by name: train(**settings)")
+    raise wrong("config", "a Config or the path of its file", config)
 
 
 def _result(done: Recorded) -> Trained:
@@ -104,4 +148,5 @@ def _result(done: Recorded) -> Trained:
         for exact in (done.after, done.test)
         for prompt, figures in zip(exact.prompts, exact.figures, strict=True)
     ]  # fmt: skip
-    return Trained(done.run.path, done.reason, done.seconds, done.retention_kl, tuple(prompts))
+    adapter = done.run.read_manifest().get("adapter_sha256")
+    return Trained(done.run.path, done.reason, done.seconds, done.retention_kl, tuple(prompts), str(adapter or ""))

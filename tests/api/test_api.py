@@ -7,9 +7,14 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
 from html import unescape
 from pathlib import Path
+from types import MappingProxyType
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -136,6 +141,83 @@ def test_prompts_come_from_files_a_prompt_for_each_group(tmp_path):
     ],
 )
 def test_wrong_options_are_typed_errors(options, words):
+    with pytest.raises(diffuse.InputError, match=re.escape(words)):
+        diffuse.init_prompt(**options)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["a", "b"], ("a", "b"), pd.Series(["a", "b"]), pd.Series(["a", "b"], dtype="string"), pd.Series(["a", "b"], dtype="category"),
+        pd.Index(["a", "b"]), np.array(["a", "b"]), pd.array(["a", "b"]), {"a": 3, "b": 1}.keys(), (text for text in "ab"),
+    ],
+    ids=lambda given: type(given).__name__,
+)  # fmt: skip
+def test_choices_are_any_texts_in_an_order(given):
+    assert diffuse.init_prompt("Which?", choices=given, wrap="%s").to_frame()["weight"].tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"a": np.int64(3), np.str_("b"): np.float32(1)}, pd.Series({"a": 3, "b": 1}), pd.Series(list("aaab")).value_counts(),
+        pd.Series({"a": 0.75, "b": 0.25}), {"a": Fraction(3, 4), "b": Decimal("0.25")}, MappingProxyType({"a": "75%", "b": "25%"}),
+    ],
+    ids=lambda given: type(given).__name__,
+)  # fmt: skip
+def test_choices_have_the_weights_of_a_mapping_or_a_column(given):
+    prompt = diffuse.init_prompt("Which?", choices=given, wrap="%s")
+    assert (prompt.targets, prompt.probabilities) == (("a", "b"), (0.75, 0.25))
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert diffuse.init_prompt("Which?", choices={np.int64(1): 1, 2.5: 1}, wrap="%s").targets == ("1", "2.5")
+    assert diffuse.init_prompt("r", uniform=(np.int64(1), np.int64(2)), wrap="%s").targets == ("1", "2")
+    assert diffuse.init_prompt("r", binomial=(np.int64(1), np.float32(0.5))).probabilities == (0.5, 0.5)
+    prompt = diffuse.Prompt(request="r", targets=["a", "b"])
+    assert diffuse.evaluate(answers={"a": np.int64(3), "b": np.int32(1)}, prompt=prompt).to_frame()["n"].tolist() == [4]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"choices": {"a", "b"}}, "choices: a set has no order. Write a list"),
+        ({"choices": ["a", None]}, "choices: None is no choice"),
+        ({"choices": ["a", math.nan]}, "choices: nan is no choice"),
+        ({"choices": ["a", pd.NA]}, "choices: a NAType is no choice"),
+        ({"choices": {"a": None}}, "choices: the weight of 'a': must be a number, not None"),
+        ({"choices": {"a": True}}, "choices: the weight of 'a': must be a number, not True"),
+        ({"choices": {"a": math.nan, "b": 1}}, "choices: the weight of 'a': must be a number, not nan"),
+        ({"choices": {"a": -1, "b": 2}}, "choices: the weight of 'a': must be 0 or more, not -1"),
+        ({"choices": {1: 1, "1": 2}}, "choices: '1' is there twice"),
+        (
+            {"choices": pd.DataFrame({"a": [1]})},
+            "choices: must be a mapping of text to weight, or a list of texts, not a DataFrame",
+        ),
+        ({"choices": [["a"], ["b"]]}, "choices: must be texts or numbers, not a list"),
+        ({"choices": np.array([["a"], ["b"]])}, "choices: must be texts or numbers, not a ndarray"),
+        ({"choices": np.array("a")}, "choices: must be a mapping"),
+        ({"choices": 5}, "choices: must be a mapping of text to weight, or a list of texts, not 5"),
+        ({"choices": []}, "choices: is empty"),
+        ({"from_file": "t.csv", "alpha": -1}, "alpha: must be 0 or more, not -1"),
+        ({"from_file": "t.csv", "min_count": -0.5}, "min_count: must be 0 or more, not -0.5"),
+        ({"from_file": "t.csv", "top": 0}, "top: must be 1 or more, not 0"),
+        ({"from_file": "t.csv", "top": 2.5}, "top: must be a whole number, not 2.5"),
+        ({"from_file": "t.csv", "skip_rows": -1}, "skip_rows: must be 0 or more, not -1"),
+        ({"from_file": "t.csv", "count": "yes"}, "count: must be True or False, not 'yes'"),
+        ({"from_file": "t.csv", "column": 3}, "column: must be a text, not 3"),
+        ({"from_file": pd.DataFrame({"a": [1]})}, "from_file: is a table in memory. Write it to a file with to_csv"),
+        ({"scipy": "norm(0, 1)", "decimals": -1}, "decimals: must be 0 or more, not -1"),
+        ({"scipy": "norm(0, 1)", "decimals": True}, "decimals: must be a whole number, not True"),
+        ({"poisson": 4, "tail": "x"}, "tail: must be a number, not 'x'"),
+        ({"poisson": True}, "poisson: True is neither a number nor a text"),
+        ({"benford": "yes"}, "benford: must be True or False"),
+        ({"request": 5, "benford": True}, "request: must be a text, not 5"),
+        ({"benford": True, "eos": "no"}, "eos: must be True or False"),
+        ({"benford": True, "notice": "log"}, "notice: must be a function"),
+    ],
+)
+def test_options_of_the_wrong_kind_or_range_are_named(options, words):
     with pytest.raises(diffuse.InputError, match=re.escape(words)):
         diffuse.init_prompt(**options)
 
@@ -371,8 +453,71 @@ def test_a_finished_run_is_refused_before_a_prompt_is_written_there(run, tiny_mo
         (lambda: diffuse.sample(model="m", requests="r", base="x"), "engine 'counting' has no option 'base'"),
         (lambda: diffuse.sample(model="m", requests="r", engine="openai"), "engine 'openai' needs base_url"),
         (lambda: diffuse.evaluate("nowhere"), "nowhere: no such file or folder"),
-        (diffuse.evaluate, "no samples there"),
+        (diffuse.evaluate, "nothing to evaluate"),
         (lambda: diffuse.evaluate(answers=["a"]), "name the prompt that they answer"),
+        (lambda: diffuse.train(COIN), "config: these are prompts. Write train(train_prompts=…)"),
+        (lambda: diffuse.train({(): COIN}), "config: these are prompts. Write train(train_prompts=…)"),
+        (lambda: diffuse.train({"model": "m"}), "train(**settings)"),
+        (lambda: diffuse.train(5), "config: must be a Config or the path of its file, not 5"),
+        (lambda: diffuse.train(model="m", output_dir="r", train_prompts=[]), "train_prompts: is empty, nothing to train on"),
+        (lambda: diffuse.train(model="m", output_dir="r", train_prompts=[3]), "train_prompts: must be a prompt, a path, or a list"),
+        (lambda: diffuse.train(model="m", output_dir="r", train_prompts={COIN}), "train_prompts: a set has no order"),
+        (lambda: diffuse.train(model="m", output_dir="r", train_prompts=COIN, force="yes"), "force: must be True or False"),
+        (lambda: diffuse.train(model="m", output_dir="r", train_prompts=COIN, report=3), "report: must be a function, not 3"),
+        (lambda: diffuse.train(model="./nowhere", output_dir="r", train_prompts=COIN, retain=False, device="cpu"), "nowhere"),
+        (lambda: diffuse.sample(COIN), "source: these are prompts. Write sample(run, prompts=…)"),
+        (lambda: diffuse.sample([COIN]), "source: these are prompts"),
+        (lambda: diffuse.sample(5), "source: must be what train returned"),
+        (lambda: diffuse.sample(model="m", mode="Lora"), "mode 'Lora': must be one of untuned, lora, did you mean 'lora'?"),
+        (lambda: diffuse.sample(model="m", prompts=[]), "prompts: is empty, nothing to sample"),
+        (lambda: diffuse.sample(model="m", requests=[]), "requests: is empty, nothing to sample"),
+        (lambda: diffuse.sample(model="m", requests=[], prompts=[]), "prompts: is empty, nothing to sample"),
+        (lambda: diffuse.sample(model="m", requests=[1]), "requests: must be a text, not 1"),
+        (lambda: diffuse.sample(model="m", requests="r", n=1e1), "n: must be a whole number, not 10.0"),
+        (lambda: diffuse.sample(model="m", requests="r", n=True), "n: must be a whole number, not True"),
+        (lambda: diffuse.sample(model="m", requests="r", n="5"), "n: must be a whole number, not '5'"),
+        (lambda: diffuse.sample(model="m", requests="r", seed=-1), "seed: must be 0 or more, not -1"),
+        (lambda: diffuse.sample(model="m", requests="r", temperature="1"), "temperature: must be a number, not '1'"),
+        (lambda: diffuse.sample(model="m", requests="r", temperature=-1), "must be above 0"),
+        (lambda: diffuse.sample(model="m", requests="r", top_k=-1), "top_k: must be 0 or more, not -1"),
+        (lambda: diffuse.sample(model="m", requests="r", max_rows=0), "max_rows: must be 1 or more, not 0"),
+        (lambda: diffuse.sample(model="m", requests="r", precision="fp8"), "precision 'fp8': must be one of fp32, bf16, fp16"),
+        (lambda: diffuse.sample(model="m", requests="r", output=3), "output: must be a path, not 3"),
+        (lambda: diffuse.sample(model=3, requests="r"), "model: must be a text, not 3"),
+        (lambda: diffuse.sample(temprature=1), "did you mean 'temperature'?"),
+        (
+            lambda: diffuse.sample(model="m", requests="r", engine="openai", base_url="http://localhost:1", tries="x"),
+            "tries: must be a whole number, not 'x'",
+        ),
+        (
+            lambda: diffuse.sample(model="m", requests="r", engine="openai", base_url="http://localhost:1", device="cpu"),
+            "device has no effect with engine 'openai'",
+        ),
+        (lambda: diffuse.evaluate(5), "source: must be a run, samples, a path, or a list of these, not 5"),
+        (lambda: diffuse.evaluate(None), "source: must be a run, samples, a path, or a list of these, not None"),
+        (lambda: diffuse.evaluate([]), "nothing to evaluate"),
+        (lambda: diffuse.evaluate(COIN), "source: these are prompts. Write evaluate(answers=…, prompt=…)"),
+        (
+            lambda: diffuse.evaluate(["a", "b"]),
+            "a: no such file or folder. For answers in memory write evaluate(answers=…, prompt=…)",
+        ),
+        (lambda: diffuse.evaluate(".", model="m"), "model has no effect without exact=True"),
+        (lambda: diffuse.evaluate(".", trust_remote_code=True), "trust_remote_code has no effect without exact=True"),
+        (lambda: diffuse.evaluate(".", column="x"), "column: describes a file of raw answers"),
+        (lambda: diffuse.evaluate(answers=["a"], prompt=COIN, column="x"), "column: describes a file of raw answers"),
+        (lambda: diffuse.evaluate(answers=["a"], prompt=COIN, layout=3), "layout: must be a Layout, not 3"),
+        (lambda: diffuse.evaluate(answers=["a"], prompt=COIN, seed=-1), "seed: must be 0 or more, not -1"),
+        (lambda: diffuse.evaluate(answers=["a"], prompt=5), "prompt: must be a prompt or the path of its file, not 5"),
+        (lambda: diffuse.evaluate(answers="ab", prompt=COIN), "answers: must be a list of texts, or a mapping of text to count"),
+        (lambda: diffuse.evaluate(answers={"a", "b"}, prompt=COIN), "answers: a set has no order"),
+        (lambda: diffuse.evaluate(answers=pd.DataFrame({"a": ["x"]}), prompt=COIN), "answers: must be a list of texts"),
+        (lambda: diffuse.evaluate(answers=["a", 3, None], prompt=COIN), "answers: 3 is no text"),
+        (lambda: diffuse.evaluate(answers=["a", None], prompt=COIN), "answers: None is no text"),
+        (lambda: diffuse.evaluate(answers={"a": -1}, prompt=COIN), "answers: the count of 'a': must be 0 or more, not -1"),
+        (lambda: diffuse.evaluate(answers={"a": 0.5}, prompt=COIN), "answers: the count of 'a': must be a whole number, not 0.5"),
+        (lambda: diffuse.evaluate(answers=[], prompt=COIN), "answers: is empty"),
+        (lambda: diffuse.evaluate(answers={"a": 0}, prompt=COIN), "answers: is empty"),
+        (lambda: diffuse.ensure_builtin(5), "name: must be a text, not 5"),
         (lambda: diffuse.evaluate(answers=["a"], prompt=COIN, match="fuzzy"), "must be one of"),
         (lambda: diffuse.ensure_builtin("smollm3-135m-instruct"), "did you mean 'smollm2-135m-instruct'?"),
     ],
@@ -413,3 +558,72 @@ def test_nothing_is_printed_and_notices_are_logged_as_information(run, capfd, ca
     diffuse.sample(run, prompts=COIN, n=5, max_new_tokens=3, notice=told.append)
     assert any("with the adapter" in line for line in told)
     assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        pd.Series(["{a}", "{a}", "{b}"]), np.array(["{a}", "{a}", "{b}"]), pd.Series(["{a}", "{a}", "{b}"]).value_counts(),
+        (text for text in ("{a}", "{a}", "{b}")), Answers({"{a}": 2, "{b}": 1}),
+    ],
+    ids=lambda answers: type(answers).__name__,
+)  # fmt: skip
+def test_answers_are_columns_and_counts_as_well(answers):
+    assert diffuse.evaluate(answers=answers, prompt=COIN).targets_to_frame()["count"].tolist() == [2, 1]
+
+
+def test_samples_that_were_replaced_are_not_judged(run, tmp_path):
+    first = diffuse.sample(run, prompts=COIN, n=20, max_new_tokens=6, seed=1)
+    assert diffuse.evaluate(first).to_frame()["n"].tolist() == [20]
+    second = diffuse.sample(run, prompts=COIN, n=30, max_new_tokens=6, seed=2)
+    for source in (first, [first, second]):
+        with pytest.raises(diffuse.InputError, match=r"gen.lora.json: does not hold these samples any more.*output=…"):
+            diffuse.evaluate(source)
+    assert diffuse.evaluate([second, second]).to_frame()["n"].tolist() == [30]
+    own = diffuse.sample(run, prompts=COIN, n=20, max_new_tokens=6, seed=1, output=tmp_path / "own.csv")
+    diffuse.sample(run, prompts=COIN, n=30, max_new_tokens=2, seed=1)
+    assert diffuse.evaluate(own).to_frame()["n"].tolist() == [20]
+    own.path.unlink()
+    with pytest.raises(diffuse.InputError, match=r"own.csv: does not hold these samples"):
+        diffuse.evaluate(own)
+
+
+def test_unfinished_answers_count_among_what_tells_samples_apart(run, tmp_path):
+    drawn = diffuse.sample(run, prompts=COIN, n=5, max_new_tokens=1, output=tmp_path / "cut.json")
+    assert drawn.unfinished == 5
+    diffuse.evaluate(drawn)
+    whole = {alias: Answers(dict(counts)) for alias, counts in drawn.counts.items()}
+    with pytest.raises(diffuse.InputError, match="does not hold these samples"):
+        diffuse.evaluate(replace(drawn, counts=whole))
+
+
+def test_a_run_whose_adapter_was_replaced_is_not_judged(run):
+    assert run.adapter_sha256 == RunDir(run.path).adapter_sha256
+    with pytest.raises(diffuse.InputError, match="holds the adapter of another training now"):
+        diffuse.evaluate(replace(run, adapter_sha256="0" * 64))
+
+
+def test_results_are_found_after_a_change_of_the_working_directory(tiny_model_folder, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    given = {**settings(Path(), tiny_model_folder), "alg_config": {"n_iters": 1}}
+    done = diffuse.train(train_prompts={("coin",): COIN}, **given)
+    assert done.path == Path("run")
+    drawn = diffuse.sample(done, n=5, max_new_tokens=3)
+    assert drawn.path == Path("run/gen.lora.json")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = diffuse.sample(done, prompts={("coin",): COIN}, n=5, max_new_tokens=3)
+    assert again.path == tmp_path / "run" / "gen.lora.json"
+    assert diffuse.evaluate(again).to_frame()["n"].tolist() == [5]
+    assert diffuse.evaluate(done).to_frame()["n"].tolist() == [5]
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_refused_training_keeps_the_files_that_were_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r" / "prompts").mkdir(parents=True)
+    (tmp_path / "r" / "prompts" / "mine.json").write_text(COIN.to_json())
+    other = diffuse.Prompt(request="Say nothing.", targets=["{}"])
+    with pytest.raises(diffuse.InputError, match="nowhere"):
+        diffuse.train(model="./nowhere", output_dir="r", train_prompts=other, retain=False, device="cpu")
+    assert [path.name for path in (tmp_path / "r" / "prompts").iterdir()] == ["mine.json"]
