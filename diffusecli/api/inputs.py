@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -71,13 +72,22 @@ def configured(config: Config | AnyPath | None, settings: Mapping[str, Any]) -> 
 
     Raises `InputError` for a file that is none.
     """
-    if config is not None and not isinstance(config, Config):
-        config = read_config(path_of(config, "config"))
+    if config is not None and not isinstance(config, Config):  # `{model}` in its paths is the model of `settings`, if they name one
+        return _plain(read_config(path_of(config, "config"), list(_overrides(_plain(settings)))))
     fields = {} if config is None else _plain(config)
     for name, value in _plain(settings).items():
         group = fields.get(name)
         fields[name] = {**group, **value} if isinstance(group, dict) and isinstance(value, dict) else value
     return fields
+
+
+def _overrides(settings: Mapping[str, Any], within: str = "") -> Iterator[str]:
+    """Settings as a command line gives them: `alg_config.n_iters=10`."""
+    for name, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from _overrides(value, f"{within}{name}.")
+        else:
+            yield f"{within}{name}={json.dumps(value, default=str)}"
 
 
 def trainable(fields: Mapping[str, Any], train: list[Prompt | str], test: list[Prompt | str], *, force: bool) -> Config:

@@ -627,3 +627,16 @@ def test_a_refused_training_keeps_the_files_that_were_there(tmp_path, monkeypatc
     with pytest.raises(diffuse.InputError, match="nowhere"):
         diffuse.train(model="./nowhere", output_dir="r", train_prompts=other, retain=False, device="cpu")
     assert [path.name for path in (tmp_path / "r" / "prompts").iterdir()] == ["mine.json"]
+
+
+def test_settings_beside_a_file_count_before_its_paths_are_filled_in(tmp_path, monkeypatch):
+    """As `--set model=m2` does: another model has another run, and no other run is replaced."""
+    from diffusecli.api.inputs import configured
+
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text("model: m\noutput_dir: r/{model}-{config}\nalg_config: {n_iters: 3, batch_size: 7}\n")
+    assert configured("c.yaml", {})["output_dir"] == "r/m-c"
+    assert configured("c.yaml", {"model": "m2"})["output_dir"] == "r/m2-c"
+    assert configured("c.yaml", {"alg_config": {"n_iters": 5}})["alg_config"] == {"n_iters": 5, "batch_size": 7}
+    Path("d.yaml").write_text("output_dir: out\n")
+    assert configured("d.yaml", {"model": "m", "retain": False})["retain"] is False
