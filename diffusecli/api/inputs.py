@@ -73,8 +73,8 @@ def configured(config: Config | AnyPath | None, settings: Mapping[str, Any]) -> 
     Raises `InputError` for a file that is none.
     """
     if config is not None and not isinstance(config, Config):  # `{model}` in its paths is the model of `settings`, if they name one
-        return _plain(read_config(path_of(config, "config"), list(_overrides(_plain(settings)))))
-    fields = {} if config is None else _plain(config)
+        config, settings = read_config(path_of(config, "config"), list(_overrides(_plain(settings)))), {}
+    fields: dict[str, Any] = {} if config is None else _plain(config)
     for name, value in _plain(settings).items():
         group = fields.get(name)
         fields[name] = {**group, **value} if isinstance(group, dict) and isinstance(value, dict) else value
