@@ -202,7 +202,7 @@ def _name(key: Any) -> str:
     plain = key.item() if is_numpy_scalar(key) else key
     if not isinstance(plain, str | Number | date | time):
         raise wrong("choices", "texts or numbers", plain)
-    return str(plain)
+    return text("choices", str(plain))
 
 
 def _weight(name: str, weight: Any) -> Any:
