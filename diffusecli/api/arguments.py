@@ -6,15 +6,18 @@ Python itself would fail later, deep inside, with an error of another kind. Numb
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from os import PathLike
 from typing import Any, TypeVar
 
+from diffusecli.files.text import holds_half_characters
 from diffusecli.system.errors import InputError, did_you_mean
 
-_LONGEST = 40
+_LONGEST = 40  # signs of a value in a message
+_MOST = 2**63  # what files and numpy can hold
 _T = TypeVar("_T")
 
 
@@ -43,13 +46,17 @@ def whole(name: str, value: Any, least: int | None = None) -> int:
         raise wrong(name, "a whole number", value)
     if least is not None and value < least:
         raise wrong(name, f"{least} or more", value)
+    if abs(int(value)) >= _MOST:
+        raise wrong(name, "below 2**63", value)
     return int(value)
 
 
 def number(name: str, value: Any, least: float | None = None) -> float:
     """A number that is not nan; infinity is for others to refuse. A whole one stays whole."""
-    if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or is_missing(value):
         raise wrong(name, "a number", value)
+    if isinstance(value, Integral) and abs(int(value)) >= _MOST:
+        raise wrong(name, "below 2**63", value)
     if least is not None and value < least:
         raise wrong(name, f"{least:g} or more", value)
     return int(value) if isinstance(value, Integral) else float(value)
@@ -59,6 +66,8 @@ def text(name: str, value: Any) -> str:
     """A text."""
     if not isinstance(value, str):
         raise wrong(name, "a text", value)
+    if "\0" in value or holds_half_characters(value):
+        raise wrong(name, "a text in UTF-8 without NUL", value)
     return str(value)
 
 
@@ -113,6 +122,12 @@ def path(name: str, value: Any) -> str:
         raise InputError(f"{name}: is a table in memory. Write it to a file first, such as with to_csv, and name the file")
     if not isinstance(value, str | PathLike):
         raise wrong(name, "a path", value)
+    try:
+        usable = b"\0" not in os.fsencode(value)
+    except UnicodeError:
+        usable = False
+    if not usable:
+        raise wrong(name, "a path that a file can have", value)
     return str(value)
 
 

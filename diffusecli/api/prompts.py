@@ -164,7 +164,7 @@ def _argument(name: str, kinds: tuple[type, ...], value: Any) -> Any:
     if not kinds:
         return flag(name, value)
     if name == "choices":
-        return value if isinstance(value, str) else _choices(value)
+        return text(name, value) if isinstance(value, str) else _choices(value)
     example = FAMILIES[name.replace("_", "-")].example
     values = (value,) if len(kinds) == 1 else tuple(value) if isinstance(value, list | tuple) else (value,)
     if len(values) != len(kinds):
@@ -202,7 +202,7 @@ def _name(key: Any) -> str:
     plain = key.item() if is_numpy_scalar(key) else key
     if not isinstance(plain, str | Number | date | time):
         raise wrong("choices", "texts or numbers", plain)
-    return str(plain)
+    return text("choices", str(plain))
 
 
 def _weight(name: str, weight: Any) -> Any:

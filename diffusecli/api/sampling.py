@@ -156,6 +156,8 @@ def sample(
     optional(one_of, "mode", mode, MODES)
     for name, value in {"model": model, "system": system, "chat_template": chat_template}.items():
         optional(text, name, value)
+    if chat_template == "":
+        raise InputError("chat_template: is empty. Name plain or a file, or leave it out")
     for name, taker in {"report": report, "notice": notice}.items():
         optional(function, name, taker)
     seed, max_new_tokens = optional(whole, "seed", seed, 0), optional(whole, "max_new_tokens", max_new_tokens, 1)

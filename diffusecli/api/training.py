@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffusecli.api.arguments import flag, function, optional, wrong
+from diffusecli.api.arguments import flag, function, optional, text, wrong
 from diffusecli.api.inputs import AnyPath, Prompts, are_prompts, configured, from_here, listed, nothing_left, trainable
 from diffusecli.api.notices import calling
 from diffusecli.prompts.config import Config
@@ -109,6 +109,9 @@ def train(
     stopped and left a checkpoint.
     """
     _require_config(config)
+    for name, value in settings.items():
+        if isinstance(value, str):
+            text(name, value)
     flag("force", force)
     optional(function, "report", report)
     optional(function, "notice", notice)

@@ -210,6 +210,8 @@ def test_numbers_of_numpy_are_numbers():
         ({"scipy": "norm(0, 1)", "decimals": -1}, "decimals: must be 0 or more, not -1"),
         ({"scipy": "norm(0, 1)", "decimals": True}, "decimals: must be a whole number, not True"),
         ({"poisson": 4, "tail": "x"}, "tail: must be a number, not 'x'"),
+        ({"poisson": 4, "tail": 10**400}, "tail: must be below 2**63, not 1000"),
+        ({"request": "\ud800", "benford": True}, "request: must be a text in UTF-8 without NUL"),
         ({"poisson": True}, "poisson: True is neither a number nor a text"),
         ({"benford": "yes"}, "benford: must be True or False"),
         ({"request": 5, "benford": True}, "request: must be a text, not 5"),
@@ -483,6 +485,9 @@ def test_a_finished_run_is_refused_before_a_prompt_is_written_there(run, tiny_mo
         (lambda: diffuse.sample(model="m", requests="r", max_rows=0), "max_rows: must be 1 or more, not 0"),
         (lambda: diffuse.sample(model="m", requests="r", precision="fp8"), "precision 'fp8': must be one of fp32, bf16, fp16"),
         (lambda: diffuse.sample(model="m", requests="r", output=3), "output: must be a path, not 3"),
+        (lambda: diffuse.sample(model="m\0", requests="r"), "model: must be a text in UTF-8 without NUL"),
+        (lambda: diffuse.sample(model="m", requests="r", output="\ud800"), "output: must be a path that a file can have"),
+        (lambda: diffuse.sample(model="m", requests="r", chat_template=""), "chat_template: is empty"),
         (lambda: diffuse.sample(model=3, requests="r"), "model: must be a text, not 3"),
         (lambda: diffuse.sample(temprature=1), "did you mean 'temperature'?"),
         (
