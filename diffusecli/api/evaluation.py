@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from diffusecli.api.inputs import AnyPath, Prompts, are_prompts, listed, named, 
 from diffusecli.api.notices import calling
 from diffusecli.api.sampling import Samples
 from diffusecli.api.training import Trained
+from diffusecli.evaluation.metrics import Cell
 from diffusecli.evaluation.sample_set import SampleSet
 from diffusecli.files.paths import exists
 from diffusecli.files.tables import Layout
@@ -55,7 +56,7 @@ class Evaluation:
             for cell in row.targets:
                 share = cell.count / valid if valid else None
                 rows.append({"run": row.run, "mode": row.mode, "prompt": row.prompt, "share": share, **asdict(cell)})
-        return frame(_by_name(rows))
+        return frame(_by_name(rows) or dict.fromkeys(("run", "mode", "prompt", "share", *(of.name for of in fields(Cell))), ()))
 
     def __str__(self) -> str:
         """A line with the verdict per prompt and sampler."""

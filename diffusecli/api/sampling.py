@@ -189,7 +189,14 @@ def sample(
         done = draw(
             wanted, settings, engine=chosen, options=options, max_rows=max_rows, report=report or (lambda *_: None), notice=say
         )
-    return Samples(done.path, wanted.mode, done.seconds, done.unfinished, tuple(wanted.prompts), done.counts)
+    return Samples(
+        done.path,
+        wanted.mode,
+        done.seconds,
+        done.unfinished,
+        tuple({prompt.alias: prompt for prompt in wanted.prompts}.values()),
+        done.counts,
+    )
 
 
 def _require_source(source: Any) -> None:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from diffusecli.system.errors import InputError
-from diffusecli.system.notebook import frame, html_table
+from diffusecli.system.notebook import Columns, frame, html_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -119,11 +119,16 @@ class Prompt(BaseModel):
 
     def to_frame(self) -> DataFrame:
         """A data frame with a row per target: `target` and `weight`, normalised."""
-        return frame({"target": self.targets, "weight": self.probabilities})
+        return frame(self._columns())
 
     def _repr_html_(self) -> str:
         """What notebooks show."""
-        return html_table({"target": self.targets, "weight": self.probabilities}, self.request)
+        return html_table(self._columns(), self.request)
+
+    def _columns(self) -> Columns:
+        """The weights are nan in a prompt that is not sound: checks come when it is used."""
+        sound = self.weights is None or (len(self.weights) == len(self.targets) and sum(self.weights) > 0)
+        return {"target": self.targets, "weight": self.probabilities if sound else [math.nan] * len(self.targets)}
 
     def to_json(self) -> str:
         """The prompt file's text: only what differs from the defaults, in the original's order."""

@@ -645,3 +645,16 @@ def test_settings_beside_a_file_count_before_its_paths_are_filled_in(tmp_path, m
     assert configured("c.yaml", {"alg_config": {"n_iters": 5}})["alg_config"] == {"n_iters": 5, "batch_size": 7}
     Path("d.yaml").write_text("output_dir: out\n")
     assert configured("d.yaml", {"model": "m", "retain": False})["retain"] is False
+
+
+def test_a_prompt_that_is_not_sound_is_shown_all_the_same():
+    for weights in ((1.0,), (0.0, 0.0)):
+        shown = diffuse.Prompt(request="Toss.", targets=("a", "b"), weights=weights)
+        assert shown.to_frame()["weight"].isna().tolist() == [True, True]
+        assert "<td" in shown._repr_html_()
+
+
+def test_targets_of_an_open_prompt_make_an_empty_frame_with_all_columns():
+    found = diffuse.evaluate(answers=["a", "b"], prompt=diffuse.Prompt(request="A word.", targets=()))
+    assert len(found.targets_to_frame()) == 0
+    assert {"run", "mode", "prompt", "target", "weight", "count", "share", "differs"} <= set(found.targets_to_frame().columns)
