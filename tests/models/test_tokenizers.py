@@ -239,8 +239,8 @@ def test_a_sentencepiece_file_without_the_packages_for_it_is_told_with_the_remed
     (tmp_path / "tokenizer.model").write_bytes(b"anything")
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
     script = (
-        f"import sys; sys.modules['{package}'] = None; from diffusecli.models.chat import ChatSettings; from diffusecli.models.loading import load_chat; "
-        f"load_chat({str(tmp_path)!r}, ChatSettings(), print)"
+        f"import sys; sys.modules['{package}'] = None; from diffusecli.models.loading import load_chat; "
+        f"from diffusecli.models.source import ModelSource; load_chat(ModelSource({str(tmp_path)!r}), print)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=HANG)
     assert "InputError" in done.stderr
