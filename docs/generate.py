@@ -10,7 +10,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,8 @@ def _value(kind: type) -> Iterator[str]:
     if kind.__name__ in pages:
         yield f"\nA pydantic model; its [fields]({pages[kind.__name__]}) are keyword arguments. Wrong ones raise pydantic's `ValidationError`,\nwhich is no `DiffuseError`.\n"
     else:
-        comments = dict(_comments(inspect.getsource(kind)))
+        lineage = [of for of in reversed(kind.__mro__) if is_dataclass(of)]
+        comments = {name: comment for of in lineage for name, comment in _comments(inspect.getsource(of))}
         yield "\n| field | type | meaning |\n|---|---|---|\n"
         yield from (f"| `{f.name}` | `{_cell(str(f.type))}` | {_cell(comments[f.name])} |\n" for f in fields(kind))
     for name, method in vars(kind).items():

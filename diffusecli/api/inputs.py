@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from os import PathLike
@@ -62,11 +62,6 @@ def path_of(path: AnyPath, name: str = "path") -> Path:
     return Path(meant(path_text(name, path)))
 
 
-def from_here(shown: Path, absolute: Path) -> Path:
-    """The path as it was shown, or, where the working directory is another one since, the absolute one."""
-    return shown if shown.absolute() == absolute else absolute
-
-
 def configured(config: Config | AnyPath | None, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a config, of its file, or none, with `settings` in place of some; groups such as `alg_config` are merged.
 
@@ -90,34 +85,33 @@ def _overrides(settings: Mapping[str, Any], within: str = "") -> Iterator[str]:
             yield f"{within}{name}={json.dumps(value, default=str)}"
 
 
-def trainable(fields: Mapping[str, Any], train: list[Prompt | str], test: list[Prompt | str], *, force: bool) -> Config:
-    """The config of these fields, prompts in memory written into the run's folder.
+@contextmanager
+def trainable(
+    fields: Mapping[str, Any], train: Sequence[Prompt | str], test: Sequence[Prompt | str], *, force: bool
+) -> Iterator[Config]:
+    """The config of these fields, prompts in memory written into the run's folder; inside, it is trained on.
 
-    Raises `InputError` before anything is written where the fields are wrong or the folder holds a finished run.
+    Raises `InputError` before anything is written where the fields are wrong or the folder holds a finished run. Where the training is
+    refused before it began, the prompt files go again.
     """
+    in_memory = [one for one in (*train, *test) if isinstance(one, Prompt)]
+    if not in_memory:
+        yield config_from({**fields, "train_prompts": [*train], "test_prompts": [*test]})
+        return
     from diffusecli.training.start import find_start
 
-    in_memory = [one for one in (*train, *test) if isinstance(one, Prompt)]
-    files: dict[int, str] = {}
-    if in_memory:
-        run = RunDir(Path(config_from({**fields, "train_prompts": [], "test_prompts": []}).output_dir))
-        find_start(run, force=force)
-        wanted = [(one, valid(one)) for one in in_memory]
+    run = RunDir(Path(config_from({**fields, "train_prompts": [], "test_prompts": []}).output_dir))
+    find_start(run, force=force)
+    wanted = [(one, valid(one)) for one in in_memory]
+    with _nothing_left(run):
         files = {id(one): kept_in(run.path / _FOLDER, prompt) for one, prompt in wanted}
-
-    def paths(prompts: list[Prompt | str]) -> list[str]:
-        return [files[id(one)] if isinstance(one, Prompt) else one for one in prompts]
-
-    return config_from({**fields, "train_prompts": paths(train), "test_prompts": paths(test)})
+        paths = [[files[id(one)] if isinstance(one, Prompt) else one for one in prompts] for prompts in (train, test)]
+        yield config_from({**fields, "train_prompts": paths[0], "test_prompts": paths[1]})
 
 
 @contextmanager
-def nothing_left(fields: Mapping[str, Any], prompts: Iterable[Prompt | str]) -> Iterator[None]:
-    """Within a training: where it is refused before it began, the prompt files that it wrote go, and the folders that it made for them."""
-    if not any(isinstance(one, Prompt) for one in prompts):
-        yield
-        return
-    run = RunDir(Path(config_from({**fields, "train_prompts": [], "test_prompts": []}).output_dir))
+def _nothing_left(run: RunDir) -> Iterator[None]:
+    """Where what is done inside is refused before the training began, the prompt files that it wrote go, and the folders made for them."""
     folder = run.path / _FOLDER
     before, config = set(folder.glob("*")), _bytes_of(run.config)
     made = [path for path in (folder, *folder.parents) if not path.exists()]

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffusecli.api.arguments import flag, function, number, one_of, optional, text, texts, whole, wrong
-from diffusecli.api.inputs import AnyPath, Prompts, are_prompts, configured, from_here, listed, named, path_of
+from diffusecli.api.inputs import AnyPath, Prompts, are_prompts, configured, listed, named, path_of
 from diffusecli.api.notices import calling
+from diffusecli.api.placed import Placed
 from diffusecli.api.training import Trained
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.config import Config
@@ -37,7 +38,7 @@ _PRECISIONS = typing.get_args(Config.model_fields["precision"].annotation)
 
 
 @dataclass(frozen=True)
-class Samples:
+class Samples(Placed):
     """Answers that were drawn, and where they were written."""
 
     path: Path  # the file of samples
@@ -46,16 +47,6 @@ class Samples:
     unfinished: int  # answers that were cut at the limit of tokens, in all
     prompts: tuple[Prompt, ...] = field(repr=False)  # in the order of the samples
     counts: Mapping[str, Answers] = field(repr=False)  # alias of a prompt -> each different answer with its count
-    absolute: Path = field(init=False, repr=False, compare=False)  # the same, whatever folder the program changes to
-
-    def __post_init__(self) -> None:
-        """Fix the place of the file."""
-        object.__setattr__(self, "absolute", self.path.absolute())
-
-    @property
-    def place(self) -> Path:
-        """Where the file is from here."""
-        return from_here(self.path, self.absolute)
 
     def require_unchanged(self) -> None:
         """Raises `InputError` where the file holds other samples than these."""

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusecli.api.arguments import flag, function, optional, text, wrong
-from diffusecli.api.inputs import AnyPath, Prompts, are_prompts, configured, from_here, listed, nothing_left, trainable
+from diffusecli.api.inputs import AnyPath, Prompts, are_prompts, configured, listed, trainable
 from diffusecli.api.notices import calling
+from diffusecli.api.placed import Placed
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.iteration import Iteration
@@ -40,7 +41,7 @@ class TrainedPrompt:
 
 
 @dataclass(frozen=True)
-class Trained:
+class Trained(Placed):
     """What a training leaves."""
 
     path: Path  # the run directory, with the adapter, the config and all figures
@@ -49,16 +50,6 @@ class Trained:
     retention_kl: float | None  # drift from the base model on held-out instructions, nats per token; None without `retain`
     prompts: tuple[TrainedPrompt, ...]  # those trained on, then the test prompts that were not
     adapter_sha256: str = field(default="", repr=False)  # identifies the adapter; empty: not known
-    absolute: Path = field(init=False, repr=False, compare=False)  # the same, whatever folder the program changes to
-
-    def __post_init__(self) -> None:
-        """Fix the place of the run."""
-        object.__setattr__(self, "absolute", self.path.absolute())
-
-    @property
-    def place(self) -> Path:
-        """Where the run is from here."""
-        return from_here(self.path, self.absolute)
 
     def require_unchanged(self) -> None:
         """Raises `InputError` where another training replaced the adapter."""
@@ -123,8 +114,7 @@ def train(
             raise InputError("train_prompts: is empty, nothing to train on. Name a prompt, or leave it out to take the config's")
         if config is None and test_prompts is None:
             test_on = train_on
-        with nothing_left(fields, [*train_on, *test_on]):
-            chosen = trainable(fields, train_on, test_on, force=force)
+        with trainable(fields, train_on, test_on, force=force) as chosen:
             from diffusecli.verbs.train import train as tune
 
             return _result(tune(chosen, report=report or (lambda _: None), notice=say, force=force))

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError, safe_open
 
 from diffusecli.files.documents import Document, read_document
 from diffusecli.files.schema import problems_of
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, MachineError, Problem
 from diffusecli.system.timeouts import at_most
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 _USUAL_RANK = 256  # up to here the memory that a false rank takes is bearable, and PEFT says what does not fit
 _TIMEOUT = 5.0  # seconds for patterns to find their modules
@@ -157,19 +158,15 @@ def require_sound_weights(path: Path, config: AdapterConfig, largest: int) -> in
     return len(shapes)
 
 
-_STATE = "state.safetensors"
-
-
 def recorded_base(adapter: RunDir) -> Mapping[str, Any]:
     """What the folder of an adapter, a checkpoint too, says about the base model it was trained on; {} where it says nothing."""
     if adapter.manifest.is_file():
         return adapter.read_manifest()
+    from safetensors import SafetensorError, safe_open
+
     try:
-        with safe_open(adapter.path / _STATE, framework="pt") as file:
+        with safe_open(adapter.state, framework="pt") as file:
             asked = json.loads(file.metadata()["progress"])["asked"]
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         return {}
     return asked if isinstance(asked, dict) else {}
-
-
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")

@@ -16,7 +16,7 @@ from typing import Any
 from diffusecli.files.reading import TooLargeError, read_text
 from diffusecli.prompts.config import PLAIN
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.system.errors import InputError
+from diffusecli.system.errors import InputError, first_line
 from diffusecli.system.timeouts import at_most, little_memory
 
 _PLAIN_TEMPLATE = (
@@ -80,7 +80,7 @@ def read_template(named: str | None) -> str | None:
     except TooLargeError as error:
         raise InputError(f"chat_template {named}: {error}, name a Jinja file") from error
     except (RecursionError, ArithmeticError, TypeError, MemoryError) as error:  # Jinja works out what is constant
-        raise InputError(f"{named}: is no chat template that can be read ({_first_line(error)}), correct the file") from error
+        raise InputError(f"{named}: is no chat template that can be read ({first_line(error)}), correct the file") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
         raise InputError(
@@ -200,7 +200,7 @@ class Chat:
         except InputError:
             raise
         except Exception as error:  # a template is a program: it may fail in any way
-            raise _RefusedError(_first_line(error)) from error
+            raise _RefusedError(first_line(error)) from error
         if len(text) > _MOST_TEXT:
             raise InputError(f"{self.name}: the chat template makes a text of {len(text)} signs, {_ANOTHER}")
         return text
@@ -242,10 +242,6 @@ def _variables(template: str) -> set[str]:
     environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols", Generation])
     with _bounded("the chat template is still being read"):  # Jinja works out what is constant already here
         return meta.find_undeclared_variables(environment.parse(template))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _fingerprint(text: str) -> str:

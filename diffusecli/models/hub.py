@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from diffusecli.models.builtin import BUILTIN_MODELS
-from diffusecli.system.errors import DiffuseError, InputError, MachineError
+from diffusecli.system.errors import DiffuseError, InputError, MachineError, first_line
 from diffusecli.system.memory import SMALLER, out_of_memory
 
 _TIMEOUT = 10.0  # seconds
@@ -78,7 +78,7 @@ def _told(name: str, error: Exception) -> DiffuseError:
         ((hub.HFValidationError,), InputError, "cannot be on a hub: write owner/name, or the path of a folder"),
         ((hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError), MachineError,
          f"is not cached and the hub cannot be reached: connect once, or use the built-in {next(iter(BUILTIN_MODELS))}"),
-        ((SafetensorError,), InputError, f"cannot be loaded: its weights are damaged ({_first_line(error)}), fetch them again"),
+        ((SafetensorError,), InputError, f"cannot be loaded: its weights are damaged ({first_line(error)}), fetch them again"),
         ((OSError, ValueError, ImportError, LookupError), InputError, _reason(name, chain)),
     )  # fmt: skip
     if isinstance(error, RuntimeError) and "ignore_mismatched_sizes" in str(error):
@@ -86,7 +86,7 @@ def _told(name: str, error: Exception) -> DiffuseError:
     for causes, kind, meaning in kinds:
         if any(isinstance(cause, causes) for cause in chain):
             return kind(f"the model {name} {meaning}")
-    return InputError(f"the model {name} cannot be loaded: {type(error).__name__}: {_first_line(error)}; fetch it again")
+    return InputError(f"the model {name} cannot be loaded: {type(error).__name__}: {first_line(error)}; fetch it again")
 
 
 def _reason(name: str, chain: Sequence[BaseException]) -> str:
@@ -99,7 +99,7 @@ def _reason(name: str, chain: Sequence[BaseException]) -> str:
             return "has no tokenizer: its folder must hold a tokenizer.json or tokenizer.model"
         if not _reads_sentencepiece():
             return "has a tokenizer that needs sentencepiece: run `pip install 'diffuse-lm[sentencepiece]'`"
-    return f"cannot be loaded: {_first_line(chain[0])}"
+    return f"cannot be loaded: {first_line(chain[0])}"
 
 
 def _reads_sentencepiece() -> bool:
@@ -107,10 +107,6 @@ def _reads_sentencepiece() -> bool:
     from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
     return bool(is_sentencepiece_available() and is_protobuf_available())
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -60,6 +60,11 @@ class RunDir:
         return self.path / "README.md"
 
     @property
+    def state(self) -> Path:
+        """In the folder of a checkpoint: the optimiser's state, and how far training was."""
+        return self.path / "state.safetensors"
+
+    @property
     def owner(self) -> RunDir:
         """The run that a checkpoint is of; else the folder itself."""
         return RunDir(self.path.parent) if self.path.name.startswith("checkpoint-") else self

@@ -95,6 +95,11 @@ class InterruptedRun(DiffuseError):  # noqa: N818 (it is no error: the user aske
         self.kept = kept
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def printable(text: str) -> str:
     """The text with control characters spelled out, so that no file or model can steer the terminal; lines are kept."""
     if all(map(str.isprintable, text.split("\n"))):  # a report of megabytes in no time

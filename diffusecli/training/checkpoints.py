@@ -22,7 +22,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from diffusecli.files.writing import sync_folder
-from diffusecli.models.adapters import _STATE
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.lora import save_adapter
 from diffusecli.runs.iteration import Iteration
@@ -67,7 +66,7 @@ def save_checkpoint(run: RunDir, base: LoadedModel, optimiser: torch.optim.Optim
             moments = {
                 f"{weight}.{name}": m for weight, state in optimiser.state_dict()["state"].items() for name, m in state.items()
             }
-            save_file(moments, whole / _STATE, {"format": FORMAT, "progress": json.dumps(asdict(progress))})
+            save_file(moments, RunDir(whole).state, {"format": FORMAT, "progress": json.dumps(asdict(progress))})
             for path in whole.iterdir():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
@@ -91,7 +90,7 @@ def load_progress(
 
     Raises `InputError` when the file cannot be read or when it belongs to a run with other settings.
     """
-    path = checkpoint / _STATE
+    path = RunDir(checkpoint).state
     optimiser: dict[int, dict[str, Any]] = {}
     try:
         with safe_open(path, framework="pt") as file:
