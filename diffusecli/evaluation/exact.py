@@ -1,6 +1,6 @@
 """Exact figures of a run's model: its own probabilities of every target, before and after training.
 
-Loads the base model, scores, puts the adapter on, scores again. No sampling, one packed pass per prompt and model.
+Loads the base model, scores, puts the adapter on, scores again. No sampling, many prompts a pass.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.notices import Notice
 from diffusecli.training.inputs import require_context
-from diffusecli.training.loss import PackedPass, target_log_probs
+from diffusecli.training.loss import target_log_probs
 from diffusecli.training.pass_choice import choose_strategy
 from diffusecli.training.processes import Processes
 from diffusecli.training.retention import prepare, read_instructions
@@ -81,10 +81,10 @@ def measure(
     if not run.has_adapter:
         return Measured(found, chat)
     instructions = read_instructions(retain)
-    retention = prepare(base, retain, instructions, seed=seed, packed=isinstance(scorer.strategy, PackedPass), notice=notice)
+    retention = prepare(base, retain, instructions, seed=seed, strategy=scorer.strategy, notice=notice)
     load_adapter(base, run.path, recorded=recorded_base(run), named=source.named, notice=notice)
     score("lora")
-    drift = retention.drift(base.model)
+    drift = scorer.drift(retention.held_out)
     if np.isnan(drift):
         raise cause(base.model, base.name)
     return Measured(found, chat, drift)

@@ -1,4 +1,4 @@
-"""`TokenTrie`: a weighted prefix tree over token ids, in plain Python.
+"""`TokenTrie`: a weighted prefix tree over token ids, without tensors.
 
 Knows nothing of tokenizers, tensors or models. Axis names: N nodes, K paths (one per target string).
 
@@ -32,9 +32,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
 
 ROOT = -1
 """The parent of first tokens: the end of the prompt, which is not a node itself."""
+
+
+class TrieArrays(NamedTuple):
+    """A prefix tree's fields as arrays, see `TokenTrie`."""
+
+    tokens: np.ndarray  # [N]
+    parents: np.ndarray  # [N]
+    depths: np.ndarray  # [N]
+    ends: np.ndarray  # [N]
+    internal: np.ndarray  # [I]
+    leaves: np.ndarray  # [K]
+    masses: np.ndarray  # [N]
 
 
 @dataclass(frozen=True)
@@ -98,6 +113,18 @@ class TokenTrie:
     def internal(self) -> tuple[int, ...]:
         """The nodes with children, in depth-first order: all that a forward pass must be fed."""
         return tuple(node for node, end in enumerate(self.ends) if end > node + 1)
+
+    @cached_property
+    def deepest(self) -> int:
+        """The depth of the deepest internal node; 0 where there is none."""
+        return max((self.depths[node] for node in self.internal), default=0)
+
+    @cached_property
+    def arrays(self) -> TrieArrays:
+        """The same as arrays, made once: what each step lays out anew."""
+        lists = (self.tokens, self.parents, self.depths, self.ends, self.internal, self.leaves)
+        whole = [np.array(values, dtype=np.int64) for values in lists]
+        return TrieArrays._make([*whole, np.array(self.masses, dtype=np.float64)])
 
     @property
     def entropy(self) -> float:

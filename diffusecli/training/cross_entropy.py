@@ -1,22 +1,26 @@
-"""The weighted cross-entropy of the edges that leave scored nodes, and its gradient, a slice of logits at a time.
+"""The loss of a pass and its gradient, a slice of logits at a time.
 
-R rows of logits, E edges, V vocabulary, h hidden width.
+It is the weighted cross-entropy of the edges that leave scored nodes, and the divergence of held answers.
+
+R rows of logits, E edges, T tokens of answers, V vocabulary, h hidden width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffusecli.training.answers import Held, divergence
 from diffusecli.training.layout import Packed
 
 _SLICE_ROWS = 192  # of logits that exist at once
 
 
-class WeightedCrossEntropy(torch.autograd.Function):
-    """- sum_e mass_e ln softmax(scores[row_e])[token_e], a slice of rows at a time.
+class PackedLoss(torch.autograd.Function):
+    """- sum_e mass_e ln softmax(scores[row_e])[token_e] + hold * sum_t weight_t KL_t, a slice of rows at a time.
 
     `scores` are logits [R, V], or hidden states [R, h] with the `head` [V, h] (and its bias) that makes logits
     of them: then no more than a slice of logits ever exists. The gradient is found in the same go, while the
@@ -25,35 +29,49 @@ class WeightedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, scores: Tensor, head: Tensor | None, bias: Tensor | None, packed: Packed, scale: float, wanted: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Returns the loss and the log-probabilities [E], float64; `wanted` tells whether a gradient is."""
+        ctx: Any, scores: Tensor, head: Tensor | None, bias: Tensor | None, packed: Packed, scale: float, hold: float, wanted: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss, the log-probabilities of edges [E] in float64, and the KL of each token of the answers [T], nats.
+
+        `wanted` tells whether a gradient is.
+        """
         rows, tokens, masses = packed.edge_rows, packed.edge_tokens, packed.edge_masses * scale
         log_probs = torch.zeros_like(masses)
+        kl = masses.new_zeros(len(scores) - packed.rows_of_edges)
         gradient = torch.empty_like(scores) if wanted and head is not None else scores
         logits = None if head is None else head.new_empty(min(_SLICE_ROWS, len(scores)), len(head))
-        for start in range(0, len(scores), _SLICE_ROWS):
-            part = slice(start, start + _SLICE_ROWS)
-            here = ((rows >= start) & (rows < start + _SLICE_ROWS)).nonzero()[:, 0]
+        for part in _slices(packed.rows_of_edges, len(scores)):
             own = scores[part] if head is None else _linear(scores[part].to(head.dtype), head, bias, logits)
-            log_probs[here], difference = _slice(own, rows[here] - start, tokens[here], masses[here], wanted)
+            if packed.held is None or part.start < packed.rows_of_edges:
+                here = ((rows >= part.start) & (rows < part.stop)).nonzero()[:, 0]
+                log_probs[here], difference = _of_edges(own, rows[here] - part.start, tokens[here], masses[here], wanted)
+            else:
+                where = slice(part.start - packed.rows_of_edges, part.stop - packed.rows_of_edges)
+                kl[where], difference = _of_answers(own, packed.held[where], hold * scale, wanted)
             if wanted and head is not None:
                 gradient[part] = difference.to(head.dtype) @ head  # rounded once, after the subtraction
             elif wanted and difference.dtype != scores.dtype:
                 gradient[part] = difference
         if wanted:
             ctx.save_for_backward(gradient)
-        ctx.mark_non_differentiable(log_probs)
-        return -(masses * log_probs).sum(), log_probs
+        ctx.mark_non_differentiable(log_probs, kl)
+        held = (packed.held.weights * kl).sum() * (hold * scale) if packed.held is not None else 0.0
+        return held - (masses * log_probs).sum(), log_probs, kl
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient that was found, times that of the loss."""
         (gradient,) = ctx.saved_tensors
-        return gradient * gradients[0].to(gradient.dtype), None, None, None, None, None
+        return gradient * gradients[0].to(gradient.dtype), *[None] * 6
 
 
-def _slice(logits: Tensor, rows: Tensor, tokens: Tensor, masses: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:
+def _slices(edges: int, rows: int) -> Iterator[slice]:
+    """Ranges of rows; none holds rows of edges and of answers."""
+    for first, last in ((0, edges), (edges, rows)):
+        yield from (slice(start, min(start + _SLICE_ROWS, last)) for start in range(first, last, _SLICE_ROWS))
+
+
+def _of_edges(logits: Tensor, rows: Tensor, tokens: Tensor, masses: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:
     """Log-probabilities of edges and d loss / d logits = (mass out of the row) softmax - (mass of the edge at its token).
 
     The gradient takes the place of float32 logits; narrower ones are widened first.
@@ -67,6 +85,27 @@ def _slice(logits: Tensor, rows: Tensor, tokens: Tensor, masses: Tensor, wanted:
         outflow = torch.zeros_like(totals).index_add_(0, rows, narrow)
         wide.mul_((outflow / totals)[:, None]).index_put_((rows, tokens), -narrow, accumulate=True)
     return log_probs, wide
+
+
+def _of_answers(logits: Tensor, held: Held, hold: float, wanted: bool) -> tuple[Tensor, Tensor]:
+    """KL(base || tuned) of each token and d loss / d logits, which takes the place of float32 logits.
+
+    With b the base's and q the tuned model's probabilities, B and Q those of all but the likeliest tokens together:
+    dKL / d logit is q - b at a likely token, q (1 - B / Q) at any other.
+    """
+    wide = widened(logits)
+    highest = wide.amax(-1, keepdim=True)
+    shifted = wide.gather(1, held.likeliest) - highest
+    wide.sub_(highest).exp_().scatter_(1, held.likeliest, 0.0)  # all but the likeliest
+    rest, likely = wide.sum(-1, keepdim=True), shifted.exp()
+    total = likely.sum(-1, keepdim=True) + rest
+    kl = divergence(held, shifted - total.log(), (rest / total).log()[:, 0])
+    if wanted:
+        weights = hold * held.weights[:, None]
+        base_rest = held.log_rest.exp()[:, None]
+        wide.mul_(weights * (1 / total - base_rest / rest))
+        wide.scatter_(1, held.likeliest, weights * (likely / total - held.log_probs.exp()))
+    return kl.to(torch.float64), wide
 
 
 def _linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:

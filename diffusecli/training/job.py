@@ -16,7 +16,6 @@ from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import many
 from diffusecli.system.notices import Notice
 from diffusecli.training.inputs import Inputs, require_agreement, require_context
-from diffusecli.training.loss import PackedPass
 from diffusecli.training.pass_choice import choose_strategy
 from diffusecli.training.processes import Processes
 from diffusecli.training.retention import Retention, prepare
@@ -83,7 +82,7 @@ def prepare_prompts(
     retention: Retention | None = None
     if retain:
         retention = prepare(
-            base, retain, inputs.instructions, seed=seed, packed=isinstance(strategy, PackedPass), notice=notice,
+            base, retain, inputs.instructions, seed=seed, strategy=strategy, notice=notice,
             shared=lambda mine: processes.first(lambda: mine), write=processes.main,
         )  # fmt: skip
     trained_on = {e.alias for e in encoded}

@@ -1,10 +1,11 @@
-"""How a part of a trie stands in one sequence: which tokens are fed, at which positions, and what each may see.
+"""How parts of tries and whole answers lie in one sequence: which tokens are fed, at which positions, and which rows are scored.
 
-P prompt tokens, I internal nodes of the part, S = P + I packed tokens, E edges that leave scored nodes, R scored rows, D depth.
+S packed tokens, E edges that leave scored nodes, R scored rows, T tokens of answers, J paths.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,12 @@ import torch
 from torch import Tensor
 
 from diffusecli.models.architecture import attention_windows
-from diffusecli.models.attention import Tree, additive_mask
+from diffusecli.models.attention import additive_mask
 from diffusecli.models.devices import sum_dtype
 from diffusecli.models.encoding import EncodedPrompt
+from diffusecli.models.forest import Forest, Strand
 from diffusecli.models.trie import ROOT, TokenTrie
+from diffusecli.training.answers import Answer, Held
 
 
 @dataclass(frozen=True)
@@ -30,92 +33,97 @@ class Part:
 
 @dataclass(frozen=True)
 class Packed:
-    """The tensors of a part."""
+    """The tensors of a pass; the rows of answers follow those of edges."""
 
+    forest: Forest
     input_ids: Tensor  # [1, S]
     position_ids: Tensor  # [1, S]
-    nodes: np.ndarray  # [I] the trie nodes that are fed after the prompt, depth first
     scored: Tensor  # [R] the tokens whose next-token distribution is wanted
     edge_rows: Tensor  # [E] which of the R rows holds the distribution
     edge_tokens: Tensor  # [E]
     edge_masses: Tensor  # [E]
+    edges: tuple[int, ...]  # E by part
+    held: Held | None  # of the last T rows
+
+    @property
+    def rows_of_edges(self) -> int:
+        """R - T."""
+        return len(self.scored) - (0 if self.held is None else len(self.held.weights))
 
 
 def edges_of(trie: TokenTrie, part: Part) -> tuple[np.ndarray, np.ndarray]:
     """The nodes whose next tokens a part scores (ROOT with the first part), and the nodes those edges lead to."""
-    scoring = np.array([*([ROOT] if part.start == 0 else []), *trie.internal[part.start : part.end]], dtype=int)
-    return scoring, np.flatnonzero(np.isin(np.array(trie.parents, dtype=int), scoring))
+    own = trie.arrays.internal[part.start : part.end]
+    scoring = np.concatenate([[ROOT], own]) if part.start == 0 else own
+    wanted = np.zeros(len(trie) + 1, dtype=bool)  # index -1 is the root's
+    wanted[scoring] = True
+    return scoring, np.flatnonzero(wanted[trie.arrays.parents])
 
 
-def pack(encoded: EncodedPrompt, part: Part, device: torch.device) -> Packed:
-    """Lay out `[prompt | ancestors of the part | its internal nodes]`."""
-    trie, length = encoded.trie, len(encoded.prompt_ids)
-    own = np.array(trie.internal[part.start : part.end], dtype=int)
-    context = np.array(trie.ancestors(int(own[0]))[:-1] if len(own) else [], dtype=int)
+def strand_of(encoded: EncodedPrompt, part: Part) -> tuple[Strand, int]:
+    """The prompt, the ancestors of the part and its internal nodes; and how many ancestors those are."""
+    trie = encoded.trie.arrays
+    own = trie.internal[part.start : part.end]
+    context = np.array(encoded.trie.ancestors(int(own[0]))[:-1] if len(own) else [], dtype=np.int64)
     fed = np.concatenate([context, own])  # depth-first order: every ancestor of a fed node is fed before it
-    tokens, parents, depths, masses = (np.array(axis) for axis in (trie.tokens, trie.parents, trie.depths, trie.masses))
-    scoring, edges = edges_of(trie, part)
-    rows = np.full(len(trie) + 1, -1)
-    rows[scoring] = np.arange(len(scoring))  # index -1 is the root's
-    places = [length - 1] * (len(scoring) - len(own)) + [length + len(context) + i for i in range(len(own))]
+    return Strand(encoded.prompt_ids, trie.tokens[fed], trie.depths[fed], np.searchsorted(fed, trie.ends[fed])), len(context)
+
+
+def strand_of_answer(answer: Answer) -> Strand:
+    """The instruction, and all of the answer but its last token below it, a plain row."""
+    length = len(answer.answer_ids) - 1
+    tokens = np.array(answer.answer_ids[:-1], dtype=np.int64)
+    return Strand(answer.prompt_ids, tokens, np.arange(1, length + 1), np.full(length, length))
+
+
+def pack(parts: Sequence[tuple[EncodedPrompt, Part]], answers: Sequence[Answer], device: torch.device) -> Packed:
+    """Lay out parts of prompts' tries, then answers, in one sequence in which each sees only its own."""
+    below = [strand_of(encoded, part) for encoded, part in parts]
+    forest = Forest.of([*(strand for strand, _ in below), *map(strand_of_answer, answers)])
+    scored, rows, tokens, masses, count = [], [], [], [], 0
+    for index, ((encoded, part), (strand, context)) in enumerate(zip(parts, below, strict=True)):
+        trie, (scoring, edges) = encoded.trie.arrays, edges_of(encoded.trie, part)
+        if len(scoring) > len(strand.tokens) - context:
+            scored.append(forest.last_prompt[index : index + 1])
+        scored.append(forest.first_below[index] + np.arange(context, len(strand.tokens)))
+        row_of = np.empty(len(encoded.trie) + 1, dtype=np.int64)
+        row_of[scoring] = np.arange(count, count + len(scoring))  # index -1 is the root's
+        rows.append(row_of[trie.parents[edges]])
+        tokens.append(trie.tokens[edges])
+        masses.append(trie.masses[edges])
+        count += len(scoring)
+    for index, answer in enumerate(answers, len(parts)):
+        scored += [forest.last_prompt[index : index + 1], forest.first_below[index] + np.arange(len(answer.answer_ids) - 1)]
+
+    def joined(arrays: Sequence[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.concatenate([np.zeros(0, dtype=np.int64), *arrays])).to(device)
+
     return Packed(
-        input_ids=torch.tensor([[*encoded.prompt_ids, *tokens[fed].tolist()]], device=device),
-        position_ids=torch.tensor([[*range(length), *(length - 1 + depths[fed]).tolist()]], device=device),
-        nodes=fed,
-        scored=torch.tensor(places, device=device),
-        edge_rows=torch.from_numpy(rows[parents[edges]]).to(device),
-        edge_tokens=torch.from_numpy(tokens[edges]).to(device),
-        edge_masses=torch.from_numpy(masses[edges]).to(device, sum_dtype(device)),
-    )
+        forest, torch.from_numpy(forest.tokens)[None].to(device), torch.from_numpy(forest.positions)[None].to(device),
+        joined(scored), joined(rows), joined(tokens), joined(masses).to(sum_dtype(device)), tuple(map(len, tokens)),
+        Held.of(answers, device) if answers else None,
+    )  # fmt: skip
 
 
-def tree_of(encoded: EncodedPrompt, packed: Packed, dtype: torch.dtype) -> Tree:
-    """Where in the sequence each fed node finds itself and its ancestors."""
-    trie, length, fed = encoded.trie, len(encoded.prompt_ids), packed.nodes
-    parents = np.array(trie.parents)
-    places = np.zeros(len(trie) + 1, dtype=int)
-    places[fed] = length + np.arange(len(fed))
-    ancestors, at = [], fed
-    for _ in range(max(trie.depths[node] for node in fed)):
-        ancestors.append(at)
-        at = np.where(at == ROOT, ROOT, parents[at])
-    chain = np.stack(ancestors, axis=1)  # [I, D]
-    absent = torch.zeros(chain.shape, dtype=dtype).masked_fill_(torch.from_numpy(chain == ROOT), torch.finfo(dtype).min)
-    device = packed.input_ids.device
-    return Tree(length, torch.from_numpy(np.where(chain == ROOT, 0, places[chain])).to(device), absent.to(device))
-
-
-def dense_mask(config: Any, encoded: EncodedPrompt, packed: Packed, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
+def dense_mask(config: Any, forest: Forest, dtype: torch.dtype, device: torch.device) -> Tensor | dict[str, Tensor]:
     """The mask that replaces a model's own, window included; one for each type of layer where only some slide."""
-    allowed, positions = _allowed(encoded, packed), packed.position_ids[0]
+    places = np.arange(len(forest))
+    allowed = torch.from_numpy(forest.sees(places[:, None], places[None, :])).to(device)
     window = attention_windows(config).get("sliding_window")
-    if window is None or int(positions.max()) < window:
+    if window is None or int(forest.positions.max()) < window:
         return additive_mask(allowed, dtype)
-    by_type = {"full_attention": allowed, "sliding_attention": allowed & (positions[:, None] - positions < window)}
+    positions = torch.from_numpy(forest.positions).to(device)
+    near = positions[:, None] - positions < window
+    by_type = {"full_attention": allowed, "sliding_attention": allowed & near}
     types = set(getattr(config.get_text_config(), "layer_types", None) or ["sliding_attention"])
     masks = {kind: additive_mask(by_type[kind], dtype) for kind in types}  # no such type: the probe turns to rows
     return masks if len(masks) > 1 else masks.popitem()[1]
 
 
-def _allowed(encoded: EncodedPrompt, packed: Packed) -> Tensor:
-    """[S, S]: the prompt is causal; a node sees the prompt, its ancestors and itself.
-
-    `u` is an ancestor of `v` (or `v` itself) exactly when u <= v < ends[u].
-    """
-    device, length = packed.input_ids.device, len(encoded.prompt_ids)
-    nodes = torch.from_numpy(packed.nodes).to(device)
-    ends = torch.from_numpy(np.array(encoded.trie.ends, dtype=int)[packed.nodes]).to(device)
-    size = length + len(nodes)
-    allowed = torch.ones(size, size, dtype=torch.bool, device=device).tril_()
-    allowed[length:, length:] = (nodes[None, :] <= nodes[:, None]) & (nodes[:, None] < ends[None, :])
-    return allowed
-
-
 def path_sums(trie: TokenTrie, edges: np.ndarray) -> np.ndarray:
     """J: the sum of the edges' log-probabilities along each path."""
-    totals = edges.copy()
-    depths, parents = np.array(trie.depths), np.array(trie.parents)
+    totals, (_, parents, depths, *_) = edges.copy(), trie.arrays
     for depth in range(2, max(trie.depths, default=0) + 1):
         level = np.flatnonzero(depths == depth)
         totals[level] += totals[parents[level]]
-    return totals[np.array(trie.leaves, dtype=int)]
+    return totals[trie.arrays.leaves]

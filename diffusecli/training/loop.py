@@ -132,7 +132,7 @@ def _note(progress: Progress, batch: list[EncodedPrompt], scores: Scores, rate: 
     for prompt, log_probs in zip(batch, scores.log_probs, strict=True):
         so_far["loss"] += float(-np.dot(prompt.trie.weights, log_probs))
         so_far["kl"][prompt.alias], so_far["on_target"][prompt.alias] = figures_of(prompt, log_probs)
-    so_far["kept"] += scores.retained
+    so_far["kept"] += [float(kl.mean()) for kl in scores.divergences]
     so_far["norms"].append(norm)
     progress.under_way = so_far
 

@@ -12,8 +12,8 @@ or shared out between processes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -22,11 +22,14 @@ import torch
 from torch import Tensor
 
 from diffusecli.models.attention import over
+from diffusecli.models.block_attention import Blocks
 from diffusecli.models.devices import sum_dtype
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.trie import TokenTrie
-from diffusecli.training.cross_entropy import WeightedCrossEntropy, widened
-from diffusecli.training.layout import Part, dense_mask, edges_of, pack, path_sums, tree_of
+from diffusecli.training.answers import Answer, Held, divergence, summary
+from diffusecli.training.batches import Batch, Item, filled
+from diffusecli.training.cross_entropy import PackedLoss, widened
+from diffusecli.training.layout import Packed, Part, dense_mask, edges_of, pack, path_sums
 from diffusecli.training.output_layer import output_layer, without_output_layer
 
 
@@ -38,8 +41,24 @@ class PathScores:
     tokens_fed: int
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a pass over a batch found, in its order."""
+
+    parts: tuple[np.ndarray, ...]  # of edges (packed) or paths (rows), nats
+    answers: tuple[np.ndarray, ...]  # [T] KL(base || tuned) of each token, nats
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What is added to the gradient: `scale` times the loss, in which answers weigh `hold`."""
+
+    hold: float = 0.0
+    scale: float = 1.0
+
+
 class Pass(Protocol):
-    """A way to score a trie, part by part."""
+    """A way to score prompts and answers, batch by batch."""
 
     @property
     def size(self) -> int | None:
@@ -48,32 +67,50 @@ class Pass(Protocol):
     def sized(self, size: int | None) -> Pass:
         """The same in parts of another size."""
 
-    def halved(self, encoded: Sequence[EncodedPrompt]) -> Pass:
-        """The same in parts half as large as the largest of these prompts."""
+    def halved(self, batches: Sequence[Batch]) -> Pass:
+        """The same in parts half as large as the largest of these."""
 
     def parts(self, encoded: EncodedPrompt, *, at_least: int = 1) -> list[Part]:
-        """Cut the work into what is run at once; into `at_least` so many where the trie is large enough."""
+        """Cut the work on one prompt; into `at_least` so many parts where the trie is large enough."""
 
-    def run(self, model: Any, encoded: EncodedPrompt, part: Part, *, backward: bool = False, scale: float = 1.0) -> np.ndarray:
-        """Log-probabilities of one part; with `backward`, `scale` times its loss is added to the gradient."""
+    def batches(self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer] = (), *, at_least: int = 1) -> list[Batch]:
+        """What is run at once; `at_least` so many batches where there is enough work."""
+
+    def run(
+        self, model: Any, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], batch: Batch, loss: Loss | None = None
+    ) -> Found:
+        """Score one batch of what `batches` was given; with a `loss`, its gradient is added."""
 
     def joined(self, encoded: EncodedPrompt, found: Mapping[Part, np.ndarray]) -> np.ndarray:
         """J: ln q of every path from the results of all parts, nats."""
 
+    def answer_logits(self, model: Any, answers: Sequence[Answer]) -> Tensor:
+        """Logits of the answers' tokens, one answer after the other [sum of T, V]."""
+
 
 def score(model: Any, encoded: EncodedPrompt, strategy: Pass, *, backward: bool = False) -> PathScores:
-    """Run every part, one after the other; with `backward`, add up the gradient of L = - sum_k p_k ln q(y_k | x)."""
-    found = {part: strategy.run(model, encoded, part, backward=backward) for part in strategy.parts(encoded)}
-    return PathScores(strategy.joined(encoded, found), sum(part.tokens for part in found))
+    """Score one prompt, part by part; with `backward`, add up the gradient of L = - sum_k p_k ln q(y_k | x)."""
+    batches = strategy.batches([encoded])
+    found: dict[Part, np.ndarray] = {}
+    for batch in batches:
+        results = strategy.run(model, [encoded], (), batch, Loss() if backward else None).parts
+        found |= {part: result for (_, part), result in zip(batch.parts, results, strict=True)}
+    return PathScores(strategy.joined(encoded, found), sum(batch.tokens for batch in batches))
+
+
+def cut(strategy: Pass, encoded: Sequence[EncodedPrompt], others: int, at_least: int) -> list[tuple[int, Part]]:
+    """The parts of all prompts; more of each where they, and `others`, are fewer than `at_least`."""
+    each = -(-at_least // max(1, len(encoded) + others))
+    return [(place, part) for place, e in enumerate(encoded) for part in strategy.parts(e, at_least=each)]
 
 
 @dataclass(frozen=True)
 class PackedPass:
-    """Each distinct prefix is fed once.
+    """Each distinct prefix is fed once, and all that fits the budget in one sequence (see `forest.py`).
 
     L = - sum_k p_k ln q(y_k | x) = - sum_v mass(v) ln q(token(v) | path to its parent). A trie with more
     than `max_tokens` packed tokens is cut into depth-first chunks, each with the prompt and the ancestors it needs.
-    With `tree` (see `attention.py`) a node costs no attention to nodes it does not see; without, a dense mask hides them.
+    With `tree` (see `block_attention.py`) a node costs no attention to trees it does not see; without, a dense mask hides them.
     With `sliced_head` logits exist a slice of rows at a time only; without, all rows that are scored at once.
     """
 
@@ -90,16 +127,16 @@ class PackedPass:
         """Parts of so many tokens."""
         return replace(self, max_tokens=size)
 
-    def halved(self, encoded: Sequence[EncodedPrompt]) -> PackedPass:
-        """Half the tokens of the largest part."""
-        return self.sized(max(part.tokens for e in encoded for part in self.parts(e)) // 2)
+    def halved(self, batches: Sequence[Batch]) -> PackedPass:
+        """Half the tokens of the largest batch."""
+        return self.sized(max(batch.tokens for batch in batches) // 2)
 
     def parts(self, encoded: EncodedPrompt, *, at_least: int = 1) -> list[Part]:
         """Ranges of internal nodes, by their order, that fit the budget; about equally large, for the largest is what memory must hold."""
         trie, internal, length = encoded.trie, encoded.trie.internal, len(encoded.prompt_ids)
         if not internal:
             return [Part(0, 0, length)]
-        deepest = max(trie.depths[node] for node in internal) - 1
+        deepest = encoded.trie.deepest - 1
         room = len(internal) if self.max_tokens is None else max(1, self.max_tokens - length - deepest)
         room = -(-len(internal) // max(at_least, -(-len(internal) // room)))
         found, start = [], 0
@@ -110,27 +147,29 @@ class PackedPass:
             start = end
         return found
 
-    def run(self, model: Any, encoded: EncodedPrompt, part: Part, *, backward: bool = False, scale: float = 1.0) -> np.ndarray:
-        """Log-probabilities of the edges that leave the part's nodes, in the order of the nodes they lead to."""
-        packed = pack(encoded, part, model.device)
-        attention: AbstractContextManager[None]
-        mask: Tensor | dict[str, Tensor]
-        if self.tree and packed.nodes.size:
-            attention, mask = over(tree_of(encoded, packed, model.dtype)), torch.zeros(1, 1, 1, 1, device=model.device)
-        else:
-            attention, mask = nullcontext(), dense_mask(model.config, encoded, packed, model.dtype)
-        head = output_layer(model) if self.sliced_head else None
-        with torch.set_grad_enabled(backward), attention:
-            with without_output_layer(head):
-                scores = model(
-                    input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=mask,
-                    logits_to_keep=packed.scored, use_cache=False,
-                ).logits.squeeze(0)  # fmt: skip
+    def batches(self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer] = (), *, at_least: int = 1) -> list[Batch]:
+        """Full batches of parts and answers that begin alike."""
+        parts = cut(self, encoded, len(answers), at_least)
+        items = [Item(encoded[i].prompt_ids, part.tokens - len(encoded[i].prompt_ids), (i, part)) for i, part in parts]
+        items += [Item(a.prompt_ids, len(a.answer_ids) - 1, answer=place) for place, a in enumerate(answers)]
+        return filled(items, self.max_tokens, at_least=at_least)
+
+    def run(
+        self, model: Any, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], batch: Batch, loss: Loss | None = None
+    ) -> Found:
+        """Log-probabilities of the edges that leave a part's nodes, in the order of the nodes they lead to."""
+        own = [answers[place] for place in batch.answers]
+        packed = pack([(encoded[i], part) for i, part in batch.parts], own, model.device)
+        head, backward = output_layer(model) if self.sliced_head else None, loss or Loss()
+        with torch.set_grad_enabled(loss is not None), self.seeing(model, packed) as mask:
+            scores = self.scores(model, packed, mask, head)
             weight, bias = (None, None) if head is None else (head.weight, head.bias)
-            loss, log_probs = WeightedCrossEntropy.apply(scores, weight, bias, packed, scale, backward)
-            if backward:
-                loss.backward()
-        return np.asarray(log_probs.cpu().numpy())
+            value, log_probs, kl = PackedLoss.apply(scores, weight, bias, packed, backward.scale, backward.hold, loss is not None)
+            if loss is not None:
+                value.backward()
+        by_part = np.split(log_probs.cpu().numpy(), np.cumsum(packed.edges)[:-1]) if packed.edges else []
+        by_answer = np.split(kl.cpu().numpy(), np.cumsum([len(a.answer_ids) for a in own])[:-1]) if own else []
+        return Found(tuple(by_part), tuple(by_answer))
 
     def joined(self, encoded: EncodedPrompt, found: Mapping[Part, np.ndarray]) -> np.ndarray:
         """The sum of the edges' log-probabilities along each path."""
@@ -138,6 +177,31 @@ class PackedPass:
         for part, log_probs in found.items():
             edges[edges_of(encoded.trie, part)[1]] = log_probs
         return path_sums(encoded.trie, edges)
+
+    def answer_logits(self, model: Any, answers: Sequence[Answer]) -> Tensor:
+        """All answers in one sequence."""
+        packed = pack([], answers, model.device)
+        with self.seeing(model, packed) as mask:
+            return self.scores(model, packed, mask, None)
+
+    @contextmanager
+    def seeing(self, model: Any, packed: Packed) -> Iterator[Tensor | dict[str, Tensor]]:
+        """Inside, forward and backward passes see the layout; the value is the mask that the model takes."""
+        if self.tree:
+            with over(Blocks.of(packed.forest)):
+                yield torch.zeros(1, 1, 1, 1, device=model.device)
+        else:
+            yield dense_mask(model.config, packed.forest, model.dtype, model.device)
+
+    @staticmethod
+    def scores(model: Any, packed: Packed, mask: Tensor | dict[str, Tensor], head: Any | None) -> Tensor:
+        """Logits of the scored rows [R, V]; with a `head`, what it would get [R, h]."""
+        with without_output_layer(head):
+            logits: Tensor = model(
+                input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=mask,
+                logits_to_keep=packed.scored, use_cache=False,
+            ).logits.squeeze(0)  # fmt: skip
+        return logits
 
 
 @dataclass(frozen=True)
@@ -155,9 +219,9 @@ class RowsPass:
         """Parts of so many rows."""
         return RowsPass(size or 1)
 
-    def halved(self, encoded: Sequence[EncodedPrompt]) -> RowsPass:
+    def halved(self, batches: Sequence[Batch]) -> RowsPass:
         """Half the rows of the largest part."""
-        return RowsPass(max(1, max(part.end - part.start for e in encoded for part in self.parts(e)) // 2))
+        return RowsPass(max(1, max((part.end - part.start for batch in batches for _, part in batch.parts), default=1) // 2))
 
     def parts(self, encoded: EncodedPrompt, *, at_least: int = 1) -> list[Part]:
         """Ranges of paths."""
@@ -166,8 +230,23 @@ class RowsPass:
         ranges = [(start, min(start + size, len(trie.leaves))) for start in range(0, len(trie.leaves), size)]
         return [Part(a, b, (b - a) * (len(encoded.prompt_ids) + self._longest(trie, a, b))) for a, b in ranges]
 
-    def run(self, model: Any, encoded: EncodedPrompt, part: Part, *, backward: bool = False, scale: float = 1.0) -> np.ndarray:
-        """Log-probabilities of the part's paths."""
+    def batches(self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer] = (), *, at_least: int = 1) -> list[Batch]:
+        """One part, or one answer, at a time."""
+        parts = cut(self, encoded, len(answers), at_least)
+        of_parts = [Batch(((place, part),), (), part.tokens) for place, part in parts]
+        return of_parts + [Batch((), (place,), answer.tokens) for place, answer in enumerate(answers)]
+
+    def run(
+        self, model: Any, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], batch: Batch, loss: Loss | None = None
+    ) -> Found:
+        """Log-probabilities of the part's paths, or an answer's divergence."""
+        with torch.set_grad_enabled(loss is not None):
+            return Found(
+                tuple(self._part(model, encoded[i], part, loss) for i, part in batch.parts),
+                tuple(self._answer(model, answers[place], loss) for place in batch.answers),
+            )
+
+    def _part(self, model: Any, encoded: EncodedPrompt, part: Part, loss: Loss | None) -> np.ndarray:
         trie, prompt_length = encoded.trie, len(encoded.prompt_ids)
         paths = [trie.path(index) for index in range(part.start, part.end)]
         longest = self._longest(trie, part.start, part.end)
@@ -175,13 +254,12 @@ class RowsPass:
         lengths = torch.tensor([prompt_length + len(path) for path in paths], device=model.device)
         input_ids = torch.tensor(rows, device=model.device)  # [B, P + longest]
         inside = (torch.arange(input_ids.shape[1], device=model.device) < lengths[:, None]).long()
-        weights = torch.tensor(trie.weights[part.start : part.end], dtype=sum_dtype(model.device), device=model.device) * scale
-        with torch.set_grad_enabled(backward):
-            logits = model(input_ids=input_ids, attention_mask=inside, use_cache=False).logits[:, prompt_length - 1 : -1]
-            scores = torch.log_softmax(widened(logits), dim=-1).gather(2, input_ids[:, prompt_length:, None])[:, :, 0]
-            scores = (scores * inside[:, prompt_length:]).sum(1)  # [B]
-            if backward:
-                (-(weights * scores).sum()).backward()
+        weights = torch.tensor(trie.weights[part.start : part.end], dtype=sum_dtype(model.device), device=model.device)
+        logits = model(input_ids=input_ids, attention_mask=inside, use_cache=False).logits[:, prompt_length - 1 : -1]
+        scores = torch.log_softmax(widened(logits), dim=-1).gather(2, input_ids[:, prompt_length:, None])[:, :, 0]
+        scores = (scores * inside[:, prompt_length:]).sum(1)  # [B]
+        if loss is not None:
+            (-(weights * scores).sum() * loss.scale).backward()
         return np.asarray(scores.detach().cpu().numpy())
 
     def joined(self, encoded: EncodedPrompt, found: Mapping[Part, np.ndarray]) -> np.ndarray:
@@ -190,6 +268,25 @@ class RowsPass:
         for part, values in found.items():
             log_probs[part.start : part.end] = values
         return log_probs
+
+    def answer_logits(self, model: Any, answers: Sequence[Answer]) -> Tensor:
+        """A row each."""
+        return torch.cat([self._logits(model, answer) for answer in answers])
+
+    def _answer(self, model: Any, answer: Answer, loss: Loss | None) -> np.ndarray:
+        """KL(base || tuned) of each token [T]; with a `loss`, `hold` times its mean is added to the gradient."""
+        held = Held.of([answer], model.device)
+        kl = divergence(held, *summary(self._logits(model, answer), held.likeliest))
+        if loss is not None:
+            ((held.weights * kl).sum() * (loss.hold * loss.scale)).backward()
+        return np.asarray(kl.detach().double().cpu().numpy())
+
+    @staticmethod
+    def _logits(model: Any, answer: Answer) -> Tensor:
+        ids = torch.tensor([[*answer.prompt_ids, *answer.answer_ids[:-1]]], device=model.device)
+        scored = torch.arange(len(answer.prompt_ids) - 1, ids.shape[1], device=model.device)
+        logits: Tensor = model(input_ids=ids, logits_to_keep=scored, use_cache=False).logits[0]
+        return logits
 
     @staticmethod
     def _longest(trie: TokenTrie, start: int, end: int) -> int:

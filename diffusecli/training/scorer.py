@@ -16,10 +16,12 @@ from diffusecli.prompts.divergence import exact_kl
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import MachineError
 from diffusecli.system.notices import Notice
+from diffusecli.training.answers import Answer
+from diffusecli.training.batches import Batch
 from diffusecli.training.layout import Part
-from diffusecli.training.loss import Pass, target_log_probs
+from diffusecli.training.loss import Found, Loss, Pass, target_log_probs
 from diffusecli.training.processes import OutOfMemoryError, Piece, Processes
-from diffusecli.training.retention import Answer, Retention
+from diffusecli.training.retention import Retention
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Scores:
     """What one go over some prompts found."""
 
     log_probs: list[np.ndarray]  # per prompt: of its J paths, nats
-    retained: list[float]  # per answer: KL(base || tuned) per token
+    divergences: list[np.ndarray]  # per answer: KL(base || tuned) of each token, nats
     tokens_fed: int
 
 
@@ -78,7 +80,7 @@ class Scorer:
             except OutOfMemoryError as error:
                 if backward:
                     self.model.zero_grad()  # of what part of it was done
-                self._shrink(encoded, error)
+                self._shrink(encoded, answers, error)
             else:
                 if backward:
                     self.processes.sum_gradients(trainable(self.model))
@@ -92,35 +94,44 @@ class Scorer:
         return found
 
     def exact(self, encoded: Sequence[EncodedPrompt]) -> Exact:
-        """Exact KL(p || q) in nats and exact on-target mass per prompt, one forward pass each."""
+        """Exact KL(p || q) in nats and exact on-target mass per prompt, many prompts a forward pass."""
         scores = self.score(encoded).log_probs
         return Exact(
             tuple(e.prompt for e in encoded),
             tuple(figures_of(e, log_probs) for e, log_probs in zip(encoded, scores, strict=True)),
         )
 
+    def drift(self, answers: Sequence[Answer]) -> float:
+        """Mean KL(base || tuned) over all tokens of the answers, nats per token."""
+        return float(np.concatenate(self._try((), answers, False, lambda: None).divergences).mean())
+
     def _try(
         self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], backward: bool, between: Callable[[], None]
     ) -> Scores:
         strategy = self.strategy
-        parts = [(place, part) for place, e in enumerate(encoded) for part in strategy.parts(e, at_least=self.processes.count)]
-        pieces = [Piece(part.tokens, partial(strategy.run, self.model, encoded[i], part, backward=backward)) for i, part in parts]
-        if self.retention is not None:
-            pieces += [Piece(answer.tokens, partial(self.retention.run, self.model, answer)) for answer in answers]
-        results = self.processes.run(pieces, between)
-        found: list[dict[Part, np.ndarray]] = [{} for _ in encoded]  # by place: two prompts may have one alias
-        for (place, part), result in zip(parts, results, strict=False):
-            found[place][part] = result
-        joined = [strategy.joined(e, of_prompt) for e, of_prompt in zip(encoded, found, strict=True)]
-        return Scores(joined, results[len(parts) :], sum(piece.tokens for piece in pieces))
+        batches = strategy.batches(encoded, answers, at_least=self.processes.count)
 
-    def _shrink(self, encoded: Sequence[EncodedPrompt], error: OutOfMemoryError) -> None:
-        largest = max(part.tokens for e in encoded for part in self.strategy.parts(e))
-        smaller = self.strategy.halved(encoded)
-        if max(part.tokens for e in encoded for part in smaller.parts(e)) >= largest:
+        def run(batch: Batch, *, scale: float = 1.0) -> Found:
+            loss = Loss(self.retention.weight if self.retention else 0.0, scale) if backward else None
+            return strategy.run(self.model, encoded, answers, batch, loss)
+
+        results = self.processes.run([Piece(batch.tokens, partial(run, batch)) for batch in batches], between)
+        parts: list[dict[Part, np.ndarray]] = [{} for _ in encoded]  # by place: two prompts may have one alias
+        divergences: dict[int, np.ndarray] = {}
+        for batch, result in zip(batches, results, strict=True):
+            for (place, part), log_probs in zip(batch.parts, result.parts, strict=True):
+                parts[place][part] = log_probs
+            divergences |= zip(batch.answers, result.answers, strict=True)
+        joined = [strategy.joined(e, of_prompt) for e, of_prompt in zip(encoded, parts, strict=True)]
+        return Scores(joined, [divergences[place] for place in range(len(answers))], sum(batch.tokens for batch in batches))
+
+    def _shrink(self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], error: OutOfMemoryError) -> None:
+        batches = self.strategy.batches(encoded, answers)
+        largest, smaller = max(batch.tokens for batch in batches), self.strategy.halved(batches)
+        if max(batch.tokens for batch in smaller.batches(encoded, answers)) >= largest:
             raise MachineError(
-                f"{encoded[0].alias}: not enough memory even for the smallest part; set alg_config.gradient_checkpointing, "
-                "precision: bf16 or quantize: nf4, or take a smaller model"
+                f"{(encoded[0].alias + ': ') if encoded else ''}not enough memory even for the smallest part; set "
+                "alg_config.gradient_checkpointing, precision: bf16 or quantize: nf4, or take a smaller model"
             ) from error
         self.strategy = smaller
         self.notice(f"not enough memory: going on in parts of {smaller.size}")

@@ -167,7 +167,7 @@ def _finish(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, conf
     scorer, processes = job.scorer, job.processes
     processes.first(lambda: save_checkpoint(job.run, job.base, optimiser, progress))
     after, test = scorer.exact(job.prompts.encoded), scorer.exact(job.prompts.tests)
-    drift = scorer.retention.drift(job.base.model) if scorer.retention else None
+    drift = scorer.drift(scorer.retention.held_out) if scorer.retention else None
     if not (after.finite and test.finite and np.isfinite(drift or 0.0)):
         raise diverged(job, progress)
     before = Exact(after.prompts, tuple((kl, mass) for kl, mass in (progress.before[prompt.alias] for prompt in after.prompts)))

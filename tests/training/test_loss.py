@@ -8,11 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import MistralConfig, MistralForCausalLM
 
-from diffusecli.models.attention import Tree, enable
+from diffusecli.models.attention import enable
+from diffusecli.models.block_attention import Blocks
 from diffusecli.models.encoding import EncodedPrompt
+from diffusecli.models.forest import Forest
 from diffusecli.models.trie import TokenTrie
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.training import cross_entropy, layout, loss
+from diffusecli.training import cross_entropy, loss
 from diffusecli.training.loss import PackedPass, RowsPass, score, target_log_probs
 from diffusecli.training.pass_choice import choose_pass
 from tests.models.test_trie import path_sets
@@ -20,6 +22,9 @@ from tests.tiny import tiny_llama
 
 MODEL = tiny_llama(vocabulary=12).double()
 SLIDING = MistralForCausalLM(MistralConfig(**MODEL.config.to_dict())).double().eval()
+
+
+blocks_of = Blocks.of
 
 
 def encoded(paths, weights, prompt_ids=(5, 6, 7, 8), owners=None):
@@ -130,17 +135,16 @@ def test_the_probe_takes_the_packed_pass_where_it_agrees():
 def test_the_probe_goes_from_tree_to_mask_to_rows_when_numbers_are_wrong(monkeypatch):
     example = encoded([(1, 0), (2, 0)], [0.5, 0.5])
 
-    def see_the_first_token_only(_encoded, packed, dtype):
-        return Tree(4, torch.zeros(len(packed.nodes), 1, dtype=torch.long), torch.zeros(len(packed.nodes), 1, dtype=dtype))
+    def see_everything(config, forest, dtype, device):
+        return torch.zeros(1, 1, len(forest), len(forest), dtype=dtype)
 
-    def see_everything(_encoded, packed):
-        return torch.ones([packed.input_ids.shape[1]] * 2, dtype=torch.bool)
-
-    monkeypatch.setattr(loss, "tree_of", see_the_first_token_only)
+    monkeypatch.setattr(
+        Blocks, "of", lambda forest: blocks_of(Forest(**{**vars(forest), "ends": np.full(len(forest), len(forest))}))
+    )
     way, why = choose_pass(MODEL, example)
     assert way.tree is False
     assert why.startswith("packed, dense attention")
-    monkeypatch.setattr(layout, "_allowed", see_everything)
+    monkeypatch.setattr(loss, "dense_mask", see_everything)
     way, why = choose_pass(MODEL, example)
     assert isinstance(way, RowsPass)
     assert "differ by" in why
