@@ -36,6 +36,11 @@ class _Now:
     layout: Layout | None = None
 
 
+def layout_now() -> Layout | None:
+    """The layout of the pass under way, if there is one."""
+    return _Now.layout
+
+
 @contextmanager
 def over(layout: Layout) -> Iterator[None]:
     """Forward and backward passes inside see this layout."""

@@ -1,0 +1,92 @@
+"""The products of LoRA layers over frozen float32 weights, forwards and backwards, with the low-rank part added in place.
+
+Layers that read the same activations share one low-rank product. Knows PEFT's layers and nothing of models.
+
+Axis names: S tokens, r rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class LoraLayer(NamedTuple):
+    """W [out, in] and bias [out] are frozen, A [r, in] and B [out, r] are trained."""
+
+    weight: Tensor
+    bias: Tensor | None
+    a: Tensor
+    b: Tensor
+    scale: float
+
+    @classmethod
+    def of(cls, layer: Any) -> LoraLayer:
+        """A layer of PEFT."""
+        base, name = layer.get_base_layer(), layer.active_adapters[0]
+        return cls(base.weight, base.bias, layer.lora_A[name].weight, layer.lora_B[name].weight, float(layer.scaling[name]))
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """All but the scale."""
+        return self[:-1]
+
+
+def products(x: Tensor, layers: Sequence[LoraLayer], outs: Sequence[Tensor | None]) -> tuple[list[Tensor], Tensor]:
+    """`x W' + bias + s (x A') B'` [S, out] of each layer, and `x A'` of all side by side [S, sum of r], for x [S, in].
+
+    Products are written to `outs` where there is one.
+    """
+    low = x @ _stacked(layers).t()
+    found = []
+    for layer, out, own in zip(layers, outs, low.split([len(layer.a) for layer in layers], dim=1), strict=True):
+        if layer.bias is None:
+            product = torch.mm(x, layer.weight.t(), out=out)
+        else:
+            product = torch.addmm(layer.bias, x, layer.weight.t(), out=out)
+        found.append(product.addmm_(own, layer.b.t(), alpha=layer.scale))
+    return found, low
+
+
+def gradients(
+    x: Tensor, low: Tensor, layers: Sequence[LoraLayer], of_products: Sequence[Tensor], *, of_x: bool = True
+) -> tuple[Any, list[Tensor]]:
+    """Gradients of x [S, in] (None where it is not wanted), and of A and B of each layer in turn, from those of the products [S, out]."""
+    ranks = [len(layer.a) for layer in layers]
+    of_low = torch.empty_like(low)
+    for layer, gradient, own in zip(layers, of_products, of_low.split(ranks, dim=1), strict=True):
+        torch.mm(gradient, layer.b, out=own).mul_(layer.scale)
+    total = None
+    if of_x:
+        first, *others = zip(of_products, layers, strict=True)
+        total = first[0] @ first[1].weight
+        for gradient, layer in others:
+            total.addmm_(gradient, layer.weight)
+        total.addmm_(of_low, _stacked(layers))
+    of_a = (of_low.t() @ x).split(ranks)
+    # (low' g)' and not g' low: the same, but many times as fast where low is a few columns wide
+    of_b = [
+        (own.t() @ gradient).mul_(layer.scale).t()
+        for layer, gradient, own in zip(layers, of_products, low.split(ranks, dim=1), strict=True)
+    ]
+    return total, [value for pair in zip(of_a, of_b, strict=True) for value in pair]
+
+
+def of_inputs(adapters: Sequence[Tensor]) -> list[Tensor | None]:
+    """Gradients of A and B in turn, as an autograd function returns them for the fields of `LoraLayer`s."""
+    pairs = zip(adapters[::2], adapters[1::2], strict=True)
+    return [value for of_a, of_b in pairs for value in (None, None, of_a, of_b, None)]
+
+
+def has_its_turn(layer: Any, x: Tensor) -> bool:
+    """Whether the adapter is on and neither folded in nor cast."""
+    cast = x.dtype != torch.float32 or torch.is_autocast_enabled(x.device.type)
+    return not (layer.disable_adapters or layer.merged or cast)
+
+
+def _stacked(layers: Sequence[LoraLayer]) -> Tensor:
+    """A of all, below each other."""
+    return layers[0].a if len(layers) == 1 else torch.cat([layer.a for layer in layers])
