@@ -34,7 +34,7 @@ class TrainedPrompt:
     prompt: Prompt = field(repr=False)  # its `alias` is the path of its file
     alias: str  # as files of the run name the prompt
     trained_on: bool  # False for a test prompt that was not trained on
-    exact_kl_before: float  # KL(target || model) in nats before training; nan for a prompt that was not trained on
+    exact_kl_before: float  # KL(target || model) in nats before training; nan where it was not measured
     exact_kl: float  # the same after training; 0 is perfect
     exact_on_target_before: float  # probability of answering with any target before training; nan as above
     exact_on_target: float  # the same after training

@@ -75,13 +75,18 @@ def _is_recorded(prompt: Prompt, manifest: Mapping[str, Any]) -> bool:
     return bool(manifest.get("prompt_sha256", {}).get(prompt.alias, prompt.digest) == prompt.digest)
 
 
+def _known(figures: Mapping[str, float], alias: str, form: str) -> str:
+    """A figure from before training; of many prompts only some are measured then."""
+    return format(figures[alias], form) if alias in figures else "-"
+
+
 def _card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, kind: str, what: str, load: str, rest: str) -> str:
     known = {prompt.alias: f"{len(prompt.targets)} | {prompt.entropy:.3f}" for prompt in prompts if _is_recorded(prompt, manifest)}
     digests = manifest.get("prompt_sha256", {})
     trained = {digests[alias]: alias for alias in manifest["exact_kl"] if alias in digests}
     rows = [
-        f"| {markdown_cell(alias)} | {known.get(alias, '- | -')} | {manifest['exact_kl_before'][alias]:.3f} | {kl:.4f} "
-        f"| {manifest['exact_on_target_before'][alias]:.2%} | {manifest['exact_on_target'][alias]:.2%} |"
+        f"| {markdown_cell(alias)} | {known.get(alias, '- | -')} | {_known(manifest['exact_kl_before'], alias, '.3f')} | {kl:.4f} "
+        f"| {_known(manifest['exact_on_target_before'], alias, '.2%')} | {manifest['exact_on_target'][alias]:.2%} |"
         for alias, kl in manifest["exact_kl"].items()
     ]
     for alias, kl in manifest["exact_kl_test"].items():

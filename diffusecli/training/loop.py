@@ -31,6 +31,9 @@ _BETAS = (0.9, 0.99)
 """The second of AdamW's decays is .99, not .999: training lasts tens of steps, and the gradient of the
 first ones, a hundred times the last, must be forgotten."""
 
+_LOOKED_AT_BEFORE = 32
+"""Of more prompts only a sample is measured before the first step: a mixture of hundreds would wait for it."""
+
 Report = Callable[[Iteration], None]
 
 
@@ -43,7 +46,7 @@ def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, rep
     rate = optimiser.param_groups[0]["lr"]
     steps = settings.n_iters * job.steps_per_iteration
     if not progress.before:
-        before = job.scorer.exact(job.prompts.encoded)
+        before = job.scorer.exact(_looked_at_before(job))
         if np.isnan(before.figures).any():
             raise cause(job.base.model, job.base.name)
         progress.before = {prompt.alias: list(figures) for prompt, figures in zip(before.prompts, before.figures, strict=True)}
@@ -111,6 +114,15 @@ def _step(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, betwee
     progress.tokens += scores.tokens_fed
     progress.at_once = job.scorer.strategy.size
     _note(progress, batch, scores, optimiser.param_groups[0]["lr"], norm)
+
+
+def _looked_at_before(job: Job) -> list[EncodedPrompt]:
+    """The prompts whose figures are found before the first step: all, or a sample that the seed fixes."""
+    prompts = job.prompts.encoded
+    if len(prompts) <= _LOOKED_AT_BEFORE:
+        return prompts
+    chosen = random.Random(f"{job.seed} before").sample(range(len(prompts)), _LOOKED_AT_BEFORE)
+    return [prompts[place] for place in sorted(chosen)]
 
 
 def make_optimiser(job: Job, state: dict[int, Any] | None) -> torch.optim.Optimizer:

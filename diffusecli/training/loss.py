@@ -77,7 +77,7 @@ class Pass(Protocol):
         """What is run at once; `at_least` so many batches where there is enough work."""
 
     def run(
-        self, model: Any, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], batch: Batch, loss: Loss | None = None
+        self, model: Any, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], batch: Batch, *, loss: Loss | None = None
     ) -> Found:
         """Score one batch of what `batches` was given; with a `loss`, its gradient is added."""
 
@@ -93,7 +93,7 @@ def score(model: Any, encoded: EncodedPrompt, strategy: Pass, *, backward: bool 
     batches = strategy.batches([encoded])
     found: dict[Part, np.ndarray] = {}
     for batch in batches:
-        results = strategy.run(model, [encoded], (), batch, Loss() if backward else None).parts
+        results = strategy.run(model, [encoded], (), batch, loss=Loss() if backward else None).parts
         found |= {part: result for (_, part), result in zip(batch.parts, results, strict=True)}
     return PathScores(strategy.joined(encoded, found), sum(batch.tokens for batch in batches))
 
@@ -155,7 +155,7 @@ class PackedPass:
         return filled(items, self.max_tokens, at_least=at_least)
 
     def run(
-        self, model: Any, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], batch: Batch, loss: Loss | None = None
+        self, model: Any, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], batch: Batch, *, loss: Loss | None = None
     ) -> Found:
         """Log-probabilities of the edges that leave a part's nodes, in the order of the nodes they lead to."""
         own = [answers[place] for place in batch.answers]
@@ -237,7 +237,7 @@ class RowsPass:
         return of_parts + [Batch((), (place,), answer.tokens) for place, answer in enumerate(answers)]
 
     def run(
-        self, model: Any, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], batch: Batch, loss: Loss | None = None
+        self, model: Any, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], batch: Batch, *, loss: Loss | None = None
     ) -> Found:
         """Log-probabilities of the part's paths, or an answer's divergence."""
         with torch.set_grad_enabled(loss is not None):

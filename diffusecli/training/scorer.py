@@ -113,7 +113,7 @@ class Scorer:
 
         def run(batch: Batch, *, scale: float = 1.0) -> Found:
             loss = Loss(self.retention.weight if self.retention else 0.0, scale) if backward else None
-            return strategy.run(self.model, encoded, answers, batch, loss)
+            return strategy.run(self.model, encoded, answers, batch, loss=loss)
 
         results = self.processes.run([Piece(batch.tokens, partial(run, batch)) for batch in batches], between)
         parts: list[dict[Part, np.ndarray]] = [{} for _ in encoded]  # by place: two prompts may have one alias

@@ -170,7 +170,8 @@ def _finish(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, conf
     drift = scorer.drift(scorer.retention.held_out) if scorer.retention else None
     if not (after.finite and test.finite and np.isfinite(drift or 0.0)):
         raise diverged(job, progress)
-    before = Exact(after.prompts, tuple((kl, mass) for kl, mass in (progress.before[prompt.alias] for prompt in after.prompts)))
+    known = [prompt for prompt in after.prompts if prompt.alias in progress.before]
+    before = Exact(tuple(known), tuple((kl, mass) for kl, mass in (progress.before[prompt.alias] for prompt in known)))
     trained = Trained(job.run, progress.finished, before, after, test, drift, progress.seconds)
     processes.first(lambda: save_run(job, config, prompts, trained, progress))
     return trained

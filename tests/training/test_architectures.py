@@ -8,8 +8,8 @@ import pytest
 import torch
 import transformers
 
-from diffusecli.models import attention
 from diffusecli.models.architecture import attention_windows, trainable
+from diffusecli.models.block_attention import Blocks
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.lora import attach_lora, load_adapter, save_adapter
 from diffusecli.prompts.config import LoraSettings
@@ -89,8 +89,10 @@ def test_a_window_is_met_by_the_probe_that_proves_it(monkeypatch):
     """Here the keyword is lost on the way, so attention by tree sees too much, and then the mask does too."""
     example, model = encoded(DEEP, [0.2] * 5), build("Mistral", sliding_window=6)
     assert choose_pass(model, example)[0].tree
-    within = attention.Tree._within
-    monkeypatch.setattr(attention.Tree, "_within", lambda tree, _, device: within(tree, None, device))
+    rows = Blocks.rows
+    monkeypatch.setattr(
+        Blocks, "rows", lambda blocks, *a: rows(blocks, *(None if place == 4 else each for place, each in enumerate(a)))
+    )
     way, why = choose_pass(model, example)
     assert why.startswith("packed, dense attention")
     masked = loss.dense_mask

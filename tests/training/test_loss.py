@@ -164,10 +164,10 @@ def test_the_chosen_pass_keeps_its_budgets():
 def by_slices(logits, tokens, mass, head=None):
     """Loss and log-probabilities of one row whose edges lead to `tokens`, all of the same mass."""
     edges = SimpleNamespace(
-        edge_rows=torch.zeros(len(tokens), dtype=torch.long), edge_tokens=tokens,
+        rows_of_edges=1, held=None, edge_rows=torch.zeros(len(tokens), dtype=torch.long), edge_tokens=tokens,
         edge_masses=torch.full((len(tokens),), mass, dtype=torch.float64),
     )  # fmt: skip
-    return cross_entropy.WeightedCrossEntropy.apply(logits.clone(), head, None, edges, 1.0, True)
+    return cross_entropy.PackedLoss.apply(logits.clone(), head, None, edges, 1.0, 0.0, True)
 
 
 def test_a_16_bit_gradient_is_rounded_once_after_the_subtraction():

@@ -258,9 +258,9 @@ def short_of_memory(monkeypatch, most):
     """Passes of more than `most` tokens do not fit."""
     whole = PackedPass.run
 
-    def run(self, model, encoded, part, **options):
-        found = whole(self, model, encoded, part, **options)
-        if options.get("backward") and part.tokens > most:
+    def run(self, model, encoded, answers, batch, **options):
+        found = whole(self, model, encoded, answers, batch, **options)
+        if options.get("loss") and batch.parts and batch.tokens > most:
             raise torch.OutOfMemoryError("CUDA out of memory")  # after it left something in the gradient
         return found
 
@@ -279,10 +279,10 @@ def test_too_little_memory_means_smaller_parts_and_the_same_adapter(config, alon
 def test_too_little_memory_outside_steps_means_smaller_parts_too(config, alone, monkeypatch):
     whole = PackedPass.run
 
-    def run(self, model, encoded, part, **options):
-        if part.tokens > 60:
+    def run(self, model, encoded, answers, batch, **options):
+        if batch.parts and batch.tokens > 60:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return whole(self, model, encoded, part, **options)
+        return whole(self, model, encoded, answers, batch, **options)
 
     with monkeypatch.context() as during:
         during.setattr(PackedPass, "run", run)
@@ -297,7 +297,7 @@ def test_rows_are_halved_down_to_one(config):
     example = encoded([(a, 0) for a in range(1, 11)], [0.1] * 10)
     sizes, way = [], RowsPass(32)
     while way.size > 1:
-        way = way.halved([example])
+        way = way.halved(way.batches([example]))
         sizes.append(way.size)
     assert sizes == [5, 2, 1]
 
@@ -309,11 +309,11 @@ def test_memory_that_suffices_for_nothing_is_an_error_with_the_remedy(config, mo
 
 
 def test_gradient_checkpointing_computes_layers_again_and_gives_the_same_adapter(config, monkeypatch):
-    from diffusecli.models import attention
+    from diffusecli.models import block_attention
 
     calls = []
-    whole = attention._attend
-    monkeypatch.setattr(attention, "_attend", lambda *a, **k: calls.append(1) or whole(*a, **k))
+    whole = block_attention.forward
+    monkeypatch.setattr(block_attention, "forward", lambda *a, **k: calls.append(1) or whole(*a, **k))
     quietly(config("plain"))
     plain = len(calls)
     quietly(config("checkpointed", alg_config={"gradient_checkpointing": True}))

@@ -1,12 +1,11 @@
 """Holding the model to its old answers: the measure is right, the answers are the base's own, training keeps to them."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+from diffusecli.models.attention import enable
 from diffusecli.models.loading import load_model
 from diffusecli.models.lora import attach_lora
 from diffusecli.models.source import ModelSource
@@ -16,7 +15,10 @@ from diffusecli.sampling.batched import generate_rows
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError
 from diffusecli.training import retention
-from diffusecli.training.retention import answer_kl, prepare, read_instructions
+from diffusecli.training.loss import PackedPass, RowsPass
+from diffusecli.training.processes import Processes
+from diffusecli.training.retention import prepare, read_instructions
+from diffusecli.training.scorer import Scorer
 from diffusecli.verbs.train import train
 from tests.tiny import tiny_llama
 
@@ -37,7 +39,23 @@ def drifted(base, by=0.05):
 
 
 def asked(base, count=9, notice=lambda _: None, **more):
-    return prepare(base, Retain(), read_instructions(Retain())[:count], **{"seed": 0, "packed": True, "notice": notice, **more})
+    way = PackedPass(tree=enable(base.model))
+    return prepare(base, Retain(), read_instructions(Retain())[:count], **{"seed": 0, "strategy": way, "notice": notice, **more})
+
+
+BY_TREE = PackedPass(tree=True)
+
+
+def answer_kl(model, answers, way=BY_TREE):
+    """KL of each token of the answers, as a pass finds it."""
+    found = {}
+    for batch in way.batches([], answers):
+        found |= zip(batch.answers, way.run(model, [], answers, batch).answers, strict=True)
+    return torch.cat([torch.from_numpy(found[place]) for place in range(len(answers))])
+
+
+def drift(base, held, way=BY_TREE):
+    return Scorer(base.model, way, held, Processes("cpu"), print).drift(held.held_out)
 
 
 def full_kl(base, answer):
@@ -59,7 +77,7 @@ def test_there_are_sixty_different_instructions_of_which_a_third_is_only_measure
 
 
 def test_a_model_that_has_not_moved_has_no_drift(base):
-    assert abs(asked(base).drift(base.model)) < 1e-6
+    assert abs(drift(base, asked(base))) < 1e-6
 
 
 def test_the_likeliest_tokens_and_the_rest_give_the_kl_of_the_whole_vocabulary(base, monkeypatch):
@@ -103,7 +121,7 @@ def test_answers_packed_into_one_sequence_do_not_see_each_other(base):
         together = answer_kl(base.model, held.held_out)
         alone = torch.cat([answer_kl(base.model, [answer]) for answer in held.held_out])
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-5)
-    assert replace(held, packed=False).drift(base.model) == pytest.approx(held.drift(base.model), rel=1e-3)
+    assert drift(base, held, RowsPass()) == pytest.approx(drift(base, held), rel=1e-3)
 
 
 def test_every_instruction_has_its_turn_before_any_comes_again(base):
@@ -183,4 +201,4 @@ def test_own_instructions_need_to_be_three(prompt_file):
 def test_an_instruction_beyond_the_models_context_is_refused(base, prompt_file):
     long = [read_prompt(prompt_file(f"{n}.json", request="x" * 1000, targets=[])) for n in range(3)]
     with pytest.raises(InputError, match=r"the instruction with its answer is \d+ tokens, the model takes 1024"):
-        prepare(base, Retain(), long, seed=0, packed=True, notice=print)
+        prepare(base, Retain(), long, seed=0, strategy=RowsPass(), notice=print)
