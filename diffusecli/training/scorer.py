@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from diffusecli.models.architecture import trainable
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.overflow import cause
 from diffusecli.prompts.divergence import exact_kl
@@ -18,6 +17,7 @@ from diffusecli.system.errors import MachineError
 from diffusecli.system.notices import Notice
 from diffusecli.training.answers import Answer
 from diffusecli.training.batches import Batch
+from diffusecli.training.flat_weights import FlatWeights
 from diffusecli.training.layout import Part
 from diffusecli.training.loss import Found, Loss, Pass, target_log_probs
 from diffusecli.training.processes import OutOfMemoryError, Piece, Processes
@@ -65,12 +65,13 @@ class Scorer:
     retention: Retention | None
     processes: Processes
     notice: Notice
+    weights: FlatWeights | None = None  # that a backward pass is for
 
     def score(
         self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer] = (), *, backward: bool = False,
         between: Callable[[], None] = lambda: None,
     ) -> Scores:  # fmt: skip
-        """Score every prompt; with `backward`, leave the gradient, summed over all processes, in the model's weights.
+        """Score every prompt; with `backward`, add the gradient, summed over all processes, to that of `weights`.
 
         `between` is called before each part. Raises `MachineError` when even the smallest parts do not fit.
         """
@@ -78,12 +79,12 @@ class Scorer:
             try:
                 scores = self._try(encoded, answers, backward, between)
             except OutOfMemoryError as error:
-                if backward:
-                    self.model.zero_grad()  # of what part of it was done
+                if backward and self.weights is not None:
+                    self.weights.clear()  # of what part of it was done
                 self._shrink(encoded, answers, error)
             else:
-                if backward:
-                    self.processes.sum_gradients(trainable(self.model))
+                if backward and self.weights is not None:
+                    self.processes.sum_gradients(self.weights.gradients)
                 return scores
 
     def log_probs(self, encoded: Sequence[EncodedPrompt]) -> list[np.ndarray]:
