@@ -11,7 +11,9 @@ Axis names: R rows, T tokens, V vocabulary.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, MutableMapping
+import sys
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,6 +33,7 @@ class States:
         """Any causal model that returns a transformers `Cache`."""
         self._model = model
         self._takes = inspect.signature(without_wrapper(model).forward).parameters
+        self._steps = _compiled_steps(without_wrapper(model))
         self._length = 0
         self._kept: dict[str, Any] = {}
 
@@ -39,7 +42,10 @@ class States:
         rows, count = input_ids.shape
         places = torch.arange(self._length, self._length + count, device=input_ids.device).expand(rows, -1)
         more = {"position_ids": places, "logits_to_keep": 1}
-        out = self._model(input_ids=input_ids, use_cache=True, **self._kept, **{k: v for k, v in more.items() if k in self._takes})
+        with _written_out(self._steps):
+            out = self._model(
+                input_ids=input_ids, use_cache=True, **self._kept, **{k: v for k, v in more.items() if k in self._takes}
+            )
         self._length += count
         self._keep(out)
         scores: Tensor = out.logits[:, -1]
@@ -112,6 +118,36 @@ class StatesInModules(States):
             yield from ((module, name) for name in self._ATTRIBUTES if name in vars(module))
 
 
+class StatesOfXLSTM(States):
+    """xLSTM has a cache of its own: three tensors for each layer, which it also begins with."""
+
+    def __init__(self, model: Any) -> None:
+        """The zeros that the model itself begins with."""
+        from transformers.models.xlstm.modeling_xlstm import xLSTMCache
+
+        super().__init__(model)
+        self._kept = {"cache_params": xLSTMCache(without_wrapper(model).config, 1, dtype=model.dtype, device=model.device)}
+        self._put(lambda state: state)
+
+    def select(self, rows: Tensor) -> None:
+        """See `States`."""
+        self._put(lambda state: state.index_select(0, rows))
+
+    def tensors(self) -> Iterator[Tensor]:
+        """See `States`."""
+        yield from (state for layer in self._kept["cache_params"].rnn_state.values() for state in layer)
+
+    def _keep(self, out: Any) -> None:
+        """The cache has it."""
+
+    def _put(self, changed: Callable[[Tensor], Tensor]) -> None:
+        layers = self._kept["cache_params"].rnn_state
+        for name, layer in layers.items():
+            layers[name] = [changed(state) for state in layer]
+            for place, state in enumerate(layers[name]):
+                _Replaceable.put(state, layers[name], place)
+
+
 class StatesByLayer(States):
     """RWKV takes a list of tensors for all layers and writes each layer's part of them: here a layer's part is a tensor."""
 
@@ -161,11 +197,11 @@ class _ByLayer:
 class _Replaceable(Tensor):
     """A tensor in a box; `copy_` puts another into the box and leaves this one as it is."""
 
-    _box: MutableMapping[int, Tensor]
+    _box: MutableMapping[int, Tensor] | list[Tensor]
     _key: int
 
     @classmethod
-    def put(cls, value: Tensor, box: MutableMapping[int, Tensor], key: int) -> _Replaceable:
+    def put(cls, value: Tensor, box: MutableMapping[int, Tensor] | list[Tensor], key: int) -> _Replaceable:
         """Put it into the box."""
         new: _Replaceable = _plain(value).as_subclass(cls)
         new._box, new._key = box, key
@@ -199,6 +235,32 @@ def _replaceable(cache: Any) -> None:
                     _Replaceable.put(state, box, key)
 
 
+def _compiled_steps(model: nn.Module) -> list[tuple[Any, str, Any]]:
+    """The functions that go on by one token, by module and name: compiled ones have no gradient where these packages are installed.
+
+    transformers keeps the function that it has written itself as `__wrapped__`.
+    """
+    files = {type(module).__module__ for module in model.modules()}
+    return [
+        (sys.modules[file], name, function)
+        for file in files
+        for name, function in vars(sys.modules[file]).items()
+        if ("_update" in name or "recurrent" in name) and hasattr(function, "__wrapped__") and function.__module__ == file
+    ]
+
+
+@contextmanager
+def _written_out(steps: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Inside, transformers' own functions take the steps."""
+    for file, name, function in steps:
+        setattr(file, name, function.__wrapped__)
+    try:
+        yield
+    finally:
+        for file, name, function in steps:
+            setattr(file, name, function)
+
+
 def states_of(model: Any) -> States:
     """Nothing read yet, kept as this model does; `feed` raises what the model does when it keeps nothing that is known here."""
     inner = without_wrapper(model)
@@ -206,4 +268,4 @@ def states_of(model: Any) -> States:
         return StatesByLayer(model)
     if any("conv1d_state" in vars(module) for module in inner.modules()):
         return StatesInModules(model)
-    return States(model)
+    return StatesOfXLSTM(model) if inner.config.model_type == "xlstm" else States(model)

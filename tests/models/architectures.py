@@ -59,6 +59,7 @@ RECURRENT = {
     "OlmoHybrid": {**GATED_DELTA, "linear_num_key_heads": 4},
     "KimiLinear": LATENT, "BailingHybrid": {**LATENT, "num_expert_group": 2, "topk_group": 1, "head_dim": 4},
     "MiniMax": {"num_local_experts": 4, "layer_types": ["full_attention", "linear_attention"], "block_size": 8},
+    "xLSTM": {"hidden_size": 128, "embedding_dim": 128, "num_blocks": 2, "chunk_size": 16, "autocast_kernel_dtype": "float32"},
     "Zaya": {**EXPERTS, "num_experts_per_tok": 1, "head_dim": 8, "router_hidden_size": 8, "layer_types": ["hybrid", "hybrid"]},
 }  # fmt: skip
 CLASSES = {"Gemma3Text": "Gemma3ForCausalLM", "GPT2": "GPT2LMHeadModel", "Qwen3_5Text": "Qwen3_5ForCausalLM"}

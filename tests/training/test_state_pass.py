@@ -1,11 +1,15 @@
 """The pass from states gives the numbers of rows, forwards and backwards, and a probe refuses it where it does not."""
 
+from functools import wraps
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.cache_utils import Cache, LinearAttentionLayer
+from transformers.models.mamba2 import modeling_mamba2
 from transformers.utils import ModelOutput
 
 from diffusecli.models import states
@@ -34,6 +38,7 @@ class Decaying(torch.nn.Module):
     def __init__(self, decay):
         super().__init__()
         self.decay = torch.nn.Parameter(torch.tensor(decay))
+        self.config = SimpleNamespace(model_type="decaying")
 
     def forward(self, input_ids, cache_params=None, use_cache=True):
         cache = cache_params or Cache(layers=[LinearAttentionLayer()])
@@ -164,6 +169,27 @@ def test_a_model_that_goes_on_otherwise_than_it_reads_rows_is_refused():
     assert isinstance(way, RowsPass)
     assert why.startswith("rows: the model has layers of the kind")
     assert "differ by" in why
+
+
+def test_a_compiled_step_without_a_gradient_is_passed_by(monkeypatch):
+    """As mamba-ssm has one; transformers wraps its own function in it."""
+    own, compiled = modeling_mamba2.mamba2_selective_state_update.__wrapped__, []
+
+    @wraps(own)
+    def step(*given, **named):
+        compiled.append(1)
+        with torch.no_grad():
+            return own(*given, **named)
+
+    monkeypatch.setattr(modeling_mamba2, "mamba2_selective_state_update", step)
+    model, example = build("Mamba2"), encoded(NUMBERS, WEIGHTS, prompt_ids=PROMPT)
+    assert isinstance(choose_pass(model, example)[0], StatePass)
+    assert not compiled
+    assert modeling_mamba2.mamba2_selective_state_update is step
+    monkeypatch.setattr(states, "_compiled_steps", lambda _: [])
+    way, why = choose_pass(model, example)
+    assert compiled
+    assert isinstance(way, RowsPass), why
 
 
 def test_a_cache_of_an_unknown_kind_means_rows(monkeypatch):

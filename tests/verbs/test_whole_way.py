@@ -27,7 +27,14 @@ pytestmark = pytest.mark.slow  # half a second each, but for every architecture
 
 OF_BYTES = {"vocab_size": 259, "max_position_embeddings": 256}
 WINDOW = {"sliding_window": 8}  # shorter than any prompt here
-TRAINED_ONLY = {"KimiLinear", "BailingHybrid", "MiniMax", "Zaya", "Lfm3"}  # in tests of the pass; the first two sample slowly
+TRAINED_ONLY = {
+    "KimiLinear",
+    "BailingHybrid",
+    "xLSTM",
+    "MiniMax",
+    "Zaya",
+    "Lfm3",
+}  # by tests of the pass; the first three sample slowly
 MODELS = {
     "LlamaForCausalLM": ("Llama", {}),
     "MistralForCausalLM (window)": ("Mistral", WINDOW),
