@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -33,7 +36,7 @@ class States:
         """Any causal model that returns a transformers `Cache`."""
         self._model = model
         self._takes = inspect.signature(without_wrapper(model).forward).parameters
-        self._steps = _compiled_steps(without_wrapper(model))
+        self._steps = _steps(without_wrapper(model))
         self._length = 0
         self._kept: dict[str, Any] = {}
 
@@ -42,7 +45,7 @@ class States:
         rows, count = input_ids.shape
         places = torch.arange(self._length, self._length + count, device=input_ids.device).expand(rows, -1)
         more = {"position_ids": places, "logits_to_keep": 1}
-        with _written_out(self._steps):
+        with _in_place_of(self._steps):
             out = self._model(
                 input_ids=input_ids, use_cache=True, **self._kept, **{k: v for k, v in more.items() if k in self._takes}
             )
@@ -235,30 +238,61 @@ def _replaceable(cache: Any) -> None:
                     _Replaceable.put(state, box, key)
 
 
-def _compiled_steps(model: nn.Module) -> list[tuple[Any, str, Any]]:
-    """The functions that go on by one token, by module and name: compiled ones have no gradient where these packages are installed.
+@dataclass(frozen=True)
+class _Step:
+    """A function of a module of transformers that goes on by one token, and what takes its place."""
 
-    transformers keeps the function that it has written itself as `__wrapped__`.
+    file: ModuleType
+    name: str
+    function: Callable[..., Any]
+    instead: Callable[..., Any]
+
+
+def _steps(model: nn.Module) -> list[_Step]:
+    """Functions that transformers has written itself take the steps, within the bounds that whole rows have.
+
+    Where they are installed, compiled ones take their place, which have no gradient; its own are kept as `__wrapped__`.
     """
-    files = {type(module).__module__ for module in model.modules()}
+    files = {sys.modules[type(module).__module__] for module in model.modules()}
+    limits = {tuple(module.time_step_limit) for module in model.modules() if hasattr(module, "time_step_limit")}
+    bounded = partial(_bounded, limits.pop()) if len(limits) == 1 else lambda step: step
     return [
-        (sys.modules[file], name, function)
+        _Step(file, name, function, bounded(function.__wrapped__) if name.endswith("state_update") else function.__wrapped__)
         for file in files
-        for name, function in vars(sys.modules[file]).items()
-        if ("_update" in name or "recurrent" in name) and hasattr(function, "__wrapped__") and function.__module__ == file
+        for name, function in vars(file).items()
+        if ("_update" in name or "recurrent" in name) and hasattr(function, "__wrapped__") and function.__module__ == file.__name__
     ]
 
 
+def _bounded(limit: tuple[float, float], step: Callable[..., Any]) -> Callable[..., Any]:
+    """Time steps are clamped, as Mamba 2 and its kin do it when they read whole rows, and not when they go on."""
+
+    def within(
+        state: Tensor,
+        hidden: Tensor,
+        dt: Tensor,
+        *rest: Any,
+        dt_bias: Tensor | None = None,
+        dt_softplus: bool = False,
+        **named: Any,
+    ) -> Any:
+        dt = dt if dt_bias is None else dt + dt_bias.to(dt.dtype)
+        dt = nn.functional.softplus(dt) if dt_softplus else dt
+        return step(state, hidden, dt.clamp(*limit), *rest, **named)
+
+    return within
+
+
 @contextmanager
-def _written_out(steps: list[tuple[Any, str, Any]]) -> Iterator[None]:
-    """Inside, transformers' own functions take the steps."""
-    for file, name, function in steps:
-        setattr(file, name, function.__wrapped__)
+def _in_place_of(steps: Sequence[_Step]) -> Iterator[None]:
+    """Inside, others take the steps."""
+    for step in steps:
+        setattr(step.file, step.name, step.instead)
     try:
         yield
     finally:
-        for file, name, function in steps:
-            setattr(file, name, function)
+        for step in steps:
+            setattr(step.file, step.name, step.function)
 
 
 def states_of(model: Any) -> States:

@@ -141,7 +141,7 @@ def choose_state_pass(
             reason = f"its states cannot be followed ({type(error).__name__})"
             continue
         gap, slope = float(np.abs(log_probs - by_rows).max()), _gradient_gap(own_gradient, gradient)
-        closest, steepest = (1e-3, 1e-3) if model.dtype == torch.float32 else (0.2, 0.2)
+        closest, steepest = (1e-3, 1e-3) if model.dtype == torch.float32 else (0.2, 0.1)
         if gap <= closest and slope <= steepest:
             how = "states" if sliced_head else "states, whole logits"
             return replace(way.sized(max_tokens), node_tokens=node_tokens), (

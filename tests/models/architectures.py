@@ -44,11 +44,11 @@ RECURRENT = {
     "NemotronH": {
         "layers_block_type": ["linear_attention", "moe", "full_attention", "mlp"], "head_dim": 8, "ssm_state_size": 8, "chunk_size": 8,
         "mamba_num_heads": 4, "mamba_head_dim": 16, "n_groups": 2, "n_routed_experts": 4, "moe_intermediate_size": 16,
-        "moe_shared_expert_intermediate_size": 16, "num_hidden_layers": 4, "time_step_min": 1e-6,
+        "moe_shared_expert_intermediate_size": 16, "num_hidden_layers": 4,
     },
     "Zamba2": {
         "layers_block_type": ["linear_attention", "hybrid", "linear_attention"], "num_hidden_layers": 3, "mamba_d_state": 8,
-        "n_mamba_heads": 4, "mamba_headdim": 16, "chunk_size": 8, "num_key_value_heads": 4, "time_step_min": 1e-6,
+        "n_mamba_heads": 4, "mamba_headdim": 16, "chunk_size": 8, "num_key_value_heads": 4,
     },
     "Lfm2": {"full_attn_idxs": [1]},
     "Lfm2Moe": {**EXPERTS, "layer_types": ["conv", "full_attention"], "num_dense_layers": 1},

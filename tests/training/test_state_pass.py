@@ -163,12 +163,17 @@ def test_a_state_without_a_gradient_is_refused_though_its_numbers_are_right(monk
     assert isinstance(choose_pass(model.requires_grad_(False), example)[0], StatePass), "nothing is trained"
 
 
-def test_a_model_that_goes_on_otherwise_than_it_reads_rows_is_refused():
-    """Zamba 2 bounds its time steps from below when it reads many tokens, and not when it reads one."""
-    way, why = choose_pass(build("Zamba2", time_step_min=0.3), encoded(NUMBERS, WEIGHTS, prompt_ids=PROMPT))
+@pytest.mark.parametrize("name", ["Zamba2", "NemotronH"])
+def test_time_steps_have_the_bounds_of_whole_rows(monkeypatch, name):
+    """transformers bounds them from below when it reads many tokens, and not when it goes on by one; without the bound the probe refuses."""
+    model, example = build(name, time_step_min=0.3), encoded(NUMBERS, WEIGHTS, prompt_ids=PROMPT)
+    way, why = choose_pass(model, example)
+    assert isinstance(way, StatePass), why
+    monkeypatch.setattr(states, "_bounded", lambda _, step: step)
+    way, why = choose_pass(model, example)
     assert isinstance(way, RowsPass)
     assert why.startswith("rows: the model has layers of the kind")
-    assert "differ by" in why
+    assert float(why.split("differ by ")[1].split()[0]) > 0.01
 
 
 def test_a_compiled_step_without_a_gradient_is_passed_by(monkeypatch):
@@ -186,7 +191,7 @@ def test_a_compiled_step_without_a_gradient_is_passed_by(monkeypatch):
     assert isinstance(choose_pass(model, example)[0], StatePass)
     assert not compiled
     assert modeling_mamba2.mamba2_selective_state_update is step
-    monkeypatch.setattr(states, "_compiled_steps", lambda _: [])
+    monkeypatch.setattr(states, "_steps", lambda _: [])
     way, why = choose_pass(model, example)
     assert compiled
     assert isinstance(way, RowsPass), why
