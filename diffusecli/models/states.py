@@ -61,7 +61,7 @@ class States:
                 layer.reorder_cache(rows)
             for place, state in enumerate(getattr(cache, "linear_cache", [])):  # MiniMax has its own beside the layers
                 if isinstance(state, Tensor):
-                    cache.linear_cache[place] = state.index_select(0, rows)
+                    cache.linear_cache[place] = _chosen(state, rows)
             _replaceable(cache)
 
     def tensors(self) -> Iterator[Tensor]:
@@ -100,7 +100,7 @@ class StatesInModules(States):
         for layer in self._kept["past_key_values"].layers:
             layer.reorder_cache(rows)
         for module, name in self._places():
-            setattr(module, name, getattr(module, name).index_select(0, rows))
+            setattr(module, name, _chosen(getattr(module, name), rows))
 
     def tensors(self) -> Iterator[Tensor]:
         """See `States`."""
@@ -134,7 +134,7 @@ class StatesOfXLSTM(States):
 
     def select(self, rows: Tensor) -> None:
         """See `States`."""
-        self._put(lambda state: state.index_select(0, rows))
+        self._put(lambda state: _chosen(state, rows))
 
     def tensors(self) -> Iterator[Tensor]:
         """See `States`."""
@@ -170,7 +170,7 @@ class StatesByLayer(States):
     def select(self, rows: Tensor) -> None:
         """See `States`."""
         for kept in self._kept["state"]:
-            kept.layers = [layer.index_select(0, rows) for layer in kept.layers]
+            kept.layers = [_chosen(layer, rows) for layer in kept.layers]
 
     def tensors(self) -> Iterator[Tensor]:
         """See `States`."""
@@ -223,6 +223,11 @@ class _Replaceable(Tensor):
 
 def _plain(value: Any) -> Any:
     return value.as_subclass(Tensor) if isinstance(value, _Replaceable) else value
+
+
+def _chosen(state: Tensor, rows: Tensor) -> Tensor:
+    """A model may be spread over several devices."""
+    return state.index_select(0, rows.to(state.device))
 
 
 def _states_of(layer: Any) -> list[MutableMapping[int, Any]]:

@@ -107,8 +107,9 @@ def choose_strategy(
     strategy, why = min(processes.everyones(found), key=lambda found: _boldness(found[0]))  # all must cut their work alike
     if chosen == "auto" and isinstance(strategy, PackedPass) and not strategy.tree:
         strategy = strategy.sized(min(most, fastest_part(shape, length, tree=False)))
-    if chosen == "auto" and isinstance(strategy, StatePass):
-        strategy = strategy.sized(min(fitting, round(strategy.node_tokens * fastest_part(shape, length))))
+    if isinstance(strategy, StatePass):  # whatever its parts hold, they are no longer than rows
+        fastest = round(strategy.node_tokens * fastest_part(shape, length))
+        strategy = strategy.sized(min(fitting, fastest) if chosen == "auto" else fitting)
     return strategy if size is None or chosen != "auto" else strategy.sized(size), why
 
 

@@ -17,8 +17,10 @@ from diffusecli.models.architecture import trainable
 from diffusecli.models.fused import fuse
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.lora import attach_lora
+from diffusecli.models.source import ModelSource
 from diffusecli.models.states import states_of
-from diffusecli.prompts.config import LoraSettings
+from diffusecli.prompts.config import AlgConfig, LoraSettings
+from diffusecli.training import pass_choice
 from diffusecli.training.loss import RowsPass, score
 from diffusecli.training.pass_choice import choose_pass
 from diffusecli.training.state_pass import StatePass
@@ -148,6 +150,22 @@ def test_a_node_takes_the_room_of_several_tokens_and_halves_end_at_one_node():
     for _ in range(6):
         halved = halved.halved([example])
     assert [part.end - part.start for part in halved.parts(example)] == [1] * 8
+
+
+def test_parts_are_as_large_as_free_memory_lets_them_be(monkeypatch):
+    """A node of this model takes the memory of nine tokens; 256 tokens fit at least."""
+    base, example = LoadedModel("Mamba2", build("Mamba2"), None, "r"), encoded(NUMBERS, WEIGHTS, prompt_ids=PROMPT)
+    alone = SimpleNamespace(everyones=lambda value: [value])
+
+    def parts(free, **chosen):
+        monkeypatch.setattr(pass_choice, "free_memory", lambda _: free)
+        way, _ = pass_choice.choose_strategy(base, [example], ModelSource("m"), AlgConfig(**chosen), alone)
+        assert round(way.node_tokens) == 9
+        return way.parts(example)
+
+    assert len(parts(1e12)) == 1
+    assert [part.end - part.start for part in parts(0)] == [20] * 5  # (256 - 50) / 9 nodes, two of them ancestors
+    assert len(parts(1e12, max_tokens_per_pass=256)) == 5
 
 
 def test_a_state_without_a_gradient_is_refused_though_its_numbers_are_right(monkeypatch):
