@@ -254,11 +254,12 @@ class _Step:
 
 
 def _steps(model: nn.Module) -> list[_Step]:
-    """Functions that transformers has written itself take the steps, within the bounds that whole rows have.
+    """Steps of one token are taken by transformers' own functions, within the bounds of whole rows.
 
-    Where they are installed, compiled ones take their place, which have no gradient; its own are kept as `__wrapped__`.
+    Compiled functions, where they are installed, have no gradient. transformers keeps its own as their `__wrapped__`.
     """
-    files = {sys.modules[type(module).__module__] for module in model.modules()}
+    names = {type(module).__module__ for module in model.modules()}
+    files = [sys.modules[name] for name in names if name in sys.modules]
     limits = {tuple(module.time_step_limit) for module in model.modules() if hasattr(module, "time_step_limit")}
     bounded = partial(_bounded, limits.pop()) if len(limits) == 1 else lambda step: step
     return [
@@ -270,7 +271,7 @@ def _steps(model: nn.Module) -> list[_Step]:
 
 
 def _bounded(limit: tuple[float, float], step: Callable[..., Any]) -> Callable[..., Any]:
-    """Time steps are clamped, as Mamba 2 and its kin do it when they read whole rows, and not when they go on."""
+    """Time steps are clamped. Mamba 2 and models like it do that when they read a whole row, and not when they go on from a state."""
 
     def within(
         state: Tensor,
