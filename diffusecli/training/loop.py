@@ -153,10 +153,12 @@ def _note(progress: Progress, batch: list[EncodedPrompt], scores: Scores, rate: 
 
 def _finished_iteration(job: Job, progress: Progress) -> Iteration:
     saw, number = progress.under_way, progress.iterations + 1
-    due = number % job.eval_every == 0
-    _train_mode(job.base, on=False)
-    test = job.scorer.exact(job.prompts.tests if due else [])
-    _train_mode(job.base, on=True)
+    tests = job.prompts.tests if number % job.eval_every == 0 else []
+    if tests:
+        _train_mode(job.base, on=False)
+    test = job.scorer.exact(tests)
+    if tests:
+        _train_mode(job.base, on=True)
     seen = Iteration(
         number, job.settings.n_iters, progress.step, saw["loss"], sum(e.trie.entropy for e in job.prompts.encoded), saw["kl"], saw["on_target"],
         float(np.mean(saw["kept"])) if saw["kept"] else None, saw["rate"], float(np.mean(saw["norms"])), progress.tokens,
