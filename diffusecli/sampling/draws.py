@@ -27,6 +27,9 @@ _BLOCK = 1024  # tokens of the vocabulary that are summed before one of them is 
 _DRAWS_AT_ONCE = 1_000_000  # of a row
 
 
+_FEW_DRAWS = 16  # of a row: each takes a block of its own, more are sorted
+
+
 def draw_tokens(prompt_ids: Sequence[int], settings: SamplingSettings, live: Live, logits: Tensor) -> list[list[tuple[int, int]]]:
     """For each row, the distinct tokens drawn and how often. Logits [R, V] are written over."""
     drawn = []
@@ -55,45 +58,86 @@ def _exponentials(logits: Tensor) -> Tensor:
 def _invert(exps: Tensor, uniforms: Sequence[np.ndarray]) -> list[list[tuple[int, int]]]:
     """Invert each row's cumulative distribution at its uniforms: first the block of tokens is found, then the token in it.
 
-    Only sums of blocks, and the blocks hit, leave the device; both searches are in float64.
+    Only sums of blocks, and the blocks hit, leave the device; both searches are in float64. Few draws are searched one by one, those
+    of all rows at once. Many draws are sorted, so that the ends of blocks and tokens are searched among them.
     """
+    masses = _block_masses(exps)
+    cumulative = masses.cumsum(-1)
+    if not np.isfinite(cumulative[:, -1]).all():
+        raise NotNumbersError
+    found: list[list[tuple[int, int]]] = [[] for _ in uniforms]
+    few = [row for row, u in enumerate(uniforms) if 0 < len(u) <= _FEW_DRAWS]
+    if few:
+        rows = np.repeat(few, [len(uniforms[row]) for row in few])
+        tokens = _find_each(exps, masses, cumulative, rows, np.concatenate([uniforms[row] for row in few]))
+        for (row, token), count in Counter(zip(rows.tolist(), tokens.tolist(), strict=True)).items():
+            found[row].append((token, count))
+    for row, u in enumerate(uniforms):
+        if len(u) > _FEW_DRAWS:
+            found[row] = _count_sorted(exps[row], masses[row], cumulative[row], u)
+    return [sorted(pairs) for pairs in found]
+
+
+def _block_masses(exps: Tensor) -> np.ndarray:
+    """Sums over blocks of tokens [R, B] in float64; the last block may be shorter."""
     whole = exps.shape[-1] // _BLOCK * _BLOCK
     sums = [exps[:, :whole].unflatten(-1, (-1, _BLOCK)).sum(-1)] if whole else []
     if whole < exps.shape[-1]:
         sums.append(exps[:, whole:].sum(-1, keepdim=True))
-    masses = torch.cat(sums, dim=-1).cpu().double().numpy()  # [R, B]
-    cumulative = masses.cumsum(-1)
-    if not np.isfinite(cumulative[:, -1]).all():
-        raise NotNumbersError
-    hits = []  # row, block, where in the block's mass each draw falls, as shares of it
-    for row, (ends, mass, u) in enumerate(zip(cumulative, masses, uniforms, strict=True)):
-        at = u * ends[-1]
-        blocks = _search(ends, at)
-        hit = np.flatnonzero(np.bincount(blocks)).tolist()  # no sorting of a million draws
-        for block in hit:
-            inside = at if len(hit) == 1 else at[blocks == block]
-            hits.append((row, block, np.maximum((inside - (ends[block] - mass[block])) / mass[block], 0)))
-    found: list[list[tuple[int, int]]] = [[] for _ in uniforms]
-    for (row, block, shares), weights in zip(hits, _blocks(exps, [(row, block) for row, block, _ in hits]), strict=True):
-        ends = weights.cumsum()
-        counts = np.bincount(_search(ends, shares * ends[-1]))
-        tokens = np.flatnonzero(counts)
-        found[row] += zip((tokens + block * _BLOCK).tolist(), counts[tokens].tolist(), strict=True)
+    masses: np.ndarray = torch.cat(sums, dim=-1).cpu().double().numpy()
+    return masses
+
+
+def _find_each(exps: Tensor, masses: np.ndarray, cumulative: np.ndarray, rows: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+    """The token of each draw, `rows` and `uniforms` [D]: all blocks that are hit are searched together."""
+    at = uniforms * cumulative[rows, -1]
+    blocks = _search_each(cumulative[rows], at)
+    start, mass = cumulative[rows, blocks] - masses[rows, blocks], masses[rows, blocks]
+    ends = np.zeros((len(rows), min(_BLOCK, exps.shape[-1])))  # a block that is shorter ends in zeros
+    for row, weights in zip(ends, _blocks(exps, rows, blocks), strict=True):
+        row[: len(weights)] = weights
+    ends = ends.cumsum(-1)
+    tokens: np.ndarray = blocks * _BLOCK + _search_each(ends, np.maximum((at - start) / mass, 0) * ends[:, -1])
+    return tokens
+
+
+def _search_each(ends: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """In each row of cumulative masses [D, n] the first index above its value [D], and never one without mass, whatever rounding does."""
+    last = (ends < ends[:, -1:]).sum(-1)
+    found: np.ndarray = np.minimum((ends <= at[:, None]).sum(-1), last)
     return found
 
 
-def _search(ends: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """The first index whose cumulative mass is above each value, and never one without mass, whatever rounding does."""
-    return np.minimum(ends.searchsorted(at, side="right"), ends.searchsorted(ends[-1], side="left"))
+def _count_sorted(exps: Tensor, masses: np.ndarray, cumulative: np.ndarray, uniforms: np.ndarray) -> list[tuple[int, int]]:
+    """The tokens of many draws from one row, counted."""
+    at = np.sort(uniforms) * cumulative[-1]
+    edges = _edges(cumulative, at)
+    hit = np.flatnonzero(np.diff(edges, prepend=0))
+    found: list[tuple[int, int]] = []
+    for block, weights in zip(hit.tolist(), _blocks(exps[None], np.zeros_like(hit), hit), strict=True):
+        inside = at[edges[block - 1] if block else 0 : edges[block]]
+        ends = weights.cumsum(dtype=np.float64)
+        shares = np.maximum((inside - (cumulative[block] - masses[block])) / masses[block], 0)
+        counts = np.diff(_edges(ends, shares * ends[-1]), prepend=0)
+        tokens = np.flatnonzero(counts)
+        found += zip((tokens + block * _BLOCK).tolist(), counts[tokens].tolist(), strict=True)
+    return found
 
 
-def _blocks(exps: Tensor, places: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-    """The blocks at (row, block) as float64 arrays."""
-    cut = [exps[row, block * _BLOCK : (block + 1) * _BLOCK] for row, block in places]
-    if exps.device.type != "cpu":  # one transfer for all
+def _edges(ends: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """How many of the sorted values fall before each of the cumulative masses; all do before the last that has mass."""
+    edges = at.searchsorted(ends, side="left")
+    edges[ends.searchsorted(ends[-1], side="left") :] = len(at)
+    return edges
+
+
+def _blocks(exps: Tensor, rows: np.ndarray, blocks: np.ndarray) -> list[np.ndarray]:
+    """The blocks at (row, block) as arrays; one transfer for all."""
+    cut = [exps[row, block * _BLOCK : (block + 1) * _BLOCK] for row, block in zip(rows.tolist(), blocks.tolist(), strict=True)]
+    if exps.device.type != "cpu" and cut:
         lengths = [len(block) for block in cut]
         cut = list(torch.cat(cut).cpu().split(lengths))
-    return [block.numpy().astype(np.float64) for block in cut]
+    return [block.numpy() for block in cut]
 
 
 def _stream(seed: int, prompt_ids: Sequence[int], prefix: Sequence[int]) -> np.random.Generator:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from diffusecli.models.architecture import attention_windows, keeps_more_than_attention, shape_of
-from diffusecli.models.attention import banded, causal, enable, over, over_prompt
+from diffusecli.models.attention import banded, causal, enable, over
 from diffusecli.models.overflow import require_numbers
 from diffusecli.system.memory import out_of_memory
 
@@ -72,11 +72,18 @@ class SharedPrompt:
         """See `Rows`."""
         order, moves = arrange(parents)
         if self._length:
-            for kept in self._layers.values():
-                kept.move(moves, len(order), self._length)
+            self._move(moves, len(order))
         logits = _logits(self._model, self, [[tokens[child]] for child in order], len(self._prompt_ids) + self._length)
         self._length += 1
         return order, logits
+
+    def _move(self, moves: Sequence[tuple[int, int]], rows: int) -> None:
+        """Copy rows from place to place in every layer; the indices are made once for each device."""
+        indices: dict[torch.device, list[Tensor]] = {}
+        for kept in self._layers.values():
+            if moves and kept.device not in indices:
+                indices[kept.device] = [torch.tensor(side, device=kept.device) for side in zip(*moves, strict=True)]
+            kept.move(indices.get(kept.device, ()), rows, self._length)
 
     def attend(self, layer: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
         """Query [R, H, 1, d], key and value [R, K, 1, d] -> [R, 1, H, d]; of the prompt itself [1, H, P, d] and so on."""
@@ -97,13 +104,19 @@ class _LayerRows:
         """Forget the rows."""
         self._own = tuple(p.new_empty(0, p.shape[0], 0, p.shape[2]) for p in self._prompt)
 
-    def move(self, moves: Sequence[tuple[int, int]], rows: int, length: int) -> None:
-        """Copy rows from place to place, so that the first `rows` are those that live on."""
+    @property
+    def device(self) -> torch.device:
+        """Where the layer is: a model may be spread over several devices."""
+        return self._prompt[0].device
+
+    def move(self, indices: Sequence[Tensor], rows: int, length: int) -> None:
+        """Copy rows from places to places (two indices, or none), so that the first `rows` are those that live on."""
         self._make_room(rows, length, length)
-        if moves:
-            sources, places = (torch.tensor(side, device=self._own[0].device) for side in zip(*moves, strict=True))
+        if indices:
+            sources, places = indices
             for own in self._own:
-                own[places, :, :length] = own[sources, :, :length]
+                kept = own[:, :, :length]
+                kept.index_copy_(0, places, kept.index_select(0, sources))
 
     def _make_room(self, rows: int, tokens: int, length: int) -> None:
         """Double what is full; the first `length` tokens of every row are kept.
@@ -137,18 +150,20 @@ class _LayerRows:
         of_own = slice(max(0, hidden - self._prompt[0].shape[1]), length + 1)
         keys, values = (own[:rows, :, of_own].flatten(0, 1) for own in self._own)  # [R K, T, d]
         asked = (query * scale).view(rows, heads, groups, width)
-        to_prompt = _per_head(asked, prompt_keys.transpose(1, 2))
+        to_prompt = torch.bmm(_by_head(asked), prompt_keys.transpose(1, 2))  # [K, R G, P]: what all rows share is read once
         to_own = torch.bmm(asked.flatten(0, 1), keys.transpose(1, 2)).view(rows, heads, groups, -1)
         wide = torch.promote_types(value.dtype, torch.float32)
-        weights = torch.cat([to_prompt, to_own], dim=-1).softmax(dim=-1, dtype=wide).to(value.dtype)
-        out = _per_head(weights[..., :split], prompt_values)
-        out += torch.bmm(weights[..., split:].flatten(0, 1), values).view(out.shape)
-        return out.view(rows, 1, heads * groups, width)
+        scores = torch.cat([to_prompt.view(heads, rows, groups, split), to_own.transpose(0, 1)], dim=-1)
+        weights = scores.softmax(dim=-1, dtype=wide).to(value.dtype)
+        out = torch.bmm(weights[..., split:].transpose(0, 1).flatten(0, 1), values).view(rows, heads, groups, -1)
+        of_prompt = torch.bmm(weights[..., :split].flatten(1, 2), prompt_values)
+        out += of_prompt.view(heads, rows, groups, -1).transpose(0, 1)
+        return out.view(rows, 1, heads * groups, -1)
 
 
-def _per_head(left: Tensor, right: Tensor) -> Tensor:
-    """[R, K, G, n] x [K, n, m] -> [R, K, G, m]: what all rows share is read once."""
-    return over_prompt(left.transpose(0, 1), right).transpose(0, 1).contiguous()
+def _by_head(asked: Tensor) -> Tensor:
+    """[R, K, G, n] -> [K, R G, n]."""
+    return asked.transpose(0, 1).flatten(1, 2)
 
 
 def arrange(parents: Sequence[int]) -> tuple[list[int], list[tuple[int, int]]]:
