@@ -16,6 +16,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain
 from typing import Any, Protocol
 
 import torch
@@ -55,7 +56,7 @@ class SharedPrompt:
     """Each prompt once, and for each row its own tokens, in place."""
 
     def __init__(self, model: Any, *prompts: Sequence[int]) -> None:
-        """`attention.enable(model)` must have said yes. Several prompts are rows of one batch, from their ends on."""
+        """`attention.enable(model)` must have said yes."""
         self._model, self._prompts = model, prompts
         self._longest = max(map(len, prompts))
         self._padding = [self._longest - len(prompt_ids) for prompt_ids in prompts]
@@ -68,8 +69,7 @@ class SharedPrompt:
     def start(self) -> Tensor:
         """See `Rows`: a row for each prompt, [prompts, V]."""
         if self._first is None:
-            padded = [[*[0] * padding, *prompt_ids] for padding, prompt_ids in zip(self._padding, self._prompts, strict=True)]
-            self._first = _logits(self._model, self, padded, [-padding for padding in self._padding])
+            self._first = self._feed_prompts()
         self._length, self._owners = 0, [*range(len(self._prompts))]
         for kept in self._layers.values():
             kept.free()
@@ -81,10 +81,28 @@ class SharedPrompt:
         if self._length:
             self._move(moves, len(order))
         self._owners, self._lanes = [self._owners[parents[child]] for child in order], {}
-        starts = [len(self._prompts[owner]) + self._length for owner in self._owners]
-        logits = _logits(self._model, self, [[tokens[child]] for child in order], starts)
+        positions = [[len(self._prompts[owner]) + self._length] for owner in self._owners]
+        logits = self._logits([[tokens[child]] for child in order], positions, 1)[:, -1]
         self._length += 1
         return order, logits
+
+    def _feed_prompts(self) -> Tensor:
+        """Logits after each prompt [N, V]; all are fed as one sequence, in which none looks at another."""
+        positions = [at for prompt_ids in self._prompts for at in range(len(prompt_ids))]
+        ends = [*accumulate(map(len, self._prompts))]
+        keep = 1 if len(ends) == 1 else [end - 1 for end in ends]
+        return self._logits([list(chain.from_iterable(self._prompts))], [positions], keep)[0]
+
+    def _logits(self, tokens: list[list[int]], positions: list[list[int]], keep: int | list[int]) -> Tensor:
+        device = self._model.device
+        mask = torch.zeros(1, 1, 1, 1, device=device)  # any mask of four axes is passed on, and here not looked at
+        with over(self):
+            out = self._model(
+                input_ids=torch.tensor(tokens, device=device), position_ids=torch.tensor(positions, device=device),
+                attention_mask=mask, use_cache=False, logits_to_keep=keep,
+            )  # fmt: skip
+        logits: Tensor = out.logits
+        return logits
 
     def _move(self, moves: Sequence[tuple[int, int]], rows: int) -> None:
         """Copy rows from place to place in every layer; the indices are made once for each device."""
@@ -95,26 +113,32 @@ class SharedPrompt:
             kept.move(indices.get(kept.device, ()), rows, self._length)
 
     def attend(self, layer: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
-        """Query [R, H, 1, d], key and value [R, K, 1, d] -> [R, 1, H, d]; of the prompts themselves [N, H, P, d] and so on."""
+        """Query [R, H, 1, d], key and value [R, K, 1, d] -> [R, 1, H, d]; of the prompts as one sequence [1, H, S, d] and so on."""
         if self._first is None:
-            self._layers[layer.layer_idx] = _LayerRows(key.contiguous(), value.contiguous())
-            return causal(layer, query, key, value, scale, self._band(window, key.device))
+            return self._attend_prompts(layer, query, key, value, scale, window)
         lanes = self._lanes_on(key.device) if len(self._prompts) > 1 else None
         return self._layers[layer.layer_idx].attend(query, key, value, self._length, scale, window, lanes)
 
-    def _band(self, window: int | None, device: torch.device) -> Tensor | None:
-        """What each token of the prompts sees: of those before it in its window; what fills up short prompts is seen by itself only."""
-        if not any(self._padding):
-            return banded(self._longest, window, device)
-        square = torch.ones(self._longest, self._longest, dtype=torch.bool, device=device)
-        seen = square.tril() if window is None else square.tril().triu(1 - window)
-        inside = torch.arange(self._longest, device=device) >= torch.tensor(self._padding, device=device)[:, None]
-        return ((seen & inside[:, None]) | torch.eye(self._longest, dtype=torch.bool, device=device))[:, None]
+    def _attend_prompts(self, layer: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+        """Each prompt looks at itself; its keys and values are kept."""
+        lengths = [*map(len, self._prompts)]
+        parts = [[*whole.split(lengths, dim=2)] for whole in (query, key, value)]
+        self._layers[layer.layer_idx] = _LayerRows(
+            *(torch.cat([_filled_up(part, self._longest) for part in kept]) for kept in parts[1:])
+        )
+        return torch.cat(
+            [causal(layer, q, k, v, scale, banded(q.shape[2], window, q.device)) for q, k, v in zip(*parts, strict=True)], dim=1
+        )
 
     def _lanes_on(self, device: torch.device) -> _Lanes:
         if device not in self._lanes:
             self._lanes[device] = _Lanes.of(self._owners, self._padding, device)
         return self._lanes[device]
+
+
+def _filled_up(kept: Tensor, length: int) -> Tensor:
+    """Keys or values [1, K, P, d] with zeros before them, so that all prompts end at the same place."""
+    return torch.nn.functional.pad(kept, (0, 0, length - kept.shape[2], 0))
 
 
 @dataclass(frozen=True)
@@ -313,26 +337,14 @@ class GatheredCache:
         return list(range(len(parents))), logits
 
     def _feed(self, rows: list[list[int]], cache: Any) -> tuple[Any, Tensor]:
-        start = 0 if cache is None else len(self._prompt_ids) + self._length
-        input_ids, positions = _inputs(self._model, rows, [start] * len(rows))
+        input_ids, positions = _inputs(self._model, rows, 0 if cache is None else len(self._prompt_ids) + self._length)
         out = self._model(input_ids=input_ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return out.past_key_values, out.logits[:, -1]
 
 
-def _logits(model: Any, layout: SharedPrompt, rows: list[list[int]], starts: Sequence[int]) -> Tensor:
-    input_ids, positions = _inputs(model, rows, starts)
-    mask = torch.zeros(1, 1, 1, 1, device=model.device)  # any mask of four axes is passed on, and here not looked at
-    with over(layout):
-        out = model(input_ids=input_ids, position_ids=positions, attention_mask=mask, use_cache=False, logits_to_keep=1)
-    logits: Tensor = out.logits[:, -1]
-    return logits
-
-
-def _inputs(model: Any, rows: list[list[int]], starts: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Token ids and positions [R, S] of rows that begin at `starts`; a negative one is the padding before the beginning."""
+def _inputs(model: Any, rows: list[list[int]], start: int) -> tuple[Tensor, Tensor]:
     input_ids = torch.tensor(rows, device=model.device)
-    positions = torch.tensor(starts, device=model.device)[:, None] + torch.arange(input_ids.shape[1], device=model.device)
-    return input_ids, positions.clamp_(min=0)
+    return input_ids, torch.arange(start, start + input_ids.shape[1], device=model.device).expand_as(input_ids)
 
 
 Kind = type[SharedPrompt] | type[GatheredCache]

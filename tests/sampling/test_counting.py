@@ -310,11 +310,11 @@ def test_prompts_that_go_together_follow_the_exact_law():
 
 
 def forward_calls(monkeypatch, action):
-    """How many rows each call of the model takes."""
+    """How many tokens each call of the model takes."""
     forward, rows = BASE.model.forward, []
 
     def counted(*given, **more):
-        rows.append(len(more["input_ids"]))
+        rows.append(more["input_ids"].numel())
         return forward(*given, **more)
 
     monkeypatch.setattr(BASE.model, "forward", counted)
@@ -329,20 +329,20 @@ def test_prompts_share_forward_calls(monkeypatch):
     together(engine)  # probes
     rows = forward_calls(monkeypatch, lambda: together(engine))
     alone = [forward_calls(monkeypatch, lambda prompt=prompt: drawn(engine, prompt)) for prompt in PROMPTS]
-    assert rows[0] == len(PROMPTS)
+    assert rows[0] == sum(len(encode_prompt(prompt, Chat(TOKENIZER)).prompt_ids) for prompt in PROMPTS)
     assert len(rows) == max(map(len, alone)) < sum(map(len, alone))
-    assert sum(rows) == sum(map(sum, alone))
+    assert sum(rows) == sum(map(sum, alone)), "no token more"
 
 
-def test_no_more_prompts_go_together_than_an_interruption_may_lose(monkeypatch):
-    monkeypatch.setattr("diffusecli.sampling.local_engine._PROMPTS_TOGETHER", 3)
+@pytest.mark.parametrize(("limit", "value"), [("_PROMPTS_TOGETHER", 2), ("_PROMPT_TOKENS_TOGETHER", 2 * 35)])
+def test_no_more_prompts_go_together_than_an_interruption_may_lose_and_memory_holds(monkeypatch, limit, value):
+    monkeypatch.setattr(f"diffusecli.sampling.local_engine.{limit}", value)
+    lengths = [len(encode_prompt(prompt, Chat(TOKENIZER)).prompt_ids) for prompt in PROMPTS]
+    assert max(lengths) <= 35 < 1.5 * max(lengths)
     engine = LocalEngine(BASE, SamplingSettings(10, max_new_tokens=2))
     together(engine)
-    rows = forward_calls(monkeypatch, lambda: together(engine))
-    assert rows[0] == 3
-    monkeypatch.setattr("diffusecli.sampling.local_engine._PROMPT_TOKENS_TOGETHER", 2 * len(ENCODED.prompt_ids))
-    rows = forward_calls(monkeypatch, lambda: together(engine, [PROMPTS[0], PROMPTS[3], PROMPTS[1]]))
-    assert 1 <= rows[0] <= 2
+    tokens = forward_calls(monkeypatch, lambda: together(engine))
+    assert [fed for fed in tokens if fed > 2 * 10] == [sum(lengths[:2]), sum(lengths[2:])]
 
 
 def test_more_rows_than_go_at_once_are_cut_between_prompts():
