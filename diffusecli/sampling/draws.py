@@ -19,15 +19,9 @@ from diffusecli.models.overflow import NotNumbersError
 from diffusecli.sampling.settings import SamplingSettings
 
 _SLICE_ROWS = 64  # of [R, V] that become probabilities at once
-
-
 _BLOCK = 1024  # tokens of the vocabulary that are summed before one of them is looked for
-
-
 _DRAWS_AT_ONCE = 1_000_000  # of a row
-
-
-_FEW_DRAWS = 16  # of a row: each takes a block of its own, more are sorted
+_FEW_DRAWS = 16  # of a row: each is searched in a block of its own; more are sorted
 
 
 def draw_tokens(

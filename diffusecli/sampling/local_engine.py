@@ -81,28 +81,25 @@ class LocalEngine:
     def draw_all(self, wanted: Sequence[Wanted]) -> None:
         """See `JointEngine`: rows of neighbours share forward passes where the model's memory allows it."""
         together: list[Drawing] = []
-        try:
-            for one in wanted:
+        for one in wanted:
+            try:
                 drawing = self._drawing(one)
-                kind = self._kind_for(drawing)
-                joins = kind is SharedPrompt and len(wanted) > 1 and self._joins
-                if together and not (joins and _fit(together, drawing)):
-                    self._draw_rows(together, SharedPrompt)
-                    together = []
-                if joins:
-                    together.append(drawing)
-                elif kind is not None:
-                    self._draw_rows([drawing], kind)
-                else:
-                    with self._enough_memory(), blamed(self._base.model, self._base.name):
-                        self._draw_batches(drawing.encoded, drawing.settings, one.have, one.arrived, one.watch)
-        except InputError:  # of one prompt: those before it are drawn all the same
-            unfinished, together = together, []
-            if unfinished and not any(drawing.drawn for drawing in unfinished):
-                self._draw_rows(unfinished, SharedPrompt)
-            raise
-        if together:
-            self._draw_rows(together, SharedPrompt)
+            except InputError:  # the prompts before it are drawn all the same
+                self._draw_rows(together, SharedPrompt)
+                raise
+            kind = self._kind_for(drawing)
+            joins = kind is SharedPrompt and len(wanted) > 1 and self._joins
+            if not (joins and _fit(together, drawing)):
+                self._draw_rows(together, SharedPrompt)
+                together = []
+            if joins:
+                together.append(drawing)
+            elif kind is not None:
+                self._draw_rows([drawing], kind)
+            else:
+                with self._enough_memory(), blamed(self._base.model, self._base.name):
+                    self._draw_batches(drawing.encoded, drawing.settings, one.have, one.arrived, one.watch)
+        self._draw_rows(together, SharedPrompt)
 
     def _drawing(self, wanted: Wanted) -> Drawing:
         """The prompt in tokens and how it is drawn; says what the user should know of it."""
@@ -138,6 +135,8 @@ class LocalEngine:
 
     def _draw_rows(self, drawings: Sequence[Drawing], kind: Kind) -> None:
         """Draw by counting rows; the rows of all prompts go together."""
+        if not drawings:
+            return
         most, longest = self._max_rows, max(drawing.settings.max_new_tokens for drawing in drawings)
         if longest > self._settings.max_new_tokens and not self._rows_asked:
             most = min(most, rows_at_once(self._base.model, longest))
