@@ -1,6 +1,7 @@
 """The counting sampler: its law, its independence of how rows are grouped, and what must not bend it."""
 
 import functools
+import json
 from collections import Counter
 from dataclasses import replace
 
@@ -20,10 +21,11 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling.counting import CountingSampler, Drawing
 from diffusecli.sampling.draws import _exponentials, _invert
 from diffusecli.sampling.engine import Wanted, drawn
+from diffusecli.sampling.generations import generate
 from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.rows import GatheredCache, SharedPrompt, choose_rows
 from diffusecli.sampling.settings import SamplingSettings
-from diffusecli.system.errors import InputError, MachineError
+from diffusecli.system.errors import InputError, InterruptedRun, MachineError
 from tests.tiny import byte_tokenizer, tiny_llama
 
 STOP = 2
@@ -469,3 +471,33 @@ def test_a_hostile_generation_config_has_no_effect(tiny_model_folder, batches, m
 def test_settings_without_meaning_are_refused_by_name(option, value):
     with pytest.raises(InputError, match="--" + option.replace("_", "-")):
         SamplingSettings(**{option: value})
+
+
+def generated(path, report=lambda *_: None, max_rows=None):
+    """Samples of all prompts in a file."""
+    settings = SamplingSettings(40, max_new_tokens=5)
+    return generate(
+        LocalEngine(BASE, settings, max_rows), PROMPTS, settings, mode="untuned", adapter_sha256=None, path=path, form="counts",
+        report=report, notice=lambda _: None,
+    )  # fmt: skip
+
+
+def test_an_interruption_of_prompts_that_go_together_keeps_those_that_are_finished(tmp_path):
+    """And the file has the prompts in the order in which they were asked for."""
+    whole = generated(tmp_path / "whole.json")
+    over = []
+
+    def interrupt(alias, now):
+        if now.answers.total() == now.wanted:
+            over.append(alias)
+        if len(set(over)) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedRun, match="of 160 samples are kept") as stopped:
+        generated(tmp_path / "s.json", interrupt, max_rows=45)
+    assert stopped.value.kept.split()[0] == "40", "the second is only reported yet"
+    seen = []
+    done = generated(tmp_path / "s.json", lambda alias, now: seen.append(alias) if now.rows else None)
+    assert PROMPTS[0].alias not in seen, "it is not drawn again"
+    assert done.counts == whole.counts
+    assert [*json.loads((tmp_path / "s.json").read_text())] == [prompt.alias for prompt in PROMPTS]
