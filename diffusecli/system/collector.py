@@ -1,0 +1,28 @@
+"""Python's garbage collector, out of the way while much is made that stays: modules, models.
+
+It runs after so many new objects, and each full run looks through all there are. Libraries and models make half a million that stay:
+looking through them takes a tenth of the time to start, and up to two seconds at the end of the process.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def collector_off() -> Iterator[None]:
+    """Nothing is collected inside, but what reference counts free; afterwards it is as before."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def skip_last_collection() -> None:
+    """Leave all objects to the end of the process: the system takes its memory back at once. What is registered with `atexit` still runs."""
+    gc.freeze()
