@@ -8,9 +8,9 @@ from tests.commands import HANG
 HEAVY = ("torch", "transformers", "peft", "accelerate", "pandas", "scipy")
 
 
-def loaded_by(*words):
+def loaded_by(*words, heavy=HEAVY):
     """The heavy modules that a command imports, asked in a process of its own."""
-    code = f"import sys; sys.argv = ['diffuse', *{words!r}]\ntry:\n from diffusecli.cli.app import main; main()\nexcept SystemExit: pass\nprint([m for m in {HEAVY!r} if m in sys.modules])"
+    code = f"import sys; sys.argv = ['diffuse', *{words!r}]\ntry:\n from diffusecli.cli.app import main; main()\nexcept SystemExit: pass\nprint([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=HANG)
     return done.stdout.splitlines()[-1]
 
@@ -24,3 +24,11 @@ def test_the_test_for_heavy_imports_can_fail():
     assert "torch" in loaded_by("sample", "--mode", "lora", "--config", "missing.yaml") or "scipy" in loaded_by(
         "init-prompt", "--binomial", "10", "0.2"
     )
+
+
+def test_evaluating_answers_imports_neither_models_nor_scipy_stats(tmp_path):
+    answers, report = tmp_path / "answers.txt", tmp_path / "report.html"
+    answers.write_text("{1}\n{2}\n{2}\n")
+    words = ("evaluate", str(answers), "--prompt", "prompts/numbers/rng-0.json", "--html", str(report))
+    assert loaded_by(*words, heavy=(*HEAVY, "scipy.stats", "scipy.special")) == "['scipy', 'scipy.special']"
+    assert report.is_file()
