@@ -13,13 +13,20 @@ from contextlib import contextmanager
 
 @contextmanager
 def collector_off() -> Iterator[None]:
-    """Nothing is collected inside, but what reference counts free; afterwards it is as before."""
+    """Nothing is collected inside, but what reference counts free; afterwards it is as before.
+
+    What was made inside counts as old then: the next full run looks through it. As young objects they would be looked through at once, and
+    again. Where a program keeps objects from the collector itself (`gc.freeze`) that stays as it is.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was_on:
+            if not gc.get_freeze_count():
+                gc.freeze()
+                gc.unfreeze()  # into the oldest generation
             gc.enable()
 
 

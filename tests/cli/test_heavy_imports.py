@@ -1,5 +1,6 @@
 """Commands that need no model never load what models need."""
 
+import json
 import subprocess
 import sys
 
@@ -32,3 +33,32 @@ def test_evaluating_answers_imports_neither_models_nor_scipy_stats(tmp_path):
     words = ("evaluate", str(answers), "--prompt", "prompts/numbers/rng-0.json", "--html", str(report))
     assert loaded_by(*words, heavy=(*HEAVY, "scipy.stats", "scipy.special")) == "['scipy', 'scipy.special']"
     assert report.is_file()
+
+
+FIRST_STEP = """
+import gc, sys
+full = []
+gc.callbacks.append(lambda phase, info: full.append(info["generation"]) if phase == "start" and info["generation"] == 2 else None)
+from diffusecli.report.progress import TrainingProgress
+def first(self, iteration):
+    print(len(full), [name for name in {heavy!r} if name in sys.modules])
+    sys.exit()
+TrainingProgress.__call__ = first
+sys.argv = ["diffuse", "train", {config!r}]
+from diffusecli.cli.app import main
+main()
+"""
+
+
+def test_a_training_reaches_its_first_step_without_full_collections_and_without_what_reports_and_tables_need(
+    tmp_path, tiny_model_folder, prompt_file
+):
+    config = tmp_path / "config.yaml"
+    prompt = str(prompt_file(targets=["a", "b"]))
+    config.write_text(json.dumps({
+        "model": str(tiny_model_folder), "train_prompts": [prompt], "output_dir": str(tmp_path / "run"), "alg_config": {"n_iters": 1},
+        "retain": False, "generate": False,
+    }))  # fmt: skip
+    code = FIRST_STEP.format(heavy=("pandas", "scipy.stats", "altair", "vl_convert"), config=str(config))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=HANG)
+    assert done.stdout.splitlines()[-1] == "0 []"
