@@ -11,8 +11,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from diffusecli.evaluation.binomials import wilson
 from diffusecli.evaluation.comparison import compare
-from diffusecli.evaluation.distance import wilson
 from diffusecli.evaluation.fit import detectable_tvd
 from diffusecli.evaluation.metrics import cells, figures
 from diffusecli.evaluation.perfect import mean_tvd, perfect_sampler

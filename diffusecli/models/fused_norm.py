@@ -9,16 +9,17 @@ from types import MethodType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffusecli.models.probing import agree, samples
 
 
 def fuse_norm(module: Any) -> bool:
     """Give a module that computes `weight * x / sqrt(mean(x^2) + epsilon)` the function; whether it does is tried."""
-    weight, epsilon = getattr(module, "weight", None), _epsilon(module)
-    if not isinstance(weight, nn.Parameter) or weight.ndim != 1 or weight.dtype != torch.float32 or weight.requires_grad:
+    weight = module._parameters.get("weight")
+    if weight is None or weight.ndim != 1 or weight.dtype != torch.float32 or weight.requires_grad:
         return False
+    epsilon = _epsilon(module)
     if epsilon is None or "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
         return False
     (x,) = samples([len(weight)], weight.device)

@@ -25,6 +25,8 @@ from diffusecli.training.output_layer import is_all_of_the_logits
 from diffusecli.training.processes import Processes
 from diffusecli.training.state_pass import StatePass, choose_state_pass
 
+_PROBE_PROMPT = 32  # tokens of it, but where a window slides
+
 
 def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max_tokens: int | None = None) -> tuple[Pass, str]:
     """Probe the loaded model: the packed pass, or that from states, if it agrees with rows on a few paths, else rows; and why.
@@ -39,7 +41,8 @@ def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max
     if why := _hidden_by_window(model.config, encoded, max_tokens):
         return in_rows, f"rows: {why}"
     probe = _probe_prompt(encoded, window)
-    by_rows = score(model, probe, in_rows.sized(1)).log_probs  # all logits of a row exist at once
+    at_once = len(probe.trie.leaves) if len(probe.prompt_ids) <= _PROBE_PROMPT else 1  # all logits of a row exist at once
+    by_rows = score(model, probe, in_rows.sized(at_once)).log_probs
     if np.isnan(by_rows).any():
         raise NotNumbersError
     tolerance = 1e-3 if model.dtype == torch.float32 else 0.2
@@ -79,7 +82,7 @@ def _probe_prompt(encoded: EncodedPrompt, window: int | None) -> EncodedPrompt:
     """
     a, b, c, d = (*dict.fromkeys([*encoded.prompt_ids[-8:], 0, 1, 2, 3]),)[:4]
     trie = TokenTrie.build([(a, b, c), (a, c, d), (b, a, d), (b, d, a)], [0.25] * 4)
-    prompt_ids, length = encoded.prompt_ids[-32:], row_length(encoded)
+    prompt_ids, length = encoded.prompt_ids[-_PROBE_PROMPT:], row_length(encoded)
     if window is not None and length - 1 > window:
         longest_path = max(map(encoded.trie.path, range(len(encoded.trie.leaves))), key=len)
         prompt_ids = (*encoded.prompt_ids, *longest_path)[: max(1, length - 3)]
