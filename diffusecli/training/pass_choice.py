@@ -40,6 +40,8 @@ def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max
         return choose_state_pass(model, encoded, _probe_prompt(encoded, window), in_rows, max_tokens, more)
     if why := _hidden_by_window(model.config, encoded, max_tokens):
         return in_rows, f"rows: {why}"
+    if (counted := counted_window(model.config)) is not None:
+        max_tokens = min(counted, max_tokens or counted)  # of all that goes together
     probe = _probe_prompt(encoded, window)
     at_once = len(probe.trie.leaves) if len(probe.prompt_ids) <= _PROBE_PROMPT else 1  # all logits of a row exist at once
     by_rows = score(model, probe, in_rows.sized(at_once)).log_probs
@@ -68,10 +70,22 @@ def _hidden_by_window(config: Any, encoded: EncodedPrompt, max_tokens: int | Non
     """Why attention windows forbid packing: those that do not slide by position may count places in the packed sequence."""
     whole = len(encoded.prompt_ids) + len(encoded.trie.internal)
     fed = whole if max_tokens is None else min(whole, max_tokens)
-    for name, window in attention_windows(config).items():
-        if name != "sliding_window" and window < fed:
+    for name, window in _counted(config).items():
+        if window < fed:
             return f"the model's {name} ({window}) is shorter than a packed part ({fed} tokens)"
     return ""
+
+
+def _counted(config: Any) -> dict[str, int]:
+    return {name: window for name, window in attention_windows(config).items() if name != "sliding_window"}
+
+
+def counted_window(config: Any) -> int | None:
+    """The shortest window that counts places in the sequence and not positions; None where a model has none.
+
+    A sequence that is longer must be a row.
+    """
+    return min(_counted(config).values(), default=None)
 
 
 def _probe_prompt(encoded: EncodedPrompt, window: int | None) -> EncodedPrompt:

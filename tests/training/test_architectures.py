@@ -130,6 +130,14 @@ def test_a_model_that_counts_places_gets_no_packed_part_beyond_its_window():
     way, why = choose_pass(model, wide)
     assert isinstance(way, RowsPass)
     assert "window_size (8) is shorter than a packed part" in why
+    for block in model.transformer.h:  # a window that the probe fits
+        if hasattr(block.attn.attention, "bias"):
+            block.attn.attention.bias.copy_(torch.ones_like(block.attn.attention.bias).tril())
+    model.config.window_size = 16
+    narrow = [encoded([(n, 2), (n + 1, 2)], [0.5, 0.5], prompt_ids=(n, 6, 7, 8)) for n in range(3, 9)]
+    way, why = choose_pass(model, narrow[0], max_tokens=500)
+    assert why.startswith("packed"), why
+    assert [batch.tokens for batch in way.batches(narrow)] == [12] * 3, "together they would be longer than the window"
 
 
 def adapted(name):
