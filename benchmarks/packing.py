@@ -18,8 +18,10 @@ from benchmarks.workbench import NAMES_200, NUMBERS_10, NUMBERS_100, adapted_mod
 from diffusecli.models.architecture import shape_of
 from diffusecli.models.devices import peak_memory_mb
 from diffusecli.training.budget import fastest_part
-from diffusecli.training.loss import PackedPass, Pass, RowsPass, score
+from diffusecli.training.loss import Pass, score
+from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.pass_choice import choose_pass
+from diffusecli.training.rows_pass import RowsPass
 
 PROMPTS = {"numbers 1-10": NUMBERS_10, "numbers 1-100": NUMBERS_100, "200 names": NAMES_200}
 

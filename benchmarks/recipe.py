@@ -18,7 +18,8 @@ from benchmarks.workbench import NUMBERS_10, NUMBERS_100, adapted_model, encode,
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.prompts.config import Config
 from diffusecli.runs.iteration import Iteration
-from diffusecli.training.loss import RowsPass, score
+from diffusecli.training.loss import score
+from diffusecli.training.rows_pass import RowsPass
 from diffusecli.verbs.train import train
 
 GOAL = 0.05

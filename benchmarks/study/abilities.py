@@ -41,7 +41,8 @@ from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import DiffuseError
 from diffusecli.system.notices import Notice
 from diffusecli.training.inputs import require_context
-from diffusecli.training.loss import RowsPass, score, target_log_probs
+from diffusecli.training.loss import score, target_log_probs
+from diffusecli.training.rows_pass import RowsPass
 
 DATA = Path(__file__).parent / "data"
 BUILTIN = "smollm2-135m-instruct"

@@ -11,7 +11,8 @@ import torch
 
 from benchmarks.packing import packed_way
 from benchmarks.workbench import NUMBERS_10, adapted_model, encode
-from diffusecli.training.loss import Pass, RowsPass, score
+from diffusecli.training.loss import Pass, score
+from diffusecli.training.rows_pass import RowsPass
 
 STEPS = 15
 RATE = 1.3e-3

@@ -10,7 +10,8 @@ from diffusecli.models.architecture import ModelShape
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import AlgConfig
-from diffusecli.training.loss import PackedPass, RowsPass
+from diffusecli.training.packed_pass import PackedPass
+from diffusecli.training.rows_pass import RowsPass
 from diffusecli.training.schedule import learning_rate
 
 _LEAST_PART = 256  # tokens; below it a pass spends its time on the prompt

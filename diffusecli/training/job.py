@@ -16,10 +16,10 @@ from diffusecli.system.errors import many
 from diffusecli.system.notices import Notice
 from diffusecli.training.flat_weights import FlatWeights
 from diffusecli.training.inputs import Inputs, require_agreement, require_context
-from diffusecli.training.loss import RowsPass
 from diffusecli.training.pass_choice import choose_strategy, counted_window
 from diffusecli.training.processes import Processes
 from diffusecli.training.retention import Retention, prepare
+from diffusecli.training.rows_pass import RowsPass
 from diffusecli.training.scorer import Scorer
 
 

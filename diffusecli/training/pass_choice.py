@@ -20,9 +20,11 @@ from diffusecli.models.trie import TokenTrie
 from diffusecli.prompts.config import AlgConfig
 from diffusecli.system.memory import SMALLER, enough_memory, out_of_memory
 from diffusecli.training.budget import fastest_part, fitting_part
-from diffusecli.training.loss import PackedPass, Pass, RowsPass, longest, row_length, score
+from diffusecli.training.loss import Pass, longest, row_length, score
 from diffusecli.training.output_layer import is_all_of_the_logits
+from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.processes import Processes
+from diffusecli.training.rows_pass import RowsPass
 from diffusecli.training.state_pass import StatePass, choose_state_pass
 
 _PROBE_PROMPT = 32  # tokens of it, but where a window slides

@@ -25,8 +25,9 @@ from diffusecli.system.memory import out_of_memory
 from diffusecli.training.batches import Batch
 from diffusecli.training.cross_entropy import PackedLoss
 from diffusecli.training.layout import Packed, Part, edges_of, nodes_of, pack, path_sums
-from diffusecli.training.loss import Loss, OneByOne, Pass, RowsPass, score
+from diffusecli.training.loss import Loss, Pass, score
 from diffusecli.training.output_layer import is_all_of_the_logits, output_layer, without_output_layer
+from diffusecli.training.rows_pass import OneByOne, RowsPass
 
 _STATES_PER_NODE = 5  # a step keeps the state before and after it, and its own parts of that size, for the backward pass
 

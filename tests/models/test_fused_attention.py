@@ -11,7 +11,9 @@ from diffusecli.models.fused import fuse
 from diffusecli.models.fused_attention import Heads
 from diffusecli.models.lora_products import bf16_products, multiplies_bf16
 from diffusecli.training.flat_weights import FlatWeights
-from diffusecli.training.loss import PackedPass, RowsPass, score
+from diffusecli.training.loss import score
+from diffusecli.training.packed_pass import PackedPass
+from diffusecli.training.rows_pass import RowsPass
 from tests.models.architectures import build
 from tests.training.test_loss import encoded
 

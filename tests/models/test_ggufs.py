@@ -12,7 +12,8 @@ from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.system.errors import InputError
-from diffusecli.training.loss import RowsPass, score
+from diffusecli.training.loss import score
+from diffusecli.training.rows_pass import RowsPass
 from diffusecli.verbs.export import export
 from diffusecli.verbs.train import train
 from tests.tiny import CHATML, byte_tokenizer, tiny_llama

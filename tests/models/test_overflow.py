@@ -14,7 +14,7 @@ from diffusecli.sampling.batched import choose_cache, generate_rows
 from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError
-from diffusecli.training.loss import PackedPass
+from diffusecli.training.packed_pass import PackedPass
 from tests.counting import spoiled
 from tests.models.architectures import build
 from tests.tiny import byte_tokenizer, tiny_llama

@@ -33,7 +33,8 @@ from diffusecli.sampling.engine import drawn
 from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError
-from diffusecli.training.loss import RowsPass, score
+from diffusecli.training.loss import score
+from diffusecli.training.rows_pass import RowsPass
 from tests import ROOT
 from tests.commands import HANG
 from tests.models import tokenizers

@@ -13,9 +13,10 @@ from diffusecli.models.block_attention import Blocks
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.lora import attach_lora, load_adapter, save_adapter
 from diffusecli.prompts.config import LoraSettings
-from diffusecli.training import loss
-from diffusecli.training.loss import RowsPass, score
+from diffusecli.training import packed_pass
+from diffusecli.training.loss import score
 from diffusecli.training.pass_choice import choose_pass
+from diffusecli.training.rows_pass import RowsPass
 from tests.models.architectures import ARCHITECTURES, SLIDING, build
 from tests.training.test_loss import encoded
 
@@ -95,8 +96,8 @@ def test_a_window_is_met_by_the_probe_that_proves_it(monkeypatch):
     )
     way, why = choose_pass(model, example)
     assert why.startswith("packed, dense attention")
-    masked = loss.dense_mask
-    monkeypatch.setattr(loss, "dense_mask", lambda _, *rest: masked(build("Llama").config, *rest))
+    masked = packed_pass.dense_mask
+    monkeypatch.setattr(packed_pass, "dense_mask", lambda _, *rest: masked(build("Llama").config, *rest))
     way, why = choose_pass(model, example)
     assert isinstance(way, RowsPass)
     assert "differ by" in why

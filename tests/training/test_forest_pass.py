@@ -15,9 +15,11 @@ from diffusecli.models.attention import enable
 from diffusecli.training import batches, cross_entropy
 from diffusecli.training.answers import Answer, summary
 from diffusecli.training.batches import Item, filled
-from diffusecli.training.loss import Loss, PackedPass, RowsPass
+from diffusecli.training.loss import Loss
+from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.processes import Processes
 from diffusecli.training.retention import Retention
+from diffusecli.training.rows_pass import RowsPass
 from diffusecli.training.scorer import Scorer
 from tests.models.test_trie import path_sets
 from tests.tiny import tiny_llama

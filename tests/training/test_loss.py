@@ -14,9 +14,11 @@ from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.forest import Forest
 from diffusecli.models.trie import TokenTrie
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.training import cross_entropy, loss
-from diffusecli.training.loss import PackedPass, RowsPass, score, target_log_probs
+from diffusecli.training import cross_entropy, loss, packed_pass
+from diffusecli.training.loss import score, target_log_probs
+from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.pass_choice import choose_pass
+from diffusecli.training.rows_pass import RowsPass
 from tests.models.test_trie import path_sets
 from tests.tiny import tiny_llama
 
@@ -144,7 +146,7 @@ def test_the_probe_goes_from_tree_to_mask_to_rows_when_numbers_are_wrong(monkeyp
     way, why = choose_pass(MODEL, example)
     assert way.tree is False
     assert why.startswith("packed, dense attention")
-    monkeypatch.setattr(loss, "dense_mask", see_everything)
+    monkeypatch.setattr(packed_pass, "dense_mask", see_everything)
     way, why = choose_pass(MODEL, example)
     assert isinstance(way, RowsPass)
     assert "differ by" in why

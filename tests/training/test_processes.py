@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from diffusecli.prompts.config import Config
 from diffusecli.system.errors import MachineError
-from diffusecli.training.loss import PackedPass
+from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.processes import _shares
 from diffusecli.verbs.train import GENERATIONS, train
 from tests import ROOT
@@ -291,7 +291,7 @@ def test_too_little_memory_outside_steps_means_smaller_parts_too(config, alone, 
 
 
 def test_rows_are_halved_down_to_one(config):
-    from diffusecli.training.loss import RowsPass
+    from diffusecli.training.rows_pass import RowsPass
     from tests.training.test_loss import encoded
 
     example = encoded([(a, 0) for a in range(1, 11)], [0.1] * 10)

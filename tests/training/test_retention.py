@@ -15,9 +15,10 @@ from diffusecli.sampling.batched import generate_rows
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError
 from diffusecli.training import retention
-from diffusecli.training.loss import PackedPass, RowsPass
+from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.processes import Processes
 from diffusecli.training.retention import prepare, read_instructions
+from diffusecli.training.rows_pass import RowsPass
 from diffusecli.training.scorer import Scorer
 from diffusecli.verbs.train import train
 from tests.tiny import tiny_llama

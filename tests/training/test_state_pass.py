@@ -21,8 +21,9 @@ from diffusecli.models.source import ModelSource
 from diffusecli.models.states import states_of
 from diffusecli.prompts.config import AlgConfig, LoraSettings
 from diffusecli.training import pass_choice
-from diffusecli.training.loss import RowsPass, score
+from diffusecli.training.loss import score
 from diffusecli.training.pass_choice import choose_pass
+from diffusecli.training.rows_pass import RowsPass
 from diffusecli.training.state_pass import StatePass
 from tests.models.architectures import RECURRENT, build
 from tests.models.test_trie import path_sets

@@ -18,7 +18,8 @@ from diffusecli.prompts.config import Config
 from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, MachineError
-from diffusecli.training.loss import RowsPass, score
+from diffusecli.training.loss import score
+from diffusecli.training.rows_pass import RowsPass
 from diffusecli.verbs.export import MARK, export
 from diffusecli.verbs.train import train
 

@@ -15,7 +15,7 @@ from diffusecli.runs.run_dir import RunDir
 from diffusecli.sampling.counting import CountingSampler
 from diffusecli.system.errors import InputError, InterruptedRun, MachineError
 from diffusecli.training.checkpoints import newest_checkpoint
-from diffusecli.training.loss import PackedPass
+from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.scorer import Scorer
 from diffusecli.verbs.train import GENERATIONS, settings_of_result, train
 from tests.counting import spoiled

@@ -18,7 +18,8 @@ from diffusecli.prompts.config import Config
 from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, InterruptedRun, MachineError
-from diffusecli.training.loss import PackedPass, score
+from diffusecli.training.loss import score
+from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.schedule import auto_learning_rate
 from diffusecli.verbs.train import plan, train
 from tests.verbs.test_resume import interrupt_at

@@ -16,7 +16,8 @@ from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.sampling.engine import drawn
 from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.settings import SamplingSettings
-from diffusecli.training.loss import RowsPass, score
+from diffusecli.training.loss import score
+from diffusecli.training.rows_pass import RowsPass
 from diffusecli.verbs.export import export
 from diffusecli.verbs.train import train
 from tests.models.architectures import CLASSES, RECURRENT, configured

@@ -1,0 +1,125 @@
+"""The packed pass: each distinct prefix is fed once, and all that fits the budget lies in one sequence (see `forest.py`).
+
+Axis names: S packed tokens, R scored rows, V vocabulary, h hidden width, J paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusecli.models.attention import over
+from diffusecli.models.block_attention import Blocks
+from diffusecli.models.encoding import EncodedPrompt
+from diffusecli.training.answers import Answer
+from diffusecli.training.batches import Batch, Item, filled
+from diffusecli.training.cross_entropy import PackedLoss
+from diffusecli.training.layout import Packed, Part, dense_mask, edges_of, pack, path_sums
+from diffusecli.training.loss import Found, Loss, cut
+from diffusecli.training.output_layer import output_layer, without_output_layer
+
+
+@dataclass(frozen=True)
+class PackedPass:
+    """Each distinct prefix is fed once, and all that fits the budget in one sequence (see `forest.py`).
+
+    L = - sum_k p_k ln q(y_k | x) = - sum_v mass(v) ln q(token(v) | path to its parent). A trie with more
+    than `max_tokens` packed tokens is cut into depth-first chunks, each with the prompt and the ancestors it needs.
+    With `tree` (see `block_attention.py`) a node costs no attention to trees it does not see; without, a dense mask hides them.
+    With `sliced_head` logits exist a slice of rows at a time only; without, all rows that are scored at once.
+    """
+
+    max_tokens: int | None = None
+    tree: bool = False
+    sliced_head: bool = False
+
+    @property
+    def size(self) -> int | None:
+        """Tokens."""
+        return self.max_tokens
+
+    def sized(self, size: int | None) -> PackedPass:
+        """Parts of so many tokens."""
+        return replace(self, max_tokens=size)
+
+    def halved(self, batches: Sequence[Batch]) -> PackedPass:
+        """Half the tokens of the largest batch."""
+        return self.sized(max(batch.tokens for batch in batches) // 2)
+
+    def parts(self, encoded: EncodedPrompt, *, at_least: int = 1) -> list[Part]:
+        """Ranges of internal nodes, by their order, that fit the budget; about equally large, for the largest is what memory must hold."""
+        trie, internal, length = encoded.trie, encoded.trie.internal, len(encoded.prompt_ids)
+        if not internal:
+            return [Part(0, 0, length)]
+        deepest = encoded.trie.deepest - 1
+        room = len(internal) if self.max_tokens is None else max(1, self.max_tokens - length - deepest)
+        room = -(-len(internal) // max(at_least, -(-len(internal) // room)))
+        found, start = [], 0
+        while start < len(internal):
+            context = trie.depths[internal[start]] - 1
+            end = min(start + room, len(internal))
+            found.append(Part(start, end, length + context + end - start))
+            start = end
+        return found
+
+    def batches(self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer] = (), *, at_least: int = 1) -> list[Batch]:
+        """Full batches of parts and answers that begin alike."""
+        parts = cut(self, encoded, len(answers), at_least)
+        items = [Item(encoded[i].prompt_ids, part.tokens - len(encoded[i].prompt_ids), (i, part)) for i, part in parts]
+        items += [Item(a.prompt_ids, len(a.answer_ids) - 1, answer=place) for place, a in enumerate(answers)]
+        return filled(items, self.max_tokens, at_least=at_least)
+
+    def run(
+        self, model: Any, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], batch: Batch, *, loss: Loss | None = None
+    ) -> Found:
+        """Log-probabilities of the edges that leave a part's nodes, in the order of the nodes they lead to."""
+        own = [answers[place] for place in batch.answers]
+        packed = pack([(encoded[i], part) for i, part in batch.parts], own, model.device)
+        head, backward = output_layer(model) if self.sliced_head else None, loss or Loss()
+        with torch.set_grad_enabled(loss is not None), self.seeing(model, packed) as mask:
+            scores = self.scores(model, packed, mask, head)
+            weight, bias = (None, None) if head is None else (head.weight, head.bias)
+            value, log_probs, kl = PackedLoss.apply(scores, weight, bias, packed, backward.scale, backward.hold, loss is not None)
+            if loss is not None:
+                value.backward()
+        by_part = np.split(log_probs.cpu().numpy(), np.cumsum(packed.edges)[:-1]) if packed.edges else []
+        by_answer = np.split(kl.cpu().numpy(), np.cumsum([len(a.answer_ids) for a in own])[:-1]) if own else []
+        return Found(tuple(by_part), tuple(by_answer))
+
+    def joined(self, encoded: EncodedPrompt, found: Mapping[Part, np.ndarray]) -> np.ndarray:
+        """The sum of the edges' log-probabilities along each path."""
+        edges = np.zeros(len(encoded.trie))
+        for part, log_probs in found.items():
+            edges[edges_of(encoded.trie, part)[1]] = log_probs
+        return path_sums(encoded.trie, edges)
+
+    def answer_logits(self, model: Any, answers: Sequence[Answer]) -> Tensor:
+        """All answers in one sequence."""
+        packed = pack([], answers, model.device)
+        with self.seeing(model, packed) as mask:
+            return self.scores(model, packed, mask, None)
+
+    @contextmanager
+    def seeing(self, model: Any, packed: Packed) -> Iterator[Tensor | dict[str, Tensor]]:
+        """Inside, forward and backward passes see the layout; the value is the mask that the model takes."""
+        if self.tree:
+            with over(Blocks.of(packed.forest)):
+                yield torch.zeros(1, 1, 1, 1, device=model.device)
+        else:
+            yield dense_mask(model.config, packed.forest, model.dtype, model.device)
+
+    @staticmethod
+    def scores(model: Any, packed: Packed, mask: Tensor | dict[str, Tensor], head: Any | None) -> Tensor:
+        """Logits of the scored rows [R, V]; with a `head`, what it would get [R, h]."""
+        with without_output_layer(head):
+            logits: Tensor = model(
+                input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=mask,
+                logits_to_keep=packed.scored, use_cache=False,
+            ).logits.squeeze(0)  # fmt: skip
+        return logits
