@@ -27,6 +27,11 @@ class Answer:
         """How many tokens a pass over it is fed."""
         return len(self.prompt_ids) + len(self.answer_ids) - 1
 
+    def beginning(self, tokens: int) -> Answer:
+        """Its first tokens only."""
+        some = slice(tokens)
+        return Answer(self.prompt_ids, self.answer_ids[some], self.likeliest[some], self.log_probs[some], self.log_rest[some])
+
 
 @dataclass(frozen=True)
 class Held:

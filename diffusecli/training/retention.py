@@ -39,6 +39,9 @@ from diffusecli.training.answers import Answer, summary
 from diffusecli.training.loss import Pass
 
 ANSWER_TOKENS = 32
+HELD_TOKENS = 16
+"""A step holds to the beginning of an answer: half the tokens, and what is trained shows there first. Drift is of whole answers."""
+
 LIKELIEST = 128
 _ROWS_AT_ONCE = 20  # while the base model answers
 _SCORED_AT_ONCE = 5  # answers whose logits exist together when the base model's are kept
@@ -106,7 +109,8 @@ def prepare(
             _write(path, asked, notice)
         answers = shared(asked)
     held_out = answers[2::3]
-    return Retention(settings.weight, tuple(a for i, a in enumerate(answers) if i % 3 != 2), tuple(held_out), seed)
+    kept = tuple(a.beginning(HELD_TOKENS) for i, a in enumerate(answers) if i % 3 != 2)
+    return Retention(settings.weight, kept, tuple(held_out), seed)
 
 
 def _ask(base: LoadedModel, encoded: Sequence[EncodedPrompt], strategy: Pass) -> list[Answer]:
