@@ -31,10 +31,9 @@ def main(settings: dict[str, Any]) -> None:
 
         def on_step_end(self, _: Any, state: Any, control: Any, model: Any = None, **__: Any) -> None:
             self.trained += time.perf_counter() - self.began
-            if state.global_step % settings["save_every"] == 0:
-                folder = Path(settings["output_dir"]) / f"step-{state.global_step}"
-                model.save_pretrained(folder)
-                print(json.dumps({"folder": str(folder), "step": state.global_step, "seconds": self.trained}), flush=True)
+            folder = Path(settings["output_dir"]) / f"step-{state.global_step}"
+            model.save_pretrained(folder)
+            print(json.dumps({"folder": str(folder), "step": state.global_step, "seconds": self.trained}), flush=True)
             control.should_training_stop |= self.trained > settings["seconds"]
 
     torch.manual_seed(0)
