@@ -1,6 +1,6 @@
-"""The counting sampler against batches of `generate`: 20 rows as the original has them, and the best of several sizes.
+"""The counting sampler against batches of `generate`, and many prompts together against one after the other.
 
-Tuned models end soon and have few distinct prefixes; an untuned one that writes freely for 64 tokens has
+`generate` has 20 rows as the original has them, and the best of several sizes. Tuned models end soon and have few distinct prefixes; an untuned one that writes freely for 64 tokens has
 hardly any in common. `generate` is timed on a few batches and scaled to 1000 samples; both sides run in one process.
 """
 
@@ -19,18 +19,20 @@ from benchmarks.workbench import NAMES_200, NUMBERS_10, NUMBERS_100, adapted_mod
 from diffusecli.models.devices import peak_memory_mb
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.lora import load_adapter, merged
+from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.prompts.prompt_files import read_prompt
+from diffusecli.prompts.prompt_files import read_prompt, read_prompts
 from diffusecli.runs.samples import write_samples
 from diffusecli.sampling.batched import generate_rows
-from diffusecli.sampling.engine import drawn
+from diffusecli.sampling.engine import Wanted, drawn
 from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.verbs.train import train
 
 SAMPLES = 1000
 SIZES = (20, 64, 200, 500)
+LIBRARY = Path("prompts")
 FREE = Prompt(request="Tell me something about the sea.", targets=(), alias="untuned, 64 tokens")
 
 
@@ -44,6 +46,7 @@ def main() -> None:
             with merged(base.model):
                 _print(read_prompt(path), compare(base, read_prompt(path), SamplingSettings(SAMPLES, 50), (20,)))
         _print(FREE, compare(adapted_model(fresh_adapter=False), FREE, SamplingSettings(SAMPLES, 64), SIZES))
+        _together()
         _tuned(NUMBERS_100, folder)
         print(
             "\n| numbers 1-100, samples | seconds | tokens fed | distinct | MB at the peak | seconds to write, bytes as counts | as json |"
@@ -92,6 +95,31 @@ def _print(prompt: Prompt, found: Compared) -> None:
     print(f"| {prompt.alias} | counting | {found.counting:.2f} | {found.fed} | {found.distinct} | |")
     for size, took in found.generate.items():
         print(f"| | generate, {size} rows a batch | {took:.1f} | | | {took / found.counting:.1f}x |", flush=True)
+
+
+def _together() -> None:
+    """A few answers to each of many prompts."""
+    base = adapted_model(fresh_adapter=False)
+    prompts = read_prompts([LIBRARY])[:25]
+    settings = SamplingSettings(10, 16)
+    print("\n| 25 prompts, 10 answers of at most 16 tokens, untuned | seconds | tokens fed |")
+    print("|---|---|---|")
+    for name, action in (("one after the other", _one_by_one), ("together", _all_at_once)):
+        engine, fed = LocalEngine(base, settings), [0]
+        action(engine, prompts[:2], [0])  # probes
+        took = seconds(lambda engine=engine, fed=fed, action=action: action(engine, prompts, fed))  # type: ignore[misc]
+        print(f"| {name} | {took:.1f} | {fed[0]} |", flush=True)
+
+
+def _one_by_one(engine: LocalEngine, prompts: list[Prompt], fed: list[int]) -> None:
+    fed[0] = sum(drawn(engine, prompt)[1] for prompt in prompts)
+
+
+def _all_at_once(engine: LocalEngine, prompts: list[Prompt], fed: list[int]) -> None:
+    def arrived(_: Answers, tokens: int) -> None:
+        fed[0] += tokens
+
+    engine.draw_all([Wanted(prompt, Answers(), arrived, lambda _: None) for prompt in prompts])
 
 
 def _batches(model: Any, encoded: Any, settings: SamplingSettings, size: int, batches: int) -> None:

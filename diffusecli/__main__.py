@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 
+from diffusecli.system.collector import skip_last_collection
 from diffusecli.system.exits import EXIT_ENVIRONMENT, EXIT_INTERRUPTED
 from diffusecli.system.interrupts import ENDINGS
 
@@ -30,6 +31,7 @@ def main() -> None:
         for number in (signal.SIGINT, *ENDINGS):  # nothing is left to do but to end, and no traceback to be seen
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, lambda *_: os._exit(EXIT_INTERRUPTED))
+        skip_last_collection()
 
 
 def _open_what_is_closed() -> None:

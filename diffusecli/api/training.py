@@ -17,6 +17,7 @@ from diffusecli.prompts.config import Config
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.iteration import Iteration
 from diffusecli.runs.run_dir import RunDir
+from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError
 from diffusecli.system.notebook import Columns, frame, html_table
 from diffusecli.system.notices import Notice
@@ -115,7 +116,8 @@ def train(
         if config is None and test_prompts is None:
             test_on = train_on
         with trainable(fields, train_on, test_on, force=force) as chosen:
-            from diffusecli.verbs.train import train as tune
+            with collector_off():
+                from diffusecli.verbs.train import train as tune
 
             return _result(tune(chosen, report=report or (lambda _: None), notice=say, force=force))
 

@@ -12,6 +12,7 @@ from diffusecli.cli.options import BaseModel, TableOptions, TrustsCode, choice, 
 from diffusecli.cli.printing import notice, quiet_libraries
 from diffusecli.cli.report_files import require_place, write_report
 from diffusecli.system import terminal
+from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import FailedGates, InputError
 
 
@@ -57,10 +58,11 @@ def evaluate(
     limits: Limits,
 ) -> None:
     """Compare samples with the target weights."""
-    from diffusecli.evaluation.gates import check_limits, failures
-    from diffusecli.prompts.matching import Matching
-    from diffusecli.verbs.evaluate import Question
-    from diffusecli.verbs.evaluate import evaluate as judge
+    with collector_off():
+        from diffusecli.evaluation.gates import check_limits, failures
+        from diffusecli.prompts.matching import Matching
+        from diffusecli.verbs.evaluate import Question
+        from diffusecli.verbs.evaluate import evaluate as judge
 
     require_choices({"--sort": sort})
     if as_json + as_csv + as_markdown > 1:

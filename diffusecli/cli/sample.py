@@ -14,6 +14,7 @@ from diffusecli.cli.options import TrustsCode, choice, require_choices
 from diffusecli.cli.printing import notice, print_line, quiet_libraries
 from diffusecli.sampling.engines import ENGINES, Kind
 from diffusecli.system import terminal
+from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError, many
 
 if TYPE_CHECKING:
@@ -106,10 +107,11 @@ def sample(
     if source is not None and config is not None:
         raise InputError(f"--config {config}: {source} is named already, leave one of them out")
     quiet_libraries()
-    from diffusecli.report.progress import SamplingProgress
-    from diffusecli.sampling.settings import SamplingSettings
-    from diffusecli.verbs.sample import Wanted, resolve
-    from diffusecli.verbs.sample import sample as draw
+    with collector_off():
+        from diffusecli.report.progress import SamplingProgress
+        from diffusecli.sampling.settings import SamplingSettings
+        from diffusecli.verbs.sample import Wanted, resolve
+        from diffusecli.verbs.sample import sample as draw
 
     length: dict[str, Any] = {"whole_targets": True} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
     settings = SamplingSettings(

@@ -9,6 +9,7 @@ import typer
 
 from diffusecli.cli.printing import MAIN_PROCESS, notice, print_line, quiet_libraries
 from diffusecli.system import terminal
+from diffusecli.system.collector import collector_off
 
 if TYPE_CHECKING:
     from diffusecli.training.record import Trained
@@ -28,9 +29,10 @@ def train(
 
     chosen = read_config(config, settings or ())
     quiet_libraries()
-    from diffusecli.report.progress import TrainingProgress
-    from diffusecli.verbs.train import plan
-    from diffusecli.verbs.train import train as tune
+    with collector_off():
+        from diffusecli.report.progress import TrainingProgress
+        from diffusecli.verbs.train import plan
+        from diffusecli.verbs.train import train as tune
 
     if dry_run:
         from diffusecli.report.tables import training_plan

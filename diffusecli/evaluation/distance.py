@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 
+from diffusecli.evaluation.binomials import clopper_pearson
 from diffusecli.evaluation.perfect import TINY, Statistics, drawn_from
 
 _SIDE = 0.975  # of each side of a 95 % interval
@@ -33,24 +34,6 @@ def total_variation(counts: np.ndarray, n: int, p: np.ndarray) -> float:
     return float((np.abs(counts / n - p).sum() + off) / 2)
 
 
-def wilson(k: int, n: int) -> tuple[float, float]:
-    """Wilson's (1927) 95 % interval for a share of k in n."""
-    from scipy.stats import binomtest
-
-    if n == 0:
-        return 0.0, 1.0
-    interval = binomtest(k, n).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
-
-
-def _clopper_pearson(k: int, n: int) -> tuple[float, float]:
-    """The exact 95 % interval (1934): unlike Wilson's it covers at least as often as it says, also a share of 1 in 100 from 50."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(k, n).proportion_ci(method="exact")
-    return float(interval.low), float(interval.high)
-
-
 def tvd_interval(counts: np.ndarray, n: int, p: np.ndarray, perfect: Statistics) -> tuple[float, float]:
     """About 95 % confidence bounds of TVD(q, p), from counts [K] of the targets among N answers and draws of a perfect sampler at N.
 
@@ -69,7 +52,7 @@ def tvd_interval(counts: np.ndarray, n: int, p: np.ndarray, perfect: Statistics)
     seen, weights = counts[possible], p[possible] / p[possible].sum()
     k = int(seen.sum())
     observed = total_variation(seen, n, weights)
-    off_low, off_high = _clopper_pearson(n - k, n)
+    off_low, off_high = clopper_pearson(n - k, n)
     noise = max(float(np.quantile(law.tvd, _SIDE)) for law in (perfect, _noise_of(_smoothed(seen, n, weights), n)))
     lower = max(observed - noise if n >= _FEWEST else 0.0, _least_of_the_rarest(seen / n, n, weights))
     upper = min(observed + _NORMAL / (2 * math.sqrt(n)), off_high + _most_by_chi_square(seen, k, weights))

@@ -18,7 +18,8 @@ from typing import Annotated, get_type_hints
 
 import numpy as np
 
-from diffusecli.evaluation.distance import total_variation, tvd_interval, wilson
+from diffusecli.evaluation.binomials import at_most, false_discoveries, more_than, wilson
+from diffusecli.evaluation.distance import total_variation, tvd_interval
 from diffusecli.evaluation.fit import SIGNIFICANCE, detectable_tvd, goodness_of_fit
 from diffusecli.evaluation.perfect import FLOOR_REPEATS, REPEATS, TINY, mean_tvd, perfect_sampler
 from diffusecli.prompts.divergence import exact_kl
@@ -197,15 +198,13 @@ def cells(prompt: Prompt, tallied: Tally) -> tuple[Cell, ...]:
     """Each target among the k on-target samples: residual (c - kp) / sqrt(kp(1 - p)), exact binomial p-value, and whether it
     differs after Benjamini and Hochberg's (1995) control of false discoveries at 5 %.
     """  # noqa: D205 (one sentence)
-    from scipy.stats import binom, false_discovery_control
-
     p, counts, k = np.array(prompt.probabilities), np.array(tallied.counts), tallied.on_target
     if not len(p):
         return ()
     spread = np.sqrt(k * p * (1 - p))
     impossible = (p <= TINY) & (counts > 0)
     residual = np.divide(counts - k * p, spread, out=np.where(impossible, np.inf, 0.0), where=(p > TINY) & (spread > 0))
-    exact = np.clip(2 * np.minimum(binom.cdf(counts, k, p), binom.sf(counts - 1, k, p)), 0, 1)
-    differs = false_discovery_control(exact) <= SIGNIFICANCE
+    exact = np.clip(2 * np.minimum(at_most(counts, k, p), more_than(counts - 1, k, p)), 0, 1)
+    differs = false_discoveries(exact) <= SIGNIFICANCE
     columns = zip(counts.tolist(), (k * p).tolist(), residual.tolist(), exact.tolist(), differs.tolist(), strict=True)
     return tuple(Cell(t, w, *rest) for t, w, rest in zip(prompt.targets, prompt.probabilities, columns, strict=True))

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from diffusecli.evaluation.binomials import exactly
+
 REPEATS = 9_999
 TINY = 1e-300  # a weight that is as good as none: its reciprocal would be no number
 FLOOR_REPEATS = 1_999  # enough for a mean and a 95 % quantile
@@ -85,10 +87,8 @@ def mean_absolute_deviation(n: int, p: np.ndarray) -> np.ndarray:
     >>> [round(float(value), 4) for value in mean_absolute_deviation(10, np.array([0.5, 0.0, 1.0]))]
     [0.123, 0.0, 0.0]
     """
-    from scipy.stats import binom
-
     above = np.floor(n * p) + 1
-    return np.asarray(2 * above * (1 - p) * binom.pmf(above, n, p) / n)
+    return np.asarray(2 * above * (1 - p) * exactly(above, n, p) / n)
 
 
 def mean_tvd(n: int, p: np.ndarray) -> float:

@@ -9,6 +9,7 @@ Knows PEFT's layers and nothing else; what it does not recognise keeps its own w
 
 from __future__ import annotations
 
+from collections.abc import Collection, Hashable
 from types import MethodType
 from typing import Any
 
@@ -34,13 +35,19 @@ def fuse(model: Any) -> int:
     layers = [m for m in model.modules() if isinstance(m, Linear) and m is not head and _is_plain(m)]
     for layer in layers:
         layer.forward = MethodType(_forward, layer)
-    fused, by_tree = set(layers), enable(model)
+    fused, by_tree, gated = set(layers), enable(model), dict[Hashable, bool]()
     for module in model.modules():
-        if by_tree and {getattr(module, name, None) for name in PROJECTIONS} <= fused and "forward" not in vars(module):
-            fuse_attention(module)
         fuse_norm(module)
-        if {getattr(module, name, None) for name in _GATED} <= fused and "forward" not in vars(module) and _is_gated_mlp(module):
-            module.forward = MethodType(_gated_forward, module)
+        if "forward" in vars(module):
+            continue
+        if by_tree and {getattr(module, name, None) for name in PROJECTIONS} <= fused:
+            fuse_attention(module)
+        elif {getattr(module, name, None) for name in _GATED} <= fused:
+            kind = _kind(module, _GATED)
+            if kind not in gated:
+                gated[kind] = _is_gated_mlp(module)
+            if gated[kind]:
+                module.forward = MethodType(_gated_forward, module)
     return len(layers)
 
 
@@ -67,6 +74,26 @@ def _is_plain(layer: Any) -> bool:
 def _is_changed(module: Any) -> bool:
     """Whether hooks or a forward of its own do something that its class does not: reading the weights would pass them by."""
     return "forward" in vars(module) or bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+
+
+def _kind(module: Any, but: Collection[str] = ()) -> Hashable:
+    """What a module's function depends on, the children in `but` left out: of two that are equal one needs to be probed.
+
+    Plain values, such as a limit or the number of a layer, are compared; tensors, hooks and other objects must be the very same.
+    """
+    own = {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
+    tensors = [*module._parameters.values(), *module._buffers.values()]
+    hooks = [hook for some in (module._forward_pre_hooks, module._forward_hooks) for hook in some.values()]
+    return (
+        type(module),
+        module.training,
+        tuple((name, type(value), value if isinstance(value, bool | int | float | str | None) else id(value)) for name, value in own.items()),
+        tuple(map(id, [*tensors, *hooks])),
+        tuple((name, _kind(child)) for name, child in module.named_children() if name not in but),
+    )  # fmt: skip
 
 
 def _is_gated_mlp(module: Any) -> bool:

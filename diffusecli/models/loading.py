@@ -23,6 +23,7 @@ from diffusecli.models.hub import explained
 from diffusecli.models.identity import Identity, identify
 from diffusecli.models.location import locate, weights_place
 from diffusecli.models.source import ModelSource, perhaps_elsewhere
+from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError
 from diffusecli.system.notices import Notice
 
@@ -99,6 +100,7 @@ def load_model(source: ModelSource, notice: Notice) -> LoadedModel:
         return _load(source, notice)
 
 
+@collector_off()
 def _load(source: ModelSource, notice: Notice) -> LoadedModel:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging

@@ -15,11 +15,13 @@ from diffusecli.files.paths import exists
 from diffusecli.models.adapters import ADAPTER_FILES, read_adapter_config, require_quick, require_sound_weights
 from diffusecli.models.loading import LoadedModel
 from diffusecli.prompts.config import LoraSettings
+from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError
 from diffusecli.system.memory import out_of_memory
 from diffusecli.system.notices import Notice
 
 
+@collector_off()
 def attach_lora(base: LoadedModel, shape: LoraSettings) -> None:
     """Wrap `base.model` with a fresh adapter whose output is zero, so that the wrapped model starts as the base.
 
@@ -82,6 +84,7 @@ def require_trained_on(base: LoadedModel, recorded: Mapping[str, Any], place: Pa
         )
 
 
+@collector_off()
 def load_adapter(
     base: LoadedModel, folder: str | Path, *, trainable: bool = False, recorded: Mapping[str, Any] = MappingProxyType({}),
     named: bool = True, notice: Notice = lambda _: None,

@@ -11,7 +11,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from diffusecli import __version__
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation
 from diffusecli.evaluation.names import short_names
 from diffusecli.evaluation.open_ended import Outcome
-from diffusecli.report.charts import of_section, require_extra, vega_lite_version
+from diffusecli.report.bundle import vega_bundle
+from diffusecli.report.charts import of_section, require_extra
 from diffusecli.report.curves import training
 from diffusecli.report.dots import compared, overview
 from diffusecli.report.drawing import Frame, unchecked
@@ -54,7 +54,7 @@ def html_report(evaluation: Evaluation) -> str:
 
 def _content(evaluation: Evaluation) -> dict[str, Any]:
     frame, found = Frame(SCREEN, "container"), sections(evaluation)
-    script, bundle = (_HERE / "report.js").read_text(encoding="utf-8"), _bundle()
+    script, bundle = (_HERE / "report.js").read_text(encoding="utf-8"), vega_bundle()
     recorded = [(facts, training(facts.folder)) for facts in evaluation.runs]
     return {
         "evaluation": evaluation, "version": __version__, "sections": [(s, list(of_section(s, frame, evaluation.seed))) for s in found],
@@ -135,15 +135,6 @@ def _heat(values: Sequence[Sequence[float]], value: float) -> str:
 
 def _variables(palette: Palette) -> str:
     return "".join(f"--{name}:{colour};" for name, colour in palette.items())
-
-
-@lru_cache(maxsize=1)
-def _bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed; takes a second to make."""
-    import vl_convert
-
-    made = vl_convert.javascript_bundle(snippet="window.vegaEmbed = vegaEmbed;", vl_version=vega_lite_version())
-    return made.replace("</script", "<\\/script").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _hash(script: str) -> str:

@@ -11,6 +11,7 @@ Axis names: R live rows, V vocabulary, B blocks of the vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from diffusecli.models.devices import free_memory
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.prompts.answers import Answers
 from diffusecli.sampling.draws import Live, draw_tokens
+from diffusecli.sampling.engine import Arrived
 from diffusecli.sampling.rows import Rows
 from diffusecli.sampling.settings import SamplingSettings, Standing, Watch
 from diffusecli.system.errors import MachineError
@@ -41,36 +43,61 @@ def rows_at_once(model: Any, max_new_tokens: int) -> int:
     return max(1, min(_MOST_ROWS, int(0.5 * free_memory(model.device) / a_row)))
 
 
+@dataclass
+class Drawing:
+    """The draws of one prompt: what is asked for, and how far they are."""
+
+    encoded: EncodedPrompt
+    settings: SamplingSettings
+    watch: Watch = lambda _: None
+    arrived: Arrived = lambda *_: None  # takes all answers at once, when the last is there
+    counts: Answers = field(default_factory=Answers)
+    tokens_fed: int = 0
+    drawn: int = 0
+
+    def show(self, rows: int) -> None:
+        """Report how far they are."""
+        self.watch(Standing(self.counts, self.settings.n_generations, rows, self.tokens_fed))
+
+    def add(self, text: str, count: int, *, unfinished: bool = False) -> None:
+        """An answer has come to its end, `count` times."""
+        self.counts.add(text, count, unfinished=unfinished)
+        self.drawn += count
+
+    @property
+    def over(self) -> bool:
+        """Whether all answers are there."""
+        return self.drawn == self.settings.n_generations
+
+
 class CountingSampler:
-    """Draws answers to one prompt.
+    """Draws answers to one prompt, or to several at once: their rows share forward passes.
 
     The random stream of a prefix is keyed by (seed, prompt tokens, prefix), so the result depends neither on how many
-    rows go at once nor on the order of prompts.
+    rows go at once nor on which prompts go together.
 
     What does not fit among the rows waits as bare tokens and is fed anew later, so that memory is bounded by
     `max_rows` rows of `max_new_tokens`; when even that is too much, half as many go on.
     """
 
-    def __init__(
-        self, rows: Rows, tokenizer: Any, encoded: EncodedPrompt, settings: SamplingSettings, max_rows: int, watch: Watch = lambda _: None
-    ) -> None:  # fmt: skip
-        """`rows` continue the prompt `encoded`."""
-        self._rows, self._tokenizer, self._encoded, self._settings = rows, tokenizer, encoded, settings
-        self.max_rows, self._watch = max_rows, watch
-        self.counts = Answers()
-        self.tokens_fed = 0
+    def __init__(self, rows: Rows, tokenizer: Any, drawings: Sequence[Drawing], max_rows: int) -> None:
+        """`rows` continue the prompts of `drawings`, in this order. How tokens are drawn is the same for all."""
+        self._rows, self._tokenizer, self._drawings, self.max_rows = rows, tokenizer, drawings, max_rows
+        self._prompts = [drawing.encoded.prompt_ids for drawing in drawings]
+        self._open = [*range(len(drawings))]  # those not handed over
 
     @torch.inference_mode()
-    def draw(self) -> Answers:
-        """`n_generations` answers, counted.
+    def draw(self) -> list[Answers]:
+        """`n_generations` answers to each prompt, counted.
 
         Raises `MachineError` when memory does not suffice for a single row, `NotNumbersError` when probabilities are not numbers.
         """
-        waiting = [Live([()], [self._settings.n_generations])]
+        n = len(self._drawings)
+        waiting = [Live([*range(n)], [()] * n, [drawing.settings.n_generations for drawing in self._drawings])]
         while waiting:
             group = waiting.pop()
-            if len(group.prefixes) > self.max_rows:
-                waiting += group.in_groups(self.max_rows)
+            if len(group) > self.max_rows:
+                waiting += [group.of(rows) for rows in reversed(group.in_groups(self.max_rows))]
                 continue
             try:
                 self._grow(group, waiting)
@@ -79,7 +106,7 @@ class CountingSampler:
                     raise
                 self._halve(error)
                 waiting.append(group)
-        return self.counts
+        return [drawing.counts for drawing in self._drawings]
 
     def _grow(self, group: Live, waiting: list[Live]) -> None:
         """Feed a group to the ends of its answers. When memory runs out `group` holds what is yet to be drawn from."""
@@ -87,60 +114,84 @@ class CountingSampler:
         while True:
             parents, children = self._split(group, logits)
             del logits
-            overflow = children.part(self.max_rows, len(children.prefixes))
-            waiting += overflow.in_groups(self.max_rows)
-            group.prefixes, group.counts = children.prefixes[: self.max_rows], children.counts[: self.max_rows]
-            self._watch(Standing(self.counts, self._settings.n_generations, len(group.prefixes), self.tokens_fed))
-            if not group.prefixes:
+            if not len(group.prefixes[0]):  # the rows are those of all prompts
+                parents = [group.prompts[row] for row in parents]
+            kept, *later = children.in_groups(self.max_rows) or [[]]
+            waiting += [children.of(rows) for rows in reversed(later)]
+            self._become(group, children.of(kept))
+            self._show(group)
+            if not len(group):
                 return
-            logits = self._extend(group, parents[: self.max_rows])
+            logits = self._extend(group, [parents[row] for row in kept])
 
     def _replay(self, group: Live) -> Tensor:
-        """Logits [R, V] after every prefix of a group, fed from the prompt on, each distinct prefix once."""
-        before: list[tuple[int, ...]] = [()]
+        """Logits [R, V] after every prefix of a group, fed from the prompts on, each distinct prefix once."""
         logits = self._rows.start()
-        self.tokens_fed += len(self._encoded.prompt_ids) if not self.tokens_fed else 0
-        for length in range(1, len(group.prefixes[0]) + 1):
-            level = [*dict.fromkeys(prefix[:length] for prefix in group.prefixes)]
-            places = {prefix: row for row, prefix in enumerate(before)}
-            step = Live(level, [0] * len(level)) if length < len(group.prefixes[0]) else group
-            logits = self._extend(step, [places[prefix[:-1]] for prefix in step.prefixes])
-            before = step.prefixes
+        for drawing in self._drawings:
+            drawing.tokens_fed = drawing.tokens_fed or len(drawing.encoded.prompt_ids)
+        places: dict[tuple[int, tuple[int, ...]], int] = {(prompt, ()): prompt for prompt in range(len(self._drawings))}
+        length = len(group.prefixes[0])
+        if not length:
+            return logits[group.prompts]
+        for grown in range(1, length + 1):
+            level = dict.fromkeys((prompt, prefix[:grown]) for prompt, prefix in zip(group.prompts, group.prefixes, strict=True))
+            step = group if grown == length else Live([p for p, _ in level], [prefix for _, prefix in level], [0] * len(level))
+            parents = [places[prompt, prefix[:-1]] for prompt, prefix in zip(step.prompts, step.prefixes, strict=True)]
+            logits = self._extend(step, parents)
+            places = {(prompt, prefix): row for row, (prompt, prefix) in enumerate(zip(step.prompts, step.prefixes, strict=True))}
         return logits
 
     def _extend(self, live: Live, parents: Sequence[int]) -> Tensor:
         """Feed the last token of each prefix; `live` is put in the order of the rows."""
         order, logits = self._rows.extend(parents, [prefix[-1] for prefix in live.prefixes])
-        live.prefixes, live.counts = [live.prefixes[i] for i in order], [live.counts[i] for i in order]
-        self.tokens_fed += len(order)
+        self._become(live, live.of(order))
+        for prompt in live.prompts:
+            self._drawings[prompt].tokens_fed += 1
         return logits
+
+    def _become(self, live: Live, other: Live) -> None:
+        live.prompts, live.prefixes, live.counts = other.prompts, other.prefixes, other.counts
 
     def _split(self, live: Live, logits: Tensor) -> tuple[list[int], Live]:
         """Draw each row's next tokens: ended answers are counted, the others are children, with the rows they continue."""
         parents: list[int] = []
-        children = Live([], [])
-        drawn = draw_tokens(self._encoded.prompt_ids, self._settings, live, logits)
-        for row, (prefix, tokens) in enumerate(zip(live.prefixes, drawn, strict=True)):
+        children = Live([], [], [])
+        drawn = draw_tokens(self._prompts, self._drawings[0].settings, live, logits)
+        for row, (prompt, prefix, tokens) in enumerate(zip(live.prompts, live.prefixes, drawn, strict=True)):
+            drawing = self._drawings[prompt]
             for token, count in tokens:
                 grown = (*prefix, token)
-                if token in self._encoded.stop_ids:
-                    self.counts.add(self._encoded.text(self._tokenizer, prefix), count)
-                elif (end := self._ended(grown)) is not None:
+                if token in drawing.encoded.stop_ids:
+                    drawing.add(drawing.encoded.text(self._tokenizer, prefix), count)
+                elif (end := self._ended(drawing, grown)) is not None:
                     text, finished = end
-                    self.counts.add(text, count, unfinished=not finished)
+                    drawing.add(text, count, unfinished=not finished)
                 else:
                     parents.append(row)
+                    children.prompts.append(prompt)
                     children.prefixes.append(grown)
                     children.counts.append(count)
         return parents, children
 
-    def _ended(self, prefix: tuple[int, ...]) -> tuple[str, bool] | None:
+    def _ended(self, drawing: Drawing, prefix: tuple[int, ...]) -> tuple[str, bool] | None:
         """The text of an answer that holds a stop string or has reached the limit, and whether it is finished: the former."""
-        whole = len(prefix) == self._settings.max_new_tokens
-        if not (whole or self._settings.stop):
+        settings = drawing.settings
+        whole = len(prefix) == settings.max_new_tokens
+        if not (whole or settings.stop):
             return None
-        text, stopped = cut_at_stop(self._encoded.text(self._tokenizer, prefix), self._settings.stop)
+        text, stopped = cut_at_stop(drawing.encoded.text(self._tokenizer, prefix), settings.stop)
         return (text, stopped) if whole or stopped else None
+
+    def _show(self, group: Live) -> None:
+        """Hand over what is complete, and report on the first prompt that is not."""
+        for prompt in [*self._open]:
+            drawing = self._drawings[prompt]
+            if drawing.over:
+                drawing.show(0)
+                drawing.arrived(drawing.counts, drawing.tokens_fed)
+                self._open.remove(prompt)
+        if self._open:
+            self._drawings[self._open[0]].show(group.prompts.count(self._open[0]))
 
     def _halve(self, error: Exception) -> None:
         if self.max_rows == 1:

@@ -19,27 +19,27 @@ from diffusecli.models.overflow import NotNumbersError
 from diffusecli.sampling.settings import SamplingSettings
 
 _SLICE_ROWS = 64  # of [R, V] that become probabilities at once
-
-
 _BLOCK = 1024  # tokens of the vocabulary that are summed before one of them is looked for
-
-
 _DRAWS_AT_ONCE = 1_000_000  # of a row
+_FEW_DRAWS = 16  # of a row: each is searched in a block of its own; more are sorted
 
 
-def draw_tokens(prompt_ids: Sequence[int], settings: SamplingSettings, live: Live, logits: Tensor) -> list[list[tuple[int, int]]]:
-    """For each row, the distinct tokens drawn and how often. Logits [R, V] are written over."""
+def draw_tokens(
+    prompts: Sequence[Sequence[int]], settings: SamplingSettings, live: Live, logits: Tensor
+) -> list[list[tuple[int, int]]]:
+    """For each row, the distinct tokens drawn and how often. Logits [R, V] are written over; `prompts` are token ids."""
     drawn = []
     for start in range(0, len(live.counts), _SLICE_ROWS):
         part = slice(start, start + _SLICE_ROWS)
         exps = _exponentials(_warp(logits[part], settings))
-        streams = [_stream(settings.seed, prompt_ids, prefix) for prefix in live.prefixes[part]]
+        rows = zip(live.prompts[part], live.prefixes[part], strict=True)
+        streams = [_stream(settings.seed, prompts[prompt], prefix) for prompt, prefix in rows]
         totals: list[Counter[int]] = [Counter() for _ in streams]
         left = live.counts[part]
         while any(left):
             now = [min(count, _DRAWS_AT_ONCE) for count in left]
             left = [count - some for count, some in zip(left, now, strict=True)]
-            found = _invert(exps, [stream.random(count) for stream, count in zip(streams, now, strict=True)])
+            found = _invert(exps, [stream.random((count, 2)) for stream, count in zip(streams, now, strict=True)])
             for total, pairs in zip(totals, found, strict=True):
                 total.update(dict(pairs))
         drawn += [sorted(total.items()) for total in totals]
@@ -53,47 +53,88 @@ def _exponentials(logits: Tensor) -> Tensor:
 
 
 def _invert(exps: Tensor, uniforms: Sequence[np.ndarray]) -> list[list[tuple[int, int]]]:
-    """Invert each row's cumulative distribution at its uniforms: first the block of tokens is found, then the token in it.
+    """The tokens drawn from each row by its uniforms [D, 2]: the first chooses a block of tokens, the second the token in it.
 
-    Only sums of blocks, and the blocks hit, leave the device; both searches are in float64.
+    Only sums of blocks, and the blocks hit, leave the device; both searches are in float64. With two uniforms a token is found by a sum
+    of at most a block, so that rounding elsewhere in the vocabulary does not move it. Few draws are searched one by one, those of
+    all rows at once; many are sorted, so that the ends of blocks and tokens are searched among them.
     """
+    masses = _block_masses(exps)
+    cumulative = masses.cumsum(-1)
+    if not np.isfinite(cumulative[:, -1]).all():
+        raise NotNumbersError
+    found: list[list[tuple[int, int]]] = [[] for _ in uniforms]
+    few = [row for row, u in enumerate(uniforms) if 0 < len(u) <= _FEW_DRAWS]
+    if few:
+        rows = np.repeat(few, [len(uniforms[row]) for row in few])
+        tokens = _find_each(exps, cumulative, rows, np.concatenate([uniforms[row] for row in few]))
+        for (row, token), count in Counter(zip(rows.tolist(), tokens.tolist(), strict=True)).items():
+            found[row].append((token, count))
+    for row, u in enumerate(uniforms):
+        if len(u) > _FEW_DRAWS:
+            found[row] = _count_sorted(exps[row], cumulative[row], u)
+    return [sorted(pairs) for pairs in found]
+
+
+def _block_masses(exps: Tensor) -> np.ndarray:
+    """Sums over blocks of tokens [R, B] in float64; the last block may be shorter."""
     whole = exps.shape[-1] // _BLOCK * _BLOCK
     sums = [exps[:, :whole].unflatten(-1, (-1, _BLOCK)).sum(-1)] if whole else []
     if whole < exps.shape[-1]:
         sums.append(exps[:, whole:].sum(-1, keepdim=True))
-    masses = torch.cat(sums, dim=-1).cpu().double().numpy()  # [R, B]
-    cumulative = masses.cumsum(-1)
-    if not np.isfinite(cumulative[:, -1]).all():
-        raise NotNumbersError
-    hits = []  # row, block, where in the block's mass each draw falls, as shares of it
-    for row, (ends, mass, u) in enumerate(zip(cumulative, masses, uniforms, strict=True)):
-        at = u * ends[-1]
-        blocks = _search(ends, at)
-        hit = np.flatnonzero(np.bincount(blocks)).tolist()  # no sorting of a million draws
-        for block in hit:
-            inside = at if len(hit) == 1 else at[blocks == block]
-            hits.append((row, block, np.maximum((inside - (ends[block] - mass[block])) / mass[block], 0)))
-    found: list[list[tuple[int, int]]] = [[] for _ in uniforms]
-    for (row, block, shares), weights in zip(hits, _blocks(exps, [(row, block) for row, block, _ in hits]), strict=True):
-        ends = weights.cumsum()
-        counts = np.bincount(_search(ends, shares * ends[-1]))
-        tokens = np.flatnonzero(counts)
-        found[row] += zip((tokens + block * _BLOCK).tolist(), counts[tokens].tolist(), strict=True)
+    masses: np.ndarray = torch.cat(sums, dim=-1).cpu().double().numpy()
+    return masses
+
+
+def _find_each(exps: Tensor, cumulative: np.ndarray, rows: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+    """The token of each draw, `rows` [D] and `uniforms` [D, 2]: all blocks that are hit are searched together."""
+    blocks = _search_each(cumulative[rows], uniforms[:, 0])
+    weights = np.zeros((len(rows), min(_BLOCK, exps.shape[-1])))  # a block that is shorter ends in zeros
+    for row, block in zip(weights, _blocks(exps, rows, blocks), strict=True):
+        row[: len(block)] = block
+    tokens: np.ndarray = blocks * _BLOCK + _search_each(weights.cumsum(-1), uniforms[:, 1])
+    return tokens
+
+
+def _search_each(ends: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+    """In each row of cumulative masses [D, n] the first index above a share of the whole [D], never one without mass."""
+    last = (ends < ends[:, -1:]).sum(-1)
+    found: np.ndarray = np.minimum((ends <= (uniforms * ends[:, -1])[:, None]).sum(-1), last)
     return found
 
 
-def _search(ends: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """The first index whose cumulative mass is above each value, and never one without mass, whatever rounding does."""
-    return np.minimum(ends.searchsorted(at, side="right"), ends.searchsorted(ends[-1], side="left"))
+def _count_sorted(exps: Tensor, cumulative: np.ndarray, uniforms: np.ndarray) -> list[tuple[int, int]]:
+    """The tokens of many draws [D, 2] from one row, counted."""
+    blocks = np.minimum(
+        cumulative.searchsorted(uniforms[:, 0] * cumulative[-1], side="right"), cumulative.searchsorted(cumulative[-1])
+    )
+    order = blocks.astype(np.min_scalar_type(len(cumulative))).argsort(kind="stable")  # by radix where the type is narrow
+    sizes = np.bincount(blocks)
+    hit = np.flatnonzero(sizes)
+    found: list[tuple[int, int]] = []
+    shares = np.split(uniforms[order, 1], sizes[hit].cumsum()[:-1])
+    for block, weights, inside in zip(hit.tolist(), _blocks(exps[None], np.zeros_like(hit), hit), shares, strict=True):
+        ends = weights.cumsum(dtype=np.float64)
+        counts = np.diff(_edges(ends, np.sort(inside) * ends[-1]), prepend=0)
+        tokens = np.flatnonzero(counts)
+        found += zip((tokens + block * _BLOCK).tolist(), counts[tokens].tolist(), strict=True)
+    return found
 
 
-def _blocks(exps: Tensor, places: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-    """The blocks at (row, block) as float64 arrays."""
-    cut = [exps[row, block * _BLOCK : (block + 1) * _BLOCK] for row, block in places]
-    if exps.device.type != "cpu":  # one transfer for all
+def _edges(ends: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """How many of the sorted values fall before each of the cumulative masses; all do before the last that has mass."""
+    edges = at.searchsorted(ends, side="left")
+    edges[ends.searchsorted(ends[-1], side="left") :] = len(at)
+    return edges
+
+
+def _blocks(exps: Tensor, rows: np.ndarray, blocks: np.ndarray) -> list[np.ndarray]:
+    """The blocks at (row, block) as arrays; one transfer for all."""
+    cut = [exps[row, block * _BLOCK : (block + 1) * _BLOCK] for row, block in zip(rows.tolist(), blocks.tolist(), strict=True)]
+    if exps.device.type != "cpu" and cut:
         lengths = [len(block) for block in cut]
         cut = list(torch.cat(cut).cpu().split(lengths))
-    return [block.numpy().astype(np.float64) for block in cut]
+    return [block.numpy() for block in cut]
 
 
 def _stream(seed: int, prompt_ids: Sequence[int], prefix: Sequence[int]) -> np.random.Generator:
@@ -135,15 +176,38 @@ def _warp(logits: Tensor, settings: SamplingSettings) -> Tensor:
 
 @dataclass
 class Live:
-    """Prefixes of one length with the samples that follow each; in a row group, or waiting to be fed."""
+    """Prefixes of one length, the prompts they continue and the samples that follow each; in rows, or waiting to be fed."""
 
+    prompts: list[int]  # places in the list of prompts
     prefixes: list[tuple[int, ...]]
     counts: list[int]
 
-    def part(self, start: int, end: int) -> Live:
-        """Some of the prefixes."""
-        return Live(self.prefixes[start:end], self.counts[start:end])
+    def __len__(self) -> int:
+        """How many prefixes."""
+        return len(self.prefixes)
 
-    def in_groups(self, size: int) -> list[Live]:
-        """Cut into groups, the first last, as a stack wants them."""
-        return [self.part(start, start + size) for start in reversed(range(0, len(self.prefixes), size))]
+    def of(self, rows: Sequence[int]) -> Live:
+        """Some of the prefixes, in this order."""
+        return Live([self.prompts[i] for i in rows], [self.prefixes[i] for i in rows], [self.counts[i] for i in rows])
+
+    def in_groups(self, size: int) -> list[list[int]]:
+        """Which rows go together, no more than `size`: whole prompts where they fit, so that one is over before the next begins.
+
+        >>> Live([1, 0, 1, 0], [(5,), (5,), (6,), (7,)], [1, 1, 1, 1]).in_groups(3)
+        [[1, 3], [0, 2]]
+        >>> Live([0, 0, 0, 1], [(5,), (6,), (7,), (5,)], [1, 1, 1, 1]).in_groups(2)
+        [[0, 1], [2, 3]]
+        """
+        by_prompt: dict[int, list[int]] = {}
+        for row, prompt in enumerate(self.prompts):
+            by_prompt.setdefault(prompt, []).append(row)
+        groups: list[list[int]] = [[]]
+        for _, rows in sorted(by_prompt.items()):
+            if len(rows) <= size < len(groups[-1]) + len(rows):
+                groups.append([])
+            for start in range(0, len(rows), size):
+                piece = rows[start : start + size]
+                if len(groups[-1]) + len(piece) > size:
+                    groups.append([])
+                groups[-1] += piece
+        return [group for group in groups if group]

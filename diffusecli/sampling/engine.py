@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from diffusecli.prompts.answers import Answers
 
@@ -19,6 +19,16 @@ Arrived = Callable[[Answers, int], None]
 """Takes answers that are final, counted, those that were cut at the limit apart, and the tokens they cost."""
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Answers to one prompt, and who takes them."""
+
+    prompt: Prompt
+    have: Answers  # those that are there already
+    arrived: Arrived
+    watch: Watch
+
+
 class Engine(Protocol):
     """Draws answers. The law of what it draws is the model's own, bent by the settings alone."""
 
@@ -31,6 +41,14 @@ class Engine(Protocol):
 
     def draw(self, prompt: Prompt, have: Answers, arrived: Arrived, watch: Watch) -> None:
         """Draw what is missing of `n_generations` answers when `have` are there already."""
+
+
+@runtime_checkable
+class JointEngine(Protocol):
+    """An engine that is faster when it has several prompts at once. What it draws does not depend on which they are."""
+
+    def draw_all(self, wanted: Sequence[Wanted]) -> None:
+        """As `Engine.draw` for each of them."""
 
 
 def drawn(engine: Engine, prompt: Prompt) -> tuple[Answers, int]:

@@ -1,7 +1,7 @@
 """Where answers come from: the engines by name. What all of them keep is in `engine.py`.
 
-An engine draws answers to one prompt at a time and hands over what it has as it comes. To add one, write a function with the
-`@engine` decorator: it takes an `EngineRequest`, makes an `Engine`, yields it, and cleans up. Its name is the value of `--engine`,
+An engine draws answers to a prompt and hands over what it has as it comes; one that has `draw_all` too gets all prompts at once.
+To add one, write a function with the `@engine` decorator: it takes an `EngineRequest`, makes an `Engine`, yields it, and cleans up. Its name is the value of `--engine`,
 its keyword-only parameters are options of `diffuse sample`. What it needs is imported inside of it: `diffuse --help` reads this.
 """
 

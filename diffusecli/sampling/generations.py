@@ -24,7 +24,7 @@ from diffusecli.runs.journal import Journal
 from diffusecli.runs.run_dir import prompts_as_json
 from diffusecli.runs.sample_files import SAMPLE_ENDINGS, journal_path, meta_path, read_meta
 from diffusecli.runs.samples import write_samples
-from diffusecli.sampling.engine import Engine
+from diffusecli.sampling.engine import Engine, JointEngine, Wanted
 from diffusecli.sampling.settings import SamplingSettings, Standing
 from diffusecli.system.errors import InterruptedRun, many
 from diffusecli.system.notices import Notice
@@ -118,33 +118,45 @@ def _draw_all(
     engine: Engine, prompts: Sequence[Prompt], settings: SamplingSettings, journal: Journal, report: Report, notice: Notice
 ) -> tuple[dict[str, Answers], dict[str, int], float]:
     """Every prompt's answers and their limit in tokens, and the seconds they took."""
-    drawn: dict[str, Answers] = {}
-    limits: dict[str, int] = {}
     started = time.perf_counter()
     try:
-        for prompt in prompts:
-            drawn[prompt.alias] = _draw(engine, prompt, settings, journal, report, notice)
-            limits[prompt.alias] = engine.limit(prompt)
+        missing = [prompt for prompt in prompts if not _there(prompt, settings, journal, report, notice)]
+        wanted = [_wanted(engine, prompt, settings, journal, report) for prompt in missing]
+        if isinstance(engine, JointEngine):
+            engine.draw_all(wanted)
+        else:
+            for one in wanted:
+                engine.draw(one.prompt, one.have, one.arrived, one.watch)
     except KeyboardInterrupt as error:
         if not journal.kept:
             raise InterruptedRun("interrupted, no samples are kept; the same command draws them again") from error
-        there, wanted = sum(journal.of(prompt).total() for prompt in prompts), settings.n_generations * len(prompts)
-        kept = f"{there} of {many(wanted, 'sample')} are kept"
+        there, in_all = sum(journal.of(prompt).total() for prompt in prompts), settings.n_generations * len(prompts)
+        kept = f"{there} of {many(in_all, 'sample')} are kept"
         raise InterruptedRun(f"interrupted, {kept}; the same command goes on from there", kept) from error
-    return drawn, limits, time.perf_counter() - started
+    drawn = {prompt.alias: journal.of(prompt) for prompt in prompts}
+    return drawn, {prompt.alias: engine.limit(prompt) for prompt in prompts}, time.perf_counter() - started
 
 
-def _draw(engine: Engine, prompt: Prompt, settings: SamplingSettings, journal: Journal, report: Report, notice: Notice) -> Answers:
-    """All answers to one prompt, those of an earlier start included."""
-    have = journal.of(prompt)
+def _there(prompt: Prompt, settings: SamplingSettings, journal: Journal, report: Report, notice: Notice) -> bool:
+    """Whether an earlier start has left all answers to a prompt; says how many it has left."""
+    have = journal.of(prompt).total()
     if have:
-        notice(f"{prompt.alias}: {have.total()} of {many(settings.n_generations, 'sample')} are there from an earlier start")
-    if have.total() < settings.n_generations:
+        notice(f"{prompt.alias}: {have} of {many(settings.n_generations, 'sample')} are there from an earlier start")
+    if have >= settings.n_generations:
+        _report_end(prompt, settings, journal, report)
+    return have >= settings.n_generations
 
-        def arrived(counts: Counter[str], tokens: int) -> None:
-            journal.add(prompt, counts, tokens, engine.about.get("refused", {}))
 
-        engine.draw(prompt, have, arrived, lambda now: report(prompt.alias, now))
-    counts = journal.of(prompt)
-    report(prompt.alias, Standing(counts, settings.n_generations, 0, journal.tokens[prompt.key]))
-    return counts
+def _wanted(engine: Engine, prompt: Prompt, settings: SamplingSettings, journal: Journal, report: Report) -> Wanted:
+    """The answers to a prompt that are missing; they go into the journal as they arrive."""
+
+    def arrived(counts: Counter[str], tokens: int) -> None:
+        journal.add(prompt, counts, tokens, engine.about.get("refused", {}))
+        if journal.of(prompt).total() >= settings.n_generations:
+            _report_end(prompt, settings, journal, report)
+
+    return Wanted(prompt, journal.of(prompt), arrived, lambda now: report(prompt.alias, now))
+
+
+def _report_end(prompt: Prompt, settings: SamplingSettings, journal: Journal, report: Report) -> None:
+    report(prompt.alias, Standing(journal.of(prompt), settings.n_generations, 0, journal.tokens[prompt.key]))

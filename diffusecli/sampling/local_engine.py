@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
@@ -15,16 +16,18 @@ from diffusecli.models.overflow import blamed
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling.batched import choose_cache, generate_rows
-from diffusecli.sampling.counting import CountingSampler, cut_at_stop, rows_at_once
+from diffusecli.sampling.counting import CountingSampler, Drawing, cut_at_stop, rows_at_once
 from diffusecli.sampling.draws import stream_seed
-from diffusecli.sampling.engine import Arrived
-from diffusecli.sampling.rows import choose_rows
+from diffusecli.sampling.engine import Arrived, Wanted
+from diffusecli.sampling.rows import Kind, SharedPrompt, choose_rows
 from diffusecli.sampling.settings import SamplingSettings, Standing, Watch
 from diffusecli.system.errors import InputError, many
 from diffusecli.system.memory import SMALLER, enough_memory, out_of_memory
 from diffusecli.system.notices import Notice
 
 _BATCH_ROWS = 64  # of plain `generate`
+_PROMPTS_TOGETHER = 32  # what an interruption may lose, and whose keys and values are held at once
+_PROMPT_TOKENS_TOGETHER = 4096  # short prompts filled up to the longest
 
 
 class LocalEngine:
@@ -39,7 +42,7 @@ class LocalEngine:
         """Probes the model; `max_rows` None takes what fits into free memory."""
         self._base, self._settings, self._notice = base, settings, notice
         self._told: set[str] = set()
-        self._encoded: EncodedPrompt | None = None
+        self._limits: dict[tuple[str, str], int] = {}  # by `Prompt.key`
         self._context = shape_of(base.model.config, 0).context
         with self._enough_memory(), blamed(base.model, base.name):
             self._kind = choose_rows(base.model)
@@ -66,17 +69,42 @@ class LocalEngine:
 
     def limit(self, prompt: Prompt) -> int:
         """See `Engine`: what was asked for, no more than the prompt leaves of the model's context."""
-        encoded = self._encode(prompt)
-        wanted, room = self._settings.limit(encoded.longest), self._room(encoded)
-        if room < 1:
-            raise InputError(
-                f"{encoded.alias}: is {len(encoded.prompt_ids)} tokens long, the model takes {self._context}; shorten it"
-            )
-        return min(wanted, room)
+        if prompt.key not in self._limits:
+            encoded = encode_prompt(prompt, self._base.chat)
+            self._limits[prompt.key] = self._limit(encoded)
+        return self._limits[prompt.key]
 
     def draw(self, prompt: Prompt, have: Answers, arrived: Arrived, watch: Watch) -> None:
         """See `Engine`."""
-        encoded, limit = self._encode(prompt), self.limit(prompt)
+        self.draw_all([Wanted(prompt, have, arrived, watch)])
+
+    def draw_all(self, wanted: Sequence[Wanted]) -> None:
+        """See `JointEngine`: rows of neighbours share forward passes where the model's memory allows it."""
+        together: list[Drawing] = []
+        for one in wanted:
+            try:
+                drawing = self._drawing(one)
+            except InputError:  # the prompts before it are drawn all the same
+                self._draw_rows(together, SharedPrompt)
+                raise
+            kind = self._kind_for(drawing)
+            joins = kind is SharedPrompt and len(wanted) > 1 and self._joins
+            if not (joins and _fit(together, drawing)):
+                self._draw_rows(together, SharedPrompt)
+                together = []
+            if joins:
+                together.append(drawing)
+            elif kind is not None:
+                self._draw_rows([drawing], kind)
+            else:
+                with self._enough_memory(), blamed(self._base.model, self._base.name):
+                    self._draw_batches(drawing.encoded, drawing.settings, one.have, one.arrived, one.watch)
+        self._draw_rows(together, SharedPrompt)
+
+    def _drawing(self, wanted: Wanted) -> Drawing:
+        """The prompt in tokens and how it is drawn; says what the user should know of it."""
+        encoded = encode_prompt(wanted.prompt, self._base.chat)
+        limit = self._limits[wanted.prompt.key] = self._limit(encoded)
         for remark in encoded.remarks:
             if remark not in self._told:
                 self._notice(remark)
@@ -85,37 +113,51 @@ class LocalEngine:
         settings = replace(self._settings, max_new_tokens=limit)
         if encoded.stop_text:
             settings = replace(settings, stop=(*settings.stop, encoded.stop_text))
-        rows = None
-        if self._kind is not None:
-            with self._enough_memory(), blamed(self._base.model, self._base.name):
-                rows = self._kind.rows(encoded.prompt_ids, settings.max_new_tokens)
-            if rows is None:
-                self._notice(
-                    f"{encoded.alias}: answers may outgrow what can be kept by rows: sampling in batches of plain `generate`"
-                )
-        if rows is None:
-            with self._enough_memory(), blamed(self._base.model, self._base.name):
-                self._draw_batches(encoded, settings, have, arrived, watch)
+        return Drawing(encoded, settings, wanted.watch, wanted.arrived)
+
+    def _kind_for(self, drawing: Drawing) -> Kind | None:
+        """How rows of this prompt are kept; None for batches of `generate`."""
+        if self._kind is None:
+            return None
+        with self._enough_memory(), blamed(self._base.model, self._base.name):
+            kind = self._kind.of(drawing.encoded.prompt_ids, drawing.settings.max_new_tokens)
+        if kind is None:
+            self._notice(
+                f"{drawing.encoded.alias}: answers may outgrow what can be kept by rows: sampling in batches of plain `generate`"
+            )
+        return kind
+
+    @property
+    def _joins(self) -> bool:
+        """Whether rows of several prompts may go together."""
+        with self._enough_memory(), blamed(self._base.model, self._base.name):
+            return self._kind is not None and self._kind.joins
+
+    def _draw_rows(self, drawings: Sequence[Drawing], kind: Kind) -> None:
+        """Draw by counting rows; the rows of all prompts go together."""
+        if not drawings:
             return
-        most = self._max_rows
-        if settings.max_new_tokens > self._settings.max_new_tokens and not self._rows_asked:
-            most = min(most, rows_at_once(self._base.model, settings.max_new_tokens))
-        sampler = CountingSampler(rows, self._base.tokenizer, encoded, settings, most, watch)
+        most, longest = self._max_rows, max(drawing.settings.max_new_tokens for drawing in drawings)
+        if longest > self._settings.max_new_tokens and not self._rows_asked:
+            most = min(most, rows_at_once(self._base.model, longest))
+        rows = kind(self._base.model, *(drawing.encoded.prompt_ids for drawing in drawings))
+        sampler = CountingSampler(rows, self._base.tokenizer, drawings, most)
         with blamed(self._base.model, self._base.name):
-            counts = sampler.draw()
+            sampler.draw()
         if sampler.max_rows < most:  # it was halved
             self._max_rows = sampler.max_rows
-        arrived(counts, sampler.tokens_fed)
 
     def _enough_memory(self) -> AbstractContextManager[None]:
         """Probes of a few rows may already be too much."""
         return enough_memory(self._base.name, SMALLER)
 
-    def _encode(self, prompt: Prompt) -> EncodedPrompt:
-        """The prompt in tokens; the last one is kept."""
-        if self._encoded is None or self._encoded.prompt is not prompt:
-            self._encoded = encode_prompt(prompt, self._base.chat)
-        return self._encoded
+    def _limit(self, encoded: EncodedPrompt) -> int:
+        wanted, room = self._settings.limit(encoded.longest), self._room(encoded)
+        if room < 1:
+            raise InputError(
+                f"{encoded.alias}: is {len(encoded.prompt_ids)} tokens long, the model takes {self._context}; shorten it"
+            )
+        return min(wanted, room)
 
     def _room(self, encoded: EncodedPrompt) -> int:
         """The tokens that the prompt leaves of the model's context."""
@@ -178,3 +220,10 @@ class LocalEngine:
             fed += tokens
             arrived(batch, tokens)
             watch(Standing(answers, settings.n_generations, size, fed))
+
+
+def _fit(together: Sequence[Drawing], drawing: Drawing) -> bool:
+    """Whether one more prompt may go with these."""
+    number = len(together) + 1
+    longest = max(len(one.encoded.prompt_ids) for one in (*together, drawing))
+    return number <= _PROMPTS_TOGETHER and number * longest <= _PROMPT_TOKENS_TOGETHER

@@ -1,26 +1,29 @@
-"""What a model remembers of many answers to one prompt: rows that begin alike and grow a token at a time.
+"""What a model remembers of many answers to a prompt: rows that begin alike and grow a token at a time.
 
-Two ways give the same numbers. `SharedPrompt` holds the prompt's keys and values once for all rows and
+Two ways give the same numbers. `SharedPrompt` holds the keys and values of a prompt, or of several, once for all rows and
 writes new ones in place; a row is copied only when it branches. `GatheredCache` lets transformers keep
 its own cache and gathers it at every step: slower, for models with states, attention of their own, or windows that
 their layers do not pass on.
 Knows tensors and token ids; nothing of samples.
 
-Axis names: R live rows, V vocabulary, P prompt tokens, T tokens so far, H query heads, K key heads, d head width.
+Axis names: N prompts, R live rows, V vocabulary, P prompt tokens, T tokens so far, H query heads, K key heads, d head width.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from diffusecli.models.architecture import attention_windows, keeps_more_than_attention, shape_of
-from diffusecli.models.attention import banded, causal, enable, over, over_prompt
+from diffusecli.models.attention import banded, causal, enable, over
 from diffusecli.models.overflow import require_numbers
 from diffusecli.system.memory import out_of_memory
 
@@ -37,10 +40,10 @@ def tolerance(dtype: torch.dtype) -> float:
 
 
 class Rows(Protocol):
-    """Rows that continue one prompt, all of the same length."""
+    """Rows that continue a prompt, or one of several, all of them by the same number of tokens."""
 
     def start(self) -> Tensor:
-        """Forget all rows but the prompt; its next-token logits [1, V]. It is fed once, however often this is called."""
+        """Forget all rows but the prompts; their next-token logits [N, V]. They are fed once, however often this is called."""
 
     def extend(self, parents: Sequence[int], tokens: Sequence[int]) -> tuple[list[int], Tensor]:
         """Feed a token to a child of each given row; rows that are no parent are forgotten.
@@ -50,20 +53,24 @@ class Rows(Protocol):
 
 
 class SharedPrompt:
-    """The prompt once, and for each row its own tokens, in place."""
+    """Each prompt once, and for each row its own tokens, in place."""
 
-    def __init__(self, model: Any, prompt_ids: Sequence[int]) -> None:
+    def __init__(self, model: Any, *prompts: Sequence[int]) -> None:
         """`attention.enable(model)` must have said yes."""
-        self._model, self._prompt_ids = model, prompt_ids
+        self._model, self._prompts = model, prompts
+        self._longest = max(map(len, prompts))
+        self._padding = [self._longest - len(prompt_ids) for prompt_ids in prompts]
         self._layers: dict[int, _LayerRows] = {}
         self._first: Tensor | None = None
         self._length = 0
+        self._owners = [*range(len(prompts))]  # the prompt of each row
+        self._lanes: dict[torch.device, _Lanes] = {}
 
     def start(self) -> Tensor:
-        """See `Rows`."""
+        """See `Rows`: a row for each prompt, [prompts, V]."""
         if self._first is None:
-            self._first = _logits(self._model, self, [list(self._prompt_ids)], 0)
-        self._length = 0
+            self._first = self._feed_prompts()
+        self._length, self._owners = 0, [*range(len(self._prompts))]
         for kept in self._layers.values():
             kept.free()
         return self._first.clone()
@@ -72,38 +79,143 @@ class SharedPrompt:
         """See `Rows`."""
         order, moves = arrange(parents)
         if self._length:
-            for kept in self._layers.values():
-                kept.move(moves, len(order), self._length)
-        logits = _logits(self._model, self, [[tokens[child]] for child in order], len(self._prompt_ids) + self._length)
+            self._move(moves, len(order))
+        self._owners, self._lanes = [self._owners[parents[child]] for child in order], {}
+        positions = [[len(self._prompts[owner]) + self._length] for owner in self._owners]
+        logits = self._logits([[tokens[child]] for child in order], positions, 1)[:, -1]
         self._length += 1
         return order, logits
 
+    def _feed_prompts(self) -> Tensor:
+        """Logits after each prompt [N, V]; all are fed as one sequence, in which none looks at another."""
+        positions = [at for prompt_ids in self._prompts for at in range(len(prompt_ids))]
+        ends = [*accumulate(map(len, self._prompts))]
+        keep = 1 if len(ends) == 1 else [end - 1 for end in ends]
+        return self._logits([list(chain.from_iterable(self._prompts))], [positions], keep)[0]
+
+    def _logits(self, tokens: list[list[int]], positions: list[list[int]], keep: int | list[int]) -> Tensor:
+        device = self._model.device
+        mask = torch.zeros(1, 1, 1, 1, device=device)  # any mask of four axes is passed on, and here not looked at
+        with over(self):
+            out = self._model(
+                input_ids=torch.tensor(tokens, device=device), position_ids=torch.tensor(positions, device=device),
+                attention_mask=mask, use_cache=False, logits_to_keep=keep,
+            )  # fmt: skip
+        logits: Tensor = out.logits
+        return logits
+
+    def _move(self, moves: Sequence[tuple[int, int]], rows: int) -> None:
+        """Copy rows from place to place in every layer; the indices are made once for each device."""
+        indices: dict[torch.device, list[Tensor]] = {}
+        for kept in self._layers.values():
+            if moves and kept.device not in indices:
+                indices[kept.device] = [torch.tensor(side, device=kept.device) for side in zip(*moves, strict=True)]
+            kept.move(indices.get(kept.device, ()), rows, self._length)
+
     def attend(self, layer: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
-        """Query [R, H, 1, d], key and value [R, K, 1, d] -> [R, 1, H, d]; of the prompt itself [1, H, P, d] and so on."""
+        """Query [R, H, 1, d], key and value [R, K, 1, d] -> [R, 1, H, d]; of the prompts as one sequence [1, H, S, d] and so on."""
         if self._first is None:
-            self._layers[layer.layer_idx] = _LayerRows(key[0].contiguous(), value[0].contiguous())
-            return causal(layer, query, key, value, scale, banded(key.shape[2], window, key.device))
-        return self._layers[layer.layer_idx].attend(query, key, value, self._length, scale, window)
+            return self._attend_prompts(layer, query, key, value, scale, window)
+        lanes = self._lanes_on(key.device) if len(self._prompts) > 1 else None
+        return self._layers[layer.layer_idx].attend(query, key, value, self._length, scale, window, lanes)
+
+    def _attend_prompts(self, layer: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+        """Each prompt looks at itself; its keys and values are kept."""
+        lengths = [*map(len, self._prompts)]
+        parts = [[*whole.split(lengths, dim=2)] for whole in (query, key, value)]
+        self._layers[layer.layer_idx] = _LayerRows(
+            *(torch.cat([_filled_up(part, self._longest) for part in kept]) for kept in parts[1:])
+        )
+        return torch.cat(
+            [causal(layer, q, k, v, scale, banded(q.shape[2], window, q.device)) for q, k, v in zip(*parts, strict=True)], dim=1
+        )
+
+    def _lanes_on(self, device: torch.device) -> _Lanes:
+        if device not in self._lanes:
+            self._lanes[device] = _Lanes.of(self._owners, self._padding, device)
+        return self._lanes[device]
+
+
+def _filled_up(kept: Tensor, length: int) -> Tensor:
+    """Keys or values [1, K, P, d] with zeros before them, so that all prompts end at the same place."""
+    return torch.nn.functional.pad(kept, (0, 0, length - kept.shape[2], 0))
+
+
+@dataclass(frozen=True)
+class _Lanes:
+    """Rows of several prompts in lanes of one width, each lane of one prompt, so that a single product reaches all prompts.
+
+    L lanes of width S; no more than three times as many places as rows.
+    """
+
+    prompts: Tensor  # [L] whose lane it is
+    places: Tensor  # [R] where each row is among the L S places
+    width: int  # S
+    padding: Tensor  # [L] what fills up the beginning of the prompt
+
+    @classmethod
+    def of(cls, owners: Sequence[int], padding: Sequence[int], device: torch.device) -> _Lanes:
+        """Lanes for rows of these prompts."""
+        sizes = Counter(owners)
+        width = min(max(sizes.values()), -(-2 * len(owners) // len(sizes)))
+        lanes: list[int] = []
+        last: dict[int, int] = {}  # the place that was taken last, by prompt
+        places = []
+        for owner in owners:
+            place = last.get(owner, -1) + 1
+            if place % width == 0:
+                place = len(lanes) * width
+                lanes.append(owner)
+            last[owner] = place
+            places.append(place)
+        prompts = torch.tensor(lanes, device=device)
+        return cls(prompts, torch.tensor(places, device=device), width, torch.tensor(padding, device=device)[prompts])
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """[R, K, G, n] -> [L K, S G, n]; places without a row hold zeros."""
+        among = rows.new_zeros(len(self.prompts) * self.width, *rows.shape[1:]).index_copy_(0, self.places, rows)
+        return among.view(-1, self.width, *rows.shape[1:]).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+
+    def gather(self, lanes: Tensor, heads: int) -> Tensor:
+        """[L K, S G, n] -> [R, K, G, n]."""
+        among = lanes.view(len(self.prompts), heads, self.width, -1, lanes.shape[-1]).transpose(1, 2)
+        return among.flatten(0, 1).index_select(0, self.places)
+
+    def per_lane(self, kept: Tensor) -> Tensor:
+        """Keys or values of the prompts [N, K, P, d] -> [L K, P, d]."""
+        return kept.index_select(0, self.prompts).flatten(0, 1)
+
+    def hide_padding(self, scores: Tensor, first: int) -> Tensor:
+        """Scores [L K, S G, P] of the prompts' places from `first` on, with what fills up prompts hidden, in place."""
+        absent = torch.arange(first, first + scores.shape[-1], device=scores.device) < self.padding[:, None]
+        scores.view(len(self.prompts), -1, scores.shape[-1]).masked_fill_(absent[:, None], -torch.inf)
+        return scores
 
 
 class _LayerRows:
-    """Keys and values of one layer: [K, P, d] of the prompt, [room for rows, K, room for tokens, d] of the rows."""
+    """Keys and values of one layer: [N, K, P, d] of the prompts, [room for rows, K, room for tokens, d] of the rows."""
 
     def __init__(self, prompt_keys: Tensor, prompt_values: Tensor) -> None:
         self._prompt = prompt_keys, prompt_values
         self.free()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the layer is: a model may be spread over several devices."""
+        return self._prompt[0].device
+
     def free(self) -> None:
         """Forget the rows."""
-        self._own = tuple(p.new_empty(0, p.shape[0], 0, p.shape[2]) for p in self._prompt)
+        self._own = tuple(p.new_empty(0, p.shape[1], 0, p.shape[3]) for p in self._prompt)
 
-    def move(self, moves: Sequence[tuple[int, int]], rows: int, length: int) -> None:
-        """Copy rows from place to place, so that the first `rows` are those that live on."""
+    def move(self, indices: Sequence[Tensor], rows: int, length: int) -> None:
+        """Copy rows from places to places (two indices, or none), so that the first `rows` are those that live on."""
         self._make_room(rows, length, length)
-        if moves:
-            sources, places = (torch.tensor(side, device=self._own[0].device) for side in zip(*moves, strict=True))
+        if indices:
+            sources, places = indices
             for own in self._own:
-                own[places, :, :length] = own[sources, :, :length]
+                kept = own[:, :, :length]
+                kept.index_copy_(0, places, kept.index_select(0, sources))
 
     def _make_room(self, rows: int, tokens: int, length: int) -> None:
         """Double what is full; the first `length` tokens of every row are kept.
@@ -118,12 +230,14 @@ class _LayerRows:
         kept = min(had_rows, row_room)
         larger = []
         for own, prompt in zip(self._own, self._prompt, strict=True):
-            new = prompt.new_empty(row_room, prompt.shape[0], token_room, prompt.shape[2])
+            new = prompt.new_empty(row_room, prompt.shape[1], token_room, prompt.shape[3])
             new[:kept, :, :length] = own[:kept, :, :length]
             larger.append(new)
         self._own = tuple(larger)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, length: int, scale: float, window: int | None) -> Tensor:
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, length: int, scale: float, window: int | None, lanes: _Lanes | None
+    ) -> Tensor:
         """Write the new token of every row, and look at the prompt and at the row's own tokens, as far back as the window lets it."""
         rows, width = len(query), query.shape[-1]
         heads = key.shape[1]
@@ -131,24 +245,40 @@ class _LayerRows:
         self._make_room(rows, length + 1, length)
         for own, new in zip(self._own, (key, value), strict=True):
             own[:rows, :, length] = new[:, :, 0]
-        hidden = 0 if window is None else max(0, self._prompt[0].shape[1] + length + 1 - window)
-        prompt_keys, prompt_values = (prompt[:, hidden:] for prompt in self._prompt)
-        split = prompt_keys.shape[1]
-        of_own = slice(max(0, hidden - self._prompt[0].shape[1]), length + 1)
+        longest = self._prompt[0].shape[2]
+        hidden = 0 if window is None else max(0, longest + length + 1 - window)
+        of_own = slice(max(0, hidden - longest), length + 1)
         keys, values = (own[:rows, :, of_own].flatten(0, 1) for own in self._own)  # [R K, T, d]
         asked = (query * scale).view(rows, heads, groups, width)
-        to_prompt = _per_head(asked, prompt_keys.transpose(1, 2))
+        to_prompt = self._to_prompt(asked, hidden, lanes)
+        split = to_prompt.shape[-1]
         to_own = torch.bmm(asked.flatten(0, 1), keys.transpose(1, 2)).view(rows, heads, groups, -1)
         wide = torch.promote_types(value.dtype, torch.float32)
-        weights = torch.cat([to_prompt, to_own], dim=-1).softmax(dim=-1, dtype=wide).to(value.dtype)
-        out = _per_head(weights[..., :split], prompt_values)
-        out += torch.bmm(weights[..., split:].flatten(0, 1), values).view(out.shape)
-        return out.view(rows, 1, heads * groups, width)
+        weights = torch.cat([to_prompt, to_own.transpose(0, 1)], dim=-1).softmax(dim=-1, dtype=wide).to(value.dtype)
+        out = torch.bmm(weights[..., split:].transpose(0, 1).flatten(0, 1), values).view(rows, heads, groups, -1)
+        out += self._of_prompt(weights[..., :split], hidden, lanes)
+        return out.view(rows, 1, heads * groups, -1)
 
+    def _to_prompt(self, asked: Tensor, hidden: int, lanes: _Lanes | None) -> Tensor:
+        """Scores [K, R, G, P]: the keys that rows share are read once."""
+        rows, heads, groups, _ = asked.shape
+        keys = self._prompt[0][:, :, hidden:]
+        if lanes is None:
+            return torch.bmm(asked.transpose(0, 1).flatten(1, 2), keys[0].transpose(1, 2)).view(heads, rows, groups, -1)
+        if not keys.shape[2]:  # out of the window
+            return asked.new_empty(heads, rows, groups, 0)
+        scores = torch.bmm(lanes.spread(asked), lanes.per_lane(keys).transpose(1, 2))
+        return lanes.gather(lanes.hide_padding(scores, hidden), heads).transpose(0, 1)
 
-def _per_head(left: Tensor, right: Tensor) -> Tensor:
-    """[R, K, G, n] x [K, n, m] -> [R, K, G, m]: what all rows share is read once."""
-    return over_prompt(left.transpose(0, 1), right).transpose(0, 1).contiguous()
+    def _of_prompt(self, weights: Tensor, hidden: int, lanes: _Lanes | None) -> Tensor:
+        """The prompts' values [R, K, G, d] by weights [K, R, G, P]."""
+        heads, rows, groups, _ = weights.shape
+        values = self._prompt[1][:, :, hidden:]
+        if lanes is None:
+            return torch.bmm(weights.flatten(1, 2), values[0]).view(heads, rows, groups, -1).transpose(0, 1)
+        if not values.shape[2]:
+            return values.new_zeros(())
+        return lanes.gather(torch.bmm(lanes.spread(weights.transpose(0, 1)), lanes.per_lane(values)), heads)
 
 
 def arrange(parents: Sequence[int]) -> tuple[list[int], list[tuple[int, int]]]:
@@ -212,15 +342,6 @@ class GatheredCache:
         return out.past_key_values, out.logits[:, -1]
 
 
-def _logits(model: Any, layout: SharedPrompt, rows: list[list[int]], start: int) -> Tensor:
-    input_ids, positions = _inputs(model, rows, start)
-    mask = torch.zeros(1, 1, 1, 1, device=model.device)  # any mask of four axes is passed on, and here not looked at
-    with over(layout):
-        out = model(input_ids=input_ids, position_ids=positions, attention_mask=mask, use_cache=False, logits_to_keep=1)
-    logits: Tensor = out.logits[:, -1]
-    return logits
-
-
 def _inputs(model: Any, rows: list[list[int]], start: int) -> tuple[Tensor, Tensor]:
     input_ids = torch.tensor(rows, device=model.device)
     return input_ids, torch.arange(start, start + input_ids.shape[1], device=model.device).expand_as(input_ids)
@@ -237,11 +358,20 @@ class RowsKind:
         self.make, self._model = make, model
         self._windows = tuple(attention_windows(model.config).values())
 
-    def rows(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Rows | None:
+    def of(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Kind | None:
         """For one prompt; None where no kind keeps rows as long as these may get."""
         outgrown = bool(self._windows) and len(prompt_ids) + max_new_tokens > min(self._windows)
-        make = self._beyond if outgrown else self.make
+        return self._beyond if outgrown else self.make
+
+    def rows(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Rows | None:
+        """Rows of one prompt; None where no kind keeps them."""
+        make = self.of(prompt_ids, max_new_tokens)
         return None if make is None else make(self._model, prompt_ids)
+
+    @functools.cached_property
+    def joins(self) -> bool:
+        """Whether rows of several prompts may go together: the model must take each row at a position of its own."""
+        return self.make is SharedPrompt and _fixed_frequencies(self._model) and _is_close(self._model, _joint_gap)
 
     @functools.cached_property
     def _beyond(self) -> Kind | None:
@@ -266,15 +396,27 @@ def _agreeing(model: Any, lengths: Sequence[int]) -> Kind | None:
     by_layout = not keeps_more_than_attention(model) and enable(model)
     kinds: list[Kind] = [*([SharedPrompt] if by_layout else []), GatheredCache]
     for make in kinds:
-        try:
-            gaps = [_gap(model, make, length) for length in lengths]
-        except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
-            if out_of_memory(error):
-                raise
-            continue
-        if all(gap <= tolerance(model.dtype) for gap in gaps):
+        close = [_is_close(model, _gap, make, length) for length in lengths]
+        if all(close):
             return make
     return None
+
+
+def _is_close(model: Any, gap: Callable[..., float], *given: Any) -> bool:
+    """Whether a probe finds no more than rounding; False where the model cannot be used so."""
+    try:
+        return gap(model, *given) <= tolerance(model.dtype)
+    except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
+        if out_of_memory(error):
+            raise
+        return False
+
+
+def _fixed_frequencies(model: Any) -> bool:
+    """Whether a token's rotary embedding depends on its own position alone, not on the longest row of the batch."""
+    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    kinds = [rope, *(value for value in rope.values() if isinstance(value, dict))]  # one for each type of layer
+    return not any(kind.get("rope_type") in ("dynamic", "longrope") for kind in kinds)
 
 
 def _gap(model: Any, make: Kind, length: int) -> float:
@@ -291,5 +433,24 @@ def _gap(model: Any, make: Kind, length: int) -> float:
         whole = [(*whole[parents[child]], tokens[child]) for child in order]
     input_ids = torch.tensor([[*prompt_ids, *grown] for grown in whole], device=model.device)
     expected = model(input_ids=input_ids, use_cache=False, logits_to_keep=1).logits[:, -1]
+    require_numbers(expected)
+    return float((expected.float().softmax(-1) - logits.float().softmax(-1)).abs().sum(-1).max() / 2)
+
+
+@torch.inference_mode()
+def _joint_gap(model: Any) -> float:
+    """As `_gap`, of rows that continue prompts of different lengths in one batch."""
+    vocabulary = model.config.get_text_config().vocab_size
+    a, b, c, d = (vocabulary * part // 11 for part in (2, 3, 5, 7))
+    prompts = ((c, a), (a, b, c, d, b), (d, d, a))
+    rows = SharedPrompt(model, *prompts)
+    rows.start()
+    whole: list[tuple[int, ...]] = [*prompts]
+    for parents, tokens in (([2, 0, 1, 1], [a, b, c, d]), ([0, 1, 2, 3, 3], [d, a, b, c, a])):
+        order, logits = rows.extend(parents, tokens)
+        whole = [(*whole[parents[child]], tokens[child]) for child in order]
+    expected = torch.cat([
+        model(input_ids=torch.tensor([grown], device=model.device), use_cache=False, logits_to_keep=1).logits[:, -1] for grown in whole
+    ])  # fmt: skip
     require_numbers(expected)
     return float((expected.float().softmax(-1) - logits.float().softmax(-1)).abs().sum(-1).max() / 2)

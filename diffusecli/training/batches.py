@@ -16,6 +16,12 @@ class Batch:
     parts: tuple[tuple[int, Part], ...]  # of which prompt, by its place, and what of it
     answers: tuple[int, ...]  # by their places
     tokens: int  # fed for all of it
+    memory: int = 0  # the tokens that take as much memory, where that is not those fed
+
+    @property
+    def size(self) -> int:
+        """What counts against the most that a pass may hold."""
+        return self.memory or self.tokens
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from diffusecli.runs.iteration import Iteration
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, cannot_write
 
-FORMAT = "2"
+FORMAT = "3"
 _OF_THE_BASE = ("model", "revision", "model_revision", "model_fingerprint")
 """Settings that name the base model: other names of the same weights are the same settings."""
 
@@ -84,7 +84,7 @@ def save_checkpoint(run: RunDir, base: LoadedModel, optimiser: torch.optim.Optim
 def load_progress(
     checkpoint: Path, asked: Mapping[str, Any], base: LoadedModel | None = None
 ) -> tuple[Progress, dict[int, dict[str, Any]]]:
-    """What was done, and the optimiser's state by the number of the weight.
+    """What was done, and the optimiser's state by the number of the vector of weights.
 
     A `base` with the weights that the checkpoint was made of may have another name or place by now.
 

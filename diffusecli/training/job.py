@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-
 from diffusecli.models.architecture import shape_of, trainable
 from diffusecli.models.encoding import EncodedPrompt, encode_prompt
 from diffusecli.models.loading import LoadedModel
+from diffusecli.models.lora_products import multiplies_bf16
 from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import AlgConfig, Retain
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import many
 from diffusecli.system.notices import Notice
+from diffusecli.training.flat_weights import FlatWeights
 from diffusecli.training.inputs import Inputs, require_agreement, require_context
 from diffusecli.training.pass_choice import choose_strategy
 from diffusecli.training.processes import Processes
@@ -29,6 +29,7 @@ class Prepared:
     encoded: list[EncodedPrompt]
     tests: list[EncodedPrompt]  # those with targets that are not trained on
     scorer: Scorer
+    weights: FlatWeights
     why: str  # the scorer takes this pass
 
 
@@ -62,9 +63,9 @@ class Job:
         return -(-len(self.prompts.encoded) // self.settings.prompts_per_step)
 
     @property
-    def weights(self) -> list[torch.nn.Parameter]:
+    def weights(self) -> FlatWeights:
         """What is trained."""
-        return trainable(self.base.model)
+        return self.prompts.weights
 
 
 def prepare_prompts(
@@ -87,4 +88,8 @@ def prepare_prompts(
         )  # fmt: skip
     trained_on = {e.alias for e in encoded}
     tests = [e for e in tests if e.prompt.targets and e.alias not in trained_on]
-    return Prepared(encoded, tests, Scorer(base.model, strategy, retention, processes, notice), why)
+    weights = FlatWeights.of(trainable(base.model))
+    if settings.bf16_products and not multiplies_bf16(base.device):
+        notice("bf16_products: this processor does not multiply bf16, the setting has no effect")
+    scorer = Scorer(base.model, strategy, retention, processes, notice, weights, settings.bf16_products)
+    return Prepared(encoded, tests, scorer, weights, why)

@@ -60,13 +60,18 @@ def edges_of(trie: TokenTrie, part: Part) -> tuple[np.ndarray, np.ndarray]:
     return scoring, np.flatnonzero(wanted[trie.arrays.parents])
 
 
+def nodes_of(trie: TokenTrie, part: Part) -> np.ndarray:
+    """The nodes that are fed for a part: the ancestors of its first, and its own."""
+    own = trie.arrays.internal[part.start : part.end]
+    context = np.array(trie.ancestors(int(own[0]))[:-1] if len(own) else [], dtype=np.int64)
+    return np.concatenate([context, own])  # depth-first order: every ancestor of a fed node is fed before it
+
+
 def strand_of(encoded: EncodedPrompt, part: Part) -> tuple[Strand, int]:
     """The prompt, the ancestors of the part and its internal nodes; and how many ancestors those are."""
-    trie = encoded.trie.arrays
-    own = trie.internal[part.start : part.end]
-    context = np.array(encoded.trie.ancestors(int(own[0]))[:-1] if len(own) else [], dtype=np.int64)
-    fed = np.concatenate([context, own])  # depth-first order: every ancestor of a fed node is fed before it
-    return Strand(encoded.prompt_ids, trie.tokens[fed], trie.depths[fed], np.searchsorted(fed, trie.ends[fed])), len(context)
+    trie, fed = encoded.trie.arrays, nodes_of(encoded.trie, part)
+    below = Strand(encoded.prompt_ids, trie.tokens[fed], trie.depths[fed], np.searchsorted(fed, trie.ends[fed]))
+    return below, len(fed) - (part.end - part.start)
 
 
 def strand_of_answer(answer: Answer) -> Strand:

@@ -71,7 +71,7 @@ def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, rep
             try:
                 _step(job, optimiser, progress, between)
             except _AskedToStopError:
-                optimiser.zero_grad()
+                job.weights.clear()
                 _leave(job, optimiser, progress)
             progress.seconds = earlier + time.perf_counter() - started
             # the end of an iteration: tell, stop, keep
@@ -104,12 +104,12 @@ def _step(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, betwee
     torch.manual_seed((seed * 1_000_003 + progress.step) % 2**63)
     # 2. gradients, summed over targets and processes
     scores = job.scorer.score(batch, answers, backward=True, between=between)
-    norm = float(torch.nn.utils.clip_grad_norm_(job.weights, 1.0))
+    norm = float(torch.nn.utils.clip_grad_norm_(job.weights.vectors, 1.0))
     if not (np.isfinite(norm) and all(np.isfinite(log_probs).all() for log_probs in scores.log_probs)):
         raise diverged(job, progress)
     # 3. the step
     optimiser.step()
-    optimiser.zero_grad()
+    job.weights.clear()
     progress.step += 1
     progress.tokens += scores.tokens_fed
     progress.at_once = job.scorer.strategy.size
@@ -128,7 +128,9 @@ def _looked_at_before(job: Job) -> list[EncodedPrompt]:
 def make_optimiser(job: Job, state: dict[int, Any] | None) -> torch.optim.Optimizer:
     """AdamW at the full learning rate, with the moments of an earlier part of the run."""
     rate = learning_rate(job.settings, job.base.model.config.get_text_config().hidden_size)
-    optimiser = torch.optim.AdamW(job.weights, lr=rate, betas=_BETAS, eps=1e-5, weight_decay=job.settings.weight_decay, fused=True)
+    optimiser = torch.optim.AdamW(
+        job.weights.vectors, lr=rate, betas=_BETAS, eps=1e-5, weight_decay=job.settings.weight_decay, fused=True
+    )
     if state is not None:
         optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     return optimiser
@@ -151,10 +153,12 @@ def _note(progress: Progress, batch: list[EncodedPrompt], scores: Scores, rate: 
 
 def _finished_iteration(job: Job, progress: Progress) -> Iteration:
     saw, number = progress.under_way, progress.iterations + 1
-    due = number % job.eval_every == 0
-    _train_mode(job.base, on=False)
-    test = job.scorer.exact(job.prompts.tests if due else [])
-    _train_mode(job.base, on=True)
+    tests = job.prompts.tests if number % job.eval_every == 0 else []
+    if tests:
+        _train_mode(job.base, on=False)
+    test = job.scorer.exact(tests)
+    if tests:
+        _train_mode(job.base, on=True)
     seen = Iteration(
         number, job.settings.n_iters, progress.step, saw["loss"], sum(e.trie.entropy for e in job.prompts.encoded), saw["kl"], saw["on_target"],
         float(np.mean(saw["kept"])) if saw["kept"] else None, saw["rate"], float(np.mean(saw["norms"])), progress.tokens,

@@ -12,6 +12,7 @@ or shared out between processes.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -98,7 +99,7 @@ def score(model: Any, encoded: EncodedPrompt, strategy: Pass, *, backward: bool 
     return PathScores(strategy.joined(encoded, found), sum(batch.tokens for batch in batches))
 
 
-def cut(strategy: Pass, encoded: Sequence[EncodedPrompt], others: int, at_least: int) -> list[tuple[int, Part]]:
+def cut(strategy: Pass | OneByOne, encoded: Sequence[EncodedPrompt], others: int, at_least: int) -> list[tuple[int, Part]]:
     """The parts of all prompts; more of each where they, and `others`, are fewer than `at_least`."""
     each = -(-at_least // max(1, len(encoded) + others))
     return [(place, part) for place, e in enumerate(encoded) for part in strategy.parts(e, at_least=each)]
@@ -204,8 +205,59 @@ class PackedPass:
         return logits
 
 
+class OneByOne:
+    """A pass that is run for one part, or one answer, at a time."""
+
+    def batches(self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer] = (), *, at_least: int = 1) -> list[Batch]:
+        """A batch for each."""
+        parts = cut(self, encoded, len(answers), at_least)
+        of_parts = [Batch(((place, part),), (), part.tokens, self.memory(encoded[place], part)) for place, part in parts]
+        return of_parts + [Batch((), (place,), answer.tokens) for place, answer in enumerate(answers)]
+
+    def run(
+        self, model: Any, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], batch: Batch, *, loss: Loss | None = None
+    ) -> Found:
+        """Log-probabilities of the part, or an answer's divergence."""
+        with torch.set_grad_enabled(loss is not None):
+            parts = [self.part(model, encoded[i], part, loss) for i, part in batch.parts]
+            return Found(tuple(parts), tuple([_divergence(model, answers[place], loss) for place in batch.answers]))
+
+    def answer_logits(self, model: Any, answers: Sequence[Answer]) -> Tensor:
+        """A row each."""
+        return torch.cat([_answer_logits(model, answer) for answer in answers])
+
+    @abstractmethod
+    def parts(self, encoded: EncodedPrompt, *, at_least: int = 1) -> list[Part]:
+        """See `Pass`."""
+
+    @abstractmethod
+    def part(self, model: Any, encoded: EncodedPrompt, part: Part, loss: Loss | None) -> np.ndarray:
+        """Score one part; with a `loss`, its gradient is added."""
+
+    def memory(self, _encoded: EncodedPrompt, part: Part) -> int:
+        """The tokens that take as much memory as a part."""
+        return part.tokens
+
+
+def _divergence(model: Any, answer: Answer, loss: Loss | None) -> np.ndarray:
+    """KL(base || tuned) of each token [T]; with a `loss`, `hold` times its mean is added to the gradient."""
+    held = Held.of([answer], model.device)
+    kl = divergence(held, *summary(_answer_logits(model, answer), held.likeliest))
+    if loss is not None:
+        ((held.weights * kl).sum() * (loss.hold * loss.scale)).backward()
+    return np.asarray(kl.detach().double().cpu().numpy())
+
+
+def _answer_logits(model: Any, answer: Answer) -> Tensor:
+    """Of an answer's tokens [T, V], from a plain row."""
+    ids = torch.tensor([[*answer.prompt_ids, *answer.answer_ids[:-1]]], device=model.device)
+    scored = torch.arange(len(answer.prompt_ids) - 1, ids.shape[1], device=model.device)
+    logits: Tensor = model(input_ids=ids, logits_to_keep=scored, use_cache=False).logits[0]
+    return logits
+
+
 @dataclass(frozen=True)
-class RowsPass:
+class RowsPass(OneByOne):
     """One row per path, `batch_size` rows at a time, padded on the right."""
 
     batch_size: int = 32
@@ -230,23 +282,8 @@ class RowsPass:
         ranges = [(start, min(start + size, len(trie.leaves))) for start in range(0, len(trie.leaves), size)]
         return [Part(a, b, (b - a) * (len(encoded.prompt_ids) + self._longest(trie, a, b))) for a, b in ranges]
 
-    def batches(self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer] = (), *, at_least: int = 1) -> list[Batch]:
-        """One part, or one answer, at a time."""
-        parts = cut(self, encoded, len(answers), at_least)
-        of_parts = [Batch(((place, part),), (), part.tokens) for place, part in parts]
-        return of_parts + [Batch((), (place,), answer.tokens) for place, answer in enumerate(answers)]
-
-    def run(
-        self, model: Any, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], batch: Batch, *, loss: Loss | None = None
-    ) -> Found:
-        """Log-probabilities of the part's paths, or an answer's divergence."""
-        with torch.set_grad_enabled(loss is not None):
-            return Found(
-                tuple(self._part(model, encoded[i], part, loss) for i, part in batch.parts),
-                tuple(self._answer(model, answers[place], loss) for place in batch.answers),
-            )
-
-    def _part(self, model: Any, encoded: EncodedPrompt, part: Part, loss: Loss | None) -> np.ndarray:
+    def part(self, model: Any, encoded: EncodedPrompt, part: Part, loss: Loss | None) -> np.ndarray:
+        """Log-probabilities of the part's paths."""
         trie, prompt_length = encoded.trie, len(encoded.prompt_ids)
         paths = [trie.path(index) for index in range(part.start, part.end)]
         longest = self._longest(trie, part.start, part.end)
@@ -268,25 +305,6 @@ class RowsPass:
         for part, values in found.items():
             log_probs[part.start : part.end] = values
         return log_probs
-
-    def answer_logits(self, model: Any, answers: Sequence[Answer]) -> Tensor:
-        """A row each."""
-        return torch.cat([self._logits(model, answer) for answer in answers])
-
-    def _answer(self, model: Any, answer: Answer, loss: Loss | None) -> np.ndarray:
-        """KL(base || tuned) of each token [T]; with a `loss`, `hold` times its mean is added to the gradient."""
-        held = Held.of([answer], model.device)
-        kl = divergence(held, *summary(self._logits(model, answer), held.likeliest))
-        if loss is not None:
-            ((held.weights * kl).sum() * (loss.hold * loss.scale)).backward()
-        return np.asarray(kl.detach().double().cpu().numpy())
-
-    @staticmethod
-    def _logits(model: Any, answer: Answer) -> Tensor:
-        ids = torch.tensor([[*answer.prompt_ids, *answer.answer_ids[:-1]]], device=model.device)
-        scored = torch.arange(len(answer.prompt_ids) - 1, ids.shape[1], device=model.device)
-        logits: Tensor = model(input_ids=ids, logits_to_keep=scored, use_cache=False).logits[0]
-        return logits
 
     @staticmethod
     def _longest(trie: TokenTrie, start: int, end: int) -> int:

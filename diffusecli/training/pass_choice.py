@@ -23,20 +23,22 @@ from diffusecli.training.budget import fastest_part, fitting_part
 from diffusecli.training.loss import PackedPass, Pass, RowsPass, longest, row_length, score
 from diffusecli.training.output_layer import is_all_of_the_logits
 from diffusecli.training.processes import Processes
+from diffusecli.training.state_pass import StatePass, choose_state_pass
 
 
 def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max_tokens: int | None = None) -> tuple[Pass, str]:
-    """Probe the loaded model: the packed pass if it agrees with rows on a few paths, else rows; and why.
+    """Probe the loaded model: the packed pass, or that from states, if it agrees with rows on a few paths, else rows; and why.
 
     `encoded` is the prompt whose rows are longest; the probe's are short, but where a window slides over those.
     Rows go `batch_size` at a time, packed parts hold up to `max_tokens`. Raises `NotNumbersError` when the rows' figures are not numbers.
     """
     in_rows = RowsPass(batch_size)
+    window = attention_windows(model.config).get("sliding_window")
     if more := keeps_more_than_attention(model):
-        return in_rows, f"rows: the model has {more}, which no mask reaches"
+        return choose_state_pass(model, encoded, _probe_prompt(encoded, window), in_rows, max_tokens, more)
     if why := _hidden_by_window(model.config, encoded, max_tokens):
         return in_rows, f"rows: {why}"
-    probe = _probe_prompt(encoded, attention_windows(model.config).get("sliding_window"))
+    probe = _probe_prompt(encoded, window)
     by_rows = score(model, probe, in_rows.sized(1)).log_probs  # all logits of a row exist at once
     if np.isnan(by_rows).any():
         raise NotNumbersError
@@ -95,19 +97,24 @@ def choose_strategy(
     shape, chosen = shape_of(base.model.config, base.parameters), settings.max_tokens_per_pass
     length = max(len(e.prompt_ids) for e in encoded)
     if chosen == "auto":
-        fitting = fitting_part(shape, source, settings, free_memory(base.device))
-        most = int(min(processes.everyones(min(fastest_part(shape, length), fitting))))
+        fitting = int(min(processes.everyones(fitting_part(shape, source, settings, free_memory(base.device)))))
+        most = min(fastest_part(shape, length), fitting)
     else:
-        most = chosen
+        most = fitting = chosen
     most = min(most, shape.context or most)  # some models count places in the packed sequence
     with enough_memory(base.name, SMALLER), blamed(base.model, base.name):
         found = choose_pass(base.model, longest(encoded), batch_size=settings.batch_size, max_tokens=most)
     strategy, why = min(processes.everyones(found), key=lambda found: _boldness(found[0]))  # all must cut their work alike
     if chosen == "auto" and isinstance(strategy, PackedPass) and not strategy.tree:
         strategy = strategy.sized(min(most, fastest_part(shape, length, tree=False)))
+    if isinstance(strategy, StatePass):  # whatever its parts hold, they are no longer than rows
+        fastest = round(strategy.node_tokens * fastest_part(shape, length))
+        strategy = strategy.sized(min(fitting, fastest) if chosen == "auto" else fitting)
     return strategy if size is None or chosen != "auto" else strategy.sized(size), why
 
 
 def _boldness(strategy: Pass) -> tuple[bool, ...]:
     """How much a pass takes for granted of the model."""
+    if isinstance(strategy, StatePass):
+        return (True, strategy.sliced_head)
     return (True, strategy.tree, strategy.sliced_head) if isinstance(strategy, PackedPass) else (False,)

@@ -159,14 +159,12 @@ class Processes:
         together = {index: result for results, _ in everything for index, result in results.items()}
         return [together[index] for index in range(len(pieces))]
 
-    def sum_gradients(self, weights: Sequence[Tensor]) -> None:
+    def sum_gradients(self, gradients: Sequence[Tensor]) -> None:
         """Replace each gradient by its sum over all processes."""
         if self.count == 1:
             return
-        flat = torch.cat([(torch.zeros_like(w) if w.grad is None else w.grad).flatten() for w in weights])
-        total = self._accelerator.reduce(flat, reduction="sum")
-        for weight, part in zip(weights, total.split([w.numel() for w in weights]), strict=True):
-            weight.grad = part.view_as(weight)
+        for gradient in gradients:
+            gradient.copy_(self._accelerator.reduce(gradient, reduction="sum"))
 
     def shard(self, model: Any) -> None:
         """Spread the frozen base over the processes (FSDP 2), layer by layer; the adapter stays whole in each."""

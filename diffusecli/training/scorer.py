@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from diffusecli.models.architecture import trainable
 from diffusecli.models.encoding import EncodedPrompt
+from diffusecli.models.lora_products import bf16_products
 from diffusecli.models.overflow import cause
 from diffusecli.prompts.divergence import exact_kl
 from diffusecli.prompts.prompt import Prompt
@@ -18,6 +18,7 @@ from diffusecli.system.errors import MachineError
 from diffusecli.system.notices import Notice
 from diffusecli.training.answers import Answer
 from diffusecli.training.batches import Batch
+from diffusecli.training.flat_weights import FlatWeights
 from diffusecli.training.layout import Part
 from diffusecli.training.loss import Found, Loss, Pass, target_log_probs
 from diffusecli.training.processes import OutOfMemoryError, Piece, Processes
@@ -65,12 +66,14 @@ class Scorer:
     retention: Retention | None
     processes: Processes
     notice: Notice
+    weights: FlatWeights | None = None  # that a backward pass is for
+    bf16_products: bool = False  # in backward passes, see `lora_products.py`
 
     def score(
         self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer] = (), *, backward: bool = False,
         between: Callable[[], None] = lambda: None,
     ) -> Scores:  # fmt: skip
-        """Score every prompt; with `backward`, leave the gradient, summed over all processes, in the model's weights.
+        """Score every prompt; with `backward`, add the gradient, summed over all processes, to that of `weights`.
 
         `between` is called before each part. Raises `MachineError` when even the smallest parts do not fit.
         """
@@ -78,12 +81,12 @@ class Scorer:
             try:
                 scores = self._try(encoded, answers, backward, between)
             except OutOfMemoryError as error:
-                if backward:
-                    self.model.zero_grad()  # of what part of it was done
+                if backward and self.weights is not None:
+                    self.weights.clear()  # of what part of it was done
                 self._shrink(encoded, answers, error)
             else:
-                if backward:
-                    self.processes.sum_gradients(trainable(self.model))
+                if backward and self.weights is not None:
+                    self.processes.sum_gradients(self.weights.gradients)
                 return scores
 
     def log_probs(self, encoded: Sequence[EncodedPrompt]) -> list[np.ndarray]:
@@ -113,7 +116,8 @@ class Scorer:
 
         def run(batch: Batch, *, scale: float = 1.0) -> Found:
             loss = Loss(self.retention.weight if self.retention else 0.0, scale) if backward else None
-            return strategy.run(self.model, encoded, answers, batch, loss=loss)
+            with bf16_products(backward and self.bf16_products):
+                return strategy.run(self.model, encoded, answers, batch, loss=loss)
 
         results = self.processes.run([Piece(batch.tokens, partial(run, batch)) for batch in batches], between)
         parts: list[dict[Part, np.ndarray]] = [{} for _ in encoded]  # by place: two prompts may have one alias
@@ -127,8 +131,8 @@ class Scorer:
 
     def _shrink(self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], error: OutOfMemoryError) -> None:
         batches = self.strategy.batches(encoded, answers)
-        largest, smaller = max(batch.tokens for batch in batches), self.strategy.halved(batches)
-        if max(batch.tokens for batch in smaller.batches(encoded, answers)) >= largest:
+        largest, smaller = max(batch.size for batch in batches), self.strategy.halved(batches)
+        if max(batch.size for batch in smaller.batches(encoded, answers)) >= largest:
             raise MachineError(
                 f"{(encoded[0].alias + ': ') if encoded else ''}not enough memory even for the smallest part; set "
                 "alg_config.gradient_checkpointing, precision: bf16 or quantize: nf4, or take a smaller model"

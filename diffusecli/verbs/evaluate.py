@@ -28,6 +28,7 @@ from diffusecli.prompts.matching import Matching, tally
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import inspect_prompt, prompt_files, read_prompts
 from diffusecli.runs.sample_files import MODES
+from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError, did_you_mean
 from diffusecli.system.notices import Notice
 
@@ -120,7 +121,8 @@ def _left_out(runs: Sequence[RunFacts], paths: Sequence[Path]) -> Iterator[Path]
 
 def _measure(runs: Sequence[RunFacts], sets: Sequence[SampleSet], question: Question, notice: Notice) -> dict[str, Measured]:
     """Exact figures of each run, of its samples' prompts, its own and those that are asked for."""
-    from diffusecli.evaluation.exact import Measured, measure
+    with collector_off():
+        from diffusecli.evaluation.exact import Measured, measure
     from diffusecli.models.source import model_source
     from diffusecli.prompts.config import Retain
     from diffusecli.runs.finding import config_of

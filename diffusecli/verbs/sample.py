@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from diffusecli.sampling.engine import EngineRequest
 from diffusecli.sampling.engines import ENGINES
 from diffusecli.sampling.generations import Report, Sampled, generate
 from diffusecli.sampling.settings import SamplingSettings
+from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError
 from diffusecli.system.notices import Notice
 from diffusecli.training.checkpoints import newest_checkpoint
@@ -172,7 +174,9 @@ def sample(
     require_writable(wanted.path.parent)
     source = model_source(wanted.config, named=wanted.named_base)
     asked = EngineRequest(source, wanted.adapter, name, settings, max_rows, notice, wanted.home)
-    with kind.make(asked, **(options or {})) as made:
+    with ExitStack() as at_work:
+        with collector_off():
+            made = at_work.enter_context(kind.make(asked, **(options or {})))
         return generate(
             made, wanted.prompts, settings, mode=wanted.mode, path=wanted.path, form=wanted.form, report=report, notice=notice,
             adapter_sha256=wanted.adapter.adapter_sha256 if wanted.adapter is not None else None,

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from diffusecli.evaluation.distance import total_variation, wilson
+from diffusecli.evaluation.binomials import wilson
+from diffusecli.evaluation.distance import total_variation
 from diffusecli.evaluation.fit import goodness_of_fit
 from diffusecli.evaluation.metrics import ExactFigures, cells, entropy, figures
 from diffusecli.evaluation.perfect import mean_tvd, p_value, perfect_sampler, statistics

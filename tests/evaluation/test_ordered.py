@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from diffusecli.evaluation.ordered import ordered, values_of
 
@@ -41,3 +42,11 @@ def test_the_floor_of_the_distance_is_the_mean_of_perfect_samplers():
     p, at = np.array([0.2, 0.3, 0.5]), (5.0, 1.0, 2.0)
     drawn = [ordered(at, "", c, p) for c in np.random.default_rng(0).multinomial(50, p, size=2000)]
     assert drawn[0].wasserstein_floor == pytest.approx(np.mean([found.wasserstein for found in drawn]), rel=0.03)
+
+
+def test_the_distance_is_that_of_scipy():
+    random = np.random.default_rng(1)
+    for k in (2, 5, 40):
+        at, p, counts = random.normal(size=k), random.dirichlet(np.ones(k)), random.integers(0, 9, size=k) + 1
+        found = ordered(tuple(at), "", counts, p)
+        assert found.wasserstein == pytest.approx(stats.wasserstein_distance(at, at, counts, p), rel=1e-12)

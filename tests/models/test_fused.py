@@ -6,12 +6,14 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from diffusecli.models.fused import fuse
+from diffusecli.models.fused import _is_gated_mlp, fuse
 from tests.tiny import tiny_llama
 
 
-def adapted(**more):
-    model = get_peft_model(tiny_llama(), LoraConfig(r=3, lora_alpha=7, target_modules="all-linear", task_type="CAUSAL_LM", **more))
+def adapted(base=None, **more):
+    model = get_peft_model(
+        base or tiny_llama(), LoraConfig(r=3, lora_alpha=7, target_modules="all-linear", task_type="CAUSAL_LM", **more)
+    )
     torch.manual_seed(1)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
@@ -57,6 +59,38 @@ def test_a_gated_mlp_is_one_function_only_where_it_is_that_function():
     assert fused_mlps(gelu) == 0
     partly = get_peft_model(tiny_llama(), LoraConfig(r=3, target_modules=["gate_proj", "down_proj"], task_type="CAUSAL_LM"))
     assert fused_mlps(partly) == 0
+
+
+def probed(model, monkeypatch):
+    """How many modules were probed, and how many MLPs became one function."""
+    asked = []
+    monkeypatch.setattr("diffusecli.models.fused._is_gated_mlp", lambda mlp, probe=_is_gated_mlp: asked.append(mlp) or probe(mlp))
+    fuse(model)
+    return len(asked), sum("forward" in vars(block.mlp) for block in model.get_base_model().model.layers)
+
+
+def test_mlps_that_are_alike_are_probed_once(monkeypatch):
+    assert probed(adapted(tiny_llama(num_hidden_layers=4)), monkeypatch) == (1, 4)
+
+
+def test_mlps_that_differ_in_a_value_an_activation_or_a_tensor_are_each_probed(monkeypatch):
+    class Capped(torch.nn.Module):
+        def __init__(self, limit):
+            super().__init__()
+            self.limit = limit
+
+        def forward(self, x):
+            return torch.nn.functional.silu(x).clamp(max=self.limit)
+
+    model = adapted(tiny_llama(num_hidden_layers=8))
+    mlps = [block.mlp for block in model.get_base_model().model.layers]
+    mlps[1].act_fn = torch.nn.GELU()
+    mlps[2].act_fn = Capped(1.0)
+    mlps[3].act_fn = Capped(float("inf"))  # the same class without an effect
+    mlps[4].register_buffer("unused", torch.ones(1))
+    mlps[5].limit = 3  # a value that its function does not read
+    mlps[6].register_forward_hook(lambda _module, _inputs, out: out + 1)
+    assert probed(model, monkeypatch) == (7, 5)  # 0 and 7 are alike; 1, 2 and 6 are other functions
 
 
 def test_with_the_adapter_off_the_base_answers():

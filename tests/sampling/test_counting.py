@@ -1,6 +1,7 @@
 """The counting sampler: its law, its independence of how rows are grouped, and what must not bend it."""
 
 import functools
+import json
 from collections import Counter
 from dataclasses import replace
 
@@ -15,14 +16,16 @@ from diffusecli.models.chat import Chat
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import LoadedModel, load_model
 from diffusecli.models.source import ModelSource
+from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.sampling.counting import CountingSampler
+from diffusecli.sampling.counting import CountingSampler, Drawing
 from diffusecli.sampling.draws import _exponentials, _invert
-from diffusecli.sampling.engine import drawn
+from diffusecli.sampling.engine import Wanted, drawn
+from diffusecli.sampling.generations import generate
 from diffusecli.sampling.local_engine import LocalEngine
-from diffusecli.sampling.rows import GatheredCache, SharedPrompt
+from diffusecli.sampling.rows import GatheredCache, SharedPrompt, choose_rows
 from diffusecli.sampling.settings import SamplingSettings
-from diffusecli.system.errors import InputError, MachineError
+from diffusecli.system.errors import InputError, InterruptedRun, MachineError
 from tests.tiny import byte_tokenizer, tiny_llama
 
 STOP = 2
@@ -135,7 +138,7 @@ def test_a_window_hides_the_same_from_rows_of_either_kind(window):
     base, settings = few_tokens(window=window), SamplingSettings(3000, max_new_tokens=4, seed=5)
     assert enable(base.model)
     kinds = [kind(base.model, ENCODED.prompt_ids) for kind in (SharedPrompt, GatheredCache)]
-    shared, gathered = (CountingSampler(rows, TOKENIZER, ENCODED, settings, 40).draw() for rows in kinds)
+    shared, gathered = (CountingSampler(rows, TOKENIZER, [Drawing(ENCODED, settings)], 40).draw() for rows in kinds)
     assert shared == gathered
 
 
@@ -169,26 +172,55 @@ def test_the_result_does_not_depend_on_max_rows(max_rows):
 def test_rows_of_either_kind_give_the_same_samples():
     settings = SamplingSettings(3000, max_new_tokens=4, seed=5)
     kinds = [kind(BASE.model, ENCODED.prompt_ids) for kind in (SharedPrompt, GatheredCache)]
-    shared, gathered = (CountingSampler(rows, TOKENIZER, ENCODED, settings, 40).draw() for rows in kinds)
+    shared, gathered = (CountingSampler(rows, TOKENIZER, [Drawing(ENCODED, settings)], 40).draw() for rows in kinds)
     assert shared == gathered
 
 
+@pytest.mark.parametrize("draws", [3, 5000])
 @pytest.mark.parametrize("vocabulary", [1, 7, 1023, 1024, 1025, 2048, 2500])
-def test_tokens_of_every_block_are_found_where_the_cumulative_distribution_says(vocabulary, monkeypatch):
+def test_tokens_of_every_block_are_found_where_the_cumulative_distributions_say(vocabulary, draws):
+    """Of the blocks, and of the tokens in the block; however many are drawn."""
     rng = np.random.default_rng(vocabulary)
     logits = torch.from_numpy(rng.normal(size=(3, vocabulary)) * 2).double()
-    uniforms = [rng.random(5000) for _ in range(3)]
+    uniforms = [rng.random((draws, 2)) for _ in range(3)]
     found = _invert(_exponentials(logits.clone()), uniforms)
-    for row, u, pairs in zip(logits.softmax(-1).cumsum(-1).numpy(), uniforms, found, strict=True):
-        expected = np.minimum(row.searchsorted(u * row[-1], side="right"), vocabulary - 1)
-        assert Counter(dict(pairs)) == Counter(expected.tolist())
+    for row, pairs_of_uniforms, pairs in zip(logits.softmax(-1).numpy(), uniforms, found, strict=True):
+        expected = Counter()
+        starts = range(0, vocabulary, 1024)
+        masses = np.array([row[start : start + 1024].sum() for start in starts]).cumsum()
+        for u, v in pairs_of_uniforms:
+            block = min(int((masses <= u * masses[-1]).sum()), len(starts) - 1)
+            inside = row[1024 * block : 1024 * (block + 1)].cumsum()
+            expected[1024 * block + min(int((inside <= v * inside[-1]).sum()), len(inside) - 1)] += 1
+        assert Counter(dict(pairs)) == expected
 
 
-def test_tokens_without_mass_are_never_drawn():
+@pytest.mark.parametrize("copies", [1, 10])
+def test_tokens_without_mass_are_never_drawn(copies):
+    """The ends of the unit interval, of both uniforms; a block's only token with mass is found whatever the second is."""
     exps = torch.zeros(1, 3000, dtype=torch.float64)
     exps[0, [1500, 2900]] = 1.0
-    edges = np.array([0.0, np.nextafter(0.5, 0), 0.5, np.nextafter(1.0, 0)])
-    assert _invert(exps, [edges]) == [[(1500, 2), (2900, 2)]]
+    edges = [0.0, np.nextafter(0.5, 0), 0.5, np.nextafter(1.0, 0)]
+    pairs = np.array([(u, v) for u in edges for v in edges] * copies)
+    assert _invert(exps, [pairs]) == [[(1500, 8 * copies), (2900, 8 * copies)]]
+
+
+def test_rounding_of_the_logits_moves_few_draws():
+    """As batches of another shape round them, many tokens alike. One uniform for the whole vocabulary would move a hundred times as many."""
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(rng.normal(size=(1, 49152)) * 2).float()
+    rounded = logits + torch.linspace(-1e-5, 1e-5, 49152)
+    uniforms = rng.random((3000, 2))
+    found = [_tokens(_exponentials(one.clone()), uniforms) for one in (logits, rounded)]
+    whole = [_exponentials(one.clone()).double().cumsum(-1)[0].numpy() for one in (logits, rounded)]
+    plain = [ends.searchsorted(uniforms[:, 0] * ends[-1]) for ends in whole]
+    assert (plain[0] != plain[1]).mean() > 0.05
+    assert (found[0] != found[1]).mean() < 0.001
+
+
+def _tokens(exps, uniforms):
+    """The token of each draw, asked for one by one."""
+    return np.array([pairs[0][0] for one in uniforms for pairs in _invert(exps, [one[None]])])
 
 
 def test_draws_beyond_what_goes_at_once_are_the_same(monkeypatch):
@@ -225,7 +257,8 @@ def test_answers_end_where_the_context_does():
 def test_live_rows_are_bounded():
     alive = []
     rows = SharedPrompt(BASE.model, ENCODED.prompt_ids)
-    CountingSampler(rows, TOKENIZER, ENCODED, SamplingSettings(5000, 5), 16, lambda now: alive.append(now.rows)).draw()
+    drawing = Drawing(ENCODED, SamplingSettings(5000, 5), watch=lambda now: alive.append(now.rows))
+    CountingSampler(rows, TOKENIZER, [drawing], 16).draw()
     assert max(alive) == 16
 
 
@@ -247,6 +280,115 @@ def test_when_memory_runs_out_half_as_many_rows_go_on_to_the_same_result(monkeyp
     monkeypatch.setattr(SharedPrompt, "extend", lambda *_: short(None, None, [0] * 21))
     with pytest.raises(MachineError, match="max-new-tokens"):
         drawn(engine, PROMPT)
+
+
+PROMPTS = [Prompt(request=text, targets=(), alias=text) for text in ("x", "a longer one", "of middle size", "yy")]
+
+
+def together(engine, prompts=PROMPTS):
+    """Answers by prompt with the tokens fed, in the order in which they arrive."""
+    got = {}
+    engine.draw_all([
+        Wanted(prompt, Answers(), lambda counts, fed, alias=prompt.alias: got.update({alias: (counts, fed)}), lambda _: None)
+        for prompt in prompts
+    ])  # fmt: skip
+    return got
+
+
+@pytest.mark.parametrize("max_rows", [None, 1, 7, 50])
+@pytest.mark.parametrize("window", [None, 3, 16])
+def test_prompts_that_go_together_get_the_samples_they_get_alone(max_rows, window):
+    base, settings = few_tokens(window=window), SamplingSettings(1000, max_new_tokens=4, seed=5)
+    got = together(LocalEngine(base, settings, max_rows=max_rows))
+    alone = {prompt.alias: drawn(LocalEngine(base, settings), prompt) for prompt in PROMPTS}
+    assert {alias: counts for alias, (counts, _) in got.items()} == {alias: counts for alias, (counts, _) in alone.items()}
+    if max_rows is None:
+        assert got == alone, "no token is fed more than once"
+
+
+def test_prompts_that_go_together_follow_the_exact_law():
+    got = together(LocalEngine(BASE, SamplingSettings(100_000, max_new_tokens=3)), [*PROMPTS[1:], PROMPT])
+    assert_follows(got[PROMPT.alias][0], exact_law(3))
+
+
+def forward_calls(monkeypatch, action):
+    """How many tokens each call of the model takes."""
+    forward, rows = BASE.model.forward, []
+
+    def counted(*given, **more):
+        rows.append(more["input_ids"].numel())
+        return forward(*given, **more)
+
+    monkeypatch.setattr(BASE.model, "forward", counted)
+    action()
+    monkeypatch.undo()
+    return rows
+
+
+def test_prompts_share_forward_calls(monkeypatch):
+    """Prompts are fed in one, and each token of all answers in another."""
+    engine = LocalEngine(BASE, SamplingSettings(10, max_new_tokens=4))
+    together(engine)  # probes
+    rows = forward_calls(monkeypatch, lambda: together(engine))
+    alone = [forward_calls(monkeypatch, lambda prompt=prompt: drawn(engine, prompt)) for prompt in PROMPTS]
+    assert rows[0] == sum(len(encode_prompt(prompt, Chat(TOKENIZER)).prompt_ids) for prompt in PROMPTS)
+    assert len(rows) == max(map(len, alone)) < sum(map(len, alone))
+    assert sum(rows) == sum(map(sum, alone)), "no token more"
+
+
+@pytest.mark.parametrize(("limit", "value"), [("_PROMPTS_TOGETHER", 2), ("_PROMPT_TOKENS_TOGETHER", 2 * 35)])
+def test_no_more_prompts_go_together_than_an_interruption_may_lose_and_memory_holds(monkeypatch, limit, value):
+    monkeypatch.setattr(f"diffusecli.sampling.local_engine.{limit}", value)
+    lengths = [len(encode_prompt(prompt, Chat(TOKENIZER)).prompt_ids) for prompt in PROMPTS]
+    assert max(lengths) <= 35 < 1.5 * max(lengths)
+    engine = LocalEngine(BASE, SamplingSettings(10, max_new_tokens=2))
+    together(engine)
+    tokens = forward_calls(monkeypatch, lambda: together(engine))
+    assert [fed for fed in tokens if fed > 2 * 10] == [sum(lengths[:2]), sum(lengths[2:])]
+
+
+def test_more_rows_than_go_at_once_are_cut_between_prompts():
+    """A prompt whose rows do not wait is over before the others, so that its answers are safe."""
+    arrived = []
+    engine = LocalEngine(BASE, SamplingSettings(40, max_new_tokens=5), max_rows=45)
+    engine.draw_all([
+        Wanted(prompt, Answers(), lambda *_, alias=prompt.alias: arrived.append(alias), lambda _: None) for prompt in PROMPTS
+    ])  # fmt: skip
+    assert arrived == [prompt.alias for prompt in PROMPTS]
+
+
+def test_a_prompt_that_is_refused_costs_none_of_those_before_it():
+    long = Prompt(request="x" * 200, targets=(), alias="long")
+    model = tiny_llama(max_position_embeddings=len(ENCODED.prompt_ids) + 40)
+    arrived = []
+    engine = LocalEngine(LoadedModel("short", model, TOKENIZER, "r"), SamplingSettings(30, 3))
+    with pytest.raises(InputError, match="long: is"):
+        engine.draw_all([
+            Wanted(prompt, Answers(), lambda counts, _, alias=prompt.alias: arrived.append((alias, counts.total())), lambda _: None)
+            for prompt in (PROMPTS[0], PROMPTS[3], long, PROMPTS[1])
+        ])  # fmt: skip
+    assert sorted(arrived) == [("x", 30), ("yy", 30)]
+
+
+@pytest.mark.parametrize("rope", ["dynamic", "longrope"])
+def test_prompts_of_a_model_whose_positions_depend_on_the_longest_row_go_alone(rope):
+    model = tiny_llama(seed=1)
+    assert choose_rows(model).joins
+    model.config.rope_parameters = {**model.config.rope_parameters, "rope_type": rope}
+    assert not choose_rows(model).joins
+
+
+def test_prompts_of_a_model_that_takes_one_position_for_all_rows_go_alone():
+    model = few_tokens(torch.float32).model
+    forward = model.model.forward
+
+    def of_the_first(*given, position_ids=None, **more):
+        positions = None if position_ids is None else position_ids[:1].expand_as(position_ids)
+        return forward(*given, position_ids=positions, **more)
+
+    model.model.forward = of_the_first
+    assert choose_rows(model).make is SharedPrompt
+    assert not choose_rows(model).joins
 
 
 def test_the_cost_is_the_distinct_prefixes():
@@ -329,3 +471,33 @@ def test_a_hostile_generation_config_has_no_effect(tiny_model_folder, batches, m
 def test_settings_without_meaning_are_refused_by_name(option, value):
     with pytest.raises(InputError, match="--" + option.replace("_", "-")):
         SamplingSettings(**{option: value})
+
+
+def generated(path, report=lambda *_: None, max_rows=None):
+    """Samples of all prompts in a file."""
+    settings = SamplingSettings(40, max_new_tokens=5)
+    return generate(
+        LocalEngine(BASE, settings, max_rows), PROMPTS, settings, mode="untuned", adapter_sha256=None, path=path, form="counts",
+        report=report, notice=lambda _: None,
+    )  # fmt: skip
+
+
+def test_an_interruption_of_prompts_that_go_together_keeps_those_that_are_finished(tmp_path):
+    """And the file has the prompts in the order in which they were asked for."""
+    whole = generated(tmp_path / "whole.json")
+    over = []
+
+    def interrupt(alias, now):
+        if now.answers.total() == now.wanted:
+            over.append(alias)
+        if len(set(over)) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedRun, match="of 160 samples are kept") as stopped:
+        generated(tmp_path / "s.json", interrupt, max_rows=45)
+    assert stopped.value.kept.split()[0] == "40", "the second is only reported yet"
+    seen = []
+    done = generated(tmp_path / "s.json", lambda alias, now: seen.append(alias) if now.rows else None)
+    assert PROMPTS[0].alias not in seen, "it is not drawn again"
+    assert done.counts == whole.counts
+    assert [*json.loads((tmp_path / "s.json").read_text())] == [prompt.alias for prompt in PROMPTS]

@@ -204,6 +204,7 @@ def test_a_run_interrupted_while_it_samples_says_what_is_saved_and_goes_on_to_sa
             raise KeyboardInterrupt
         return whole(self)
 
+    monkeypatch.setattr("diffusecli.sampling.local_engine._PROMPTS_TOGETHER", 1)
     monkeypatch.setattr(CountingSampler, "draw", draw)
     monkeypatch.setattr("diffusecli.verbs.train.GENERATIONS", replace(GENERATIONS, n_generations=40))
     with monkeypatch.context() as during:

@@ -221,6 +221,7 @@ def test_after_ctrl_c_only_the_prompt_in_hand_is_drawn_again(run, prompt_file, m
             raise KeyboardInterrupt
         return draw(self)
 
+    monkeypatch.setattr("diffusecli.sampling.local_engine._PROMPTS_TOGETHER", 1)
     monkeypatch.setattr(CountingSampler, "draw", stopped_at_the_second)
     with pytest.raises(InterruptedRun, match="20 of 60 samples are kept") as stopped:
         drawn(Wanted(run, prompts=prompts))

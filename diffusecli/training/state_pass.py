@@ -1,0 +1,201 @@
+"""A pass for models that keep a state: the prompt is fed once, then the trie level by level, a row for each distinct prefix.
+
+No mask reaches a recurrent state, so siblings cannot lie in one sequence. They are rows instead: those of a level go on from
+copies of their parents' states. Every distinct prefix is fed once here, too, and the gradient reaches the prompt through them.
+A probe of the loaded model decides: what a model does when it goes on from a state is code of its own, which may give
+other numbers than whole rows, or a state that no gradient passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusecli.models.architecture import shape_of, trainable, without_wrapper
+from diffusecli.models.encoding import EncodedPrompt
+from diffusecli.models.overflow import NotNumbersError
+from diffusecli.models.states import states_of
+from diffusecli.models.trie import ROOT
+from diffusecli.system.memory import out_of_memory
+from diffusecli.training.batches import Batch
+from diffusecli.training.cross_entropy import PackedLoss
+from diffusecli.training.layout import Packed, Part, edges_of, nodes_of, pack, path_sums
+from diffusecli.training.loss import Loss, OneByOne, Pass, RowsPass, score
+from diffusecli.training.output_layer import is_all_of_the_logits, output_layer, without_output_layer
+
+_STATES_PER_NODE = 5  # a step keeps the state before and after it, and its own parts of that size, for the backward pass
+
+
+@dataclass(frozen=True)
+class StatePass(OneByOne):
+    """Each distinct prefix is fed once, from its parent's state.
+
+    A part holds what `max_tokens` tokens of a row take in memory; a node counts `node_tokens` of them, for its state is kept
+    until the backward pass. Each part feeds the prompt and the ancestors it needs again. With `sliced_head` logits exist a
+    slice of rows at a time only.
+    """
+
+    max_tokens: int | None = None
+    sliced_head: bool = False
+    node_tokens: float = 1.0
+
+    @property
+    def size(self) -> int | None:
+        """Tokens, of a row."""
+        return self.max_tokens
+
+    def sized(self, size: int | None) -> StatePass:
+        """Parts that take the memory of so many tokens."""
+        return replace(self, max_tokens=size)
+
+    def halved(self, batches: Sequence[Batch]) -> StatePass:
+        """Half the memory of the largest part."""
+        return self.sized(max(batch.size for batch in batches) // 2)
+
+    def parts(self, encoded: EncodedPrompt, *, at_least: int = 1) -> list[Part]:
+        """Ranges of internal nodes, by their order, about equally large."""
+        trie, internal, length = encoded.trie, encoded.trie.internal, len(encoded.prompt_ids)
+        if not internal:
+            return [Part(0, 0, length)]
+        room = len(internal)
+        if self.max_tokens is not None:
+            deepest = trie.deepest - 1
+            room = max(1, min(room, int((self.max_tokens - length) / self.node_tokens) - deepest))
+        count = max(min(at_least, len(internal)), -(-len(internal) // room))
+        starts = [len(internal) * place // count for place in range(count + 1)]
+        contexts = [trie.depths[internal[start]] - 1 for start in starts[:-1]]
+        return [
+            Part(start, end, length + context + end - start)
+            for start, end, context in zip(starts[:-1], starts[1:], contexts, strict=True)
+        ]
+
+    def part(self, model: Any, encoded: EncodedPrompt, part: Part, loss: Loss | None) -> np.ndarray:
+        """Log-probabilities of the edges that leave the part's nodes, in the order of the nodes they lead to."""
+        packed, wanted = pack([(encoded, part)], [], model.device), loss or Loss()
+        head = output_layer(model) if self.sliced_head else None
+        with without_output_layer(head):
+            scores = _level_by_level(model, encoded, part, packed)
+        weight, bias = (None, None) if head is None else (head.weight, head.bias)
+        value, log_probs, _ = PackedLoss.apply(scores, weight, bias, packed, wanted.scale, wanted.hold, loss is not None)
+        if loss is not None:
+            value.backward()
+        return np.asarray(log_probs.cpu().numpy())
+
+    def joined(self, encoded: EncodedPrompt, found: Mapping[Part, np.ndarray]) -> np.ndarray:
+        """The sum of the edges' log-probabilities along each path."""
+        edges = np.zeros(len(encoded.trie))
+        for part, log_probs in found.items():
+            edges[edges_of(encoded.trie, part)[1]] = log_probs
+        return path_sums(encoded.trie, edges)
+
+    def memory(self, encoded: EncodedPrompt, part: Part) -> int:
+        """A node with its state takes more than a token of a row."""
+        length = len(encoded.prompt_ids)
+        return round(length + self.node_tokens * (part.tokens - length))
+
+
+def _level_by_level(model: Any, encoded: EncodedPrompt, part: Part, packed: Packed) -> Tensor:
+    """The model's scores at the part's nodes, [R, V], or [R, h] without its output layer."""
+    tokens, parents, depths, *_ = encoded.trie.arrays
+    nodes = nodes_of(encoded.trie, part)
+    states, level = states_of(model), np.array([ROOT])
+    found, order = [states.feed(packed.input_ids[:, : len(encoded.prompt_ids)])], [level]
+    try:
+        for depth in range(1, 1 + max(depths[nodes], default=0)):
+            above, level = level, nodes[depths[nodes] == depth]
+            states.select(torch.from_numpy(np.searchsorted(above, parents[level])).to(model.device))
+            found.append(states.feed(torch.from_numpy(tokens[level, None]).to(model.device)))
+            order.append(level)
+    finally:
+        states.forget()
+    places = {node: place for place, node in enumerate(np.concatenate(order).tolist())}
+    scored = [places[node] for node in edges_of(encoded.trie, part)[0].tolist()]
+    return torch.cat(found)[scored]
+
+
+def choose_state_pass(
+    model: Any, encoded: EncodedPrompt, probe: EncodedPrompt, in_rows: RowsPass, max_tokens: int | None, why: str
+) -> tuple[Pass, str]:
+    """Probe the loaded model: from states if their log-probabilities and gradients are those of rows, else rows; and why.
+
+    `why` is what the model has that no mask reaches. Raises `NotNumbersError` when the rows' figures are not numbers.
+    """
+    because = f"the model has {why}, which no mask reaches"
+    if getattr(without_wrapper(model), "is_gradient_checkpointing", False):
+        return in_rows, f"rows: {because}, and gradient_checkpointing keeps no states"
+    by_rows, gradient = _measured(model, probe, in_rows.sized(1))
+    if np.isnan(by_rows).any():
+        raise NotNumbersError
+    reason = ""
+    for sliced_head in (True, False) if is_all_of_the_logits(model, probe) else (False,):
+        way = StatePass(None, sliced_head)
+        try:
+            log_probs, own_gradient = _measured(model, probe, way)
+            node_tokens = _node_tokens(model, encoded)
+        except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, StopIteration) as error:
+            if out_of_memory(error):
+                raise
+            reason = f"its states cannot be followed ({type(error).__name__})"
+            continue
+        gap, slope = float(np.abs(log_probs - by_rows).max()), _gradient_gap(own_gradient, gradient)
+        closest, steepest = (1e-3, 1e-3) if model.dtype == torch.float32 else (0.2, 0.1)
+        if gap <= closest and slope <= steepest:
+            how = "states" if sliced_head else "states, whole logits"
+            return replace(way.sized(max_tokens), node_tokens=node_tokens), (
+                f"{how}: log-probabilities agree with rows to {gap:.1e} nats, gradients to {slope:.1e}"
+            )
+        reason = f"from its states log-probabilities differ by {gap:.1e} nats, gradients by {slope:.1e} of their size"
+    return in_rows, f"rows: {because}; {reason}"
+
+
+def _measured(model: Any, probe: EncodedPrompt, way: Pass) -> tuple[np.ndarray, list[Tensor | None]]:
+    """Log-probabilities, and the gradient of every weight that is trained; gradients that were there stay."""
+    weights = trainable(model)
+    before = [weight.grad for weight in weights]
+    for weight in weights:
+        weight.grad = None
+    try:
+        log_probs = score(model, probe, way, backward=bool(weights)).log_probs
+        return log_probs, [weight.grad for weight in weights]
+    finally:
+        for weight, grad in zip(weights, before, strict=True):
+            weight.grad = grad
+
+
+def _gradient_gap(found: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> float:
+    """The largest difference of any weight's gradient, as a share of that gradient, or of a hundredth of the largest one.
+
+    Each weight by itself: a state without a gradient shows below it, and the layers above have the larger gradients.
+    """
+    largest = max((float(gradient.norm()) for gradient in expected if gradient is not None), default=0.0)
+    gaps = [0.0]
+    for own, other in zip(found, expected, strict=True):
+        if own is None and other is None:
+            continue
+        size = 0.0 if other is None else float(other.norm())
+        difference = own if other is None else other if own is None else own - other
+        gaps.append(float(difference.norm()) / max(size, largest / 100, 1e-30))  # type: ignore[union-attr]
+    return max(gaps)
+
+
+@torch.no_grad()
+def _node_tokens(model: Any, encoded: EncodedPrompt) -> float:
+    """How many tokens of a row take as much memory as a node with its state and its own copy of the prompt's keys and values.
+
+    A token of a row keeps about ten vectors of the hidden width and five of the MLP's in each layer.
+    """
+    states, sizes = states_of(model), []
+    for _ in range(2):
+        states.feed(torch.tensor([encoded.prompt_ids[-1:]], device=model.device))
+        sizes.append(sum(kept.numel() for kept in states.tensors()))
+    states.forget()
+    per_token = sizes[1] - sizes[0]  # keys and values; the rest does not grow
+    shape = shape_of(without_wrapper(model).config, 0)
+    of_a_token = shape.layers * (10 * shape.hidden_size + 5 * shape.intermediate_size)
+    length = len(encoded.prompt_ids) + encoded.longest
+    return 1 + (_STATES_PER_NODE * (sizes[0] - per_token) + 2 * per_token * length) / of_a_token
