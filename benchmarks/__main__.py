@@ -4,7 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable
 
-from benchmarks import convergence, evaluation, packing, rate, recipe, sampling, size, startup
+from benchmarks import convergence, evaluation, packing, peers, rate, recipe, sampling, size, startup
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "startup": startup.main,
@@ -14,6 +14,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "convergence": convergence.main,
     "recipe": recipe.main,
     "sampling": sampling.main,
+    "peers": peers.main,
     "evaluation": evaluation.main,
 }
 

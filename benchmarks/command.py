@@ -1,4 +1,4 @@
-"""The command in a process of its own: how it ends, how long it takes, how much memory it holds. Knows nothing of models."""
+"""The command, or another program, in a process of its own: how it ends, how long it takes, how much memory it holds. Knows nothing of models."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from pathlib import Path
 
 _SCRIPT = """
 import runpy, sys
-peak, sys.argv = int(sys.argv[1]), sys.argv[2:]
+peak, program, sys.argv = int(sys.argv[1]), sys.argv[2], sys.argv[2:]
 try:
-    if sys.argv[1:]:
-        runpy.run_module("diffusecli", run_name="__main__")
+    if program.endswith(".py"):
+        runpy.run_path(program, run_name="__main__")
+    elif program:
+        runpy.run_module(program, run_name="__main__")
 finally:
     with open("/proc/self/status") as status, open(peak, "w") as told:
         told.write(next(line for line in status if line.startswith("VmHWM")))
@@ -41,8 +43,20 @@ class Done:
 
 def measured(folder: Path, *words: object, timeout: float | None = None, **environment: str) -> Done:
     """Run `diffuse` with these words in a folder; without words Python and nothing else. `timeout` in seconds."""
+    return measured_program(folder, "diffusecli" if words else "", *words, timeout=timeout, **environment)
+
+
+def measured_program(
+    folder: Path,
+    program: str,
+    *words: object,
+    python: str | Path = sys.executable,
+    timeout: float | None = None,
+    **environment: str,
+) -> Done:
+    """Run a module, or a script whose name ends in `.py`, with these words in a folder. `timeout` in seconds."""
     with tempfile.TemporaryFile("r") as peak:
-        command = [sys.executable, "-c", _SCRIPT, str(peak.fileno()), "diffuse", *map(str, words)]
+        command = [str(python), "-c", _SCRIPT, str(peak.fileno()), program, *map(str, words)]
         started = time.perf_counter()
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, check=False, timeout=timeout, stdin=subprocess.DEVNULL,

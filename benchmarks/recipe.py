@@ -8,6 +8,7 @@ step of rows takes, measured in the same run: hours would pass otherwise.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from benchmarks.packing import packed_way
 from benchmarks.workbench import NUMBERS_10, NUMBERS_100, adapted_model, encode, seconds
 from diffusecli.models.encoding import EncodedPrompt
+from diffusecli.models.loading import LoadedModel
 from diffusecli.prompts.config import Config
 from diffusecli.runs.iteration import Iteration
 from diffusecli.training.loss import score
@@ -32,10 +34,10 @@ def main() -> None:
     for name, path in (("numbers 1-10", NUMBERS_10), ("numbers 1-100", NUMBERS_100)):
         base = adapted_model(fused=False)
         encoded = encode(base, path)
-        rows = seconds(lambda b=base, e=encoded: score(b.model, e, RowsPass(), backward=True))  # type: ignore[misc]
-        steps = _original_steps(encoded)
-        ours, took = _until(path)
-        bare, bare_took = _until(path, retain=False)
+        rows = row_step(base, encoded)
+        steps = original_steps(encoded)
+        ours, took = until(path)
+        bare, bare_took = until(path, retain=False)
         print(
             f"| {name} | {steps}, {rows:.2f}, {steps * rows:.0f} | {ours}, {took:.1f} | {steps * rows / took:.0f}x "
             f"| {bare}, {bare_took:.1f} | {steps * rows / bare_took:.0f}x |",
@@ -43,7 +45,12 @@ def main() -> None:
         )
 
 
-def _original_steps(encoded: EncodedPrompt) -> int:
+def row_step(base: LoadedModel, encoded: EncodedPrompt, repeats: int = 1) -> float:
+    """Seconds that the original's step takes: a row per target. `base` has an adapter of PEFT's own layers."""
+    return seconds(lambda: score(base.model, encoded, RowsPass(), backward=True), repeats)
+
+
+def original_steps(encoded: EncodedPrompt) -> int:
     """How many steps of the original's recipe reach the goal."""
     base = adapted_model()
     weights = [p for p in base.model.parameters() if p.requires_grad]
@@ -59,14 +66,19 @@ def _original_steps(encoded: EncodedPrompt) -> int:
     raise RuntimeError("2000 steps of the original's recipe did not reach the goal")
 
 
-def _until(path: str, **settings: Any) -> tuple[int, float]:
-    """Steps and seconds until the exact KL was at most the goal; iteration i saw the adapter after i - 1 steps."""
+def until(path: str, **settings: Any) -> tuple[int, float]:
+    """Train, and find the steps and seconds until the exact KL was at most the goal."""
     seen: list[Iteration] = []
     with tempfile.TemporaryDirectory() as folder:
         config = Config.model_validate(
             {"model": "smollm2-135m-instruct", "train_prompts": [path], "output_dir": folder, **settings}
         )
         train(config, report=seen.append, notice=lambda _: None)
+    return reached(seen, path)
+
+
+def reached(seen: Sequence[Iteration], path: str) -> tuple[int, float]:
+    """Steps and seconds until the exact KL was at most the goal; iteration i saw the adapter after i - 1 steps."""
     there = next(i for i in seen if i.kl[path] <= GOAL)
     return there.iteration - 1, seen[there.iteration - 2].seconds
 
