@@ -77,12 +77,10 @@ def products(x: Tensor, layers: Sequence[LoraLayer], outs: Sequence[Tensor | Non
     """
     low = x @ _stacked(layers).t()
     found = []
-    with _frozen_products():
-        wholes = [
-            torch.mm(x, layer.weight.t(), out=out) if layer.bias is None else torch.addmm(layer.bias, x, layer.weight.t(), out=out)
-            for layer, out in zip(layers, outs, strict=True)
-        ]
-    for layer, whole, own in zip(layers, wholes, low.split([len(layer.a) for layer in layers], dim=1), strict=True):
+    for layer, out, own in zip(layers, outs, low.split([len(layer.a) for layer in layers], dim=1), strict=True):
+        with _frozen_products():
+            bias = layer.bias
+            whole = torch.mm(x, layer.weight.t(), out=out) if bias is None else torch.addmm(bias, x, layer.weight.t(), out=out)
         found.append(whole.addmm_(own, layer.b.t(), alpha=layer.scale))
     return found, low
 
