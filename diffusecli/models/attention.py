@@ -3,7 +3,7 @@
 Registered with transformers as an attention implementation; outside `over` it is plain sdpa. Layers whose attention slides say so
 as they are called; then a token looks back over positions, not over places in the sequence.
 
-Axis names: H query heads, G query heads per key head, I tokens that ask, d head width.
+Axis names: B sequences, H query heads, G query heads per key head, S tokens, d head width.
 """
 
 from __future__ import annotations
@@ -102,11 +102,3 @@ def _attend(
         return output, None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     return _Now.layout.attend(module, query, key, value, scale, kwargs.get("sliding_window")), None
-
-
-def over_prompt(left: Tensor, right: Tensor) -> Tensor:
-    """[H / G, G, I, n] x [H / G, n, m] -> [H / G, G, I, m]: one product per key head, its query heads below each other.
-
-    G and I may stand in the other order.
-    """
-    return torch.bmm(left.flatten(1, 2), right).view(*left.shape[:3], right.shape[-1])

@@ -133,6 +133,9 @@ class Blocks:
         device: torch.device, dtype: torch.dtype,
     ) -> _Rows:  # fmt: skip
         hidden = group.hidden if window is None else group.hidden | (group.distance >= window)
+        hidden = (
+            hidden & (group.queries >= 0)[:, :, None]
+        )  # what only fills up may see all: a row that sees nothing is no number in fp16
         mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(torch.from_numpy(hidden), torch.finfo(dtype).min)
         queries, keys, values = (
             _rows_at(tokens, number, where)

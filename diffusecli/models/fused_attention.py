@@ -102,13 +102,14 @@ def heads_of(module: Any) -> Heads | None:
     return Heads(heads, key_heads, width, float(scale), window)
 
 
-def _forward(self: Any, hidden_states: Tensor, position_embeddings: Any = None, *args: Any, **kwargs: Any) -> Any:
-    """The module's forward but where a tree is attended and an adapter has its turn."""
+def _forward(self: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """The module's forward but where a tree is attended and an adapter has its turn; the order of arguments is each model's own."""
     layout, layers = layout_now(), [getattr(self, name) for name in PROJECTIONS]
-    ours = isinstance(layout, Blocks) and position_embeddings is not None and kwargs.get("past_key_values") is None
+    turns: Any = kwargs.get("position_embeddings")
+    ours = isinstance(layout, Blocks) and turns is not None and kwargs.get("past_key_values") is None
     if not ours or args or not all(has_its_turn(layer, hidden_states) for layer in layers):
-        return type(self).forward(self, hidden_states, position_embeddings, *args, **kwargs)
-    cos, sin = position_embeddings
+        return type(self).forward(self, hidden_states, *args, **kwargs)
+    cos, sin = turns
     values = (value for layer in layers for value in LoraLayer.of(layer))
     return _Attention.apply(hidden_states, cos, sin, layout, self._diffuse_heads, *values), None
 

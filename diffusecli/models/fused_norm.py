@@ -39,11 +39,11 @@ def _epsilon(module: Any) -> float | None:
     return found if isinstance(found, float) else None
 
 
-def _forward(self: Any, hidden_states: Tensor) -> Tensor:
-    """The module's forward for what is not float32."""
-    if hidden_states.dtype != torch.float32 or torch.is_autocast_enabled(hidden_states.device.type):
-        return type(self).forward(self, hidden_states)
-    return _RmsNorm.apply(hidden_states, self.weight, _epsilon(self))
+def _forward(self: Any, *given: Any, **named: Any) -> Any:
+    """The module's forward for what is not float32, and where it takes more, such as a gate."""
+    if named or len(given) != 1 or given[0].dtype != torch.float32 or torch.is_autocast_enabled(given[0].device.type):
+        return type(self).forward(self, *given, **named)
+    return _RmsNorm.apply(given[0], self.weight, _epsilon(self))
 
 
 class _RmsNorm(torch.autograd.Function):

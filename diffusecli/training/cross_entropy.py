@@ -96,16 +96,19 @@ def _of_answers(logits: Tensor, held: Held, hold: float, wanted: bool) -> tuple[
     wide = widened(logits)
     highest = wide.amax(-1, keepdim=True)
     shifted = wide.gather(1, held.likeliest) - highest
-    wide.sub_(highest).exp_().scatter_(1, held.likeliest, 0.0)  # all but the likeliest
-    rest, likely = wide.sum(-1, keepdim=True), shifted.exp()
-    total = likely.sum(-1, keepdim=True) + rest
-    kl = divergence(held, shifted - total.log(), (rest / total).log()[:, 0])
+    wide.scatter_(
+        1, held.likeliest, -torch.inf
+    )  # all but the likeliest, by their own maximum: beside the others they may be nothing
+    most = wide.amax(-1, keepdim=True)
+    rest = wide.sub_(most).exp_().sum(-1, keepdim=True)
+    log_rest, likely = most - highest + rest.log(), shifted.exp()
+    total = likely.sum(-1, keepdim=True) + log_rest.exp()
+    kl = divergence(held, shifted - total.log(), (log_rest - total.log())[:, 0])
     if wanted:
         weights = hold * held.weights[:, None]
-        base_rest = held.log_rest.exp()[:, None]
-        wide.mul_(weights * (1 / total - base_rest / rest))
+        wide.mul_(weights * (log_rest.exp() / total - held.log_rest.exp()[:, None]) / rest)
         wide.scatter_(1, held.likeliest, weights * (likely / total - held.log_probs.exp()))
-    return kl.to(torch.float64), wide
+    return kl, wide
 
 
 def _linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:

@@ -100,12 +100,12 @@ def pack(parts: Sequence[tuple[EncodedPrompt, Part]], answers: Sequence[Answer],
     for index, answer in enumerate(answers, len(parts)):
         scored += [forest.last_prompt[index : index + 1], forest.first_below[index] + np.arange(len(answer.answer_ids) - 1)]
 
-    def joined(arrays: Sequence[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.concatenate([np.zeros(0, dtype=np.int64), *arrays])).to(device)
+    def joined(arrays: Sequence[np.ndarray], dtype: torch.dtype = torch.int64) -> Tensor:
+        return torch.from_numpy(np.concatenate([np.zeros(0, dtype=np.int64), *arrays])).to(dtype).to(device)  # MPS has no float64
 
     return Packed(
         forest, torch.from_numpy(forest.tokens)[None].to(device), torch.from_numpy(forest.positions)[None].to(device),
-        joined(scored), joined(rows), joined(tokens), joined(masses).to(sum_dtype(device)), tuple(map(len, tokens)),
+        joined(scored), joined(rows), joined(tokens), joined(masses, sum_dtype(device)), tuple(map(len, tokens)),
         Held.of(answers, device) if answers else None,
     )  # fmt: skip
 

@@ -132,6 +132,11 @@ def make_optimiser(job: Job, state: dict[int, Any] | None) -> torch.optim.Optimi
         job.weights.vectors, lr=rate, betas=_BETAS, eps=1e-5, weight_decay=job.settings.weight_decay, fused=True
     )
     if state is not None:
+        if [len(moments["exp_avg"]) for _, moments in sorted(state.items())] != [len(vector) for vector in job.weights.vectors]:
+            raise InputError(
+                f"{job.run.path}: was interrupted on other devices or in another number format of the adapter; go on there, or start anew "
+                "with --force"
+            )
         optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     return optimiser
 

@@ -100,7 +100,10 @@ class PackedPass:
         return path_sums(encoded.trie, edges)
 
     def answer_logits(self, model: Any, answers: Sequence[Answer]) -> Tensor:
-        """All answers in one sequence."""
+        """All answers in one sequence, or in several where together they have more than `max_tokens`."""
+        if len(answers) > 1 and self.max_tokens is not None and sum(answer.tokens for answer in answers) > self.max_tokens:
+            half = len(answers) // 2
+            return torch.cat([self.answer_logits(model, some) for some in (answers[:half], answers[half:])])
         packed = pack([], answers, model.device)
         with self.seeing(model, packed) as mask:
             return self.scores(model, packed, mask, None)

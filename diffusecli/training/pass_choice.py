@@ -124,8 +124,12 @@ def choose_strategy(
     with enough_memory(base.name, SMALLER), blamed(base.model, base.name):
         found = choose_pass(base.model, longest(encoded), batch_size=settings.batch_size, max_tokens=most)
     strategy, why = min(processes.everyones(found), key=lambda found: _boldness(found[0]))  # all must cut their work alike
+    if processes.sharded and isinstance(
+        strategy, StatePass
+    ):  # each level of a trie is a collective pass, and tries differ in depth
+        strategy, why = RowsPass(settings.batch_size), "rows: the model keeps states and is spread over processes"
     if chosen == "auto" and isinstance(strategy, PackedPass) and not strategy.tree:
-        strategy = strategy.sized(min(most, fastest_part(shape, length, tree=False)))
+        strategy = strategy.sized(min(strategy.max_tokens or most, fastest_part(shape, length, tree=False)))
     if isinstance(strategy, StatePass):  # whatever its parts hold, they are no longer than rows
         fastest = round(strategy.node_tokens * fastest_part(shape, length))
         strategy = strategy.sized(min(fitting, fastest) if chosen == "auto" else fitting)

@@ -66,7 +66,7 @@ def _divergence(model: Any, answer: Answer, loss: Loss | None) -> np.ndarray:
     kl = divergence(held, *summary(_answer_logits(model, answer), held.likeliest))
     if loss is not None:
         ((held.weights * kl).sum() * (loss.hold * loss.scale)).backward()
-    return np.asarray(kl.detach().double().cpu().numpy())
+    return np.asarray(kl.detach().cpu().double().numpy())
 
 
 def _answer_logits(model: Any, answer: Answer) -> Tensor:

@@ -106,7 +106,7 @@ class Scorer:
 
     def drift(self, answers: Sequence[Answer]) -> float:
         """Mean KL(base || tuned) over all tokens of the answers, nats per token."""
-        return float(np.concatenate(self._try((), answers, False, lambda: None).divergences).mean())
+        return float(np.concatenate(self.score((), answers).divergences).mean())
 
     def _try(
         self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], backward: bool, between: Callable[[], None]

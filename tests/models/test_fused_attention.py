@@ -168,3 +168,12 @@ def test_bf16_products_round_steps_and_nothing_else():
     assert 1e-6 < float((one - other).norm() / other.norm()) < 0.05
     assert 0 < np.abs(rounded - exact).max() < 0.1
     assert np.array_equal(measured(model, way)[0], exact)
+
+
+@pytest.mark.parametrize("name", ["Bamba", "GraniteMoeHybrid", "Zamba2"])
+def test_a_norm_that_may_take_a_gate_still_takes_it(name):
+    model, ids = adapted(name), torch.arange(3, 9)[None]
+    with torch.no_grad():
+        expected = model(input_ids=ids, use_cache=False).logits
+        fuse(model)
+        torch.testing.assert_close(model(input_ids=ids, use_cache=False).logits, expected, rtol=1e-4, atol=1e-4)

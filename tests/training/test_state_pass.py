@@ -157,7 +157,7 @@ def test_a_node_takes_the_room_of_several_tokens_and_halves_end_at_one_node():
 def test_parts_are_as_large_as_free_memory_lets_them_be(monkeypatch):
     """A node of this model takes the memory of nine tokens; 256 tokens fit at least."""
     base, example = LoadedModel("Mamba2", build("Mamba2"), None, "r"), encoded(NUMBERS, WEIGHTS, prompt_ids=PROMPT)
-    alone = SimpleNamespace(everyones=lambda value: [value])
+    alone = SimpleNamespace(everyones=lambda value: [value], sharded=False)
 
     def parts(free, **chosen):
         monkeypatch.setattr(pass_choice, "free_memory", lambda _: free)
