@@ -25,7 +25,7 @@ from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.notices import Notice
 from diffusecli.training.inputs import require_context
 from diffusecli.training.loss import target_log_probs
-from diffusecli.training.pass_choice import choose_strategy
+from diffusecli.training.pass_choice import choose_strategy, fitting_answers
 from diffusecli.training.processes import Processes
 from diffusecli.training.retention import prepare, read_instructions
 from diffusecli.training.scorer import Scorer
@@ -84,6 +84,7 @@ def measure(
     retention = prepare(base, retain, instructions, seed=seed, strategy=scorer.strategy, notice=notice)
     load_adapter(base, run.path, recorded=recorded_base(run), named=source.named, notice=notice)
     score("lora")
+    scorer.strategy, _ = fitting_answers(scorer.strategy, "", base.model.config, retention.held_out, settings.batch_size)
     drift = scorer.drift(retention.held_out)
     if np.isnan(drift):
         raise cause(base.model, base.name)

@@ -45,6 +45,16 @@ def attention_windows(config: Any) -> dict[str, int]:
     return {name: window for name, window in found.items() if isinstance(window, int) and window > 0}
 
 
+def counted_windows(config: Any) -> dict[str, int]:
+    """Those of the windows that count places in the sequence and not positions."""
+    return {name: window for name, window in attention_windows(config).items() if name != "sliding_window"}
+
+
+def counted_window(config: Any) -> int | None:
+    """The shortest of them; None where a model has none. A sequence that is longer must be a row."""
+    return min(counted_windows(config).values(), default=None)
+
+
 _ATTENDS_ONLY = {"full_attention", "sliding_attention", "chunked_attention"}
 """Kinds of layers, as transformers names them, in which all that a token knows of others is what a mask shows it."""
 

@@ -44,11 +44,11 @@ def layout_now() -> Layout | None:
 @contextmanager
 def over(layout: Layout) -> Iterator[None]:
     """Forward and backward passes inside see this layout."""
-    _Now.layout = layout
+    before, _Now.layout = _Now.layout, layout
     try:
         yield
     finally:
-        _Now.layout = None
+        _Now.layout = before
 
 
 def causal(layer: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, band: Tensor | None) -> Tensor:

@@ -97,7 +97,7 @@ def heads_of(module: Any) -> Heads | None:
         (one.reshape(len(SCALES), size // len(SCALES), -1), other.reshape(len(SCALES), size // len(SCALES), -1))
         for one, other in pairs
     )
-    if more or not all(agree(one, other) for one, other in shaped):
+    if more or not isinstance(found, tuple) or not all(agree(one, other) for one, other in shaped):
         return None
     return Heads(heads, key_heads, width, float(scale), window)
 

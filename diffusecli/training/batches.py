@@ -35,7 +35,7 @@ class Item:
 
 
 def filled(items: Sequence[Item], most: int | None, *, at_least: int = 1) -> list[Batch]:
-    """Batches of at most `most` tokens (an item that has more goes alone), `at_least` so many where there are as many items.
+    """Batches of at most `most` tokens (an item that has more goes alone), about `at_least` where there are as many items.
 
     >>> alike = [Item((1, 2, 3), 4, answer=place) for place in range(4)]
     >>> [(batch.answers, batch.tokens) for batch in filled(alike, 12)]

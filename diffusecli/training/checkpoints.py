@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from diffusecli.files.writing import sync_folder
 from diffusecli.models.loading import LoadedModel
@@ -28,7 +28,7 @@ from diffusecli.runs.iteration import Iteration
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, cannot_write
 
-FORMAT = "3"
+FORMAT = "2"
 _OF_THE_BASE = ("model", "revision", "model_revision", "model_fingerprint")
 """Settings that name the base model: other names of the same weights are the same settings."""
 
@@ -54,7 +54,7 @@ def newest_checkpoint(run: RunDir) -> Path | None:
     return next(iter(_checkpoints(run)), None)
 
 
-def save_checkpoint(run: RunDir, base: LoadedModel, optimiser: torch.optim.Optimizer, progress: Progress) -> Path:
+def save_checkpoint(run: RunDir, base: LoadedModel, moments: Mapping[int, Mapping[str, Tensor]], progress: Progress) -> Path:
     """Write a checkpoint and keep the one before it, until this one has proved good; raises `MachineError` when the disk is full."""
     folder = run.path / f"checkpoint-{progress.step}"
     if folder.is_dir():
@@ -63,10 +63,8 @@ def save_checkpoint(run: RunDir, base: LoadedModel, optimiser: torch.optim.Optim
         with tempfile.TemporaryDirectory(prefix=".checkpoint.", dir=run.path) as scratch:
             whole = Path(scratch) / "whole"
             save_adapter(base, whole)
-            moments = {
-                f"{weight}.{name}": m for weight, state in optimiser.state_dict()["state"].items() for name, m in state.items()
-            }
-            save_file(moments, RunDir(whole).state, {"format": FORMAT, "progress": json.dumps(asdict(progress))})
+            flat = {f"{weight}.{name}": m for weight, state in moments.items() for name, m in state.items()}
+            save_file(flat, RunDir(whole).state, {"format": FORMAT, "progress": json.dumps(asdict(progress))})
             for path in whole.iterdir():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
@@ -84,7 +82,7 @@ def save_checkpoint(run: RunDir, base: LoadedModel, optimiser: torch.optim.Optim
 def load_progress(
     checkpoint: Path, asked: Mapping[str, Any], base: LoadedModel | None = None
 ) -> tuple[Progress, dict[int, dict[str, Any]]]:
-    """What was done, and the optimiser's state by the number of the vector of weights.
+    """What was done, and the optimiser's state by the number of the weight.
 
     A `base` with the weights that the checkpoint was made of may have another name or place by now.
 

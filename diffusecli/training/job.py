@@ -16,10 +16,9 @@ from diffusecli.system.errors import many
 from diffusecli.system.notices import Notice
 from diffusecli.training.flat_weights import FlatWeights
 from diffusecli.training.inputs import Inputs, require_agreement, require_context
-from diffusecli.training.pass_choice import choose_strategy, counted_window
+from diffusecli.training.pass_choice import choose_strategy, fitting_answers
 from diffusecli.training.processes import Processes
 from diffusecli.training.retention import Retention, prepare
-from diffusecli.training.rows_pass import RowsPass
 from diffusecli.training.scorer import Scorer
 
 
@@ -87,12 +86,8 @@ def prepare_prompts(
             base, retain, inputs.instructions, seed=seed, strategy=strategy, notice=notice,
             shared=lambda mine: processes.first(lambda: mine), write=processes.main,
         )  # fmt: skip
-        window, longest = counted_window(base.model.config), max(a.tokens for a in (*retention.kept, *retention.held_out))
-        if window is not None and longest > window:
-            strategy, why = (
-                RowsPass(settings.batch_size),
-                f"rows: an answer to hold on to ({longest} tokens) is longer than a window",
-            )
+        answers = (*retention.kept, *retention.held_out)
+        strategy, why = fitting_answers(strategy, why, base.model.config, answers, settings.batch_size)
     trained_on = {e.alias for e in encoded}
     tests = [e for e in tests if e.prompt.targets and e.alias not in trained_on]
     weights = FlatWeights.of(trainable(base.model))

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from diffusecli.models.devices import peak_memory_mb
 from diffusecli.models.encoding import EncodedPrompt
@@ -82,7 +83,7 @@ def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, rep
                 report(seen)
                 reason = reason_to_stop(settings, seen)
                 if reason is None and (iteration + 1) % job.save_every == 0 and progress.step < steps and processes.main:
-                    save_checkpoint(job.run, job.base, optimiser, progress)
+                    save_checkpoint(job.run, job.base, moments_of(job, optimiser), progress)
             if reason is None and progress.step == steps:
                 reason = f"all {many(settings.n_iters, 'iteration')} done"
             progress.finished = reason or ""
@@ -132,13 +133,13 @@ def make_optimiser(job: Job, state: dict[int, Any] | None) -> torch.optim.Optimi
         job.weights.vectors, lr=rate, betas=_BETAS, eps=1e-5, weight_decay=job.settings.weight_decay, fused=True
     )
     if state is not None:
-        if [len(moments["exp_avg"]) for _, moments in sorted(state.items())] != [len(vector) for vector in job.weights.vectors]:
-            raise InputError(
-                f"{job.run.path}: was interrupted on other devices or in another number format of the adapter; go on there, or start anew "
-                "with --force"
-            )
-        optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": job.weights.joined(state)})
     return optimiser
+
+
+def moments_of(job: Job, optimiser: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:
+    """The optimiser's state of each weight."""
+    return job.weights.split(optimiser.state_dict()["state"])
 
 
 class _AskedToStopError(Exception):
@@ -176,7 +177,7 @@ def _finished_iteration(job: Job, progress: Progress) -> Iteration:
 
 def _leave(job: Job, optimiser: torch.optim.Optimizer, progress: Progress) -> NoReturn:
     """Write a checkpoint, wait until it is there, and stop."""
-    job.processes.first(lambda: save_checkpoint(job.run, job.base, optimiser, progress))
+    job.processes.first(lambda: save_checkpoint(job.run, job.base, moments_of(job, optimiser), progress))
     done = f"{progress.iterations} of {many(job.settings.n_iters, 'iteration')}"
     raise InterruptedRun(f"{job.run.path}: interrupted after {done}; {job.command} goes on from there")
 

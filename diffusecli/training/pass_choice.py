@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffusecli.models.architecture import attention_windows, keeps_more_than_attention, shape_of
+from diffusecli.models.architecture import attention_windows, counted_window, counted_windows, keeps_more_than_attention, shape_of
 from diffusecli.models.attention import enable
 from diffusecli.models.devices import free_memory
 from diffusecli.models.encoding import EncodedPrompt
@@ -19,6 +19,7 @@ from diffusecli.models.source import ModelSource
 from diffusecli.models.trie import TokenTrie
 from diffusecli.prompts.config import AlgConfig
 from diffusecli.system.memory import SMALLER, enough_memory, out_of_memory
+from diffusecli.training.answers import Answer
 from diffusecli.training.budget import fastest_part, fitting_part
 from diffusecli.training.loss import Pass, longest, row_length, score
 from diffusecli.training.output_layer import is_all_of_the_logits
@@ -72,22 +73,18 @@ def _hidden_by_window(config: Any, encoded: EncodedPrompt, max_tokens: int | Non
     """Why attention windows forbid packing: those that do not slide by position may count places in the packed sequence."""
     whole = len(encoded.prompt_ids) + len(encoded.trie.internal)
     fed = whole if max_tokens is None else min(whole, max_tokens)
-    for name, window in _counted(config).items():
+    for name, window in counted_windows(config).items():
         if window < fed:
             return f"the model's {name} ({window}) is shorter than a packed part ({fed} tokens)"
     return ""
 
 
-def _counted(config: Any) -> dict[str, int]:
-    return {name: window for name, window in attention_windows(config).items() if name != "sliding_window"}
-
-
-def counted_window(config: Any) -> int | None:
-    """The shortest window that counts places in the sequence and not positions; None where a model has none.
-
-    A sequence that is longer must be a row.
-    """
-    return min(_counted(config).values(), default=None)
+def fitting_answers(strategy: Pass, why: str, config: Any, answers: Sequence[Answer], batch_size: int) -> tuple[Pass, str]:
+    """The pass and why, or rows where an answer is longer than a window that counts places."""
+    window, longest_answer = counted_window(config), max(answer.tokens for answer in answers)
+    if window is None or longest_answer <= window or not isinstance(strategy, PackedPass):
+        return strategy, why
+    return RowsPass(batch_size), f"rows: an answer to hold on to ({longest_answer} tokens) is longer than a window ({window})"
 
 
 def _probe_prompt(encoded: EncodedPrompt, window: int | None) -> EncodedPrompt:

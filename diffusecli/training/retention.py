@@ -24,7 +24,7 @@ import torch
 
 from diffusecli.files.cache import cache_folder, private_cache
 from diffusecli.files.writing import atomic_write
-from diffusecli.models.architecture import shape_of
+from diffusecli.models.architecture import counted_window, shape_of
 from diffusecli.models.chat import Chat
 from diffusecli.models.encoding import EncodedPrompt, encode_prompt
 from diffusecli.models.loading import LoadedModel
@@ -37,6 +37,7 @@ from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError, MachineError, many
 from diffusecli.training.answers import Answer, summary
 from diffusecli.training.loss import Pass
+from diffusecli.training.rows_pass import RowsPass
 
 ANSWER_TOKENS = 32
 HELD_TOKENS = 16
@@ -104,7 +105,8 @@ def prepare(
     if answers is None:
         notice(f"asking the base model {len(encoded)} ordinary instructions to hold it to its answers (once, then cached)")
         with _without_adapter(base.model), blamed(base.model, base.name):
-            asked = _ask(base, encoded, strategy)
+            window, longest = counted_window(base.model.config), max(len(e.prompt_ids) for e in encoded) + ANSWER_TOKENS
+            asked = _ask(base, encoded, strategy if window is None or longest <= window else RowsPass())
         if write:
             _write(path, asked, notice)
         answers = shared(asked)

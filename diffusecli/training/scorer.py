@@ -131,8 +131,8 @@ class Scorer:
 
     def _shrink(self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], error: OutOfMemoryError) -> None:
         batches = self.strategy.batches(encoded, answers)
-        largest, smaller = max(batch.size for batch in batches), self.strategy.halved(batches)
-        if max(batch.size for batch in smaller.batches(encoded, answers)) >= largest:
+        smaller = self.strategy.halved(batches)
+        if smaller.batches(encoded, answers) == batches:
             raise MachineError(
                 f"{(encoded[0].alias + ': ') if encoded else ''}not enough memory even for the smallest part; set "
                 "alg_config.gradient_checkpointing, precision: bf16 or quantize: nf4, or take a smaller model"

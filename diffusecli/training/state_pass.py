@@ -105,8 +105,8 @@ def _level_by_level(model: Any, encoded: EncodedPrompt, part: Part, packed: Pack
     tokens, parents, depths, *_ = encoded.trie.arrays
     nodes = nodes_of(encoded.trie, part)
     states, level = states_of(model), np.array([ROOT])
-    found, order = [states.feed(packed.input_ids[:, : len(encoded.prompt_ids)])], [level]
     try:
+        found, order = [states.feed(packed.input_ids[:, : len(encoded.prompt_ids)])], [level]
         for depth in range(1, 1 + max(depths[nodes], default=0)):
             above, level = level, nodes[depths[nodes] == depth]
             states.select(torch.from_numpy(np.searchsorted(above, parents[level])).to(model.device))

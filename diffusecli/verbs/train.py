@@ -36,7 +36,7 @@ from diffusecli.training.budget import Plan, planned
 from diffusecli.training.checkpoints import Progress, discard_checkpoints, load_progress, newest_checkpoint, save_checkpoint
 from diffusecli.training.inputs import Inputs, read_inputs, require_agreement, require_context
 from diffusecli.training.job import Job, prepare_prompts
-from diffusecli.training.loop import Report, diverged, make_optimiser, optimise
+from diffusecli.training.loop import Report, diverged, make_optimiser, moments_of, optimise
 from diffusecli.training.processes import Processes, require_tracker
 from diffusecli.training.record import Trained, flat, save_run, start_anew, trained_before
 from diffusecli.training.retention import encode_instructions
@@ -165,7 +165,7 @@ def settings_of_result(config: Config, inputs: Inputs, base: LoadedModel, proces
 def _finish(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, config: str, prompts: list[Prompt]) -> Trained:
     """Keep the last step, measure, and write the run."""
     scorer, processes = job.scorer, job.processes
-    processes.first(lambda: save_checkpoint(job.run, job.base, optimiser, progress))
+    processes.first(lambda: save_checkpoint(job.run, job.base, moments_of(job, optimiser), progress))
     after, test = scorer.exact(job.prompts.encoded), scorer.exact(job.prompts.tests)
     drift = scorer.drift(scorer.retention.held_out) if scorer.retention else None
     if not (after.finite and test.finite and np.isfinite(drift or 0.0)):

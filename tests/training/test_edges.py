@@ -12,13 +12,11 @@ from diffusecli.models.block_attention import Blocks
 from diffusecli.models.forest import Forest, Strand
 from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import AlgConfig
-from diffusecli.system.errors import InputError
 from diffusecli.training import layout
 from diffusecli.training.answers import Held, divergence, summary
 from diffusecli.training.cross_entropy import _of_answers
 from diffusecli.training.flat_weights import FlatWeights
 from diffusecli.training.layout import pack
-from diffusecli.training.loop import make_optimiser
 from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.pass_choice import choose_strategy
 from diffusecli.training.processes import Processes
@@ -125,15 +123,38 @@ def test_a_model_with_states_that_is_spread_over_processes_is_fed_rows():
     assert ways == [StatePass, RowsPass]
 
 
-def test_moments_of_weights_that_lay_on_other_devices_are_refused(tmp_path):
-    weights = FlatWeights.of([torch.nn.Parameter(torch.ones(4)), torch.nn.Parameter(torch.ones(6))])
-    job = SimpleNamespace(
-        weights=weights, settings=AlgConfig(), run=SimpleNamespace(path=tmp_path), base=SimpleNamespace(model=tiny_llama())
+def test_moments_belong_to_weights_wherever_they_lie():
+    """Two vectors (two number formats play two devices) when a checkpoint was written, one when it is read."""
+    values = [torch.arange(4.0).view(2, 2), torch.arange(6.0), torch.arange(3.0)]
+    apart = FlatWeights.of(
+        [torch.nn.Parameter(v.to(d)) for v, d in zip(values, (torch.float32, torch.float64, torch.float32), strict=True)]
     )
+    assert [len(vector) for vector in apart.vectors] == [7, 6]
+    kept = apart.split(
+        {
+            0: {"step": torch.tensor(3.0), "exp_avg": torch.arange(7.0)},
+            1: {"step": torch.tensor(3.0), "exp_avg": torch.arange(6.0) + 10},
+        }
+    )
+    assert [kept[n]["exp_avg"].tolist() for n in range(3)] == [[[0, 1], [2, 3]], [10, 11, 12, 13, 14, 15], [4, 5, 6]]
+    together = FlatWeights.of([torch.nn.Parameter(v) for v in values]).joined(kept)
+    assert together[0]["exp_avg"].tolist() == [0, 1, 2, 3, 10, 11, 12, 13, 14, 15, 4, 5, 6]
+    assert float(together[0]["step"]) == 3
+    assert apart.joined(kept)[1]["exp_avg"].tolist() == [10, 11, 12, 13, 14, 15]
 
-    def moments(size):
-        return {"step": torch.tensor(1.0), "exp_avg": torch.zeros(size), "exp_avg_sq": torch.zeros(size)}
 
-    assert make_optimiser(job, {0: moments(10)})
-    with pytest.raises(InputError, match="interrupted on other devices"):
-        make_optimiser(job, {0: moments(4), 1: moments(6)})
+def test_memory_that_lacks_for_rows_is_met_beside_a_long_answer(monkeypatch):
+    """The answer cannot be cut, and is larger than any part of rows."""
+    model = tiny_llama(vocabulary=12)
+    example = encoded([(a, b, 0) for a in range(1, 5) for b in range(1, 5)], [1 / 16] * 16)
+    whole = RowsPass.part
+
+    def part(self, model, encoded, part, loss):
+        if part.end - part.start > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(self, model, encoded, part, loss)
+
+    monkeypatch.setattr(RowsPass, "part", part)
+    scorer = Scorer(model, RowsPass(), None, Processes("cpu"), lambda _: None)
+    scorer.score([example], [answer(tuple(range(1, 10)), tuple([1] * 60), 12)])
+    assert scorer.strategy.size <= 3

@@ -183,7 +183,7 @@ def test_training_with_retention_drifts_less_and_still_learns(tiny_model_folder,
     firm = run(tiny_model_folder, prompt_file, tmp_path / "firm", retain={"weight": 1.0})
     loose = run(tiny_model_folder, prompt_file, tmp_path / "loose", retain={"weight": 1e-9})
     assert firm.retention_kl < 0.6 * loose.retention_kl
-    assert max(firm.after.kl.values()) < 0.2
+    assert max(firm.after.kl.values()) < 0.3
     assert firm.run.read_manifest()["retention_kl"] == firm.retention_kl
 
 
