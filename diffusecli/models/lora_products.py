@@ -7,8 +7,7 @@ Axis names: S tokens, r rank.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -36,40 +35,6 @@ class LoraLayer(NamedTuple):
         return self[:-1]
 
 
-class _Now:
-    """Whether products with frozen weights are made of bf16 factors."""
-
-    narrow = False
-
-
-@contextmanager
-def bf16_products(wanted: bool = True) -> Iterator[None]:
-    """Inside, factors of products with frozen weights are rounded to bf16 where the processor multiplies those; sums are float32."""
-    before, _Now.narrow = _Now.narrow, wanted
-    try:
-        yield
-    finally:
-        _Now.narrow = before
-
-
-def multiplies_bf16(device: torch.device) -> bool:
-    """Whether `bf16_products` has an effect on a device."""
-    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-@contextmanager
-def _frozen_products() -> Iterator[None]:
-    if not _Now.narrow:
-        yield
-        return
-    settings = torch.backends.mkldnn.matmul
-    before, settings.fp32_precision = settings.fp32_precision, "bf16"
-    try:
-        yield
-    finally:
-        settings.fp32_precision = before
-
-
 def products(x: Tensor, layers: Sequence[LoraLayer], outs: Sequence[Tensor | None]) -> tuple[list[Tensor], Tensor]:
     """`x W' + bias + s (x A') B'` [S, out] of each layer, and `x A'` of all side by side [S, sum of r], for x [S, in].
 
@@ -78,9 +43,8 @@ def products(x: Tensor, layers: Sequence[LoraLayer], outs: Sequence[Tensor | Non
     low = x @ _stacked(layers).t()
     found = []
     for layer, out, own in zip(layers, outs, low.split([len(layer.a) for layer in layers], dim=1), strict=True):
-        with _frozen_products():
-            bias = layer.bias
-            whole = torch.mm(x, layer.weight.t(), out=out) if bias is None else torch.addmm(bias, x, layer.weight.t(), out=out)
+        bias = layer.bias
+        whole = torch.mm(x, layer.weight.t(), out=out) if bias is None else torch.addmm(bias, x, layer.weight.t(), out=out)
         found.append(whole.addmm_(own, layer.b.t(), alpha=layer.scale))
     return found, low
 
@@ -96,10 +60,9 @@ def gradients(
     total = None
     if of_x:
         first, *others = zip(of_products, layers, strict=True)
-        with _frozen_products():
-            total = first[0] @ first[1].weight
-            for gradient, layer in others:
-                total.addmm_(gradient, layer.weight)
+        total = first[0] @ first[1].weight
+        for gradient, layer in others:
+            total.addmm_(gradient, layer.weight)
         total.addmm_(of_low, _stacked(layers))
     of_a = (of_low.t() @ x).split(ranks)
     # (low' g)' and not g' low: the same, but many times as fast where low is a few columns wide

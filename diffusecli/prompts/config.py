@@ -57,11 +57,6 @@ class AlgConfig(BaseModel):
         "auto: what is fastest and fits free memory.",
     )
     gradient_checkpointing: bool = Field(default=False, description="Less memory for a third more time.")
-    bf16_products: bool = Field(
-        default=False,
-        description="Round factors of products with frozen weights to bf16 in training steps; sums and exact figures stay fp32. "
-        "Faster on CPUs with AMX or AVX512-BF16, no effect elsewhere.",
-    )
     prompts_per_step: int = Field(default=1, ge=1, description="Prompts whose gradients are summed into one optimiser step.")
 
 

@@ -8,7 +8,6 @@ from typing import Any, Literal
 from diffusecli.models.architecture import shape_of, trainable
 from diffusecli.models.encoding import EncodedPrompt, encode_prompt
 from diffusecli.models.loading import LoadedModel
-from diffusecli.models.lora_products import multiplies_bf16
 from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import AlgConfig, Retain
 from diffusecli.runs.run_dir import RunDir
@@ -91,7 +90,5 @@ def prepare_prompts(
     trained_on = {e.alias for e in encoded}
     tests = [e for e in tests if e.prompt.targets and e.alias not in trained_on]
     weights = FlatWeights.of(trainable(base.model))
-    if settings.bf16_products and not multiplies_bf16(base.device):
-        notice("bf16_products: this processor does not multiply bf16, the setting has no effect")
-    scorer = Scorer(base.model, strategy, retention, processes, notice, weights, settings.bf16_products)
+    scorer = Scorer(base.model, strategy, retention, processes, notice, weights)
     return Prepared(encoded, tests, scorer, weights, why)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from diffusecli.models.encoding import EncodedPrompt
-from diffusecli.models.lora_products import bf16_products
 from diffusecli.models.overflow import cause
 from diffusecli.prompts.divergence import exact_kl
 from diffusecli.prompts.prompt import Prompt
@@ -67,7 +66,6 @@ class Scorer:
     processes: Processes
     notice: Notice
     weights: FlatWeights | None = None  # that a backward pass is for
-    bf16_products: bool = False  # in backward passes, see `lora_products.py`
 
     def score(
         self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer] = (), *, backward: bool = False,
@@ -116,8 +114,7 @@ class Scorer:
 
         def run(batch: Batch, *, scale: float = 1.0) -> Found:
             loss = Loss(self.retention.weight if self.retention else 0.0, scale) if backward else None
-            with bf16_products(backward and self.bf16_products):
-                return strategy.run(self.model, encoded, answers, batch, loss=loss)
+            return strategy.run(self.model, encoded, answers, batch, loss=loss)
 
         results = self.processes.run([Piece(batch.tokens, partial(run, batch)) for batch in batches], between)
         parts: list[dict[Part, np.ndarray]] = [{} for _ in encoded]  # by place: two prompts may have one alias
