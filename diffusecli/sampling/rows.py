@@ -329,6 +329,7 @@ class GatheredCache:
     def extend(self, parents: Sequence[int], tokens: Sequence[int]) -> tuple[list[int], Tensor]:
         """See `Rows`."""
         chosen = copy.copy(self._cache)
+        vars(chosen).update({name: list(kept) for name, kept in vars(chosen).items() if isinstance(kept, list)})  # MiniMax's states
         chosen.layers = [copy.copy(layer) for layer in self._cache.layers]
         chosen.batch_select_indices(torch.tensor(parents, device=self._model.device))
         self._cache = chosen  # the rows before may go now

@@ -144,3 +144,19 @@ def test_a_recurrent_model_is_sampled_by_generate():
     engine = LocalEngine(base, SamplingSettings(70, 3))
     assert engine.about["engine"] == "generate"
     assert drawn(engine, Prompt(request="x", targets=(), alias="p"))[0].total() == 70
+
+
+@pytest.mark.parametrize("name", ["MiniMax", "Gemma2"])
+def test_rows_that_grew_leave_the_prompts_cache_as_it_was(name):
+    """A list that a cache keeps beside its layers belongs to the rows, too."""
+    model = build(name)
+
+    def second(rows):
+        rows.start()
+        return rows.extend([0, 0], [5, 6])[1]
+
+    with torch.no_grad():
+        rows = GatheredCache(model, (7, 8, 9))
+        first = second(rows)
+        rows.extend([1, 0], [4, 3])
+        torch.testing.assert_close(second(rows), first)
