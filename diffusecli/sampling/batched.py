@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffusecli.models.architecture import without_wrapper
 from diffusecli.models.overflow import require_numbers
-from diffusecli.sampling.rows import tolerance
+from diffusecli.sampling.row_choice import tolerance
 from diffusecli.sampling.settings import SamplingSettings
 
 _PROBE_TOKENS = 4  # before and after the end of the prompt

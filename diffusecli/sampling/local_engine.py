@@ -19,7 +19,8 @@ from diffusecli.sampling.batched import choose_cache, generate_rows
 from diffusecli.sampling.counting import CountingSampler, Drawing, cut_at_stop, rows_at_once
 from diffusecli.sampling.draws import stream_seed
 from diffusecli.sampling.engine import Arrived, Wanted
-from diffusecli.sampling.rows import Kind, SharedPrompt, choose_rows
+from diffusecli.sampling.row_choice import Kind, choose_rows
+from diffusecli.sampling.rows import SharedPrompt
 from diffusecli.sampling.settings import SamplingSettings, Standing, Watch
 from diffusecli.system.errors import InputError, many
 from diffusecli.system.memory import SMALLER, enough_memory, out_of_memory

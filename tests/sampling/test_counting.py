@@ -23,7 +23,8 @@ from diffusecli.sampling.draws import _exponentials, _invert
 from diffusecli.sampling.engine import Wanted, drawn
 from diffusecli.sampling.generations import generate
 from diffusecli.sampling.local_engine import LocalEngine
-from diffusecli.sampling.rows import GatheredCache, SharedPrompt, choose_rows
+from diffusecli.sampling.row_choice import choose_rows
+from diffusecli.sampling.rows import GatheredCache, SharedPrompt
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError, InterruptedRun, MachineError
 from tests.tiny import byte_tokenizer, tiny_llama
@@ -434,7 +435,7 @@ def test_counting_and_generate_agree_on_the_built_in_model(builtin_model, monkey
 
 
 def test_a_model_whose_rows_cannot_be_kept_is_sampled_by_generate(monkeypatch):
-    monkeypatch.setattr("diffusecli.sampling.rows._gap", lambda *_: 1.0)
+    monkeypatch.setattr("diffusecli.sampling.row_choice._gap", lambda *_: 1.0)
     engine = LocalEngine(BASE, SamplingSettings(300, max_new_tokens=3))
     assert engine.about["engine"] == "generate"
     assert drawn(engine, PROMPT)[0].total() == 300

@@ -10,7 +10,8 @@ from diffusecli.models.overflow import NotNumbersError
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling.engine import drawn
 from diffusecli.sampling.local_engine import LocalEngine
-from diffusecli.sampling.rows import GatheredCache, SharedPrompt, arrange, choose_rows
+from diffusecli.sampling.row_choice import choose_rows
+from diffusecli.sampling.rows import GatheredCache, SharedPrompt, arrange
 from diffusecli.sampling.settings import SamplingSettings
 from tests.models.architectures import SLIDING, build
 from tests.tiny import byte_tokenizer, tiny_llama
@@ -102,7 +103,7 @@ def test_long_rows_that_no_kind_keeps_are_sampled_by_generate(monkeypatch):
         probed.append((make, length))
         return float(length > 3)
 
-    monkeypatch.setattr("diffusecli.sampling.rows._gap", gap)
+    monkeypatch.setattr("diffusecli.sampling.row_choice._gap", gap)
     model = build("Mistral", sliding_window=20, vocab_size=259)
     notices = []
     engine = LocalEngine(LoadedModel("m", model, byte_tokenizer(), "r"), SamplingSettings(70, 3), notice=notices.append)
@@ -115,7 +116,7 @@ def test_long_rows_that_no_kind_keeps_are_sampled_by_generate(monkeypatch):
 
 def test_rows_that_outgrow_a_window_are_proved_no_longer_than_the_context_lets_them(monkeypatch):
     lengths = []
-    monkeypatch.setattr("diffusecli.sampling.rows._gap", lambda _model, _make, length: lengths.append(length) or 0.0)
+    monkeypatch.setattr("diffusecli.sampling.row_choice._gap", lambda _model, _make, length: lengths.append(length) or 0.0)
     kind = choose_rows(build("Mistral", sliding_window=20, max_position_embeddings=28))
     assert isinstance(kind.rows((5,), 27), SharedPrompt)
     assert lengths == [3, 19, 25]
