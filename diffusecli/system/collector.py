@@ -7,6 +7,7 @@ looking through them takes a tenth of the time to start, and up to two seconds a
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,5 +32,9 @@ def collector_off() -> Iterator[None]:
 
 
 def skip_last_collection() -> None:
-    """Leave all objects to the end of the process: the system takes its memory back at once. What is registered with `atexit` still runs."""
-    gc.freeze()
+    """Leave all objects to the end of the process: the system takes its memory back at once. What is registered with `atexit` still runs.
+
+    Not where a launcher started several processes: their connections have threads that must be joined before the end.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        gc.freeze()

@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 
-from diffusecli.system.collector import collector_off
+from diffusecli.system.collector import collector_off, skip_last_collection
 
 
 class Thing:
@@ -55,3 +55,15 @@ def test_objects_that_a_program_keeps_from_the_collector_are_kept():
     with collector_off():
         pass
     assert gc.get_freeze_count() >= before - 100 > 0  # some are freed by their reference counts
+
+
+def test_processes_that_a_launcher_started_end_with_a_last_collection(monkeypatch):
+    """Threads of their connections must be joined: left to the end of the process they abort it."""
+    frozen = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(1))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    skip_last_collection()
+    assert frozen == []
+    monkeypatch.delenv("WORLD_SIZE")
+    skip_last_collection()
+    assert frozen == [1]

@@ -50,6 +50,8 @@ def interrupt(place, number):
                 time.sleep(0.01)
 
     wrap(place, before)
+    if place == "draw":  # prompts one after the other, or there is one call for all
+        importlib.import_module("diffusecli.sampling.local_engine")._PROMPTS_TOGETHER = 1
 
 
 def fail(place, rank, kind):
