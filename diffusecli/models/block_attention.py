@@ -117,15 +117,16 @@ class Blocks:
         device: torch.device, dtype: torch.dtype,
     ) -> Rows:  # fmt: skip
         """The groups for layers whose queries, keys and values lie at `places`; found once for all that are alike."""
-        key = (heads, key_heads, places, scale, window, device, dtype)
-        if key not in self._found:
+
+        def make() -> Rows:
             made = [self._group(group, heads, key_heads, places, window, device, dtype) for group in self.groups]
             real = torch.cat([torch.from_numpy(_for_heads(group.queries, heads) >= 0).reshape(-1) for group in self.groups])
             by_row = [torch.empty(self.size * heads, dtype=torch.int64) for _ in range(2)]
             for back, rows in zip(by_row, zip(*((group.outputs, group.queries) for group in made), strict=True), strict=True):
                 back[torch.cat(rows).cpu()[real]] = real.nonzero()[:, 0]
-            self._found[key] = Rows(tuple(made), by_row[0].to(device), by_row[1].to(device), scale)
-        found: Rows = self._found[key]
+            return Rows(tuple(made), by_row[0].to(device), by_row[1].to(device), scale)
+
+        found: Rows = self.once((heads, key_heads, places, scale, window, device, dtype), make)
         return found
 
     def _group(
@@ -133,9 +134,8 @@ class Blocks:
         device: torch.device, dtype: torch.dtype,
     ) -> _Rows:  # fmt: skip
         hidden = group.hidden if window is None else group.hidden | (group.distance >= window)
-        hidden = (
-            hidden & (group.queries >= 0)[:, :, None]
-        )  # what only fills up may see all: a row that sees nothing is no number in fp16
+        # what only fills up may see all: a row that sees nothing is no number in fp16
+        hidden = hidden & (group.queries >= 0)[:, :, None]
         mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(torch.from_numpy(hidden), torch.finfo(dtype).min)
         queries, keys, values = (
             _rows_at(tokens, number, where)
@@ -184,7 +184,7 @@ def forward(queries: Tensor, keys: Tensor, values: Tensor, rows: Rows) -> tuple[
     """Outputs [S H, d] in the order token, head, and what the backward pass keeps of each group."""
     outs, kept = [], []
     for group in rows.groups:
-        weights = _weights(queries, keys, rows.scale, group)
+        weights = _weights(*_asked(queries, keys, group), rows.scale, group)
         value = values.index_select(0, group.values).view(-1, group.shape[4], values.shape[-1])
         outs.append(torch.bmm(weights, value).view(-1, values.shape[-1]))
         kept.append(weights if group.shape[4] <= _KEPT else None)
@@ -202,9 +202,8 @@ def backward(
     found = []
     for group, known in zip(rows.groups, kept, strict=True):
         count, key_heads, each, width, size = group.shape
-        weights = _weights(queries, keys, rows.scale, group) if known is None else known
-        query = queries.index_select(0, group.queries).view(count * key_heads, each * width, -1)
-        key = keys.index_select(0, group.keys).view(count * key_heads, size, -1)
+        query, key = _asked(queries, keys, group)
+        weights = _weights(query, key, rows.scale, group) if known is None else known
         value = values.index_select(0, group.values).view(count * key_heads, size, -1)
         out = gradient.index_select(0, group.outputs)
         if group.filled is not None:
@@ -218,11 +217,16 @@ def backward(
     torch.index_select(found[0] if len(found) == 1 else torch.cat(found), 0, rows.queries, out=of_queries)
 
 
-def _weights(queries: Tensor, keys: Tensor, scale: float, group: _Rows) -> Tensor:
-    """softmax(q k' scale + mask) [B G, g n, K]."""
+def _asked(queries: Tensor, keys: Tensor, group: _Rows) -> tuple[Tensor, Tensor]:
+    """Queries [B G, g n, d] and keys [B G, K, d] of a group."""
     count, key_heads, each, width, size = group.shape
     query = queries.index_select(0, group.queries).view(count * key_heads, each * width, -1)
-    key = keys.index_select(0, group.keys).view(count * key_heads, size, -1)
+    return query, keys.index_select(0, group.keys).view(count * key_heads, size, -1)
+
+
+def _weights(query: Tensor, key: Tensor, scale: float, group: _Rows) -> Tensor:
+    """softmax(q k' scale + mask) [B G, g n, K]."""
+    count, key_heads, each, width, size = group.shape
     scores = _product(query, key.transpose(1, 2), scale)
     scores.view(count, key_heads * each, width, size).add_(group.mask)
     wide = torch.promote_types(scores.dtype, torch.float32)

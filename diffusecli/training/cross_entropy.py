@@ -15,6 +15,7 @@ from torch import Tensor
 
 from diffusecli.training.answers import Held, divergence
 from diffusecli.training.layout import Packed
+from diffusecli.training.loss import Loss
 
 _SLICE_ROWS = 192  # of logits that exist at once
 
@@ -63,6 +64,16 @@ class PackedLoss(torch.autograd.Function):
         """The gradient that was found, times that of the loss."""
         (gradient,) = ctx.saved_tensors
         return gradient * gradients[0].to(gradient.dtype), *[None] * 6
+
+
+def scored(scores: Tensor, head: Any | None, packed: Packed, loss: Loss | None) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of edges [E] and KL of the answers' tokens [T], from what a model gave; with a `loss`, its gradient is added."""
+    weight, bias = (None, None) if head is None else (head.weight, head.bias)
+    of = loss or Loss()
+    value, log_probs, kl = PackedLoss.apply(scores, weight, bias, packed, of.scale, of.hold, loss is not None)
+    if loss is not None:
+        value.backward()
+    return log_probs, kl
 
 
 def _slices(edges: int, rows: int) -> Iterator[slice]:

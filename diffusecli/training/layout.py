@@ -5,7 +5,7 @@ S packed tokens, E edges that leave scored nodes, R scored rows, T tokens of ans
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,9 +125,11 @@ def dense_mask(config: Any, forest: Forest, dtype: torch.dtype, device: torch.de
     return masks if len(masks) > 1 else masks.popitem()[1]
 
 
-def path_sums(trie: TokenTrie, edges: np.ndarray) -> np.ndarray:
-    """J: the sum of the edges' log-probabilities along each path."""
-    totals, (_, parents, depths, *_) = edges.copy(), trie.arrays
+def path_sums(trie: TokenTrie, found: Mapping[Part, np.ndarray]) -> np.ndarray:
+    """J: the sum of the edges' log-probabilities along each path, from those that each part scored."""
+    totals, (_, parents, depths, *_) = np.zeros(len(trie)), trie.arrays
+    for part, log_probs in found.items():
+        totals[edges_of(trie, part)[1]] = log_probs
     for depth in range(2, max(trie.depths, default=0) + 1):
         level = np.flatnonzero(depths == depth)
         totals[level] += totals[parents[level]]

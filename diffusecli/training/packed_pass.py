@@ -19,8 +19,8 @@ from diffusecli.models.block_attention import Blocks
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.training.answers import Answer
 from diffusecli.training.batches import Batch, Item, filled
-from diffusecli.training.cross_entropy import PackedLoss
-from diffusecli.training.layout import Packed, Part, dense_mask, edges_of, pack, path_sums
+from diffusecli.training.cross_entropy import scored
+from diffusecli.training.layout import Packed, Part, dense_mask, pack, path_sums
 from diffusecli.training.loss import Found, Loss, cut
 from diffusecli.training.output_layer import output_layer, without_output_layer
 
@@ -81,23 +81,17 @@ class PackedPass:
         """Log-probabilities of the edges that leave a part's nodes, in the order of the nodes they lead to."""
         own = [answers[place] for place in batch.answers]
         packed = pack([(encoded[i], part) for i, part in batch.parts], own, model.device)
-        head, backward = output_layer(model) if self.sliced_head else None, loss or Loss()
+        head = output_layer(model) if self.sliced_head else None
         with torch.set_grad_enabled(loss is not None), self.seeing(model, packed) as mask:
             scores = self.scores(model, packed, mask, head)
-            weight, bias = (None, None) if head is None else (head.weight, head.bias)
-            value, log_probs, kl = PackedLoss.apply(scores, weight, bias, packed, backward.scale, backward.hold, loss is not None)
-            if loss is not None:
-                value.backward()
+            log_probs, kl = scored(scores, head, packed, loss)
         by_part = np.split(log_probs.cpu().numpy(), np.cumsum(packed.edges)[:-1]) if packed.edges else []
         by_answer = np.split(kl.cpu().numpy(), np.cumsum([len(a.answer_ids) for a in own])[:-1]) if own else []
         return Found(tuple(by_part), tuple(by_answer))
 
     def joined(self, encoded: EncodedPrompt, found: Mapping[Part, np.ndarray]) -> np.ndarray:
         """The sum of the edges' log-probabilities along each path."""
-        edges = np.zeros(len(encoded.trie))
-        for part, log_probs in found.items():
-            edges[edges_of(encoded.trie, part)[1]] = log_probs
-        return path_sums(encoded.trie, edges)
+        return path_sums(encoded.trie, found)
 
     def answer_logits(self, model: Any, answers: Sequence[Answer]) -> Tensor:
         """All answers in one sequence, or in several where together they have more than `max_tokens`."""

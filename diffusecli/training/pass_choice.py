@@ -121,9 +121,8 @@ def choose_strategy(
     with enough_memory(base.name, SMALLER), blamed(base.model, base.name):
         found = choose_pass(base.model, longest(encoded), batch_size=settings.batch_size, max_tokens=most)
     strategy, why = min(processes.everyones(found), key=lambda found: _boldness(found[0]))  # all must cut their work alike
-    if processes.sharded and isinstance(
-        strategy, StatePass
-    ):  # each level of a trie is a collective pass, and tries differ in depth
+    # each level of a trie is a collective pass, and tries differ in depth
+    if processes.sharded and isinstance(strategy, StatePass):
         strategy, why = RowsPass(settings.batch_size), "rows: the model keeps states and is spread over processes"
     if chosen == "auto" and isinstance(strategy, PackedPass) and not strategy.tree:
         strategy = strategy.sized(min(strategy.max_tokens or most, fastest_part(shape, length, tree=False)))

@@ -23,7 +23,7 @@ from diffusecli.models.states import states_of
 from diffusecli.models.trie import ROOT
 from diffusecli.system.memory import out_of_memory
 from diffusecli.training.batches import Batch
-from diffusecli.training.cross_entropy import PackedLoss
+from diffusecli.training.cross_entropy import scored
 from diffusecli.training.layout import Packed, Part, edges_of, nodes_of, pack, path_sums
 from diffusecli.training.loss import Loss, Pass, score
 from diffusecli.training.output_layer import is_all_of_the_logits, output_layer, without_output_layer
@@ -77,22 +77,15 @@ class StatePass(OneByOne):
 
     def part(self, model: Any, encoded: EncodedPrompt, part: Part, loss: Loss | None) -> np.ndarray:
         """Log-probabilities of the edges that leave the part's nodes, in the order of the nodes they lead to."""
-        packed, wanted = pack([(encoded, part)], [], model.device), loss or Loss()
+        packed = pack([(encoded, part)], [], model.device)
         head = output_layer(model) if self.sliced_head else None
         with without_output_layer(head):
             scores = _level_by_level(model, encoded, part, packed)
-        weight, bias = (None, None) if head is None else (head.weight, head.bias)
-        value, log_probs, _ = PackedLoss.apply(scores, weight, bias, packed, wanted.scale, wanted.hold, loss is not None)
-        if loss is not None:
-            value.backward()
-        return np.asarray(log_probs.cpu().numpy())
+        return np.asarray(scored(scores, head, packed, loss)[0].cpu().numpy())
 
     def joined(self, encoded: EncodedPrompt, found: Mapping[Part, np.ndarray]) -> np.ndarray:
         """The sum of the edges' log-probabilities along each path."""
-        edges = np.zeros(len(encoded.trie))
-        for part, log_probs in found.items():
-            edges[edges_of(encoded.trie, part)[1]] = log_probs
-        return path_sums(encoded.trie, edges)
+        return path_sums(encoded.trie, found)
 
     def memory(self, encoded: EncodedPrompt, part: Part) -> int:
         """A node with its state takes more than a token of a row."""

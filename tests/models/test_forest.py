@@ -36,6 +36,12 @@ def contexts(one):
     return found
 
 
+def sight(found):
+    """Which token sees which [S, S]."""
+    places = np.arange(len(found))
+    return found.sees(places[:, None], places[None, :])
+
+
 prompts = st.lists(st.integers(0, 2), min_size=1, max_size=6)
 strands = st.lists(st.builds(lambda prompt, paths: strand(prompt, paths[0]), prompts, path_sets()), min_size=1, max_size=5)
 
@@ -44,8 +50,7 @@ strands = st.lists(st.builds(lambda prompt, paths: strand(prompt, paths[0]), pro
 @given(strands)
 def test_every_token_sees_its_own_context_and_nothing_else(some):
     found = Forest.of(some)
-    places = np.arange(len(found))
-    seen = found.sees(places[:, None], places[None, :])
+    seen = sight(found)
     of_place = [tuple(found.tokens[row].tolist()) for row in seen]
     assert [len(context) - 1 for context in of_place] == found.positions.tolist()
     for index, one in enumerate(some):
@@ -61,9 +66,8 @@ def test_every_token_sees_its_own_context_and_nothing_else(some):
 @given(strands)
 def test_what_a_range_sees_before_it_are_the_ancestors_of_its_first_token(some):
     found = Forest.of(some)
-    places = np.arange(len(found))
-    seen = found.sees(places[:, None], places[None, :])
-    for start in places:
+    seen = sight(found)
+    for start in range(len(found)):
         before = np.flatnonzero(seen[start:, :start].any(axis=0))
         assert set(before) <= set(found.ancestors(start))
 
@@ -75,8 +79,7 @@ def test_attention_by_blocks_equals_attention_with_a_mask(some, block, window, k
     torch.manual_seed(seed)
     heads, groups, size, width = 4, 2, len(found), 3
     query, key, value = (torch.randn(1, n, size, width, dtype=torch.float64, requires_grad=True) for n in (heads, groups, groups))
-    places = np.arange(size)
-    allowed = found.sees(places[:, None], places[None, :])
+    allowed = sight(found)
     if window is not None:
         allowed &= found.positions[:, None] - found.positions < window
     mask = additive_mask(torch.from_numpy(allowed), torch.float64)
