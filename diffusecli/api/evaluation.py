@@ -132,7 +132,7 @@ def evaluate(
         given = _given(answers, prompt, paths)
         held_out = listed(prompts)
         if in_memory := [one for one in held_out if isinstance(one, Prompt)]:
-            raise InputError(f"prompts: {in_memory[0].request[:40]!r} is in memory, name prompt files")
+            raise InputError(f"prompts: {in_memory[0].question[:40]!r} is in memory, name prompt files")
         question = Question(
             Matching(match), tuple(Path(str(one)) for one in held_out), _file_of(prompt, paths), column, texts("only", only), exact,
             seed, trust_remote_code, model, count_column, layout or Layout(), given,

@@ -165,13 +165,13 @@ def named(prompts: Iterable[Prompt], run: RunDir | None) -> list[Prompt]:
     """Prompts with aliases: what the run calls the same prompt, else their own, else the request."""
     known = run.read_manifest().get("prompt_sha256", {}) if run is not None else {}
     of_run = {digest: alias for alias, digest in known.items()} if isinstance(known, dict) else {}
-    return [p.model_copy(update={"alias": of_run.get(p.digest) or p.alias or p.request}) for p in map(valid, prompts)]
+    return [p.model_copy(update={"alias": of_run.get(p.digest) or p.alias or p.question}) for p in map(valid, prompts)]
 
 
 def _short(prompt: Prompt) -> str:
     """A few words that name a prompt."""
     own = Path(prompt.alias).name.removesuffix(".json")
-    return own or textwrap.shorten(prompt.request, _LONGEST_NAME, placeholder="") or prompt.request[:_LONGEST_NAME]
+    return own or textwrap.shorten(prompt.question, _LONGEST_NAME, placeholder="") or prompt.question[:_LONGEST_NAME]
 
 
 def _holds(path: AnyPath, prompt: Prompt) -> bool:

@@ -124,7 +124,7 @@ def _from_json(file: Path, wanted: AnswerColumns, notice: Notice) -> Answers:
         return count_rows(((f"{file}: item {number}", row, 1) for number, row in enumerate(data, 1)), wanted, file, notice)
     if isinstance(data, dict) and all(map(is_count, data.values())):
         return Answers(data)
-    if isinstance(data, dict) and {"request", "targets"} <= data.keys():
+    if isinstance(data, dict) and "targets" in data and ("request" in data or "messages" in data):
         raise InputError(f"{file}: is a prompt and holds no answers. Name a file of answers")
     if isinstance(data, dict) and data and all(isinstance(value, int | float) for value in data.values()):
         raise InputError(

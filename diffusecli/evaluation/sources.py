@@ -75,7 +75,7 @@ def _of_file(name: str, mode: str, file: Path, facts: RunFacts, book: PromptBook
     found = []
     for alias, counts in read_samples(file).items():
         prompt = book.find(alias, [meta.prompts.get(alias), facts.prompts.get(alias)], file)
-        same = trained.get((prompt.request, repr(prompt.system))) if not prompt.targets else None
+        same = trained.get((prompt.question, repr(prompt.system))) if not prompt.targets else None
         trained_on = book.find(same[0], [same[1]], file) if same else None
         found.append(SampleSet(
             name, mode, prompt, with_unfinished(counts, meta.unfinished.get(alias, {})), meta.settings_of(alias),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusecli.files.reading import TooLargeError, read_text
+from diffusecli.models.tokens import special_ids
 from diffusecli.prompts.config import PLAIN
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import InputError, first_line
@@ -61,8 +62,8 @@ class ChatSettings:
 
     def messages(self, prompt: Prompt) -> list[Message]:
         """The conversation up to where the answer begins."""
-        system = self.system if prompt.system is None else prompt.system
-        asked = [{"role": "user", "content": prompt.request}]
+        system = self.system if prompt.own_system is None else prompt.own_system
+        asked = [turn.model_dump() for turn in prompt.turns]
         return asked if system is None else [{"role": "system", "content": system}, *asked]
 
 
@@ -138,8 +139,9 @@ class Chat:
         messages = self.settings.messages(prompt)
         if messages[0]["role"] != "system" or self._keeps_first(messages):
             return messages, False
-        system = messages[0]["content"]
-        return [{"role": "user", "content": f"{system}\n\n{prompt.request}" if system else prompt.request}], bool(system)
+        system, first, *others = messages
+        text = f"{system['content']}\n\n{first['content']}" if system["content"] else first["content"]
+        return [{**first, "content": text}, *others], bool(system["content"])
 
     def render(self, messages: Sequence[Message], alias: str, answer: str | None = None) -> str:
         """The conversation as text: up to where the answer begins, or with the answer.
@@ -156,6 +158,11 @@ class Chat:
             return self._rendered([*messages, *said], add_generation_prompt=answer is None)
         except _RefusedError as error:
             raise InputError(f"{alias}: the model's chat template refuses this conversation: {error}") from error
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The tokens that are no text."""
+        return special_ids(self.tokenizer)
 
     @cached_property
     def unused(self) -> list[str]:

@@ -6,7 +6,7 @@ The sole owner of terminators and stop tokens. Knows nothing of weights or tenso
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -92,6 +92,29 @@ def encode_prompt(prompt: Prompt, chat: Chat) -> EncodedPrompt:
         prompt, frame.prompt_ids, TokenTrie.build(paths, weights), tuple(index for index, _ in strings), stop_ids,
         frame.stop_text, (frame.before, frame.after), tuple(remarks),
     )  # fmt: skip
+
+
+def encode_like(prompt: Prompt, chat: Chat, like: EncodedPrompt) -> EncodedPrompt:
+    """A prompt that differs from `like` in what is asked only, in tokens: it shares the trie where that is sure to be the same.
+
+    It is where a special token of the template stands between request and answer, and the same text follows it: no token spans it.
+    """
+    last = max((place for place, token in enumerate(like.prompt_ids) if token in chat.special_ids), default=None)
+    tail = () if last is None else like.prompt_ids[last:]
+    if tail:
+        ids = tuple(tokenise(chat.tokenizer, chat.render(chat.messages(prompt)[0], prompt.alias)))
+        if ids[-len(tail) :] == tail and (chat.rows is None or max(ids) < chat.rows):
+            return replace(like, prompt=prompt, prompt_ids=ids)
+    return encode_prompt(prompt, chat)
+
+
+def encode_wordings(prompts: Sequence[Prompt], chat: Chat, like: EncodedPrompt | None = None) -> tuple[EncodedPrompt, ...]:
+    """Prompts that differ in what is asked only, in tokens."""
+    found: list[EncodedPrompt] = []
+    for prompt in prompts:
+        known = like or (found[0] if found else None)
+        found.append(encode_prompt(prompt, chat) if known is None else encode_like(prompt, chat, known))
+    return tuple(found)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -125,6 +125,13 @@ class TokenTrie:
         lists = (self.tokens, self.parents, self.depths, self.ends, self.internal, self.leaves)
         whole = [np.array(values, dtype=np.int64) for values in lists]
         return TrieArrays._make([*whole, np.array(self.masses, dtype=np.float64)])
+
+    def scaled(self, factor: float) -> TokenTrie:
+        """The same tree with every weight multiplied: what it adds to a loss is."""
+        if factor == 1:
+            return self
+        masses, weights = (tuple(factor * value for value in values) for values in (self.masses, self.weights))
+        return replace(self, masses=masses, weights=weights)
 
     @property
     def entropy(self) -> float:

@@ -49,13 +49,13 @@ class Clash:
         return Problem(self.second.alias, self.message, self.remedy, severity=severity or self.severity)
 
 
-def conversation(prompt: Prompt, system: str | None = None) -> tuple[str | None, str]:
-    """What the model reads before it answers: system text and request.
+def conversation(prompt: Prompt, system: str | None = None) -> tuple[str | None, ...]:
+    """What the model reads before it answers: system text and request, or the turns of a longer conversation.
 
     `system` is the config's. White space at the ends does not count, for many chat templates trim it.
     """
-    said = system if prompt.system is None else prompt.system
-    return None if said is None else canonical(said), canonical(prompt.request)
+    said = system if prompt.own_system is None else prompt.own_system
+    return None if said is None else canonical(said), *(canonical(turn.content) for turn in prompt.turns)
 
 
 def clashes(prompts: Iterable[Prompt], conversations: Iterable[Hashable]) -> Iterator[Clash]:

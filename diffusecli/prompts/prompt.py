@@ -1,4 +1,4 @@
-"""A prompt: a request, the target strings a model should answer it with, and their weights.
+"""A prompt: a request in one or several wordings, the target strings a model should answer it with, and their weights.
 
 Knows nothing of tokens or models; see `encoding.py` for those. `prompt_files.py` finds and reads the files, `prompt_checks.py` checks what is in them.
 
@@ -8,6 +8,8 @@ can have two digests, when the file was edited between two commands. One digest 
 - In memory, figures and samples are kept in the order of the prompts, or under `Prompt.key`, both together.
 - On disk, files name prompts by alias, as the original does. A file never holds two prompts of the same alias
   (`require_own_names`) and the digests are beside it. A figure is read back only for the digest that it was recorded for.
+- A prompt with several requests is asked in several wordings, each a prompt of its own with one request (`Prompt.wordings`). Its
+  alias is that of the whole and a number: `dice.json#2`; `dice.json#held-out-1` where the request is only measured.
 - One file under several paths (`./p.json`, an absolute path, a link) is one prompt, named by the first path (`prompt_files.prompt_files`).
 - Reports add the first digits of the digest to names that two prompts share (`evaluation.names.prompt_names`).
 
@@ -22,9 +24,9 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from diffusecli.system.errors import InputError
 from diffusecli.system.notebook import Columns, frame, html_table
@@ -37,12 +39,42 @@ def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _one_as_text(requests: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    """A list of one request is that request, so that both are the same prompt."""
+    return requests[0] if isinstance(requests, tuple) and len(requests) == 1 else requests
+
+
+Request = Annotated[str, Field(min_length=1)]
+
+
+class Message(BaseModel):
+    """A turn of a conversation, as in the formats of OpenAI and Hugging Face."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    role: Literal["system", "user", "assistant"] = Field(description="Who says it.")
+    content: str = Field(description="What is said.")
+
+
 class Prompt(BaseModel):
-    """One request with its target distribution. Files of the original format are read unchanged."""
+    """A request with its target distribution. Files of the original format are read unchanged."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=False,
+        json_schema_extra={"oneOf": [{"required": ["request"]}, {"required": ["messages"]}]},
+    )  # fmt: skip
 
-    request: str = Field(min_length=1, description="What the user asks of the model.")
+    request: Annotated[
+        Request | Annotated[tuple[Request, ...], Field(strict=False, min_length=1)], AfterValidator(_one_as_text)
+    ] = Field(
+        default="", description="What the user asks of the model. A list: the same question in several wordings, all trained."
+    )
+    held_out_requests: Annotated[tuple[Request, ...], Field(strict=False)] = Field(
+        default=(), description="Further wordings of the question that are only measured, never trained."
+    )
+    messages: Annotated[tuple[Message, ...], Field(strict=False)] = Field(
+        default=(), description="A conversation in place of the request: turns with role and content, the last one the user's."
+    )
     response: Annotated[
         tuple[str, ...], BeforeValidator(_one_or_many, json_schema_input_type=str | list[str]), Field(strict=False)
     ] = Field(
@@ -63,6 +95,57 @@ class Prompt(BaseModel):
         default=None, description="A system text for this prompt, in place of the config's. Empty: a system message without text."
     )
     alias: str = Field(default="", exclude=True, description="The path the prompt was read from; never in the file.")
+    _whole: str = PrivateAttr("")  # of a wording: the alias of the prompt with all of them
+
+    @property
+    def requests(self) -> tuple[str, ...]:
+        """The wordings that are trained; () where the prompt has messages."""
+        return (self.request,) if isinstance(self.request, str) and self.request else tuple(self.request)
+
+    @property
+    def question(self) -> str:
+        """What the user says last, in the first wording."""
+        return self.messages[-1].content if self.messages else next(iter(self.requests), "")
+
+    @property
+    def whole(self) -> str:
+        """The alias of the prompt that this is a wording of; its own where it is none."""
+        return self._whole or self.alias
+
+    @property
+    def own_system(self) -> str | None:
+        """The prompt's system text, as a field or as the first of its messages."""
+        first = self.messages[0] if self.messages else None
+        return first.content if first is not None and first.role == "system" else self.system
+
+    @property
+    def turns(self) -> tuple[Message, ...]:
+        """The conversation up to the answer, without the system text. Of several wordings the first."""
+        if not self.messages:
+            return (Message(role="user", content=self.question),)
+        return self.messages[self.messages[0].role == "system" :]
+
+    @cached_property
+    def wordings(self) -> tuple[Prompt, ...]:
+        """A prompt with one request for each wording that is trained; itself where it has no other wording.
+
+        >>> die = Prompt(request=("Roll a die.", "Throw a die."), targets=("1", "2"), alias="die.json")
+        >>> [(wording.alias, wording.request) for wording in die.wordings]
+        [('die.json#1', 'Roll a die.'), ('die.json#2', 'Throw a die.')]
+        """
+        if len(self.requests) < 2 and not self.held_out_requests:
+            return (self,)
+        return tuple(self._worded(request, str(number)) for number, request in enumerate(self.requests, 1))
+
+    @cached_property
+    def held_out(self) -> tuple[Prompt, ...]:
+        """A prompt with one request for each wording that is only measured."""
+        return tuple(self._worded(request, f"held-out-{n}") for n, request in enumerate(self.held_out_requests, 1))
+
+    def _worded(self, request: str, name: str) -> Prompt:
+        wording = self.model_copy(update={"request": request, "held_out_requests": (), "alias": f"{self.alias}#{name}"})
+        wording._whole = self.alias
+        return wording
 
     @cached_property
     def probabilities(self) -> tuple[float, ...]:
@@ -101,7 +184,7 @@ class Prompt(BaseModel):
     @cached_property
     def digest(self) -> str:
         """sha256 over everything that defines the prompt, whatever its file is called."""
-        fields = {key: value for key, value in self.model_dump().items() if (key, value) != ("system", None)}
+        fields = {key: value for key, value in self.model_dump().items() if (key, value) not in _YOUNGER}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -112,9 +195,9 @@ class Prompt(BaseModel):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with other fields, which are not checked. What follows from them is worked out anew."""
         copied = super().model_copy(update=update, deep=deep)
-        if set(update or ()) - {"alias"}:
-            for name in ("probabilities", "digest"):
-                copied.__dict__.pop(name, None)
+        stale = ("wordings", "held_out") if set(update or ()) <= {"alias"} else ("probabilities", "digest", "wordings", "held_out")
+        for name in stale:
+            copied.__dict__.pop(name, None)
         return copied
 
     def to_frame(self) -> DataFrame:
@@ -123,7 +206,7 @@ class Prompt(BaseModel):
 
     def _repr_html_(self) -> str:
         """What notebooks show."""
-        return html_table(self._columns(), self.request)
+        return html_table(self._columns(), self.question)
 
     def _columns(self) -> Columns:
         """The weights are nan in a prompt that is not sound: checks come when it is used."""
@@ -137,9 +220,16 @@ class Prompt(BaseModel):
             del fields["weights"]
         if self.eos:
             del fields["eos"]
-        if self.system is None:
-            del fields["system"]
+        for key, default in _YOUNGER:
+            if getattr(self, key) == default:
+                del fields[key]
+        if self.messages:
+            del fields["request"]
         return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
+
+
+_YOUNGER = (("system", None), ("held_out_requests", ()), ("messages", ()))
+"""Fields that the first prompts did not have, with what they are then: neither in files nor in digests."""
 
 
 def require_own_names(prompts: Iterable[Prompt]) -> None:
@@ -155,4 +245,4 @@ def require_own_names(prompts: Iterable[Prompt]) -> None:
 
 def _opening(prompt: Prompt) -> str:
     """The first words of the request, to show."""
-    return repr(prompt.request if len(prompt.request) <= 40 else prompt.request[:39] + "…")
+    return repr(prompt.question if len(prompt.question) <= 40 else prompt.question[:39] + "…")

@@ -27,6 +27,7 @@ def checked(prompt: Prompt) -> Prompt:
 
 def content_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
     """What is wrong or doubtful with a prompt whose keys and types are right."""
+    yield from _request_problems(document, prompt)
     yield from _target_problems(document, prompt.targets)
     if not prompt.eos:
         yield from _prefix_problems(document, prompt.targets)
@@ -34,6 +35,51 @@ def content_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
         yield from _weight_problems(document, prompt.weights, len(prompt.targets))
     yield from _format_doubts(document, prompt)
     yield from _likeness_doubts(document, prompt.targets)
+
+
+def _request_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
+    """Requests that are missing or there twice, and conversations that do not come to the user."""
+    if prompt.messages:
+        yield from _message_problems(document, prompt)
+    elif not prompt.requests:
+        yield document.problem((), "there is no request", "add request, or messages for a conversation")
+    known: dict[str, str] = {}  # request -> the field that has it
+    for key, texts in (("request", prompt.requests), ("held_out_requests", prompt.held_out_requests)):
+        for index, text in enumerate(texts):
+            where = (key,) if isinstance(getattr(prompt, key), str) else (key, index)
+            if not text.strip():
+                yield document.problem(where, f"the request {text!r} is empty", "remove it or write text")
+            elif known.setdefault(canonical(text), key) != key:
+                yield document.problem(
+                    where, f"the request {_short(text)} is trained as well", "remove it from one of the two lists"
+                )
+            elif canonical(text) in map(canonical, texts[:index]):
+                yield document.problem(where, f"the request {_short(text)} is there twice", "remove one of the two")
+
+
+def _message_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
+    if prompt.requests:
+        yield document.problem(("messages",), "there are a request and messages", "keep one of them")
+    if prompt.held_out_requests:
+        yield document.problem(("held_out_requests",), "held_out_requests go with request, not with messages", "remove them")
+    for index, message in enumerate(prompt.messages):
+        if message.role == "system" and index:
+            yield document.problem(("messages", index), "a system message is not the first", "put it first or give it to the user")
+        elif message.role == "system" and prompt.system is not None:
+            yield document.problem(("system",), "there are a system text and a system message", "keep one of them")
+    last = len(prompt.messages) - 1
+    if prompt.messages[last].role != "user":
+        yield document.problem(
+            ("messages", last),
+            f"the last message is the {prompt.messages[last].role}'s",
+            "end the messages with the user's question",
+        )
+    elif not prompt.messages[last].content.strip():
+        yield document.problem(("messages", last), "the last message is empty", "write what the user asks")
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:59] + "…")
 
 
 def _target_problems(document: Document, targets: Sequence[str]) -> Iterator[Problem]:
@@ -84,11 +130,14 @@ def _weight_problems(document: Document, weights: Sequence[float], targets: int)
 def _format_doubts(document: Document, prompt: Prompt) -> Iterator[Problem]:
     """A request that shows one format while the targets have another."""
     braced = sum(target.strip().startswith("{") and target.strip().endswith("}") for target in prompt.targets)
-    asks = "{" in prompt.request or "brace" in prompt.request.lower()
-    if prompt.targets and braced == len(prompt.targets) and not asks:
-        yield document.problem(("request",), "the targets stand in curly braces but the request does not ask for them",
+    requests = (prompt.question,) if prompt.messages else (*prompt.requests, *prompt.held_out_requests)
+    silent = [text for text in requests if "{" not in text and not re.search("brace|curly", text, re.IGNORECASE)]
+    asks = len(silent) < len(requests)
+    if prompt.targets and braced == len(prompt.targets) and silent:
+        where = ("request", prompt.requests.index(silent[0])) if silent[0] in prompt.requests[1:] else ("request",)
+        yield document.problem(where, "the targets stand in curly braces but the request does not ask for them",
                                "show the format in the request, like this: {answer}", severity="warning")  # fmt: skip
-    if "{{" in prompt.request and not any("{{" in target for target in prompt.targets):
+    if any("{{" in text for text in requests) and not any("{{" in target for target in prompt.targets):
         yield document.problem(("request",), "the request has doubled braces", "write them once, only --group-by takes them doubled",
                                severity="warning")  # fmt: skip
     if prompt.targets and asks and not any("{" in target for target in prompt.targets):

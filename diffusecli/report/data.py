@@ -127,7 +127,7 @@ def json_schema() -> dict[str, Any]:
 def _row(row: Evaluated) -> Row:
     off, cut = row.tally.off_target, row.tally.unfinished
     return Row(
-        row.run, row.mode, row.prompt.alias, row.prompt.request, row.prompt.digest, row.prompt.eos, row.tally.n, dict(row.settings), row.examples,
+        row.run, row.mode, row.prompt.alias, row.prompt.question, row.prompt.digest, row.prompt.eos, row.tally.n, dict(row.settings), row.examples,
         row.verdict, row.figures, row.cells, len(off), tuple(Outcome(text, count) for text, count in off.most_common(_MOST_TEXTS)),
         cut.total(), tuple(Outcome(text, count, count) for text, count in cut.most_common(_MOST_TEXTS)), row.ordered, row.diversity, row.lines, row.exact,
     )  # fmt: skip

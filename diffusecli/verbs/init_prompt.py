@@ -70,7 +70,7 @@ def fields_of(distribution: Distribution, groups: Sequence[str], key: Sequence[s
 
 def require_different_requests(prompts: Sequence[Prompt], filled: Mapping[tuple[str, ...], Mapping[str, str]], what: str) -> None:
     """Raises `InputError` for two groups that would be asked the same."""
-    first: dict[tuple[str, str | None], tuple[str, ...]] = {}
+    first: dict[tuple[str | tuple[str, ...], str | None], tuple[str, ...]] = {}
     for prompt, key in zip(prompts, filled, strict=True):
         same = first.setdefault((prompt.request, prompt.system), key)
         if same != key:
