@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from diffusecli.prompts.groups import shared_folders
 from diffusecli.runs.sample_files import MODES
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ def short_names(aliases: Sequence[str]) -> dict[str, str]:
     ({'prompts/a/x.json': 'a/x', 'prompts/b/x.json': 'b/x'}, {'x': 'x', 'x.json': 'x.json'})
     """
     parts = [alias.split("/") for alias in dict.fromkeys(aliases)]
-    shared = 0
-    while all(len(path) > shared + 1 for path in parts) and len({tuple(path[: shared + 1]) for path in parts}) == 1:
-        shared += 1
+    shared = shared_folders(aliases)
     names = {"/".join(path): "/".join(path[shared:]) for path in parts}
     bare = Counter(name.removesuffix(".json") for name in names.values())
     return {alias: short if bare[short := name.removesuffix(".json")] == 1 else name for alias, name in names.items()}
