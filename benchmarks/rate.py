@@ -23,6 +23,7 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.training.answers import Answer
 from diffusecli.training.flat_weights import FlatWeights
 from diffusecli.training.processes import Processes
+from diffusecli.training.questions import Question
 from diffusecli.training.retention import prepare, read_instructions
 from diffusecli.training.scorer import Scorer
 
@@ -102,7 +103,7 @@ def _mixture(base: LoadedModel, long: EncodedPrompt, weights: FlatWeights, *, at
         ratios.append(mixed[-1] / single[-1])
     print("\n| tokens a second | 600 prompts, eight a step | one long prompt | ratio (median of neighbours) |\n|---|---|---|---|")
     print(f"| | {statistics.median(mixed):.0f} | {statistics.median(single):.0f} | {statistics.median(ratios):.2f} |", flush=True)
-    took = seconds(lambda: scorer.exact(prompts))
+    took = seconds(lambda: scorer.exact([Question(e.prompt, (e,)) for e in prompts]))
     passes = len(scorer.strategy.batches(prompts))
     own = sum(len(e.prompt_ids) + len(e.trie.internal) for e in prompts)
     print(

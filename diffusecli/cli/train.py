@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +14,7 @@ from diffusecli.system import terminal
 from diffusecli.system.collector import collector_off
 
 if TYPE_CHECKING:
+    from diffusecli.training.questions import Figures
     from diffusecli.training.record import Trained
 
 
@@ -49,14 +52,23 @@ def train(
     _print_figures(done)
 
 
+def _of_wordings(figures: Sequence[Figures]) -> str:
+    """How far the wordings of a prompt are from the target; empty where there is one."""
+    if len(figures) < 2:
+        return ""
+    tvds = sorted(f.tvd for f in figures)
+    return f"; {len(tvds)} wordings: TVD median {statistics.median(tvds):.3f}, worst {tvds[-1]:.3f}"
+
+
 def _print_figures(done: Trained) -> None:
     """The exact figures of each prompt, the drift, and where the run is."""
     trained = {prompt.digest: prompt.alias for prompt in done.after.prompts}
     for exact in (done.after, done.test):
-        for prompt, (kl, on_target) in zip(exact.prompts, exact.figures, strict=True):
+        for place, (prompt, (kl, on_target)) in enumerate(zip(exact.prompts, exact.figures, strict=True)):
             copied = f" (trained on as {trained[prompt.digest]})" if prompt.digest in trained else " (not trained on)"
-            note = copied if exact is done.test else ""
-            print_line(f"{prompt.alias}{note}: exact KL {kl:.4f} nats, {on_target:.2%} on target")
+            note = copied if exact is done.test and not prompt.alias.endswith("#held-out") else ""
+            worded = _of_wordings(exact.wordings[place]) if exact.wordings else ""
+            print_line(f"{prompt.alias}{note}: exact KL {kl:.4f} nats, {on_target:.2%} on target{worded}")
     if done.retention_kl is not None:
         typer.echo(f"drift from the base model on held-out instructions: {done.retention_kl:.4f} nats per token")
     print_line(f"{done.run.path}: stopped after {done.seconds:.1f} s, {done.reason}")

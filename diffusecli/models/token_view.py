@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusecli.models.chat import Chat
-from diffusecli.models.encoding import EncodedPrompt, encode_prompt
+from diffusecli.models.encoding import EncodedPrompt, encode_wordings
 from diffusecli.prompts.conflicts import clashes, conversation
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import InputError, Problem
@@ -38,14 +38,14 @@ def view_tokens(
     """A view of each prompt that can be encoded, and what is wrong or doubtful; `together` are prompts that are trained on together."""
     views: list[TokenView] = []
     problems: list[Problem] = []
-    ids: dict[tuple[str, str], tuple[int, ...]] = {}
+    ids: dict[str, list[tuple[int, ...]]] = {}  # alias -> of each wording
     for prompt in prompts:
         try:
-            encoded = encode_prompt(prompt, chat)
+            encoded, *others = encode_wordings([*prompt.wordings, *prompt.held_out], chat)
         except InputError as error:
             problems.append(Problem(prompt.alias, str(error).removeprefix(f"{prompt.alias}: ")))
             continue
-        ids[prompt.key] = encoded.prompt_ids
+        ids[prompt.alias] = [e.prompt_ids for e in (encoded, *others)][: len(prompt.wordings)]
         problems.extend(
             Problem(prompt.alias, remark.removeprefix(f"{prompt.alias}: "), severity="warning") for remark in encoded.remarks
         )
@@ -53,10 +53,11 @@ def view_tokens(
         answers = [variant + target for target in prompt.targets for variant in prompt.variants]
         problems.extend(_unknown_tokens(prompt, chat.tokenizer, answers, paths))
         views.append(_view(prompt, encoded, chat.tokenizer, answers, paths))
-    for trained in ([prompt for prompt in group if prompt.key in ids] for group in together):
+    for trained in ([prompt for prompt in group if prompt.alias in ids] for group in together):
+        wordings = [wording for prompt in trained for wording in prompt.wordings]
         problems.extend(
             clash.problem()
-            for clash in clashes(trained, (ids[prompt.key] for prompt in trained))
+            for clash in clashes(wordings, (asked for prompt in trained for asked in ids[prompt.alias]))
             if conversation(clash.first, chat.settings.system)
             != conversation(clash.second, chat.settings.system)  # else known already
         )

@@ -57,7 +57,13 @@ class AlgConfig(BaseModel):
         "auto: what is fastest and fits free memory.",
     )
     gradient_checkpointing: bool = Field(default=False, description="Less memory for a third more time.")
-    prompts_per_step: int = Field(default=1, ge=1, description="Prompts whose gradients are summed into one optimiser step.")
+    prompts_per_step: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto",
+        description="Prompts in one optimiser step, which follows the mean of their losses. auto: 1, of more than 32 prompts 8.",
+    )
+    wordings_per_step: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto", description="Wordings of a prompt in one optimiser step, all in turn. auto: at most 8."
+    )
 
 
 class LoraSettings(BaseModel):

@@ -69,6 +69,17 @@ def clashes(prompts: Iterable[Prompt], conversations: Iterable[Hashable]) -> Ite
         yield from (Clash(first, other, _agree(expected, _masses(other))) for other in others)
 
 
+def trained_elsewhere(prompts: Iterable[Prompt], system: str | None = None) -> Iterator[Problem]:
+    """Held-out wordings that are those of a prompt which is trained: what they measure would be no news."""
+    prompts = list(prompts)
+    trained = {conversation(wording, system): wording.whole for prompt in prompts for wording in prompt.wordings}
+    for wording in (wording for prompt in prompts for wording in prompt.held_out):
+        if (other := trained.get(conversation(wording, system))) is not None:
+            yield Problem(
+                wording.whole, f"the held-out request {wording.question!r} is trained in {other}", "remove it from one of the two"
+            )
+
+
 def _masses(prompt: Prompt) -> dict[str, float]:
     r"""The probability of each answer, its beginning (`response`) included.
 

@@ -13,7 +13,7 @@ from diffusecli.files.paths import real
 from diffusecli.files.positions import Location
 from diffusecli.prompts.config import LEAST_INSTRUCTIONS
 from diffusecli.prompts.config_files import Inspection
-from diffusecli.prompts.conflicts import Clash, clashes, conversation
+from diffusecli.prompts.conflicts import Clash, clashes, conversation, trained_elsewhere
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import files_at
 from diffusecli.system.errors import Problem, many
@@ -62,8 +62,8 @@ class Experiment:
 
     def clashes(self, there: Mapping[Path, Prompt]) -> list[Clash]:
         """Training prompts with one conversation."""
-        prompts = self.training(there)
-        return list(clashes(prompts, (conversation(prompt, self._system) for prompt in prompts)))
+        wordings = [wording for prompt in self.training(there) for wording in prompt.wordings]
+        return list(clashes(wordings, (conversation(wording, self._system) for wording in wordings)))
 
     def training(self, there: Mapping[Path, Prompt]) -> list[Prompt]:
         """Its training prompts, as far as they can be read."""
@@ -81,8 +81,9 @@ class Experiment:
             location = self.trained[real(prompt.alias)]
             yield document.problem(location, f"{prompt.alias} has no targets to train on", "move it to test_prompts")
         for clash in self.clashes(there):
-            location = self.trained[real(clash.second.alias)]
+            location = self.trained[real(clash.second.whole)]
             yield document.problem(location, f"{clash.second.alias} {clash.message}", clash.remedy, severity=clash.severity)
+        yield from trained_elsewhere(self.training(there), self._system)
 
     @property
     def _system(self) -> str | None:

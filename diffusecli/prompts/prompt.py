@@ -125,7 +125,7 @@ class Prompt(BaseModel):
             return (Message(role="user", content=self.question),)
         return self.messages[self.messages[0].role == "system" :]
 
-    @cached_property
+    @property
     def wordings(self) -> tuple[Prompt, ...]:
         """A prompt with one request for each wording that is trained; itself where it has no other wording.
 
@@ -137,7 +137,7 @@ class Prompt(BaseModel):
             return (self,)
         return tuple(self._worded(request, str(number)) for number, request in enumerate(self.requests, 1))
 
-    @cached_property
+    @property
     def held_out(self) -> tuple[Prompt, ...]:
         """A prompt with one request for each wording that is only measured."""
         return tuple(self._worded(request, f"held-out-{n}") for n, request in enumerate(self.held_out_requests, 1))
@@ -195,9 +195,9 @@ class Prompt(BaseModel):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with other fields, which are not checked. What follows from them is worked out anew."""
         copied = super().model_copy(update=update, deep=deep)
-        stale = ("wordings", "held_out") if set(update or ()) <= {"alias"} else ("probabilities", "digest", "wordings", "held_out")
-        for name in stale:
-            copied.__dict__.pop(name, None)
+        if set(update or ()) - {"alias"}:
+            for name in ("probabilities", "digest"):
+                copied.__dict__.pop(name, None)
         return copied
 
     def to_frame(self) -> DataFrame:

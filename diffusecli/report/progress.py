@@ -154,11 +154,9 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def _line(seen: Iteration, remaining: float) -> str:
-    mean_kl = sum(seen.kl.values()) / len(seen.kl)
-    mean_mass = sum(seen.on_target.values()) / len(seen.on_target)
     test = f"  test KL {sum(seen.test_kl.values()) / len(seen.test_kl):.4f}" if seen.test_kl else ""
     drift = "" if seen.retention_kl is None else f"  drift {max(seen.retention_kl, 0):.4f}"
     return (
-        f"iteration {seen.iteration}/{seen.of}  KL {mean_kl:.4f}{test}  on target {mean_mass:.1%}  "
+        f"iteration {seen.iteration}/{seen.of}  KL {seen.mean_kl:.4f}{test}  on target {seen.mean_on_target:.1%}  "
         f"loss {seen.loss:.2f} (opt. {seen.optimal:.2f}){drift}  {seen.seconds:.0f} s, {remaining:.0f} s left"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -14,8 +15,8 @@ class Iteration:
     step: int  # optimiser steps so far
     loss: float  # summed over prompts, nats
     optimal: float  # the least it can be: the summed entropy of the paths' weights
-    kl: dict[str, float]  # alias -> exact KL(target || model), nats
-    on_target: dict[str, float]  # alias -> exact probability of answering with any target
+    kl: dict[str, float]  # alias, or folder of many prompts -> exact KL(target || model), nats
+    on_target: dict[str, float]  # likewise -> exact probability of answering with any target
     retention_kl: float | None  # mean KL(base || tuned) over the instructions trained on, nats per token
     learning_rate: float  # of the first step
     gradient_norm: float  # mean over steps, before clipping
@@ -24,3 +25,5 @@ class Iteration:
     memory_mb: int  # the most the process held so far
     test_kl: dict[str, float] = field(default_factory=dict)  # as kl, of test prompts not trained on, every eval_every iterations
     test_on_target: dict[str, float] = field(default_factory=dict)
+    mean_kl: float = math.nan  # over all prompts trained on
+    mean_on_target: float = math.nan

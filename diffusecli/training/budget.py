@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffusecli.models.architecture import ModelShape
-from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import AlgConfig
 from diffusecli.training.packed_pass import PackedPass
+from diffusecli.training.questions import Question
 from diffusecli.training.rows_pass import RowsPass
 from diffusecli.training.schedule import learning_rate
+from diffusecli.training.visits import prompts_per_step, wordings_per_visit
 
 _LEAST_PART = 256  # tokens; below it a pass spends its time on the prompt
 _ATTENTION_PRICE = 2.0  # measured: attention's products are that much slower than a linear layer's
@@ -31,18 +32,24 @@ class Plan:
     memory_gb: float
 
 
-def planned(encoded: Sequence[EncodedPrompt], shape: ModelShape, source: ModelSource, settings: AlgConfig) -> Plan:
-    """The cost of training on these prompts."""
+def planned(questions: Sequence[Question], shape: ModelShape, source: ModelSource, settings: AlgConfig) -> Plan:
+    """The cost of training on these prompts, each in as many wordings as a visit takes."""
     tokens = {}
-    for e in encoded:
-        rows = sum(part.tokens for part in RowsPass(1).parts(e))
-        tokens[e.alias] = (len(e.prompt.targets), e.prompt.entropy, sum(part.tokens for part in PackedPass().parts(e)), rows)
-    chosen = settings.max_tokens_per_pass
+    for question in questions:
+        share = wordings_per_visit(settings, question) / len(question.wordings)
+        packed, rows = (
+            round(share * sum(part.tokens for wording in question.wordings for part in way.parts(wording)))
+            for way in (PackedPass(), RowsPass(1))
+        )
+        tokens[question.alias] = (len(question.prompt.targets), question.prompt.entropy, packed, rows)
+    encoded = [wording for question in questions for wording in question.wordings]
+    chosen, together = settings.max_tokens_per_pass, prompts_per_step(settings, len(questions))
     most = max(fastest_part(shape, max(len(e.prompt_ids) for e in encoded)) if chosen == "auto" else chosen, 1)
     at_once = max(part.tokens for e in encoded for part in PackedPass(most).parts(e))
+    at_once = max(at_once, min(most, together * max(packed for _, _, packed, _ in tokens.values())))
     return Plan(
         tokens,
-        steps=settings.n_iters * -(-len(encoded) // settings.prompts_per_step),
+        steps=settings.n_iters * -(-len(questions) // together),
         tokens_in_all=settings.n_iters * sum(packed for _, _, packed, _ in tokens.values()),
         learning_rate=learning_rate(settings, shape.hidden_size),
         parameters=shape.parameters,

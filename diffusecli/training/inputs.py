@@ -8,7 +8,7 @@ from typing import Literal
 
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.prompts.config import Retain
-from diffusecli.prompts.conflicts import clashes, conversation
+from diffusecli.prompts.conflicts import clashes, conversation, trained_elsewhere
 from diffusecli.prompts.prompt import Prompt, require_own_names
 from diffusecli.prompts.prompt_files import read_prompts
 from diffusecli.system.errors import InputError
@@ -33,8 +33,11 @@ def read_inputs(train: Sequence[str], test: Sequence[str], retain: Retain | Lite
     prompts = read_prompts(train)
     if empty := [prompt.alias for prompt in prompts if not prompt.targets]:
         raise InputError(f"{empty[0]}: has no targets to train on, move it to test_prompts")
-    said = [conversation(prompt, system) for prompt in prompts]
-    if wrong := [clash.problem() for clash in clashes(prompts, said) if not clash.agree]:
+    wordings = [wording for prompt in prompts for wording in prompt.wordings]
+    said = [conversation(wording, system) for wording in wordings]
+    if wrong := [clash.problem() for clash in clashes(wordings, said) if not clash.agree]:
+        raise InputError.of(wrong)
+    if wrong := list(trained_elsewhere(prompts, system)):
         raise InputError.of(wrong)
     inputs = Inputs(prompts, read_prompts(test), read_instructions(retain) if retain else [])
     require_own_names([*inputs.train, *inputs.test, *inputs.instructions])

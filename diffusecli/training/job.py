@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from diffusecli.models.architecture import shape_of, trainable
-from diffusecli.models.encoding import EncodedPrompt, encode_prompt
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import AlgConfig, Retain
@@ -17,16 +16,20 @@ from diffusecli.training.flat_weights import FlatWeights
 from diffusecli.training.inputs import Inputs, require_agreement, require_context
 from diffusecli.training.pass_choice import choose_strategy, fitting_answers
 from diffusecli.training.processes import Processes
+from diffusecli.training.questions import Question, every_wording, shown_as
 from diffusecli.training.retention import Retention, prepare
 from diffusecli.training.scorer import Scorer
+from diffusecli.training.visits import MANY_PROMPTS, Visits
 
 
 @dataclass(frozen=True)
 class Prepared:
     """Prompts in tokens, and what scores them."""
 
-    encoded: list[EncodedPrompt]
-    tests: list[EncodedPrompt]  # those with targets that are not trained on
+    questions: list[Question]
+    tests: list[Question]  # those with targets that are not trained on, held-out wordings of those that are
+    visits: Visits
+    shown_as: dict[str, str]  # alias -> the name of its figures
     scorer: Scorer
     weights: FlatWeights
     why: str  # the scorer takes this pass
@@ -59,7 +62,7 @@ class Job:
     @property
     def steps_per_iteration(self) -> int:
         """Optimiser steps in one go over all prompts."""
-        return -(-len(self.prompts.encoded) // self.settings.prompts_per_step)
+        return self.prompts.visits.per_iteration
 
     @property
     def weights(self) -> FlatWeights:
@@ -72,13 +75,16 @@ def prepare_prompts(
     size: int | None, processes: Processes, notice: Notice,
 ) -> Prepared:  # fmt: skip
     """Encode the prompts, choose the pass (in parts of the `size` used before), and let the base answer what it is to be held to."""
-    encoded, tests = ([encode_prompt(p, base.chat) for p in some] for some in (inputs.train, inputs.test))
+    questions, tests = ([Question.of(p, base.chat) for p in some] for some in (inputs.train, inputs.test))
+    encoded = [wording for question in questions for wording in question.wordings]
     require_agreement(encoded, notice)
-    require_context([*encoded, *tests], shape_of(base.model.config, 0).context)
+    require_context(every_wording([*questions, *tests]), shape_of(base.model.config, 0).context)
     for remark in dict.fromkeys(remark for e in encoded for remark in e.remarks):
         notice(remark)
     strategy, why = choose_strategy(base, encoded, source, settings, processes, size)
-    notice(f"{many(len(encoded), 'prompt')}, {many(sum(len(e.trie.leaves) for e in encoded), 'target')}; {why}")
+    worded = f" in {len(encoded)} wordings" if len(encoded) > len(questions) else ""
+    targets = sum(len(question.prompt.targets) for question in questions)
+    notice(f"{many(len(questions), 'prompt')}{worded}, {many(targets, 'target')}; {why}")
     retention: Retention | None = None
     if retain:
         retention = prepare(
@@ -87,8 +93,11 @@ def prepare_prompts(
         )  # fmt: skip
         answers = (*retention.kept, *retention.held_out)
         strategy, why = fitting_answers(strategy, why, base.model.config, answers, settings.batch_size)
-    trained_on = {e.alias for e in encoded}
-    tests = [e for e in tests if e.prompt.targets and e.alias not in trained_on]
+    trained_on = {question.alias for question in questions}
+    tests = [question for question in tests if question.prompt.targets and question.alias not in trained_on]
+    tests += [held_out for question in [*questions, *tests] if (held_out := question.held_out_alone)]
     weights = FlatWeights.of(trainable(base.model))
     scorer = Scorer(base.model, strategy, retention, processes, notice, weights)
-    return Prepared(encoded, tests, scorer, weights, why)
+    visits = Visits(questions, settings, seed, base.chat, None, retention)
+    names = shown_as(questions, MANY_PROMPTS) | shown_as(tests, MANY_PROMPTS)
+    return Prepared(questions, tests, visits, names, scorer, weights, why)

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from diffusecli.models.devices import peak_memory_mb
-from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.overflow import cause
 from diffusecli.runs.iteration import Iteration
@@ -24,9 +23,11 @@ from diffusecli.system.errors import InputError, InterruptedRun, many
 from diffusecli.system.interrupts import Interrupts
 from diffusecli.training.checkpoints import Progress, discard_checkpoint, newest_checkpoint, save_checkpoint, step_of
 from diffusecli.training.job import Job
+from diffusecli.training.questions import Question, by_name, figures_of
 from diffusecli.training.record import record_iteration, resume_metrics
 from diffusecli.training.schedule import learning_rate, rate_share, reason_to_stop
-from diffusecli.training.scorer import Scores, figures_of
+from diffusecli.training.scorer import Scores
+from diffusecli.training.visits import Visit
 
 _BETAS = (0.9, 0.99)
 """The second of AdamW's decays is .99, not .999: training lasts tens of steps, and the gradient of the
@@ -34,6 +35,9 @@ first ones, a hundred times the last, must be forgotten."""
 
 _LOOKED_AT_BEFORE = 32
 """Of more prompts only a sample is measured before the first step: a mixture of hundreds would wait for it."""
+
+_LOOKED_AT_AFTER = 256
+"""And after the last."""
 
 Report = Callable[[Iteration], None]
 
@@ -47,7 +51,7 @@ def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, rep
     rate = optimiser.param_groups[0]["lr"]
     steps = settings.n_iters * job.steps_per_iteration
     if not progress.before:
-        before = job.scorer.exact(_looked_at_before(job))
+        before = job.scorer.exact(_looked_at(job, _LOOKED_AT_BEFORE, "before"))
         if np.isnan(before.figures).any():
             raise cause(job.base.model, job.base.name)
         progress.before = {prompt.alias: list(figures) for prompt, figures in zip(before.prompts, before.figures, strict=True)}
@@ -96,15 +100,10 @@ def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, rep
 def _step(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, between: Callable[[], None]) -> None:
     """One step of the optimiser; raises `InputError` before it when the gradient is no number."""
     # 1. the prompts of this step, its instructions, its random numbers: all follow from the seed and the step
-    seed, at_once = job.seed, job.settings.prompts_per_step
-    iteration, place = divmod(progress.step, job.steps_per_iteration)
-    order = random.Random(f"{seed} {iteration}").sample(job.prompts.encoded, len(job.prompts.encoded))
-    batch = order[place * at_once : (place + 1) * at_once]
-    first, retention = iteration * len(job.prompts.encoded) + place * at_once, job.scorer.retention
-    answers = [retention.answer(first + turn) for turn in range(len(batch))] if retention else []
-    torch.manual_seed((seed * 1_000_003 + progress.step) % 2**63)
+    visits, answers = job.prompts.visits.step(progress.step)
+    torch.manual_seed((job.seed * 1_000_003 + progress.step) % 2**63)
     # 2. gradients, summed over targets and processes
-    scores = job.scorer.score(batch, answers, backward=True, between=between)
+    scores = job.scorer.score([visit.encoded for visit in visits], answers, backward=True, between=between)
     norm = float(torch.nn.utils.clip_grad_norm_(job.weights.vectors, 1.0))
     if not (np.isfinite(norm) and all(np.isfinite(log_probs).all() for log_probs in scores.log_probs)):
         raise diverged(job, progress)
@@ -114,15 +113,19 @@ def _step(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, betwee
     progress.step += 1
     progress.tokens += scores.tokens_fed
     progress.at_once = job.scorer.strategy.size
-    _note(progress, batch, scores, optimiser.param_groups[0]["lr"], norm)
+    _note(job, progress, visits, scores, optimiser.param_groups[0]["lr"], norm)
 
 
-def _looked_at_before(job: Job) -> list[EncodedPrompt]:
-    """The prompts whose figures are found before the first step: all, or a sample that the seed fixes."""
-    prompts = job.prompts.encoded
-    if len(prompts) <= _LOOKED_AT_BEFORE:
+def measured_questions(job: Job) -> list[Question]:
+    """The prompts that were trained on whose figures are found in the end: all, or a sample that the seed fixes."""
+    return _looked_at(job, _LOOKED_AT_AFTER, "after")
+
+
+def _looked_at(job: Job, most: int, when: str) -> list[Question]:
+    prompts = job.prompts.questions
+    if len(prompts) <= most:
         return prompts
-    chosen = random.Random(f"{job.seed} before").sample(range(len(prompts)), _LOOKED_AT_BEFORE)
+    chosen = random.Random(f"{job.seed} {when}").sample(range(len(prompts)), most)
     return [prompts[place] for place in sorted(chosen)]
 
 
@@ -146,12 +149,17 @@ class _AskedToStopError(Exception):
     """Ctrl-C between two parts of a step."""
 
 
-def _note(progress: Progress, batch: list[EncodedPrompt], scores: Scores, rate: float, norm: float) -> None:
-    """Add what a step saw to the iteration under way."""
-    so_far = progress.under_way or {"loss": 0.0, "kl": {}, "on_target": {}, "kept": [], "norms": [], "rate": rate}
-    for prompt, log_probs in zip(batch, scores.log_probs, strict=True):
-        so_far["loss"] += float(-np.dot(prompt.trie.weights, log_probs))
-        so_far["kl"][prompt.alias], so_far["on_target"][prompt.alias] = figures_of(prompt, log_probs)
+def _note(job: Job, progress: Progress, visits: list[Visit], scores: Scores, rate: float, norm: float) -> None:
+    """Add what a step saw to the iteration under way: figures of each prompt, or of each folder of many."""
+    so_far = progress.under_way or {"loss": 0.0, "seen": {}, "kept": [], "norms": [], "rate": rate}
+    prompts = len({visit.question.alias for visit in visits})
+    for visit, log_probs in zip(visits, scores.log_probs, strict=True):
+        share = visit.share * prompts  # of its prompt's figures
+        so_far["loss"] += float(-np.dot(visit.encoded.trie.weights, log_probs)) * prompts
+        found = figures_of(visit.encoded, log_probs)
+        sums = so_far["seen"].setdefault(job.prompts.shown_as[visit.question.alias], [0.0, 0.0, 0.0])
+        for place, value in enumerate((1.0, found.kl, found.on_target)):
+            sums[place] += share * value
     so_far["kept"] += [float(kl.mean()) for kl in scores.divergences]
     so_far["norms"].append(norm)
     progress.under_way = so_far
@@ -163,12 +171,15 @@ def _finished_iteration(job: Job, progress: Progress) -> Iteration:
     if tests:
         _train_mode(job.base, on=False)
     test = job.scorer.exact(tests)
+    kl, on_target = ({name: sums[place] / sums[0] for name, sums in saw["seen"].items()} for place in (1, 2))
+    prompts = sum(sums[0] for sums in saw["seen"].values())
+    means = [sum(sums[place] for sums in saw["seen"].values()) / prompts for place in (1, 2)]
     if tests:
         _train_mode(job.base, on=True)
     seen = Iteration(
-        number, job.settings.n_iters, progress.step, saw["loss"], sum(e.trie.entropy for e in job.prompts.encoded), saw["kl"], saw["on_target"],
+        number, job.settings.n_iters, progress.step, saw["loss"], sum(q.entropy for q in job.prompts.questions), kl, on_target,
         float(np.mean(saw["kept"])) if saw["kept"] else None, saw["rate"], float(np.mean(saw["norms"])), progress.tokens,
-        progress.seconds, peak_memory_mb(), test.kl, test.on_target,
+        progress.seconds, peak_memory_mb(), *by_name(test, job.prompts.shown_as), *means,
     )  # fmt: skip
     progress.iterations, progress.last = number, seen
     progress.under_way = {}

@@ -24,7 +24,7 @@ from diffusecli.system.notices import Notice
 from diffusecli.training.checkpoints import Progress, discard_checkpoints, step_of
 from diffusecli.training.job import Job
 from diffusecli.training.processes import Processes
-from diffusecli.training.scorer import Exact
+from diffusecli.training.questions import Exact
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,7 @@ def _manifest(job: Job, prompts: list[Prompt], trained: Trained, progress: Progr
         "exact_on_target": trained.after.on_target,
         "exact_kl_test": trained.test.kl,
         "exact_on_target_test": trained.test.on_target,
+        "exact_wordings": {**trained.after.of_wordings, **trained.test.of_wordings},
         "retention_kl": trained.retention_kl,
         "retention": None if retention is None else {
             "weight": retention.weight, "instructions": len(retention.kept), "held_out": len(retention.held_out),

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError, MachineError, many
 from diffusecli.training.answers import Answer, summary
 from diffusecli.training.loss import Pass
+from diffusecli.training.rounds import in_rounds
 from diffusecli.training.rows_pass import RowsPass
 
 ANSWER_TOKENS = 32
@@ -87,8 +87,7 @@ class Retention:
 
     def answer(self, turn: int) -> Answer:
         """The answer for the `turn`-th use: each comes once before any comes again, in an order that the seed fixes."""
-        round_, place = divmod(turn, len(self.kept))
-        return random.Random(f"{self.seed} {round_}").sample(self.kept, len(self.kept))[place]
+        return in_rounds(self.kept, turn, str(self.seed))
 
 
 def prepare(

@@ -21,9 +21,8 @@ def reason_to_stop(settings: AlgConfig, seen: Iteration) -> str | None:
     """The original's early stop, or a mean KL that is low enough."""
     if settings.early_stop and seen.loss <= seen.optimal * (1 + settings.gamma):
         return f"early stop: loss {seen.loss:.3f} <= {seen.optimal:.3f} x (1 + {settings.gamma:g})"
-    mean_kl = sum(seen.kl.values()) / len(seen.kl)
-    if settings.target_kl is not None and mean_kl <= settings.target_kl:
-        return f"target reached: mean KL {mean_kl:.4f} <= {settings.target_kl:g}"
+    if settings.target_kl is not None and seen.mean_kl <= settings.target_kl:
+        return f"target reached: mean KL {seen.mean_kl:.4f} <= {settings.target_kl:g}"
     return None
 
 

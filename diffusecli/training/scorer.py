@@ -11,40 +11,16 @@ import numpy as np
 
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.overflow import cause
-from diffusecli.prompts.divergence import exact_kl
-from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import MachineError
 from diffusecli.system.notices import Notice
 from diffusecli.training.answers import Answer
 from diffusecli.training.batches import Batch
 from diffusecli.training.flat_weights import FlatWeights
 from diffusecli.training.layout import Part
-from diffusecli.training.loss import Found, Loss, Pass, target_log_probs
+from diffusecli.training.loss import Found, Loss, Pass
 from diffusecli.training.processes import OutOfMemoryError, Piece, Processes
+from diffusecli.training.questions import Exact, Question, figures_of
 from diffusecli.training.retention import Retention
-
-
-@dataclass(frozen=True)
-class Exact:
-    """Exact figures of a model on some prompts, in their order."""
-
-    prompts: tuple[Prompt, ...]
-    figures: tuple[tuple[float, float], ...]  # KL(target || model) in nats, mass on target
-
-    @property
-    def kl(self) -> dict[str, float]:
-        """KL(target || model) in nats by alias, as files name prompts."""
-        return {prompt.alias: kl for prompt, (kl, _) in zip(self.prompts, self.figures, strict=True)}
-
-    @property
-    def on_target(self) -> dict[str, float]:
-        """Mass on target by alias, as files name prompts."""
-        return {prompt.alias: mass for prompt, (_, mass) in zip(self.prompts, self.figures, strict=True)}
-
-    @property
-    def finite(self) -> bool:
-        """Whether every figure is a number."""
-        return bool(np.isfinite(self.figures).all())
 
 
 @dataclass(frozen=True)
@@ -94,13 +70,11 @@ class Scorer:
             raise cause(self.model)
         return found
 
-    def exact(self, encoded: Sequence[EncodedPrompt]) -> Exact:
-        """Exact KL(p || q) in nats and exact on-target mass per prompt, many prompts a forward pass."""
+    def exact(self, questions: Sequence[Question]) -> Exact:
+        """Exact figures of every wording of these prompts, many a forward pass."""
+        encoded = [wording for question in questions for wording in question.wordings]
         scores = self.score(encoded).log_probs
-        return Exact(
-            tuple(e.prompt for e in encoded),
-            tuple(figures_of(e, log_probs) for e, log_probs in zip(encoded, scores, strict=True)),
-        )
+        return Exact.of(questions, [figures_of(e, log_probs) for e, log_probs in zip(encoded, scores, strict=True)])
 
     def drift(self, answers: Sequence[Answer]) -> float:
         """Mean KL(base || tuned) over all tokens of the answers, nats per token."""
@@ -136,9 +110,3 @@ class Scorer:
             ) from error
         self.strategy = smaller
         self.notice(f"not enough memory: going on in parts of {smaller.size}")
-
-
-def figures_of(prompt: EncodedPrompt, path_log_probs: np.ndarray) -> tuple[float, float]:
-    """KL(p || q) = sum p (ln p - ln q) over targets in nats, and the mass sum q on them."""
-    log_q = target_log_probs(prompt, path_log_probs)
-    return exact_kl(np.array(prompt.prompt.probabilities), log_q), float(np.exp(log_q).sum())

@@ -20,7 +20,6 @@ from diffusecli.models.adapters import recorded_base
 from diffusecli.models.architecture import shape_of
 from diffusecli.models.builtin import BUILTIN_MODELS, ensure_builtin
 from diffusecli.models.devices import choose_device, require_bitsandbytes
-from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import LoadedModel, load_chat, load_hollow, load_model
 from diffusecli.models.lora import load_adapter, merged
 from diffusecli.models.source import model_source
@@ -36,11 +35,11 @@ from diffusecli.training.budget import Plan, planned
 from diffusecli.training.checkpoints import Progress, discard_checkpoints, load_progress, newest_checkpoint, save_checkpoint
 from diffusecli.training.inputs import Inputs, read_inputs, require_agreement, require_context
 from diffusecli.training.job import Job, prepare_prompts
-from diffusecli.training.loop import Report, diverged, make_optimiser, moments_of, optimise
+from diffusecli.training.loop import Report, diverged, make_optimiser, measured_questions, moments_of, optimise
 from diffusecli.training.processes import Processes, require_tracker
+from diffusecli.training.questions import Exact, Question, every_wording
 from diffusecli.training.record import Trained, flat, save_run, start_anew, trained_before
 from diffusecli.training.retention import encode_instructions
-from diffusecli.training.scorer import Exact
 from diffusecli.training.start import adapt, alone, find_start, in_the_way, prepare_weights, require_room, require_start
 
 GENERATIONS = SamplingSettings(n_generations=1000, max_new_tokens=64, whole_targets=True)
@@ -166,7 +165,7 @@ def _finish(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, conf
     """Keep the last step, measure, and write the run."""
     scorer, processes = job.scorer, job.processes
     processes.first(lambda: save_checkpoint(job.run, job.base, moments_of(job, optimiser), progress))
-    after, test = scorer.exact(job.prompts.encoded), scorer.exact(job.prompts.tests)
+    after, test = scorer.exact(measured_questions(job)), scorer.exact(job.prompts.tests)
     drift = scorer.drift(scorer.retention.held_out) if scorer.retention else None
     if not (after.finite and test.finite and np.isfinite(drift or 0.0)):
         raise diverged(job, progress)
@@ -216,13 +215,13 @@ def plan(config: Config, notice: Notice, *, force: bool = False) -> Plan:
     source = model_source(config)
     chat, hollow = load_chat(source, notice), load_hollow(source, notice)
     shape = shape_of(hollow.model.config, hollow.parameters)
-    encoded, tests = ([encode_prompt(prompt, chat) for prompt in some] for some in (inputs.train, inputs.test))
-    require_agreement(encoded, notice)
-    require_context([*encoded, *tests], shape.context)
+    questions, tests = ([Question.of(prompt, chat) for prompt in some] for some in (inputs.train, inputs.test))
+    require_agreement([wording for question in questions for wording in question.wordings], notice)
+    require_context(every_wording([*questions, *tests]), shape.context)
     if config.retain:
         encode_instructions(inputs.instructions, chat, shape.context)
     _try_start(config, inputs, hollow, run, force=force)
-    return planned(encoded, shape, source, config.alg_config)
+    return planned(questions, shape, source, config.alg_config)
 
 
 def _require_machine(config: Config) -> None:

@@ -89,7 +89,7 @@ def validate(paths: Iterable[Path], *, strict: bool = False) -> Validation:
     problems = [problem for some in of_configs for problem in some]
     problems += [problem for _, some in inspected.values() for problem in some]
     known = {(clash.first.alias, clash.second.alias) for experiment in experiments for clash in experiment.clashes(there)}
-    beside = [there[real(file)] for file in named if real(file) in there]
+    beside = [wording for file in named if real(file) in there for wording in there[real(file)].wordings]
     problems += [
         clash.problem("warning")
         for clash in clashes(beside, map(conversation, beside))

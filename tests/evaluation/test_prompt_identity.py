@@ -82,13 +82,15 @@ def test_prompts_of_one_name_are_scored_each_by_itself(tiny_model_folder):
     from diffusecli.models.encoding import encode_prompt
     from diffusecli.models.loading import load_model
     from diffusecli.models.source import ModelSource
+    from diffusecli.training.questions import Question
 
     base = load_model(ModelSource(str(tiny_model_folder), device="cpu"), print)
     one, other = (Prompt(request="Say a letter.", targets=targets, alias="p.json") for targets in (("{a}", "{b}"), ("{c}",)))
     encoded = [encode_prompt(prompt, base.chat) for prompt in (one, other)]
     settings = (ModelSource(str(tiny_model_folder), device="cpu"), AlgConfig(), print)
-    together = scorer_of(base, encoded, *settings).exact(encoded)
-    alone = [scorer_of(base, [e], *settings).exact([e]).figures[0] for e in encoded]
+    asked = [Question(e.prompt, (e,)) for e in encoded]
+    together = scorer_of(base, encoded, *settings).exact(asked)
+    alone = [scorer_of(base, [e], *settings).exact([q]).figures[0] for e, q in zip(encoded, asked, strict=True)]
     assert [len(log_probs) for log_probs in scorer_of(base, encoded, *settings).score(encoded).log_probs] == [2, 1]
     assert [figure for pair in together.figures for figure in pair] == pytest.approx([figure for pair in alone for figure in pair])
 

@@ -12,7 +12,23 @@ def iterations(count, prompts=2):
     for n in range(1, count + 1):
         kl = {f"p/{k}.json": 10.0 ** (1 - n) * (k + 1) for k in range(prompts)}
         yield Iteration(
-            n, count, n, 5.0, 4.0, kl, dict.fromkeys(kl, 0.5), 0.01, 1e-3, 1.0, 100 * n, 2.0 * n, 900, {"t": 0.3}, {"t": 0.9}
+            n,
+            count,
+            n,
+            5.0,
+            4.0,
+            kl,
+            dict.fromkeys(kl, 0.5),
+            0.01,
+            1e-3,
+            1.0,
+            100 * n,
+            2.0 * n,
+            900,
+            {"t": 0.3},
+            {"t": 0.9},
+            sum(kl.values()) / prompts,
+            0.5,
         )
 
 

@@ -18,6 +18,7 @@ from diffusecli.training.batches import Item, filled
 from diffusecli.training.loss import Loss
 from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.processes import Processes
+from diffusecli.training.questions import Question
 from diffusecli.training.retention import Retention
 from diffusecli.training.rows_pass import RowsPass
 from diffusecli.training.scorer import Scorer
@@ -122,7 +123,7 @@ def test_figures_of_many_prompts_take_few_passes_and_keep_no_graph(monkeypatch):
     passes, whole = [], PackedPass.run
     monkeypatch.setattr(PackedPass, "run", lambda *a, **k: passes.append(k["loss"]) or whole(*a, **k))
     MODEL.zero_grad(set_to_none=True)
-    scorer(PackedPass(200)).exact(prompts)
+    scorer(PackedPass(200)).exact([Question(e.prompt, (e,)) for e in prompts])
     assert 2 <= len(passes) <= 4
     assert set(passes) == {None}
     assert all(weight.grad is None for weight in trainable(MODEL))

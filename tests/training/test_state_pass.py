@@ -93,7 +93,7 @@ def test_the_chosen_pass_agrees_with_rows_and_feeds_each_prefix_once(name):
     assert isinstance(way, StatePass), why
     rows, expected = gradients(model, example, RowsPass())
     found, gradient = gradients(model, example, way)
-    np.testing.assert_allclose(found.log_probs, rows.log_probs, atol=1e-4)
+    np.testing.assert_allclose(found.log_probs, rows.log_probs, atol=3e-4)
     assert_same_gradients(gradient, expected)
     assert found.tokens_fed == 50 + 9 + 90 + 1  # the prompt; 1 to 9, 10 to 99, 100
     assert rows.tokens_fed > 35 * found.tokens_fed
@@ -136,7 +136,7 @@ def test_any_trie_in_any_parts_equals_rows(paths_and_weights, prompt_length, bud
     rows, expected = gradients(JAMBA, example, RowsPass(3))
     for way in (StatePass(), StatePass(budget), StatePass(budget, node_tokens=1.7)):
         found, gradient = gradients(JAMBA, example, way)
-        np.testing.assert_allclose(found.log_probs, rows.log_probs, atol=1e-4)
+        np.testing.assert_allclose(found.log_probs, rows.log_probs, atol=3e-4)
         assert_same_gradients(gradient, expected)
 
 

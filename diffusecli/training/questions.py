@@ -1,0 +1,129 @@
+"""A question: a prompt in tokens, in each of its wordings, and what a model answers to them.
+
+All wordings have one distribution of answers. What a prompt of several wordings scores is the mean over them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from diffusecli.models.chat import Chat
+from diffusecli.models.encoding import EncodedPrompt, encode_wordings
+from diffusecli.prompts.divergence import exact_kl
+from diffusecli.prompts.groups import group_of
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.training.loss import target_log_probs
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt and its wordings in tokens."""
+
+    prompt: Prompt
+    wordings: tuple[EncodedPrompt, ...]
+    held_out: tuple[EncodedPrompt, ...] = ()
+
+    @classmethod
+    def of(cls, prompt: Prompt, chat: Chat) -> Question:
+        """Every wording of a prompt in tokens; raises what `encode_prompt` raises."""
+        encoded = encode_wordings([*prompt.wordings, *prompt.held_out], chat)
+        return cls(prompt, encoded[: len(prompt.wordings)], encoded[len(prompt.wordings) :])
+
+    @property
+    def alias(self) -> str:
+        """The prompt's path."""
+        return self.prompt.alias
+
+    @property
+    def entropy(self) -> float:
+        """The lowest possible loss of a wording, nats."""
+        return self.wordings[0].trie.entropy
+
+    @property
+    def held_out_alone(self) -> Question | None:
+        """The wordings that are only measured, as a question of their own; None where there are none."""
+        if not self.held_out:
+            return None
+        return Question(self.prompt.model_copy(update={"alias": f"{self.alias}#held-out"}), self.held_out)
+
+
+def every_wording(questions: Sequence[Question]) -> list[EncodedPrompt]:
+    """Those that are trained and those that are only measured."""
+    return [wording for question in questions for wording in (*question.wordings, *question.held_out)]
+
+
+class Figures(NamedTuple):
+    """Exact figures of one wording."""
+
+    kl: float  # KL(target || model), nats
+    on_target: float  # the mass on all targets
+    tvd: float  # total variation distance; what is off target counts as one more outcome
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Exact figures of a model on some prompts, in their order."""
+
+    prompts: tuple[Prompt, ...]
+    figures: tuple[tuple[float, float], ...]  # KL(target || model) in nats and mass on target, means over the wordings
+    wordings: tuple[tuple[Figures, ...], ...] = ()  # of each wording of each prompt; () where only the means are known
+
+    @classmethod
+    def of(cls, questions: Sequence[Question], found: Sequence[Figures]) -> Exact:
+        """From the figures of all wordings, question by question."""
+        ends = np.cumsum([len(question.wordings) for question in questions]).tolist()
+        each = [tuple(found[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+        means = tuple((float(np.mean([f.kl for f in some])), float(np.mean([f.on_target for f in some]))) for some in each)
+        return cls(tuple(question.prompt for question in questions), means, tuple(each))
+
+    @property
+    def kl(self) -> dict[str, float]:
+        """KL(target || model) in nats by alias, as files name prompts."""
+        return {prompt.alias: kl for prompt, (kl, _) in zip(self.prompts, self.figures, strict=True)}
+
+    @property
+    def on_target(self) -> dict[str, float]:
+        """Mass on target by alias, as files name prompts."""
+        return {prompt.alias: mass for prompt, (_, mass) in zip(self.prompts, self.figures, strict=True)}
+
+    @property
+    def of_wordings(self) -> dict[str, dict[str, list[float]]]:
+        """The figures of each wording by alias, of prompts with several."""
+        pairs = zip(self.prompts, self.wordings, strict=True) if self.wordings else ()
+        return {
+            prompt.alias: {name: [round(getattr(f, name), 6) for f in some] for name in Figures._fields}
+            for prompt, some in pairs
+            if len(some) > 1
+        }
+
+    @property
+    def finite(self) -> bool:
+        """Whether every figure is a number."""
+        return bool(np.isfinite(self.figures).all())
+
+
+def by_name(exact: Exact, names: Mapping[str, str]) -> tuple[dict[str, float], dict[str, float]]:
+    """KL and mass on target by the names that prompts are shown as; the mean of those that share one."""
+    seen: dict[str, list[tuple[float, float]]] = {}
+    for prompt, figures in zip(exact.prompts, exact.figures, strict=True):
+        seen.setdefault(names.get(prompt.alias, prompt.alias), []).append(figures)
+    kl, on_target = ({name: float(np.mean([f[place] for f in some])) for name, some in seen.items()} for place in (0, 1))
+    return kl, on_target
+
+
+def shown_as(questions: Sequence[Question], most: int) -> dict[str, str]:
+    """Alias -> what figures are shown under: the alias, or of more than `most` prompts their folders."""
+    aliases = [question.alias for question in questions]
+    return group_of(aliases) if len(aliases) > most else dict(zip(aliases, aliases, strict=True))
+
+
+def figures_of(encoded: EncodedPrompt, path_log_probs: np.ndarray) -> Figures:
+    """Exact figures of one wording from the log-probabilities of its paths [J], nats."""
+    log_q, p = target_log_probs(encoded, path_log_probs), np.array(encoded.prompt.probabilities)
+    q = np.exp(log_q)
+    on_target = float(q.sum())
+    return Figures(exact_kl(p, log_q), on_target, float(0.5 * (np.abs(p - q).sum() + max(0.0, 1 - on_target))))
