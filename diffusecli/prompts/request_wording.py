@@ -43,7 +43,7 @@ def prompt_from(distribution: Distribution, wording: Wording, fields: Mapping[st
     own = wording.request is None
     request = distribution.request if wording.request is None else _filled(wording.request, fields or {}, "--request")
     return Prompt(
-        request=f"{request} {_form_sentence(wording.wrap, distribution.noun)}" if own or wording.form else request,
+        request=f"{request} {form_sentence(wording.wrap, distribution.noun)}" if own or wording.form else request,
         response=wording.response,
         targets=tuple(wording.wrap.replace("%s", outcome) for outcome in distribution.outcomes),
         weights=distribution.weights,
@@ -57,7 +57,7 @@ def form_doubts(distribution: Distribution, wording: Wording, fields: Iterable[s
     found = []
     shown = any(_shows(text, wording.wrap, fields) for text in (wording.request, wording.system) if text is not None)
     if wording.request is not None and not wording.form and wording.wrap.strip() != "%s" and not shown:
-        sentence = _form_sentence(wording.wrap, distribution.noun)
+        sentence = form_sentence(wording.wrap, distribution.noun)
         sentence = sentence.replace("{", "{{").replace("}", "}}") if fields else sentence
         found.append(
             f"--request does not ask for the form of the targets, {wording.wrap.replace('%s', distribution.noun)}. "
@@ -70,7 +70,8 @@ def form_doubts(distribution: Distribution, wording: Wording, fields: Iterable[s
     return found
 
 
-def _form_sentence(wrap: str, noun: str) -> str:
+def form_sentence(wrap: str, noun: str) -> str:
+    """What the request usually ends with: the form of the answer."""
     shown = wrap.replace("%s", noun)
     if wrap == BRACES:
         return f"Output only the {noun} between two curly braces, like this: {shown}. Don't output code."
