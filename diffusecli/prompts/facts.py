@@ -70,7 +70,9 @@ def dice_facts(count: int, sides: int, shift: int) -> dict[str, str]:
     facts = known(notation=f"{count if count > 1 else ''}d{sides}{constant}")
     facts["roll"] = f"a fair die with {sides} sides{then}" if count == 1 else f"{count} fair dice with {sides} sides each{then}"
     words = number_words(count), number_words(sides)
-    facts["roll_words"] = f"a fair die with {words[1]} sides{then}" if count == 1 else f"{words[0]} fair dice with {words[1]} sides each{then}"
+    facts["roll_words"] = (
+        f"a fair die with {words[1]} sides{then}" if count == 1 else f"{words[0]} fair dice with {words[1]} sides each{then}"
+    )
     if shift:
         return facts
     return facts | (_die_facts(sides, "die_sides") if count == 1 else known(dice=count, sides=sides))
@@ -122,8 +124,12 @@ def with_article(text: str) -> str:
     >>> with_article("8"), with_article("eleven"), with_article("number"), with_article("80"), with_article("11.5")
     ('an 8', 'an eleven', 'a number', 'an 80', 'an 11.5')
     """
-    whole = text.split(".")[0].split("-")[0].split("%")[0]
-    vowel = whole[:1] == "8" or whole in ("11", "18") if whole[:1].isdigit() else text[:1].lower() in "aeiou" and not text.startswith("one")
+    whole = text.split(".", maxsplit=1)[0].split("-", maxsplit=1)[0].split("%", maxsplit=1)[0]
+    vowel = (
+        whole[:1] == "8" or whole in ("11", "18")
+        if whole[:1].isdigit()
+        else text[:1].lower() in "aeiou" and not text.startswith("one")
+    )
     return f"{'an' if vowel else 'a'} {text}"
 
 

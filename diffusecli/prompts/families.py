@@ -110,7 +110,9 @@ def dice(notation: str) -> Distribution:
     what = "a fair die" if count == 1 else f"{count} fair dice"
     request = f"Roll {what} with {sides} sides{' each' if count > 1 else ''}{offset} and report the total."
     outcomes = tuple(str(count + shift + total) for total in range(len(ways)))
-    return Distribution(outcomes, rounded_shares(number / sides**count for number in ways), request, facts=dice_facts(count, sides, shift))
+    return Distribution(
+        outcomes, rounded_shares(number / sides**count for number in ways), request, facts=dice_facts(count, sides, shift)
+    )
 
 
 @family("S N", "Ranks 1 to N with weights 1 / rank^S.", "1 20")
@@ -208,7 +210,13 @@ def choices(listing: str) -> Distribution:
     total = math.fsum(weights or ())
     chances = ", ".join(f"{name} ({w / total:.3g})" for name, w in pairs) if weights else ", ".join(outcomes)
     how = "with these probabilities" if weights else "all equally likely"
-    return Distribution(outcomes, weights, f"Pick one of these at random, {how}: {chances}.", "choice", facts=option_facts(outcomes, weights if weighted else None))
+    return Distribution(
+        outcomes,
+        weights,
+        f"Pick one of these at random, {how}: {chances}.",
+        "choice",
+        facts=option_facts(outcomes, weights if weighted else None),
+    )
 
 
 def _decimal(text: str, option: str) -> Decimal:

@@ -9,11 +9,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from diffusecli.prompts.answer_forms import BRACES, form_sentence
 from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import InputError, did_you_mean
-
-BRACES = "{%s}"
 
 
 @dataclass(frozen=True)
@@ -68,16 +67,6 @@ def form_doubts(distribution: Distribution, wording: Wording, fields: Iterable[s
             f"the targets have braces of their own and get a second pair: {{{distribution.outcomes[0]}}}. Keep one with --wrap %s"
         )
     return found
-
-
-def form_sentence(wrap: str, noun: str) -> str:
-    """What the request usually ends with: the form of the answer."""
-    shown = wrap.replace("%s", noun)
-    if wrap == BRACES:
-        return f"Output only the {noun} between two curly braces, like this: {shown}. Don't output code."
-    if wrap.strip() == "%s":
-        return f"Output only the {noun}. Don't output code."
-    return f"Output only the {noun} in exactly this form: {shown}. Don't output code."
 
 
 def _shows(template: str, wrap: str, fields: Iterable[str]) -> bool:
