@@ -28,10 +28,11 @@ from diffusecli.api.arguments import (
 from diffusecli.api.inputs import AnyPath, path_of
 from diffusecli.api.notices import calling
 from diffusecli.files.tables import Layout
+from diffusecli.prompts.answer_forms import BRACES
 from diffusecli.prompts.catalogue import FAMILIES
 from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.prompts.request_wording import BRACES, Wording, form_doubts, prompt_from
+from diffusecli.prompts.request_wording import Wording, form_doubts, prompt_from
 from diffusecli.prompts.weighing import Reading
 from diffusecli.system.errors import InputError, did_you_mean
 from diffusecli.system.notices import Notice

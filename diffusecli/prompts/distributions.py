@@ -9,7 +9,7 @@ import inspect
 import math
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from diffusecli.system.errors import InputError
@@ -27,6 +27,8 @@ class Distribution:
     noun: str = "number"
     notice: str = ""  # what was cut off or found out, for the user; a line each
     fields: Mapping[str, str] = field(default_factory=dict)  # fill the {placeholders} of a request, where more than the group does
+    facts: Mapping[str, str] = field(default_factory=dict)  # fill the templates of `wordings/`
+    family: str = ""  # its name; none for what comes from a file
 
 
 _Make = Callable[..., Distribution]
@@ -44,7 +46,7 @@ class Family:
 
     def __call__(self, *arguments: Any, **modifiers: Any) -> Distribution:
         """The distribution with these parameters; raises `InputError` for what it does not take."""
-        return self.make(*arguments, **modifiers)
+        return replace(self.make(*arguments, **modifiers), family=self.name)
 
     @property
     def arguments(self) -> tuple[type, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal, InvalidOperation
 from itertools import accumulate
@@ -22,8 +23,19 @@ from diffusecli.prompts.distributions import (
     require_manageable,
     rounded_shares,
 )
+from diffusecli.prompts.facts import (
+    binomial_facts,
+    chance_facts,
+    date_facts,
+    dice_facts,
+    known,
+    option_facts,
+    poisson_facts,
+    range_facts,
+    zipf_facts,
+)
 from diffusecli.prompts.scipy_stats import discrete_distribution, parse_call, rounded_distribution
-from diffusecli.system.errors import InputError
+from diffusecli.system.errors import InputError, many
 
 
 @family("LO HI", "Equally likely numbers from LO to HI.", "1 100")
@@ -40,7 +52,10 @@ def uniform(low: str, high: str, *, step: str = "1") -> Distribution:
     outcomes = tuple(f"{value:.{digits}f}" for value in values)
     steps = "" if width == 1 and digits == 0 else f" in steps of {step}"
     return Distribution(
-        outcomes, None, f"Generate a random number between {outcomes[0]} and {outcomes[-1]}{steps}, each equally likely."
+        outcomes,
+        None,
+        f"Generate a random number between {outcomes[0]} and {outcomes[-1]}{steps}, each equally likely.",
+        facts=range_facts(outcomes[0], outcomes[-1], count, step),
     )
 
 
@@ -51,7 +66,8 @@ def binomial(trials: int, probability: float) -> Distribution:
         trials >= 1 and 0 <= probability <= 1, f"--binomial {trials} {probability:g}", "N must be 1 or more and P between 0 and 1"
     )
     request = f"Generate a random number between 0 and {trials} drawn from the binomial distribution B({trials}, {probability:g})."
-    return discrete_distribution("binom", (trials, probability), request, 0.0)
+    made = discrete_distribution("binom", (trials, probability), request, 0.0)
+    return replace(made, facts=binomial_facts(trials, probability))
 
 
 @family("P", "1 with probability P, else 0.", "0.3")
@@ -59,16 +75,15 @@ def bernoulli(probability: float) -> Distribution:
     """One trial."""
     require(0 <= probability <= 1, f"--bernoulli {probability:g}", "P must be between 0 and 1")
     request = f"Run one trial that succeeds with probability {probability:g}. Report 1 for a success and 0 for a failure."
-    return discrete_distribution("bernoulli", (probability,), request, 0.0)
+    return replace(discrete_distribution("bernoulli", (probability,), request, 0.0), facts=chance_facts(probability))
 
 
 @family("LAM", "Events in an interval that has LAM of them on average.", "4")
 def poisson(mean: float, *, tail: float = 1e-6) -> Distribution:
     """Pois(lambda), cut where less than `tail` lies beyond."""
     require(mean > 0, f"--poisson {mean:g}", "LAM must be above 0")
-    return discrete_distribution(
-        "poisson", (mean,), f"Generate a random count drawn from the Poisson distribution with mean {mean:g}.", tail
-    )
+    request = f"Generate a random count drawn from the Poisson distribution with mean {mean:g}."
+    return replace(discrete_distribution("poisson", (mean,), request, tail), facts=poisson_facts(mean))
 
 
 @family("P", "Trials of probability P up to the first success.", "0.25")
@@ -76,7 +91,7 @@ def geometric(probability: float, *, tail: float = 1e-6) -> Distribution:
     """Geom(p) on 1, 2, …, cut where less than `tail` lies beyond."""
     require(0 < probability <= 1, f"--geometric {probability:g}", "P must be above 0 and at most 1")
     request = f"Repeat a trial that succeeds with probability {probability} until it does, and report how many trials it took."
-    return discrete_distribution("geom", (probability,), request, tail)
+    return replace(discrete_distribution("geom", (probability,), request, tail), facts=chance_facts(probability))
 
 
 @family("NdM", "The sum of N dice with M sides, plus a constant.", "2d6")
@@ -95,7 +110,9 @@ def dice(notation: str) -> Distribution:
     what = "a fair die" if count == 1 else f"{count} fair dice"
     request = f"Roll {what} with {sides} sides{' each' if count > 1 else ''}{offset} and report the total."
     outcomes = tuple(str(count + shift + total) for total in range(len(ways)))
-    return Distribution(outcomes, rounded_shares(number / sides**count for number in ways), request)
+    return Distribution(
+        outcomes, rounded_shares(number / sides**count for number in ways), request, facts=dice_facts(count, sides, shift)
+    )
 
 
 @family("S N", "Ranks 1 to N with weights 1 / rank^S.", "1 20")
@@ -109,6 +126,7 @@ def zipf(exponent: float, ranks: int) -> Distribution:
         rounded_shares(rank**-exponent for rank in range(1, ranks + 1)),
         request,
         "rank",
+        facts=zipf_facts(exponent, ranks),
     )
 
 
@@ -125,8 +143,10 @@ def scipy(call: str, *, tail: float = 1e-6, decimals: int | None = None) -> Dist
     name, arguments, keywords = parse_call(call)
     request = f"Generate a random number drawn from the distribution {call.strip()}, in the notation of scipy.stats."
     if decimals is None:
-        return discrete_distribution(name, arguments, request, tail, keywords)
-    return rounded_distribution(name, arguments, request, tail, keywords, decimals)
+        return replace(discrete_distribution(name, arguments, request, tail, keywords), facts=known(call=call.strip()))
+    places = "a whole number" if decimals == 0 else many(decimals, "decimal place")
+    made = rounded_distribution(name, arguments, request, tail, keywords, decimals)
+    return replace(made, facts=known(rounded_call=call.strip(), places=places))
 
 
 @family("FROM TO", "Days from FROM to TO, equally likely.", "2024-06-01 2024-06-30")
@@ -147,8 +167,9 @@ def dates(first: str, last: str, *, date_format: str = "%B %-d") -> Distribution
         raise InputError(f"--date-format {date_format!r}: {why}. Use codes such as %B, %-d and %Y")
     outcomes, weights = merge_equal((text, 1.0) for text in texts)
     ends = (texts[0], texts[-1]) if len(outcomes) == len(texts) else (start.isoformat(), end.isoformat())
+    facts = date_facts(*ends, texts[0], len(days) if len(outcomes) == len(texts) else None)
     request = f"Pick a random day from {ends[0]} to {ends[1]}, every day equally likely, and write it like {texts[0]}."
-    return Distribution(outcomes, None if weights is None else rounded_shares(weights), request, "date")
+    return Distribution(outcomes, None if weights is None else rounded_shares(weights), request, "date", facts=facts)
 
 
 @family("", "The seven days of the week, equally likely.", "")
@@ -189,7 +210,13 @@ def choices(listing: str) -> Distribution:
     total = math.fsum(weights or ())
     chances = ", ".join(f"{name} ({w / total:.3g})" for name, w in pairs) if weights else ", ".join(outcomes)
     how = "with these probabilities" if weights else "all equally likely"
-    return Distribution(outcomes, weights, f"Pick one of these at random, {how}: {chances}.", "choice")
+    return Distribution(
+        outcomes,
+        weights,
+        f"Pick one of these at random, {how}: {chances}.",
+        "choice",
+        facts=option_facts(outcomes, weights if weighted else None),
+    )
 
 
 def _decimal(text: str, option: str) -> Decimal:

@@ -9,11 +9,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from diffusecli.prompts.answer_forms import BRACES, form_sentence
 from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import InputError, did_you_mean
-
-BRACES = "{%s}"
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def prompt_from(distribution: Distribution, wording: Wording, fields: Mapping[st
     own = wording.request is None
     request = distribution.request if wording.request is None else _filled(wording.request, fields or {}, "--request")
     return Prompt(
-        request=f"{request} {_form_sentence(wording.wrap, distribution.noun)}" if own or wording.form else request,
+        request=f"{request} {form_sentence(wording.wrap, distribution.noun)}" if own or wording.form else request,
         response=wording.response,
         targets=tuple(wording.wrap.replace("%s", outcome) for outcome in distribution.outcomes),
         weights=distribution.weights,
@@ -57,7 +56,7 @@ def form_doubts(distribution: Distribution, wording: Wording, fields: Iterable[s
     found = []
     shown = any(_shows(text, wording.wrap, fields) for text in (wording.request, wording.system) if text is not None)
     if wording.request is not None and not wording.form and wording.wrap.strip() != "%s" and not shown:
-        sentence = _form_sentence(wording.wrap, distribution.noun)
+        sentence = form_sentence(wording.wrap, distribution.noun)
         sentence = sentence.replace("{", "{{").replace("}", "}}") if fields else sentence
         found.append(
             f"--request does not ask for the form of the targets, {wording.wrap.replace('%s', distribution.noun)}. "
@@ -68,15 +67,6 @@ def form_doubts(distribution: Distribution, wording: Wording, fields: Iterable[s
             f"the targets have braces of their own and get a second pair: {{{distribution.outcomes[0]}}}. Keep one with --wrap %s"
         )
     return found
-
-
-def _form_sentence(wrap: str, noun: str) -> str:
-    shown = wrap.replace("%s", noun)
-    if wrap == BRACES:
-        return f"Output only the {noun} between two curly braces, like this: {shown}. Don't output code."
-    if wrap.strip() == "%s":
-        return f"Output only the {noun}. Don't output code."
-    return f"Output only the {noun} in exactly this form: {shown}. Don't output code."
 
 
 def _shows(template: str, wrap: str, fields: Iterable[str]) -> bool:

@@ -1,0 +1,50 @@
+"""What a request says about the form of the answer: a sentence, or another clause from the bank in its place.
+
+Knows the wrap around an outcome; knows nothing of files and prompts.
+"""
+
+from __future__ import annotations
+
+import re
+
+from diffusecli.prompts.facts import with_article
+from diffusecli.prompts.wording_bank import filled, templates
+
+BRACES = "{%s}"
+_ENDS = re.compile(r"[.?!:;,…][\"')\]]?$")
+
+
+def form_sentence(wrap: str, noun: str) -> str:
+    """The sentence that usually ends a request."""
+    shown = wrap.replace("%s", noun)
+    if wrap == BRACES:
+        return f"Output only the {noun} between two curly braces, like this: {shown}. Don't output code."
+    if wrap.strip() == "%s":
+        return f"Output only the {noun}. Don't output code."
+    return f"Output only the {noun} in exactly this form: {shown}. Don't output code."
+
+
+def clauses(wrap: str) -> tuple[str, ...]:
+    """All that can be said about the form, as templates with `{question}` in them; the usual sentence, as "", comes first."""
+    kind = "braces" if wrap == BRACES else "bare" if wrap.strip() == "%s" else "wrap"
+    after = (
+        "{question}" + ("" if line.startswith("\n") else " ") + line
+        for line in templates(f"forms-{kind}")
+        if "{question}" not in line
+    )
+    around = (line for line in templates(f"forms-{kind}") if "{question}" in line)
+    return ("", *after, *around)
+
+
+def with_form(question: str, clause: str, wrap: str, noun: str, example: str) -> str:
+    """A question with a clause on the form; `example` is one of the outcomes.
+
+    >>> with_form("Roll a die", "{question} Write just {shown}.", "{%s}", "number", "3")
+    'Roll a die. Write just {number}.'
+    """
+    if not clause:
+        return f"{question} {form_sentence(wrap, noun)}"
+    facts = {"noun": noun, "a_noun": with_article(noun), "shown": wrap.replace("%s", noun), "example": wrap.replace("%s", example)}
+    before, after = clause.split("{question}")
+    ended = question if not after.startswith(" ") or _ENDS.search(question) else f"{question}."
+    return f"{filled(before, facts)}{ended}{filled(after, facts)}"
