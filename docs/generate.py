@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import typer
 from pydantic import BaseModel
@@ -251,6 +251,12 @@ def _rows(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             continue
         default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
         yield f"| `{prefix}{name}` | {default} | {_cell(field.description)} |\n"
+        for group in _groups(field.annotation):  # off by default
+            yield from _rows(group, f"{prefix}{name}.")
+
+
+def _groups(annotation: Any) -> list[type[BaseModel]]:
+    return [each for each in get_args(annotation) if isinstance(each, type) and issubclass(each, BaseModel)]
 
 
 def _cell(text: str | None) -> str:

@@ -98,6 +98,22 @@ class Retain(BaseModel):
     )
 
 
+class Vary(BaseModel):
+    """What surrounds requests while they are trained: another context at each visit."""
+
+    model_config = _SHAPE
+
+    system: bool | Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        default=True, description="System texts, for prompts that have none; a list replaces the built-in ones."
+    )
+    turns: bool = Field(default=True, description="Earlier turns: instructions with the base model's own answers, and small talk.")
+    greetings: bool = Field(default=True, description="Greetings, politeness and thanks around the request.")
+    typing: bool = Field(
+        default=True, description="Case, punctuation, spaces and blank lines of the request; text in braces and quotes stays."
+    )
+    plain: Annotated[Number, Field(ge=0, le=1)] = Field(default=0.3, description="Share of the visits without any of these.")
+
+
 LEAST_INSTRUCTIONS = 3
 """Every third is only measured."""
 PLAIN = "plain"
@@ -108,6 +124,10 @@ CHAT_FIELDS = ("system", "chat_template", "chat_template_kwargs")
 
 def _off(value: Any) -> Any:
     return False if value == "off" else value  # YAML 1.1 reads the bare word as false already
+
+
+def _switch(value: Any) -> Any:
+    return {} if value is True else _off(value)
 
 
 class Config(BaseModel):
@@ -136,6 +156,11 @@ class Config(BaseModel):
     retain: Annotated[Retain | Literal[False], BeforeValidator(_off)] = Field(
         default=Retain(),
         description="Holds the model to its own answers to ordinary instructions; off trains on the targets alone.",
+    )
+    vary: Annotated[Vary | Literal[False], BeforeValidator(_switch, json_schema_input_type=Vary | bool | Literal["off"])] = Field(
+        default=False,
+        description="Trains each request in changing contexts, so that the distribution holds there too; "
+        "true means the defaults below, off the request alone.",
     )
     save_every: int = Field(
         default=5, ge=1, description="Iterations between checkpoints; an interrupted run goes on from the last."

@@ -46,6 +46,24 @@ def _is_json(value: Any) -> bool:
     return True
 
 
+def vary_problems(document: Document, config: Config) -> Iterator[tuple[Problem, Location]]:
+    """What is wrong with `vary`, each with its location: nothing to vary, and system texts without text."""
+    if not config.vary:
+        return
+    own, location = config.vary.system, ("vary", "system")
+    if own == ():
+        yield (
+            document.problem(location, "vary.system is an empty list", "add a text, or write true for the built-in ones"),
+            location,
+        )
+    for index, text in enumerate(own if isinstance(own, tuple) else ()):
+        if not text.strip():
+            place = (*location, index)
+            yield document.problem(place, f"vary.system[{index}] is empty", "write text or remove it"), place
+    if not (own is not False or config.vary.turns or config.vary.greetings or config.vary.typing):
+        yield document.problem(("vary",), "vary has nothing to vary", "set one of its keys to true, or write vary: off"), ("vary",)
+
+
 def doubtful_settings(document: Document, config: Config) -> Iterator[Problem]:
     """Settings that say something other than they seem to."""
     algorithm = document.data.get("alg_config") or {}
@@ -54,6 +72,9 @@ def doubtful_settings(document: Document, config: Config) -> Iterator[Problem]:
                                severity="warning")  # fmt: skip
     if config.ckpt_dir is not None and not config.load_model:
         yield document.problem(("ckpt_dir",), "ckpt_dir has no effect without load_model", "add load_model: true or remove it",
+                               severity="warning")  # fmt: skip
+    if config.vary and config.vary.plain == 1:
+        yield document.problem(("vary", "plain"), "vary has no effect where plain is 1", "lower plain or write vary: off",
                                severity="warning")  # fmt: skip
     yield from words_for_numbers(document)
 

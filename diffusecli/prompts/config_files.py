@@ -17,7 +17,7 @@ from diffusecli.files.paths import find
 from diffusecli.files.positions import Location
 from diffusecli.files.schema import problems_of
 from diffusecli.prompts.config import Config
-from diffusecli.prompts.config_checks import doubtful_settings, template_variable_problems, words_for_numbers
+from diffusecli.prompts.config_checks import doubtful_settings, template_variable_problems, vary_problems, words_for_numbers
 from diffusecli.prompts.config_overrides import apply_overrides, at_its_option
 from diffusecli.prompts.config_paths import readable_paths, resolve_paths, wrong_paths
 from diffusecli.system.errors import InputError, Problem
@@ -67,6 +67,7 @@ def _inspected(document: Document, problems: list[Problem], path: Path, override
     if config.load_model and config.ckpt_dir is None:
         problems.append(document.problem(("load_model",), "load_model needs a ckpt_dir", "name the folder of an adapter"))
     problems.extend(template_variable_problems(document, config))
+    problems.extend(at_its_option(p, location, overridden) for p, location in vary_problems(document, config))
     problems.extend(doubtful_settings(document, config))
     sound = not any(p.severity == "error" for p in problems)
     return Inspection(config if sound else None, tuple(problems), document, readable_paths(document, path))
