@@ -103,7 +103,7 @@ class Vary(BaseModel):
 
     model_config = _SHAPE
 
-    system: bool | Annotated[tuple[str, ...], Field(strict=False)] = Field(
+    system: Annotated[tuple[str, ...], Field(strict=False)] | bool = Field(
         default=True, description="System texts, for prompts that have none; a list replaces the built-in ones."
     )
     turns: bool = Field(default=True, description="Earlier turns: instructions with the base model's own answers, and small talk.")
@@ -127,7 +127,10 @@ def _off(value: Any) -> Any:
 
 
 def _switch(value: Any) -> Any:
-    return {} if value is True else _off(value)
+    value = {} if value is True else _off(value)
+    if value is False or isinstance(value, dict | Vary):
+        return value
+    raise ValueError("must be true, off or a mapping of keys to values")
 
 
 class Config(BaseModel):

@@ -24,6 +24,7 @@ _WORD = re.compile(r"(?<![\w.])[^\W\d_]+(?![\w(]|\.\w)")
 """A word of letters alone, that is no part of code: in `Math.random()` there is none."""
 _NEXT_SENTENCE = re.compile(r"(?<=[.!?])(?<!\b\w\.)(?<!\b[A-Z]\w\.)(?<!\bMrs\.) (?=[A-Z])")
 """The space between two sentences, not that after `e.g.` or `Mr.`."""
+_OPENING = re.compile(r"[{\[]")
 _CLOSING = {"{": "}", "[": "]"}
 
 
@@ -59,17 +60,15 @@ def small_first(text: str, targets: Sequence[str]) -> str:
     return text[0].lower() + text[1:]
 
 
-def no_full_stop(text: str, _targets: Sequence[str]) -> str:
-    """Without the full stop at the end."""
-    return text[:-1] if re.search(r"(?<!\.)\.$", text) and not _ends_kept(text) else text
-
-
 def other_mark(rng: Random, text: str, _targets: Sequence[str]) -> str:
-    """Another mark at the end, or one where there is none."""
-    marks = {".": ("!", "?", "..."), "?": ("??", "?!", "."), "!": (".", "!!")}.get(text[-1:])
-    if _ends_kept(text) or (marks is None and not text[-1:].isalnum()):
+    """Another mark at the end or none, most often without the full stop; one where there is none."""
+    last = text[-1:]
+    if _ends_kept(text) or text.endswith(".."):
         return text
-    return text + drawn(rng, (".", "!")) if marks is None else text[:-1] + drawn(rng, marks)
+    return (text if last.isalnum() else text[:-1]) + drawn(rng, _MARKS.get(last, (".", "!") if last.isalnum() else (last,)))
+
+
+_MARKS = {".": ("", "", "", "!", "?", "..."), "?": ("", "??", "?!"), "!": ("", ".", "!!")}
 
 
 def wide_spaces(rng: Random, text: str, _targets: Sequence[str]) -> str:
@@ -96,18 +95,16 @@ _BLANKS = (("", "\n"), ("", "\n\n"), ("", "\n\n\n"), ("", " "), ("\n", ""), ("\n
 
 def typed(rng: Random, text: str, targets: Sequence[str]) -> str:
     """One or two of the changes, drawn at random among those that change the text."""
-    changes: list[Change] = [
-        lower_case,
-        lower_case,  # the most usual: twice as often
-        small_first,
-        no_full_stop,
-        partial(other_mark, rng),
-        partial(wide_spaces, rng),
-        partial(line_breaks, drawn(rng, ("\n", "\n\n"))),
-        partial(blank_around, *drawn(rng, _BLANKS)),
+    weighted: list[tuple[Change, int]] = [
+        (lower_case, 2),
+        (small_first, 1),
+        (partial(other_mark, rng), 2),
+        (partial(wide_spaces, rng), 1),
+        (partial(line_breaks, drawn(rng, ("\n", "\n\n"))), 1),
+        (partial(blank_around, *drawn(rng, _BLANKS)), 1),
     ]
     left = 1 + (rng.random() < 0.4)
-    for change in sorted(changes, key=lambda _: rng.random()):
+    for change, _ in sorted(weighted, key=lambda each: rng.random() / each[1]):
         changed = change(text, targets)
         left, text = left - (changed != text), changed
         if not left:
@@ -140,21 +137,29 @@ def _parts(text: str) -> Iterator[tuple[str, bool]]:
     """The text in parts, and which of them stay as they are."""
     at = 0
     while found := _KEPT.search(text, at):
-        end = _closed(text, found.start()) if found[0] in _CLOSING else found.end()
+        end = _kept_end(text, *found.span())
         yield text[at : found.start()], False
         yield text[found.start() : end], True
         at = end
     yield text[at:], False
 
 
+def _kept_end(text: str, start: int, end: int) -> int:
+    """The end of a part that stays, with the whole of each bracket that opens in it."""
+    while opening := _OPENING.search(text, start, end):
+        start = _closed(text, opening.start())
+        end = max(end, start)
+    return end
+
+
 def _closed(text: str, start: int) -> int:
     """Where the bracket that opens at `start` is closed, those within it too; the end of the text where it never is."""
-    open_ones: list[str] = []
+    expected: list[str] = []
     for at in range(start, len(text)):
         if text[at] in _CLOSING:
-            open_ones.append(_CLOSING[text[at]])
-        elif text[at] == open_ones[-1]:
-            open_ones.pop()
-        if not open_ones:
+            expected.append(_CLOSING[text[at]])
+        elif text[at] == expected[-1]:
+            expected.pop()
+        if not expected:
             return at + 1
     return len(text)
