@@ -187,6 +187,9 @@ def _text(documented: Any) -> str:
 def _schemas(prompt: dict[str, Any], evaluation: dict[str, Any]) -> Iterator[str]:
     yield f"\n## Prompt\n\n{prompt['description']}\n"
     yield from _fields(prompt)
+    for name, shape in prompt["definitions"].items():
+        yield f"\n### {name}\n\n{shape['description']}\n"
+        yield from _fields(shape)
     yield f"\n## evaluate --json\n\n{evaluation['description']} A figure that cannot be computed is null.\n"
     yield from _fields(evaluation)
     for name, shape in evaluation["$defs"].items():
