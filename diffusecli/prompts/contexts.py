@@ -62,7 +62,7 @@ class Contexts:
     def around(self, prompt: Prompt, *key: object) -> Prompt:
         """The prompt in a context drawn at random; the same for the same prompt and key, on every machine.
 
-        A share of `vary.plain` is left as it is. A prompt with a system text of its own keeps it; one with messages of its own
+        At a share `vary.plain` of the keys it is the prompt itself. A prompt with a system text of its own keeps it; one with messages of its own
         gets no other system text and no earlier turns.
         """
         rng = Random(repr((prompt.digest, *key)))
