@@ -66,7 +66,7 @@ def _print_figures(done: Trained) -> None:
     for exact in (done.after, done.test):
         for place, (prompt, (kl, on_target)) in enumerate(zip(exact.prompts, exact.figures, strict=True)):
             copied = f" (trained on as {trained[prompt.digest]})" if prompt.digest in trained else " (not trained on)"
-            note = copied if exact is done.test and not prompt.alias.endswith("#held-out") else ""
+            note = copied if exact is done.test and "#" not in prompt.alias else ""
             worded = _of_wordings(exact.wordings[place]) if exact.wordings else ""
             print_line(f"{prompt.alias}{note}: exact KL {kl:.4f} nats, {on_target:.2%} on target{worded}")
     if done.retention_kl is not None:

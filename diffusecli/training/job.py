@@ -8,7 +8,8 @@ from typing import Any, Literal
 from diffusecli.models.architecture import shape_of, trainable
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.source import ModelSource
-from diffusecli.prompts.config import AlgConfig, Retain
+from diffusecli.prompts.config import AlgConfig, Retain, Vary
+from diffusecli.prompts.contexts import Contexts
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import many
 from diffusecli.system.notices import Notice
@@ -71,8 +72,8 @@ class Job:
 
 
 def prepare_prompts(
-    base: LoadedModel, source: ModelSource, inputs: Inputs, settings: AlgConfig, retain: Retain | Literal[False], *, seed: int,
-    size: int | None, processes: Processes, notice: Notice,
+    base: LoadedModel, source: ModelSource, inputs: Inputs, settings: AlgConfig, retain: Retain | Literal[False],
+    vary: Vary | Literal[False], *, seed: int, size: int | None, processes: Processes, notice: Notice,
 ) -> Prepared:  # fmt: skip
     """Encode the prompts, choose the pass (in parts of the `size` used before), and let the base answer what it is to be held to."""
     questions, tests = ([Question.of(p, base.chat) for p in some] for some in (inputs.train, inputs.test))
@@ -96,8 +97,11 @@ def prepare_prompts(
     trained_on = {question.alias for question in questions}
     tests = [question for question in tests if question.prompt.targets and question.alias not in trained_on]
     tests += [held_out for question in [*questions, *tests] if (held_out := question.held_out_alone)]
+    contexts = Contexts(vary, retention.turns if retention else ()) if vary else None
+    if contexts is not None and len(questions) <= MANY_PROMPTS:
+        tests += [around for q in questions if (around := q.in_contexts(contexts.held_out(q.wordings[0].prompt), base.chat))]
     weights = FlatWeights.of(trainable(base.model))
     scorer = Scorer(base.model, strategy, retention, processes, notice, weights)
-    visits = Visits(questions, settings, seed, base.chat, None, retention)
+    visits = Visits(questions, settings, seed, base.chat, contexts, retention)
     names = shown_as(questions, MANY_PROMPTS) | shown_as(tests, MANY_PROMPTS)
     return Prepared(questions, tests, visits, names, scorer, weights, why)

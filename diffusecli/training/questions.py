@@ -50,6 +50,13 @@ class Question:
             return None
         return Question(self.prompt.model_copy(update={"alias": f"{self.alias}#held-out"}), self.held_out)
 
+    def in_contexts(self, placed: Sequence[tuple[str, Prompt]], chat: Chat) -> Question | None:
+        """The first wording in contexts that are only measured, as a question of its own; None where there are none."""
+        if not placed:
+            return None
+        encoded = encode_wordings([prompt for _, prompt in placed], chat, like=self.wordings[0])
+        return Question(self.prompt.model_copy(update={"alias": f"{self.alias}#contexts"}), encoded)
+
 
 def every_wording(questions: Sequence[Question]) -> list[EncodedPrompt]:
     """Those that are trained and those that are only measured."""

@@ -84,6 +84,7 @@ class Retention:
     kept: tuple[Answer, ...]
     held_out: tuple[Answer, ...]
     seed: int
+    turns: tuple[tuple[str, str], ...] = ()  # the instructions to hold on to, with the base model's answers as text
 
     def answer(self, turn: int) -> Answer:
         """The answer for the `turn`-th use: each comes once before any comes again, in an order that the seed fixes."""
@@ -111,7 +112,14 @@ def prepare(
         answers = shared(asked)
     held_out = answers[2::3]
     kept = tuple(a.beginning(HELD_TOKENS) for i, a in enumerate(answers) if i % 3 != 2)
-    return Retention(settings.weight, kept, tuple(held_out), seed)
+    turns = tuple(_turn(e, a, base.chat) for i, (e, a) in enumerate(zip(encoded, answers, strict=True)) if i % 3 != 2)
+    return Retention(settings.weight, kept, tuple(held_out), seed, turns)
+
+
+def _turn(encoded: EncodedPrompt, answer: Answer, chat: Chat) -> tuple[str, str]:
+    """What the instruction says, and what the base model answered."""
+    spoken = [token for token in answer.answer_ids if token not in encoded.stop_ids]
+    return encoded.prompt.question, encoded.text(chat.tokenizer, spoken).strip()
 
 
 def _ask(base: LoadedModel, encoded: Sequence[EncodedPrompt], strategy: Pass) -> list[Answer]:
