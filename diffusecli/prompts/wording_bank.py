@@ -16,7 +16,7 @@ _PLACE = re.compile(r"\{([A-Za-z_]+)\}")
 
 @lru_cache
 def templates(name: str) -> tuple[str, ...]:
-    """The templates of one file of the bank, with line ends for `\\n`; none where there is no such file."""
+    r"""The templates of one file of the bank, with line ends for `\n`; none where there is no such file."""
     path = _FOLDER / f"{name}.txt"
     lines = path.read_text(encoding="utf-8").splitlines() if name and path.is_file() else []
     return tuple(line.replace("\\n", "\n") for line in lines if line and not line.startswith("#"))
