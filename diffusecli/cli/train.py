@@ -48,7 +48,7 @@ def train(
         tune(chosen, force=force, report=lambda _: None, notice=lambda _: None)
         return
     with TrainingProgress(terminal.console(stderr=True)) as progress:
-        done = tune(chosen, force=force, report=progress, notice=notice)
+        done = tune(chosen, force=force, report=progress, watch=progress.step, notice=notice)
     _print_figures(done)
 
 

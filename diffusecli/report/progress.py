@@ -18,7 +18,7 @@ from rich.text import Text
 
 from diffusecli.evaluation.names import short_names
 from diffusecli.report.tables import answers
-from diffusecli.runs.iteration import Iteration
+from diffusecli.runs.iteration import Iteration, Step
 from diffusecli.sampling.settings import Standing
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
@@ -27,6 +27,7 @@ _MOST_PROMPTS = 12
 _SPARK_WIDTH = 24
 _REFRESH, _IN_A_PIPE = 0.25, 30.0  # seconds between two looks at sampling, on a terminal and elsewhere
 _TOP_ANSWERS = 10
+_STEPS_SHOWN = 50  # whose mean KL a step is shown with
 _SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -61,16 +62,41 @@ class TrainingProgress(_Display):
         """On stderr."""
         super().__init__(console)
         self._first: Iteration | None = None
+        self._first_step: Step | None = None
+        self._kls: deque[float] = deque(maxlen=_STEPS_SHOWN)
+        self._looked = 0.0
         self._seen: deque[Iteration] = deque(maxlen=_SPARK_WIDTH)  # a day of them would fill the memory
 
     def __call__(self, seen: Iteration) -> None:
         """Show one iteration."""
         self._seen.append(seen)
+        self._looked = time.monotonic()
         self._first = self._first or seen
         if not self._console.is_terminal:
             self._print(_line(seen, self._remaining()))
         else:
             self._show(live_view(self._seen, self._remaining()))
+
+    def step(self, seen: Step) -> None:
+        """Show a step, where iterations are far apart: a few times a second, in a pipe a line every half minute."""
+        clock, live = time.monotonic(), self._console.is_terminal
+        self._kls.append(seen.kl)
+        if self._first_step is None:
+            self._first_step, self._looked = seen, clock
+        if seen.step == self._first_step.step or clock - self._looked < (_REFRESH if live else _IN_A_PIPE):
+            return
+        self._looked = clock
+        pace = (seen.seconds - self._first_step.seconds) / (seen.step - self._first_step.step)
+        line = (
+            f"step {seen.step}/{seen.of}  KL {sum(self._kls) / len(self._kls):.4f} (last {many(len(self._kls), 'step')})  "
+            f"on target {seen.on_target:.1%}  {seen.seconds:.0f} s, {pace * (seen.of - seen.step):.0f} s left"
+        )
+        if not live:
+            self._print(line)
+        elif self._seen:
+            self._show(Group(live_view(self._seen, self._remaining()), Text(line)))
+        else:
+            self._show(Text(line))
 
     def _remaining(self) -> float:
         """Seconds, from the pace since this display began (an earlier part of the run may have been on another machine)."""

@@ -1,4 +1,4 @@
-"""A line of `metrics.jsonl`."""
+"""How far a training is: a line of `metrics.jsonl` for each iteration, and single steps for whoever watches."""
 
 from __future__ import annotations
 
@@ -27,3 +27,14 @@ class Iteration:
     test_on_target: dict[str, float] = field(default_factory=dict)
     mean_kl: float = math.nan  # over all prompts trained on
     mean_on_target: float = math.nan
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step, as it was seen before it."""
+
+    step: int  # from 1
+    of: int
+    kl: float  # mean over its prompts, nats
+    on_target: float  # likewise
+    seconds: float  # since training began

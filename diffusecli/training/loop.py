@@ -18,7 +18,7 @@ from torch import Tensor
 from diffusecli.models.devices import peak_memory_mb
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.overflow import cause
-from diffusecli.runs.iteration import Iteration
+from diffusecli.runs.iteration import Iteration, Step
 from diffusecli.system.errors import InputError, InterruptedRun, many
 from diffusecli.system.interrupts import Interrupts
 from diffusecli.training.checkpoints import Progress, discard_checkpoint, newest_checkpoint, save_checkpoint, step_of
@@ -39,11 +39,15 @@ _LOOKED_AT_BEFORE = 32
 _LOOKED_AT_AFTER = 256
 """And after the last."""
 
+_STEPS_BETWEEN = 100
+"""Steps after which a checkpoint is due within an iteration: one over thousands of prompts takes long."""
+
 Report = Callable[[Iteration], None]
+Watch = Callable[[Step], None]
 
 
-def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, report: Report) -> None:
-    """Train from where `progress` stands to the end; it says then why training stopped.
+def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, report: Report, watch: Watch) -> None:
+    """Train from where `progress` stands to the end; it says then why training stopped. `watch` takes every step.
 
     Raises `InterruptedRun` when asked to stop, and `InputError` when the loss is no number any more.
     """
@@ -74,11 +78,14 @@ def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, rep
             iteration, place = divmod(progress.step, job.steps_per_iteration)
             optimiser.param_groups[0]["lr"] = rate * rate_share(settings, progress.step, steps)
             try:
-                _step(job, optimiser, progress, between)
+                kl, on_target = _step(job, optimiser, progress, between)
             except _AskedToStopError:
                 job.weights.clear()
                 _leave(job, optimiser, progress)
             progress.seconds = earlier + time.perf_counter() - started
+            watch(Step(progress.step, steps, kl, on_target, progress.seconds))
+            if progress.step % _STEPS_BETWEEN == 0 and place != job.steps_per_iteration - 1 and processes.main:
+                save_checkpoint(job.run, job.base, moments_of(job, optimiser), progress)
             # the end of an iteration: tell, stop, keep
             if place == job.steps_per_iteration - 1:
                 seen = _finished_iteration(job, progress)
@@ -97,8 +104,11 @@ def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, rep
     progress.finished = reason or f"all {many(settings.n_iters, 'iteration')} done"
 
 
-def _step(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, between: Callable[[], None]) -> None:
-    """One step of the optimiser; raises `InputError` before it when the gradient is no number."""
+def _step(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, between: Callable[[], None]) -> tuple[float, float]:
+    """One step of the optimiser; the mean KL in nats and mass on target of its prompts before it.
+
+    Raises `InputError` before the step when the gradient is no number.
+    """
     # 1. the prompts of this step, its instructions, its random numbers: all follow from the seed and the step
     visits, answers = job.prompts.visits.step(progress.step)
     torch.manual_seed((job.seed * 1_000_003 + progress.step) % 2**63)
@@ -113,7 +123,7 @@ def _step(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, betwee
     progress.step += 1
     progress.tokens += scores.tokens_fed
     progress.at_once = job.scorer.strategy.size
-    _note(job, progress, visits, scores, optimiser.param_groups[0]["lr"], norm)
+    return _note(job, progress, visits, scores, optimiser.param_groups[0]["lr"], norm)
 
 
 def measured_questions(job: Job) -> list[Question]:
@@ -149,10 +159,11 @@ class _AskedToStopError(Exception):
     """Ctrl-C between two parts of a step."""
 
 
-def _note(job: Job, progress: Progress, visits: list[Visit], scores: Scores, rate: float, norm: float) -> None:
-    """Add what a step saw to the iteration under way: figures of each prompt, or of each folder of many."""
+def _note(job: Job, progress: Progress, visits: list[Visit], scores: Scores, rate: float, norm: float) -> tuple[float, float]:
+    """Add what a step saw to the iteration under way, by prompt or, of many, by folder; the mean KL and mass on target of the step."""
     so_far = progress.under_way or {"loss": 0.0, "seen": {}, "kept": [], "norms": [], "rate": rate}
     prompts = len({visit.question.alias for visit in visits})
+    kl = on_target = 0.0
     for visit, log_probs in zip(visits, scores.log_probs, strict=True):
         share = visit.share * prompts  # of its prompt's figures
         so_far["loss"] += float(-np.dot(visit.encoded.trie.weights, log_probs)) * prompts
@@ -160,9 +171,11 @@ def _note(job: Job, progress: Progress, visits: list[Visit], scores: Scores, rat
         sums = so_far["seen"].setdefault(job.prompts.shown_as[visit.question.alias], [0.0, 0.0, 0.0])
         for place, value in enumerate((1.0, found.kl, found.on_target)):
             sums[place] += share * value
+        kl, on_target = kl + visit.share * found.kl, on_target + visit.share * found.on_target
     so_far["kept"] += [float(kl.mean()) for kl in scores.divergences]
     so_far["norms"].append(norm)
     progress.under_way = so_far
+    return kl, on_target
 
 
 def _finished_iteration(job: Job, progress: Progress) -> Iteration:

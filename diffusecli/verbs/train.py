@@ -35,7 +35,7 @@ from diffusecli.training.budget import Plan, planned
 from diffusecli.training.checkpoints import Progress, discard_checkpoints, load_progress, newest_checkpoint, save_checkpoint
 from diffusecli.training.inputs import Inputs, read_inputs, require_agreement, require_context
 from diffusecli.training.job import Job, prepare_prompts
-from diffusecli.training.loop import Report, diverged, make_optimiser, measured_questions, moments_of, optimise
+from diffusecli.training.loop import Report, Watch, diverged, make_optimiser, measured_questions, moments_of, optimise
 from diffusecli.training.processes import Processes, require_tracker
 from diffusecli.training.questions import Exact, Question, every_wording
 from diffusecli.training.record import Trained, flat, save_run, start_anew, trained_before
@@ -52,8 +52,10 @@ _NOT_THE_GRADIENT = {"max_tokens_per_pass", "batch_size", "gradient_checkpointin
 """Settings, of a run and of its algorithm, that may differ between a run and its continuation (the last only round differently)."""
 
 
-def train(config: Config, *, report: Report, notice: Notice, force: bool = False) -> Trained:
+def train(config: Config, *, report: Report, notice: Notice, force: bool = False, watch: Watch = lambda _: None) -> Trained:
     """Train as `config` says, or go on where it was interrupted; then write the run directory and sample the test prompts.
+
+    `report` takes every iteration, `watch` every step.
 
     Raises `InputError` for what is wrong with the inputs before any model is loaded where that can be told, and
     `InterruptedRun` when it was asked to stop and left a checkpoint.
@@ -65,11 +67,11 @@ def train(config: Config, *, report: Report, notice: Notice, force: bool = False
         inputs = read_inputs(config.train_prompts, config.test_prompts, config.retain, config.system)
         processes.first(lambda: require_writable(run.path))
         with alone(run, processes):
-            return _train(config, inputs, run, processes, report, notice, force)
+            return _train(config, inputs, run, processes, report, watch, notice, force)
 
 
 def _train(
-    config: Config, inputs: Inputs, run: RunDir, processes: Processes, report: Report, notice: Notice, force: bool
+    config: Config, inputs: Inputs, run: RunDir, processes: Processes, report: Report, watch: Watch, notice: Notice, force: bool
 ) -> Trained:
     checkpoint = processes.first(lambda: find_start(run, force=force))
     if checkpoint is None and (continued := _continued(config)):
@@ -131,7 +133,7 @@ def _train(
                 f"{run.path}: going on after {progress.iterations} of {many(settings.n_iters, 'iteration')} ({many(progress.step, 'step')})"
             )
         optimiser = make_optimiser(job, moments)
-        optimise(job, optimiser, progress, report)
+        optimise(job, optimiser, progress, report, watch)
         # 4. exact figures of the final adapter, and everything to disk
         with _interruptible(run, "The training is done and its last checkpoint is saved", command):
             trained = _finish(job, optimiser, progress, config.to_yaml(), prompts)

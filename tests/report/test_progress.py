@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from diffusecli.report.progress import TrainingProgress, sparkline
-from diffusecli.runs.iteration import Iteration
+from diffusecli.runs.iteration import Iteration, Step
 
 
 def iterations(count, prompts=2):
@@ -57,3 +57,16 @@ def test_a_terminal_gets_a_sparkline_per_prompt():
 def test_only_the_prompts_that_are_furthest_off_are_shown():
     last = shown(terminal=True, prompts=15).split("iteration 3/3")[-1]
     assert "and 3 prompts with a smaller KL" in last
+
+
+def test_steps_of_long_iterations_are_shown_as_time_goes_by(monkeypatch):
+    clock = iter([0.0, 10.0, 31.0, 40.0, 70.0])
+    monkeypatch.setattr("diffusecli.report.progress.time.monotonic", lambda: next(clock))
+    out = io.StringIO()
+    with TrainingProgress(Console(file=out, force_terminal=False, width=120)) as progress:
+        for number in range(1, 6):
+            progress.step(Step(number, 100, 5.0 - number, 0.5, 2.0 * number))
+    assert out.getvalue().splitlines() == [
+        "step 3/100  KL 3.0000 (last 3 steps)  on target 50.0%  6 s, 194 s left",
+        "step 5/100  KL 2.0000 (last 5 steps)  on target 50.0%  10 s, 190 s left",
+    ]
