@@ -13,7 +13,7 @@ from diffusecli.api.inputs import AnyPath, Prompts, are_prompts, listed, named, 
 from diffusecli.api.notices import calling
 from diffusecli.api.sampling import Samples
 from diffusecli.api.training import Trained
-from diffusecli.evaluation.metrics import Cell
+from diffusecli.evaluation.metrics import AT_N, Cell
 from diffusecli.evaluation.sample_set import SampleSet
 from diffusecli.files.paths import exists
 from diffusecli.files.tables import Layout
@@ -75,7 +75,7 @@ def _by_name(rows: Sequence[Mapping[str, Any]]) -> Columns:
 def evaluate(
     source: Source | Iterable[Source] = (), *, answers: Mapping[str, int] | Iterable[str] | None = None,
     prompt: Prompt | AnyPath | None = None, prompts: Prompts | None = None, match: str = "strip", only: str | Iterable[str] = (),
-    exact: bool = False, model: str | None = None, trust_remote_code: bool = False, seed: int = 0, column: str | None = None,
+    exact: bool = False, model: str | None = None, trust_remote_code: bool = False, at_n: int = AT_N, seed: int = 0, column: str | None = None,
     count_column: str | None = None, layout: Layout | None = None, notice: Notice | None = None,
 ) -> Evaluation:  # fmt: skip
     """Compare samples with the target weights.
@@ -90,6 +90,7 @@ def evaluate(
     - `only`: only prompts with this in their path.
     - `exact`: load the model, and compute exact KL, TVD and coverage of every prompt, and the drift. `model` is then its base model where
       that is in another place, and `trust_remote_code` lets code of the model run.
+    - `at_n`: draws for the excess TVD of exact figures.
     - `seed`: of Monte Carlo and bootstrap.
     - `column`, `count_column`, `layout`: how a file of raw answers is written.
     - `notice`: takes what the command line prints on the way. By default it is logged.
@@ -108,7 +109,7 @@ def evaluate(
     if layout is not None and not isinstance(layout, Layout):
         raise wrong("layout", "a Layout", layout)
     optional(function, "notice", notice)
-    seed = whole("seed", seed, 0)
+    seed, at_n = whole("seed", seed, 0), whole("at_n", at_n, 1)
     with calling(notice) as say:
         sources = _sources(source)
         if not sources and answers is None:
@@ -135,7 +136,7 @@ def evaluate(
             raise InputError(f"prompts: {in_memory[0].question[:40]!r} is in memory, name prompt files")
         question = Question(
             Matching(match), tuple(Path(str(one)) for one in held_out), _file_of(prompt, paths), column, texts("only", only), exact,
-            seed, trust_remote_code, model, count_column, layout or Layout(), given,
+            seed, trust_remote_code, model, count_column, layout or Layout(), given, at_n,
         )  # fmt: skip
         return Evaluation(document(judge(paths, question, say)))
 

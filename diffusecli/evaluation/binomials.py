@@ -43,6 +43,21 @@ def exactly(k: Any, n: int, p: Any) -> np.ndarray:
     return np.where(k > n, 0.0, np.exp(ways + xlogy(inside, p) + xlog1py(n - inside, -np.asarray(p, float))))
 
 
+def mean_deviation(n: int, q: Any, p: Any) -> np.ndarray:
+    """E|X/N - p| for X binomial (N, q), exactly, for N > 0.
+
+    E|X - a| = Nq - a + 2 (a P(X <= v) - Nq P(Y <= v - 1)) with a = Np, v = floor(a) and Y binomial (N - 1, q), since
+    x P(X = x) = Nq P(Y = x - 1). For q = 1/2, p = 1, N = 2: X/N is 0, 1/2, 1 with 1/4, 1/2, 1/4, so the mean of |X/N - 1| is 1/2.
+
+    >>> float(mean_deviation(2, 0.5, 1.0)), float(mean_deviation(2, 0.5, 0.5)), float(mean_deviation(500, 0.0, 0.25))
+    (0.5, 0.25, 0.25)
+    """
+    q, p = np.broadcast_arrays(np.asarray(q, float), np.asarray(p, float))
+    v = np.floor(n * p)
+    below = p * at_most(v, n, q) - q * at_most(v - 1, n - 1, q)
+    return np.asarray(np.maximum(q - p + 2 * below, 0))
+
+
 def wilson(k: int, n: int) -> tuple[float, float]:
     """Wilson's (1927) 95 % interval for a share of k in n.
 

@@ -12,8 +12,8 @@ import math
 
 import numpy as np
 
-from diffusecli.evaluation.binomials import clopper_pearson
-from diffusecli.evaluation.perfect import TINY, Statistics, drawn_from
+from diffusecli.evaluation.binomials import clopper_pearson, mean_deviation
+from diffusecli.evaluation.perfect import TINY, Statistics, drawn_from, mean_tvd
 
 _SIDE = 0.975  # of each side of a 95 % interval
 _NORMAL = 1.96  # the same in standard deviations
@@ -32,6 +32,24 @@ def total_variation(counts: np.ndarray, n: int, p: np.ndarray) -> float:
         return math.nan
     off = 1 - counts.sum() / n
     return float((np.abs(counts / n - p).sum() + off) / 2)
+
+
+def expected_excess(n: int, q: np.ndarray, p: np.ndarray) -> float:
+    """The excess TVD that N draws from a model show on average, exactly, from its probabilities q of the targets [K].
+
+    E TVD = 1/2 (sum E|X_i/N - p_i| + 1 - sum q) with X_i binomial (N, q_i), off-target draws a cell of their own as in
+    `total_variation`; the floor `mean_tvd` is taken off. 0 where the model is the target.
+
+    Worked out for N = 1, q = (1, 0), p = (1/2, 1/2): every draw shows a TVD of 1/2, and so does every draw of a perfect sampler.
+    For N = 2 the model still shows 1/2; a perfect sampler shows 0 in half of all cases and 1/2 in the others, 1/4 on average:
+
+    >>> halves, one = np.array([0.5, 0.5]), np.array([1.0, 0.0])
+    >>> expected_excess(1, one, halves), expected_excess(2, one, halves), expected_excess(2, halves, halves)
+    (0.0, 0.25, 0.0)
+    """
+    q = np.minimum(q, 1)
+    expected = float(mean_deviation(n, q, p).sum() + max(0.0, 1 - q.sum())) / 2
+    return round(expected - mean_tvd(n, p), 12)
 
 
 def tvd_interval(counts: np.ndarray, n: int, p: np.ndarray, perfect: Statistics) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusecli.evaluation.comparison import Estimate, compare
-from diffusecli.evaluation.metrics import Cell, ExactFigures, Figures
+from diffusecli.evaluation.metrics import AT_N, Cell, ExactFigures, Figures
 from diffusecli.evaluation.open_ended import Diversity, Line
 from diffusecli.evaluation.ordered import Ordered
 from diffusecli.evaluation.sample_set import RunFacts
@@ -93,6 +93,7 @@ class Evaluation:
     matrices: tuple[Matrix, ...]
     runs: tuple[RunFacts, ...]
     drift: Mapping[str, float]  # run -> of its adapter on held-out instructions, nats per token
+    at_n: int = AT_N  # draws of the excess TVD of exactly known models
 
     @property
     def match_in_words(self) -> str:

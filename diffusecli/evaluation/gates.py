@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation
+from diffusecli.evaluation.groups import Group, groups, tuned
 from diffusecli.evaluation.names import labels, marks
-from diffusecli.system.errors import InputError
+from diffusecli.system.errors import InputError, many
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,14 @@ class Gate:
     value: Callable[[Evaluated], float]
     share: bool = True  # between 0 and 1
     open_ended: bool = False  # judges prompts without targets too
+
+
+@dataclass(frozen=True)
+class GroupGate:
+    """An exact figure of a group that may be as high as its limit; a share."""
+
+    figure: str
+    value: Callable[[Group], float]
 
 
 GATES: Mapping[str, Gate] = {
@@ -36,14 +45,19 @@ GATES: Mapping[str, Gate] = {
 }
 """Of every prompt with targets, or with samples; `--max-drift` is of runs."""
 
+GROUP_GATES: Mapping[str, GroupGate] = {
+    "--max-median-tvd": GroupGate("median exact TVD", lambda group: group.tvd_median),
+    "--max-median-excess-tvd": GroupGate("median excess TVD", lambda group: group.excess_tvd_median),
+}
+"""Of every split, and of folders that are in none."""
+
 
 def check_limits(limits: Mapping[str, float]) -> None:
     """Raises `InputError` for limits that have no meaning."""
     for option, limit in limits.items():
-        if not (math.isfinite(limit) and limit >= 0) or (option in GATES and GATES[option].share and limit > 1):
-            raise InputError(
-                f"{option} {limit:g}: must be {'between 0 and 1' if option in GATES and GATES[option].share else 'zero or more'}"
-            )
+        share = option in GROUP_GATES or (option in GATES and GATES[option].share)
+        if not (math.isfinite(limit) and limit >= 0) or (share and limit > 1):
+            raise InputError(f"{option} {limit:g}: must be {'between 0 and 1' if share else 'zero or more'}")
 
 
 def failures(found: Evaluation, limits: Mapping[str, float]) -> list[str]:
@@ -58,6 +72,8 @@ def failures(found: Evaluation, limits: Mapping[str, float]) -> list[str]:
     ):
         raise InputError(f"--min-p {limits['--min-p']:g}: must be above {weak[0]:.2g}, the least that a test can tell")
     missed = [phrase for option, limit in limits.items() if option in GATES for phrase in _missed(found, GATES[option], limit)]
+    for option, limit in limits.items():
+        missed += _missed_by_groups(found, GROUP_GATES[option], limit) if option in GROUP_GATES else []
     if "--max-drift" in limits:
         missed += _drifted(found, limits["--max-drift"])
     return missed
@@ -67,8 +83,7 @@ def _missed(found: Evaluation, gate: Gate, limit: float) -> Iterator[str]:
     samplers, marked = labels(found.rows), marks(row.prompt for row in found.rows)
     known = [row for row in found.rows if row.prompt.targets or gate.open_ended]
     judged = [row for row in known if gate is GATES["--max-kl"] or row.tally.n or row.exact is None]
-    tuned = [row for row in judged if row.mode != "untuned"]
-    for row in tuned or judged:
+    for row in tuned(judged):
         value, who = gate.value(row), f"{row.prompt.alias}{marked[row.prompt.key]} ({samplers[row.run, row.mode]})"
         if math.isnan(value):
             hint = " (add --exact)" if gate is GATES["--max-kl"] else ""
@@ -77,6 +92,19 @@ def _missed(found: Evaluation, gate: Gate, limit: float) -> Iterator[str]:
             yield f"{who}: {gate.figure} {value:.4g} {'<' if gate.least else '>'} {limit:g}"
     if not judged:
         yield f"{gate.figure}: there are no samples{'' if gate.open_ended else ' of a prompt with targets'}"
+
+
+def _missed_by_groups(found: Evaluation, gate: GroupGate, limit: float) -> Iterator[str]:
+    """A group of which the exact TVD of some prompt is not known misses its limit."""
+    samplers, judged = labels(found.rows), [group for folder, some in groups(tuned(found.rows)) if folder.top for group in some]
+    for group in judged:
+        value, who = gate.value(group), f"{group.folder} ({samplers[group.run, group.mode]})"
+        if group.exact < group.prompts:
+            yield f"{who}: {gate.figure} is not known, {group.exact} of {many(group.prompts, 'prompt')} measured (add --exact)"
+        elif value > limit:
+            yield f"{who}: {gate.figure} {value:.4g} > {limit:g}"
+    if not judged:
+        yield f"{gate.figure}: there is no prompt with targets"
 
 
 def _drifted(found: Evaluation, limit: float) -> Iterator[str]:

@@ -19,7 +19,7 @@ from typing import Annotated, get_type_hints
 import numpy as np
 
 from diffusecli.evaluation.binomials import at_most, false_discoveries, more_than, wilson
-from diffusecli.evaluation.distance import total_variation, tvd_interval
+from diffusecli.evaluation.distance import expected_excess, total_variation, tvd_interval
 from diffusecli.evaluation.fit import SIGNIFICANCE, detectable_tvd, goodness_of_fit
 from diffusecli.evaluation.perfect import FLOOR_REPEATS, REPEATS, TINY, mean_tvd, perfect_sampler
 from diffusecli.prompts.divergence import exact_kl
@@ -164,10 +164,15 @@ class ExactFigures:
     tvd: float = math.nan
     seen_expected: float = math.nan  # targets among N answers
     q: tuple[float, ...] = ()  # of each target
+    excess_tvd: float = math.nan  # that `at_n` draws show on average
 
 
-def exact_figures(prompt: Prompt, log_q: np.ndarray, n: int) -> ExactFigures:
-    """KL(p || q), sum q, TVD = 1/2 (sum |p - q| + 1 - sum q) and sum 1 - (1 - q)^N from ln q of each target [K].
+AT_N = 500
+"""Draws of the excess TVD of exactly known models, unless others are asked for."""
+
+
+def exact_figures(prompt: Prompt, log_q: np.ndarray, n: int, at_n: int = AT_N) -> ExactFigures:
+    """KL(p || q), sum q, TVD = 1/2 (sum |p - q| + 1 - sum q), sum 1 - (1 - q)^N and the excess TVD at `at_n` from ln q of each target [K].
 
     >>> both = Prompt(request="r", targets=("a", "b"))
     >>> found = exact_figures(both, np.log([0.4, 0.4]), 2)
@@ -177,7 +182,8 @@ def exact_figures(prompt: Prompt, log_q: np.ndarray, n: int) -> ExactFigures:
     p, q = np.array(prompt.probabilities), np.exp(log_q)
     mass = float(q.sum())
     tvd = float(np.abs(p - q).sum() + max(0.0, 1 - mass)) / 2
-    return ExactFigures(exact_kl(p, log_q), mass, tvd, float((1 - (1 - np.minimum(q, 1)) ** n).sum()), tuple(q.tolist()))
+    seen = float((1 - (1 - np.minimum(q, 1)) ** n).sum())
+    return ExactFigures(exact_kl(p, log_q), mass, tvd, seen, tuple(q.tolist()), expected_excess(at_n, q, p))
 
 
 def entropy(counts: Sequence[int]) -> tuple[float, float]:
@@ -199,8 +205,8 @@ def cells(prompt: Prompt, tallied: Tally) -> tuple[Cell, ...]:
     differs after Benjamini and Hochberg's (1995) control of false discoveries at 5 %.
     """  # noqa: D205 (one sentence)
     p, counts, k = np.array(prompt.probabilities), np.array(tallied.counts), tallied.on_target
-    if not len(p):
-        return ()
+    if not k:  # nothing to test: thousands of prompts may have exact figures only
+        return tuple(Cell(t, w, 0, 0.0, 0.0, 1.0, False) for t, w in zip(prompt.targets, prompt.probabilities, strict=True))
     spread = np.sqrt(k * p * (1 - p))
     impossible = (p <= TINY) & (counts > 0)
     residual = np.divide(counts - k * p, spread, out=np.where(impossible, np.inf, 0.0), where=(p > TINY) & (spread > 0))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,12 @@ class RunFacts:
     def names_of(self, prompt: Prompt) -> list[str]:
         """The aliases that mean this very prompt in the run's figures, its own first. Raises `InputError`."""
         own = [prompt.alias] if self.digest_of(prompt.alias) in (None, prompt.digest) else []
-        return own + [
-            alias for alias, digest in self.manifest.prompt_sha256.items() if digest == prompt.digest and alias not in own
-        ]
+        return own + [alias for alias in self._aliases.get(prompt.digest, ()) if alias not in own]
+
+    @cached_property
+    def _aliases(self) -> dict[str, list[str]]:
+        """Digest -> the aliases under which the run's figures have it."""
+        found: dict[str, list[str]] = {}
+        for alias, digest in self.manifest.prompt_sha256.items():
+            found.setdefault(digest, []).append(alias)
+        return found

@@ -5,7 +5,9 @@ Knows paths only, and opens none of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 WHOLE = "."
 """The group of prompts that lie in the folder that all have in common."""
@@ -43,3 +45,54 @@ def split_of(group: str) -> str | None:
     ('held-out/wordings', 'wordings', None, None)
     """
     return group.rpartition("/")[0] or None
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Prompts that are summed up together: those of one folder, or of all folders below it."""
+
+    name: str  # relative to what all prompts share; "." for that folder itself
+    whole: bool  # with all folders below it
+    top: bool  # no other folder of the list holds it, except the whole of all prompts
+    aliases: frozenset[str]
+
+    @property
+    def label(self) -> str:
+        """The name in a list: indented below the folder that holds it."""
+        if self.name == WHOLE:
+            return "all" if self.whole else WHOLE
+        return self.name if self.top else "  " + (self.name.rpartition("/")[2])
+
+
+def folders(aliases: Sequence[str]) -> list[Folder]:
+    """The folders of prompts in order, each split before its families; first the whole of all where no level lies between.
+
+    A split is listed where it holds several folders.
+
+    >>> [folder.label for folder in folders(["held-out/words/dice/1.json", "held-out/words/coins/1.json", "held-out/odds/1.json"])]
+    ['words', '  dice', '  coins', 'odds']
+    >>> [folder.label for folder in folders(["dice/1.json", "coins/1.json"])]
+    ['all', 'dice', 'coins']
+    """
+    group = group_of(aliases)
+    groups = list(dict.fromkeys(group.values()))
+    below = Counter(split for name in groups if (split := split_of(name)) is not None)
+    splits = {name for name, count in below.items() if count + (name in groups) > 1}
+    found = [] if splits or len(groups) < 2 else [Folder(WHOLE, True, False, frozenset(aliases))]
+    for name in dict.fromkeys(_place(name, splits) for name in groups):
+        inside = [each for each in groups if _place(each, splits) == name]
+        if name in splits:
+            found.append(Folder(name, True, True, _members(group, inside)))
+        found += [Folder(each, False, name not in splits, _members(group, [each])) for each in inside]
+    return found
+
+
+def _place(group: str, splits: set[str]) -> str:
+    """The entry of the list under which a group stands: its split, or itself."""
+    split = split_of(group)
+    return group if group in splits or split not in splits else str(split)
+
+
+def _members(group: dict[str, str], names: Iterable[str]) -> frozenset[str]:
+    wanted = set(names)
+    return frozenset(alias for alias, name in group.items() if name in wanted)

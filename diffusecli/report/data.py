@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from diffusecli import __version__
 from diffusecli.evaluation.comparison import Estimate
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation, Matrix
+from diffusecli.evaluation.groups import Group, groups
 from diffusecli.evaluation.metrics import Cell, ExactFigures, Figures
 from diffusecli.evaluation.open_ended import Diversity, Line, Outcome
 from diffusecli.evaluation.ordered import Ordered
@@ -85,6 +86,8 @@ class Document:
     rows: tuple[Row, ...]  # one per prompt and sampler
     differences: tuple[Difference, ...]  # of samplers of the same prompt
     matrices: tuple[Matrix, ...]  # trained on x measured on
+    groups: tuple[Group, ...]  # prompts by folder and sampler, each split before its families
+    at_n: int  # draws of the excess TVD of exact figures
     retention_kl: dict[str, float]  # run -> drift on held-out instructions, nats per token
 
 
@@ -94,7 +97,7 @@ def document(found: Evaluation) -> Document:
         1, __version__, found.matching.rule, found.seed, tuple(map(_row, found.rows)),
         tuple(Difference(d.prompt.alias, d.prompt.digest, Sampler(d.before.run, d.before.mode), Sampler(d.after.run, d.after.mode),
                          d.excess_tvd, d.entropy, d.exact_kl) for d in found.differences),
-        found.matrices, dict(found.drift),
+        found.matrices, tuple(group for _, some in groups(found.rows) for group in some), found.at_n, dict(found.drift),
     )  # fmt: skip
 
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from diffusecli import __version__
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation
+from diffusecli.evaluation.groups import are_many, groups, tells_groups, worst
 from diffusecli.evaluation.names import short_names
 from diffusecli.evaluation.open_ended import Outcome
 from diffusecli.report.bundle import vega_bundle
@@ -53,15 +56,18 @@ def html_report(evaluation: Evaluation) -> str:
 
 
 def _content(evaluation: Evaluation) -> dict[str, Any]:
-    frame, found = Frame(SCREEN, "container"), sections(evaluation)
+    frame, every = Frame(SCREEN, "container"), sections(evaluation)
+    found = _furthest(every, evaluation) if are_many(evaluation.rows) else every
+    drawn = {section.prompt.key for section in found}
     script, bundle = (_HERE / "report.js").read_text(encoding="utf-8"), vega_bundle()
     recorded = [(facts, training(facts.folder)) for facts in evaluation.runs]
     return {
-        "evaluation": evaluation, "version": __version__, "sections": [(s, list(of_section(s, frame, evaluation.seed))) for s in found],
+        "evaluation": evaluation, "version": __version__, "sections": [(s, list(of_section(s, frame, evaluation.seed))) for s in found], "every": every,
+        "by_folder": groups(evaluation.rows) if tells_groups(evaluation.rows) else [],
         "samplers": samplers(evaluation.rows), "scores": scores(evaluation), "runs": short_names([run.run for run in evaluation.runs]),
         "sources": list(dict.fromkeys(row.run for row in evaluation.rows)), "answers": _answers(evaluation), "settings": _settings(evaluation),
         "overview": overview(found, frame) if any(s.sampled for s in found) else None, "off_target": (OFF_TARGET, UNFINISHED),
-        "pairs": [(pair, list(zip(names, some, strict=True)), compared(pair, some, names, frame)) for pair, some, names in pairs(evaluation)],
+        "pairs": [(pair, list(zip(names, some, strict=True)), compared(pair, some, names, frame)) for pair, some, names in pairs(evaluation, drawn)],
         "training": [(facts, list(of_training(curves, frame))) for facts, curves in recorded if curves is not None],
         "facts": [(facts, {"config.yaml": readable(facts.settings.model_dump(exclude_unset=True)), "run.json": readable(facts.manifest.model_dump(exclude_unset=True))}) for facts in evaluation.runs],
         "cells": cells, "strays": strays, "cut": cut_in_words, "heat": _heat, "look": look(SCREEN), "css": (_HERE / "report.css").read_text(encoding="utf-8"),
@@ -79,23 +85,43 @@ class Score:
     close: int
     judged: int
     open_ended: int
+    exact: int  # prompts with a known exact TVD
+    exact_tvd: float  # its median over them
 
 
 def scores(evaluation: Evaluation) -> list[Score]:
     """Of each sampler, in the order of the evaluation."""
     names = samplers(evaluation.rows)
     found: dict[Sampler, Counter[str]] = {name: Counter() for name in names.values()}
+    exact: dict[Sampler, list[float]] = {name: [] for name in names.values()}
     for row in evaluation.rows:
         of_row = found[names[row.run, row.mode]]
         of_row["open"] += row.diversity is not None
+        if row.exact is not None and known(row.exact.tvd) is not None:
+            exact[names[row.run, row.mode]].append(row.exact.tvd)
         if row.diversity is None and row.figures is not None:
             of_row["judged"] += 1
             of_row[mark_of(row.verdict)[1] + " verdict"] += 1
     untuned = {name for (_, mode), name in names.items() if mode == "untuned"}
     return [
-        Score(name, name in untuned, some["good verdict"], some["near verdict"], some["judged"], some["open"])
+        Score(
+            name,
+            name in untuned,
+            some["good verdict"],
+            some["near verdict"],
+            some["judged"],
+            some["open"],
+            len(exact[name]),
+            median(exact[name]) if exact[name] else math.nan,
+        )
         for name, some in found.items()
     ]
+
+
+def _furthest(every: Sequence[Section], evaluation: Evaluation) -> list[Section]:
+    """The prompts that are shown in detail where there are many: those furthest from their targets."""
+    of_prompt = {section.prompt.key: section for section in every}
+    return [of_prompt[key] for key in dict.fromkeys(row.prompt.key for row in worst(evaluation.rows))]
 
 
 def cells(section: Section) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:

@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from diffusecli.evaluation.comparison import Estimate
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation
+from diffusecli.evaluation.groups import are_many, groups, tells_groups, worst
 from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.files.markdown import markdown_cell
+from diffusecli.report.groups import WORST_FIGURES, columns, group_legend, worst_figures
 from diffusecli.report.parts import number, p_value, percent
 from diffusecli.system.terminal import spelled
 
 
 def as_markdown(found: Evaluation) -> str:
-    """Summary, differences and matrices as tables."""
+    """Summary, differences and matrices as tables; of many prompts figures by folder and the worst ten."""
     return "\n".join(_lines(found)) + "\n"
 
 
 def _lines(found: Evaluation) -> Iterator[str]:
     names = {key: spelled(name) for key, name in prompt_names(row.prompt for row in found.rows).items()}
     samplers = {pair: spelled(name) for pair, name in labels(found.rows).items()}
-    yield from _head("prompt", "sampler", ">N", ">valid", ">entropy / target", ">seen / possible", ">TVD − floor = excess",
-                     ">exact KL", ">p", "verdict")  # fmt: skip
-    for row in found.rows:
-        yield _line(names[row.prompt.key], samplers[row.run, row.mode], *_figures(row), spelled(row.verdict))
-    if found.differences:
+    glance, by_folder = are_many(found.rows), list(_groups(found, samplers))
+    if glance:
+        yield from _head("furthest from the target", "sampler", *(f">{name}" for name in WORST_FIGURES))
+    else:
+        yield from _head("prompt", "sampler", ">N", ">valid", ">entropy / target", ">seen / possible", ">TVD − floor = excess",
+                         ">exact KL", ">p", "verdict")  # fmt: skip
+    for row in worst(found.rows) if glance else found.rows:
+        figures = worst_figures(row) if glance else (*_figures(row), spelled(row.verdict))
+        yield _line(names[row.prompt.key], samplers[row.run, row.mode], *figures)
+    compared = () if glance else found.differences
+    if compared:
         yield from ("", *_head("difference", "samplers", ">excess TVD [95 %]", ">entropy [95 %]", ">exact KL"))
-    for d in found.differences:
+    for d in compared:
         pair = f"{samplers[d.after.run, d.after.mode]} − {samplers[d.before.run, d.before.mode]}"
         kl = "-" if math.isnan(d.exact_kl) else f"{d.exact_kl:+.3f}"
         yield _line(names[d.prompt.key], pair, _estimate(d.excess_tvd), _estimate(d.entropy), kl)
@@ -41,11 +49,33 @@ def _lines(found: Evaluation) -> Iterator[str]:
         )
         for run, values, trained in zip(matrix.runs, matrix.values, matrix.trained, strict=True):
             yield _line(spelled(runs[run]), *(f"**{number(v)}**" if t else number(v) for v, t in zip(values, trained, strict=True)))
+    yield from ("", *by_folder, "", group_legend(found)) if by_folder else ()
     drifts = [f"{markdown_cell(spelled(run))}: {drift:.4f}" for run, drift in found.drift.items()]
     yield from ("", f"Drift on held-out instructions, nats per token: {', '.join(drifts)}.") if drifts else ()
-    drawn = dict.fromkeys(f"{samplers[row.run, row.mode]}: {spelled(row.settings_in_words)}" for row in found.rows if row.tally.n)
+    drawn = "; ".join(
+        dict.fromkeys(f"{samplers[row.run, row.mode]}: {spelled(row.settings_in_words)}" for row in found.rows if row.tally.n)
+    )
+    sampled = f"Sampled with {markdown_cell(drawn)}. " if drawn else ""
     yield from ("", f"valid: {markdown_cell(spelled(found.match_in_words))}. unfinished: cut at the limit of new tokens, never valid. Entropy and KL in nats; floor: what a perfect sampler shows at this N. "
-                f"Sampled with {markdown_cell('; '.join(drawn))}. Monte Carlo seed {found.seed}.")  # fmt: skip
+                f"{sampled}Monte Carlo seed {found.seed}.")  # fmt: skip
+
+
+def _groups(found: Evaluation, samplers: Mapping[tuple[str, str], str]) -> Iterator[str]:
+    """Figures by folder and sampler."""
+    if not tells_groups(found.rows):
+        return
+    parts = groups(found.rows)
+    shown = columns([group for _, some in parts for group in some], found.at_n)
+    yield from _head("folder", "sampler", ">prompts", *(f">{' '.join(column.head)}" for column in shown))
+    for folder, some in parts:
+        name = spelled("all" if folder.label == "all" else folder.name)
+        for group in some:
+            yield _line(
+                f"**{name}**" if folder.whole else name,
+                samplers[group.run, group.mode],
+                str(group.prompts),
+                *(column.text(group) for column in shown),
+            )
 
 
 def _figures(row: Evaluated) -> tuple[str, ...]:

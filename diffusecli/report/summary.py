@@ -15,9 +15,11 @@ from rich.text import Text
 
 from diffusecli.evaluation.comparison import Estimate
 from diffusecli.evaluation.evaluation import UNSAMPLED, Difference, Evaluated, Evaluation, Matrix, by_prompt
+from diffusecli.evaluation.groups import are_many
 from diffusecli.evaluation.names import labels, marks, prompt_names, short_names
 from diffusecli.prompts.matching import Matching, wider_rules
 from diffusecli.report.details import details
+from diffusecli.report.groups import group_legend, group_table, worst_table
 from diffusecli.report.histogram import Showing
 from diffusecli.report.parts import label, new_table, number, p_value, percent, shorten
 from diffusecli.system.errors import many
@@ -38,7 +40,9 @@ _LEGEND = (
 
 
 def evaluation(found: Evaluation, showing: Showing | None = None) -> RenderableType:
-    """Summary with verdicts, comparisons, then a histogram for each sampler of each prompt."""
+    """Summary with verdicts, comparisons, then a histogram for each sampler of each prompt; of many prompts figures by folder."""
+    if are_many(found.rows):
+        return Group(*_at_a_glance(found))
     parts: list[RenderableType] = [_grid(_HEAD, bold=True), Text("─" * 80, style="dim")]
     names, samplers, marked = prompt_names(r.prompt for r in found.rows), labels(found.rows), marks(r.prompt for r in found.rows)
     for of_prompt in by_prompt(found.rows):
@@ -46,17 +50,33 @@ def evaluation(found: Evaluation, showing: Showing | None = None) -> RenderableT
         parts.append(Text(spelled(names[key]) + (": another prompt has this name, too" if marked[key] else ""), style="bold"))
         for row in of_prompt:
             parts.extend(_summary(row, samplers[row.run, row.mode]))
-    drifts = short_names([run.run for run in found.runs])
-    parts += [
-        Text(f"{spelled(drifts[run])}: drift from the base model on held-out instructions: {drift:.4f} nats per token")
-        for run, drift in found.drift.items()
-    ]
+    parts += _drifts(found)
     parts += _differences(found.differences, names, samplers)
     parts += [part for matrix in found.matrices for part in _matrix(matrix)]
     wider = wider_rules(row.prompt for row in found.rows) if found.matching == Matching() else []
     for row in found.rows:
         parts.extend(details(row, marked[row.prompt.key], samplers[row.run, row.mode], showing or Showing(), wider))
-    return Group(*parts, Text("\n" + _LEGEND.format(matching=spelled(found.match_in_words), seed=found.seed), style="dim"))
+    legend = _LEGEND.format(matching=spelled(found.match_in_words), seed=found.seed)
+    of_groups = list(group_table(found))
+    legends = [legend, *([f"By folder: {group_legend(found)}"] if of_groups else [])]
+    return Group(*parts, *of_groups, *(Text(f"\n{words}", style="dim") for words in legends))
+
+
+def _at_a_glance(found: Evaluation) -> Iterator[RenderableType]:
+    """What stands in place of summary and details where there are many prompts."""
+    yield from (part for matrix in found.matrices for part in _matrix(matrix))
+    yield from worst_table(found)
+    yield from group_table(found)
+    yield from _drifts(found)
+    yield Text(f"\n{group_legend(found)}", style="dim")
+
+
+def _drifts(found: Evaluation) -> list[RenderableType]:
+    names = short_names([run.run for run in found.runs])
+    return [
+        Text(f"{spelled(names[run])}: drift from the base model on held-out instructions: {drift:.4f} nats per token")
+        for run, drift in found.drift.items()
+    ]
 
 
 def _summary(row: Evaluated, sampler: str) -> Iterator[RenderableType]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
@@ -132,12 +132,14 @@ class Pair:
     after: Sampler
 
 
-def pairs(evaluation: Evaluation) -> list[tuple[Pair, list[Difference], list[str]]]:
-    """Differences by pair of samplers, with the prompts' names."""
+def pairs(
+    evaluation: Evaluation, wanted: Container[tuple[str, str]] | None = None
+) -> list[tuple[Pair, list[Difference], list[str]]]:
+    """Differences by pair of samplers, with the prompts' names: of all prompts, or of those whose `Prompt.key` is wanted."""
     named = samplers(evaluation.rows)
     names = {row.prompt.key: section.name for section in sections(evaluation) for row in section.rows}
     found: dict[Pair, list[Difference]] = {}
-    for each in evaluation.differences:
+    for each in (d for d in evaluation.differences if wanted is None or d.prompt.key in wanted):
         before, after = (named[row.run, row.mode] for row in (each.before, each.after))
         found.setdefault(Pair(before, after), []).append(each)
     return [(pair, some, [names[each.prompt.key] for each in some]) for pair, some in found.items()]

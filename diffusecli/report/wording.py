@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from diffusecli.evaluation import metrics
@@ -17,6 +18,7 @@ from diffusecli.evaluation.metrics import Figures
 from diffusecli.system.errors import printable
 
 _MOST_TEXT = 600  # characters of one text of a model
+_MOST_ENTRIES = 40  # of a list or a mapping within settings and manifests
 _MARKS = (
     ("follows the target more evenly", "≈", "near"),
     ("follows the target", "✓", "good"),
@@ -146,15 +148,24 @@ def text(value: Any, most: int = _MOST_TEXT) -> str:
 
 
 def readable(value: Mapping[str, Any]) -> str:
-    """Indented JSON that is printable and has no NaN."""
-    return printable(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+    """Indented JSON that is printable and has no NaN; long lists and mappings within are cut.
+
+    >>> print(readable({"exact_kl": {f"{i}.json": i for i in range(1000)}})[-44:])
+        "39.json": 39,
+        "…": "960 more"
+      }
+    }
+    """
+    return printable(json.dumps({str(name): _plain(some) for name, some in value.items()}, indent=2, ensure_ascii=False))
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(name): _plain(some) for name, some in value.items()}
+        rest = {"…": f"{len(value) - _MOST_ENTRIES} more"} if len(value) > _MOST_ENTRIES else {}
+        return {str(name): _plain(some) for name, some in islice(value.items(), _MOST_ENTRIES)} | rest
     if isinstance(value, list | tuple):
-        return [_plain(some) for some in value]
+        more = [f"… {len(value) - _MOST_ENTRIES} more"] if len(value) > _MOST_ENTRIES else []
+        return [_plain(some) for some in value[:_MOST_ENTRIES]] + more
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value).replace("nan", "–").replace("inf", "∞")
     return value if value is None or isinstance(value, str | int) else str(value)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diffusecli.evaluation.evaluation import UNSAMPLED, Evaluated, Evaluation, by_prompt, differences, matrices
-from diffusecli.evaluation.metrics import ExactFigures, cells, exact_figures, figures
+from diffusecli.evaluation.metrics import AT_N, ExactFigures, cells, exact_figures, figures
 from diffusecli.evaluation.open_ended import by_line, diversity
 from diffusecli.evaluation.ordered import ordered, values_of
 from diffusecli.evaluation.prompt_book import PromptBook
@@ -52,6 +52,7 @@ class Question:
     count_column: str | None = None  # beside `column`
     layout: Layout = field(default_factory=Layout)  # of the file with raw answers
     given: tuple[SampleSet, ...] = ()  # samples that are in no file
+    at_n: int = AT_N  # draws of the excess TVD of exactly known models
 
 
 def evaluate(paths: Iterable[Path], question: Question | None = None, notice: Notice = lambda _: None) -> Evaluation:
@@ -72,9 +73,10 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
             f"{', '.join(unused)}: not the prompt that was sampled under this name, which is kept with the samples and judges them. "
             "Add --exact for exact figures of both"
         )
-    measured = _measure(runs, sets, question, notice) if question.exact else {}
+    held_out = _held_out(question) if question.exact else []
+    measured = _measure(runs, sets, held_out, question, notice) if question.exact else {}
     there = list(dict.fromkeys(s.prompt.alias for s in sets))
-    sets = [s for s in [*sets, *_unsampled(runs, sets, measured, question)] if _wanted(s.prompt.alias, question.only)]
+    sets = [s for s in [*sets, *_unsampled(runs, sets, measured, held_out)] if _wanted(s.prompt.alias, question.only)]
     if not sets:
         if there:
             raise InputError(f"--only {', '.join(question.only)}: is in no prompt's path, {did_you_mean(question.only[0], there)}")
@@ -85,7 +87,7 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
     rows = [r for same in by_prompt(judged) for r in sorted(same, key=lambda row: (places[row.run], row.mode != "untuned"))]
     return Evaluation(
         question.matching, question.seed, tuple(rows), tuple(differences(rows, question.seed)), tuple(matrices(rows, runs, lambda alias: _wanted(alias, question.only))),
-        tuple(runs), _drifts(runs, measured),
+        tuple(runs), _drifts(runs, measured), question.at_n,
     )  # fmt: skip
 
 
@@ -119,7 +121,9 @@ def _left_out(runs: Sequence[RunFacts], paths: Sequence[Path]) -> Iterator[Path]
         yield from (file for file in facts.left_out if file.resolve() not in named)
 
 
-def _measure(runs: Sequence[RunFacts], sets: Sequence[SampleSet], question: Question, notice: Notice) -> dict[str, Measured]:
+def _measure(
+    runs: Sequence[RunFacts], sets: Sequence[SampleSet], held_out: Sequence[Prompt], question: Question, notice: Notice
+) -> dict[str, Measured]:
     """Exact figures of each run, of its samples' prompts, its own and those that are asked for."""
     with collector_off():
         from diffusecli.evaluation.exact import Measured, measure
@@ -136,7 +140,7 @@ def _measure(runs: Sequence[RunFacts], sets: Sequence[SampleSet], question: Ques
         prompts = [s.prompt for s in sets if s.run == facts.run and _wanted(s.prompt.alias, question.only)]
         config = config_of(facts.folder, model=question.model, trust_remote_code=question.trust_remote_code)
         retain = config.retain or Retain()  # drift is measured of runs too that were not held to anything
-        prompts += _held_out(question)
+        prompts += held_out
         if not any(prompt.targets for prompt in prompts):
             found[facts.run] = Measured()
             continue
@@ -146,20 +150,22 @@ def _measure(runs: Sequence[RunFacts], sets: Sequence[SampleSet], question: Ques
 
 
 def _held_out(question: Question) -> list[Prompt]:
-    return [
-        prompt for prompt in (read_prompts(question.prompts) if question.prompts else []) if _wanted(prompt.alias, question.only)
-    ]
+    return [prompt for prompt in read_prompts(question.prompts) if _wanted(prompt.alias, question.only)] if question.prompts else []
 
 
 def _unsampled(
-    runs: Sequence[RunFacts], sets: Sequence[SampleSet], measured: Mapping[str, Measured], question: Question
+    runs: Sequence[RunFacts], sets: Sequence[SampleSet], measured: Mapping[str, Measured], held_out: Sequence[Prompt]
 ) -> list[SampleSet]:
     """A set of no answers for every prompt that was measured exactly and not sampled."""
     there = {(s.run, s.mode, s.prompt.key) for s in sets}
-    held_out, found = _held_out(question) if measured else [], []
+    found = []
     for facts in (facts for facts in runs if facts.run in measured):
-        own = [s.prompt for s in sets if s.run == facts.run]
-        known = {prompt.key: prompt for prompt in [*own, *(p for p in held_out if not any(_is_of(p, other) for other in own))]}
+        own = list({s.prompt.key: s.prompt for s in sets if s.run == facts.run}.values())
+        alike: dict[str, list[Prompt]] = {}
+        for prompt in own:
+            alike.setdefault(prompt.digest, []).append(prompt)
+        new = [p for p in held_out if not any(_is_of(p, other) for other in alike.get(p.digest, ()))]
+        known = {prompt.key: prompt for prompt in [*own, *new]}
         found += [
             SampleSet(facts.run, mode, prompt, Answers())
             for key, prompt in known.items()
@@ -169,9 +175,7 @@ def _unsampled(
 
 
 def _is_of(given: Prompt, sampled: Prompt) -> bool:
-    """Whether a prompt file is the one that was sampled, unchanged: the same file, or one in place of a file that is gone."""
-    if given.digest != sampled.digest:
-        return False
+    """Whether a prompt file is the one of the same digest that was sampled: the same file, or one in place of a file that is gone."""
     if exists(real(sampled.alias)):
         return real(given.alias) == real(sampled.alias)
     return Path(given.alias).name == Path(sampled.alias).name
@@ -208,18 +212,18 @@ def _judge(sample: SampleSet, run: RunFacts | None, measured: Measured | None, q
         ordered=ordered(*at, np.array(tallied.counts), np.array(prompt.probabilities)) if at else None,
         diversity=diversity(compared, beyond, unfinished=compared.unfinished) if is_open else None,
         lines=by_line(compared, [matching.key(t) or t for t in known.targets] if known else (), compared.unfinished) if is_open else (),
-        exact=_exact(sample, run, measured),
+        exact=_exact(sample, run, measured, question.at_n),
     )  # fmt: skip
 
 
-def _exact(sample: SampleSet, run: RunFacts | None, measured: Measured | None) -> ExactFigures | None:
+def _exact(sample: SampleSet, run: RunFacts | None, measured: Measured | None, at_n: int) -> ExactFigures | None:
     """Measured now, else what training recorded; not beside samples of a bent distribution or of prompts put in another way."""
     if sample.bent or run is None:
         return None
     if measured is not None and sample.asked in (None, measured.chat):
         log_q = measured.log_q.get((sample.mode, sample.prompt.digest))
         if log_q is not None:
-            return exact_figures(sample.prompt, log_q, sample.counts.total() or UNSAMPLED)
+            return exact_figures(sample.prompt, log_q, sample.counts.total() or UNSAMPLED, at_n)
     same = sample.asked is None or run.manifest.chat in (None, sample.asked)
     return _recorded(sample, run) if same else None
 

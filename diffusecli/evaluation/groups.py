@@ -1,0 +1,118 @@
+"""Thousands of prompts at a glance: figures by folder and sampler, and the prompts that are furthest from their targets.
+
+Medians of what `metrics.py` computed for each prompt; knows nothing of how they are shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffusecli.evaluation.evaluation import Evaluated
+from diffusecli.prompts.groups import Folder, folders
+
+MOST_LISTED = 24
+"""Prompts that are listed one by one; more are summed up by folder."""
+
+WORST = 10
+"""Prompts that are named where the others are only summed up."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The prompts with targets of one folder, answered by one sampler. What is known of no prompt is nan."""
+
+    run: str  # folder or file
+    mode: str  # untuned, lora, or the name of a file
+    folder: str  # relative to what the folders of all prompts share; "." for that folder itself
+    whole: bool  # with all folders below it
+    top: bool  # no other group holds it, except the one of all prompts; gates judge these
+    prompts: int  # with targets
+    exact: int  # prompts with a known exact TVD
+    tvd_median: float  # exact
+    tvd_90: float  # exact, 90 % quantile
+    excess_tvd_median: float  # that `at_n` draws of the exact distribution show
+    kl_median: float  # exact, nats
+    on_target_mean: float  # exact
+    sampled: int  # prompts with samples
+    sampled_tvd_median: float  # of the samples
+    sampled_excess_tvd_median: float  # of the samples
+
+
+def groups(rows: Sequence[Evaluated]) -> list[tuple[Folder, list[Group]]]:
+    """Every folder with its samplers in the order of the rows: each split before its families."""
+    judged = [row for row in rows if row.prompt.targets]
+    by_alias: dict[str, list[Evaluated]] = {}
+    for row in judged:
+        by_alias.setdefault(row.prompt.alias, []).append(row)
+    return [
+        (folder, list(_samplers(folder, [row for alias, some in by_alias.items() if alias in folder.aliases for row in some])))
+        for folder in folders(list(by_alias))
+    ]
+
+
+def _samplers(folder: Folder, rows: Iterable[Evaluated]) -> Iterator[Group]:
+    """The group of each sampler."""
+    found: dict[tuple[str, str], list[Evaluated]] = {}
+    for row in rows:
+        found.setdefault((row.run, row.mode), []).append(row)
+    for (run, mode), some in found.items():
+        exact = [row.exact for row in some if row.exact is not None]
+        sampled = [row.figures for row in some if row.figures is not None]
+        tvd = _known(each.tvd for each in exact)
+        yield Group(
+            run, mode, folder.name, folder.whole, folder.top, len(some), len(tvd),
+            tvd_median=_median(tvd),
+            tvd_90=float(np.quantile(tvd, 0.9)) if tvd else math.nan,
+            excess_tvd_median=_median(_known(each.excess_tvd for each in exact)),
+            kl_median=_median(_known(each.kl for each in exact)),
+            on_target_mean=_mean(_known(each.on_target for each in exact)),
+            sampled=len(sampled),
+            sampled_tvd_median=_median(_known(each.tvd for each in sampled)),
+            sampled_excess_tvd_median=_median(_known(each.excess_tvd for each in sampled)),
+        )  # fmt: skip
+
+
+def are_many(rows: Iterable[Evaluated]) -> bool:
+    """Whether there are more prompts than a report lists one by one."""
+    return len({row.prompt.key for row in rows}) > MOST_LISTED
+
+
+def tells_groups(rows: Sequence[Evaluated]) -> bool:
+    """Whether groups say more than the rows: there are many prompts, or several folders of which one has several."""
+    aliases = {row.prompt.alias for row in rows if row.prompt.targets}
+    leaves = [folder for folder in folders(list(aliases)) if not folder.whole]
+    return bool(aliases) and (are_many(rows) or len(aliases) > len(leaves) > 1)
+
+
+def distance(row: Evaluated) -> float:
+    """The exact TVD, else the TVD of the samples; nan where neither is known."""
+    if row.exact is not None and not math.isnan(row.exact.tvd):
+        return row.exact.tvd
+    return row.figures.tvd if row.figures is not None else math.nan
+
+
+def worst(rows: Sequence[Evaluated], most: int = WORST) -> list[Evaluated]:
+    """Rows of tuned models that are furthest from the target; untuned models count only where there is nothing else."""
+    known = [row for row in rows if not math.isnan(distance(row))]
+    return sorted(tuned(known), key=lambda row: -distance(row))[:most]
+
+
+def tuned(rows: Sequence[Evaluated]) -> Sequence[Evaluated]:
+    """Rows without those of untuned models, where there are any."""
+    return [row for row in rows if row.mode != "untuned"] or rows
+
+
+def _known(values: Iterable[float]) -> list[float]:
+    return [value for value in values if not math.isnan(value)]
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values)) if values else math.nan
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan

@@ -1,0 +1,124 @@
+"""Many prompts at a glance: a table of folders and samplers, and the prompts that are furthest from their targets.
+
+Columns are plain texts, so that a terminal and Markdown show the same; a column of which nothing is known is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from shlex import quote
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from diffusecli.evaluation.evaluation import Evaluated, Evaluation
+from diffusecli.evaluation.groups import Group, groups, tells_groups, worst
+from diffusecli.evaluation.names import labels, prompt_names, short_names
+from diffusecli.report.parts import label, new_table, number, percent
+from diffusecli.system.errors import many
+from diffusecli.system.terminal import spelled
+
+_ROOM = 80
+_LONGEST_SAMPLER = 18
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of groups."""
+
+    head: tuple[str, str]  # two lines
+    text: Callable[[Group], str]
+
+
+def columns(found: Sequence[Group], at_n: int) -> list[Column]:
+    """The figures that are known of any group."""
+    exact, drawn = any(group.exact for group in found), any(group.sampled for group in found)
+    shown = [
+        (exact, Column(("TVD", "median"), lambda group: _distance(group.tvd_median))),
+        (exact, Column(("TVD", "90 %"), lambda group: _distance(group.tvd_90))),
+        (exact, Column(("excess", f"at {at_n}"), lambda group: _distance(group.excess_tvd_median))),
+        (_any(found, "kl_median"), Column(("KL", "median"), lambda group: number(group.kl_median))),
+        (_any(found, "on_target_mean"), Column(("on", "target"), lambda group: percent(group.on_target_mean))),
+        (drawn, Column(("sampled", "TVD"), lambda group: _distance(group.sampled_tvd_median))),
+        (drawn and not exact, Column(("sampled", "excess"), lambda group: _distance(group.sampled_excess_tvd_median))),
+    ]
+    return [column for known, column in shown if known]
+
+
+def group_table(found: Evaluation) -> Iterator[RenderableType]:
+    """Folders, each split before its families, a line per sampler; nothing where it would only repeat the rows."""
+    if not tells_groups(found.rows):
+        return
+    parts = groups(found.rows)
+    cells = columns([group for _, some in parts for group in some], found.at_n)
+    samplers = labels(found.rows)
+    several, width = len(samplers) > 1, _sampler_width(samplers.values())
+    room = _ROOM - 8 - (width + 1) * several - sum(max(7, *map(len, column.head)) + 1 for column in cells)
+    table = new_table(
+        Text("folder"),
+        *([Text("sampler")] if several else []),
+        ("prompts", "right"),
+        *(("\n".join(c.head), "right") for c in cells),
+    )
+    for folder, some in parts:
+        for place, group in enumerate(some):
+            sampler = label(samplers[group.run, group.mode], width)
+            table.add_row(
+                label(folder.label, room) if place == 0 else "", *([sampler] if several else []), str(group.prompts),
+                *(column.text(group) for column in cells), style="bold" if folder.whole else "",
+            )  # fmt: skip
+    yield Text("\nfigures by folder, over its prompts", style="bold")
+    yield table
+
+
+def group_legend(found: Evaluation) -> str:
+    """What the columns of groups mean."""
+    return (
+        "TVD: total variation distance of the model's own probabilities, off-target mass counted in; median and 90 % quantile over prompts. "
+        f"excess: what {found.at_n} draws of the model show on average beyond a perfect sampler, median. "
+        "KL: KL(target || model) in nats, median. on target: probability of a valid answer, mean. sampled: of the samples, median."
+    )
+
+
+def worst_table(found: Evaluation) -> Iterator[RenderableType]:
+    """The prompts that are furthest from their targets, and how to see one."""
+    rows = worst(found.rows)
+    if not rows:
+        return
+    names, samplers = prompt_names(row.prompt for row in found.rows), labels(found.rows)
+    several, width = len({(row.run, row.mode) for row in rows}) > 1, _sampler_width(samplers.values())
+    table = new_table(Text("prompt"), *([Text("sampler")] if several else []), *((head, "right") for head in WORST_FIGURES))
+    for row in rows:
+        sampler = label(samplers[row.run, row.mode], width)
+        table.add_row(label(names[row.prompt.key], 36), *([sampler] if several else []), *worst_figures(row))
+    yield Text(f"\nfurthest from the target: {len(rows)} of {many(len(names), 'prompt')}", style="bold")
+    yield table
+    shown = short_names([row.prompt.alias for row in found.rows])[rows[0].prompt.alias]
+    yield Text(f"to see one in detail, add --only {quote(spelled(shown))}")
+
+
+WORST_FIGURES = ("TVD", "KL", "on target")
+"""What is shown of prompts that are far from their targets."""
+
+
+def worst_figures(row: Evaluated) -> tuple[str, str, str]:
+    """The exact figures of one row, else those of its samples."""
+    f, exact = row.figures, row.exact
+    sampled = f is not None and (exact is None or math.isnan(exact.tvd))
+    tvd = f.tvd if f is not None and sampled else exact.tvd if exact is not None else math.nan
+    on_target = exact.on_target if exact is not None else f.valid if f is not None else math.nan
+    return _distance(tvd), number(exact.kl) if exact is not None else "-", percent(on_target)
+
+
+def _sampler_width(samplers: Iterable[str]) -> int:
+    return min(_LONGEST_SAMPLER, max(len("sampler"), *(len(spelled(name)) for name in samplers)))
+
+
+def _distance(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:z.3f}"
+
+
+def _any(found: Sequence[Group], name: str) -> bool:
+    return any(not math.isnan(getattr(group, name)) for group in found)
