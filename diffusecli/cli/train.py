@@ -61,7 +61,21 @@ def _of_wordings(figures: Sequence[Figures]) -> str:
 
 
 def _print_figures(done: Trained) -> None:
-    """The exact figures of each prompt, the drift, and where the run is."""
+    """The exact figures of each prompt, or of many prompts by folder; the drift, and where the run is."""
+    from diffusecli.evaluation.groups import MOST_LISTED
+    from diffusecli.report.tables import trained_table
+
+    if len(done.after.prompts) + len(done.test.prompts) > MOST_LISTED:
+        terminal.console().print(trained_table(done.after, done.test))
+    else:
+        _print_each(done)
+    if done.retention_kl is not None:
+        typer.echo(f"drift from the base model on held-out instructions: {done.retention_kl:.4f} nats per token")
+    print_line(f"{done.run.path}: stopped after {done.seconds:.1f} s, {done.reason}")
+
+
+def _print_each(done: Trained) -> None:
+    """A line for each prompt."""
     trained = {prompt.digest: prompt.alias for prompt in done.after.prompts}
     for exact in (done.after, done.test):
         for place, (prompt, (kl, on_target)) in enumerate(zip(exact.prompts, exact.figures, strict=True)):
@@ -69,6 +83,3 @@ def _print_figures(done: Trained) -> None:
             note = copied if exact is done.test and "#" not in prompt.alias else ""
             worded = _of_wordings(exact.wordings[place]) if exact.wordings else ""
             print_line(f"{prompt.alias}{note}: exact KL {kl:.4f} nats, {on_target:.2%} on target{worded}")
-    if done.retention_kl is not None:
-        typer.echo(f"drift from the base model on held-out instructions: {done.retention_kl:.4f} nats per token")
-    print_line(f"{done.run.path}: stopped after {done.seconds:.1f} s, {done.reason}")

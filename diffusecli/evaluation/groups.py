@@ -77,8 +77,8 @@ def _samplers(folder: Folder, rows: Iterable[Evaluated]) -> Iterator[Group]:
 
 
 def are_many(rows: Iterable[Evaluated]) -> bool:
-    """Whether there are more prompts than a report lists one by one."""
-    return len({row.prompt.key for row in rows}) > MOST_LISTED
+    """Whether there are more prompts with targets than a report lists one by one."""
+    return len({row.prompt.key for row in rows if row.prompt.targets}) > MOST_LISTED
 
 
 def tells_groups(rows: Sequence[Evaluated]) -> bool:

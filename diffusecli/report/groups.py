@@ -69,7 +69,7 @@ def group_table(found: Evaluation) -> Iterator[RenderableType]:
                 label(folder.label, room) if place == 0 else "", *([sampler] if several else []), str(group.prompts),
                 *(column.text(group) for column in cells), style="bold" if folder.whole else "",
             )  # fmt: skip
-    yield Text("\nfigures by folder, over its prompts", style="bold")
+    yield Text("\nby folder", style="bold")
     yield table
 
 
@@ -113,7 +113,7 @@ def worst_figures(row: Evaluated) -> tuple[str, str, str]:
 
 
 def _sampler_width(samplers: Iterable[str]) -> int:
-    return min(_LONGEST_SAMPLER, max(len("sampler"), *(len(spelled(name)) for name in samplers)))
+    return min(_LONGEST_SAMPLER, max([len("sampler"), *(len(spelled(name)) for name in samplers)]))
 
 
 def _distance(value: float) -> str:

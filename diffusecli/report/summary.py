@@ -68,6 +68,8 @@ def _at_a_glance(found: Evaluation) -> Iterator[RenderableType]:
     yield from worst_table(found)
     yield from group_table(found)
     yield from _drifts(found)
+    if count := len({row.prompt.key for row in found.rows if not row.prompt.targets}):
+        yield Text(f"{many(count, 'prompt')} without targets not shown: add --only NAME")
     yield Text(f"\n{group_legend(found)}", style="dim")
 
 

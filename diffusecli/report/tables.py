@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from statistics import median
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -16,14 +17,16 @@ from rich.text import Text
 
 from diffusecli.evaluation.names import short_names
 from diffusecli.prompts.answers import Answers
+from diffusecli.prompts.groups import folders
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.report.parts import bar, label, new_table, percent
+from diffusecli.report.parts import bar, label, new_table, number, percent
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
 if TYPE_CHECKING:
     from diffusecli.models.token_view import TokenView
     from diffusecli.training.budget import Plan
+    from diffusecli.training.questions import Exact
 
 _MOST_ROWS = 24
 _CUT = " (unfinished)"
@@ -105,3 +108,43 @@ def training_plan(planned: Plan) -> RenderableType:
         f"{many(planned.steps, 'optimiser step')}, about {planned.tokens_in_all} tokens fed in all; learning rate {planned.learning_rate:.2g}; "
         f"{planned.parameters / 1e6:.0f} M parameters; estimated peak memory {planned.memory_gb:.1f} GB"
     ))  # fmt: skip
+
+
+def trained_table(trained: Exact, tested: Exact) -> RenderableType:
+    """Exact figures of many prompts by folder, after training: those trained on, and those only measured."""
+    rows = new_table(
+        Text("folder"), Text(""), ("prompts", "right"), ("KL\nmedian", "right"), ("KL\nworst", "right"), ("TVD\nmedian", "right"),
+        ("TVD\nworst", "right"), ("on target\nmedian", "right"),
+    )  # fmt: skip
+    digests = {prompt.digest for prompt in trained.prompts}
+    lines = [*_figures(trained), *_figures(tested, digests)]
+    for folder in folders(list(dict.fromkeys(line.alias for line in lines))):
+        for seen in (True, False):
+            if some := [line for line in lines if line.alias in folder.aliases and line.trained == seen]:
+                tvds = [line.tvd for line in some if not math.isnan(line.tvd)]
+                rows.add_row(
+                    label(folder.label, 24), "trained on" if seen else "not trained", str(len(some)),
+                    number(median(line.kl for line in some)), number(max(line.kl for line in some)),
+                    f"{median(tvds):.3f}" if tvds else "-", f"{max(tvds):.3f}" if tvds else "-",
+                    percent(median(line.on_target for line in some)), style="bold" if folder.whole else "",
+                )  # fmt: skip
+    legend = "exact figures. KL: KL(target || model) in nats. TVD: total variation distance. Of several wordings the mean."
+    return Group(rows, Text(legend, style="dim"))
+
+
+class _Line(NamedTuple):
+    """A prompt's exact figures, means over its wordings."""
+
+    alias: str
+    trained: bool
+    kl: float
+    on_target: float
+    tvd: float  # nan where it is not known
+
+
+def _figures(exact: Exact, copies_of: set[str] | None = None) -> Iterator[_Line]:
+    """Of each prompt. Test prompts with the digest of a trained one are copies of it, unless they hold its held-out wordings."""
+    for place, (prompt, (kl, on_target)) in enumerate(zip(exact.prompts, exact.figures, strict=True)):
+        seen = copies_of is None or (prompt.digest in copies_of and not prompt.alias.endswith("#held-out"))
+        tvds = [wording.tvd for wording in exact.wordings[place]] if exact.wordings else []
+        yield _Line(prompt.alias, seen, kl, on_target, math.fsum(tvds) / len(tvds) if tvds else math.nan)

@@ -6,7 +6,7 @@ import pytest
 
 from diffusecli.cli.limits import Limits
 from diffusecli.cli.options import CHOICES, TableOptions, meant_paths, require_choices
-from diffusecli.evaluation.gates import GATES
+from diffusecli.evaluation.gates import GATES, GROUP_GATES
 from diffusecli.files.tables import Layout
 from diffusecli.system.errors import InputError
 
@@ -36,6 +36,6 @@ def test_table_options_are_a_layout_and_contradictions_are_refused():
 
 def test_every_limit_has_an_option_and_only_those_given_count():
     options = [f"--{name.replace('_', '-')}" for name in vars(Limits())]
-    assert set(options) == {*GATES, "--max-drift"}
+    assert set(options) == {*GATES, *GROUP_GATES, "--max-drift"}
     assert Limits().given() == {}
     assert Limits(max_tvd=0.0, min_n=5).given() == {"--min-n": 5, "--max-tvd": 0.0}

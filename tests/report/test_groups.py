@@ -1,0 +1,125 @@
+"""Many prompts at a glance: the table of folders in every kind of report, the worst prompts, and reports that stay small."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from diffusecli.files.writing import write_json
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.report.markdown import as_markdown
+from diffusecli.report.summary import evaluation
+from diffusecli.report.tables import trained_table
+from diffusecli.training.questions import Exact, Figures
+from tests.evaluation.test_groups import mixture, number, shift  # noqa: F401 (a fixture)
+from tests.verbs.test_evaluate import rendered
+
+FOUR = ("wordings/dice", "wordings/urns", "families/odds", "families/zipf")
+
+
+def far_out(prompt, mode):
+    """Prompt 7 of the dice is the worst of all."""
+    return 0.09 if mode == "untuned" else 0.08 if prompt.request == "wordings/dice 7" else 0.02
+
+
+def words(line):
+    return line.replace(" %", "%").split()
+
+
+def test_few_prompts_keep_their_rows_and_have_the_table_below(mixture):  # noqa: F811
+    text = rendered(mixture(FOUR))
+    lines = text[text.index("\nby folder") :].splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("wordings"))
+    assert words(lines[at])[:5] == ["wordings", "untuned", "6", "0.090", "0.090"]
+    assert words(lines[at + 1])[:4] == ["lora", "6", "0.025", "0.050"]
+    assert lines[at + 2].startswith("  dice")
+    assert text.count("not sampled; exact TVD") == 24
+    assert ["excess", "at 500"][1] in text
+
+
+def test_many_prompts_are_a_table_and_the_worst_ten_by_name(mixture):  # noqa: F811
+    text = rendered(mixture(FOUR, each=8, shift=far_out))
+    lines = text.splitlines()
+    assert "furthest from the target: 10 of 32 prompts" in lines
+    worst = [line for line in lines if re.match(r"(wordings|families)/\w+/\d+ ", line)]
+    assert len(worst) == 10
+    assert words(worst[0]) == ["wordings/dice/0007", "0.080", "0.1022", "100.0%"]
+    assert "to see one in detail, add --only wordings/dice/0007" in lines
+    assert "not sampled" not in text
+    assert len(lines) < 50
+    assert lines.index("by folder") > lines.index("furthest from the target: 10 of 32 prompts")
+
+
+def test_one_of_many_is_seen_in_detail_with_only(mixture):  # noqa: F811
+    text = rendered(mixture(FOUR, each=8, shift=far_out, only=("wordings/dice/0007",)))
+    assert "not sampled; exact TVD 0.080" in text
+    assert "by folder" not in text
+
+
+def test_markdown_has_the_same_table(mixture):  # noqa: F811
+    text = as_markdown(mixture(FOUR, each=8, shift=far_out))
+    assert "| folder | sampler | prompts | TVD median | TVD 90 % | excess at 500 | KL median | on target |" in text
+    assert "| **wordings** | lora | 16 | 0.020 | 0.020 |" in text
+    assert "| wordings/dice | lora | 8 | 0.020 |" in text
+    assert "| wordings/dice/0007 | lora | 0.080 | 0.1022 | 100.0 % |" in text
+    assert text.count("| lora |") == 10 + 6
+    assert "Sampled with" not in text
+
+
+def test_the_html_report_of_many_has_the_table_the_worst_and_all_in_brief(mixture):  # noqa: F811
+    pytest.importorskip("jinja2", reason="the HTML report needs the extra `report`")
+    from diffusecli.report.html import html_report
+    from tests.report.test_html import Parsed
+
+    found = Parsed(html_report(mixture(FOUR, each=8, shift=far_out)))
+    assert "By folder" in found.text
+    assert "wordings untuned 16 0.090 0.090" in found.text
+    assert "excess at 500, median" in found.text
+    assert "Half of the 32 prompts have an exact TVD of at most 0.020" in found.text
+    assert "All 32 prompts" in found.text
+    assert found.text.count("wordings/dice/0007") > found.text.count("wordings/dice/0006")
+    assert sum(attributes.get("class") == "prompt" for tag, attributes in found.tags if tag == "section") == 10
+
+
+def test_the_html_report_of_few_has_the_table_beside_every_prompt(mixture):  # noqa: F811
+    pytest.importorskip("jinja2", reason="the HTML report needs the extra `report`")
+    from diffusecli.report.html import html_report
+    from tests.report.test_html import Parsed
+
+    found = Parsed(html_report(mixture(FOUR)))
+    assert "By folder" in found.text
+    assert sum(attributes.get("class") == "prompt" for tag, attributes in found.tags if tag == "section") == 12
+    assert "All 12 prompts" not in found.text
+
+
+def test_a_thousand_prompts_make_small_reports(mixture, tmp_path):  # noqa: F811
+    pytest.importorskip("jinja2", reason="the HTML report needs the extra `report`")
+    from diffusecli.report.html import html_report
+
+    write_json(tmp_path / "run" / "run.json", {"exact_kl": {f"mix/train/{i}.json": 0.1 for i in range(3000)}})
+    found = mixture(FOUR, each=250, shift=lambda *_: 0.02)
+    page = html_report(found)
+    assert len(page.encode()) < 3_000_000
+    assert "2960 more" in page
+    assert page.count("mix/train/") == 40
+    assert len(as_markdown(found)) < 10_000
+    console = Console(width=80, file=io.StringIO())
+    console.print(evaluation(found))
+    assert len(console.file.getvalue().splitlines()) < 60
+
+
+def test_after_training_many_prompts_are_summed_up_by_folder():
+    def exact(*some):
+        prompts = tuple(Prompt(request=alias, targets=("a",), alias=alias) for alias, *_ in some)
+        return Exact(prompts, tuple((kl, on) for _, kl, on in some), tuple((Figures(kl, on, kl / 2),) for _, kl, on in some))
+
+    trained = exact(("m/train/dice/1.json", 0.1, 0.9), ("m/train/dice/2.json", 0.3, 1.0), ("m/train/urns/1.json", 0.2, 1.0))
+    tested = exact(("m/held/dice/1.json", 0.5, 0.5), ("m/train/dice/1.json#held-out", 0.4, 0.8))
+    console = Console(width=80, file=io.StringIO())
+    console.print(trained_table(trained, tested))
+    lines = [words(line) for line in console.file.getvalue().splitlines()]
+    assert ["train", "trained", "on", "3", "0.2000", "0.3000", "0.100", "0.150", "100.0%"] in lines
+    assert ["dice", "trained", "on", "2", "0.2000", "0.3000", "0.100", "0.150", "95.0%"] in lines
+    assert ["not", "trained", "1", "0.4000", "0.4000", "0.200", "0.200", "80.0%"] in [line[-8:] for line in lines]
+    assert ["held/dice", "not", "trained", "1", "0.5000", "0.5000", "0.250", "0.250", "50.0%"] in lines
