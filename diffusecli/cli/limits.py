@@ -24,9 +24,11 @@ class Limits:
     min_p: Annotated[float | None, typer.Option(help="Exit with 1 when a test of fit has a lower p-value.")] = None
     min_coverage: Annotated[float | None, typer.Option(help="Exit with 1 when less of the possible targets was seen.")] = None
     max_kl: Annotated[float | None, typer.Option(help="Exit with 1 when a prompt has a higher exact KL.")] = None
-    max_median_tvd: Annotated[float | None, typer.Option(help="Exit with 1 when a folder has a higher median exact TVD.")] = None
+    max_median_tvd: Annotated[float | None, typer.Option(help="Exit with 1 when a top folder has a higher median exact TVD.")] = (
+        None
+    )
     max_median_excess_tvd: Annotated[
-        float | None, typer.Option(help="Exit with 1 when a folder has a higher median excess TVD at --at-n draws.")
+        float | None, typer.Option(help="Exit with 1 when a top folder has a higher median excess TVD (--at-n).")
     ] = None
     max_drift: Annotated[float | None, typer.Option(help="Exit with 1 when a run drifted further.")] = None
 

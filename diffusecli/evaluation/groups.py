@@ -32,14 +32,14 @@ class Group:
     top: bool  # no other group holds it, except the one of all prompts; gates judge these
     prompts: int  # with targets
     exact: int  # prompts with a known exact TVD
-    tvd_median: float  # exact
-    tvd_90: float  # exact, 90 % quantile
-    excess_tvd_median: float  # that `at_n` draws of the exact distribution show
-    kl_median: float  # exact, nats
-    on_target_mean: float  # exact
+    tvd_median: float  # median exact TVD
+    tvd_90: float  # 90 % quantile of the exact TVD
+    excess_tvd_median: float  # median excess TVD that `at_n` draws from the model show on average
+    kl_median: float  # median exact KL, nats
+    on_target_mean: float  # mean exact mass on target
     sampled: int  # prompts with samples
-    sampled_tvd_median: float  # of the samples
-    sampled_excess_tvd_median: float  # of the samples
+    sampled_tvd_median: float  # median TVD of the samples
+    sampled_excess_tvd_median: float  # median excess TVD of the samples
 
 
 def groups(rows: Sequence[Evaluated]) -> list[tuple[Folder, list[Group]]]:

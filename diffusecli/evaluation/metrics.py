@@ -164,7 +164,7 @@ class ExactFigures:
     tvd: float = math.nan
     seen_expected: float = math.nan  # targets among N answers
     q: tuple[float, ...] = ()  # of each target
-    excess_tvd: float = math.nan  # that `at_n` draws show on average
+    excess_tvd: float = math.nan  # that `at_n` draws from q show on average
 
 
 AT_N = 500

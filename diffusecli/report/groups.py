@@ -16,7 +16,7 @@ from rich.text import Text
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation
 from diffusecli.evaluation.groups import Group, groups, tells_groups, worst
 from diffusecli.evaluation.names import labels, prompt_names, short_names
-from diffusecli.report.parts import label, new_table, number, percent
+from diffusecli.report.parts import label, new_table, number, percent, shorten
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
@@ -30,19 +30,32 @@ class Column:
 
     head: tuple[str, str]  # two lines
     text: Callable[[Group], str]
+    meaning: str
 
 
-def columns(found: Sequence[Group], at_n: int) -> list[Column]:
+def columns(found: Evaluation) -> list[Column]:
     """The figures that are known of any group."""
-    exact, drawn = any(group.exact for group in found), any(group.sampled for group in found)
+    some = [group for _, of_folder in groups(found.rows) for group in of_folder]
+    exact, drawn = any(group.exact for group in some), any(group.sampled for group in some)
+    tvd = "TVD: total variation distance of the model's own probabilities, off-target mass counted in; median and 90 % quantile over prompts."
+    excess = f"excess at {found.at_n}: what so many draws of the model show on average beyond a perfect sampler, median."
+    sampled = "sampled: of the samples, median; excess: beyond a perfect sampler at the same N."
     shown = [
-        (exact, Column(("TVD", "median"), lambda group: _distance(group.tvd_median))),
-        (exact, Column(("TVD", "90 %"), lambda group: _distance(group.tvd_90))),
-        (exact, Column(("excess", f"at {at_n}"), lambda group: _distance(group.excess_tvd_median))),
-        (_any(found, "kl_median"), Column(("KL", "median"), lambda group: number(group.kl_median))),
-        (_any(found, "on_target_mean"), Column(("on", "target"), lambda group: percent(group.on_target_mean))),
-        (drawn, Column(("sampled", "TVD"), lambda group: _distance(group.sampled_tvd_median))),
-        (drawn and not exact, Column(("sampled", "excess"), lambda group: _distance(group.sampled_excess_tvd_median))),
+        (exact, Column(("TVD", "median"), lambda group: _distance(group.tvd_median), tvd)),
+        (exact, Column(("TVD", "90 %"), lambda group: _distance(group.tvd_90), tvd)),
+        (exact, Column(("excess", f"at {found.at_n}"), lambda group: _distance(group.excess_tvd_median), excess)),
+        (
+            _any(some, "kl_median"),
+            Column(("KL", "median"), lambda group: number(group.kl_median), "KL: exact KL(target || model) in nats, median."),
+        ),
+        (
+            _any(some, "on_target_mean"),
+            Column(
+                ("on", "target"), lambda group: percent(group.on_target_mean), "on target: probability of a valid answer, mean."
+            ),
+        ),
+        (drawn, Column(("sampled", "TVD"), lambda group: _distance(group.sampled_tvd_median), sampled)),
+        (drawn and not exact, Column(("sampled", "excess"), lambda group: _distance(group.sampled_excess_tvd_median), sampled)),
     ]
     return [column for known, column in shown if known]
 
@@ -52,7 +65,7 @@ def group_table(found: Evaluation) -> Iterator[RenderableType]:
     if not tells_groups(found.rows):
         return
     parts = groups(found.rows)
-    cells = columns([group for _, some in parts for group in some], found.at_n)
+    cells = columns(found)
     samplers = labels(found.rows)
     several, width = len(samplers) > 1, _sampler_width(samplers.values())
     room = _ROOM - 8 - (width + 1) * several - sum(max(7, *map(len, column.head)) + 1 for column in cells)
@@ -64,7 +77,7 @@ def group_table(found: Evaluation) -> Iterator[RenderableType]:
     )
     for folder, some in parts:
         for place, group in enumerate(some):
-            sampler = label(samplers[group.run, group.mode], width)
+            sampler = _sampler(samplers[group.run, group.mode], width)
             table.add_row(
                 label(folder.label, room) if place == 0 else "", *([sampler] if several else []), str(group.prompts),
                 *(column.text(group) for column in cells), style="bold" if folder.whole else "",
@@ -75,11 +88,7 @@ def group_table(found: Evaluation) -> Iterator[RenderableType]:
 
 def group_legend(found: Evaluation) -> str:
     """What the columns of groups mean."""
-    return (
-        "TVD: total variation distance of the model's own probabilities, off-target mass counted in; median and 90 % quantile over prompts. "
-        f"excess: what {found.at_n} draws of the model show on average beyond a perfect sampler, median. "
-        "KL: KL(target || model) in nats, median. on target: probability of a valid answer, mean. sampled: of the samples, median."
-    )
+    return " ".join(dict.fromkeys(column.meaning for column in columns(found)))
 
 
 def worst_table(found: Evaluation) -> Iterator[RenderableType]:
@@ -91,9 +100,9 @@ def worst_table(found: Evaluation) -> Iterator[RenderableType]:
     several, width = len({(row.run, row.mode) for row in rows}) > 1, _sampler_width(samplers.values())
     table = new_table(Text("prompt"), *([Text("sampler")] if several else []), *((head, "right") for head in WORST_FIGURES))
     for row in rows:
-        sampler = label(samplers[row.run, row.mode], width)
+        sampler = _sampler(samplers[row.run, row.mode], width)
         table.add_row(label(names[row.prompt.key], 36), *([sampler] if several else []), *worst_figures(row))
-    yield Text(f"\nfurthest from the target: {len(rows)} of {many(len(names), 'prompt')}", style="bold")
+    yield Text(f"\nfurthest from the target, by {_measure(rows)}: {len(rows)} of {many(len(names), 'prompt')}", style="bold")
     yield table
     shown = short_names([row.prompt.alias for row in found.rows])[rows[0].prompt.alias]
     yield Text(f"to see one in detail, add --only {quote(spelled(shown))}")
@@ -110,6 +119,20 @@ def worst_figures(row: Evaluated) -> tuple[str, str, str]:
     tvd = f.tvd if f is not None and sampled else exact.tvd if exact is not None else math.nan
     on_target = exact.on_target if exact is not None else f.valid if f is not None else math.nan
     return _distance(tvd), number(exact.kl) if exact is not None else "-", percent(on_target)
+
+
+def _measure(rows: Sequence[Evaluated]) -> str:
+    known = [row.exact is not None and not math.isnan(row.exact.tvd) for row in rows]
+    return "exact TVD" if all(known) else "TVD" if any(known) else "the TVD of samples"
+
+
+def _sampler(name: str, width: int) -> Text:
+    """A sampler's name; of a long one the run is cut, not the mode behind it."""
+    line = spelled(name)
+    run, _, mode = line.rpartition(" ")
+    return (
+        Text(line) if len(line) <= width else Text(f"{shorten(run, width - len(mode) - 1)} {mode}") if run else label(line, width)
+    )
 
 
 def _sampler_width(samplers: Iterable[str]) -> int:

@@ -65,7 +65,7 @@ def _groups(found: Evaluation, samplers: Mapping[tuple[str, str], str]) -> Itera
     if not tells_groups(found.rows):
         return
     parts = groups(found.rows)
-    shown = columns([group for _, some in parts for group in some], found.at_n)
+    shown = columns(found)
     yield from _head("folder", "sampler", ">prompts", *(f">{' '.join(column.head)}" for column in shown))
     for folder, some in parts:
         name = spelled("all" if folder.label == "all" else folder.name)

@@ -12,8 +12,9 @@ from diffusecli.report.markdown import as_markdown
 from diffusecli.report.summary import evaluation
 from diffusecli.report.tables import trained_table
 from diffusecli.training.questions import Exact, Figures
+from diffusecli.verbs.evaluate import evaluate
 from tests.evaluation.test_groups import mixture, number, shift  # noqa: F401 (a fixture)
-from tests.verbs.test_evaluate import rendered
+from tests.verbs.test_evaluate import HALVES, rendered
 
 FOUR = ("wordings/dice", "wordings/urns", "families/odds", "families/zipf")
 
@@ -41,14 +42,14 @@ def test_few_prompts_keep_their_rows_and_have_the_table_below(mixture):  # noqa:
 def test_many_prompts_are_a_table_and_the_worst_ten_by_name(mixture):  # noqa: F811
     text = rendered(mixture(FOUR, each=8, shift=far_out))
     lines = text.splitlines()
-    assert "furthest from the target: 10 of 32 prompts" in lines
+    assert "furthest from the target, by exact TVD: 10 of 32 prompts" in lines
     worst = [line for line in lines if re.match(r"(wordings|families)/\w+/\d+ ", line)]
     assert len(worst) == 10
     assert words(worst[0]) == ["wordings/dice/0007", "0.080", "0.1022", "100.0%"]
     assert "to see one in detail, add --only wordings/dice/0007" in lines
     assert "not sampled" not in text
     assert len(lines) < 50
-    assert lines.index("by folder") > lines.index("furthest from the target: 10 of 32 prompts")
+    assert lines.index("by folder") > lines.index("furthest from the target, by exact TVD: 10 of 32 prompts")
 
 
 def test_one_of_many_is_seen_in_detail_with_only(mixture):  # noqa: F811
@@ -123,3 +124,35 @@ def test_after_training_many_prompts_are_summed_up_by_folder():
     assert ["dice", "trained", "on", "2", "0.2000", "0.3000", "0.100", "0.150", "95.0%"] in lines
     assert ["not", "trained", "1", "0.4000", "0.4000", "0.200", "0.200", "80.0%"] in [line[-8:] for line in lines]
     assert ["held/dice", "not", "trained", "1", "0.5000", "0.5000", "0.250", "0.250", "50.0%"] in lines
+
+
+def sampled_run(folder, most):
+    """A run with samples of both modes, of 30 prompts in two folders.
+
+    Of 60 answers to dice i, 20 + i are a: the TVD is |i - 10| / 60, their median 4 / 60. The floor of 60 is C(60, 30) / 2^61 = .0513.
+    """
+    aliases = [f"mix/{name}/{i}.json" for name in ("dice", "urns") for i in range(15)]
+    write_json(folder / "run.json", {"exact_kl": dict.fromkeys(aliases, 0.25), "exact_on_target": dict.fromkeys(aliases, 0.9)})
+    write_json(folder / "prompts.json", {alias: {**HALVES, "alias": alias, "request": alias} for alias in aliases})
+    for mode in ("untuned", "lora"):
+        write_json(folder / f"gen.{mode}.json", {alias: {"a": 20 + i, "b": most - i} for i, alias in enumerate(aliases)})
+
+
+def test_samples_of_many_prompts_are_summed_up_as_well(tmp_path):
+    pytest.importorskip("jinja2", reason="the HTML report needs the extra `report`")
+    from diffusecli.report.html import html_report
+    from tests.report.test_html import Parsed
+
+    for name in ("first-of-two-runs", "second-of-two-runs"):
+        sampled_run(tmp_path / name, 40 if name < "g" else 60)
+    found = evaluate([tmp_path])
+    text = rendered(found)
+    lines = [words(line) for line in text.splitlines()]
+    at = next(i for i, line in enumerate(lines) if line[:1] == ["dice"])
+    assert lines[at + 1] == ["first-of-two…", "lora", "15", "0.2500", "90.0%", "0.067", "0.015"]
+    assert "furthest from the target, by the TVD of samples: 10 of 30 prompts" in text
+    page = Parsed(html_report(found))
+    assert sum(attributes.get("class") == "prompt" for tag, attributes in page.tags if tag == "section") == 10
+    assert len(found.differences) == 4 * 30
+    assert max(len(spec["datasets"][key]) for spec in page.specs for key in spec.get("datasets", {})) <= 60
+    assert "| dice |" in as_markdown(found)
