@@ -1,0 +1,39 @@
+"""What `train` prints when it is done: a line per prompt, or of many prompts a table by folder."""
+
+from pathlib import Path
+
+import pytest
+
+from diffusecli.cli.train import _print_figures
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.runs.run_dir import RunDir
+from diffusecli.training.questions import Exact
+from diffusecli.training.record import Trained
+
+
+def trained_on(count):
+    prompts = tuple(Prompt(request=str(i), targets=("a",), alias=f"mix/{'uv'[i % 2]}/{i}.json") for i in range(count))
+    exact = Exact(prompts, tuple((0.01 * i, 0.9) for i in range(count)))
+    return Trained(RunDir(Path("run")), "all done", exact, exact, Exact((), ()), 0.02, 12.0)
+
+
+@pytest.mark.parametrize(("count", "listed"), [(24, 24), (25, 0)])
+def test_more_than_24_prompts_are_summed_up(count, listed, capsys):
+    _print_figures(trained_on(count))
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("exact KL" in line and line.startswith("mix/") for line in lines) == listed
+    assert any(line.startswith("u ") for line in lines) == (not listed)
+    assert lines[-2:] == [
+        "drift from the base model on held-out instructions: 0.0200 nats per token", "run: stopped after 12.0 s, all done",
+    ]  # fmt: skip
+
+
+def test_the_worst_and_the_median_of_each_folder_are_shown(capsys):
+    """Of 25 prompts with KL 0, .01, …, .24 the even ones are in u: their median is .12, the worst .24; the odd ones end with .23."""
+    _print_figures(trained_on(25))
+    cells = {line.split()[0]: line.split()[1:6] for line in capsys.readouterr().out.splitlines() if line[:2] in ("al", "u ", "v ")}
+    assert cells == {
+        "all": ["trained", "on", "25", "0.1200", "0.2400"],
+        "u": ["trained", "on", "13", "0.1200", "0.2400"],
+        "v": ["trained", "on", "12", "0.1200", "0.2300"],
+    }
