@@ -6,20 +6,24 @@ Loads the base model, scores, puts the adapter on, scores again. No sampling, ma
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from diffusecli.evaluation.metrics import Worded
 from diffusecli.models.adapters import recorded_base
 from diffusecli.models.architecture import shape_of
-from diffusecli.models.encoding import EncodedPrompt, encode_prompt
+from diffusecli.models.chat import Chat
+from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.loading import LoadedModel, load_model
 from diffusecli.models.lora import load_adapter, require_trained_on
 from diffusecli.models.overflow import cause
 from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import AlgConfig, Retain
+from diffusecli.prompts.contexts import Contexts
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.notices import Notice
@@ -27,15 +31,20 @@ from diffusecli.training.inputs import require_context
 from diffusecli.training.loss import target_log_probs
 from diffusecli.training.pass_choice import choose_strategy, fitting_answers
 from diffusecli.training.processes import Processes
+from diffusecli.training.questions import Question, figures_of
 from diffusecli.training.retention import prepare, read_instructions
 from diffusecli.training.scorer import Scorer
+from diffusecli.training.visits import MANY_PROMPTS
 
 
 @dataclass(frozen=True)
 class Measured:
     """What one run's model thinks."""
 
-    log_q: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)  # mode, prompt digest -> [K], nats
+    log_q: dict[tuple[str, str], np.ndarray] = field(
+        default_factory=dict
+    )  # mode, prompt digest -> [K], nats; the mean over wordings
+    wordings: dict[tuple[str, str], tuple[Worded, ...]] = field(default_factory=dict)  # of prompts that have several, or contexts
     chat: dict[str, Any] = field(default_factory=dict)  # how the prompts were put to the model: system text, template, variables
     drift: float | None = None  # of the adapter on held-out instructions, nats per token
 
@@ -48,10 +57,12 @@ def scorer_of(base: LoadedModel, encoded: list[EncodedPrompt], source: ModelSour
 
 
 def measure(
-    run: RunDir, source: ModelSource, settings: AlgConfig, retain: Retain, seed: int, prompts: Sequence[Prompt], notice: Notice
-) -> Measured:
+    run: RunDir, source: ModelSource, settings: AlgConfig, retain: Retain, seed: int, prompts: Sequence[Prompt], notice: Notice,
+    *, contexts: Contexts | None = None,
+) -> Measured:  # fmt: skip
     """Score every prompt that has targets with the base model and, where there is one, with the run's adapter.
 
+    Every wording is scored; of a few prompts the first one in those `contexts`, too, that are never trained.
     Drift is measured on the instructions of `retain`, in the order that `seed` fixes.
     Raises `InputError` when a prompt is too long for the model or the adapter is not of this base.
     """
@@ -61,15 +72,20 @@ def measure(
     base = load_model(source, notice)
     if run.has_adapter:
         require_trained_on(base, recorded_base(run), run.path)
-    encoded = [encode_prompt(prompt, base.chat) for prompt in wanted.values()]
+    asked = [_Asked.of(prompt, base.chat, contexts if len(wanted) <= MANY_PROMPTS else None) for prompt in wanted.values()]
+    encoded = [e for one in asked for e in one.encoded]
     require_context(encoded, shape_of(base.model.config, 0).context)
     scorer = scorer_of(base, encoded, source, settings, notice)
     found: dict[tuple[str, str], np.ndarray] = {}
+    worded: dict[tuple[str, str], tuple[Worded, ...]] = {}
 
     def score(mode: str) -> None:
         scorer.model = base.model
-        scores = scorer.log_probs(encoded)
-        found.update({(mode, e.prompt.digest): target_log_probs(e, paths) for e, paths in zip(encoded, scores, strict=True)})
+        scores = iter(scorer.log_probs(encoded))
+        for one in asked:
+            of_prompt = [next(scores) for _ in one.encoded]
+            found[mode, one.prompt.digest] = one.pooled(of_prompt)
+            worded[mode, one.prompt.digest] = one.each(of_prompt)
 
     chat = json.loads(json.dumps(base.chat_settings.recorded))
     if run.read_manifest().get("chat", chat) != chat:
@@ -79,7 +95,7 @@ def measure(
         )
     score("untuned")
     if not run.has_adapter:
-        return Measured(found, chat)
+        return Measured(found, worded, chat)
     instructions = read_instructions(retain)
     retention = prepare(base, retain, instructions, seed=seed, strategy=scorer.strategy, notice=notice)
     load_adapter(base, run.path, recorded=recorded_base(run), named=source.named, notice=notice)
@@ -88,4 +104,40 @@ def measure(
     drift = scorer.drift(retention.held_out)
     if np.isnan(drift):
         raise cause(base.model, base.name)
-    return Measured(found, chat, drift)
+    return Measured(found, worded, chat, drift)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A prompt in all that is scored of it: its wordings, those that are held out, its first wording in contexts."""
+
+    prompt: Prompt
+    encoded: tuple[EncodedPrompt, ...]
+    kinds: tuple[tuple[Literal["trained", "held-out", "context"], str], ...]  # of each, and its name
+
+    @classmethod
+    def of(cls, prompt: Prompt, chat: Chat, contexts: Contexts | None) -> _Asked:
+        """In tokens."""
+        question = Question.of(prompt, chat)
+        placed = contexts.held_out(question.wordings[0].prompt) if contexts is not None else ()
+        around = question.in_contexts(placed, chat)
+        kinds: list[tuple[Literal["trained", "held-out", "context"], str]] = []
+        kinds += [("trained", wording.question) for wording in prompt.wordings]
+        kinds += [("held-out", wording.question) for wording in prompt.held_out]
+        kinds += [("context", name) for name, _ in placed]
+        return cls(prompt, (*question.wordings, *question.held_out, *(around.wordings if around else ())), tuple(kinds))
+
+    def pooled(self, paths: Sequence[np.ndarray]) -> np.ndarray:
+        """Ln of the mean probability of each target [K] over the wordings, nats."""
+        pairs = list(zip(self.encoded, paths, strict=True))[: len(self.prompt.wordings)]
+        log_q = np.array([target_log_probs(e, log_probs) for e, log_probs in pairs])
+        return np.asarray(np.logaddexp.reduce(log_q, axis=0) - math.log(len(pairs)))
+
+    def each(self, paths: Sequence[np.ndarray]) -> tuple[Worded, ...]:
+        """The figures of each; () where there is one wording and nothing else."""
+        if len(self.encoded) < 2:
+            return ()
+        return tuple(
+            Worded(kind, name, *figures_of(e, log_probs))
+            for e, log_probs, (kind, name) in zip(self.encoded, paths, self.kinds, strict=True)
+        )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, get_type_hints
+from typing import Annotated, Literal, get_type_hints
 
 import numpy as np
 
@@ -153,10 +153,22 @@ def figures(prompt: Prompt, tallied: Tally, *, seed: int = 0) -> Figures:
 
 
 @dataclass(frozen=True)
+class Worded:
+    """Exact figures of one wording of a prompt, or of the prompt in one context."""
+
+    kind: Literal["trained", "held-out", "context"]  # trained: a request of the prompt, whether this run was trained on it or not
+    name: str  # the request, or what the context is
+    kl: float  # KL(target || model), nats
+    on_target: float
+    tvd: float
+
+
+@dataclass(frozen=True)
 class ExactFigures:
     """From the model's own probabilities q of the targets: no sampling noise, temperature 1, nothing cut.
 
     A text has several tokenisations and q is that of the usual one: the mass on target is a lower bound, KL and TVD upper ones.
+    Of a prompt in several wordings q is the mean over them, which answers pooled evenly follow; KL is the mean of theirs.
     """
 
     kl: float  # KL(target || model), nats
@@ -165,6 +177,7 @@ class ExactFigures:
     seen_expected: float = math.nan  # targets among N answers
     q: tuple[float, ...] = ()  # of each target
     excess_tvd: float = math.nan  # that `at_n` draws from q show on average
+    wordings: tuple[Worded, ...] = ()  # of a prompt in several wordings or contexts: each by itself
 
 
 AT_N = 500

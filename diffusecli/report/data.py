@@ -142,7 +142,7 @@ def _flat(row: Row) -> dict[str, Any]:
                             "unfinished": row.unfinished, "verdict": row.verdict, "settings": json.dumps(row.settings)}  # fmt: skip
     for kind, prefix, values in _kinds(row):
         for field in fields(kind):
-            if field.name not in ("top", "q", "n", "unfinished"):
+            if field.name not in ("top", "q", "n", "unfinished", "wordings"):
                 line[prefix + field.name] = getattr(values, field.name, None)
     return line
 

@@ -22,6 +22,7 @@ from diffusecli.report.details import details
 from diffusecli.report.groups import group_legend, group_table, worst_table
 from diffusecli.report.histogram import Showing
 from diffusecli.report.parts import label, new_table, number, p_value, percent, shorten
+from diffusecli.report.wording import of_wordings
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
@@ -98,6 +99,8 @@ def _summary(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
         seen = f"{exact.seen_expected:.1f} targets expected in {row.tally.n or UNSAMPLED}"
         line = f"exact: {percent(exact.on_target)} on target, TVD {exact.tvd:.4f}, {seen}"
         yield Padding(Text(line), (0, 0, 0, 3), expand=False)
+    for line in of_wordings(exact.wordings) if exact is not None else ():
+        yield Padding(Text(spelled(line)), (0, 0, 0, 3), expand=False)
     if cut := row.tally.unfinished.total():
         line = f"{cut} of {many(row.tally.n, 'sample')} unfinished ({percent(row.tally.unfinished_share)}): cut at the limit of new tokens"
         yield Padding(Text(line), (0, 0, 0, 3), expand=False)

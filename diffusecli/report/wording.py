@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import math
 import re
+import statistics
+import textwrap
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from diffusecli.evaluation import metrics
-from diffusecli.evaluation.metrics import Figures
+from diffusecli.evaluation.metrics import Figures, Worded
 from diffusecli.system.errors import printable
 
 _MOST_TEXT = 600  # characters of one text of a model
@@ -176,3 +178,17 @@ FILTERS = {
     "p_value": p_value, "in_words": in_words,
 }  # fmt: skip
 """For templates."""
+
+
+_KINDS = {"trained": "wordings", "held-out": "held-out wordings", "context": "held-out contexts"}
+
+
+def of_wordings(figures: Sequence[Worded]) -> Iterator[str]:
+    """A line for each kind of wordings: how far they are from the target in the middle, and which one is furthest."""
+    for kind, name in _KINDS.items():
+        some = [one for one in figures if one.kind == kind]
+        if some:
+            worst = max(some, key=lambda one: one.tvd)
+            text = textwrap.shorten(worst.name, 40, placeholder="…")
+            middle = statistics.median(one.tvd for one in some)
+            yield f"{len(some)} {name}: exact TVD median {middle:.3f}, worst {worst.tvd:.3f} ({text})"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,6 +129,7 @@ def _measure(
         from diffusecli.evaluation.exact import Measured, measure
     from diffusecli.models.source import model_source
     from diffusecli.prompts.config import Retain
+    from diffusecli.prompts.contexts import Contexts
     from diffusecli.runs.finding import config_of
 
     if not runs:
@@ -145,7 +146,8 @@ def _measure(
             found[facts.run] = Measured()
             continue
         source = model_source(config, named=question.model is not None)
-        found[facts.run] = measure(facts.folder, source, config.alg_config, retain, config.seed, prompts, notice)
+        contexts = Contexts(config.vary) if config.vary else None
+        found[facts.run] = measure(facts.folder, source, config.alg_config, retain, config.seed, prompts, notice, contexts=contexts)
     return found
 
 
@@ -223,7 +225,10 @@ def _exact(sample: SampleSet, run: RunFacts | None, measured: Measured | None, a
     if measured is not None and sample.asked in (None, measured.chat):
         log_q = measured.log_q.get((sample.mode, sample.prompt.digest))
         if log_q is not None:
-            return exact_figures(sample.prompt, log_q, sample.counts.total() or UNSAMPLED, at_n)
+            found = exact_figures(sample.prompt, log_q, sample.counts.total() or UNSAMPLED, at_n)
+            worded = measured.wordings.get((sample.mode, sample.prompt.digest), ())
+            kls = [one.kl for one in worded if one.kind == "trained"]
+            return replace(found, kl=math.fsum(kls) / len(kls) if kls else found.kl, wordings=worded)
     same = sample.asked is None or run.manifest.chat in (None, sample.asked)
     return _recorded(sample, run) if same else None
 
