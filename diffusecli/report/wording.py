@@ -173,13 +173,6 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int) else str(value)
 
 
-FILTERS = {
-    "number": number, "percent": percent, "text": text, "count": count, "span": span, "key": key, "short": short, "phrase": phrase,
-    "p_value": p_value, "in_words": in_words,
-}  # fmt: skip
-"""For templates."""
-
-
 _KINDS = {"trained": "wordings", "held-out": "held-out wordings", "context": "held-out contexts"}
 
 
@@ -192,3 +185,10 @@ def of_wordings(figures: Sequence[Worded]) -> Iterator[str]:
             text = textwrap.shorten(worst.name, 40, placeholder="…")
             middle = statistics.median(one.tvd for one in some)
             yield f"{len(some)} {name}: exact TVD median {middle:.3f}, worst {worst.tvd:.3f} ({text})"
+
+
+FILTERS = {
+    "number": number, "percent": percent, "text": text, "count": count, "span": span, "key": key, "short": short, "phrase": phrase,
+    "p_value": p_value, "in_words": in_words, "of_wordings": of_wordings,
+}  # fmt: skip
+"""For templates."""
