@@ -134,7 +134,8 @@ def _format_doubts(document: Document, prompt: Prompt) -> Iterator[Problem]:
     silent = [text for text in requests if "{" not in text and not re.search("brace|curly", text, re.IGNORECASE)]
     asks = len(silent) < len(requests)
     if prompt.targets and braced == len(prompt.targets) and silent:
-        where = ("request", prompt.requests.index(silent[0])) if silent[0] in prompt.requests[1:] else ("request",)
+        where: tuple[str | int, ...] = ("messages", len(prompt.messages) - 1) if prompt.messages else ("request",)
+        where = (*where, prompt.requests.index(silent[0])) if silent[0] in prompt.requests[1:] else where
         yield document.problem(where, "the targets stand in curly braces but the request does not ask for them",
                                "show the format in the request, like this: {answer}", severity="warning")  # fmt: skip
     if any("{{" in text for text in requests) and not any("{{" in target for target in prompt.targets):
