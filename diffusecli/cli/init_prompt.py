@@ -69,9 +69,20 @@ def init_prompt(
     decimals: Annotated[int | None, typer.Option(help="With --scipy: round a continuous distribution to so many places.")] = None,
     date_format: Annotated[str | None, typer.Option(help="With --dates: as in strftime.  [default: %B %-d]")] = None,
     request: Annotated[
-        str | None, typer.Option(help="Ask this, word for word; with --group-by, {column} takes the group's value.")
+        list[str] | None,
+        typer.Option(help="Ask this, word for word; may be repeated. With --group-by, {column} takes the group's value."),
     ] = None,
-    form: Annotated[bool, typer.Option("--form", help="End --request with the sentence on the form of the answer.")] = False,
+    requests: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Requests from a file: one a line (# starts a comment), or a JSON list.")
+    ] = None,
+    form: Annotated[bool, typer.Option("--form", help="Add to each --request what form the answer must have.")] = False,
+    wordings: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Ask in N built-in wordings of the distribution's own request.")
+    ] = None,
+    held_out: Annotated[
+        int, typer.Option(min=0, metavar="M", help="Hold out M further wordings, or M of the requests: measured, never trained.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of --wordings and --held-out.")] = 0,
     system: Annotated[str | None, typer.Option(help="A system text for the prompt; {column} as in --request.")] = None,
     wrap: Annotated[str, typer.Option(help="How a target is written around its outcome %s.")] = "{%s}",
     response: Annotated[
@@ -85,7 +96,8 @@ def init_prompt(
 ) -> None:
     """Write a prompt file for any distribution you can name, or for a table of observations."""
     from diffusecli.prompts.file_names import name_notices
-    from diffusecli.prompts.request_wording import Wording, form_doubts
+    from diffusecli.prompts.request_files import read_requests
+    from diffusecli.prompts.request_wording import Wording, form_doubts, wording_doubts
     from diffusecli.prompts.weighing import Reading
     from diffusecli.report.tables import distribution_preview
     from diffusecli.verbs.init_prompt import choose, fields_of, prompts_from, write_prompts
@@ -94,7 +106,8 @@ def init_prompt(
         for example, summary in catalogue():
             typer.echo(f"{summary}\n  diffuse init-prompt {example}")
         return
-    wording = Wording(request, wrap, tuple(response or ("",)), not no_eos, system, form)
+    asked = (*(request or ()), *(read_requests(requests) if requests is not None else ()))
+    wording = Wording(asked or None, wrap, tuple(response or ("",)), not no_eos, system, form, wordings, held_out, seed)
     modifiers = {"step": step, "tail": tail, "decimals": decimals, "date_format": date_format}
     groups = _columns(group_by)
     reading = Reading(
@@ -114,7 +127,7 @@ def init_prompt(
     for message in dict.fromkeys(messages):
         notice(message)
     doubts = [doubt for key, d in distributions.items() for doubt in form_doubts(d, wording, fields_of(d, groups, key))]
-    for doubt in dict.fromkeys(doubts[:1]):
+    for doubt in [*doubts[:1], *wording_doubts(wording, next(iter(prompts.values())))]:
         notice(f"warning: {doubt}")
     if preview:
         terminal.console(stderr=True).print(distribution_preview(next(iter(prompts.values()))))

@@ -14,6 +14,7 @@ from diffusecli.files.text import canonical
 from diffusecli.prompts.answer_forms import BRACES, form_sentence
 from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.wording_checks import contradictions
 from diffusecli.prompts.wordings import Drawn, draw_forms, draw_wordings
 from diffusecli.system.errors import InputError, did_you_mean
 
@@ -121,6 +122,15 @@ def form_doubts(distribution: Distribution, wording: Wording, fields: Iterable[s
             f"the targets have braces of their own and get a second pair: {{{distribution.outcomes[0]}}}. Keep one with --wrap %s"
         )
     return found
+
+
+def wording_doubts(wording: Wording, prompt: Prompt) -> list[str]:
+    """Warnings: of given requests that ask for something else than others do."""
+    given = (*prompt.requests, *prompt.held_out_requests) if len(wording.requests) > 1 else ()
+    return [
+        f"--request {given[index]!r}: names {message} as in {given[other]!r}. Let all requests ask for the same"
+        for index, other, message in contradictions(given, prompt.targets)
+    ]
 
 
 def _which(request: str, requests: Sequence[str]) -> str:

@@ -214,7 +214,7 @@ def test_numbers_of_numpy_are_numbers():
         ({"request": "\ud800", "benford": True}, "request: must be a text in UTF-8 without NUL"),
         ({"poisson": True}, "poisson: True is neither a number nor a text"),
         ({"benford": "yes"}, "benford: must be True or False"),
-        ({"request": 5, "benford": True}, "request: must be a text, not 5"),
+        ({"request": 5, "benford": True}, "request: must be a text or a list of texts, not 5"),
         ({"benford": True, "eos": "no"}, "eos: must be True or False"),
         ({"benford": True, "notice": "log"}, "notice: must be a function"),
     ],
