@@ -78,7 +78,7 @@ def claims_of(text: str, outcomes: frozenset[str] = frozenset()) -> Claims:
     for sides in _DIE.findall(text):
         found.setdefault("range", set()).add(f"1 to {''.join(sides)}")
     if chances := _chances(text, outcomes):
-        found["chance"] = {f"{chance:.6g}" for chance in chances}
+        found["chance"] = {", ".join(f"{chance:.6g}" for chance in chances)}
     for number, noun in _COUNTED.findall(_RATIO.sub("", text)):
         if noun.lower() not in _NO_NOUNS | outcomes:
             found.setdefault(noun.lower(), set()).add(number)
@@ -90,18 +90,21 @@ def _chances(text: str, outcomes: frozenset[str]) -> list[float]:
     found = [float(percent) / 100 for percent in _PERCENT.findall(text)]
     found += [int(hits) / int(all_) for hits, all_ in _RATIO.findall(text) if 0 < int(hits) < int(all_)]
     found += [float(number) for number in _DECIMAL.findall(_PERCENT.sub("", text)) if number not in outcomes]
-    chances = sorted({chance for chance in found if 0 < chance < 1})
-    return chances if len(chances) == 1 or abs(math.fsum(chances) - 1) < 0.02 else []
+    every = sorted(chance for chance in found if 0 < chance < 1)
+    different = sorted(set(every))
+    if len(different) == 1:
+        return different
+    return next((chances for chances in (every, different) if abs(math.fsum(chances) - 1) < 0.02), [])
 
 
 def _differ(kind: str, said: frozenset[str], usual: frozenset[str]) -> bool:
     """Whether two statements of a kind have nothing in common. A chance and its complement, success and failure, go together."""
     if kind != "chance":
         return not said & usual
-    mine, theirs = [float(text) for text in said], [float(text) for text in usual]
-    if len(mine) > 2 or len(theirs) > 2:
-        return len(mine) == len(theirs) and any(abs(a - b) > _SAME_SHARE for a, b in zip(sorted(mine), sorted(theirs), strict=True))
-    return all(min(abs(a - b), abs(1 - a - b)) > _SAME_SHARE for a in mine for b in theirs)
+    mine, theirs = ([float(text) for text in ", ".join(texts).split(", ")] for texts in (said, usual))
+    if len(mine) > 2 and len(theirs) > 2:
+        return len(mine) == len(theirs) and any(abs(a - b) > _SAME_SHARE for a, b in zip(mine, theirs, strict=True))
+    return len(mine) + len(theirs) < 5 and all(min(abs(a - b), abs(1 - a - b)) > _SAME_SHARE for a in mine for b in theirs)
 
 
 def _meant(kind: str, said: frozenset[str]) -> str:
