@@ -108,8 +108,8 @@ def _held_out(requests: tuple[str, ...], count: int, seed: int) -> Drawn:
 def form_doubts(distribution: Distribution, wording: Wording, fields: Iterable[str] = ()) -> list[str]:
     """Warnings: of a request that does not ask for the form of the targets, and of targets in two pairs of braces."""
     found = []
-    in_system = wording.system is not None and _shows(wording.system, wording.wrap, fields)
-    silent = [] if in_system else [text for text in wording.requests if not _shows(text, wording.wrap, fields)]
+    in_system = wording.system is not None and shows_form(wording.system, wording.wrap, fields)
+    silent = [] if in_system else [text for text in wording.requests if not shows_form(text, wording.wrap, fields)]
     if silent and not wording.form and wording.wrap.strip() != "%s":
         sentence = form_sentence(wording.wrap, distribution.noun)
         sentence = sentence.replace("{", "{{").replace("}", "}}") if fields else sentence
@@ -137,7 +137,7 @@ def _which(request: str, requests: Sequence[str]) -> str:
     return f" {request!r}" if len(requests) > 1 else ""
 
 
-def _shows(template: str, wrap: str, fields: Iterable[str]) -> bool:
+def shows_form(template: str, wrap: str, fields: Iterable[str] = ()) -> bool:
     """Whether a request shows the targets' form itself, apart from its placeholders and whatever fills them."""
     opening, closing = (part.strip() for part in wrap.split("%s", maxsplit=1))
     known = set(fields)

@@ -64,6 +64,30 @@ def contradictions(requests: Sequence[str], targets: Sequence[str]) -> Iterator[
                 yield index, named.index(widest), f"the options {_list(named[index])}, not {_list(widest)}"
 
 
+def departure(original: str, paraphrase: str, targets: Sequence[str]) -> str:
+    """In what a paraphrase departs from its original: stricter than `contradictions`, it must name the same. "" where it does.
+
+    >>> departure("A number from 1 to 10", "Any of the numbers one to twelve", ())
+    'name other numbers'
+    """
+    options = _options(targets)
+    mine, theirs = (_without_targets(text, targets) for text in (original, paraphrase))
+    if {option for option in options if _names(mine, option)} != {option for option in options if _names(theirs, option)}:
+        return "name other options"
+    ignored = {1.0} if not re.search(r"(?<![\w.])1(?![\w.]|\.\d)", mine) else set()  # "one" is also a pronoun
+    wanted, named = _numbers(mine) - ignored, _numbers(theirs)
+    return "" if wanted <= named and named - wanted <= {1.0} else "name other numbers"
+
+
+def _numbers(text: str) -> set[float]:
+    """All numbers of a text, with percentages and ratios (1 in 5) as shares."""
+    rest = with_figures(text)
+    found = {int(hits) / int(all_) for hits, all_ in _RATIO.findall(rest) if int(all_)}
+    found |= {float(percent) / 100 for percent in _PERCENT.findall(rest)}
+    rest = _PERCENT.sub("", _RATIO.sub("", rest))
+    return {round(number, 6) for number in found | {float(number) for number in re.findall(r"\d+(?:\.\d+)?|\.\d+", rest)}}
+
+
 def claims_of(text: str, outcomes: frozenset[str] = frozenset()) -> Claims:
     """What a text with figures says of ranges, chances and numbers of things. Words and decimals of outcomes are no claims.
 
@@ -118,7 +142,7 @@ def _most_common(said: Sequence[frozenset[str]]) -> frozenset[str]:
 
 def _options(targets: Sequence[str]) -> tuple[str, ...]:
     """What targets name, if it is words: without what all have around it. None for one target or very many."""
-    if not 2 < len(targets) <= 1000:
+    if not 1 < len(targets) <= 1000:
         return ()
     start, end = _common_start(targets), _common_start([target[::-1] for target in targets])
     framed = _is_frame(start) and _is_frame(end)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from diffusecli.prompts.prompt_files import inspect_prompt
-from diffusecli.prompts.wording_checks import claims_of, contradictions
+from diffusecli.prompts.wording_checks import claims_of, contradictions, departure
 
 DIE = tuple(f"{{{n}}}" for n in range(1, 11))
 HANDS = ("{rock}", "{paper}", "{scissors}")
@@ -72,3 +72,20 @@ def test_the_warning_points_at_the_wording_held_out_ones_too(tmp_path):
         f"{path}:7:3: the request 'Say 1 to 6 {{number}}' names range 1 to 6, not range 1 to 10 as in 'Pick 1 to 10 {{number}}', "
         "let all requests ask for the same"
     )
+
+
+@pytest.mark.parametrize(
+    ("original", "paraphrase", "targets", "reason"),
+    [
+        ("Pick 1 to 10.", "One of the numbers from one to ten", DIE, ""),
+        ("Pick 1 to 10.", "Pick a number.", DIE, "name other numbers"),
+        ("Pick 2 to 10.", "Pick one number, 2 to 10.", DIE, ""),
+        ("Ten tries at 20%", "10 tries, 1 in 5 each", DIE, ""),
+        ("Ten tries at 20%", "Ten tries at 0.25", DIE, "name other numbers"),
+        ("Rock, paper or scissors?", "scissors, rock, paper: which?", HANDS, ""),
+        ("Rock, paper or scissors?", "Rock or scissors?", HANDS, "name other options"),
+        ("Play. Answer like {rock}.", "Play, in the form {paper}.", HANDS, ""),
+    ],
+)
+def test_a_paraphrase_names_the_same_numbers_and_options(original, paraphrase, targets, reason):
+    assert departure(original, paraphrase, targets) == reason
