@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import takewhile
 
 from diffusecli.prompts.number_words import with_figures
@@ -46,8 +46,10 @@ def contradictions(requests: Sequence[str], targets: Sequence[str]) -> Iterator[
 
     Each is compared with the first of those that say what most say. At most one contradiction is reported for each.
     """
+    if len(requests) < 2:
+        return
     options = _options(targets)
-    bare = [with_figures(_without_targets(request, targets)) for request in requests]
+    bare = [with_figures(text) for text in map(_without_targets(targets), requests)]
     outcomes = frozenset(word for target in targets for word in (*_DECIMAL.findall(target), *_WORD.findall(target.lower())))
     claims = [claims_of(text, outcomes) for text in bare]
     named = [_named(text, options) for text in requests]
@@ -71,7 +73,7 @@ def departure(original: str, paraphrase: str, targets: Sequence[str]) -> str:
     'name other numbers'
     """
     options = _options(targets)
-    mine, theirs = (_without_targets(text, targets) for text in (original, paraphrase))
+    mine, theirs = map(_without_targets(targets), (original, paraphrase))
     if {option for option in options if _names(mine, option)} != {option for option in options if _names(theirs, option)}:
         return "name other options"
     ignored = {1.0} if not re.search(r"(?<![\w.])1(?![\w.]|\.\d)", mine) else set()  # "one" is also a pronoun
@@ -144,21 +146,23 @@ def _options(targets: Sequence[str]) -> tuple[str, ...]:
     """What targets name, if it is words: without what all have around it. None for one target or very many."""
     if not 1 < len(targets) <= 1000:
         return ()
-    start, end = _common_start(targets), _common_start([target[::-1] for target in targets])
-    framed = _is_frame(start) and _is_frame(end)
-    cores = [target[len(start) : len(target) - len(end)] if framed else target for target in targets]
+    start, end = _frame(targets)
+    cores = [target[len(start) : len(target) - len(end)] for target in targets]
     return tuple(core for core in cores if len(core) > 1 and core[0].isalpha())
+
+
+def _frame(targets: Sequence[str]) -> tuple[str, str]:
+    """What all targets begin and end with, as far as it is no part of their words: it has no letter or digit at the seam."""
+    if len(targets) < 2:
+        return "", ""
+    start, end = _common_start(targets), _common_start([target[::-1] for target in targets])[::-1]
+    return re.sub(r"\w+$", "", start), re.sub(r"^\w+", "", end)
 
 
 def _common_start(texts: Sequence[str]) -> str:
     """What all begin with: the first and the last in alphabetical order differ soonest."""
     pairs = takewhile(lambda pair: pair[0] == pair[1], zip(min(texts), max(texts), strict=False))
     return "".join(letter for letter, _ in pairs)
-
-
-def _is_frame(common: str) -> bool:
-    """Whether a common beginning or end can be cut off: one that ends in a letter may belong to the words."""
-    return not common or not common[-1].isalnum()
 
 
 def _named(text: str, options: Sequence[str]) -> frozenset[str]:
@@ -174,12 +178,14 @@ def _names(text: str, option: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(option)}(?!\w)", text, flags) is not None
 
 
-def _without_targets(request: str, targets: Sequence[str]) -> str:
-    """The request without targets as they are written, which are examples of the form."""
-    framed = [target for target in targets if not target[:1].isalnum() and target in request]
-    for target in sorted(framed, key=len, reverse=True):
-        request = request.replace(target, "")
-    return request
+def _without_targets(targets: Sequence[str]) -> Callable[[str], str]:
+    """Removes targets as they are written, which are examples of the form; bare words stay."""
+    known = frozenset(targets)
+    start, end = _frame(targets)
+    if not start or not end:
+        return lambda request: request
+    pattern = re.compile(rf"{re.escape(start)}.*?{re.escape(end)}")
+    return lambda request: pattern.sub(lambda match: "" if match[0] in known else match[0], request)
 
 
 def _list(texts: frozenset[str]) -> str:
