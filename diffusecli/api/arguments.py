@@ -74,7 +74,7 @@ def text(name: str, value: Any) -> str:
 def texts(name: str, value: Any) -> tuple[str, ...]:
     """One text or several."""
     if isinstance(value, str):
-        return (str(value),)
+        return (text(name, value),)
     return tuple(text(name, one) for one in several(name, value, "a text or a list of texts"))
 
 

@@ -32,7 +32,7 @@ from diffusecli.prompts.answer_forms import BRACES
 from diffusecli.prompts.catalogue import FAMILIES
 from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.prompts.request_wording import Wording, form_doubts, prompt_from
+from diffusecli.prompts.request_wording import Wording, form_doubts, prompt_from, wording_doubts
 from diffusecli.prompts.weighing import Reading
 from diffusecli.system.errors import InputError, did_you_mean
 from diffusecli.system.notices import Notice
@@ -45,13 +45,16 @@ _FLAGS = ("count",)
 
 
 def init_prompt(
-    request: str | None = None, *, from_file: AnyPath | None = None, form: bool = False, wrap: str = BRACES,
-    response: str | Sequence[str] = "", eos: bool = True, system: str | None = None, notice: Notice | None = None, **options: Any,
+    request: str | Sequence[str] | None = None, *, from_file: AnyPath | None = None, form: bool = False, wrap: str = BRACES,
+    wordings: int | None = None, held_out: int = 0, seed: int = 0, response: str | Sequence[str] = "", eos: bool = True,
+    system: str | None = None, notice: Notice | None = None, **options: Any,
 ) -> Prompt:  # fmt: skip
     """A prompt whose targets and weights come from a named distribution, or from a file.
 
-    - `request`: what to ask, word for word. By default the distribution's own request.
-    - `form`: end `request` with the sentence on the form of the answer, such as "Output only the number between two curly braces".
+    - `request`: what to ask, word for word; a list: several wordings of one question. By default the distribution's own request.
+    - `form`: add to each `request` what form the answer must have, such as "Output only the number between two curly braces".
+    - `wordings`: ask in so many built-in wordings of the distribution's own request.
+    - `held_out`: hold out so many further wordings, or so many of the requests: measured, never trained. `seed` draws both.
     - `wrap`: the target around its outcome `%s`.
     - `response`, `eos`, `system`: the other fields of a prompt.
     - `from_file`: a file with one target a line, or a table. Its options are those of `diffuse init-prompt --from`.
@@ -70,16 +73,18 @@ def init_prompt(
     ('{1}', '{2}', '{3}', '{4}', '{5}', '{6}')
     """
     made = init_prompts(
-        request, from_file=from_file, form=form, wrap=wrap, response=response, eos=eos, system=system, notice=notice, **options
-    )
+        request, from_file=from_file, form=form, wrap=wrap, wordings=wordings, held_out=held_out, seed=seed, response=response, eos=eos,
+        system=system, notice=notice, **options,
+    )  # fmt: skip
     if len(made) > 1 or () not in made:
         raise InputError(f"{len(made)} groups make as many prompts: call init_prompts, which returns all of them")
     return made[()]
 
 
 def init_prompts(
-    request: str | None = None, *, from_file: AnyPath | None = None, form: bool = False, wrap: str = BRACES,
-    response: str | Sequence[str] = "", eos: bool = True, system: str | None = None, notice: Notice | None = None, **options: Any,
+    request: str | Sequence[str] | None = None, *, from_file: AnyPath | None = None, form: bool = False, wrap: str = BRACES,
+    wordings: int | None = None, held_out: int = 0, seed: int = 0, response: str | Sequence[str] = "", eos: bool = True,
+    system: str | None = None, notice: Notice | None = None, **options: Any,
 ) -> dict[tuple[str, ...], Prompt]:  # fmt: skip
     """As `init_prompt`, for files with several groups: a prompt for each, by the values of the group.
 
@@ -92,8 +97,9 @@ def init_prompts(
     """
     families, modifiers, reading = _sorted(options)
     wording = Wording(
-        optional(text, "request", request), text("wrap", wrap), texts("response", response), flag("eos", eos),
-        optional(text, "system", system), flag("form", form),
+        optional(texts, "request", request), text("wrap", wrap), texts("response", response), flag("eos", eos),
+        optional(text, "system", system), flag("form", form), optional(whole, "wordings", wordings, 1), whole("held_out", held_out, 0),
+        whole("seed", seed, 0),
     )  # fmt: skip
     optional(function, "notice", notice)
     with calling(notice) as say:
@@ -102,7 +108,8 @@ def init_prompts(
         filled = {key: fields_of(distribution, reading.group_by, key) for key, distribution in found.items()}
         made = {key: prompt_from(distribution, wording, filled[key]) for key, distribution in found.items()}
         require_different_requests(list(made.values()), filled, "group_by" if reading.group_by else "shares_column")
-        for line in dict.fromkeys(_findings(found, filled, wording)):
+        doubts = wording_doubts(wording, next(iter(made.values())))
+        for line in [*dict.fromkeys(_findings(found, filled, wording)), *(f"warning: {doubt}" for doubt in doubts)]:
             say(line)
     return made
 

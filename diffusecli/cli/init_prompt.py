@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from diffusecli.cli.groups import Body, grouped, optional
 from diffusecli.cli.options import TableOptions, with_table_options
+from diffusecli.cli.paraphrasing import ParaphraseOptions, with_paraphrase_options
 from diffusecli.cli.printing import notice
 from diffusecli.prompts.catalogue import FAMILIES, catalogue
 from diffusecli.system import terminal
@@ -30,6 +32,7 @@ def _with_families(body: Body) -> Body:
 
 @_with_families
 @with_table_options
+@with_paraphrase_options
 def init_prompt(
     *,
     families: dict[str, Any],
@@ -69,9 +72,21 @@ def init_prompt(
     decimals: Annotated[int | None, typer.Option(help="With --scipy: round a continuous distribution to so many places.")] = None,
     date_format: Annotated[str | None, typer.Option(help="With --dates: as in strftime.  [default: %B %-d]")] = None,
     request: Annotated[
-        str | None, typer.Option(help="Ask this, word for word; with --group-by, {column} takes the group's value.")
+        list[str] | None,
+        typer.Option(help="Ask this, word for word; may be repeated. With --group-by, {column} takes the group's value."),
     ] = None,
-    form: Annotated[bool, typer.Option("--form", help="End --request with the sentence on the form of the answer.")] = False,
+    requests: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Requests from a file: one a line (# starts a comment), or a JSON list.")
+    ] = None,
+    form: Annotated[bool, typer.Option("--form", help="Add to each --request what form the answer must have.")] = False,
+    wordings: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Ask in N built-in wordings of the distribution's own request.")
+    ] = None,
+    held_out: Annotated[
+        int, typer.Option(min=0, metavar="M", help="Hold out M further wordings, or M of the requests: measured, never trained.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of --wordings, --held-out and --paraphrase.")] = 0,
+    paraphrasing: ParaphraseOptions,
     system: Annotated[str | None, typer.Option(help="A system text for the prompt; {column} as in --request.")] = None,
     wrap: Annotated[str, typer.Option(help="How a target is written around its outcome %s.")] = "{%s}",
     response: Annotated[
@@ -85,16 +100,29 @@ def init_prompt(
 ) -> None:
     """Write a prompt file for any distribution you can name, or for a table of observations."""
     from diffusecli.prompts.file_names import name_notices
-    from diffusecli.prompts.request_wording import Wording, form_doubts
+    from diffusecli.prompts.request_files import read_requests
+    from diffusecli.prompts.request_wording import Wording, form_doubts, wording_doubts
     from diffusecli.prompts.weighing import Reading
     from diffusecli.report.tables import distribution_preview
-    from diffusecli.verbs.init_prompt import choose, fields_of, prompts_from, write_prompts
+    from diffusecli.verbs.init_prompt import choose, fields_of, prompts_from, with_paraphrases, write_prompts
 
     if show_list:
         for example, summary in catalogue():
             typer.echo(f"{summary}\n  diffuse init-prompt {example}")
         return
-    wording = Wording(request, wrap, tuple(response or ("",)), not no_eos, system, form)
+    asked = (*(request or ()), *(read_requests(requests) if requests is not None else ()))
+    wording = Wording(
+        asked or None,
+        wrap,
+        tuple(response or ("",)),
+        not no_eos,
+        system,
+        form,
+        wordings,
+        0 if paraphrasing.paraphrase else held_out,
+        seed,
+    )
+    service = paraphrasing.service()
     modifiers = {"step": step, "tail": tail, "decimals": decimals, "date_format": date_format}
     groups = _columns(group_by)
     reading = Reading(
@@ -102,6 +130,9 @@ def init_prompt(
         table.layout(),
     )  # fmt: skip
     distributions = choose(families, modifiers, source, reading)
+    if paraphrasing.paraphrase is not None and service is not None:
+        wording = with_paraphrases(distributions, wording, paraphrasing.paraphrase, service, notice)
+        wording = replace(wording, held_out=held_out)
     prompts = prompts_from(distributions, wording, groups, output)
     if output is None:
         typer.echo(terminal.json_text(prompts[None].to_json()), nl=False)
@@ -114,7 +145,7 @@ def init_prompt(
     for message in dict.fromkeys(messages):
         notice(message)
     doubts = [doubt for key, d in distributions.items() for doubt in form_doubts(d, wording, fields_of(d, groups, key))]
-    for doubt in dict.fromkeys(doubts[:1]):
+    for doubt in [*doubts[:1], *wording_doubts(wording, next(iter(prompts.values())))]:
         notice(f"warning: {doubt}")
     if preview:
         terminal.console(stderr=True).print(distribution_preview(next(iter(prompts.values()))))

@@ -101,7 +101,7 @@ def option_facts(names: Sequence[str], weights: Sequence[float] | None) -> dict[
         return lists | known(number=len(names))
     total = math.fsum(weights)
     shares = [f"{weight / total:.3g}" for weight in weights]
-    texts = [f"{weight:g}" for weight in weights]
+    texts = [f"{weight:g}" for weight in weights] if _are_whole(weights) else shares
     facts = known(names_or=listed(names, "or"), names_and=listed(names, "and"), code_names=code)
     facts["chances"] = ", ".join(f"{name} ({share})" for name, share in zip(names, shares, strict=True))
     facts |= known(weights_list=listed(shares, "and"), code_shares=f"[{', '.join(shares)}]")
@@ -169,6 +169,10 @@ def _exact_weight_facts(names: Sequence[str], weights: Sequence[float]) -> dict[
         pairs = [(name, f"{round(percent, 1):g}%") for name, percent in zip(names, percents, strict=True)]
         facts = known(percents=", ".join(f"{name} {percent}" for name, percent in pairs))
         facts |= known(percents_and=listed([f"{percent} for {name}" for name, percent in pairs], "and"))
-    if all(weight == int(weight) for weight in weights):
+    if _are_whole(weights):
         facts |= known(ratio=" to ".join(f"{weight:g}" for weight in weights))
     return facts
+
+
+def _are_whole(weights: Sequence[float]) -> bool:
+    return all(weight == int(weight) for weight in weights)

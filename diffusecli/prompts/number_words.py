@@ -67,13 +67,28 @@ def _below_hundred(number: int) -> str:
 
 
 _VALUES = {_below_hundred(number): number for number in range(100)}
-_IN_WORDS = re.compile(rf"\b(minus )?({'|'.join(sorted(_VALUES, key=len, reverse=True))})\b", re.IGNORECASE)
+_BELOW_HUNDRED = f"(?:(?:{'|'.join(_TENS[2:])})[- ](?:{'|'.join(_SMALL[1:10])})|{'|'.join(sorted((*_SMALL, *_TENS[2:]), key=len, reverse=True))})"
+_BELOW_THOUSAND = f"(?:(?:an?|{'|'.join(_SMALL[1:10])}) hundred(?:(?: and)? {_BELOW_HUNDRED})?|{_BELOW_HUNDRED})"
+_ANY = f"(?:(?:a|{_BELOW_THOUSAND}) thousand(?:(?: and)? {_BELOW_THOUSAND})?|{_BELOW_THOUSAND})"
+_IN_WORDS = re.compile(rf"\b(minus )?({_ANY})\b(?! (?:hundred|thousand)\b)", re.IGNORECASE)
 
 
 def with_figures(text: str) -> str:
-    """The text with the number words below a hundred as figures.
+    """The text with numbers in words as figures.
 
-    >>> with_figures("From one to twenty-five")
-    'From 1 to 25'
+    >>> with_figures("From one to twenty-five"), with_figures("between minus three and one hundred and two thousand")
+    ('From 1 to 25', 'between -3 and 102000')
     """
-    return _IN_WORDS.sub(lambda match: f"{'-' if match[1] else ''}{_VALUES[match[2].lower()]}", text)
+    return _IN_WORDS.sub(lambda match: f"{'-' if match[1] else ''}{_value(match[2].lower())}", text)
+
+
+def _value(words: str) -> int:
+    total = part = 0
+    for word in re.sub(r"\band\b|(?<=ty)-", " ", words).split():
+        if word == "thousand":
+            total, part = 1000 * (part or 1), 0
+        elif word == "hundred":
+            part = 100 * (part or 1)
+        else:
+            part += _VALUES.get(word, 0)  # "a hundred" is one
+    return total + part

@@ -14,6 +14,7 @@ from itertools import pairwise
 from diffusecli.files.documents import Document
 from diffusecli.files.text import canonical
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.wording_checks import contradictions
 from diffusecli.system.errors import InputError, Problem, many
 
 
@@ -28,6 +29,7 @@ def checked(prompt: Prompt) -> Prompt:
 def content_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
     """What is wrong or doubtful with a prompt whose keys and types are right."""
     yield from _request_problems(document, prompt)
+    yield from _wording_doubts(document, prompt)
     yield from _target_problems(document, prompt.targets)
     if not prompt.eos:
         yield from _prefix_problems(document, prompt.targets)
@@ -76,6 +78,17 @@ def _message_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
         )
     elif not prompt.messages[last].content.strip():
         yield document.problem(("messages", last), "the last message is empty", "write what the user asks")
+
+
+def _wording_doubts(document: Document, prompt: Prompt) -> Iterator[Problem]:
+    """Wordings that ask for something else than others do."""
+    requests = (*prompt.requests, *prompt.held_out_requests)
+    for index, other, message in contradictions(requests, prompt.targets):
+        where = ("request", index) if index < len(prompt.requests) else ("held_out_requests", index - len(prompt.requests))
+        yield document.problem(
+            where, f"the request {_short(requests[index])} names {message} as in {_short(requests[other])}",
+            "let all requests ask for the same", severity="warning",
+        )  # fmt: skip
 
 
 def _short(text: str) -> str:

@@ -5,13 +5,17 @@ Knows distributions and prompts; knows nothing of files and tables.
 
 from __future__ import annotations
 
+import random
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from diffusecli.files.text import canonical
 from diffusecli.prompts.answer_forms import BRACES, form_sentence
 from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.wording_checks import contradictions
+from diffusecli.prompts.wordings import Drawn, draw_forms, draw_wordings
 from diffusecli.system.errors import InputError, did_you_mean
 
 
@@ -19,30 +23,60 @@ from diffusecli.system.errors import InputError, did_you_mean
 class Wording:
     """How a distribution is put into words, apart from what it says itself."""
 
-    request: str | None = None  # instead of the distribution's own
+    request: str | tuple[str, ...] | None = None  # instead of the distribution's own; several are wordings of one question
     wrap: str = BRACES  # %s stands for the outcome
     response: tuple[str, ...] = ("",)
     eos: bool = True
     system: str | None = None
-    form: bool = False  # whether the sentence on the form follows a request of the user's
+    form: bool = False  # whether requests of the user's get a clause on the form
+    wordings: int | None = None  # how many to draw from the bank; None: the distribution's own request only
+    held_out: int = 0  # how many to hold out: of the bank's beside `wordings`, or of the given requests
+    seed: int = 0  # of the draw
 
     def __post_init__(self) -> None:
-        """Raises `InputError` for a wrap without its place for the outcome."""
-        if self.request is not None and not self.request.strip():
+        """Raises `InputError` for a wrap without its place for the outcome, and for requests that do not go together."""
+        if any(not text.strip() for text in self.requests):
             raise InputError("--request '': is empty, write what to ask")
+        if twice := [text for index, text in enumerate(self.requests) if canonical(text) in map(canonical, self.requests[:index])]:
+            raise InputError(f"--request {twice[0]!r}: is there twice. Remove one of the two")
         if self.wrap.count("%s") != 1:
             raise InputError(f"--wrap {self.wrap!r}: must hold %s once, where the outcome goes, e.g. '{{%s}}'")
+        self._require_enough_wordings()
+
+    def _require_enough_wordings(self) -> None:
+        if self.wordings is not None and self.requests:
+            raise InputError(
+                "--wordings and --request exclude each other. Keep --wordings for the built-in ones or --request for yours"
+            )
+        for option, number, lowest in (("--wordings", self.wordings, 1), ("--held-out", self.held_out, 0)):
+            if number is not None and number < lowest:
+                raise InputError(f"{option} {number}: must be {lowest} or more")
+        if not self.held_out or self.wordings is not None:
+            return
+        if len(self.requests) < 2:
+            raise InputError(f"--held-out {self.held_out}: needs several requests. Add --wordings N, or more requests")
+        if self.held_out >= len(self.requests):
+            raise InputError(
+                f"--held-out {self.held_out}: there are {len(self.requests)} requests and one at least is trained. "
+                f"Hold out {len(self.requests) - 1} or fewer"
+            )
+
+    @property
+    def requests(self) -> tuple[str, ...]:
+        """The given requests; () where the distribution's own is asked."""
+        return (self.request,) if isinstance(self.request, str) else self.request or ()
 
 
 def prompt_from(distribution: Distribution, wording: Wording, fields: Mapping[str, str] | None = None) -> Prompt:
-    """The prompt that asks for one draw. `fields` fill the `{placeholders}` of a given request.
+    """The prompt that asks for one draw. `fields` fill the `{placeholders}` of given requests.
 
-    The distribution's own request ends with a sentence on the form of the answer; a given one stays as it is, unless `wording.form` asks for it.
+    The distribution's own request ends with a sentence on the form of the answer; given ones stay as they are, unless `wording.form` asks for
+    it. Several get different clauses on the form, the first of them the usual sentence.
     """
-    own = wording.request is None
-    request = distribution.request if wording.request is None else _filled(wording.request, fields or {}, "--request")
+    requests, held_out = _requests(distribution, wording, fields or {})
     return Prompt(
-        request=f"{request} {form_sentence(wording.wrap, distribution.noun)}" if own or wording.form else request,
+        request=requests,
+        held_out_requests=held_out,
         response=wording.response,
         targets=tuple(wording.wrap.replace("%s", outcome) for outcome in distribution.outcomes),
         weights=distribution.weights,
@@ -51,15 +85,36 @@ def prompt_from(distribution: Distribution, wording: Wording, fields: Mapping[st
     )
 
 
+def _requests(distribution: Distribution, wording: Wording, fields: Mapping[str, str]) -> Drawn:
+    """The requests to train on and those that are held out."""
+    if wording.wordings is not None:
+        return draw_wordings(distribution, wording, wording.wordings, wording.held_out, wording.seed)
+    given = tuple(_filled(text, fields, "--request") for text in wording.requests) or (distribution.request,)
+    trained, held_out = _held_out(given, wording.held_out, wording.seed)
+    if wording.requests and not wording.form:
+        return trained, held_out
+    return draw_forms(trained, held_out, distribution, wording, len(trained), len(held_out), wording.seed)
+
+
+def _held_out(requests: tuple[str, ...], count: int, seed: int) -> Drawn:
+    """The requests without `count` of them, and these; the first is always trained."""
+    apart = set(random.Random(seed).sample(range(1, len(requests)), count))
+    return (
+        tuple(text for index, text in enumerate(requests) if index not in apart),
+        tuple(requests[index] for index in sorted(apart)),
+    )
+
+
 def form_doubts(distribution: Distribution, wording: Wording, fields: Iterable[str] = ()) -> list[str]:
     """Warnings: of a request that does not ask for the form of the targets, and of targets in two pairs of braces."""
     found = []
-    shown = any(_shows(text, wording.wrap, fields) for text in (wording.request, wording.system) if text is not None)
-    if wording.request is not None and not wording.form and wording.wrap.strip() != "%s" and not shown:
+    in_system = wording.system is not None and shows_form(wording.system, wording.wrap, fields)
+    silent = [] if in_system else [text for text in wording.requests if not shows_form(text, wording.wrap, fields)]
+    if silent and not wording.form and wording.wrap.strip() != "%s":
         sentence = form_sentence(wording.wrap, distribution.noun)
         sentence = sentence.replace("{", "{{").replace("}", "}}") if fields else sentence
         found.append(
-            f"--request does not ask for the form of the targets, {wording.wrap.replace('%s', distribution.noun)}. "
+            f"--request{_which(silent[0], wording.requests)} does not ask for the form of the targets, {wording.wrap.replace('%s', distribution.noun)}. "
             f"Write it there, or add --form, which ends the request with: {sentence}"
         )
     if wording.wrap == BRACES and all(re.fullmatch(r"\{.*\}", text, re.DOTALL) for text in distribution.outcomes):
@@ -69,7 +124,20 @@ def form_doubts(distribution: Distribution, wording: Wording, fields: Iterable[s
     return found
 
 
-def _shows(template: str, wrap: str, fields: Iterable[str]) -> bool:
+def wording_doubts(wording: Wording, prompt: Prompt) -> list[str]:
+    """Warnings: of given requests that ask for something else than others do."""
+    given = (*prompt.requests, *prompt.held_out_requests) if len(wording.requests) > 1 else ()
+    return [
+        f"--request {given[index]!r}: names {message} as in {given[other]!r}. Let all requests ask for the same"
+        for index, other, message in contradictions(given, prompt.targets)
+    ]
+
+
+def _which(request: str, requests: Sequence[str]) -> str:
+    return f" {request!r}" if len(requests) > 1 else ""
+
+
+def shows_form(template: str, wrap: str, fields: Iterable[str] = ()) -> bool:
     """Whether a request shows the targets' form itself, apart from its placeholders and whatever fills them."""
     opening, closing = (part.strip() for part in wrap.split("%s", maxsplit=1))
     known = set(fields)

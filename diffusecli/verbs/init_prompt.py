@@ -6,8 +6,9 @@ Knows distributions and prompts; the command line decides where the text goes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffusecli.files.endings import require_ending
 from diffusecli.files.paths import exists
@@ -17,9 +18,14 @@ from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.file_names import file_names
 from diffusecli.prompts.observations import distributions_in
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.prompts.request_wording import Wording, prompt_from
+from diffusecli.prompts.request_wording import Wording, prompt_from, shows_form
 from diffusecli.prompts.weighing import Reading
+from diffusecli.prompts.wording_checks import departure
 from diffusecli.system.errors import InputError
+from diffusecli.system.notices import Notice
+
+if TYPE_CHECKING:
+    from diffusecli.sampling.connection import Service
 
 
 def choose(
@@ -42,6 +48,43 @@ def choose(
     if foreign := [f"--{name.replace('_', '-')}" for name, value in modifiers.items() if value is not None]:
         raise InputError(f"{foreign[0]} does not go with --from, leave it out")
     return distributions_in(source, reading)
+
+
+def with_paraphrases(
+    distributions: Mapping[tuple[str, ...], Distribution], wording: Wording, count: int, service: Service, notice: Notice
+) -> Wording:
+    """The wording with paraphrases of its first request, or of the distribution's own, after those that it has. Each is shown.
+
+    Raises `InputError` for several prompts, beside built-in wordings, and when the server makes no good one.
+    """
+    from diffusecli.sampling.paraphrases import paraphrase
+
+    if list(distributions) != [()] or wording.wordings is not None:
+        other = "--wordings" if wording.wordings is not None else "a prompt per group or row"
+        raise InputError(f"--paraphrase does not go with {other}. Leave one of them out")
+    distribution = distributions[()]
+    requests = wording.requests or (distribution.request,)
+    form = wording.form or not wording.requests
+    targets = [wording.wrap.replace("%s", outcome) for outcome in distribution.outcomes]
+    asks = not form and shows_form(requests[0], wording.wrap)
+
+    def refusal(text: str) -> str:
+        silent = asks and not shows_form(text, wording.wrap)
+        return departure(requests[0], text, targets) or ("do not ask for the form of the answer" if silent else "")
+
+    made = paraphrase(requests[0], count, service, refusal, known=requests, seed=wording.seed, notice=notice)
+    for text in made.texts:
+        notice(f"paraphrase: {text}")
+    reasons = ", ".join(f"{number} {reason}" for reason, number in made.refused.items())
+    if reasons:
+        notice(f"refused: {reasons}")
+    if not made.texts:
+        raise InputError(
+            f"--paraphrase {count}: no answer of {service.model} asks for the same ({reasons or 'all are empty'}). Use another model"
+        )
+    if len(made.texts) < count:
+        notice(f"warning: {len(made.texts)} of {count} paraphrases. Repeat with another --seed, or use another model, for more")
+    return replace(wording, request=(*requests, *made.texts), form=form)
 
 
 def prompts_from(

@@ -114,6 +114,19 @@ def test_a_request_stays_as_it_is_unless_the_form_is_asked_for(caplog):
     assert caplog.text == ""
 
 
+def test_a_prompt_is_asked_for_in_many_wordings(caplog):
+    many = diffuse.init_prompt(uniform=(1, 6), wordings=20, held_out=5, seed=2)
+    assert (len(many.requests), len(many.held_out_requests)) == (20, 5)
+    assert many == diffuse.init_prompt(uniform=(1, 6), wordings=20, held_out=5, seed=2)
+    own = diffuse.init_prompt(["Toss a die.", "A die, please.", "Throw 1 to 60."], uniform=(1, 6), form=True, held_out=1)
+    assert (len(own.requests), len(own.held_out_requests)) == (2, 1)
+    assert own.requests[0].startswith("Toss a die. Output only the number")
+    with pytest.raises(diffuse.InputError, match="wordings: must be 1 or more, not 0"):
+        diffuse.init_prompt(uniform=(1, 6), wordings=0)
+    diffuse.init_prompt(["From 1 to 6 {n}", "From 1 to 60 {n}"], uniform=(1, 6))
+    assert "names range 1 to 60, not range 1 to 6" in caplog.text
+
+
 def test_prompts_come_from_files_a_prompt_for_each_group(tmp_path):
     table = tmp_path / "seen.csv"
     table.write_text("who,what\na,x\na,x\na,y\nb,y\n")
@@ -214,7 +227,7 @@ def test_numbers_of_numpy_are_numbers():
         ({"request": "\ud800", "benford": True}, "request: must be a text in UTF-8 without NUL"),
         ({"poisson": True}, "poisson: True is neither a number nor a text"),
         ({"benford": "yes"}, "benford: must be True or False"),
-        ({"request": 5, "benford": True}, "request: must be a text, not 5"),
+        ({"request": 5, "benford": True}, "request: must be a text or a list of texts, not 5"),
         ({"benford": True, "eos": "no"}, "eos: must be True or False"),
         ({"benford": True, "notice": "log"}, "notice: must be a function"),
     ],

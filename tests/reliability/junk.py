@@ -429,6 +429,22 @@ def _tables(ending: str) -> Callable[[Path, bytes], object]:
     return feed
 
 
+def _requests(ending: str) -> Callable[[Path, bytes], object]:
+    """`diffuse init-prompt --requests`."""
+
+    def feed(folder: Path, content: bytes) -> object:
+        from diffusecli.prompts.families import dice
+        from diffusecli.prompts.request_files import read_requests
+        from diffusecli.prompts.request_wording import Wording, prompt_from, wording_doubts
+
+        wording = Wording(read_requests(_put(folder, f"requests{ending}", content)), form=True)
+        prompt = prompt_from(dice("d6"), wording)
+        wording_doubts(wording, prompt)
+        return prompt
+
+    return feed
+
+
 def _journals(folder: Path, content: bytes) -> object:
     from diffusecli.prompts.prompt import Prompt
     from diffusecli.runs.journal import Journal
@@ -644,6 +660,8 @@ def kinds() -> list[Kind]:
         Kind("answers .jsonl", _lines_like([{"answer": text} for text in ANSWERS[9:]]), _answers_in(".jsonl"), 2),
         Kind("answers .json", _json_like(ANSWERS[9:], {"{heads}": 3}, [{"answer": "{heads}", "count": 3}]), _answers_in(".json"), 2),
         Kind("answers .parquet", _battered(_parquet(answers)), _answers_in(".parquet"), 1),
+        Kind("requests .txt", plain, _requests(".txt"), 1),
+        Kind("requests .json", _json_like(["Roll a die.", "Throw a die, 1 to 6."]), _requests(".json"), 1),
         Kind("table .csv", _table_like(table), _tables(".csv"), 5),
         Kind("table .tsv", _table_like(table, "\t"), _tables(".tsv"), 1),
         Kind("table .txt", plain, _tables(".txt"), 3),

@@ -273,3 +273,71 @@ def test_groups_that_would_all_be_asked_the_same_are_refused(tmp_path):
     assert len(prompts_from(both, Wording(system="It is {time}."), ("time",), tmp_path)) == 2
     with pytest.raises(InputError, match=r"x\.json: --group-by writes a folder"):
         prompts_from(both, Wording(request="{time}?"), ("time",), tmp_path / "x.json")
+
+
+def test_wordings_of_the_bank_are_drawn_by_a_seed_and_some_held_out(in_process, tmp_path):
+    options = ["init-prompt", "--uniform", "1", "10", "--wordings", "12", "--held-out", "5", "--no-preview"]
+    done = in_process(*options, "-o", "p.json")
+    assert (done.returncode, "warning" in done.stderr) == (0, False)
+    prompt = read_prompt(tmp_path / "p.json")
+    assert (len(prompt.requests), len(prompt.held_out_requests)) == (12, 5)
+    assert prompt.requests[0] == json.loads(in_process("init-prompt", "--uniform", "1", "10").stdout)["request"]
+    assert json.loads(in_process(*options).stdout) == json.loads((tmp_path / "p.json").read_text())
+    assert json.loads(in_process(*options, "--seed", "1").stdout)["request"] != list(prompt.requests)
+
+
+def test_requests_of_the_users_come_from_options_and_a_file_and_get_a_clause_on_the_form(in_process, tmp_path):
+    (tmp_path / "more.txt").write_text("# others\nThrow a die.\nA die, please.\n")
+    options = ["init-prompt", "--dice", "d6", "--request", "Roll a die.", "--requests", "more.txt"]
+    plain = json.loads(in_process(*options).stdout)
+    assert plain["request"] == ["Roll a die.", "Throw a die.", "A die, please."]
+    done = in_process(*options, "--form", "--held-out", "1")
+    made = json.loads(done.stdout)
+    assert "warning" not in done.stderr
+    assert (
+        made["request"][0] == "Roll a die. Output only the number between two curly braces, like this: {number}. Don't output code."
+    )
+    assert len(made["request"]) == 2
+    assert len(made["held_out_requests"]) == 1
+    texts = [*made["request"], *made["held_out_requests"]]
+    assert all(sum(own in text for text in texts) == 1 for own in plain["request"])
+    assert all("{" in text or "curly" in text or "brace" in text for text in texts)
+
+
+def test_requests_for_groups_are_filled_each(in_process, tmp_path):
+    (tmp_path / "t.csv").write_text("place,answer\nA,yes\nB,no\n")
+    done = in_process(
+        "init-prompt", "--from", "t.csv", "--column", "answer", "--count", "--group-by", "place", "--request", "In {place}?",
+        "--request", "You are in {place}. So?", "--form", "-o", "out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first, second = read_prompt(tmp_path / "out" / "b.json").requests
+    assert first.startswith("In B? Output only the answer")
+    assert "You are in B. So?" in second
+
+
+def test_given_requests_that_ask_for_different_things_are_a_warning(in_process):
+    done = in_process("init-prompt", "--dice", "d6", "--request", "1 to 6 {n}", "--request", "1 to 60 {n}")
+    assert "warning: --request '1 to 60 {n}': names range 1 to 60, not range 1 to 6 as in '1 to 6 {n}'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--held-out", "2"], "--held-out 2: needs several requests. Add --wordings N, or more requests"),
+        (
+            ["--request", "a", "--request", "b", "--held-out", "2"],
+            "there are 2 requests and one at least is trained. Hold out 1 or fewer",
+        ),
+        (["--request", "Roll.", "--request", "Roll. "], "--request 'Roll. ': is there twice. Remove one of the two"),
+        (["--request", "Roll.", "--wordings", "3"], "--wordings and --request exclude each other"),
+        (["--requests", "none.txt"], "none.txt: holds no request. Write one in each line"),
+        (["--wordings", "100000"], "wordings. Ask for"),
+        (["--wordings", "2", "--held-out", "100000"], "--held-out 100000: there are only"),
+    ],
+)
+def test_wordings_that_cannot_be_had_are_refused(in_process, tmp_path, options, message):
+    (tmp_path / "none.txt").write_text("# nothing\n")
+    done = in_process("init-prompt", "--dice", "d6", *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr

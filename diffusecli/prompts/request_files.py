@@ -1,0 +1,59 @@
+"""Requests from a file: one a line, or a JSON list.
+
+Knows nothing of distributions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from diffusecli.files.documents import Document, read_document
+from diffusecli.files.paths import look_again
+from diffusecli.files.reading import MOST_BYTES, read_text
+from diffusecli.files.text import canonical
+from diffusecli.system.errors import InputError
+
+
+def read_requests(path: Path) -> tuple[str, ...]:
+    """The requests of a file. In a text file blank lines and lines that begin with # are skipped.
+
+    Raises `InputError` for a file that cannot be read, holds none, or holds one twice.
+    """
+    placed = _of_json(path) if path.suffix == ".json" else _of_lines(path)
+    if not placed:
+        raise InputError(f"{path}: holds no request. Write one in each line")
+    first: dict[str, str] = {}
+    for place, request in placed:
+        if (other := first.setdefault(canonical(request), place)) != place:
+            raise InputError(f"{place}: the request {request!r} is also at {other}. Remove one of the two")
+    return tuple(request for _, request in placed)
+
+
+def _of_lines(path: Path) -> list[tuple[str, str]]:
+    """Each request after its place."""
+    try:
+        lines = read_text(path, MOST_BYTES).splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path}: cannot be read: {reason}. {look_again(path, 'check the path and its permissions')}") from error
+    texts = [(f"{path}:{number}", line.strip()) for number, line in enumerate(lines, 1)]
+    return [(place, text) for place, text in texts if text and not text.startswith("#")]
+
+
+def _of_json(path: Path) -> list[tuple[str, str]]:
+    """Each request after its place."""
+    document, problems = read_document(path)
+    if document is None:
+        raise InputError.of(problems)
+    if not isinstance(document.data, list):
+        raise InputError(f'{path}: is no list of requests. Write ["Roll a die.", "Throw a die."]')
+    for index, text in enumerate(document.data):
+        if not isinstance(text, str) or not text.strip():
+            raise InputError.of([document.problem((index,), f"the request {text!r} is no text", "write what to ask, in quotes")])
+    return [(_place(document, index), text) for index, text in enumerate(document.data)]
+
+
+def _place(document: Document, index: int) -> str:
+    return document.problem((index,), "").place
