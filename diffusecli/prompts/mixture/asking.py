@@ -1,0 +1,65 @@
+"""A distribution of the mixture as a prompt: a question, a clause on the form of the answer, and targets in that form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from diffusecli.files.documents import Document
+from diffusecli.prompts.answer_forms import BRACES, clauses, with_form
+from diffusecli.prompts.distributions import Distribution
+from diffusecli.prompts.mixture.texts import question_templates, with_phrases
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_checks import content_problems
+from diffusecli.prompts.wording_bank import filled, placeholders
+
+_IN_BRACES = 0.75
+_OTHER_WRAPS = (
+    (8, "%s"), (3, "[%s]"), (3, "Answer: %s"), (2, '"%s"'), (1, "'%s'"), (1, "(%s)"), (1, "<%s>"), (1, "**%s**"), (1, "`%s`"), (1, "Result: %s"),
+    (1, "<answer>%s</answer>"), (1, "=> %s"), (1, '{"answer": "%s"}'), (1, "My answer is %s."), (1, "[[%s]]"),
+)  # fmt: skip
+
+Selection = Callable[[Sequence[str]], Sequence[str]]
+"""Which of all templates may be used: those that are trained, or those that are reserved."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt, and what it was made of."""
+
+    prompt: Prompt
+    distribution: Distribution
+    question: str  # a template
+    clause: str
+
+
+def asked(family: str, distribution: Distribution, questions: Selection, forms: Selection, rng: Random) -> Asked | None:
+    """The prompt for a distribution in a wording that is drawn; None where no question fits it, or a check finds a fault."""
+    known = set(distribution.facts)
+    fitting = [text for text in questions(question_templates(family, distribution)) if known.issuperset(placeholders(text))]
+    if not fitting:
+        return None
+    question = rng.choice(fitting)
+    wrap = BRACES if rng.random() < _IN_BRACES else _weighted(_OTHER_WRAPS, rng)
+    clause = rng.choice(forms(clauses(wrap)))
+    text = filled(with_phrases(question, rng), distribution.facts)
+    request = with_form(text, _below(clause) if "\n" in text else clause, wrap, distribution.noun, rng.choice(distribution.outcomes))
+    targets = tuple(wrap.replace("%s", outcome) for outcome in distribution.outcomes)
+    prompt = Prompt(request=request, targets=targets, weights=distribution.weights)
+    return Asked(prompt, distribution, question, clause) if _is_sound(prompt) else None
+
+
+def _below(clause: str) -> str:
+    """The clause in a line of its own, below a question of several lines."""
+    return clause.replace("{question} ", "{question}\n", 1) or "{question}\nOutput only what is asked for, in this form: {shown}"
+
+
+def _is_sound(prompt: Prompt) -> bool:
+    """Whether `diffuse validate` has nothing to say."""
+    return not any(content_problems(Document("", "", json.loads(prompt.to_json())), prompt))
+
+
+def _weighted(table: Sequence[tuple[int, str]], rng: Random) -> str:
+    return rng.choices([text for _, text in table], [weight for weight, _ in table])[0]
