@@ -78,6 +78,11 @@ def init_prompt(
         list[str] | None, typer.Option(help="A beginning of the answer, put before each target; may be repeated.")
     ] = None,
     no_eos: Annotated[bool, typer.Option("--no-eos", help="The target only begins the answer.")] = False,
+    mixture: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Write a folder of N prompts of many families to train on, and held-out splits."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of --mixture.")] = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file instead of stdout.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what exists.")] = False,
     preview: Annotated[bool, typer.Option(help="Show the distribution on stderr.")] = True,
@@ -93,6 +98,9 @@ def init_prompt(
     if show_list:
         for example, summary in catalogue():
             typer.echo(f"{summary}\n  diffuse init-prompt {example}")
+        return
+    if mixture is not None:
+        _write_mixture(mixture, output, seed, force)
         return
     wording = Wording(request, wrap, tuple(response or ("",)), not no_eos, system, form)
     modifiers = {"step": step, "tail": tail, "decimals": decimals, "date_format": date_format}
@@ -118,6 +126,18 @@ def init_prompt(
         notice(f"warning: {doubt}")
     if preview:
         terminal.console(stderr=True).print(distribution_preview(next(iter(prompts.values()))))
+
+
+def _write_mixture(count: int, output: Path | None, seed: int, force: bool) -> None:
+    """Write the folder, and say how many prompts its splits have."""
+    from diffusecli.verbs.init_mixture import write_mixture
+
+    if output is None:
+        raise InputError("--mixture writes a folder of prompts: name it with -o")
+    written = write_mixture(count, output, seed=seed, force=force)
+    for split, prompts in written.items():
+        notice(f"wrote {many(prompts, 'prompt')} into {output / split}")
+    notice(f"next: set train_prompts to {output / 'train'} and test_prompts to {output / 'held-out'} in a config")
 
 
 def _columns(listing: str) -> tuple[str, ...]:

@@ -34,6 +34,11 @@ class Asked:
     question: str  # a template
     clause: str
 
+    @property
+    def request(self) -> str:
+        """What is asked, in the one wording that the prompt has."""
+        return self.prompt.question
+
 
 def asked(family: str, distribution: Distribution, questions: Selection, forms: Selection, rng: Random) -> Asked | None:
     """The prompt for a distribution in a wording that is drawn; None where no question fits it, or a check finds a fault."""
@@ -45,10 +50,12 @@ def asked(family: str, distribution: Distribution, questions: Selection, forms: 
     wrap = BRACES if rng.random() < _IN_BRACES else _weighted(_OTHER_WRAPS, rng)
     clause = rng.choice(forms(clauses(wrap)))
     text = filled(with_phrases(question, rng), distribution.facts)
-    request = with_form(text, _below(clause) if "\n" in text else clause, wrap, distribution.noun, rng.choice(distribution.outcomes))
+    request = with_form(
+        text, _below(clause) if "\n" in text else clause, wrap, distribution.noun, rng.choice(distribution.outcomes)
+    )
     targets = tuple(wrap.replace("%s", outcome) for outcome in distribution.outcomes)
     prompt = Prompt(request=request, targets=targets, weights=distribution.weights)
-    return Asked(prompt, distribution, question, clause) if _is_sound(prompt) else None
+    return Asked(prompt, distribution, question, clause) if _is_sound(prompt) and "Answer: Answer:" not in request else None
 
 
 def _below(clause: str) -> str:

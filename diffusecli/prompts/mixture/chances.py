@@ -7,7 +7,16 @@ from random import Random
 
 from diffusecli.prompts.number_words import number_words
 
-_RARE = (Fraction(1, 3), Fraction(2, 3), Fraction(1, 6), Fraction(5, 6), Fraction(1, 7), Fraction(3, 8), Fraction(1, 8), Fraction(1, 200))
+_RARE = (
+    Fraction(1, 3),
+    Fraction(2, 3),
+    Fraction(1, 6),
+    Fraction(5, 6),
+    Fraction(1, 7),
+    Fraction(3, 8),
+    Fraction(1, 8),
+    Fraction(1, 200),
+)
 
 
 def chance(rng: Random) -> Fraction:
@@ -81,7 +90,9 @@ def in_one_notation(shares: list[Fraction], rng: Random) -> list[str]:
     for notation in NOTATIONS:
         texts = [written(share, notation) for share in shares]
         if None not in texts:
-            found += [[text for text in texts if text is not None]] * (4 if notation == "percent" else 2 if notation == "decimal" else 1)
+            found += [[text for text in texts if text is not None]] * (
+                4 if notation == "percent" else 2 if notation == "decimal" else 1
+            )
     return rng.choice(found)
 
 

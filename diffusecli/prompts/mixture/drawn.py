@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from random import Random
 
 from diffusecli.prompts.distributions import Distribution, merge_equal, rounded_shares
+from diffusecli.prompts.facts import with_article
 
+_SPOKEN = ("noun", "container", "kind", "percent", "wheel", "sides")  # facts that questions also state as "a …"
 _Draw = Callable[[Random], Distribution]
 
 
@@ -37,8 +39,11 @@ def draws(share: float = 1.0, *, held_out: bool = False) -> Callable[[_Draw], Dr
 def weighted(outcomes: Sequence[str], weights: Sequence[float] | None, noun: str, /, **facts: str) -> Distribution:
     """Outcomes with weights, which are divided by their sum; equal outcomes are merged, equal weights left out.
 
+    For some facts there is another with an article, such as `a_noun`.
+
     >>> weighted(["red", "blue"], [3, 1], "colour").weights
     (0.75, 0.25)
     """
     names, sums = merge_equal(zip(outcomes, weights or [1.0] * len(outcomes), strict=True))
-    return Distribution(names, None if sums is None else rounded_shares(sums), "", noun, facts=facts)
+    spoken = {f"a_{name}": with_article(text) for name, text in facts.items() if name in _SPOKEN}
+    return Distribution(names, None if sums is None else rounded_shares(sums), "", noun, facts={**spoken, **facts})

@@ -5,9 +5,9 @@ from __future__ import annotations
 from fractions import Fraction
 from random import Random
 
+from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.families import bernoulli as _bernoulli
 from diffusecli.prompts.mixture import chances
-from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.mixture.drawn import draws, weighted
 from diffusecli.prompts.mixture.options import options
 
@@ -38,7 +38,11 @@ def _facts(share: Fraction, rng: Random) -> dict[str, str]:
         hundred = int(share * 100)
         facts |= {"hits": str(hundred), "misses": str(100 - hundred), "hits_words": chances.in_words(hundred)}
     if 0 < share < 1 and share.denominator <= 20:
-        facts |= {"odds": f"{share.numerator} to {share.denominator - share.numerator}", "of": str(share.denominator), "good": str(share.numerator)}
+        facts |= {
+            "odds": f"{share.numerator} to {share.denominator - share.numerator}",
+            "of": str(share.denominator),
+            "good": str(share.numerator),
+        }
     return facts
 
 
@@ -82,4 +86,6 @@ def two_outcomes(rng: Random) -> Distribution:
     order = rng.sample(range(2), 2)
     weights = (float(share), float(1 - share))
     facts = {"first": pair[0], "second": pair[1], **_facts(share, rng)}
-    return weighted([pair[index] for index in order], [weights[index] for index in order], rng.choice(("answer", "outcome", "word")), **facts)
+    return weighted(
+        [pair[index] for index in order], [weights[index] for index in order], rng.choice(("answer", "outcome", "word")), **facts
+    )

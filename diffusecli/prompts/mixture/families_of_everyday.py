@@ -7,8 +7,8 @@ from datetime import date, timedelta
 from random import Random
 
 from diffusecli.prompts import families
-from diffusecli.prompts.mixture import chances
 from diffusecli.prompts.distributions import Distribution
+from diffusecli.prompts.mixture import chances
 from diffusecli.prompts.mixture.drawn import draws, weighted
 from diffusecli.prompts.mixture.listings import in_a_line
 from diffusecli.prompts.mixture.options import made_up
@@ -43,7 +43,16 @@ def calendar_spans(rng: Random) -> Distribution:
     length = rng.randint(2, len(names) - 1)
     start = rng.randrange(len(names))
     found = [names[(start + step) % len(names)] for step in range(length)]
-    return weighted(found, None, noun, first=found[0], last=found[-1], noun=noun, count=str(length), where="the week" if noun == "day" else "the year")
+    return weighted(
+        found,
+        None,
+        noun,
+        first=found[0],
+        last=found[-1],
+        noun=noun,
+        count=str(length),
+        where="the week" if noun == "day" else "the year",
+    )
 
 
 @draws(1)
@@ -51,8 +60,13 @@ def clock(rng: Random) -> Distribution:
     """A time between two others, in steps of some minutes."""
     step = rng.choice((5, 10, 15, 15, 20, 30, 60))
     start = rng.randrange(6 * 60, 21 * 60, step if step != 20 else 60)
-    times = [f"{minute // 60:02d}:{minute % 60:02d}" for minute in range(start, min(start + step * rng.randint(2, 24), 24 * 60 - 1) + 1, step)]
-    return weighted(times, None, "time", first=times[0], last=times[-1], step=f"{step} minutes" if step != 60 else "hour", number=str(step))
+    times = [
+        f"{minute // 60:02d}:{minute % 60:02d}"
+        for minute in range(start, min(start + step * rng.randint(2, 24), 24 * 60 - 1) + 1, step)
+    ]
+    return weighted(
+        times, None, "time", first=times[0], last=times[-1], step=f"{step} minutes" if step != 60 else "hour", number=str(step)
+    )
 
 
 @draws(1.5)
@@ -81,8 +95,14 @@ def any_digit(rng: Random) -> Distribution:
     """A digit of a random string: all digits, or all but some."""
     left_out = sorted(rng.sample("0123456789", rng.choice((0, 0, 1, 2, 3))))
     kept = [digit for digit in "0123456789" if digit not in left_out]
-    facts = {"without": in_a_line(left_out, rng)} if left_out else {"all": "all ten digits", "place": rng.choice(("first", "second", "third", "last"))}
-    return weighted(kept, None, "digit", what=rng.choice(("PIN", "phone number", "serial number", "lottery number", "code")), **facts)
+    facts = (
+        {"without": in_a_line(left_out, rng)}
+        if left_out
+        else {"all": "all ten digits", "place": rng.choice(("first", "second", "third", "last"))}
+    )
+    return weighted(
+        kept, None, "digit", what=rng.choice(("PIN", "phone number", "serial number", "lottery number", "code")), **facts
+    )
 
 
 @draws(1.2)

@@ -7,8 +7,8 @@ from fractions import Fraction
 from random import Random
 
 from diffusecli.prompts import families
-from diffusecli.prompts.mixture import chances
 from diffusecli.prompts.distributions import Distribution
+from diffusecli.prompts.mixture import chances
 from diffusecli.prompts.mixture.drawn import draws, weighted
 from diffusecli.prompts.mixture.listings import joined, pairs_in_a_line, pairs_in_lines
 from diffusecli.prompts.mixture.options import options
@@ -31,7 +31,11 @@ def dice(rng: Random) -> Distribution:
 def die(rng: Random) -> Distribution:
     """One die with so many sides."""
     sides = rng.choice((4, 6, 6, 6, 8, 10, 12, 20, 30, 100, rng.randint(3, 30)))
-    facts = {"sides": str(sides)} | ({"plain": "die"} if sides == 6 else {}) | ({"sides_words": chances.in_words(sides)} if sides < 21 else {})
+    facts = (
+        {"sides": str(sides)}
+        | ({"plain": "die"} if sides == 6 else {})
+        | ({"sides_words": chances.in_words(sides)} if sides < 21 else {})
+    )
     return weighted([str(side) for side in range(1, sides + 1)], None, "number", **facts)
 
 
@@ -46,7 +50,10 @@ def loaded_die(rng: Random) -> Distribution:
         return weighted(faces, weights, "number", sides=str(len(faces)), special=special, factor=words)
     parts = chances.shares(len(faces), rng)
     pairs = list(zip(faces, chances.in_one_notation(parts, rng), strict=True))
-    facts = {"shares": rng.choice((", ", "; ")).join(f"{face}: {text}" for face, text in pairs), "block": "".join(f"\n- {face}: {text}" for face, text in pairs)}
+    facts = {
+        "shares": rng.choice((", ", "; ")).join(f"{face}: {text}" for face, text in pairs),
+        "block": "".join(f"\n- {face}: {text}" for face, text in pairs),
+    }
     return weighted(faces, [float(part) for part in parts], "number", sides=str(len(faces)), **facts)
 
 
@@ -68,7 +75,9 @@ def dice_extremes(rng: Random) -> Distribution:
 def dice_pair(rng: Random) -> Distribution:
     """The difference, product or number of sixes of two or more dice."""
     sides = rng.choice(_SIDES)
-    kind, combine = rng.choice((("difference", lambda a, b: abs(a - b)), ("difference", lambda a, b: abs(a - b)), ("product", lambda a, b: a * b)))
+    kind, combine = rng.choice(
+        (("difference", lambda a, b: abs(a - b)), ("difference", lambda a, b: abs(a - b)), ("product", lambda a, b: a * b))
+    )
     if kind == "product":
         sides = min(sides, 8)
     numbers = sorted(combine(a, b) for a in range(1, sides + 1) for b in range(1, sides + 1))
@@ -84,7 +93,9 @@ def cards(rng: Random) -> Distribution:
                               ("a piquet deck (32 cards, 7 to ace)", ("7", "8", "9", "10", "jack", "queen", "king", "ace"))))  # fmt: skip
     aspect, names, weights = rng.choice((("suit", _SUITS, None), ("rank", ranks, None), ("colour", ("red", "black"), None)))
     if rng.random() < 0.5:
-        gone = rng.choice(("all the spades", "the four aces", "all clubs except the ace", "all the red aces", "the queen of hearts"))
+        gone = rng.choice(
+            ("all the spades", "the four aces", "all clubs except the ace", "all the red aces", "the queen of hearts")
+        )
         kept = [(rank, suit) for rank in ranks for suit in _SUITS if not _is_gone(rank, suit, gone)]
         colours = {"hearts": "red", "diamonds": "red", "clubs": "black", "spades": "black"}
         seen = [{"suit": suit, "rank": rank, "colour": colours[suit]}[aspect] for rank, suit in kept]
@@ -173,12 +184,17 @@ def markov(rng: Random) -> Distribution:
     rows = {state: [Fraction(part, 20) for part in chances.split(20, len(states), rng)] for state in states}
     now = rng.choice(states)
     texts = {state: [chances.percent(part) or "" for part in parts] for state, parts in rows.items()}
-    rules = [f"after {state}, {joined([f'{to} ({text}%)' for to, text in zip(states, texts[state], strict=True)], 'or')}" for state in states]
+    rules = [
+        f"after {state}, {joined([f'{to} ({text}%)' for to, text in zip(states, texts[state], strict=True)], 'or')}"
+        for state in states
+    ]
     sentences = [
         f"From {state} it goes to {joined([f'{to} with probability {chances.decimal(part)}' for to, part in zip(states, rows[state], strict=True)], 'and')}."
         for state in states
     ]
-    table = "".join(f"\n{state}: {', '.join(f'{to} {text}%' for to, text in zip(states, texts[state], strict=True))}" for state in states)
+    table = "".join(
+        f"\n{state}: {', '.join(f'{to} {text}%' for to, text in zip(states, texts[state], strict=True))}" for state in states
+    )
     return weighted(
         states, [float(part) for part in rows[now]], "state", now=now, rules="; ".join(rules), sentences=" ".join(sentences),
         block=table, states=joined(states, "or"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from random import Random
 
-from diffusecli.prompts.mixture import chances
+from diffusecli.prompts import families
 from diffusecli.prompts.distributions import Distribution
+from diffusecli.prompts.mixture import chances
 from diffusecli.prompts.mixture.drawn import draws, weighted
 from diffusecli.prompts.mixture.listings import in_a_line, in_lines, joined, pairs_in_a_line, pairs_in_lines
 from diffusecli.prompts.mixture.options import made_up, option_count, options
@@ -54,6 +56,16 @@ def percentages(rng: Random) -> Distribution:
     )  # fmt: skip
 
 
+@draws(4)
+def choices(rng: Random) -> Distribution:
+    """The family of `init-prompt`: options with weights or without."""
+    names, _ = options(min(option_count(rng), 8), rng)
+    if rng.random() < 0.4:
+        return families.choices(json.dumps(names))
+    parts = chances.split(rng.choice((20, 100, 100)), len(names), rng)
+    return families.choices(json.dumps({name: part / sum(parts) for name, part in zip(names, parts, strict=True)}))
+
+
 @draws(3)
 def rest(rng: Random) -> Distribution:
     """Chances for all options but the last, which gets the rest."""
@@ -61,7 +73,11 @@ def rest(rng: Random) -> Distribution:
     parts = chances.shares(len(names), rng)
     texts = chances.in_one_notation(parts, rng)
     pairs = list(zip(names[:-1], texts[:-1], strict=True))
-    steps = [f"{text} of the time {name}" for name, text in pairs] if "%" in texts[0] else [f"{name} with probability {text}" for name, text in pairs]
+    steps = (
+        [f"{text} of the time {name}" for name, text in pairs]
+        if "%" in texts[0]
+        else [f"{name} with probability {text}" for name, text in pairs]
+    )
     return weighted(
         names, [float(part) for part in parts], noun, shares=pairs_in_a_line(pairs, rng), block=pairs_in_lines(pairs, rng),
         steps=joined(steps, "and"), last=names[-1], noun=noun, list=in_a_line(names, rng),
@@ -99,7 +115,12 @@ def odds(rng: Random) -> Distribution:
     facts = {"list": joined(names, "and"), "ratio": sign.join(map(str, parts)), "noun": noun, "choices": in_a_line(names, rng)}
     if count == 2:
         to = rng.choice((" to ", ":", " to ", "-to-"))
-        facts |= {"odds": f"{parts[0]}{to}{parts[1]}", "first": names[0], "second": names[1], "against": f"{parts[1]}{to}{parts[0]}"}
+        facts |= {
+            "odds": f"{parts[0]}{to}{parts[1]}",
+            "first": names[0],
+            "second": names[1],
+            "against": f"{parts[1]}{to}{parts[0]}",
+        }
     return weighted(names, parts, noun, **facts)
 
 

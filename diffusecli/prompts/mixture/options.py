@@ -7,9 +7,36 @@ from random import Random
 
 from diffusecli.prompts.mixture.texts import pools
 
-_STARTS = "b c d f g h j k l m n p r s t v w z br cl dr fl gr pl st tr".split()
-_VOWELS = "a e i o u ai ea oo".split()
-_ENDS = "l m n r s t x k nd rt sh".split()
+_STARTS = [
+    "b",
+    "c",
+    "d",
+    "f",
+    "g",
+    "h",
+    "j",
+    "k",
+    "l",
+    "m",
+    "n",
+    "p",
+    "r",
+    "s",
+    "t",
+    "v",
+    "w",
+    "z",
+    "br",
+    "cl",
+    "dr",
+    "fl",
+    "gr",
+    "pl",
+    "st",
+    "tr",
+]
+_VOWELS = ["a", "e", "i", "o", "u", "ai", "ea", "oo"]
+_ENDS = ["l", "m", "n", "r", "s", "t", "x", "k", "nd", "rt", "sh"]
 
 
 def options(count: int, rng: Random) -> tuple[list[str], str]:

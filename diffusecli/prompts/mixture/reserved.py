@@ -14,7 +14,14 @@ _PARAMETERS = 4  # one in four distributions
 
 _DAYS = tuple(date(2024, 1, day).strftime("%A") for day in range(1, 8))
 _MONTHS = tuple(date(2024, month, 1).strftime("%B") for month in range(1, 13))
-_ALWAYS_TRAINED = (_DAYS, _MONTHS, ("hearts", "diamonds", "clubs", "spades"), tuple("123456789"), tuple("0123456789"), tuple("123456"))
+_ALWAYS_TRAINED = (
+    _DAYS,
+    _MONTHS,
+    ("hearts", "diamonds", "clubs", "spades"),
+    tuple("123456789"),
+    tuple("0123456789"),
+    tuple("123456"),
+)
 
 
 def distribution_key(distribution: Distribution) -> str:

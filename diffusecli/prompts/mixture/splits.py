@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from diffusecli.prompts.distributions import require
 from diffusecli.prompts.mixture.asking import Asked, Selection, asked
 from diffusecli.prompts.mixture.catalogue import MIXTURE
 from diffusecli.prompts.mixture.drawn import DrawsFamily
@@ -43,9 +44,12 @@ SPLITS = (
 
 
 def draw_mixture(count: int, seed: int) -> dict[str, dict[str, list[Asked]]]:
-    """Prompts by split and family, `count` of them to train on. The same for a seed on any machine."""
+    """Prompts by split and family, `count` of them to train on. The same for a seed on any machine. Raises `InputError` for a small `count`."""
+    require(
+        count >= len(_TRAINED), f"--mixture {count}", f"must be {len(_TRAINED)} or more, a prompt for each family that is trained"
+    )
     known: set[str] = set()
-    return {split.name: _draw_split(split, max(1, math.ceil(count * split.part)), seed, known) for split in SPLITS}
+    return {split.name: _draw_split(split, math.ceil(count * split.part), seed, known) for split in SPLITS}
 
 
 def _draw_split(split: Split, count: int, seed: int, known: set[str]) -> dict[str, list[Asked]]:
@@ -75,7 +79,9 @@ def quotas(shares: Mapping[str, float], count: int, least: int = 1) -> dict[str,
     order: Sequence[str] = sorted(exact, key=lambda name: given[name] - exact[name])
     for index in range(max(0, count - sum(given.values()))):
         given[order[index % len(order)]] += 1
-    for name in sorted(given, key=lambda name: exact[name] - given[name]) * count:  # those that `least` raised are paid for by the largest
+    for name in (
+        sorted(given, key=lambda name: exact[name] - given[name]) * count
+    ):  # those that `least` raised are paid for by the largest
         if sum(given.values()) <= count:
             break
         largest = max(given, key=lambda name: given[name])
@@ -89,8 +95,8 @@ def _prompts(family: DrawsFamily, split: Split, seed: int, known: set[str]) -> I
     while True:
         for _ in range(_TRIES):
             made = _one(family, split, rng)
-            if made is not None and made.prompt.request not in known:
-                known.add(made.prompt.request)
+            if made is not None and made.request not in known:
+                known.add(made.request)
                 yield made
                 break
         else:

@@ -25,7 +25,9 @@ def pools() -> dict[str, tuple[str, ...]]:
 
 def question_templates(family: str, distribution: Distribution) -> tuple[str, ...]:
     """The questions that ask for a distribution: of its own family of `init-prompt`, else of the family of the mixture."""
-    return templates(distribution.family) if distribution.family else own_templates(family)
+    if distribution.family:
+        return (distribution.request, *templates(distribution.family))
+    return own_templates(family)
 
 
 @cache
