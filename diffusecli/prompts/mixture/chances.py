@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 from random import Random
 
 from diffusecli.prompts.number_words import number_words
@@ -66,20 +67,15 @@ def written(share: Fraction, notation: str) -> str | None:
     >>> [written(Fraction(1, 4), notation) for notation in NOTATIONS]
     ['0.25', '25%', '25 %', 'twenty-five percent', '25 in 100', '1/4', '.25', '1 out of 4']
     """
-    hundred = share * 100
-    if notation == "fraction":
-        return f"{share.numerator}/{share.denominator}" if 1 < share.denominator <= 100 else None
-    if notation == "out of":
-        return f"{share.numerator} out of {share.denominator}" if 1 < share.denominator <= 100 else None
-    if notation in ("in a hundred", "percent in words") and hundred.denominator != 1:
-        return None
-    if notation == "in a hundred":
-        return f"{hundred} in 100"
-    if notation == "percent in words":
-        return f"{in_words(int(hundred))} percent"
+    hundred, of = share * 100, share.denominator
+    if notation in ("fraction", "out of"):
+        return f"{share.numerator}{'/' if notation == 'fraction' else ' out of '}{of}" if 1 < of <= 100 else None
+    if notation in ("in a hundred", "percent in words"):
+        text = f"{hundred} in 100" if notation == "in a hundred" else f"{in_words(int(hundred))} percent"
+        return text if hundred.denominator == 1 else None
     if notation in ("decimal", "bare point"):
-        text = decimal(share)
-        return text.removeprefix("0") if text and notation == "bare point" and share > 0 else text
+        number = decimal(share)
+        return number.removeprefix("0") if number and notation == "bare point" and share > 0 else number
     number = percent(share)
     return None if number is None else f"{number}{'%' if notation == 'percent' else ' %'}"
 
@@ -111,5 +107,5 @@ def split(total: int, count: int, rng: Random) -> list[int]:
     20
     """
     cuts = [0, *sorted(rng.sample(range(1, total), count - 1)), total]
-    parts = [after - before for before, after in zip(cuts, cuts[1:], strict=False)]
+    parts = [after - before for before, after in pairwise(cuts)]
     return sorted(parts, reverse=True) if rng.random() < 0.25 else parts

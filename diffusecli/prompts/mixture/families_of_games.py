@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from itertools import pairwise
 from random import Random
 
 from diffusecli.prompts import families
@@ -62,7 +63,7 @@ def dice_extremes(rng: Random) -> Distribution:
     """The highest or lowest of several dice."""
     count, sides = rng.randint(2, 5), rng.choice(_SIDES)
     below = [(face / sides) ** count for face in range(sides + 1)]
-    highest = [after - before for before, after in zip(below, below[1:], strict=False)]
+    highest = [after - before for before, after in pairwise(below)]
     extreme, weights = rng.choice((("highest", highest), ("lowest", highest[::-1])))
     largest = "largest" if extreme == "highest" else "smallest"
     return weighted(
@@ -73,16 +74,15 @@ def dice_extremes(rng: Random) -> Distribution:
 
 @draws(0.8)
 def dice_pair(rng: Random) -> Distribution:
-    """The difference, product or number of sixes of two or more dice."""
+    """The difference or the product of two dice."""
     sides = rng.choice(_SIDES)
-    kind, combine = rng.choice(
-        (("difference", lambda a, b: abs(a - b)), ("difference", lambda a, b: abs(a - b)), ("product", lambda a, b: a * b))
-    )
-    if kind == "product":
+    if rng.random() < 0.33:
         sides = min(sides, 8)
-    numbers = sorted(combine(a, b) for a in range(1, sides + 1) for b in range(1, sides + 1))
-    what = {"difference": rng.choice(("the absolute difference", "how far apart the two numbers are", "the larger minus the smaller number")),
-            "product": rng.choice(("the product", "the two numbers multiplied", "the first number times the second"))}[kind]  # fmt: skip
+        what = rng.choice(("the product", "the two numbers multiplied", "the first number times the second"))
+        numbers = sorted(one * other for one in range(1, sides + 1) for other in range(1, sides + 1))
+    else:
+        what = rng.choice(("the absolute difference", "how far apart the two numbers are", "the larger minus the smaller number"))
+        numbers = sorted(abs(one - other) for one in range(1, sides + 1) for other in range(1, sides + 1))
     return weighted([str(number) for number in numbers], None, "number", sides=str(sides), what=what)
 
 

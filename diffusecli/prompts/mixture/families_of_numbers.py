@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from random import Random
 from statistics import NormalDist
 
@@ -49,7 +50,7 @@ def number_sets(rng: Random) -> Distribution:
     """Even, odd, prime or square numbers, or multiples, of a range."""
     low, high = rng.choice(((1, 10), (1, 20), (1, 50), (1, 100), (10, 50), (0, 30), (rng.randint(1, 60), rng.randint(70, 120))))
     divisor = rng.randint(3, 12)
-    kind, kinds, fits = rng.choice((
+    sorts: tuple[tuple[str, str, Callable[[int], bool]], ...] = (
         ("even number", "even numbers", lambda number: number % 2 == 0),
         ("odd number", "odd numbers", lambda number: number % 2 == 1),
         ("prime number", "prime numbers", lambda number: number > 1 and all(number % factor for factor in range(2, math.isqrt(number) + 1))),
@@ -57,7 +58,8 @@ def number_sets(rng: Random) -> Distribution:
         (f"multiple of {divisor}", f"multiples of {divisor}", lambda number: number % divisor == 0),
         (f"number that is not divisible by {divisor}", f"numbers that are not divisible by {divisor}", lambda number: number % divisor != 0),
         ("number that ends in 3 or 7", "numbers that end in 3 or 7", lambda number: number % 10 in (3, 7)),
-    ))  # fmt: skip
+    )  # fmt: skip
+    kind, kinds, fits = rng.choice(sorts)
     outcomes = [str(number) for number in range(low, high + 1) if fits(number)]
     return weighted(outcomes, None, "number", low=str(low), high=str(high), kind=kind, kinds=kinds)
 
@@ -158,7 +160,7 @@ def exponential(rng: Random) -> Distribution:
     how, shift = rng.choice((("nearest", 0.5), ("nearest", 0.5), ("down", 1.0), ("up", 0.0)))
     last = math.ceil(mean * 9)
     edges = [0.0, *(number + shift for number in range(last + 1))]
-    masses = [math.exp(-before / mean) - math.exp(-after / mean) for before, after in zip(edges, edges[1:], strict=False)]
+    masses = [math.exp(-before / mean) - math.exp(-after / mean) for before, after in pairwise(edges)]
     pairs = [(str(number), mass) for number, mass in enumerate(masses) if mass > 0]
     how = {
         "nearest": "rounded to the nearest whole number",

@@ -42,7 +42,7 @@ def distribution_key(distribution: Distribution) -> str:
         return f"shares: {' '.join(f'{weight:.6g}' for weight in sorted(weights))}"
     if words:
         return f"words: {' | '.join(sorted(distribution.outcomes))}"
-    return f"numbers: {' '.join(f'{outcome}={weight:.6g}' for outcome, weight in zip(distribution.outcomes, weights, strict=True))}"
+    return f"numbers: {' '.join(f'{outcome}={weight:.6g}' for outcome, weight in sorted(zip(distribution.outcomes, weights, strict=True)))}"
 
 
 def is_reserved(distribution: Distribution) -> bool:

@@ -18,7 +18,7 @@ _EITHER = re.compile(r"<([^<>]*\|[^<>]*)>")
 
 @cache
 def pools() -> dict[str, tuple[str, ...]]:
-    """Lists of words by what they name: `animal`, `drink`, …"""
+    """Lists of words by what they name: `animal`, `drink` and so on."""
     parts = (line.split(": ", maxsplit=1) for line in _lines("words.txt"))
     return {noun: tuple(words.split(", ")) for noun, words in parts}
 
