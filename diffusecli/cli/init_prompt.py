@@ -100,7 +100,8 @@ def init_prompt(
             typer.echo(f"{summary}\n  diffuse init-prompt {example}")
         return
     if mixture is not None:
-        _write_mixture(mixture, output, seed, force)
+        given = [name for name, value in {**families, "from": source, "request": request}.items() if value]
+        _write_mixture(mixture, output, seed, force, given)
         return
     wording = Wording(request, wrap, tuple(response or ("",)), not no_eos, system, form)
     modifiers = {"step": step, "tail": tail, "decimals": decimals, "date_format": date_format}
@@ -128,10 +129,14 @@ def init_prompt(
         terminal.console(stderr=True).print(distribution_preview(next(iter(prompts.values()))))
 
 
-def _write_mixture(count: int, output: Path | None, seed: int, force: bool) -> None:
+def _write_mixture(count: int, output: Path | None, seed: int, force: bool, given: list[str]) -> None:
     """Write the folder, and say how many prompts its splits have."""
     from diffusecli.verbs.init_mixture import write_mixture
 
+    if given:
+        raise InputError(
+            f"--{given[0].replace('_', '-')} does not go with --mixture, which draws its own distributions. Leave it out"
+        )
     if output is None:
         raise InputError("--mixture writes a folder of prompts: name it with -o")
     written = write_mixture(count, output, seed=seed, force=force)
