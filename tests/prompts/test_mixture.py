@@ -18,7 +18,20 @@ from diffusecli.prompts.wording_bank import placeholders
 from diffusecli.system.errors import InputError
 
 OWN = [name for name in MIXTURE if not MIXTURE[name](Random(0)).family]
-STATED = ["choose", "percentages", "rest", "ranks", "odds", "counts", "raffle", "survey", "coin", "yes-or-no", "two-outcomes"]
+STATED = [
+    "choose",
+    "percentages",
+    "rest",
+    "ranks",
+    "odds",
+    "counts",
+    "raffle",
+    "survey",
+    "labelled",
+    "coin",
+    "yes-or-no",
+    "two-outcomes",
+]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 
 from diffusecli.files.documents import Document
-from diffusecli.prompts.answer_forms import BRACES, clauses, with_form
+from diffusecli.prompts.answer_forms import BRACES, clauses, form_sentence, with_form
 from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.mixture.texts import question_templates, with_phrases
 from diffusecli.prompts.prompt import Prompt
@@ -50,17 +50,19 @@ def asked(family: str, distribution: Distribution, questions: Selection, forms: 
     wrap = BRACES if rng.random() < _IN_BRACES else _weighted(_OTHER_WRAPS, rng)
     clause = rng.choice(forms(clauses(wrap)))
     text = filled(with_phrases(question, rng), distribution.facts)
-    request = with_form(
-        text, _below(clause) if "\n" in text else clause, wrap, distribution.noun, rng.choice(distribution.outcomes)
-    )
+    request = _with_form(text, clause, wrap, distribution.noun, rng.choice(distribution.outcomes))
     targets = tuple(wrap.replace("%s", outcome) for outcome in distribution.outcomes)
     prompt = Prompt(request=request, targets=targets, weights=distribution.weights)
     return Asked(prompt, distribution, question, clause) if _is_sound(prompt) and "Answer: Answer:" not in request else None
 
 
-def _below(clause: str) -> str:
-    """The clause in a line of its own, below a question of several lines."""
-    return clause.replace("{question} ", "{question}\n", 1) or "{question}\nOutput only what is asked for, in this form: {shown}"
+def _with_form(question: str, clause: str, wrap: str, noun: str, example: str) -> str:
+    """The question with a clause on the form of the answer, which gets a line of its own below several lines."""
+    if "\n" not in question:
+        return with_form(question, clause, wrap, noun, example)
+    if not clause:
+        return f"{question}\n{form_sentence(wrap, noun)}"
+    return with_form(question, clause.replace("{question} ", "{question}\n", 1), wrap, noun, example)
 
 
 def _is_sound(prompt: Prompt) -> bool:

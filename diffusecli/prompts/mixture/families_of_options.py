@@ -124,6 +124,23 @@ def odds(rng: Random) -> Distribution:
     return weighted(names, parts, noun, **facts)
 
 
+@draws(2)
+def labelled(rng: Random) -> Distribution:
+    """Options with labels, equally likely or with percentages; the answer is the label."""
+    names, _ = options(rng.randint(2, 7), rng)
+    labels, noun = rng.choice((("ABCDEFG", "letter"), ("ABCDEFG", "letter"), ("abcdefg", "letter"), ("1234567", "number")))
+    sign = rng.choice((")", ".", ":", " =", " -"))
+    if rng.random() < 0.4:
+        listed = [f"{label}{sign} {name}" for label, name in zip(labels, names, strict=False)]
+        facts = {"even": ", ".join(listed), "even_block": "".join(f"\n{text}" for text in listed)}
+        return weighted(labels[: len(names)], None, noun, noun=noun, count=str(len(names)), **facts)
+    parts = [Fraction(part, 100) for part in chances.split(rng.choice((100, 100, 20)), len(names), rng)]
+    parts = [part / sum(parts) for part in parts]
+    listed = [f"{label}{sign} {name} ({chances.percent(part)}%)" for label, name, part in zip(labels, names, parts, strict=False)]
+    facts = {"shares": ", ".join(listed), "shares_block": "".join(f"\n{text}" for text in listed)}
+    return weighted(labels[: len(names)], [float(part) for part in parts], noun, noun=noun, **facts)
+
+
 @draws(4)
 def counts(rng: Random) -> Distribution:
     """A thing drawn from a container that holds so many of each colour or kind."""
