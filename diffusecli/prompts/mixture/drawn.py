@@ -9,7 +9,7 @@ from random import Random
 from diffusecli.prompts.distributions import Distribution, merge_equal, rounded_shares
 from diffusecli.prompts.facts import with_article
 
-_SPOKEN = ("noun", "container", "kind", "percent", "wheel", "sides")  # facts that questions also state as "a …"
+_SPOKEN = ("noun", "container", "kind", "percent", "wheel", "sides", "first", "second")  # facts that questions also state as "a …"
 _Draw = Callable[[Random], Distribution]
 
 

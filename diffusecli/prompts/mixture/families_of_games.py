@@ -11,7 +11,7 @@ from diffusecli.prompts import families
 from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.mixture import chances
 from diffusecli.prompts.mixture.drawn import draws, weighted
-from diffusecli.prompts.mixture.listings import joined, pairs_in_a_line, pairs_in_lines
+from diffusecli.prompts.mixture.listings import counts_in_a_line, joined, pairs_in_lines
 from diffusecli.prompts.mixture.options import options
 from diffusecli.prompts.mixture.texts import pools
 from diffusecli.prompts.scipy_stats import discrete_distribution
@@ -153,7 +153,7 @@ def spinner(rng: Random) -> Distribution:
     sign = rng.choice(("°", " degrees", "°"))
     pairs = [(name, f"{angle}{sign}") for name, angle in zip(names, angles, strict=True)]
     return weighted(
-        names, angles, noun, sectors=joined([f"{name} {text}" for name, text in pairs], "and"), pairs=pairs_in_a_line(pairs, rng),
+        names, angles, noun, sectors=joined([f"{name} {text}" for name, text in pairs], "and"), pairs=counts_in_a_line(pairs, rng),
         block=pairs_in_lines(pairs, rng), wheel=rng.choice(("spinner", "wheel", "wheel of fortune", "roulette wheel", "prize wheel")),
         list=joined(names, "or"), count=str(count), noun=noun,
     )  # fmt: skip
@@ -173,6 +173,7 @@ def two_stage(rng: Random) -> Distribution:
         facts["coin"] = rng.choice(("a fair coin", "a coin"))
     else:
         facts["chance"], facts["other"] = chances.in_one_notation([share, 1 - share], rng)
+        facts["p"] = chances.decimal(share) or ""
     return weighted([str(face) for face in range(1, len(weights) + 1)], weights, "number", **facts)
 
 

@@ -99,9 +99,7 @@ def negative_binomial(rng: Random) -> Distribution:
         "p": f"{share:g}",
         "percent": f"{share * 100:.10g}",
     }
-    facts |= (
-        {"what": rng.choice(("trials in all", "attempts in total, successes included"))} if trials else {"failures": "failures"}
-    )
+    facts |= {"what": rng.choice(("trials in all", "attempts in total"))} if trials else {"failures": "failures"}
     return weighted(outcomes, drawn.weights, "number", **facts)
 
 

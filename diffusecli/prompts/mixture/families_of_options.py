@@ -10,7 +10,7 @@ from diffusecli.prompts import families
 from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.mixture import chances
 from diffusecli.prompts.mixture.drawn import draws, weighted
-from diffusecli.prompts.mixture.listings import in_a_line, in_lines, joined, pairs_in_a_line, pairs_in_lines
+from diffusecli.prompts.mixture.listings import counts_in_a_line, in_a_line, in_lines, joined, pairs_in_a_line, pairs_in_lines
 from diffusecli.prompts.mixture.options import made_up, option_count, options
 from diffusecli.prompts.mixture.texts import pools
 
@@ -174,7 +174,7 @@ def raffle(rng: Random) -> Distribution:
     ))  # fmt: skip
     return weighted(
         names, numbers, "name", holdings=holdings, what=what, total=str(sum(numbers)), block=pairs_in_lines(pairs, rng),
-        pairs=pairs_in_a_line(pairs, rng), people=joined(names, "and"),
+        pairs=counts_in_a_line(pairs, rng), people=joined(names, "and"),
     )  # fmt: skip
 
 

@@ -97,6 +97,12 @@ def pairs_in_a_line(pairs: Pairs, rng: Random) -> str:
     return rng.choice((", ".join, ", ".join, "; ".join, lambda items: joined(items, "and")))(listed)
 
 
+def counts_in_a_line(pairs: Pairs, rng: Random) -> str:
+    """Names and numbers that are no chances: counts, angles."""
+    write = rng.choice(("{}: {}", "{}: {}", "{} {}", "{} ({})", "{} = {}"))
+    return rng.choice((", ", ", ", "; ")).join(write.format(*pair) for pair in pairs)
+
+
 def pairs_in_lines(pairs: Pairs, rng: Random) -> str:
     """Names and shares in lines of their own; begins with a line break."""
     write = _drawn(_PAIRED_LINES, rng)
