@@ -10,6 +10,7 @@ from importlib import import_module
 TYPE_CHECKING = False  # as in `typing`, whose import alone takes longer than this file
 if TYPE_CHECKING:
     from diffusecli.api.evaluation import Evaluation, evaluate
+    from diffusecli.api.mixture import init_mixture
     from diffusecli.api.models import ensure_builtin
     from diffusecli.api.prompts import init_prompt, init_prompts
     from diffusecli.api.sampling import Samples, sample
@@ -33,6 +34,7 @@ __all__ = [
     "TrainedPrompt",
     "ensure_builtin",
     "evaluate",
+    "init_mixture",
     "init_prompt",
     "init_prompts",
     "sample",
@@ -41,6 +43,7 @@ __all__ = [
 
 _HOMES = {
     "diffusecli.api.evaluation": ("Evaluation", "evaluate"),
+    "diffusecli.api.mixture": ("init_mixture",),
     "diffusecli.api.models": ("ensure_builtin",),
     "diffusecli.api.prompts": ("init_prompt", "init_prompts"),
     "diffusecli.api.sampling": ("Samples", "sample"),

@@ -132,7 +132,7 @@ def _parameter(names: str, told: str) -> str:
 def _api() -> Iterator[str]:
     """A section for each function, result and kind of error."""
     named = {name: getattr(diffusecli, name) for name in diffusecli.__all__}
-    functions = ["init_prompt", "init_prompts", "train", "sample", "evaluate", "ensure_builtin"]
+    functions = ["init_prompt", "init_prompts", "init_mixture", "train", "sample", "evaluate", "ensure_builtin"]
     values = ["Prompt", "Config", "Trained", "TrainedPrompt", "Samples", "Evaluation"]
     errors = ["DiffuseError", "InputError", "MachineError", "InterruptedRun"]
     assert sorted(functions + values + errors) == sorted(named)  # noqa: S101 (a page that lacks a name is not written)

@@ -85,7 +85,7 @@ def init_prompt(
     held_out: Annotated[
         int, typer.Option(min=0, metavar="M", help="Hold out M further wordings, or M of the requests: measured, never trained.")
     ] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of --wordings, --held-out and --paraphrase.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of --wordings, --held-out, --paraphrase and --mixture.")] = 0,
     paraphrasing: ParaphraseOptions,
     system: Annotated[str | None, typer.Option(help="A system text for the prompt; {column} as in --request.")] = None,
     wrap: Annotated[str, typer.Option(help="How a target is written around its outcome %s.")] = "{%s}",
@@ -93,6 +93,10 @@ def init_prompt(
         list[str] | None, typer.Option(help="A beginning of the answer, put before each target; may be repeated.")
     ] = None,
     no_eos: Annotated[bool, typer.Option("--no-eos", help="The target only begins the answer.")] = False,
+    mixture: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Write a folder of N prompts of many families to train on, and held-out splits."),
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file instead of stdout.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what exists.")] = False,
     preview: Annotated[bool, typer.Option(help="Show the distribution on stderr.")] = True,
@@ -109,6 +113,11 @@ def init_prompt(
     if show_list:
         for example, summary in catalogue():
             typer.echo(f"{summary}\n  diffuse init-prompt {example}")
+        return
+    if mixture is not None:
+        others = {"from": source, "request": request, "requests": requests, "wordings": wordings, "held_out": held_out}
+        given = [name for name, value in {**families, **others}.items() if value]
+        _write_mixture(mixture, output, seed, force, given)
         return
     asked = (*(request or ()), *(read_requests(requests) if requests is not None else ()))
     wording = Wording(
@@ -149,6 +158,22 @@ def init_prompt(
         notice(f"warning: {doubt}")
     if preview:
         terminal.console(stderr=True).print(distribution_preview(next(iter(prompts.values()))))
+
+
+def _write_mixture(count: int, output: Path | None, seed: int, force: bool, given: list[str]) -> None:
+    """Write the folder, and say how many prompts its splits have."""
+    from diffusecli.verbs.init_mixture import write_mixture
+
+    if given:
+        raise InputError(
+            f"--{given[0].replace('_', '-')} does not go with --mixture, which draws its own distributions. Leave it out"
+        )
+    if output is None:
+        raise InputError("--mixture writes a folder of prompts: name it with -o")
+    written = write_mixture(count, output, seed=seed, force=force)
+    for split, prompts in written.items():
+        notice(f"wrote {many(prompts, 'prompt')} into {output / split}")
+    notice(f"next: set train_prompts to {output / 'train'} and test_prompts to {output / 'held-out'} in a config")
 
 
 def _columns(listing: str) -> tuple[str, ...]:

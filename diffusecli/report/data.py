@@ -20,7 +20,7 @@ from diffusecli import __version__
 from diffusecli.evaluation.comparison import Estimate
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation, Matrix
 from diffusecli.evaluation.groups import Group, groups
-from diffusecli.evaluation.metrics import Cell, ExactFigures, Figures
+from diffusecli.evaluation.metrics import Cell, ExactFigures, Figures, Worded  # noqa: F401 (its comments become descriptions of the schema)
 from diffusecli.evaluation.open_ended import Diversity, Line, Outcome
 from diffusecli.evaluation.ordered import Ordered
 from diffusecli.files.spreadsheets import as_cell

@@ -1,0 +1,118 @@
+"""Options as people list them, in a line or in lines: `tea, milk or juice`, bullets, `tea: 20%, milk: 80%`, table lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import TypeVar
+
+Written = TypeVar("Written")
+Pairs = Sequence[tuple[str, str]]
+
+
+def joined(items: Sequence[str], word: str) -> str:
+    """Items with commas and a last word.
+
+    >>> joined(["a", "b", "c"], "or")
+    'a, b or c'
+    """
+    return f"{', '.join(items[:-1])} {word} {items[-1]}" if len(items) > 1 else items[0]
+
+
+_IN_A_LINE: tuple[tuple[float, Callable[[Sequence[str]], str]], ...] = (
+    (6, ", ".join),
+    (4, lambda items: joined(items, "or")),
+    (4, lambda items: joined(items, "and")),
+    (1, lambda items: joined(items, ", or" if len(items) > 2 else "or").replace(" , or", ", or")),
+    (1, lambda items: joined(items, ", and" if len(items) > 2 else "and").replace(" , and", ", and")),
+    (2, " or ".join),
+    (1, " / ".join),
+    (1, "/".join),
+    (1, " | ".join),
+    (1, "; ".join),
+    (1, lambda items: ", ".join(f'"{item}"' for item in items)),
+    (1, lambda items: ", ".join(f"'{item}'" for item in items)),
+    (1, lambda items: joined([f'"{item}"' for item in items], "or")),
+    (1, lambda items: "[" + ", ".join(f'"{item}"' for item in items) + "]"),
+    (1, lambda items: "[" + ", ".join(items) + "]"),
+    (1, lambda items: "(" + ", ".join(items) + ")"),
+    (1, lambda items: "{" + ", ".join(items) + "}"),
+    (1, lambda items: ", ".join(f"{number}) {item}" for number, item in enumerate(items, 1))),
+    (1, lambda items: " ".join(f"({number}) {item}" for number, item in enumerate(items, 1))),
+)
+
+_IN_LINES: tuple[tuple[float, Callable[[Sequence[str]], str]], ...] = (
+    (3, lambda items: "".join(f"\n- {item}" for item in items)),
+    (1, lambda items: "".join(f"\n* {item}" for item in items)),
+    (1, lambda items: "".join(f"\n• {item}" for item in items)),
+    (2, lambda items: "".join(f"\n{item}" for item in items)),
+    (1, lambda items: "".join(f"\n{number}. {item}" for number, item in enumerate(items, 1))),
+    (1, lambda items: "".join(f"\n{letter}) {item}" for letter, item in zip("abcdefghijkl", items, strict=False))),
+)
+
+_PAIRED: tuple[tuple[float, Callable[[str, str], str]], ...] = (
+    (4, lambda name, share: f"{name}: {share}"),
+    (4, lambda name, share: f"{name} {share}"),
+    (3, lambda name, share: f"{name} ({share})"),
+    (2, lambda name, share: f"{share} {name}"),
+    (1, lambda name, share: f"{name} = {share}"),
+    (1, lambda name, share: f"{name} - {share}"),
+    (1, lambda name, share: f"{name} with probability {share}"),
+    (1, lambda name, share: f"{name} with a chance of {share}"),
+    (1, lambda name, share: f"{share} for {name}"),
+    (1, lambda name, share: f"P({name}) = {share}"),
+    (1, lambda name, share: f"'{name}': {share}"),
+    (1, lambda name, share: f"{name} → {share}"),
+)
+
+_PAIRED_LINES: tuple[tuple[float, Callable[[str, str], str]], ...] = (
+    (4, lambda name, share: f"\n- {name}: {share}"),
+    (2, lambda name, share: f"\n{name}: {share}"),
+    (1, lambda name, share: f"\n* {name} ({share})"),
+    (1, lambda name, share: f"\n{name} | {share}"),
+    (1, lambda name, share: f"\n| {name} | {share} |"),
+    (1, lambda name, share: f"\n{name}\t{share}"),
+    (1, lambda name, share: f"\n{share} {name}"),
+    (1, lambda name, share: f"\n{name},{share}"),
+    (1, lambda name, share: f"\n• {share}: {name}"),
+)
+
+
+def in_a_line(items: Sequence[str], rng: Random) -> str:
+    """The items in a line of a form that is drawn."""
+    return _drawn(_IN_A_LINE, rng)(items)
+
+
+def in_lines(items: Sequence[str], rng: Random) -> str:
+    """The items in lines of their own; begins with a line break."""
+    return _drawn(_IN_LINES, rng)(items)
+
+
+def pairs_in_a_line(pairs: Pairs, rng: Random) -> str:
+    """Names and shares in a line."""
+    if rng.random() < 0.08:
+        return "{" + ", ".join(f'"{name}": {_json(share)}' for name, share in pairs) + "}"
+    write = _drawn(_PAIRED, rng)
+    listed = [write(name, share) for name, share in pairs]
+    return rng.choice((", ".join, ", ".join, "; ".join, lambda items: joined(items, "and")))(listed)
+
+
+def counts_in_a_line(pairs: Pairs, rng: Random) -> str:
+    """Names and numbers that are no chances: counts, angles."""
+    write = rng.choice(("{}: {}", "{}: {}", "{} {}", "{} ({})", "{} = {}"))
+    return rng.choice((", ", ", ", "; ")).join(write.format(*pair) for pair in pairs)
+
+
+def pairs_in_lines(pairs: Pairs, rng: Random) -> str:
+    """Names and shares in lines of their own; begins with a line break."""
+    write = _drawn(_PAIRED_LINES, rng)
+    return "".join(write(name, share) for name, share in pairs)
+
+
+def _json(share: str) -> str:
+    """A share as a JSON value: a number, or a text where it is written otherwise."""
+    return share if share.replace(".", "", 1).isdigit() and not share.startswith(".") else f'"{share}"'
+
+
+def _drawn(table: Sequence[tuple[float, Written]], rng: Random) -> Written:
+    return rng.choices([write for _, write in table], [weight for weight, _ in table])[0]
