@@ -5,7 +5,6 @@ Knows what the job holds and nothing of configs; what a pass costs and how it is
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ from diffusecli.system.errors import InputError, InterruptedRun, many
 from diffusecli.system.interrupts import Interrupts
 from diffusecli.training.checkpoints import Progress, discard_checkpoint, newest_checkpoint, save_checkpoint, step_of
 from diffusecli.training.job import Job
-from diffusecli.training.questions import Question, by_name, figures_of
+from diffusecli.training.questions import Question, by_name, figures_of, sampled
 from diffusecli.training.record import record_iteration, resume_metrics
 from diffusecli.training.schedule import learning_rate, rate_share, reason_to_stop
 from diffusecli.training.scorer import Scores
@@ -37,7 +36,10 @@ _LOOKED_AT_BEFORE = 32
 """Of more prompts only a sample is measured before the first step: a mixture of hundreds would wait for it."""
 
 _LOOKED_AT_AFTER = 256
-"""And after the last."""
+"""And after the last. Wordings count, not prompts."""
+
+_LOOKED_AT_BETWEEN = 64
+"""And of test prompts, every `eval_every` iterations."""
 
 _STEPS_BETWEEN = 100
 """Steps after which a checkpoint is due within an iteration: one over thousands of prompts takes long."""
@@ -55,7 +57,7 @@ def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, rep
     rate = optimiser.param_groups[0]["lr"]
     steps = settings.n_iters * job.steps_per_iteration
     if not progress.before:
-        before = job.scorer.exact(_looked_at(job, _LOOKED_AT_BEFORE, "before"))
+        before = job.scorer.exact(sampled(job.prompts.questions, _LOOKED_AT_BEFORE, f"{job.seed} before"))
         if np.isnan(before.figures).any():
             raise cause(job.base.model, job.base.name)
         progress.before = {prompt.alias: list(figures) for prompt, figures in zip(before.prompts, before.figures, strict=True)}
@@ -128,15 +130,7 @@ def _step(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, betwee
 
 def measured_questions(job: Job) -> list[Question]:
     """The prompts that were trained on whose figures are found in the end: all, or a sample that the seed fixes."""
-    return _looked_at(job, _LOOKED_AT_AFTER, "after")
-
-
-def _looked_at(job: Job, most: int, when: str) -> list[Question]:
-    prompts = job.prompts.questions
-    if len(prompts) <= most:
-        return prompts
-    chosen = random.Random(f"{job.seed} {when}").sample(range(len(prompts)), most)
-    return [prompts[place] for place in sorted(chosen)]
+    return sampled(job.prompts.questions, _LOOKED_AT_AFTER, f"{job.seed} after")
 
 
 def make_optimiser(job: Job, state: dict[int, Any] | None) -> torch.optim.Optimizer:
@@ -181,6 +175,7 @@ def _note(job: Job, progress: Progress, visits: list[Visit], scores: Scores, rat
 def _finished_iteration(job: Job, progress: Progress) -> Iteration:
     saw, number = progress.under_way, progress.iterations + 1
     tests = job.prompts.tests if number % job.eval_every == 0 else []
+    tests = sampled(tests, _LOOKED_AT_BETWEEN, f"{job.seed} between")
     if tests:
         _train_mode(job.base, on=False)
     test = job.scorer.exact(tests)

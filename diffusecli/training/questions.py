@@ -5,9 +5,10 @@ All wordings have one distribution of answers. What a prompt of several wordings
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from diffusecli.prompts.divergence import exact_kl
 from diffusecli.prompts.groups import group_of
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.training.loss import target_log_probs
+
+_Kind = TypeVar("_Kind")
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,24 @@ class Question:
 def every_wording(questions: Sequence[Question]) -> list[EncodedPrompt]:
     """Those that are trained and those that are only measured."""
     return [wording for question in questions for wording in (*question.wordings, *question.held_out)]
+
+
+def sampled(questions: Sequence[Question], most: int, seed: str) -> list[Question]:
+    """All of them, or a sample with at most so many wordings in all, at least one of each prompt that is in it."""
+    chosen = in_places(questions, most, seed)
+    room = most // max(1, len(chosen))
+    return [replace(q, wordings=tuple(in_places(q.wordings, room, f"{seed} {q.alias}"))) for q in chosen]
+
+
+def in_places(items: Sequence[_Kind], most: int, seed: str) -> list[_Kind]:
+    """All items, or so many that the seed fixes, in their order.
+
+    >>> in_places("abc", 3, "0"), sorted(in_places("abcdef", 4, "0")) == in_places("abcdef", 4, "0")
+    (['a', 'b', 'c'], True)
+    """
+    if len(items) <= most:
+        return list(items)
+    return [items[place] for place in sorted(random.Random(seed).sample(range(len(items)), most))]
 
 
 class Figures(NamedTuple):

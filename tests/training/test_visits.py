@@ -11,7 +11,7 @@ from diffusecli.models.trie import TokenTrie
 from diffusecli.prompts.config import AlgConfig
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.training.packed_pass import PackedPass
-from diffusecli.training.questions import Exact, Figures, Question
+from diffusecli.training.questions import Exact, Figures, Question, sampled
 from diffusecli.training.rows_pass import RowsPass
 from diffusecli.training.visits import Visits
 from tests.tiny import byte_tokenizer, tiny_llama
@@ -121,3 +121,13 @@ def test_held_out_wordings_are_a_question_of_their_own():
     apart = whole.held_out_alone
     assert (apart.alias, [e.prompt.question for e in apart.wordings]) == ("a.json#held-out", ["Toss.", "Spin."])
     assert question("Roll.").held_out_alone is None
+
+
+def test_a_sample_of_figures_counts_wordings_and_keeps_every_prompt_it_can():
+    questions = [question([f"Roll {n}." for n in range(10)], f"{name}.json") for name in "abc"]
+    some = sampled(questions, 12, "0")
+    assert [q.alias for q in some] == ["a.json", "b.json", "c.json"]
+    assert [len(q.wordings) for q in some] == [4, 4, 4]
+    assert all(set(q.wordings) <= set(whole.wordings) for q, whole in zip(some, questions, strict=True))
+    assert [len(q.wordings) for q in sampled(questions, 2, "0")] == [1, 1]
+    assert sampled(questions, 30, "0") == questions
