@@ -15,6 +15,7 @@ from diffusecli.evaluation.prompt_book import kept_prompt
 from diffusecli.evaluation.run_records import Manifest, Settings
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.wording_names import split_alias, wording_of
 from diffusecli.runs.run_dir import RunDir
 
 _NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "stop": []}
@@ -57,6 +58,19 @@ class RunFacts:
             return recorded
         kept = kept_prompt(alias, self.prompts.get(alias), self.folder.prompts)
         return kept.digest if kept is not None else None
+
+    def of_wording(self, prompt: Prompt) -> dict[str, float]:
+        """What training recorded of this wording of a prompt, by name of the figure; {} where it recorded none. Raises `InputError`."""
+        whole, name = split_alias(prompt.alias)
+        group, number = (f"{whole}#held-out", name.removeprefix("held-out-")) if name.startswith("held-out") else (whole, name)
+        figures = self.manifest.exact_wordings.get(group)
+        if not figures or not number.isdigit():
+            return {}
+        kept = kept_prompt(whole, self.prompts.get(whole), self.folder.prompts)
+        asked = wording_of(kept, name) if kept is not None and kept.digest == self.digest_of(whole) else None
+        if asked is None or asked.digest != prompt.digest:
+            return {}
+        return {figure: values[int(number) - 1] for figure, values in figures.items() if int(number) <= len(values)}
 
     def names_of(self, prompt: Prompt) -> list[str]:
         """The aliases that mean this very prompt in the run's figures, its own first. Raises `InputError`."""

@@ -17,10 +17,10 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling.completions import Answer, Completion, oddities
 from diffusecli.sampling.connection import Connection, RefusedError, Service
 from diffusecli.sampling.draws import stream_seed
-from diffusecli.sampling.engine import Arrived
+from diffusecli.sampling.engine import Wanted
 from diffusecli.sampling.refusals import Fault
 from diffusecli.sampling.request_body import Known, RequestBody, listed
-from diffusecli.sampling.settings import SamplingSettings, Standing, Watch
+from diffusecli.sampling.settings import SamplingSettings, Standing
 from diffusecli.system.errors import InputError, MachineError, many
 from diffusecli.system.notices import Notice
 
@@ -41,7 +41,7 @@ class ServerEngine:
         self._connection = Connection(service)
         if chat.template is not None:
             raise InputError("chat_template has no effect with --engine openai, a server takes it when it is started; leave it out")
-        self._service, self._settings, self._chat, self._notice = service, settings, chat, notice
+        self._service, self.settings, self._chat, self._notice = service, settings, chat, notice
         self._body = RequestBody(service.base_url, settings, chat.template_kwargs, service.omit, service.n_per_request)
         self._known: Known = {}
         self._settled = False  # whether a request worked as those that follow are sent
@@ -60,11 +60,11 @@ class ServerEngine:
 
     def limit(self, prompt: Prompt) -> int:
         """See `Engine`."""
-        return self._settings.limit(prompt.most_tokens)
+        return self.settings.limit(prompt.most_tokens)
 
-    def draw(self, prompt: Prompt, have: Answers, arrived: Arrived, watch: Watch) -> None:
+    def draw(self, wanted: Wanted) -> None:
         """See `Engine`. Raises `MachineError` when the server cannot be reached or answers with nonsense, again and again."""
-        drawing, unusable = _Drawing(prompt, have, self._settings.n_generations, arrived, watch), self._connection.unusable
+        prompt, drawing, unusable = wanted.prompt, _Drawing(wanted), self._connection.unusable
         try:
             asyncio.run(self._draw(drawing))
         except BaseExceptionGroup as group:  # SIGTERM may strike within a task
@@ -84,7 +84,7 @@ class ServerEngine:
                 )
         withheld = any(answer.withheld for answer in drawing.answers)
         alike = (
-            len(drawing.drawn) == 1 and not withheld and drawing.wanted >= _SURELY_NOT_ALL_ALIKE and self._settings.temperature >= 1
+            len(drawing.drawn) == 1 and not withheld and drawing.wanted >= _SURELY_NOT_ALL_ALIKE and self.settings.temperature >= 1
         )
         if alike and len(prompt.targets) != 1:
             self._notice(f"{prompt.alias}: all {drawing.wanted} answers are the same; does the server sample at all (do_sample)?")
@@ -185,18 +185,18 @@ class ServerEngine:
 
     def _fields(self, known: Known, prompt: Prompt, place: _Place, count: int) -> dict[str, Any]:
         said = "".join(message["content"] for message in self._chat.messages(prompt)).encode()
-        seed = stream_seed(self._settings.seed, tuple(said), *place)
+        seed = stream_seed(self.settings.seed, tuple(said), *place)
         return self._body.build(known, seed=seed, count=count, limit=self.limit(prompt))
 
 
 class _Drawing:
     """How far the answers to one prompt are."""
 
-    def __init__(self, prompt: Prompt, have: Answers, wanted: int, arrived: Arrived, watch: Watch) -> None:
-        self.prompt, self.wanted, self.drawn = prompt, wanted, Answers(have)
+    def __init__(self, asked: Wanted) -> None:
+        self.prompt, self.wanted, self.drawn = asked.prompt, asked.count, Answers(asked.have)
         self.answers: list[Answer] = []  # of this start
         self.unpriced = False  # whether the server is silent about tokens
-        self._arrived, self._watch = arrived, watch
+        self._arrived, self._watch = asked.arrived, asked.watch
         self._fed = self._alive = 0
 
     @property

@@ -19,7 +19,7 @@ from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.journal import Journal
 from diffusecli.sampling.connection import Service, _Pace
-from diffusecli.sampling.engine import drawn
+from diffusecli.sampling.engine import Wanted, drawn
 from diffusecli.sampling.generations import generate
 from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.server_engine import ServerEngine
@@ -140,6 +140,10 @@ def engine(server, n=200, notices=None, settings=(), **more):
     return ServerEngine(Service(server.url, "m", **more), SamplingSettings(n, **dict(settings)), said)
 
 
+def wanted(count, have=(), arrived=lambda *_: None):
+    return Wanted(PROMPT, count, Answers(have), arrived, lambda _: None)
+
+
 def test_several_answers_come_with_one_request_where_the_server_gives_them():
     with Server() as server:
         counts, tokens = drawn(engine(server, 1000), PROMPT)
@@ -226,7 +230,7 @@ def test_faults_that_do_not_pass_are_told_in_a_sentence(fault, error, message):
 def test_a_refusal_half_way_is_told_and_what_came_before_is_kept():
     kept = Counter()
     with Server(faults=[None, None, 400], most=1) as server, pytest.raises(InputError, match="refuses the request"):
-        engine(server, 20, concurrency=1).draw(PROMPT, Counter(), lambda counts, _: kept.update(counts), lambda _: None)
+        engine(server, 20, concurrency=1).draw(wanted(20, arrived=lambda counts, _: kept.update(counts)))
     assert kept.total() == 2
 
 
@@ -454,7 +458,7 @@ def test_refusals_of_requests_under_way_together_are_learned_once_and_lose_nothi
     with Server(refusal=refusal) as server:
         made = engine(server, 40, notices, concurrency=4, n_per_request=2)
         made._settled = True  # as after a first request
-        made.draw(PROMPT, Counter(), lambda counts, _: arrivals.append(counts.total()), lambda _: None)
+        made.draw(wanted(40, arrived=lambda counts, _: arrivals.append(counts.total())))
     assert arrivals == [2] * 20
     assert len(server.bodies) == 4 + 20
     assert [notice for notice in notices if "seed" in notice] == notices
@@ -661,8 +665,8 @@ def test_a_key_that_no_header_can_hold_is_refused(monkeypatch, key):
 def test_one_missing_answer_does_not_settle_how_the_rest_is_asked_for():
     with Server() as server:
         asked = engine(server, 100)
-        asked.draw(PROMPT, Counter({"apple": 99}), lambda *_: None, lambda _: None)
-        asked.draw(PROMPT, Counter(), lambda *_: None, lambda _: None)
+        asked.draw(wanted(100, Answers({"apple": 99})))
+        asked.draw(wanted(100))
     assert len(server.bodies) == 5
 
 
