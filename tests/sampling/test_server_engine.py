@@ -16,7 +16,7 @@ from scipy.stats import chi2_contingency
 
 from diffusecli.models.chat import ChatSettings
 from diffusecli.prompts.answers import Answers
-from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt import Message, Prompt
 from diffusecli.runs.journal import Journal
 from diffusecli.sampling.connection import Service, _Pace
 from diffusecli.sampling.engine import Wanted, drawn
@@ -799,3 +799,41 @@ def test_a_system_text_and_variables_of_the_template_are_sent():
 def test_a_chat_template_is_refused_where_the_server_has_its_own():
     with pytest.raises(InputError, match="chat_template has no effect with --engine openai"):
         ServerEngine(Service("http://127.0.0.1:9/v1", "m"), SamplingSettings(5), print, ChatSettings("plain"))
+
+
+def test_a_conversation_is_sent_as_its_messages():
+    turns = [("user", "Hello."), ("assistant", "Hi!"), ("user", "Name a fruit.")]
+    said = [{"role": role, "content": text} for role, text in turns]
+    own, briefly = {"role": "system", "content": "Be kind."}, {"role": "system", "content": "Be brief."}
+    plain, with_system = (
+        Prompt(messages=tuple(Message(**turn) for turn in some), targets=("apple",), alias="talk.json")
+        for some in (said, [own, *said])
+    )
+    with Server() as server:
+        for chat in (ChatSettings(), ChatSettings(system="Be brief.")):
+            for prompt in (plain, with_system):
+                drawn(ServerEngine(Service(server.url, "m"), SamplingSettings(2), lambda _: None, chat), prompt)
+    assert [body["messages"] for body in server.bodies] == [said, [own, *said], [briefly, *said], [own, *said]]
+
+
+def test_a_server_is_asked_in_every_wording_and_goes_on_in_the_middle_of_a_prompt(tmp_path):
+    """Ten answers to four wordings are 3, 3, 2 and 2; after five requests the server fails."""
+    prompt = Prompt(request=("one", "two", "three", "four"), targets=("apple",), alias="p.json")
+
+    def ask(server, path):
+        return generate(
+            engine(server, 10, n_per_request=1, tries=1, concurrency=1), [prompt], SamplingSettings(10), mode="lora", adapter_sha256=None,
+            path=path, form="counts", report=lambda *_: None, notice=lambda _: None,
+        )  # fmt: skip
+
+    with Server() as server:
+        whole = ask(server, tmp_path / "whole.json")
+        server.faults, server.bodies = [None] * 5 + [500] * 9, []
+        with pytest.raises(MachineError):
+            ask(server, tmp_path / "gen.json")
+        server.faults, server.bodies = [], server.bodies[:5]
+        done = ask(server, tmp_path / "gen.json")
+    asked = Counter(body["messages"][0]["content"] for body in server.bodies)
+    assert asked == {"one": 3, "two": 3, "three": 2, "four": 2}
+    assert done.counts["p.json"].total() == whole.counts["p.json"].total() == 10
+    assert len({body["seed"] for body in server.bodies}) == 10
