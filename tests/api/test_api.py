@@ -349,7 +349,9 @@ def test_the_frame_of_samples_adds_up(run):
 
 
 def test_wordings_are_sampled_together_or_each_on_its_own(run):
-    letter = COIN.model_copy(update={"request": ("Say a letter.", "A letter?"), "held_out_requests": ("Letter!",), "alias": "letter"})
+    letter = COIN.model_copy(
+        update={"request": ("Say a letter.", "A letter?"), "held_out_requests": ("Letter!",), "alias": "letter"}
+    )
     pooled = diffuse.sample(run, prompts=letter, n=21, max_new_tokens=3)
     each = diffuse.sample(run, prompts=letter, n=21, max_new_tokens=3, per_wording=True)
     assert pooled.to_frame().groupby("prompt")["count"].sum().to_dict() == {"letter": 21}
