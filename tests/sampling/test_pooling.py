@@ -9,7 +9,7 @@ from diffusecli.models.chat import Chat
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import LoadedModel
 from diffusecli.prompts.answers import Answers
-from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt import Message, Prompt
 from diffusecli.runs.sample_files import journal_path, read_meta
 from diffusecli.sampling.engine import Wanted, drawn
 from diffusecli.sampling.generations import generate
@@ -180,3 +180,22 @@ def test_targets_that_are_too_long_are_told_once_for_all_wordings():
     assert [notice for notice in told if "longer than" in notice] == [
         "die.json: 2 of 2 targets are longer than 2 tokens: such answers stay unfinished. Use --max-new-tokens 4 or more"
     ]
+
+
+@pytest.mark.parametrize("batches", [False, True])
+def test_a_conversation_is_answered_after_all_its_turns(monkeypatch, batches):
+    """One of a single turn is a request; another with turns before it is answered as the text of all of them."""
+    if batches:
+        monkeypatch.setattr("diffusecli.sampling.local_engine.choose_rows", lambda _: None)
+    engine = LocalEngine(BASE, SamplingSettings(30, max_new_tokens=4, seed=3))
+    assert engine.about["engine"] == ("generate" if batches else "counting")
+    first, answer, last = (
+        Message(role=role, content=text) for role, text in (("user", "Hi."), ("assistant", "Yes?"), ("user", "A die."))
+    )
+    asked = [
+        Prompt(request="A die.", targets=(), alias="request"), Prompt(messages=(last,), targets=(), alias="turn"),
+        Prompt(messages=(first, answer, last), targets=(), alias="talk"),
+        Prompt(request="Hi.<|im_end|>\n<|im_start|>assistant\nYes?<|im_end|>\n<|im_start|>user\nA die.", targets=(), alias="text"),
+    ]  # fmt: skip
+    request, turn, talk, text = (drawn(engine, prompt)[0] for prompt in asked)
+    assert request == turn != talk == text

@@ -22,6 +22,7 @@ from diffusecli.sampling.connection import Service, _Pace
 from diffusecli.sampling.engine import Wanted, drawn
 from diffusecli.sampling.generations import generate
 from diffusecli.sampling.local_engine import LocalEngine
+from diffusecli.sampling.pooling import shares
 from diffusecli.sampling.server_engine import ServerEngine
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError, InterruptedRun, MachineError
@@ -700,7 +701,7 @@ def test_what_arrived_before_an_interruption_is_counted_on_the_next_start(tmp_pa
     assert len(json.loads(path.read_text())["p.json"]) == 60
     assert not (tmp_path / "gen.partial.jsonl").exists()
     stopping = engine(server, 30)
-    monkeypatch.setattr(stopping, "draw", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(stopping, "draw_all", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(InterruptedRun, match="0 of 30 samples are kept"):
         generate(
             stopping, [PROMPT], SamplingSettings(30), mode="untuned", adapter_sha256=None, path=path, form="json",
@@ -837,3 +838,22 @@ def test_a_server_is_asked_in_every_wording_and_goes_on_in_the_middle_of_a_promp
     assert asked == {"one": 3, "two": 3, "three": 2, "four": 2}
     assert done.counts["p.json"].total() == whole.counts["p.json"].total() == 10
     assert len({body["seed"] for body in server.bodies}) == 10
+
+
+def test_requests_in_several_wordings_are_under_way_together_and_told_as_one_prompt():
+    """Of nine requests, 3 and three times 2, the first goes alone; the others wait until four are there."""
+    wordings = Prompt(request=("one", "two", "three", "four"), targets=("apple", "pear"), alias="p.json")
+    notices, arrived = [], Counter()
+    with Server({"apple": 1.0}, meet=4) as server:
+        engine(server, 9, notices, n_per_request=1, concurrency=4).draw_all([
+            Wanted(wording, count, Answers(), lambda some, _, name=wording.alias: arrived.update({name: some.total()}), lambda _: None)
+            for wording, count in shares(wordings, 9)
+        ])  # fmt: skip
+    assert arrived == {"p.json#1": 3, "p.json#2": 2, "p.json#3": 2, "p.json#4": 2}
+    assert server.most_together == 4
+    assert notices == [], "nine alike are too few to say so"
+    with Server({"apple": 1.0}) as server:
+        engine(server, 16, notices).draw_all([
+            Wanted(wording, count, Answers(), lambda *_: None, lambda _: None) for wording, count in shares(wordings, 16)
+        ])  # fmt: skip
+    assert [notice.partition(";")[0] for notice in notices] == ["p.json: all 16 answers are the same"]
