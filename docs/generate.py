@@ -19,7 +19,6 @@ from pydantic import BaseModel
 
 import diffusecli
 from diffusecli.cli.app import app
-from diffusecli.evaluation import metrics
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.json_schema import json_schema
 from diffusecli.report import data
@@ -227,7 +226,7 @@ def _kind(shape: dict[str, Any]) -> str:
 def _described(schema: dict[str, Any]) -> dict[str, Any]:
     """The comment behind each field of the dataclasses becomes its description."""
     for name, shape in {**schema["$defs"], "Document": schema}.items():
-        kind = getattr(data, name, None) or getattr(metrics, name)
+        kind = getattr(data, name)
         comments = dict(_comments(inspect.getsource(kind)))
         for field, description in shape["properties"].items():
             if field in comments:

@@ -79,10 +79,13 @@ def _is_recorded(prompt: Prompt, manifest: Mapping[str, Any]) -> bool:
 
 
 def _about(prompt: Prompt) -> dict[str, str]:
-    """The cells on a prompt by the aliases that figures have: its own, and that of the wordings that are only measured."""
-    size = f"{len(prompt.targets)} | {prompt.entropy:.3f}"
-    held_out = {f"{prompt.alias}#held-out": f"{_asked(prompt.held_out_requests)} | {size}"} if prompt.held_out_requests else {}
-    return {prompt.alias: f"{_asked(prompt.requests or (prompt.question,))} | {size}", **held_out}
+    """The cells on a prompt by the aliases that figures have: its own, and those of wordings and contexts that are only measured."""
+    first = prompt.requests or (prompt.question,)
+    asked = {
+        prompt.alias: _asked(first), f"{prompt.alias}#held-out": _asked(prompt.held_out_requests or ("",)),
+        f"{prompt.alias}#contexts": f"{_asked(first[:1])} (in contexts)",
+    }  # fmt: skip
+    return {alias: f"{cell} | {len(prompt.targets)} | {prompt.entropy:.3f}" for alias, cell in asked.items()}
 
 
 def _asked(requests: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """What wordings are called: `dice.json#2` is the second of `dice.json`, `dice.json#held-out-1` the first that is only measured.
 
-Reads names back; `Prompt.wordings` and `Prompt.held_out` give them.
+Reads names back; `Prompt.wordings` and `Prompt.held_out` give them. Figures of training name all that are only measured as one:
+`dice.json#held-out`, and `dice.json#contexts` in contexts.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import re
 
 from diffusecli.prompts.prompt import Prompt
 
-_WORDING = re.compile(r"(.+)#(\d+|held-out(?:-\d+)?)", re.DOTALL)
+_WORDING = re.compile(r"(.+)#(\d+|held-out(?:-\d+)?|contexts)", re.DOTALL)
 
 
 def split_alias(alias: str) -> tuple[str, str]:
