@@ -17,7 +17,7 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.report.data import document
 from diffusecli.report.html import html_report
-from diffusecli.runs.run_dir import RunDir
+from diffusecli.runs.run_dir import RunDir, prompts_as_json
 from diffusecli.runs.samples import read_samples
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError
@@ -98,7 +98,7 @@ def test_each_wording_has_samples_and_figures_of_its_own(folder, first):
     recorded = RunDir(folder / "run").read_manifest()["exact_wordings"]
     whole = str(first / "die.json")
     for name, of, place in (("die.json#2", whole, 1), ("die.json#held-out-2", f"{whole}#held-out", 1)):
-        assert (rows[name].exact.kl, rows[name].exact.tvd) == (recorded[of]["kl"][place], recorded[of]["tvd"][place])
+        assert (rows[name].exact.kl, rows[name].exact.on_target) == (recorded[of]["kl"][place], recorded[of]["on_target"][place])
 
 
 def test_wordings_are_found_in_the_kept_prompt_and_in_the_file(folder, first):
@@ -205,3 +205,14 @@ def test_the_card_shows_the_first_request_and_how_many_there_are(folder, first, 
             ("die.json", "Say a letter. (3 wordings)", "2"), ("talk.json", "Now say a letter.", "2"),
             ("die.json#held-out", "Name a letter. (2 wordings)", "2"),
         ]  # fmt: skip
+
+
+def test_a_single_held_out_wording_has_the_figures_that_training_recorded_of_those_held_out(tmp_path):
+    die = Prompt.model_validate({**DIE, "held_out_requests": HELD_OUT[:1], "alias": "die.json"})
+    figures = {"exact_kl_test": {"die.json#held-out": 0.25}, "exact_on_target_test": {"die.json#held-out": 0.5}}
+    write_json(tmp_path / "run" / "run.json", {"prompt_sha256": {"die.json": die.digest}, **figures})
+    write_json(tmp_path / "run" / "prompts.json", prompts_as_json([die]))
+    write_json(tmp_path / "run" / "gen.lora.json", {"die.json#held-out-1": ["{a}"], "die.json#1": ["{a}"]})
+    rows = named(evaluate([tmp_path / "run"]))
+    assert (rows["die.json#held-out-1"].exact.kl, rows["die.json#held-out-1"].exact.on_target) == (0.25, 0.5)
+    assert rows["die.json#1"].exact is None
