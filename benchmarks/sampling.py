@@ -119,7 +119,7 @@ def _all_at_once(engine: LocalEngine, prompts: list[Prompt], fed: list[int]) -> 
     def arrived(_: Answers, tokens: int) -> None:
         fed[0] += tokens
 
-    engine.draw_all([Wanted(prompt, Answers(), arrived, lambda _: None) for prompt in prompts])
+    engine.draw_all([Wanted(prompt, engine.settings.n_generations, Answers(), arrived, lambda _: None) for prompt in prompts])
 
 
 def _batches(model: Any, encoded: Any, settings: SamplingSettings, size: int, batches: int) -> None:

@@ -107,7 +107,7 @@ def sample(
     seed: int | None = None, max_new_tokens: int | None = None, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
     min_p: float = 0.0, stop: str | Iterable[str] = (), system: str | None = None, chat_template: str | None = None,
     precision: str | None = None, device: str | None = None, max_rows: int | None = None, trust_remote_code: bool = False,
-    engine: str = "counting", output: AnyPath | None = None, report: Callable[[str, Standing], None] | None = None,
+    engine: str = "counting", output: AnyPath | None = None, per_wording: bool = False, report: Callable[[str, Standing], None] | None = None,
     notice: Notice | None = None, **options: Any,
 ) -> Samples:  # fmt: skip
     """Draw answers from a base model, from an adapter or from a server, and write them with their settings.
@@ -117,6 +117,8 @@ def sample(
     - `n`: answers per prompt.
     - `prompts`: prompts, files or folders, in place of the config's test prompts. A prompt in memory goes by the name that the run has
       for the same prompt, else by its `alias`, else by its request. Of a mapping, such as that of `init_prompts`, the values are the prompts.
+    - `per_wording`: `n` answers for each wording of a prompt with several requests, and for each held-out one, under names such as
+      `dice.json#2` and `dice.json#held-out-1`. By default `n` answers are shared evenly among the wordings that are trained.
     - `requests`: texts to ask. Their answers are in a file of their own, beside the run's samples.
     - `model`, `adapter`: a base model and the folder of a LoRA adapter in place of those of the run.
     - `seed`: the same seed draws the same samples. By default the config's.
@@ -145,6 +147,7 @@ def sample(
     if not ENGINES[chosen].loads_model and (foreign := [name for name, given in of_models.items() if given is not None]):
         raise InputError(f"{foreign[0]} has no effect with engine {chosen!r}. Leave it out or use another engine")
     optional(one_of, "mode", mode, MODES)
+    flag("per_wording", per_wording)
     for name, value in {"model": model, "system": system, "chat_template": chat_template}.items():
         optional(text, name, value)
     if chat_template == "":
@@ -174,6 +177,7 @@ def sample(
             adapter=None if adapter is None else path_of(adapter, "adapter"), model=model, precision=precision, device=device,
             output=None if output is None else path_of(output, "output"), system=system, chat_template=chat_template,
             trust_remote_code=trust_remote_code, served=not ENGINES[chosen].loads_model,
+            per_wording=per_wording,
         ), _RESULTS)  # fmt: skip
         settings = replace(settings, seed=wanted.config.seed if seed is None else seed)
         say(wanted.message)

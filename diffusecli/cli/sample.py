@@ -60,6 +60,9 @@ def sample(
     prompt: Annotated[
         list[Path] | None, typer.Option(help="A prompt file or folder in place of the config's test prompts; may be repeated.")
     ] = None,
+    per_wording: Annotated[
+        bool, typer.Option("--per-wording", help="Draw -n samples of each wording, held-out ones too (default: share -n).")
+    ] = False,
     request: Annotated[list[str] | None, typer.Option(help="Ask this; no file needed; may be repeated.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Any LoRA adapter's folder, a checkpoint too.")] = None,
     model: Annotated[
@@ -126,7 +129,7 @@ def sample(
     )
     wanted = resolve(Wanted(
         source or config, mode, tuple(prompt or ()), tuple(request or ()), adapter, model, precision, device, output,
-        form, system, chat_template, trust_remote_code, served=not chosen.loads_model,
+        form, system, chat_template, trust_remote_code, served=not chosen.loads_model, per_wording=per_wording,
     ), RESULTS)  # fmt: skip
     settings = replace(settings, seed=wanted.config.seed if seed is None else seed)
     notice(wanted.message)

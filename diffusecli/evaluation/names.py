@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from diffusecli.prompts.groups import shared_folders
+from diffusecli.prompts.wording_names import readable
 from diffusecli.runs.sample_files import MODES
 
 if TYPE_CHECKING:
@@ -15,16 +16,16 @@ if TYPE_CHECKING:
 
 
 def short_names(aliases: Sequence[str]) -> dict[str, str]:
-    """Aliases without the folders they share and, unless two would become one, without `.json`.
+    """Aliases without the folders they share and, unless two would become one, without `.json` and with wordings set apart.
 
-    >>> short_names(["prompts/a/x.json", "prompts/b/x.json"]), short_names(["x", "x.json"])
-    ({'prompts/a/x.json': 'a/x', 'prompts/b/x.json': 'b/x'}, {'x': 'x', 'x.json': 'x.json'})
+    >>> short_names(["prompts/a/x.json", "prompts/b/x.json"]), short_names(["x", "x.json"]), short_names(["x.json#2"])
+    ({'prompts/a/x.json': 'a/x', 'prompts/b/x.json': 'b/x'}, {'x': 'x', 'x.json': 'x.json'}, {'x.json#2': 'x #2'})
     """
     parts = [alias.split("/") for alias in dict.fromkeys(aliases)]
     shared = shared_folders(aliases)
     names = {"/".join(path): "/".join(path[shared:]) for path in parts}
-    bare = Counter(name.removesuffix(".json") for name in names.values())
-    return {alias: short if bare[short := name.removesuffix(".json")] == 1 else name for alias, name in names.items()}
+    bare = Counter(map(readable, names.values()))
+    return {alias: short if bare[short := readable(name)] == 1 else name for alias, name in names.items()}
 
 
 def marks(prompts: Iterable[Prompt]) -> dict[tuple[str, str], str]:

@@ -5,7 +5,7 @@ Knows prompts and where their files are; knows nothing of samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from diffusecli.files.paths import exists, find
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_checks import checked
 from diffusecli.prompts.prompt_files import prompt_files, read_prompt
+from diffusecli.prompts.wording_names import split_alias, wording_of
 from diffusecli.system.errors import InputError
 
 
 def kept_prompt(alias: str, kept: Any, place: Path) -> Prompt | None:
     """A prompt as a run keeps it; None for what is none (runs of the original kept tokens). Raises `InputError`."""
-    if not isinstance(kept, dict) or "request" not in kept:
+    if not isinstance(kept, dict) or not {"request", "messages"} & kept.keys():
         return None
     try:
         return checked(Prompt.model_validate({**kept, "alias": alias}))
@@ -36,13 +37,25 @@ class PromptBook:
         self._files = prompt_files(paths)
         self._stands_for: dict[Path, str] = {}
 
-    def find(self, alias: str, kept: Iterable[Any], place: Path) -> Prompt:
-        """The prompt as it was sampled, else as the run kept it, else from the book, else from the alias as a path.
+    def find(self, alias: str, kept: Sequence[Mapping[str, Any]], place: Path) -> Prompt:
+        """The prompt as it was sampled, else as the run kept it, else from the book, else from the alias as a path; so too a wording's whole.
 
-        Runs of the original kept tokens only. Raises `InputError`.
+        `kept` are prompts by alias. Runs of the original kept tokens only. Raises `InputError`.
         """
-        for candidate in kept:
-            if (prompt := kept_prompt(alias, candidate, place)) is not None:
+        if (prompt := self._known(alias, kept, place)) is not None:
+            return prompt
+        whole, name = split_alias(alias)
+        asked = self._known(whole, kept, place) if name else None
+        if asked is None:
+            raise InputError(f"{place}: its samples name the prompt {alias}, which is not there; name it with --prompts")
+        if (wording := wording_of(asked, name)) is None:
+            raise InputError(f"{place}: its samples name {alias}, but {whole} has no such wording now; sample again")
+        return wording
+
+    def _known(self, alias: str, kept: Sequence[Mapping[str, Any]], place: Path) -> Prompt | None:
+        """The prompt of this very alias."""
+        for prompts in kept:
+            if (prompt := kept_prompt(alias, prompts.get(alias), place)) is not None:
                 return prompt
         near = self._nearest(alias)
         if len(near) > 1:
@@ -53,7 +66,7 @@ class PromptBook:
             )
         if near or exists(find(alias).place):
             return read_prompt(near[0] if near else alias).model_copy(update={"alias": alias})
-        raise InputError(f"{place}: its samples name the prompt {alias}, which is not there; name it with --prompts")
+        return None
 
     def _nearest(self, alias: str) -> list[Path]:
         """The files whose paths end most like the alias; the name at least."""

@@ -32,6 +32,7 @@ class Manifest(BaseModel):
     exact_on_target: dict[str, float] = {}
     exact_on_target_before: dict[str, float] = {}
     exact_on_target_test: dict[str, float] = {}
+    exact_wordings: dict[str, dict[str, list[float]]] = {}  # of each wording of a prompt with several
     retention_kl: float | None = None
     prompt_sha256: dict[str, str] = {}
     model_revision: str | None = None
@@ -70,6 +71,7 @@ class SampleMeta(BaseModel):
     mode: str | None = None
     settings: _SamplingSettings | None = None
     prompts: dict[str, Any] = {}
+    wordings: dict[str, NonNegativeInt] = {}  # among which the answers to a prompt are shared out
     limits: dict[str, NonNegativeInt] = {}
     unfinished: dict[str, dict[str, NonNegativeInt]] = {}
     model_revision: str | None = None
@@ -90,6 +92,8 @@ class SampleMeta(BaseModel):
         left = sorted({*self.omitted, *self.refused} - {"n"})  # n does not change what is drawn
         kept = self.settings.model_dump(exclude_unset=True) if self.settings is not None else {}
         kept.pop("left_to_server", None)  # the word of these lists alone
+        if wordings := [self.wordings[alias] for alias in aliases if alias in self.wordings]:
+            kept["wordings"] = wordings[0]
         if kept and (limits := [self.limits[alias] for alias in aliases if alias in self.limits]):
             kept["max_new_tokens"] = limits[0]
         return {**kept, "left_to_server": left} if left else kept

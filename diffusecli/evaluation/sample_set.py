@@ -5,6 +5,7 @@ Knows nothing of how they are found and read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +16,7 @@ from diffusecli.evaluation.prompt_book import kept_prompt
 from diffusecli.evaluation.run_records import Manifest, Settings
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.wording_names import split_alias, wording_of
 from diffusecli.runs.run_dir import RunDir
 
 _NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "stop": []}
@@ -57,6 +59,22 @@ class RunFacts:
             return recorded
         kept = kept_prompt(alias, self.prompts.get(alias), self.folder.prompts)
         return kept.digest if kept is not None else None
+
+    def of_wording(self, prompt: Prompt) -> tuple[float, float] | None:
+        """KL and mass on target that training recorded of this wording of a prompt, if it did. Raises `InputError`."""
+        whole, name = split_alias(prompt.alias)
+        kept = kept_prompt(whole, self.prompts.get(whole), self.folder.prompts) if name else None
+        asked = wording_of(kept, name) if kept is not None and kept.digest == self.digest_of(whole) else None
+        if asked is None or asked.digest != prompt.digest:
+            return None
+        place, manifest = int(name.removeprefix("held-out-")) - 1, self.manifest
+        group = f"{whole}#held-out" if name.startswith("held-out") else whole
+        each = manifest.exact_wordings.get(group, {})
+        kl, on_target = each.get("kl", []), each.get("on_target", [])
+        if place < min(len(kl), len(on_target)):
+            return kl[place], on_target[place]
+        alone = group != whole and len(kept.held_out_requests if kept else ()) == 1 and group in manifest.exact_kl_test
+        return (manifest.exact_kl_test[group], manifest.exact_on_target_test.get(group, math.nan)) if alone else None
 
     def names_of(self, prompt: Prompt) -> list[str]:
         """The aliases that mean this very prompt in the run's figures, its own first. Raises `InputError`."""

@@ -5,20 +5,25 @@ Finds the samples, the prompt each was drawn for and how it was drawn; computes 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from diffusecli.evaluation.prompt_book import PromptBook
+from diffusecli.evaluation.prompt_book import PromptBook, kept_prompt
 from diffusecli.evaluation.run_records import Manifest, SampleMeta, Settings, read_manifest, read_sample_meta, read_settings
 from diffusecli.evaluation.sample_set import RunFacts, SampleSet
 from diffusecli.files.paths import exists
 from diffusecli.prompts.answers import with_unfinished
+from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.finding import find_runs
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.runs.sample_files import meta_path
 from diffusecli.runs.samples import read_samples
 from diffusecli.system.errors import InputError
+
+_Said = tuple[str, ...]
+"""A conversation up to the answer, the system text first."""
 
 
 def find_samples(path: Path, book: PromptBook) -> tuple[list[RunFacts], list[SampleSet]]:
@@ -67,21 +72,35 @@ def read_file(file: Path, book: PromptBook) -> list[SampleSet]:
 def _of_file(name: str, mode: str, file: Path, facts: RunFacts, book: PromptBook) -> list[SampleSet]:
     meta = read_sample_meta(file)
     _require_same_model(file, meta, facts.manifest)
-    trained: dict[tuple[str, str], tuple[str, Any]] = {}  # by conversation; training prompts come first in the file
-    for alias, p in facts.prompts.items():
-        known = not facts.manifest.exact_kl or alias in facts.manifest.exact_kl
-        if known and isinstance(p, dict) and p.get("targets") and isinstance(p.get("request"), str):
-            trained.setdefault((p["request"], repr(p.get("system"))), (alias, p))
+    trained: dict[_Said, str] = {}  # the alias by conversation; training prompts come first in the file
+    for alias, kept in facts.prompts.items():
+        if not facts.manifest.exact_kl or alias in facts.manifest.exact_kl:
+            for said in _conversations(alias, kept, facts.folder.prompts):
+                trained.setdefault(said, alias)
     found = []
     for alias, counts in read_samples(file).items():
-        prompt = book.find(alias, [meta.prompts.get(alias), facts.prompts.get(alias)], file)
-        same = trained.get((prompt.question, repr(prompt.system))) if not prompt.targets else None
-        trained_on = book.find(same[0], [same[1]], file) if same else None
+        prompt = book.find(alias, [meta.prompts, facts.prompts], file)
+        same = trained.get(_said(prompt)) if not prompt.targets else None
+        trained_on = book.find(same, [facts.prompts], file) if same else None
         found.append(SampleSet(
             name, mode, prompt, with_unfinished(counts, meta.unfinished.get(alias, {})), meta.settings_of(alias),
             facts.settings.alg_config.early_stop, meta.asked, trained_on,
         ))  # fmt: skip
     return found
+
+
+def _conversations(alias: str, kept: Any, place: Path) -> Iterator[_Said]:
+    """Those of a prompt with targets, as a run keeps it, in each of its wordings. Raises `InputError`."""
+    if not isinstance(kept, dict) or not kept.get("targets"):
+        return
+    if isinstance(kept.get("request"), str):  # most prompts; there may be thousands
+        yield repr(kept.get("system")), kept["request"]
+    elif (prompt := kept_prompt(alias, kept, place)) is not None:
+        yield from map(_said, prompt.wordings)
+
+
+def _said(prompt: Prompt) -> _Said:
+    return repr(prompt.own_system), *(turn.content for turn in prompt.turns)
 
 
 def _require_same_model(file: Path, meta: SampleMeta, manifest: Manifest) -> None:

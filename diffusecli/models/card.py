@@ -23,8 +23,8 @@ pipeline_tag: text-generation
 {what}, trained by `diffuse` until the exact probabilities of its answers follow the
 weights below. {stopped}
 
-| prompt | targets | entropy (nats) | exact KL before | after | on target before | after |
-|---|---|---|---|---|---|---|
+| prompt | request | targets | entropy (nats) | exact KL before | after | on target before | after |
+|---|---|---|---|---|---|---|---|
 {rows}
 {retention}{asked}
 ```python
@@ -44,6 +44,9 @@ _MERGED = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")"""
+
+
+_REQUEST = 120  # signs of a request that are shown
 
 
 def model_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt]) -> str:
@@ -75,17 +78,33 @@ def _is_recorded(prompt: Prompt, manifest: Mapping[str, Any]) -> bool:
     return bool(manifest.get("prompt_sha256", {}).get(prompt.alias, prompt.digest) == prompt.digest)
 
 
+def _about(prompt: Prompt) -> dict[str, str]:
+    """The cells on a prompt by the aliases that figures have: its own, and those of wordings and contexts that are only measured."""
+    first = prompt.requests or (prompt.question,)
+    asked = {
+        prompt.alias: _asked(first), f"{prompt.alias}#held-out": _asked(prompt.held_out_requests or ("",)),
+        f"{prompt.alias}#contexts": f"{_asked(first[:1])} (in contexts)",
+    }  # fmt: skip
+    return {alias: f"{cell} | {len(prompt.targets)} | {prompt.entropy:.3f}" for alias, cell in asked.items()}
+
+
+def _asked(requests: Sequence[str]) -> str:
+    """The first request, and how many wordings there are."""
+    first = requests[0] if len(requests[0]) <= _REQUEST else requests[0][: _REQUEST - 1] + "…"
+    return markdown_cell(first) + (f" ({len(requests)} wordings)" if len(requests) > 1 else "")
+
+
 def _known(figures: Mapping[str, float], alias: str, form: str) -> str:
     """A figure from before training; of many prompts only some are measured then."""
     return format(figures[alias], form) if alias in figures else "-"
 
 
 def _card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, kind: str, what: str, load: str, rest: str) -> str:
-    known = {prompt.alias: f"{len(prompt.targets)} | {prompt.entropy:.3f}" for prompt in prompts if _is_recorded(prompt, manifest)}
+    known = {alias: about for prompt in prompts if _is_recorded(prompt, manifest) for alias, about in _about(prompt).items()}
     digests = manifest.get("prompt_sha256", {})
     trained = {digests[alias]: alias for alias in manifest["exact_kl"] if alias in digests}
     rows = [
-        f"| {markdown_cell(alias)} | {known.get(alias, '- | -')} | {_known(manifest['exact_kl_before'], alias, '.3f')} | {kl:.4f} "
+        f"| {markdown_cell(alias)} | {known.get(alias, '- | - | -')} | {_known(manifest['exact_kl_before'], alias, '.3f')} | {kl:.4f} "
         f"| {_known(manifest['exact_on_target_before'], alias, '.2%')} | {manifest['exact_on_target'][alias]:.2%} |"
         for alias, kl in manifest["exact_kl"].items()
     ]
@@ -93,7 +112,7 @@ def _card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, kind: str, 
         same = trained.get(digests.get(alias))
         note = "not trained on" if same is None else f"trained on as {markdown_cell(same)}"
         mass = manifest["exact_on_target_test"][alias]
-        rows.append(f"| {markdown_cell(alias)} ({note}) | {known.get(alias, '- | -')} | - | {kl:.4f} | - | {mass:.2%} |")
+        rows.append(f"| {markdown_cell(alias)} ({note}) | {known.get(alias, '- | - | -')} | - | {kl:.4f} | - | {mass:.2%} |")
     count = len(manifest["exact_kl"])
     drift = manifest["retention_kl"]
     chat = {name: value for name, value in (manifest.get("chat") or {}).items() if value != {}}

@@ -43,7 +43,8 @@ class Row:
     run: str  # folder or file
     mode: str  # untuned, lora, or the name of a file
     prompt: str  # its path
-    request: str  # what was asked
+    request: str  # what was asked; of several wordings the first
+    requests: tuple[str, ...]  # every wording that was asked
     prompt_sha256: str  # of everything that defines the prompt
     eos: bool  # a valid answer ends with its target; false: it begins with it
     n: int  # samples
@@ -130,7 +131,7 @@ def json_schema() -> dict[str, Any]:
 def _row(row: Evaluated) -> Row:
     off, cut = row.tally.off_target, row.tally.unfinished
     return Row(
-        row.run, row.mode, row.prompt.alias, row.prompt.question, row.prompt.digest, row.prompt.eos, row.tally.n, dict(row.settings), row.examples,
+        row.run, row.mode, row.prompt.alias, row.prompt.question, row.prompt.requests or (row.prompt.question,), row.prompt.digest, row.prompt.eos, row.tally.n, dict(row.settings), row.examples,
         row.verdict, row.figures, row.cells, len(off), tuple(Outcome(text, count) for text, count in off.most_common(_MOST_TEXTS)),
         cut.total(), tuple(Outcome(text, count, count) for text, count in cut.most_common(_MOST_TEXTS)), row.ordered, row.diversity, row.lines, row.exact,
     )  # fmt: skip

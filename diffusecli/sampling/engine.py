@@ -23,8 +23,9 @@ Arrived = Callable[[Answers, int], None]
 class Wanted:
     """Answers to one prompt, and who takes them."""
 
-    prompt: Prompt
-    have: Answers  # those that are there already
+    prompt: Prompt  # with one request, or a conversation
+    count: int  # how many in all
+    have: Answers  # those of them that are there already
     arrived: Arrived
     watch: Watch
 
@@ -39,8 +40,8 @@ class Engine(Protocol):
     def limit(self, prompt: Prompt) -> int:
         """The most tokens of an answer to this prompt; one that reaches it is unfinished."""
 
-    def draw(self, prompt: Prompt, have: Answers, arrived: Arrived, watch: Watch) -> None:
-        """Draw what is missing of `n_generations` answers when `have` are there already."""
+    def draw(self, wanted: Wanted) -> None:
+        """Draw the answers that are missing, and hand them over as they come."""
 
 
 @runtime_checkable
@@ -51,7 +52,13 @@ class JointEngine(Protocol):
         """As `Engine.draw` for each of them."""
 
 
-def drawn(engine: Engine, prompt: Prompt) -> tuple[Answers, int]:
+class _WithSettings(Engine, Protocol):
+    """An engine that says how many answers a prompt gets."""
+
+    settings: SamplingSettings
+
+
+def drawn(engine: _WithSettings, prompt: Prompt) -> tuple[Answers, int]:
     """All answers to one prompt, counted, and the tokens fed for them."""
     counts = Answers()
     fed = 0
@@ -61,7 +68,7 @@ def drawn(engine: Engine, prompt: Prompt) -> tuple[Answers, int]:
         counts.update(some)
         fed += tokens
 
-    engine.draw(prompt, Answers(), arrived, lambda _: None)
+    engine.draw(Wanted(prompt, engine.settings.n_generations, Answers(), arrived, lambda _: None))
     return counts, fed
 
 

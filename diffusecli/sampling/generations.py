@@ -7,8 +7,7 @@ the files; what an engine does is its own.
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,16 +23,14 @@ from diffusecli.runs.journal import Journal
 from diffusecli.runs.run_dir import prompts_as_json
 from diffusecli.runs.sample_files import SAMPLE_ENDINGS, journal_path, meta_path, read_meta
 from diffusecli.runs.samples import write_samples
-from diffusecli.sampling.engine import Engine, JointEngine, Wanted
-from diffusecli.sampling.settings import SamplingSettings, Standing
+from diffusecli.sampling.engine import Engine, JointEngine
+from diffusecli.sampling.pooling import Pooled, Report
+from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InterruptedRun, many
 from diffusecli.system.notices import Notice
 
 _ANYWHERE = ("base_url", "device", "refused")
 """Where answers come from, if the model is the same, and what that place refuses: an interrupted sampling may go on at another."""
-
-Report = Callable[[str, Standing], None]
-"""Takes the alias of the prompt under way and how far it is."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +60,7 @@ def generate(
 ) -> Sampled:  # fmt: skip
     """Sample every prompt and write it to `path`, its settings, prompts and hashes beside it.
 
+    The answers to a prompt with several wordings are shared out evenly among these. To ask each for all, give the wordings as prompts.
     What an earlier start of the same sampling left is counted. Of several processes that draw the same, one
     writes. Raises `InterruptedRun` on Ctrl-C, what has arrived kept, and `InputError` when two prompts have the same alias.
     """
@@ -72,25 +70,27 @@ def generate(
     with only_writer(path, lock_beside(path)) if write else nullcontext():
         named_otherwise = (*_ANYWHERE, "model") if "model_revision" in about else _ANYWHERE
         journal = Journal(kept_in, {key: value for key, value in about.items() if key not in named_otherwise})
+        pools = [Pooled(prompt, settings.n_generations, journal, report) for prompt in prompts]
         if journal.aside:
             notice(f"{kept_in}: is of another sampling; it is now {journal.aside.name}, and this one begins anew")
         if write:
             for lost in _replaced(path, prompts, settings.n_generations):
                 notice(f"{path}: will lose its samples of {lost}")
         try:
-            drawn, limits, seconds = _draw_all(engine, prompts, settings, journal, report, notice)
+            limits, seconds = _draw_all(engine, pools, journal.kept, notice)
         except BaseException:
             if journal.empty:
                 journal.remove()
             raise
+        drawn = {pool.prompt.alias: pool.answers for pool in pools}
         if write:
             write_samples(path, drawn, form, settings.seed)
             mark_newest(path, (path.with_suffix(ending) for ending in SAMPLE_ENDINGS))
             refused = {"refused": journal.refused} if journal.refused else {}
-            fed = sum(journal.tokens[prompt.key] for prompt in prompts)
+            fed = sum(pool.tokens for pool in pools)
             tail: dict[str, Any] = {
                 "seconds": round(seconds, 3), "tokens_fed": fed or None, "prompts": prompts_as_json(prompts),
-                "limits": {alias: limit for alias, limit in limits.items() if limit != settings.max_new_tokens},
+                **_wordings(pools), "limits": {alias: limit for alias, limit in limits.items() if limit != settings.max_new_tokens},
                 "unfinished": {alias: counts.unfinished for alias, counts in drawn.items() if counts.unfinished},
             }  # fmt: skip
             write_json(
@@ -114,49 +114,36 @@ def _replaced(path: Path, prompts: Sequence[Prompt], n: int) -> Iterator[str]:
         yield f"{', '.join(changed)} from before the {'prompt was' if len(changed) == 1 else 'prompts were'} changed"
 
 
-def _draw_all(
-    engine: Engine, prompts: Sequence[Prompt], settings: SamplingSettings, journal: Journal, report: Report, notice: Notice
-) -> tuple[dict[str, Answers], dict[str, int], float]:
-    """Every prompt's answers and their limit in tokens, and the seconds they took."""
+def _draw_all(engine: Engine, pools: Sequence[Pooled], kept: bool, notice: Notice) -> tuple[dict[str, int], float]:
+    """Draw what is missing: the limits of the prompts in tokens, and the seconds that it took. `kept`: an interruption loses nothing."""
     started = time.perf_counter()
     try:
-        missing = [prompt for prompt in prompts if not _there(prompt, settings, journal, report, notice)]
-        wanted = [_wanted(engine, prompt, settings, journal, report) for prompt in missing]
+        wanted = [one for pool in pools if not _there(pool, notice) for one in pool.missing(engine)]
         if isinstance(engine, JointEngine):
             engine.draw_all(wanted)
         else:
             for one in wanted:
-                engine.draw(one.prompt, one.have, one.arrived, one.watch)
+                engine.draw(one)
     except KeyboardInterrupt as error:
-        if not journal.kept:
+        if not kept:
             raise InterruptedRun("interrupted, no samples are kept; the same command draws them again") from error
-        there, in_all = sum(journal.of(prompt).total() for prompt in prompts), settings.n_generations * len(prompts)
-        kept = f"{there} of {many(in_all, 'sample')} are kept"
-        raise InterruptedRun(f"interrupted, {kept}; the same command goes on from there", kept) from error
-    drawn = {prompt.alias: journal.of(prompt) for prompt in prompts}
-    return drawn, {prompt.alias: engine.limit(prompt) for prompt in prompts}, time.perf_counter() - started
+        there = sum(pool.answers.total() for pool in pools)
+        words = f"{there} of {many(sum(pool.n for pool in pools), 'sample')} are kept"
+        raise InterruptedRun(f"interrupted, {words}; the same command goes on from there", words) from error
+    return {pool.prompt.alias: pool.limit(engine) for pool in pools}, time.perf_counter() - started
 
 
-def _there(prompt: Prompt, settings: SamplingSettings, journal: Journal, report: Report, notice: Notice) -> bool:
+def _there(pool: Pooled, notice: Notice) -> bool:
     """Whether an earlier start has left all answers to a prompt; says how many it has left."""
-    have = journal.of(prompt).total()
-    if have:
-        notice(f"{prompt.alias}: {have} of {many(settings.n_generations, 'sample')} are there from an earlier start")
-    if have >= settings.n_generations:
-        _report_end(prompt, settings, journal, report)
-    return have >= settings.n_generations
+    if have := pool.answers.total():
+        notice(f"{pool.prompt.alias}: {have} of {many(pool.n, 'sample')} are there from an earlier start")
+    if pool.complete:
+        pool.report_end()
+    return pool.complete
 
 
-def _wanted(engine: Engine, prompt: Prompt, settings: SamplingSettings, journal: Journal, report: Report) -> Wanted:
-    """The answers to a prompt that are missing; they go into the journal as they arrive."""
-
-    def arrived(counts: Counter[str], tokens: int) -> None:
-        journal.add(prompt, counts, tokens, engine.about.get("refused", {}))
-        if journal.of(prompt).total() >= settings.n_generations:
-            _report_end(prompt, settings, journal, report)
-
-    return Wanted(prompt, journal.of(prompt), arrived, lambda now: report(prompt.alias, now))
-
-
-def _report_end(prompt: Prompt, settings: SamplingSettings, journal: Journal, report: Report) -> None:
-    report(prompt.alias, Standing(journal.of(prompt), settings.n_generations, 0, journal.tokens[prompt.key]))
+def _wordings(pools: Sequence[Pooled]) -> dict[str, Any]:
+    """How prompts with several wordings were asked; nothing where each has one request."""
+    alone = any(pool.prompt.whole != pool.prompt.alias for pool in pools)
+    pooled = {pool.prompt.alias: pool.wordings for pool in pools if len(pool.prompt.requests) > 1}
+    return {"per_wording": alone, "wordings": pooled} if alone or pooled else {}

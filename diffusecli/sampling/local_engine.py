@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from diffusecli.models.architecture import shape_of
-from diffusecli.models.encoding import EncodedPrompt, encode_prompt
+from diffusecli.models.encoding import EncodedPrompt, encode_like, encode_prompt
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.overflow import blamed
 from diffusecli.prompts.answers import Answers
@@ -18,10 +18,10 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling.batched import choose_cache, generate_rows
 from diffusecli.sampling.counting import CountingSampler, Drawing, cut_at_stop, rows_at_once
 from diffusecli.sampling.draws import stream_seed
-from diffusecli.sampling.engine import Arrived, Wanted
+from diffusecli.sampling.engine import Wanted
 from diffusecli.sampling.row_choice import Kind, choose_rows
 from diffusecli.sampling.rows import SharedPrompt
-from diffusecli.sampling.settings import SamplingSettings, Standing, Watch
+from diffusecli.sampling.settings import SamplingSettings, Standing
 from diffusecli.system.errors import InputError, many
 from diffusecli.system.memory import SMALLER, enough_memory, out_of_memory
 from diffusecli.system.notices import Notice
@@ -41,8 +41,9 @@ class LocalEngine:
         self, base: LoadedModel, settings: SamplingSettings, max_rows: int | None = None, notice: Notice = lambda _: None
     ) -> None:
         """Probes the model; `max_rows` None takes what fits into free memory."""
-        self._base, self._settings, self._notice = base, settings, notice
+        self._base, self.settings, self._notice = base, settings, notice
         self._told: set[str] = set()
+        self._last: EncodedPrompt | None = None
         self._limits: dict[tuple[str, str], int] = {}  # by `Prompt.key`
         self._context = shape_of(base.model.config, 0).context
         with self._enough_memory(), blamed(base.model, base.name):
@@ -71,13 +72,12 @@ class LocalEngine:
     def limit(self, prompt: Prompt) -> int:
         """See `Engine`: what was asked for, no more than the prompt leaves of the model's context."""
         if prompt.key not in self._limits:
-            encoded = encode_prompt(prompt, self._base.chat)
-            self._limits[prompt.key] = self._limit(encoded)
+            self._limits[prompt.key] = self._limit(self._encode(prompt))
         return self._limits[prompt.key]
 
-    def draw(self, prompt: Prompt, have: Answers, arrived: Arrived, watch: Watch) -> None:
+    def draw(self, wanted: Wanted) -> None:
         """See `Engine`."""
-        self.draw_all([Wanted(prompt, have, arrived, watch)])
+        self.draw_all([wanted])
 
     def draw_all(self, wanted: Sequence[Wanted]) -> None:
         """See `JointEngine`: rows of neighbours share forward passes where the model's memory allows it."""
@@ -99,22 +99,34 @@ class LocalEngine:
                 self._draw_rows([drawing], kind)
             else:
                 with self._enough_memory(), blamed(self._base.model, self._base.name):
-                    self._draw_batches(drawing.encoded, drawing.settings, one.have, one.arrived, one.watch)
+                    self._draw_batches(drawing, one.have)
         self._draw_rows(together, SharedPrompt)
 
     def _drawing(self, wanted: Wanted) -> Drawing:
         """The prompt in tokens and how it is drawn; says what the user should know of it."""
-        encoded = encode_prompt(wanted.prompt, self._base.chat)
+        encoded = self._encode(wanted.prompt)
         limit = self._limits[wanted.prompt.key] = self._limit(encoded)
         for remark in encoded.remarks:
-            if remark not in self._told:
-                self._notice(remark)
-            self._told.add(remark)
+            self._say_once(remark)
         self._warn(encoded, limit)
-        settings = replace(self._settings, max_new_tokens=limit)
+        settings = replace(self.settings, n_generations=wanted.count, max_new_tokens=limit)
         if encoded.stop_text:
             settings = replace(settings, stop=(*settings.stop, encoded.stop_text))
         return Drawing(encoded, settings, wanted.watch, wanted.arrived)
+
+    def _encode(self, prompt: Prompt) -> EncodedPrompt:
+        """The prompt in tokens; another wording of the last one shares its targets."""
+        last = self._last
+        if last is not None and _same_question(prompt, last.prompt):
+            self._last = encode_like(prompt, self._base.chat, last)
+        else:
+            self._last = encode_prompt(prompt, self._base.chat)
+        return self._last
+
+    def _say_once(self, remark: str) -> None:
+        if remark not in self._told:
+            self._notice(remark)
+        self._told.add(remark)
 
     def _kind_for(self, drawing: Drawing) -> Kind | None:
         """How rows of this prompt are kept; None for batches of `generate`."""
@@ -139,7 +151,7 @@ class LocalEngine:
         if not drawings:
             return
         most, longest = self._max_rows, max(drawing.settings.max_new_tokens for drawing in drawings)
-        if longest > self._settings.max_new_tokens and not self._rows_asked:
+        if longest > self.settings.max_new_tokens and not self._rows_asked:
             most = min(most, rows_at_once(self._base.model, longest))
         rows = kind(self._base.model, *(drawing.encoded.prompt_ids for drawing in drawings))
         sampler = CountingSampler(rows, self._base.tokenizer, drawings, most)
@@ -153,7 +165,7 @@ class LocalEngine:
         return enough_memory(self._base.name, SMALLER)
 
     def _limit(self, encoded: EncodedPrompt) -> int:
-        wanted, room = self._settings.limit(encoded.longest), self._room(encoded)
+        wanted, room = self.settings.limit(encoded.longest), self._room(encoded)
         if room < 1:
             raise InputError(
                 f"{encoded.alias}: is {len(encoded.prompt_ids)} tokens long, the model takes {self._context}; shorten it"
@@ -166,12 +178,12 @@ class LocalEngine:
 
     def _warn(self, encoded: EncodedPrompt, limit: int) -> None:
         """Say where the context cuts answers, and how many targets the limit cuts."""
-        if limit < self._settings.limit(encoded.longest):
+        if limit < self.settings.limit(encoded.longest):
             self._notice(f"{encoded.alias}: answers end after {many(limit, 'token')}, where the model's context ends")
         if longer := encoded.longer_than(limit):
             fits = encoded.longest <= self._room(encoded)
-            self._notice(
-                f"{encoded.alias}: {longer} of {many(len(encoded.prompt.targets), 'target')} "
+            self._say_once(
+                f"{encoded.prompt.whole}: {longer} of {many(len(encoded.prompt.targets), 'target')} "
                 f"{'is' if longer == 1 else 'are'} longer than {many(limit, 'token')}: such answers stay unfinished. "
                 + (f"Use --max-new-tokens {encoded.longest} or more" if fits else "Shorten the request")
             )
@@ -189,9 +201,8 @@ class LocalEngine:
             self._notice("what this model keeps between tokens is not right in `generate`: every token feeds the whole answer anew")
         return chosen
 
-    def _draw_batches(
-        self, encoded: EncodedPrompt, settings: SamplingSettings, have: Answers, arrived: Arrived, watch: Watch
-    ) -> None:
+    def _draw_batches(self, drawing: Drawing, have: Answers) -> None:
+        encoded, settings = drawing.encoded, drawing.settings
         answers, fed = Answers(have), 0
         use_cache = self._use_cache
         while missing := settings.n_generations - answers.total():
@@ -219,8 +230,15 @@ class LocalEngine:
             tokens = size * len(encoded.prompt_ids) + sum(map(len, rows))
             answers.update(batch)
             fed += tokens
-            arrived(batch, tokens)
-            watch(Standing(answers, settings.n_generations, size, fed))
+            drawing.arrived(batch, tokens)
+            drawing.watch(Standing(answers, settings.n_generations, size, fed))
+
+
+def _same_question(one: Prompt, other: Prompt) -> bool:
+    """Whether these are two wordings of one prompt."""
+    if one.whole == one.alias or one.whole != other.whole:
+        return False
+    return one.model_copy(update={"request": other.request}).digest == other.digest
 
 
 def _fit(together: Sequence[Drawing], drawing: Drawing) -> bool:

@@ -7,9 +7,10 @@ weights.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from itertools import groupby
+from typing import Any, Self
 
 from diffusecli.models.chat import ChatSettings
 from diffusecli.prompts.answers import Answers
@@ -17,10 +18,10 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling.completions import Answer, Completion, oddities
 from diffusecli.sampling.connection import Connection, RefusedError, Service
 from diffusecli.sampling.draws import stream_seed
-from diffusecli.sampling.engine import Arrived
+from diffusecli.sampling.engine import Wanted
 from diffusecli.sampling.refusals import Fault
 from diffusecli.sampling.request_body import Known, RequestBody, listed
-from diffusecli.sampling.settings import SamplingSettings, Standing, Watch
+from diffusecli.sampling.settings import SamplingSettings, Standing
 from diffusecli.system.errors import InputError, MachineError, many
 from diffusecli.system.notices import Notice
 
@@ -41,7 +42,7 @@ class ServerEngine:
         self._connection = Connection(service)
         if chat.template is not None:
             raise InputError("chat_template has no effect with --engine openai, a server takes it when it is started; leave it out")
-        self._service, self._settings, self._chat, self._notice = service, settings, chat, notice
+        self._service, self.settings, self._chat, self._notice = service, settings, chat, notice
         self._body = RequestBody(service.base_url, settings, chat.template_kwargs, service.omit, service.n_per_request)
         self._known: Known = {}
         self._settled = False  # whether a request worked as those that follow are sent
@@ -60,48 +61,55 @@ class ServerEngine:
 
     def limit(self, prompt: Prompt) -> int:
         """See `Engine`."""
-        return self._settings.limit(prompt.most_tokens)
+        return self.settings.limit(prompt.most_tokens)
 
-    def draw(self, prompt: Prompt, have: Answers, arrived: Arrived, watch: Watch) -> None:
+    def draw(self, wanted: Wanted) -> None:
         """See `Engine`. Raises `MachineError` when the server cannot be reached or answers with nonsense, again and again."""
-        drawing, unusable = _Drawing(prompt, have, self._settings.n_generations, arrived, watch), self._connection.unusable
+        self.draw_all([wanted])
+
+    def draw_all(self, wanted: Sequence[Wanted]) -> None:
+        """See `JointEngine`: one prompt after the other, the requests in all wordings of a prompt together."""
+        for whole, some in groupby(wanted, key=lambda one: one.prompt.whole):
+            self._draw_prompt(whole, [_Drawing(one) for one in some])
+
+    def _draw_prompt(self, name: str, drawings: Sequence[_Drawing]) -> None:
+        unusable = self._connection.unusable
         try:
-            asyncio.run(self._draw(drawing))
+            asyncio.run(self._draw(drawings))
         except BaseExceptionGroup as group:  # SIGTERM may strike within a task
             if group.subgroup(KeyboardInterrupt) is None:
                 raise
             raise KeyboardInterrupt from None
         finally:
-            for oddity in oddities(drawing.answers):
-                self._notice(f"{prompt.alias}: {oddity}")
-            if drawing.unpriced and not self._unpriced:
+            answers = [answer for drawing in drawings for answer in drawing.answers]
+            for oddity in oddities(answers):
+                self._notice(f"{name}: {oddity}")
+            if any(drawing.unpriced for drawing in drawings) and not self._unpriced:
                 self._unpriced = True
                 self._notice("the server does not say how many tokens its answers took, so none are counted")
             if unusable := self._connection.unusable - unusable:
                 self._notice(
-                    f"{prompt.alias}: {many(unusable, 'response')} without an answer, asked for again; "
+                    f"{name}: {many(unusable, 'response')} without an answer, asked for again; "
                     "if a filter took the answers, the shares are off"
                 )
-        withheld = any(answer.withheld for answer in drawing.answers)
-        alike = (
-            len(drawing.drawn) == 1 and not withheld and drawing.wanted >= _SURELY_NOT_ALL_ALIKE and self._settings.temperature >= 1
-        )
-        if alike and len(prompt.targets) != 1:
-            self._notice(f"{prompt.alias}: all {drawing.wanted} answers are the same; does the server sample at all (do_sample)?")
+        drawn = Answers()
+        for drawing in drawings:
+            drawn.update(drawing.drawn)
+        alike = len(drawn) == 1 and drawn.total() >= _SURELY_NOT_ALL_ALIKE and self.settings.temperature >= 1
+        if alike and len(drawings[0].prompt.targets) != 1 and not any(answer.withheld for answer in answers):
+            self._notice(f"{name}: all {drawn.total()} answers are the same; does the server sample at all (do_sample)?")
 
-    async def _draw(self, drawing: _Drawing) -> None:
+    async def _draw(self, drawings: Sequence[_Drawing]) -> None:
         async with self._connection:
 
-            async def work(left: Iterator[tuple[_Place, int]]) -> None:
+            async def work(left: Iterator[tuple[_Drawing, _Place, int]]) -> None:
                 """Take places, one after the other, until none is left."""
-                for place, count in left:
+                for drawing, place, count in left:
                     with drawing.under_way():
                         completion = await self._request(drawing, place, count)
                     drawing.take(completion, count)
 
-            while missing := drawing.missing:
-                start, each = drawing.drawn.total(), self._each
-                places = [((start, at), min(each, missing - at)) for at in range(0, missing, each)]
+            while places := [place for drawing in drawings for place in drawing.places(self._each)]:
                 left = iter(places if self._settled else places[:1])
                 try:
                     async with asyncio.TaskGroup() as group:
@@ -185,23 +193,28 @@ class ServerEngine:
 
     def _fields(self, known: Known, prompt: Prompt, place: _Place, count: int) -> dict[str, Any]:
         said = "".join(message["content"] for message in self._chat.messages(prompt)).encode()
-        seed = stream_seed(self._settings.seed, tuple(said), *place)
+        seed = stream_seed(self.settings.seed, tuple(said), *place)
         return self._body.build(known, seed=seed, count=count, limit=self.limit(prompt))
 
 
 class _Drawing:
-    """How far the answers to one prompt are."""
+    """How far the answers to one prompt, in one wording, are."""
 
-    def __init__(self, prompt: Prompt, have: Answers, wanted: int, arrived: Arrived, watch: Watch) -> None:
-        self.prompt, self.wanted, self.drawn = prompt, wanted, Answers(have)
+    def __init__(self, asked: Wanted) -> None:
+        self.prompt, self.wanted, self.drawn = asked.prompt, asked.count, Answers(asked.have)
         self.answers: list[Answer] = []  # of this start
         self.unpriced = False  # whether the server is silent about tokens
-        self._arrived, self._watch = arrived, watch
+        self._arrived, self._watch = asked.arrived, asked.watch
         self._fed = self._alive = 0
 
     @property
     def missing(self) -> int:
         return self.wanted - self.drawn.total()
+
+    def places(self, each: int) -> Iterator[tuple[Self, _Place, int]]:
+        """The requests that are missing, of so many answers each."""
+        start = self.drawn.total()
+        return ((self, (start, at), min(each, self.missing - at)) for at in range(0, self.missing, each))
 
     @contextmanager
     def under_way(self) -> Iterator[None]:

@@ -243,7 +243,8 @@ def _recorded(sample: SampleSet, run: RunFacts) -> ExactFigures | None:
         for kl, on_target in of_mode:
             if alias in kl:
                 return ExactFigures(kl[alias], on_target.get(alias, math.nan))
-    return None
+    of_wording = run.of_wording(sample.prompt) if sample.mode == "lora" else None
+    return ExactFigures(*of_wording) if of_wording is not None else None
 
 
 def _drifts(runs: Sequence[RunFacts], measured: Mapping[str, Measured]) -> dict[str, float]:

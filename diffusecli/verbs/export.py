@@ -23,7 +23,7 @@ from diffusecli.models.adapters import base_of, recorded_base
 from diffusecli.models.card import merged_card
 from diffusecli.models.chat import Chat, ChatSettings
 from diffusecli.models.devices import PRECISIONS
-from diffusecli.models.encoding import EncodedPrompt, encode_prompt
+from diffusecli.models.encoding import EncodedPrompt, encode_prompt, encode_wordings
 from diffusecli.models.loading import LoadedModel, load_model
 from diffusecli.models.lora import load_adapter
 from diffusecli.models.source import model_source
@@ -95,7 +95,7 @@ def _export(run: RunDir, config: Config, to: Path, precision: str | None, notice
     require_space(to.absolute().parent, base.parameters * dtype.itemsize // 1_000_000 + 50)
     load_adapter(base, run.path, recorded=recorded_base(run), named=named, notice=notice)
     prompts = _prompts(run)
-    encoded = [encode_prompt(prompt, base.chat) for prompt in prompts]
+    encoded = [wording for prompt in prompts for wording in encode_wordings([*prompt.wordings, *prompt.held_out], base.chat)]
     scorer = scorer_of(base, encoded, replace(source, precision=config.precision), config.alg_config, notice)
     under_adapter = scorer.log_probs(encoded)
     scorer.model = base.model = base.model.merge_and_unload(safe_merge=True)
@@ -107,19 +107,19 @@ def _export(run: RunDir, config: Config, to: Path, precision: str | None, notice
         for weight in base.model.parameters():  # not `model.to`: tables of positions stay float32 when a model is loaded
             weight.data = weight.data.to(dtype)
         gap = _gap(under_adapter, scorer.log_probs(encoded))
-    portable = _portable_template(base, prompts, encoded)
+    portable = _portable_template(base, encoded)
     done = Exported(base.parameters, str(dtype).removeprefix("torch."), sum(len(e.trie.leaves) for e in encoded), gap)
-    _write(to, done, base, run, encoded, portable)
+    _write(to, done, base, run, prompts, encoded, portable)
     return done
 
 
-def _portable_template(base: LoadedModel, prompts: Sequence[Prompt], encoded: Sequence[EncodedPrompt]) -> Any:
+def _portable_template(base: LoadedModel, encoded: Sequence[EncodedPrompt]) -> Any:
     """The chat template as it will be written; raises `MachineError` where prompts become other tokens by it."""
     chat = Chat(base.tokenizer, base.eos_ids, ChatSettings(base.chat.portable_template))
-    for prompt, before in zip(prompts, encoded, strict=True):
-        after = encode_prompt(prompt, chat)
+    for before in encoded:
+        after = encode_prompt(before.prompt, chat)
         if (after.prompt_ids, after.trie) != (before.prompt_ids, before.trie):
-            raise MachineError(f"{prompt.alias}: the system text or variables of this run cannot be written into the chat template, nothing "
+            raise MachineError(f"{before.alias}: the system text or variables of this run cannot be written into the chat template, nothing "
                                "was written; sample with the adapter instead")  # fmt: skip
     return chat.template
 
@@ -161,7 +161,10 @@ def _scratch_prefix(to: Path) -> str:
     return f".{to.name}.export."
 
 
-def _write(to: Path, done: Exported, base: LoadedModel, run: RunDir, encoded: Sequence[EncodedPrompt], portable: Any) -> None:
+def _write(
+    to: Path, done: Exported, base: LoadedModel, run: RunDir, prompts: Sequence[Prompt], encoded: Sequence[EncodedPrompt],
+    portable: Any,
+) -> None:  # fmt: skip
     """Everything in a folder beside, then one rename."""
     try:
         with tempfile.TemporaryDirectory(prefix=_scratch_prefix(to), dir=to.absolute().parent) as scratch:
@@ -172,7 +175,7 @@ def _write(to: Path, done: Exported, base: LoadedModel, run: RunDir, encoded: Se
             base.tokenizer.save_pretrained(folder)
             manifest = run.read_manifest()
             if "exact_kl" in manifest:
-                card = merged_card(manifest, [e.prompt for e in encoded], dtype=done.dtype, gap=done.gap, remarks=_remarks(encoded))
+                card = merged_card(manifest, prompts, dtype=done.dtype, gap=done.gap, remarks=_remarks(encoded))
                 (folder / "README.md").write_text(card, encoding="utf-8")
             write_json(folder / MARK, {**asdict(done), **_origin(base, run), **environment()})
             put_folder(folder, to)

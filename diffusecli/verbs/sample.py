@@ -33,7 +33,8 @@ from diffusecli.runs.sample_files import FORMATS, meta_path
 from diffusecli.runs.samples import format_of
 from diffusecli.sampling.engine import EngineRequest
 from diffusecli.sampling.engines import ENGINES
-from diffusecli.sampling.generations import Report, Sampled, generate
+from diffusecli.sampling.generations import Sampled, generate
+from diffusecli.sampling.pooling import Report
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError
@@ -62,6 +63,7 @@ class Wanted:
     trust_remote_code: bool = False
     served: bool = False  # by an engine that loads no model; `model` is what it calls the model
     given: tuple[Prompt, ...] = ()  # prompts that are no files; each has an alias
+    per_wording: bool = False  # each wording of a prompt as a prompt of its own, those that are only measured too
 
     @property
     def is_of_config(self) -> bool:
@@ -143,6 +145,8 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
     message = f"sampling {config.model}{f' with the adapter {adapter.path}' if adapter else ''} ({mode}){message}"
     if adapter is not None and (changed := changed_since_training(adapter, prompts)):
         message += f"; changed since its training: {', '.join(changed)}"
+    if wanted.per_wording:
+        prompts = [wording for prompt in prompts for wording in (*prompt.wordings, *prompt.held_out)]
     of_a_run = wanted.model is None and (run.path.is_dir() if wanted.source is None else not wanted.is_of_config)
     return Resolved(config, adapter, prompts, path, form, message, wanted.model, home, not of_a_run)
 

@@ -348,6 +348,20 @@ def test_the_frame_of_samples_adds_up(run):
     assert again.counts == samples.counts
 
 
+def test_wordings_are_sampled_together_or_each_on_its_own(run):
+    letter = COIN.model_copy(
+        update={"request": ("Say a letter.", "A letter?"), "held_out_requests": ("Letter!",), "alias": "letter"}
+    )
+    pooled = diffuse.sample(run, prompts=letter, n=21, max_new_tokens=3)
+    each = diffuse.sample(run, prompts=letter, n=21, max_new_tokens=3, per_wording=True)
+    assert pooled.to_frame().groupby("prompt")["count"].sum().to_dict() == {"letter": 21}
+    names = ["letter#1", "letter#2", "letter#held-out-1"]
+    assert [prompt.alias for prompt in each.prompts] == names
+    assert each.to_frame().groupby("prompt")["count"].sum().to_dict() == dict.fromkeys(names, 21)
+    with pytest.raises(diffuse.InputError, match="per_wording: must be True or False"):
+        diffuse.sample(run, prompts=letter, per_wording="yes")
+
+
 def test_shares_weights_and_cut_answers_of_a_frame_worked_out_by_hand():
     coin = diffuse.Prompt(request="r", targets=["a", "b"], weights=[3, 1], alias="p")
     counts = Answers({"a": 4, " b": 3, "x": 1, "b": 2}, unfinished={"a": 1, "b": 2})

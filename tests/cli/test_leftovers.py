@@ -104,9 +104,9 @@ def test_answers_that_arrived_stay_when_the_server_goes(tmp_path):
         def __init__(self):
             self.about = {"engine": "e"}
 
-        def draw(self, prompt, have, arrived, watch):
-            if prompt.request == "a":
-                arrived(Counter("xyz"), 3)
+        def draw(self, wanted):
+            if wanted.prompt.request == "a":
+                wanted.arrived(Counter("xyz"), 3)
             raise InputError("gone")
 
     path = tmp_path / "s.json"

@@ -81,7 +81,7 @@ def test_what_a_run_keeps_of_a_prompt_comes_before_the_librarys_prompt_of_that_n
 
 
 def test_samples_that_keep_no_prompt_are_judged_by_the_librarys(tmp_path):
-    assert len(PromptBook([]).find(RNG, [[1, 2]], tmp_path / "gen.json").targets) == 10
+    assert len(PromptBook([]).find(RNG, [{RNG: [1, 2]}], tmp_path / "gen.json").targets) == 10
 
 
 def test_a_link_of_ones_own_that_is_broken_is_not_replaced_by_the_library(tmp_path):

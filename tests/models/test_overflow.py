@@ -1,7 +1,6 @@
 """Logits that are not numbers: every command says whether fp16 overflowed or the weights are damaged, and what helps."""
 
 import json
-from collections import Counter
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from diffusecli.models.loading import LoadedModel
 from diffusecli.models.overflow import NotNumbersError, cause, require_numbers
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling.batched import choose_cache, generate_rows
+from diffusecli.sampling.engine import drawn
 from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError
@@ -148,7 +148,7 @@ def test_numbers_that_overflow_only_later_are_explained_by_both_ways_to_sample(n
     with torch.no_grad():
         model.get_input_embeddings().weight[byte_tokenizer()("S")["input_ids"][0]] = torch.nan  # of a token of the request only
     with pytest.raises(InputError, match="weights of the model are not numbers"):
-        engine.draw(Prompt(request="S", targets=(), alias="p"), Counter(), lambda *_: None, lambda _: None)
+        drawn(engine, Prompt(request="S", targets=(), alias="p"))
 
 
 def test_plain_generate_and_its_probe_notice():

@@ -290,7 +290,7 @@ def together(engine, prompts=PROMPTS):
     """Answers by prompt with the tokens fed, in the order in which they arrive."""
     got = {}
     engine.draw_all([
-        Wanted(prompt, Answers(), lambda counts, fed, alias=prompt.alias: got.update({alias: (counts, fed)}), lambda _: None)
+        Wanted(prompt, engine.settings.n_generations, Answers(), lambda counts, fed, alias=prompt.alias: got.update({alias: (counts, fed)}), lambda _: None)
         for prompt in prompts
     ])  # fmt: skip
     return got
@@ -353,7 +353,7 @@ def test_more_rows_than_go_at_once_are_cut_between_prompts():
     arrived = []
     engine = LocalEngine(BASE, SamplingSettings(40, max_new_tokens=5), max_rows=45)
     engine.draw_all([
-        Wanted(prompt, Answers(), lambda *_, alias=prompt.alias: arrived.append(alias), lambda _: None) for prompt in PROMPTS
+        Wanted(prompt, 40, Answers(), lambda *_, alias=prompt.alias: arrived.append(alias), lambda _: None) for prompt in PROMPTS
     ])  # fmt: skip
     assert arrived == [prompt.alias for prompt in PROMPTS]
 
@@ -365,7 +365,7 @@ def test_a_prompt_that_is_refused_costs_none_of_those_before_it():
     engine = LocalEngine(LoadedModel("short", model, TOKENIZER, "r"), SamplingSettings(30, 3))
     with pytest.raises(InputError, match="long: is"):
         engine.draw_all([
-            Wanted(prompt, Answers(), lambda counts, _, alias=prompt.alias: arrived.append((alias, counts.total())), lambda _: None)
+            Wanted(prompt, 30, Answers(), lambda counts, _, alias=prompt.alias: arrived.append((alias, counts.total())), lambda _: None)
             for prompt in (PROMPTS[0], PROMPTS[3], long, PROMPTS[1])
         ])  # fmt: skip
     assert sorted(arrived) == [("x", 30), ("yy", 30)]

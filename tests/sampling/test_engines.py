@@ -15,15 +15,15 @@ from diffusecli.verbs.sample import Wanted, resolve, sample
 class Recorded:
     """Gives the answers of a list, in turn."""
 
-    def __init__(self, answers, n):
-        self.answers, self.n, self.about = answers, n, {"engine": "recorded"}
+    def __init__(self, answers):
+        self.answers, self.about = answers, {"engine": "recorded"}
 
     def limit(self, prompt):
         return 50
 
-    def draw(self, prompt, have, arrived, watch):
-        wanted = (self.answers * self.n)[have.total() : self.n]
-        arrived(Answers(wanted), len(wanted))
+    def draw(self, wanted):
+        missing = (self.answers * wanted.count)[wanted.have.total() : wanted.count]
+        wanted.arrived(Answers(missing), len(missing))
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def recorded(monkeypatch):
     @engine("answers out of a list")
     def out_of_a_list(asked, *, answers: Annotated[str, "separated by commas"], twice: Annotated[bool, "each of them"] = False):
         seen.append(asked)
-        yield Recorded(answers.split(",") * (1 + twice), asked.settings.n_generations)
+        yield Recorded(answers.split(",") * (1 + twice))
         seen.append("cleaned up")
 
     monkeypatch.setattr("diffusecli.verbs.sample.ENGINES", engines.ENGINES)

@@ -16,12 +16,13 @@ from scipy.stats import chi2_contingency
 
 from diffusecli.models.chat import ChatSettings
 from diffusecli.prompts.answers import Answers
-from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt import Message, Prompt
 from diffusecli.runs.journal import Journal
 from diffusecli.sampling.connection import Service, _Pace
-from diffusecli.sampling.engine import drawn
+from diffusecli.sampling.engine import Wanted, drawn
 from diffusecli.sampling.generations import generate
 from diffusecli.sampling.local_engine import LocalEngine
+from diffusecli.sampling.pooling import shares
 from diffusecli.sampling.server_engine import ServerEngine
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError, InterruptedRun, MachineError
@@ -140,6 +141,10 @@ def engine(server, n=200, notices=None, settings=(), **more):
     return ServerEngine(Service(server.url, "m", **more), SamplingSettings(n, **dict(settings)), said)
 
 
+def wanted(count, have=(), arrived=lambda *_: None):
+    return Wanted(PROMPT, count, Answers(have), arrived, lambda _: None)
+
+
 def test_several_answers_come_with_one_request_where_the_server_gives_them():
     with Server() as server:
         counts, tokens = drawn(engine(server, 1000), PROMPT)
@@ -226,7 +231,7 @@ def test_faults_that_do_not_pass_are_told_in_a_sentence(fault, error, message):
 def test_a_refusal_half_way_is_told_and_what_came_before_is_kept():
     kept = Counter()
     with Server(faults=[None, None, 400], most=1) as server, pytest.raises(InputError, match="refuses the request"):
-        engine(server, 20, concurrency=1).draw(PROMPT, Counter(), lambda counts, _: kept.update(counts), lambda _: None)
+        engine(server, 20, concurrency=1).draw(wanted(20, arrived=lambda counts, _: kept.update(counts)))
     assert kept.total() == 2
 
 
@@ -454,7 +459,7 @@ def test_refusals_of_requests_under_way_together_are_learned_once_and_lose_nothi
     with Server(refusal=refusal) as server:
         made = engine(server, 40, notices, concurrency=4, n_per_request=2)
         made._settled = True  # as after a first request
-        made.draw(PROMPT, Counter(), lambda counts, _: arrivals.append(counts.total()), lambda _: None)
+        made.draw(wanted(40, arrived=lambda counts, _: arrivals.append(counts.total())))
     assert arrivals == [2] * 20
     assert len(server.bodies) == 4 + 20
     assert [notice for notice in notices if "seed" in notice] == notices
@@ -661,8 +666,8 @@ def test_a_key_that_no_header_can_hold_is_refused(monkeypatch, key):
 def test_one_missing_answer_does_not_settle_how_the_rest_is_asked_for():
     with Server() as server:
         asked = engine(server, 100)
-        asked.draw(PROMPT, Counter({"apple": 99}), lambda *_: None, lambda _: None)
-        asked.draw(PROMPT, Counter(), lambda *_: None, lambda _: None)
+        asked.draw(wanted(100, Answers({"apple": 99})))
+        asked.draw(wanted(100))
     assert len(server.bodies) == 5
 
 
@@ -696,7 +701,7 @@ def test_what_arrived_before_an_interruption_is_counted_on_the_next_start(tmp_pa
     assert len(json.loads(path.read_text())["p.json"]) == 60
     assert not (tmp_path / "gen.partial.jsonl").exists()
     stopping = engine(server, 30)
-    monkeypatch.setattr(stopping, "draw", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(stopping, "draw_all", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(InterruptedRun, match="0 of 30 samples are kept"):
         generate(
             stopping, [PROMPT], SamplingSettings(30), mode="untuned", adapter_sha256=None, path=path, form="json",
@@ -795,3 +800,60 @@ def test_a_system_text_and_variables_of_the_template_are_sent():
 def test_a_chat_template_is_refused_where_the_server_has_its_own():
     with pytest.raises(InputError, match="chat_template has no effect with --engine openai"):
         ServerEngine(Service("http://127.0.0.1:9/v1", "m"), SamplingSettings(5), print, ChatSettings("plain"))
+
+
+def test_a_conversation_is_sent_as_its_messages():
+    turns = [("user", "Hello."), ("assistant", "Hi!"), ("user", "Name a fruit.")]
+    said = [{"role": role, "content": text} for role, text in turns]
+    own, briefly = {"role": "system", "content": "Be kind."}, {"role": "system", "content": "Be brief."}
+    plain, with_system = (
+        Prompt(messages=tuple(Message(**turn) for turn in some), targets=("apple",), alias="talk.json")
+        for some in (said, [own, *said])
+    )
+    with Server() as server:
+        for chat in (ChatSettings(), ChatSettings(system="Be brief.")):
+            for prompt in (plain, with_system):
+                drawn(ServerEngine(Service(server.url, "m"), SamplingSettings(2), lambda _: None, chat), prompt)
+    assert [body["messages"] for body in server.bodies] == [said, [own, *said], [briefly, *said], [own, *said]]
+
+
+def test_a_server_is_asked_in_every_wording_and_goes_on_in_the_middle_of_a_prompt(tmp_path):
+    """Ten answers to four wordings are 3, 3, 2 and 2; after five requests the server fails."""
+    prompt = Prompt(request=("one", "two", "three", "four"), targets=("apple",), alias="p.json")
+
+    def ask(server, path):
+        return generate(
+            engine(server, 10, n_per_request=1, tries=1, concurrency=1), [prompt], SamplingSettings(10), mode="lora", adapter_sha256=None,
+            path=path, form="counts", report=lambda *_: None, notice=lambda _: None,
+        )  # fmt: skip
+
+    with Server() as server:
+        whole = ask(server, tmp_path / "whole.json")
+        server.faults, server.bodies = [None] * 5 + [500] * 9, []
+        with pytest.raises(MachineError):
+            ask(server, tmp_path / "gen.json")
+        server.faults, server.bodies = [], server.bodies[:5]
+        done = ask(server, tmp_path / "gen.json")
+    asked = Counter(body["messages"][0]["content"] for body in server.bodies)
+    assert asked == {"one": 3, "two": 3, "three": 2, "four": 2}
+    assert done.counts["p.json"].total() == whole.counts["p.json"].total() == 10
+    assert len({body["seed"] for body in server.bodies}) == 10
+
+
+def test_requests_in_several_wordings_are_under_way_together_and_told_as_one_prompt():
+    """Of nine requests, 3 and three times 2, the first goes alone; the others wait until four are there."""
+    wordings = Prompt(request=("one", "two", "three", "four"), targets=("apple", "pear"), alias="p.json")
+    notices, arrived = [], Counter()
+    with Server({"apple": 1.0}, meet=4) as server:
+        engine(server, 9, notices, n_per_request=1, concurrency=4).draw_all([
+            Wanted(wording, count, Answers(), lambda some, _, name=wording.alias: arrived.update({name: some.total()}), lambda _: None)
+            for wording, count in shares(wordings, 9)
+        ])  # fmt: skip
+    assert arrived == {"p.json#1": 3, "p.json#2": 2, "p.json#3": 2, "p.json#4": 2}
+    assert server.most_together == 4
+    assert notices == [], "nine alike are too few to say so"
+    with Server({"apple": 1.0}) as server:
+        engine(server, 16, notices).draw_all([
+            Wanted(wording, count, Answers(), lambda *_: None, lambda _: None) for wording, count in shares(wordings, 16)
+        ])  # fmt: skip
+    assert [notice.partition(";")[0] for notice in notices] == ["p.json: all 16 answers are the same"]

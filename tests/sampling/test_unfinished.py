@@ -240,8 +240,8 @@ class Given:
     def limit(self, prompt):
         return 70
 
-    def draw(self, prompt, have, arrived, watch):
-        arrived(self.seen, 1)
+    def draw(self, wanted):
+        wanted.arrived(self.seen, 1)
 
 
 SEEN = Answers({"a": 40, "b": 30, "c": 30}, {"a": 10, "c": 20})
