@@ -133,7 +133,7 @@ def _bytes_of(file: Path) -> bytes | None:
 
 def valid(prompt: Prompt) -> Prompt:
     """The prompt; raises `InputError` for what a file would be refused for. Fields that were put into a copy have not been checked yet."""
-    fields = {name: getattr(prompt, name) for name in Prompt.model_fields}
+    fields = {field.alias or name: getattr(prompt, name) for name, field in Prompt.model_fields.items()}
     try:
         made = Prompt.model_validate(fields)
     except ValidationError as error:

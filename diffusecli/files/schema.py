@@ -45,8 +45,8 @@ def problems_of(document: Document, error: ValidationError, model: type[BaseMode
         by_place.setdefault(_place(document.data, finding), []).append(finding)
     for location, findings in by_place.items():
         inside = (other for other in by_place if len(other) > len(location) and other[: len(location)] == location)
-        if isinstance(findings[0]["input"], dict) and any(inside):
-            continue  # a mapping is right here, what is wrong stands in it
+        if isinstance(findings[0]["input"], dict | list | tuple) and any(inside):
+            continue  # a mapping or a list is right here, what is wrong stands in it
         yield document.problem(location, *_explain(location, findings, model)), location
     if error.error_count() > _MOST_FINDINGS:
         yield (
@@ -130,7 +130,7 @@ def _where_it_belongs(key: str, model: type[BaseModel], location: Location) -> s
 
 
 def _keys(model: type[BaseModel]) -> list[str]:
-    return [name for name, field in model.model_fields.items() if not field.exclude]
+    return [field.alias or name for name, field in model.model_fields.items() if not field.exclude]
 
 
 def _inside(model: type[BaseModel], key: str) -> type[BaseModel] | None:

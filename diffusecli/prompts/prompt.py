@@ -39,12 +39,17 @@ def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def _one_as_text(requests: str | tuple[str, ...]) -> str | tuple[str, ...]:
-    """A list of one request is that request, so that both are the same prompt."""
-    return requests[0] if isinstance(requests, tuple) and len(requests) == 1 else requests
+def _one_as_text(texts: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    """A list of one request or spelling is that text, so that both are the same prompt."""
+    return texts[0] if isinstance(texts, tuple) and len(texts) == 1 else texts
 
 
 Request = Annotated[str, Field(min_length=1)]
+
+
+Outcome = Annotated[
+    str | Annotated[tuple[str, ...], Field(strict=False, json_schema_extra={"minItems": 1})], AfterValidator(_one_as_text)
+]
 
 
 class Message(BaseModel):
@@ -81,8 +86,9 @@ class Prompt(BaseModel):
         default=("",),
         description="Beginnings of the answer, put before each target; several are equally likely variants.",
     )
-    targets: Annotated[tuple[str, ...], Field(strict=False)] = Field(
-        description="The strings to answer with. May be empty in a prompt that is only sampled."
+    outcomes: Annotated[tuple[Outcome, ...], Field(strict=False)] = Field(
+        alias="targets",
+        description="The strings to answer with. A list: spellings of one target. May be empty in a prompt that is only sampled.",
     )
     weights: Annotated[tuple[float, ...] | None, Field(strict=False)] = Field(
         default=None, description="One number per target, normalised by their sum. Absent or empty: uniform."
@@ -148,6 +154,25 @@ class Prompt(BaseModel):
         return wording
 
     @cached_property
+    def targets(self) -> tuple[str, ...]:
+        """The name of each target: its first spelling.
+
+        >>> Prompt(request="A number.", targets=(("{seven}", "7"), "{8}")).targets
+        ('{seven}', '{8}')
+        """
+        return tuple(outcome if isinstance(outcome, str) else next(iter(outcome), "") for outcome in self.outcomes)
+
+    @cached_property
+    def spellings(self) -> tuple[tuple[str, ...], ...]:
+        """All spellings of each target, its name first. A target that is written in one way only has one."""
+        return tuple((outcome,) if isinstance(outcome, str) else tuple(outcome) for outcome in self.outcomes)
+
+    @property
+    def every_spelling(self) -> tuple[str, ...]:
+        """The spellings of all targets, one after the other."""
+        return tuple(spelling for spellings in self.spellings for spelling in spellings)
+
+    @cached_property
     def probabilities(self) -> tuple[float, ...]:
         """The weights normalised to sum to 1, one per target."""
         if not self.weights:
@@ -166,7 +191,7 @@ class Prompt(BaseModel):
 
         A token spells a byte at least; a space before the text and the end take one each.
         """
-        return max((len((start + target).encode()) + 2 for target in self.targets for start in self.variants), default=0)
+        return max((len((start + text).encode()) + 2 for text in self.every_spelling for start in self.variants), default=0)
 
     @property
     def entropy(self) -> float:
@@ -184,7 +209,7 @@ class Prompt(BaseModel):
     @cached_property
     def digest(self) -> str:
         """sha256 over everything that defines the prompt, whatever its file is called."""
-        fields = {key: value for key, value in self.model_dump().items() if (key, value) not in _YOUNGER}
+        fields = {key: value for key, value in self.model_dump(by_alias=True).items() if (key, value) not in _YOUNGER}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -194,9 +219,10 @@ class Prompt(BaseModel):
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with other fields, which are not checked. What follows from them is worked out anew."""
-        copied = super().model_copy(update=update, deep=deep)
-        if set(update or ()) - {"alias"}:
-            for name in ("probabilities", "digest"):
+        changed = {_FIELDS.get(key, key): value for key, value in (update or {}).items()}
+        copied = super().model_copy(update=changed, deep=deep)
+        if set(changed) - {"alias"}:
+            for name in ("targets", "spellings", "probabilities", "digest"):
                 copied.__dict__.pop(name, None)
         return copied
 
@@ -215,7 +241,7 @@ class Prompt(BaseModel):
 
     def to_json(self) -> str:
         """The prompt file's text: only what differs from the defaults, in the original's order."""
-        fields = self.model_dump(mode="json")
+        fields = self.model_dump(mode="json", by_alias=True)
         if self.weights is None:
             del fields["weights"]
         if self.eos:
@@ -230,6 +256,10 @@ class Prompt(BaseModel):
 
 _YOUNGER = (("system", None), ("held_out_requests", ()), ("messages", ()))
 """Fields that the first prompts did not have, with what they are then: neither in files nor in digests."""
+
+
+_FIELDS = {"targets": "outcomes"}
+"""Keys of files that are fields by another name: `targets` holds lists of spellings there, and names in memory."""
 
 
 def require_own_names(prompts: Iterable[Prompt]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from diffusecli.files.documents import Document
+from diffusecli.files.positions import Location
 from diffusecli.files.text import canonical
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.wording_checks import contradictions
@@ -30,9 +31,9 @@ def content_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
     """What is wrong or doubtful with a prompt whose keys and types are right."""
     yield from _request_problems(document, prompt)
     yield from _wording_doubts(document, prompt)
-    yield from _target_problems(document, prompt.targets)
+    yield from _target_problems(document, prompt)
     if not prompt.eos:
-        yield from _prefix_problems(document, prompt.targets)
+        yield from _prefix_problems(document, prompt)
     if prompt.weights:
         yield from _weight_problems(document, prompt.weights, len(prompt.targets))
     yield from _format_doubts(document, prompt)
@@ -95,31 +96,44 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:59] + "…")
 
 
-def _target_problems(document: Document, targets: Sequence[str]) -> Iterator[Problem]:
-    first: dict[str, int] = {}
-    for index, target in enumerate(targets):
-        same = first.setdefault(canonical(target), index)
-        if not target.strip():
-            yield document.problem(("targets", index), f"the target {target!r} is empty", "remove it or write text")
-        elif same != index and targets[same] == target:
-            yield document.problem(
-                ("targets", index), f"the target {target!r} is there twice", "keep one and give it the summed weight"
-            )
-        elif same != index:
-            yield document.problem(
-                ("targets", index),
-                f"the target {target!r} is {targets[same]!r} once trimmed and normalised (NFC)",
-                "keep one of them",
-            )
+def _spelled(prompt: Prompt) -> list[tuple[Location, str]]:
+    """Every spelling of every target with its place in the file."""
+    return [
+        (("targets", index) if isinstance(outcome, str) else ("targets", index, place), text)
+        for index, outcome in enumerate(prompt.outcomes)
+        for place, text in enumerate([outcome] if isinstance(outcome, str) else outcome)
+    ]
 
 
-def _prefix_problems(document: Document, targets: Sequence[str]) -> Iterator[Problem]:
+def _target_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
+    for index, spellings in enumerate(prompt.spellings):
+        if not spellings:
+            yield document.problem(("targets", index), "the target has no spelling", "write one or remove the target")
+    first: dict[str, tuple[Location, str]] = {}
+    for where, text in _spelled(prompt):
+        place, same = first.setdefault(canonical(text), (where, text))
+        what = "spelling" if len(where) > 2 else "target"
+        if not text.strip():
+            yield document.problem(where, f"the {what} {text!r} is empty", "remove it or write text")
+        elif place == where:
+            continue
+        elif same != text:
+            yield document.problem(where, f"the {what} {text!r} is {same!r} once trimmed and normalised (NFC)", "keep one of them")
+        elif len(where) == len(place) == 2:
+            yield document.problem(where, f"the target {text!r} is there twice", "keep one and give it the summed weight")
+        else:
+            kept = "" if where[1] == place[1] else ": a spelling belongs to one target"
+            yield document.problem(where, f"the {what} {text!r} is there twice", f"keep one of them{kept}")
+
+
+def _prefix_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
     """Without a terminator a target that begins another cannot be distinguished from it."""
-    order = sorted(range(len(targets)), key=lambda index: targets[index])
-    for shorter, longer in pairwise(order):
-        if targets[longer].startswith(targets[shorter]) and targets[longer] != targets[shorter]:
+    ordered = sorted(_spelled(prompt), key=lambda spelled: spelled[1])
+    for (where, shorter), (_, longer) in pairwise(ordered):
+        if longer.startswith(shorter) and longer != shorter:
+            what = "spelling" if len(where) > 2 else "target"
             yield document.problem(
-                ("targets", shorter), f"with eos: false the target {targets[shorter]!r} begins {targets[longer]!r}",
+                where, f"with eos: false the {what} {shorter!r} begins {longer!r}",
                 "end each target with a sign of its own, such as a closing brace",
             )  # fmt: skip
 
@@ -142,19 +156,20 @@ def _weight_problems(document: Document, weights: Sequence[float], targets: int)
 
 def _format_doubts(document: Document, prompt: Prompt) -> Iterator[Problem]:
     """A request that shows one format while the targets have another."""
-    braced = sum(target.strip().startswith("{") and target.strip().endswith("}") for target in prompt.targets)
+    texts = [text.strip() for _, text in _spelled(prompt)]
+    braced = all(text.startswith("{") and text.endswith("}") for text in texts)
     requests = (prompt.question,) if prompt.messages else (*prompt.requests, *prompt.held_out_requests)
     silent = [text for text in requests if "{" not in text and not re.search("brace|curly", text, re.IGNORECASE)]
     asks = len(silent) < len(requests)
-    if prompt.targets and braced == len(prompt.targets) and silent:
+    if texts and braced and silent:
         where: tuple[str | int, ...] = ("messages", len(prompt.messages) - 1) if prompt.messages else ("request",)
         where = (*where, prompt.requests.index(silent[0])) if silent[0] in prompt.requests[1:] else where
         yield document.problem(where, "the targets stand in curly braces but the request does not ask for them",
                                "show the format in the request, like this: {answer}", severity="warning")  # fmt: skip
-    if any("{{" in text for text in requests) and not any("{{" in target for target in prompt.targets):
+    if any("{{" in text for text in requests) and not any("{{" in text for text in texts):
         yield document.problem(("request",), "the request has doubled braces", "write them once, only --group-by takes them doubled",
                                severity="warning")  # fmt: skip
-    if prompt.targets and asks and not any("{" in target for target in prompt.targets):
+    if texts and asks and not any("{" in text for text in texts):
         yield document.problem(("request",), "the request shows curly braces but no target has any",
                                "write the targets in the format the request asks for", severity="warning")  # fmt: skip
 

@@ -3,10 +3,12 @@
 import json
 import math
 
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffusecli.prompts.json_schema import json_schema
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import inspect_prompt, prompt_files, read_prompt, read_prompts
 from diffusecli.system.errors import InputError
@@ -70,6 +72,45 @@ def test_the_digest_is_of_the_content_not_of_the_path(tmp_path):
     one, two = (read_prompt(write(tmp_path / name, text)) for name in ("1.json", "2.json"))
     other = read_prompt(write(tmp_path / "3.json", text.replace("x", "y")))
     assert one.digest == two.digest != other.digest
+
+
+def test_the_digest_of_a_prompt_without_spellings_is_what_it_was_before_there_were_any():
+    plain, one = Prompt(request="x", targets=("z",)), Prompt(request="x", targets=(["z"],))
+    assert plain.digest == one.digest == "196588d64d7a2d90384b6430cda365cd47e4a7db8d259d8a83c698da93b1b80b"
+    assert plain == one
+    assert plain.to_json() == one.to_json()
+
+
+def test_a_target_in_several_spellings_is_called_by_the_first_and_written_as_it_was_read(tmp_path):
+    text = '{"request": "A number.", "targets": [["{seven}", "{7}", "7"], "{8}"], "weights": [3, 1]}'
+    prompt = read_prompt(write(tmp_path / "p.json", text))
+    assert prompt.targets == ("{seven}", "{8}")
+    assert prompt.spellings == (("{seven}", "{7}", "7"), ("{8}",))
+    assert prompt.probabilities == (0.75, 0.25)
+    assert json.loads(prompt.to_json())["targets"] == json.loads(text)["targets"]
+    again = read_prompt(write(tmp_path / "q.json", prompt.to_json()))
+    assert (again.digest, again.spellings) == (prompt.digest, prompt.spellings)
+    others = [prompt.model_copy(update={"targets": targets}) for targets in (("{seven}", "{8}"), (("{seven}", "7"), "{8}"))]
+    assert len({prompt.digest, *(other.digest for other in others)}) == 3
+    assert others[0].spellings == (("{seven}",), ("{8}",))
+
+
+def test_the_longest_spelling_decides_how_many_tokens_a_server_is_asked_for():
+    assert Prompt(request="x", targets=(("7", "seventeen"),)).most_tokens == len("seventeen") + 2
+
+
+def test_the_schema_takes_spellings_and_refuses_targets_without_any():
+    schema = json_schema("prompt")
+    jsonschema.validate({"request": "x", "targets": [["a", "b"], "c"]}, schema)
+    for targets in ([[]], [["a", 1]], [[["a"]]]):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({"request": "x", "targets": targets}, schema)
+
+
+@pytest.mark.parametrize(("targets", "doubts"), [([["{a}", "a"], ["{b}", "b"]], 0), ([["{a}", "{A}"], ["{b}"]], 1)])
+def test_only_targets_in_braces_alone_need_a_request_that_asks_for_braces(tmp_path, targets, doubts):
+    path = write(tmp_path / "p.json", json.dumps({"request": "A letter.", "targets": targets}))
+    assert len([p for p in inspect_prompt(path)[1] if "curly braces" in p.message]) == doubts
 
 
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=20))
