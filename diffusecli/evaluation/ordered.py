@@ -44,6 +44,15 @@ def values_of(targets: Sequence[str]) -> tuple[tuple[float, ...], str] | None:
     return None
 
 
+def values_in(spellings: Sequence[Sequence[str]]) -> tuple[tuple[float, ...], str] | None:
+    """As `values_of`, of the first way of writing in which the targets are numbers or dates.
+
+    >>> values_in([["{one}", "{1}", "1"], ["{two}", "{2}", "2"]])
+    ((1.0, 2.0), '')
+    """
+    return next((found for texts in zip(*spellings, strict=False) if (found := values_of(texts)) is not None), None)
+
+
 def ordered(values: Sequence[float], unit: str, counts: np.ndarray, p: np.ndarray) -> Ordered:
     """Figures of counts [K] with at least one sample; W_1 is the area between both distribution functions.
 

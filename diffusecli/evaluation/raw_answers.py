@@ -45,7 +45,7 @@ def read_answers(
     elif ending in TABULAR or not (column is None and (as_lines or layout == Layout())) or not _is_plain(file):
         counts = _from_table(file, wanted, layout, asked, notice)
     else:
-        counts = _from_lines(file, () if as_lines else asked.targets)
+        counts = _from_lines(file, () if as_lines else asked.every_spelling)
     meta = read_sample_meta(file)
     (cut,) = meta.unfinished.values() if len(meta.unfinished) == 1 else ({},)
     return SampleSet(str(file), file.stem, asked, with_unfinished(counts, cut), meta.settings_of(*meta.prompts))
@@ -62,7 +62,7 @@ def _from_table(file: Path, wanted: AnswerColumns, layout: Layout, prompt: Promp
     """A table whose first line names its columns, unless the layout says otherwise."""
     named = [name for name in (wanted.column, wanted.count_column) if name not in (None, NONE)]
     table = read_table(file, layout, [str(name) for name in named])
-    targets = set(map(canonical, prompt.targets))
+    targets = set(map(canonical, prompt.every_spelling))
     if layout.header_rows is None and (answers := [name for name in table.names if name in targets]):
         raise InputError(
             f"{file}:1: the first line names the columns, and {answers[0]!r} is a target. Add --no-header if it is an answer, "

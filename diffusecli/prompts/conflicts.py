@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
+import numpy as np
+
 from diffusecli.files.text import canonical
+from diffusecli.prompts.answer_texts import answer_texts
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import Problem
 
@@ -80,32 +84,75 @@ def trained_elsewhere(prompts: Iterable[Prompt], system: str | None = None) -> I
             )
 
 
-def _masses(prompt: Prompt) -> dict[str, float]:
-    r"""The probability of each answer, its beginning (`response`) included.
+def _masses(prompt: Prompt) -> dict[tuple[str, ...], float]:
+    r"""The probability of each answer, its beginning (`response`) included; spellings of each other have one together.
 
     >>> _masses(Prompt(request="x", response=("", "So: "), targets=("a",)))
-    {'a\x00': 0.5, 'So: a\x00': 0.5}
+    {('a\x00',): 0.5, ('So: a\x00',): 0.5}
+    >>> _masses(Prompt(request="x", targets=(("7", "seven"), "8")))
+    {('7\x00', 'seven\x00'): 0.5, ('8\x00',): 0.5}
     """
-    masses: dict[str, float] = {}
-    for target, p in zip(prompt.targets, prompt.probabilities, strict=True):
-        for variant in prompt.variants if p > 0 else ():
-            text = variant + target
-            answer = canonical(text) + _END if prompt.eos else unicodedata.normalize("NFC", text).lstrip()
-            masses[answer] = masses.get(answer, 0.0) + p / len(prompt.variants)
+    masses: dict[tuple[str, ...], float] = {}
+    for _, spellings in groupby(answer_texts(prompt), key=lambda answer: answer.choice):
+        texts, weights = zip(*((answer.text, answer.weight) for answer in spellings), strict=True)
+        answers = tuple(canonical(t) + _END if prompt.eos else unicodedata.normalize("NFC", t).lstrip() for t in texts)
+        if mass := math.fsum(weights):
+            masses[answers] = masses.get(answers, 0.0) + mass
     return masses
 
 
-def _agree(one: dict[str, float], other: dict[str, float]) -> bool:
+def _agree(one: dict[tuple[str, ...], float], other: dict[tuple[str, ...], float]) -> bool:
     r"""Whether one distribution of answers has both: an answer that may go on holds the mass of all that begin with it.
 
-    >>> _agree({"Name: ": 1.0}, {"Name: Ann\0": 0.5, "Name: Bob\0": 0.5}), _agree({"a": 0.5, "b": 0.5}, {"a": 0.5, "c": 0.5})
-    (True, False)
+    >>> _agree({("Name: ",): 1.0}, {("Name: Ann\0",): 0.5, ("Name: Bob\0",): 0.5})
+    True
+    >>> _agree({("a",): 0.5, ("b",): 0.5}, {("a",): 0.5, ("c",): 0.5})
+    False
+    >>> _agree({("7", "seven"): 0.5, ("8",): 0.5}, {("7",): 0.2, ("seven",): 0.3, ("8",): 0.5})
+    True
     """
-    sums: list[tuple[float, float]] = []
-    beginning: str | None = None
-    for answer in sorted({*one, *other}):  # what begins with an answer follows it
-        if beginning is None or not answer.startswith(beginning):
-            beginning = answer
-            sums.append((0.0, 0.0))
-        sums[-1] = sums[-1][0] + one.get(answer, 0.0), sums[-1][1] + other.get(answer, 0.0)
-    return all(math.isclose(*pair, rel_tol=1e-6, abs_tol=1e-12) for pair in sums)
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    pairs = _in_common(list(one), list(other))
+    starts, ends = [i for i, _ in pairs], [len(one) + j for _, j in pairs]
+    links = coo_array((np.ones(len(pairs)), (starts, ends)), shape=(len(one) + len(other),) * 2)
+    count, groups = connected_components(links, directed=False)  # of masses with answers in common, by way of others too
+    sides = (groups[: len(one)], list(one.values())), (groups[len(one) :], list(other.values()))
+    expected, found = (np.bincount(places, masses, count) for places, masses in sides)
+    if not np.allclose(expected, found, rtol=1e-6, atol=1e-12):
+        return False
+    several = np.minimum(*(np.bincount(places, minlength=count) for places, _ in sides)) > 1
+    return not several.any() or _can_be_shared(list(one.values()), list(other.values()), pairs)
+
+
+def _in_common(one: Sequence[tuple[str, ...]], other: Sequence[tuple[str, ...]]) -> list[tuple[int, int]]:
+    """The places, here and there, of those that have an answer in common, or one that begins one of the other's."""
+    sides = ((0, one), (1, other))
+    known = sorted((answer, side, place) for side, listed in sides for place, some in enumerate(listed) for answer in some)
+    pairs: set[tuple[int, int]] = set()
+    beginning, here, there = "", list[int](), list[int]()
+    for answer, side, place in known:  # what begins with an answer follows it
+        if not (here or there) or not answer.startswith(beginning):
+            beginning, here, there = answer, [], []
+        pairs.update(((i, place) for i in here) if side else ((place, j) for j in there))
+        (there if side else here).append(place)
+    return sorted(pairs)
+
+
+def _can_be_shared(one: Sequence[float], other: Sequence[float], pairs: Sequence[tuple[int, int]]) -> bool:
+    """Whether answers in common can carry the masses of both sides: whether all of it flows along the pairs.
+
+    >>> _can_be_shared([0.2, 0.8], [0.5, 0.3, 0.2], [(0, 0), (0, 1), (1, 1), (1, 2)])
+    False
+    """
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import maximum_flow
+
+    whole, first, last = 1_000_000_000, len(one) + len(other), len(one) + len(other) + 1
+    edges = [(first, i, round(whole * mass)) for i, mass in enumerate(one)]
+    edges += [(i, len(one) + j, whole) for i, j in pairs]
+    edges += [(len(one) + j, last, round(whole * mass)) for j, mass in enumerate(other)]
+    starts, ends, room = zip(*edges, strict=True)
+    graph = csr_array((np.array(room, dtype=np.int32), (starts, ends)), shape=(last + 1, last + 1))
+    return bool(maximum_flow(graph, first, last).flow_value >= whole * (1 - 1e-6) - first)

@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 from diffusecli.files.text import canonical
 from diffusecli.prompts.answers import Answers
@@ -66,18 +67,20 @@ class Matching:
         >>> Matching("exact").in_words([coin, name])
         'equal to a target, white space too; for prompts with eos: false beginning with a target, white space too'
         """
-        ends = {prompt.eos for prompt in prompts if prompt.targets}
-        return "; for prompts with eos: false ".join(self._words(whole) for whole in (True, False) if whole in (ends or {True}))
+        asked = [prompt for prompt in prompts if prompt.targets]
+        ends = {prompt.eos for prompt in asked} or {True}
+        target = "a spelling of a target" if any(len(s) > 1 for prompt in asked for s in prompt.spellings) else "a target"
+        return "; for prompts with eos: false ".join(self._words(whole, target) for whole in (True, False) if whole in ends)
 
-    def _words(self, whole: bool) -> str:
+    def _words(self, whole: bool, target: str) -> str:
         if self.pattern is not None:
-            return f"what {self.pattern} finds in it {'equals' if whole else 'begins with'} what it finds in a target"
+            return f"what {self.pattern} finds in it {'equals' if whole else 'begins with'} what it finds in {target}"
         after = {
             "exact": ", white space too",
             "strip": " after trimming white space",
             "casefold": " whatever its case, white space trimmed",
         }
-        return f"{'equal to' if whole else 'beginning with'} a target{after[self.rule]}"
+        return f"{'equal to' if whole else 'beginning with'} {target}{after[self.rule]}"
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ class Tally:
 def tally(prompt: Prompt, samples: Mapping[str, int], matching: Matching | None = None) -> Tally:
     """Sort counted samples into the prompt's targets.
 
-    A target counts with any of its response variants before it. With `eos: false` a sample counts
+    A target counts in any of its spellings, with any of its response variants before it. With `eos: false` a sample counts
     for the target that begins it, also when it was cut after it; elsewhere an answer that was cut is never a target.
     Raises `InputError` when the rule makes two targets one.
     """
@@ -156,17 +159,17 @@ def target_finder(prompt: Prompt, matching: Matching) -> Callable[[str], int | N
 def _cells(prompt: Prompt, matching: Matching) -> dict[str, int]:
     """What is compared -> the target's place."""
     cells: dict[str, int] = {}
-    for index, target in enumerate(prompt.targets):
-        for variant in prompt.variants:
-            key = matching.key(variant + target)
+    for index, spellings in enumerate(prompt.spellings):
+        for spelling, variant in product(spellings, prompt.variants):
+            key = matching.key(variant + spelling)
             if key is None:
                 raise InputError(
-                    f"{prompt.alias}: --match {matching.rule} finds nothing in the target {target!r}, widen the pattern"
+                    f"{prompt.alias}: --match {matching.rule} finds nothing in the target {spelling!r}, widen the pattern"
                 )
             if cells.setdefault(key, index) != index:
                 same = prompt.targets[cells[key]]
                 raise InputError(
-                    f"{prompt.alias}: --match {matching.rule} cannot tell {target!r} from {same!r}, use a narrower rule"
+                    f"{prompt.alias}: --match {matching.rule} cannot tell {spelling!r} from {same!r}, use a narrower rule"
                 )
     return cells
 

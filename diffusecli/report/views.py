@@ -15,7 +15,7 @@ from typing import Any
 
 from diffusecli.evaluation.evaluation import Difference, Evaluated, Evaluation, by_prompt
 from diffusecli.evaluation.names import labels, marks, prompt_names
-from diffusecli.evaluation.ordered import values_of
+from diffusecli.evaluation.ordered import values_in
 from diffusecli.prompts.matching import Tally
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.wording import known, short, unique
@@ -69,7 +69,7 @@ class Section:
     @cached_property
     def values(self) -> tuple[tuple[float, ...], str] | None:
         """Where the targets stand when they are numbers or dates, and the unit."""
-        return values_of(self.prompt.targets)
+        return values_in(self.prompt.spellings)
 
     @property
     def uniform(self) -> bool:

@@ -186,7 +186,7 @@ class ServerEngine:
         return await self._connection.complete(
             self._chat.messages(prompt),
             sent,
-            prompt.targets,
+            prompt.every_spelling,
             names=lambda fault: self._body.named(fault, sent),
             proven=self._settled,
         )

@@ -16,7 +16,7 @@ import numpy as np
 from diffusecli.evaluation.evaluation import UNSAMPLED, Evaluated, Evaluation, by_prompt, differences, matrices
 from diffusecli.evaluation.metrics import AT_N, ExactFigures, cells, exact_figures, figures
 from diffusecli.evaluation.open_ended import by_line, diversity
-from diffusecli.evaluation.ordered import ordered, values_of
+from diffusecli.evaluation.ordered import ordered, values_in
 from diffusecli.evaluation.prompt_book import PromptBook
 from diffusecli.evaluation.raw_answers import read_answers
 from diffusecli.evaluation.sample_set import RunFacts, SampleSet
@@ -198,7 +198,7 @@ def _judge(sample: SampleSet, run: RunFacts | None, measured: Measured | None, q
     prompt, matching = sample.prompt, question.matching
     tallied = tally(prompt, sample.counts, matching)
     found = figures(prompt, tallied, seed=question.seed) if prompt.targets and tallied.n else None
-    at = values_of(prompt.targets) if tallied.on_target else None
+    at = values_in(prompt.spellings) if tallied.on_target else None
     is_open = tallied.n > 0 and (not prompt.targets or sample.examples)
     known = prompt if prompt.targets else sample.trained_on
     compared = Answers()
@@ -213,7 +213,7 @@ def _judge(sample: SampleSet, run: RunFacts | None, measured: Measured | None, q
         cells=cells(prompt, tallied),
         ordered=ordered(*at, np.array(tallied.counts), np.array(prompt.probabilities)) if at else None,
         diversity=diversity(compared, beyond, unfinished=compared.unfinished) if is_open else None,
-        lines=by_line(compared, [matching.key(t) or t for t in known.targets] if known else (), compared.unfinished) if is_open else (),
+        lines=by_line(compared, [matching.key(t) or t for t in known.every_spelling] if known else (), compared.unfinished) if is_open else (),
         exact=_exact(sample, run, measured, question.at_n),
     )  # fmt: skip
 

@@ -25,6 +25,8 @@ CONFLICTS = {
     "another beginning of the answer": {"response": ["It is "]},
     "one more beginning": {"response": ["", "It is "]},
     "answers that may go on, with other weights": {"eos": False, "weights": [0.5, 0.5]},
+    "spellings, with other weights": {"targets": [["{a}", "a"], ["{b}", "b"]], "weights": [0.5, 0.5]},
+    "a spelling of the other target": {"targets": ["{a}", ["a", "{b}", "b"], "{c}"], "weights": [0.8, 0.1, 0.1]},
 }
 SAME = {
     "a copy": {},
@@ -33,6 +35,9 @@ SAME = {
     "a target of weight zero more": {"targets": ["{a}", "{b}", "{c}"], "weights": [0.9, 0.1, 0]},
     "white space": {"request": "Toss a coin, {a} or {b}. ", "targets": [" {a}", "{b}"]},
     "answers that may go on": {"eos": False},
+    "the same in several spellings": {"targets": [["{a}", "a"], ["b", "{b}"]]},
+    "two targets as one": {"targets": [["{a}", "{b}"]], "weights": [1]},
+    "answers that may go on, in two spellings": {"eos": False, "targets": [["a", "{a"], ["b", "{b"]]},
     "beginnings of these answers": {"eos": False, "targets": ["{a", "{b"]},
 }
 OTHERS = {
@@ -130,6 +135,24 @@ def test_many_targets_of_which_one_differs_are_another_distribution():
     even, uneven = [1.0] * 10_000, [1.0] * 9_998 + [0.9, 1.1]
     prompts = [Prompt(request="x", targets=targets, weights=weights, alias="p") for weights in (even, [0.1] * 10_000, uneven)]
     assert [clash.agree for clash in clashes(prompts, "xxx")] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("targets", "weights", "agree"),
+    [
+        (["a", "b", "c", "d"], [1, 1, 5, 3], True),  # a and b have .2, c and d .8
+        (["a", "b", "c", "d"], [3, 1, 3, 3], False),
+        (["a", ["b", "c"], "d"], [1, 5, 4], True),  # a .1, b .1, c .4, d .4
+        (["a", ["b", "c"], "d"], [5, 3, 2], False),  # a alone has more than a and b may have together
+        (["a", ["b", "c"], ["d", "e"]], [2, 3, 5], True),  # b and e are never said
+        (["b", "c", "e"], [2, 7, 1], False),  # e is no answer of the first
+    ],
+)
+def test_prompts_agree_where_one_distribution_over_the_spellings_has_both(targets, weights, agree):
+    first = Prompt(request="x", targets=[["a", "b"], ["c", "d"]], weights=[0.2, 0.8], alias="a")
+    second = Prompt(request="x", targets=targets, weights=weights, alias="b")
+    for pair in ((first, second), (second, first)):
+        assert [clash.agree for clash in clashes(pair, "xx")] == [agree]
 
 
 def test_what_a_chat_template_makes_one_conversation_of_is_found_with_the_model(both, tiny_model_folder):

@@ -108,3 +108,39 @@ def test_rules_that_some_prompt_cannot_take_are_not_offered():
     assert wider_rules([coin]) == ["casefold", MARKS]
     assert wider_rules([coin, signs]) == ["casefold"]
     assert wider_rules([coin, begins]) == []
+
+
+SPELLED = Prompt(request="x", targets=(("{seven}", "{7}", "7"), ("{eight}", "8"), "{9}"), response=("", "So: "), alias="p.json")
+
+
+@pytest.mark.parametrize(
+    ("rule", "counts"),
+    [("strip", (4, 1, 1)), ("exact", (3, 1, 1)), ("casefold", (5, 1, 1)), (r"regex:^(?:So: )?\{?(\w+)\}?$", (3, 3, 1))],
+)
+def test_an_answer_in_any_spelling_is_the_target(rule, counts):
+    """By hand: {seven}, 7 and So: {7} are seven, ` 7` once trimmed, {SEVEN} whatever its case; the pattern takes {8} and eight, but nothing trimmed."""
+    samples = ["{seven}", "7", "So: {7}", " 7", "{SEVEN}", "8", "{8}", "eight", "{9}", "9.0"]
+    found = tally(SPELLED, Counter(samples), Matching(rule))
+    assert found.counts == counts
+    assert found.n == len(samples)
+
+
+def test_a_rule_may_make_spellings_of_one_target_the_same_but_not_those_of_two():
+    two = Prompt(request="x", targets=(("March", "march"), ("may", "MARCH")), alias="p.json")
+    assert tally(two, {"march": 1, "MARCH": 2}, Matching()).counts == (1, 2)
+    with pytest.raises(InputError, match=r"p\.json: --match casefold cannot tell 'MARCH' from 'March'"):
+        tally(two, {"march": 1}, Matching("casefold"))
+
+
+def test_a_pattern_must_find_something_in_every_spelling():
+    with pytest.raises(InputError, match=r"finds nothing in the target '\{seven\}', widen the pattern"):
+        tally(SPELLED, {"7": 1}, Matching(r"regex:\d+"))
+
+
+def test_without_eos_a_sample_counts_for_the_spelling_that_begins_it():
+    begins = Prompt(request="x", targets=(("{Ann}", "Ann."), "{Bob}"), eos=False)
+    assert tally(begins, {"{Ann} Lee": 1, "Ann. Lee": 2, "Ann Lee": 4}).counts == (3, 0)
+
+
+def test_the_rule_in_words_names_spellings_where_there_are_any():
+    assert Matching().in_words([SPELLED]) == "equal to a spelling of a target after trimming white space"

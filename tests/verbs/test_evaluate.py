@@ -311,6 +311,42 @@ def test_ordered_targets_keep_their_order_and_have_moments(tmp_path):
     assert "mean 2 (target 2), variance 1 (0.6667), Wasserstein distance 0.3333" in rendered(found)
 
 
+def test_samples_in_several_spellings_count_for_their_outcome(tmp_path):
+    """By hand: {1}, 1 and one are four of ten, two and {2} three, {3} two; `four` is off target. The weights are .4, .4 and .2."""
+    samples = ["{1}", "1", "one", "one", "two", "{2}", "two", "{3}", "{3}", "four"]
+    run = run_with(tmp_path / "run", samples)
+    prompt = {"targets": [["one", "{1}", "1"], ["two", "{2}", "2"], "{3}"], "weights": [2, 2, 1]}
+    write_json(run.prompts, {"p.json": {**HALVES, **prompt}})
+    found = evaluate([run.path])
+    row = found.rows[0]
+    assert row.tally.counts == (4, 3, 2)
+    assert row.tally.off_target == {"four": 1}
+    assert [(cell.target, cell.count) for cell in row.cells] == [("one", 4), ("two", 3), ("{3}", 2)]
+    assert row.figures.tvd == pytest.approx((0 + 0.1 + 0 + 0.1) / 2)
+    assert row.figures.entropy_plugin == pytest.approx(-sum(p * math.log(p) for p in (0.4, 0.3, 0.2, 0.1)))
+    assert "equal to a spelling of a target" in " ".join(rendered(found).split())
+    only_row(run.path, matching=Matching("casefold"))
+    with pytest.raises(InputError, match="finds nothing in the target 'one'"):
+        evaluate([run.path], Question(matching=Matching("regex:[0-9]")))
+
+
+def test_numbers_in_words_have_moments_where_another_spelling_is_in_figures(tmp_path):
+    run = run_with(tmp_path / "run", ["one"] * 5 + ["{3}"] * 5)
+    spelled = [["one", "{1}"], ["two", "{2}", "2"], ["three", "{3}"]]
+    write_json(run.prompts, {"p.json": {**HALVES, "targets": spelled}})
+    assert only_row(run.path).ordered.mean == 2
+
+
+def test_raw_answers_may_come_in_any_spelling(tmp_path, prompt_file):
+    prompt = prompt_file(targets=[["{seven}", "7"], ["{eight}", "8"]])
+    (tmp_path / "answers.txt").write_text("7\n{seven}\n8\n")
+    assert only_row(tmp_path / "answers.txt", prompt=prompt).tally.counts == (2, 1)
+    prompt = prompt_file(targets=[["{heads}", "heads"], ["{tails}", "tails"]])
+    (tmp_path / "table.csv").write_text("heads,x\ntails,y\n")
+    with pytest.raises(InputError, match="'heads' is a target"):
+        only_row(tmp_path / "table.csv", prompt=prompt)
+
+
 def test_what_before_training_was_recorded_stands_beside_untuned_samples(tmp_path):
     manifest = {"exact_kl_before": {"p.json": 5.0}, "exact_on_target_before": {"p.json": 0.01}}
     run = run_with(tmp_path / "run", ["x"], manifest, mode="untuned")
