@@ -15,13 +15,14 @@ from diffusecli.models.chat import Chat
 from diffusecli.models.frame import Frame
 from diffusecli.models.tokens import ANCHORS, decode, decode_answer, excerpt, last_tokens, named_token, tokenise
 from diffusecli.models.trie import TokenTrie
+from diffusecli.prompts.answer_texts import answer_texts
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import InputError, Problem
 
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """A prompt in the model's tokens. P prompt tokens, K targets, J paths (a target has one per response variant)."""
+    """A prompt in the model's tokens. P prompt tokens, K targets, J paths (a target has one per response variant and spelling)."""
 
     prompt: Prompt
     prompt_ids: tuple[int, ...]  # P: the conversation up to where the answer begins
@@ -31,6 +32,7 @@ class EncodedPrompt:
     stop_text: str = ""  # so does this text, where the template ends turns by no token of its own
     around: tuple[str, str] = ("", "")  # what the template puts before and after an answer; no part of it
     remarks: tuple[str, ...] = ()  # what the template or tokenizer changed, for the user
+    choices: tuple[int, ...] = ()  # J: paths of the same number are spellings of each other; () where each has its own
 
     @property
     def alias(self) -> str:
@@ -55,7 +57,7 @@ class EncodedPrompt:
 
 
 def encode_prompt(prompt: Prompt, chat: Chat) -> EncodedPrompt:
-    """Tokenise whole conversations, one per target and response variant, and merge them into a trie.
+    """Tokenise whole conversations, one per target, response variant and spelling, and merge them into a trie.
 
     The prompt is the exact common token prefix (the template's generation prompt, and what it puts before every answer, such as an
     empty block of thoughts); what follows the first end-of-turn token is dropped, since a model never generates it. Where prompt and
@@ -65,8 +67,8 @@ def encode_prompt(prompt: Prompt, chat: Chat) -> EncodedPrompt:
     """
     messages, folded = chat.messages(prompt)
     frame = Frame.of(prompt, chat, messages)
-    strings = [(index, variant + target) for index, target in enumerate(prompt.targets) for variant in prompt.variants]
-    answers = [text for _, text in strings]
+    texts = list(answer_texts(prompt))
+    answers = [answer.text for answer in texts]
     rows = _rows(frame, answers, [chat.render(messages, prompt.alias, answer) for answer in answers])
     remarks = ["the chat template has no place for a system text: it goes before the request"] if folded else []
     if chat.unused:
@@ -87,10 +89,11 @@ def encode_prompt(prompt: Prompt, chat: Chat) -> EncodedPrompt:
     remarks += [f"{named_token(frame.tokenizer, token)} would end an answer, but the model's embedding has {chat.rows} rows: it is never said"
                 for token in sorted(frame.stop_ids - stop_ids)]  # fmt: skip
     _require_distinct(prompt, paths, answers)
-    weights = [prompt.probabilities[index] / len(prompt.variants) for index, _ in strings]
+    trie = TokenTrie.build(paths, [answer.weight for answer in texts])
+    spelled = len(prompt.every_spelling) > len(prompt.targets)
     return EncodedPrompt(
-        prompt, frame.prompt_ids, TokenTrie.build(paths, weights), tuple(index for index, _ in strings), stop_ids,
-        frame.stop_text, (frame.before, frame.after), tuple(remarks),
+        prompt, frame.prompt_ids, trie, tuple(answer.target for answer in texts), stop_ids, frame.stop_text,
+        (frame.before, frame.after), tuple(remarks), tuple(answer.choice for answer in texts) if spelled else (),
     )  # fmt: skip
 
 

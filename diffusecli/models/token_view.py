@@ -11,6 +11,7 @@ from typing import Any
 
 from diffusecli.models.chat import Chat
 from diffusecli.models.encoding import EncodedPrompt, encode_wordings
+from diffusecli.prompts.answer_texts import answer_texts
 from diffusecli.prompts.conflicts import clashes, conversation
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import InputError, Problem
@@ -50,7 +51,7 @@ def view_tokens(
             Problem(prompt.alias, remark.removeprefix(f"{prompt.alias}: "), severity="warning") for remark in encoded.remarks
         )
         paths = [encoded.trie.path(index) for index in range(len(encoded.trie.leaves))]
-        answers = [variant + target for target in prompt.targets for variant in prompt.variants]
+        answers = [answer.text for answer in answer_texts(prompt)]
         problems.extend(_unknown_tokens(prompt, chat.tokenizer, answers, paths))
         views.append(_view(prompt, encoded, chat.tokenizer, answers, paths))
     for trained in ([prompt for prompt in group if prompt.alias in ids] for group in together):

@@ -133,6 +133,14 @@ class TokenTrie:
         masses, weights = (tuple(factor * value for value in values) for values in (self.masses, self.weights))
         return replace(self, masses=masses, weights=weights)
 
+    def reweighted(self, weights: Sequence[float]) -> TokenTrie:
+        """The same tree with other weights [K].
+
+        >>> TokenTrie.build([(1, 2), (1, 3)], [0.5, 0.5]).reweighted([0.25, 0.75]).masses
+        (1.0, 0.25, 0.75)
+        """
+        return replace(self, masses=_masses(self.parents, self.leaves, weights), weights=tuple(weights))
+
     @property
     def entropy(self) -> float:
         """H of the path weights in nats: the least the loss can be."""

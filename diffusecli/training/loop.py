@@ -26,6 +26,7 @@ from diffusecli.training.questions import Question, by_name, figures_of, sampled
 from diffusecli.training.record import record_iteration, resume_metrics
 from diffusecli.training.schedule import learning_rate, rate_share, reason_to_stop
 from diffusecli.training.scorer import Scores
+from diffusecli.training.spelled import loss_of
 from diffusecli.training.visits import Visit
 
 _BETAS = (0.9, 0.99)
@@ -160,7 +161,7 @@ def _note(job: Job, progress: Progress, visits: list[Visit], scores: Scores, rat
     kl = on_target = 0.0
     for visit, log_probs in zip(visits, scores.log_probs, strict=True):
         share = visit.share * prompts  # of its prompt's figures
-        so_far["loss"] += float(-np.dot(visit.encoded.trie.weights, log_probs)) * prompts
+        so_far["loss"] += loss_of(visit.encoded, log_probs) * prompts
         found = figures_of(visit.encoded, log_probs)
         sums = so_far["seen"].setdefault(job.prompts.shown_as[visit.question.alias], [0.0, 0.0, 0.0])
         for place, value in enumerate((1.0, found.kl, found.on_target)):

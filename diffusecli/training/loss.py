@@ -106,7 +106,7 @@ def longest(encoded: Sequence[EncodedPrompt]) -> EncodedPrompt:
 
 
 def target_log_probs(encoded: EncodedPrompt, path_log_probs: np.ndarray) -> np.ndarray:
-    """K: ln q of every target, its response variants summed."""
+    """K: ln q of every target, its response variants and spellings summed."""
     totals = np.full(len(encoded.prompt.targets), -np.inf)
     np.logaddexp.at(totals, np.array(encoded.owners, dtype=int), path_log_probs)
     return totals

@@ -18,6 +18,7 @@ from diffusecli.prompts.divergence import exact_kl
 from diffusecli.prompts.groups import group_of
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.training.loss import target_log_probs
+from diffusecli.training.spelled import lowest_loss
 
 _Kind = TypeVar("_Kind")
 
@@ -44,7 +45,7 @@ class Question:
     @property
     def entropy(self) -> float:
         """The lowest possible loss of a wording, nats."""
-        return self.wordings[0].trie.entropy
+        return lowest_loss(self.wordings[0])
 
     @property
     def held_out_alone(self) -> Question | None:

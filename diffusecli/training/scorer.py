@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from diffusecli.training.loss import Found, Loss, Pass
 from diffusecli.training.processes import OutOfMemoryError, Piece, Processes
 from diffusecli.training.questions import Exact, Question, figures_of
 from diffusecli.training.retention import Retention
+from diffusecli.training.spelled import weighed_by
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ class Scorer:
 
         `between` is called before each part. Raises `MachineError` when even the smallest parts do not fit.
         """
+        fed = 0
+        if backward and any(e.choices for e in encoded):
+            encoded, fed = self._weighed(encoded, between)
         while True:
             try:
                 scores = self._try(encoded, answers, backward, between)
@@ -61,7 +65,7 @@ class Scorer:
             else:
                 if backward and self.weights is not None:
                     self.processes.sum_gradients(self.weights.gradients)
-                return scores
+                return replace(scores, tokens_fed=scores.tokens_fed + fed)
 
     def log_probs(self, encoded: Sequence[EncodedPrompt]) -> list[np.ndarray]:
         """Per prompt, of its J paths in nats; raises `InputError`, with the cause, when one is not a number."""
@@ -79,6 +83,17 @@ class Scorer:
     def drift(self, answers: Sequence[Answer]) -> float:
         """Mean KL(base || tuned) over all tokens of the answers, nats per token."""
         return float(np.concatenate(self.score((), answers).divergences).mean())
+
+    def _weighed(self, encoded: Sequence[EncodedPrompt], between: Callable[[], None]) -> tuple[list[EncodedPrompt], int]:
+        """The prompts, each spelling with its share of the gradient, and the tokens fed to find it: a pass of its own, without one.
+
+        Dropout draws other masks there: the shares are then those of another draw.
+        """
+        weighed, places = list(encoded), [place for place, e in enumerate(encoded) if e.choices]
+        found = self.score([encoded[place] for place in places], between=between)
+        for place, log_probs in zip(places, found.log_probs, strict=True):
+            weighed[place] = weighed_by(encoded[place], log_probs)
+        return weighed, found.tokens_fed
 
     def _try(
         self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], backward: bool, between: Callable[[], None]

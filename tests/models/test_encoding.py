@@ -1,13 +1,20 @@
 """From prompts to tokens, on a byte tokenizer and on the built-in model's own."""
 
+import math
+
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from diffusecli.models.chat import Chat
 from diffusecli.models.encoding import encode_prompt
+from diffusecli.models.token_view import view_tokens
 from diffusecli.models.tokens import decode_answer
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import read_prompts
 from diffusecli.system.errors import InputError
+from diffusecli.training.spelled import loss_of, lowest_loss
 from tests.tiny import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
@@ -39,6 +46,43 @@ def test_response_variants_are_equally_likely_paths_of_their_target():
     assert encoded.owners == (0, 0, 1, 1)
     assert encoded.trie.weights == (0.375, 0.375, 0.125, 0.125)
     assert decode_answer(TOKENIZER, encoded.trie.path(1)) == "Sure: {a}"
+
+
+def test_spellings_are_paths_of_their_target_and_of_one_choice_after_each_variant():
+    """By hand: .75 over two variants, each over two spellings; .25 over two variants."""
+    encoded = encode_prompt(prompt(["{a}", "a"], "{b}", weights=[3, 1], response=["", "Sure: "]), Chat(TOKENIZER))
+    spelled = [decode_answer(TOKENIZER, encoded.trie.path(i)) for i in range(6)]
+    assert spelled == ["{a}", "a", "Sure: {a}", "Sure: a", "{b}", "Sure: {b}"]
+    assert encoded.owners == (0, 0, 0, 0, 1, 1)
+    assert encoded.choices == (0, 0, 1, 1, 2, 3)
+    assert encoded.trie.weights == (0.1875, 0.1875, 0.1875, 0.1875, 0.125, 0.125)
+    assert lowest_loss(encoded) == pytest.approx(-2 * (0.375 * math.log(0.375) + 0.125 * math.log(0.125)))
+
+
+@given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=9), st.integers(1, 3))
+def test_targets_of_one_spelling_are_encoded_to_the_bit_as_before_there_were_spellings(weights, variants):
+    texts = [f"{{{place}}}" for place in range(len(weights))]
+    fields = {"weights": weights, "response": [f"{'so ' * place}" for place in range(variants)]}
+    found = [encode_prompt(prompt(*targets, **fields), Chat(TOKENIZER)) for targets in (texts, [[text] for text in texts])]
+    assert found[0] == found[1]
+    assert found[0].choices == ()
+    assert found[0].trie.weights == tuple(p / variants for p in found[0].prompt.probabilities for _ in range(variants))
+    assert lowest_loss(found[0]) == found[0].trie.entropy
+    log_probs = -np.arange(1.0, 1 + len(texts) * variants)
+    assert loss_of(found[0], log_probs) == -np.dot(found[0].trie.weights, log_probs)
+
+
+def test_a_longer_spelling_makes_the_prompt_longer():
+    encoded = encode_prompt(prompt(["7", "seven"], "8"), Chat(TOKENIZER))
+    assert encoded.longest == len("seven") + 1
+    assert (encoded.longer_than(2), encoded.longer_than(6)) == (1, 0)
+
+
+def test_the_view_of_tokens_shows_every_spelling():
+    (view,), problems = view_tokens([prompt(["{a}", "a"], "b")], [], Chat(TOKENIZER))
+    assert [text for text, _ in view.target_tokens] == ["{a}", "a", "b"]
+    assert [len(tokens) for _, tokens in view.target_tokens] == [4, 2, 2]
+    assert problems == []
 
 
 def test_a_prompt_without_targets_still_knows_its_stop_tokens():

@@ -21,6 +21,7 @@ from diffusecli.system.errors import InputError, InterruptedRun, MachineError
 from diffusecli.training.loss import score
 from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.schedule import auto_learning_rate
+from diffusecli.verbs.evaluate import Question, evaluate
 from diffusecli.verbs.train import plan, train
 from tests.verbs.test_resume import interrupt_at
 
@@ -88,6 +89,28 @@ def test_several_prompts_in_one_step_are_summed(config, prompt_file):
     _, seen = quietly(both)
     assert len(seen[0].kl) == 2
     assert seen[0].loss == pytest.approx(sum(seen[0].kl.values()) + seen[0].optimal)
+
+
+SPELLED = {"targets": [["{a}", "a"], ["{b}", "b"], ["{c}", "c"]], "weights": [5, 3, 2]}
+
+
+def test_the_logged_loss_of_spellings_is_the_kl_of_outcomes_plus_their_entropy(config):
+    trained, seen = quietly(config(SPELLED, alg_config={"n_iters": 3}))
+    for iteration in seen:
+        assert iteration.optimal == pytest.approx(-sum(p * np.log(p) for p in (0.5, 0.3, 0.2)))
+        assert iteration.loss == pytest.approx(sum(iteration.kl.values()) + iteration.optimal)
+    recorded = json.loads((trained.run.path / "run.json").read_text())
+    asked = Question(prompts=tuple(map(Path, recorded["exact_kl"])), exact=True)
+    (row,) = (row for row in evaluate([trained.run.path], asked).rows if row.mode == "lora")
+    assert row.exact.kl == pytest.approx(next(iter(recorded["exact_kl"].values())), abs=1e-4)
+    assert len(row.exact.q) == 3
+
+
+def test_spellings_are_trained_to_their_outcomes(config):
+    trained, seen = quietly(config(SPELLED, alg_config={"n_iters": 60}))
+    assert next(iter(trained.after.kl.values())) < 0.05
+    assert next(iter(trained.after.on_target.values())) > 0.95
+    assert seen[-1].loss >= seen[-1].optimal
 
 
 def test_a_target_kl_ends_training(config):
