@@ -47,7 +47,7 @@ _FLAGS = ("count",)
 def init_prompt(
     request: str | Sequence[str] | None = None, *, from_file: AnyPath | None = None, form: bool = False, wrap: str = BRACES,
     wordings: int | None = None, held_out: int = 0, seed: int = 0, response: str | Sequence[str] = "", eos: bool = True,
-    system: str | None = None, notice: Notice | None = None, **options: Any,
+    system: str | None = None, spellings: bool = False, notice: Notice | None = None, **options: Any,
 ) -> Prompt:  # fmt: skip
     """A prompt whose targets and weights come from a named distribution, or from a file.
 
@@ -56,6 +56,8 @@ def init_prompt(
     - `wordings`: ask in so many built-in wordings of the distribution's own request.
     - `held_out`: hold out so many further wordings, or so many of the requests: measured, never trained. `seed` draws both.
     - `wrap`: the target around its outcome `%s`.
+    - `spellings`: take outcomes in other spellings, too. A number below 100 may be in figures or words, a month or a weekday may be short,
+      and every outcome may stand without its wrap. Of each target the model is free to choose among them.
     - `response`, `eos`, `system`: the other fields of a prompt.
     - `from_file`: a file with one target a line, or a table. Its options are those of `diffuse init-prompt --from`.
     - `notice`: takes what was cut off or found out. By default it is logged.
@@ -74,7 +76,7 @@ def init_prompt(
     """
     made = init_prompts(
         request, from_file=from_file, form=form, wrap=wrap, wordings=wordings, held_out=held_out, seed=seed, response=response, eos=eos,
-        system=system, notice=notice, **options,
+        system=system, spellings=spellings, notice=notice, **options,
     )  # fmt: skip
     if len(made) > 1 or () not in made:
         raise InputError(f"{len(made)} groups make as many prompts: call init_prompts, which returns all of them")
@@ -84,7 +86,7 @@ def init_prompt(
 def init_prompts(
     request: str | Sequence[str] | None = None, *, from_file: AnyPath | None = None, form: bool = False, wrap: str = BRACES,
     wordings: int | None = None, held_out: int = 0, seed: int = 0, response: str | Sequence[str] = "", eos: bool = True,
-    system: str | None = None, notice: Notice | None = None, **options: Any,
+    system: str | None = None, spellings: bool = False, notice: Notice | None = None, **options: Any,
 ) -> dict[tuple[str, ...], Prompt]:  # fmt: skip
     """As `init_prompt`, for files with several groups: a prompt for each, by the values of the group.
 
@@ -99,7 +101,7 @@ def init_prompts(
     wording = Wording(
         optional(texts, "request", request), text("wrap", wrap), texts("response", response), flag("eos", eos),
         optional(text, "system", system), flag("form", form), optional(whole, "wordings", wordings, 1), whole("held_out", held_out, 0),
-        whole("seed", seed, 0),
+        whole("seed", seed, 0), flag("spellings", spellings),
     )  # fmt: skip
     optional(function, "notice", notice)
     with calling(notice) as say:

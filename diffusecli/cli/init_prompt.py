@@ -89,6 +89,9 @@ def init_prompt(
     paraphrasing: ParaphraseOptions,
     system: Annotated[str | None, typer.Option(help="A system text for the prompt; {column} as in --request.")] = None,
     wrap: Annotated[str, typer.Option(help="How a target is written around its outcome %s.")] = "{%s}",
+    spellings: Annotated[
+        bool, typer.Option("--spellings", help="Also take outcomes in other spellings: 7, seven; Mar, March.")
+    ] = False,
     response: Annotated[
         list[str] | None, typer.Option(help="A beginning of the answer, put before each target; may be repeated.")
     ] = None,
@@ -130,6 +133,7 @@ def init_prompt(
         wordings,
         0 if paraphrasing.paraphrase else held_out,
         seed,
+        spellings,
     )
     service = paraphrasing.service()
     modifiers = {"step": step, "tail": tail, "decimals": decimals, "date_format": date_format}

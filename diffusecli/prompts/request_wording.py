@@ -14,6 +14,7 @@ from diffusecli.files.text import canonical
 from diffusecli.prompts.answer_forms import BRACES, form_sentence
 from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.spellings import spelled
 from diffusecli.prompts.wording_checks import contradictions
 from diffusecli.prompts.wordings import Drawn, draw_forms, draw_wordings
 from diffusecli.system.errors import InputError, did_you_mean
@@ -32,6 +33,7 @@ class Wording:
     wordings: int | None = None  # how many to draw from the bank; None: the distribution's own request only
     held_out: int = 0  # how many to hold out: of the bank's beside `wordings`, or of the given requests
     seed: int = 0  # of the draw
+    spellings: bool = False  # whether outcomes may be written in other ways, too
 
     def __post_init__(self) -> None:
         """Raises `InputError` for a wrap without its place for the outcome, and for requests that do not go together."""
@@ -41,6 +43,8 @@ class Wording:
             raise InputError(f"--request {twice[0]!r}: is there twice. Remove one of the two")
         if self.wrap.count("%s") != 1:
             raise InputError(f"--wrap {self.wrap!r}: must hold %s once, where the outcome goes, e.g. '{{%s}}'")
+        if self.spellings and not self.eos:
+            raise InputError("--spellings: needs answers that end, for 1 begins 10. Leave --no-eos out")
         self._require_enough_wordings()
 
     def _require_enough_wordings(self) -> None:
@@ -74,11 +78,12 @@ def prompt_from(distribution: Distribution, wording: Wording, fields: Mapping[st
     it. Several get different clauses on the form, the first of them the usual sentence.
     """
     requests, held_out = _requests(distribution, wording, fields or {})
+    written = tuple(wording.wrap.replace("%s", outcome) for outcome in distribution.outcomes)
     return Prompt(
         request=requests,
         held_out_requests=held_out,
         response=wording.response,
-        targets=tuple(wording.wrap.replace("%s", outcome) for outcome in distribution.outcomes),
+        targets=spelled(distribution.outcomes, wording.wrap) if wording.spellings else written,
         weights=distribution.weights,
         eos=wording.eos,
         system=None if wording.system is None else _filled(wording.system, fields or {}, "--system"),
@@ -110,7 +115,7 @@ def form_doubts(distribution: Distribution, wording: Wording, fields: Iterable[s
     found = []
     in_system = wording.system is not None and shows_form(wording.system, wording.wrap, fields)
     silent = [] if in_system else [text for text in wording.requests if not shows_form(text, wording.wrap, fields)]
-    if silent and not wording.form and wording.wrap.strip() != "%s":
+    if silent and not wording.form and not wording.spellings and wording.wrap.strip() != "%s":
         sentence = form_sentence(wording.wrap, distribution.noun)
         sentence = sentence.replace("{", "{{").replace("}", "}}") if fields else sentence
         found.append(

@@ -40,8 +40,10 @@ def distribution_preview(prompt: Prompt) -> RenderableType:
     shown = sorted(range(len(weights)), key=lambda i: -weights[i])[:_MOST_ROWS]
     for index in sorted(shown):
         rows.add_row(label(prompt.targets[index]), percent(weights[index]), bar(weights[index] / top))
-    hidden = len(weights) - len(shown)
-    return Group(rows, Text(f"({many(hidden, 'lighter target')} not shown)" if hidden else ""))
+    hidden, spellings = len(weights) - len(shown), len(prompt.every_spelling)
+    notes = [f"{many(hidden, 'lighter target')} not shown"] if hidden else []
+    notes += [f"{spellings} spellings in all, each target shown by its first"] if spellings > len(weights) else []
+    return Group(rows, Text(f"({'; '.join(notes)})" if notes else ""))
 
 
 def answers(counts: Answers, most: int = _MOST_ROWS, wanted: int = 0) -> RenderableType:

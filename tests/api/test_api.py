@@ -685,3 +685,17 @@ def test_targets_of_an_open_prompt_make_an_empty_frame_with_all_columns():
     found = diffuse.evaluate(answers=["a", "b"], prompt=diffuse.Prompt(request="A word.", targets=()))
     assert len(found.targets_to_frame()) == 0
     assert {"run", "mode", "prompt", "target", "weight", "count", "share", "differs"} <= set(found.targets_to_frame().columns)
+
+
+def test_spellings_are_taken_where_they_are_asked_for():
+    die = diffuse.init_prompt(uniform=(1, 2), spellings=True)
+    assert die.targets == ("{1}", "{2}")
+    assert die.spellings[1] == ("{2}", "2", "{two}", "two", "{Two}", "Two")
+    own = diffuse.Prompt(request="Toss a coin.", targets=[["heads", "H"], "tails"])
+    assert own.to_frame()["target"].tolist() == ["heads", "tails"]
+    found = diffuse.evaluate(answers=["heads", "H", "tails", "T"], prompt=own)
+    assert found.to_frame()["valid"].tolist() == [0.75]
+    assert found.targets_to_frame()["count"].tolist() == [2, 1]
+    twice = own.model_copy(update={"targets": (("heads", "H"), ("tails", "H"))})
+    with pytest.raises(diffuse.InputError, match="the spelling 'H' is there twice"):
+        diffuse.train(model="m", output_dir="r", train_prompts=twice)

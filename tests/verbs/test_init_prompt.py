@@ -91,6 +91,27 @@ def test_targets_that_have_braces_already_are_a_warning(in_process):
     assert "warning" not in done.stderr
 
 
+def test_outcomes_may_be_taken_in_other_spellings(in_process):
+    done = in_process("init-prompt", "--choices", "7=2,heads=1,March=1", "--request", "Pick one.", "--spellings")
+    prompt = json.loads(done.stdout)
+    assert prompt["targets"] == [
+        ["{7}", "7", "{seven}", "seven", "{Seven}", "Seven"],
+        ["{heads}", "heads"],
+        ["{March}", "March", "{march}", "march", "{Mar}", "Mar", "{mar}", "mar"],
+    ]
+    assert prompt["weights"] == [2, 1, 1]
+    assert "warning" not in done.stderr, "who takes any form need not ask for one"
+    assert "(16 spellings in all, each target shown by its first)" in done.stderr
+    refused = in_process("init-prompt", "--months", "--spellings", "--no-eos")
+    assert refused.returncode == 2
+    assert "--spellings: needs answers that end, for 1 begins 10. Leave --no-eos out" in refused.stderr
+
+
+def test_a_bare_wrap_has_no_second_form(in_process):
+    done = in_process("init-prompt", "--uniform", "7", "8", "--wrap", "%s", "--spellings")
+    assert json.loads(done.stdout)["targets"] == [["7", "seven", "Seven"], ["8", "eight", "Eight"]]
+
+
 def test_a_wrap_without_a_place_for_the_outcome_is_refused():
     with pytest.raises(InputError, match="must hold %s once"):
         Wording(wrap="{}")
