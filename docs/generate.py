@@ -219,7 +219,7 @@ def _kind(shape: dict[str, Any]) -> str:
         return " or ".join(_kind(each) for each in shape["anyOf"])
     kinds = shape["type"] if isinstance(shape["type"], list) else [shape["type"]]
     inside = shape.get("items") or shape.get("additionalProperties")
-    of = f" of {_kind(inside)}" if isinstance(inside, dict) and inside else ""
+    of = (f" of ({_kind(inside)})" if "anyOf" in inside else f" of {_kind(inside)}") if isinstance(inside, dict) and inside else ""
     return " or ".join(kinds) + of
 
 

@@ -118,7 +118,14 @@ def init_prompt(
             typer.echo(f"{summary}\n  diffuse init-prompt {example}")
         return
     if mixture is not None:
-        others = {"from": source, "request": request, "requests": requests, "wordings": wordings, "held_out": held_out}
+        others = {
+            "from": source,
+            "request": request,
+            "requests": requests,
+            "wordings": wordings,
+            "held_out": held_out,
+            "spellings": spellings,
+        }
         given = [name for name, value in {**families, **others}.items() if value]
         _write_mixture(mixture, output, seed, force, given)
         return

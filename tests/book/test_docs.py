@@ -83,6 +83,7 @@ def test_every_picture_is_shown_and_every_one_that_a_script_draws_is_there():
 
 def test_the_worked_example_of_the_loss_adds_up_by_targets_and_by_nodes():
     pictures, page = script("pictures"), (ROOT / "docs/explanation/loss.md").read_text(encoding="utf-8")
+    page = page.partition("## Several spellings")[0]
     trie, q = pictures.ANSWERS, pictures.MODEL
     likely = [math.prod(q[node] for node in trie.ancestors(leaf)) for leaf in trie.leaves]
     by_target = [-p * math.log(each) for p, each in zip(trie.weights, likely, strict=True)]
@@ -92,6 +93,22 @@ def test_the_worked_example_of_the_loss_adds_up_by_targets_and_by_nodes():
     assert tables == [f"{value:.4f}".lstrip("0") for way in (by_target, by_node) for value in (*way, math.fsum(way))]
     assert f"entropy is {trie.entropy:.4f}, so the KL is {math.fsum(by_node) - trie.entropy:.4f}".replace(" 0.", " .") in page
     assert f"{sum(likely):.2f} on target".lstrip("0") in page
+
+
+def test_the_worked_example_of_spellings_adds_up():
+    page = (
+        (ROOT / "docs/explanation/loss.md").read_text(encoding="utf-8").partition("## Several spellings")[2].partition("\n## ")[0]
+    )
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in re.findall(r"^\|.*\|$", page, re.MULTILINE)][2:]
+    assert [[cell for cell in row if cell] for row in rows] == [
+        ["seven", ".5", "seven", ".1", ".4", ".125", ".4581"], ["7", ".3", ".375"], ["eight", ".5", "8", ".2", ".2", ".5", ".8047"]
+    ]  # fmt: skip
+    assert pytest.approx([0.125, 0.375]) == [0.5 * 0.1 / (0.1 + 0.3), 0.5 * 0.3 / (0.1 + 0.3)]
+    parts = [-0.5 * math.log(0.1 + 0.3), -0.5 * math.log(0.2)]
+    assert [round(part, 4) for part in parts] == [0.4581, 0.8047]
+    assert f"L = {sum(parts):.4f} nats" in page
+    assert f"lowers it by {0.5 * math.log(2):.4f}".replace("0.", ".") in page
+    assert f"here {math.log(2):.4f}".replace("0.", ".") in page
 
 
 def test_the_page_of_files_lists_the_fields_that_a_run_and_its_samples_have(trained, in_process):
