@@ -163,3 +163,24 @@ def test_training_reaches_the_outcomes_and_leaves_the_spelling_free():
         shares[name] = np.exp(log_probs[0]) / q[0]
     assert shares["even"] == pytest.approx(0.5, abs=0.05)
     assert abs(shares["free"] - 0.5) > 0.2
+
+
+@pytest.mark.parametrize("backward_only", [False, True], ids=["in both passes", "in the backward pass"])
+def test_parts_that_do_not_fit_become_smaller_and_give_the_same_gradient(monkeypatch, backward_only):
+    run, sizes = PackedPass.run, []
+
+    def short(self, *arguments, loss=None):
+        batch = arguments[-1]
+        if batch.tokens > 8 and (loss is not None or not backward_only):
+            raise torch.OutOfMemoryError
+        sizes.append(batch.tokens)
+        return run(self, *arguments, loss=loss)
+
+    _, wanted = autograd(lambda: by_formula(spelled()))
+    monkeypatch.setattr(PackedPass, "run", short)
+    told = []
+    at = Scorer(MODEL, PackedPass(), None, Processes("cpu"), told.append)
+    _, found = gradient(lambda: at.score([spelled()], backward=True))
+    assert len(told) == 1
+    assert max(sizes) > 8 or not backward_only
+    assert_same_gradient(found, wanted)
