@@ -199,6 +199,20 @@ def test_two_processes_that_hold_half_of_the_base_each_give_the_adapter_and_the_
 
 
 @pytest.mark.slow
+def test_two_processes_share_spellings_out_as_one_does(config, pair, tmp_path):
+    spelled = tmp_path / "spelled.json"
+    spelled.write_text(
+        json.dumps({"request": "A letter.", "targets": [[t, t.strip("{}")] for t in TARGETS], "weights": list(range(1, 37))})
+    )
+    both = [str(spelled), config("any").train_prompts[1]]
+    one, together = (config(name, train_prompts=both, retain=False, generate=False) for name in ("one", "together"))
+    quietly(one)
+    done = pair(together)
+    assert done.codes == [0, 0], done.told
+    assert_same_result(together, one)
+
+
+@pytest.mark.slow
 def test_two_processes_continue_from_a_run(config, pair):
     first = config("first", alg_config={"n_iters": 1})
     quietly(first)
