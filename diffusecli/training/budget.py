@@ -50,7 +50,7 @@ def planned(questions: Sequence[Question], shape: ModelShape, source: ModelSourc
     return Plan(
         tokens,
         steps=settings.n_iters * -(-len(questions) // together),
-        tokens_in_all=settings.n_iters * sum(tokens[q.alias][2] * (2 if q.wordings[0].choices else 1) for q in questions),
+        tokens_in_all=settings.n_iters * sum(packed for _, _, packed, _ in tokens.values()),
         learning_rate=learning_rate(settings, shape.hidden_size),
         parameters=shape.parameters,
         memory_gb=estimated_memory(shape, source, settings, at_once, at_once) / 1e9,

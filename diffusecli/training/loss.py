@@ -53,6 +53,10 @@ class Pass(Protocol):
     def size(self) -> int | None:
         """The most tokens (packed) or rows of a part; None for no bound."""
 
+    @property
+    def weighs_spellings(self) -> bool:
+        """Whether `run` itself finds how much each spelling weighs, of prompts that are one part."""
+
     def sized(self, size: int | None) -> Pass:
         """The same in parts of another size."""
 

@@ -20,9 +20,10 @@ from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.training.answers import Answer
 from diffusecli.training.batches import Batch, Item, filled
 from diffusecli.training.cross_entropy import scored
-from diffusecli.training.layout import Packed, Part, dense_mask, pack, path_sums
+from diffusecli.training.layout import Packed, Part, dense_mask, edges_of, pack, path_sums
 from diffusecli.training.loss import Found, Loss, cut
 from diffusecli.training.output_layer import output_layer, without_output_layer
+from diffusecli.training.spelled import weighed_by
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class PackedPass:
     def size(self) -> int | None:
         """Tokens."""
         return self.max_tokens
+
+    @property
+    def weighs_spellings(self) -> bool:
+        """Where logits come by slices: whole ones would have to be kept twice, for the gradient overwrites them."""
+        return self.sliced_head
 
     def sized(self, size: int | None) -> PackedPass:
         """Parts of so many tokens."""
@@ -84,6 +90,8 @@ class PackedPass:
         head = output_layer(model) if self.sliced_head else None
         with torch.set_grad_enabled(loss is not None), self.seeing(model, packed) as mask:
             scores = self.scores(model, packed, mask, head)
+            if loss is not None and self.weighs_spellings:
+                packed = _weighed(packed, scores.detach(), head, [(encoded[i], part) for i, part in batch.parts])
             log_probs, kl = scored(scores, head, packed, loss)
         by_part = np.split(log_probs.cpu().numpy(), np.cumsum(packed.edges)[:-1]) if packed.edges else []
         by_answer = np.split(kl.cpu().numpy(), np.cumsum([len(a.answer_ids) for a in own])[:-1]) if own else []
@@ -120,3 +128,21 @@ class PackedPass:
                 logits_to_keep=packed.scored, use_cache=False,
             ).logits.squeeze(0)  # fmt: skip
         return logits
+
+
+def _weighed(packed: Packed, scores: Tensor, head: Any | None, parts: Sequence[tuple[EncodedPrompt, Part]]) -> Packed:
+    """The same sequence with the masses of spellings as this pass finds them, of prompts that are whole in it."""
+    whole = [bool(e.choices) and (part.start, part.end) == (0, len(e.trie.internal)) for e, part in parts]
+    if not any(whole):
+        return packed
+    rows = packed.rows_of_edges
+    own = scores[:rows].clone() if head is None else scores[:rows]
+    with torch.no_grad():
+        log_probs, _ = scored(own, head, replace(packed, scored=packed.scored[:rows], held=None), None)
+    masses = list(packed.edge_masses.split(packed.edges))
+    for place, ((e, part), found) in enumerate(zip(parts, log_probs.split(packed.edges), strict=True)):
+        if whole[place]:
+            weighed = weighed_by(e, path_sums(e.trie, {part: found.cpu().numpy()}))
+            of_edges = torch.from_numpy(weighed.trie.arrays.masses[edges_of(e.trie, part)[1]])
+            masses[place] = of_edges.to(packed.edge_masses.dtype).to(packed.edge_masses.device)  # MPS has no float64
+    return replace(packed, edge_masses=torch.cat(masses))

@@ -29,6 +29,8 @@ from diffusecli.training.loss import Found, Loss, cut
 class OneByOne:
     """A pass that is run for one part, or one answer, at a time."""
 
+    weighs_spellings = False
+
     def batches(self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer] = (), *, at_least: int = 1) -> list[Batch]:
         """A batch for each."""
         parts = cut(self, encoded, len(answers), at_least)

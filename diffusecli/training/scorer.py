@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -52,9 +53,6 @@ class Scorer:
 
         `between` is called before each part. Raises `MachineError` when even the smallest parts do not fit.
         """
-        fed = 0
-        if backward and any(e.choices for e in encoded):
-            encoded, fed = self._weighed(encoded, between)
         while True:
             try:
                 scores = self._try(encoded, answers, backward, between)
@@ -65,7 +63,7 @@ class Scorer:
             else:
                 if backward and self.weights is not None:
                     self.processes.sum_gradients(self.weights.gradients)
-                return replace(scores, tokens_fed=scores.tokens_fed + fed)
+                return scores
 
     def log_probs(self, encoded: Sequence[EncodedPrompt]) -> list[np.ndarray]:
         """Per prompt, of its J paths in nats; raises `InputError`, with the cause, when one is not a number."""
@@ -84,13 +82,17 @@ class Scorer:
         """Mean KL(base || tuned) over all tokens of the answers, nats per token."""
         return float(np.concatenate(self.score((), answers).divergences).mean())
 
-    def _weighed(self, encoded: Sequence[EncodedPrompt], between: Callable[[], None]) -> tuple[list[EncodedPrompt], int]:
-        """The prompts, each spelling with its share of the gradient, and the tokens fed to find it: a pass of its own, without one.
+    def _weighed(
+        self, encoded: Sequence[EncodedPrompt], batches: Sequence[Batch], between: Callable[[], None]
+    ) -> tuple[list[EncodedPrompt], int]:
+        """The prompts, each spelling with its share of the gradient where the passes do not find it, and the tokens fed for that.
 
-        Dropout draws other masks there: the shares are then those of another draw.
+        It takes a pass of its own, without a gradient. Dropout draws other masks there: the shares are then those of another draw.
         """
-        weighed, places = list(encoded), [place for place, e in enumerate(encoded) if e.choices]
-        found = self.score([encoded[place] for place in places], between=between)
+        parts = Counter(place for batch in batches for place, _ in batch.parts)
+        most = 1 if self.strategy.weighs_spellings else 0
+        weighed, places = list(encoded), [place for place, e in enumerate(encoded) if e.choices and parts[place] > most]
+        found = self.score([encoded[place] for place in places], between=between) if places else Scores([], [], 0)
         for place, log_probs in zip(places, found.log_probs, strict=True):
             weighed[place] = weighed_by(encoded[place], log_probs)
         return weighed, found.tokens_fed
@@ -100,10 +102,13 @@ class Scorer:
     ) -> Scores:
         strategy = self.strategy
         batches = strategy.batches(encoded, answers, at_least=self.processes.count)
+        weighed, fed = self._weighed(encoded, batches, between) if backward else (encoded, 0)
+        if self.strategy is not strategy:  # it did not fit: other prompts may be in parts now
+            return self._try(encoded, answers, backward, between)
 
         def run(batch: Batch, *, scale: float = 1.0) -> Found:
             loss = Loss(self.retention.weight if self.retention else 0.0, scale) if backward else None
-            return strategy.run(self.model, encoded, answers, batch, loss=loss)
+            return strategy.run(self.model, weighed, answers, batch, loss=loss)
 
         results = self.processes.run([Piece(batch.tokens, partial(run, batch)) for batch in batches], between)
         parts: list[dict[Part, np.ndarray]] = [{} for _ in encoded]  # by place: two prompts may have one alias
@@ -113,7 +118,8 @@ class Scorer:
                 parts[place][part] = log_probs
             divergences |= zip(batch.answers, result.answers, strict=True)
         joined = [strategy.joined(e, of_prompt) for e, of_prompt in zip(encoded, parts, strict=True)]
-        return Scores(joined, [divergences[place] for place in range(len(answers))], sum(batch.tokens for batch in batches))
+        fed += sum(batch.tokens for batch in batches)
+        return Scores(joined, [divergences[place] for place in range(len(answers))], fed)
 
     def _shrink(self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], error: OutOfMemoryError) -> None:
         batches = self.strategy.batches(encoded, answers)

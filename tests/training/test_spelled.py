@@ -9,6 +9,7 @@ from diffusecli.models.attention import enable
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.trie import TokenTrie
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.training import cross_entropy
 from diffusecli.training.loss import target_log_probs
 from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.processes import Processes
@@ -29,6 +30,8 @@ PASSES = {
     "packed, a dense mask": PackedPass(),
     "packed, attention by tree": PackedPass(None, tree=True),
     "packed, in parts": PackedPass(8, tree=True),
+    "packed, logits by slices": PackedPass(None, tree=True, sliced_head=True),
+    "packed, logits by slices, in parts": PackedPass(8, tree=True, sliced_head=True),
     "rows": RowsPass(),
     "rows, two at a time": RowsPass(2),
     "states": StatePass(),
@@ -59,7 +62,7 @@ def by_formula(example, scale=1.0):
 def gradient(make_loss):
     MODEL.zero_grad()
     value = make_loss()
-    return value, torch.cat([weight.grad.flatten() for weight in MODEL.parameters()])
+    return value, torch.cat([weight.grad.flatten() for weight in trainable(MODEL)])
 
 
 def autograd(*losses):
@@ -83,6 +86,30 @@ def test_the_gradient_is_that_of_the_formula(way):
     assert loss_of(example, scores.log_probs[0]) == pytest.approx(expected, rel=1e-6)
     assert float(wanted.norm()) > 0.1
     assert_same_gradient(found, wanted)
+
+
+@pytest.mark.parametrize("size", [None, 8], ids=["whole", "in parts"])
+@pytest.mark.parametrize("rows_at_once", [2, 192])
+def test_logits_by_slices_give_the_gradient_of_the_formula(monkeypatch, size, rows_at_once):
+    """Beside a plain prompt and an answer to hold on to; the output layer, and with it the embedding, is not trained."""
+    monkeypatch.setattr(cross_entropy, "_SLICE_ROWS", rows_at_once)
+    assert enable(MODEL)
+    plain, held = encoded(PATHS[:3], [0.25, 0.125, 0.125], prompt_ids=(5, 6)), [answer((1, 2), (3, 4, 5), 1)]
+    retention = Retention(0.7, (), (), 0)
+    MODEL.lm_head.weight.requires_grad_(False)
+    try:
+        in_rows, sliced = (
+            gradient(
+                lambda way=way: Scorer(MODEL, way, retention, Processes("cpu"), print).score(
+                    [plain, spelled()], held, backward=True
+                )
+            )
+            for way in (RowsPass(), PackedPass(size, tree=True, sliced_head=True))
+        )
+    finally:
+        MODEL.lm_head.weight.requires_grad_(True)
+    assert_same_gradient(sliced[1], in_rows[1])
+    np.testing.assert_allclose(sliced[0].log_probs[1], in_rows[0].log_probs[1], rtol=1e-6)
 
 
 class Two(Processes):
@@ -140,11 +167,12 @@ def test_figures_go_by_outcome():
     assert lowest_loss(spelled()) == pytest.approx(spelled().prompt.entropy)
 
 
-def test_a_step_without_spellings_is_scored_once():
+def test_only_spellings_that_a_pass_cannot_weigh_itself_are_fed_twice():
     plain = encoded(PATHS, WEIGHTS)
-    once = scorer(PackedPass()).score([plain]).tokens_fed
-    assert scorer(PackedPass()).score([plain], backward=True).tokens_fed == once
-    assert scorer(PackedPass()).score([spelled()], backward=True).tokens_fed == 2 * once
+    for way, times in ((PackedPass(sliced_head=True), 1), (PackedPass(), 2), (PackedPass(8, sliced_head=True), 2), (RowsPass(), 2)):
+        once = scorer(way).score([plain]).tokens_fed
+        assert scorer(way).score([plain], backward=True).tokens_fed == once
+        assert scorer(way).score([spelled()], backward=True).tokens_fed == times * once
 
 
 def test_training_reaches_the_outcomes_and_leaves_the_spelling_free():
