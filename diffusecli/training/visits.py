@@ -82,11 +82,10 @@ class Visits:
         return [Visit(question, self._in_context(e, share, name, iteration), share) for e in taken]
 
     def _in_context(self, encoded: EncodedPrompt, share: float, name: str, iteration: int) -> EncodedPrompt:
-        scaled = replace(encoded, trie=encoded.trie.scaled(share))
-        if self.contexts is None:
-            return scaled
-        around = self.contexts.around(encoded.prompt, name, encoded.alias, iteration)
-        return scaled if around is encoded.prompt else encode_like(around, self.chat, scaled)
+        if self.contexts is not None:
+            around = self.contexts.around(encoded.prompt, name, encoded.alias, iteration)
+            encoded = encoded if around is encoded.prompt else encode_like(around, self.chat, encoded)
+        return replace(encoded, trie=encoded.trie.scaled(share))
 
 
 def wordings_per_visit(settings: AlgConfig, question: Question) -> int:

@@ -94,16 +94,33 @@ def test_contexts_change_what_is_asked_and_nothing_else():
     assert first.encoded.prompt_ids == encode_prompt(first.encoded.prompt, CHAT).prompt_ids
 
 
-def test_wordings_share_the_trie_only_where_a_special_token_separates_request_and_answer():
-    one, other = question(["Roll.", "Throw it."]).wordings
-    assert other.trie is one.trie
-    assert other.prompt_ids == encode_prompt(other.prompt, CHAT).prompt_ids
+def test_a_visit_in_a_context_counts_its_share_whatever_the_template():
+    class Shouting:
+        def around(self, prompt, *key):
+            return prompt.model_copy(update={"request": f"{prompt.request}!"})
+
+    wordings = question(["Roll.", "Throw it."]).prompt
+    chat = Chat(plain_tokenizer())
+    plan = Visits([Question.of(wordings, chat)], AlgConfig(), 0, chat, Shouting())
+    taken, _ = plan.step(0)
+    assert [sum(visit.encoded.trie.weights) for visit in taken] == pytest.approx([0.5, 0.5])
+
+
+def plain_tokenizer():
+    """Turns without a special token between request and answer."""
     plain = byte_tokenizer()
     plain.chat_template = (
         "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}\n{% else %}Answer:{{ m['content'] }}<|im_end|>{% endif %}"
         "{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}"
     )
-    chat = Chat(plain)
+    return plain
+
+
+def test_wordings_share_the_trie_only_where_a_special_token_separates_request_and_answer():
+    one, other = question(["Roll.", "Throw it."]).wordings
+    assert other.trie is one.trie
+    assert other.prompt_ids == encode_prompt(other.prompt, CHAT).prompt_ids
+    chat = Chat(plain_tokenizer())
     first = encode_prompt(one.prompt, chat)
     assert encode_like(other.prompt, chat, first).trie is not first.trie
 
