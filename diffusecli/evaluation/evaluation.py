@@ -218,6 +218,8 @@ def in_words(settings: Mapping[str, Any]) -> str:
 
     >>> in_words({"seed": 0, "max_new_tokens": 50, "temperature": 0.5, "top_k": 0, "stop": ["."]})
     "seed 0, at most 50 tokens, temperature 0.5, stop ['.']"
+    >>> in_words({"seed": 0, "wordings": 24})
+    'seed 0, temperature 1, pooled over 24 wordings'
     >>> in_words({"seed": 0, "temperature": 1, "left_to_server": ["temperature", "top_k"]})
     "seed 0, the server's own temperature, top_k"
     """
@@ -231,4 +233,5 @@ def in_words(settings: Mapping[str, Any]) -> str:
     length = [f"at most {many(settings['max_new_tokens'], 'token')}"] if "max_new_tokens" in settings else []
     plain = [] if bent or "temperature" in left else ["temperature 1"]
     servers = [f"the server's own {', '.join(left)}"] if left else []
-    return ", ".join([*seed, *length, *bent, *plain, *stop, *servers])
+    worded = [f"pooled over {settings['wordings']} wordings"] if settings.get("wordings", 1) > 1 else []
+    return ", ".join([*seed, *length, *bent, *plain, *stop, *servers, *worded])

@@ -96,6 +96,9 @@ class Retain(BaseModel):
         default="builtin",
         description="Prompt files or folders whose requests the base model answers; every third is only measured.",
     )
+    answers_per_step: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto", description="Answers in a step; their mean counts. auto: one for every two requests of the step."
+    )
 
 
 class Vary(BaseModel):

@@ -84,11 +84,13 @@ class Retention:
     kept: tuple[Answer, ...]
     held_out: tuple[Answer, ...]
     seed: int
+    per_step: int | None = None  # answers; None: one for every two requests
     turns: tuple[tuple[str, str], ...] = ()  # the instructions to hold on to, with the base model's answers as text
 
-    def answer(self, turn: int) -> Answer:
-        """The answer for the `turn`-th use: each comes once before any comes again, in an order that the seed fixes."""
-        return in_rounds(self.kept, turn, str(self.seed))
+    def answers(self, step: int, most_requests: int) -> list[Answer]:
+        """The answers of a step, of which none has more requests: each comes once before any comes again, as the seed has it."""
+        count = min(self.per_step or max(1, most_requests // 2), len(self.kept))
+        return [in_rounds(self.kept, step * count + turn, str(self.seed)) for turn in range(count)]
 
 
 def prepare(
@@ -113,7 +115,8 @@ def prepare(
     held_out = answers[2::3]
     kept = tuple(a.beginning(HELD_TOKENS) for i, a in enumerate(answers) if i % 3 != 2)
     turns = tuple(_turn(e, a, base.chat) for i, (e, a) in enumerate(zip(encoded, answers, strict=True)) if i % 3 != 2)
-    return Retention(settings.weight, kept, tuple(held_out), seed, turns)
+    per_step = None if settings.answers_per_step == "auto" else settings.answers_per_step
+    return Retention(settings.weight, kept, tuple(held_out), seed, per_step, turns)
 
 
 def _turn(encoded: EncodedPrompt, answer: Answer, chat: Chat) -> tuple[str, str]:

@@ -107,7 +107,8 @@ class Scorer:
             return self._try(encoded, answers, backward, between)
 
         def run(batch: Batch, *, scale: float = 1.0) -> Found:
-            loss = Loss(self.retention.weight if self.retention else 0.0, scale) if backward else None
+            hold = self.retention.weight / max(1, len(answers)) if self.retention else 0.0  # of the mean over the answers
+            loss = Loss(hold, scale) if backward else None
             return strategy.run(self.model, weighed, answers, batch, loss=loss)
 
         results = self.processes.run([Piece(batch.tokens, partial(run, batch)) for batch in batches], between)

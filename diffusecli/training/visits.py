@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 from diffusecli.models.chat import Chat
@@ -60,6 +61,11 @@ class Visits:
         """In one step; the last of an iteration may have fewer."""
         return prompts_per_step(self.settings, len(self.questions))
 
+    @cached_property
+    def most_requests(self) -> int:
+        """Of a step: the wordings of its prompts."""
+        return self.prompts * max(wordings_per_visit(self.settings, question) for question in self.questions)
+
     @property
     def per_iteration(self) -> int:
         """Steps in one go over all prompts."""
@@ -71,7 +77,7 @@ class Visits:
         order = random.Random(f"{self.seed} {iteration}").sample(range(len(self.questions)), len(self.questions))
         chosen = order[place * self.prompts : (place + 1) * self.prompts]
         visits = [visit for index in chosen for visit in self._wordings(index, iteration, 1 / len(chosen))]
-        return visits, [self.retention.answer(number)] if self.retention else []
+        return visits, self.retention.answers(number, self.most_requests) if self.retention else []
 
     def _wordings(self, index: int, iteration: int, share: float) -> list[Visit]:
         question = self.questions[index]
