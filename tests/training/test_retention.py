@@ -127,7 +127,8 @@ def test_answers_packed_into_one_sequence_do_not_see_each_other(base):
 
 def test_every_instruction_has_its_turn_before_any_comes_again(base):
     held = asked(base)
-    turns = [held.answer(turn).prompt_ids for turn in range(12)]
+    turns = [answer.prompt_ids for step in range(4) for answer in held.answers(step, 6)]
+    assert len(turns) == 12
     assert len(set(turns[:6])) == len(set(turns[6:])) == 6
     assert turns[:6] != turns[6:]
 
