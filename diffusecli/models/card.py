@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from diffusecli.files.markdown import markdown_cell, markdown_code
 from diffusecli.models.builtin import BUILTIN_MODELS
+from diffusecli.prompts.groups import MOST_NAMED, folders
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import many
 
@@ -100,6 +102,38 @@ def _known(figures: Mapping[str, float], alias: str, form: str) -> str:
 
 
 def _card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, kind: str, what: str, load: str, rest: str) -> str:
+    if len(manifest["exact_kl"]) + len(manifest["exact_kl_test"]) > MOST_NAMED:
+        rows = list(_by_folder(manifest))
+    else:
+        rows = _by_prompt(manifest, prompts)
+    count = manifest.get("prompts_trained", len(manifest["exact_kl"]))
+    drift = manifest["retention_kl"]
+    chat = {name: value for name, value in (manifest.get("chat") or {}).items() if value != {}}
+    asked = "".join(f"\n- {name}: {markdown_code(json.dumps(value, ensure_ascii=False))}" for name, value in chat.items())
+    return _CARD.format(
+        asked=f"\nThe figures are of prompts that were rendered with\n{asked}\n" if asked else "", quoted=json.dumps(manifest["model"]), kind=kind, what=what, load=load, rest=rest,
+        count=many(count, "distribution"),
+        stopped=f"Training: {many(manifest['steps'], 'step')}, {manifest['training_seconds']:.0f} s; {markdown_cell(manifest['stopped'])}.", rows="\n".join(rows),
+        retention="" if drift is None else f"\nDrift from the base model on {manifest['retention']['held_out']} ordinary "
+        f"instructions it was not trained on: {drift:.4f} nats per token.\n",
+    )  # fmt: skip
+
+
+def _by_folder(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Lines of the table of many prompts: the medians of each folder."""
+    for kl, mass, note in (
+        (manifest["exact_kl"], manifest["exact_on_target"], "trained on"),
+        (manifest["exact_kl_test"], manifest["exact_on_target_test"], "not trained on"),
+    ):
+        for folder in folders(list(kl)):
+            aliases = sorted(folder.aliases)
+            middle = median(kl[alias] for alias in aliases), median(mass[alias] for alias in aliases)
+            name = markdown_cell(f"{folder.label.strip()}: median of {many(len(aliases), 'prompt')}, {note}")
+            yield f"| {name} | - | - | - | - | {middle[0]:.4f} | - | {middle[1]:.2%} |"
+
+
+def _by_prompt(manifest: Mapping[str, Any], prompts: Sequence[Prompt]) -> list[str]:
+    """Lines of the table, one a prompt."""
     known = {alias: about for prompt in prompts if _is_recorded(prompt, manifest) for alias, about in _about(prompt).items()}
     digests = manifest.get("prompt_sha256", {})
     trained = {digests[alias]: alias for alias in manifest["exact_kl"] if alias in digests}
@@ -113,14 +147,4 @@ def _card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, kind: str, 
         note = "not trained on" if same is None else f"trained on as {markdown_cell(same)}"
         mass = manifest["exact_on_target_test"][alias]
         rows.append(f"| {markdown_cell(alias)} ({note}) | {known.get(alias, '- | - | -')} | - | {kl:.4f} | - | {mass:.2%} |")
-    count = len(manifest["exact_kl"])
-    drift = manifest["retention_kl"]
-    chat = {name: value for name, value in (manifest.get("chat") or {}).items() if value != {}}
-    asked = "".join(f"\n- {name}: {markdown_code(json.dumps(value, ensure_ascii=False))}" for name, value in chat.items())
-    return _CARD.format(
-        asked=f"\nThe figures are of prompts that were rendered with\n{asked}\n" if asked else "", quoted=json.dumps(manifest["model"]), kind=kind, what=what, load=load, rest=rest,
-        count=many(count, "distribution"),
-        stopped=f"Training: {many(manifest['steps'], 'step')}, {manifest['training_seconds']:.0f} s; {markdown_cell(manifest['stopped'])}.", rows="\n".join(rows),
-        retention="" if drift is None else f"\nDrift from the base model on {manifest['retention']['held_out']} ordinary "
-        f"instructions it was not trained on: {drift:.4f} nats per token.\n",
-    )  # fmt: skip
+    return rows

@@ -9,6 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+MOST_NAMED = 100
+"""Prompts that overviews name one by one; of more they sum up the folders."""
+
 WHOLE = "."
 """The group of prompts that lie in the folder that all have in common."""
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -17,7 +17,7 @@ from rich.text import Text
 
 from diffusecli.evaluation.names import short_names
 from diffusecli.prompts.answers import Answers
-from diffusecli.prompts.groups import folders
+from diffusecli.prompts.groups import MOST_NAMED, folders
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.parts import bar, label, new_table, number, percent
 from diffusecli.system.errors import many
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 24
 _CUT = " (unfinished)"
+_MEDIANS = "Medians over the prompts of each folder."
+_Kind = TypeVar("_Kind")
 
 
 def distribution_preview(prompt: Prompt) -> RenderableType:
@@ -66,20 +68,33 @@ def answers(counts: Answers, most: int = _MOST_ROWS, wanted: int = 0) -> Rendera
 
 
 def prompts_overview(prompts: Iterable[Prompt]) -> RenderableType:
-    """What `validate` found: targets, entropy, effective number, expected distinct at 1000 samples."""
+    """What `validate` found: targets, entropy, effective number, expected distinct at 1000 samples; of many the medians by folder."""
     rows = new_table(Text("prompt"), ("targets", "right"), ("H", "right"), ("exp(H)", "right"), ("of 1000", "right"))
     found = list(prompts)
-    names = short_names([prompt.alias for prompt in found])
-    for prompt in found:
-        expected = prompt.expected_distinct(1000)
+    aliases = [prompt.alias for prompt in found]
+    for name, some in _listed(found, aliases):
+        targets, entropy = median(len(prompt.targets) for prompt in some), median(prompt.entropy for prompt in some)
         rows.add_row(
-            label(names[prompt.alias], 36), str(len(prompt.targets)), f"{prompt.entropy:.3f}",
-            f"{math.exp(prompt.entropy):.1f}" if prompt.targets else "-", f"{expected:.1f}",
+            label(name, 36), f"{targets:g}", f"{entropy:.3f}", f"{math.exp(entropy):.1f}" if targets else "-",
+            f"{median(prompt.expected_distinct(1000) for prompt in some):.1f}",
         )  # fmt: skip
     return Group(
         rows,
+        *([Text(_MEDIANS, style="dim")] if len(found) > MOST_NAMED else []),
         Text("H: entropy in nats. exp(H): effective number of outcomes. of 1000: expected distinct in 1000 samples.", style="dim"),
     )
+
+
+def _listed(items: Sequence[_Kind], aliases: Sequence[str]) -> Iterator[tuple[str, Sequence[_Kind]]]:
+    """What the lines of an overview show, with its name: each prompt, or the prompts of each folder of many."""
+    if len(items) <= MOST_NAMED:
+        names = short_names(aliases)
+        yield from ((names[alias], [item]) for alias, item in zip(aliases, items, strict=True))
+        return
+    by_alias = dict(zip(aliases, items, strict=True))
+    for folder in folders(aliases):
+        some = [by_alias[alias] for alias in aliases if alias in folder.aliases]
+        yield f"{folder.label} ({many(len(some), 'prompt')})", some
 
 
 def token_table(view: TokenView, top: int) -> RenderableType:
@@ -103,10 +118,10 @@ def token_table(view: TokenView, top: int) -> RenderableType:
 def training_plan(planned: Plan) -> RenderableType:
     """What training would do: prompts, targets, tokens a step, memory, steps."""
     rows = new_table(Text("prompt"), ("targets", "right"), ("H", "right"), ("tokens", "right"), ("as rows", "right"))
-    names = short_names(list(planned.tokens))
-    for alias, (targets, entropy, packed, as_rows) in planned.tokens.items():
-        rows.add_row(label(names[alias], 40), str(targets), f"{entropy:.3f}", str(packed), str(as_rows))
-    return Group(rows, Text(
+    for name, some in _listed(list(planned.tokens.values()), list(planned.tokens)):
+        targets, entropy, packed, as_rows = (median(values) for values in zip(*some, strict=True))
+        rows.add_row(label(name, 40), f"{targets:g}", f"{entropy:.3f}", f"{packed:.0f}", f"{as_rows:.0f}")
+    return Group(rows, *([Text(_MEDIANS, style="dim")] if len(planned.tokens) > MOST_NAMED else []), Text(
         f"{many(planned.steps, 'optimiser step')}, about {planned.tokens_in_all} tokens fed in all; learning rate {planned.learning_rate:.2g}; "
         f"{planned.parameters / 1e6:.0f} M parameters; estimated peak memory {planned.memory_gb:.1f} GB"
     ))  # fmt: skip

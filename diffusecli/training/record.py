@@ -154,6 +154,7 @@ def _manifest(job: Job, prompts: list[Prompt], trained: Trained, progress: Progr
         "training_seconds": round(trained.seconds, 2),
         "tokens_fed": progress.tokens,
         "peak_memory_mb": peak_memory_mb(),
+        "prompts_trained": len(job.prompts.questions),
         "exact_kl_before": trained.before.kl,
         "exact_on_target_before": trained.before.on_target,
         "exact_kl": trained.after.kl,

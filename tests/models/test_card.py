@@ -28,3 +28,19 @@ def test_other_models_are_named_as_they_were():
     assert 'from_pretrained("owner/model")' in code_of("owner/model")
     assert 'from_pretrained("folder", gguf_file="m.gguf")' in code_of("folder/m.gguf")
     assert "diffusecli" not in code_of("owner/model")
+
+
+def test_the_card_of_many_prompts_sums_them_up_by_folder():
+    from diffusecli.models.card import model_card
+
+    kl = {f"mix/train/{family}/{n}.json": 0.1 * n for family in ("coins", "dice") for n in range(1, 60)}
+    manifest = {
+        "model": "some/model", "exact_kl": kl, "exact_on_target": dict.fromkeys(kl, 0.5), "exact_kl_test": {"mix/held-out/odds/1.json": 0.7},
+        "exact_on_target_test": {"mix/held-out/odds/1.json": 0.25}, "exact_kl_before": {}, "exact_on_target_before": {},
+        "retention_kl": None, "steps": 9, "training_seconds": 60.0, "stopped": "all done", "prompts_trained": 4000,
+    }  # fmt: skip
+    card = model_card(manifest, [])
+    assert "# Answers that follow 4000 distributions" in card
+    assert "| coins: median of 59 prompts, trained on | - | - | - | - | 3.0000 | - | 50.00% |" in card
+    assert "median of 1 prompt, not trained on | - | - | - | - | 0.7000 | - | 25.00% |" in card
+    assert "train/coins/1.json" not in card

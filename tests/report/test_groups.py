@@ -10,7 +10,7 @@ from diffusecli.files.writing import write_json
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.markdown import as_markdown
 from diffusecli.report.summary import evaluation
-from diffusecli.report.tables import trained_table
+from diffusecli.report.tables import prompts_overview, trained_table
 from diffusecli.training.questions import Exact, Figures
 from diffusecli.verbs.evaluate import evaluate
 from tests.evaluation.test_groups import mixture, number, shift  # noqa: F401 (a fixture)
@@ -156,3 +156,17 @@ def test_samples_of_many_prompts_are_summed_up_as_well(tmp_path):
     assert len(found.differences) == 4 * 30
     assert max(len(spec["datasets"][key]) for spec in page.specs for key in spec.get("datasets", {})) <= 60
     assert "| dice |" in as_markdown(found)
+
+
+def test_overviews_of_many_prompts_are_medians_by_folder():
+    out = io.StringIO()
+    prompts = [
+        Prompt(request="x", targets=tuple(map(str, range(n))), alias=f"mix/{family}/{n}.json")
+        for family in ("coins", "dice")
+        for n in range(1, 60)
+    ]
+    Console(file=out, width=100).print(prompts_overview(prompts))
+    lines = out.getvalue().splitlines()
+    assert any(line.split()[:4] == ["coins", "(59", "prompts)", "30"] for line in lines)
+    assert "Medians over the prompts of each folder." in lines
+    assert len(lines) < 12
