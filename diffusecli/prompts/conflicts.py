@@ -32,9 +32,11 @@ class Clash:
     agree: bool  # whether a model can follow both
 
     @property
-    def severity(self) -> Literal["error", "warning"]:
-        """Of training on both."""
-        return "warning" if self.agree else "error"
+    def severity(self) -> Literal["error", "warning", "notice"]:
+        """Of training on both: a notice where they agree and one of them has other wordings, too."""
+        if not self.agree:
+            return "error"
+        return "notice" if self.first.whole != self.first.alias or self.second.whole != self.second.alias else "warning"
 
     @property
     def message(self) -> str:
@@ -48,9 +50,10 @@ class Clash:
         """What to do about it."""
         return "remove one of the two" if self.agree else "put all targets into one prompt or train on one of the two"
 
-    def problem(self, severity: Literal["error", "warning"] | None = None) -> Problem:
-        """At the second file."""
-        return Problem(self.second.alias, self.message, self.remedy, severity=severity or self.severity)
+    def problem(self, *, beside: bool = False) -> Problem:
+        """At the second file; of files that are only `beside` each other none is an error."""
+        severity: Literal["error", "warning", "notice"] = "warning" if beside and not self.agree else self.severity
+        return Problem(self.second.alias, self.message, self.remedy, severity=severity)
 
 
 def conversation(prompt: Prompt, system: str | None = None) -> tuple[str | None, ...]:
@@ -111,6 +114,8 @@ def _agree(one: dict[tuple[str, ...], float], other: dict[tuple[str, ...], float
     >>> _agree({("7", "seven"): 0.5, ("8",): 0.5}, {("7",): 0.2, ("seven",): 0.3, ("8",): 0.5})
     True
     """
+    if one.keys() == other.keys() and all(math.isclose(one[key], other[key], rel_tol=1e-6, abs_tol=1e-12) for key in one):
+        return True  # most prompts with one conversation are copies
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -91,7 +91,7 @@ def validate(paths: Iterable[Path], *, strict: bool = False) -> Validation:
     known = {(clash.first.alias, clash.second.alias) for experiment in experiments for clash in experiment.clashes(there)}
     beside = [wording for file in named if real(file) in there for wording in there[real(file)].wordings]
     problems += [
-        clash.problem("warning")
+        clash.problem(beside=True)
         for clash in clashes(beside, map(conversation, beside))
         if (clash.first.alias, clash.second.alias) not in known
     ]
