@@ -15,6 +15,9 @@ from diffusecli.prompts.number_words import number_words
 
 Facts = Mapping[str, str]
 
+MOST_LISTED = 20
+"""A range of at most so many numbers can be listed in full."""
+
 
 def known(**facts: str | int | None) -> dict[str, str]:
     """Those of the facts that hold: numbers as figures and, under `…_words`, in words."""
@@ -36,6 +39,7 @@ def range_facts(first: str, last: str, count: int, step: str) -> dict[str, str]:
     return {
         **known(low=low, high=high, count=count, beyond=high + 1),
         **known(range=f"{low}-{high}" if low >= 0 else None),
+        **known(values=", ".join(map(str, range(low, high + 1))) if 2 < count <= MOST_LISTED else None),
         **(known(start=low, end=high) if low >= 1 else {}),
         **(_die_facts(high, "sides") if die else {}),
     }

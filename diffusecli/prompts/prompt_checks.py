@@ -18,6 +18,9 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.wording_checks import contradictions
 from diffusecli.system.errors import InputError, Problem, many
 
+_SET = re.compile(r"\{-?\d+(?:\.\.|, (?:…|\.\.\.), )-?\d+\}")
+"""A set of numbers, {1, …, 10} or {1..10}: it does not show the form of an answer."""
+
 
 def checked(prompt: Prompt) -> Prompt:
     """A prompt that did not come from a file of its own; raises `InputError` for what a file would be refused for."""
@@ -159,7 +162,7 @@ def _format_doubts(document: Document, prompt: Prompt) -> Iterator[Problem]:
     texts = [text.strip() for _, text in _spelled(prompt)]
     braced = all(text.startswith("{") and text.endswith("}") for text in texts)
     requests = (prompt.question,) if prompt.messages else (*prompt.requests, *prompt.held_out_requests)
-    silent = [text for text in requests if "{" not in text and not re.search("brace|curly", text, re.IGNORECASE)]
+    silent = [text for text in requests if not re.search("{|brace|curly", _SET.sub("", text), re.IGNORECASE)]
     asks = len(silent) < len(requests)
     if texts and braced and silent:
         where: tuple[str | int, ...] = ("messages", len(prompt.messages) - 1) if prompt.messages else ("request",)

@@ -113,6 +113,16 @@ def test_only_targets_in_braces_alone_need_a_request_that_asks_for_braces(tmp_pa
     assert len([p for p in inspect_prompt(path)[1] if "curly braces" in p.message]) == doubts
 
 
+@pytest.mark.parametrize("named", ["{1, …, 6}", "{1, ..., 6}", "{1..6}", "{-2..3}"])
+@pytest.mark.parametrize(
+    ("shown", "targets", "doubts"),
+    [("", ["1", "2"], 0), ("", ["{1}", "{2}"], 1), (" like {n}", ["{1}", "{2}"], 0), (" like {n}", ["1", "2"], 1)],
+)
+def test_a_set_of_numbers_shows_no_form_of_an_answer(tmp_path, named, shown, targets, doubts):
+    path = write(tmp_path / "p.json", json.dumps({"request": f"Draw from {named}{shown}.", "targets": targets}))
+    assert len([p for p in inspect_prompt(path)[1] if "curly braces" in p.message]) == doubts
+
+
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=20))
 def test_probabilities_sum_to_one_and_keep_ratios(weights):
     prompt = Prompt(request="r", targets=tuple(map(str, range(len(weights)))), weights=tuple(weights))

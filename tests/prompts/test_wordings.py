@@ -85,6 +85,9 @@ def test_facts_of_a_range_by_hand():
     assert (facts["a_die"], facts["a_die_words"]) == ("a 10-sided die", "a ten-sided die")
     assert uniform("1", "8").facts["a_die"] == "an 8-sided die"
     below = uniform("-3", "3").facts
+    assert below["values"] == "-3, -2, -1, 0, 1, 2, 3"
+    assert "values" in uniform("1", "20").facts
+    assert not any("values" in distribution.facts for distribution in (uniform("0", "20"), uniform("1", "2")))
     assert (below["low_words"], below["count"]) == ("minus three", "7")
     assert not {"range", "start", "sides", "a_die"} & set(below)
     assert set(uniform("0", "1", step="0.1").facts) == {"first", "last", "step", "count", "count_words"}

@@ -69,11 +69,11 @@ def full_kl(base, answer):
     return (old.exp() * (old - tuned)).sum(-1)
 
 
-def test_there_are_sixty_different_instructions_of_which_a_third_is_only_measured(base):
+def test_there_are_240_different_instructions_of_which_a_third_is_only_measured(base):
     instructions = read_instructions(Retain())
-    assert len({prompt.request for prompt in instructions}) == len(instructions) == 60
-    held = asked(base, 60)
-    assert (len(held.kept), len(held.held_out)) == (40, 20)
+    assert len({prompt.request for prompt in instructions}) == len(instructions) == 240
+    held = asked(base, 240)
+    assert (len(held.kept), len(held.held_out)) == (160, 80)
     assert not {a.prompt_ids for a in held.kept} & {a.prompt_ids for a in held.held_out}
 
 
