@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from diffusecli.models.architecture import shape_of, trainable
@@ -87,10 +87,12 @@ def prepare_prompts(
     targets = sum(len(question.prompt.targets) for question in questions)
     notice(f"{many(len(questions), 'prompt')}{worded}, {many(targets, 'target')}; {why}")
     retention: Retention | None = None
+    visits = Visits(questions, settings, seed, base.chat)
     if retain:
         retention = prepare(
             base, retain, inputs.instructions, seed=seed, strategy=strategy, notice=notice,
             shared=lambda mine: processes.first(lambda: mine), write=processes.main,
+            steps=settings.n_iters * visits.per_iteration, most_requests=visits.most_requests,
         )  # fmt: skip
         answers = (*retention.kept, *retention.held_out)
         strategy, why = fitting_answers(strategy, why, base.model.config, answers, settings.batch_size)
@@ -102,6 +104,6 @@ def prepare_prompts(
         tests += [around for q in questions if (around := q.in_contexts(contexts.held_out(q.wordings[0].prompt), base.chat))]
     weights = FlatWeights.of(trainable(base.model))
     scorer = Scorer(base.model, strategy, retention, processes, notice, weights)
-    visits = Visits(questions, settings, seed, base.chat, contexts, retention)
+    visits = replace(visits, contexts=contexts, retention=retention)
     names = shown_as(questions, MANY_PROMPTS) | shown_as(tests, MANY_PROMPTS)
     return Prepared(questions, tests, visits, names, scorer, weights, why)

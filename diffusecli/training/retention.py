@@ -15,6 +15,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,12 @@ from diffusecli.training.rows_pass import RowsPass
 ANSWER_TOKENS = 32
 HELD_TOKENS = 16
 """A step holds to the beginning of an answer: half the tokens, and what is trained shows there first. Drift is of whole answers."""
+
+_ALWAYS = 60
+"""Built-in instructions that every training has: two thirds to hold on to, every third to measure. Long trainings hold on to the rest, too."""
+
+_ROUNDS = 3
+"""A training is long where each of those would be used more often than that."""
 
 LIKELIEST = 128
 _ROWS_AT_ONCE = 20  # while the base model answers
@@ -84,23 +91,47 @@ class Retention:
     kept: tuple[Answer, ...]
     held_out: tuple[Answer, ...]
     seed: int
-    per_step: int | None = None  # answers; None: one for every two requests
+    per_step: int = 1
     turns: tuple[tuple[str, str], ...] = ()  # the instructions to hold on to, with the base model's answers as text
 
-    def answers(self, step: int, most_requests: int) -> list[Answer]:
-        """The answers of a step, of which none has more requests: each comes once before any comes again, as the seed has it."""
-        count = min(self.per_step or max(1, most_requests // 2), len(self.kept))
+    def answers(self, step: int) -> list[Answer]:
+        """The answers of a step: each comes once before any comes again, as the seed has it."""
+        count = min(self.per_step, len(self.kept))
         return [in_rounds(self.kept, step * count + turn, str(self.seed)) for turn in range(count)]
 
 
 def prepare(
     base: LoadedModel, settings: Retain, instructions: Sequence[Prompt], *, seed: int, strategy: Pass, notice: Callable[[str], None],
-    shared: Callable[[Any], Any] = lambda mine: mine, write: bool = True,
+    shared: Callable[[Any], Any] = lambda mine: mine, write: bool = True, steps: int = 0, most_requests: int = 1,
 ) -> Retention:  # fmt: skip
     """The base model's answers, from the cache or made now; `strategy` is how the model is scored.
 
-    Of several processes all hold to the same: `shared` gives each what the first one has, which alone is to `write` the cache.
+    Of several processes all hold to the same: `shared` gives each what the first one has, which alone is to `write` the cache. A training of
+    many `steps`, with up to `most_requests` each, holds on to more of the built-in instructions.
     """
+    per_step = max(1, most_requests // 2) if settings.answers_per_step == "auto" else settings.answers_per_step
+    always = _ALWAYS if settings.prompts == "builtin" else len(instructions)
+    asked_of = partial(_answers, base, strategy=strategy, notice=notice, shared=shared, write=write)
+    encoded, answers = asked_of(instructions[:always])
+    kept, turns = [], []
+    for place, (e, answer) in enumerate(zip(encoded, answers, strict=True)):
+        if place % 3 != 2:
+            kept.append(answer)
+            turns.append(_turn(e, answer, base.chat))
+    if steps * per_step > _ROUNDS * len(kept) and len(instructions) > always:
+        encoded, more = asked_of(instructions[always:])
+        kept += more
+        turns += [_turn(e, answer, base.chat) for e, answer in zip(encoded, more, strict=True)]
+    return Retention(
+        settings.weight, tuple(answer.beginning(HELD_TOKENS) for answer in kept), tuple(answers[2::3]), seed, per_step, tuple(turns)
+    )
+
+
+def _answers(
+    base: LoadedModel, instructions: Sequence[Prompt], *, strategy: Pass, notice: Callable[[str], None], shared: Callable[[Any], Any],
+    write: bool,
+) -> tuple[list[EncodedPrompt], list[Answer]]:  # fmt: skip
+    """Instructions in tokens, and what the base model answers to them."""
     encoded = encode_instructions(instructions, base.chat, shape_of(base.model.config, 0).context)
     path = cache_folder() / "retention" / f"{_key(base, encoded)}.safetensors"
     answers: list[Answer] | None = shared(_read(path) if write else None)
@@ -112,11 +143,7 @@ def prepare(
         if write:
             _write(path, asked, notice)
         answers = shared(asked)
-    held_out = answers[2::3]
-    kept = tuple(a.beginning(HELD_TOKENS) for i, a in enumerate(answers) if i % 3 != 2)
-    turns = tuple(_turn(e, a, base.chat) for i, (e, a) in enumerate(zip(encoded, answers, strict=True)) if i % 3 != 2)
-    per_step = None if settings.answers_per_step == "auto" else settings.answers_per_step
-    return Retention(settings.weight, kept, tuple(held_out), seed, per_step, turns)
+    return encoded, answers
 
 
 def _turn(encoded: EncodedPrompt, answer: Answer, chat: Chat) -> tuple[str, str]:

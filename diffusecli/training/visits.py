@@ -77,7 +77,7 @@ class Visits:
         order = random.Random(f"{self.seed} {iteration}").sample(range(len(self.questions)), len(self.questions))
         chosen = order[place * self.prompts : (place + 1) * self.prompts]
         visits = [visit for index in chosen for visit in self._wordings(index, iteration, 1 / len(chosen))]
-        return visits, self.retention.answers(number, self.most_requests) if self.retention else []
+        return visits, self.retention.answers(number) if self.retention else []
 
     def _wordings(self, index: int, iteration: int, share: float) -> list[Visit]:
         question = self.questions[index]

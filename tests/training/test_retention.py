@@ -69,12 +69,14 @@ def full_kl(base, answer):
     return (old.exp() * (old - tuned)).sum(-1)
 
 
-def test_there_are_240_different_instructions_of_which_a_third_is_only_measured(base):
+def test_sixty_instructions_serve_short_trainings_and_long_ones_hold_on_to_the_rest_too(base):
     instructions = read_instructions(Retain())
     assert len({prompt.request for prompt in instructions}) == len(instructions) == 240
-    held = asked(base, 240)
-    assert (len(held.kept), len(held.held_out)) == (160, 80)
-    assert not {a.prompt_ids for a in held.kept} & {a.prompt_ids for a in held.held_out}
+    short, long = asked(base, 240, steps=120), asked(base, 240, steps=121)
+    assert (len(short.kept), len(short.held_out)) == (40, 20)
+    assert (len(long.kept), len(long.held_out)) == (220, 20)
+    assert [a.prompt_ids for a in long.held_out] == [a.prompt_ids for a in short.held_out]
+    assert not {a.prompt_ids for a in long.kept} & {a.prompt_ids for a in long.held_out}
 
 
 def test_a_model_that_has_not_moved_has_no_drift(base):
@@ -127,7 +129,7 @@ def test_answers_packed_into_one_sequence_do_not_see_each_other(base):
 
 def test_every_instruction_has_its_turn_before_any_comes_again(base):
     held = asked(base)
-    turns = [answer.prompt_ids for step in range(4) for answer in held.answers(step, 6)]
+    turns = [answer.prompt_ids for step in range(12) for answer in held.answers(step)]
     assert len(turns) == 12
     assert len(set(turns[:6])) == len(set(turns[6:])) == 6
     assert turns[:6] != turns[6:]
