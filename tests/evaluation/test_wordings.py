@@ -115,6 +115,17 @@ def test_figures_of_a_sample_of_the_wordings_are_taken_for_none_of_them(tmp_path
     assert (row.prompt.request, row.exact.kl if row.exact else None) == (WORDINGS[1], kl)
 
 
+def test_the_only_request_beside_held_out_ones_has_the_figures_of_the_prompt(tmp_path):
+    die = Prompt.model_validate({**DIE, "request": WORDINGS[0], "held_out_requests": HELD_OUT[:1], "alias": "die.json"})
+    write_json(tmp_path / "prompts.json", prompts_as_json([die]))
+    write_json(tmp_path / "run.json", {
+        "exact_kl": {"die.json": 0.2}, "exact_on_target": {"die.json": 0.9}, "prompt_sha256": {"die.json": die.digest},
+        "exact_kl_test": {"die.json#held-out": 0.3}, "exact_on_target_test": {"die.json#held-out": 0.8},
+    })  # fmt: skip
+    write_json(tmp_path / "gen.json", {"die.json#1": ["{a}"], "die.json#held-out-1": ["{a}"]})
+    assert [(row.exact.kl, row.exact.on_target) for row in evaluate([tmp_path]).rows] == [(0.2, 0.9), (0.3, 0.8)]
+
+
 def test_a_prompt_that_training_did_not_measure_was_trained_on_all_the_same(tmp_path):
     """Two training prompts of which one has figures; a test prompt with the request of the other has no targets."""
     one, other = (
