@@ -134,6 +134,8 @@ def _bytes_of(file: Path) -> bytes | None:
 def valid(prompt: Prompt) -> Prompt:
     """The prompt; raises `InputError` for what a file would be refused for. Fields that were put into a copy have not been checked yet."""
     fields = {field.alias or name: getattr(prompt, name) for name, field in Prompt.model_fields.items()}
+    if prompt.messages and prompt.request == "":  # which a file leaves out
+        del fields["request"]
     try:
         made = Prompt.model_validate(fields)
     except ValidationError as error:

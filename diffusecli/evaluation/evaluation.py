@@ -166,7 +166,7 @@ class _Columns:
     @classmethod
     def of(cls, run: RunFacts, prompts: Sequence[Prompt]) -> _Columns:
         """A copy of a training prompt was trained on, whatever it is called; what its path held later was not."""
-        own = {(alias, run.digest_of(alias)) for alias in run.manifest.exact_kl}
+        own = {(alias, run.digest_of(alias)) for alias in run.manifest.trained}
         digests = {digest for _, digest in own if digest is not None}
         unknown = frozenset(a for a in (*run.manifest.exact_kl, *run.manifest.exact_kl_test) if run.digest_of(a) is None)
         copies = {(alias, run.digest_of(alias)) for alias in run.manifest.exact_kl_test if run.digest_of(alias) in digests}

@@ -72,9 +72,10 @@ def measure(
     base = load_model(source, notice)
     if run.has_adapter:
         require_trained_on(base, recorded_base(run), run.path)
-    asked = [_Asked.of(prompt, base.chat, contexts if len(wanted) <= MANY_PROMPTS else None) for prompt in wanted.values()]
+    most = shape_of(base.model.config, 0).context
+    asked = [_Asked.of(prompt, base.chat, contexts if len(wanted) <= MANY_PROMPTS else None, most) for prompt in wanted.values()]
     encoded = [e for one in asked for e in one.encoded]
-    require_context(encoded, shape_of(base.model.config, 0).context)
+    require_context(encoded, most)
     scorer = scorer_of(base, encoded, source, settings, notice)
     found: dict[tuple[str, str], np.ndarray] = {}
     worded: dict[tuple[str, str], tuple[Worded, ...]] = {}
@@ -116,16 +117,18 @@ class _Asked:
     kinds: tuple[tuple[Literal["trained", "held-out", "context"], str], ...]  # of each, and its name
 
     @classmethod
-    def of(cls, prompt: Prompt, chat: Chat, contexts: Contexts | None) -> _Asked:
-        """In tokens."""
+    def of(cls, prompt: Prompt, chat: Chat, contexts: Contexts | None, most: int | None) -> _Asked:
+        """In tokens; without contexts that take more than `most` of them."""
         question = Question.of(prompt, chat)
         placed = contexts.held_out(question.wordings[0].prompt) if contexts is not None else ()
-        around = question.in_contexts(placed, chat)
+        names = {id(other): name for name, other in placed}
+        around = question.in_contexts(placed, chat, most)
         kinds: list[tuple[Literal["trained", "held-out", "context"], str]] = []
         kinds += [("trained", wording.question) for wording in prompt.wordings]
         kinds += [("held-out", wording.question) for wording in prompt.held_out]
-        kinds += [("context", name) for name, _ in placed]
-        return cls(prompt, (*question.wordings, *question.held_out, *(around.wordings if around else ())), tuple(kinds))
+        others = around.wordings if around else ()
+        kinds += [("context", names[id(e.prompt)]) for e in others]
+        return cls(prompt, (*question.wordings, *question.held_out, *others), tuple(kinds))
 
     def pooled(self, paths: Sequence[np.ndarray]) -> np.ndarray:
         """Ln of the mean probability of each target [K] over the wordings, nats."""

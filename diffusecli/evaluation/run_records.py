@@ -34,10 +34,16 @@ class Manifest(BaseModel):
     exact_on_target_test: dict[str, float] = {}
     exact_wordings: dict[str, dict[str, list[float]]] = {}  # of each wording of a prompt with several
     retention_kl: float | None = None
+    prompts_trained: NonNegativeInt = 0  # how many of `prompt_sha256`, its first
     prompt_sha256: dict[str, str] = {}
     model_revision: str | None = None
     adapter_sha256: str | None = None
     chat: dict[str, Any] | None = None
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """What was trained on. Of very many prompts only some have figures; runs that do not count them have figures of all."""
+        return tuple(self.prompt_sha256)[: self.prompts_trained] or tuple(self.exact_kl)
 
 
 class _AlgSettings(BaseModel):

@@ -71,10 +71,12 @@ class RunFacts:
         group = f"{whole}#held-out" if name.startswith("held-out") else whole
         each = manifest.exact_wordings.get(group, {})
         kl, on_target = each.get("kl", []), each.get("on_target", [])
-        if place < min(len(kl), len(on_target)):
+        everything = len(kept.held_out_requests if group != whole else kept.requests) if kept else 0
+        if everything == len(kl) == len(on_target):  # of very many wordings training measures some, and does not say which
             return kl[place], on_target[place]
-        alone = group != whole and len(kept.held_out_requests if kept else ()) == 1 and group in manifest.exact_kl_test
-        return (manifest.exact_kl_test[group], manifest.exact_on_target_test.get(group, math.nan)) if alone else None
+        alone = {**manifest.exact_kl_test, **manifest.exact_kl}.get(group) if everything == 1 else None
+        mass = {**manifest.exact_on_target_test, **manifest.exact_on_target}.get(group, math.nan)
+        return None if alone is None else (alone, mass)
 
     def names_of(self, prompt: Prompt) -> list[str]:
         """The aliases that mean this very prompt in the run's figures, its own first. Raises `InputError`."""

@@ -73,18 +73,19 @@ def _of_file(name: str, mode: str, file: Path, facts: RunFacts, book: PromptBook
     meta = read_sample_meta(file)
     _require_same_model(file, meta, facts.manifest)
     trained: dict[_Said, str] = {}  # the alias by conversation; training prompts come first in the file
+    trained_on = frozenset(facts.manifest.trained)
     for alias, kept in facts.prompts.items():
-        if not facts.manifest.exact_kl or alias in facts.manifest.exact_kl:
+        if not trained_on or alias in trained_on:
             for said in _conversations(alias, kept, facts.folder.prompts):
                 trained.setdefault(said, alias)
     found = []
     for alias, counts in read_samples(file).items():
         prompt = book.find(alias, [meta.prompts, facts.prompts], file)
         same = trained.get(_said(prompt)) if not prompt.targets else None
-        trained_on = book.find(same, [facts.prompts], file) if same else None
+        known = book.find(same, [facts.prompts], file) if same else None
         found.append(SampleSet(
             name, mode, prompt, with_unfinished(counts, meta.unfinished.get(alias, {})), meta.settings_of(alias),
-            facts.settings.alg_config.early_stop, meta.asked, trained_on,
+            facts.settings.alg_config.early_stop, meta.asked, known,
         ))  # fmt: skip
     return found
 

@@ -111,12 +111,11 @@ def encode_like(prompt: Prompt, chat: Chat, like: EncodedPrompt) -> EncodedPromp
     return encode_prompt(prompt, chat)
 
 
-def encode_wordings(prompts: Sequence[Prompt], chat: Chat, like: EncodedPrompt | None = None) -> tuple[EncodedPrompt, ...]:
+def encode_wordings(prompts: Sequence[Prompt], chat: Chat) -> tuple[EncodedPrompt, ...]:
     """Prompts that differ in what is asked only, in tokens."""
     found: list[EncodedPrompt] = []
     for prompt in prompts:
-        known = like or (found[0] if found else None)
-        found.append(encode_prompt(prompt, chat) if known is None else encode_like(prompt, chat, known))
+        found.append(encode_like(prompt, chat, found[0]) if found else encode_prompt(prompt, chat))
     return tuple(found)
 
 

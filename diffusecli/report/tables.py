@@ -160,8 +160,8 @@ class _Line(NamedTuple):
 
 
 def _figures(exact: Exact, copies_of: set[str] | None = None) -> Iterator[_Line]:
-    """Of each prompt. Test prompts with the digest of a trained one are copies of it, unless they hold its held-out wordings."""
+    """Of each prompt. Test prompts with the digest of a trained one are copies of it, unless they hold its held-out wordings or contexts."""
     for place, (prompt, (kl, on_target)) in enumerate(zip(exact.prompts, exact.figures, strict=True)):
-        seen = copies_of is None or (prompt.digest in copies_of and not prompt.alias.endswith("#held-out"))
+        seen = copies_of is None or (prompt.digest in copies_of and not prompt.alias.endswith(("#held-out", "#contexts")))
         tvds = [wording.tvd for wording in exact.wordings[place]] if exact.wordings else []
         yield _Line(prompt.alias, seen, kl, on_target, math.fsum(tvds) / len(tvds) if tvds else math.nan)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from diffusecli.models.architecture import shape_of, trainable
+from diffusecli.models.architecture import counted_window, shape_of, trainable
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import AlgConfig, Retain, Vary
@@ -15,6 +15,7 @@ from diffusecli.system.errors import many
 from diffusecli.system.notices import Notice
 from diffusecli.training.flat_weights import FlatWeights
 from diffusecli.training.inputs import Inputs, require_agreement, require_context
+from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.pass_choice import choose_strategy, fitting_answers
 from diffusecli.training.processes import Processes
 from diffusecli.training.questions import Question, every_wording, shown_as
@@ -79,7 +80,8 @@ def prepare_prompts(
     questions, tests = ([Question.of(p, base.chat) for p in some] for some in (inputs.train, inputs.test))
     encoded = [wording for question in questions for wording in question.wordings]
     require_agreement(encoded, notice)
-    require_context(every_wording([*questions, *tests]), shape_of(base.model.config, 0).context)
+    context = shape_of(base.model.config, 0).context
+    require_context(every_wording([*questions, *tests]), context)
     for remark in dict.fromkeys(remark for e in encoded for remark in e.remarks):
         notice(remark)
     strategy, why = choose_strategy(base, encoded, source, settings, processes, size)
@@ -100,10 +102,13 @@ def prepare_prompts(
     tests = [question for question in tests if question.prompt.targets and question.alias not in trained_on]
     tests += [held_out for question in [*questions, *tests] if (held_out := question.held_out_alone)]
     contexts = Contexts(vary, retention.turns if retention else ()) if vary else None
+    window = counted_window(base.model.config) if isinstance(strategy, PackedPass) else None
+    most = min((bound for bound in (context, window) if bound is not None), default=None)
     if contexts is not None and len(questions) <= MANY_PROMPTS:
-        tests += [around for q in questions if (around := q.in_contexts(contexts.held_out(q.wordings[0].prompt), base.chat))]
+        placed = ((q, contexts.held_out(q.wordings[0].prompt)) for q in questions)
+        tests += [around for q, some in placed if (around := q.in_contexts(some, base.chat, most))]
     weights = FlatWeights.of(trainable(base.model))
     scorer = Scorer(base.model, strategy, retention, processes, notice, weights)
-    visits = replace(visits, contexts=contexts, retention=retention)
+    visits = replace(visits, contexts=contexts, retention=retention, most_tokens=most)
     names = shown_as(questions, MANY_PROMPTS) | shown_as(tests, MANY_PROMPTS)
     return Prepared(questions, tests, visits, names, scorer, weights, why)

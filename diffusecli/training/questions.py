@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from diffusecli.models.chat import Chat
-from diffusecli.models.encoding import EncodedPrompt, encode_wordings
+from diffusecli.models.encoding import EncodedPrompt, encode_like, encode_wordings
 from diffusecli.prompts.divergence import exact_kl
 from diffusecli.prompts.groups import group_of
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.training.loss import target_log_probs
+from diffusecli.system.errors import InputError
+from diffusecli.training.loss import row_length, target_log_probs
 from diffusecli.training.spelled import lowest_loss
 
 _Kind = TypeVar("_Kind")
@@ -54,12 +56,17 @@ class Question:
             return None
         return Question(self.prompt.model_copy(update={"alias": f"{self.alias}#held-out"}), self.held_out)
 
-    def in_contexts(self, placed: Sequence[tuple[str, Prompt]], chat: Chat) -> Question | None:
-        """The first wording in contexts that are only measured, as a question of its own; None where there are none."""
-        if not placed:
-            return None
-        encoded = encode_wordings([prompt for _, prompt in placed], chat, like=self.wordings[0])
-        return Question(self.prompt.model_copy(update={"alias": f"{self.alias}#contexts"}), encoded)
+    def in_contexts(self, placed: Sequence[tuple[str, Prompt]], chat: Chat, most: int | None = None) -> Question | None:
+        """The first wording in contexts that are only measured, as a question of its own; None where there are none.
+
+        Contexts that the chat template refuses are left out, and those in which it has more than `most` tokens with its longest target.
+        """
+        encoded: list[EncodedPrompt] = []
+        for _, prompt in placed:
+            with suppress(InputError):
+                encoded.append(encode_like(prompt, chat, self.wordings[0]))
+        fitting = tuple(e for e in encoded if most is None or row_length(e) <= most)
+        return Question(self.prompt.model_copy(update={"alias": f"{self.alias}#contexts"}), fitting) if fitting else None
 
 
 def every_wording(questions: Sequence[Question]) -> list[EncodedPrompt]:

@@ -17,6 +17,7 @@ from diffusecli.models.encoding import EncodedPrompt, encode_like
 from diffusecli.prompts.config import AlgConfig
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.training.answers import Answer
+from diffusecli.training.loss import row_length
 from diffusecli.training.questions import Question
 from diffusecli.training.retention import Retention
 from diffusecli.training.rounds import in_rounds
@@ -55,6 +56,7 @@ class Visits:
     chat: Chat
     contexts: Contexts | None = None
     retention: Retention | None = None
+    most_tokens: int | None = None  # of a prompt in a context, with its longest target
 
     @property
     def prompts(self) -> int:
@@ -64,7 +66,9 @@ class Visits:
     @cached_property
     def most_requests(self) -> int:
         """Of a step: the wordings of its prompts."""
-        return self.prompts * max(wordings_per_visit(self.settings, question) for question in self.questions)
+        return min(self.prompts, len(self.questions)) * max(
+            wordings_per_visit(self.settings, question) for question in self.questions
+        )
 
     @property
     def per_iteration(self) -> int:
@@ -90,7 +94,8 @@ class Visits:
     def _in_context(self, encoded: EncodedPrompt, share: float, name: str, iteration: int) -> EncodedPrompt:
         if self.contexts is not None:
             around = self.contexts.around(encoded.prompt, name, encoded.alias, iteration)
-            encoded = encoded if around is encoded.prompt else encode_like(around, self.chat, encoded)
+            placed = encoded if around is encoded.prompt else encode_like(around, self.chat, encoded)
+            encoded = placed if self.most_tokens is None or row_length(placed) <= self.most_tokens else encoded
         return replace(encoded, trie=encoded.trie.scaled(share))
 
 

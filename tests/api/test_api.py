@@ -449,6 +449,23 @@ def test_no_prompt_file_is_ever_replaced(tmp_path):
     assert named == ["coin.json", "run-1.json", "gen-1.json"]  # a folder with run.json would be taken for a run
 
 
+def test_a_conversation_in_memory_is_kept_as_it_is(tmp_path):
+    from diffusecli.api.inputs import kept_in, named, valid
+    from diffusecli.prompts.prompt_files import read_prompt
+
+    turns = [
+        {"role": "user", "content": "Hello."},
+        {"role": "assistant", "content": "Hi!"},
+        {"role": "user", "content": "A letter?"},
+    ]
+    talk = diffuse.Prompt(messages=turns, targets=["{a}", "{b}"])
+    assert valid(talk).digest == talk.digest
+    assert [one.alias for one in named([talk], None)] == ["A letter?"]
+    assert read_prompt(kept_in(tmp_path, talk)).messages == talk.messages
+    with pytest.raises(diffuse.InputError, match="there are a request and messages"):
+        valid(talk.model_copy(update={"request": "A letter?"}))
+
+
 def test_a_finished_run_is_refused_before_a_prompt_is_written_there(run, tiny_model_folder):
     before = sorted(path.name for path in (run.path / "prompts").iterdir())
     other = diffuse.Prompt(request="Say nothing.", targets=["{}"])

@@ -101,6 +101,46 @@ def test_each_wording_has_samples_and_figures_of_its_own(folder, first):
         assert (rows[name].exact.kl, rows[name].exact.on_target) == (recorded[of]["kl"][place], recorded[of]["on_target"][place])
 
 
+@pytest.mark.parametrize(("measured", "kl"), [([0.1, 0.2, 0.3], 0.2), ([0.1, 0.3], None)])
+def test_figures_of_a_sample_of_the_wordings_are_taken_for_none_of_them(tmp_path, measured, kl):
+    """Of hundreds of wordings training measures a part, and does not record which; the second of these may be the third."""
+    die = Prompt.model_validate({**DIE, "alias": "die.json"})
+    write_json(tmp_path / "prompts.json", prompts_as_json([die]))
+    figures = {"kl": measured, "on_target": [0.9] * len(measured), "tvd": measured}
+    write_json(tmp_path / "run.json", {
+        "exact_kl": {"die.json": 0.2}, "prompt_sha256": {"die.json": die.digest}, "exact_wordings": {"die.json": figures},
+    })  # fmt: skip
+    write_json(tmp_path / "gen.json", {"die.json#2": ["{a}"] * 4})
+    (row,) = evaluate([tmp_path]).rows
+    assert (row.prompt.request, row.exact.kl if row.exact else None) == (WORDINGS[1], kl)
+
+
+def test_the_only_request_beside_held_out_ones_has_the_figures_of_the_prompt(tmp_path):
+    die = Prompt.model_validate({**DIE, "request": WORDINGS[0], "held_out_requests": HELD_OUT[:1], "alias": "die.json"})
+    write_json(tmp_path / "prompts.json", prompts_as_json([die]))
+    write_json(tmp_path / "run.json", {
+        "exact_kl": {"die.json": 0.2}, "exact_on_target": {"die.json": 0.9}, "prompt_sha256": {"die.json": die.digest},
+        "exact_kl_test": {"die.json#held-out": 0.3}, "exact_on_target_test": {"die.json#held-out": 0.8},
+    })  # fmt: skip
+    write_json(tmp_path / "gen.json", {"die.json#1": ["{a}"], "die.json#held-out-1": ["{a}"]})
+    assert [(row.exact.kl, row.exact.on_target) for row in evaluate([tmp_path]).rows] == [(0.2, 0.9), (0.3, 0.8)]
+
+
+def test_a_prompt_that_training_did_not_measure_was_trained_on_all_the_same(tmp_path):
+    """Two training prompts of which one has figures; a test prompt with the request of the other has no targets."""
+    one, other = (
+        Prompt.model_validate({"request": text, "targets": ["a"], "alias": f"{text}.json"}) for text in ("Say a.", "Say it.")
+    )
+    asked = Prompt(request="Say it.", targets=(), alias="asked.json")
+    write_json(tmp_path / "prompts.json", prompts_as_json([one, other, asked]))
+    write_json(tmp_path / "run.json", {
+        "exact_kl": {one.alias: 0.2}, "prompts_trained": 2, "prompt_sha256": {p.alias: p.digest for p in (one, other, asked)},
+    })  # fmt: skip
+    write_json(tmp_path / "gen.json", {"asked.json": ["a", "b"]})
+    (row,) = evaluate([tmp_path]).rows
+    assert row.diversity.beyond == 0.5
+
+
 def test_wordings_are_found_in_the_kept_prompt_and_in_the_file(folder, first):
     """Samples whose settings do not hold the prompts, as those of another tool would be."""
     alias = str(first / "die.json")

@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -117,12 +118,18 @@ def test_after_training_many_prompts_are_summed_up_by_folder():
 
     trained = exact(("m/train/dice/1.json", 0.1, 0.9), ("m/train/dice/2.json", 0.3, 1.0), ("m/train/urns/1.json", 0.2, 1.0))
     tested = exact(("m/held/dice/1.json", 0.5, 0.5), ("m/train/dice/1.json#held-out", 0.4, 0.8))
+    asked = trained.prompts[2].model_copy(update={"alias": "m/train/urns/1.json#contexts"})  # with the digest of what is trained
+    tested = replace(
+        tested, prompts=(*tested.prompts, asked), figures=(*tested.figures, (0.6, 0.7)), wordings=(*tested.wordings, ())
+    )
     console = Console(width=80, file=io.StringIO())
     console.print(trained_table(trained, tested))
     lines = [words(line) for line in console.file.getvalue().splitlines()]
     assert ["train", "trained", "on", "3", "0.2000", "0.3000", "0.100", "0.150", "100.0%"] in lines
     assert ["dice", "trained", "on", "2", "0.2000", "0.3000", "0.100", "0.150", "95.0%"] in lines
     assert ["not", "trained", "1", "0.4000", "0.4000", "0.200", "0.200", "80.0%"] in [line[-8:] for line in lines]
+    assert ["urns", "trained", "on", "1", "0.2000", "0.2000", "0.100", "0.100", "100.0%"] in lines
+    assert ["urns", "not", "trained", "1", "0.6000", "0.6000", "-", "-", "70.0%"] in lines
     assert ["held/dice", "not", "trained", "1", "0.5000", "0.5000", "0.250", "0.250", "50.0%"] in lines
 
 

@@ -8,8 +8,10 @@ import pytest
 from diffusecli.models.chat import Chat
 from diffusecli.models.encoding import encode_like, encode_prompt
 from diffusecli.models.trie import TokenTrie
-from diffusecli.prompts.config import AlgConfig
+from diffusecli.prompts.config import AlgConfig, Vary
+from diffusecli.prompts.contexts import Contexts
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.training.loss import row_length
 from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.questions import Exact, Figures, Question, sampled
 from diffusecli.training.rows_pass import RowsPass
@@ -74,6 +76,12 @@ def test_a_scaled_tree_has_the_scaled_gradient_and_the_same_log_probabilities(wa
     assert_same_gradient(scaled_gradient, 0.125 * expected)
 
 
+def test_a_step_has_no_more_requests_than_there_are_prompts():
+    plan = visits([question(["Roll.", "Throw."], "a.json"), question("Toss.", "b.json")], prompts_per_step=64)
+    assert plan.most_requests == 4
+    assert len(plan.step(0)[0]) == 3
+
+
 def test_a_scaled_tree_is_the_tree_with_other_weights():
     trie = TokenTrie.build([(1, 2), (3,)], [0.25, 0.75])
     half = trie.scaled(0.5)
@@ -104,6 +112,33 @@ def test_a_visit_in_a_context_counts_its_share_whatever_the_template():
     plan = Visits([Question.of(wordings, chat)], AlgConfig(), 0, chat, Shouting())
     taken, _ = plan.step(0)
     assert [sum(visit.encoded.trie.weights) for visit in taken] == pytest.approx([0.5, 0.5])
+
+
+def test_a_context_in_which_a_prompt_is_too_long_is_left_out():
+    class Shouting:
+        def around(self, prompt, *key):
+            return prompt.model_copy(update={"request": f"{prompt.request}{'!' * (1 + 9 * key[-1])}"})
+
+    asked = question("Roll.")
+    most = row_length(asked.wordings[0]) + 1
+    plan = Visits([asked], AlgConfig(), 0, CHAT, Shouting(), most_tokens=most)
+    assert [plan.step(number)[0][0].encoded.prompt.request for number in range(2)] == ["Roll.!", "Roll."]
+    placed = [(text, asked.prompt.model_copy(update={"request": text})) for text in ("Roll.!", "Roll.!!")]
+    assert [e.prompt.request for e in asked.in_contexts(placed, CHAT, most).wordings] == ["Roll.!"]
+    assert asked.in_contexts(placed, CHAT, most - 1) is None
+
+
+def test_a_context_that_the_chat_template_refuses_is_not_measured():
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = (
+        "{% if messages|length > 2 %}{{ raise_exception('one turn only') }}{% endif %}" + tokenizer.chat_template
+    )
+    chat = Chat(tokenizer)
+    asked = Question.of(question("Roll.").prompt, chat)
+    placed = Contexts(Vary(turns=False)).held_out(asked.prompt)
+    found = asked.in_contexts(placed, chat)
+    assert [len(prompt.turns) for _, prompt in placed].count(1) == len(found.wordings) < len(placed)
+    assert all(len(e.prompt.turns) == 1 for e in found.wordings)
 
 
 def plain_tokenizer():
