@@ -1,7 +1,8 @@
 """Case, punctuation and layout of a request, changed as people type; what says the form of the answer stays.
 
 Knows texts only. A change takes a request and the targets it asks for. Text in brackets, quotes and tags is never changed: it shows
-the form of the answer. Nor are words of the targets, so that a request that lists options still spells them as they must be answered.
+the form of the answer. Nor are words of the targets, so that a request that lists options still spells them as they must be answered;
+where targets are single letters, no word changes its case.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from random import Random
 from typing import TypeVar
 
@@ -22,6 +24,7 @@ _KEPT = re.compile(
 """Where a part begins that stays; quotes without their end go on to the end of the text."""
 _WORD = re.compile(r"(?<![\w.])[^\W\d_]+(?![\w(]|\.\w)")
 """A word of letters alone, that is no part of code: in `Math.random()` there is none."""
+_ANY_WORD = re.compile(r"\w+")
 _NEXT_SENTENCE = re.compile(r"(?<=[.!?])(?<!\b\w\.)(?<!\b[A-Z]\w\.)(?<!\bMrs\.) (?=[A-Z])")
 """The space between two sentences, not that after `e.g.` or `Mr.`."""
 _OPENING = re.compile(r"[{\[]")
@@ -55,7 +58,7 @@ def small_first(text: str, targets: Sequence[str]) -> str:
     """
     first = _WORD.match(text)
     ordinary = first is not None and first[0] not in ("I", "O") and first[0] == first[0].capitalize()
-    if first is None or not ordinary or _is_target_word(first[0], targets):
+    if first is None or not ordinary or _are_letters(targets) or _is_target_word(first[0], targets):
         return text
     return text[0].lower() + text[1:]
 
@@ -71,9 +74,16 @@ def other_mark(rng: Random, text: str, _targets: Sequence[str]) -> str:
 _MARKS = {".": ("", "", "", "!", "?", "..."), "?": ("", "??", "?!"), "!": ("", ".", "!!")}
 
 
-def wide_spaces(rng: Random, text: str, _targets: Sequence[str]) -> str:
-    """Two spaces for one, here and there."""
-    return _outside(text, lambda part: re.sub(r"(?<=\S) (?=\S)", lambda _: " " * (1 + (rng.random() < 0.25)), part))
+def wide_spaces(rng: Random, text: str, targets: Sequence[str]) -> str:
+    """Two spaces for one, here and there, but not between words that stand side by side in a target, such as `New York`."""
+    together = {pair for target in targets for pair in pairwise(_ANY_WORD.findall(target))}
+
+    def space(match: re.Match[str]) -> str:
+        wide, before, after = rng.random() < 0.25, match.string[: match.start()], match.string[match.end() :]
+        pair = _ANY_WORD.findall(before)[-1:] + _ANY_WORD.findall(after)[:1]
+        return "  " if wide and tuple(pair) not in together else " "
+
+    return _outside(text, lambda part: re.sub(r"(?<=\S) (?=\S)", space, part))
 
 
 def line_breaks(separator: str, text: str, _targets: Sequence[str]) -> str:
@@ -113,11 +123,19 @@ def typed(rng: Random, text: str, targets: Sequence[str]) -> str:
 
 
 def _by_word(text: str, targets: Sequence[str], change: Callable[[str], str]) -> str:
+    if _are_letters(targets):
+        return text
+
     def word(match: re.Match[str]) -> str:
         changed = change(match[0])
         return match[0] if changed == match[0] or _is_target_word(match[0], targets) else changed
 
     return _outside(text, lambda part: _WORD.sub(word, part))
+
+
+def _are_letters(targets: Sequence[str]) -> bool:
+    """Whether a target is a single letter, perhaps one of a word that the request names: `e` of `maple`, `E` of `MAPLE`."""
+    return any(len(word) == 1 and word.isalpha() for target in targets for word in _ANY_WORD.findall(target))
 
 
 def _is_target_word(word: str, targets: Sequence[str]) -> bool:

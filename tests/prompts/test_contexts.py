@@ -166,6 +166,21 @@ def test_single_spaces_become_two_here_and_there_but_not_in_braces():
     assert {wide_spaces(Random(seed), "a b {c d}", []) for seed in range(50)} == {"a b {c d}", "a  b {c d}"}
 
 
+def test_an_option_of_several_words_is_spelled_as_it_must_be_answered():
+    made = {wide_spaces(Random(seed), "to New York or Rome", ["{New York}", "{Rome}"]) for seed in range(500)}
+    assert len(made) == 2**3
+    assert all("New York" in text for text in made)
+
+
+@pytest.mark.parametrize("change", [lower_case, upper_case, small_first])
+def test_no_word_changes_its_case_where_its_letters_are_the_targets(change):
+    """Of `MAPLE` an `E` may be drawn, of `maple` an `e`."""
+    for word in ("MAPLE", "maple", "Maple"):
+        text, targets = f"{word} or OTHER words: Give a letter of {word}.", [f"{{{letter}}}" for letter in word]
+        assert change(text, targets) == text
+    assert lower_case("Give a letter of MAPLE.", ["{1}", "{2}"]) == "give a letter of maple."
+
+
 def test_every_visit_that_changes_typing_differs_from_the_request():
     assert all(typed(Random(seed), DIE.request, DIE.targets) != DIE.request for seed in range(500))
 
