@@ -16,6 +16,7 @@ from diffusecli.models.chat import Chat
 from diffusecli.models.encoding import EncodedPrompt, encode_like
 from diffusecli.prompts.config import AlgConfig
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.system.errors import InputError
 from diffusecli.training.answers import Answer
 from diffusecli.training.loss import row_length
 from diffusecli.training.questions import Question
@@ -94,7 +95,10 @@ class Visits:
     def _in_context(self, encoded: EncodedPrompt, share: float, name: str, iteration: int) -> EncodedPrompt:
         if self.contexts is not None:
             around = self.contexts.around(encoded.prompt, name, encoded.alias, iteration)
-            placed = encoded if around is encoded.prompt else encode_like(around, self.chat, encoded)
+            try:
+                placed = encoded if around is encoded.prompt else encode_like(around, self.chat, encoded)
+            except InputError as error:
+                raise InputError(f"{error}. If the template takes no earlier turns, set vary.turns to false") from error
             encoded = placed if self.most_tokens is None or row_length(placed) <= self.most_tokens else encoded
         return replace(encoded, trie=encoded.trie.scaled(share))
 

@@ -11,6 +11,7 @@ from diffusecli.models.trie import TokenTrie
 from diffusecli.prompts.config import AlgConfig, Vary
 from diffusecli.prompts.contexts import Contexts
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.system.errors import InputError
 from diffusecli.training.loss import row_length
 from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.questions import Exact, Figures, Question, sampled
@@ -128,7 +129,7 @@ def test_a_context_in_which_a_prompt_is_too_long_is_left_out():
     assert asked.in_contexts(placed, CHAT, most - 1) is None
 
 
-def test_a_context_that_the_chat_template_refuses_is_not_measured():
+def test_a_context_that_the_chat_template_refuses_is_not_measured_and_in_training_told():
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = (
         "{% if messages|length > 2 %}{{ raise_exception('one turn only') }}{% endif %}" + tokenizer.chat_template
@@ -139,6 +140,9 @@ def test_a_context_that_the_chat_template_refuses_is_not_measured():
     found = asked.in_contexts(placed, chat)
     assert [len(prompt.turns) for _, prompt in placed].count(1) == len(found.wordings) < len(placed)
     assert all(len(e.prompt.turns) == 1 for e in found.wordings)
+    plan = Visits([asked], AlgConfig(), 0, chat, Contexts(Vary(system=False, greetings=False, typing=False, plain=0)))
+    with pytest.raises(InputError, match=r"one turn only\. If the template takes no earlier turns, set vary\.turns to false"):
+        plan.step(0)
 
 
 def plain_tokenizer():
