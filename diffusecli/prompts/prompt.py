@@ -149,7 +149,8 @@ class Prompt(BaseModel):
         return tuple(self._worded(request, f"held-out-{n}") for n, request in enumerate(self.held_out_requests, 1))
 
     def _worded(self, request: str, name: str) -> Prompt:
-        wording = self.model_copy(update={"request": request, "held_out_requests": (), "alias": f"{self.alias}#{name}"})
+        alias = f"{self.alias}#{name}" if self.alias else ""  # without a name it is called by its request
+        wording = self.model_copy(update={"request": request, "held_out_requests": (), "alias": alias})
         wording._whole = self.alias
         return wording
 

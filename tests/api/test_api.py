@@ -466,6 +466,13 @@ def test_a_conversation_in_memory_is_kept_as_it_is(tmp_path):
         valid(talk.model_copy(update={"request": "A letter?"}))
 
 
+def test_a_wording_of_a_prompt_without_a_name_goes_by_its_request():
+    from diffusecli.api.inputs import named
+
+    die = diffuse.Prompt(request=["Roll.", "Throw."], held_out_requests=["Cast."], targets=["1", "2"])
+    assert [one.alias for one in named([*die.wordings, *die.held_out], None)] == ["Roll.", "Throw.", "Cast."]
+
+
 def test_a_finished_run_is_refused_before_a_prompt_is_written_there(run, tiny_model_folder):
     before = sorted(path.name for path in (run.path / "prompts").iterdir())
     other = diffuse.Prompt(request="Say nothing.", targets=["{}"])
