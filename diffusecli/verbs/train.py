@@ -20,6 +20,7 @@ from diffusecli.models.adapters import recorded_base
 from diffusecli.models.architecture import shape_of
 from diffusecli.models.builtin import BUILTIN_MODELS, ensure_builtin
 from diffusecli.models.devices import choose_device, require_bitsandbytes
+from diffusecli.models.fused import fuse
 from diffusecli.models.loading import LoadedModel, load_chat, load_hollow, load_model
 from diffusecli.models.lora import load_adapter, merged
 from diffusecli.models.source import model_source
@@ -92,6 +93,7 @@ def _train(
     if trained is not None:
         notice(f"{run.path}: the training is done and saved; its samples are missing")
         load_adapter(base, run.path, recorded=recorded_base(run), notice=notice)
+        fuse(base.model)  # samples are then those that the training would have drawn, to the last rounding
         if processes.sharded:
             processes.shard(base.model)
     else:

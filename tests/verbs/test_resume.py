@@ -306,3 +306,23 @@ def test_lines_of_metrics_that_are_lost_are_told_and_no_line_is_ever_cut(config,
     quietly(again)
     assert any(f"the lines after iteration {kept} are gone, figures go on with iteration 5" in line for line in told)
     assert [json.loads(line)["iteration"] for line in metrics.read_text().splitlines()] == [*range(1, kept + 1), 5, 6]
+
+
+@pytest.mark.slow
+def test_samples_that_were_missing_are_those_that_an_undisturbed_training_draws(config, prompts, monkeypatch):
+    undisturbed = config("whole", generate=True, test_prompts=prompts)
+    quietly(undisturbed)
+    cut = config("cut", generate=True, test_prompts=prompts)
+    with monkeypatch.context() as during:
+
+        def stopped(*_given, **_more):
+            raise KeyboardInterrupt
+
+        during.setattr("diffusecli.sampling.generations.write_samples", stopped)
+        with pytest.raises(InterruptedRun, match="The training is done and the adapter is saved"):
+            quietly(cut)
+    for left in Path(cut.output_dir).glob("*.partial.jsonl"):
+        left.unlink()  # so that all are drawn anew
+    quietly(cut)
+    assert adapter(cut) == adapter(undisturbed)
+    assert (Path(cut.output_dir) / "gen.json").read_bytes() == (Path(undisturbed.output_dir) / "gen.json").read_bytes()
