@@ -25,6 +25,7 @@ from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import AlgConfig, Retain
 from diffusecli.prompts.contexts import Contexts
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.wording_names import split_alias
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.notices import Notice
 from diffusecli.training.inputs import require_context
@@ -118,8 +119,9 @@ class _Asked:
 
     @classmethod
     def of(cls, prompt: Prompt, chat: Chat, contexts: Contexts | None, most: int | None) -> _Asked:
-        """In tokens; without contexts that take more than `most` of them."""
+        """In tokens; without contexts that take more than `most`, and without any of a wording that was sampled by itself."""
         question = Question.of(prompt, chat)
+        contexts = None if split_alias(prompt.alias)[1] else contexts
         placed = contexts.held_out(question.wordings[0].prompt) if contexts is not None else ()
         names = {id(other): name for name, other in placed}
         around = question.in_contexts(placed, chat, most)

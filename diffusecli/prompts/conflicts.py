@@ -71,9 +71,15 @@ def clashes(prompts: Iterable[Prompt], conversations: Iterable[Hashable]) -> Ite
     for prompt, said in zip(prompts, conversations, strict=True):
         if prompt.targets:
             groups.setdefault(said, []).append(prompt)
+    told: set[tuple[str, str]] = set()  # pairs of prompts that share a wording and agree: one word is enough
     for first, *others in groups.values():
         expected = _masses(first) if others else {}
-        yield from (Clash(first, other, _agree(expected, _masses(other))) for other in others)
+        for other in others:
+            clash, pair = Clash(first, other, _agree(expected, _masses(other))), (first.whole, other.whole)
+            if clash.severity != "notice" or pair not in told:
+                yield clash
+            if clash.severity == "notice":
+                told.add(pair)
 
 
 def trained_elsewhere(prompts: Iterable[Prompt], system: str | None = None) -> Iterator[Problem]:

@@ -70,7 +70,8 @@ class Prompt(BaseModel):
     )  # fmt: skip
 
     request: Annotated[
-        Request | Annotated[tuple[Request, ...], Field(strict=False, min_length=1)], AfterValidator(_one_as_text)
+        Request | Annotated[tuple[Request, ...], Field(strict=False, json_schema_extra={"minItems": 1})],
+        AfterValidator(_one_as_text),
     ] = Field(
         default="", description="What the user asks of the model. A list: the same question in several wordings, all trained."
     )

@@ -47,6 +47,8 @@ def _request_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
     """Requests that are missing or there twice, and conversations that do not come to the user."""
     if prompt.messages:
         yield from _message_problems(document, prompt)
+    elif isinstance(prompt.request, tuple) and not prompt.request:
+        yield document.problem(("request",), "the list of requests is empty", "write what to ask")
     elif not prompt.requests:
         yield document.problem((), "there is no request", "add request, or messages for a conversation")
     known: dict[str, str] = {}  # request -> the field that has it

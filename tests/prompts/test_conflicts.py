@@ -183,3 +183,10 @@ def test_training_twice_on_one_prompt_says_so_and_a_conflict_stops_before_the_mo
     assert done.returncode == 2
     assert "b.json: has the same conversation as a.json but another distribution" in done.stderr
     assert "nobody/has-this-model" not in done.stderr
+
+
+def test_two_prompts_that_share_several_wordings_are_told_once():
+    one, other = (Prompt(request=("Roll.", "Throw.", text), targets=("1",), alias=f"{text}.json") for text in ("a", "b"))
+    wordings = [*one.wordings, *other.wordings]
+    found = list(clashes(wordings, map(conversation, wordings)))
+    assert [(clash.first.alias, clash.second.alias, clash.severity) for clash in found] == [("a.json#1", "b.json#1", "notice")]

@@ -62,7 +62,7 @@ def test_messages_are_a_conversation_in_place_of_the_request(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"request": []}, "request"),
+        ({"request": []}, "the list of requests is empty, write what to ask"),
         ({"request": ["{x}", " {x} "]}, "the request ' {x} ' is there twice, remove one of the two"),
         ({"request": "{x}", "held_out_requests": ["{x}"]}, "the request '{x}' is trained as well, remove it from one of the two lists"),
         ({"request": ["{x}", " "]}, "the request ' ' is empty, remove it or write text"),
