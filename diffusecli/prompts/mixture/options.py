@@ -63,10 +63,16 @@ def option_count(rng: Random) -> int:
     return rng.choices(range(2, 13), (6, 8, 8, 6, 5, 3, 3, 2, 2, 1, 1))[0]
 
 
+_UNWANTED = ("fuk", "fuc", "cok", "coc", "dik", "dic", "tit", "nig", "sex", "kak", "cac", "kun", "cun", "pis", "fag", "rap")
+"""No made-up word holds one of these."""
+
+
 def made_up(rng: Random) -> str:
     """A word of one to three syllables that no dictionary has, such as `Frotex`."""
-    syllables = (rng.choice(_STARTS) + rng.choice(_VOWELS) for _ in range(rng.choice((1, 2, 2, 3))))
-    word = "".join(syllables) + rng.choice(_ENDS)
+    word = _UNWANTED[0]
+    while any(part in word for part in _UNWANTED):
+        syllables = (rng.choice(_STARTS) + rng.choice(_VOWELS) for _ in range(rng.choice((1, 2, 2, 3))))
+        word = "".join(syllables) + rng.choice(_ENDS)
     return word.capitalize() if rng.random() < 0.5 else word
 
 
