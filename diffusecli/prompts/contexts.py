@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
-from importlib import resources
+from pathlib import Path
 from random import Random
 from typing import Any
 
 from diffusecli.prompts.config import Vary
 from diffusecli.prompts.prompt import Message, Prompt
 from diffusecli.prompts.text_changes import Change, blank_around, drawn, line_breaks, lower_case, small_first, typed, upper_case
+from diffusecli.prompts.wording_bank import lines_of
 
 Turn = tuple[str, str]
 """What the user says, and what the assistant answers."""
@@ -113,9 +114,7 @@ class Contexts:
 @cache
 def texts(name: str) -> tuple[str, ...]:
     """The texts of a bank, `context_texts/<name>.txt`."""
-    folder = resources.files("diffusecli.prompts").joinpath("context_texts")
-    lines = folder.joinpath(f"{name}.txt").read_text(encoding="utf-8").splitlines()
-    return tuple(_text(line) for line in lines if line and not line.startswith("#"))
+    return tuple(_text(line) for line in lines_of(Path(__file__).with_name("context_texts") / f"{name}.txt"))
 
 
 @cache

@@ -18,8 +18,12 @@ _PLACE = re.compile(r"\{([A-Za-z_]+)\}")
 def templates(name: str) -> tuple[str, ...]:
     r"""The templates of one file of the bank, with line ends for `\n`; none where there is no such file."""
     path = _FOLDER / f"{name}.txt"
-    lines = path.read_text(encoding="utf-8").splitlines() if name and path.is_file() else []
-    return tuple(line.replace("\\n", "\n") for line in lines if line and not line.startswith("#"))
+    return tuple(line.replace("\\n", "\n") for line in lines_of(path)) if name and path.is_file() else ()
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a file of texts, without comments and empty lines."""
+    return [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
 
 
 def placeholders(template: str) -> tuple[str, ...]:

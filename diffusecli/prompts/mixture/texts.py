@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from random import Random
 
 from diffusecli.prompts.distributions import Distribution
-from diffusecli.prompts.wording_bank import templates
+from diffusecli.prompts.wording_bank import lines_of, templates
 
+_FOLDER = Path(__file__).parent
 _EITHER = re.compile(r"<([^<>]*\|[^<>]*)>")
 
 
 @cache
 def pools() -> dict[str, tuple[str, ...]]:
     """Lists of words by what they name: `animal`, `drink` and so on."""
-    parts = (line.split(": ", maxsplit=1) for line in _lines("words.txt"))
+    parts = (line.split(": ", maxsplit=1) for line in lines_of(_FOLDER / "words.txt"))
     return {noun: tuple(words.split(", ")) for noun, words in parts}
 
 
@@ -33,7 +34,7 @@ def question_templates(family: str, distribution: Distribution) -> tuple[str, ..
 @cache
 def own_templates(family: str) -> tuple[str, ...]:
     """The questions of a family that only the mixture has."""
-    return tuple(line.replace("\\n", "\n") for line in _lines(f"questions/{family}.txt"))
+    return tuple(line.replace("\\n", "\n") for line in lines_of(_FOLDER / f"questions/{family}.txt"))
 
 
 def with_phrases(template: str, rng: Random) -> str:
@@ -43,9 +44,3 @@ def with_phrases(template: str, rng: Random) -> str:
     'Pick {a_kind}.'
     """
     return _EITHER.sub(lambda match: rng.choice(match[1].split("|")), template)
-
-
-def _lines(path: str) -> list[str]:
-    """The lines of a file of the mixture, without comments and empty lines."""
-    text = resources.files(__package__).joinpath(path).read_text(encoding="utf-8")
-    return [line for line in text.splitlines() if line and not line.startswith("#")]
