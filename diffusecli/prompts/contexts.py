@@ -42,7 +42,8 @@ class Context:
         """The prompt in this context; a system text and earlier turns of its own are kept."""
         text = _closed(_opened(prompt.question, self.opening, prompt.targets), self.ending)
         for change in self.changes:
-            text = change(text, prompt.targets)
+            changed = change(text, prompt.targets)
+            text = changed if changed.strip() else text  # a request of a full stop alone is nothing without it
         fields: dict[str, Any] = {} if self.system is None or prompt.own_system is not None else {"system": self.system}
         if before := prompt.messages[:-1] or _messages(self.turns if not prompt.messages else ()):
             fields |= {"messages": (*before, Message(role="user", content=text)), "request": ""}

@@ -6,7 +6,7 @@ from functools import partial
 from random import Random
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from diffusecli.prompts.config import Vary
@@ -191,6 +191,7 @@ REQUESTS = st.text(alphabet="abAB \n.?!,:{}[]\"'`<>“”1é", min_size=1, max_s
 
 
 @given(REQUESTS, st.integers(0, 50))
+@example(".", 32)
 def test_text_in_braces_and_the_targets_stay_and_the_prompt_is_sound(request_, visit):
     assume(request_.strip())
     prompt = Prompt(request=request_, targets=("{1}", "{2}"), alias="r.json")
