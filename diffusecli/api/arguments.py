@@ -14,7 +14,7 @@ from os import PathLike
 from typing import Any, TypeVar
 
 from diffusecli.files.text import holds_half_characters
-from diffusecli.system.errors import InputError, did_you_mean
+from diffusecli.system.errors import InputError, did_you_mean, shortened
 
 _LONGEST = 40  # signs of a value in a message
 _MOST = 2**63  # what files and numpy can hold
@@ -30,7 +30,7 @@ def shown(value: Any) -> str:
     plain = value.item() if is_numpy_scalar(value) else value
     if plain is None or isinstance(plain, str | bool | int | float):
         text = repr(plain)
-        return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+        return shortened(text, _LONGEST)
     kind = type(plain).__name__
     return f"{'an' if kind[:1].lower() in 'aeiou' else 'a'} {kind}"
 

@@ -51,3 +51,9 @@ def optional(name: str, kind: Any, *declarations: str, **settings: Any) -> inspe
     """One option that may be left out, from what a registry knows; settings are those of `typer.Option`."""
     annotation = Annotated[kind | None, typer.Option(*declarations, **settings)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def given_options(context: typer.Context) -> list[str]:
+    """The options that the command line names, each by its longest name."""
+    sources = {p: context.get_parameter_source(p.name or "") for p in context.command.params}
+    return [max(p.opts, key=len) for p, source in sources.items() if source is not None and source.name == "COMMANDLINE"]

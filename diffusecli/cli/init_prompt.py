@@ -9,13 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from diffusecli.cli.groups import Body, grouped, optional
+from diffusecli.cli.groups import Body, given_options, grouped, optional
 from diffusecli.cli.options import TableOptions, with_table_options
 from diffusecli.cli.paraphrasing import ParaphraseOptions, with_paraphrase_options
 from diffusecli.cli.printing import notice
 from diffusecli.prompts.catalogue import FAMILIES, catalogue
 from diffusecli.system import terminal
 from diffusecli.system.errors import InputError, many
+
+_OF_MIXTURES = ("--mixture", "--output", "--force", "--seed", "--preview")
 
 
 def _with_families(body: Body) -> Body:
@@ -35,6 +37,7 @@ def _with_families(body: Body) -> Body:
 @with_paraphrase_options
 def init_prompt(
     *,
+    context: typer.Context,
     families: dict[str, Any],
     source: Annotated[
         Path | None,
@@ -118,16 +121,7 @@ def init_prompt(
             typer.echo(f"{summary}\n  diffuse init-prompt {example}")
         return
     if mixture is not None:
-        others = {
-            "from": source,
-            "request": request,
-            "requests": requests,
-            "wordings": wordings,
-            "held_out": held_out,
-            "spellings": spellings,
-        }
-        given = [name for name, value in {**families, **others}.items() if value]
-        _write_mixture(mixture, output, seed, force, given)
+        _write_mixture(mixture, output, seed, force, context)
         return
     asked = (*(request or ()), *(read_requests(requests) if requests is not None else ()))
     wording = Wording(
@@ -149,7 +143,7 @@ def init_prompt(
         column, weight_column, count, top, min_count, alpha, groups, _columns(alpha_within), options_column, shares_column, decimal,
         table.layout(),
     )  # fmt: skip
-    distributions = choose(families, modifiers, source, reading)
+    distributions = choose(families, modifiers, source, reading, worded=wordings is not None)
     if paraphrasing.paraphrase is not None and service is not None:
         wording = with_paraphrases(distributions, wording, paraphrasing.paraphrase, service, notice)
         wording = replace(wording, held_out=held_out)
@@ -171,14 +165,12 @@ def init_prompt(
         terminal.console(stderr=True).print(distribution_preview(next(iter(prompts.values()))))
 
 
-def _write_mixture(count: int, output: Path | None, seed: int, force: bool, given: list[str]) -> None:
+def _write_mixture(count: int, output: Path | None, seed: int, force: bool, context: typer.Context) -> None:
     """Write the folder, and say how many prompts its splits have."""
     from diffusecli.verbs.init_mixture import write_mixture
 
-    if given:
-        raise InputError(
-            f"--{given[0].replace('_', '-')} does not go with --mixture, which draws its own distributions. Leave it out"
-        )
+    if foreign := next((name for name in given_options(context) if name not in _OF_MIXTURES), None):
+        raise InputError(f"{foreign} does not go with --mixture, which draws its own distributions. Leave it out")
     if output is None:
         raise InputError("--mixture writes a folder of prompts: name it with -o")
     written = write_mixture(count, output, seed=seed, force=force)

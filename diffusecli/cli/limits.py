@@ -24,6 +24,9 @@ class Limits:
     min_p: Annotated[float | None, typer.Option(help="Exit with 1 when a test of fit has a lower p-value.")] = None
     min_coverage: Annotated[float | None, typer.Option(help="Exit with 1 when less of the possible targets was seen.")] = None
     max_kl: Annotated[float | None, typer.Option(help="Exit with 1 when a prompt has a higher exact KL.")] = None
+    max_wording_tvd: Annotated[
+        float | None, typer.Option(help="Exit with 1 when a wording or a held-out context of a prompt has a higher exact TVD.")
+    ] = None
     max_median_tvd: Annotated[float | None, typer.Option(help="Exit with 1 when a top folder has a higher median exact TVD.")] = (
         None
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +12,6 @@ from diffusecli.system import terminal
 from diffusecli.system.collector import collector_off
 
 if TYPE_CHECKING:
-    from diffusecli.training.questions import Figures
     from diffusecli.training.record import Trained
 
 
@@ -52,14 +49,6 @@ def train(
     _print_figures(done)
 
 
-def _of_wordings(figures: Sequence[Figures]) -> str:
-    """How far the wordings of a prompt are from the target; empty where there is one."""
-    if len(figures) < 2:
-        return ""
-    tvds = sorted(f.tvd for f in figures)
-    return f"; {len(tvds)} wordings: TVD median {statistics.median(tvds):.3f}, worst {tvds[-1]:.3f}"
-
-
 def _print_figures(done: Trained) -> None:
     """The exact figures of each prompt, or of many prompts by folder; the drift, and where the run is."""
     from diffusecli.evaluation.groups import MOST_LISTED
@@ -75,11 +64,14 @@ def _print_figures(done: Trained) -> None:
 
 
 def _print_each(done: Trained) -> None:
-    """A line for each prompt."""
+    """A line for each prompt; of several wordings also how far they are from the target."""
+    from diffusecli.report.wording import median_and_worst
+
     trained = {prompt.digest: prompt.alias for prompt in done.after.prompts}
     for exact in (done.after, done.test):
         for place, (prompt, (kl, on_target)) in enumerate(zip(exact.prompts, exact.figures, strict=True)):
             copied = f" (trained on as {trained[prompt.digest]})" if prompt.digest in trained else " (not trained on)"
             note = copied if exact is done.test and "#" not in prompt.alias else ""
-            worded = _of_wordings(exact.wordings[place]) if exact.wordings else ""
+            tvds = [figures.tvd for figures in exact.wordings[place]] if exact.wordings else []
+            worded = f"; {len(tvds)} wordings: {median_and_worst(tvds)}" if len(tvds) > 1 else ""
             print_line(f"{prompt.alias}{note}: exact KL {kl:.4f} nats, {on_target:.2%} on target{worded}")

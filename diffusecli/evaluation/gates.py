@@ -21,6 +21,7 @@ class Gate:
     value: Callable[[Evaluated], float]
     share: bool = True  # between 0 and 1
     open_ended: bool = False  # judges prompts without targets too
+    exact: bool = False  # judges prompts without samples too
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,13 @@ class GroupGate:
 
     figure: str
     value: Callable[[Group], float]
+
+
+def worst_wording(row: Evaluated) -> float:
+    """The highest exact TVD over wordings, held-out ones and held-out contexts; of a prompt with none of these its own."""
+    if row.exact is None:
+        return math.nan
+    return max((one.tvd for one in row.exact.wordings), default=row.exact.tvd)
 
 
 GATES: Mapping[str, Gate] = {
@@ -41,7 +49,8 @@ GATES: Mapping[str, Gate] = {
     "--min-coverage": Gate(
         "seen / possible", True, lambda row: row.figures.seen / row.figures.seen_expected if row.figures else math.nan
     ),
-    "--max-kl": Gate("exact KL", False, lambda row: row.exact.kl if row.exact else math.nan, share=False),
+    "--max-kl": Gate("exact KL", False, lambda row: row.exact.kl if row.exact else math.nan, share=False, exact=True),
+    "--max-wording-tvd": Gate("worst exact TVD of a wording", False, worst_wording, exact=True),
 }
 """Of every prompt with targets, or with samples; `--max-drift` is of runs."""
 
@@ -82,11 +91,11 @@ def failures(found: Evaluation, limits: Mapping[str, float]) -> list[str]:
 def _missed(found: Evaluation, gate: Gate, limit: float) -> Iterator[str]:
     samplers, marked = labels(found.rows), marks(row.prompt for row in found.rows)
     known = [row for row in found.rows if row.prompt.targets or gate.open_ended]
-    judged = [row for row in known if gate is GATES["--max-kl"] or row.tally.n or row.exact is None]
+    judged = [row for row in known if gate.exact or row.tally.n or row.exact is None]
     for row in tuned(judged):
         value, who = gate.value(row), f"{row.prompt.alias}{marked[row.prompt.key]} ({samplers[row.run, row.mode]})"
         if math.isnan(value):
-            hint = " (add --exact)" if gate is GATES["--max-kl"] else ""
+            hint = " (add --exact)" if gate.exact else ""
             yield f"{who}: {gate.figure} is not known{hint}"
         elif value < limit if gate.least else value > limit:
             yield f"{who}: {gate.figure} {value:.4g} {'<' if gate.least else '>'} {limit:g}"

@@ -119,7 +119,7 @@ def _where_it_belongs(key: str, model: type[BaseModel], location: Location) -> s
     """The nearest key of this place, else the place that has exactly this key."""
     here: type[BaseModel] | None = model
     for part in location:
-        here = here and _inside(here, str(part))
+        here = here and (_inside(here, part) if isinstance(part, str) else here)  # a place in a list is of the list's kind
     known = _keys(here) if here else []
     if nearest(key, known) is None:
         places = [f"{name}.{key}" for name in _keys(model) if (inner := _inside(model, name)) and key in _keys(inner)]

@@ -12,7 +12,7 @@ from diffusecli.files.markdown import markdown_cell, markdown_code
 from diffusecli.models.builtin import BUILTIN_MODELS
 from diffusecli.prompts.groups import MOST_NAMED, folders
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.system.errors import many
+from diffusecli.system.errors import many, shortened
 
 _CARD = """---
 base_model: {quoted}
@@ -92,8 +92,7 @@ def _about(prompt: Prompt) -> dict[str, str]:
 
 def _asked(requests: Sequence[str]) -> str:
     """The first request, and how many wordings there are."""
-    first = requests[0] if len(requests[0]) <= _REQUEST else requests[0][: _REQUEST - 1] + "…"
-    return markdown_cell(first) + (f" ({len(requests)} wordings)" if len(requests) > 1 else "")
+    return markdown_cell(shortened(requests[0], _REQUEST)) + (f" ({len(requests)} wordings)" if len(requests) > 1 else "")
 
 
 def _known(figures: Mapping[str, float], alias: str, form: str) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+from diffusecli.system.errors import shortened
+
 ANCHORS = ("a", "0", ".", "\n")  # texts that tokens are decoded, or encoded, after
 
 
@@ -71,7 +73,7 @@ def last_tokens(tokenizer: Any, text: str) -> list[str]:
 
 def excerpt(text: str) -> str:
     """At most 80 signs of a text, to show."""
-    return text if len(text) <= 80 else text[:79] + "…"
+    return shortened(text, 80)
 
 
 def named_token(tokenizer: Any, token: int) -> str:

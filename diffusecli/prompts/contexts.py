@@ -18,6 +18,7 @@ from diffusecli.prompts.config import Vary
 from diffusecli.prompts.prompt import Message, Prompt
 from diffusecli.prompts.text_changes import Change, blank_around, drawn, line_breaks, lower_case, small_first, typed, upper_case
 from diffusecli.prompts.wording_bank import lines_of
+from diffusecli.system.errors import shortened
 
 Turn = tuple[str, str]
 """What the user says, and what the assistant answers."""
@@ -60,12 +61,13 @@ class Contexts:
 
     vary: Vary
     turns: Sequence[Turn] = field(default=(), repr=False)  # instructions with the base model's own answers
+    own_system: bool = False  # whether the config has a system text, which no other takes the place of
 
     def around(self, prompt: Prompt, *key: object) -> Prompt:
         """The prompt in a context drawn at random; the same for the same prompt and key, on every machine.
 
-        At a share `vary.plain` of the keys it is the prompt itself. A prompt with a system text of its own keeps it; one with messages of its own
-        gets no other system text and no earlier turns.
+        At a share `vary.plain` of the keys it is the prompt itself. A prompt with a system text of its own keeps it, as the config's is kept;
+        one with messages of its own gets no other system text and no earlier turns.
         """
         rng = Random(repr((prompt.digest, *key)))
         kinds = self._kinds(prompt)
@@ -87,13 +89,21 @@ class Contexts:
         Left out are those that a prompt cannot have: other system texts and turns before messages of its own, or case where a
         request has none.
         """
-        placed = [(name, context.around(prompt)) for name, context in _held_out_contexts() if _fits(context, prompt)]
+        placed = [(name, context.around(prompt)) for name, context in _held_out_contexts() if self._fits(context, prompt)]
         return tuple((name, other) for name, other in placed if (other.turns, other.system) != (prompt.turns, prompt.system))
 
     def _kinds(self, prompt: Prompt) -> list[str]:
         fixed = {"turns"} if prompt.messages else set()
-        fixed |= {"system"} if prompt.messages or prompt.own_system is not None else set()
+        fixed |= {"system"} if self._has_system(prompt) or prompt.messages else set()
         return [kind for kind in _SHARES if getattr(self.vary, kind) and kind not in fixed]
+
+    def _has_system(self, prompt: Prompt) -> bool:
+        return self.own_system or prompt.own_system is not None
+
+    def _fits(self, context: Context, prompt: Prompt) -> bool:
+        """Whether a prompt can have all of a context."""
+        system = context.system is None or not (self._has_system(prompt) or prompt.messages)
+        return system and not (context.turns and prompt.messages)
 
     @property
     def _systems(self) -> Sequence[str]:
@@ -160,19 +170,13 @@ def _messages(earlier: Sequence[Turn]) -> tuple[Message, ...]:
     )
 
 
-def _fits(context: Context, prompt: Prompt) -> bool:
-    """Whether a prompt can have all of a context."""
-    system = context.system is None or (prompt.own_system is None and not prompt.messages)
-    return system and not (context.turns and prompt.messages)
-
-
 @cache
 def _held_out_contexts() -> tuple[tuple[str, Context], ...]:
     systems, earlier = texts("system-held-out"), turns("turns-held-out")
     openings, endings = texts("openings-held-out"), texts("endings-held-out")
     lines = partial(line_breaks, "\n\n\n"), partial(blank_around, "\n\n\n\n", "\n\n\n\n")
     return (
-        *((f"system: {_shortened(systems[n])}", Context(system=systems[n])) for n in (0, 1, 6, 15)),
+        *((f"system: {shortened(systems[n], _NAME_LENGTH)}", Context(system=systems[n])) for n in (0, 1, 6, 15)),
         ("greeting", Context(opening=openings[0])),
         ("ending", Context(ending=endings[2])),
         ("greeting and ending", Context(opening=openings[5], ending=endings[0])),
@@ -183,7 +187,3 @@ def _held_out_contexts() -> tuple[tuple[str, Context], ...]:
         ("after two turns", Context(turns=earlier[3:5])),
         ("system, two turns, greeting", Context(system=systems[2], opening=openings[7], turns=(earlier[0], earlier[2]))),
     )
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _NAME_LENGTH else text[: _NAME_LENGTH - 1].rstrip() + "…"

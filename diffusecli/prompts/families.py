@@ -24,6 +24,7 @@ from diffusecli.prompts.distributions import (
     rounded_shares,
 )
 from diffusecli.prompts.facts import (
+    MOST_LISTED,
     binomial_facts,
     chance_facts,
     date_facts,
@@ -207,16 +208,29 @@ def choices(listing: str) -> Distribution:
     require(any(w > 0 for _, w in pairs), "--choices", "at least one weight must be above 0")
     outcomes, weights = merge_equal(pairs)
     require(len(outcomes) == len(pairs), "--choices", "no name may be there twice")
+    return _of_options(outcomes, weights, weights if weighted else None)
+
+
+def _of_options(outcomes: tuple[str, ...], weights: tuple[float, ...] | None, told: tuple[float, ...] | None) -> Distribution:
+    """Asked for by a request that names the outcomes with their shares; of equal weights only those that are `told` are facts."""
     total = math.fsum(weights or ())
+    pairs = zip(outcomes, weights or (), strict=False)
     chances = ", ".join(f"{name} ({w / total:.3g})" for name, w in pairs) if weights else ", ".join(outcomes)
     how = "with these probabilities" if weights else "all equally likely"
-    return Distribution(
-        outcomes,
-        weights,
-        f"Pick one of these at random, {how}: {chances}.",
-        "choice",
-        facts=option_facts(outcomes, weights if weighted else None),
+    request = f"Pick one of these at random, {how}: {chances}."
+    return Distribution(outcomes, weights, request, "choice", facts=option_facts(outcomes, told))
+
+
+def naming_its_options(distribution: Distribution) -> Distribution:
+    """The outcomes of a file, asked for as `--choices` asks. Raises `InputError` for more than a request can name."""
+    count = len(distribution.outcomes)
+    require(
+        count <= MOST_LISTED,
+        "--wordings",
+        f"built-in requests name all targets, and {count} are more than {MOST_LISTED}. Write your own with --request or --requests",
     )
+    asked = _of_options(distribution.outcomes, distribution.weights, distribution.weights)
+    return replace(asked, family=choices.name, notice=distribution.notice, fields=distribution.fields)
 
 
 def _decimal(text: str, option: str) -> Decimal:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
-from diffusecli.system.errors import InputError
+from diffusecli.system.errors import InputError, shortened
 from diffusecli.system.notebook import Columns, frame, html_table
 
 if TYPE_CHECKING:
@@ -277,4 +277,4 @@ def require_own_names(prompts: Iterable[Prompt]) -> None:
 
 def _opening(prompt: Prompt) -> str:
     """The first words of the request, to show."""
-    return repr(prompt.question if len(prompt.question) <= 40 else prompt.question[:39] + "…")
+    return repr(shortened(prompt.question, 40))

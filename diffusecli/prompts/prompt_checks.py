@@ -16,7 +16,7 @@ from diffusecli.files.positions import Location
 from diffusecli.files.text import canonical
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.wording_checks import contradictions
-from diffusecli.system.errors import InputError, Problem, many
+from diffusecli.system.errors import InputError, Problem, many, shortened
 
 _SET = re.compile(r"\{-?\d+(?:\.\.|, (?:…|\.\.\.), )-?\d+\}")
 """A set of numbers, {1, …, 10} or {1..10}: it does not show the form of an answer."""
@@ -98,7 +98,7 @@ def _wording_doubts(document: Document, prompt: Prompt) -> Iterator[Problem]:
 
 
 def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:59] + "…")
+    return repr(shortened(text, 60))
 
 
 def _spelled(prompt: Prompt) -> list[tuple[Location, str]]:

@@ -45,6 +45,10 @@ class Wording:
             raise InputError(f"--wrap {self.wrap!r}: must hold %s once, where the outcome goes, e.g. '{{%s}}'")
         if self.spellings and not self.eos:
             raise InputError("--spellings: needs answers that end, for 1 begins 10. Leave --no-eos out")
+        if self.form and not self.requests:
+            raise InputError(
+                "--form: is for requests of yours, the tool's own ask for the form already. Add --request or leave it out"
+            )
         self._require_enough_wordings()
 
     def _require_enough_wordings(self) -> None:

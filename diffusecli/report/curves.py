@@ -112,7 +112,7 @@ def training(run: RunDir) -> Training | None:
         return None
     kl = _each(lines, aliases) if len(aliases) <= _LINES else _mean(lines, "kl", "mean of prompts trained on")
     return Training(
-        kl + _mean(lines, "test_kl", "mean of prompts not trained on"),
+        kl + _means_of_tests(lines, "mean of prompts not trained on"),
         _quartiles(lines) if len(aliases) > _LINES else [],
         _series(lines, "loss", "loss") + _series(lines, "optimal", "least possible"),
         _series(lines, "retention_kl", "drift"),
@@ -160,6 +160,12 @@ def _each(lines: list[dict[str, Any]], aliases: list[str]) -> list[dict[str, Any
 def _mean(lines: list[dict[str, Any]], key: str, name: str) -> list[dict[str, Any]]:
     found = [(line["iteration"], list(_numbers(line.get(key)).values())) for line in lines]
     return [{"x": x, "y": max(sum(values) / len(values), _LEAST_KL), "series": name} for x, values in found if values]
+
+
+def _means_of_tests(lines: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """As recorded; of a run of an older version the mean of what there is."""
+    found = _series(lines, "mean_test_kl", name) or _mean(lines, "test_kl", name)
+    return [{**point, "y": max(point["y"], _LEAST_KL)} for point in found]
 
 
 def _quartiles(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

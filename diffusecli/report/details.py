@@ -16,8 +16,8 @@ from diffusecli.evaluation.metrics import Figures, in_words
 from diffusecli.evaluation.open_ended import Diversity, Line
 from diffusecli.prompts.matching import nearly_matched
 from diffusecli.report.histogram import Showing, histogram
-from diffusecli.report.parts import cut_in_words, decimals, label, new_table, p_value, percent, shorten
-from diffusecli.system.errors import many
+from diffusecli.report.parts import cut_in_words, decimals, label, new_table, p_value, percent
+from diffusecli.system.errors import many, shortened
 from diffusecli.system.terminal import spelled
 
 _OFF_TARGET = 5
@@ -36,7 +36,7 @@ def details(row: Evaluated, mark: str, sampler: str, showing: Showing, wider: Se
         yield Text(_fit(row.figures), style="dim")
     if (o := row.ordered) is not None:
         unit = f" {o.unit}" if o.unit else ""
-        since = f" {o.unit} after {shorten(spelled(row.prompt.targets[0]), 20)}" if o.unit else ""
+        since = f" {o.unit} after {shortened(spelled(row.prompt.targets[0]), 20)}" if o.unit else ""
         yield Text(
             f"mean {decimals(o.mean)}{since} (target {decimals(o.target_mean)}), variance {decimals(o.variance)} "
             f"({decimals(o.target_variance)}), Wasserstein distance {decimals(o.wasserstein)}{unit} "
@@ -57,7 +57,7 @@ def details(row: Evaluated, mark: str, sampler: str, showing: Showing, wider: Se
 def _texts(counts: Counter[str], *what: str) -> Iterator[RenderableType]:
     yield Text(f"most frequent of {many(len(counts), *what)} ({many(counts.total(), 'sample')}):")
     for text, count in counts.most_common(_OFF_TARGET):
-        yield Text(f"  {count:>6} x {shorten(spelled(repr(text)), 68)}")
+        yield Text(f"  {count:>6} x {shortened(spelled(repr(text)), 68)}")
 
 
 def _fit(f: Figures) -> str:
@@ -87,4 +87,4 @@ def _commonest(found: Diversity) -> Iterator[RenderableType]:
     yield Text("most frequent:")
     for outcome in found.top[:_OFF_TARGET]:
         cut = cut_in_words(outcome)
-        yield Text(f"  {outcome.count:>6} x {shorten(spelled(repr(outcome.text)), 68 - len(cut))}{cut}")
+        yield Text(f"  {outcome.count:>6} x {shortened(spelled(repr(outcome.text)), 68 - len(cut))}{cut}")

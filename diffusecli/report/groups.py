@@ -16,12 +16,14 @@ from rich.text import Text
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation
 from diffusecli.evaluation.groups import Group, groups, tells_groups, worst
 from diffusecli.evaluation.names import labels, prompt_names, short_names
-from diffusecli.report.parts import label, new_table, number, percent, shorten
-from diffusecli.system.errors import many
+from diffusecli.prompts.groups import Folder
+from diffusecli.report.parts import label, new_table, number, percent
+from diffusecli.system.errors import many, shortened
 from diffusecli.system.terminal import spelled
 
 _ROOM = 80
 _LONGEST_SAMPLER = 18
+_FOLDERS = 16  # with more of them the splits are shown by themselves first
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,17 @@ def columns(found: Evaluation) -> list[Column]:
 
 
 def group_table(found: Evaluation) -> Iterator[RenderableType]:
-    """Folders, each split before its families, a line per sampler; nothing where it would only repeat the rows."""
+    """Folders, a line per sampler, of many folders the splits alone before; nothing where it would only repeat the rows."""
     if not tells_groups(found.rows):
         return
     parts = groups(found.rows)
+    top = [part for part in parts if part[0].whole]
+    if len(parts) > _FOLDERS and top:
+        yield from _folder_table(found, "by split", top)
+    yield from _folder_table(found, "by folder", parts)
+
+
+def _folder_table(found: Evaluation, title: str, parts: Sequence[tuple[Folder, Sequence[Group]]]) -> Iterator[RenderableType]:
     cells = columns(found)
     samplers = labels(found.rows)
     several, width = len(samplers) > 1, _sampler_width(samplers.values())
@@ -82,7 +91,7 @@ def group_table(found: Evaluation) -> Iterator[RenderableType]:
                 label(folder.label, room) if place == 0 else "", *([sampler] if several else []), str(group.prompts),
                 *(column.text(group) for column in cells), style="bold" if folder.whole else "",
             )  # fmt: skip
-    yield Text("\nby folder", style="bold")
+    yield Text(f"\n{title}", style="bold")
     yield table
 
 
@@ -131,7 +140,7 @@ def _sampler(name: str, width: int) -> Text:
     line = spelled(name)
     run, _, mode = line.rpartition(" ")
     return (
-        Text(line) if len(line) <= width else Text(f"{shorten(run, width - len(mode) - 1)} {mode}") if run else label(line, width)
+        Text(line) if len(line) <= width else Text(f"{shortened(run, width - len(mode) - 1)} {mode}") if run else label(line, width)
     )
 
 

@@ -12,6 +12,7 @@ from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.files.markdown import markdown_cell
 from diffusecli.report.groups import WORST_FIGURES, columns, group_legend, worst_figures
 from diffusecli.report.parts import number, p_value, percent
+from diffusecli.report.wording import of_wordings
 from diffusecli.system.terminal import spelled
 
 
@@ -32,6 +33,11 @@ def _lines(found: Evaluation) -> Iterator[str]:
     for row in worst(found.rows) if glance else found.rows:
         figures = worst_figures(row) if glance else (*_figures(row), spelled(row.verdict))
         yield _line(names[row.prompt.key], samplers[row.run, row.mode], *figures)
+    worded = [] if glance else [(row, line) for row in found.rows if row.exact for line in of_wordings(row.exact.wordings)]
+    if worded:
+        yield ""
+    for row, line in worded:
+        yield f"- {markdown_cell(f'{names[row.prompt.key]}, {samplers[row.run, row.mode]}: {spelled(line)}')}"
     compared = () if glance else found.differences
     if compared:
         yield from ("", *_head("difference", "samplers", ">excess TVD [95 %]", ">entropy [95 %]", ">exact KL"))

@@ -49,11 +49,6 @@ def label(text: str, width: int = 16) -> Text:
     return Text(line if len(line) <= width else "…" + line[1 - width :])
 
 
-def shorten(text: str, width: int) -> str:
-    """A text whose beginning is kept."""
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
 def number(value: float) -> str:
     """Four signs or so: a KL may be .0012 or 12.
 

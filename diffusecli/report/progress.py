@@ -180,7 +180,7 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def _line(seen: Iteration, remaining: float) -> str:
-    test = f"  test KL {sum(seen.test_kl.values()) / len(seen.test_kl):.4f}" if seen.test_kl else ""
+    test = f"  test KL {seen.mean_test_kl:.4f}" if seen.mean_test_kl is not None else ""
     drift = "" if seen.retention_kl is None else f"  drift {max(seen.retention_kl, 0):.4f}"
     return (
         f"iteration {seen.iteration}/{seen.of}  KL {seen.mean_kl:.4f}{test}  on target {seen.mean_on_target:.1%}  "

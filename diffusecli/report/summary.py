@@ -18,14 +18,16 @@ from diffusecli.evaluation.evaluation import UNSAMPLED, Difference, Evaluated, E
 from diffusecli.evaluation.groups import are_many
 from diffusecli.evaluation.names import labels, marks, prompt_names, short_names
 from diffusecli.prompts.matching import Matching, wider_rules
+from diffusecli.prompts.wording_names import split_alias
 from diffusecli.report.details import details
 from diffusecli.report.groups import group_legend, group_table, worst_table
 from diffusecli.report.histogram import Showing
-from diffusecli.report.parts import label, new_table, number, p_value, percent, shorten
-from diffusecli.report.wording import of_wordings
-from diffusecli.system.errors import many
+from diffusecli.report.parts import label, new_table, number, p_value, percent
+from diffusecli.report.wording import of_wordings, short
+from diffusecli.system.errors import many, shortened
 from diffusecli.system.terminal import spelled
 
+_ASKED = 80  # characters of a wording
 _WIDTHS = (11, 7, 11, 11, 6, 8, 5, 6, 7)
 _HEAD = (
     "", "N", "valid\n95 % int.", "entropy\ntarget/perf", "exp(H)\ntarget", "seen\npossible", "TVD\nfloor", "excess\np", "exact\nKL",
@@ -49,6 +51,8 @@ def evaluation(found: Evaluation, showing: Showing | None = None) -> RenderableT
     for of_prompt in by_prompt(found.rows):
         key = of_prompt[0].prompt.key
         parts.append(Text(spelled(names[key]) + (": another prompt has this name, too" if marked[key] else ""), style="bold"))
+        if split_alias(of_prompt[0].prompt.alias)[1]:
+            parts.append(Text(spelled(short(of_prompt[0].prompt.question, _ASKED))))
         for row in of_prompt:
             parts.extend(_summary(row, samplers[row.run, row.mode]))
     parts += _drifts(found)
@@ -139,7 +143,7 @@ def _estimate(found: Estimate) -> str:
 
 
 def _matrix(matrix: Matrix) -> Iterator[RenderableType]:
-    table = new_table(Text("trained \\ measured"), *((shorten(spelled(group), 11), "right") for group in matrix.groups))
+    table = new_table(Text("trained \\ measured"), *((shortened(spelled(group), 11), "right") for group in matrix.groups))
     names = short_names(matrix.runs)
     for run, values, trained in zip(matrix.runs, matrix.values, matrix.trained, strict=True):
         table.add_row(label(names[run], 20), *(f"{number(v)}{'+' if t else ' '}" for v, t in zip(values, trained, strict=True)))
@@ -154,7 +158,7 @@ def _grid(cells: Sequence[str], *, bold: bool = False) -> Table:
     words = spelled(cells[0])
     lines = [words] if len(words) <= _WIDTHS[0] else words.rsplit(" ", 1)  # a long run's name, its mode below
     grid.add_row(
-        Text("\n".join(shorten(line, _WIDTHS[0]) for line in lines)),
+        Text("\n".join(shortened(line, _WIDTHS[0]) for line in lines)),
         *(Text(cell) for cell in cells[1:]),
         style="bold" if bold else "",
     )

@@ -17,7 +17,7 @@ from typing import Any
 
 from diffusecli.evaluation import metrics
 from diffusecli.evaluation.metrics import Figures, Worded
-from diffusecli.system.errors import printable
+from diffusecli.system.errors import printable, shortened
 
 _MOST_TEXT = 600  # characters of one text of a model
 _MOST_ENTRIES = 40  # of a list or a mapping within settings and manifests
@@ -41,7 +41,7 @@ def short(text: str, width: int = 28) -> str:
     ('a ⏎ b', 'abc…', '\\x1b[2J')
     """
     line = printable(" ⏎ ".join(text.split("\n")))
-    return line if len(line) <= width else line[: width - 1].rstrip() + "…"
+    return shortened(line, width)
 
 
 def unique(labels: Iterable[str]) -> list[str]:
@@ -183,8 +183,16 @@ def of_wordings(figures: Sequence[Worded]) -> Iterator[str]:
         if some:
             worst = max(some, key=lambda one: one.tvd)
             text = textwrap.shorten(worst.name, 40, placeholder="…")
-            middle = statistics.median(one.tvd for one in some)
-            yield f"{len(some)} {name}: exact TVD median {middle:.3f}, worst {worst.tvd:.3f} ({text})"
+            yield f"{len(some)} {name}: exact {median_and_worst([one.tvd for one in some])} ({text})"
+
+
+def median_and_worst(tvds: Sequence[float]) -> str:
+    """Two figures of many wordings.
+
+    >>> median_and_worst([0.5, 0.1, 0.2])
+    'TVD median 0.200, worst 0.500'
+    """
+    return f"TVD median {statistics.median(tvds):.3f}, worst {max(tvds):.3f}"
 
 
 FILTERS = {

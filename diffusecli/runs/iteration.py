@@ -27,6 +27,8 @@ class Iteration:
     test_on_target: dict[str, float] = field(default_factory=dict)
     mean_kl: float = math.nan  # over all prompts trained on
     mean_on_target: float = math.nan
+    mean_test_kl: float | None = None  # over all test prompts; None where none was measured
+    mean_test_on_target: float | None = None
 
 
 @dataclass(frozen=True)

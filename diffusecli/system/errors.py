@@ -107,6 +107,15 @@ def printable(text: str) -> str:
     return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def shortened(text: str, width: int) -> str:
+    """A text with an ellipsis in place of an end that is too long.
+
+    >>> shortened("abcd", 4), shortened("abcde", 4)
+    ('abcd', 'abc…')
+    """
+    return text if len(text) <= width else text[: width - 1].rstrip() + "…"
+
+
 def many(number: int, noun: str, plural: str = "") -> str:
     """A number with its noun; the plural is given where an s does not make it.
 
@@ -134,4 +143,4 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     'known are: gamma, n_iters'
     """
     near = nearest(word, known)
-    return f"did you mean '{near}'?" if near is not None else f"known are: {', '.join(known)}"
+    return f"did you mean '{near}'?" if near is not None else f"known are: {', '.join(known)}" if known else "remove it"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from diffusecli.system.errors import many, printable
+from diffusecli.system.errors import many, printable, shortened
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -50,4 +50,4 @@ def _cell(value: Any) -> str:
 
 def _escaped(text: str) -> str:
     plain = printable(text)
-    return escape(plain if len(plain) <= _MOST_TEXT else plain[: _MOST_TEXT - 1] + "…")
+    return escape(shortened(plain, _MOST_TEXT))

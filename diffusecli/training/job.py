@@ -81,10 +81,11 @@ def prepare_prompts(
     encoded = [wording for question in questions for wording in question.wordings]
     require_agreement(encoded, notice)
     context = shape_of(base.model.config, 0).context
-    require_context(every_wording([*questions, *tests]), context)
+    every = every_wording([*questions, *tests])
+    require_context(every, context)
     for remark in dict.fromkeys(remark for e in encoded for remark in e.remarks):
         notice(remark)
-    strategy, why = choose_strategy(base, encoded, source, settings, processes, size)
+    strategy, why = choose_strategy(base, every, source, settings, processes, size)
     worded = f" in {len(encoded)} wordings" if len(encoded) > len(questions) else ""
     targets = sum(len(question.prompt.targets) for question in questions)
     notice(f"{many(len(questions), 'prompt')}{worded}, {many(targets, 'target')}; {why}")
@@ -101,7 +102,8 @@ def prepare_prompts(
     trained_on = {question.alias for question in questions}
     tests = [question for question in tests if question.prompt.targets and question.alias not in trained_on]
     tests += [held_out for question in [*questions, *tests] if (held_out := question.held_out_alone)]
-    contexts = Contexts(vary, retention.turns if retention else ()) if vary else None
+    own_system = base.chat_settings.system is not None
+    contexts = Contexts(vary, retention.turns if retention else (), own_system) if vary else None
     window = counted_window(base.model.config) if isinstance(strategy, PackedPass) else None
     most = min((bound for bound in (context, window) if bound is not None), default=None)
     if contexts is not None and len(questions) <= MANY_PROMPTS:

@@ -183,12 +183,13 @@ def _finished_iteration(job: Job, progress: Progress) -> Iteration:
     kl, on_target = ({name: sums[place] / sums[0] for name, sums in saw["seen"].items()} for place in (1, 2))
     prompts = sum(sums[0] for sums in saw["seen"].values())
     means = [sum(sums[place] for sums in saw["seen"].values()) / prompts for place in (1, 2)]
+    mean_test = [float(mean) for mean in np.mean(test.figures, axis=0)] if tests else [None, None]
     if tests:
         _train_mode(job.base, on=True)
     seen = Iteration(
         number, job.settings.n_iters, progress.step, saw["loss"], sum(q.entropy for q in job.prompts.questions), kl, on_target,
         float(np.mean(saw["kept"])) if saw["kept"] else None, saw["rate"], float(np.mean(saw["norms"])), progress.tokens,
-        progress.seconds, peak_memory_mb(), *by_name(test, job.prompts.shown_as), *means,
+        progress.seconds, peak_memory_mb(), *by_name(test, job.prompts.shown_as), *means, *mean_test,
     )  # fmt: skip
     progress.iterations, progress.last = number, seen
     progress.under_way = {}

@@ -119,7 +119,7 @@ def prepare(
             kept.append(answer)
             turns.append(_turn(e, answer, base.chat))
     if steps * per_step > _ROUNDS * len(kept) and len(instructions) > always:
-        encoded, more = asked_of(instructions[always:])
+        encoded, more = asked_of(instructions[always:], tokens=HELD_TOKENS)  # nothing is measured of these
         kept += more
         turns += [_turn(e, answer, base.chat) for e, answer in zip(encoded, more, strict=True)]
     return Retention(
@@ -129,17 +129,17 @@ def prepare(
 
 def _answers(
     base: LoadedModel, instructions: Sequence[Prompt], *, strategy: Pass, notice: Callable[[str], None], shared: Callable[[Any], Any],
-    write: bool,
+    write: bool, tokens: int = ANSWER_TOKENS,
 ) -> tuple[list[EncodedPrompt], list[Answer]]:  # fmt: skip
-    """Instructions in tokens, and what the base model answers to them."""
+    """Instructions in tokens, and what the base model answers to them with up to so many."""
     encoded = encode_instructions(instructions, base.chat, shape_of(base.model.config, 0).context)
-    path = cache_folder() / "retention" / f"{_key(base, encoded)}.safetensors"
+    path = cache_folder() / "retention" / f"{_key(base, encoded, tokens)}.safetensors"
     answers: list[Answer] | None = shared(_read(path) if write else None)
     if answers is None:
         notice(f"asking the base model {len(encoded)} ordinary instructions to hold it to its answers (once, then cached)")
         with _without_adapter(base.model), blamed(base.model, base.name):
             window, longest = counted_window(base.model.config), max(len(e.prompt_ids) for e in encoded) + ANSWER_TOKENS
-            asked = _ask(base, encoded, strategy if window is None or longest <= window else RowsPass())
+            asked = _ask(base, encoded, tokens, strategy if window is None or longest <= window else RowsPass())
         if write:
             _write(path, asked, notice)
         answers = shared(asked)
@@ -152,7 +152,7 @@ def _turn(encoded: EncodedPrompt, answer: Answer, chat: Chat) -> tuple[str, str]
     return encoded.prompt.question, encoded.text(chat.tokenizer, spoken).strip()
 
 
-def _ask(base: LoadedModel, encoded: Sequence[EncodedPrompt], strategy: Pass) -> list[Answer]:
+def _ask(base: LoadedModel, encoded: Sequence[EncodedPrompt], tokens: int, strategy: Pass) -> list[Answer]:
     spoken: list[tuple[int, ...]] = []
     use_cache = bool(choose_cache(base.model))
     for start in range(0, len(encoded), _ROWS_AT_ONCE):
@@ -162,7 +162,7 @@ def _ask(base: LoadedModel, encoded: Sequence[EncodedPrompt], strategy: Pass) ->
             base.model,
             [e.prompt_ids for e in group],
             stops,
-            settings=SamplingSettings(max_new_tokens=ANSWER_TOKENS),
+            settings=SamplingSettings(max_new_tokens=tokens),
             seed=start,
             use_cache=use_cache,
         )
@@ -186,9 +186,9 @@ def _without_adapter(model: Any) -> Any:
     return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
 
 
-def _key(base: LoadedModel, encoded: Sequence[EncodedPrompt]) -> str:
+def _key(base: LoadedModel, encoded: Sequence[EncodedPrompt], tokens: int) -> str:
     """What the answers depend on."""
-    made_of = [base.revision, str(base.model.dtype), ANSWER_TOKENS, LIKELIEST, [e.prompt_ids for e in encoded],
+    made_of = [base.revision, str(base.model.dtype), tokens, LIKELIEST, [e.prompt_ids for e in encoded],
                [sorted(e.stop_ids) for e in encoded], str(getattr(base.model.config, "quantization_config", None))]  # fmt: skip
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:24]
 

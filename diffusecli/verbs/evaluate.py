@@ -80,7 +80,9 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
     if not sets:
         if there:
             raise InputError(f"--only {', '.join(question.only)}: is in no prompt's path, {did_you_mean(question.only[0], there)}")
-        raise InputError(f"{', '.join(map(str, paths))}: no samples there, make some with `diffuse sample`")
+        raise InputError(
+            f"{', '.join(map(str, paths))}: no samples there, make some with `diffuse sample`, or measure prompts with --exact --prompts"
+        )
     facts = {run.run: run for run in runs}
     judged = [_judge(s, facts.get(s.run), measured.get(s.run), question) for s in sets]
     places = {run: place for place, run in enumerate(dict.fromkeys(row.run for row in judged))}
@@ -146,7 +148,7 @@ def _measure(
             found[facts.run] = Measured()
             continue
         source = model_source(config, named=question.model is not None)
-        contexts = Contexts(config.vary) if config.vary else None
+        contexts = Contexts(config.vary, own_system=config.system is not None) if config.vary else None
         found[facts.run] = measure(facts.folder, source, config.alg_config, retain, config.seed, prompts, notice, contexts=contexts)
     return found
 

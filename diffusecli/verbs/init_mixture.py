@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from diffusecli.files.endings import require_ending
 from diffusecli.files.paths import exists
 from diffusecli.files.writing import require_writable
 from diffusecli.prompts.mixture.folder import TITLE, mixture_files
@@ -22,6 +23,7 @@ def write_mixture(count: int, folder: Path, *, seed: int, force: bool = False) -
 
     Raises `InputError` for a count that is too small, and for a folder that holds anything; with `force` an older mixture there is replaced.
     """
+    require_ending(folder, "-o", "--mixture writes a folder of prompts")
     _require_free(folder, force)
     require_writable(folder)
     drawn = draw_mixture(count, seed)

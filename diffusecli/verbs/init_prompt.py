@@ -15,6 +15,7 @@ from diffusecli.files.paths import exists
 from diffusecli.files.writing import write_text
 from diffusecli.prompts.catalogue import make_distribution
 from diffusecli.prompts.distributions import Distribution
+from diffusecli.prompts.families import naming_its_options
 from diffusecli.prompts.file_names import file_names
 from diffusecli.prompts.observations import distributions_in
 from diffusecli.prompts.prompt import Prompt
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 
 
 def choose(
-    families: Mapping[str, Any], modifiers: Mapping[str, Any], source: Path | None, reading: Reading
+    families: Mapping[str, Any], modifiers: Mapping[str, Any], source: Path | None, reading: Reading, *, worded: bool = False
 ) -> dict[tuple[str, ...], Distribution]:
-    """The distribution that was asked for, or one per group of a table.
+    """The distribution that was asked for, or one per group of a table, which names its targets where it is `worded` by the built-in bank.
 
     `families` maps family names (as parameters: underscores, no dashes) to what their options were given (None or False: nothing). Raises
     `InputError` unless exactly one family or file is named, with options that go with it.
@@ -47,7 +48,8 @@ def choose(
         return {(): make_distribution(named[0].removeprefix("--"), chosen[named[0]], modifiers)}
     if foreign := [f"--{name.replace('_', '-')}" for name, value in modifiers.items() if value is not None]:
         raise InputError(f"{foreign[0]} does not go with --from, leave it out")
-    return distributions_in(source, reading)
+    found = distributions_in(source, reading)
+    return {key: naming_its_options(each) for key, each in found.items()} if worded else found
 
 
 def with_paraphrases(

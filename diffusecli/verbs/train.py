@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from diffusecli.models.fused import fuse
 from diffusecli.models.loading import LoadedModel, load_chat, load_hollow, load_model
 from diffusecli.models.lora import load_adapter, merged
 from diffusecli.models.source import model_source
-from diffusecli.prompts.config import PLAIN, Config, Vary
+from diffusecli.prompts.config import PLAIN, Config
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.sampling.generations import generate
@@ -108,7 +108,7 @@ def _train(
             inputs,
             settings,
             config.retain,
-            _contexts(config),
+            config.vary,
             seed=config.seed,
             size=progress.at_once,
             processes=processes,
@@ -151,13 +151,6 @@ def _train(
     if processes.sharded:
         processes.part()
     return trained
-
-
-def _contexts(config: Config) -> Vary | Literal[False]:
-    """What surrounds requests; the config's own system text is no matter of chance."""
-    if config.vary and config.system is not None:
-        return config.vary.model_copy(update={"system": False})
-    return config.vary
 
 
 def _continued(config: Config) -> Path | None:

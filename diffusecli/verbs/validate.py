@@ -49,7 +49,10 @@ class Validation:
         """The last line of the command: what passed, or how much is wrong."""
         severities = [problem.severity for problem in self.problems]
         counts = ", ".join(many(severities.count(severity), severity) for severity in ("error", "warning", "notice"))
-        passed = f"{many(len(self.prompts), 'prompt')}, {many(len(self.configs), 'config')}"
+        wordings, held_out = sum(len(p.wordings) for p in self.prompts), sum(len(p.held_out) for p in self.prompts)
+        worded = f" in {many(wordings, 'wording')}" if wordings > len(self.prompts) else ""
+        worded += f" and {held_out} held out" if held_out else ""
+        passed = f"{many(len(self.prompts), 'prompt')}{worded}, {many(len(self.configs), 'config')}"
         return f"failed: {counts}; passed: {passed}" if self.failed else f"sound: {passed}; {counts}"
 
     def as_json(self) -> dict[str, Any]:

@@ -17,6 +17,17 @@ def test_validate_accepts_prompts_configs_and_folders(in_process, prompt_file, t
     assert "sound: 1 prompt, 1 config; 0 errors" in in_process("validate", "p.json", "c.yaml").stdout
 
 
+def test_wordings_are_counted(in_process, prompt_file):
+    prompt_file("p.json", request=["Roll a die.", "Throw a die."], held_out_requests=["A die, please."])
+    prompt_file("q.json")
+    assert "sound: 2 prompts in 3 wordings and 1 held out, 0 configs; 0 errors" in in_process("validate", "p.json", "q.json").stdout
+
+
+def test_an_unknown_key_of_a_message_is_told_with_those_that_a_message_has(in_process, tmp_path):
+    (tmp_path / "m.json").write_text('{"messages": [{"role": "user", "contents": "A letter."}], "targets": ["a"]}')
+    assert "unknown key 'contents', did you mean 'content'?" in in_process("validate", "m.json").stderr
+
+
 @pytest.mark.parametrize(
     ("fields", "code", "told"),
     [

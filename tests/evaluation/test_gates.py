@@ -1,10 +1,12 @@
 """Limits that stop a pipeline: what they judge, what they say, how the command ends."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from diffusecli.evaluation.gates import GATES, failures
+from diffusecli.evaluation.gates import GATES, failures, worst_wording
+from diffusecli.evaluation.metrics import ExactFigures, Worded
 from diffusecli.files.writing import write_json
 from diffusecli.system.errors import InputError
 from diffusecli.verbs.evaluate import Question, evaluate
@@ -41,6 +43,24 @@ def test_what_was_only_measured_exactly_is_judged_by_that_alone(trained, prompt_
     found = evaluate([Path(trained.output_dir)], Question(prompts=(held_out,), exact=True))
     assert failures(found, {"--min-valid": 0.9}) == ["valid share: there are no samples of a prompt with targets"]
     assert len(failures(found, {"--max-kl": 1e-6})) == 1
+
+
+@pytest.mark.parametrize(("limit", "missed"), [(0.3, []), (0.29, ["p.json (lora): worst exact TVD of a wording 0.3 > 0.29"])])
+def test_the_worst_of_a_prompts_wordings_and_contexts_is_judged(tmp_path, limit, missed):
+    found = evaluate([run_with(tmp_path / "run", ["a"]).path])
+    kinds = [("trained", 0.1), ("held-out", 0.2), ("context", 0.3)]
+    worded = tuple(Worded(kind, kind, 0.0, 1.0, tvd) for kind, tvd in kinds)
+    (row,) = found.rows
+    found = replace(found, rows=(replace(row, exact=ExactFigures(0.0, 1.0, tvd=0.1, wordings=worded)),))
+    assert failures(found, {"--max-wording-tvd": limit}) == missed
+
+
+def test_a_prompt_of_one_wording_is_judged_by_its_own_distance(tmp_path):
+    (row,) = evaluate([run_with(tmp_path / "run", ["a"]).path]).rows
+    assert [worst_wording(replace(row, exact=ExactFigures(0.0, 1.0, tvd=0.2))), worst_wording(row)] == [
+        0.2,
+        pytest.approx(float("nan"), nan_ok=True),
+    ]
 
 
 def test_runs_are_told_apart(tmp_path):

@@ -327,6 +327,14 @@ def test_held_out_contexts_use_held_out_texts_alone():
         assert {(asked.content, answer.content) for asked, answer in pairs} <= set(turns("turns-held-out"))
 
 
+def test_a_system_text_of_the_config_is_never_replaced():
+    fixed = Contexts(Vary(plain=0), own_system=True)
+    assert not [name for name, _ in fixed.held_out(DIE) if "system" in name]
+    assert len(fixed.held_out(DIE)) == 8
+    assert {fixed.around(DIE, visit).system for visit in range(50)} == {None}
+    assert len({Contexts(Vary(plain=0)).around(DIE, visit).system for visit in range(50)}) > 2
+
+
 def test_a_prompt_has_only_the_held_out_contexts_that_leave_its_own_alone():
     assert [name for name, _ in ALL.held_out(TALK)] == [
         "greeting",

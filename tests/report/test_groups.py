@@ -40,6 +40,20 @@ def test_few_prompts_keep_their_rows_and_have_the_table_below(mixture):  # noqa:
     assert ["excess", "at 500"][1] in text
 
 
+def test_many_folders_have_a_table_of_the_splits_before_that_of_all(mixture):  # noqa: F811
+    few, many = (
+        rendered(mixture(FOUR)),
+        rendered(mixture(tuple(f"{split}/f{n}" for split in ("wordings", "families") for n in range(8)))),
+    )
+    assert ("by split" in few, "by folder" in few) == (False, True)
+    first = many[many.index("by split") : many.index("by folder")]
+    assert [line.split()[0] for line in first.splitlines()[4:] if line.strip() and not line.startswith(" ")] == [
+        "families",
+        "wordings",
+    ]
+    assert "f3" in many[many.index("by folder") :]
+
+
 def test_many_prompts_are_a_table_and_the_worst_ten_by_name(mixture):  # noqa: F811
     text = rendered(mixture(FOUR, each=8, shift=far_out))
     lines = text.splitlines()

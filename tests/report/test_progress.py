@@ -29,6 +29,8 @@ def iterations(count, prompts=2):
             {"t": 0.9},
             sum(kl.values()) / prompts,
             0.5,
+            0.3,
+            0.9,
         )
 
 

@@ -61,18 +61,21 @@ def test_the_command_writes_the_same_as_the_function_of_the_api(in_process, tmp_
         (["--mixture", "60"], "name it with -o"),
         (["--mixture", "5", "-o", "mix"], "--mixture 5: must be"),
         (["--mixture", "60", "--dice", "2d6", "-o", "mix"], "--dice does not go with --mixture"),
+        (["--mixture", "60", "--form", "-o", "mix"], "--form does not go with --mixture"),
+        (["--mixture", "60", "--wrap", "{%s}", "-o", "mix"], "--wrap does not go with --mixture"),
+        (["--mixture", "60", "-o", "mix.json"], "name a folder without .json"),
         (["--mixture", "60", "-o", "full"], "is not empty"),
         (["--mixture", "60", "-o", "full", "--force"], "holds files that are not of a mixture"),
-        (["--mixture", "60", "-o", "full/notes.txt"], "is a file"),
+        (["--mixture", "60", "-o", "full/notes"], "is a file"),
     ],
 )
 def test_what_cannot_be_written_is_refused(in_process, tmp_path, words, message):
     (tmp_path / "full").mkdir()
-    (tmp_path / "full/notes.txt").write_text("mine")
+    (tmp_path / "full/notes").write_text("mine")
     done = in_process("init-prompt", *words)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
-    assert (tmp_path / "full/notes.txt").read_text() == "mine"
+    assert (tmp_path / "full/notes").read_text() == "mine"
     assert not (tmp_path / "mix").exists()
 
 

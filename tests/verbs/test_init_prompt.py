@@ -325,6 +325,32 @@ def test_requests_of_the_users_come_from_options_and_a_file_and_get_a_clause_on_
     assert all("{" in text or "curly" in text or "brace" in text for text in texts)
 
 
+def test_built_in_wordings_name_the_targets_of_a_file(in_process, tmp_path):
+    (tmp_path / "c.txt").write_text("red\nblue\ngreen\n")
+    (tmp_path / "w.csv").write_text("answer,weight\nyes,3\nno,1\n")
+    made = json.loads(in_process("init-prompt", "--from", "c.txt", "--wordings", "8", "--held-out", "4").stdout)
+    texts = [*made["request"], *made["held_out_requests"]]
+    assert len(set(texts)) == 12
+    assert all(name in text.lower() for text in texts for name in ("red", "blue", "green"))
+    made = json.loads(
+        in_process("init-prompt", "--from", "w.csv", "--column", "answer", "--weight-column", "weight", "--wordings", "6").stdout
+    )
+    assert made["weights"] == [0.75, 0.25]
+    assert all("yes" in text.lower() and any(share in text for share in ("0.75", "75", "3", "three")) for text in made["request"])
+
+
+def test_a_file_of_too_many_targets_for_a_request_needs_requests_of_the_users(in_process, tmp_path):
+    (tmp_path / "n.txt").write_text("".join(f"n{i}\n" for i in range(21)))
+    done = in_process("init-prompt", "--from", "n.txt", "--wordings", "4")
+    assert done.returncode == 2
+    assert "21 are more than 20. Write your own with --request or --requests" in done.stderr
+
+
+def test_a_clause_on_the_form_is_added_to_requests_of_the_users_only(in_process):
+    done = in_process("init-prompt", "--uniform", "1", "3", "--wordings", "4", "--form")
+    assert (done.returncode, "Add --request or leave it out" in done.stderr) == (2, True)
+
+
 def test_requests_for_groups_are_filled_each(in_process, tmp_path):
     (tmp_path / "t.csv").write_text("place,answer\nA,yes\nB,no\n")
     done = in_process(
