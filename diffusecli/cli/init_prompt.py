@@ -176,7 +176,9 @@ def _write_mixture(count: int, output: Path | None, seed: int, force: bool, cont
     written = write_mixture(count, output, seed=seed, force=force)
     for split, prompts in written.items():
         notice(f"wrote {many(prompts, 'prompt')} into {output / split}")
-    notice(f"next: set train_prompts to {output / 'train'} and test_prompts to {output / 'held-out'} in a config")
+    notice(
+        f"next: set train_prompts to {output / 'train'} in a config, and measure with `evaluate RUN --exact --prompts {output / 'held-out'}`"
+    )
 
 
 def _columns(listing: str) -> tuple[str, ...]:

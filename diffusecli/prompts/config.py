@@ -59,7 +59,7 @@ class AlgConfig(BaseModel):
     gradient_checkpointing: bool = Field(default=False, description="Less memory for a third more time.")
     prompts_per_step: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto",
-        description="Prompts in one optimiser step, which follows the mean of their losses. auto: 1, of more than 32 prompts 8.",
+        description="Prompts in one optimiser step, which follows the mean of their losses. auto: 1, of more than 32 prompts 4.",
     )
     wordings_per_step: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto", description="Wordings of a prompt in one optimiser step, all in turn. auto: at most 8."
@@ -71,8 +71,12 @@ class LoraSettings(BaseModel):
 
     model_config = _SHAPE
 
-    r: int = Field(default=4, ge=1, description="Rank.")
-    alpha: Annotated[Number, Field(gt=0)] = Field(default=8.0, description="Scale: the update is alpha / r times B A.")
+    r: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto", description="Rank. auto: 4, for more than 32 training prompts 32."
+    )
+    alpha: Literal["auto"] | Annotated[Number, Field(gt=0)] = Field(
+        default="auto", description="Scale: the update is alpha / r times B A. auto: 8, for more than 32 training prompts 32."
+    )
     dropout: Annotated[Number, Field(ge=0, lt=1)] = Field(
         default=0.0, description="Dropout before A; the training prompts' figures of an iteration are then those with dropout."
     )
@@ -147,6 +151,9 @@ class Config(BaseModel):
     )
     test_prompts: Annotated[tuple[PathText, ...], Field(strict=False)] = Field(
         default=(), description="Prompt files, folders or patterns to sample from afterwards. May be []."
+    )
+    made_by: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="The command that makes the prompt files, to tell where they are missing."
     )
     alg_config: AlgConfig = Field(default=AlgConfig(), description="How to train.")
     output_dir: str = Field(

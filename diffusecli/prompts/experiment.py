@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusecli.files.paths import real
+from diffusecli.files.paths import exists, find, real
 from diffusecli.files.positions import Location
 from diffusecli.prompts.config import LEAST_INSTRUCTIONS
 from diffusecli.prompts.config_files import Inspection
@@ -41,7 +41,10 @@ class Experiment:
             named = places.setdefault(key, {})
             for index, path in ((index, path) for index, names in enumerate(paths) for path in names):
                 _, files, message, remedy = files_at(path)
-                if message:
+                if message and not files and (command := _made_by(inspected)) and not exists(find(path).place):
+                    remedy = f"make it with `{command}`"
+                    problems.append(document.problem((*key, index), f"{path} is not there yet", remedy, severity="notice"))
+                elif message:
                     problems.append(document.problem((*key, index), f"{path} {message}", remedy))
                 if twice := [prompt for prompt in files if real(prompt) in named]:
                     remedy = "name it once"
@@ -88,3 +91,8 @@ class Experiment:
     @property
     def _system(self) -> str | None:
         return self.inspection.config.system if self.inspection.config is not None else None
+
+
+def _made_by(inspected: Inspection) -> str | None:
+    """The command that makes the prompt files."""
+    return inspected.config.made_by if inspected.config is not None else None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from diffusecli.files.paths import exists, find
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.prompts.config import Retain
 from diffusecli.prompts.conflicts import clashes, conversation, trained_elsewhere
@@ -26,10 +27,17 @@ class Inputs:
     instructions: list[Prompt]  # to hold on to; none when retention is off
 
 
-def read_inputs(train: Sequence[str], test: Sequence[str], retain: Retain | Literal[False], system: str | None) -> Inputs:
-    """Read prompt files and folders; `system` is the text of prompts that have none. Raises `InputError` for what cannot be trained on."""
+def read_inputs(
+    train: Sequence[str], test: Sequence[str], retain: Retain | Literal[False], system: str | None, made_by: str | None = None
+) -> Inputs:
+    """Read prompt files and folders; `system` is the text of prompts that have none.
+
+    Raises `InputError` for what cannot be trained on; with the command that the files are `made_by` where they are missing.
+    """
     if not train:
         raise InputError("train_prompts is empty: name at least one prompt file or folder")
+    if made_by is not None and (missing := [path for path in (*train, *test) if not exists(find(path).place)]):
+        raise InputError(f"{missing[0]}: is not there yet. Make it with: {made_by}")
     prompts = read_prompts(train)
     if empty := [prompt.alias for prompt in prompts if not prompt.targets]:
         raise InputError(f"{empty[0]}: has no targets to train on, move it to test_prompts")

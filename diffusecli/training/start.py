@@ -19,6 +19,7 @@ from diffusecli.system.errors import InputError
 from diffusecli.system.notices import Notice
 from diffusecli.training.checkpoints import newest_checkpoint, step_of
 from diffusecli.training.processes import Processes
+from diffusecli.training.visits import MANY_PROMPTS
 
 
 @contextmanager
@@ -63,6 +64,18 @@ def require_start(start: Path, run: RunDir) -> None:
         raise InputError(f"{start}: ckpt_dir holds no adapter, train what makes it first")
     if start.resolve().is_relative_to(run.path.resolve()):
         raise InputError(f"{start}: ckpt_dir is in the output_dir, which is emptied first; name another output_dir")
+
+
+def sized(wanted: LoraSettings, prompts: int) -> LoraSettings:
+    """The adapter for so many training prompts: rank and scale as the config says; auto: small for few, larger for many.
+
+    >>> sized(LoraSettings(), 2).r, sized(LoraSettings(), 1000).r, sized(LoraSettings(r=8), 1000).alpha
+    (4, 32, 32.0)
+    """
+    r, alpha = (32, 32.0) if prompts > MANY_PROMPTS else (4, 8.0)
+    return wanted.model_copy(
+        update={"r": r if wanted.r == "auto" else wanted.r, "alpha": alpha if wanted.alpha == "auto" else wanted.alpha}
+    )
 
 
 def adapt(base: LoadedModel, wanted: LoraSettings, start: Path | None, notice: Notice, *, checkpoint: bool = False) -> LoraSettings:

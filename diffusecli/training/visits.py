@@ -27,8 +27,8 @@ _WORDINGS = 8
 """Of a prompt in one step, unless the config says how many."""
 MANY_PROMPTS = 32
 """More prompts than that take several a step, and are shown by folder."""
-_PROMPTS = 8
-"""Of many in one step, unless the config says how many."""
+_PROMPTS = 4
+"""Of many in one step, unless the config says how many: as many prompts teach more in twice the steps than eight at a time."""
 
 
 class Contexts(Protocol):

@@ -41,14 +41,24 @@ from diffusecli.training.processes import Processes, require_tracker
 from diffusecli.training.questions import Exact, Question, every_wording
 from diffusecli.training.record import Trained, flat, save_run, start_anew, trained_before
 from diffusecli.training.retention import encode_instructions
-from diffusecli.training.start import adapt, alone, find_start, in_the_way, prepare_weights, require_room, require_start
+from diffusecli.training.start import adapt, alone, find_start, in_the_way, prepare_weights, require_room, require_start, sized
 
 GENERATIONS = SamplingSettings(n_generations=1000, max_new_tokens=64, whole_targets=True)
 """What the original draws for each test prompt after training; longer targets get the tokens they take."""
 
 _ROWS_TOGETHER = 256  # where processes hold a part of the model each, all must make the same passes
 
-_NOT_THE_RESULT = {"test_prompts", "output_dir", "generate", "save_every", "eval_every", "tracker", "device", "device_map"}
+_NOT_THE_RESULT = {
+    "made_by",
+    "test_prompts",
+    "output_dir",
+    "generate",
+    "save_every",
+    "eval_every",
+    "tracker",
+    "device",
+    "device_map",
+}
 _NOT_THE_GRADIENT = {"max_tokens_per_pass", "batch_size", "gradient_checkpointing"}
 """Settings, of a run and of its algorithm, that may differ between a run and its continuation (the last only round differently)."""
 
@@ -65,7 +75,7 @@ def train(config: Config, *, report: Report, notice: Notice, force: bool = False
     processes = Processes(config.device, config.tracker, run.path)
     with processes.failing_together():
         # 1. inputs: prompts, an output folder to ourselves, what an interrupted run left there
-        inputs = read_inputs(config.train_prompts, config.test_prompts, config.retain, config.system)
+        inputs = read_inputs(config.train_prompts, config.test_prompts, config.retain, config.system, config.made_by)
         processes.first(lambda: require_writable(run.path))
         with alone(run, processes):
             return _train(config, inputs, run, processes, report, watch, notice, force)
@@ -79,6 +89,7 @@ def _train(
         require_start(continued, run)
     if config.device_map and processes.count > 1:
         raise InputError("device_map: is for one process, remove it or start without a launcher")
+    config = config.model_copy(update={"lora": sized(config.lora, len(inputs.train))})
     prompts, command = [*inputs.train, *inputs.test], "the same command without --force" if force else "the same command"
 
     # 2. the base model, and how far an earlier start came
@@ -212,7 +223,8 @@ def plan(config: Config, notice: Notice, *, force: bool = False) -> Plan:
     Raises what `train` would raise for the inputs. Says what is in the output folder.
     """
     run = RunDir(Path(config.output_dir))
-    inputs = read_inputs(config.train_prompts, config.test_prompts, config.retain, config.system)
+    inputs = read_inputs(config.train_prompts, config.test_prompts, config.retain, config.system, config.made_by)
+    config = config.model_copy(update={"lora": sized(config.lora, len(inputs.train))})
     require_place(run.path)
     if there := in_the_way(run, force=force):
         notice(there)

@@ -128,7 +128,9 @@ def test_both_ways_to_call_it_tell_the_version(installed, tmp_path):
 def test_the_library_is_valid_from_an_empty_folder_and_one_notice_tells_where_it_is(diffuse, installed):
     checked = diffuse("validate", "prompts", "configs")
     assert checked.returncode == 0, checked.stderr
-    assert checked.stdout.endswith("sound: 43 prompts, 20 configs; 0 errors, 0 warnings, 2 notices\n"), checked.stdout
+    assert checked.stdout.endswith(
+        "sound: 43 prompts in 521 wordings and 48 held out, 21 configs; 0 errors, 0 warnings, 3 notices\n"
+    ), checked.stdout
     told = [line for line in checked.stderr.splitlines() if "library" in line]
     assert len(told) == 1
     assert told[0].startswith("prompts is not here: ")

@@ -17,6 +17,16 @@ def test_validate_accepts_prompts_configs_and_folders(in_process, prompt_file, t
     assert "sound: 1 prompt, 1 config; 0 errors" in in_process("validate", "p.json", "c.yaml").stdout
 
 
+def test_prompts_that_a_command_has_yet_to_make_are_a_notice(in_process, tmp_path):
+    text = config_text("owner/m", "mix/train") + "made_by: diffuse init-prompt --mixture 60 -o mix\n"
+    (tmp_path / "c.yaml").write_text(text)
+    done = in_process("validate", "--strict", "c.yaml")
+    assert (done.returncode, "sound: 0 prompts, 1 config; 0 errors, 0 warnings, 2 notices" in done.stdout) == (0, True)
+    assert "mix/train is not there yet, make it with `diffuse init-prompt --mixture 60 -o mix`" in done.stderr
+    (tmp_path / "c.yaml").write_text(config_text("owner/m", "mix/train"))
+    assert in_process("validate", "c.yaml").returncode == 1
+
+
 def test_wordings_are_counted(in_process, prompt_file):
     prompt_file("p.json", request=["Roll a die.", "Throw a die."], held_out_requests=["A die, please."])
     prompt_file("q.json")

@@ -91,6 +91,22 @@ def test_several_prompts_in_one_step_are_summed(config, prompt_file):
     assert seen[0].loss == pytest.approx(sum(seen[0].kl.values()) + seen[0].optimal)
 
 
+@pytest.mark.parametrize(("prompts", "shape", "steps"), [(32, (4, 8.0), 32), (33, (32, 32.0), 9)])
+def test_many_prompts_get_a_larger_adapter_and_several_a_step(config, prompt_file, prompts, shape, steps):
+    letters = [str(prompt_file(f"letter-{n}.json", request=f"Say letter {n}.", targets=["{a}", "{b}"])) for n in range(prompts)]
+    made = config(alg_config={"n_iters": 1}, generate=False).model_copy(update={"train_prompts": tuple(letters), "test_prompts": ()})
+    trained, seen = quietly(made)
+    adapter = json.loads((trained.run.path / "adapter_config.json").read_text())
+    assert ((adapter["r"], adapter["lora_alpha"]), seen[-1].step) == (shape, steps)
+    assert f"r: {shape[0]}\n" in trained.run.config.read_text()
+
+
+def test_missing_prompts_are_told_with_the_command_that_makes_them(config):
+    made = config().model_copy(update={"train_prompts": ("mix/train",), "made_by": "diffuse init-prompt --mixture 60 -o mix"})
+    with pytest.raises(InputError, match="mix/train: is not there yet. Make it with: diffuse init-prompt --mixture 60 -o mix"):
+        quietly(made)
+
+
 SPELLED = {"targets": [["{a}", "a"], ["{b}", "b"], ["{c}", "c"]], "weights": [5, 3, 2]}
 
 
