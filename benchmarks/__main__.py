@@ -4,7 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable
 
-from benchmarks import convergence, evaluation, packing, peers, rate, recipe, sampling, size, startup
+from benchmarks import convergence, evaluation, packing, peers, rate, recipe, sampling, size, startup, wordings
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "startup": startup.main,
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "sampling": sampling.main,
     "peers": peers.main,
     "evaluation": evaluation.main,
+    "wordings": wordings.main,
 }
 
 

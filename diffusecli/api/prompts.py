@@ -106,7 +106,7 @@ def init_prompts(
     optional(function, "notice", notice)
     with calling(notice) as say:
         source = None if from_file is None else _table(from_file)
-        found = choose(families, modifiers, source, reading)
+        found = choose(families, modifiers, source, reading, worded=wordings is not None)
         filled = {key: fields_of(distribution, reading.group_by, key) for key, distribution in found.items()}
         made = {key: prompt_from(distribution, wording, filled[key]) for key, distribution in found.items()}
         require_different_requests(list(made.values()), filled, "group_by" if reading.group_by else "shares_column")

@@ -114,6 +114,12 @@ def test_a_request_stays_as_it_is_unless_the_form_is_asked_for(caplog):
     assert caplog.text == ""
 
 
+def test_a_program_gets_wordings_that_name_the_targets_of_a_file_too(tmp_path):
+    (tmp_path / "c.txt").write_text("red\nblue\n")
+    made = diffuse.init_prompt(from_file=tmp_path / "c.txt", wordings=4)
+    assert all("red" in text.lower() and "blue" in text.lower() for text in made.requests)
+
+
 def test_a_prompt_is_asked_for_in_many_wordings(caplog):
     many = diffuse.init_prompt(uniform=(1, 6), wordings=20, held_out=5, seed=2)
     assert (len(many.requests), len(many.held_out_requests)) == (20, 5)

@@ -94,7 +94,9 @@ def test_several_prompts_in_one_step_are_summed(config, prompt_file):
 @pytest.mark.parametrize(("prompts", "shape", "steps"), [(32, (4, 8.0), 32), (33, (32, 32.0), 9)])
 def test_many_prompts_get_a_larger_adapter_and_several_a_step(config, prompt_file, prompts, shape, steps):
     letters = [str(prompt_file(f"letter-{n}.json", request=f"Say letter {n}.", targets=["{a}", "{b}"])) for n in range(prompts)]
-    made = config(alg_config={"n_iters": 1}, generate=False).model_copy(update={"train_prompts": tuple(letters), "test_prompts": ()})
+    made = config(alg_config={"n_iters": 1}, generate=False).model_copy(
+        update={"train_prompts": tuple(letters), "test_prompts": ()}
+    )
     trained, seen = quietly(made)
     adapter = json.loads((trained.run.path / "adapter_config.json").read_text())
     assert ((adapter["r"], adapter["lora_alpha"]), seen[-1].step) == (shape, steps)
