@@ -36,7 +36,7 @@ first ones, a hundred times the last, must be forgotten."""
 _LOOKED_AT_BEFORE = 32
 """Of more prompts only a sample is measured before the first step: a mixture of hundreds would wait for it."""
 
-_LOOKED_AT_AFTER = 256
+_LOOKED_AT_AFTER = 128
 """And after the last. Wordings count, not prompts."""
 
 _LOOKED_AT_BETWEEN = 64

@@ -105,7 +105,7 @@ def test_many_prompts_get_a_larger_adapter_and_several_a_step(config, prompt_fil
 
 def test_missing_prompts_are_told_with_the_command_that_makes_them(config):
     made = config().model_copy(update={"train_prompts": ("mix/train",), "made_by": "diffuse init-prompt --mixture 60 -o mix"})
-    with pytest.raises(InputError, match="mix/train: is not there yet. Make it with: diffuse init-prompt --mixture 60 -o mix"):
+    with pytest.raises(InputError, match=r"mix/train: is not there yet\. Make it with: diffuse init-prompt --mixture 60 -o mix"):
         quietly(made)
 
 
