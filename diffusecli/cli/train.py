@@ -55,7 +55,7 @@ def _print_figures(done: Trained) -> None:
     from diffusecli.report.tables import trained_table
 
     if len(done.after.prompts) + len(done.test.prompts) > MOST_LISTED:
-        terminal.console().print(trained_table(done.after, done.test))
+        terminal.console().print(trained_table(done.after, done.test, done.digests))
     else:
         _print_each(done)
     if done.retention_kl is not None:
@@ -65,13 +65,15 @@ def _print_figures(done: Trained) -> None:
 
 def _print_each(done: Trained) -> None:
     """A line for each prompt; of several wordings also how far they are from the target."""
+    from diffusecli.prompts.wording_names import split_alias
     from diffusecli.report.wording import median_and_worst
 
     trained = {prompt.digest: prompt.alias for prompt in done.after.prompts}
     for exact in (done.after, done.test):
         for place, (prompt, (kl, on_target)) in enumerate(zip(exact.prompts, exact.figures, strict=True)):
             copied = f" (trained on as {trained[prompt.digest]})" if prompt.digest in trained else " (not trained on)"
-            note = copied if exact is done.test and "#" not in prompt.alias else ""
+            kind = split_alias(prompt.alias)[1]
+            note = copied if exact is done.test and not kind else ""
             tvds = [figures.tvd for figures in exact.wordings[place]] if exact.wordings else []
-            worded = f"; {len(tvds)} wordings: {median_and_worst(tvds)}" if len(tvds) > 1 else ""
+            worded = f"; {len(tvds)} {'contexts' if kind == 'contexts' else 'wordings'}: {median_and_worst(tvds)}" if len(tvds) > 1 else ""
             print_line(f"{prompt.alias}{note}: exact KL {kl:.4f} nats, {on_target:.2%} on target{worded}")

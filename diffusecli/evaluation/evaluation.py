@@ -20,6 +20,7 @@ from diffusecli.evaluation.sample_set import RunFacts
 from diffusecli.evaluation.verdicts import open_verdict, verdict
 from diffusecli.prompts.matching import Matching, Tally
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.wording_names import split_alias
 from diffusecli.system.errors import many
 
 UNSAMPLED = 1000
@@ -128,7 +129,9 @@ def matrices(rows: Sequence[Evaluated], runs: Sequence[RunFacts], wanted: Callab
     for run in runs:
         of = columns[run.run]
         recorded = {
-            (alias, run.digest_of(alias)): kl for alias, kl in {**run.manifest.exact_kl_test, **run.manifest.exact_kl}.items()
+            (alias, run.digest_of(alias)): kl
+            for alias, kl in {**run.manifest.exact_kl_test, **run.manifest.exact_kl}.items()
+            if not split_alias(alias)[1]  # held-out wordings and contexts are no prompts
         }
         now = {of.key(row.prompt): row.exact.kl for row in tuned if row.run == run.run and row.exact is not None}
         for key, kl in {**recorded, **now}.items():

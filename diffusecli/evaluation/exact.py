@@ -70,11 +70,15 @@ def measure(
     wanted = {prompt.digest: prompt for prompt in prompts if prompt.targets}  # copies of a prompt have its figures
     if not wanted:
         return Measured()
+    whole = {split_alias(prompt.alias)[0] for prompt in wanted.values()}
+    if contexts is not None and len(whole) > MANY_PROMPTS:
+        notice(f"held-out contexts are not measured: there are {len(whole)} prompts, they are of up to {MANY_PROMPTS}")
+        contexts = None
     base = load_model(source, notice)
     if run.has_adapter:
         require_trained_on(base, recorded_base(run), run.path)
     most = shape_of(base.model.config, 0).context
-    asked = [_Asked.of(prompt, base.chat, contexts if len(wanted) <= MANY_PROMPTS else None, most) for prompt in wanted.values()]
+    asked = [_Asked.of(prompt, base.chat, contexts, most) for prompt in wanted.values()]
     encoded = [e for one in asked for e in one.encoded]
     require_context(encoded, most)
     scorer = scorer_of(base, encoded, source, settings, notice)

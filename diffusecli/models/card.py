@@ -120,9 +120,12 @@ def _card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, kind: str, 
 
 def _by_folder(manifest: Mapping[str, Any]) -> Iterator[str]:
     """Lines of the table of many prompts: the medians of each folder."""
+    digests = manifest.get("prompt_sha256", {})
+    trained = set(list(digests.values())[: manifest.get("prompts_trained", 0)])
+    apart = {alias: kl for alias, kl in manifest["exact_kl_test"].items() if digests.get(alias) not in trained}
     for kl, mass, note in (
         (manifest["exact_kl"], manifest["exact_on_target"], "trained on"),
-        (manifest["exact_kl_test"], manifest["exact_on_target_test"], "not trained on"),
+        (apart, manifest["exact_on_target_test"], "not trained on"),
     ):
         for folder in folders(list(kl)):
             aliases = sorted(folder.aliases)

@@ -75,7 +75,7 @@ class LoraSettings(BaseModel):
         default="auto", description="Rank. auto: 4, for more than 32 training prompts 32."
     )
     alpha: Literal["auto"] | Annotated[Number, Field(gt=0)] = Field(
-        default="auto", description="Scale: the update is alpha / r times B A. auto: 8, for more than 32 training prompts 32."
+        default="auto", description="Scale: the update is alpha / r times B A. auto: 2 r, for more than 32 training prompts r."
     )
     dropout: Annotated[Number, Field(ge=0, lt=1)] = Field(
         default=0.0, description="Dropout before A; the training prompts' figures of an iteration are then those with dropout."

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusecli.files.paths import exists, find, real
+from diffusecli.files.paths import real
 from diffusecli.files.positions import Location
 from diffusecli.prompts.config import LEAST_INSTRUCTIONS
 from diffusecli.prompts.config_files import Inspection
 from diffusecli.prompts.conflicts import Clash, clashes, conversation, trained_elsewhere
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.prompts.prompt_files import files_at
-from diffusecli.system.errors import Problem, many
+from diffusecli.prompts.prompt_files import NOT_YET, files_at
+from diffusecli.system.errors import Problem, Severity, many
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,14 @@ class Experiment:
         places: dict[Location, dict[Path, Location]] = {}
         if (document := inspected.document) is None:
             return cls(file, inspected, (), (), {})
+        made_by = inspected.config.made_by if inspected.config is not None else None
         for key, paths in inspected.paths.items():
             named = places.setdefault(key, {})
             for index, path in ((index, path) for index, names in enumerate(paths) for path in names):
-                _, files, message, remedy = files_at(path)
-                if message and not files and (command := _made_by(inspected)) and not exists(find(path).place):
-                    remedy = f"make it with `{command}`"
-                    problems.append(document.problem((*key, index), f"{path} is not there yet", remedy, severity="notice"))
-                elif message:
-                    problems.append(document.problem((*key, index), f"{path} {message}", remedy))
+                _, files, message, remedy = files_at(path, made_by)
+                if message:
+                    severity: Severity = "notice" if message == NOT_YET else "error"
+                    problems.append(document.problem((*key, index), f"{path} {message}", remedy, severity=severity))
                 if twice := [prompt for prompt in files if real(prompt) in named]:
                     remedy = "name it once"
                     problems.append(document.problem((*key, index), f"{twice[0]} is named twice", remedy, severity="warning"))
@@ -91,8 +90,3 @@ class Experiment:
     @property
     def _system(self) -> str | None:
         return self.inspection.config.system if self.inspection.config is not None else None
-
-
-def _made_by(inspected: Inspection) -> str | None:
-    """The command that makes the prompt files."""
-    return inspected.config.made_by if inspected.config is not None else None

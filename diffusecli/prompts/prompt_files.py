@@ -49,21 +49,24 @@ def read_prompt(path: str | Path) -> Prompt:
     return prompt
 
 
-def read_prompts(paths: Iterable[str | Path]) -> list[Prompt]:
-    """Read files, and folders recursively; raises `InputError` with every mistake of every file."""
-    found = [inspect_prompt(path) for path in prompt_files(paths)]
+def read_prompts(paths: Iterable[str | Path], made_by: str | None = None) -> list[Prompt]:
+    """Read files, and folders recursively; raises `InputError` with every mistake of every file.
+
+    `made_by` is the command that makes the files, to tell where they are missing.
+    """
+    found = [inspect_prompt(path) for path in prompt_files(paths, made_by)]
     errors = [p for _, problems in found for p in problems if p.severity == "error"]
     if errors:
         raise InputError.of(errors)
     return [prompt for prompt, _ in found if prompt is not None]
 
 
-def prompt_files(paths: Iterable[str | Path]) -> list[Path]:
+def prompt_files(paths: Iterable[str | Path], made_by: str | None = None) -> list[Path]:
     """The prompt files that `paths` name: files as they are, folders searched recursively for `*.json`; each once, by its first path.
 
     Raises `InputError` for a path that does not exist and for a folder without prompts.
     """
-    found = [files_at(name) for path in paths for name in spread(path)]
+    found = [files_at(name, made_by) for path in paths for name in spread(path)]
     if wrong := [Problem(str(path), message, remedy) for path, _, message, remedy in found if message]:
         raise InputError.of(wrong)
     return each_once(file for _, files, _, _ in found for file in files)
@@ -77,13 +80,23 @@ def each_once(files: Iterable[Path]) -> list[Path]:
     return list(first.values())
 
 
-def files_at(path: str | Path) -> tuple[Path, list[Path], str, str]:
-    """The path, the prompt files it names, and what is wrong with it (message and remedy, empty when nothing is)."""
+NOT_YET = "is not there yet"
+
+
+def files_at(path: str | Path, made_by: str | None = None) -> tuple[Path, list[Path], str, str]:
+    """The path, the prompt files it names, and what is wrong with it (message and remedy, empty when nothing is).
+
+    What is missing, and is no misspelt name, is `NOT_YET` made where a command is known that makes it.
+    """
     path, place = Path(path), find(path).place
     if not exists(place):
         if glob.has_magic(str(path)):
             return path, [], "matches no *.json prompt and no folder", "check the pattern (it is taken from the working directory)"
-        return path, [], "does not exist", look_again(path, "check the path (it is taken from the working directory)")
+        unknown = "check the path (it is taken from the working directory)"
+        remedy = look_again(path, unknown)
+        if made_by is not None and remedy == unknown:
+            return path, [], NOT_YET, f"make it with `{made_by}`"
+        return path, [], "does not exist", remedy
     if place.is_dir():
         inside = visible_files(path, (".json",))
         return (path, inside, "", "") if inside else (path, [], "holds no *.json prompt", "name a folder with prompts or a file")

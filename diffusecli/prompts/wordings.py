@@ -37,7 +37,7 @@ def questions(distribution: Distribution) -> tuple[str, ...]:
 def draw_wordings(distribution: Distribution, wording: Wrapped, count: int, held_out: int, seed: int) -> Drawn:
     """`count` requests to train on and `held_out` ones to measure on, all different, drawn by `seed`.
 
-    Each question comes once before any comes twice, and so does each clause on the form. Held-out requests share neither question nor clause
+    Each question comes once before any comes twice; the clauses on the form take turns. Held-out requests share neither question nor clause
     with trained ones, as far as there is more than one of each. The first request is the distribution's own. Raises `InputError` when there
     are not as many.
     """

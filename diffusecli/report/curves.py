@@ -18,6 +18,7 @@ from diffusecli.files.reading import MOST_BYTES
 from diffusecli.report.views import TARGET, Section
 from diffusecli.report.wording import known, short, unique
 from diffusecli.runs.run_dir import RunDir
+from diffusecli.system.errors import many
 
 _POINTS = 80  # of a line
 _DRAWS = 400  # of a perfect sampler
@@ -101,7 +102,7 @@ class Training:
     band: list[dict[str, Any]]
     loss: list[dict[str, Any]]
     drift: list[dict[str, Any]]
-    prompts: int
+    of: str  # how many prompts, or folders of them, the band is of
 
 
 def training(run: RunDir) -> Training | None:
@@ -110,13 +111,13 @@ def training(run: RunDir) -> Training | None:
     aliases = list(dict.fromkeys(alias for line in lines for alias in line["kl"]))
     if not aliases:
         return None
-    kl = _each(lines, aliases) if len(aliases) <= _LINES else _mean(lines, "kl", "mean of prompts trained on")
+    kl = _each(lines, aliases) if len(aliases) <= _LINES else _means(lines, "kl", "mean of prompts trained on")
     return Training(
-        kl + _means_of_tests(lines, "mean of prompts not trained on"),
+        kl + _means(lines, "test_kl", "mean of prompts not trained on"),
         _quartiles(lines) if len(aliases) > _LINES else [],
         _series(lines, "loss", "loss") + _series(lines, "optimal", "least possible"),
         _series(lines, "retention_kl", "drift"),
-        len(aliases),
+        many(len(aliases), "prompt" if any(alias.endswith(".json") for alias in aliases) else "folder"),
     )
 
 
@@ -162,9 +163,9 @@ def _mean(lines: list[dict[str, Any]], key: str, name: str) -> list[dict[str, An
     return [{"x": x, "y": max(sum(values) / len(values), _LEAST_KL), "series": name} for x, values in found if values]
 
 
-def _means_of_tests(lines: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    """As recorded; of a run of an older version the mean of what there is."""
-    found = _series(lines, "mean_test_kl", name) or _mean(lines, "test_kl", name)
+def _means(lines: list[dict[str, Any]], key: str, name: str) -> list[dict[str, Any]]:
+    """As recorded; of a run of an older version the mean of what there is, prompts or folders."""
+    found = _series(lines, f"mean_{key}", name) or _mean(lines, key, name)
     return [{**point, "y": max(point["y"], _LEAST_KL)} for point in found]
 
 

@@ -67,9 +67,9 @@ def group_table(found: Evaluation) -> Iterator[RenderableType]:
     if not tells_groups(found.rows):
         return
     parts = groups(found.rows)
-    top = [part for part in parts if part[0].whole]
-    if len(parts) > _FOLDERS and top:
-        yield from _folder_table(found, "by split", top)
+    splits = [part for part in parts if part[0].whole and part[0].top]
+    if len(parts) > _FOLDERS and splits:
+        yield from _folder_table(found, "by split", splits)
     yield from _folder_table(found, "by folder", parts)
 
 

@@ -33,7 +33,7 @@ def summed(found: Cumulative, frame: Frame) -> Chart:
 
 def of_training(found: Training, frame: Frame) -> Iterator[Chart]:
     """Exact KL, loss and drift; what was not recorded is left out."""
-    reading = "Before each step, logarithmic." + (f" Band: quartiles of {found.prompts} prompts." if found.band else "")
+    reading = "Before each step, logarithmic." + (f" Band: quartiles of {found.of}." if found.band else "")
     if found.kl:
         yield _curve(found.kl, "Exact KL", reading, frame, found.band, log=True)
     if found.loss:

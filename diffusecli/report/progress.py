@@ -166,7 +166,8 @@ def live_view(seen: Sequence[Iteration], remaining: float) -> RenderableType:
             Text(f"{last.on_target[alias]:.1%}", justify="right"),
         )  # fmt: skip
     more = len(last.kl) - len(furthest)
-    return Group(bar, prompts, *([Text(f"and {many(more, 'prompt')} with a smaller KL")] if more else []))
+    noun = "prompt" if any(alias.endswith(".json") for alias in last.kl) else "folder"
+    return Group(bar, prompts, *([Text(f"and {many(more, noun)} with a smaller KL")] if more else []))
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -127,13 +127,12 @@ def training_plan(planned: Plan) -> RenderableType:
     ))  # fmt: skip
 
 
-def trained_table(trained: Exact, tested: Exact) -> RenderableType:
-    """Exact figures of many prompts by folder, after training: those trained on, and those only measured."""
+def trained_table(trained: Exact, tested: Exact, digests: Set[str]) -> RenderableType:
+    """Exact figures of many prompts by folder, after training: those trained on, with these digests, and those only measured."""
     rows = new_table(
         Text("folder"), Text(""), ("prompts", "right"), ("KL\nmedian", "right"), ("KL\nworst", "right"), ("TVD\nmedian", "right"),
         ("TVD\nworst", "right"), ("on target\nmedian", "right"),
     )  # fmt: skip
-    digests = {prompt.digest for prompt in trained.prompts}
     lines = [*_figures(trained), *_figures(tested, digests)]
     for folder in folders(list(dict.fromkeys(line.alias for line in lines))):
         for seen in (True, False):
@@ -145,7 +144,7 @@ def trained_table(trained: Exact, tested: Exact) -> RenderableType:
                     f"{median(tvds):.3f}" if tvds else "-", f"{max(tvds):.3f}" if tvds else "-",
                     percent(median(line.on_target for line in some)), style="bold" if folder.whole else "",
                 )  # fmt: skip
-    legend = "exact figures. KL: KL(target || model) in nats. TVD: total variation distance. Of several wordings the mean."
+    legend = "exact figures. KL: KL(target || model) in nats. TVD: total variation distance. Of several wordings the mean. Of many prompts trained on: of a sample."
     return Group(rows, Text(legend, style="dim"))
 
 
@@ -159,7 +158,7 @@ class _Line(NamedTuple):
     tvd: float  # nan where it is not known
 
 
-def _figures(exact: Exact, copies_of: set[str] | None = None) -> Iterator[_Line]:
+def _figures(exact: Exact, copies_of: Set[str] | None = None) -> Iterator[_Line]:
     """Of each prompt. Test prompts with the digest of a trained one are copies of it, unless they hold its held-out wordings or contexts."""
     for place, (prompt, (kl, on_target)) in enumerate(zip(exact.prompts, exact.figures, strict=True)):
         seen = copies_of is None or (prompt.digest in copies_of and not prompt.alias.endswith(("#held-out", "#contexts")))

@@ -9,7 +9,6 @@ import json
 import math
 import re
 import statistics
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -17,7 +16,7 @@ from typing import Any
 
 from diffusecli.evaluation import metrics
 from diffusecli.evaluation.metrics import Figures, Worded
-from diffusecli.system.errors import printable, shortened
+from diffusecli.system.errors import many, printable, shortened
 
 _MOST_TEXT = 600  # characters of one text of a model
 _MOST_ENTRIES = 40  # of a list or a mapping within settings and manifests
@@ -173,7 +172,7 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int) else str(value)
 
 
-_KINDS = {"trained": "wordings", "held-out": "held-out wordings", "context": "held-out contexts"}
+_KINDS = {"trained": "wording", "held-out": "held-out wording", "context": "held-out context"}
 
 
 def of_wordings(figures: Sequence[Worded]) -> Iterator[str]:
@@ -182,8 +181,8 @@ def of_wordings(figures: Sequence[Worded]) -> Iterator[str]:
         some = [one for one in figures if one.kind == kind]
         if some:
             worst = max(some, key=lambda one: one.tvd)
-            text = textwrap.shorten(worst.name, 40, placeholder="…")
-            yield f"{len(some)} {name}: exact {median_and_worst([one.tvd for one in some])} ({text})"
+            text = short(worst.name, 40)
+            yield f"{many(len(some), name)}: exact {median_and_worst([one.tvd for one in some])} ({text})"
 
 
 def median_and_worst(tvds: Sequence[float]) -> str:

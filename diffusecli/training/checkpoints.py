@@ -28,7 +28,7 @@ from diffusecli.runs.iteration import Iteration
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, cannot_write
 
-FORMAT = "3"
+FORMAT = "4"
 _OF_THE_BASE = ("model", "revision", "model_revision", "model_fingerprint")
 """Settings that name the base model: other names of the same weights are the same settings."""
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from diffusecli.files.paths import exists, find
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.prompts.config import Retain
 from diffusecli.prompts.conflicts import clashes, conversation, trained_elsewhere
@@ -32,13 +31,11 @@ def read_inputs(
 ) -> Inputs:
     """Read prompt files and folders; `system` is the text of prompts that have none.
 
-    Raises `InputError` for what cannot be trained on; with the command that the files are `made_by` where they are missing.
+    Raises `InputError` for what cannot be trained on, with the command that files are `made_by` where they are missing.
     """
     if not train:
         raise InputError("train_prompts is empty: name at least one prompt file or folder")
-    if made_by is not None and (missing := [path for path in (*train, *test) if not exists(find(path).place)]):
-        raise InputError(f"{missing[0]}: is not there yet. Make it with: {made_by}")
-    prompts = read_prompts(train)
+    prompts = read_prompts(train, made_by)
     if empty := [prompt.alias for prompt in prompts if not prompt.targets]:
         raise InputError(f"{empty[0]}: has no targets to train on, move it to test_prompts")
     wordings = [wording for prompt in prompts for wording in prompt.wordings]
@@ -47,7 +44,7 @@ def read_inputs(
         raise InputError.of(wrong)
     if wrong := list(trained_elsewhere(prompts, system)):
         raise InputError.of(wrong)
-    inputs = Inputs(prompts, read_prompts(test), read_instructions(retain) if retain else [])
+    inputs = Inputs(prompts, read_prompts(test, made_by), read_instructions(retain) if retain else [])
     require_own_names([*inputs.train, *inputs.test, *inputs.instructions])
     return inputs
 

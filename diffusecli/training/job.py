@@ -16,7 +16,7 @@ from diffusecli.system.notices import Notice
 from diffusecli.training.flat_weights import FlatWeights
 from diffusecli.training.inputs import Inputs, require_agreement, require_context
 from diffusecli.training.packed_pass import PackedPass
-from diffusecli.training.pass_choice import choose_strategy, fitting_answers
+from diffusecli.training.pass_choice import checked_up_to, choose_strategy, fitting_answers
 from diffusecli.training.processes import Processes
 from diffusecli.training.questions import Question, every_wording, shown_as
 from diffusecli.training.retention import Retention, prepare
@@ -81,11 +81,11 @@ def prepare_prompts(
     encoded = [wording for question in questions for wording in question.wordings]
     require_agreement(encoded, notice)
     context = shape_of(base.model.config, 0).context
-    every = every_wording([*questions, *tests])
-    require_context(every, context)
+    of_training = every_wording(questions)  # the pass follows from these alone: other test prompts may be named when a run goes on
+    require_context([*of_training, *every_wording(tests)], context)
     for remark in dict.fromkeys(remark for e in encoded for remark in e.remarks):
         notice(remark)
-    strategy, why = choose_strategy(base, every, source, settings, processes, size)
+    strategy, why = choose_strategy(base, of_training, source, settings, processes, size)
     worded = f" in {len(encoded)} wordings" if len(encoded) > len(questions) else ""
     targets = sum(len(question.prompt.targets) for question in questions)
     notice(f"{many(len(questions), 'prompt')}{worded}, {many(targets, 'target')}; {why}")
@@ -110,7 +110,7 @@ def prepare_prompts(
         placed = ((q, contexts.held_out(q.wordings[0].prompt)) for q in questions)
         tests += [around for q, some in placed if (around := q.in_contexts(some, base.chat, most))]
     weights = FlatWeights.of(trainable(base.model))
-    scorer = Scorer(base.model, strategy, retention, processes, notice, weights)
+    scorer = Scorer(base.model, strategy, retention, processes, notice, weights, checked_up_to(base.model.config, of_training))
     visits = replace(visits, contexts=contexts, retention=retention, most_tokens=most)
     names = shown_as(questions, MANY_PROMPTS) | shown_as(tests, MANY_PROMPTS)
     return Prepared(questions, tests, visits, names, scorer, weights, why)

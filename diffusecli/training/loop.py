@@ -34,10 +34,10 @@ _BETAS = (0.9, 0.99)
 first ones, a hundred times the last, must be forgotten."""
 
 _LOOKED_AT_BEFORE = 32
-"""Of more prompts only a sample is measured before the first step: a mixture of hundreds would wait for it."""
+"""Of more wordings only a sample is measured before the first step, some of those that are measured in the end: thousands would take long."""
 
 _LOOKED_AT_AFTER = 128
-"""And after the last. Wordings count, not prompts."""
+"""And after the last."""
 
 _LOOKED_AT_BETWEEN = 64
 """And of test prompts, every `eval_every` iterations."""
@@ -58,7 +58,7 @@ def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, rep
     rate = optimiser.param_groups[0]["lr"]
     steps = settings.n_iters * job.steps_per_iteration
     if not progress.before:
-        before = job.scorer.exact(sampled(job.prompts.questions, _LOOKED_AT_BEFORE, f"{job.seed} before"))
+        before = job.scorer.exact(sampled(measured_questions(job), _LOOKED_AT_BEFORE, f"{job.seed} before"))
         if np.isnan(before.figures).any():
             raise cause(job.base.model, job.base.name)
         progress.before = {prompt.alias: list(figures) for prompt, figures in zip(before.prompts, before.figures, strict=True)}

@@ -79,6 +79,12 @@ def _hidden_by_window(config: Any, encoded: EncodedPrompt, max_tokens: int | Non
     return ""
 
 
+def checked_up_to(config: Any, encoded: Sequence[EncodedPrompt]) -> int | None:
+    """How long a row may be for the pass that was chosen by these prompts: the shortest window that they fit into; None: any length."""
+    fitting = row_length(longest(encoded))
+    return min((window for window in attention_windows(config).values() if window >= fitting), default=None)
+
+
 def fitting_answers(strategy: Pass, why: str, config: Any, answers: Sequence[Answer], batch_size: int) -> tuple[Pass, str]:
     """The pass and why, or rows where an answer is longer than a window that counts places."""
     window, longest_answer = counted_window(config), max(answer.tokens for answer in answers)

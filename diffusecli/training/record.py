@@ -38,6 +38,7 @@ class Trained:
     test: Exact  # of test prompts that were not trained on
     retention_kl: float | None  # of the held-out instructions, nats per token
     seconds: float
+    digests: frozenset[str] = frozenset()  # of all prompts that were trained on
 
 
 def start_anew(run: RunDir, config: str, template: str | None) -> None:
@@ -130,7 +131,7 @@ def trained_before(run: RunDir, checkpoint: Path, prompts: list[Prompt]) -> Trai
     try:
         return Trained(
             run, manifest["stopped"], exact("_before"), exact(""), exact("_test"), manifest["retention_kl"],
-            manifest["training_seconds"],
+            manifest["training_seconds"], frozenset(list(manifest["prompt_sha256"].values())[: manifest["prompts_trained"]]),
         )  # fmt: skip
     except (KeyError, TypeError):
         return None

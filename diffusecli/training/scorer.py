@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,10 +18,11 @@ from diffusecli.training.answers import Answer
 from diffusecli.training.batches import Batch
 from diffusecli.training.flat_weights import FlatWeights
 from diffusecli.training.layout import Part
-from diffusecli.training.loss import Found, Loss, Pass
+from diffusecli.training.loss import Found, Loss, Pass, row_length
 from diffusecli.training.processes import OutOfMemoryError, Piece, Processes
 from diffusecli.training.questions import Exact, Question, figures_of
 from diffusecli.training.retention import Retention
+from diffusecli.training.rows_pass import RowsPass
 from diffusecli.training.spelled import weighed_by
 
 
@@ -44,6 +45,7 @@ class Scorer:
     processes: Processes
     notice: Notice
     weights: FlatWeights | None = None  # that a backward pass is for
+    most: int | None = None  # tokens of a row up to which the pass was compared with rows; what is longer is measured in rows
 
     def score(
         self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer] = (), *, backward: bool = False,
@@ -75,7 +77,9 @@ class Scorer:
     def exact(self, questions: Sequence[Question]) -> Exact:
         """Exact figures of every wording of these prompts, many a forward pass."""
         encoded = [wording for question in questions for wording in question.wordings]
-        scores = self.score(encoded).log_probs
+        longer = self.most is not None and any(row_length(e) > self.most for e in encoded)
+        scorer = replace(self, strategy=RowsPass(), most=None) if longer else self
+        scores = scorer.score(encoded).log_probs
         return Exact.of(questions, [figures_of(e, log_probs) for e, log_probs in zip(encoded, scores, strict=True)])
 
     def drift(self, answers: Sequence[Answer]) -> float:

@@ -69,13 +69,13 @@ def require_start(start: Path, run: RunDir) -> None:
 def sized(wanted: LoraSettings, prompts: int) -> LoraSettings:
     """The adapter for so many training prompts: rank and scale as the config says; auto: small for few, larger for many.
 
-    >>> sized(LoraSettings(), 2).r, sized(LoraSettings(), 1000).r, sized(LoraSettings(r=8), 1000).alpha
-    (4, 32, 32.0)
+    >>> [(some.r, some.alpha) for some in (sized(LoraSettings(), 2), sized(LoraSettings(), 1000), sized(LoraSettings(r=8), 1000))]
+    [(4, 8.0), (32, 32.0), (8, 8.0)]
     """
-    r, alpha = (32, 32.0) if prompts > MANY_PROMPTS else (4, 8.0)
-    return wanted.model_copy(
-        update={"r": r if wanted.r == "auto" else wanted.r, "alpha": alpha if wanted.alpha == "auto" else wanted.alpha}
-    )
+    are_many = prompts > MANY_PROMPTS
+    r = (32 if are_many else 4) if wanted.r == "auto" else wanted.r
+    alpha = float(r if are_many else 2 * r) if wanted.alpha == "auto" else wanted.alpha
+    return wanted.model_copy(update={"r": r, "alpha": alpha})
 
 
 def adapt(base: LoadedModel, wanted: LoraSettings, start: Path | None, notice: Notice, *, checkpoint: bool = False) -> LoraSettings:

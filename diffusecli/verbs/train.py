@@ -42,6 +42,7 @@ from diffusecli.training.questions import Exact, Question, every_wording
 from diffusecli.training.record import Trained, flat, save_run, start_anew, trained_before
 from diffusecli.training.retention import encode_instructions
 from diffusecli.training.start import adapt, alone, find_start, in_the_way, prepare_weights, require_room, require_start, sized
+from diffusecli.training.visits import prompts_per_step
 
 GENERATIONS = SamplingSettings(n_generations=1000, max_new_tokens=64, whole_targets=True)
 """What the original draws for each test prompt after training; longer targets get the tokens they take."""
@@ -173,6 +174,7 @@ def settings_of_result(config: Config, inputs: Inputs, base: LoadedModel, proces
     """What makes the result; a run goes on only where it is the same. `processes` None stands for any number of them."""
     kept = {k: v for k, v in config.model_dump(mode="json").items() if k not in _NOT_THE_RESULT}
     kept["alg_config"] = {k: v for k, v in kept["alg_config"].items() if k not in _NOT_THE_GRADIENT}
+    kept["alg_config"]["prompts_per_step"] = prompts_per_step(config.alg_config, len(inputs.train))
     prompts = {p.alias: p.digest for p in [*inputs.train, *inputs.instructions]}
     return {**kept, **base.chat_settings.recorded, "prompts": prompts, **base.recorded, "processes": processes}
 
@@ -187,7 +189,8 @@ def _finish(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, conf
         raise diverged(job, progress)
     known = [prompt for prompt in after.prompts if prompt.alias in progress.before]
     before = Exact(tuple(known), tuple((kl, mass) for kl, mass in (progress.before[prompt.alias] for prompt in known)))
-    trained = Trained(job.run, progress.finished, before, after, test, drift, progress.seconds)
+    digests = frozenset(question.prompt.digest for question in job.prompts.questions)
+    trained = Trained(job.run, progress.finished, before, after, test, drift, progress.seconds, digests)
     processes.first(lambda: save_run(job, config, prompts, trained, progress))
     return trained
 
