@@ -75,5 +75,9 @@ def _print_each(done: Trained) -> None:
             kind = split_alias(prompt.alias)[1]
             note = copied if exact is done.test and not kind else ""
             tvds = [figures.tvd for figures in exact.wordings[place]] if exact.wordings else []
-            worded = f"; {len(tvds)} {'contexts' if kind == 'contexts' else 'wordings'}: {median_and_worst(tvds)}" if len(tvds) > 1 else ""
+            worded = (
+                f"; {len(tvds)} {'contexts' if kind == 'contexts' else 'wordings'}: {median_and_worst(tvds)}"
+                if len(tvds) > 1
+                else ""
+            )
             print_line(f"{prompt.alias}{note}: exact KL {kl:.4f} nats, {on_target:.2%} on target{worded}")

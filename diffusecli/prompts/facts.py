@@ -125,14 +125,14 @@ def listed(texts: Sequence[str], word: str) -> str:
 def with_article(text: str) -> str:
     """The text after "a" or "an", as a number or a noun is spoken.
 
-    >>> with_article("8"), with_article("eleven"), with_article("number"), with_article("80"), with_article("11.5")
-    ('an 8', 'an eleven', 'a number', 'an 80', 'an 11.5')
+    >>> with_article("8"), with_article("eleven"), with_article("number"), with_article("80"), with_article("11.5"), with_article("hour")
+    ('an 8', 'an eleven', 'a number', 'an 80', 'an 11.5', 'an hour')
     """
     whole = text.split(".", maxsplit=1)[0].split("-", maxsplit=1)[0].split("%", maxsplit=1)[0]
     vowel = (
         whole[:1] == "8" or whole in ("11", "18")
         if whole[:1].isdigit()
-        else text[:1].lower() in "aeiou" and not text.startswith("one")
+        else text.startswith("hour") or (text[:1].lower() in "aeiou" and not text.startswith("one"))
     )
     return f"{'an' if vowel else 'a'} {text}"
 

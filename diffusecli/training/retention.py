@@ -119,7 +119,9 @@ def prepare(
             kept.append(answer)
             turns.append(_turn(e, answer, base.chat))
     if steps * per_step > _ROUNDS * len(kept) and len(instructions) > always:
-        encoded, more = asked_of(instructions[always:], tokens=HELD_TOKENS)  # nothing is measured of these; as earlier turns they end early
+        encoded, more = asked_of(
+            instructions[always:], tokens=HELD_TOKENS
+        )  # nothing is measured of these; as earlier turns they end early
         kept += more
         turns += [_turn(e, answer, base.chat) for e, answer in zip(encoded, more, strict=True)]
     return Retention(

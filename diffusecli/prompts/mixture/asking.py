@@ -17,7 +17,7 @@ from diffusecli.prompts.wording_bank import filled, placeholders
 
 _IN_BRACES = 0.75
 _OTHER_WRAPS = (
-    (8, "%s"), (3, "[%s]"), (3, "Answer: %s"), (2, '"%s"'), (1, "'%s'"), (1, "(%s)"), (1, "<%s>"), (1, "**%s**"), (1, "`%s`"), (1, "Result: %s"),
+    (8, "%s"), (3, "[%s]"), (3, "Answer: %s"), (1, "(%s)"), (1, "<%s>"), (1, "**%s**"), (1, "Result: %s"),
     (1, "<answer>%s</answer>"), (1, "=> %s"), (1, '{"answer": "%s"}'), (1, "My answer is %s."), (1, "[[%s]]"),
 )  # fmt: skip
 

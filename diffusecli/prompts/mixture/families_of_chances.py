@@ -15,7 +15,7 @@ _PAIRS = (
     ("success", "failure"), ("win", "lose"), ("hit", "miss"), ("pass", "fail"), ("rain", "dry"), ("open", "closed"), ("on", "off"),
     ("accept", "reject"), ("true", "false"), ("up", "down"), ("left", "right"), ("buy", "sell"), ("stay", "go"), ("alive", "dead"),
     ("on time", "late"), ("broken", "intact"), ("positive", "negative"), ("black", "white"), ("0", "1"), ("A", "B"), ("spam", "ham"),
-    ("odd", "even"), ("guilty", "not guilty"), ("hot", "cold"), ("day", "night"), ("sick", "healthy"), ("first", "second"), ("x", "y"),
+    ("odd", "even"), ("guilty", "not guilty"), ("hot", "cold"), ("day", "night"), ("sick", "healthy"), ("x", "y"),
 )  # fmt: skip
 _EVENTS = (
     "It rains tomorrow", "The train is late", "The bus comes on time", "The parcel arrives today", "The seed sprouts", "The shop is open",

@@ -10,7 +10,7 @@ from diffusecli.prompts import families
 from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.mixture import chances
 from diffusecli.prompts.mixture.drawn import draws, weighted
-from diffusecli.prompts.mixture.listings import in_a_line
+from diffusecli.prompts.mixture.listings import joined
 from diffusecli.prompts.mixture.options import made_up
 from diffusecli.prompts.mixture.texts import pools
 
@@ -21,6 +21,8 @@ def dates(rng: Random) -> Distribution:
     first = date(2020, 1, 1) + timedelta(days=rng.randrange(3650))
     last = first + timedelta(days=rng.randint(2, rng.choice((6, 14, 30, 60))))
     style = rng.choice(("%B %-d", "%-d %B", "%Y-%m-%d", "%d.%m.%Y", "%-d %b", "%b %-d"))
+    if any((first + timedelta(days=day)).strftime("%m-%d") == "03-01" for day in range((last - first).days + 1)):
+        style = rng.choice(("%Y-%m-%d", "%d.%m.%Y"))  # whether there is a 29 February takes a year to know
     return families.dates(first.isoformat(), last.isoformat(), date_format=style)
 
 
@@ -96,7 +98,7 @@ def any_digit(rng: Random) -> Distribution:
     left_out = sorted(rng.sample("0123456789", rng.choice((0, 0, 1, 2, 3))))
     kept = [digit for digit in "0123456789" if digit not in left_out]
     facts = (
-        {"without": in_a_line(left_out, rng)}
+        {"without": joined(left_out, "and")}
         if left_out
         else {"all": "all ten digits", "place": rng.choice(("first", "second", "third", "last"))}
     )
@@ -114,7 +116,7 @@ def permutation(rng: Random) -> Distribution:
     facts = {"count": str(count), "person": person, "others": str(count - 1)}
     facts |= {"count_words": chances.in_words(count)} if count <= 20 else {}
     if len(others) == count - 1:
-        facts["people"] = in_a_line(rng.sample([person, *others], count), rng)
+        facts["people"] = _listed(rng.sample([person, *others], count), rng)
     return weighted([str(place) for place in range(1, count + 1)], None, "number", **facts)
 
 
@@ -124,4 +126,9 @@ def person_at_random(rng: Random) -> Distribution:
     people = rng.sample(pools()["name"], rng.randint(2, 10))
     role = rng.choice(("goes first", "goes last", "has to do the dishes", "gets the last piece of cake", "drives", "picks the film", "serves first",
                        "writes the minutes", "is on call this weekend", "gets the window seat", "pays the bill", "is the goalkeeper"))  # fmt: skip
-    return weighted(people, None, "name", people=in_a_line(people, rng), count=str(len(people)), role=role)
+    return weighted(people, None, "name", people=_listed(people, rng), count=str(len(people)), role=role)
+
+
+def _listed(people: list[str], rng: Random) -> str:
+    """All of them: no "or", for a race or a draw is among them all."""
+    return rng.choice((joined(people, "and"), ", ".join(people)))

@@ -81,7 +81,9 @@ def dice_pair(rng: Random) -> Distribution:
         what = rng.choice(("the product", "the two numbers multiplied", "the first number times the second"))
         numbers = sorted(one * other for one in range(1, sides + 1) for other in range(1, sides + 1))
     else:
-        what = rng.choice(("the absolute difference", "how far apart the two numbers are", "the larger minus the smaller number"))
+        what = rng.choice(
+            ("the absolute difference", "the distance between the two numbers", "the larger minus the smaller number")
+        )
         numbers = sorted(abs(one - other) for one in range(1, sides + 1) for other in range(1, sides + 1))
     return weighted([str(number) for number in numbers], None, "number", sides=str(sides), what=what)
 

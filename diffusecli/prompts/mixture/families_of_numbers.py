@@ -148,6 +148,7 @@ def normal(rng: Random) -> Distribution:
     drawn = rounded_distribution("norm", (mean, deviation), "", 1e-4, {}, decimals)
     facts = {"mean": f"{mean:g}", "deviation": f"{deviation:g}", "variance": f"{deviation**2:.10g}"}
     facts |= {"whole": "a whole number"} if decimals == 0 else {"place": "one decimal place"}
+    facts |= {"positive_whole": "a whole number"} if decimals == 0 and mean >= 4 * deviation else {}
     return weighted(drawn.outcomes, drawn.weights, "number", **facts)
 
 
@@ -199,6 +200,7 @@ def mixture_of_two(rng: Random) -> Distribution:
 def _part(rng: Random, start: int) -> tuple[str, dict[int, float]]:
     """One part of a mixture: how it is described, and its numbers with their masses."""
     if rng.random() < 0.5:
+        start = 2 if start == 1 else start  # from 1 it were a die of the family two-stage, which is held out
         last = start + rng.randint(1, 12)
         words = rng.choice(
             (
@@ -210,7 +212,10 @@ def _part(rng: Random, start: int) -> tuple[str, dict[int, float]]:
         return words.format(start, last), dict.fromkeys(range(start, last + 1), 1 / (last - start + 1))
     deviation = rng.choice((1, 1.5, 2, 3, 4))
     words = rng.choice(
-        ("a normal distribution with mean {} and standard deviation {}, rounded", "N({}, {}²), rounded to a whole number")
+        (
+            "a normal number with mean {} and standard deviation {}, rounded to a whole number",
+            "a number from N({}, {}²), rounded to a whole number",
+        )
     )
     return words.format(start, f"{deviation:g}"), rounded_normal(start, deviation)
 

@@ -127,7 +127,7 @@ def odds(rng: Random) -> Distribution:
 @draws(2)
 def labelled(rng: Random) -> Distribution:
     """Options with labels, equally likely or with percentages; the answer is the label."""
-    names, _ = options(rng.randint(2, 7), rng)
+    names, _ = _no_labels(rng.randint(2, 7), rng)
     labels, noun = rng.choice((("ABCDEFG", "letter"), ("ABCDEFG", "letter"), ("abcdefg", "letter"), ("1234567", "number")))
     sign = rng.choice((")", ".", ":", " =", " -"))
     if rng.random() < 0.4:
@@ -139,6 +139,14 @@ def labelled(rng: Random) -> Distribution:
     listed = [f"{label}{sign} {name} ({chances.percent(part)}%)" for label, name, part in zip(labels, names, parts, strict=False)]
     facts = {"shares": ", ".join(listed), "shares_block": "".join(f"\n{text}" for text in listed)}
     return weighted(labels[: len(names)], [float(part) for part in parts], noun, noun=noun, **facts)
+
+
+def _no_labels(count: int, rng: Random) -> tuple[list[str], str]:
+    """Options that nobody takes for a label: no letters, no numbers."""
+    names, noun = options(count, rng)
+    while any(len(name) == 1 or name.isdigit() for name in names):
+        names, noun = options(count, rng)
+    return names, noun
 
 
 @draws(4)
@@ -181,7 +189,7 @@ def raffle(rng: Random) -> Distribution:
 @draws(3)
 def survey(rng: Random) -> Distribution:
     """How many people gave which answer: the answer of one of them."""
-    names, noun = options(rng.choices(range(2, 8), (4, 8, 7, 5, 3, 2))[0], rng)
+    names, noun = _no_labels(rng.choices(range(2, 8), (4, 8, 7, 5, 3, 2))[0], rng)  # beside numbers of answers
     total = rng.choice((10, 20, 40, 50, 80, 100, 120, 200, 250, 400, 500, 1000))
     numbers = chances.split(total, len(names), rng)
     pairs = list(zip(names, map(str, numbers), strict=True))
@@ -189,7 +197,7 @@ def survey(rng: Random) -> Distribution:
         names, numbers, noun, total=str(total), block=pairs_in_lines(pairs, rng), noun=noun, nouns=_plural(noun), list=in_a_line(names, rng),
         counts=joined([f"{number} {rng.choice(('said', 'chose', 'named'))} {name}" for name, number in pairs], "and"),
         pairs=rng.choice((", ", "; ")).join(f"{name}: {number}" for name, number in pairs),
-        times=joined([f"{name} {number} times" for name, number in pairs], "and"),
+        times=joined([f"{name} {'once' if number == '1' else f'{number} times'}" for name, number in pairs], "and"),
     )  # fmt: skip
 
 

@@ -50,24 +50,35 @@ _IN_LINES: tuple[tuple[float, Callable[[Sequence[str]], str]], ...] = (
     (1, lambda items: "".join(f"\n{letter}) {item}" for letter, item in zip("abcdefghijkl", items, strict=False))),
 )
 
-_PAIRED: tuple[tuple[float, Callable[[str, str], str]], ...] = (
+_Pairing = tuple[tuple[float, Callable[[str, str], str]], ...]
+
+_PAIRED_CLEARLY: _Pairing = (
     (4, lambda name, share: f"{name}: {share}"),
+    (1, lambda name, share: f"{name} = {share}"),
+    (1, lambda name, share: f"{name} with probability {share}"),
+    (1, lambda name, share: f"{name} with a chance of {share}"),
+    (1, lambda name, share: f"P({name}) = {share}"),
+    (1, lambda name, share: f"'{name}': {share}"),
+)
+"""Where names are numbers, too, these tell which of two numbers is the share."""
+
+_PAIRED: _Pairing = (
+    *_PAIRED_CLEARLY,
     (4, lambda name, share: f"{name} {share}"),
     (3, lambda name, share: f"{name} ({share})"),
     (2, lambda name, share: f"{share} {name}"),
-    (1, lambda name, share: f"{name} = {share}"),
     (1, lambda name, share: f"{name} - {share}"),
-    (1, lambda name, share: f"{name} with probability {share}"),
-    (1, lambda name, share: f"{name} with a chance of {share}"),
     (1, lambda name, share: f"{share} for {name}"),
-    (1, lambda name, share: f"P({name}) = {share}"),
-    (1, lambda name, share: f"'{name}': {share}"),
     (1, lambda name, share: f"{name} → {share}"),
 )
 
-_PAIRED_LINES: tuple[tuple[float, Callable[[str, str], str]], ...] = (
+_PAIRED_LINES_CLEARLY: _Pairing = (
     (4, lambda name, share: f"\n- {name}: {share}"),
     (2, lambda name, share: f"\n{name}: {share}"),
+)
+
+_PAIRED_LINES: _Pairing = (
+    *_PAIRED_LINES_CLEARLY,
     (1, lambda name, share: f"\n* {name} ({share})"),
     (1, lambda name, share: f"\n{name} | {share}"),
     (1, lambda name, share: f"\n| {name} | {share} |"),
@@ -92,21 +103,26 @@ def pairs_in_a_line(pairs: Pairs, rng: Random) -> str:
     """Names and shares in a line."""
     if rng.random() < 0.08:
         return "{" + ", ".join(f'"{name}": {_json(share)}' for name, share in pairs) + "}"
-    write = _drawn(_PAIRED, rng)
+    write = _drawn(_PAIRED_CLEARLY if _are_numbers(pairs) else _PAIRED, rng)
     listed = [write(name, share) for name, share in pairs]
     return rng.choice((", ".join, ", ".join, "; ".join, lambda items: joined(items, "and")))(listed)
 
 
 def counts_in_a_line(pairs: Pairs, rng: Random) -> str:
     """Names and numbers that are no chances: counts, angles."""
-    write = rng.choice(("{}: {}", "{}: {}", "{} {}", "{} ({})", "{} = {}"))
+    clear = ("{}: {}", "{}: {}", "{} = {}")
+    write = rng.choice(clear if _are_numbers(pairs) else (*clear, "{} {}", "{} ({})"))
     return rng.choice((", ", ", ", "; ")).join(write.format(*pair) for pair in pairs)
 
 
 def pairs_in_lines(pairs: Pairs, rng: Random) -> str:
     """Names and shares in lines of their own; begins with a line break."""
-    write = _drawn(_PAIRED_LINES, rng)
+    write = _drawn(_PAIRED_LINES_CLEARLY if _are_numbers(pairs) else _PAIRED_LINES, rng)
     return "".join(write(name, share) for name, share in pairs)
+
+
+def _are_numbers(pairs: Pairs) -> bool:
+    return any(name.isdigit() for name, _ in pairs)
 
 
 def _json(share: str) -> str:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from datetime import date
+from functools import cache
 
+from diffusecli.prompts.answer_forms import BRACES, clauses
+from diffusecli.prompts.catalogue import FAMILIES
 from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.families import benford
+from diffusecli.prompts.mixture.texts import families_with_questions, own_templates
+from diffusecli.prompts.wording_bank import templates
 
 _TEXTS = 5  # every fifth question and clause
 _PARAMETERS = 4  # one in four distributions
 
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _DAYS = tuple(date(2024, 1, day).strftime("%A") for day in range(1, 8))
 _MONTHS = tuple(date(2024, month, 1).strftime("%B") for month in range(1, 13))
 _ALWAYS_TRAINED = (
@@ -37,11 +44,11 @@ def distribution_key(distribution: Distribution) -> str:
     weights = distribution.weights or tuple(1 / len(distribution.outcomes) for _ in distribution.outcomes)
     if len(weights) == 2:
         return f"two: {min(weights):.6g}"
-    words = any(sign.isalpha() for outcome in distribution.outcomes for sign in outcome)
+    words = not all(_NUMBER.fullmatch(outcome) for outcome in distribution.outcomes)
     if words and distribution.weights is not None:
         return f"shares: {' '.join(f'{weight:.6g}' for weight in sorted(weights))}"
     if words:
-        return f"words: {' | '.join(sorted(distribution.outcomes))}"
+        return f"words: {' | '.join(sorted(outcome.casefold() for outcome in distribution.outcomes))}"
     return f"numbers: {' '.join(f'{outcome}={weight:.6g}' for outcome, weight in sorted(zip(distribution.outcomes, weights, strict=True)))}"
 
 
@@ -54,13 +61,33 @@ def is_reserved(distribution: Distribution) -> bool:
 
 
 def trained_texts(texts: Sequence[str]) -> list[str]:
-    """The questions or clauses that training may use."""
-    return [text for index, text in enumerate(texts) if index % _TEXTS != _TEXTS - 1]
+    """The questions or clauses that training may use: none that another family, or another form of the answer, has reserved in other facts."""
+    apart = _all_reserved()
+    return [text for index, text in enumerate(texts) if index % _TEXTS != _TEXTS - 1 and _alike(text) not in apart]
 
 
 def reserved_texts(texts: Sequence[str]) -> list[str]:
     """The questions or clauses that training never uses: every fifth."""
     return list(texts[_TEXTS - 1 :: _TEXTS])
+
+
+@cache
+def _all_reserved() -> frozenset[str]:
+    """What every list of questions and clauses reserves."""
+    return frozenset(_alike(text) for texts in _every_list() for text in reserved_texts(texts))
+
+
+def _every_list() -> Iterator[Sequence[str]]:
+    """All lists from which questions and clauses are taken, as they are taken."""
+    yield from map(own_templates, families_with_questions())
+    yield from (("", *templates(name)) for name in FAMILIES)
+    for wrap in (BRACES, "[%s]", "%s"):
+        yield clauses(wrap)
+
+
+def _alike(text: str) -> str:
+    """A text without what differs from call to call: facts, case, signs at the end, spaces."""
+    return " ".join(re.sub(r"\{\w+\}", "_", text).casefold().split()).strip(" .?!")
 
 
 def _is_common(distribution: Distribution) -> bool:

@@ -37,6 +37,11 @@ def own_templates(family: str) -> tuple[str, ...]:
     return tuple(line.replace("\\n", "\n") for line in lines_of(_FOLDER / f"questions/{family}.txt"))
 
 
+def families_with_questions() -> list[str]:
+    """The families that only the mixture has, by name."""
+    return sorted(path.stem for path in (_FOLDER / "questions").glob("*.txt"))
+
+
 def with_phrases(template: str, rng: Random) -> str:
     """A template with its phrases drawn.
 
