@@ -137,7 +137,7 @@ def test_after_training_many_prompts_are_summed_up_by_folder():
         tested, prompts=(*tested.prompts, asked), figures=(*tested.figures, (0.6, 0.7)), wordings=(*tested.wordings, ())
     )
     console = Console(width=80, file=io.StringIO())
-    console.print(trained_table(trained, tested))
+    console.print(trained_table(trained, tested, {prompt.digest for prompt in trained.prompts}))
     lines = [words(line) for line in console.file.getvalue().splitlines()]
     assert ["train", "trained", "on", "3", "0.2000", "0.3000", "0.100", "0.150", "100.0%"] in lines
     assert ["dice", "trained", "on", "2", "0.2000", "0.3000", "0.100", "0.150", "95.0%"] in lines
@@ -145,6 +145,10 @@ def test_after_training_many_prompts_are_summed_up_by_folder():
     assert ["urns", "trained", "on", "1", "0.2000", "0.2000", "0.100", "0.100", "100.0%"] in lines
     assert ["urns", "not", "trained", "1", "0.6000", "0.6000", "-", "-", "70.0%"] in lines
     assert ["held/dice", "not", "trained", "1", "0.5000", "0.5000", "0.250", "0.250", "50.0%"] in lines
+    console = Console(width=80, file=io.StringIO())
+    console.print(trained_table(trained, tested, {prompt.digest for prompt in (*trained.prompts, tested.prompts[0])}))
+    lines = [words(line) for line in console.file.getvalue().splitlines()]
+    assert ["held/dice", "trained", "on", "1", "0.5000", "0.5000", "0.250", "0.250", "50.0%"] in lines, "a copy beyond the sample"
 
 
 def sampled_run(folder, most):

@@ -222,6 +222,14 @@ def test_many_prompts_are_a_mean_with_quartiles(tmp_path):
     assert [(band["low"], band["high"]) for band in found.band] == [(3, 7)]
 
 
+def test_of_folders_the_mean_is_that_over_prompts(tmp_path):
+    line = json.loads(iteration(1, {f"folder {i}": float(i) for i in range(1, 10)}))
+    line |= {"mean_kl": 2.5, "test_kl": {"held-out": 8.0, "other": 4.0}, "mean_test_kl": 7.5}
+    found = training(run_with(tmp_path / "run", {}, {}, metrics=json.dumps(line) + "\n"))
+    assert [point["y"] for point in found.kl] == [2.5, 7.5]
+    assert found.of == "9 folders"
+
+
 def test_a_run_without_metrics_has_no_curves(tmp_path):
     run_with(tmp_path / "run", {"p.json": prompt("ab")}, {"lora": {"p.json": {"a": 5, "b": 5}}})
     assert training(RunDir(tmp_path / "run")) is None

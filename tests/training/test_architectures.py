@@ -15,8 +15,12 @@ from diffusecli.models.lora import attach_lora, load_adapter, save_adapter
 from diffusecli.prompts.config import LoraSettings
 from diffusecli.training import packed_pass
 from diffusecli.training.loss import score
-from diffusecli.training.pass_choice import choose_pass
+from diffusecli.training.packed_pass import PackedPass
+from diffusecli.training.pass_choice import checked_up_to, choose_pass
+from diffusecli.training.processes import Processes
+from diffusecli.training.questions import Question
 from diffusecli.training.rows_pass import RowsPass
+from diffusecli.training.scorer import Scorer
 from tests.models.architectures import ARCHITECTURES, SLIDING, build
 from tests.training.test_loss import encoded
 
@@ -120,6 +124,24 @@ def test_a_window_that_the_config_turns_off_is_none():
         == {}
     )
     assert attention_windows(build("Qwen2", use_sliding_window=False, sliding_window=3).config) == {}
+
+
+def test_what_is_longer_than_a_window_that_no_trained_row_reaches_is_measured_in_rows(monkeypatch):
+    model = build("Mistral", sliding_window=8)
+    trained = encoded([(1, 2), (3, 2)], [0.5, 0.5], prompt_ids=(5, 6))
+    longer = encoded(DEEP, [0.2] * 5, prompt_ids=tuple(range(8, 20)))
+    way, _ = choose_pass(model, trained)
+    most = checked_up_to(model.config, [trained])
+    assert (isinstance(way, PackedPass), most, checked_up_to(model.config, [longer])) == (True, 8, None)
+    questions = [Question(e.prompt, (e,)) for e in (trained, longer)]
+    in_rows = Scorer(model, RowsPass(), None, Processes("cpu"), print).exact(questions)
+    monkeypatch.setattr(packed_pass, "dense_mask", None)  # a packed pass would fail
+    monkeypatch.setattr(PackedPass, "run", None)
+    scorer = Scorer(model, way, None, Processes("cpu"), print, most=most)
+    assert scorer.exact(questions) == in_rows
+    with pytest.raises(TypeError):
+        scorer.exact(questions[:1])
+    assert scorer.strategy is way
 
 
 def test_a_model_that_counts_places_gets_no_packed_part_beyond_its_window():

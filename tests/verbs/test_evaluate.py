@@ -447,6 +447,15 @@ def test_prompts_held_out_beside_trained_ones_are_a_group_of_their_own(tmp_path)
     assert exact.trained == ((True, False), (True, False))
 
 
+def test_held_out_wordings_and_contexts_are_no_prompts_of_a_matrix(tmp_path):
+    for name, own in (("r1", "a"), ("r2", "b")):
+        apart = {"g/c.json": 5.0, f"g/{own}.json#held-out": 90.0, f"g/{own}.json#contexts": 90.0}
+        write_json(tmp_path / name / "run.json", {"exact_kl": {f"g/{own}.json": 0.1}, "exact_kl_test": apart})
+        write_json(tmp_path / name / "prompts.json", {f"g/{own}.json": HALVES})
+        write_json(tmp_path / name / "gen.json", {f"g/{own}.json": ["a", "b"]})
+    assert evaluate([tmp_path]).matrices[0].values == ((0.1, 5.0), (0.1, 5.0))
+
+
 def test_a_distance_that_noise_hides_is_neither_called_close_nor_wrong(tmp_path):
     """A true TVD of .05 at N = 1000 shows an excess of about .02 only; the interval holds it."""
     rng = np.random.default_rng(0)

@@ -18,6 +18,7 @@ from diffusecli.prompts.config import Config
 from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, InterruptedRun, MachineError
+from diffusecli.training import loop
 from diffusecli.training.loss import score
 from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.schedule import auto_learning_rate
@@ -103,9 +104,33 @@ def test_many_prompts_get_a_larger_adapter_and_several_a_step(config, prompt_fil
     assert f"r: {shape[0]}\n" in trained.run.config.read_text()
 
 
+def test_of_many_prompts_those_measured_before_are_among_those_measured_in_the_end(config, prompt_file, monkeypatch):
+    monkeypatch.setattr(loop, "_LOOKED_AT_BEFORE", 3)
+    monkeypatch.setattr(loop, "_LOOKED_AT_AFTER", 6)
+    letters = [str(prompt_file(f"letter-{n}.json", request=f"Say letter {n}.", targets=["{a}", "{b}"])) for n in range(12)]
+    made = config(alg_config={"n_iters": 1}, generate=False).model_copy(
+        update={"train_prompts": tuple(letters), "test_prompts": ()}
+    )
+    manifest = quietly(made)[0].run.read_manifest()
+    assert (len(manifest["exact_kl_before"]), len(manifest["exact_kl"])) == (3, 6)
+    assert manifest["exact_kl_before"].keys() <= manifest["exact_kl"].keys()
+
+
+def test_a_run_goes_on_with_other_test_prompts_by_the_same_pass(config, prompt_file):
+    long = str(prompt_file("long.json", request="Say a letter. " * 20, targets=[]))
+    made = config(alg_config={"n_iters": 1}, generate=False)
+    passes = []
+    for number, tests in enumerate(((), (long,))):
+        folder = f"{made.output_dir}-{number}"
+        trained, _ = quietly(made.model_copy(update={"test_prompts": tests, "output_dir": folder}))
+        manifest = trained.run.read_manifest()
+        passes.append((manifest["loss_pass"], manifest["pass_size"]))
+    assert passes[0] == passes[1]
+
+
 def test_missing_prompts_are_told_with_the_command_that_makes_them(config):
     made = config().model_copy(update={"train_prompts": ("mix/train",), "made_by": "diffuse init-prompt --mixture 60 -o mix"})
-    with pytest.raises(InputError, match=r"mix/train: is not there yet\. Make it with: diffuse init-prompt --mixture 60 -o mix"):
+    with pytest.raises(InputError, match=r"mix/train: is not there yet, make it with `diffuse init-prompt --mixture 60 -o mix`"):
         quietly(made)
 
 
