@@ -70,7 +70,17 @@ class Validation:
                 }
                 for p in self.problems
             ],
-            "prompts": [{"file": p.alias, "targets": len(p.targets), "entropy": p.entropy, "eos": p.eos} for p in self.prompts],
+            "prompts": [
+                {
+                    "file": p.alias,
+                    "targets": len(p.targets),
+                    "entropy": p.entropy,
+                    "eos": p.eos,
+                    "wordings": len(p.wordings),
+                    "held_out_wordings": len(p.held_out),
+                }
+                for p in self.prompts
+            ],
             "configs": list(self.configs),
         }
 

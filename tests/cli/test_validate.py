@@ -31,6 +31,8 @@ def test_wordings_are_counted(in_process, prompt_file):
     prompt_file("p.json", request=["Roll a die.", "Throw a die."], held_out_requests=["A die, please."])
     prompt_file("q.json")
     assert "sound: 2 prompts in 3 wordings and 1 held out, 0 configs; 0 errors" in in_process("validate", "p.json", "q.json").stdout
+    told = json.loads(in_process("validate", "p.json", "q.json", "--json").stdout)
+    assert [(p["wordings"], p["held_out_wordings"]) for p in told["prompts"]] == [(2, 1), (1, 0)]
 
 
 def test_an_unknown_key_of_a_message_is_told_with_those_that_a_message_has(in_process, tmp_path):
