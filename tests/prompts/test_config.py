@@ -4,6 +4,7 @@ import pytest
 
 from diffusecli.prompts.config_files import read_config
 from diffusecli.system.errors import InputError
+from diffusecli.training.start import sized
 
 ORIGINAL = """\
 model: meta-llama/Llama-2-13b-chat-hf
@@ -28,7 +29,7 @@ def config_file(tmp_path, text):
 def test_the_originals_config_is_read_unchanged(tmp_path):
     config = read_config(config_file(tmp_path, ORIGINAL))
     assert (config.alg_config.n_iters, config.alg_config.early_stop, config.alg_config.gamma) == (50, True, 0.2)
-    assert (config.alg_config.batch_size, config.generate, config.load_model, config.lora.r) == (32, True, False, 4)
+    assert (config.alg_config.batch_size, config.generate, config.load_model, sized(config.lora, 5).r) == (32, True, False, 4)
 
 
 def test_continuing_from_an_adapter_is_read(tmp_path):
