@@ -91,7 +91,8 @@ def train(
     - `force`: replace a finished run in the output folder.
     - `report`: called after every iteration with an `Iteration`, a line of `metrics.jsonl`. Its fields are `iteration`, `of`, `step`,
       `loss`, `optimal`, `kl`, `on_target`, `retention_kl`, `learning_rate`, `gradient_norm`, `tokens`, `seconds`, `memory_mb`, `test_kl`,
-      `test_on_target`, and the means `mean_kl`, `mean_on_target`, `mean_test_kl` and `mean_test_on_target` over prompts. `kl`, `on_target` and those of the test prompts are mappings by alias.
+      `test_on_target`, and the means `mean_kl`, `mean_on_target`, `mean_test_kl` and `mean_test_on_target` over prompts. `kl`,
+      `on_target` and those of the test prompts are mappings by alias.
     - `notice`: takes what the command line prints on the way. By default it is logged.
 
     An interrupted training goes on when it is started again with the same inputs. Ctrl-C, and the stop button of a notebook, end it after

@@ -118,10 +118,14 @@ def _card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, kind: str, 
     )  # fmt: skip
 
 
+def trained_digests(manifest: Mapping[str, Any]) -> frozenset[str]:
+    """Of all prompts that were trained on, also where only some of them have figures."""
+    return frozenset(list(manifest.get("prompt_sha256", {}).values())[: manifest.get("prompts_trained", 0)])
+
+
 def _by_folder(manifest: Mapping[str, Any]) -> Iterator[str]:
     """Lines of the table of many prompts: the medians of each folder."""
-    digests = manifest.get("prompt_sha256", {})
-    trained = set(list(digests.values())[: manifest.get("prompts_trained", 0)])
+    digests, trained = manifest.get("prompt_sha256", {}), trained_digests(manifest)
     apart = {alias: kl for alias, kl in manifest["exact_kl_test"].items() if digests.get(alias) not in trained}
     for kl, mass, note in (
         (manifest["exact_kl"], manifest["exact_on_target"], "trained on"),

@@ -229,9 +229,8 @@ def naming_its_options(distribution: Distribution) -> Distribution:
         "--wordings",
         f"built-in requests name all targets, and {count} are more than {MOST_LISTED}. Write your own with --request or --requests",
     )
-    weights = distribution.weights
-    weights = None if weights is None or len(set(weights)) == 1 else weights
-    asked = _of_options(distribution.outcomes, weights, weights)
+    outcomes, weights = merge_equal(zip(distribution.outcomes, distribution.weights or [1.0] * count, strict=True))
+    asked = _of_options(outcomes, weights, weights)
     return replace(asked, family=choices.name, notice=distribution.notice, fields=distribution.fields)
 
 

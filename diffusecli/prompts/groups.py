@@ -99,3 +99,12 @@ def _place(group: str, splits: set[str]) -> str:
 def _members(group: dict[str, str], names: Iterable[str]) -> frozenset[str]:
     wanted = set(names)
     return frozenset(alias for alias, name in group.items() if name in wanted)
+
+
+def noun_of(names: Iterable[str]) -> str:
+    """What figures by these names are of.
+
+    >>> noun_of(["train/dice", "train/coins"]), noun_of(["dice.json"])
+    ('folder', 'prompt')
+    """
+    return "prompt" if any(name.endswith(".json") for name in names) else "folder"

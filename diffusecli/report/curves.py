@@ -15,6 +15,7 @@ import numpy as np
 
 from diffusecli.evaluation.names import short_names
 from diffusecli.files.reading import MOST_BYTES
+from diffusecli.prompts.groups import noun_of
 from diffusecli.report.views import TARGET, Section
 from diffusecli.report.wording import known, short, unique
 from diffusecli.runs.run_dir import RunDir
@@ -117,7 +118,7 @@ def training(run: RunDir) -> Training | None:
         _quartiles(lines) if len(aliases) > _LINES else [],
         _series(lines, "loss", "loss") + _series(lines, "optimal", "least possible"),
         _series(lines, "retention_kl", "drift"),
-        many(len(aliases), "prompt" if any(alias.endswith(".json") for alias in aliases) else "folder"),
+        many(len(aliases), noun_of(aliases)),
     )
 
 

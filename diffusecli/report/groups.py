@@ -6,7 +6,7 @@ Columns are plain texts, so that a terminal and Markdown show the same; a column
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from shlex import quote
 
@@ -67,15 +67,16 @@ def group_table(found: Evaluation) -> Iterator[RenderableType]:
     if not tells_groups(found.rows):
         return
     parts = groups(found.rows)
+    cells, samplers = columns(found), labels(found.rows)
     splits = [part for part in parts if part[0].whole and part[0].top]
     if len(parts) > _FOLDERS and splits:
-        yield from _folder_table(found, "by split", splits)
-    yield from _folder_table(found, "by folder", parts)
+        yield from _folder_table("by split", splits, cells, samplers)
+    yield from _folder_table("by folder", parts, cells, samplers)
 
 
-def _folder_table(found: Evaluation, title: str, parts: Sequence[tuple[Folder, Sequence[Group]]]) -> Iterator[RenderableType]:
-    cells = columns(found)
-    samplers = labels(found.rows)
+def _folder_table(
+    title: str, parts: Sequence[tuple[Folder, Sequence[Group]]], cells: Sequence[Column], samplers: Mapping[tuple[str, str], str]
+) -> Iterator[RenderableType]:
     several, width = len(samplers) > 1, _sampler_width(samplers.values())
     room = _ROOM - 8 - (width + 1) * several - sum(max(7, *map(len, column.head)) + 1 for column in cells)
     table = new_table(

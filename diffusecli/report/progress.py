@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from diffusecli.evaluation.names import short_names
+from diffusecli.prompts.groups import noun_of
 from diffusecli.report.tables import answers
 from diffusecli.runs.iteration import Iteration, Step
 from diffusecli.sampling.settings import Standing
@@ -166,8 +167,7 @@ def live_view(seen: Sequence[Iteration], remaining: float) -> RenderableType:
             Text(f"{last.on_target[alias]:.1%}", justify="right"),
         )  # fmt: skip
     more = len(last.kl) - len(furthest)
-    noun = "prompt" if any(alias.endswith(".json") for alias in last.kl) else "folder"
-    return Group(bar, prompts, *([Text(f"and {many(more, noun)} with a smaller KL")] if more else []))
+    return Group(bar, prompts, *([Text(f"and {many(more, noun_of(last.kl))} with a smaller KL")] if more else []))
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from diffusecli.files.writing import append_line, mark_newest, move_into, require_no_link, write_json, write_text
 from diffusecli.models.adapters import ADAPTER_FILES
-from diffusecli.models.card import model_card
+from diffusecli.models.card import model_card, trained_digests
 from diffusecli.models.devices import peak_memory_mb
 from diffusecli.models.lora import save_adapter
 from diffusecli.prompts.prompt import Prompt
@@ -131,7 +131,7 @@ def trained_before(run: RunDir, checkpoint: Path, prompts: list[Prompt]) -> Trai
     try:
         return Trained(
             run, manifest["stopped"], exact("_before"), exact(""), exact("_test"), manifest["retention_kl"],
-            manifest["training_seconds"], frozenset(list(manifest["prompt_sha256"].values())[: manifest["prompts_trained"]]),
+            manifest["training_seconds"], trained_digests(manifest),
         )  # fmt: skip
     except (KeyError, TypeError):
         return None

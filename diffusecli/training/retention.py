@@ -119,9 +119,8 @@ def prepare(
             kept.append(answer)
             turns.append(_turn(e, answer, base.chat))
     if steps * per_step > _ROUNDS * len(kept) and len(instructions) > always:
-        encoded, more = asked_of(
-            instructions[always:], tokens=HELD_TOKENS
-        )  # nothing is measured of these; as earlier turns they end early
+        # nothing is measured of these, so the beginning will do; as earlier turns they end early
+        encoded, more = asked_of(instructions[always:], tokens=HELD_TOKENS)
         kept += more
         turns += [_turn(e, answer, base.chat) for e, answer in zip(encoded, more, strict=True)]
     return Retention(

@@ -8,9 +8,9 @@ from random import Random
 
 from diffusecli.prompts import families
 from diffusecli.prompts.distributions import Distribution
+from diffusecli.prompts.facts import listed
 from diffusecli.prompts.mixture import chances
 from diffusecli.prompts.mixture.drawn import draws, weighted
-from diffusecli.prompts.mixture.listings import joined
 from diffusecli.prompts.mixture.options import made_up
 from diffusecli.prompts.mixture.texts import pools
 
@@ -98,7 +98,7 @@ def any_digit(rng: Random) -> Distribution:
     left_out = sorted(rng.sample("0123456789", rng.choice((0, 0, 1, 2, 3))))
     kept = [digit for digit in "0123456789" if digit not in left_out]
     facts = (
-        {"without": joined(left_out, "and")}
+        {"without": listed(left_out, "and")}
         if left_out
         else {"all": "all ten digits", "place": rng.choice(("first", "second", "third", "last"))}
     )
@@ -131,4 +131,4 @@ def person_at_random(rng: Random) -> Distribution:
 
 def _listed(people: list[str], rng: Random) -> str:
     """All of them: no "or", for a race or a draw is among them all."""
-    return rng.choice((joined(people, "and"), ", ".join(people)))
+    return rng.choice((listed(people, "and"), ", ".join(people)))

@@ -9,9 +9,10 @@ from random import Random
 
 from diffusecli.prompts import families
 from diffusecli.prompts.distributions import Distribution
+from diffusecli.prompts.facts import listed
 from diffusecli.prompts.mixture import chances
 from diffusecli.prompts.mixture.drawn import draws, weighted
-from diffusecli.prompts.mixture.listings import counts_in_a_line, joined, pairs_in_lines
+from diffusecli.prompts.mixture.listings import counts_in_a_line, pairs_in_lines
 from diffusecli.prompts.mixture.options import options
 from diffusecli.prompts.mixture.texts import pools
 from diffusecli.prompts.scipy_stats import discrete_distribution
@@ -102,7 +103,7 @@ def cards(rng: Random) -> Distribution:
         colours = {"hearts": "red", "diamonds": "red", "clubs": "black", "spades": "black"}
         seen = [{"suit": suit, "rank": rank, "colour": colours[suit]}[aspect] for rank, suit in kept]
         names, deck = tuple(seen), f"{deck} from which {gone} {'has' if gone.startswith('the queen') else 'have'} been removed"
-    return weighted(names, weights, aspect, deck=deck, aspect=aspect, answers=joined(list(dict.fromkeys(names)), "or"))
+    return weighted(names, weights, aspect, deck=deck, aspect=aspect, answers=listed(list(dict.fromkeys(names)), "or"))
 
 
 def _is_gone(rank: str, suit: str, gone: str) -> bool:
@@ -155,9 +156,9 @@ def spinner(rng: Random) -> Distribution:
     sign = rng.choice(("°", " degrees", "°"))
     pairs = [(name, f"{angle}{sign}") for name, angle in zip(names, angles, strict=True)]
     return weighted(
-        names, angles, noun, sectors=joined([f"{name} {text}" for name, text in pairs], "and"), pairs=counts_in_a_line(pairs, rng),
+        names, angles, noun, sectors=listed([f"{name} {text}" for name, text in pairs], "and"), pairs=counts_in_a_line(pairs, rng),
         block=pairs_in_lines(pairs, rng), wheel=rng.choice(("spinner", "wheel", "wheel of fortune", "roulette wheel", "prize wheel")),
-        list=joined(names, "or"), count=str(count), noun=noun,
+        list=listed(names, "or"), count=str(count), noun=noun,
     )  # fmt: skip
 
 
@@ -188,11 +189,11 @@ def markov(rng: Random) -> Distribution:
     now = rng.choice(states)
     texts = {state: [chances.percent(part) or "" for part in parts] for state, parts in rows.items()}
     rules = [
-        f"after {state}, {joined([f'{to} ({text}%)' for to, text in zip(states, texts[state], strict=True)], 'or')}"
+        f"after {state}, {listed([f'{to} ({text}%)' for to, text in zip(states, texts[state], strict=True)], 'or')}"
         for state in states
     ]
     sentences = [
-        f"From {state} it goes to {joined([f'{to} with probability {chances.decimal(part)}' for to, part in zip(states, rows[state], strict=True)], 'and')}."
+        f"From {state} it goes to {listed([f'{to} with probability {chances.decimal(part)}' for to, part in zip(states, rows[state], strict=True)], 'and')}."
         for state in states
     ]
     table = "".join(
@@ -200,7 +201,7 @@ def markov(rng: Random) -> Distribution:
     )
     return weighted(
         states, [float(part) for part in rows[now]], "state", now=now, rules="; ".join(rules), sentences=" ".join(sentences),
-        block=table, states=joined(states, "or"),
+        block=table, states=listed(states, "or"),
     )  # fmt: skip
 
 

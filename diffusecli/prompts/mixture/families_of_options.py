@@ -8,9 +8,10 @@ from random import Random
 
 from diffusecli.prompts import families
 from diffusecli.prompts.distributions import Distribution
+from diffusecli.prompts.facts import listed
 from diffusecli.prompts.mixture import chances
 from diffusecli.prompts.mixture.drawn import draws, weighted
-from diffusecli.prompts.mixture.listings import counts_in_a_line, in_a_line, in_lines, joined, pairs_in_a_line, pairs_in_lines
+from diffusecli.prompts.mixture.listings import counts_in_a_line, in_a_line, in_lines, pairs_in_a_line, pairs_in_lines
 from diffusecli.prompts.mixture.options import made_up, option_count, options
 from diffusecli.prompts.mixture.texts import pools
 
@@ -51,7 +52,7 @@ def percentages(rng: Random) -> Distribution:
     facts = {"numbers": ", ".join(f"{text}" for text in exact if text)} if None not in exact else {}
     return weighted(
         names, [float(part) for part in parts], noun, shares=pairs_in_a_line(pairs, rng), block=pairs_in_lines(pairs, rng), noun=noun,
-        nouns=_plural(noun), list=in_a_line(names, rng), chances=joined(texts, "and"), count=str(len(names)),
+        nouns=_plural(noun), list=in_a_line(names, rng), chances=listed(texts, "and"), count=str(len(names)),
         code=", ".join(f"'{name}'" for name in names), **facts,
     )  # fmt: skip
 
@@ -80,7 +81,7 @@ def rest(rng: Random) -> Distribution:
     )
     return weighted(
         names, [float(part) for part in parts], noun, shares=pairs_in_a_line(pairs, rng), block=pairs_in_lines(pairs, rng),
-        steps=joined(steps, "and"), last=names[-1], noun=noun, list=in_a_line(names, rng),
+        steps=listed(steps, "and"), last=names[-1], noun=noun, list=in_a_line(names, rng),
     )  # fmt: skip
 
 
@@ -99,7 +100,7 @@ def ranks(rng: Random) -> Distribution:
         relations.append(f"{first} is {words} {second}")
     order = rng.sample(names, len(names))
     return weighted(
-        order, [float(weights[name]) for name in order], noun, relations=joined(relations, "and"), sentences=". ".join(relations),
+        order, [float(weights[name]) for name in order], noun, relations=listed(relations, "and"), sentences=". ".join(relations),
         block="".join(f"\n- {relation}" for relation in relations), list=in_a_line(order, rng), noun=noun,
     )  # fmt: skip
 
@@ -112,7 +113,7 @@ def odds(rng: Random) -> Distribution:
     highest = rng.choice((5, 10, 20))
     parts = [rng.randint(1, highest) for _ in names]
     sign = rng.choice((":", " : ", " to ", "-"))
-    facts = {"list": joined(names, "and"), "ratio": sign.join(map(str, parts)), "noun": noun, "choices": in_a_line(names, rng)}
+    facts = {"list": listed(names, "and"), "ratio": sign.join(map(str, parts)), "noun": noun, "choices": in_a_line(names, rng)}
     if count == 2:
         to = rng.choice((" to ", ":", " to ", "-to-"))
         facts |= {
@@ -131,13 +132,13 @@ def labelled(rng: Random) -> Distribution:
     labels, noun = rng.choice((("ABCDEFG", "letter"), ("ABCDEFG", "letter"), ("abcdefg", "letter"), ("1234567", "number")))
     sign = rng.choice((")", ".", ":", " =", " -"))
     if rng.random() < 0.4:
-        listed = [f"{label}{sign} {name}" for label, name in zip(labels, names, strict=False)]
-        facts = {"even": ", ".join(listed), "even_block": "".join(f"\n{text}" for text in listed)}
+        texts = [f"{label}{sign} {name}" for label, name in zip(labels, names, strict=False)]
+        facts = {"even": ", ".join(texts), "even_block": "".join(f"\n{text}" for text in texts)}
         return weighted(labels[: len(names)], None, noun, noun=noun, count=str(len(names)), **facts)
     parts = [Fraction(part, 100) for part in chances.split(rng.choice((100, 100, 20)), len(names), rng)]
     parts = [part / sum(parts) for part in parts]
-    listed = [f"{label}{sign} {name} ({chances.percent(part)}%)" for label, name, part in zip(labels, names, parts, strict=False)]
-    facts = {"shares": ", ".join(listed), "shares_block": "".join(f"\n{text}" for text in listed)}
+    texts = [f"{label}{sign} {name} ({chances.percent(part)}%)" for label, name, part in zip(labels, names, parts, strict=False)]
+    facts = {"shares": ", ".join(texts), "shares_block": "".join(f"\n{text}" for text in texts)}
     return weighted(labels[: len(names)], [float(part) for part in parts], noun, noun=noun, **facts)
 
 
@@ -156,10 +157,10 @@ def counts(rng: Random) -> Distribution:
     numbers = [rng.randint(1, rng.choice((4, 10, 20, 50))) for _ in names]
     numbers = [2 if number == 1 and rng.random() < 0.5 else number for number in numbers]
     pairs = [(name, str(number)) for name, number in zip(names, numbers, strict=True)]
-    listed = [f"{number} {name}" for name, number in pairs]
+    texts = [f"{number} {name}" for name, number in pairs]
     in_full = [f"{chances.in_words(number)} {name}" for name, number in zip(names, numbers, strict=True)]
     return weighted(
-        names, numbers, "colour", counts=rng.choice((joined(listed, "and"), ", ".join(listed), joined(in_full, "and"))),
+        names, numbers, "colour", counts=rng.choice((listed(texts, "and"), ", ".join(texts), listed(in_full, "and"))),
         container=rng.choice(_CONTAINERS), things=rng.choice(_THINGS), total=str(sum(numbers)), colours=in_a_line(names, rng),
         block=pairs_in_lines(pairs, rng), code=" + ".join(f"['{name}'] * {number}" for name, number in pairs),
     )  # fmt: skip
@@ -176,13 +177,13 @@ def raffle(rng: Random) -> Distribution:
     pairs = list(zip(names, map(str, numbers), strict=True))
     first = [f"{names[0]} has {numbers[0]} {what}"]
     holdings = rng.choice((
-        joined([*first, *(f"{name} {number}" for name, number in pairs[1:])], "and"),
-        joined([f"{name} holds {number} {what}" for name, number in pairs], "and"),
+        listed([*first, *(f"{name} {number}" for name, number in pairs[1:])], "and"),
+        listed([f"{name} holds {number} {what}" for name, number in pairs], "and"),
         ", ".join(f"{name} has {number}" for name, number in pairs),
     ))  # fmt: skip
     return weighted(
         names, numbers, "name", holdings=holdings, what=what, total=str(sum(numbers)), block=pairs_in_lines(pairs, rng),
-        pairs=counts_in_a_line(pairs, rng), people=joined(names, "and"),
+        pairs=counts_in_a_line(pairs, rng), people=listed(names, "and"),
     )  # fmt: skip
 
 
@@ -195,9 +196,9 @@ def survey(rng: Random) -> Distribution:
     pairs = list(zip(names, map(str, numbers), strict=True))
     return weighted(
         names, numbers, noun, total=str(total), block=pairs_in_lines(pairs, rng), noun=noun, nouns=_plural(noun), list=in_a_line(names, rng),
-        counts=joined([f"{number} {rng.choice(('said', 'chose', 'named'))} {name}" for name, number in pairs], "and"),
+        counts=listed([f"{number} {rng.choice(('said', 'chose', 'named'))} {name}" for name, number in pairs], "and"),
         pairs=rng.choice((", ", "; ")).join(f"{name}: {number}" for name, number in pairs),
-        times=joined([f"{name} {'once' if number == '1' else f'{number} times'}" for name, number in pairs], "and"),
+        times=listed([f"{name} {'once' if number == '1' else f'{number} times'}" for name, number in pairs], "and"),
     )  # fmt: skip
 
 

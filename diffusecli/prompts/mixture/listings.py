@@ -6,25 +6,18 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import TypeVar
 
+from diffusecli.prompts.facts import listed
+
 Written = TypeVar("Written")
 Pairs = Sequence[tuple[str, str]]
 
 
-def joined(items: Sequence[str], word: str) -> str:
-    """Items with commas and a last word.
-
-    >>> joined(["a", "b", "c"], "or")
-    'a, b or c'
-    """
-    return f"{', '.join(items[:-1])} {word} {items[-1]}" if len(items) > 1 else items[0]
-
-
 _IN_A_LINE: tuple[tuple[float, Callable[[Sequence[str]], str]], ...] = (
     (6, ", ".join),
-    (4, lambda items: joined(items, "or")),
-    (4, lambda items: joined(items, "and")),
-    (1, lambda items: joined(items, ", or" if len(items) > 2 else "or").replace(" , or", ", or")),
-    (1, lambda items: joined(items, ", and" if len(items) > 2 else "and").replace(" , and", ", and")),
+    (4, lambda items: listed(items, "or")),
+    (4, lambda items: listed(items, "and")),
+    (1, lambda items: listed(items, ", or" if len(items) > 2 else "or").replace(" , or", ", or")),
+    (1, lambda items: listed(items, ", and" if len(items) > 2 else "and").replace(" , and", ", and")),
     (2, " or ".join),
     (1, " / ".join),
     (1, "/".join),
@@ -32,7 +25,7 @@ _IN_A_LINE: tuple[tuple[float, Callable[[Sequence[str]], str]], ...] = (
     (1, "; ".join),
     (1, lambda items: ", ".join(f'"{item}"' for item in items)),
     (1, lambda items: ", ".join(f"'{item}'" for item in items)),
-    (1, lambda items: joined([f'"{item}"' for item in items], "or")),
+    (1, lambda items: listed([f'"{item}"' for item in items], "or")),
     (1, lambda items: "[" + ", ".join(f'"{item}"' for item in items) + "]"),
     (1, lambda items: "[" + ", ".join(items) + "]"),
     (1, lambda items: "(" + ", ".join(items) + ")"),
@@ -50,42 +43,43 @@ _IN_LINES: tuple[tuple[float, Callable[[Sequence[str]], str]], ...] = (
     (1, lambda items: "".join(f"\n{letter}) {item}" for letter, item in zip("abcdefghijkl", items, strict=False))),
 )
 
-_Pairing = tuple[tuple[float, Callable[[str, str], str]], ...]
+_Pairing = tuple[tuple[float, str], ...]
+"""Weights and formats; {0} is the name, {1} its share."""
 
 _PAIRED_CLEARLY: _Pairing = (
-    (4, lambda name, share: f"{name}: {share}"),
-    (1, lambda name, share: f"{name} = {share}"),
-    (1, lambda name, share: f"{name} with probability {share}"),
-    (1, lambda name, share: f"{name} with a chance of {share}"),
-    (1, lambda name, share: f"P({name}) = {share}"),
-    (1, lambda name, share: f"'{name}': {share}"),
+    (4, "{0}: {1}"),
+    (1, "{0} = {1}"),
+    (1, "{0} with probability {1}"),
+    (1, "{0} with a chance of {1}"),
+    (1, "P({0}) = {1}"),
+    (1, "'{0}': {1}"),
 )
 """Where names are numbers, too, these tell which of two numbers is the share."""
 
 _PAIRED: _Pairing = (
     *_PAIRED_CLEARLY,
-    (4, lambda name, share: f"{name} {share}"),
-    (3, lambda name, share: f"{name} ({share})"),
-    (2, lambda name, share: f"{share} {name}"),
-    (1, lambda name, share: f"{name} - {share}"),
-    (1, lambda name, share: f"{share} for {name}"),
-    (1, lambda name, share: f"{name} → {share}"),
+    (4, "{0} {1}"),
+    (3, "{0} ({1})"),
+    (2, "{1} {0}"),
+    (1, "{0} - {1}"),
+    (1, "{1} for {0}"),
+    (1, "{0} → {1}"),
 )
 
 _PAIRED_LINES_CLEARLY: _Pairing = (
-    (4, lambda name, share: f"\n- {name}: {share}"),
-    (2, lambda name, share: f"\n{name}: {share}"),
+    (4, "\n- {0}: {1}"),
+    (2, "\n{0}: {1}"),
 )
 
 _PAIRED_LINES: _Pairing = (
     *_PAIRED_LINES_CLEARLY,
-    (1, lambda name, share: f"\n* {name} ({share})"),
-    (1, lambda name, share: f"\n{name} | {share}"),
-    (1, lambda name, share: f"\n| {name} | {share} |"),
-    (1, lambda name, share: f"\n{name}\t{share}"),
-    (1, lambda name, share: f"\n{share} {name}"),
-    (1, lambda name, share: f"\n{name},{share}"),
-    (1, lambda name, share: f"\n• {share}: {name}"),
+    (1, "\n* {0} ({1})"),
+    (1, "\n{0} | {1}"),
+    (1, "\n| {0} | {1} |"),
+    (1, "\n{0}\t{1}"),
+    (1, "\n{1} {0}"),
+    (1, "\n{0},{1}"),
+    (1, "\n• {1}: {0}"),
 )
 
 
@@ -104,8 +98,8 @@ def pairs_in_a_line(pairs: Pairs, rng: Random) -> str:
     if rng.random() < 0.08:
         return "{" + ", ".join(f'"{name}": {_json(share)}' for name, share in pairs) + "}"
     write = _drawn(_PAIRED_CLEARLY if _are_numbers(pairs) else _PAIRED, rng)
-    listed = [write(name, share) for name, share in pairs]
-    return rng.choice((", ".join, ", ".join, "; ".join, lambda items: joined(items, "and")))(listed)
+    texts = [write.format(*pair) for pair in pairs]
+    return rng.choice((", ".join, ", ".join, "; ".join, lambda items: listed(items, "and")))(texts)
 
 
 def counts_in_a_line(pairs: Pairs, rng: Random) -> str:
@@ -118,7 +112,7 @@ def counts_in_a_line(pairs: Pairs, rng: Random) -> str:
 def pairs_in_lines(pairs: Pairs, rng: Random) -> str:
     """Names and shares in lines of their own; begins with a line break."""
     write = _drawn(_PAIRED_LINES_CLEARLY if _are_numbers(pairs) else _PAIRED_LINES, rng)
-    return "".join(write(name, share) for name, share in pairs)
+    return "".join(write.format(*pair) for pair in pairs)
 
 
 def _are_numbers(pairs: Pairs) -> bool:
