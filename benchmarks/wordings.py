@@ -17,7 +17,14 @@ from diffusecli.verbs.train import train
 
 MOST, HELD_OUT = 160, 24  # wordings; all settings are measured on the same
 STEPS = 60
-USUAL: Mapping[str, Any] = {"wordings": 64, "at_once": 4, "r": 16, "vary": True, "retain": {"weight": 4, "answers_per_step": 4}}
+USUAL: Mapping[str, Any] = {
+    "wordings": 64,
+    "at_once": 4,
+    "r": 16,
+    "vary": True,
+    "spellings": False,
+    "retain": {"weight": 4, "answers_per_step": 4},
+}
 CHANGES: Sequence[tuple[str, Mapping[str, Any]]] = (
     ("64 wordings, rank 16, contexts, retention", {}),
     ("1 wording", {"wordings": 1}),
@@ -29,6 +36,7 @@ CHANGES: Sequence[tuple[str, Mapping[str, Any]]] = (
     ("no contexts", {"vary": False}),
     ("no retention", {"retain": False}),
     ("two wordings a step, twice the steps", {"at_once": 2}),
+    ("numbers in figures or words, with or without braces", {"spellings": True}),
 )
 
 
@@ -42,7 +50,7 @@ def main() -> None:
 
 def measured(chosen: Mapping[str, Any]) -> list[str]:
     """Train as chosen, and what the end of the training measured."""
-    most = init_prompt(uniform=(1, 10), wordings=MOST, held_out=HELD_OUT, seed=0)
+    most = init_prompt(uniform=(1, 10), wordings=MOST, held_out=HELD_OUT, seed=0, spellings=chosen["spellings"])
     prompt = most.model_copy(update={"request": most.requests[: chosen["wordings"]]})
     at_once = min(chosen["at_once"], chosen["wordings"])
     with tempfile.TemporaryDirectory() as folder:

@@ -71,11 +71,13 @@ def read_instructions(settings: Retain) -> list[Prompt]:
     return found
 
 
-def encode_instructions(instructions: Sequence[Prompt], chat: Chat, context: int | None) -> list[EncodedPrompt]:
+def encode_instructions(
+    instructions: Sequence[Prompt], chat: Chat, context: int | None, answer_tokens: int = ANSWER_TOKENS
+) -> list[EncodedPrompt]:
     """The instructions in tokens; raises `InputError` when one leaves no room for its answer."""
     encoded = [encode_prompt(prompt, chat) for prompt in instructions]
     longest = max(encoded, key=lambda e: len(e.prompt_ids))
-    tokens = len(longest.prompt_ids) + ANSWER_TOKENS
+    tokens = len(longest.prompt_ids) + answer_tokens
     if context is not None and tokens > context:
         raise InputError(
             f"{longest.alias}: the instruction with its answer is {tokens} tokens, the model takes {context}; shorten it"
@@ -133,13 +135,13 @@ def _answers(
     write: bool, tokens: int = ANSWER_TOKENS,
 ) -> tuple[list[EncodedPrompt], list[Answer]]:  # fmt: skip
     """Instructions in tokens, and what the base model answers to them with up to so many."""
-    encoded = encode_instructions(instructions, base.chat, shape_of(base.model.config, 0).context)
+    encoded = encode_instructions(instructions, base.chat, shape_of(base.model.config, 0).context, tokens)
     path = cache_folder() / "retention" / f"{_key(base, encoded, tokens)}.safetensors"
     answers: list[Answer] | None = shared(_read(path) if write else None)
     if answers is None:
         notice(f"asking the base model {len(encoded)} ordinary instructions to hold it to its answers (once, then cached)")
         with _without_adapter(base.model), blamed(base.model, base.name):
-            window, longest = counted_window(base.model.config), max(len(e.prompt_ids) for e in encoded) + ANSWER_TOKENS
+            window, longest = counted_window(base.model.config), max(len(e.prompt_ids) for e in encoded) + tokens
             asked = _ask(base, encoded, tokens, strategy if window is None or longest <= window else RowsPass())
         if write:
             _write(path, asked, notice)

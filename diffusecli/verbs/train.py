@@ -76,7 +76,7 @@ def train(config: Config, *, report: Report, notice: Notice, force: bool = False
     processes = Processes(config.device, config.tracker, run.path)
     with processes.failing_together():
         # 1. inputs: prompts, an output folder to ourselves, what an interrupted run left there
-        inputs = read_inputs(config.train_prompts, config.test_prompts, config.retain, config.system, config.made_by)
+        config, inputs = _with_inputs(config)
         processes.first(lambda: require_writable(run.path))
         with alone(run, processes):
             return _train(config, inputs, run, processes, report, watch, notice, force)
@@ -90,7 +90,6 @@ def _train(
         require_start(continued, run)
     if config.device_map and processes.count > 1:
         raise InputError("device_map: is for one process, remove it or start without a launcher")
-    config = config.model_copy(update={"lora": sized(config.lora, len(inputs.train))})
     prompts, command = [*inputs.train, *inputs.test], "the same command without --force" if force else "the same command"
 
     # 2. the base model, and how far an earlier start came
@@ -226,8 +225,7 @@ def plan(config: Config, notice: Notice, *, force: bool = False) -> Plan:
     Raises what `train` would raise for the inputs. Says what is in the output folder.
     """
     run = RunDir(Path(config.output_dir))
-    inputs = read_inputs(config.train_prompts, config.test_prompts, config.retain, config.system, config.made_by)
-    config = config.model_copy(update={"lora": sized(config.lora, len(inputs.train))})
+    config, inputs = _with_inputs(config)
     require_place(run.path)
     if there := in_the_way(run, force=force):
         notice(there)
@@ -242,6 +240,12 @@ def plan(config: Config, notice: Notice, *, force: bool = False) -> Plan:
         encode_instructions(inputs.instructions, chat, shape.context)
     _try_start(config, inputs, hollow, run, force=force)
     return planned(questions, shape, source, config.alg_config)
+
+
+def _with_inputs(config: Config) -> tuple[Config, Inputs]:
+    """The prompts that a config names, and the config with an adapter for so many."""
+    inputs = read_inputs(config.train_prompts, config.test_prompts, config.retain, config.system, config.made_by)
+    return config.model_copy(update={"lora": sized(config.lora, len(inputs.train))}), inputs
 
 
 def _require_machine(config: Config) -> None:
