@@ -32,9 +32,9 @@ def measured_as(shift_of):
     That is the exact TVD. With ten targets of .1 a shift of .04 has KL = -(.1 ln 1.4 + .1 ln .6) = .0174.
     """
 
-    def measure(_run, _source, _settings, _retain, _seed, prompts, _notice, **_):
+    def measure(_run, _source, _settings, _retain, _seed, prompts, _notice, *, others=(), **_):
         found = {}
-        for prompt in prompts:
+        for prompt in [*prompts, *others]:
             for mode in ("untuned", "lora"):
                 q = np.array(prompt.probabilities)
                 shift = shift_of(prompt, mode)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,9 @@ from diffusecli.cli.printing import notice
 from diffusecli.prompts.catalogue import FAMILIES, catalogue
 from diffusecli.system import terminal
 from diffusecli.system.errors import InputError, many
+
+if TYPE_CHECKING:
+    from diffusecli.prompts.prompt import Prompt
 
 _OF_MIXTURES = ("--mixture", "--output", "--force", "--seed", "--preview")
 
@@ -79,7 +82,11 @@ def init_prompt(
         typer.Option(help="Ask this, word for word; may be repeated. With --group-by, {column} takes the group's value."),
     ] = None,
     requests: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Requests from a file: one a line (# starts a comment), or a JSON list.")
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Requests from a file: one a line (lines that begin with # are comments), or a JSON list; may be repeated.",
+        ),
     ] = None,
     form: Annotated[bool, typer.Option("--form", help="Add to each --request what form the answer must have.")] = False,
     wordings: Annotated[
@@ -123,7 +130,7 @@ def init_prompt(
     if mixture is not None:
         _write_mixture(mixture, output, seed, force, context)
         return
-    asked = (*(request or ()), *(read_requests(requests) if requests is not None else ()))
+    asked = (*(request or ()), *read_requests(requests or ()))
     wording = Wording(
         asked or None,
         wrap,
@@ -152,7 +159,11 @@ def init_prompt(
         typer.echo(terminal.json_text(prompts[None].to_json()), nl=False)
     else:
         write_prompts(prompts, force=force)
-        notice(f"wrote {output}" if list(prompts) == [output] else f"wrote {many(len(prompts), 'prompt')} into {output}")
+        notice(
+            _written(output, prompts[output])
+            if list(prompts) == [output]
+            else f"wrote {many(len(prompts), 'prompt')} into {output}"
+        )
     messages = [line for d in distributions.values() for line in d.notice.splitlines()]
     if list(prompts) != [output]:
         messages += name_notices(distributions, prompts)
@@ -163,6 +174,13 @@ def init_prompt(
         notice(f"warning: {doubt}")
     if preview:
         terminal.console(stderr=True).print(distribution_preview(next(iter(prompts.values()))))
+
+
+def _written(output: Path, prompt: Prompt) -> str:
+    """What was written, with the number of requests where there are several."""
+    asked, apart = len(prompt.wordings), len(prompt.held_out)
+    several = f": {many(asked, 'request')}{f', {apart} held out' if apart else ''}" if asked + apart > 1 else ""
+    return f"wrote {output}{several}"
 
 
 def _write_mixture(count: int, output: Path | None, seed: int, force: bool, context: typer.Context) -> None:

@@ -59,6 +59,11 @@ class Evaluated:
         """Seed, length and whatever was not left neutral."""
         return in_words(self.settings)
 
+    @property
+    def sampler_in_words(self) -> str:
+        """The same without what differs from prompt to prompt: among how many wordings its answers were shared out."""
+        return in_words({name: value for name, value in self.settings.items() if name != "wordings"})
+
 
 @dataclass(frozen=True)
 class Difference:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ from diffusecli.prompts.contexts import Contexts
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.wording_names import split_alias
 from diffusecli.runs.run_dir import RunDir
+from diffusecli.system.errors import many
 from diffusecli.system.notices import Notice
 from diffusecli.training.inputs import require_context
 from diffusecli.training.loss import target_log_probs
@@ -59,26 +60,25 @@ def scorer_of(base: LoadedModel, encoded: list[EncodedPrompt], source: ModelSour
 
 def measure(
     run: RunDir, source: ModelSource, settings: AlgConfig, retain: Retain, seed: int, prompts: Sequence[Prompt], notice: Notice,
-    *, contexts: Contexts | None = None,
+    *, others: Sequence[Prompt] = (), contexts: Contexts | None = None,
 ) -> Measured:  # fmt: skip
-    """Score every prompt that has targets with the base model and, where there is one, with the run's adapter.
+    """Score every prompt of a run, and `others`, that have targets with the base model and, where there is one, with the run's adapter.
 
     Every wording is scored; of a few prompts the first one in those `contexts`, too, that are never trained.
     Drift is measured on the instructions of `retain`, in the order that `seed` fixes.
     Raises `InputError` when a prompt is too long for the model or the adapter is not of this base.
     """
-    wanted = {prompt.digest: prompt for prompt in prompts if prompt.targets}  # copies of a prompt have its figures
+    own, wanted = (
+        {p.digest: p for p in some if p.targets} for some in (prompts, [*prompts, *others])
+    )  # copies have the same figures
     if not wanted:
         return Measured()
-    whole = {split_alias(prompt.alias)[0] for prompt in wanted.values()}
-    if contexts is not None and len(whole) > MANY_PROMPTS:
-        notice(f"held-out contexts are not measured: there are {len(whole)} prompts, they are of up to {MANY_PROMPTS}")
-        contexts = None
+    placed = _in_contexts(own, wanted, notice) if contexts is not None else set()
     base = load_model(source, notice)
     if run.has_adapter:
         require_trained_on(base, recorded_base(run), run.path)
     most = shape_of(base.model.config, 0).context
-    asked = [_Asked.of(prompt, base.chat, contexts, most) for prompt in wanted.values()]
+    asked = [_Asked.of(prompt, base.chat, contexts if key in placed else None, most) for key, prompt in wanted.items()]
     encoded = [e for one in asked for e in one.encoded]
     require_context(encoded, most)
     scorer = scorer_of(base, encoded, source, settings, notice)
@@ -111,6 +111,21 @@ def measure(
     if np.isnan(drift):
         raise cause(base.model, base.name)
     return Measured(found, worded, chat, drift)
+
+
+def _in_contexts(own: Mapping[str, Prompt], wanted: Mapping[str, Prompt], notice: Notice) -> set[str]:
+    """The digests of the prompts that are measured in held-out contexts: all of a few, the run's own beside many others."""
+
+    def are_few(some: Mapping[str, Prompt]) -> bool:
+        return len({split_alias(prompt.alias)[0] for prompt in some.values()}) <= MANY_PROMPTS
+
+    if are_few(wanted):
+        return set(wanted)
+    if own and are_few(own):
+        notice("held-out contexts are measured of the run's own prompts alone: there are many others")
+        return set(own)
+    notice(f"held-out contexts are not measured: they are of up to {many(MANY_PROMPTS, 'prompt')}")
+    return set()
 
 
 @dataclass(frozen=True)

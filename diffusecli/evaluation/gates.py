@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation
 from diffusecli.evaluation.groups import Group, groups, tuned
+from diffusecli.evaluation.metrics import KINDS
 from diffusecli.evaluation.names import labels, marks
-from diffusecli.system.errors import InputError, many
+from diffusecli.prompts.groups import WHOLE
+from diffusecli.system.errors import InputError, many, shortened
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Gate:
     share: bool = True  # between 0 and 1
     open_ended: bool = False  # judges prompts without targets too
     exact: bool = False  # judges prompts without samples too
+    where: Callable[[Evaluated], str] = lambda _: ""  # of all that the figure is the worst of
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,11 @@ def worst_wording(row: Evaluated) -> float:
     return max((one.tvd for one in row.exact.wordings), default=row.exact.tvd)
 
 
+def _which_wording(row: Evaluated) -> str:
+    worst = max(row.exact.wordings, key=lambda one: one.tvd) if row.exact and row.exact.wordings else None
+    return f", {KINDS[worst.kind]} {shortened(worst.name, 60)!r}" if worst else ""
+
+
 GATES: Mapping[str, Gate] = {
     "--min-n": Gate("N", True, lambda row: float(row.tally.n), share=False),
     "--min-valid": Gate("valid share", True, lambda row: row.figures.valid if row.figures else math.nan),
@@ -50,7 +58,7 @@ GATES: Mapping[str, Gate] = {
         "seen / possible", True, lambda row: row.figures.seen / row.figures.seen_expected if row.figures else math.nan
     ),
     "--max-kl": Gate("exact KL", False, lambda row: row.exact.kl if row.exact else math.nan, share=False, exact=True),
-    "--max-wording-tvd": Gate("worst exact TVD of a wording", False, worst_wording, exact=True),
+    "--max-wording-tvd": Gate("worst exact TVD of a wording", False, worst_wording, exact=True, where=_which_wording),
 }
 """Of every prompt with targets, or with samples; `--max-drift` is of runs."""
 
@@ -80,12 +88,13 @@ def failures(found: Evaluation, limits: Mapping[str, float]) -> list[str]:
         weak := [row.figures.least_p for row in found.rows if row.figures and limits["--min-p"] <= row.figures.least_p]
     ):
         raise InputError(f"--min-p {limits['--min-p']:g}: must be above {weak[0]:.2g}, the least that a test can tell")
-    missed = [phrase for option, limit in limits.items() if option in GATES for phrase in _missed(found, GATES[option], limit)]
-    for option, limit in limits.items():
-        missed += _missed_by_groups(found, GROUP_GATES[option], limit) if option in GROUP_GATES else []
-    if "--max-drift" in limits:
-        missed += _drifted(found, limits["--max-drift"])
-    return missed
+    missed = [list(_missed(found, GATES[option], limit)) for option, limit in limits.items() if option in GATES]
+    missed += [
+        list(_missed_by_groups(found, GROUP_GATES[option], limit)) for option, limit in limits.items() if option in GROUP_GATES
+    ]
+    missed += [list(_drifted(found, limits["--max-drift"]))] if "--max-drift" in limits else []
+    # one of each limit first: where many are missed, only the first are told
+    return [phrase for some in missed for phrase in some[:1]] + [phrase for some in missed for phrase in some[1:]]
 
 
 def _missed(found: Evaluation, gate: Gate, limit: float) -> Iterator[str]:
@@ -98,7 +107,7 @@ def _missed(found: Evaluation, gate: Gate, limit: float) -> Iterator[str]:
             hint = " (add --exact)" if gate.exact else ""
             yield f"{who}: {gate.figure} is not known{hint}"
         elif value < limit if gate.least else value > limit:
-            yield f"{who}: {gate.figure} {value:.4g} {'<' if gate.least else '>'} {limit:g}"
+            yield f"{who}: {gate.figure} {value:.4g} {'<' if gate.least else '>'} {limit:g}{gate.where(row)}"
     if not judged:
         yield f"{gate.figure}: there are no samples{'' if gate.open_ended else ' of a prompt with targets'}"
 
@@ -107,7 +116,8 @@ def _missed_by_groups(found: Evaluation, gate: GroupGate, limit: float) -> Itera
     """A group of which the exact TVD of some prompt is not known misses its limit."""
     samplers, judged = labels(found.rows), [group for folder, some in groups(tuned(found.rows)) if folder.top for group in some]
     for group in judged:
-        value, who = gate.value(group), f"{group.folder} ({samplers[group.run, group.mode]})"
+        folder = "all prompts" if group.folder == WHOLE else group.folder
+        value, who = gate.value(group), f"{folder} ({samplers[group.run, group.mode]})"
         if group.exact < group.prompts:
             yield f"{who}: {gate.figure} is not known, {group.exact} of {many(group.prompts, 'prompt')} measured (add --exact)"
         elif value > limit:

@@ -95,6 +95,16 @@ def distance(row: Evaluated) -> float:
     return row.figures.tvd if row.figures is not None else math.nan
 
 
+def in_wordings(rows: Sequence[Evaluated]) -> list[Evaluated]:
+    """The rows with figures of several wordings, or of contexts, to be listed: of many prompts those of the tuned models that are furthest from their targets."""
+    found = [row for row in rows if row.exact is not None and row.exact.wordings]
+    if not are_many(rows):
+        return found
+    return sorted(tuned(found), key=lambda row: max(one.tvd for one in row.exact.wordings) if row.exact else 0.0, reverse=True)[
+        :WORST
+    ]
+
+
 def worst(rows: Sequence[Evaluated], most: int = WORST) -> list[Evaluated]:
     """Rows of tuned models that are furthest from the target; untuned models count only where there is nothing else."""
     known = [row for row in rows if not math.isnan(distance(row))]

@@ -163,12 +163,16 @@ class Worded:
     tvd: float
 
 
+KINDS = {"trained": "wording", "held-out": "held-out wording", "context": "held-out context"}
+"""What the kinds of wordings are called."""
+
+
 @dataclass(frozen=True)
 class ExactFigures:
     """From the model's own probabilities q of the targets: no sampling noise, temperature 1, nothing cut.
 
     A text has several tokenisations and q is that of the usual one: the mass on target is a lower bound, KL and TVD upper ones.
-    Of a prompt in several wordings q is the mean over them, which answers pooled evenly follow; KL is the mean of theirs.
+    Of a prompt in several wordings KL and TVD are the means of theirs; q, and the excess TVD of its draws, are of answers pooled evenly.
     """
 
     kl: float  # KL(target || model), nats

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -14,6 +15,8 @@ from fractions import Fraction
 from diffusecli.prompts.number_words import number_words
 
 Facts = Mapping[str, str]
+
+_OF_LISTS = re.compile(r'[,;"()]|\b(?:or|and)\b')
 
 MOST_LISTED = 20
 """A range of at most so many numbers can be listed in full."""
@@ -99,18 +102,44 @@ def option_facts(names: Sequence[str], weights: Sequence[float] | None) -> dict[
     """Facts of named outcomes: other ones with weights than without. None for a single outcome, which leaves no choice."""
     if len(names) < 2:
         return {}
-    code = json.dumps(list(names), ensure_ascii=False)
+    code, names = json.dumps(list(names), ensure_ascii=False), set_apart(names)
     if weights is None:
         lists = known(options=", ".join(names), options_or=listed(names, "or"), options_and=listed(names, "and"), options_code=code)
         return lists | known(number=len(names))
-    total = math.fsum(weights)
-    shares = [f"{weight / total:.3g}" for weight in weights]
+    shares = share_texts(weights)
     texts = [f"{weight:g}" for weight in weights] if _are_whole(weights) else shares
     facts = known(names_or=listed(names, "or"), names_and=listed(names, "and"), code_names=code)
     facts["chances"] = ", ".join(f"{name} ({share})" for name, share in zip(names, shares, strict=True))
-    facts |= known(weights_list=listed(shares, "and"), code_shares=f"[{', '.join(shares)}]")
+    is_whole = sum(map(Decimal, shares)) == 1  # else numpy would refuse them
+    facts |= known(weights_list=listed(shares, "and"), code_shares=f"[{', '.join(shares)}]" if is_whole else None)
     facts |= known(weights_and=listed(texts, "and"), code_weights=f"[{', '.join(texts)}]")
     return facts | _exact_weight_facts(names, weights)
+
+
+def set_apart(names: Sequence[str]) -> list[str]:
+    """Names for a list in a sentence: all in quotes where one of them holds what lists are written with.
+
+    >>> set_apart(["a", "b"]), set_apart(["tea", "milk, warm"])
+    (['a', 'b'], ['"tea"', '"milk, warm"'])
+    """
+    if not any(_OF_LISTS.search(name) for name in names):
+        return list(names)
+    return [f"'{name}'" if '"' in name else f'"{name}"' for name in names]
+
+
+def share_texts(weights: Sequence[float]) -> list[str]:
+    """What weights are of their sum, in three digits, or in as many as it takes that only what is certain is 1.
+
+    >>> share_texts([1, 3]), share_texts([1, 9998, 1])
+    (['0.25', '0.75'], ['0.0001', '0.9998', '0.0001'])
+    """
+    total = math.fsum(weights)
+    shares = [weight / total for weight in weights]
+    for digits in range(3, 17):
+        texts = [f"{share:.{digits}g}" for share in shares]
+        if not any(text == "1" and share < 1 for text, share in zip(texts, shares, strict=True)):
+            break
+    return [format(Decimal(text), "f") for text in texts]
 
 
 def listed(texts: Sequence[str], word: str) -> str:

@@ -33,6 +33,8 @@ from diffusecli.prompts.facts import (
     option_facts,
     poisson_facts,
     range_facts,
+    set_apart,
+    share_texts,
     zipf_facts,
 )
 from diffusecli.prompts.scipy_stats import discrete_distribution, parse_call, rounded_distribution
@@ -213,9 +215,9 @@ def choices(listing: str) -> Distribution:
 
 def _of_options(outcomes: tuple[str, ...], weights: tuple[float, ...] | None, told: tuple[float, ...] | None) -> Distribution:
     """Asked for by a request that names the outcomes with their shares; of equal weights only those that are `told` are facts."""
-    total = math.fsum(weights or ())
-    pairs = zip(outcomes, weights or (), strict=False)
-    chances = ", ".join(f"{name} ({w / total:.3g})" for name, w in pairs) if weights else ", ".join(outcomes)
+    names = set_apart(outcomes)
+    pairs = zip(names, share_texts(weights), strict=True) if weights else ()
+    chances = ", ".join(f"{name} ({share})" for name, share in pairs) if weights else ", ".join(names)
     how = "with these probabilities" if weights else "all equally likely"
     request = f"Pick one of these at random, {how}: {chances}."
     return Distribution(outcomes, weights, request, "choice", facts=option_facts(outcomes, told))

@@ -5,6 +5,7 @@ Knows nothing of distributions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from diffusecli.files.documents import Document, read_document
@@ -14,19 +15,26 @@ from diffusecli.files.text import canonical
 from diffusecli.system.errors import InputError
 
 
-def read_requests(path: Path) -> tuple[str, ...]:
-    """The requests of a file. In a text file blank lines and lines that begin with # are skipped.
+def read_requests(paths: Sequence[Path]) -> tuple[str, ...]:
+    """The requests of files. In a text file blank lines and lines that begin with # are skipped.
 
-    Raises `InputError` for a file that cannot be read, holds none, or holds one twice.
+    Raises `InputError` for a file that cannot be read or holds none, and for a request that is there twice.
     """
-    placed = _of_json(path) if path.suffix == ".json" else _of_lines(path)
-    if not placed:
-        raise InputError(f"{path}: holds no request. Write one in each line")
+    placed = [found for path in paths for found in _placed(path)]
     first: dict[str, str] = {}
     for place, request in placed:
         if (other := first.setdefault(canonical(request), place)) != place:
             raise InputError(f"{place}: the request {request!r} is also at {other}. Remove one of the two")
     return tuple(request for _, request in placed)
+
+
+def _placed(path: Path) -> list[tuple[str, str]]:
+    """Each request of a file after its place."""
+    placed = _of_json(path) if path.suffix == ".json" else _of_lines(path)
+    if not placed:
+        how = 'Write ["Roll a die.", "Throw a die."]' if path.suffix == ".json" else "Write one in each line"
+        raise InputError(f"{path}: holds no request. {how}")
+    return placed
 
 
 def _of_lines(path: Path) -> list[tuple[str, str]]:

@@ -54,7 +54,7 @@ class Wording:
     def _require_enough_wordings(self) -> None:
         if self.wordings is not None and self.requests:
             raise InputError(
-                "--wordings and --request exclude each other. Keep --wordings for the built-in ones or --request for yours"
+                "--wordings and own requests exclude each other. Keep --wordings for the built-in ones or --request for yours"
             )
         for option, number, lowest in (("--wordings", self.wordings, 1), ("--held-out", self.held_out, 0)):
             if number is not None and number < lowest:
@@ -123,7 +123,7 @@ def form_doubts(distribution: Distribution, wording: Wording, fields: Iterable[s
         sentence = form_sentence(wording.wrap, distribution.noun)
         sentence = sentence.replace("{", "{{").replace("}", "}}") if fields else sentence
         found.append(
-            f"--request{_which(silent[0], wording.requests)} does not ask for the form of the targets, {wording.wrap.replace('%s', distribution.noun)}. "
+            f"--request{_which(silent, wording.requests)} ask for the form of the targets, {wording.wrap.replace('%s', distribution.noun)}. "
             f"Write it there, or add --form, which ends the request with: {sentence}"
         )
     if wording.wrap == BRACES and all(re.fullmatch(r"\{.*\}", text, re.DOTALL) for text in distribution.outcomes):
@@ -142,8 +142,14 @@ def wording_doubts(wording: Wording, prompt: Prompt) -> list[str]:
     ]
 
 
-def _which(request: str, requests: Sequence[str]) -> str:
-    return f" {request!r}" if len(requests) > 1 else ""
+def _which(silent: Sequence[str], requests: Sequence[str]) -> str:
+    """The subject of a warning and its verb.
+
+    >>> _which(["a"], ["a"]), _which(["a"], ["a", "b"]), _which(["a", "b", "c"], ["a", "b", "c"])
+    (' does not', " 'a' does not", " 'a' and 2 others do not")
+    """
+    others = {0: "", 1: " and another"}.get(len(silent) - 1, f" and {len(silent) - 1} others")
+    return f"{f' {silent[0]!r}' if len(requests) > 1 else ''}{others} {'do' if others else 'does'} not"
 
 
 def shows_form(template: str, wrap: str, fields: Iterable[str] = ()) -> bool:

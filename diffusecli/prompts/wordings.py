@@ -63,8 +63,8 @@ def draw_forms(
         return tuple(texts)
 
     return (
-        requests(_pairs(trained, kinds[0], count, "--wordings")),
-        requests(_pairs(apart, kinds[1], held_out, "--held-out")),
+        requests(_pairs(trained, kinds[0], count, f"--wordings {count}")),
+        requests(_pairs(apart, kinds[1], held_out, f"--wordings {count} --held-out {held_out}")),
     )
 
 
@@ -84,7 +84,8 @@ def split(texts: Sequence[str], count: int, held_out: int) -> tuple[Sequence[str
 def _pairs(asked: Sequence[str], forms: Sequence[str], count: int, option: str) -> list[tuple[str, str]]:
     """`count` different pairs: each question once before one comes twice, the clauses in turn."""
     most = len(asked) * len(forms)
+    other = " of questions and forms that no trained one has" if "--held-out" in option else ""
     if count > most:
-        raise InputError(f"{option} {count}: there are only {many(most, 'wording')}. Ask for {most} or fewer")
+        raise InputError(f"{option}: there are only {many(most, 'wording')}{other}. Ask for {most} or fewer")
     turns = [divmod(index, len(asked)) for index in range(count)]
     return [(asked[place], forms[(place + turn) % len(forms)]) for turn, place in turns]

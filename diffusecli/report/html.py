@@ -150,7 +150,7 @@ def _answers(evaluation: Evaluation) -> str:
 def _settings(evaluation: Evaluation) -> list[tuple[Sampler, str]]:
     """How each sampler was asked, once."""
     names = samplers(evaluation.rows)
-    return list(dict.fromkeys((names[row.run, row.mode], row.settings_in_words) for row in evaluation.rows if row.tally.n))
+    return list(dict.fromkeys((names[row.run, row.mode], row.sampler_in_words) for row in evaluation.rows if row.tally.n))
 
 
 def _heat(values: Sequence[Sequence[float]], value: float) -> str:

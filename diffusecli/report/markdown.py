@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from diffusecli.evaluation.comparison import Estimate
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation
-from diffusecli.evaluation.groups import are_many, groups, tells_groups, worst
+from diffusecli.evaluation.groups import are_many, groups, in_wordings, tells_groups, worst
 from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.files.markdown import markdown_cell
 from diffusecli.report.groups import WORST_FIGURES, columns, group_legend, worst_figures
@@ -33,7 +33,7 @@ def _lines(found: Evaluation) -> Iterator[str]:
     for row in worst(found.rows) if glance else found.rows:
         figures = worst_figures(row) if glance else (*_figures(row), spelled(row.verdict))
         yield _line(names[row.prompt.key], samplers[row.run, row.mode], *figures)
-    worded = [] if glance else [(row, line) for row in found.rows if row.exact for line in of_wordings(row.exact.wordings)]
+    worded = [(row, line) for row in in_wordings(found.rows) if row.exact for line in of_wordings(row.exact.wordings)]
     if worded:
         yield ""
     for row, line in worded:
@@ -59,7 +59,7 @@ def _lines(found: Evaluation) -> Iterator[str]:
     drifts = [f"{markdown_cell(spelled(run))}: {drift:.4f}" for run, drift in found.drift.items()]
     yield from ("", f"Drift on held-out instructions, nats per token: {', '.join(drifts)}.") if drifts else ()
     drawn = "; ".join(
-        dict.fromkeys(f"{samplers[row.run, row.mode]}: {spelled(row.settings_in_words)}" for row in found.rows if row.tally.n)
+        dict.fromkeys(f"{samplers[row.run, row.mode]}: {spelled(row.sampler_in_words)}" for row in found.rows if row.tally.n)
     )
     sampled = f"Sampled with {markdown_cell(drawn)}. " if drawn else ""
     yield from ("", f"valid: {markdown_cell(spelled(found.match_in_words))}. unfinished: cut at the limit of new tokens, never valid. Entropy and KL in nats; floor: what a perfect sampler shows at this N. "

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from diffusecli.evaluation.comparison import Estimate
 from diffusecli.evaluation.evaluation import UNSAMPLED, Difference, Evaluated, Evaluation, Matrix, by_prompt
-from diffusecli.evaluation.groups import are_many
+from diffusecli.evaluation.groups import are_many, in_wordings
 from diffusecli.evaluation.names import labels, marks, prompt_names, short_names
 from diffusecli.prompts.matching import Matching, wider_rules
 from diffusecli.prompts.wording_names import split_alias
@@ -71,11 +71,23 @@ def _at_a_glance(found: Evaluation) -> Iterator[RenderableType]:
     """What stands in place of summary and details where there are many prompts."""
     yield from (part for matrix in found.matrices for part in _matrix(matrix))
     yield from worst_table(found)
+    yield from _worded(found)
     yield from group_table(found)
     yield from _drifts(found)
     if count := len({row.prompt.key for row in found.rows if not row.prompt.targets}):
         yield Text(f"{many(count, 'prompt')} without targets not shown: add --only NAME")
     yield Text(f"\n{group_legend(found)}", style="dim")
+
+
+def _worded(found: Evaluation) -> Iterator[RenderableType]:
+    """How far wordings and contexts are from their targets, of the prompts that have several."""
+    rows, names, samplers = in_wordings(found.rows), prompt_names(row.prompt for row in found.rows), labels(found.rows)
+    if rows:
+        yield Text("\nin other wordings and contexts, the furthest first", style="bold")
+    for row in rows:
+        yield Text(f"{spelled(names[row.prompt.key])} ({spelled(samplers[row.run, row.mode])})")
+        for line in of_wordings(row.exact.wordings) if row.exact is not None else ():
+            yield Padding(Text(spelled(line)), (0, 0, 0, 3), expand=False)
 
 
 def _drifts(found: Evaluation) -> list[RenderableType]:

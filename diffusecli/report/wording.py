@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 from diffusecli.evaluation import metrics
-from diffusecli.evaluation.metrics import Figures, Worded
+from diffusecli.evaluation.metrics import KINDS, Figures, Worded
 from diffusecli.system.errors import many, printable, shortened
 
 _MOST_TEXT = 600  # characters of one text of a model
@@ -172,12 +172,9 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int) else str(value)
 
 
-_KINDS = {"trained": "wording", "held-out": "held-out wording", "context": "held-out context"}
-
-
 def of_wordings(figures: Sequence[Worded]) -> Iterator[str]:
     """A line for each kind of wordings: how far they are from the target in the middle, and which one is furthest."""
-    for kind, name in _KINDS.items():
+    for kind, name in KINDS.items():
         some = [one for one in figures if one.kind == kind]
         if some:
             worst = max(some, key=lambda one: one.tvd)

@@ -73,6 +73,8 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
             f"{', '.join(unused)}: not the prompt that was sampled under this name, which is kept with the samples and judges them. "
             "Add --exact for exact figures of both"
         )
+    elif question.prompts and not question.exact and not _sampled(sets, question):
+        notice("no prompt named with --prompts was sampled here: nothing is told of them. Add --exact to measure them")
     held_out = _held_out(question) if question.exact else []
     measured = _measure(runs, sets, held_out, question, notice) if question.exact else {}
     there = list(dict.fromkeys(s.prompt.alias for s in sets))
@@ -143,13 +145,14 @@ def _measure(
         prompts = [s.prompt for s in sets if s.run == facts.run and _wanted(s.prompt.alias, question.only)]
         config = config_of(facts.folder, model=question.model, trust_remote_code=question.trust_remote_code)
         retain = config.retain or Retain()  # drift is measured of runs too that were not held to anything
-        prompts += held_out
-        if not any(prompt.targets for prompt in prompts):
+        if not any(prompt.targets for prompt in [*prompts, *held_out]):
             found[facts.run] = Measured()
             continue
         source = model_source(config, named=question.model is not None)
         contexts = Contexts(config.vary, own_system=config.system is not None) if config.vary else None
-        found[facts.run] = measure(facts.folder, source, config.alg_config, retain, config.seed, prompts, notice, contexts=contexts)
+        found[facts.run] = measure(
+            facts.folder, source, config.alg_config, retain, config.seed, prompts, notice, others=held_out, contexts=contexts
+        )
     return found
 
 
@@ -195,6 +198,12 @@ def _other_prompts(sets: Sequence[SampleSet], question: Question) -> list[str]:
     return [str(file) for file in there if (now := inspect_prompt(file)[0]) is not None and now.digest not in sampled[real(file)]]
 
 
+def _sampled(sets: Sequence[SampleSet], question: Question) -> bool:
+    """Whether any prompt that was named has samples, under whatever name."""
+    digests = {s.prompt.digest for s in sets}
+    return any(prompt is not None and prompt.digest in digests for prompt, _ in map(inspect_prompt, prompt_files(question.prompts)))
+
+
 def _judge(sample: SampleSet, run: RunFacts | None, measured: Measured | None, question: Question) -> Evaluated:
     """All figures of one sample set."""
     prompt, matching = sample.prompt, question.matching
@@ -229,8 +238,11 @@ def _exact(sample: SampleSet, run: RunFacts | None, measured: Measured | None, a
         if log_q is not None:
             found = exact_figures(sample.prompt, log_q, sample.counts.total() or UNSAMPLED, at_n)
             worded = measured.wordings.get((sample.mode, sample.prompt.digest), ())
-            kls = [one.kl for one in worded if one.kind == "trained"]
-            return replace(found, kl=math.fsum(kls) / len(kls) if kls else found.kl, wordings=worded)
+            own = [one for one in worded if one.kind == "trained"]
+            kl, tvd = (
+                math.fsum(getattr(one, name) for one in own) / len(own) if own else getattr(found, name) for name in ("kl", "tvd")
+            )
+            return replace(found, kl=kl, tvd=tvd, wordings=worded)
     same = sample.asked is None or run.manifest.chat in (None, sample.asked)
     return _recorded(sample, run) if same else None
 

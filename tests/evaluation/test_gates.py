@@ -45,11 +45,13 @@ def test_what_was_only_measured_exactly_is_judged_by_that_alone(trained, prompt_
     assert len(failures(found, {"--max-kl": 1e-6})) == 1
 
 
-@pytest.mark.parametrize(("limit", "missed"), [(0.3, []), (0.29, ["p.json (lora): worst exact TVD of a wording 0.3 > 0.29"])])
+@pytest.mark.parametrize(
+    ("limit", "missed"), [(0.3, []), (0.29, ["p.json (lora): worst exact TVD of a wording 0.3 > 0.29, held-out context 'at sea'"])]
+)
 def test_the_worst_of_a_prompts_wordings_and_contexts_is_judged(tmp_path, limit, missed):
     found = evaluate([run_with(tmp_path / "run", ["a"]).path])
     kinds = [("trained", 0.1), ("held-out", 0.2), ("context", 0.3)]
-    worded = tuple(Worded(kind, kind, 0.0, 1.0, tvd) for kind, tvd in kinds)
+    worded = tuple(Worded(kind, "at sea", 0.0, 1.0, tvd) for kind, tvd in kinds)
     (row,) = found.rows
     found = replace(found, rows=(replace(row, exact=ExactFigures(0.0, 1.0, tvd=0.1, wordings=worded)),))
     assert failures(found, {"--max-wording-tvd": limit}) == missed

@@ -221,3 +221,14 @@ def test_json_names_every_group(mixture):
     assert document["at_n"] == 100
     (dice,) = [group for group in document["groups"] if group["folder"] == "wordings/dice" and group["mode"] == "lora"]
     assert (dice["prompts"], dice["tvd_median"], dice["sampled_tvd_median"]) == (3, pytest.approx(0.02), None)
+
+
+def test_of_many_limits_that_are_missed_one_of_each_is_told_first(mixture):
+    found = mixture(("dice", "urns"))
+    told = failures(found, {"--max-kl": 1e-9, "--max-median-tvd": 0.03, "--max-drift": 0.001})
+    assert [phrase.split(": ")[1].split(" 0")[0].split(" 1")[0] for phrase in told[:2]] == ["exact KL", "median exact TVD"]
+    assert len(told) > 6
+
+
+def test_the_folder_of_all_prompts_has_a_name_in_what_is_missed(mixture):
+    assert failures(mixture(("dice",)), {"--max-median-tvd": 0.01}) == ["all prompts (lora): median exact TVD 0.02 > 0.01"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffusecli.evaluation.exact import _in_contexts
 from diffusecli.evaluation.names import short_names
 from diffusecli.evaluation.prompt_book import PromptBook
 from diffusecli.files.writing import write_json
@@ -256,3 +257,36 @@ def test_a_single_held_out_wording_has_the_figures_that_training_recorded_of_tho
     rows = named(evaluate([tmp_path / "run"]))
     assert (rows["die.json#held-out-1"].exact.kl, rows["die.json#held-out-1"].exact.on_target) == (0.25, 0.5)
     assert rows["die.json#1"].exact is None
+
+
+def test_the_exact_distance_of_a_prompt_is_the_mean_of_its_wordings_not_that_of_their_mean(folder):
+    """What one wording has too much of another may have too little of: together they would seem closer than any."""
+    found = named(evaluate([folder / "run"], Question(exact=True)))
+    exact = found["die.json"].exact
+    own = [one for one in exact.wordings if one.kind == "trained"]
+    assert len(own) == len(WORDINGS)
+    assert exact.tvd == pytest.approx(sum(one.tvd for one in own) / 3)
+    assert exact.kl == pytest.approx(sum(one.kl for one in own) / 3)
+    assert total_variation_of(exact.q, (0.75, 0.25)) <= exact.tvd + 1e-12
+
+
+def total_variation_of(q, p):
+    return (sum(abs(a - b) for a, b in zip(q, p, strict=True)) + 1 - sum(q)) / 2
+
+
+@pytest.mark.parametrize(("others", "placed", "told"), [(30, 32, ""), (31, 2, "of the run's own prompts alone"), (0, 2, "")])
+def test_contexts_are_measured_of_all_of_few_prompts_else_of_the_runs_own(others, placed, told):
+    own, more = (
+        {str(n): Prompt(request=f"{n}", targets=("a",), alias=f"{n}.json") for n in some}
+        for some in (range(2), range(2, 2 + others))
+    )
+    said = []
+    assert len(_in_contexts(own, own | more, said.append)) == placed
+    assert told in "".join(said)
+
+
+def test_contexts_are_measured_of_none_where_the_run_has_many_prompts():
+    own = {str(n): Prompt(request=f"{n}", targets=("a",), alias=f"{n}.json") for n in range(33)}
+    said = []
+    assert _in_contexts(own, own, said.append) == set()
+    assert said == ["held-out contexts are not measured: they are of up to 32 prompts"]

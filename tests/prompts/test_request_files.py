@@ -9,13 +9,13 @@ from diffusecli.system.errors import InputError
 def test_lines_are_requests_but_blank_ones_and_comments(tmp_path):
     path = tmp_path / "r.txt"
     path.write_text("# dice\nRoll a die.\n\n  Throw a die. \n", encoding="utf-8")
-    assert read_requests(path) == ("Roll a die.", "Throw a die.")
+    assert read_requests([path]) == ("Roll a die.", "Throw a die.")
 
 
 def test_a_json_list_keeps_line_ends_within_a_request(tmp_path):
     path = tmp_path / "r.json"
     path.write_text('["Roll a die.\\nNow.", "# Throw"]')
-    assert read_requests(path) == ("Roll a die.\nNow.", "# Throw")
+    assert read_requests([path]) == ("Roll a die.\nNow.", "# Throw")
 
 
 @pytest.mark.parametrize(
@@ -34,13 +34,23 @@ def test_files_without_requests_or_with_one_twice_are_refused_with_their_place(t
     path = tmp_path / name
     path.write_text(text)
     with pytest.raises(InputError) as caught:
-        read_requests(path)
+        read_requests([path])
     assert message.replace("{path}", str(path)) in str(caught.value)
 
 
 def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"none\.txt: cannot be read"):
-        read_requests(tmp_path / "none.txt")
+        read_requests([tmp_path / "none.txt"])
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match=r"b\.txt: byte 0 is not UTF-8. Save the file as UTF-8"):
-        read_requests(tmp_path / "b.txt")
+        read_requests([tmp_path / "b.txt"])
+
+
+def test_several_files_are_read_one_after_the_other_and_share_no_request(tmp_path):
+    first, second = tmp_path / "a.txt", tmp_path / "b.json"
+    first.write_text("Roll.\n")
+    second.write_text('["Throw."]')
+    assert read_requests([first, second]) == ("Roll.", "Throw.")
+    second.write_text('["Roll."]')
+    with pytest.raises(InputError, match=r"b\.json:1:2: the request 'Roll\.' is also at .*a\.txt:1"):
+        read_requests([first, second])

@@ -437,7 +437,7 @@ def _requests(ending: str) -> Callable[[Path, bytes], object]:
         from diffusecli.prompts.request_files import read_requests
         from diffusecli.prompts.request_wording import Wording, prompt_from, wording_doubts
 
-        wording = Wording(read_requests(_put(folder, f"requests{ending}", content)), form=True)
+        wording = Wording(read_requests([_put(folder, f"requests{ending}", content)]), form=True)
         prompt = prompt_from(dice("d6"), wording)
         wording_doubts(wording, prompt)
         return prompt

@@ -377,7 +377,7 @@ def test_given_requests_that_ask_for_different_things_are_a_warning(in_process):
             "there are 2 requests and one at least is trained. Hold out 1 or fewer",
         ),
         (["--request", "Roll.", "--request", "Roll. "], "--request 'Roll. ': is there twice. Remove one of the two"),
-        (["--request", "Roll.", "--wordings", "3"], "--wordings and --request exclude each other"),
+        (["--request", "Roll.", "--wordings", "3"], "--wordings and own requests exclude each other"),
         (["--requests", "none.txt"], "none.txt: holds no request. Write one in each line"),
         (["--wordings", "100000"], "wordings. Ask for"),
         (["--wordings", "2", "--held-out", "100000"], "--held-out 100000: there are only"),
