@@ -59,11 +59,6 @@ class Evaluated:
         """Seed, length and whatever was not left neutral."""
         return in_words(self.settings)
 
-    @property
-    def sampler_in_words(self) -> str:
-        """The same without what differs from prompt to prompt: among how many wordings its answers were shared out."""
-        return in_words({name: value for name, value in self.settings.items() if name != "wordings"})
-
 
 @dataclass(frozen=True)
 class Difference:
@@ -219,6 +214,21 @@ def _telling_parts(rows: Sequence[Evaluated]) -> int:
     for row in rows:
         own.setdefault((row.run, row.mode), set()).add(row.prompt.alias)
     return next(n for n in count(1) if all(len({tuple(a.split("/")[-n:]) for a in some}) == len(some) for some in own.values()))
+
+
+def ways_of_sampling(rows: Sequence[Evaluated]) -> dict[tuple[str, str], list[str]]:
+    """How each sampler, by run and mode, was asked for the answers that there are; wordings are counted over its prompts."""
+    found: dict[tuple[str, str], dict[str, set[int]]] = {}
+    for row in rows:
+        if row.tally.n:
+            words = in_words({name: value for name, value in row.settings.items() if name != "wordings"})
+            found.setdefault((row.run, row.mode), {}).setdefault(words, set()).add(row.settings.get("wordings", 1))
+
+    def pooled(counts: set[int]) -> str:
+        low, high = min(counts), max(counts)
+        return f", pooled over {low if low == high else f'{low}–{high}'} wordings" if high > 1 else ""
+
+    return {sampler: [words + pooled(counts) for words, counts in some.items()] for sampler, some in found.items()}
 
 
 def in_words(settings: Mapping[str, Any]) -> str:

@@ -121,10 +121,11 @@ def _in_contexts(own: Mapping[str, Prompt], wanted: Mapping[str, Prompt], notice
 
     if are_few(wanted):
         return set(wanted)
+    too_many = f"there are {len(wanted)} prompts, contexts of up to {MANY_PROMPTS} are measured"
     if own and are_few(own):
-        notice("held-out contexts are measured of the run's own prompts alone: there are many others")
+        notice(f"held-out contexts are measured only for the run's own {many(len(own), 'prompt')}: {too_many}")
         return set(own)
-    notice(f"held-out contexts are not measured: they are of up to {many(MANY_PROMPTS, 'prompt')}")
+    notice(f"held-out contexts are not measured: {too_many}")
     return set()
 
 

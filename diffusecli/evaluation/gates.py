@@ -93,7 +93,7 @@ def failures(found: Evaluation, limits: Mapping[str, float]) -> list[str]:
         list(_missed_by_groups(found, GROUP_GATES[option], limit)) for option, limit in limits.items() if option in GROUP_GATES
     ]
     missed += [list(_drifted(found, limits["--max-drift"]))] if "--max-drift" in limits else []
-    # one of each limit first: where many are missed, only the first are told
+    # one of each limit first: where many are missed, only the first are shown
     return [phrase for some in missed for phrase in some[:1]] + [phrase for some in missed for phrase in some[1:]]
 
 

@@ -172,7 +172,7 @@ class ExactFigures:
     """From the model's own probabilities q of the targets: no sampling noise, temperature 1, nothing cut.
 
     A text has several tokenisations and q is that of the usual one: the mass on target is a lower bound, KL and TVD upper ones.
-    Of a prompt in several wordings KL and TVD are the means of theirs; q, and the excess TVD of its draws, are of answers pooled evenly.
+    Of a prompt in several wordings KL and TVD are the means of theirs; all else is of answers pooled evenly over them, whose errors may cancel.
     """
 
     kl: float  # KL(target || model), nats
@@ -182,6 +182,12 @@ class ExactFigures:
     q: tuple[float, ...] = ()  # of each target
     excess_tvd: float = math.nan  # that `at_n` draws from q show on average
     wordings: tuple[Worded, ...] = ()  # of a prompt in several wordings or contexts: each by itself
+    pooled_tvd: float = math.nan  # of answers pooled over several wordings; nan where there is one
+
+    @property
+    def tvd_of_answers(self) -> float:
+        """What the answers of a sampler tend to: the TVD of the distribution that they are drawn from."""
+        return self.tvd if math.isnan(self.pooled_tvd) else self.pooled_tvd
 
 
 AT_N = 500

@@ -83,6 +83,10 @@ class RunFacts:
         own = [prompt.alias] if self.digest_of(prompt.alias) in (None, prompt.digest) else []
         return own + [alias for alias in self._aliases.get(prompt.digest, ()) if alias not in own]
 
+    def holds(self, prompt: Prompt) -> bool:
+        """Whether this very prompt was trained on or measured in training."""
+        return prompt.digest in self._aliases
+
     @cached_property
     def _aliases(self) -> dict[str, list[str]]:
         """Digest -> the aliases under which the run's figures have it."""

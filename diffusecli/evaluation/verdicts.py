@@ -29,11 +29,10 @@ def verdict(found: Figures, exact: ExactFigures | None = None) -> str:
     if found.p_value < SIGNIFICANCE:
         return f"{_departure(found, exact)} ({_p(found)}, excess TVD {found.excess_tvd:.3f})"
     if exact is not None and _least_tvd(exact, found) > _CLOSE:
-        return f"differs from the target by an exact TVD of {exact.tvd:.3f}, which {found.n} samples do not show ({_p(found)})"
+        return f"differs from the target by an exact TVD of {exact.tvd_of_answers:.3f}, which {found.n} samples do not show ({_p(found)})"
     if found.detectable_tvd > _TOO_COARSE:
         return f"too few samples to tell (a TVD below {found.detectable_tvd:.2f} would not be detected)"
-    detected = "" if math.isnan(found.detectable_tvd) else f"; would detect a TVD of {found.detectable_tvd:.2g}"
-    return f"follows the target ({_p(found)}, excess TVD {found.excess_tvd:.3f}{detected})"
+    return _follows(found, exact)
 
 
 def open_verdict(found: Diversity, unfinished: int = 0) -> str:
@@ -59,7 +58,7 @@ def _departure(found: Figures, exact: ExactFigures | None) -> str:
     if found.too_even:
         return "follows the target more evenly than independent draws would"
     known = exact is not None and not math.isnan(exact.tvd)
-    low, high = (_least_tvd(exact, found), exact.tvd) if exact is not None and known else (found.tvd_low, found.tvd_high)
+    low, high = (_least_tvd(exact, found), exact.tvd_of_answers) if exact is not None and known else (found.tvd_low, found.tvd_high)
     if high <= _CLOSE:
         return "close to the target"
     missing = _missing(found)
@@ -67,6 +66,14 @@ def _departure(found: Figures, exact: ExactFigures | None) -> str:
         bounds = f"of at most {high:.3f}" if low < 0.0005 else f"between {low:.3f} and {high:.3f}"
         return f"differs from the target by a TVD {bounds}{missing}"
     return f"wrong weights{missing}" if missing else "right support, wrong weights"
+
+
+def _follows(found: Figures, exact: ExactFigures | None) -> str:
+    detected = "" if math.isnan(found.detectable_tvd) else f"; would detect a TVD of {found.detectable_tvd:.2g}"
+    figures = f"({_p(found)}, excess TVD {found.excess_tvd:.3f}{detected})"
+    if exact is not None and exact.tvd - exact.tvd_of_answers > _CLOSE:
+        return f"follows the target over all wordings {figures}; single ones differ by an exact TVD of {exact.tvd:.3f} on average"
+    return f"follows the target {figures}"
 
 
 def _missing(found: Figures) -> str:
@@ -80,7 +87,7 @@ def _missing(found: Figures) -> str:
 
 def _least_tvd(exact: ExactFigures, found: Figures) -> float:
     """A lower bound of the model's TVD: the mass off target may lie on other tokenisations of targets, but for what samples show. nan where unknown."""
-    return exact.tvd - max(0.0, 1 - exact.on_target) + 1 - found.valid_high
+    return exact.tvd_of_answers - max(0.0, 1 - exact.on_target) + 1 - found.valid_high
 
 
 def _p(found: Figures) -> str:

@@ -16,7 +16,7 @@ from diffusecli.prompts.number_words import number_words
 
 Facts = Mapping[str, str]
 
-_OF_LISTS = re.compile(r'[,;"()]|\b(?:or|and)\b')
+_OF_LISTS = re.compile(r'[,;"()]|\b(?:or|and)\b', re.IGNORECASE)
 
 MOST_LISTED = 20
 """A range of at most so many numbers can be listed in full."""
@@ -52,7 +52,7 @@ def chance_facts(p: float) -> dict[str, str]:
     """Facts of a probability: figures, percentages, and "1 in 5" where that is exact."""
     exact = _fraction(p)
     percent, rest = _percent(exact), _percent(1 - exact)
-    facts = known(p=f"{p:.6g}", q=f"{float(1 - exact):.6g}", percent=percent, q_percent=rest)
+    facts = known(p=in_digits(p), q=in_digits(float(1 - exact)), percent=percent, q_percent=rest)
     if percent is not None and "." not in percent:
         facts |= known(percent=int(percent))
     facts |= {f"a_{name}": with_article(facts[name]) for name in ("percent", "percent_words") if name in facts}
@@ -67,7 +67,7 @@ def binomial_facts(trials: int, p: float) -> dict[str, str]:
 
 def poisson_facts(mean: float) -> dict[str, str]:
     """Facts of a mean number of events."""
-    return known(mean=int(mean) if mean == int(mean) and mean > 1 else f"{mean:.6g}")
+    return known(mean=int(mean) if mean == int(mean) and mean > 1 else in_digits(mean))
 
 
 def dice_facts(count: int, sides: int, shift: int) -> dict[str, str]:
@@ -102,12 +102,12 @@ def option_facts(names: Sequence[str], weights: Sequence[float] | None) -> dict[
     """Facts of named outcomes: other ones with weights than without. None for a single outcome, which leaves no choice."""
     if len(names) < 2:
         return {}
-    code, names = json.dumps(list(names), ensure_ascii=False), set_apart(names)
+    code, names = json.dumps(list(names), ensure_ascii=False), in_quotes(names)
     if weights is None:
         lists = known(options=", ".join(names), options_or=listed(names, "or"), options_and=listed(names, "and"), options_code=code)
         return lists | known(number=len(names))
     shares = share_texts(weights)
-    texts = [f"{weight:g}" for weight in weights] if _are_whole(weights) else shares
+    texts = [str(int(weight)) for weight in weights] if _are_whole(weights) else shares
     facts = known(names_or=listed(names, "or"), names_and=listed(names, "and"), code_names=code)
     facts["chances"] = ", ".join(f"{name} ({share})" for name, share in zip(names, shares, strict=True))
     is_whole = sum(map(Decimal, shares)) == 1  # else numpy would refuse them
@@ -116,30 +116,37 @@ def option_facts(names: Sequence[str], weights: Sequence[float] | None) -> dict[
     return facts | _exact_weight_facts(names, weights)
 
 
-def set_apart(names: Sequence[str]) -> list[str]:
+def in_quotes(names: Sequence[str]) -> list[str]:
     """Names for a list in a sentence: all in quotes where one of them holds what lists are written with.
 
-    >>> set_apart(["a", "b"]), set_apart(["tea", "milk, warm"])
-    (['a', 'b'], ['"tea"', '"milk, warm"'])
+    >>> in_quotes(["a", "b"]), in_quotes(["tea", "milk, warm"]), in_quotes(["Bo's", 'a "b"'])
+    (['a', 'b'], ['"tea"', '"milk, warm"'], ["“Bo's”", '“a "b"”'])
     """
     if not any(_OF_LISTS.search(name) for name in names):
         return list(names)
-    return [f"'{name}'" if '"' in name else f'"{name}"' for name in names]
+    straight = next((mark for mark in "\"'" if not any(mark in name for name in names)), "")
+    opening, closing = straight or "“", straight or "”"
+    return [f"{opening}{name}{closing}" for name in names]
+
+
+def in_digits(value: float, digits: int = 6) -> str:
+    """A number in so many digits, or in as many as tell it from 1; without an exponent.
+
+    >>> in_digits(0.25), in_digits(1e-7), in_digits(0.99999999), in_digits(1.0)
+    ('0.25', '0.0000001', '0.99999999', '1')
+    """
+    texts = (f"{value:.{number}g}" for number in range(digits, 18))
+    return format(Decimal(next(text for text in texts if text != "1" or value == 1)), "f")
 
 
 def share_texts(weights: Sequence[float]) -> list[str]:
-    """What weights are of their sum, in three digits, or in as many as it takes that only what is certain is 1.
+    """What weights are of their sum, in three digits, or in as many as tell a share from 1.
 
     >>> share_texts([1, 3]), share_texts([1, 9998, 1])
     (['0.25', '0.75'], ['0.0001', '0.9998', '0.0001'])
     """
     total = math.fsum(weights)
-    shares = [weight / total for weight in weights]
-    for digits in range(3, 17):
-        texts = [f"{share:.{digits}g}" for share in shares]
-        if not any(text == "1" and share < 1 for text, share in zip(texts, shares, strict=True)):
-            break
-    return [format(Decimal(text), "f") for text in texts]
+    return [in_digits(weight / total, 3) for weight in weights]
 
 
 def listed(texts: Sequence[str], word: str) -> str:
@@ -203,7 +210,7 @@ def _exact_weight_facts(names: Sequence[str], weights: Sequence[float]) -> dict[
         facts = known(percents=", ".join(f"{name} {percent}" for name, percent in pairs))
         facts |= known(percents_and=listed([f"{percent} for {name}" for name, percent in pairs], "and"))
     if _are_whole(weights):
-        facts |= known(ratio=" to ".join(f"{weight:g}" for weight in weights))
+        facts |= known(ratio=" to ".join(str(int(weight)) for weight in weights))
     return facts
 
 

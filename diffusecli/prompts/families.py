@@ -29,11 +29,12 @@ from diffusecli.prompts.facts import (
     chance_facts,
     date_facts,
     dice_facts,
+    in_digits,
+    in_quotes,
     known,
     option_facts,
     poisson_facts,
     range_facts,
-    set_apart,
     share_texts,
     zipf_facts,
 )
@@ -68,7 +69,7 @@ def binomial(trials: int, probability: float) -> Distribution:
     require(
         trials >= 1 and 0 <= probability <= 1, f"--binomial {trials} {probability:g}", "N must be 1 or more and P between 0 and 1"
     )
-    request = f"Generate a random number between 0 and {trials} drawn from the binomial distribution B({trials}, {probability:g})."
+    request = f"Generate a random number between 0 and {trials} drawn from the binomial distribution B({trials}, {in_digits(probability)})."
     made = discrete_distribution("binom", (trials, probability), request, 0.0)
     return replace(made, facts=binomial_facts(trials, probability))
 
@@ -77,7 +78,7 @@ def binomial(trials: int, probability: float) -> Distribution:
 def bernoulli(probability: float) -> Distribution:
     """One trial."""
     require(0 <= probability <= 1, f"--bernoulli {probability:g}", "P must be between 0 and 1")
-    request = f"Run one trial that succeeds with probability {probability:g}. Report 1 for a success and 0 for a failure."
+    request = f"Run one trial that succeeds with probability {in_digits(probability)}. Report 1 for a success and 0 for a failure."
     return replace(discrete_distribution("bernoulli", (probability,), request, 0.0), facts=chance_facts(probability))
 
 
@@ -85,7 +86,7 @@ def bernoulli(probability: float) -> Distribution:
 def poisson(mean: float, *, tail: float = 1e-6) -> Distribution:
     """Pois(lambda), cut where less than `tail` lies beyond."""
     require(mean > 0, f"--poisson {mean:g}", "LAM must be above 0")
-    request = f"Generate a random count drawn from the Poisson distribution with mean {mean:g}."
+    request = f"Generate a random count drawn from the Poisson distribution with mean {in_digits(mean)}."
     return replace(discrete_distribution("poisson", (mean,), request, tail), facts=poisson_facts(mean))
 
 
@@ -215,7 +216,7 @@ def choices(listing: str) -> Distribution:
 
 def _of_options(outcomes: tuple[str, ...], weights: tuple[float, ...] | None, told: tuple[float, ...] | None) -> Distribution:
     """Asked for by a request that names the outcomes with their shares; of equal weights only those that are `told` are facts."""
-    names = set_apart(outcomes)
+    names = in_quotes(outcomes)
     pairs = zip(names, share_texts(weights), strict=True) if weights else ()
     chances = ", ".join(f"{name} ({share})" for name, share in pairs) if weights else ", ".join(names)
     how = "with these probabilities" if weights else "all equally likely"

@@ -86,7 +86,7 @@ NOT_YET = "is not there yet"
 def files_at(path: str | Path, made_by: str | None = None) -> tuple[Path, list[Path], str, str]:
     """The path, the prompt files it names, and what is wrong with it (message and remedy, empty when nothing is).
 
-    What is missing is `NOT_YET` made where a command is known that makes it, unless the name may be misspelt.
+    The message is `NOT_YET` where a command is known that makes the files, unless the name may be misspelt.
     """
     path, place = Path(path), find(path).place
     if not exists(place):
@@ -96,7 +96,7 @@ def files_at(path: str | Path, made_by: str | None = None) -> tuple[Path, list[P
         remedy = look_again(path, unknown)
         if made_by is not None and remedy == unknown:
             return path, [], NOT_YET, f"make it with `{made_by}`"
-        return path, [], "does not exist", f"{remedy} or make it with `{made_by}`" if made_by is not None else remedy
+        return path, [], "does not exist", f"{remedy} Or make it with `{made_by}`" if made_by is not None else remedy
     if place.is_dir():
         inside = visible_files(path, (".json",))
         return (path, inside, "", "") if inside else (path, [], "holds no *.json prompt", "name a folder with prompts or a file")

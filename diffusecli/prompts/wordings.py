@@ -63,8 +63,8 @@ def draw_forms(
         return tuple(texts)
 
     return (
-        requests(_pairs(trained, kinds[0], count, f"--wordings {count}")),
-        requests(_pairs(apart, kinds[1], held_out, f"--wordings {count} --held-out {held_out}")),
+        requests(_pairs(trained, kinds[0], count, "--wordings", "there are only")),
+        requests(_pairs(apart, kinds[1], held_out, "--held-out", f"beside the {count} trained ones there are only")),
     )
 
 
@@ -81,11 +81,10 @@ def split(texts: Sequence[str], count: int, held_out: int) -> tuple[Sequence[str
     return texts[:kept], texts[kept:]
 
 
-def _pairs(asked: Sequence[str], forms: Sequence[str], count: int, option: str) -> list[tuple[str, str]]:
+def _pairs(asked: Sequence[str], forms: Sequence[str], count: int, option: str, there_are: str) -> list[tuple[str, str]]:
     """`count` different pairs: each question once before one comes twice, the clauses in turn."""
     most = len(asked) * len(forms)
-    other = " of questions and forms that no trained one has" if "--held-out" in option else ""
     if count > most:
-        raise InputError(f"{option}: there are only {many(most, 'wording')}{other}. Ask for {most} or fewer")
+        raise InputError(f"{option} {count}: {there_are} {many(most, 'wording')}. Use {option} {most} or fewer")
     turns = [divmod(index, len(asked)) for index in range(count)]
     return [(asked[place], forms[(place + turn) % len(forms)]) for turn, place in turns]

@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any
 
 from diffusecli import __version__
-from diffusecli.evaluation.evaluation import Evaluated, Evaluation
+from diffusecli.evaluation.evaluation import Evaluated, Evaluation, ways_of_sampling
 from diffusecli.evaluation.groups import are_many, groups, tells_groups, worst
 from diffusecli.evaluation.names import short_names
 from diffusecli.evaluation.open_ended import Outcome
@@ -150,7 +150,7 @@ def _answers(evaluation: Evaluation) -> str:
 def _settings(evaluation: Evaluation) -> list[tuple[Sampler, str]]:
     """How each sampler was asked, once."""
     names = samplers(evaluation.rows)
-    return list(dict.fromkeys((names[row.run, row.mode], row.sampler_in_words) for row in evaluation.rows if row.tally.n))
+    return [(names[pair], words) for pair, some in ways_of_sampling(evaluation.rows).items() for words in some]
 
 
 def _heat(values: Sequence[Sequence[float]], value: float) -> str:

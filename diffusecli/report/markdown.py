@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from diffusecli.evaluation.comparison import Estimate
-from diffusecli.evaluation.evaluation import Evaluated, Evaluation
+from diffusecli.evaluation.evaluation import Evaluated, Evaluation, ways_of_sampling
 from diffusecli.evaluation.groups import are_many, groups, in_wordings, tells_groups, worst
 from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.files.markdown import markdown_cell
@@ -59,7 +59,7 @@ def _lines(found: Evaluation) -> Iterator[str]:
     drifts = [f"{markdown_cell(spelled(run))}: {drift:.4f}" for run, drift in found.drift.items()]
     yield from ("", f"Drift on held-out instructions, nats per token: {', '.join(drifts)}.") if drifts else ()
     drawn = "; ".join(
-        dict.fromkeys(f"{samplers[row.run, row.mode]}: {spelled(row.sampler_in_words)}" for row in found.rows if row.tally.n)
+        f"{samplers[pair]}: {spelled(words)}" for pair, some in ways_of_sampling(found.rows).items() for words in some
     )
     sampled = f"Sampled with {markdown_cell(drawn)}. " if drawn else ""
     yield from ("", f"valid: {markdown_cell(spelled(found.match_in_words))}. unfinished: cut at the limit of new tokens, never valid. Entropy and KL in nats; floor: what a perfect sampler shows at this N. "

@@ -133,9 +133,9 @@ class SamplingProgress(_Display):
         over = may_be_over and drawn >= now.wanted
         fed, seconds = now.tokens_fed - self._fed_before, clock - self._prompt_began
         pace = f", {fed / seconds:.0f} a second" if fed and seconds else ""
-        tokens = f", {many(now.tokens_fed, 'token')} fed{pace}" if now.tokens_fed or not drawn else ""  # servers may not tell
+        tokens = f", {many(now.tokens_fed, 'token')} fed" if now.tokens_fed or not drawn else ""  # servers may not tell
         line = f"{spelled(alias)}: {drawn} of {many(now.wanted, 'sample')}, {len(now.answers)} distinct{tokens}"
-        under_way = f"{line}, {now.rows} under way"
+        under_way = f"{line}{pace}, {now.rows} under way"
         if over:
             self._over = alias
             self._done += 1

@@ -69,20 +69,29 @@ def answers(counts: Answers, most: int = _MOST_ROWS, wanted: int = 0) -> Rendera
 
 def prompts_overview(prompts: Iterable[Prompt]) -> RenderableType:
     """What `validate` found: targets, entropy, effective number, expected distinct at 1000 samples; of many the medians by folder."""
-    rows = new_table(Text("prompt"), ("targets", "right"), ("H", "right"), ("exp(H)", "right"), ("of 1000", "right"))
     found = list(prompts)
     aliases = [prompt.alias for prompt in found]
+    several = any(prompt.held_out or len(prompt.wordings) > 1 for prompt in found)
+    rows = new_table(
+        Text("prompt"), *([("wordings", "right")] if several else []), ("targets", "right"), ("H", "right"), ("exp(H)", "right"), ("of 1000", "right"),
+    )  # fmt: skip
     for name, some in _listed(found, aliases):
         targets, entropy = median(len(prompt.targets) for prompt in some), median(prompt.entropy for prompt in some)
         rows.add_row(
-            label(name, 36), f"{targets:g}", f"{entropy:.3f}", f"{math.exp(entropy):.1f}" if targets else "-",
+            label(name, 36), *([_wordings(some)] if several else []), f"{targets:g}", f"{entropy:.3f}", f"{math.exp(entropy):.1f}" if targets else "-",
             f"{median(prompt.expected_distinct(1000) for prompt in some):.1f}",
         )  # fmt: skip
     return Group(
         rows,
         *([Text(_MEDIANS, style="dim")] if len(found) > MOST_NAMED else []),
+        *([Text("wordings: trained and, behind the plus, held out.", style="dim")] if several else []),
         Text("H: entropy in nats. exp(H): effective number of outcomes. of 1000: expected distinct in 1000 samples.", style="dim"),
     )
+
+
+def _wordings(prompts: Sequence[Prompt]) -> str:
+    asked, apart = median(len(prompt.wordings) for prompt in prompts), median(len(prompt.held_out) for prompt in prompts)
+    return f"{asked:g} + {apart:g}" if apart else f"{asked:g}"
 
 
 def _listed(items: Sequence[_Kind], aliases: Sequence[str]) -> Iterator[tuple[str, Sequence[_Kind]]]:

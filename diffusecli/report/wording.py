@@ -22,6 +22,7 @@ _MOST_TEXT = 600  # characters of one text of a model
 _MOST_ENTRIES = 40  # of a list or a mapping within settings and manifests
 _MARKS = (
     ("follows the target more evenly", "≈", "near"),
+    ("follows the target over all wordings", "≈", "near"),
     ("follows the target", "✓", "good"),
     ("close to the target", "≈", "near"),
     ("differs from the target by a TVD", "?", "open"),

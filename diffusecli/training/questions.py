@@ -77,7 +77,7 @@ def every_wording(questions: Sequence[Question]) -> list[EncodedPrompt]:
 def sampled(questions: Sequence[Question], most: int, seed: str) -> list[Question]:
     """All of them, or a sample with at most so many wordings in all, at least one of each prompt that is in it.
 
-    Prompts get as many wordings each; what those with few leave goes to those with more.
+    All prompts get the same number of wordings; what those with fewer leave over goes to those with more.
     """
     chosen = in_places(questions, most, seed)
     rooms = shared_out([len(question.wordings) for question in chosen], most)
@@ -90,14 +90,17 @@ def shared_out(wanted: Sequence[int], most: int) -> list[int]:
     """How many each gets of at most so many: what it wants, or as many as others that want more.
 
     >>> shared_out([1, 13, 13], 36), shared_out([1, 50, 5], 26), shared_out([9, 9], 5)
-    ([1, 13, 13], [1, 20, 5], [2, 2])
+    ([1, 13, 13], [1, 20, 5], [3, 2])
     """
     level, left, waiting = 0, most, sorted(wanted)
     while waiting and (more := left // len(waiting)) > 0:
         level = level + more
         left -= sum(min(more, want - (level - more)) for want in waiting)
         waiting = [want for want in waiting if want > level]
-    return [min(want, level) for want in wanted]
+    given = [min(want, level) for want in wanted]
+    for place in [place for place, want in enumerate(wanted) if want > level][:left]:
+        given[place] += 1
+    return given
 
 
 def in_places(items: Sequence[_Kind], most: int, seed: str) -> list[_Kind]:

@@ -74,7 +74,7 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
             "Add --exact for exact figures of both"
         )
     elif question.prompts and not question.exact and not _sampled(sets, question):
-        notice("no prompt named with --prompts was sampled here: nothing is told of them. Add --exact to measure them")
+        notice("there are no samples of the prompts named with --prompts. Add --exact to measure them")
     held_out = _held_out(question) if question.exact else []
     measured = _measure(runs, sets, held_out, question, notice) if question.exact else {}
     there = list(dict.fromkeys(s.prompt.alias for s in sets))
@@ -142,7 +142,8 @@ def _measure(
     for facts in runs:
         if not facts.folder.config.is_file():
             raise InputError(f"{facts.run}: --exact needs its config.yaml, which is missing")
-        prompts = [s.prompt for s in sets if s.run == facts.run and _wanted(s.prompt.alias, question.only)]
+        sampled = [s.prompt for s in sets if s.run == facts.run and _wanted(s.prompt.alias, question.only)]
+        prompts = [*sampled, *(prompt for prompt in held_out if facts.holds(prompt))]
         config = config_of(facts.folder, model=question.model, trust_remote_code=question.trust_remote_code)
         retain = config.retain or Retain()  # drift is measured of runs too that were not held to anything
         if not any(prompt.targets for prompt in [*prompts, *held_out]):
@@ -199,9 +200,10 @@ def _other_prompts(sets: Sequence[SampleSet], question: Question) -> list[str]:
 
 
 def _sampled(sets: Sequence[SampleSet], question: Question) -> bool:
-    """Whether any prompt that was named has samples, under whatever name."""
+    """Whether any prompt that was named has samples, under whatever name, or one of its wordings has."""
     digests = {s.prompt.digest for s in sets}
-    return any(prompt is not None and prompt.digest in digests for prompt, _ in map(inspect_prompt, prompt_files(question.prompts)))
+    named = [prompt for prompt, _ in map(inspect_prompt, prompt_files(question.prompts)) if prompt is not None]
+    return any(one.digest in digests for prompt in named for one in (prompt, *prompt.wordings, *prompt.held_out))
 
 
 def _judge(sample: SampleSet, run: RunFacts | None, measured: Measured | None, question: Question) -> Evaluated:
@@ -242,7 +244,7 @@ def _exact(sample: SampleSet, run: RunFacts | None, measured: Measured | None, a
             kl, tvd = (
                 math.fsum(getattr(one, name) for one in own) / len(own) if own else getattr(found, name) for name in ("kl", "tvd")
             )
-            return replace(found, kl=kl, tvd=tvd, wordings=worded)
+            return replace(found, kl=kl, tvd=tvd, wordings=worded, pooled_tvd=found.tvd if len(own) > 1 else math.nan)
     same = sample.asked is None or run.manifest.chat in (None, sample.asked)
     return _recorded(sample, run) if same else None
 

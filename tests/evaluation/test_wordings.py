@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusecli.evaluation.exact import _in_contexts
+from diffusecli.evaluation.exact import Measured, _in_contexts
+from diffusecli.evaluation.metrics import Worded
 from diffusecli.evaluation.names import short_names
 from diffusecli.evaluation.prompt_book import PromptBook
 from diffusecli.files.writing import write_json
@@ -18,6 +19,7 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.report.data import document
 from diffusecli.report.html import html_report
+from diffusecli.report.wording import mark_of
 from diffusecli.runs.run_dir import RunDir, prompts_as_json
 from diffusecli.runs.samples import read_samples
 from diffusecli.sampling.settings import SamplingSettings
@@ -259,22 +261,49 @@ def test_a_single_held_out_wording_has_the_figures_that_training_recorded_of_tho
     assert rows["die.json#1"].exact is None
 
 
-def test_the_exact_distance_of_a_prompt_is_the_mean_of_its_wordings_not_that_of_their_mean(folder):
-    """What one wording has too much of another may have too little of: together they would seem closer than any."""
-    found = named(evaluate([folder / "run"], Question(exact=True)))
-    exact = found["die.json"].exact
-    own = [one for one in exact.wordings if one.kind == "trained"]
-    assert len(own) == len(WORDINGS)
-    assert exact.tvd == pytest.approx(sum(one.tvd for one in own) / 3)
-    assert exact.kl == pytest.approx(sum(one.kl for one in own) / 3)
-    assert total_variation_of(exact.q, (0.75, 0.25)) <= exact.tvd + 1e-12
+def measured_by_hand(tmp_path, *q_of_wordings, counts=("{a}",)):
+    """Evaluated: a prompt with targets of .5 each, in wordings with these probabilities of the first target."""
+    die = Prompt.model_validate({"request": WORDINGS[: len(q_of_wordings)], "targets": ["{a}", "{b}"], "alias": "die.json"})
+    write_json(tmp_path / "prompts.json", prompts_as_json([die]))
+    write_json(tmp_path / "gen.json", {"die.json": list(counts)})
+    write_json(tmp_path / "run.json", {})
+    (tmp_path / "config.yaml").write_text("model: m\ntrain_prompts: [p.json]\noutput_dir: o\n")
+    q = sum(q_of_wordings) / len(q_of_wordings)
+    each = tuple(
+        Worded("trained", name, -0.5 * math.log(4 * one * (1 - one)), 1.0, abs(one - 0.5))
+        for one, name in zip(q_of_wordings, WORDINGS, strict=False)
+    )
+    found = Measured({("lora", die.digest): np.log([q, 1 - q])}, {("lora", die.digest): each})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diffusecli.evaluation.exact.measure", lambda *_, **__: found)
+        (row,) = evaluate([tmp_path], Question(exact=True)).rows
+    return row
 
 
-def total_variation_of(q, p):
-    return (sum(abs(a - b) for a, b in zip(q, p, strict=True)) + 1 - sum(q)) / 2
+def test_the_exact_distance_of_a_prompt_is_the_mean_of_its_wordings_not_that_of_their_mean(tmp_path):
+    """One wording has .3 too much of the first answer, the other as much too little: together they would seem to be perfect."""
+    row = measured_by_hand(tmp_path, 0.8, 0.2, counts=["{a}", "{b}"] * 500)
+    assert row.exact.tvd == pytest.approx(0.3)
+    assert row.exact.q == pytest.approx((0.5, 0.5))
+    assert (row.exact.pooled_tvd, row.exact.excess_tvd) == (pytest.approx(0.0), pytest.approx(0.0))
+    assert row.verdict.startswith("follows the target over all wordings (p = ")
+    assert row.verdict.endswith("; single ones differ by an exact TVD of 0.300 on average")
+    assert mark_of(row.verdict) == ("≈", "near")
 
 
-@pytest.mark.parametrize(("others", "placed", "told"), [(30, 32, ""), (31, 2, "of the run's own prompts alone"), (0, 2, "")])
+def test_a_verdict_on_samples_goes_by_the_distribution_that_they_are_drawn_from(tmp_path):
+    """q of pooled answers is .515: too little to matter, and clear in 40 000 answers; wordings are off by .3 and .33."""
+    row = measured_by_hand(tmp_path, 0.83, 0.2, counts=["{a}"] * 20_600 + ["{b}"] * 19_400)
+    assert row.figures.p_value < 0.05
+    assert row.verdict.startswith("close to the target (p ")
+    one = measured_by_hand(tmp_path, 0.7, counts=["{a}", "{b}"] * 20)
+    assert (one.exact.tvd, math.isnan(one.exact.pooled_tvd)) == (pytest.approx(0.2), True)
+    assert one.verdict.startswith("differs from the target by an exact TVD of 0.200, which 40 samples do not show")
+
+
+@pytest.mark.parametrize(
+    ("others", "placed", "told"), [(30, 32, ""), (31, 2, "only for the run's own 2 prompts: there are 33 prompts"), (0, 2, "")]
+)
 def test_contexts_are_measured_of_all_of_few_prompts_else_of_the_runs_own(others, placed, told):
     own, more = (
         {str(n): Prompt(request=f"{n}", targets=("a",), alias=f"{n}.json") for n in some}
@@ -283,10 +312,25 @@ def test_contexts_are_measured_of_all_of_few_prompts_else_of_the_runs_own(others
     said = []
     assert len(_in_contexts(own, own | more, said.append)) == placed
     assert told in "".join(said)
+    assert bool(said) == bool(told)
 
 
 def test_contexts_are_measured_of_none_where_the_run_has_many_prompts():
     own = {str(n): Prompt(request=f"{n}", targets=("a",), alias=f"{n}.json") for n in range(33)}
     said = []
     assert _in_contexts(own, own, said.append) == set()
-    assert said == ["held-out contexts are not measured: they are of up to 32 prompts"]
+    assert said == ["held-out contexts are not measured: there are 33 prompts, contexts of up to 32 are measured"]
+
+
+def test_named_prompts_without_samples_are_told_of_and_sampled_wordings_are_samples(folder):
+    whole = next(path for path in evaluate([folder / "run"]).rows if path.prompt.alias.endswith("die.json")).prompt.alias
+    write_json(folder / "run" / "gen.json", {f"{whole}#2": ["{a}"] * 4})
+    other = folder / "other.json"
+    other.write_text(json.dumps({"request": "Roll.", "targets": ["a"]}))
+    for path, told in (
+        (Path(whole), []),
+        (other, ["there are no samples of the prompts named with --prompts. Add --exact to measure them"]),
+    ):
+        said = []
+        evaluate([folder / "run"], Question(prompts=(path,)), said.append)
+        assert said == told

@@ -11,7 +11,7 @@ from diffusecli.files.documents import Document
 from diffusecli.prompts.answer_forms import clauses, form_sentence, with_form
 from diffusecli.prompts.catalogue import FAMILIES
 from diffusecli.prompts.distributions import Distribution
-from diffusecli.prompts.facts import option_facts
+from diffusecli.prompts.facts import chance_facts, option_facts
 from diffusecli.prompts.families import bernoulli, binomial, choices, dates, dice, geometric, poisson, scipy, uniform, zipf
 from diffusecli.prompts.number_words import number_words, with_figures
 from diffusecli.prompts.prompt_checks import content_problems
@@ -124,6 +124,17 @@ def test_facts_of_dice_and_options_by_hand():
     assert option_facts(["a", "b"], None)["options_or"] == "a or b"
     assert "percents" not in option_facts(["a", "b", "c"], [1, 1, 1])
     assert option_facts(["a"], None) == {}
+    assert option_facts(["Salt And Pepper", "Bo's"], None)["options_or"] == '"Salt And Pepper" or "Bo\'s"'
+    counts = option_facts(["a", "b"], [1234567, 3])
+    assert (counts["ratio"], counts["code_weights"]) == ("1234567 to 3", "[1234567, 3]")
+    assert counts["chances"] == "a (0.999998), b (0.00000243)"
+    assert "code_shares" not in option_facts(["a", "b", "c"], [1, 1, 1]), "numpy takes no shares that sum to .999"
+
+
+def test_no_chance_below_one_is_written_as_one():
+    assert (chance_facts(1e-7)["p"], chance_facts(1e-7)["q"]) == ("0.0000001", "0.9999999")
+    assert "B(10, 0.99999999)" in binomial(10, 0.99999999).request
+    assert chance_facts(1.0)["p"] == "1"
 
 
 def test_numbers_in_words_and_back():
@@ -174,7 +185,7 @@ def test_each_question_comes_once_before_any_comes_twice():
 
 def test_more_wordings_than_there_are_is_an_error_with_their_number():
     most = len(clauses("{%s}"))
-    with pytest.raises(InputError, match=rf"--wordings {most + 1}: there are only {most} wordings. Ask for {most} or fewer"):
+    with pytest.raises(InputError, match=rf"--wordings {most + 1}: there are only {most} wordings. Use --wordings {most} or fewer"):
         draw_wordings(Distribution(("a", "b"), None, "Pick a or b."), Wording(), most + 1, 0, 0)
 
 

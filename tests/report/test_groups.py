@@ -195,3 +195,17 @@ def test_overviews_of_many_prompts_are_medians_by_folder():
     assert any(line.split()[:4] == ["coins", "(59", "prompts)", "30"] for line in lines)
     assert "Medians over the prompts of each folder." in lines
     assert len(lines) < 12
+
+
+def test_an_overview_counts_wordings_where_a_prompt_has_several():
+    one = Prompt(request="x", targets=("a", "b"), alias="one.json")
+    more = Prompt(request=("x", "y", "z"), held_out_requests=("w",), targets=("a", "b"), alias="more.json")
+
+    def shown(*prompts):
+        out = io.StringIO()
+        Console(file=out, width=100).print(prompts_overview(prompts))
+        return [line.split() for line in out.getvalue().splitlines()]
+
+    assert ["more", "3", "+", "1", "2", "0.693", "2.0", "2.0"] in shown(one, more)
+    assert ["one", "1", "2", "0.693", "2.0", "2.0"] in shown(one, more)
+    assert ["one", "2", "0.693", "2.0", "2.0"] in shown(one)

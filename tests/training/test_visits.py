@@ -187,3 +187,5 @@ def test_a_sample_of_figures_counts_wordings_and_keeps_every_prompt_it_can():
     assert all(set(q.wordings) <= set(whole.wordings) for q, whole in zip(some, questions, strict=True))
     assert [len(q.wordings) for q in sampled(questions, 2, "0")] == [1, 1]
     assert sampled(questions, 30, "0") == questions
+    uneven = [question("Roll.", "one.json"), *questions[:2]]
+    assert [len(q.wordings) for q in sampled(uneven, 12, "0")] == [1, 6, 5], "what one prompt leaves over goes to the others"

@@ -379,8 +379,8 @@ def test_given_requests_that_ask_for_different_things_are_a_warning(in_process):
         (["--request", "Roll.", "--request", "Roll. "], "--request 'Roll. ': is there twice. Remove one of the two"),
         (["--request", "Roll.", "--wordings", "3"], "--wordings and own requests exclude each other"),
         (["--requests", "none.txt"], "none.txt: holds no request. Write one in each line"),
-        (["--wordings", "100000"], "wordings. Ask for"),
-        (["--wordings", "2", "--held-out", "100000"], "--held-out 100000: there are only"),
+        (["--wordings", "100000"], "wordings. Use --wordings"),
+        (["--wordings", "2", "--held-out", "100000"], "--held-out 100000: beside the 2 trained ones there are only"),
     ],
 )
 def test_wordings_that_cannot_be_had_are_refused(in_process, tmp_path, options, message):
