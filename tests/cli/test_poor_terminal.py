@@ -170,7 +170,12 @@ def test_everything_that_the_program_prints_with_has_a_stand_in():
         "text_changes",
         "paraphrases",
     }  # read
-    elsewhere |= {"families_of_games", "families_of_numbers", "listings"}  # requests, which are JSON in files and on stdout
+    elsewhere |= {
+        "facts",
+        "families_of_games",
+        "families_of_numbers",
+        "listings",
+    }  # requests, which are JSON in files and on stdout
     folder = Path(diffusecli.__file__).parent
     found = {}
     for path in folder.rglob("*.py"):
