@@ -178,7 +178,7 @@ def init_prompt(
 
 def _written(output: Path, prompt: Prompt) -> str:
     """What was written, with the number of requests where there are several."""
-    asked, apart = len(prompt.wordings), len(prompt.held_out)
+    asked, apart = prompt.trained_wordings, len(prompt.held_out_requests)
     several = f": {many(asked, 'request')}{f' and {apart} more held out' if apart else ''}" if asked + apart > 1 else ""
     return f"wrote {output}{several}"
 

@@ -133,6 +133,11 @@ class Prompt(BaseModel):
         return self.messages[self.messages[0].role == "system" :]
 
     @property
+    def trained_wordings(self) -> int:
+        """How many `wordings` there are, without making them; a conversation is one."""
+        return max(1, len(self.requests))
+
+    @property
     def wordings(self) -> tuple[Prompt, ...]:
         """A prompt with one request for each wording that is trained; itself where it has no other wording.
 

@@ -71,7 +71,7 @@ def prompts_overview(prompts: Iterable[Prompt]) -> RenderableType:
     """What `validate` found: targets, entropy, effective number, expected distinct at 1000 samples; of many the medians by folder."""
     found = list(prompts)
     aliases = [prompt.alias for prompt in found]
-    several = any(prompt.held_out or len(prompt.wordings) > 1 for prompt in found)
+    several = any(prompt.held_out_requests or prompt.trained_wordings > 1 for prompt in found)
     rows = new_table(
         Text("prompt"), *([("wordings", "right")] if several else []), ("targets", "right"), ("H", "right"), ("exp(H)", "right"), ("of 1000", "right"),
     )  # fmt: skip
@@ -90,7 +90,10 @@ def prompts_overview(prompts: Iterable[Prompt]) -> RenderableType:
 
 
 def _wordings(prompts: Sequence[Prompt]) -> str:
-    asked, apart = median(len(prompt.wordings) for prompt in prompts), median(len(prompt.held_out) for prompt in prompts)
+    asked, apart = (
+        median(prompt.trained_wordings for prompt in prompts),
+        median(len(prompt.held_out_requests) for prompt in prompts),
+    )
     return f"{asked:g} + {apart:g}" if apart else f"{asked:g}"
 
 

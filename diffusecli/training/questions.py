@@ -92,14 +92,11 @@ def shared_out(wanted: Sequence[int], most: int) -> list[int]:
     >>> shared_out([1, 13, 13], 36), shared_out([1, 50, 5], 26), shared_out([9, 9], 5)
     ([1, 13, 13], [1, 20, 5], [3, 2])
     """
-    level, left, waiting = 0, most, sorted(wanted)
-    while waiting and (more := left // len(waiting)) > 0:
-        level = level + more
-        left -= sum(min(more, want - (level - more)) for want in waiting)
-        waiting = [want for want in waiting if want > level]
-    given = [min(want, level) for want in wanted]
-    for place in [place for place, want in enumerate(wanted) if want > level][:left]:
-        given[place] += 1
+    given, left = [0] * len(wanted), most
+    by_size = sorted(range(len(wanted)), key=lambda place: (wanted[place], -place))
+    for waiting, place in zip(range(len(wanted), 0, -1), by_size, strict=True):
+        given[place] = min(wanted[place], left // waiting)
+        left -= given[place]
     return given
 
 

@@ -49,7 +49,7 @@ class Validation:
         """The last line of the command: what passed, or how much is wrong."""
         severities = [problem.severity for problem in self.problems]
         counts = ", ".join(many(severities.count(severity), severity) for severity in ("error", "warning", "notice"))
-        wordings, held_out = sum(map(_trained_wordings, self.prompts)), sum(len(p.held_out_requests) for p in self.prompts)
+        wordings, held_out = sum(p.trained_wordings for p in self.prompts), sum(len(p.held_out_requests) for p in self.prompts)
         worded = f" in {many(wordings, 'wording')}" if wordings > len(self.prompts) else ""
         worded += f" and {held_out} held out" if held_out else ""
         passed = f"{many(len(self.prompts), 'prompt')}{worded}, {many(len(self.configs), 'config')}"
@@ -76,17 +76,13 @@ class Validation:
                     "targets": len(p.targets),
                     "entropy": p.entropy,
                     "eos": p.eos,
-                    "wordings": _trained_wordings(p),
+                    "wordings": p.trained_wordings,
                     "held_out_wordings": len(p.held_out_requests),
                 }
                 for p in self.prompts
             ],
             "configs": list(self.configs),
         }
-
-
-def _trained_wordings(prompt: Prompt) -> int:
-    return max(1, len(prompt.requests))  # a conversation is one
 
 
 def validate(paths: Iterable[Path], *, strict: bool = False) -> Validation:
