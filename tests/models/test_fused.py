@@ -37,7 +37,8 @@ def test_the_fused_product_is_pefts_forwards_and_backwards(rslora):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert gradients.keys() == expected_gradients.keys()
     for name, gradient in gradients.items():
-        torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-4, atol=1e-4)
+        expected = expected_gradients[name]  # sums of terms of all sizes, rounded as the processor likes
+        torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_a_gated_mlp_is_one_function_only_where_it_is_that_function():
