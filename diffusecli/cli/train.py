@@ -66,7 +66,7 @@ def _print_figures(done: Trained) -> None:
 def _print_each(done: Trained) -> None:
     """A line for each prompt; of several wordings also how far they are from the target."""
     from diffusecli.prompts.wording_names import split_alias
-    from diffusecli.report.wording import median_and_worst
+    from diffusecli.report.wording import median_and_worst, plus_minus
 
     trained = {prompt.digest: prompt.alias for prompt in done.after.prompts}
     for exact in (done.after, done.test):
@@ -80,4 +80,6 @@ def _print_each(done: Trained) -> None:
                 if len(tvds) > 1
                 else ""
             )
-            print_line(f"{prompt.alias}{note}: exact KL {kl:.4f} nats, {on_target:.2%} on target{worded}")
+            error = exact.estimated.get(prompt.alias)
+            found = f"exact KL {kl:.4f} nats" if error is None else f"estimated KL {plus_minus(kl, error)} nats"
+            print_line(f"{prompt.alias}{note}: {found}, {on_target:.2%} on target{worded}")

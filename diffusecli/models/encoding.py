@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from diffusecli.files.text import canonical, holds_half_characters
 from diffusecli.models.chat import Chat
 from diffusecli.models.frame import Frame
@@ -42,11 +44,11 @@ class EncodedPrompt:
     @property
     def longest(self) -> int:
         """The tokens of the longest target with a response variant before it, its end included; 0 without targets."""
-        return max(self.trie.depths, default=0)
+        return int(self.trie.depths.max(initial=0))
 
     def longer_than(self, tokens: int) -> int:
         """How many targets take more than so many tokens, in at least one of their variants."""
-        return len({owner for owner, leaf in zip(self.owners, self.trie.leaves, strict=True) if self.trie.depths[leaf] > tokens})
+        return len({self.owners[path] for path in np.flatnonzero(self.trie.depths[self.trie.leaves] > tokens).tolist()})
 
     def text(self, tokenizer: Any, ids: Sequence[int]) -> str:
         """The answer that generated ids spell, without what the template puts around it."""

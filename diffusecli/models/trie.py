@@ -1,11 +1,11 @@
-"""`TokenTrie`: a weighted prefix tree over token ids, without tensors.
+"""`TokenTrie`: a weighted prefix tree over token ids in flat arrays, without tensors.
 
-Knows nothing of tokenizers, tensors or models. Axis names: N nodes, K paths (one per target string).
+Knows nothing of tokenizers, tensors or models. Axis names: N nodes, J paths (one per target string).
 
 A worked example. Three strings over the tokens a=1, b=2, c=3 and the terminator z=0:
 
     path      weight        node  token  parent  mass   end
-    a b z     .5            0     a      root    .75    4
+    a b z     .5            0     a      root    .75    5
     a c z     .25           1     b      0       .5     3
     b z       .25           2     z      1       .5     3
                             3     c      0       .25    5
@@ -18,21 +18,20 @@ strings, - sum_k p_k ln q(path k), equals - sum_v mass(v) ln q(token(v) | path t
 distinct prefix is scored once, however many paths share it.
 
 >>> trie = TokenTrie.build([(1, 2, 0), (1, 3, 0), (2, 0)], [0.5, 0.25, 0.25])
->>> trie.tokens
-(1, 2, 0, 3, 0, 2, 0)
->>> trie.masses
-(0.75, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25)
+>>> trie.tokens.tolist()
+[1, 2, 0, 3, 0, 2, 0]
+>>> trie.masses.tolist()
+[0.75, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25]
 >>> trie.path(1)
 (1, 3, 0)
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import NamedTuple
+from itertools import chain
 
 import numpy as np
 
@@ -40,138 +39,200 @@ ROOT = -1
 """The parent of first tokens: the end of the prompt, which is not a node itself."""
 
 
-class TrieArrays(NamedTuple):
-    """A prefix tree's fields as arrays, see `TokenTrie`."""
-
-    tokens: np.ndarray  # [N]
-    parents: np.ndarray  # [N]
-    depths: np.ndarray  # [N]
-    ends: np.ndarray  # [N]
-    internal: np.ndarray  # [I]
-    leaves: np.ndarray  # [K]
-    masses: np.ndarray  # [N]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenTrie:
     """A prefix tree in depth-first order: a node's subtree is the nodes `[node, ends[node])`."""
 
-    tokens: tuple[int, ...]  # N: the token each node stands for
-    parents: tuple[int, ...]  # N: the node before it, or ROOT
-    depths: tuple[int, ...]  # N: 1 for first tokens
-    ends: tuple[int, ...]  # N: one past the last node of its subtree
-    masses: tuple[float, ...]  # N: summed weight of the paths through it
-    leaves: tuple[int, ...]  # K: where each path ends
-    weights: tuple[float, ...]  # K: as given
+    tokens: np.ndarray  # [N] the token each node stands for
+    parents: np.ndarray  # [N] the node before it, or ROOT
+    depths: np.ndarray  # [N] 1 for first tokens
+    ends: np.ndarray  # [N] one past the last node of its subtree
+    masses: np.ndarray  # [N] summed weight of the paths through it
+    leaves: np.ndarray  # [J] where each path ends
+    weights: np.ndarray  # [J] as given
 
     @classmethod
     def build(cls, paths: Sequence[Sequence[int]], weights: Sequence[float]) -> TokenTrie:
-        """Merge `paths` into one tree.
+        """Merge `paths` into one tree. Children are in the order of the first paths through them.
 
         Raises `ValueError` when a path is empty, equals another or is the beginning of another:
         then no distribution over next tokens could tell them apart.
         """
-        children: dict[int, dict[int, int]] = {ROOT: {}}  # creation ids, not yet depth-first
-        leaf_ids = []
-        for path in paths:
-            at = ROOT
-            for token in path:
-                inside = children[at]
-                if token not in inside:
-                    inside[token] = len(children) - 1
-                    children[inside[token]] = {}
-                at = inside[token]
-            leaf_ids.append(at)
-        return cls._ordered(children, leaf_ids, weights)
-
-    @classmethod
-    def _ordered(cls, children: dict[int, dict[int, int]], leaf_ids: list[int], weights: Sequence[float]) -> TokenTrie:
-        tokens: list[int] = []
-        parents: list[int] = []
-        depths: list[int] = []
-        place = {ROOT: ROOT}
-        waiting = [(ROOT, token, child) for token, child in reversed(children[ROOT].items())]
-        while waiting:
-            parent, token, child = waiting.pop()
-            place[child] = len(tokens)
-            tokens.append(token)
-            parents.append(place[parent])
-            depths.append(1 + (depths[place[parent]] if parent != ROOT else 0))
-            waiting.extend((child, inner, node) for inner, node in reversed(children[child].items()))
-        leaves = [place[leaf] for leaf in leaf_ids]
-        if ROOT in leaves or len(set(leaves)) < len(leaves) or any(children[leaf] for leaf in leaf_ids):
-            raise ValueError("the paths must be different, not empty, and none the beginning of another")
-        return cls(
-            tuple(tokens), tuple(parents), tuple(depths), _subtree_ends(parents),
-            _masses(parents, leaves, weights), tuple(leaves), tuple(weights),
-        )  # fmt: skip
+        # 1. the paths, one after the other
+        lengths = np.fromiter(map(len, paths), np.int64, len(paths))
+        flat = np.fromiter(chain.from_iterable(paths), np.int64, int(lengths.sum()))
+        starts = np.cumsum(lengths) - lengths
+        if not lengths.all():
+            raise ValueError(_ALIKE)
+        # 2. in depth-first order; a path has its first tokens in common with the one before it, and adds the others
+        order, shared = _depth_first(flat, starts, lengths)
+        added = lengths[order] - shared
+        first = np.cumsum(added) - added  # the first node that each path adds
+        depths = shared.repeat(added) + counting(added) + 1
+        tokens = flat[(starts[order] + shared).repeat(added) + counting(added)]
+        # 3. a node's parent is the node before it; the first that a path adds hangs below a node of an earlier one
+        parents = np.arange(-1, len(tokens) - 1)
+        parents[first] = _above(shared, first)
+        leaves = np.empty(len(paths), np.int64)
+        leaves[order] = first + added - 1
+        given = np.array(weights, dtype=np.float64)
+        sizes = _summed(parents, depths, np.ones(len(tokens), np.int64))
+        masses = np.zeros(len(tokens))
+        masses[leaves] = given
+        return cls(tokens, parents, depths, np.arange(len(tokens)) + sizes, _summed(parents, depths, masses), leaves, given)
 
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TokenTrie) and all(
+            np.array_equal(a, b) for a, b in zip(self._arrays(), other._arrays(), strict=True)
+        )
+
+    def __hash__(self) -> int:
+        return hash((len(self), len(self.leaves)))
+
+    def _arrays(self) -> Iterator[np.ndarray]:
+        return (getattr(self, field.name) for field in fields(self))
+
     @cached_property
-    def internal(self) -> tuple[int, ...]:
+    def internal(self) -> np.ndarray:
         """The nodes with children, in depth-first order: all that a forward pass must be fed."""
-        return tuple(node for node, end in enumerate(self.ends) if end > node + 1)
+        return np.flatnonzero(self.ends > np.arange(1, len(self) + 1))
+
+    @cached_property
+    def children(self) -> tuple[np.ndarray, np.ndarray]:
+        """Every node, those of one parent side by side, the root's first [N]; and where those of each parent begin, from the root on [N + 2].
+
+        >>> order, starts = TokenTrie.build([(1, 2, 0), (1, 3, 0), (2, 0)], [0.5, 0.25, 0.25]).children
+        >>> order[starts[0] : starts[1]].tolist(), order[starts[1] : starts[2]].tolist()  # of the root, of node 0
+        ([0, 5], [1, 3])
+        """
+        return np.argsort(self.parents, kind="stable"), np.cumsum(np.bincount(self.parents + 2, minlength=len(self) + 2))
+
+    @cached_property
+    def cumulative(self) -> tuple[np.ndarray, np.ndarray]:
+        """The paths in depth-first order [J], and the sum of the weights up to each [J]."""
+        order = np.argsort(self.leaves)
+        return order, np.cumsum(self.weights[order])
 
     @cached_property
     def deepest(self) -> int:
         """The depth of the deepest internal node; 0 where there is none."""
-        return max((self.depths[node] for node in self.internal), default=0)
-
-    @cached_property
-    def arrays(self) -> TrieArrays:
-        """The same as arrays, made once: what each step lays out anew."""
-        lists = (self.tokens, self.parents, self.depths, self.ends, self.internal, self.leaves)
-        whole = [np.array(values, dtype=np.int64) for values in lists]
-        return TrieArrays._make([*whole, np.array(self.masses, dtype=np.float64)])
+        return int(self.depths[self.internal].max(initial=0))
 
     def scaled(self, factor: float) -> TokenTrie:
         """The same tree with every weight multiplied: what it adds to a loss is."""
-        if factor == 1:
-            return self
-        masses, weights = (tuple(factor * value for value in values) for values in (self.masses, self.weights))
-        return replace(self, masses=masses, weights=weights)
+        return self if factor == 1 else replace(self, masses=factor * self.masses, weights=factor * self.weights)
 
-    def reweighted(self, weights: Sequence[float]) -> TokenTrie:
-        """The same tree with other weights [K].
+    def reweighted(self, weights: Sequence[float] | np.ndarray) -> TokenTrie:
+        """The same tree with other weights [J].
 
-        >>> TokenTrie.build([(1, 2), (1, 3)], [0.5, 0.5]).reweighted([0.25, 0.75]).masses
-        (1.0, 0.25, 0.75)
+        >>> TokenTrie.build([(1, 2), (1, 3)], [0.5, 0.5]).reweighted([0.25, 0.75]).masses.tolist()
+        [1.0, 0.25, 0.75]
         """
-        return replace(self, masses=_masses(self.parents, self.leaves, weights), weights=tuple(weights))
+        given, masses = np.array(weights, dtype=np.float64), np.zeros(len(self))
+        masses[self.leaves] = given
+        return replace(self, masses=_summed(self.parents, self.depths, masses), weights=given)
 
     @property
     def entropy(self) -> float:
-        """H of the path weights in nats: the least the loss can be."""
-        return -math.fsum(w * math.log(w) for w in self.weights if w > 0)
+        """H of the path weights in nats: the lowest possible loss."""
+        positive = self.weights[self.weights > 0]
+        return float(-(positive * np.log(positive)).sum())
+
+    def loss(self, log_probs: np.ndarray) -> float:
+        """- sum_k w_k ln q(path k) in nats, from ln q of the paths [J]."""
+        return float(-np.dot(self.weights, log_probs))
+
+    def down_to(self, values: np.ndarray) -> np.ndarray:
+        """The sum of `values` [N] over each node and all above it [N].
+
+        >>> TokenTrie.build([(1, 2), (1, 3), (4,)], [0.5, 0.25, 0.25]).down_to(np.array([1.0, 2.0, 3.0, 4.0])).tolist()
+        [1.0, 3.0, 4.0, 4.0]
+        """
+        totals, (by_depth, ends) = values.astype(np.float64), self.levels
+        for depth in range(2, len(ends)):
+            level = by_depth[ends[depth - 1] : ends[depth]]
+            totals[level] += totals[self.parents[level]]
+        return totals
+
+    @cached_property
+    def levels(self) -> tuple[np.ndarray, np.ndarray]:
+        """The nodes from the highest to the deepest [N], and how many are no deeper than each depth, from 0 on."""
+        return _levels(self.depths)
 
     def path(self, index: int) -> tuple[int, ...]:
         """The tokens of path `index`, from the first to the leaf."""
-        return tuple(self.tokens[node] for node in self.ancestors(self.leaves[index]))
+        return tuple(self.tokens[self.ancestors(int(self.leaves[index]))].tolist())
 
     def ancestors(self, node: int) -> list[int]:
         """The nodes from the first token down to `node` itself."""
         nodes = []
         while node != ROOT:
             nodes.append(node)
-            node = self.parents[node]
+            node = int(self.parents[node])
         return nodes[::-1]
 
 
-def _subtree_ends(parents: Sequence[int]) -> tuple[int, ...]:
-    ends = list(range(1, len(parents) + 1))
-    for node in range(len(parents) - 1, -1, -1):
-        if parents[node] != ROOT:
-            ends[parents[node]] = max(ends[parents[node]], ends[node])
-    return tuple(ends)
+_ALIKE = "the paths must be different, not empty, and none the beginning of another"
 
 
-def _masses(parents: Sequence[int], leaves: Sequence[int], weights: Sequence[float]) -> tuple[float, ...]:
-    masses = [0.0] * len(parents)
-    for leaf, weight in zip(leaves, weights, strict=True):
-        masses[leaf] = weight
-    for node in range(len(parents) - 1, -1, -1):
-        if parents[node] != ROOT:
-            masses[parents[node]] += masses[node]
-    return tuple(masses)
+def _depth_first(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The paths [J] in depth-first order, and how many first tokens each has in common with the one before it [J].
+
+    Paths with the same beginning form a group, a range of places in the order. Token by token, groups of several paths are taken
+    apart: within each, paths are ordered by the first of them that has the same next token.
+    """
+    order, shared, span = np.arange(len(starts)), np.zeros(len(starts), np.int64), int(flat.max(initial=0)) + 1
+    places, groups = (
+        order.copy(),
+        np.zeros(len(starts), np.int64),
+    )  # the places that are still in groups of several, and their groups
+    for depth in range(int(lengths.max(initial=0)) + 1):
+        if len(places) < 2:
+            break
+        paths = order[places]
+        if (lengths[paths] <= depth).any():
+            raise ValueError(_ALIKE)
+        _, first, which = np.unique(groups * span + flat[starts[paths] + depth], return_index=True, return_inverse=True)
+        of = first[which]
+        by_first = np.argsort(of, kind="stable")
+        order[places], groups = paths[by_first], of[by_first]
+        with_last = np.concatenate([[False], groups[1:] == groups[:-1]])
+        shared[places[with_last]] += 1
+        several = with_last | np.concatenate([with_last[1:], [False]])
+        places, groups = places[several], groups[several]
+    return order, shared
+
+
+def _above(shared: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """The node that the first node of each path hangs below [J]: at depth `shared`, added by the last path before that has fewer in common."""
+    found = np.full(len(shared), ROOT)
+    for depth in np.unique(shared[shared > 0]).tolist():
+        own, able = np.flatnonzero(shared == depth), np.flatnonzero(shared < depth)
+        adding = able[np.searchsorted(able, own) - 1]
+        found[own] = first[adding] + depth - 1 - shared[adding]
+    return found
+
+
+def counting(counts: np.ndarray) -> np.ndarray:
+    """0, 1, … for each count.
+
+    >>> counting(np.array([2, 3])).tolist()
+    [0, 1, 0, 1, 2]
+    """
+    return np.arange(counts.sum()) - (np.cumsum(counts) - counts).repeat(counts)
+
+
+def _summed(parents: np.ndarray, depths: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The sum of `values` [N] over each node's subtree [N]."""
+    totals, (by_depth, ends) = values.copy(), _levels(depths)
+    for depth in range(len(ends) - 1, 1, -1):
+        level = by_depth[ends[depth - 1] : ends[depth]][::-1]
+        np.add.at(totals, parents[level], totals[level])
+    return totals
+
+
+def _levels(depths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.argsort(depths, kind="stable"), np.cumsum(np.bincount(depths, minlength=1))

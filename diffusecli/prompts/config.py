@@ -64,6 +64,16 @@ class AlgConfig(BaseModel):
     wordings_per_step: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto", description="Wordings of a prompt in one optimiser step, all in turn. auto: at most 8."
     )
+    targets_per_step: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto",
+        description="Targets of a prompt that a step draws by their weights; it follows the exact distribution of every next token "
+        "on their paths. auto: all, of prefix trees with more than 1000 prefixes 64.",
+    )
+    exact_every: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Iterations between exact figures of prompts whose steps draw targets; by default only at the end. "
+        "Between them figures are estimates.",
+    )
 
 
 class LoraSettings(BaseModel):

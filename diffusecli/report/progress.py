@@ -19,6 +19,7 @@ from rich.text import Text
 from diffusecli.evaluation.names import short_names
 from diffusecli.prompts.groups import noun_of
 from diffusecli.report.tables import answers
+from diffusecli.report.wording import plus_minus
 from diffusecli.runs.iteration import Iteration, Step
 from diffusecli.sampling.settings import Standing
 from diffusecli.system.errors import many
@@ -184,6 +185,6 @@ def _line(seen: Iteration, remaining: float) -> str:
     test = f"  test KL {seen.mean_test_kl:.4f}" if seen.mean_test_kl is not None else ""
     drift = "" if seen.retention_kl is None else f"  drift {max(seen.retention_kl, 0):.4f}"
     return (
-        f"iteration {seen.iteration}/{seen.of}  KL {seen.mean_kl:.4f}{test}  on target {seen.mean_on_target:.1%}  "
+        f"iteration {seen.iteration}/{seen.of}  KL {plus_minus(seen.mean_kl, seen.mean_kl_error)}{test}  on target {seen.mean_on_target:.1%}  "
         f"loss {seen.loss:.2f} (opt. {seen.optimal:.2f}){drift}  {seen.seconds:.0f} s, {remaining:.0f} s left"
     )

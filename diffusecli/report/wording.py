@@ -98,6 +98,15 @@ def number(value: float | None, digits: int = 3, sign: str = "") -> str:
     return written.replace(",", "\u202f").replace("-", "−")
 
 
+def plus_minus(value: float, error: float, digits: int = 4) -> str:
+    """A value with the half-width of its 95 % interval, from its standard error; alone where it is exact.
+
+    >>> plus_minus(0.5, 0.1), plus_minus(0.5, 0)
+    ('0.5000 ± 0.1960', '0.5000')
+    """
+    return f"{value:.{digits}f} ± {1.96 * error:.{digits}f}" if error else f"{value:.{digits}f}"
+
+
 def count(value: float | None) -> str:
     """A whole number."""
     return number(value, 0)

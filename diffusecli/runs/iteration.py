@@ -29,6 +29,10 @@ class Iteration:
     mean_on_target: float = math.nan
     mean_test_kl: float | None = None  # over all test prompts; None where none was measured
     mean_test_on_target: float | None = None
+    kl_error: dict[str, float] = field(default_factory=dict)  # as kl: its standard error, where steps draw targets
+    mean_kl_error: float = 0.0
+    loss_error: float = 0.0
+    exact_kl: dict[str, float] = field(default_factory=dict)  # of prompts whose steps draw targets, every exact_every iterations
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.questions import Question
 from diffusecli.training.rows_pass import RowsPass
 from diffusecli.training.schedule import learning_rate
-from diffusecli.training.visits import prompts_per_step, wordings_per_visit
+from diffusecli.training.visits import in_a_step, prompts_per_step, wordings_per_visit
 
 _LEAST_PART = 256  # tokens; below it a pass spends its time on the prompt
 _ATTENTION_PRICE = 2.0  # measured: attention's products are that much slower than a linear layer's
@@ -38,11 +38,11 @@ def planned(questions: Sequence[Question], shape: ModelShape, source: ModelSourc
     for question in questions:
         share = wordings_per_visit(settings, question) / len(question.wordings)
         packed, rows = (
-            round(share * sum(part.tokens for wording in question.wordings for part in way.parts(wording)))
-            for way in (PackedPass(), RowsPass(1))
+            round(share * sum(part.tokens for wording in wordings for part in way.parts(wording)))
+            for way, wordings in ((PackedPass(), in_a_step(question, settings).wordings), (RowsPass(1), question.wordings))
         )
         tokens[question.alias] = (len(question.prompt.targets), question.prompt.entropy, packed, rows)
-    encoded = [wording for question in questions for wording in question.wordings]
+    encoded = [wording for question in questions for wording in in_a_step(question, settings).wordings]
     chosen, together = settings.max_tokens_per_pass, prompts_per_step(settings, len(questions))
     most = max(fastest_part(shape, max(len(e.prompt_ids) for e in encoded)) if chosen == "auto" else chosen, 1)
     at_once = max(part.tokens for e in encoded for part in PackedPass(most).parts(e))

@@ -28,7 +28,7 @@ from diffusecli.runs.iteration import Iteration
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, cannot_write
 
-FORMAT = "4"
+FORMAT = "5"
 _OF_THE_BASE = ("model", "revision", "model_revision", "model_fingerprint")
 """Settings that name the base model: other names of the same weights are the same settings."""
 
@@ -42,7 +42,9 @@ class Progress:
     step: int = 0  # optimiser steps done
     tokens: int = 0
     seconds: float = 0.0
-    before: dict[str, list[float]] = field(default_factory=dict)  # alias -> exact KL and on-target mass of the untrained adapter
+    before: dict[str, list[float]] = field(
+        default_factory=dict
+    )  # alias -> KL, on-target mass and the KL's standard error, all of the untrained adapter
     iterations: int = 0  # finished; their figures stand in metrics.jsonl
     last: Iteration | None = None  # of them
     under_way: dict[str, Any] = field(default_factory=dict)  # what the unfinished iteration has seen

@@ -53,23 +53,23 @@ class Packed:
 
 def edges_of(trie: TokenTrie, part: Part) -> tuple[np.ndarray, np.ndarray]:
     """The nodes whose next tokens a part scores (ROOT with the first part), and the nodes those edges lead to."""
-    own = trie.arrays.internal[part.start : part.end]
+    own = trie.internal[part.start : part.end]
     scoring = np.concatenate([[ROOT], own]) if part.start == 0 else own
     wanted = np.zeros(len(trie) + 1, dtype=bool)  # index -1 is the root's
     wanted[scoring] = True
-    return scoring, np.flatnonzero(wanted[trie.arrays.parents])
+    return scoring, np.flatnonzero(wanted[trie.parents])
 
 
 def nodes_of(trie: TokenTrie, part: Part) -> np.ndarray:
     """The nodes that are fed for a part: the ancestors of its first, and its own."""
-    own = trie.arrays.internal[part.start : part.end]
+    own = trie.internal[part.start : part.end]
     context = np.array(trie.ancestors(int(own[0]))[:-1] if len(own) else [], dtype=np.int64)
     return np.concatenate([context, own])  # depth-first order: every ancestor of a fed node is fed before it
 
 
 def strand_of(encoded: EncodedPrompt, part: Part) -> tuple[Strand, int]:
     """The prompt, the ancestors of the part and its internal nodes; and how many ancestors those are."""
-    trie, fed = encoded.trie.arrays, nodes_of(encoded.trie, part)
+    trie, fed = encoded.trie, nodes_of(encoded.trie, part)
     below = Strand(encoded.prompt_ids, trie.tokens[fed], trie.depths[fed], np.searchsorted(fed, trie.ends[fed]))
     return below, len(fed) - (part.end - part.start)
 
@@ -87,11 +87,11 @@ def pack(parts: Sequence[tuple[EncodedPrompt, Part]], answers: Sequence[Answer],
     forest = Forest.of([*(strand for strand, _ in below), *map(strand_of_answer, answers)])
     scored, rows, tokens, masses, count = [], [], [], [], 0
     for index, ((encoded, part), (strand, context)) in enumerate(zip(parts, below, strict=True)):
-        trie, (scoring, edges) = encoded.trie.arrays, edges_of(encoded.trie, part)
+        trie, (scoring, edges) = encoded.trie, edges_of(encoded.trie, part)
         if len(scoring) > len(strand.tokens) - context:
             scored.append(forest.last_prompt[index : index + 1])
         scored.append(forest.first_below[index] + np.arange(context, len(strand.tokens)))
-        row_of = np.empty(len(encoded.trie) + 1, dtype=np.int64)
+        row_of = np.empty(len(trie) + 1, dtype=np.int64)
         row_of[scoring] = np.arange(count, count + len(scoring))  # index -1 is the root's
         rows.append(row_of[trie.parents[edges]])
         tokens.append(trie.tokens[edges])
@@ -127,10 +127,7 @@ def dense_mask(config: Any, forest: Forest, dtype: torch.dtype, device: torch.de
 
 def path_sums(trie: TokenTrie, found: Mapping[Part, np.ndarray]) -> np.ndarray:
     """J: the sum of the edges' log-probabilities along each path, from those that each part scored."""
-    totals, (_, parents, depths, *_) = np.zeros(len(trie)), trie.arrays
+    totals = np.zeros(len(trie))
     for part, log_probs in found.items():
         totals[edges_of(trie, part)[1]] = log_probs
-    for depth in range(2, max(trie.depths, default=0) + 1):
-        level = np.flatnonzero(depths == depth)
-        totals[level] += totals[parents[level]]
-    return totals[trie.arrays.leaves]
+    return trie.down_to(totals)[trie.leaves]

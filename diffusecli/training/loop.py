@@ -5,8 +5,10 @@ Knows what the job holds and nothing of configs; what a pass costs and how it is
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,12 +24,12 @@ from diffusecli.system.errors import InputError, InterruptedRun, many
 from diffusecli.system.interrupts import Interrupts
 from diffusecli.training.checkpoints import Progress, discard_checkpoint, newest_checkpoint, save_checkpoint, step_of
 from diffusecli.training.job import Job
-from diffusecli.training.questions import Question, by_name, figures_of, sampled
+from diffusecli.training.questions import Question, by_name, error_of, figures_of, sampled
 from diffusecli.training.record import record_iteration, resume_metrics
 from diffusecli.training.schedule import learning_rate, rate_share, reason_to_stop
 from diffusecli.training.scorer import Scores
 from diffusecli.training.spelled import loss_of
-from diffusecli.training.visits import Visit
+from diffusecli.training.visits import Visit, drawn_in_a_step, estimable
 
 _BETAS = (0.9, 0.99)
 """The second of AdamW's decays is .99, not .999: training lasts tens of steps, and the gradient of the
@@ -41,6 +43,12 @@ _LOOKED_AT_AFTER = 128
 
 _LOOKED_AT_BETWEEN = 64
 """And of test prompts, every `eval_every` iterations."""
+
+_PATHS_BETWEEN, _PATHS_AFTER = 256, 4096
+"""Of a large tree only so many paths are measured before the end; and in the end, of one whose exact figures would take hours."""
+
+_MOST_PREFIXES = 500_000
+"""Of a tree whose figures are exact in the end."""
 
 _STEPS_BETWEEN = 100
 """Steps after which a checkpoint is due within an iteration: one over thousands of prompts takes long."""
@@ -58,10 +66,11 @@ def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, rep
     rate = optimiser.param_groups[0]["lr"]
     steps = settings.n_iters * job.steps_per_iteration
     if not progress.before:
-        before = job.scorer.exact(sampled(measured_questions(job), _LOOKED_AT_BEFORE, f"{job.seed} before"))
+        before = job.scorer.exact(_estimable(job, sampled(measured_questions(job), _LOOKED_AT_BEFORE, f"{job.seed} before")))
         if np.isnan(before.figures).any():
             raise cause(job.base.model, job.base.name)
-        progress.before = {prompt.alias: list(figures) for prompt, figures in zip(before.prompts, before.figures, strict=True)}
+        pairs = zip(before.prompts, before.figures, strict=True)
+        progress.before = {prompt.alias: [*figures, before.estimated.get(prompt.alias, 0.0)] for prompt, figures in pairs}
     earlier, started = progress.seconds, time.perf_counter()
     if processes.main:
         resume_metrics(job.run.metrics, progress.iterations, job.scorer.notice)
@@ -150,6 +159,16 @@ def moments_of(job: Job, optimiser: torch.optim.Optimizer) -> dict[int, dict[str
     return job.weights.split(optimiser.state_dict()["state"])
 
 
+def _estimable(job: Job, questions: list[Question]) -> list[Question]:
+    return [estimable(question, job.settings, _PATHS_BETWEEN) for question in questions]
+
+
+def measurable(job: Job, questions: list[Question]) -> list[Question]:
+    """The same, the largest trees cut down to what can be measured in the end."""
+    large = {q.alias for q in questions if any(len(wording.trie.internal) > _MOST_PREFIXES for wording in q.wordings)}
+    return [estimable(q, job.settings, _PATHS_AFTER) if q.alias in large else q for q in questions]
+
+
 class _AskedToStopError(Exception):
     """Ctrl-C between two parts of a step."""
 
@@ -163,8 +182,8 @@ def _note(job: Job, progress: Progress, visits: list[Visit], scores: Scores, rat
         share = visit.share * prompts  # of its prompt's figures
         so_far["loss"] += loss_of(visit.encoded, log_probs) * prompts
         found = figures_of(visit.encoded, log_probs)
-        sums = so_far["seen"].setdefault(job.prompts.shown_as[visit.question.alias], [0.0, 0.0, 0.0])
-        for place, value in enumerate((1.0, found.kl, found.on_target)):
+        sums = so_far["seen"].setdefault(job.prompts.shown_as[visit.question.alias], [0.0, 0.0, 0.0, 0.0])
+        for place, value in enumerate((1.0, found.kl, found.on_target, share * error_of(visit.encoded, log_probs) ** 2)):
             sums[place] += share * value
         kl, on_target = kl + visit.share * found.kl, on_target + visit.share * found.on_target
     so_far["kept"] += [float(kl.mean()) for kl in scores.divergences]
@@ -177,23 +196,35 @@ def _finished_iteration(job: Job, progress: Progress) -> Iteration:
     saw, number = progress.under_way, progress.iterations + 1
     tests = job.prompts.tests if number % job.eval_every == 0 else []
     tests = sampled(tests, _LOOKED_AT_BETWEEN, f"{job.seed} between")
-    if tests:
+    drawn_from = _drawn_from(job) if number % (job.settings.exact_every or number + 1) == 0 else []
+    if tests or drawn_from:
         _train_mode(job.base, on=False)
-    test = job.scorer.exact(tests)
+    exact, _ = by_name(job.scorer.exact(drawn_from), job.prompts.shown_as)
+    test = job.scorer.exact(_estimable(job, tests))
     kl, on_target = ({name: sums[place] / sums[0] for name, sums in saw["seen"].items()} for place in (1, 2))
     prompts = sum(sums[0] for sums in saw["seen"].values())
     means = [sum(sums[place] for sums in saw["seen"].values()) / prompts for place in (1, 2)]
     mean_test = [float(mean) for mean in np.mean(test.figures, axis=0)] if tests else [None, None]
-    if tests:
+    if tests or drawn_from:
         _train_mode(job.base, on=True)
+    variances = {name: sums[3] for name, sums in saw["seen"].items() if sums[3]}
+    errors = {name: math.sqrt(variance) / saw["seen"][name][0] for name, variance in variances.items()}
+    loss_error = math.sqrt(sum(variances.values()))
     seen = Iteration(
         number, job.settings.n_iters, progress.step, saw["loss"], sum(q.entropy for q in job.prompts.questions), kl, on_target,
         float(np.mean(saw["kept"])) if saw["kept"] else None, saw["rate"], float(np.mean(saw["norms"])), progress.tokens,
-        progress.seconds, peak_memory_mb(), *by_name(test, job.prompts.shown_as), *means, *mean_test,
+        progress.seconds, peak_memory_mb(), *by_name(test, job.prompts.shown_as),
+        *means, *mean_test,
     )  # fmt: skip
+    seen = replace(seen, kl_error=errors, mean_kl_error=loss_error / prompts, loss_error=loss_error, exact_kl=exact)
     progress.iterations, progress.last = number, seen
     progress.under_way = {}
     return seen
+
+
+def _drawn_from(job: Job) -> list[Question]:
+    """The prompts whose steps draw targets."""
+    return [q for q in job.prompts.questions if any(drawn_in_a_step(job.settings, wording) is not None for wording in q.wordings)]
 
 
 def _leave(job: Job, optimiser: torch.optim.Optimizer, progress: Progress) -> NoReturn:

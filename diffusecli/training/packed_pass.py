@@ -61,14 +61,14 @@ class PackedPass:
     def parts(self, encoded: EncodedPrompt, *, at_least: int = 1) -> list[Part]:
         """Ranges of internal nodes, by their order, that fit the budget; about equally large, for the largest is what memory must hold."""
         trie, internal, length = encoded.trie, encoded.trie.internal, len(encoded.prompt_ids)
-        if not internal:
+        if not len(internal):
             return [Part(0, 0, length)]
-        deepest = encoded.trie.deepest - 1
+        deepest = trie.deepest - 1
         room = len(internal) if self.max_tokens is None else max(1, self.max_tokens - length - deepest)
         room = -(-len(internal) // max(at_least, -(-len(internal) // room)))
         found, start = [], 0
         while start < len(internal):
-            context = trie.depths[internal[start]] - 1
+            context = int(trie.depths[internal[start]]) - 1
             end = min(start + room, len(internal))
             found.append(Part(start, end, length + context + end - start))
             start = end
@@ -143,6 +143,6 @@ def _weighed(packed: Packed, scores: Tensor, head: Any | None, parts: Sequence[t
     for place, ((e, part), found) in enumerate(zip(parts, log_probs.split(packed.edges), strict=True)):
         if whole[place]:
             weighed = weighed_by(e, path_sums(e.trie, {part: found.cpu().numpy()}))
-            of_edges = torch.from_numpy(weighed.trie.arrays.masses[edges_of(e.trie, part)[1]])
+            of_edges = torch.from_numpy(weighed.trie.masses[edges_of(e.trie, part)[1]])
             masses[place] = of_edges.to(packed.edge_masses.dtype).to(packed.edge_masses.device)  # MPS has no float64
     return replace(packed, edge_masses=torch.cat(masses))

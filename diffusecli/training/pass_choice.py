@@ -103,7 +103,7 @@ def _probe_prompt(encoded: EncodedPrompt, window: int | None) -> EncodedPrompt:
     trie = TokenTrie.build([(a, b, c), (a, c, d), (b, a, d), (b, d, a)], [0.25] * 4)
     prompt_ids, length = encoded.prompt_ids[-_PROBE_PROMPT:], row_length(encoded)
     if window is not None and length - 1 > window:
-        longest_path = max(map(encoded.trie.path, range(len(encoded.trie.leaves))), key=len)
+        longest_path = encoded.trie.path(int(encoded.trie.depths[encoded.trie.leaves].argmax()))
         prompt_ids = (*encoded.prompt_ids, *longest_path)[: max(1, length - 3)]
     return EncodedPrompt(encoded.prompt, prompt_ids, trie, (0,) * 4, encoded.stop_ids)
 

@@ -20,6 +20,7 @@ from diffusecli.prompts.groups import group_of
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import InputError
 from diffusecli.training.loss import row_length, target_log_probs
+from diffusecli.training.sampled_tree import SampledTree
 from diffusecli.training.spelled import lowest_loss
 
 _Kind = TypeVar("_Kind")
@@ -126,14 +127,17 @@ class Exact:
     prompts: tuple[Prompt, ...]
     figures: tuple[tuple[float, float], ...]  # KL(target || model) in nats and mass on target, means over the wordings
     wordings: tuple[tuple[Figures, ...], ...] = ()  # of each wording of each prompt; () where only the means are known
+    errors: tuple[float, ...] = ()  # standard errors of the KLs, 0 where they are exact; () where all are
 
     @classmethod
-    def of(cls, questions: Sequence[Question], found: Sequence[Figures]) -> Exact:
-        """From the figures of all wordings, question by question."""
+    def of(cls, questions: Sequence[Question], found: Sequence[Figures], errors: Sequence[float] = ()) -> Exact:
+        """From the figures of all wordings and the standard errors of their KLs, question by question."""
         ends = np.cumsum([len(question.wordings) for question in questions]).tolist()
-        each = [tuple(found[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+        ranges = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+        each = [tuple(found[some]) for some in ranges]
         means = tuple((float(np.mean([f.kl for f in some])), float(np.mean([f.on_target for f in some]))) for some in each)
-        return cls(tuple(question.prompt for question in questions), means, tuple(each))
+        of_means = tuple(float(np.linalg.norm(errors[some])) / (some.stop - some.start) for some in ranges) if any(errors) else ()
+        return cls(tuple(question.prompt for question in questions), means, tuple(each), of_means)
 
     @property
     def kl(self) -> dict[str, float]:
@@ -144,6 +148,11 @@ class Exact:
     def on_target(self) -> dict[str, float]:
         """Mass on target by alias, as files name prompts."""
         return {prompt.alias: mass for prompt, (_, mass) in zip(self.prompts, self.figures, strict=True)}
+
+    @property
+    def estimated(self) -> dict[str, float]:
+        """The standard error of the KL by alias, of prompts whose figures are estimates."""
+        return {prompt.alias: error for prompt, error in zip(self.prompts, self.errors, strict=False) if error}
 
     @property
     def of_wordings(self) -> dict[str, dict[str, list[float]]]:
@@ -177,8 +186,16 @@ def shown_as(questions: Sequence[Question], most: int) -> dict[str, str]:
 
 
 def figures_of(encoded: EncodedPrompt, path_log_probs: np.ndarray) -> Figures:
-    """Exact figures of one wording from the log-probabilities of its paths [J], nats."""
+    """Exact figures of one wording from the log-probabilities of its paths [J], nats; estimates where the tree is a sampled one."""
+    if isinstance(encoded.trie, SampledTree):
+        found = encoded.trie.estimates(path_log_probs)
+        return Figures(found.kl, found.on_target, found.tvd)
     log_q, p = target_log_probs(encoded, path_log_probs), np.array(encoded.prompt.probabilities)
     q = np.exp(log_q)
     on_target = float(q.sum())
     return Figures(exact_kl(p, log_q), on_target, float(0.5 * (np.abs(p - q).sum() + max(0.0, 1 - on_target))))
+
+
+def error_of(encoded: EncodedPrompt, path_log_probs: np.ndarray) -> float:
+    """The standard error of the KL of one wording, nats; 0 where it is exact."""
+    return encoded.trie.estimates(path_log_probs).error if isinstance(encoded.trie, SampledTree) else 0.0

@@ -126,7 +126,9 @@ def trained_before(run: RunDir, checkpoint: Path, prompts: list[Prompt]) -> Trai
     def exact(when: str) -> Exact:
         kl, on_target = manifest[f"exact_kl{when}"], manifest[f"exact_on_target{when}"]
         named = {prompt.alias: prompt for prompt in prompts if prompt.alias in kl}
-        return Exact(tuple(named.values()), tuple((kl[alias], on_target[alias]) for alias in named))
+        errors = manifest["kl_errors_before" if when == "_before" else "kl_errors"]
+        figures = tuple((kl[alias], on_target[alias]) for alias in named)
+        return Exact(tuple(named.values()), figures, errors=tuple(errors.get(alias, 0.0) for alias in named))
 
     try:
         return Trained(
@@ -162,6 +164,8 @@ def _manifest(job: Job, prompts: list[Prompt], trained: Trained, progress: Progr
         "exact_on_target": trained.after.on_target,
         "exact_kl_test": trained.test.kl,
         "exact_on_target_test": trained.test.on_target,
+        "kl_errors_before": trained.before.estimated,
+        "kl_errors": {**trained.after.estimated, **trained.test.estimated},
         "exact_wordings": {**trained.after.of_wordings, **trained.test.of_wordings},
         "retention_kl": trained.retention_kl,
         "retention": None if retention is None else {

@@ -114,7 +114,7 @@ class RowsPass(OneByOne):
         lengths = torch.tensor([prompt_length + len(path) for path in paths], device=model.device)
         input_ids = torch.tensor(rows, device=model.device)  # [B, P + longest]
         inside = (torch.arange(input_ids.shape[1], device=model.device) < lengths[:, None]).long()
-        weights = torch.tensor(trie.weights[part.start : part.end], dtype=sum_dtype(model.device), device=model.device)
+        weights = torch.tensor(trie.weights[part.start : part.end].tolist(), dtype=sum_dtype(model.device), device=model.device)
         logits = model(input_ids=input_ids, attention_mask=inside, use_cache=False).logits[:, prompt_length - 1 : -1]
         scores = torch.log_softmax(widened(logits), dim=-1).gather(2, input_ids[:, prompt_length:, None])[:, :, 0]
         scores = (scores * inside[:, prompt_length:]).sum(1)  # [B]
@@ -131,4 +131,4 @@ class RowsPass(OneByOne):
 
     @staticmethod
     def _longest(trie: TokenTrie, start: int, end: int) -> int:
-        return max(trie.depths[leaf] for leaf in trie.leaves[start:end])
+        return int(trie.depths[trie.leaves[start:end]].max())

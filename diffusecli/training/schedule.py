@@ -17,12 +17,17 @@ def auto_learning_rate(hidden_size: int) -> float:
     return float(10 * 5e-5 * (2000 / hidden_size) ** 0.78)
 
 
+_SURELY = 1.645
+"""Standard errors of an estimate: its mean is below that with 95 % confidence."""
+
+
 def reason_to_stop(settings: AlgConfig, seen: Iteration) -> str | None:
-    """The original's early stop, or a mean KL that is low enough."""
-    if settings.early_stop and seen.loss <= seen.optimal * (1 + settings.gamma):
-        return f"early stop: loss {seen.loss:.3f} <= {seen.optimal:.3f} x (1 + {settings.gamma:g})"
-    if settings.target_kl is not None and seen.mean_kl <= settings.target_kl:
-        return f"target reached: mean KL {seen.mean_kl:.4f} <= {settings.target_kl:g}"
+    """The original's early stop, or a mean KL that is low enough. Estimates have to be so low with 95 % confidence."""
+    loss, kl = seen.loss + _SURELY * seen.loss_error, seen.mean_kl + _SURELY * seen.mean_kl_error
+    if settings.early_stop and loss <= seen.optimal * (1 + settings.gamma):
+        return f"early stop: loss {loss:.3f} <= {seen.optimal:.3f} x (1 + {settings.gamma:g})"
+    if settings.target_kl is not None and kl <= settings.target_kl:
+        return f"target reached: mean KL {kl:.4f} <= {settings.target_kl:g}"
     return None
 
 

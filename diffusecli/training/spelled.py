@@ -22,7 +22,7 @@ from diffusecli.models.encoding import EncodedPrompt
 def loss_of(encoded: EncodedPrompt, path_log_probs: np.ndarray) -> float:
     """- sum_c W_c ln q(S_c) in nats; without spellings - sum_k w_k ln q(k)."""
     if not encoded.choices:
-        return float(-np.dot(encoded.trie.weights, path_log_probs))
+        return encoded.trie.loss(path_log_probs)
     return float(-np.dot(_choice_weights(encoded), _choice_log_probs(encoded, path_log_probs)))
 
 
@@ -37,7 +37,7 @@ def weighed_by(encoded: EncodedPrompt, path_log_probs: np.ndarray) -> EncodedPro
     """The prompt with path weights w_s = W_c q(s) / q(S_c): the gradient of its plain loss is that of the spellings."""
     choices = np.array(encoded.choices)
     shares = np.exp(path_log_probs - _choice_log_probs(encoded, path_log_probs)[choices])  # [J]
-    return replace(encoded, trie=encoded.trie.reweighted((_choice_weights(encoded)[choices] * shares).tolist()))
+    return replace(encoded, trie=encoded.trie.reweighted(_choice_weights(encoded)[choices] * shares))
 
 
 def _choice_weights(encoded: EncodedPrompt) -> np.ndarray:

@@ -61,7 +61,7 @@ class StatePass(OneByOne):
     def parts(self, encoded: EncodedPrompt, *, at_least: int = 1) -> list[Part]:
         """Ranges of internal nodes, by their order, about equally large."""
         trie, internal, length = encoded.trie, encoded.trie.internal, len(encoded.prompt_ids)
-        if not internal:
+        if not len(internal):
             return [Part(0, 0, length)]
         room = len(internal)
         if self.max_tokens is not None:
@@ -69,7 +69,7 @@ class StatePass(OneByOne):
             room = max(1, min(room, int((self.max_tokens - length) / self.node_tokens) - deepest))
         count = max(min(at_least, len(internal)), -(-len(internal) // room))
         starts = [len(internal) * place // count for place in range(count + 1)]
-        contexts = [trie.depths[internal[start]] - 1 for start in starts[:-1]]
+        contexts = (trie.depths[internal[starts[:-1]]] - 1).tolist()
         return [
             Part(start, end, length + context + end - start)
             for start, end, context in zip(starts[:-1], starts[1:], contexts, strict=True)
@@ -95,20 +95,19 @@ class StatePass(OneByOne):
 
 def _level_by_level(model: Any, encoded: EncodedPrompt, part: Part, packed: Packed) -> Tensor:
     """The model's scores at the part's nodes, [R, V], or [R, h] without its output layer."""
-    tokens, parents, depths, *_ = encoded.trie.arrays
-    nodes = nodes_of(encoded.trie, part)
+    trie, nodes = encoded.trie, nodes_of(encoded.trie, part)
     states, level = states_of(model), np.array([ROOT])
     try:
         found, order = [states.feed(packed.input_ids[:, : len(encoded.prompt_ids)])], [level]
-        for depth in range(1, 1 + max(depths[nodes], default=0)):
-            above, level = level, nodes[depths[nodes] == depth]
-            states.select(torch.from_numpy(np.searchsorted(above, parents[level])).to(model.device))
-            found.append(states.feed(torch.from_numpy(tokens[level, None]).to(model.device)))
+        for depth in range(1, 1 + int(trie.depths[nodes].max(initial=0))):
+            above, level = level, nodes[trie.depths[nodes] == depth]
+            states.select(torch.from_numpy(np.searchsorted(above, trie.parents[level])).to(model.device))
+            found.append(states.feed(torch.from_numpy(trie.tokens[level, None]).to(model.device)))
             order.append(level)
     finally:
         states.forget()
     places = {node: place for place, node in enumerate(np.concatenate(order).tolist())}
-    scored = [places[node] for node in edges_of(encoded.trie, part)[0].tolist()]
+    scored = [places[node] for node in edges_of(trie, part)[0].tolist()]
     return torch.cat(found)[scored]
 
 

@@ -7,7 +7,7 @@ again. The loss of a step is the mean over its prompts of the mean over the word
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
@@ -22,11 +22,16 @@ from diffusecli.training.loss import row_length
 from diffusecli.training.questions import Question
 from diffusecli.training.retention import Retention
 from diffusecli.training.rounds import in_rounds
+from diffusecli.training.sampled_tree import draw_paths, sampled_tree
 
 _WORDINGS = 8
 """Of a prompt in one step, unless the config says how many."""
 MANY_PROMPTS = 32
 """More prompts than that take several a step, and are shown by folder."""
+_LARGE_TREE = 1000
+"""Prefixes beyond which a step draws targets, unless the config says how many."""
+_DRAWN = 64
+"""Targets that such a step draws."""
 _PROMPTS = 4
 """Of many in one step, unless the config says how many: as many prompts teach more in twice the steps than eight at a time."""
 
@@ -100,6 +105,9 @@ class Visits:
             except InputError as error:
                 raise InputError(f"{error}. If the template takes no earlier turns, set vary.turns to false") from error
             encoded = placed if self.most_tokens is None or row_length(placed) <= self.most_tokens else encoded
+        if (count := drawn_in_a_step(self.settings, encoded)) is not None:
+            offset = random.Random(f"{name} {encoded.alias} {iteration} targets").random()
+            encoded = replace(encoded, trie=sampled_tree(encoded.trie, draw_paths(encoded.trie, count, offset)))
         return replace(encoded, trie=encoded.trie.scaled(share))
 
 
@@ -107,6 +115,36 @@ def wordings_per_visit(settings: AlgConfig, question: Question) -> int:
     """As the config says, and no more than there are."""
     wanted = _WORDINGS if settings.wordings_per_step == "auto" else settings.wordings_per_step
     return min(len(question.wordings), wanted)
+
+
+def drawn_in_a_step(settings: AlgConfig, encoded: EncodedPrompt) -> int | None:
+    """How many targets a step draws of a prompt, with its response variants; None where it takes all of them.
+
+    Spellings weigh what the model makes of all of them together, so their prompts are never sampled.
+    """
+    wanted = settings.targets_per_step
+    if wanted == "auto":
+        wanted = _DRAWN if len(encoded.trie.internal) > _LARGE_TREE else len(encoded.trie.leaves)
+    return None if encoded.choices or wanted >= len(encoded.trie.leaves) else wanted
+
+
+def estimable(question: Question, settings: AlgConfig, count: int) -> Question:
+    """The prompt with those of its trees that steps draw from cut down to `count` evenly drawn paths: its figures are estimates."""
+    return _cut_down(question, lambda encoded: None if drawn_in_a_step(settings, encoded) is None else count)
+
+
+def in_a_step(question: Question, settings: AlgConfig) -> Question:
+    """The prompt with as much of its trees as a step takes."""
+    return _cut_down(question, lambda encoded: drawn_in_a_step(settings, encoded))
+
+
+def _cut_down(question: Question, count: Callable[[EncodedPrompt], int | None]) -> Question:
+    def cut(encoded: EncodedPrompt) -> EncodedPrompt:
+        if (wanted := count(encoded)) is None or wanted >= len(encoded.trie.leaves):
+            return encoded
+        return replace(encoded, trie=sampled_tree(encoded.trie, draw_paths(encoded.trie, wanted, 0.5)))
+
+    return replace(question, wordings=tuple(map(cut, question.wordings)))
 
 
 def prompts_per_step(settings: AlgConfig, prompts: int) -> int:

@@ -36,7 +36,7 @@ from diffusecli.training.budget import Plan, planned
 from diffusecli.training.checkpoints import Progress, discard_checkpoints, load_progress, newest_checkpoint, save_checkpoint
 from diffusecli.training.inputs import Inputs, read_inputs, require_agreement, require_context
 from diffusecli.training.job import Job, prepare_prompts
-from diffusecli.training.loop import Report, Watch, diverged, make_optimiser, measured_questions, moments_of, optimise
+from diffusecli.training.loop import Report, Watch, diverged, make_optimiser, measurable, measured_questions, moments_of, optimise
 from diffusecli.training.processes import Processes, require_tracker
 from diffusecli.training.questions import Exact, Question, every_wording
 from diffusecli.training.record import Trained, flat, save_run, start_anew, trained_before
@@ -60,7 +60,7 @@ _NOT_THE_RESULT = {
     "device",
     "device_map",
 }
-_NOT_THE_GRADIENT = {"max_tokens_per_pass", "batch_size", "gradient_checkpointing"}
+_NOT_THE_GRADIENT = {"max_tokens_per_pass", "batch_size", "gradient_checkpointing", "exact_every"}
 """Settings, of a run and of its algorithm, that may differ between a run and its continuation (the last only round differently)."""
 
 
@@ -182,12 +182,13 @@ def _finish(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, conf
     """Keep the last step, measure, and write the run."""
     scorer, processes = job.scorer, job.processes
     processes.first(lambda: save_checkpoint(job.run, job.base, moments_of(job, optimiser), progress))
-    after, test = scorer.exact(measured_questions(job)), scorer.exact(job.prompts.tests)
+    after, test = (scorer.exact(measurable(job, some)) for some in (measured_questions(job), job.prompts.tests))
     drift = scorer.drift(scorer.retention.held_out) if scorer.retention else None
     if not (after.finite and test.finite and np.isfinite(drift or 0.0)):
         raise diverged(job, progress)
     known = [prompt for prompt in after.prompts if prompt.alias in progress.before]
-    before = Exact(tuple(known), tuple((kl, mass) for kl, mass in (progress.before[prompt.alias] for prompt in known)))
+    first = [progress.before[prompt.alias] for prompt in known]
+    before = Exact(tuple(known), tuple((kl, mass) for kl, mass, _ in first), errors=tuple(error for *_, error in first))
     digests = frozenset(question.prompt.digest for question in job.prompts.questions)
     trained = Trained(job.run, progress.finished, before, after, test, drift, progress.seconds, digests)
     processes.first(lambda: save_run(job, config, prompts, trained, progress))

@@ -22,7 +22,7 @@ def test_the_worked_example():
 
 def strand(prompt, paths):
     """All nodes of a trie below a prompt."""
-    trie = TokenTrie.build(paths, [1 / len(paths)] * len(paths)).arrays
+    trie = TokenTrie.build(paths, [1 / len(paths)] * len(paths))
     return Strand(tuple(prompt), trie.tokens, trie.depths, trie.ends)
 
 

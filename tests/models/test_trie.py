@@ -21,12 +21,12 @@ def path_sets(draw):
 
 
 def test_masses_of_the_hand_derived_example():
-    assert EXAMPLE.tokens == (1, 2, 0, 3, 0, 2, 0)
-    assert EXAMPLE.parents == (ROOT, 0, 1, 0, 3, ROOT, 5)
-    assert EXAMPLE.depths == (1, 2, 3, 2, 3, 1, 2)
-    assert EXAMPLE.ends == (5, 3, 3, 5, 5, 7, 7)
-    assert EXAMPLE.masses == (0.75, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25)
-    assert EXAMPLE.internal == (0, 1, 3, 5)
+    assert EXAMPLE.tokens.tolist() == [1, 2, 0, 3, 0, 2, 0]
+    assert EXAMPLE.parents.tolist() == [ROOT, 0, 1, 0, 3, ROOT, 5]
+    assert EXAMPLE.depths.tolist() == [1, 2, 3, 2, 3, 1, 2]
+    assert EXAMPLE.ends.tolist() == [5, 3, 3, 5, 5, 7, 7]
+    assert EXAMPLE.masses.tolist() == [0.75, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25]
+    assert EXAMPLE.internal.tolist() == [0, 1, 3, 5]
 
 
 def test_loss_of_the_hand_derived_example_written_out():
