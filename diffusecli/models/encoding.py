@@ -5,7 +5,8 @@ The sole owner of terminators and stop tokens. Knows nothing of weights or tenso
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -15,7 +16,17 @@ import numpy as np
 from diffusecli.files.text import canonical, holds_half_characters
 from diffusecli.models.chat import Chat
 from diffusecli.models.frame import Frame
-from diffusecli.models.tokens import ANCHORS, decode, decode_answer, excerpt, last_tokens, named_token, tokenise
+from diffusecli.models.tokens import (
+    ANCHORS,
+    decode,
+    decode_answer,
+    decode_answers,
+    excerpt,
+    last_tokens,
+    named_token,
+    tokenise,
+    tokenise_all,
+)
 from diffusecli.models.trie import TokenTrie
 from diffusecli.prompts.answer_texts import answer_texts
 from diffusecli.prompts.prompt import Prompt
@@ -71,7 +82,7 @@ def encode_prompt(prompt: Prompt, chat: Chat) -> EncodedPrompt:
     frame = Frame.of(prompt, chat, messages)
     texts = list(answer_texts(prompt))
     answers = [answer.text for answer in texts]
-    rows = _rows(frame, answers, [chat.render(messages, prompt.alias, answer) for answer in answers])
+    rows = _rows(frame, answers, _all_shown(frame, answers, lambda answer: chat.render(messages, prompt.alias, answer)))
     remarks = ["the chat template has no place for a system text: it goes before the request"] if folded else []
     if chat.unused:
         remarks.append(f"the chat template knows no variable '{chat.unused[0]}', so chat_template_kwargs sets it in vain")
@@ -90,8 +101,7 @@ def encode_prompt(prompt: Prompt, chat: Chat) -> EncodedPrompt:
     stop_ids = frozenset(token for token in frame.stop_ids if chat.rows is None or token < chat.rows)
     remarks += [f"{named_token(frame.tokenizer, token)} would end an answer, but the model's embedding has {chat.rows} rows: it is never said"
                 for token in sorted(frame.stop_ids - stop_ids)]  # fmt: skip
-    _require_distinct(prompt, paths, answers)
-    trie = TokenTrie.build(paths, [answer.weight for answer in texts])
+    trie = _merged(prompt, paths, answers, [answer.weight for answer in texts])
     spelled = len(prompt.every_spelling) > len(prompt.targets)
     return EncodedPrompt(
         prompt, frame.prompt_ids, trie, tuple(answer.target for answer in texts), stop_ids, frame.stop_text,
@@ -130,13 +140,32 @@ class _Row:
     path: tuple[int, ...]
 
 
-def _rows(frame: Frame, answers: Sequence[str], rendered: Sequence[str]) -> list[_Row]:
+_MANY = 20_000
+"""Answers beyond which not every single one is rendered."""
+_COMPARED = 100
+"""Of these: the tokens of so many behind all of the prompt are compared with those behind its last part."""
+_RUN_OF_WORDS = re.compile(r"\w+")
+
+
+def _all_shown(frame: Frame, answers: Sequence[str], render: Callable[[str], str]) -> Iterable[str]:
+    """The answers as the template writes them.
+
+    Of very many, one of each shape is rendered (what is left of it once letters and digits are all the same). Where the template
+    changes one of these, all are.
+    """
+    if len(answers) > _MANY:
+        shapes = {_RUN_OF_WORDS.sub("a", answer): answer for answer in reversed(answers)}
+        if len(shapes) <= _MANY and all(_shown(frame, answer, render(answer)) == answer for answer in shapes.values()):
+            return (_written(frame, answer) for answer in answers)
+    return (_written(frame, _shown(frame, answer, render(answer))) for answer in answers)
+
+
+def _rows(frame: Frame, answers: Sequence[str], shown: Iterable[str]) -> list[_Row]:
     """Cut out of whole conversations; raises `InputError` for an answer that its tokens do not spell."""
-    ended = [
-        frame.before + _shown(frame, *pair) + (frame.stop_text or frame.ending) for pair in zip(answers, rendered, strict=True)
-    ]
+    ended = [frame.before + text + (frame.stop_text or frame.ending) for text in shown]
     paths = [_path(frame, tail) for tail in _following(frame, ended)]
-    return [_row(frame, answer, path) for answer, path in zip(answers, paths, strict=True)]
+    spelled = decode_answers(frame.tokenizer, [path[:-1] if frame.by_token else path for path in paths])
+    return [_row(frame, *row) for row in zip(answers, paths, spelled, strict=True)]
 
 
 def _shown(frame: Frame, answer: str, rendered: str) -> str:
@@ -149,13 +178,18 @@ def _shown(frame: Frame, answer: str, rendered: str) -> str:
         )
     if canonical(shown) != canonical(answer):
         raise frame.error(f"the chat template changes the target {answer!r} (to {excerpt(shown)!r}), write it so that it survives")
-    if holds_half_characters(shown):
+    return shown
+
+
+def _written(frame: Frame, answer: str) -> str:
+    """An answer as the template writes it, which tokens can spell and which does not end before its end."""
+    if holds_half_characters(answer):
         raise frame.error(f"the target {answer!r} holds half a sign (a surrogate), which no tokenizer takes; write it without")
-    if frame.stop_text and (shown + frame.stop_text).find(frame.stop_text) < len(shown):
+    if frame.stop_text and (answer + frame.stop_text).find(frame.stop_text) < len(answer):
         raise frame.error(
             f"the target {answer!r} holds, or begins, {frame.stop_text!r}, which ends an answer in this chat template; write it without"
         )
-    return shown
+    return answer
 
 
 def _path(frame: Frame, tail: tuple[int, ...]) -> tuple[int, ...]:
@@ -165,8 +199,7 @@ def _path(frame: Frame, tail: tuple[int, ...]) -> tuple[int, ...]:
     return tail[: next((i for i, token in enumerate(tail) if token in frame.endings), len(tail) - 1) + 1]
 
 
-def _row(frame: Frame, answer: str, path: tuple[int, ...]) -> _Row:
-    spelled = decode_answer(frame.tokenizer, path[:-1] if frame.by_token else path)
+def _row(frame: Frame, answer: str, path: tuple[int, ...], spelled: str) -> _Row:
     trained = spelled.removeprefix(frame.before).removesuffix(frame.stop_text or frame.after)
     if canonical(trained) != canonical(answer):
         raise frame.error(f"the target {answer!r} comes back from the tokenizer as {trained!r}, write it so that it survives")
@@ -190,12 +223,23 @@ def _following(frame: Frame, texts: Sequence[str]) -> list[tuple[int, ...]]:
 
     The latter where the whole has a token that is of both. Proved by decoding; raises `InputError` when nothing decodes to the whole.
     """
-    length = len(frame.prompt_ids)
-    wholes = frame.tokenizer([frame.opening + text for text in texts], add_special_tokens=False)["input_ids"] if texts else []
-    return [
-        tuple(whole[length:]) if tuple(whole[:length]) == frame.prompt_ids else _alone(frame, text)
-        for whole, text in zip(wholes, texts, strict=True)
-    ]
+    whole, part = (frame.opening, frame.prompt_ids), frame.last_part
+    if len(texts) > _MANY and part is not None:
+        some = texts[:: -(-len(texts) // _COMPARED)]
+        if None not in (quick := _behind(frame, part, some, in_backend=True)) and quick == _behind(frame, whole, some):
+            return [
+                ids or _alone(frame, text) for ids, text in zip(_behind(frame, part, texts, in_backend=True), texts, strict=True)
+            ]
+    return [ids or _alone(frame, text) for ids, text in zip(_behind(frame, whole, texts), texts, strict=True)]
+
+
+def _behind(
+    frame: Frame, opening: tuple[str, tuple[int, ...]], texts: Sequence[str], *, in_backend: bool = False
+) -> list[tuple[int, ...] | None]:
+    """The tokens that texts add behind an opening; None where one of them is of both."""
+    before, asked = opening
+    found = tokenise_all(frame.tokenizer, [before + text for text in texts], in_backend=in_backend)
+    return [tuple(ids[len(asked) :]) if tuple(ids[: len(asked)]) == asked else None for ids in found]
 
 
 def _alone(frame: Frame, text: str) -> tuple[int, ...]:
@@ -238,6 +282,8 @@ def _require_known(frame: Frame, rows: int | None, answers: Sequence[str], paths
     """Report the first token that the model's embedding has no row for, where it is used and what to do."""
     if rows is None:
         return
+    if max((token for path in paths for token in path), default=0) < rows and max(frame.prompt_ids) < rows:
+        return
     used = [("the request or its chat template", frame.prompt_ids)]
     used += [("the end of every answer", () if frame.terminator is None else (frame.terminator,))]
     used += [(f"the target {answer!r}", path) for answer, path in zip(answers, paths, strict=True)]
@@ -247,6 +293,15 @@ def _require_known(frame: Frame, rows: int | None, answers: Sequence[str], paths
                 f"{place} holds {named_token(frame.tokenizer, unknown)}, but the model's embedding has {rows} rows (ids 0 to {rows - 1}). "
                 "Use the tokenizer that belongs to the model, or add rows to the model (`resize_token_embeddings`) and train them"
             )
+
+
+def _merged(prompt: Prompt, paths: Sequence[tuple[int, ...]], answers: Sequence[str], weights: Sequence[float]) -> TokenTrie:
+    """The tree of all paths; raises `InputError` for answers of which one's tokens begin (or equal) the other's."""
+    try:
+        return TokenTrie.build(paths, weights)
+    except ValueError:
+        _require_distinct(prompt, paths, answers)
+        raise
 
 
 def _require_distinct(prompt: Prompt, paths: Sequence[tuple[int, ...]], answers: Sequence[str]) -> None:

@@ -68,6 +68,19 @@ class Frame:
         return cls(prompt, tokenizer, opening, thoughts, tuple(tokenise(tokenizer, opening)), before, after, ending, endings,
                    frozenset(stops), stop_text, terminator)  # fmt: skip
 
+    @property
+    def last_part(self) -> tuple[str, tuple[int, ...]] | None:
+        """The end of the opening from its last special token on, as text and as tokens; None where there is none that is both.
+
+        A special token stands by itself: what follows it has the same tokens without what comes before it.
+        """
+        last = max((place for place, token in enumerate(self.prompt_ids) if token in self.endings), default=None)
+        if last is None:
+            return None
+        ids = self.prompt_ids[last:]
+        text = decode(self.tokenizer, ids, special=True)
+        return (text, ids) if self.opening.endswith(text) and tuple(tokenise(self.tokenizer, text)) == ids else None
+
     def error(self, message: str) -> InputError:
         """With the prompt's name before it."""
         return InputError(f"{self.prompt.alias}: {message}")

@@ -21,16 +21,38 @@ from diffusecli.system.errors import InputError, Problem
 class TokenView:
     """What a tokenizer makes of a prompt."""
 
-    alias: str
-    prompt_tokens: tuple[str, ...]
-    target_tokens: tuple[tuple[str, tuple[str, ...]], ...]  # (answer text, its tokens with the terminator)
-    fed_as_rows: int  # tokens that one row per target feeds
-    fed_packed: int  # tokens that the prefix tree feeds
+    encoded: EncodedPrompt
+    answers: tuple[str, ...]  # J
+    tokenizer: Any
 
     @property
-    def longest(self) -> int:
-        """The tokens of the longest answer, its end included: what sampling takes at least."""
-        return max((len(tokens) for _, tokens in self.target_tokens), default=0)
+    def alias(self) -> str:
+        """Of the prompt."""
+        return self.encoded.alias
+
+    @property
+    def prompt_tokens(self) -> tuple[str, ...]:
+        """Of the request in its chat template."""
+        return tuple(self.tokenizer.convert_ids_to_tokens(list(self.encoded.prompt_ids)))
+
+    def target_tokens(self, most: int = 0) -> list[tuple[str, tuple[str, ...]]]:
+        """The first answers, or all, each with its tokens and the terminator."""
+        shown = self.answers[:most] if most else self.answers
+        return [
+            (text, tuple(self.tokenizer.convert_ids_to_tokens(list(self.encoded.trie.path(place)))))
+            for place, text in enumerate(shown)
+        ]
+
+    @property
+    def fed_as_rows(self) -> int:
+        """Tokens that one row per target feeds."""
+        trie = self.encoded.trie
+        return len(trie.leaves) * len(self.encoded.prompt_ids) + int(trie.depths[trie.leaves].sum())
+
+    @property
+    def fed_packed(self) -> int:
+        """Tokens that the prefix tree feeds."""
+        return len(self.encoded.prompt_ids) + len(self.encoded.trie.internal)
 
 
 def view_tokens(
@@ -50,10 +72,9 @@ def view_tokens(
         problems.extend(
             Problem(prompt.alias, remark.removeprefix(f"{prompt.alias}: "), severity="warning") for remark in encoded.remarks
         )
-        paths = [encoded.trie.path(index) for index in range(len(encoded.trie.leaves))]
-        answers = [answer.text for answer in answer_texts(prompt)]
-        problems.extend(_unknown_tokens(prompt, chat.tokenizer, answers, paths))
-        views.append(_view(prompt, encoded, chat.tokenizer, answers, paths))
+        view = TokenView(encoded, tuple(answer.text for answer in answer_texts(prompt)), chat.tokenizer)
+        problems.extend(_unknown_tokens(view))
+        views.append(view)
     for trained in ([prompt for prompt in group if prompt.alias in ids] for group in together):
         wordings = [wording for prompt in trained for wording in prompt.wordings]
         problems.extend(
@@ -65,22 +86,10 @@ def view_tokens(
     return views, problems
 
 
-def _view(
-    prompt: Prompt, encoded: EncodedPrompt, tokenizer: Any, answers: Sequence[str], paths: Sequence[tuple[int, ...]]
-) -> TokenView:
-    return TokenView(
-        prompt.alias,
-        tuple(tokenizer.convert_ids_to_tokens(list(encoded.prompt_ids))),
-        tuple((text, tuple(tokenizer.convert_ids_to_tokens(list(path)))) for text, path in zip(answers, paths, strict=True)),
-        sum(len(encoded.prompt_ids) + len(path) for path in paths),
-        len(encoded.prompt_ids) + len(encoded.trie.internal),
-    )
-
-
-def _unknown_tokens(prompt: Prompt, tokenizer: Any, answers: list[str], paths: list[tuple[int, ...]]) -> Iterator[Problem]:
-    unknown = tokenizer.unk_token_id
-    for text, path in zip(answers, paths, strict=True):
-        if unknown is not None and unknown in path[:-1]:
-            yield Problem(
-                prompt.alias, f"the target {text!r} holds characters this tokenizer does not know", "write it without them"
-            )
+def _unknown_tokens(view: TokenView) -> Iterator[Problem]:
+    trie, unknown = view.encoded.trie, view.tokenizer.unk_token_id
+    if unknown is None or unknown not in trie.tokens[trie.internal]:
+        return
+    for place, text in enumerate(view.answers):
+        if unknown in trie.path(place)[:-1]:
+            yield Problem(view.alias, f"the target {text!r} holds characters this tokenizer does not know", "write it without them")

@@ -78,7 +78,7 @@ def prompts_overview(prompts: Iterable[Prompt]) -> RenderableType:
     for name, some in _listed(found, aliases):
         targets, entropy = median(len(prompt.targets) for prompt in some), median(prompt.entropy for prompt in some)
         rows.add_row(
-            label(name, 36), *([_wordings(some)] if several else []), f"{targets:g}", f"{entropy:.3f}", f"{math.exp(entropy):.1f}" if targets else "-",
+            label(name, 36), *([_wordings(some)] if several else []), f"{targets:.10g}", f"{entropy:.3f}", f"{math.exp(entropy):.1f}" if targets else "-",
             f"{median(prompt.expected_distinct(1000) for prompt in some):.1f}",
         )  # fmt: skip
     return Group(
@@ -111,18 +111,18 @@ def _listed(items: Sequence[_Kind], aliases: Sequence[str]) -> Iterator[tuple[st
 
 def token_table(view: TokenView, top: int) -> RenderableType:
     """A prompt's tokens, then each target's with the terminator last."""
-    shown = view.target_tokens[:top] if top else view.target_tokens
+    shown, answers = view.target_tokens(top), len(view.answers)
     rows = Table.grid(padding=(0, 2))
     for text, tokens in shown:
         rows.add_row(label(text, 24), Text(spelled(" ".join(tokens))))
-    hidden = len(view.target_tokens) - len(shown)
-    ratio = f" ({view.fed_as_rows / view.fed_packed:.1f} times fewer)" if view.target_tokens else ""
+    hidden = answers - len(shown)
+    ratio = f" ({view.fed_as_rows / view.fed_packed:.1f} times fewer)" if answers else ""
     return Group(
         Text(spelled(f"\n{view.alias}"), style="bold"),
         Text(f"{many(len(view.prompt_tokens), 'prompt token')}: {spelled(' '.join(view.prompt_tokens))}"),
         rows,
         *([Text(f"({many(hidden, 'more target')}, --top 0 shows all)")] if hidden else []),
-        *([Text(f"longest answer: {many(view.longest, 'token')}")] if view.target_tokens else []),
+        *([Text(f"longest answer: {many(view.encoded.longest, 'token')}")] if answers else []),
         Text(f"tokens fed a step: {view.fed_as_rows} as one row per target, {view.fed_packed} packed{ratio}\n"),
     )
 
@@ -132,7 +132,7 @@ def training_plan(planned: Plan) -> RenderableType:
     rows = new_table(Text("prompt"), ("targets", "right"), ("H", "right"), ("tokens", "right"), ("as rows", "right"))
     for name, some in _listed(list(planned.tokens.values()), list(planned.tokens)):
         targets, entropy, packed, as_rows = (median(values) for values in zip(*some, strict=True))
-        rows.add_row(label(name, 40), f"{targets:g}", f"{entropy:.3f}", f"{packed:.0f}", f"{as_rows:.0f}")
+        rows.add_row(label(name, 40), f"{targets:.10g}", f"{entropy:.3f}", f"{packed:.0f}", f"{as_rows:.0f}")
     return Group(rows, *([Text(_MEDIANS, style="dim")] if len(planned.tokens) > MOST_NAMED else []), Text(
         f"{many(planned.steps, 'optimiser step')}, about {planned.tokens_in_all} tokens fed in all; learning rate {planned.learning_rate:.2g}; "
         f"{planned.parameters / 1e6:.0f} M parameters; estimated peak memory {planned.memory_gb:.1f} GB"

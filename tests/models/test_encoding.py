@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffusecli.models import encoding
 from diffusecli.models.chat import Chat
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.token_view import view_tokens
@@ -80,8 +81,8 @@ def test_a_longer_spelling_makes_the_prompt_longer():
 
 def test_the_view_of_tokens_shows_every_spelling():
     (view,), problems = view_tokens([prompt(["{a}", "a"], "b")], [], Chat(TOKENIZER))
-    assert [text for text, _ in view.target_tokens] == ["{a}", "a", "b"]
-    assert [len(tokens) for _, tokens in view.target_tokens] == [4, 2, 2]
+    assert [text for text, _ in view.target_tokens()] == ["{a}", "a", "b"]
+    assert [len(tokens) for _, tokens in view.target_tokens()] == [4, 2, 2]
     assert problems == []
 
 
@@ -143,3 +144,30 @@ def test_every_library_prompt_comes_back_from_the_built_in_tokenizer(builtin_mod
         encoded = encode_prompt(library_prompt, builtin_model.chat)
         texts = [decode_answer(builtin_model.tokenizer, encoded.trie.path(i)) for i in range(len(encoded.trie.leaves))]
         assert texts == list(library_prompt.targets)
+
+
+@pytest.mark.parametrize("trimming", [False, True])
+def test_very_many_answers_are_rendered_by_shape_and_tokenised_behind_a_part_of_the_prompt(monkeypatch, trimming):
+    """To the same tree as one by one; where the template changes a shape, all are looked at."""
+    tokenizer = byte_tokenizer()
+    if trimming:
+        tokenizer.chat_template = tokenizer.chat_template.replace("m['content']", "m['content'] | trim")
+    texts = [f"{{{number}}}" for number in range(150)] + ["{two words}", " {spaced}", "{ä}", "{x-y}"]
+    asked = prompt(*texts, response=["", "So: "])
+    each = encode_prompt(asked, Chat(tokenizer))
+    monkeypatch.setattr(encoding, "_MANY", 50)
+    rendered = []
+    monkeypatch.setattr(Chat, "render", lambda *a, render=Chat.render: rendered.append(a[3:]) or render(*a))
+    together = encode_prompt(asked, Chat(tokenizer))
+    assert together == each
+    assert any(" {spaced}" in remark for remark in together.remarks) == trimming
+    assert (len(rendered) > len(texts)) == trimming
+
+
+def test_of_very_many_answers_one_that_does_not_come_back_is_named(monkeypatch):
+    monkeypatch.setattr(encoding, "_MANY", 50)
+    texts = [f"{{{number}}}" for number in range(150)]
+    with pytest.raises(InputError, match=r"the target '\{<\|im_end\|>7\}' comes back from the tokenizer as '\{'"):
+        encode_prompt(prompt(*texts, "{<|im_end|>7}"), Chat(TOKENIZER))
+    with pytest.raises(InputError, match=r"p\.json: the answers '1' and '10' cannot be told apart"):
+        encode_prompt(prompt(*map(str, range(1, 100)), eos=False), Chat(TOKENIZER))
