@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
+from diffusecli.prompts.target_tables import TargetTable
 from diffusecli.system.errors import InputError, shortened
 from diffusecli.system.notebook import Columns, frame, html_table
 
@@ -37,6 +38,11 @@ if TYPE_CHECKING:
 
 def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
+
+
+def _as_it_is(value: Any) -> Any:
+    """Files are read before (`prompt_files.py`): a table in place of the list is a list by now."""
+    return value
 
 
 def _one_as_text(texts: str | tuple[str, ...]) -> str | tuple[str, ...]:
@@ -87,9 +93,12 @@ class Prompt(BaseModel):
         default=("",),
         description="Beginnings of the answer, put before each target; several are equally likely variants.",
     )
-    outcomes: Annotated[tuple[Outcome, ...], Field(strict=False)] = Field(
+    outcomes: Annotated[
+        tuple[Outcome, ...], BeforeValidator(_as_it_is, json_schema_input_type=list[Outcome] | TargetTable), Field(strict=False)
+    ] = Field(
         alias="targets",
-        description="The strings to answer with. A list: spellings of one target. May be empty in a prompt that is only sampled.",
+        description="The strings to answer with. A list: spellings of one target. May be empty in a prompt that is only sampled. "
+        "In a file: or the table that holds them.",
     )
     weights: Annotated[tuple[float, ...] | None, Field(strict=False)] = Field(
         default=None, description="One number per target, normalised by their sum. Absent or empty: uniform."
