@@ -56,6 +56,16 @@ def init_prompt(
     shares_column: Annotated[
         str | None, typer.Option(help="With --from: the column that lists their shares, or maps names to such lists.")
     ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="With --from: targets of several columns, e.g. '{name}, {age}, from {city}'; rows that agree are added up.",
+        ),
+    ] = None,
+    bins: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN=WIDTH", help="With --from: numbers as ranges, e.g. age=10; may be repeated.")
+    ] = None,
     count: Annotated[
         bool, typer.Option("--count", help="With --from: rows are observations, count them. A weight column needs no --count.")
     ] = False,
@@ -148,7 +158,7 @@ def init_prompt(
     groups = _columns(group_by)
     reading = Reading(
         column, weight_column, count, top, min_count, alpha, groups, _columns(alpha_within), options_column, shares_column, decimal,
-        table.layout(),
+        template, tuple(bins or ()), table.layout(),
     )  # fmt: skip
     distributions = choose(families, modifiers, source, reading, worded=wordings is not None)
     if paraphrasing.paraphrase is not None and service is not None:

@@ -16,6 +16,7 @@ from diffusecli.evaluation.comparison import Estimate, compare
 from diffusecli.evaluation.metrics import AT_N, Cell, ExactFigures, Figures
 from diffusecli.evaluation.open_ended import Diversity, Line
 from diffusecli.evaluation.ordered import Ordered
+from diffusecli.evaluation.records import RecordFigures
 from diffusecli.evaluation.sample_set import RunFacts
 from diffusecli.evaluation.verdicts import open_verdict, verdict
 from diffusecli.prompts.matching import Matching, Tally
@@ -43,6 +44,7 @@ class Evaluated:
     diversity: Diversity | None  # where targets are none, or examples
     lines: tuple[Line, ...]
     exact: ExactFigures | None
+    records: RecordFigures | None = None  # where answers are records
 
     @property
     def verdict(self) -> str:

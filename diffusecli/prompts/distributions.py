@@ -28,6 +28,7 @@ class Distribution:
     notice: str = ""  # what was cut off or found out, for the user; a line each
     fields: Mapping[str, str] = field(default_factory=dict)  # fill the {placeholders} of a request, where more than the group does
     facts: Mapping[str, str] = field(default_factory=dict)  # fill the templates of `wordings/`
+    template: str = ""  # of records: how fields make an outcome
     family: str = ""  # its name; none for what comes from a file
 
 

@@ -5,6 +5,7 @@ Puts together what `weight_columns.py`, `observed_rows.py`, `total_rows.py` and 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from diffusecli.files.column_names import as_argument
@@ -12,10 +13,12 @@ from diffusecli.files.table_files import read_table
 from diffusecli.files.tables import Table
 from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.observed_rows import observed_rows, totals_of
+from diffusecli.prompts.record_columns import with_bins, with_records
 from diffusecli.prompts.row_lists import distributions_of_lists
 from diffusecli.prompts.shared_options import shared_options
+from diffusecli.prompts.templates import Template
 from diffusecli.prompts.total_rows import remove_totals
-from diffusecli.prompts.weighing import Reading, distribution, in_order, with_notices
+from diffusecli.prompts.weighing import NONE, REQUEST_OF_RECORDS, Reading, distribution, in_order, with_notices
 from diffusecli.prompts.weight_columns import choose_weight_column, weight_columns
 from diffusecli.system.errors import InputError
 
@@ -29,8 +32,14 @@ def distributions_in(path: Path, reading: Reading) -> dict[tuple[str, ...], Dist
     table = read_table(path, reading.layout, reading.named)
     if reading.shares_column is not None:
         return distributions_of_lists(table, reading)
-    index = _target_column(table, reading)
-    reading, notices = choose_weight_column(table, reading, index)
+    table = with_bins(table, reading)
+    if reading.template is not None:
+        table, index = with_records(table, reading.template)
+        weights = None if reading.weight_column == NONE else reading.weight_column
+        reading, notices = replace(reading, count=weights is None, weight_column=weights), list[str]()
+    else:
+        index = _target_column(table, reading)
+        reading, notices = choose_weight_column(table, reading, index)
     rows, left_out = observed_rows(table, index, reading)
     totals, repeated = totals_of(rows)
     counted = reading.count or reading.weight_column is not None
@@ -51,6 +60,9 @@ def distributions_in(path: Path, reading: Reading) -> dict[tuple[str, ...], Dist
         options, smoothed = shared_options(table, totals, order, reading)
     made = {key: distribution(table, key, totals[key], options[key], reading, counted=counted) for key in totals}
     notices = [*table.notices, *notices, *left_out, *(smoothed if counted else ()), how if counted else ""]
+    if reading.template is not None:
+        shown = Template.of(reading.template).shown
+        made = {key: replace(each, template=reading.template, request=REQUEST_OF_RECORDS, noun=shown) for key, each in made.items()}
     return with_notices(made, notices)
 
 

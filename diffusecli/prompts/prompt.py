@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from diffusecli.prompts.target_tables import TargetTable
+from diffusecli.prompts.templates import Template
 from diffusecli.system.errors import InputError, shortened
 from diffusecli.system.notebook import Columns, frame, html_table
 
@@ -110,6 +111,10 @@ class Prompt(BaseModel):
     system: str | None = Field(
         default=None, description="A system text for this prompt, in place of the config's. Empty: a system message without text."
     )
+    template: str | None = Field(
+        default=None,
+        description="How fields make a target: `{name}, {age}`. Answers are taken apart by it. Braces of the text are written twice.",
+    )
     alias: str = Field(default="", exclude=True, description="The path the prompt was read from; never in the file.")
     _whole: str = PrivateAttr("")  # of a wording: the alias of the prompt with all of them
 
@@ -183,6 +188,11 @@ class Prompt(BaseModel):
         """All spellings of each target, its name first. A target that is written in one way only has one."""
         return tuple((outcome,) if isinstance(outcome, str) else tuple(outcome) for outcome in self.outcomes)
 
+    @cached_property
+    def record(self) -> Template | None:
+        """How targets are taken apart into fields; None where they are single texts. Raises `InputError` for no sound template."""
+        return None if self.template is None else Template.of(self.template)
+
     @property
     def every_spelling(self) -> tuple[str, ...]:
         """The spellings of all targets, one after the other."""
@@ -238,7 +248,7 @@ class Prompt(BaseModel):
         changed = {_FIELDS.get(key, key): value for key, value in (update or {}).items()}
         copied = super().model_copy(update=changed, deep=deep)
         if set(changed) - {"alias"}:
-            for name in ("targets", "spellings", "probabilities", "digest"):
+            for name in ("targets", "spellings", "probabilities", "digest", "record"):
                 copied.__dict__.pop(name, None)
         return copied
 
@@ -270,7 +280,7 @@ class Prompt(BaseModel):
         return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
 
-_YOUNGER = (("system", None), ("held_out_requests", ()), ("messages", ()))
+_YOUNGER = (("template", None), ("system", None), ("held_out_requests", ()), ("messages", ()))
 """Fields that the first prompts did not have, with what they are then: neither in files nor in digests."""
 
 

@@ -15,6 +15,7 @@ from diffusecli.files.documents import Document
 from diffusecli.files.positions import Location
 from diffusecli.files.text import canonical
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.templates import Template
 from diffusecli.prompts.wording_checks import contradictions
 from diffusecli.system.errors import InputError, Problem, many, shortened
 
@@ -39,6 +40,8 @@ def content_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
         yield from _prefix_problems(document, prompt)
     if prompt.weights:
         yield from _weight_problems(document, prompt.weights, len(prompt.targets))
+    if prompt.template is not None:
+        yield from _template_problems(document, prompt)
     yield from _format_doubts(document, prompt)
     yield from _likeness_doubts(document, prompt.targets)
 
@@ -157,6 +160,20 @@ def _weight_problems(document: Document, weights: Sequence[float], targets: int)
         yield document.problem(("weights",), "the weights are too large to be summed", "divide them all by the same number")
     elif not bad and abs(total - 1) > 1e-6:
         yield document.problem(("weights",), f"the weights sum to {total:g}", "they are divided by it", severity="notice")
+
+
+def _template_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
+    """A template that cannot be parsed back, and targets that do not fit it."""
+    try:
+        template = Template.of(prompt.template or "")
+    except InputError as error:
+        yield document.problem(("template",), str(error))
+        return
+    for index, target in enumerate(prompt.targets):
+        values = template.parse(target)
+        if values is None or not all(values):
+            yield document.problem(("targets", index), f"the target {target!r} does not fit the template {prompt.template!r}",
+                                   "correct one of the two")  # fmt: skip
 
 
 def _format_doubts(document: Document, prompt: Prompt) -> Iterator[Problem]:

@@ -15,6 +15,7 @@ from diffusecli.prompts.answer_forms import BRACES, form_sentence
 from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.spellings import spelled
+from diffusecli.prompts.templates import within
 from diffusecli.prompts.wording_checks import contradictions
 from diffusecli.prompts.wordings import Drawn, draw_forms, draw_wordings
 from diffusecli.system.errors import InputError, did_you_mean
@@ -91,6 +92,7 @@ def prompt_from(distribution: Distribution, wording: Wording, fields: Mapping[st
         weights=distribution.weights,
         eos=wording.eos,
         system=None if wording.system is None else _filled(wording.system, fields or {}, "--system"),
+        template=within(distribution.template, wording.wrap) if distribution.template else None,
     )
 
 

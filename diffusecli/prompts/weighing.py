@@ -16,6 +16,7 @@ from diffusecli.prompts.distributions import Distribution
 from diffusecli.system.errors import InputError, many
 
 REQUEST = "Pick one at random."
+REQUEST_OF_RECORDS = "Make up one at random."
 NONE = "none"
 """In place of a column: no weights, although one looks like them; options of all groups together."""
 
@@ -39,6 +40,8 @@ class Reading:
     options_column: str | None = None
     shares_column: str | None = None
     decimal: str | None = None
+    template: str | None = None  # targets are records: placeholders are columns
+    bins: tuple[str, ...] = ()  # column=width: numbers become ranges
     layout: Layout = field(default_factory=Layout)
 
     def __post_init__(self) -> None:
@@ -49,6 +52,11 @@ class Reading:
             raise InputError(f"--group-by {','.join(self.group_by)}: names a column twice")
         if self.decimal not in (None, ".", ","):
             raise InputError(f"--decimal {self.decimal!r}: must be . or ,")
+        if self.template is not None and (self.column is not None or self.shares_column is not None):
+            raise InputError("--template makes targets of several columns. Leave --column and --shares-column out")
+        for name, width in self.widths.items():
+            if not (math.isfinite(width) and width > 0):
+                raise InputError(f"--bins {name}={width:g}: the width must be more than 0")
         if self.options_column is not None and self.shares_column is None:
             raise InputError("--options-column needs the column of the shares. Add --shares-column")
         if self.shares_column is not None and (self.column is not None or self.weight_column is not None or self.count):
@@ -59,9 +67,23 @@ class Reading:
             raise InputError(f"--alpha-within {foreign[0]}: must be one of --group-by {','.join(self.group_by)}, or {NONE}")
 
     @property
+    def widths(self) -> dict[str, float]:
+        """The widths of `bins` by column; raises `InputError` for what is no column=width."""
+        found = {}
+        for text in self.bins:
+            name, _, width = text.rpartition("=")
+            try:
+                found[name.strip()] = float(width)
+            except ValueError:
+                name = ""
+            if not name.strip():
+                raise InputError(f"--bins {text!r}: must be a column and a width, like age=10")
+        return found
+
+    @property
     def named(self) -> tuple[str, ...]:
         """The columns that the user names."""
-        names = (self.column, self.weight_column, self.options_column, self.shares_column, *self.group_by)
+        names = (self.column, self.weight_column, self.options_column, self.shares_column, *self.group_by, *self.widths)
         return tuple(name for name in names if name is not None and name != NONE)
 
 

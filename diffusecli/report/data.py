@@ -23,6 +23,7 @@ from diffusecli.evaluation.groups import Group, groups
 from diffusecli.evaluation.metrics import Cell, ExactFigures, Figures, Worded  # noqa: F401 (its comments become descriptions of the schema)
 from diffusecli.evaluation.open_ended import Diversity, Line, Outcome
 from diffusecli.evaluation.ordered import Ordered
+from diffusecli.evaluation.records import FieldFigures, PairFigures, RecordFigures  # noqa: F401 (likewise)
 from diffusecli.files.spreadsheets import as_cell
 
 _MOST_TEXTS = 20
@@ -61,6 +62,7 @@ class Row:
     diversity: Diversity | None  # where targets are none, or examples
     lines: tuple[Line, ...]  # the same by line, for answers of several lines
     exact: ExactFigures | None  # of the model sampled, where known
+    records: RecordFigures | None  # where answers are records of several fields
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def _row(row: Evaluated) -> Row:
     return Row(
         row.run, row.mode, row.prompt.alias, row.prompt.question, row.prompt.requests or (row.prompt.question,), row.prompt.digest, row.prompt.eos, row.tally.n, dict(row.settings), row.examples,
         row.verdict, row.figures, row.cells, len(off), tuple(Outcome(text, count) for text, count in off.most_common(_MOST_TEXTS)),
-        cut.total(), tuple(Outcome(text, count, count) for text, count in cut.most_common(_MOST_TEXTS)), row.ordered, row.diversity, row.lines, row.exact,
+        cut.total(), tuple(Outcome(text, count, count) for text, count in cut.most_common(_MOST_TEXTS)), row.ordered, row.diversity, row.lines, row.exact, row.records,
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from diffusecli.evaluation.comparison import Estimate
 from diffusecli.evaluation.evaluation import UNSAMPLED, Difference, Evaluated, Evaluation, Matrix, by_prompt
 from diffusecli.evaluation.groups import are_many, in_wordings
 from diffusecli.evaluation.names import labels, marks, prompt_names, short_names
+from diffusecli.evaluation.records import RecordFigures
 from diffusecli.prompts.matching import Matching, wider_rules
 from diffusecli.prompts.wording_names import split_alias
 from diffusecli.report.details import details
@@ -117,6 +118,8 @@ def _summary(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
         yield Padding(Text(line), (0, 0, 0, 3), expand=False)
     for line in of_wordings(exact.wordings) if exact is not None else ():
         yield Padding(Text(spelled(line)), (0, 0, 0, 3), expand=False)
+    if row.records is not None:
+        yield from _records(row.records)
     if cut := row.tally.unfinished.total():
         line = f"{cut} of {many(row.tally.n, 'sample')} unfinished ({percent(row.tally.unfinished_share)}): cut at the limit of new tokens"
         yield Padding(Text(line), (0, 0, 0, 3), expand=False)
@@ -126,6 +129,21 @@ def _summary(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
             (0, 0, 0, 3),
             expand=False,
         )
+
+
+def _records(found: RecordFigures) -> Iterator[RenderableType]:
+    """Fields and the association that is furthest off."""
+    line = f"records: {percent(found.fits)} fit the template, {percent(found.known)} have known values only, {percent(found.copies)} are targets"
+    yield Padding(Text(line), (0, 0, 0, 3), expand=False)
+    for f in found.fields:
+        line = f"{f.name} ({many(f.values, 'value')}): TVD {f.tvd:.3f}, floor {f.tvd_floor:.3f}: {f.verdict}"
+        yield Padding(Text(spelled(line)), (0, 0, 0, 5), expand=False)
+    if (worst := found.worst_pair) is not None:
+        line = (
+            f"association furthest off: {worst.first} and {worst.second}, {worst.measure} {worst.sampled:.3f}; "
+            f"a perfect sampler shows {worst.perfect:.3f}, the weights have {worst.target:.3f}"
+        )
+        yield Padding(Text(spelled(line)), (0, 0, 0, 3), expand=False)
 
 
 def _differences(

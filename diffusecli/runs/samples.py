@@ -16,8 +16,9 @@ import numpy as np
 
 from diffusecli.files.documents import read_document
 from diffusecli.files.spreadsheets import COLUMNS, as_cell, from_cell
-from diffusecli.files.text import holds_half_characters
+from diffusecli.files.text import canonical, holds_half_characters
 from diffusecli.files.writing import atomic_write
+from diffusecli.prompts.templates import Template
 from diffusecli.runs.sample_files import FORMATS, MOST_BYTES
 from diffusecli.system.errors import InputError
 
@@ -36,11 +37,16 @@ def format_of(path: Path) -> str:
     return next((form for form, ending in FORMATS.items() if ending == path.suffix.lower()), "json")
 
 
-def write_samples(path: Path, samples: Mapping[str, Counter[str]], form: str, seed: int) -> None:
-    """Write the samples of each prompt; single answers in an order that the seed fixes. Raises `MachineError`."""
+def write_samples(
+    path: Path, samples: Mapping[str, Counter[str]], form: str, seed: int, records: Mapping[str, Template] | None = None
+) -> None:
+    """Write the samples of each prompt; single answers in an order that the seed fixes. Raises `MachineError`.
+
+    A table has a column for each field of the `records` that the answers to a prompt are; empty where an answer does not fit the template.
+    """
     with atomic_write(path) as file:
         if form == "csv":
-            _write_table(file, samples)
+            _write_table(file, samples, records or {})
         elif form == "jsonl":
             for alias, counts in samples.items():
                 head = f'{{"prompt": {_quoted(alias)}, "text": '
@@ -69,11 +75,16 @@ def read_samples(path: Path) -> dict[str, Counter[str]]:
     return samples
 
 
-def _write_table(file: IO[str], samples: Mapping[str, Counter[str]]) -> None:
+def _write_table(file: IO[str], samples: Mapping[str, Counter[str]], records: Mapping[str, Template]) -> None:
     table = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # or a lone \\r ends the row
-    table.writerow(COLUMNS)
+    fields = list(dict.fromkeys(name for template in records.values() for name in template.fields))
+    table.writerow([*COLUMNS, *(f"{name} (field)" if name in COLUMNS else name for name in fields)])
     for alias, counts in samples.items():
-        table.writerows([as_cell(alias), as_cell(text), count] for text, count in _by_count(counts))
+        template = records.get(alias)
+        for text, count in _by_count(counts):
+            values = (template.parse(canonical(text)) if template else None) or ()
+            found = dict(zip(template.fields, values, strict=True)) if template and values else {}
+            table.writerow([as_cell(alias), as_cell(text), count, *(as_cell(found.get(name, "")) for name in fields)])
 
 
 def _write_mapping(file: IO[str], samples: Mapping[str, Counter[str]], seed: int | None) -> None:

@@ -19,6 +19,7 @@ from diffusecli.evaluation.open_ended import by_line, diversity
 from diffusecli.evaluation.ordered import ordered, values_in
 from diffusecli.evaluation.prompt_book import PromptBook
 from diffusecli.evaluation.raw_answers import read_answers
+from diffusecli.evaluation.records import record_figures
 from diffusecli.evaluation.sample_set import RunFacts, SampleSet
 from diffusecli.evaluation.sources import find_samples
 from diffusecli.files.paths import exists, real
@@ -228,6 +229,7 @@ def _judge(sample: SampleSet, run: RunFacts | None, measured: Measured | None, q
         diversity=diversity(compared, beyond, unfinished=compared.unfinished) if is_open else None,
         lines=by_line(compared, [matching.key(t) or t for t in known.every_spelling] if known else (), compared.unfinished) if is_open else (),
         exact=_exact(sample, run, measured, question.at_n),
+        records=record_figures(prompt, sample.counts, question.seed),
     )  # fmt: skip
 
 

@@ -1,0 +1,68 @@
+"""Columns of a table that are made of others: numbers in bins, and records put together by a template.
+
+Knows tables; the column that it adds is read like any other.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from diffusecli.files.numerals import UnclearNumberError, numbers_in
+from diffusecli.files.tables import Table
+from diffusecli.files.text import canonical
+from diffusecli.prompts.templates import Template
+from diffusecli.prompts.weighing import Reading
+from diffusecli.system.errors import InputError
+
+_NO_LIST = "A field must be a single value"
+
+
+def with_bins(table: Table, reading: Reading) -> Table:
+    """The table with the numbers of some columns as ranges, such as 30-39; empty cells stay empty."""
+    columns = list(table.columns)
+    for name, width in reading.widths.items():
+        index = table.find(name, "--bins")
+        texts = [canonical(text) for text in table.texts(index, _NO_LIST)]
+        rows = [row for row, text in enumerate(texts) if text]
+        try:
+            numbers = numbers_in([texts[row] for row in rows], reading.decimal, table.decimal)
+        except UnclearNumberError as error:
+            raise InputError(
+                f"{table.path}: row {rows[error.index] + 1} of column {name}: {error.message}. --bins is for numbers; {error.remedy}"
+            ) from error
+        whole = float(width).is_integer() and all(number.is_integer() for number in numbers)
+        for row, number in zip(rows, numbers, strict=True):
+            texts[row] = range_of(number, width, whole=whole)
+        columns[index] = texts
+    return replace(table, columns=tuple(columns)) if reading.widths else table
+
+
+def range_of(number: float, width: float, *, whole: bool) -> str:
+    """The range that a number lies in.
+
+    >>> range_of(34, 10, whole=True), range_of(0.72, 0.25, whole=False), range_of(34, 1, whole=True)
+    ('30-39', '0.5-0.75', '34')
+    """
+    low = math.floor(number / width) * width
+    high = low + width - (1 if whole else 0)
+    return f"{low:.10g}" if low == high else f"{low:.10g}-{high:.10g}"
+
+
+def with_records(table: Table, written: str) -> tuple[Table, int]:
+    """The table with a column of records, and its number. Rows with an empty field have none.
+
+    Raises `InputError` for a placeholder that is no column and for a record that could not be taken apart again.
+    """
+    template = Template.of(written)
+    columns = [[canonical(text) for text in table.texts(table.find(name, "--template"), _NO_LIST)] for name in template.fields]
+    records = []
+    for row, values in enumerate(zip(*columns, strict=True), 1):
+        if (wrong := template.misread(values)) is not None and all(values):
+            value = values[template.fields.index(wrong)]
+            raise InputError(
+                f"{table.path}: row {row}: '{wrong}' is {value!r}, and --template {written!r} would take it apart at another place. "
+                "Put a text between the fields that no value holds, such as ' | '"
+            )
+        records.append(template.fill(values) if all(values) else "")
+    return replace(table, names=(*table.names, "record"), columns=(*table.columns, records)), len(table.names)

@@ -1,0 +1,118 @@
+"""Answers that are records: fields and pairs against values worked out by hand, and against perfect samplers."""
+
+import csv
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from diffusecli.evaluation.records import correlation, cramers_v, record_figures
+from diffusecli.prompts.answers import Answers
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.report.data import as_json
+from diffusecli.report.html import html_report
+from diffusecli.runs.samples import read_samples, write_samples
+from diffusecli.verbs.evaluate import Question, evaluate
+
+PEOPLE = Prompt(
+    request="Who?", targets=("{Ann, 34}", "{Bob, 34}", "{Cid, 52}"), weights=(2, 1, 1), template="{{{name}, {age}}}", alias="p.json"
+)
+
+
+def test_the_figures_of_a_handful_of_answers_by_hand():
+    """Of ten answers eight fit, seven have known values, six are targets."""
+    counts = Answers({"{Ann, 34}": 4, "{Bob, 34}": 1, "{Cid, 52}": 1, "{Ann, 52}": 1, "{Dee, 34}": 1, "nothing": 2})
+    found = record_figures(PEOPLE, counts, 0)
+    assert (found.fits, found.known, found.copies) == (0.8, 0.7, 0.6)
+    name, age = found.fields
+    assert (name.name, name.values, age.values) == ("name", 3, 2)
+    assert (name.valid, age.valid) == (0.7, 0.8)
+    # of names .5 .1 .1 and .3 others against .5 .25 .25; of ages .6 .2 and .2 others against .75 .25
+    assert name.tvd == pytest.approx(0.5 * (0.15 + 0.15 + 0.3))
+    assert age.tvd == pytest.approx(0.5 * (0.15 + 0.05 + 0.2))
+    (pair,) = found.pairs
+    assert pair.target == pytest.approx(1)  # the name decides the age
+    # names x ages among the seven known answers: Ann 4 and 1, Bob 1 and 0, Cid 0 and 1
+    table = np.array([[4, 1], [1, 0], [0, 1]])
+    independent = np.outer(table.sum(1), table.sum(0)) / 7
+    assert pair.sampled == pytest.approx(np.sqrt(((table - independent) ** 2 / independent).sum() / 7))
+    assert pair.error == pytest.approx(pair.sampled - pair.perfect)
+
+
+def test_unfinished_answers_do_not_fit():
+    counts = Answers({"{Ann, 34}": 4})
+    counts.add("{Ann, 34}", 1, unfinished=True)
+    assert record_figures(PEOPLE, counts, 0).fits == 0.8
+
+
+def test_beginnings_of_the_answer_are_no_part_of_the_record():
+    begun = PEOPLE.model_copy(update={"response": ("", "I am ")})
+    assert record_figures(begun, Answers({"I am {Ann, 34}": 3, "{Bob, 34}": 1}), 0).copies == 1
+
+
+def test_a_perfect_sampler_has_no_error_and_an_independent_one_does():
+    rng = np.random.default_rng(0)
+    names, cities = "abcdef", "uvwxyz"
+    targets = [f"{a} {b}" for a in names for b in cities]
+    weights = np.array([6.0 if a == b else 0.5 for a in range(6) for b in range(6)])
+    prompt = Prompt(request="Who?", targets=targets, weights=(weights / weights.sum()).tolist(), template="{a} {b}")
+    perfect = rng.choice(targets, 2000, p=weights / weights.sum()).tolist()
+    apart = [f"{rng.choice(list(names))} {rng.choice(list(cities))}" for _ in range(2000)]
+    good, bad = (record_figures(prompt, Answers(Counter(map(str, some))), 0) for some in (perfect, apart))
+    assert abs(good.worst_pair.error) < 0.03
+    assert bad.worst_pair.error < -0.5
+    for found in (good, bad):
+        assert all(abs(f.excess_tvd) < 0.03 for f in found.fields)  # fields by themselves are right in both
+
+
+def test_fields_of_numbers_are_compared_by_their_correlation():
+    pairs = [(x, 2 * x + 1) for x in range(20)]
+    prompt = Prompt(request="Which?", targets=[f"{x}; {y}" for x, y in pairs], template="{x}; {y}")
+    (pair,) = record_figures(prompt, Answers({f"{x}; {39 - 2 * x}": 5 for x in range(20)}), 0).pairs
+    assert (pair.measure, pair.target, pair.sampled) == ("correlation", pytest.approx(1), pytest.approx(-1))
+
+
+def test_associations_agree_with_scipy_and_numpy():
+    from scipy.stats.contingency import association
+
+    rng = np.random.default_rng(1)
+    for shape in ((2, 2), (3, 5), (6, 2)):
+        table = rng.integers(1, 30, shape)
+        assert cramers_v(table) == pytest.approx(association(table, method="cramer"))
+    x, y, times = rng.normal(size=30), rng.normal(size=30), rng.integers(1, 4, 30)
+    assert correlation(x, y, times) == pytest.approx(np.corrcoef(np.repeat(x, times), np.repeat(y, times))[0, 1])
+
+
+def test_a_prompt_without_a_template_has_no_fields():
+    assert record_figures(PEOPLE.model_copy(update={"template": None}), Answers({"{Ann, 34}": 1}), 0) is None
+    assert record_figures(PEOPLE, Answers(), 0) is None
+
+
+def test_csv_has_a_column_for_each_field_and_is_still_read(tmp_path):
+    path = tmp_path / "gen.csv"
+    counts = Counter({"{Ann, 34}": 3, " {=1+1, 5} ": 2, "nothing": 1})
+    named = Prompt(request="x", targets=("1|2",), template="{text}|{b}").record
+    write_samples(path, {"p.json": counts, "q.json": Counter({"x|y": 1})}, "csv", 0, {"p.json": PEOPLE.record, "q.json": named})
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert list(rows[0]) == ["prompt", "text", "count", "name", "age", "text (field)", "b"]
+    assert [(row["name"], row["age"], row["text (field)"], row["b"]) for row in rows] == [
+        ("Ann", "34", "", ""), ("'=1+1", "5", "", ""), ("", "", "", ""), ("", "", "x", "y")
+    ]  # fmt: skip
+    assert read_samples(path) == {"p.json": counts, "q.json": Counter({"x|y": 1})}
+
+
+def test_tables_json_and_html_show_fields(tmp_path, diffuse):
+    (tmp_path / "p.json").write_text(PEOPLE.to_json())
+    (tmp_path / "answers.txt").write_text("{Ann, 34}\n" * 60 + "{Bob, 34}\n" * 20 + "{Cid, 34}\n" * 20)
+    found = evaluate([tmp_path / "answers.txt"], Question(prompt=tmp_path / "p.json"))
+    data = json.loads(as_json(found))["rows"][0]["records"]
+    assert [field["name"] for field in data["fields"]] == ["name", "age"]
+    assert data["pairs"][0]["sampled"] == 0  # all have one age: nothing goes together
+    page = html_report(found)
+    assert "Fields of the records" in page
+    assert "Cramér's V" in page or "Cramér&#39;s V" in page
+    shown = diffuse("evaluate", "answers.txt", "--prompt", "p.json").stdout
+    assert "records: 100.0 % fit the template, 100.0 % have known values only" in shown
+    assert "age (2 values): TVD 0.250" in shown
+    assert "association furthest off: name and age" in shown
