@@ -47,7 +47,8 @@ _FLAGS = ("count",)
 def init_prompt(
     request: str | Sequence[str] | None = None, *, from_file: AnyPath | None = None, form: bool = False, wrap: str = BRACES,
     wordings: int | None = None, held_out: int = 0, seed: int = 0, response: str | Sequence[str] = "", eos: bool = True,
-    system: str | None = None, spellings: bool = False, notice: Notice | None = None, **options: Any,
+    system: str | None = None, spellings: bool = False, draws: int | None = None, separator: str = ", ", replacement: bool = True,
+    notice: Notice | None = None, **options: Any,
 ) -> Prompt:  # fmt: skip
     """A prompt whose targets and weights come from a named distribution, or from a file.
 
@@ -76,7 +77,7 @@ def init_prompt(
     """
     made = init_prompts(
         request, from_file=from_file, form=form, wrap=wrap, wordings=wordings, held_out=held_out, seed=seed, response=response, eos=eos,
-        system=system, spellings=spellings, notice=notice, **options,
+        system=system, spellings=spellings, draws=draws, separator=separator, replacement=replacement, notice=notice, **options,
     )  # fmt: skip
     if len(made) > 1 or () not in made:
         raise InputError(f"{len(made)} groups make as many prompts: call init_prompts, which returns all of them")
@@ -86,7 +87,8 @@ def init_prompt(
 def init_prompts(
     request: str | Sequence[str] | None = None, *, from_file: AnyPath | None = None, form: bool = False, wrap: str = BRACES,
     wordings: int | None = None, held_out: int = 0, seed: int = 0, response: str | Sequence[str] = "", eos: bool = True,
-    system: str | None = None, spellings: bool = False, notice: Notice | None = None, **options: Any,
+    system: str | None = None, spellings: bool = False, draws: int | None = None, separator: str = ", ", replacement: bool = True,
+    notice: Notice | None = None, **options: Any,
 ) -> dict[tuple[str, ...], Prompt]:  # fmt: skip
     """As `init_prompt`, for files with several groups: a prompt for each, by the values of the group.
 
@@ -101,7 +103,8 @@ def init_prompts(
     wording = Wording(
         optional(texts, "request", request), text("wrap", wrap), texts("response", response), flag("eos", eos),
         optional(text, "system", system), flag("form", form), optional(whole, "wordings", wordings, 1), whole("held_out", held_out, 0),
-        whole("seed", seed, 0), flag("spellings", spellings),
+        whole("seed", seed, 0), flag("spellings", spellings), optional(whole, "draws", draws, 2), text("separator", separator),
+        flag("replacement", replacement),
     )  # fmt: skip
     optional(function, "notice", notice)
     with calling(notice) as say:

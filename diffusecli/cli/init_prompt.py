@@ -108,6 +108,11 @@ def init_prompt(
     seed: Annotated[int, typer.Option(min=0, help="Random seed of --wordings, --held-out, --paraphrase and --mixture.")] = 0,
     paraphrasing: ParaphraseOptions,
     system: Annotated[str | None, typer.Option(help="A system text for the prompt; {column} as in --request.")] = None,
+    draws: Annotated[int | None, typer.Option(min=2, metavar="N", help="Ask for N draws in one answer.")] = None,
+    separator: Annotated[str, typer.Option(help="With --draws: what stands between two draws.")] = ", ",
+    replacement: Annotated[
+        bool, typer.Option("--replacement/--no-replacement", help="With --draws: whether an outcome may come again.")
+    ] = True,
     wrap: Annotated[str, typer.Option(help="How a target is written around its outcome %s.")] = "{%s}",
     spellings: Annotated[
         bool, typer.Option("--spellings", help="Also take outcomes in other spellings: 7, seven; Mar, March.")
@@ -152,6 +157,9 @@ def init_prompt(
         0 if paraphrasing.paraphrase else held_out,
         seed,
         spellings,
+        draws,
+        separator,
+        replacement,
     )
     service = paraphrasing.service()
     modifiers = {"step": step, "tail": tail, "decimals": decimals, "date_format": date_format}

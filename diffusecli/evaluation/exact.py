@@ -69,7 +69,7 @@ def measure(
     Raises `InputError` when a prompt is too long for the model or the adapter is not of this base.
     """
     own, wanted = (
-        {p.digest: p for p in some if p.targets} for some in (prompts, [*prompts, *others])
+        {p.digest: p for p in some if p.targets and p.draws is None} for some in (prompts, [*prompts, *others])
     )  # copies have the same figures
     if not wanted:
         return Measured()

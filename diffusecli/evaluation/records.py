@@ -1,26 +1,28 @@
 """Answers that are records: each field against its own distribution, each pair of fields against their association.
 
-Knows prompts with a template and counted answers. Symbols: N answers, F fields, B draws of a perfect sampler.
+Knows counted answers, and by `record_targets.py` what they should be. Symbols: N answers, F fields, B samples of a perfect sampler.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
 from diffusecli.evaluation.metrics import figures
+from diffusecli.evaluation.perfect import monte_carlo_p
+from diffusecli.evaluation.record_targets import RecordTarget, coded
 from diffusecli.evaluation.verdicts import verdict
 from diffusecli.files.text import canonical
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import tally
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.prompts.templates import marginals
+from diffusecli.prompts.templates import Template
 
-_DRAWS = 200  # of a perfect sampler, for the associations that it shows
+_DRAWS = 200  # samples of a perfect sampler, for the associations that they show
 _MOST_CELLS = 4_000_000  # of the tables of two fields: larger ones say nothing at any N that is sampled
 _NUMERIC = 10  # values beyond which two fields of numbers are compared by their correlation
 _NO_VALUE = "\0"  # in place of a field of an answer that does not fit the template
@@ -51,6 +53,7 @@ class PairFigures:
     perfect: float  # mean of a perfect sampler at this N: Cramér's V of few answers is too high
     sampled: float
     error: float  # sampled - perfect
+    p_value: float  # of so large an error, by simulation of perfect samplers
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,9 @@ class RecordFigures:
     copies: float  # share that are targets
     fields: tuple[FieldFigures, ...]
     pairs: tuple[PairFigures, ...]
+    pairs_p_value: (
+        float  # of the pair that is furthest off in standard errors, by simulation of all pairs together; nan without pairs
+    )
 
     @property
     def worst_pair(self) -> PairFigures | None:
@@ -75,28 +81,24 @@ def record_figures(prompt: Prompt, counts: Answers, seed: int) -> RecordFigures 
     template, n = prompt.record, counts.total()
     if template is None or not n or not prompt.targets:
         return None
-    weights = dict(zip(map(canonical, prompt.targets), prompt.probabilities, strict=True))
-    wanted = marginals(template, weights)
+    target = RecordTarget.of(prompt, template)
     ended = [(_answer(prompt, text), count) for text, count in counts.finished.items()]
-    taken = [(template.parse(text), count) for text, count in ended]
+    taken = [(_values(template, text), count) for text, count in ended]
     taken += [(None, counts.unfinished.total())] if counts.unfinished else []
     rows = [(values, count) for values, count in taken if values is not None]
-    known = [(values, count) for values, count in rows if all(value in own for value, own in zip(values, wanted, strict=True))]
+    known = [(values, count) for values, count in rows if target.knows(values)]
     fields = []
-    for place, (name, own) in enumerate(zip(template.fields, wanted, strict=True)):
+    for place, (name, own) in enumerate(zip(template.fields, target.marginals, strict=True)):
         answers = Answers()
         for values, count in taken:
             answers.add(values[place] if values is not None else _NO_VALUE, count)
         alone = Prompt(request=prompt.question, targets=tuple(own), weights=tuple(own.values()))
         found = figures(alone, tally(alone, answers), seed=seed)
-        fields.append(
-            FieldFigures(
-                name, len(own), found.valid, found.tvd, found.tvd_floor, found.excess_tvd, found.p_value, verdict(found, None)
-            )
-        )
+        of_field = found.valid, found.tvd, found.tvd_floor, found.excess_tvd, found.p_value
+        fields.append(FieldFigures(name, len(own), *of_field, verdict(found, None)))
     fits, all_known = (sum(count for _, count in some) / n for some in (rows, known))
-    copies = sum(count for text, count in ended if text in weights) / n
-    return RecordFigures(fits, all_known, copies, tuple(fields), tuple(_pairs(prompt, known, wanted, seed)))
+    copies = sum(count for text, count in ended if target.holds(text)) / n
+    return RecordFigures(fits, all_known, copies, tuple(fields), *_pairs(target, known, seed))
 
 
 def _answer(prompt: Prompt, text: str) -> str:
@@ -106,44 +108,47 @@ def _answer(prompt: Prompt, text: str) -> str:
     return canonical(next((text.removeprefix(begins) for begins in beginnings if begins and text.startswith(begins)), text))
 
 
-def _pairs(
-    prompt: Prompt, known: Sequence[tuple[tuple[str, ...], int]], wanted: Sequence[dict[str, float]], seed: int
-) -> list[PairFigures]:
-    """The associations of all pairs of fields."""
-    template = prompt.record
-    if template is None or not known:
-        return []
-    places = [{value: place for place, value in enumerate(own)} for own in wanted]
+def _values(template: Template, text: str) -> tuple[str, ...] | None:
+    found = template.parse(text)
+    return None if found is None else tuple(map(canonical, found))
 
-    def coded(rows: Sequence[tuple[str, ...]]) -> np.ndarray:
-        return np.array([[place[value] for place, value in zip(places, row, strict=True)] for row in rows])
 
-    targets, p = coded([template.parse(canonical(text)) or () for text in prompt.targets]), np.array(prompt.probabilities)
-    answers, counts = coded([values for values, _ in known]), np.array([count for _, count in known], dtype=float)
-    draws = np.random.default_rng(seed).multinomial(int(counts.sum()), p, size=_DRAWS).astype(float)
-    found = []
-    for a, b in combinations(range(len(wanted)), 2):
-        sizes = len(wanted[a]), len(wanted[b])
-        numbers = [_numbers(wanted[place]) for place in (a, b)]
-        if sizes[0] * sizes[1] > _MOST_CELLS or min(sizes) < 2:
+def _pairs(target: RecordTarget, known: Sequence[tuple[tuple[str, ...], int]], seed: int) -> tuple[tuple[PairFigures, ...], float]:
+    """The associations of all pairs of fields among answers with known values, and the p-value of the one furthest off."""
+    if not known:
+        return (), math.nan
+    answers, counts = coded(target.marginals, [values for values, _ in known]), np.array([count for _, count in known], dtype=float)
+    perfect = list(target.samples(int(counts.sum()), _DRAWS, seed))
+    pairs, furthest, furthest_null = [], 0.0, np.zeros(_DRAWS)
+    for a, b in combinations(range(len(target.marginals)), 2):
+        measure, associated = _association(target.marginals[a], target.marginals[b])
+        if associated is None:
             continue
-        if numbers[0] is not None and numbers[1] is not None:
-            values = numbers[0][targets[:, a]], numbers[1][targets[:, b]]
-            own = numbers[0][answers[:, a]], numbers[1][answers[:, b]]
-            target, perfect, sampled = (
-                correlation(*values, p),
-                [correlation(*values, drawn) for drawn in draws],
-                correlation(*own, counts),
-            )
-            measure = "correlation"
-        else:
-            cells, own_cells = targets[:, a] * sizes[1] + targets[:, b], answers[:, a] * sizes[1] + answers[:, b]
-            target, sampled = cramers_v(_table(cells, p, sizes)), cramers_v(_table(own_cells, counts, sizes))
-            perfect = [cramers_v(_table(cells, drawn, sizes)) for drawn in draws]
-            measure = "Cramér's V"
-        mean = float(np.mean(perfect))
-        found.append(PairFigures(template.fields[a], template.fields[b], measure, target, mean, sampled, sampled - mean))
-    return found
+        wanted = associated(target.rows[:, [a, b]], target.weights) if len(target.rows) else 0.0
+        null = np.array([associated(rows[:, [a, b]], np.ones(len(rows))) for rows in perfect])
+        sampled, mean = associated(answers[:, [a, b]], counts), float(null.mean())
+        away, away_null, spread = abs(sampled - mean), np.abs(null - mean), max(float(null.std()), 1e-9)
+        p_value = float(monte_carlo_p(np.count_nonzero(away_null >= away - 1e-12), _DRAWS))
+        furthest, furthest_null = max(furthest, away / spread), np.maximum(furthest_null, away_null / spread)
+        names = target.template.fields
+        pairs.append(PairFigures(names[a], names[b], measure, wanted, mean, sampled, sampled - mean, p_value))
+    together = float(monte_carlo_p(np.count_nonzero(furthest_null >= furthest - 1e-9), _DRAWS)) if pairs else math.nan
+    return tuple(pairs), together
+
+
+def _association(first: dict[str, float], second: dict[str, float]) -> tuple[str, Callable[[np.ndarray, np.ndarray], float] | None]:
+    """What measures how two fields go together, from places of values [N, 2] and how often each pair came [N]; None where nothing does."""
+    sizes, numbers = (len(first), len(second)), [_numbers(own) for own in (first, second)]
+    if sizes[0] * sizes[1] > _MOST_CELLS or min(sizes) < 2:
+        return "", None
+    x, y = numbers
+    if x is not None and y is not None:
+        of_numbers = x, y
+        return "correlation", lambda rows, counts: correlation(of_numbers[0][rows[:, 0]], of_numbers[1][rows[:, 1]], counts)
+    cells = sizes[0] * sizes[1]
+    return "Cramér's V", lambda rows, counts: cramers_v(
+        np.bincount(rows[:, 0] * sizes[1] + rows[:, 1], weights=counts, minlength=cells).reshape(sizes)
+    )
 
 
 def _numbers(own: dict[str, float]) -> np.ndarray | None:
@@ -154,10 +159,6 @@ def _numbers(own: dict[str, float]) -> np.ndarray | None:
         return np.array([float(value) for value in own])
     except ValueError:
         return None
-
-
-def _table(cells: np.ndarray, weights: np.ndarray, sizes: tuple[int, int]) -> np.ndarray:
-    return np.bincount(cells, weights=weights, minlength=sizes[0] * sizes[1]).reshape(sizes)
 
 
 def cramers_v(table: np.ndarray) -> float:

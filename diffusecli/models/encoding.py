@@ -16,6 +16,8 @@ import numpy as np
 from diffusecli.files.text import canonical, holds_half_characters
 from diffusecli.models.chat import Chat
 from diffusecli.models.frame import Frame
+from diffusecli.models.sequence_encoding import encode_sequences
+from diffusecli.models.sequences import Sequences
 from diffusecli.models.tokens import (
     ANCHORS,
     decode,
@@ -46,6 +48,7 @@ class EncodedPrompt:
     around: tuple[str, str] = ("", "")  # what the template puts before and after an answer; no part of it
     remarks: tuple[str, ...] = ()  # what the template or tokenizer changed, for the user
     choices: tuple[int, ...] = ()  # J: paths of the same number are spellings of each other; () where each has its own
+    sequences: Sequences | None = None  # of several draws in one answer; `trie` is then the part that a few of them visit
 
     @property
     def alias(self) -> str:
@@ -55,10 +58,14 @@ class EncodedPrompt:
     @property
     def longest(self) -> int:
         """The tokens of the longest target with a response variant before it, its end included; 0 without targets."""
+        if self.sequences is not None:
+            return self.sequences.longest
         return int(self.trie.depths.max(initial=0))
 
     def longer_than(self, tokens: int) -> int:
-        """How many targets take more than so many tokens, in at least one of their variants."""
+        """How many targets take more than so many tokens, in at least one of their variants; of several draws all or none."""
+        if self.sequences is not None:
+            return len(self.prompt.targets) if self.longest > tokens else 0
         return len({self.owners[path] for path in np.flatnonzero(self.trie.depths[self.trie.leaves] > tokens).tolist()})
 
     def text(self, tokenizer: Any, ids: Sequence[int]) -> str:
@@ -67,6 +74,11 @@ class EncodedPrompt:
         if before.startswith(spelled):
             return ""  # it has not begun: a stop text may stand in what comes before it
         return spelled.removeprefix(before).removesuffix(after)
+
+
+_NO_TREE = TokenTrie.build([], [])
+_SHOWN_SEQUENCES = 16
+"""Of several draws in an answer: sequences whose tree stands for all of them."""
 
 
 def encode_prompt(prompt: Prompt, chat: Chat) -> EncodedPrompt:
@@ -80,9 +92,6 @@ def encode_prompt(prompt: Prompt, chat: Chat) -> EncodedPrompt:
     """
     messages, folded = chat.messages(prompt)
     frame = Frame.of(prompt, chat, messages)
-    texts = list(answer_texts(prompt))
-    answers = [answer.text for answer in texts]
-    rows = _rows(frame, answers, _all_shown(frame, answers, lambda answer: chat.render(messages, prompt.alias, answer)))
     remarks = ["the chat template has no place for a system text: it goes before the request"] if folded else []
     if chat.unused:
         remarks.append(f"the chat template knows no variable '{chat.unused[0]}', so chat_template_kwargs sets it in vain")
@@ -95,17 +104,27 @@ def encode_prompt(prompt: Prompt, chat: Chat) -> EncodedPrompt:
     if frame.after:
         remarks.append(f"the chat template puts {frame.after!r} between an answer and its end: exact figures are those of answers with it, "
                        "samples count with and without it")  # fmt: skip
-    remarks += _changes(frame, rows)
+    stop_ids = frozenset(token for token in frame.stop_ids if chat.rows is None or token < chat.rows)
+    unsaid = [f"{named_token(frame.tokenizer, token)} would end an answer, but the model's embedding has {chat.rows} rows: it is never said"
+              for token in sorted(frame.stop_ids - stop_ids)]  # fmt: skip
+    framed = EncodedPrompt(prompt, frame.prompt_ids, _NO_TREE, (), stop_ids, frame.stop_text, (frame.before, frame.after))
+    if prompt.draws is not None:
+        sequences = encode_sequences(frame, prompt, prompt.draws)
+        paths = [trie.path(place) for trie in sequences.places for place in range(len(trie.leaves))]
+        _require_known(frame, chat.rows, [prompt.alias] * len(paths), paths)
+        shown = sequences.sample(_SHOWN_SEQUENCES, 0)
+        return replace(framed, trie=shown, remarks=tuple(remarks + unsaid), sequences=sequences)
+    texts = list(answer_texts(prompt))
+    answers = [answer.text for answer in texts]
+    rows = _rows(frame, answers, _all_shown(frame, answers, lambda answer: chat.render(messages, prompt.alias, answer)))
+    remarks += _changes(frame, rows) + unsaid
     paths = [row.path for row in rows] if prompt.eos else [_unended(frame, row) for row in rows]
     _require_known(frame, chat.rows, answers, paths)
-    stop_ids = frozenset(token for token in frame.stop_ids if chat.rows is None or token < chat.rows)
-    remarks += [f"{named_token(frame.tokenizer, token)} would end an answer, but the model's embedding has {chat.rows} rows: it is never said"
-                for token in sorted(frame.stop_ids - stop_ids)]  # fmt: skip
     trie = _merged(prompt, paths, answers, [answer.weight for answer in texts])
     spelled = len(prompt.every_spelling) > len(prompt.targets)
-    return EncodedPrompt(
-        prompt, frame.prompt_ids, trie, tuple(answer.target for answer in texts), stop_ids, frame.stop_text,
-        (frame.before, frame.after), tuple(remarks), tuple(answer.choice for answer in texts) if spelled else (),
+    return replace(
+        framed, trie=trie, owners=tuple(answer.target for answer in texts), remarks=tuple(remarks),
+        choices=tuple(answer.choice for answer in texts) if spelled else (),
     )  # fmt: skip
 
 
@@ -156,8 +175,8 @@ def _all_shown(frame: Frame, answers: Sequence[str], render: Callable[[str], str
     if len(answers) > _MANY:
         shapes = {_RUN_OF_WORDS.sub("a", answer): answer for answer in reversed(answers)}
         if len(shapes) <= _MANY and all(_shown(frame, answer, render(answer)) == answer for answer in shapes.values()):
-            return (_written(frame, answer) for answer in answers)
-    return (_written(frame, _shown(frame, answer, render(answer))) for answer in answers)
+            return (_written(frame, answer, answer) for answer in answers)
+    return (_written(frame, _shown(frame, answer, render(answer)), answer) for answer in answers)
 
 
 def _rows(frame: Frame, answers: Sequence[str], shown: Iterable[str]) -> list[_Row]:
@@ -181,15 +200,15 @@ def _shown(frame: Frame, answer: str, rendered: str) -> str:
     return shown
 
 
-def _written(frame: Frame, answer: str) -> str:
+def _written(frame: Frame, shown: str, answer: str) -> str:
     """An answer as the template writes it, which tokens can spell and which does not end before its end."""
-    if holds_half_characters(answer):
+    if holds_half_characters(shown):
         raise frame.error(f"the target {answer!r} holds half a sign (a surrogate), which no tokenizer takes; write it without")
-    if frame.stop_text and (answer + frame.stop_text).find(frame.stop_text) < len(answer):
+    if frame.stop_text and (shown + frame.stop_text).find(frame.stop_text) < len(shown):
         raise frame.error(
             f"the target {answer!r} holds, or begins, {frame.stop_text!r}, which ends an answer in this chat template; write it without"
         )
-    return answer
+    return shown
 
 
 def _path(frame: Frame, tail: tuple[int, ...]) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from itertools import product
 
 from diffusecli.files.text import canonical
 from diffusecli.prompts.answers import Answers
-from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt import Draws, Prompt
 from diffusecli.system.errors import InputError
 
 RULES = ("exact", "strip", "casefold", "regex:…")
@@ -144,6 +144,8 @@ def target_finder(prompt: Prompt, matching: Matching) -> Callable[[str], int | N
     >>> target_of(" tails"), target_of("edge")
     (1, None)
     """
+    if prompt.draws is not None:
+        return _first_of_draws(prompt, prompt.draws, matching)
     cells = _cells(prompt, matching)
     lengths = sorted({len(key) for key in cells}, reverse=True) if not prompt.eos else []
 
@@ -154,6 +156,19 @@ def target_finder(prompt: Prompt, matching: Matching) -> Callable[[str], int | N
         return cells[key] if key in cells else next((cells[key[:length]] for length in lengths if key[:length] in cells), None)
 
     return target_of
+
+
+def _first_of_draws(prompt: Prompt, draws: Draws, matching: Matching) -> Callable[[str], int | None]:
+    """The first draw of an answer that holds as many as asked, each of them a target, and none twice where none may be."""
+    template, target_of = draws.template, target_finder(prompt.model_copy(update={"draws": None}), matching)
+
+    def first_of(text: str) -> int | None:
+        drawn = [target_of(value) for value in template.parse(canonical(text)) or ()]
+        if not drawn or None in drawn or (not draws.replace and len(set(drawn)) < len(drawn)):
+            return None
+        return drawn[0]
+
+    return first_of
 
 
 def _cells(prompt: Prompt, matching: Matching) -> dict[str, int]:

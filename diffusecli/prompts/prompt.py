@@ -68,6 +68,24 @@ class Message(BaseModel):
     content: str = Field(description="What is said.")
 
 
+class Draws(BaseModel):
+    """Several draws in one answer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    n: int = Field(ge=2, description="How many.")
+    separator: str = Field(default=", ", min_length=1, description="What stands between two draws.")
+    replace: bool = Field(default=True, description="Whether a target may come again; false: each comes once at most.")
+    wrap: str = Field(default="%s", description="What surrounds the whole answer, %s in its place.")
+
+    @property
+    def template(self) -> Template:
+        """How an answer is taken apart: a field for each draw."""
+        before, _, after = self.wrap.partition("%s")
+        texts = (before, *[self.separator] * (self.n - 1), after)
+        return Template(tuple(f"draw {place}" for place in range(1, self.n + 1)), texts)
+
+
 class Prompt(BaseModel):
     """A request with its target distribution. Files of the original format are read unchanged."""
 
@@ -115,6 +133,7 @@ class Prompt(BaseModel):
         default=None,
         description="How fields make a target: `{name}, {age}`. Answers are taken apart by it. Braces of the text are written twice.",
     )
+    draws: Draws | None = Field(default=None, description="Several draws in one answer; targets and weights are those of one draw.")
     alias: str = Field(default="", exclude=True, description="The path the prompt was read from; never in the file.")
     _whole: str = PrivateAttr("")  # of a wording: the alias of the prompt with all of them
 
@@ -190,7 +209,9 @@ class Prompt(BaseModel):
 
     @cached_property
     def record(self) -> Template | None:
-        """How targets are taken apart into fields; None where they are single texts. Raises `InputError` for no sound template."""
+        """How answers are taken apart into fields; None where they are single texts. Raises `InputError` for no sound template."""
+        if self.draws is not None:
+            return self.draws.template
         return None if self.template is None else Template.of(self.template)
 
     @property
@@ -217,7 +238,10 @@ class Prompt(BaseModel):
 
         A token spells a byte at least; a space before the text and the end take one each.
         """
-        return max((len((start + text).encode()) + 2 for text in self.every_spelling for start in self.variants), default=0)
+        longest = max((len(text.encode()) for text in self.every_spelling), default=0)
+        if self.draws is not None:
+            longest = len(self.draws.template.fill([""] * self.draws.n).encode()) + self.draws.n * longest
+        return max(len(start.encode()) for start in self.variants) + longest + 2 if longest else 0
 
     @property
     def entropy(self) -> float:
@@ -280,7 +304,7 @@ class Prompt(BaseModel):
         return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
 
-_YOUNGER = (("template", None), ("system", None), ("held_out_requests", ()), ("messages", ()))
+_YOUNGER = (("draws", None), ("template", None), ("system", None), ("held_out_requests", ()), ("messages", ()))
 """Fields that the first prompts did not have, with what they are then: neither in files nor in digests."""
 
 

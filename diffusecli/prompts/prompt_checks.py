@@ -14,7 +14,7 @@ from itertools import pairwise
 from diffusecli.files.documents import Document
 from diffusecli.files.positions import Location
 from diffusecli.files.text import canonical
-from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt import Draws, Prompt
 from diffusecli.prompts.templates import Template
 from diffusecli.prompts.wording_checks import contradictions
 from diffusecli.system.errors import InputError, Problem, many, shortened
@@ -40,6 +40,8 @@ def content_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
         yield from _prefix_problems(document, prompt)
     if prompt.weights:
         yield from _weight_problems(document, prompt.weights, len(prompt.targets))
+    if prompt.draws is not None:
+        yield from _draw_problems(document, prompt, prompt.draws)
     if prompt.template is not None:
         yield from _template_problems(document, prompt)
     yield from _format_doubts(document, prompt)
@@ -162,6 +164,33 @@ def _weight_problems(document: Document, weights: Sequence[float], targets: int)
         yield document.problem(("weights",), f"the weights sum to {total:g}", "they are divided by it", severity="notice")
 
 
+def _draw_problems(document: Document, prompt: Prompt, draws: Draws) -> Iterator[Problem]:
+    """Draws that no sequence could hold, or that could not be told apart in it."""
+    possible = (
+        sum(p > 0 for p in prompt.probabilities) if prompt.targets and len(prompt.weights or ()) in (0, len(prompt.targets)) else 0
+    )
+    if draws.wrap.count("%s") != 1:
+        yield document.problem(("draws", "wrap"), f"wrap {draws.wrap!r} must hold %s once", "put %s where the draws go")
+    if not draws.replace and draws.n > possible:
+        yield document.problem(("draws", "n"), f"{draws.n} draws without replacement from {many(possible, 'target')} of positive weight",
+                               "ask for fewer, or set replace to true")  # fmt: skip
+    for index, target in enumerate(prompt.targets):
+        if draws.separator in target or draws.separator.strip() in target:
+            yield document.problem(("targets", index), f"the target {target!r} holds the separator {draws.separator!r}",
+                                   "use a separator that no target holds")  # fmt: skip
+            break
+    others = {
+        "template": prompt.template,
+        "response": prompt.variants != ("",),
+        "eos": not prompt.eos,
+        "spellings": len(prompt.every_spelling) > len(prompt.targets),
+    }
+    for name in (name for name, there in others.items() if there):
+        yield document.problem(
+            ("draws",), f"draws do not go with {name}{': false' if name == 'eos' else ''}", "leave one of the two out"
+        )
+
+
 def _template_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
     """A template that cannot be parsed back, and targets that do not fit it."""
     try:
@@ -178,7 +207,7 @@ def _template_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
 
 def _format_doubts(document: Document, prompt: Prompt) -> Iterator[Problem]:
     """A request that shows one format while the targets have another."""
-    texts = [text.strip() for _, text in _spelled(prompt)]
+    texts = [(text if prompt.draws is None else prompt.draws.wrap.replace("%s", text)).strip() for _, text in _spelled(prompt)]
     braced = all(text.startswith("{") and text.endswith("}") for text in texts)
     requests = (prompt.question,) if prompt.messages else (*prompt.requests, *prompt.held_out_requests)
     silent = [text for text in requests if not re.search("{|brace|curly", _SET.sub("", text), re.IGNORECASE)]

@@ -16,7 +16,7 @@ from diffusecli.files.paths import exists, find, look_again, real, spread, visib
 from diffusecli.files.schema import problems_of
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_checks import content_problems
-from diffusecli.prompts.target_tables import with_table
+from diffusecli.prompts.target_tables import names_table, with_table
 from diffusecli.system.errors import InputError, Problem
 
 
@@ -33,7 +33,7 @@ def inspect_prompt(path: str | Path) -> tuple[Prompt | None, list[Problem]]:
         problems.append(document.problem(("alias",), "unknown key 'alias'", "a prompt's alias is its path: remove it"))
     elif isinstance(document.data, dict) and isinstance(document.data.get("$schema", ""), str):
         document.data.pop("$schema", None)
-    if isinstance(document.data, dict) and isinstance(document.data.get("targets"), dict) and not problems:
+    if isinstance(document.data, dict) and names_table(document.data.get("targets")) and not problems:
         problems.extend(with_table(document, found.place))
         if problems:
             return None, problems

@@ -8,17 +8,22 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from diffusecli.files.documents import Document
 from diffusecli.files.text import canonical
 from diffusecli.prompts.answer_forms import BRACES, form_sentence
 from diffusecli.prompts.distributions import Distribution
-from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt import Draws, Prompt
+from diffusecli.prompts.prompt_checks import content_problems
 from diffusecli.prompts.spellings import spelled
 from diffusecli.prompts.templates import within
 from diffusecli.prompts.wording_checks import contradictions
 from diffusecli.prompts.wordings import Drawn, draw_forms, draw_wordings
 from diffusecli.system.errors import InputError, did_you_mean
+
+_SHOWN_DRAWS = 3
+"""Of several draws a request shows so many."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,9 @@ class Wording:
     held_out: int = 0  # how many to hold out: of the bank's beside `wordings`, or of the given requests
     seed: int = 0  # of the draw
     spellings: bool = False  # whether outcomes may be written in other ways, too
+    draws: int | None = None  # in one answer
+    separator: str = ", "  # between them
+    replacement: bool = True  # whether an outcome may come again
 
     def __post_init__(self) -> None:
         """Raises `InputError` for a wrap without its place for the outcome, and for requests that do not go together."""
@@ -49,6 +57,12 @@ class Wording:
         if self.form and not self.requests:
             raise InputError(
                 "--form: is for requests of yours, the tool's own ask for the form already. Add --request or leave it out"
+            )
+        if self.draws is None and (self.separator != ", " or not self.replacement):
+            raise InputError("--separator and --no-replacement are for several draws. Add --draws N")
+        if self.draws is not None and self.wordings is not None:
+            raise InputError(
+                "--draws and --wordings: the built-in wordings ask for one draw. Give requests of yours, or leave one of them out"
             )
         self._require_enough_wordings()
 
@@ -82,18 +96,48 @@ def prompt_from(distribution: Distribution, wording: Wording, fields: Mapping[st
     The distribution's own request ends with a sentence on the form of the answer; given ones stay as they are, unless `wording.form` asks for
     it. Several get different clauses on the form, the first of them the usual sentence.
     """
+    if wording.draws is not None:
+        distribution = _repeated(distribution, wording, wording.draws)
     requests, held_out = _requests(distribution, wording, fields or {})
-    written = tuple(wording.wrap.replace("%s", outcome) for outcome in distribution.outcomes)
-    return Prompt(
+    wrap = wording.wrap if wording.draws is None else "%s"
+    written = tuple(wrap.replace("%s", outcome) for outcome in distribution.outcomes)
+    made = Prompt(
         request=requests,
         held_out_requests=held_out,
         response=wording.response,
-        targets=spelled(distribution.outcomes, wording.wrap) if wording.spellings else written,
+        targets=spelled(distribution.outcomes, wrap) if wording.spellings else written,
         weights=distribution.weights,
         eos=wording.eos,
         system=None if wording.system is None else _filled(wording.system, fields or {}, "--system"),
-        template=within(distribution.template, wording.wrap) if distribution.template else None,
+        template=within(distribution.template, wrap) if distribution.template else None,
+        draws=_draws(wording),
     )
+    if made.draws is not None:
+        _require_sound(made, made.draws)
+    return made
+
+
+def _require_sound(prompt: Prompt, draws: Draws) -> None:
+    """Raises `InputError` for draws that no sequence could hold, or that could not be told apart in it."""
+    document = Document("", "{}", {})
+    if wrong := next((p for p in content_problems(document, prompt) if p.severity == "error"), None):
+        raise InputError(f"--draws {draws.n}: {wrong.message}. {wrong.remedy[0].upper()}{wrong.remedy[1:]}")
+
+
+def _draws(wording: Wording) -> Draws | None:
+    if wording.draws is None:
+        return None
+    return Draws(n=wording.draws, separator=wording.separator, replace=wording.replacement, wrap=wording.wrap)
+
+
+def _repeated(distribution: Distribution, wording: Wording, draws: int) -> Distribution:
+    """The distribution, its own request for several draws."""
+    again = "" if wording.replacement else ", none of them twice"
+    request = f"{distribution.request.rstrip('.')}. Do it {draws} times{again}, and give all {draws} in one line."
+    shown = wording.separator.join([distribution.noun] * min(draws, _SHOWN_DRAWS)) + (
+        "" if draws <= _SHOWN_DRAWS else f"{wording.separator}…"
+    )
+    return replace(distribution, request=request, noun=shown)
 
 
 def _requests(distribution: Distribution, wording: Wording, fields: Mapping[str, str]) -> Drawn:

@@ -42,6 +42,12 @@ class TargetTable(BaseModel):
         return [self.wrap.replace("%s", outcome) for outcome in found.outcomes], weights
 
 
+def names_table(targets: Any) -> bool:
+    """Whether a prompt's targets are meant as a table: a mapping with one of its keys."""
+    known = {field.alias or name for name, field in TargetTable.model_fields.items()}
+    return isinstance(targets, dict) and bool(known & targets.keys())
+
+
 def with_table(document: Document, place: Path) -> list[Problem]:
     """Replace the table that a prompt's document names by the lists in it; returns what is wrong with it.
 

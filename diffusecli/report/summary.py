@@ -140,8 +140,8 @@ def _records(found: RecordFigures) -> Iterator[RenderableType]:
         yield Padding(Text(spelled(line)), (0, 0, 0, 5), expand=False)
     if (worst := found.worst_pair) is not None:
         line = (
-            f"association furthest off: {worst.first} and {worst.second}, {worst.measure} {worst.sampled:.3f}; "
-            f"a perfect sampler shows {worst.perfect:.3f}, the weights have {worst.target:.3f}"
+            f"association furthest off of {many(len(found.pairs), 'pair')}: {worst.first} and {worst.second}, {worst.measure} {worst.sampled:.3f}; "
+            f"a perfect sampler shows {worst.perfect:.3f} (p = {found.pairs_p_value:.2g} over all pairs), the weights have {worst.target:.3f}"
         )
         yield Padding(Text(spelled(line)), (0, 0, 0, 3), expand=False)
 

@@ -166,7 +166,8 @@ def _estimable(job: Job, questions: list[Question]) -> list[Question]:
 def measurable(job: Job, questions: list[Question]) -> list[Question]:
     """The same, the largest trees cut down to what can be measured in the end."""
     large = {q.alias for q in questions if any(len(wording.trie.internal) > _MOST_PREFIXES for wording in q.wordings)}
-    return [estimable(q, job.settings, _PATHS_AFTER) if q.alias in large else q for q in questions]
+    listed = [estimable(q, job.settings, _PATHS_AFTER) if q.alias in large else q for q in questions]
+    return [estimable(q, job.settings, _PATHS_BETWEEN) if q.prompt.draws is not None else q for q in listed]
 
 
 class _AskedToStopError(Exception):
@@ -199,7 +200,7 @@ def _finished_iteration(job: Job, progress: Progress) -> Iteration:
     drawn_from = _drawn_from(job) if number % (job.settings.exact_every or number + 1) == 0 else []
     if tests or drawn_from:
         _train_mode(job.base, on=False)
-    exact, _ = by_name(job.scorer.exact(drawn_from), job.prompts.shown_as)
+    exact = by_name(job.scorer.exact(drawn_from), job.prompts.shown_as)[0] if drawn_from else {}
     test = job.scorer.exact(_estimable(job, tests))
     kl, on_target = ({name: sums[place] / sums[0] for name, sums in saw["seen"].items()} for place in (1, 2))
     prompts = sum(sums[0] for sums in saw["seen"].values())

@@ -15,12 +15,12 @@ import numpy as np
 
 from diffusecli.models.chat import Chat
 from diffusecli.models.encoding import EncodedPrompt, encode_like, encode_wordings
+from diffusecli.models.sampled_tree import SampledTree
 from diffusecli.prompts.divergence import exact_kl
 from diffusecli.prompts.groups import group_of
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import InputError
 from diffusecli.training.loss import row_length, target_log_probs
-from diffusecli.training.sampled_tree import SampledTree
 from diffusecli.training.spelled import lowest_loss
 
 _Kind = TypeVar("_Kind")

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from diffusecli.models.chat import Chat
 from diffusecli.models.encoding import EncodedPrompt, encode_like
+from diffusecli.models.sampled_tree import SampledTree, draw_paths, sampled_tree
 from diffusecli.prompts.config import AlgConfig
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import InputError
@@ -22,7 +23,6 @@ from diffusecli.training.loss import row_length
 from diffusecli.training.questions import Question
 from diffusecli.training.retention import Retention
 from diffusecli.training.rounds import in_rounds
-from diffusecli.training.sampled_tree import draw_paths, sampled_tree
 
 _WORDINGS = 8
 """Of a prompt in one step, unless the config says how many."""
@@ -32,6 +32,8 @@ _LARGE_TREE = 1000
 """Prefixes beyond which a step draws targets, unless the config says how many."""
 _DRAWN = 64
 """Targets that such a step draws."""
+_SEQUENCES = 16
+"""Sequences that a step draws where an answer holds several draws."""
 _PROMPTS = 4
 """Of many in one step, unless the config says how many: as many prompts teach more in twice the steps than eight at a time."""
 
@@ -106,8 +108,7 @@ class Visits:
                 raise InputError(f"{error}. If the template takes no earlier turns, set vary.turns to false") from error
             encoded = placed if self.most_tokens is None or row_length(placed) <= self.most_tokens else encoded
         if (count := drawn_in_a_step(self.settings, encoded)) is not None:
-            offset = random.Random(f"{name} {encoded.alias} {iteration} targets").random()
-            encoded = replace(encoded, trie=sampled_tree(encoded.trie, draw_paths(encoded.trie, count, offset)))
+            encoded = replace(encoded, trie=drawn_tree(encoded, count, f"{name} {encoded.alias} {iteration} targets"))
         return replace(encoded, trie=encoded.trie.scaled(share))
 
 
@@ -118,11 +119,13 @@ def wordings_per_visit(settings: AlgConfig, question: Question) -> int:
 
 
 def drawn_in_a_step(settings: AlgConfig, encoded: EncodedPrompt) -> int | None:
-    """How many targets a step draws of a prompt, with its response variants; None where it takes all of them.
+    """How many targets (of several draws: sequences) a step draws of a prompt, with its response variants; None where it takes all of them.
 
     Spellings weigh what the model makes of all of them together, so their prompts are never sampled.
     """
     wanted = settings.targets_per_step
+    if encoded.sequences is not None:
+        return _SEQUENCES if wanted == "auto" else wanted
     if wanted == "auto":
         wanted = _DRAWN if len(encoded.trie.internal) > _LARGE_TREE else len(encoded.trie.leaves)
     return None if encoded.choices or wanted >= len(encoded.trie.leaves) else wanted
@@ -140,11 +143,20 @@ def in_a_step(question: Question, settings: AlgConfig) -> Question:
 
 def _cut_down(question: Question, count: Callable[[EncodedPrompt], int | None]) -> Question:
     def cut(encoded: EncodedPrompt) -> EncodedPrompt:
-        if (wanted := count(encoded)) is None or wanted >= len(encoded.trie.leaves):
+        wanted = count(encoded)
+        if wanted is None or (encoded.sequences is None and wanted >= len(encoded.trie.leaves)):
             return encoded
-        return replace(encoded, trie=sampled_tree(encoded.trie, draw_paths(encoded.trie, wanted, 0.5)))
+        return replace(encoded, trie=drawn_tree(encoded, wanted, None))
 
     return replace(question, wordings=tuple(map(cut, question.wordings)))
+
+
+def drawn_tree(encoded: EncodedPrompt, count: int, seed: str | None) -> SampledTree:
+    """The part of a prompt's tree that so many drawn paths visit; without a seed always the same, evenly drawn."""
+    if encoded.sequences is not None:
+        return encoded.sequences.sample(count, random.Random(seed or "evenly").getrandbits(64))
+    offset = 0.5 if seed is None else random.Random(seed).random()
+    return sampled_tree(encoded.trie, draw_paths(encoded.trie, count, offset))
 
 
 def prompts_per_step(settings: AlgConfig, prompts: int) -> int:

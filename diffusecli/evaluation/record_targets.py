@@ -1,0 +1,85 @@
+"""What records should be, and what a perfect sampler shows of them: listed with weights, or several draws in one answer.
+
+Knows prompts; no answers. Symbols: F fields, R rows, N answers, B samples of a perfect sampler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffusecli.files.text import canonical
+from diffusecli.prompts.matching import Matching, target_finder
+from diffusecli.prompts.prompt import Draws, Prompt
+from diffusecli.prompts.templates import Template, marginals
+
+_SIMULATED = 100_000  # sequences, for what is known only by simulation: draws without replacement after the first
+
+
+@dataclass(frozen=True)
+class RecordTarget:
+    """The distribution of records."""
+
+    template: Template
+    marginals: Sequence[dict[str, float]]  # F: value -> weight
+    holds: Callable[[str], bool]  # whether a text is a record
+    rows: np.ndarray  # [R, F] records, as places of their values; where draws are independent, none
+    weights: np.ndarray  # [R]
+    draw: Callable[[int, np.random.Generator], np.ndarray]  # so many records of a perfect sampler [N, F]
+
+    @classmethod
+    def of(cls, prompt: Prompt, template: Template) -> RecordTarget:
+        """Of the listed targets, or of sequences of them."""
+        return _listed(prompt, template) if prompt.draws is None else _of_draws(prompt, prompt.draws)
+
+    def knows(self, values: Sequence[str]) -> bool:
+        """Whether all values are values of records."""
+        return all(value in own for value, own in zip(values, self.marginals, strict=True))
+
+    def samples(self, n: int, count: int, seed: int) -> Iterator[np.ndarray]:
+        """B times N records of a perfect sampler [N, F]."""
+        rng = np.random.default_rng(seed)
+        return (self.draw(n, rng) for _ in range(count))
+
+
+def coded(marginals: Sequence[dict[str, float]], rows: Sequence[Sequence[str]]) -> np.ndarray:
+    """Values as their places in the marginals [len(rows), F].
+
+    >>> coded([{"a": 0.5, "b": 0.5}, {"x": 1.0}], [("b", "x"), ("a", "x")]).tolist()
+    [[1, 0], [0, 0]]
+    """
+    places = [{value: place for place, value in enumerate(own)} for own in marginals]
+    return np.array([[place[value] for place, value in zip(places, row, strict=True)] for row in rows])
+
+
+def _listed(prompt: Prompt, template: Template) -> RecordTarget:
+    weights = dict(zip(map(canonical, prompt.targets), prompt.probabilities, strict=True))
+    values = [template.parse(text) or () for text in weights]
+    p = np.array(list(weights.values()))
+    own = marginals(template, weights)
+    rows = coded(own, values)
+    return RecordTarget(
+        template, own, weights.__contains__, rows, p, lambda n, rng: rows[rng.choice(len(p), size=n, p=p / p.sum())]
+    )
+
+
+def _of_draws(prompt: Prompt, draws: Draws) -> RecordTarget:
+    p, finder = np.array(prompt.probabilities), target_finder(prompt, Matching())
+
+    def draw(n: int, rng: np.random.Generator) -> np.ndarray:
+        if draws.replace:
+            return rng.choice(len(p), size=(n, draws.n), p=p)
+        with np.errstate(divide="ignore"):  # the first to arrive, at rates p: successive draws without replacement
+            return np.argsort(rng.exponential(size=(n, len(p))) / p, axis=1)[:, : draws.n]
+
+    names = list(map(canonical, prompt.targets))
+    rows, shares = np.zeros((0, draws.n), dtype=np.int64), [p] * draws.n
+    if not draws.replace:
+        rows = draw(_SIMULATED, np.random.default_rng(0))
+        shares = [p, *(np.bincount(rows[:, place], minlength=len(p)) / len(rows) for place in range(1, draws.n))]
+    of_places = [dict(zip(names, share.tolist(), strict=True)) for share in shares]
+    return RecordTarget(
+        draws.template, of_places, lambda text: finder(text) is not None, rows, np.full(len(rows), 1 / max(1, len(rows))), draw
+    )

@@ -1,0 +1,103 @@
+"""Answers of several draws: a tree of sequences that is never listed, grown where paths are drawn.
+
+Each place of the sequence has a prefix tree of all targets; a path through one goes on at the root of the next. Knows tries and weights,
+no tokenizers and no models.
+
+Axis names: K targets, n draws, m sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from diffusecli.models.sampled_tree import SampledTree, draw_paths, sampled_tree
+from diffusecli.models.trie import ROOT, TokenTrie
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """Sequences of targets, each drawn by the same weights, with or without those that came before."""
+
+    places: tuple[TokenTrie, ...]  # n; path k of each spells target k, and what follows it there
+    replace: bool  # whether a target may come again
+
+    @property
+    def longest(self) -> int:
+        """The most tokens of a sequence."""
+        return sum(int(trie.depths.max()) for trie in self.places)
+
+    @cached_property
+    def _weights(self) -> np.ndarray:
+        """[K]."""
+        return self.places[0].weights
+
+    def at(self, drawn: Sequence[int]) -> TokenTrie:
+        """The tree of the next draw, weighed by what may still come."""
+        trie = self.places[len(drawn)]
+        if self.replace or not drawn:
+            return trie
+        left = self._weights.copy()
+        left[list(drawn)] = 0.0
+        return trie.reweighted(left / left.sum())
+
+    def sample(self, count: int, seed: int | Sequence[int]) -> SampledTree:
+        """The tree that `count` drawn sequences visit, with the exact conditional distribution at each node.
+
+        Of each draw the sequences that agree so far are shared out by systematic sampling, so the mean over all draws is the whole tree's.
+        """
+        return self._grown((), count, count, np.random.default_rng(seed))
+
+    def _grown(self, drawn: tuple[int, ...], count: int, of: int, rng: np.random.Generator) -> SampledTree:
+        """The part of the tree below what was drawn so far, through which `count` of the sequences pass."""
+        trie = self.at(drawn)
+        paths = draw_paths(trie, count, float(rng.random()))
+        here = sampled_tree(trie, paths).scaled(count / of)
+        if len(drawn) + 1 == len(self.places):
+            return here
+        chosen, counts = np.unique(paths, return_counts=True)
+        ends = dict(zip(paths.tolist(), here.drawn.tolist(), strict=True))
+        leaves = np.array([ends[path] for path in chosen.tolist()])
+        order = np.argsort(leaves)
+        below = [self._grown((*drawn, int(chosen[i])), int(counts[i]), of, rng) for i in order]
+        return grafted(here, leaves[order], below)
+
+
+def grafted(tree: SampledTree, leaves: np.ndarray, below: Sequence[SampledTree]) -> SampledTree:
+    """A tree with others below some of its leaves, which ascend; the drawn paths go on in those."""
+    sizes = np.array([len(other) for other in below])
+    before = np.concatenate([[0], np.cumsum(sizes)])  # nodes that come before, of the trees below
+    moved = np.arange(len(tree)) + before[np.searchsorted(leaves, np.arange(len(tree)))]
+    ends = tree.ends + before[np.searchsorted(leaves, tree.ends)]
+    total = len(tree) + int(sizes.sum())
+    starts = moved[leaves] + 1
+
+    def joined(own: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
+        found = np.empty(total, own.dtype)
+        found[moved] = own
+        for start, values in zip(starts.tolist(), others, strict=True):
+            found[start : start + len(values)] = values
+        return found
+
+    parents = np.where(tree.parents == ROOT, ROOT, moved[tree.parents])
+    of_others = [np.where(o.parents == ROOT, start - 1, o.parents + start) for o, start in zip(below, starts.tolist(), strict=True)]
+    masses = joined(tree.masses, [other.masses for other in below])
+    all_parents = joined(parents, of_others)
+    onward = np.bincount(all_parents + 1, weights=masses, minlength=total + 1)[1:]
+    depths = joined(tree.depths, [other.depths + depth for other, depth in zip(below, tree.depths[leaves].tolist(), strict=True)])
+    return replace(
+        tree,
+        tokens=joined(tree.tokens, [other.tokens for other in below]),
+        parents=all_parents,
+        depths=depths,
+        ends=joined(ends, [other.ends + start for other, start in zip(below, starts.tolist(), strict=True)]),
+        masses=masses,
+        leaves=np.arange(total),
+        weights=masses - onward,
+        drawn=np.concatenate([other.drawn + start for other, start in zip(below, starts.tolist(), strict=True)]),
+        conditionals=joined(tree.conditionals, [other.conditionals for other in below]),
+        lowest=tree.lowest + sum(other.lowest for other in below),
+    )
