@@ -38,7 +38,7 @@ from diffusecli.system.errors import InputError, did_you_mean
 from diffusecli.system.notices import Notice
 from diffusecli.verbs.init_prompt import choose, fields_of, require_different_requests
 
-_LISTS = ("group_by", "alpha_within", "bins")
+_LISTS = ("group_by", "alpha_within", "bins", "independent")
 _WHOLE = {"top": 1, "skip_rows": 0, "header_rows": 0, "decimals": 0}  # option -> the least that it may be
 _NUMBERS = {"alpha": 0.0, "min_count": 0.0, "tail": 0.0}
 _FLAGS = ("count",)

@@ -95,7 +95,8 @@ def _rows(prompt: Prompt, answers: Answers) -> list[tuple[str, str, int, int, fl
     def weight(text: str) -> float:
         place = target_of(text)
         cut = prompt.eos and answers.unfinished[text] == answers[text]  # such an answer is no target
-        return math.nan if place is None or cut else prompt.probabilities[place]
+        whole = place is not None and not cut and prompt.draws is None  # several draws: the weights are those of one
+        return prompt.probabilities[place] if whole and place is not None else math.nan
 
     by_count = sorted(answers.items(), key=lambda item: (-item[1], item[0]))
     return [(prompt.alias, text, n, answers.unfinished[text], n / total, weight(text)) for text, n in by_count]

@@ -66,6 +66,15 @@ def init_prompt(
     bins: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN=WIDTH", help="With --from: numbers as ranges, e.g. age=10; may be repeated.")
     ] = None,
+    independent: Annotated[
+        str, typer.Option(metavar="A,B,…", help="With --template: fields that depend on no other; all combinations are targets.")
+    ] = "",
+    given: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B,…", help="With --template: columns that the request names; a prompt per combination, as --group-by."
+        ),
+    ] = "",
     count: Annotated[
         bool, typer.Option("--count", help="With --from: rows are observations, count them. A weight column needs no --count.")
     ] = False,
@@ -163,10 +172,10 @@ def init_prompt(
     )
     service = paraphrasing.service()
     modifiers = {"step": step, "tail": tail, "decimals": decimals, "date_format": date_format}
-    groups = _columns(group_by)
+    groups = (*_columns(group_by), *_columns(given))
     reading = Reading(
         column, weight_column, count, top, min_count, alpha, groups, _columns(alpha_within), options_column, shares_column, decimal,
-        template, tuple(bins or ()), table.layout(),
+        template, tuple(bins or ()), _columns(independent), table.layout(),
     )  # fmt: skip
     distributions = choose(families, modifiers, source, reading, worded=wordings is not None)
     if paraphrasing.paraphrase is not None and service is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -52,7 +51,7 @@ def validate(
         views, more = token_views(found, model, notice, chat_template, trust_remote_code)
         found = found.with_more(more, strict=strict)
     if as_json:
-        tokens = {"tokens": [asdict(view) for view in views]} if model is not None else {}
+        tokens = {"tokens": [view.as_json() for view in views]} if model is not None else {}
         typer.echo(terminal.json_text(json.dumps({**found.as_json(), **tokens}, indent=2, ensure_ascii=False)))
     else:
         for problem in found.problems:

@@ -52,7 +52,10 @@ class Evaluated:
         if self.diversity is not None:
             return open_verdict(self.diversity, self.tally.unfinished.total())
         if self.figures is not None:
-            return verdict(self.figures, self.exact)
+            found = verdict(self.figures, self.exact)
+            found = f"first draw: {found}" if self.prompt.draws is not None else found
+            doubt = self.records.doubt if self.records is not None else ""
+            return f"{doubt}; {found}" if doubt else found
         known = self.exact is not None and not math.isnan(self.exact.tvd)
         return f"not sampled; exact TVD {self.exact.tvd:.3f}" if self.exact and known else "no samples"
 

@@ -71,6 +71,8 @@ def measure(
     own, wanted = (
         {p.digest: p for p in some if p.targets and p.draws is None} for some in (prompts, [*prompts, *others])
     )  # copies have the same figures
+    if any(p.draws is not None for p in (*prompts, *others)):
+        notice("prompts with several draws in an answer are not measured with --exact: their figures are what training estimated")
     if not wanted:
         return Measured()
     placed = _in_contexts(own, wanted, notice) if contexts is not None else set()

@@ -47,17 +47,32 @@ def _which_wording(row: Evaluated) -> str:
     return f", {KINDS[worst.kind]} {shortened(worst.name, 60)!r}" if worst else ""
 
 
+def _highest(row: Evaluated, figure: str) -> float:
+    """A figure of the answers, or of the field of records that has more."""
+    if row.figures is None:
+        return math.nan
+    fields = row.records.fields if row.records is not None else ()
+    return float(max(getattr(found, figure) for found in (row.figures, *fields)))
+
+
+def _lowest_p(row: Evaluated) -> float:
+    """The p-value of the answers, or of all fields of records and their pairs together, if that is lower."""
+    if row.figures is None:
+        return math.nan
+    return min(row.figures.p_value, row.records.least_p) if row.records is not None else row.figures.p_value
+
+
 GATES: Mapping[str, Gate] = {
     "--min-n": Gate("N", True, lambda row: float(row.tally.n), share=False),
     "--min-valid": Gate("valid share", True, lambda row: row.figures.valid if row.figures else math.nan),
     "--max-unfinished": Gate("unfinished share", False, lambda row: row.tally.unfinished_share, open_ended=True),
-    "--max-tvd": Gate("TVD", False, lambda row: row.figures.tvd if row.figures else math.nan),
-    "--max-excess-tvd": Gate("excess TVD", False, lambda row: row.figures.excess_tvd if row.figures else math.nan),
-    "--min-p": Gate("p", True, lambda row: row.figures.p_value if row.figures else math.nan),
+    "--max-tvd": Gate("TVD", False, lambda row: _highest(row, "tvd")),
+    "--max-excess-tvd": Gate("excess TVD", False, lambda row: _highest(row, "excess_tvd")),
+    "--min-p": Gate("p", True, _lowest_p),
     "--min-coverage": Gate(
         "seen / possible", True, lambda row: row.figures.seen / row.figures.seen_expected if row.figures else math.nan
     ),
-    "--max-kl": Gate("exact KL", False, lambda row: row.exact.kl if row.exact else math.nan, share=False, exact=True),
+    "--max-kl": Gate("exact KL", False, lambda row: row.exact.highest_kl if row.exact else math.nan, share=False, exact=True),
     "--max-wording-tvd": Gate("worst exact TVD of a wording", False, worst_wording, exact=True, where=_which_wording),
 }
 """Of every prompt with targets, or with samples; `--max-drift` is of runs."""

@@ -183,6 +183,12 @@ class ExactFigures:
     excess_tvd: float = math.nan  # that `at_n` draws from q show on average
     wordings: tuple[Worded, ...] = ()  # of a prompt in several wordings or contexts: each by itself
     pooled_tvd: float = math.nan  # of answers pooled over several wordings; nan where there is one
+    kl_error: float = 0.0  # standard error of a KL that training estimated; 0 where it is exact
+
+    @property
+    def highest_kl(self) -> float:
+        """The KL; of an estimate the upper end of its 95 % interval."""
+        return self.kl + 1.96 * self.kl_error
 
     @property
     def tvd_of_answers(self) -> float:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffusecli.files.text import canonical
-from diffusecli.prompts.matching import Matching, target_finder
 from diffusecli.prompts.prompt import Draws, Prompt
 from diffusecli.prompts.templates import Template, marginals
 
+_AT_ONCE = 5_000_000  # random numbers
 _SIMULATED = 100_000  # sequences, for what is known only by simulation: draws without replacement after the first
 
 
@@ -24,7 +24,6 @@ class RecordTarget:
 
     template: Template
     marginals: Sequence[dict[str, float]]  # F: value -> weight
-    holds: Callable[[str], bool]  # whether a text is a record
     rows: np.ndarray  # [R, F] records, as places of their values; where draws are independent, none
     weights: np.ndarray  # [R]
     draw: Callable[[int, np.random.Generator], np.ndarray]  # so many records of a perfect sampler [N, F]
@@ -56,30 +55,38 @@ def coded(marginals: Sequence[dict[str, float]], rows: Sequence[Sequence[str]]) 
 
 def _listed(prompt: Prompt, template: Template) -> RecordTarget:
     weights = dict(zip(map(canonical, prompt.targets), prompt.probabilities, strict=True))
-    values = [template.parse(text) or () for text in weights]
+    values = [tuple(map(canonical, template.parse(text) or ())) for text in weights]
     p = np.array(list(weights.values()))
     own = marginals(template, weights)
     rows = coded(own, values)
-    return RecordTarget(
-        template, own, weights.__contains__, rows, p, lambda n, rng: rows[rng.choice(len(p), size=n, p=p / p.sum())]
-    )
+    return RecordTarget(template, own, rows, p, lambda n, rng: rows[rng.choice(len(p), size=n, p=p / p.sum())])
 
 
 def _of_draws(prompt: Prompt, draws: Draws) -> RecordTarget:
-    p, finder = np.array(prompt.probabilities), target_finder(prompt, Matching())
+    p = np.array(prompt.probabilities)
 
     def draw(n: int, rng: np.random.Generator) -> np.ndarray:
         if draws.replace:
-            return rng.choice(len(p), size=(n, draws.n), p=p)
-        with np.errstate(divide="ignore"):  # the first to arrive, at rates p: successive draws without replacement
-            return np.argsort(rng.exponential(size=(n, len(p))) / p, axis=1)[:, : draws.n]
+            return rng.choice(len(p), size=(n, draws.n), p=p).astype(np.int32)
+        size = max(1, _AT_ONCE // len(p))
+        return np.concatenate([_without_replacement(p, draws.n, min(size, n - start), rng) for start in range(0, n, size)])
 
     names = list(map(canonical, prompt.targets))
-    rows, shares = np.zeros((0, draws.n), dtype=np.int64), [p] * draws.n
+    rows, shares = np.zeros((0, draws.n), dtype=np.int32), [p] * draws.n
     if not draws.replace:
-        rows = draw(_SIMULATED, np.random.default_rng(0))
-        shares = [p, *(np.bincount(rows[:, place], minlength=len(p)) / len(rows) for place in range(1, draws.n))]
+        rows = draw(min(_SIMULATED, 50 * _AT_ONCE // len(p)), np.random.default_rng(0))
+        odds = p / (1 - p)
+        shares = [p, p * (odds.sum() - odds)]  # of a second draw: the sum of p_j p_i / (1 - p_j) over all others j
+        # later ones as often as simulated, and one draw by the weights: no target that may come is impossible
+        shares += [(np.bincount(rows[:, place], minlength=len(p)) + p) / (len(rows) + 1) for place in range(2, draws.n)]
     of_places = [dict(zip(names, share.tolist(), strict=True)) for share in shares]
-    return RecordTarget(
-        draws.template, of_places, lambda text: finder(text) is not None, rows, np.full(len(rows), 1 / max(1, len(rows))), draw
-    )
+    return RecordTarget(draws.template, of_places, rows, np.full(len(rows), 1 / max(1, len(rows))), draw)
+
+
+def _without_replacement(p: np.ndarray, draws: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    """So many sequences [n, draws]: the first to arrive, in their order, where target i arrives at rate p_i."""
+    with np.errstate(divide="ignore"):
+        arrivals = rng.exponential(size=(n, len(p))) / p
+    first = np.argpartition(arrivals, draws - 1, axis=1)[:, :draws]
+    order = np.argsort(np.take_along_axis(arrivals, first, axis=1), axis=1)
+    return np.take_along_axis(first, order, axis=1).astype(np.int32)

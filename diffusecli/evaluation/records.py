@@ -12,18 +12,19 @@ from itertools import combinations
 
 import numpy as np
 
+from diffusecli.evaluation.fit import SIGNIFICANCE
 from diffusecli.evaluation.metrics import figures
 from diffusecli.evaluation.perfect import monte_carlo_p
 from diffusecli.evaluation.record_targets import RecordTarget, coded
 from diffusecli.evaluation.verdicts import verdict
-from diffusecli.files.text import canonical
+from diffusecli.prompts.answer_texts import record_values
 from diffusecli.prompts.answers import Answers
-from diffusecli.prompts.matching import tally
+from diffusecli.prompts.matching import Matching, tally, target_finder
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.prompts.templates import Template
 
-_DRAWS = 200  # samples of a perfect sampler, for the associations that they show
-_MOST_CELLS = 4_000_000  # of the tables of two fields: larger ones say nothing at any N that is sampled
+_DRAWS, _FEWEST = 200, 40  # samples of a perfect sampler, for the associations that they show
+_MOST_VALUES = 100_000_000  # of these samples in all
+_MOST_CELLS = 100_000  # of the table of two fields: larger ones say nothing at any N that is sampled
 _NUMERIC = 10  # values beyond which two fields of numbers are compared by their correlation
 _NO_VALUE = "\0"  # in place of a field of an answer that does not fit the template
 
@@ -53,6 +54,7 @@ class PairFigures:
     perfect: float  # mean of a perfect sampler at this N: Cramér's V of few answers is too high
     sampled: float
     error: float  # sampled - perfect
+    standard_error: float  # of a perfect sampler
     p_value: float  # of so large an error, by simulation of perfect samplers
 
 
@@ -71,20 +73,41 @@ class RecordFigures:
 
     @property
     def worst_pair(self) -> PairFigures | None:
-        """The pair whose association is furthest off."""
-        known = [pair for pair in self.pairs if not math.isnan(pair.error)]
-        return max(known, key=lambda pair: abs(pair.error), default=None)
+        """The pair whose association is furthest off, in standard errors."""
+        return max(self.pairs, key=lambda pair: abs(pair.error) / pair.standard_error, default=None)
+
+    @property
+    def doubt(self) -> str:
+        """Which field or pair departs from the target, all of them together at 5 % (Bonferroni); empty where none does."""
+        worst = min(self.fields, key=lambda field: field.p_value)
+        if worst.p_value * len(self.fields) < SIGNIFICANCE / 2:
+            return f"{worst.name} departs from its weights (p = {worst.p_value:.2g})"
+        if self.worst_pair is not None and self.pairs_p_value < SIGNIFICANCE / 2:
+            return f"{self.worst_pair.first} and {self.worst_pair.second} do not go together as they should (p = {self.pairs_p_value:.2g})"
+        return ""
+
+    @property
+    def least_p(self) -> float:
+        """The lowest p-value of fields and pairs, for as many as there are (Bonferroni)."""
+        found = [len(self.fields) * min(field.p_value for field in self.fields), self.pairs_p_value]
+        return min(1.0, 2 * min(p for p in found if not math.isnan(p)))
 
 
-def record_figures(prompt: Prompt, counts: Answers, seed: int) -> RecordFigures | None:
+def record_figures(prompt: Prompt, counts: Answers, seed: int, matching: Matching | None = None) -> RecordFigures | None:
     """All figures of the fields; None where answers are no records, or there are none."""
     template, n = prompt.record, counts.total()
     if template is None or not n or not prompt.targets:
         return None
-    target = RecordTarget.of(prompt, template)
-    ended = [(_answer(prompt, text), count) for text, count in counts.finished.items()]
-    taken = [(_values(template, text), count) for text, count in ended]
-    taken += [(None, counts.unfinished.total())] if counts.unfinished else []
+    target, finder = RecordTarget.of(prompt, template), target_finder(prompt, matching or Matching())
+    taken: list[tuple[tuple[str, ...] | None, int]] = []
+    copies = 0
+    for text, count in counts.items():
+        place = finder(text)
+        cut = counts.unfinished[text] if prompt.eos or place is None else 0
+        taken += [(None, cut)] if cut else []
+        if count > cut:
+            copies += 0 if place is None else count - cut
+            taken.append((_values(prompt, text, place), count - cut))
     rows = [(values, count) for values, count in taken if values is not None]
     known = [(values, count) for values, count in rows if target.knows(values)]
     fields = []
@@ -97,20 +120,14 @@ def record_figures(prompt: Prompt, counts: Answers, seed: int) -> RecordFigures 
         of_field = found.valid, found.tvd, found.tvd_floor, found.excess_tvd, found.p_value
         fields.append(FieldFigures(name, len(own), *of_field, verdict(found, None)))
     fits, all_known = (sum(count for _, count in some) / n for some in (rows, known))
-    copies = sum(count for text, count in ended if target.holds(text)) / n
-    return RecordFigures(fits, all_known, copies, tuple(fields), *_pairs(target, known, seed))
+    return RecordFigures(fits, all_known, copies / n, tuple(fields), *_pairs(target, known, seed))
 
 
-def _answer(prompt: Prompt, text: str) -> str:
-    """An answer without the beginning that responses give it."""
-    text = canonical(text)
-    beginnings = (canonical(variant) for variant in sorted(prompt.variants, key=len, reverse=True))
-    return canonical(next((text.removeprefix(begins) for begins in beginnings if begins and text.startswith(begins)), text))
-
-
-def _values(template: Template, text: str) -> tuple[str, ...] | None:
-    found = template.parse(text)
-    return None if found is None else tuple(map(canonical, found))
+def _values(prompt: Prompt, text: str, place: int | None) -> tuple[str, ...] | None:
+    """The fields of an answer: of the target that it is, however it is spelled or goes on; else of what it says."""
+    if place is not None and prompt.draws is None:
+        return record_values(prompt, prompt.targets[place])
+    return record_values(prompt, text) if prompt.eos else None
 
 
 def _pairs(target: RecordTarget, known: Sequence[tuple[tuple[str, ...], int]], seed: int) -> tuple[tuple[PairFigures, ...], float]:
@@ -118,8 +135,9 @@ def _pairs(target: RecordTarget, known: Sequence[tuple[tuple[str, ...], int]], s
     if not known:
         return (), math.nan
     answers, counts = coded(target.marginals, [values for values, _ in known]), np.array([count for _, count in known], dtype=float)
-    perfect = list(target.samples(int(counts.sum()), _DRAWS, seed))
-    pairs, furthest, furthest_null = [], 0.0, np.zeros(_DRAWS)
+    draws = max(_FEWEST, min(_DRAWS, _MOST_VALUES // (int(counts.sum()) * len(target.marginals))))
+    perfect = list(target.samples(int(counts.sum()), draws, seed))
+    pairs, furthest, furthest_null = [], 0.0, np.zeros(draws)
     for a, b in combinations(range(len(target.marginals)), 2):
         measure, associated = _association(target.marginals[a], target.marginals[b])
         if associated is None:
@@ -128,11 +146,11 @@ def _pairs(target: RecordTarget, known: Sequence[tuple[tuple[str, ...], int]], s
         null = np.array([associated(rows[:, [a, b]], np.ones(len(rows))) for rows in perfect])
         sampled, mean = associated(answers[:, [a, b]], counts), float(null.mean())
         away, away_null, spread = abs(sampled - mean), np.abs(null - mean), max(float(null.std()), 1e-9)
-        p_value = float(monte_carlo_p(np.count_nonzero(away_null >= away - 1e-12), _DRAWS))
+        p_value = float(monte_carlo_p(np.count_nonzero(away_null >= away - 1e-12), draws))
         furthest, furthest_null = max(furthest, away / spread), np.maximum(furthest_null, away_null / spread)
         names = target.template.fields
-        pairs.append(PairFigures(names[a], names[b], measure, wanted, mean, sampled, sampled - mean, p_value))
-    together = float(monte_carlo_p(np.count_nonzero(furthest_null >= furthest - 1e-9), _DRAWS)) if pairs else math.nan
+        pairs.append(PairFigures(names[a], names[b], measure, wanted, mean, sampled, sampled - mean, spread, p_value))
+    together = float(monte_carlo_p(np.count_nonzero(furthest_null >= furthest - 1e-9), draws)) if pairs else math.nan
     return tuple(pairs), together
 
 

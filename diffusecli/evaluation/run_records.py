@@ -33,6 +33,8 @@ class Manifest(BaseModel):
     exact_on_target_before: dict[str, float] = {}
     exact_on_target_test: dict[str, float] = {}
     exact_wordings: dict[str, dict[str, list[float]]] = {}  # of each wording of a prompt with several
+    kl_errors: dict[str, float] = {}  # standard errors of the KLs that are estimates
+    kl_errors_before: dict[str, float] = {}
     retention_kl: float | None = None
     prompts_trained: NonNegativeInt = 0  # how many of `prompt_sha256`, its first
     prompt_sha256: dict[str, str] = {}

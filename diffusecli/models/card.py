@@ -87,7 +87,14 @@ def _about(prompt: Prompt) -> dict[str, str]:
         prompt.alias: _asked(first), f"{prompt.alias}#held-out": _asked(prompt.held_out_requests or ("",)),
         f"{prompt.alias}#contexts": f"{_asked(first[:1])} (in contexts)",
     }  # fmt: skip
-    return {alias: f"{cell} | {len(prompt.targets)} | {prompt.entropy:.3f}" for alias, cell in asked.items()}
+    return {alias: f"{cell} | {len(prompt.targets)} | {entropy_of_answers(prompt)}" for alias, cell in asked.items()}
+
+
+def entropy_of_answers(prompt: Prompt) -> str:
+    """H of whole answers in nats; of several draws without replacement only simulation would tell."""
+    if prompt.draws is None:
+        return f"{prompt.entropy:.3f}"
+    return f"{prompt.draws.n * prompt.entropy:.3f}" if prompt.draws.replace else "-"
 
 
 def _asked(requests: Sequence[str]) -> str:

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from diffusecli.files.text import canonical
 from diffusecli.models.frame import Frame
 from diffusecli.models.sequences import Sequences
-from diffusecli.models.tokens import tokenise_all
+from diffusecli.models.tokens import decode_answers, tokenise_all
 from diffusecli.models.trie import TokenTrie
 from diffusecli.prompts.prompt import Draws, Prompt
 from diffusecli.prompts.templates import Template
@@ -50,6 +51,13 @@ def encode_sequences(frame: Frame, prompt: Prompt, draws: Draws) -> Sequences:
         if any(ids[:start] != whole[:start] or ids[end:] != whole[own:] for ids, end in zip(found, ends, strict=True)):
             raise _entangled(frame, draws)
         start = own
+    for place in range(draws.n):  # every target comes back, at every place
+        spelled = decode_answers(
+            frame.tokenizer, [path[:-1] if place == draws.n - 1 and frame.by_token else path for path in paths[place]]
+        )
+        for target, text in zip(targets, spelled, strict=True):
+            if canonical(target) not in canonical(text):
+                raise frame.error(f"the target {target!r} comes back from the tokenizer as {text!r}, write it so that it survives")
     for row in rng.integers(len(targets), size=(_COMPARED, draws.n)).tolist():
         (ids,) = tokens([template.fill([targets[index] for index in row]) + ending])
         joined = [*frame.prompt_ids, *(token for place, index in enumerate(row) for token in paths[place][index])]

@@ -11,6 +11,7 @@ from typing import Any
 
 from diffusecli.models.chat import Chat
 from diffusecli.models.encoding import EncodedPrompt, encode_wordings
+from diffusecli.models.sampled_tree import SampledTree
 from diffusecli.prompts.answer_texts import answer_texts
 from diffusecli.prompts.conflicts import clashes, conversation
 from diffusecli.prompts.prompt import Prompt
@@ -38,21 +39,27 @@ class TokenView:
     def target_tokens(self, most: int = 0) -> list[tuple[str, tuple[str, ...]]]:
         """The first answers, or all, each with its tokens and the terminator."""
         shown = self.answers[:most] if most else self.answers
-        return [
-            (text, tuple(self.tokenizer.convert_ids_to_tokens(list(self.encoded.trie.path(place)))))
-            for place, text in enumerate(shown)
-        ]
+        trie = self.encoded.sequences.places[0] if self.encoded.sequences is not None else self.encoded.trie
+        return [(text, tuple(self.tokenizer.convert_ids_to_tokens(list(trie.path(place))))) for place, text in enumerate(shown)]
 
     @property
     def fed_as_rows(self) -> int:
         """Tokens that one row per target feeds."""
         trie = self.encoded.trie
-        return len(trie.leaves) * len(self.encoded.prompt_ids) + int(trie.depths[trie.leaves].sum())
+        ends = trie.drawn if isinstance(trie, SampledTree) else trie.leaves  # of several draws: as many sequences as a step has
+        return len(ends) * len(self.encoded.prompt_ids) + int(trie.depths[ends].sum())
 
     @property
     def fed_packed(self) -> int:
         """Tokens that the prefix tree feeds."""
         return len(self.encoded.prompt_ids) + len(self.encoded.trie.internal)
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines: every answer with its tokens."""
+        return {
+            "alias": self.alias, "prompt_tokens": self.prompt_tokens, "target_tokens": self.target_tokens(),
+            "fed_as_rows": self.fed_as_rows, "fed_packed": self.fed_packed,
+        }  # fmt: skip
 
 
 def view_tokens(
@@ -87,8 +94,9 @@ def view_tokens(
 
 
 def _unknown_tokens(view: TokenView) -> Iterator[Problem]:
-    trie, unknown = view.encoded.trie, view.tokenizer.unk_token_id
-    if unknown is None or unknown not in trie.tokens[trie.internal]:
+    encoded, unknown = view.encoded, view.tokenizer.unk_token_id
+    trie = encoded.sequences.places[0] if encoded.sequences is not None else encoded.trie
+    if unknown is None or unknown not in trie.tokens:
         return
     for place, text in enumerate(view.answers):
         if unknown in trie.path(place)[:-1]:

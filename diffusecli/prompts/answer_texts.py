@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from diffusecli.files.text import canonical
 from diffusecli.prompts.prompt import Prompt
 
 
@@ -38,3 +39,19 @@ def answer_texts(prompt: Prompt) -> Iterator[AnswerText]:
             choice = target * len(prompt.variants) + place
             weight = p / (len(prompt.variants) * len(spellings))
             yield from (AnswerText(variant + spelling, target, choice, weight) for spelling in spellings)
+
+
+def record_values(prompt: Prompt, text: str) -> tuple[str, ...] | None:
+    """The fields of an answer, without the beginning that responses give it; None where it does not fit the template, or there is none.
+
+    >>> people = Prompt(request="x", response=("", "I am "), targets=("Ann, 34",), template="{name}, {age}")
+    >>> record_values(people, " I am Bob, 5"), record_values(people, "nobody")
+    (('Bob', '5'), None)
+    """
+    if prompt.record is None:
+        return None
+    text = canonical(text)
+    beginnings = (canonical(variant) for variant in sorted(prompt.variants, key=len, reverse=True))
+    text = canonical(next((text.removeprefix(begins) for begins in beginnings if begins and text.startswith(begins)), text))
+    values = prompt.record.parse(text)
+    return None if values is None else tuple(map(canonical, values))

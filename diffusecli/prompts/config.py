@@ -64,10 +64,10 @@ class AlgConfig(BaseModel):
     wordings_per_step: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto", description="Wordings of a prompt in one optimiser step, all in turn. auto: at most 8."
     )
-    targets_per_step: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+    targets_per_step: Literal["auto"] | Annotated[int, Field(ge=2)] = Field(
         default="auto",
         description="Targets of a prompt that a step draws by their weights; it follows the exact distribution of every next token "
-        "on their paths. auto: all, of prefix trees with more than 1000 prefixes 64.",
+        "on their paths. auto: all, of prefix trees with more than 1000 prefixes 64. Prompts with spellings or several responses take all.",
     )
     exact_every: Annotated[int, Field(ge=1)] | None = Field(
         default=None,

@@ -75,7 +75,8 @@ def clashes(prompts: Iterable[Prompt], conversations: Iterable[Hashable]) -> Ite
     for first, *others in groups.values():
         expected = _masses(first) if others else {}
         for other in others:
-            clash, pair = Clash(first, other, _agree(expected, _masses(other))), (first.whole, other.whole)
+            agree = first.draws == other.draws and _agree(expected, _masses(other))
+            clash, pair = Clash(first, other, agree), (first.whole, other.whole)
             if clash.severity != "notice" or pair not in told:
                 yield clash
             if clash.severity == "notice":

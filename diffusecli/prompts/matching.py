@@ -69,6 +69,8 @@ class Matching:
         """
         asked = [prompt for prompt in prompts if prompt.targets]
         ends = {prompt.eos for prompt in asked} or {True}
+        if asked and all(prompt.draws is not None for prompt in asked):
+            return f"as many draws as asked, each {self._words(True, 'a target')}"
         target = "a spelling of a target" if any(len(s) > 1 for prompt in asked for s in prompt.spellings) else "a target"
         return "; for prompts with eos: false ".join(self._words(whole, target) for whole in (True, False) if whole in ends)
 

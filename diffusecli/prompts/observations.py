@@ -5,6 +5,7 @@ Puts together what `weight_columns.py`, `observed_rows.py`, `total_rows.py` and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from diffusecli.files.table_files import read_table
 from diffusecli.files.tables import Table
 from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.observed_rows import observed_rows, totals_of
-from diffusecli.prompts.record_columns import with_bins, with_records
+from diffusecli.prompts.record_columns import made_independent, with_bins, with_records
 from diffusecli.prompts.row_lists import distributions_of_lists
 from diffusecli.prompts.shared_options import shared_options
 from diffusecli.prompts.templates import Template
@@ -34,6 +35,8 @@ def distributions_in(path: Path, reading: Reading) -> dict[tuple[str, ...], Dist
         return distributions_of_lists(table, reading)
     table = with_bins(table, reading)
     if reading.template is not None:
+        fields = Template.of(reading.template).fields
+        _require_weights_said(table, reading, fields)
         table, index = with_records(table, reading.template)
         weights = None if reading.weight_column == NONE else reading.weight_column
         reading, notices = replace(reading, count=weights is None, weight_column=weights), list[str]()
@@ -42,6 +45,8 @@ def distributions_in(path: Path, reading: Reading) -> dict[tuple[str, ...], Dist
         reading, notices = choose_weight_column(table, reading, index)
     rows, left_out = observed_rows(table, index, reading)
     totals, repeated = totals_of(rows)
+    if reading.independent:
+        totals = {key: made_independent(sums, reading) for key, sums in totals.items()}
     counted = reading.count or reading.weight_column is not None
     if repeated and not counted:
         likely = [
@@ -53,7 +58,13 @@ def distributions_in(path: Path, reading: Reading) -> dict[tuple[str, ...], Dist
     if reading.weight_column is not None:
         percent = any("%" in str(cell) for cell in table.columns[table.find(reading.weight_column, "--weight-column")])
         notices += remove_totals(table, totals, percent=percent)
-    order, how = in_order(dict.fromkeys(rows.targets), table.orders.get(index, ()), sort=bool(repeated))
+    order, how = in_order(
+        dict.fromkeys(target for sums in totals.values() for target in sums)
+        if reading.independent
+        else dict.fromkeys(rows.targets),
+        table.orders.get(index, ()),
+        sort=bool(repeated),
+    )
     options = {key: [target for target in order if target in sums] for key, sums in totals.items()}
     smoothed = [""]
     if reading.alpha and reading.group_by:
@@ -64,6 +75,16 @@ def distributions_in(path: Path, reading: Reading) -> dict[tuple[str, ...], Dist
         shown = Template.of(reading.template).shown
         made = {key: replace(each, template=reading.template, request=REQUEST_OF_RECORDS, noun=shown) for key, each in made.items()}
     return with_notices(made, notices)
+
+
+def _require_weights_said(table: Table, reading: Reading, fields: Sequence[str]) -> None:
+    """Raises `InputError` where rows would count once each although a column that is no field looks like weights."""
+    likely = [name for i in weight_columns(table, reading, -1) if (name := table.names[i]) not in fields]
+    if reading.weight_column is None and likely and not reading.count:
+        raise InputError(
+            f"{table.path}: the column '{likely[0]}' looks like weights. Add --weight-column {as_argument(likely[0])} to weigh rows by it, or "
+            f"--weight-column {NONE} to count rows"
+        )
 
 
 def _target_column(table: Table, reading: Reading) -> int:

@@ -169,13 +169,15 @@ def _draw_problems(document: Document, prompt: Prompt, draws: Draws) -> Iterator
     possible = (
         sum(p > 0 for p in prompt.probabilities) if prompt.targets and len(prompt.weights or ()) in (0, len(prompt.targets)) else 0
     )
+    if not prompt.targets:
+        yield document.problem(("draws",), "there are no targets to draw from", "add targets, or leave draws out")
     if draws.wrap.count("%s") != 1:
         yield document.problem(("draws", "wrap"), f"wrap {draws.wrap!r} must hold %s once", "put %s where the draws go")
     if not draws.replace and draws.n > possible:
         yield document.problem(("draws", "n"), f"{draws.n} draws without replacement from {many(possible, 'target')} of positive weight",
                                "ask for fewer, or set replace to true")  # fmt: skip
     for index, target in enumerate(prompt.targets):
-        if draws.separator in target or draws.separator.strip() in target:
+        if (draws.separator.strip() or draws.separator) in target or draws.template.misread([target] * draws.n) is not None:
             yield document.problem(("targets", index), f"the target {target!r} holds the separator {draws.separator!r}",
                                    "use a separator that no target holds")  # fmt: skip
             break
@@ -203,6 +205,9 @@ def _template_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
         if values is None or not all(values):
             yield document.problem(("targets", index), f"the target {target!r} does not fit the template {prompt.template!r}",
                                    "correct one of the two")  # fmt: skip
+        elif loose := next((value for value in values if value != canonical(value)), None):
+            yield document.problem(("targets", index), f"the field {loose!r} of the target {target!r} begins or ends with white space",
+                                   "put the space into the template")  # fmt: skip
 
 
 def _format_doubts(document: Document, prompt: Prompt) -> Iterator[Problem]:

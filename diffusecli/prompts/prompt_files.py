@@ -35,7 +35,7 @@ def inspect_prompt(path: str | Path) -> tuple[Prompt | None, list[Problem]]:
         document.data.pop("$schema", None)
     if isinstance(document.data, dict) and names_table(document.data.get("targets")) and not problems:
         problems.extend(with_table(document, found.place))
-        if problems:
+        if any(problem.severity == "error" for problem in problems):
             return None, problems
     try:
         prompt = Prompt.model_validate({**document.data, "alias": str(path)} if isinstance(document.data, dict) else document.data)

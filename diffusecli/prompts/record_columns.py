@@ -6,14 +6,16 @@ Knows tables; the column that it adds is read like any other.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 
 from diffusecli.files.numerals import UnclearNumberError, numbers_in
 from diffusecli.files.tables import Table
 from diffusecli.files.text import canonical
 from diffusecli.prompts.templates import Template
 from diffusecli.prompts.weighing import Reading
-from diffusecli.system.errors import InputError
+from diffusecli.system.errors import InputError, did_you_mean
 
 _NO_LIST = "A field must be a single value"
 
@@ -21,6 +23,10 @@ _NO_LIST = "A field must be a single value"
 def with_bins(table: Table, reading: Reading) -> Table:
     """The table with the numbers of some columns as ranges, such as 30-39; empty cells stay empty."""
     columns = list(table.columns)
+    used = {*Template.of(reading.template or "{}").fields} if reading.template else {reading.column, *reading.group_by}
+    used |= set(reading.group_by)
+    if idle := next((name for name in reading.widths if name not in used and len(table.names) > 1), None):
+        raise InputError(f"--bins {idle}: is neither a target, a field nor a group. Leave it out")
     for name, width in reading.widths.items():
         index = table.find(name, "--bins")
         texts = [canonical(text) for text in table.texts(index, _NO_LIST)]
@@ -44,7 +50,7 @@ def range_of(number: float, width: float, *, whole: bool) -> str:
     >>> range_of(34, 10, whole=True), range_of(0.72, 0.25, whole=False), range_of(34, 1, whole=True)
     ('30-39', '0.5-0.75', '34')
     """
-    low = math.floor(number / width) * width
+    low = math.floor(round(number / width, 9)) * width  # .3 / .1 is a little less than 3
     high = low + width - (1 if whole else 0)
     return f"{low:.10g}" if low == high else f"{low:.10g}-{high:.10g}"
 
@@ -66,3 +72,38 @@ def with_records(table: Table, written: str) -> tuple[Table, int]:
             )
         records.append(template.fill(values) if all(values) else "")
     return replace(table, names=(*table.names, "record"), columns=(*table.columns, records)), len(table.names)
+
+
+_MOST_LISTED = 1_000_000  # records of a product
+
+
+def made_independent(totals: Mapping[str, float], reading: Reading) -> dict[str, float]:
+    """The weights of records whose `independent` fields depend on nothing: the product of each one's weights with those of all others together.
+
+    Raises `InputError` for a name that is no field, and for more records than can be listed.
+    """
+    template = Template.of(reading.template or "")
+    if unknown := next((name for name in reading.independent if name not in template.fields), None):
+        raise InputError(f"--independent {unknown}: is no field of the template. {did_you_mean(unknown, list(template.fields))}")
+    free = [template.fields.index(name) for name in reading.independent]
+    whole = math.fsum(totals.values())
+    if not whole:
+        return dict(totals)  # refused where weights are looked at
+    parts: list[dict[tuple[str, ...], float]] = [{} for _ in range(1 + len(free))]  # all others together, then each free field
+    for text, weight in totals.items():
+        values = template.parse(text) or ()
+        others = tuple(value for place, value in enumerate(values) if place not in free)
+        for part, key in zip(parts, [others, *((values[place],) for place in free)], strict=True):
+            part[key] = part.get(key, 0.0) + weight / whole
+    if (count := math.prod(map(len, parts))) > _MOST_LISTED:
+        raise InputError(
+            f"--independent {','.join(reading.independent)}: makes {count} records, at most {_MOST_LISTED} are listed. Use --bins or fewer fields"
+        )
+    found: dict[str, float] = {}
+    for combined in product(*(part.items() for part in parts)):
+        joint, *own = combined
+        left = iter(joint[0])
+        chosen = {place: key[0] for place, (key, _) in zip(free, own, strict=True)}
+        filled = [chosen[place] if place in chosen else next(left) for place in range(len(template.fields))]
+        found[template.fill(filled)] = whole * math.prod(weight for _, weight in combined)
+    return found

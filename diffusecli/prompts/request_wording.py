@@ -96,9 +96,8 @@ def prompt_from(distribution: Distribution, wording: Wording, fields: Mapping[st
     The distribution's own request ends with a sentence on the form of the answer; given ones stay as they are, unless `wording.form` asks for
     it. Several get different clauses on the form, the first of them the usual sentence.
     """
-    if wording.draws is not None:
-        distribution = _repeated(distribution, wording, wording.draws)
-    requests, held_out = _requests(distribution, wording, fields or {})
+    asked = distribution if wording.draws is None else _repeated(distribution, wording, wording.draws)
+    requests, held_out = _requests(asked, wording, fields or {})
     wrap = wording.wrap if wording.draws is None else "%s"
     written = tuple(wrap.replace("%s", outcome) for outcome in distribution.outcomes)
     made = Prompt(
@@ -131,13 +130,15 @@ def _draws(wording: Wording) -> Draws | None:
 
 
 def _repeated(distribution: Distribution, wording: Wording, draws: int) -> Distribution:
-    """The distribution, its own request for several draws."""
+    """The distribution as requests name it: they ask for several draws, and an example has as many."""
     again = "" if wording.replacement else ", none of them twice"
     request = f"{distribution.request.rstrip('.')}. Do it {draws} times{again}, and give all {draws} in one line."
     shown = wording.separator.join([distribution.noun] * min(draws, _SHOWN_DRAWS)) + (
         "" if draws <= _SHOWN_DRAWS else f"{wording.separator}…"
     )
-    return replace(distribution, request=request, noun=shown)
+    outcomes = distribution.outcomes
+    example = wording.separator.join(outcomes[place % len(outcomes)] for place in range(draws))
+    return replace(distribution, request=request, noun=shown, outcomes=(example,), weights=None)
 
 
 def _requests(distribution: Distribution, wording: Wording, fields: Mapping[str, str]) -> Drawn:

@@ -14,6 +14,7 @@ from diffusecli.files.documents import Document
 from diffusecli.files.schema import problems_of
 from diffusecli.files.tables import Layout
 from diffusecli.prompts.observations import distributions_in
+from diffusecli.prompts.templates import within
 from diffusecli.prompts.weighing import Reading
 from diffusecli.system.errors import InputError, Problem
 
@@ -25,6 +26,8 @@ class TargetTable(BaseModel):
 
     source: str = Field(alias="from", min_length=1, description="The file: one target a line, or CSV, JSON, Parquet, Excel.")
     column: str | None = Field(default=None, description="The column of the targets, where there are several.")
+    template: str | None = Field(default=None, description="In place of column: records of several columns, like `{name}, {age}`.")
+    bins: dict[str, float] = Field(default={}, description="Columns of numbers that become ranges, with their widths.")
     weight_column: str | None = Field(
         default=None, description="The column of the weights, added up by target; none: there are none."
     )
@@ -32,14 +35,22 @@ class TargetTable(BaseModel):
     wrap: str = Field(default="%s", description="What surrounds each target, %s in its place: {%s} puts it in braces.")
     delimiter: str | None = Field(default=None, description="Sign between the fields of the table. Default: found out.")
     encoding: str | None = Field(default=None, description="Encoding of the file. Default: found out.")
+    header_rows: int | None = Field(default=None, ge=0, description="Rows of column names; 0: the first row is data.")
+    skip_rows: int = Field(default=0, ge=0, description="Rows above the header to leave out.")
+    sheet: str | None = Field(default=None, description="Sheet of an Excel workbook.")
+    decimal: str | None = Field(default=None, description="Decimal sign of the weights: . or a comma. Default: found out.")
 
-    def lists(self, beside: Path) -> tuple[list[str], list[float] | None]:
-        """Targets and weights; `beside` is the prompt's file. Raises `InputError` for a table that cannot be read so."""
-        layout = Layout(delimiter=self.delimiter, encoding=self.encoding)
-        reading = Reading(column=self.column, weight_column=self.weight_column, count=self.count, layout=layout)
+    def lists(self, beside: Path) -> tuple[list[str], list[float] | None, list[str]]:
+        """Targets, weights and what was found out; `beside` is the prompt's file. Raises `InputError` for a table that cannot be read so."""
+        layout = Layout(self.delimiter, self.encoding, self.header_rows, self.skip_rows, self.sheet)
+        bins = tuple(f"{name}={width}" for name, width in self.bins.items())
+        reading = Reading(
+            column=self.column, weight_column=self.weight_column, count=self.count, template=self.template, bins=bins, decimal=self.decimal,
+            layout=layout,
+        )  # fmt: skip
         found = distributions_in(beside.parent / self.source, reading)[()]
         weights = None if found.weights is None else list(found.weights)
-        return [self.wrap.replace("%s", outcome) for outcome in found.outcomes], weights
+        return [self.wrap.replace("%s", outcome) for outcome in found.outcomes], weights, found.notice.splitlines()
 
 
 def names_table(targets: Any) -> bool:
@@ -66,16 +77,41 @@ def with_table(document: Document, place: Path) -> list[Problem]:
             document.problem(("weights",), "the targets come from a table, and weights are here", "name weight_column in targets")
         ]
     try:
-        targets, weights = table.lists(place)
+        targets, weights, found = table.lists(place)
     except InputError as error:
-        text = str(error)
-        for key in ("weight-column", "column", "count", "delimiter", "encoding"):
-            text = text.replace(f"--{key}", key.replace("-", "_"))
-        return [document.problem(("targets", "from"), text)]
+        return [document.problem(("targets", "from"), _with_keys(str(error)))]
     document.data["targets"] = targets
     if weights is not None:
         document.data["weights"] = weights
-    return []
+    if table.template is not None:
+        document.data["template"] = within(table.template, table.wrap)
+    return [
+        document.problem(("targets", "from"), _with_keys(line), severity="notice") for line in found if not line.startswith(_ORDER)
+    ]
+
+
+_ORDER = "targets in "
+"""How the notice begins that tells the order, which a prompt's file need not tell."""
+
+
+def _with_keys(text: str) -> str:
+    """A message that names options of `init-prompt`, with the keys in their place."""
+    text = text.replace("--no-header", "header_rows: 0")
+    for key in (
+        "header-rows",
+        "skip-rows",
+        "sheet",
+        "decimal",
+        "template",
+        "bins",
+        "weight-column",
+        "column",
+        "count",
+        "delimiter",
+        "encoding",
+    ):
+        text = text.replace(f"--{key}", key.replace("-", "_"))
+    return text
 
 
 def _moved(document: Document, problem: Problem, where: tuple[Any, ...]) -> Problem:

@@ -42,6 +42,7 @@ class Reading:
     decimal: str | None = None
     template: str | None = None  # targets are records: placeholders are columns
     bins: tuple[str, ...] = ()  # column=width: numbers become ranges
+    independent: tuple[str, ...] = ()  # fields of the template that do not depend on the others
     layout: Layout = field(default_factory=Layout)
 
     def __post_init__(self) -> None:
@@ -52,8 +53,14 @@ class Reading:
             raise InputError(f"--group-by {','.join(self.group_by)}: names a column twice")
         if self.decimal not in (None, ".", ","):
             raise InputError(f"--decimal {self.decimal!r}: must be . or ,")
+        if self.bins and self.shares_column is not None:
+            raise InputError(
+                "--bins does not go with --shares-column, whose options are not numbers of rows. Leave one of them out"
+            )
         if self.template is not None and (self.column is not None or self.shares_column is not None):
             raise InputError("--template makes targets of several columns. Leave --column and --shares-column out")
+        if self.independent and self.template is None:
+            raise InputError("--independent is for fields of a --template")
         for name, width in self.widths.items():
             if not (math.isfinite(width) and width > 0):
                 raise InputError(f"--bins {name}={width:g}: the width must be more than 0")

@@ -158,7 +158,7 @@ def live_view(seen: Sequence[Iteration], remaining: float) -> RenderableType:
     bar = Table.grid(padding=(0, 1))
     bar.add_row(ProgressBar(last.of, last.iteration, width=20), Text(_line(last, remaining)))
     prompts = Table.grid(padding=(0, 2))
-    prompts.add_row("exact KL", "", Text("nats", justify="right"), Text("on target", justify="right"))
+    prompts.add_row("KL", "", Text("nats", justify="right"), Text("on target", justify="right"))
     furthest = sorted(last.kl, key=lambda alias: -last.kl[alias])[:_MOST_PROMPTS]
     names = short_names(list(last.kl))
     for alias in sorted(furthest, key=list(last.kl).index):

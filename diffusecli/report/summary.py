@@ -24,7 +24,7 @@ from diffusecli.report.details import details
 from diffusecli.report.groups import group_legend, group_table, worst_table
 from diffusecli.report.histogram import Showing
 from diffusecli.report.parts import label, new_table, number, p_value, percent
-from diffusecli.report.wording import of_wordings, short
+from diffusecli.report.wording import of_wordings, plus_minus, short
 from diffusecli.system.errors import many, shortened
 from diffusecli.system.terminal import spelled
 
@@ -102,7 +102,7 @@ def _drifts(found: Evaluation) -> list[RenderableType]:
 def _summary(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
     """Two lines of figures, the verdict, how it was sampled."""
     f, exact = row.figures, row.exact
-    kl = number(exact.kl) if exact else "-"
+    kl = f"{'≈' if exact.kl_error else ''}{number(exact.kl)}" if exact else "-"
     if f is None:
         yield _grid((sampler, str(row.tally.n), *["-"] * 6, kl))
     else:
@@ -116,6 +116,10 @@ def _summary(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
         seen = f"{exact.seen_expected:.1f} targets expected in {row.tally.n or UNSAMPLED}"
         line = f"exact: {percent(exact.on_target)} on target, TVD {exact.tvd:.4f}, {seen}"
         yield Padding(Text(line), (0, 0, 0, 3), expand=False)
+    if exact is not None and exact.kl_error:
+        yield Padding(
+            Text(spelled(f"KL estimated in training: {plus_minus(exact.kl, exact.kl_error)} nats")), (0, 0, 0, 3), expand=False
+        )
     for line in of_wordings(exact.wordings) if exact is not None else ():
         yield Padding(Text(spelled(line)), (0, 0, 0, 3), expand=False)
     if row.records is not None:

@@ -16,9 +16,10 @@ import numpy as np
 
 from diffusecli.files.documents import read_document
 from diffusecli.files.spreadsheets import COLUMNS, as_cell, from_cell
-from diffusecli.files.text import canonical, holds_half_characters
+from diffusecli.files.text import holds_half_characters
 from diffusecli.files.writing import atomic_write
-from diffusecli.prompts.templates import Template
+from diffusecli.prompts.answer_texts import record_values
+from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.sample_files import FORMATS, MOST_BYTES
 from diffusecli.system.errors import InputError
 
@@ -38,7 +39,7 @@ def format_of(path: Path) -> str:
 
 
 def write_samples(
-    path: Path, samples: Mapping[str, Counter[str]], form: str, seed: int, records: Mapping[str, Template] | None = None
+    path: Path, samples: Mapping[str, Counter[str]], form: str, seed: int, records: Mapping[str, Prompt] | None = None
 ) -> None:
     """Write the samples of each prompt; single answers in an order that the seed fixes. Raises `MachineError`.
 
@@ -75,15 +76,15 @@ def read_samples(path: Path) -> dict[str, Counter[str]]:
     return samples
 
 
-def _write_table(file: IO[str], samples: Mapping[str, Counter[str]], records: Mapping[str, Template]) -> None:
+def _write_table(file: IO[str], samples: Mapping[str, Counter[str]], records: Mapping[str, Prompt]) -> None:
     table = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # or a lone \\r ends the row
-    fields = list(dict.fromkeys(name for template in records.values() for name in template.fields))
+    fields = list(dict.fromkeys(name for prompt in records.values() if prompt.record for name in prompt.record.fields))
     table.writerow([*COLUMNS, *(f"{name} (field)" if name in COLUMNS else name for name in fields)])
     for alias, counts in samples.items():
-        template = records.get(alias)
+        prompt = records.get(alias)
         for text, count in _by_count(counts):
-            values = (template.parse(canonical(text)) if template else None) or ()
-            found = dict(zip(template.fields, values, strict=True)) if template and values else {}
+            values = record_values(prompt, text) if prompt else None
+            found = dict(zip(prompt.record.fields, values, strict=True)) if prompt and prompt.record and values else {}
             table.writerow([as_cell(alias), as_cell(text), count, *(as_cell(found.get(name, "")) for name in fields)])
 
 

@@ -84,7 +84,7 @@ def generate(
             raise
         drawn = {pool.prompt.alias: pool.answers for pool in pools}
         if write:
-            records = {prompt.alias: prompt.record for prompt in prompts if prompt.record is not None}
+            records = {prompt.alias: prompt for prompt in prompts if prompt.record is not None}
             write_samples(path, drawn, form, settings.seed, records)
             mark_newest(path, (path.with_suffix(ending) for ending in SAMPLE_ENDINGS))
             refused = {"refused": journal.refused} if journal.refused else {}

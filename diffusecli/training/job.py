@@ -21,7 +21,7 @@ from diffusecli.training.processes import Processes
 from diffusecli.training.questions import Question, every_wording, shown_as
 from diffusecli.training.retention import Retention, prepare
 from diffusecli.training.scorer import Scorer
-from diffusecli.training.visits import MANY_PROMPTS, Visits
+from diffusecli.training.visits import MANY_PROMPTS, Visits, needs_all
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,10 @@ def prepare_prompts(
     require_context([*of_training, *every_wording(tests)], context)
     for remark in dict.fromkeys(remark for e in encoded for remark in e.remarks):
         notice(remark)
+    if settings.targets_per_step != "auto" and (whole := [e.alias for e in encoded if needs_all(e)]):
+        notice(
+            f"{whole[0]}: has targets in several spellings or responses, so steps take all of them, not alg_config.targets_per_step"
+        )
     strategy, why = choose_strategy(base, of_training, source, settings, processes, size)
     worded = f" in {len(encoded)} wordings" if len(encoded) > len(questions) else ""
     targets = sum(len(question.prompt.targets) for question in questions)

@@ -48,7 +48,7 @@ _PATHS_BETWEEN, _PATHS_AFTER = 256, 4096
 """Of a large tree only so many paths are measured before the end; and in the end, of one whose exact figures would take hours."""
 
 _MOST_PREFIXES = 500_000
-"""Of a tree whose figures are exact in the end."""
+"""In all, of the trees whose figures are exact in the end."""
 
 _STEPS_BETWEEN = 100
 """Steps after which a checkpoint is due within an iteration: one over thousands of prompts takes long."""
@@ -164,9 +164,10 @@ def _estimable(job: Job, questions: list[Question]) -> list[Question]:
 
 
 def measurable(job: Job, questions: list[Question]) -> list[Question]:
-    """The same, the largest trees cut down to what can be measured in the end."""
-    large = {q.alias for q in questions if any(len(wording.trie.internal) > _MOST_PREFIXES for wording in q.wordings)}
-    listed = [estimable(q, job.settings, _PATHS_AFTER) if q.alias in large else q for q in questions]
+    """The same; where all together have too many prefixes, or answers hold several draws, cut down to what can be measured."""
+    prefixes = sum(len(wording.trie.internal) for q in questions for wording in q.wordings)
+    few = _PATHS_AFTER // max(1, len(questions)) + 2
+    listed = [estimable(q, job.settings, few) for q in questions] if prefixes > _MOST_PREFIXES else questions
     return [estimable(q, job.settings, _PATHS_BETWEEN) if q.prompt.draws is not None else q for q in listed]
 
 
@@ -200,7 +201,7 @@ def _finished_iteration(job: Job, progress: Progress) -> Iteration:
     drawn_from = _drawn_from(job) if number % (job.settings.exact_every or number + 1) == 0 else []
     if tests or drawn_from:
         _train_mode(job.base, on=False)
-    exact = by_name(job.scorer.exact(drawn_from), job.prompts.shown_as)[0] if drawn_from else {}
+    exact = by_name(job.scorer.exact(measurable(job, drawn_from)), job.prompts.shown_as)[0] if drawn_from else {}
     test = job.scorer.exact(_estimable(job, tests))
     kl, on_target = ({name: sums[place] / sums[0] for name, sums in saw["seen"].items()} for place in (1, 2))
     prompts = sum(sums[0] for sums in saw["seen"].values())
@@ -224,8 +225,9 @@ def _finished_iteration(job: Job, progress: Progress) -> Iteration:
 
 
 def _drawn_from(job: Job) -> list[Question]:
-    """The prompts whose steps draw targets."""
-    return [q for q in job.prompts.questions if any(drawn_in_a_step(job.settings, wording) is not None for wording in q.wordings)]
+    """The prompts whose steps draw from targets that are listed."""
+    listed = [question for question in job.prompts.questions if question.prompt.draws is None]
+    return [q for q in listed if any(drawn_in_a_step(job.settings, wording) is not None for wording in q.wordings)]
 
 
 def _leave(job: Job, optimiser: torch.optim.Optimizer, progress: Progress) -> NoReturn:

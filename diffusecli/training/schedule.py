@@ -25,10 +25,15 @@ def reason_to_stop(settings: AlgConfig, seen: Iteration) -> str | None:
     """The original's early stop, or a mean KL that is low enough. Estimates have to be so low with 95 % confidence."""
     loss, kl = seen.loss + _SURELY * seen.loss_error, seen.mean_kl + _SURELY * seen.mean_kl_error
     if settings.early_stop and loss <= seen.optimal * (1 + settings.gamma):
-        return f"early stop: loss {loss:.3f} <= {seen.optimal:.3f} x (1 + {settings.gamma:g})"
+        return f"early stop: loss {seen.loss:.3f}{_at_most(loss, seen.loss)} <= {seen.optimal:.3f} x (1 + {settings.gamma:g})"
     if settings.target_kl is not None and kl <= settings.target_kl:
-        return f"target reached: mean KL {kl:.4f} <= {settings.target_kl:g}"
+        return f"target reached: mean KL {seen.mean_kl:.4f}{_at_most(kl, seen.mean_kl)} <= {settings.target_kl:g}"
     return None
+
+
+def _at_most(highest: float, estimate: float) -> str:
+    """The bound of an estimate, in words."""
+    return f" (at most {highest:.4f})" if highest > estimate else ""
 
 
 def learning_rate(settings: AlgConfig, hidden_size: int) -> float:

@@ -121,14 +121,19 @@ def wordings_per_visit(settings: AlgConfig, question: Question) -> int:
 def drawn_in_a_step(settings: AlgConfig, encoded: EncodedPrompt) -> int | None:
     """How many targets (of several draws: sequences) a step draws of a prompt, with its response variants; None where it takes all of them.
 
-    Spellings weigh what the model makes of all of them together, so their prompts are never sampled.
+    Spellings and response variants weigh what the model makes of all of them together, so their prompts are never sampled.
     """
     wanted = settings.targets_per_step
     if encoded.sequences is not None:
         return _SEQUENCES if wanted == "auto" else wanted
     if wanted == "auto":
         wanted = _DRAWN if len(encoded.trie.internal) > _LARGE_TREE else len(encoded.trie.leaves)
-    return None if encoded.choices or wanted >= len(encoded.trie.leaves) else wanted
+    return None if needs_all(encoded) or wanted >= len(encoded.trie.leaves) else wanted
+
+
+def needs_all(encoded: EncodedPrompt) -> bool:
+    """Whether a target has several paths, whose probabilities add up: then figures of some paths are none of the targets."""
+    return bool(encoded.choices) or len(encoded.prompt.variants) > 1
 
 
 def estimable(question: Question, settings: AlgConfig, count: int) -> Question:

@@ -229,7 +229,7 @@ def _judge(sample: SampleSet, run: RunFacts | None, measured: Measured | None, q
         diversity=diversity(compared, beyond, unfinished=compared.unfinished) if is_open else None,
         lines=by_line(compared, [matching.key(t) or t for t in known.every_spelling] if known else (), compared.unfinished) if is_open else (),
         exact=_exact(sample, run, measured, question.at_n),
-        records=record_figures(prompt, sample.counts, question.seed),
+        records=record_figures(prompt, sample.counts, question.seed, matching),
     )  # fmt: skip
 
 
@@ -254,13 +254,15 @@ def _exact(sample: SampleSet, run: RunFacts | None, measured: Measured | None, a
 def _recorded(sample: SampleSet, run: RunFacts) -> ExactFigures | None:
     """What training recorded of this very prompt, under whatever name."""
     manifest = run.manifest
-    lora = [(manifest.exact_kl_test, manifest.exact_on_target_test), (manifest.exact_kl, manifest.exact_on_target)]
-    before = [] if run.settings.load_model else [(manifest.exact_kl_before, manifest.exact_on_target_before)]
+    own = manifest.kl_errors
+    lora = [(manifest.exact_kl_test, manifest.exact_on_target_test, own), (manifest.exact_kl, manifest.exact_on_target, own)]
+    untuned = [(manifest.exact_kl_before, manifest.exact_on_target_before, manifest.kl_errors_before)]
+    before = [] if run.settings.load_model else untuned
     of_mode = {"lora": lora, "untuned": before}.get(sample.mode, [])
     for alias in run.names_of(sample.prompt) if of_mode else ():
-        for kl, on_target in of_mode:
+        for kl, on_target, errors in of_mode:
             if alias in kl:
-                return ExactFigures(kl[alias], on_target.get(alias, math.nan))
+                return ExactFigures(kl[alias], on_target.get(alias, math.nan), kl_error=errors.get(alias, 0.0))
     of_wording = run.of_wording(sample.prompt) if sample.mode == "lora" else None
     return ExactFigures(*of_wording) if of_wording is not None else None
 

@@ -34,9 +34,13 @@ from diffusecli.runs.finding import config_of
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, MachineError, cannot_write
 from diffusecli.system.notices import Notice
+from diffusecli.training.visits import drawn_tree, needs_all
 
 MARK = "export.json"
 """Tells what was exported; a folder without it is never replaced."""
+
+_LARGE, _PATHS = 20_000, 1024
+"""Of a larger tree (prefixes) the probabilities of so many paths are compared before and after merging."""
 
 _TOLERANCE = 1e-3  # nats, of an answer's log-probability in float32
 _FOR_WANT_OF_OTHERS = Prompt(request="Say a letter.", targets=("{a}", "{b}"), alias="a letter")
@@ -95,7 +99,10 @@ def _export(run: RunDir, config: Config, to: Path, precision: str | None, notice
     require_space(to.absolute().parent, base.parameters * dtype.itemsize // 1_000_000 + 50)
     load_adapter(base, run.path, recorded=recorded_base(run), named=named, notice=notice)
     prompts = _prompts(run)
-    encoded = [wording for prompt in prompts for wording in encode_wordings([*prompt.wordings, *prompt.held_out], base.chat)]
+    whole = [wording for prompt in prompts for wording in encode_wordings([*prompt.wordings, *prompt.held_out], base.chat)]
+    encoded = [
+        replace(e, trie=drawn_tree(e, _PATHS, None)) if len(e.trie.internal) > _LARGE and not needs_all(e) else e for e in whole
+    ]
     scorer = scorer_of(base, encoded, replace(source, precision=config.precision), config.alg_config, notice)
     under_adapter = scorer.log_probs(encoded)
     scorer.model = base.model = base.model.merge_and_unload(safe_merge=True)
@@ -107,9 +114,9 @@ def _export(run: RunDir, config: Config, to: Path, precision: str | None, notice
         for weight in base.model.parameters():  # not `model.to`: tables of positions stay float32 when a model is loaded
             weight.data = weight.data.to(dtype)
         gap = _gap(under_adapter, scorer.log_probs(encoded))
-    portable = _portable_template(base, encoded)
+    portable = _portable_template(base, whole)
     done = Exported(base.parameters, str(dtype).removeprefix("torch."), sum(len(e.trie.leaves) for e in encoded), gap)
-    _write(to, done, base, run, prompts, encoded, portable)
+    _write(to, done, base, run, prompts, whole, portable)
     return done
 
 

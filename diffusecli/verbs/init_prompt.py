@@ -61,6 +61,8 @@ def with_paraphrases(
     """
     from diffusecli.sampling.paraphrases import paraphrase
 
+    if wording.draws is not None:
+        raise InputError("--paraphrase does not go with --draws. Give requests of yours that ask for several draws")
     if list(distributions) != [()] or wording.wordings is not None:
         other = "--wordings" if wording.wordings is not None else "a prompt per group or row"
         raise InputError(f"--paraphrase does not go with {other}. Leave one of them out")

@@ -15,6 +15,7 @@ why their own requirements can be left out.
 
 import argparse
 import csv
+import io
 import json
 import math
 import random
@@ -48,7 +49,7 @@ class Prompt:
 
     path: str
     request: str
-    targets: list[str]
+    targets: list[str] | dict[str, str]  # a dict names a table
     weights: list[float] | None = None
     eos: bool = True
 
@@ -63,7 +64,9 @@ class Prompt:
 
     def faults(self) -> list[str]:
         """Return what is wrong with this prompt, in words."""
-        found = []
+        found: list[str] = []
+        if isinstance(self.targets, dict):
+            return found  # the table is checked by whoever reads it
         clean = sorted(unicodedata.normalize("NFC", t.strip()) for t in self.targets)
         if sorted(self.targets) != clean:
             found.append("targets are not trimmed and in normal form C")
@@ -486,7 +489,30 @@ def fictitious_people() -> list[Prompt]:
     return [
         Prompt("people/fictitious-people-train", PERSON_REQUEST, dice.shuffled(targets), eos=False),
         Prompt("people/fictitious-people", PERSON_REQUEST, []),
+        Prompt("people/fictitious-people-5000", PERSON_REQUEST, {"from": "people.csv", "template": PERSON_TEMPLATE}, eos=False),
     ]
+
+
+PEOPLE = 5000
+PERSON_TEMPLATE = "Name: {{{name}}}\nGender: {{{gender}}}\nDate of birth: {{{born}}}\nBirthplace: {{{birthplace}}}"
+
+
+def people_table() -> str:
+    """Return a table of different people as CSV: names, cities and dates of one group each, at random."""
+    dice = Dice(SEED + 1)
+    groups = tomllib.loads((SOURCES / "people.toml").read_text(encoding="utf-8"))["group"]
+    rows: dict[tuple[str, ...], None] = {}
+    while len(rows) < PEOPLE:
+        group = groups[dice.below(len(groups))]
+        given = [(name, "female") for name in group["women"]] + [(name, "male") for name in group["men"]]
+        given += [(group["either"], "non-binary")] if "either" in group else []
+        (first, gender), surname = given[dice.below(len(given))], group["surnames"][dice.below(len(group["surnames"]))]
+        name = full_name(first, surname, gender, group.get("family_first", False))
+        rows.setdefault((name, gender, date_of_birth(dice), group["cities"][dice.below(len(group["cities"]))]))
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerows([("name", "gender", "born", "birthplace"), *rows])
+    return table.getvalue()
 
 
 # --- Textbook distributions --------------------------------------------------
@@ -699,8 +725,9 @@ def main() -> None:
     faults = [f"{prompt.path}: {fault}" for prompt in library for fault in prompt.faults()]
     if faults:
         sys.exit("\n".join(faults))
-    for prompt in library:
-        path, content = SOURCES.parent / f"{prompt.path}.json", prompt.text().encode()
+    texts = {f"{prompt.path}.json": prompt.text() for prompt in library} | {"people/people.csv": people_table()}
+    for name, text in texts.items():
+        path, content = SOURCES.parent / name, text.encode()
         if not check:
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(content)

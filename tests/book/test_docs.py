@@ -234,7 +234,7 @@ def test_the_library_is_valid_for_the_built_in_tokenizer(builtin_model, monkeypa
     monkeypatch.chdir(ROOT)
     views, problems = token_views(validate([Path("prompts")]), "smollm2-135m-instruct", print)
     assert problems == []
-    assert len(views) == 43
+    assert len(views) == 44
     ten = next(view for view in views if view.alias == "prompts/numbers/rng-0.json")
     assert ten.target_tokens()[9] == ("{10}", ("{", "1", "0", "}", "<|im_end|>"))
     assert ten.fed_as_rows > 7 * ten.fed_packed

@@ -7,8 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from diffusecli.evaluation.records import correlation, cramers_v, record_figures
+from diffusecli.evaluation.gates import failures
+from diffusecli.evaluation.records import PairFigures, RecordFigures, correlation, cramers_v, record_figures
 from diffusecli.prompts.answers import Answers
+from diffusecli.prompts.matching import Matching
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.data import as_json
 from diffusecli.report.html import html_report
@@ -92,8 +94,8 @@ def test_a_prompt_without_a_template_has_no_fields():
 def test_csv_has_a_column_for_each_field_and_is_still_read(tmp_path):
     path = tmp_path / "gen.csv"
     counts = Counter({"{Ann, 34}": 3, " {=1+1, 5} ": 2, "nothing": 1})
-    named = Prompt(request="x", targets=("1|2",), template="{text}|{b}").record
-    write_samples(path, {"p.json": counts, "q.json": Counter({"x|y": 1})}, "csv", 0, {"p.json": PEOPLE.record, "q.json": named})
+    named = Prompt(request="x", targets=("1|2",), template="{text}|{b}")
+    write_samples(path, {"p.json": counts, "q.json": Counter({"x|y": 1})}, "csv", 0, {"p.json": PEOPLE, "q.json": named})
     rows = list(csv.DictReader(path.read_text().splitlines()))
     assert list(rows[0]) == ["prompt", "text", "count", "name", "age", "text (field)", "b"]
     assert [(row["name"], row["age"], row["text (field)"], row["b"]) for row in rows] == [
@@ -116,3 +118,44 @@ def test_tables_json_and_html_show_fields(tmp_path, diffuse):
     assert "records: 100.0 % fit the template, 100.0 % have known values only" in shown
     assert "age (2 values): TVD 0.250" in shown
     assert "association furthest off of 1 pair: name and age" in shown
+
+
+def test_an_answer_that_goes_on_after_its_target_has_the_fields_of_the_target():
+    begun = PEOPLE.model_copy(update={"eos": False})
+    counts = Answers({"{Ann, 34}\nCareer: {cook}": 3, "{Bob, 34}": 1})
+    counts.add("{Bob, 34} and th", unfinished=True)  # cut, but a target begins it
+    counts.add("{Dee", unfinished=True)
+    found = record_figures(begun, counts, 0)
+    assert (found.fits, found.known, found.copies) == (pytest.approx(5 / 6),) * 3
+    assert found.fields[0].valid == pytest.approx(5 / 6)
+
+
+def test_other_spellings_of_a_record_have_its_fields():
+    spelled = PEOPLE.model_copy(update={"targets": (("{Ann, 34}", "Ann, 34"), "{Bob, 34}", "{Cid, 52}")})
+    assert record_figures(spelled, Answers({"Ann, 34": 2, "{Bob, 34}": 2}), 0).known == 1
+
+
+def test_a_rule_of_matching_is_that_of_the_answers():
+    assert record_figures(PEOPLE, Answers({"{ANN, 34}": 2}), 0).copies == 0
+    assert record_figures(PEOPLE, Answers({"{ANN, 34}": 2}), 0, Matching("casefold")).known == 1
+
+
+def test_verdicts_and_limits_see_fields_and_pairs(tmp_path):
+    """Thirty different names are too many to test in a few answers; the ages that go with them are not."""
+    people = [(f"N{k}", 20 + k % 2) for k in range(30)]
+    prompt = Prompt(request="Who?", targets=[f"{{{n}, {a}}}" for n, a in people], template="{{{n}, {a}}}")
+    (tmp_path / "p.json").write_text(prompt.to_json())
+    (tmp_path / "a.txt").write_text("".join(f"{{{n}, 20}}\n" for n, _ in people) * 10)
+    found = evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "p.json"))
+    assert found.rows[0].verdict.startswith("a departs from its weights (p = ")
+    assert failures(found, {"--max-tvd": 0.6}) == []
+    (line,) = failures(found, {"--min-p": 0.01})
+    assert "p 0.0" in line
+
+
+def test_the_pair_that_is_named_is_the_one_furthest_off_in_standard_errors():
+    def pair(name, error, spread):
+        return PairFigures(name, "x", "Cramér's V", 0.5, 0.5, 0.5 + error, error, spread, 0.01)
+
+    found = RecordFigures(1, 1, 1, (), (pair("a", 0.1, 0.08), pair("b", 0.03, 0.003)), 0.005)
+    assert found.worst_pair.first == "b"

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from diffusecli.api.prompts import init_prompt
+from diffusecli.evaluation.record_targets import RecordTarget
 from diffusecli.evaluation.records import record_figures
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import Matching, tally, target_finder
 from diffusecli.prompts.prompt import Draws, Prompt
 from diffusecli.prompts.prompt_files import inspect_prompt
 from diffusecli.system.errors import InputError
+from diffusecli.verbs.validate import validate
 
 DIE = Prompt(request="Roll.", targets=("1", "2", "3"), draws=Draws(n=2, wrap="{%s}"), alias="p.json")
 ONCE = DIE.model_copy(update={"draws": Draws(n=2, wrap="{%s}", replace=False)})
@@ -125,3 +127,43 @@ def test_draws_without_replacement_are_compared_with_draws_without_replacement()
     assert found.pairs[0].target > 0.4  # what came before cannot come again
     assert abs(found.pairs[0].error) < 0.03
     assert record_figures(weighed, answers_of(rng.integers(3, size=(300, 2))), 0).copies < 0.8
+
+
+@pytest.mark.parametrize(
+    ("separator", "targets", "fine"), [(" ", ("1", "2"), True), ("\n", ("1", "2"), True), ("--", ("A-", "B-"), False)]
+)
+def test_a_separator_must_come_back(tmp_path, separator, targets, fine):
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({"request": "Two.", "targets": targets, "draws": {"n": 2, "separator": separator}}))
+    assert [p.message for p in inspect_prompt(path)[1]] == ([] if fine else ["the target 'A-' holds the separator '--'"])
+
+
+def test_draws_need_targets(tmp_path):
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({"request": "Two.", "targets": [], "draws": {"n": 2}}))
+    assert [p.message for p in inspect_prompt(path)[1]] == ["there are no targets to draw from"]
+
+
+def test_no_target_that_may_come_is_impossible_after_the_first_draw():
+    rare = Prompt(
+        request="x", targets=tuple(f"t{k}" for k in range(1003)), weights=(0.4, 0.3, 0.3, *[1e-6] * 1000),
+        draws=Draws(n=3, replace=False), alias="p.json",
+    )  # fmt: skip
+    target = RecordTarget.of(rare, rare.draws.template)
+    assert all(min(own.values()) > 0 for own in target.marginals)
+    assert [sum(own.values()) for own in target.marginals] == pytest.approx([1, 1, 1])
+    by_hand = 0.3 * (0.4 / 0.6 + 0.3 / 0.7)  # the second is t1: after t0, after t2; the others weigh a thousandth
+    assert target.marginals[1]["t1"] == pytest.approx(by_hand, rel=2e-3)
+
+
+def test_prompts_that_ask_the_same_for_another_number_of_draws_contradict_each_other(tmp_path):
+    for name, fields in (("a.json", {}), ("b.json", {"draws": {"n": 2}})):
+        (tmp_path / name).write_text(json.dumps({"request": "Roll.", "targets": ["1", "2"], **fields}))
+    problems = validate([tmp_path]).problems
+    assert any(problem.severity == "warning" and "another distribution" in problem.message for problem in problems), problems
+
+
+def test_an_example_in_a_request_has_as_many_draws():
+    asked = init_prompt(["Roll dice.", "Throw dice.", "Dice, please."], uniform=(1, 6), draws=3, form=True, seed=3)
+    shown = [text for text in asked.requests if "e.g." in text or "example" in text]
+    assert all("{1, 2, 3}" in text for text in shown)

@@ -38,7 +38,11 @@ def test_a_table_is_the_prompt_that_lists_would_be(written):
 
 def test_targets_may_be_wrapped_counted_and_without_weights(written):
     assert read_prompt(written({**TABLE, "wrap": "{%s}"})).targets == ("{Lee, Ann}", "{Bob}")
-    assert read_prompt(written({"from": "data/names.csv", "column": "name"}, NAMES.replace(",share", ",size"))).weights is None
+    unweighed = written({"from": "data/names.csv", "column": "name"}, NAMES.replace(",share", ",size"))
+    assert read_prompt(unweighed).weights is None
+    (notice,) = inspect_prompt(written({"from": "data/names.csv", "column": "name"}))[1]
+    assert (notice.severity, notice.line) == ("notice", 4)
+    assert notice.message == "all targets weigh the same: weight_column share takes the weights of that column"
     counted = read_prompt(written({"from": "data/names.csv", "column": "sex", "count": True}, "name,sex\na,f\nb,m\nc,f\n"))
     assert dict(zip(counted.targets, counted.probabilities, strict=True)) == pytest.approx({"f": 2 / 3, "m": 1 / 3})
     plain = read_prompt(written({"from": "data/names.csv"}, "name\none\ntwo\nthree\n"))

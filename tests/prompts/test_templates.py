@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusecli.api.prompts import init_prompt
+from diffusecli.prompts import record_columns
 from diffusecli.prompts.prompt_files import inspect_prompt
 from diffusecli.prompts.templates import Template, marginals, within
 from diffusecli.system.errors import InputError
@@ -94,7 +95,7 @@ def test_rows_with_an_empty_field_are_left_out_and_reported(table):
         ("{name}, {age}", {"bins": ["name=10"]}, "row 1 of column name: 'Ann' is not a number"),
         ("{name}, {age}", {"bins": ["age"]}, "must be a column and a width, like age=10"),
         ("{name}, {age}", {"bins": ["age=0"]}, "the width must be more than 0"),
-        ("{name}, {age}", {"bins": ["agee=5"]}, r"has no column 'agee' \(--bins\)"),
+        ("{name}, {age}", {"bins": ["agee=5"]}, "--bins agee: is neither a target, a field nor a group"),
     ],
 )
 def test_what_does_not_go_together_is_one_sentence(table, template, options, says):
@@ -122,3 +123,75 @@ def test_a_prompt_without_a_template_has_the_digest_that_it_always_had():
     plain = init_prompt(uniform=(1, 3))
     assert "template" not in plain.to_json()
     assert plain.model_copy(update={"template": "{{{n}}}"}).digest != plain.digest
+
+
+def test_independent_fields_are_combined_with_all_others_together(table):
+    """By hand: name and city stay together, ages 1 (3 of 4) and 2 (1 of 4) go with each."""
+    text = "name,age,city\nAnn,1,Rome\nAnn,1,Rome\nBob,1,Oslo\nBob,2,Rome\n"
+    prompt = init_prompt(from_file=table(text), template="{name} {age} {city}", independent=["age"], wrap="%s")
+    assert dict(zip(prompt.targets, prompt.probabilities, strict=True)) == pytest.approx({
+        "Ann 1 Rome": 0.375, "Ann 2 Rome": 0.125, "Bob 1 Oslo": 0.1875, "Bob 2 Oslo": 0.0625, "Bob 1 Rome": 0.1875, "Bob 2 Rome": 0.0625
+    })  # fmt: skip
+    both = init_prompt(from_file=table(text), template="{name} {age} {city}", independent=["age", "name"], wrap="%s")
+    assert dict(zip(both.targets, both.probabilities, strict=True))["Ann 2 Oslo"] == pytest.approx(0.5 * 0.25 * 0.25)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"template": "{name}, {age}", "independent": ["city"]}, "--independent city: is no field of the template"),
+        ({"column": "name", "independent": ["age"]}, "--independent is for fields of a --template"),
+    ],
+)
+def test_independent_fields_must_be_fields(table, options, says):
+    with pytest.raises(InputError, match=says):
+        init_prompt(from_file=table(), **options)
+
+
+def test_more_combinations_than_can_be_listed_are_refused(table, monkeypatch):
+    monkeypatch.setattr("diffusecli.prompts.record_columns._MOST_LISTED", 8)
+    with pytest.raises(InputError, match=r"makes 9 records, at most 8 are listed\. Use --bins or fewer fields"):
+        init_prompt(from_file=table(), template="{name}, {city}", independent=["city"])
+
+
+def test_columns_that_are_given_are_in_the_request_and_the_rest_in_the_answer(table, tmp_path, diffuse):
+    table("region,name,age\nnorth,Ann,34\nnorth,Bob,37\nsouth,Cid,52\n")
+    done = diffuse(
+        "init-prompt", "--from", "people.csv", "--template", "{name}, {age}", "--given", "region",
+        "--request", "Someone from the {region}: {{name, age}}.", "-o", "by-region",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    north = json.loads((tmp_path / "by-region" / "north.json").read_text())
+    assert north["request"] == "Someone from the north: {name, age}."
+    assert north["targets"] == ["{Ann, 34}", "{Bob, 37}"]
+    assert north["template"] == "{{{name}, {age}}}"
+
+
+def test_a_table_of_targets_may_be_of_records(tmp_path):
+    (tmp_path / "people.csv").write_text(PEOPLE)
+    path = tmp_path / "p.json"
+    table = {"from": "people.csv", "template": "{name}, {age}", "bins": {"age": 10}, "wrap": "<%s>"}
+    path.write_text(json.dumps({"request": "Who?", "targets": table}))
+    prompt, problems = inspect_prompt(path)
+    assert problems == []
+    assert prompt.targets == ("<Ann, 30-39>", "<Bob, 30-39>", "<Cid, 50-59>")
+    assert prompt.template == "<{name}, {age}>"
+    path.write_text(json.dumps({"request": "Who?", "targets": {**table, "template": "{name}{age}"}}))
+    assert "run into each other" in str(inspect_prompt(path)[1][0])
+
+
+@pytest.mark.parametrize(
+    ("number", "width", "range_"), [(0.3, 0.1, "0.3-0.4"), (0.7, 0.1, "0.7-0.8"), (1.15, 0.05, "1.15-1.2"), (-3, 10, "-10-0")]
+)
+def test_a_number_on_the_edge_of_a_bin_is_in_that_bin(number, width, range_):
+    assert record_columns.range_of(number, width, whole=False) == range_
+
+
+def test_a_column_that_looks_like_weights_must_be_named(table):
+    with pytest.raises(InputError, match=r"the column 'count' looks like weights\. Add --weight-column count"):
+        init_prompt(from_file=table("name,age,count\nAnn,1,5\nBob,2,3\n"), template="{name}, {age}")
+
+
+def test_bins_of_a_column_that_nothing_uses_are_refused(table):
+    with pytest.raises(InputError, match="--bins age: is neither a target, a field nor a group"):
+        init_prompt(from_file=table(), template="{name}, {city}", bins=["age=10"])

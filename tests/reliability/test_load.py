@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 @pytest.mark.slow
 def test_a_long_training_stays_as_small_as_it_began(folder):
-    done = load.a_day(folder, iterations=600)
+    done = load.a_day(folder, iterations=300)
     assert [each.code for each in done.values()] == [0, 0, 0], done
     seen = load.pace(folder / "results" / "run" / "metrics.jsonl")
     early, late = seen.memory_mb

@@ -37,7 +37,7 @@ def files(folder):
 @pytest.mark.slow
 def test_a_full_disk_is_told_and_the_same_command_goes_on_with_room(tmp_path):
     in_namespace("--map-root-user", "--mount")
-    done = in_small_disk(["tests.reliability.full_disk", "7"], tmp_path)
+    done = in_small_disk(["tests.reliability.full_disk", "4"], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 faults" in done.stdout.splitlines()[-1]
 

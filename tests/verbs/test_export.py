@@ -61,7 +61,7 @@ def test_the_gap_that_is_told_is_measured(run, tmp_path, monkeypatch):
     encoded = encode_prompt(read_prompt(tmp_path / "p.json"), merged.chat)
     far = score(adapted.model, encoded, RowsPass()).log_probs - score(merged.model, encoded, RowsPass()).log_probs
     assert np.abs(far).max() == pytest.approx(
-        rounded.gap, abs=0.2
+        rounded.gap, rel=0.5
     )  # rows round 16-bit products otherwise than the pass that measures
 
 

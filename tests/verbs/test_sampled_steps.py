@@ -127,7 +127,7 @@ def test_estimates_stop_a_training_only_where_they_are_sure():
     for settings in (AlgConfig(target_kl=0.35), AlgConfig(early_stop=True, gamma=0.2)):
         assert reason_to_stop(settings, seen)
         assert reason_to_stop(settings, unsure) is None
-    assert reason_to_stop(AlgConfig(target_kl=0.4), unsure) == "target reached: mean KL 0.3822 <= 0.4"
+    assert reason_to_stop(AlgConfig(target_kl=0.4), unsure) == "target reached: mean KL 0.3000 (at most 0.3822) <= 0.4"
 
 
 def test_several_draws_in_an_answer_are_trained_and_sampled(config, tmp_path, diffuse):
