@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
+from contextlib import suppress
 
 from diffusecli.system.collector import skip_last_collection
 from diffusecli.system.exits import EXIT_ENVIRONMENT, EXIT_INTERRUPTED
@@ -12,6 +14,25 @@ from diffusecli.system.interrupts import ENDINGS
 
 
 def main() -> None:
+    """Run the command line, see `_run`. A process that a launcher started beside others then ends at once."""
+    try:
+        _run()
+    except SystemExit as ending:
+        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+            _end(ending.code)
+        raise
+
+
+def _end(code: object) -> None:
+    """Without the interpreter's own end: now and then threads of the process group abort it, and the launcher then ends the others."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
+def _run() -> None:
     """Run the command line. SIGTERM and SIGHUP end it like Ctrl-C: what is under way is told, cleaned up and left with 130."""
     _open_what_is_closed()
     for number in ENDINGS:

@@ -31,7 +31,7 @@ _STAND_INS = {
     **dict(zip("▁▂▃▄▅▆▇", "_.-=+*%", strict=True)), _CUT: "~",
 }  # fmt: skip
 """What tables and displays are drawn with; one sign for one, so that columns stay in line."""
-_IN_PROSE = {**_STAND_INS, _CUT: "...", "≤": "<=", "≥": ">=", "→": "->", "±": "+-", "é": "e"}
+_IN_PROSE = {**_STAND_INS, _CUT: "...", "≤": "<=", "≥": ">=", "→": "->", "±": "+-", "é": "e", "≈": "~"}
 
 
 def spelled(text: str) -> str:
