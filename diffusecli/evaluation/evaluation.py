@@ -53,7 +53,7 @@ class Evaluated:
             return open_verdict(self.diversity, self.tally.unfinished.total())
         if self.figures is not None:
             found = verdict(self.figures, self.exact)
-            found = f"first draw: {found}" if self.prompt.draws is not None else found
+            found = f"answers by their first draw: {found}" if self.prompt.draws is not None else found
             doubt = self.records.doubt if self.records is not None else ""
             return f"{doubt}; {found}" if doubt else found
         known = self.exact is not None and not math.isnan(self.exact.tvd)

@@ -55,6 +55,12 @@ def _highest(row: Evaluated, figure: str) -> float:
     return float(max(getattr(found, figure) for found in (row.figures, *fields)))
 
 
+def _finest_p(row: Evaluated) -> float:
+    """The lowest p-value that the tests of a row can tell."""
+    found = [row.figures.least_p] if row.figures is not None else []
+    return max([*found, row.records.finest_p] if row.records is not None else found, default=0.0)
+
+
 def _lowest_p(row: Evaluated) -> float:
     """The p-value of the answers, or of all fields of records and their pairs together, if that is lower."""
     if row.figures is None:
@@ -99,9 +105,7 @@ def failures(found: Evaluation, limits: Mapping[str, float]) -> list[str]:
     for limits that have no meaning.
     """
     check_limits(limits)
-    if "--min-p" in limits and (
-        weak := [row.figures.least_p for row in found.rows if row.figures and limits["--min-p"] <= row.figures.least_p]
-    ):
+    if "--min-p" in limits and (weak := [p for row in found.rows if row.figures and limits["--min-p"] <= (p := _finest_p(row))]):
         raise InputError(f"--min-p {limits['--min-p']:g}: must be above {weak[0]:.2g}, the least that a test can tell")
     missed = [list(_missed(found, GATES[option], limit)) for option, limit in limits.items() if option in GATES]
     missed += [

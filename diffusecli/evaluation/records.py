@@ -22,7 +22,7 @@ from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import Matching, tally, target_finder
 from diffusecli.prompts.prompt import Prompt
 
-_DRAWS, _FEWEST = 200, 40  # samples of a perfect sampler, for the associations that they show
+_DRAWS, _FEWEST = 999, 199  # samples of a perfect sampler, for the associations that they show
 _MOST_VALUES = 100_000_000  # of these samples in all
 _MOST_CELLS = 100_000  # of the table of two fields: larger ones say nothing at any N that is sampled
 _NUMERIC = 10  # values beyond which two fields of numbers are compared by their correlation
@@ -67,9 +67,8 @@ class RecordFigures:
     copies: float  # share that are targets
     fields: tuple[FieldFigures, ...]
     pairs: tuple[PairFigures, ...]
-    pairs_p_value: (
-        float  # of the pair that is furthest off in standard errors, by simulation of all pairs together; nan without pairs
-    )
+    repeats: int  # samples of a perfect sampler that pairs were compared with
+    pairs_p_value: float  # of the pair furthest off in standard errors, by simulation of all together; nan without pairs
 
     @property
     def worst_pair(self) -> PairFigures | None:
@@ -85,6 +84,11 @@ class RecordFigures:
         if self.worst_pair is not None and self.pairs_p_value < SIGNIFICANCE / 2:
             return f"{self.worst_pair.first} and {self.worst_pair.second} do not go together as they should (p = {self.pairs_p_value:.2g})"
         return ""
+
+    @property
+    def finest_p(self) -> float:
+        """The lowest that `least_p` can be where pairs depart; 0 without pairs."""
+        return 2 / (self.repeats + 1) if self.pairs else 0.0
 
     @property
     def least_p(self) -> float:
@@ -130,10 +134,12 @@ def _values(prompt: Prompt, text: str, place: int | None) -> tuple[str, ...] | N
     return record_values(prompt, text) if prompt.eos else None
 
 
-def _pairs(target: RecordTarget, known: Sequence[tuple[tuple[str, ...], int]], seed: int) -> tuple[tuple[PairFigures, ...], float]:
-    """The associations of all pairs of fields among answers with known values, and the p-value of the one furthest off."""
+def _pairs(
+    target: RecordTarget, known: Sequence[tuple[tuple[str, ...], int]], seed: int
+) -> tuple[tuple[PairFigures, ...], int, float]:
+    """The associations of all pairs of fields among answers with known values, samples of a perfect sampler, the p-value of the one furthest off."""
     if not known:
-        return (), math.nan
+        return (), 0, math.nan
     answers, counts = coded(target.marginals, [values for values, _ in known]), np.array([count for _, count in known], dtype=float)
     draws = max(_FEWEST, min(_DRAWS, _MOST_VALUES // (int(counts.sum()) * len(target.marginals))))
     perfect = list(target.samples(int(counts.sum()), draws, seed))
@@ -151,7 +157,7 @@ def _pairs(target: RecordTarget, known: Sequence[tuple[tuple[str, ...], int]], s
         names = target.template.fields
         pairs.append(PairFigures(names[a], names[b], measure, wanted, mean, sampled, sampled - mean, spread, p_value))
     together = float(monte_carlo_p(np.count_nonzero(furthest_null >= furthest - 1e-9), draws)) if pairs else math.nan
-    return tuple(pairs), together
+    return tuple(pairs), draws, together
 
 
 def _association(first: dict[str, float], second: dict[str, float]) -> tuple[str, Callable[[np.ndarray, np.ndarray], float] | None]:

@@ -148,10 +148,10 @@ def _by_folder(manifest: Mapping[str, Any]) -> Iterator[str]:
 def _by_prompt(manifest: Mapping[str, Any], prompts: Sequence[Prompt]) -> list[str]:
     """Lines of the table, one a prompt."""
     known = {alias: about for prompt in prompts if _is_recorded(prompt, manifest) for alias, about in _about(prompt).items()}
-    digests = manifest.get("prompt_sha256", {})
+    digests, estimated = manifest.get("prompt_sha256", {}), manifest.get("kl_errors", {})
     trained = {digests[alias]: alias for alias in manifest["exact_kl"] if alias in digests}
     rows = [
-        f"| {markdown_cell(alias)} | {known.get(alias, '- | - | -')} | {_known(manifest['exact_kl_before'], alias, '.3f')} | {kl:.4f} "
+        f"| {markdown_cell(alias)} | {known.get(alias, '- | - | -')} | {_known(manifest['exact_kl_before'], alias, '.3f')} | {'≈ ' if alias in estimated else ''}{kl:.4f} "
         f"| {_known(manifest['exact_on_target_before'], alias, '.2%')} | {manifest['exact_on_target'][alias]:.2%} |"
         for alias, kl in manifest["exact_kl"].items()
     ]

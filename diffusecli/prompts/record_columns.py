@@ -35,7 +35,7 @@ def with_bins(table: Table, reading: Reading) -> Table:
             numbers = numbers_in([texts[row] for row in rows], reading.decimal, table.decimal)
         except UnclearNumberError as error:
             raise InputError(
-                f"{table.path}: row {rows[error.index] + 1} of column {name}: {error.message}. --bins is for numbers; {error.remedy}"
+                f"{table.path}: row {rows[error.index] + 1} of column {name}: {error.message}. --bins is for columns of numbers"
             ) from error
         whole = float(width).is_integer() and all(number.is_integer() for number in numbers)
         for row, number in zip(rows, numbers, strict=True):

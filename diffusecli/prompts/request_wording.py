@@ -22,6 +22,7 @@ from diffusecli.prompts.wording_checks import contradictions
 from diffusecli.prompts.wordings import Drawn, draw_forms, draw_wordings
 from diffusecli.system.errors import InputError, did_you_mean
 
+_MOST_DRAWS = 1000
 _SHOWN_DRAWS = 3
 """Of several draws a request shows so many."""
 
@@ -58,6 +59,10 @@ class Wording:
             raise InputError(
                 "--form: is for requests of yours, the tool's own ask for the form already. Add --request or leave it out"
             )
+        if not self.separator:
+            raise InputError("--separator '': is empty, write what stands between two draws")
+        if self.draws is not None and not 2 <= self.draws <= _MOST_DRAWS:
+            raise InputError(f"--draws {self.draws}: must be between 2 and {_MOST_DRAWS}")
         if self.draws is None and (self.separator != ", " or not self.replacement):
             raise InputError("--separator and --no-replacement are for several draws. Add --draws N")
         if self.draws is not None and self.wordings is not None:
@@ -164,6 +169,7 @@ def _held_out(requests: tuple[str, ...], count: int, seed: int) -> Drawn:
 def form_doubts(distribution: Distribution, wording: Wording, fields: Iterable[str] = ()) -> list[str]:
     """Warnings: of a request that does not ask for the form of the targets, and of targets in two pairs of braces."""
     found = []
+    distribution = distribution if wording.draws is None else _repeated(distribution, wording, wording.draws)
     in_system = wording.system is not None and shows_form(wording.system, wording.wrap, fields)
     silent = [] if in_system else [text for text in wording.requests if not shows_form(text, wording.wrap, fields)]
     if silent and not wording.form and not wording.spellings and wording.wrap.strip() != "%s":

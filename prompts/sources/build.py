@@ -489,7 +489,12 @@ def fictitious_people() -> list[Prompt]:
     return [
         Prompt("people/fictitious-people-train", PERSON_REQUEST, dice.shuffled(targets), eos=False),
         Prompt("people/fictitious-people", PERSON_REQUEST, []),
-        Prompt("people/fictitious-people-5000", PERSON_REQUEST.replace("Make up", "Imagine", 1), {"from": "people.csv", "template": PERSON_TEMPLATE}, eos=False),
+        Prompt(
+            "people/fictitious-people-5000",
+            PERSON_REQUEST.replace("Make up", "Imagine", 1),
+            {"from": "people.csv", "template": PERSON_TEMPLATE},
+            eos=False,
+        ),
     ]
 
 

@@ -157,5 +157,5 @@ def test_the_pair_that_is_named_is_the_one_furthest_off_in_standard_errors():
     def pair(name, error, spread):
         return PairFigures(name, "x", "Cramér's V", 0.5, 0.5, 0.5 + error, error, spread, 0.01)
 
-    found = RecordFigures(1, 1, 1, (), (pair("a", 0.1, 0.08), pair("b", 0.03, 0.003)), 0.005)
+    found = RecordFigures(1, 1, 1, (), (pair("a", 0.1, 0.08), pair("b", 0.03, 0.003)), 999, 0.005)
     assert found.worst_pair.first == "b"

@@ -41,6 +41,8 @@ def test_init_prompt_asks_for_draws_and_shows_their_form():
             "the target 'a, b' holds the separator ', '. Use a separator that no target",
         ),
         ({"uniform": (1, 3), "draws": 2, "wordings": 3}, "the built-in wordings ask for one draw"),
+        ({"uniform": (1, 3), "draws": 2, "separator": ""}, "--separator '': is empty"),
+        ({"uniform": (1, 3), "draws": 1001}, "must be between 2 and 1000"),
         ({"uniform": (1, 3), "separator": "; "}, "--separator and --no-replacement are for several draws"),
         ({"uniform": (1, 3), "draws": 2, "spellings": True}, "draws do not go with spellings"),
         ({"uniform": (1, 3), "draws": 2, "response": "So: "}, "draws do not go with response"),
@@ -105,7 +107,7 @@ def test_independent_draws_show_no_association_and_dependent_ones_do():
     assert (good.fits, good.known, good.copies) == (1, 1, 1)
     assert good.pairs_p_value > 0.05
     assert all(field.p_value > 0.01 for field in good.fields)
-    assert bad.pairs_p_value == pytest.approx(1 / 201)
+    assert bad.pairs_p_value == pytest.approx(1 / 1000)
     assert (bad.worst_pair.first, bad.worst_pair.second) == ("draw 2", "draw 3")
     assert bad.worst_pair.target == 0
 
