@@ -95,8 +95,8 @@ def _rows(prompt: Prompt, answers: Answers) -> list[tuple[str, str, int, int, fl
     def weight(text: str) -> float:
         place = target_of(text)
         cut = prompt.eos and answers.unfinished[text] == answers[text]  # such an answer is no target
-        whole = place is not None and not cut and prompt.draws is None  # several draws: the weights are those of one
-        return prompt.probabilities[place] if whole and place is not None else math.nan
+        of_one_draw = prompt.draws is not None  # and no weight of the whole answer
+        return math.nan if place is None or cut or of_one_draw else prompt.probabilities[place]
 
     by_count = sorted(answers.items(), key=lambda item: (-item[1], item[0]))
     return [(prompt.alias, text, n, answers.unfinished[text], n / total, weight(text)) for text, n in by_count]

@@ -165,6 +165,7 @@ class _Asked:
         if len(self.encoded) < 2:
             return ()
         return tuple(
-            Worded(kind, name, *figures_of(e, log_probs))
+            Worded(kind, name, found.kl, found.on_target, found.tvd)
             for e, log_probs, (kind, name) in zip(self.encoded, paths, self.kinds, strict=True)
+            for found in [figures_of(e, log_probs)]
         )

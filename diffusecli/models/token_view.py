@@ -12,6 +12,7 @@ from typing import Any
 from diffusecli.models.chat import Chat
 from diffusecli.models.encoding import EncodedPrompt, encode_wordings
 from diffusecli.models.sampled_tree import SampledTree
+from diffusecli.models.trie import TokenTrie
 from diffusecli.prompts.answer_texts import answer_texts
 from diffusecli.prompts.conflicts import clashes, conversation
 from diffusecli.prompts.prompt import Prompt
@@ -27,6 +28,11 @@ class TokenView:
     tokenizer: Any
 
     @property
+    def paths(self) -> TokenTrie:
+        """The tree that spells the answers; of several draws that of the first."""
+        return self.encoded.sequences.places[0] if self.encoded.sequences is not None else self.encoded.trie
+
+    @property
     def alias(self) -> str:
         """Of the prompt."""
         return self.encoded.alias
@@ -39,8 +45,9 @@ class TokenView:
     def target_tokens(self, most: int = 0) -> list[tuple[str, tuple[str, ...]]]:
         """The first answers, or all, each with its tokens and the terminator."""
         shown = self.answers[:most] if most else self.answers
-        trie = self.encoded.sequences.places[0] if self.encoded.sequences is not None else self.encoded.trie
-        return [(text, tuple(self.tokenizer.convert_ids_to_tokens(list(trie.path(place))))) for place, text in enumerate(shown)]
+        return [
+            (text, tuple(self.tokenizer.convert_ids_to_tokens(list(self.paths.path(place))))) for place, text in enumerate(shown)
+        ]
 
     @property
     def fed_as_rows(self) -> int:
@@ -94,8 +101,7 @@ def view_tokens(
 
 
 def _unknown_tokens(view: TokenView) -> Iterator[Problem]:
-    encoded, unknown = view.encoded, view.tokenizer.unk_token_id
-    trie = encoded.sequences.places[0] if encoded.sequences is not None else encoded.trie
+    trie, unknown = view.paths, view.tokenizer.unk_token_id
     if unknown is None or unknown not in trie.tokens:
         return
     for place, text in enumerate(view.answers):

@@ -76,10 +76,11 @@ class TokenTrie:
         leaves = np.empty(len(paths), np.int64)
         leaves[order] = first + added - 1
         given = np.array(weights, dtype=np.float64)
-        sizes = _summed(parents, depths, np.ones(len(tokens), np.int64))
+        levels = _levels(depths)
+        sizes = _summed(parents, levels, np.ones(len(tokens), np.int64))
         masses = np.zeros(len(tokens))
         masses[leaves] = given
-        return cls(tokens, parents, depths, np.arange(len(tokens)) + sizes, _summed(parents, depths, masses), leaves, given)
+        return cls(tokens, parents, depths, np.arange(len(tokens)) + sizes, _summed(parents, levels, masses), leaves, given)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -133,7 +134,7 @@ class TokenTrie:
         """
         given, masses = np.array(weights, dtype=np.float64), np.zeros(len(self))
         masses[self.leaves] = given
-        return replace(self, masses=_summed(self.parents, self.depths, masses), weights=given)
+        return replace(self, masses=_summed(self.parents, self.levels, masses), weights=given)
 
     @property
     def entropy(self) -> float:
@@ -185,10 +186,8 @@ def _depth_first(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> t
     apart: within each, paths are ordered by the first of them that has the same next token.
     """
     order, shared, span = np.arange(len(starts)), np.zeros(len(starts), np.int64), int(flat.max(initial=0)) + 1
-    places, groups = (
-        order.copy(),
-        np.zeros(len(starts), np.int64),
-    )  # the places that are still in groups of several, and their groups
+    # the places that are still in groups of several, and their groups
+    places, groups = order.copy(), np.zeros(len(starts), np.int64)
     for depth in range(int(lengths.max(initial=0)) + 1):
         if len(places) < 2:
             break
@@ -225,9 +224,9 @@ def counting(counts: np.ndarray) -> np.ndarray:
     return np.arange(counts.sum()) - (np.cumsum(counts) - counts).repeat(counts)
 
 
-def _summed(parents: np.ndarray, depths: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _summed(parents: np.ndarray, levels: tuple[np.ndarray, np.ndarray], values: np.ndarray) -> np.ndarray:
     """The sum of `values` [N] over each node's subtree [N]."""
-    totals, (by_depth, ends) = values.copy(), _levels(depths)
+    totals, (by_depth, ends) = values.copy(), levels
     for depth in range(len(ends) - 1, 1, -1):
         level = by_depth[ends[depth - 1] : ends[depth]][::-1]
         np.add.at(totals, parents[level], totals[level])

@@ -23,8 +23,8 @@ _NO_LIST = "A field must be a single value"
 def with_bins(table: Table, reading: Reading) -> Table:
     """The table with the numbers of some columns as ranges, such as 30-39; empty cells stay empty."""
     columns = list(table.columns)
-    used = {*Template.of(reading.template or "{}").fields} if reading.template else {reading.column, *reading.group_by}
-    used |= set(reading.group_by)
+    fields = Template.of(reading.template).fields if reading.template else ()
+    used = {reading.column, *reading.group_by, *fields}
     if idle := next((name for name in reading.widths if name not in used and len(table.names) > 1), None):
         raise InputError(f"--bins {idle}: is neither a target, a field nor a group. Leave it out")
     for name, width in reading.widths.items():

@@ -24,7 +24,7 @@ from diffusecli.system.errors import InputError, InterruptedRun, many
 from diffusecli.system.interrupts import Interrupts
 from diffusecli.training.checkpoints import Progress, discard_checkpoint, newest_checkpoint, save_checkpoint, step_of
 from diffusecli.training.job import Job
-from diffusecli.training.questions import Question, by_name, error_of, figures_of, sampled
+from diffusecli.training.questions import Question, by_name, figures_of, sampled
 from diffusecli.training.record import record_iteration, resume_metrics
 from diffusecli.training.schedule import learning_rate, rate_share, reason_to_stop
 from diffusecli.training.scorer import Scores
@@ -185,7 +185,7 @@ def _note(job: Job, progress: Progress, visits: list[Visit], scores: Scores, rat
         so_far["loss"] += loss_of(visit.encoded, log_probs) * prompts
         found = figures_of(visit.encoded, log_probs)
         sums = so_far["seen"].setdefault(job.prompts.shown_as[visit.question.alias], [0.0, 0.0, 0.0, 0.0])
-        for place, value in enumerate((1.0, found.kl, found.on_target, share * error_of(visit.encoded, log_probs) ** 2)):
+        for place, value in enumerate((1.0, found.kl, found.on_target, share * found.error**2)):
             sums[place] += share * value
         kl, on_target = kl + visit.share * found.kl, on_target + visit.share * found.on_target
     so_far["kept"] += [float(kl.mean()) for kl in scores.divergences]

@@ -5,6 +5,7 @@ All wordings have one distribution of answers. What a prompt of several wordings
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -118,6 +119,11 @@ class Figures(NamedTuple):
     kl: float  # KL(target || model), nats
     on_target: float  # the mass on all targets
     tvd: float  # total variation distance; what is off target counts as one more outcome
+    error: float = 0.0  # standard error of the KL, nats; 0 where all are exact
+
+
+_RECORDED = ("kl", "on_target", "tvd")
+"""What of the figures of a wording is kept in a run."""
 
 
 @dataclass(frozen=True)
@@ -130,14 +136,13 @@ class Exact:
     errors: tuple[float, ...] = ()  # standard errors of the KLs, 0 where they are exact; () where all are
 
     @classmethod
-    def of(cls, questions: Sequence[Question], found: Sequence[Figures], errors: Sequence[float] = ()) -> Exact:
-        """From the figures of all wordings and the standard errors of their KLs, question by question."""
+    def of(cls, questions: Sequence[Question], found: Sequence[Figures]) -> Exact:
+        """From the figures of all wordings, question by question."""
         ends = np.cumsum([len(question.wordings) for question in questions]).tolist()
-        ranges = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-        each = [tuple(found[some]) for some in ranges]
+        each = [tuple(found[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
         means = tuple((float(np.mean([f.kl for f in some])), float(np.mean([f.on_target for f in some]))) for some in each)
-        of_means = tuple(float(np.linalg.norm(errors[some])) / (some.stop - some.start) for some in ranges) if any(errors) else ()
-        return cls(tuple(question.prompt for question in questions), means, tuple(each), of_means)
+        of_means = tuple(math.hypot(*(f.error for f in some)) / len(some) for some in each)
+        return cls(tuple(question.prompt for question in questions), means, tuple(each), of_means if any(of_means) else ())
 
     @property
     def kl(self) -> dict[str, float]:
@@ -159,7 +164,7 @@ class Exact:
         """The figures of each wording by alias, of prompts with several."""
         pairs = zip(self.prompts, self.wordings, strict=True) if self.wordings else ()
         return {
-            prompt.alias: {name: [round(getattr(f, name), 6) for f in some] for name in Figures._fields}
+            prompt.alias: {name: [round(getattr(f, name), 6) for f in some] for name in _RECORDED}
             for prompt, some in pairs
             if len(some) > 1
         }
@@ -189,13 +194,8 @@ def figures_of(encoded: EncodedPrompt, path_log_probs: np.ndarray) -> Figures:
     """Exact figures of one wording from the log-probabilities of its paths [J], nats; estimates where the tree is a sampled one."""
     if isinstance(encoded.trie, SampledTree):
         found = encoded.trie.estimates(path_log_probs)
-        return Figures(found.kl, found.on_target, found.tvd)
+        return Figures(found.kl, found.on_target, found.tvd, found.error)
     log_q, p = target_log_probs(encoded, path_log_probs), np.array(encoded.prompt.probabilities)
     q = np.exp(log_q)
     on_target = float(q.sum())
     return Figures(exact_kl(p, log_q), on_target, float(0.5 * (np.abs(p - q).sum() + max(0.0, 1 - on_target))))
-
-
-def error_of(encoded: EncodedPrompt, path_log_probs: np.ndarray) -> float:
-    """The standard error of the KL of one wording, nats; 0 where it is exact."""
-    return encoded.trie.estimates(path_log_probs).error if isinstance(encoded.trie, SampledTree) else 0.0

@@ -20,7 +20,7 @@ from diffusecli.training.flat_weights import FlatWeights
 from diffusecli.training.layout import Part
 from diffusecli.training.loss import Found, Loss, Pass, row_length
 from diffusecli.training.processes import OutOfMemoryError, Piece, Processes
-from diffusecli.training.questions import Exact, Question, error_of, figures_of
+from diffusecli.training.questions import Exact, Question, figures_of
 from diffusecli.training.retention import Retention
 from diffusecli.training.rows_pass import RowsPass
 from diffusecli.training.spelled import weighed_by
@@ -80,8 +80,7 @@ class Scorer:
         longer = self.most is not None and any(row_length(e) > self.most for e in encoded)
         scorer = replace(self, strategy=RowsPass(), most=None) if longer else self
         scores = scorer.score(encoded).log_probs
-        errors = [error_of(e, log_probs) for e, log_probs in zip(encoded, scores, strict=True)]
-        return Exact.of(questions, [figures_of(e, log_probs) for e, log_probs in zip(encoded, scores, strict=True)], errors)
+        return Exact.of(questions, [figures_of(e, log_probs) for e, log_probs in zip(encoded, scores, strict=True)])
 
     def drift(self, answers: Sequence[Answer]) -> float:
         """Mean KL(base || tuned) over all tokens of the answers, nats per token."""
