@@ -25,7 +25,7 @@ POWER = 0.8
 _STATISTICS = {"g": True, "tvd": False, "seen": True}  # whether both tails count
 _POWER_REPEATS = 400
 _FEWEST_REPEATS = 100
-_POWER_CELLS = 400_000  # binomials drawn for one departure
+_POWER_CELLS = 400_000  # binomials, or draws, for one departure
 _STEPS = 8  # of the search for the least departure: within 3 % of it
 _SMALLEST = 1e-4  # TVD
 
@@ -189,7 +189,7 @@ def detectable_tvd(probabilities: tuple[float, ...], k: int, seed: int = 0) -> f
     if k == 0 or len(p) < 2:
         return math.nan
     null = null_of(probabilities, k, seed)
-    repeats = int(np.clip(_POWER_CELLS // len(p), _FEWEST_REPEATS, _POWER_REPEATS))
+    repeats = int(np.clip(_POWER_CELLS // min(len(p), k), _FEWEST_REPEATS, _POWER_REPEATS))
 
     def detected(departure: Departure, tvd: float) -> bool:
         drawn = drawn_from(p, departure(p, tvd), k, np.random.default_rng(seed), repeats)

@@ -18,7 +18,7 @@ REPEATS = 9_999
 TINY = 1e-300  # a weight that is as good as none: its reciprocal would be no number
 FLOOR_REPEATS = 1_999  # enough for a mean and a 95 % quantile
 _FEWEST = 999
-_CELLS = 30_000_000  # binomials drawn in all: about two seconds
+_CELLS = 30_000_000  # binomials, or draws, in all: about two seconds
 _BATCH_CELLS = 2_000_000  # at once
 
 
@@ -39,19 +39,29 @@ class Statistics:
 
 
 def statistics(counts: np.ndarray, p: np.ndarray) -> Statistics:
-    """Of counts [B, K] that sum to N in each row; all p > 0.
+    """Of counts [B, K] that sum to N in each row; all p > 0."""
+    rows, cells = counts.nonzero()
+    return _of_seen(rows, cells, counts[rows, cells], p, len(counts), int(counts[0].sum()))
+
+
+def _of_seen(rows: np.ndarray, cells: np.ndarray, counts: np.ndarray, p: np.ndarray, repeats: int, n: int) -> Statistics:
+    """Of the cells that have a count, of B rows that sum to N each: row, cell and count of each.
 
     G = 2 (sum c ln c - sum c ln Np), X^2 = sum c^2 / Np - N, TVD = 1/2 sum |c / N - p|,
     H = ln N - sum c ln c / N + (m - 1) / 2N with m cells seen (Miller 1955).
     """
-    n = counts[0].sum()
-    real = counts.astype(np.float64)
-    c_log_c = (real * np.log(np.maximum(real, 1))).sum(1)
-    seen = np.count_nonzero(counts, axis=1)
+    real, expected = counts.astype(np.float64), n * p[cells]
+
+    def by_row(values: np.ndarray) -> np.ndarray:
+        return np.bincount(rows, values, repeats)
+
+    c_log_c = by_row(real * np.log(real))
+    seen = np.bincount(rows, minlength=repeats)
     return Statistics(
-        g=2 * (c_log_c - real @ np.log(n * p)),
-        pearson=real**2 @ (1 / (n * p)) - n,
-        tvd=np.abs(real / n - p).sum(1) / 2,
+        g=2 * (c_log_c - by_row(real * np.log(expected))),
+        pearson=by_row(real**2 / expected) - n,
+        tvd=(1 + by_row(np.abs(real - expected) - expected) / n)
+        / 2,  # of a cell that is not seen |c / N - p| is p, and all p are 1
         seen=seen,
         entropy=math.log(n) - c_log_c / n + (seen - 1) / (2 * n),
     )
@@ -59,16 +69,29 @@ def statistics(counts: np.ndarray, p: np.ndarray) -> Statistics:
 
 @lru_cache(maxsize=64)
 def perfect_sampler(probabilities: tuple[float, ...], n: int, seed: int, most: int = REPEATS) -> Statistics:
-    """Statistics of B times N draws from the target; B is 9 999 or `most`, fewer beyond 3 000 targets. N must be positive."""
+    """Statistics of B times N draws from the target; B is 9 999 or `most`, fewer where both N and the targets are beyond 3 000. N is positive."""
     p = np.array([value for value in probabilities if value > TINY])
-    return drawn_from(p, p / p.sum(), n, np.random.default_rng(seed), max(_FEWEST, min(most, _CELLS // len(p))))
+    return drawn_from(p, p / p.sum(), n, np.random.default_rng(seed), max(_FEWEST, min(most, _CELLS // min(len(p), n))))
 
 
 def drawn_from(p: np.ndarray, q: np.ndarray, n: int, rng: np.random.Generator, repeats: int) -> Statistics:
-    """Statistics against p of B times N draws from q."""
-    size = max(1, _BATCH_CELLS // len(p))
-    batches = [statistics(rng.multinomial(n, q, size=min(size, repeats - start)), p) for start in range(0, repeats, size)]
+    """Statistics against p of B times N draws from q: cell by cell, or draw by draw where there are more cells than draws."""
+    size = max(1, _BATCH_CELLS // min(len(p), n))
+    batches = [_batch(p, q, n, rng, min(size, repeats - start)) for start in range(0, repeats, size)]
     return Statistics(*(np.concatenate([getattr(batch, field.name) for batch in batches]) for field in fields(Statistics)))
+
+
+def _batch(p: np.ndarray, q: np.ndarray, n: int, rng: np.random.Generator, repeats: int) -> Statistics:
+    if len(p) <= n:
+        return statistics(rng.multinomial(n, q, size=repeats), p)
+    cumulative = q.cumsum()
+    cells = cumulative.searchsorted(
+        np.sort(rng.random((repeats, n)) * cumulative[-1], axis=1), "right"
+    )  # so no cell of weight zero
+    first = np.ones((repeats, n), dtype=bool)
+    first[:, 1:] = cells[:, 1:] != cells[:, :-1]
+    starts = np.flatnonzero(first)  # of each cell that is seen, among all draws, one row after the other
+    return _of_seen(starts // n, cells.ravel()[starts], np.diff(starts, append=repeats * n), p, repeats, n)
 
 
 def p_value(null: np.ndarray, seen: float) -> float:

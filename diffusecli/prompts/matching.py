@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from itertools import product
 
 from diffusecli.files.text import canonical
@@ -93,12 +94,12 @@ class Tally:
     off_target: Counter[str]  # finished
     unfinished: Counter[str] = field(default_factory=Counter)
 
-    @property
+    @cached_property
     def n(self) -> int:
         """N: all samples."""
         return self.on_target + self.off_target.total() + self.unfinished.total()
 
-    @property
+    @cached_property
     def on_target(self) -> int:
         """How many samples are a target."""
         return sum(self.counts)
@@ -173,21 +174,22 @@ def _first_of_draws(prompt: Prompt, draws: Draws, matching: Matching) -> Callabl
     return first_of
 
 
-def _cells(prompt: Prompt, matching: Matching) -> dict[str, int]:
+def _cells(prompt: Prompt, matching: Matching) -> Mapping[str, int]:
     """What is compared -> the target's place."""
+    return _cells_of(prompt.alias, prompt.spellings, prompt.variants, matching)
+
+
+@lru_cache(maxsize=4)  # one prompt is looked at several times; a million targets take 4 s and 100 MB
+def _cells_of(alias: str, targets: tuple[tuple[str, ...], ...], variants: tuple[str, ...], matching: Matching) -> Mapping[str, int]:
     cells: dict[str, int] = {}
-    for index, spellings in enumerate(prompt.spellings):
-        for spelling, variant in product(spellings, prompt.variants):
+    for index, spellings in enumerate(targets):
+        for spelling, variant in product(spellings, variants):
             key = matching.key(variant + spelling)
             if key is None:
-                raise InputError(
-                    f"{prompt.alias}: --match {matching.rule} finds nothing in the target {spelling!r}, widen the pattern"
-                )
+                raise InputError(f"{alias}: --match {matching.rule} finds nothing in the target {spelling!r}, widen the pattern")
             if cells.setdefault(key, index) != index:
-                same = prompt.targets[cells[key]]
-                raise InputError(
-                    f"{prompt.alias}: --match {matching.rule} cannot tell {spelling!r} from {same!r}, use a narrower rule"
-                )
+                same = targets[cells[key]][0]
+                raise InputError(f"{alias}: --match {matching.rule} cannot tell {spelling!r} from {same!r}, use a narrower rule")
     return cells
 
 
