@@ -118,7 +118,7 @@ def init_prompt(
     paraphrasing: ParaphraseOptions,
     system: Annotated[str | None, typer.Option(help="A system text for the prompt; {column} as in --request.")] = None,
     draws: Annotated[int | None, typer.Option(min=2, max=1000, metavar="N", help="Ask for N draws in one answer.")] = None,
-    separator: Annotated[str, typer.Option(help="With --draws: what stands between two draws.")] = ", ",
+    separator: Annotated[str, typer.Option(help="With --draws: what stands between two draws; \\n and \\t are read.")] = ", ",
     replacement: Annotated[
         bool, typer.Option("--replacement/--no-replacement", help="With --draws: whether an outcome may come again.")
     ] = True,
@@ -167,15 +167,15 @@ def init_prompt(
         seed,
         spellings,
         draws,
-        separator,
+        separator.replace("\\n", "\n").replace("\\t", "\t"),
         replacement,
     )
     service = paraphrasing.service()
     modifiers = {"step": step, "tail": tail, "decimals": decimals, "date_format": date_format}
-    groups = (*_columns(group_by), *_columns(given))
+    groups = (*_columns("--group-by", group_by), *_columns("--given", given))
     reading = Reading(
-        column, weight_column, count, top, min_count, alpha, groups, _columns(alpha_within), options_column, shares_column, decimal,
-        template, tuple(bins or ()), _columns(independent), table.layout(),
+        column, weight_column, count, top, min_count, alpha, groups, _columns("--alpha-within", alpha_within), options_column, shares_column, decimal,
+        template, tuple(bins or ()), _columns("--independent", independent), table.layout(), "--given" if given and not group_by else "--group-by",
     )  # fmt: skip
     distributions = choose(families, modifiers, source, reading, worded=wordings is not None)
     if paraphrasing.paraphrase is not None and service is not None:
@@ -226,10 +226,10 @@ def _write_mixture(count: int, output: Path | None, seed: int, force: bool, cont
     )
 
 
-def _columns(listing: str) -> tuple[str, ...]:
+def _columns(option: str, listing: str) -> tuple[str, ...]:
     """Names between commas; a name with a comma stands in quotes."""
     try:
         rows = list(csv.reader([listing], skipinitialspace=True, strict=True))
     except csv.Error as error:
-        raise InputError(f"--group-by {listing}: {error}. Write names between commas, one with a comma in quotes") from error
+        raise InputError(f"{option} {listing}: {error}. Write names between commas, one with a comma in quotes") from error
     return tuple(name.strip() for row in rows for name in row if name.strip())

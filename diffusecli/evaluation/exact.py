@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from diffusecli.evaluation.metrics import Worded
+from diffusecli.evaluation.metrics import ExactFigures, Worded
 from diffusecli.models.adapters import recorded_base
 from diffusecli.models.architecture import shape_of
 from diffusecli.models.chat import Chat
@@ -21,6 +21,7 @@ from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.loading import LoadedModel, load_model
 from diffusecli.models.lora import load_adapter, require_trained_on
 from diffusecli.models.overflow import cause
+from diffusecli.models.sampled_tree import SampledTree
 from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import AlgConfig, Retain
 from diffusecli.prompts.contexts import Contexts
@@ -36,7 +37,10 @@ from diffusecli.training.processes import Processes
 from diffusecli.training.questions import Question, figures_of
 from diffusecli.training.retention import prepare, read_instructions
 from diffusecli.training.scorer import Scorer
-from diffusecli.training.visits import MANY_PROMPTS
+from diffusecli.training.visits import MANY_PROMPTS, drawn_tree
+
+_SEQUENCES = 256
+"""Of several draws in an answer: sequences that figures are estimated from."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,13 @@ class Measured:
     wordings: dict[tuple[str, str], tuple[Worded, ...]] = field(default_factory=dict)  # of prompts that have several, or contexts
     chat: dict[str, Any] = field(default_factory=dict)  # how the prompts were put to the model: system text, template, variables
     drift: float | None = None  # of the adapter on held-out instructions, nats per token
+    draws: dict[tuple[str, str], ExactFigures] = field(
+        default_factory=dict
+    )  # of prompts with several draws in an answer: estimates
+
+    def knows(self, mode: str, prompt: Prompt) -> bool:
+        """Whether that prompt was measured in that mode."""
+        return (mode, prompt.digest) in self.log_q or (mode, prompt.digest) in self.draws
 
 
 def scorer_of(base: LoadedModel, encoded: list[EncodedPrompt], source: ModelSource, settings: AlgConfig, notice: Notice) -> Scorer:
@@ -69,10 +80,8 @@ def measure(
     Raises `InputError` when a prompt is too long for the model or the adapter is not of this base.
     """
     own, wanted = (
-        {p.digest: p for p in some if p.targets and p.draws is None} for some in (prompts, [*prompts, *others])
+        {p.digest: p for p in some if p.targets} for some in (prompts, [*prompts, *others])
     )  # copies have the same figures
-    if any(p.draws is not None for p in (*prompts, *others)):
-        notice("prompts with several draws in an answer are not measured with --exact: their figures are what training estimated")
     if not wanted:
         return Measured()
     placed = _in_contexts(own, wanted, notice) if contexts is not None else set()
@@ -86,12 +95,16 @@ def measure(
     scorer = scorer_of(base, encoded, source, settings, notice)
     found: dict[tuple[str, str], np.ndarray] = {}
     worded: dict[tuple[str, str], tuple[Worded, ...]] = {}
+    of_draws: dict[tuple[str, str], ExactFigures] = {}
 
     def score(mode: str) -> None:
         scorer.model = base.model
         scores = iter(scorer.log_probs(encoded))
         for one in asked:
             of_prompt = [next(scores) for _ in one.encoded]
+            if one.prompt.draws is not None:
+                of_draws[mode, one.prompt.digest] = one.estimated(of_prompt)
+                continue
             found[mode, one.prompt.digest] = one.pooled(of_prompt)
             worded[mode, one.prompt.digest] = one.each(of_prompt)
 
@@ -103,7 +116,7 @@ def measure(
         )
     score("untuned")
     if not run.has_adapter:
-        return Measured(found, worded, chat)
+        return Measured(found, worded, chat, None, of_draws)
     instructions = read_instructions(retain)
     retention = prepare(base, retain, instructions, seed=seed, strategy=scorer.strategy, notice=notice)
     load_adapter(base, run.path, recorded=recorded_base(run), named=source.named, notice=notice)
@@ -112,7 +125,7 @@ def measure(
     drift = scorer.drift(retention.held_out)
     if np.isnan(drift):
         raise cause(base.model, base.name)
-    return Measured(found, worded, chat, drift)
+    return Measured(found, worded, chat, drift, of_draws)
 
 
 def _in_contexts(own: Mapping[str, Prompt], wanted: Mapping[str, Prompt], notice: Notice) -> set[str]:
@@ -137,7 +150,7 @@ class _Asked:
 
     prompt: Prompt
     encoded: tuple[EncodedPrompt, ...]
-    kinds: tuple[tuple[Literal["trained", "held-out", "context"], str], ...]  # of each, and its name
+    kinds: tuple[tuple[Literal["trained", "held-out", "context", "draw"], str], ...]  # of each, and its name
 
     @classmethod
     def of(cls, prompt: Prompt, chat: Chat, contexts: Contexts | None, most: int | None) -> _Asked:
@@ -147,12 +160,33 @@ class _Asked:
         placed = contexts.held_out(question.wordings[0].prompt) if contexts is not None else ()
         names = {id(other): name for name, other in placed}
         around = question.in_contexts(placed, chat, most)
-        kinds: list[tuple[Literal["trained", "held-out", "context"], str]] = []
+        kinds: list[tuple[Literal["trained", "held-out", "context", "draw"], str]] = []
         kinds += [("trained", wording.question) for wording in prompt.wordings]
         kinds += [("held-out", wording.question) for wording in prompt.held_out]
         others = around.wordings if around else ()
         kinds += [("context", names[id(e.prompt)]) for e in others]
-        return cls(prompt, (*question.wordings, *question.held_out, *others), tuple(kinds))
+        found = (*question.wordings, *question.held_out, *others)
+        if prompt.draws is not None:
+            found = tuple(replace(e, trie=drawn_tree(e, _SEQUENCES, None)) for e in found)
+        return cls(prompt, found, tuple(kinds))
+
+    def estimated(self, paths: Sequence[np.ndarray]) -> ExactFigures:
+        """Of several draws in an answer, from the sequences that were drawn: means over the wordings, and over what earlier draws may be."""
+        trees = [e.trie for e in self.encoded if isinstance(e.trie, SampledTree)]
+        pairs = list(zip(trees, paths, strict=True))
+        whole = [tree.estimates(log_probs) for tree, log_probs in pairs[: len(self.prompt.wordings)]]
+        each = zip(*(tree.of_draws(log_probs) for tree, log_probs in pairs[: len(whole)]), strict=True)
+        draws = (
+            Worded(
+                "draw",
+                f"draw {place}",
+                *(math.fsum(getattr(one, name) for one in some) / len(some) for name in ("kl", "on_target", "tvd")),
+            )
+            for place, some in enumerate(each, 1)
+        )
+        error = math.hypot(*(one.error for one in whole)) / len(whole)
+        kl, on_target = (math.fsum(getattr(one, name) for one in whole) / len(whole) for name in ("kl", "on_target"))
+        return ExactFigures(kl, on_target, kl_error=error, wordings=(*self.each(paths), *draws))
 
     def pooled(self, paths: Sequence[np.ndarray]) -> np.ndarray:
         """Ln of the mean probability of each target [K] over the wordings, nats."""

@@ -55,6 +55,20 @@ def _highest(row: Evaluated, figure: str) -> float:
     return float(max(getattr(found, figure) for found in (row.figures, *fields)))
 
 
+def _which_field(row: Evaluated, figure: str) -> str:
+    """The field that has the highest figure, if one has more than the answers."""
+    fields = row.records.fields if row.records is not None else ()
+    worst = max(fields, key=lambda field: getattr(field, figure), default=None)
+    own = getattr(row.figures, figure, math.nan)
+    return f", field {worst.name!r}" if worst is not None and getattr(worst, figure) > own else ""
+
+
+def _which_test(row: Evaluated) -> str:
+    """The field or pair that has the lowest p-value, where that is lower than the answers' own."""
+    lower = row.records is not None and row.figures is not None and row.records.least_p < row.figures.p_value
+    return f", {row.records.doubt}" if lower and row.records is not None and row.records.doubt else ""
+
+
 def _finest_p(row: Evaluated) -> float:
     """The lowest p-value that the tests of a row can tell."""
     found = [row.figures.least_p] if row.figures is not None else []
@@ -72,9 +86,11 @@ GATES: Mapping[str, Gate] = {
     "--min-n": Gate("N", True, lambda row: float(row.tally.n), share=False),
     "--min-valid": Gate("valid share", True, lambda row: row.figures.valid if row.figures else math.nan),
     "--max-unfinished": Gate("unfinished share", False, lambda row: row.tally.unfinished_share, open_ended=True),
-    "--max-tvd": Gate("TVD", False, lambda row: _highest(row, "tvd")),
-    "--max-excess-tvd": Gate("excess TVD", False, lambda row: _highest(row, "excess_tvd")),
-    "--min-p": Gate("p", True, _lowest_p),
+    "--max-tvd": Gate("TVD", False, lambda row: _highest(row, "tvd"), where=lambda row: _which_field(row, "tvd")),
+    "--max-excess-tvd": Gate(
+        "excess TVD", False, lambda row: _highest(row, "excess_tvd"), where=lambda row: _which_field(row, "excess_tvd")
+    ),
+    "--min-p": Gate("p", True, _lowest_p, where=_which_test),
     "--min-coverage": Gate(
         "seen / possible", True, lambda row: row.figures.seen / row.figures.seen_expected if row.figures else math.nan
     ),

@@ -154,17 +154,19 @@ def figures(prompt: Prompt, tallied: Tally, *, seed: int = 0) -> Figures:
 
 @dataclass(frozen=True)
 class Worded:
-    """Exact figures of one wording of a prompt, or of the prompt in one context."""
+    """Exact figures of one wording of a prompt, of the prompt in one context, or of one of several draws in its answer, given those before it."""
 
-    kind: Literal["trained", "held-out", "context"]  # trained: a request of the prompt, whether this run was trained on it or not
-    name: str  # the request, or what the context is
+    kind: Literal[
+        "trained", "held-out", "context", "draw"
+    ]  # trained: a request of the prompt, whether this run was trained on it or not
+    name: str  # the request, what the context is, or which draw
     kl: float  # KL(target || model), nats
     on_target: float
     tvd: float
 
 
-KINDS = {"trained": "wording", "held-out": "held-out wording", "context": "held-out context"}
-"""What the kinds of wordings are called."""
+KINDS = {"trained": "wording", "held-out": "held-out wording", "context": "held-out context", "draw": "draw"}
+"""What the kinds are called."""
 
 
 @dataclass(frozen=True)
@@ -181,9 +183,9 @@ class ExactFigures:
     seen_expected: float = math.nan  # targets among N answers
     q: tuple[float, ...] = ()  # of each target
     excess_tvd: float = math.nan  # that `at_n` draws from q show on average
-    wordings: tuple[Worded, ...] = ()  # of a prompt in several wordings or contexts: each by itself
+    wordings: tuple[Worded, ...] = ()  # of a prompt in several wordings or contexts, or with several draws: each by itself
     pooled_tvd: float = math.nan  # of answers pooled over several wordings; nan where there is one
-    kl_error: float = 0.0  # standard error of a KL that training estimated; 0 where it is exact
+    kl_error: float = 0.0  # standard error of a KL that is estimated; 0 where it is exact
 
     @property
     def highest_kl(self) -> float:

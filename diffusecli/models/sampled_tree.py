@@ -47,6 +47,7 @@ class SampledTree(TokenTrie):
     drawn: np.ndarray  # [m] where the drawn paths end
     conditionals: np.ndarray  # [S] W(v | parent of v)
     lowest: float  # the lowest possible loss of the whole tree, nats
+    places: np.ndarray  # [S] of several draws in one answer: the draw that a token belongs to, 0 first
 
     @property
     def entropy(self) -> float:
@@ -68,13 +69,21 @@ class SampledTree(TokenTrie):
         error is that of independent draws, which systematic ones do not exceed by much. The mass on target is the mean of
         q / p over targets, the total variation distance that of max(0, 1 - q / p).
         """
+        return self._estimates(log_probs, np.ones(len(self), dtype=bool))
+
+    def of_draws(self, log_probs: np.ndarray) -> list[Estimates]:
+        """Of each draw given those before it, means over what these may be; the KLs of all add up to that of the whole answer."""
+        return [self._estimates(log_probs, self.places == place) for place in range(int(self.places.max(initial=-1)) + 1)]
+
+    def _estimates(self, log_probs: np.ndarray, counted: np.ndarray) -> Estimates:
+        """Of those nodes only, [S]."""
         with np.errstate(divide="ignore", invalid="ignore"):
             log_p = np.log(self.conditionals)
             log_q = log_probs - np.where(self.parents == ROOT, 0.0, log_probs[self.parents])
-            terms = np.where(self.conditionals > 0, self.conditionals * (log_p - log_q), 0.0)
+            terms = np.where(counted & (self.conditionals > 0), self.conditionals * (log_p - log_q), 0.0)
+            ratios = np.exp(self.down_to(np.where(counted, log_q - log_p, 0.0))[self.drawn])
         of_parents = np.bincount(self.parents + 1, weights=terms, minlength=len(self) + 1)[self.parents + 1]  # KL there [S]
         kls = self.down_to(of_parents)[self.drawn]
-        ratios = np.exp(log_probs[self.drawn] - self.down_to(log_p)[self.drawn])
         error = float(kls.std(ddof=1) / np.sqrt(len(kls))) if len(kls) > 1 else 0.0
         return Estimates(float(kls.mean()), error, min(1.0, float(ratios.mean())), float(np.maximum(0.0, 1 - ratios).mean()))
 
@@ -118,5 +127,5 @@ def sampled_tree(trie: TokenTrie, paths: np.ndarray) -> SampledTree:
     onward = np.bincount(own + 1, weights=masses, minlength=len(kept) + 1)[1:]
     return SampledTree(
         trie.tokens[kept], own, trie.depths[kept], np.searchsorted(kept, trie.ends[kept]), masses, np.arange(len(kept)), masses - onward,
-        np.searchsorted(kept, drawn), conditionals, trie.entropy,
+        np.searchsorted(kept, drawn), conditionals, trie.entropy, np.zeros(len(kept), dtype=np.int64),
     )  # fmt: skip

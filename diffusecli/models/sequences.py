@@ -100,4 +100,5 @@ def grafted(tree: SampledTree, leaves: np.ndarray, below: Sequence[SampledTree])
         drawn=np.concatenate([other.drawn + start for other, start in zip(below, starts.tolist(), strict=True)]),
         conditionals=joined(tree.conditionals, [other.conditionals for other in below]),
         lowest=tree.lowest + sum(other.lowest for other in below),
+        places=joined(tree.places, [other.places + 1 for other in below]),
     )

@@ -37,7 +37,7 @@ def observed_rows(table: Table, index: int, reading: Reading) -> tuple[ObservedR
     if listed := next((row for row, cell in enumerate(cells, 1) if is_collection(cell)), None):
         raise InputError(f"{table.path}: row {listed} of column {table.names[index]} holds a list. {_LISTS}")
     written = table.texts(index, _LISTS)
-    keys = [table.find(name, "--group-by") for name in reading.group_by]
+    keys = [table.find(name, reading.grouping) for name in reading.group_by]
     values = [table.texts(key, "A group must be a single value") for key in keys]
     groups = [tuple(" ".join(canonical(cell).split()) for cell in row) for row in zip(*values, strict=True)] or [()] * len(written)
     targets = [canonical(text) for text in written]

@@ -21,7 +21,7 @@ def distributions_of_lists(table: Table, reading: Reading) -> dict[tuple[str, ..
     """One distribution per row, or per name of a mapping in it; `fields` are the row's other cells and the name as `group`."""
     shares_at = table.find(str(reading.shares_column), "--shares-column")
     options_at = None if reading.options_column is None else table.find(reading.options_column, "--options-column")
-    keys = [table.find(name, "--group-by") for name in reading.group_by]
+    keys = [table.find(name, reading.grouping) for name in reading.group_by]
     texts = {
         i: column
         for i, column in enumerate(table.columns)
@@ -38,12 +38,12 @@ def distributions_of_lists(table: Table, reading: Reading) -> dict[tuple[str, ..
         fields = {table.names[i]: canonical(str(column[row])) for i, column in texts.items() if not is_collection(column[row])}
         own = tuple(" ".join(canonical(str(table.columns[key][row])).split()) for key in keys) or (f"row-{row + 1}",)
         if not all(own):
-            raise InputError(f"{place}: has no value in the column of --group-by. Fill it in")
+            raise InputError(f"{place}: has no value in the column of {reading.grouping}. Fill it in")
         for name, totals in _row(place, table, row, shares_at, options_at, reading):
             key = (*own, *([name] if name else []))
             if key in made:
                 raise InputError(
-                    f"{place}: has the same group as row {came_from[key] + 1}, {', '.join(key)}. Name more columns with --group-by, or leave it out"
+                    f"{place}: has the same group as row {came_from[key] + 1}, {', '.join(key)}. Name more columns with {reading.grouping}, or leave it out"
                 )
             found = distribution(table, key, totals, list(totals), reading, counted=True)
             made[key] = replace(found, fields={**fields, **({"group": name} if name else {})})

@@ -44,13 +44,14 @@ class Reading:
     bins: tuple[str, ...] = ()  # column=width: numbers become ranges
     independent: tuple[str, ...] = ()  # fields of the template that do not depend on the others
     layout: Layout = field(default_factory=Layout)
+    grouping: str = "--group-by"  # the option that named `group_by`
 
     def __post_init__(self) -> None:
         """Raises `InputError` for options that make no sense, alone or together."""
         if not math.isfinite(self.alpha) or not math.isfinite(self.min_count):
             raise InputError("--alpha and --min-count must be finite numbers")
         if len(set(self.group_by)) < len(self.group_by):
-            raise InputError(f"--group-by {','.join(self.group_by)}: names a column twice")
+            raise InputError(f"{self.grouping} {','.join(self.group_by)}: names a column twice")
         if self.decimal not in (None, ".", ","):
             raise InputError(f"--decimal {self.decimal!r}: must be . or ,")
         if self.bins and self.shares_column is not None:
@@ -71,20 +72,23 @@ class Reading:
         if self.alpha_within and not (self.alpha and self.group_by):
             raise InputError("--alpha-within needs --alpha and --group-by")
         if self.alpha_within != (NONE,) and (foreign := [name for name in self.alpha_within if name not in self.group_by]):
-            raise InputError(f"--alpha-within {foreign[0]}: must be one of --group-by {','.join(self.group_by)}, or {NONE}")
+            raise InputError(f"--alpha-within {foreign[0]}: must be one of {self.grouping} {','.join(self.group_by)}, or {NONE}")
 
     @property
     def widths(self) -> dict[str, float]:
         """The widths of `bins` by column; raises `InputError` for what is no column=width."""
-        found = {}
+        found: dict[str, float] = {}
         for text in self.bins:
-            name, _, width = text.rpartition("=")
+            name, _, written = text.rpartition("=")
+            column = name.strip()
             try:
-                found[name.strip()] = float(width)
+                width = float(written)
             except ValueError:
-                name = ""
-            if not name.strip():
+                column, width = "", 0.0
+            if not column:
                 raise InputError(f"--bins {text!r}: must be a column and a width, like age=10")
+            if found.setdefault(column, width) != width:
+                raise InputError(f"--bins {text}: {column} has the width {found[column]:g} already. Give one width per column")
         return found
 
     @property

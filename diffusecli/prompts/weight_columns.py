@@ -28,7 +28,7 @@ def choose_weight_column(table: Table, reading: Reading, targets: int) -> tuple[
         if reading.count:
             raise InputError(f"{table.path}: holds counts already. Leave --count out")
         return replace(reading, weight_column=table.counts), []
-    taken = {targets, *(table.find(name, "--group-by") for name in reading.group_by)}
+    taken = {targets, *(table.find(name, reading.grouping) for name in reading.group_by)}
     likely = weight_columns(table, reading, targets)
     column = table.names[likely[0]] if likely else ""
     if reading.count and likely and any(cell != "1" for cell in table.columns[likely[0]]):
@@ -50,7 +50,7 @@ def choose_weight_column(table: Table, reading: Reading, targets: int) -> tuple[
 
 def weight_columns(table: Table, reading: Reading, targets: int) -> list[int]:
     """The columns of numbers whose names say that they weigh."""
-    taken = {targets, *(table.find(name, "--group-by") for name in reading.group_by)}
+    taken = {targets, *(table.find(name, reading.grouping) for name in reading.group_by)}
     return [i for i, name in enumerate(table.names) if i not in taken and WEIGHT_LIKE.fullmatch(name) and _are_numbers(table, i)]
 
 

@@ -117,9 +117,7 @@ def _summary(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
         line = f"exact: {percent(exact.on_target)} on target, TVD {exact.tvd:.4f}, {seen}"
         yield Padding(Text(line), (0, 0, 0, 3), expand=False)
     if exact is not None and exact.kl_error:
-        yield Padding(
-            Text(spelled(f"KL estimated in training: {plus_minus(exact.kl, exact.kl_error)} nats")), (0, 0, 0, 3), expand=False
-        )
+        yield Padding(Text(spelled(f"KL estimated: {plus_minus(exact.kl, exact.kl_error)} nats")), (0, 0, 0, 3), expand=False)
     for line in of_wordings(exact.wordings) if exact is not None else ():
         yield Padding(Text(spelled(line)), (0, 0, 0, 3), expand=False)
     if row.records is not None:

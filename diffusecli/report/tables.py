@@ -85,6 +85,11 @@ def prompts_overview(prompts: Iterable[Prompt]) -> RenderableType:
         rows,
         *([Text(_MEDIANS, style="dim")] if len(found) > MOST_NAMED else []),
         *([Text("wordings: trained and, behind the plus, held out.", style="dim")] if several else []),
+        *(
+            [Text("prompts with several draws in an answer: figures of one draw.", style="dim")]
+            if any(prompt.draws for prompt in found)
+            else []
+        ),
         Text("H: entropy in nats. exp(H): effective number of outcomes. of 1000: expected distinct in 1000 samples.", style="dim"),
     )
 

@@ -189,7 +189,8 @@ def of_wordings(figures: Sequence[Worded]) -> Iterator[str]:
         if some:
             worst = max(some, key=lambda one: one.tvd)
             text = short(worst.name, 40)
-            yield f"{many(len(some), name)}: exact {median_and_worst([one.tvd for one in some])} ({text})"
+            figures_are = "each given those before it, estimated" if kind == "draw" else "exact"
+            yield f"{many(len(some), name)}: {figures_are} {median_and_worst([one.tvd for one in some])} ({text})"
 
 
 def median_and_worst(tvds: Sequence[float]) -> str:

@@ -178,7 +178,7 @@ def _unsampled(
         found += [
             SampleSet(facts.run, mode, prompt, Answers())
             for key, prompt in known.items()
-            for mode in MODES if (mode, prompt.digest) in measured[facts.run].log_q and (facts.run, mode, key) not in there
+            for mode in MODES if measured[facts.run].knows(mode, prompt) and (facts.run, mode, key) not in there
         ]  # fmt: skip
     return found
 
@@ -238,6 +238,8 @@ def _exact(sample: SampleSet, run: RunFacts | None, measured: Measured | None, a
     if sample.bent or run is None:
         return None
     if measured is not None and sample.asked in (None, measured.chat):
+        if (estimated := measured.draws.get((sample.mode, sample.prompt.digest))) is not None:
+            return estimated
         log_q = measured.log_q.get((sample.mode, sample.prompt.digest))
         if log_q is not None:
             found = exact_figures(sample.prompt, log_q, sample.counts.total() or UNSAMPLED, at_n)

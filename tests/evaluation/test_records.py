@@ -3,6 +3,7 @@
 import csv
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -149,8 +150,17 @@ def test_verdicts_and_limits_see_fields_and_pairs(tmp_path):
     found = evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "p.json"))
     assert found.rows[0].verdict.startswith("a departs from its weights (p = ")
     assert failures(found, {"--max-tvd": 0.6}) == []
+    assert failures(found, {"--max-tvd": 0.1})[0].endswith("TVD 0.5 > 0.1")
     (line,) = failures(found, {"--min-p": 0.01})
     assert "p 0.0" in line
+
+
+def test_a_limit_names_the_field_that_misses_it(tmp_path):
+    (tmp_path / "p.json").write_text(PEOPLE.to_json())
+    (tmp_path / "a.txt").write_text("{Ann, 99}\n{Bob, 99}\n{Cid, 99}\n")
+    found = evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "p.json"))
+    only_ages = replace(found.rows[0], figures=replace(found.rows[0].figures, tvd=0.4))
+    assert failures(replace(found, rows=(only_ages,)), {"--max-tvd": 0.5})[0].endswith("TVD 1 > 0.5, field 'age'")
 
 
 def test_the_pair_that_is_named_is_the_one_furthest_off_in_standard_errors():

@@ -95,6 +95,7 @@ def test_rows_with_an_empty_field_are_left_out_and_reported(table):
         ("{name}, {age}", {"bins": ["name=10"]}, "row 1 of column name: 'Ann' is not a number"),
         ("{name}, {age}", {"bins": ["age"]}, "must be a column and a width, like age=10"),
         ("{name}, {age}", {"bins": ["age=0"]}, "the width must be more than 0"),
+        ("{name}, {age}", {"bins": ["age=10", "age=5"]}, "--bins age=5: age has the width 10 already"),
         ("{name}, {age}", {"bins": ["agee=5"]}, "--bins agee: is neither a target, a field nor a group"),
     ],
 )
@@ -165,6 +166,8 @@ def test_columns_that_are_given_are_in_the_request_and_the_rest_in_the_answer(ta
     assert north["request"] == "Someone from the north: {name, age}."
     assert north["targets"] == ["{Ann, 34}", "{Bob, 37}"]
     assert north["template"] == "{{{name}, {age}}}"
+    wrong = diffuse("init-prompt", "--from", "people.csv", "--template", "{name}, {age}", "--given", "regoin", "-o", "other")
+    assert "has no column 'regoin' (--given), did you mean 'region'" in " ".join(wrong.stderr.split())
 
 
 def test_a_table_of_targets_may_be_of_records(tmp_path):

@@ -40,6 +40,11 @@ def config(tiny_model_folder, prompt_file, tmp_path):
     return make
 
 
+def tvd(q, p):
+    """With all that is off target as one more outcome."""
+    return (np.abs(q - p).sum() + 1 - q.sum()) / 2
+
+
 def quietly(config):
     seen = []
     return train(config, report=seen.append, notice=lambda _: None), seen
@@ -153,3 +158,17 @@ def test_several_draws_in_an_answer_are_trained_and_sampled(config, tmp_path, di
     shown = diffuse("evaluate", str(done.run.path)).stdout
     assert "draw 2 (3 values): TVD" in shown
     assert "association furthest off of 1 pair: draw 1 and draw 2" in shown
+    # each draw given those before it, from the same nine
+    (row,) = [
+        r for r in json.loads(diffuse("evaluate", str(done.run.path), "--exact", "--json").stdout)["rows"] if r["mode"] == "lora"
+    ]
+    begun = encode_prompt(Prompt(request="Say letters.", targets=("{a,", "{b,", "{c,"), eos=False, alias="begun"), base.chat)
+    first, both = (np.exp(score(base.model, some, RowsPass()).log_probs) for some in (begun, encoded))
+    p = np.array([0.5, 0.25, 0.25])
+    expected = [tvd(first, p), (p * [tvd(second, p) for second in both.reshape(3, 3) / first[:, None]]).sum()]
+    assert [one["name"] for one in row["exact"]["wordings"]] == ["draw 1", "draw 2"]
+    assert [one["tvd"] for one in row["exact"]["wordings"]] == pytest.approx(expected, abs=0.01)
+    assert (
+        sum(one["kl"] for one in row["exact"]["wordings"]) == pytest.approx(row["exact"]["kl"]) == pytest.approx(exact.kl, abs=0.01)
+    )
+    assert "2 draws: each given those before it, estimated TVD median" in diffuse("evaluate", str(done.run.path), "--exact").stdout
