@@ -75,7 +75,7 @@ def _by_name(rows: Sequence[Mapping[str, Any]]) -> Columns:
 def evaluate(
     source: Source | Iterable[Source] = (), *, answers: Mapping[str, int] | Iterable[str] | None = None,
     prompt: Prompt | AnyPath | None = None, prompts: Prompts | None = None, match: str = "strip", only: str | Iterable[str] = (),
-    exact: bool = False, model: str | None = None, trust_remote_code: bool = False, at_n: int = AT_N, seed: int = 0, column: str | None = None,
+    exact: bool = False, model: str | None = None, trust_remote_code: bool = False, at_n: int = AT_N, sdmetrics: bool = False, seed: int = 0, column: str | None = None,
     count_column: str | None = None, layout: Layout | None = None, notice: Notice | None = None,
 ) -> Evaluation:  # fmt: skip
     """Compare samples with the target weights.
@@ -91,6 +91,7 @@ def evaluate(
     - `exact`: load the model, and compute exact KL, TVD and coverage of every prompt, and the drift. `model` is then its base model where
       that is in another place, and `trust_remote_code` lets code of the model run.
     - `at_n`: draws for the excess TVD of exact figures.
+    - `sdmetrics`: SDMetrics' quality score of records, too (extra `records`).
     - `seed`: of Monte Carlo and bootstrap.
     - `column`, `count_column`, `layout`: how a file of raw answers is written.
     - `notice`: takes what the command line prints on the way. By default it is logged.
@@ -136,7 +137,7 @@ def evaluate(
             raise InputError(f"prompts: {in_memory[0].question[:40]!r} is in memory, name prompt files")
         question = Question(
             Matching(match), tuple(Path(str(one)) for one in held_out), _file_of(prompt, paths), column, texts("only", only), exact,
-            seed, trust_remote_code, model, count_column, layout or Layout(), given, at_n,
+            seed, trust_remote_code, model, count_column, layout or Layout(), given, at_n, flag("sdmetrics", sdmetrics),
         )  # fmt: skip
         return Evaluation(document(judge(paths, question, say)))
 

@@ -47,6 +47,7 @@ def evaluate(
     trust_remote_code: TrustsCode = False,
     top: Annotated[int, typer.Option(min=0, help="Targets shown of each prompt; 0 shows all.")] = 24,
     sort: Annotated[str | None, choice("--sort", "Their order; the prompt's by default.")] = None,
+    sdmetrics: Annotated[bool, typer.Option("--sdmetrics", help="SDMetrics' quality score of records (extra `records`).")] = False,
     at_n: Annotated[int, typer.Option("--at-n", min=1, metavar="N", help="Draws for the excess TVD of exact figures.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Of Monte Carlo and bootstrap.")] = 0,
     as_json: Annotated[
@@ -83,6 +84,7 @@ def evaluate(
     question = Question(
         Matching(match), tuple(prompts or ()), prompt, column, tuple(only or ()), exact, seed, trust_remote_code, model, count_column, layout,
         at_n=at_n,
+        sdmetrics=sdmetrics,
     )  # fmt: skip
     found = judge(paths, question, notice)
     missed = failures(found, asked)

@@ -15,6 +15,7 @@ from diffusecli.prompts.prompt import Draws, Prompt
 from diffusecli.prompts.templates import Template, marginals
 
 _AT_ONCE = 5_000_000  # random numbers
+_NUMERIC = 10  # values beyond which a field of numbers is one of numbers, not of categories
 _SIMULATED = 100_000  # sequences, for what is known only by simulation: draws without replacement after the first
 
 
@@ -51,6 +52,16 @@ def coded(marginals: Sequence[dict[str, float]], rows: Sequence[Sequence[str]]) 
     """
     places = [{value: place for place, value in enumerate(own)} for own in marginals]
     return np.array([[place[value] for place, value in zip(places, row, strict=True)] for row in rows])
+
+
+def numbers_of(own: dict[str, float]) -> np.ndarray | None:
+    """The values of a field as numbers, where they are numbers and many."""
+    if len(own) <= _NUMERIC:
+        return None
+    try:
+        return np.array([float(value) for value in own])
+    except ValueError:
+        return None
 
 
 def _listed(prompt: Prompt, template: Template) -> RecordTarget:

@@ -15,7 +15,8 @@ import numpy as np
 from diffusecli.evaluation.fit import SIGNIFICANCE
 from diffusecli.evaluation.metrics import figures
 from diffusecli.evaluation.perfect import monte_carlo_p
-from diffusecli.evaluation.record_targets import RecordTarget, coded
+from diffusecli.evaluation.record_targets import RecordTarget, coded, numbers_of
+from diffusecli.evaluation.sdmetrics_score import Quality, quality
 from diffusecli.evaluation.verdicts import verdict
 from diffusecli.prompts.answer_texts import record_values
 from diffusecli.prompts.answers import Answers
@@ -25,7 +26,6 @@ from diffusecli.prompts.prompt import Prompt
 _DRAWS, _FEWEST = 999, 199  # samples of a perfect sampler, for the associations that they show
 _MOST_VALUES = 100_000_000  # of these samples in all
 _MOST_CELLS = 100_000  # of the table of two fields: larger ones say nothing at any N that is sampled
-_NUMERIC = 10  # values beyond which two fields of numbers are compared by their correlation
 _NO_VALUE = "\0"  # in place of a field of an answer that does not fit the template
 
 
@@ -69,6 +69,7 @@ class RecordFigures:
     pairs: tuple[PairFigures, ...]
     repeats: int  # samples of a perfect sampler that pairs were compared with
     pairs_p_value: float  # of the pair furthest off in standard errors, by simulation of all together; nan without pairs
+    sdmetrics: Quality | None = None  # where it is asked for
 
     @property
     def worst_pair(self) -> PairFigures | None:
@@ -97,8 +98,10 @@ class RecordFigures:
         return min(1.0, 2 * min(p for p in found if not math.isnan(p)))
 
 
-def record_figures(prompt: Prompt, counts: Answers, seed: int, matching: Matching | None = None) -> RecordFigures | None:
-    """All figures of the fields; None where answers are no records, or there are none."""
+def record_figures(
+    prompt: Prompt, counts: Answers, seed: int, matching: Matching | None = None, *, sdmetrics: bool = False
+) -> RecordFigures | None:
+    """All figures of the fields; None where answers are no records, or there are none. Raises `InputError` where SDMetrics is not installed."""
     template, n = prompt.record, counts.total()
     if template is None or not n or not prompt.targets:
         return None
@@ -124,7 +127,8 @@ def record_figures(prompt: Prompt, counts: Answers, seed: int, matching: Matchin
         of_field = found.valid, found.tvd, found.tvd_floor, found.excess_tvd, found.p_value
         fields.append(FieldFigures(name, len(own), *of_field, verdict(found, None)))
     fits, all_known = (sum(count for _, count in some) / n for some in (rows, known))
-    return RecordFigures(fits, all_known, copies / n, tuple(fields), *_pairs(target, known, seed))
+    scored = quality(target, rows, seed) if sdmetrics else None
+    return RecordFigures(fits, all_known, copies / n, tuple(fields), *_pairs(target, known, seed), scored)
 
 
 def _values(prompt: Prompt, text: str, place: int | None) -> tuple[str, ...] | None:
@@ -162,7 +166,7 @@ def _pairs(
 
 def _association(first: dict[str, float], second: dict[str, float]) -> tuple[str, Callable[[np.ndarray, np.ndarray], float] | None]:
     """What measures how two fields go together, from places of values [N, 2] and how often each pair came [N]; None where nothing does."""
-    sizes, numbers = (len(first), len(second)), [_numbers(own) for own in (first, second)]
+    sizes, numbers = (len(first), len(second)), [numbers_of(own) for own in (first, second)]
     if sizes[0] * sizes[1] > _MOST_CELLS or min(sizes) < 2:
         return "", None
     x, y = numbers
@@ -173,16 +177,6 @@ def _association(first: dict[str, float], second: dict[str, float]) -> tuple[str
     return "Cramér's V", lambda rows, counts: cramers_v(
         np.bincount(rows[:, 0] * sizes[1] + rows[:, 1], weights=counts, minlength=cells).reshape(sizes)
     )
-
-
-def _numbers(own: dict[str, float]) -> np.ndarray | None:
-    """The values of a field as numbers, where they are numbers and many."""
-    if len(own) <= _NUMERIC:
-        return None
-    try:
-        return np.array([float(value) for value in own])
-    except ValueError:
-        return None
 
 
 def cramers_v(table: np.ndarray) -> float:

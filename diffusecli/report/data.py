@@ -24,6 +24,7 @@ from diffusecli.evaluation.metrics import Cell, ExactFigures, Figures, Worded  #
 from diffusecli.evaluation.open_ended import Diversity, Line, Outcome
 from diffusecli.evaluation.ordered import Ordered
 from diffusecli.evaluation.records import FieldFigures, PairFigures, RecordFigures  # noqa: F401 (likewise)
+from diffusecli.evaluation.sdmetrics_score import Quality  # noqa: F401 (likewise)
 from diffusecli.files.spreadsheets import as_cell
 
 _MOST_TEXTS = 20

@@ -146,6 +146,9 @@ def _records(found: RecordFigures) -> Iterator[RenderableType]:
             f"a perfect sampler shows {worst.perfect:.3f} (p = {found.pairs_p_value:.2g} over all pairs), the weights have {worst.target:.3f}"
         )
         yield Padding(Text(spelled(line)), (0, 0, 0, 3), expand=False)
+    if found.sdmetrics is not None:
+        line = f"SDMetrics quality score {number(found.sdmetrics.score)}, a perfect sampler has {number(found.sdmetrics.perfect)}"
+        yield Padding(Text(spelled(line)), (0, 0, 0, 3), expand=False)
 
 
 def _differences(

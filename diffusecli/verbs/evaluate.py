@@ -21,6 +21,7 @@ from diffusecli.evaluation.prompt_book import PromptBook
 from diffusecli.evaluation.raw_answers import read_answers
 from diffusecli.evaluation.records import record_figures
 from diffusecli.evaluation.sample_set import RunFacts, SampleSet
+from diffusecli.evaluation.sdmetrics_score import require_sdmetrics
 from diffusecli.evaluation.sources import find_samples
 from diffusecli.files.paths import exists, real
 from diffusecli.files.tables import Layout
@@ -54,6 +55,7 @@ class Question:
     layout: Layout = field(default_factory=Layout)  # of the file with raw answers
     given: tuple[SampleSet, ...] = ()  # samples that are in no file
     at_n: int = AT_N  # draws of the excess TVD of exactly known models
+    sdmetrics: bool = False  # also SDMetrics' quality score of records
 
 
 def evaluate(paths: Iterable[Path], question: Question | None = None, notice: Notice = lambda _: None) -> Evaluation:
@@ -63,6 +65,8 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
     come from another adapter or base model than the run now holds.
     """
     question = question or Question()
+    if question.sdmetrics:
+        require_sdmetrics()
     paths = list(dict.fromkeys(paths))
     paths = [path for path in paths if not path.name.endswith(".meta.json")] or paths  # `gen*.json` names settings too
     runs, sets = _collect(paths, question, notice)
@@ -229,7 +233,7 @@ def _judge(sample: SampleSet, run: RunFacts | None, measured: Measured | None, q
         diversity=diversity(compared, beyond, unfinished=compared.unfinished) if is_open else None,
         lines=by_line(compared, [matching.key(t) or t for t in known.every_spelling] if known else (), compared.unfinished) if is_open else (),
         exact=_exact(sample, run, measured, question.at_n),
-        records=record_figures(prompt, sample.counts, question.seed, matching),
+        records=record_figures(prompt, sample.counts, question.seed, matching, sdmetrics=question.sdmetrics),
     )  # fmt: skip
 
 
