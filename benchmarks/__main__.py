@@ -4,7 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable
 
-from benchmarks import convergence, evaluation, packing, peers, rate, recipe, sampling, size, startup, wordings
+from benchmarks import convergence, evaluation, families, large, packing, peers, rate, recipe, sampling, size, startup, wordings
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "startup": startup.main,
@@ -17,6 +17,8 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "peers": peers.main,
     "evaluation": evaluation.main,
     "wordings": wordings.main,
+    "families": families.main,
+    "large": large.main,
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusecli.models import encoding
+from diffusecli.models import answer_tokens
 from diffusecli.models.chat import Chat
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.token_view import view_tokens
@@ -155,7 +155,7 @@ def test_very_many_answers_are_rendered_by_shape_and_tokenised_behind_a_part_of_
     texts = [f"{{{number}}}" for number in range(150)] + ["{two words}", " {spaced}", "{ä}", "{x-y}"]
     asked = prompt(*texts, response=["", "So: "])
     each = encode_prompt(asked, Chat(tokenizer))
-    monkeypatch.setattr(encoding, "_MANY", 50)
+    monkeypatch.setattr(answer_tokens, "_MANY", 50)
     rendered = []
     monkeypatch.setattr(Chat, "render", lambda *a, render=Chat.render: rendered.append(a[3:]) or render(*a))
     together = encode_prompt(asked, Chat(tokenizer))
@@ -165,7 +165,7 @@ def test_very_many_answers_are_rendered_by_shape_and_tokenised_behind_a_part_of_
 
 
 def test_of_very_many_answers_one_that_does_not_come_back_is_named(monkeypatch):
-    monkeypatch.setattr(encoding, "_MANY", 50)
+    monkeypatch.setattr(answer_tokens, "_MANY", 50)
     texts = [f"{{{number}}}" for number in range(150)]
     with pytest.raises(InputError, match=r"the target '\{<\|im_end\|>7\}' comes back from the tokenizer as '\{'"):
         encode_prompt(prompt(*texts, "{<|im_end|>7}"), Chat(TOKENIZER))
