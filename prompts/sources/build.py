@@ -491,7 +491,7 @@ def fictitious_people() -> list[Prompt]:
         Prompt("people/fictitious-people", PERSON_REQUEST, []),
         Prompt(
             "people/fictitious-people-5000",
-            PERSON_REQUEST.replace("Make up", "Imagine", 1),
+            TABLE_REQUEST,
             {"from": "people.csv", "template": PERSON_TEMPLATE},
             eos=False,
         ),
@@ -499,12 +499,28 @@ def fictitious_people() -> list[Prompt]:
 
 
 PEOPLE = 5000
-PERSON_TEMPLATE = "Name: {{{name}}}\nGender: {{{gender}}}\nDate of birth: {{{born}}}\nBirthplace: {{{birthplace}}}"
+PERSON_TEMPLATE = (
+    "Name: {{{name}}}\nGender: {{{gender}}}\nDate of birth: {{{born}}}\nBirthplace: {{{birthplace}}}\nCareer: {{{career}}}"
+)
+TABLE_REQUEST = """\
+Imagine a person who has never lived and write a short biography in lines of the form \
+"Heading: {value}", each value standing between two curly braces. Begin with these five lines:
+Name: {full name}
+Gender: {gender}
+Date of birth: {day month year}
+Birthplace: {city, country}
+Career: {career}
+Then go on in the same way with whatever else you imagine, one line each:
+Home: {city, country}
+Family: {family}
+Pastime: {pastime}
+Write no text outside these lines."""
 
 
 def people_table() -> str:
-    """Return a table of different people as CSV: names, cities and dates of one group each, at random."""
+    """Return a table of different people as CSV: names and cities of one group each, dates and careers at random."""
     dice = Dice(SEED + 1)
+    careers = (SOURCES / "occupations.txt").read_text(encoding="utf-8").splitlines()
     groups = tomllib.loads((SOURCES / "people.toml").read_text(encoding="utf-8"))["group"]
     rows: dict[tuple[str, ...], None] = {}
     while len(rows) < PEOPLE:
@@ -513,10 +529,11 @@ def people_table() -> str:
         given += [(group["either"], "non-binary")] if "either" in group else []
         (first, gender), surname = given[dice.below(len(given))], group["surnames"][dice.below(len(group["surnames"]))]
         name = full_name(first, surname, gender, group.get("family_first", False))
-        rows.setdefault((name, gender, date_of_birth(dice), group["cities"][dice.below(len(group["cities"]))]))
+        city, career = (some[dice.below(len(some))] for some in (group["cities"], careers))
+        rows.setdefault((name, gender, date_of_birth(dice), city, career))
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerows([("name", "gender", "born", "birthplace"), *rows])
+    writer.writerows([("name", "gender", "born", "birthplace", "career"), *rows])
     return table.getvalue()
 
 

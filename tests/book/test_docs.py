@@ -199,7 +199,7 @@ def test_the_library_is_valid_even_strictly(monkeypatch):
     monkeypatch.chdir(ROOT)
     found = validate([Path("prompts"), Path("configs")], strict=True)
     assert [str(p) for p in found.problems if p.severity != "notice"] == []
-    assert len(found.configs) == 21
+    assert len(found.configs) == 22
 
 
 @pytest.mark.parametrize(("group", "files"), GROUPS.items())

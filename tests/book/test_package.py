@@ -129,7 +129,7 @@ def test_the_library_is_valid_from_an_empty_folder_and_one_notice_tells_where_it
     checked = diffuse("validate", "prompts", "configs")
     assert checked.returncode == 0, checked.stderr
     assert checked.stdout.endswith(
-        "sound: 44 prompts in 522 wordings and 48 held out, 21 configs; 0 errors, 0 warnings, 3 notices\n"
+        "sound: 44 prompts in 522 wordings and 48 held out, 22 configs; 0 errors, 0 warnings, 3 notices\n"
     ), checked.stdout
     told = [line for line in checked.stderr.splitlines() if "library" in line]
     assert len(told) == 1
