@@ -143,7 +143,7 @@ def _sorted(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any],
     families = {name.replace("-", "_"): family for name, family in FAMILIES.items()}
     modifiers = {modifier for family in FAMILIES.values() for modifier in family.modifiers}
     of_tables = {field.name for field in fields(Layout)}
-    of_reading = {field.name for field in fields(Reading)} - {"layout"}
+    of_reading = {field.name for field in fields(Reading)} - {"layout", "grouping"}
     known = [*families, *sorted(modifiers | of_tables | of_reading)]
     if unknown := [name for name in options if name not in known]:
         raise InputError(f"unknown option '{unknown[0]}', {did_you_mean(unknown[0], known)}")

@@ -175,7 +175,7 @@ def init_prompt(
     groups = (*_columns("--group-by", group_by), *_columns("--given", given))
     reading = Reading(
         column, weight_column, count, top, min_count, alpha, groups, _columns("--alpha-within", alpha_within), options_column, shares_column, decimal,
-        template, tuple(bins or ()), _columns("--independent", independent), table.layout(), "--given" if given and not group_by else "--group-by",
+        template, tuple(bins or ()), _columns("--independent", independent), table.layout(), "/".join(name for name, some in (("--group-by", group_by), ("--given", given)) if some) or "--group-by",
     )  # fmt: skip
     distributions = choose(families, modifiers, source, reading, worded=wordings is not None)
     if paraphrasing.paraphrase is not None and service is not None:

@@ -81,15 +81,17 @@ def tvd_interval(counts: np.ndarray, n: int, p: np.ndarray, perfect: Statistics)
 def _noise_of(q: np.ndarray, n: int) -> Statistics:
     """What N draws from q itself show against q."""
     q = q[q > 0]
-    return drawn_from(q, q / q.sum(), n, np.random.default_rng(0), min(_REPEATS, max(50, _CELLS // len(q))))
+    return drawn_from(q, q, n, np.random.default_rng(0), min(_REPEATS, max(50, _CELLS // min(len(q), n))))
 
 
 def _smoothed(seen: np.ndarray, n: int, p: np.ndarray) -> np.ndarray:
     """The sample's shares [K + 1], impossible answers last; Good and Turing's unseen mass lies on the targets not seen, as their weights do."""
     unseen = seen == 0
     mass = (seen == 1).sum() / n if unseen.any() else 0.0
-    rest = p * unseen
-    return np.append(seen / n * (1 - mass) + (mass * rest / rest.sum() if unseen.any() else 0.0), (n - seen.sum()) / n)
+    shares = np.append(seen, n - seen.sum()) / n * (1 - mass)
+    if mass:
+        shares[:-1] += mass * p * unseen / p[unseen].sum()
+    return np.asarray(shares)
 
 
 def _least_of_the_rarest(shares: np.ndarray, n: int, p: np.ndarray) -> float:

@@ -39,8 +39,8 @@ from diffusecli.training.retention import prepare, read_instructions
 from diffusecli.training.scorer import Scorer
 from diffusecli.training.visits import MANY_PROMPTS, drawn_tree
 
-_SEQUENCES = 256
-"""Of several draws in an answer: sequences that figures are estimated from."""
+_SEQUENCES_MEASURED = 256
+"""Sequences to estimate figures from, where an answer has several draws."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class _Asked:
 
     prompt: Prompt
     encoded: tuple[EncodedPrompt, ...]
-    kinds: tuple[tuple[Literal["trained", "held-out", "context", "draw"], str], ...]  # of each, and its name
+    kinds: tuple[tuple[Literal["trained", "held-out", "context"], str], ...]  # of each, and its name
 
     @classmethod
     def of(cls, prompt: Prompt, chat: Chat, contexts: Contexts | None, most: int | None) -> _Asked:
@@ -160,20 +160,19 @@ class _Asked:
         placed = contexts.held_out(question.wordings[0].prompt) if contexts is not None else ()
         names = {id(other): name for name, other in placed}
         around = question.in_contexts(placed, chat, most)
-        kinds: list[tuple[Literal["trained", "held-out", "context", "draw"], str]] = []
+        kinds: list[tuple[Literal["trained", "held-out", "context"], str]] = []
         kinds += [("trained", wording.question) for wording in prompt.wordings]
         kinds += [("held-out", wording.question) for wording in prompt.held_out]
         others = around.wordings if around else ()
         kinds += [("context", names[id(e.prompt)]) for e in others]
         found = (*question.wordings, *question.held_out, *others)
         if prompt.draws is not None:
-            found = tuple(replace(e, trie=drawn_tree(e, _SEQUENCES, None)) for e in found)
+            found = tuple(replace(e, trie=drawn_tree(e, _SEQUENCES_MEASURED, None)) for e in found)
         return cls(prompt, found, tuple(kinds))
 
     def estimated(self, paths: Sequence[np.ndarray]) -> ExactFigures:
         """Of several draws in an answer, from the sequences that were drawn: means over the wordings, and over what earlier draws may be."""
-        trees = [e.trie for e in self.encoded if isinstance(e.trie, SampledTree)]
-        pairs = list(zip(trees, paths, strict=True))
+        pairs = [(e.trie, log_probs) for e, log_probs in zip(self.encoded, paths, strict=True) if isinstance(e.trie, SampledTree)]
         whole = [tree.estimates(log_probs) for tree, log_probs in pairs[: len(self.prompt.wordings)]]
         each = zip(*(tree.of_draws(log_probs) for tree, log_probs in pairs[: len(whole)]), strict=True)
         draws = (
@@ -184,8 +183,9 @@ class _Asked:
             )
             for place, some in enumerate(each, 1)
         )
-        error = math.hypot(*(one.error for one in whole)) / len(whole)
-        kl, on_target = (math.fsum(getattr(one, name) for one in whole) / len(whole) for name in ("kl", "on_target"))
+        kl, on_target, error = (
+            math.fsum(getattr(one, name) for one in whole) / len(whole) for name in ("kl", "on_target", "error")
+        )
         return ExactFigures(kl, on_target, kl_error=error, wordings=(*self.each(paths), *draws))
 
     def pooled(self, paths: Sequence[np.ndarray]) -> np.ndarray:

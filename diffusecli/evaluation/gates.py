@@ -65,8 +65,11 @@ def _which_field(row: Evaluated, figure: str) -> str:
 
 def _which_test(row: Evaluated) -> str:
     """The field or pair that has the lowest p-value, where that is lower than the answers' own."""
-    lower = row.records is not None and row.figures is not None and row.records.least_p < row.figures.p_value
-    return f", {row.records.doubt}" if lower and row.records is not None and row.records.doubt else ""
+    return (
+        f", {row.records.lowest_p[1]}"
+        if row.records is not None and _lowest_p(row) != getattr(row.figures, "p_value", math.nan)
+        else ""
+    )
 
 
 def _finest_p(row: Evaluated) -> float:
@@ -79,7 +82,8 @@ def _lowest_p(row: Evaluated) -> float:
     """The p-value of the answers, or of all fields of records and their pairs together, if that is lower."""
     if row.figures is None:
         return math.nan
-    return min(row.figures.p_value, row.records.least_p) if row.records is not None else row.figures.p_value
+    found = [row.figures.p_value, *([row.records.least_p] if row.records is not None else [])]
+    return min((p for p in found if not math.isnan(p)), default=math.nan)
 
 
 GATES: Mapping[str, Gate] = {

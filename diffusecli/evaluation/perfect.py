@@ -60,8 +60,7 @@ def _of_seen(rows: np.ndarray, cells: np.ndarray, counts: np.ndarray, p: np.ndar
     return Statistics(
         g=2 * (c_log_c - by_row(real * np.log(expected))),
         pearson=by_row(real**2 / expected) - n,
-        tvd=(1 + by_row(np.abs(real - expected) - expected) / n)
-        / 2,  # of a cell that is not seen |c / N - p| is p, and all p are 1
+        tvd=(p.sum() + by_row(np.abs(real - expected) - expected) / n) / 2,  # a cell that is not seen adds its p
         seen=seen,
         entropy=math.log(n) - c_log_c / n + (seen - 1) / (2 * n),
     )

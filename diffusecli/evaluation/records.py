@@ -79,8 +79,10 @@ class RecordFigures:
     @property
     def doubt(self) -> str:
         """Which field or pair departs from the target, all of them together at 5 % (Bonferroni); empty where none does."""
-        worst = min(self.fields, key=lambda field: field.p_value)
-        if worst.p_value * len(self.fields) < SIGNIFICANCE / 2:
+        worst = min(
+            (field for field in self.fields if not math.isnan(field.p_value)), key=lambda field: field.p_value, default=None
+        )
+        if worst is not None and worst.p_value * len(self.fields) < SIGNIFICANCE / 2:
             return f"{worst.name} departs from its weights (p = {worst.p_value:.2g})"
         if self.worst_pair is not None and self.pairs_p_value < SIGNIFICANCE / 2:
             return f"{self.worst_pair.first} and {self.worst_pair.second} do not go together as they should (p = {self.pairs_p_value:.2g})"
@@ -93,9 +95,17 @@ class RecordFigures:
 
     @property
     def least_p(self) -> float:
-        """The lowest p-value of fields and pairs, for as many as there are (Bonferroni)."""
-        found = [len(self.fields) * min(field.p_value for field in self.fields), self.pairs_p_value]
-        return min(1.0, 2 * min(p for p in found if not math.isnan(p)))
+        """The lowest p-value of fields and pairs, for as many as there are (Bonferroni); nan where nothing was tested."""
+        return self.lowest_p[0]
+
+    @property
+    def lowest_p(self) -> tuple[float, str]:
+        """That p-value, and the field or pair that has it."""
+        found = [(len(self.fields) * field.p_value, f"field {field.name!r}") for field in self.fields]
+        if (pair := self.worst_pair) is not None:
+            found.append((self.pairs_p_value, f"fields {pair.first!r} and {pair.second!r} together"))
+        p, what = min((one for one in found if not math.isnan(one[0])), default=(math.nan, ""))
+        return (p if math.isnan(p) else min(1.0, 2 * p)), what
 
 
 def record_figures(

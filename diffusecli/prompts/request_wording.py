@@ -22,7 +22,7 @@ from diffusecli.prompts.wording_checks import contradictions
 from diffusecli.prompts.wordings import Drawn, draw_forms, draw_wordings
 from diffusecli.system.errors import InputError, did_you_mean
 
-_MOST_DRAWS = 1000
+_MOST_DRAWS = 200
 _SHOWN_DRAWS = 3
 """Of several draws a request shows so many."""
 
@@ -223,7 +223,7 @@ def _filled(template: str, fields: Mapping[str, str], option: str) -> str:
             return match[0][0]
         if match[1] not in fields:
             raise InputError(
-                f"{option}: no column '{match[1]}' in --group-by, {did_you_mean(match[1], list(fields))} (a brace of the text itself is written twice)"
+                f"{option}: no column '{match[1]}' among the groups, {did_you_mean(match[1], list(fields))} (a brace of the text itself is written twice)"
             )
         return fields[match[1]]
 

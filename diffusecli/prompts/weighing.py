@@ -87,8 +87,9 @@ class Reading:
                 column, width = "", 0.0
             if not column:
                 raise InputError(f"--bins {text!r}: must be a column and a width, like age=10")
-            if found.setdefault(column, width) != width:
+            if column in found and found[column] != width:
                 raise InputError(f"--bins {text}: {column} has the width {found[column]:g} already. Give one width per column")
+            found[column] = width
         return found
 
     @property

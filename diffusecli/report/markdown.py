@@ -85,7 +85,7 @@ def _groups(found: Evaluation, samplers: Mapping[tuple[str, str], str]) -> Itera
 
 
 def _figures(row: Evaluated) -> tuple[str, ...]:
-    f, kl = row.figures, number(row.exact.kl) if row.exact else "-"
+    f, kl = row.figures, f"{'≈' if row.exact.kl_error else ''}{number(row.exact.kl)}" if row.exact else "-"
     if f is None:
         return (str(row.tally.n), "-", "-", "-", "-", kl, "-")
     cut = f", unfinished {percent(row.tally.unfinished_share)}" if f.unfinished else ""

@@ -184,12 +184,13 @@ def _plain(value: Any) -> Any:
 
 def of_wordings(figures: Sequence[Worded]) -> Iterator[str]:
     """A line for each kind of wordings: how far they are from the target in the middle, and which one is furthest."""
+    estimated = any(one.kind == "draw" for one in figures)
     for kind, name in KINDS.items():
         some = [one for one in figures if one.kind == kind]
         if some:
             worst = max(some, key=lambda one: one.tvd)
             text = short(worst.name, 40)
-            figures_are = "each given those before it, estimated" if kind == "draw" else "exact"
+            figures_are = f"{'each given those before it, ' if kind == 'draw' else ''}{'estimated' if estimated else 'exact'}"
             yield f"{many(len(some), name)}: {figures_are} {median_and_worst([one.tvd for one in some])} ({text})"
 
 

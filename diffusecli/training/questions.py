@@ -5,7 +5,6 @@ All wordings have one distribution of answers. What a prompt of several wordings
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -141,7 +140,9 @@ class Exact:
         ends = np.cumsum([len(question.wordings) for question in questions]).tolist()
         each = [tuple(found[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
         means = tuple((float(np.mean([f.kl for f in some])), float(np.mean([f.on_target for f in some]))) for some in each)
-        of_means = tuple(math.hypot(*(f.error for f in some)) / len(some) for some in each)
+        of_means = tuple(
+            float(np.mean([f.error for f in some])) for some in each
+        )  # at most: wordings are measured on the same targets
         return cls(tuple(question.prompt for question in questions), means, tuple(each), of_means if any(of_means) else ())
 
     @property

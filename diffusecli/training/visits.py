@@ -34,6 +34,8 @@ _DRAWN = 64
 """Targets that such a step draws."""
 _SEQUENCES = 16
 """Sequences that a step draws where an answer holds several draws."""
+_MOST_NODES = 5_000_000
+"""Of a tree of sequences: fewer sequences are drawn where it could have more."""
 _PROMPTS = 4
 """Of many in one step, unless the config says how many: as many prompts teach more in twice the steps than eight at a time."""
 
@@ -159,6 +161,8 @@ def _cut_down(question: Question, count: Callable[[EncodedPrompt], int | None]) 
 def drawn_tree(encoded: EncodedPrompt, count: int, seed: str | None) -> SampledTree:
     """The part of a prompt's tree that so many drawn paths visit; without a seed always the same, evenly drawn."""
     if encoded.sequences is not None:
+        nodes = sum(len(trie) for trie in encoded.sequences.places)
+        count = max(2, min(count, _MOST_NODES // nodes))
         return encoded.sequences.sample(count, random.Random(seed or "evenly").getrandbits(64))
     offset = 0.5 if seed is None else random.Random(seed).random()
     return sampled_tree(encoded.trie, draw_paths(encoded.trie, count, offset))

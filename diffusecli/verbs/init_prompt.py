@@ -102,7 +102,7 @@ def prompts_from(
         if output is not None:
             require_ending(output, "-o", "a prompt is written as JSON", ".json")
         return {output: prompts[0]}
-    what = "--group-by" if groups else "--shares-column"
+    what = "--group-by/--given" if groups else "--shares-column"
     if output is None:
         raise InputError(f"{what} writes a folder of prompts: name it with -o")
     require_ending(output, "-o", f"{what} writes a folder of prompts")

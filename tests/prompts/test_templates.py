@@ -95,6 +95,7 @@ def test_rows_with_an_empty_field_are_left_out_and_reported(table):
         ("{name}, {age}", {"bins": ["name=10"]}, "row 1 of column name: 'Ann' is not a number"),
         ("{name}, {age}", {"bins": ["age"]}, "must be a column and a width, like age=10"),
         ("{name}, {age}", {"bins": ["age=0"]}, "the width must be more than 0"),
+        ("{name}, {age}", {"bins": ["age=nan"]}, "the width must be more than 0"),
         ("{name}, {age}", {"bins": ["age=10", "age=5"]}, "--bins age=5: age has the width 10 already"),
         ("{name}, {age}", {"bins": ["agee=5"]}, "--bins agee: is neither a target, a field nor a group"),
     ],
