@@ -1,4 +1,4 @@
-"""How far training on distributions of few families carries to others: 600 prompts of 1, 5, 24 families and of all that a mixture has.
+"""Does training on a few families of distributions transfer to others? 600 prompts of 1, 5, 24 and all families of a mixture.
 
 Measured on prompts that no run is trained on: parameters of the family that every run has, of five, of all, and whole families that none has.
 """
@@ -72,7 +72,7 @@ def _copy(rng: random.Random, source: Path, families: Sequence[str], count: int,
 
 
 def measured(folder: Path, families: str) -> list[str]:
-    """Train on so many families as the config of the mixture says, and what the model makes of each set."""
+    """Train on N families with the config of the mixture, and measure each set."""
     settings = read_config(Path(CONFIG)).model_dump()
     settings |= {
         "train_prompts": [str(folder / f"train-{families}")],

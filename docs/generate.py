@@ -27,9 +27,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 _INTRODUCTION = """# Config fields
 
-Generated from the code by `python docs/generate.py`. Paths are taken from the working directory, else
-from the config's folder, else from the library that comes with diffuse. `~` is the home folder. Variables such as `$NAME` and `${name}` are not
-replaced: they are an error. `--set key.sub=value` overrides any field, e.g. `--set alg_config.n_iters=10`.
+Generated from the code by `python docs/generate.py`. `--set key.sub=value` overrides any field, e.g. `--set alg_config.n_iters=10`.
+
+Relative paths are searched in the working directory, then in the config's folder, then in the library that comes with diffuse. `~` is the home folder. Variables
+such as `$NAME` and `${name}` are not replaced: they are an error.
 
 | field | default | meaning |
 |---|---|---|

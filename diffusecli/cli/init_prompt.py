@@ -118,7 +118,7 @@ def init_prompt(
     paraphrasing: ParaphraseOptions,
     system: Annotated[str | None, typer.Option(help="A system text for the prompt; {column} as in --request.")] = None,
     draws: Annotated[int | None, typer.Option(min=2, max=1000, metavar="N", help="Ask for N draws in one answer.")] = None,
-    separator: Annotated[str, typer.Option(help="With --draws: what stands between two draws; \\n and \\t are read.")] = ", ",
+    separator: Annotated[str, typer.Option(help="With --draws: text between two draws (\\n: line break, \\t: tab).")] = ", ",
     replacement: Annotated[
         bool, typer.Option("--replacement/--no-replacement", help="With --draws: whether an outcome may come again.")
     ] = True,

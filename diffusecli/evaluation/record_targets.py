@@ -15,7 +15,7 @@ from diffusecli.prompts.prompt import Draws, Prompt
 from diffusecli.prompts.templates import Template, marginals
 
 _AT_ONCE = 5_000_000  # random numbers
-_NUMERIC = 10  # values beyond which a field of numbers is one of numbers, not of categories
+_MOST_CATEGORIES = 10  # with more distinct values a field of numbers is numeric
 _SIMULATED = 100_000  # sequences, for what is known only by simulation: draws without replacement after the first
 
 
@@ -56,7 +56,7 @@ def coded(marginals: Sequence[dict[str, float]], rows: Sequence[Sequence[str]]) 
 
 def numbers_of(own: dict[str, float]) -> np.ndarray | None:
     """The values of a field as numbers, where they are numbers and many."""
-    if len(own) <= _NUMERIC:
+    if len(own) <= _MOST_CATEGORIES:
         return None
     try:
         return np.array([float(value) for value in own])

@@ -35,44 +35,48 @@ class AlgConfig(BaseModel):
     model_config = _SHAPE
 
     n_iters: int = Field(default=50, ge=1, description="Passes over all training prompts.")
-    batch_size: int = Field(default=32, ge=1, description="Rows at a time where targets are fed one row each.")
+    batch_size: int = Field(default=32, ge=1, description="Rows per batch in passes with one row per target.")
     early_stop: bool = Field(default=False, description="Stop once loss <= optimal loss * (1 + gamma).")
-    gamma: Annotated[Number, Field(ge=0)] = Field(default=0.2, description="How near the optimal loss early stopping asks for.")
+    gamma: Annotated[Number, Field(ge=0)] = Field(default=0.2, description="Tolerance of early_stop above the optimal loss.")
     target_kl: Annotated[Number, Field(gt=0)] | None = Field(
-        default=None, description="Stop once the mean exact KL over the training prompts is this low (nats)."
+        default=None,
+        description="Stop once the mean exact KL (divergence from the target, in nats) over the training prompts is this low.",
     )
     learning_rate: Literal["auto"] | Annotated[Number, Field(gt=0)] = Field(
-        default="auto", description="AdamW's step size. auto: from the model's width; 5.0e-5 is the original's."
+        default="auto", description="AdamW step size. auto: from the model's width. The paper's code uses 5.0e-5."
     )
     schedule: Literal["constant", "linear", "cosine"] = Field(
-        default="cosine", description="How the learning rate falls over n_iters. constant is the original's."
+        default="cosine", description="How the learning rate falls over n_iters. The paper's code uses constant."
     )
     warmup: Annotated[Number, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="Share of the steps over which the learning rate rises to its full size."
+        default=0.0, description="Share of the steps in which the learning rate rises to its full size."
     )
-    weight_decay: Annotated[Number, Field(ge=0)] = Field(default=0.01, description="AdamW's decay; 0.01 is the original's.")
+    weight_decay: Annotated[Number, Field(ge=0)] = Field(
+        default=0.01, description="AdamW weight decay. The paper's code uses 0.01."
+    )
     max_tokens_per_pass: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto",
-        description="Larger prefix trees are cut into parts of so many tokens; the gradient stays exact. "
-        "auto: what is fastest and fits free memory.",
+        description="Larger prefix trees are split into parts of this many tokens. The gradient stays exact. auto: the fastest"
+        " size that fits free memory.",
     )
     gradient_checkpointing: bool = Field(default=False, description="Less memory for a third more time.")
     prompts_per_step: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto",
-        description="Prompts in one optimiser step, which follows the mean of their losses. auto: 1, of more than 32 prompts 4.",
+        description="Prompts in one optimiser step. Its loss is the mean of theirs. auto: 1, or 4 with more than 32 prompts.",
     )
     wordings_per_step: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        default="auto", description="Wordings of a prompt in one optimiser step, all in turn. auto: at most 8."
+        default="auto", description="Wordings of a prompt in one optimiser step, in turn. auto: at most 8."
     )
     targets_per_step: Literal["auto"] | Annotated[int, Field(ge=2)] = Field(
         default="auto",
-        description="Targets of a prompt that a step draws by their weights; it follows the exact distribution of every next token "
-        "on their paths. auto: all, of prefix trees with more than 1000 prefixes 64. Prompts with spellings or several responses take all.",
+        description="Targets of a prompt that a step draws by their weights. The step trains the exact distribution of every "
+        "next token on their paths. auto: all, or 64 for prefix trees with more than 1000 prefixes. Prompts with "
+        "spellings or several responses use all.",
     )
     exact_every: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
-        description="Iterations between exact figures of prompts whose steps draw targets; by default only at the end. "
-        "Between them figures are estimates.",
+        description="Iterations between exact figures of prompts whose steps draw targets. Default: only at the end. Other "
+        "figures are estimates.",
     )
 
 
@@ -82,17 +86,17 @@ class LoraSettings(BaseModel):
     model_config = _SHAPE
 
     r: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        default="auto", description="Rank. auto: 4, for more than 32 training prompts 32."
+        default="auto", description="Rank. auto: 4, or 32 with more than 32 training prompts."
     )
     alpha: Literal["auto"] | Annotated[Number, Field(gt=0)] = Field(
-        default="auto", description="Scale: the update is alpha / r times B A. auto: 2 r, for more than 32 training prompts r."
+        default="auto", description="Scale: the update is alpha / r times B A. auto: 2 r, or r with more than 32 training prompts."
     )
     dropout: Annotated[Number, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="Dropout before A; the training prompts' figures of an iteration are then those with dropout."
+        default=0.0, description="Dropout before A. The figures of the training prompts in an iteration then include dropout."
     )
     targets: str | Annotated[tuple[str, ...], Field(strict=False)] = Field(
         default="all-linear",
-        description="Module names to adapt, or all-linear: every linear layer but the output and what PEFT refuses.",
+        description="Names of modules to adapt, or all-linear: every linear layer except the output and those that PEFT rejects.",
     )
     rslora: bool = Field(default=False, description="Rank-stabilised scale: alpha / sqrt(r).")
     dora: bool = Field(default=False, description="Weight-decomposed LoRA.")
@@ -104,14 +108,14 @@ class Retain(BaseModel):
     model_config = _SHAPE
 
     weight: Annotated[Number, Field(gt=0)] = Field(
-        default=4.0, description="Of KL(base || tuned) in nats per token beside the loss of each prompt."
+        default=4.0, description="Weight of KL(base || tuned) in nats per token, added to the loss of each prompt."
     )
     prompts: Literal["builtin"] | Annotated[tuple[PathText, ...], Field(strict=False, min_length=1)] = Field(
         default="builtin",
-        description="Prompt files or folders whose requests the base model answers; every third is only measured.",
+        description="Prompt files or folders whose requests the base model answers. Every third is only measured.",
     )
     answers_per_step: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        default="auto", description="Answers in a step; their mean counts. auto: one for every two requests of the step."
+        default="auto", description="Answers in a step; their mean counts. auto: one per two requests of the step."
     )
 
 
@@ -121,14 +125,15 @@ class Vary(BaseModel):
     model_config = _SHAPE
 
     system: Annotated[tuple[str, ...], Field(strict=False)] | bool = Field(
-        default=True, description="System texts, for prompts that have none; a list replaces the built-in ones."
+        default=True, description="System prompts for prompts without one. A list replaces the built-in ones."
     )
     turns: bool = Field(default=True, description="Earlier turns: instructions with the base model's own answers, and small talk.")
     greetings: bool = Field(default=True, description="Greetings, politeness and thanks around the request.")
     typing: bool = Field(
-        default=True, description="Case, punctuation, spaces and blank lines of the request; text in braces and quotes stays."
+        default=True,
+        description="Case, punctuation, spaces and blank lines of the request. Text in braces and quotes stays unchanged.",
     )
-    plain: Annotated[Number, Field(ge=0, le=1)] = Field(default=0.3, description="Share of the visits without any of these.")
+    plain: Annotated[Number, Field(ge=0, le=1)] = Field(default=0.3, description="Share of visits without any of these.")
 
 
 LEAST_INSTRUCTIONS = 3
@@ -155,65 +160,70 @@ class Config(BaseModel):
 
     model_config = _SHAPE
 
-    model: str = Field(min_length=1, description="A Hugging Face id, a folder, a .gguf file or a built-in name.")
+    model: str = Field(min_length=1, description="Hugging Face id, folder, .gguf file or built-in name.")
     train_prompts: Annotated[tuple[PathText, ...], Field(strict=False)] = Field(
-        default=(), description="Prompt files, folders searched recursively, or patterns (prompts/*.json), to train on."
+        default=(), description="Prompt files, folders (searched recursively) or patterns (prompts/*.json) to train on."
     )
     test_prompts: Annotated[tuple[PathText, ...], Field(strict=False)] = Field(
-        default=(), description="Prompt files, folders or patterns to sample from afterwards. May be []."
+        default=(), description="Prompt files, folders or patterns to sample after training. May be []."
     )
     made_by: Annotated[str, Field(min_length=1)] | None = Field(
-        default=None, description="The command that makes the prompt files, to tell where they are missing."
+        default=None, description="Command that creates the prompt files. Shown when they are missing."
     )
     alg_config: AlgConfig = Field(default=AlgConfig(), description="How to train.")
     output_dir: str = Field(
-        min_length=1, description="The run directory. {model} stands for the model's name, {config} for the config file's."
+        min_length=1, description="Run directory. {model} is replaced by the model's name, {config} by the config file's."
     )
     load_model: bool = Field(default=False, description="Continue from the adapter in ckpt_dir.")
-    ckpt_dir: str | None = Field(default=None, description="An adapter to continue from; {model} and {config} as in output_dir.")
+    ckpt_dir: str | None = Field(default=None, description="Adapter to continue from. {model} and {config} as in output_dir.")
     generate: bool = Field(
         default=True,
-        description="Sample 1000 answers per test prompt after training, into gen.json: at most 64 tokens, or what the longest target takes.",
+        description="Sample 1000 answers per test prompt after training, into gen.json. The limit is 64 tokens, or the length "
+        "of the longest target.",
     )
     lora: LoraSettings = Field(default=LoraSettings(), description="The adapter.")
     retain: Annotated[Retain | Literal[False], BeforeValidator(_off)] = Field(
         default=Retain(),
-        description="Holds the model to its own answers to ordinary instructions; off trains on the targets alone.",
+        description="Keep the model's own answers to ordinary instructions. off: train on the targets alone.",
     )
     vary: Annotated[Vary | Literal[False], BeforeValidator(_switch, json_schema_input_type=Vary | bool | Literal["off"])] = Field(
         default=False,
-        description="Trains each request in changing contexts, so that the distribution holds there too; "
-        "true means the defaults below, off the request alone.",
+        description="Train each request in changing contexts, so that the distribution holds there too. true: the defaults "
+        "below. off: the request alone.",
     )
     save_every: int = Field(
-        default=5, ge=1, description="Iterations between checkpoints; an interrupted run goes on from the last."
+        default=5, ge=1, description="Iterations between checkpoints. An interrupted run resumes from the last one."
     )
     eval_every: int = Field(default=10, ge=1, description="Iterations between exact figures of the test prompts that have targets.")
     tracker: Literal["tensorboard", "wandb", "trackio", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab"] | None = (
-        Field(default=None, description="Where figures are sent as well, through accelerate; its package must be installed.")
+        Field(
+            default=None, description="Tracker that also receives the figures, through accelerate. Its package must be installed."
+        )
     )
-    seed: int = Field(default=0, ge=0, lt=2**63, description="Order of prompts, adapter initialisation, samples.")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Seed for the order of prompts, the initial adapter and the samples.")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:0, mps.")
     device_map: Literal["auto"] | None = Field(default=None, description="auto: spread the model over all GPUs of one process.")
     quantize: Literal["nf4"] | None = Field(
-        default=None, description="nf4: a 4-bit base model (needs bitsandbytes); the adapter stays fp32."
+        default=None, description="nf4: a 4-bit base model (needs bitsandbytes). The adapter stays fp32."
     )
-    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="Of the base model; the adapter is fp32.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32", description="Precision of the base model. The adapter is fp32."
+    )
     revision: str | None = Field(default=None, description="Branch, tag or commit of a model on the hub.")
     system: str | None = Field(
         default=None,
-        description="A system text for every prompt that has none; goes before the request where the template takes none.",
+        description="System prompt for prompts without one. It goes before the request if the template does not support one.",
     )
     chat_template: Annotated[str, Field(min_length=1)] | None = Field(
-        default=None, description="A Jinja file, or plain (built in, for base models), in place of the model's own chat template."
+        default=None, description="Jinja file, or plain (built in, for base models). Replaces the model's own chat template."
     )
     chat_template_kwargs: dict[str, Any] = Field(
         default={}, description="Variables for the chat template, such as enable_thinking: false."
     )
     trust_remote_code: bool = Field(
         default=False,
-        description="Run Python code that comes with the model. Only for models you trust. "
-        "In the config that a run keeps it does not count: commands that use a run have --trust-remote-code.",
+        description="Run Python code that comes with the model. Only for models you trust. Ignored in a run's saved config: "
+        "use --trust-remote-code in commands that read a run.",
     )
 
     def to_yaml(self, *, ascii_only: bool = False) -> str:
