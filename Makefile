@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 DIFFUSE := $(BIN)/diffuse
 
-.PHONY: demo test lint docs model benchmarks clean
+.PHONY: demo test lint prose docs model benchmarks clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -34,6 +34,9 @@ lint: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+prose: .venv/.installed
+	$(BIN)/python -m pytest -q tests/book/test_plain_words.py
 
 docs: .venv/.installed
 	NO_COLOR=1 $(BIN)/zensical build --strict --clean

@@ -39,7 +39,7 @@ such as `$NAME` and `${name}` are not replaced: they are an error.
 _COMMANDS = """# Commands
 
 Generated from the code by `python docs/generate.py`; `diffuse COMMAND --help` says the same. Results are on stdout, all else is on
-stderr; how a command ends is told by its [exit code](exit-codes.md).
+stderr; how a command ended is shown by its [exit code](exit-codes.md).
 """
 
 _SCHEMAS = """# Schemas

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +15,9 @@ from diffusecli.cli.report_files import require_place, write_report
 from diffusecli.system import terminal
 from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import FailedGates, InputError
+
+if TYPE_CHECKING:
+    from diffusecli.evaluation.evaluation import Evaluation
 
 
 @with_table_options
@@ -50,6 +54,7 @@ def evaluate(
     sdmetrics: Annotated[bool, typer.Option("--sdmetrics", help="SDMetrics' quality score of records (extra `records`).")] = False,
     at_n: Annotated[int, typer.Option("--at-n", min=1, metavar="N", help="Draws for the excess TVD of exact figures.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Of Monte Carlo and bootstrap.")] = 0,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="All figures, and what they mean.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Everything as JSON on stdout (`diffuse validate --schema evaluation`).")
     ] = False,
@@ -101,11 +106,24 @@ def evaluate(
 
         typer.echo(in_markdown(found), nl=False)
     else:
-        from diffusecli.report.histogram import Showing
-        from diffusecli.report.summary import evaluation
-
-        terminal.console().print(evaluation(found, Showing(top, sort)))  # type: ignore[arg-type]
+        _show(found, top, sort, verbose=verbose)
+        if not (verbose or missed):
+            notice(
+                f"next: `diffuse evaluate {shlex.join(map(str, paths))} --verbose` shows all figures, `--html report.html` writes charts"
+            )
     if html is not None or plots is not None:
         write_report(found, html, plots)
     if missed:
         raise FailedGates(missed)
+
+
+def _show(found: Evaluation, top: int, sort: Any, *, verbose: bool) -> None:
+    """Print tables."""
+    from diffusecli.report.brief import NARROWEST, brief
+    from diffusecli.report.histogram import Showing
+    from diffusecli.report.summary import evaluation
+
+    if verbose:
+        terminal.console().print(evaluation(found, Showing(top, sort)))
+    else:
+        terminal.console(narrowest=NARROWEST).print(brief(found, Showing(top, sort)))

@@ -24,6 +24,8 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.wording_names import split_alias
 from diffusecli.system.errors import many
 
+FIRST_DRAW = "answers by their first draw: "
+"""How verdicts on answers of several draws begin."""
 UNSAMPLED = 1000
 """Answers to expect targets among where none were drawn."""
 
@@ -53,7 +55,7 @@ class Evaluated:
             return open_verdict(self.diversity, self.tally.unfinished.total())
         if self.figures is not None:
             found = verdict(self.figures, self.exact)
-            found = f"answers by their first draw: {found}" if self.prompt.draws is not None else found
+            found = f"{FIRST_DRAW}{found}" if self.prompt.draws is not None else found
             doubt = self.records.doubt if self.records is not None else ""
             return f"{doubt}; {found}" if doubt else found
         known = self.exact is not None and not math.isnan(self.exact.tvd)

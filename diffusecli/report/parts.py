@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -47,6 +48,26 @@ def label(text: str, width: int = 16) -> Text:
     """A text from a file or a model on one line, its end kept; never read as markup."""
     line = spelled(text).replace("\n", "\\n")
     return Text(line if len(line) <= width else "…" + line[1 - width :])
+
+
+def middle(texts: Sequence[str], width: int) -> list[str]:
+    """Texts of at most so many signs: long ones are cut in the middle, or around the first difference where they would look alike.
+
+    >>> middle(["very dissatisfied", "dissatisfied", "a"], 12)
+    ['very d…sfied', 'dissatisfied', 'a']
+    >>> middle(["an answer of one kind that is long", "an answer of two kinds that is long"], 14)
+    ['…wer of one k…', '…wer of two k…']
+    """
+    end = (width - 1) // 2
+    long = [text for text in texts if len(text) > width]
+    cut = [text if len(text) <= width else f"{text[: width - 1 - end]}…{text[-end:]}" for text in texts]
+    if len(set(cut)) == len(set(texts)):
+        return cut
+    first, last = min(long), max(long)  # what these two begin with, all begin with
+    alike = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    start = max(0, alike - width // 2)
+    around = [text if len(text) <= width else f"{'…' if start else ''}{text[start:]}" for text in texts]
+    return [text if len(text) <= width else f"{text[: width - 1]}…" for text in around]
 
 
 def number(value: float) -> str:

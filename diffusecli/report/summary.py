@@ -46,7 +46,7 @@ _LEGEND = (
 def evaluation(found: Evaluation, showing: Showing | None = None) -> RenderableType:
     """Summary with verdicts, comparisons, then a histogram for each sampler of each prompt; of many prompts figures by folder."""
     if are_many(found.rows):
-        return Group(*_at_a_glance(found))
+        return Group(*at_a_glance(found))
     parts: list[RenderableType] = [_grid(_HEAD, bold=True), Text("─" * 80, style="dim")]
     names, samplers, marked = prompt_names(r.prompt for r in found.rows), labels(found.rows), marks(r.prompt for r in found.rows)
     for of_prompt in by_prompt(found.rows):
@@ -56,9 +56,9 @@ def evaluation(found: Evaluation, showing: Showing | None = None) -> RenderableT
             parts.append(Text(spelled(short(of_prompt[0].prompt.question, _ASKED))))
         for row in of_prompt:
             parts.extend(_summary(row, samplers[row.run, row.mode]))
-    parts += _drifts(found)
+    parts += drifts(found)
     parts += _differences(found.differences, names, samplers)
-    parts += [part for matrix in found.matrices for part in _matrix(matrix)]
+    parts += matrices(found)
     wider = wider_rules(row.prompt for row in found.rows) if found.matching == Matching() else []
     for row in found.rows:
         parts.extend(details(row, marked[row.prompt.key], samplers[row.run, row.mode], showing or Showing(), wider))
@@ -68,13 +68,13 @@ def evaluation(found: Evaluation, showing: Showing | None = None) -> RenderableT
     return Group(*parts, *of_groups, *(Text(f"\n{words}", style="dim") for words in legends))
 
 
-def _at_a_glance(found: Evaluation) -> Iterator[RenderableType]:
+def at_a_glance(found: Evaluation) -> Iterator[RenderableType]:
     """What stands in place of summary and details where there are many prompts."""
-    yield from (part for matrix in found.matrices for part in _matrix(matrix))
+    yield from matrices(found)
     yield from worst_table(found)
     yield from _worded(found)
     yield from group_table(found)
-    yield from _drifts(found)
+    yield from drifts(found)
     if count := len({row.prompt.key for row in found.rows if not row.prompt.targets}):
         yield Text(f"{many(count, 'prompt')} without targets not shown: add --only NAME")
     yield Text(f"\n{group_legend(found)}", style="dim")
@@ -91,7 +91,8 @@ def _worded(found: Evaluation) -> Iterator[RenderableType]:
             yield Padding(Text(spelled(line)), (0, 0, 0, 3), expand=False)
 
 
-def _drifts(found: Evaluation) -> list[RenderableType]:
+def drifts(found: Evaluation) -> list[RenderableType]:
+    """How far adapters are from the base model on instructions, a line each."""
     names = short_names([run.run for run in found.runs])
     return [
         Text(f"{spelled(names[run])}: drift from the base model on held-out instructions: {drift:.4f} nats per token")
@@ -175,6 +176,11 @@ def _estimate(found: Estimate) -> str:
         return "-"
     interval = "" if math.isnan(found.low) else f"\n{found.low:+.3f} {found.high:+.3f}"
     return f"{found.value:+.3f}{'*' if found.apart else ' '}{interval}"
+
+
+def matrices(found: Evaluation) -> list[RenderableType]:
+    """What was trained against what was measured, of runs on different groups."""
+    return [part for matrix in found.matrices for part in _matrix(matrix)]
 
 
 def _matrix(matrix: Matrix) -> Iterator[RenderableType]:

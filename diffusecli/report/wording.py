@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any
 
 from diffusecli.evaluation import metrics
+from diffusecli.evaluation.evaluation import FIRST_DRAW
 from diffusecli.evaluation.metrics import KINDS, Figures, Worded
 from diffusecli.system.errors import many, printable, shortened
 
@@ -80,8 +81,11 @@ def mark_of(verdict: str) -> tuple[str, str]:
     (('✓', 'good'), ('✗', 'bad'))
     >>> mark_of("follows the target more evenly than independent draws would (p <= 0.0001)")
     ('≈', 'near')
+    >>> mark_of("answers by their first draw: follows the target (p = 0.4)")
+    ('✓', 'good')
     """
-    return next(((sign, kind) for start, sign, kind in _MARKS if verdict.startswith(start)), ("✗", "bad"))
+    said = verdict.removeprefix(FIRST_DRAW)
+    return next(((sign, kind) for start, sign, kind in _MARKS if said.startswith(start)), ("✗", "bad"))
 
 
 def number(value: float | None, digits: int = 3, sign: str = "") -> str:

@@ -113,8 +113,11 @@ def spell_what_is_lacking() -> None:
             stream.reconfigure(errors="diffuse")
 
 
-def console(*, stderr: bool = False) -> Console:
-    """A rich console that reads no markup and spells out what it is given; its own codes work on a terminal."""
+def console(*, stderr: bool = False, narrowest: int = 80) -> Console:
+    """A rich console that reads no markup and spells out what it is given; its own codes work on a terminal.
+
+    It is at least `narrowest` columns wide: a narrower terminal wraps lines, and numbers are never cut.
+    """
     from rich.console import Console
     from rich.segment import Segment
 
@@ -137,7 +140,7 @@ def console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     narrow = _drawn_for(getattr(stream, "encoding", None) or "utf-8")
     made = Spelling(file=getattr(stream, "bare", stream), highlight=False, markup=False, emoji=False)
-    made.width = max(80, made.width)  # a narrow terminal wraps lines; numbers are never cut
+    made.width = max(narrowest, made.width)
     return made
 
 

@@ -115,7 +115,7 @@ def test_tables_json_and_html_show_fields(tmp_path, diffuse):
     page = html_report(found)
     assert "Fields of the records" in page
     assert "Cramér's V" in page or "Cramér&#39;s V" in page
-    shown = diffuse("evaluate", "answers.txt", "--prompt", "p.json").stdout
+    shown = diffuse("evaluate", "answers.txt", "--prompt", "p.json", "--verbose").stdout
     assert "records: 100.0 % fit the template, 100.0 % have known values only" in shown
     assert "age (2 values): TVD 0.250" in shown
     assert "association furthest off of 1 pair: name and age" in shown

@@ -155,7 +155,7 @@ def test_several_draws_in_an_answer_are_trained_and_sampled(config, tmp_path, di
     encoded = encode_prompt(listed, base.chat)
     exact = figures_of(encoded, score(base.model, encoded, RowsPass()).log_probs)
     assert done.after.kl[prompt.alias] == pytest.approx(exact.kl, abs=3 * done.after.estimated[prompt.alias] + 1e-3)
-    shown = diffuse("evaluate", str(done.run.path)).stdout
+    shown = diffuse("evaluate", str(done.run.path), "--verbose").stdout
     assert "draw 2 (3 values): TVD" in shown
     assert "association furthest off of 1 pair: draw 1 and draw 2" in shown
     # each draw given those before it, from the same nine

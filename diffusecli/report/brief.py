@@ -1,0 +1,164 @@
+"""An evaluation at a glance: of each prompt the verdicts in words and colour, five figures of each sampler, and a histogram.
+
+All other figures, and what they mean, are in `summary.py` (`--verbose`). Fits 60 columns and uses what more there are.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
+from rich.text import Text
+
+from diffusecli.evaluation.evaluation import Evaluated, Evaluation, by_prompt
+from diffusecli.evaluation.groups import are_many
+from diffusecli.evaluation.names import labels, marks, prompt_names
+from diffusecli.prompts.matching import Matching, nearly_matched, wider_rules
+from diffusecli.prompts.wording_names import split_alias
+from diffusecli.report.groups import group_legend, group_table
+from diffusecli.report.histogram import Showing, shown_cells
+from diffusecli.report.parts import bar, cut_in_words, middle, new_table, number, percent
+from diffusecli.report.summary import at_a_glance, drifts, matrices
+from diffusecli.report.wording import mark_of, of_wordings, short
+from diffusecli.system.errors import many
+from diffusecli.system.terminal import spelled
+
+_STYLES = {"good": "green", "near": "yellow", "open": "yellow", "bad": "red"}
+_FIGURES_OF_VERDICT = re.compile(r" \((p (=|<=) [^()]*)\)")
+_COMMONEST = 5
+_TEXT = 48  # characters of an answer
+_WIDEST_BAR = 60
+NARROWEST = 60
+"""Columns into which everything fits."""
+
+
+def brief(found: Evaluation, showing: Showing | None = None) -> RenderableType:
+    """What most readers want of an evaluation; of many prompts figures by folder."""
+    if are_many(found.rows):
+        return Group(*at_a_glance(found))
+    parts: list[RenderableType] = []
+    names, samplers, marked = prompt_names(r.prompt for r in found.rows), labels(found.rows), marks(r.prompt for r in found.rows)
+    wider = wider_rules(row.prompt for row in found.rows) if found.matching == Matching() else []
+    for of_prompt in by_prompt(found.rows):
+        prompt = of_prompt[0].prompt
+        parts.append(Text(spelled(f"{names[prompt.key]}{marked[prompt.key]}"), style="bold"))
+        if split_alias(prompt.alias)[1]:
+            parts.append(Text(spelled(short(prompt.question, 80))))
+        for row in of_prompt:
+            parts += _verdict(row, samplers[row.run, row.mode])
+        sampled = [row for row in of_prompt if row.tally.n]
+        if sampled:
+            parts += _answers(
+                sampled[-1], samplers[sampled[-1].run, sampled[-1].mode] if len(sampled) > 1 else "", showing or Showing(), wider
+            )
+        parts.append(Text(""))
+    parts += matrices(found)
+    if of_groups := list(group_table(found)):
+        parts += [*of_groups, Text(f"By folder: {group_legend(found)}", style="dim")]
+    return Group(*parts, *drifts(found))
+
+
+def _verdict(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
+    """A line in words and colour, and the figures behind it."""
+    sign, kind = mark_of(row.verdict)
+    verdict = _FIGURES_OF_VERDICT.sub("", row.verdict)
+    yield Text(f"  {sign} {spelled(sampler)}: {spelled(verdict)}", style=_STYLES[kind])
+    if figures := list(_figures(row)):
+        yield _Flow(figures, indent=4)
+    for line in of_wordings(row.exact.wordings) if row.exact is not None else ():
+        yield _indented(line)
+    if row.records is not None:
+        doubt = row.records.doubt or "no field or pair departs from the target"
+        yield _indented(f"records: {percent(row.records.known)} have known values only; {doubt}")
+        if (score := row.records.sdmetrics) is not None:
+            yield _indented(f"SDMetrics quality score {number(score.score)}, a perfect sampler has {number(score.perfect)}")
+
+
+def _indented(line: str) -> RenderableType:
+    return Padding(Text(spelled(line)), (0, 0, 0, 4), expand=False)
+
+
+def _figures(row: Evaluated) -> Iterator[str]:
+    f, exact = row.figures, row.exact
+    if row.tally.n:
+        yield f"N {row.tally.n}"
+    if f is not None:
+        yield f"valid {percent(f.valid)}"
+        yield f"TVD {f.tvd:.3f} (perfect sampler {f.tvd_floor:.3f})"
+        yield f"entropy {f.entropy:.2f} of {f.target_entropy:.2f} nats"
+    if row.diversity is not None:
+        yield f"{many(row.diversity.distinct, 'different answer')}"
+        yield f"{percent(row.diversity.unseen_mass)} of the next would be new"
+    if row.tally.unfinished:
+        yield f"{percent(row.tally.unfinished_share)} unfinished"
+    if exact is not None:
+        yield f"exact KL {'≈' if exact.kl_error else ''}{number(exact.kl)}"
+        if f is None and not math.isnan(exact.tvd):
+            yield f"exact TVD {exact.tvd:.3f}"
+
+
+def _answers(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str]) -> Iterator[RenderableType]:
+    """The histogram, or the commonest answers where none is a target."""
+    if row.tally.on_target:
+        yield _Histogram(row, showing, sampler)
+    elif row.prompt.targets:
+        yield Text(f"  most frequent of {many(row.tally.n, 'sample')}, none a target:")
+        yield from (
+            Text(f"  {count:>6} x {short(spelled(repr(text)), _TEXT)}")
+            for text, count in row.tally.off_target.most_common(_COMMONEST)
+        )
+    if row.diversity is not None and not row.tally.on_target:
+        for outcome in row.diversity.top[:_COMMONEST]:
+            yield Text(f"  {outcome.count:>6} x {short(spelled(repr(outcome.text)), _TEXT)}{cut_in_words(outcome)}")
+    if missed := nearly_matched(row.prompt, row.tally.off_target, wider):
+        yield Text(f"  {many(missed.samples, 'off-target sample')} would match with --match '{missed.rule}'")
+
+
+class _Flow:
+    """Short texts side by side, on as many lines as they take; none is broken."""
+
+    def __init__(self, parts: Sequence[str], indent: int) -> None:
+        self.parts, self.indent = parts, indent
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines: list[str] = []
+        for part in self.parts:
+            if lines and len(lines[-1]) + 3 + len(part) <= options.max_width:
+                lines[-1] += f"   {part}"
+            else:
+                lines.append(" " * self.indent + part)
+        yield from map(Text, lines)
+
+
+class _Histogram:
+    """Targets, their weights, and the shares of one sampler with bars as wide as there is room for."""
+
+    def __init__(self, row: Evaluated, showing: Showing, sampler: str) -> None:
+        self.row, self.showing, self.sampler = row, showing, sampler
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        shown, folded = shown_cells(self.row.cells, self.showing)
+        n = self.row.tally.n
+        texts = [spelled(cell.target).replace("\n", "\\n") for cell in shown]
+        width = min(max(map(len, [*texts, "target"])), options.max_width // 3)
+        names = middle(texts, width)
+        room = min(_WIDEST_BAR, options.max_width - width - 2 - len("wanted ") - len("share ") - 2 - len("too rarely ") - 4)
+        top = max(*(max(cell.weight, cell.count / n) for cell in shown), 1e-12)
+        table = new_table(Text("  target"), ("wanted", "right"), ("share", "right"), Text(spelled(self.sampler)), Text(""))
+        for name, cell in zip(names, shown, strict=True):
+            verdict = ("too often" if cell.residual > 0 else "too rarely") if cell.differs else ""
+            table.add_row(
+                Text(f"  {name}"),
+                percent(cell.weight),
+                percent(cell.count / n),
+                bar(cell.count / n / top, "cyan", width=room),
+                Text(verdict, style="bold"),
+            )
+        yield table
+        if folded:
+            weight, count = sum(cell.weight for cell in folded), sum(cell.count for cell in folded)
+            chosen = "" if self.showing.sort else "showing the largest and the worst-fitting targets; "
+            yield Text(f"  {chosen}{many(len(folded), 'more target')}: wanted {percent(weight)}, share {percent(count / n)}")

@@ -1,0 +1,109 @@
+"""What `evaluate` prints by default: verdicts in words and colour, five figures, a histogram, at any width."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.report.brief import NARROWEST, brief
+from diffusecli.report.parts import middle
+from diffusecli.verbs.evaluate import Question, evaluate
+
+COIN = Prompt(request="Toss.", targets=("{heads}", "{tails}"))
+
+
+def found(tmp_path, answers, prompt=COIN):
+    (tmp_path / "coin.json").write_text(prompt.to_json())
+    (tmp_path / "a.txt").write_text("".join(f"{text}\n" * count for text, count in answers.items()))
+    return evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "coin.json"))
+
+
+def shown(evaluation, width=80, *, colour=False):
+    stream = io.StringIO()
+    Console(file=stream, width=width, force_terminal=colour, color_system="standard" if colour else None, highlight=False).print(
+        brief(evaluation)
+    )
+    return stream.getvalue()
+
+
+AT_60 = """\
+coin
+  ✓ a: follows the target
+    N 1000   valid 100.0 %
+    TVD 0.010 (perfect sampler 0.013)
+    entropy 0.69 of 0.69 nats
+"""
+AT_120 = """\
+coin
+  ✓ a: follows the target
+    N 1000   valid 100.0 %   TVD 0.010 (perfect sampler 0.013)   entropy 0.69 of 0.69 nats
+"""
+
+
+@pytest.mark.parametrize(("width", "expected"), [(60, AT_60), (120, AT_120)])
+def test_figures_take_as_many_lines_as_they_need(tmp_path, width, expected):
+    lines = shown(found(tmp_path, {"{heads}": 510, "{tails}": 490}), width)
+    assert [line.rstrip() for line in lines.splitlines()][: expected.count("\n")] == expected.splitlines()
+
+
+@pytest.mark.parametrize("width", [NARROWEST, 80, 120, 200])
+def test_nothing_is_wider_than_the_terminal_and_bars_use_what_there_is(tmp_path, width):
+    long = Prompt(request="How?", targets=[f"{{very very long answer number {k} of the survey}}" for k in range(3)])
+    lines = shown(found(tmp_path, {target: 100 + 50 * k for k, target in enumerate(long.targets)}, long), width).splitlines()
+    assert max(map(len, lines)) <= width
+    bars = [line.count("█") for line in lines if "█" in line]
+    assert len(bars) == 3
+    assert bars == sorted(bars)
+    assert max(bars) >= min(8, width // 10)
+
+
+@pytest.mark.parametrize(
+    ("answers", "sign", "colour"),
+    [
+        ({"{heads}": 500, "{tails}": 500}, "✓", 32),
+        ({"{heads}": 5, "{tails}": 5}, "?", 33),
+        ({"{heads}": 900, "{tails}": 100}, "✗", 31),
+    ],
+)
+def test_verdicts_have_the_colour_of_what_they_say(tmp_path, answers, sign, colour):
+    line = next(line for line in shown(found(tmp_path, answers), colour=True).splitlines() if sign in line)
+    assert f"\x1b[{colour}m" in line
+    assert "\x1b" not in shown(found(tmp_path, answers))
+
+
+def test_shares_that_differ_are_named(tmp_path):
+    lines = shown(found(tmp_path, {"{heads}": 900, "{tails}": 100})).splitlines()
+    assert [line.split()[-1] + line.split()[-2] for line in lines if "{heads}" in line or "{tails}" in line] == [
+        "oftentoo",
+        "rarelytoo",
+    ]
+
+
+def test_answers_off_target_are_shown_where_no_answer_is_a_target(tmp_path):
+    text = shown(found(tmp_path, {"edge": 7, "Heads": 2}))
+    assert "off target 100%" in text
+    assert "7 x 'edge'" in text
+
+
+def test_a_rule_that_would_match_is_named(tmp_path):
+    assert "60 off-target samples would match with --match 'casefold'" in shown(found(tmp_path, {"{HEADS}": 60}))
+
+
+def test_names_that_differ_only_in_the_middle_stay_different():
+    names = [f"a very long name that begins and ends alike {k} in the middle of it all" for k in range(3)]
+    assert len(set(middle(names, 20))) == 3
+    assert all(len(name) <= 20 for name in middle(names, 20))
+
+
+def test_the_command_is_short_and_says_how_to_see_all(tmp_path, in_process):
+    found(tmp_path, {"{heads}": 510, "{tails}": 490})
+    words = ["evaluate", str(tmp_path / "a.txt"), "--prompt", str(tmp_path / "coin.json")]
+    short, whole = in_process(*words), in_process(*words, "--verbose")
+    assert "Pearson" not in short.stdout
+    assert "Pearson" in whole.stdout
+    assert len(short.stdout.splitlines()) <= 10
+    assert "--verbose` shows all figures" in short.stderr
+    assert "next:" not in whole.stderr
+    assert json.loads(in_process(*words, "--json").stdout)["rows"][0]["figures"]["g"] >= 0
