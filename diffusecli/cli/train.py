@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment, e.g. configs/quickstart.yaml.")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="Config of the experiment, e.g. configs/quickstart.yaml.")],
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. alg_config.n_iters=10; may be repeated."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a finished run in the output folder.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved config and the plan, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and the plan, and exit.")] = False,
 ) -> None:
-    """Tune a LoRA adapter until the model's answers follow the target weights."""
+    """Train a LoRA adapter so that the model's answers follow the target weights."""
     from diffusecli.prompts.config_files import read_config
 
     chosen = read_config(config, settings or ())
@@ -50,7 +50,7 @@ def train(
 
 
 def _print_figures(done: Trained) -> None:
-    """The exact figures of each prompt, or of many prompts by folder; the drift, and where the run is."""
+    """Print exact figures of each prompt (of many prompts by folder), the drift and the run directory."""
     from diffusecli.evaluation.groups import MOST_LISTED
     from diffusecli.report.tables import trained_table
 
@@ -64,7 +64,7 @@ def _print_figures(done: Trained) -> None:
 
 
 def _print_each(done: Trained) -> None:
-    """A line for each prompt; of several wordings also how far they are from the target."""
+    """Print a line per prompt. For several wordings, add their distances from the target."""
     from diffusecli.prompts.wording_names import split_alias
     from diffusecli.report.wording import median_and_worst, plus_minus
 

@@ -13,7 +13,7 @@ from diffusecli.verbs.sample import Wanted, resolve
 
 @pytest.mark.parametrize("name", ["s.xlsx", "s.txt", "s.parquet", "s.json.gz", "s.yaml", "s.TSV", "s.ndjson", "s.html"])
 def test_samples_are_not_named_as_what_they_are_not(name, tmp_path):
-    with pytest.raises(InputError, match=r"JSON, JSON lines or CSV, not as \..*; end the name in \.json, \.jsonl or \.csv"):
+    with pytest.raises(InputError, match=r"JSON, JSON lines or CSV, not as \..*. Use the extension \.json, \.jsonl or \.csv"):
         resolve(Wanted(model="m", requests=("x",), output=Path(name)), tmp_path)
 
 
@@ -21,7 +21,7 @@ def test_samples_are_not_named_as_what_they_are_not(name, tmp_path):
     ("name", "form"), [("s.json", "csv"), ("s", "csv"), ("s", "jsonl"), ("s.csv", "json"), ("s.jsonl", "counts")]
 )
 def test_a_format_and_an_ending_that_differ_are_refused(name, form, tmp_path):
-    with pytest.raises(InputError, match=f"--format {form} is not read from such a name; end the name in"):
+    with pytest.raises(InputError, match=f"--format {form} is not read from such a name. Use the extension"):
         resolve(Wanted(model="m", requests=("x",), output=Path(name), form=form), tmp_path)
 
 

@@ -91,7 +91,7 @@ def test_json_counts_need_no_columns(tmp_path, name, content):
     path = put(tmp_path, name, content)
     assert read(path) == SEVENTY
     assert read(path, top=1) == {"Yes": 1}
-    with pytest.raises(InputError, match=r"holds counts already. Leave --count out"):
+    with pytest.raises(InputError, match=r"already contains counts. Leave --count out"):
         read(path, count=True)
 
 
@@ -139,24 +139,24 @@ def test_rows_of_json_mappings_need_their_columns_named(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.csv", "answer\ncafé\n".encode("cp1252"), "t.csv:2: is not UTF-8. Name its encoding with --encoding: cp1252 reads 'café'"),
-        ("t.txt", "a\nb\nthé\n".encode("latin-1"), "t.txt:3: is not UTF-8. Name its encoding with --encoding: cp1252 reads 'thé'"),
-        ("t.csv", "answer,n\nYes,7\n".encode("utf-16-le"), "looks like UTF-16 without a mark. Add --encoding utf-16-le"),
-        ("t.csv", "answer,n\nYes,7\n".encode("utf-16-be"), "looks like UTF-16 without a mark. Add --encoding utf-16-be"),
+        ("t.csv", "answer\ncafé\n".encode("cp1252"), "t.csv:2: is not UTF-8. Choose its encoding with --encoding: cp1252 reads 'café'"),
+        ("t.txt", "a\nb\nthé\n".encode("latin-1"), "t.txt:3: is not UTF-8. Choose its encoding with --encoding: cp1252 reads 'thé'"),
+        ("t.csv", "answer,n\nYes,7\n".encode("utf-16-le"), "looks like UTF-16 without a byte order mark. Add --encoding utf-16-le"),
+        ("t.csv", "answer,n\nYes,7\n".encode("utf-16-be"), "looks like UTF-16 without a byte order mark. Add --encoding utf-16-be"),
         ("t.data", bytes(range(256)), "is not UTF-8"),
         ("t.bin", b"abc\0\0\0\1", "is a binary file. Save it as CSV, JSON or Parquet"),
         ("t.xls", "<table><tr><td>x</table>", "is an HTML or XML page. Open it in a spreadsheet and save it as CSV"),
         ("t.xls", '<?xml version="1.0"?><Workbook/>', "is an HTML or XML page"),
-        ("t.xlsx", b"PK\x03\x04\x14\0\6\0\x08\0", "is no whole workbook or archive. Fetch or save it again"),
+        ("t.xlsx", b"PK\x03\x04\x14\0\6\0\x08\0", "is an incomplete workbook or archive. Download or save it again"),
         ("t.pdf", b"%PDF-1.4 x", "is a PDF, not a table that can be read. Save it as CSV or Parquet"),
         ("t.sav", b"$FL2@(#) SPSS", "is an SPSS file"),
         ("t.csv.zst", b"\x28\xb5\x2f\xfdxx", "is packed by Zstandard"),
         ("t.csv.gz", gzip.compress(b"answer\n" * 999, mtime=0)[:-9], "is packed, and not whole"),
         ("t.json", "[1, 2", "t.json:1:6: is not JSON"),
-        ("t.jsonl", '{"a": 1}\n{"a": ', "t.jsonl:2: is not JSON. Correct the line"),
+        ("t.jsonl", '{"a": 1}\n{"a": ', "t.jsonl:2: invalid JSON. Correct the line"),
         ("t.json", '{"answer": "Yes", "n": 7}', 'holds neither rows nor counts. Write a list of mappings, [{"answer": "Yes", "n": 71}], or counts, {"Yes": 71}'),
-        ("t.json", '["\\ud800"]', "holds half of a character"),
-        ("t.jsonl", '["\\ud800"]', "t.jsonl:1: holds half of a character"),
+        ("t.json", '["\\ud800"]', "contains a lone surrogate (half of a character)"),
+        ("t.jsonl", '["\\ud800"]', "t.jsonl:1: contains a lone surrogate (half of a character)"),
         ("t.json", '{"request": "?", "targets": ["a"]}', "is a prompt already"),
         ("t.json", "3", "holds a single value"),
         ("t.json", "[]", "holds no rows"),
@@ -165,7 +165,7 @@ def test_rows_of_json_mappings_need_their_columns_named(tmp_path):
         ("t.json", '[{"a": 1}, ["b"]]', "some rows are mappings or lists and some are not"),
         ("t.json", '[["a", 1], ["b"]]', "rows have 1 to 2 values"),
         ("t.txt", "Mary,F,7065\nAnna,F,2604\n", "each line has 3 fields separated by commas, the first 'Mary, F, 7065'. Choose the column of targets with --column"),
-        ("t.txt", "red, green, blue\n", "has one line with commas. Write one target a line, or keep it as one target with --delimiter none"),
+        ("t.txt", "red, green, blue\n", "has one line with commas. Write one target per line, or keep the line as one target with --delimiter none"),
         ("t.txt", "Yes: 71\nNo: 29\n", "each line ends with a number like a weight, the first is 'Yes: 71'. Write one sign between"),
         ("t.txt", "Yes=71%\nNo=29%\n", "each line ends with a number like a weight"),
         ("t.txt", "Yes   71\nNo    29\n", "each line ends with a number like a weight"),
@@ -181,16 +181,16 @@ def test_rows_of_json_mappings_need_their_columns_named(tmp_path):
         ("t.csv", "Yes;0,71\nNo;0,29\n", "can be read as fields separated by commas and by semicolons. Name the sign with --delimiter"),
         ("t.csv", "answer;n\nYes;7\nNo\n", "t.csv:3: has 1 field, the header 2. Correct the row"),
         ("t.csv", "answer\nYes;7\nNo;3\n", "t.csv:2: has 2 fields separated by semicolons, the header 1. Name the delimiter"),
-        ("t.csv", "Table 1. Answers\nanswer,n\nYes,7\n", "t.csv:2: has 2 fields, the header 1. Correct the row, name another --delimiter, or leave out what stands above the header with --skip-rows"),
-        ("t.csv", "Table 1. Answers,\nanswer,n\nYes,7\n", "the first row names one of 2 columns, 'Table 1. Answers'. Leave it out with --skip-rows 1"),
-        ("t.csv", "Mary,F,7065\nAnna,F,2604\nJohn,M,9655\n", "the first row looks like data: '7065' stands above numbers. Add --no-header"),
-        ("t.csv", "yes,71%\nno,29%\n", "the first row looks like data: '71%' stands above numbers"),
-        ("t.csv", "2024-01-01,yes\n2024-01-02,no\n", "'2024-01-01' stands above days"),
-        ("t.csv", "North,yes\nNorth,no\nSouth,yes\n", "the first row looks like data: 'North' comes again below it"),
-        ("t.csv", "yes\nno\nyes\n", "the first row looks like data: 'yes' comes again below it"),
+        ("t.csv", "Table 1. Answers\nanswer,n\nYes,7\n", "t.csv:2: has 2 fields, the header 1. Correct the row, choose another --delimiter, or skip the rows above the header with --skip-rows"),
+        ("t.csv", "Table 1. Answers,\nanswer,n\nYes,7\n", "the first row names one of 2 columns, 'Table 1. Answers'. Skip it with --skip-rows 1"),
+        ("t.csv", "Mary,F,7065\nAnna,F,2604\nJohn,M,9655\n", "the first row looks like data: '7065' is above numbers. Add --no-header"),
+        ("t.csv", "yes,71%\nno,29%\n", "the first row looks like data: '71%' is above numbers"),
+        ("t.csv", "2024-01-01,yes\n2024-01-02,no\n", "'2024-01-01' is above days"),
+        ("t.csv", "North,yes\nNorth,no\nSouth,yes\n", "the first row looks like data: 'North' occurs again below"),
+        ("t.csv", "yes\nno\nyes\n", "the first row looks like data: 'yes' occurs again below"),
         ("t.csv", "answer,n\nYes,7\nanswer,n\nNo,3\n", "row 2 repeats the header"),
-        ("t.csv", "id,Do you?\n,Response\n1,Yes\n2,No\n", "the second row looks like names too ('Response'). Add --header-rows 2"),
-        ("t.csv", 'Start,Q1\nStart Date,Do you?\n"{""ImportId"":""s""}","{""ImportId"":""Q""}"\n1,Yes\n', "has 3 rows of names, as Qualtrics writes them. Add --header-rows 3"),
+        ("t.csv", "id,Do you?\n,Response\n1,Yes\n2,No\n", "the second row also looks like names ('Response'). Add --header-rows 2"),
+        ("t.csv", 'Start,Q1\nStart Date,Do you?\n"{""ImportId"":""s""}","{""ImportId"":""Q""}"\n1,Yes\n', "has 3 header rows, as written by Qualtrics. Add --header-rows 3"),
     ],
 )  # fmt: skip
 def test_what_is_not_certain_is_refused_with_what_helps(tmp_path, name, content, message):
@@ -278,13 +278,13 @@ def test_quotes_in_tabbed_files_are_taken_off_where_every_quoted_field_is_whole(
 @pytest.mark.parametrize(
     ("layout", "name", "content", "message"),
     [
-        ({"delimiter": "ab"}, "", "", "must be one sign, or one of tab"),
-        ({"encoding": "cp12521"}, "", "", "--encoding cp12521: Python knows no such encoding, did you mean 'cp1252'?"),
+        ({"delimiter": "ab"}, "", "", "must be one character, or one of tab"),
+        ({"encoding": "cp12521"}, "", "", "--encoding cp12521: unknown encoding. did you mean 'cp1252'?"),
         ({"header_rows": -1}, "", "", "--header-rows -1: must be 0 or more"),
         ({"encoding": "rot13"}, "", "", "--encoding rot13"),
-        ({"encoding": "ascii"}, "t.csv", "answer\ncafé\n", "byte 10 is not ascii. Name another --encoding"),
+        ({"encoding": "ascii"}, "t.csv", "answer\ncafé\n", "byte 10 is not ascii. Choose another --encoding"),
         ({"delimiter": ";"}, "t.json", '{"a": 1}', "t.json: holds no rows"),
-        ({"sheet": "x"}, "t.csv", "a\nb\n", "is text, --sheet has no meaning there. Leave it out"),
+        ({"sheet": "x"}, "t.csv", "a\nb\n", "is text, --sheet has no effect. Leave it out"),
         ({"header_rows": 0}, "t.json", '[{"a": 1}]', "--header-rows has no meaning there"),
     ],
 )
@@ -320,7 +320,7 @@ def test_weights_are_read_as_people_write_them(tmp_path, numbers, delimiter, exp
         ("a|1.234\nb|567\n", "row 1 of column n: the weight '1.234' can be 1.234 or 1234. Name the decimal sign"),
         ("a\t1,234\nb\t567\n", "row 1 of column n: the weight '1,234' can be 1234 or 1.234. Name the decimal sign"),
         ("a;1\nb;1.234\n", "row 2 of column n: the weight '1.234' can be"),
-        ("a;37%\nb;63\n", "row 2 of column n: the weight '63' has no % and others have one. Write all numbers with % or none"),
+        ("a;37%\nb;63\n", "row 2 of column n: the weight '63' has no %, but others do. Write all numbers with % or none"),
         ("a;7\n;\nb;*\n", "row 3 of column n: the weight '*' is not a number"),
         ("a;<1%\nb;99%\n", "row 1 of column n: the weight '<1%' is not a number"),
         ("a;1.5\nb;1,5\n", "row 2 of column n"),
@@ -377,11 +377,11 @@ def test_workbooks_are_read_by_sheet(tmp_path, monkeypatch):
     with_sheets(monkeypatch, one=[["a", "b"]], two=[["Table 1", ""], ["answer", "n"], ["Yes", 0.7], ["No", 0.3]])
     with pytest.raises(InputError, match=r"has 2 sheets. Choose one with --sheet: one, two"):
         read(path, **COLUMNS)
-    with pytest.raises(InputError, match=r"has no sheet 'twoo' with cells \(--sheet\), did you mean 'two'"):
+    with pytest.raises(InputError, match=r"has no sheet 'twoo' with cells \(--sheet\). Did you mean 'two'"):
         read(path, **COLUMNS, layout=Layout(sheet="twoo"))
     assert read(path, **COLUMNS, layout=Layout(sheet="two", skip_rows=1)) == SEVENTY
     with_sheets(monkeypatch, one=[["Mary", 7], ["Anna", 3]])
-    with pytest.raises(InputError, match=r"the first row looks like data: '7' stands above numbers"):
+    with pytest.raises(InputError, match=r"the first row looks like data: '7' is above numbers"):
         read(path, column="1", weight_column="2")
     assert read(path, column="1", weight_column="2", layout=Layout(header_rows=0)) == {"Mary": 0.7, "Anna": 0.3}
     with pytest.raises(InputError, match=r"is an Excel workbook, --delimiter has no meaning there"):

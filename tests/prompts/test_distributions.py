@@ -83,7 +83,7 @@ def test_choices_with_and_without_weights():
     ("name", "value", "message"),
     [
         ("uniform", ("2", "1"), "LO must not be above HI"),
-        ("uniform", ("a", "1"), "'a' is no number"),
+        ("uniform", ("a", "1"), "'a' is not a number"),
         ("uniform", ("0", "1e9"), "are more than 100000, raise --step"),
         ("binomial", (0, 0.5), "N must be 1 or more"),
         ("binomial", (2, 1e-308), "take less extreme parameters"),
@@ -108,8 +108,8 @@ def test_choices_with_and_without_weights():
         ("scipy", "norm(", "cannot be read"),
         ("dates", ("2024-02-30", "2024-03-01"), "YEAR-MONTH-DAY"),
         ("dates", ("2024-03-02", "2024-03-01"), "must not be after"),
-        ("choices", "a=1,b=x", "the weight 'x' of 'b' is no number"),
-        ("choices", "a=1,a=2", "no name may be there twice"),
+        ("choices", "a=1,b=x", "the weight 'x' of 'b' is not a number"),
+        ("choices", "a=1,a=2", "each name may occur only once"),
         ("choices", "a=0,b=0", "at least one weight must be above 0"),
         ("choices", "a=-1,b=1", "a weight of 0 or more"),
     ],
@@ -178,7 +178,7 @@ def test_the_catalogue_names_every_family_with_an_example_that_works():
 
 
 def test_choices_have_all_a_weight_or_none():
-    with pytest.raises(InputError, match="'tails' has no weight and others have one, give all of them or none"):
+    with pytest.raises(InputError, match=r"'tails' has no weight, but others do\. Give weights to all or none"):
         choices("heads=0.7, tails")
 
 
@@ -223,12 +223,12 @@ def test_choices_that_look_a_little_like_weights_are_targets(listing, outcomes):
     ("listing", "message"),
     [
         ("heads:0.5", "--choices: 'heads:0.5' ends like a weight. Write heads=0.5 if it is one"), ("heads:0.5,tails", "'heads:0.5' ends like a weight"),
-        ("heads:2,tails:1", "Write heads=2 if it is one, or, where a target ends so, write a JSON list"), ("John 3:16,Luke 2:1", "'John 3:16' ends like a weight"), ("2:1,1:0", "'2:1' ends like a weight"),
+        ("heads:2,tails:1", "Write heads=2 if it is one, or, where a target ends so. Write a JSON list"), ("John 3:16,Luke 2:1", "'John 3:16' ends like a weight"), ("2:1,1:0", "'2:1' ends like a weight"),
         ("heads 50,tails 50", "'heads 50' ends like a weight. Write heads=50 if it is one"), ("heads - 50,tails - 50", "'heads - 50' ends like a weight. Write heads=50"), ("a-1,b-0", "'a-1' ends like a weight"),
         ("heads 50%", "'heads 50%' ends like a weight"), ("heads:0.5,tails:0.2", "'heads:0.5' ends like a weight"),
-        ("heads;tails", "has ';' between the choices. Separate them by commas"), ("a=1;b=2", "Separate them by commas"), ("a|b", "Separate them by commas"), ("a\nb", "Separate them by commas"),
-        ("heads=0,5,tails=0,5", "'5' has no weight and others have one, give all of them or none. Decimals are written with a point"), ("a=1/2,b=1/2", "the weight '1/2' of 'a' is no number"),
-        ('[["a", 1]]', "a JSON list must hold texts"), ('{"a": "x"}', "the weight 'x' of 'a' is no number"), ("a,,b", "every entry needs a name"), ("a,b,", "every entry needs a name"),
+        ("heads;tails", "has ';' between the choices. Separate them with commas"), ("a=1;b=2", "Separate them with commas"), ("a|b", "Separate them with commas"), ("a\nb", "Separate them with commas"),
+        ("heads=0,5,tails=0,5", "'5' has no weight, but others do. Give weights to all or none. Decimals are written with a point"), ("a=1/2,b=1/2", "the weight '1/2' of 'a' is not a number"),
+        ('[["a", 1]]', "a JSON list must hold texts"), ('{"a": "x"}', "the weight 'x' of 'a' is not a number"), ("a,,b", "every entry needs a name"), ("a,b,", "every entry needs a name"),
     ],
 )  # fmt: skip
 def test_choices_that_can_be_read_in_two_ways_are_refused(listing, message):
@@ -239,7 +239,7 @@ def test_choices_that_can_be_read_in_two_ways_are_refused(listing, message):
 
 @pytest.mark.parametrize(
     ("form", "message"),
-    [("%Q", "strftime knows no %Q"), ("YYYY-MM-DD", "writes 'YYYY-MM-DD' for every day"), (" ", "writes nothing")],
+    [("%Q", "strftime has no code %Q"), ("YYYY-MM-DD", "writes 'YYYY-MM-DD' for every day"), (" ", "writes nothing")],
 )
 def test_a_date_format_without_a_date_is_refused(form, message):
     with pytest.raises(InputError, match=message):

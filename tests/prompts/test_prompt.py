@@ -48,7 +48,7 @@ def test_a_mistake_is_raised_with_its_place_and_its_remedy(tmp_path):
     path = write(tmp_path / "p.json", '{"request": "r",\n "targets": ["a"],\n "weigths": [1]}')
     with pytest.raises(InputError) as caught:
         read_prompt(path)
-    assert str(caught.value) == f"{path}:3:2: unknown key 'weigths', did you mean 'weights'?"
+    assert str(caught.value) == f"{path}:3:2: unknown key 'weigths'. Did you mean 'weights'?"
 
 
 def test_all_mistakes_of_a_file_are_told_at_once(tmp_path):

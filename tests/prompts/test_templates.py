@@ -51,7 +51,7 @@ def test_texts_before_and_after_may_not_overlap():
 @pytest.mark.parametrize(
     ("written", "says"),
     [
-        ("{a}{b}", "the fields 'a' and 'b' run into each other. Put a text between them"),
+        ("{a}{b}", "the fields 'a' and 'b' have no text between them. Add one"),
         ("{a}, {a}", "has 'a' twice"),
         ("name", "has no placeholder"),
         ("{a}, {}", "has an empty placeholder"),
@@ -83,14 +83,14 @@ def test_rows_with_an_empty_field_are_left_out_and_reported(table):
     said = []
     prompt = init_prompt(from_file=table(PEOPLE + "Dee,,Nice\n"), template="{name}, {age}", notice=said.append)
     assert len(prompt.targets) == 4
-    assert any("empty rows left out: 1" in line for line in said)
+    assert any("skipped empty rows: 1" in line for line in said)
 
 
 @pytest.mark.parametrize(
     ("template", "options", "says"),
     [
         ("{name}, {age}", {"column": "name"}, "--template makes targets of several columns"),
-        ("{nam}, {age}", {}, r"has no column 'nam' \(--template\), did you mean 'name'"),
+        ("{nam}, {age}", {}, r"has no column 'nam' \(--template\). Did you mean 'name'"),
         ("{city}n{name}", {}, "row 4: 'city' is 'Lyon'"),
         ("{name}, {age}", {"bins": ["name=10"]}, "row 1 of column name: 'Ann' is not a number"),
         ("{name}, {age}", {"bins": ["age"]}, "must be a column and a width, like age=10"),
@@ -142,7 +142,7 @@ def test_independent_fields_are_combined_with_all_others_together(table):
     ("options", "says"),
     [
         ({"template": "{name}, {age}", "independent": ["city"]}, "--independent city: is no field of the template"),
-        ({"column": "name", "independent": ["age"]}, "--independent is for fields of a --template"),
+        ({"column": "name", "independent": ["age"]}, "--independent has no effect without --template. Add --template"),
     ],
 )
 def test_independent_fields_must_be_fields(table, options, says):
@@ -168,7 +168,7 @@ def test_columns_that_are_given_are_in_the_request_and_the_rest_in_the_answer(ta
     assert north["targets"] == ["{Ann, 34}", "{Bob, 37}"]
     assert north["template"] == "{{{name}, {age}}}"
     wrong = diffuse("init-prompt", "--from", "people.csv", "--template", "{name}, {age}", "--given", "regoin", "-o", "other")
-    assert "has no column 'regoin' (--given), did you mean 'region'" in " ".join(wrong.stderr.split())
+    assert "has no column 'regoin' (--given). Did you mean 'region'" in " ".join(wrong.stderr.split())
 
 
 def test_a_table_of_targets_may_be_of_records(tmp_path):
