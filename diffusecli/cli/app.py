@@ -19,7 +19,7 @@ _FIRST_STEPS = """\b
 First steps:
   diffuse init-prompt --list               list the distributions
   diffuse train configs/quickstart.yaml    train a small experiment
-  diffuse sample                           draw 1000 answers from the newest run
+  diffuse sample                           draw 1000 answers of the newest run
   diffuse evaluate results                 compare them with their weights
   diffuse COMMAND --help                   show all options of a command
 """

@@ -25,7 +25,7 @@ def evaluate(
     ],
     prompts: Annotated[
         list[Path] | None,
-        typer.Option(help="Prompts to use instead of the samples' own; with --exact also held-out."),
+        typer.Option(help="Prompts to use instead of the samples' own (--exact: also held-out)."),
     ] = None,
     prompt: Annotated[Path | None, typer.Option(help="Read raw answers to this prompt (.jsonl, .csv, .json, .txt, …).")] = None,
     column: Annotated[str | None, typer.Option(help="With --prompt: column of the answers.")] = None,

@@ -20,7 +20,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in the output folder.")] = False,
     trust_remote_code: TrustsCode = False,
 ) -> None:
-    """Merge a run's adapter into its base model and write a Hugging Face model folder."""
+    """Merge an adapter into its base model (Hugging Face format)."""
     require_choices({"--precision": precision})
     quiet_libraries()
     from diffusecli.runs.run_dir import RunDir

@@ -51,10 +51,10 @@ def init_prompt(
         str | None, typer.Option(help="With --from: column of weights, summed by target; none: no weights.")
     ] = None,
     options_column: Annotated[
-        str | None, typer.Option(help="With --from: column with a list of options per cell; one prompt per row.")
+        str | None, typer.Option(help="With --from: column with lists of options; one prompt per row.")
     ] = None,
     shares_column: Annotated[
-        str | None, typer.Option(help="With --from: column with lists of shares, or names mapped to such lists.")
+        str | None, typer.Option(help="With --from: column with lists of shares, or {name: list} mappings.")
     ] = None,
     template: Annotated[
         str | None,
@@ -72,7 +72,7 @@ def init_prompt(
     ] = "",
     given: Annotated[
         str,
-        typer.Option(metavar="A,B,…", help="With --template: columns named in the request; a prompt per combination."),
+        typer.Option(metavar="A,B,…", help="With --template: columns in the request; one prompt per combination."),
     ] = "",
     count: Annotated[
         bool, typer.Option("--count", help="With --from: count rows as observations (not for a weight column).")
@@ -105,7 +105,7 @@ def init_prompt(
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Read requests from lines (# comments) or a JSON list; may be repeated.",
+            help="File with requests: lines (# comments) or a JSON list; repeatable.",
         ),
     ] = None,
     form: Annotated[bool, typer.Option("--form", help="Add the required form of the answer to each --request.")] = False,
@@ -138,7 +138,7 @@ def init_prompt(
     preview: Annotated[bool, typer.Option(help="Preview the distribution on stderr.")] = True,
     show_list: Annotated[bool, typer.Option("--list", help="List all families with examples and exit.")] = False,
 ) -> None:
-    """Write a prompt file for a named distribution or a table of observations."""
+    """Write a prompt for a distribution or a table of observations."""
     from diffusecli.prompts.file_names import name_notices
     from diffusecli.prompts.request_files import read_requests
     from diffusecli.prompts.request_wording import Wording, form_doubts, wording_doubts

@@ -24,7 +24,7 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Replace a finished run in the output folder.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and the plan, and exit.")] = False,
 ) -> None:
-    """Train a LoRA adapter so that the model's answers follow the target weights."""
+    """Train a LoRA adapter to follow the target weights."""
     from diffusecli.prompts.config_files import read_config
 
     chosen = read_config(config, settings or ())

@@ -192,7 +192,7 @@ def months() -> Distribution:
 
 @family(
     "A=1,B=2,…",
-    "Named outcomes with weights (default: equal); also a JSON list or mapping.",
+    "Named outcomes with weights, or equally likely; also JSON.",
     "'rock=1,paper=1,scissors=2'",
 )
 def choices(listing: str) -> Distribution:

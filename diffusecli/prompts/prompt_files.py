@@ -101,14 +101,8 @@ def files_at(path: str | Path, made_by: str | None = None) -> tuple[Path, list[P
         remedy = look_again(path, unknown)
         if made_by is not None and remedy == unknown:
             return path, [], NOT_YET, f"create it with `{made_by}`"
-        return (
-            path,
-            [],
-            "does not exist",
-            f"{remedy.removesuffix('?')}{'?' if remedy.endswith('?') else '.'} Or create it with `{made_by}`"
-            if made_by is not None
-            else remedy,
-        )
+        separator = "" if remedy.endswith("?") else "."
+        return path, [], "does not exist", f"{remedy}{separator} Or create it with `{made_by}`" if made_by is not None else remedy
     if place.is_dir():
         inside = visible_files(path, (".json",))
         return (path, inside, "", "") if inside else (path, [], "contains no *.json prompt", "name a folder with prompts or a file")

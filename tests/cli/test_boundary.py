@@ -20,11 +20,11 @@ from tests.cli.configs import config_text
     [
         (["validate", "nowhere.json"], 2, "nowhere.json: does not exist"),
         (["train", "nowhere.yaml"], 2, "nowhere.yaml: cannot be read"),
-        (["train", "."], 2, ".: is a folder, name one file in it"),
-        (["train", "broken.yaml"], 2, "broken.yaml:1:2: is not YAML"),
+        (["train", "."], 2, ".: is a folder. Name a file in it"),
+        (["train", "broken.yaml"], 2, "broken.yaml:1:2: invalid YAML"),
         (["train", "unknown.yaml"], 2, "unknown key 'modle'. Did you mean 'model'?"),
         (["train", "no-prompt.yaml"], 2, "missing.json: does not exist"),
-        (["train", "no-model.yaml"], 2, "unknown model 'smollm2-135m'. Did you mean 'smollm2-135m-instruct'? (or name a folder"),
+        (["train", "no-model.yaml"], 2, "unknown model 'smollm2-135m', did you mean 'smollm2-135m-instruct'? (or name a folder"),
         (["sample", "--mode", "tuned"], 2, "--mode tuned: must be one of untuned, lora"),
         (["sample"], 2, "results: no such file or folder"),
         (["sample", "--temperature", "0"], 2, "--temperature 0: must be above 0"),
@@ -85,7 +85,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
         (MemoryError(), 3, "diffuse: this machine has too little memory. Ask for less at once\n", 0),
         (FileNotFoundError(errno.ENOENT, "No such file", "a.txt"), 2, "diffuse: a.txt: No such file. Check the path and the disk\n", 0),
         (OSError(errno.EIO, "Input/output error", "a.txt"), 3, "diffuse: a.txt: Input/output error. Check the path and the disk\n", 0),
-        (FULL, 3, "diffuse: cannot write to standard output: No space left on device, free some space\n", 1),
+        (FULL, 3, "diffuse: cannot write to standard output: No space left on device. Free some space\n", 1),
         (TimeoutError("slow"), 3, "diffuse: TimeoutError: slow. Fix the cause and run the same command again\n", 0),
     ],
 )  # fmt: skip

@@ -89,7 +89,7 @@ def test_one_conversation_with_two_distributions_cannot_be_trained_on(both, chan
 @pytest.mark.parametrize("changes", SAME.values(), ids=SAME)
 def test_one_conversation_with_one_distribution_is_a_warning(both, changes):
     both(changes)
-    what = "has the same conversation and distribution as a.json, so training on both counts it twice. Remove one of the two"
+    what = "has the same conversation and distribution as a.json, so training on both counts it twice. Remove one of them"
     assert told("c.yaml") == [f"warning: c.yaml:5:3: b.json {what}"]
     assert told("a.json", "b.json") == [f"warning: b.json: {what}"]
     assert len(inputs_of("c.yaml").train) == 2

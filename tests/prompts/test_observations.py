@@ -49,7 +49,7 @@ def test_weights_that_are_not_used_are_told(tmp_path):
     path = put(tmp_path, "t.csv", "answer,share\nYes,0.7\nNo,0.3\n")
     made = distributions_in(path, Reading(column="answer"))[()]
     assert made.weights is None
-    assert made.notice == "all targets weigh the same: --weight-column share takes the weights of that column"
+    assert made.notice == "all targets have equal weights. Use --weight-column share to read weights from that column"
     path = put(tmp_path, "t.csv", "answer,share\nYes,0.4\nYes,0.3\nNo,0.3\n")
     with pytest.raises(
         InputError,
@@ -78,7 +78,7 @@ def test_smoothing_keeps_the_options_of_questions_apart(tmp_path):
     path = put(tmp_path, "t.csv", "\n".join(["region,question,answer", *rows]))
     options = {"column": "answer", "count": True, "group_by": ("region", "question"), "alpha": 1}
     with pytest.raises(
-        InputError, match=r"'Tea\?' and 'Colour\?' have no option in common.*Add --alpha-within question .*or --alpha-within none"
+        InputError, match=r"'Tea\?' and 'Colour\?' have no option in common.*Add --alpha-within question .*else --alpha-within none"
     ):
         grouped(path, **options)
     found, _ = grouped(path, **options, alpha_within=("question",))
@@ -118,7 +118,7 @@ def test_groups_are_trimmed_and_rows_without_one_are_left_out_and_both_are_told(
     assert found == {
         ("North",): {"yes": 0.5, "no": 0.5}, ("South",): {"no": 1}, ("north",): {"yes": 1}, ("New York",): {"yes": 0.5, "no": 0.5},
     }  # fmt: skip
-    assert "rows without a value in 'region' left out: 2" in notices
+    assert "skipped rows without a value in 'region': 2" in notices
     assert "groups of 'region' that differ only in spaces are merged: 'North' = 'North '; 'New  York' = 'New York'" in notices
     assert "groups of 'region' that differ in case or inner spaces are kept separate: 'North' and 'north'" in notices
 
@@ -207,7 +207,7 @@ def test_no_answer_is_left_out_because_of_its_name(tmp_path, name, content, expe
     options = {} if name.endswith("json") else {"column": "answer", "weight_column": "n"}
     made = distributions_in(put(tmp_path, name, content), Reading(**options))[()]
     assert shares(made) == pytest.approx(expected, abs=1e-8)
-    assert ("rows that weigh as much as all others count as answers" in made.notice) == doubtful
+    assert ("rows with the weight of all others together count as answers" in made.notice) == doubtful
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_folders_are_searched_recursively_and_empty_ones_are_an_error(tmp_path):
     write(tmp_path / "a" / "b" / "p.json", '{"request": "r", "targets": ["x"]}')
     (tmp_path / "empty").mkdir()
     assert [p.alias for p in read_prompts([tmp_path / "a"])] == [str(tmp_path / "a" / "b" / "p.json")]
-    with pytest.raises(InputError, match="holds no"):
+    with pytest.raises(InputError, match="contains no"):
         prompt_files([tmp_path / "empty"])
     with pytest.raises(InputError, match="does not exist"):
         prompt_files([tmp_path / "nowhere"])

@@ -194,8 +194,8 @@ def test_counting_smoothing_and_cutting(tmp_path):
     [
         ("extra.csv", "answer,n\na,1,9\nb,2,9\n", "extra.csv:2: has 3 fields, the header 2. Correct the row"),
         ("twice.csv", "answer,answer\nx,2\n", "columns 1 and 2 are all called 'answer'. Choose one by its number: --column 1"),
-        ("none.jsonl", "\n", "holds no rows"),
-        ("empty.csv", "", "holds no rows"),
+        ("none.jsonl", "\n", "contains no rows"),
+        ("empty.csv", "", "contains no rows"),
         ("broken.jsonl", "{", "broken.jsonl:1: is not JSON"),
     ],
 )
