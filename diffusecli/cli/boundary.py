@@ -23,12 +23,29 @@ if TYPE_CHECKING:
     from diffusecli.cli.groups import Body
 
 
-def start(app: Callable[[], Any]) -> None:
+def start(app: Callable[..., Any]) -> None:
     """Run the app. Escape characters that the terminal's encoding does not have."""
     terminal.spell_what_is_lacking()
     if "_DIFFUSE_COMPLETE" not in os.environ:  # shell completions contain tabs, and no untrusted text
         terminal.guard()
-    app()
+    try:
+        code = app(standalone_mode=False)
+    except Exception as error:
+        if not hasattr(error, "format_message") or isinstance(error, typer.Abort):  # the command line's own errors have one
+            raise
+        _refuse(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse(error: Any) -> NoReturn:
+    """Print an error of the command line (an unknown option, a missing argument) as ours are printed."""
+    message, context = error.format_message(), getattr(error, "ctx", None)
+    if context is None or message == context.get_help():  # no command at all: the help is all there is to say
+        error.show()
+    else:
+        end = "" if message.endswith((".", "?")) else "."
+        _print_error(f"{message}{end} See `{context.command_path} --help`")
+    sys.exit(error.exit_code)
 
 
 def guarded(body: Body) -> Body:
@@ -89,5 +106,9 @@ def _forget_stdout() -> None:
 def _stop(message: str, code: int) -> NoReturn:
     if code == EXIT_INTERRUPTED:  # half-built objects of libraries would print errors at exit
         sys.unraisablehook = lambda _: None
-    notice(f"diffuse: {message}")
+    _print_error(message)
     raise typer.Exit(code)
+
+
+def _print_error(message: str) -> None:
+    terminal.error_line(terminal.message(f"diffuse: {message}"))

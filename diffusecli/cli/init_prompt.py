@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -190,6 +191,10 @@ def init_prompt(
             if list(prompts) == [output]
             else f"wrote {many(len(prompts), 'prompt')} into {output}"
         )
+    if output is not None:
+        run = Path("results", output.stem)
+        command = f"diffuse train --model smollm2-135m-instruct --prompt {shlex.quote(str(output))} -o {shlex.quote(str(run))}"
+        notice(f"next: `{command}`, or name it in train_prompts of a config")
     messages = [line for d in distributions.values() for line in d.notice.splitlines()]
     if list(prompts) != [output]:
         messages += name_notices(distributions, prompts)

@@ -16,7 +16,7 @@ LOCAL_MAIN_PROCESS = os.environ.get("LOCAL_RANK", "0") == "0"
 
 def notice(message: str) -> None:
     """Print a message to stderr with credentials removed."""
-    typer.echo(terminal.message(message), err=True)
+    terminal.notice_line(terminal.message(message))
 
 
 def print_line(line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError, many
 
 if TYPE_CHECKING:
+    from diffusecli.prompts.prompt import Prompt
     from diffusecli.sampling.generations import Sampled
 
 RESULTS = Path("results")
@@ -136,7 +138,7 @@ def sample(
     notice(wanted.message)
     with SamplingProgress(terminal.console(stderr=True), len(wanted.prompts)) as progress:
         done = draw(wanted, settings, engine=engine, options=own, max_rows=max_rows, report=progress, notice=notice)
-    _print_answers(done, request or ())
+    _print_answers(done, request or (), wanted.prompts)
 
 
 def _require_options_of(engine: Kind, own: Collection[str], of_models: Collection[str]) -> None:
@@ -150,7 +152,7 @@ def _require_options_of(engine: Kind, own: Collection[str], of_models: Collectio
         raise InputError(f"--engine {engine.name} needs --{missing[0].replace('_', '-')}: {engine.options[missing[0]].help}")
 
 
-def _print_answers(done: Sampled, requests: Iterable[str]) -> None:
+def _print_answers(done: Sampled, requests: Iterable[str], prompts: Iterable[Prompt]) -> None:
     """Print the answers to each request of the command line, then their number and the file."""
     from diffusecli.report.tables import answers
 
@@ -161,3 +163,5 @@ def _print_answers(done: Sampled, requests: Iterable[str]) -> None:
     print_line(f"{done.path}: {many(total, 'sample')} of {many(len(done.counts), 'prompt')} in {done.seconds:.1f} s")
     if done.warning:
         typer.echo(done.warning)
+    if any(prompt.targets for prompt in prompts):
+        notice(f"next: `diffuse evaluate {shlex.quote(str(done.path))}`")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -61,5 +62,8 @@ def validate(
         if found.prompts:
             terminal.console().print(prompts_overview(found.prompts))
         typer.echo(str(found))
+    configs = [path for path in paths if path.suffix in (".yaml", ".yml")]
+    if len(configs) == 1 and not found.failed:
+        notice(f"next: `diffuse train {shlex.quote(str(configs[0]))}`")
     if found.failed:
         raise typer.Exit(EXIT_FOUND_PROBLEMS)

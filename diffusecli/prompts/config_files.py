@@ -81,7 +81,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = (), *, kept: bool =
     return inspected.config
 
 
-def config_from(fields: Mapping[str, Any]) -> Config:
+def config_from(fields: Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
     """A config from the fields that a program gives, checked and resolved as a file. Raises `InputError` with all errors in it.
 
     There is no file, so paths are relative to the working directory, and `{config}` in a folder name is an error.
@@ -89,7 +89,7 @@ def config_from(fields: Mapping[str, Any]) -> Config:
     >>> config_from({"model": "owner/name", "output_dir": "results/{model}", "alg_config": {"n_iters": 3}}).output_dir
     'results/name'
     """
-    inspected = _inspected(Document("config", "", dict(fields)), [], Path("{config}"), (), kept=False)
+    inspected = _inspected(Document("config", "", dict(fields)), [], Path("{config}"), overrides, kept=False)
     if inspected.config is None:
         raise InputError.of(p for p in inspected.problems if p.severity == "error")
     return inspected.config

@@ -113,6 +113,36 @@ def spell_what_is_lacking() -> None:
             stream.reconfigure(errors="diffuse")
 
 
+_RED, _YELLOW, _DIM = "31", "33", "2"
+
+
+def error_line(text: str) -> None:
+    """Print an error on stderr, red on a terminal."""
+    _coloured_line(text, _RED)
+
+
+def notice_line(text: str) -> None:
+    """Print a notice on stderr: a warning yellow, others dim on a terminal."""
+    _coloured_line(text, _YELLOW if text.startswith("warning: ") else _DIM)
+
+
+def _coloured_line(text: str, colour: str) -> None:
+    stream = sys.stderr
+    bare = getattr(stream, "bare", stream)
+    before, after = (f"\x1b[{colour}m", "\x1b[0m") if has_colour(bare) else ("", "")
+    bare.write(before)
+    stream.write(text)
+    bare.write(f"{after}\n")
+    bare.flush()
+
+
+def has_colour(stream: TextIO) -> bool:
+    """Whether to write colour codes: FORCE_COLOR says yes, NO_COLOR no, otherwise terminals that know them have colour."""
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
+
+
 def console(*, stderr: bool = False) -> Console:
     """A rich console without markup that escapes its texts. Its own codes work on a terminal."""
     from rich.console import Console
