@@ -1,4 +1,4 @@
-"""`diffuse` and `python -m diffusecli`: signals first, so that a command can be interrupted from its first moment."""
+"""`diffuse` and `python -m diffusecli`. Sets signal handlers first, so that Ctrl-C works from the start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diffusecli.system.interrupts import ENDINGS
 
 
 def main() -> None:
-    """Run the command line, see `_run`. A process that a launcher started beside others then ends at once."""
+    """Run the command line, see `_run`. If a launcher started several processes, exit without interpreter shutdown."""
     try:
         _run()
     except SystemExit as ending:
@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def _end(code: object) -> None:
-    """Without the interpreter's own end: now and then threads of the process group abort it, and the launcher then ends the others."""
+    """Exit without interpreter shutdown. Threads of the process group sometimes abort it; the launcher then kills the others."""
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
@@ -33,8 +33,8 @@ def _end(code: object) -> None:
 
 
 def _run() -> None:
-    """Run the command line. SIGTERM and SIGHUP end it like Ctrl-C: what is under way is told, cleaned up and left with 130."""
-    _open_what_is_closed()
+    """Run the command line. SIGTERM and SIGHUP act like Ctrl-C: the command cleans up and exits with 130."""
+    _open_missing_streams()
     for number in ENDINGS:
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup leaves SIGHUP ignored
             signal.signal(number, signal.default_int_handler)
@@ -43,26 +43,26 @@ def _run() -> None:
 
         app.main()
     except MemoryError:
-        sys.stderr.write("diffuse: the memory of this machine does not even suffice to start\n")
+        sys.stderr.write("diffuse: too little memory to start\n")
         sys.exit(EXIT_ENVIRONMENT)
     except KeyboardInterrupt:
         sys.stderr.write("diffuse: interrupted\n")
         sys.exit(EXIT_INTERRUPTED)
     finally:
-        for number in (signal.SIGINT, *ENDINGS):  # nothing is left to do but to end, and no traceback to be seen
+        for number in (signal.SIGINT, *ENDINGS):  # only the exit is left: no traceback
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, lambda *_: os._exit(EXIT_INTERRUPTED))
         skip_last_collection()
 
 
-def _open_what_is_closed() -> None:
-    """A daemon's child may be born without standard streams; the next file that is opened would take their places."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # takes the lowest number that is free
+def _open_missing_streams() -> None:
+    """Open missing standard streams (child of a daemon). The next opened file would get their descriptors otherwise."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest free number
         pass
     os.close(descriptor)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (for good)
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (stays open)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class TooMuchWork(BaseException):
-    """No `except Exception` on the way may take it for a failure of its own."""
+    """Not an `Exception`, so that no `except Exception` catches it."""
 
 
 @dataclass

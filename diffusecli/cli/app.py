@@ -17,11 +17,11 @@ from diffusecli.cli.validate import validate
 
 _FIRST_STEPS = """\b
 First steps:
-  diffuse init-prompt --list               what distributions there are
-  diffuse train configs/quickstart.yaml    a small experiment
-  diffuse sample                           1000 answers of the newest run
-  diffuse evaluate results                 do they follow their weights?
-  diffuse COMMAND --help                   everything else
+  diffuse init-prompt --list               list the distributions
+  diffuse train configs/quickstart.yaml    train a small experiment
+  diffuse sample                           draw 1000 answers of the newest run
+  diffuse evaluate results                 compare them with their weights
+  diffuse COMMAND --help                   show all options of a command
 """
 
 app = typer.Typer(
@@ -31,7 +31,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help: a third of the time, clean in a pipe
+    rich_markup_mode=None,  # plain help takes a third of the time and is clean in a pipe
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -1,4 +1,4 @@
-"""Where errors become a message on stderr and an exit code: wrong input, interruptions, closed pipes, a full disk, no memory."""
+"""Turns errors into a message on stderr and an exit code: wrong input, interruptions, closed pipes, a full disk, no memory."""
 
 from __future__ import annotations
 
@@ -23,16 +23,33 @@ if TYPE_CHECKING:
     from diffusecli.cli.groups import Body
 
 
-def start(app: Callable[[], Any]) -> None:
-    """Run the app. Characters that the terminal's encoding lacks are escaped."""
+def start(app: Callable[..., Any]) -> None:
+    """Run the app. Escape characters that the terminal's encoding does not have."""
     terminal.spell_what_is_lacking()
-    if "_DIFFUSE_COMPLETE" not in os.environ:  # shell completions contain tabs, and no text of a stranger
+    if "_DIFFUSE_COMPLETE" not in os.environ:  # shell completions contain tabs, and no untrusted text
         terminal.guard()
-    app()
+    try:
+        code = app(standalone_mode=False)
+    except Exception as error:
+        if not hasattr(error, "format_message") or isinstance(error, typer.Abort):  # the command line's own errors have one
+            raise
+        _refuse(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse(error: Any) -> NoReturn:
+    """Print an error of the command line (an unknown option, a missing argument) as ours are printed."""
+    message, context = error.format_message(), getattr(error, "ctx", None)
+    if context is None or message == context.get_help():  # no command at all: the help is all there is to say
+        error.show()
+    else:
+        end = "" if message.endswith((".", "?")) else "."
+        _print_error(f"{message}{end} See `{context.command_path} --help`")
+    sys.exit(error.exit_code)
 
 
 def guarded(body: Body) -> Body:
-    """The body of a command, with each error as one message on stderr and the documented exit code."""
+    """Wrap the body of a command: each error becomes one message on stderr and the documented exit code."""
 
     @functools.wraps(body)
     def run(**options: Any) -> None:
@@ -47,8 +64,8 @@ def guarded(body: Body) -> Body:
         except KeyboardInterrupt as interrupt:
             if not MAIN_PROCESS:
                 raise typer.Exit(EXIT_INTERRUPTED) from interrupt
-            _stop("interrupted; what is not in the output folder was not saved", EXIT_INTERRUPTED)
-        except BrokenPipeError:  # the reader of our output is gone; nobody is left to read a message
+            _stop("interrupted. Only what is in the output folder was saved", EXIT_INTERRUPTED)
+        except BrokenPipeError:  # the reader of our output is gone
             _forget_stdout()
         except Exception as error:
             if (refused := _refused(error)) is None:
@@ -59,35 +76,39 @@ def guarded(body: Body) -> Body:
 
 
 def _prints(error: DiffuseError) -> bool:
-    """Whether this process prints the error: others that train with it may have met the same."""
+    """Whether this process prints the error. Other processes of the same training may have the same error."""
     if error.shared or isinstance(error, InterruptedRun):
         return MAIN_PROCESS
     return MAIN_PROCESS or LOCAL_MAIN_PROCESS or isinstance(error, MachineError)
 
 
 def _refused(error: Exception) -> DiffuseError | None:
-    """The error for what memory, disk, a path or stdout refused; None for a bug."""
+    """The user-fixable error for a failure of memory, disk, a path or stdout. None for a bug."""
     if out_of_memory(error):
-        return MachineError("the memory of this machine does not suffice, ask for less at once")
+        return MachineError("this machine has too little memory. Ask for less at once")
     if not isinstance(error, OSError) or sys.stdout.closed:
         return None
     if error.filename is not None:
         of_the_machine = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EROFS)
         kind = MachineError if of_the_machine else InputError
-        return kind(f"{error.filename}: {error.strerror or error}, check the path and the disk")
+        return kind(f"{error.filename}: {error.strerror or error}. Check the path and the disk")
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF):
-        return MachineError(f"{type(error).__name__}: {error}, see to it and start the same command again")
+        return MachineError(f"{type(error).__name__}: {error}. Fix the cause and run the same command again")
     _forget_stdout()
-    return MachineError(f"standard output cannot be written: {error.strerror or error}, free some space")
+    return MachineError(f"cannot write to standard output: {error.strerror or error}. Free some space")
 
 
 def _forget_stdout() -> None:
-    """Drop what is still to be written: it would fail again at the end of the process."""
+    """Discard the unwritten output. It would fail again at the end of the process."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _stop(message: str, code: int) -> NoReturn:
-    if code == EXIT_INTERRUPTED:  # objects that a library was just making are incomplete, and would complain at exit
+    if code == EXIT_INTERRUPTED:  # half-built objects of libraries would print errors at exit
         sys.unraisablehook = lambda _: None
-    notice(f"diffuse: {message}")
+    _print_error(message)
     raise typer.Exit(code)
+
+
+def _print_error(message: str) -> None:
+    terminal.error_line(terminal.message(f"diffuse: {message}"))

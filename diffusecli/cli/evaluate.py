@@ -24,44 +24,46 @@ if TYPE_CHECKING:
 @with_limits
 def evaluate(
     *,
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Run directories, folders of them, or files of samples.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH…", help="Run directories, folders of run directories, or sample files.")
+    ],
     prompts: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="Prompt files or folders in place of those that samples name; with --exact also held-out ones to measure."
-        ),
+        typer.Option(help="Prompts to use instead of the samples' own (--exact: also held-out)."),
     ] = None,
-    prompt: Annotated[
-        Path | None, typer.Option(help="The files hold raw answers to this prompt (.jsonl, .csv, .json, .txt, …).")
-    ] = None,
-    column: Annotated[str | None, typer.Option(help="With --prompt: the column of the answers.")] = None,
+    prompt: Annotated[Path | None, typer.Option(help="Read raw answers to this prompt (.jsonl, .csv, .json, .txt, …).")] = None,
+    column: Annotated[str | None, typer.Option(help="With --prompt: column of the answers.")] = None,
     count_column: Annotated[
         str | None,
-        typer.Option(help="With --prompt: the column that counts them; none: each row is one.  [default: count, if there]"),
+        typer.Option(help="With --prompt: column of counts, or none.  [default: count, if present]"),
     ] = None,
     table: TableOptions,
-    match: Annotated[str, typer.Option(metavar="exact|strip|casefold|regex:…", help="When an answer is a target.")] = "strip",
+    match: Annotated[
+        str, typer.Option(metavar="exact|strip|casefold|regex:…", help="Rule that decides whether an answer is a target.")
+    ] = "strip",
     only: Annotated[
-        list[str] | None, typer.Option(metavar="PROMPT", help="Only prompts with this in their path; may be repeated.")
+        list[str] | None, typer.Option(metavar="PROMPT", help="Only prompts with this text in their path; may be repeated.")
     ] = None,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Load the model: exact KL, TVD and coverage of every prompt, drift.")
-    ] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Load the model and compute exact KL, TVD, coverage and drift.")] = False,
     model: BaseModel = None,
     trust_remote_code: TrustsCode = False,
-    top: Annotated[int, typer.Option(min=0, help="Targets shown of each prompt; 0 shows all.")] = 24,
-    sort: Annotated[str | None, choice("--sort", "Their order; the prompt's by default.")] = None,
-    sdmetrics: Annotated[bool, typer.Option("--sdmetrics", help="SDMetrics' quality score of records (extra `records`).")] = False,
-    at_n: Annotated[int, typer.Option("--at-n", min=1, metavar="N", help="Draws for the excess TVD of exact figures.")] = 500,
-    seed: Annotated[int, typer.Option(min=0, help="Of Monte Carlo and bootstrap.")] = 0,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="All figures, and what they mean.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Everything as JSON on stdout (`diffuse validate --schema evaluation`).")
+    top: Annotated[int, typer.Option(min=0, help="Targets to show per prompt; 0 shows all.")] = 24,
+    sort: Annotated[str | None, choice("--sort", "Sort order of targets.  [default: as in the prompt]")] = None,
+    sdmetrics: Annotated[
+        bool, typer.Option("--sdmetrics", help="Add SDMetrics' quality score of records (extra `records`).")
     ] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="A line per prompt and sampler as CSV on stdout.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="The summary as Markdown on stdout.")] = False,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report in one HTML file.")] = None,
-    plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Write its charts as SVG and PNG.")] = None,
+    at_n: Annotated[
+        int, typer.Option("--at-n", min=1, metavar="N", help="Number of draws for the excess TVD of exact figures.")
+    ] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for Monte Carlo and bootstrap.")] = 0,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show all figures, and what they mean.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print everything as JSON (schema: `validate --schema evaluation`).")
+    ] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: a line per prompt and sampler.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the summary as Markdown.")] = False,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one HTML file with charts.")] = None,
+    plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the charts as SVG and PNG to this folder.")] = None,
     limits: Limits,
 ) -> None:
     """Compare samples with the target weights."""
@@ -73,11 +75,11 @@ def evaluate(
 
     require_choices({"--sort": sort})
     if as_json + as_csv + as_markdown > 1:
-        raise InputError("--json, --csv and --markdown all write to stdout, choose one of them")
+        raise InputError("--json, --csv and --markdown all write to stdout. Choose one")
     if trust_remote_code and not exact:
-        raise InputError("--trust-remote-code has no effect without --exact, leave it out")
+        raise InputError("--trust-remote-code has no effect without --exact. Leave it out")
     if model is not None and not exact:
-        raise InputError("--model has no effect without --exact, leave it out")
+        raise InputError("--model has no effect without --exact. Leave it out")
     if exact:
         quiet_libraries()
     require_place(html, plots)
@@ -85,7 +87,7 @@ def evaluate(
     check_limits(asked)
     layout = table.layout()
     if prompt is None and (column is not None or count_column is not None or layout.given()):
-        raise InputError("--column, --delimiter and the like describe raw answers: name what they answer with --prompt")
+        raise InputError("--column, --delimiter and similar options describe raw answers. Add the prompt they answer with --prompt")
     question = Question(
         Matching(match), tuple(prompts or ()), prompt, column, tuple(only or ()), exact, seed, trust_remote_code, model, count_column, layout,
         at_n=at_n,

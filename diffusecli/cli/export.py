@@ -1,4 +1,4 @@
-"""`diffuse export`: its options, and a line on what was written."""
+"""`diffuse export`: its options, and the line that reports what was written."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from diffusecli.system.errors import many
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory of a finished training, or an adapter's folder.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The folder to write.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory of a finished training, or folder of an adapter.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Output folder.")],
     model: BaseModel = None,
-    precision: Annotated[str | None, choice("--precision", "Of the written weights; the run's by default.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what `diffuse export` wrote there before.")] = False,
+    precision: Annotated[str | None, choice("--precision", "Precision of the written weights.  [default: the run's]")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in the output folder.")] = False,
     trust_remote_code: TrustsCode = False,
 ) -> None:
-    """Fold a run's adapter into its base model and write a plain Hugging Face folder."""
+    """Merge an adapter into its base model (Hugging Face format)."""
     require_choices({"--precision": precision})
     quiet_libraries()
     from diffusecli.runs.run_dir import RunDir

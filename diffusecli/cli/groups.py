@@ -1,7 +1,7 @@
 """Several options as one parameter of a command's body.
 
 Typer reads a command's options from its signature. Options that two commands share, or that a registry lists, are
-written once: the body has one parameter for all of them, and the command has the options in its place.
+written once. The body has one parameter for all of them; the command has the options instead.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Annotated, Any
 import typer
 
 Body = Callable[..., None]
-"""What a command runs; it is called with its options by name."""
+"""The function that a command runs. Its options are keyword arguments."""
 
 
 def grouped(parameter: str, options: Sequence[inspect.Parameter], join: Callable[..., Any] = dict) -> Callable[[Body], Body]:
-    """Replace one parameter of the body by `options`; the body gets what `join` makes of their values."""
+    """Replace one parameter of the body by `options`. The body receives `join(**values)`."""
 
     def replace(body: Body) -> Body:
         @functools.wraps(body)
@@ -48,12 +48,12 @@ def fields_as_options(group: type) -> Sequence[inspect.Parameter]:
 
 
 def optional(name: str, kind: Any, *declarations: str, **settings: Any) -> inspect.Parameter:
-    """One option that may be left out, from what a registry knows; settings are those of `typer.Option`."""
+    """An optional option, built from a registry entry. `settings` are those of `typer.Option`."""
     annotation = Annotated[kind | None, typer.Option(*declarations, **settings)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def given_options(context: typer.Context) -> list[str]:
-    """The options that the command line names, each by its longest name."""
+    """The options given on the command line, each by its longest name."""
     sources = {p: context.get_parameter_source(p.name or "") for p in context.command.params}
     return [max(p.opts, key=len) for p, source in sources.items() if source is not None and source.name == "COMMANDLINE"]

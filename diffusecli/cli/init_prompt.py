@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,7 +25,7 @@ _OF_MIXTURES = ("--mixture", "--output", "--force", "--seed", "--preview")
 
 
 def _with_families(body: Body) -> Body:
-    """Give the command one option per registered family, in place of its parameter `families`."""
+    """Give the command one option per registered family, instead of its parameter `families`."""
     options = []
     for family in FAMILIES.values():
         kinds = family.arguments
@@ -44,102 +45,101 @@ def init_prompt(
     families: dict[str, Any],
     source: Annotated[
         Path | None,
-        typer.Option("--from", metavar="FILE", help="Targets from a file: one a line, or a table (CSV, JSON, Parquet, Excel)."),
+        typer.Option("--from", metavar="FILE", help="Read targets from lines or a table (CSV, JSON, Parquet, Excel)."),
     ] = None,
-    column: Annotated[str | None, typer.Option(help="With --from: the column of the targets.")] = None,
+    column: Annotated[str | None, typer.Option(help="With --from: column of the targets.")] = None,
     weight_column: Annotated[
-        str | None, typer.Option(help="With --from: the column of the weights, added up by target; none: there are none.")
+        str | None, typer.Option(help="With --from: column of weights, summed by target; none: no weights.")
     ] = None,
     options_column: Annotated[
-        str | None, typer.Option(help="With --from: a column that lists options in each cell; a prompt per row.")
+        str | None, typer.Option(help="With --from: column with lists of options; one prompt per row.")
     ] = None,
     shares_column: Annotated[
-        str | None, typer.Option(help="With --from: the column that lists their shares, or maps names to such lists.")
+        str | None, typer.Option(help="With --from: column with lists of shares, or {name: list} mappings.")
     ] = None,
     template: Annotated[
         str | None,
         typer.Option(
             metavar="TEXT",
-            help="With --from: targets of several columns, e.g. '{name}, {age}, from {city}'; rows that agree are added up.",
+            help="With --from: targets from several columns, e.g. '{name}, {age}'.",
         ),
     ] = None,
     bins: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN=WIDTH", help="With --from: numbers as ranges, e.g. age=10; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="COLUMN=WIDTH", help="With --from: bin numbers into ranges, e.g. age=10; may be repeated."),
     ] = None,
     independent: Annotated[
-        str, typer.Option(metavar="A,B,…", help="With --template: fields that depend on no other; all combinations are targets.")
+        str, typer.Option(metavar="A,B,…", help="With --template: independent fields; all combinations are targets.")
     ] = "",
     given: Annotated[
         str,
-        typer.Option(
-            metavar="A,B,…", help="With --template: columns that the request names; a prompt per combination, as --group-by."
-        ),
+        typer.Option(metavar="A,B,…", help="With --template: columns in the request; one prompt per combination."),
     ] = "",
     count: Annotated[
-        bool, typer.Option("--count", help="With --from: rows are observations, count them. A weight column needs no --count.")
+        bool, typer.Option("--count", help="With --from: count rows as observations (not for a weight column).")
     ] = False,
-    top: Annotated[int | None, typer.Option(min=1, help="With --from: keep the K heaviest targets.", metavar="K")] = None,
-    min_count: Annotated[float, typer.Option(min=0, help="With --from: leave out targets that weigh less.")] = 0.0,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="With --from: keep the K targets with the largest weights.", metavar="K")
+    ] = None,
+    min_count: Annotated[float, typer.Option(min=0, help="With --from: drop targets with a smaller weight.")] = 0.0,
     alpha: Annotated[float, typer.Option(min=0, help="With --from: add this to every weight (additive smoothing).")] = 0.0,
     group_by: Annotated[
-        str, typer.Option(metavar="A,B,…", help="With --from: a prompt per group of rows; -o names a folder.")
+        str, typer.Option(metavar="A,B,…", help="With --from: one prompt per group of rows, written to the folder -o.")
     ] = "",
     alpha_within: Annotated[
         str,
-        typer.Option(
-            metavar="A,B,…", help="With --alpha: groups that agree in these columns share options.  [default: all groups]"
-        ),
+        typer.Option(metavar="A,B,…", help="With --alpha: groups equal in these columns share options.  [default: all]"),
     ] = "",
-    decimal: Annotated[str | None, typer.Option(metavar=".|,", help="Decimal sign of the weights.  [default: found out]")] = None,
+    decimal: Annotated[str | None, typer.Option(metavar=".|,", help="Decimal sign of the weights.  [default: detected]")] = None,
     table: TableOptions,
-    step: Annotated[str | None, typer.Option(help="With --uniform: the distance between numbers.")] = None,
-    tail: Annotated[float | None, typer.Option(help="How much mass may be cut off an infinite end.  [default: 1e-6]")] = None,
-    decimals: Annotated[int | None, typer.Option(help="With --scipy: round a continuous distribution to so many places.")] = None,
-    date_format: Annotated[str | None, typer.Option(help="With --dates: as in strftime.  [default: %B %-d]")] = None,
+    step: Annotated[str | None, typer.Option(help="With --uniform: step between numbers.")] = None,
+    tail: Annotated[float | None, typer.Option(help="Probability that may be cut off an infinite tail.  [default: 1e-6]")] = None,
+    decimals: Annotated[
+        int | None, typer.Option(help="With --scipy: decimal places to round a continuous distribution to.")
+    ] = None,
+    date_format: Annotated[str | None, typer.Option(help="With --dates: strftime format.  [default: %B %-d]")] = None,
     request: Annotated[
         list[str] | None,
-        typer.Option(help="Ask this, word for word; may be repeated. With --group-by, {column} takes the group's value."),
+        typer.Option(help="Request text; {column} is the group's value; may be repeated."),
     ] = None,
     requests: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Requests from a file: one a line (lines that begin with # are comments), or a JSON list; may be repeated.",
+            help="File with requests: lines (# comments) or a JSON list; repeatable.",
         ),
     ] = None,
-    form: Annotated[bool, typer.Option("--form", help="Add to each --request what form the answer must have.")] = False,
+    form: Annotated[bool, typer.Option("--form", help="Add the required form of the answer to each --request.")] = False,
     wordings: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Ask in N built-in wordings of the distribution's own request.")
+        int | None, typer.Option(min=1, metavar="N", help="Use N built-in wordings of the distribution's request.")
     ] = None,
     held_out: Annotated[
-        int, typer.Option(min=0, metavar="M", help="Hold out M further wordings, or M of the requests: measured, never trained.")
+        int, typer.Option(min=0, metavar="M", help="Hold out M more wordings, or M of the requests, from training.")
     ] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of --wordings, --held-out, --paraphrase and --mixture.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for --wordings, --held-out, --paraphrase and --mixture.")] = 0,
     paraphrasing: ParaphraseOptions,
-    system: Annotated[str | None, typer.Option(help="A system text for the prompt; {column} as in --request.")] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt; {column} as in --request.")] = None,
     draws: Annotated[int | None, typer.Option(min=2, max=1000, metavar="N", help="Ask for N draws in one answer.")] = None,
-    separator: Annotated[str, typer.Option(help="With --draws: text between two draws (\\n: line break, \\t: tab).")] = ", ",
+    separator: Annotated[str, typer.Option(help="With --draws: text between draws (\\n: line break, \\t: tab).")] = ", ",
     replacement: Annotated[
-        bool, typer.Option("--replacement/--no-replacement", help="With --draws: whether an outcome may come again.")
+        bool, typer.Option("--replacement/--no-replacement", help="With --draws: draw with or without replacement.")
     ] = True,
-    wrap: Annotated[str, typer.Option(help="How a target is written around its outcome %s.")] = "{%s}",
+    wrap: Annotated[str, typer.Option(help="Text around the outcome %s in a target.")] = "{%s}",
     spellings: Annotated[
-        bool, typer.Option("--spellings", help="Also take outcomes in other spellings: 7, seven; Mar, March.")
+        bool, typer.Option("--spellings", help="Also accept other spellings of outcomes: 7, seven; Mar, March.")
     ] = False,
-    response: Annotated[
-        list[str] | None, typer.Option(help="A beginning of the answer, put before each target; may be repeated.")
-    ] = None,
-    no_eos: Annotated[bool, typer.Option("--no-eos", help="The target only begins the answer.")] = False,
+    response: Annotated[list[str] | None, typer.Option(help="Text before each target in the answer; may be repeated.")] = None,
+    no_eos: Annotated[bool, typer.Option("--no-eos", help="The answer may continue after the target.")] = False,
     mixture: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Write a folder of N prompts of many families to train on, and held-out splits."),
+        typer.Option(min=1, metavar="N", help="Write N training prompts of many families, and held-out splits."),
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file instead of stdout.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what exists.")] = False,
-    preview: Annotated[bool, typer.Option(help="Show the distribution on stderr.")] = True,
-    show_list: Annotated[bool, typer.Option("--list", help="List the families with an example each, and exit.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+    preview: Annotated[bool, typer.Option(help="Preview the distribution on stderr.")] = True,
+    show_list: Annotated[bool, typer.Option("--list", help="List all families with examples and exit.")] = False,
 ) -> None:
-    """Write a prompt file for any distribution you can name, or for a table of observations."""
+    """Write a prompt for a distribution or a table of observations."""
     from diffusecli.prompts.file_names import name_notices
     from diffusecli.prompts.request_files import read_requests
     from diffusecli.prompts.request_wording import Wording, form_doubts, wording_doubts
@@ -191,6 +191,10 @@ def init_prompt(
             if list(prompts) == [output]
             else f"wrote {many(len(prompts), 'prompt')} into {output}"
         )
+    if output is not None:
+        run = Path("results", output.stem)
+        command = f"diffuse train --model smollm2-135m-instruct --prompt {shlex.quote(str(output))} -o {shlex.quote(str(run))}"
+        notice(f"next: `{command}`, or name it in train_prompts of a config")
     messages = [line for d in distributions.values() for line in d.notice.splitlines()]
     if list(prompts) != [output]:
         messages += name_notices(distributions, prompts)
@@ -204,32 +208,32 @@ def init_prompt(
 
 
 def _written(output: Path, prompt: Prompt) -> str:
-    """What was written, with the number of requests where there are several."""
+    """Report the written file, and the number of requests if there are several."""
     asked, apart = prompt.trained_wordings, len(prompt.held_out_requests)
     several = f": {many(asked, 'request')}{f' and {apart} more held out' if apart else ''}" if asked + apart > 1 else ""
     return f"wrote {output}{several}"
 
 
 def _write_mixture(count: int, output: Path | None, seed: int, force: bool, context: typer.Context) -> None:
-    """Write the folder, and say how many prompts its splits have."""
+    """Write the folder and report the number of prompts in each split."""
     from diffusecli.verbs.init_mixture import write_mixture
 
     if foreign := next((name for name in given_options(context) if name not in _OF_MIXTURES), None):
-        raise InputError(f"{foreign} does not go with --mixture, which draws its own distributions. Leave it out")
+        raise InputError(f"{foreign} cannot be combined with --mixture, which draws its own distributions. Leave it out")
     if output is None:
-        raise InputError("--mixture writes a folder of prompts: name it with -o")
+        raise InputError("--mixture writes a folder of prompts. Name the folder with -o")
     written = write_mixture(count, output, seed=seed, force=force)
     for split, prompts in written.items():
         notice(f"wrote {many(prompts, 'prompt')} into {output / split}")
     notice(
-        f"next: set train_prompts to {output / 'train'} in a config, and measure with `evaluate RUN --exact --prompts {output / 'held-out'}`"
+        f"next: set train_prompts to {output / 'train'} in a config. Then measure with `evaluate RUN --exact --prompts {output / 'held-out'}`"
     )
 
 
 def _columns(option: str, listing: str) -> tuple[str, ...]:
-    """Names between commas; a name with a comma stands in quotes."""
+    """Split a comma-separated list of names. A name with a comma is in quotes."""
     try:
         rows = list(csv.reader([listing], skipinitialspace=True, strict=True))
     except csv.Error as error:
-        raise InputError(f"{option} {listing}: {error}. Write names between commas, one with a comma in quotes") from error
+        raise InputError(f"{option} {listing}: {error}. Separate names with commas, and quote a name that contains one") from error
     return tuple(name.strip() for row in rows for name in row if name.strip())

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def require_place(html: Path | None, plots: Path | None) -> None:
-    """Find out before the work what would stop its writing."""
+    """Check before the work that the report can be written."""
     from diffusecli.files.endings import require_ending
     from diffusecli.files.writing import require_writable
     from diffusecli.report.charts import require_extra
@@ -27,16 +27,16 @@ def require_place(html: Path | None, plots: Path | None) -> None:
     require_extra()
     if html is not None:
         if html.exists() and not html.is_file():
-            raise InputError(f"--html {html}: is no ordinary file, name another one")
+            raise InputError(f"--html {html}: is not a regular file. Choose another name")
         require_writable(html.parent)
     if plots is not None:
         if plots.exists() and not plots.is_dir():
-            raise InputError(f"--plots {plots}: is a file, name a folder")
+            raise InputError(f"--plots {plots}: is a file. Name a folder")
         require_writable(plots)
 
 
 def write_report(found: Evaluation, html: Path | None, plots: Path | None) -> None:
-    """The report that opens in a browser, and its charts as pictures."""
+    """Write the HTML report and the charts as image files."""
     if html is not None:
         from diffusecli.files.writing import write_text
         from diffusecli.report.html import html_report

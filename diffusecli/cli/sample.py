@@ -1,7 +1,8 @@
-"""`diffuse sample`: its options, those of the engines too, and how many answers were drawn."""
+"""`diffuse sample`: its options, those of the engines, and the number of answers drawn."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -18,19 +19,20 @@ from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError, many
 
 if TYPE_CHECKING:
+    from diffusecli.prompts.prompt import Prompt
     from diffusecli.sampling.generations import Sampled
 
 RESULTS = Path("results")
-"""Where the newest run is looked for."""
+"""Folder that is searched for the newest run."""
 ORIGINAL_NAMES = {
     "n_generations": "n-generations", "max_new_tokens": "max-new-tokens", "n_batch_size": "max-rows", "output_file": "output",
 }  # fmt: skip
-"""What the original project calls options -> what they are called here."""
+"""Option names of the original project -> names here."""
 
 
 def _with_engines(body: Body) -> Body:
-    """Give the command the options of all registered engines, in place of its parameter `engine_options`."""
-    known_to = {engine.name: engine.options for engine in ENGINES.values()}  # inspected once: it takes milliseconds
+    """Give the command the options of all registered engines, instead of its parameter `engine_options`."""
+    known_to = {engine.name: engine.options for engine in ENGINES.values()}  # inspected once, because it takes milliseconds
     options = {}
     for engine in ENGINES.values():
         required = engine.required
@@ -51,64 +53,65 @@ def sample(
     *,
     source: Annotated[
         Path | None,
-        typer.Argument(metavar="[RUN|CONFIG]", help="A run directory or a config; without it the newest run below results/."),
+        typer.Argument(metavar="[RUN|CONFIG]", help="Run directory or config.  [default: the newest run in results/]"),
     ] = None,
     mode: Annotated[
-        str | None, choice("--mode", "untuned: the base model; lora: the adapter.  [default: lora, with --model alone untuned]")
+        str | None, choice("--mode", "untuned: base model; lora: adapter.  [default: lora; untuned with only --model]")
     ] = None,
-    n_generations: Annotated[int, typer.Option("-n", "--n-generations", help="Samples per prompt.")] = 1000,
+    n_generations: Annotated[int, typer.Option("-n", "--n-generations", help="Number of samples per prompt.")] = 1000,
     prompt: Annotated[
-        list[Path] | None, typer.Option(help="A prompt file or folder in place of the config's test prompts; may be repeated.")
+        list[Path] | None, typer.Option(help="Prompt file or folder; may be repeated.  [default: the test prompts]")
     ] = None,
     per_wording: Annotated[
-        bool, typer.Option("--per-wording", help="Draw -n samples of each wording, held-out ones too (default: share -n).")
+        bool, typer.Option("--per-wording", help="Draw -n samples of each wording, also held-out.  [default: share -n]")
     ] = False,
-    request: Annotated[list[str] | None, typer.Option(help="Ask this; no file needed; may be repeated.")] = None,
-    adapter: Annotated[Path | None, typer.Option(help="Any LoRA adapter's folder, a checkpoint too.")] = None,
+    request: Annotated[list[str] | None, typer.Option(help="Request text, without a prompt file; may be repeated.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter or a checkpoint.")] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Base model by name or path; alone: untuned; with --engine openai: the server's."),
+        typer.Option(help="Base model by name or path; with --engine openai: the server's model."),
     ] = None,
-    system: Annotated[
-        str | None, typer.Option(help="A system text for every prompt that has none; the config's by default.")
-    ] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt for prompts without one.  [default: from the config]")] = None,
     chat_template: Annotated[
-        str | None, typer.Option(metavar="plain|FILE", help="In place of the model's own; plain is built in, for base models.")
+        str | None,
+        typer.Option(metavar="plain|FILE", help="Chat template; plain: built in, for base models.  [default: the model's]"),
     ] = None,
     trust_remote_code: TrustsCode = False,
     max_new_tokens: Annotated[
-        int | None, typer.Option(help="The most tokens of one answer.  [default: 50, or as many as the longest target takes]")
+        int | None, typer.Option(help="Maximum tokens per answer.  [default: 50, or the longest target]")
     ] = None,
-    temperature: Annotated[float, typer.Option(help="1 is the model's own distribution.")] = 1.0,
-    top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = 0,
-    top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens up to this mass; 1 keeps all.")] = 1.0,
-    min_p: Annotated[float, typer.Option(help="Keep tokens at least this share of the likeliest; 0 keeps all.")] = 0.0,
-    stop: Annotated[list[str] | None, typer.Option(help="An answer ends before this text; may be repeated.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same samples; the config's by default.")] = None,
-    precision: Annotated[str | None, choice("--precision", "Of the base model; the config's by default.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:0 or mps; the config's by default.")] = None,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature; 1 is the model's own distribution.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Keep the k most likely tokens; 0 keeps all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Keep the most likely tokens up to this probability; 1 keeps all.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="Keep tokens with at least this share of the maximum; 0 keeps all.")] = 0.0,
+    stop: Annotated[list[str] | None, typer.Option(help="Text that ends an answer; may be repeated.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed of the samples.  [default: from the config]")] = None,
+    precision: Annotated[str | None, choice("--precision", "Precision of the base model.  [default: from the config]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:0 or mps.  [default: from the config]")] = None,
     max_rows: Annotated[
-        int | None, typer.Option(min=1, help="Prefixes fed at once: memory, not result; what fits by default.")
+        int | None, typer.Option(min=1, help="Batch size. Affects memory, not results.  [default: what fits]")
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to write; the run directory by default.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Output file or folder.  [default: the run directory]")
+    ] = None,
     form: Annotated[
         str | None,
         choice(
             "--format",
-            "json, jsonl: every answer; counts (JSON), csv: distinct answers with counts. By default as -o ends, else json.",
+            "json, jsonl: answers; counts, csv: counted.  [default: from -o, else json]",
         ),
     ] = None,
     engine: Annotated[str, choice("--engine", "; ".join(f"{e.name}: {e.summary}" for e in ENGINES.values()) + ".")] = "counting",
     config: Annotated[Path | None, typer.Option("--config", hidden=True)] = None,
     engine_options: dict[str, Any],
 ) -> None:
-    """Draw answers from the base model, from a trained run or from a server."""
+    """Draw answers from a base model, a trained run or a server."""
     require_choices({"--mode": mode, "--precision": precision, "--format": form, "--engine": engine})
     chosen, own = ENGINES[engine], {name: given for name, given in engine_options.items() if given is not None}
     of_models = {"max_rows": max_rows, "device": device, "precision": precision, "trust_remote_code": trust_remote_code or None}
     _require_options_of(chosen, own, [name for name, given in of_models.items() if given is not None])
     if source is not None and config is not None:
-        raise InputError(f"--config {config}: {source} is named already, leave one of them out")
+        raise InputError(f"--config {config}: {source} is given already. Leave one of them out")
     quiet_libraries()
     with collector_off():
         from diffusecli.report.progress import SamplingProgress
@@ -135,22 +138,22 @@ def sample(
     notice(wanted.message)
     with SamplingProgress(terminal.console(stderr=True), len(wanted.prompts)) as progress:
         done = draw(wanted, settings, engine=engine, options=own, max_rows=max_rows, report=progress, notice=notice)
-    _print_answers(done, request or ())
+    _print_answers(done, request or (), wanted.prompts)
 
 
 def _require_options_of(engine: Kind, own: Collection[str], of_models: Collection[str]) -> None:
-    """Raises `InputError` for a given option that the engine does not take, or one that it needs and was not given."""
+    """Raise `InputError` for an option that the engine does not accept, or a missing one that it needs."""
     foreign = [name for name in own if name not in engine.options] + [name for name in of_models if not engine.loads_model]
     if foreign:
         raise InputError(
-            f"--{foreign[0].replace('_', '-')} has no effect with --engine {engine.name}, leave it out or use another engine"
+            f"--{foreign[0].replace('_', '-')} has no effect with --engine {engine.name}. Leave it out or use another engine"
         )
     if missing := [name for name in engine.required if name not in own]:
-        raise InputError(f"--engine {engine.name} needs --{missing[0].replace('_', '-')}, {engine.options[missing[0]].help}")
+        raise InputError(f"--engine {engine.name} needs --{missing[0].replace('_', '-')}: {engine.options[missing[0]].help}")
 
 
-def _print_answers(done: Sampled, requests: Iterable[str]) -> None:
-    """The answers to each request of the command line; then how many there are, and in which file."""
+def _print_answers(done: Sampled, requests: Iterable[str], prompts: Iterable[Prompt]) -> None:
+    """Print the answers to each request of the command line, then their number and the file."""
     from diffusecli.report.tables import answers
 
     for text in dict.fromkeys(requests):
@@ -160,3 +163,5 @@ def _print_answers(done: Sampled, requests: Iterable[str]) -> None:
     print_line(f"{done.path}: {many(total, 'sample')} of {many(len(done.counts), 'prompt')} in {done.seconds:.1f} s")
     if done.warning:
         typer.echo(done.warning)
+    if any(prompt.targets for prompt in prompts):
+        notice(f"next: `diffuse evaluate {shlex.quote(str(done.path))}`")

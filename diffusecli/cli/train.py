@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,24 +11,38 @@ import typer
 from diffusecli.cli.printing import MAIN_PROCESS, notice, print_line, quiet_libraries
 from diffusecli.system import terminal
 from diffusecli.system.collector import collector_off
+from diffusecli.system.errors import InputError
+
+_FAR = 0.1
+"""Nats: answers of a model with a larger KL are clearly off."""
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from diffusecli.prompts.config import Config
     from diffusecli.training.record import Trained
 
 
 def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment, e.g. configs/quickstart.yaml.")],
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="Config of the experiment, e.g. configs/quickstart.yaml.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Without CONFIG: base model by name, folder, .gguf file or Hugging Face id.")
+    ] = None,
+    prompts: Annotated[
+        list[Path] | None, typer.Option("--prompt", metavar="FILE", help="Without CONFIG: prompt file or folder; may be repeated.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="Without CONFIG: folder of the run.")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. alg_config.n_iters=10; may be repeated."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a finished run in the output folder.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved config and the plan, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and the plan, and exit.")] = False,
 ) -> None:
-    """Tune a LoRA adapter until the model's answers follow the target weights."""
-    from diffusecli.prompts.config_files import read_config
-
-    chosen = read_config(config, settings or ())
+    """Train a LoRA adapter to follow the target weights."""
+    chosen = _chosen(config, model, prompts, output, settings or ())
     quiet_libraries()
     with collector_off():
         from diffusecli.report.progress import TrainingProgress
@@ -49,8 +64,25 @@ def train(
     _print_figures(done)
 
 
+def _chosen(
+    config: Path | None, model: str | None, prompts: list[Path] | None, output: Path | None, settings: Sequence[str]
+) -> Config:
+    """The config of the file, or one with the defaults for a model and prompts."""
+    from diffusecli.prompts.config_files import config_from, read_config
+
+    named = {"--model": model, "--prompt": prompts, "-o": output}
+    if config is not None:
+        if given := [name for name, value in named.items() if value]:
+            raise InputError(f"{given[0]} does not go with a config. Use --set, e.g. --set model=… or --set output_dir=…")
+        return read_config(config, settings)
+    if missing := [name for name, value in named.items() if not value]:
+        raise InputError(f"{missing[0]} is missing. Name a config, or a model, prompts and a folder with --model, --prompt and -o")
+    paths = [str(path) for path in prompts or ()]
+    return config_from({"model": model, "train_prompts": paths, "test_prompts": paths, "output_dir": str(output)}, settings)
+
+
 def _print_figures(done: Trained) -> None:
-    """The exact figures of each prompt, or of many prompts by folder; the drift, and where the run is."""
+    """Print exact figures of each prompt (of many prompts by folder), the drift and the run directory."""
     from diffusecli.evaluation.groups import MOST_LISTED
     from diffusecli.report.tables import trained_table
 
@@ -61,10 +93,15 @@ def _print_figures(done: Trained) -> None:
     if done.retention_kl is not None:
         typer.echo(f"drift from the base model on held-out instructions: {done.retention_kl:.4f} nats per token")
     print_line(f"{done.run.path}: stopped after {done.seconds:.1f} s, {done.reason}")
+    path = shlex.quote(str(done.run.path))
+    if (far := max(done.after.kl.values(), default=0.0)) > _FAR:
+        notice(f"KL {far:.3f}: far from the target. Train longer (--set alg_config.n_iters=…), or raise lora.r")
+    sampled = done.run.sample_files()
+    notice(f"next: `diffuse evaluate {path}`" if sampled else f"next: `diffuse sample {path}`, then `diffuse evaluate {path}`")
 
 
 def _print_each(done: Trained) -> None:
-    """A line for each prompt; of several wordings also how far they are from the target."""
+    """Print a line per prompt. For several wordings, add their distances from the target."""
     from diffusecli.prompts.wording_names import split_alias
     from diffusecli.report.wording import median_and_worst, plus_minus
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -20,17 +21,17 @@ def validate(
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="PATH…", help="Prompts (.json), configs (.yaml) or folders of both.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Show what this model's tokenizer makes of the targets.")] = None,
+    model: Annotated[str | None, typer.Option(help="Show the targets as tokens of this model.")] = None,
     chat_template: Annotated[
-        str | None, typer.Option(metavar="plain|FILE", help="With --model: a chat template in place of the model's own.")
+        str | None, typer.Option(metavar="plain|FILE", help="With --model: chat template.  [default: the model's]")
     ] = None,
     trust_remote_code: TrustsCode = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON on stdout.")] = False,
-    top: Annotated[int, typer.Option(min=0, help="With --model: targets shown per prompt; 0 shows all.")] = 20,
-    schema: Annotated[str | None, choice("--schema", "Print a JSON Schema (draft 7), and exit.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Treat warnings as errors.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    top: Annotated[int, typer.Option(min=0, help="With --model: targets to show per prompt; 0 shows all.")] = 20,
+    schema: Annotated[str | None, choice("--schema", "Print a JSON Schema (draft 7) and exit.")] = None,
 ) -> None:
-    """Check prompts and configs, and say what they ask for."""
+    """Check prompts and configs, and show a summary of them."""
     if schema is not None:
         require_choices({"--schema": schema})
         typer.echo((LIBRARY / "schemas" / f"{schema}.schema.json").read_text(encoding="utf-8"), nl=False)
@@ -40,11 +41,11 @@ def validate(
     from diffusecli.verbs.validate import validate as check
 
     if not paths:
-        raise InputError("name at least one prompt, config or folder to check")
+        raise InputError("nothing to check. Name at least one prompt, config or folder")
     if chat_template is not None and model is None:
-        raise InputError("--chat-template has no effect without --model, name one")
+        raise InputError("--chat-template has no effect without --model. Add --model")
     if trust_remote_code and model is None:
-        raise InputError("--trust-remote-code has no effect without --model, name one")
+        raise InputError("--trust-remote-code has no effect without --model. Add --model")
     found = check(paths, strict=strict)
     if model is not None:
         quiet_libraries()
@@ -61,5 +62,8 @@ def validate(
         if found.prompts:
             terminal.console().print(prompts_overview(found.prompts))
         typer.echo(str(found))
+    configs = [path for path in paths if path.suffix in (".yaml", ".yml")]
+    if len(configs) == 1 and not found.failed:
+        notice(f"next: `diffuse train {shlex.quote(str(configs[0]))}`")
     if found.failed:
         raise typer.Exit(EXIT_FOUND_PROBLEMS)

@@ -1,4 +1,4 @@
-"""The user's cache folder: models, instructions of the base, whatever can be made again."""
+"""The user's cache folder: models, base-model instructions and other files that can be recreated."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def cache_folder() -> Path:
             return Path(chosen).expanduser()
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "diffuse"
     except RuntimeError as error:
-        raise MachineError("no home folder to keep models in: set DIFFUSE_CACHE to a writable folder") from error
+        raise MachineError("no home folder for cached models. Set DIFFUSE_CACHE to a writable folder") from error
 
 
 def private_cache(name: str) -> Path:
-    """A folder in the cache, made if it is not there; a cache that is made now is its owner's alone, whatever the umask says."""
+    """A folder in the cache, created if missing. A new cache is readable by its owner only, whatever the umask."""
     cache_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = cache_folder() / name
     folder.mkdir(mode=0o700, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Lists and mappings in one cell of a table: as values, or as the text that JSON, Python, NumPy or people make of them.
+"""Lists and mappings in one cell of a table: as values, or as text written by JSON, Python, NumPy or people.
 
 Knows cells only. Texts are parsed, never evaluated.
 """
@@ -26,7 +26,7 @@ _ITEM = re.compile(rf"{_QUOTED}|[^\s\[\]]+", re.DOTALL)
 
 
 def as_cell(value: Any) -> Cell:
-    """A value as a cell: text as a person would write it (3.0 as 3, nothing as empty), lists and mappings as they are.
+    """A value as a cell: text as a person would write it (3.0 as 3, missing as empty), lists and mappings unchanged.
 
     >>> as_cell(3.0), as_cell(None), as_cell(datetime.datetime(2024, 6, 1)), as_cell(("a", 1))
     ('3', '', '2024-06-01', ['a', 1])
@@ -48,7 +48,7 @@ def as_cell(value: Any) -> Cell:
 
 
 def _inner(value: Any) -> Any:
-    """Lists and mappings all the way down, whatever a library calls them."""
+    """Convert nested containers of any library to lists and mappings."""
     if isinstance(value, dict):
         return {name: _inner(part) for name, part in value.items()}
     return [_inner(part) for part in value] if hasattr(value, "__iter__") and not isinstance(value, str | bytes) else value
@@ -81,7 +81,7 @@ def collection(cell: Cell) -> list[Any] | dict[Any, Any] | None:
 
 
 def is_collection(cell: Cell) -> bool:
-    """Whether a cell holds a list or mapping, and no text that only looks a little like one, such as `[7]` or `{heads}`."""
+    """Whether a cell holds a list or mapping, not just text that looks similar, such as `[7]` or `{heads}`."""
     found = collection(cell)
     if not found:
         return False
@@ -89,9 +89,9 @@ def is_collection(cell: Cell) -> bool:
 
 
 def items(cell: Cell) -> list[Any] | dict[Any, Any]:
-    """What a cell lists, also where only `|`, `;`, line ends or commas stand between the items.
+    """The items in a cell, also if separated only by `|`, `;`, line breaks or commas.
 
-    Raises `ValueError` for a text that opens a bracket and is no list.
+    Raises `ValueError` for a text that opens a bracket but is not a list.
 
     >>> items("Good; Bad; No opinion"), items("yes")
     (['Good', 'Bad', 'No opinion'], ['yes'])
@@ -113,7 +113,7 @@ def _parsed(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
-    if _SIDE_BY_SIDE.search(text) or _depth(text) > _MOST_DEPTH:  # Python would glue texts that stand side by side
+    if _SIDE_BY_SIDE.search(text) or _depth(text) > _MOST_DEPTH:  # Python would join adjacent strings
         return None
     try:
         return ast.literal_eval(text)

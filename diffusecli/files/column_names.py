@@ -1,6 +1,6 @@
-"""What the name of a column says about its numbers: that they count, or that they weigh in any way.
+"""Recognise columns of counts and weights by name.
 
-Knows names alone; whether the numbers fit is for those who read them.
+Checks names only; callers check the numbers.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import re
 _COUNTS = "counts?|n|freq|frequency|frequencies|size|anzahl|häufigkeit"
 
 COUNT_LIKE = re.compile(rf"(?:{_COUNTS}|times|occurrences)", re.IGNORECASE)
-"""Names of columns that say how often an answer came. Whole names, without a word before them: `word_count` counts something else."""
+"""Names of count columns. Whole names only: `word_count` counts something else."""
 
 WEIGHT_LIKE = re.compile(
     rf"(?:\w+[ _-])?(?:{_COUNTS}|weights?|shares?|percent|percentages?|pct|prop|proportion|prob|probability|"
     r"respondents|votes|anteil|gewicht|prozent|%)",
     re.IGNORECASE,
 )
-"""Names of columns that weigh."""
+"""Names of weight columns."""
 
 
 def is_count_like(name: object) -> bool:
-    """Whether it is the name of a column that says how often an answer came.
+    """Whether it is the name of a column of answer counts.
 
     >>> is_count_like("Count"), is_count_like("word_count"), is_count_like("weight")
     (True, False, False)
@@ -30,7 +30,7 @@ def is_count_like(name: object) -> bool:
 
 
 def as_argument(name: str) -> str:
-    """A name as it is typed on a command line, in quotes where it needs them.
+    """A name as an argument on the command line, quoted if needed.
 
     >>> as_argument("share"), as_argument("share of votes")
     ('share', "'share of votes'")

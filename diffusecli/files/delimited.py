@@ -1,6 +1,6 @@
-"""Text becomes a table: delimited fields, or one target a line. The delimiter is found where it is certain, else asked for.
+"""Tables from text: delimited fields, or one target per line. Detects the delimiter if it is certain, else raises an error.
 
-A delimiter is certain where one sign alone separates the same number of fields in each of the first rows.
+A delimiter is certain if only one character separates the same number of fields in each of the first rows.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")
 
 
 def even_delimiters(text: str) -> list[str]:
-    """The signs that separate the same number of fields, two at least, in each of at least two lines."""
+    """The characters that separate the same number of fields (at least two) in each of at least two lines."""
     return [sign for sign in _DELIMITERS if _fields(text, sign) > 1]
 
 
 def table_of_text(path: Path, text: str, ending: str, layout: Layout, named: Sequence[str]) -> Table:
-    """A delimited table, or one target a line."""
+    """A delimited table, or one target per line."""
     delimiter, notices = layout.separator, []
     if delimiter is None and (line := re.match(r"(?i)sep=(.)\r?\n", text)):  # as Excel marks its own
         delimiter, text = line[1], text[line.end() :]
@@ -45,7 +45,7 @@ def table_of_text(path: Path, text: str, ending: str, layout: Layout, named: Seq
         if delimiter != OF_ENDING.get(ending, "") and delimiter:
             notices.append(f"fields of {path} are separated by {_DELIMITERS[delimiter]}")
         elif not delimiter and ending not in _LINES:
-            notices.append(f"{path} is read as one target a line")
+            notices.append(f"{path} is read as one target per line")
     if not delimiter:
         return _of_lines(path, text, layout, named, notices)
     rows, found = _rows(path, text, delimiter, layout.skip_rows)
@@ -62,7 +62,7 @@ def _require_plain_lines(path: Path, lines: Sequence[str]) -> None:
     listed = next((sign for sign in "\t|;," if sign in lines[0]), None) if len(lines) == 1 else None
     if listed is not None:
         raise InputError(
-            f"{path}: has one line with {_DELIMITERS[listed]}. Write one target a line, or keep it as one target with --delimiter none"
+            f"{path}: has one line with {_DELIMITERS[listed]}. Write one target per line, or keep the line as one target with --delimiter none"
         )
     _require_no_weights(path, lines)
 
@@ -76,13 +76,13 @@ def _require_no_weights(path: Path, lines: Sequence[str]) -> None:
     where = "ends" if all(map(ending_of, rows)) else "begins" if all(map(_COUNTED.fullmatch, rows)) else ""
     if where:
         raise InputError(
-            f"{path}: each line {where} with a number like a weight, the first is {rows[0].strip()!r}. Write one sign between target and weight, such as a tab, "
-            "and name the columns; or read one target a line with --delimiter none"
+            f"{path}: each line {where} with a number that looks like a weight. First line: {rows[0].strip()!r}. Separate target and weight with one character, such as a tab, "
+            "and name the columns, or read one target per line with --delimiter none"
         )
 
 
 def _delimiter(path: Path, text: str, ending: str, layout: Layout, named: Sequence[str]) -> str:
-    """The sign between fields; "" for one target a line. Raises `InputError` where that is not certain."""
+    """The delimiter; "" for one target per line. Raises `InputError` if it is not certain."""
     usual = OF_ENDING.get(ending)
     text = _below(text, layout.skip_rows)
     fitting = even_delimiters(text)
@@ -92,24 +92,24 @@ def _delimiter(path: Path, text: str, ending: str, layout: Layout, named: Sequen
     if len(fitting) > 1:
         signs = " and by ".join(_DELIMITERS[sign] for sign in fitting)
         raise InputError(
-            f"{path}: can be read as fields separated by {signs}. Name the sign with --delimiter, e.g. --delimiter '{fitting[0]}'"
+            f"{path}: can be read as fields separated by {signs}. Choose the delimiter, e.g. --delimiter '{fitting[0]}'"
         )
     if fitting and (usual or wants_table or fitting == ["\t"]):
         return fitting[0]
     if fitting:
         row = _first_row(text, fitting[0])
         raise InputError(
-            f"{path}: each line has {len(row)} fields separated by {_DELIMITERS[fitting[0]]}, the first {', '.join(row)[:80]!r}. "
+            f"{path}: each line has {len(row)} fields separated by {_DELIMITERS[fitting[0]]}. First line: {', '.join(row)[:80]!r}. "
             "Choose the column of targets with --column (add --no-header if the first line is data: --no-header --column 1), "
-            "or read one target a line with --delimiter none"
+            "or read one target per line with --delimiter none"
         )
     if usual:
-        return _least_bad(path, text, usual)
+        return _fallback_delimiter(path, text, usual)
     return ""
 
 
-def _least_bad(path: Path, text: str, usual: str) -> str:
-    """Of a table whose rows differ in width the delimiter to complain with; of one column the usual."""
+def _fallback_delimiter(path: Path, text: str, usual: str) -> str:
+    """The delimiter to report if rows differ in width. The usual one for a single column."""
     header = _first_row(text, usual)
     others = [sign for sign in _DELIMITERS if sign != usual and len(_first_row(text, sign)) > 1]
     if len(header) <= 1 and others:
@@ -118,13 +118,13 @@ def _least_bad(path: Path, text: str, usual: str) -> str:
     for sign in ";\t|":
         if sign != usual and len(header) <= 1 and _fields(rest, sign) > 1:
             raise InputError(
-                f"{path}:2: has {_fields(rest, sign)} fields separated by {_DELIMITERS[sign]}, the header 1. Name the delimiter with --delimiter"
+                f"{path}:2: has {_fields(rest, sign)} fields separated by {_DELIMITERS[sign]}, but the header has 1. Choose the delimiter with --delimiter"
             )
     return usual
 
 
 def _fields(text: str, delimiter: str) -> int:
-    """How many fields each of the first rows has; 0 where they differ or are fewer than two."""
+    """Number of fields in each of the first rows. 0 if it differs or is below two."""
     try:
         widths = [len(row) for row in islice(_reader(text, delimiter), _LOOKED_AT) if row]
     except csv.Error:
@@ -150,7 +150,7 @@ def _below(text: str, lines: int) -> str:
 
 
 def _rows(path: Path, text: str, delimiter: str, skip: int) -> tuple[list[list[str]], list[str]]:
-    """Rows of the same width, and what is said of quotes that were taken off and of blank lines that may be empty answers.
+    """Rows of the same width, and notices on removed quotes and on blank lines that may be empty answers.
 
     Quotes count in every format but one with tabs: there only if each field with a quote is quoted as a whole, as spreadsheets do it.
     """
@@ -165,22 +165,18 @@ def _rows(path: Path, text: str, delimiter: str, skip: int) -> tuple[list[list[s
         if skipped < skip:
             skipped += 1
         elif row and rows and len(row) != len(rows[0]):
-            hint = (
-                ", or leave out what stands above the header with --skip-rows"
-                if len(rows) <= 20 and len(rows[0]) < len(row)
-                else ""
-            )
+            hint = ", or skip the rows above the header with --skip-rows" if len(rows) <= 20 and len(rows[0]) < len(row) else ""
             raise InputError(
-                f"{path}:{reader.line_num}: has {many(len(row), 'field')}, the header {len(rows[0])}. Correct the row, name another --delimiter{hint}"
+                f"{path}:{reader.line_num}: has {many(len(row), 'field')}, but the header has {len(rows[0])}. Correct the row, choose another --delimiter{hint}"
             )
         elif row:
             rows.append(row)
             blank, waiting = blank + waiting, 0
         elif rows:
             waiting += 1  # those at the end are no rows
-    notices = [f"quotes around fields of {path} are taken off"] if unquoted else []
+    notices = [f"quotes around fields of {path} are removed"] if unquoted else []
     if blank and len(rows[0]) == 1:
-        notices.append(f'blank lines of {path} left out: {blank}. Write "" for an empty answer')
+        notices.append(f'skipped blank lines of {path}: {blank}. Write "" for an empty answer')
     return rows, notices
 
 
@@ -201,6 +197,6 @@ def _of_lines(path: Path, text: str, layout: Layout, named: Sequence[str], notic
     if named and set(named) != {"target"} and lines:
         unknown = next(name for name in named if name != "target")
         raise InputError(
-            f"{path}: has one target a line and no column '{unknown}'. Leave the columns out, or name the sign between them with --delimiter"
+            f"{path}: has one target per line and no column '{unknown}'. Leave the column options out, or choose a --delimiter"
         )
     return table

@@ -1,7 +1,7 @@
-"""JSON and YAML files as values that remember where each part is, so that a problem can be pointed at.
+"""JSON and YAML files as values with positions, so that messages can point at a line.
 
-Knows nothing of prompts or configs. What both formats have in common is refused here: files that cannot be read, halves of characters and nesting
-without end. What each calls a mistake is for `json_syntax.py` and `yaml_syntax.py`.
+Knows nothing of prompts or configs. Checks what both formats have in common: unreadable files, lone surrogates, deep nesting.
+`json_syntax.py` and `yaml_syntax.py` check the syntax.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from diffusecli.files.text import holds_half_characters
 from diffusecli.files.yaml_syntax import load_yaml, yaml_parts
 from diffusecli.system.errors import InputError, Problem
 
-_MOST_YAML = 10_000_000  # bytes; PyYAML takes a minute for what JSON takes a second
-_HALF_CHARACTER = re.compile(r"\\(?:u|U0000)[dD][89a-fA-F]")  # spelled out: a file that is UTF-8 holds none itself
+_MOST_YAML = 10_000_000  # bytes; PyYAML takes a minute for a file that JSON parses in a second
+_HALF_CHARACTER = re.compile(r"\\(?:u|U0000)[dD][89a-fA-F]")  # escaped: a UTF-8 file cannot hold one directly
 
 
 @dataclass(frozen=True)
 class Document:
-    """A file's value together with its text, so that any part of it can be pointed at."""
+    """A file's value with its text, to find the position of any part."""
 
     path: str
     text: str = field(repr=False)
@@ -70,9 +70,9 @@ def read_document(path: str | Path, most_bytes: int = MOST_BYTES, name: str = ""
     except UnicodeDecodeError as error:
         return None, [Problem(name, f"byte {error.start} is not UTF-8", "save the file as UTF-8")]
     except TooLargeError as error:
-        return None, [Problem(name, str(error), "name another file or take it apart")]
+        return None, [Problem(name, str(error), "use a smaller file or split it")]
     except IsADirectoryError:
-        return None, [Problem(name, "is a folder", "name one file in it")]
+        return None, [Problem(name, "is a folder", "name a file in it")]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         return None, [Problem(name, f"cannot be read: {reason}", look_again(path, "check the path and its permissions"))]
@@ -86,12 +86,12 @@ def read_json_mapping(path: Path, most_bytes: int | None = None) -> dict[str, An
     if document is None:
         raise InputError.of(problems)
     if not isinstance(document.data, dict):
-        raise InputError(f"{path}: must hold a mapping, correct the file")
+        raise InputError(f"{path}: must hold a mapping. Correct the file")
     return document.data
 
 
 def parse_json(name: str, text: str) -> tuple[Any, list[Problem]]:
-    """The value of a JSON text, or what is wrong with it; problems call the text `name`."""
+    """The value of a JSON text, or its problems. They call the text `name`."""
     return _parsed(load_json, name, text)
 
 
@@ -103,5 +103,5 @@ def _parsed(parse: Callable[[str, str], tuple[Any, list[Problem]]], name: str, t
     except RecursionError:
         return None, [Problem(name, "is nested too deeply", "flatten it")]
     if not problems and _HALF_CHARACTER.search(text) and holds_half_characters(data):
-        problems = [Problem(name, "holds half of a character (a lone surrogate)", "write the whole character or remove it")]
+        problems = [Problem(name, "contains a lone surrogate (half of a character)", "write the whole character or remove it")]
     return (None, problems) if problems else (data, [])

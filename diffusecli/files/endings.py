@@ -1,4 +1,4 @@
-"""Whether the name of an output promises the format that will be written."""
+"""Check that the file extension of an output matches its format."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ _FORMATS = {
     ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".whl",
     ".py", ".ipynb", ".js", ".sh",
 }  # fmt: skip
-"""Endings that name a format. Others, such as that of `t0.5`, promise nothing."""
+"""Extensions that name a format. Others, such as that of `t0.5`, do not."""
 
 
 def other_format(path: Path, *endings: str) -> str:
-    """The ending of a name that promises a format which is none of `endings`; empty where it promises none."""
+    """The extension of a known format that is not in `endings`, else empty."""
     ending = path.suffix.lower()
     return path.suffix if ending in _FORMATS and ending not in endings else ""
 
 
 def require_ending(path: Path, option: str, written: str, *endings: str) -> None:
-    """Raises `InputError` for a name that ends as another format than the one that is `written` (a clause); without `endings` a folder is.
+    """Raise `InputError` if the extension names another format than the one that is `written` (a clause). Without `endings`: a folder.
 
     >>> require_ending(Path("t0.5"), "-o", "samples are written as JSON", ".json")
     >>> require_ending(Path("s.xlsx"), "-o", "samples are written as JSON or CSV", ".json", ".csv")
     Traceback (most recent call last):
-    diffusecli.system.errors.InputError: -o s.xlsx: samples are written as JSON or CSV, not as .xlsx; end the name in .json or .csv
+    diffusecli.system.errors.InputError: -o s.xlsx: samples are written as JSON or CSV, not as .xlsx. Use the extension .json or .csv
     """
     if ending := other_format(path, *endings):
         *first, last = endings or ("",)
         names = f"{', '.join(first)} or {last}" if first else last
-        remedy = f"end the name in {names}" if endings else f"name a folder without {ending}"
-        raise InputError(f"{option} {path}: {written}, not as {ending}; {remedy}")
+        remedy = f"Use the extension {names}" if endings else f"Choose a folder name without {ending}"
+        raise InputError(f"{option} {path}: {written}, not as {ending}. {remedy}")

@@ -1,6 +1,6 @@
-"""The value of a JSON text, what is wrong with the text, and where in it each part of the value is.
+"""The value of a JSON text, its problems, and the position of each part.
 
-Stricter than Python's parser: duplicate keys and `NaN` are mistakes. Positions are worked out only when something is wrong. Knows no files.
+Stricter than Python's parser: duplicate keys and `NaN` are errors. Positions are computed only if there is an error. Knows no files.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ def load_json(path: str, text: str) -> tuple[Any, list[Problem]]:
     except json.JSONDecodeError as error:
         return None, [_not_json(path, text, error)]
     except ValueError:  # an integer of more digits than Python converts
-        return None, [Problem(path, "holds a number of thousands of digits", "write a smaller number")]
+        return None, [Problem(path, "contains a number with thousands of digits", "write a smaller number")]
     return data, (list(_json_oddities(path, text)) if suspicious else [])
 
 
 def _not_json(path: str, text: str, error: json.JSONDecodeError) -> Problem:
-    """What is wrong there, and what to do about it."""
+    """What is wrong there, and how to fix it."""
     what, remedy, offset = error.msg.removesuffix(" at"), "correct the JSON there", error.pos
     before, there = text[: error.pos].rstrip(), text[error.pos :]
     if not text.strip():
-        remedy = "the file is empty: write the JSON"
+        remedy = "the file is empty: write JSON into it"
     elif there.startswith(("//", "/*", "#")):
-        what, remedy = "it has no comments", "remove the comment"
+        what, remedy = "JSON has no comments", "remove the comment"
     elif re.match(r",\s*[\]}]", there) or (there.startswith(("]", "}")) and before.endswith(",")):
-        what, remedy = "a comma stands before the closing bracket", "remove the comma"
+        what, remedy = "trailing comma before the closing bracket", "remove the comma"
         offset = error.pos if there.startswith(",") else len(before) - 1  # Python 3.13 points at the comma itself
-    return Problem(path, f"is not JSON: {what}", remedy, *line_and_column(line_starts(text), offset))
+    return Problem(path, f"invalid JSON: {what}", remedy, *line_and_column(line_starts(text), offset))
 
 
 def _json_oddities(path: str, text: str) -> Iterator[Problem]:
@@ -55,14 +55,14 @@ def _json_oddities(path: str, text: str) -> Iterator[Problem]:
     for location, offset, token in json_parts(text):
         line, column = line_and_column(starts, offset)
         if location in seen and isinstance(location[-1], str):
-            yield Problem(path, f"the key '{location[-1]}' is there twice", "keep one of them", line, column)
+            yield Problem(path, f"duplicate key '{location[-1]}'", "keep one of them", line, column)
         seen.add(location)
         if token in ("NaN", "Infinity", "-Infinity"):
             yield Problem(path, f"{token} is not a JSON number", "write a finite number", line, column)
 
 
 def json_parts(text: str) -> Iterator[tuple[Location, int, str]]:
-    """Every value of a valid JSON text: where it is in the tree, where in the text (its key, if it has one), its token."""
+    """Every value of a valid JSON text: its location in the tree, its offset in the text (of its key, if any), its token."""
     here: list[str | int] = []
     key_offset: int | None = None
     kinds: list[str] = []

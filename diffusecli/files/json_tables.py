@@ -64,9 +64,9 @@ def _json_lines(path: Path, text: str) -> list[Any]:
             try:
                 rows.append(json.loads(line))
             except ValueError as error:
-                raise InputError(f"{path}:{number}: is not JSON. Correct the line") from error
+                raise InputError(f"{path}:{number}: invalid JSON. Correct the line") from error
             if "\\ud" in line.lower() and holds_half_characters(rows[-1]):
-                raise InputError(f"{path}:{number}: holds half of a character (a lone surrogate). Correct the line")
+                raise InputError(f"{path}:{number}: contains a lone surrogate (half of a character). Correct the line")
     return rows
 
 
@@ -77,7 +77,7 @@ def _of_value(path: Path, value: Any, layout: Layout, named: Sequence[str] = ())
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds a single value. {_REMEDY}")
     if {"request", "targets"} <= value.keys():
-        raise InputError(f"{path}: is a prompt already. Use it as it is")
+        raise InputError(f"{path}: is already a prompt. Use it directly")
     if {"columns", "data"} <= value.keys() and isinstance(value["data"], list) and isinstance(value["columns"], list):
         return _of_items(path, [value["columns"], *value["data"]], replace(layout, header_rows=1))
     inner = list(value.values())
@@ -98,7 +98,7 @@ def _of_value(path: Path, value: Any, layout: Layout, named: Sequence[str] = ())
 
 
 def _of_mappings(path: Path, value: Mapping[str, Mapping[str, Any]], named: Sequence[str]) -> Table:
-    """Columns by row number, rows by a name, or counts by group: of numbers alone what the names say or the user decides."""
+    """Columns by row number, rows by name, or counts by group. If all values are numbers, names or the user decide."""
     inner = list(value.values())
     if all(list(part) == [str(number) for number in range(len(part))] for part in inner):
         return _of_value(path, {name: list(part.values()) for name, part in value.items()}, Layout())
@@ -118,7 +118,7 @@ def _of_mappings(path: Path, value: Mapping[str, Mapping[str, Any]], named: Sequ
         return _counted(path, [(answer, as_cell(weight)) for answer, weight in inner[0].items()])
     elif by_name != [True, False]:
         raise InputError(
-            f"{path}: holds {len(inner)} mappings of numbers, the first {next(iter(value))!r} with {', '.join(map(repr, within))[:80]}. "
+            f"{path}: holds {len(inner)} mappings of numbers, first: {next(iter(value))!r} with {', '.join(map(repr, within))[:80]}. "
             "Add --group-by group if each is a group with its counts, or --column target --weight-column NAME if NAME names numbers"
         )
     cells = [[as_cell(part.get(name)) for part in value.values()] for name in within]
@@ -134,7 +134,7 @@ def _of_items(path: Path, rows: Sequence[Any], layout: Layout) -> Table:
     """A table of mappings, of lists, or a single column of values."""
     kinds = {dict if isinstance(row, dict) else list if isinstance(row, list) else str for row in rows}
     if len(kinds) > 1:
-        raise InputError(f"{path}: some rows are mappings or lists and some are not. Write all rows alike")
+        raise InputError(f"{path}: some rows are mappings or lists and some are not. Use the same form for all rows")
     if kinds == {dict}:
         require_no(layout, path, "JSON with named columns", "header_rows")
         names = list(dict.fromkeys(name for row in rows for name in row))
@@ -145,16 +145,16 @@ def _of_items(path: Path, rows: Sequence[Any], layout: Layout) -> Table:
 
 
 def _of_lists(path: Path, rows: Sequence[Sequence[Any]], layout: Layout) -> Table:
-    """JSON tells numbers from text, so that the first row is a header where it names columns of numbers."""
+    """JSON distinguishes numbers from text, so the first row is a header if it names columns of numbers."""
     widths = {len(row) for row in rows}
     if len(widths) > 1:
-        raise InputError(f"{path}: rows have {min(widths)} to {max(widths)} values. Write all rows alike")
+        raise InputError(f"{path}: rows have {min(widths)} to {max(widths)} values. Use the same form for all rows")
     rows_of_header = layout.header_rows
     if rows_of_header is None:
         first, rest = rows[0], rows[1:]
         named = all(isinstance(value, str) for value in first) and any(_all_numbers(column) for column in zip(*rest, strict=True))
         if not named and all(isinstance(value, str) for value in first):
-            raise InputError(f"{path}: has rows of text. Say whether the first names the columns: --header-rows 1 or --no-header")
+            raise InputError(f"{path}: has rows of text. Use --header-rows 1 if the first row names the columns, else --no-header")
         rows_of_header = int(named)
     cells = [[as_cell(value) for value in row] for row in rows]
     return with_header(path, cells, replace(layout, header_rows=rows_of_header), (), ".")

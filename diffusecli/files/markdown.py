@@ -1,4 +1,4 @@
-"""Texts of anybody within Markdown: they stay one cell or one piece of code, and link to nothing."""
+"""Escape untrusted text for Markdown: it stays one cell or one piece of code, without links."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _CALLS = re.compile(r"[@#](?=\w)")
 
 
 def markdown_cell(text: str) -> str:
-    r"""A text from anywhere inside Markdown, in a table or not: it stays one cell, and no tag, link, picture or code of its own.
+    r"""Escape untrusted text for Markdown, inside or outside a table. It stays one cell, without tags, links, images or code.
 
-    Addresses are no links, and nobody is called by name (`@`), nor another issue by number (`#`), where a forge would do so.
+    Also disables automatic links, mentions (`@`) and issue numbers (`#`) of code hosts.
 
     >>> print(markdown_cell("a|b\n<i> [x](y) `c` &lt; www.a.b http://c @d #1"))
     a\|b &lt;i> \[x\](y) \`c\` &amp;lt; www\.a.b http\://c @&#8203;d #&#8203;1
@@ -29,7 +29,7 @@ def markdown_cell(text: str) -> str:
 
 
 def markdown_code(text: str) -> str:
-    r"""A text from anywhere as code within a line of Markdown, in more backticks than it has itself.
+    r"""Untrusted text as inline code in Markdown, with more backticks than it contains.
 
     >>> print(markdown_code("a"), markdown_code("`<b>"))
     `a` `` `<b> ``

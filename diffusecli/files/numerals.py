@@ -1,6 +1,6 @@
 """Numbers as people write them in tables: `37%`, `1,234`, `1.234,5`, `1 234`. A column is read as a whole.
 
-Knows text only. Where a column can be read in two ways it is refused, unless the caller says which sign is the decimal one.
+Knows text only. Refuses a column that can be read in two ways, unless the caller names the decimal sign.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _WRITTEN = {decimal: _pattern(decimal) for decimal in ".,"}
 
 
 class UnclearNumberError(ValueError):
-    """A text of a column is no number, or could be two; `index` says which."""
+    """A text of a column is not a number, or could be read as two numbers. `index` is its row."""
 
     def __init__(self, index: int, message: str, remedy: str) -> None:
-        """What is wrong, and what to do about it."""
+        """What is wrong, and how to fix it."""
         super().__init__(message)
         self.index, self.message, self.remedy = index, message, remedy
 
@@ -39,9 +39,9 @@ class UnclearNumberError(ValueError):
 def numbers_in(texts: Sequence[str], decimal: str | None = None, likely: str | None = None) -> list[float]:
     """The numbers of a column; percentages are divided by 100.
 
-    `decimal` is the decimal sign; without it the one that fits the whole column, and `likely` where both do.
+    `decimal` is the decimal sign. Default: the one that fits the whole column, or `likely` if both fit.
 
-    Raises `UnclearNumberError` for the first text that is no number and for a column that can be read in two ways.
+    Raises `UnclearNumberError` for the first text that is not a number and for a column that can be read in two ways.
 
     >>> numbers_in(["1,234", "567"], likely="."), numbers_in(["37 %", "63%"]), numbers_in(["1.234,5", "2"])
     ([1234.0, 567.0], [0.37, 0.63], [1234.5, 2.0])
@@ -66,12 +66,12 @@ def numbers_in(texts: Sequence[str], decimal: str | None = None, likely: str | N
     in_percent = any(percent)
     mixed = [i for i, (value, sign) in enumerate(zip(first, percent, strict=True)) if value and sign != in_percent]
     if mixed:
-        raise UnclearNumberError(mixed[0], f"{texts[mixed[0]]!r} has no % and others have one", "Write all numbers with % or none")
+        raise UnclearNumberError(mixed[0], f"{texts[mixed[0]]!r} has no %, but others do", "Write all numbers with % or none")
     return [value / 100 if in_percent else value for value in first if value is not None]
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a number in any way of writing."""
+    """Whether a text is a number in any notation."""
     try:
         numbers_in([text], ".")
     except UnclearNumberError:
@@ -84,11 +84,11 @@ def is_number(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Ending:
-    """A number at the end of a text, which may weigh what stands before it."""
+    """A number at the end of a text, which may be the weight of the text before it."""
 
     text: str
     number: str
-    is_likely: bool  # what stands between them is rarely part of a name
+    is_likely: bool  # the separator is rarely part of a name
 
 
 def ending_of(text: str) -> Ending | None:
@@ -111,7 +111,7 @@ def _without_percent(text: str) -> str:
 
 
 def _number(text: str, decimal: str) -> float | None:
-    """None for what is no number with this decimal sign."""
+    """The number, or None if the text is not a number with this decimal sign."""
     if not _WRITTEN[decimal].fullmatch(text):
         return None
     between = "," if decimal == "." else "."

@@ -1,4 +1,4 @@
-"""Where something is: in a tree of values, and in a text by line and column.
+"""Positions: in a tree of values, and in a text by line and column.
 
 Knows no format.
 """

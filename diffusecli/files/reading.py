@@ -1,4 +1,4 @@
-"""Files read as text, none larger than such files are.
+"""Read files as text, with a size limit.
 
 Knows sizes and encodings, not what the text means.
 """
@@ -9,15 +9,15 @@ import stat
 from pathlib import Path
 
 MOST_BYTES = 100_000_000
-"""Of a prompt, a config or a manifest. 20 000 targets take one of these hundred megabytes."""
+"""Limit for a prompt, a config or a manifest. 20 000 targets take 1 MB."""
 
 
 class TooLargeError(ValueError):
-    """A file is larger than such files are."""
+    """A file is larger than its limit."""
 
 
 def read_text(path: Path, most_bytes: int) -> str:
-    """A UTF-8 file as text. Raises `OSError`, `ValueError`, and `TooLargeError` without reading it all; devices have no size of their own."""
+    """Read a UTF-8 file. Raises `OSError`, `ValueError`, and `TooLargeError` without reading it all, also for devices (no size)."""
     require_size(path, most_bytes)
     if stat.S_ISREG(path.stat().st_mode):
         return path.read_text(encoding="utf-8-sig")
@@ -29,12 +29,12 @@ def read_text(path: Path, most_bytes: int) -> str:
 
 
 def require_size(path: Path, most_bytes: int) -> None:
-    """Raises `TooLargeError`, `OSError` for a file that is not there, and `ValueError` for a pipe, which might wait for ever.
+    """Raise `TooLargeError`, `OSError` for a missing file, and `ValueError` for a pipe, which could block for ever.
 
-    What a shell hands over as `<(command)` is a pipe as well, and has its writer.
+    A shell's `<(command)` is also a pipe, but has a writer.
     """
     found = path.stat()
     if stat.S_ISFIFO(found.st_mode) and path.parts[:2] not in {("/", "dev"), ("/", "proc")}:
-        raise ValueError("it is a pipe and no file")
+        raise ValueError("it is a pipe, not a file")
     if found.st_size > most_bytes:
         raise TooLargeError(f"is larger than {most_bytes / 1e6:g} MB")

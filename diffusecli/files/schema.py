@@ -1,4 +1,4 @@
-"""Turns pydantic's findings about a file into `Problem`s a user can act on.
+"""Turn pydantic's errors for a file into `Problem`s with a fix.
 
 Knows documents and pydantic; knows nothing of what prompts and configs mean.
 """
@@ -15,7 +15,7 @@ from diffusecli.files.documents import Document
 from diffusecli.files.positions import Location
 from diffusecli.system.errors import Problem, did_you_mean, nearest
 
-_MOST_FINDINGS = 1000  # of a file: a million wrong keys are one mistake
+_MOST_FINDINGS = 1000  # per file: a million wrong keys are one mistake
 
 _KINDS = {
     "string_type": "a string",
@@ -36,9 +36,9 @@ _KINDS = {
 
 
 def problems_of(document: Document, error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[Problem, Location]]:
-    """One `Problem` per place, at the offending key or value, with its location.
+    """One `Problem` per place, at the wrong key or value, with its location.
 
-    Pydantic reports each branch of a union on its own; what the branches expected becomes one message.
+    Pydantic reports each branch of a union separately. This joins their expectations into one message.
     """
     by_place: dict[Location, list[Any]] = {}
     for finding in error.errors(include_url=False, include_context=False)[:_MOST_FINDINGS]:
@@ -46,17 +46,17 @@ def problems_of(document: Document, error: ValidationError, model: type[BaseMode
     for location, findings in by_place.items():
         inside = (other for other in by_place if len(other) > len(location) and other[: len(location)] == location)
         if isinstance(findings[0]["input"], dict | list | tuple) and any(inside):
-            continue  # a mapping or a list is right here, what is wrong stands in it
+            continue  # the mapping or list is right here; the error is inside
         yield document.problem(location, *_explain(location, findings, model)), location
     if error.error_count() > _MOST_FINDINGS:
         yield (
-            document.problem((), f"has {error.error_count() - _MOST_FINDINGS} more mistakes", "mend those that are told first"),
+            document.problem((), f"has {error.error_count() - _MOST_FINDINGS} more errors", "fix the reported ones first"),
             (),
         )
 
 
 def _place(data: Any, finding: Any) -> Location:
-    """The finding's location without the names of union branches; a missing key counts as a place."""
+    """The error's location without the names of union branches. A missing key counts as a place."""
     place: list[str | int] = []
     for part in finding["loc"]:
         inside = isinstance(data, dict) and part in data
@@ -77,32 +77,32 @@ def _explain(location: Location, findings: list[Any], model: type[BaseModel]) ->
         return f"the key '{name}' is missing", "add it"
     if kind == "string_too_short":
         return f"'{name}' is empty", "write text"
-    expected = " or ".join(dict.fromkeys(_expectation(finding) for finding in findings))
+    expected = " or ".join(dict.fromkeys(_expectation(finding) for finding in findings)).replace(" or must be ", " or ")
     subject = f"'{name}'" if name else "the file"
     return f"{subject} {expected}, not {_short(value)}", _hint(location, kind, value)
 
 
 def _hint(location: Location, kind: str, value: Any) -> str:
-    """How to write what was meant."""
+    """How to write the intended value."""
     is_list = kind in ("list_type", "tuple_type")
     bare = _bare(value) if isinstance(value, str) and kind != "string_type" else None
     hints = (
         (value is None and bool(location), "leave it out or give it a value"),
         (kind == "string_type" and isinstance(value, bool | int | float), "put quotes around it"),
         (is_list and isinstance(value, str), "put brackets around it"),
-        (is_list and isinstance(value, dict), "write its keys as a list, and its numbers as another list (weights)"),
+        (is_list and isinstance(value, dict), "write its keys as a list, and its numbers as a second list (weights)"),
         (
             not location and isinstance(value, list) and any(isinstance(item, dict) for item in value),
-            "write each into a file of its own",
+            "write each into a separate file",
         ),
-        (bare is not None, f"write {bare}, without quotes"),
+        (bare is not None, f"write {bare} without quotes"),
         (isinstance(value, float) and value.is_integer(), f"write {value:.0f}" if isinstance(value, float) else ""),
     )
     return next((hint for fits, hint in hints if fits), "correct the value")
 
 
 def _bare(text: str) -> str | None:
-    """The number or truth value in a string; None when it holds neither."""
+    """The number or boolean in a string. None if it holds neither."""
     word = text.strip().lower().removesuffix("%").strip()
     if word in ("true", "false"):
         return word
@@ -116,10 +116,10 @@ def _expectation(finding: Any) -> str:
 
 
 def _where_it_belongs(key: str, model: type[BaseModel], location: Location) -> str:
-    """The nearest key of this place, else the place that has exactly this key."""
+    """The most similar key of this place, else the place that has exactly this key."""
     here: type[BaseModel] | None = model
     for part in location:
-        here = here and (_inside(here, part) if isinstance(part, str) else here)  # a place in a list is of the list's kind
+        here = here and (_inside(here, part) if isinstance(part, str) else here)  # an item of a list has the list's model
     known = _keys(here) if here else []
     if nearest(key, known) is None:
         places = [f"{name}.{key}" for name in _keys(model) if (inner := _inside(model, name)) and key in _keys(inner)]
@@ -134,7 +134,7 @@ def _keys(model: type[BaseModel]) -> list[str]:
 
 
 def _inside(model: type[BaseModel], key: str) -> type[BaseModel] | None:
-    """The model of what stands at a key, where it is one."""
+    """The model of a key's value, if it has one."""
     field = model.model_fields.get(key)
     return next((kind for kind in _classes(field.annotation if field else None) if issubclass(kind, BaseModel)), None)
 

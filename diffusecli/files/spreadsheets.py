@@ -1,21 +1,21 @@
-"""Cells that no spreadsheet takes for a formula, and the columns of the CSV that answers are kept in."""
+"""Cells that no spreadsheet runs as a formula, and the columns of a CSV file of samples."""
 
 from __future__ import annotations
 
 import re
 
 COLUMNS = ["prompt", "text", "count"]
-"""Of a table of samples."""
+"""Columns of a table of samples."""
 
 
 _FORMULA = re.compile(r"'*(?:[=+@\t\r\n＝＋＠－]|-(?!\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\Z))", re.ASCII)
-"""What spreadsheets may compute, after any apostrophes; a negative number is none."""
+"""What spreadsheets may run as a formula, after any apostrophes. Not a negative number."""
 
 
 def as_cell(text: str) -> str:
-    """The text as a cell that no spreadsheet takes for a formula: with an apostrophe in front where one might.
+    """The text as a cell that no spreadsheet runs as a formula: adds a leading apostrophe if needed.
 
-    Texts that already begin with apostrophes and then such a sign get one more, so that `from_cell` gives every text back.
+    Texts that already start with apostrophes and such a character get one more, so that `from_cell` restores every text.
 
     >>> as_cell("=1+1"), as_cell("'=1+1"), as_cell("-5.2e3"), as_cell("-A1"), as_cell("it's")
     ("'=1+1", "''=1+1", '-5.2e3', "'-A1", "it's")
@@ -24,7 +24,7 @@ def as_cell(text: str) -> str:
 
 
 def from_cell(cell: str) -> str:
-    """The text that `as_cell` made the cell of.
+    """The inverse of `as_cell`.
 
     >>> from_cell("'=1+1"), from_cell("''=1+1"), from_cell("-5"), from_cell("'tis")
     ('=1+1', "'=1+1", '-5', "'tis")

@@ -1,4 +1,4 @@
-"""A file becomes a table of text: its format and its encoding are found where they are certain, else asked for.
+"""Read a file as a table of text. Detects its format and encoding if they are certain, else raises an error.
 
 Knows files and pandas; not what the cells mean.
 """
@@ -27,13 +27,13 @@ from diffusecli.files.paths import look_again
 from diffusecli.files.reading import TooLargeError, require_size
 from diffusecli.files.tables import MOST_BYTES, Layout, Table, numbered, require_no, with_header
 from diffusecli.files.text import canonical
-from diffusecli.system.errors import InputError, did_you_mean
+from diffusecli.system.errors import InputError, did_you_mean, sentence
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TABULAR = (*OF_ENDING, ".parquet", ".xlsx", ".xlsm", ".xls")
-"""Endings of files that are tables whatever is in them."""
+"""Extensions of files that are always tables."""
 
 _PACKED: Mapping[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 _OTHERS = {
@@ -47,10 +47,9 @@ _GUESSES = ("cp1252", "cp1250", "cp1251", "mac_roman", "shift_jis", "gb18030")
 
 
 def read_table(path: Path, layout: Layout | None = None, named: Sequence[str] = ()) -> Table:
-    """The table in a file; every cell stays as it is written: a name may be `NA`, `None` or `007`.
+    """Read the table in a file. Cells stay as written: a name may be `NA`, `None` or `007`.
 
-    `named` are the columns that the user names, which says much about a file. Raises `InputError` for what is no table, and for
-    what could be read in two ways.
+    `named` are the columns that the user names. Raises `InputError` for a file that is not a table or could be read in two ways.
     """
     layout = layout or Layout()
     with _in_sentences(path):
@@ -58,7 +57,7 @@ def read_table(path: Path, layout: Layout | None = None, named: Sequence[str] = 
         content, name = _content(path)
         table = _read(path, Path(name).suffix.lower(), content, layout, [canonical(word) for word in named])
     if not table.columns or not len(table):
-        raise InputError(f"{path}: holds no rows, check the file")
+        raise InputError(f"{path}: contains no rows. Check the file")
     return table
 
 
@@ -84,7 +83,7 @@ def _read(path: Path, ending: str, content: bytes, layout: Layout, named: Sequen
     if _PAGE.match(text):
         raise InputError(f"{path}: is an HTML or XML page. Open it in a spreadsheet and save it as CSV")
     if ending in (".xls", ".xlsx", ".xlsm"):
-        notices.append(f"{path} is no workbook but text")
+        notices.append(f"{path} is text, not a workbook")
     table = table_of_json(path, text, ending, layout, named) if layout.separator is None else None
     if table is None:
         table = table_of_text(path, text, ending, layout, named)
@@ -93,24 +92,26 @@ def _read(path: Path, ending: str, content: bytes, layout: Layout, named: Sequen
 
 @contextmanager
 def _in_sentences(path: Path) -> Iterator[None]:
-    """What readers raise, as `InputError`."""
+    """Convert errors of readers to `InputError`."""
     try:
         yield
     except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
-        raise InputError(f"{path}: is packed, and not whole. Fetch or pack it again") from error
+        raise InputError(f"{path}: is compressed but incomplete. Download or compress it again") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}, {look_again(path, 'check the path')}") from error
+        raise InputError(
+            f"{path}: cannot be read: {error.strerror or error}. {sentence(look_again(path, 'check the path'))}"
+        ) from error
     except TooLargeError as error:
-        raise InputError(f"{path}: {error}, take a part of it or count before") from error
+        raise InputError(f"{path}: {error}. Use a part of it or count first") from error
     except RecursionError as error:
-        raise InputError(f"{path}: is nested too deeply, flatten it") from error
+        raise InputError(f"{path}: is nested too deeply. Flatten it") from error
     except (ValueError, NotImplementedError, LookupError, csv.Error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: cannot be read as {path.suffix.lower() or 'text'}: {reason}. Correct the file") from error
 
 
 def _content(path: Path) -> tuple[bytes, str]:
-    """The bytes of a file, unpacked, and its name without the ending of the packer."""
+    """The decompressed bytes of a file, and its name without the extension of the compression."""
     with path.open("rb") as file:
         content = _at_most(file)
     for signature, unpack in _PACKED.items():
@@ -129,7 +130,7 @@ def _at_most(file: IO[bytes]) -> bytes:
 
 
 def _decoded(path: Path, content: bytes, encoding: str | None) -> tuple[str, list[str]]:
-    """The text, and a notice unless it is plain UTF-8. Raises `InputError` that names --encoding where it is not certain."""
+    """The text, and a notice unless it is plain UTF-8. Raises `InputError` that names --encoding if it is not certain."""
     marked = next((name for bom, name in _BOMS.items() if content.startswith(bom)), None)
     chosen = encoding or marked or "utf-8"
     if codecs.lookup(chosen).name == "utf-8":
@@ -138,20 +139,20 @@ def _decoded(path: Path, content: bytes, encoding: str | None) -> tuple[str, lis
         text = content.decode(chosen)
     except UnicodeDecodeError as error:
         if encoding or marked:
-            raise InputError(f"{path}: byte {error.start} is not {chosen}. Name another --encoding") from error
+            raise InputError(f"{path}: byte {error.start} is not {chosen}. Choose another --encoding") from error
         raise InputError(_which_encoding(path, content, error.start)) from error
-    if text.count("\0") > 0.01 * len(text):  # a stray one is no reason
+    if text.count("\0") > 0.01 * len(text):  # ignore a stray one
         even, odd = content[::2].count(0), content[1::2].count(0)
         if not encoding and max(even, odd) > 0.4 * len(content) / 2 > 3 * min(even, odd):
             raise InputError(
-                f"{path}: looks like UTF-16 without a mark. Add --encoding {'utf-16-le' if odd > even else 'utf-16-be'}"
+                f"{path}: looks like UTF-16 without a byte order mark. Add --encoding {'utf-16-le' if odd > even else 'utf-16-be'}"
             )
         raise InputError(f"{path}: is a binary file. Save it as CSV, JSON or Parquet")
     return text.removeprefix("\ufeff"), [f"{path} is read as {marked.upper()}"] if marked and not encoding else []
 
 
 def _which_encoding(path: Path, content: bytes, at: int) -> str:
-    """The sentence that shows what encodings make of the first word that is not UTF-8."""
+    """The message with the first non-UTF-8 word in several encodings."""
     word = re.search(rb"[^\s,;|\"]*\Z", content[max(0, at - 20) : at])
     rest = re.match(rb"[^\s,;|\"]*", content[at : at + 20])
     piece = (word[0] if word else b"") + (rest[0] if rest else b"")
@@ -163,7 +164,7 @@ def _which_encoding(path: Path, content: bytes, at: int) -> str:
             continue
     shown = ", ".join(f"{name} reads {text!r}" for text, name in list(readings.items())[:4])
     line = content.count(b"\n", 0, at) + 1
-    return f"{path}:{line}: is not UTF-8. Name its encoding with --encoding" + (f": {shown}" if shown else "")
+    return f"{path}:{line}: is not UTF-8. Choose its encoding with --encoding" + (f": {shown}" if shown else "")
 
 
 def _parquet(path: Path, content: bytes) -> Table:
@@ -182,14 +183,14 @@ def _parquet(path: Path, content: bytes) -> Table:
         raise InputError(f"{path}: reading Parquet needs pyarrow. Run `pip install pyarrow`") from error
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # Arrow has errors that are of no kind
+    except Exception as error:  # Arrow's errors have no common class
         raise ValueError(str(error) or type(error).__name__) from error
     names = numbered(map(str, frame.columns))
     return Table(path, names, columns, decimal=".", orders={index: order for index, order in orders.items() if order})
 
 
 def _order_of(kind: pd.CategoricalDtype) -> list[str]:
-    """The categories in their order; none where nobody gave them one, which pandas then sorts as text."""
+    """The categories in their order. Empty if they have none; pandas then sorts them as text."""
     categories = [str(as_cell(value)) for value in kind.categories]
     return categories if kind.ordered or categories != sorted(categories) else []
 
@@ -207,11 +208,13 @@ def _excel(path: Path, content: bytes, layout: Layout, named: Sequence[str]) -> 
         raise InputError(f"{path}: reading an Excel workbook needs {module}. Run `pip install {module}`") from error
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # its readers have errors of many kinds
+    except Exception as error:  # its readers raise many kinds of errors
         raise ValueError(str(error) or type(error).__name__) from error
     filled = {str(name): frame for name, frame in sheets.items() if not frame.empty}
     if layout.sheet is not None and layout.sheet not in filled:
-        raise InputError(f"{path}: has no sheet '{layout.sheet}' with cells (--sheet), {did_you_mean(layout.sheet, list(filled))}")
+        raise InputError(
+            f"{path}: has no sheet '{layout.sheet}' with cells (--sheet). {sentence(did_you_mean(layout.sheet, list(filled)))}"
+        )
     if layout.sheet is None and len(filled) > 1:
         raise InputError(f"{path}: has {len(filled)} sheets. Choose one with --sheet: {', '.join(filled)}")
     frame = filled[layout.sheet] if layout.sheet is not None else next(iter(filled.values()), pd.DataFrame())
@@ -220,14 +223,14 @@ def _excel(path: Path, content: bytes, layout: Layout, named: Sequence[str]) -> 
 
 
 def _require_workbook(path: Path, content: bytes) -> None:
-    """Raises `InputError` for a ZIP archive that is no .xlsx, and `TooLargeError` before one is unpacked that fills the memory."""
+    """Raise `InputError` for a ZIP archive that is not .xlsx, and `TooLargeError` before unpacking one that is too large."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             parts = {part.filename: part.file_size for part in archive.infolist()}
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is no whole workbook or archive. Fetch or save it again") from error
+        raise InputError(f"{path}: is an incomplete workbook or archive. Download or save it again") from error
     if "xl/workbook.xml" not in parts:
         remedy = "Save it as .xlsx or CSV" if {"mimetype", "xl/workbook.bin"} & set(parts) else "Unpack it"
         raise InputError(f"{path}: is a ZIP archive, not an .xlsx workbook. {remedy}")
     if sum(parts.values()) > MOST_BYTES:
-        raise TooLargeError(f"is larger than {MOST_BYTES / 1e6:g} MB once unpacked")
+        raise TooLargeError(f"is larger than {MOST_BYTES / 1e6:g} MB after unpacking")

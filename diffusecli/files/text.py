@@ -1,4 +1,4 @@
-"""Texts as they are compared, and those that UTF-8 cannot hold."""
+"""Normal form of texts, and texts that UTF-8 cannot encode."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 
 def canonical(text: str) -> str:
-    """What is compared when samples are matched with targets: NFC, white space at the ends trimmed."""
+    """The form in which samples and targets are compared: NFC, white space at the ends trimmed."""
     return unicodedata.normalize("NFC", text).strip()
 
 
 def holds_half_characters(data: Any) -> bool:
-    """Whether any text in a value is not to be written in UTF-8: JSON can spell out one half of a surrogate pair."""
+    """Whether any text in a value has a lone surrogate, which UTF-8 cannot encode. JSON can escape one."""
     waiting = [data]
     while waiting:
         value = waiting.pop()

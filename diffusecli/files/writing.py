@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and what is found out about a place before the work."""
+"""Atomic writes, and checks of an output path before the work."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from diffusecli.system.errors import InputError, MachineError, cannot_write
 
 @contextmanager
 def atomic_write(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
-    """Write text, or bytes, so that `path` holds either what it held before or all of the new.
+    """Write text or bytes atomically: `path` holds either the old content or all of the new.
 
-    Raises `MachineError` when the disk takes no more or the folder is not writable.
+    Raises `MachineError` if the disk is full or the folder is not writable.
     """
     try:
         with made_folder(path.parent):
@@ -41,13 +41,13 @@ def atomic_write(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Add a line to a file, all of it or nothing; raises `MachineError`."""
+    """Append a whole line to a file or nothing. Raises `MachineError`."""
     try:
         with path.open("ab", buffering=0) as file:
             size = file.tell()
             rest = memoryview(line)
             try:
-                while rest:  # a disk that is nearly full takes a part, and says with the next why no more
+                while rest:  # an almost full disk takes a part; the next write raises the error
                     rest = rest[file.write(rest) :]
             except OSError:
                 file.truncate(size)
@@ -57,24 +57,24 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 def require_no_link(path: Path) -> None:
-    """Raises `InputError` for a file that is written in place and is a link: what it points to is somebody else's."""
+    """Raise `InputError` for a link, before a file is written in place: its target may be any file."""
     if path.is_symlink():
-        raise InputError(f"{path}: is a link to {path.readlink()}, which is not ours to write; remove the link")
+        raise InputError(f"{path}: is a link to {path.readlink()}. Links are not written through: remove it")
 
 
 def require_writable(folder: Path) -> None:
-    """Find out before the work and not after whether the folder can be made and written; leaves no trace. Raises `MachineError`."""
+    """Check before the work that the folder can be created and written. Leaves no trace. Raises `MachineError`."""
     try:
         with made_folder(folder), tempfile.TemporaryFile(dir=folder):
             pass
-    except FileNotFoundError:  # another process that tried the same took the folder away: it can be made
+    except FileNotFoundError:  # another process with the same check removed the folder, so it can be created
         pass
     except OSError as error:
         raise cannot_write(folder, error) from error
 
 
 def require_place(folder: Path) -> None:
-    """Raises `MachineError` for a folder that cannot be made or written, as far as that shows without making it."""
+    """Raise `MachineError` for a folder that cannot be created or written, as far as visible without creating it."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
     if not there.is_dir():
         raise cannot_write(folder, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
@@ -83,10 +83,10 @@ def require_place(folder: Path) -> None:
 
 
 def require_space(folder: Path, megabytes: int) -> None:
-    """Raises `MachineError` when the disk is too full for what will be written."""
+    """Raise `MachineError` if the disk has too little free space."""
     free = shutil.disk_usage(folder).free // 1_000_000
     if free < megabytes:
-        raise MachineError(f"{folder}: {free} MB free, {megabytes} MB needed, free some or name another folder")
+        raise MachineError(f"{folder}: {free} MB free, {megabytes} MB needed. Free some space or choose another folder")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -103,14 +103,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def mark_newest(path: Path, others: Iterable[Path]) -> None:
-    """Let `path` be the last that was written by its time too, should the clock have been set back since the others were."""
+    """Make `path` the newest file by its time stamp, even if the clock was set back."""
     latest = max((other.stat().st_mtime_ns for other in others if other.is_file() and other != path), default=0)
     if path.stat().st_mtime_ns <= latest:
         os.utime(path, ns=(latest + 1, latest + 1))
 
 
 def move_into(folder: Path, sources: Iterable[Path]) -> None:
-    """Put finished files in place under their own names, each by an atomic rename."""
+    """Move finished files into the folder, each by an atomic rename."""
     for source in sources:
         with source.open("rb+") as file:
             os.fsync(file.fileno())
@@ -120,7 +120,7 @@ def move_into(folder: Path, sources: Iterable[Path]) -> None:
 
 
 def put_folder(finished: Path, place: Path) -> None:
-    """Put a finished folder in place by a rename; what was there is moved to beside `finished`, for its owner to remove."""
+    """Move a finished folder into place by a rename. The old one is moved next to `finished`; the caller removes it."""
     for path in finished.iterdir():
         with path.open("rb+") as file:
             os.fsync(file.fileno())
@@ -139,7 +139,7 @@ def _umask() -> int:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the renames in a folder last."""
+    """Flush the renames in a folder to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

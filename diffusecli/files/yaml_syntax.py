@@ -1,6 +1,6 @@
-"""The value of a YAML text, what is wrong with the text, and where in it each part of the value is.
+"""The value of a YAML text, its problems, and the position of each part.
 
-Looks through the text before PyYAML builds anything: too deep, too many parts, aliases that multiply, keys that come twice. Knows no files.
+Checks the text before PyYAML builds values: nesting, number of parts, expanding aliases, duplicate keys. Knows no files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from diffusecli.system.errors import Problem
 
 _MOST_NODES = 100_000  # of a YAML file
 FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Ten times as fast where PyYAML has its C part; what it refuses is read again in Python, for one wording of errors."""
+"""Ten times faster if PyYAML has its C part. Text that it refuses is read again in Python, for uniform error messages."""
 
 
 def load_yaml(path: str, text: str) -> tuple[Any, list[Problem]]:
@@ -26,7 +26,7 @@ def load_yaml(path: str, text: str) -> tuple[Any, list[Problem]]:
         _require_plain(text)
         parts = list(yaml_parts(text))
         problems = [
-            Problem(path, f"the key '{location[-1]}' is there twice", "keep one of them",
+            Problem(path, f"duplicate key '{location[-1]}'", "keep one of them",
                     node.start_mark.line + 1, node.start_mark.column + 1)
             for location, node, again in parts if again
         ]  # fmt: skip
@@ -35,26 +35,26 @@ def load_yaml(path: str, text: str) -> tuple[Any, list[Problem]]:
         mark = error.problem_mark or error.context_mark
         place = (mark.line + 1, mark.column + 1) if mark else (None, None)
         what = error.problem or error.context or "cannot be parsed"
-        return None, [Problem(path, f"is not YAML: {what}", "correct the YAML there", *place)]
+        return None, [Problem(path, f"invalid YAML: {what}", "correct the YAML there", *place)]
     except (yaml.YAMLError, ValueError) as error:
         what = str(error).splitlines()[0]
-        return None, [Problem(path, f"is not YAML: {what}", "correct the YAML there")]
+        return None, [Problem(path, f"invalid YAML: {what}", "correct the YAML there")]
 
 
 def read_value(text: str) -> Any:
-    """A YAML value as it stands on a command line. Raises `ValueError` for what a file would be refused for."""
+    """A YAML value from the command line. Raises `ValueError` for the same errors as in a file."""
     try:
         value, problems = load_yaml("", text)
         require_shallow(value)
     except RecursionError as error:
         raise ValueError("is nested too deeply") from error
     if problems or holds_half_characters(value):
-        raise ValueError(problems[0].message if problems else "holds half of a character")
+        raise ValueError(problems[0].message if problems else "contains a lone surrogate (half of a character)")
     return value
 
 
 def _require_plain(text: str) -> None:
-    """Looks through the file without recursion: what follows it, PyYAML's C part above all, ends the process on deep nesting.
+    """Check the text without recursion: later code, such as PyYAML's C part, crashes the process on deep nesting.
 
     Raises `RecursionError` for that, `YAMLError` for too many parts.
     """
@@ -66,7 +66,7 @@ def _require_plain(text: str) -> None:
             if depth > MOST_DEPTH or parts > _MOST_NODES:
                 break
     except yaml.YAMLError:
-        return  # what follows meets the same, and has words for it
+        return  # the parser below raises the same error with a message
     if depth > MOST_DEPTH:
         raise RecursionError
     if parts > _MOST_NODES:
@@ -83,7 +83,7 @@ def _load(text: str) -> Any:
 
 
 def yaml_parts(text: str) -> Iterator[tuple[Location, yaml.Node, bool]]:
-    """Every value of a YAML text with the node to point at (its key, if it has one) and whether its key came before."""
+    """Every value of a YAML text, with the node to point at (its key, if any) and whether its key is a duplicate."""
     try:
         top = yaml.compose(text, Loader=FastLoader)
     except yaml.YAMLError:
@@ -95,7 +95,7 @@ def yaml_parts(text: str) -> Iterator[tuple[Location, yaml.Node, bool]]:
         seen += 1
         if seen > _MOST_NODES:
             raise yaml.YAMLError("its aliases make it too large")
-        if len(location) > MOST_DEPTH:  # of an alias that stands within what it means
+        if len(location) > MOST_DEPTH:  # an alias inside its own anchor
             raise RecursionError
         yield location, mark, again
         if isinstance(node, yaml.MappingNode):

@@ -1,1 +1,1 @@
-"""What is asked for: prompts, configs, distributions, and when an answer is a target."""
+"""Prompts, configs, distributions, and matching of answers to targets."""

@@ -1,4 +1,4 @@
-"""What a request says about the form of the answer: a sentence, or another clause from the bank in its place.
+"""The form of the answer in a request: a sentence, or another clause from the bank.
 
 Knows the wrap around an outcome; knows nothing of files and prompts.
 """
@@ -25,7 +25,7 @@ def form_sentence(wrap: str, noun: str) -> str:
 
 
 def clauses(wrap: str) -> tuple[str, ...]:
-    """All that can be said about the form, as templates with `{question}` in them; the usual sentence, as "", comes first."""
+    """All clauses on the form, as templates with `{question}`. The usual sentence, as "", comes first."""
     kind = "braces" if wrap == BRACES else "bare" if wrap.strip() == "%s" else "wrap"
     after = (
         "{question}" + ("" if line.startswith("\n") else " ") + line
@@ -37,7 +37,7 @@ def clauses(wrap: str) -> tuple[str, ...]:
 
 
 def with_form(question: str, clause: str, wrap: str, noun: str, example: str) -> str:
-    """A question with a clause on the form; `example` is one of the outcomes.
+    """A question with a clause on the form. `example` is one of the outcomes.
 
     >>> with_form("Roll a die", "{question} Write just {shown}.", "{%s}", "number", "3")
     'Roll a die. Write just {number}.'

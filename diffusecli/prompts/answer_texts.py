@@ -1,6 +1,6 @@
-"""Every text that answers a prompt: each target in all of its spellings, after each variant of the response.
+"""Every valid answer to a prompt: each target in all spellings, after each variant of the response.
 
-Variants are equally likely by definition. How a target's probability is shared out among its spellings is the model's choice.
+Variants are equally likely by definition. The model chooses how a target's probability is split among its spellings.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from diffusecli.prompts.prompt import Prompt
 
 
 class AnswerText(NamedTuple):
-    """One text, its beginning (`response`) included."""
+    """One text, including its prefix (`response`)."""
 
     text: str
-    target: int  # its place in the prompt
-    choice: int  # texts of the same choice are spellings of each other
-    weight: float  # the probability of the choice, shared out evenly
+    target: int  # its index in the prompt
+    choice: int  # texts with the same choice are spellings of each other
+    weight: float  # the probability of the choice, split evenly
 
 
 def answer_texts(prompt: Prompt) -> Iterator[AnswerText]:
-    """Target by target, of each variant by variant, of each spelling by spelling.
+    """Yield texts by target, then variant, then spelling.
 
     >>> prompt = Prompt(request="x", response=("", "So: "), targets=(("7", "seven"), "8"))
     >>> for answer in answer_texts(prompt):
@@ -42,7 +42,7 @@ def answer_texts(prompt: Prompt) -> Iterator[AnswerText]:
 
 
 def record_values(prompt: Prompt, text: str) -> tuple[str, ...] | None:
-    """The fields of an answer, without the beginning that responses give it; None where it does not fit the template, or there is none.
+    """The fields of an answer without its response prefix. None if it does not fit the template, or there is no template.
 
     >>> people = Prompt(request="x", response=("", "I am "), targets=("Ann, 34",), template="{name}, {age}")
     >>> record_values(people, " I am Bob, 5"), record_values(people, "nobody")
@@ -51,7 +51,7 @@ def record_values(prompt: Prompt, text: str) -> tuple[str, ...] | None:
     if prompt.record is None:
         return None
     text = canonical(text)
-    beginnings = (canonical(variant) for variant in sorted(prompt.variants, key=len, reverse=True))
-    text = canonical(next((text.removeprefix(begins) for begins in beginnings if begins and text.startswith(begins)), text))
+    prefixes = (canonical(variant) for variant in sorted(prompt.variants, key=len, reverse=True))
+    text = canonical(next((text.removeprefix(prefix) for prefix in prefixes if prefix and text.startswith(prefix)), text))
     values = prompt.record.parse(text)
     return None if values is None else tuple(map(canonical, values))

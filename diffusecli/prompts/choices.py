@@ -1,6 +1,6 @@
-"""Choices as people list them in one text, `rock=1,paper=1,scissors=2` or JSON, become names with their weights.
+"""Parse choices in one text, `rock=1,paper=1,scissors=2` or JSON, into names with weights.
 
-Refuses what could be read in two ways. Knows nothing of distributions.
+Refuses text that could be read in two ways. Knows nothing of distributions.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from diffusecli.system.errors import InputError
 _ENTRY = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,]*?))\s*(?:=([^,=]*))?(?:,|\Z)')
 _PLAIN = re.compile(r"(?:\d+(?:\.\d+)?|\.\d+)%?")
 _TIME = re.compile(r"\d{1,2}:[0-5]\d(?::[0-5]\d)?(?:\s?[ap]m)?", re.IGNORECASE)
-_AS_JSON = 'or, where a target ends so, write a JSON list: --choices \'["10:1", "2:1"]\''
+_AS_JSON = 'If the target itself ends like this, write a JSON list: --choices \'["10:1", "2:1"]\''
 
 
 def weighted_choices(listing: str) -> list[tuple[str, float | None]]:
-    """Names with their weights. Raises `InputError` where what stands between them, or a weight, is not certain."""
+    """Names with their weights. Raises `InputError` if a separator or a weight is not certain."""
     if (found := collection(listing)) is not None and listing.strip()[:1] in ("[", "{"):
         return _of_json(found)
     entries, at = [], 0
@@ -38,20 +38,22 @@ def weighted_choices(listing: str) -> list[tuple[str, float | None]]:
 def _of_json(found: list[Any] | dict[Any, Any]) -> list[tuple[str, float | None]]:
     pairs = list(found.items()) if isinstance(found, dict) else [(name, None) for name in found]
     if any(isinstance(part, list | dict | tuple) for pair in pairs for part in pair):
-        raise InputError('--choices: a JSON list must hold texts, a mapping texts and weights, e.g. {"rock": 1, "paper": 2}')
+        raise InputError(
+            '--choices: a JSON list must hold texts, and a mapping must hold texts and weights, e.g. {"rock": 1, "paper": 2}'
+        )
     return [(str(name).strip(), None if weight is None else _weight(str(name), str(weight))) for name, weight in pairs]
 
 
 def _require_commas(listing: str, names: Sequence[str]) -> None:
-    """Raises `InputError` for entries that something else than a comma separates."""
+    """Raise `InputError` for entries that are not separated by commas."""
     for sign in (";", "|", "\n", "\t"):
         parts = [part for part in listing.split(sign) if part.strip()]
         if len(parts) > 1 and (len(names) == 1 or all("=" in part for part in parts)):
-            raise InputError(f"--choices: {listing!r} has {sign!r} between the choices. Separate them by commas")
+            raise InputError(f"--choices: {listing!r} has {sign!r} between the choices. Separate them with commas")
 
 
 def _at_ends(names: Sequence[str]) -> list[tuple[str, str | None]]:
-    """Weights at the ends of names, where all have one and together they make 1 or 100 %; raises `InputError` where that is not certain."""
+    """Weights at the ends of names, if all names have one and the sum is 1 or 100 %. Raises `InputError` if this is not certain."""
     found = [ending if ending and _PLAIN.fullmatch(ending.number) else None for ending in map(ending_of, names)]
     pairs = [(ending.text, ending.number) for ending in found if ending]
     total = math.fsum(_weight(*pair) for pair in pairs)
@@ -63,7 +65,7 @@ def _at_ends(names: Sequence[str]) -> list[tuple[str, str | None]]:
     if complete and is_whole and (all("%" in weight for _, weight in pairs) or any("." in weight for _, weight in pairs)):
         return list(pairs)
     raise InputError(
-        f"--choices: {names[found.index(likely[0])]!r} ends like a weight. Write {likely[0].text}={likely[0].number} if it is one, {_AS_JSON}"
+        f"--choices: {names[found.index(likely[0])]!r} ends like a weight. Write {likely[0].text}={likely[0].number} if it is one. {_AS_JSON}"
     )
 
 
@@ -73,4 +75,4 @@ def _weight(name: str, text: str) -> float:
     try:
         return float(plain.removesuffix("%")) / (100 if plain.endswith("%") else 1)
     except ValueError as error:
-        raise InputError(f"--choices: the weight {plain!r} of {name!r} is no number, e.g. rock=1,paper=2") from error
+        raise InputError(f"--choices: the weight {plain!r} of {name!r} is not a number. Write e.g. rock=1,paper=2") from error

@@ -15,7 +15,7 @@ from diffusecli.system.errors import printable
 
 
 def _yaml_number(value: Any) -> Any:
-    """YAML 1.1 takes `1e-4` for a word; people mean the number."""
+    """YAML 1.1 reads `1e-4` as a string; convert it to the number."""
     if isinstance(value, str):
         try:
             return float(value)
@@ -103,7 +103,7 @@ class LoraSettings(BaseModel):
 
 
 class Retain(BaseModel):
-    """What else the model should keep doing as it did."""
+    """Retention: which other answers the model should keep."""
 
     model_config = _SHAPE
 
@@ -120,7 +120,7 @@ class Retain(BaseModel):
 
 
 class Vary(BaseModel):
-    """What surrounds requests while they are trained: another context at each visit."""
+    """Context around requests in training. It changes at each visit."""
 
     model_config = _SHAPE
 
@@ -137,15 +137,15 @@ class Vary(BaseModel):
 
 
 LEAST_INSTRUCTIONS = 3
-"""Every third is only measured."""
+"""Minimum number of instructions: every third is only measured."""
 PLAIN = "plain"
 """The name of the built-in chat template."""
 CHAT_FIELDS = ("system", "chat_template", "chat_template_kwargs")
-"""The settings that say how a model is talked to."""
+"""The settings that determine the chat: system prompt and template."""
 
 
 def _off(value: Any) -> Any:
-    return False if value == "off" else value  # YAML 1.1 reads the bare word as false already
+    return False if value == "off" else value  # YAML 1.1 reads the bare word as false
 
 
 def _switch(value: Any) -> Any:
@@ -227,14 +227,14 @@ class Config(BaseModel):
     )
 
     def to_yaml(self, *, ascii_only: bool = False) -> str:
-        """The resolved config, every field written out; in ASCII on demand, and where something in it cannot be printed."""
+        """The resolved config with every field. In ASCII on request, or if a value has unprintable characters."""
         fields = self.model_dump(mode="json")
         text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
         return text if printable(text) == text and not ascii_only else yaml.safe_dump(fields, sort_keys=False)
 
 
 def short_name(model: str) -> str:
-    """The last part of a model's path or id, for names of folders.
+    """The last part of a model's path or id, for folder names.
 
     >>> short_name("owner/name"), short_name("models/m.gguf")
     ('name', 'm')

@@ -1,4 +1,4 @@
-"""Settings of a config that are right by themselves and wrong or doubtful in their place.
+"""Checks of settings that are valid alone but wrong or doubtful in context.
 
 Knows settings, not paths.
 """
@@ -27,14 +27,14 @@ _SET_BY_US = {
 
 
 def template_variable_problems(document: Document, config: Config) -> Iterator[Problem]:
-    """Variables for the chat template that diffuse sets itself, or that no template can use."""
+    """Chat template variables that diffuse sets itself, or that no template can use."""
     for name, value in config.chat_template_kwargs.items():
         if name in _SET_BY_US:
             yield document.problem(("chat_template_kwargs", name), f"'{name}' is set by diffuse itself", "remove it")
         elif not name.isidentifier():
-            yield document.problem(("chat_template_kwargs", name), f"'{name}' is no name of a variable", "correct it")
+            yield document.problem(("chat_template_kwargs", name), f"'{name}' is not a variable name", "correct it")
         elif not _is_json(value):
-            yield document.problem(("chat_template_kwargs", name), f"'{name}' is no text, number, truth value, list or mapping",
+            yield document.problem(("chat_template_kwargs", name), f"'{name}' is not a text, number, boolean, list or mapping",
                                    "put quotes around it")  # fmt: skip
 
 
@@ -47,13 +47,13 @@ def _is_json(value: Any) -> bool:
 
 
 def vary_problems(document: Document, config: Config) -> Iterator[tuple[Problem, Location]]:
-    """What is wrong with `vary`, each with its location: nothing to vary, and system texts without text."""
+    """Problems of `vary` with their locations: nothing to vary, and empty system prompts."""
     if not config.vary:
         return
     own, location = config.vary.system, ("vary", "system")
     if own == ():
         yield (
-            document.problem(location, "vary.system is an empty list", "add a text, or write true for the built-in ones"),
+            document.problem(location, "vary.system is an empty list", "add a system prompt, or write true for the built-in ones"),
             location,
         )
     for index, text in enumerate(own if isinstance(own, tuple) else ()):
@@ -65,7 +65,7 @@ def vary_problems(document: Document, config: Config) -> Iterator[tuple[Problem,
 
 
 def doubtful_settings(document: Document, config: Config) -> Iterator[Problem]:
-    """Settings that say something other than they seem to."""
+    """Settings without the effect that they seem to have."""
     algorithm = document.data.get("alg_config") or {}
     if "gamma" in algorithm and not config.alg_config.early_stop:
         yield document.problem(("alg_config", "gamma"), "gamma has no effect without early_stop", "add early_stop: true or remove it",
@@ -74,20 +74,20 @@ def doubtful_settings(document: Document, config: Config) -> Iterator[Problem]:
         yield document.problem(("ckpt_dir",), "ckpt_dir has no effect without load_model", "add load_model: true or remove it",
                                severity="warning")  # fmt: skip
     if config.vary and config.vary.plain == 1:
-        yield document.problem(("vary", "plain"), "vary has no effect where plain is 1", "lower plain or write vary: off",
+        yield document.problem(("vary", "plain"), "vary has no effect if plain is 1", "lower plain or write vary: off",
                                severity="warning")  # fmt: skip
     yield from words_for_numbers(document)
 
 
 def words_for_numbers(document: Document) -> Iterator[Problem]:
-    """Notices of texts that are taken as numbers."""
+    """Notices on texts that are read as numbers."""
     for location, value in _numbers_in_words(document.data):
-        yield document.problem(location, f"YAML reads {value} as a word, it is taken as the number", f"write {float(value):.1e}",
+        yield document.problem(location, f"YAML reads {value} as text. It is used as a number", f"write {float(value):.1e}",
                                severity="notice")  # fmt: skip
 
 
 def _numbers_in_words(data: Any, location: Location = ()) -> Iterator[tuple[Location, str]]:
-    """Texts like `1e-4` where a number stands, which YAML 1.1 does not take for one."""
+    """Texts like `1e-4`, which YAML 1.1 does not read as a number."""
     if isinstance(data, dict):
         for key, value in data.items():
             yield from _numbers_in_words(value, (*location, str(key)))

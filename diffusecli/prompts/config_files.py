@@ -1,6 +1,6 @@
-"""Config files read, with what a command line overrides, and everything that is wrong with them.
+"""Read config files, apply overrides of the command line, and report all problems.
 
-Puts together what `config_overrides.py`, `config_paths.py` and `config_checks.py` know; configs of the original format are read unchanged.
+Combines `config_overrides.py`, `config_paths.py` and `config_checks.py`. Configs of the original format are read unchanged.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from diffusecli.system.errors import InputError, Problem
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is known of a config file: the config when no error hides it, its problems, where its parts stand.
+    """The result of reading a config file: the config (None after an error), its problems and its document.
 
-    `paths` are the prompt paths of the file wherever they are readable, even when something else is wrong: of each entry of a list what
-    it leads to.
+    `paths` are the prompt paths of the file as far as they are readable, even if something else is wrong: the files of each
+    list entry.
     """
 
     config: Config | None
@@ -38,13 +38,13 @@ class Inspection:
 
 
 def inspect_config(path: str | Path, overrides: Sequence[str] = (), *, kept: bool = False) -> Inspection:
-    """Read one config file, apply `key.sub=value` overrides, and tell everything that is wrong with it.
+    """Read one config file, apply `key.sub=value` overrides, and report all problems.
 
-    In a config that a run `kept` paths are as they were resolved: nothing in them is replaced.
+    Paths in a config `kept` by a run are already resolved: nothing in them is replaced.
     """
     found = find(path)
     if found.place.is_file() and found.place.suffix not in (".yaml", ".yml"):
-        return Inspection(None, (Problem(found.name, "is not a config", "name a .yaml file"),))
+        return Inspection(None, (Problem(found.name, "is not a config", "use a .yaml file"),))
     document, problems = read_document(found.place, name=found.name)
     if document is None:
         return Inspection(None, tuple(problems))
@@ -54,15 +54,15 @@ def inspect_config(path: str | Path, overrides: Sequence[str] = (), *, kept: boo
 
 
 def _inspected(document: Document, problems: list[Problem], path: Path, overrides: Sequence[str], *, kept: bool) -> Inspection:
-    """What is known of a config once it is read; `path` is that of its file."""
+    """Check a config that was read. `path` is that of its file."""
     document, overridden = apply_overrides(document, overrides)
-    unmeant = [] if kept else [at_its_option(p, location, overridden) for p, location in wrong_paths(document, path)]
+    path_problems = [] if kept else [at_its_option(p, location, overridden) for p, location in wrong_paths(document, path)]
     try:
         config = Config.model_validate(document.data)
     except ValidationError as error:
         wrong = [at_its_option(p, location, overridden) for p, location in problems_of(document, error, Config)]
-        return Inspection(None, (*wrong, *unmeant, *words_for_numbers(document)), document, readable_paths(document, path))
-    problems.extend(unmeant)
+        return Inspection(None, (*wrong, *path_problems, *words_for_numbers(document)), document, readable_paths(document, path))
+    problems.extend(path_problems)
     config = resolve_paths(config, path, kept=kept)
     if config.load_model and config.ckpt_dir is None:
         problems.append(document.problem(("load_model",), "load_model needs a ckpt_dir", "name the folder of an adapter"))
@@ -74,22 +74,22 @@ def _inspected(document: Document, problems: list[Problem], path: Path, override
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = (), *, kept: bool = False) -> Config:
-    """Read one config file, as `inspect_config` does; raises `InputError` with every mistake in it."""
+    """Read one config file, as `inspect_config`. Raises `InputError` with all errors in it."""
     inspected = inspect_config(path, overrides, kept=kept)
     if inspected.config is None:
         raise InputError.of(p for p in inspected.problems if p.severity == "error")
     return inspected.config
 
 
-def config_from(fields: Mapping[str, Any]) -> Config:
-    """A config of the fields that a program gives, checked and resolved as a file is; raises `InputError` with every mistake in it.
+def config_from(fields: Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
+    """A config from the fields that a program gives, checked and resolved as a file. Raises `InputError` with all errors in it.
 
-    There is no file, so paths are taken from the working directory, and `{config}` in the name of a folder is an error.
+    There is no file, so paths are relative to the working directory, and `{config}` in a folder name is an error.
 
     >>> config_from({"model": "owner/name", "output_dir": "results/{model}", "alg_config": {"n_iters": 3}}).output_dir
     'results/name'
     """
-    inspected = _inspected(Document("config", "", dict(fields)), [], Path("{config}"), (), kept=False)
+    inspected = _inspected(Document("config", "", dict(fields)), [], Path("{config}"), overrides, kept=False)
     if inspected.config is None:
         raise InputError.of(p for p in inspected.problems if p.severity == "error")
     return inspected.config

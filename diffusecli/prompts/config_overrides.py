@@ -16,7 +16,7 @@ from diffusecli.system.errors import InputError, Problem
 
 
 def apply_overrides(document: Document, overrides: Sequence[str]) -> tuple[Document, dict[Location, str]]:
-    """The document with `key.sub=value` put in (values read as YAML), and which option set what."""
+    """The document with `key.sub=value` put in (values read as YAML), and the option of each value."""
     if not overrides:
         return document, {}
     data = copy.deepcopy(document.data) if isinstance(document.data, dict) else {}
@@ -29,19 +29,19 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> tuple[Docum
         try:
             value = read_value(text)
         except ValueError as error:
-            raise InputError(f"--set {option}: the value cannot be read, put quotes around it") from error
+            raise InputError(f"--set {option}: the value cannot be read. Put quotes around it") from error
         inside = data
         for part in location[:-1]:
             inside = inside.setdefault(part, {})
             if not isinstance(inside, dict):
-                raise InputError(f"--set {option}: '{part}' holds no keys")
+                raise InputError(f"--set {option}: '{part}' has no keys")
         inside[location[-1]] = value
         options[location] = option
     return replace(document, data=data), options
 
 
 def at_its_option(problem: Problem, location: Location, overridden: dict[Location, str]) -> Problem:
-    """A problem of an overridden value stands at the option, not in the file."""
+    """A problem of an overridden value, reported at the option instead of the file."""
     for place, option in overridden.items():
         if location[: len(place)] == place:
             return replace(problem, path=f"--set {option}", line=None, column=None)

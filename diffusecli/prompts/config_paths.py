@@ -1,4 +1,4 @@
-"""The paths in a config: which of them cannot be meant as written, and where each leads.
+"""Check and resolve the paths in a config.
 
 Knows which settings hold paths; reads none of the files.
 """
@@ -22,7 +22,7 @@ _FILLED = ("output_dir", "ckpt_dir")
 
 
 def wrong_paths(document: Document, path: Path) -> Iterator[tuple[Problem, Location]]:
-    """Paths and names that would be taken literally where that cannot be meant."""
+    """Paths and names that are not meant literally, such as unreplaced placeholders."""
     data = document.data if isinstance(document.data, dict) else {}
     written: dict[Location, Any] = {(name,): data.get(name) for name in ("model", "revision", "device", "chat_template", *_FILLED)}
     for key, listed in _prompt_lists(document).items():
@@ -33,15 +33,18 @@ def wrong_paths(document: Document, path: Path) -> Iterator[tuple[Problem, Locat
         message, remedy = wrong_as_written(text)
         left = re.search(r"\{[^{}]*\}", _filled(text, str(data.get("model")), path)) if location[0] in _FILLED else None
         if left and not message and not exists(text):
-            message, remedy = f"'{left[0]}' is not replaced by a value", "only {model} and {config} are: write the value itself"
+            message, remedy = (
+                f"'{left[0]}' is not replaced by a value",
+                "only {model} and {config} are replaced: write the value itself",
+            )
         elif location == ("output_dir",) and not message and not exists(text) and (ending := other_format(Path(text))):
-            message, remedy = f"a run is a folder, not a {ending} file", f"name a folder without {ending}"
+            message, remedy = f"a run is a folder, not a {ending} file", f"choose a folder name without {ending}"
         if message:
             yield document.problem(location, f"{text}: {message}", remedy), location
 
 
 def resolve_paths(config: Config, path: Path, *, kept: bool) -> Config:
-    """The config with every path as it is meant; of those that a run `kept` it is only looked up where they are by now."""
+    """The config with resolved paths. Paths `kept` by a run are only located, not expanded."""
 
     def meant(text: str) -> str:
         return text if kept else at_home(text)
@@ -67,7 +70,7 @@ def resolve_paths(config: Config, path: Path, *, kept: bool) -> Config:
 
 
 def readable_paths(document: Document, path: Path) -> dict[Location, tuple[tuple[str, ...], ...]]:
-    """The lists of prompt paths that are lists of words, resolved, by where they stand; entries that are wrong as they are written lead nowhere."""
+    """The valid lists of prompt paths, resolved, by location. Entries with a wrong path give no files."""
     return {
         key: tuple(() if wrong_as_written(p)[0] else tuple(spread(at_home(p), path.parent)) for p in listed)
         for key, listed in _prompt_lists(document).items()
@@ -76,7 +79,7 @@ def readable_paths(document: Document, path: Path) -> dict[Location, tuple[tuple
 
 
 def _prompt_lists(document: Document) -> dict[Location, Any]:
-    """What stands where lists of prompt paths are meant to."""
+    """The values at the keys for lists of prompt paths."""
     data = document.data if isinstance(document.data, dict) else {}
     retain = data.get("retain")
     lists: dict[Location, Any] = {(key,): data.get(key) for key in ("train_prompts", "test_prompts")}
@@ -85,5 +88,5 @@ def _prompt_lists(document: Document) -> dict[Location, Any]:
 
 
 def _filled(text: str, model: str, path: Path) -> str:
-    """A folder's name with what stands for the model and the config."""
+    """A folder name with {model} and {config} replaced."""
     return text.replace("{model}", short_name(model)).replace("{config}", path.stem)

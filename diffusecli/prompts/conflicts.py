@@ -1,6 +1,6 @@
 """Prompts that ask for the same conversation: one model can follow only one distribution of answers to it.
 
-Knows prompts as text. Whether a chat template makes one conversation of two different texts, its caller says.
+Knows prompts as text. The caller knows if a chat template maps two texts to the same conversation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import Problem
 
 _END = "\0"
-"""Closes an answer that must stop; without it the answer may go on."""
+"""Marks the end of an answer that must stop. Without it the answer may continue."""
 
 
 @dataclass(frozen=True)
@@ -33,25 +33,25 @@ class Clash:
 
     @property
     def severity(self) -> Literal["error", "warning", "notice"]:
-        """Of training on both: a notice where they agree and one of them has other wordings, too."""
+        """Severity of training on both. A notice if they agree and one of them has other wordings."""
         if not self.agree:
             return "error"
         return "notice" if self.first.whole != self.first.alias or self.second.whole != self.second.alias else "warning"
 
     @property
     def message(self) -> str:
-        """What is wrong with the second."""
+        """The problem of the second prompt."""
         if self.agree:
             return f"has the same conversation and distribution as {self.first.alias}, so training on both counts it twice"
         return f"has the same conversation as {self.first.alias} but another distribution"
 
     @property
     def remedy(self) -> str:
-        """What to do about it."""
-        return "remove one of the two" if self.agree else "put all targets into one prompt or train on one of the two"
+        """How to fix it."""
+        return "remove one of them" if self.agree else "put all targets into one prompt or train on one of the two"
 
     def problem(self, *, beside: bool = False) -> Problem:
-        """At the second file; of files that are only `beside` each other none is an error."""
+        """The problem, at the second file. A warning instead of an error for files that are only `beside` each other."""
         severity: Literal["error", "warning", "notice"] = "warning" if beside and not self.agree else self.severity
         return Problem(self.second.alias, self.message, self.remedy, severity=severity)
 
@@ -71,16 +71,16 @@ def clashes(prompts: Iterable[Prompt], conversations: Iterable[Hashable]) -> Ite
     for prompt, said in zip(prompts, conversations, strict=True):
         if prompt.targets:
             groups.setdefault(said, []).append(prompt)
-    told: set[tuple[str, str]] = set()  # pairs of prompts that share a wording and agree: one word is enough
+    reported: set[tuple[str, str]] = set()  # pairs of prompts that share a wording and agree: one notice is enough
     for first, *others in groups.values():
         expected = _masses(first) if others else {}
         for other in others:
             agree = first.draws == other.draws and _agree(expected, _masses(other))
             clash, pair = Clash(first, other, agree), (first.whole, other.whole)
-            if clash.severity != "notice" or pair not in told:
+            if clash.severity != "notice" or pair not in reported:
                 yield clash
             if clash.severity == "notice":
-                told.add(pair)
+                reported.add(pair)
 
 
 def trained_elsewhere(prompts: Iterable[Prompt], system: str | None = None) -> Iterator[Problem]:
@@ -90,12 +90,14 @@ def trained_elsewhere(prompts: Iterable[Prompt], system: str | None = None) -> I
     for wording in (wording for prompt in prompts for wording in prompt.held_out):
         if (other := trained.get(conversation(wording, system))) is not None:
             yield Problem(
-                wording.whole, f"the held-out request {wording.question!r} is trained in {other}", "remove it from one of the two"
+                wording.whole,
+                f"the held-out request {wording.question!r} is also trained, in {other}",
+                "remove it from one of the two",
             )
 
 
 def _masses(prompt: Prompt) -> dict[tuple[str, ...], float]:
-    r"""The probability of each answer, its beginning (`response`) included; spellings of each other have one together.
+    r"""The probability of each answer, including its prefix (`response`). Spellings of the same target share one.
 
     >>> _masses(Prompt(request="x", response=("", "So: "), targets=("a",)))
     {('a\x00',): 0.5, ('So: a\x00',): 0.5}
@@ -129,7 +131,7 @@ def _agree(one: dict[tuple[str, ...], float], other: dict[tuple[str, ...], float
     pairs = _in_common(list(one), list(other))
     starts, ends = [i for i, _ in pairs], [len(one) + j for _, j in pairs]
     links = coo_array((np.ones(len(pairs)), (starts, ends)), shape=(len(one) + len(other),) * 2)
-    count, groups = connected_components(links, directed=False)  # of masses with answers in common, by way of others too
+    count, groups = connected_components(links, directed=False)  # groups of masses with common answers, also indirectly
     sides = (groups[: len(one)], list(one.values())), (groups[len(one) :], list(other.values()))
     expected, found = (np.bincount(places, masses, count) for places, masses in sides)
     if not np.allclose(expected, found, rtol=1e-6, atol=1e-12):
@@ -139,7 +141,7 @@ def _agree(one: dict[tuple[str, ...], float], other: dict[tuple[str, ...], float
 
 
 def _in_common(one: Sequence[tuple[str, ...]], other: Sequence[tuple[str, ...]]) -> list[tuple[int, int]]:
-    """The places, here and there, of those that have an answer in common, or one that begins one of the other's."""
+    """Index pairs of masses with a common answer, or an answer that is a prefix of the other's."""
     sides = ((0, one), (1, other))
     known = sorted((answer, side, place) for side, listed in sides for place, some in enumerate(listed) for answer in some)
     pairs: set[tuple[int, int]] = set()

@@ -1,4 +1,4 @@
-"""What a named distribution is: outcomes with weights, made by a family that the command line can name.
+"""Distributions: outcomes with weights, created by a family that the command line can name.
 
 Knows nothing of prompts, models or files. The families are functions in `families.py`; `catalogue.py` has them by name.
 """
@@ -12,20 +12,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from diffusecli.system.errors import InputError
+from diffusecli.system.errors import InputError, sentence
 
 MOST_OUTCOMES = 100_000
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """What a family amounts to: the outcomes as text, their weights, and how to ask for a draw in English."""
+    """Outcomes as text, their weights, and an English request for a draw."""
 
     outcomes: tuple[str, ...]
     weights: tuple[float, ...] | None  # None: uniform
     request: str
     noun: str = "number"
-    notice: str = ""  # what was cut off or found out, for the user; a line each
+    notice: str = ""  # for the user: what was cut off or detected, one per line
     fields: Mapping[str, str] = field(default_factory=dict)  # fill the {placeholders} of a request, where more than the group does
     facts: Mapping[str, str] = field(default_factory=dict)  # fill the templates of `wordings/`
     template: str = ""  # of records: how fields make an outcome
@@ -46,24 +46,24 @@ class Family:
     example: str
 
     def __call__(self, *arguments: Any, **modifiers: Any) -> Distribution:
-        """The distribution with these parameters; raises `InputError` for what it does not take."""
+        """The distribution with these parameters. Raises `InputError` for invalid ones."""
         return replace(self.make(*arguments, **modifiers), family=self.name)
 
     @property
     def arguments(self) -> tuple[type, ...]:
-        """Types of what the option takes, in order; none for a flag."""
+        """Types of the option's values, in order. Empty for a flag."""
         hints = typing.get_type_hints(self.make)
         parameters = inspect.signature(self.make).parameters.values()
         return tuple(hints[p.name] for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
 
     @property
     def modifiers(self) -> tuple[str, ...]:
-        """Names of the further options it understands."""
+        """Names of its modifier options."""
         return tuple(p.name for p in inspect.signature(self.make).parameters.values() if p.kind is p.KEYWORD_ONLY)
 
 
 def family(metavar: str, summary: str, example: str) -> Callable[[_Make], Family]:
-    """Make a function a family; its name, with dashes, is the option's."""
+    """Decorator: make a function a family. Its name, with dashes, is the option's."""
 
     def made(make: _Make) -> Family:
         name = make.__name__.replace("_", "-")
@@ -80,7 +80,7 @@ def rounded_shares(masses: Iterable[float]) -> tuple[float, ...]:
 
 
 def merge_equal(pairs: Iterable[tuple[str, float]]) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
-    """Equal outcomes merged, weights added; None for the weights when they are all alike."""
+    """Merge equal outcomes and add their weights. Weights are None if all are equal."""
     sums: dict[str, float] = {}
     for text, weight in pairs:
         sums[text] = sums.get(text, 0.0) + weight
@@ -88,11 +88,11 @@ def merge_equal(pairs: Iterable[tuple[str, float]]) -> tuple[tuple[str, ...], tu
 
 
 def require(good: bool, where: str, remedy: str) -> None:
-    """Raises `InputError` unless the parameters are good."""
+    """Raise `InputError` unless the parameters are valid."""
     if not good:
         raise InputError(f"{where}: {remedy}")
 
 
 def require_manageable(count: int, where: str, remedy: str) -> None:
-    """Raises `InputError` for more outcomes than a prompt holds."""
-    require(count <= MOST_OUTCOMES, where, f"{count} outcomes are more than {MOST_OUTCOMES}, {remedy}")
+    """Raise `InputError` for more outcomes than a prompt can have."""
+    require(count <= MOST_OUTCOMES, where, f"{count} outcomes, at most {MOST_OUTCOMES} are allowed. {sentence(remedy)}")

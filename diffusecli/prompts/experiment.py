@@ -1,6 +1,6 @@
-"""An experiment: a config with the prompt files that it names, and what is wrong with them together.
+"""An experiment: a config with its prompt files, and problems between them.
 
-Knows configs and prompts as files; knows nothing of models, devices and folders for results.
+Knows configs and prompts as files. Knows nothing of models, devices and result folders.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from diffusecli.system.errors import Problem, Severity, many
 
 @dataclass(frozen=True)
 class Experiment:
-    """A config with the prompt files that it names."""
+    """A config with its prompt files."""
 
     file: Path
     inspection: Inspection
-    problems: tuple[Problem, ...]  # of the paths that it names
+    problems: tuple[Problem, ...]  # of its paths
     prompts: tuple[Path, ...]
     trained: Mapping[Path, Location]  # the file itself -> where the config names it in train_prompts
 
     @classmethod
     def of(cls, file: Path, inspected: Inspection) -> Experiment:
-        """Look at every path that it names."""
+        """Read every path of the config."""
         problems: list[Problem] = []
         prompts: list[Path] = []
         places: dict[Location, dict[Path, Location]] = {}
@@ -46,8 +46,8 @@ class Experiment:
                     severity: Severity = "notice" if message == NOT_YET else "error"
                     problems.append(document.problem((*key, index), f"{path} {message}", remedy, severity=severity))
                 if twice := [prompt for prompt in files if real(prompt) in named]:
-                    remedy = "name it once"
-                    problems.append(document.problem((*key, index), f"{twice[0]} is named twice", remedy, severity="warning"))
+                    remedy = "list it once"
+                    problems.append(document.problem((*key, index), f"{twice[0]} is listed twice", remedy, severity="warning"))
                 for prompt in files:
                     named.setdefault(real(prompt), (*key, index))
                 prompts += files
@@ -57,13 +57,13 @@ class Experiment:
                 and not any(files_at(path)[2] for names in paths for path in names)
             ):
                 problems.append(document.problem(
-                    key, f"names {many(len(named), 'instruction')}, at least {LEAST_INSTRUCTIONS} are needed",
-                    "name more (every third is only measured)",
+                    key, f"has {many(len(named), 'instruction')}, but at least {LEAST_INSTRUCTIONS} are needed",
+                    "add more (every third is only measured)",
                 ))  # fmt: skip
         return cls(file, inspected, tuple(problems), tuple(prompts), places.get(("train_prompts",), {}))
 
     def clashes(self, there: Mapping[Path, Prompt]) -> list[Clash]:
-        """Training prompts with one conversation."""
+        """Pairs of training prompts with the same conversation."""
         wordings = [wording for prompt in self.training(there) for wording in prompt.wordings]
         return list(clashes(wordings, (conversation(wording, self._system) for wording in wordings)))
 
@@ -72,11 +72,11 @@ class Experiment:
         return [there[place] for place in self.trained if place in there]
 
     def untargeted(self, there: Mapping[Path, Prompt]) -> list[Prompt]:
-        """Training prompts with nothing to train on."""
+        """Training prompts without targets."""
         return [prompt for prompt in self.training(there) if not prompt.targets]
 
     def of_training(self, there: Mapping[Path, Prompt]) -> Iterator[Problem]:
-        """What is wrong with its prompts as those of one training."""
+        """Problems of its prompts as a training set."""
         if (document := self.inspection.document) is None:
             return
         for prompt in self.untargeted(there):

@@ -82,7 +82,7 @@ def bernoulli(probability: float) -> Distribution:
     return replace(discrete_distribution("bernoulli", (probability,), request, 0.0), facts=chance_facts(probability))
 
 
-@family("LAM", "Events in an interval that has LAM of them on average.", "4")
+@family("LAM", "Events in an interval with LAM of them on average.", "4")
 def poisson(mean: float, *, tail: float = 1e-6) -> Distribution:
     """Pois(lambda), cut where less than `tail` lies beyond."""
     require(mean > 0, f"--poisson {mean:g}", "LAM must be above 0")
@@ -141,7 +141,7 @@ def benford() -> Distribution:
     return Distribution(tuple("123456789"), rounded_shares(math.log10(1 + 1 / d) for d in range(1, 10)), request, "digit")
 
 
-@family("'NAME(…)'", "Any distribution of scipy.stats by name and parameters.", "'nbinom(5, 0.3)'")
+@family("'NAME(…)'", "Any distribution of scipy.stats, by name and parameters.", "'nbinom(5, 0.3)'")
 def scipy(call: str, *, tail: float = 1e-6, decimals: int | None = None) -> Distribution:
     """`nbinom(5, 0.3)`; a continuous one needs `decimals` to round to. Parsed, never evaluated."""
     name, arguments, keywords = parse_call(call)
@@ -155,19 +155,19 @@ def scipy(call: str, *, tail: float = 1e-6, decimals: int | None = None) -> Dist
 
 @family("FROM TO", "Days from FROM to TO, equally likely.", "2024-06-01 2024-06-30")
 def dates(first: str, last: str, *, date_format: str = "%B %-d") -> Distribution:
-    """Each day written as `date_format` says; days written alike (`%A`) are added up."""
+    """Each day in `date_format`. Weights of days with the same text (`%A`) are summed."""
     try:
         start, end = date.fromisoformat(first), date.fromisoformat(last)
     except ValueError as error:
         raise InputError(f"--dates {first} {last}: write days as YEAR-MONTH-DAY, e.g. 2024-06-01") from error
     require(start <= end, f"--dates {first} {last}", "the first day must not be after the last")
-    require_manageable((end - start).days + 1, "--dates", "name a shorter span")
+    require_manageable((end - start).days + 1, "--dates", "use a shorter range")
     days = [start + timedelta(days=index) for index in range((end - start).days + 1)]
     texts = [day.strftime(date_format).strip() for day in days]
-    require(all(texts), f"--date-format {date_format!r}", "writes nothing, use for example '%B %-d'")
+    require(all(texts), f"--date-format {date_format!r}", "writes nothing. Use for example '%B %-d'")
     unknown = re.findall(r"%[-_0^#]?[A-Za-z]", texts[0]) if "%%" not in date_format else []
     if unknown or "%" not in date_format:
-        why = f"strftime knows no {unknown[0]}" if unknown else f"writes {texts[0]!r} for every day"
+        why = f"strftime has no code {unknown[0]}" if unknown else f"writes {texts[0]!r} for every day"
         raise InputError(f"--date-format {date_format!r}: {why}. Use codes such as %B, %-d and %Y")
     outcomes, weights = merge_equal((text, 1.0) for text in texts)
     ends = (texts[0], texts[-1]) if len(outcomes) == len(texts) else (start.isoformat(), end.isoformat())
@@ -192,7 +192,7 @@ def months() -> Distribution:
 
 @family(
     "A=1,B=2,…",
-    "Named outcomes with weights; without weights equally likely. A JSON list or mapping, too.",
+    "Named outcomes with weights, or equally likely; also JSON.",
     "'rock=1,paper=1,scissors=2'",
 )
 def choices(listing: str) -> Distribution:
@@ -201,27 +201,27 @@ def choices(listing: str) -> Distribution:
     weighted = any(weight is not None for _, weight in entries)
     if weighted and (bare := [name for name, weight in entries if weight is None]):
         hint = ". Decimals are written with a point" if bare[0].isdigit() else ""
-        raise InputError(f"--choices: {bare[0]!r} has no weight and others have one, give all of them or none{hint}")
+        raise InputError(f"--choices: {bare[0]!r} has no weight, but others do. Give weights to all or none{hint}")
     pairs = [(name, 1.0 if weight is None else weight) for name, weight in entries]
     require(
         all(name and math.isfinite(w) and w >= 0 for name, w in pairs),
         "--choices",
-        "every entry needs a name and a weight of 0 or more",
+        "each entry needs a name and a weight of 0 or more",
     )
     require(any(w > 0 for _, w in pairs), "--choices", "at least one weight must be above 0")
     outcomes, weights = merge_equal(pairs)
-    require(len(outcomes) == len(pairs), "--choices", "no name may be there twice")
+    require(len(outcomes) == len(pairs), "--choices", "each name may occur only once")
     return _of_options(outcomes, weights, weights if weighted else None)
 
 
-def _of_options(outcomes: tuple[str, ...], weights: tuple[float, ...] | None, told: tuple[float, ...] | None) -> Distribution:
-    """Asked for by a request that names the outcomes with their shares; of equal weights only those that are `told` are facts."""
+def _of_options(outcomes: tuple[str, ...], weights: tuple[float, ...] | None, stated: tuple[float, ...] | None) -> Distribution:
+    """With a request that names the outcomes and their shares. Equal weights are facts only if `stated`."""
     names = in_quotes(outcomes)
     pairs = zip(names, share_texts(weights), strict=True) if weights else ()
     chances = ", ".join(f"{name} ({share})" for name, share in pairs) if weights else ", ".join(names)
     how = "with these probabilities" if weights else "all equally likely"
     request = f"Pick one of these at random, {how}: {chances}."
-    return Distribution(outcomes, weights, request, "choice", facts=option_facts(outcomes, told))
+    return Distribution(outcomes, weights, request, "choice", facts=option_facts(outcomes, stated))
 
 
 def naming_its_options(distribution: Distribution) -> Distribution:
@@ -230,7 +230,7 @@ def naming_its_options(distribution: Distribution) -> Distribution:
     require(
         count <= MOST_LISTED,
         "--wordings",
-        f"built-in requests name all targets, and {count} are more than {MOST_LISTED}. Write your own with --request or --requests",
+        f"built-in requests list all targets, at most {MOST_LISTED}. There are {count}: write your own request with --request or --requests",
     )
     outcomes, weights = merge_equal(zip(distribution.outcomes, distribution.weights or [1.0] * count, strict=True))
     asked = _of_options(outcomes, weights, weights)
@@ -241,7 +241,7 @@ def _decimal(text: str, option: str) -> Decimal:
     try:
         value = Decimal(text)
     except InvalidOperation as error:
-        raise InputError(f"{option}: {text!r} is no number") from error
+        raise InputError(f"{option}: {text!r} is not a number") from error
     if not value.is_finite() or len(value.as_tuple().digits) > 20 or abs(value.adjusted()) > 20:
-        raise InputError(f"{option}: {text[:40]!r} is no number of at most 20 digits")
+        raise InputError(f"{option}: {text[:40]!r} is not a number of at most 20 digits")
     return value

@@ -1,4 +1,4 @@
-"""When a sample is the same as a target: exactly, trimmed, whatever its case, or by what a pattern finds in it.
+"""Match samples to targets: exactly, trimmed, ignoring case, or by a pattern.
 
 Knows strings only. Everything is compared in Unicode's normal form C.
 """
@@ -21,23 +21,23 @@ from diffusecli.system.errors import InputError
 
 RULES = ("exact", "strip", "casefold", "regex:…")
 _WIDER = ("casefold", r"regex:^[^\w+-]*(\w[\w ]*)\W*$")
-_COMMONEST = 1000  # texts that decide whether a rule is worth a look at all of them
+_COMMONEST = 1000  # texts that decide whether a rule is tried on all of them
 
 
 @dataclass(frozen=True)
 class Matching:
-    """A rule by its name; `key` says what is compared."""
+    """A rule by its name. `key` returns the text that is compared."""
 
     rule: str = "strip"
 
     def __post_init__(self) -> None:
-        """Raises `InputError` for a rule that does not exist and a pattern that is none."""
+        """Raise `InputError` for an unknown rule or an invalid pattern."""
         if self.pattern is None and self.rule not in RULES[:-1]:
             raise InputError(f"--match {self.rule}: must be one of {', '.join(RULES)}")
         try:
             re.compile(self.pattern or "")
         except re.error as error:
-            raise InputError(f"--match {self.rule}: is not a pattern of Python's re ({error}), correct it") from error
+            raise InputError(f"--match {self.rule}: is not a valid pattern of Python's re ({error}). Correct it") from error
 
     @property
     def pattern(self) -> str | None:
@@ -45,7 +45,7 @@ class Matching:
         return self.rule.removeprefix("regex:") if self.rule.startswith("regex:") else None
 
     def key(self, text: str) -> str | None:
-        r"""What is compared of a text; None when the pattern is not in it.
+        r"""The part of a text that is compared. None if the pattern does not match.
 
         >>> Matching().key(" {7}\n"), Matching("exact").key("{7} "), Matching("casefold").key(" Straße")
         ('{7}', '{7} ', 'strasse')
@@ -60,7 +60,7 @@ class Matching:
         return canonical(canonical(text).casefold()) if self.rule == "casefold" else canonical(text)
 
     def in_words(self, prompts: Iterable[Prompt]) -> str:
-        """What a valid answer to these prompts is; with `eos: false` it only has to begin with a target.
+        """Describe a valid answer to these prompts. With `eos: false` it only has to start with a target.
 
         >>> coin, name = Prompt(request="Toss.", targets=("heads",)), Prompt(request="A name.", targets=("Ann",), eos=False)
         >>> Matching().in_words([coin]), Matching().in_words([name])
@@ -88,7 +88,7 @@ class Matching:
 
 @dataclass(frozen=True)
 class Tally:
-    """Samples sorted into targets, other answers, and those that were cut before they became one or the other."""
+    """Samples sorted into targets, other answers, and unfinished answers."""
 
     counts: tuple[int, ...]  # K
     off_target: Counter[str]  # finished
@@ -101,26 +101,26 @@ class Tally:
 
     @cached_property
     def on_target(self) -> int:
-        """How many samples are a target."""
+        """Number of samples that are a target."""
         return sum(self.counts)
 
     @property
     def unfinished_share(self) -> float:
-        """Of all samples; nan when there are none."""
+        """Share of unfinished samples. nan without samples."""
         return self.unfinished.total() / self.n if self.n else math.nan
 
     @property
     def cells(self) -> tuple[int, ...]:
-        """How often each target and each different other text came; the beginning of a cut answer is a text of its own."""
+        """Counts of each target and each distinct other text. Each cut answer counts as a separate text."""
         return (*self.counts, *self.off_target.values(), *self.unfinished.values())
 
 
 def tally(prompt: Prompt, samples: Mapping[str, int], matching: Matching | None = None) -> Tally:
     """Sort counted samples into the prompt's targets.
 
-    A target counts in any of its spellings, with any of its response variants before it. With `eos: false` a sample counts
-    for the target that begins it, also when it was cut after it; elsewhere an answer that was cut is never a target.
-    Raises `InputError` when the rule makes two targets one.
+    A target counts in any spelling, after any response variant. With `eos: false` a sample counts for the target that it
+    starts with, also if it was cut after it. Otherwise an answer that was cut is never a target.
+    Raises `InputError` if the rule makes two targets equal.
     """
     target_of = target_finder(prompt, matching or Matching())
     counts = [0] * len(prompt.targets)
@@ -139,9 +139,9 @@ def tally(prompt: Prompt, samples: Mapping[str, int], matching: Matching | None 
 
 
 def target_finder(prompt: Prompt, matching: Matching) -> Callable[[str], int | None]:
-    """A function that takes an answer and returns the place of the target that it is, None where it is none.
+    """A function from an answer to the index of its target, or None.
 
-    Raises `InputError` when the rule makes two targets one.
+    Raises `InputError` if the rule makes two targets equal.
 
     >>> target_of = target_finder(Prompt(request="Toss.", targets=("heads", "tails")), Matching())
     >>> target_of(" tails"), target_of("edge")
@@ -162,7 +162,7 @@ def target_finder(prompt: Prompt, matching: Matching) -> Callable[[str], int | N
 
 
 def _first_of_draws(prompt: Prompt, draws: Draws, matching: Matching) -> Callable[[str], int | None]:
-    """The first draw of an answer that holds as many as asked, each of them a target, and none twice where none may be."""
+    """The first draw of a valid answer: as many draws as requested, all targets, none twice without replacement."""
     template, target_of = draws.template, target_finder(prompt.model_copy(update={"draws": None}), matching)
 
     def first_of(text: str) -> int | None:
@@ -175,21 +175,23 @@ def _first_of_draws(prompt: Prompt, draws: Draws, matching: Matching) -> Callabl
 
 
 def _cells(prompt: Prompt, matching: Matching) -> Mapping[str, int]:
-    """What is compared -> the target's place."""
+    """Compared text -> index of the target."""
     return _cells_of(prompt.alias, prompt.spellings, prompt.variants, matching)
 
 
-@lru_cache(maxsize=4)  # one prompt is looked at several times; a million targets take 4 s and 100 MB
+@lru_cache(maxsize=4)  # each prompt is used several times; a million targets take 4 s and 100 MB
 def _cells_of(alias: str, targets: tuple[tuple[str, ...], ...], variants: tuple[str, ...], matching: Matching) -> Mapping[str, int]:
     cells: dict[str, int] = {}
     for index, spellings in enumerate(targets):
         for spelling, variant in product(spellings, variants):
             key = matching.key(variant + spelling)
             if key is None:
-                raise InputError(f"{alias}: --match {matching.rule} finds nothing in the target {spelling!r}, widen the pattern")
+                raise InputError(f"{alias}: --match {matching.rule} does not match the target {spelling!r}. Widen the pattern")
             if cells.setdefault(key, index) != index:
                 same = targets[cells[key]][0]
-                raise InputError(f"{alias}: --match {matching.rule} cannot tell {spelling!r} from {same!r}, use a narrower rule")
+                raise InputError(
+                    f"{alias}: --match {matching.rule} does not distinguish {spelling!r} from {same!r}. Use a narrower rule"
+                )
     return cells
 
 
@@ -202,7 +204,7 @@ class Missed:
 
 
 def wider_rules(prompts: Iterable[Prompt]) -> list[str]:
-    r"""Rules that forgive case, or marks around the whole answer, and tell all targets apart.
+    r"""Rules that ignore case, or characters around the whole answer, and still distinguish all targets.
 
     >>> wider_rules([Prompt(request="Toss.", targets=("{heads}", "{tails}"))])
     ['casefold', 'regex:^[^\\w+-]*(\\w[\\w ]*)\\W*$']
@@ -210,13 +212,13 @@ def wider_rules(prompts: Iterable[Prompt]) -> list[str]:
     ['casefold']
     """
     prompts = list(prompts)
-    if not all(prompt.eos for prompt in prompts):  # what only begins with a target has no marks around it
+    if not all(prompt.eos for prompt in prompts):  # answers that only start with a target have no end to strip
         return []
-    return [rule for rule in _WIDER if all(_tells_apart(prompt, Matching(rule)) for prompt in prompts)]
+    return [rule for rule in _WIDER if all(_distinguishes_all(prompt, Matching(rule)) for prompt in prompts)]
 
 
 def nearly_matched(prompt: Prompt, off_target: Counter[str], rules: Sequence[str]) -> Missed | None:
-    r"""The first of the rules by which at least half of the commonest texts off target are targets; None when none is.
+    r"""The first rule by which at least half of the most common off-target texts are targets, or None.
 
     >>> prompt = Prompt(request="Toss.", targets=("{heads}", "{tails}"))
     >>> nearly_matched(prompt, Counter({"heads": 3, "**tails**": 2, "It landed on its edge": 4}), wider_rules([prompt])).samples
@@ -230,7 +232,7 @@ def nearly_matched(prompt: Prompt, off_target: Counter[str], rules: Sequence[str
     return None
 
 
-def _tells_apart(prompt: Prompt, matching: Matching) -> bool:
+def _distinguishes_all(prompt: Prompt, matching: Matching) -> bool:
     try:
         _cells(prompt, matching)
     except InputError:

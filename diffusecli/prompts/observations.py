@@ -50,10 +50,10 @@ def distributions_in(path: Path, reading: Reading) -> dict[tuple[str, ...], Dist
     counted = reading.count or reading.weight_column is not None
     if repeated and not counted:
         likely = [
-            f", or --weight-column {as_argument(table.names[i])} to add weights up" for i in weight_columns(table, reading, index)
+            f", or --weight-column {as_argument(table.names[i])} to sum weights" for i in weight_columns(table, reading, index)
         ]
         raise InputError(
-            f"{path}: the target {repeated!r} is there more than once. Add --count to count observations{''.join(likely[:1])}"
+            f"{path}: the target {repeated!r} occurs more than once. Add --count to count observations{''.join(likely[:1])}"
         )
     if reading.weight_column is not None:
         percent = any("%" in str(cell) for cell in table.columns[table.find(reading.weight_column, "--weight-column")])

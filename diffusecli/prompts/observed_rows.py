@@ -1,6 +1,6 @@
-"""The rows of a table that count: a group, a target and a weight each, and what is said of rows left out and put together.
+"""The rows of a table that count (group, target, weight), and notices on skipped and merged rows.
 
-Knows the cells of a table; the sums of weights are all that distributions need of them.
+Knows the cells of a table. Distributions only need the sums of weights.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from diffusecli.prompts.weighing import Reading
 from diffusecli.system.errors import InputError
 from diffusecli.system.notices import some_of
 
-_LISTS = "Name the columns of lists with --options-column and --shares-column. (A target that is such text: one a line, in a .txt)"
+_LISTS = "Name the columns of lists with --options-column and --shares-column. (For targets that are such text: one per line in a .txt file)"
 _MISSING = re.compile(r"(?i)nan|null|#n/a|#ref!|#value!|#div/0!|#name\?|<na>")
 
 
 @dataclass(frozen=True)
 class ObservedRows:
-    """The rows of a table that count: a group, a target and a weight each."""
+    """The rows of a table that count: group, target and weight."""
 
     groups: list[tuple[str, ...]]
     targets: list[str]
@@ -32,7 +32,7 @@ class ObservedRows:
 
 
 def observed_rows(table: Table, index: int, reading: Reading) -> tuple[ObservedRows, list[str]]:
-    """The rows with a target and a group, and what is said of those left out and put together."""
+    """The rows with a target and a group, and notices on skipped and merged rows."""
     cells = table.columns[index]
     if listed := next((row for row, cell in enumerate(cells, 1) if is_collection(cell)), None):
         raise InputError(f"{table.path}: row {listed} of column {table.names[index]} holds a list. {_LISTS}")
@@ -43,32 +43,32 @@ def observed_rows(table: Table, index: int, reading: Reading) -> tuple[ObservedR
     targets = [canonical(text) for text in written]
     kept = [row for row, target in enumerate(targets) if target and all(groups[row])]
     if not kept:
-        raise InputError(f"{table.path}: no targets in it, check the file and --column")
+        raise InputError(f"{table.path}: contains no targets. Check the file and --column")
     weights = _weights(table, kept, reading)
-    notices = [f"empty rows left out: {empty}" if (empty := targets.count("")) else ""]
+    notices = [f"skipped empty rows: {empty}" if (empty := targets.count("")) else ""]
     for position, (key, column) in enumerate(zip(keys, values, strict=True)):
         if nameless := sum(1 for target, group in zip(targets, groups, strict=True) if target and not group[position]):
-            notices.append(f"rows without a value in '{table.names[key]}' left out: {nameless}")
+            notices.append(f"skipped rows without a value in '{table.names[key]}': {nameless}")
         notices += _merged(f"groups of '{table.names[key]}'", column, [group[position] for group in groups])
     notices += _merged("targets", written, targets)
     if missing := Counter(target for target in targets if _MISSING.fullmatch(target)):
-        notices.append(f"{', '.join(map(repr, missing))} counts as a target. Remove such rows if nothing was answered there")
+        notices.append(f"{', '.join(map(repr, missing))} counts as a target. Remove these rows if they have no answer")
     return ObservedRows([groups[row] for row in kept], [targets[row] for row in kept], weights), notices
 
 
 def _merged(what: str, written: Sequence[str], read: Sequence[str]) -> Iterator[str]:
-    """What is said of texts that are the same once trimmed, and of those that are not quite the same."""
+    """Notices on texts that are equal after trimming, and on similar texts."""
     spellings: dict[str, dict[str, None]] = {}
     for text, plain in zip(written, read, strict=True):
         spellings.setdefault(plain, {}).setdefault(text)
     together = [" = ".join(map(repr, texts)) for plain, texts in spellings.items() if plain and len(texts) > 1]
     if together:
-        yield f"{what} that differ only in spaces count together: {some_of(together)}"
+        yield f"{what} that differ only in spaces are merged: {some_of(together)}"
     alike: dict[str, list[str]] = {}
     for plain in filter(None, spellings):
         alike.setdefault("".join(plain.casefold().split()), []).append(plain)
     if apart := [" and ".join(map(repr, texts)) for texts in alike.values() if len(texts) > 1]:
-        yield f"{what} that differ in case or inner spaces are kept apart: {some_of(apart)}"
+        yield f"{what} that differ in case or inner spaces are kept separate: {some_of(apart)}"
 
 
 def _weights(table: Table, kept: Sequence[int], reading: Reading) -> list[float]:

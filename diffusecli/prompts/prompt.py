@@ -2,19 +2,19 @@
 
 Knows nothing of tokens or models; see `encoding.py` for those. `prompt_files.py` finds and reads the files, `prompt_checks.py` checks what is in them.
 
-Which prompt is which: `digest` is what a prompt asks and expects, `alias` is what it is called (the path of its file). One alias
+How prompts are identified: `digest` is the hash of the content, `alias` is the name (the path of its file). One alias
 can have two digests, when the file was edited between two commands. One digest can have two aliases, when the file was copied.
 
 - In memory, figures and samples are kept in the order of the prompts, or under `Prompt.key`, both together.
 - On disk, files name prompts by alias, as the original does. A file never holds two prompts of the same alias
-  (`require_own_names`) and the digests are beside it. A figure is read back only for the digest that it was recorded for.
-- A prompt with several requests is asked in several wordings, each a prompt of its own with one request (`Prompt.wordings`). Its
-  alias is that of the whole and a number: `dice.json#2`; `dice.json#held-out-1` where the request is only measured.
+  (`require_own_names`) and the digests are stored next to it. A figure is read back only for the digest it was recorded for.
+- A prompt with several requests has several wordings, each a separate prompt with one request (`Prompt.wordings`). Its
+  alias is that of the whole prompt and a number: `dice.json#2`; `dice.json#held-out-1` where the request is only measured.
 - One file under several paths (`./p.json`, an absolute path, a link) is one prompt, named by the first path (`prompt_files.prompt_files`).
 - Reports add the first digits of the digest to names that two prompts share (`evaluation.names.prompt_names`).
 
-The system text and the chat template of a config are part of what a model is asked, but not of the digest: they are compared
-beside it, as `chat` in `run.json` and in the settings of samples.
+The system prompt and the chat template of a config are part of a model's input, but not of the digest. They are compared
+separately, as `chat` in `run.json` and in the settings of samples.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _one_or_many(value: Any) -> Any:
 
 
 def _as_it_is(value: Any) -> Any:
-    """Files are read before (`prompt_files.py`): a table in place of the list is a list by now."""
+    """No conversion: `prompt_files.py` has already replaced a table by a list."""
     return value
 
 
@@ -64,8 +64,8 @@ class Message(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    role: Literal["system", "user", "assistant"] = Field(description="Who says it.")
-    content: str = Field(description="What is said.")
+    role: Literal["system", "user", "assistant"] = Field(description="Author of the message.")
+    content: str = Field(description="Text of the message.")
 
 
 class Draws(BaseModel):
@@ -73,14 +73,14 @@ class Draws(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    n: int = Field(ge=2, le=200, description="How many.")
-    separator: str = Field(default=", ", min_length=1, description="What stands between two draws.")
-    replace: bool = Field(default=True, description="Whether a target may come again; false: each comes once at most.")
-    wrap: str = Field(default="%s", description="What surrounds the whole answer, %s in its place.")
+    n: int = Field(ge=2, le=200, description="Number of draws.")
+    separator: str = Field(default=", ", min_length=1, description="Text between two draws.")
+    replace: bool = Field(default=True, description="Whether a target may occur again. false: each at most once.")
+    wrap: str = Field(default="%s", description="Text around the whole answer, with %s in its place.")
 
     @property
     def template(self) -> Template:
-        """How an answer is taken apart: a field for each draw."""
+        """The template that splits an answer into draws."""
         before, _, after = self.wrap.partition("%s")
         texts = (before, *[self.separator] * (self.n - 1), after)
         return Template(tuple(f"draw {place}" for place in range(1, self.n + 1)), texts)
@@ -98,81 +98,81 @@ class Prompt(BaseModel):
         Request | Annotated[tuple[Request, ...], Field(strict=False, json_schema_extra={"minItems": 1})],
         AfterValidator(_one_as_text),
     ] = Field(
-        default="", description="What the user asks of the model. A list: the same question in several wordings, all trained."
+        default="", description="The user's request to the model. A list: the same question in several wordings, all trained."
     )
     held_out_requests: Annotated[tuple[Request, ...], Field(strict=False)] = Field(
-        default=(), description="Further wordings of the question that are only measured, never trained."
+        default=(), description="More wordings of the question that are only measured, never trained."
     )
     messages: Annotated[tuple[Message, ...], Field(strict=False)] = Field(
-        default=(), description="A conversation in place of the request: turns with role and content, the last one the user's."
+        default=(), description="A conversation instead of the request: turns with role and content. The last one is the user's."
     )
     response: Annotated[
         tuple[str, ...], BeforeValidator(_one_or_many, json_schema_input_type=str | list[str]), Field(strict=False)
     ] = Field(
         default=("",),
-        description="Beginnings of the answer, put before each target; several are equally likely variants.",
+        description="Prefix of the answer before each target. Several prefixes are equally likely variants.",
     )
     outcomes: Annotated[
         tuple[Outcome, ...], BeforeValidator(_as_it_is, json_schema_input_type=list[Outcome] | TargetTable), Field(strict=False)
     ] = Field(
         alias="targets",
-        description="The strings to answer with. A list: spellings of one target. May be empty in a prompt that is only sampled. "
-        "In a file: or the table that holds them.",
+        description="The valid answers. A list: spellings of one target. May be empty in a prompt that is only sampled. "
+        "In a file also a table that contains them.",
     )
     weights: Annotated[tuple[float, ...] | None, Field(strict=False)] = Field(
-        default=None, description="One number per target, normalised by their sum. Absent or empty: uniform."
+        default=None, description="One number per target, divided by their sum. Missing or empty: uniform."
     )
     eos: bool = Field(
         default=True,
-        description="Whether the answer ends after the target. false: the target only begins the answer.",
+        description="Whether the answer ends after the target. false: the answer may continue.",
     )
     system: str | None = Field(
-        default=None, description="A system text for this prompt, in place of the config's. Empty: a system message without text."
+        default=None, description="System prompt of this prompt, instead of the config's. Empty: a system message without text."
     )
     template: str | None = Field(
         default=None,
-        description="How fields make a target: `{name}, {age}`. Answers are taken apart by it. Braces of the text are written twice.",
+        description="How a target is built from fields: `{name}, {age}`. Answers are split with it. Write braces in the text twice.",
     )
-    draws: Draws | None = Field(default=None, description="Several draws in one answer; targets and weights are those of one draw.")
-    alias: str = Field(default="", exclude=True, description="The path the prompt was read from; never in the file.")
+    draws: Draws | None = Field(default=None, description="Several draws in one answer. Targets and weights are those of one draw.")
+    alias: str = Field(default="", exclude=True, description="The path the prompt was read from. Never in the file.")
     _whole: str = PrivateAttr("")  # of a wording: the alias of the prompt with all of them
 
     @property
     def requests(self) -> tuple[str, ...]:
-        """The wordings that are trained; () where the prompt has messages."""
+        """The trained wordings. () if the prompt has messages."""
         return (self.request,) if isinstance(self.request, str) and self.request else tuple(self.request)
 
     @property
     def question(self) -> str:
-        """What the user says last, in the first wording."""
+        """The last user message, in the first wording."""
         return self.messages[-1].content if self.messages else next(iter(self.requests), "")
 
     @property
     def whole(self) -> str:
-        """The alias of the prompt that this is a wording of; its own where it is none."""
+        """The alias of the whole prompt if this is a wording, else its own."""
         return self._whole or self.alias
 
     @property
     def own_system(self) -> str | None:
-        """The prompt's system text, as a field or as the first of its messages."""
+        """The prompt's system prompt, from its field or its first message."""
         first = self.messages[0] if self.messages else None
         return first.content if first is not None and first.role == "system" else self.system
 
     @property
     def turns(self) -> tuple[Message, ...]:
-        """The conversation up to the answer, without the system text. Of several wordings the first."""
+        """The conversation up to the answer, without the system prompt. With several wordings, the first."""
         if not self.messages:
             return (Message(role="user", content=self.question),)
         return self.messages[self.messages[0].role == "system" :]
 
     @property
     def trained_wordings(self) -> int:
-        """How many `wordings` there are, without making them; a conversation is one."""
+        """The number of `wordings`, without creating them. A conversation counts as one."""
         return max(1, len(self.requests))
 
     @property
     def wordings(self) -> tuple[Prompt, ...]:
-        """A prompt with one request for each wording that is trained; itself where it has no other wording.
+        """A prompt with one request for each trained wording. Only itself if it has no other wording.
 
         >>> die = Prompt(request=("Roll a die.", "Throw a die."), targets=("1", "2"), alias="die.json")
         >>> [(wording.alias, wording.request) for wording in die.wordings]
@@ -184,11 +184,11 @@ class Prompt(BaseModel):
 
     @property
     def held_out(self) -> tuple[Prompt, ...]:
-        """A prompt with one request for each wording that is only measured."""
+        """A prompt with one request for each held-out wording."""
         return tuple(self._worded(request, f"held-out-{n}") for n, request in enumerate(self.held_out_requests, 1))
 
     def _worded(self, request: str, name: str) -> Prompt:
-        alias = f"{self.alias}#{name}" if self.alias else ""  # without a name it is called by its request
+        alias = f"{self.alias}#{name}" if self.alias else ""  # without a name it is named by its request
         wording = self.model_copy(update={"request": request, "held_out_requests": (), "alias": alias})
         wording._whole = self.alias
         return wording
@@ -204,12 +204,12 @@ class Prompt(BaseModel):
 
     @cached_property
     def spellings(self) -> tuple[tuple[str, ...], ...]:
-        """All spellings of each target, its name first. A target that is written in one way only has one."""
+        """All spellings of each target, its name first."""
         return tuple((outcome,) if isinstance(outcome, str) else tuple(outcome) for outcome in self.outcomes)
 
     @cached_property
     def record(self) -> Template | None:
-        """How answers are taken apart into fields; None where they are single texts. Raises `InputError` for no sound template."""
+        """The template that splits answers into fields. None for plain answers. Raises `InputError` for an invalid template."""
         if self.draws is not None:
             return self.draws.template
         return None if self.template is None else Template.of(self.template)
@@ -229,14 +229,14 @@ class Prompt(BaseModel):
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """The distinct beginnings of the answer; `("",)` when none is given."""
+        """The distinct prefixes of the answer. `("",)` without any."""
         return tuple(dict.fromkeys(self.response)) or ("",)
 
     @property
     def most_tokens(self) -> int:
         """An upper bound on the tokens of the longest target, for servers, which hide their tokenizer; 0 without targets.
 
-        A token spells a byte at least; a space before the text and the end take one each.
+        A token is at least one byte. A space before the text and the end take one token each.
         """
         longest = max((len(text.encode()) for text in self.every_spelling), default=0)
         if self.draws is not None:
@@ -249,7 +249,7 @@ class Prompt(BaseModel):
         return math.fsum(-p * math.log(p) for p in self.probabilities if p > 0)
 
     def expected_distinct(self, n: int) -> float:
-        """S = sum 1 - (1 - p_i)^N: how many targets N independent draws are expected to show.
+        """S = sum 1 - (1 - p_i)^N: expected number of distinct targets in N independent draws.
 
         >>> round(Prompt(request="r", targets=("a", "b")).expected_distinct(10), 3)
         1.998
@@ -259,16 +259,16 @@ class Prompt(BaseModel):
     @cached_property
     def digest(self) -> str:
         """sha256 over everything that defines the prompt, whatever its file is called."""
-        fields = {key: value for key, value in self.model_dump(by_alias=True).items() if (key, value) not in _YOUNGER}
+        fields = {key: value for key, value in self.model_dump(by_alias=True).items() if (key, value) not in _NEWER_FIELDS}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     @property
     def key(self) -> tuple[str, str]:
-        """Which prompt this is, among edited and copied ones: alias and digest."""
+        """Identifies the prompt among edited and copied ones: alias and digest."""
         return self.alias, self.digest
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy with other fields, which are not checked. What follows from them is worked out anew."""
+        """A copy with other fields, which are not checked. Clears cached values that depend on them."""
         changed = {_FIELDS.get(key, key): value for key, value in (update or {}).items()}
         copied = super().model_copy(update=changed, deep=deep)
         if set(changed) - {"alias"}:
@@ -281,22 +281,22 @@ class Prompt(BaseModel):
         return frame(self._columns())
 
     def _repr_html_(self) -> str:
-        """What notebooks show."""
+        """HTML for notebooks."""
         return html_table(self._columns(), self.question)
 
     def _columns(self) -> Columns:
-        """The weights are nan in a prompt that is not sound: checks come when it is used."""
+        """Targets and weights. Weights are nan in an invalid prompt: it is checked when used."""
         sound = self.weights is None or (len(self.weights) == len(self.targets) and sum(self.weights) > 0)
         return {"target": self.targets, "weight": self.probabilities if sound else [math.nan] * len(self.targets)}
 
     def to_json(self) -> str:
-        """The prompt file's text: only what differs from the defaults, in the original's order."""
+        """The text of the prompt file: only values that differ from the defaults, in the original order."""
         fields = self.model_dump(mode="json", by_alias=True)
         if self.weights is None:
             del fields["weights"]
         if self.eos:
             del fields["eos"]
-        for key, default in _YOUNGER:
+        for key, default in _NEWER_FIELDS:
             if getattr(self, key) == default:
                 del fields[key]
         if self.messages:
@@ -304,25 +304,25 @@ class Prompt(BaseModel):
         return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
 
-_YOUNGER = (("draws", None), ("template", None), ("system", None), ("held_out_requests", ()), ("messages", ()))
-"""Fields that the first prompts did not have, with what they are then: neither in files nor in digests."""
+_NEWER_FIELDS = (("draws", None), ("template", None), ("system", None), ("held_out_requests", ()), ("messages", ()))
+"""Newer fields with their defaults. At its default, a field is neither in files nor in digests."""
 
 
 _FIELDS = {"targets": "outcomes"}
-"""Keys of files that are fields by another name: `targets` holds lists of spellings there, and names in memory."""
+"""File key -> field name, where they differ: `targets` holds lists of spellings in files, and names in memory."""
 
 
 def require_own_names(prompts: Iterable[Prompt]) -> None:
-    """Raises `InputError` when two different prompts have the same alias: a file of samples or figures cannot hold both."""
+    """Raise `InputError` if two different prompts have the same alias: a file of samples or figures cannot hold both."""
     known: dict[str, Prompt] = {}
     for prompt in prompts:
         if (other := known.setdefault(prompt.alias, prompt)).digest != prompt.digest:
             raise InputError(
-                f"{prompt.alias}: two different prompts have this name, with the requests {_opening(other)} and {_opening(prompt)}. "
+                f"{prompt.alias}: two different prompts have this name. Their requests are {_opening(other)} and {_opening(prompt)}. "
                 "Rename one of them"
             )
 
 
 def _opening(prompt: Prompt) -> str:
-    """The first words of the request, to show."""
+    """The first words of the request, for messages."""
     return repr(shortened(prompt.question, 40))

@@ -1,6 +1,6 @@
-"""What is wrong or doubtful with a prompt whose keys and types are right.
+"""Errors and warnings of a prompt whose keys and types are valid.
 
-Knows prompts as text, and the document to point at; reads no files.
+Knows prompts as text, and the document for positions. Reads no files.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from diffusecli.prompts.wording_checks import contradictions
 from diffusecli.system.errors import InputError, Problem, many, shortened
 
 _SET = re.compile(r"\{-?\d+(?:\.\.|, (?:…|\.\.\.), )-?\d+\}")
-"""A set of numbers, {1, …, 10} or {1..10}: it does not show the form of an answer."""
+"""A set of numbers, {1, …, 10} or {1..10}. It does not show the form of an answer."""
 
 
 def checked(prompt: Prompt) -> Prompt:
-    """A prompt that did not come from a file of its own; raises `InputError` for what a file would be refused for."""
+    """Check a prompt that was not read from a file. Raises `InputError` for the same errors as in a file."""
     document = Document(prompt.alias, prompt.to_json(), json.loads(prompt.to_json()))
     if errors := [p for p in content_problems(document, prompt) if p.severity == "error"]:
         raise InputError.of(errors)
@@ -32,7 +32,7 @@ def checked(prompt: Prompt) -> Prompt:
 
 
 def content_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
-    """What is wrong or doubtful with a prompt whose keys and types are right."""
+    """Errors and warnings of a prompt whose keys and types are valid."""
     yield from _request_problems(document, prompt)
     yield from _wording_doubts(document, prompt)
     yield from _target_problems(document, prompt)
@@ -49,7 +49,7 @@ def content_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
 
 
 def _request_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
-    """Requests that are missing or there twice, and conversations that do not come to the user."""
+    """Missing or duplicate requests, and conversations that do not end with the user."""
     if prompt.messages:
         yield from _message_problems(document, prompt)
     elif isinstance(prompt.request, tuple) and not prompt.request:
@@ -64,27 +64,29 @@ def _request_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
                 yield document.problem(where, f"the request {text!r} is empty", "remove it or write text")
             elif known.setdefault(canonical(text), key) != key:
                 yield document.problem(
-                    where, f"the request {_short(text)} is trained as well", "remove it from one of the two lists"
+                    where, f"the held-out request {_short(text)} is also trained", "remove it from one of the two lists"
                 )
             elif canonical(text) in map(canonical, texts[:index]):
-                yield document.problem(where, f"the request {_short(text)} is there twice", "remove one of the two")
+                yield document.problem(where, f"duplicate request {_short(text)}", "remove one of them")
 
 
 def _message_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
     if prompt.requests:
-        yield document.problem(("messages",), "there are a request and messages", "keep one of them")
+        yield document.problem(("messages",), "both request and messages are given", "keep one of them")
     if prompt.held_out_requests:
-        yield document.problem(("held_out_requests",), "held_out_requests go with request, not with messages", "remove them")
+        yield document.problem(("held_out_requests",), "held_out_requests needs request instead of messages", "remove them")
     for index, message in enumerate(prompt.messages):
         if message.role == "system" and index:
-            yield document.problem(("messages", index), "a system message is not the first", "put it first or give it to the user")
+            yield document.problem(
+                ("messages", index), "a system message is not the first message", "move it to the front or change its role to user"
+            )
         elif message.role == "system" and prompt.system is not None:
-            yield document.problem(("system",), "there are a system text and a system message", "keep one of them")
+            yield document.problem(("system",), "both system and a system message are given", "keep one of them")
     last = len(prompt.messages) - 1
     if prompt.messages[last].role != "user":
         yield document.problem(
             ("messages", last),
-            f"the last message is the {prompt.messages[last].role}'s",
+            f"the last message has the role {prompt.messages[last].role}",
             "end the messages with the user's question",
         )
     elif not prompt.messages[last].content.strip():
@@ -92,13 +94,13 @@ def _message_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
 
 
 def _wording_doubts(document: Document, prompt: Prompt) -> Iterator[Problem]:
-    """Wordings that ask for something else than others do."""
+    """Wordings that contradict others."""
     requests = (*prompt.requests, *prompt.held_out_requests)
     for index, other, message in contradictions(requests, prompt.targets):
         where = ("request", index) if index < len(prompt.requests) else ("held_out_requests", index - len(prompt.requests))
         yield document.problem(
-            where, f"the request {_short(requests[index])} names {message} as in {_short(requests[other])}",
-            "let all requests ask for the same", severity="warning",
+            where, f"the request {_short(requests[index])} has {message} as in {_short(requests[other])}",
+            "make all requests ask for the same", severity="warning",
         )  # fmt: skip
 
 
@@ -107,7 +109,7 @@ def _short(text: str) -> str:
 
 
 def _spelled(prompt: Prompt) -> list[tuple[Location, str]]:
-    """Every spelling of every target with its place in the file."""
+    """Every spelling of every target, with its location in the file."""
     return [
         (("targets", index) if isinstance(outcome, str) else ("targets", index, place), text)
         for index, outcome in enumerate(prompt.outcomes)
@@ -128,23 +130,25 @@ def _target_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
         elif place == where:
             continue
         elif same != text:
-            yield document.problem(where, f"the {what} {text!r} is {same!r} once trimmed and normalised (NFC)", "keep one of them")
+            yield document.problem(
+                where, f"the {what} {text!r} equals {same!r} after trimming and normalisation (NFC)", "keep one of them"
+            )
         elif len(where) == len(place) == 2:
-            yield document.problem(where, f"the target {text!r} is there twice", "keep one and give it the summed weight")
+            yield document.problem(where, f"duplicate target {text!r}", "keep one and add up the weights")
         else:
             kept = "" if where[1] == place[1] else ": a spelling belongs to one target"
-            yield document.problem(where, f"the {what} {text!r} is there twice", f"keep one of them{kept}")
+            yield document.problem(where, f"duplicate {what} {text!r}", f"keep one of them{kept}")
 
 
 def _prefix_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
-    """Without a terminator a target that begins another cannot be distinguished from it."""
+    """Targets that are a prefix of another: without an end they cannot be distinguished."""
     ordered = sorted(_spelled(prompt), key=lambda spelled: spelled[1])
     for (where, shorter), (_, longer) in pairwise(ordered):
         if longer.startswith(shorter) and longer != shorter:
             what = "spelling" if len(where) > 2 else "target"
             yield document.problem(
-                where, f"with eos: false the {what} {shorter!r} begins {longer!r}",
-                "end each target with a sign of its own, such as a closing brace",
+                where, f"with eos: false the {what} {shorter!r} is a prefix of {longer!r}",
+                "end each target with a closing character, such as a brace",
             )  # fmt: skip
 
 
@@ -159,27 +163,27 @@ def _weight_problems(document: Document, weights: Sequence[float], targets: int)
     if all(weight == 0 for weight in weights):
         yield document.problem(("weights",), "all weights are zero", "give at least one target a positive weight")
     elif not bad and math.isinf(total := sum(weights)):
-        yield document.problem(("weights",), "the weights are too large to be summed", "divide them all by the same number")
+        yield document.problem(("weights",), "the sum of the weights is too large", "divide all weights by the same number")
     elif not bad and abs(total - 1) > 1e-6:
-        yield document.problem(("weights",), f"the weights sum to {total:g}", "they are divided by it", severity="notice")
+        yield document.problem(("weights",), f"the weights sum to {total:g}", "they will be divided by this sum", severity="notice")
 
 
 def _draw_problems(document: Document, prompt: Prompt, draws: Draws) -> Iterator[Problem]:
-    """Draws that no sequence could hold, or that could not be told apart in it."""
+    """Draws that no sequence can contain, or that cannot be separated in it."""
     possible = (
         sum(p > 0 for p in prompt.probabilities) if prompt.targets and len(prompt.weights or ()) in (0, len(prompt.targets)) else 0
     )
     if not prompt.targets:
-        yield document.problem(("draws",), "there are no targets to draw from", "add targets, or leave draws out")
+        yield document.problem(("draws",), "there are no targets to draw from", "add targets or remove draws")
     if draws.wrap.count("%s") != 1:
-        yield document.problem(("draws", "wrap"), f"wrap {draws.wrap!r} must hold %s once", "put %s where the draws go")
+        yield document.problem(("draws", "wrap"), f"wrap {draws.wrap!r} must contain %s once", "put %s in place of the draws")
     if not draws.replace and draws.n > possible:
-        yield document.problem(("draws", "n"), f"{draws.n} draws without replacement from {many(possible, 'target')} of positive weight",
-                               "ask for fewer, or set replace to true")  # fmt: skip
+        yield document.problem(("draws", "n"), f"{draws.n} draws without replacement, but only {many(possible, 'target')} with positive weight",
+                               "reduce n, or set replace to true")  # fmt: skip
     for index, target in enumerate(prompt.targets):
         if (draws.separator.strip() or draws.separator) in target or draws.template.misread([target] * draws.n) is not None:
-            yield document.problem(("targets", index), f"the target {target!r} holds the separator {draws.separator!r}",
-                                   "use a separator that no target holds")  # fmt: skip
+            yield document.problem(("targets", index), f"the target {target!r} contains the separator {draws.separator!r}",
+                                   "use a separator that is in no target")  # fmt: skip
             break
     others = {
         "template": prompt.template,
@@ -189,12 +193,12 @@ def _draw_problems(document: Document, prompt: Prompt, draws: Draws) -> Iterator
     }
     for name in (name for name, there in others.items() if there):
         yield document.problem(
-            ("draws",), f"draws do not go with {name}{': false' if name == 'eos' else ''}", "leave one of the two out"
+            ("draws",), f"draws cannot be combined with {name}{': false' if name == 'eos' else ''}", "remove one of them"
         )
 
 
 def _template_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
-    """A template that cannot be parsed back, and targets that do not fit it."""
+    """An invalid template, and targets that do not fit it."""
     try:
         template = Template.of(prompt.template or "")
     except InputError as error:
@@ -204,14 +208,14 @@ def _template_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
         values = template.parse(target)
         if values is None or not all(values):
             yield document.problem(("targets", index), f"the target {target!r} does not fit the template {prompt.template!r}",
-                                   "correct one of the two")  # fmt: skip
+                                   "correct one of them")  # fmt: skip
         elif loose := next((value for value in values if value != canonical(value)), None):
-            yield document.problem(("targets", index), f"the field {loose!r} of the target {target!r} begins or ends with white space",
-                                   "put the space into the template")  # fmt: skip
+            yield document.problem(("targets", index), f"the field {loose!r} of the target {target!r} starts or ends with white space",
+                                   "move the space into the template")  # fmt: skip
 
 
 def _format_doubts(document: Document, prompt: Prompt) -> Iterator[Problem]:
-    """A request that shows one format while the targets have another."""
+    """A request that shows a different format than the targets."""
     texts = [(text if prompt.draws is None else prompt.draws.wrap.replace("%s", text)).strip() for _, text in _spelled(prompt)]
     braced = all(text.startswith("{") and text.endswith("}") for text in texts)
     requests = (prompt.question,) if prompt.messages else (*prompt.requests, *prompt.held_out_requests)
@@ -220,20 +224,20 @@ def _format_doubts(document: Document, prompt: Prompt) -> Iterator[Problem]:
     if texts and braced and silent:
         where: tuple[str | int, ...] = ("messages", len(prompt.messages) - 1) if prompt.messages else ("request",)
         where = (*where, prompt.requests.index(silent[0])) if silent[0] in prompt.requests[1:] else where
-        yield document.problem(where, "the targets stand in curly braces but the request does not ask for them",
+        yield document.problem(where, "the targets have curly braces, but the request does not ask for them",
                                "show the format in the request, like this: {answer}", severity="warning")  # fmt: skip
     if any("{{" in text for text in requests) and not any("{{" in text for text in texts):
-        yield document.problem(("request",), "the request has doubled braces", "write them once, only --group-by takes them doubled",
+        yield document.problem(("request",), "the request has doubled braces", "write them once: only --group-by needs them doubled",
                                severity="warning")  # fmt: skip
     if texts and asks and not any("{" in text for text in texts):
-        yield document.problem(("request",), "the request shows curly braces but no target has any",
+        yield document.problem(("request",), "the request shows curly braces, but no target has any",
                                "write the targets in the format the request asks for", severity="warning")  # fmt: skip
 
 
 def _likeness_doubts(document: Document, targets: Sequence[str]) -> Iterator[Problem]:
-    """Targets that differ in case, spaces and punctuation only, if they are many."""
+    """Targets that differ only in case, spaces and punctuation, if there are many."""
     plain = [re.sub(r"[\W_]+", "", target).casefold() for target in targets]
     alike = len(plain) - len({text or str(index) for index, text in enumerate(plain)})
     if alike >= 3 and alike > 0.2 * len(targets):
         yield document.problem(("targets",), f"{alike} of {len(targets)} targets differ from another only in case, spaces or punctuation",
-                               "check that all of them are meant", severity="warning")  # fmt: skip
+                               "check that all are intended", severity="warning")  # fmt: skip

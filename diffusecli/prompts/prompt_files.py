@@ -1,6 +1,6 @@
-"""Prompt files: the files that paths name, and the prompts in them with everything that is wrong.
+"""Prompt files: find them by path, read the prompts and report all problems.
 
-Knows where prompts are kept; what a good prompt is, `prompt_checks.py` knows.
+Knows where prompts are; `prompt_checks.py` checks them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from diffusecli.system.errors import InputError, Problem
 
 
 def inspect_prompt(path: str | Path) -> tuple[Prompt | None, list[Problem]]:
-    """Read one prompt file and tell everything that is wrong with it.
+    """Read one prompt file and report all problems.
 
     The prompt is None when any of the problems is an error.
     """
@@ -57,7 +57,7 @@ def read_prompt(path: str | Path) -> Prompt:
 def read_prompts(paths: Iterable[str | Path], made_by: str | None = None) -> list[Prompt]:
     """Read files, and folders recursively; raises `InputError` with every mistake of every file.
 
-    `made_by` is the command that makes the files, to tell where they are missing.
+    `made_by` is the command that creates the files, for the message if they are missing.
     """
     found = [inspect_prompt(path) for path in prompt_files(paths, made_by)]
     errors = [p for _, problems in found for p in problems if p.severity == "error"]
@@ -85,7 +85,7 @@ def each_once(files: Iterable[Path]) -> list[Path]:
     return list(first.values())
 
 
-NOT_YET = "is not there yet"
+NOT_YET = "does not exist yet"
 
 
 def files_at(path: str | Path, made_by: str | None = None) -> tuple[Path, list[Path], str, str]:
@@ -96,13 +96,14 @@ def files_at(path: str | Path, made_by: str | None = None) -> tuple[Path, list[P
     path, place = Path(path), find(path).place
     if not exists(place):
         if glob.has_magic(str(path)):
-            return path, [], "matches no *.json prompt and no folder", "check the pattern (it is taken from the working directory)"
-        unknown = "check the path (it is taken from the working directory)"
+            return path, [], "matches no *.json prompt or folder", "check the pattern (relative to the working directory)"
+        unknown = "check the path (relative to the working directory)"
         remedy = look_again(path, unknown)
         if made_by is not None and remedy == unknown:
-            return path, [], NOT_YET, f"make it with `{made_by}`"
-        return path, [], "does not exist", f"{remedy} Or make it with `{made_by}`" if made_by is not None else remedy
+            return path, [], NOT_YET, f"create it with `{made_by}`"
+        separator = "" if remedy.endswith("?") else "."
+        return path, [], "does not exist", f"{remedy}{separator} Or create it with `{made_by}`" if made_by is not None else remedy
     if place.is_dir():
         inside = visible_files(path, (".json",))
-        return (path, inside, "", "") if inside else (path, [], "holds no *.json prompt", "name a folder with prompts or a file")
+        return (path, inside, "", "") if inside else (path, [], "contains no *.json prompt", "name a folder with prompts or a file")
     return path, [path], "", ""

@@ -1,4 +1,4 @@
-"""Columns of a table that are made of others: numbers in bins, and records put together by a template.
+"""Columns derived from others: numbers in bins, and records from a template.
 
 Knows tables; the column that it adds is read like any other.
 """
@@ -15,7 +15,7 @@ from diffusecli.files.tables import Table
 from diffusecli.files.text import canonical
 from diffusecli.prompts.templates import Template
 from diffusecli.prompts.weighing import Reading
-from diffusecli.system.errors import InputError, did_you_mean
+from diffusecli.system.errors import InputError, did_you_mean, sentence
 
 _NO_LIST = "A field must be a single value"
 
@@ -26,7 +26,7 @@ def with_bins(table: Table, reading: Reading) -> Table:
     fields = Template.of(reading.template).fields if reading.template else ()
     used = {reading.column, *reading.group_by, *fields}
     if idle := next((name for name in reading.widths if name not in used and len(table.names) > 1), None):
-        raise InputError(f"--bins {idle}: is neither a target, a field nor a group. Leave it out")
+        raise InputError(f"--bins {idle}: is not a target, field or group. Leave it out")
     for name, width in reading.widths.items():
         index = table.find(name, "--bins")
         texts = [canonical(text) for text in table.texts(index, _NO_LIST)]
@@ -35,7 +35,7 @@ def with_bins(table: Table, reading: Reading) -> Table:
             numbers = numbers_in([texts[row] for row in rows], reading.decimal, table.decimal)
         except UnclearNumberError as error:
             raise InputError(
-                f"{table.path}: row {rows[error.index] + 1} of column {name}: {error.message}. --bins is for columns of numbers"
+                f"{table.path}: row {rows[error.index] + 1} of column {name}: {error.message}. --bins needs columns of numbers"
             ) from error
         whole = float(width).is_integer() and all(number.is_integer() for number in numbers)
         for row, number in zip(rows, numbers, strict=True):
@@ -67,8 +67,8 @@ def with_records(table: Table, written: str) -> tuple[Table, int]:
         if (wrong := template.misread(values)) is not None and all(values):
             value = values[template.fields.index(wrong)]
             raise InputError(
-                f"{table.path}: row {row}: '{wrong}' is {value!r}, and --template {written!r} would take it apart at another place. "
-                "Put a text between the fields that no value holds, such as ' | '"
+                f"{table.path}: row {row}: '{wrong}' is {value!r}, and --template {written!r} would split it at another place. "
+                "Put a text between the fields that is in no value, such as ' | '"
             )
         records.append(template.fill(values) if all(values) else "")
     return replace(table, names=(*table.names, "record"), columns=(*table.columns, records)), len(table.names)
@@ -84,7 +84,9 @@ def made_independent(totals: Mapping[str, float], reading: Reading) -> dict[str,
     """
     template = Template.of(reading.template or "")
     if unknown := next((name for name in reading.independent if name not in template.fields), None):
-        raise InputError(f"--independent {unknown}: is no field of the template. {did_you_mean(unknown, list(template.fields))}")
+        raise InputError(
+            f"--independent {unknown}: is not a field of the template. {sentence(did_you_mean(unknown, list(template.fields)))}"
+        )
     free = [template.fields.index(name) for name in reading.independent]
     whole = math.fsum(totals.values())
     if not whole:
@@ -97,7 +99,7 @@ def made_independent(totals: Mapping[str, float], reading: Reading) -> dict[str,
             part[key] = part.get(key, 0.0) + weight / whole
     if (count := math.prod(map(len, parts))) > _MOST_LISTED:
         raise InputError(
-            f"--independent {','.join(reading.independent)}: makes {count} records, at most {_MOST_LISTED} are listed. Use --bins or fewer fields"
+            f"--independent {','.join(reading.independent)}: gives {count} records, at most {_MOST_LISTED} are allowed. Use --bins or fewer fields"
         )
     found: dict[str, float] = {}
     for combined in product(*(part.items() for part in parts)):

@@ -12,7 +12,7 @@ from diffusecli.files.documents import Document, read_document
 from diffusecli.files.paths import look_again
 from diffusecli.files.reading import MOST_BYTES, read_text
 from diffusecli.files.text import canonical
-from diffusecli.system.errors import InputError
+from diffusecli.system.errors import InputError, sentence
 
 
 def read_requests(paths: Sequence[Path]) -> tuple[str, ...]:
@@ -32,8 +32,8 @@ def _placed(path: Path) -> list[tuple[str, str]]:
     """Each request of a file after its place."""
     placed = _of_json(path) if path.suffix == ".json" else _of_lines(path)
     if not placed:
-        how = 'Write ["Roll a die.", "Throw a die."]' if path.suffix == ".json" else "Write one in each line"
-        raise InputError(f"{path}: holds no request. {how}")
+        how = 'Write ["Roll a die.", "Throw a die."]' if path.suffix == ".json" else "Write one per line"
+        raise InputError(f"{path}: contains no request. {how}")
     return placed
 
 
@@ -45,7 +45,9 @@ def _of_lines(path: Path) -> list[tuple[str, str]]:
         raise InputError(f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{path}: cannot be read: {reason}. {look_again(path, 'check the path and its permissions')}") from error
+        raise InputError(
+            f"{path}: cannot be read: {reason}. {sentence(look_again(path, 'check the path and its permissions'))}"
+        ) from error
     texts = [(f"{path}:{number}", line.strip()) for number, line in enumerate(lines, 1)]
     return [(place, text) for place, text in texts if text and not text.startswith("#")]
 
@@ -56,10 +58,10 @@ def _of_json(path: Path) -> list[tuple[str, str]]:
     if document is None:
         raise InputError.of(problems)
     if not isinstance(document.data, list):
-        raise InputError(f'{path}: is no list of requests. Write ["Roll a die.", "Throw a die."]')
+        raise InputError(f'{path}: is not a list of requests. Write ["Roll a die.", "Throw a die."]')
     for index, text in enumerate(document.data):
         if not isinstance(text, str) or not text.strip():
-            raise InputError.of([document.problem((index,), f"the request {text!r} is no text", "write what to ask, in quotes")])
+            raise InputError.of([document.problem((index,), f"the request {text!r} is not a text", "write what to ask, in quotes")])
     return [(_place(document, index), text) for index, text in enumerate(document.data)]
 
 

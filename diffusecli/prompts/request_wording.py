@@ -1,4 +1,4 @@
-"""How a distribution is put into words: the request, the form of the targets, and whether the one asks for the other.
+"""Wording of a distribution: the request, the form of the targets, and whether the request asks for the form.
 
 Knows distributions and prompts; knows nothing of files and tables.
 """
@@ -20,61 +20,61 @@ from diffusecli.prompts.spellings import spelled
 from diffusecli.prompts.templates import within
 from diffusecli.prompts.wording_checks import contradictions
 from diffusecli.prompts.wordings import Drawn, draw_forms, draw_wordings
-from diffusecli.system.errors import InputError, did_you_mean
+from diffusecli.system.errors import InputError, did_you_mean, sentence
 
 _MOST_DRAWS = 200
 _SHOWN_DRAWS = 3
-"""Of several draws a request shows so many."""
+"""Maximum number of draws that a request shows."""
 
 
 @dataclass(frozen=True)
 class Wording:
-    """How a distribution is put into words, apart from what it says itself."""
+    """Options for the wording of a distribution."""
 
     request: str | tuple[str, ...] | None = None  # instead of the distribution's own; several are wordings of one question
-    wrap: str = BRACES  # %s stands for the outcome
+    wrap: str = BRACES  # %s is replaced by the outcome
     response: tuple[str, ...] = ("",)
     eos: bool = True
     system: str | None = None
-    form: bool = False  # whether requests of the user's get a clause on the form
+    form: bool = False  # whether the user's requests get a clause on the form
     wordings: int | None = None  # how many to draw from the bank; None: the distribution's own request only
     held_out: int = 0  # how many to hold out: of the bank's beside `wordings`, or of the given requests
     seed: int = 0  # of the draw
-    spellings: bool = False  # whether outcomes may be written in other ways, too
+    spellings: bool = False  # whether outcomes may also have other spellings
     draws: int | None = None  # in one answer
     separator: str = ", "  # between them
-    replacement: bool = True  # whether an outcome may come again
+    replacement: bool = True  # whether an outcome may occur again
 
     def __post_init__(self) -> None:
-        """Raises `InputError` for a wrap without its place for the outcome, and for requests that do not go together."""
+        """Raise `InputError` for a wrap without %s, and for requests that contradict each other."""
         if any(not text.strip() for text in self.requests):
-            raise InputError("--request '': is empty, write what to ask")
+            raise InputError("--request '': is empty. Write what to ask")
         if twice := [text for index, text in enumerate(self.requests) if canonical(text) in map(canonical, self.requests[:index])]:
-            raise InputError(f"--request {twice[0]!r}: is there twice. Remove one of the two")
+            raise InputError(f"--request {twice[0]!r}: is given twice. Remove one of them")
         if self.wrap.count("%s") != 1:
-            raise InputError(f"--wrap {self.wrap!r}: must hold %s once, where the outcome goes, e.g. '{{%s}}'")
+            raise InputError(f"--wrap {self.wrap!r}: must contain %s once, in place of the outcome, e.g. '{{%s}}'")
         if self.spellings and not self.eos:
-            raise InputError("--spellings: needs answers that end, for 1 begins 10. Leave --no-eos out")
+            raise InputError("--spellings: needs answers that end, because 1 is a prefix of 10. Leave --no-eos out")
         if self.form and not self.requests:
             raise InputError(
-                "--form: is for requests of yours, the tool's own ask for the form already. Add --request or leave it out"
+                "--form: only for your own requests. Built-in requests already ask for the form. Add --request or leave --form out"
             )
         if not self.separator:
-            raise InputError("--separator '': is empty, write what stands between two draws")
+            raise InputError("--separator '': is empty. Write the text between two draws")
         if self.draws is not None and not 2 <= self.draws <= _MOST_DRAWS:
             raise InputError(f"--draws {self.draws}: must be between 2 and {_MOST_DRAWS}")
         if self.draws is None and (self.separator != ", " or not self.replacement):
-            raise InputError("--separator and --no-replacement are for several draws. Add --draws N")
+            raise InputError("--separator and --no-replacement have no effect with one draw. Add --draws N")
         if self.draws is not None and self.wordings is not None:
             raise InputError(
-                "--draws and --wordings: the built-in wordings ask for one draw. Give requests of yours, or leave one of them out"
+                "--draws and --wordings: the built-in wordings ask for one draw. Give your own requests, or leave one of them out"
             )
         self._require_enough_wordings()
 
     def _require_enough_wordings(self) -> None:
         if self.wordings is not None and self.requests:
             raise InputError(
-                "--wordings and own requests exclude each other. Keep --wordings for the built-in ones or --request for yours"
+                "--wordings and your own requests exclude each other. Keep --wordings for the built-in ones or --request for yours"
             )
         for option, number, lowest in (("--wordings", self.wordings, 1), ("--held-out", self.held_out, 0)):
             if number is not None and number < lowest:
@@ -85,13 +85,13 @@ class Wording:
             raise InputError(f"--held-out {self.held_out}: needs several requests. Add --wordings N, or more requests")
         if self.held_out >= len(self.requests):
             raise InputError(
-                f"--held-out {self.held_out}: there are {len(self.requests)} requests and one at least is trained. "
+                f"--held-out {self.held_out}: there are {len(self.requests)} requests, and at least one must be trained. "
                 f"Hold out {len(self.requests) - 1} or fewer"
             )
 
     @property
     def requests(self) -> tuple[str, ...]:
-        """The given requests; () where the distribution's own is asked."""
+        """The given requests. () for the distribution's own."""
         return (self.request,) if isinstance(self.request, str) else self.request or ()
 
 
@@ -122,10 +122,10 @@ def prompt_from(distribution: Distribution, wording: Wording, fields: Mapping[st
 
 
 def _require_sound(prompt: Prompt, draws: Draws) -> None:
-    """Raises `InputError` for draws that no sequence could hold, or that could not be told apart in it."""
+    """Raise `InputError` for draws that no sequence can contain, or that cannot be separated in it."""
     document = Document("", "{}", {})
     if wrong := next((p for p in content_problems(document, prompt) if p.severity == "error"), None):
-        raise InputError(f"--draws {draws.n}: {wrong.message}. {wrong.remedy[0].upper()}{wrong.remedy[1:]}")
+        raise InputError(f"--draws {draws.n}: {wrong.message}. {sentence(wrong.remedy)}")
 
 
 def _draws(wording: Wording) -> Draws | None:
@@ -167,30 +167,30 @@ def _held_out(requests: tuple[str, ...], count: int, seed: int) -> Drawn:
 
 
 def form_doubts(distribution: Distribution, wording: Wording, fields: Iterable[str] = ()) -> list[str]:
-    """Warnings: of a request that does not ask for the form of the targets, and of targets in two pairs of braces."""
+    """Warnings for requests that do not ask for the form of the targets, and for targets in two pairs of braces."""
     found = []
     distribution = distribution if wording.draws is None else _repeated(distribution, wording, wording.draws)
     in_system = wording.system is not None and shows_form(wording.system, wording.wrap, fields)
     silent = [] if in_system else [text for text in wording.requests if not shows_form(text, wording.wrap, fields)]
     if silent and not wording.form and not wording.spellings and wording.wrap.strip() != "%s":
-        sentence = form_sentence(wording.wrap, distribution.noun)
-        sentence = sentence.replace("{", "{{").replace("}", "}}") if fields else sentence
+        clause = form_sentence(wording.wrap, distribution.noun)
+        clause = clause.replace("{", "{{").replace("}", "}}") if fields else clause
         found.append(
             f"--request{_which(silent, wording.requests)} ask for the form of the targets, {wording.wrap.replace('%s', distribution.noun)}. "
-            f"Write it there, or add --form, which ends the request with: {sentence}"
+            f"Write it there, or add --form. It ends the request with: {clause}"
         )
     if wording.wrap == BRACES and all(re.fullmatch(r"\{.*\}", text, re.DOTALL) for text in distribution.outcomes):
         found.append(
-            f"the targets have braces of their own and get a second pair: {{{distribution.outcomes[0]}}}. Keep one with --wrap %s"
+            f"the targets already have braces and get a second pair: {{{distribution.outcomes[0]}}}. Keep one pair with --wrap %s"
         )
     return found
 
 
 def wording_doubts(wording: Wording, prompt: Prompt) -> list[str]:
-    """Warnings: of given requests that ask for something else than others do."""
+    """Warnings for given requests that contradict others."""
     given = (*prompt.requests, *prompt.held_out_requests) if len(wording.requests) > 1 else ()
     return [
-        f"--request {given[index]!r}: names {message} as in {given[other]!r}. Let all requests ask for the same"
+        f"--request {given[index]!r}: has {message} as in {given[other]!r}. Make all requests ask for the same"
         for index, other, message in contradictions(given, prompt.targets)
     ]
 
@@ -206,7 +206,7 @@ def _which(silent: Sequence[str], requests: Sequence[str]) -> str:
 
 
 def shows_form(template: str, wrap: str, fields: Iterable[str] = ()) -> bool:
-    """Whether a request shows the targets' form itself, apart from its placeholders and whatever fills them."""
+    """Whether a request shows the targets' form itself, apart from its placeholders and their values."""
     opening, closing = (part.strip() for part in wrap.split("%s", maxsplit=1))
     known = set(fields)
     own = re.sub(r"(?<!\{)\{([^{}]*)\}", lambda match: "" if match[1] in known else match[0], template)
@@ -214,7 +214,7 @@ def shows_form(template: str, wrap: str, fields: Iterable[str] = ()) -> bool:
 
 
 def _filled(template: str, fields: Mapping[str, str], option: str) -> str:
-    """`{name}` replaced by its value, `{{` and `}}` by single braces; without any fields the text stays as it is."""
+    """`{name}` replaced by its value, `{{` and `}}` by single braces. Without fields the text is unchanged."""
     if not fields:
         return template
 
@@ -223,7 +223,7 @@ def _filled(template: str, fields: Mapping[str, str], option: str) -> str:
             return match[0][0]
         if match[1] not in fields:
             raise InputError(
-                f"{option}: no column '{match[1]}' among the groups, {did_you_mean(match[1], list(fields))} (a brace of the text itself is written twice)"
+                f"{option}: no column '{match[1]}' among the groups. {sentence(did_you_mean(match[1], list(fields)))} (write a brace of the text twice)"
             )
         return fields[match[1]]
 

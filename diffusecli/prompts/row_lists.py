@@ -43,14 +43,14 @@ def distributions_of_lists(table: Table, reading: Reading) -> dict[tuple[str, ..
             key = (*own, *([name] if name else []))
             if key in made:
                 raise InputError(
-                    f"{place}: has the same group as row {came_from[key] + 1}, {', '.join(key)}. Name more columns with {reading.grouping}, or leave it out"
+                    f"{place}: has the same group as row {came_from[key] + 1}: {', '.join(key)}. Add columns to {reading.grouping}, or leave it out"
                 )
             found = distribution(table, key, totals, list(totals), reading, counted=True)
             made[key] = replace(found, fields={**fields, **({"group": name} if name else {})})
             came_from[key] = row
     if not made:
-        raise InputError(f"{table.path}: no shares in it, check the file and --shares-column")
-    return with_notices(made, [*table.notices, f"rows without shares left out: {left_out}" if left_out else ""])
+        raise InputError(f"{table.path}: contains no shares. Check the file and --shares-column")
+    return with_notices(made, [*table.notices, f"skipped rows without shares: {left_out}" if left_out else ""])
 
 
 def _row(
@@ -68,7 +68,7 @@ def _row(
     if isinstance(shares, dict) and any(isinstance(part, list | dict) for part in shares.values()):
         named = {canonical(str(name)): part for name, part in shares.items() if part is not None}
         if len(named) < sum(part is not None for part in shares.values()) or "" in named:
-            raise InputError(f"{place}: two of its names are the same, or one is empty. Rename it")
+            raise InputError(f"{place}: two names are equal, or one is empty. Rename it")
     for name, part in named.items():
         yield name, _weighted(f"{place}{f', {name}' if name else ''}", part, options, reading)
 
@@ -86,17 +86,17 @@ def _weighted(place: str, shares: object, options: object, reading: Reading) -> 
         if isinstance(options, list) and (
             unknown := [name for name in shares if canonical(str(name)) not in {canonical(str(o)) for o in options}]
         ):
-            raise InputError(f"{place}: {unknown[0]!r} is none of its options. Correct the row")
+            raise InputError(f"{place}: {unknown[0]!r} is not one of its options. Correct the row")
         options, shares = list(shares), list(shares.values())
     if not isinstance(shares, list):
-        raise InputError(f"{place}: holds no list of shares. Correct the row")
+        raise InputError(f"{place}: has no list of shares. Correct the row")
     if not isinstance(options, list):
         raise InputError(f"{place}: has shares without options. Name the column of the options with --options-column")
     if len(options) != len(shares):
         raise InputError(f"{place}: has {many(len(options), 'option')} and {many(len(shares), 'share')}. Correct the row")
     names = [canonical(str(as_cell(option))) for option in options]
     if bad := [option for option, name in zip(options, names, strict=True) if not name or isinstance(option, list | dict)]:
-        raise InputError(f"{place}: the option {bad[0]!r} is no text. Correct the row")
+        raise InputError(f"{place}: the option {bad[0]!r} is not a text. Correct the row")
     try:
         numbers = numbers_in([str(as_cell(share)) for share in shares], reading.decimal, ".")
     except UnclearNumberError as error:

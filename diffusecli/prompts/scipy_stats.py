@@ -11,22 +11,22 @@ from itertools import pairwise
 from typing import Any
 
 from diffusecli.prompts.distributions import MOST_OUTCOMES, Distribution, require, require_manageable, rounded_shares
-from diffusecli.system.errors import InputError, did_you_mean, many
+from diffusecli.system.errors import InputError, did_you_mean, many, sentence
 
 
 def parse_call(call: str) -> tuple[str, tuple[float, ...], dict[str, float]]:
     """`norm(100, scale=15)` → name, numbers, named numbers. Literals only."""
-    remedy = "write NAME(number, …), e.g. 'nbinom(5, 0.3)'"
+    remedy = "Write NAME(number, …), e.g. 'nbinom(5, 0.3)'"
     try:
         tree = ast.parse(call.strip(), mode="eval").body
         if isinstance(tree, ast.Name):
             return tree.id, (), {}
         if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name):
-            raise InputError(f"--scipy {call!r}: is no call, {remedy}")
+            raise InputError(f"--scipy {call!r}: is not a call. {remedy}")
         numbers = tuple(float(ast.literal_eval(argument)) for argument in tree.args)
         named = {str(keyword.arg): float(ast.literal_eval(keyword.value)) for keyword in tree.keywords}
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
-        raise InputError(f"--scipy {call!r}: cannot be read, {remedy}") from error
+        raise InputError(f"--scipy {call!r}: cannot be read. {remedy}") from error
     return tree.func.id, numbers, named
 
 
@@ -35,16 +35,16 @@ def discrete_distribution(
 ) -> Distribution:
     """A discrete distribution of scipy.stats on its support, cut where no more than `tail` lies beyond in all."""
     frozen, discrete = _frozen(name, arguments, keywords or {})
-    require(discrete, name, "is continuous: say how to round with --decimals, e.g. --decimals 0")
+    require(discrete, name, "is continuous. Round it with --decimals, e.g. --decimals 0")
     low, high = _cut_support(name, frozen, tail)
     first = math.ceil(low)
     last = max(first, math.floor(high))
-    require_manageable(last - first + 1, name, "take a narrower distribution or, where it has no end, raise --tail")
+    require_manageable(last - first + 1, name, "use a narrower distribution or, if its tail is infinite, raise --tail")
     values = range(first, last + 1)
     try:
         masses = [float(mass) for mass in frozen.pmf(list(values))]
     except OverflowError as error:  # parameters at the edge of what floats can hold
-        raise InputError(f"{name}: its weights cannot be computed for {arguments}, take less extreme parameters") from error
+        raise InputError(f"{name}: its weights cannot be computed for {arguments}. Use less extreme parameters") from error
     require(math.fsum(masses) > 0, name, "has no mass on whole numbers")
     return Distribution(
         tuple(map(str, values)), _renormalised(masses), request, notice=_what_was_cut(values[0], values[-1], masses)
@@ -57,11 +57,13 @@ def rounded_distribution(
     """A continuous distribution of scipy.stats rounded to `decimals` places: each value takes the mass that rounds to it."""
     require(0 <= decimals <= 9, f"--decimals {decimals}", "must be between 0 and 9")
     frozen, discrete = _frozen(name, arguments, keywords)
-    require(not discrete, name, "is discrete: leave --decimals out")
+    require(not discrete, name, "is discrete. Leave --decimals out")
     low, high = _cut_support(name, frozen, tail)
     scale = 10**decimals
     require(
-        max(abs(low), abs(high)) * scale < 2**52, name, "its numbers are too large to be told apart, lower --decimals or its scale"
+        max(abs(low), abs(high)) * scale < 2**52,
+        name,
+        "its numbers are too large to be distinguished. Lower --decimals or its scale",
     )
     first, last = round(low * scale), round(high * scale)
     require_manageable(last - first + 1, name, "raise --tail or lower --decimals")
@@ -69,7 +71,7 @@ def rounded_distribution(
     cumulative = frozen.cdf(edges)
     masses = [float(above - below) for below, above in pairwise(cumulative)]
     outcomes = tuple(f"{index / scale:.{decimals}f}" for index in range(first, last + 1))
-    kept = [index for index, mass in enumerate(masses) if mass > 0]  # an end that rounds to a value of no mass goes
+    kept = [index for index, mass in enumerate(masses) if mass > 0]  # drop ends without mass
     require(bool(kept), name, "has no mass there")
     outcomes, masses = outcomes[kept[0] : kept[-1] + 1], masses[kept[0] : kept[-1] + 1]
     places = "a whole number" if decimals == 0 else many(decimals, "decimal place")
@@ -87,7 +89,7 @@ def _frozen(name: str, arguments: tuple[float, ...], keywords: dict[str, float])
     kinds = (stats.rv_discrete, stats.rv_continuous)
     known = [word for word, value in vars(stats).items() if isinstance(value, kinds)]
     if name not in known:
-        raise InputError(f"--scipy: no distribution '{name}' in scipy.stats, {did_you_mean(name, known)}")
+        raise InputError(f"--scipy: no distribution '{name}' in scipy.stats. {sentence(did_you_mean(name, known))}")
     kind = getattr(stats, name)
     try:
         with warnings.catch_warnings():
@@ -95,7 +97,7 @@ def _frozen(name: str, arguments: tuple[float, ...], keywords: dict[str, float])
             frozen = kind(*arguments, **keywords)
             median = float(frozen.ppf(0.5))
     except TypeError as error:
-        raise InputError(f"--scipy: {name} takes the parameters ({kind.shapes or ''}), loc and scale: {error}") from error
+        raise InputError(f"--scipy: {name} has the parameters ({kind.shapes or ''}), loc and scale: {error}") from error
     require(math.isfinite(median), f"--scipy {name}", "these parameters are outside its domain")
     return frozen, isinstance(kind, stats.rv_discrete)
 
@@ -108,13 +110,13 @@ def _cut_support(name: str, frozen: Any, tail: float) -> tuple[float, float]:
     low, high = (float(end) for end in frozen.support())
     share = tail / 2 if math.isinf(low) and math.isinf(high) else tail
     if (math.isinf(low) or math.isinf(high)) and share == 0:
-        raise InputError("--tail 0: this distribution has no end, give the tail mass to cut off, e.g. --tail 1e-6")
+        raise InputError("--tail 0: this distribution has an infinite tail. Give the probability to cut off, e.g. --tail 1e-6")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scipy warns at the edge of a domain, the checks below tell
+        warnings.simplefilter("ignore")  # scipy warns at the edge of a domain; the checks below report it
         if math.isinf(high) and not math.isinf(low) and frozen.sf(low + MOST_OUTCOMES) > max(tail, 1e-300):
-            raise InputError(f"{name}: more than {MOST_OUTCOMES} outcomes hold mass, raise --tail or take a narrower distribution")
+            raise InputError(f"{name}: more than {MOST_OUTCOMES} outcomes have mass. Raise --tail or use a narrower distribution")
         ends = float(frozen.ppf(share)) if math.isinf(low) else low, float(frozen.isf(share)) if math.isinf(high) else high
-    require(all(map(math.isfinite, ends)), name, "where it ends cannot be computed, raise --tail or take less extreme parameters")
+    require(all(map(math.isfinite, ends)), name, "its range cannot be computed. Raise --tail or use less extreme parameters")
     return ends
 
 
@@ -122,7 +124,7 @@ def _what_was_cut(first: object, last: object, masses: list[float]) -> str:
     missing = 1 - math.fsum(masses)
     if missing <= 1e-12:
         return ""
-    return f"cut to {first} … {last}: {missing:.2g} of the mass lies beyond, the weights were renormalised"
+    return f"cut to {first} … {last}: {missing:.2g} of the mass is outside. The weights were renormalised"
 
 
 def _renormalised(masses: list[float]) -> tuple[float, ...]:

@@ -53,5 +53,5 @@ def _require_one_question(table: Table, totals: Mapping[tuple[str, ...], Mapping
                 common = f"{len(shared)} of {len(first | second)} options" if shared else "no option"
                 raise InputError(
                     f"{table.path}: {one!r} and {other!r} have {common} in common, and --alpha would give each the other's. "
-                    f"Add --alpha-within {as_argument(name)} if these are different questions, or --alpha-within {NONE}"
+                    f"Add --alpha-within {as_argument(name)} if these are different questions, else --alpha-within {NONE}"
                 )

@@ -24,21 +24,19 @@ class TargetTable(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    source: str = Field(alias="from", min_length=1, description="The file: one target a line, or CSV, JSON, Parquet, Excel.")
-    column: str | None = Field(default=None, description="The column of the targets, where there are several.")
-    template: str | None = Field(default=None, description="In place of column: records of several columns, like `{name}, {age}`.")
-    bins: dict[str, float] = Field(default={}, description="Columns of numbers that become ranges, with their widths.")
-    weight_column: str | None = Field(
-        default=None, description="The column of the weights, added up by target; none: there are none."
-    )
-    count: bool = Field(default=False, description="Rows are observations: count them.")
-    wrap: str = Field(default="%s", description="What surrounds each target, %s in its place: {%s} puts it in braces.")
-    delimiter: str | None = Field(default=None, description="Sign between the fields of the table. Default: found out.")
-    encoding: str | None = Field(default=None, description="Encoding of the file. Default: found out.")
-    header_rows: int | None = Field(default=None, ge=0, description="Rows of column names; 0: the first row is data.")
-    skip_rows: int = Field(default=0, ge=0, description="Rows above the header to leave out.")
+    source: str = Field(alias="from", min_length=1, description="The file: one target per line, or CSV, JSON, Parquet, Excel.")
+    column: str | None = Field(default=None, description="Column of the targets, if there are several.")
+    template: str | None = Field(default=None, description="Instead of column: records of several columns, like `{name}, {age}`.")
+    bins: dict[str, float] = Field(default={}, description="Columns of numbers to bin into ranges, with the widths.")
+    weight_column: str | None = Field(default=None, description="Column of the weights, summed by target. none: no weights.")
+    count: bool = Field(default=False, description="Count rows as observations.")
+    wrap: str = Field(default="%s", description="Text around each target, with %s in its place: {%s} adds braces.")
+    delimiter: str | None = Field(default=None, description="Delimiter of the fields. Default: detected.")
+    encoding: str | None = Field(default=None, description="Encoding of the file. Default: detected.")
+    header_rows: int | None = Field(default=None, ge=0, description="Number of header rows. 0: the first row is data.")
+    skip_rows: int = Field(default=0, ge=0, description="Number of rows to skip above the header.")
     sheet: str | None = Field(default=None, description="Sheet of an Excel workbook.")
-    decimal: str | None = Field(default=None, description="Decimal sign of the weights: . or a comma. Default: found out.")
+    decimal: str | None = Field(default=None, description="Decimal sign of the weights: . or a comma. Default: detected.")
 
     def lists(self, beside: Path) -> tuple[list[str], list[float] | None, list[str]]:
         """Targets, weights and what was found out; `beside` is the prompt's file. Raises `InputError` for a table that cannot be read so."""
@@ -71,10 +69,12 @@ def with_table(document: Document, place: Path) -> list[Problem]:
         inside = Document(document.path, document.text, named)
         return [_moved(document, problem, where) for problem, where in problems_of(inside, error, TargetTable)]
     if "%s" not in table.wrap:
-        return [document.problem(("targets", "wrap"), f"wrap {table.wrap!r} has no %s", "put %s where the target goes")]
+        return [document.problem(("targets", "wrap"), f"wrap {table.wrap!r} has no %s", "put %s in place of the target")]
     if document.data.get("weights"):
         return [
-            document.problem(("weights",), "the targets come from a table, and weights are here", "name weight_column in targets")
+            document.problem(
+                ("weights",), "weights are given, but the targets come from a table", "use weight_column in targets instead"
+            )
         ]
     try:
         targets, weights, found = table.lists(place)

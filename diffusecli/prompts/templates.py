@@ -35,9 +35,7 @@ class Template:
             texts[-1] += written[last : match.start()]
             last = match.end()
             if match["single"]:
-                raise InputError(
-                    f"the template {written!r} has a brace that is part of no placeholder. Write a brace of the text twice"
-                )
+                raise InputError(f"the template {written!r} has a brace outside placeholders. Write a brace of the text twice")
             if match["brace"]:
                 texts[-1] += match["brace"][0]
             else:
@@ -53,7 +51,7 @@ class Template:
         for (first, second), text in zip(pairwise(fields), texts[1:], strict=False):
             if not text:
                 raise InputError(
-                    f"the template {written!r}: the fields '{first}' and '{second}' run into each other. Put a text between them"
+                    f"the template {written!r}: the fields '{first}' and '{second}' have no text between them. Add one"
                 )
         return cls(tuple(fields), tuple(texts))
 

@@ -1,4 +1,4 @@
-"""Rows that are the sum of the others (`Total`): taken out where that is certain, named where it is likely.
+"""Rows that are the sum of the others (`Total`): removed if this is certain, reported if it is likely.
 
 Knows names of totals and sums of weights.
 """
@@ -17,9 +17,9 @@ _LIKE_A_TOTAL = re.compile(r"(?i)all|alle|everyone|overall|base|basis|n")  # ans
 
 
 def remove_totals(table: Table, totals: dict[tuple[str, ...], dict[str, float]], *, percent: bool) -> Iterator[str]:
-    """Takes rows of sums (`Total`) out of the weights, and says so; says which may be sums, and where percentages do not make 100 %.
+    """Remove rows of sums (`Total`) from the weights. Yields notices on them, on likely sums, and on percentages that do not sum to 100 %.
 
-    A row is a sum for certain where its name says so, it weighs what all others do, and the weights make 1 or 100 only without it.
+    A row is certainly a sum if its name is that of a total, its weight is the sum of all others, and the weights are 1 or 100 only without it.
     """
     left_out, doubtful, uneven = [], [], []
     for key, sums in totals.items():
@@ -34,16 +34,16 @@ def remove_totals(table: Table, totals: dict[tuple[str, ...], dict[str, float]],
             ):  # shares are rounded
                 del sums[target]
                 left_out.append(f"{target!r}{of}")
-            elif not math.isclose(sums[target] + others, 1, abs_tol=1e-6):  # what makes 1 are shares of answers
+            elif not math.isclose(sums[target] + others, 1, abs_tol=1e-6):  # weights that sum to 1 are shares of answers
                 doubtful.append(f"{target!r}{of}")
         if percent and not math.isclose(whole := math.fsum(sums.values()), 1, abs_tol=0.02):
             uneven.append(f"{whole:.1%}{of}")
     if left_out:
-        yield f"rows that are the sum of the others left out: {some_of(left_out)}"
+        yield f"skipped rows that are the sum of the others: {some_of(left_out)}"
     if doubtful:
-        yield f"rows that weigh as much as all others count as answers: {some_of(doubtful)}. Remove them if they are sums"
+        yield f"rows with the weight of all others together count as answers: {some_of(doubtful)}. Remove them if they are sums"
     if uneven:
-        yield f"percentages do not make 100% and are divided by their sum: {some_of(uneven)}"
+        yield f"percentages do not sum to 100%. They are divided by their sum: {some_of(uneven)}"
 
 
 def _is_whole(weight: float) -> bool:

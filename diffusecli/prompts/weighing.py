@@ -1,4 +1,4 @@
-"""What of a table counts, and how sums of weights become a distribution: cut, smoothed and put in order.
+"""Which part of a table counts, and distributions from sums of weights: cut, smoothed and sorted.
 
 Knows neither files nor prompts.
 """
@@ -18,7 +18,7 @@ from diffusecli.system.errors import InputError, many
 REQUEST = "Pick one at random."
 REQUEST_OF_RECORDS = "Make up one at random."
 NONE = "none"
-"""In place of a column: no weights, although one looks like them; options of all groups together."""
+"""Instead of a column: no weights, although a column looks like them; options of all groups together."""
 
 _BELOW, _ABOVE = re.compile(r"(?i)<|≤|under|below|less than|up to|unter|bis"), re.compile(r"(?i)>|≥|over|above|more than|über")
 _FIRST_NUMBER = re.compile(r"\D{0,12}?(-?\d+(?:[.,]\d+)?)")
@@ -47,7 +47,7 @@ class Reading:
     grouping: str = "--group-by"  # the option that named `group_by`
 
     def __post_init__(self) -> None:
-        """Raises `InputError` for options that make no sense, alone or together."""
+        """Raise `InputError` for invalid options or combinations."""
         if not math.isfinite(self.alpha) or not math.isfinite(self.min_count):
             raise InputError("--alpha and --min-count must be finite numbers")
         if len(set(self.group_by)) < len(self.group_by):
@@ -56,12 +56,12 @@ class Reading:
             raise InputError(f"--decimal {self.decimal!r}: must be . or ,")
         if self.bins and self.shares_column is not None:
             raise InputError(
-                "--bins does not go with --shares-column, whose options are not numbers of rows. Leave one of them out"
+                "--bins cannot be combined with --shares-column, whose options are not numbers of rows. Leave one of them out"
             )
         if self.template is not None and (self.column is not None or self.shares_column is not None):
-            raise InputError("--template makes targets of several columns. Leave --column and --shares-column out")
+            raise InputError("--template builds targets from several columns. Leave --column and --shares-column out")
         if self.independent and self.template is None:
-            raise InputError("--independent is for fields of a --template")
+            raise InputError("--independent has no effect without --template. Add --template")
         for name, width in self.widths.items():
             if not (math.isfinite(width) and width > 0):
                 raise InputError(f"--bins {name}={width:g}: the width must be more than 0")
@@ -76,7 +76,7 @@ class Reading:
 
     @property
     def widths(self) -> dict[str, float]:
-        """The widths of `bins` by column; raises `InputError` for what is no column=width."""
+        """The widths of `bins` by column. Raises `InputError` for text that is not column=width."""
         found: dict[str, float] = {}
         for text in self.bins:
             name, _, written = text.rpartition("=")
@@ -88,7 +88,7 @@ class Reading:
             if not column:
                 raise InputError(f"--bins {text!r}: must be a column and a width, like age=10")
             if column in found and found[column] != width:
-                raise InputError(f"--bins {text}: {column} has the width {found[column]:g} already. Give one width per column")
+                raise InputError(f"--bins {text}: {column} already has the width {found[column]:g}. Give one width per column")
             found[column] = width
         return found
 
@@ -100,7 +100,7 @@ class Reading:
 
 
 def kept_targets(totals: Mapping[str, float], order: Sequence[str], reading: Reading) -> list[str]:
-    """The targets that are heavy enough, in their order."""
+    """The targets with enough weight, in order."""
     heavy = [target for target in order if totals[target] >= reading.min_count]
     if reading.top is None or len(heavy) <= reading.top:
         return heavy
@@ -115,15 +115,15 @@ def distribution(
     place = f"{table.path}{': ' + ', '.join(key) if key else ''}"
     kept = options if reading.alpha and reading.group_by else kept_targets(totals, options, reading)
     if not kept:
-        raise InputError(f"{place}: nothing is left, lower --min-count {reading.min_count:g}")
+        raise InputError(f"{place}: no targets left. Lower --min-count {reading.min_count:g}")
     if not counted:
         return Distribution(tuple(kept), None, REQUEST, "answer")
     smoothed = [totals.get(target, 0.0) + reading.alpha for target in kept]
     total = math.fsum(smoothed)
     if not total > 0:
-        raise InputError(f"{place}: all weights are zero, give at least one target a positive weight")
+        raise InputError(f"{place}: all weights are zero. Give at least one target a positive weight")
     if math.isinf(total):
-        raise InputError(f"{place}: the weights are too large to be added up. Divide all by the same number")
+        raise InputError(f"{place}: the sum of the weights is too large. Divide all weights by the same number")
     notice = ""
     if not totals.keys() <= set(kept):
         share = math.fsum(totals.get(target, 0.0) for target in kept) / math.fsum(totals.values())
@@ -132,7 +132,7 @@ def distribution(
 
 
 def in_order(targets: Iterable[str], categories: Sequence[str], *, sort: bool) -> tuple[list[str], str]:
-    """The targets in the order that they are written in, and a notice of which that is."""
+    """The targets in output order, and a notice that names the order."""
     seen = list(targets)
     places = {canonical(text): place for place, text in enumerate(categories)}
     if places and all(target in places for target in seen):
@@ -142,11 +142,11 @@ def in_order(targets: Iterable[str], categories: Sequence[str], *, sort: bool) -
         return sorted(seen, key=lambda target: ranks[target]), "targets in ascending order"
     if sort and all(map(_ISO_DAY.fullmatch, seen)):
         return sorted(seen), "targets in ascending order"
-    return seen, "targets in the order in which the file has them"
+    return seen, "targets in the order of the file"
 
 
 def _rank(target: str) -> tuple[float, int] | None:
-    """Where a number or a range such as `18-24`, `under 18` or `65+` stands; None for other texts."""
+    """Sort key of a number or a range such as `18-24`, `under 18` or `65+`. None for other texts."""
     found = _FIRST_NUMBER.match(target)
     if found is None or _ISO_DAY.match(target):
         return None
@@ -157,7 +157,7 @@ def _rank(target: str) -> tuple[float, int] | None:
 
 
 def with_notices(made: dict[tuple[str, ...], Distribution], notices: Iterable[str]) -> dict[tuple[str, ...], Distribution]:
-    """The distributions with what is said of all of them put before the first one's notice."""
+    """The distributions, with shared notices added before the first one's notice."""
     first = next(iter(made))
     joined = "\n".join(notice for notice in (*notices, made[first].notice) if notice)
     return {**made, first: replace(made[first], notice=joined)}

@@ -1,6 +1,6 @@
-"""Which column of a table weighs its targets: the one that is named, the one that the file is known for, or none.
+"""Choose the weight column of a table: the named one, the one defined by the format, or none.
 
-Refuses to count rows where a column looks like weights. Knows columns by name and by their numbers, not what targets are.
+Refuses to count rows if a column looks like weights. Knows columns by name and values, not what targets are.
 """
 
 from __future__ import annotations
@@ -20,43 +20,43 @@ _ID = re.compile(r"(?i).*\bid|.*[a-z]ID|id\b.*|.*[ _-]id|index|row|nr\.?|no\.?|#
 
 
 def choose_weight_column(table: Table, reading: Reading, targets: int) -> tuple[Reading, list[str]]:
-    """The reading with its weight column settled, and a notice. Raises `InputError` where --count would pass over weights."""
+    """The reading with its weight column, and notices. Raises `InputError` if --count would ignore weights."""
     if reading.weight_column is not None:
         weighted = None if reading.weight_column == NONE and NONE not in table.names else reading.weight_column
         return _require_weights(replace(reading, weight_column=weighted)), []
     if table.counts is not None:
         if reading.count:
-            raise InputError(f"{table.path}: holds counts already. Leave --count out")
+            raise InputError(f"{table.path}: already contains counts. Leave --count out")
         return replace(reading, weight_column=table.counts), []
     taken = {targets, *(table.find(name, reading.grouping) for name in reading.group_by)}
     likely = weight_columns(table, reading, targets)
     column = table.names[likely[0]] if likely else ""
     if reading.count and likely and any(cell != "1" for cell in table.columns[likely[0]]):
         raise InputError(
-            f"{table.path}: --count counts rows, but the column '{column}' looks like weights. Add --weight-column {as_argument(column)} to add them up, "
+            f"{table.path}: --count counts rows, but the column '{column}' looks like weights. Add --weight-column {as_argument(column)} to sum them, "
             f"or --weight-column {NONE} to count rows"
         )
     if reading.count and len(table) > 1 and (others := _all_once(table, taken)):
         raise InputError(
-            f"{table.path}: --count makes all weights equal, because no row comes twice. Add --weight-column {as_argument(others)} if that column has the weights, "
+            f"{table.path}: --count makes all weights equal, because no row occurs twice. Add --weight-column {as_argument(others)} if that column has the weights, "
             f"or --weight-column {NONE} to count rows"
         )
     if not reading.count and likely:
         return _require_weights(reading), [
-            f"all targets weigh the same: --weight-column {as_argument(column)} takes the weights of that column"
+            f"all targets have equal weights. Use --weight-column {as_argument(column)} to read weights from that column"
         ]
     return _require_weights(reading), []
 
 
 def weight_columns(table: Table, reading: Reading, targets: int) -> list[int]:
-    """The columns of numbers whose names say that they weigh."""
+    """The numeric columns with names of weights."""
     taken = {targets, *(table.find(name, reading.grouping) for name in reading.group_by)}
     return [i for i, name in enumerate(table.names) if i not in taken and WEIGHT_LIKE.fullmatch(name) and _are_numbers(table, i)]
 
 
 def _require_weights(reading: Reading) -> Reading:
     if (reading.alpha or reading.min_count or reading.top) and not reading.count and reading.weight_column is None:
-        raise InputError("--alpha, --min-count and --top need weights: add --count or --weight-column")
+        raise InputError("--alpha, --min-count and --top need weights. Add --count or --weight-column")
     return reading
 
 
@@ -69,7 +69,7 @@ def _are_numbers(table: Table, index: int) -> bool:
 
 
 def _all_once(table: Table, taken: set[int]) -> str:
-    """The name of a column of numbers, where no target comes twice in a group; "" otherwise."""
+    """The name of a numeric column if no target occurs twice in a group, else ""."""
     rows = list(zip(*(table.columns[index] for index in sorted(taken)), strict=True))
     if any(not isinstance(cell, str) for row in rows for cell in row) or len(set(rows)) < len(rows):
         return ""

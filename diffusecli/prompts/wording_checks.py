@@ -59,7 +59,7 @@ def contradictions(requests: Sequence[str], targets: Sequence[str]) -> Iterator[
         for kind, said in claim.items():
             if _differ(kind, said, usual[kind]):
                 other = next(place for place, c in enumerate(claims) if c.get(kind) == usual[kind])
-                yield index, other, f"{_meant(kind, said)}, not {_meant(kind, usual[kind])}"
+                yield index, other, f"{_stated(kind, said)}, not {_stated(kind, usual[kind])}"
                 break
         else:
             if (named[index] < widest and named[index]) or (len(named[index] & widest) > 1 and named[index] != widest):
@@ -133,7 +133,7 @@ def _differ(kind: str, said: frozenset[str], usual: frozenset[str]) -> bool:
     return len(mine) + len(theirs) < 5 and all(min(abs(a - b), abs(1 - a - b)) > _SAME_SHARE for a in mine for b in theirs)
 
 
-def _meant(kind: str, said: frozenset[str]) -> str:
+def _stated(kind: str, said: frozenset[str]) -> str:
     texts = " or ".join(sorted(said, key=lambda text: (len(text), text)))
     return f"{kind} {texts}" if kind in ("range", "chance") else f"{texts} {kind}"
 

@@ -20,11 +20,11 @@ Drawn = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 class Wrapped(Protocol):
-    """What says how a target is written."""
+    """Anything with the form of a target."""
 
     @property
     def wrap(self) -> str:
-        """The text around an outcome, which `%s` stands for."""
+        """The text around an outcome, with `%s` in its place."""
 
 
 def questions(distribution: Distribution) -> tuple[str, ...]:

@@ -1,1 +1,1 @@
-"""What any program needs: errors and exit codes, the terminal, memory, limits of time, Ctrl-C, git."""
+"""General utilities: errors and exit codes, the terminal, memory, timeouts, Ctrl-C, git."""

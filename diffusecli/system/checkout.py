@@ -1,6 +1,6 @@
-"""The git checkout a command is run in: its commit, and whether files differ. Runs nothing that the checkout asks for.
+"""The current git checkout: its commit, and whether files differ. Runs no program that the checkout names.
 
-A checkout may be somebody else's, and git's own settings name programs: monitors of files, filters, hooks, transports.
+A checkout may be untrusted, and git's settings name programs: file monitors, filters, hooks, transports.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 
 _HARMLESS = {
     "core.fsmonitor": "false", "core.hooksPath": os.devnull, "core.attributesFile": os.devnull,
-    "safe.bareRepository": "explicit",  # a stranger's folder may be a repository in disguise
+    "safe.bareRepository": "explicit",  # an untrusted folder may contain a hidden bare repository
 }  # fmt: skip
 _ENVIRONMENT = {"GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "none", "GIT_TERMINAL_PROMPT": "0"}
-_TIMEOUT = 10.0  # seconds for one command of git
+_TIMEOUT = 10.0  # seconds per git command
 _FILTER_COMMANDS = ("clean", "smudge", "process")
 
 
 def git_state() -> Mapping[str, Any] | None:
-    """Commit and dirty flag of the working directory, None outside a checkout."""
+    """Commit and dirty flag of the working directory. None outside a checkout."""
     try:
         commit = _git("rev-parse", "HEAD").strip()
         unfiltered = _without_filters()
@@ -31,7 +31,7 @@ def git_state() -> Mapping[str, Any] | None:
 
 
 def _without_filters() -> dict[str, str]:
-    """Settings that take every filter its programs away: `git status` would run them on files it cannot tell by their dates."""
+    """Settings that disable the programs of all filters. `git status` would run them on files with changed dates."""
     names = _git("config", "--null", "--name-only", "--list").split("\0")
     filters = {name.rpartition(".")[0] for name in names if name.lower().startswith("filter.")}
     commands = {f"{name}.{command}": "" for name in filters for command in _FILTER_COMMANDS}
@@ -39,7 +39,7 @@ def _without_filters() -> dict[str, str]:
 
 
 def _git(*words: str, settings: Mapping[str, str] | None = None) -> str:
-    """What git prints, its settings overridden through the environment, where their names need no quoting."""
+    """The output of git. Settings are passed through the environment, where names need no quoting."""
     given = {**_HARMLESS, **(settings or {})}
     numbered = {"GIT_CONFIG_COUNT": str(len(given))}
     for number, (name, value) in enumerate(given.items()):

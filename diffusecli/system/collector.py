@@ -1,7 +1,7 @@
-"""Python's garbage collector, out of the way while much is made that stays: modules, models.
+"""Switch Python's garbage collector off while many long-lived objects are created: modules, models.
 
-It runs after so many new objects, and each full run looks through all there are. Libraries and models make half a million that stay:
-looking through them takes a tenth of the time to start, and up to two seconds at the end of the process.
+It runs after a number of new objects, and each full run traverses all objects. Libraries and models create half a million long-lived
+objects. Traversing them takes a tenth of the start-up time, and up to two seconds at the end of the process.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def collector_off() -> Iterator[None]:
-    """Nothing is collected inside, but what reference counts free; afterwards it is as before.
+    """Disable garbage collection inside; reference counting still works. Restores the previous state afterwards.
 
-    What was made inside counts as old then: the next full run looks through it. As young objects they would be looked through at once, and
-    again. Where a program keeps objects from the collector itself (`gc.freeze`) that stays as it is.
+    Objects created inside then belong to the oldest generation, so only the next full run traverses them. As young objects they would be
+    traversed at once, and again. Does not touch objects that a program has frozen itself (`gc.freeze`).
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -32,9 +32,9 @@ def collector_off() -> Iterator[None]:
 
 
 def skip_last_collection() -> None:
-    """Leave all objects to the end of the process: the system takes its memory back at once. What is registered with `atexit` still runs.
+    """Skip the collection at exit: the system frees the memory at once. `atexit` functions still run.
 
-    Not where a launcher started several processes: their connections have threads that must be joined before the end.
+    Does nothing if a launcher started several processes: their connections have threads that must be joined before exit.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         gc.freeze()

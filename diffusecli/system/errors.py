@@ -1,4 +1,4 @@
-"""Mistakes a user can mend: each error owns its sentence, its remedy and its exit code.
+"""User-fixable errors: message, fix, exit code.
 
 Nothing here prints; `cli/boundary.py` is the only place that turns an error into text and an exit.
 """
@@ -22,7 +22,7 @@ Severity = Literal["error", "warning", "notice"]
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with one place of one file, and what to do about it."""
+    """One problem in one place of a file, and how to fix it."""
 
     path: str
     message: str
@@ -33,19 +33,19 @@ class Problem:
 
     @property
     def place(self) -> str:
-        """`file`, `file:line` or `file:line:column`, whatever is known."""
+        """`file`, `file:line` or `file:line:column`, as far as known."""
         return ":".join(str(part) for part in (self.path, self.line, self.column) if part is not None)
 
     def __str__(self) -> str:
-        """`file:line:column: what is wrong, what to do`."""
-        return f"{self.place}: {self.message}" + (f", {self.remedy}" if self.remedy else "")
+        """`file:line:column: what is wrong. How to fix it`."""
+        return f"{self.place}: {self.message}" + (f". {sentence(self.remedy)}" if self.remedy else "")
 
 
 class DiffuseError(Exception):
-    """Anything `diffuse` stops for on purpose. `exit_code` is what the command returns."""
+    """An expected error. `exit_code` is what the command returns."""
 
     exit_code = EXIT_INPUT
-    shared = False  # whether every process that trains together stops for it, so that the first says it for all
+    shared = False  # whether all training processes raise it, so that only the first prints it
 
 
 class InputError(DiffuseError):
@@ -53,62 +53,62 @@ class InputError(DiffuseError):
 
     @classmethod
     def of(cls, problems: Iterable[Problem]) -> InputError:
-        """One error that tells `problems`, a line each; of very many the first."""
-        told = [str(problem) for problem in problems]
-        more = [f"and {len(told) - _MOST_LINES} more"] if len(told) > _MOST_LINES else []
-        return cls("\n".join(told[:_MOST_LINES] + more))
+        """One error that lists `problems`, one per line, up to a maximum."""
+        lines = [str(problem) for problem in problems]
+        more = [f"and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
+        return cls("\n".join(lines[:_MOST_LINES] + more))
 
 
 class MachineError(DiffuseError):
-    """The machine, the disk or the network is in the way (exit code 3)."""
+    """A failure of the machine, the disk or the network (exit code 3)."""
 
     exit_code = EXIT_ENVIRONMENT
 
 
 def cannot_write(path: Path, error: Exception) -> MachineError:
-    """The sentence for a disk that is full or a folder that is not writable; safetensors has an error of its own."""
+    """The error for a full disk or a folder that is not writable. Also recognises the error class of safetensors."""
     number = getattr(error, "errno", None)
     full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(s in str(error) for s in ("No space", "too large", "quota"))
-    remedy = "free some space" if full else "choose another folder or mend its permissions"
-    return MachineError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}, {remedy}")
+    remedy = "Free some space" if full else "Choose another folder or fix its permissions"
+    return MachineError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}. {remedy}")
 
 
-class FailedGates(DiffuseError):  # noqa: N818 (what failed is not the program)
-    """An evaluation misses limits that were set (exit code 1)."""
+class FailedGates(DiffuseError):  # noqa: N818 (the program itself did not fail)
+    """An evaluation misses its limits (exit code 1)."""
 
     exit_code = EXIT_FOUND_PROBLEMS
 
     def __init__(self, missed: Sequence[str]) -> None:
-        """One line that tells the first of them and how many more."""
+        """One line: the first missed limits and the number of others."""
         more = len(missed) - _MOST_GATES
         super().__init__("failed: " + "; ".join(missed[:_MOST_GATES]) + (f"; and {more} more" if more > 0 else ""))
 
 
-class InterruptedRun(DiffuseError):  # noqa: N818 (it is no error: the user asked for it)
-    """The user stopped the work; what was done is kept (exit code 130)."""
+class InterruptedRun(DiffuseError):  # noqa: N818 (not an error: the user requested it)
+    """The user stopped the command. Finished work is kept (exit code 130)."""
 
     exit_code = EXIT_INTERRUPTED
 
     def __init__(self, message: str, kept: str = "") -> None:
-        """`kept` says how much of it is there, for whoever says more."""
+        """`kept` describes the finished work, for callers that add to the message."""
         super().__init__(message)
         self.kept = kept
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its kind where it says nothing."""
+    """The first line of an error's message, or its class name if the message is empty."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def printable(text: str) -> str:
-    """The text with control characters spelled out, so that no file or model can steer the terminal; lines are kept."""
-    if all(map(str.isprintable, text.split("\n"))):  # a report of megabytes in no time
+    """Escape control characters, so that no file or model can control the terminal. Keeps line breaks."""
+    if all(map(str.isprintable, text.split("\n"))):  # fast path for reports of several megabytes
         return text
     return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shortened(text: str, width: int) -> str:
-    """A text with an ellipsis in place of an end that is too long.
+    """Cut a text to `width` characters, with an ellipsis.
 
     >>> shortened("abcd", 4), shortened("abcde", 4)
     ('abcd', 'abc…')
@@ -116,8 +116,17 @@ def shortened(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1].rstrip() + "…"
 
 
+def sentence(text: str) -> str:
+    """The text with a capital first letter.
+
+    >>> sentence("add it"), sentence("did you mean 'gamma'?"), sentence("")
+    ('Add it', "Did you mean 'gamma'?", '')
+    """
+    return text[:1].upper() + text[1:]
+
+
 def many(number: int, noun: str, plural: str = "") -> str:
-    """A number with its noun; the plural is given where an s does not make it.
+    """A number with its noun. Give the plural if it does not end in s.
 
     >>> many(1, "prompt"), many(0, "prompt"), many(2, "try", "tries")
     ('1 prompt', '0 prompts', '2 tries')
@@ -126,7 +135,7 @@ def many(number: int, noun: str, plural: str = "") -> str:
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
-    """The known word that is most like this one; None when none is alike.
+    """The most similar known word. None if none is similar.
 
     >>> nearest("gama", ["gamma", "n_iters"])
     'gamma'
@@ -135,12 +144,12 @@ def nearest(word: str, known: Sequence[str]) -> str | None:
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """The nearest known word as a question, or the list of what is known.
+    """The most similar known word as a question, else the list of known words.
 
     >>> did_you_mean("gama", ["gamma", "n_iters"])
     "did you mean 'gamma'?"
     >>> did_you_mean("zzz", ["gamma", "n_iters"])
-    'known are: gamma, n_iters'
+    'available: gamma, n_iters'
     """
     near = nearest(word, known)
-    return f"did you mean '{near}'?" if near is not None else f"known are: {', '.join(known)}" if known else "remove it"
+    return f"did you mean '{near}'?" if near is not None else f"available: {', '.join(known)}" if known else "remove it"

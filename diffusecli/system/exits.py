@@ -1,4 +1,4 @@
-"""What commands end with. Imports nothing, so that `__main__` gets to its signals without delay."""
+"""Exit codes of commands. Imports nothing, so that `__main__` can set signal handlers at once."""
 
 EXIT_FOUND_PROBLEMS = 1
 EXIT_INPUT = 2

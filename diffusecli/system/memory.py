@@ -1,4 +1,4 @@
-"""How much memory there is, how much was used, and whether an error says that it does not suffice."""
+"""Free memory, peak memory, and errors that mean out of memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from diffusecli.system.errors import DiffuseError, MachineError
+from diffusecli.system.errors import DiffuseError, MachineError, sentence
 
 _SIGNS = (
     "can't allocate memory",
@@ -20,26 +20,26 @@ _SIGNS = (
     "can't start new thread",
     "failed to map segment",
 )
-"""What torch on a CPU, the system, its loader of libraries, C++ and Python say; none of them has a class of its own for it."""
+"""Messages of torch on a CPU, the system, its library loader, C++ and Python. None of them has a separate error class."""
 
 SMALLER = "use a smaller model or precision bf16"
-"""What to do when there is too little."""
+"""The fix for too little memory."""
 
 
 def free_memory() -> float:
-    """Bytes that can still be had, within the limits of control groups and `ulimit -v`."""
+    """Free memory in bytes, within the limits of control groups and `ulimit -v`."""
     import psutil
 
     return max(0.0, min(float(psutil.virtual_memory().available), cgroup_room(), _address_room()))
 
 
 def cgroup_room(groups: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")) -> float:
-    """Bytes that this process's control groups, of either version, leave it; each group above may bind. Infinite without a limit."""
+    """Bytes left by this process's control groups (version 1 or 2) and all their parents. Infinite without a limit."""
     try:
         lines = [line.split(":", 2) for line in groups.read_text().splitlines()]
     except OSError:
         return math.inf
-    least = math.inf
+    room = math.inf
     for _, controllers, path in lines:
         if controllers == "":
             top, names, caches = mounted, ("memory.max", "memory.current"), "inactive_file"
@@ -49,10 +49,10 @@ def cgroup_room(groups: Path = Path("/proc/self/cgroup"), mounted: Path = Path("
             continue
         group = top / path.lstrip("/")
         for folder in [group, *group.parents]:
-            least = min(least, _room_in(folder, names, caches))
+            room = min(room, _room_in(folder, names, caches))
             if folder == top:
                 break
-    return least
+    return room
 
 
 def _room_in(group: Path, names: tuple[str, str], caches: str) -> float:
@@ -61,11 +61,11 @@ def _room_in(group: Path, names: tuple[str, str], caches: str) -> float:
         kinds = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):  # no such file, or no limit ("max")
         return math.inf
-    return limit - used + int(kinds.get(caches, 0))  # file caches give way
+    return limit - used + int(kinds.get(caches, 0))  # file caches can be freed
 
 
 def _address_room() -> float:
-    """What `ulimit -v` leaves, in bytes."""
+    """Bytes left by `ulimit -v`."""
     import resource
 
     import psutil
@@ -75,19 +75,19 @@ def _address_room() -> float:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory does not suffice, on any device.
+    """Whether an error means out of memory, on any device.
 
     >>> out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory")), out_of_memory(RuntimeError("shapes"))
     (True, False)
     """
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's own, of accelerators
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's class for accelerators
         return True
     return getattr(error, "errno", None) == errno.ENOMEM or any(sign in str(error) for sign in _SIGNS)
 
 
 @contextmanager
 def enough_memory(who: str, remedy: str) -> Iterator[None]:
-    """Raises `MachineError` in place of errors that say that memory does not suffice: for work that cannot be made smaller."""
+    """Raise `MachineError` instead of out-of-memory errors, for work that cannot be split."""
     try:
         yield
     except DiffuseError:
@@ -95,13 +95,13 @@ def enough_memory(who: str, remedy: str) -> Iterator[None]:
     except Exception as error:
         if not out_of_memory(error):
             raise
-        raise MachineError(f"{who}: memory does not suffice, {remedy}") from error
+        raise MachineError(f"{who}: too little memory. {sentence(remedy)}") from error
 
 
 def peak_memory_mb() -> int:
-    """The most memory the process held, in MB."""
+    """Peak memory of the process in MB."""
     status = Path("/proc/self/status")
-    if status.is_file():  # Linux's getrusage counts what the parent held when it started this process
+    if status.is_file():  # Linux's getrusage includes the parent's memory at the start of this process
         peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return round(int(peak.split()[1]) * 1024 / 1e6)
     import resource

@@ -1,4 +1,4 @@
-"""Columns as a data frame, and as a table for notebooks. Texts of prompts and models stay texts: escaped, unprintable characters spelled out."""
+"""Columns as a data frame and as a table for notebooks. Escapes HTML and unprintable characters in texts of prompts and models."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 Columns = Mapping[str, Sequence[Any]]
-"""Name -> a value per row; None for what is not known."""
+"""Name -> a value per row. None if unknown."""
 
 _MOST_ROWS = 60
 _MOST_TEXT = 200  # characters of one cell
-_LITERAL = "tex2jax_ignore mathjax_ignore"  # no notebook takes `$…$` of an answer for a formula
+_LITERAL = "tex2jax_ignore mathjax_ignore"  # notebooks must not read `$…$` in an answer as a formula
 
 
 def frame(columns: Columns) -> DataFrame:
-    """The columns as they are, nan where nothing is known."""
+    """The columns unchanged, nan for unknown values."""
     from pandas import DataFrame
 
     return DataFrame({name: [math.nan if value is None else value for value in values] for name, values in columns.items()})
 
 
 def html_table(columns: Columns, caption: str = "") -> str:
-    """The first rows, and how many more there are.
+    """The first rows, and the number of other rows.
 
     >>> html_table({"answer": ["<b>"], "share": [0.25]}).partition("<tbody>")[2]
     '<tr><td style="text-align:left;white-space:pre-wrap">&lt;b&gt;</td><td>0.25</td></tr></tbody></table>'

@@ -1,4 +1,4 @@
-"""What the user reads while a command works; the command line decides where it is shown."""
+"""Notices: messages during a command. The command line decides where to show them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _SHOWN = 5
 
 
 def some_of(listed: Sequence[str]) -> str:
-    """The first few of a list, and how many more there are.
+    """The first few items of a list, and the number of others.
 
     >>> some_of(["a", "b"]), some_of(list("abcdefg"))
     ('a; b', 'a; b; c; d; e; and 2 more')

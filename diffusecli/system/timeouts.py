@@ -1,7 +1,7 @@
-"""Work whose length a file of somebody else's decides, such as a chat template or a pattern: it is stopped when it takes too much.
+"""Limits on time and memory for untrusted input, such as chat templates and patterns.
 
-Python looks at signals between steps of its own and inside `re`, so an alarm ends both. Where there are no alarms (Windows, threads
-other than the first) nothing is stopped; memory is bounded on Linux.
+Python checks signals between its own steps and inside `re`, so an alarm ends both. Without alarms (Windows, threads other than the
+main one) there is no timeout. Memory is limited on Linux only.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from types import FrameType
 from diffusecli.system.errors import DiffuseError
 
 
-class _TimeIsUp(BaseException):
-    """No `except Exception` on the way may take it for a failure of its own."""
+class _TimedOut(BaseException):
+    """Not an `Exception`, so that no `except Exception` catches it."""
 
 
-def _ring(_signal: int, _frame: FrameType | None) -> None:
-    raise _TimeIsUp
+def _on_alarm(_signal: int, _frame: FrameType | None) -> None:
+    raise _TimedOut
 
 
 @contextmanager
 def little_memory(megabytes: int) -> Iterator[None]:
-    """Raises `MemoryError` when what is inside takes so much more than there was; one string may be larger than the machine."""
+    """Raise `MemoryError` if the code inside takes this much more memory. A single string could exceed the machine's memory."""
     try:
         import resource
 
@@ -48,21 +48,21 @@ def little_memory(megabytes: int) -> Iterator[None]:
 
 @contextmanager
 def at_most(seconds: float, otherwise: DiffuseError) -> Iterator[None]:
-    """Raises `otherwise` when what is inside takes more of the processor's time: neither other work nor a suspended laptop counts."""
+    """Raise `otherwise` if the code inside takes more CPU time. Other processes and a suspended laptop do not count."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
     started = time.process_time()
-    handler = signal.signal(signal.SIGPROF, _ring)
+    handler = signal.signal(signal.SIGPROF, _on_alarm)
     left, _ = signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         try:
             yield
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-    except _TimeIsUp:
+    except _TimedOut:
         raise otherwise from None
     finally:
         signal.signal(signal.SIGPROF, handler)
-        if left:  # an alarm of whoever called
+        if left:  # an alarm of the caller
             signal.setitimer(signal.ITIMER_PROF, max(0.001, left - (time.process_time() - started)))

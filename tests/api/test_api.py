@@ -468,7 +468,7 @@ def test_a_conversation_in_memory_is_kept_as_it_is(tmp_path):
     assert valid(talk).digest == talk.digest
     assert [one.alias for one in named([talk], None)] == ["A letter?"]
     assert read_prompt(kept_in(tmp_path, talk)).messages == talk.messages
-    with pytest.raises(diffuse.InputError, match="there are a request and messages"):
+    with pytest.raises(diffuse.InputError, match="both request and messages are given"):
         valid(talk.model_copy(update={"request": "A letter?"}))
 
 

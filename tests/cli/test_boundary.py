@@ -20,9 +20,9 @@ from tests.cli.configs import config_text
     [
         (["validate", "nowhere.json"], 2, "nowhere.json: does not exist"),
         (["train", "nowhere.yaml"], 2, "nowhere.yaml: cannot be read"),
-        (["train", "."], 2, ".: is a folder, name one file in it"),
-        (["train", "broken.yaml"], 2, "broken.yaml:1:2: is not YAML"),
-        (["train", "unknown.yaml"], 2, "unknown key 'modle', did you mean 'model'?"),
+        (["train", "."], 2, ".: is a folder. Name a file in it"),
+        (["train", "broken.yaml"], 2, "broken.yaml:1:2: invalid YAML"),
+        (["train", "unknown.yaml"], 2, "unknown key 'modle'. Did you mean 'model'?"),
         (["train", "no-prompt.yaml"], 2, "missing.json: does not exist"),
         (["train", "no-model.yaml"], 2, "unknown model 'smollm2-135m', did you mean 'smollm2-135m-instruct'? (or name a folder"),
         (["sample", "--mode", "tuned"], 2, "--mode tuned: must be one of untuned, lora"),
@@ -80,13 +80,13 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
         (MachineError("x: is full"), 3, "diffuse: x: is full\n", 0),
         (FailedGates(["a", "b"]), 1, "diffuse: failed: a; b\n", 0),
         (InterruptedRun("kept"), 130, "diffuse: kept\n", 0),
-        (KeyboardInterrupt(), 130, "diffuse: interrupted; what is not in the output folder was not saved\n", 0),
+        (KeyboardInterrupt(), 130, "diffuse: interrupted. Only what is in the output folder was saved\n", 0),
         (BrokenPipeError(), 0, "", 1),
-        (MemoryError(), 3, "diffuse: the memory of this machine does not suffice, ask for less at once\n", 0),
-        (FileNotFoundError(errno.ENOENT, "No such file", "a.txt"), 2, "diffuse: a.txt: No such file, check the path and the disk\n", 0),
-        (OSError(errno.EIO, "Input/output error", "a.txt"), 3, "diffuse: a.txt: Input/output error, check the path and the disk\n", 0),
-        (FULL, 3, "diffuse: standard output cannot be written: No space left on device, free some space\n", 1),
-        (TimeoutError("slow"), 3, "diffuse: TimeoutError: slow, see to it and start the same command again\n", 0),
+        (MemoryError(), 3, "diffuse: this machine has too little memory. Ask for less at once\n", 0),
+        (FileNotFoundError(errno.ENOENT, "No such file", "a.txt"), 2, "diffuse: a.txt: No such file. Check the path and the disk\n", 0),
+        (OSError(errno.EIO, "Input/output error", "a.txt"), 3, "diffuse: a.txt: Input/output error. Check the path and the disk\n", 0),
+        (FULL, 3, "diffuse: cannot write to standard output: No space left on device. Free some space\n", 1),
+        (TimeoutError("slow"), 3, "diffuse: TimeoutError: slow. Fix the cause and run the same command again\n", 0),
     ],
 )  # fmt: skip
 def test_each_kind_of_error_has_its_code_and_its_message(ended, error, code, message, given_up):
@@ -143,6 +143,6 @@ def test_a_pipe_in_place_of_a_file_is_told_and_a_shells_own_is_read(prompt_file,
     os.mkfifo(tmp_path / "pipe.json")
     done = in_process("validate", "pipe.json")
     assert done.returncode == 1
-    assert "it is a pipe and no file" in done.stderr
+    assert "it is a pipe, not a file" in done.stderr
     command = f"{Path(sys.executable).with_name('diffuse')} validate <(cat p.json)"
     assert subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=False).returncode in (0, 2)

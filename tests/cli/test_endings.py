@@ -13,7 +13,7 @@ from diffusecli.verbs.sample import Wanted, resolve
 
 @pytest.mark.parametrize("name", ["s.xlsx", "s.txt", "s.parquet", "s.json.gz", "s.yaml", "s.TSV", "s.ndjson", "s.html"])
 def test_samples_are_not_named_as_what_they_are_not(name, tmp_path):
-    with pytest.raises(InputError, match=r"JSON, JSON lines or CSV, not as \..*; end the name in \.json, \.jsonl or \.csv"):
+    with pytest.raises(InputError, match=r"JSON, JSON lines or CSV, not as \..*. Use the extension \.json, \.jsonl or \.csv"):
         resolve(Wanted(model="m", requests=("x",), output=Path(name)), tmp_path)
 
 
@@ -40,13 +40,13 @@ def test_endings_in_capitals_are_endings(tmp_path):
 WRITES = {
     "--html report.pdf": (["evaluate", "results/r1", "--html", "report.pdf"], ".html or .htm"),
     "--html report.svg": (["evaluate", "results/r1", "--html", "report.svg"], ".html or .htm"),
-    "--plots charts.png": (["evaluate", "results/r1", "--plots", "charts.png"], "name a folder without .png"),
-    "-o x.yaml": (["init-prompt", "--binomial", "4", ".5", "-o", "x.yaml"], "end the name in .json"),
-    "-o x.csv": (["init-prompt", "--binomial", "4", ".5", "-o", "x.csv"], "end the name in .json"),
+    "--plots charts.png": (["evaluate", "results/r1", "--plots", "charts.png"], "Choose a folder name without .png"),
+    "-o x.yaml": (["init-prompt", "--binomial", "4", ".5", "-o", "x.yaml"], "Use the extension .json"),
+    "-o x.csv": (["init-prompt", "--binomial", "4", ".5", "-o", "x.csv"], "Use the extension .json"),
     "-o groups.json": (["init-prompt", "--from", "t.csv", "--column", "a", "--count", "--group-by", "b", "--request", "{b}?", "-o", "groups.json"],
-                       "name a folder without .json"),
-    "-o m.gguf": (["export", "results/r1", "-o", "m.gguf"], "name a folder without .gguf"),
-    "-o m.safetensors": (["export", "results/r1", "-o", "m.safetensors"], "name a folder without .safetensors"),
+                       "Choose a folder name without .json"),
+    "-o m.gguf": (["export", "results/r1", "-o", "m.gguf"], "Choose a folder name without .gguf"),
+    "-o m.safetensors": (["export", "results/r1", "-o", "m.safetensors"], "Choose a folder name without .safetensors"),
 }  # fmt: skip
 
 

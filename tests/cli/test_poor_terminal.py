@@ -197,5 +197,5 @@ def test_everything_that_the_program_prints_with_has_a_stand_in():
 
 
 def test_stand_ins_are_ascii_and_one_for_one_where_columns_are_drawn():
-    assert all(len(sign) == len(instead) == 1 and instead.isascii() for sign, instead in terminal._STAND_INS.items())
+    assert all(len(sign) == len(instead) == 1 and instead.isascii() for sign, instead in terminal._REPLACEMENTS.items())
     assert all(instead.isascii() for instead in terminal._IN_PROSE.values())

@@ -333,6 +333,6 @@ def test_yaml_tags_that_make_objects_are_mistakes(tmp_path, in_process, tag):
     (tmp_path / "good.yaml").write_text("model: owner/m\noutput_dir: o\n")
     done = in_process("train", tmp_path / "c.yaml")
     assert done.returncode == 2
-    assert "c.yaml:1:8: is not YAML: could not determine a constructor" in done.stderr
+    assert "c.yaml:1:8: invalid YAML: could not determine a constructor" in done.stderr
     with pytest.raises(InputError, match=r"--set model=.*cannot be read"):
         inspect_config(tmp_path / "good.yaml", [f"model={tag}"])

@@ -22,7 +22,7 @@ def test_prompts_that_a_command_has_yet_to_make_are_a_notice(in_process, tmp_pat
     (tmp_path / "c.yaml").write_text(text)
     done = in_process("validate", "--strict", "c.yaml")
     assert (done.returncode, "sound: 0 prompts, 1 config; 0 errors, 0 warnings, 2 notices" in done.stdout) == (0, True)
-    assert "mix/train is not there yet, make it with `diffuse init-prompt --mixture 60 -o mix`" in done.stderr
+    assert "mix/train does not exist yet. Create it with `diffuse init-prompt --mixture 60 -o mix`" in done.stderr
     (tmp_path / "c.yaml").write_text(config_text("owner/m", "mix/train"))
     assert in_process("validate", "c.yaml").returncode == 1
 
@@ -37,7 +37,7 @@ def test_wordings_are_counted(in_process, prompt_file):
 
 def test_an_unknown_key_of_a_message_is_told_with_those_that_a_message_has(in_process, tmp_path):
     (tmp_path / "m.json").write_text('{"messages": [{"role": "user", "contents": "A letter."}], "targets": ["a"]}')
-    assert "unknown key 'contents', did you mean 'content'?" in in_process("validate", "m.json").stderr
+    assert "unknown key 'contents'. Did you mean 'content'?" in in_process("validate", "m.json").stderr
 
 
 @pytest.mark.parametrize(
@@ -45,13 +45,13 @@ def test_an_unknown_key_of_a_message_is_told_with_those_that_a_message_has(in_pr
     [
         ({"load_model": True, "ckpt_dir": "r/a"}, 1, "r/a is in the output_dir, which is emptied first"),
         ({"load_model": True, "ckpt_dir": "odd"}, 1, "odd/adapter_config.json:1:"),
-        ({"load_model": True, "ckpt_dir": "later"}, 0, "later does not exist yet, train what makes it first"),
-        ({"load_model": True, "ckpt_dir": "p"}, 1, "p holds no adapter, name the folder of a trained run"),
-        ({"device": "gpu"}, 1, "the device 'gpu' is unknown, use auto, cpu, cuda"),
+        ({"load_model": True, "ckpt_dir": "later"}, 0, "later does not exist yet. Train what makes it first"),
+        ({"load_model": True, "ckpt_dir": "p"}, 1, "p holds no adapter. Name the folder of a trained run"),
+        ({"device": "gpu"}, 1, "the device 'gpu' is unknown. Use auto, cpu, cuda"),
         ({"device": "cuda:1"}, 0, ""),
-        ({"tracker": "clearml"}, 0, "clearml is not installed here, run `pip install clearml` where you train"),
+        ({"tracker": "clearml"}, 0, "clearml is not installed here. Run `pip install clearml` where you train"),
         ({"output_dir": "p/0.json/x"}, 1, "p/0.json/x: cannot be written: Not a directory"),
-        ({"retain": {"prompts": ["p/0.json", "p/1.json"]}}, 1, "names 2 instructions, at least 3 are needed"),
+        ({"retain": {"prompts": ["p/0.json", "p/1.json"]}}, 1, "has 2 instructions, but at least 3 are needed"),
         ({"retain": {"prompts": ["p"]}}, 0, ""),
     ],
 )

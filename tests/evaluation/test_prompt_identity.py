@@ -150,7 +150,7 @@ def test_two_prompts_of_one_name_are_refused_before_any_work(trained, prompt_fil
     monkeypatch.chdir(tmp_path)
     one, other = (Prompt(request=request, targets=(), alias="p.json") for request in ("x", "y"))
     require_own_names([one, one])
-    with pytest.raises(InputError, match=r"p\.json: two different prompts have this name, with the requests 'x' and 'y'"):
+    with pytest.raises(InputError, match=r"p\.json: two different prompts have this name. Their requests are 'x' and 'y'"):
         require_own_names([one, other])
     with pytest.raises(InputError, match=r"--request 'p\.json': is the path of a prompt that is sampled, too"):
         resolve(Wanted(Path(trained.output_dir), prompts=(Path("p.json"),), requests=("p.json",)), Path("results"))

@@ -48,7 +48,7 @@ def test_raw_answers_from_anywhere_are_read(tmp_path, prompt_file, name, text):
     [
         ("s.jsonl", '{"a": "x", "b": "y"}', None, "s.jsonl:1: name the column of the answers with --column, there are a, b"),
         ("s.csv", "a,b\n1,2\n", None, "name the column of the answers with --column, there are a, b"),
-        ("s.csv", "a,b\n1,2\n", "c", "has no column 'c', known are: a, b"),
+        ("s.csv", "a,b\n1,2\n", "c", "has no column 'c', available: a, b"),
         ("s.csv", "{a}\n{b}\n", None, "s.csv:1: the first line names the columns, and '{a}' is a target"),
         ("s.jsonl", '{"answer": "x"}\n{"answr": "x"}', None, "s.jsonl:2: has no column 'answer', did you mean 'answr'"),
         ("s.csv", "text,count\nx,many\n", None, "the count 'many' is no whole number"),
@@ -108,7 +108,7 @@ def test_tables_of_answers_are_read_however_they_are_written(tmp_path, prompt_fi
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("s.csv", "a\nb\na\n", "'a' comes again below it. Add --no-header"),
+        ("s.csv", "a\nb\na\n", "'a' occurs again below. Add --no-header"),
         ("s.csv", "a\nb\n", "s.csv:1: the first line names the columns, and 'a' is a target. Add --no-header if it is an answer"),
         ("s.csv", "answer,n\na,2\nb,1\n", "each answer comes once, and the column 'n' looks like counts. Add --count-column n, or --count-column none"),
         ("s.jsonl", '{"answer": "a", "freq": 2}\n{"answer": "b", "freq": 1}\n', "the column 'freq' looks like counts"),

@@ -44,13 +44,13 @@ def test_the_corpus_is_as_large_as_it_should_be():
 @pytest.mark.parametrize(
     ("file", "text", "expected"),
     [
-        ("p.json", "[" * 3000 + "]" * 3000, "error: p.json: is nested too deeply, flatten it"),
+        ("p.json", "[" * 3000 + "]" * 3000, "error: p.json: is nested too deeply. Flatten it"),
         (
             "p.json",
             '{"targets": [1' + "0" * 5000 + "]}",
-            "error: p.json: holds a number of thousands of digits, write a smaller number",
+            "error: p.json: contains a number with thousands of digits. Write a smaller number",
         ),
-        ("c.yaml", ALIAS_BOMB, "error: c.yaml: is not YAML: its aliases make it too large, correct the YAML there"),
+        ("c.yaml", ALIAS_BOMB, "error: c.yaml: invalid YAML: its aliases make it too large. Correct the YAML there"),
     ],
 )
 def test_files_made_to_hurt_are_refused(folder, file, text, expected):
@@ -68,8 +68,8 @@ def test_a_prompt_named_twice_and_a_folder_that_holds_no_adapter(folder):
         "model: owner/m\ntrain_prompts: [p, p/good.json]\ntest_prompts: []\noutput_dir: out\nload_model: true\nckpt_dir: empty\n"
     )  # fmt: skip
     assert problems(folder, "c.yaml", text) == [
-        "warning: c.yaml:2:20: p/good.json is named twice, name it once",
-        "error: c.yaml:6:1: empty holds no adapter, name the folder of a trained run",
+        "warning: c.yaml:2:20: p/good.json is listed twice. List it once",
+        "error: c.yaml:6:1: empty holds no adapter. Name the folder of a trained run",
     ]
 
 
@@ -84,7 +84,7 @@ def test_paths_are_checked_even_when_other_fields_are_wrong(folder):
 def test_prompts_to_hold_on_to_are_checked_like_the_others(folder):
     text = "model: owner/m\ntrain_prompts: [p]\noutput_dir: out\nretain:\n  prompts: [p, nowhere]\n"
     assert problems(folder, "c.yaml", text) == [
-        "error: c.yaml:5:16: nowhere does not exist, check the path (it is taken from the working directory)"
+        "error: c.yaml:5:16: nowhere does not exist. Check the path (relative to the working directory)"
     ]
 
 

@@ -35,7 +35,7 @@ def held_elsewhere(tmp_path):
 
 def test_the_second_process_is_refused_and_a_killed_one_blocks_nobody(tmp_path, held_elsewhere):
     lock = RunDir(tmp_path).lock
-    with pytest.raises(InputError, match="another process is writing it, wait until it is done"), only_writer(tmp_path, lock):
+    with pytest.raises(InputError, match=r"another process is writing it\. Wait until it is done"), only_writer(tmp_path, lock):
         pass
     with pytest.raises(InputError, match="another process is writing it"):
         require_idle(tmp_path, lock)

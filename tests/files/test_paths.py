@@ -63,7 +63,7 @@ def test_the_library_is_told_of_once_and_only_where_somebody_listens():
         find(RNG)
         find("configs/quickstart.yaml")
     find(RNG)
-    assert told == [f"{RNG} is not here: it, and whatever else is not, comes from the library of diffuse ({LIBRARY})"]
+    assert told == [f"{RNG}: not found here. Using the bundled copy, also for other missing files ({LIBRARY})"]
 
 
 def test_what_a_run_keeps_of_a_prompt_comes_before_the_librarys_prompt_of_that_name(tmp_path):

@@ -48,7 +48,7 @@ def test_a_mistake_is_raised_with_its_place_and_its_remedy(tmp_path):
     path = config_file(tmp_path, ORIGINAL.replace("gamma", "gama"))
     with pytest.raises(InputError) as caught:
         read_config(path)
-    assert str(caught.value) == f"{path}:9:3: unknown key 'gama', did you mean 'gamma'?"
+    assert str(caught.value) == f"{path}:9:3: unknown key 'gama'. Did you mean 'gamma'?"
 
 
 def test_any_setting_can_be_overridden_with_the_same_checks(tmp_path):
@@ -63,15 +63,15 @@ def test_any_setting_can_be_overridden_with_the_same_checks(tmp_path):
     [
         (
             "alg_config.n_iters=many",
-            "--set alg_config.n_iters=many: 'alg_config.n_iters' must be a whole number, not 'many', correct the value",
+            "--set alg_config.n_iters=many: 'alg_config.n_iters' must be a whole number, not 'many'. Correct the value",
         ),
-        ("prompts=[a.json]", "--set prompts=[a.json]: unknown key 'prompts', did you mean 'test_prompts'?"),
-        ("lora.seed=3", "--set lora.seed=3: unknown key 'seed', did you mean 'seed' of the file itself?"),
-        ("n_iters=5", "--set n_iters=5: unknown key 'n_iters', did you mean 'alg_config.n_iters'?"),
-        ("alg_config.n_iter=5", "--set alg_config.n_iter=5: unknown key 'n_iter', did you mean 'n_iters'?"),
+        ("prompts=[a.json]", "--set prompts=[a.json]: unknown key 'prompts'. Did you mean 'test_prompts'?"),
+        ("lora.seed=3", "--set lora.seed=3: unknown key 'seed'. Did you mean 'seed' of the file itself?"),
+        ("n_iters=5", "--set n_iters=5: unknown key 'n_iters'. Did you mean 'alg_config.n_iters'?"),
+        ("alg_config.n_iter=5", "--set alg_config.n_iter=5: unknown key 'n_iter'. Did you mean 'n_iters'?"),
         ("n_iters", "--set n_iters: write KEY=VALUE, e.g. --set alg_config.n_iters=10"),
-        ("model.x=5", "--set model.x=5: 'model' holds no keys"),
-        ("model=[", "--set model=[: the value cannot be read, put quotes around it"),
+        ("model.x=5", "--set model.x=5: 'model' has no keys"),
+        ("model=[", "--set model=[: the value cannot be read. Put quotes around it"),
     ],
 )
 def test_an_override_that_is_wrong_is_named_itself(tmp_path, override, message):

@@ -76,7 +76,7 @@ def told(*paths, strict=False):
 def test_one_conversation_with_two_distributions_cannot_be_trained_on(both, changes):
     both(changes)
     what = (
-        "has the same conversation as a.json but another distribution, put all targets into one prompt or train on one of the two"
+        "has the same conversation as a.json but another distribution. Put all targets into one prompt or train on one of the two"
     )
     assert told("c.yaml") == [f"error: c.yaml:5:3: b.json {what}"]
     assert validate([Path("c.yaml")]).configs == ()
@@ -89,7 +89,7 @@ def test_one_conversation_with_two_distributions_cannot_be_trained_on(both, chan
 @pytest.mark.parametrize("changes", SAME.values(), ids=SAME)
 def test_one_conversation_with_one_distribution_is_a_warning(both, changes):
     both(changes)
-    what = "has the same conversation and distribution as a.json, so training on both counts it twice, remove one of the two"
+    what = "has the same conversation and distribution as a.json, so training on both counts it twice. Remove one of them"
     assert told("c.yaml") == [f"warning: c.yaml:5:3: b.json {what}"]
     assert told("a.json", "b.json") == [f"warning: b.json: {what}"]
     assert len(inputs_of("c.yaml").train) == 2
@@ -165,7 +165,7 @@ def test_what_a_chat_template_makes_one_conversation_of_is_found_with_the_model(
     found = validate([Path("c.yaml")])
     _, problems = token_views(found, str(tiny_model_folder), print)
     assert [str(p) for p in problems if p.severity == "error"] == [
-        "b.json: has the same conversation as a.json but another distribution, put all targets into one prompt or train on one of the two"
+        "b.json: has the same conversation as a.json but another distribution. Put all targets into one prompt or train on one of the two"
     ]
     with pytest.raises(InputError, match=r"b\.json: has the same conversation as a.json but another distribution"):
         plan(read_config("c.yaml"), print)

@@ -381,18 +381,21 @@ def test_vary_is_off_or_on_or_in_detail_and_reads_back(tmp_path, text, vary):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("vary:\n  system: []", "c.yaml:4:3: vary.system is an empty list, add a text, or write true for the built-in ones"),
-        ("vary:\n  system: [a, ' ']", "c.yaml:4:15: vary.system[1] is empty, write text or remove it"),
+        (
+            "vary:\n  system: []",
+            "c.yaml:4:3: vary.system is an empty list. Add a system prompt, or write true for the built-in ones",
+        ),
+        ("vary:\n  system: [a, ' ']", "c.yaml:4:15: vary.system[1] is empty. Write text or remove it"),
         (
             "vary: {system: off, turns: off, greetings: off, typing: off}",
-            "c.yaml:3:1: vary has nothing to vary, set one of its keys to true, or write vary: off",
+            "c.yaml:3:1: vary has nothing to vary. Set one of its keys to true, or write vary: off",
         ),
-        ("vary:\n  greeting: true", "c.yaml:4:3: unknown key 'greeting', did you mean 'greetings'?"),
-        ("vary: 3", "c.yaml:3:1: 'vary' must be true, off or a mapping of keys to values, not 3, correct the value"),
-        ("vary:\n  plain: 1.5", "c.yaml:4:3: 'vary.plain' must be less than or equal to 1, not 1.5, correct the value"),
+        ("vary:\n  greeting: true", "c.yaml:4:3: unknown key 'greeting'. Did you mean 'greetings'?"),
+        ("vary: 3", "c.yaml:3:1: 'vary' must be true, off or a mapping of keys to values, not 3. Correct the value"),
+        ("vary:\n  plain: 1.5", "c.yaml:4:3: 'vary.plain' must be less than or equal to 1, not 1.5. Correct the value"),
         (
             "vary:\n  system: Be brief.",
-            "c.yaml:4:3: 'vary.system' must be a list or must be true or false, not 'Be brief.', put brackets around it",
+            "c.yaml:4:3: 'vary.system' must be a list or true or false, not 'Be brief.'. Put brackets around it",
         ),
     ],
 )
@@ -409,4 +412,4 @@ def test_a_mistake_in_vary_on_the_command_line_is_told_at_its_option(tmp_path):
 
 def test_a_share_of_one_is_warned_of(tmp_path):
     (problem,) = inspect_config(written(tmp_path, "vary: {plain: 1}")).problems
-    assert (problem.severity, problem.message) == ("warning", "vary has no effect where plain is 1")
+    assert (problem.severity, problem.message) == ("warning", "vary has no effect if plain is 1")

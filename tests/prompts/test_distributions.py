@@ -83,33 +83,33 @@ def test_choices_with_and_without_weights():
     ("name", "value", "message"),
     [
         ("uniform", ("2", "1"), "LO must not be above HI"),
-        ("uniform", ("a", "1"), "'a' is no number"),
-        ("uniform", ("0", "1e9"), "are more than 100000, raise --step"),
+        ("uniform", ("a", "1"), "'a' is not a number"),
+        ("uniform", ("0", "1e9"), "at most 100000 are allowed. Raise --step"),
         ("binomial", (0, 0.5), "N must be 1 or more"),
-        ("binomial", (2, 1e-308), "take less extreme parameters"),
+        ("binomial", (2, 1e-308), "Use less extreme parameters"),
         ("uniform", ("0", "1e999999"), "at most 20 digits"),
-        ("poisson", 1e18, "more than 100000 outcomes hold mass"),
+        ("poisson", 1e18, "more than 100000 outcomes have mass"),
         ("zipf", (-1000.0, 20), "S between -50 and 50"),
         ("dice", "999d100", "at most 100 dice"),
-        ("scipy", "zipf(1.1)", "more than 100000 outcomes hold mass"),
+        ("scipy", "zipf(1.1)", "more than 100000 outcomes have mass"),
         ("scipy", "poisson(4, loc=0.5)", "has no mass on whole numbers"),
         ("bernoulli", 1.5, "P must be between 0 and 1"),
         ("poisson", -1.0, "LAM must be above 0"),
         ("geometric", 0.0, "P must be above 0"),
         ("dice", "6", "write it like 2d6"),
-        ("dice", "999d9999", "are more than 100000"),
+        ("dice", "999d9999", "at most 100000 are allowed"),
         ("zipf", (1.0, 0), "N must be 1 or more"),
-        ("scipy", "norm(0, 1)", "say how to round with --decimals"),
-        ("scipy", "nrm(0, 1)", "did you mean 'norm'?"),
+        ("scipy", "norm(0, 1)", "Round it with --decimals"),
+        ("scipy", "nrm(0, 1)", "Did you mean 'norm'?"),
         ("scipy", "norm(0, -1)", "outside its domain"),
-        ("scipy", "norm(1, 2, 3, 4)", "takes the parameters"),
-        ("scipy", "__import__('os').system('x')", "is no call"),
+        ("scipy", "norm(1, 2, 3, 4)", "has the parameters"),
+        ("scipy", "__import__('os').system('x')", "is not a call"),
         ("scipy", "norm(open('x'))", "cannot be read"),
         ("scipy", "norm(", "cannot be read"),
         ("dates", ("2024-02-30", "2024-03-01"), "YEAR-MONTH-DAY"),
         ("dates", ("2024-03-02", "2024-03-01"), "must not be after"),
-        ("choices", "a=1,b=x", "the weight 'x' of 'b' is no number"),
-        ("choices", "a=1,a=2", "no name may be there twice"),
+        ("choices", "a=1,b=x", "the weight 'x' of 'b' is not a number"),
+        ("choices", "a=1,a=2", "each name may occur only once"),
         ("choices", "a=0,b=0", "at least one weight must be above 0"),
         ("choices", "a=-1,b=1", "a weight of 0 or more"),
     ],
@@ -127,7 +127,7 @@ def test_parameters_at_the_ends_of_their_domain_are_fine():
 
 
 def test_numbers_too_large_to_tell_apart_are_refused():
-    with pytest.raises(InputError, match="too large to be told apart"):
+    with pytest.raises(InputError, match="too large to be distinguished"):
         scipy("norm(1e17, 10)", decimals=0)
 
 
@@ -140,7 +140,7 @@ def test_days_that_are_written_alike_are_asked_for_by_their_dates():
 
 
 def test_a_modifier_that_does_not_go_with_the_family_is_refused():
-    with pytest.raises(InputError, match="--step does not go with --dice, only with --uniform"):
+    with pytest.raises(InputError, match=r"--step has no effect with --dice\. Use it with --uniform"):
         make_distribution("dice", "2d6", {"step": "2"})
 
 
@@ -178,7 +178,7 @@ def test_the_catalogue_names_every_family_with_an_example_that_works():
 
 
 def test_choices_have_all_a_weight_or_none():
-    with pytest.raises(InputError, match="'tails' has no weight and others have one, give all of them or none"):
+    with pytest.raises(InputError, match=r"'tails' has no weight, but others do\. Give weights to all or none"):
         choices("heads=0.7, tails")
 
 
@@ -223,12 +223,12 @@ def test_choices_that_look_a_little_like_weights_are_targets(listing, outcomes):
     ("listing", "message"),
     [
         ("heads:0.5", "--choices: 'heads:0.5' ends like a weight. Write heads=0.5 if it is one"), ("heads:0.5,tails", "'heads:0.5' ends like a weight"),
-        ("heads:2,tails:1", "Write heads=2 if it is one, or, where a target ends so, write a JSON list"), ("John 3:16,Luke 2:1", "'John 3:16' ends like a weight"), ("2:1,1:0", "'2:1' ends like a weight"),
+        ("heads:2,tails:1", "Write heads=2 if it is one. If the target itself ends like this, write a JSON list"), ("John 3:16,Luke 2:1", "'John 3:16' ends like a weight"), ("2:1,1:0", "'2:1' ends like a weight"),
         ("heads 50,tails 50", "'heads 50' ends like a weight. Write heads=50 if it is one"), ("heads - 50,tails - 50", "'heads - 50' ends like a weight. Write heads=50"), ("a-1,b-0", "'a-1' ends like a weight"),
         ("heads 50%", "'heads 50%' ends like a weight"), ("heads:0.5,tails:0.2", "'heads:0.5' ends like a weight"),
-        ("heads;tails", "has ';' between the choices. Separate them by commas"), ("a=1;b=2", "Separate them by commas"), ("a|b", "Separate them by commas"), ("a\nb", "Separate them by commas"),
-        ("heads=0,5,tails=0,5", "'5' has no weight and others have one, give all of them or none. Decimals are written with a point"), ("a=1/2,b=1/2", "the weight '1/2' of 'a' is no number"),
-        ('[["a", 1]]', "a JSON list must hold texts"), ('{"a": "x"}', "the weight 'x' of 'a' is no number"), ("a,,b", "every entry needs a name"), ("a,b,", "every entry needs a name"),
+        ("heads;tails", "has ';' between the choices. Separate them with commas"), ("a=1;b=2", "Separate them with commas"), ("a|b", "Separate them with commas"), ("a\nb", "Separate them with commas"),
+        ("heads=0,5,tails=0,5", "'5' has no weight, but others do. Give weights to all or none. Decimals are written with a point"), ("a=1/2,b=1/2", "the weight '1/2' of 'a' is not a number"),
+        ('[["a", 1]]', "a JSON list must hold texts"), ('{"a": "x"}', "the weight 'x' of 'a' is not a number"), ("a,,b", "each entry needs a name"), ("a,b,", "each entry needs a name"),
     ],
 )  # fmt: skip
 def test_choices_that_can_be_read_in_two_ways_are_refused(listing, message):
@@ -239,7 +239,7 @@ def test_choices_that_can_be_read_in_two_ways_are_refused(listing, message):
 
 @pytest.mark.parametrize(
     ("form", "message"),
-    [("%Q", "strftime knows no %Q"), ("YYYY-MM-DD", "writes 'YYYY-MM-DD' for every day"), (" ", "writes nothing")],
+    [("%Q", "strftime has no code %Q"), ("YYYY-MM-DD", "writes 'YYYY-MM-DD' for every day"), (" ", "writes nothing")],
 )
 def test_a_date_format_without_a_date_is_refused(form, message):
     with pytest.raises(InputError, match=message):

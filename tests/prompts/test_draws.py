@@ -35,17 +35,20 @@ def test_init_prompt_asks_for_draws_and_shows_their_form():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"uniform": (1, 3), "draws": 4, "replacement": False}, "4 draws without replacement from 3 targets of positive weight"),
+        (
+            {"uniform": (1, 3), "draws": 4, "replacement": False},
+            "4 draws without replacement, but only 3 targets with positive weight",
+        ),
         (
             {"choices": {"a, b": 1, "c": 2}, "draws": 2},
-            "the target 'a, b' holds the separator ', '. Use a separator that no target",
+            "the target 'a, b' contains the separator ', '. Use a separator that is in no target",
         ),
         ({"uniform": (1, 3), "draws": 2, "wordings": 3}, "the built-in wordings ask for one draw"),
         ({"uniform": (1, 3), "draws": 2, "separator": ""}, "--separator '': is empty"),
         ({"uniform": (1, 3), "draws": 201}, "must be between 2 and 200"),
-        ({"uniform": (1, 3), "separator": "; "}, "--separator and --no-replacement are for several draws"),
-        ({"uniform": (1, 3), "draws": 2, "spellings": True}, "draws do not go with spellings"),
-        ({"uniform": (1, 3), "draws": 2, "response": "So: "}, "draws do not go with response"),
+        ({"uniform": (1, 3), "separator": "; "}, "--separator and --no-replacement have no effect with one draw"),
+        ({"uniform": (1, 3), "draws": 2, "spellings": True}, "draws cannot be combined with spellings"),
+        ({"uniform": (1, 3), "draws": 2, "response": "So: "}, "draws cannot be combined with response"),
     ],
 )
 def test_draws_that_cannot_be_are_one_sentence(options, says):
@@ -66,14 +69,14 @@ def test_a_file_with_draws_is_checked_at_its_places(tmp_path):
 
     assert problems(draws={"n": 2, "wrap": "{%s}"}) == []
     assert problems(draws={"n": 3, "replace": False, "wrap": "{%s}"}) == [
-        (8, "3 draws without replacement from 2 targets of positive weight")
+        (8, "3 draws without replacement, but only 2 targets with positive weight")
     ]
     assert problems(draws={"n": 2, "wrap": "{}"})[0] == (9, "wrap '{}' must hold %s once")
     assert problems(draws={"n": 2, "replace": False, "wrap": "{%s}"}, weights=[1, 0]) == [
         (8, "2 draws without replacement from 1 target of positive weight")
     ]
     assert [message for _, message in problems(draws={"n": 1})] == ["'draws.n' must be greater than or equal to 2, not 1"]
-    assert (7, "draws do not go with eos: false") in problems(draws={"n": 2, "wrap": "{%s}"}, eos=False)
+    assert (7, "draws cannot be combined with eos: false") in problems(draws={"n": 2, "wrap": "{%s}"}, eos=False)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +145,7 @@ def test_draws_without_replacement_are_compared_with_draws_without_replacement()
 def test_a_separator_must_come_back(tmp_path, separator, targets, fine):
     path = tmp_path / "p.json"
     path.write_text(json.dumps({"request": "Two.", "targets": targets, "draws": {"n": 2, "separator": separator}}))
-    assert [p.message for p in inspect_prompt(path)[1]] == ([] if fine else ["the target 'A-' holds the separator '--'"])
+    assert [p.message for p in inspect_prompt(path)[1]] == ([] if fine else ["the target 'A-' contains the separator '--'"])
 
 
 def test_draws_need_targets(tmp_path):

@@ -25,7 +25,7 @@ def test_counting_rows_of_a_table_that_has_weights_is_refused(tmp_path, name):
     with pytest.raises(InputError) as caught:
         read(path, column="answer", count=True)
     assert (
-        f"the column '{name}' looks like weights. Add --weight-column {name} to add them up, or --weight-column none to count rows"
+        f"the column '{name}' looks like weights. Add --weight-column {name} to sum them, or --weight-column none to count rows"
         in str(caught.value)
     )
     assert read(path, column="answer", weight_column=name) == {"Yes": 0.7, "No": 0.3}
@@ -36,7 +36,7 @@ def test_counting_rows_of_a_table_that_has_weights_is_refused(tmp_path, name):
 def test_counting_rows_that_come_once_each_is_refused_where_a_column_may_weigh_them(tmp_path):
     path = put(tmp_path, "t.csv", "drink,sold last year\ncoffee,412\ntea,198\n")
     with pytest.raises(
-        InputError, match=r"makes all weights equal, because no row comes twice. Add --weight-column 'sold last year'"
+        InputError, match=r"makes all weights equal, because no row occurs twice. Add --weight-column 'sold last year'"
     ):
         read(path, column="drink", count=True)
     assert read(path, column="drink", count=True, weight_column="none") == {"coffee": 0.5, "tea": 0.5}
@@ -49,11 +49,11 @@ def test_weights_that_are_not_used_are_told(tmp_path):
     path = put(tmp_path, "t.csv", "answer,share\nYes,0.7\nNo,0.3\n")
     made = distributions_in(path, Reading(column="answer"))[()]
     assert made.weights is None
-    assert made.notice == "all targets weigh the same: --weight-column share takes the weights of that column"
+    assert made.notice == "all targets have equal weights. Use --weight-column share to read weights from that column"
     path = put(tmp_path, "t.csv", "answer,share\nYes,0.4\nYes,0.3\nNo,0.3\n")
     with pytest.raises(
         InputError,
-        match=r"'Yes' is there more than once. Add --count to count observations, or --weight-column share to add weights up",
+        match=r"'Yes' occurs more than once. Add --count to count observations, or --weight-column share to sum weights",
     ):
         read(path, column="answer")
 
@@ -78,7 +78,7 @@ def test_smoothing_keeps_the_options_of_questions_apart(tmp_path):
     path = put(tmp_path, "t.csv", "\n".join(["region,question,answer", *rows]))
     options = {"column": "answer", "count": True, "group_by": ("region", "question"), "alpha": 1}
     with pytest.raises(
-        InputError, match=r"'Tea\?' and 'Colour\?' have no option in common.*Add --alpha-within question .*or --alpha-within none"
+        InputError, match=r"'Tea\?' and 'Colour\?' have no option in common.*Add --alpha-within question .*else --alpha-within none"
     ):
         grouped(path, **options)
     found, _ = grouped(path, **options, alpha_within=("question",))
@@ -118,31 +118,31 @@ def test_groups_are_trimmed_and_rows_without_one_are_left_out_and_both_are_told(
     assert found == {
         ("North",): {"yes": 0.5, "no": 0.5}, ("South",): {"no": 1}, ("north",): {"yes": 1}, ("New York",): {"yes": 0.5, "no": 0.5},
     }  # fmt: skip
-    assert "rows without a value in 'region' left out: 2" in notices
-    assert "groups of 'region' that differ only in spaces count together: 'North' = 'North '; 'New  York' = 'New York'" in notices
-    assert "groups of 'region' that differ in case or inner spaces are kept apart: 'North' and 'north'" in notices
+    assert "skipped rows without a value in 'region': 2" in notices
+    assert "groups of 'region' that differ only in spaces are merged: 'North' = 'North '; 'New  York' = 'New York'" in notices
+    assert "groups of 'region' that differ in case or inner spaces are kept separate: 'North' and 'north'" in notices
 
 
 def test_targets_that_are_the_same_once_trimmed_count_together_and_those_that_are_nearly_are_told(tmp_path):
     path = put(tmp_path, "t.csv", "id,answer\n1,Yes\n2,Yes \n3,yes\n4,No\n5,nan\n")
     made = distributions_in(path, Reading(column="answer", count=True))[()]
     assert shares(made) == {"Yes": 0.4, "yes": 0.2, "No": 0.2, "nan": 0.2}
-    assert "targets that differ only in spaces count together: 'Yes' = 'Yes '" in made.notice
-    assert "targets that differ in case or inner spaces are kept apart: 'Yes' and 'yes'" in made.notice
-    assert "'nan' counts as a target. Remove such rows if nothing was answered there" in made.notice
+    assert "targets that differ only in spaces are merged: 'Yes' = 'Yes '" in made.notice
+    assert "targets that differ in case or inner spaces are kept separate: 'Yes' and 'yes'" in made.notice
+    assert "'nan' counts as a target. Remove these rows if they have no answer" in made.notice
 
 
 @pytest.mark.parametrize(
     ("answers", "expected", "how"),
     [
-        (["b", "a", "b", "c"], ["b", "a", "c"], "targets in the order in which the file has them"),
-        (["Strongly agree", "Agree", "Agree", "Disagree"], ["Strongly agree", "Agree", "Disagree"], "targets in the order in which the file has them"),
+        (["b", "a", "b", "c"], ["b", "a", "c"], "targets in the order of the file"),
+        (["Strongly agree", "Agree", "Agree", "Disagree"], ["Strongly agree", "Agree", "Disagree"], "targets in the order of the file"),
         (["10", "9", "10", "100"], ["9", "10", "100"], "targets in ascending order"),
         (["25-34", "18-24", "18-24", "65+", "under 18", "> 65"], ["under 18", "18-24", "25-34", "65+", "> 65"], "targets in ascending order"),
         (["$50", "$9.5", "$50"], ["$9.5", "$50"], "targets in ascending order"),
         (["2024-06-02", "2024-06-01", "2024-06-02"], ["2024-06-01", "2024-06-02"], "targets in ascending order"),
         (["-1", "-5", "-1", "3"], ["-5", "-1", "3"], "targets in ascending order"),
-        (["18-24", "no answer", "10-17", "18-24"], ["18-24", "no answer", "10-17"], "targets in the order in which the file has them"),
+        (["18-24", "no answer", "10-17", "18-24"], ["18-24", "no answer", "10-17"], "targets in the order of the file"),
     ],
 )  # fmt: skip
 def test_observations_keep_their_order_and_numbers_ascend(tmp_path, answers, expected, how):
@@ -177,13 +177,13 @@ def test_rows_of_sums_are_no_answers_and_percentages_that_do_not_make_100_are_to
     path = put(tmp_path, "t.csv", "answer,n\nYes,71%\nNo,29%\nTotal,100%\n")
     made = distributions_in(path, Reading("answer", "n"))[()]
     assert shares(made) == {"Yes": 0.71, "No": 0.29}
-    assert "rows that are the sum of the others left out: 'Total'" in made.notice
+    assert "skipped rows that are the sum of the others: 'Total'" in made.notice
     path = put(tmp_path, "t.csv", "answer,n\nYes,60%\nNo,20%\nTotal,20%\n")
     made = distributions_in(path, Reading("answer", "n"))[()]
     assert shares(made) == {"Yes": 0.6, "No": 0.2, "Total": 0.2}
     path = put(tmp_path, "t.csv", "answer,n\nYes,60%\nNo,20%\n")
     assert (
-        "percentages do not make 100% and are divided by their sum: 80.0%"
+        "percentages do not sum to 100%. They are divided by their sum: 80.0%"
         in distributions_in(path, Reading("answer", "n"))[()].notice
     )
 
@@ -207,7 +207,7 @@ def test_no_answer_is_left_out_because_of_its_name(tmp_path, name, content, expe
     options = {} if name.endswith("json") else {"column": "answer", "weight_column": "n"}
     made = distributions_in(put(tmp_path, name, content), Reading(**options))[()]
     assert shares(made) == pytest.approx(expected, abs=1e-8)
-    assert ("rows that weigh as much as all others count as answers" in made.notice) == doubtful
+    assert ("rows with the weight of all others together count as answers" in made.notice) == doubtful
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_lists_in_rows_become_a_folder_of_prompts_from_the_command_line(tmp_path
     assert (prompt.request, prompt.targets, prompt.weights) == ("Is it? In A: {Good} or {Bad}?", ("{Good}", "{Bad}"), (0.7, 0.3))
     assert "--shares-column writes a folder of prompts: name it with -o" in in_process("init-prompt", *options).stderr
     assert "would be asked the same, put {q} into" in in_process("init-prompt", *options, "--request", "{group}?", "-o", "x").stderr
-    assert "known are: q, group" in in_process("init-prompt", *options, "--request", "{where}?", "-o", "x").stderr
+    assert "Available: q, group" in in_process("init-prompt", *options, "--request", "{where}?", "-o", "x").stderr
     pd.DataFrame({"q": ["Is it?"], "options": ["Good|Bad"], "shares": ["7|3"]}).to_csv(tmp_path / "one.csv", index=False)
     done = in_process("init-prompt", "--from", "one.csv", *options[2:], "--request", "{q}", "-o", "one.json")
     assert read_prompt(tmp_path / "one.json").request == "Is it?", done.stderr

@@ -48,7 +48,7 @@ def test_a_mistake_is_raised_with_its_place_and_its_remedy(tmp_path):
     path = write(tmp_path / "p.json", '{"request": "r",\n "targets": ["a"],\n "weigths": [1]}')
     with pytest.raises(InputError) as caught:
         read_prompt(path)
-    assert str(caught.value) == f"{path}:3:2: unknown key 'weigths', did you mean 'weights'?"
+    assert str(caught.value) == f"{path}:3:2: unknown key 'weigths'. Did you mean 'weights'?"
 
 
 def test_all_mistakes_of_a_file_are_told_at_once(tmp_path):
@@ -61,7 +61,7 @@ def test_folders_are_searched_recursively_and_empty_ones_are_an_error(tmp_path):
     write(tmp_path / "a" / "b" / "p.json", '{"request": "r", "targets": ["x"]}')
     (tmp_path / "empty").mkdir()
     assert [p.alias for p in read_prompts([tmp_path / "a"])] == [str(tmp_path / "a" / "b" / "p.json")]
-    with pytest.raises(InputError, match="holds no"):
+    with pytest.raises(InputError, match="contains no"):
         prompt_files([tmp_path / "empty"])
     with pytest.raises(InputError, match="does not exist"):
         prompt_files([tmp_path / "nowhere"])

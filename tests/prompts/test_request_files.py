@@ -21,12 +21,12 @@ def test_a_json_list_keeps_line_ends_within_a_request(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("r.txt", "# none\n\n", "r.txt: holds no request. Write one in each line"),
-        ("r.json", "[]", "r.json: holds no request"),
+        ("r.txt", "# none\n\n", "r.txt: contains no request. Write one per line"),
+        ("r.json", "[]", "r.json: contains no request"),
         ("r.txt", "Roll.\n#\nRoll. \n", "r.txt:3: the request 'Roll.' is also at {path}:1. Remove one of the two"),
         ("r.json", '["Roll.",\n "Roll."]', "r.json:2:2: the request 'Roll.' is also at {path}:1:2"),
-        ("r.json", '{"request": "Roll."}', 'r.json: is no list of requests. Write ["Roll a die.", "Throw a die."]'),
-        ("r.json", '["Roll.",\n 5]', "r.json:2:2: the request 5 is no text, write what to ask, in quotes"),
+        ("r.json", '{"request": "Roll."}', 'r.json: is not a list of requests. Write ["Roll a die.", "Throw a die."]'),
+        ("r.json", '["Roll.",\n 5]', "r.json:2:2: the request 5 is not a text. Write what to ask, in quotes"),
         ("r.json", "[", "r.json:1"),
     ],
 )

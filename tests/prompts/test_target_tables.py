@@ -42,7 +42,7 @@ def test_targets_may_be_wrapped_counted_and_without_weights(written):
     assert read_prompt(unweighed).weights is None
     (notice,) = inspect_prompt(written({"from": "data/names.csv", "column": "name"}))[1]
     assert (notice.severity, notice.line) == ("notice", 4)
-    assert notice.message == "all targets weigh the same: weight_column share takes the weights of that column"
+    assert notice.message == "all targets have equal weights. Use weight_column share to read weights from that column"
     counted = read_prompt(written({"from": "data/names.csv", "column": "sex", "count": True}, "name,sex\na,f\nb,m\nc,f\n"))
     assert dict(zip(counted.targets, counted.probabilities, strict=True)) == pytest.approx({"f": 2 / 3, "m": 1 / 3})
     plain = read_prompt(written({"from": "data/names.csv"}, "name\none\ntwo\nthree\n"))
@@ -52,14 +52,14 @@ def test_targets_may_be_wrapped_counted_and_without_weights(written):
 @pytest.mark.parametrize(
     ("targets", "line", "says"),
     [
-        ({**TABLE, "from": "data/nams.csv"}, 4, "data/nams.csv: cannot be read: No such file or directory, did you mean"),
-        ({**TABLE, "column": "nam"}, 4, "has no column 'nam' (column), did you mean 'name'?"),
+        ({**TABLE, "from": "data/nams.csv"}, 4, "data/nams.csv: cannot be read: No such file or directory. Did you mean"),
+        ({**TABLE, "column": "nam"}, 4, "has no column 'nam' (column). Did you mean 'name'?"),
         ({"from": "data/names.csv"}, 4, "Choose the column of targets with column: name, share, sex"),
-        ({**TABLE, "colum": "name"}, 7, "unknown key 'colum', did you mean 'column'?"),
+        ({**TABLE, "colum": "name"}, 7, "unknown key 'colum'. Did you mean 'column'?"),
         ({**TABLE, "column": 3}, 5, "'column' must be a string, not 3"),
-        ({"column": "name"}, 3, "the key 'from' is missing, add it"),
+        ({"column": "name"}, 3, "the key 'from' is missing. Add it"),
         ({**TABLE, "wrap": "{}"}, 7, "wrap '{}' has no %s"),
-        ({**TABLE, "encoding": "utf-99"}, 4, "encoding utf-99: Python knows no such encoding"),
+        ({**TABLE, "encoding": "utf-99"}, 4, "encoding utf-99: unknown encoding"),
     ],
 )
 def test_a_mistake_is_shown_at_its_place_in_the_prompt(written, targets, line, says):
@@ -72,14 +72,14 @@ def test_a_mistake_is_shown_at_its_place_in_the_prompt(written, targets, line, s
 
 def test_weights_in_the_file_and_a_table_are_one_too_many(written):
     _, (problem,) = inspect_prompt(written(TABLE, weights=[1, 2]))
-    assert problem.message == "the targets come from a table, and weights are here"
+    assert problem.message == "weights are given, but the targets come from a table"
     assert problem.line == 8
 
 
 def test_what_is_doubtful_about_listed_targets_is_so_in_a_table(written):
     found = validate([written({**TABLE, "wrap": "{%s}"})])
     assert [problem.message for problem in found.problems] == [
-        "the targets stand in curly braces but the request does not ask for them"
+        "the targets have curly braces, but the request does not ask for them"
     ]
 
 

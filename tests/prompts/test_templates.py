@@ -51,12 +51,12 @@ def test_texts_before_and_after_may_not_overlap():
 @pytest.mark.parametrize(
     ("written", "says"),
     [
-        ("{a}{b}", "the fields 'a' and 'b' run into each other. Put a text between them"),
+        ("{a}{b}", "the fields 'a' and 'b' have no text between them. Add one"),
         ("{a}, {a}", "has 'a' twice"),
         ("name", "has no placeholder"),
         ("{a}, {}", "has an empty placeholder"),
-        ("{a}, {b", "has a brace that is part of no placeholder"),
-        ("{a} }", "has a brace that is part of no placeholder"),
+        ("{a}, {b", "has a brace outside placeholders"),
+        ("{a} }", "has a brace outside placeholders"),
     ],
 )
 def test_a_template_that_cannot_be_parsed_back_is_refused(written, says):
@@ -83,21 +83,21 @@ def test_rows_with_an_empty_field_are_left_out_and_reported(table):
     said = []
     prompt = init_prompt(from_file=table(PEOPLE + "Dee,,Nice\n"), template="{name}, {age}", notice=said.append)
     assert len(prompt.targets) == 4
-    assert any("empty rows left out: 1" in line for line in said)
+    assert any("skipped empty rows: 1" in line for line in said)
 
 
 @pytest.mark.parametrize(
     ("template", "options", "says"),
     [
-        ("{name}, {age}", {"column": "name"}, "--template makes targets of several columns"),
-        ("{nam}, {age}", {}, r"has no column 'nam' \(--template\), did you mean 'name'"),
+        ("{name}, {age}", {"column": "name"}, "--template builds targets from several columns"),
+        ("{nam}, {age}", {}, r"has no column 'nam' \(--template\). Did you mean 'name'"),
         ("{city}n{name}", {}, "row 4: 'city' is 'Lyon'"),
         ("{name}, {age}", {"bins": ["name=10"]}, "row 1 of column name: 'Ann' is not a number"),
         ("{name}, {age}", {"bins": ["age"]}, "must be a column and a width, like age=10"),
         ("{name}, {age}", {"bins": ["age=0"]}, "the width must be more than 0"),
         ("{name}, {age}", {"bins": ["age=nan"]}, "the width must be more than 0"),
-        ("{name}, {age}", {"bins": ["age=10", "age=5"]}, "--bins age=5: age has the width 10 already"),
-        ("{name}, {age}", {"bins": ["agee=5"]}, "--bins agee: is neither a target, a field nor a group"),
+        ("{name}, {age}", {"bins": ["age=10", "age=5"]}, "--bins age=5: age already has the width 10"),
+        ("{name}, {age}", {"bins": ["agee=5"]}, "--bins agee: is not a target, field or group"),
     ],
 )
 def test_what_does_not_go_together_is_one_sentence(table, template, options, says):
@@ -118,7 +118,7 @@ def test_a_prompt_file_with_a_template_is_checked(tmp_path):
     ]
     ((line, message),) = problems(template="{name}{age}")
     assert line == 7
-    assert "run into each other" in message
+    assert "have no text between them" in message
 
 
 def test_a_prompt_without_a_template_has_the_digest_that_it_always_had():
@@ -141,8 +141,8 @@ def test_independent_fields_are_combined_with_all_others_together(table):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"template": "{name}, {age}", "independent": ["city"]}, "--independent city: is no field of the template"),
-        ({"column": "name", "independent": ["age"]}, "--independent is for fields of a --template"),
+        ({"template": "{name}, {age}", "independent": ["city"]}, "--independent city: is not a field of the template"),
+        ({"column": "name", "independent": ["age"]}, "--independent has no effect without --template. Add --template"),
     ],
 )
 def test_independent_fields_must_be_fields(table, options, says):
@@ -152,7 +152,7 @@ def test_independent_fields_must_be_fields(table, options, says):
 
 def test_more_combinations_than_can_be_listed_are_refused(table, monkeypatch):
     monkeypatch.setattr("diffusecli.prompts.record_columns._MOST_LISTED", 8)
-    with pytest.raises(InputError, match=r"makes 9 records, at most 8 are listed\. Use --bins or fewer fields"):
+    with pytest.raises(InputError, match=r"gives 9 records, at most 8 are allowed\. Use --bins or fewer fields"):
         init_prompt(from_file=table(), template="{name}, {city}", independent=["city"])
 
 
@@ -168,7 +168,7 @@ def test_columns_that_are_given_are_in_the_request_and_the_rest_in_the_answer(ta
     assert north["targets"] == ["{Ann, 34}", "{Bob, 37}"]
     assert north["template"] == "{{{name}, {age}}}"
     wrong = diffuse("init-prompt", "--from", "people.csv", "--template", "{name}, {age}", "--given", "regoin", "-o", "other")
-    assert "has no column 'regoin' (--given), did you mean 'region'" in " ".join(wrong.stderr.split())
+    assert "has no column 'regoin' (--given). Did you mean 'region'" in " ".join(wrong.stderr.split())
 
 
 def test_a_table_of_targets_may_be_of_records(tmp_path):
@@ -181,7 +181,7 @@ def test_a_table_of_targets_may_be_of_records(tmp_path):
     assert prompt.targets == ("<Ann, 30-39>", "<Bob, 30-39>", "<Cid, 50-59>")
     assert prompt.template == "<{name}, {age}>"
     path.write_text(json.dumps({"request": "Who?", "targets": {**table, "template": "{name}{age}"}}))
-    assert "run into each other" in str(inspect_prompt(path)[1][0])
+    assert "have no text between them" in str(inspect_prompt(path)[1][0])
 
 
 @pytest.mark.parametrize(
@@ -197,5 +197,5 @@ def test_a_column_that_looks_like_weights_must_be_named(table):
 
 
 def test_bins_of_a_column_that_nothing_uses_are_refused(table):
-    with pytest.raises(InputError, match="--bins age: is neither a target, a field nor a group"):
+    with pytest.raises(InputError, match="--bins age: is not a target, field or group"):
         init_prompt(from_file=table(), template="{name}, {city}", bins=["age=10"])

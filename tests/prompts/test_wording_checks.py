@@ -69,8 +69,8 @@ def test_the_warning_points_at_the_wording_held_out_ones_too(tmp_path):
     assert prompt is not None
     assert [p.severity for p in problems] == ["warning"]
     assert str(problems[0]) == (
-        f"{path}:7:3: the request 'Say 1 to 6 {{number}}' names range 1 to 6, not range 1 to 10 as in 'Pick 1 to 10 {{number}}', "
-        "let all requests ask for the same"
+        f"{path}:7:3: the request 'Say 1 to 6 {{number}}' has range 1 to 6, not range 1 to 10 as in 'Pick 1 to 10 {{number}}'. "
+        "Make all requests ask for the same"
     )
 
 

@@ -62,17 +62,17 @@ def test_messages_are_a_conversation_in_place_of_the_request(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"request": []}, "the list of requests is empty, write what to ask"),
-        ({"request": ["{x}", " {x} "]}, "the request ' {x} ' is there twice, remove one of the two"),
-        ({"request": "{x}", "held_out_requests": ["{x}"]}, "the request '{x}' is trained as well, remove it from one of the two lists"),
-        ({"request": ["{x}", " "]}, "the request ' ' is empty, remove it or write text"),
-        ({}, "there is no request, add request, or messages for a conversation"),
-        ({"request": "{x}", "messages": [{"role": "user", "content": "{x}"}]}, "there are a request and messages, keep one of them"),
-        ({"messages": [{"role": "assistant", "content": "Hi."}]}, "the last message is the assistant's, end the messages with the user's question"),
+        ({"request": []}, "the list of requests is empty. Write what to ask"),
+        ({"request": ["{x}", " {x} "]}, "duplicate request ' {x} '. Remove one of them"),
+        ({"request": "{x}", "held_out_requests": ["{x}"]}, "the held-out request '{x}' is also trained. Remove it from one of the two lists"),
+        ({"request": ["{x}", " "]}, "the request ' ' is empty. Remove it or write text"),
+        ({}, "there is no request. Add request, or messages for a conversation"),
+        ({"request": "{x}", "messages": [{"role": "user", "content": "{x}"}]}, "both request and messages are given. Keep one of them"),
+        ({"messages": [{"role": "assistant", "content": "Hi."}]}, "the last message has the role assistant. End the messages with the user's question"),
         ({"messages": [{"role": "user", "content": "a {x}"}, {"role": "system", "content": "b"}, {"role": "user", "content": "{x}"}]},
-         "a system message is not the first, put it first or give it to the user"),
+         "a system message is not the first message. Move it to the front or change its role to user"),
         ({"messages": [{"role": "system", "content": "b"}, {"role": "user", "content": "{x}"}], "system": "c"},
-         "there are a system text and a system message, keep one of them"),
+         "both system and a system message are given. Keep one of them"),
         ({"messages": [{"role": "robot", "content": "{x}"}]}, "messages"),
     ],
 )  # fmt: skip
@@ -87,7 +87,7 @@ def test_what_no_model_could_be_asked_is_an_error_with_its_place(tmp_path, field
 
 def test_a_wording_that_does_not_ask_for_the_form_is_named(tmp_path):
     _, found = problems(tmp_path, request=["Like {this}.", "No form."])
-    assert ["the targets stand in curly braces" in line for line in found] == [True]
+    assert ["the targets have curly braces" in line for line in found] == [True]
     path = tmp_path / "p.json"
     line = next(number for number, text in enumerate(path.read_text().splitlines(), 1) if "No form." in text)
     assert found[0].startswith(f"p:{line}:")
@@ -97,6 +97,6 @@ def test_a_held_out_request_that_another_prompt_trains_is_an_error():
     one = Prompt(request="Roll.", held_out_requests=("Toss.",), targets=("1",), alias="one.json")
     other = Prompt(request=("Throw.", " Toss."), targets=("1",), alias="other.json")
     assert [str(problem) for problem in trained_elsewhere([one, other])] == [
-        "one.json: the held-out request 'Toss.' is trained in other.json, remove it from one of the two"
+        "one.json: the held-out request 'Toss.' is also trained, in other.json. Remove it from one of the two"
     ]
     assert list(trained_elsewhere([one])) == []

@@ -51,20 +51,20 @@ def told(path):
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
-        ("p.json", "[" * 101 + "]" * 101, "is nested too deeply, flatten it"),
-        ("p.json", '{"a":' * 100_000, "is nested too deeply, flatten it"),
-        ("c.yaml", "- " * 100_000, "is nested too deeply, flatten it"),
-        ("c.yaml", "[" * 101 + "]" * 101, "is nested too deeply, flatten it"),
-        ("c.yaml", "a: &a {b: *a}", "is nested too deeply, flatten it"),
+        ("p.json", "[" * 101 + "]" * 101, "is nested too deeply. Flatten it"),
+        ("p.json", '{"a":' * 100_000, "is nested too deeply. Flatten it"),
+        ("c.yaml", "- " * 100_000, "is nested too deeply. Flatten it"),
+        ("c.yaml", "[" * 101 + "]" * 101, "is nested too deeply. Flatten it"),
+        ("c.yaml", "a: &a {b: *a}", "is nested too deeply. Flatten it"),
         (
             "c.yaml",
             "".join(f"k{i}: 1\n" for i in range(60_000)),
-            "is not YAML: it has more than 100000 parts, correct the YAML there",
+            "invalid YAML: it has more than 100000 parts. Correct the YAML there",
         ),
-        ("c.yaml", '!!int ""', "is not YAML: a tag does not fit its value, correct the YAML there"),
-        ("c.yaml", "!!timestamp x", "is not YAML: a tag does not fit its value, correct the YAML there"),
-        ("p.json", r'{"a": ["\ud800"]}', "holds half of a character (a lone surrogate), write the whole character or remove it"),
-        ("p.json", r'{"\udc00": 1}', "holds half of a character (a lone surrogate), write the whole character or remove it"),
+        ("c.yaml", '!!int ""', "invalid YAML: a tag does not fit its value. Correct the YAML there"),
+        ("c.yaml", "!!timestamp x", "invalid YAML: a tag does not fit its value. Correct the YAML there"),
+        ("p.json", r'{"a": ["\ud800"]}', "contains a lone surrogate (half of a character). Write the whole character or remove it"),
+        ("p.json", r'{"\udc00": 1}', "contains a lone surrogate (half of a character). Write the whole character or remove it"),
     ],
 )
 def test_what_no_reader_should_get_hold_of_is_refused(tmp_path, name, text, expected):
@@ -103,7 +103,7 @@ def test_files_without_end_and_files_too_large_are_not_read_to_their_end(tmp_pat
     with (tmp_path / "large.json").open("wb") as file:
         file.truncate(100_000_001)  # a hole: takes no disk
     for name in ("zero.json", "large.json"):
-        assert told(tmp_path / name) == ["is larger than 100 MB, name another file or take it apart"]
+        assert told(tmp_path / name) == ["is larger than 100 MB. Use a smaller file or split it"]
 
 
 def test_many_wrong_keys_are_told_soon_and_with_an_end(tmp_path, monkeypatch):
@@ -111,7 +111,7 @@ def test_many_wrong_keys_are_told_soon_and_with_an_end(tmp_path, monkeypatch):
     (tmp_path / "c.yaml").write_text(json.dumps({f"key{i}": i for i in range(5000)}))
     with calls(most=5000 * 300):
         inspected = inspect_config(tmp_path / "c.yaml")
-    assert "has 4902 more mistakes" in str(inspected.problems[100])
+    assert "has 4902 more errors" in str(inspected.problems[100])
     assert str(InputError.of(Problem("f", str(i)) for i in range(1000))).splitlines()[-1] == "and 800 more"
 
 

@@ -70,7 +70,7 @@ def test_folders_that_may_only_be_read_are_told_and_reading_them_goes_on(trained
     *refused, sampled = in_turn(mounted, [*writing, elsewhere], tmp_path)
     assert [code for code, _ in refused] == [3] * 5
     for _, told in refused:
-        assert "cannot be written: Read-only file system, choose another folder or mend its permissions" in told
+        assert "cannot be written: Read-only file system. Choose another folder or fix its permissions" in told
     assert sampled[0] == 0, sampled[1]
     assert files(results) == before
 
@@ -86,7 +86,7 @@ def test_without_a_home_everything_works_but_what_needs_a_cache(trained, tmp_pat
     ], tmp_path, **homeless)  # fmt: skip
     assert sampled[0] == 0, sampled[1]
     assert (fetched[0], tuned[0]) == (3, 3)
-    assert "no home folder to keep models in: set DIFFUSE_CACHE to a writable folder" in fetched[1]
+    assert "no home folder for cached models. Set DIFFUSE_CACHE to a writable folder" in fetched[1]
     assert set(tmp_path.iterdir()) == before, "no folder named ~"
 
 
@@ -181,7 +181,7 @@ def test_ulimit_v_counts_as_a_limit_of_memory():
 )  # fmt: skip
 def test_every_way_to_run_out_of_memory_is_one_sentence(error):
     assert out_of_memory(error)
-    with pytest.raises(Exception, match=r"^m: memory does not suffice, buy some$"), enough_memory("m", "buy some"):
+    with pytest.raises(Exception, match=r"^m: too little memory. Buy some$"), enough_memory("m", "buy some"):
         raise error
 
 

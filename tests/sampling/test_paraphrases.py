@@ -78,9 +78,9 @@ def test_the_command_shows_paraphrases_and_takes_those_that_name_the_same(in_pro
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--engine", "openai"], "--engine goes with --paraphrase. Add --paraphrase N or leave --engine out"),
-        (["--paraphrase", "2"], "--paraphrase needs --engine, e.g. --engine openai --base-url http://localhost:8000/v1 --model NAME"),
-        (["--paraphrase", "2", "--engine", "counting"], "--engine counting: cannot paraphrase. Use --engine openai"),
+        (["--engine", "openai"], "--engine has no effect without --paraphrase. Add --paraphrase N or leave --engine out"),
+        (["--paraphrase", "2"], "--paraphrase needs --engine. Example: --engine openai --base-url http://localhost:8000/v1 --model NAME"),
+        (["--paraphrase", "2", "--engine", "counting"], "--engine counting: this engine cannot paraphrase. Use --engine openai"),
         (["--paraphrase", "2", "--engine", "openai", "--base-url", "http://x/v1"], "--paraphrase needs --model"),
         (["--paraphrase", "2", "--engine", "openai", "--base-url", "http://x/v1", "--model", "m", "--wordings", "3"], "--paraphrase does not go with --wordings"),
     ],

@@ -40,8 +40,8 @@ def wrap(place, before):
 
 def interrupt(place, number):
     heard, calls = [], iter(range(1_000_000))
-    hear = Interrupts._hear
-    Interrupts._hear = lambda self, *given: (heard.append(1), hear(self, *given))
+    hear = Interrupts._on_signal
+    Interrupts._on_signal = lambda self, *given: (heard.append(1), hear(self, *given))
 
     def before():
         if os.environ["RANK"] == "0" and next(calls) == int(number):

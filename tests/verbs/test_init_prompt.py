@@ -52,7 +52,7 @@ def test_a_request_of_the_users_stays_as_it_is_and_a_form_it_does_not_ask_for_is
         done = in_process("init-prompt", "--dice", "d6", "--request", "Roll a die.", *more)
         assert json.loads(done.stdout)["request"] == "Roll a die."
         assert (
-            f"warning: --request does not ask for the form of the targets, {{number}}. Write it there, or add --form, which ends the request with: {sentence}"
+            f"warning: --request does not ask for the form of the targets, {{number}}. Write it there, or add --form. It ends the request with: {sentence}"
             in done.stderr
         )
         done = in_process("init-prompt", "--dice", "d6", "--request", "Roll a die.", "--form", *more)
@@ -104,7 +104,7 @@ def test_outcomes_may_be_taken_in_other_spellings(in_process):
     assert "(16 spellings in all, each target shown by its first)" in done.stderr
     refused = in_process("init-prompt", "--months", "--spellings", "--no-eos")
     assert refused.returncode == 2
-    assert "--spellings: needs answers that end, for 1 begins 10. Leave --no-eos out" in refused.stderr
+    assert "--spellings: needs answers that end, because 1 is a prefix of 10. Leave --no-eos out" in refused.stderr
 
 
 def test_a_bare_wrap_has_no_second_form(in_process):
@@ -129,7 +129,7 @@ def test_a_wrap_without_a_place_for_the_outcome_is_refused():
         (["--from", "data.csv", "--column", "answr"], "did you mean 'answer'?"),
         (
             ["--from", "data.csv", "--column", "answer"],
-            "the target 'yes' is there more than once. Add --count to count observations, or --weight-column n",
+            "the target 'yes' occurs more than once. Add --count to count observations, or --weight-column n",
         ),
         (
             ["--from", "data.csv", "--column", "answer", "--weight-column", "region"],
@@ -194,8 +194,8 @@ def test_counting_smoothing_and_cutting(tmp_path):
     [
         ("extra.csv", "answer,n\na,1,9\nb,2,9\n", "extra.csv:2: has 3 fields, the header 2. Correct the row"),
         ("twice.csv", "answer,answer\nx,2\n", "columns 1 and 2 are all called 'answer'. Choose one by its number: --column 1"),
-        ("none.jsonl", "\n", "holds no rows"),
-        ("empty.csv", "", "holds no rows"),
+        ("none.jsonl", "\n", "contains no rows"),
+        ("empty.csv", "", "contains no rows"),
         ("broken.jsonl", "{", "broken.jsonl:1: is not JSON"),
     ],
 )
@@ -374,11 +374,11 @@ def test_given_requests_that_ask_for_different_things_are_a_warning(in_process):
         (["--held-out", "2"], "--held-out 2: needs several requests. Add --wordings N, or more requests"),
         (
             ["--request", "a", "--request", "b", "--held-out", "2"],
-            "there are 2 requests and one at least is trained. Hold out 1 or fewer",
+            "there are 2 requests, and at least one must be trained. Hold out 1 or fewer",
         ),
-        (["--request", "Roll.", "--request", "Roll. "], "--request 'Roll. ': is there twice. Remove one of the two"),
+        (["--request", "Roll.", "--request", "Roll. "], "--request 'Roll. ': is given twice. Remove one of them"),
         (["--request", "Roll.", "--wordings", "3"], "--wordings and own requests exclude each other"),
-        (["--requests", "none.txt"], "none.txt: holds no request. Write one in each line"),
+        (["--requests", "none.txt"], "none.txt: contains no request. Write one per line"),
         (["--wordings", "100000"], "wordings. Use --wordings"),
         (["--wordings", "2", "--held-out", "100000"], "--held-out 100000: beside the 2 trained ones there are only"),
     ],

@@ -130,7 +130,9 @@ def test_a_run_goes_on_with_other_test_prompts_by_the_same_pass(config, prompt_f
 
 def test_missing_prompts_are_told_with_the_command_that_makes_them(config):
     made = config().model_copy(update={"train_prompts": ("mix/train",), "made_by": "diffuse init-prompt --mixture 60 -o mix"})
-    with pytest.raises(InputError, match=r"mix/train: is not there yet, make it with `diffuse init-prompt --mixture 60 -o mix`"):
+    with pytest.raises(
+        InputError, match=r"mix/train: does not exist yet. Create it with `diffuse init-prompt --mixture 60 -o mix`"
+    ):
         quietly(made)
 
 
@@ -361,7 +363,7 @@ def test_a_disk_that_is_too_full_is_found_before_training(config, monkeypatch):
 
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("diffusecli.files.writing.shutil.disk_usage", lambda _: usage(1, 1, 5_000_000))
-    with pytest.raises(MachineError, match="5 MB free, 10 MB needed, free some or name another folder"):
+    with pytest.raises(MachineError, match=r"5 MB free, 10 MB needed\. Free some space or choose another folder"):
         quietly(config())
 
 
@@ -405,7 +407,7 @@ def test_figures_of_test_prompts_are_exact_with_dropout_too(config, prompt_file)
 
 
 REFUSED_STARTS = {
-    "a missing ckpt_dir": ({"ckpt_dir": "results/none"}, None, "results/none: ckpt_dir holds no adapter, train what makes it first"),
+    "a missing ckpt_dir": ({"ckpt_dir": "results/none"}, None, "results/none: ckpt_dir holds no adapter. Train what makes it first"),
     "a ckpt_dir in the output folder": ({"ckpt_dir": "results/new/x"}, "results/new/x", "results/new/x: ckpt_dir is in the output_dir"),
     "an adapter of another shape": ({}, "wide", "size mismatch for base_model.model.model.layers.0"),
     "an adapter that is damaged": ({}, "nan", "holds numbers that are not finite"),

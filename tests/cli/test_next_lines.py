@@ -1,0 +1,105 @@
+"""Each command ends with the command that follows; errors and notices have their colours; a training needs no config file."""
+
+import io
+import sys
+
+import pytest
+import yaml
+
+from diffusecli.system import terminal
+
+TINY = ("--set", "alg_config.n_iters=1", "--set", "retain=false", "--set", "device=cpu", "--set", "generate=false")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "expected"),
+    [
+        (terminal.error_line, "diffuse: no", "\x1b[31mdiffuse: no\x1b[0m\n"),
+        (terminal.notice_line, "warning: odd", "\x1b[33mwarning: odd\x1b[0m\n"),
+        (terminal.notice_line, "wrote x", "\x1b[2mwrote x\x1b[0m\n"),
+    ],
+)
+def test_lines_on_stderr_have_a_colour_on_a_terminal(monkeypatch, line, text, expected):
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    line(text)
+    assert sys.stderr.getvalue() == expected
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    line(text)
+    assert sys.stderr.getvalue() == f"{text}\n"
+
+
+def test_colour_goes_by_the_variables_and_the_stream(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert terminal.has_colour(Terminal())
+    assert not terminal.has_colour(io.StringIO())
+    monkeypatch.setenv("TERM", "dumb")
+    assert not terminal.has_colour(Terminal())
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert terminal.has_colour(io.StringIO())
+
+
+def test_errors_of_the_command_line_look_like_ours(diffuse):
+    done = diffuse("evaluate", "--bogus", "x")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "diffuse: No such option: --bogus. See `diffuse evaluate --help`\n"
+    done = diffuse("validat")
+    assert (done.returncode, done.stderr.splitlines()[0][:38]) == (2, "diffuse: No such command 'validat'. Di")
+
+
+def test_a_training_needs_a_model_prompts_and_a_folder_only(diffuse, prompt_file, tiny_model_folder, tmp_path):
+    prompt = str(prompt_file("coin.json", targets=["{a}", "{b}"]))
+    done = diffuse("train", "--model", str(tiny_model_folder), "--prompt", prompt, "-o", "run", *TINY)
+    assert done.returncode == 0, done.stderr
+    kept = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (kept["train_prompts"], kept["test_prompts"], kept["alg_config"]["n_iters"]) == ([prompt], [prompt], 1)
+    assert "far from the target. Train longer" in done.stderr
+    assert done.stderr.splitlines()[-1] == "next: `diffuse sample run`, then `diffuse evaluate run`"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--model", "m", "-o", "run"), "--prompt is missing. Name a config, or a model, prompts and a folder"),
+        (("c.yaml", "--model", "m"), "--model does not go with a config. Use --set"),
+        ((), "--model is missing"),
+    ],
+)
+def test_half_a_training_is_refused(in_process, words, says):
+    done = in_process("train", *words)
+    assert done.returncode == 2
+    assert says in " ".join(done.stderr.split())
+
+
+def test_commands_name_the_next_one(in_process, prompt_file, tiny_model_folder, tmp_path):
+    made = in_process("init-prompt", "--uniform", "1", "3", "-o", str(tmp_path / "a b.json"))
+    assert f"next: `diffuse train --model smollm2-135m-instruct --prompt '{tmp_path}/a b.json' -o 'results/a b'`" in made.stderr
+    (tmp_path / "c.yaml").write_text(
+        f"model: {tiny_model_folder}\ntrain_prompts: [{prompt_file('p.json', targets=['a', 'b'])}]\noutput_dir: x\n"
+    )
+    assert f"next: `diffuse train {tmp_path}/c.yaml`" in in_process("validate", str(tmp_path / "c.yaml")).stderr
+    assert "next:" not in in_process("validate", str(tmp_path / "p.json")).stderr
+    sampled = in_process(
+        "sample",
+        "--model",
+        str(tiny_model_folder),
+        "--prompt",
+        str(tmp_path / "p.json"),
+        "-n",
+        "3",
+        "--device",
+        "cpu",
+        "-o",
+        str(tmp_path / "s.json"),
+    )
+    assert sampled.stderr.splitlines()[-1] == f"next: `diffuse evaluate {tmp_path / 's.json'}`"
