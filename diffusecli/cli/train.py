@@ -60,7 +60,12 @@ def _print_figures(done: Trained) -> None:
         _print_each(done)
     if done.retention_kl is not None:
         typer.echo(f"drift from the base model on held-out instructions: {done.retention_kl:.4f} nats per token")
-    print_line(f"{done.run.path}: stopped after {done.seconds:.1f} s, {done.reason}")
+    took = f"{done.seconds:.1f} s"
+    print_line(
+        f"{done.run.path}: {done.reason} in {took}"
+        if done.reason.startswith("finished")
+        else f"{done.run.path}: {done.reason}, after {took}"
+    )
 
 
 def _print_each(done: Trained) -> None:

@@ -187,7 +187,7 @@ def test_a_run_with_an_earlier_fingerprint_knows_its_base_where_it_was_moved_to(
 
 def test_an_interrupted_training_goes_on_with_its_model_in_another_place(config, interrupted, moved, other):  # noqa: F811
     interrupted(config("cut"), 5)
-    with pytest.raises(InputError, match="holds an interrupted run with another model"):
+    with pytest.raises(InputError, match="contains an interrupted run with different settings: model"):
         train(config("cut", model=str(other)), report=lambda _: None, notice=lambda _: None)
     again = train(config("cut", model=str(moved)), report=lambda _: None, notice=lambda _: None)
     whole = train(config("whole"), report=lambda _: None, notice=lambda _: None)

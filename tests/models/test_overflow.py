@@ -133,9 +133,9 @@ def test_a_training_in_fp16_that_diverges_names_both_causes(tmp_path, in_process
     monkeypatch.setattr(PackedPass, "run", run)
     done = in_process("train", "c.yaml")
     assert done.returncode == 2
-    assert "the loss is no number any more after 3 steps" in done.stderr
-    assert ("fp16 overflowed, or steps are too large; set precision to bf16 or fp32" in done.stderr) == named
-    assert "lower alg_config.learning_rate and start anew with --force" in done.stderr
+    assert "the loss is NaN or infinite after 3 steps" in done.stderr
+    assert ("fp16 overflowed or the learning rate is too high. Set precision to bf16 or fp32" in done.stderr) == named
+    assert f"{'or lower' if named else 'Lower'} alg_config.learning_rate and restart with --force" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["Llama", "Mamba"])

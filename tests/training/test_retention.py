@@ -204,5 +204,5 @@ def test_own_instructions_need_to_be_three(prompt_file):
 
 def test_an_instruction_beyond_the_models_context_is_refused(base, prompt_file):
     long = [read_prompt(prompt_file(f"{n}.json", request="x" * 1000, targets=[])) for n in range(3)]
-    with pytest.raises(InputError, match=r"the instruction with its answer is \d+ tokens, the model takes 1024"):
+    with pytest.raises(InputError, match=r"the instruction with its answer has \d+ tokens, but the model's context is 1024"):
         prepare(base, Retain(), long, seed=0, strategy=RowsPass(), notice=print)
