@@ -60,12 +60,8 @@ def _print_figures(done: Trained) -> None:
         _print_each(done)
     if done.retention_kl is not None:
         typer.echo(f"drift from the base model on held-out instructions: {done.retention_kl:.4f} nats per token")
-    took = f"{done.seconds:.1f} s"
-    print_line(
-        f"{done.run.path}: {done.reason} in {took}"
-        if done.reason.startswith("finished")
-        else f"{done.run.path}: {done.reason}, after {took}"
-    )
+    link = " in" if done.reason.startswith("finished") else ", after"
+    print_line(f"{done.run.path}: {done.reason}{link} {done.seconds:.1f} s")
 
 
 def _print_each(done: Trained) -> None:

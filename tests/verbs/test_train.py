@@ -315,7 +315,9 @@ def test_the_card_tells_before_and_after(config):
 
 
 def test_a_target_that_leaves_the_models_context_is_refused(config):
-    with pytest.raises(InputError, match=r"p\.json: the request with its longest target has \d+ tokens, but the model's context is 1024"):
+    with pytest.raises(
+        InputError, match=r"p\.json: the request with its longest target has \d+ tokens, but the model's context is 1024"
+    ):
         quietly(config({"targets": ["{" + "a" * 1100 + "}", "{b}"]}))
 
 
