@@ -137,7 +137,7 @@ def test_a_run_cannot_name_a_file_of_this_machine_as_its_chat_template(trained, 
     run.chat_template.symlink_to(secret)
     done = in_process("export", run.path, "-o", "merged")
     assert done.returncode == 2
-    assert "leads to another place" in done.stderr
+    assert "is a link to another file" in done.stderr
     run.chat_template.unlink()
     shutil.copy(secret, run.chat_template)
     assert config_of(run).chat_template == str(run.chat_template)

@@ -157,7 +157,7 @@ def test_a_line_too_long_is_told_with_its_number(tmp_path, monkeypatch):
     monkeypatch.setattr("diffusecli.runs.samples._MOST_LINE", 1000)
     path = tmp_path / "gen.jsonl"
     path.write_text('{"prompt": "p", "text": "a"}\n' * 3 + '{"prompt": "p", "text": "' + "a" * 2000)
-    with pytest.raises(InputError, match=r"gen.jsonl:4: has more than 1000 signs"):
+    with pytest.raises(InputError, match=r"gen.jsonl:4: has more than 1000 characters"):
         read_samples(path)
     path.write_text('{"prompt": "p", "text": "a"}\n' * 3)
     assert read_samples(path) == {"p": {"a": 3}}

@@ -123,9 +123,9 @@ def test_a_server_that_dies_half_way_loses_nothing(tmp_path, prompt_file, monkey
         server.faults, server.bodies = [], []  # it is back, at the same address
         done = in_process(*words)
     assert died.returncode == 3, died.stderr
-    assert "what has arrived is kept and the same command goes on" in died.stderr
+    assert "run the same command to resume (answers so far are kept)" in died.stderr
     assert done.returncode == 0, done.stderr
-    assert "160 of 400 samples are there from an earlier start" in done.stderr
+    assert "160 of 400 samples exist from an earlier run" in done.stderr
     assert len(server.bodies) == 8, "only what is missing is asked for"
     assert len(json.loads((tmp_path / "answers.json").read_text())["p.json"]) == 400
 

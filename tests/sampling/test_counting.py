@@ -251,7 +251,7 @@ def test_answers_end_where_the_context_does():
     assert counts.total() == 30
     assert "end after 4 tokens" in notices[0]
     base.model.config.max_position_embeddings = 3
-    with pytest.raises(InputError, match="the model takes 3"):
+    with pytest.raises(InputError, match="the model's context is 3"):
         drawn(LocalEngine(base, SamplingSettings(30, 9)), PROMPT)
 
 

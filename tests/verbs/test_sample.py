@@ -168,7 +168,7 @@ def test_prompts_whose_samples_go_are_named(run, prompt_file):
     notices = []
     resolved = resolve(Wanted(run, prompts=(prompt_file("q.json"),)), Path("results"))
     sample(resolved, SamplingSettings(5, 2), max_rows=None, report=lambda *_: None, notice=notices.append)
-    assert any("will lose its samples of" in notice and "p.json" in notice for notice in notices)
+    assert any("overwriting its samples of" in notice and "p.json" in notice for notice in notices)
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a"])
@@ -269,13 +269,13 @@ def test_a_sampling_that_is_killed_goes_on(run, tmp_path, in_process):
     assert kept == 3
     again = in_process(*words)
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count("from an earlier start") >= kept - 1
+    assert again.stderr.count("from an earlier run") >= kept - 1
     texts = json.loads((tmp_path / "gen.json").read_text())
     assert len(texts) == 8
     assert all(len(answers) == 200 for answers in texts.values())
     whole = in_process(*words, "-o", "whole.json")
     assert whole.returncode == 0, whole.stderr
-    assert "from an earlier start" not in whole.stderr
+    assert "from an earlier run" not in whole.stderr
     assert {a: Counter(t) for a, t in json.loads((tmp_path / "whole.json").read_text()).items()} == {
         a: Counter(t) for a, t in texts.items()
     }
@@ -369,7 +369,7 @@ def test_samples_under_another_system_text_are_told_and_get_no_exact_figures(run
         sample(wanted, settings, max_rows=None, report=lambda *_: None, notice=said.append)
         (row,) = [e for e in evaluate([run]).rows if e.mode == "lora"]
         assert (row.exact is not None) is exact
-    assert [text for text in said if "was trained with another system text" in text] != []
+    assert [text for text in said if "was trained with a different system prompt" in text] != []
     assert len(said) == 1
 
 
