@@ -249,7 +249,7 @@ def test_answers_end_where_the_context_does():
     base = LoadedModel("short", model, TOKENIZER, "r")
     counts, _ = drawn(LocalEngine(base, SamplingSettings(30, 9), notice=notices.append), PROMPT)
     assert counts.total() == 30
-    assert "end after 4 tokens" in notices[0]
+    assert "are cut after 4 tokens" in notices[0]
     base.model.config.max_position_embeddings = 3
     with pytest.raises(InputError, match="the model's context is 3"):
         drawn(LocalEngine(base, SamplingSettings(30, 9)), PROMPT)
@@ -363,7 +363,7 @@ def test_a_prompt_that_is_refused_costs_none_of_those_before_it():
     model = tiny_llama(max_position_embeddings=len(ENCODED.prompt_ids) + 40)
     arrived = []
     engine = LocalEngine(LoadedModel("short", model, TOKENIZER, "r"), SamplingSettings(30, 3))
-    with pytest.raises(InputError, match="long: is"):
+    with pytest.raises(InputError, match="long: has"):
         engine.draw_all([
             Wanted(prompt, 30, Answers(), lambda counts, _, alias=prompt.alias: arrived.append((alias, counts.total())), lambda _: None)
             for prompt in (PROMPTS[0], PROMPTS[3], long, PROMPTS[1])

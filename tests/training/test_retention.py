@@ -198,7 +198,7 @@ def test_retention_can_be_switched_off(tiny_model_folder, prompt_file, tmp_path)
 
 def test_own_instructions_need_to_be_three(prompt_file):
     path = str(prompt_file("one.json", targets=[]))
-    with pytest.raises(InputError, match=r"retain\.prompts: 1 instruction, at least 3"):
+    with pytest.raises(InputError, match=r"retain\.prompts: has 1 instruction\. At least 3 are needed"):
         read_instructions(Retain(prompts=(path,)))
 
 

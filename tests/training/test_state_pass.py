@@ -177,7 +177,7 @@ def test_a_state_without_a_gradient_is_refused_though_its_numbers_are_right(monk
     way, why = choose_pass(model, example)
     assert isinstance(way, RowsPass)
     assert "with states, log-probabilities differ by" in why
-    gap, slope = why.split("differ by ")[1].split(" nats, gradients by ")
+    gap, slope = why.split("differ by ")[1].split(" nats and gradients by ")
     assert float(gap) < 1e-4
     assert float(slope.split()[0]) > 0.1
     assert isinstance(choose_pass(model.requires_grad_(False), example)[0], StatePass), "nothing is trained"
