@@ -272,7 +272,7 @@ def test_an_adapter_goes_on_the_model_that_the_config_names_whatever_its_own_con
 
 
 def test_a_loss_that_is_no_number_stops_with_the_remedy(config):
-    with pytest.raises(InputError, match=r"lower alg_config\.learning_rate"):
+    with pytest.raises(InputError, match=r"Lower alg_config\.learning_rate"):
         quietly(config(alg_config={"learning_rate": 1e30, "schedule": "constant", "n_iters": 30}))
 
 
@@ -418,7 +418,7 @@ REFUSED_STARTS = {
     "unknown modules": ({"load_model": False, "lora": {"targets": "nothing"}}, None, "lora.targets nothing:"),
     "a file in place of the output folder": ({"load_model": False, "output_dir": "p.json/x"}, None, "p.json/x: cannot be written: Not a directory"),
     "too few instructions": ({"load_model": False, "retain": {"prompts": ["p.json"]}}, None, "retain.prompts: has 1 instruction. At least 3 are needed"),
-    "a long test prompt": ({"load_model": False, "test_prompts": ["long.json"]}, None, "long.json: the request with its longest target is"),
+    "a long test prompt": ({"load_model": False, "test_prompts": ["long.json"]}, None, "long.json: the request with its longest target has"),
 }  # fmt: skip
 
 
