@@ -103,8 +103,8 @@ def test_without_a_network_cached_models_work_and_others_are_told_at_once(traine
     assert 1 <= len(looked_up[1]) <= 3, "the hub is asked once (its library asks once for itself), not again for every file"
     assert cached[0] == 0, cached[1]
     assert (hub[0], index[0]) == (3, 3)
-    assert "is not cached and the hub cannot be reached: connect once" in hub[1]
-    assert "check the network and pip's index settings" in index[1]
+    assert "is not cached, and the hub cannot be reached. Connect once" in hub[1]
+    assert "Check the network and pip's index settings" in index[1]
     assert [path.name for path in (tmp_path / "empty" / "models").iterdir()] == [".smollm2-135m-instruct.lock"]
 
 
