@@ -92,7 +92,8 @@ def _print_figures(done: Trained) -> None:
         _print_each(done)
     if done.retention_kl is not None:
         typer.echo(f"drift from the base model on held-out instructions: {done.retention_kl:.4f} nats per token")
-    print_line(f"{done.run.path}: stopped after {done.seconds:.1f} s, {done.reason}")
+    link = " in" if done.reason.startswith("finished") else ", after"
+    print_line(f"{done.run.path}: {done.reason}{link} {done.seconds:.1f} s")
     path = shlex.quote(str(done.run.path))
     if (far := max(done.after.kl.values(), default=0.0)) > _FAR:
         notice(f"KL {far:.3f}: far from the target. Train longer (--set alg_config.n_iters=…), or raise lora.r")

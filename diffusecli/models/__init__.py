@@ -1,1 +1,1 @@
-"""Base models and adapters: fetch, load, talk to, tokens and their prefix trees, attention."""
+"""Base models, adapters, chat templates, tokens and prefix trees, attention."""

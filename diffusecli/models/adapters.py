@@ -1,7 +1,7 @@
-"""Which adapters are let in: plain LoRA, found out from its two files before any library acts on them.
+"""Check adapter files before any library uses them. Only plain LoRA is accepted.
 
-PEFT does what an adapter_config.json says: import modules, rewrite the base model, allocate matrices of any rank. What is
-asked for here is the adapter's shape; everything else must stand as PEFT has it by default.
+PEFT follows adapter_config.json: it may import modules, rewrite the base model, or allocate matrices of any rank. So
+the config may only set the adapter's shape; every other field must have PEFT's default.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from diffusecli.system.timeouts import at_most
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
-_USUAL_RANK = 256  # up to here the memory that a false rank takes is bearable, and PEFT says what does not fit
-_TIMEOUT = 5.0  # seconds for patterns to find their modules
+_USUAL_RANK = 256  # up to this rank a wrong value costs little memory, and PEFT reports the mismatch
+_TIMEOUT = 5.0  # seconds to match patterns against module names
 _Number = Annotated[float, Field(strict=False, allow_inf_nan=False)]
 _Names = Annotated[list[str], Field(strict=False)] | str | None
 
 
 class AdapterConfig(BaseModel):
-    """What an adapter_config.json may say. Other fields may stand in it as far as they ask for nothing."""
+    """The accepted fields of an adapter_config.json. Other fields must have default values."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
@@ -38,7 +38,7 @@ class AdapterConfig(BaseModel):
     revision: str | None = None
     task_type: str | None = None
     inference_mode: bool = False
-    auto_mapping: dict[str, Any] | None = None  # names of classes, for those who load without knowing what for
+    auto_mapping: dict[str, Any] | None = None  # names of classes, unused here
     peft_version: str | None = None
     r: Annotated[int, Field(ge=1)] = 8
     lora_alpha: _Number = 8
@@ -57,12 +57,12 @@ class AdapterConfig(BaseModel):
 
     @property
     def ranks(self) -> list[int]:
-        """Every rank it asks for."""
+        """All ranks in it."""
         return [self.r, *(self.rank_pattern or {}).values()]
 
     @property
     def patterns(self) -> Iterator[tuple[str, str]]:
-        """Regular expressions in it, with the names of their fields; entries of a list of modules are plain names."""
+        """Regular expressions in it, with their fields. Entries of a list of modules are plain names."""
         for name in ("target_modules", "exclude_modules"):
             if isinstance(value := getattr(self, name), str) and value != "all-linear":
                 yield name, value
@@ -75,9 +75,9 @@ class AdapterConfig(BaseModel):
 
 
 def read_adapter_config(path: Path, defaults: Mapping[str, Any] | None = None) -> AdapterConfig:
-    """Read and check an adapter_config.json; `defaults` are PEFT's. Raises `InputError` for what is no plain LoRA.
+    """Read and check an adapter_config.json; `defaults` are PEFT's. Raises `InputError` if it is not plain LoRA.
 
-    Without `defaults` fields that this project does not know are passed over.
+    Without `defaults`, unknown fields are ignored.
     """
     document, problems = read_document(path)
     if document is None:
@@ -92,16 +92,16 @@ def read_adapter_config(path: Path, defaults: Mapping[str, Any] | None = None) -
 
 
 def base_of(folder: Path) -> str:
-    """The base model that an adapter's config names; raises `InputError` where it names none."""
+    """The base model in an adapter's config. Raises `InputError` if there is none."""
     path = folder / "adapter_config.json"
     if not path.is_file():
-        raise InputError(f"{folder}: no adapter there (adapter_config.json is missing), name its folder")
+        raise InputError(f"{folder}: contains no adapter (adapter_config.json is missing). Use the adapter's folder")
     document, problems = read_document(path)
     if document is None:
         raise InputError.of(problems)
     base = document.data.get("base_model_name_or_path") if isinstance(document.data, dict) else None
     if not isinstance(base, str) or not base:
-        raise InputError(f"{folder}: does not say which base model it is for, name it with --model")
+        raise InputError(f"{folder}: does not name its base model. Set it with --model")
     return base
 
 
@@ -114,10 +114,10 @@ def _strange(document: Document, config: AdapterConfig, defaults: Mapping[str, A
 
 
 def require_quick(patterns: Iterable[tuple[str, str]], names: Sequence[str], place: str) -> None:
-    """Raises `InputError` for a pattern that is none, and for one that takes forever over the names of a model's modules."""
+    """Raises `InputError` for an invalid pattern, and for one that takes too long on the model's module names."""
     for field, pattern in patterns:
         slow = InputError(
-            f"{place}: the pattern of {field} takes too long ({pattern[:60]!r}), write a simpler one or a list of names"
+            f"{place}: the pattern of {field} takes too long ({pattern[:60]!r}). Use a simpler one or a list of names"
         )
         try:
             with at_most(_TIMEOUT, slow):
@@ -131,13 +131,15 @@ def require_quick(patterns: Iterable[tuple[str, str]], names: Sequence[str], pla
                         expression.fullmatch(name)
                         expression.match(name)
         except (re.error, RecursionError, OverflowError) as error:
-            raise InputError(f"{place}: {field} holds {pattern[:60]!r}, which is no pattern of Python's re, correct it") from error
+            raise InputError(
+                f"{place}: {field} contains {pattern[:60]!r}, which is not a Python regular expression. Correct it"
+            ) from error
 
 
 def require_sound_weights(path: Path, config: AdapterConfig, largest: int) -> int:
-    """How many matrices the file holds; raises `InputError` unless all are LoRA's, of the ranks that the config asks for.
+    """The number of matrices in the file. Raises `InputError` unless all are LoRA matrices with the ranks of the config.
 
-    `largest` is the longest side of any of the base model's weights: a higher rank could do no more.
+    `largest` is the longest side of any base weight; a higher rank would be useless.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -145,21 +147,23 @@ def require_sound_weights(path: Path, config: AdapterConfig, largest: int) -> in
         with safe_open(path, framework="np") as file:
             shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 (no mapping)
     except MemoryError as error:
-        raise MachineError(f"{path}: does not fit into memory, free some") from error
+        raise MachineError(f"{path}: does not fit into memory. Free some memory") from error
     except (OSError, SafetensorError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}), fetch or train the adapter again") from error
+        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}). Fetch or train the adapter again") from error
     if foreign := [key for key in shapes if "lora_" not in key]:
-        raise InputError(f"{path}: holds {foreign[0][:80]!r}, which is no matrix of LoRA; only plain LoRA adapters are loaded")
-    found = max((shape[0] for key, shape in shapes.items() if re.search(r"lora_(embedding_)?A", key) and shape), default=0)
-    if max(config.ranks) > min(max(found, _USUAL_RANK), largest):  # a rank that patterns hide may stand there for nothing
         raise InputError(
-            f"{path}: has matrices of rank {found}, and adapter_config.json asks for {max(config.ranks)}; fetch or train it again"
+            f"{path}: contains {foreign[0][:80]!r}, which is not a LoRA matrix. Only plain LoRA adapters are supported"
+        )
+    found = max((shape[0] for key, shape in shapes.items() if re.search(r"lora_(embedding_)?A", key) and shape), default=0)
+    if max(config.ranks) > min(max(found, _USUAL_RANK), largest):  # a small unused rank in a pattern is harmless
+        raise InputError(
+            f"{path}: has matrices of rank {found}, but adapter_config.json has rank {max(config.ranks)}. Fetch or train the adapter again"
         )
     return len(shapes)
 
 
 def recorded_base(adapter: RunDir) -> Mapping[str, Any]:
-    """What the folder of an adapter, a checkpoint too, says about the base model it was trained on; {} where it says nothing."""
+    """What an adapter's folder or a checkpoint records about its base model; {} if nothing."""
     if adapter.manifest.is_file():
         return adapter.read_manifest()
     from safetensors import SafetensorError, safe_open

@@ -1,6 +1,7 @@
-"""Answers in tokens: what follows the prompt in whole conversations, cut out and compared with what it spells.
+"""Answers in tokens: the tokens after the prompt in whole conversations, verified by decoding.
 
-Very many answers are rendered by their shape and tokenised behind the last part of the prompt, where that gives the same tokens.
+If there are very many answers, only one of each shape is rendered, and they are tokenised after the last part of the prompt if that gives the
+same tokens.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from diffusecli.models.tokens import (
 
 @dataclass(frozen=True)
 class Row:
-    """An answer, as it is trained, and its tokens with the terminator."""
+    """An answer, its trained text, and its tokens with the terminator."""
 
     answer: str
     trained: str
@@ -33,14 +34,14 @@ class Row:
 
 
 _MANY = 20_000
-"""Answers beyond which not every single one is rendered."""
+"""With more answers than this, not every answer is rendered."""
 _COMPARED = 100
-"""Of these: the tokens of so many behind all of the prompt are compared with those behind its last part."""
+"""Number of answers to compare: tokens after the whole prompt with tokens after its last part."""
 _RUN_OF_WORDS = re.compile(r"\w+")
 
 
 def rows_of(frame: Frame, answers: Sequence[str], render: Callable[[str], str]) -> list[Row]:
-    """Answers by the conversation that `render` writes around each; raises `InputError` for one that its tokens do not spell."""
+    """Tokenise answers in the conversation that `render` writes. Raises `InputError` if the tokens of an answer do not decode to it."""
     ended = [frame.before + text + (frame.stop_text or frame.ending) for text in _all_shown(frame, answers, render)]
     paths = [_path(frame, tail) for tail in _following(frame, ended)]
     spelled = decode_answers(frame.tokenizer, [path[:-1] if frame.by_token else path for path in paths])
@@ -50,8 +51,8 @@ def rows_of(frame: Frame, answers: Sequence[str], render: Callable[[str], str]) 
 def _all_shown(frame: Frame, answers: Sequence[str], render: Callable[[str], str]) -> Iterable[str]:
     """The answers as the template writes them.
 
-    Of very many, one of each shape is rendered (what is left of it once letters and digits are all the same). Where the template
-    changes one of these, all are.
+    If there are very many, one of each shape is rendered (the shape ignores which letters and digits occur). If the template changes
+    one of these, all answers are rendered.
     """
     if len(answers) > _MANY:
         shapes = {_RUN_OF_WORDS.sub("a", answer): answer for answer in reversed(answers)}
@@ -61,31 +62,35 @@ def _all_shown(frame: Frame, answers: Sequence[str], render: Callable[[str], str
 
 
 def _shown(frame: Frame, answer: str, rendered: str) -> str:
-    """The answer as the template writes it: white space at its ends may be lost, nothing else."""
+    """The answer as the template writes it. Only white space at its ends may change."""
     shown = rendered.removeprefix(frame.opening + frame.before).removesuffix(frame.ending)
     if rendered != f"{frame.opening}{frame.before}{shown}{frame.ending}":
         raise frame.error(
-            f"the chat template puts something else around the target {answer!r} than around other answers; write it otherwise or set "
+            f"the chat template puts different text around the target {answer!r} than around other answers. Change the target or set "
             "another chat_template"
         )
     if canonical(shown) != canonical(answer):
-        raise frame.error(f"the chat template changes the target {answer!r} (to {excerpt(shown)!r}), write it so that it survives")
+        raise frame.error(
+            f"the chat template changes the target {answer!r} (to {excerpt(shown)!r}). Write the target so that it is not changed"
+        )
     return shown
 
 
 def _written(frame: Frame, shown: str, answer: str) -> str:
-    """An answer as the template writes it, which tokens can spell and which does not end before its end."""
+    """An answer as the template writes it. Raises `InputError` if no tokenizer can encode it, or if it contains the stop text."""
     if holds_half_characters(shown):
-        raise frame.error(f"the target {answer!r} holds half a sign (a surrogate), which no tokenizer takes; write it without")
+        raise frame.error(
+            f"the target {answer!r} contains half of a character (a lone surrogate), which no tokenizer accepts. Remove it"
+        )
     if frame.stop_text and (shown + frame.stop_text).find(frame.stop_text) < len(shown):
         raise frame.error(
-            f"the target {answer!r} holds, or begins, {frame.stop_text!r}, which ends an answer in this chat template; write it without"
+            f"the target {answer!r} contains {frame.stop_text!r} or ends with its beginning. That text ends an answer in this chat template. Remove it"
         )
     return shown
 
 
 def _path(frame: Frame, tail: tuple[int, ...]) -> tuple[int, ...]:
-    """What follows the prompt up to the first token that ends it, or all where a text does that."""
+    """The tokens up to the first terminator; all if a text ends answers."""
     if not frame.by_token:
         return tail
     return tail[: next((i for i, token in enumerate(tail) if token in frame.endings), len(tail) - 1) + 1]
@@ -94,12 +99,14 @@ def _path(frame: Frame, tail: tuple[int, ...]) -> tuple[int, ...]:
 def _row(frame: Frame, answer: str, path: tuple[int, ...], spelled: str) -> Row:
     trained = spelled.removeprefix(frame.before).removesuffix(frame.stop_text or frame.after)
     if canonical(trained) != canonical(answer):
-        raise frame.error(f"the target {answer!r} comes back from the tokenizer as {trained!r}, write it so that it survives")
+        raise frame.error(
+            f"the target {answer!r} is changed by the tokenizer to {trained!r}. Write the target so that it is not changed"
+        )
     return Row(answer, trained, path)
 
 
 def unended(frame: Frame, row: Row) -> tuple[int, ...]:
-    """The tokens of an answer that may go on: those of its path that spell no more than it."""
+    """The tokens of an answer without a terminator: the part of its path that decodes to exactly the answer."""
     text = frame.before + row.trained
     for length in range(len(row.path) - frame.by_token, 0, -1):
         spelled = decode_answer(frame.tokenizer, row.path[:length])
@@ -111,9 +118,9 @@ def unended(frame: Frame, row: Row) -> tuple[int, ...]:
 
 
 def _following(frame: Frame, texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """The tokens of texts where they follow the prompt: those that the whole has more, else those of the text by itself.
+    """The tokens of texts after the prompt: the additional tokens of prompt and text, otherwise the tokens of the text alone.
 
-    The latter where the whole has a token that is of both. Proved by decoding; raises `InputError` when nothing decodes to the whole.
+    The latter if a token spans prompt and text. Verified by decoding. Raises `InputError` if nothing decodes to the whole.
     """
     whole, part = (frame.opening, frame.prompt_ids), frame.last_part
     if len(texts) > _MANY and part is not None:
@@ -128,16 +135,16 @@ def _following(frame: Frame, texts: Sequence[str]) -> list[tuple[int, ...]]:
 def _behind(
     frame: Frame, opening: tuple[str, tuple[int, ...]], texts: Sequence[str], *, in_backend: bool = False
 ) -> list[tuple[int, ...] | None]:
-    """The tokens that texts add behind an opening; None where one of them is of both."""
+    """The tokens that texts add after an opening; None if a token spans both."""
     before, asked = opening
     found = tokenise_all(frame.tokenizer, [before + text for text in texts], in_backend=in_backend)
     return [tuple(ids[len(asked) :]) if tuple(ids[: len(asked)]) == asked else None for ids in found]
 
 
 def _alone(frame: Frame, text: str) -> tuple[int, ...]:
-    """Tokens of a text by itself, as it is or after a sign that is cut off again, that continue the prompt's text.
+    """Tokens of a text alone, or after an anchor character that is removed again, that continue the prompt's text.
 
-    Best exactly; where none do, the text itself is what its tokens do not spell, and whoever decodes them finds out how.
+    Exactly if possible. Otherwise the tokens decode to a different text, and the caller reports that.
     """
     tokenizer = frame.tokenizer
     asked = decode(tokenizer, frame.prompt_ids, special=True)
@@ -151,15 +158,15 @@ def _alone(frame: Frame, text: str) -> tuple[int, ...]:
         if whole[: len(first)] == first and spelled.startswith(asked):
             close.append(ids)
     if close:
-        return close[-1]  # behind a sign no space is put before the text
+        return close[-1]  # after an anchor the tokenizer adds no space before the text
     raise frame.error(
-        f"prompt and answer cannot be told apart in tokens: the prompt ends in {last_tokens(tokenizer, frame.opening)}, with the answer "
-        f"{excerpt(text)!r} it goes on as {last_tokens(tokenizer, frame.opening + text)}; set another chat_template"
+        f"prompt and answer share a token: the prompt ends with {last_tokens(tokenizer, frame.opening)}, and with the answer "
+        f"{excerpt(text)!r} it ends with {last_tokens(tokenizer, frame.opening + text)}. Set another chat_template"
     )
 
 
 def changes(frame: Frame, rows: Sequence[Row]) -> list[str]:
-    """A sentence when answers are trained otherwise than they are written."""
+    """A remark if answers are trained in a changed form."""
     changed = [row for row in rows if row.trained != row.answer]
     if not changed:
         return []

@@ -1,4 +1,4 @@
-"""What a model's config and modules tell of it: size, context, windows, what it has besides attention."""
+"""Properties of a model from its config and modules: size, context, windows, layers other than attention."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What a model's config tells of its size."""
+    """The size of a model, from its config."""
 
     parameters: int
     layers: int
     hidden_size: int
     intermediate_size: int
     vocabulary: int
-    context: int | None  # the most tokens of a row, None when it has no bound
+    context: int | None  # maximum tokens of a row; None: no limit
 
 
 def shape_of(config: Any, parameters: int) -> ModelShape:
@@ -31,12 +31,12 @@ def shape_of(config: Any, parameters: int) -> ModelShape:
 
 
 def _widest(size: Any) -> int | None:
-    """Some models name a size for each layer."""
+    """The largest size; some models have one per layer."""
     return max(size) if isinstance(size, list | tuple) else size
 
 
 def attention_windows(config: Any) -> dict[str, int]:
-    """How far a model's attention looks back, in tokens, by the names that its transformers config has for it."""
+    """The attention windows of a model in tokens, by their names in the transformers config."""
     text = config.get_text_config()
     names = ["window_size", "attention_chunk_size", "attention_window_size", "sliding_window_size"]
     if getattr(text, "use_sliding_window", True):
@@ -46,21 +46,21 @@ def attention_windows(config: Any) -> dict[str, int]:
 
 
 def counted_windows(config: Any) -> dict[str, int]:
-    """Those of the windows that count places in the sequence and not positions."""
+    """The windows that count places in the sequence, not positions."""
     return {name: window for name, window in attention_windows(config).items() if name != "sliding_window"}
 
 
 def counted_window(config: Any) -> int | None:
-    """The shortest of them; None where a model has none. A sequence that is longer must be a row."""
+    """The shortest such window; None if there is none. A longer sequence must be a row."""
     return min(counted_windows(config).values(), default=None)
 
 
 _ATTENDS_ONLY = {"full_attention", "sliding_attention", "chunked_attention"}
-"""Kinds of layers, as transformers names them, in which all that a token knows of others is what a mask shows it."""
+"""Layer types of transformers in which tokens interact only through masked attention."""
 
 
 def keeps_more_than_attention(model: Any) -> str:
-    """What a model has besides attention that a mask can steer: recurrent states, convolutions, chosen keys; empty when nothing."""
+    """The part of a model that an attention mask does not control (recurrent states, convolutions, chosen keys); "" if none."""
     inner = without_wrapper(model)
     others = set(getattr(inner.config.get_text_config(), "layer_types", None) or ()) - _ATTENDS_ONLY
     if others:
@@ -69,7 +69,7 @@ def keeps_more_than_attention(model: Any) -> str:
 
 
 def without_wrapper(model: Any) -> Any:
-    """The transformers model itself, its adapter's layers in place, whether or not PEFT is wrapped around it."""
+    """The transformers model itself (with adapter layers in place), without the PEFT wrapper."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 

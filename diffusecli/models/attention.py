@@ -1,7 +1,7 @@
-"""Attention by a layout of our own, in place of a model's.
+"""Attention with a custom layout instead of the model's own.
 
-Registered with transformers as an attention implementation; outside `over` it is plain sdpa. Layers whose attention slides say so
-as they are called; then a token looks back over positions, not over places in the sequence.
+Registered with transformers as an attention implementation; outside `over` it is plain sdpa. Layers with a sliding window pass it
+in the call. The window then counts positions, not places in the sequence.
 
 Axis names: B sequences, H query heads, G query heads per key head, S tokens, d head width.
 """
@@ -21,29 +21,29 @@ _NAME = "diffuse"
 
 
 class Layout(Protocol):
-    """Who looks at whom, in place of a model's own attention."""
+    """Which tokens attend to which, instead of the model's own attention."""
 
     def attend(self, layer: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, /) -> Tensor:
         """Query [B, H, S, d], key and value [B, H / G, S, d] of the tokens fed -> [B, S, H, d].
 
-        A token looks at keys less than `window` positions back, itself included; None for all that come before.
+        A token attends to keys fewer than `window` positions back, including itself; None: to all earlier keys.
         """
 
 
 class _Now:
-    """The layout of the pass under way. No context variable: CUDA runs backward passes in threads of its own."""
+    """The current layout. Not a context variable, because CUDA runs backward passes in other threads."""
 
     layout: Layout | None = None
 
 
 def layout_now() -> Layout | None:
-    """The layout of the pass under way, if there is one."""
+    """The current layout, or None."""
     return _Now.layout
 
 
 @contextmanager
 def over(layout: Layout) -> Iterator[None]:
-    """Forward and backward passes inside see this layout."""
+    """Forward and backward passes inside this context use the layout."""
     before, _Now.layout = _Now.layout, layout
     try:
         yield
@@ -60,19 +60,19 @@ def causal(layer: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, 
 
 
 def banded(length: int, window: int | None, device: torch.device) -> Tensor | None:
-    """[1, 1, S, S] what each of `length` tokens sees of those before it through a window; None where that is everything."""
+    """Mask [1, 1, S, S] of a window over `length` tokens; None if it hides nothing."""
     if window is None or length <= window:
         return None
     return torch.ones(length, length, dtype=torch.bool, device=device).tril_().triu_(1 - window)[None, None]
 
 
 def additive_mask(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """[1, 1, S, S] from what may be seen [S, S]: 0 there, the lowest float elsewhere. Eager and flex attention add it to the scores."""
+    """Mask [1, 1, S, S] from `allowed` [S, S]: 0 if allowed, otherwise the lowest float. Eager and flex attention add it to the scores."""
     return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, torch.finfo(dtype).min)[None, None]
 
 
 def enable(model: Any) -> bool:
-    """Make the model attend by a layout inside `over`, where it attends by sdpa now; False when it does not or cannot."""
+    """Make a model with sdpa attention use the layout inside `over`. Returns False if it cannot."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 

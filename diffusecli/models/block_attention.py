@@ -1,9 +1,9 @@
-"""Attention over a tree of tokens in depth-first order, a block of neighbours at a time.
+"""Attention over a tree of tokens in depth-first order, in blocks of consecutive tokens.
 
-Where tokens a, a + 1, … follow each other depth first, whatever any of them sees before a is an ancestor of a. So a block of
-neighbours looks, densely, at the path to its first token and at itself; a mask hides what is not an ancestor. That costs a node
-its path and its block, not the whole sequence, and any number of trees goes in a few products. Blocks with paths of like length are
-one product; one that is short is filled up.
+For consecutive tokens a, a + 1, … in depth-first order, everything they attend to before a is an ancestor of a. So a block
+attends densely to the path to its first token and to itself; a mask hides tokens that are not ancestors. A node costs
+its path and its block, not the whole sequence, and any number of trees takes a few products. Blocks with paths of similar length
+share one product; shorter ones are padded.
 
 Axis names: S tokens, H query heads, G key heads, g = H / G, B blocks, n tokens of a block, K keys of a block, d head width.
 """
@@ -21,12 +21,12 @@ from torch import Tensor
 from diffusecli.models.forest import Forest
 
 BLOCK = 64  # tokens
-_CELLS = 2**21  # of B n K in one product, so that its memory is bounded
-_KEPT = 512  # keys of a block up to which the backward pass keeps the weights and does not find them again
+_CELLS = 2**21  # maximum B n K of one product, to limit its memory
+_KEPT = 512  # maximum keys per block for which the backward pass keeps the weights instead of recomputing them
 
 
 class Places(NamedTuple):
-    """Where in memory the row of a head and a token lies: `first + head * by_head + token * by_token`."""
+    """The index in memory of the row of a head and a token: `first + head * by_head + token * by_token`."""
 
     by_head: int
     by_token: int
@@ -35,48 +35,48 @@ class Places(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """Blocks that are one product."""
+    """Blocks that share one product."""
 
-    queries: np.ndarray  # [B, n] places of tokens; -1 fills up
-    keys: np.ndarray  # [B, K] places; -1 fills up
-    hidden: np.ndarray  # [B, n, K] what a token does not see
+    queries: np.ndarray  # [B, n] indices of tokens; -1 is padding
+    keys: np.ndarray  # [B, K] indices; -1 is padding
+    hidden: np.ndarray  # [B, n, K] keys that a token does not attend to
     distance: np.ndarray  # [B, n, K] positions between token and key
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """A group as a layer of some shape reads it."""
+    """A group as row indices for layers of one shape."""
 
-    queries: Tensor  # [B G g n] rows; those that fill up name row 0
+    queries: Tensor  # [B G g n] rows; padding refers to row 0
     keys: Tensor  # [B G K]
     values: Tensor  # [B G K]
-    outputs: Tensor  # [B G g n] rows of the output; only of tokens, see `filled`
+    outputs: Tensor  # [B G g n] rows of the output, without padding, see `filled`
     shape: tuple[int, int, int, int, int]  # B, G, g, n, K
     mask: Tensor  # [B, 1, n, K] 0, or the lowest float where hidden
-    filled: Tensor | None  # [B, 1, n, 1] which rows of queries only fill up
+    filled: Tensor | None  # [B, 1, n, 1] which rows of queries are padding
 
 
 @dataclass(frozen=True)
 class Rows:
-    """All groups as a layer reads them."""
+    """All groups as row indices for a layer."""
 
     groups: tuple[_Rows, ...]
-    outputs: Tensor  # [S H] where in the groups' outputs, one after the other, the row of token and head is
-    queries: Tensor  # [H S] where there the row of each row of queries is
+    outputs: Tensor  # [S H] index of each (token, head) row in the concatenated outputs
+    queries: Tensor  # [H S] index there of each row of queries
     scale: float
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Who looks at whom in a sequence that is a tree; a `Layout` of `attention.py`."""
+    """The layout of a sequence that is a tree; a `Layout` of `attention.py`."""
 
     groups: tuple[Group, ...]
     size: int  # S
-    _found: dict[Any, Any] = field(default_factory=dict)  # made once for all layers of a pass
+    _found: dict[Any, Any] = field(default_factory=dict)  # computed once for all layers of a pass
 
     @classmethod
     def of(cls, forest: Forest) -> Blocks:
-        """Cut the sequence into blocks of equal length."""
+        """Split the sequence into blocks of equal length."""
         size = len(forest)
         count = -(-size // BLOCK)
         width = -(-size // count)
@@ -107,7 +107,7 @@ class Blocks:
         return out.view(1, size, heads, value.shape[-1])
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
-        """What `make` gives, found once for all layers of a pass."""
+        """The result of `make`, computed once for all layers of a pass."""
         if key not in self._found:
             self._found[key] = make()
         return self._found[key]
@@ -134,7 +134,7 @@ class Blocks:
         device: torch.device, dtype: torch.dtype,
     ) -> _Rows:  # fmt: skip
         hidden = group.hidden if window is None else group.hidden | (group.distance >= window)
-        # what only fills up may see all: a row that sees nothing is no number in fp16
+        # padding may attend to all: a row without keys gives NaN in fp16
         hidden = hidden & (group.queries >= 0)[:, :, None]
         mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(torch.from_numpy(hidden), torch.finfo(dtype).min)
         queries, keys, values = (
@@ -153,7 +153,7 @@ class Blocks:
 
 
 def _alike(lengths: Sequence[int], width: int) -> list[list[int]]:
-    """Indices in groups: paths of a group fill up to less than twice the shortest (below 128 no matter), within `_CELLS`.
+    """Indices in groups: paths in a group are padded to less than twice the shortest (below 128 to any length), within `_CELLS`.
 
     >>> _alike([0, 64, 90, 400, 90], 64)
     [[0, 1, 2, 4], [3]]
@@ -174,17 +174,17 @@ def _for_heads(tokens: np.ndarray, heads: int) -> np.ndarray:
 
 
 def _rows_at(tokens: np.ndarray, heads: int, where: Places) -> Tensor:
-    """Their rows, one after the other [B heads n]; 0 for what fills up."""
+    """The rows of tokens [B heads n]; 0 for padding."""
     each = _for_heads(tokens, heads)
     rows = where.first + where.by_head * np.arange(heads)[:, None] + where.by_token * each
     return torch.from_numpy(np.where(each < 0, 0, rows).reshape(-1))
 
 
 def forward(queries: Tensor, keys: Tensor, values: Tensor, rows: Rows) -> tuple[Tensor, list[Tensor | None]]:
-    """Outputs [S H, d] in the order token, head, and what the backward pass keeps of each group."""
+    """Outputs [S H, d] in the order token, head, and the weights that the backward pass keeps of each group."""
     outs, kept = [], []
     for group in rows.groups:
-        weights = _weights(*_asked(queries, keys, group), rows.scale, group)
+        weights = _weights(*_gathered(queries, keys, group), rows.scale, group)
         value = values.index_select(0, group.values).view(-1, group.shape[4], values.shape[-1])
         outs.append(torch.bmm(weights, value).view(-1, values.shape[-1]))
         kept.append(weights if group.shape[4] <= _KEPT else None)
@@ -202,7 +202,7 @@ def backward(
     found = []
     for group, known in zip(rows.groups, kept, strict=True):
         count, key_heads, each, width, size = group.shape
-        query, key = _asked(queries, keys, group)
+        query, key = _gathered(queries, keys, group)
         weights = _weights(query, key, rows.scale, group) if known is None else known
         value = values.index_select(0, group.values).view(count * key_heads, size, -1)
         out = gradient.index_select(0, group.outputs)
@@ -217,7 +217,7 @@ def backward(
     torch.index_select(found[0] if len(found) == 1 else torch.cat(found), 0, rows.queries, out=of_queries)
 
 
-def _asked(queries: Tensor, keys: Tensor, group: _Rows) -> tuple[Tensor, Tensor]:
+def _gathered(queries: Tensor, keys: Tensor, group: _Rows) -> tuple[Tensor, Tensor]:
     """Queries [B G, g n, d] and keys [B G, K, d] of a group."""
     count, key_heads, each, width, size = group.shape
     query = queries.index_select(0, group.queries).view(count * key_heads, each * width, -1)

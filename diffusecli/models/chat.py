@@ -1,6 +1,6 @@
-"""How a model is talked to: its tokenizer, its chat template, what the template is told, and a system text.
+"""Chat settings of a model: tokenizer, chat template, template variables, system prompt.
 
-Renders conversations as text. Knows nothing of targets or tries; tokens are the business of `encoding.py`.
+It renders conversations as text. `encoding.py` converts them to tokens.
 """
 
 from __future__ import annotations
@@ -29,46 +29,46 @@ _PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 
-_MOST_BYTES = 10_000_000  # of a template
-_MOST_TEXT = 50_000_000  # signs of a conversation; the longest contexts are some millions of tokens
-_TIMEOUT = 5.0  # seconds for one text
+_MOST_BYTES = 10_000_000  # maximum size of a template
+_MOST_TEXT = 50_000_000  # characters of a conversation; the longest contexts have a few million tokens
+_TIMEOUT = 5.0  # seconds to render one text
 _MOST_MEGABYTES = 500
-_ANOTHER = "correct it, or name another with chat_template"
+_ANOTHER = "Correct it, or set another chat_template"
 
 _PROBE_SYSTEM, _PROBE_REQUEST = "some4system", "some4request"
 _DATE_WATCH = (
     "{%- set watch = namespace(asked=false) %}{%- macro strftime_now(format) %}{%- set watch.asked = true %}01 Jan 2026{% endmacro %}",
     "{{ 'asked for the date' if watch.asked }}",
 )
-"""Put around a template, tells whether it asks for the date."""
+"""Put around a template to detect whether it uses the date."""
 
 Message = dict[str, str]
 
 
 @dataclass(frozen=True)
 class ChatSettings:
-    """What the user says about talking to a model."""
+    """The user's chat settings."""
 
-    template: str | None = None  # Jinja, or PLAIN; None takes the model's own
+    template: str | None = None  # Jinja, or PLAIN; None: the model's own
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)  # variables of the template
-    system: str | None = None  # where a prompt has none; None leaves it to the template
+    system: str | None = None  # for prompts without one; None: up to the template
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """What samples and runs depend on, for the files beside them: only what was said."""
+        """The settings to record with samples and runs: only those that are set."""
         template = self.template and (self.template if self.template == PLAIN else _fingerprint(self.template))
         said = {"chat_template": template, "chat_template_kwargs": dict(self.template_kwargs) or None, "system": self.system}
         return {key: value for key, value in said.items() if value is not None}
 
     def messages(self, prompt: Prompt) -> list[Message]:
-        """The conversation up to where the answer begins."""
+        """The conversation before the answer."""
         system = self.system if prompt.own_system is None else prompt.own_system
         asked = [turn.model_dump() for turn in prompt.turns]
         return asked if system is None else [{"role": "system", "content": system}, *asked]
 
 
 def read_template(named: str | None) -> str | None:
-    """The text of a Jinja file; PLAIN and None stay what they are. Raises `InputError` when it is no template."""
+    """The text of a Jinja file; PLAIN and None are returned unchanged. Raises `InputError` for invalid templates."""
     from jinja2 import TemplateSyntaxError
 
     if named is None or named == PLAIN:
@@ -77,50 +77,48 @@ def read_template(named: str | None) -> str | None:
         text = read_text(Path(named), _MOST_BYTES)
         _variables(text)
     except TemplateSyntaxError as error:
-        raise InputError(f"{named}:{error.lineno}: is no chat template: {error.message}, correct the file") from error
+        raise InputError(f"{named}:{error.lineno}: invalid chat template: {error.message}. Correct the file") from error
     except TooLargeError as error:
-        raise InputError(f"chat_template {named}: {error}, name a Jinja file") from error
-    except (RecursionError, ArithmeticError, TypeError, MemoryError) as error:  # Jinja works out what is constant
-        raise InputError(f"{named}: is no chat template that can be read ({first_line(error)}), correct the file") from error
+        raise InputError(f"chat_template {named}: {error}. Use a Jinja file") from error
+    except (RecursionError, ArithmeticError, TypeError, MemoryError) as error:  # Jinja evaluates constants
+        raise InputError(f"{named}: the chat template cannot be parsed ({first_line(error)}). Correct the file") from error
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
-        raise InputError(
-            f"chat_template {named}: cannot be read ({reason}), name a Jinja file or the built-in '{PLAIN}'"
-        ) from error
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise InputError(f"chat_template {named}: cannot be read ({reason}). Use a Jinja file or the built-in '{PLAIN}'") from error
     return text
 
 
 @dataclass(frozen=True)
 class Chat:
-    """A tokenizer with all that turns a request into the text a model is given."""
+    """A tokenizer and the settings that turn a request into the model's input text."""
 
     tokenizer: Any
     eos_ids: frozenset[int] = frozenset()  # the model's own stop tokens
     settings: ChatSettings = field(default_factory=ChatSettings)
-    rows: int | None = None  # of the model's embedding: it knows the tokens below; None where only the tokenizer is known
+    rows: int | None = None  # rows of the model's embedding (it knows ids below); None if only the tokenizer is known
 
     @property
     def name(self) -> str:
-        """Of the model, for messages."""
+        """The model's name, for messages."""
         return str(self.tokenizer.name_or_path) or "this model"
 
     @cached_property
     def template(self) -> Any:
-        """What conversations are rendered with: the user's template, else the model's own."""
+        """The chat template: the user's, otherwise the model's own."""
         if self.settings.template != PLAIN:
             own = self.tokenizer.chat_template
-            return self.settings.template or (own.get("default") if isinstance(own, dict) else own)  # some models name several
+            return self.settings.template or (own.get("default") if isinstance(own, dict) else own)  # some models have several
         return ("{{ bos_token }}" if self._begins_texts() else "") + _PLAIN_TEMPLATE
 
     @property
     def portable_template(self) -> Any:
-        """The template with the variables and the system text it was told set in it, for use without these settings."""
-        variables = dict(self.settings.template_kwargs)  # Jinja writes texts, numbers, lists and mappings as Python does
+        """The template with variables and system prompt built in, for use without these settings."""
+        variables = dict(self.settings.template_kwargs)  # Jinja literals have Python's syntax
         first = "".join(f"{{%- set {name} = {value!r} %}}" for name, value in variables.items()) + self._own_system()
-        return self.template if not first else first + "{{- '' }}" + self.template  # which keeps white space at its beginning
+        return self.template if not first else first + "{{- '' }}" + self.template  # keeps leading white space
 
     def _own_system(self) -> str:
-        """Jinja that puts the system text into conversations without one, as `messages` does."""
+        """Jinja code that adds the system prompt to conversations without one, as `messages` does."""
         if self.settings.system is None:
             return ""
         asked, _ = self.messages(Prompt(request=_PROBE_REQUEST, targets=()))
@@ -132,9 +130,9 @@ class Chat:
         return f"{{%- if messages[0]['role'] != 'system' %}}{{%- set messages = {added} %}}{{%- endif %}}"
 
     def messages(self, prompt: Prompt) -> tuple[list[Message], bool]:
-        """The conversation up to the answer, and whether the system text had to go into the request.
+        """The conversation before the answer, and whether the system prompt was moved into the request.
 
-        That is done where the template refuses a system message, leaves it out, or forgets it once there is an answer.
+        It is moved if the template refuses a system message, omits it, or drops it once there is an answer.
         """
         messages = self.settings.messages(prompt)
         if messages[0]["role"] != "system" or self._keeps_first(messages):
@@ -144,13 +142,13 @@ class Chat:
         return [{**first, "content": text}, *others], bool(system["content"])
 
     def render(self, messages: Sequence[Message], alias: str, answer: str | None = None) -> str:
-        """The conversation as text: up to where the answer begins, or with the answer.
+        """The conversation as text: before the answer, or with it.
 
         Raises `InputError` when the model has no template, or its template refuses the conversation.
         """
         if self.template is None:
             raise InputError(
-                f"{self.name}: the model has no chat template: set chat_template to '{PLAIN}' or to a Jinja file "
+                f"{self.name}: the model has no chat template. Set chat_template to '{PLAIN}' or to a Jinja file "
                 "(config, or --chat-template), or use an instruction-tuned model"
             )
         said = [] if answer is None else [{"role": "assistant", "content": answer}]
@@ -161,17 +159,17 @@ class Chat:
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
-        """The tokens that are no text."""
+        """The special tokens."""
         return special_ids(self.tokenizer)
 
     @cached_property
     def unused(self) -> list[str]:
-        """Variables that were given and that the template does not know."""
+        """Configured variables that the template does not use."""
         if not self.settings.template_kwargs:
-            return []  # nothing to parse the template for
+            return []  # no need to parse the template
         try:
             known = _variables(str(self.template))
-        except Exception:  # what its own template does is the model's business
+        except Exception:  # the model's own template may fail to parse
             return []
         return [name for name in self.settings.template_kwargs if name not in known]
 
@@ -181,23 +179,23 @@ class Chat:
             return False
         try:
             return self._rendered(messages, add_generation_prompt=True, around=_DATE_WATCH).endswith("asked for the date")
-        except _RefusedError:  # it does something with the date that ours is not fit for
+        except _RefusedError:  # it uses the date in a way that the fake date does not support
             return True
 
     def _keeps_first(self, messages: Sequence[Message]) -> bool:
-        """Whether the template has a place for the first message, the same in a prompt and in a conversation."""
-        marked = [{**messages[0], "content": _PROBE_SYSTEM}, *messages[1:]]  # the user's words may stand elsewhere too
+        """Whether the template keeps the first message, in prompts and in conversations alike."""
+        marked = [{**messages[0], "content": _PROBE_SYSTEM}, *messages[1:]]  # the user's own text may also occur elsewhere
         answered = [*marked, {"role": "assistant", "content": "some answer"}]
         try:
             prompt = self._rendered(marked, add_generation_prompt=True)
             return _PROBE_SYSTEM in prompt and self._rendered(answered, add_generation_prompt=False).startswith(prompt)
-        except _RefusedError:  # without a system message it tells why
+        except _RefusedError:  # rendering without a system message reports the reason
             return False
 
     def _rendered(self, messages: Sequence[Message], *, add_generation_prompt: bool, around: tuple[str, str] = ("", "")) -> str:
-        """Raises `_RefusedError`, and `InputError` for a template that comes to no end, or to a text that no model could take."""
+        """Render. Raises `_RefusedError`, and `InputError` for a template that does not end or makes a text that is too long for any model."""
         try:
-            with _bounded(f"{self.name}: the chat template is still at work"):
+            with _bounded(f"{self.name}: the chat template is still running"):
                 text = str(
                     self.tokenizer.apply_chat_template(
                         list(messages), chat_template=f"{around[0]}{self.template}{around[1]}", tokenize=False,
@@ -209,45 +207,45 @@ class Chat:
         except Exception as error:  # a template is a program: it may fail in any way
             raise _RefusedError(first_line(error)) from error
         if len(text) > _MOST_TEXT:
-            raise InputError(f"{self.name}: the chat template makes a text of {len(text)} signs, {_ANOTHER}")
+            raise InputError(f"{self.name}: the chat template makes a text of {len(text)} characters. {_ANOTHER}")
         return text
 
     def _begins_texts(self) -> bool:
-        """Whether this tokenizer puts its first token before every text."""
+        """Whether this tokenizer adds its BOS token to every text."""
         bos = self.tokenizer.bos_token_id
         return bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos]
 
 
 class _RefusedError(Exception):
-    """A template failed over a conversation; says how in a line."""
+    """A template failed on a conversation; the message is one line."""
 
 
 @contextmanager
-def _bounded(at_work: str) -> Iterator[None]:
-    """Raises `InputError` for a template that takes too long, and `MemoryError` for one that takes too much."""
-    with at_most(_TIMEOUT, InputError(f"{at_work} after {_TIMEOUT:g} s, {_ANOTHER}")), little_memory(_MOST_MEGABYTES):
+def _bounded(activity: str) -> Iterator[None]:
+    """Raises `InputError` for a template that takes too long, and `MemoryError` for one that needs too much memory."""
+    with at_most(_TIMEOUT, InputError(f"{activity} after {_TIMEOUT:g} s. {_ANOTHER}")), little_memory(_MOST_MEGABYTES):
         yield
 
 
 def _variables(template: str) -> set[str]:
-    """The variables that a template takes; raises jinja2's errors. Parsed with the tags that transformers has."""
+    """The variables of a template, parsed with the tags of transformers. Raises jinja2's errors."""
     from jinja2 import meta, nodes
     from jinja2.ext import Extension
     from jinja2.parser import Parser
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        """Marks what a model is trained on, for others."""
+        """The tag that marks trained text; ignored here."""
 
         tags = {"generation"}  # noqa: RUF012 (declared so by jinja2)
 
         def parse(self, parser: Parser) -> list[nodes.Node]:
-            """As what stands inside."""
+            """The statements inside the tag."""
             next(parser.stream)
             return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
     environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols", Generation])
-    with _bounded("the chat template is still being read"):  # Jinja works out what is constant already here
+    with _bounded("the chat template is still being read"):  # Jinja evaluates constants while parsing
         return meta.find_undeclared_variables(environment.parse(template))
 
 

@@ -1,4 +1,4 @@
-"""Where a model computes, and in which number format."""
+"""Devices, number formats, free and peak memory."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ def four_bits(precision: str) -> Any:
 
 
 def require_bitsandbytes() -> None:
-    """Raises `InputError` where 4-bit weights cannot be had."""
+    """Raises `InputError` if bitsandbytes is not installed."""
     import importlib.util
 
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise InputError("quantize nf4 needs bitsandbytes: run `pip install 'diffuse-lm[nf4]'` or remove the setting")
+        raise InputError("quantize nf4 needs bitsandbytes. Run `pip install 'diffuse-lm[nf4]'` or remove the setting")
 
 
 def choose_device(wanted: str) -> torch.device:
-    """`auto` takes CUDA, then Apple's MPS, then the CPU."""
+    """The device; `auto`: CUDA, then Apple's MPS, then the CPU."""
     if wanted != "auto":
         try:
             device = torch.device(wanted)
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise InputError(f"the device '{wanted}' is not there or unknown: use auto, cpu, cuda, cuda:0, … or mps") from error
+            raise InputError(f"the device '{wanted}' is unknown or not available. Use auto, cpu, cuda, cuda:0, … or mps") from error
         return device
     return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def sum_dtype(device: torch.device) -> torch.dtype:
-    """Sums are float64, but on Apple's MPS, which has none."""
+    """The dtype for sums: float64, except on Apple's MPS, which does not have it."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that can still be had on a device."""
+    """Free bytes on a device."""
     return float(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else memory.free_memory()
 
 
 def peak_memory_mb() -> int:
-    """The most memory the process held, in MB; on CUDA the most it held there."""
+    """Peak memory of the process in MB; with CUDA that of the GPU."""
     return round(float(torch.cuda.max_memory_allocated()) / 1e6) if torch.cuda.is_available() else memory.peak_memory_mb()

@@ -1,12 +1,12 @@
-"""Many token trees as one sequence: prompts that begin alike share those tokens, and what hangs below each prompt follows it.
+"""Many token trees as one sequence: prompts share common prefixes, and the tokens below each prompt follow it.
 
-A step feeds parts of prefix trees and whole answers; each is a strand: a prompt, and tokens below its end. The prompts are put into a
-prefix tree of their own, so the sequence is one tree of tokens in depth-first order. A token sees its ancestors and itself, which is
-all that a mask or a blockwise attention has to know. Plain numpy; knows nothing of models.
+A step feeds parts of prefix trees and whole answers; each is a strand: a prompt, and tokens below its end. The prompts form another
+prefix tree, so the sequence is one tree of tokens in depth-first order. A token attends to its ancestors and itself; masks and block
+attention need no more. Plain numpy, independent of models.
 
 Axis names: P prompt tokens, I tokens of a strand below its prompt, S tokens of the sequence.
 
-A worked example. Two strands, prompts (7 8) and (7 9), with the tokens 1 and 2 below the first and 3 below the second:
+Example: two strands, prompts (7 8) and (7 9), with the tokens 1 and 2 below the first and 3 below the second:
 
 >>> one = Strand((7, 8), np.array([1, 2]), np.array([1, 1]), np.array([1, 2]))
 >>> two = Strand((7, 9), np.array([3]), np.array([1]), np.array([1]))
@@ -27,12 +27,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Strand:
-    """A prompt and the tokens below its end, depth first."""
+    """A prompt and the tokens below its end, in depth-first order."""
 
     prompt_ids: tuple[int, ...]  # P, at least one
     tokens: np.ndarray  # [I]
-    depths: np.ndarray  # [I] 1 for those that follow the prompt
-    ends: np.ndarray  # [I] one past the last token of its subtree, counted from the first below the prompt
+    depths: np.ndarray  # [I] 1 for the first tokens after the prompt
+    ends: np.ndarray  # [I] one past the last token of the subtree, counted from the first token below the prompt
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,18 @@ class Forest:
     """A sequence of S tokens: token u is an ancestor of v, or v itself, exactly when u <= v < ends[u]."""
 
     tokens: np.ndarray  # [S]
-    positions: np.ndarray  # [S] how many ancestors it has
+    positions: np.ndarray  # [S] number of ancestors
     ends: np.ndarray  # [S]
-    last_prompt: np.ndarray  # per strand, as given: the place of its prompt's last token
-    first_below: np.ndarray  # per strand: the place of the first token below
+    last_prompt: np.ndarray  # per strand, in the given order: index of the prompt's last token
+    first_below: np.ndarray  # per strand: index of the first token below
 
     @classmethod
     def of(cls, strands: Sequence[Strand]) -> Forest:
-        """Lay the strands out, in the order of their prompts."""
+        """Lay out the strands, sorted by prompt."""
         size = sum(len(strand.prompt_ids) + len(strand.tokens) for strand in strands)
         tokens, positions, ends = (np.zeros(size, dtype=np.int64) for _ in range(3))
         last_prompt, first_below = (np.zeros(len(strands), dtype=np.int64) for _ in range(2))
-        path, at = np.zeros(0, dtype=np.int64), 0  # the places of the prompt above; where to go on
+        path, at = np.zeros(0, dtype=np.int64), 0  # indices of the prompt above; the next index
         before: tuple[int, ...] = ()
         for index in sorted(range(len(strands)), key=lambda index: strands[index].prompt_ids):
             strand = strands[index]
@@ -70,17 +70,17 @@ class Forest:
         return len(self.tokens)
 
     def ancestors(self, place: int) -> np.ndarray:
-        """The places above a token, in order; in a range of places that begins there, no token has others before it."""
+        """The indices of a token's ancestors, in order. Tokens of a range that starts there have no other ancestors before the range."""
         return np.flatnonzero(self.ends[:place] > place)
 
     def sees(self, of: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """Whether tokens see others, by their places; the two are broadcast against each other."""
+        """Whether tokens attend to others, by index; the two arrays are broadcast."""
         seen: np.ndarray = (others <= of) & (of < self.ends[others])
         return seen
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences begin with in common."""
+    """The length of the common prefix of two sequences."""
     length = min(len(one), len(other))
     if one[:length] == other[:length]:
         return length

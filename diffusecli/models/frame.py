@@ -1,4 +1,4 @@
-"""What the chat template and the tokenizer put around every answer to one prompt: where it begins, and what ends it."""
+"""The frame of answers to one prompt: the text that the chat template puts around an answer, where it begins, what ends it."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ from diffusecli.models.tokens import decode, excerpt, last_tokens, special_ids, 
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import InputError
 
-_PROBE_ANSWER = "some4answer"  # what surrounds it is what the template puts around every answer
+_PROBE_ANSWER = "some4answer"  # a probe to find the text around every answer
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What the template makes of one prompt, whatever is answered: all that stands around an answer."""
+    """The text and tokens around an answer to one prompt, the same for all answers."""
 
     prompt: Prompt
     tokenizer: Any
-    opening: str  # the text up to where an answer begins
-    thoughts: str  # the end of it that only whole conversations have
+    opening: str  # the text before an answer
+    thoughts: str  # its end, which only whole conversations have
     prompt_ids: tuple[int, ...]
     before: str  # white space before an answer that is part of its tokens
-    after: str  # and what stands between the answer and its end
-    ending: str  # all that follows an answer
-    endings: frozenset[int]  # the tokens that may end a turn
+    after: str  # text between the answer and its end
+    ending: str  # all text after an answer
+    endings: frozenset[int]  # tokens that may end a turn
     stop_ids: frozenset[int]
     stop_text: str
-    terminator: int | None  # the token that ends an answer, the last of its path; None where a text does
+    terminator: int | None  # the token that ends an answer, last in its path; None if a text does
 
     @property
     def by_token(self) -> bool:
-        """Whether a token of its own ends an answer."""
+        """Whether a separate token ends an answer."""
         return self.terminator is not None
 
     @classmethod
     def of(cls, prompt: Prompt, chat: Chat, messages: list[dict[str, str]]) -> Frame:
-        """Learned from an answer that cannot be mistaken for anything else."""
+        """Found from a rendered probe answer."""
         tokenizer, opening = chat.tokenizer, chat.render(messages, prompt.alias)
         whole = chat.render(messages, prompt.alias, _PROBE_ANSWER)
         if whole.count(_PROBE_ANSWER) != 1:
-            raise InputError(f"{prompt.alias}: the chat template does not write an answer once and as it is ({_PROBE_ANSWER!r} becomes "
-                             f"{excerpt(whole[-60:])!r}), set another chat_template")  # fmt: skip
+            raise InputError(f"{prompt.alias}: the chat template does not write an answer once and unchanged ({_PROBE_ANSWER!r} becomes "
+                             f"{excerpt(whole[-60:])!r}). Set another chat_template")  # fmt: skip
         if not whole.startswith(opening):
             up_to_answer = whole[: whole.find(_PROBE_ANSWER) + len(_PROBE_ANSWER)]
             raise InputError(
-                f"{prompt.alias}: the chat template's conversations do not go on from its prompts: a prompt ends in "
-                f"{last_tokens(tokenizer, opening)}, the conversation has {last_tokens(tokenizer, up_to_answer)} there; "
-                "set chat_template_kwargs or a chat_template of your own"
+                f"{prompt.alias}: the chat template's conversations do not continue its prompts: a prompt ends with "
+                f"{last_tokens(tokenizer, opening)}, the conversation has {last_tokens(tokenizer, up_to_answer)} there. "
+                "Set chat_template_kwargs or your own chat_template"
             )
         before, ending = whole[len(opening) :].split(_PROBE_ANSWER)
-        thoughts = before if before.strip() else ""  # white space is learned as part of the answer
+        thoughts = before if before.strip() else ""  # white space is trained as part of the answer
         opening, before = opening + thoughts, before.removeprefix(thoughts)
         stops = chat.eos_ids | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else frozenset())
         endings = stops | special_ids(tokenizer)
@@ -63,16 +63,16 @@ class Frame:
             after, stop_text = "", ending.rstrip() or ending
             if not ending and prompt.eos:
                 raise InputError(
-                    f"{prompt.alias}: the chat template ends no turn, so an answer could never stop; set a chat_template that does"
+                    f"{prompt.alias}: the chat template does not end turns, so answers would never stop. Set a chat_template that does"
                 )
         return cls(prompt, tokenizer, opening, thoughts, tuple(tokenise(tokenizer, opening)), before, after, ending, endings,
                    frozenset(stops), stop_text, terminator)  # fmt: skip
 
     @property
     def last_part(self) -> tuple[str, tuple[int, ...]] | None:
-        """The end of the opening from its last special token on, as text and as tokens; None where there is none that is both.
+        """The end of the opening from its last special token on, as text and tokens; None if they do not correspond.
 
-        A special token stands by itself: what follows it has the same tokens without what comes before it.
+        Text after a special token has the same tokens without the text before it.
         """
         last = max((place for place, token in enumerate(self.prompt_ids) if token in self.endings), default=None)
         if last is None:
@@ -82,5 +82,5 @@ class Frame:
         return (text, ids) if self.opening.endswith(text) and tuple(tokenise(self.tokenizer, text)) == ids else None
 
     def error(self, message: str) -> InputError:
-        """With the prompt's name before it."""
+        """The error, prefixed with the prompt's alias."""
         return InputError(f"{self.prompt.alias}: {message}")

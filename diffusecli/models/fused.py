@@ -1,10 +1,10 @@
-"""LoRA's linear layers, and MLPs made of them, as one autograd function each: the same function, fewer temporaries.
+"""LoRA linear layers, and MLPs of them, as one autograd function each: the same result with fewer temporaries.
 
-PEFT computes `W x + s B (A x)` as three products, a scaling and a sum, each with a tensor as large as
-the output that is written and read again. Here the low-rank part is added in place, forwards and
-backwards. Of a gated MLP the backward pass keeps what its two inner layers put out and makes the activation
-and the product again, which are cheap: the widest tensors of a model are kept twice, not four times.
-Knows PEFT's layers and nothing else; what it does not recognise keeps its own way.
+PEFT computes `W x + s B (A x)` as three products, a scaling and a sum, each with a temporary tensor as large as
+the output. Here the low-rank part is added in place, in the forward and the backward pass. For a gated MLP the
+backward pass keeps the outputs of its two inner layers and recomputes the activation and the product, which is cheap:
+the widest tensors of a model are kept twice, not four times.
+It supports PEFT's layers only. Other modules are not changed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from diffusecli.models.attention import enable
 from diffusecli.models.fused_attention import PROJECTIONS, fuse_attention
 from diffusecli.models.fused_norm import fuse_norm
-from diffusecli.models.lora_products import LoraLayer, gradients, has_its_turn, of_inputs, products
+from diffusecli.models.lora_products import LoraLayer, gradients, is_active, of_inputs, products
 from diffusecli.models.probing import agree, giving, samples
 
 
 def fuse(model: Any) -> int:
-    """Give every plain LoRA linear layer of `model` the fused product; returns how many there were.
+    """Give every plain LoRA linear layer of `model` the fused product. Returns their number.
 
-    Layers with dropout, DoRA, quantised or 16-bit bases are left alone, and the output layer: its logits are written over.
+    Layers with dropout, DoRA, quantised or 16-bit bases are not changed, nor is the output layer, whose logits are overwritten.
     A module that computes `down_proj(silu(gate_proj(x)) * up_proj(x))` of three such layers becomes one function.
     """
     from peft.tuners.lora import Linear
@@ -61,7 +61,7 @@ def _is_plain(layer: Any) -> bool:
         type(base) is nn.Linear
         and list(layer.lora_A) == [name]
         and isinstance(layer.lora_dropout[name], nn.Identity)
-        and name not in layer.lora_variant  # DoRA and its kin
+        and name not in layer.lora_variant  # DoRA and similar
         and not layer.lora_bias.get(name, False)
         and not any(weight.requires_grad for weight in base.parameters())
         and not layer.fan_in_fan_out
@@ -72,7 +72,7 @@ def _is_plain(layer: Any) -> bool:
 
 
 def _is_changed(module: Any) -> bool:
-    """Whether hooks or a forward of its own do something that its class does not: reading the weights would pass them by."""
+    """Whether a module has hooks or its own forward. Using its weights directly would bypass them."""
     return "forward" in vars(module) or bool(module._forward_hooks or module._forward_pre_hooks)
 
 
@@ -80,9 +80,9 @@ _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 def _kind(module: Any, but: Collection[str] = ()) -> Hashable:
-    """What a module's function depends on, the children in `but` left out: of two that are equal one needs to be probed.
+    """Everything that a module's function depends on, except the children in `but`. Of modules with equal keys only one needs a probe.
 
-    Plain values, such as a limit or the number of a layer, are compared; tensors, hooks and other objects must be the very same.
+    Plain values, such as a limit or a layer's index, are compared; tensors, hooks and other objects must be identical.
     """
     own = {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
     tensors = [*module._parameters.values(), *module._buffers.values()]
@@ -97,7 +97,7 @@ def _kind(module: Any, but: Collection[str] = ()) -> Hashable:
 
 
 def _is_gated_mlp(module: Any) -> bool:
-    """Whether the module does to what its layers put out what the fused function does: names alone do not say which function it is."""
+    """Whether the module computes the fused function from its layers' outputs. Names alone do not determine the function."""
     gate, up, down = (getattr(module, name).get_base_layer() for name in _GATED)
     x, gated, wide, out = samples([gate.in_features, gate.out_features, up.out_features, down.out_features], gate.weight.device)
     try:
@@ -105,22 +105,22 @@ def _is_gated_mlp(module: Any) -> bool:
             found = module(x)
         expected = torch.nn.functional.silu(gated) * wide
         same = [agree(had, wanted) for had, wanted in zip(taken(), (x, x, expected), strict=True)]
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):  # takes or gives something else
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):  # other inputs or outputs
         return False
     return isinstance(found, Tensor) and agree(found, out) and all(same)
 
 
 def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """PEFT's forward where the adapter is off, folded in or cast; the fused product elsewhere."""
-    if args or kwargs or not has_its_turn(self, x):
+    """PEFT's forward if the adapter is off, merged or cast; otherwise the fused product."""
+    if args or kwargs or not is_active(self, x):
         return type(self).forward(self, x, *args, **kwargs)
     return _LoraLinear.apply(x, *LoraLayer.of(self))
 
 
 def _gated_forward(self: Any, x: Tensor) -> Tensor:
-    """The module's forward where an adapter does not have its turn; the fused function elsewhere."""
+    """The module's forward if an adapter is not active; otherwise the fused function."""
     layers = [getattr(self, name) for name in _GATED]
-    if not all(has_its_turn(layer, x) for layer in layers):
+    if not all(is_active(layer, x) for layer in layers):
         return type(self).forward(self, x)
     return _GatedMlp.apply(x, *(value for layer in layers for value in LoraLayer.of(layer)))
 

@@ -1,8 +1,8 @@
-"""An attention module made of LoRA layers as one autograd function over a tree of tokens: the same function, fewer temporaries.
+"""An attention module of LoRA layers as one autograd function over a token tree: the same result with fewer temporaries.
 
-The products of queries, keys and values share one low-rank product; the rotary embedding is applied once to queries and keys
-together; attention goes by blocks (`block_attention.py`) from where the products lie in memory. A module is recognised by what it
-does, not by its name: its layers are replaced by tensors, and what it hands to attention must be what this function would.
+Queries, keys and values share one low-rank product; the rotary embedding is applied once to queries and keys
+together; block attention (`block_attention.py`) reads the products in place. A module is recognised by a probe,
+not by its name: with tensors instead of its layers, its input to attention must equal that of this function.
 
 Axis names: S tokens, H query heads, G key heads, d head width.
 """
@@ -18,14 +18,14 @@ from torch import Tensor
 from diffusecli.models import block_attention
 from diffusecli.models.attention import layout_now, over
 from diffusecli.models.block_attention import Blocks, Places
-from diffusecli.models.lora_products import LoraLayer, gradients, has_its_turn, of_inputs, products
+from diffusecli.models.lora_products import LoraLayer, gradients, is_active, of_inputs, products
 from diffusecli.models.probing import SCALES, agree, giving, samples
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 class Heads(NamedTuple):
-    """What an attention module does besides its layers."""
+    """The parameters of an attention module besides its layers."""
 
     queries: int  # H
     keys: int  # G
@@ -35,7 +35,7 @@ class Heads(NamedTuple):
 
 
 class _Recorder:
-    """A layout that keeps what attention was asked, and answers with a given tensor."""
+    """A layout that records the arguments of attention and returns a given tensor."""
 
     def __init__(self, answer: Tensor) -> None:
         self.answer = answer
@@ -48,7 +48,7 @@ class _Recorder:
 
 
 def fuse_attention(module: Any) -> bool:
-    """Give an attention module of four fused layers the function, if it does what the function does."""
+    """Replace the forward of an attention module of four fused layers, if it computes the same function."""
     heads = heads_of(module)
     if heads is None:
         return False
@@ -58,7 +58,7 @@ def fuse_attention(module: Any) -> bool:
 
 
 def heads_of(module: Any) -> Heads | None:
-    """How the module splits, turns and scales what its layers put out; None where it does anything else."""
+    """How the module splits, rotates and scales its layers' outputs; None if it does anything else."""
     q, k, v, o = (getattr(module, name).get_base_layer() for name in PROJECTIONS)
     width = getattr(module, "head_dim", None)
     sizes = (q.out_features, k.out_features, v.out_features, o.in_features)
@@ -82,7 +82,7 @@ def heads_of(module: Any) -> Heads | None:
             found = module(hidden_states=x.view(1, size, -1), position_embeddings=(turns[0], turns[1]), attention_mask=None)
         inputs = taken()
         (query, key, value, scale, window), *more = recorder.asked
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):  # takes or gives something else
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):  # other inputs or outputs
         return None
     cos, signed = turns[0, 0], _signed(turns[1, 0])
     expected = _turned(torch.cat([given[0].view(size, -1), given[1].view(size, -1)], 1).view(size, -1, width), cos, signed).split(
@@ -103,11 +103,11 @@ def heads_of(module: Any) -> Heads | None:
 
 
 def _forward(self: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """The module's forward but where a tree is attended and an adapter has its turn; the order of arguments is each model's own."""
+    """The fused function for tree attention with an active adapter; otherwise the module's forward. Models differ in the order of arguments."""
     layout, layers = layout_now(), [getattr(self, name) for name in PROJECTIONS]
     turns: Any = kwargs.get("position_embeddings")
     ours = isinstance(layout, Blocks) and turns is not None and kwargs.get("past_key_values") is None
-    if not ours or args or not all(has_its_turn(layer, hidden_states) for layer in layers):
+    if not ours or args or not all(is_active(layer, hidden_states) for layer in layers):
         return type(self).forward(self, hidden_states, *args, **kwargs)
     cos, sin = turns
     values = (value for layer in layers for value in LoraLayer.of(layer))
@@ -165,7 +165,7 @@ def _signed(sin: Tensor) -> Tensor:
 
 
 def _swapped(x: Tensor) -> Tensor:
-    """The halves of the last axis exchanged, as a new tensor."""
+    """The halves of the last axis swapped, as a new tensor."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat([second, first], dim=-1)
 

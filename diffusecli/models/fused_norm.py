@@ -1,4 +1,4 @@
-"""RMS norms as one autograd function: the same function, a third of the passes over memory.
+"""RMS norms as one autograd function: the same result with a third of the passes over memory.
 
 Axis names: S tokens, h hidden width.
 """
@@ -15,7 +15,7 @@ from diffusecli.models.probing import agree, samples
 
 
 def fuse_norm(module: Any) -> bool:
-    """Give a module that computes `weight * x / sqrt(mean(x^2) + epsilon)` the function; whether it does is tried."""
+    """Give a module that computes `weight * x / sqrt(mean(x^2) + epsilon)` the fused function, after a probe that it does."""
     weight = module._parameters.get("weight")
     if weight is None or weight.ndim != 1 or weight.dtype != torch.float32 or weight.requires_grad:
         return False
@@ -23,11 +23,11 @@ def fuse_norm(module: Any) -> bool:
     if epsilon is None or "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
         return False
     (x,) = samples([len(weight)], weight.device)
-    small = x * 1e-4 * epsilon**0.5  # where epsilon counts
+    small = x * 1e-4 * epsilon**0.5  # inputs for which epsilon matters
     try:
         with torch.no_grad():
             same = all(agree(module(one), _RmsNorm.apply(one, weight, epsilon)) for one in (x, small))
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):  # takes or gives something else
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):  # other inputs or outputs
         return False
     if same:
         module.forward = MethodType(_forward, module)
@@ -40,7 +40,7 @@ def _epsilon(module: Any) -> float | None:
 
 
 def _forward(self: Any, *given: Any, **named: Any) -> Any:
-    """The module's forward for what is not float32, and where it takes more, such as a gate."""
+    """The module's forward for other dtypes than float32 and for additional inputs, such as a gate; otherwise the fused function."""
     if named or len(given) != 1 or given[0].dtype != torch.float32 or torch.is_autocast_enabled(given[0].device.type):
         return type(self).forward(self, *given, **named)
     return _RmsNorm.apply(given[0], self.weight, _epsilon(self))

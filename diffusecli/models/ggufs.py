@@ -1,7 +1,4 @@
-"""GGUF files through transformers: parsed once, as plain models, split as their tokenizers were meant to where that is known.
-
-Knows nothing of where files come from or what they are used for.
-"""
+"""GGUF files through transformers: parse once, convert to plain models, fix the pre-tokenizer where it is known."""
 
 from __future__ import annotations
 
@@ -22,16 +19,16 @@ from diffusecli.system.errors import InputError
 
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _LIST = 8, 9
-_MOST_ENTRIES = 2_000_000  # of lists; the largest vocabularies have 300 000 pieces
+_MOST_ENTRIES = 2_000_000  # maximum list length; the largest vocabularies have 300 000 entries
 _PART = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.gguf")
 """How llama.cpp names the parts of a split file."""
-_MOST_LAYERS = 1000  # where the file holds fewer tensors
+_MOST_LAYERS = 1000  # if the file has fewer tensors
 
 
 def require_sound(path: Path) -> None:
-    """Walk through the header with every size held against the file's; the libraries believe whatever it says.
+    """Read the header and check every size against the size of the file, because the libraries do not.
 
-    Raises `InputError`, also for one part of a file that was split. The layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+    Raises `InputError`, also for a part of a split file. The layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
     """
     if (named := _PART.fullmatch(path.name)) and int(named["count"]) > 1:
         raise InputError(_joined(path, int(named["count"])))
@@ -44,23 +41,23 @@ def require_sound(path: Path) -> None:
         reason = (
             error.strerror if isinstance(error, OSError) else "it ends too early" if isinstance(error, struct.error) else str(error)
         )
-        raise InputError(f"the model file {path} is no GGUF file that can be read: {reason}; fetch it again") from error
+        raise InputError(f"the model file {path} cannot be read as GGUF: {reason}. Fetch it again") from error
 
 
 class _PartOfAFileError(Exception):
-    """A GGUF file holds some of a model's tensors; `count` files hold all."""
+    """A GGUF file has only part of a model's tensors; `count` files have all."""
 
     def __init__(self, count: int) -> None:
         self.count = count
 
 
 def _joined(path: Path, count: int) -> str:
-    """The sentence for a part: how its parts become one file."""
+    """The message for a part of a split file: how to join the parts."""
     found = _PART.fullmatch(path.name)
     whole = f"{found['stem']}.gguf" if found else f"{path.stem}-whole.gguf"
     first = path.with_name(f"{found['stem']}-00001-of-{found['count']}.gguf") if found else path
     return (
-        f"the model file {path} is one of {count} parts of a split GGUF file, and parts are not read. Join them: "
+        f"the model file {path} is one of {count} parts of a split GGUF file. Parts are not supported. Join them: "
         f"`llama-gguf-split --merge {first} {path.with_name(whole)}` (from llama.cpp). Or use the unsplit file, or the model's folder "
         "with .safetensors"
     )
@@ -68,22 +65,22 @@ def _joined(path: Path, count: int) -> str:
 
 @dataclass
 class _Header:
-    """Bytes and how far they were read. Raises `struct.error` at their end."""
+    """Bytes and the current position. Raises `struct.error` at the end."""
 
     data: mmap.mmap
     at: int = 0
     order: str = "<"
 
     def number(self, kind: str) -> Any:
-        """The next number, of a kind that `struct` names."""
+        """The next number, in a format of `struct`."""
         (value,) = struct.unpack_from(self.order + kind, self.data, self.at)
         self.at += struct.calcsize(self.order + kind)
         return value
 
     def skip(self, size: int) -> None:
-        """Pass over so many bytes."""
+        """Skip bytes."""
         if size > len(self.data) - self.at:
-            raise ValueError(f"a part of {size} bytes does not fit into it")
+            raise ValueError(f"a part of {size} bytes does not fit into the file")
         self.at += size
 
     def text(self) -> str:
@@ -93,7 +90,7 @@ class _Header:
         return self.data[start : self.at].decode("utf-8", "replace")
 
     def value(self, kind: int) -> Any:
-        """The next value where it is a number; None for others, which are passed over."""
+        """The next value if it is a number; other values are skipped and give None."""
         if kind in _NUMBERS:
             return self.number(_NUMBERS[kind])
         if kind == _STRING:
@@ -108,9 +105,9 @@ class _Header:
                 for _ in range(count):
                     self.skip(self.number("Q"))
             else:
-                raise ValueError(f"a list of values of kind {inner} is unknown")
+                raise ValueError(f"unknown type {inner} of list values")
         else:
-            raise ValueError(f"a value of kind {kind} is unknown")
+            raise ValueError(f"unknown type {kind} of a value")
         return None
 
 
@@ -118,27 +115,27 @@ def _walk(header: _Header) -> None:
     if header.data[:4] != b"GGUF":
         raise ValueError("it does not begin with GGUF")
     header.at = 4
-    if header.number("I") & 65535 == 0:  # written on a machine of the other byte order
+    if header.number("I") & 65535 == 0:  # the other byte order
         header.order = ">"
     tensors, pairs = header.number("Q"), header.number("Q")
-    metadata = {header.text(): header.value(header.number("I")) for _ in range(pairs)}  # ends at the file's end at the latest
+    metadata = {header.text(): header.value(header.number("I")) for _ in range(pairs)}  # stops at the end of the file
     parts = metadata.get("split.count")
     if isinstance(parts, int) and parts > 1:
         raise _PartOfAFileError(parts)
     layers = max((value for key, value in metadata.items() if key.endswith(".block_count") and isinstance(value, int)), default=0)
     if layers > max(tensors, _MOST_LAYERS):
-        raise ValueError(f"{layers} layers are more than its {tensors} tensors")
+        raise ValueError(f"it has more layers ({layers}) than tensors ({tensors})")
     ends = [_tensor_end(header) for _ in range(tensors)]
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment <= 0:
-        raise ValueError(f"an alignment of {alignment} is none")
+        raise ValueError(f"invalid alignment {alignment}")
     start = math.ceil(header.at / alignment) * alignment
     if start + max(ends, default=0) > max(len(header.data), start):
-        raise ValueError("its tensors do not fit into it")
+        raise ValueError("its tensors do not fit into the file")
 
 
 def _tensor_end(header: _Header) -> int:
-    """Where the next tensor ends, counted from the beginning of all."""
+    """The end of the next tensor, counted from the start of the tensor data."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     name, dimensions = header.text(), header.number("I")
@@ -151,7 +148,7 @@ def _tensor_end(header: _Header) -> int:
 
 @contextmanager
 def parsed_once() -> Iterator[None]:
-    """Transformers parses a GGUF file anew for config, weights and tokenizer, 6 s each; its progress bar cannot be turned off."""
+    """Parse a GGUF file once. Transformers parses it for config, weights and tokenizer, 6 s each, with a progress bar that cannot be disabled."""
     import gguf
 
     parse = gguf.GGUFReader
@@ -164,7 +161,7 @@ def parsed_once() -> Iterator[None]:
 
 
 def made_plain(model: Any) -> Any:
-    """The model without its marks of quantisation: its weights are whole by now, but transformers would refuse to save them."""
+    """The model without quantisation settings. Its weights are dequantised, but transformers would refuse to save them."""
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.hf_quantizer = None
@@ -172,10 +169,10 @@ def made_plain(model: Any) -> Any:
     return model
 
 
-def mended(tokenizer: Any, path: Path) -> str:
-    """Split text as the file's tokenizer does; returns the name of its way where nobody here knows it.
+def with_pre_tokenizer(tokenizer: Any, path: Path) -> str:
+    """Set the pre-tokenizer that the file names. Returns its name if it is unknown, otherwise "".
 
-    The file only names it (`tokenizer.ggml.pre`), and where transformers knows no such name it takes GPT-2's way.
+    The file only names it (`tokenizer.ggml.pre`). For names that transformers does not know, it uses that of GPT-2.
     """
     import gguf
     from tokenizers import pre_tokenizers

@@ -1,6 +1,6 @@
-"""Which weights a model has, whatever path or name leads to them.
+"""Identify a model by its weights, not by its path or name.
 
-Reads the files of a model; loads none, and knows nothing of adapters or runs.
+It reads a model's files without loading the model, and is independent of adapters and runs.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 from diffusecli.models.builtin import BUILTIN_MODELS, builtin_folder
 from diffusecli.system.errors import DiffuseError
 
-_SAMPLE = 4096  # bytes of each end of a tensor
-_PIECES = 64  # places in a GGUF file that are looked at
-_END_BYTES = 1_000_000  # of a file, in fingerprints of earlier versions
+_SAMPLE = 4096  # bytes at each end of a tensor
+_PIECES = 64  # number of samples from a GGUF file
+_END_BYTES = 1_000_000  # bytes per file end, in fingerprints of earlier versions
 _ONE_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _HOW_IT_WAS_WRITTEN = {"transformers_version", "torch_dtype", "dtype", "use_cache"}
 _NOT_IN_EARLIER = ("dtype", "torch_dtype", "transformers_version")
@@ -26,15 +26,15 @@ _NOT_IN_EARLIER = ("dtype", "torch_dtype", "transformers_version")
 
 @dataclass(frozen=True)
 class Identity:
-    """What tells a model's weights from others."""
+    """The identity of a model's weights."""
 
-    revision: str  # what runs record: a hub commit, the hash of a built-in model, else the fingerprint
-    fingerprint: str = ""  # of the files' content; empty where they are not known
-    files: tuple[Path, ...] = ()  # the weight files of its folder, as earlier versions looked at them
+    revision: str  # recorded in runs: a hub commit, the hash of a built-in model, otherwise the fingerprint
+    fingerprint: str = ""  # of the files' content; empty if unknown
+    files: tuple[Path, ...] = ()  # the weight files in its folder, for fingerprints of earlier versions
     config: Mapping[str, Any] = field(default_factory=dict)  # as loaded, for fingerprints of earlier versions
 
     def matches(self, recorded: Mapping[str, Any]) -> bool:
-        """Whether a manifest or a checkpoint recorded these weights; also where it records none."""
+        """Whether a manifest or a checkpoint recorded these weights, or recorded none."""
         revision = recorded.get("model_revision")
         if revision is None or revision == self.revision:
             return True
@@ -44,7 +44,7 @@ class Identity:
         return bool(self.config) and revision in (self._earlier(called, self.files), self._earlier(called, ()))
 
     def _earlier(self, called: str, files: Iterable[Path]) -> str:
-        """The fingerprint that earlier versions gave to this model where it was called so: it held the path; of a hub's model no files."""
+        """The fingerprint of earlier versions for this model under this name. It included the path, and for hub models no files."""
         place = str(Path(called).parent) if called.endswith(".gguf") else called
         config = {key: value for key, value in self.config.items() if key not in _NOT_IN_EARLIER} | {"_name_or_path": place}
         found = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
@@ -58,7 +58,7 @@ class Identity:
 
 
 def has_weights_of(name: str, recorded: Mapping[str, Any]) -> bool:
-    """Whether a model on this machine, not loaded, has the weights that a manifest recorded; False where that cannot be found out."""
+    """Whether a model on this machine, not loaded, has the weights that a manifest recorded; False if unknown."""
     if recorded.get("model_revision") is None:
         return False
     if name in BUILTIN_MODELS:
@@ -91,7 +91,7 @@ def _revision(name: str, place: Path, fingerprint: str) -> str:
 
 
 def _is_builtin(name: str, fingerprint: str) -> bool:
-    """Whether these are the weights of the converted model in the cache, if there is one."""
+    """Whether these are the weights of the converted model in the cache, if any."""
     try:
         return fingerprint_of(builtin_folder(name)) == fingerprint
     except (DiffuseError, OSError, ValueError, LookupError):
@@ -99,9 +99,9 @@ def _is_builtin(name: str, fingerprint: str) -> bool:
 
 
 def fingerprint_of(place: Path) -> str:
-    """A hash over what a model folder, or a GGUF file, holds: settings, tensors, and samples of their bytes (all would take seconds).
+    """A hash of a model folder or a GGUF file: settings, tensors, and samples of their bytes (all bytes would take seconds).
 
-    Neither names of files nor how tensors are spread over them matter.
+    It does not depend on file names or on the distribution of tensors over files.
     """
     found = hashlib.sha256()
     if place.is_file():
@@ -124,7 +124,7 @@ def _fingerprint(found: Any) -> str:
 
 
 def _meaning(config: Any) -> Any:
-    """A config.json without what says where a model was, who wrote it and how it is run."""
+    """A config.json without paths, versions and runtime settings."""
     if isinstance(config, list):
         return [_meaning(value) for value in config]
     if not isinstance(config, dict):
@@ -133,7 +133,7 @@ def _meaning(config: Any) -> Any:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """Those that transformers loads; other files beside them belong to other programs."""
+    """The files that transformers loads; others are ignored."""
     if (folder / _ONE_FILE).is_file():
         return [folder / _ONE_FILE]
     if (folder / _INDEX).is_file():
@@ -143,7 +143,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Each tensor of a safetensors file: name, type and shape in words, and a hash of both its ends."""
+    """Each tensor of a safetensors file: name, type and shape as text, and a hash of both its ends."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))

@@ -1,6 +1,6 @@
-"""Load a base model: its weights, its tokenizer, or its size alone.
+"""Load a base model: its weights, its tokenizer, or only its size.
 
-Knows nothing of prompts, losses or samples.
+Independent of prompts, losses and samples.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from diffusecli.models.architecture import ModelShape, shape_of, without_wrapper
 from diffusecli.models.chat import Chat, ChatSettings
 from diffusecli.models.devices import PRECISIONS, choose_device, four_bits
-from diffusecli.models.ggufs import made_plain, mended, parsed_once
+from diffusecli.models.ggufs import made_plain, parsed_once, with_pre_tokenizer
 from diffusecli.models.hub import explained
 from diffusecli.models.identity import Identity, identify
 from diffusecli.models.location import locate, weights_place
@@ -28,66 +28,66 @@ from diffusecli.system.errors import InputError
 from diffusecli.system.notices import Notice
 
 _ONE_AT_A_TIME = threading.RLock()
-"""Held while transformers makes a model: of two threads that do at once, one gets a model that lacks weights, and so does whoever comes later."""
+"""Lock for creating models. If two threads create models at once, transformers returns models with missing weights, also later."""
 
 
 @dataclass
 class LoadedModel:
-    """A causal language model, its tokenizer, and where it came from."""
+    """A causal language model, its tokenizer, and its source."""
 
     name: str  # as the user wrote it
     model: Any
     tokenizer: Any
-    revision: str  # what pins the weights: a hub commit or a hash
+    revision: str  # identifies the weights: a hub commit or a hash
     chat_settings: ChatSettings = field(default_factory=ChatSettings)
     identity: Identity | None = None  # None for a model that was not loaded from files
 
     @property
     def fingerprint(self) -> str:
-        """Of its weights' content, wherever they lie; empty where it is not known."""
+        """Fingerprint of the weights, independent of their path; empty if unknown."""
         return self.identity.fingerprint if self.identity else ""
 
     @property
     def recorded(self) -> dict[str, str]:
-        """What files say about it, so that its weights are recognised wherever they lie by then."""
+        """What runs record, to recognise its weights at any path."""
         return {"model": self.name, "model_revision": self.revision, "model_fingerprint": self.fingerprint}
 
     def has_weights_of(self, recorded: Mapping[str, Any]) -> bool:
-        """Whether its weights are those that a run's manifest or a checkpoint recorded, or none are recorded."""
+        """Whether its weights match those in a run's manifest or a checkpoint, or none are recorded."""
         return (self.identity or Identity(self.revision)).matches(recorded)
 
     def call_as(self, recorded: Mapping[str, Any]) -> None:
-        """Go by the revision that a run recorded of these very weights, so that what is written now stands beside what was."""
+        """Use the revision that a run recorded for these weights, so that new files match the run's."""
         if recorded.get("model_revision") is not None and self.has_weights_of(recorded):
             self.revision = str(recorded["model_revision"])
 
     @cached_property
     def chat(self) -> Chat:
-        """How it is talked to; one for all prompts, so that its template is looked at once."""
+        """The chat settings with the tokenizer. One object for all prompts, so that the template is checked once."""
         return Chat(self.tokenizer, self.eos_ids, self.chat_settings, self.rows)
 
     @property
     def rows(self) -> int:
-        """How many tokens the model can read and say; its tokenizer may have more, or fewer."""
+        """The number of token ids that the model supports; its tokenizer may have more or fewer."""
         inner = without_wrapper(self.model)
         layers = (inner.get_input_embeddings(), inner.get_output_embeddings())
         return min(layer.weight.shape[0] for layer in layers if layer is not None)
 
     @property
     def device(self) -> torch.device:
-        """Where its parameters are."""
+        """The device of its parameters."""
         device: torch.device = self.model.device
         return device
 
     @property
     def eos_ids(self) -> frozenset[int]:
-        """The stop tokens of the checkpoint's generation config; nothing else of it is ever used."""
+        """The stop tokens of the checkpoint's generation config, the only part of it that is used."""
         eos = getattr(self.model.generation_config, "eos_token_id", None)
         return frozenset([] if eos is None else [eos] if isinstance(eos, int) else eos)
 
     @property
     def parameters(self) -> int:
-        """How many weights the base model has, adapters not counted."""
+        """The number of weights of the base model, without adapters."""
         return sum(p.numel() for name, p in self.model.named_parameters() if "lora_" not in name)
 
 
@@ -118,13 +118,13 @@ def _load(source: ModelSource, notice: Notice) -> LoadedModel:
         tokenizer, doubt = _tokenizer(place, options)
         model, found = AutoModelForCausalLM.from_pretrained(
             place, dtype=PRECISIONS[source.precision], use_safetensors=True, output_loading_info=True, **placed, **options,
-            adapter_kwargs={"local_files_only": options["local_files_only"]},  # it would look for an adapter, patiently
+            adapter_kwargs={"local_files_only": options["local_files_only"]},  # otherwise it would search the hub for an adapter
         )  # fmt: skip
         identity = identify(name, weights_place(place, options), model.config)
     if doubt:
         notice(doubt)
-    if missing := sorted(found["missing_keys"]):  # transformers would go on with random ones
-        raise InputError(f"the model {name} lacks {len(missing)} of its weights ({missing[0]}, …), fetch it again")
+    if missing := sorted(found["missing_keys"]):  # transformers would use random weights
+        raise InputError(f"the model {name} lacks {len(missing)} of its weights ({missing[0]}, …). Fetch it again")
     if "gguf_file" in options:
         made_plain(model)
     if not placed:
@@ -134,7 +134,7 @@ def _load(source: ModelSource, notice: Notice) -> LoadedModel:
 
 
 def load_chat(source: ModelSource, notice: Notice) -> Chat:
-    """The tokenizer, and how many tokens the model knows; no weights read. Raises as `load_model` does."""
+    """The tokenizer and the model's number of token ids, without reading weights. Raises the errors of `load_model`."""
     place, options = locate(source, notice)
     with _reading(source.name, options):
         tokenizer, doubt = _tokenizer(place, options)
@@ -145,7 +145,7 @@ def load_chat(source: ModelSource, notice: Notice) -> Chat:
 
 
 def _rows(source: str, options: dict[str, Any]) -> int | None:
-    """The rows of the embedding, as the model's config says; None for a folder that holds no more than a tokenizer."""
+    """The rows of the embedding from the model's config; None for a folder with only a tokenizer."""
     from transformers import AutoConfig
 
     try:
@@ -156,35 +156,35 @@ def _rows(source: str, options: dict[str, Any]) -> int | None:
 
 
 def _tokenizer(source: str, options: dict[str, Any]) -> tuple[Any, str]:
-    """The tokenizer, and what is doubtful about it; not told in here, where stderr is closed to progress bars."""
+    """The tokenizer, and a warning about it. It is returned, because stderr is redirected here to hide progress bars."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(source, **options)
     doubt = ""
-    tokenizer("a")  # some files are read, and fail when they are used
-    if "gguf_file" in options and (splitting := mended(tokenizer, Path(source) / options["gguf_file"])):
+    tokenizer("a")  # some broken files fail only when used
+    if "gguf_file" in options and (splitting := with_pre_tokenizer(tokenizer, Path(source) / options["gguf_file"])):
         doubt = (
-            f"{options['gguf_file']}: how its tokenizer splits text ({splitting}) is not known here, tokens may not be those it was trained with; "
-            "the model's Hugging Face folder has them"
+            f"{options['gguf_file']}: unknown pre-tokenizer ({splitting}). Tokens may differ from those in the model's training. "
+            "Use the model's Hugging Face folder instead"
         )
     return tokenizer, doubt
 
 
 @contextmanager
 def _reading(name: str, options: dict[str, Any]) -> Iterator[None]:
-    """What goes wrong while files of a model are read is told in a sentence; a GGUF file is parsed once."""
+    """Turn errors of reading model files into messages; parse a GGUF file once."""
     with explained(name), parsed_once() if "gguf_file" in options else nullcontext():
         yield
 
 
 def load_shape(source: ModelSource, notice: Notice) -> ModelShape:
-    """The size of a model from its config alone, no weights read. Raises as `load_model` does."""
+    """The size of a model from its config, without reading weights. Raises the errors of `load_model`."""
     hollow = load_hollow(source, notice)
     return shape_of(hollow.model.config, hollow.parameters)
 
 
 def load_hollow(source: ModelSource, notice: Notice) -> LoadedModel:
-    """A model whose weights have shapes and no values: adapters can be put on it, nothing can be computed. Raises as `load_model` does."""
+    """A model whose weights have shapes but no values. Adapters can be attached, but it cannot compute. Raises the errors of `load_model`."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     place, options = locate(source, notice)

@@ -1,6 +1,6 @@
-"""The products of LoRA layers over frozen float32 weights, forwards and backwards, with the low-rank part added in place.
+"""Matrix products of LoRA layers with frozen float32 weights, forward and backward; the low-rank part is added in place.
 
-Layers that read the same activations share one low-rank product. Knows PEFT's layers and nothing of models.
+Layers with the same input share one low-rank product. It depends on PEFT's layers, not on models.
 
 Axis names: S tokens, r rank.
 """
@@ -25,7 +25,7 @@ class LoraLayer(NamedTuple):
 
     @classmethod
     def of(cls, layer: Any) -> LoraLayer:
-        """A layer of PEFT."""
+        """From a layer of PEFT."""
         base, name = layer.get_base_layer(), layer.active_adapters[0]
         return cls(base.weight, base.bias, layer.lora_A[name].weight, layer.lora_B[name].weight, float(layer.scaling[name]))
 
@@ -36,9 +36,9 @@ class LoraLayer(NamedTuple):
 
 
 def products(x: Tensor, layers: Sequence[LoraLayer], outs: Sequence[Tensor | None]) -> tuple[list[Tensor], Tensor]:
-    """`x W' + bias + s (x A') B'` [S, out] of each layer, and `x A'` of all side by side [S, sum of r], for x [S, in].
+    """`x W' + bias + s (x A') B'` [S, out] of each layer, and `x A'` of all layers, concatenated [S, sum of r], for x [S, in].
 
-    Products are written to `outs` where there is one.
+    Products are written to `outs` where given.
     """
     low = x @ _stacked(layers).t()
     found = []
@@ -52,7 +52,7 @@ def products(x: Tensor, layers: Sequence[LoraLayer], outs: Sequence[Tensor | Non
 def gradients(
     x: Tensor, low: Tensor, layers: Sequence[LoraLayer], of_products: Sequence[Tensor], *, of_x: bool = True
 ) -> tuple[Any, list[Tensor]]:
-    """Gradients of x [S, in] (None where it is not wanted), and of A and B of each layer in turn, from those of the products [S, out]."""
+    """Gradients of x [S, in] (None unless `of_x`), and of A and B of each layer in turn, from those of the products [S, out]."""
     ranks = [len(layer.a) for layer in layers]
     of_low = torch.empty_like(low)
     for layer, gradient, own in zip(layers, of_products, of_low.split(ranks, dim=1), strict=True):
@@ -65,7 +65,7 @@ def gradients(
             total.addmm_(gradient, layer.weight)
         total.addmm_(of_low, _stacked(layers))
     of_a = (of_low.t() @ x).split(ranks)
-    # (low' g)' and not g' low: the same, but many times as fast where low is a few columns wide
+    # (low' g)' instead of g' low: the same, but much faster if low has few columns
     of_b = [
         (own.t() @ gradient).mul_(layer.scale).t()
         for layer, gradient, own in zip(layers, of_products, low.split(ranks, dim=1), strict=True)
@@ -79,12 +79,12 @@ def of_inputs(adapters: Sequence[Tensor]) -> list[Tensor | None]:
     return [value for of_a, of_b in pairs for value in (None, None, of_a, of_b, None)]
 
 
-def has_its_turn(layer: Any, x: Tensor) -> bool:
-    """Whether the adapter is on and neither folded in nor cast."""
+def is_active(layer: Any, x: Tensor) -> bool:
+    """Whether the adapter is enabled and neither merged nor cast."""
     cast = x.dtype != torch.float32 or torch.is_autocast_enabled(x.device.type)
     return not (layer.disable_adapters or layer.merged or cast)
 
 
 def _stacked(layers: Sequence[LoraLayer]) -> Tensor:
-    """A of all, below each other."""
+    """A of all layers, stacked."""
     return layers[0].a if len(layers) == 1 else torch.cat([layer.a for layer in layers])

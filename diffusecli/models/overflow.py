@@ -1,6 +1,6 @@
-"""Logits that are not numbers, and why: fp16 that overflowed, weights that are damaged.
+"""Explain NaN logits: fp16 overflow or damaged weights.
 
-Whoever computes with logits asks `require_numbers`; whoever knows the model says the cause.
+Code that uses logits calls `require_numbers`; code that has the model reports the cause.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _OTHER_PRECISION = "Use precision bf16 or fp32 (`precision` in the config, or --
 
 
 class NotNumbersError(Exception):
-    """Logits, or what follows from them, are not numbers (NaN)."""
+    """Logits, or values computed from them, are NaN."""
 
 
 def require_numbers(logits: Tensor) -> None:
@@ -37,11 +37,11 @@ def blamed(model: Any, name: str) -> Iterator[None]:
 
 
 def cause(model: Any, name: str = "the model") -> InputError:
-    """Why a model's logits are not numbers, and what to do."""
+    """Why a model's logits are NaN, and the fix."""
     damaged = next((path for path, weight in _weights(model) if bool(weight.isnan().any())), "")
     if damaged:
         what = "the adapter" if "lora_" in damaged else "the model"
-        return InputError(f"{name}: weights of {what} are not numbers (NaN in {damaged}). Fetch or train it again")
+        return InputError(f"{name}: weights of {what} are NaN ({damaged}). Fetch or train it again")
     if model.dtype == torch.float16:
         large = next((path for path, weight in _weights(model) if bool(weight.isinf().any())), "")
         where = f" already in its weights ({large})" if large else ""
@@ -51,11 +51,11 @@ def cause(model: Any, name: str = "the model") -> InputError:
         return InputError(f"{name}: weights of the model are infinite ({infinite}). Fetch it again")
     dtype = str(model.dtype).removeprefix("torch.")
     remedy = "Use precision fp32" if model.dtype == torch.bfloat16 else "Fetch the model again, or use another"
-    return InputError(f"{name}: the model's logits are not numbers (NaN) in {dtype}, although its weights are. {remedy}")
+    return InputError(f"{name}: the model's logits are NaN in {dtype}, although its weights are finite. {remedy}")
 
 
 def _weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Those that can be NaN; of a model that is spread over processes, the share of this one."""
+    """Floating-point weights; of a sharded model only this process's part."""
     for path, weight in model.named_parameters():
         own = weight.to_local() if hasattr(weight, "to_local") else weight
         if own.is_floating_point() and not own.is_meta:

@@ -1,6 +1,6 @@
-"""Whether a module computes what a fused function does: its layers are replaced by tensors of several sizes.
+"""Check that a fused function computes the same as its module: the outputs of its layers are replaced by tensors of several scales.
 
-So a clamp, a soft cap, a norm or another activation shows whatever the weights are, and no product of matrices is paid for.
+This detects a clamp, a soft cap, a norm or another activation for any weights, without the cost of matrix products.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_ROWS = 4  # few: small tensors are done without a second thread
-SCALES = (1.0, 30.0, 1e3, 1e5)  # of what the layers put out: clamps and soft caps begin at some size
+_ROWS = 4  # few, so that torch uses one thread
+SCALES = (1.0, 30.0, 1e3, 1e5)  # of layer outputs: clamps and soft caps show at large values
 
 
 def samples(widths: Sequence[int], device: torch.device) -> list[Tensor]:
@@ -24,7 +24,7 @@ def samples(widths: Sequence[int], device: torch.device) -> list[Tensor]:
 
 @contextmanager
 def giving(module: Any, names: Sequence[str], outputs: Sequence[Tensor]) -> Iterator[Callable[[], list[Tensor]]]:
-    """Inside, the module's layers of these names put out these tensors; the value gives what each took. Raises `ValueError`."""
+    """Inside this context, the module's layers with these names return these tensors. Yields a function that returns their inputs, or raises `ValueError`."""
     taken: list[list[Tensor]] = [[] for _ in names]
     layers = [getattr(module, name) for name in names]
     kept = [vars(layer).get("forward") for layer in layers]
@@ -52,7 +52,7 @@ def giving(module: Any, names: Sequence[str], outputs: Sequence[Tensor]) -> Iter
 
 
 def agree(found: Tensor, expected: Tensor) -> bool:
-    """Whether they are the same at every scale (the first axis) up to rounding."""
+    """Whether they are equal at every scale (the first axis) up to rounding."""
     if found.shape != expected.shape:
         return False
     rounding = 1e-4 * expected.abs() + 1e-6 * expected.abs().amax((1, 2), keepdim=True)

@@ -1,6 +1,6 @@
-"""A step on a large prefix tree: a few paths are drawn, and each node that they visit gives its exact conditional distribution.
+"""Sampled steps on large prefix trees: draw a few paths, and use the exact conditional distribution at each node they visit.
 
-With W(c | v) = W(c) / W(v), the share of the paths through v that go on with c, the loss of the whole tree is
+With W(c | v) = W(c) / W(v), the share of the paths through v that continue with c, the loss of the whole tree is
 
     L = sum_v W(v) CE(W(. | v), q(. | v))    (CE: cross-entropy over all children of v, nats).
 
@@ -8,10 +8,10 @@ Draw m paths by their weights, and let n_v of them pass through v. The sum over 
 
     sum_v (n_v / m) CE(W(. | v), q(. | v))
 
-has the mean L, because n_v has the mean m W(v); so has its gradient. Only which nodes are visited is left to chance: nodes near the
-root always are. Systematic sampling, one random number for all m paths, keeps n_v within 1 of m W(v).
+has the mean L, because n_v has the mean m W(v); the same holds for its gradient. Only the set of visited nodes is random; nodes near the
+root are always visited. Systematic sampling, one random number for all m paths, keeps n_v within 1 of m W(v).
 
-Worked by hand: paths a, bc, bd with weights .5, .25, .25, and m = 2. One path is a, the other is bc or bd. So the edges from the root
+Example: paths a, bc, bd with weights .5, .25, .25, and m = 2. One path is a, the other is bc or bd. So the edges from the root
 have their masses, .5 and .5, and b is visited once: c and d get (1 / 2) (.25 / .5) = .25 each, whichever was drawn. That is the whole tree.
 
 Axis names: N nodes of the whole tree, S nodes of the sampled one, m drawn paths.
@@ -28,11 +28,11 @@ from diffusecli.models.trie import ROOT, TokenTrie, counting
 
 
 class Estimates(NamedTuple):
-    """Figures of a whole distribution, estimated from the paths that were drawn."""
+    """Figures of a whole distribution, estimated from the drawn paths."""
 
     kl: float  # KL(target || model), nats
     error: float  # its standard error
-    on_target: float  # the mass on all targets
+    on_target: float  # probability of all targets
     tvd: float  # total variation distance
 
 
@@ -40,14 +40,14 @@ class Estimates(NamedTuple):
 class SampledTree(TokenTrie):
     """The nodes that some paths of a tree visit, and all their children.
 
-    Masses are those of the estimate above. `leaves` are all nodes, and `weights` what a node's mass has more than its children's,
-    so that a sum over paths is that over edges here, too: - sum_k w_k ln q(path k) = - sum_v mass(v) ln q(token(v) | parent).
+    Masses are those of the estimate above. `leaves` are all nodes, and `weights` the mass of a node minus that of its children,
+    so that a sum over paths equals the sum over edges here, too: - sum_k w_k ln q(path k) = - sum_v mass(v) ln q(token(v) | parent).
     """
 
-    drawn: np.ndarray  # [m] where the drawn paths end
+    drawn: np.ndarray  # [m] last nodes of the drawn paths
     conditionals: np.ndarray  # [S] W(v | parent of v)
     lowest: float  # the lowest possible loss of the whole tree, nats
-    places: np.ndarray  # [S] of several draws in one answer: the draw that a token belongs to, 0 first
+    places: np.ndarray  # [S] index of a token's draw, for several draws in one answer
 
     @property
     def entropy(self) -> float:
@@ -59,24 +59,24 @@ class SampledTree(TokenTrie):
         return replace(self, masses=factor * self.masses, weights=factor * self.weights, lowest=factor * self.lowest)
 
     def loss(self, log_probs: np.ndarray) -> float:
-        """The lowest possible loss and the estimated divergence: less is left to chance than in the cross-entropy."""
+        """The lowest possible loss plus the estimated divergence, which has less variance than the cross-entropy."""
         return self.lowest + float(self.masses[self.parents == ROOT].sum()) * self.estimates(log_probs).kl
 
     def estimates(self, log_probs: np.ndarray) -> Estimates:
-        """From ln q of the paths to all nodes [S].
+        """Estimates from ln q of the paths to all nodes [S].
 
         KL(target || model) is the mean over targets of the sum of KL(W(. | v) || q(. | v)) over the nodes on their path; its standard
-        error is that of independent draws, which systematic ones do not exceed by much. The mass on target is the mean of
+        error is that of independent draws, which systematic ones do not exceed by much. The on-target mass is the mean of
         q / p over targets, the total variation distance that of max(0, 1 - q / p).
         """
         return self._estimates(log_probs, np.ones(len(self), dtype=bool))
 
     def of_draws(self, log_probs: np.ndarray) -> list[Estimates]:
-        """Of each draw given those before it, means over what these may be; the KLs of all add up to that of the whole answer."""
+        """Estimates for each draw given the earlier draws (means over these). The KLs add up to that of the whole answer."""
         return [self._estimates(log_probs, self.places == place) for place in range(int(self.places.max(initial=-1)) + 1)]
 
     def _estimates(self, log_probs: np.ndarray, counted: np.ndarray) -> Estimates:
-        """Of those nodes only, [S]."""
+        """Estimates from the counted nodes only, [S]."""
         with np.errstate(divide="ignore", invalid="ignore"):
             log_p = np.log(self.conditionals)
             log_q = log_probs - np.where(self.parents == ROOT, 0.0, log_probs[self.parents])
@@ -89,9 +89,9 @@ class SampledTree(TokenTrie):
 
 
 def draw_paths(trie: TokenTrie, count: int, offset: float) -> np.ndarray:
-    """Systematic sampling of paths [m] by their weights, in depth-first order; `offset` in [0, 1) is all that is random.
+    """Systematic sampling of paths [m] by their weights, in depth-first order; `offset` in [0, 1) is the only random number.
 
-    The cumulated weights are looked up at (0 + offset) / m, (1 + offset) / m, …, so that any range of paths gets within 1 of m times
+    The cumulated weights are looked up at (0 + offset) / m, (1 + offset) / m, …, so the number of draws from any range of paths is within 1 of m times
     its weight.
 
     >>> trie = TokenTrie.build([(1,), (2, 1), (2, 2)], [0.5, 0.25, 0.25])
@@ -100,19 +100,19 @@ def draw_paths(trie: TokenTrie, count: int, offset: float) -> np.ndarray:
     """
     order, cumulative = trie.cumulative
     points = (np.arange(count) + offset) / count * cumulative[-1]
-    last = np.searchsorted(cumulative, cumulative[-1])  # the last path with a weight, should rounding reach beyond it
+    last = np.searchsorted(cumulative, cumulative[-1])  # the last path with weight, in case of rounding
     return order[np.minimum(np.searchsorted(cumulative, points, side="right"), last)]
 
 
 def sampled_tree(trie: TokenTrie, paths: np.ndarray) -> SampledTree:
-    """What drawn paths [m] visit of a tree, with masses whose mean over draws are those of the whole."""
+    """The part of a tree that drawn paths [m] visit. The mean of its masses over draws is that of the whole tree."""
     # 1. the visited nodes, and how many paths pass through each
     drawn = trie.leaves[paths]
     walked, above = [], trie.parents[drawn]
     while len(above := above[above != ROOT]):
         walked.append(above)
         above = trie.parents[above]
-    visited, counts = np.unique(np.concatenate([np.full(len(drawn), ROOT), *walked]), return_counts=True)  # the root is the first
+    visited, counts = np.unique(np.concatenate([np.full(len(drawn), ROOT), *walked]), return_counts=True)  # the root comes first
     # 2. all their children
     order, starts = trie.children
     sizes = starts[visited + 2] - starts[visited + 1]
@@ -120,7 +120,7 @@ def sampled_tree(trie: TokenTrie, paths: np.ndarray) -> SampledTree:
     kept = np.sort(by_parent)
     # 3. n_v / m W(c | v)
     parents, total = trie.parents[kept], trie.cumulative[1][-1]
-    of_parents = np.concatenate([trie.masses, [total]])[parents]  # index -1 is the root's
+    of_parents = np.concatenate([trie.masses, [total]])[parents]  # index -1 is the root
     conditionals = trie.masses[kept] / of_parents
     masses = total * counts[np.searchsorted(visited, parents)] / len(drawn) * conditionals
     own = np.where(parents == ROOT, ROOT, np.searchsorted(kept, parents))

@@ -1,7 +1,7 @@
-"""Several draws in one answer, in tokens: what each target adds at each place of the sequence.
+"""Several draws in one answer, in tokens: the tokens of each target at each position of the sequence.
 
-Targets stand between texts of the prompt (`Draws`): `{3, 7, 1}`. A token may hold the end of one and the beginning of the next. So whole
-answers are tokenised that differ at one place only; what they have in common before and after is cut off.
+Targets are placed between texts of the prompt (`Draws`): `{3, 7, 1}`. A token may span the end of one and the beginning of the next. So whole
+answers that differ at one position only are tokenised, and the common tokens before and after are removed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _COMPARED = 32  # sequences whose tokens are compared with those of their parts
 
 
 def encode_sequences(frame: Frame, prompt: Prompt, draws: Draws) -> Sequences:
-    """A tree for each place. Raises `InputError` where the tokens of a draw depend on other draws."""
+    """A tree for each position. Raises `InputError` if the tokens of a draw depend on other draws."""
     targets, template, rng = prompt.targets, draws.template, np.random.default_rng(0)
     base = [targets[place % len(targets)] for place in range(draws.n)]
 
@@ -34,13 +34,13 @@ def encode_sequences(frame: Frame, prompt: Prompt, draws: Draws) -> Sequences:
 
     (whole,) = tokens([template.fill(base) + ending])
     if tuple(whole[: len(frame.prompt_ids)]) != frame.prompt_ids:
-        raise frame.error("prompt and answer share a token, which does not go with draws. Set another chat_template")
+        raise frame.error("prompt and answer share a token, which is not supported with draws. Set another chat_template")
     paths: list[list[tuple[int, ...]]] = []
     start = len(frame.prompt_ids)
     for place in range(draws.n):
         rows = [[*base[:place], target, *base[place + 1 :]] for target in targets]
         found = tokens(template.fill(row) + ending for row in rows)
-        after = draws.separator.rstrip() or draws.separator  # a space before the next draw is part of that draw's tokens
+        after = draws.separator.rstrip() or draws.separator  # a space before a draw belongs to that draw's tokens
         ends = (
             [len(ids) for ids in tokens(_up_to(template, row, place) + after for row in rows)]
             if place < draws.n - 1
@@ -51,13 +51,15 @@ def encode_sequences(frame: Frame, prompt: Prompt, draws: Draws) -> Sequences:
         if any(ids[:start] != whole[:start] or ids[end:] != whole[own:] for ids, end in zip(found, ends, strict=True)):
             raise _entangled(frame, draws)
         start = own
-    for place in range(draws.n):  # every target comes back, at every place
+    for place in range(draws.n):  # every target decodes correctly at every position
         spelled = decode_answers(
             frame.tokenizer, [path[:-1] if place == draws.n - 1 and frame.by_token else path for path in paths[place]]
         )
         for target, text in zip(targets, spelled, strict=True):
             if canonical(target) not in canonical(text):
-                raise frame.error(f"the target {target!r} comes back from the tokenizer as {text!r}, write it so that it survives")
+                raise frame.error(
+                    f"the target {target!r} is changed by the tokenizer to {text!r}. Write the target so that it is not changed"
+                )
     for row in rng.integers(len(targets), size=(_COMPARED, draws.n)).tolist():
         (ids,) = tokens([template.fill([targets[index] for index in row]) + ending])
         joined = [*frame.prompt_ids, *(token for place, index in enumerate(row) for token in paths[place][index])]
@@ -65,12 +67,12 @@ def encode_sequences(frame: Frame, prompt: Prompt, draws: Draws) -> Sequences:
             raise _entangled(frame, draws)
     try:
         return Sequences(tuple(TokenTrie.build(some, prompt.probabilities) for some in paths), draws.replace)
-    except ValueError as error:  # the tokens of one target begin those of another
+    except ValueError as error:  # the tokens of one target are a prefix of another's
         raise _entangled(frame, draws) from error
 
 
 def _ended(frame: Frame, ids: list[int]) -> list[int]:
-    """The tokens up to the first that ends the answer."""
+    """The tokens up to the first terminator."""
     if not frame.by_token:
         return ids
     begun = len(frame.prompt_ids)
@@ -86,5 +88,5 @@ def _up_to(template: Template, row: Sequence[str], place: int) -> str:
 
 def _entangled(frame: Frame, draws: Draws) -> InputError:
     return frame.error(
-        f"with the separator {draws.separator!r} the tokens of a draw depend on those beside it in this tokenizer. Use another separator, such as ', ' or ' | '"
+        f"with the separator {draws.separator!r}, the tokens of a draw depend on neighbouring draws in this tokenizer. Use another separator, such as ', ' or ' | '"
     )

@@ -1,7 +1,7 @@
-"""Answers of several draws: a tree of sequences that is never listed, grown where paths are drawn.
+"""Answers with several draws: a tree of sequences that is never listed, built only along drawn paths.
 
-Each place of the sequence has a prefix tree of all targets; a path through one goes on at the root of the next. Knows tries and weights,
-no tokenizers and no models.
+Each position of the sequence has a prefix tree of all targets; a path through one continues at the root of the next. It uses tries and
+weights, no tokenizers and no models.
 
 Axis names: K targets, n draws, m sequences.
 """
@@ -20,14 +20,14 @@ from diffusecli.models.trie import ROOT, TokenTrie
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
-    """Sequences of targets, each drawn by the same weights, with or without those that came before."""
+    """Sequences of targets, each drawn with the same weights, with or without replacement."""
 
-    places: tuple[TokenTrie, ...]  # n; path k of each spells target k, and what follows it there
-    replace: bool  # whether a target may come again
+    places: tuple[TokenTrie, ...]  # n; path k of each has the tokens of target k and of the text after it
+    replace: bool  # whether a target may be drawn again
 
     @property
     def longest(self) -> int:
-        """The most tokens of a sequence."""
+        """The maximum tokens of a sequence."""
         return sum(int(trie.depths.max()) for trie in self.places)
 
     @cached_property
@@ -36,7 +36,7 @@ class Sequences:
         return self.places[0].weights
 
     def at(self, drawn: Sequence[int]) -> TokenTrie:
-        """The tree of the next draw, weighed by what may still come."""
+        """The tree of the next draw, with the weights of the remaining targets."""
         trie = self.places[len(drawn)]
         if self.replace or not drawn:
             return trie
@@ -47,12 +47,12 @@ class Sequences:
     def sample(self, count: int, seed: int | Sequence[int]) -> SampledTree:
         """The tree that `count` drawn sequences visit, with the exact conditional distribution at each node.
 
-        Of each draw the sequences that agree so far are shared out by systematic sampling, so the mean over all draws is the whole tree's.
+        At each draw, sequences with the same prefix are distributed by systematic sampling, so the mean over samples is the whole tree.
         """
         return self._grown((), count, count, np.random.default_rng(seed))
 
     def _grown(self, drawn: tuple[int, ...], count: int, of: int, rng: np.random.Generator) -> SampledTree:
-        """The part of the tree below what was drawn so far, through which `count` of the sequences pass."""
+        """The part of the tree below the draws so far, visited by `count` of the sequences."""
         trie = self.at(drawn)
         paths = draw_paths(trie, count, float(rng.random()))
         here = sampled_tree(trie, paths).scaled(count / of)
@@ -67,9 +67,9 @@ class Sequences:
 
 
 def grafted(tree: SampledTree, leaves: np.ndarray, below: Sequence[SampledTree]) -> SampledTree:
-    """A tree with others below some of its leaves, which ascend; the drawn paths go on in those."""
+    """A tree with other trees attached below some of its leaves (in ascending order). The drawn paths continue in those."""
     sizes = np.array([len(other) for other in below])
-    before = np.concatenate([[0], np.cumsum(sizes)])  # nodes that come before, of the trees below
+    before = np.concatenate([[0], np.cumsum(sizes)])  # number of earlier nodes from the trees below
     moved = np.arange(len(tree)) + before[np.searchsorted(leaves, np.arange(len(tree)))]
     ends = tree.ends + before[np.searchsorted(leaves, tree.ends)]
     total = len(tree) + int(sizes.sum())

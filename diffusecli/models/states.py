@@ -1,9 +1,9 @@
-"""What a model keeps of the rows it has read: recurrent states, ends of convolutions, keys and values; row by row, with a gradient.
+"""The state of a model after reading rows (recurrent states, convolution states, keys and values), row by row, with a gradient.
 
-A row that has been read can go on in several ways: `select` copies rows, `feed` reads their next tokens. The gradient of what
-is fed later reaches back through the states to everything fed before. transformers writes new states over old ones, which
-autograd refuses where the old ones are needed for a gradient; here a new state takes the place of the old one instead.
-Knows nothing of tries or losses. A caller compares with rows fed whole: some models do something else when they go on.
+A row can continue in several ways: `select` copies rows, `feed` reads their next tokens. The gradient of later tokens flows
+through the states to everything fed before. transformers overwrites states in place, which autograd does not allow if the old
+values are needed for a gradient; here a new tensor replaces the old state instead.
+Callers must compare with whole rows, because some models compute something else when they continue from a state.
 
 Axis names: R rows, T tokens, V vocabulary.
 """
@@ -26,11 +26,11 @@ from torch.utils._pytree import tree_map
 from diffusecli.models.architecture import without_wrapper
 
 _NAMES = ("past_key_values", "cache_params", "state")
-"""What models call their cache, as an argument and in their output."""
+"""Names of the cache in models' arguments and outputs."""
 
 
 class States:
-    """Rows that have been read so far, all of the same length."""
+    """The rows read so far, all of the same length."""
 
     def __init__(self, model: Any) -> None:
         """Any causal model that returns a transformers `Cache`."""
@@ -41,7 +41,7 @@ class States:
         self._kept: dict[str, Any] = {}
 
     def feed(self, input_ids: Tensor) -> Tensor:
-        """Read [R, T] more tokens; the model's scores after the last of them [R, V]."""
+        """Read more tokens [R, T] and return the logits after the last [R, V]."""
         rows, count = input_ids.shape
         places = torch.arange(self._length, self._length + count, device=input_ids.device).expand(rows, -1)
         more = {"position_ids": places, "logits_to_keep": 1}
@@ -55,17 +55,17 @@ class States:
         return scores
 
     def select(self, rows: Tensor) -> None:
-        """Go on with these of the rows, each as often as it is named."""
+        """Continue with these rows; a row may occur several times."""
         for cache in self._kept.values():
             for layer in cache.layers:
                 layer.reorder_cache(rows)
-            for place, state in enumerate(getattr(cache, "linear_cache", [])):  # MiniMax has its own beside the layers
+            for place, state in enumerate(getattr(cache, "linear_cache", [])):  # MiniMax has separate states
                 if isinstance(state, Tensor):
                     cache.linear_cache[place] = _chosen(state, rows)
             _replaceable(cache)
 
     def tensors(self) -> Iterator[Tensor]:
-        """All that is kept."""
+        """All stored tensors."""
         for cache in self._kept.values():
             for layer in cache.layers:
                 held = [*_states_of(layer), vars(layer)]
@@ -73,7 +73,7 @@ class States:
             yield from (state for state in getattr(cache, "linear_cache", []) if isinstance(state, Tensor))
 
     def forget(self) -> None:
-        """Free what is kept, wherever that is."""
+        """Free all states."""
         self._kept = {}
 
     def _keep(self, out: Any) -> None:
@@ -83,12 +83,12 @@ class States:
 
 
 class StatesInModules(States):
-    """RecurrentGemma keeps its states in its modules; its cache, which it does not return, has the keys and values only."""
+    """States for RecurrentGemma, which stores them in its modules. Its cache, which it does not return, has only keys and values."""
 
     _ATTRIBUTES = ("conv1d_state", "recurrent_states")
 
     def __init__(self, model: Any) -> None:
-        """The modules must have forgotten what they read before."""
+        """Clears states in the modules."""
         from transformers import DynamicCache
 
         super().__init__(model)
@@ -114,7 +114,7 @@ class StatesInModules(States):
             setattr(module, name, None)
 
     def _keep(self, out: Any) -> None:
-        """The modules have it."""
+        """Nothing to do: the modules store the states."""
 
     def _places(self) -> Iterator[tuple[nn.Module, str]]:
         for module in without_wrapper(self._model).modules():
@@ -122,10 +122,10 @@ class StatesInModules(States):
 
 
 class StatesOfXLSTM(States):
-    """xLSTM has a cache of its own: three tensors for each layer, which it also begins with."""
+    """States for xLSTM, which has its own cache class: three tensors per layer, also as the initial state."""
 
     def __init__(self, model: Any) -> None:
-        """The zeros that the model itself begins with."""
+        """Starts with zeros, like the model."""
         from transformers.models.xlstm.modeling_xlstm import xLSTMCache
 
         super().__init__(model)
@@ -141,7 +141,7 @@ class StatesOfXLSTM(States):
         yield from (state for layer in self._kept["cache_params"].rnn_state.values() for state in layer)
 
     def _keep(self, out: Any) -> None:
-        """The cache has it."""
+        """Nothing to do: the cache stores the states."""
 
     def _put(self, changed: Callable[[Tensor], Tensor]) -> None:
         layers = self._kept["cache_params"].rnn_state
@@ -152,10 +152,10 @@ class StatesOfXLSTM(States):
 
 
 class StatesByLayer(States):
-    """RWKV takes a list of tensors for all layers and writes each layer's part of them: here a layer's part is a tensor."""
+    """States for RWKV, which uses a list of tensors for all layers and writes each layer's part. Here each layer has a separate tensor."""
 
     def __init__(self, model: Any) -> None:
-        """Zeros, and exponents so small that nothing is read of them: what the model itself begins with."""
+        """Starts with zeros and very small exponents, like the model."""
         super().__init__(model)
         config = without_wrapper(model).config
         widths = [config.hidden_size] * 2 + [config.attention_hidden_size] * 3
@@ -177,13 +177,13 @@ class StatesByLayer(States):
         yield from (layer for kept in self._kept["state"] for layer in kept.layers)
 
     def _keep(self, out: Any) -> None:
-        """The list has it."""
+        """Nothing to do: the list stores the states."""
 
 
 class _ByLayer:
-    """Looks like a tensor [R, width, layers] that is read and written one layer at a time.
+    """Behaves like a tensor [R, width, layers] that is read and written one layer at a time.
 
-    What was the `last_token` gets an axis of tokens when it is read: without one it is added to the next token of every row.
+    The state of the `last_token` gets a token axis when it is read; without one, the model would broadcast it over rows.
     """
 
     def __init__(self, layers: list[Tensor], *, last_token: bool) -> None:
@@ -198,14 +198,14 @@ class _ByLayer:
 
 
 class _Replaceable(Tensor):
-    """A tensor in a box; `copy_` puts another into the box and leaves this one as it is."""
+    """A tensor in a container. `copy_` replaces it in the container and does not change this tensor."""
 
     _box: MutableMapping[int, Tensor] | list[Tensor]
     _key: int
 
     @classmethod
     def put(cls, value: Tensor, box: MutableMapping[int, Tensor] | list[Tensor], key: int) -> _Replaceable:
-        """Put it into the box."""
+        """Store it in the container."""
         new: _Replaceable = _plain(value).as_subclass(cls)
         new._box, new._key = box, key
         box[key] = new
@@ -213,7 +213,7 @@ class _Replaceable(Tensor):
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """What is computed from it is a plain tensor."""
+        """Results of operations are plain tensors."""
         with torch._C.DisableTorchFunctionSubclass():
             if function is Tensor.copy_ and isinstance(args[0], cls):
                 old, new = args[0], _plain(args[1])
@@ -226,12 +226,12 @@ def _plain(value: Any) -> Any:
 
 
 def _chosen(state: Tensor, rows: Tensor) -> Tensor:
-    """A model may be spread over several devices."""
+    """Select rows, on the state's own device."""
     return state.index_select(0, rows.to(state.device))
 
 
 def _states_of(layer: Any) -> list[MutableMapping[int, Any]]:
-    """Where a layer of a cache keeps recurrent states and ends of convolutions."""
+    """The containers of recurrent and convolution states in a cache layer."""
     return [getattr(layer, name) for name in ("conv_states", "recurrent_states") if hasattr(layer, name)]
 
 
@@ -245,7 +245,7 @@ def _replaceable(cache: Any) -> None:
 
 @dataclass(frozen=True)
 class _Step:
-    """A function of a module of transformers that goes on by one token, and what takes its place."""
+    """A one-token step function in a transformers module, and its replacement."""
 
     file: ModuleType
     name: str
@@ -254,9 +254,9 @@ class _Step:
 
 
 def _steps(model: nn.Module) -> list[_Step]:
-    """Steps of one token are taken by transformers' own functions, within the bounds of whole rows.
+    """Use transformers' own functions for one-token steps, with the limits of whole rows.
 
-    Compiled functions, where they are installed, have no gradient. transformers keeps its own as their `__wrapped__`.
+    Installed compiled functions have no gradient. Their `__wrapped__` is the function of transformers.
     """
     names = {type(module).__module__ for module in model.modules()}
     files = [sys.modules[name] for name in names if name in sys.modules]
@@ -271,7 +271,7 @@ def _steps(model: nn.Module) -> list[_Step]:
 
 
 def _bounded(limit: tuple[float, float], step: Callable[..., Any]) -> Callable[..., Any]:
-    """Time steps are clamped. Mamba 2 and models like it do that when they read a whole row, and not when they go on from a state."""
+    """Clamp time steps. Mamba 2 and similar models do that for whole rows, but not when they continue from a state."""
 
     def within(
         state: Tensor,
@@ -291,7 +291,7 @@ def _bounded(limit: tuple[float, float], step: Callable[..., Any]) -> Callable[.
 
 @contextmanager
 def _in_place_of(steps: Sequence[_Step]) -> Iterator[None]:
-    """Inside, others take the steps."""
+    """Inside this context, the step functions are replaced."""
     for step in steps:
         setattr(step.file, step.name, step.instead)
     try:
@@ -302,7 +302,7 @@ def _in_place_of(steps: Sequence[_Step]) -> Iterator[None]:
 
 
 def states_of(model: Any) -> States:
-    """Nothing read yet, kept as this model does; `feed` raises what the model does when it keeps nothing that is known here."""
+    """Empty states for this model. `feed` raises an error if the model's states are not supported."""
     inner = without_wrapper(model)
     if "state" in inspect.signature(inner.forward).parameters:
         return StatesByLayer(model)

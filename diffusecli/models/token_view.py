@@ -1,6 +1,6 @@
-"""What a tokenizer makes of prompts, for people to look at, and which prompts it cannot take.
+"""Tokens of prompts for `validate --model`, and problems with them.
 
-Knows prompts and a chat; loads nothing.
+It uses prompts and a `Chat`, and loads nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from diffusecli.system.errors import InputError, Problem
 
 @dataclass(frozen=True)
 class TokenView:
-    """What a tokenizer makes of a prompt."""
+    """The tokens of a prompt."""
 
     encoded: EncodedPrompt
     answers: tuple[str, ...]  # J
@@ -29,21 +29,21 @@ class TokenView:
 
     @property
     def paths(self) -> TokenTrie:
-        """The tree that spells the answers; of several draws that of the first."""
+        """The tree of the answers; for several draws that of the first."""
         return self.encoded.sequences.places[0] if self.encoded.sequences is not None else self.encoded.trie
 
     @property
     def alias(self) -> str:
-        """Of the prompt."""
+        """The prompt's alias."""
         return self.encoded.alias
 
     @property
     def prompt_tokens(self) -> tuple[str, ...]:
-        """Of the request in its chat template."""
+        """Tokens of the request in its chat template."""
         return tuple(self.tokenizer.convert_ids_to_tokens(list(self.encoded.prompt_ids)))
 
     def target_tokens(self, most: int = 0) -> list[tuple[str, tuple[str, ...]]]:
-        """The first answers, or all, each with its tokens and the terminator."""
+        """The first `most` answers (0: all), each with its tokens and the terminator."""
         shown = self.answers[:most] if most else self.answers
         return [
             (text, tuple(self.tokenizer.convert_ids_to_tokens(list(self.paths.path(place))))) for place, text in enumerate(shown)
@@ -51,18 +51,18 @@ class TokenView:
 
     @property
     def fed_as_rows(self) -> int:
-        """Tokens that one row per target feeds."""
+        """Number of tokens fed with one row per target."""
         trie = self.encoded.trie
-        ends = trie.drawn if isinstance(trie, SampledTree) else trie.leaves  # of several draws: as many sequences as a step has
+        ends = trie.drawn if isinstance(trie, SampledTree) else trie.leaves  # for several draws: the sequences of a step
         return len(ends) * len(self.encoded.prompt_ids) + int(trie.depths[ends].sum())
 
     @property
     def fed_packed(self) -> int:
-        """Tokens that the prefix tree feeds."""
+        """Number of tokens fed with the prefix tree."""
         return len(self.encoded.prompt_ids) + len(self.encoded.trie.internal)
 
     def as_json(self) -> dict[str, Any]:
-        """For machines: every answer with its tokens."""
+        """As JSON: every answer with its tokens."""
         return {
             "alias": self.alias, "prompt_tokens": self.prompt_tokens, "target_tokens": self.target_tokens(),
             "fed_as_rows": self.fed_as_rows, "fed_packed": self.fed_packed,
@@ -72,10 +72,10 @@ class TokenView:
 def view_tokens(
     prompts: Sequence[Prompt], together: Sequence[Sequence[Prompt]], chat: Chat
 ) -> tuple[list[TokenView], list[Problem]]:
-    """A view of each prompt that can be encoded, and what is wrong or doubtful; `together` are prompts that are trained on together."""
+    """A view of each prompt that can be encoded, and problems; `together`: groups of prompts that are trained together."""
     views: list[TokenView] = []
     problems: list[Problem] = []
-    ids: dict[str, list[tuple[int, ...]]] = {}  # alias -> of each wording
+    ids: dict[str, list[tuple[int, ...]]] = {}  # alias -> ids of each wording
     for prompt in prompts:
         try:
             encoded, *others = encode_wordings([*prompt.wordings, *prompt.held_out], chat)
@@ -95,7 +95,7 @@ def view_tokens(
             clash.problem()
             for clash in clashes(wordings, (asked for prompt in trained for asked in ids[prompt.alias]))
             if conversation(clash.first, chat.settings.system)
-            != conversation(clash.second, chat.settings.system)  # else known already
+            != conversation(clash.second, chat.settings.system)  # otherwise already reported
         )
     return views, problems
 
@@ -106,4 +106,6 @@ def _unknown_tokens(view: TokenView) -> Iterator[Problem]:
         return
     for place, text in enumerate(view.answers):
         if unknown in trie.path(place)[:-1]:
-            yield Problem(view.alias, f"the target {text!r} holds characters this tokenizer does not know", "write it without them")
+            yield Problem(
+                view.alias, f"the target {text!r} contains characters that this tokenizer does not have", "write it without them"
+            )

@@ -1,4 +1,4 @@
-"""Text becomes tokens and comes back: what a tokenizer spells, and how its tokens are shown in messages."""
+"""Encode and decode text, and show tokens in messages."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any, TypeVar
 from diffusecli.system.errors import shortened
 
 _Item = TypeVar("_Item")
-_CHUNK = 10_000  # texts that a tokenizer gets at once
+_CHUNK = 10_000  # texts per call of a tokenizer
 
-ANCHORS = ("a", "0", ".", "\n")  # texts that tokens are decoded, or encoded, after
+ANCHORS = ("a", "0", ".", "\n")  # ids are decoded, or texts encoded, after one of these
 
 
 def decode_answer(tokenizer: Any, ids: Sequence[int]) -> str:
-    """The text of generated ids without special tokens, spaces as the model wrote them.
+    """The text of generated ids without special tokens, with exact spaces.
 
-    Some tokenizers take the first space of a text away, so the ids are decoded after others that are cut off again.
-    An id that the tokenizer does not have (embeddings are often padded) becomes "\ufffd", the sign for what cannot be read.
+    Some tokenizers strip the first space of a text, so the ids are decoded after an anchor, whose text is removed.
+    An id that the tokenizer does not have (embeddings are often padded) becomes "\ufffd", the replacement character.
     """
     anchor, length = _anchor(tokenizer)
     if all(_is_known(tokenizer, token) for token in ids):
@@ -48,7 +48,7 @@ def decode_answers(tokenizer: Any, rows: Sequence[Sequence[int]]) -> list[str]:
 
 @lru_cache(maxsize=500_000)
 def _is_known(tokenizer: Any, token: int) -> bool:
-    """Whether the tokenizer has such a token."""
+    """Whether the tokenizer has this token."""
     try:
         return tokenizer.convert_ids_to_tokens([token])[0] is not None
     except (IndexError, KeyError, TypeError, ValueError, OverflowError):  # tokenizers in Python
@@ -56,13 +56,13 @@ def _is_known(tokenizer: Any, token: int) -> bool:
 
 
 def decode(tokenizer: Any, ids: Sequence[int], *, special: bool = False) -> str:
-    """The text of ids, nothing tidied; special tokens on demand."""
+    """The text of ids without clean-up, optionally with special tokens."""
     return str(tokenizer.decode(list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False))
 
 
 @lru_cache(maxsize=8)
 def _anchor(tokenizer: Any) -> tuple[tuple[int, ...], int]:
-    """An ordinary token that spells one sign, and the length of its text; nothing where there is none."""
+    """An ordinary token of one character and the length of its text; empty if there is none."""
     for sign in ANCHORS:
         ids = tokenise(tokenizer, sign)[-1:]
         if ids and decode(tokenizer, ids) == sign:
@@ -71,13 +71,13 @@ def _anchor(tokenizer: Any) -> tuple[tuple[int, ...], int]:
 
 
 def tokenise(tokenizer: Any, text: str) -> list[int]:
-    """Rendered conversations hold their own special tokens: none are added."""
+    """Token ids of a text. Adds no special tokens, because rendered conversations contain them."""
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
 
 
 def tokenise_all(tokenizer: Any, texts: Sequence[str], *, in_backend: bool = False) -> Iterator[list[int]]:
-    """`tokenise` of each text, many at a time; in the tokenizer's Rust backend itself where it has one, in half the time."""
+    """`tokenise` of each text, many at a time. `in_backend` calls the tokenizer's Rust backend directly, which halves the time."""
     backend = getattr(tokenizer, "backend_tokenizer", None) if in_backend else None
     for some in _by_chunks(texts):
         if backend is None:
@@ -87,28 +87,28 @@ def tokenise_all(tokenizer: Any, texts: Sequence[str], *, in_backend: bool = Fal
 
 
 def _by_chunks(items: Sequence[_Item]) -> Iterator[list[_Item]]:
-    """Some thousands at a time: tokenizers keep much more of each than its tokens."""
+    """Chunks of items, because tokenizers keep much more per text than its tokens."""
     for start in range(0, len(items), _CHUNK):
         yield list(items[start : start + _CHUNK])
 
 
 def special_ids(tokenizer: Any) -> frozenset[int]:
-    """The tokens that are no text."""
+    """The special tokens, which are not text."""
     added = (index for index, token in tokenizer.added_tokens_decoder.items() if token.special)
     return frozenset(tokenizer.all_special_ids) | frozenset(added)
 
 
 def last_tokens(tokenizer: Any, text: str) -> list[str]:
-    """The last tokens of a text, to show."""
+    """The last tokens of a text, for messages."""
     tokens: list[str] = tokenizer.convert_ids_to_tokens(tokenise(tokenizer, text)[-8:])
     return tokens
 
 
 def excerpt(text: str) -> str:
-    """At most 80 signs of a text, to show."""
+    """At most 80 characters of a text, for messages."""
     return shortened(text, 80)
 
 
 def named_token(tokenizer: Any, token: int) -> str:
-    """A token as messages name it."""
+    """A token in messages."""
     return f"the token {tokenizer.convert_ids_to_tokens([token])[0]!r} (id {token})"

@@ -1,8 +1,8 @@
 """`TokenTrie`: a weighted prefix tree over token ids in flat arrays, without tensors.
 
-Knows nothing of tokenizers, tensors or models. Axis names: N nodes, J paths (one per target string).
+Independent of tokenizers, tensors and models. Axis names: N nodes, J paths (one per target string).
 
-A worked example. Three strings over the tokens a=1, b=2, c=3 and the terminator z=0:
+Example: three strings over the tokens a=1, b=2, c=3 and the terminator z=0:
 
     path      weight        node  token  parent  mass   end
     a b z     .5            0     a      root    .75    5
@@ -43,20 +43,20 @@ ROOT = -1
 class TokenTrie:
     """A prefix tree in depth-first order: a node's subtree is the nodes `[node, ends[node])`."""
 
-    tokens: np.ndarray  # [N] the token each node stands for
-    parents: np.ndarray  # [N] the node before it, or ROOT
+    tokens: np.ndarray  # [N] the token of each node
+    parents: np.ndarray  # [N] the parent node, or ROOT
     depths: np.ndarray  # [N] 1 for first tokens
     ends: np.ndarray  # [N] one past the last node of its subtree
     masses: np.ndarray  # [N] summed weight of the paths through it
-    leaves: np.ndarray  # [J] where each path ends
+    leaves: np.ndarray  # [J] the last node of each path
     weights: np.ndarray  # [J] as given
 
     @classmethod
     def build(cls, paths: Sequence[Sequence[int]], weights: Sequence[float]) -> TokenTrie:
         """Merge `paths` into one tree. Children are in the order of the first paths through them.
 
-        Raises `ValueError` when a path is empty, equals another or is the beginning of another:
-        then no distribution over next tokens could tell them apart.
+        Raises `ValueError` when a path is empty, equals another or is a prefix of another:
+        next-token distributions could not distinguish them.
         """
         # 1. the paths, one after the other
         lengths = np.fromiter(map(len, paths), np.int64, len(paths))
@@ -64,13 +64,13 @@ class TokenTrie:
         starts = np.cumsum(lengths) - lengths
         if not lengths.all():
             raise ValueError(_ALIKE)
-        # 2. in depth-first order; a path has its first tokens in common with the one before it, and adds the others
+        # 2. depth-first order; a path shares its first tokens with the path before it, and adds the others
         order, shared = _depth_first(flat, starts, lengths)
         added = lengths[order] - shared
         first = np.cumsum(added) - added  # the first node that each path adds
         depths = shared.repeat(added) + counting(added) + 1
         tokens = flat[(starts[order] + shared).repeat(added) + counting(added)]
-        # 3. a node's parent is the node before it; the first that a path adds hangs below a node of an earlier one
+        # 3. a node's parent is the node before it; for the first new node of a path it is a node of an earlier path
         parents = np.arange(-1, len(tokens) - 1)
         parents[first] = _above(shared, first)
         leaves = np.empty(len(paths), np.int64)
@@ -98,15 +98,15 @@ class TokenTrie:
 
     @cached_property
     def internal(self) -> np.ndarray:
-        """The nodes with children, in depth-first order: all that a forward pass must be fed."""
+        """The nodes with children, in depth-first order: the tokens that a forward pass must feed."""
         return np.flatnonzero(self.ends > np.arange(1, len(self) + 1))
 
     @cached_property
     def children(self) -> tuple[np.ndarray, np.ndarray]:
-        """Every node, those of one parent side by side, the root's first [N]; and where those of each parent begin, from the root on [N + 2].
+        """All nodes grouped by parent, the root's first [N]; and the start of each group, from the root on [N + 2].
 
         >>> order, starts = TokenTrie.build([(1, 2, 0), (1, 3, 0), (2, 0)], [0.5, 0.25, 0.25]).children
-        >>> order[starts[0] : starts[1]].tolist(), order[starts[1] : starts[2]].tolist()  # of the root, of node 0
+        >>> order[starts[0] : starts[1]].tolist(), order[starts[1] : starts[2]].tolist()  # children of the root, of node 0
         ([0, 5], [1, 3])
         """
         return np.argsort(self.parents, kind="stable"), np.cumsum(np.bincount(self.parents + 2, minlength=len(self) + 2))
@@ -119,11 +119,11 @@ class TokenTrie:
 
     @cached_property
     def deepest(self) -> int:
-        """The depth of the deepest internal node; 0 where there is none."""
+        """The depth of the deepest internal node; 0 if there is none."""
         return int(self.depths[self.internal].max(initial=0))
 
     def scaled(self, factor: float) -> TokenTrie:
-        """The same tree with every weight multiplied: what it adds to a loss is."""
+        """The same tree with every weight multiplied, which scales its part of a loss."""
         return self if factor == 1 else replace(self, masses=factor * self.masses, weights=factor * self.weights)
 
     def reweighted(self, weights: Sequence[float] | np.ndarray) -> TokenTrie:
@@ -147,7 +147,7 @@ class TokenTrie:
         return float(-np.dot(self.weights, log_probs))
 
     def down_to(self, values: np.ndarray) -> np.ndarray:
-        """The sum of `values` [N] over each node and all above it [N].
+        """The sum of `values` [N] over each node and its ancestors [N].
 
         >>> TokenTrie.build([(1, 2), (1, 3), (4,)], [0.5, 0.25, 0.25]).down_to(np.array([1.0, 2.0, 3.0, 4.0])).tolist()
         [1.0, 3.0, 4.0, 4.0]
@@ -160,7 +160,7 @@ class TokenTrie:
 
     @cached_property
     def levels(self) -> tuple[np.ndarray, np.ndarray]:
-        """The nodes from the highest to the deepest [N], and how many are no deeper than each depth, from 0 on."""
+        """The nodes sorted by depth [N], and the number of nodes up to each depth, from 0 on."""
         return _levels(self.depths)
 
     def path(self, index: int) -> tuple[int, ...]:
@@ -176,17 +176,17 @@ class TokenTrie:
         return nodes[::-1]
 
 
-_ALIKE = "the paths must be different, not empty, and none the beginning of another"
+_ALIKE = "the paths must be distinct and not empty, and none may be a prefix of another"
 
 
 def _depth_first(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The paths [J] in depth-first order, and how many first tokens each has in common with the one before it [J].
+    """The paths [J] in depth-first order, and the length of the prefix that each shares with the one before it [J].
 
-    Paths with the same beginning form a group, a range of places in the order. Token by token, groups of several paths are taken
-    apart: within each, paths are ordered by the first of them that has the same next token.
+    Paths with the same prefix form a group, a range of positions in the order. Token by token, groups of several paths are split:
+    within each, paths are ordered by the first path with the same next token.
     """
     order, shared, span = np.arange(len(starts)), np.zeros(len(starts), np.int64), int(flat.max(initial=0)) + 1
-    # the places that are still in groups of several, and their groups
+    # positions in groups of several paths, and their groups
     places, groups = order.copy(), np.zeros(len(starts), np.int64)
     for depth in range(int(lengths.max(initial=0)) + 1):
         if len(places) < 2:
@@ -206,7 +206,7 @@ def _depth_first(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> t
 
 
 def _above(shared: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """The node that the first node of each path hangs below [J]: at depth `shared`, added by the last path before that has fewer in common."""
+    """The parent of the first new node of each path [J]: at depth `shared`, added by the last earlier path that shares fewer tokens."""
     found = np.full(len(shared), ROOT)
     for depth in np.unique(shared[shared > 0]).tolist():
         own, able = np.flatnonzero(shared == depth), np.flatnonzero(shared < depth)

@@ -1,1 +1,1 @@
-"""The run directory: what stands where, samples, what has been sampled so far."""
+"""The run directory, sample files, and the journal of an unfinished sampling."""

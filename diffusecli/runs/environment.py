@@ -1,4 +1,4 @@
-"""What made a file: time, machine, versions, the commit of the checkout."""
+"""The environment of a run: time, machine, versions, commit of the checkout."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PACKAGES = ("diffuse-lm", "torch", "transformers", "peft", "numpy")
 
 
 def environment() -> dict[str, Any]:
-    """What a reader of the manifest needs to repeat the run: versions, platform, git state, time."""
+    """Versions, platform, git state and time, to reproduce a run."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),

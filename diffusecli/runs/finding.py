@@ -1,4 +1,4 @@
-"""From a path to a run, and to the config that it keeps."""
+"""Find runs below a path, and read the config of a run."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from diffusecli.system.errors import InputError
 
 
 def config_of(run: RunDir, *, model: str | None = None, trust_remote_code: bool = False) -> Config:
-    """The config a run keeps, with another name of its base model if one is given; the run may have been moved since, or come from a stranger.
+    """The config of a run, with another name of its base model if given. The run may have been moved, or come from a stranger.
 
-    So its chat template is the copy that it keeps, no other file of this machine, and whether code that comes with the model may run
-    is said by whoever uses the run.
+    So the chat template is the run's own copy, never another file on this machine, and only the caller decides whether code that
+    comes with the model may run.
     """
     if not run.config.is_file():
-        remedy = "name an adapter alone with --adapter" if run.has_adapter else "name a run directory"
-        raise InputError(f"{run.path}: no run there (config.yaml is missing), {remedy}")
+        remedy = "Use --adapter for an adapter without a run" if run.has_adapter else "Use a run directory"
+        raise InputError(f"{run.path}: not a run (config.yaml is missing). {remedy}")
     config = on_base(read_config(run.config, kept=True), model)
     own = config.chat_template not in (None, PLAIN)
     if own and run.chat_template.is_symlink():
-        raise InputError(f"{run.chat_template}: leads to another place, put the template itself there")
+        raise InputError(f"{run.chat_template}: is a link to another file. Replace it with a copy of the template")
     return config.model_copy(update={
         "output_dir": str(run.path), "chat_template": str(run.chat_template) if own else config.chat_template,
         "trust_remote_code": trust_remote_code,
@@ -31,7 +31,7 @@ def config_of(run: RunDir, *, model: str | None = None, trust_remote_code: bool 
 
 
 def on_base(config: Config, model: str | None) -> Config:
-    """The config with this base model where one is named; the config's revision is of its own model."""
+    """The config with another base model, if given. The config's revision applies only to its own model."""
     return config if model in (None, config.model) else config.model_copy(update={"model": model, "revision": None})
 
 
@@ -39,18 +39,18 @@ def find_runs(path: str | Path) -> list[RunDir]:
     """The run itself, or every run below a folder, by name. Raises `InputError` when there is none."""
     path = Path(path)
     if not path.is_dir():
-        raise InputError(f"{path}: no such file or folder, {look_again(path, 'name a run directory or a folder of them')}")
+        raise InputError(f"{path}: no such file or folder, {look_again(path, 'use a run directory or a folder of runs')}")
     found = [RunDir(folder) for folder in [path, *sorted(p for p in path.rglob("*") if p.is_dir())] if _is_run(folder)]
     if not found:
-        raise InputError(f"{path}: no run there, make one with `diffuse train` or `diffuse sample`")
+        raise InputError(f"{path}: contains no run. Create one with `diffuse train` or `diffuse sample`")
     return found
 
 
 def newest_run(path: str | Path) -> RunDir:
-    """The run below `path` with an adapter that was written last."""
+    """The run below `path` with the newest adapter."""
     trained = [run for run in find_runs(path) if run.has_adapter]
     if not trained:
-        raise InputError(f"{path}: no trained run there, make one with `diffuse train` or name a config")
+        raise InputError(f"{path}: contains no trained run. Create one with `diffuse train`, or use a config")
     return max(trained, key=lambda run: (run.path / "adapter_model.safetensors").stat().st_mtime_ns)
 
 

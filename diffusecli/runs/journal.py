@@ -1,7 +1,7 @@
-"""What has been sampled so far, on disk, so that an interrupted sampling goes on where it stopped.
+"""The journal of an unfinished sampling, on disk, so that an interrupted sampling can resume.
 
-A line of JSON for everything that arrives. A line that was cut off by a kill is dropped; a journal of
-other settings is put aside, not continued.
+It has one JSON line per batch of answers. An incomplete last line is dropped. A journal with other settings is
+renamed, not continued.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from diffusecli.system.errors import cannot_write
 
 
 class Journal:
-    """Answers by prompt. With `path` None nothing is kept."""
+    """Answers by prompt. With `path` None nothing is written."""
 
     def __init__(self, path: Path | None, key: dict[str, Any]) -> None:
-        """Read what is there, if it was drawn under the same `key`; else put it aside and begin anew. Raises `MachineError`."""
+        """Read the file if it has the same `key`; otherwise rename it and start a new one. Raises `MachineError`."""
         self._path = path
         self._found: dict[tuple[str, str], Answers] = {}
-        self.tokens: Counter[tuple[str, str]] = Counter()  # by `Prompt.key`, fed for what is there
-        self.refused: dict[str, str] = {}  # fields that a server refused while these answers were drawn -> its words
-        self.aside: Path | None = None  # where a file of other settings went
+        self.tokens: Counter[tuple[str, str]] = Counter()  # tokens fed, by `Prompt.key`
+        self.refused: dict[str, str] = {}  # fields that the server refused during this sampling -> its message
+        self.aside: Path | None = None  # new name of a journal with other settings
         if path is None:
             return
         head = json.loads(json.dumps(key))
@@ -41,7 +41,7 @@ class Journal:
             content = path.read_bytes() if path.is_file() else b""
             entries, readable = _entries(content)
             if path.exists() and (not entries or entries[0] != head):
-                if len(entries) != 1 or readable != content:  # one without answers is no loss
+                if len(entries) != 1 or readable != content:  # a journal without answers can be deleted
                     self.aside = _free_name(path)
                     path.rename(self.aside)
                 path.unlink(missing_ok=True)
@@ -50,7 +50,7 @@ class Journal:
                 path.touch(mode=0o600)
                 append_line(path, json.dumps(head).encode() + b"\n")
             elif content != readable:
-                os.truncate(path, len(readable))  # in place: a kill while the whole is written anew would lose it
+                os.truncate(path, len(readable))  # in place: rewriting the file could lose it if the process is killed
         except OSError as error:
             raise cannot_write(path, error) from error
         for entry in entries[1:]:
@@ -59,7 +59,7 @@ class Journal:
 
     @property
     def kept(self) -> bool:
-        """Whether anything outlives this process."""
+        """Whether answers are written to disk."""
         return self._path is not None
 
     @property
@@ -68,11 +68,11 @@ class Journal:
         return not any(counts.total() for counts in self._found.values())
 
     def of(self, prompt: Prompt) -> Answers:
-        """What is there of a prompt as it reads now."""
+        """The answers to a prompt with its current content."""
         return Answers(self._found.get(prompt.key, ()))
 
     def add(self, prompt: Prompt, counts: Counter[str], tokens: int, refused: Mapping[str, str] = MappingProxyType({})) -> None:
-        """Keep what arrived; answers in a plain counter are finished. Raises `MachineError` when the disk does not take it."""
+        """Add answers; those in a plain counter are finished. Raises `MachineError` when they cannot be written."""
         self._add(prompt.alias, prompt.digest, counts, tokens, refused)
         if self._path is None:
             return
@@ -88,7 +88,7 @@ class Journal:
         append_line(self._path, json.dumps(line).encode() + b"\n")
 
     def remove(self) -> None:
-        """All is in its place: the journal goes."""
+        """Delete the journal after the samples are written."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
@@ -99,7 +99,7 @@ class Journal:
 
 
 def _entries(content: bytes) -> tuple[list[dict[str, Any]], bytes]:
-    """The lines as far as they are whole, and the bytes they take: what is added later must follow a line that can be read."""
+    """The complete lines and their bytes. New lines must follow a readable line."""
     found: list[dict[str, Any]] = []
     size = 0
     for line in content.splitlines(keepends=True):
@@ -115,7 +115,7 @@ def _entries(content: bytes) -> tuple[list[dict[str, Any]], bytes]:
 
 
 def _is_answers(entry: dict[str, Any]) -> bool:
-    """Whether a line is one of those that `Journal.add` writes."""
+    """Whether a line has the format of `Journal.add`."""
     return (
         entry.keys() - {"unfinished", "refused"} == {"prompt", "digest", "counts", "tokens"}
         and isinstance(entry["prompt"], str)
@@ -137,5 +137,5 @@ def _are_among(unfinished: Any, counts: dict[str, int]) -> bool:
 
 
 def _free_name(path: Path) -> Path:
-    """`gen.partial.jsonl` -> `gen.partial.1.jsonl`, or the next number that is free."""
+    """`gen.partial.jsonl` -> `gen.partial.1.jsonl`, or the next free number."""
     return next(name for n in count(1) if not (name := path.with_suffix(f".{n}{path.suffix}")).exists())

@@ -1,7 +1,4 @@
-"""The run directory: how its files are called, and what it holds.
-
-Knows what is kept where; knows nothing of how any of it is made.
-"""
+"""The run directory: names and contents of its files. How they are created is elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from diffusecli.runs.sample_files import MODES, SAMPLE_ENDINGS, journal_path, me
 
 @dataclass(frozen=True)
 class RunDir:
-    """A folder with the original's file names (`gen.json`, `config.yaml`, …) and this project's beside them."""
+    """A folder with the file names of the original project (`gen.json`, `config.yaml`, …) and of this one."""
 
     path: Path
 
@@ -36,12 +33,12 @@ class RunDir:
 
     @property
     def chat_template(self) -> Path:
-        """The chat template that its config names, where it is none of the model's own."""
+        """A copy of the config's chat template, if it is not the model's own."""
         return self.path / "chat_template.jinja"
 
     @property
     def manifest(self) -> Path:
-        """What made the run: versions, seed, hashes, figures."""
+        """The manifest: versions, seed, hashes, figures."""
         return self.path / "run.json"
 
     @property
@@ -51,7 +48,7 @@ class RunDir:
 
     @property
     def lock(self) -> Path:
-        """What a training holds while it works there."""
+        """The lock of a running training."""
         return self.path / ".lock"
 
     @property
@@ -61,22 +58,22 @@ class RunDir:
 
     @property
     def state(self) -> Path:
-        """In the folder of a checkpoint: the optimiser's state, and how far training was."""
+        """In the folder of a checkpoint: the optimiser's state and the progress."""
         return self.path / "state.safetensors"
 
     @property
     def owner(self) -> RunDir:
-        """The run that a checkpoint is of; else the folder itself."""
+        """The run of a checkpoint; otherwise the folder itself."""
         return RunDir(self.path.parent) if self.path.name.startswith("checkpoint-") else self
 
     @property
     def has_adapter(self) -> bool:
-        """Whether training got as far as an adapter."""
+        """Whether it has an adapter."""
         return exists(self.path / "adapter_config.json") and exists(self.path / "adapter_model.safetensors")
 
     @property
     def adapter_sha256(self) -> str:
-        """What tells this adapter from every other."""
+        """Hash of the adapter's weights."""
         with (self.path / "adapter_model.safetensors").open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -85,11 +82,11 @@ class RunDir:
         return self.path / f"gen.{mode}{ending}"
 
     def asked(self, mode: str, ending: str = ".json") -> Path:
-        """Where answers to `diffuse sample --request` go: beside the samples, and not for `evaluate`."""
+        """Path for answers to `diffuse sample --request`, which `evaluate` ignores."""
         return self.path / f"asked.{mode}{ending}"
 
     def all_sample_files(self) -> dict[str, list[Path]]:
-        """The files of each mode that has been sampled, newest first; what training left in `gen.json` counts as lora."""
+        """The sample files of each mode, newest first. `gen.json` from training counts as lora."""
         files = {}
         for mode in MODES:
             there = [path for ending in SAMPLE_ENDINGS if (path := self.samples(mode, ending)).is_file()]
@@ -100,11 +97,11 @@ class RunDir:
         return files
 
     def sample_files(self) -> dict[str, Path]:
-        """The newest file of each mode that has been sampled."""
+        """The newest sample file of each mode."""
         return {mode: files[0] for mode, files in self.all_sample_files().items()}
 
     def discard_trained(self) -> None:
-        """Remove the adapter, what tells of it and the tuned model's samples, before another training takes their place."""
+        """Delete the adapter, files about it, and the tuned model's samples, before another training replaces them."""
         adapter = [self.path / "adapter_config.json", self.path / "adapter_model.safetensors"]
         for path in (self.manifest, self.card, self.metrics, self.chat_template, *adapter):
             path.unlink(missing_ok=True)
@@ -113,14 +110,14 @@ class RunDir:
                 path.unlink(missing_ok=True)
 
     def read_manifest(self) -> dict[str, Any]:
-        """The manifest, or {} when there is none, as in runs of the original."""
+        """The manifest, or {} if there is none, as in runs of the original."""
         return read_json_mapping(self.manifest) if self.manifest.is_file() else {}
 
     def read_prompts(self) -> dict[str, Any]:
-        """What `prompts.json` keeps, or {} when there is none; runs of the original kept tokens."""
+        """The content of `prompts.json`, or {} if there is none. Runs of the original stored tokens."""
         return read_json_mapping(self.prompts) if self.prompts.is_file() else {}
 
 
 def prompts_as_json(prompts: Iterable[Prompt]) -> dict[str, Any]:
-    """`{alias: prompt}`, as `prompts.json` and the sample files' settings keep it."""
+    """`{alias: prompt}`, as stored in `prompts.json` and in the metadata of samples."""
     return {prompt.alias: {"alias": prompt.alias, **json.loads(prompt.to_json())} for prompt in prompts}

@@ -1,7 +1,4 @@
-"""Sample files: every answer (`json`, `jsonl`) or distinct answers with their counts (`counts`, `csv`).
-
-Knows how samples are written and read, not how they are drawn or judged.
-"""
+"""Sample files: every answer (`json`, `jsonl`) or distinct answers with their counts (`counts`, `csv`)."""
 
 from __future__ import annotations
 
@@ -23,14 +20,14 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.sample_files import FORMATS, MOST_BYTES
 from diffusecli.system.errors import InputError
 
-_CHUNK = 10_000  # answers that become text at once
-MOST_COUNT = 2**53  # a count beyond it is no count
-_MOST_LINE = 50_000_000  # signs
-_SMALL = 50_000_000  # bytes: no line of such a file is too long
+_CHUNK = 10_000  # answers written at once
+MOST_COUNT = 2**53  # larger counts are invalid
+_MOST_LINE = 50_000_000  # characters
+_SMALL = 50_000_000  # bytes: a file this small has no line that is too long
 
 
 def format_of(path: Path) -> str:
-    """The format that a file name asks for.
+    """The format of a file name.
 
     >>> format_of(Path("a.csv")), format_of(Path("a.JSONL")), format_of(Path("a"))
     ('csv', 'jsonl', 'json')
@@ -41,9 +38,9 @@ def format_of(path: Path) -> str:
 def write_samples(
     path: Path, samples: Mapping[str, Counter[str]], form: str, seed: int, records: Mapping[str, Prompt] | None = None
 ) -> None:
-    """Write the samples of each prompt; single answers in an order that the seed fixes. Raises `MachineError`.
+    """Write the samples of each prompt; single answers in an order fixed by the seed. Raises `MachineError`.
 
-    A table has a column for each field of the `records` that the answers to a prompt are; empty where an answer does not fit the template.
+    If answers are `records`, a table has a column per field, empty for answers that do not match the template.
     """
     with atomic_write(path) as file:
         if form == "csv":
@@ -58,7 +55,7 @@ def write_samples(
 
 
 def read_samples(path: Path) -> dict[str, Counter[str]]:
-    """Prompt -> answers, counted, from a file in any of the formats; raises `InputError` when it is none of them."""
+    """Prompt -> counted answers, from a file in any of the formats. Raises `InputError` for other files."""
     if path.suffix.lower() == ".csv":
         rows = _read_table(path)
     elif path.suffix.lower() == ".jsonl":
@@ -68,7 +65,7 @@ def read_samples(path: Path) -> dict[str, Counter[str]]:
         if document is None:
             raise InputError.of(problems)
         if not isinstance(document.data, dict):
-            raise InputError(f"{path}: must be {{prompt: [answers]}}, sample again, or say with --prompt what was answered")
+            raise InputError(f"{path}: must be {{prompt: [answers]}}. Sample again, or choose the prompt with --prompt")
         return {alias: _counted(answers, alias, path) for alias, answers in document.data.items()}
     samples: dict[str, Counter[str]] = {}
     for alias, text, count in rows:
@@ -77,7 +74,7 @@ def read_samples(path: Path) -> dict[str, Counter[str]]:
 
 
 def _write_table(file: IO[str], samples: Mapping[str, Counter[str]], records: Mapping[str, Prompt]) -> None:
-    table = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # or a lone \\r ends the row
+    table = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # otherwise a lone \\r ends the row
     fields = list(dict.fromkeys(name for prompt in records.values() if prompt.record for name in prompt.record.fields))
     table.writerow([*COLUMNS, *(f"{name} (field)" if name in COLUMNS else name for name in fields)])
     for alias, counts in samples.items():
@@ -89,7 +86,7 @@ def _write_table(file: IO[str], samples: Mapping[str, Counter[str]], records: Ma
 
 
 def _write_mapping(file: IO[str], samples: Mapping[str, Counter[str]], seed: int | None) -> None:
-    """JSON as `json.dump(…, indent=2)` has it, a chunk at a time; distinct answers with their counts when there is no seed."""
+    """Write JSON like `json.dump(…, indent=2)`, in chunks; distinct answers with counts if there is no seed."""
     brackets, between = ("{}" if seed is None else "[]"), ""
     file.write("{")
     for alias, counts in samples.items():
@@ -108,7 +105,7 @@ def _write_mapping(file: IO[str], samples: Mapping[str, Counter[str]], seed: int
 
 
 def _shuffled(written: Mapping[str, str], counts: Counter[str], seed: int) -> Iterator[list[str]]:
-    """Every answer on its own, as it is written, a chunk at a time."""
+    """Every single answer as text, in chunks."""
     texts = sorted(counts)
     order = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(texts), dtype=np.int32), [counts[t] for t in texts]))
     for start in range(0, len(order), _CHUNK):
@@ -129,7 +126,7 @@ def _counted(answers: Any, alias: str, path: Path) -> Counter[str]:
     if isinstance(answers, dict) and all(is_count(count) for count in answers.values()):
         return Counter(answers)
     raise InputError(
-        f"{path}: the samples of {alias} must be a list of strings, or counts by string; mend the file, or name the prompt that all its answers belong to with --prompt"
+        f"{path}: the samples of {alias} must be a list of strings, or counts by string. Correct the file, or choose the prompt of all its answers with --prompt"
     )
 
 
@@ -143,18 +140,20 @@ def _read_table(path: Path) -> Iterator[tuple[str, str, int]]:
     except OSError as error:
         raise unreadable(path, error) from error
     except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise InputError(f"{path}: must hold the columns {', '.join(COLUMNS)}, or say with --prompt what was answered") from error
+        raise InputError(
+            f"{path}: must have the columns {', '.join(COLUMNS)}. Add them, or choose the prompt with --prompt"
+        ) from error
 
 
 def _read_lines(path: Path) -> Iterator[tuple[str, str, int]]:
     for place, row, count in distinct_lines(path):
         if not (isinstance(row, dict) and isinstance(row.get("prompt"), str) and isinstance(row.get("text"), str)):
-            raise InputError(f'{place}: must be {{"prompt": …, "text": …}}, sample again, or say with --prompt what was answered')
+            raise InputError(f'{place}: must be {{"prompt": …, "text": …}}. Sample again, or choose the prompt with --prompt')
         yield row["prompt"], row["text"], count
 
 
 def distinct_lines(path: Path) -> Iterator[tuple[str, Any, int]]:
-    """Place (`file:line`), value and count of each different line of a JSON lines file; a million alike are read as one.
+    """Position (`file:line`), value and count of each distinct line of a JSON lines file. Equal lines are parsed once.
 
     Raises `InputError`.
     """
@@ -165,7 +164,7 @@ def distinct_lines(path: Path) -> Iterator[tuple[str, Any, int]]:
             small = path.stat().st_size <= _SMALL
             for number, line in enumerate(file if small else iter(lambda: file.readline(_MOST_LINE), ""), start=1):
                 if len(line) == _MOST_LINE:
-                    raise InputError(f"{path}:{number}: has more than {_MOST_LINE} signs, mend the line")
+                    raise InputError(f"{path}:{number}: has more than {_MOST_LINE} characters. Shorten the line")
                 first.setdefault(line, number)
                 counts[line] += 1
     except (OSError, UnicodeDecodeError) as error:
@@ -176,17 +175,17 @@ def distinct_lines(path: Path) -> Iterator[tuple[str, Any, int]]:
             try:
                 value = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise InputError(f"{place}: is not JSON, mend the line") from error
+                raise InputError(f"{place}: invalid JSON. Correct the line") from error
             if "\\ud" in line.lower() and holds_half_characters(value):
-                raise InputError(f"{place}: holds half of a character (a lone surrogate), mend the line")
+                raise InputError(f"{place}: contains half of a character (a lone surrogate). Correct the line")
             yield place, value, count
 
 
 def unreadable(path: Path, error: OSError | UnicodeDecodeError) -> InputError:
-    """The sentence for a text file that is not there or not text."""
-    return InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}, check the file")
+    """The error for a missing file or a file that is not text."""
+    return InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}. Check the file")
 
 
 def is_count(value: Any) -> bool:
-    """Whether a value from JSON counts answers."""
+    """Whether a JSON value is a valid count."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_COUNT

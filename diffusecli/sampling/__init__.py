@@ -1,1 +1,1 @@
-"""Where answers come from: engines, the counting sampler, servers."""
+"""Engines: the counting sampler, servers."""

@@ -1,6 +1,6 @@
-"""Plain sampling in batches through transformers' `generate`, with nothing of the checkpoint's settings left.
+"""Plain batched sampling with transformers' `generate`, without the checkpoint's generation settings.
 
-For single answers to many prompts, and for models whose memory cannot be kept by rows.
+For single answers to many prompts, and for models whose cache cannot be kept by rows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from diffusecli.models.overflow import require_numbers
 from diffusecli.sampling.row_choice import tolerance
 from diffusecli.sampling.settings import SamplingSettings
 
-_PROBE_TOKENS = 4  # before and after the end of the prompt
+_PROBE_TOKENS = 4  # in the probe's prompt, and generated after it
 
 
 def generate_rows(
@@ -29,17 +29,20 @@ def generate_rows(
     seed: int,
     use_cache: bool = True,
 ) -> list[tuple[int, ...]]:
-    """One sample for each of several prompts, in one batch through `generate`; the terminator, if it came, included.
+    """One sample for each of several prompts, in one batch through `generate`; with the terminator if the answer ended.
 
-    Bent as `settings` say, `seed` in place of theirs, and by nothing else: the checkpoint's generation config is put
-    aside for the call. Raises `NotNumbersError` when logits are not numbers.
+    Only `settings` change the distribution (with `seed` instead of theirs): the checkpoint's generation config is
+    disabled for the call. Raises `NotNumbersError` when logits are NaN.
     """
     from transformers import LogitsProcessorList
 
     stops, longest = sorted(stop_ids), max(map(len, prompts))
     input_ids = torch.tensor([[*[0] * (longest - len(p)), *p] for p in prompts], device=model.device)
     inside = torch.tensor([[*[0] * (longest - len(p)), *[1] * len(p)] for p in prompts], device=model.device)
-    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []), _unbent(model) as inner:
+    with (
+        torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []),
+        _without_generation_config(model) as inner,
+    ):
         torch.manual_seed(seed)
         rows = inner.generate(
             input_ids=input_ids, attention_mask=inside, do_sample=True, temperature=settings.temperature,
@@ -52,21 +55,21 @@ def generate_rows(
 
 
 def _numbers_only(_ids: Tensor, logits: Tensor) -> Tensor:
-    """A logits processor that changes nothing: drawing from what is not a number fails in ways that say little."""
+    """A logits processor that only checks for NaN, because sampling from NaN fails with unclear errors."""
     require_numbers(logits)
     return logits
 
 
 def choose_cache(model: Any) -> bool | None:
-    """Whether `generate` may use the model's cache: its logits must be those of whole rows; None when they are neither way.
+    """Whether `generate` may use the model's cache: its logits must agree with those of whole rows. None if they do not even without a cache.
 
-    Some models mix the states of rows that stand in one batch. Raises `NotNumbersError` when logits of whole rows are not numbers.
+    Some models mix the states of rows in a batch. Raises `NotNumbersError` when logits of whole rows are NaN.
     """
     first = model.config.get_text_config().vocab_size // 3
     input_ids = torch.arange(first, first + 2 * _PROBE_TOKENS, device=model.device).view(2, _PROBE_TOKENS)
     inside = torch.ones_like(input_ids)
     for use_cache in (True, False):
-        with _unbent(model) as inner:
+        with _without_generation_config(model) as inner:
             done = inner.generate(
                 input_ids=input_ids, attention_mask=inside, do_sample=False, max_new_tokens=_PROBE_TOKENS, use_cache=use_cache,
                 eos_token_id=None, pad_token_id=0, output_logits=True, return_dict_in_generate=True,
@@ -81,8 +84,8 @@ def choose_cache(model: Any) -> bool | None:
 
 
 @contextmanager
-def _unbent(model: Any) -> Iterator[Any]:
-    """The transformers model with its generation config put aside."""
+def _without_generation_config(model: Any) -> Iterator[Any]:
+    """The transformers model with an empty generation config."""
     from transformers import GenerationConfig
 
     inner = without_wrapper(model)

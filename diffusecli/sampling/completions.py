@@ -1,4 +1,4 @@
-"""What a chat completion holds: answers as texts, and what was odd about them. Knows nothing of clients."""
+"""Parse chat completions: answers as texts, and remarks about them. Independent of clients."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from diffusecli.system.errors import many
 _WITHHELD = re.compile(
     r"content_?filter|safety|recitation|prohibited|blocklist|spii|sensitive|moderation|guardrail|refusal", re.IGNORECASE
 )
-"""In the reason why an answer ended: a filter took it away, or part of it."""
+"""A finish reason that means: a filter removed the answer or part of it."""
 
 _THOUGHT_ENDS = ("</think>", "</thinking>", "</thought>", "</reasoning>", "[/THINK]")
 _HIDDEN_PARTS = ("thinking", "reasoning", "redacted_thinking")
 
 
 class NonsenseError(Exception):
-    """A server's answer is no chat completion."""
+    """A server's response is not a chat completion."""
 
 
 @dataclass(frozen=True)
@@ -28,22 +28,22 @@ class Answer:
     """One choice of a completion."""
 
     text: str
-    withheld: bool = False  # by a filter; the text is empty then, whatever came
-    textless: bool = False  # it came without text; the text is empty
-    thought: bool = False  # it came with the model's thinking, which was cut off
-    unfinished: bool = False  # it reached the limit of tokens
+    withheld: bool = False  # by a filter; the text is then empty
+    textless: bool = False  # the response had no text; the text is empty
+    thought: bool = False  # the response included reasoning, which was removed
+    unfinished: bool = False  # it reached the token limit
 
 
 @dataclass(frozen=True)
 class Completion:
-    """All that is read of a response."""
+    """The parsed part of a response."""
 
     answers: list[Answer]
     tokens: int | None  # None where the server does not say
 
 
 def read_completion(answer: Any, targets: Sequence[str]) -> Completion:
-    """A response as a dictionary; thinking is left where a target holds it too. Raises `NonsenseError`."""
+    """Parse a response (a dictionary). Reasoning is kept if a target contains it too. Raises `NonsenseError`."""
     choices = answer.get("choices") if isinstance(answer, dict) else None
     if not choices or not isinstance(choices, list):
         raise NonsenseError(f"an answer without choices: {str(answer)[:200]!r}")
@@ -52,14 +52,14 @@ def read_completion(answer: Any, targets: Sequence[str]) -> Completion:
 
 
 def oddities(answers: Sequence[Answer]) -> Iterator[str]:
-    """What a reader of their figures must know, with numbers; nothing when all is as it should be."""
+    """Remarks that affect the figures of these answers, with counts; nothing if all is well."""
     of = many(len(answers), "answer")
     if withheld := sum(answer.withheld for answer in answers):
-        yield f"{withheld} of {of} withheld by the server's content filter; they count as empty, off target"
+        yield f"{withheld} of {of} withheld by the server's content filter. They count as empty and off target"
     if textless := sum(answer.textless for answer in answers):
-        yield f"{textless} of {of} without text (a model that thinks first needs more --max-new-tokens); they count as empty"
+        yield f"{textless} of {of} without text. They count as empty. A reasoning model needs a larger --max-new-tokens"
     if thought := sum(answer.thought for answer in answers):
-        yield f"{thought} of {of} with the model's thinking in them; only what follows it counts as the answer"
+        yield f"{thought} of {of} with the model's reasoning. Only the text after it counts as the answer"
 
 
 def _answer(choice: Any, keeps_thoughts: bool) -> Answer:
@@ -70,7 +70,7 @@ def _answer(choice: Any, keeps_thoughts: bool) -> Answer:
     text = _text(content)
     if not text and isinstance(message, dict):
         if isinstance(message.get("refusal"), str):
-            text = message["refusal"]  # a model's own no is an answer
+            text = message["refusal"]  # the model's refusal is an answer
         elif message.get("reasoning_content") or message.get("reasoning"):
             text = None
     cut = isinstance(choice, dict) and is_cut(choice.get("finish_reason"))
@@ -82,11 +82,11 @@ def _answer(choice: Any, keeps_thoughts: bool) -> Answer:
 
 
 def _text(content: Any) -> str | None:
-    """A string, or the texts of its parts; None for no text."""
+    """A string, or the joined texts of its parts; None if there is no text."""
     if content is None or isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise NonsenseError(f"an answer that is no text: {str(content)[:200]!r}")
+        raise NonsenseError(f"an answer that is not text: {str(content)[:200]!r}")
     texts = []
     for part in content:
         if isinstance(part, str):
@@ -96,13 +96,13 @@ def _text(content: Any) -> str | None:
         else:
             text = next((part[key] for key in ("text", "refusal") if key in part), None) if isinstance(part, dict) else None
             if not isinstance(text, str):
-                raise NonsenseError(f"an answer with a part that is no text: {str(part)[:200]!r}")
+                raise NonsenseError(f"an answer with a part that is not text: {str(part)[:200]!r}")
             texts.append(text)
     return "".join(texts) if texts else None
 
 
 def _after_thinking(text: str) -> str:
-    """What follows the model's thinking; some templates open it within the prompt, so that only its end is seen."""
+    """The text after the model's reasoning. Some templates open it in the prompt, so the answer has only its end tag."""
     ends = [at + len(end) for end in _THOUGHT_ENDS if (at := text.find(end)) >= 0]
     return text[min(ends) :].lstrip() if ends else text
 

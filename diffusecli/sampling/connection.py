@@ -1,6 +1,6 @@
-"""A server that speaks OpenAI's protocol: one request at a time goes there and a completion comes back, through the official client.
+"""Requests to an OpenAI-compatible server through the official client, with retries of temporary failures.
 
-Tries again what may pass. The key is read from the environment by the client and goes nowhere else. Knows nothing of settings or prompts.
+The client reads the key from the environment, and nothing else uses it. Independent of settings and prompts.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from diffusecli.sampling.completions import Completion, NonsenseError, read_comp
 from diffusecli.sampling.refusals import Fault, fault_within, parsed, read_fault
 from diffusecli.system.errors import InputError, MachineError, many
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between tries, doubled from one to the next
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts, doubled each time
 _KEY = "OPENAI_API_KEY"
-_SHORTEST_SECRET = 8  # characters; servers of one's own are given keys such as "x", which many texts hold
+_SHORTEST_SECRET = 8  # characters; keys of local servers, such as "x", occur in many texts
 
 Names = Callable[[Fault], int | None]
-"""Which evidence of a fault names a field that was sent."""
+"""The index of the evidence in a fault that names a field of the request."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """Where the server is and how it is asked."""
+    """A server and how to send requests to it."""
 
     base_url: str
-    model: str  # as the server calls it
+    model: str  # the server's name for it
     concurrency: int = 8
     requests_per_minute: float = 0.0  # 0: no limit
-    tries: int = 6  # of a request that fails for reasons that may pass
-    timeout: float = 120.0  # seconds for one answer
+    tries: int = 6  # attempts per request, for temporary failures
+    timeout: float = 120.0  # seconds per response
     omit: tuple[str, ...] = ()  # fields that are never sent
-    n_per_request: int | None = None  # answers; None finds out
+    n_per_request: int | None = None  # answers per request; None: found by trying
 
     def __post_init__(self) -> None:
-        """Raises `InputError` for what has no meaning."""
+        """Raises `InputError` for invalid values."""
         key = os.environ.get(_KEY, "")
         for good, message in (
             ("@" not in self.base_url and "?" not in self.base_url,
-             f"--base-url: must hold neither a password nor parameters, set {_KEY} in the environment"),
+             f"--base-url: must not contain a password or parameters. Set {_KEY} in the environment"),
             (_is_address(self.base_url), f"--base-url {self.base_url}: must be a URL such as http://localhost:8000/v1"),
-            (key.isascii() and not any(sign.isspace() for sign in key), f"{_KEY}: must be ASCII without spaces or line ends"),
+            (key.isascii() and not any(sign.isspace() for sign in key), f"{_KEY}: must be ASCII without spaces or line breaks"),
             (self.concurrency >= 1, f"--concurrency {self.concurrency}: must be 1 or more"),
             (self.requests_per_minute >= 0, f"--requests-per-minute {self.requests_per_minute:g}: must be 0 (no limit) or more"),
             (self.tries >= 1, f"--tries {self.tries}: must be 1 or more"),
@@ -57,45 +57,45 @@ class Service:
 
 
 class RefusedError(Exception):
-    """The server does not take a request as it is, however often it is sent."""
+    """The server rejects the request; sending it again does not help."""
 
     def __init__(self, fault: Fault) -> None:
-        """`fault` is what the server said."""
+        """`fault` is the server's response."""
         super().__init__(fault.words)
         self.fault = fault
 
 
 class Connection:
-    """A way to the server; enter it before anything is sent."""
+    """A connection to the server, used as a context manager."""
 
     def __init__(self, service: Service) -> None:
         """Raises `InputError` when the client is not installed."""
         try:
             import openai
         except ImportError as error:
-            raise InputError("--engine openai needs its client: run `pip install 'diffuse-lm[openai]'`") from error
+            raise InputError("--engine openai needs the openai package. Run `pip install 'diffuse-lm[openai]'`") from error
         self._openai: Any = openai
         self._service, self._pace = service, _Pace(service.requests_per_minute)
-        self.unusable = 0  # responses that held no answer and no error
+        self.unusable = 0  # responses with neither an answer nor an error
 
     async def __aenter__(self) -> Self:
-        """A server of one's own needs no key; the client insists on one."""
+        """Create the client. It needs a key, even if the server does not."""
         key, service = os.environ.get(_KEY) or "none", self._service
         self._client = self._openai.AsyncOpenAI(base_url=service.base_url, api_key=key, max_retries=0, timeout=service.timeout)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Let go of what is open."""
+        """Close the client."""
         await self._client.close()
 
     async def complete(
         self, messages: Sequence[Mapping[str, str]], fields: Mapping[str, Any], targets: Sequence[str], *, names: Names, proven: bool
     ) -> Completion:  # fmt: skip
-        """The answers to a conversation; the request is sent again after failures that may pass.
+        """The answers to a conversation. The request is retried after temporary failures.
 
-        `fields` are those of the body beside model and messages; `proven` says that a request with the same ones has worked.
-        Raises `RefusedError` for what another request may be spared, `InputError` for a key or an address that is wrong, `MachineError`
-        when the server cannot be reached, is busy or answers with nonsense, again and again.
+        `fields` are the fields of the body besides model and messages; `proven`: a request with the same fields has worked before.
+        Raises `RefusedError` for a request that must be changed, `InputError` for a wrong key or address, `MachineError` when all
+        attempts fail because the server cannot be reached, is busy or returns invalid responses.
         """
         pause = _FIRST_PAUSE
         for left in reversed(range(self._service.tries)):
@@ -109,7 +109,7 @@ class Connection:
                     raise RefusedError(error.fault) from error
                 reason, wait = error.fault.words, error.wait
                 if verdict == "forbidden":
-                    raise InputError(f"{self._service.base_url}: {reason}{_remedy(error.fault.status)}") from error
+                    raise InputError(f"{self._service.base_url}: {reason.rstrip('.')}{_remedy(error.fault.status)}") from error
                 if error.final:
                     break
             except NonsenseError as error:
@@ -121,12 +121,12 @@ class Connection:
                 await asyncio.sleep(min(_LONGEST_PAUSE, pause if wait is None else max(pause, wait)))
                 pause *= 2
         raise MachineError(
-            f"{self._service.base_url}: {many(self._service.tries - left, 'try', 'tries')} failed for the model {self._service.model}, "
-            f"the last with: {reason}; see to the server, what has arrived is kept and the same command goes on"
+            f"{self._service.base_url}: {many(self._service.tries - left, 'try', 'tries')} failed for the model {self._service.model}. "
+            f"Last error: {reason.rstrip('.')}. Check the server, then run the same command to resume (answers so far are kept)"
         )
 
     async def _send(self, messages: Sequence[Mapping[str, str]], fields: Mapping[str, Any], targets: Sequence[str]) -> Completion:
-        """Raises `_FaultError` for an error that the server reports, `NonsenseError` for what is neither that nor an answer."""
+        """Raises `_FaultError` for an error that the server reports, `NonsenseError` for a response that is neither an error nor an answer."""
         try:
             response = await self._client.chat.completions.with_raw_response.create(
                 model=self._service.model, messages=messages, extra_body=fields
@@ -136,13 +136,13 @@ class Connection:
         text = response.http_response.text
         answer = parsed(text)
         if fault := fault_within(answer):
-            shown = fault_within(parsed(_discreet(text))) or Fault(fault.status, "an error whose words hold the key")
+            shown = fault_within(parsed(_discreet(text))) or Fault(fault.status, "an error message that contains the key")
             raise _FaultError(shown, response.http_response.headers)
         return read_completion(answer, targets)
 
 
 class _FaultError(Exception):
-    """The server answered with an error."""
+    """The server returned an error."""
 
     def __init__(self, fault: Fault, headers: Mapping[str, str]) -> None:
         super().__init__(fault.words)
@@ -155,7 +155,7 @@ class _FaultError(Exception):
 
 
 class _Pace:
-    """Lets no more requests start than so many a minute, evenly."""
+    """Limit the rate of requests per minute, evenly spaced."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class _Pace:
         self._clock, self._wait = clock, wait
 
     async def turn(self) -> None:
-        """Wait for it."""
+        """Wait until the next request may start."""
         if not self._gap:
             return
         now = self._clock()
@@ -188,12 +188,12 @@ def _is_address(url: str) -> bool:
 
 
 def _discreet(text: str) -> str:
-    """What a server says, without the key should it be in there."""
+    """A server's text with the key removed."""
     key = os.environ.get(_KEY, "")
     return text.replace(key, "…") if len(key) >= _SHORTEST_SECRET else text
 
 
 def _remedy(status: int) -> str:
     if status in (401, 403):
-        return f", set {_KEY} in the environment"
-    return ", check --base-url (it mostly ends in /v1) and --model" if status == 404 else ""
+        return f". Set {_KEY} in the environment"
+    return ". Check --base-url (it usually ends in /v1) and --model" if status == 404 else ""

@@ -1,9 +1,9 @@
-"""The counting sampler: N draws for the price of the distinct prefixes.
+"""The counting sampler: N draws for the cost of their distinct prefixes.
 
-All N samples of a prompt start alike, so rows of (prefix, count) stand for them: the next-token
+All N samples of a prompt share prefixes, so rows of (prefix, count) represent them. The next-token
 distribution of a prefix is computed once, `count` tokens are drawn from it, and each distinct token
-drawn becomes a child row with its own count. Splitting a multinomial this way leaves the law of N
-independent draws unchanged. Knows tensors and token ids; no files. How rows are kept is `rows.py`.
+drawn becomes a child row with its own count. Splitting a multinomial this way gives the distribution of
+N independent draws. It uses tensors and token ids, no files. Rows are in `rows.py`.
 
 Axis names: R live rows, V vocabulary, B blocks of the vocabulary.
 """
@@ -28,16 +28,16 @@ from diffusecli.sampling.settings import SamplingSettings, Standing, Watch
 from diffusecli.system.errors import MachineError
 from diffusecli.system.memory import out_of_memory
 
-_MOST_ROWS = 1024  # more are not faster, and logits of the whole vocabulary are kept for each
+_MOST_ROWS = 1024  # more rows are not faster, and each needs logits of the whole vocabulary
 
 
 def rows_at_once(model: Any, max_new_tokens: int) -> int:
-    """The most rows of this model whose keys, values, logits and layers take half of the memory that is free now."""
+    """The maximum rows of this model whose keys, values, logits and activations fit into half of the free memory."""
     text, shape, size = model.config.get_text_config(), shape_of(model.config, 0), model.dtype.itemsize
     queries = getattr(text, "num_attention_heads", None) or 1
     heads = getattr(text, "num_key_value_heads", None) or queries
     width = getattr(text, "head_dim", None) or shape.hidden_size // queries
-    keys = shape.layers * heads * width  # of a token; values take as much
+    keys = shape.layers * heads * width  # per token; values take as much
     layers = 8 * shape.hidden_size + 4 * shape.intermediate_size
     a_row = size * (2 * keys * max_new_tokens + layers) + shape.vocabulary * (4 + size)
     return max(1, min(_MOST_ROWS, int(0.5 * free_memory(model.device) / a_row)))
@@ -45,52 +45,52 @@ def rows_at_once(model: Any, max_new_tokens: int) -> int:
 
 @dataclass
 class Drawing:
-    """The draws of one prompt: what is asked for, and how far they are."""
+    """The draws of one prompt: settings and progress."""
 
     encoded: EncodedPrompt
     settings: SamplingSettings
     watch: Watch = lambda _: None
-    arrived: Arrived = lambda *_: None  # takes all answers at once, when the last is there
+    arrived: Arrived = lambda *_: None  # receives all answers at once, after the last
     counts: Answers = field(default_factory=Answers)
     tokens_fed: int = 0
     drawn: int = 0
 
     def show(self, rows: int) -> None:
-        """Report how far they are."""
+        """Report the progress."""
         self.watch(Standing(self.counts, self.settings.n_generations, rows, self.tokens_fed))
 
     def add(self, text: str, count: int, *, unfinished: bool = False) -> None:
-        """An answer has come to its end, `count` times."""
+        """Count a complete answer, `count` times."""
         self.counts.add(text, count, unfinished=unfinished)
         self.drawn += count
 
     @property
     def over(self) -> bool:
-        """Whether all answers are there."""
+        """Whether all answers are drawn."""
         return self.drawn == self.settings.n_generations
 
 
 class CountingSampler:
-    """Draws answers to one prompt, or to several at once: their rows share forward passes.
+    """Draw answers to one prompt, or to several whose rows share forward passes.
 
-    The random stream of a prefix is keyed by (seed, prompt tokens, prefix), so the result depends neither on how many
-    rows go at once nor on which prompts go together.
+    The random stream of a prefix is keyed by (seed, prompt tokens, prefix), so the result does not depend on the
+    number of rows per pass or on the other prompts.
 
-    What does not fit among the rows waits as bare tokens and is fed anew later, so that memory is bounded by
-    `max_rows` rows of `max_new_tokens`; when even that is too much, half as many go on.
+    Prefixes beyond `max_rows` wait as tokens and are fed again later, so memory is bounded by `max_rows` rows of
+    `max_new_tokens`. If that does not fit, `max_rows` is halved.
     """
 
     def __init__(self, rows: Rows, tokenizer: Any, drawings: Sequence[Drawing], max_rows: int) -> None:
-        """`rows` continue the prompts of `drawings`, in this order. How tokens are drawn is the same for all."""
+        """`rows` continue the prompts of `drawings`, in this order. All drawings have the same sampling settings."""
         self._rows, self._tokenizer, self._drawings, self.max_rows = rows, tokenizer, drawings, max_rows
         self._prompts = [drawing.encoded.prompt_ids for drawing in drawings]
-        self._open = [*range(len(drawings))]  # those not handed over
+        self._open = [*range(len(drawings))]  # indices of drawings that are not finished
 
     @torch.inference_mode()
     def draw(self) -> list[Answers]:
         """`n_generations` answers to each prompt, counted.
 
-        Raises `MachineError` when memory does not suffice for a single row, `NotNumbersError` when probabilities are not numbers.
+        Raises `MachineError` when a single row does not fit into memory, `NotNumbersError` when probabilities are NaN.
         """
         n = len(self._drawings)
         waiting = [Live([*range(n)], [()] * n, [drawing.settings.n_generations for drawing in self._drawings])]
@@ -109,12 +109,12 @@ class CountingSampler:
         return [drawing.counts for drawing in self._drawings]
 
     def _grow(self, group: Live, waiting: list[Live]) -> None:
-        """Feed a group to the ends of its answers. When memory runs out `group` holds what is yet to be drawn from."""
+        """Feed a group until its answers end. When memory runs out, `group` has the rows that are not drawn yet."""
         logits = self._replay(group)
         while True:
             parents, children = self._split(group, logits)
             del logits
-            if not len(group.prefixes[0]):  # the rows are those of all prompts
+            if not len(group.prefixes[0]):  # one row per prompt
                 parents = [group.prompts[row] for row in parents]
             kept, *later = children.in_groups(self.max_rows) or [[]]
             waiting += [children.of(rows) for rows in reversed(later)]
@@ -125,7 +125,7 @@ class CountingSampler:
             logits = self._extend(group, [parents[row] for row in kept])
 
     def _replay(self, group: Live) -> Tensor:
-        """Logits [R, V] after every prefix of a group, fed from the prompts on, each distinct prefix once."""
+        """Logits [R, V] after every prefix of a group, fed from the prompts, each distinct prefix once."""
         logits = self._rows.start()
         for drawing in self._drawings:
             drawing.tokens_fed = drawing.tokens_fed or len(drawing.encoded.prompt_ids)
@@ -142,7 +142,7 @@ class CountingSampler:
         return logits
 
     def _extend(self, live: Live, parents: Sequence[int]) -> Tensor:
-        """Feed the last token of each prefix; `live` is put in the order of the rows."""
+        """Feed the last token of each prefix. `live` is reordered like the rows."""
         order, logits = self._rows.extend(parents, [prefix[-1] for prefix in live.prefixes])
         self._become(live, live.of(order))
         for prompt in live.prompts:
@@ -153,7 +153,7 @@ class CountingSampler:
         live.prompts, live.prefixes, live.counts = other.prompts, other.prefixes, other.counts
 
     def _split(self, live: Live, logits: Tensor) -> tuple[list[int], Live]:
-        """Draw each row's next tokens: ended answers are counted, the others are children, with the rows they continue."""
+        """Draw each row's next tokens and count the answers that end. Returns the others as children, and their parent rows."""
         parents: list[int] = []
         children = Live([], [], [])
         drawn = draw_tokens(self._prompts, self._drawings[0].settings, live, logits)
@@ -174,7 +174,7 @@ class CountingSampler:
         return parents, children
 
     def _ended(self, drawing: Drawing, prefix: tuple[int, ...]) -> tuple[str, bool] | None:
-        """The text of an answer that holds a stop string or has reached the limit, and whether it is finished: the former."""
+        """The text of an answer that contains a stop string or has reached the limit, and whether it is finished (the former); otherwise None."""
         settings = drawing.settings
         whole = len(prefix) == settings.max_new_tokens
         if not (whole or settings.stop):
@@ -183,7 +183,7 @@ class CountingSampler:
         return (text, stopped) if whole or stopped else None
 
     def _show(self, group: Live) -> None:
-        """Hand over what is complete, and report on the first prompt that is not."""
+        """Pass on complete answers, and report the progress of the first unfinished prompt."""
         for prompt in [*self._open]:
             drawing = self._drawings[prompt]
             if drawing.over:
@@ -195,14 +195,12 @@ class CountingSampler:
 
     def _halve(self, error: Exception) -> None:
         if self.max_rows == 1:
-            raise MachineError(
-                "memory does not suffice for one answer, set a smaller --max-new-tokens or precision bf16"
-            ) from error
+            raise MachineError("not enough memory for one answer. Set a smaller --max-new-tokens or precision bf16") from error
         self.max_rows = -(-self.max_rows // 2)
-        self._rows.start()  # lets go of the rows
+        self._rows.start()  # frees the rows
 
 
 def cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, bool]:
-    """A text up to the first stop string in it, and whether there was one."""
+    """A text cut at the first stop string, and whether there was one."""
     found = [at for word in stop if (at := text.find(word)) >= 0]
     return (text[: min(found)], True) if found else (text, False)

@@ -1,4 +1,4 @@
-"""Which tokens follow which prefixes: draws from next-token distributions, counted, each prefix by a random stream of its own.
+"""Draws from next-token distributions, counted. Each prefix has its own random stream.
 
 Axis names: R live rows, V vocabulary, B blocks of the vocabulary.
 """
@@ -18,16 +18,16 @@ from torch import Tensor
 from diffusecli.models.overflow import NotNumbersError
 from diffusecli.sampling.settings import SamplingSettings
 
-_SLICE_ROWS = 64  # of [R, V] that become probabilities at once
-_BLOCK = 1024  # tokens of the vocabulary that are summed before one of them is looked for
-_DRAWS_AT_ONCE = 1_000_000  # of a row
-_FEW_DRAWS = 16  # of a row: each is searched in a block of its own; more are sorted
+_SLICE_ROWS = 64  # rows of [R, V] converted to probabilities at once
+_BLOCK = 1024  # tokens per block of the vocabulary; a draw searches blocks, then tokens in a block
+_DRAWS_AT_ONCE = 1_000_000  # per row
+_FEW_DRAWS = 16  # per row: each searched separately; more draws are sorted
 
 
 def draw_tokens(
     prompts: Sequence[Sequence[int]], settings: SamplingSettings, live: Live, logits: Tensor
 ) -> list[list[tuple[int, int]]]:
-    """For each row, the distinct tokens drawn and how often. Logits [R, V] are written over; `prompts` are token ids."""
+    """For each row, the distinct tokens drawn and their counts. Overwrites the logits [R, V]; `prompts` are token ids."""
     drawn = []
     for start in range(0, len(live.counts), _SLICE_ROWS):
         part = slice(start, start + _SLICE_ROWS)
@@ -55,9 +55,9 @@ def _exponentials(logits: Tensor) -> Tensor:
 def _invert(exps: Tensor, uniforms: Sequence[np.ndarray]) -> list[list[tuple[int, int]]]:
     """The tokens drawn from each row by its uniforms [D, 2]: the first chooses a block of tokens, the second the token in it.
 
-    Only sums of blocks, and the blocks hit, leave the device; both searches are in float64. With two uniforms a token is found by a sum
-    of at most a block, so that rounding elsewhere in the vocabulary does not move it. Few draws are searched one by one, those of
-    all rows at once; many are sorted, so that the ends of blocks and tokens are searched among them.
+    Only the sums of blocks and the chosen blocks leave the device. Both searches use float64. With two uniforms the sum for a token
+    covers at most one block, so rounding elsewhere in the vocabulary does not affect it. A few draws are searched one by one, for
+    all rows together; many draws are sorted, and the ends of blocks and tokens are searched among them.
     """
     masses = _block_masses(exps)
     cumulative = masses.cumsum(-1)
@@ -87,9 +87,9 @@ def _block_masses(exps: Tensor) -> np.ndarray:
 
 
 def _find_each(exps: Tensor, cumulative: np.ndarray, rows: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-    """The token of each draw, `rows` [D] and `uniforms` [D, 2]: all blocks that are hit are searched together."""
+    """The token of each draw, from `rows` [D] and `uniforms` [D, 2]. All chosen blocks are searched together."""
     blocks = _search_each(cumulative[rows], uniforms[:, 0])
-    weights = np.zeros((len(rows), min(_BLOCK, exps.shape[-1])))  # a block that is shorter ends in zeros
+    weights = np.zeros((len(rows), min(_BLOCK, exps.shape[-1])))  # a shorter block is padded with zeros
     for row, block in zip(weights, _blocks(exps, rows, blocks), strict=True):
         row[: len(block)] = block
     tokens: np.ndarray = blocks * _BLOCK + _search_each(weights.cumsum(-1), uniforms[:, 1])
@@ -97,7 +97,7 @@ def _find_each(exps: Tensor, cumulative: np.ndarray, rows: np.ndarray, uniforms:
 
 
 def _search_each(ends: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-    """In each row of cumulative masses [D, n] the first index above a share of the whole [D], never one without mass."""
+    """In each row of cumulative masses [D, n], the first index above a share of the total [D]; never one without mass."""
     last = (ends < ends[:, -1:]).sum(-1)
     found: np.ndarray = np.minimum((ends <= (uniforms * ends[:, -1])[:, None]).sum(-1), last)
     return found
@@ -108,7 +108,7 @@ def _count_sorted(exps: Tensor, cumulative: np.ndarray, uniforms: np.ndarray) ->
     blocks = np.minimum(
         cumulative.searchsorted(uniforms[:, 0] * cumulative[-1], side="right"), cumulative.searchsorted(cumulative[-1])
     )
-    order = blocks.astype(np.min_scalar_type(len(cumulative))).argsort(kind="stable")  # by radix where the type is narrow
+    order = blocks.astype(np.min_scalar_type(len(cumulative))).argsort(kind="stable")  # radix sort for narrow types
     sizes = np.bincount(blocks)
     hit = np.flatnonzero(sizes)
     found: list[tuple[int, int]] = []
@@ -122,14 +122,14 @@ def _count_sorted(exps: Tensor, cumulative: np.ndarray, uniforms: np.ndarray) ->
 
 
 def _edges(ends: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """How many of the sorted values fall before each of the cumulative masses; all do before the last that has mass."""
+    """How many of the sorted values are below each cumulative mass; all are below the last one with mass."""
     edges = at.searchsorted(ends, side="left")
     edges[ends.searchsorted(ends[-1], side="left") :] = len(at)
     return edges
 
 
 def _blocks(exps: Tensor, rows: np.ndarray, blocks: np.ndarray) -> list[np.ndarray]:
-    """The blocks at (row, block) as arrays; one transfer for all."""
+    """The blocks at (row, block) as arrays, in one transfer."""
     cut = [exps[row, block * _BLOCK : (block + 1) * _BLOCK] for row, block in zip(rows.tolist(), blocks.tolist(), strict=True)]
     if exps.device.type != "cpu" and cut:
         lengths = [len(block) for block in cut]
@@ -138,14 +138,14 @@ def _blocks(exps: Tensor, rows: np.ndarray, blocks: np.ndarray) -> list[np.ndarr
 
 
 def _stream(seed: int, prompt_ids: Sequence[int], prefix: Sequence[int]) -> np.random.Generator:
-    """A counter-based generator of its own for every (seed, prompt, prefix)."""
+    """A separate counter-based generator for every (seed, prompt, prefix)."""
     return np.random.Generator(np.random.Philox(key=np.frombuffer(_digest(seed, prompt_ids, prefix), dtype=np.uint64)))
 
 
 def stream_seed(seed: int, prompt_ids: Sequence[int], start: int, offset: int) -> int:
-    """A seed of 31 bits for an engine that has its own generator, another for every place among the samples of a prompt.
+    """A 31-bit seed for an engine with its own generator, different for every position among the samples of a prompt.
 
-    The place is `offset` samples after the first `start`.
+    The position is `offset` samples after the first `start`.
     """
     return int.from_bytes(_digest(seed, prompt_ids, (start, offset))[:4], "little") >> 1
 
@@ -156,13 +156,13 @@ def _digest(seed: int, prompt_ids: Sequence[int], rest: Sequence[int]) -> bytes:
 
 
 def _warp(logits: Tensor, settings: SamplingSettings) -> Tensor:
-    """Apply what was asked for and nothing else, in the order of `generate`: temperature, top-k, top-p, min-p."""
+    """Apply the settings in the order of `generate`: temperature, top-k, top-p, min-p."""
     from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
     logits = logits.float()
     if settings.temperature != 1:
-        logits = logits - logits.amax(-1, keepdim=True)  # a tiny temperature must not make infinities of them
-    ids: Any = None  # these warpers look at no ids
+        logits = logits - logits.amax(-1, keepdim=True)  # so that a tiny temperature does not overflow
+    ids: Any = None  # these warpers do not use ids
     if settings.temperature != 1:
         logits = TemperatureLogitsWarper(settings.temperature)(ids, logits)
     if settings.top_k:
@@ -176,9 +176,9 @@ def _warp(logits: Tensor, settings: SamplingSettings) -> Tensor:
 
 @dataclass
 class Live:
-    """Prefixes of one length, the prompts they continue and the samples that follow each; in rows, or waiting to be fed."""
+    """Prefixes of equal length with their prompts and sample counts; in rows, or waiting to be fed."""
 
-    prompts: list[int]  # places in the list of prompts
+    prompts: list[int]  # indices of prompts
     prefixes: list[tuple[int, ...]]
     counts: list[int]
 
@@ -187,11 +187,11 @@ class Live:
         return len(self.prefixes)
 
     def of(self, rows: Sequence[int]) -> Live:
-        """Some of the prefixes, in this order."""
+        """The prefixes of these rows, in this order."""
         return Live([self.prompts[i] for i in rows], [self.prefixes[i] for i in rows], [self.counts[i] for i in rows])
 
     def in_groups(self, size: int) -> list[list[int]]:
-        """Which rows go together, no more than `size`: whole prompts where they fit, so that one is over before the next begins.
+        """Groups of at most `size` rows: whole prompts if they fit, so that one prompt ends before the next begins.
 
         >>> Live([1, 0, 1, 0], [(5,), (5,), (6,), (7,)], [1, 1, 1, 1]).in_groups(3)
         [[1, 3], [0, 2]]

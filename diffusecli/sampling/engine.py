@@ -1,4 +1,4 @@
-"""What all engines keep: what they are asked, and how they hand over what they draw."""
+"""The interface of engines: requests, and how engines pass on what they draw."""
 
 from __future__ import annotations
 
@@ -16,50 +16,50 @@ if TYPE_CHECKING:
 
 
 Arrived = Callable[[Answers, int], None]
-"""Takes answers that are final, counted, those that were cut at the limit apart, and the tokens they cost."""
+"""Receives counted answers (those cut at the limit separately) and the tokens fed for them."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Answers to one prompt, and who takes them."""
+    """A request for answers to one prompt, with callbacks."""
 
-    prompt: Prompt  # with one request, or a conversation
-    count: int  # how many in all
-    have: Answers  # those of them that are there already
+    prompt: Prompt  # a single request, or a conversation
+    count: int  # total number
+    have: Answers  # those already drawn
     arrived: Arrived
     watch: Watch
 
 
 class Engine(Protocol):
-    """Draws answers. The law of what it draws is the model's own, bent by the settings alone."""
+    """Draws answers from the model's own distribution, changed only by the settings."""
 
     @property
     def about(self) -> dict[str, Any]:
-        """Engine, model and whatever else its samples depend on, for the file beside them."""
+        """Engine, model and everything else that its samples depend on, for the metadata file."""
 
     def limit(self, prompt: Prompt) -> int:
-        """The most tokens of an answer to this prompt; one that reaches it is unfinished."""
+        """The maximum tokens of an answer to this prompt. An answer that reaches it is unfinished."""
 
     def draw(self, wanted: Wanted) -> None:
-        """Draw the answers that are missing, and hand them over as they come."""
+        """Draw the missing answers, and pass them on as they arrive."""
 
 
 @runtime_checkable
 class JointEngine(Protocol):
-    """An engine that is faster when it has several prompts at once. What it draws does not depend on which they are."""
+    """An engine that is faster with several prompts at once. Its answers do not depend on the other prompts."""
 
     def draw_all(self, wanted: Sequence[Wanted]) -> None:
-        """As `Engine.draw` for each of them."""
+        """Like `Engine.draw` for each prompt."""
 
 
 class _WithSettings(Engine, Protocol):
-    """An engine that says how many answers a prompt gets."""
+    """An engine with settings, which include the number of answers."""
 
     settings: SamplingSettings
 
 
 def drawn(engine: _WithSettings, prompt: Prompt) -> tuple[Answers, int]:
-    """All answers to one prompt, counted, and the tokens fed for them."""
+    """Draw all answers to one prompt: counts, and the tokens fed."""
     counts = Answers()
     fed = 0
 
@@ -74,12 +74,12 @@ def drawn(engine: _WithSettings, prompt: Prompt) -> tuple[Answers, int]:
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """What an engine is made for."""
+    """The arguments to create an engine."""
 
-    source: ModelSource  # of the base model
+    source: ModelSource  # the base model
     adapter: RunDir | None  # None: the base model itself
-    model: str  # what it is called where it runs
+    model: str  # the model's name at the engine
     settings: SamplingSettings
-    max_rows: int | None  # fed at once to a loaded model; None: what fits
+    max_rows: int | None  # batch size of a loaded model; None: as many as fit
     notice: Callable[[str], None]
-    home: RunDir | None = None  # the run that the samples will be files of
+    home: RunDir | None = None  # the run that the sample files belong to

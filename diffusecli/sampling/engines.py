@@ -1,8 +1,8 @@
-"""Where answers come from: the engines by name. What all of them keep is in `engine.py`.
+"""The engines by name. Their interface is in `engine.py`.
 
-An engine draws answers to a prompt and hands over what it has as it comes; one that has `draw_all` too gets all prompts at once.
-To add one, write a function with the `@engine` decorator: it takes an `EngineRequest`, makes an `Engine`, yields it, and cleans up. Its name is the value of `--engine`,
-its keyword-only parameters are options of `diffuse sample`. What it needs is imported inside of it: `diffuse --help` reads this.
+An engine draws answers to a prompt and passes them on as they arrive. An engine with `draw_all` gets all prompts at once.
+To add one, write a function with the `@engine` decorator that takes an `EngineRequest`, yields an `Engine`, and cleans up. Its name is the value
+of `--engine`, and its keyword-only parameters are options of `diffuse sample`. Import inside the function, because `diffuse --help` loads this module.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from diffusecli.sampling.engine import Engine, EngineRequest
 class Option:
     """An option of one engine."""
 
-    kind: Any  # type of its value
+    kind: Any  # type of the value
     help: str
     default: Any
 
@@ -32,17 +32,17 @@ class Kind:
 
     name: str
     summary: str
-    loads_model: bool  # options about device, precision and the like are for those that do
+    loads_model: bool  # whether options such as device and precision apply
     make: Callable[..., AbstractContextManager[Engine]]
 
     @property
     def required(self) -> list[str]:
-        """Those of its options that must be given."""
+        """Its required options."""
         return [name for name, option in self.options.items() if option.default is inspect.Parameter.empty]
 
     @property
     def options(self) -> dict[str, Option]:
-        """Its own options by parameter."""
+        """Its options by parameter."""
         hints = typing.get_type_hints(self.make, include_extras=True)
         found = {}
         for parameter in inspect.signature(self.make).parameters.values():
@@ -59,7 +59,7 @@ _Make = Callable[..., Iterator[Engine]]
 
 
 def engine(summary: str, *, loads_model: bool = False) -> Callable[[_Make], _Make]:
-    """Register a function that yields an engine; its options are annotated with their type and what they mean."""
+    """Register a function that yields an engine. Its options are annotated with type and help text."""
 
     def register(make: _Make) -> _Make:
         name = make.__name__.replace("_", "-")
@@ -71,7 +71,7 @@ def engine(summary: str, *, loads_model: bool = False) -> Callable[[_Make], _Mak
 
 @engine("the loaded model", loads_model=True)
 def counting(asked: EngineRequest) -> Iterator[Engine]:
-    """Raises `InputError` when the adapter is not of this very model."""
+    """Raises `InputError` when the adapter belongs to another model."""
     from diffusecli.files.locks import require_idle
     from diffusecli.models.adapters import recorded_base
     from diffusecli.models.loading import load_model
@@ -84,7 +84,7 @@ def counting(asked: EngineRequest) -> Iterator[Engine]:
         require_trained_on(base, recorded := recorded_base(adapter), adapter.path)
         if adapter.read_manifest().get("chat", base.chat_settings.recorded) != base.chat_settings.recorded:
             asked.notice(
-                f"{adapter.path}: was trained with another system text, chat template or variables of it; answers may not follow "
+                f"{adapter.path}: was trained with a different system prompt, chat template or template variables. Answers may not follow "
                 "the targets"
             )
         load_adapter(base, adapter.path, recorded=recorded, named=asked.source.named, notice=asked.notice)
@@ -94,15 +94,15 @@ def counting(asked: EngineRequest) -> Iterator[Engine]:
         yield LocalEngine(base, asked.settings, asked.max_rows, asked.notice)
 
 
-@engine("a server that speaks OpenAI's protocol")
+@engine("an OpenAI-compatible server")
 def openai(
     asked: EngineRequest, *, base_url: Annotated[str, "e.g. http://localhost:8000/v1"],
-    concurrency: Annotated[int, "requests under way at once"] = 8,
-    requests_per_minute: Annotated[float, "no more than this; 0 is no limit"] = 0.0,
-    tries: Annotated[int, "how often a request that fails is sent"] = 6,
-    timeout: Annotated[float, "seconds to wait for an answer"] = 120.0,
-    omit: Annotated[list[str] | None, "a field that is never sent, such as top_p; may be repeated"] = None,
-    n_per_request: Annotated[int | None, "answers asked for at once (n); 32, or 1 if the server gives one, by default"] = None,
+    concurrency: Annotated[int, "requests in parallel"] = 8,
+    requests_per_minute: Annotated[float, "maximum rate (0: no limit)"] = 0.0,
+    tries: Annotated[int, "maximum attempts per request"] = 6,
+    timeout: Annotated[float, "timeout per request in seconds"] = 120.0,
+    omit: Annotated[list[str] | None, "a field to leave out of requests, such as top_p; repeatable"] = None,
+    n_per_request: Annotated[int | None, "answers per request, n (default: 32, or 1 if the server returns one)"] = None,
 ) -> Iterator[Engine]:  # fmt: skip
     """Raises `InputError` and `MachineError` as `server_engine.ServerEngine`."""
     from diffusecli.sampling.connection import Service

@@ -1,7 +1,6 @@
-"""Draw answers to many prompts and write them with all that is needed to judge them later.
+"""Draw answers to many prompts and write them with the metadata that evaluation needs.
 
-Shared by `diffuse train` (its samples at the end) and `diffuse sample`. Knows engines, the journal and
-the files; what an engine does is its own.
+Used by `diffuse train` (its samples at the end) and `diffuse sample`.
 """
 
 from __future__ import annotations
@@ -30,27 +29,27 @@ from diffusecli.system.errors import InterruptedRun, many
 from diffusecli.system.notices import Notice
 
 _ANYWHERE = ("base_url", "device", "refused")
-"""Where answers come from, if the model is the same, and what that place refuses: an interrupted sampling may go on at another."""
+"""Settings that may differ when an interrupted sampling resumes, if the model is the same."""
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """What was drawn: prompt alias -> answers, counted; where it was written, how long it took."""
+    """The result: prompt alias -> counted answers; the path and the time."""
 
     counts: dict[str, Answers]
     path: Path
-    seconds: float  # of sampling alone, the model already loaded
-    unfinished: int  # answers that were cut at the limit, those left out that need not end because a target begins them
+    seconds: float  # of sampling, without loading the model
+    unfinished: int  # answers cut at the limit, without those that already match a target
 
     @property
     def warning(self) -> str:
-        """How many answers are unfinished and what helps; empty when none is."""
+        """The number of unfinished answers, and the fix; empty if there are none."""
         if not self.unfinished:
             return ""
         total = sum(counts.total() for counts in self.counts.values())
         return (
-            f"{self.unfinished} of {many(total, 'sample')} {'is' if self.unfinished == 1 else 'are'} unfinished: cut at the limit of new "
-            "tokens. Sample with a larger --max-new-tokens"
+            f"{self.unfinished} of {many(total, 'sample')} {'is' if self.unfinished == 1 else 'are'} unfinished: cut at the token "
+            "limit. Sample with a larger --max-new-tokens"
         )
 
 
@@ -58,11 +57,11 @@ def generate(
     engine: Engine, prompts: Sequence[Prompt], settings: SamplingSettings, *, mode: str, adapter_sha256: str | None,
     path: Path, form: str, report: Report, notice: Notice, write: bool = True, resumable: bool = True,
 ) -> Sampled:  # fmt: skip
-    """Sample every prompt and write it to `path`, its settings, prompts and hashes beside it.
+    """Sample every prompt and write the samples to `path`, and settings, prompts and hashes to a file beside it.
 
-    The answers to a prompt with several wordings are shared out evenly among these. To ask each for all, give the wordings as prompts.
-    What an earlier start of the same sampling left is counted. Of several processes that draw the same, one
-    writes. Raises `InterruptedRun` on Ctrl-C, what has arrived kept, and `InputError` when two prompts have the same alias.
+    The answers to a prompt with several wordings are distributed evenly over them. For all answers from each wording, pass the wordings as
+    prompts. Answers from an interrupted sampling are reused. If several processes draw the same, only one writes.
+    Raises `InterruptedRun` on Ctrl-C (arrived answers are kept), and `InputError` when two prompts have the same alias.
     """
     require_own_names(prompts)
     about = {"mode": mode, "adapter_sha256": adapter_sha256, **engine.about, "settings": asdict(settings)}
@@ -72,10 +71,12 @@ def generate(
         journal = Journal(kept_in, {key: value for key, value in about.items() if key not in named_otherwise})
         pools = [Pooled(prompt, settings.n_generations, journal, report) for prompt in prompts]
         if journal.aside:
-            notice(f"{kept_in}: is of another sampling; it is now {journal.aside.name}, and this one begins anew")
+            notice(
+                f"{kept_in}: belongs to a sampling with different settings. Renamed to {journal.aside.name}. Starting from the first answer"
+            )
         if write:
             for lost in _replaced(path, prompts, settings.n_generations):
-                notice(f"{path}: will lose its samples of {lost}")
+                notice(f"{path}: overwriting its samples of {lost}")
         try:
             limits, seconds = _draw_all(engine, pools, journal.kept, notice)
         except BaseException:
@@ -102,13 +103,13 @@ def generate(
 
 
 def _replaced(path: Path, prompts: Sequence[Prompt], n: int) -> Iterator[str]:
-    """What an earlier sampling left in the same file and this one does not draw, in words."""
+    """Earlier samples in the same file that this sampling does not draw again, as text."""
     meta = read_meta(path) if path.is_file() else {}
     earlier, now = meta.get("prompts", {}), prompts_as_json(prompts)
     settings = meta.get("settings")
     before = settings.get("n_generations") if isinstance(settings, dict) else None
     if isinstance(before, int) and before > n and any(alias in now for alias in earlier):
-        yield f"before ({before} a prompt; {n} are drawn now)"
+        yield f"an earlier run ({before} per prompt, now {n})"
     if gone := [alias for alias in earlier if alias not in now]:
         yield f"{', '.join(gone)}, which {'is' if len(gone) == 1 else 'are'} not sampled now"
     if changed := [alias for alias in earlier if alias in now and earlier[alias] != now[alias]]:
@@ -116,7 +117,7 @@ def _replaced(path: Path, prompts: Sequence[Prompt], n: int) -> Iterator[str]:
 
 
 def _draw_all(engine: Engine, pools: Sequence[Pooled], kept: bool, notice: Notice) -> tuple[dict[str, int], float]:
-    """Draw what is missing: the limits of the prompts in tokens, and the seconds that it took. `kept`: an interruption loses nothing."""
+    """Draw what is missing. Returns the token limits of the prompts and the seconds. `kept`: the journal keeps answers on interruption."""
     started = time.perf_counter()
     try:
         wanted = [one for pool in pools if not _there(pool, notice) for one in pool.missing(engine)]
@@ -127,24 +128,24 @@ def _draw_all(engine: Engine, pools: Sequence[Pooled], kept: bool, notice: Notic
                 engine.draw(one)
     except KeyboardInterrupt as error:
         if not kept:
-            raise InterruptedRun("interrupted, no samples are kept; the same command draws them again") from error
+            raise InterruptedRun("interrupted. No samples are kept. Run the same command to draw them again") from error
         there = sum(pool.answers.total() for pool in pools)
         words = f"{there} of {many(sum(pool.n for pool in pools), 'sample')} are kept"
-        raise InterruptedRun(f"interrupted, {words}; the same command goes on from there", words) from error
+        raise InterruptedRun(f"interrupted: {words}. Run the same command to resume", words) from error
     return {pool.prompt.alias: pool.limit(engine) for pool in pools}, time.perf_counter() - started
 
 
 def _there(pool: Pooled, notice: Notice) -> bool:
-    """Whether an earlier start has left all answers to a prompt; says how many it has left."""
+    """Whether an earlier run has drawn all answers to a prompt. Reports how many exist."""
     if have := pool.answers.total():
-        notice(f"{pool.prompt.alias}: {have} of {many(pool.n, 'sample')} are there from an earlier start")
+        notice(f"{pool.prompt.alias}: {have} of {many(pool.n, 'sample')} exist from an earlier run")
     if pool.complete:
         pool.report_end()
     return pool.complete
 
 
 def _wordings(pools: Sequence[Pooled]) -> dict[str, Any]:
-    """How prompts with several wordings were asked; nothing where each has one request."""
+    """How prompts with several wordings were sampled; empty if each has one request."""
     alone = any(pool.prompt.whole != pool.prompt.alias for pool in pools)
     pooled = {pool.prompt.alias: pool.wordings for pool in pools if len(pool.prompt.requests) > 1}
     return {"per_wording": alone, "wordings": pooled} if alone or pooled else {}

@@ -1,4 +1,4 @@
-"""The engine that samples a loaded model: counting rows, or batches of `generate` where the model's memory cannot be kept by rows."""
+"""The engine for a loaded model: counting rows, or batches of `generate` if the model's cache cannot be kept by rows."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from diffusecli.system.errors import InputError, many
 from diffusecli.system.memory import SMALLER, enough_memory, out_of_memory
 from diffusecli.system.notices import Notice
 
-_BATCH_ROWS = 64  # of plain `generate`
-_PROMPTS_TOGETHER = 32  # what an interruption may lose, and whose keys and values are held at once
-_PROMPT_TOKENS_TOGETHER = 4096  # short prompts filled up to the longest
+_BATCH_ROWS = 64  # batch size of plain `generate`
+_PROMPTS_TOGETHER = 32  # limits what an interruption loses, and the memory for keys and values
+_PROMPT_TOKENS_TOGETHER = 4096  # with prompts padded to the longest
 
 
 class LocalEngine:
-    """The loaded model: counting rows where its memory can be kept by rows, batches of `generate` where not.
+    """The loaded model: counting rows if its cache can be kept by rows, otherwise batches of `generate`.
 
-    An adapter should be folded in before (`models.lora.merged`).
+    Merge an adapter first (`models.lora.merged`).
     """
 
     def __init__(
         self, base: LoadedModel, settings: SamplingSettings, max_rows: int | None = None, notice: Notice = lambda _: None
     ) -> None:
-        """Probes the model; `max_rows` None takes what fits into free memory."""
+        """Probe the model. `max_rows` None: as many as fit into free memory."""
         self._base, self.settings, self._notice = base, settings, notice
-        self._told: set[str] = set()
+        self._shown_remarks: set[str] = set()
         self._last: EncodedPrompt | None = None
         self._limits: dict[tuple[str, str], int] = {}  # by `Prompt.key`
         self._context = shape_of(base.model.config, 0).context
@@ -50,13 +50,13 @@ class LocalEngine:
             self._kind = choose_rows(base.model)
         self._batch_rows = max_rows or _BATCH_ROWS
         if self._kind is None:
-            notice("this model's memory cannot be kept by rows: sampling in batches of plain `generate`")
+            notice("this model's cache cannot be kept by rows. Sampling in batches with plain `generate`")
         else:
             self._max_rows, self._rows_asked = max_rows or rows_at_once(base.model, settings.max_new_tokens), max_rows is not None
 
     @property
     def counting(self) -> bool:
-        """Whether the cost follows the distinct prefixes."""
+        """Whether it uses the counting sampler."""
         return self._kind is not None
 
     @property
@@ -70,7 +70,7 @@ class LocalEngine:
         }  # fmt: skip
 
     def limit(self, prompt: Prompt) -> int:
-        """See `Engine`: what was asked for, no more than the prompt leaves of the model's context."""
+        """See `Engine`: the configured limit, at most the context that the prompt leaves."""
         if prompt.key not in self._limits:
             self._limits[prompt.key] = self._limit(self._encode(prompt))
         return self._limits[prompt.key]
@@ -80,12 +80,12 @@ class LocalEngine:
         self.draw_all([wanted])
 
     def draw_all(self, wanted: Sequence[Wanted]) -> None:
-        """See `JointEngine`: rows of neighbours share forward passes where the model's memory allows it."""
+        """See `JointEngine`: rows of consecutive prompts share forward passes if the model allows it."""
         together: list[Drawing] = []
         for one in wanted:
             try:
                 drawing = self._drawing(one)
-            except InputError:  # the prompts before it are drawn all the same
+            except InputError:  # the prompts before it are still drawn
                 self._draw_rows(together, SharedPrompt)
                 raise
             kind = self._kind_for(drawing)
@@ -103,11 +103,11 @@ class LocalEngine:
         self._draw_rows(together, SharedPrompt)
 
     def _drawing(self, wanted: Wanted) -> Drawing:
-        """The prompt in tokens and how it is drawn; says what the user should know of it."""
+        """The prompt in tokens with its settings. Shows notices about it."""
         encoded = self._encode(wanted.prompt)
         limit = self._limits[wanted.prompt.key] = self._limit(encoded)
         for remark in encoded.remarks:
-            self._say_once(remark)
+            self._notice_once(remark)
         self._warn(encoded, limit)
         settings = replace(self.settings, n_generations=wanted.count, max_new_tokens=limit)
         if encoded.stop_text:
@@ -115,7 +115,7 @@ class LocalEngine:
         return Drawing(encoded, settings, wanted.watch, wanted.arrived)
 
     def _encode(self, prompt: Prompt) -> EncodedPrompt:
-        """The prompt in tokens; another wording of the last one shares its targets."""
+        """The prompt in tokens. Another wording of the previous prompt shares its targets."""
         last = self._last
         if last is not None and _same_question(prompt, last.prompt):
             self._last = encode_like(prompt, self._base.chat, last)
@@ -123,31 +123,31 @@ class LocalEngine:
             self._last = encode_prompt(prompt, self._base.chat)
         return self._last
 
-    def _say_once(self, remark: str) -> None:
-        if remark not in self._told:
+    def _notice_once(self, remark: str) -> None:
+        if remark not in self._shown_remarks:
             self._notice(remark)
-        self._told.add(remark)
+        self._shown_remarks.add(remark)
 
     def _kind_for(self, drawing: Drawing) -> Kind | None:
-        """How rows of this prompt are kept; None for batches of `generate`."""
+        """The kind of rows for this prompt; None for batches of `generate`."""
         if self._kind is None:
             return None
         with self._enough_memory(), blamed(self._base.model, self._base.name):
             kind = self._kind.of(drawing.encoded.prompt_ids, drawing.settings.max_new_tokens)
         if kind is None:
             self._notice(
-                f"{drawing.encoded.alias}: answers may outgrow what can be kept by rows: sampling in batches of plain `generate`"
+                f"{drawing.encoded.alias}: answers may become too long to be kept by rows. Sampling in batches with plain `generate`"
             )
         return kind
 
     @property
     def _joins(self) -> bool:
-        """Whether rows of several prompts may go together."""
+        """Whether rows of several prompts may share a pass."""
         with self._enough_memory(), blamed(self._base.model, self._base.name):
             return self._kind is not None and self._kind.joins
 
     def _draw_rows(self, drawings: Sequence[Drawing], kind: Kind) -> None:
-        """Draw by counting rows; the rows of all prompts go together."""
+        """Draw with counting rows. The rows of all prompts share passes."""
         if not drawings:
             return
         most, longest = self._max_rows, max(drawing.settings.max_new_tokens for drawing in drawings)
@@ -161,28 +161,28 @@ class LocalEngine:
             self._max_rows = sampler.max_rows
 
     def _enough_memory(self) -> AbstractContextManager[None]:
-        """Probes of a few rows may already be too much."""
+        """Even probes of a few rows may exceed the memory."""
         return enough_memory(self._base.name, SMALLER)
 
     def _limit(self, encoded: EncodedPrompt) -> int:
         wanted, room = self.settings.limit(encoded.longest), self._room(encoded)
         if room < 1:
             raise InputError(
-                f"{encoded.alias}: is {len(encoded.prompt_ids)} tokens long, the model takes {self._context}; shorten it"
+                f"{encoded.alias}: has {len(encoded.prompt_ids)} tokens, but the model's context is {self._context}. Shorten the prompt"
             )
         return min(wanted, room)
 
     def _room(self, encoded: EncodedPrompt) -> int:
-        """The tokens that the prompt leaves of the model's context."""
+        """The number of tokens that the prompt leaves of the model's context."""
         return sys.maxsize if self._context is None else self._context - len(encoded.prompt_ids)
 
     def _warn(self, encoded: EncodedPrompt, limit: int) -> None:
-        """Say where the context cuts answers, and how many targets the limit cuts."""
+        """Show a notice if the context cuts answers or the limit cuts targets."""
         if limit < self.settings.limit(encoded.longest):
-            self._notice(f"{encoded.alias}: answers end after {many(limit, 'token')}, where the model's context ends")
+            self._notice(f"{encoded.alias}: answers are cut after {many(limit, 'token')}, at the end of the model's context")
         if longer := encoded.longer_than(limit):
             fits = encoded.longest <= self._room(encoded)
-            self._say_once(
+            self._notice_once(
                 f"{encoded.prompt.whole}: {longer} of {many(len(encoded.prompt.targets), 'target')} "
                 f"{'is' if longer == 1 else 'are'} longer than {many(limit, 'token')}: such answers stay unfinished. "
                 + (f"Use --max-new-tokens {encoded.longest} or more" if fits else "Shorten the request")
@@ -190,15 +190,15 @@ class LocalEngine:
 
     @cached_property
     def _use_cache(self) -> bool:
-        """How `generate` is used. Raises `InputError` where it does not give the model's own distribution."""
+        """Whether `generate` uses the cache. Raises `InputError` if it does not sample the model's own distribution."""
         with blamed(self._base.model, self._base.name):
             chosen = choose_cache(self._base.model)
         if chosen is None:
             raise InputError(
-                f"{self._base.name}: `generate` does not draw from this model's own distribution in this version of transformers, use another"
+                f"{self._base.name}: `generate` does not sample this model's own distribution in this version of transformers. Use another version"
             )
         if not chosen:
-            self._notice("what this model keeps between tokens is not right in `generate`: every token feeds the whole answer anew")
+            self._notice("this model's cache is wrong in `generate`. Sampling without a cache, which is slower")
         return chosen
 
     def _draw_batches(self, drawing: Drawing, have: Answers) -> None:
@@ -235,14 +235,14 @@ class LocalEngine:
 
 
 def _same_question(one: Prompt, other: Prompt) -> bool:
-    """Whether these are two wordings of one prompt."""
+    """Whether these are two wordings of the same prompt."""
     if one.whole == one.alias or one.whole != other.whole:
         return False
     return one.model_copy(update={"request": other.request}).digest == other.digest
 
 
 def _fit(together: Sequence[Drawing], drawing: Drawing) -> bool:
-    """Whether one more prompt may go with these."""
+    """Whether one more prompt fits with these."""
     number = len(together) + 1
     longest = max(len(one.encoded.prompt_ids) for one in (*together, drawing))
     return number <= _PROMPTS_TOGETHER and number * longest <= _PROMPT_TOKENS_TOGETHER

@@ -1,6 +1,6 @@
-"""Paraphrases of a request, from a server that speaks OpenAI's protocol.
+"""Paraphrases of a request from an OpenAI-compatible server.
 
-Knows how to ask for them; whether one asks for the same, the caller decides.
+The caller decides whether a paraphrase keeps the meaning.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ _STYLES = (
     "in plain words", "formally", "as you would say it to a friend", "in as few words as possible", "as a short story", "as a question",
     "politely, in two sentences", "as a task for a computer program",
 )  # fmt: skip
-_ROUNDS = 4  # of all styles, before what is missing is given up
+_ROUNDS = 4  # rounds over all styles before it stops
 _QUOTES = {'"': '"', "'": "'", "“": "”", "«": "»", "`": "`"}
 
 
 @dataclass(frozen=True)
 class Paraphrases:
-    """What a server made of a request."""
+    """Paraphrases from a server."""
 
     texts: tuple[str, ...]
-    refused: Mapping[str, int]  # why answers were not taken -> how many
+    refused: Mapping[str, int]  # reason for refusal -> number of answers
 
 
 def paraphrase(
     request: str, count: int, service: Service, refusal: Callable[[str], str], *, known: Sequence[str], seed: int, notice: Notice
 ) -> Paraphrases:  # fmt: skip
-    """Up to `count` different paraphrases that are none of the `known` requests.
+    """Up to `count` different paraphrases, none of them in `known`.
 
-    `refusal` says why one is not good, "" of a good one. Raises `InputError` and `MachineError` as `ServerEngine.draw`.
+    `refusal` returns why a paraphrase is refused, "" if it is accepted. Raises `InputError` and `MachineError` as `ServerEngine.draw`.
     """
     taken = {_key(text): text for text in known}
     new: list[str] = []
@@ -55,7 +55,7 @@ def paraphrase(
 
 
 def _answers(request: str, service: Service, seed: int, notice: Notice, missing: Callable[[], int]) -> Iterator[str]:
-    """Answers in one style after the other, as long as some are missing."""
+    """Answers in one style after the other, while some are missing."""
     for turn, style in enumerate(islice(cycle(_STYLES), _ROUNDS * len(_STYLES))):
         if missing() <= 0:
             return
@@ -74,11 +74,11 @@ def _instruction(request: str, style: str) -> str:
 
 
 def _plain(answer: str) -> str:
-    """The answer without lines and quotes around it."""
+    """The answer without surrounding dashes and quotes."""
     text = answer.strip().strip("-").strip()
     return text[1:-1].strip() if len(text) > 1 and _QUOTES.get(text[0]) == text[-1] else text
 
 
 def _key(text: str) -> str:
-    """What two requests have in common that differ in case and white space only."""
+    """A key that ignores case and white space."""
     return " ".join(canonical(text).casefold().split())

@@ -1,6 +1,6 @@
-"""The answers to a prompt with several wordings: how many each wording gets, and all of them as one set.
+"""Answers to a prompt with several wordings: the number per wording, and all answers pooled.
 
-Knows the journal, which keeps wordings apart, and what an engine is asked for; how answers are drawn is the engine's business.
+The journal stores wordings separately. Engines draw the answers.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from diffusecli.sampling.engine import Engine, Wanted
 from diffusecli.sampling.settings import Standing
 
 Report = Callable[[str, Standing], None]
-"""Takes the alias of the prompt under way and how far it is."""
+"""Receives the alias of the current prompt and its progress."""
 
 
 def shares(prompt: Prompt, n: int) -> list[tuple[Prompt, int]]:
-    """The wordings of a prompt, each with its part of `n` answers: equal parts, the first ones one more. Without the empty parts.
+    """The wordings of a prompt with their shares of `n` answers: equal shares, the first ones one more; without empty shares.
 
     >>> die = Prompt(request=("Roll a die.", "Throw a die.", "Cast a die."), targets=("1", "2"), alias="die.json")
     >>> [(wording.alias, count) for wording, count in shares(die, 5)], [wording.alias for wording, _ in shares(die, 1)]
@@ -31,46 +31,46 @@ def shares(prompt: Prompt, n: int) -> list[tuple[Prompt, int]]:
 
 
 class Pooled:
-    """The answers to one prompt, in all its wordings; they go into the journal as they arrive, and the user sees their sum."""
+    """The answers to one prompt in all its wordings. They go into the journal as they arrive; progress shows the total."""
 
     def __init__(self, prompt: Prompt, n: int, journal: Journal, report: Report) -> None:
-        """`n` answers in all, those in the journal among them."""
+        """`n`: total answers, including those in the journal."""
         self.prompt, self.n, self._journal, self._report = prompt, n, journal, report
         self._shares = shares(prompt, n)
         self._kept_as = [_kept_as(wording, len(prompt.wordings)) for wording, _ in self._shares]
 
     @property
     def wordings(self) -> int:
-        """How many are asked."""
+        """The number of wordings that are used."""
         return len(self._shares)
 
     @property
     def answers(self) -> Answers:
-        """All that are there."""
+        """All answers so far."""
         return self._others(None)
 
     @property
     def tokens(self) -> int:
-        """Fed for all that are there."""
+        """Tokens fed for all answers so far."""
         return sum(self._journal.tokens[kept.key] for kept in self._kept_as)
 
     @property
     def complete(self) -> bool:
-        """Whether all answers are there."""
+        """Whether all answers have arrived."""
         return self.answers.total() >= self.n
 
     def limit(self, engine: Engine) -> int:
-        """The most tokens of an answer, of the wording that leaves the fewest."""
+        """The maximum tokens of an answer: the lowest limit of all wordings."""
         return min(engine.limit(wording) for wording, _ in self._shares)
 
     def missing(self, engine: Engine) -> Iterator[Wanted]:
-        """What the engine has to draw: a part for each wording that lacks answers."""
+        """Requests to the engine, one per wording with missing answers."""
         for (wording, count), kept in zip(self._shares, self._kept_as, strict=True):
             if (have := self._journal.of(kept)).total() < count:
                 yield self._wanted(engine, wording, count, have, kept)
 
     def report_end(self) -> None:
-        """Show that all answers are there."""
+        """Report that all answers have arrived."""
         self._report(self.prompt.alias, Standing(self.answers, self.n, 0, self.tokens))
 
     def _wanted(self, engine: Engine, wording: Prompt, count: int, have: Answers, kept: Prompt) -> Wanted:
@@ -85,13 +85,13 @@ class Pooled:
         return Wanted(wording, count, have, arrived, watch)
 
     def _with_others(self, kept: Prompt, now: Standing) -> Standing:
-        """How far the prompt is, when one of its wordings is so far."""
+        """The progress of the prompt, from the progress of one wording."""
         answers, tokens = self._others(kept), self.tokens - self._journal.tokens[kept.key]
         answers.update(now.answers)
         return Standing(answers, self.n, now.rows, tokens + now.tokens_fed)
 
     def _others(self, but: Prompt | None) -> Answers:
-        """The answers in the journal, to all wordings but one."""
+        """The answers in the journal to all wordings except one."""
         found = Answers()
         for kept in self._kept_as:
             if kept is not but:
@@ -100,5 +100,5 @@ class Pooled:
 
 
 def _kept_as(wording: Prompt, wordings: int) -> Prompt:
-    """A wording as the journal calls it: of another number of wordings it would have another number of answers."""
+    """A wording with its alias in the journal. The alias includes the number of wordings, which determines the number of answers."""
     return wording if wordings == 1 else wording.model_copy(update={"alias": f"{wording.alias}/{wordings}"})

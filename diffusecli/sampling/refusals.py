@@ -1,6 +1,6 @@
-"""What a server says when a request fails: its own words, what they are about, and whether to ask again.
+"""Interpret a server's error: its message, the fields it names, and whether to retry.
 
-Servers answer with any status and many shapes: JSON objects and lists, JSON within text, plain text, HTML. Knows nothing of clients.
+Servers use various statuses and formats: JSON objects and lists, JSON within text, plain text, HTML. Independent of clients.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any, Literal
 Verdict = Literal["refused", "busy", "forbidden"]
 
 _MOST_WORDS = 300  # characters
-_DEEPEST = 12  # JSON within JSON; more is no message
+_DEEPEST = 12  # nesting of JSON; deeper values are not messages
 
 _BUSY_STATUSES = (408, 409, 425, 429, 529)
 _ACCESS_STATUSES = (401, 402, 403, 404, 405, 407, 410)
 
 _ECHOES = ("input", "ctx", "body", "request", "received", "url")
-"""Keys below which a server repeats what it was sent."""
+"""Keys whose values repeat the request."""
 _SENTENCES = ("msg", "message", "error", "errors", "detail", "details", "description", "fieldViolations", "title", "reason",
               "status_msg", "raw", "metadata", "innererror", "base_resp")  # fmt: skip
 _PLACES = ("param", "parameter", "field", "fields", "loc", "property", "argument")
@@ -33,7 +33,7 @@ _ADVICE = re.compile(
     r" (?:\w+ )?(?:param(?:eter)?s|arguments|fields|properties|keys|names|options)"
     r"|following (?:param(?:eter)?s|arguments|fields|properties|keys|options) are (?!not|un))[^.;\n]*",
     re.IGNORECASE,
-)  # names what would be taken, not what is refused
+)  # names valid fields, not the refused one
 _QUOTED = re.compile(r"(['\"`\[])([\w.\-]+)(?:\1|\])")
 _UNKNOWN = re.compile(
     r"un(?:known|recogni[sz]ed|supported|expected)|not (?:\w+ )?(?:support|permit|allow|recogni|implement)|n't support|extra(?:neous)?\b"
@@ -60,45 +60,45 @@ _UNPAID = re.compile(
 
 @dataclass(frozen=True)
 class Fault:
-    """An answer that brings no completion."""
+    """A response without a completion."""
 
-    status: int  # of HTTP, or the one that the body states; 0 where none is known
-    body: Any  # as read from JSON; text where it is none
+    status: int  # the HTTP status, or the one in the body; 0 if unknown
+    body: Any  # parsed JSON, or text
 
     @cached_property
     def sentences(self) -> list[str]:
-        """All that is said, each thing once."""
+        """All messages, without duplicates."""
         return list(dict.fromkeys(filter(None, (" ".join(text.split()) for text in _sentences(self.body)))))
 
     @cached_property
     def words(self) -> str:
-        """The server's own words with its status, on one line."""
+        """The server's message with the status, on one line."""
         said = "; ".join(self.sentences) or " ".join(json.dumps(self.body, ensure_ascii=False).split())
         said = said if len(said) <= _MOST_WORDS else f"{said[:_MOST_WORDS]}…"
         return f"status {self.status}: {said}" if self.status else said
 
     @cached_property
     def evidence(self) -> tuple[str, str, str]:
-        """Where names of fields may be found, the surest first: places in the structure, words in quotes, the text."""
+        """Texts that may name fields, most reliable first: fields in the structure, quoted words, the messages."""
         texts = [_ADVICE.sub(" ", text) for text in self.sentences]
         quoted = [found.group(2) for text in texts for found in _QUOTED.finditer(text)]
         return "\n".join(_places(self.body)), "\n".join(quoted), "\n".join(texts)
 
     @cached_property
     def about_value(self) -> bool:
-        """Whether the value of a field is refused, and not the field as such."""
+        """Whether the value of a field is refused, not the field itself."""
         said = " ".join(self.sentences)
         return bool(_VALUE.search(said)) and not _UNKNOWN.search(said)
 
     @property
     def unpaid(self) -> bool:
-        """Whether waiting does not help, though the status says so."""
+        """Whether the account has no credit, so that waiting does not help despite the status."""
         return bool(_UNPAID.search(f"{' '.join(self.sentences)} {' '.join(_values(self.body, _KINDS))}"))
 
     def verdict(self, named: int | None, *, proven: bool = False) -> Verdict:
-        """What to do: change the request, ask again later, or leave it.
+        """What to do: "refused": change the request; "busy": retry later; "forbidden": stop.
 
-        `named` is the evidence that names a field, None where none does; `proven` whether requests of this form have worked.
+        `named`: index of the evidence that names a field, or None; `proven`: whether requests of this form have worked before.
         """
         said = " ".join(self.sentences)
         if self.status in _BUSY_STATUSES:
@@ -115,13 +115,13 @@ class Fault:
 
 
 def read_fault(status: int, text: str) -> Fault:
-    """What an HTTP response says; of one with status 200 the body states the status."""
+    """Parse an HTTP response. If its status is 200, the status is in the body."""
     body = parsed(text)
     return Fault(status if status >= 400 else _stated_status(body), body)
 
 
 def fault_within(answer: Any) -> Fault | None:
-    """The error that a response with status 200 holds, beside or in place of its choices; None where there is none."""
+    """The error in a response with status 200, beside or instead of choices; None if there is none."""
     if isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]
     if not isinstance(answer, dict):
@@ -137,7 +137,7 @@ def fault_within(answer: Any) -> Fault | None:
 
 
 def parsed(text: str) -> Any:
-    """JSON as a value, HTML without its tags, other text as it is."""
+    """JSON as a value, HTML without tags, other text unchanged."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -147,14 +147,14 @@ def parsed(text: str) -> Any:
 
 
 def _stated_status(body: Any) -> int:
-    """An HTTP status within the body; 400 where its kind is that of a bad request."""
+    """The HTTP status in the body; 400 if its error type is that of a bad request."""
     kinds = [*_values(body, _KINDS)]
     numbers = [int(kind) for kind in kinds if kind.isdecimal() and len(kind) == 3 and 400 <= int(kind) < 600]
     return numbers[0] if numbers else 400 if any(_BAD_REQUEST.search(kind) for kind in kinds) else 0
 
 
 def _sentences(value: Any, depth: int = 0) -> Iterator[str]:
-    """Texts for people within a body, JSON within text included."""
+    """Messages in a body, including JSON within text."""
     if depth > _DEEPEST:
         return
     if isinstance(value, str):
@@ -179,7 +179,7 @@ def _is_kind(name: str) -> bool:
 
 
 def _places(value: Any, depth: int = 0) -> Iterator[str]:
-    """Names of fields where the structure of a body has a place for them."""
+    """Names of fields from the structure of a body."""
     if depth > _DEEPEST:
         return
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
@@ -194,7 +194,7 @@ def _places(value: Any, depth: int = 0) -> Iterator[str]:
             if name in _PLACES and isinstance(inner, str | list):
                 yield ".".join(_path(inner if isinstance(inner, list) else [inner]))
             elif name not in _ECHOES:
-                if name == "errors" and isinstance(inner, dict):  # field -> what is wrong with it
+                if name == "errors" and isinstance(inner, dict):  # field -> error
                     yield from inner
                 yield from _places(inner, depth + 1)
 
@@ -204,7 +204,7 @@ def _path(loc: list[Any]) -> list[str]:
 
 
 def _values(value: Any, names: tuple[str, ...], depth: int = 0) -> Iterator[str]:
-    """What stands under some keys, as text."""
+    """The values of some keys, as text."""
     if depth > _DEEPEST:
         return
     if isinstance(value, list):

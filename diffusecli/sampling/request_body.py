@@ -1,7 +1,7 @@
-"""The body of a request to a server, field by field, and what is given up of it when the server refuses.
+"""The fields of a request to a server, and which fields are dropped when the server refuses.
 
-Servers have defaults that bend what they draw (top-k 40, a checkpoint's own temperature), so neutral values are sent too. A field at its neutral
-value is given up after a refusal; one that the user set never is. Knows nothing of HTTP.
+Servers have defaults that change the distribution (top-k 40, a checkpoint's own temperature), so neutral values are sent explicitly. After a
+refusal, fields with a neutral value are dropped; fields that the user set are not. Independent of HTTP.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError, did_you_mean
 
 Spelling = tuple[str, Any]
-"""A name and a value; all spellings of a field mean the same."""
+"""A name and a value. All spellings of a field have the same meaning."""
 
 Known = Mapping[str, int]
-"""What a server is known to refuse: field -> the first of its spellings that is left. A new one replaces it, none is changed."""
+"""What a server refuses: field -> index of the first spelling that is left. Never changed in place, only replaced."""
 
 _DEFAULT, _REPEATS, _SEVERAL = "default", "repeats", "several"
 _MEANING = {
-    _DEFAULT: "its own defaults apply and may bend the distribution",
+    _DEFAULT: "its own defaults apply and may change the distribution",
     _REPEATS: "the same --seed does not repeat these answers",
-    _SEVERAL: "each asks for one answer",
+    _SEVERAL: "each request asks for one answer",
 }
-"""What it means that fields of a kind are not sent."""
+"""The consequence of dropping fields, by kind."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Field:
 
     name: str
     spellings: tuple[Spelling | None, ...]  # in the order they are tried; None leaves the field out
-    option: str = ""  # where the user sets it
-    also: str = ""  # pattern of what servers call it besides
+    option: str = ""  # the option that sets it
+    also: str = ""  # pattern of other names in servers' messages
     kind: str = _DEFAULT
 
     @property
@@ -46,20 +46,20 @@ class Field:
         return {spelling[0] for spelling in self.spellings if spelling}
 
     def spelling(self, known: Known) -> Spelling | None:
-        """How it is sent now."""
+        """The spelling that is sent now."""
         return self.spellings[known.get(self.name, 0)]
 
     def given_up(self, known: Known) -> bool:
-        """Whether it was sent and is not any more."""
+        """Whether it is no longer sent."""
         return bool(known.get(self.name)) and self.spelling(known) is None
 
     def mentioned(self, text: str) -> bool:
-        """Whether a text names it, in whatever spelling: `top_p`, `topP`, `top-p`."""
+        """Whether a text names it, in any spelling: `top_p`, `topP`, `top-p`."""
         own = r"(?<![\w\\'-])n(?![\w'-])" if self.name == "n" else rf"(?i:(?<![\w-]){self.name.replace('_', '[_ -]?')}(?![\w-]))"
         return re.search(own + (f"|(?i:{self.also})" if self.also else ""), text) is not None
 
     def next(self, known: Known, fault: Fault) -> int | None:
-        """The spelling after one that was refused; None where there is none. Another name does not help against the value."""
+        """The next spelling after a refused one, or None. Another name does not help if the value is refused."""
         now = known.get(self.name, 0)
         for at in range(now + 1, len(self.spellings)):
             before, spelling = self.spellings[now], self.spellings[at]
@@ -74,32 +74,32 @@ _SEARCH = (
     ("n",), ("top_k", "min_p", "repetition_penalty", "repeat_penalty"), ("seed",), ("frequency_penalty", "presence_penalty"), ("top_p",),
     ("temperature",),
 )  # fmt: skip
-"""What is given up, one after the other, when a refusal names nothing: first what servers know least."""
+"""The order in which fields are dropped if a refusal names none: rarely supported fields first."""
 
 _ESSENTIAL = re.compile(r"(?<![\w-])(?:messages|model|prompt|contents)(?![\w-])")
 
 
 class RequestBody:
-    """All fields of the requests of one engine."""
+    """The fields of an engine's requests."""
 
     def __init__(
         self, server: str, settings: SamplingSettings, template_kwargs: Mapping[str, Any],
         omit: Sequence[str] = (), per_request: int | None = None,
     ) -> None:  # fmt: skip
-        """Raises `InputError` for a name in `omit` that is no field, or of one that the user set."""
+        """Raises `InputError` for a name in `omit` that is not a field, or that the user set."""
         self._server = server
         every = _fields(settings, template_kwargs)
         names = sorted(set().union(*({field.name} | field.keys for field in every)))
         for name in omit:
             if name not in names:
-                raise InputError(f"--omit {name}: is no field of a request: {did_you_mean(name, names)}")
+                raise InputError(f"--omit {name}: not a field of a request: {did_you_mean(name, names)}")
         if "n" in omit and (per_request or 1) > 1:
-            raise InputError(f"--omit n: --n-per-request {per_request} needs it. Leave one of them out.")
+            raise InputError(f"--omit n: --n-per-request {per_request} needs it. Remove one of the two options.")
         self.omitted = sorted(set(omit))
         self._fields = [_without(field, self.omitted) for field in every]
 
     def build(self, known: Known, *, seed: int, count: int, limit: int) -> dict[str, Any]:
-        """All but the model and the messages, for `count` answers of at most `limit` tokens."""
+        """All fields except model and messages, for `count` answers of at most `limit` tokens."""
         values = {"seed": seed, "n": count, "max_tokens": limit}
         sent = [
             (field, spelling)
@@ -113,20 +113,20 @@ class RequestBody:
         return any(field.name == name and field.spelling(known) is not None for field in self._fields)
 
     def without(self, name: str, known: Known) -> Known:
-        """What is known once a field is left out that may be."""
+        """`known` with a field dropped that may be dropped."""
         return {**known, name: next(field.spellings.index(None) for field in self._fields if field.name == name)}
 
     def named(self, fault: Fault, sent: Mapping[str, Any]) -> int | None:
-        """Which evidence, counted from the surest, names a field that was sent; None where none does."""
+        """Index of the first evidence that names a field of the request, or None."""
         return next((at for at, text in enumerate(fault.evidence) if self._mentioned(text, sent)), None)
 
     def learn(self, fault: Fault, sent: Mapping[str, Any], known: Known) -> Known | None:
-        """What is known after a refusal; None where it names nothing. Raises `InputError` when it names what must stay."""
+        """`known` after a refusal; None if it names no field. Raises `InputError` when it names a field that must stay."""
         stuck: dict[str, Field] = {}
         for sure, text in zip((True, False, False), fault.evidence, strict=True):
             mentioned = self._mentioned(text, sent)
             spellings = {field.name: spelling for field in mentioned if (spelling := field.next(known, fault)) is not None}
-            if spellings:  # of a text only the last in the table, the least common one: it may name others in passing
+            if spellings:  # from free text only the last (rarest) field: it may mention others in passing
                 return {**known, **(spellings if sure else dict([*spellings.items()][-1:]))}
             stuck |= {field.name: field for field in mentioned}
         if stuck:
@@ -136,19 +136,19 @@ class RequestBody:
         return None
 
     async def search(self, known: Known, works: Callable[[Known], Awaitable[bool]]) -> Known | None:
-        """The least that must be given up so that a request works; None when nothing helps.
+        """The fewest fields to drop so that a request works; None when nothing helps.
 
-        Fields are given up group by group until it works; then each is put back that was given up in vain. The other name of the limit is
-        tried last: a server that does not know it may ignore it.
+        Fields are dropped group by group until a request works; then fields that did not matter are restored. The other name of the token
+        limit is tried last, because a server that does not know it may ignore it.
         """
         for start in (known, self._last(("max_tokens",), known)):
             if start is not known and await works(start):
                 return start
-            if (found := await self._least(start, works)) is not None:
+            if (found := await self._fewest(start, works)) is not None:
                 return found
         return None
 
-    async def _least(self, known: Known, works: Callable[[Known], Awaitable[bool]]) -> Known | None:
+    async def _fewest(self, known: Known, works: Callable[[Known], Awaitable[bool]]) -> Known | None:
         now = known
         for group in _SEARCH:
             before, now = now, self._last(group, now)
@@ -164,7 +164,7 @@ class RequestBody:
         return now
 
     def _last(self, names: Container[str], known: Known) -> Known:
-        """The last spelling of some fields; `known` itself where they are sent so already."""
+        """`known` with some fields at their last spelling; `known` itself if they already are."""
         last = {
             field.name: len(field.spellings) - 1
             for field in self._fields
@@ -173,17 +173,17 @@ class RequestBody:
         return {**known, **last} if last else known
 
     def given_up(self, known: Known) -> list[str]:
-        """Fields that are not sent because the server refuses them."""
+        """Fields that are dropped because the server refuses them."""
         return [field.name for field in self._fields if field.given_up(known)]
 
     def meanings(self, names: Container[str]) -> Iterator[tuple[list[str], str]]:
-        """What it means that fields are not sent: those of a kind, and the consequence."""
+        """Dropped fields by kind, with the consequence."""
         for kind, meaning in _MEANING.items():
             if some := [field.name for field in self._fields if field.name in names and field.kind == kind]:
                 yield some, meaning
 
     def refusal(self, fault: Fault) -> InputError:
-        """For a refusal that nothing helps against."""
+        """The error for a refusal without a workaround."""
         return InputError(f"{self._server}: the server refuses the request: {fault.words}")
 
     def _mentioned(self, text: str, sent: Mapping[str, Any]) -> list[Field]:
@@ -193,11 +193,11 @@ class RequestBody:
         keys = [key for field in fields for key in field.keys if key in sent]
         values = listed([f"{key} = {sent[key]}" for key in keys])
         options = " or ".join(dict.fromkeys(field.option for field in fields))
-        return f"{self._server}: the server refuses {values}: {fault.words.rstrip('.')}. Leave out or change {options}, or ask another server."
+        return f"{self._server}: the server refuses {values}: {fault.words.rstrip('.')}. Remove or change {options}, or use another server."
 
 
 def _fields(settings: SamplingSettings, template_kwargs: Mapping[str, Any]) -> list[Field]:
-    """Of common fields first. Values of seed, n and max_tokens are those of each request."""
+    """All fields, common ones first. The values of seed, n and max_tokens are set per request."""
 
     def neutral(name: str, value: Any, option: str, *spellings: Any) -> Field:
         return Field(
@@ -216,10 +216,10 @@ def _fields(settings: SamplingSettings, template_kwargs: Mapping[str, Any]) -> l
         neutral("frequency_penalty", 0.0, "", 0.0),
         neutral("presence_penalty", 0.0, "", 0.0),
         Field("seed", (("seed", None), None), "--seed", kind=_REPEATS),
-        neutral("top_k", settings.top_k or -1, "--top-k", -1, 0),  # vLLM and SGLang, then those to whom -1 is no number of tokens
+        neutral("top_k", settings.top_k or -1, "--top-k", -1, 0),  # -1 for vLLM and SGLang, 0 for servers that refuse -1
         neutral("min_p", settings.min_p, "--min-p", 0.0),
         neutral("repetition_penalty", 1.0, "", 1.0),
-        neutral("repeat_penalty", 1.0, "", 1.0),  # what llama.cpp, Ollama and LM Studio call it
+        neutral("repeat_penalty", 1.0, "", 1.0),  # its name in llama.cpp, Ollama and LM Studio
         Field("n", (("n", None), None), "--n-per-request",
               r"\bn_cmpl\b|\bcandidate_?count\b|\bnum_return_sequences\b|\b(?:only (?:one|1|a single)|multiple|number of|more than one)"
               r" (?:completion|choice|candidate|response|generation|sequence)s?\b", _SEVERAL),
@@ -227,11 +227,11 @@ def _fields(settings: SamplingSettings, template_kwargs: Mapping[str, Any]) -> l
 
 
 def _without(field: Field, omitted: Sequence[str]) -> Field:
-    """A field without the spellings that the user does not want. Raises `InputError` when it has a value that must be sent."""
+    """A field without the omitted spellings. Raises `InputError` when its value must be sent."""
     spellings = tuple(spelling for spelling in field.spellings if spelling is None or spelling[0] not in omitted)
     if not spellings:
         names = listed([spelling[0] for spelling in field.spellings if spelling])
-        raise InputError(f"--omit {names}: {field.option} needs it. Leave out one of them.")
+        raise InputError(f"--omit {names}: {field.option} needs it. Remove one of the two options.")
     return Field(field.name, spellings, field.option, field.also, field.kind)
 
 

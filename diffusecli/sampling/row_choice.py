@@ -1,4 +1,4 @@
-"""Which rows a model gets: the first kind that a probe of the loaded model shows to give what whole rows give.
+"""Choose the kind of rows for a model: the first kind that agrees with whole rows in a probe of the loaded model.
 
 Axis names: R rows, T tokens, V vocabulary.
 """
@@ -17,13 +17,13 @@ from diffusecli.models.overflow import require_numbers
 from diffusecli.sampling.rows import GatheredCache, Rows, SharedPrompt
 from diffusecli.system.memory import out_of_memory
 
-_STEPS = 3  # of rows that are grown to see whether they are kept well
+_STEPS = 3  # steps of the probe
 
 
 def tolerance(dtype: torch.dtype) -> float:
-    """How much rows that should be the same may differ in total variation, being rounded otherwise.
+    """The total variation that rounding may cause between equal rows.
 
-    A token that is looked at or not makes ten times as much. Narrower numbers round more.
+    Ignoring a token has ten times that effect. Narrower dtypes round more.
     """
     return 1e-3 if dtype in (torch.float32, torch.float64) else 0.05
 
@@ -32,40 +32,40 @@ Kind = type[SharedPrompt] | type[GatheredCache]
 
 
 class RowsKind:
-    """How rows of a model are kept: those within its attention windows, and those that outgrow one."""
+    """The kinds of rows for a model: within its attention windows, and beyond one."""
 
     def __init__(self, model: Any, make: Kind) -> None:
-        """`make` has agreed with whole rows within the windows."""
+        """`make`: the kind that agreed with whole rows within the windows."""
         self.make, self._model = make, model
         self._windows = tuple(attention_windows(model.config).values())
 
     def of(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Kind | None:
-        """For one prompt; None where no kind keeps rows as long as these may get."""
+        """The kind for one prompt; None if no kind supports rows of this length."""
         outgrown = bool(self._windows) and len(prompt_ids) + max_new_tokens > min(self._windows)
         return self._beyond if outgrown else self.make
 
     def rows(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Rows | None:
-        """Rows of one prompt; None where no kind keeps them."""
+        """Rows of one prompt; None if no kind supports them."""
         make = self.of(prompt_ids, max_new_tokens)
         return None if make is None else make(self._model, prompt_ids)
 
     @functools.cached_property
     def joins(self) -> bool:
-        """Whether rows of several prompts may go together: the model must take each row at a position of its own."""
+        """Whether rows of several prompts may share a pass: the model must support a separate position per row."""
         return self.make is SharedPrompt and _fixed_frequencies(self._model) and _is_close(self._model, _joint_gap)
 
     @functools.cached_property
     def _beyond(self) -> Kind | None:
-        """The kind for rows that outgrow a window as they grow, and for those whose prompt has already."""
+        """The kind for rows that become longer than a window, or whose prompt already is."""
         lengths = {length for window in self._windows for length in (window - 1, window + window // 2)}
         room = (shape_of(self._model.config, 0).context or max(lengths) + _STEPS) - _STEPS
         return _agreeing(self._model, sorted({max(1, min(length, room)) for length in lengths}))
 
 
 def choose_rows(model: Any) -> RowsKind | None:
-    """Probe the loaded model: the first kind that gives what whole rows give, fed without a cache; None when none does.
+    """Probe the loaded model: the first kind that agrees with whole rows fed without a cache; None if none does.
 
-    Raises `NotNumbersError` when the logits of whole rows are not numbers, so that nothing could agree with them.
+    Raises `NotNumbersError` when the logits of whole rows are NaN.
     """
     make = _agreeing(model, [3])
     return None if make is None else RowsKind(model, make)
@@ -73,7 +73,7 @@ def choose_rows(model: Any) -> RowsKind | None:
 
 @torch.inference_mode()
 def _agreeing(model: Any, lengths: Sequence[int]) -> Kind | None:
-    """The first kind that gives what whole rows give after prompts of these lengths."""
+    """The first kind that agrees with whole rows after prompts of these lengths."""
     by_layout = not keeps_more_than_attention(model) and enable(model)
     kinds: list[Kind] = [*([SharedPrompt] if by_layout else []), GatheredCache]
     for make in kinds:
@@ -84,7 +84,7 @@ def _agreeing(model: Any, lengths: Sequence[int]) -> Kind | None:
 
 
 def _is_close(model: Any, gap: Callable[..., float], *given: Any) -> bool:
-    """Whether a probe finds no more than rounding; False where the model cannot be used so."""
+    """Whether a probe finds only rounding differences; False if the model does not support this kind."""
     try:
         return gap(model, *given) <= tolerance(model.dtype)
     except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
@@ -96,12 +96,12 @@ def _is_close(model: Any, gap: Callable[..., float], *given: Any) -> bool:
 def _fixed_frequencies(model: Any) -> bool:
     """Whether a token's rotary embedding depends on its own position alone, not on the longest row of the batch."""
     rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
-    kinds = [rope, *(value for value in rope.values() if isinstance(value, dict))]  # one for each type of layer
+    kinds = [rope, *(value for value in rope.values() if isinstance(value, dict))]  # one per layer type
     return not any(kind.get("rope_type") in ("dynamic", "longrope") for kind in kinds)
 
 
 def _gap(model: Any, make: Kind, length: int) -> float:
-    """The largest total variation distance between what follows whole rows and grown ones that branched, ended and moved."""
+    """The largest total variation distance between next-token distributions of whole rows and of rows that branched, ended and moved."""
     vocabulary = model.config.get_text_config().vocab_size
     low = vocabulary // 11  # not the first tokens, which are often special
     prompt_ids = torch.randint(low, vocabulary, (length,), generator=torch.Generator().manual_seed(0)).tolist()
@@ -120,7 +120,7 @@ def _gap(model: Any, make: Kind, length: int) -> float:
 
 @torch.inference_mode()
 def _joint_gap(model: Any) -> float:
-    """As `_gap`, of rows that continue prompts of different lengths in one batch."""
+    """Like `_gap`, for rows that continue prompts of different lengths in one batch."""
     vocabulary = model.config.get_text_config().vocab_size
     a, b, c, d = (vocabulary * part // 11 for part in (2, 3, 5, 7))
     prompts = ((c, a), (a, b, c, d, b), (d, d, a))

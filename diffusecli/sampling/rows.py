@@ -1,10 +1,10 @@
-"""What a model remembers of many answers to a prompt: rows that begin alike and grow a token at a time.
+"""The model's cache for many answers to a prompt: rows that share prefixes and grow by one token per step.
 
-Two ways give the same numbers. `SharedPrompt` holds the keys and values of a prompt, or of several, once for all rows and
-writes new ones in place; a row is copied only when it branches. `GatheredCache` lets transformers keep
-its own cache and gathers it at every step: slower, for models with states, attention of their own, or windows that
-their layers do not pass on.
-Knows tensors and token ids; nothing of samples.
+Two classes give the same numbers. `SharedPrompt` stores the keys and values of one or several prompts once for all rows and
+writes new ones in place; a row is copied only when it branches. `GatheredCache` uses the cache of transformers and
+gathers it at every step. It is slower, and for models with recurrent states, custom attention, or windows that their
+layers do not pass on.
+It uses tensors and token ids, no samples.
 
 Axis names: N prompts, R live rows, V vocabulary, P prompt tokens, T tokens so far, H query heads, K key heads, d head width.
 """
@@ -23,27 +23,27 @@ from torch import Tensor
 
 from diffusecli.models.attention import banded, causal, over
 
-_FIRST_ROWS, _FIRST_TOKENS = 16, 8  # room to begin with; doubled when it is full
+_FIRST_ROWS, _FIRST_TOKENS = 16, 8  # initial capacity; doubled when full
 
 
 class Rows(Protocol):
-    """Rows that continue a prompt, or one of several, all of them by the same number of tokens."""
+    """Rows that continue one of the prompts, all by the same number of tokens."""
 
     def start(self) -> Tensor:
-        """Forget all rows but the prompts; their next-token logits [N, V]. They are fed once, however often this is called."""
+        """Drop all rows and return the prompts' next-token logits [N, V]. The prompts are fed only once."""
 
     def extend(self, parents: Sequence[int], tokens: Sequence[int]) -> tuple[list[int], Tensor]:
-        """Feed a token to a child of each given row; rows that are no parent are forgotten.
+        """Feed a token to a child of each given row. Rows without a child are dropped.
 
-        Returns the order the children stand in now, and their logits [R, V], which the caller may write over.
+        Returns the new order of the children, and their logits [R, V], which the caller may overwrite.
         """
 
 
 class SharedPrompt:
-    """Each prompt once, and for each row its own tokens, in place."""
+    """Keys and values of each prompt once, and of each row's own tokens, in place."""
 
     def __init__(self, model: Any, *prompts: Sequence[int]) -> None:
-        """`attention.enable(model)` must have said yes."""
+        """`attention.enable(model)` must have returned True."""
         self._model, self._prompts = model, prompts
         self._longest = max(map(len, prompts))
         self._padding = [self._longest - len(prompt_ids) for prompt_ids in prompts]
@@ -74,7 +74,7 @@ class SharedPrompt:
         return order, logits
 
     def _feed_prompts(self) -> Tensor:
-        """Logits after each prompt [N, V]; all are fed as one sequence, in which none looks at another."""
+        """Logits after each prompt [N, V]. All prompts are fed as one sequence; they do not attend to each other."""
         positions = [at for prompt_ids in self._prompts for at in range(len(prompt_ids))]
         ends = [*accumulate(map(len, self._prompts))]
         keep = 1 if len(ends) == 1 else [end - 1 for end in ends]
@@ -82,7 +82,7 @@ class SharedPrompt:
 
     def _logits(self, tokens: list[list[int]], positions: list[list[int]], keep: int | list[int]) -> Tensor:
         device = self._model.device
-        mask = torch.zeros(1, 1, 1, 1, device=device)  # any mask of four axes is passed on, and here not looked at
+        mask = torch.zeros(1, 1, 1, 1, device=device)  # any mask with four axes is passed on; it is not used here
         with over(self):
             out = self._model(
                 input_ids=torch.tensor(tokens, device=device), position_ids=torch.tensor(positions, device=device),
@@ -92,7 +92,7 @@ class SharedPrompt:
         return logits
 
     def _move(self, moves: Sequence[tuple[int, int]], rows: int) -> None:
-        """Copy rows from place to place in every layer; the indices are made once for each device."""
+        """Copy rows in every layer. The indices are created once per device."""
         indices: dict[torch.device, list[Tensor]] = {}
         for kept in self._layers.values():
             if moves and kept.device not in indices:
@@ -107,11 +107,11 @@ class SharedPrompt:
         return self._layers[layer.layer_idx].attend(query, key, value, self._length, scale, window, lanes)
 
     def _attend_prompts(self, layer: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
-        """Each prompt looks at itself; its keys and values are kept."""
+        """Each prompt attends to itself; its keys and values are stored."""
         lengths = [*map(len, self._prompts)]
         parts = [[*whole.split(lengths, dim=2)] for whole in (query, key, value)]
         self._layers[layer.layer_idx] = _LayerRows(
-            *(torch.cat([_filled_up(part, self._longest) for part in kept]) for kept in parts[1:])
+            *(torch.cat([_padded(part, self._longest) for part in kept]) for kept in parts[1:])
         )
         return torch.cat(
             [causal(layer, q, k, v, scale, banded(q.shape[2], window, q.device)) for q, k, v in zip(*parts, strict=True)], dim=1
@@ -123,22 +123,22 @@ class SharedPrompt:
         return self._lanes[device]
 
 
-def _filled_up(kept: Tensor, length: int) -> Tensor:
-    """Keys or values [1, K, P, d] with zeros before them, so that all prompts end at the same place."""
+def _padded(kept: Tensor, length: int) -> Tensor:
+    """Keys or values [1, K, P, d], padded at the front, so that all prompts end at the same position."""
     return torch.nn.functional.pad(kept, (0, 0, length - kept.shape[2], 0))
 
 
 @dataclass(frozen=True)
 class _Lanes:
-    """Rows of several prompts in lanes of one width, each lane of one prompt, so that a single product reaches all prompts.
+    """Rows of several prompts in lanes of equal width, one prompt per lane, so that one matrix product covers all prompts.
 
-    L lanes of width S; no more than three times as many places as rows.
+    L lanes of width S; at most three times as many positions as rows.
     """
 
-    prompts: Tensor  # [L] whose lane it is
-    places: Tensor  # [R] where each row is among the L S places
+    prompts: Tensor  # [L] the prompt of each lane
+    places: Tensor  # [R] the position of each row among the L S positions
     width: int  # S
-    padding: Tensor  # [L] what fills up the beginning of the prompt
+    padding: Tensor  # [L] padding at the front of the prompt
 
     @classmethod
     def of(cls, owners: Sequence[int], padding: Sequence[int], device: torch.device) -> _Lanes:
@@ -146,7 +146,7 @@ class _Lanes:
         sizes = Counter(owners)
         width = min(max(sizes.values()), -(-2 * len(owners) // len(sizes)))
         lanes: list[int] = []
-        last: dict[int, int] = {}  # the place that was taken last, by prompt
+        last: dict[int, int] = {}  # the last used position, by prompt
         places = []
         for owner in owners:
             place = last.get(owner, -1) + 1
@@ -159,7 +159,7 @@ class _Lanes:
         return cls(prompts, torch.tensor(places, device=device), width, torch.tensor(padding, device=device)[prompts])
 
     def spread(self, rows: Tensor) -> Tensor:
-        """[R, K, G, n] -> [L K, S G, n]; places without a row hold zeros."""
+        """[R, K, G, n] -> [L K, S G, n]; positions without a row are zero."""
         among = rows.new_zeros(len(self.prompts) * self.width, *rows.shape[1:]).index_copy_(0, self.places, rows)
         return among.view(-1, self.width, *rows.shape[1:]).transpose(1, 2).flatten(2, 3).flatten(0, 1)
 
@@ -173,14 +173,14 @@ class _Lanes:
         return kept.index_select(0, self.prompts).flatten(0, 1)
 
     def hide_padding(self, scores: Tensor, first: int) -> Tensor:
-        """Scores [L K, S G, P] of the prompts' places from `first` on, with what fills up prompts hidden, in place."""
+        """Scores [L K, S G, P] of the prompts' positions from `first` on, with padding masked, in place."""
         absent = torch.arange(first, first + scores.shape[-1], device=scores.device) < self.padding[:, None]
         scores.view(len(self.prompts), -1, scores.shape[-1]).masked_fill_(absent[:, None], -torch.inf)
         return scores
 
 
 class _LayerRows:
-    """Keys and values of one layer: [N, K, P, d] of the prompts, [room for rows, K, room for tokens, d] of the rows."""
+    """Keys and values of one layer: [N, K, P, d] for the prompts, [row capacity, K, token capacity, d] for the rows."""
 
     def __init__(self, prompt_keys: Tensor, prompt_values: Tensor) -> None:
         self._prompt = prompt_keys, prompt_values
@@ -188,15 +188,15 @@ class _LayerRows:
 
     @property
     def device(self) -> torch.device:
-        """Where the layer is: a model may be spread over several devices."""
+        """The layer's device: a model may use several devices."""
         return self._prompt[0].device
 
     def free(self) -> None:
-        """Forget the rows."""
+        """Drop the rows."""
         self._own = tuple(p.new_empty(0, p.shape[1], 0, p.shape[3]) for p in self._prompt)
 
     def move(self, indices: Sequence[Tensor], rows: int, length: int) -> None:
-        """Copy rows from places to places (two indices, or none), so that the first `rows` are those that live on."""
+        """Copy rows (two index tensors, or none), so that the first `rows` are the ones that continue."""
         self._make_room(rows, length, length)
         if indices:
             sources, places = indices
@@ -205,9 +205,9 @@ class _LayerRows:
                 kept.index_copy_(0, places, kept.index_select(0, sources))
 
     def _make_room(self, rows: int, tokens: int, length: int) -> None:
-        """Double what is full; the first `length` tokens of every row are kept.
+        """Double the capacity if it is full. The first `length` tokens of every row are kept.
 
-        Where only tokens grow there are `rows` rows, and room for those that were there once is given back.
+        If only tokens grow, capacity of unused rows beyond `rows` is freed.
         """
         had_rows, _, had_tokens, _ = self._own[0].shape
         if rows <= had_rows and tokens <= had_tokens:
@@ -225,7 +225,7 @@ class _LayerRows:
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, length: int, scale: float, window: int | None, lanes: _Lanes | None
     ) -> Tensor:
-        """Write the new token of every row, and look at the prompt and at the row's own tokens, as far back as the window lets it."""
+        """Store the new token of every row, and attend to the prompt and the row's own tokens within the window."""
         rows, width = len(query), query.shape[-1]
         heads = key.shape[1]
         groups = query.shape[1] // heads
@@ -236,29 +236,29 @@ class _LayerRows:
         hidden = 0 if window is None else max(0, longest + length + 1 - window)
         of_own = slice(max(0, hidden - longest), length + 1)
         keys, values = (own[:rows, :, of_own].flatten(0, 1) for own in self._own)  # [R K, T, d]
-        asked = (query * scale).view(rows, heads, groups, width)
-        to_prompt = self._to_prompt(asked, hidden, lanes)
+        scaled = (query * scale).view(rows, heads, groups, width)
+        to_prompt = self._to_prompt(scaled, hidden, lanes)
         split = to_prompt.shape[-1]
-        to_own = torch.bmm(asked.flatten(0, 1), keys.transpose(1, 2)).view(rows, heads, groups, -1)
+        to_own = torch.bmm(scaled.flatten(0, 1), keys.transpose(1, 2)).view(rows, heads, groups, -1)
         wide = torch.promote_types(value.dtype, torch.float32)
         weights = torch.cat([to_prompt, to_own.transpose(0, 1)], dim=-1).softmax(dim=-1, dtype=wide).to(value.dtype)
         out = torch.bmm(weights[..., split:].transpose(0, 1).flatten(0, 1), values).view(rows, heads, groups, -1)
         out += self._of_prompt(weights[..., :split], hidden, lanes)
         return out.view(rows, 1, heads * groups, -1)
 
-    def _to_prompt(self, asked: Tensor, hidden: int, lanes: _Lanes | None) -> Tensor:
-        """Scores [K, R, G, P]: the keys that rows share are read once."""
-        rows, heads, groups, _ = asked.shape
+    def _to_prompt(self, scaled: Tensor, hidden: int, lanes: _Lanes | None) -> Tensor:
+        """Scores [K, R, G, P]. Keys that rows share are read once."""
+        rows, heads, groups, _ = scaled.shape
         keys = self._prompt[0][:, :, hidden:]
         if lanes is None:
-            return torch.bmm(asked.transpose(0, 1).flatten(1, 2), keys[0].transpose(1, 2)).view(heads, rows, groups, -1)
-        if not keys.shape[2]:  # out of the window
-            return asked.new_empty(heads, rows, groups, 0)
-        scores = torch.bmm(lanes.spread(asked), lanes.per_lane(keys).transpose(1, 2))
+            return torch.bmm(scaled.transpose(0, 1).flatten(1, 2), keys[0].transpose(1, 2)).view(heads, rows, groups, -1)
+        if not keys.shape[2]:  # outside the window
+            return scaled.new_empty(heads, rows, groups, 0)
+        scores = torch.bmm(lanes.spread(scaled), lanes.per_lane(keys).transpose(1, 2))
         return lanes.gather(lanes.hide_padding(scores, hidden), heads).transpose(0, 1)
 
     def _of_prompt(self, weights: Tensor, hidden: int, lanes: _Lanes | None) -> Tensor:
-        """The prompts' values [R, K, G, d] by weights [K, R, G, P]."""
+        """The prompts' values [R, K, G, d], weighted by [K, R, G, P]."""
         heads, rows, groups, _ = weights.shape
         values = self._prompt[1][:, :, hidden:]
         if lanes is None:
@@ -269,10 +269,10 @@ class _LayerRows:
 
 
 def arrange(parents: Sequence[int]) -> tuple[list[int], list[tuple[int, int]]]:
-    """Where children go so that little is copied: the order they stand in, and (from, to) for those that must be copied.
+    """Positions of children with few copies: their order, and (from, to) for those that must be copied.
 
-    A row's first child takes its place; places of rows that ended, then new ones, take the others. No place
-    that is copied from is copied to.
+    A row's first child takes its position. The others get positions of ended rows, then new ones. No position is
+    both copied from and copied to.
 
     >>> arrange([0, 2, 2])
     ([0, 2, 1], [(2, 1)])
@@ -280,26 +280,26 @@ def arrange(parents: Sequence[int]) -> tuple[list[int], list[tuple[int, int]]]:
     ([0], [(3, 0)])
     """
     places: list[int | None] = [None] * len(parents)
-    homeless, seen = [], set()
+    unplaced, seen = [], set()
     for child, parent in enumerate(parents):
         if parent < len(parents) and parent not in seen:
             places[parent] = child
         else:
-            homeless.append(child)
+            unplaced.append(child)
         seen.add(parent)
     moves = []
     free = (place for place, child in enumerate(places) if child is None)
-    for child, place in zip(homeless, list(free), strict=True):
+    for child, place in zip(unplaced, list(free), strict=True):
         places[place] = child
         moves.append((parents[child], place))
     return [child for child in places if child is not None], moves
 
 
 class GatheredCache:
-    """The cache that transformers keeps, gathered anew at every step."""
+    """The cache of transformers, gathered at every step."""
 
     def __init__(self, model: Any, prompt_ids: Sequence[int]) -> None:
-        """Any causal model whose cache knows how to select rows."""
+        """Any causal model whose cache can select rows."""
         self._model, self._prompt_ids = model, prompt_ids
         self._prompt: tuple[Any, Tensor] | None = None
         self._cache: Any = None
@@ -319,7 +319,7 @@ class GatheredCache:
         vars(chosen).update({name: list(kept) for name, kept in vars(chosen).items() if isinstance(kept, list)})  # MiniMax's states
         chosen.layers = [copy.copy(layer) for layer in self._cache.layers]
         chosen.batch_select_indices(torch.tensor(parents, device=self._model.device))
-        self._cache = chosen  # the rows before may go now
+        self._cache = chosen  # frees the previous rows
         self._cache, logits = self._feed([[token] for token in tokens], chosen)
         self._length += 1
         return list(range(len(parents))), logits
@@ -331,6 +331,6 @@ class GatheredCache:
 
 
 def inputs(model: Any, rows: list[list[int]], start: int) -> tuple[Tensor, Tensor]:
-    """Ids and positions [R, T] of rows that begin at a position."""
+    """Ids and positions [R, T] of rows that start at a position."""
     input_ids = torch.tensor(rows, device=model.device)
     return input_ids, torch.arange(start, start + input_ids.shape[1], device=model.device).expand_as(input_ids)

@@ -1,6 +1,6 @@
 """The engine for a model behind an OpenAI-compatible server.
 
-What a server takes is found out by the first request, which goes alone; what a refusal teaches holds for all that follow. Knows nothing of
+The first request runs alone, to find out which fields the server accepts. Later requests use what refusals taught. It loads no
 weights.
 """
 
@@ -25,34 +25,36 @@ from diffusecli.sampling.settings import SamplingSettings, Standing
 from diffusecli.system.errors import InputError, MachineError, many
 from diffusecli.system.notices import Notice
 
-_MOST_CHOICES = 32  # asked for in one request, where the server gives so many
-_SURELY_NOT_ALL_ALIKE = 16  # answers
+_MOST_CHOICES = 32  # answers per request, if the server returns so many
+_ENOUGH_TO_DIFFER = 16  # answers: all the same is suspicious
 
-_UNTOLD = ChatSettings()
+_NO_SETTINGS = ChatSettings()
 
 _Place = tuple[int, int]
-"""Start and offset of `stream_seed`: no two requests of a prompt may have the same, those before an interruption included."""
+"""Start and offset of `stream_seed`. They differ for all requests of a prompt, including those before an interruption."""
 
 
 class ServerEngine:
-    """Many requests at a time; what has arrived is handed over at once."""
+    """Sends many requests at a time and passes on answers as they arrive."""
 
-    def __init__(self, service: Service, settings: SamplingSettings, notice: Notice, chat: ChatSettings = _UNTOLD) -> None:
-        """Raises `InputError` without the client, for fields that cannot be omitted, and for a chat template: a server has its own."""
+    def __init__(self, service: Service, settings: SamplingSettings, notice: Notice, chat: ChatSettings = _NO_SETTINGS) -> None:
+        """Raises `InputError` if the client is missing, a field cannot be omitted, or a chat template is set (servers use their own)."""
         self._connection = Connection(service)
         if chat.template is not None:
-            raise InputError("chat_template has no effect with --engine openai, a server takes it when it is started; leave it out")
+            raise InputError(
+                "chat_template has no effect with --engine openai. Remove it, and set the template when you start the server"
+            )
         self._service, self.settings, self._chat, self._notice = service, settings, chat, notice
         self._body = RequestBody(service.base_url, settings, chat.template_kwargs, service.omit, service.n_per_request)
         self._known: Known = {}
-        self._settled = False  # whether a request worked as those that follow are sent
-        self._refused: dict[str, str] = {}  # fields that are not sent any more -> the server's words
+        self._settled = False  # whether a request with the current fields has worked
+        self._refused: dict[str, str] = {}  # dropped fields -> the server's message
         self._announced: set[str] = set()
         self._unpriced = False
 
     @property
     def about(self) -> dict[str, Any]:
-        """See `Engine`. A server does not tell its weights, so there is no revision; `refused` grows while requests are refused."""
+        """See `Engine`. A server does not report its weights, so there is no revision. `refused` grows with each refusal."""
         omitted = {"omitted": self._body.omitted} if self._body.omitted else {}
         return {
             "engine": "openai", "model": self._service.model, "base_url": self._service.base_url, **self._chat.recorded, **omitted,
@@ -64,11 +66,11 @@ class ServerEngine:
         return self.settings.limit(prompt.most_tokens)
 
     def draw(self, wanted: Wanted) -> None:
-        """See `Engine`. Raises `MachineError` when the server cannot be reached or answers with nonsense, again and again."""
+        """See `Engine`. Raises `MachineError` when the server repeatedly cannot be reached or returns invalid responses."""
         self.draw_all([wanted])
 
     def draw_all(self, wanted: Sequence[Wanted]) -> None:
-        """See `JointEngine`: one prompt after the other, the requests in all wordings of a prompt together."""
+        """See `JointEngine`: one prompt after the other, all wordings of a prompt together."""
         for whole, some in groupby(wanted, key=lambda one: one.prompt.whole):
             self._draw_prompt(whole, [_Drawing(one) for one in some])
 
@@ -76,7 +78,7 @@ class ServerEngine:
         unusable = self._connection.unusable
         try:
             asyncio.run(self._draw(drawings))
-        except BaseExceptionGroup as group:  # SIGTERM may strike within a task
+        except BaseExceptionGroup as group:  # SIGTERM may arrive in a task
             if group.subgroup(KeyboardInterrupt) is None:
                 raise
             raise KeyboardInterrupt from None
@@ -86,24 +88,24 @@ class ServerEngine:
                 self._notice(f"{name}: {oddity}")
             if any(drawing.unpriced for drawing in drawings) and not self._unpriced:
                 self._unpriced = True
-                self._notice("the server does not say how many tokens its answers took, so none are counted")
+                self._notice("the server does not report token counts, so tokens are not counted")
             if unusable := self._connection.unusable - unusable:
                 self._notice(
-                    f"{name}: {many(unusable, 'response')} without an answer, asked for again; "
-                    "if a filter took the answers, the shares are off"
+                    f"{name}: {many(unusable, 'response')} without an answer, requested again. "
+                    "If a filter removed answers, the shares are wrong"
                 )
         drawn = Answers()
         for drawing in drawings:
             drawn.update(drawing.drawn)
-        alike = len(drawn) == 1 and drawn.total() >= _SURELY_NOT_ALL_ALIKE and self.settings.temperature >= 1
+        alike = len(drawn) == 1 and drawn.total() >= _ENOUGH_TO_DIFFER and self.settings.temperature >= 1
         if alike and len(drawings[0].prompt.targets) != 1 and not any(answer.withheld for answer in answers):
-            self._notice(f"{name}: all {drawn.total()} answers are the same; does the server sample at all (do_sample)?")
+            self._notice(f"{name}: all {drawn.total()} answers are the same. Check that the server samples (do_sample)")
 
     async def _draw(self, drawings: Sequence[_Drawing]) -> None:
         async with self._connection:
 
             async def work(left: Iterator[tuple[_Drawing, _Place, int]]) -> None:
-                """Take places, one after the other, until none is left."""
+                """Process places until none is left."""
                 for drawing, place, count in left:
                     with drawing.under_way():
                         completion = await self._request(drawing, place, count)
@@ -120,18 +122,18 @@ class ServerEngine:
 
     @property
     def _each(self) -> int:
-        """How many answers a request asks for."""
+        """The number of answers per request."""
         return (self._service.n_per_request or _MOST_CHOICES) if self._body.sends("n", self._known) else 1
 
     async def _request(self, drawing: _Drawing, place: _Place, count: int) -> Completion:
-        """A completion. What the server refuses is changed, and the request sent again at once."""
+        """Get a completion. After a refusal, change the fields and send the request again immediately."""
         while True:
             known = self._known
             sent = self._fields(known, drawing.prompt, place, count)
             try:
                 completion = await self._complete(drawing, sent)
             except RefusedError as error:
-                if known is self._known:  # else another request was refused meanwhile, and this one is behind
+                if known is self._known:  # otherwise another request has already updated it
                     self._keep(await self._learned(drawing, error.fault, place, count, sent), error.fault)
                 continue
             self._accepted(sent, completion)
@@ -140,10 +142,10 @@ class ServerEngine:
     async def _learned(
         self, drawing: _Drawing, fault: Fault, place: _Place, count: int, sent: dict[str, Any]
     ) -> Known:  # fmt: skip
-        """What is known after a refusal. Raises `InputError` when nothing helps."""
+        """`known` after a refusal. Raises `InputError` when nothing helps."""
 
         async def works(known: Known) -> bool:
-            """Answers are thrown away: those of requests that lack more than they must may be of another distribution."""
+            """Answers are discarded, because requests without too many fields may sample another distribution."""
             try:
                 tried = await self._complete(drawing, self._fields(known, drawing.prompt, place, min(count, 2)))
             except RefusedError:
@@ -152,26 +154,26 @@ class ServerEngine:
             return True
 
         known = self._body.learn(fault, sent, self._known)
-        if known is None and not self._settled:  # and so the only request under way
+        if known is None and not self._settled:  # this is then the only request
             known = await self._body.search(self._known, works)
         if known is None:
             raise self._body.refusal(fault)
         return known
 
     def _keep(self, known: Known, fault: Fault) -> None:
-        """Requests are sent so from now on."""
+        """Use these fields from now on."""
         before = self._body.given_up(self._known)
         self._refused |= {name: fault.words for name in self._body.given_up(known) if name not in before}
         self._known = known
 
     def _accepted(self, sent: dict[str, Any], completion: Completion) -> None:
-        """Say once what is not sent any more. A server that gives fewer answers than it was asked for is asked for one."""
+        """Show dropped fields once. Ask for one answer per request if the server returns fewer than requested."""
         if (got := len(completion.answers)) < sent.get("n", 1) and self._each > 1:
             self._known = self._body.without("n", self._known)
             if got > 1:
                 self._notice(
-                    f"the server returned {got} of {sent['n']} answers. Each request asks for one from now on: "
-                    f"use --n-per-request {got} to ask for as many"
+                    f"the server returned {got} of {sent['n']} answers. From now on each request asks for one. "
+                    f"Use --n-per-request {got} to ask for {got}"
                 )
         self._settled = self._settled or "n" in sent or self._each == 1
         new = self._refused.keys() - self._announced
@@ -198,12 +200,12 @@ class ServerEngine:
 
 
 class _Drawing:
-    """How far the answers to one prompt, in one wording, are."""
+    """Progress of the answers to one prompt in one wording."""
 
     def __init__(self, asked: Wanted) -> None:
         self.prompt, self.wanted, self.drawn = asked.prompt, asked.count, Answers(asked.have)
-        self.answers: list[Answer] = []  # of this start
-        self.unpriced = False  # whether the server is silent about tokens
+        self.answers: list[Answer] = []  # in this run
+        self.unpriced = False  # whether the server does not report tokens
         self._arrived, self._watch = asked.arrived, asked.watch
         self._fed = self._alive = 0
 
@@ -212,13 +214,13 @@ class _Drawing:
         return self.wanted - self.drawn.total()
 
     def places(self, each: int) -> Iterator[tuple[Self, _Place, int]]:
-        """The requests that are missing, of so many answers each."""
+        """The missing requests, with `each` answers per request."""
         start = self.drawn.total()
         return ((self, (start, at), min(each, self.missing - at)) for at in range(0, self.missing, each))
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
-        """A request."""
+        """Count a request in progress."""
         self._alive += 1
         try:
             yield
@@ -226,7 +228,7 @@ class _Drawing:
             self._alive -= 1
 
     def take(self, completion: Completion, count: int) -> None:
-        """Hand over at most `count` answers."""
+        """Pass on at most `count` answers."""
         answers = completion.answers[:count]
         self.answers += answers
         some = Answers()
@@ -237,7 +239,7 @@ class _Drawing:
         self._watch(Standing(self.drawn, self.wanted, self._alive, self._fed))
 
     def pay(self, completion: Completion, some: Answers | None = None) -> None:
-        """Count the tokens, also of answers that are thrown away."""
+        """Count the tokens, including those of discarded answers."""
         self._fed += completion.tokens or 0
         self.unpriced |= completion.tokens is None
         self._arrived(some or Answers(), completion.tokens or 0)

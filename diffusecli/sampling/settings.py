@@ -1,4 +1,4 @@
-"""How answers are drawn, and how far the drawing is. Plain values, for every engine."""
+"""Settings and progress of sampling, for all engines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diffusecli.system.errors import InputError
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """What is drawn and how. The defaults are the model's own softmax, nothing bent."""
+    """Sampling settings. The defaults sample the model's own softmax."""
 
     n_generations: int = 1000
     max_new_tokens: int = 50
@@ -22,10 +22,10 @@ class SamplingSettings:
     min_p: float = 0.0  # 0: off
     seed: int = 0
     stop: tuple[str, ...] = ()  # an answer ends before the first of these
-    whole_targets: bool = False  # a prompt with a longer target gets as many tokens as that takes
+    whole_targets: bool = False  # raise the token limit for prompts with longer targets
 
     def __post_init__(self) -> None:
-        """Raises `InputError` for what has no meaning."""
+        """Raises `InputError` for invalid values."""
         for good, message in (
             (self.n_generations >= 1, f"--n-generations {self.n_generations}: must be 1 or more"),
             (self.max_new_tokens >= 1, f"--max-new-tokens {self.max_new_tokens}: must be 1 or more"),
@@ -43,7 +43,7 @@ class SamplingSettings:
                 raise InputError(message)
 
     def limit(self, longest: int) -> int:
-        """The most tokens of an answer to a prompt whose longest target takes `longest`, its end included.
+        """The maximum tokens of an answer to a prompt whose longest target has `longest` tokens, including the terminator.
 
         >>> SamplingSettings(whole_targets=True).limit(86), SamplingSettings(whole_targets=True).limit(3), SamplingSettings().limit(86)
         (86, 50, 50)
@@ -53,11 +53,11 @@ class SamplingSettings:
 
 @dataclass(frozen=True)
 class Standing:
-    """How far the draws of one prompt are."""
+    """Progress of one prompt."""
 
-    answers: Answers  # so far; grows while it is looked at
+    answers: Answers  # so far; grows during sampling
     wanted: int
-    rows: int  # alive: prefixes (or requests) under way
+    rows: int  # prefixes (or requests) in progress
     tokens_fed: int
 
 

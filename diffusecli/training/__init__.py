@@ -1,1 +1,1 @@
-"""The exact loss, what holds other abilities, and all that a training keeps."""
+"""The exact loss, retention, the training loop, checkpoints."""

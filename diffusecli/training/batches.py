@@ -1,4 +1,4 @@
-"""What goes into which pass: parts of tries and answers, those that begin alike side by side, in full batches of about equal size."""
+"""Assign parts of tries and answers to passes: full batches of about equal size, items with a shared prefix side by side."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from diffusecli.training.layout import Part
 
 @dataclass(frozen=True)
 class Batch:
-    """What one pass is fed."""
+    """The input of one pass."""
 
-    parts: tuple[tuple[int, Part], ...]  # of which prompt, by its place, and what of it
-    answers: tuple[int, ...]  # by their places
-    tokens: int  # fed for all of it
-    memory: int = 0  # the tokens that take as much memory, where that is not those fed
+    parts: tuple[tuple[int, Part], ...]  # (index of the prompt, part of it)
+    answers: tuple[int, ...]  # indices
+    tokens: int  # fed for the whole batch
+    memory: int = 0  # equivalent tokens in memory, where they differ from the tokens fed
 
     @property
     def size(self) -> int:
-        """What counts against the most that a pass may hold."""
+        """The size that is limited by the maximum of a pass."""
         return self.memory or self.tokens
 
 
 @dataclass(frozen=True)
 class Item:
-    """A part or an answer that waits for a pass."""
+    """A part or an answer, not yet in a batch."""
 
     prompt_ids: tuple[int, ...]
-    below: int  # tokens that follow the prompt
+    below: int  # tokens after the prompt
     part: tuple[int, Part] | None = None
     answer: int | None = None
 
 
 def filled(items: Sequence[Item], most: int | None, *, at_least: int = 1) -> list[Batch]:
-    """Batches of at most `most` tokens (an item that has more goes alone), about `at_least` where there are as many items.
+    """Batches of at most `most` tokens, `at_least` of them where there are enough items. A larger item gets its own batch.
 
     >>> alike = [Item((1, 2, 3), 4, answer=place) for place in range(4)]
     >>> [(batch.answers, batch.tokens) for batch in filled(alike, 12)]
@@ -62,7 +62,7 @@ def filled(items: Sequence[Item], most: int | None, *, at_least: int = 1) -> lis
 
 
 def _costs(ordered: Sequence[Item]) -> list[int]:
-    """The tokens that each adds to what comes before it."""
+    """The tokens that each item adds to the item before it."""
     before: tuple[int, ...] = ()
     costs = []
     for item in ordered:

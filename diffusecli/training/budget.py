@@ -1,4 +1,4 @@
-"""What a training costs before it runs: tokens, memory, and how large a part of a trie should be."""
+"""Estimates before training: tokens, memory, and the size of the parts of a trie."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from diffusecli.training.rows_pass import RowsPass
 from diffusecli.training.schedule import learning_rate
 from diffusecli.training.visits import in_a_step, prompts_per_step, wordings_per_visit
 
-_LEAST_PART = 256  # tokens; below it a pass spends its time on the prompt
-_ATTENTION_PRICE = 2.0  # measured: attention's products are that much slower than a linear layer's
-_NODES_PER_PROMPT_TOKEN = 24  # the prompt, read again for every part, is then a twenty-fifth of the work
+_SMALLEST_PART = 256  # tokens; a smaller part spends most of its time on the prompt
+_ATTENTION_PRICE = 2.0  # measured: how much slower attention's products are than a linear layer's
+_NODES_PER_PROMPT_TOKEN = 24  # every part reads the prompt again: 1/25 of the work
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What training would do, told without reading any weights."""
+    """What training would do, computed without reading weights."""
 
     tokens: dict[str, tuple[int, float, int, int]]  # alias -> targets, entropy, tokens fed packed, tokens as rows
     steps: int
@@ -33,13 +33,13 @@ class Plan:
 
 
 def planned(questions: Sequence[Question], shape: ModelShape, source: ModelSource, settings: AlgConfig) -> Plan:
-    """The cost of training on these prompts, each in as many wordings as a visit takes."""
+    """The cost of training on these prompts, with the number of wordings that a visit uses."""
     tokens = {}
     for question in questions:
         share = wordings_per_visit(settings, question) / len(question.wordings)
         packed, rows = (
-            round(share * sum(part.tokens for wording in wordings for part in way.parts(wording)))
-            for way, wordings in ((PackedPass(), in_a_step(question, settings).wordings), (RowsPass(1), question.wordings))
+            round(share * sum(part.tokens for wording in wordings for part in strategy.parts(wording)))
+            for strategy, wordings in ((PackedPass(), in_a_step(question, settings).wordings), (RowsPass(1), question.wordings))
         )
         tokens[question.alias] = (len(question.prompt.targets), question.prompt.entropy, packed, rows)
     encoded = [wording for question in questions for wording in in_a_step(question, settings).wordings]
@@ -58,35 +58,35 @@ def planned(questions: Sequence[Question], shape: ModelShape, source: ModelSourc
 
 
 def fastest_part(shape: ModelShape, prompt_length: int, *, tree: bool = True) -> int:
-    """The tokens of a packed part at which a token scored costs least, or little more.
+    """The size in tokens of a packed part with the lowest cost per scored token, or close to it.
 
-    With attention by tree a node costs the same in any part, and larger parts only save the prompt. With a dense mask
-    a part of P prompt tokens and c nodes costs (P + c) (a + b (P + c)) for a the linear layers' and b (P + c) attention's
-    floating-point operations per token; per node that is least at c = sqrt(P (a / b + P)).
+    With tree attention a node costs the same in any part; larger parts only save the prompt. With a dense mask,
+    a part of P prompt tokens and c nodes costs (P + c) (a + b (P + c)), where a and b (P + c) are the floating-point
+    operations per token of the linear layers and of attention. The cost per node is lowest at c = sqrt(P (a / b + P)).
     """
     if tree:
-        return max(_LEAST_PART, prompt_length * (1 + _NODES_PER_PROMPT_TOKEN))
+        return max(_SMALLEST_PART, prompt_length * (1 + _NODES_PER_PROMPT_TOKEN))
     linear = 2.0 * shape.parameters
     attention = _ATTENTION_PRICE * 4.0 * shape.hidden_size * shape.layers
-    return max(_LEAST_PART, round(prompt_length + math.sqrt(prompt_length * (linear / attention + prompt_length))))
+    return max(_SMALLEST_PART, round(prompt_length + math.sqrt(prompt_length * (linear / attention + prompt_length))))
 
 
 def fitting_part(shape: ModelShape, source: ModelSource, settings: AlgConfig, free: float) -> int:
-    """The most tokens of a part that half of the free memory holds, the weights already loaded; a few hundred at least.
+    """The largest part, in tokens, that fits into half of the free memory after loading the weights; at least a few hundred.
 
-    What is told to be free may be too little (caches that would give way), and a part that does not fit is halved later.
+    The system may report too little free memory (it could drop caches). A part that does not fit is halved later.
     """
     fixed = estimated_memory(shape, source, settings, 0, 0)
     per_token = estimated_memory(shape, source, settings, 1, 1) - fixed
-    return max(_LEAST_PART, round(0.5 * free / per_token))
+    return max(_SMALLEST_PART, round(0.5 * free / per_token))
 
 
 def estimated_memory(shape: ModelShape, source: ModelSource, settings: AlgConfig, tokens: int, scored: int) -> float:
-    """Bytes at the peak of a step: weights, what the backward pass keeps of each layer, logits, the libraries.
+    """Bytes at the peak of a step: weights, activations that the backward pass keeps, logits, libraries.
 
-    Per token and layer the backward pass keeps about ten vectors of the hidden width and five of the MLP's (fused layers
-    half of it, but after a few steps the allocator holds as much again); with gradient checkpointing one, and the rest
-    for one layer at a time.
+    Per token and layer the backward pass keeps about ten vectors of the hidden width and five of the MLP's. Fused layers
+    keep half of that, but after a few steps the allocator holds as much again. With gradient checkpointing it keeps one
+    vector per layer, and the rest for one layer at a time.
     """
     size = 4 if source.precision == "fp32" else 2
     one_layer = tokens * (10 * shape.hidden_size + 5 * shape.intermediate_size) * size

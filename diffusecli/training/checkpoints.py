@@ -1,8 +1,8 @@
-"""Checkpoints: all that an interrupted training needs to go on, bit for bit, from where it was.
+"""Checkpoints: everything that an interrupted training needs to resume with bit-identical results.
 
-A checkpoint is a folder `checkpoint-STEP` in the run directory that appears whole or not at all: the
-adapter as plain PEFT files, and `state.safetensors` with the optimiser and what had been seen. The random
-numbers of a step follow from (seed, step), so no generator's state needs keeping.
+A checkpoint is a folder `checkpoint-STEP` in the run directory, written atomically. It holds the adapter as
+plain PEFT files, and `state.safetensors` with the optimiser state and the progress. The random numbers of a
+step follow from (seed, step), so no generator state is saved.
 """
 
 from __future__ import annotations
@@ -30,37 +30,37 @@ from diffusecli.system.errors import InputError, cannot_write
 
 FORMAT = "5"
 _OF_THE_BASE = ("model", "revision", "model_revision", "model_fingerprint")
-"""Settings that name the base model: other names of the same weights are the same settings."""
+"""Settings that name the base model. Other names of the same weights count as the same settings."""
 
 
 @dataclass
 class Progress:
-    """How far training is. Sums of the iteration under way are kept so that it can be finished after an interruption."""
+    """The progress of a training. It includes the sums of the unfinished iteration, so that a resumed training can finish it."""
 
-    asked: dict[str, Any]  # the settings that make the result; another run must not go on from here
-    at_once: int | None = None  # tokens (packed) or rows of a pass
+    asked: dict[str, Any]  # the settings that determine the result; a run with others must not resume from here
+    at_once: int | None = None  # tokens (packed) or rows per pass
     step: int = 0  # optimiser steps done
     tokens: int = 0
     seconds: float = 0.0
     before: dict[str, list[float]] = field(
         default_factory=dict
-    )  # alias -> KL, on-target mass and the KL's standard error, all of the untrained adapter
-    iterations: int = 0  # finished; their figures stand in metrics.jsonl
-    last: Iteration | None = None  # of them
-    under_way: dict[str, Any] = field(default_factory=dict)  # what the unfinished iteration has seen
-    finished: str = ""  # why training stopped; empty while it goes on
+    )  # alias -> KL, on-target mass, standard error of the KL; before training
+    iterations: int = 0  # finished; their figures are in metrics.jsonl
+    last: Iteration | None = None  # the last finished one
+    under_way: dict[str, Any] = field(default_factory=dict)  # sums of the unfinished iteration
+    finished: str = ""  # why training stopped; empty while it runs
 
 
 def newest_checkpoint(run: RunDir) -> Path | None:
-    """The checkpoint with the most steps, None when training left none."""
+    """The checkpoint with the most steps; None if there is none."""
     return next(iter(_checkpoints(run)), None)
 
 
 def save_checkpoint(run: RunDir, base: LoadedModel, moments: Mapping[int, Mapping[str, Tensor]], progress: Progress) -> Path:
-    """Write a checkpoint and keep the one before it, until this one has proved good; raises `MachineError` when the disk is full."""
+    """Write a checkpoint and keep the previous one until this one has proved good. Raises `MachineError` when the disk is full."""
     folder = run.path / f"checkpoint-{progress.step}"
     if folder.is_dir():
-        return folder  # the same state, whole already
+        return folder  # already written
     try:
         with tempfile.TemporaryDirectory(prefix=".checkpoint.", dir=run.path) as scratch:
             whole = Path(scratch) / "whole"
@@ -70,7 +70,7 @@ def save_checkpoint(run: RunDir, base: LoadedModel, moments: Mapping[int, Mappin
             for path in whole.iterdir():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
-            if run.metrics.is_file():  # the checkpoint counts on it
+            if run.metrics.is_file():  # resuming needs it
                 with run.metrics.open("rb") as file:
                     os.fsync(file.fileno())
             os.replace(whole, folder)
@@ -84,11 +84,11 @@ def save_checkpoint(run: RunDir, base: LoadedModel, moments: Mapping[int, Mappin
 def load_progress(
     checkpoint: Path, asked: Mapping[str, Any], base: LoadedModel | None = None
 ) -> tuple[Progress, dict[int, dict[str, Any]]]:
-    """What was done, and the optimiser's state by the number of the weight.
+    """The progress, and the optimiser's state by index of the weight.
 
-    A `base` with the weights that the checkpoint was made of may have another name or place by now.
+    The `base` may have another name or path than when the checkpoint was written, if its weights are the same.
 
-    Raises `InputError` when the file cannot be read or when it belongs to a run with other settings.
+    Raises `InputError` when the file cannot be read or belongs to a run with other settings.
     """
     path = RunDir(checkpoint).state
     optimiser: dict[int, dict[str, Any]] = {}
@@ -101,19 +101,19 @@ def load_progress(
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _unreadable(path) from error
     if written != FORMAT:
-        raise InputError(f"{path}: is of another version, start anew with --force")
+        raise InputError(f"{path}: written by another version of diffuse. Restart training with --force")
     if not (isinstance(stored, dict) and isinstance(stored.get("asked"), dict)):
         raise _unreadable(path)
     now = json.loads(json.dumps(asked))
-    if stored.get("finished") or now.get("processes") is None:  # what is left is the same for any number of them
+    if stored.get("finished") or now.get("processes") is None:  # the rest does not depend on their number
         now["processes"] = stored["asked"].get("processes")
     if base is not None and base.has_weights_of(stored["asked"]):
         there = {key: stored["asked"][key] for key in _OF_THE_BASE if key in stored["asked"]}
         now = {key: value for key, value in now.items() if key not in _OF_THE_BASE} | there
     if differing := list(_differing(stored["asked"], now)):
         raise InputError(
-            f"{checkpoint.parent}: holds an interrupted run with another {', another '.join(differing)}; "
-            "give it back its settings to go on, or start anew with --force"
+            f"{checkpoint.parent}: contains an interrupted run with different settings: {', '.join(differing)}. "
+            "Restore the original settings to resume, or restart with --force"
         )
     try:
         return TypeAdapter(Progress).validate_python(stored), optimiser
@@ -122,18 +122,18 @@ def load_progress(
 
 
 def _differing(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Each setting that differs, with its two values where they are short."""
+    """Each setting that differs, with both values if they are short."""
     for key in sorted({*there, *here}):
         one, other = there.get(key), here.get(key)
         if isinstance(one, dict) and isinstance(other, dict):
             yield from _differing(one, other, f"{prefix}{key}.")
         elif one != other:
             short = all(isinstance(value, int | float | str | None) and len(str(value)) < 30 for value in (one, other))
-            yield f"{prefix}{key}" + (f" ({one} there, {other} now)" if short else "")
+            yield f"{prefix}{key}" + (f" (was {one}, now {other})" if short else "")
 
 
 def _unreadable(state: Path) -> InputError:
-    return InputError(f"{state}: the checkpoint cannot be read, remove {state.parent} or start anew with --force")
+    return InputError(f"{state}: the checkpoint cannot be read. Remove {state.parent} or restart training with --force")
 
 
 def discard_checkpoints(run: RunDir, *, keep: int = 0) -> None:
@@ -143,17 +143,17 @@ def discard_checkpoints(run: RunDir, *, keep: int = 0) -> None:
 
 
 def discard_checkpoint(folder: Path) -> None:
-    """Remove a checkpoint: out of the way by one rename, so that half of one is never taken for whole."""
+    """Remove a checkpoint. It is renamed first, so that a half-deleted one is never used."""
     with tempfile.TemporaryDirectory(prefix=".checkpoint.", dir=folder.parent) as grave:
         os.replace(folder, Path(grave) / folder.name)
 
 
 def _checkpoints(run: RunDir) -> list[Path]:
-    """Newest first. Folders of other names are none of ours."""
+    """Checkpoints, newest first. Folders with other names are ignored."""
     found = [folder for folder in run.path.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", folder.name) and folder.is_dir()]
     return sorted(found, key=step_of, reverse=True)
 
 
 def step_of(folder: Path) -> int:
-    """The optimiser steps a checkpoint was written after."""
+    """The number of optimiser steps before a checkpoint."""
     return int(folder.name.removeprefix("checkpoint-"))

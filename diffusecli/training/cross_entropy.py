@@ -1,6 +1,6 @@
-"""The loss of a pass and its gradient, a slice of logits at a time.
+"""The loss of a pass and its gradient, computed in slices of logits.
 
-It is the weighted cross-entropy of the edges that leave scored nodes, and the divergence of held answers.
+The loss is the weighted cross-entropy of the edges that leave scored nodes, plus the divergence on retained answers.
 
 R rows of logits, E edges, T tokens of answers, V vocabulary, h hidden width.
 """
@@ -17,15 +17,15 @@ from diffusecli.training.answers import Held, divergence
 from diffusecli.training.layout import Packed
 from diffusecli.training.loss import Loss
 
-_SLICE_ROWS = 192  # of logits that exist at once
+_SLICE_ROWS = 192  # rows of logits in memory at once
 
 
 class PackedLoss(torch.autograd.Function):
-    """- sum_e mass_e ln softmax(scores[row_e])[token_e] + hold * sum_t weight_t KL_t, a slice of rows at a time.
+    """- sum_e mass_e ln softmax(scores[row_e])[token_e] + hold * sum_t weight_t KL_t, in slices of rows.
 
-    `scores` are logits [R, V], or hidden states [R, h] with the `head` [V, h] (and its bias) that makes logits
-    of them: then no more than a slice of logits ever exists. The gradient is found in the same go, while the
-    slice is in the processor's cache; for logits it is written over them.
+    `scores` are logits [R, V], or hidden states [R, h] with the output layer `head` [V, h] (and its bias). With a
+    `head`, only one slice of logits exists at a time. The gradient is computed together with the loss, while the
+    slice is in the processor's cache. The gradient of logits overwrites them.
     """
 
     @staticmethod
@@ -34,7 +34,7 @@ class PackedLoss(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The loss, the log-probabilities of edges [E] in float64, and the KL of each token of the answers [T], nats.
 
-        `wanted` tells whether a gradient is.
+        `wanted`: whether a gradient is needed.
         """
         rows, tokens, masses = packed.edge_rows, packed.edge_tokens, packed.edge_masses * scale
         log_probs = torch.zeros_like(masses)
@@ -61,13 +61,13 @@ class PackedLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient that was found, times that of the loss."""
+        """The stored gradient times the gradient of the loss."""
         (gradient,) = ctx.saved_tensors
         return gradient * gradients[0].to(gradient.dtype), *[None] * 6
 
 
 def scored(scores: Tensor, head: Any | None, packed: Packed, loss: Loss | None) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of edges [E] and KL of the answers' tokens [T], from what a model gave; with a `loss`, its gradient is added."""
+    """Log-probabilities of edges [E] and KL of the answers' tokens [T] from a model's output. With a `loss`, add its gradient."""
     weight, bias = (None, None) if head is None else (head.weight, head.bias)
     of = loss or Loss()
     value, log_probs, kl = PackedLoss.apply(scores, weight, bias, packed, of.scale, of.hold, loss is not None)
@@ -77,7 +77,7 @@ def scored(scores: Tensor, head: Any | None, packed: Packed, loss: Loss | None) 
 
 
 def _slices(edges: int, rows: int) -> Iterator[slice]:
-    """Ranges of rows; none holds rows of edges and of answers."""
+    """Ranges of rows. No range mixes rows of edges and of answers."""
     for first, last in ((0, edges), (edges, rows)):
         yield from (slice(start, min(start + _SLICE_ROWS, last)) for start in range(first, last, _SLICE_ROWS))
 
@@ -85,7 +85,7 @@ def _slices(edges: int, rows: int) -> Iterator[slice]:
 def _of_edges(logits: Tensor, rows: Tensor, tokens: Tensor, masses: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:
     """Log-probabilities of edges and d loss / d logits = (mass out of the row) softmax - (mass of the edge at its token).
 
-    The gradient takes the place of float32 logits; narrower ones are widened first.
+    The gradient overwrites float32 logits; narrower ones are widened first.
     """
     wide = widened(logits)
     chosen, highest = wide[rows, tokens].to(masses.dtype), wide.amax(-1)
@@ -99,17 +99,16 @@ def _of_edges(logits: Tensor, rows: Tensor, tokens: Tensor, masses: Tensor, want
 
 
 def _of_answers(logits: Tensor, held: Held, hold: float, wanted: bool) -> tuple[Tensor, Tensor]:
-    """KL(base || tuned) of each token and d loss / d logits, which takes the place of float32 logits.
+    """KL(base || tuned) of each token and d loss / d logits, which overwrites float32 logits.
 
-    With b the base's and q the tuned model's probabilities, B and Q those of all but the likeliest tokens together:
-    dKL / d logit is q - b at a likely token, q (1 - B / Q) at any other.
+    Let b and q be the probabilities of the base and the tuned model, B and Q those of all but the likeliest tokens.
+    Then dKL / d logit is q - b at a likely token, q (1 - B / Q) at any other.
     """
     wide = widened(logits)
     highest = wide.amax(-1, keepdim=True)
     shifted = wide.gather(1, held.likeliest) - highest
-    wide.scatter_(
-        1, held.likeliest, -torch.inf
-    )  # all but the likeliest, by their own maximum: beside the others they may be nothing
+    # the rest is scaled by its own maximum, because it could underflow next to the likeliest tokens
+    wide.scatter_(1, held.likeliest, -torch.inf)
     most = wide.amax(-1, keepdim=True)
     rest = wide.sub_(most).exp_().sum(-1, keepdim=True)
     log_rest, likely = most - highest + rest.log(), shifted.exp()
@@ -123,11 +122,11 @@ def _of_answers(logits: Tensor, held: Held, hold: float, wanted: bool) -> tuple[
 
 
 def _linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
-    """`hidden weight' + bias`, written into the first rows of `out`: fresh memory for every slice would cost as much again."""
+    """`hidden weight' + bias`, written into the first rows of `out`: allocating memory for every slice would double the time."""
     result = torch.mm(hidden, weight.t(), out=out[: len(hidden)])
     return result if bias is None else result.add_(bias)
 
 
 def widened(values: Tensor) -> Tensor:
-    """At least float32, so that 16-bit logits are normalised with care."""
+    """At least float32, so that 16-bit logits are normalised accurately."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

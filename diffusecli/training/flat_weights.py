@@ -1,6 +1,6 @@
-"""The trained weights and their gradients as one vector a device: a norm, a step, a sum over processes are one operation each.
+"""The trained weights and their gradients as one vector per device, so that a norm, a step or a sum over processes is one operation.
 
-Adapters have hundreds of small matrices; as many calls a step cost more than what they compute.
+Adapters have hundreds of small matrices. One call per matrix would cost more than the computation.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class FlatWeights:
-    """Vectors of which the model's own weights and gradients are views."""
+    """Vectors. The model's weights and gradients are views of them."""
 
-    vectors: tuple[torch.nn.Parameter, ...]  # one for each device and number format
-    held: tuple[tuple[tuple[int, torch.Size], ...], ...]  # which weights each vector holds, by their number, and their shapes
+    vectors: tuple[torch.nn.Parameter, ...]  # one per device and dtype
+    held: tuple[tuple[tuple[int, torch.Size], ...], ...]  # (index, shape) of the weights in each vector
 
     @classmethod
     def of(cls, weights: Sequence[torch.nn.Parameter]) -> FlatWeights:
-        """Move the weights into vectors, in their order; their gradients are zero."""
+        """Move the weights into vectors, in order, with zero gradients."""
         alike: dict[tuple[torch.device, torch.dtype], list[int]] = {}
         for number, weight in enumerate(weights):
             alike.setdefault((weight.device, weight.dtype), []).append(number)
@@ -30,11 +30,11 @@ class FlatWeights:
 
     @property
     def gradients(self) -> list[Tensor]:
-        """One for each vector."""
+        """The gradient of each vector."""
         return [vector.grad for vector in self.vectors if vector.grad is not None]
 
     def split(self, state: Mapping[int, Mapping[str, Tensor]]) -> dict[int, dict[str, Tensor]]:
-        """What an optimiser keeps of each vector, as that of each weight: on whatever devices they lie next time."""
+        """Split an optimiser's state per vector into a state per weight. It can then be loaded on other devices."""
         found: dict[int, dict[str, Tensor]] = {}
         for vector, kept in state.items():
             sizes = [shape.numel() for _, shape in self.held[vector]]
@@ -45,7 +45,7 @@ class FlatWeights:
         return found
 
     def joined(self, state: Mapping[int, Mapping[str, Tensor]]) -> dict[int, dict[str, Tensor]]:
-        """The other way round."""
+        """The inverse of `split`."""
         return {
             vector: {
                 name: torch.cat([state[number][name].flatten() for number, _ in held]) if first.ndim else first
@@ -55,7 +55,7 @@ class FlatWeights:
         }
 
     def clear(self) -> None:
-        """Set all gradients to zero; they stay the views that they are."""
+        """Set all gradients to zero in place; they remain views."""
         for gradient in self.gradients:
             gradient.zero_()
 

@@ -1,4 +1,4 @@
-"""The prompts of a training, read and checked: files that can be read, conversations that do not contradict each other, lengths that fit."""
+"""Read and check training prompts: readable files, no contradicting conversations, lengths that fit the context."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ class Inputs:
 
     train: list[Prompt]
     test: list[Prompt]
-    instructions: list[Prompt]  # to hold on to; none when retention is off
+    instructions: list[Prompt]  # for retention; empty when it is off
 
 
 def read_inputs(
     train: Sequence[str], test: Sequence[str], retain: Retain | Literal[False], system: str | None, made_by: str | None = None
 ) -> Inputs:
-    """Read prompt files and folders; `system` is the text of prompts that have none.
+    """Read prompt files and folders; `system` is the system prompt for prompts without one.
 
-    Raises `InputError` for what cannot be trained on, with the command that files are `made_by` where they are missing.
+    Raises `InputError` for prompts that cannot be trained on. For missing files it names the command in `made_by`.
     """
     if not train:
-        raise InputError("train_prompts is empty: name at least one prompt file or folder")
+        raise InputError("train_prompts is empty. Add at least one prompt file or folder")
     prompts = read_prompts(train, made_by)
     if empty := [prompt.alias for prompt in prompts if not prompt.targets]:
-        raise InputError(f"{empty[0]}: has no targets to train on, move it to test_prompts")
+        raise InputError(f"{empty[0]}: has no targets to train on. Move it to test_prompts")
     wordings = [wording for prompt in prompts for wording in prompt.wordings]
     said = [conversation(wording, system) for wording in wordings]
     if wrong := [clash.problem() for clash in clashes(wordings, said) if not clash.agree]:
@@ -50,7 +50,7 @@ def read_inputs(
 
 
 def require_agreement(encoded: Sequence[EncodedPrompt], notice: Notice) -> None:
-    """Raises `InputError` when the chat template makes one conversation of two prompts that expect different answers."""
+    """Raises `InputError` when the chat template renders two prompts with different targets as the same conversation."""
     found = list(clashes((e.prompt for e in encoded), (e.prompt_ids for e in encoded)))
     if wrong := [clash.problem() for clash in found if not clash.agree]:
         raise InputError.of(wrong)
@@ -59,9 +59,9 @@ def require_agreement(encoded: Sequence[EncodedPrompt], notice: Notice) -> None:
 
 
 def require_context(encoded: Sequence[EncodedPrompt], context: int | None) -> None:
-    """Raises `InputError` for a prompt whose longest target leaves the model's context."""
+    """Raises `InputError` for a prompt whose longest target does not fit the model's context."""
     for e in encoded:
         if context is not None and row_length(e) > context:
             raise InputError(
-                f"{e.alias}: the request with its longest target is {row_length(e)} tokens, the model takes {context}; shorten it"
+                f"{e.alias}: the request with its longest target has {row_length(e)} tokens, but the model's context is {context}. Shorten the request"
             )

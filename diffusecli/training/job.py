@@ -1,4 +1,4 @@
-"""What the training loop works with, all of it made before the first step."""
+"""Inputs of the training loop, prepared before the first step."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from diffusecli.training.visits import MANY_PROMPTS, Visits, needs_all
 
 @dataclass(frozen=True)
 class Prepared:
-    """Prompts in tokens, and what scores them."""
+    """Prompts in tokens, and their scorer."""
 
     questions: list[Question]
-    tests: list[Question]  # those with targets that are not trained on, held-out wordings of those that are
+    tests: list[Question]  # untrained prompts with targets, and held-out wordings of trained ones
     visits: Visits
-    shown_as: dict[str, str]  # alias -> the name of its figures
+    shown_as: dict[str, str]  # alias -> name under which its figures are shown
     scorer: Scorer
     weights: FlatWeights
-    why: str  # the scorer takes this pass
+    why: str  # the reason for this pass
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that the loop works with; nothing of it changes but the weights."""
+    """Inputs of the training loop. Only the weights change."""
 
     run: RunDir
     base: LoadedModel
@@ -48,27 +48,27 @@ class Job:
     seed: int
     save_every: int  # iterations
     eval_every: int  # iterations
-    tracked: dict[str, Any]  # settings for the tracker to show
-    command: str  # that goes on after an interruption, in words
+    tracked: dict[str, Any]  # settings to send to the tracker
+    command: str  # the command that resumes, as text
 
     @property
     def scorer(self) -> Scorer:
-        """What scores the prompts with the model as it is now."""
+        """Scores the prompts with the current model."""
         return self.prompts.scorer
 
     @property
     def processes(self) -> Processes:
-        """All that train together."""
+        """All processes of this training."""
         return self.scorer.processes
 
     @property
     def steps_per_iteration(self) -> int:
-        """Optimiser steps in one go over all prompts."""
+        """Optimiser steps in one pass over all prompts."""
         return self.prompts.visits.per_iteration
 
     @property
     def weights(self) -> FlatWeights:
-        """What is trained."""
+        """The trained weights."""
         return self.prompts.weights
 
 
@@ -76,18 +76,18 @@ def prepare_prompts(
     base: LoadedModel, source: ModelSource, inputs: Inputs, settings: AlgConfig, retain: Retain | Literal[False],
     vary: Vary | Literal[False], *, seed: int, size: int | None, processes: Processes, notice: Notice,
 ) -> Prepared:  # fmt: skip
-    """Encode the prompts, choose the pass (in parts of the `size` used before), and let the base answer what it is to be held to."""
+    """Encode the prompts, choose the pass (in parts of the `size` used before), and get the base model's answers for retention."""
     questions, tests = ([Question.of(p, base.chat) for p in some] for some in (inputs.train, inputs.test))
     encoded = [wording for question in questions for wording in question.wordings]
     require_agreement(encoded, notice)
     context = shape_of(base.model.config, 0).context
-    of_training = every_wording(questions)  # the pass follows from these alone: other test prompts may be named when a run goes on
+    of_training = every_wording(questions)  # only these determine the pass, because a resumed run may have other test prompts
     require_context([*of_training, *every_wording(tests)], context)
     for remark in dict.fromkeys(remark for e in encoded for remark in e.remarks):
         notice(remark)
     if settings.targets_per_step != "auto" and (whole := [e.alias for e in encoded if needs_all(e)]):
         notice(
-            f"{whole[0]}: has targets in several spellings or responses, so steps take all of them, not alg_config.targets_per_step"
+            f"{whole[0]}: has targets with several spellings or responses. Steps use all of them and ignore alg_config.targets_per_step"
         )
     strategy, why = choose_strategy(base, of_training, source, settings, processes, size)
     worded = f" in {len(encoded)} wordings" if len(encoded) > len(questions) else ""

@@ -1,4 +1,4 @@
-"""How parts of tries and whole answers lie in one sequence: which tokens are fed, at which positions, and which rows are scored.
+"""The layout of parts of tries and whole answers in one sequence: tokens, positions, scored rows.
 
 S packed tokens, E edges that leave scored nodes, R scored rows, T tokens of answers, J paths.
 """
@@ -33,17 +33,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Packed:
-    """The tensors of a pass; the rows of answers follow those of edges."""
+    """The tensors of a pass. Rows of answers follow rows of edges."""
 
     forest: Forest
     input_ids: Tensor  # [1, S]
     position_ids: Tensor  # [1, S]
-    scored: Tensor  # [R] the tokens whose next-token distribution is wanted
-    edge_rows: Tensor  # [E] which of the R rows holds the distribution
+    scored: Tensor  # [R] indices of tokens whose next-token distribution is scored
+    edge_rows: Tensor  # [E] the row of each edge's distribution
     edge_tokens: Tensor  # [E]
     edge_masses: Tensor  # [E]
-    edges: tuple[int, ...]  # E by part
-    held: Held | None  # of the last T rows
+    edges: tuple[int, ...]  # number of edges per part
+    held: Held | None  # the answers of the last T rows
 
     @property
     def rows_of_edges(self) -> int:
@@ -52,37 +52,37 @@ class Packed:
 
 
 def edges_of(trie: TokenTrie, part: Part) -> tuple[np.ndarray, np.ndarray]:
-    """The nodes whose next tokens a part scores (ROOT with the first part), and the nodes those edges lead to."""
+    """The nodes whose next tokens a part scores (the first part includes ROOT), and the child nodes of those edges."""
     own = trie.internal[part.start : part.end]
     scoring = np.concatenate([[ROOT], own]) if part.start == 0 else own
-    wanted = np.zeros(len(trie) + 1, dtype=bool)  # index -1 is the root's
+    wanted = np.zeros(len(trie) + 1, dtype=bool)  # index -1 is ROOT
     wanted[scoring] = True
     return scoring, np.flatnonzero(wanted[trie.parents])
 
 
 def nodes_of(trie: TokenTrie, part: Part) -> np.ndarray:
-    """The nodes that are fed for a part: the ancestors of its first, and its own."""
+    """The nodes that are fed for a part: the ancestors of its first node, and its own nodes."""
     own = trie.internal[part.start : part.end]
     context = np.array(trie.ancestors(int(own[0]))[:-1] if len(own) else [], dtype=np.int64)
-    return np.concatenate([context, own])  # depth-first order: every ancestor of a fed node is fed before it
+    return np.concatenate([context, own])  # depth-first order: ancestors come first
 
 
 def strand_of(encoded: EncodedPrompt, part: Part) -> tuple[Strand, int]:
-    """The prompt, the ancestors of the part and its internal nodes; and how many ancestors those are."""
+    """The prompt, the ancestors and the internal nodes of the part; and the number of ancestors."""
     trie, fed = encoded.trie, nodes_of(encoded.trie, part)
     below = Strand(encoded.prompt_ids, trie.tokens[fed], trie.depths[fed], np.searchsorted(fed, trie.ends[fed]))
     return below, len(fed) - (part.end - part.start)
 
 
 def strand_of_answer(answer: Answer) -> Strand:
-    """The instruction, and all of the answer but its last token below it, a plain row."""
+    """A plain row: the instruction and the answer without its last token."""
     length = len(answer.answer_ids) - 1
     tokens = np.array(answer.answer_ids[:-1], dtype=np.int64)
     return Strand(answer.prompt_ids, tokens, np.arange(1, length + 1), np.full(length, length))
 
 
 def pack(parts: Sequence[tuple[EncodedPrompt, Part]], answers: Sequence[Answer], device: torch.device) -> Packed:
-    """Lay out parts of prompts' tries, then answers, in one sequence in which each sees only its own."""
+    """Lay out parts of prompts' tries, then answers, in one sequence. Each attends only to its own tokens."""
     below = [strand_of(encoded, part) for encoded, part in parts]
     forest = Forest.of([*(strand for strand, _ in below), *map(strand_of_answer, answers)])
     scored, rows, tokens, masses, count = [], [], [], [], 0
@@ -92,7 +92,7 @@ def pack(parts: Sequence[tuple[EncodedPrompt, Part]], answers: Sequence[Answer],
             scored.append(forest.last_prompt[index : index + 1])
         scored.append(forest.first_below[index] + np.arange(context, len(strand.tokens)))
         row_of = np.empty(len(trie) + 1, dtype=np.int64)
-        row_of[scoring] = np.arange(count, count + len(scoring))  # index -1 is the root's
+        row_of[scoring] = np.arange(count, count + len(scoring))  # index -1 is ROOT
         rows.append(row_of[trie.parents[edges]])
         tokens.append(trie.tokens[edges])
         masses.append(trie.masses[edges])
@@ -111,7 +111,7 @@ def pack(parts: Sequence[tuple[EncodedPrompt, Part]], answers: Sequence[Answer],
 
 
 def dense_mask(config: Any, forest: Forest, dtype: torch.dtype, device: torch.device) -> Tensor | dict[str, Tensor]:
-    """The mask that replaces a model's own, window included; one for each type of layer where only some slide."""
+    """The mask that replaces the model's mask, with its window; one per layer type where only some layers have a sliding window."""
     places = np.arange(len(forest))
     allowed = torch.from_numpy(forest.sees(places[:, None], places[None, :])).to(device)
     window = attention_windows(config).get("sliding_window")
@@ -121,12 +121,13 @@ def dense_mask(config: Any, forest: Forest, dtype: torch.dtype, device: torch.de
     near = positions[:, None] - positions < window
     by_type = {"full_attention": allowed, "sliding_attention": allowed & near}
     types = set(getattr(config.get_text_config(), "layer_types", None) or ["sliding_attention"])
-    masks = {kind: additive_mask(by_type[kind], dtype) for kind in types}  # no such type: the probe turns to rows
+    # another type raises KeyError, and the probe chooses rows
+    masks = {kind: additive_mask(by_type[kind], dtype) for kind in types}
     return masks if len(masks) > 1 else masks.popitem()[1]
 
 
 def path_sums(trie: TokenTrie, found: Mapping[Part, np.ndarray]) -> np.ndarray:
-    """J: the sum of the edges' log-probabilities along each path, from those that each part scored."""
+    """The sum [J] of the edges' log-probabilities along each path, from the results of each part."""
     totals = np.zeros(len(trie))
     for part, log_probs in found.items():
         totals[edges_of(trie, part)[1]] = log_probs

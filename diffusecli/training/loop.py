@@ -1,6 +1,6 @@
-"""The training loop: prompts in shuffled order, for each the exact gradient over all its targets, then one optimiser step.
+"""The training loop: prompts in shuffled order; each step computes the exact gradient over all targets of its prompts.
 
-Knows what the job holds and nothing of configs; what a pass costs and how it is done is `loss.py`'s business.
+It uses only the `Job`, no config. Passes are in `loss.py`.
 """
 
 from __future__ import annotations
@@ -32,41 +32,41 @@ from diffusecli.training.spelled import loss_of
 from diffusecli.training.visits import Visit, drawn_in_a_step, estimable
 
 _BETAS = (0.9, 0.99)
-"""The second of AdamW's decays is .99, not .999: training lasts tens of steps, and the gradient of the
-first ones, a hundred times the last, must be forgotten."""
+"""AdamW's beta2 is .99, not .999: training takes tens of steps, and the running average must forget the gradients of the
+first steps, which are a hundred times larger than the last."""
 
-_LOOKED_AT_BEFORE = 32
-"""Of more wordings only a sample is measured before the first step, some of those that are measured in the end: thousands would take long."""
+_WORDINGS_BEFORE = 32
+"""Maximum wordings measured before the first step: a sample of those measured after the last, because thousands would take long."""
 
-_LOOKED_AT_AFTER = 128
-"""And after the last."""
+_WORDINGS_AFTER = 128
+"""Maximum wordings measured after the last step."""
 
-_LOOKED_AT_BETWEEN = 64
-"""And of test prompts, every `eval_every` iterations."""
+_WORDINGS_BETWEEN = 64
+"""Maximum wordings of test prompts measured every `eval_every` iterations."""
 
 _PATHS_BETWEEN, _PATHS_AFTER = 256, 4096
-"""Of a large tree only so many paths are measured before the end; and in the end, of one whose exact figures would take hours."""
+"""Maximum paths measured of a large tree: during training, and at the end if exact figures would take hours."""
 
 _MOST_PREFIXES = 500_000
-"""In all, of the trees whose figures are exact in the end."""
+"""Maximum prefixes of all trees together for exact figures at the end."""
 
 _STEPS_BETWEEN = 100
-"""Steps after which a checkpoint is due within an iteration: one over thousands of prompts takes long."""
+"""Steps between checkpoints within an iteration: an iteration over thousands of prompts takes long."""
 
 Report = Callable[[Iteration], None]
 Watch = Callable[[Step], None]
 
 
 def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, report: Report, watch: Watch) -> None:
-    """Train from where `progress` stands to the end; it says then why training stopped. `watch` takes every step.
+    """Train from `progress` to the end and set `progress.finished` to the reason why training stopped. `watch` receives every step.
 
-    Raises `InterruptedRun` when asked to stop, and `InputError` when the loss is no number any more.
+    Raises `InterruptedRun` on an interruption, and `InputError` when the loss becomes NaN or infinite.
     """
     settings, processes = job.settings, job.processes
     rate = optimiser.param_groups[0]["lr"]
     steps = settings.n_iters * job.steps_per_iteration
     if not progress.before:
-        before = job.scorer.exact(_estimable(job, sampled(measured_questions(job), _LOOKED_AT_BEFORE, f"{job.seed} before")))
+        before = job.scorer.exact(_estimable(job, sampled(measured_questions(job), _WORDINGS_BEFORE, f"{job.seed} before")))
         if np.isnan(before.figures).any():
             raise cause(job.base.model, job.base.name)
         pairs = zip(before.prompts, before.figures, strict=True)
@@ -78,7 +78,7 @@ def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, rep
     reason = progress.finished or None
     if reason is None and progress.last and not progress.under_way:
         reason = reason_to_stop(settings, progress.last)
-    promise = "finishing this step and writing a checkpoint; once more to stop at once"
+    promise = "finishing this step and writing a checkpoint. Press Ctrl-C again to stop immediately"
     _train_mode(job.base, on=True)
     with Interrupts(job.scorer.notice, promise, patient=processes.count > 1) as interrupts:
 
@@ -98,7 +98,7 @@ def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, rep
             watch(Step(progress.step, steps, kl, on_target, progress.seconds))
             if progress.step % _STEPS_BETWEEN == 0 and place != job.steps_per_iteration - 1 and processes.main:
                 save_checkpoint(job.run, job.base, moments_of(job, optimiser), progress)
-            # the end of an iteration: tell, stop, keep
+            # the end of an iteration: report, stop, save
             if place == job.steps_per_iteration - 1:
                 seen = _finished_iteration(job, progress)
                 if processes.main:
@@ -108,20 +108,20 @@ def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, rep
                 if reason is None and (iteration + 1) % job.save_every == 0 and progress.step < steps and processes.main:
                     save_checkpoint(job.run, job.base, moments_of(job, optimiser), progress)
             if reason is None and progress.step == steps:
-                reason = f"all {many(settings.n_iters, 'iteration')} done"
+                reason = f"finished {many(settings.n_iters, 'iteration')}"
             progress.finished = reason or ""
             if any(processes.everyones(interrupts.asked)):
                 _leave(job, optimiser, progress)
     _train_mode(job.base, on=False)
-    progress.finished = reason or f"all {many(settings.n_iters, 'iteration')} done"
+    progress.finished = reason or f"finished {many(settings.n_iters, 'iteration')}"
 
 
 def _step(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, between: Callable[[], None]) -> tuple[float, float]:
-    """One step of the optimiser; the mean KL in nats and mass on target of its prompts before it.
+    """One optimiser step. Returns the mean KL in nats and the on-target mass of its prompts before the step.
 
-    Raises `InputError` before the step when the gradient is no number.
+    Raises `InputError` before the step when the gradient is NaN or infinite.
     """
-    # 1. the prompts of this step, its instructions, its random numbers: all follow from the seed and the step
+    # 1. prompts, instructions and random numbers of this step, all from the seed and the step
     visits, answers = job.prompts.visits.step(progress.step)
     torch.manual_seed((job.seed * 1_000_003 + progress.step) % 2**63)
     # 2. gradients, summed over targets and processes
@@ -139,12 +139,12 @@ def _step(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, betwee
 
 
 def measured_questions(job: Job) -> list[Question]:
-    """The prompts that were trained on whose figures are found in the end: all, or a sample that the seed fixes."""
-    return sampled(job.prompts.questions, _LOOKED_AT_AFTER, f"{job.seed} after")
+    """The training prompts that are measured at the end: all, or a sample fixed by the seed."""
+    return sampled(job.prompts.questions, _WORDINGS_AFTER, f"{job.seed} after")
 
 
 def make_optimiser(job: Job, state: dict[int, Any] | None) -> torch.optim.Optimizer:
-    """AdamW at the full learning rate, with the moments of an earlier part of the run."""
+    """AdamW at the full learning rate; with the moments in `state` if the run resumes."""
     rate = learning_rate(job.settings, job.base.model.config.get_text_config().hidden_size)
     optimiser = torch.optim.AdamW(
         job.weights.vectors, lr=rate, betas=_BETAS, eps=1e-5, weight_decay=job.settings.weight_decay, fused=True
@@ -155,7 +155,7 @@ def make_optimiser(job: Job, state: dict[int, Any] | None) -> torch.optim.Optimi
 
 
 def moments_of(job: Job, optimiser: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:
-    """The optimiser's state of each weight."""
+    """The optimiser's state by weight."""
     return job.weights.split(optimiser.state_dict()["state"])
 
 
@@ -164,7 +164,7 @@ def _estimable(job: Job, questions: list[Question]) -> list[Question]:
 
 
 def measurable(job: Job, questions: list[Question]) -> list[Question]:
-    """The same; where all together have too many prefixes, or answers hold several draws, cut down to what can be measured."""
+    """The questions. Reduced to sampled paths if there are too many prefixes in total, or if answers contain several draws."""
     prefixes = sum(len(wording.trie.internal) for q in questions for wording in q.wordings)
     few = _PATHS_AFTER // max(1, len(questions)) + 2
     listed = [estimable(q, job.settings, few) for q in questions] if prefixes > _MOST_PREFIXES else questions
@@ -172,16 +172,16 @@ def measurable(job: Job, questions: list[Question]) -> list[Question]:
 
 
 class _AskedToStopError(Exception):
-    """Ctrl-C between two parts of a step."""
+    """Interruption between two parts of a step."""
 
 
 def _note(job: Job, progress: Progress, visits: list[Visit], scores: Scores, rate: float, norm: float) -> tuple[float, float]:
-    """Add what a step saw to the iteration under way, by prompt or, of many, by folder; the mean KL and mass on target of the step."""
+    """Add a step's figures to the current iteration, by prompt or (if many) by folder. Returns the step's mean KL and on-target mass."""
     so_far = progress.under_way or {"loss": 0.0, "seen": {}, "kept": [], "norms": [], "rate": rate}
     prompts = len({visit.question.alias for visit in visits})
     kl = on_target = 0.0
     for visit, log_probs in zip(visits, scores.log_probs, strict=True):
-        share = visit.share * prompts  # of its prompt's figures
+        share = visit.share * prompts  # share of its prompt's figures
         so_far["loss"] += loss_of(visit.encoded, log_probs) * prompts
         found = figures_of(visit.encoded, log_probs)
         sums = so_far["seen"].setdefault(job.prompts.shown_as[visit.question.alias], [0.0, 0.0, 0.0, 0.0])
@@ -197,7 +197,7 @@ def _note(job: Job, progress: Progress, visits: list[Visit], scores: Scores, rat
 def _finished_iteration(job: Job, progress: Progress) -> Iteration:
     saw, number = progress.under_way, progress.iterations + 1
     tests = job.prompts.tests if number % job.eval_every == 0 else []
-    tests = sampled(tests, _LOOKED_AT_BETWEEN, f"{job.seed} between")
+    tests = sampled(tests, _WORDINGS_BETWEEN, f"{job.seed} between")
     drawn_from = _drawn_from(job) if number % (job.settings.exact_every or number + 1) == 0 else []
     if tests or drawn_from:
         _train_mode(job.base, on=False)
@@ -225,20 +225,20 @@ def _finished_iteration(job: Job, progress: Progress) -> Iteration:
 
 
 def _drawn_from(job: Job) -> list[Question]:
-    """The prompts whose steps draw from targets that are listed."""
+    """The prompts with listed targets whose steps sample targets."""
     listed = [question for question in job.prompts.questions if question.prompt.draws is None]
     return [q for q in listed if any(drawn_in_a_step(job.settings, wording) is not None for wording in q.wordings)]
 
 
 def _leave(job: Job, optimiser: torch.optim.Optimizer, progress: Progress) -> NoReturn:
-    """Write a checkpoint, wait until it is there, and stop."""
+    """Write a checkpoint, wait until it is written, and stop."""
     job.processes.first(lambda: save_checkpoint(job.run, job.base, moments_of(job, optimiser), progress))
     done = f"{progress.iterations} of {many(job.settings.n_iters, 'iteration')}"
-    raise InterruptedRun(f"{job.run.path}: interrupted after {done}; {job.command} goes on from there")
+    raise InterruptedRun(f"{job.run.path}: interrupted after {done}. Run {job.command} to resume")
 
 
 def diverged(job: Job, progress: Progress) -> InputError:
-    """The weights of this step are bad: a checkpoint of them goes, the one before it stays."""
+    """The error for diverged weights. A checkpoint of this step is deleted, the previous one is kept."""
 
     def last_good() -> Path | None:
         last = newest_checkpoint(job.run)
@@ -248,22 +248,22 @@ def diverged(job: Job, progress: Progress) -> InputError:
         return last
 
     last = job.processes.first(last_good)
-    if not progress.step:  # nothing was learned yet that could be wrong
+    if not progress.step:  # before training: the base model itself is the cause
         return cause(job.base.model, job.base.name)
-    kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+    kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint"
     overflowed = job.base.model.dtype == torch.float16
-    why = ": fp16 overflowed, or steps are too large" if overflowed else ""
-    remedy = "set precision to bf16 or fp32, or lower" if overflowed else "lower"
+    why = ": fp16 overflowed or the learning rate is too high" if overflowed else ""
+    remedy = "Set precision to bf16 or fp32, or lower" if overflowed else "Lower"
     return InputError(
-        f"{job.run.path}: the loss is no number any more after {many(progress.step, 'step')}{why}; {remedy} alg_config.learning_rate "
-        f"and start anew with --force ({kept})"
+        f"{job.run.path}: the loss is NaN or infinite after {many(progress.step, 'step')}{why}. {remedy} alg_config.learning_rate "
+        f"and restart with --force ({kept})"
     )
 
 
 def _train_mode(base: LoadedModel, on: bool) -> None:
-    """Only what this training is meant to do: dropout before the adapter, checkpointed layers.
+    """Set only LoRA dropout and checkpointed layers to train mode.
 
-    Dropout of the base itself would blur the exact figures.
+    Dropout in the base model would make the exact figures noisy.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 

@@ -1,8 +1,8 @@
-"""Exact probabilities of every target, and what every way to find them has in common.
+"""Exact probabilities of every target: the code that all passes share.
 
-For a trie the loss is L = - sum_k p_k ln q(y_k | x) = - sum_v mass(v) ln q(token(v) | path to its parent). Three ways give the same
-numbers: one sequence (`packed_pass.py`), states (`state_pass.py`), one row per path (`rows_pass.py`). All cut their work into
-parts whose gradients add up, so that parts can be run together, one after the other, or in several processes.
+For a trie the loss is L = - sum_k p_k ln q(y_k | x) = - sum_v mass(v) ln q(token(v) | path to its parent). Three passes give the same
+numbers: one sequence (`packed_pass.py`), states (`state_pass.py`), one row per path (`rows_pass.py`). All split their work into
+parts whose gradients add up, so that parts can run together, one after the other, or in several processes.
 
 Axis names: J paths, K targets, T tokens of an answer, V vocabulary.
 """
@@ -24,7 +24,7 @@ from diffusecli.training.layout import Part
 
 @dataclass(frozen=True)
 class PathScores:
-    """ln q of every path under the model, exact, and how many tokens were fed to find them."""
+    """Exact ln q of every path under the model, and the number of tokens fed."""
 
     log_probs: np.ndarray  # J, nats
     tokens_fed: int
@@ -32,7 +32,7 @@ class PathScores:
 
 @dataclass(frozen=True)
 class Found:
-    """What a pass over a batch found, in its order."""
+    """Results of a pass over a batch, in the order of the batch."""
 
     parts: tuple[np.ndarray, ...]  # of edges (packed) or paths (rows), nats
     answers: tuple[np.ndarray, ...]  # [T] KL(base || tuned) of each token, nats
@@ -40,42 +40,42 @@ class Found:
 
 @dataclass(frozen=True)
 class Loss:
-    """What is added to the gradient: `scale` times the loss, in which answers weigh `hold`."""
+    """Weights of the loss whose gradient is added: `scale` for all of it, `hold` for the answers."""
 
     hold: float = 0.0
     scale: float = 1.0
 
 
 class Pass(Protocol):
-    """A way to score prompts and answers, batch by batch."""
+    """A strategy to score prompts and answers, batch by batch."""
 
     @property
     def size(self) -> int | None:
-        """The most tokens (packed) or rows of a part; None for no bound."""
+        """The maximum tokens (packed) or rows of a part; None: no limit."""
 
     @property
     def weighs_spellings(self) -> bool:
-        """Whether `run` itself finds how much each spelling weighs, of prompts that are one part."""
+        """Whether `run` computes the weights of spellings itself, for prompts in one part."""
 
     def sized(self, size: int | None) -> Pass:
-        """The same in parts of another size."""
+        """The same pass with parts of another size."""
 
     def halved(self, batches: Sequence[Batch]) -> Pass:
-        """The same in parts half as large as the largest of these."""
+        """The same pass with parts half as large as the largest batch."""
 
     def parts(self, encoded: EncodedPrompt, *, at_least: int = 1) -> list[Part]:
-        """Cut the work on one prompt; into `at_least` so many parts where the trie is large enough."""
+        """Split one prompt into parts; `at_least` this many if the trie is large enough."""
 
     def batches(self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer] = (), *, at_least: int = 1) -> list[Batch]:
-        """What is run at once; `at_least` so many batches where there is enough work."""
+        """Group the work into batches; `at_least` this many if there is enough work."""
 
     def run(
         self, model: Any, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], batch: Batch, *, loss: Loss | None = None
     ) -> Found:
-        """Score one batch of what `batches` was given; with a `loss`, its gradient is added."""
+        """Score one batch from `batches`. With a `loss`, add its gradient."""
 
     def joined(self, encoded: EncodedPrompt, found: Mapping[Part, np.ndarray]) -> np.ndarray:
-        """J: ln q of every path from the results of all parts, nats."""
+        """Log-probabilities ln q of all paths [J] from the results of all parts, nats."""
 
     def answer_logits(self, model: Any, answers: Sequence[Answer]) -> Tensor:
         """Logits of the answers' tokens, one answer after the other [sum of T, V]."""
@@ -92,30 +92,30 @@ def score(model: Any, encoded: EncodedPrompt, strategy: Pass, *, backward: bool 
 
 
 class Cutting(Protocol):
-    """What cuts the work on a prompt."""
+    """Anything that splits a prompt into parts."""
 
     def parts(self, encoded: EncodedPrompt, *, at_least: int = 1) -> list[Part]:
         """See `Pass`."""
 
 
 def cut(strategy: Cutting, encoded: Sequence[EncodedPrompt], others: int, at_least: int) -> list[tuple[int, Part]]:
-    """The parts of all prompts; more of each where they, and `others`, are fewer than `at_least`."""
+    """The parts of all prompts, as (index of the prompt, part). Prompts are split further if prompts and `others` are fewer than `at_least`."""
     each = -(-at_least // max(1, len(encoded) + others))
     return [(place, part) for place, e in enumerate(encoded) for part in strategy.parts(e, at_least=each)]
 
 
 def longest(encoded: Sequence[EncodedPrompt]) -> EncodedPrompt:
-    """The prompt whose rows are longest, the one a sliding window would cut first."""
+    """The prompt with the longest rows, the first that a sliding window would cut."""
     return max(encoded, key=row_length)
 
 
 def target_log_probs(encoded: EncodedPrompt, path_log_probs: np.ndarray) -> np.ndarray:
-    """K: ln q of every target, its response variants and spellings summed."""
+    """Log-probabilities ln q of all targets [K], summed over response variants and spellings."""
     totals = np.full(len(encoded.prompt.targets), -np.inf)
     np.logaddexp.at(totals, np.array(encoded.owners, dtype=int), path_log_probs)
     return totals
 
 
 def row_length(encoded: EncodedPrompt) -> int:
-    """The tokens of the prompt with its longest target, terminator included."""
+    """The number of tokens of the prompt with its longest target and the terminator."""
     return len(encoded.prompt_ids) + encoded.longest

@@ -1,4 +1,4 @@
-"""The model's output layer: whether the logits are all its own doing, and the model without it."""
+"""The model's output layer: check that it alone computes the logits; run the model without it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from diffusecli.models.architecture import without_wrapper
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.system.memory import out_of_memory
 
-_PROBE_SCALES = (1.0, 30.0, 1000.0)  # of logits: soft caps and clamps begin at some size
+_PROBE_SCALES = (1.0, 30.0, 1000.0)  # of logits: soft caps and clamps show at large values
 
 
 def output_layer(model: Any) -> Any | None:
-    """The output layer, where it is a plain linear one that is not trained."""
+    """The output layer if it is a plain, frozen linear layer; otherwise None."""
     head = without_wrapper(model).get_output_embeddings()
     plain = type(head) is torch.nn.Linear and not head.weight.requires_grad and not hasattr(head, "_hf_hook")
     return head if plain else None
 
 
 def is_all_of_the_logits(model: Any, probe: EncodedPrompt) -> bool:
-    """Whether the model's logits are what its plain output layer puts out, but for a factor: no soft cap, no clamp.
+    """Whether the model's logits are the output of its plain output layer, up to a factor: no soft cap, no clamp.
 
-    The layer is replaced by tensors of several sizes, so that what a model does to large logits shows before it has any.
+    The probe replaces the layer's output by tensors of several scales, to detect changes to large logits.
     """
     head = output_layer(model)
     if head is None:
@@ -52,7 +52,7 @@ def is_all_of_the_logits(model: Any, probe: EncodedPrompt) -> bool:
 
 @contextmanager
 def without_output_layer(head: Any | None) -> Iterator[None]:
-    """Inside, the model's "logits" are the hidden states that its output layer would get."""
+    """Inside this context, the model's "logits" are the hidden states before its output layer."""
     if head is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""The packed pass: each distinct prefix is fed once, and all that fits the budget lies in one sequence (see `forest.py`).
+"""The packed pass: it feeds each distinct prefix once, in sequences up to the token budget (see `forest.py`).
 
 Axis names: S packed tokens, R scored rows, V vocabulary, h hidden width, J paths.
 """
@@ -28,12 +28,12 @@ from diffusecli.training.spelled import weighed_by
 
 @dataclass(frozen=True)
 class PackedPass:
-    """Each distinct prefix is fed once, and all that fits the budget in one sequence (see `forest.py`).
+    """Feed each distinct prefix once, in sequences up to the token budget (see `forest.py`).
 
-    L = - sum_k p_k ln q(y_k | x) = - sum_v mass(v) ln q(token(v) | path to its parent). A trie with more
-    than `max_tokens` packed tokens is cut into depth-first chunks, each with the prompt and the ancestors it needs.
-    With `tree` (see `block_attention.py`) a node costs no attention to trees it does not see; without, a dense mask hides them.
-    With `sliced_head` logits exist a slice of rows at a time only; without, all rows that are scored at once.
+    L = - sum_k p_k ln q(y_k | x) = - sum_v mass(v) ln q(token(v) | path to its parent). A trie with more than
+    `max_tokens` packed tokens is split into depth-first chunks, each with the prompt and the ancestors it needs.
+    With `tree` (see `block_attention.py`) attention skips other trees; without, a dense mask hides them.
+    With `sliced_head` only a slice of rows of logits is in memory at a time; without, all scored rows are.
     """
 
     max_tokens: int | None = None
@@ -47,11 +47,11 @@ class PackedPass:
 
     @property
     def weighs_spellings(self) -> bool:
-        """Where logits come by slices: whole ones would have to be kept twice, for the gradient overwrites them."""
+        """True with sliced logits. Whole logits would be needed twice, because the gradient overwrites them."""
         return self.sliced_head
 
     def sized(self, size: int | None) -> PackedPass:
-        """Parts of so many tokens."""
+        """The same pass with parts of at most `size` tokens."""
         return replace(self, max_tokens=size)
 
     def halved(self, batches: Sequence[Batch]) -> PackedPass:
@@ -59,7 +59,7 @@ class PackedPass:
         return self.sized(max(batch.tokens for batch in batches) // 2)
 
     def parts(self, encoded: EncodedPrompt, *, at_least: int = 1) -> list[Part]:
-        """Ranges of internal nodes, by their order, that fit the budget; about equally large, for the largest is what memory must hold."""
+        """Consecutive ranges of internal nodes within the budget. They have similar sizes, because the largest determines the memory."""
         trie, internal, length = encoded.trie, encoded.trie.internal, len(encoded.prompt_ids)
         if not len(internal):
             return [Part(0, 0, length)]
@@ -75,7 +75,7 @@ class PackedPass:
         return found
 
     def batches(self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer] = (), *, at_least: int = 1) -> list[Batch]:
-        """Full batches of parts and answers that begin alike."""
+        """Full batches of parts and answers, sorted by shared prefixes."""
         parts = cut(self, encoded, len(answers), at_least)
         items = [Item(encoded[i].prompt_ids, part.tokens - len(encoded[i].prompt_ids), (i, part)) for i, part in parts]
         items += [Item(a.prompt_ids, len(a.answer_ids) - 1, answer=place) for place, a in enumerate(answers)]
@@ -84,7 +84,7 @@ class PackedPass:
     def run(
         self, model: Any, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], batch: Batch, *, loss: Loss | None = None
     ) -> Found:
-        """Log-probabilities of the edges that leave a part's nodes, in the order of the nodes they lead to."""
+        """Log-probabilities of the edges that leave a part's nodes, in the order of the child nodes."""
         own = [answers[place] for place in batch.answers]
         packed = pack([(encoded[i], part) for i, part in batch.parts], own, model.device)
         head = output_layer(model) if self.sliced_head else None
@@ -102,7 +102,7 @@ class PackedPass:
         return path_sums(encoded.trie, found)
 
     def answer_logits(self, model: Any, answers: Sequence[Answer]) -> Tensor:
-        """All answers in one sequence, or in several where together they have more than `max_tokens`."""
+        """Logits from one sequence with all answers, or from several if they exceed `max_tokens`."""
         if len(answers) > 1 and self.max_tokens is not None and sum(answer.tokens for answer in answers) > self.max_tokens:
             half = len(answers) // 2
             return torch.cat([self.answer_logits(model, some) for some in (answers[:half], answers[half:])])
@@ -112,7 +112,7 @@ class PackedPass:
 
     @contextmanager
     def seeing(self, model: Any, packed: Packed) -> Iterator[Tensor | dict[str, Tensor]]:
-        """Inside, forward and backward passes see the layout; the value is the mask that the model takes."""
+        """Inside this context, forward and backward passes use the layout. Yields the mask for the model."""
         if self.tree:
             with over(Blocks.of(packed.forest)):
                 yield torch.zeros(1, 1, 1, 1, device=model.device)
@@ -121,7 +121,7 @@ class PackedPass:
 
     @staticmethod
     def scores(model: Any, packed: Packed, mask: Tensor | dict[str, Tensor], head: Any | None) -> Tensor:
-        """Logits of the scored rows [R, V]; with a `head`, what it would get [R, h]."""
+        """Logits of the scored rows [R, V]; with a `head`, the hidden states before it [R, h]."""
         with without_output_layer(head):
             logits: Tensor = model(
                 input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=mask,
@@ -131,7 +131,7 @@ class PackedPass:
 
 
 def _weighed(packed: Packed, scores: Tensor, head: Any | None, parts: Sequence[tuple[EncodedPrompt, Part]]) -> Packed:
-    """The same sequence with the masses of spellings as this pass finds them, of prompts that are whole in it."""
+    """The sequence with masses of spellings from this pass's probabilities, for prompts that are whole in it."""
     whole = [bool(e.choices) and (part.start, part.end) == (0, len(e.trie.internal)) for e, part in parts]
     if not any(whole):
         return packed

@@ -1,4 +1,4 @@
-"""Which pass a model gets: the packed one where a probe of the loaded model shows that it agrees with rows."""
+"""Choose the pass for a model: the packed pass if a probe of the loaded model shows that it agrees with rows."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from diffusecli.training.processes import Processes
 from diffusecli.training.rows_pass import RowsPass
 from diffusecli.training.state_pass import StatePass, choose_state_pass
 
-_PROBE_PROMPT = 32  # tokens of it, but where a window slides
+_PROBE_PROMPT = 32  # tokens, unless a window slides
 
 
 def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max_tokens: int | None = None) -> tuple[Pass, str]:
-    """Probe the loaded model: the packed pass, or that from states, if it agrees with rows on a few paths, else rows; and why.
+    """Probe the loaded model: the packed or the state pass if it agrees with rows on a few paths, otherwise rows. Returns the pass and the reason.
 
-    `encoded` is the prompt whose rows are longest; the probe's are short, but where a window slides over those.
-    Rows go `batch_size` at a time, packed parts hold up to `max_tokens`. Raises `NotNumbersError` when the rows' figures are not numbers.
+    `encoded` is the prompt with the longest rows. The probe is short, unless a window slides over those rows.
+    Rows run `batch_size` at a time; packed parts have up to `max_tokens`. Raises `NotNumbersError` if the rows' figures are NaN.
     """
     in_rows = RowsPass(batch_size)
     window = attention_windows(model.config).get("sliding_window")
@@ -44,9 +44,9 @@ def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max
     if why := _hidden_by_window(model.config, encoded, max_tokens):
         return in_rows, f"rows: {why}"
     if (counted := counted_window(model.config)) is not None:
-        max_tokens = min(counted, max_tokens or counted)  # of all that goes together
+        max_tokens = min(counted, max_tokens or counted)  # limit of a whole packed sequence
     probe = _probe_prompt(encoded, window)
-    at_once = len(probe.trie.leaves) if len(probe.prompt_ids) <= _PROBE_PROMPT else 1  # all logits of a row exist at once
+    at_once = len(probe.trie.leaves) if len(probe.prompt_ids) <= _PROBE_PROMPT else 1  # all logits of a row are in memory
     by_rows = score(model, probe, in_rows.sized(at_once)).log_probs
     if np.isnan(by_rows).any():
         raise NotNumbersError
@@ -58,7 +58,7 @@ def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max
         except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as error:
             if out_of_memory(error):
                 raise
-            reason = f"rows: the model takes no packed input ({type(error).__name__})"
+            reason = f"rows: the model does not accept packed input ({type(error).__name__})"
             continue
         gap = float(np.abs(packed - by_rows).max())
         if gap <= tolerance:
@@ -70,7 +70,7 @@ def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max
 
 
 def _hidden_by_window(config: Any, encoded: EncodedPrompt, max_tokens: int | None) -> str:
-    """Why attention windows forbid packing: those that do not slide by position may count places in the packed sequence."""
+    """Why attention windows prevent packing, "" if they do not. Windows that do not slide by position may count places in the packed sequence."""
     whole = len(encoded.prompt_ids) + len(encoded.trie.internal)
     fed = whole if max_tokens is None else min(whole, max_tokens)
     for name, window in counted_windows(config).items():
@@ -80,24 +80,24 @@ def _hidden_by_window(config: Any, encoded: EncodedPrompt, max_tokens: int | Non
 
 
 def checked_up_to(config: Any, encoded: Sequence[EncodedPrompt]) -> int | None:
-    """How long a row may be for the pass that was chosen by these prompts: the shortest window that they fit into; None: any length."""
+    """The maximum row length for the pass chosen with these prompts: the shortest window that they fit into. None: no limit."""
     fitting = row_length(longest(encoded))
     return min((window for window in attention_windows(config).values() if window >= fitting), default=None)
 
 
 def fitting_answers(strategy: Pass, why: str, config: Any, answers: Sequence[Answer], batch_size: int) -> tuple[Pass, str]:
-    """The pass and why, or rows where an answer is longer than a window that counts places."""
+    """The pass and the reason; rows if an answer is longer than a window that counts places."""
     window, longest_answer = counted_window(config), max(answer.tokens for answer in answers)
     if window is None or longest_answer <= window or not isinstance(strategy, PackedPass):
         return strategy, why
-    return RowsPass(batch_size), f"rows: an answer to hold on to ({longest_answer} tokens) is longer than a window ({window})"
+    return RowsPass(batch_size), f"rows: a retention answer ({longest_answer} tokens) is longer than a window ({window})"
 
 
 def _probe_prompt(encoded: EncodedPrompt, window: int | None) -> EncodedPrompt:
     """Four three-token paths that branch at the first and the second token, after the end of the real prompt.
 
-    Where the window slides over rows (their last tokens are not fed), after all of the longest row but its end:
-    as much is out of sight there as in that row.
+    If the window slides over rows (their last tokens are not fed), the probe follows the longest row without its end.
+    Then the window hides as much as in that row.
     """
     a, b, c, d = (*dict.fromkeys([*encoded.prompt_ids[-8:], 0, 1, 2, 3]),)[:4]
     trie = TokenTrie.build([(a, b, c), (a, c, d), (b, a, d), (b, d, a)], [0.25] * 4)
@@ -112,9 +112,9 @@ def choose_strategy(
     base: LoadedModel, encoded: Sequence[EncodedPrompt], source: ModelSource, settings: AlgConfig, processes: Processes,
     size: int | None = None,
 ) -> tuple[Pass, str]:  # fmt: skip
-    """The pass that the model takes, and why; in parts of the size that was asked for, or was used before (`size`), or is fastest and fits.
+    """The pass for the model and the reason. The size of its parts is the configured one, the previous one (`size`), or the fastest that fits.
 
-    All processes get the same. Raises `MachineError` when the probe does not fit the memory.
+    All processes get the same pass. Raises `MachineError` when the probe does not fit into memory.
     """
     shape, chosen = shape_of(base.model.config, base.parameters), settings.max_tokens_per_pass
     length = max(len(e.prompt_ids) for e in encoded)
@@ -126,20 +126,20 @@ def choose_strategy(
     most = min(most, shape.context or most)  # some models count places in the packed sequence
     with enough_memory(base.name, SMALLER), blamed(base.model, base.name):
         found = choose_pass(base.model, longest(encoded), batch_size=settings.batch_size, max_tokens=most)
-    strategy, why = min(processes.everyones(found), key=lambda found: _boldness(found[0]))  # all must cut their work alike
-    # each level of a trie is a collective pass, and tries differ in depth
+    strategy, why = min(processes.everyones(found), key=lambda found: _assumptions(found[0]))  # the same for all
+    # a level of a trie would be a collective pass, and tries differ in depth
     if processes.sharded and isinstance(strategy, StatePass):
-        strategy, why = RowsPass(settings.batch_size), "rows: the model keeps states and is spread over processes"
+        strategy, why = RowsPass(settings.batch_size), "rows: the model has recurrent states and is sharded over processes"
     if chosen == "auto" and isinstance(strategy, PackedPass) and not strategy.tree:
         strategy = strategy.sized(min(strategy.max_tokens or most, fastest_part(shape, length, tree=False)))
-    if isinstance(strategy, StatePass):  # whatever its parts hold, they are no longer than rows
+    if isinstance(strategy, StatePass):  # its parts are never longer than rows
         fastest = round(strategy.node_tokens * fastest_part(shape, length))
         strategy = strategy.sized(min(fitting, fastest) if chosen == "auto" else fitting)
     return strategy if size is None or chosen != "auto" else strategy.sized(size), why
 
 
-def _boldness(strategy: Pass) -> tuple[bool, ...]:
-    """How much a pass takes for granted of the model."""
+def _assumptions(strategy: Pass) -> tuple[bool, ...]:
+    """The assumptions that a pass makes about the model."""
     if isinstance(strategy, StatePass):
         return (True, strategy.sliced_head)
     return (True, strategy.tree, strategy.sliced_head) if isinstance(strategy, PackedPass) else (False,)

@@ -1,6 +1,6 @@
-"""What a config names beside prompts, checked before any model is loaded: the model, chat template, device, packages, folders, instructions.
+"""Check a config before a model is loaded: the model, chat template, device, packages, folders, instructions.
 
-Knows files and names; loads no model.
+It reads files and names, and loads no model.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _DEVICES = frozenset((
     "auto", "cpu", "cuda", "fpga", "hip", "hpu", "ideep", "ipu", "lazy", "maia", "meta", "mkldnn", "mlu", "mps", "mtia", "musa", "npu", "opencl",
     "opengl", "privateuseone", "ve", "vulkan", "xla", "xpu",
 ))  # fmt: skip
-"""What torch and its extensions call devices, and ours; whether one is there is found out where training runs."""
+"""Device names of torch and its extensions, and `auto`. Availability is checked only when training starts."""
 
 
 def surrounding_problems(inspected: Inspection) -> Iterator[Problem]:
-    """What is wrong with the model and the folders that a config names."""
+    """Problems with the model and the folders of a config."""
     config, document = inspected.config, inspected.document
     if config is None or document is None:
         return
@@ -41,9 +41,9 @@ def surrounding_problems(inspected: Inspection) -> Iterator[Problem]:
         except InputError as error:
             yield document.problem(("chat_template",), str(error).removeprefix("chat_template "))
     if not config.train_prompts:
-        yield document.problem((), "names no train_prompts: it can be sampled, not trained", severity="notice")
+        yield document.problem((), "no train_prompts: this config can be sampled, but not trained", severity="notice")
     if config.device.partition(":")[0] not in _DEVICES:
-        yield document.problem(("device",), f"the device '{config.device}' is unknown", "use auto, cpu, cuda, cuda:0, … or mps")
+        yield document.problem(("device",), f"unknown device '{config.device}'", "use auto, cpu, cuda, cuda:0, … or mps")
     for key, package in (("tracker", config.tracker), ("quantize", config.quantize and "bitsandbytes")):
         if package and find_spec(package) is None:
             yield document.problem((key,), f"{package} is not installed here", f"run `pip install {package.replace('_ml', '-ml')}` "
@@ -54,30 +54,34 @@ def surrounding_problems(inspected: Inspection) -> Iterator[Problem]:
         yield document.problem(("output_dir",), str(error))
     yield from _start(config, document)
     if exists(RunDir(Path(config.output_dir)).manifest):
-        yield document.problem(("output_dir",), f"{config.output_dir} holds a finished run already",
-                               "train with --force to replace it or name another folder", severity="notice")  # fmt: skip
+        yield document.problem(("output_dir",), f"{config.output_dir} already contains a finished run",
+                               "train with --force to replace it, or choose another folder", severity="notice")  # fmt: skip
 
 
 def _start(config: Config, document: Document) -> Iterator[Problem]:
-    """What is wrong with the adapter that a config continues from."""
+    """Problems with the adapter that a config continues from."""
     if not config.load_model or config.ckpt_dir is None:
         return
     start = Path(config.ckpt_dir)
     if real(start).is_relative_to(real(config.output_dir)):
-        yield document.problem(("ckpt_dir",), f"{start} is in the output_dir, which is emptied first", "name another output_dir")
+        yield document.problem(
+            ("ckpt_dir",), f"{start} is in the output_dir, which training empties first", "choose another output_dir"
+        )
     elif RunDir(start).has_adapter:
         try:
             read_adapter_config(start / "adapter_config.json")
         except InputError as error:
             yield document.problem(("ckpt_dir",), str(error))
     elif exists(start):
-        yield document.problem(("ckpt_dir",), f"{start} holds no adapter", "name the folder of a trained run")
+        yield document.problem(("ckpt_dir",), f"{start} contains no adapter", "use the folder of a trained run")
     else:
-        yield document.problem(("ckpt_dir",), f"{start} does not exist yet", "train what makes it first", severity="notice")
+        yield document.problem(
+            ("ckpt_dir",), f"{start} does not exist yet", "first train the run that creates it", severity="notice"
+        )
 
 
 def instruction_problems(path: str, config: Config, chat: Chat) -> Iterator[Problem]:
-    """What is wrong with the built-in instructions that a config holds the model to; those in files are prompts like others."""
+    """Problems with the built-in retention instructions. Instructions in files are checked like other prompts."""
     from diffusecli.training.retention import read_instructions
 
     if not config.retain or config.retain.prompts != "builtin":

@@ -1,9 +1,9 @@
-"""The processes that train together, through accelerate: who does what, sums over all, trackers, rank 0.
+"""Training in several processes through accelerate: distribution of work, sums over processes, trackers, rank 0.
 
-A plain run is one process. Under `accelerate launch` or `torchrun` every process holds the model, the
-pieces of a step are shared out, and gradients are summed (not averaged), so that the result is that of
-one process. Files are written by the first process; what the others need of them they get from it, not from the disk.
-An error in one process stops all of them. Knows nothing of prompts or losses.
+A plain run is one process. Under `accelerate launch` or `torchrun` every process has the model, the pieces of
+a step are distributed, and gradients are summed (not averaged). So the result equals that of one process.
+The first process writes files; the others get their contents from it, not from the disk.
+An error in one process stops all of them. This module does not depend on prompts or losses.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _LOST = (
     "NCCL",
     "Gloo",
 )
-"""What torch says when another process is gone; its class is RuntimeError."""
+"""Parts of torch's messages when another process has ended; their class is RuntimeError."""
 
 T = TypeVar("T")
 
 
 class OutOfMemoryError(Exception):
-    """A piece of work did not fit, in this process or another."""
+    """A piece of work did not fit into memory, in this process or another."""
 
 
 @dataclass(frozen=True)
-class _Word:
-    """What one process hands to all others: a value, or the error it stops for."""
+class _Exchange:
+    """What one process sends to all others: a value, or its error."""
 
     value: Any = None
     error: DiffuseError | None = None
@@ -52,17 +52,17 @@ class _Word:
 
 @dataclass(frozen=True)
 class Piece:
-    """Something one process can do alone: what it costs and how; `work(scale=…)` scales what it adds to the gradient."""
+    """Work that one process can do alone, and its cost. `work(scale=…)` scales the gradient that it adds."""
 
     tokens: int
     work: Callable[..., Any]
 
 
 class Processes:
-    """One process among all that train together."""
+    """One process of a training, and its communication with the others."""
 
     def __init__(self, device: str, tracker: str | None = None, folder: Path | None = None) -> None:
-        """Join the others if there are any; raises `InputError` for an unknown device or a tracker that is not installed."""
+        """Join the other processes, if any. Raises `InputError` for an unknown device or a tracker that is not installed."""
         from accelerate import Accelerator
         from accelerate.utils import ProjectConfiguration
 
@@ -73,33 +73,33 @@ class Processes:
         project = None if folder is None else ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / "logs"))
         self._accelerator = Accelerator(cpu=wanted.type == "cpu", log_with=tracker, project_config=project)
         if self._accelerator.mixed_precision != "no":
-            raise InputError("--mixed_precision: is not for this command, set precision: bf16 in the config")
+            raise InputError("--mixed_precision: not supported. Set precision: bf16 in the config")
         self._tracked = tracker is not None
         self.device: torch.device = self._accelerator.device if together else wanted
         self.count: int = self._accelerator.num_processes
         self.rank: int = self._accelerator.process_index
         self.sharded = self.count > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes")
-        self._spread = False  # from when on a pass takes all processes
+        self._spread = False  # whether the model is sharded, so that a pass needs all processes
 
     @property
     def main(self) -> bool:
-        """Whether this process writes and speaks for all."""
+        """Whether this process writes files and prints for all."""
         return self.rank == 0
 
     def everyones(self, value: T) -> list[T]:
-        """The value of each process, in the order of ranks. Raises what another process stops for, see `failing_together`."""
-        return [word.value for word in self._exchanged(_Word(value))] if self.count > 1 else [value]
+        """The value of each process, in order of ranks. Raises the error of another process, see `failing_together`."""
+        return [word.value for word in self._exchanged(_Exchange(value))] if self.count > 1 else [value]
 
     def first(self, work: Callable[[], T]) -> T:
-        """Let the first process alone do the work; all get what it gives. The others wait until it is done."""
+        """Run the work in the first process only and return its result in all. The others wait."""
         return self.everyones(work() if self.main else None)[0]  # type: ignore[return-value]
 
     @contextmanager
     def failing_together(self) -> Iterator[None]:
-        """An error inside, in any process, is raised in all of them at the next value they exchange, so that none waits for one that is gone.
+        """Raise an error inside this context in all processes, at the next value they exchange, so that none waits forever.
 
-        A signal is not passed on: launchers send it to every process. Nor is an error during the passes of a model that is spread
-        over processes, where the others exchange tensors; they find its process gone.
+        Signals are not passed on, because launchers send them to every process. Errors during the passes of a sharded model
+        are not either, because the others are exchanging tensors; they fail when the process ends.
         """
         try:
             yield
@@ -108,34 +108,34 @@ class Processes:
                 raise
             if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _LOST):
                 raise MachineError(
-                    "another process of this training ended or gives no answer: see what it wrote. The same command resumes the "
-                    "training from the last checkpoint"
+                    "another process of this training ended or does not answer. Read its output. To resume from the last checkpoint, run the "
+                    "same command"
                 ) from error
             if not self._spread:
                 self._announce(error)
             raise
 
     def _announce(self, error: Exception) -> None:
-        """Let all others stop for an error of this process."""
+        """Stop all other processes because of an error of this one."""
         unknown = MachineError(f"process {self.rank} failed: {type(error).__name__}: {error}")
-        with suppress(DiffuseError, RuntimeError):  # it is raised where it came from
-            self._exchanged(_Word(error=error if isinstance(error, DiffuseError) else unknown))
+        with suppress(DiffuseError, RuntimeError):  # this process raises its error itself
+            self._exchanged(_Exchange(error=error if isinstance(error, DiffuseError) else unknown))
         if isinstance(error, DiffuseError):
             error.shared = True
 
-    def _exchanged(self, word: _Word) -> list[_Word]:
+    def _exchanged(self, word: _Exchange) -> list[_Exchange]:
         from accelerate.utils import gather_object
 
-        words: list[_Word] = list(gather_object([word]))
+        words: list[_Exchange] = list(gather_object([word]))
         if error := next((word.error for word in words if word.error is not None), None):
             error.shared = True
             raise error
         return words
 
     def run(self, pieces: Sequence[Piece], between: Callable[[], None] = lambda: None) -> list[Any]:
-        """Do every piece in one of the processes; all of them get all results, in the order of the pieces.
+        """Run each piece in one of the processes and return all results in all of them, in the order of the pieces.
 
-        `between` is called before each piece. Raises `OutOfMemoryError` in every process when one of them had too little.
+        `between` is called before each piece. Raises `OutOfMemoryError` in every process when one of them runs out of memory.
         """
         mine = _shares([piece.tokens for piece in pieces], self.count)[self.rank]
         found: dict[int, Any] = {}
@@ -144,7 +144,7 @@ class Processes:
             for index in mine:
                 between()
                 found[index] = pieces[index].work()
-            if self.sharded and pieces:  # collective passes: as many in every process
+            if self.sharded and pieces:  # collective passes: every process needs the same number
                 for _ in range(max(map(len, _shares([p.tokens for p in pieces], self.count))) - len(mine)):
                     pieces[0].work(scale=0.0)
         except Exception as error:
@@ -167,7 +167,7 @@ class Processes:
             gradient.copy_(self._accelerator.reduce(gradient, reduction="sum"))
 
     def shard(self, model: Any) -> None:
-        """Spread the frozen base over the processes (FSDP 2), layer by layer; the adapter stays whole in each."""
+        """Shard the frozen base over the processes (FSDP 2), layer by layer. Each keeps the whole adapter."""
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
@@ -183,24 +183,24 @@ class Processes:
         fully_shard(model, mesh=mesh, ignored_params=adapter)
 
     def start_tracking(self, settings: Mapping[str, Any]) -> None:
-        """Open the tracker, if one was asked for, with the run's settings."""
+        """Start the tracker, if configured, with the run's settings."""
         if self._tracked:
             self._accelerator.init_trackers("diffuse", config=dict(settings))
 
     def track(self, figures: Mapping[str, float], step: int) -> None:
-        """Send figures to the tracker, if there is one."""
+        """Send figures to the tracker, if configured."""
         if self._tracked:
             self._accelerator.log(dict(figures), step=step)
 
     def part(self) -> None:
-        """Wait for the others and close the tracker; from here on each process is alone."""
+        """Wait for the others and close the tracker. After that each process runs alone."""
         self.everyones(None)
         self._accelerator.end_training()
         self.count = 1
 
 
 def _shares(costs: Sequence[int], processes: int) -> list[list[int]]:
-    """Which pieces each process takes: the dearest first, each to whoever has least; the order of pieces is kept.
+    """Indices of the pieces of each process. The most expensive piece goes first to the process with the lowest load; order is kept.
 
     >>> _shares([5, 9, 4, 1], 2)
     [[1, 3], [0, 2]]
@@ -208,9 +208,9 @@ def _shares(costs: Sequence[int], processes: int) -> list[list[int]]:
     loads = [0] * processes
     shares: list[list[int]] = [[] for _ in range(processes)]
     for index in sorted(range(len(costs)), key=lambda index: -costs[index]):
-        least = loads.index(min(loads))
-        loads[least] += costs[index]
-        shares[least].append(index)
+        idlest = loads.index(min(loads))
+        loads[idlest] += costs[index]
+        shares[idlest].append(index)
     return [sorted(share) for share in shares]
 
 
@@ -219,6 +219,4 @@ def require_tracker(name: str) -> None:
     from accelerate.tracking import get_available_trackers
 
     if name not in [getattr(found, "value", found) for found in get_available_trackers()]:
-        raise InputError(
-            f"tracker: {name} is not installed here, run `pip install {name.replace('_ml', '-ml')}` or remove the setting"
-        )
+        raise InputError(f"tracker: {name} is not installed. Run `pip install {name.replace('_ml', '-ml')}` or remove the setting")

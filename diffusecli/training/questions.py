@@ -1,6 +1,6 @@
-"""A question: a prompt in tokens, in each of its wordings, and what a model answers to them.
+"""A question: a prompt with all its wordings in tokens, and exact figures of a model's answers.
 
-All wordings have one distribution of answers. What a prompt of several wordings scores is the mean over them.
+All wordings have the same target distribution. The figures of a prompt with several wordings are means over them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Question:
 
     @classmethod
     def of(cls, prompt: Prompt, chat: Chat) -> Question:
-        """Every wording of a prompt in tokens; raises what `encode_prompt` raises."""
+        """Encode every wording of a prompt. Raises the errors of `encode_prompt`."""
         encoded = encode_wordings([*prompt.wordings, *prompt.held_out], chat)
         return cls(prompt, encoded[: len(prompt.wordings)], encoded[len(prompt.wordings) :])
 
@@ -52,15 +52,15 @@ class Question:
 
     @property
     def held_out_alone(self) -> Question | None:
-        """The wordings that are only measured, as a question of their own; None where there are none."""
+        """The held-out wordings as a separate question; None if there are none."""
         if not self.held_out:
             return None
         return Question(self.prompt.model_copy(update={"alias": f"{self.alias}#held-out"}), self.held_out)
 
     def in_contexts(self, placed: Sequence[tuple[str, Prompt]], chat: Chat, most: int | None = None) -> Question | None:
-        """The first wording in contexts that are only measured, as a question of its own; None where there are none.
+        """The first wording in held-out contexts, as a separate question; None if there are none.
 
-        Contexts that the chat template refuses are left out, and those in which it has more than `most` tokens with its longest target.
+        Contexts that the chat template refuses are skipped, and those longer than `most` tokens with the longest target.
         """
         encoded: list[EncodedPrompt] = []
         for _, prompt in placed:
@@ -71,14 +71,14 @@ class Question:
 
 
 def every_wording(questions: Sequence[Question]) -> list[EncodedPrompt]:
-    """Those that are trained and those that are only measured."""
+    """All wordings, trained and held out."""
     return [wording for question in questions for wording in (*question.wordings, *question.held_out)]
 
 
 def sampled(questions: Sequence[Question], most: int, seed: str) -> list[Question]:
-    """All of them, or a sample with at most so many wordings in all, at least one of each prompt that is in it.
+    """All questions, or a sample with at most `most` wordings in total and at least one per prompt in the sample.
 
-    All prompts get the same number of wordings; what those with fewer leave over goes to those with more.
+    All prompts get the same number of wordings. What prompts with fewer wordings do not use goes to the others.
     """
     chosen = in_places(questions, most, seed)
     rooms = shared_out([len(question.wordings) for question in chosen], most)
@@ -88,7 +88,7 @@ def sampled(questions: Sequence[Question], most: int, seed: str) -> list[Questio
 
 
 def shared_out(wanted: Sequence[int], most: int) -> list[int]:
-    """How many each gets of at most so many: what it wants, or as many as others that want more.
+    """Share out at most `most` items: each gets what it wants, or as many as the others that want more.
 
     >>> shared_out([1, 13, 13], 36), shared_out([1, 50, 5], 26), shared_out([9, 9], 5)
     ([1, 13, 13], [1, 20, 5], [3, 2])
@@ -102,7 +102,7 @@ def shared_out(wanted: Sequence[int], most: int) -> list[int]:
 
 
 def in_places(items: Sequence[_Kind], most: int, seed: str) -> list[_Kind]:
-    """All items, or so many that the seed fixes, in their order.
+    """All items, or a sample of `most` fixed by the seed, in their order.
 
     >>> in_places("abc", 3, "0"), sorted(in_places("abcdef", 4, "0")) == in_places("abcdef", 4, "0")
     (['a', 'b', 'c'], True)
@@ -116,53 +116,52 @@ class Figures(NamedTuple):
     """Exact figures of one wording."""
 
     kl: float  # KL(target || model), nats
-    on_target: float  # the mass on all targets
-    tvd: float  # total variation distance; what is off target counts as one more outcome
-    error: float = 0.0  # standard error of the KL, nats; 0 where all are exact
+    on_target: float  # probability of all targets
+    tvd: float  # total variation distance; all off-target answers count as one outcome
+    error: float = 0.0  # standard error of the KL, nats; 0 if the figures are exact
 
 
 _RECORDED = ("kl", "on_target", "tvd")
-"""What of the figures of a wording is kept in a run."""
+"""Figures of each wording that `run.json` records."""
 
 
 @dataclass(frozen=True)
 class Exact:
-    """Exact figures of a model on some prompts, in their order."""
+    """Exact figures of a model on some prompts, in order."""
 
     prompts: tuple[Prompt, ...]
-    figures: tuple[tuple[float, float], ...]  # KL(target || model) in nats and mass on target, means over the wordings
-    wordings: tuple[tuple[Figures, ...], ...] = ()  # of each wording of each prompt; () where only the means are known
-    errors: tuple[float, ...] = ()  # standard errors of the KLs, 0 where they are exact; () where all are
+    figures: tuple[tuple[float, float], ...]  # KL(target || model) in nats and on-target mass, means over wordings
+    wordings: tuple[tuple[Figures, ...], ...] = ()  # by prompt and wording; () if only the means are known
+    errors: tuple[float, ...] = ()  # standard errors of the KLs, 0 if exact; () if all are exact
 
     @classmethod
     def of(cls, questions: Sequence[Question], found: Sequence[Figures]) -> Exact:
-        """From the figures of all wordings, question by question."""
+        """Build it from the figures of all wordings, question by question."""
         ends = np.cumsum([len(question.wordings) for question in questions]).tolist()
         each = [tuple(found[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
         means = tuple((float(np.mean([f.kl for f in some])), float(np.mean([f.on_target for f in some]))) for some in each)
-        of_means = tuple(
-            float(np.mean([f.error for f in some])) for some in each
-        )  # at most: wordings are measured on the same targets
+        # upper bounds, because wordings are measured on the same targets
+        of_means = tuple(float(np.mean([f.error for f in some])) for some in each)
         return cls(tuple(question.prompt for question in questions), means, tuple(each), of_means if any(of_means) else ())
 
     @property
     def kl(self) -> dict[str, float]:
-        """KL(target || model) in nats by alias, as files name prompts."""
+        """KL(target || model) in nats, by alias."""
         return {prompt.alias: kl for prompt, (kl, _) in zip(self.prompts, self.figures, strict=True)}
 
     @property
     def on_target(self) -> dict[str, float]:
-        """Mass on target by alias, as files name prompts."""
+        """On-target mass by alias."""
         return {prompt.alias: mass for prompt, (_, mass) in zip(self.prompts, self.figures, strict=True)}
 
     @property
     def estimated(self) -> dict[str, float]:
-        """The standard error of the KL by alias, of prompts whose figures are estimates."""
+        """Standard error of the KL by alias, for prompts whose figures are estimates."""
         return {prompt.alias: error for prompt, error in zip(self.prompts, self.errors, strict=False) if error}
 
     @property
     def of_wordings(self) -> dict[str, dict[str, list[float]]]:
-        """The figures of each wording by alias, of prompts with several."""
+        """Figures of each wording by alias, for prompts with several wordings."""
         pairs = zip(self.prompts, self.wordings, strict=True) if self.wordings else ()
         return {
             prompt.alias: {name: [round(getattr(f, name), 6) for f in some] for name in _RECORDED}
@@ -172,12 +171,12 @@ class Exact:
 
     @property
     def finite(self) -> bool:
-        """Whether every figure is a number."""
+        """Whether every figure is finite."""
         return bool(np.isfinite(self.figures).all())
 
 
 def by_name(exact: Exact, names: Mapping[str, str]) -> tuple[dict[str, float], dict[str, float]]:
-    """KL and mass on target by the names that prompts are shown as; the mean of those that share one."""
+    """KL and on-target mass by the names of `shown_as`; means over prompts with the same name."""
     seen: dict[str, list[tuple[float, float]]] = {}
     for prompt, figures in zip(exact.prompts, exact.figures, strict=True):
         seen.setdefault(names.get(prompt.alias, prompt.alias), []).append(figures)
@@ -186,13 +185,13 @@ def by_name(exact: Exact, names: Mapping[str, str]) -> tuple[dict[str, float], d
 
 
 def shown_as(questions: Sequence[Question], most: int) -> dict[str, str]:
-    """Alias -> what figures are shown under: the alias, or of more than `most` prompts their folders."""
+    """Alias -> name under which figures are shown: the alias, or the folder if there are more than `most` prompts."""
     aliases = [question.alias for question in questions]
     return group_of(aliases) if len(aliases) > most else dict(zip(aliases, aliases, strict=True))
 
 
 def figures_of(encoded: EncodedPrompt, path_log_probs: np.ndarray) -> Figures:
-    """Exact figures of one wording from the log-probabilities of its paths [J], nats; estimates where the tree is a sampled one."""
+    """Exact figures of one wording from the log-probabilities of its paths [J], nats; estimates if the tree is sampled."""
     if isinstance(encoded.trie, SampledTree):
         found = encoded.trie.estimates(path_log_probs)
         return Figures(found.kl, found.on_target, found.tvd, found.error)

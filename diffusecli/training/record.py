@@ -1,4 +1,4 @@
-"""What a training writes into its run directory: figures as they come, and the whole run at the end."""
+"""Files that a training writes: metrics during training, and the run at the end."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from diffusecli.training.questions import Exact
 
 @dataclass(frozen=True)
 class Trained:
-    """What a finished training leaves: where, why it stopped, and exact figures before and after."""
+    """The result of a training: the run, why it stopped, exact figures before and after."""
 
     run: RunDir
     reason: str
     before: Exact
     after: Exact
-    test: Exact  # of test prompts that were not trained on
-    retention_kl: float | None  # of the held-out instructions, nats per token
+    test: Exact  # test prompts that were not trained on
+    retention_kl: float | None  # drift on held-out instructions, nats per token
     seconds: float
-    digests: frozenset[str] = frozenset()  # of all prompts that were trained on
+    digests: frozenset[str] = frozenset()  # digests of all trained prompts
 
 
 def start_anew(run: RunDir, config: str, template: str | None) -> None:
-    """What an earlier run left in the folder goes; from here on it belongs to this one, its config (YAML) and the template that this names."""
+    """Delete the files of an earlier run, then write the config (YAML) of this run and its chat template, if any."""
     try:
         discard_checkpoints(run)
         run.discard_trained()
@@ -54,7 +54,7 @@ def start_anew(run: RunDir, config: str, template: str | None) -> None:
 
 
 def resume_metrics(path: Path, iterations: int, notice: Notice) -> None:
-    """Leave in metrics.jsonl the lines of so many finished iterations; what was written of later ones will be written again."""
+    """Keep the lines of finished iterations in metrics.jsonl; later ones will be written again."""
     require_no_link(path)
     kept = last = 0
     try:
@@ -68,12 +68,12 @@ def resume_metrics(path: Path, iterations: int, notice: Notice) -> None:
             file.truncate(kept)
     except OSError as error:
         raise cannot_write(path, error) from error
-    if last < iterations:  # lost with the machine, or changed since
-        notice(f"{path}: the lines after iteration {last} are gone, figures go on with iteration {iterations + 1}")
+    if last < iterations:  # lost in a crash, or edited
+        notice(f"{path}: lines after iteration {last} are missing. Figures continue with iteration {iterations + 1}")
 
 
 def _iteration_of(line: bytes) -> int | None:
-    """Of a whole line."""
+    """The iteration number of a complete line; None for any other line."""
     try:
         number = json.loads(line)["iteration"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -82,13 +82,13 @@ def _iteration_of(line: bytes) -> int | None:
 
 
 def record_iteration(run: RunDir, processes: Processes, seen: Iteration) -> None:
-    """A line of metrics.jsonl at once, and the same figures to the tracker."""
+    """Append a line to metrics.jsonl, and send the figures to the tracker."""
     append_line(run.metrics, (json.dumps(asdict(seen), ensure_ascii=False) + "\n").encode())
     processes.track(flat({k: v for k, v in asdict(seen).items() if k not in ("iteration", "of")}), seen.iteration)
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings or figures as `a/b: value`; numbers, words and truth values are kept, lists become text."""
+    """Flatten nested settings or figures to `a/b: value`. Numbers, strings and booleans stay, lists become text."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
@@ -99,7 +99,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def save_run(job: Job, config: str, prompts: list[Prompt], trained: Trained, progress: Progress) -> None:
-    """Adapter last but manifest: a run with a `run.json` is whole."""
+    """Write the run. `run.json` comes last, so a run that has it is complete."""
     run = trained.run
     try:
         write_text(run.config, config)
@@ -116,11 +116,11 @@ def save_run(job: Job, config: str, prompts: list[Prompt], trained: Trained, pro
 
 
 def trained_before(run: RunDir, checkpoint: Path, prompts: list[Prompt]) -> Trained | None:
-    """What an earlier start trained and wrote, where only samples are missing; None when there is more to do than to sample."""
+    """The result of an earlier, finished training whose samples are missing; None if more than sampling is left."""
     manifest = run.read_manifest() if run.has_adapter else {}
     if manifest.get("steps") != step_of(checkpoint) or manifest.get("adapter_sha256") != run.adapter_sha256:
         return None
-    if manifest.get("prompt_sha256") != {prompt.alias: prompt.digest for prompt in prompts}:  # other test prompts by now
+    if manifest.get("prompt_sha256") != {prompt.alias: prompt.digest for prompt in prompts}:  # other test prompts
         return None
 
     def exact(when: str) -> Exact:
@@ -146,7 +146,7 @@ def _manifest(job: Job, prompts: list[Prompt], trained: Trained, progress: Progr
         "parameters": base.parameters,
         "device": str(base.device),
         "dtype": str(base.model.dtype).removeprefix("torch."),
-        "processes": progress.asked["processes"],  # that trained; others may have finished
+        "processes": progress.asked["processes"],  # those that trained; another number may have finished the run
         "seed": job.seed,
         "chat": base.chat_settings.recorded,
         "loss_pass": job.prompts.why,

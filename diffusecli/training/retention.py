@@ -1,11 +1,11 @@
-"""Hold the tuned model to the base model on ordinary instructions, and measure how far it drifted.
+"""Keep the tuned model close to the base model on ordinary instructions, and measure its drift.
 
-The base model answers each instruction itself, once; what it thinks of every token of its answer is kept
-(the likeliest K tokens and the mass of the rest) and cached on disk. In training KL(base || tuned) per
-token over these answers joins the loss; a third of the instructions is only measured.
-Knows tensors and token ids; how a prompt becomes ids is `encoding.py`'s business.
+The base model answers each instruction once. The probabilities of its K likeliest tokens at every position, and
+the mass of the rest, are cached on disk. In training, KL(base || tuned) per token over these answers is added to
+the loss. A third of the instructions is held out to measure drift.
+It uses tensors and token ids; `encoding.py` converts prompts to ids.
 
-What a pass makes of answers is `cross_entropy.py`'s and `loss.py`'s.
+The loss of answers is in `cross_entropy.py` and `loss.py`.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ from diffusecli.training.rows_pass import RowsPass
 
 ANSWER_TOKENS = 32
 HELD_TOKENS = 16
-"""A step holds to the beginning of an answer: half the tokens, and what is trained shows there first. Drift is of whole answers."""
+"""A step uses the first half of an answer, because changes show there first. Drift uses whole answers."""
 
 _ALWAYS = 60
-"""Built-in instructions that every training has: two thirds to hold on to, every third to measure. Long trainings hold on to the rest, too."""
+"""Built-in instructions for every training: two thirds for the loss, every third for drift. Long trainings add the rest to the loss."""
 
 _ROUNDS = 3
-"""A training is long where each of those would be used more often than that."""
+"""A training is long if each of these would be used more often than this."""
 
 LIKELIEST = 128
-_ROWS_AT_ONCE = 20  # while the base model answers
-_SCORED_AT_ONCE = 5  # answers whose logits exist together when the base model's are kept
+_ROWS_AT_ONCE = 20  # rows in a batch while the base model answers
+_SCORED_AT_ONCE = 5  # answers scored together by the base model
 
 
 def read_instructions(settings: Retain) -> list[Prompt]:
-    """The built-in instructions, or the requests of the prompt files that are named; targets are ignored.
+    """The built-in instructions, or the requests of prompt files (targets are ignored).
 
-    Raises `InputError` when there are too few to hold a third out.
+    Raises `InputError` when there are too few to hold out a third.
     """
     if settings.prompts == "builtin":
         text = resources.files("diffusecli.training").joinpath("instructions.txt").read_text(encoding="utf-8")
@@ -66,7 +66,7 @@ def read_instructions(settings: Retain) -> list[Prompt]:
     found = read_prompts(settings.prompts)
     if len(found) < LEAST_INSTRUCTIONS:
         raise InputError(
-            f"retain.prompts: {many(len(found), 'instruction')}, at least {LEAST_INSTRUCTIONS} are needed (every third is only measured)"
+            f"retain.prompts: has {many(len(found), 'instruction')}. At least {LEAST_INSTRUCTIONS} are needed, because every third is held out"
         )
     return found
 
@@ -74,30 +74,30 @@ def read_instructions(settings: Retain) -> list[Prompt]:
 def encode_instructions(
     instructions: Sequence[Prompt], chat: Chat, context: int | None, answer_tokens: int = ANSWER_TOKENS
 ) -> list[EncodedPrompt]:
-    """The instructions in tokens; raises `InputError` when one leaves no room for its answer."""
+    """The instructions in tokens. Raises `InputError` when one leaves no room for its answer."""
     encoded = [encode_prompt(prompt, chat) for prompt in instructions]
     longest = max(encoded, key=lambda e: len(e.prompt_ids))
     tokens = len(longest.prompt_ids) + answer_tokens
     if context is not None and tokens > context:
         raise InputError(
-            f"{longest.alias}: the instruction with its answer is {tokens} tokens, the model takes {context}; shorten it"
+            f"{longest.alias}: the instruction with its answer has {tokens} tokens, but the model's context is {context}. Shorten the instruction"
         )
     return encoded
 
 
 @dataclass(frozen=True)
 class Retention:
-    """The answers to hold on to and those to measure by."""
+    """Answers for the loss, and held-out answers for drift."""
 
     weight: float
     kept: tuple[Answer, ...]
     held_out: tuple[Answer, ...]
     seed: int
     per_step: int = 1
-    turns: tuple[tuple[str, str], ...] = ()  # the instructions to hold on to, with the base model's answers as text
+    turns: tuple[tuple[str, str], ...] = ()  # trained instructions with the base model's answers, as text
 
     def answers(self, step: int) -> list[Answer]:
-        """The answers of a step: each comes once before any comes again, as the seed has it."""
+        """The answers of a step. Each is used once before any is used again, in an order fixed by the seed."""
         count = min(self.per_step, len(self.kept))
         return [in_rounds(self.kept, step * count + turn, str(self.seed)) for turn in range(count)]
 
@@ -106,23 +106,23 @@ def prepare(
     base: LoadedModel, settings: Retain, instructions: Sequence[Prompt], *, seed: int, strategy: Pass, notice: Callable[[str], None],
     shared: Callable[[Any], Any] = lambda mine: mine, write: bool = True, steps: int = 0, most_requests: int = 1,
 ) -> Retention:  # fmt: skip
-    """The base model's answers, from the cache or made now; `strategy` is how the model is scored.
+    """The base model's answers, from the cache or generated now; `strategy` is the pass that scores the model.
 
-    Of several processes all hold to the same: `shared` gives each what the first one has, which alone is to `write` the cache. A training of
-    many `steps`, with up to `most_requests` each, holds on to more of the built-in instructions.
+    All processes use the same answers: `shared` returns those of the first process, and only it should `write` the cache. A training of
+    many `steps`, with up to `most_requests` each, uses more of the built-in instructions.
     """
     per_step = max(1, most_requests // 2) if settings.answers_per_step == "auto" else settings.answers_per_step
     always = _ALWAYS if settings.prompts == "builtin" else len(instructions)
-    asked_of = partial(_answers, base, strategy=strategy, notice=notice, shared=shared, write=write)
-    encoded, answers = asked_of(instructions[:always])
+    answers_to = partial(_answers, base, strategy=strategy, notice=notice, shared=shared, write=write)
+    encoded, answers = answers_to(instructions[:always])
     kept, turns = [], []
     for place, (e, answer) in enumerate(zip(encoded, answers, strict=True)):
         if place % 3 != 2:
             kept.append(answer)
             turns.append(_turn(e, answer, base.chat))
     if steps * per_step > _ROUNDS * len(kept) and len(instructions) > always:
-        # nothing is measured of these, so the beginning will do; as earlier turns they end early
-        encoded, more = asked_of(instructions[always:], tokens=HELD_TOKENS)
+        # not used for drift, so the first tokens suffice; as earlier turns they end early
+        encoded, more = answers_to(instructions[always:], tokens=HELD_TOKENS)
         kept += more
         turns += [_turn(e, answer, base.chat) for e, answer in zip(encoded, more, strict=True)]
     return Retention(
@@ -134,34 +134,34 @@ def _answers(
     base: LoadedModel, instructions: Sequence[Prompt], *, strategy: Pass, notice: Callable[[str], None], shared: Callable[[Any], Any],
     write: bool, tokens: int = ANSWER_TOKENS,
 ) -> tuple[list[EncodedPrompt], list[Answer]]:  # fmt: skip
-    """Instructions in tokens, and what the base model answers to them with up to so many."""
+    """Instructions in tokens, and the base model's answers of up to `tokens` tokens."""
     encoded = encode_instructions(instructions, base.chat, shape_of(base.model.config, 0).context, tokens)
     path = cache_folder() / "retention" / f"{_key(base, encoded, tokens)}.safetensors"
     answers: list[Answer] | None = shared(_read(path) if write else None)
     if answers is None:
-        notice(f"asking the base model {len(encoded)} ordinary instructions to hold it to its answers (once, then cached)")
+        notice(f"generating the base model's answers to {len(encoded)} ordinary instructions for retention (once, then cached)")
         with _without_adapter(base.model), blamed(base.model, base.name):
             window, longest = counted_window(base.model.config), max(len(e.prompt_ids) for e in encoded) + tokens
-            asked = _ask(base, encoded, tokens, strategy if window is None or longest <= window else RowsPass())
+            generated = _generate(base, encoded, tokens, strategy if window is None or longest <= window else RowsPass())
         if write:
-            _write(path, asked, notice)
-        answers = shared(asked)
+            _write(path, generated, notice)
+        answers = shared(generated)
     return encoded, answers
 
 
 def _turn(encoded: EncodedPrompt, answer: Answer, chat: Chat) -> tuple[str, str]:
-    """What the instruction says, and what the base model answered."""
-    spoken = [token for token in answer.answer_ids if token not in encoded.stop_ids]
-    return encoded.prompt.question, encoded.text(chat.tokenizer, spoken).strip()
+    """The instruction and the base model's answer, as text."""
+    answered = [token for token in answer.answer_ids if token not in encoded.stop_ids]
+    return encoded.prompt.question, encoded.text(chat.tokenizer, answered).strip()
 
 
-def _ask(base: LoadedModel, encoded: Sequence[EncodedPrompt], tokens: int, strategy: Pass) -> list[Answer]:
-    spoken: list[tuple[int, ...]] = []
+def _generate(base: LoadedModel, encoded: Sequence[EncodedPrompt], tokens: int, strategy: Pass) -> list[Answer]:
+    generated: list[tuple[int, ...]] = []
     use_cache = bool(choose_cache(base.model))
     for start in range(0, len(encoded), _ROWS_AT_ONCE):
         group = encoded[start : start + _ROWS_AT_ONCE]
         stops = frozenset().union(*(e.stop_ids for e in group))
-        spoken += generate_rows(
+        generated += generate_rows(
             base.model,
             [e.prompt_ids for e in group],
             stops,
@@ -170,7 +170,7 @@ def _ask(base: LoadedModel, encoded: Sequence[EncodedPrompt], tokens: int, strat
             use_cache=use_cache,
         )
     unscored = torch.zeros(0)
-    answers = [Answer(e.prompt_ids, ids, unscored, unscored, unscored) for e, ids in zip(encoded, spoken, strict=True)]
+    answers = [Answer(e.prompt_ids, ids, unscored, unscored, unscored) for e, ids in zip(encoded, generated, strict=True)]
     scored: list[Answer] = []
     with torch.no_grad():
         for start in range(0, len(answers), _SCORED_AT_ONCE):
@@ -190,14 +190,14 @@ def _without_adapter(model: Any) -> Any:
 
 
 def _key(base: LoadedModel, encoded: Sequence[EncodedPrompt], tokens: int) -> str:
-    """What the answers depend on."""
-    made_of = [base.revision, str(base.model.dtype), tokens, LIKELIEST, [e.prompt_ids for e in encoded],
+    """The cache key: a hash of everything that the answers depend on."""
+    parts = [base.revision, str(base.model.dtype), tokens, LIKELIEST, [e.prompt_ids for e in encoded],
                [sorted(e.stop_ids) for e in encoded], str(getattr(base.model.config, "quantization_config", None))]  # fmt: skip
-    return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:24]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
 def _read(path: Path) -> list[Answer] | None:
-    """Cached answers; None when there are none or they cannot be read."""
+    """Cached answers; None if there are none or they cannot be read."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -205,10 +205,10 @@ def _read(path: Path) -> list[Answer] | None:
         kept = load_file(path)
         lengths, prompt_lengths = kept["lengths"].tolist(), kept["prompt_lengths"].tolist()
         ids = zip(kept["prompt_ids"].split(prompt_lengths), kept["answer_ids"].split(lengths), strict=True)
-        thoughts = [kept[name].split(lengths) for name in ("likeliest", "log_probs", "log_rest")]
+        columns = [kept[name].split(lengths) for name in ("likeliest", "log_probs", "log_rest")]
     except (OSError, SafetensorError, KeyError, RuntimeError, ValueError):
         return None
-    return [Answer(tuple(p.tolist()), tuple(a.tolist()), *rest) for (p, a), *rest in zip(ids, *thoughts, strict=True)]
+    return [Answer(tuple(p.tolist()), tuple(a.tolist()), *rest) for (p, a), *rest in zip(ids, *columns, strict=True)]
 
 
 def _write(path: Path, answers: Sequence[Answer], notice: Callable[[str], None]) -> None:
@@ -223,4 +223,4 @@ def _write(path: Path, answers: Sequence[Answer], notice: Callable[[str], None])
         with atomic_write(path, "wb") as file:
             file.write(save(kept))
     except (OSError, MachineError) as error:
-        notice(f"{error}; the answers of the base model are not cached and will be asked for again")
+        notice(f"{error}. The base model's answers are not cached and will be generated again")

@@ -1,4 +1,4 @@
-"""Taking turns: each of several items once before any of them again, in an order that follows from a seed."""
+"""Visit items in rounds: each item once per round, in an order that follows from a seed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Passes that are run for one part, or one answer, at a time; the plain one feeds a row for each path, the prompt repeated.
+"""Passes that process one part or one answer at a time; `RowsPass` feeds one row per path and repeats the prompt.
 
-Rows are the oracle of the other passes, the fallback for models that no other pass takes, and the baseline in benchmarks.
+Rows are the reference for the other passes, the fallback for models without another pass, and the baseline in benchmarks.
 
 Axis names: T tokens of an answer, V vocabulary, J paths.
 """
@@ -27,12 +27,12 @@ from diffusecli.training.loss import Found, Loss, cut
 
 
 class OneByOne:
-    """A pass that is run for one part, or one answer, at a time."""
+    """A pass that processes one part or one answer at a time."""
 
     weighs_spellings = False
 
     def batches(self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer] = (), *, at_least: int = 1) -> list[Batch]:
-        """A batch for each."""
+        """One batch per part or answer."""
         parts = cut(self, encoded, len(answers), at_least)
         of_parts = [Batch(((place, part),), (), part.tokens, self.memory(encoded[place], part)) for place, part in parts]
         return of_parts + [Batch((), (place,), answer.tokens) for place, answer in enumerate(answers)]
@@ -40,13 +40,13 @@ class OneByOne:
     def run(
         self, model: Any, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], batch: Batch, *, loss: Loss | None = None
     ) -> Found:
-        """Log-probabilities of the part, or an answer's divergence."""
+        """Log-probabilities of the part, or the divergence on the answer."""
         with torch.set_grad_enabled(loss is not None):
             parts = [self.part(model, encoded[i], part, loss) for i, part in batch.parts]
             return Found(tuple(parts), tuple([_divergence(model, answers[place], loss) for place in batch.answers]))
 
     def answer_logits(self, model: Any, answers: Sequence[Answer]) -> Tensor:
-        """A row each."""
+        """Logits of the answers, one row at a time."""
         return torch.cat([_answer_logits(model, answer) for answer in answers])
 
     @abstractmethod
@@ -55,15 +55,15 @@ class OneByOne:
 
     @abstractmethod
     def part(self, model: Any, encoded: EncodedPrompt, part: Part, loss: Loss | None) -> np.ndarray:
-        """Score one part; with a `loss`, its gradient is added."""
+        """Score one part. With a `loss`, add its gradient."""
 
     def memory(self, _encoded: EncodedPrompt, part: Part) -> int:
-        """The tokens that take as much memory as a part."""
+        """The number of tokens with the same memory as a part."""
         return part.tokens
 
 
 def _divergence(model: Any, answer: Answer, loss: Loss | None) -> np.ndarray:
-    """KL(base || tuned) of each token [T]; with a `loss`, `hold` times its mean is added to the gradient."""
+    """KL(base || tuned) of each token [T]; with a `loss`, add the gradient of `hold` times its mean."""
     held = Held.of([answer], model.device)
     kl = divergence(held, *summary(_answer_logits(model, answer), held.likeliest))
     if loss is not None:
@@ -72,7 +72,7 @@ def _divergence(model: Any, answer: Answer, loss: Loss | None) -> np.ndarray:
 
 
 def _answer_logits(model: Any, answer: Answer) -> Tensor:
-    """Of an answer's tokens [T, V], from a plain row."""
+    """Logits of an answer's tokens [T, V], from a plain row."""
     ids = torch.tensor([[*answer.prompt_ids, *answer.answer_ids[:-1]]], device=model.device)
     scored = torch.arange(len(answer.prompt_ids) - 1, ids.shape[1], device=model.device)
     logits: Tensor = model(input_ids=ids, logits_to_keep=scored, use_cache=False).logits[0]
@@ -87,11 +87,11 @@ class RowsPass(OneByOne):
 
     @property
     def size(self) -> int | None:
-        """Rows."""
+        """Rows per part."""
         return self.batch_size
 
     def sized(self, size: int | None) -> RowsPass:
-        """Parts of so many rows."""
+        """The same pass with parts of `size` rows."""
         return RowsPass(size or 1)
 
     def halved(self, batches: Sequence[Batch]) -> RowsPass:
@@ -123,7 +123,7 @@ class RowsPass(OneByOne):
         return np.asarray(scores.detach().cpu().numpy())
 
     def joined(self, encoded: EncodedPrompt, found: Mapping[Part, np.ndarray]) -> np.ndarray:
-        """The paths in their order."""
+        """Log-probabilities of all paths, in order."""
         log_probs = np.zeros(len(encoded.trie.leaves))
         for part, values in found.items():
             log_probs[part.start : part.end] = values

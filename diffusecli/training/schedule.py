@@ -1,4 +1,4 @@
-"""How large each optimiser step is, and when there have been enough of them. Plain arithmetic."""
+"""Learning rate and stopping."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def auto_learning_rate(hidden_size: int) -> float:
 
 
 _SURELY = 1.645
-"""Standard errors of an estimate: its mean is below that with 95 % confidence."""
+"""One-sided 95 % quantile of the normal distribution, in standard errors."""
 
 
 def reason_to_stop(settings: AlgConfig, seen: Iteration) -> str | None:
-    """The original's early stop, or a mean KL that is low enough. Estimates have to be so low with 95 % confidence."""
+    """Why training stops: early stop as in the original, or `target_kl` reached; None to continue. Estimates must be below the limit with 95 % confidence."""
     loss, kl = seen.loss + _SURELY * seen.loss_error, seen.mean_kl + _SURELY * seen.mean_kl_error
     if settings.early_stop and loss <= seen.optimal * (1 + settings.gamma):
         return f"early stop: loss {seen.loss:.3f}{_at_most(loss, seen.loss)} <= {seen.optimal:.3f} x (1 + {settings.gamma:g})"
@@ -32,17 +32,17 @@ def reason_to_stop(settings: AlgConfig, seen: Iteration) -> str | None:
 
 
 def _at_most(highest: float, estimate: float) -> str:
-    """The bound of an estimate, in words."""
+    """The upper bound of an estimate, as text."""
     return f" (at most {highest:.4f})" if highest > estimate else ""
 
 
 def learning_rate(settings: AlgConfig, hidden_size: int) -> float:
-    """The rate that was asked for, or the one that suits the model's width."""
+    """The configured learning rate, or the default for the model's width."""
     return auto_learning_rate(hidden_size) if settings.learning_rate == "auto" else settings.learning_rate
 
 
 def rate_share(settings: AlgConfig, step: int, steps: int) -> float:
-    """The learning rate of a step as a share of its full size: a linear warm-up, then the schedule over what is left."""
+    """The learning rate of a step as a share of the full rate: linear warm-up, then the schedule over the remaining steps."""
     warm = settings.warmup * steps
     if step < warm:
         return (step + 1) / (warm + 1)
@@ -50,7 +50,7 @@ def rate_share(settings: AlgConfig, step: int, steps: int) -> float:
 
 
 def _decay(schedule: str, share_done: float) -> float:
-    """The learning rate as a share of its start; cosine and linear end at a twentieth of it."""
+    """The learning rate as a share of the initial rate. Cosine and linear end at 5 %."""
     if schedule == "constant":
         return 1.0
     falling = 0.5 * (1 + math.cos(math.pi * share_done)) if schedule == "cosine" else 1 - share_done

@@ -1,4 +1,4 @@
-"""Score prompts, and hold on to answers, with the work shared out between processes and in parts that fit the memory."""
+"""Score prompts and retention answers, distributed over processes, in parts that fit into memory."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ from diffusecli.training.spelled import weighed_by
 
 @dataclass(frozen=True)
 class Scores:
-    """What one go over some prompts found."""
+    """Results of scoring some prompts."""
 
-    log_probs: list[np.ndarray]  # per prompt: of its J paths, nats
+    log_probs: list[np.ndarray]  # per prompt: ln q of its J paths, nats
     divergences: list[np.ndarray]  # per answer: KL(base || tuned) of each token, nats
     tokens_fed: int
 
 
 @dataclass
 class Scorer:
-    """A model and how it is scored; `strategy` becomes smaller parts when memory does not suffice."""
+    """A model and its pass. `strategy` changes to smaller parts when memory runs out."""
 
     model: Any
     strategy: Pass
     retention: Retention | None
     processes: Processes
     notice: Notice
-    weights: FlatWeights | None = None  # that a backward pass is for
-    most: int | None = None  # tokens of a row up to which the pass was compared with rows; what is longer is measured in rows
+    weights: FlatWeights | None = None  # trained by the backward pass
+    most: int | None = None  # row length up to which the pass was compared with rows; longer prompts are measured in rows
 
     def score(
         self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer] = (), *, backward: bool = False,
         between: Callable[[], None] = lambda: None,
     ) -> Scores:  # fmt: skip
-        """Score every prompt; with `backward`, add the gradient, summed over all processes, to that of `weights`.
+        """Score every prompt. With `backward`, add the gradient, summed over processes, to that of `weights`.
 
         `between` is called before each part. Raises `MachineError` when even the smallest parts do not fit.
         """
@@ -60,7 +60,7 @@ class Scorer:
                 scores = self._try(encoded, answers, backward, between)
             except OutOfMemoryError as error:
                 if backward and self.weights is not None:
-                    self.weights.clear()  # of what part of it was done
+                    self.weights.clear()  # gradients of the parts already done
                 self._shrink(encoded, answers, error)
             else:
                 if backward and self.weights is not None:
@@ -68,14 +68,14 @@ class Scorer:
                 return scores
 
     def log_probs(self, encoded: Sequence[EncodedPrompt]) -> list[np.ndarray]:
-        """Per prompt, of its J paths in nats; raises `InputError`, with the cause, when one is not a number."""
+        """Per prompt: ln q of its J paths, nats. Raises `InputError` with the cause when one is NaN."""
         found = self.score(encoded).log_probs
         if any(np.isnan(log_probs).any() for log_probs in found):
             raise cause(self.model)
         return found
 
     def exact(self, questions: Sequence[Question]) -> Exact:
-        """Exact figures of every wording of these prompts, many a forward pass."""
+        """Exact figures of every wording of these prompts, many per forward pass."""
         encoded = [wording for question in questions for wording in question.wordings]
         longer = self.most is not None and any(row_length(e) > self.most for e in encoded)
         scorer = replace(self, strategy=RowsPass(), most=None) if longer else self
@@ -89,9 +89,9 @@ class Scorer:
     def _weighed(
         self, encoded: Sequence[EncodedPrompt], batches: Sequence[Batch], between: Callable[[], None]
     ) -> tuple[list[EncodedPrompt], int]:
-        """The prompts, each spelling with its share of the gradient where the passes do not find it, and the tokens fed for that.
+        """The prompts with the gradient shares of their spellings, where the passes do not compute these, and the tokens fed for that.
 
-        It takes a pass of its own, without a gradient. Dropout draws other masks there: the shares are then those of another draw.
+        This is a separate pass without a gradient. Dropout draws different masks in it, so the shares come from another draw.
         """
         parts = Counter(place for batch in batches for place, _ in batch.parts)
         most = 1 if self.strategy.weighs_spellings else 0
@@ -107,16 +107,16 @@ class Scorer:
         strategy = self.strategy
         batches = strategy.batches(encoded, answers, at_least=self.processes.count)
         weighed, fed = self._weighed(encoded, batches, between) if backward else (encoded, 0)
-        if self.strategy is not strategy:  # it did not fit: other prompts may be in parts now
+        if self.strategy is not strategy:  # it did not fit: other prompts may be split now
             return self._try(encoded, answers, backward, between)
 
         def run(batch: Batch, *, scale: float = 1.0) -> Found:
-            hold = self.retention.weight / max(1, len(answers)) if self.retention else 0.0  # of the mean over the answers
+            hold = self.retention.weight / max(1, len(answers)) if self.retention else 0.0  # weight of each answer in the mean
             loss = Loss(hold, scale) if backward else None
             return strategy.run(self.model, weighed, answers, batch, loss=loss)
 
         results = self.processes.run([Piece(batch.tokens, partial(run, batch)) for batch in batches], between)
-        parts: list[dict[Part, np.ndarray]] = [{} for _ in encoded]  # by place: two prompts may have one alias
+        parts: list[dict[Part, np.ndarray]] = [{} for _ in encoded]  # by index, because two prompts may have the same alias
         divergences: dict[int, np.ndarray] = {}
         for batch, result in zip(batches, results, strict=True):
             for (place, part), log_probs in zip(batch.parts, result.parts, strict=True):
@@ -131,8 +131,8 @@ class Scorer:
         smaller = self.strategy.halved(batches)
         if smaller.batches(encoded, answers) == batches:
             raise MachineError(
-                f"{(encoded[0].alias + ': ') if encoded else ''}not enough memory even for the smallest part; set "
-                "alg_config.gradient_checkpointing, precision: bf16 or quantize: nf4, or take a smaller model"
+                f"{(encoded[0].alias + ': ') if encoded else ''}not enough memory even for the smallest part. Set "
+                "alg_config.gradient_checkpointing, precision: bf16 or quantize: nf4, or use a smaller model"
             ) from error
         self.strategy = smaller
-        self.notice(f"not enough memory: going on in parts of {smaller.size}")
+        self.notice(f"not enough memory: continuing with parts of {smaller.size}")

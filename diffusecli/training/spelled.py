@@ -1,10 +1,10 @@
-"""Targets in several spellings: the loss asks for their sum, and how it is shared out among them is the model's choice.
+"""Targets with several spellings: the loss uses the sum of their probabilities. The model may distribute it among them freely.
 
 The loss of a choice c with the paths S_c is - W_c ln sum_{s in S_c} q(s). Its gradient is that of - sum_s w_s ln q(s) with
-w_s = W_c q(s) / q(S_c), so the usual backward pass finds it on a trie with these weights.
+w_s = W_c q(s) / q(S_c), so the usual backward pass computes it on a trie with these weights.
 
-Worked by hand: a choice of weight .5 has two spellings that the model gives .1 and .3. Its loss is - .5 ln .4 = .458, and the spellings
-weigh .125 and .375: d/dq (- .5 ln .4) is - .5 / .4 = - 1.25 for both, as are - .125 / .1 and - .375 / .3.
+Example: a choice of weight .5 has two spellings with model probabilities .1 and .3. Its loss is - .5 ln .4 = .458, and the spellings
+have weights .125 and .375: d/dq (- .5 ln .4) is - .5 / .4 = - 1.25 for both, as are - .125 / .1 and - .375 / .3.
 
 Axis names: J paths, C choices (see `EncodedPrompt.choices`).
 """
@@ -27,14 +27,14 @@ def loss_of(encoded: EncodedPrompt, path_log_probs: np.ndarray) -> float:
 
 
 def lowest_loss(encoded: EncodedPrompt) -> float:
-    """The entropy of the choices, nats: no loss is below it."""
+    """The entropy of the choices in nats, the lowest possible loss."""
     if not encoded.choices:
         return encoded.trie.entropy
     return -math.fsum(w * math.log(w) for w in _choice_weights(encoded).tolist() if w > 0)
 
 
 def weighed_by(encoded: EncodedPrompt, path_log_probs: np.ndarray) -> EncodedPrompt:
-    """The prompt with path weights w_s = W_c q(s) / q(S_c): the gradient of its plain loss is that of the spellings."""
+    """The prompt with path weights w_s = W_c q(s) / q(S_c). The gradient of its plain loss equals that of the loss over spellings."""
     choices = np.array(encoded.choices)
     shares = np.exp(path_log_probs - _choice_log_probs(encoded, path_log_probs)[choices])  # [J]
     return replace(encoded, trie=encoded.trie.reweighted(_choice_weights(encoded)[choices] * shares))

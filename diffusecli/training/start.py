@@ -1,4 +1,4 @@
-"""Where a training starts: a folder of its own, a checkpoint to go on from, an adapter to continue, or a fresh one."""
+"""Where training starts: lock the run directory; find a checkpoint to resume, an adapter to continue, or create a new one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from diffusecli.training.visits import MANY_PROMPTS
 
 @contextmanager
 def alone(run: RunDir, processes: Processes) -> Iterator[None]:
-    """Keep other trainings out of the run directory; raises `InputError` in every process when one is there already.
+    """Lock the run directory against other trainings. Raises `InputError` in every process if it is locked.
 
     The first process holds the lock for all.
     """
@@ -35,10 +35,10 @@ def alone(run: RunDir, processes: Processes) -> Iterator[None]:
 
 
 def find_start(run: RunDir, *, force: bool) -> Path | None:
-    """The checkpoint to go on from, None to start anew; raises `InputError` for a finished run that is not to be replaced."""
+    """The checkpoint to resume; None to start from scratch. Raises `InputError` for a finished run without `force`."""
     checkpoint = None if force else newest_checkpoint(run)
     if _is_finished(run) and not force and checkpoint is None:
-        raise InputError(f"{run.path}: holds a finished run already, add --force to replace it or name another output_dir")
+        raise InputError(f"{run.path}: already contains a finished run. Add --force to replace it or choose another output_dir")
     return checkpoint
 
 
@@ -47,27 +47,27 @@ def _is_finished(run: RunDir) -> bool:
 
 
 def in_the_way(run: RunDir, *, force: bool) -> str:
-    """What a training would meet in its output folder, for the user."""
+    """What a training would find in its output folder, as a message."""
     try:
         require_idle(run.path, run.lock)
         checkpoint = find_start(run, force=force)
     except InputError as error:
         return str(error)
     if checkpoint is not None:
-        return f"{run.path}: holds an interrupted training that would go on from step {step_of(checkpoint)}; --force starts anew"
-    return f"{run.path}: holds a run that would be replaced" if _is_finished(run) or newest_checkpoint(run) else ""
+        return f"{run.path}: contains an interrupted training. `diffuse train` resumes it from step {step_of(checkpoint)}; --force restarts it"
+    return f"{run.path}: contains a run that would be replaced" if _is_finished(run) or newest_checkpoint(run) else ""
 
 
 def require_start(start: Path, run: RunDir) -> None:
-    """Raises `InputError` when there is no adapter to start from, or when it would be removed by what starts from it."""
+    """Raises `InputError` when there is no adapter to start from, or when this training would delete it."""
     if not RunDir(start).has_adapter:
-        raise InputError(f"{start}: ckpt_dir holds no adapter, train what makes it first")
+        raise InputError(f"{start}: ckpt_dir contains no adapter. First train the run that creates it")
     if start.resolve().is_relative_to(run.path.resolve()):
-        raise InputError(f"{start}: ckpt_dir is in the output_dir, which is emptied first; name another output_dir")
+        raise InputError(f"{start}: ckpt_dir is in the output_dir, which training empties first. Choose another output_dir")
 
 
 def sized(wanted: LoraSettings, prompts: int) -> LoraSettings:
-    """The adapter for so many training prompts: rank and scale as the config says; auto: small for few, larger for many.
+    """The LoRA settings for a number of training prompts: as configured; auto: small for few prompts, larger for many.
 
     >>> [(some.r, some.alpha) for some in (sized(LoraSettings(), 2), sized(LoraSettings(), 1000), sized(LoraSettings(r=8), 1000))]
     [(4, 8.0), (32, 32.0), (8, 8.0)]
@@ -79,7 +79,7 @@ def sized(wanted: LoraSettings, prompts: int) -> LoraSettings:
 
 
 def adapt(base: LoadedModel, wanted: LoraSettings, start: Path | None, notice: Notice, *, checkpoint: bool = False) -> LoraSettings:
-    """Put on the adapter in `start` (a `checkpoint`, or what the user continues from), or a fresh one; returns the shape that it has."""
+    """Attach the adapter in `start` (a `checkpoint`, or the adapter to continue), or a new one. Returns its actual settings."""
     if start is None:
         attach_lora(base, wanted)
         return wanted
@@ -92,13 +92,13 @@ def adapt(base: LoadedModel, wanted: LoraSettings, start: Path | None, notice: N
     })  # fmt: skip
     if own != wanted:
         notice(
-            f"the adapter keeps its own shape: r {own.r}, alpha {own.alpha:g}, dropout {own.dropout:g}; lora in the config is not used"
+            f"the adapter keeps its settings: r {own.r}, alpha {own.alpha:g}, dropout {own.dropout:g}. lora in the config is ignored"
         )
     return own
 
 
 def prepare_weights(base: LoadedModel, run: RunDir, processes: Processes, *, gradient_checkpointing: bool) -> None:
-    """Faster LoRA layers, checkpointed layers, a spread base; room on the disk for what will be trained."""
+    """Fuse LoRA layers, enable checkpointed layers, shard the base model, and check disk space."""
     fuse(base.model)
     if gradient_checkpointing:
         base.model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
@@ -108,6 +108,6 @@ def prepare_weights(base: LoadedModel, run: RunDir, processes: Processes, *, gra
 
 
 def require_room(base: LoadedModel, run: RunDir) -> None:
-    """Raises `MachineError` when the disk takes no two checkpoints of weights and two moments, a third under way, and the adapter."""
+    """Raises `MachineError` without disk space for three checkpoints (weights and two moments each; one is being written) and the adapter."""
     there = next(path for path in (run.path.absolute(), *run.path.absolute().parents) if path.is_dir())
     require_space(there, round(sum(weight.numel() for weight in trainable(base.model)) * 4 * 10 / 1e6) + 10)

@@ -1,9 +1,9 @@
-"""A pass for models that keep a state: the prompt is fed once, then the trie level by level, a row for each distinct prefix.
+"""The pass for models with a recurrent state: feed the prompt once, then the trie level by level, one row per distinct prefix.
 
-No mask reaches a recurrent state, so siblings cannot lie in one sequence. They are rows instead: those of a level go on from
-copies of their parents' states. Every distinct prefix is fed once here, too, and the gradient reaches the prompt through them.
-A probe of the loaded model decides: what a model does when it goes on from a state is code of its own, which may give
-other numbers than whole rows, or a state that no gradient passes.
+A mask does not affect a recurrent state, so siblings cannot share a sequence. They are rows instead: the rows of a level continue
+from copies of their parents' states. Every distinct prefix is fed once, and the gradient flows through the states to the prompt.
+A probe of the loaded model decides whether to use this pass: continuing from a state is separate code in a model, which may
+give other numbers than whole rows, or may not pass a gradient.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from diffusecli.training.loss import Loss, Pass, score
 from diffusecli.training.output_layer import is_all_of_the_logits, output_layer, without_output_layer
 from diffusecli.training.rows_pass import OneByOne, RowsPass
 
-_STATES_PER_NODE = 5  # a step keeps the state before and after it, and its own parts of that size, for the backward pass
+_STATES_PER_NODE = 5  # the backward pass keeps the states before and after a step, and intermediate values of that size
 
 
 @dataclass(frozen=True)
 class StatePass(OneByOne):
-    """Each distinct prefix is fed once, from its parent's state.
+    """Feed each distinct prefix once, from its parent's state.
 
-    A part holds what `max_tokens` tokens of a row take in memory; a node counts `node_tokens` of them, for its state is kept
-    until the backward pass. Each part feeds the prompt and the ancestors it needs again. With `sliced_head` logits exist a
-    slice of rows at a time only.
+    A part takes as much memory as `max_tokens` tokens of a row. A node counts as `node_tokens` tokens, because its state is kept
+    until the backward pass. Each part feeds the prompt and its ancestors again. With `sliced_head` only a slice of rows of
+    logits is in memory at a time.
     """
 
     max_tokens: int | None = None
@@ -47,11 +47,11 @@ class StatePass(OneByOne):
 
     @property
     def size(self) -> int | None:
-        """Tokens, of a row."""
+        """Tokens of a row."""
         return self.max_tokens
 
     def sized(self, size: int | None) -> StatePass:
-        """Parts that take the memory of so many tokens."""
+        """The same pass with parts that take as much memory as `size` tokens."""
         return replace(self, max_tokens=size)
 
     def halved(self, batches: Sequence[Batch]) -> StatePass:
@@ -59,7 +59,7 @@ class StatePass(OneByOne):
         return self.sized(max(batch.size for batch in batches) // 2)
 
     def parts(self, encoded: EncodedPrompt, *, at_least: int = 1) -> list[Part]:
-        """Ranges of internal nodes, by their order, about equally large."""
+        """Consecutive ranges of internal nodes of about equal size."""
         trie, internal, length = encoded.trie, encoded.trie.internal, len(encoded.prompt_ids)
         if not len(internal):
             return [Part(0, 0, length)]
@@ -76,7 +76,7 @@ class StatePass(OneByOne):
         ]
 
     def part(self, model: Any, encoded: EncodedPrompt, part: Part, loss: Loss | None) -> np.ndarray:
-        """Log-probabilities of the edges that leave the part's nodes, in the order of the nodes they lead to."""
+        """Log-probabilities of the edges that leave the part's nodes, in the order of the child nodes."""
         packed = pack([(encoded, part)], [], model.device)
         head = output_layer(model) if self.sliced_head else None
         with without_output_layer(head):
@@ -88,13 +88,13 @@ class StatePass(OneByOne):
         return path_sums(encoded.trie, found)
 
     def memory(self, encoded: EncodedPrompt, part: Part) -> int:
-        """A node with its state takes more than a token of a row."""
+        """Equivalent tokens: a node with its state takes more memory than a token of a row."""
         length = len(encoded.prompt_ids)
         return round(length + self.node_tokens * (part.tokens - length))
 
 
 def _level_by_level(model: Any, encoded: EncodedPrompt, part: Part, packed: Packed) -> Tensor:
-    """The model's scores at the part's nodes, [R, V], or [R, h] without its output layer."""
+    """The model's logits at the part's nodes [R, V], or hidden states [R, h] without its output layer."""
     trie, nodes = encoded.trie, nodes_of(encoded.trie, part)
     states, level = states_of(model), np.array([ROOT])
     try:
@@ -114,46 +114,46 @@ def _level_by_level(model: Any, encoded: EncodedPrompt, part: Part, packed: Pack
 def choose_state_pass(
     model: Any, encoded: EncodedPrompt, probe: EncodedPrompt, in_rows: RowsPass, max_tokens: int | None, why: str
 ) -> tuple[Pass, str]:
-    """Probe the loaded model: from states if their log-probabilities and gradients are those of rows, else rows; and why.
+    """Probe the loaded model: the state pass if its log-probabilities and gradients agree with rows, otherwise rows. Returns the pass and the reason.
 
-    `why` is what the model has that no mask reaches. Raises `NotNumbersError` when the rows' figures are not numbers.
+    `why` names the part of the model that ignores masks. Raises `NotNumbersError` if the rows' figures are NaN.
     """
-    because = f"the model has {why}, which no mask reaches"
+    because = f"the model has {why}, which ignores attention masks"
     if getattr(without_wrapper(model), "is_gradient_checkpointing", False):
-        return in_rows, f"rows: {because}, and gradient_checkpointing keeps no states"
+        return in_rows, f"rows: {because}, and gradient_checkpointing does not keep states"
     by_rows, gradient = _measured(model, probe, in_rows.sized(1))
     if np.isnan(by_rows).any():
         raise NotNumbersError
     reason = ""
     for sliced_head in (True, False) if is_all_of_the_logits(model, probe) else (False,):
-        way = StatePass(None, sliced_head)
+        strategy = StatePass(None, sliced_head)
         try:
-            log_probs, own_gradient = _measured(model, probe, way)
+            log_probs, own_gradient = _measured(model, probe, strategy)
             node_tokens = _node_tokens(model, encoded)
         except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, StopIteration) as error:
             if out_of_memory(error):
                 raise
-            reason = f"its states cannot be followed ({type(error).__name__})"
+            reason = f"its states cannot be used ({type(error).__name__})"
             continue
         gap, slope = float(np.abs(log_probs - by_rows).max()), _gradient_gap(own_gradient, gradient)
-        closest, steepest = (1e-3, 1e-3) if model.dtype == torch.float32 else (0.2, 0.1)
-        if gap <= closest and slope <= steepest:
+        tolerance, slope_tolerance = (1e-3, 1e-3) if model.dtype == torch.float32 else (0.2, 0.1)
+        if gap <= tolerance and slope <= slope_tolerance:
             how = "states" if sliced_head else "states, whole logits"
-            return replace(way.sized(max_tokens), node_tokens=node_tokens), (
+            return replace(strategy.sized(max_tokens), node_tokens=node_tokens), (
                 f"{how}: log-probabilities agree with rows to {gap:.1e} nats, gradients to {slope:.1e}"
             )
-        reason = f"from its states log-probabilities differ by {gap:.1e} nats, gradients by {slope:.1e} of their size"
+        reason = f"with states, log-probabilities differ by {gap:.1e} nats and gradients by {slope:.1e} (relative)"
     return in_rows, f"rows: {because}; {reason}"
 
 
-def _measured(model: Any, probe: EncodedPrompt, way: Pass) -> tuple[np.ndarray, list[Tensor | None]]:
-    """Log-probabilities, and the gradient of every weight that is trained; gradients that were there stay."""
+def _measured(model: Any, probe: EncodedPrompt, strategy: Pass) -> tuple[np.ndarray, list[Tensor | None]]:
+    """Log-probabilities and the gradient of every trained weight. Existing gradients are restored."""
     weights = trainable(model)
     before = [weight.grad for weight in weights]
     for weight in weights:
         weight.grad = None
     try:
-        log_probs = score(model, probe, way, backward=bool(weights)).log_probs
+        log_probs = score(model, probe, strategy, backward=bool(weights)).log_probs
         return log_probs, [weight.grad for weight in weights]
     finally:
         for weight, grad in zip(weights, before, strict=True):
@@ -161,9 +161,9 @@ def _measured(model: Any, probe: EncodedPrompt, way: Pass) -> tuple[np.ndarray, 
 
 
 def _gradient_gap(found: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> float:
-    """The largest difference of any weight's gradient, as a share of that gradient, or of a hundredth of the largest one.
+    """The largest relative difference of a weight's gradient (relative to its norm, or to 1/100 of the largest norm if that is larger).
 
-    Each weight by itself: a state without a gradient shows below it, and the layers above have the larger gradients.
+    Weights are compared one by one: a state that passes no gradient affects the layers below it, but the layers above have larger gradients.
     """
     largest = max((float(gradient.norm()) for gradient in expected if gradient is not None), default=0.0)
     gaps = [0.0]
@@ -178,7 +178,7 @@ def _gradient_gap(found: Sequence[Tensor | None], expected: Sequence[Tensor | No
 
 @torch.no_grad()
 def _node_tokens(model: Any, encoded: EncodedPrompt) -> float:
-    """How many tokens of a row take as much memory as a node with its state and its own copy of the prompt's keys and values.
+    """How many tokens of a row take as much memory as a node, with its state and its copy of the prompt's keys and values.
 
     A token of a row keeps about ten vectors of the hidden width and five of the MLP's in each layer.
     """
@@ -187,7 +187,7 @@ def _node_tokens(model: Any, encoded: EncodedPrompt) -> float:
         states.feed(torch.tensor([encoded.prompt_ids[-1:]], device=model.device))
         sizes.append(sum(kept.numel() for kept in states.tensors()))
     states.forget()
-    per_token = sizes[1] - sizes[0]  # keys and values; the rest does not grow
+    per_token = sizes[1] - sizes[0]  # keys and values; the rest has constant size
     shape = shape_of(without_wrapper(model).config, 0)
     of_a_token = shape.layers * (10 * shape.hidden_size + 5 * shape.intermediate_size)
     length = len(encoded.prompt_ids) + encoded.longest

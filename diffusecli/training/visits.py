@@ -1,7 +1,7 @@
-"""Which prompts, wordings, contexts and instructions a step takes: all of it follows from the seed and the number of the step.
+"""Choose the prompts, wordings, contexts and instructions of a step. All follow from the seed and the step number.
 
-An iteration visits every prompt once, in a shuffled order. A visit takes some of the prompt's wordings, each once before any comes
-again. The loss of a step is the mean over its prompts of the mean over the wordings that are taken.
+An iteration visits every prompt once, in shuffled order. A visit uses some of the prompt's wordings; each is used once before any is
+used again. The loss of a step is the mean over its prompts of the mean over the wordings used.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ from diffusecli.training.retention import Retention
 from diffusecli.training.rounds import in_rounds
 
 _WORDINGS = 8
-"""Of a prompt in one step, unless the config says how many."""
+"""Default maximum of wordings per prompt and step."""
 MANY_PROMPTS = 32
-"""More prompts than that take several a step, and are shown by folder."""
+"""With more prompts than this, a step uses several, and figures are shown by folder."""
 _LARGE_TREE = 1000
-"""Prefixes beyond which a step draws targets, unless the config says how many."""
+"""With more prefixes than this, a step samples targets by default."""
 _DRAWN = 64
-"""Targets that such a step draws."""
+"""Number of targets that such a step samples."""
 _SEQUENCES = 16
-"""Sequences that a step draws where an answer holds several draws."""
+"""Number of sequences that a step samples if an answer contains several draws."""
 _MOST_NODES = 5_000_000
-"""Of a tree of sequences: fewer sequences are drawn where it could have more."""
+"""Maximum nodes of a tree of sequences. Fewer sequences are sampled if it could have more."""
 _PROMPTS = 4
-"""Of many in one step, unless the config says how many: as many prompts teach more in twice the steps than eight at a time."""
+"""Default prompts per step if there are many. Four per step learn more than eight per step in half as many steps."""
 
 
 class Contexts(Protocol):
-    """What surrounds requests, another at each visit."""
+    """Contexts around requests, a different one at each visit."""
 
     def around(self, prompt: Prompt, *key: object) -> Prompt:
-        """The prompt in a context that follows from the key."""
+        """The prompt in a context determined by the key."""
 
 
 @dataclass(frozen=True)
 class Visit:
-    """One wording of one prompt, as a step takes it."""
+    """One wording of one prompt in a step."""
 
     question: Question
-    encoded: EncodedPrompt  # in its context; the weights of its trie are multiplied by its share
-    share: float  # of the step's loss
+    encoded: EncodedPrompt  # in its context; trie weights are multiplied by `share`
+    share: float  # share of the step's loss
 
 
 @dataclass(frozen=True)
 class Visits:
-    """The plan of a training."""
+    """The visits of a training."""
 
     questions: Sequence[Question]
     settings: AlgConfig
@@ -66,27 +66,27 @@ class Visits:
     chat: Chat
     contexts: Contexts | None = None
     retention: Retention | None = None
-    most_tokens: int | None = None  # of a prompt in a context, with its longest target
+    most_tokens: int | None = None  # maximum row length of a prompt in a context
 
     @property
     def prompts(self) -> int:
-        """In one step; the last of an iteration may have fewer."""
+        """Prompts per step; the last step of an iteration may have fewer."""
         return prompts_per_step(self.settings, len(self.questions))
 
     @cached_property
     def most_requests(self) -> int:
-        """Of a step: the wordings of its prompts."""
+        """The maximum requests of a step: wordings of all its prompts."""
         return min(self.prompts, len(self.questions)) * max(
             wordings_per_visit(self.settings, question) for question in self.questions
         )
 
     @property
     def per_iteration(self) -> int:
-        """Steps in one go over all prompts."""
+        """Steps in one pass over all prompts."""
         return -(-len(self.questions) // self.prompts)
 
     def step(self, number: int) -> tuple[list[Visit], list[Answer]]:
-        """What the step takes: wordings of prompts, and an answer to hold the model to."""
+        """The visits of a step, and its retention answers."""
         iteration, place = divmod(number, self.per_iteration)
         order = random.Random(f"{self.seed} {iteration}").sample(range(len(self.questions)), len(self.questions))
         chosen = order[place * self.prompts : (place + 1) * self.prompts]
@@ -107,7 +107,7 @@ class Visits:
             try:
                 placed = encoded if around is encoded.prompt else encode_like(around, self.chat, encoded)
             except InputError as error:
-                raise InputError(f"{error}. If the template takes no earlier turns, set vary.turns to false") from error
+                raise InputError(f"{error}. If the chat template accepts no earlier turns, set vary.turns to false") from error
             encoded = placed if self.most_tokens is None or row_length(placed) <= self.most_tokens else encoded
         if (count := drawn_in_a_step(self.settings, encoded)) is not None:
             encoded = replace(encoded, trie=drawn_tree(encoded, count, f"{name} {encoded.alias} {iteration} targets"))
@@ -115,15 +115,15 @@ class Visits:
 
 
 def wordings_per_visit(settings: AlgConfig, question: Question) -> int:
-    """As the config says, and no more than there are."""
+    """As configured, at most the number of wordings."""
     wanted = _WORDINGS if settings.wordings_per_step == "auto" else settings.wordings_per_step
     return min(len(question.wordings), wanted)
 
 
 def drawn_in_a_step(settings: AlgConfig, encoded: EncodedPrompt) -> int | None:
-    """How many targets (of several draws: sequences) a step draws of a prompt, with its response variants; None where it takes all of them.
+    """How many targets (for several draws: sequences) a step samples from a prompt; None if it uses all.
 
-    Spellings and response variants weigh what the model makes of all of them together, so their prompts are never sampled.
+    The weights of spellings and response variants depend on the model's probabilities of all of them, so such prompts are never sampled.
     """
     wanted = settings.targets_per_step
     if encoded.sequences is not None:
@@ -134,21 +134,21 @@ def drawn_in_a_step(settings: AlgConfig, encoded: EncodedPrompt) -> int | None:
 
 
 def needs_all(encoded: EncodedPrompt) -> bool:
-    """Whether a target has several paths, whose probabilities add up: then figures of some paths are none of the targets."""
+    """Whether a target has several paths, whose probabilities must be summed. Then a sample of paths gives no figures of targets."""
     return bool(encoded.choices) or len(encoded.prompt.variants) > 1
 
 
 def estimable(question: Question, settings: AlgConfig, count: int) -> Question:
-    """The prompt with those of its trees that steps draw from cut down to `count` evenly drawn paths: its figures are estimates."""
-    return _cut_down(question, lambda encoded: None if drawn_in_a_step(settings, encoded) is None else count)
+    """The prompt with its sampled trees reduced to `count` evenly drawn paths. Its figures are then estimates."""
+    return _reduced(question, lambda encoded: None if drawn_in_a_step(settings, encoded) is None else count)
 
 
 def in_a_step(question: Question, settings: AlgConfig) -> Question:
-    """The prompt with as much of its trees as a step takes."""
-    return _cut_down(question, lambda encoded: drawn_in_a_step(settings, encoded))
+    """The prompt with its trees reduced to what a step uses."""
+    return _reduced(question, lambda encoded: drawn_in_a_step(settings, encoded))
 
 
-def _cut_down(question: Question, count: Callable[[EncodedPrompt], int | None]) -> Question:
+def _reduced(question: Question, count: Callable[[EncodedPrompt], int | None]) -> Question:
     def cut(encoded: EncodedPrompt) -> EncodedPrompt:
         wanted = count(encoded)
         if wanted is None or (encoded.sequences is None and wanted >= len(encoded.trie.leaves)):
@@ -159,7 +159,7 @@ def _cut_down(question: Question, count: Callable[[EncodedPrompt], int | None]) 
 
 
 def drawn_tree(encoded: EncodedPrompt, count: int, seed: str | None) -> SampledTree:
-    """The part of a prompt's tree that so many drawn paths visit; without a seed always the same, evenly drawn."""
+    """The part of a prompt's tree that `count` drawn paths visit. Without a seed the paths are evenly spaced and always the same."""
     if encoded.sequences is not None:
         nodes = sum(len(trie) for trie in encoded.sequences.places)
         count = max(2, min(count, _MOST_NODES // nodes))
@@ -169,7 +169,7 @@ def drawn_tree(encoded: EncodedPrompt, count: int, seed: str | None) -> SampledT
 
 
 def prompts_per_step(settings: AlgConfig, prompts: int) -> int:
-    """As the config says; auto: one of few prompts, several of many."""
+    """As configured; auto: one if there are few prompts, several if many."""
     if settings.prompts_per_step != "auto":
         return settings.prompts_per_step
     return _PROMPTS if prompts > MANY_PROMPTS else 1

@@ -323,7 +323,7 @@ def test_prompts_in_memory_train_and_are_kept_in_the_run(run):
     assert trained.exact_kl_before > 5
     assert trained.exact_kl < 0.05
     assert trained.exact_on_target > 0.95
-    assert run.reason == "all 60 iterations done"
+    assert run.reason == "finished 60 iterations"
     assert run.retention_kl is None
 
 
@@ -482,7 +482,7 @@ def test_a_wording_of_a_prompt_without_a_name_goes_by_its_request():
 def test_a_finished_run_is_refused_before_a_prompt_is_written_there(run, tiny_model_folder):
     before = sorted(path.name for path in (run.path / "prompts").iterdir())
     other = diffuse.Prompt(request="Say nothing.", targets=["{}"])
-    with pytest.raises(diffuse.InputError, match="holds a finished run already"):
+    with pytest.raises(diffuse.InputError, match="already contains a finished run"):
         diffuse.train(train_prompts=other, **settings(run.path.parent, tiny_model_folder))
     assert sorted(path.name for path in (run.path / "prompts").iterdir()) == before
 
@@ -606,7 +606,7 @@ def test_a_lack_of_memory_and_ctrl_c_are_typed_errors(run, tiny_model_folder, tm
     with pytest.raises(diffuse.InterruptedRun, match="last checkpoint is saved"):
         diffuse.train(train_prompts=COIN, **given)
     monkeypatch.undo()
-    assert diffuse.train(train_prompts=COIN, **given).reason == "all 1 iteration done"  # goes on from there
+    assert diffuse.train(train_prompts=COIN, **given).reason == "finished 1 iteration"  # goes on from there
 
 
 def test_nothing_is_printed_and_notices_are_logged_as_information(run, capfd, caplog):

@@ -161,7 +161,7 @@ def test_a_run_is_measured_with_its_adapter_and_untuned_without(trained, monkeyp
 
 def test_a_folder_without_a_run_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["abilities", str(tmp_path)])
-    with pytest.raises(SystemExit, match="no run there"):
+    with pytest.raises(SystemExit, match="not a run"):
         abilities.main()
 
 

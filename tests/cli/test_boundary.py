@@ -28,7 +28,7 @@ from tests.cli.configs import config_text
         (["sample", "--mode", "tuned"], 2, "--mode tuned: must be one of untuned, lora"),
         (["sample"], 2, "results: no such file or folder"),
         (["sample", "--temperature", "0"], 2, "--temperature 0: must be above 0"),
-        (["evaluate", "."], 2, ".: no run there"),
+        (["evaluate", "."], 2, ".: contains no run"),
         (["evaluate"], 2, "Missing argument"),
         (["init-prompt"], 2, "name a distribution"),
         (["init-prompt", "--binomial", "0", "0.5"], 2, "N must be 1 or more"),

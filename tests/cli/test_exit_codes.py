@@ -44,7 +44,7 @@ CASES = [
     (2, "evaluate nowhere", "no such file or folder"),
     (2, "evaluate broken.json", "is not JSON"),
     (2, "evaluate results --no-such-option", "No such option"),
-    (2, "export nowhere -o merged", "no run there"),
+    (2, "export nowhere -o merged", "not a run"),
     (2, "export results/r1 -o results", "was not written by `diffuse export`"),
     (3, "init-prompt --dice 2d6 -o file/new.json", "cannot be written"),
     (3, "validate p.json --model nobody/nothing", "cannot be reached"),

@@ -78,7 +78,7 @@ def test_the_config_of_a_run_has_no_say_in_whether_code_of_its_model_runs(strang
         (strangers_run.path / "gen.lora.json").write_text(json.dumps({str(tmp_path / "p.json"): ["{a}"]}))
     done = in_process(*USES_OF_A_RUN[use])
     assert (done.returncode, (tmp_path / "ran").exists()) == (2, False)
-    assert "needs Python code that comes with it: if you trust its authors add --trust-remote-code" in done.stderr
+    assert "needs Python code that comes with it. If you trust its authors, add --trust-remote-code" in done.stderr
     done = in_process(*USES_OF_A_RUN[use], "--trust-remote-code")
     assert (tmp_path / "ran").exists()
     assert done.returncode == 0, done.stderr
@@ -137,7 +137,7 @@ def test_a_run_cannot_name_a_file_of_this_machine_as_its_chat_template(trained, 
     run.chat_template.symlink_to(secret)
     done = in_process("export", run.path, "-o", "merged")
     assert done.returncode == 2
-    assert "leads to another place" in done.stderr
+    assert "is a link to another file" in done.stderr
     run.chat_template.unlink()
     shutil.copy(secret, run.chat_template)
     assert config_of(run).chat_template == str(run.chat_template)
@@ -176,7 +176,7 @@ def test_adapters_of_other_kinds_are_refused_before_they_fetch_what_they_name(tr
 
 
 def test_a_model_folder_that_is_an_adapter_is_not_followed_to_the_model_it_names(trained, tmp_path):
-    with pytest.raises(InputError, match="is an adapter: name it with --adapter"):
+    with pytest.raises(InputError, match=r"is an adapter\. Use it with --adapter"):
         load_model(ModelSource(trained.output_dir, device="cpu"), print)
 
 

@@ -14,7 +14,7 @@ from diffusecli.training.record import Trained
 def trained_on(count):
     prompts = tuple(Prompt(request=str(i), targets=("a",), alias=f"mix/{'uv'[i % 2]}/{i}.json") for i in range(count))
     exact = Exact(prompts, tuple((0.01 * i, 0.9) for i in range(count)))
-    return Trained(RunDir(Path("run")), "all done", exact, exact, Exact((), ()), 0.02, 12.0)
+    return Trained(RunDir(Path("run")), "finished 60 iterations", exact, exact, Exact((), ()), 0.02, 12.0)
 
 
 @pytest.mark.parametrize(("count", "listed"), [(24, 24), (25, 0)])
@@ -24,7 +24,7 @@ def test_more_than_24_prompts_are_summed_up(count, listed, capsys):
     assert sum("exact KL" in line and line.startswith("mix/") for line in lines) == listed
     assert any(line.startswith("u ") for line in lines) == (not listed)
     assert lines[-2:] == [
-        "drift from the base model on held-out instructions: 0.0200 nats per token", "run: stopped after 12.0 s, all done",
+        "drift from the base model on held-out instructions: 0.0200 nats per token", "run: finished 60 iterations in 12.0 s",
     ]  # fmt: skip
 
 

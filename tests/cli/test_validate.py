@@ -43,11 +43,11 @@ def test_an_unknown_key_of_a_message_is_told_with_those_that_a_message_has(in_pr
 @pytest.mark.parametrize(
     ("fields", "code", "told"),
     [
-        ({"load_model": True, "ckpt_dir": "r/a"}, 1, "r/a is in the output_dir, which is emptied first"),
+        ({"load_model": True, "ckpt_dir": "r/a"}, 1, "r/a is in the output_dir, which training empties first"),
         ({"load_model": True, "ckpt_dir": "odd"}, 1, "odd/adapter_config.json:1:"),
-        ({"load_model": True, "ckpt_dir": "later"}, 0, "later does not exist yet. Train what makes it first"),
-        ({"load_model": True, "ckpt_dir": "p"}, 1, "p holds no adapter. Name the folder of a trained run"),
-        ({"device": "gpu"}, 1, "the device 'gpu' is unknown. Use auto, cpu, cuda"),
+        ({"load_model": True, "ckpt_dir": "later"}, 0, "later does not exist yet. First train the run that creates it"),
+        ({"load_model": True, "ckpt_dir": "p"}, 1, "p contains no adapter. Use the folder of a trained run"),
+        ({"device": "gpu"}, 1, "unknown device 'gpu'. Use auto, cpu, cuda"),
         ({"device": "cuda:1"}, 0, ""),
         ({"tracker": "clearml"}, 0, "clearml is not installed here. Run `pip install clearml` where you train"),
         ({"output_dir": "p/0.json/x"}, 1, "p/0.json/x: cannot be written: Not a directory"),

@@ -171,7 +171,7 @@ def test_samples_of_an_edited_prompt_have_no_figures_of_the_one_before(trained, 
     prompt_file("p.json", weights=[3, 1])
     assert resolve(Wanted(folder), Path("results")).message.endswith(f"changed since its training: {path}")
     answers(Wanted(folder), notice=told.append)
-    assert f"{first.path}: will lose its samples of {path} from before the prompt was changed" in told
+    assert f"{first.path}: overwriting its samples of {path} from before the prompt was changed" in told
     (row,) = evaluate([folder]).rows
     assert (row.prompt.weights, row.exact) == ((3.0, 1.0), None)
 

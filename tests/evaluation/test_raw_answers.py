@@ -63,7 +63,7 @@ def test_raw_answers_from_anywhere_are_read(tmp_path, prompt_file, name, text):
         ("s.json", "[true]", None, "s.json: item 1: the answer holds true or false"),
         ("s.json", '{"{a}": 0.7, "{b}": 0.3}', None, "s.json: holds shares, not counts"),
         ("s.json", '{"request": "r", "targets": ["a"]}', None, "s.json: is a prompt and holds no answers"),
-        ("s.jsonl", "{oops", None, "s.jsonl:1: is not JSON"),
+        ("s.jsonl", "{oops", None, "s.jsonl:1: invalid JSON"),
         ("s.json", '{"a": ["x"], "b": ["y"]}', None, "with several prompts in it leave --prompt out"),
         ("s.jsonl", '{"prompt": "p", "text": "x"}\n{"prompt": "q", "text": "x"}', None, "holds answers to several prompts"),
     ],

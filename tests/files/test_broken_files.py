@@ -69,7 +69,7 @@ def test_a_prompt_named_twice_and_a_folder_that_holds_no_adapter(folder):
     )  # fmt: skip
     assert problems(folder, "c.yaml", text) == [
         "warning: c.yaml:2:20: p/good.json is listed twice. List it once",
-        "error: c.yaml:6:1: empty holds no adapter. Name the folder of a trained run",
+        "error: c.yaml:6:1: empty contains no adapter. Use the folder of a trained run",
     ]
 
 
@@ -118,7 +118,7 @@ def test_an_output_folder_with_a_finished_run_is_noticed(folder):
     (folder / "out").mkdir()
     (folder / "out" / "run.json").write_text("{}")
     text = "model: owner/m\ntrain_prompts: [p]\noutput_dir: out\n"
-    assert "holds a finished run already" in problems(folder, "c.yaml", text)[0]
+    assert "already contains a finished run" in problems(folder, "c.yaml", text)[0]
 
 
 JSON_VALUES = st.recursive(

@@ -7,7 +7,7 @@ from diffusecli.models.card import model_card
 
 MANIFEST = {
     "exact_kl": {}, "exact_kl_before": {}, "exact_on_target": {}, "exact_on_target_before": {}, "exact_kl_test": {},
-    "exact_on_target_test": {}, "retention_kl": None, "steps": 1, "training_seconds": 1.0, "stopped": "all done",
+    "exact_on_target_test": {}, "retention_kl": None, "steps": 1, "training_seconds": 1.0, "stopped": "finished 9 iterations",
 }  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def test_the_card_of_many_prompts_sums_them_up_by_folder():
     manifest = {
         "model": "some/model", "exact_kl": kl, "exact_on_target": dict.fromkeys(kl, 0.5), "exact_kl_test": {"mix/held-out/odds/1.json": 0.7},
         "exact_on_target_test": {"mix/held-out/odds/1.json": 0.25}, "exact_kl_before": {}, "exact_on_target_before": {},
-        "retention_kl": None, "steps": 9, "training_seconds": 60.0, "stopped": "all done", "prompts_trained": 4000,
+        "retention_kl": None, "steps": 9, "training_seconds": 60.0, "stopped": "finished 9 iterations", "prompts_trained": 4000,
     }  # fmt: skip
     card = model_card(manifest, [])
     assert "# Answers that follow 4000 distributions" in card

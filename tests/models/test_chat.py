@@ -87,14 +87,14 @@ def test_a_date_that_is_computed_with_is_told_too(date):
 
 def test_a_target_that_begins_what_ends_answers_is_refused():
     hashes = "{% for m in messages %}{{ m['content'] }}{{ '\n' if m['role'] == 'user' else '###' }}{% endfor %}"
-    with pytest.raises(InputError, match="the target 'C#' holds, or begins, '###'"):
+    with pytest.raises(InputError, match="the target 'C#' contains '###' or ends with its beginning"):
         encoded("C#", chat=chat(hashes))
     assert answers_of(encoded("{c}", chat=chat(hashes))) == ["{c}###"]
 
 
 def test_an_ending_that_depends_on_the_answer_is_not_blamed_on_the_answers_words():
     asking = CHATML.replace("{{ m['content'] }}", "{{ m['content'] }}{{ '?' if 'a' in m['content'] and m['role'] == 'assistant' }}")
-    with pytest.raises(InputError, match="puts something else around the target 'b' than around other answers"):
+    with pytest.raises(InputError, match="puts different text around the target 'b' than around other answers"):
         encoded("b", chat=chat(asking.replace("'a' in", "'4' in")))
 
 
@@ -109,14 +109,14 @@ def test_a_template_that_writes_the_date_is_told_and_can_be_pinned():
 
 def test_a_variable_that_the_template_does_not_know_is_told():
     assert encoded("{a}", chat=chat(THINKING, template_kwargs={"enable_thinkin": False})).remarks[0] == (
-        "the chat template knows no variable 'enable_thinkin', so chat_template_kwargs sets it in vain"
+        "the chat template does not use the variable 'enable_thinkin' of chat_template_kwargs"
     )
 
 
 def test_a_model_without_a_template_takes_the_plain_one():
     bare = byte_tokenizer()
     bare.chat_template = None
-    with pytest.raises(InputError, match=r"no chat template: set chat_template to 'plain' or to a Jinja file"):
+    with pytest.raises(InputError, match=r"no chat template\. Set chat_template to 'plain' or to a Jinja file"):
         encoded("{a}", chat=Chat(bare))
     found = encoded("{a}", "{b}", chat=Chat(bare, settings=ChatSettings("plain", system="S.")))
     assert prompt_text(found, bare) == "S.\n\nUser: Say.\n\nAssistant:"
@@ -150,7 +150,7 @@ def test_a_turn_may_end_in_text_instead_of_a_token():
     assert [decode_answer(TOKENIZER, found.trie.path(i)) for i in (0, 1)] == ["{a}\n### user", "{bc}\n### user"]
     opened = encoded("{a}", "{bc}", chat=chat(WORDY), eos=False)
     assert [decode_answer(TOKENIZER, opened.trie.path(i)) for i in (0, 1)] == ["{a}", "{bc}"]
-    with pytest.raises(InputError, match=r"the target 'x\\n### user' holds, or begins, '\\n### user', which ends an answer"):
+    with pytest.raises(InputError, match=r"the target 'x\\n### user' contains '\\n### user' or ends with its beginning"):
         encoded("x\n### user", chat=chat(WORDY))
 
 
@@ -171,7 +171,7 @@ def test_samples_end_before_the_text_that_ends_a_turn():
 
 def test_a_template_that_ends_no_turn_serves_targets_that_only_begin_an_answer():
     endless = chat("{% for m in messages %}{{ m['content'] }}|{% endfor %}".replace("|{%", "{{ '|' if m['role'] == 'user' }}{%"))
-    with pytest.raises(InputError, match="ends no turn, so an answer could never stop"):
+    with pytest.raises(InputError, match="does not end turns, so answers would never stop"):
         encoded("{a}", chat=endless)
     found = encoded("{a}", "{b}", chat=endless, eos=False)
     assert [decode_answer(TOKENIZER, found.trie.path(i)) for i in (0, 1)] == ["{a}", "{b}"]
@@ -179,7 +179,7 @@ def test_a_template_that_ends_no_turn_serves_targets_that_only_begin_an_answer()
 
 def test_conversations_that_do_not_go_on_from_their_prompts_are_refused_with_both_token_sequences():
     other = "{% for m in messages %}{{ m['content'] }}{% endfor %}{{ 'Q' if add_generation_prompt else '<|im_end|>' }}"
-    with pytest.raises(InputError, match=r"a prompt ends in \[.*'Q'\], the conversation has \[.*\] there") as error:
+    with pytest.raises(InputError, match=r"a prompt ends with \[.*'Q'\], the conversation has \[.*\] there") as error:
         encoded("{a}", chat=chat(other))
     assert "set chat_template_kwargs or a chat_template of your own" in str(error.value)
 
@@ -194,11 +194,11 @@ def test_what_templates_and_tokenizers_change_is_told_and_what_they_lose_is_refu
     found = encoded("e\u0301", "b", chat=chat(tokenizer=composing))
     assert found.remarks == ("p.json: the tokenizer normalises text: 'e\u0301' is trained as 'é'",)
     composing.backend_tokenizer.normalizer = normalizers.Lowercase()
-    with pytest.raises(InputError, match="the target 'A' comes back from the tokenizer as 'a'"):
+    with pytest.raises(InputError, match="the target 'A' is changed by the tokenizer to 'a'"):
         encoded("A", chat=chat(tokenizer=composing))
     with pytest.raises(InputError, match=r"the chat template changes the target 'A' \(to 'a'\)"):
         encoded("A", chat=chat(CHATML.replace("m['content']", "m['content'] | lower")))
-    with pytest.raises(InputError, match="holds half a sign"):
+    with pytest.raises(InputError, match="contains half of a character"):
         encoded("\ud800", chat=chat())
 
 
@@ -210,9 +210,9 @@ def test_a_template_that_fails_is_a_sentence():
 def test_a_template_file_is_read_and_its_mistakes_have_a_line(tmp_path):
     path = tmp_path / "t.jinja"
     path.write_text("{% for m in messages %}\n{{ m.content }}\n{% endif %}")
-    with pytest.raises(InputError, match=r"t\.jinja:3: is no chat template: .*endif"):
+    with pytest.raises(InputError, match=r"t\.jinja:3: invalid chat template: .*endif"):
         read_template(str(path))
-    with pytest.raises(InputError, match=r"cannot be read .*name a Jinja file or the built-in 'plain'"):
+    with pytest.raises(InputError, match=r"cannot be read .*Use a Jinja file or the built-in 'plain'"):
         read_template(str(tmp_path / "none.jinja"))
     path.write_text("{% for m in messages %}{{ m.content }}{% break %}{% endfor %}")
     assert read_template(str(path)) == path.read_text()

@@ -68,7 +68,7 @@ def test_a_token_beyond_the_embedding_is_named_by_every_command(folder, in_proce
     done = in_process(*words)
     assert done.returncode == code, done.stderr
     assert (
-        f"p.json: {place} holds the token '{token}' (id {number}), but the model's embedding has {ROWS} rows (ids 0 to {ROWS - 1}). "
+        f"p.json: {place} contains the token '{token}' (id {number}), but the model's embedding has {ROWS} rows (ids 0 to {ROWS - 1}). "
         "Use the tokenizer that belongs to the model"
     ) in done.stderr
 
@@ -82,7 +82,7 @@ def test_so_is_one_in_a_retention_instruction(folder, in_process, tmp_path, word
     folder(retain={"prompts": [f"i{number}.json" for number in range(3)]})
     done = in_process(*words)
     assert done.returncode != 0
-    assert "i2.json: the request or its chat template holds the token '<|x|>' (id 260)" in done.stderr
+    assert "i2.json: the request or its chat template contains the token '<|x|>' (id 260)" in done.stderr
 
 
 def test_and_in_a_built_in_instruction(folder, in_process):
@@ -91,7 +91,7 @@ def test_and_in_a_built_in_instruction(folder, in_process):
         done = in_process(*words)
         assert done.returncode != 0
         assert "instruction " in done.stderr
-        assert "holds the token '<|x|>' (id 260)" in done.stderr
+        assert "contains the token '<|x|>' (id 260)" in done.stderr
 
 
 def test_a_larger_tokenizer_whose_further_tokens_are_not_used_changes_nothing(folder, in_process, tmp_path):
@@ -113,7 +113,7 @@ def test_run_and_export_name_it_when_the_tokenizer_grew_later(folder, in_process
     for words in [("evaluate", "results/r", "--exact"), ("export", "results/r", "-o", "merged")]:
         done = in_process(*words)
         assert done.returncode == 2
-        assert "holds the token '<|x|>' (id 260)" in done.stderr, done.stderr
+        assert "contains the token '<|x|>' (id 260)" in done.stderr, done.stderr
     assert not (tmp_path / "merged").exists()
 
 
@@ -124,7 +124,7 @@ def test_a_stop_token_that_the_model_cannot_say_stops_nothing_and_is_told():
     encoded = encode_prompt(prompt, Chat(tokenizer, frozenset({260}), rows=ROWS))
     assert encoded.stop_ids == {2}
     assert encoded.remarks == tuple(
-        f"the token '{name}' (id {number}) would end an answer, but the model's embedding has 259 rows: it is never said"
+        f"the token '{name}' (id {number}) should end an answer, but the model's embedding has only 259 rows, so the model never generates it"
         for name, number in (("<|x|>", 260), ("zyx", 261))
     )
     assert encode_prompt(prompt, Chat(tokenizer, frozenset({260}))).stop_ids == {2, 260, 261}

@@ -93,7 +93,7 @@ def test_a_prompt_without_targets_still_knows_its_stop_tokens():
 
 
 def test_a_target_that_begins_another_is_refused_without_eos_and_named():
-    with pytest.raises(InputError, match=r"p\.json: the answers '1' and '10' cannot be told apart"):
+    with pytest.raises(InputError, match=r"p\.json: the answers '1' and '10' cannot be distinguished"):
         encode_prompt(prompt("1", "10", eos=False), Chat(TOKENIZER))
     assert len(encode_prompt(prompt("1", "10"), Chat(TOKENIZER)).trie.leaves) == 2
 
@@ -126,7 +126,7 @@ def test_a_model_with_several_templates_is_talked_to_by_its_default():
 
 
 def test_a_target_that_holds_the_terminator_is_refused():
-    with pytest.raises(InputError, match="comes back from the tokenizer as"):
+    with pytest.raises(InputError, match="is changed by the tokenizer to"):
         encode_prompt(prompt("{a<|im_end|>b}"), Chat(TOKENIZER))
 
 
@@ -167,7 +167,7 @@ def test_very_many_answers_are_rendered_by_shape_and_tokenised_behind_a_part_of_
 def test_of_very_many_answers_one_that_does_not_come_back_is_named(monkeypatch):
     monkeypatch.setattr(answer_tokens, "_MANY", 50)
     texts = [f"{{{number}}}" for number in range(150)]
-    with pytest.raises(InputError, match=r"the target '\{<\|im_end\|>7\}' comes back from the tokenizer as '\{'"):
+    with pytest.raises(InputError, match=r"the target '\{<\|im_end\|>7\}' is changed by the tokenizer to '\{'"):
         encode_prompt(prompt(*texts, "{<|im_end|>7}"), Chat(TOKENIZER))
-    with pytest.raises(InputError, match=r"p\.json: the answers '1' and '10' cannot be told apart"):
+    with pytest.raises(InputError, match=r"p\.json: the answers '1' and '10' cannot be distinguished"):
         encode_prompt(prompt(*map(str, range(1, 100)), eos=False), Chat(TOKENIZER))

@@ -93,8 +93,8 @@ def test_text_is_split_as_the_file_says_where_that_is_known(source, tmp_path):
     assert [piece for piece, _ in pieces["smollm"]] == ["1", "2"]
     assert [piece for piece, _ in pieces["gpt-2"]] == ["12"]
     assert said == [
-        "unheard-of.gguf: how its tokenizer splits text (unheard-of) is not known here, tokens may not be those it was trained with; "
-        "the model's Hugging Face folder has them"
+        "unheard-of.gguf: unknown pre-tokenizer (unheard-of). Tokens may differ from those in the model's training. "
+        "Use the model's Hugging Face folder instead"
     ]
 
 
@@ -118,7 +118,7 @@ def test_a_part_of_a_split_file_says_how_to_join_them(source, tmp_path, part, re
         with pytest.raises(InputError) as refused:
             load()
         assert str(refused.value) == (
-            f"the model file {path} is one of 3 parts of a split GGUF file, and parts are not read. Join them: "
+            f"the model file {path} is one of 3 parts of a split GGUF file. Parts are not supported. Join them: "
             f"`llama-gguf-split --merge {tmp_path / first} {tmp_path / joined}` (from llama.cpp). Or use the unsplit file, or the "
             "model's folder with .safetensors"
         )

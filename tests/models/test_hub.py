@@ -52,12 +52,12 @@ def hub():
 
 
 REFUSED = {
-    "owner/gated": (2, "is gated: accept its terms on its hub page"),
-    "owner/missing": (2, "is not on the hub: check the spelling"),
+    "owner/gated": (2, "is gated. Accept its terms on its hub page"),
+    "owner/missing": (2, "is not on the hub. Check the spelling"),
     "owner/old": (2, "has no such revision"),
     "owner/down": (3, "is not cached and the hub cannot be reached"),
     "smollm2-135m-instrct": (2, "did you mean 'smollm2-135m-instruct'?"),
-    "owner/name/more": (2, "cannot be on a hub: write owner/name"),
+    "owner/name/more": (2, "is not a valid name for a hub. Write owner/name"),
 }
 
 
@@ -77,7 +77,7 @@ def test_no_network_is_the_machines_fault(diffuse, tmp_path):
         endpoint = f"http://127.0.0.1:{port}"
         done = diffuse("sample", "--model", "a/b", "--request", "x", HF_HUB_OFFLINE="0", HF_ENDPOINT=endpoint, HF_HOME=tmp_path)
     assert done.returncode == 3
-    assert "the model a/b is not cached and the hub cannot be reached: connect once" in done.stderr
+    assert "the model a/b is not cached, and the hub cannot be reached. Connect once" in done.stderr
 
 
 @pytest.fixture
@@ -96,8 +96,8 @@ def test_pickled_weights_are_not_opened(folder):
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch /tmp/opened'\ntR.")
     assert refusal(folder) == (
-        f"the model {folder} has no weights as .safetensors (pickled ones can run code and are not opened): "
-        "convert them, or name another revision"
+        f"the model {folder} has no .safetensors weights (pickled weights can run code and are not loaded). "
+        "Convert them, or use another revision"
     )
 
 
@@ -112,18 +112,18 @@ def test_weights_that_are_not_there_are_not_made_up(folder):
 
     weights = load_file(folder / "model.safetensors")
     save_file({k: v for k, v in weights.items() if "layers.1.mlp.up_proj" not in k}, folder / "model.safetensors", {"format": "pt"})
-    assert "lacks 1 of its weights (model.layers.1.mlp.up_proj.weight, …), fetch it again" in refusal(folder)
+    assert "lacks 1 of its weights (model.layers.1.mlp.up_proj.weight, …). Fetch it again" in refusal(folder)
 
 
 def test_weights_of_another_shape_are_told(folder):
     change_config(folder, intermediate_size=40)
-    assert refusal(folder) == f"the model {folder} has weights of other shapes than its config.json says, fetch it again"
+    assert refusal(folder) == f"the model {folder} has weights with other shapes than in its config.json. Fetch it again"
 
 
 def test_a_folder_without_a_tokenizer_is_told(folder):
     for path in folder.glob("tokenizer*"):
         path.unlink()
-    assert refusal(folder) == f"the model {folder} has no tokenizer: its folder must hold a tokenizer.json or tokenizer.model"
+    assert refusal(folder) == f"the model {folder} has no tokenizer. Its folder must contain a tokenizer.json or tokenizer.model"
 
 
 def change_config(folder, **fields):
@@ -131,7 +131,9 @@ def change_config(folder, **fields):
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
-@pytest.mark.parametrize(("kind", "told"), [("llama99", "this version of transformers does not know"), ("t5", "is no causal")])
+@pytest.mark.parametrize(
+    ("kind", "told"), [("llama99", "this version of transformers does not support"), ("t5", "is not a causal")]
+)
 def test_what_is_no_language_model_of_ours_is_told(folder, kind, told):
     change_config(folder, model_type=kind, architectures=["X"])
     assert told in refusal(folder)
@@ -155,7 +157,7 @@ def test_code_that_comes_with_a_model_runs_only_when_asked_for_and_then_it_is_sa
     ran = tmp_path / "ran"
     (folder / "own.py").write_text(CODE.format(place=str(ran)))
     change_config(folder, model_type="own", auto_map={"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"})
-    assert "if you trust its authors add --trust-remote-code, or set trust_remote_code: true" in refusal(folder)
+    assert "If you trust its authors, add --trust-remote-code, or set trust_remote_code: true" in refusal(folder)
     assert not ran.exists()
     said = []
     load_model(ModelSource(str(folder), device="cpu", trust_remote_code=True), said.append)
@@ -167,7 +169,7 @@ def test_errors_of_ours_pass_through_and_all_others_are_told_by_their_kind():
     with pytest.raises(MachineError, match="as it is"), explained("m"):
         raise MachineError("as it is")
     with (
-        pytest.raises(InputError, match=r"^the model m cannot be loaded: ZeroDivisionError: by zero; fetch it again$"),
+        pytest.raises(InputError, match=r"^the model m cannot be loaded: ZeroDivisionError: by zero\. Fetch it again$"),
         explained("m"),
     ):
         raise ZeroDivisionError("by zero")

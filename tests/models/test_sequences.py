@@ -111,7 +111,7 @@ def test_a_separator_of_spaces_alone_ends_the_draw_before_it():
 def test_tokens_that_span_two_draws_are_refused():
     merged = byte_tokenizer(merges=[(",", "Ġ"), (",Ġ", "1")])
     prompt = Prompt(request="Roll.", targets=("1", "2"), draws=Draws(n=2), alias="p.json")
-    with pytest.raises(InputError, match="the tokens of a draw depend on those beside it"):
+    with pytest.raises(InputError, match="the tokens of a draw depend on neighbouring draws"):
         encode_prompt(prompt, Chat(merged))
 
 

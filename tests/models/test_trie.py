@@ -68,5 +68,5 @@ def test_paths_come_back_and_subtrees_are_contiguous(paths_and_weights):
 
 @pytest.mark.parametrize("paths", [[()], [(1, 2), (1, 2)], [(1,), (1, 2)], [(1, 2), (1,)]])
 def test_paths_that_cannot_be_told_apart_are_refused(paths):
-    with pytest.raises(ValueError, match="none the beginning of another"):
+    with pytest.raises(ValueError, match="none may be a prefix of another"):
         TokenTrie.build(paths, [1 / len(paths)] * len(paths))

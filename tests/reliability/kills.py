@@ -266,7 +266,7 @@ def activities(place: Path, base_url: str, logs: Path) -> dict[str, Activity]:
     wheel = _write_wheel(place)
     shared = {"DIFFUSE_CACHE": str(place / "cache")}
     training = partial(_prepare_training, model=model)
-    plain = Activity(("train", "cfg.yaml"), training, _trained, "holds a finished run already", shared)
+    plain = Activity(("train", "cfg.yaml"), training, _trained, "already contains a finished run", shared)
     template = place / "template"
     template.mkdir()
     training(template)

@@ -53,5 +53,5 @@ def test_a_request_longer_than_the_model_takes_is_refused_at_once(folder):
     for command, done in load.long_request(folder).items():
         assert done.code == 2, (command, done.told)
         assert "tokens" in done.told
-        assert "the model takes 1024" in done.told
+        assert "the model's context is 1024" in done.told
         assert "Traceback" not in done.told

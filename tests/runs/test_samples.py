@@ -89,9 +89,9 @@ def test_counts_of_a_million_samples_are_small(tmp_path):
         ("gen.json", '{"p": {"a": true}}', "counts by string"),
         ("gen.jsonl", '{"prompt": "p"}\n', r"gen\.jsonl:1: must be"),
         ("gen.jsonl", '{"prompt": "p", "text": 3}\n', "gen.jsonl:1: must be "),
-        ("gen.csv", "a,b\n1,2\n", "must hold the columns"),
-        ("gen.csv", "prompt,text,count\np,a,many\n", "must hold the columns"),
-        ("gen.csv", "prompt,text,count\np,a,-1\n", "must hold the columns"),
+        ("gen.csv", "a,b\n1,2\n", "must have the columns"),
+        ("gen.csv", "prompt,text,count\np,a,many\n", "must have the columns"),
+        ("gen.csv", "prompt,text,count\np,a,-1\n", "must have the columns"),
     ],
 )
 def test_files_that_are_no_samples_are_told(tmp_path, name, text, message):

@@ -303,7 +303,7 @@ def test_unknown_and_needed_names_cannot_be_omitted():
     def made(*omit, per_request=None, **settings):
         return RequestBody("s", SamplingSettings(**settings), {}, omit, per_request)
 
-    with pytest.raises(InputError, match="--omit top-p: is no field of a request: did you mean 'top_p'"):
+    with pytest.raises(InputError, match="--omit top-p: not a field of a request: did you mean 'top_p'"):
         made("top-p")
     with pytest.raises(InputError, match="known are: chat_template_kwargs, frequency_penalty"):
         made("zzzzzz")

@@ -110,7 +110,7 @@ def test_long_rows_that_no_kind_keeps_are_sampled_by_generate(monkeypatch):
     assert engine.counting
     for _ in range(2):
         assert drawn(engine, Prompt(request="x", targets=(), alias="p"))[0].total() == 70
-    assert "outgrow what can be kept by rows" in notices[0]
+    assert "become too long to be kept by rows" in notices[0]
     assert probed == [(SharedPrompt, 3), (SharedPrompt, 19), (SharedPrompt, 30), (GatheredCache, 19), (GatheredCache, 30)]
 
 

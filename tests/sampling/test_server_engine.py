@@ -220,7 +220,7 @@ def test_faults_that_pass_are_waited_for():
         (400, InputError, "refuses the request"),
         (429, MachineError, "status 429 on purpose"),
         ("text", MachineError, "greeting"),
-        ("cut", MachineError, "the same command goes on"),
+        ("cut", MachineError, "run the same command to resume"),
     ],
 )
 def test_faults_that_do_not_pass_are_told_in_a_sentence(fault, error, message):
@@ -419,8 +419,8 @@ def test_a_server_that_refuses_everything_is_asked_a_few_times():
             3,
         ),
         (200, {"error": {"message": "upstream is down", "code": 502}}, MachineError, "status 502: upstream is down", 3),
-        (200, {"error": "out of memory"}, MachineError, "the last with: out of memory", 3),
-        (200, {"error": {"message": "no such model", "code": 404}}, InputError, "no such model, check --base-url", 1),
+        (200, {"error": "out of memory"}, MachineError, "Last error: out of memory", 3),
+        (200, {"error": {"message": "no such model", "code": 404}}, InputError, r"no such model\. Check --base-url", 1),
         (200, {"error": {"message": "bad key", "code": "401"}}, InputError, "OPENAI_API_KEY", 1),
         (
             429,
@@ -429,7 +429,7 @@ def test_a_server_that_refuses_everything_is_asked_a_few_times():
             "1 try failed",
             1,
         ),
-        (404, {"error": {"message": "The model `m` does not exist"}}, InputError, "check --base-url", 1),
+        (404, {"error": {"message": "The model `m` does not exist"}}, InputError, "Check --base-url", 1),
         (200, {"message": "the gateway says no"}, MachineError, "the gateway says no", 3),
     ],
 )
@@ -587,7 +587,7 @@ def test_thinking_that_is_cut_off_is_reported_and_left_where_a_target_has_it():
         drawn(engine(server, 40, notices), PROMPT)
         thoughtful = PROMPT.model_copy(update={"targets": ("<think>a</think>b",)})
         counts, _ = drawn(engine(server, 40), thoughtful)
-    assert notices == ["p.json: 40 of 40 answers with the model's thinking in them; only what follows it counts as the answer"]
+    assert notices == ["p.json: 40 of 40 answers with the model's reasoning. Only the text after it counts as the answer"]
     assert all(text.startswith("<think>") for text in counts)
 
 
@@ -600,14 +600,14 @@ def test_what_a_filter_withheld_counts_as_off_target_and_is_reported(reason):
     assert counts["pear"] == 0
     assert 30 < counts[""] < 90
     assert notices == [
-        f"p.json: {counts['']} of 200 answers withheld by the server's content filter; they count as empty, off target"
+        f"p.json: {counts['']} of 200 answers withheld by the server's content filter. They count as empty and off target"
     ]
 
 
 def test_an_answer_that_is_no_text_is_an_error():
     with (
         answers_with(lambda _: {"content": [{"type": "image_url"}]}) as server,
-        pytest.raises(MachineError, match="part that is no text"),
+        pytest.raises(MachineError, match="part that is not text"),
     ):
         drawn(engine(server, 40, tries=1), PROMPT)
 
@@ -616,7 +616,7 @@ def test_responses_without_an_answer_are_counted():
     notices = []
     with Server(faults=["empty", "empty"]) as server:
         drawn(engine(server, 40, notices), PROMPT)
-    assert notices == ["p.json: 2 responses without an answer, asked for again; if a filter took the answers, the shares are off"]
+    assert notices == ["p.json: 2 responses without an answer, requested again. If a filter removed answers, the shares are wrong"]
 
 
 def test_tokens_that_a_server_does_not_count_are_unknown(tmp_path):
@@ -625,7 +625,7 @@ def test_tokens_that_a_server_does_not_count_are_unknown(tmp_path):
         server.completion = lambda body, whole=server.completion: {**whole(body), "usage": None}
         drawn(engine(server, 40, notices), PROMPT)
         written(server, tmp_path / "gen.json", 40)
-    assert notices == ["the server does not say how many tokens its answers took, so none are counted"]
+    assert notices == ["the server does not report token counts, so tokens are not counted"]
     assert json.loads((tmp_path / "gen.meta.json").read_text())["tokens_fed"] is None
 
 
@@ -719,7 +719,7 @@ def test_options_of_the_command_line_reach_the_requests(in_process, prompt_file)
     assert [(body["n"], body.keys() & {"seed", "top_p"}) for body in server.bodies] == [(3, set())] * 2
     wrong = in_process("sample", "--engine", "openai", "--base-url", server.url, "--model", "m", "--request", "x", "--omit", "topp")
     assert wrong.returncode == 2
-    assert "--omit topp: is no field of a request: did you mean 'top_p'?" in wrong.stderr
+    assert "--omit topp: not a field of a request: did you mean 'top_p'?" in wrong.stderr
 
 
 def test_the_key_goes_to_the_server_and_nowhere_else(tmp_path, monkeypatch, capsys):
@@ -856,4 +856,4 @@ def test_requests_in_several_wordings_are_under_way_together_and_told_as_one_pro
         engine(server, 16, notices).draw_all([
             Wanted(wording, count, Answers(), lambda *_: None, lambda _: None) for wording, count in shares(wordings, 16)
         ])  # fmt: skip
-    assert [notice.partition(";")[0] for notice in notices] == ["p.json: all 16 answers are the same"]
+    assert [notice.partition(". ")[0] for notice in notices] == ["p.json: all 16 answers are the same"]

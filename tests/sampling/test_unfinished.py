@@ -260,7 +260,7 @@ def test_files_of_every_format_say_which_answers_are_unfinished(tmp_path, form):
     path = tmp_path / f"some{FORMATS[form]}"
     done = sampled(path, prompt, form)
     assert done.unfinished == 30
-    assert done.warning == "30 of 100 samples are unfinished: cut at the limit of new tokens. Sample with a larger --max-new-tokens"
+    assert done.warning == "30 of 100 samples are unfinished: cut at the token limit. Sample with a larger --max-new-tokens"
     assert read_meta(path)["unfinished"] == {"p.json": {"a": 10, "c": 20}}
     (tmp_path / "p.json").write_text(prompt.to_json())
     for question in (Question(), Question(prompt=tmp_path / "p.json", column="text" if form in ("jsonl", "csv") else None)):
@@ -408,7 +408,7 @@ def test_sample_says_how_many_answers_are_unfinished_and_what_helps(tmp_path, ti
     count = sum(read_meta(tmp_path / "s.json")["unfinished"][str(asked)].values())
     assert 40 < count <= 50
     assert one.stdout.splitlines()[-1] == (
-        f"{count} of 50 samples are unfinished: cut at the limit of new tokens. Sample with a larger --max-new-tokens"
+        f"{count} of 50 samples are unfinished: cut at the token limit. Sample with a larger --max-new-tokens"
     )
     assert "2 of 2 targets are longer than 1 token" in one.stderr
     (row,) = evaluate([tmp_path / "s.json"]).rows

@@ -279,7 +279,7 @@ def test_what_a_model_file_says_steers_nothing(tmp_path, monkeypatch, prompt_fil
     model = write_gguf(tmp_path / f"m{NAME}.gguf", tiny_llama(vocabulary=259 + len(MERGES)), HOSTILE.replace("\x00", ""))
     (tmp_path / "t.jinja").write_text(f"{{{{ raise_exception({HOSTILE!r}) }}}}")
     for words, told in (
-        (["--top", "0"], f"how its tokenizer splits text ({printable(HOSTILE)})"),
+        (["--top", "0"], f"unknown pre-tokenizer ({printable(HOSTILE)})"),
         (["--chat-template", "t.jinja"], "refuses this conversation"),
     ):
         printed = outputs("validate", "p.json", "--model", model, *words)

@@ -198,11 +198,11 @@ def test_retention_can_be_switched_off(tiny_model_folder, prompt_file, tmp_path)
 
 def test_own_instructions_need_to_be_three(prompt_file):
     path = str(prompt_file("one.json", targets=[]))
-    with pytest.raises(InputError, match=r"retain\.prompts: 1 instruction, at least 3"):
+    with pytest.raises(InputError, match=r"retain\.prompts: has 1 instruction\. At least 3 are needed"):
         read_instructions(Retain(prompts=(path,)))
 
 
 def test_an_instruction_beyond_the_models_context_is_refused(base, prompt_file):
     long = [read_prompt(prompt_file(f"{n}.json", request="x" * 1000, targets=[])) for n in range(3)]
-    with pytest.raises(InputError, match=r"the instruction with its answer is \d+ tokens, the model takes 1024"):
+    with pytest.raises(InputError, match=r"the instruction with its answer has \d+ tokens, but the model's context is 1024"):
         prepare(base, Retain(), long, seed=0, strategy=RowsPass(), notice=print)

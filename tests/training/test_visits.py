@@ -142,7 +142,9 @@ def test_a_context_that_the_chat_template_refuses_is_not_measured_and_in_trainin
     assert [len(prompt.turns) for _, prompt in placed].count(1) == len(found.wordings) < len(placed)
     assert all(len(e.prompt.turns) == 1 for e in found.wordings)
     plan = Visits([asked], AlgConfig(), 0, chat, Contexts(Vary(system=False, greetings=False, typing=False, plain=0)))
-    with pytest.raises(InputError, match=r"one turn only\. If the template takes no earlier turns, set vary\.turns to false"):
+    with pytest.raises(
+        InputError, match=r"one turn only\. If the chat template accepts no earlier turns, set vary\.turns to false"
+    ):
         plan.step(0)
 
 

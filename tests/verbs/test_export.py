@@ -130,7 +130,7 @@ def test_the_card_says_what_was_merged_and_how_exactly(run, tmp_path, tiny_model
     metadata = yaml.safe_load(card.split("---")[1])
     assert metadata["base_model"] == str(tiny_model_folder)
     assert metadata["base_model_relation"] == "finetune"
-    assert "with a LoRA adapter folded into its weights (float32)" in card
+    assert "with a LoRA adapter merged into its weights (float32)" in card
     assert "p.json | Say a letter. | 2 | 0.693" in card
 
 

@@ -103,7 +103,7 @@ def interrupted(monkeypatch):
 def test_after_ctrl_c_in_any_step_the_same_command_goes_on_to_the_same_adapter(config, interrupted, whole, pass_number):
     expected, expected_adapter, expected_lines = whole
     stopped = interrupted(config("cut"), pass_number)
-    assert "the same command goes on from there" in str(stopped)
+    assert "Run the same command to resume" in str(stopped)
     assert stopped.exit_code == 130
     found = quietly(config("cut"))
     assert adapter(config("cut")) == expected_adapter
@@ -120,15 +120,15 @@ def test_an_interrupted_run_with_other_settings_is_not_continued(config, interru
     other = config("cut", alg_config={"learning_rate": 0.02})
     with pytest.raises(
         InputError,
-        match=r"an interrupted run with another alg_config.learning_rate \(0.01 there, 0.02 now\); give it back its settings .* --force",
+        match=r"an interrupted run with different settings: alg_config.learning_rate \(was 0.01, now 0.02\)\. Restore the original settings .* --force",
     ):
         quietly(other)
-    assert quietly(other, force=True).reason == "all 6 iterations done"
+    assert quietly(other, force=True).reason == "finished 6 iterations"
 
 
 def test_where_results_go_on_to_be_sampled_may_change_on_the_way(config, interrupted):
     interrupted(config("cut"), 4)
-    assert quietly(config("cut", save_every=1, eval_every=3)).reason == "all 6 iterations done"
+    assert quietly(config("cut", save_every=1, eval_every=3)).reason == "finished 6 iterations"
 
 
 def test_a_checkpoint_that_cannot_be_read_is_named(config, interrupted):
@@ -157,7 +157,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(config, monkeyp
 
     monkeypatch.setattr(PackedPass, "run", run)
     with pytest.raises(
-        InputError, match=r"no number any more after 14 steps.*--force \(the last good checkpoint is .*checkpoint-12\)"
+        InputError, match=r"NaN or infinite after 14 steps.*--force \(the last good checkpoint is .*checkpoint-12\)"
     ):
         quietly(config("cut"))
     assert newest_checkpoint(RunDir(Path(config("cut").output_dir))).name == "checkpoint-12"
@@ -165,10 +165,10 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(config, monkeyp
 
 def test_weights_that_went_bad_are_not_kept_as_a_good_checkpoint(config):
     wild = config("wild", save_every=1, alg_config={"learning_rate": 1e30, "schedule": "constant", "n_iters": 30})
-    with pytest.raises(InputError, match="no number any more") as stopped:
+    with pytest.raises(InputError, match="the loss is NaN or infinite") as stopped:
         quietly(wild)
     kept = newest_checkpoint(RunDir(Path(wild.output_dir)))
-    assert ("there is no checkpoint yet" in str(stopped.value)) == (kept is None)
+    assert ("there is no checkpoint" in str(stopped.value)) == (kept is None)
     if kept is not None:
         weights = load_file(kept / "adapter_model.safetensors")
         assert all(weight.abs().max() < 1e6 for weight in weights.values())
@@ -255,8 +255,8 @@ def test_ctrl_c_after_the_last_step_loses_nothing(config, whole, monkeypatch, ta
 
 def test_after_an_interrupted_forced_run_the_way_on_is_told(config, interrupted):
     quietly(config("cut"))
-    assert "the same command without --force goes on" in str(interrupted(config("cut"), 4, force=True))
-    assert quietly(config("cut")).reason == "all 6 iterations done"
+    assert "Run the same command without --force to resume" in str(interrupted(config("cut"), 4, force=True))
+    assert quietly(config("cut")).reason == "finished 6 iterations"
 
 
 def test_a_checkpoint_that_the_disk_does_not_take_is_told(config, monkeypatch):
@@ -271,7 +271,7 @@ def test_a_checkpoint_that_the_disk_does_not_take_is_told(config, monkeypatch):
 def test_an_adapter_inside_the_output_folder_is_no_start(config):
     quietly(config("cut"))
     again = config("cut", load_model=True, ckpt_dir=config("cut").output_dir)
-    with pytest.raises(InputError, match="ckpt_dir is in the output_dir, which is emptied first"):
+    with pytest.raises(InputError, match="ckpt_dir is in the output_dir, which training empties first"):
         quietly(again, force=True)
 
 
@@ -280,7 +280,7 @@ def test_what_continues_from_an_adapter_keeps_its_shape_and_says_so(config):
     told = []
     more = config("more", load_model=True, ckpt_dir=config("first").output_dir, lora={"r": 9}, alg_config={"n_iters": 1})
     found = train(more, report=lambda _: None, notice=told.append)
-    assert any("the adapter keeps its own shape: r 4, alpha 8, dropout 0.1" in line for line in told)
+    assert any("the adapter keeps its settings: r 4, alpha 8, dropout 0.1" in line for line in told)
     assert "r: 4" in found.run.config.read_text()
 
 
@@ -304,7 +304,7 @@ def test_lines_of_metrics_that_are_lost_are_told_and_no_line_is_ever_cut(config,
         interrupt_at(during, 3)
         train(again, report=lambda _: None, notice=told.append)
     quietly(again)
-    assert any(f"the lines after iteration {kept} are gone, figures go on with iteration 5" in line for line in told)
+    assert any(f"lines after iteration {kept} are missing. Figures continue with iteration 5" in line for line in told)
     assert [json.loads(line)["iteration"] for line in metrics.read_text().splitlines()] == [*range(1, kept + 1), 5, 6]
 
 

@@ -45,7 +45,7 @@ def test_a_run_a_config_and_the_newest_run_are_the_same(run, tmp_path):
 def test_untuned_of_a_run_needs_no_adapter(run):
     (run / "adapter_model.safetensors").unlink()
     assert resolve(Wanted(run, "untuned"), Path("results")).path == run / "gen.untuned.json"
-    with pytest.raises(InputError, match="no adapter there"):
+    with pytest.raises(InputError, match="contains no adapter"):
         resolve(Wanted(run), Path("results"))
 
 
@@ -168,7 +168,7 @@ def test_prompts_whose_samples_go_are_named(run, prompt_file):
     notices = []
     resolved = resolve(Wanted(run, prompts=(prompt_file("q.json"),)), Path("results"))
     sample(resolved, SamplingSettings(5, 2), max_rows=None, report=lambda *_: None, notice=notices.append)
-    assert any("will lose its samples of" in notice and "p.json" in notice for notice in notices)
+    assert any("overwriting its samples of" in notice and "p.json" in notice for notice in notices)
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a"])
@@ -269,13 +269,13 @@ def test_a_sampling_that_is_killed_goes_on(run, tmp_path, in_process):
     assert kept == 3
     again = in_process(*words)
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count("from an earlier start") >= kept - 1
+    assert again.stderr.count("from an earlier run") >= kept - 1
     texts = json.loads((tmp_path / "gen.json").read_text())
     assert len(texts) == 8
     assert all(len(answers) == 200 for answers in texts.values())
     whole = in_process(*words, "-o", "whole.json")
     assert whole.returncode == 0, whole.stderr
-    assert "from an earlier start" not in whole.stderr
+    assert "from an earlier run" not in whole.stderr
     assert {a: Counter(t) for a, t in json.loads((tmp_path / "whole.json").read_text()).items()} == {
         a: Counter(t) for a, t in texts.items()
     }
@@ -330,7 +330,7 @@ def test_a_base_model_is_asked_through_the_plain_template_and_a_system_text_and_
     base = shutil.copytree(tiny_model_folder, tmp_path / "base")
     (base / "chat_template.jinja").unlink()
     asked = Wanted(model=str(base), requests=("Hello?",))
-    with pytest.raises(InputError, match="no chat template: set chat_template to 'plain'"):
+    with pytest.raises(InputError, match=r"no chat template\. Set chat_template to 'plain'"):
         drawn(asked, results=tmp_path / "out")
     plain = drawn(replace(asked, chat_template="plain"), results=tmp_path / "a")
     told = drawn(replace(asked, chat_template="plain", system="S."), results=tmp_path / "b")
@@ -369,7 +369,7 @@ def test_samples_under_another_system_text_are_told_and_get_no_exact_figures(run
         sample(wanted, settings, max_rows=None, report=lambda *_: None, notice=said.append)
         (row,) = [e for e in evaluate([run]).rows if e.mode == "lora"]
         assert (row.exact is not None) is exact
-    assert [text for text in said if "was trained with another system text" in text] != []
+    assert [text for text in said if "was trained with a different system prompt" in text] != []
     assert len(said) == 1
 
 

@@ -105,8 +105,8 @@ def test_many_prompts_get_a_larger_adapter_and_several_a_step(config, prompt_fil
 
 
 def test_of_many_prompts_those_measured_before_are_among_those_measured_in_the_end(config, prompt_file, monkeypatch):
-    monkeypatch.setattr(loop, "_LOOKED_AT_BEFORE", 3)
-    monkeypatch.setattr(loop, "_LOOKED_AT_AFTER", 6)
+    monkeypatch.setattr(loop, "_WORDINGS_BEFORE", 3)
+    monkeypatch.setattr(loop, "_WORDINGS_AFTER", 6)
     letters = [str(prompt_file(f"letter-{n}.json", request=f"Say letter {n}.", targets=["{a}", "{b}"])) for n in range(12)]
     made = config(alg_config={"n_iters": 1}, generate=False).model_copy(
         update={"train_prompts": tuple(letters), "test_prompts": ()}
@@ -175,7 +175,7 @@ def test_response_variants_reach_their_own_optimum(config):
 def test_a_finished_run_is_replaced_only_when_forced_and_its_samples_go_with_it(config):
     first, _ = quietly(config(alg_config={"n_iters": 1}))
     (first.run.path / "gen.json").write_text("{}")
-    with pytest.raises(InputError, match="holds a finished run already, add --force"):
+    with pytest.raises(InputError, match=r"already contains a finished run\. Add --force"):
         quietly(config(alg_config={"n_iters": 1}))
     train(config(alg_config={"n_iters": 1}), force=True, report=lambda _: None, notice=lambda _: None)
     assert not (first.run.path / "gen.json").exists()
@@ -274,7 +274,7 @@ def test_an_adapter_goes_on_the_model_that_the_config_names_whatever_its_own_con
 
 
 def test_a_loss_that_is_no_number_stops_with_the_remedy(config):
-    with pytest.raises(InputError, match=r"lower alg_config\.learning_rate"):
+    with pytest.raises(InputError, match=r"Lower alg_config\.learning_rate"):
         quietly(config(alg_config={"learning_rate": 1e30, "schedule": "constant", "n_iters": 30}))
 
 
@@ -317,14 +317,16 @@ def test_the_card_tells_before_and_after(config):
 
 
 def test_a_target_that_leaves_the_models_context_is_refused(config):
-    with pytest.raises(InputError, match=r"p\.json: the request with its longest target is \d+ tokens, the model takes 1024"):
+    with pytest.raises(
+        InputError, match=r"p\.json: the request with its longest target has \d+ tokens, but the model's context is 1024"
+    ):
         quietly(config({"targets": ["{" + "a" * 1100 + "}", "{b}"]}))
 
 
 def test_an_adapter_that_came_without_a_manifest_is_not_replaced_unasked(config, tmp_path):
     first, _ = quietly(config(alg_config={"n_iters": 1}))
     first.run.manifest.unlink()  # as a run of the original
-    with pytest.raises(InputError, match="holds a finished run already, add --force"):
+    with pytest.raises(InputError, match=r"already contains a finished run\. Add --force"):
         quietly(config(alg_config={"n_iters": 1}))
 
 
@@ -342,11 +344,11 @@ def test_a_plan_tells_what_training_would_meet_in_the_output_folder(config, monk
     run.manifest.write_text("{}")
     plan(made, told.append)
     plan(made, told.append, force=True)
-    assert [line.removeprefix(f"{run.path}: holds a") for line in told] == [
-        "n interrupted training that would go on from step 2; --force starts anew",
-        " run that would be replaced",
-        " finished run already, add --force to replace it or name another output_dir",
-        " run that would be replaced",
+    assert [line.removeprefix(f"{run.path}: ") for line in told] == [
+        "contains an interrupted training. `diffuse train` resumes it from step 2; --force restarts it",
+        "contains a run that would be replaced",
+        "already contains a finished run. Add --force to replace it or choose another output_dir",
+        "contains a run that would be replaced",
     ]
 
 
@@ -354,7 +356,7 @@ def test_one_of_a_thing_is_told_in_the_singular(config):
     made, told = config({"targets": ["{a}"]}, alg_config={"n_iters": 1}, generate=False), []
     trained = train(made, report=lambda _: None, notice=told.append)
     assert any(line.startswith("1 prompt, 1 target; ") for line in told)
-    assert trained.reason == "all 1 iteration done"
+    assert trained.reason == "finished 1 iteration"
     assert "Training: 1 step, " in trained.run.card.read_text()
 
 
@@ -386,7 +388,7 @@ def test_a_16_bit_base_learns_with_a_32_bit_adapter(config):
 
 
 def test_a_tied_output_layer_is_no_target(config):
-    with pytest.raises(InputError, match="output layer is its embedding, leave the output layer out"):
+    with pytest.raises(InputError, match=r"output layer is tied to its embedding\. Remove the output layer"):
         quietly(config(lora={"targets": ["q_proj", "lm_head"]}))
 
 
@@ -407,18 +409,18 @@ def test_figures_of_test_prompts_are_exact_with_dropout_too(config, prompt_file)
 
 
 REFUSED_STARTS = {
-    "a missing ckpt_dir": ({"ckpt_dir": "results/none"}, None, "results/none: ckpt_dir holds no adapter. Train what makes it first"),
+    "a missing ckpt_dir": ({"ckpt_dir": "results/none"}, None, "results/none: ckpt_dir contains no adapter. First train the run that creates it"),
     "a ckpt_dir in the output folder": ({"ckpt_dir": "results/new/x"}, "results/new/x", "results/new/x: ckpt_dir is in the output_dir"),
     "an adapter of another shape": ({}, "wide", "size mismatch for base_model.model.model.layers.0"),
-    "an adapter that is damaged": ({}, "nan", "holds numbers that are not finite"),
+    "an adapter that is damaged": ({}, "nan", "contains NaN or infinite numbers"),
     "an adapter that is not plain": ({}, "dora", "'use_qalora' asks for more than plain LoRA"),
     "other weights than the run's": ({}, "other weights", "was trained on other weights"),
-    "an unknown device": ({"load_model": False, "device": "gpu"}, None, "the device 'gpu' is not there or unknown"),
-    "a tracker": ({"load_model": False, "tracker": "clearml"}, None, "tracker: clearml is not installed here"),
+    "an unknown device": ({"load_model": False, "device": "gpu"}, None, "the device 'gpu' is unknown or not available"),
+    "a tracker": ({"load_model": False, "tracker": "clearml"}, None, "tracker: clearml is not installed"),
     "unknown modules": ({"load_model": False, "lora": {"targets": "nothing"}}, None, "lora.targets nothing:"),
     "a file in place of the output folder": ({"load_model": False, "output_dir": "p.json/x"}, None, "p.json/x: cannot be written: Not a directory"),
-    "too few instructions": ({"load_model": False, "retain": {"prompts": ["p.json"]}}, None, "retain.prompts: 1 instruction, at least 3"),
-    "a long test prompt": ({"load_model": False, "test_prompts": ["long.json"]}, None, "long.json: the request with its longest target is"),
+    "too few instructions": ({"load_model": False, "retain": {"prompts": ["p.json"]}}, None, "retain.prompts: has 1 instruction. At least 3 are needed"),
+    "a long test prompt": ({"load_model": False, "test_prompts": ["long.json"]}, None, "long.json: the request with its longest target has"),
 }  # fmt: skip
 
 
@@ -475,4 +477,4 @@ def test_a_dry_run_refuses_an_interrupted_run_of_other_settings(trained, tmp_pat
     for words in [("--dry-run",), ()]:
         done = in_process("train", "c.yaml", "--set", "seed=8", *words)
         assert done.returncode == 2
-        assert "holds an interrupted run with another seed (7 there, 8 now)" in done.stderr
+        assert "contains an interrupted run with different settings: seed (was 7, now 8)" in done.stderr
