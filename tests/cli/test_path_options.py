@@ -71,7 +71,7 @@ def test_what_other_tools_fill_in_is_not_taken_literally(path, left):
 def test_an_address_is_no_folder(in_process, tmp_path):
     done = in_process("sample", "--model", "m", "--request", "x", "-o", "s3://bucket/s.json", cwd=tmp_path)
     assert (done.returncode, "s3:/bucket/s.json: is an address, not a path" in done.stderr) == (2, True)
-    with pytest.raises(InputError, match="hf://owner/name: is an address, not a path. Use a local path"):
+    with pytest.raises(InputError, match=r"hf://owner/name: is an address, not a path\. Use a local path"):
         meant("hf://owner/name")
 
 

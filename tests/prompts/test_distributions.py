@@ -140,7 +140,7 @@ def test_days_that_are_written_alike_are_asked_for_by_their_dates():
 
 
 def test_a_modifier_that_does_not_go_with_the_family_is_refused():
-    with pytest.raises(InputError, match="--step has no effect with --dice. Use it with --uniform"):
+    with pytest.raises(InputError, match=r"--step has no effect with --dice\. Use it with --uniform"):
         make_distribution("dice", "2d6", {"step": "2"})
 
 
