@@ -153,10 +153,10 @@ def test_prompts_come_from_files_a_prompt_for_each_group(tmp_path):
         ({"binomial": 3}, "takes 2 values, e.g. --binomial 10 0.2"),
         ({"binomial": (2.5, 0.5)}, "whole numbers"),
         ({"binomial": ("x", 0.5)}, "Write it as in --binomial 10 0.2"),
-        ({"choices": {"a": "x"}}, "is no number"),
+        ({"choices": {"a": "x"}}, "is not a number"),
         ({"uniform": (1, 3), "poisson": 4}, "exclude each other"),
         ({"from_file": "nowhere.csv"}, "nowhere.csv"),
-        ({"uniform": (1, 3), "tail": 0.1}, "--tail does not go with --uniform"),
+        ({"uniform": (1, 3), "tail": 0.1}, "--tail has no effect with --uniform"),
     ],
 )
 def test_wrong_options_are_typed_errors(options, words):
@@ -727,5 +727,5 @@ def test_spellings_are_taken_where_they_are_asked_for():
     assert found.to_frame()["valid"].tolist() == [0.75]
     assert found.targets_to_frame()["count"].tolist() == [2, 1]
     twice = own.model_copy(update={"targets": (("heads", "H"), ("tails", "H"))})
-    with pytest.raises(diffuse.InputError, match="the spelling 'H' is there twice"):
+    with pytest.raises(diffuse.InputError, match="duplicate spelling 'H'"):
         diffuse.train(model="m", output_dir="r", train_prompts=twice)

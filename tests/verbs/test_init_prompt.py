@@ -196,7 +196,7 @@ def test_counting_smoothing_and_cutting(tmp_path):
         ("twice.csv", "answer,answer\nx,2\n", "columns 1 and 2 are all called 'answer'. Choose one by its number: --column 1"),
         ("none.jsonl", "\n", "contains no rows"),
         ("empty.csv", "", "contains no rows"),
-        ("broken.jsonl", "{", "broken.jsonl:1: is not JSON"),
+        ("broken.jsonl", "{", "broken.jsonl:1: invalid JSON"),
     ],
 )
 def test_tables_that_would_shift_or_lose_data_are_refused(tmp_path, name, text, message):
