@@ -113,7 +113,7 @@ def test_a_bare_wrap_has_no_second_form(in_process):
 
 
 def test_a_wrap_without_a_place_for_the_outcome_is_refused():
-    with pytest.raises(InputError, match="must hold %s once"):
+    with pytest.raises(InputError, match="must contain %s once"):
         Wording(wrap="{}")
 
 
