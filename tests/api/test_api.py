@@ -130,7 +130,7 @@ def test_a_prompt_is_asked_for_in_many_wordings(caplog):
     with pytest.raises(diffuse.InputError, match="wordings: must be 1 or more, not 0"):
         diffuse.init_prompt(uniform=(1, 6), wordings=0)
     diffuse.init_prompt(["From 1 to 6 {n}", "From 1 to 60 {n}"], uniform=(1, 6))
-    assert "names range 1 to 60, not range 1 to 6" in caplog.text
+    assert "has range 1 to 60, not range 1 to 6" in caplog.text
 
 
 def test_prompts_come_from_files_a_prompt_for_each_group(tmp_path):
@@ -492,7 +492,7 @@ def test_a_finished_run_is_refused_before_a_prompt_is_written_there(run, tiny_mo
     [
         (lambda: diffuse.train("nowhere.yaml"), "nowhere.yaml: cannot be read"),
         (lambda: diffuse.train(model="m"), "the key 'output_dir' is missing"),
-        (lambda: diffuse.train(model="m", output_dir="r", alg_config={"n_iter": 1}), "did you mean 'n_iters'?"),
+        (lambda: diffuse.train(model="m", output_dir="r", alg_config={"n_iter": 1}), "Did you mean 'n_iters'?"),
         (lambda: diffuse.train(model="m", output_dir="r", load_model=True), "load_model needs a ckpt_dir"),
         (lambda: diffuse.train(model="m", output_dir="{config}"), "'{config}' is not replaced by a value"),
         (lambda: diffuse.train(diffuse.Config(model="m", output_dir="$HOME/r"), train_prompts=COIN), "is not replaced by a value"),

@@ -188,7 +188,7 @@ def test_a_training_that_breaks_while_saving_leaves_no_manifest(config, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("diffusecli.training.record.save_adapter", full)
-    with pytest.raises(MachineError, match="No space left on device, free some space"):
+    with pytest.raises(MachineError, match="No space left on device. Free some space"):
         train(config(alg_config={"n_iters": 1}), force=True, report=lambda _: None, notice=lambda _: None)
     assert first.run.read_manifest() == {}
 
@@ -407,7 +407,7 @@ def test_figures_of_test_prompts_are_exact_with_dropout_too(config, prompt_file)
 
 
 REFUSED_STARTS = {
-    "a missing ckpt_dir": ({"ckpt_dir": "results/none"}, None, "results/none: ckpt_dir holds no adapter. Train what makes it first"),
+    "a missing ckpt_dir": ({"ckpt_dir": "results/none"}, None, "results/none: ckpt_dir holds no adapter, train what makes it first"),
     "a ckpt_dir in the output folder": ({"ckpt_dir": "results/new/x"}, "results/new/x", "results/new/x: ckpt_dir is in the output_dir"),
     "an adapter of another shape": ({}, "wide", "size mismatch for base_model.model.model.layers.0"),
     "an adapter that is damaged": ({}, "nan", "holds numbers that are not finite"),
