@@ -130,7 +130,7 @@ def test_a_prompt_is_asked_for_in_many_wordings(caplog):
     with pytest.raises(diffuse.InputError, match="wordings: must be 1 or more, not 0"):
         diffuse.init_prompt(uniform=(1, 6), wordings=0)
     diffuse.init_prompt(["From 1 to 6 {n}", "From 1 to 60 {n}"], uniform=(1, 6))
-    assert "names range 1 to 60, not range 1 to 6" in caplog.text
+    assert "has range 1 to 60, not range 1 to 6" in caplog.text
 
 
 def test_prompts_come_from_files_a_prompt_for_each_group(tmp_path):
@@ -153,10 +153,10 @@ def test_prompts_come_from_files_a_prompt_for_each_group(tmp_path):
         ({"binomial": 3}, "takes 2 values, e.g. --binomial 10 0.2"),
         ({"binomial": (2.5, 0.5)}, "whole numbers"),
         ({"binomial": ("x", 0.5)}, "Write it as in --binomial 10 0.2"),
-        ({"choices": {"a": "x"}}, "is no number"),
+        ({"choices": {"a": "x"}}, "is not a number"),
         ({"uniform": (1, 3), "poisson": 4}, "exclude each other"),
         ({"from_file": "nowhere.csv"}, "nowhere.csv"),
-        ({"uniform": (1, 3), "tail": 0.1}, "--tail does not go with --uniform"),
+        ({"uniform": (1, 3), "tail": 0.1}, "--tail has no effect with --uniform"),
     ],
 )
 def test_wrong_options_are_typed_errors(options, words):
@@ -492,7 +492,7 @@ def test_a_finished_run_is_refused_before_a_prompt_is_written_there(run, tiny_mo
     [
         (lambda: diffuse.train("nowhere.yaml"), "nowhere.yaml: cannot be read"),
         (lambda: diffuse.train(model="m"), "the key 'output_dir' is missing"),
-        (lambda: diffuse.train(model="m", output_dir="r", alg_config={"n_iter": 1}), "did you mean 'n_iters'?"),
+        (lambda: diffuse.train(model="m", output_dir="r", alg_config={"n_iter": 1}), "Did you mean 'n_iters'?"),
         (lambda: diffuse.train(model="m", output_dir="r", load_model=True), "load_model needs a ckpt_dir"),
         (lambda: diffuse.train(model="m", output_dir="{config}"), "'{config}' is not replaced by a value"),
         (lambda: diffuse.train(diffuse.Config(model="m", output_dir="$HOME/r"), train_prompts=COIN), "is not replaced by a value"),
@@ -727,5 +727,5 @@ def test_spellings_are_taken_where_they_are_asked_for():
     assert found.to_frame()["valid"].tolist() == [0.75]
     assert found.targets_to_frame()["count"].tolist() == [2, 1]
     twice = own.model_copy(update={"targets": (("heads", "H"), ("tails", "H"))})
-    with pytest.raises(diffuse.InputError, match="the spelling 'H' is there twice"):
+    with pytest.raises(diffuse.InputError, match="duplicate spelling 'H'"):
         diffuse.train(model="m", output_dir="r", train_prompts=twice)

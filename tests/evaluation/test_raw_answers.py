@@ -115,8 +115,8 @@ def test_tables_of_answers_are_read_however_they_are_written(tmp_path, prompt_fi
         ("s.csv", "answer,count\na,70%\nb,30%\n", "row 1: the count '70%' is no whole number"),
         ("s.txt", "1,a\n2,b\n", "no line is a target, but a field between ',' is. Read a table with --delimiter ',' and --column, or lines with --delimiter none"),
         ("s.json", '{"a": 0.7, "b": 0.3}', "holds shares, not counts"),
-        ("s.xlsx", b"PK\x03\x04", "is no whole workbook"),
-        ("s.csv", "answer\ncafé\n".encode("cp1252"), "Name its encoding with --encoding: cp1252 reads 'café'"),
+        ("s.xlsx", b"PK\x03\x04", "is an incomplete workbook or archive"),
+        ("s.csv", "answer\ncafé\n".encode("cp1252"), "Choose its encoding with --encoding: cp1252 reads 'café'"),
         ("s.jsonl", '{"answer": {"text": "a"}}', "the column 'answer' holds a mapping"),
     ],
 )  # fmt: skip
@@ -141,7 +141,7 @@ def test_a_column_that_is_no_count_is_left_alone(tmp_path, prompt_file):
 def test_options_of_raw_answers_need_the_prompt_that_they_answer(in_process, tmp_path):
     for options in (["--column", "a"], ["--no-header"], ["--encoding", "cp1252"], ["--count-column", "n"]):
         done = in_process("evaluate", "s.csv", *options)
-        assert (done.returncode, "name what they answer with --prompt" in done.stderr) == (2, True), done.stderr
+        assert (done.returncode, "Add the prompt they answer with --prompt" in done.stderr) == (2, True), done.stderr
 
 
 @pytest.mark.parametrize(

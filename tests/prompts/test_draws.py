@@ -71,9 +71,9 @@ def test_a_file_with_draws_is_checked_at_its_places(tmp_path):
     assert problems(draws={"n": 3, "replace": False, "wrap": "{%s}"}) == [
         (8, "3 draws without replacement, but only 2 targets with positive weight")
     ]
-    assert problems(draws={"n": 2, "wrap": "{}"})[0] == (9, "wrap '{}' must hold %s once")
+    assert problems(draws={"n": 2, "wrap": "{}"})[0] == (9, "wrap '{}' must contain %s once")
     assert problems(draws={"n": 2, "replace": False, "wrap": "{%s}"}, weights=[1, 0]) == [
-        (8, "2 draws without replacement from 1 target of positive weight")
+        (8, "2 draws without replacement, but only 1 target with positive weight")
     ]
     assert [message for _, message in problems(draws={"n": 1})] == ["'draws.n' must be greater than or equal to 2, not 1"]
     assert (7, "draws cannot be combined with eos: false") in problems(draws={"n": 2, "wrap": "{%s}"}, eos=False)

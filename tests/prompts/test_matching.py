@@ -75,7 +75,7 @@ def test_a_rule_that_makes_two_targets_one_is_refused():
     cased = Prompt(request="x", targets=("a", "A"), alias="p.json")
     with pytest.raises(InputError, match=r"p\.json: --match casefold does not distinguish 'A' from 'a'"):
         tally(cased, {"a": 1}, Matching("casefold"))
-    with pytest.raises(InputError, match="finds nothing in the target 'a'"):
+    with pytest.raises(InputError, match="does not match the target 'a'"):
         tally(cased, {"a": 1}, Matching("regex:[0-9]"))
 
 

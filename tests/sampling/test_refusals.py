@@ -305,7 +305,7 @@ def test_unknown_and_needed_names_cannot_be_omitted():
 
     with pytest.raises(InputError, match="--omit top-p: not a field of a request: did you mean 'top_p'"):
         made("top-p")
-    with pytest.raises(InputError, match="known are: chat_template_kwargs, frequency_penalty"):
+    with pytest.raises(InputError, match="available: chat_template_kwargs, frequency_penalty"):
         made("zzzzzz")
     with pytest.raises(InputError, match="--omit temperature: --temperature needs it"):
         made("temperature", temperature=0.5)

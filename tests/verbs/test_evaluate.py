@@ -229,7 +229,7 @@ def test_only_the_prompts_asked_for_are_judged(tmp_path):
     write_json(run.prompts, {"p.json": HALVES, "q.json": {**HALVES, "alias": "q.json"}})
     write_json(run.samples("lora"), {"p.json": ["a"], "q.json": ["b"]})
     assert only_row(run.path, only=("q",)).prompt.alias == "q.json"
-    with pytest.raises(InputError, match="is in no prompt's path, known are"):
+    with pytest.raises(InputError, match="is in no prompt's path, available"):
         evaluate([run.path], Question(only=("zzz",)))
 
 
@@ -326,7 +326,7 @@ def test_samples_in_several_spellings_count_for_their_outcome(tmp_path):
     assert row.figures.entropy_plugin == pytest.approx(-sum(p * math.log(p) for p in (0.4, 0.3, 0.2, 0.1)))
     assert "equal to a spelling of a target" in " ".join(rendered(found).split())
     only_row(run.path, matching=Matching("casefold"))
-    with pytest.raises(InputError, match="finds nothing in the target 'one'"):
+    with pytest.raises(InputError, match="does not match the target 'one'"):
         evaluate([run.path], Question(matching=Matching("regex:[0-9]")))
 
 
@@ -425,7 +425,7 @@ def test_output_that_is_no_file_is_refused(trained, tmp_path):
     [
         ("run.json", '{"exact_kl": 5}', r"run\.json: exact_kl: input should be a valid dictionary, correct the file"),
         ("config.yaml", "alg_config: [1]", r"config\.yaml: alg_config: input should be"),
-        ("config.yaml", "a: [", r"config\.yaml:1:.* is not YAML"),
+        ("config.yaml", "a: [", r"config\.yaml:1:.* invalid YAML"),
         ("gen.lora.meta.json", '{"settings": {"temperature": "x"}}', r"gen\.lora\.meta\.json: settings\.temperature: "),
         ("prompts.json", '{"p.json": {"request": 3}}', "the prompt p.json that it keeps is not valid"),
     ],

@@ -58,12 +58,12 @@ def test_the_command_writes_the_same_as_the_function_of_the_api(in_process, tmp_
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--mixture", "60"], "name it with -o"),
+        (["--mixture", "60"], "Name the folder with -o"),
         (["--mixture", "5", "-o", "mix"], "--mixture 5: must be"),
-        (["--mixture", "60", "--dice", "2d6", "-o", "mix"], "--dice does not go with --mixture"),
-        (["--mixture", "60", "--form", "-o", "mix"], "--form does not go with --mixture"),
-        (["--mixture", "60", "--wrap", "{%s}", "-o", "mix"], "--wrap does not go with --mixture"),
-        (["--mixture", "60", "-o", "mix.json"], "name a folder without .json"),
+        (["--mixture", "60", "--dice", "2d6", "-o", "mix"], "--dice cannot be combined with --mixture"),
+        (["--mixture", "60", "--form", "-o", "mix"], "--form cannot be combined with --mixture"),
+        (["--mixture", "60", "--wrap", "{%s}", "-o", "mix"], "--wrap cannot be combined with --mixture"),
+        (["--mixture", "60", "-o", "mix.json"], "Choose a folder name without .json"),
         (["--mixture", "60", "-o", "full"], "is not empty"),
         (["--mixture", "60", "-o", "full", "--force"], "holds files that are not of a mixture"),
         (["--mixture", "60", "-o", "full/notes"], "is a file"),

@@ -85,7 +85,7 @@ def test_a_warning_of_a_request_for_groups_has_its_braces_doubled_as_they_must_b
 
 def test_targets_that_have_braces_already_are_a_warning(in_process):
     done = in_process("init-prompt", "--choices", "{heads},{tails}")
-    assert "get a second pair: {{heads}}. Keep one with --wrap %s" in done.stderr
+    assert "get a second pair: {{heads}}. Keep one pair with --wrap %s" in done.stderr
     done = in_process("init-prompt", "--choices", "{heads},{tails}", "--wrap", "%s")
     assert json.loads(done.stdout)["targets"] == ["{heads}", "{tails}"]
     assert "warning" not in done.stderr
@@ -113,7 +113,7 @@ def test_a_bare_wrap_has_no_second_form(in_process):
 
 
 def test_a_wrap_without_a_place_for_the_outcome_is_refused():
-    with pytest.raises(InputError, match="must hold %s once"):
+    with pytest.raises(InputError, match="must contain %s once"):
         Wording(wrap="{}")
 
 
@@ -126,7 +126,7 @@ def test_a_wrap_without_a_place_for_the_outcome_is_refused():
         (["--dice", "2d6", "--count"], "describe a file: name it with --from"),
         (["--from", "data.csv", "--tail", "0.1"], "--tail does not go with --from"),
         (["--from", "data.csv"], "has 3 columns. Choose the column of targets with --column: region, answer, n"),
-        (["--from", "data.csv", "--column", "answr"], "did you mean 'answer'?"),
+        (["--from", "data.csv", "--column", "answr"], "Did you mean 'answer'?"),
         (
             ["--from", "data.csv", "--column", "answer"],
             "the target 'yes' occurs more than once. Add --count to count observations, or --weight-column n",
@@ -192,11 +192,11 @@ def test_counting_smoothing_and_cutting(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("extra.csv", "answer,n\na,1,9\nb,2,9\n", "extra.csv:2: has 3 fields, the header 2. Correct the row"),
-        ("twice.csv", "answer,answer\nx,2\n", "columns 1 and 2 are all called 'answer'. Choose one by its number: --column 1"),
+        ("extra.csv", "answer,n\na,1,9\nb,2,9\n", "extra.csv:2: has 3 fields, but the header has 2. Correct the row"),
+        ("twice.csv", "answer,answer\nx,2\n", "columns 1 and 2 are all named 'answer'. Choose one by its number: --column 1"),
         ("none.jsonl", "\n", "contains no rows"),
         ("empty.csv", "", "contains no rows"),
-        ("broken.jsonl", "{", "broken.jsonl:1: is not JSON"),
+        ("broken.jsonl", "{", "broken.jsonl:1: invalid JSON"),
     ],
 )
 def test_tables_that_would_shift_or_lose_data_are_refused(tmp_path, name, text, message):
@@ -247,7 +247,7 @@ def test_reading_options_without_sense_are_refused(options):
 @pytest.mark.parametrize("options", [{"alpha": 5.0}, {"top": 3}, {"min_count": 2}])
 def test_options_that_need_weights_are_refused_where_there_are_none(tmp_path, options):
     (tmp_path / "t.txt").write_text("a\nb\n")
-    with pytest.raises(InputError, match="need weights: add --count or --weight-column"):
+    with pytest.raises(InputError, match=r"need weights\. Add --count or --weight-column"):
         distributions_in(tmp_path / "t.txt", Reading(**options))
 
 
@@ -292,7 +292,7 @@ def test_groups_that_would_all_be_asked_the_same_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"all groups would be asked the same, put \{time\} into --request or --system"):
         prompts_from(both, Wording(), ("time",), tmp_path)
     assert len(prompts_from(both, Wording(system="It is {time}."), ("time",), tmp_path)) == 2
-    with pytest.raises(InputError, match=r"x\.json: --group-by writes a folder"):
+    with pytest.raises(InputError, match=r"x\.json: --group-by/--given writes a folder"):
         prompts_from(both, Wording(request="{time}?"), ("time",), tmp_path / "x.json")
 
 
@@ -343,12 +343,12 @@ def test_a_file_of_too_many_targets_for_a_request_needs_requests_of_the_users(in
     (tmp_path / "n.txt").write_text("".join(f"n{i}\n" for i in range(21)))
     done = in_process("init-prompt", "--from", "n.txt", "--wordings", "4")
     assert done.returncode == 2
-    assert "21 are more than 20. Write your own with --request or --requests" in done.stderr
+    assert "at most 20. There are 21: write your own request with --request or --requests" in done.stderr
 
 
 def test_a_clause_on_the_form_is_added_to_requests_of_the_users_only(in_process):
     done = in_process("init-prompt", "--uniform", "1", "3", "--wordings", "4", "--form")
-    assert (done.returncode, "Add --request or leave it out" in done.stderr) == (2, True)
+    assert (done.returncode, "Add --request or leave --form out" in done.stderr) == (2, True)
 
 
 def test_requests_for_groups_are_filled_each(in_process, tmp_path):
@@ -365,7 +365,7 @@ def test_requests_for_groups_are_filled_each(in_process, tmp_path):
 
 def test_given_requests_that_ask_for_different_things_are_a_warning(in_process):
     done = in_process("init-prompt", "--dice", "d6", "--request", "1 to 6 {n}", "--request", "1 to 60 {n}")
-    assert "warning: --request '1 to 60 {n}': names range 1 to 60, not range 1 to 6 as in '1 to 6 {n}'" in done.stderr
+    assert "warning: --request '1 to 60 {n}': has range 1 to 60, not range 1 to 6 as in '1 to 6 {n}'" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ def test_given_requests_that_ask_for_different_things_are_a_warning(in_process):
             "there are 2 requests, and at least one must be trained. Hold out 1 or fewer",
         ),
         (["--request", "Roll.", "--request", "Roll. "], "--request 'Roll. ': is given twice. Remove one of them"),
-        (["--request", "Roll.", "--wordings", "3"], "--wordings and own requests exclude each other"),
+        (["--request", "Roll.", "--wordings", "3"], "--wordings and your own requests exclude each other"),
         (["--requests", "none.txt"], "none.txt: contains no request. Write one per line"),
         (["--wordings", "100000"], "wordings. Use --wordings"),
         (["--wordings", "2", "--held-out", "100000"], "--held-out 100000: beside the 2 trained ones there are only"),

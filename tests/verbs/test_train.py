@@ -188,7 +188,7 @@ def test_a_training_that_breaks_while_saving_leaves_no_manifest(config, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("diffusecli.training.record.save_adapter", full)
-    with pytest.raises(MachineError, match="No space left on device, free some space"):
+    with pytest.raises(MachineError, match="No space left on device. Free some space"):
         train(config(alg_config={"n_iters": 1}), force=True, report=lambda _: None, notice=lambda _: None)
     assert first.run.read_manifest() == {}
 
