@@ -181,7 +181,7 @@ def test_conversations_that_do_not_go_on_from_their_prompts_are_refused_with_bot
     other = "{% for m in messages %}{{ m['content'] }}{% endfor %}{{ 'Q' if add_generation_prompt else '<|im_end|>' }}"
     with pytest.raises(InputError, match=r"a prompt ends with \[.*'Q'\], the conversation has \[.*\] there") as error:
         encoded("{a}", chat=chat(other))
-    assert "set chat_template_kwargs or a chat_template of your own" in str(error.value)
+    assert "Set chat_template_kwargs or your own chat_template" in str(error.value)
 
 
 def test_what_templates_and_tokenizers_change_is_told_and_what_they_lose_is_refused():
