@@ -322,7 +322,7 @@ def test_a_pattern_that_takes_forever_is_stopped(adapter, field, monkeypatch):
 def test_patterns_that_are_none_are_told(adapter):
     with pytest.raises(InputError, match="rank_pattern contains '\\(', which is not a Python regular expression"):
         adapter(rank_pattern={"(": 2})
-    with pytest.raises(InputError, match=r"the config: lora.targets holds '\[', which is not a Python regular expression"):
+    with pytest.raises(InputError, match=r"the config: lora.targets contains '\[', which is not a Python regular expression"):
         attach_lora(LoadedModel("", tiny_llama(num_hidden_layers=1), None, ""), LoraSettings(r=1, alpha=1, targets="["))
     require_quick([("x", r".*proj")], ["model.layers.0.q_proj"], "place")
 
