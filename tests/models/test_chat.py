@@ -57,7 +57,7 @@ def test_a_system_text_comes_from_the_prompt_else_from_the_settings():
 def test_where_the_template_has_no_place_for_it_it_goes_before_the_request(template):
     found = encoded("{a}", chat=chat(template, system="Be brief."))
     assert prompt_text(found) == "<|im_start|>user\nBe brief.\n\nSay.<|im_end|>\n<|im_start|>assistant\n"
-    assert found.remarks == ("the chat template has no place for a system text: it goes before the request",)
+    assert found.remarks == ("the chat template does not support a system prompt. It is put before the request",)
     assert encoded("{a}", chat=chat(template, system="")).remarks == ()
 
 
