@@ -22,7 +22,7 @@ from diffusecli.files.cache import cache_folder, private_cache
 from diffusecli.files.locks import remove_scratch_folders, turn
 from diffusecli.files.paths import exists
 from diffusecli.models.ggufs import made_plain, parsed_once, with_pre_tokenizer
-from diffusecli.system.errors import MachineError, did_you_mean
+from diffusecli.system.errors import MachineError, did_you_mean, sentence
 from diffusecli.system.notices import Notice
 from diffusecli.system.terminal import discreet
 
@@ -62,7 +62,7 @@ def unknown_model(name: str) -> str:
     if "/" in name:
         return ""
     near = did_you_mean(name, list(BUILTIN_MODELS))
-    return f"unknown model '{name}': {near} (or use a folder, a .gguf file or a Hugging Face id such as owner/name)"
+    return f"unknown model '{name}'. {sentence(near)} (or use a folder, a .gguf file or a Hugging Face id such as owner/name)"
 
 
 def builtin_folder(name: str) -> Path:

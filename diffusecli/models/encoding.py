@@ -80,12 +80,12 @@ def encode_prompt(prompt: Prompt, chat: Chat) -> EncodedPrompt:
     The prompt is the exact common token prefix (the template's generation prompt, and what it puts before every answer, such as an
     empty block of thoughts). Tokens after the first end-of-turn token are dropped, because a model never generates them. If prompt and
     answer share a token, the answer is tokenised alone. Every path is decoded and compared with its answer.
-    Raises `InputError` when that fails, when the template ends no turn, when two targets cannot be told apart in tokens, or when the
+    Raises `InputError` when that fails, when the template does not end turns, when two targets cannot be distinguished by tokens, or when the
     model does not know a token.
     """
     messages, folded = chat.messages(prompt)
     frame = Frame.of(prompt, chat, messages)
-    remarks = ["the chat template has no place for a system text: it goes before the request"] if folded else []
+    remarks = ["the chat template does not support a system prompt. It is put before the request"] if folded else []
     if chat.unused:
         remarks.append(f"the chat template does not use the variable '{chat.unused[0]}' of chat_template_kwargs")
     if chat.dated(messages):

@@ -57,7 +57,7 @@ def test_a_system_text_comes_from_the_prompt_else_from_the_settings():
 def test_where_the_template_has_no_place_for_it_it_goes_before_the_request(template):
     found = encoded("{a}", chat=chat(template, system="Be brief."))
     assert prompt_text(found) == "<|im_start|>user\nBe brief.\n\nSay.<|im_end|>\n<|im_start|>assistant\n"
-    assert found.remarks == ("the chat template has no place for a system text: it goes before the request",)
+    assert found.remarks == ("the chat template does not support a system prompt. It is put before the request",)
     assert encoded("{a}", chat=chat(template, system="")).remarks == ()
 
 
@@ -181,7 +181,7 @@ def test_conversations_that_do_not_go_on_from_their_prompts_are_refused_with_bot
     other = "{% for m in messages %}{{ m['content'] }}{% endfor %}{{ 'Q' if add_generation_prompt else '<|im_end|>' }}"
     with pytest.raises(InputError, match=r"a prompt ends with \[.*'Q'\], the conversation has \[.*\] there") as error:
         encoded("{a}", chat=chat(other))
-    assert "set chat_template_kwargs or a chat_template of your own" in str(error.value)
+    assert "Set chat_template_kwargs or your own chat_template" in str(error.value)
 
 
 def test_what_templates_and_tokenizers_change_is_told_and_what_they_lose_is_refused():

@@ -115,7 +115,7 @@ def test_a_system_text_that_a_template_forgets_once_there_is_an_answer_goes_into
     )
     encoded = encode_prompt(prompt("{a}", system="Be brief."), Chat(tokenizer))
     assert tokenizer.decode(encoded.prompt_ids) == "[Be brief.\n\nSay a letter.]"
-    assert encoded.remarks == ("the chat template has no place for a system text: it goes before the request",)
+    assert encoded.remarks == ("the chat template does not support a system prompt. It is put before the request",)
     assert encode_prompt(prompt("{a}", system=""), Chat(tokenizer)).remarks == ()
 
 

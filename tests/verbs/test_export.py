@@ -120,7 +120,7 @@ def test_a_system_text_that_goes_into_the_request_is_put_there_by_the_template(t
     shown = tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
     assert shown == '<|im_start|>It\'s "S".\n\nx<|im_end|>'
     card = (tmp_path / "m" / "README.md").read_text()
-    assert "has no place for a system text" in card
+    assert "does not support a system prompt" in card
     assert "system: `\"It's" in card
 
 
