@@ -287,7 +287,7 @@ def test_the_exact_distance_of_a_prompt_is_the_mean_of_its_wordings_not_that_of_
     assert row.exact.q == pytest.approx((0.5, 0.5))
     assert (row.exact.pooled_tvd, row.exact.excess_tvd) == (pytest.approx(0.0), pytest.approx(0.0))
     assert row.verdict.startswith("follows the target over all wordings (p = ")
-    assert row.verdict.endswith("; single ones differ by an exact TVD of 0.300 on average")
+    assert row.verdict.endswith("; individual wordings differ by an exact TVD of 0.300 on average")
     assert mark_of(row.verdict) == ("≈", "near")
 
 
@@ -298,7 +298,7 @@ def test_a_verdict_on_samples_goes_by_the_distribution_that_they_are_drawn_from(
     assert row.verdict.startswith("close to the target (p ")
     one = measured_by_hand(tmp_path, 0.7, counts=["{a}", "{b}"] * 20)
     assert (one.exact.tvd, math.isnan(one.exact.pooled_tvd)) == (pytest.approx(0.2), True)
-    assert one.verdict.startswith("differs from the target by an exact TVD of 0.200, which 40 samples do not show")
+    assert one.verdict.startswith("differs from the target by an exact TVD of 0.200, not visible in 40 samples")
 
 
 @pytest.mark.parametrize(

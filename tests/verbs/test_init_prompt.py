@@ -101,7 +101,7 @@ def test_outcomes_may_be_taken_in_other_spellings(in_process):
     ]
     assert prompt["weights"] == [2, 1, 1]
     assert "warning" not in done.stderr, "who takes any form need not ask for one"
-    assert "(16 spellings in all, each target shown by its first)" in done.stderr
+    assert "(16 spellings in total; each target shows its first one)" in done.stderr
     refused = in_process("init-prompt", "--months", "--spellings", "--no-eos")
     assert refused.returncode == 2
     assert "--spellings: needs answers that end, for 1 begins 10. Leave --no-eos out" in refused.stderr
