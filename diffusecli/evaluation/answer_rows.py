@@ -99,7 +99,9 @@ def _cuts(ends: Sequence[Any], answers: int, place: str) -> list[bool]:
     for value in ends:
         each = value if isinstance(value, list) else [value] * answers
         if len(each) != answers:
-            raise InputError(f"{place}: has {many(answers, 'answer')} but {many(len(each), 'finish reason')}. Write one for each answer")
+            raise InputError(
+                f"{place}: has {many(answers, 'answer')} but {many(len(each), 'finish reason')}. Write one for each answer"
+            )
         cut = [before or _ends_early(reason) for before, reason in zip(cut, each, strict=True)]
     return cut
 

@@ -58,7 +58,9 @@ def _departure(found: Figures, exact: ExactFigures | None) -> str:
     if found.too_even:
         return "follows the target more evenly than independent draws would"
     known = exact is not None and not math.isnan(exact.tvd)
-    low, high = (_lowest_tvd(exact, found), exact.tvd_of_answers) if exact is not None and known else (found.tvd_low, found.tvd_high)
+    low, high = (
+        (_lowest_tvd(exact, found), exact.tvd_of_answers) if exact is not None and known else (found.tvd_low, found.tvd_high)
+    )
     if high <= _CLOSE:
         return "close to the target"
     missing = _missing(found)

@@ -46,7 +46,9 @@ def histogram(row: Evaluated, showing: Showing) -> Iterator[RenderableType]:
         weight, count = sum(cell.weight for cell in folded), sum(cell.count for cell in folded)
         marked = sum(cell.differs for cell in folded)
         what = "" if showing.sort else "showing the largest and the worst-fitting targets; "
-        yield Text(f"({what}{many(len(folded), 'more target')}: weight {percent(weight)}, share {percent(count / n)}, {marked} with *)")
+        yield Text(
+            f"({what}{many(len(folded), 'more target')}: weight {percent(weight)}, share {percent(count / n)}, {marked} with *)"
+        )
 
 
 def shown_cells(cells: Sequence[Cell], showing: Showing) -> tuple[list[Cell], list[Cell]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from diffusecli.evaluation.comparison import Estimate
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation, ways_of_sampling
-from diffusecli.evaluation.groups import are_many, groups, in_wordings, has_groups, worst
+from diffusecli.evaluation.groups import are_many, groups, has_groups, in_wordings, worst
 from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.files.markdown import markdown_cell
 from diffusecli.report.groups import WORST_FIGURES, columns, group_legend, worst_figures

@@ -134,7 +134,9 @@ class SamplingProgress(_Display):
         over = may_be_over and drawn >= now.wanted
         fed, seconds = now.tokens_fed - self._fed_before, clock - self._prompt_began
         pace = f", {fed / seconds:.0f} a second" if fed and seconds else ""
-        tokens = f", {many(now.tokens_fed, 'token')} fed" if now.tokens_fed or not drawn else ""  # some servers do not report tokens
+        tokens = (
+            f", {many(now.tokens_fed, 'token')} fed" if now.tokens_fed or not drawn else ""
+        )  # some servers do not report tokens
         line = f"{spelled(alias)}: {drawn} of {many(now.wanted, 'sample')}, {len(now.answers)} distinct{tokens}"
         under_way = f"{line}{pace}, {now.rows} under way"
         if over:

@@ -513,12 +513,12 @@ def test_a_finished_run_is_refused_before_a_prompt_is_written_there(run, tiny_mo
         (lambda: diffuse.sample(model="m", requests="r", engine="openai"), "engine 'openai' needs base_url"),
         (lambda: diffuse.evaluate("nowhere"), "nowhere: no such file or folder"),
         (diffuse.evaluate, "nothing to evaluate"),
-        (lambda: diffuse.evaluate(answers=["a"]), "name the prompt that they answer"),
+        (lambda: diffuse.evaluate(answers=["a"]), "prompt= is missing. Name their prompt"),
         (lambda: diffuse.train(COIN), "config: these are prompts. Write train(train_prompts=…)"),
         (lambda: diffuse.train({(): COIN}), "config: these are prompts. Write train(train_prompts=…)"),
         (lambda: diffuse.train({"model": "m"}), "train(**settings)"),
         (lambda: diffuse.train(5), "config: must be a Config or the path of its file, not 5"),
-        (lambda: diffuse.train(model="m", output_dir="r", train_prompts=[]), "train_prompts: is empty, nothing to train on"),
+        (lambda: diffuse.train(model="m", output_dir="r", train_prompts=[]), "train_prompts: is empty. Name a prompt"),
         (lambda: diffuse.train(model="m", output_dir="r", train_prompts=[3]), "train_prompts: must be a prompt, a path, or a list"),
         (lambda: diffuse.train(model="m", output_dir="r", train_prompts={COIN}), "train_prompts: a set has no order"),
         (lambda: diffuse.train(model="m", output_dir="r", train_prompts=COIN, force="yes"), "force: must be True or False"),
@@ -639,14 +639,14 @@ def test_samples_that_were_replaced_are_not_judged(run, tmp_path):
     assert diffuse.evaluate(first).to_frame()["n"].tolist() == [20]
     second = diffuse.sample(run, prompts=COIN, n=30, max_new_tokens=6, seed=2)
     for source in (first, [first, second]):
-        with pytest.raises(diffuse.InputError, match=r"gen.lora.json: does not hold these samples any more.*output=…"):
+        with pytest.raises(diffuse.InputError, match=r"gen.lora.json: these samples were replaced by another sampling.*output=…"):
             diffuse.evaluate(source)
     assert diffuse.evaluate([second, second]).to_frame()["n"].tolist() == [30]
     own = diffuse.sample(run, prompts=COIN, n=20, max_new_tokens=6, seed=1, output=tmp_path / "own.csv")
     diffuse.sample(run, prompts=COIN, n=30, max_new_tokens=2, seed=1)
     assert diffuse.evaluate(own).to_frame()["n"].tolist() == [20]
     own.path.unlink()
-    with pytest.raises(diffuse.InputError, match=r"own.csv: does not hold these samples"):
+    with pytest.raises(diffuse.InputError, match=r"own.csv: these samples were replaced"):
         diffuse.evaluate(own)
 
 
@@ -655,13 +655,13 @@ def test_unfinished_answers_count_among_what_tells_samples_apart(run, tmp_path):
     assert drawn.unfinished == 5
     diffuse.evaluate(drawn)
     whole = {alias: Answers(dict(counts)) for alias, counts in drawn.counts.items()}
-    with pytest.raises(diffuse.InputError, match="does not hold these samples"):
+    with pytest.raises(diffuse.InputError, match="these samples were replaced"):
         diffuse.evaluate(replace(drawn, counts=whole))
 
 
 def test_a_run_whose_adapter_was_replaced_is_not_judged(run):
     assert run.adapter_sha256 == RunDir(run.path).adapter_sha256
-    with pytest.raises(diffuse.InputError, match="holds the adapter of another training now"):
+    with pytest.raises(diffuse.InputError, match="the adapter was replaced by another training"):
         diffuse.evaluate(replace(run, adapter_sha256="0" * 64))
 
 

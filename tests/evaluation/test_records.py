@@ -148,7 +148,7 @@ def test_verdicts_and_limits_see_fields_and_pairs(tmp_path):
     (tmp_path / "p.json").write_text(prompt.to_json())
     (tmp_path / "a.txt").write_text("".join(f"{{{n}, 20}}\n" for n, _ in people) * 10)
     found = evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "p.json"))
-    assert found.rows[0].verdict.startswith("a departs from its weights (p = ")
+    assert found.rows[0].verdict.startswith("a differs from its weights (p = ")
     assert failures(found, {"--max-tvd": 0.6}) == []
     assert failures(found, {"--max-tvd": 0.1})[0].endswith("TVD 0.5 > 0.1")
     (line,) = failures(found, {"--min-p": 0.01})

@@ -156,7 +156,7 @@ def test_wordings_are_found_in_the_kept_prompt_and_in_the_file(folder, first):
     alone = folder / "alone" / "gen.json"
     alone.parent.mkdir()
     write_json(alone, {"gone/die.json#2": ["{a}"], "gone/die.json#held-out-1": ["{b}"]})
-    with pytest.raises(InputError, match=r"die\.json#2, which is not there; name it with --prompts"):
+    with pytest.raises(InputError, match=r"die\.json#2, which does not exist\. Name it with --prompts"):
         evaluate([alone])
     found = evaluate([alone], Question(prompts=(first / "die.json",)))
     assert [row.prompt.question for row in found.rows] == [WORDINGS[1], HELD_OUT[0]]
@@ -164,7 +164,7 @@ def test_wordings_are_found_in_the_kept_prompt_and_in_the_file(folder, first):
 
 
 def test_a_wording_that_the_file_has_no_more_is_refused(first):
-    with pytest.raises(InputError, match=r"name \S*die\.json#9, but \S*die\.json has no such wording now"):
+    with pytest.raises(InputError, match=r"belong to \S*die\.json#9, but \S*die\.json has no such wording now"):
         PromptBook([]).find(f"{first / 'die.json'}#9", [], Path("gen.json"))
 
 
@@ -319,7 +319,7 @@ def test_contexts_are_measured_of_none_where_the_run_has_many_prompts():
     own = {str(n): Prompt(request=f"{n}", targets=("a",), alias=f"{n}.json") for n in range(33)}
     said = []
     assert _in_contexts(own, own, said.append) == set()
-    assert said == ["held-out contexts are not measured: there are 33 prompts, contexts of up to 32 are measured"]
+    assert said == ["held-out contexts are not measured: there are 33 prompts, and the limit is 32"]
 
 
 def test_named_prompts_without_samples_are_told_of_and_sampled_wordings_are_samples(folder):

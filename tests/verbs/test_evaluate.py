@@ -78,7 +78,7 @@ def test_older_samples_that_a_run_is_not_judged_by_are_told_and_can_be_named(tmp
     write_json(run.path / "gen.json", {"p.json": ["a"]})
     os.utime(run.path / "gen.json", (1, 1))
     assert [row.tally.n for row in evaluate([run.path], notice=told.append).rows] == [2]
-    assert told == [f"older samples of a prompt are left out: {run.path / 'gen.json'}; name a file to judge it too"]
+    assert told == [f"older samples of a prompt are skipped: {run.path / 'gen.json'}. Name a file to evaluate it too"]
     assert sorted(row.tally.n for row in evaluate([run.path, run.path / "gen.json"], notice=told.append).rows) == [1, 2]
     assert len(told) == 1
 
@@ -137,7 +137,7 @@ def test_names_from_files_cannot_steer_the_terminal(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("samples", "message"), [({"p.json": "text"}, "must be a list of strings"), ({"gone.json": ["a"]}, "which is not there")]
+    ("samples", "message"), [({"p.json": "text"}, "must be a list of strings"), ({"gone.json": ["a"]}, "which does not exist")]
 )
 def test_sample_files_that_cannot_be_used_are_told(tmp_path, samples, message):
     run = run_with(tmp_path / "run", ["a"])
@@ -159,9 +159,7 @@ TRUNCATED = {**HALVES, "targets": ["{Alexander the Great}", "{Alexander Pope}"]}
             K10, {f"{{{i}}}": 100_500 if i % 2 else 99_500 for i in range(10)}, "close to the target", id="a million samples"
         ),
         pytest.param(K10, {f"{{{i}}}": 1100 if i % 2 else 900 for i in range(10)}, "valid answers, wrong shares", id="TVD .05"),
-        pytest.param(
-            K10, {"{7}": 640, **{f"{{{i}}}": 40 for i in range(10) if i != 7}}, "valid answers, wrong shares", id="seven"
-        ),
+        pytest.param(K10, {"{7}": 640, **{f"{{{i}}}": 40 for i in range(10) if i != 7}}, "valid answers, wrong shares", id="seven"),
         pytest.param(K10, {"{7}": 590, "no": 410}, "off target 41%, valid answers do not follow", id="junk"),
         pytest.param(K10, {"{7}": 1000}, "wrong shares, 1 of 10 targets seen", id="one target only"),
         pytest.param(TRUNCATED, {"{Alexander": 50}, "off target 100%", id="truncated"),
@@ -206,7 +204,7 @@ def test_prompts_whose_paths_are_gone_are_named_anew(tmp_path, prompt_file):
     (tmp_path / "names").mkdir()
     prompt_file("numbers/p.json")
     prompt_file("names/p.json", targets=["{c}"])
-    with pytest.raises(InputError, match="which is not there; name it with --prompts"):
+    with pytest.raises(InputError, match=r"which does not exist\. Name it with --prompts"):
         evaluate([folder / "gen.json"])
     row = only_row(folder / "gen.json", prompts=(tmp_path / "numbers", tmp_path / "names"))
     assert row.tally.counts == (1, 1)
@@ -229,7 +227,7 @@ def test_only_the_prompts_asked_for_are_judged(tmp_path):
     write_json(run.prompts, {"p.json": HALVES, "q.json": {**HALVES, "alias": "q.json"}})
     write_json(run.samples("lora"), {"p.json": ["a"], "q.json": ["b"]})
     assert only_row(run.path, only=("q",)).prompt.alias == "q.json"
-    with pytest.raises(InputError, match="is in no prompt's path, known are"):
+    with pytest.raises(InputError, match="matches no prompt path: known are"):
         evaluate([run.path], Question(only=("zzz",)))
 
 
@@ -427,7 +425,7 @@ def test_output_that_is_no_file_is_refused(trained, tmp_path):
         ("config.yaml", "alg_config: [1]", r"config\.yaml: alg_config: input should be"),
         ("config.yaml", "a: [", r"config\.yaml:1:.* is not YAML"),
         ("gen.lora.meta.json", '{"settings": {"temperature": "x"}}', r"gen\.lora\.meta\.json: settings\.temperature: "),
-        ("prompts.json", '{"p.json": {"request": 3}}', "the prompt p.json that it keeps is not valid"),
+        ("prompts.json", '{"p.json": {"request": 3}}', "the recorded prompt p.json is not valid"),
     ],
 )
 def test_files_of_a_run_that_were_damaged_are_told(tmp_path, name, text, message):
@@ -488,7 +486,7 @@ def test_a_run_named_twice_counts_once(tmp_path, monkeypatch):
 
 def test_a_prompt_file_does_not_stand_for_two(tmp_path, prompt_file):
     write_json(tmp_path / "gen.json", {"old/a/p.json": ["{a}"], "old/b/p.json": ["{b}"]})
-    with pytest.raises(InputError, match=r"cannot stand for both old/a/p\.json and old/b/p\.json|cannot stand for both old/b"):
+    with pytest.raises(InputError, match=r"matches both old/a/p\.json and old/b/p\.json|matches both old/b"):
         evaluate([tmp_path / "gen.json"], Question(prompts=(prompt_file("p.json"),)))
 
 
@@ -496,7 +494,7 @@ def test_a_prompt_file_does_not_stand_for_two(tmp_path, prompt_file):
 def test_prompts_that_a_run_keeps_are_checked_like_files(tmp_path, weights):
     run = run_with(tmp_path / "run", ["a"])
     write_json(run.prompts, {"p.json": {**HALVES, "weights": weights}})
-    with pytest.raises(InputError, match=r"the prompt p\.json that it keeps is not valid"):
+    with pytest.raises(InputError, match=r"the recorded prompt p\.json is not valid"):
         evaluate([run.path])
 
 

@@ -157,7 +157,7 @@ def test_nothing_but_an_exported_model_is_ever_replaced(run, tmp_path):
             exported(run, place, force=True)
     (tmp_path / "m").mkdir()
     exported(run, tmp_path / "m")
-    with pytest.raises(InputError, match="holds an exported model already, replace it with --force"):
+    with pytest.raises(InputError, match=r"already holds an exported model\. Replace it with --force"):
         exported(run, tmp_path / "m")
     (tmp_path / "m" / "old").touch()
     exported(run, tmp_path / "m", force=True)

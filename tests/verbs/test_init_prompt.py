@@ -123,7 +123,7 @@ def test_a_wrap_without_a_place_for_the_outcome_is_refused():
         (["--dice", "2d6", "--benford"], "--dice and --benford exclude each other"),
         (["--benford", "--from", "x.csv"], "--benford and --from exclude each other"),
         (["--from", "none.csv"], "none.csv: cannot be read"),
-        (["--dice", "2d6", "--count"], "describe a file: name it with --from"),
+        (["--dice", "2d6", "--count"], "describe a file. Name it with --from"),
         (["--from", "data.csv", "--tail", "0.1"], "--tail does not go with --from"),
         (["--from", "data.csv"], "has 3 columns. Choose the column of targets with --column: region, answer, n"),
         (["--from", "data.csv", "--column", "answr"], "did you mean 'answer'?"),
@@ -289,7 +289,7 @@ def test_the_list_shows_every_family(in_process):
 def test_groups_that_would_all_be_asked_the_same_are_refused(tmp_path):
     half = Distribution(("{a}", "{b}"), (0.5, 0.5), "Pick one.", "choice")
     both = {("morning",): half, ("evening",): half}
-    with pytest.raises(InputError, match=r"all groups would be asked the same, put \{time\} into --request or --system"):
+    with pytest.raises(InputError, match=r"all groups would have the same request\. Put \{time\} into --request or --system"):
         prompts_from(both, Wording(), ("time",), tmp_path)
     assert len(prompts_from(both, Wording(system="It is {time}."), ("time",), tmp_path)) == 2
     with pytest.raises(InputError, match=r"x\.json: --group-by writes a folder"):

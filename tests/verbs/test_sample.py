@@ -53,7 +53,7 @@ def test_a_run_without_an_adapter_names_its_newest_checkpoint(run):
     (run / "adapter_model.safetensors").unlink()
     for name in ("checkpoint-10", "checkpoint-9", "checkpoint-of-mine"):
         (run / name).mkdir()
-    with pytest.raises(InputError, match=r"an interrupted training is there: finish it, or --adapter .*checkpoint-10\)"):
+    with pytest.raises(InputError, match=r"found an interrupted training: finish it, or use --adapter .*checkpoint-10\)"):
         resolve(Wanted(run), Path("results"))
 
 

@@ -171,4 +171,6 @@ def test_several_draws_in_an_answer_are_trained_and_sampled(config, tmp_path, di
     assert (
         sum(one["kl"] for one in row["exact"]["wordings"]) == pytest.approx(row["exact"]["kl"]) == pytest.approx(exact.kl, abs=0.01)
     )
-    assert "2 draws: each given the previous ones, estimated TVD median" in diffuse("evaluate", str(done.run.path), "--exact").stdout
+    assert (
+        "2 draws: each given the previous ones, estimated TVD median" in diffuse("evaluate", str(done.run.path), "--exact").stdout
+    )

@@ -466,7 +466,7 @@ def test_a_dry_run_refuses_an_interrupted_run_of_other_settings(trained, tmp_pat
         stopped = in_process("train", "c.yaml")
     assert stopped.returncode == 130
     assert (
-        "results/new: interrupted. The training is done and its last checkpoint is saved. The same command goes on from there"
+        "results/new: interrupted. The training is complete and its last checkpoint is saved. The same command resumes from there"
         in stopped.stderr
     )
     assert in_process("train", "c.yaml", "--dry-run").returncode == 0
