@@ -104,7 +104,8 @@ def one_of(name: str, value: Any, known: Sequence[str]) -> str:
     if value not in known:
         near = did_you_mean(value.lower(), known)
         raise InputError(
-            f"{name} {shown(value)}: must be one of {', '.join(known)}" + (f": {near}" if near.startswith("did") else "")
+            f"{name} {shown(value)}: must be one of {', '.join(known)}"
+            + (f". {near[:1].upper()}{near[1:]}" if near.startswith("did") else "")
         )
     return value
 

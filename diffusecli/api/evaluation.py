@@ -128,9 +128,7 @@ def evaluate(
         of_files = {"column": column, "count_column": count_column, "layout": layout}
         described = [name for name, value in of_files.items() if value is not None]
         if described and (prompt is None or answers is not None):
-            raise InputError(
-                f"{described[0]}: describes a file of raw answers. Name that file, and its prompt with prompt="
-            )
+            raise InputError(f"{described[0]}: describes a file of raw answers. Name that file, and its prompt with prompt=")
         given = _given(answers, prompt, paths)
         held_out = listed(prompts)
         if in_memory := [one for one in held_out if isinstance(one, Prompt)]:

@@ -28,7 +28,7 @@ def calling(notice: Notice | None) -> Iterator[Notice]:
             yield taker
         except Exception as error:
             if out_of_memory(error):
-                raise MachineError("this machine has not enough memory. Request less at once") from error
+                raise MachineError("there is not enough memory on this machine. Request less at once") from error
             raise
 
 

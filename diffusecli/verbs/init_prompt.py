@@ -40,7 +40,11 @@ def choose(
     chosen = {f"--{name.replace('_', '-')}": value for name, value in families.items() if value is not None and value is not False}
     named = [*chosen, *(["--from"] if source is not None else [])]
     if len(named) != 1:
-        given = f"{' and '.join(named)} exclude each other. Keep one" if named else "no distribution given. Name one, e.g. --binomial 10 0.2"
+        given = (
+            f"{' and '.join(named)} exclude each other. Keep one"
+            if named
+            else "no distribution given. Name one, e.g. --binomial 10 0.2"
+        )
         raise InputError(f"{given} (`diffuse init-prompt --list` shows all)")
     if source is None:
         if reading != Reading():

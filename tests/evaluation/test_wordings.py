@@ -198,7 +198,7 @@ def test_reports_show_what_was_asked(folder):
     assert (rows["talk.json"].request, rows["talk.json"].requests) == ("Now say a letter.", ("Now say a letter.",))
     html = html_report(found)
     assert all(f'<blockquote dir="auto">{text}</blockquote>' in html for text in [*WORDINGS, *HELD_OUT, "Now say a letter."])
-    assert "3 wordings, each asked for an equal part of the answers" in html
+    assert "3 wordings; each gets an equal share of the answers" in html
     assert f'<li dir="auto">{WORDINGS[2]}</li>' in html
 
 

@@ -252,7 +252,10 @@ def test_lists_in_rows_become_a_folder_of_prompts_from_the_command_line(tmp_path
     prompt = read_prompt(tmp_path / "out" / "is-it_a.json")
     assert (prompt.request, prompt.targets, prompt.weights) == ("Is it? In A: {Good} or {Bad}?", ("{Good}", "{Bad}"), (0.7, 0.3))
     assert "--shares-column writes a folder of prompts. Name it with -o" in in_process("init-prompt", *options).stderr
-    assert "would have the same request. Put {q} into" in in_process("init-prompt", *options, "--request", "{group}?", "-o", "x").stderr
+    assert (
+        "would have the same request. Put {q} into"
+        in in_process("init-prompt", *options, "--request", "{group}?", "-o", "x").stderr
+    )
     assert "known are: q, group" in in_process("init-prompt", *options, "--request", "{where}?", "-o", "x").stderr
     pd.DataFrame({"q": ["Is it?"], "options": ["Good|Bad"], "shares": ["7|3"]}).to_csv(tmp_path / "one.csv", index=False)
     done = in_process("init-prompt", "--from", "one.csv", *options[2:], "--request", "{q}", "-o", "one.json")
