@@ -243,7 +243,7 @@ def test_two_processes_that_are_interrupted_resume_from_their_checkpoint_and_one
     before = {name: (folder / name).read_bytes() for name in ("adapter_model.safetensors", "run.json", "metrics.jsonl")}
     told = []
     quietly(together, notice=told.append)
-    assert any("its samples are missing" in line for line in told)
+    assert any("Drawing the missing samples" in line for line in told)
     assert before == {name: (folder / name).read_bytes() for name in before}
     assert_same_samples(together, alone)
 

@@ -377,7 +377,7 @@ def test_exact_figures_need_no_samples_and_agree_with_what_training_recorded(tra
 
 def test_exact_figures_of_a_bare_file_are_refused(tmp_path, prompt_file):
     (tmp_path / "s.json").write_text('["{a}"]')
-    with pytest.raises(InputError, match="--exact needs the run itself"):
+    with pytest.raises(InputError, match=r"--exact needs the run\. Name its folder"):
         evaluate([tmp_path / "s.json"], Question(prompt=prompt_file(), exact=True))
 
 
@@ -414,14 +414,14 @@ def test_an_adapter_on_other_weights_of_the_same_name_is_refused(trained, tiny_m
 
 
 def test_output_that_is_no_file_is_refused(trained, tmp_path):
-    with pytest.raises(InputError, match="is no ordinary file"):
+    with pytest.raises(InputError, match="is not a regular file"):
         resolve(Wanted(Path(trained.output_dir), output=tmp_path), Path("results"))
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("run.json", '{"exact_kl": 5}', r"run\.json: exact_kl: input should be a valid dictionary, correct the file"),
+        ("run.json", '{"exact_kl": 5}', r"run\.json: exact_kl: input should be a valid dictionary. Fix the file"),
         ("config.yaml", "alg_config: [1]", r"config\.yaml: alg_config: input should be"),
         ("config.yaml", "a: [", r"config\.yaml:1:.* is not YAML"),
         ("gen.lora.meta.json", '{"settings": {"temperature": "x"}}', r"gen\.lora\.meta\.json: settings\.temperature: "),

@@ -86,8 +86,8 @@ def test_a_request_leaves_the_samples_of_the_run_alone(run):
     [
         (Wanted(Path("no/such")), "no/such"),
         (Wanted(model="m"), "--prompt or --request"),
-        (Wanted(model="m", requests=(" ",)), "must be some text"),
-        (Wanted(model="m", requests=("a\udcff",)), "must be some text"),
+        (Wanted(model="m", requests=(" ",)), "must be a non-empty text"),
+        (Wanted(model="m", requests=("a\udcff",)), "must be a non-empty text"),
         (Wanted(adapter=Path("no/such")), "adapter_config.json is missing"),
         (Wanted(model="m", prompts=(Path("no/such"),)), "does not exist"),
     ],
