@@ -124,7 +124,7 @@ def test_a_wrap_without_a_place_for_the_outcome_is_refused():
         (["--benford", "--from", "x.csv"], "--benford and --from exclude each other"),
         (["--from", "none.csv"], "none.csv: cannot be read"),
         (["--dice", "2d6", "--count"], "describe a file. Name it with --from"),
-        (["--from", "data.csv", "--tail", "0.1"], "--tail does not go with --from"),
+        (["--from", "data.csv", "--tail", "0.1"], "--tail does not apply to --from"),
         (["--from", "data.csv"], "has 3 columns. Choose the column of targets with --column: region, answer, n"),
         (["--from", "data.csv", "--column", "answr"], "did you mean 'answer'?"),
         (
@@ -135,7 +135,7 @@ def test_a_wrap_without_a_place_for_the_outcome_is_refused():
             ["--from", "data.csv", "--column", "answer", "--weight-column", "region"],
             "row 1 of column region: the weight 'N' is not a number",
         ),
-        (["--from", "data.csv", "--column", "answer", "--weight-column", "n", "--group-by", "region"], "name it with -o"),
+        (["--from", "data.csv", "--column", "answer", "--weight-column", "n", "--group-by", "region"], "Name it with -o"),
         (
             [
                 "--from",
@@ -278,7 +278,7 @@ def test_a_table_becomes_a_folder_of_prompts(in_process, tmp_path):
     assert dict(zip(north.targets, north.weights, strict=True)) == {"{yes}": 0.666666667, "{no}": 0.333333333}
     again = in_process("init-prompt", *options, "--request", "You live in {region}. {question}", "-o", "out")
     assert again.returncode == 2
-    assert "exists already" in again.stderr
+    assert "already exists" in again.stderr
 
 
 def test_the_list_shows_every_family(in_process):
@@ -292,7 +292,7 @@ def test_groups_that_would_all_be_asked_the_same_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"all groups would have the same request\. Put \{time\} into --request or --system"):
         prompts_from(both, Wording(), ("time",), tmp_path)
     assert len(prompts_from(both, Wording(system="It is {time}."), ("time",), tmp_path)) == 2
-    with pytest.raises(InputError, match=r"x\.json: --group-by writes a folder"):
+    with pytest.raises(InputError, match=r"x\.json: --group-by/--given writes a folder"):
         prompts_from(both, Wording(request="{time}?"), ("time",), tmp_path / "x.json")
 
 

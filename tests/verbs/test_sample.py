@@ -45,7 +45,7 @@ def test_a_run_a_config_and_the_newest_run_are_the_same(run, tmp_path):
 def test_untuned_of_a_run_needs_no_adapter(run):
     (run / "adapter_model.safetensors").unlink()
     assert resolve(Wanted(run, "untuned"), Path("results")).path == run / "gen.untuned.json"
-    with pytest.raises(InputError, match="no adapter there"):
+    with pytest.raises(InputError, match="no adapter found"):
         resolve(Wanted(run), Path("results"))
 
 
