@@ -1,1 +1,1 @@
-"""Measurements with their commands; see `docs/benchmarks.md`."""
+"""Benchmarks; results are in `docs/benchmarks.md`."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME …]`: run the named measurements, or all. Each prints both sides of what it compares."""
+"""`python -m benchmarks [NAME …]`: run the named benchmarks, or all. Each prints both sides of its comparison."""
 
 import sys
 import warnings
@@ -23,7 +23,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
 
 
 def run(names: list[str]) -> None:
-    """Run in the order given; an unknown name ends with the list of known ones."""
+    """Run benchmarks in the given order; an unknown name exits with the list of known ones."""
     warnings.simplefilter("ignore")
     if unknown := set(names) - set(BENCHMARKS):
         sys.exit(f"unknown benchmark {', '.join(sorted(unknown))}: known are {', '.join(BENCHMARKS)}")

@@ -1,4 +1,4 @@
-"""The command, or another program, in a process of its own: how it ends, how long it takes, how much memory it holds. Knows nothing of models."""
+"""Run the command, or another program, in a separate process and measure its exit code, time and peak memory."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ finally:
     with open("/proc/self/status") as status, open(peak, "w") as told:
         told.write(next(line for line in status if line.startswith("VmHWM")))
 """
-"""A process tells its own peak: what `wait4` says of it includes what the parent held when it was started."""
+"""The process reports its own peak: the figure of `wait4` includes the parent's memory at the start."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a command did."""
+    """The result of a command."""
 
     code: int
     said: str  # on stdout
     told: str  # on stderr
     seconds: float
-    megabytes: float  # the most it held; nan where it was killed
+    megabytes: float  # peak memory; nan if it was killed
 
     def __str__(self) -> str:
-        """Without what it said."""
+        """Without its output."""
         return f"exit code {self.code}, {self.seconds:.1f} s, {self.megabytes:.0f} MB"
 
 
 def measured(folder: Path, *words: object, timeout: float | None = None, **environment: str) -> Done:
-    """Run `diffuse` with these words in a folder; without words Python and nothing else. `timeout` in seconds."""
+    """Run `diffuse` with these arguments in a folder; without arguments only start Python. `timeout` in seconds."""
     return measured_program(folder, "diffusecli" if words else "", *words, timeout=timeout, **environment)
 
 
@@ -54,7 +54,7 @@ def measured_program(
     timeout: float | None = None,
     **environment: str,
 ) -> Done:
-    """Run a module, or a script whose name ends in `.py`, with these words in a folder. `timeout` in seconds."""
+    """Run a module, or a script whose name ends in `.py`, with these arguments in a folder. `timeout` in seconds."""
     with tempfile.TemporaryFile("r") as peak:
         command = [str(python), "-c", _SCRIPT, str(peak.fileno()), program, *map(str, words)]
         started = time.perf_counter()

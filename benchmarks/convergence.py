@@ -1,4 +1,4 @@
-"""How many steps and seconds of training bring the exact KL of numbers 1-10 to .05 and .01."""
+"""Steps and seconds of training until the exact KL of numbers 1-10 is .05 and .01."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GOALS = (0.05, 0.01)
 
 
 def main() -> None:
-    """Train with the defaults for 30 iterations; the KL of an iteration is that of the adapter before its step."""
+    """Train with the defaults for 30 iterations; the KL of an iteration belongs to the adapter before its step."""
     seen: list[Iteration] = []
     with tempfile.TemporaryDirectory() as folder:
         config = Config.model_validate(
@@ -24,7 +24,7 @@ def main() -> None:
     print("|---|---|---|")
     for goal in GOALS:
         first = next((i for i in seen if i.kl[NUMBERS_10] <= goal), None)
-        # iteration i saw the adapter after i - 1 steps, and that adapter was ready when iteration i began
+        # iteration i measures the adapter after i - 1 steps, which was ready at the start of iteration i
         told = f"{first.iteration - 1} | {seen[first.iteration - 2].seconds:.1f}" if first else "not reached | -"
         print(f"| {goal} | {told} |")
     print(f"\nat the start {seen[0].kl[NUMBERS_10]:.2f}, after {len(seen)} steps {trained.after.kl[NUMBERS_10]:.4f} nats, ")

@@ -1,4 +1,4 @@
-"""How long `diffuse evaluate` takes, with imports and reading: an ordinary run, and a million samples of a thousand targets."""
+"""Time of `diffuse evaluate`, including imports and reading: an ordinary run, and a million samples of a thousand targets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from diffusecli.runs.run_dir import RunDir, prompts_as_json
 
 
 def main() -> None:
-    """Wall seconds and peak memory of the command, the best of five."""
+    """Wall time in seconds and peak memory of the command; best of five."""
     print("| what | seconds | MB at the peak |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

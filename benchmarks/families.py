@@ -1,6 +1,6 @@
 """Does training on a few families of distributions transfer to others? 600 prompts of 1, 5, 24 and all families of a mixture.
 
-Measured on prompts that no run is trained on: parameters of the family that every run has, of five, of all, and whole families that none has.
+Measured on prompts that no run is trained on: new parameters of the family in every run, of five families, of all, and families in no run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MEASURED = {"uniform": 48, "five": 50, "every": 51, "families": 60}  # prompts o
 
 
 def main() -> None:
-    """Print a row per number of families."""
+    """Print one row per number of families."""
     print("| families | " + " | ".join(f"{name}: median TVD / excess TVD / KL" for name in MEASURED) + " | drift |")
     print("|---" * (len(MEASURED) + 2) + "|")
     with tempfile.TemporaryDirectory() as folder:
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def chosen(mixture: Path, into: Path) -> list[int]:
-    """Copy prompts into `into/train-N` for N families, as many of each, and those to measure into `into/held`; the numbers N."""
+    """Copy prompts into `into/train-N` for N families (equal numbers) and test prompts into `into/held`; returns the numbers N."""
     rng, every = random.Random(1), _names(mixture / "train")
     others = [name for name in every if name not in FIVE]
     rng.shuffle(others)
@@ -61,7 +61,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _copy(rng: random.Random, source: Path, families: Sequence[str], count: int, into: Path, *, by_family: bool) -> None:
-    """So many prompts in all, as many of each family to within one."""
+    """Choose a total number of prompts, evenly over families (to within one)."""
     for place, family in enumerate(families):
         files = sorted((source / family).iterdir())
         rng.shuffle(files)

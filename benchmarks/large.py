@@ -1,4 +1,4 @@
-"""Large lists of targets: steps that draw some targets, compared with steps that use all. Seconds a step, and KL after equal time."""
+"""Large lists of targets: steps that draw some targets, compared with steps that use all: seconds per step, and KL after equal time."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from diffusecli.runs.iteration import Iteration
 from diffusecli.training.record import Trained
 from diffusecli.verbs.train import train
 
-STEP_OF = 5_000  # numbers; a whole step of them takes a minute
-LEARN = 1_000  # numbers; whole steps are cheap enough to learn from
+STEP_OF = 5_000  # numbers; a full step takes a minute
+LEARN = 1_000  # numbers; full steps are fast enough for training
 BUDGETS = (30, 90)  # seconds of training
 STRATEGIES: dict[str, Any] = {"64 drawn": 64, "all": None}
 
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _trained(numbers: int, count: int | None, steps: int) -> tuple[Trained, int, list[float]]:
-    """Train so many steps; also the tokens fed in one, and the seconds of each."""
+    """Train some steps; also returns the tokens of one step, and the seconds of each."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "numbers.json")
         path.write_text(init_prompt(uniform=(1, numbers)).to_json(), encoding="utf-8")

@@ -1,8 +1,8 @@
-"""One packed pass against one row per target: same loss, same gradient, how much faster, how much less memory.
+"""One packed pass compared with one row per target: same loss and gradient, speed-up, memory saved.
 
-Both are also computed in float64, where they agree to the last digits: what they differ by in
-float32 is rounding, and the packed pass has less of it. Rows are as the original has them: PEFT's own
-layers, 32 rows a batch, logits at every position.
+Both are also computed in float64, where they agree to the last digits. So the difference in
+float32 is rounding, and the packed pass has less of it. Rows are as in the original: PEFT's
+layers, 32 rows per batch, logits at every position.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PROMPTS = {"numbers 1-10": NUMBERS_10, "numbers 1-100": NUMBERS_100, "200 names"
 
 
 def main() -> None:
-    """Print a row per prompt; packed is the best of three, rows (minutes long) one call."""
+    """Print one row per prompt. Packed: best of three calls. Rows: one call, because it takes minutes."""
     base, plain = adapted_model(), adapted_model(fused=False)
     print(f"machine: {matmul_gflops():.0f} GFLOP/s in a 1024^3 float32 product\n")
     print(
@@ -58,13 +58,13 @@ def main() -> None:
 
 
 def packed_way(base: Any, encoded: Any) -> Pass:
-    """The pass and the size of its parts as training would choose them with memory to spare."""
+    """The pass and the size of its parts that training would choose with enough memory."""
     most = fastest_part(shape_of(base.model.config, base.parameters), len(encoded.prompt_ids))
     return choose_pass(base.model, encoded, max_tokens=most)[0]
 
 
 def _peak_alone(name: str, kind: str) -> int:
-    """MB at the peak of a process that makes one step and nothing else."""
+    """Peak memory in MB of a process that makes only one step."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "benchmarks.packing", name, kind], capture_output=True, text=True, check=True
     )

@@ -1,6 +1,6 @@
-"""TRL's `SFTTrainer` with a LoRA adapter, run by an environment of its own (see `peers`). Imports nothing of this project.
+"""TRL's `SFTTrainer` with a LoRA adapter, run in a separate environment (see `peers`). Imports nothing of this project.
 
-Prints a line of JSON with the steps and seconds of training at every adapter that it saves; saving is not in those seconds.
+Prints one line of JSON for every adapter that it saves, with steps and seconds of training (without saving).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def main(settings: dict[str, Any]) -> None:
-    """Train on rows of `prompt` and `completion`; `settings` are those that `peers` writes."""
+    """Train on rows of `prompt` and `completion`; `settings` come from `peers`."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -21,7 +21,7 @@ def main(settings: dict[str, Any]) -> None:
     from trl import SFTConfig, SFTTrainer
 
     class Clock(TrainerCallback):  # type: ignore[misc]
-        """Counts the seconds of steps, saves adapters between them, and ends training when its time is over."""
+        """Counts the seconds of steps, saves adapters between steps, and ends training when its time is up."""
 
         def __init__(self) -> None:
             self.trained = 0.0

@@ -1,9 +1,9 @@
-"""Numbers 1-10 to an exact KL of .05, and 1000 samples of the tuned model: the original, TRL and `diffuse` side by side.
+"""Compare the original, TRL and `diffuse`: numbers 1-10 to an exact KL of .05, and 1000 samples of the tuned model.
 
-The original's steps are counted with packed passes and charged what a step of rows takes (see `recipe`). TRL's `SFTTrainer`
-learns from targets drawn by weight. It runs in an environment of its own, made once below the cache folder, and saves its adapter at every
-step. This process then measures their exact KL, so checks take none of its time. Loading is in no side's seconds, and in
-every side's memory. Where TRL cannot be installed, its row says so.
+The original's steps are counted with packed passes, at the measured cost of a step of rows (see `recipe`). TRL's `SFTTrainer`
+learns from targets drawn by weight. It runs in a separate environment, created once below the cache folder, and saves its adapter at every
+step. This process then measures their exact KL, so the checks do not count as TRL's time. Loading counts for memory, but not for
+seconds, on every side. If TRL cannot be installed, its row shows this.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ SIZES = (20, 200)
 
 
 class PartError(Exception):
-    """A part that cannot be measured here, and why."""
+    """A part that cannot be measured here, with the reason."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way to train, until the goal; or why it was not measured."""
+    """One way of training until the goal, or the reason why it was not measured."""
 
     way: str
     steps: int = 0
@@ -60,7 +60,7 @@ class Row:
 
 
 def main() -> None:
-    """Print a row per way to train, then what each learning rate of TRL did, then a row per way to sample."""
+    """Print one row per way of training, then the learning rates of TRL, then one row per way of sampling."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         defaults, bare = ours(folder, "defaults"), ours(folder, "retain: off", "retain=off")
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def table(rows: Sequence[Row], defaults: Row, bare: Row) -> str:
-    """Time to the goal and memory, a line per row."""
+    """Time to the goal and memory, one line per row."""
     lines = [
         f"| training on numbers 1-10 | steps to KL {GOAL} | seconds | seconds / defaults' | seconds / `retain: off`'s | MB at the peak |",
         "|---|---|---|---|---|---|",
@@ -99,7 +99,7 @@ def _in_words(row: Row) -> str:
 
 
 def settings_of_peers() -> str:
-    """What every run of TRL has in common."""
+    """Settings of all TRL runs."""
     return (
         f"TRL's learning rates, each with batches of {BATCH} drawn targets and a linear decay over {STEPS} steps after {WARMUP} of warm-up. "
         "First KL at most the goal, otherwise the lowest:"
@@ -107,7 +107,7 @@ def settings_of_peers() -> str:
 
 
 def ours(folder: Path, name: str, *changes: str) -> Row:
-    """`diffuse train` as a command, with its defaults but for these changes, and without samples."""
+    """`diffuse train` as a command, with its defaults except these changes, without samples."""
     run = folder / (changes[0] if changes else "defaults")
     config = folder / f"{run.name}.yaml"
     config.write_text(json.dumps({"model": MODEL, "train_prompts": [NUMBERS_10], "test_prompts": [], "output_dir": str(run)}))
@@ -119,7 +119,7 @@ def ours(folder: Path, name: str, *changes: str) -> Row:
 
 
 def original() -> Row:
-    """A row per target, AdamW at 5e-5; the memory is that of a process that makes steps of rows."""
+    """One row per target, AdamW at 5e-5; the memory is that of a process that makes steps of rows."""
     done, seconds = part("rows")
     _, steps = part("steps")
     return Row("the original's recipe, a row per target", steps, steps * seconds, done.megabytes, GOAL)
@@ -162,7 +162,7 @@ def drawn_rows(prompt: Prompt, n: int, seed: int) -> list[dict[str, Any]]:
 
 
 def first_or_lowest(kls: Sequence[float]) -> int:
-    """The index of the first exact KL that is at most the goal; of the lowest where none is."""
+    """The index of the first exact KL that is at most the goal, otherwise of the lowest one."""
     return next((i for i, kl in enumerate(kls) if kl <= GOAL), int(np.argmin(kls)))
 
 
@@ -182,9 +182,9 @@ def exact_kls(folders: Sequence[Path]) -> list[float]:
 
 
 def environment() -> Path:
-    """The Python of TRL's environment; made if it is not there, whole or not at all.
+    """The Python of TRL's environment, created completely or not at all if it does not exist.
 
-    It has the versions of `constraints.txt`. Raises `PartError` when it cannot be made, such as offline.
+    It has the versions of `constraints.txt`. Raises `PartError` if it cannot be created, e.g. offline.
     """
     try:
         cache = private_cache("peers")
@@ -195,7 +195,7 @@ def environment() -> Path:
                 made = Path(scratch) / "trl"
                 _quiet([sys.executable, "-m", "venv", made])
                 _quiet([made / "bin" / "python", "-m", "pip", "install", "-q", "-c", "constraints.txt", "trl", "peft", "torch"])
-                shutil.rmtree(cache / "trl", ignore_errors=True)  # of a Python that is gone
+                shutil.rmtree(cache / "trl", ignore_errors=True)  # of a Python that does not exist any more
                 os.replace(made, cache / "trl")
     except (OSError, DiffuseError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
@@ -223,7 +223,7 @@ def sampling_table(found: dict[str, Any]) -> str:
 
 
 def part(*words: object) -> tuple[Done, Any]:
-    """Measure a part in a process of its own: what the process took, and what it found."""
+    """Measure a part in a separate process; returns the cost of the process and its result."""
     done = _sound(measured_program(Path.cwd(), "benchmarks.peers", *words, PYTHONWARNINGS="ignore"))
     return done, json.loads(done.said.splitlines()[-1])
 

@@ -1,8 +1,8 @@
-"""What share of the machine's matrix-multiply rate a step reaches as useful work, what retention adds to it, and what a mixture costs.
+"""Useful work of a step as a share of the machine's matrix-multiply rate, and the cost of retention and of a mixture.
 
-Useful: 4 x parameters x distinct tokens of each prompt (its own and its internal nodes, once each) a step; tokens that prompts share
-are fed once and count for each of them, and "fed" counts them once. Product and step take turns, and shares are of neighbours in time,
-so that a machine that slows down slows both.
+Useful: 4 x parameters x distinct tokens of each prompt (its own and its internal nodes, once each) per step. Tokens shared by prompts
+are fed once but count for each prompt; "fed" counts them once. Product and step alternate, and shares compare neighbours in time,
+so that a slower machine affects both.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ EIGHT = [
 
 
 def main() -> None:
-    """Print medians of nine turns."""
+    """Print medians of nine repeats."""
     base = adapted_model()
     weights = FlatWeights.of(trainable(base.model))
     alone = {name: encode(base, path) for name, path in PROMPTS.items()}
@@ -67,7 +67,7 @@ def _share(name: str, base: LoadedModel, prompts: list[EncodedPrompt], weights: 
 
 
 def _retention(base: LoadedModel, encoded: EncodedPrompt, weights: FlatWeights) -> None:
-    """A whole step (gradient, clipping, AdamW) with and without an answer to hold on to, in turns."""
+    """A full step (gradient, clipping, AdamW) with and without a retention answer, alternating."""
     scorer = scorer_of(base, [encoded], weights)
     scorer.retention = prepare(base, Retain(), read_instructions(Retain()), seed=0, strategy=scorer.strategy, notice=print)
     optimiser = torch.optim.AdamW(weights.vectors, lr=1e-5, fused=True)
@@ -91,7 +91,7 @@ def _retention(base: LoadedModel, encoded: EncodedPrompt, weights: FlatWeights) 
 
 
 def _mixture(base: LoadedModel, long: EncodedPrompt, weights: FlatWeights, *, at_once: int = 8) -> None:
-    """Steps of a mixture of 600 short prompts against steps of one long prompt, and how long all 600 take to be measured."""
+    """Steps of a mixture of 600 short prompts compared with steps of one long prompt, and the time to measure all 600."""
     prompts = [encode(base, prompt) for prompt in mixture()]
     scorer, lone = scorer_of(base, prompts, weights), scorer_of(base, [long], weights)
     mixed, single, ratios = [], [], []
@@ -123,13 +123,13 @@ def mixture() -> list[Prompt]:
 
 
 def scorer_of(base: LoadedModel, prompts: list[EncodedPrompt], weights: FlatWeights) -> Scorer:
-    """Scores in the pass, and the size of its parts, that training would choose with memory to spare."""
+    """A scorer with the pass and part size that training would choose with enough memory."""
     longest = max(prompts, key=lambda e: len(e.prompt_ids))
     return Scorer(base.model, packed_way(base, longest), None, Processes("cpu"), print, weights)
 
 
 def _turns(step: Callable[[], Any]) -> tuple[list[float], list[float]]:
-    """Seconds of the step and rates of the product, in turns."""
+    """Seconds of the step and rates of the product, alternating."""
     took, products = [], []
     for _ in range(TURNS):
         products.append(matmul_gflops())

@@ -1,8 +1,8 @@
-"""Time to an exact KL of .05: the defaults against the original's recipe.
+"""Time to an exact KL of .05: the defaults compared with the original's recipe.
 
-The original feeds a row per target and takes AdamW at 5e-5 (eps 1e-5, gradients clipped to 1). Its steps are
-counted with packed passes, which give the same gradient (see `packing`), and each is charged what a
-step of rows takes, measured in the same run: hours would pass otherwise.
+The original feeds one row per target and uses AdamW at 5e-5 (eps 1e-5, gradients clipped to 1). Its steps are
+counted with packed passes, which give the same gradient (see `packing`). The time of each is that of a
+step of rows, measured in the same run: the real recipe would take hours.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GOAL = 0.05
 
 
 def main() -> None:
-    """Print a row per prompt."""
+    """Print one row per prompt."""
     print("| targets | original: steps, s/step, seconds | defaults: steps, seconds | ratio | without retention | ratio |")
     print("|---|---|---|---|---|---|")
     for name, path in (("numbers 1-10", NUMBERS_10), ("numbers 1-100", NUMBERS_100)):
@@ -46,12 +46,12 @@ def main() -> None:
 
 
 def row_step(base: LoadedModel, encoded: EncodedPrompt, repeats: int = 1) -> float:
-    """Seconds that the original's step takes: a row per target. `base` has an adapter of PEFT's own layers."""
+    """Seconds of the original's step: one row per target. `base` has an adapter with PEFT's layers."""
     return seconds(lambda: score(base.model, encoded, RowsPass(), backward=True), repeats)
 
 
 def original_steps(encoded: EncodedPrompt) -> int:
-    """How many steps of the original's recipe reach the goal."""
+    """Number of steps until the original's recipe reaches the goal."""
     base = adapted_model()
     weights = [p for p in base.model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=5e-5, eps=1e-5)
@@ -67,7 +67,7 @@ def original_steps(encoded: EncodedPrompt) -> int:
 
 
 def until(path: str, **settings: Any) -> tuple[int, float]:
-    """Train, and find the steps and seconds until the exact KL was at most the goal."""
+    """Train, and return the steps and seconds until the exact KL is at most the goal."""
     seen: list[Iteration] = []
     with tempfile.TemporaryDirectory() as folder:
         config = Config.model_validate(
@@ -78,7 +78,7 @@ def until(path: str, **settings: Any) -> tuple[int, float]:
 
 
 def reached(seen: Sequence[Iteration], path: str) -> tuple[int, float]:
-    """Steps and seconds until the exact KL was at most the goal; iteration i saw the adapter after i - 1 steps."""
+    """Steps and seconds until the exact KL is at most the goal; iteration i measures the adapter after i - 1 steps."""
     there = next(i for i in seen if i.kl[path] <= GOAL)
     return there.iteration - 1, seen[there.iteration - 2].seconds
 

@@ -1,7 +1,8 @@
-"""The counting sampler against batches of `generate`, and many prompts together against one after the other.
+"""The counting sampler compared with batches of `generate`, and many prompts together compared with one at a time.
 
-`generate` has 20 rows as the original has them, and the best of several sizes. Tuned models end soon and have few distinct prefixes; an untuned one that writes freely for 64 tokens has
-hardly any in common. `generate` is timed on a few batches and scaled to 1000 samples; both sides run in one process.
+`generate` has 20 rows as in the original, and the best of several sizes. Tuned models give short answers with few distinct prefixes.
+An untuned model that writes freely for 64 tokens has hardly any common prefixes. `generate` is timed on a few batches and scaled to 1000
+samples; both sides run in one process.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ FREE = Prompt(request="Tell me something about the sea.", targets=(), alias="unt
 
 
 def main() -> None:
-    """A row per prompt and way; then a million samples and memory against N, each in a process of its own."""
+    """Print one row per prompt and method; then a million samples, and memory by N, each in a separate process."""
     print("| prompt | way | seconds for 1000 | tokens fed | distinct | counting is faster |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
@@ -68,7 +69,7 @@ def _tuned(path: str, folder: str) -> LoadedModel:
 
 @dataclass(frozen=True)
 class Compared:
-    """Seconds for 1000 samples of one prompt, both ways."""
+    """Seconds for 1000 samples of one prompt, with both methods."""
 
     counting: float
     fed: int  # tokens that the counting sampler fed
@@ -77,7 +78,7 @@ class Compared:
 
 
 def compare(base: LoadedModel, prompt: Prompt, settings: SamplingSettings, sizes: tuple[int, ...]) -> Compared:
-    """Time `generate` with so many rows a batch, then the counting sampler."""
+    """Time `generate` with several batch sizes, then the counting sampler."""
     encoded = encode(base, prompt)
     engine = LocalEngine(base, settings)
     plain = {}

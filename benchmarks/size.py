@@ -1,4 +1,4 @@
-"""Cost against size: seconds and peak memory of a step for 10 to 20 000 targets, each size in a process of its own."""
+"""Cost by size: seconds and peak memory of a step for 10 to 20 000 targets, each size in a separate process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZES = (10, 100, 1000, 10_000, 20_000)
 
 
 def main() -> None:
-    """Print a row per size; the slope is that of ln(seconds) over ln(targets) from row to row."""
+    """Print one row per size; the slope is that of ln(seconds) over ln(targets) from row to row."""
     for kind in ("numbers", "names"):
         print(f"\n{kind}\n\n| targets | tokens fed | s/step | slope | MB at the peak |\n|---|---|---|---|---|")
         before: tuple[int, float] | None = None
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def _prompt(kind: str, size: int) -> Prompt:
-    """Uniform numbers from 1, or first names, in pairs beyond the 200 there are."""
+    """Uniform numbers from 1, or first names (pairs of names if more than 200 are needed)."""
     if kind == "numbers":
         targets = [f"{{{number}}}" for number in range(1, size + 1)]
     else:

@@ -1,4 +1,4 @@
-"""How long commands take to begin: to the help, the first optimiser step, the first token, the tables; against Python and the imports alone."""
+"""Startup time of commands: to the help, the first optimiser step, the first token, the tables; compared with Python and imports alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FIRST_STEP = "iteration 1/"  # on stderr, when the first step over the only pro
 
 
 def main() -> None:
-    """The median of five of each, taken in turns."""
+    """The median of five measurements of each, alternating."""
     with tempfile.TemporaryDirectory() as place:
         config, run = _trained(Path(place))
         sample = ("sample", str(config), "--mode", "lora", "-n", "1", "--max-new-tokens", "1", "-o", str(Path(place) / "one.json"))
@@ -55,7 +55,7 @@ def _trained(place: Path) -> tuple[Path, Path]:
 
 
 def _seconds(words: Sequence[str], until: str | None) -> float:
-    """From the start of Python to the line of stderr that holds `until`, where the process is stopped, or to its end."""
+    """Seconds from the start of Python to the line on stderr with `until`, where the process is stopped, or to its end."""
     started = time.perf_counter()
     with subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr or ():

@@ -1,6 +1,7 @@
-"""What makes a distribution hold in other words: one setting after the other is changed, the number of requests fed stays.
+"""Which settings make a distribution hold in other wordings: one setting changes at a time, and the number of requests stays the same.
 
-Numbers 1 to 10, sixty steps of four wordings (of one, where there is one). Measured on wordings and contexts that no run is trained on: exact total variation distance.
+Numbers 1 to 10, sixty steps of four wordings (or of the only one). Measured: exact total variation distance on wordings and contexts that
+no run is trained on.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ CHANGES: Sequence[tuple[str, Mapping[str, Any]]] = (
 
 
 def main() -> None:
-    """Print a row per setting."""
+    """Print one row per setting."""
     print("| changed | held-out wordings: median / worst | held-out contexts: median / worst | drift | seconds |")
     print("|---|---|---|---|---|")
     for name, change in CHANGES:
@@ -49,7 +50,7 @@ def main() -> None:
 
 
 def measured(chosen: Mapping[str, Any]) -> list[str]:
-    """Train as chosen, and what the end of the training measured."""
+    """Train with these settings; returns the figures at the end of the training."""
     most = init_prompt(uniform=(1, 10), wordings=MOST, held_out=HELD_OUT, seed=0, spellings=chosen["spellings"])
     prompt = most.model_copy(update={"request": most.requests[: chosen["wordings"]]})
     at_once = min(chosen["at_once"], chosen["wordings"])

@@ -1,4 +1,4 @@
-"""What the measurements share: the built-in model, library prompts, a clock, a machine rate."""
+"""Code that benchmarks share: the built-in model, library prompts, a clock, a machine rate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES_200 = "prompts/names/first-names.json"
 
 
 def adapted_model(*, fresh_adapter: bool = True, fused: bool = True) -> LoadedModel:
-    """The built-in model on the CPU with a new rank-4 adapter, the weights of which repeat from run to run."""
+    """The built-in model on the CPU with a new rank-4 adapter; its weights are the same in every run."""
     import torch
 
     torch.manual_seed(0)
@@ -33,13 +33,13 @@ def adapted_model(*, fresh_adapter: bool = True, fused: bool = True) -> LoadedMo
 
 
 def encode(base: LoadedModel, prompt: str | Prompt) -> EncodedPrompt:
-    """A library prompt, or one of its own, in the model's tokens."""
+    """A library prompt, or another one, in the model's tokens."""
     found = read_prompt(prompt) if isinstance(prompt, str) else prompt
     return encode_prompt(found, base.chat)
 
 
 def seconds(action: Callable[[], object], repeats: int = 1) -> float:
-    """The least wall time of `repeats` calls."""
+    """The lowest wall time of `repeats` calls."""
     best = float("inf")
     for _ in range(repeats):
         started = time.perf_counter()
@@ -49,7 +49,7 @@ def seconds(action: Callable[[], object], repeats: int = 1) -> float:
 
 
 def matmul_gflops() -> float:
-    """What a plain 1024 x 1024 x 1024 float32 product reaches here, in GFLOP/s."""
+    """The rate of a plain 1024 x 1024 x 1024 float32 product on this machine, in GFLOP/s."""
     import torch
 
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)

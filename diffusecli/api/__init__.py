@@ -1,4 +1,4 @@
-"""What programs call: the verbs with values of Python in place of options, quiet, with results that become data frames.
+"""The Python API: the verbs with Python values as arguments, no output, and results that convert to data frames.
 
-Converts what programs have and what the verbs return. Prints nothing, exits never.
+Converts arguments for the verbs, and their results. Never prints, never exits.
 """

@@ -1,4 +1,4 @@
-"""Evaluation, for programs."""
+"""Python API: evaluation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 _SHOWN = ("run", "mode", "prompt", "n", "valid", "tvd", "excess_tvd", "p_value", "verdict")
-"""Columns of the table in a notebook, where a screen has room for a few."""
+"""Columns of the table in a notebook, which has room for a few."""
 
 Source = Trained | Samples | AnyPath
 """A run, samples that were drawn, a folder of runs, or a file of samples."""
@@ -39,14 +39,14 @@ Source = Trained | Samples | AnyPath
 class Evaluation:
     """Samples compared with the target weights."""
 
-    document: Document = field(repr=False)  # everything, in the shape of `diffuse evaluate --json`
+    document: Document = field(repr=False)  # everything, in the schema of `diffuse evaluate --json`
 
     def to_frame(self) -> DataFrame:
-        """A data frame with a row per prompt and sampler. Its columns are those of `diffuse evaluate --csv`."""
+        """A data frame with one row per prompt and sampler. The columns are those of `diffuse evaluate --csv`."""
         return frame(_by_name(flat_rows(self.document)))
 
     def targets_to_frame(self) -> DataFrame:
-        """A data frame with a row per prompt, sampler and target.
+        """A data frame with one row per prompt, sampler and target.
 
         The columns are `run`, `mode` and `prompt`, `share` (of the valid answers), and the fields of Cell in `diffuse evaluate --json`.
         """
@@ -59,11 +59,11 @@ class Evaluation:
         return frame(_by_name(rows) or dict.fromkeys(("run", "mode", "prompt", "share", *(of.name for of in fields(Cell))), ()))
 
     def __str__(self) -> str:
-        """A line with the verdict per prompt and sampler."""
+        """One line per prompt and sampler with the verdict."""
         return printable("\n".join(f"{row.prompt} ({row.mode}): {row.verdict}" for row in self.document.rows))
 
     def _repr_html_(self) -> str:
-        """What notebooks show."""
+        """The table shown in notebooks."""
         found = _by_name(flat_rows(self.document))
         return html_table({name: found[name] for name in _SHOWN if name in found})
 
@@ -80,24 +80,24 @@ def evaluate(
 ) -> Evaluation:  # fmt: skip
     """Compare samples with the target weights.
 
-    - `source`: what `train` or `sample` returned, a run directory, a folder of them, or a file of samples; or several of these.
+    - `source`: a result of `train` or `sample`, a run directory, a folder of runs, or a sample file; or several of these.
       Samples must still be in their file, and a run must still have its adapter.
-    - `answers`: answers that the program has, in place of a source: a list of texts, a column or an array of them, or a mapping of text to
-      count, such as that of `value_counts()`. They answer `prompt`.
-    - `prompt`: with `answers` a prompt or its file. With files of raw answers the file of the prompt that they answer.
-    - `prompts`: prompt files in place of those that samples name; with `exact` also held-out ones to measure.
-    - `match`: when an answer is a target: `exact`, `strip`, `casefold` or `regex:…`.
-    - `only`: only prompts with this in their path.
-    - `exact`: load the model, and compute exact KL, TVD and coverage of every prompt, and the drift. `model` is then its base model where
-      that is in another place, and `trust_remote_code` lets code of the model run.
+    - `answers`: answers in memory, without a source: a list of texts, a Series or an array of texts, or a mapping of text to
+      count, such as the result of `value_counts()`. They are answers to `prompt`.
+    - `prompt`: with `answers`, a prompt or its file. With files of raw answers, the file of their prompt.
+    - `prompts`: prompt files that replace the ones named by samples; with `exact` also held-out prompts to measure.
+    - `match`: when an answer matches a target: `exact`, `strip`, `casefold` or `regex:…`.
+    - `only`: only prompts with this text in their path.
+    - `exact`: load the model and compute exact KL, TVD and coverage of every prompt, and the drift. `model` is then the path or name of
+      its base model if that has moved, and `trust_remote_code` allows code of the model to run.
     - `at_n`: draws for the excess TVD of exact figures.
-    - `sdmetrics`: SDMetrics' quality score of records, too (extra `records`).
-    - `seed`: of Monte Carlo and bootstrap.
-    - `column`, `count_column`, `layout`: how a file of raw answers is written.
-    - `notice`: takes what the command line prints on the way. By default it is logged.
+    - `sdmetrics`: also compute SDMetrics' quality score of records (extra `records`).
+    - `seed`: random seed for Monte Carlo and bootstrap.
+    - `column`, `count_column`, `layout`: format of a file of raw answers.
+    - `notice`: called with the notices of the command line. By default they are logged.
 
-    Limits are for the program to check, in the data frame. Raises `InputError` when there are no samples, or when they do not belong to
-    the run or the prompt that they name.
+    To apply limits, check the data frame in your program. Raises `InputError` if there are no samples, or if they do not belong to
+    their run or prompt.
     """
     from diffusecli.verbs.evaluate import Question
     from diffusecli.verbs.evaluate import evaluate as judge
@@ -114,7 +114,7 @@ def evaluate(
     with calling(notice) as say:
         sources = _sources(source)
         if not sources and answers is None:
-            raise InputError("nothing to evaluate: name a run or samples, or pass answers= with prompt=")
+            raise InputError("nothing to evaluate. Name a run or samples, or pass answers= with prompt=")
         paths = [one.place if isinstance(one, Trained | Samples) else path_of(one, "source") for one in sources]
         for one in sources:
             if isinstance(one, Trained | Samples):
@@ -124,17 +124,15 @@ def evaluate(
         if prompt is not None and not isinstance(prompt, Prompt | str | PathLike):
             raise wrong("prompt", "a prompt or the path of its file", prompt)
         if (model is not None or trust_remote_code) and not exact:
-            raise InputError(f"{'trust_remote_code' if model is None else 'model'} has no effect without exact=True. Leave it out")
+            raise InputError(f"{'trust_remote_code' if model is None else 'model'} has no effect without exact=True. Remove it")
         of_files = {"column": column, "count_column": count_column, "layout": layout}
         described = [name for name, value in of_files.items() if value is not None]
         if described and (prompt is None or answers is not None):
-            raise InputError(
-                f"{described[0]}: describes a file of raw answers. Name that file, and with prompt= the prompt that it answers"
-            )
+            raise InputError(f"{described[0]}: describes a file of raw answers. Name that file, and its prompt with prompt=")
         given = _given(answers, prompt, paths)
         held_out = listed(prompts)
         if in_memory := [one for one in held_out if isinstance(one, Prompt)]:
-            raise InputError(f"prompts: {in_memory[0].question[:40]!r} is in memory, name prompt files")
+            raise InputError(f"prompts: {in_memory[0].question[:40]!r} is in memory. Name prompt files")
         question = Question(
             Matching(match), tuple(Path(str(one)) for one in held_out), _file_of(prompt, paths), column, texts("only", only), exact,
             seed, trust_remote_code, model, count_column, layout or Layout(), given, at_n, flag("sdmetrics", sdmetrics),
@@ -143,7 +141,7 @@ def evaluate(
 
 
 def _sources(source: Any) -> list[Source]:
-    """One or several as a list; raises `InputError` for what is no source of samples."""
+    """One source or several as a list; raises `InputError` for anything that is not a source of samples."""
     must = "a run, samples, a path, or a list of these"
     if are_prompts(source):
         raise InputError("source: these are prompts. Write evaluate(answers=…, prompt=…) or evaluate(samples)")
@@ -154,12 +152,12 @@ def _sources(source: Any) -> list[Source]:
 
 
 def _given(answers: Any, prompt: Prompt | AnyPath | None, paths: Sequence[Path]) -> tuple[SampleSet, ...]:
-    """Answers in memory as what an evaluation starts from."""
+    """Answers in memory as a sample set."""
     if answers is None:
         return ()
     if prompt is None or paths:
         raise InputError(
-            "answers: " + ("leave the source out, or write them to a file" if paths else "name the prompt that they answer")
+            "answers: " + ("remove the source, or write them to a file" if paths else "prompt= is missing. Name their prompt")
         )
     counted = _counted(answers)
     if isinstance(prompt, Prompt):
@@ -172,25 +170,25 @@ def _given(answers: Any, prompt: Prompt | AnyPath | None, paths: Sequence[Path])
 
 
 def _counted(answers: Any) -> Answers:
-    """Answers with their counts; raises `InputError` that names the first that is no text, or whose count is none."""
+    """Answers with their counts; raises `InputError` for the first one that is not a text or has a wrong count."""
     pairs, items = pairs_or_items("answers", answers, "a list of texts, or a mapping of text to count")
     for one in items if pairs is None else [key for key, _ in pairs]:
         if not isinstance(one, str):
-            raise InputError(f"answers: {shown(one)} is no text. Every answer must be a text")
+            raise InputError(f"answers: {shown(one)} is not a text. Every answer must be a text")
     found = Answers()
     for one, count in [(one, 1) for one in items] if pairs is None else pairs:
         found[str(one)] += whole(f"answers: the count of {shown(one)}", count, 0)
     if isinstance(answers, Answers):
         found.unfinished.update(answers.unfinished)
     if found.total() == 0:
-        raise InputError("answers: is empty, there are no answers to evaluate")
+        raise InputError("answers: is empty. There is nothing to evaluate")
     return found
 
 
 def _file_of(prompt: Prompt | AnyPath | None, paths: Sequence[Path]) -> Path | None:
-    """The file of the prompt that files of raw answers answer."""
+    """The prompt file for files of raw answers."""
     if prompt is None or not paths:
         return None
     if isinstance(prompt, Prompt):
-        raise InputError("prompt: name the prompt's file where answers are in files")
+        raise InputError("prompt: is in memory, but the answers are in files. Name the prompt's file")
     return path_of(prompt, "prompt")

@@ -1,4 +1,4 @@
-"""What programs have becomes what the verbs take: paths and texts, prompts in memory, configs in three forms."""
+"""Convert arguments of programs to inputs of the verbs: paths and texts, prompts in memory, configs in three forms."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from diffusecli.system.errors import DiffuseError, InputError
 
 AnyPath = str | Path
 Prompts = Prompt | AnyPath | Iterable[Prompt | AnyPath] | Mapping[Any, Prompt | AnyPath]
-"""One prompt or several: values, files, folders, patterns. Of a mapping its values count."""
+"""One prompt or several: values, files, folders, patterns. For a mapping its values are used."""
 
 _FOLDER = "prompts"
-_NAMES_OF_RUNS = ("gen", "run")  # a folder with such a .json is taken for a run
+_NAMES_OF_RUNS = ("gen", "run")  # a folder with such a .json looks like a run
 _LONGEST_NAME = 40
 
 
 def listed(prompts: Any, name: str = "prompts") -> list[Prompt | str]:
-    """One or several as a list, paths as text, `~` replaced. Raises `InputError` for what is no prompt."""
+    """One prompt or several as a list, paths as text with `~` expanded. Raises `InputError` for anything else."""
     if prompts is None:
         return []
     must = "a prompt, a path, or a list of these"
@@ -58,16 +58,16 @@ def are_prompts(value: Any) -> bool:
 
 
 def path_of(path: AnyPath, name: str = "path") -> Path:
-    """The path, `~` replaced; raises `InputError` for one with a variable in it, or for what is no path."""
+    """The path with `~` expanded; raises `InputError` for a path with a variable in it, or for anything else."""
     return Path(meant(path_text(name, path)))
 
 
 def configured(config: Config | AnyPath | None, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a config, of its file, or none, with `settings` in place of some; groups such as `alg_config` are merged.
+    """The fields of a config or its file, or none, overridden by `settings`; groups such as `alg_config` are merged.
 
-    Raises `InputError` for a file that is none.
+    Raises `InputError` for a file that is not a config.
     """
-    if config is not None and not isinstance(config, Config):  # `{model}` in its paths is the model of `settings`, if they name one
+    if config is not None and not isinstance(config, Config):  # `{model}` in its paths is the model in `settings`, if given
         config, settings = read_config(path_of(config, "config"), list(_overrides(_plain(settings)))), {}
     fields: dict[str, Any] = {} if config is None else _plain(config)
     for name, value in _plain(settings).items():
@@ -77,7 +77,7 @@ def configured(config: Config | AnyPath | None, settings: Mapping[str, Any]) -> 
 
 
 def _overrides(settings: Mapping[str, Any], within: str = "") -> Iterator[str]:
-    """Settings as a command line gives them: `alg_config.n_iters=10`."""
+    """Settings as on the command line: `alg_config.n_iters=10`."""
     for name, value in settings.items():
         if isinstance(value, dict) and value:
             yield from _overrides(value, f"{within}{name}.")
@@ -89,10 +89,10 @@ def _overrides(settings: Mapping[str, Any], within: str = "") -> Iterator[str]:
 def trainable(
     fields: Mapping[str, Any], train: Sequence[Prompt | str], test: Sequence[Prompt | str], *, force: bool
 ) -> Iterator[Config]:
-    """The config of these fields, prompts in memory written into the run's folder; inside, it is trained on.
+    """Yield the config of these fields for a training, with prompts in memory written into the run's folder.
 
-    Raises `InputError` before anything is written where the fields are wrong or the folder holds a finished run. Where the training is
-    refused before it began, the prompt files go again.
+    Raises `InputError` before anything is written if the fields are wrong or the folder holds a finished run. If the training is
+    refused before it starts, the prompt files are removed.
     """
     in_memory = [one for one in (*train, *test) if isinstance(one, Prompt)]
     if not in_memory:
@@ -111,18 +111,18 @@ def trainable(
 
 @contextmanager
 def _nothing_left(run: RunDir) -> Iterator[None]:
-    """Where what is done inside is refused before the training began, the prompt files that it wrote go, and the folders made for them."""
+    """If the training is refused before it starts, remove the prompt files and folders that were created for it."""
     folder = run.path / _FOLDER
     before, config = set(folder.glob("*")), _bytes_of(run.config)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
     except DiffuseError:
-        if _bytes_of(run.config) == config:  # else the run has begun, and goes on with these files
+        if _bytes_of(run.config) == config:  # otherwise the run has started and needs these files
             for file in set(folder.glob("*")) - before:
                 file.unlink(missing_ok=True)
             for path in made:
-                with suppress(OSError):  # something else is there
+                with suppress(OSError):  # not empty
                     path.rmdir()
         raise
 
@@ -132,9 +132,9 @@ def _bytes_of(file: Path) -> bytes | None:
 
 
 def valid(prompt: Prompt) -> Prompt:
-    """The prompt; raises `InputError` for what a file would be refused for. Fields that were put into a copy have not been checked yet."""
+    """The prompt; raises `InputError` for the same problems as in a file. Fields changed in a copy have not been checked yet."""
     fields = {field.alias or name: getattr(prompt, name) for name, field in Prompt.model_fields.items()}
-    if prompt.messages and prompt.request == "":  # which a file leaves out
+    if prompt.messages and prompt.request == "":  # absent in a file
         del fields["request"]
     try:
         made = Prompt.model_validate(fields)
@@ -146,9 +146,9 @@ def valid(prompt: Prompt) -> Prompt:
 
 
 def kept_in(folder: Path, prompt: Prompt) -> str:
-    """The path of a file with this very prompt: its own where it was read from one, else one that is written here unless it is there.
+    """The path of a file with exactly this prompt: the file that it was read from, otherwise one in this folder, written if missing.
 
-    A file that holds another prompt is never replaced: the name gets a number.
+    A file with another prompt is never replaced: the name gets a number.
     """
     if prompt.alias and _holds(prompt.alias, prompt):
         return prompt.alias
@@ -164,7 +164,7 @@ def kept_in(folder: Path, prompt: Prompt) -> str:
 
 
 def named(prompts: Iterable[Prompt], run: RunDir | None) -> list[Prompt]:
-    """Prompts with aliases: what the run calls the same prompt, else their own, else the request."""
+    """Prompts with aliases: the run's alias of the same prompt, otherwise their own, otherwise the request."""
     known = run.read_manifest().get("prompt_sha256", {}) if run is not None else {}
     of_run = {digest: alias for alias, digest in known.items()} if isinstance(known, dict) else {}
     return [p.model_copy(update={"alias": of_run.get(p.digest) or p.alias or p.question}) for p in map(valid, prompts)]
@@ -182,7 +182,7 @@ def _holds(path: AnyPath, prompt: Prompt) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Models as the mappings of what was set in them, paths as text."""
+    """Models as mappings of their explicitly set fields, paths as text."""
     if isinstance(value, BaseModel):
         return _plain({name: getattr(value, name) for name in value.model_fields_set})
     if isinstance(value, Mapping):

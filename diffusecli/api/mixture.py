@@ -1,4 +1,4 @@
-"""A folder of many different prompts, for programs."""
+"""Python API: a folder of many different prompts."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from diffusecli.verbs.init_mixture import write_mixture
 
 
 def init_mixture(n: int, folder: AnyPath, *, seed: int = 0, force: bool = False) -> Path:
-    """Write `n` different prompts of many families, to train on, and held-out prompts that share nothing with them.
+    """Write `n` different training prompts of many families, and held-out prompts that share nothing with them.
 
-    - `folder`: gets `train/`, `held-out/wordings/`, `held-out/parameters/`, `held-out/families/` and a README.
-    - `seed`: the same prompts for the same seed, on any machine.
+    - `folder`: contains `train/`, `held-out/wordings/`, `held-out/parameters/`, `held-out/families/` and a README afterwards.
+    - `seed`: the same seed gives the same prompts on any machine.
     - `force`: replace an older mixture in the folder.
 
     Returns the folder. Raises `InputError`.

@@ -1,4 +1,4 @@
-"""What a call shows on its way: nothing by default. Notices go to `logging`, as those of `datasets` do."""
+"""Notices of API calls: they go to `logging`, as in `datasets`, and are not shown by default."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _logger = logging.getLogger("diffusecli")
 
 @contextmanager
 def calling(notice: Notice | None) -> Iterator[Notice]:
-    """Within a call: where its notices go, the libraries' warnings for developers off, and a lack of memory as a `MachineError`."""
+    """Context of a call: routes notices, hides developer warnings of libraries, and raises `MachineError` if memory runs out."""
     taker = _log if notice is None else notice
     with library_notices(taker), warnings.catch_warnings():
         if not os.environ.get("DIFFUSE_WARNINGS"):
@@ -28,10 +28,10 @@ def calling(notice: Notice | None) -> Iterator[Notice]:
             yield taker
         except Exception as error:
             if out_of_memory(error):
-                raise MachineError("the memory of this machine does not suffice, ask for less at once") from error
+                raise MachineError("there is not enough memory on this machine. Request less at once") from error
             raise
 
 
 def _log(message: str) -> None:
-    """A warning as such, all else as information, which Python hides by default."""
+    """Log warnings as warnings and all other notices as information, which Python hides by default."""
     _logger.log(logging.WARNING if message.startswith(_WARNING) else logging.INFO, "%s", message.removeprefix(_WARNING))

@@ -1,4 +1,4 @@
-"""Results that lie in a file or a folder: found again from whatever folder the program changes to."""
+"""Results in a file or folder that are found again after the program changes its working directory."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Placed:
-    """A result and where it lies."""
+    """A result and its path."""
 
-    path: Path  # as it was asked for
-    absolute: Path = field(init=False, repr=False, compare=False)  # the same, whatever folder the program changes to
+    path: Path  # as requested
+    absolute: Path = field(init=False, repr=False, compare=False)  # the same, independent of the working directory
 
     def __post_init__(self) -> None:
-        """Fix the place."""
+        """Store the absolute path."""
         object.__setattr__(self, "absolute", self.path.absolute())
 
     @property
     def place(self) -> Path:
-        """Where it is from here: the path as it was shown, or, where the working directory is another one since, the absolute one."""
+        """The path as shown, or the absolute path if the working directory has changed."""
         return self.path if self.path.absolute() == self.absolute else self.absolute

@@ -1,4 +1,4 @@
-"""Prompts from named distributions and from tables, for programs."""
+"""Python API: prompts from named distributions and from tables."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.request_wording import Wording, form_doubts, prompt_from, wording_doubts
 from diffusecli.prompts.weighing import Reading
-from diffusecli.system.errors import InputError, did_you_mean
+from diffusecli.system.errors import InputError, did_you_mean, sentence
 from diffusecli.system.notices import Notice
 from diffusecli.verbs.init_prompt import choose, fields_of, require_different_requests
 
 _LISTS = ("group_by", "alpha_within", "bins", "independent")
-_WHOLE = {"top": 1, "skip_rows": 0, "header_rows": 0, "decimals": 0}  # option -> the least that it may be
+_WHOLE = {"top": 1, "skip_rows": 0, "header_rows": 0, "decimals": 0}  # option -> lowest value
 _NUMBERS = {"alpha": 0.0, "min_count": 0.0, "tail": 0.0}
 _FLAGS = ("count",)
 
@@ -50,21 +50,21 @@ def init_prompt(
     system: str | None = None, spellings: bool = False, draws: int | None = None, separator: str = ", ", replacement: bool = True,
     notice: Notice | None = None, **options: Any,
 ) -> Prompt:  # fmt: skip
-    """A prompt whose targets and weights come from a named distribution, or from a file.
+    """A prompt with targets and weights from a named distribution or a file.
 
-    - `request`: what to ask, word for word; a list: several wordings of one question. By default the distribution's own request.
-    - `form`: add to each `request` what form the answer must have, such as "Output only the number between two curly braces".
-    - `wordings`: ask in so many built-in wordings of the distribution's own request.
-    - `held_out`: hold out so many further wordings, or so many of the requests: measured, never trained. `seed` draws both.
-    - `wrap`: the target around its outcome `%s`.
-    - `spellings`: take outcomes in other spellings, too. A number below 100 may be in figures or words, a month or a weekday may be short,
-      and every outcome may stand without its wrap. Of each target the model is free to choose among them.
+    - `request`: the text of the request; a list gives several wordings of one question. By default the distribution's own request.
+    - `form`: add the required form of the answer to each `request`, such as "Output only the number between two curly braces".
+    - `wordings`: number of built-in wordings of the distribution's own request.
+    - `held_out`: number of further wordings, or of requests, to hold out: measured, never trained. `seed` draws both.
+    - `wrap`: the target as a template with its outcome as `%s`.
+    - `spellings`: also accept other spellings of outcomes. A number below 100 may be in digits or words, a month or a weekday may be
+      abbreviated, and every outcome may be without its wrap. The model may use any spelling of a target.
     - `response`, `eos`, `system`: the other fields of a prompt.
-    - `from_file`: a file with one target a line, or a table. Its options are those of `diffuse init-prompt --from`.
-    - `notice`: takes what was cut off or found out. By default it is logged.
+    - `from_file`: a file with one target per line, or a table. Its options are those of `diffuse init-prompt --from`.
+    - `notice`: called with notices about the file or distribution. By default they are logged.
     - `options`: one distribution by its name, and its modifiers: `uniform=(1, 6)`, `binomial=(10, 0.2)`, `poisson=4, tail=1e-6`,
       `choices={"heads": 1, "tails": 1}`, `benford=True`. `choices` takes a mapping of text to weight, a pandas Series of
-      weights by its index, or several texts, equally likely: a list, a column, an array or a generator. A single text is read as on the
+      weights by its index, or several equally likely texts: a list, a column, an array or a generator. A single text is read as on the
       command line.
 
     Raises `InputError`.
@@ -80,7 +80,7 @@ def init_prompt(
         system=system, spellings=spellings, draws=draws, separator=separator, replacement=replacement, notice=notice, **options,
     )  # fmt: skip
     if len(made) > 1 or () not in made:
-        raise InputError(f"{len(made)} groups make as many prompts: call init_prompts, which returns all of them")
+        raise InputError(f"{len(made)} groups give {len(made)} prompts. Call init_prompts, which returns all of them")
     return made[()]
 
 
@@ -90,14 +90,14 @@ def init_prompts(
     system: str | None = None, spellings: bool = False, draws: int | None = None, separator: str = ", ", replacement: bool = True,
     notice: Notice | None = None, **options: Any,
 ) -> dict[tuple[str, ...], Prompt]:  # fmt: skip
-    """As `init_prompt`, for files with several groups: a prompt for each, by the values of the group.
+    """As `init_prompt`, for files with several groups: one prompt per group, by the values of the group.
 
-    `group_by=["age", "sex"]` makes a group of the rows that agree in these columns, `shares_column` one of each row. `{age}` in
-    `request` and `system` takes the group's value. Without groups there is one prompt, under the key `()`.
+    `group_by=["age", "sex"]` groups the rows by these columns; `shares_column` makes one group per row. `{age}` in
+    `request` and `system` is replaced by the group's value. Without groups there is one prompt, with the key `()`.
 
     Raises `InputError`.
 
-    The result is a mapping: `train(train_prompts=…)` and `sample(prompts=…)` take it as it is, as they take its `.values()`.
+    The result is a mapping. `train(train_prompts=…)` and `sample(prompts=…)` accept it directly, or its `.values()`.
     """
     families, modifiers, reading = _sorted(options)
     wording = Wording(
@@ -123,7 +123,7 @@ def _table(file: Any) -> Path:
     """The path of a table; raises `InputError` for one in memory."""
     if is_frame(file):
         raise InputError(
-            "from_file: is a table in memory. Write it to a file with to_csv and name that, or pass a column to choices"
+            "from_file: is a table in memory. Write it to a file with to_csv and name the file, or pass a column to choices"
         )
     return path_of(file, "from_file")
 
@@ -131,7 +131,7 @@ def _table(file: Any) -> Path:
 def _findings(
     found: Mapping[tuple[str, ...], Distribution], filled: Mapping[tuple[str, ...], Mapping[str, str]], wording: Wording
 ) -> Iterator[str]:
-    """What was found out about the distributions, and the first doubt."""
+    """Notices about the distributions, and the first warning."""
     for distribution in found.values():
         yield from distribution.notice.splitlines()
     doubts = [doubt for key, distribution in found.items() for doubt in form_doubts(distribution, wording, filled[key])]
@@ -139,14 +139,14 @@ def _findings(
 
 
 def _sorted(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], Reading]:
-    """Families, their modifiers, and how a file is read. Raises `InputError` for a name that is none of these."""
+    """Split options into families, their modifiers and file options. Raises `InputError` for an unknown name."""
     families = {name.replace("-", "_"): family for name, family in FAMILIES.items()}
     modifiers = {modifier for family in FAMILIES.values() for modifier in family.modifiers}
     of_tables = {field.name for field in fields(Layout)}
     of_reading = {field.name for field in fields(Reading)} - {"layout", "grouping"}
     known = [*families, *sorted(modifiers | of_tables | of_reading)]
     if unknown := [name for name in options if name not in known]:
-        raise InputError(f"unknown option '{unknown[0]}', {did_you_mean(unknown[0], known)}")
+        raise InputError(f"unknown option '{unknown[0]}'. {sentence(did_you_mean(unknown[0], known))}")
     given = {name: _of_kind(name, value) for name, value in options.items() if value is not None}
     layout = Layout(**{name: value for name, value in given.items() if name in of_tables})
     reading = {name: value for name, value in given.items() if name in of_reading}
@@ -158,7 +158,7 @@ def _sorted(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any],
 
 
 def _of_kind(name: str, value: Any) -> Any:
-    """The value of an option, but of a distribution; raises `InputError` for one of another kind or out of range."""
+    """Check the value of an option that is not a distribution; raises `InputError` for a wrong type or range."""
     if name in _WHOLE:
         return whole(name, value, _WHOLE[name])
     if name in _NUMBERS:
@@ -173,7 +173,7 @@ def _of_kind(name: str, value: Any) -> Any:
 
 
 def _argument(name: str, kinds: tuple[type, ...], value: Any) -> Any:
-    """What a family's option would hold; raises `InputError` for other values, or another number of them."""
+    """The value of a family's option as on the command line; raises `InputError` for a wrong type or number of values."""
     if not kinds:
         return flag(name, value)
     if name == "choices":
@@ -219,7 +219,7 @@ def _name(key: Any) -> str:
 
 
 def _weight(name: str, weight: Any) -> Any:
-    """A weight as a number; a text such as 50% is for the option to read."""
+    """A weight as a number; a text such as 50% is parsed by the option."""
     plain = weight.item() if is_numpy_scalar(weight) else weight
     if isinstance(plain, str):
         return plain

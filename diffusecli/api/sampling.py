@@ -1,4 +1,4 @@
-"""Sampling, for programs."""
+"""Python API: sampling."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from diffusecli.runs.run_dir import RunDir
 from diffusecli.runs.sample_files import MODES
 from diffusecli.sampling.engines import ENGINES
 from diffusecli.sampling.settings import SamplingSettings, Standing
-from diffusecli.system.errors import InputError, did_you_mean, nearest
+from diffusecli.system.errors import InputError, did_you_mean, nearest, sentence
 from diffusecli.system.notebook import Columns, frame, html_table
 from diffusecli.system.notices import Notice
 
@@ -39,20 +39,20 @@ _PRECISIONS = typing.get_args(Config.model_fields["precision"].annotation)
 
 @dataclass(frozen=True)
 class Samples(Placed):
-    """Answers that were drawn, and where they were written."""
+    """Answers and the path of their file."""
 
     path: Path  # the file of samples
     mode: str  # untuned: the base model; lora: the adapter
-    seconds: float  # of sampling, loading left out
-    unfinished: int  # answers that were cut at the limit of tokens, in all
+    seconds: float  # of sampling, without loading
+    unfinished: int  # total number of answers cut at the limit of tokens
     prompts: tuple[Prompt, ...] = field(repr=False)  # in the order of the samples
     counts: Mapping[str, Answers] = field(repr=False)  # alias of a prompt -> each different answer with its count
 
     def require_unchanged(self) -> None:
-        """Raises `InputError` where the file holds other samples than these."""
+        """Raises `InputError` if the file has other samples now."""
         if not self._are_there():
             raise InputError(
-                f"{self.path}: does not hold these samples any more, for another sampling replaced them. Sample with output=…, or evaluate "
+                f"{self.path}: these samples were replaced by another sampling. Sample with output=…, or evaluate "
                 "before you sample again"
             )
 
@@ -70,17 +70,17 @@ class Samples(Placed):
         return all(there[alias] == own and there[alias].unfinished == own.unfinished for alias, own in self.counts.items())
 
     def to_frame(self) -> DataFrame:
-        """A data frame with a row per prompt and different answer, the most frequent first.
+        """A data frame with one row per prompt and different answer, most frequent first.
 
         - `prompt`, `answer`: the prompt's alias and the answer's text
-        - `count`, `unfinished`: how often it came, and how many of these were cut at the limit of tokens
+        - `count`, `unfinished`: how often the answer occurs, and how many of these were cut at the limit of tokens
         - `share`: of all answers to the prompt
-        - `weight`: of the target that the answer is; nan for an answer that is none
+        - `weight`: of the matching target; nan for an answer that is not a target
         """
         return frame(self._columns())
 
     def _repr_html_(self) -> str:
-        """What notebooks show."""
+        """The table shown in notebooks."""
         return html_table(self._columns(), f"{self.path} ({self.mode})")
 
     def _columns(self) -> Columns:
@@ -94,8 +94,8 @@ def _rows(prompt: Prompt, answers: Answers) -> list[tuple[str, str, int, int, fl
 
     def weight(text: str) -> float:
         place = target_of(text)
-        cut = prompt.eos and answers.unfinished[text] == answers[text]  # such an answer is no target
-        of_one_draw = prompt.draws is not None  # and no weight of the whole answer
+        cut = prompt.eos and answers.unfinished[text] == answers[text]  # a cut answer is not a target
+        of_one_draw = prompt.draws is not None  # the whole answer has no weight
         return math.nan if place is None or cut or of_one_draw else prompt.probabilities[place]
 
     by_count = sorted(answers.items(), key=lambda item: (-item[1], item[0]))
@@ -120,25 +120,25 @@ def sample(
       for the same prompt, else by its `alias`, else by its request. Of a mapping, such as that of `init_prompts`, the values are the prompts.
     - `per_wording`: `n` answers for each wording of a prompt with several requests, and for each held-out one, under names such as
       `dice.json#2` and `dice.json#held-out-1`. By default `n` answers are shared evenly among the wordings that are trained.
-    - `requests`: texts to ask. Their answers are in a file of their own, beside the run's samples.
-    - `model`, `adapter`: a base model and the folder of a LoRA adapter in place of those of the run.
-    - `seed`: the same seed draws the same samples. By default the config's.
-    - `max_new_tokens`: the limit of an answer. By default 50, or as many as the longest target takes.
+    - `requests`: texts to ask. Their answers go to a separate file next to the run's samples.
+    - `model`, `adapter`: a base model and the folder of a LoRA adapter that replace those of the run.
+    - `seed`: the same seed gives the same samples. By default the config's.
+    - `max_new_tokens`: most tokens of an answer. By default 50, or as many as the longest target needs.
     - `temperature`, `top_k`, `top_p`, `min_p`, `stop`: as in `transformers`. The defaults sample the model's own distribution.
-    - `system`, `chat_template`, `precision`, `device`: in place of the config's.
+    - `system`, `chat_template`, `precision`, `device`: override the config's.
     - `max_rows`: batch size. Affects memory, not results.
-    - `engine`, `options`: where answers come from, and the engine's own options, such as `engine="openai", base_url=…`.
-    - `output`: the file to write. By default one in the run directory, or below `results` when there is no run.
+    - `engine`, `options`: the source of answers and its options, such as `engine="openai", base_url=…`.
+    - `output`: the file to write. By default one in the run directory, or below `results` if there is no run.
     - `report`: called as answers arrive, with the prompt's alias and a `Standing`: `answers` so far, a mapping of text to count, how many are
       `wanted`, `rows` under way, and `tokens_fed`.
-    - `notice`: takes what the command line prints on the way. By default it is logged.
+    - `notice`: called with the notices of the command line. By default they are logged.
 
-    An interrupted sampling goes on when it is started again. Raises `InputError`, `MachineError` and `InterruptedRun` as `train` does.
+    An interrupted sampling resumes when it is started again. Raises `InputError`, `MachineError` and `InterruptedRun` as `train` does.
     """
     chosen = _engine(text("engine", engine), options)
     _require_source(source)
     if source is None and model is None and adapter is None:
-        raise InputError("nothing to sample: name a run, a config, a model or an adapter")
+        raise InputError("nothing to sample. Name a run, a config, a model or an adapter")
     max_rows = optional(whole, "max_rows", max_rows, 1)
     of_models = {
         "device": optional(text, "device", device), "max_rows": max_rows,
@@ -146,20 +146,20 @@ def sample(
         "trust_remote_code": flag("trust_remote_code", trust_remote_code) or None,
     }  # fmt: skip
     if not ENGINES[chosen].loads_model and (foreign := [name for name, given in of_models.items() if given is not None]):
-        raise InputError(f"{foreign[0]} has no effect with engine {chosen!r}. Leave it out or use another engine")
+        raise InputError(f"{foreign[0]} has no effect with engine {chosen!r}. Remove it or use another engine")
     optional(one_of, "mode", mode, MODES)
     flag("per_wording", per_wording)
     for name, value in {"model": model, "system": system, "chat_template": chat_template}.items():
         optional(text, name, value)
     if chat_template == "":
-        raise InputError("chat_template: is empty. Name plain or a file, or leave it out")
+        raise InputError("chat_template: is empty. Name plain or a file, or remove it")
     for name, taker in {"report": report, "notice": notice}.items():
         optional(function, name, taker)
     seed, max_new_tokens = optional(whole, "seed", seed, 0), optional(whole, "max_new_tokens", max_new_tokens, 1)
     asked, questions = listed(prompts), () if requests is None else texts("requests", requests)
     empty = [name for name, some in (("prompts", prompts), ("requests", requests)) if some is not None]
     if empty and not asked and not questions:
-        raise InputError(f"{empty[0]}: is empty, nothing to sample. Leave it out for the run's own prompts")
+        raise InputError(f"{empty[0]}: is empty. Remove it to use the run's own prompts")
     from diffusecli.verbs.sample import Wanted, resolve
     from diffusecli.verbs.sample import sample as draw
 
@@ -196,7 +196,7 @@ def sample(
 
 
 def _require_source(source: Any) -> None:
-    """Raises `InputError` for what is no source of answers."""
+    """Raises `InputError` for anything that is not a source of answers."""
     if are_prompts(source):
         raise InputError("source: these are prompts. Write sample(run, prompts=…)")
     if source is not None and not isinstance(source, Trained | Config | str | PathLike):
@@ -204,15 +204,15 @@ def _require_source(source: Any) -> None:
 
 
 def _engine(name: str, options: Mapping[str, Any]) -> str:
-    """The engine's name; raises `InputError` for one that is not known, or options that it does not take or lacks."""
+    """The engine's name; raises `InputError` for an unknown engine, an unknown option or a missing one."""
     if name not in ENGINES:
-        raise InputError(f"engine {name!r}: {did_you_mean(name, list(ENGINES))}")
+        raise InputError(f"engine {name!r}. {sentence(did_you_mean(name, list(ENGINES)))}")
     own = ENGINES[name].options
     if foreign := [option for option in options if option not in own]:
         known = [*own, *(p for p in inspect.signature(sample).parameters if p != "options")]
         near = nearest(foreign[0], known)
-        remedy = f"did you mean '{near}'?" if near else f"known are: {', '.join(own)}" if own else "leave it out"
-        raise InputError(f"engine {name!r} has no option '{foreign[0]}', {remedy}")
+        remedy = f"did you mean '{near}'?" if near else f"known are: {', '.join(own)}" if own else "remove it"
+        raise InputError(f"engine {name!r} has no option '{foreign[0]}': {remedy}")
     for option, value in options.items():
         kinds = typing.get_args(own[option].kind) or (own[option].kind,)
         if value is None and type(None) in kinds:
@@ -220,12 +220,12 @@ def _engine(name: str, options: Mapping[str, Any]) -> str:
         check: Callable[[str, Any], Any] = _KINDS.get(kinds[0], texts)
         check(option, value)
     if missing := [option for option in ENGINES[name].required if option not in options]:
-        raise InputError(f"engine {name!r} needs {missing[0]}, {own[missing[0]].help}")
+        raise InputError(f"engine {name!r} needs {missing[0]}: {own[missing[0]].help}")
     return name
 
 
 def _run_of(place: Path | Config | None) -> RunDir | None:
-    """The run whose names its prompts keep."""
+    """The run whose aliases the prompts get."""
     if isinstance(place, Config):
         return RunDir(Path(place.output_dir))
     return RunDir(place) if place is not None and place.is_dir() else None

@@ -1,4 +1,4 @@
-"""Training, for programs."""
+"""Python API: training."""
 
 from __future__ import annotations
 
@@ -30,42 +30,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainedPrompt:
-    """Exact figures of one prompt: from the model's own probabilities, without sampling."""
+    """Exact figures of one prompt, from the model's own probabilities, without sampling."""
 
     prompt: Prompt = field(repr=False)  # its `alias` is the path of its file
-    alias: str  # as files of the run name the prompt
+    alias: str  # the prompt's name in files of the run
     trained_on: bool  # False for a test prompt that was not trained on
-    exact_kl_before: float  # KL(target || model) in nats before training; nan where it was not measured
+    exact_kl_before: float  # KL(target || model) in nats before training; nan if not measured
     exact_kl: float  # the same after training; 0 is perfect
-    exact_on_target_before: float  # probability of answering with any target before training; nan as above
+    exact_on_target_before: float  # probability of any target before training; nan if not measured
     exact_on_target: float  # the same after training
 
 
 @dataclass(frozen=True)
 class Trained(Placed):
-    """What a training leaves."""
+    """The result of a training."""
 
     path: Path  # the run directory, with the adapter, the config and all figures
     reason: str  # why training stopped
-    seconds: float  # of training, loading and sampling left out
+    seconds: float  # of training, without loading and sampling
     retention_kl: float | None  # drift from the base model on held-out instructions, nats per token; None without `retain`
     prompts: tuple[TrainedPrompt, ...]  # those trained on, then the test prompts that were not
-    adapter_sha256: str = field(default="", repr=False)  # identifies the adapter; empty: not known
+    adapter_sha256: str = field(default="", repr=False)  # identifies the adapter; empty if unknown
 
     def require_unchanged(self) -> None:
-        """Raises `InputError` where another training replaced the adapter."""
+        """Raises `InputError` if another training replaced the adapter."""
         now = RunDir(self.place).read_manifest().get("adapter_sha256")
         if self.adapter_sha256 and now is not None and now != self.adapter_sha256:
             raise InputError(
-                f"{self.path}: holds the adapter of another training now. Train into another output_dir, or use what the last train returned"
+                f"{self.path}: the adapter was replaced by another training. Train into another output_dir, or use the result of the last training"
             )
 
     def to_frame(self) -> DataFrame:
-        """A data frame with a row per prompt. Its columns have the names of `run.json`, and `prompt` and `trained_on`."""
+        """A data frame with one row per prompt. The columns are named as in `run.json`, plus `prompt` and `trained_on`."""
         return frame(self._columns())
 
     def _repr_html_(self) -> str:
-        """What notebooks show."""
+        """The table shown in notebooks."""
         return html_table(self._columns(), f"{self.path}: {self.reason}")
 
     def _columns(self) -> Columns:
@@ -82,24 +82,24 @@ def train(
 ) -> Trained:  # fmt: skip
     """Train a LoRA adapter until the model's answers follow the target weights, and write the run directory.
 
-    - `config`: a `Config`, the path of a YAML file, or nothing when `settings` say all.
-    - `train_prompts`, `test_prompts`: prompts, files or folders in place of the config's. Without a config `test_prompts` are by default
-      the `train_prompts`. The pipeline reads prompts from files, so those in memory are written into the folder `prompts` of
-      the run directory, and are named by these files from then on. No file that is there is replaced. Of a mapping, such as that of
-      `init_prompts`, the values are the prompts.
-    - `settings`: other fields of the config, in place of its own, such as `model`, `output_dir`, `alg_config={"n_iters": 10}`. Groups are merged.
+    - `config`: a `Config`, the path of a YAML file, or nothing if `settings` are complete.
+    - `train_prompts`, `test_prompts`: prompts, files or folders that replace the config's. Without a config, `test_prompts` are by
+      default the `train_prompts`. Prompts in memory are written to files in the folder `prompts` of the run directory, and the run
+      refers to them by these files. Existing files are never replaced. For a mapping, such as the result of `init_prompts`, the
+      values are the prompts.
+    - `settings`: fields that override the config's, such as `model`, `output_dir`, `alg_config={"n_iters": 10}`. Groups are merged.
     - `force`: replace a finished run in the output folder.
     - `report`: called after every iteration with an `Iteration`, a line of `metrics.jsonl`. Its fields are `iteration`, `of`, `step`,
       `loss`, `optimal`, `kl`, `on_target`, `retention_kl`, `learning_rate`, `gradient_norm`, `tokens`, `seconds`, `memory_mb`, `test_kl`,
       `test_on_target`, and the means `mean_kl`, `mean_on_target`, `mean_test_kl` and `mean_test_on_target` over prompts. `kl`,
       `on_target` and those of the test prompts are mappings by alias.
-    - `notice`: takes what the command line prints on the way. By default it is logged.
+    - `notice`: called with the notices of the command line. By default they are logged.
 
-    An interrupted training goes on when it is started again with the same inputs. Ctrl-C, and the stop button of a notebook, end it after
-    the step under way.
+    An interrupted training resumes when it is started again with the same inputs. Ctrl-C, and the stop button of a notebook, end it after
+    the current step.
 
-    Raises `InputError` for what is wrong with the inputs, `MachineError` for memory, disk and network, and `InterruptedRun` when training was
-    stopped and left a checkpoint.
+    Raises `InputError` for wrong inputs, `MachineError` for problems with memory, disk and network, and `InterruptedRun` if training was
+    stopped and saved a checkpoint.
     """
     _require_config(config)
     for name, value in settings.items():
@@ -113,7 +113,7 @@ def train(
         train_on = listed(train_prompts if train_prompts is not None else fields.get("train_prompts"), "train_prompts")
         test_on = listed(test_prompts if test_prompts is not None else fields.get("test_prompts"), "test_prompts")
         if train_prompts is not None and not train_on:
-            raise InputError("train_prompts: is empty, nothing to train on. Name a prompt, or leave it out to take the config's")
+            raise InputError("train_prompts: is empty. Name a prompt, or remove it to use the config's")
         if config is None and test_prompts is None:
             test_on = train_on
         with trainable(fields, train_on, test_on, force=force) as chosen:
@@ -124,7 +124,7 @@ def train(
 
 
 def _require_config(config: Any) -> None:
-    """Raises `InputError` for what is no config."""
+    """Raises `InputError` for anything that is not a config."""
     if config is None or isinstance(config, Config | str | PathLike):
         return
     if are_prompts(config):

@@ -1,1 +1,1 @@
-"""Where samples come from, the figures, their sampling error, verdicts."""
+"""Sources of samples, figures with their sampling error, verdicts."""

@@ -1,6 +1,6 @@
-"""Rows of answers as other tools write them become counted answers: which column holds the text, which counts, which says how it ended.
+"""Count answers in rows written by other tools: find the columns of texts, of counts, and of finish reasons.
 
-Knows values by column, not files or how they are written.
+Takes values by column; does not read files.
 """
 
 from __future__ import annotations
@@ -16,45 +16,45 @@ from diffusecli.files.numerals import UnclearNumberError, numbers_in
 from diffusecli.prompts.answers import Answers, is_cut
 from diffusecli.prompts.weighing import NONE
 from diffusecli.runs.samples import MOST_COUNT
-from diffusecli.system.errors import InputError, did_you_mean, many
+from diffusecli.system.errors import InputError, did_you_mean, many, sentence
 from diffusecli.system.notices import Notice
 
 _ANSWERS = ("text", "response", "answer", "output", "completion", "generation", "generated_text")
-"""Columns that hold answers where none is named; a plural holds a list of them."""
+"""Columns used for answers if none is named; a plural holds a list of answers."""
 _REASONS = ("finish_reason", "stop_reason", "done_reason")
 ENDS = (*_REASONS, "unfinished", "truncated", *(f"{name}s" for name in _REASONS))
-"""Columns beside them that say how an answer ended; a plural holds a list."""
+"""Columns of finish reasons; a plural holds a list."""
 SHARES = ("weight", "probability", "prob", "share")
-"""Columns beside them that might be taken for counts and are not read. Few and spelled exactly, unlike `WEIGHT_LIKE`: each row may be an answer
-with figures of many kinds, and a notice about most of them would be noise."""
+"""Columns that may look like counts and are not read. Few and spelled exactly, unlike `WEIGHT_LIKE`: rows may have many other figures, and
+a notice about each would be noise."""
 
 
 @dataclass(frozen=True)
 class AnswerColumns:
-    """Which columns hold the answers and their counts, as far as the user says so."""
+    """The columns of answers and counts that the user named."""
 
     column: str | None = None
     count_column: str | None = None
 
 
 def answer_column(names: Sequence[str], column: str | None, place: str) -> str:
-    """The column of the answers; spaces around its name do not count."""
+    """The column of the answers; spaces around its name are ignored."""
     bare = {name.strip(): name for name in reversed(names)}
     usual = (name for singular in _ANSWERS for name in (singular, f"{singular}s") if name in bare)
     chosen = column or next(usual, names[0] if len(names) == 1 else None)
     if chosen is None:
-        raise InputError(f"{place}: name the column of the answers with --column, there are {', '.join(names)}")
+        raise InputError(f"{place}: the column of the answers is unknown. Choose one with --column: {', '.join(names)}")
     if chosen not in names and chosen.strip() not in bare:
-        raise InputError(f"{place}: has no column '{chosen}', {did_you_mean(chosen, names)}")
+        raise InputError(f"{place}: has no column '{chosen}'. {sentence(did_you_mean(chosen, names))}")
     return chosen if chosen in names else bare[chosen.strip()]
 
 
 def count_rows(rows: Iterable[tuple[str, Any, int]], wanted: AnswerColumns, file: Path, notice: Notice) -> Answers:
-    """Answers by text from places, values and how often each came; mappings name the same column throughout, and may say how they ended."""
+    """Count answers by text, from tuples of place, value and count. A mapping holds the same column in every row, and may hold finish reasons."""
     counts = Answers()
     prompts: set[str] = set()
     column, counting = wanted.column, wanted.count_column or "count"
-    likely: set[str] | None = None  # columns that may count, as long as they hold whole numbers
+    likely: set[str] | None = None  # columns that may be counts: all their values so far are whole numbers
     number_of_rows = 0
     unread: str | None = None  # the first column that looks like counts or shares
     for place, row, number in rows:
@@ -69,7 +69,7 @@ def count_rows(rows: Iterable[tuple[str, Any, int]], wanted: AnswerColumns, file
                 times *= _times(row[counting], place)
             elif wanted.count_column not in (None, NONE):
                 raise InputError(
-                    f"{place}: has no column '{counting}' (--count-column), {did_you_mean(counting, list(map(str, row)))}"
+                    f"{place}: has no column '{counting}' (--count-column). {sentence(did_you_mean(counting, list(map(str, row))))}"
                 )
             else:
                 here = {name for name, value in row.items() if name != column and is_count_like(name) and _whole(value) is not None}
@@ -79,33 +79,35 @@ def count_rows(rows: Iterable[tuple[str, Any, int]], wanted: AnswerColumns, file
         for text, cut in zip(texts, _cuts(ends, len(texts), place), strict=True):
             counts.add(text, times, unfinished=cut)
     if len(prompts) > 1:
-        raise InputError(f"{file}: holds answers to several prompts, leave --prompt out")
+        raise InputError(f"{file}: holds answers to several prompts. Remove --prompt")
     if likely and wanted.count_column is None and number_of_rows == len(counts) > 1:
         name = min(likely)
         raise InputError(
-            f"{file}: each answer comes once, and the column '{name}' looks like counts. Add --count-column {name}, "
+            f"{file}: each answer occurs once, and the column '{name}' looks like counts. Add --count-column {name}, "
             f"or --count-column {NONE} if each row is one answer"
         )
     if unread and wanted.count_column is None:
         notice(
-            f"{file}: the column '{unread}' is not read, every row is one answer. If it counts answers, add --count-column '{unread}'"
+            f"{file}: the column '{unread}' is not used: every row counts as one answer. If it counts answers, add --count-column '{unread}'"
         )
     return counts
 
 
 def _cuts(ends: Sequence[Any], answers: int, place: str) -> list[bool]:
-    """Whether each answer of a row was cut: what says so is one value for all, or a list with one for each."""
+    """Whether each answer of a row was cut, from one finish reason for all answers or a list with one for each."""
     cut = [False] * answers
     for value in ends:
         each = value if isinstance(value, list) else [value] * answers
         if len(each) != answers:
-            raise InputError(f"{place}: has {many(answers, 'answer')} and {len(each)} reasons why they ended. Write one for each")
+            raise InputError(
+                f"{place}: has {many(answers, 'answer')} but {many(len(each), 'finish reason')}. Write one for each answer"
+            )
         cut = [before or _ends_early(reason) for before, reason in zip(cut, each, strict=True)]
     return cut
 
 
 def _ends_early(value: Any) -> bool:
-    """Whether a value of `ENDS` says that the answer was cut: a server's reason, or yes, as JSON or a table writes it."""
+    """Whether a value of `ENDS` means that the answer was cut: a server's finish reason, or true in JSON or a table."""
     return is_cut(value) or str(value).lower() == "true"
 
 
@@ -123,14 +125,14 @@ def _texts(answer: Any, place: str, where: str) -> Iterator[str]:
         else:
             kind = {dict: "a mapping", bool: "true or false", type(None): "nothing"}.get(type(value), type(value).__name__)
             raise InputError(
-                f"{place}: {where} holds {kind} where the text of an answer must be. Name another column with --column, or write the text"
+                f"{place}: {where} holds {kind}. It must be the text of an answer. Choose another column with --column, or fix the value"
             )
 
 
 def _times(count: Any, place: str) -> int:
     """A whole number, however it is written: 3, "3", 3.0 or "1,234"."""
     if (number := _whole(count)) is None:
-        raise InputError(f"{place}: the count {count!r} is no whole number, correct it")
+        raise InputError(f"{place}: the count {count!r} is not a whole number. Fix it")
     return number
 
 

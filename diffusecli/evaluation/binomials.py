@@ -1,4 +1,4 @@
-"""The binomial distribution and what follows from it, on `scipy.special`: `scipy.stats` has the same and takes a second to import.
+"""The binomial distribution, intervals of shares and adjusted p-values, from `scipy.special`: importing `scipy.stats` takes a second.
 
 Symbols: N draws, k of them of one kind, p the probability of that kind.
 """
@@ -24,7 +24,7 @@ def at_most(k: Any, n: int, p: Any) -> np.ndarray:
 
 
 def more_than(k: Any, n: int, p: Any) -> np.ndarray:
-    """P(X > k), to full precision where it is small: I of p at (k + 1, N - k)."""
+    """P(X > k), with full precision also for small values: I of p at (k + 1, N - k)."""
     from scipy.special import betainc
 
     k, p = np.broadcast_arrays(np.asarray(k, float), np.asarray(p, float))
@@ -34,7 +34,7 @@ def more_than(k: Any, n: int, p: Any) -> np.ndarray:
 
 
 def exactly(k: Any, n: int, p: Any) -> np.ndarray:
-    """P(X = k) for whole k from 0 on; 0 beyond N."""
+    """P(X = k) for whole k >= 0; 0 for k > N."""
     from scipy.special import betaln, xlog1py, xlogy
 
     k = np.asarray(k, float)
@@ -74,9 +74,9 @@ def wilson(k: int, n: int) -> tuple[float, float]:
 
 
 def clopper_pearson(k: int, n: int) -> tuple[float, float]:
-    """The exact 95 % interval (1934) for n > 0: unlike Wilson's it covers at least as often as it says, also a share of 1 in 100 from 50.
+    """The exact 95 % interval (1934) for n > 0: unlike Wilson's, its coverage is at least 95 %, also for rare outcomes (1 % with N = 50).
 
-    Its ends are where P(X >= k) and P(X <= k) are 2.5 %. Of 0 in n the upper one is 1 - .025^(1/n):
+    At its ends P(X >= k) and P(X <= k) are 2.5 %. For 0 in n the upper end is 1 - .025^(1/n):
 
     >>> [round(bound, 4) for bound in clopper_pearson(0, 10)]
     [0.0, 0.3085]
@@ -88,7 +88,7 @@ def clopper_pearson(k: int, n: int) -> tuple[float, float]:
 
 
 def false_discoveries(p_values: np.ndarray) -> np.ndarray:
-    """Benjamini and Hochberg's (1995) adjusted p-values: the i-th smallest of m times m / i, and no more than those above it.
+    """Benjamini and Hochberg's (1995) adjusted p-values: the i-th smallest of m is multiplied by m / i, and is at most the next larger one.
 
     >>> [round(float(value), 3) for value in false_discoveries(np.array([0.5, 0.01, 0.02]))]
     [0.5, 0.03, 0.03]

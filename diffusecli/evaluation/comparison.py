@@ -1,6 +1,6 @@
-"""Two sample sets of the same prompt side by side: how much they differ, with a bootstrap interval.
+"""Compare two sample sets of the same prompt: how much they differ, with a bootstrap interval.
 
-Knows tallies and weights.
+Takes tallies and weights.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from diffusecli.prompts.matching import Tally
 
 REPEATS = 999
 _FEWEST = 199
-_CELLS = 20_000_000  # resampled in all
+_CELLS = 20_000_000  # resampled in total
 _MOST_WITHOUT_REPLACEMENT = 10**9  # numpy's bound
-_THINNED = 200  # draws that are averaged where a set is thinned
-_LEAST_N = 50  # fewer answers do not tell how they scatter
-_MOST_SINGLE = 0.2  # share of answers that came once, beyond which most outcomes are unseen and entropy is only a lower bound
+_THINNED = 200  # subsets to average over when a set is thinned
+_LOWEST_N = 50  # fewer answers give no usable estimate of the sampling error
+_MOST_SINGLE = 0.2  # share of answers that occur once; above it most outcomes are unseen, and entropy is only a lower bound
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval; nan bounds where the answers are too few, or too many different ones, to resample."""
+    """A figure with its 95 % interval; the bounds are nan if there are too few answers, or too many different ones, to resample."""
 
     value: float  # as observed
     low: float  # end of the interval
@@ -31,7 +31,7 @@ class Estimate:
 
     @property
     def apart(self) -> bool:
-        """Whether zero lies outside."""
+        """Whether the interval excludes zero."""
         return not (math.isnan(self.low) or self.low <= 0 <= self.high)
 
 
@@ -54,14 +54,14 @@ class _Sides:
 def compare(before: Tally, after: Tally, probabilities: tuple[float, ...], seed: int) -> Compared:
     """Differences of excess TVD (nan without targets) and of entropy at the same N.
 
-    Where N differs the larger set is thinned to the smaller (rarefaction, Hurlbert 1971): TVD and entropy depend on N, and a floor that
-    is subtracted takes that away only near the target. Raises nothing; both need at least one answer.
+    If N differs, the larger set is thinned to the size of the smaller (rarefaction, Hurlbert 1971): TVD and entropy depend on N, and
+    subtracting the floor corrects this only close to the target. Raises nothing; both sets need at least one answer.
     """
     n = min(before.n, after.n)
     rng = np.random.default_rng(seed)
     values = [_at(side, n, probabilities, rng) for side in (before, after)]
     spread = [_resampled(side, probabilities, rng) for side in (before, after)]
-    few = n < _LEAST_N
+    few = n < _LOWEST_N
     tvd = math.nan if not probabilities else float(values[1].tvd.mean() - values[0].tvd.mean())
     open_ended = any(_single(side) > _MOST_SINGLE for side in (before, after))
     return Compared(
@@ -74,8 +74,8 @@ def compare(before: Tally, after: Tally, probabilities: tuple[float, ...], seed:
 def _estimate(value: float, before: np.ndarray, after: np.ndarray, *, known: bool) -> Estimate:
     """`value` with the spread of the resampled differences around their own mean.
 
-    Resampling adds noise to noise, so resampled TVDs lie too high and entropies too low as a whole; only how they
-    scatter tells of the sampling error (the basic bootstrap interval, Davison and Hinkley 1997, 5.2, its bias taken off).
+    Resampling adds noise to noise, so resampled TVDs are too high and entropies too low on average. Only their spread
+    estimates the sampling error (the basic bootstrap interval, Davison and Hinkley 1997, 5.2, minus its bias).
     """
     repeats = min(len(before), len(after))
     if not repeats or not known or math.isnan(value):
@@ -86,18 +86,18 @@ def _estimate(value: float, before: np.ndarray, after: np.ndarray, *, known: boo
 
 
 def _at(side: Tally, n: int, probabilities: tuple[float, ...], rng: np.random.Generator) -> _Sides:
-    """Figures of n of the answers, averaged over which n."""
+    """Figures of n of the answers, averaged over random subsets."""
     counts = _counts(side)
     if side.n == n:
         return _figures(counts[None, :], probabilities)
     draws = max(1, min(_THINNED, _CELLS // len(counts)))
-    if side.n >= _MOST_WITHOUT_REPLACEMENT:  # there putting back makes no difference that 10⁹ answers could show
+    if side.n >= _MOST_WITHOUT_REPLACEMENT:  # sampling with replacement: no visible difference among 10⁹ answers
         return _figures(rng.multinomial(n, counts / side.n, size=draws), probabilities)
     return _figures(rng.multivariate_hypergeometric(counts, n, size=draws, method="marginals"), probabilities)
 
 
 def _resampled(side: Tally, probabilities: tuple[float, ...], rng: np.random.Generator) -> _Sides:
-    """Draw N answers anew from the answers themselves, B times (Efron 1979): a multinomial over the distinct ones."""
+    """Resample N answers with replacement, B times (Efron 1979): a multinomial over the distinct answers."""
     counts = _counts(side)
     repeats = min(REPEATS, _CELLS // len(counts))
     if repeats < _FEWEST:
@@ -106,7 +106,7 @@ def _resampled(side: Tally, probabilities: tuple[float, ...], rng: np.random.Gen
 
 
 def _figures(counts: np.ndarray, probabilities: tuple[float, ...]) -> _Sides:
-    """Of counts [B, cells] that sum to n in each row, the targets' cells first."""
+    """Figures of counts [B, cells], where each row sums to n and the targets' cells come first."""
     n, p = int(counts[0].sum()), np.array(probabilities)
     shares = counts / n
     off = 1 - shares[:, : len(p)].sum(1)

@@ -1,6 +1,6 @@
-"""Ways in which a sampler may depart from the target, each at a distance (TVD) that can be chosen.
+"""Ways in which a sampler may differ from the target, each at a chosen distance (TVD).
 
-Knows weights alone. Symbols: p_i weights of the cells, the heaviest first; q the sampler's own distribution.
+Takes only weights. Symbols: p_i weights of the cells, largest first; q the sampler's own distribution.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 Departure = Callable[[np.ndarray, float], np.ndarray]
-"""Takes p, the heaviest first, and a TVD, and returns a q at that distance; the TVD is at most the departure's reach."""
+"""Takes p (largest weight first) and a TVD, and returns a q at that distance. The TVD is at most the departure's reach."""
 
 
 def shifted(p: np.ndarray, tvd: float) -> np.ndarray:
@@ -21,7 +21,7 @@ def shifted(p: np.ndarray, tvd: float) -> np.ndarray:
 
 
 def tail_missing(p: np.ndarray, tvd: float) -> np.ndarray:
-    """The rarest targets never said, the last of them too rarely."""
+    """The rarest targets are never drawn, and the most frequent of these too rarely."""
     before = np.cumsum(p) - p
     left = np.clip(1 - tvd - before, 0, p)
     untouched = left >= p
@@ -37,7 +37,7 @@ def tempered(p: np.ndarray, tvd: float, *, furthest: float) -> np.ndarray:
     return power(p, near)
 
 
-_COLDEST, _HOTTEST = 1000.0, 0.0  # exponents: the likeliest targets alone, all alike
+_COLDEST, _HOTTEST = 1000.0, 0.0  # exponents: only the likeliest targets; all targets equally likely
 
 
 def power(p: np.ndarray, b: float) -> np.ndarray:
@@ -52,6 +52,6 @@ def _distance(p: np.ndarray, q: np.ndarray) -> float:
 
 
 def departures(p: np.ndarray) -> list[tuple[Departure, float]]:
-    """Ways to depart from weights p, the heaviest first, and how far each can go."""
+    """Ways to differ from weights p (largest first), and the largest TVD that each can reach."""
     by_temperature = [(partial(tempered, furthest=b), _distance(p, power(p, b))) for b in (_COLDEST, _HOTTEST)]
     return [(shifted, float(p[1::2].sum())), (tail_missing, float(1 - p[0])), *by_temperature]

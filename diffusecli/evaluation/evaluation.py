@@ -1,6 +1,6 @@
-"""What an evaluation holds: judged sample sets, what sets them apart, and runs against groups of prompts.
+"""The result of an evaluation: judged sample sets, their differences, and matrices of runs by groups of prompts.
 
-Values that every report shows in its own way, and how rows are paired. Computes no statistics of its own.
+Values for all reports, and how rows are paired. No statistics are computed here.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from diffusecli.prompts.wording_names import split_alias
 from diffusecli.system.errors import many
 
 FIRST_DRAW = "answers by their first draw: "
-"""How verdicts on answers of several draws begin."""
+"""Prefix of verdicts on answers with several draws."""
 UNSAMPLED = 1000
-"""Answers to expect targets among where none were drawn."""
+"""Number of answers for the expected count of targets if none were drawn."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Evaluated:
 
     @property
     def verdict(self) -> str:
-        """One phrase for a person."""
+        """The verdict in one phrase."""
         if self.diversity is not None:
             return open_verdict(self.diversity, self.tally.unfinished.total())
         if self.figures is not None:
@@ -63,7 +63,7 @@ class Evaluated:
 
     @property
     def settings_in_words(self) -> str:
-        """Seed, length and whatever was not left neutral."""
+        """Seed, length and all settings that are not neutral."""
         return in_words(self.settings)
 
 
@@ -76,12 +76,12 @@ class Difference:
     after: Evaluated
     excess_tvd: Estimate
     entropy: Estimate
-    exact_kl: float  # nan where one of them is not known
+    exact_kl: float  # nan if one of them is unknown
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Runs against groups of prompts; a group is a folder. nan where nothing was measured."""
+    """Runs by groups of prompts; a group is a folder. nan if nothing was measured."""
 
     measure: str  # which figure
     runs: tuple[str, ...]  # the rows
@@ -92,7 +92,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything a report tells."""
+    """Everything that reports show."""
 
     matching: Matching
     seed: int
@@ -105,12 +105,12 @@ class Evaluation:
 
     @property
     def match_in_words(self) -> str:
-        """What a valid answer to these prompts is."""
+        """Description of a valid answer to these prompts."""
         return self.matching.in_words(row.prompt for row in self.rows)
 
 
 def differences(rows: Sequence[Evaluated], seed: int) -> Iterator[Difference]:
-    """Within a run lora against untuned; between runs each against the first of its kind."""
+    """Within a run compare lora with untuned; between runs compare each with the first of its kind."""
     groups = by_prompt([row for row in rows if row.tally.n])
     for number, (before, after) in enumerate(pair for same in groups for pair in _pairs(same)):
         found = compare(before.tally, after.tally, after.prompt.probabilities, seed + number)
@@ -119,7 +119,7 @@ def differences(rows: Sequence[Evaluated], seed: int) -> Iterator[Difference]:
 
 
 def _pairs(rows: Sequence[Evaluated]) -> Iterator[tuple[Evaluated, Evaluated]]:
-    """What is compared among the answers to one prompt."""
+    """The pairs to compare among the answers to one prompt."""
     for row in rows:
         if row.mode != "untuned":
             yield from ((other, row) for other in rows if (other.run, other.mode) == (row.run, "untuned"))
@@ -129,7 +129,7 @@ def _pairs(rows: Sequence[Evaluated]) -> Iterator[tuple[Evaluated, Evaluated]]:
 
 
 def matrices(rows: Sequence[Evaluated], runs: Sequence[RunFacts], wanted: Callable[[str], bool]) -> Iterator[Matrix]:
-    """Trained on x measured on, for two runs and two groups at least: exact KL (what training recorded too) and excess TVD."""
+    """Trained on x measured on, for at least two runs and two groups: exact KL (also from training records) and excess TVD."""
     tuned = [row for row in rows if row.mode == "lora"]
     columns = {run.run: _Columns.of(run, [row.prompt for row in tuned if row.run == run.run]) for run in runs}
     exact: dict[tuple[str, str], list[float]] = {}
@@ -138,7 +138,7 @@ def matrices(rows: Sequence[Evaluated], runs: Sequence[RunFacts], wanted: Callab
         recorded = {
             (alias, run.digest_of(alias)): kl
             for alias, kl in {**run.manifest.exact_kl_test, **run.manifest.exact_kl}.items()
-            if not split_alias(alias)[1]  # held-out wordings and contexts are no prompts
+            if not split_alias(alias)[1]  # held-out wordings and contexts are not prompts
         }
         now = {of.key(row.prompt): row.exact.kl for row in tuned if row.run == run.run and row.exact is not None}
         for key, kl in {**recorded, **now}.items():
@@ -162,12 +162,12 @@ def matrices(rows: Sequence[Evaluated], runs: Sequence[RunFacts], wanted: Callab
 
 
 _Key = tuple[str, str | None]
-"""Alias and digest; None where the run does not record what its alias means."""
+"""Alias and digest; None if the run does not record the digest of its alias."""
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """Into which column of a matrix each prompt of one run goes."""
+    """The column of a matrix for each prompt of one run."""
 
     unknown: frozenset[str]  # aliases of figures whose digests the run does not record
     trained: frozenset[_Key]
@@ -175,7 +175,7 @@ class _Columns:
 
     @classmethod
     def of(cls, run: RunFacts, prompts: Sequence[Prompt]) -> _Columns:
-        """A copy of a training prompt was trained on, whatever it is called; what its path held later was not."""
+        """A copy of a training prompt counts as trained on under any name; a later file at its path does not."""
         own = {(alias, run.digest_of(alias)) for alias in run.manifest.trained}
         digests = {digest for _, digest in own if digest is not None}
         unknown = frozenset(a for a in (*run.manifest.exact_kl, *run.manifest.exact_kl_test) if run.digest_of(a) is None)
@@ -184,30 +184,30 @@ class _Columns:
         return cls(unknown, frozenset(trained), frozenset(_group(alias) for alias, _ in trained))
 
     def key(self, prompt: Prompt) -> _Key:
-        """As figures of the run name the prompt."""
+        """The key of the prompt in the run's figures."""
         return (prompt.alias, None) if prompt.alias in self.unknown else prompt.key
 
     def name(self, key: _Key) -> str:
-        """A folder; prompts that were not trained on beside others of the folder that were are a group of their own."""
+        """A folder. If only some of its prompts were trained on, the others are a separate group."""
         group = _group(key[0])
         return f"{group}, others" if key not in self.trained and group in self.groups else group
 
 
 def _group(alias: str) -> str:
-    """The folder of a prompt, or its name where it has none."""
+    """The folder of a prompt, or its name if it has no folder."""
     return Path(alias).parent.name or Path(alias).stem
 
 
 def by_prompt(rows: Sequence[Evaluated]) -> list[list[Evaluated]]:
     """Rows grouped by the prompt they answer, in the order of each prompt's first row; a sampler has one row in a group.
 
-    Between runs content and file name say what is the same prompt, for folders may have moved. Where a sampler has several prompts
-    alike in both, so does as much of the end of their paths as tells these apart.
+    Between runs, prompts with the same content and file name are the same, because folders may have moved. If a sampler has several
+    such prompts, as much of the end of their paths as distinguishes them must match too.
     """
     alike: dict[tuple[str, str], list[Evaluated]] = {}
     for row in rows:
         alike.setdefault((row.prompt.digest, Path(row.prompt.alias).name), []).append(row)
-    depths = {kind: _telling_parts(some) for kind, some in alike.items()}
+    depths = {kind: _distinct_parts(some) for kind, some in alike.items()}
     groups: dict[tuple[Any, ...], list[Evaluated]] = {}
     for row in rows:
         kind = row.prompt.digest, Path(row.prompt.alias).name
@@ -215,8 +215,8 @@ def by_prompt(rows: Sequence[Evaluated]) -> list[list[Evaluated]]:
     return list(groups.values())
 
 
-def _telling_parts(rows: Sequence[Evaluated]) -> int:
-    """How many names at the end of a path tell the prompts of every one sampler apart."""
+def _distinct_parts(rows: Sequence[Evaluated]) -> int:
+    """How many names at the end of the paths distinguish the prompts of each sampler."""
     own: dict[tuple[str, str], set[str]] = {}
     for row in rows:
         own.setdefault((row.run, row.mode), set()).add(row.prompt.alias)
@@ -224,7 +224,7 @@ def _telling_parts(rows: Sequence[Evaluated]) -> int:
 
 
 def ways_of_sampling(rows: Sequence[Evaluated]) -> dict[tuple[str, str], list[str]]:
-    """How each sampler, by run and mode, was asked for the answers that there are; wordings are counted over its prompts."""
+    """Sampling settings by sampler (run and mode), with the range of wordings over its prompts."""
     found: dict[tuple[str, str], dict[str, set[int]]] = {}
     for row in rows:
         if row.tally.n:
@@ -239,7 +239,7 @@ def ways_of_sampling(rows: Sequence[Evaluated]) -> dict[tuple[str, str], list[st
 
 
 def in_words(settings: Mapping[str, Any]) -> str:
-    """Seed, length and whatever was not left neutral.
+    """Seed, length and all settings that are not neutral.
 
     >>> in_words({"seed": 0, "max_new_tokens": 50, "temperature": 0.5, "top_k": 0, "stop": ["."]})
     "seed 0, at most 50 tokens, temperature 0.5, stop ['.']"

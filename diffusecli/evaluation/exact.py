@@ -1,6 +1,6 @@
 """Exact figures of a run's model: its own probabilities of every target, before and after training.
 
-Loads the base model, scores, puts the adapter on, scores again. No sampling, many prompts a pass.
+Loads the base model, scores, attaches the adapter, scores again. No sampling; many prompts per pass.
 """
 
 from __future__ import annotations
@@ -40,30 +40,30 @@ from diffusecli.training.scorer import Scorer
 from diffusecli.training.visits import MANY_PROMPTS, drawn_tree
 
 _SEQUENCES_MEASURED = 256
-"""Sequences to estimate figures from, where an answer has several draws."""
+"""Number of sequences for estimates if an answer has several draws."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one run's model thinks."""
+    """Probabilities and figures of one run's model."""
 
     log_q: dict[tuple[str, str], np.ndarray] = field(
         default_factory=dict
     )  # mode, prompt digest -> [K], nats; the mean over wordings
     wordings: dict[tuple[str, str], tuple[Worded, ...]] = field(default_factory=dict)  # of prompts that have several, or contexts
-    chat: dict[str, Any] = field(default_factory=dict)  # how the prompts were put to the model: system text, template, variables
+    chat: dict[str, Any] = field(default_factory=dict)  # how the prompts were rendered: system prompt, template, variables
     drift: float | None = None  # of the adapter on held-out instructions, nats per token
     draws: dict[tuple[str, str], ExactFigures] = field(
         default_factory=dict
     )  # of prompts with several draws in an answer: estimates
 
     def knows(self, mode: str, prompt: Prompt) -> bool:
-        """Whether that prompt was measured in that mode."""
+        """Whether the prompt was measured in this mode."""
         return (mode, prompt.digest) in self.log_q or (mode, prompt.digest) in self.draws
 
 
 def scorer_of(base: LoadedModel, encoded: list[EncodedPrompt], source: ModelSource, settings: AlgConfig, notice: Notice) -> Scorer:
-    """What scores these prompts with the model as it is now, in this process alone."""
+    """A scorer of these prompts with the model in its current state, in this process only."""
     processes = Processes(source.device)
     strategy, _ = choose_strategy(base, encoded, source, settings, processes)
     return Scorer(base.model, strategy, None, processes, notice)
@@ -73,11 +73,11 @@ def measure(
     run: RunDir, source: ModelSource, settings: AlgConfig, retain: Retain, seed: int, prompts: Sequence[Prompt], notice: Notice,
     *, others: Sequence[Prompt] = (), contexts: Contexts | None = None,
 ) -> Measured:  # fmt: skip
-    """Score every prompt of a run, and `others`, that have targets with the base model and, where there is one, with the run's adapter.
+    """Score all prompts with targets of a run, and `others`, with the base model and with the run's adapter if there is one.
 
-    Every wording is scored; of a few prompts the first one in those `contexts`, too, that are never trained.
-    Drift is measured on the instructions of `retain`, in the order that `seed` fixes.
-    Raises `InputError` when a prompt is too long for the model or the adapter is not of this base.
+    Every wording is scored. If there are few prompts, the first wording is also scored in the held-out `contexts`.
+    Drift is measured on the instructions of `retain`, in the order set by `seed`.
+    Raises `InputError` if a prompt is too long for the model, or if the adapter has another base model.
     """
     own, wanted = (
         {p.digest: p for p in some if p.targets} for some in (prompts, [*prompts, *others])
@@ -111,8 +111,8 @@ def measure(
     chat = json.loads(json.dumps(base.chat_settings.recorded))
     if run.read_manifest().get("chat", chat) != chat:
         notice(
-            f"{run.config}: has another system text, chat template or variables of it than training had. Exact figures are those of "
-            "prompts rendered as this config says; they are not shown beside samples of prompts rendered otherwise"
+            f"{run.config}: the system prompt, chat template or its variables differ from those of the training. Exact figures use this "
+            "config. They are not shown for samples that were rendered differently"
         )
     score("untuned")
     if not run.has_adapter:
@@ -129,14 +129,14 @@ def measure(
 
 
 def _in_contexts(own: Mapping[str, Prompt], wanted: Mapping[str, Prompt], notice: Notice) -> set[str]:
-    """The digests of the prompts that are measured in held-out contexts: all of a few, the run's own beside many others."""
+    """Digests of the prompts to measure in held-out contexts: all if they are few, otherwise the run's own prompts if those are few."""
 
     def are_few(some: Mapping[str, Prompt]) -> bool:
         return len({split_alias(prompt.alias)[0] for prompt in some.values()}) <= MANY_PROMPTS
 
     if are_few(wanted):
         return set(wanted)
-    too_many = f"there are {len(wanted)} prompts, contexts of up to {MANY_PROMPTS} are measured"
+    too_many = f"there are {len(wanted)} prompts, and the limit is {MANY_PROMPTS}"
     if own and are_few(own):
         notice(f"held-out contexts are measured only for the run's own {many(len(own), 'prompt')}: {too_many}")
         return set(own)
@@ -146,7 +146,7 @@ def _in_contexts(own: Mapping[str, Prompt], wanted: Mapping[str, Prompt], notice
 
 @dataclass(frozen=True)
 class _Asked:
-    """A prompt in all that is scored of it: its wordings, those that are held out, its first wording in contexts."""
+    """All variants of a prompt to score: its wordings, its held-out wordings, its first wording in contexts."""
 
     prompt: Prompt
     encoded: tuple[EncodedPrompt, ...]
@@ -154,7 +154,7 @@ class _Asked:
 
     @classmethod
     def of(cls, prompt: Prompt, chat: Chat, contexts: Contexts | None, most: int | None) -> _Asked:
-        """In tokens; without contexts that take more than `most`, and without any of a wording that was sampled by itself."""
+        """Encode a prompt; skip contexts of more than `most` tokens, and all contexts of a wording that was sampled separately."""
         question = Question.of(prompt, chat)
         contexts = None if split_alias(prompt.alias)[1] else contexts
         placed = contexts.held_out(question.wordings[0].prompt) if contexts is not None else ()
@@ -171,7 +171,7 @@ class _Asked:
         return cls(prompt, found, tuple(kinds))
 
     def estimated(self, paths: Sequence[np.ndarray]) -> ExactFigures:
-        """Of several draws in an answer, from the sequences that were drawn: means over the wordings, and over what earlier draws may be."""
+        """Estimates for answers with several draws, from drawn sequences: means over the wordings and over the earlier draws."""
         pairs = [(e.trie, log_probs) for e, log_probs in zip(self.encoded, paths, strict=True) if isinstance(e.trie, SampledTree)]
         whole = [tree.estimates(log_probs) for tree, log_probs in pairs[: len(self.prompt.wordings)]]
         each = zip(*(tree.of_draws(log_probs) for tree, log_probs in pairs[: len(whole)]), strict=True)
@@ -195,7 +195,7 @@ class _Asked:
         return np.asarray(np.logaddexp.reduce(log_q, axis=0) - math.log(len(pairs)))
 
     def each(self, paths: Sequence[np.ndarray]) -> tuple[Worded, ...]:
-        """The figures of each; () where there is one wording and nothing else."""
+        """Figures of each variant; () if there is only one wording."""
         if len(self.encoded) < 2:
             return ()
         return tuple(

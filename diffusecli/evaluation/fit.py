@@ -1,11 +1,11 @@
 """The test of fit: whether counts are independent draws from the target, and which departures it would detect.
 
-Three statistics, because each is blind to something. G and Pearson's X^2 get *smaller* when the rare targets of a long tail are never
-said; the number of distinct targets sees that; TVD sees shares shifted between many targets. Each gets a p-value from the same Monte
-Carlo draws of a perfect sampler, and the least of the three is compared with the least that those draws themselves show (min-P,
-Westfall and Young 1993, 2.3), so that the level holds whatever the dependence between them.
+Three statistics, because each misses something. G and Pearson's X^2 get *smaller* if the rare targets of a long tail never
+occur. The number of distinct targets detects that. TVD detects shares shifted between many targets. Each gets a p-value from the
+same Monte Carlo draws of a perfect sampler. The lowest of the three is compared with the lowest of each of those draws (min-P,
+Westfall and Young 1993, 2.3), so the level is correct for any dependence between them.
 
-Knows counts and weights. Symbols: k draws, K cells of positive weight p_i, counts c_i, B repeats, q the sampler's own distribution.
+Takes counts and weights. Symbols: k draws, K cells of positive weight p_i, counts c_i, B repeats, q the sampler's own distribution.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _STATISTICS = {"g": True, "tvd": False, "seen": True}  # whether both tails coun
 _POWER_REPEATS = 400
 _FEWEST_REPEATS = 100
 _POWER_CELLS = 400_000  # binomials, or draws, for one departure
-_STEPS = 8  # of the search for the least departure: within 3 % of it
+_STEPS = 8  # of the search for the smallest departure: within 3 % of it
 _SMALLEST = 1e-4  # TVD
 
 
@@ -43,11 +43,11 @@ class Fit:
     seen_p_value: float  # of the distinct targets, two-sided
     pearson_p_value: float  # not part of the joint test
     repeats: int  # B
-    too_even: bool  # every share is nearer to its weight than in independent draws, and no target is missing
+    too_even: bool  # every share is closer to its weight than in independent draws, and no target is missing
 
 
 def goodness_of_fit(counts: np.ndarray, probabilities: tuple[float, ...], seed: int) -> Fit:
-    """Test counts [K] of the targets, conditional on being on target, because any off-target sample alone would reject.
+    """Test counts [K] of the targets among on-target samples, because a single off-target sample would reject.
 
     A sample of a target of weight zero makes G and X^2 infinite and rejects.
     """
@@ -71,12 +71,12 @@ def goodness_of_fit(counts: np.ndarray, probabilities: tuple[float, ...], seed: 
 
 
 def _extreme(statistic: float, p: float, df: int, repeats: int) -> Fit:
-    """Where nothing is to be tested, or no test is needed."""
+    """The result if there is nothing to test, or no test is needed."""
     return Fit(statistic, statistic, df, p, p, p, p, p, repeats, too_even=False)
 
 
 def _comparable(drawn: Statistics, k: int) -> dict[str, np.ndarray]:
-    """The three statistics without the digits that depend on the order of summation: what is equal but for rounding is equal."""
+    """The three statistics without the digits that depend on the order of summation, so values that differ by rounding are equal."""
     unit = {"g": max(1e-9, 1e-12 * k * math.log(k + 1)), "tvd": 1e-9, "seen": 1}
     return {name: np.round(getattr(drawn, name) / unit[name]) for name in _STATISTICS}
 
@@ -94,28 +94,28 @@ class _Tail:
 
     @cached_property
     def at_least(self) -> np.ndarray:
-        """Of each draw, how many of the B are as large; [B]."""
+        """For each draw, how many of the B are at least as large; [B]."""
         return self._count(self.values)[0]
 
     @cached_property
     def at_most(self) -> np.ndarray:
-        """How many are as small; [B]."""
+        """For each draw, how many are at most as large; [B]."""
         return self._count(self.values)[1]
 
     def _count(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return len(self.ordered) - self.ordered.searchsorted(values, "left"), self.ordered.searchsorted(values, "right")
 
     def is_low(self, value: float) -> bool:
-        """Whether it lies below the middle of the draws."""
+        """Whether the value is below the median of the draws."""
         above, below = self._count(np.array([value]))
         return bool(below[0] < above[0])
 
     def p_value(self, value: float) -> float:
-        """Of one value that is not among the draws."""
+        """The p-value of one value that is not among the draws."""
         return float(self.shares(np.array([value]))[0])
 
     def shares(self, values: np.ndarray) -> np.ndarray:
-        """The p-value of each of some values that are not among the draws."""
+        """The p-values of values that are not among the draws."""
         above, below = self._count(values)
         return self._p(above, below)
 
@@ -125,7 +125,7 @@ class _Tail:
         return self._p(others_above + (value >= self.values), others_below + (value <= self.values))
 
     def _p(self, above: np.ndarray, below: np.ndarray) -> np.ndarray:
-        """From how many others are as large and how many as small: the upper tail, or twice the smaller one."""
+        """The p-value from the counts of others above and below: the upper tail, or twice the smaller tail."""
         repeats = len(self.values)
         if self.two_sided:
             return np.asarray(np.minimum(1, 2 * monte_carlo_p(np.minimum(above, below), repeats)))
@@ -134,7 +134,7 @@ class _Tail:
 
 @dataclass(frozen=True)
 class _Null:
-    """A perfect sampler's draws as the test needs them."""
+    """A perfect sampler's draws, prepared for the test."""
 
     law: Statistics
     k: int
@@ -148,23 +148,23 @@ class _Null:
         return {name: _Tail(values, _STATISTICS[name]) for name, values in _comparable(self.law, self.k).items()}
 
     def joint(self, observed: dict[str, float]) -> float:
-        """The share of perfect samplers whose least p-value is as small."""
-        least = min(self.tail[name].p_value(value) for name, value in observed.items())
+        """The share of perfect samplers whose lowest p-value is at most this one."""
+        lowest = min(self.tail[name].p_value(value) for name, value in observed.items())
         drawn = np.minimum.reduce([self.tail[name].with_one_more(value) for name, value in observed.items()])
-        return float(monte_carlo_p(np.count_nonzero(drawn <= least * (1 + 1e-9)), self.repeats))
+        return float(monte_carlo_p(np.count_nonzero(drawn <= lowest * (1 + 1e-9)), self.repeats))
 
     @cached_property
     def critical(self) -> float:
-        """The largest least p-value that rejects: so many perfect samplers, and no more, show one as small."""
-        least = np.sort(self._least(self.law))
-        as_small = least.searchsorted(least, "right")
-        return float(least[as_small <= SIGNIFICANCE * (self.repeats + 1)].max(initial=0.0))
+        """The critical value of the lowest p-value: at most 5 % of perfect samplers have one as low."""
+        lowest = np.sort(self._lowest_p(self.law))
+        as_small = lowest.searchsorted(lowest, "right")
+        return float(lowest[as_small <= SIGNIFICANCE * (self.repeats + 1)].max(initial=0.0))
 
     def rejects(self, drawn: Statistics) -> np.ndarray:
-        """Which of some sets of counts the test rejects."""
-        return np.asarray(self._least(drawn) <= self.critical)
+        """Which of these sets of counts the test rejects."""
+        return np.asarray(self._lowest_p(drawn) <= self.critical)
 
-    def _least(self, drawn: Statistics) -> np.ndarray:
+    def _lowest_p(self, drawn: Statistics) -> np.ndarray:
         return np.asarray(
             np.minimum.reduce([self.tail[name].shares(values) for name, values in _comparable(drawn, self.k).items()])
         )
@@ -172,17 +172,17 @@ class _Null:
 
 @lru_cache(maxsize=64)
 def null_of(probabilities: tuple[float, ...], k: int, seed: int) -> _Null:
-    """What k draws from the target itself show."""
+    """The null distribution: statistics of k draws from the target itself."""
     return _Null(perfect_sampler(probabilities, k, seed, REPEATS), k)
 
 
 @lru_cache(maxsize=256)
 def detectable_tvd(probabilities: tuple[float, ...], k: int, seed: int = 0) -> float:
-    """The least TVD among k valid answers that the test detects in four of five cases, whichever way the sampler departs.
+    """The smallest TVD among k valid answers that the test detects in 80 % of cases, for every kind of departure.
 
-    By simulation, of four departures: shares shifted between targets, the rarest targets never said, a temperature below 1, one above.
-    The least TVD of the one that is hardest to detect counts. A departure that cannot go further than what is not detected counts
-    with its reach. nan without draws, and with a single target.
+    By simulation of four departures: shares shifted between targets, the rarest targets missing, a temperature below 1, one above 1.
+    The result is the smallest TVD of the departure that is hardest to detect. A departure that is not detected even at its largest
+    TVD counts with that TVD. nan without draws, and with a single target.
     """
     p = np.sort([value for value in probabilities if value > TINY])[::-1]
     p = p / p.sum()
@@ -199,12 +199,12 @@ def detectable_tvd(probabilities: tuple[float, ...], k: int, seed: int = 0) -> f
     for departure, furthest in departures(p):
         reach = 0.999 * furthest
         if reach > hardest and (hardest == 0 or not detected(departure, hardest)):
-            hardest = _least(partial(detected, departure), hardest, reach)
+            hardest = _smallest(partial(detected, departure), hardest, reach)
     return hardest
 
 
-def _least(detected: Callable[[float], bool], low: float, reach: float) -> float:
-    """The least TVD above `low` that is detected, or the reach."""
+def _smallest(detected: Callable[[float], bool], low: float, reach: float) -> float:
+    """The smallest TVD above `low` that is detected, or the reach."""
     if not detected(reach):
         return reach
     low, high = max(low, _SMALLEST), max(reach, _SMALLEST)

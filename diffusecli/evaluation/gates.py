@@ -1,4 +1,4 @@
-"""Limits for an evaluation, so that a pipeline can stop where answers do not follow their weights."""
+"""Limits for an evaluation, so that a pipeline can stop if answers do not follow their weights."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from diffusecli.system.errors import InputError, many, shortened
 
 @dataclass(frozen=True)
 class Gate:
-    """One figure and on which side of its limit it must be."""
+    """One figure with a lower or an upper limit."""
 
     figure: str
-    least: bool  # the limit is the least that passes, not the most
+    minimum: bool  # whether the limit is a lower one
     value: Callable[[Evaluated], float]
     share: bool = True  # between 0 and 1
     open_ended: bool = False  # judges prompts without targets too
     exact: bool = False  # judges prompts without samples too
-    where: Callable[[Evaluated], str] = lambda _: ""  # of all that the figure is the worst of
+    where: Callable[[Evaluated], str] = lambda _: ""  # names the wording, field or test with the worst figure
 
 
 @dataclass(frozen=True)
 class GroupGate:
-    """An exact figure of a group that may be as high as its limit; a share."""
+    """An exact figure of a group with an upper limit; a share."""
 
     figure: str
     value: Callable[[Group], float]
 
 
 def worst_wording(row: Evaluated) -> float:
-    """The highest exact TVD over wordings, held-out ones and held-out contexts; of a prompt with none of these its own."""
+    """The highest exact TVD over wordings, held-out wordings and held-out contexts; without these the prompt's own."""
     if row.exact is None:
         return math.nan
     return max((one.tvd for one in row.exact.wordings), default=row.exact.tvd)
@@ -48,7 +48,7 @@ def _which_wording(row: Evaluated) -> str:
 
 
 def _highest(row: Evaluated, figure: str) -> float:
-    """A figure of the answers, or of the field of records that has more."""
+    """A figure of the answers, or of the record field with a higher one."""
     if row.figures is None:
         return math.nan
     fields = row.records.fields if row.records is not None else ()
@@ -56,7 +56,7 @@ def _highest(row: Evaluated, figure: str) -> float:
 
 
 def _which_field(row: Evaluated, figure: str) -> str:
-    """The field that has the highest figure, if one has more than the answers."""
+    """The field with the highest figure, if it is above that of the answers."""
     fields = row.records.fields if row.records is not None else ()
     worst = max(fields, key=lambda field: getattr(field, figure), default=None)
     own = getattr(row.figures, figure, math.nan)
@@ -64,7 +64,7 @@ def _which_field(row: Evaluated, figure: str) -> str:
 
 
 def _which_test(row: Evaluated) -> str:
-    """The field or pair that has the lowest p-value, where that is lower than the answers' own."""
+    """The field or pair with the lowest p-value, if it is below that of the answers."""
     return (
         f", {row.records.lowest_p[1]}"
         if row.records is not None and _lowest_p(row) != getattr(row.figures, "p_value", math.nan)
@@ -73,7 +73,7 @@ def _which_test(row: Evaluated) -> str:
 
 
 def _finest_p(row: Evaluated) -> float:
-    """The lowest p-value that the tests of a row can tell."""
+    """The lowest p-value that the tests of a row can give."""
     found = [row.figures.least_p] if row.figures is not None else []
     return max([*found, row.records.finest_p] if row.records is not None else found, default=0.0)
 
@@ -101,13 +101,13 @@ GATES: Mapping[str, Gate] = {
     "--max-kl": Gate("exact KL", False, lambda row: row.exact.highest_kl if row.exact else math.nan, share=False, exact=True),
     "--max-wording-tvd": Gate("worst exact TVD of a wording", False, worst_wording, exact=True, where=_which_wording),
 }
-"""Of every prompt with targets, or with samples; `--max-drift` is of runs."""
+"""Limits of every prompt with targets, or with samples; `--max-drift` applies to runs."""
 
 GROUP_GATES: Mapping[str, GroupGate] = {
     "--max-median-tvd": GroupGate("median exact TVD", lambda group: group.tvd_median),
     "--max-median-excess-tvd": GroupGate("median excess TVD", lambda group: group.excess_tvd_median),
 }
-"""Of every split, and of folders that are in none."""
+"""Limits of every split, and of folders outside the splits."""
 
 
 def check_limits(limits: Mapping[str, float]) -> None:
@@ -119,20 +119,20 @@ def check_limits(limits: Mapping[str, float]) -> None:
 
 
 def failures(found: Evaluation, limits: Mapping[str, float]) -> list[str]:
-    """What misses its limit, a phrase each. Untuned models are not judged where there is anything else.
+    """Missed limits, one phrase each. Untuned models are only judged if there is nothing else.
 
-    A figure that is not known misses every limit; what was only measured exactly has no samples to judge. Raises `InputError`
+    An unknown figure misses every limit. Prompts with exact figures only have no samples to judge. Raises `InputError`
     for limits that have no meaning.
     """
     check_limits(limits)
     if "--min-p" in limits and (weak := [p for row in found.rows if row.figures and limits["--min-p"] <= (p := _finest_p(row))]):
-        raise InputError(f"--min-p {limits['--min-p']:g}: must be above {weak[0]:.2g}, the least that a test can tell")
+        raise InputError(f"--min-p {limits['--min-p']:g}: must be above {weak[0]:.2g}, the lowest p-value that the test can give")
     missed = [list(_missed(found, GATES[option], limit)) for option, limit in limits.items() if option in GATES]
     missed += [
         list(_missed_by_groups(found, GROUP_GATES[option], limit)) for option, limit in limits.items() if option in GROUP_GATES
     ]
     missed += [list(_drifted(found, limits["--max-drift"]))] if "--max-drift" in limits else []
-    # one of each limit first: where many are missed, only the first are shown
+    # one of each limit first, because only the first ones are shown if many are missed
     return [phrase for some in missed for phrase in some[:1]] + [phrase for some in missed for phrase in some[1:]]
 
 
@@ -145,14 +145,14 @@ def _missed(found: Evaluation, gate: Gate, limit: float) -> Iterator[str]:
         if math.isnan(value):
             hint = " (add --exact)" if gate.exact else ""
             yield f"{who}: {gate.figure} is not known{hint}"
-        elif value < limit if gate.least else value > limit:
-            yield f"{who}: {gate.figure} {value:.4g} {'<' if gate.least else '>'} {limit:g}{gate.where(row)}"
+        elif value < limit if gate.minimum else value > limit:
+            yield f"{who}: {gate.figure} {value:.4g} {'<' if gate.minimum else '>'} {limit:g}{gate.where(row)}"
     if not judged:
         yield f"{gate.figure}: there are no samples{'' if gate.open_ended else ' of a prompt with targets'}"
 
 
 def _missed_by_groups(found: Evaluation, gate: GroupGate, limit: float) -> Iterator[str]:
-    """A group of which the exact TVD of some prompt is not known misses its limit."""
+    """A group misses its limit if the exact TVD of a prompt is unknown."""
     samplers, judged = labels(found.rows), [group for folder, some in groups(tuned(found.rows)) if folder.top for group in some]
     for group in judged:
         folder = "all prompts" if group.folder == WHOLE else group.folder
@@ -173,4 +173,4 @@ def _drifted(found: Evaluation, limit: float) -> Iterator[str]:
         elif drift > limit:
             yield f"{run.run}: drift {drift:.4g} > {limit:g}"
     if not found.runs:
-        yield "drift: no run to measure it of"
+        yield "drift: there is no run to measure"

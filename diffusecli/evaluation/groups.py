@@ -1,6 +1,6 @@
-"""Thousands of prompts at a glance: figures by folder and sampler, and the prompts that are furthest from their targets.
+"""Summary of thousands of prompts: figures by folder and sampler, and the prompts that are furthest from their targets.
 
-Medians of what `metrics.py` computed for each prompt; knows nothing of how they are shown.
+Medians of the figures that `metrics.py` computes for each prompt. Nothing is shown here.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from diffusecli.evaluation.evaluation import Evaluated
 from diffusecli.prompts.groups import Folder, folders
 
 MOST_LISTED = 24
-"""Prompts that are listed one by one; more are summed up by folder."""
+"""Most prompts to list separately; more are summarised by folder."""
 
 WORST = 10
-"""Prompts that are named where the others are only summed up."""
+"""Prompts to name if the others are only summarised."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """The prompts with targets of one folder, answered by one sampler. What is known of no prompt is nan."""
+    """The prompts with targets of one folder, answered by one sampler. A figure is nan if no prompt has it."""
 
     run: str  # folder or file
     mode: str  # untuned, lora, or the name of a file
-    folder: str  # relative to what the folders of all prompts share; "." for that folder itself
+    folder: str  # relative to the common folder of all prompts; "." for that folder itself
     whole: bool  # with all folders below it
-    top: bool  # no other group holds it, except the one of all prompts; gates judge these
+    top: bool  # in no other group except that of all prompts; gates judge these
     prompts: int  # with targets
     exact: int  # prompts with a known exact TVD
     tvd_median: float  # median exact TVD
     tvd_90: float  # 90 % quantile of the exact TVD
-    excess_tvd_median: float  # median excess TVD that `at_n` draws from the model show on average
+    excess_tvd_median: float  # median expected excess TVD of `at_n` draws from the model
     kl_median: float  # median exact KL, nats
     on_target_mean: float  # mean exact mass on target
     sampled: int  # prompts with samples
@@ -43,7 +43,7 @@ class Group:
 
 
 def groups(rows: Sequence[Evaluated]) -> list[tuple[Folder, list[Group]]]:
-    """Every folder with its samplers in the order of the rows: each split before its families."""
+    """Every folder with its samplers, in the order of the rows; each split comes before its families."""
     judged = [row for row in rows if row.prompt.targets]
     by_alias: dict[str, list[Evaluated]] = {}
     for row in judged:
@@ -81,22 +81,22 @@ def are_many(rows: Iterable[Evaluated]) -> bool:
     return len({row.prompt.key for row in rows if row.prompt.targets}) > MOST_LISTED
 
 
-def tells_groups(rows: Sequence[Evaluated]) -> bool:
-    """Whether groups say more than the rows: there are many prompts, or several folders of which one has several."""
+def has_groups(rows: Sequence[Evaluated]) -> bool:
+    """Whether groups add information to the rows: there are many prompts, or several folders and one has several prompts."""
     aliases = {row.prompt.alias for row in rows if row.prompt.targets}
     leaves = [folder for folder in folders(list(aliases)) if not folder.whole]
     return bool(aliases) and (are_many(rows) or len(aliases) > len(leaves) > 1)
 
 
 def distance(row: Evaluated) -> float:
-    """The exact TVD, else the TVD of the samples; nan where neither is known."""
+    """The exact TVD, otherwise the TVD of the samples; nan if neither is known."""
     if row.exact is not None and not math.isnan(row.exact.tvd):
         return row.exact.tvd
     return row.figures.tvd if row.figures is not None else math.nan
 
 
 def in_wordings(rows: Sequence[Evaluated]) -> list[Evaluated]:
-    """The rows with figures of several wordings, or of contexts, to be listed: of many prompts those of the tuned models that are furthest from their targets."""
+    """Rows with figures of several wordings or contexts; if there are many prompts, the rows of tuned models furthest from their targets."""
     found = [row for row in rows if row.exact is not None and row.exact.wordings]
     if not are_many(rows):
         return found
@@ -106,13 +106,13 @@ def in_wordings(rows: Sequence[Evaluated]) -> list[Evaluated]:
 
 
 def worst(rows: Sequence[Evaluated], most: int = WORST) -> list[Evaluated]:
-    """Rows of tuned models that are furthest from the target; untuned models count only where there is nothing else."""
+    """Rows of tuned models that are furthest from the target; untuned models only if there is nothing else."""
     known = [row for row in rows if not math.isnan(distance(row))]
     return sorted(tuned(known), key=lambda row: -distance(row))[:most]
 
 
 def tuned(rows: Sequence[Evaluated]) -> Sequence[Evaluated]:
-    """Rows without those of untuned models, where there are any."""
+    """Rows of tuned models, or all rows if there are none."""
     return [row for row in rows if row.mode != "untuned"] or rows
 
 

@@ -1,11 +1,11 @@
-"""From a target distribution and counted samples to figures with their sampling error.
+"""Compute figures with their sampling error from a target distribution and counted samples.
 
-Knows prompts and counts; no files, no models, no rendering. What figures amount to is for `verdicts.py`. Natural logarithms, nats. Formulas and
-their sources are in each function's docstring. Symbols: N samples, k on target, K targets, c_i counts, p_i weights.
+Takes prompts and counts; no files, models or rendering. `verdicts.py` summarises the figures. Natural logarithms, nats. Each function's
+docstring has the formula and its source. Symbols: N samples, k on target, K targets, c_i counts, p_i weights.
 
 A worked check. Targets a, b with p = 1/2, 1/2 and counts 6, 4 (N = 10): TVD = |.6 - .5| / 2 +
 |.4 - .5| / 2 = .1; G = 2 (6 ln 1.2 + 4 ln .8) = .4027; plug-in entropy = -.6 ln .6 - .4 ln .4 =
-.6730 and with Miller and Madow's (m - 1) / 2N = .05 it is .7230; a perfect sampler would be expected
+.6730 and with Miller and Madow's (m - 1) / 2N = .05 it is .7230; a perfect sampler is expected
 to show 2 - 2 (1/2)^10 = 1.998 distinct targets.
 """
 
@@ -29,7 +29,7 @@ from diffusecli.prompts.prompt import Prompt
 
 @dataclass(frozen=True)
 class Words:
-    """Marks a figure that tables and the HTML report describe in words, in the order of the fields. JSON and CSV hold every field."""
+    """Marks a figure that tables and the HTML report describe in words, in the order of the fields. JSON and CSV have all fields."""
 
     template: str  # {} is where the figure goes
     share: bool = False  # written as a percentage
@@ -37,23 +37,23 @@ class Words:
 
 @dataclass(frozen=True)
 class Figures:
-    """Samples against a target distribution. What cannot be computed (N = 0, nothing on target) is nan."""
+    """Samples compared with a target distribution. A figure that cannot be computed (N = 0, nothing on target) is nan."""
 
     n: int  # samples
     valid: float  # share on target
     valid_low: float  # Wilson, 95 %
     valid_high: float  # the other end
-    unfinished: int  # samples that were cut at the limit of tokens, never valid
+    unfinished: int  # samples that were cut at the limit of tokens; never valid
     entropy: float  # Miller-Madow over all distinct samples, nats
     entropy_plugin: float  # the same uncorrected
-    effective: float  # exp(entropy): how many equally likely outcomes would have it
+    effective: float  # exp(entropy): number of equally likely outcomes with the same entropy
     target_entropy: float  # of the weights, nats
     entropy_perfect: float  # Miller-Madow of a perfect sampler at this N, mean
     seen: int  # distinct targets
     targets: int  # of positive weight
     seen_expected: float  # of a perfect sampler at this N
     weight_covered: Annotated[float, Words("weight covered {}", share=True)]  # of the targets seen
-    tvd: float  # total variation distance, off-target samples a cell of their own
+    tvd: float  # total variation distance; off-target samples are a separate cell
     tvd_floor: float  # mean of a perfect sampler at this N
     tvd_floor_95: float  # its 95 % quantile
     excess_tvd: float  # tvd - tvd_floor
@@ -67,25 +67,25 @@ class Figures:
     g_p_value: float  # of G alone, two-sided
     tvd_p_value: float  # of the TVD among valid answers alone
     seen_p_value: float  # of the number of distinct targets alone, two-sided
-    too_even: bool  # the test rejects because shares are nearer to the weights than independent draws come
+    too_even: bool  # the test rejects because shares are closer to the weights than in independent draws
     pearson_p_value: float  # of X2, not part of the test
     repeats: int  # B of the Monte Carlo
-    cohens_w: Annotated[float, Words("Cohen's w {}")]  # effect size, bias taken off
+    cohens_w: Annotated[float, Words("Cohen's w {}")]  # effect size, bias subtracted
     detectable_tvd: Annotated[float, Words("a TVD of {} among valid answers would be detected (80 % power)")]  # by simulation
 
     @property
     def least_p(self) -> float:
-        """The least p-value that so many draws can say, 1 / (B + 1); 0 without a test."""
+        """The lowest p-value that B draws can give, 1 / (B + 1); 0 without a test."""
         return 1 / (self.repeats + 1) if self.repeats else 0.0
 
     @property
     def at_least_p(self) -> bool:
-        """Whether the p-value is that: it may be smaller still."""
+        """Whether the p-value is this lowest one, so that the true one may be lower."""
         return self.p_value <= self.least_p * 1.001
 
 
 def in_words(found: Figures) -> Iterator[tuple[Words, float]]:
-    """The figures that reports describe in words, those that are known."""
+    """The known figures that reports describe in words."""
     for name, kind in get_type_hints(Figures, include_extras=True).items():
         for mark in getattr(kind, "__metadata__", ()):
             if not math.isnan(value := getattr(found, name)):
@@ -106,7 +106,7 @@ class Cell:
 
 
 def figures(prompt: Prompt, tallied: Tally, *, seed: int = 0) -> Figures:
-    """All figures of one prompt's samples; `seed` is that of the Monte Carlo draws."""
+    """All figures of one prompt's samples; `seed` is for the Monte Carlo draws."""
     n, k = tallied.n, tallied.on_target
     p, counts = np.array(prompt.probabilities), np.array(tallied.counts)
     plugin, corrected = entropy(tallied.cells)
@@ -154,27 +154,28 @@ def figures(prompt: Prompt, tallied: Tally, *, seed: int = 0) -> Figures:
 
 @dataclass(frozen=True)
 class Worded:
-    """Exact figures of one wording of a prompt, of the prompt in one context, or of one of several draws in its answer, given those before it."""
+    """Exact figures of one wording of a prompt, of the prompt in one context, or of one of several draws in its answer, given the previous ones."""
 
     kind: Literal[
         "trained", "held-out", "context", "draw"
     ]  # trained: a request of the prompt, whether this run was trained on it or not
-    name: str  # the request, what the context is, or which draw
+    name: str  # the request, the context, or the draw
     kl: float  # KL(target || model), nats
     on_target: float
     tvd: float
 
 
 KINDS = {"trained": "wording", "held-out": "held-out wording", "context": "held-out context", "draw": "draw"}
-"""What the kinds are called."""
+"""Names of the kinds."""
 
 
 @dataclass(frozen=True)
 class ExactFigures:
-    """From the model's own probabilities q of the targets: no sampling noise, temperature 1, nothing cut.
+    """Figures from the model's own probabilities q of the targets: no sampling noise, temperature 1, nothing cut.
 
-    A text has several tokenisations and q is that of the usual one: the mass on target is a lower bound, KL and TVD upper ones.
-    Of a prompt in several wordings KL and TVD are the means of theirs; all else is of answers pooled evenly over them, whose errors may cancel.
+    A text has several tokenisations, and q is that of the usual one: the mass on target is a lower bound, KL and TVD are upper bounds.
+    For a prompt with several wordings, KL and TVD are means over them. All other figures are of answers pooled evenly over the wordings,
+    whose errors may cancel.
     """
 
     kl: float  # KL(target || model), nats
@@ -182,24 +183,24 @@ class ExactFigures:
     tvd: float = math.nan
     seen_expected: float = math.nan  # targets among N answers
     q: tuple[float, ...] = ()  # of each target
-    excess_tvd: float = math.nan  # that `at_n` draws from q show on average
-    wordings: tuple[Worded, ...] = ()  # of a prompt in several wordings or contexts, or with several draws: each by itself
-    pooled_tvd: float = math.nan  # of answers pooled over several wordings; nan where there is one
-    kl_error: float = 0.0  # standard error of a KL that is estimated; 0 where it is exact
+    excess_tvd: float = math.nan  # expected for `at_n` draws from q
+    wordings: tuple[Worded, ...] = ()  # of a prompt in several wordings or contexts, or with several draws: one for each
+    pooled_tvd: float = math.nan  # of answers pooled over several wordings; nan with one wording
+    kl_error: float = 0.0  # standard error of an estimated KL; 0 if it is exact
 
     @property
     def highest_kl(self) -> float:
-        """The KL; of an estimate the upper end of its 95 % interval."""
+        """The KL, or the upper end of its 95 % interval if it is estimated."""
         return self.kl + 1.96 * self.kl_error
 
     @property
     def tvd_of_answers(self) -> float:
-        """What the answers of a sampler tend to: the TVD of the distribution that they are drawn from."""
+        """The TVD of the distribution from which the answers are drawn."""
         return self.tvd if math.isnan(self.pooled_tvd) else self.pooled_tvd
 
 
 AT_N = 500
-"""Draws of the excess TVD of exactly known models, unless others are asked for."""
+"""Default number of draws for the excess TVD of exact figures."""
 
 
 def exact_figures(prompt: Prompt, log_q: np.ndarray, n: int, at_n: int = AT_N) -> ExactFigures:

@@ -1,4 +1,4 @@
-"""What samplers and prompts are called where several stand side by side: short, and all different."""
+"""Short, unique names of samplers and prompts for tables and charts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def short_names(aliases: Sequence[str]) -> dict[str, str]:
-    """Aliases without the folders they share and, unless two would become one, without `.json` and with wordings set apart.
+    """Aliases without their common folders and, unless two would become equal, without `.json` and with wordings separated.
 
     >>> short_names(["prompts/a/x.json", "prompts/b/x.json"]), short_names(["x", "x.json"]), short_names(["x.json#2"])
     ({'prompts/a/x.json': 'a/x', 'prompts/b/x.json': 'b/x'}, {'x': 'x', 'x.json': 'x.json'}, {'x.json#2': 'x #2'})
@@ -29,21 +29,21 @@ def short_names(aliases: Sequence[str]) -> dict[str, str]:
 
 
 def marks(prompts: Iterable[Prompt]) -> dict[tuple[str, str], str]:
-    """By `Prompt.key`: the first digits of the digest, to be put behind names that several prompts share; else empty."""
+    """By `Prompt.key`: a suffix with the first digits of the digest for names that several prompts share; otherwise empty."""
     keys = dict.fromkeys(prompt.key for prompt in prompts)
     shared = Counter(alias for alias, _ in keys)
     return {(alias, digest): f" ({digest[:8]})" if shared[alias] > 1 else "" for alias, digest in keys}
 
 
 def prompt_names(prompts: Iterable[Prompt]) -> dict[tuple[str, str], str]:
-    """By `Prompt.key`: short names, all different, for a file may have been edited between two runs or commands."""
+    """By `Prompt.key`: short, unique names; a file may have been edited between two runs or commands."""
     marked = marks(prompts)
     short = short_names([alias for alias, _ in marked])
     return {key: short[key[0]] + mark for key, mark in marked.items()}
 
 
 def labels(rows: Iterable[Evaluated], between: str = " ") -> dict[tuple[str, str], str]:
-    """What each sampler is called: its mode, after the run's short name where there are several runs; a file by its name."""
+    """Names of samplers: the mode, after the run's short name if there are several runs; for a file its name."""
     pairs = list(dict.fromkeys((row.run, row.mode) for row in rows))
     names = short_names([run for run, _ in pairs])
     if len(names) == 1:

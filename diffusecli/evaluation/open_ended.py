@@ -1,6 +1,6 @@
-"""Answers without a list of right ones: how many different there are, and how many more there would be.
+"""Answers without a list of valid ones: how many different answers there are, and how many more to expect.
 
-Knows counted texts. Symbols: N samples, S distinct, f_1 seen once, f_2 seen twice.
+Takes counted texts. Symbols: N samples, S distinct, f_1 seen once, f_2 seen twice.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ _FEWEST_LINES = 2
 
 @dataclass(frozen=True)
 class Outcome:
-    """A text and how often it came."""
+    """A text and its count."""
 
     text: str  # an answer
-    count: int  # how often it came
-    unfinished: int = 0  # how often of these it was cut at the limit: more would have followed
+    count: int  # how often it occurs
+    unfinished: int = 0  # how many of these were cut at the limit
 
 
 @dataclass(frozen=True)
 class Diversity:
-    """How many different answers N samples hold and hint at."""
+    """How many different answers N samples have, and estimates for the unseen ones."""
 
     n: int  # samples
     distinct: int  # S
     once: int  # f_1
     twice: int  # f_2
-    unseen_mass: float  # f_1 / N (Good 1953): the chance that the next answer is a new one
-    chao1: float  # least number of different answers there are
-    beyond: float  # share of samples outside the targets listed or trained on; nan when there are none
-    top: tuple[Outcome, ...]  # the commonest answers
+    unseen_mass: float  # f_1 / N (Good 1953): probability that the next answer is a new one
+    chao1: float  # estimated minimum number of different answers
+    beyond: float  # share of samples outside the targets listed or trained on; nan if there are none
+    top: tuple[Outcome, ...]  # the most frequent answers
 
 
 def diversity(
     samples: Mapping[str, int], beyond: float = math.nan, most: int = 10, unfinished: Mapping[str, int] | None = None
 ) -> Diversity:
-    """Figures of counted texts, each text as it is to be compared. Answers that were cut count by the beginning that is there.
+    """Figures of counted texts, already normalised. Answers that were cut count with the text that they have.
 
     >>> found = diversity({"a": 5, "b": 2, "c": 1, "d": 1})
     >>> found.distinct, round(found.unseen_mass, 3), found.chao1
@@ -62,7 +62,7 @@ def diversity(
 
 
 def chao1(distinct: int, once: int, twice: int) -> float:
-    """S + f_1 (f_1 - 1) / 2 (f_2 + 1), the bias-corrected lower bound on how many there are (Chao 1984, 1987).
+    """S + f_1 (f_1 - 1) / 2 (f_2 + 1), the bias-corrected lower bound of the number of different answers (Chao 1984, 1987).
 
     >>> chao1(distinct=10, once=4, twice=2)
     12.0
@@ -72,16 +72,16 @@ def chao1(distinct: int, once: int, twice: int) -> float:
 
 @dataclass(frozen=True)
 class Line:
-    """The same for one line of answers that have several."""
+    """The diversity of one line of answers with several lines."""
 
-    heading: str  # what stands before the colon, or the number of the line
+    heading: str  # the text before the colon, or the number of the line
     diversity: Diversity  # of these lines
 
 
 def by_line(samples: Mapping[str, int], known: Iterable[str] = (), unfinished: Mapping[str, int] | None = None) -> tuple[Line, ...]:
-    r"""Answers of several lines, line by line: `Name: {Ann}` goes to the heading `Name`, others to `line 1`, `line 2`, ….
+    r"""Diversity by line, for answers with several lines: `Name: {Ann}` belongs to the heading `Name`, others to `line 1`, `line 2`, ….
 
-    Only headings that one answer in twenty has; none where answers are of one line. `known` are the targets whose
+    Includes headings that occur in at least 5 % of answers; empty if answers have one line. `known` are the targets whose
     lines may be repeated. The last line of an answer that was cut is left out.
 
     >>> lines = by_line({"Name: Ann\nParis": 2, "Name: Bob\nParis": 1}, ["Name: Ann\nRome"])
@@ -100,7 +100,7 @@ def _by_heading(samples: Mapping[str, int], unfinished: Mapping[str, int]) -> di
     found: dict[str, Counter[str]] = {}
     for text, count in samples.items():
         lines, cut = [part.strip() for part in text.split("\n")], unfinished.get(text, 0)
-        of_each = [*[count] * (len(lines) - 1), count - cut]  # the last line may be half of one
+        of_each = [*[count] * (len(lines) - 1), count - cut]  # the last line of a cut answer may be incomplete
         for place, (line, times) in enumerate(((line, times) for line, times in zip(lines, of_each, strict=True) if line), 1):
             heading, colon, _ = line.partition(":")
             if times:

@@ -1,6 +1,6 @@
-"""Targets that are numbers or dates: how far samples lie from the target in the units of the outcome.
+"""Targets that are numbers or dates: distance of samples from the target in units of the outcome.
 
-Knows the targets' texts, weights and counts. A number or a date may stand between the same words in every target.
+Takes the targets' texts, weights and counts. All targets may have the same words around the number or date.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LEAP_YEAR = 366
 
 @dataclass(frozen=True)
 class Ordered:
-    """Samples on target, as values, against the target. Dates count in days, their mean from the first target."""
+    """Samples on target, as values, compared with the target. Dates are in days; their mean counts from the first target."""
 
     unit: str  # "" for plain numbers, "days"
     wasserstein: float  # in units of the outcome
@@ -33,7 +33,7 @@ class Ordered:
 
 
 def values_of(targets: Sequence[str]) -> tuple[tuple[float, ...], str] | None:
-    """What the targets stand for and its unit; None when they are not all different numbers or dates.
+    """The values of the targets and their unit; None if they are not all different numbers or dates.
 
     >>> values_of(["{1}", "{2.5}"]), values_of(["{June 30}", "{July 2}"]), values_of(["{a}", "{1}"])
     (((1.0, 2.5), ''), ((0.0, 2.0), 'days'), None)
@@ -45,7 +45,7 @@ def values_of(targets: Sequence[str]) -> tuple[tuple[float, ...], str] | None:
 
 
 def values_in(spellings: Sequence[Sequence[str]]) -> tuple[tuple[float, ...], str] | None:
-    """As `values_of`, of the first way of writing in which the targets are numbers or dates.
+    """As `values_of`, for the first spelling in which the targets are numbers or dates.
 
     >>> values_in([["{one}", "{1}", "1"], ["{two}", "{2}", "2"]])
     ((1.0, 2.0), '')
@@ -56,7 +56,7 @@ def values_in(spellings: Sequence[Sequence[str]]) -> tuple[tuple[float, ...], st
 def ordered(values: Sequence[float], unit: str, counts: np.ndarray, p: np.ndarray) -> Ordered:
     """Figures of counts [K] with at least one sample; W_1 is the area between both distribution functions.
 
-    Its floor is sum |gap| E|F_N - F|, exact because F_N is binomial at each place. Worked by hand: values 0, 1, 3 of
+    Its floor is sum |gap| E|F_N - F|, exact because F_N is binomial at each point. By hand: values 0, 1, 3 of
     weights 1/4, 1/4, 1/2 and counts 2, 0, 2: the functions are 1/2 and 1/4 up to 1, then 1/2 and 1/2: W_1 = 1/4.
     """
     at, k = np.array(values), int(counts.sum())
@@ -64,7 +64,7 @@ def ordered(values: Sequence[float], unit: str, counts: np.ndarray, p: np.ndarra
     gaps, below = np.diff(at[order]), np.clip(np.cumsum(p[order])[:-1], 0, 1)
     floor = float(gaps @ mean_absolute_deviation(k, below))
     share = counts / k
-    between = np.abs(np.cumsum((share - p)[order])[:-1])  # the distribution functions, from each value to the next
+    between = np.abs(np.cumsum((share - p)[order])[:-1])  # difference of the distribution functions between neighbouring values
     mean, target_mean = float(share @ at), float(p @ at)
     return Ordered(
         unit, float(gaps @ between), floor, mean, target_mean,
@@ -73,14 +73,14 @@ def ordered(values: Sequence[float], unit: str, counts: np.ndarray, p: np.ndarra
 
 
 def _numbers(targets: Sequence[str]) -> list[float] | None:
-    """One number in each, the same words around it in all."""
+    """The numbers, if each target has one and the same words around it."""
     if any(len(_NUMBER.findall(target)) != 1 for target in targets) or len({_NUMBER.sub("0", target) for target in targets}) != 1:
         return None
     return [float(found[0].replace(",", "")) for target in targets if (found := _NUMBER.search(target))]
 
 
 def _dates(targets: Sequence[str]) -> list[float] | None:
-    """Days since the first target, brackets and commas aside; in a leap year when the targets name no year."""
+    """Days since the first target, ignoring brackets and commas; in a leap year if the targets have no year."""
     bare = [re.sub(r"^\W+|\W+$|,", "", target) for target in targets]
     for form in _DATES:
         with_year = "%Y" in form

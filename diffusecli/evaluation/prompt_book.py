@@ -1,6 +1,6 @@
-"""Which prompt an alias means: as it was sampled, as the run kept it, or the file of that name, wherever it is by now.
+"""Which prompt an alias refers to: the one sampled, the one that the run kept, or the file of that name, even if it has moved.
 
-Knows prompts and where their files are; knows nothing of samples.
+Takes prompts and the paths of their files, not samples.
 """
 
 from __future__ import annotations
@@ -20,56 +20,55 @@ from diffusecli.system.errors import InputError
 
 
 def kept_prompt(alias: str, kept: Any, place: Path) -> Prompt | None:
-    """A prompt as a run keeps it; None for what is none (runs of the original kept tokens). Raises `InputError`."""
+    """A prompt from a run's records; None if the record is not a prompt (runs of the original kept tokens). Raises `InputError`."""
     if not isinstance(kept, dict) or not {"request", "messages"} & kept.keys():
         return None
     try:
         return checked(Prompt.model_validate({**kept, "alias": alias}))
     except (ValidationError, InputError) as error:
-        raise InputError(f"{place}: the prompt {alias} that it keeps is not valid, sample again") from error
+        raise InputError(f"{place}: the recorded prompt {alias} is not valid. Sample again") from error
 
 
 class PromptBook:
-    """Finds the prompt that an alias means."""
+    """Finds the prompt that an alias refers to."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        """`paths`: files and folders that stand in for those that are gone. Raises `InputError`."""
+        """`paths`: files and folders that replace missing ones. Raises `InputError`."""
         self._files = prompt_files(paths)
-        self._stands_for: dict[Path, str] = {}
+        self._alias_of: dict[Path, str] = {}
 
     def find(self, alias: str, kept: Sequence[Mapping[str, Any]], place: Path) -> Prompt:
-        """The prompt as it was sampled, else as the run kept it, else from the book, else from the alias as a path; so too a wording's whole.
+        """The prompt as sampled, otherwise as the run kept it, otherwise from the book, otherwise from the alias as a path.
 
-        `kept` are prompts by alias. Runs of the original kept tokens only. Raises `InputError`.
+        For a wording, the whole prompt is found in the same way. `kept` are prompts by alias; runs of the original kept only tokens. Raises
+        `InputError`.
         """
         if (prompt := self._known(alias, kept, place)) is not None:
             return prompt
         whole, name = split_alias(alias)
         asked = self._known(whole, kept, place) if name else None
         if asked is None:
-            raise InputError(f"{place}: its samples name the prompt {alias}, which is not there; name it with --prompts")
+            raise InputError(f"{place}: its samples belong to the prompt {alias}, which does not exist. Name it with --prompts")
         if (wording := wording_of(asked, name)) is None:
-            raise InputError(f"{place}: its samples name {alias}, but {whole} has no such wording now; sample again")
+            raise InputError(f"{place}: its samples belong to {alias}, but {whole} has no such wording now. Sample again")
         return wording
 
     def _known(self, alias: str, kept: Sequence[Mapping[str, Any]], place: Path) -> Prompt | None:
-        """The prompt of this very alias."""
+        """The prompt with exactly this alias."""
         for prompts in kept:
             if (prompt := kept_prompt(alias, prompts.get(alias), place)) is not None:
                 return prompt
         near = self._nearest(alias)
         if len(near) > 1:
-            raise InputError(f"{place}: {alias} may be {near[0]} or {near[1]}, name one of them with --prompts")
-        if near and self._stands_for.setdefault(near[0], alias) != alias:
-            raise InputError(
-                f"{place}: {near[0]} cannot stand for both {alias} and {self._stands_for[near[0]]}, name both with --prompts"
-            )
+            raise InputError(f"{place}: {alias} may be {near[0]} or {near[1]}. Name one of them with --prompts")
+        if near and self._alias_of.setdefault(near[0], alias) != alias:
+            raise InputError(f"{place}: {near[0]} matches both {alias} and {self._alias_of[near[0]]}. Name both with --prompts")
         if near or exists(find(alias).place):
             return read_prompt(near[0] if near else alias).model_copy(update={"alias": alias})
         return None
 
     def _nearest(self, alias: str) -> list[Path]:
-        """The files whose paths end most like the alias; the name at least."""
+        """The files whose paths share the longest end with the alias, at least the file name."""
         wanted = Path(alias).parts[::-1]
         alike = {file: _common(file.parts[::-1], wanted) for file in self._files}
         most = max(alike.values(), default=0)

@@ -1,6 +1,6 @@
-"""Answers to one prompt from any tool: a list in JSON, JSON lines, a table, or a line each.
+"""Answers to one prompt from any tool: a JSON list, JSON lines, a table, or one answer per line.
 
-Finds out how the file is written and which column holds the answers. Reads nothing of runs; what a row amounts to is for `answer_rows.py`.
+Detects the file format and the column of answers. Does not read runs; `answer_rows.py` counts the rows.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def read_answers(
     file: Path, prompt: Path, column: str | None, count_column: str | None = None, layout: Layout | None = None,
     notice: Notice = lambda _: None,
 ) -> SampleSet:  # fmt: skip
-    """Answers to one prompt from anywhere: a list in JSON, a table (CSV, JSON lines, Parquet, Excel), or else a line each.
+    """Answers to one prompt from any tool: a JSON list, a table (CSV, JSON lines, Parquet, Excel), or one answer per line.
 
-    Without a column it is the only one, or one of those usually called so; a column `count` beside it counts; a list in JSON is several answers.
-    `notice` takes what was found out about a table, and a column that looks like counts and is not read. Raises `InputError`.
+    The default column is the only one, or one with a usual name. A column `count` holds counts. A JSON list in a cell is several answers.
+    `notice` takes findings about a table, and reports a column that looks like counts and is not used. Raises `InputError`.
     """
     asked, wanted, layout = read_prompt(prompt), AnswerColumns(column, count_column), layout or Layout()
     ending, as_lines = file.suffix.lower(), layout == Layout(delimiter="none")
@@ -59,7 +59,7 @@ def _is_plain(file: Path) -> bool:
 
 
 def _from_table(file: Path, wanted: AnswerColumns, layout: Layout, prompt: Prompt, notice: Notice) -> Answers:
-    """A table whose first line names its columns, unless the layout says otherwise."""
+    """A table; its first line names the columns, unless the layout says otherwise."""
     named = [name for name in (wanted.column, wanted.count_column) if name not in (None, NONE)]
     table = read_table(file, layout, [str(name) for name in named])
     targets = set(map(canonical, prompt.every_spelling))
@@ -88,11 +88,11 @@ def _from_table(file: Path, wanted: AnswerColumns, layout: Layout, prompt: Promp
 
 
 def _from_lines(file: Path, targets: Sequence[str]) -> Answers:
-    """A line each; an empty line is an empty answer. Raises `InputError` for lines with fields of which one is a target."""
+    """One answer per line; an empty line is an empty answer. Raises `InputError` for lines with several fields if one is a target."""
     try:
         text = read_text(file, MOST_BYTES)
     except TooLargeError as error:
-        raise InputError(f"{file}: {error}, take it apart or count the answers") from error
+        raise InputError(f"{file}: {error}. Split the file, or count the answers") from error
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(file, error) from error
     counts = Answers(text.removesuffix("\n").split("\n") if text else [])
@@ -101,8 +101,8 @@ def _from_lines(file: Path, targets: Sequence[str]) -> Answers:
         for sign in even_delimiters(text):
             if any(field in known for line in counts for field in line.rstrip("\r").split(sign)):
                 raise InputError(
-                    f"{file}: no line is a target, but a field between {sign!r} is. Read a table with --delimiter '{sign}' and --column, "
-                    "or lines with --delimiter none"
+                    f"{file}: no line is a target, but a field separated by {sign!r} is. Add --delimiter '{sign}' and --column for a table, "
+                    "or --delimiter none for lines"
                 )
     return counts
 
@@ -127,7 +127,5 @@ def _from_json(file: Path, wanted: AnswerColumns, notice: Notice) -> Answers:
     if isinstance(data, dict) and "targets" in data and ("request" in data or "messages" in data):
         raise InputError(f"{file}: is a prompt and holds no answers. Name a file of answers")
     if isinstance(data, dict) and data and all(isinstance(value, int | float) for value in data.values()):
-        raise InputError(
-            f"{file}: holds shares, not counts. Multiply them by the number of answers: its size decides what can be seen"
-        )
-    raise InputError(f"{file}: must be a list of answers, or answers with counts; with several prompts in it leave --prompt out")
+        raise InputError(f"{file}: holds shares, not counts. Multiply them by the number of answers: the statistics depend on it")
+    raise InputError(f"{file}: must be a list of answers, or answers with counts. For a file with several prompts remove --prompt")

@@ -1,6 +1,6 @@
-"""What records should be, and what a perfect sampler shows of them: listed with weights, or several draws in one answer.
+"""Target distribution of records, and samples from it: records listed with weights, or several draws per answer.
 
-Knows prompts; no answers. Symbols: F fields, R rows, N answers, B samples of a perfect sampler.
+Takes prompts, not answers. Symbols: F fields, R rows, N answers, B samples of a perfect sampler.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from diffusecli.prompts.templates import Template, marginals
 
 _AT_ONCE = 5_000_000  # random numbers
 _MOST_CATEGORIES = 10  # with more distinct values a field of numbers is numeric
-_SIMULATED = 100_000  # sequences, for what is known only by simulation: draws without replacement after the first
+_SIMULATED = 100_000  # sequences to simulate draws without replacement after the first
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,17 @@ class RecordTarget:
 
     template: Template
     marginals: Sequence[dict[str, float]]  # F: value -> weight
-    rows: np.ndarray  # [R, F] records, as places of their values; where draws are independent, none
+    rows: np.ndarray  # [R, F] records, as indices of their values; empty if draws are independent
     weights: np.ndarray  # [R]
-    draw: Callable[[int, np.random.Generator], np.ndarray]  # so many records of a perfect sampler [N, F]
+    draw: Callable[[int, np.random.Generator], np.ndarray]  # draws N records of a perfect sampler [N, F]
 
     @classmethod
     def of(cls, prompt: Prompt, template: Template) -> RecordTarget:
-        """Of the listed targets, or of sequences of them."""
+        """The distribution of the listed targets, or of sequences of them."""
         return _listed(prompt, template) if prompt.draws is None else _of_draws(prompt, prompt.draws)
 
     def knows(self, values: Sequence[str]) -> bool:
-        """Whether all values are values of records."""
+        """Whether all values occur in target records."""
         return all(value in own for value, own in zip(values, self.marginals, strict=True))
 
     def samples(self, n: int, count: int, seed: int) -> Iterator[np.ndarray]:
@@ -45,7 +45,7 @@ class RecordTarget:
 
 
 def coded(marginals: Sequence[dict[str, float]], rows: Sequence[Sequence[str]]) -> np.ndarray:
-    """Values as their places in the marginals [len(rows), F].
+    """Values as their indices in the marginals [len(rows), F].
 
     >>> coded([{"a": 0.5, "b": 0.5}, {"x": 1.0}], [("b", "x"), ("a", "x")]).tolist()
     [[1, 0], [0, 0]]
@@ -55,7 +55,7 @@ def coded(marginals: Sequence[dict[str, float]], rows: Sequence[Sequence[str]]) 
 
 
 def numbers_of(own: dict[str, float]) -> np.ndarray | None:
-    """The values of a field as numbers, where they are numbers and many."""
+    """The values of a field as numbers, if they are numbers and there are many."""
     if len(own) <= _MOST_CATEGORIES:
         return None
     try:
@@ -87,15 +87,15 @@ def _of_draws(prompt: Prompt, draws: Draws) -> RecordTarget:
     if not draws.replace:
         rows = draw(min(_SIMULATED, 50 * _AT_ONCE // len(p)), np.random.default_rng(0))
         odds = p / (1 - p)
-        shares = [p, p * (odds.sum() - odds)]  # of a second draw: the sum of p_j p_i / (1 - p_j) over all others j
-        # later ones as often as simulated, and one draw by the weights: no target that may come is impossible
+        shares = [p, p * (odds.sum() - odds)]  # second draw: sum of p_j p_i / (1 - p_j) over all j other than i
+        # later draws: simulated counts plus one draw by the weights, so that no possible target gets share zero
         shares += [(np.bincount(rows[:, place], minlength=len(p)) + p) / (len(rows) + 1) for place in range(2, draws.n)]
     of_places = [dict(zip(names, share.tolist(), strict=True)) for share in shares]
     return RecordTarget(draws.template, of_places, rows, np.full(len(rows), 1 / max(1, len(rows))), draw)
 
 
 def _without_replacement(p: np.ndarray, draws: int, n: int, rng: np.random.Generator) -> np.ndarray:
-    """So many sequences [n, draws]: the first to arrive, in their order, where target i arrives at rate p_i."""
+    """Draw n sequences [n, draws]: the first targets to arrive, in order, where target i arrives at rate p_i."""
     with np.errstate(divide="ignore"):
         arrivals = rng.exponential(size=(n, len(p))) / p
     first = np.argpartition(arrivals, draws - 1, axis=1)[:, :draws]

@@ -1,6 +1,6 @@
-"""Answers that are records: each field against its own distribution, each pair of fields against their association.
+"""Answers that are records: compare each field with its distribution, and each pair of fields with their association.
 
-Knows counted answers, and by `record_targets.py` what they should be. Symbols: N answers, F fields, B samples of a perfect sampler.
+Takes counted answers and the target distribution from `record_targets.py`. Symbols: N answers, F fields, B samples of a perfect sampler.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import Matching, tally, target_finder
 from diffusecli.prompts.prompt import Prompt
 
-_DRAWS, _FEWEST = 999, 199  # samples of a perfect sampler, for the associations that they show
-_MOST_VALUES = 100_000_000  # of these samples in all
-_MOST_CELLS = 100_000  # of the table of two fields: larger ones say nothing at any N that is sampled
-_NO_VALUE = "\0"  # in place of a field of an answer that does not fit the template
+_DRAWS, _FEWEST = 999, 199  # samples of a perfect sampler, for their associations
+_MOST_VALUES = 100_000_000  # of these samples in total
+_MOST_CELLS = 100_000  # of the table of two fields: a larger table needs more answers than anyone samples
+_NO_VALUE = "\0"  # replaces the fields of an answer that does not fit the template
 
 
 @dataclass(frozen=True)
 class FieldFigures:
-    """One field of the answers against its own weights."""
+    """One field of the answers compared with its weights."""
 
     name: str
     values: int  # different ones among the targets
     valid: float  # share of answers with one of these values
-    tvd: float  # total variation distance; other values, and answers that do not fit the template, are a cell of their own
+    tvd: float  # total variation distance; other values, and answers that do not fit the template, are a separate cell
     tvd_floor: float  # mean of a perfect sampler at this N
     excess_tvd: float  # tvd - tvd_floor
     p_value: float  # of the test of fit among valid values
@@ -45,62 +45,62 @@ class FieldFigures:
 
 @dataclass(frozen=True)
 class PairFigures:
-    """How strongly two fields go together, among answers whose values are all known."""
+    """Association of two fields, among answers whose values are all known."""
 
     first: str
     second: str
     measure: str  # Cramér's V, or correlation of two fields of numbers
     target: float  # of the weights
-    perfect: float  # mean of a perfect sampler at this N: Cramér's V of few answers is too high
+    perfect: float  # mean of a perfect sampler at this N; Cramér's V is too high with few answers
     sampled: float
     error: float  # sampled - perfect
     standard_error: float  # of a perfect sampler
-    p_value: float  # of so large an error, by simulation of perfect samplers
+    p_value: float  # of an error this large or larger, by simulation of perfect samplers
 
 
 @dataclass(frozen=True)
 class RecordFigures:
-    """Answers taken apart by the prompt's template."""
+    """Answers split into fields by the prompt's template."""
 
     fits: float  # share of answers that fit the template
     known: float  # share whose values are all values of targets
     copies: float  # share that are targets
     fields: tuple[FieldFigures, ...]
     pairs: tuple[PairFigures, ...]
-    repeats: int  # samples of a perfect sampler that pairs were compared with
+    repeats: int  # samples of a perfect sampler for the comparison of pairs
     pairs_p_value: float  # of the pair furthest off in standard errors, by simulation of all together; nan without pairs
-    sdmetrics: Quality | None = None  # where it is asked for
+    sdmetrics: Quality | None = None  # if requested
 
     @property
     def worst_pair(self) -> PairFigures | None:
-        """The pair whose association is furthest off, in standard errors."""
+        """The pair whose association is furthest from the target, in standard errors."""
         return max(self.pairs, key=lambda pair: abs(pair.error) / pair.standard_error, default=None)
 
     @property
     def doubt(self) -> str:
-        """Which field or pair departs from the target, all of them together at 5 % (Bonferroni); empty where none does."""
+        """The field or pair that differs from the target, at a joint level of 5 % (Bonferroni); empty if none does."""
         worst = min(
             (field for field in self.fields if not math.isnan(field.p_value)), key=lambda field: field.p_value, default=None
         )
         if worst is not None and worst.p_value * len(self.fields) < SIGNIFICANCE / 2:
-            return f"{worst.name} departs from its weights (p = {worst.p_value:.2g})"
+            return f"{worst.name} differs from its weights (p = {worst.p_value:.2g})"
         if self.worst_pair is not None and self.pairs_p_value < SIGNIFICANCE / 2:
-            return f"{self.worst_pair.first} and {self.worst_pair.second} do not go together as they should (p = {self.pairs_p_value:.2g})"
+            return f"wrong association of {self.worst_pair.first} and {self.worst_pair.second} (p = {self.pairs_p_value:.2g})"
         return ""
 
     @property
     def finest_p(self) -> float:
-        """The lowest that `least_p` can be where pairs depart; 0 without pairs."""
+        """The lowest possible `least_p` for pairs; 0 without pairs."""
         return 2 / (self.repeats + 1) if self.pairs else 0.0
 
     @property
     def least_p(self) -> float:
-        """The lowest p-value of fields and pairs, for as many as there are (Bonferroni); nan where nothing was tested."""
+        """The lowest p-value of fields and pairs, corrected for their number (Bonferroni); nan if nothing was tested."""
         return self.lowest_p[0]
 
     @property
     def lowest_p(self) -> tuple[float, str]:
-        """That p-value, and the field or pair that has it."""
+        """The lowest corrected p-value, and its field or pair."""
         found = [(len(self.fields) * field.p_value, f"field {field.name!r}") for field in self.fields]
         if (pair := self.worst_pair) is not None:
             found.append((self.pairs_p_value, f"fields {pair.first!r} and {pair.second!r} together"))
@@ -111,7 +111,7 @@ class RecordFigures:
 def record_figures(
     prompt: Prompt, counts: Answers, seed: int, matching: Matching | None = None, *, sdmetrics: bool = False
 ) -> RecordFigures | None:
-    """All figures of the fields; None where answers are no records, or there are none. Raises `InputError` where SDMetrics is not installed."""
+    """All figures of the fields; None if answers are not records, or there are none. Raises `InputError` if SDMetrics is not installed."""
     template, n = prompt.record, counts.total()
     if template is None or not n or not prompt.targets:
         return None
@@ -142,7 +142,7 @@ def record_figures(
 
 
 def _values(prompt: Prompt, text: str, place: int | None) -> tuple[str, ...] | None:
-    """The fields of an answer: of the target that it is, however it is spelled or goes on; else of what it says."""
+    """The fields of an answer: those of its target in any spelling, otherwise those of its text."""
     if place is not None and prompt.draws is None:
         return record_values(prompt, prompt.targets[place])
     return record_values(prompt, text) if prompt.eos else None
@@ -151,7 +151,7 @@ def _values(prompt: Prompt, text: str, place: int | None) -> tuple[str, ...] | N
 def _pairs(
     target: RecordTarget, known: Sequence[tuple[tuple[str, ...], int]], seed: int
 ) -> tuple[tuple[PairFigures, ...], int, float]:
-    """The associations of all pairs of fields among answers with known values, samples of a perfect sampler, the p-value of the one furthest off."""
+    """Associations of all pairs of fields among answers with known values, the number of perfect samples, and the p-value of the worst pair."""
     if not known:
         return (), 0, math.nan
     answers, counts = coded(target.marginals, [values for values, _ in known]), np.array([count for _, count in known], dtype=float)
@@ -175,7 +175,7 @@ def _pairs(
 
 
 def _association(first: dict[str, float], second: dict[str, float]) -> tuple[str, Callable[[np.ndarray, np.ndarray], float] | None]:
-    """What measures how two fields go together, from places of values [N, 2] and how often each pair came [N]; None where nothing does."""
+    """The measure of association of two fields: a function of value indices [N, 2] and counts [N]; None if there is no usable one."""
     sizes, numbers = (len(first), len(second)), [numbers_of(own) for own in (first, second)]
     if sizes[0] * sizes[1] > _MOST_CELLS or min(sizes) < 2:
         return "", None
@@ -190,7 +190,7 @@ def _association(first: dict[str, float], second: dict[str, float]) -> tuple[str
 
 
 def cramers_v(table: np.ndarray) -> float:
-    """Sqrt(X2 / (N (min(rows, columns) - 1))) with X2 against independence (Cramér 1946); 0 where a field has one value only.
+    """Sqrt(X2 / (N (min(rows, columns) - 1))) with X2 of the test of independence (Cramér 1946); 0 if a field has only one value.
 
     >>> cramers_v(np.array([[5, 0], [0, 5]])), cramers_v(np.array([[1, 1], [1, 1]]))
     (1.0, 0.0)
@@ -203,7 +203,7 @@ def cramers_v(table: np.ndarray) -> float:
 
 
 def correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
-    """Pearson's, weighted; 0 where one of them does not vary.
+    """Weighted Pearson correlation; 0 if one of the two is constant.
 
     >>> round(correlation(np.array([1.0, 2, 3]), np.array([2.0, 4, 6]), np.ones(3)), 6)
     1.0

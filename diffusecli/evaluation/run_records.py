@@ -1,6 +1,6 @@
-"""What is read of the files that stand beside samples: a run's `run.json` and `config.yaml`, and the settings of a sample file.
+"""Records that belong to samples: a run's `run.json` and `config.yaml`, and the settings of a sample file.
 
-Checks them; runs of the original have few of them or none. Knows nothing of samples.
+Reads and checks them; runs of the original have few or none. Does not read samples.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Kind = TypeVar("_Kind", bound=BaseModel)
 
 
 class Manifest(BaseModel):
-    """What is read of run.json; {} in runs of the original. Figures are prompt alias -> value."""
+    """The fields used from run.json; {} in runs of the original. Figures are prompt alias -> value."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -36,7 +36,7 @@ class Manifest(BaseModel):
     kl_errors: dict[str, float] = {}  # standard errors of the KLs that are estimates
     kl_errors_before: dict[str, float] = {}
     retention_kl: float | None = None
-    prompts_trained: NonNegativeInt = 0  # how many of `prompt_sha256`, its first
+    prompts_trained: NonNegativeInt = 0  # the first entries of `prompt_sha256`
     prompt_sha256: dict[str, str] = {}
     model_revision: str | None = None
     adapter_sha256: str | None = None
@@ -44,7 +44,7 @@ class Manifest(BaseModel):
 
     @property
     def trained(self) -> tuple[str, ...]:
-        """What was trained on. Of very many prompts only some have figures; runs that do not count them have figures of all."""
+        """The prompts trained on. If there are very many, only some have figures; runs without a count have figures of all."""
         return tuple(self.prompt_sha256)[: self.prompts_trained] or tuple(self.exact_kl)
 
 
@@ -55,7 +55,7 @@ class _AlgSettings(BaseModel):
 
 
 class Settings(BaseModel):
-    """What is read of config.yaml."""
+    """The fields used from config.yaml."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -74,12 +74,12 @@ class _SamplingSettings(BaseModel):
 
 
 class SampleMeta(BaseModel):
-    """What is read of the settings beside a sample file."""
+    """The fields used from the settings of a sample file."""
 
     mode: str | None = None
     settings: _SamplingSettings | None = None
     prompts: dict[str, Any] = {}
-    wordings: dict[str, NonNegativeInt] = {}  # among which the answers to a prompt are shared out
+    wordings: dict[str, NonNegativeInt] = {}  # number of wordings that share the answers to a prompt
     limits: dict[str, NonNegativeInt] = {}
     unfinished: dict[str, dict[str, NonNegativeInt]] = {}
     model_revision: str | None = None
@@ -92,14 +92,14 @@ class SampleMeta(BaseModel):
 
     @property
     def asked(self) -> dict[str, Any] | None:
-        """How the prompts were put to the model; None when the file does not say."""
+        """How the prompts were rendered; None if the file does not record it."""
         return None if self.mode is None else {name: value for name in CHAT_FIELDS if (value := getattr(self, name)) is not None}
 
     def settings_of(self, *aliases: str) -> dict[str, Any]:
-        """How prompts of these names, which are one, were sampled."""
+        """Sampling settings of one prompt with these aliases."""
         left = sorted({*self.omitted, *self.refused} - {"n"})  # n does not change what is drawn
         kept = self.settings.model_dump(exclude_unset=True) if self.settings is not None else {}
-        kept.pop("left_to_server", None)  # the word of these lists alone
+        kept.pop("left_to_server", None)  # only these lists decide
         if wordings := [self.wordings[alias] for alias in aliases if alias in self.wordings]:
             kept["wordings"] = wordings[0]
         if kept and (limits := [self.limits[alias] for alias in aliases if alias in self.limits]):
@@ -108,12 +108,12 @@ class SampleMeta(BaseModel):
 
 
 def read_manifest(run: RunDir) -> Manifest:
-    """A run's `run.json`; raises `InputError` when it cannot be read."""
+    """A run's `run.json`; raises `InputError` if it cannot be read."""
     return _checked(Manifest, run.read_manifest(), run.manifest)
 
 
 def read_settings(run: RunDir) -> Settings:
-    """A run's `config.yaml`; raises `InputError` when it cannot be read."""
+    """A run's `config.yaml`; raises `InputError` if it cannot be read."""
     if not run.config.is_file():
         return Settings()
     document, problems = read_document(run.config)
@@ -123,23 +123,23 @@ def read_settings(run: RunDir) -> Settings:
 
 
 def read_sample_meta(file: Path) -> SampleMeta:
-    """The settings beside a sample file; raises `InputError` when they cannot be read."""
+    """The settings of a sample file; raises `InputError` if they cannot be read."""
     return _checked(SampleMeta, read_meta(file), meta_path(file))
 
 
 def changed_since_training(run: RunDir, prompts: Iterable[Prompt]) -> list[str]:
-    """Aliases of prompts that the run knows with another content. Raises `InputError` for a manifest that cannot be read."""
+    """Aliases of prompts whose content differs from the run's record. Raises `InputError` for a manifest that cannot be read."""
     trained = read_manifest(run).prompt_sha256
     return [prompt.alias for prompt in prompts if trained.get(prompt.alias, prompt.digest) != prompt.digest]
 
 
 def _checked(kind: type[_Kind], data: Any, path: Path) -> _Kind:
-    """Raises `InputError` with the first thing that is not what it must be."""
+    """Validate; raises `InputError` for the first problem."""
     try:
         return kind.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise InputError(
-            f"{path}: {place or 'the whole'}: {first['msg'].split(' or instance')[0].lower()}, correct the file or remove it"
+            f"{path}: {place or 'the whole'}: {first['msg'].split(' or instance')[0].lower()}. Fix the file or remove it"
         ) from error

@@ -1,6 +1,6 @@
-"""The values that an evaluation starts from: all answers to one prompt from one sampler, and what a run says beside its samples.
+"""Inputs of an evaluation: all answers to one prompt from one sampler, and the records of a run.
 
-Knows nothing of how they are found and read.
+`sources.py` finds and reads them.
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ class SampleSet:
     mode: str  # untuned, lora, or the name of a file
     prompt: Prompt
     counts: Answers
-    settings: Mapping[str, Any] = field(default_factory=dict)  # as sampled; {} when unknown
+    settings: Mapping[str, Any] = field(default_factory=dict)  # as sampled; {} if unknown
     examples: bool = False  # the targets are only examples of what is wanted (early_stop)
-    asked: Mapping[str, Any] | None = None  # system text, chat template and its variables; None when unknown
-    trained_on: Prompt | None = None  # for a prompt without targets: the one with the same request that was trained on
+    asked: Mapping[str, Any] | None = None  # system prompt, chat template and its variables; None if unknown
+    trained_on: Prompt | None = None  # for a prompt without targets: the training prompt with the same request
 
     @property
     def bent(self) -> bool:
-        """Whether another distribution than the model's own was sampled."""
-        left = set(self.settings.get("left_to_server", ())) - {"seed"}  # a server's own defaults may be any
+        """Whether the settings change the model's own distribution."""
+        left = set(self.settings.get("left_to_server", ())) - {"seed"}  # a server's defaults are unknown
         return bool(left) or any(self.settings.get(name, neutral) != neutral for name, neutral in _NEUTRAL.items())
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a run directory tells beside its samples."""
+    """The records of a run directory, except its samples."""
 
     run: str
     folder: RunDir
     manifest: Manifest
     settings: Settings
     prompts: Mapping[str, Any]  # its prompts.json
-    left_out: tuple[Path, ...] = ()  # files of samples of which newer ones hold the same prompts
+    left_out: tuple[Path, ...] = ()  # sample files superseded by newer ones with the same prompts
 
     def digest_of(self, alias: str) -> str | None:
-        """Of the prompt that this alias means in the run's figures; None when the run does not say. Raises `InputError`."""
+        """Digest of the prompt with this alias in the run's figures; None if the run does not record it. Raises `InputError`."""
         if (recorded := self.manifest.prompt_sha256.get(alias)) is not None:
             return recorded
         kept = kept_prompt(alias, self.prompts.get(alias), self.folder.prompts)
         return kept.digest if kept is not None else None
 
     def of_wording(self, prompt: Prompt) -> tuple[float, float] | None:
-        """KL and mass on target that training recorded of this wording of a prompt, if it did. Raises `InputError`."""
+        """KL and mass on target of this wording of a prompt, if training recorded them. Raises `InputError`."""
         whole, name = split_alias(prompt.alias)
         kept = kept_prompt(whole, self.prompts.get(whole), self.folder.prompts) if name else None
         asked = wording_of(kept, name) if kept is not None and kept.digest == self.digest_of(whole) else None
@@ -72,24 +72,24 @@ class RunFacts:
         each = manifest.exact_wordings.get(group, {})
         kl, on_target = each.get("kl", []), each.get("on_target", [])
         everything = len(kept.held_out_requests if group != whole else kept.requests) if kept else 0
-        if everything == len(kl) == len(on_target):  # of very many wordings training measures some, and does not say which
+        if everything == len(kl) == len(on_target):  # with very many wordings, training measures some and does not record which
             return kl[place], on_target[place]
         alone = {**manifest.exact_kl_test, **manifest.exact_kl}.get(group) if everything == 1 else None
         mass = {**manifest.exact_on_target_test, **manifest.exact_on_target}.get(group, math.nan)
         return None if alone is None else (alone, mass)
 
     def names_of(self, prompt: Prompt) -> list[str]:
-        """The aliases that mean this very prompt in the run's figures, its own first. Raises `InputError`."""
+        """The aliases of exactly this prompt in the run's figures, its own first. Raises `InputError`."""
         own = [prompt.alias] if self.digest_of(prompt.alias) in (None, prompt.digest) else []
         return own + [alias for alias in self._aliases.get(prompt.digest, ()) if alias not in own]
 
     def holds(self, prompt: Prompt) -> bool:
-        """Whether this very prompt was trained on or measured in training."""
+        """Whether exactly this prompt was trained on or measured in training."""
         return prompt.digest in self._aliases
 
     @cached_property
     def _aliases(self) -> dict[str, list[str]]:
-        """Digest -> the aliases under which the run's figures have it."""
+        """Digest -> its aliases in the run's figures."""
         found: dict[str, list[str]] = {}
         for alias, digest in self.manifest.prompt_sha256.items():
             found.setdefault(digest, []).append(alias)

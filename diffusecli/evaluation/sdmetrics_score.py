@@ -1,6 +1,6 @@
-"""SDMetrics' quality score of records, beside that of a perfect sampler with as many answers. Needs the extra `records`.
+"""SDMetrics' quality score of records, and the score of a perfect sampler with as many answers. Needs the extra `records`.
 
-Knows what records should be, and answers that are taken apart.
+Takes the target distribution of records, and answers split into fields.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from diffusecli.evaluation.record_targets import RecordTarget, numbers_of
 from diffusecli.system.errors import InputError
 
-_ROWS = 10_000  # of the table in which each record comes in proportion to its weight, or as many as there are records
+_ROWS = 10_000  # rows of the reference table, where counts are proportional to weights; more if there are more records
 _PERFECT = 5  # samples of a perfect sampler
 
 
@@ -24,23 +24,23 @@ _PERFECT = 5  # samples of a perfect sampler
 class Quality:
     """The mean of the similarity of columns and of pairs of columns, between 0 and 1."""
 
-    score: float  # of the answers that fit the template, numbers in every field of numbers; nan where there are none
-    perfect: float  # of as many records of a perfect sampler, the mean of five samples
+    score: float  # of the answers that fit the template and have numbers in every numeric field; nan if there are none
+    perfect: float  # of as many records of a perfect sampler; mean of five samples
 
 
 def require_sdmetrics() -> Any:
-    """The class of the report; raises `InputError` where it is not installed."""
+    """The class `QualityReport`; raises `InputError` if SDMetrics is not installed."""
     try:
         from sdmetrics.reports.single_table import QualityReport
     except ImportError as error:
-        raise InputError("--sdmetrics needs the package sdmetrics, run `pip install 'diffuse-lm[records]'`") from error
+        raise InputError("--sdmetrics needs the package sdmetrics. Run `pip install 'diffuse-lm[records]'`") from error
     return QualityReport
 
 
 def quality(target: RecordTarget, rows: Sequence[tuple[tuple[str, ...], int]], seed: int) -> Quality:
-    """Of answers by their values and how often each came.
+    """The quality score of answers, given by their values and counts.
 
-    Fields of many different numbers are numbers to SDMetrics, all others categories. Raises `InputError` where it is not installed.
+    Fields with many different numbers are numerical for SDMetrics, all others categorical. Raises `InputError` if it is not installed.
     """
     report, numeric = require_sdmetrics(), [numbers_of(own) is not None for own in target.marginals]
     columns = {
@@ -48,16 +48,16 @@ def quality(target: RecordTarget, rows: Sequence[tuple[tuple[str, ...], int]], s
         for name, number in zip(target.template.fields, numeric, strict=True)
     }
     rng = np.random.default_rng(seed)
-    wanted = _frame(_spelled(target, _shared_out(target, rng)), numeric, columns)
+    wanted = _frame(_spelled(target, _reference_table(target, rng)), numeric, columns)
     answers = [values for values, count in rows if _are_numbers(values, numeric) for _ in range(count)]
 
     def score(some: Sequence[Sequence[str]]) -> float:
         if not some:
             return math.nan
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of constant columns, whose score is then of the others
+            warnings.simplefilter("ignore")  # about constant columns; they do not enter the score
             made = report()
-            made.num_rows_subsample = None  # else it draws rows of large tables, without a seed
+            made.num_rows_subsample = None  # otherwise it subsamples large tables without a seed
             made.generate(wanted, _frame(some, numeric, columns), {"columns": columns}, verbose=False)
         return float(made.get_score())
 
@@ -65,8 +65,8 @@ def quality(target: RecordTarget, rows: Sequence[tuple[tuple[str, ...], int]], s
     return Quality(score(answers), float(np.mean(perfect)) if perfect else math.nan)
 
 
-def _shared_out(target: RecordTarget, rng: np.random.Generator) -> np.ndarray:
-    """A table of records that stands for the weights [M, F]: each as often as its weight says, to within one row; of several draws a sample."""
+def _reference_table(target: RecordTarget, rng: np.random.Generator) -> np.ndarray:
+    """A reference table of records [M, F]: counts follow the weights to within one row; for several draws per answer a random sample."""
     if not len(target.rows):
         return target.draw(_ROWS, rng)
     most = max(_ROWS, len(target.rows))

@@ -1,6 +1,6 @@
-"""Where samples come from: run directories, folders of them, files of ours and of the original's.
+"""Sources of samples: run directories, folders of runs, sample files of this project and of the original.
 
-Finds the samples, the prompt each was drawn for and how it was drawn; computes nothing. Answers from other tools are for `raw_answers.py`.
+Finds samples, their prompts and their settings; computes nothing. `raw_answers.py` reads answers from other tools.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from diffusecli.runs.sample_files import meta_path
 from diffusecli.runs.samples import read_samples
 from diffusecli.system.errors import InputError
 
-_Said = tuple[str, ...]
-"""A conversation up to the answer, the system text first."""
+_Conversation = tuple[str, ...]
+"""A conversation up to the answer, the system prompt first."""
 
 
 def find_samples(path: Path, book: PromptBook) -> tuple[list[RunFacts], list[SampleSet]]:
-    """A file, a run or a folder of runs. Raises `InputError` when it is none of them."""
+    """Samples of a file, a run or a folder of runs. Raises `InputError` if the path is none of these."""
     if exists(path) and path.is_file():
         return [], read_file(path, book)
     runs = [read_run(run, book) for run in find_runs(path)]
@@ -35,10 +35,10 @@ def find_samples(path: Path, book: PromptBook) -> tuple[list[RunFacts], list[Sam
 
 
 def read_run(run: RunDir, book: PromptBook) -> tuple[RunFacts, list[SampleSet]]:
-    """A run's facts and all its samples, untuned before lora; of each prompt those of the newest file that has any.
+    """A run's facts and all its samples, untuned before lora; for each prompt from the newest file that has samples of it.
 
-    Raises `InputError` when a prompt that samples name is gone, or when samples come from another adapter or base
-    model than the run now holds.
+    Raises `InputError` if the prompt of samples does not exist any more, or if samples come from another adapter or base
+    model than the run has now.
     """
     facts = RunFacts(str(run.path), run, read_manifest(run), read_settings(run), run.read_prompts())
     found: list[SampleSet] = []
@@ -49,9 +49,9 @@ def read_run(run: RunDir, book: PromptBook) -> tuple[RunFacts, list[SampleSet]]:
             there = {s.prompt.alias for s in of_mode}
             try:
                 named = read_sample_meta(file).prompts.keys()
-                superseded = bool(named) and named <= there  # then its answers, a million perhaps, need no reading
+                superseded = bool(named) and named <= there  # then its answers (perhaps a million) need not be read
                 sets = [] if superseded else _of_file(facts.run, mode, file, facts, book)
-            except InputError:  # of another adapter, or of prompts that are gone: the newer file is the run's
+            except InputError:  # of another adapter, or of missing prompts: the newer file counts
                 sets = []
             more = [s for s in sets if s.prompt.alias not in there]
             of_mode += more
@@ -62,7 +62,7 @@ def read_run(run: RunDir, book: PromptBook) -> tuple[RunFacts, list[SampleSet]]:
 
 
 def read_file(file: Path, book: PromptBook) -> list[SampleSet]:
-    """A file in one of our formats or the original's; what stands beside it tells of prompts and settings."""
+    """Samples of a file in a format of this project or the original; the files next to it record prompts and settings."""
     run = RunDir(file.parent)
     named = "untuned" if file.stem.endswith("untuned") else file.stem
     mode = read_sample_meta(file).mode or ("lora" if meta_path(file).is_file() else named)
@@ -72,7 +72,7 @@ def read_file(file: Path, book: PromptBook) -> list[SampleSet]:
 def _of_file(name: str, mode: str, file: Path, facts: RunFacts, book: PromptBook) -> list[SampleSet]:
     meta = read_sample_meta(file)
     _require_same_model(file, meta, facts.manifest)
-    trained: dict[_Said, str] = {}  # the alias by conversation; training prompts come first in the file
+    trained: dict[_Conversation, str] = {}  # the alias by conversation; training prompts come first in the file
     trained_on = frozenset(facts.manifest.trained)
     for alias, kept in facts.prompts.items():
         if not trained_on or alias in trained_on:
@@ -90,8 +90,8 @@ def _of_file(name: str, mode: str, file: Path, facts: RunFacts, book: PromptBook
     return found
 
 
-def _conversations(alias: str, kept: Any, place: Path) -> Iterator[_Said]:
-    """Those of a prompt with targets, as a run keeps it, in each of its wordings. Raises `InputError`."""
+def _conversations(alias: str, kept: Any, place: Path) -> Iterator[_Conversation]:
+    """The conversations of a recorded prompt with targets, one per wording. Raises `InputError`."""
     if not isinstance(kept, dict) or not kept.get("targets"):
         return
     if isinstance(kept.get("request"), str):  # most prompts; there may be thousands
@@ -100,13 +100,13 @@ def _conversations(alias: str, kept: Any, place: Path) -> Iterator[_Said]:
         yield from map(_said, prompt.wordings)
 
 
-def _said(prompt: Prompt) -> _Said:
+def _said(prompt: Prompt) -> _Conversation:
     return repr(prompt.own_system), *(turn.content for turn in prompt.turns)
 
 
 def _require_same_model(file: Path, meta: SampleMeta, manifest: Manifest) -> None:
-    """Samples of an adapter or a base that has since been replaced would stand beside figures of the new one."""
+    """Raises `InputError` if the adapter or base model was replaced after sampling: figures of the new one do not apply."""
     for key, what in (("model_revision", "another base model"), ("adapter_sha256", "an adapter that was replaced since")):
         drawn_from, now = getattr(meta, key), getattr(manifest, key)
         if drawn_from is not None and now is not None and drawn_from != now:
-            raise InputError(f"{file}: was sampled from {what}, sample again")
+            raise InputError(f"{file}: was sampled from {what}. Sample again")

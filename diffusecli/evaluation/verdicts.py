@@ -1,6 +1,6 @@
-"""Verdicts: what the figures of a sampler amount to, in one phrase for a person.
+"""Verdicts: summarise the figures of a sampler in one phrase.
 
-Knows figures, not how they are computed or where they are shown.
+Takes figures; does not compute or show them.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from diffusecli.evaluation.metrics import ExactFigures, Figures
 from diffusecli.evaluation.open_ended import Diversity
 from diffusecli.system.errors import many
 
-_TOO_COARSE = 0.25  # a test that misses a larger TVD than this allows no verdict on the weights
-_CLOSE = 0.02  # a distance that does not matter to most uses
+_TOO_COARSE = 0.25  # no verdict on the weights if the test can only detect a TVD above this
+_CLOSE = 0.02  # a distance without importance in most uses
 
 
 def verdict(found: Figures, exact: ExactFigures | None = None) -> str:
-    """One phrase for a person: first the valid share, then the weights. The figures behind it are in brackets.
+    """One phrase: first the valid share, then the weights, with the figures in brackets.
 
-    What the model's own probabilities say outweighs samples that are too few to show it.
+    The model's own probabilities take precedence over samples that are too few to show a difference.
     """
     if found.n == 0:
         return "no samples"
@@ -28,15 +28,15 @@ def verdict(found: Figures, exact: ExactFigures | None = None) -> str:
         return f"off target {1 - found.valid:.0%}{cut}" + (f", {_of_valid(found)} ({_p(found)})" if found.valid > 0.5 else "")
     if found.p_value < SIGNIFICANCE:
         return f"{_departure(found, exact)} ({_p(found)}, excess TVD {found.excess_tvd:.3f})"
-    if exact is not None and _least_tvd(exact, found) > _CLOSE:
-        return f"differs from the target by an exact TVD of {exact.tvd_of_answers:.3f}, which {found.n} samples do not show ({_p(found)})"
+    if exact is not None and _lowest_tvd(exact, found) > _CLOSE:
+        return f"differs from the target by an exact TVD of {exact.tvd_of_answers:.3f}, not visible in {many(found.n, 'sample')} ({_p(found)})"
     if found.detectable_tvd > _TOO_COARSE:
-        return f"too few samples to tell (a TVD below {found.detectable_tvd:.2f} would not be detected)"
+        return f"too few samples for a verdict (a TVD below {found.detectable_tvd:.2f} would not be detected)"
     return _follows(found, exact)
 
 
 def open_verdict(found: Diversity, unfinished: int = 0) -> str:
-    """The same where there is no list of right answers."""
+    """The verdict for a prompt without a list of valid answers."""
     if not found.n:
         return "no samples"
     beyond = "" if math.isnan(found.beyond) else f", {found.beyond:.0%} beyond the targets"
@@ -48,36 +48,38 @@ def _of_valid(found: Figures) -> str:
     if found.p_value < SIGNIFICANCE:
         return "valid answers do not follow the weights"
     enough = found.detectable_tvd <= _TOO_COARSE or found.df == 0
-    return "valid answers follow the weights" if enough else "too few valid answers to tell of the weights"
+    return "valid answers follow the weights" if enough else "too few valid answers for a verdict on the weights"
 
 
 def _departure(found: Figures, exact: ExactFigures | None) -> str:
-    """In words what the test of fit rejects; how far it goes by the exact TVD where that is known, else by the interval."""
+    """Why the test of fit rejects. The size of the difference is the exact TVD if known, otherwise its interval."""
     if math.isinf(found.g):
-        return "answers with targets of weight zero"
+        return "answers include targets of weight zero"
     if found.too_even:
         return "follows the target more evenly than independent draws would"
     known = exact is not None and not math.isnan(exact.tvd)
-    low, high = (_least_tvd(exact, found), exact.tvd_of_answers) if exact is not None and known else (found.tvd_low, found.tvd_high)
+    low, high = (
+        (_lowest_tvd(exact, found), exact.tvd_of_answers) if exact is not None and known else (found.tvd_low, found.tvd_high)
+    )
     if high <= _CLOSE:
         return "close to the target"
     missing = _missing(found)
     if low <= _CLOSE:
         bounds = f"of at most {high:.3f}" if low < 0.0005 else f"between {low:.3f} and {high:.3f}"
         return f"differs from the target by a TVD {bounds}{missing}"
-    return f"wrong weights{missing}" if missing else "right support, wrong weights"
+    return f"wrong shares{missing}" if missing else "valid answers, wrong shares"
 
 
 def _follows(found: Figures, exact: ExactFigures | None) -> str:
-    detected = "" if math.isnan(found.detectable_tvd) else f"; would detect a TVD of {found.detectable_tvd:.2g}"
+    detected = "" if math.isnan(found.detectable_tvd) else f"; a TVD of {found.detectable_tvd:.2g} or more would be detected"
     figures = f"({_p(found)}, excess TVD {found.excess_tvd:.3f}{detected})"
     if exact is not None and exact.tvd - exact.tvd_of_answers > _CLOSE:
-        return f"follows the target over all wordings {figures}; single ones differ by an exact TVD of {exact.tvd:.3f} on average"
+        return f"follows the target over all wordings {figures}; individual wordings differ by an exact TVD of {exact.tvd:.3f} on average"
     return f"follows the target {figures}"
 
 
 def _missing(found: Figures) -> str:
-    """How many targets were seen, where that is clearly less than a perfect sampler shows."""
+    """How many targets were seen, if clearly fewer than from a perfect sampler."""
     if found.seen >= 0.9 * found.seen_expected:
         return ""
     if found.seen_expected > found.targets - 0.5:
@@ -85,11 +87,11 @@ def _missing(found: Figures) -> str:
     return f", {many(found.seen, 'target')} seen where {found.seen_expected:.0f} are expected"
 
 
-def _least_tvd(exact: ExactFigures, found: Figures) -> float:
-    """A lower bound of the model's TVD: the mass off target may lie on other tokenisations of targets, but for what samples show. nan where unknown."""
+def _lowest_tvd(exact: ExactFigures, found: Figures) -> float:
+    """A lower bound of the model's TVD: mass off target may belong to other tokenisations of targets, up to the valid share of samples. nan if unknown."""
     return exact.tvd_of_answers - max(0.0, 1 - exact.on_target) + 1 - found.valid_high
 
 
 def _p(found: Figures) -> str:
-    """A Monte Carlo p-value cannot be less than 1 / (B + 1)."""
+    """A Monte Carlo p-value cannot be below 1 / (B + 1)."""
     return f"p <= {found.least_p:.2g}" if found.at_least_p else f"p = {found.p_value:.2g}"

@@ -1,4 +1,4 @@
-"""Charts of one prompt: weights and shares, residuals, the commonest answers."""
+"""Charts of one prompt: weights and shares, residuals, the most frequent answers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def paired(section: Section, frame: Frame) -> Chart:
 
 
 def _stretched(rows: list[dict[str, Any]]) -> bool:
-    """Whether one share would press all weights against the axis."""
+    """Whether one share is so large that all weights would be hard to see."""
     return bool(max(row["share"] for row in rows) > _TOWERING * max(row["weight"] for row in rows))
 
 
@@ -82,27 +82,27 @@ def _ticks(base: Any, frame: Frame, along: Any) -> Any:
 
 
 def _reading(section: Section, *, exact: bool, stretched: bool) -> str:
-    parts = ["Grey bars: the target’s weights. Points: shares of all answers, filled where a target differs from its weight after "
-             "control of false discoveries, hollow where it may be sampling noise."]  # fmt: skip
+    parts = ["Grey bars: target weights. Points: shares of all answers. Filled: differs from the weight after control of false "
+             "discoveries. Hollow: may be sampling noise."]  # fmt: skip
     if exact:
         parts.append("Ticks: the model’s exact probabilities.")
     if stretched:
-        parts.append("Small shares are stretched: the axis is that of square roots.")
+        parts.append("Small shares are stretched: the axis has a square-root scale.")
     if section.folded:
-        how, verb = "evenly picked" if section.uniform else "heaviest", "is" if section.folded == 1 else "are"
+        how, verb = "evenly spaced" if section.uniform else "largest", "target is" if section.folded == 1 else "targets are"
         parts.append(
-            f"Drawn are the {MOST // 2} {how} targets and {MOST // 2} that are missed most; {section.folded} more {verb} folded away."
+            f"The chart shows the {MOST // 2} {how} and the {MOST // 2} worst-fitting targets; {section.folded} more {verb} not shown."
         )
     return " ".join(parts)
 
 
 def _in_words(section: Section) -> str:
-    sentences = [f"Target weights against shares of answers, {many(len(section.prompt.targets), 'target')}."]
+    sentences = [f"Target weights and shares of answers, {many(len(section.prompt.targets), 'target')}."]
     for sampler, row in section.sampled:
         worst = max(row.cells, key=lambda cell, n=row.tally.n: abs(cell.count / n - cell.weight))  # type: ignore[misc]
         sentences.append(
-            f"{sampler.label}: differs at {many(sum(cell.differs for cell in row.cells), 'target')}; furthest is {short(worst.target)} "
-            f"with {percent(worst.count / row.tally.n)} where the weight is {percent(worst.weight)}."
+            f"{sampler.label}: differs at {many(sum(cell.differs for cell in row.cells), 'target')}; the furthest is {short(worst.target)}: "
+            f"share {percent(worst.count / row.tally.n)}, weight {percent(worst.weight)}."
         )
     return " ".join(sentences)
 
@@ -124,26 +124,26 @@ def residuals(section: Section, frame: Frame) -> Chart:
     far = " The axis is logarithmic far from zero." if max(map(abs, seen)) > _STEEP else ""
     return finished(
         alt.layer(noise, shares), frame, frame.height(len(section.labels), 190), kind="residuals", title="Residuals",
-        reading=f"How far counts lie from what is expected among valid answers. Grey: ± 1.96, which a perfect sampler leaves "
-        f"once in twenty.{far}", description=f"Standardised residuals. {'; '.join(sentences)}.",
+        reading=f"Distance of counts from the expected counts among valid answers. Grey: ± 1.96, where 95 % of a perfect sampler’s "
+        f"residuals are.{far}", description=f"Standardised residuals. {'; '.join(sentences)}.",
     )  # fmt: skip
 
 
-def _residual_axis(least: float, most: float) -> dict[str, Any]:
+def _residual_axis(lowest: float, highest: float) -> dict[str, Any]:
     import altair as alt
 
-    far = max(-least, most)
+    far = max(-lowest, highest)
     if far > _STEEP:
         steps = (5, 10, 20) if far < 30 else (10, 100, 1000, 10_000)
-        ticks = [tick for step in steps for tick in (-step, step) if least <= tick <= most]
+        ticks = [tick for step in steps for tick in (-step, step) if lowest <= tick <= highest]
         axis = alt.Axis(format=",d", values=sorted([0, *ticks]), labelOverlap=False)
-        return {"scale": alt.Scale(type="symlog", constant=3, domain=[min(1.3 * least, -4), max(1.3 * most, 4)]), "axis": axis}
+        return {"scale": alt.Scale(type="symlog", constant=3, domain=[min(1.3 * lowest, -4), max(1.3 * highest, 4)]), "axis": axis}
     end = max(3.2, far * 1.05)
     return {"scale": alt.Scale(domain=[-end, end], nice=False), "axis": alt.Axis(format="~g", values=[-6, -4, -2, 0, 2, 4, 6])}
 
 
 def outcomes(row: Evaluated, sampler: Sampler, frame: Frame) -> Chart | None:
-    """The commonest answers where there is no list of right ones; None where no answer came twice."""
+    """The most frequent answers to a prompt without a list of valid ones; None if no answer occurs twice."""
     import altair as alt
 
     top = row.diversity.top if row.diversity is not None else ()
@@ -157,7 +157,7 @@ def outcomes(row: Evaluated, sampler: Sampler, frame: Frame) -> Chart | None:
         frame.along("answer", names), share, tooltip=tips(text=("answer", ""), count=("count", ",d"), share=("share", ".2%"))
     )  # fmt: skip
     return finished(
-        chart, frame, frame.height(len(names)), kind="outcomes", title=f"Commonest answers, {sampler.label}",
-        reading="Whole answers, white space at the ends trimmed.",
-        description=f"The {len(names)} commonest answers of {sampler.label}, from {percent(top[0].count / n)} to {percent(top[-1].count / n)}.",
+        chart, frame, frame.height(len(names)), kind="outcomes", title=f"Most frequent answers, {sampler.label}",
+        reading="Whole answers, without leading and trailing white space.",
+        description=f"The {len(names)} most frequent answers of {sampler.label}, from {percent(top[0].count / n)} to {percent(top[-1].count / n)}.",
     )  # fmt: skip

@@ -1,6 +1,6 @@
-"""An evaluation at a glance: of each prompt the verdicts in words and colour, five figures of each sampler, and a histogram.
+"""Short output of an evaluation: for each prompt the verdicts in words and colour, five figures per sampler, and a histogram.
 
-All other figures, and what they mean, are in `summary.py` (`--verbose`). Fits 60 columns and uses what more there are.
+All other figures, with a legend, are in `summary.py` (`--verbose`). Fits 60 columns and uses more if available.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from diffusecli.system.terminal import spelled
 
 _STYLES = {"good": "green", "near": "yellow", "open": "yellow", "bad": "red"}
 _FIGURES_OF_VERDICT = re.compile(r" \((p (=|<=) [^()]*)\)")
-_COMMONEST = 5
+_MOST_FREQUENT = 5
 _TEXT = 48  # characters of an answer
 _WIDEST_BAR = 60
 NARROWEST = 60
-"""Columns into which everything fits."""
+"""Columns that are enough for all output."""
 
 
 def brief(found: Evaluation, showing: Showing | None = None) -> RenderableType:
-    """What most readers want of an evaluation; of many prompts figures by folder."""
+    """The short output of an evaluation; figures by folder if there are many prompts."""
     if are_many(found.rows):
         return Group(*at_a_glance(found))
     parts: list[RenderableType] = []
@@ -57,7 +57,7 @@ def brief(found: Evaluation, showing: Showing | None = None) -> RenderableType:
         parts.append(Text(""))
     parts += matrices(found)
     if of_groups := list(group_table(found)):
-        parts += [*of_groups, Text(f"By folder: {group_legend(found)}", style="dim")]
+        parts += [*of_groups, Text(f"By folder:\n{group_legend(found)}", style="dim")]
     return Group(*parts, *drifts(found))
 
 
@@ -71,10 +71,10 @@ def _verdict(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
     for line in of_wordings(row.exact.wordings) if row.exact is not None else ():
         yield _indented(line)
     if row.records is not None:
-        doubt = row.records.doubt or "no field or pair departs from the target"
+        doubt = row.records.doubt or "no field or pair differs from the target"
         yield _indented(f"records: {percent(row.records.known)} have known values only; {doubt}")
         if (score := row.records.sdmetrics) is not None:
-            yield _indented(f"SDMetrics quality score {number(score.score)}, a perfect sampler has {number(score.perfect)}")
+            yield _indented(f"SDMetrics quality score {number(score.score)} (perfect sampler {number(score.perfect)})")
 
 
 def _indented(line: str) -> RenderableType:
@@ -101,24 +101,24 @@ def _figures(row: Evaluated) -> Iterator[str]:
 
 
 def _answers(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str]) -> Iterator[RenderableType]:
-    """The histogram, or the commonest answers where none is a target."""
+    """The histogram, or the most frequent answers if none is a target."""
     if row.tally.on_target:
         yield _Histogram(row, showing, sampler)
     elif row.prompt.targets:
         yield Text(f"  most frequent of {many(row.tally.n, 'sample')}, none a target:")
         yield from (
             Text(f"  {count:>6} x {short(spelled(repr(text)), _TEXT)}")
-            for text, count in row.tally.off_target.most_common(_COMMONEST)
+            for text, count in row.tally.off_target.most_common(_MOST_FREQUENT)
         )
     if row.diversity is not None and not row.tally.on_target:
-        for outcome in row.diversity.top[:_COMMONEST]:
+        for outcome in row.diversity.top[:_MOST_FREQUENT]:
             yield Text(f"  {outcome.count:>6} x {short(spelled(repr(outcome.text)), _TEXT)}{cut_in_words(outcome)}")
     if missed := nearly_matched(row.prompt, row.tally.off_target, wider):
         yield Text(f"  {many(missed.samples, 'off-target sample')} would match with --match '{missed.rule}'")
 
 
 class _Flow:
-    """Short texts side by side, on as many lines as they take; none is broken."""
+    """Short texts side by side, on as many lines as needed; no text is split."""
 
     def __init__(self, parts: Sequence[str], indent: int) -> None:
         self.parts, self.indent = parts, indent

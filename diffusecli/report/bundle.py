@@ -1,4 +1,4 @@
-"""The script that draws a report's charts: Vega, Vega-Lite and Vega-Embed in one. Made once for each version and kept in the user's cache."""
+"""The script that draws a report's charts: Vega, Vega-Lite and Vega-Embed in one file. Built once per version and cached for the user."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _FOLDER = "reports"
 
 @lru_cache(maxsize=1)
 def vega_bundle() -> str:
-    """About 1 MB of JavaScript that is safe inside of `<script>`; making it takes seconds. Where the cache cannot be used it is made each time."""
+    """About 1 MB of JavaScript that is safe inside `<script>`. Building it takes seconds. It is built each time if the cache cannot be used."""
     with suppress(OSError, ValueError, MachineError):
         return _read(_place())
-    script = _made()
+    script = _build()
     with suppress(OSError, MachineError):
         private_cache(_FOLDER)
         write_text(_place(), f"{_digest(script)}\n{script}")
@@ -29,7 +29,7 @@ def vega_bundle() -> str:
 
 
 def _place() -> Path:
-    """Named after all that the script depends on."""
+    """The cache file. Its name is a hash of everything that the script depends on."""
     import vl_convert
 
     made_of = f"{vl_convert.__version__}\n{vega_lite_version()}\n{_SNIPPET}"  # type: ignore[attr-defined]
@@ -37,7 +37,7 @@ def _place() -> Path:
 
 
 def _read(path: Path) -> str:
-    """Raises `OSError` or `ValueError` where there is no script, or not the one that was written."""
+    """Raises `OSError` if there is no script, and `ValueError` if it was changed after it was written."""
     digest, _, script = path.read_bytes().decode().partition("\n")
     if digest != _digest(script):
         raise ValueError(f"{path} was changed")
@@ -48,7 +48,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _made() -> str:
+def _build() -> str:
     import vl_convert
 
     made = vl_convert.javascript_bundle(snippet=_SNIPPET, vl_version=vega_lite_version())

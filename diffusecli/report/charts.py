@@ -1,4 +1,4 @@
-"""All charts of an evaluation, in Vega-Lite made with Altair: the same ones for the HTML report and for files."""
+"""All charts of an evaluation, in Vega-Lite through Altair. The HTML report and chart files use the same charts."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _SCALE = 2.0  # pixels of a PNG per pixel of a chart
 
 
 def require_extra() -> None:
-    """Raises `InputError` when the optional packages for charts and HTML are not there."""
+    """Raises `InputError` if the optional packages for charts and HTML are not installed."""
     try:
         import altair  # noqa: F401
         import jinja2  # noqa: F401
         import vl_convert  # noqa: F401
     except ImportError as error:
-        needed = "the HTML report needs altair, vl-convert-python and jinja2"
-        raise InputError(f"{needed}, run `pip install 'diffuse-lm[report]'`") from error
+        needed = "The HTML report needs altair, vl-convert-python and jinja2"
+        raise InputError(f"{needed}. Run `pip install 'diffuse-lm[report]'`") from error
 
 
 def vega_lite_version() -> str:
-    """The version that Altair writes and vl-convert draws: major and minor."""
+    """The Vega-Lite version (major and minor) that Altair writes and vl-convert draws."""
     import altair
 
     return ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
@@ -53,7 +53,7 @@ def of_section(section: Section, frame: Frame, seed: int) -> Iterator[Chart]:
 
 
 def write_plots(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Every chart as SVG and PNG, in light colours; names are made of prompts, runs and what is drawn.
+    """Write every chart as SVG and PNG, in light colours. File names consist of prompt, run and kind of chart.
 
     Raises `InputError` without the optional packages and `MachineError` when the folder cannot be written.
     """
@@ -84,7 +84,7 @@ def _named(evaluation: Evaluation) -> Iterator[tuple[str, Chart]]:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """A file name that every system takes, and that is not taken yet.
+    """A file name that is valid on every system and not used yet.
 
     >>> taken = set()
     >>> _free("a/b c", taken), _free("a b/c", taken), _free("../🙂", taken)
@@ -99,7 +99,7 @@ def _free(name: str, taken: set[str]) -> str:
 
 
 def as_svg(chart: Chart, subtitle: str) -> str:
-    """One chart as a picture of its own, with its title and a `subtitle` below it."""
+    """One chart as a separate picture, with its title and a `subtitle` below it."""
     import vl_convert
 
     config = look(LIGHT, background="#ffffff")
@@ -110,12 +110,12 @@ def as_svg(chart: Chart, subtitle: str) -> str:
 
 
 def _write(chart: Chart, subtitle: str, path: Path) -> Iterator[Path]:
-    """With its title and, as everywhere, the rule of matching."""
+    """Write a chart as SVG and PNG, with its title and the matching rule."""
     import vl_convert
 
     svg = as_svg(chart, subtitle)
-    ways = path.with_name(f"{path.name}.svg"), path.with_name(f"{path.name}.png")
-    write_text(ways[0], svg)
-    with atomic_write(ways[1], "wb") as file:
+    paths = path.with_name(f"{path.name}.svg"), path.with_name(f"{path.name}.png")
+    write_text(paths[0], svg)
+    with atomic_write(paths[1], "wb") as file:
         file.write(vl_convert.svg_to_png(svg, scale=_SCALE))
-    yield from ways
+    yield from paths

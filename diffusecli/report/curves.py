@@ -1,6 +1,6 @@
-"""Lines of a report: cumulative shares against what a perfect sampler shows, and training as it went.
+"""Line charts of a report: cumulative shares compared with a perfect sampler, and training curves.
 
-Plain values for charts; knows no chart library.
+Plain values for charts; no chart library is used here.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from diffusecli.system.errors import many
 _POINTS = 80  # of a line
 _DRAWS = 400  # of a perfect sampler
 _LINES = 8
-_ITERATIONS = 500  # of a training, however long it was
-_LEAST_KL = 1e-6  # the foot of a logarithmic axis
+_ITERATIONS = 500  # most iterations shown of a training
+_LOWEST_KL = 1e-6  # lower end of a logarithmic axis
 
 
 @dataclass(frozen=True)
 class Cumulative:
-    """Shares summed up along an order of the targets: `points` have x, y and series, `band` x, low and high."""
+    """Cumulative shares along an order of the targets: `points` have x, y and series; `band` has x, low and high."""
 
     axis: str
     reading: str  # how to read it
     points: list[dict[str, Any]]
     band: list[dict[str, Any]]
-    steps: bool = False  # whether nothing lies between the points
+    steps: bool = False  # whether there are no values between the points
 
 
 def cumulative(section: Section, seed: int) -> Cumulative:
-    """By value where targets have one; else, where all weigh the same, by each one's own rank; else by weight."""
+    """Order by value if targets have one; otherwise by weight, or by each sampler's own ranks if all weights are equal."""
     if section.values is not None:
         return _along(section, np.argsort(section.values[0]), np.sort(section.values[0]), section.values[1] or "value",
                       "The share of answers up to each value.")  # fmt: skip
     p = np.array(section.prompt.probabilities)
     if not section.uniform:
-        return _along(section, np.argsort(-p, kind="stable"), np.arange(1, len(p) + 1), "targets, heaviest first",
-                      "The share of answers among the so many heaviest targets.")  # fmt: skip
+        return _along(section, np.argsort(-p, kind="stable"), np.arange(1, len(p) + 1), "targets, largest weight first",
+                      "The share of answers on the targets with the largest weights, up to each rank.")  # fmt: skip
     return _concentration(section, p, seed)
 
 
@@ -65,22 +65,22 @@ def _along(section: Section, order: np.ndarray, at: np.ndarray, axis: str, readi
 
 
 def _concentration(section: Section, p: np.ndarray, seed: int) -> Cumulative:
-    """Each sampler's own commonest targets first: what counts is how steep the line is, not which targets they are."""
+    """Each sampler's most frequent targets first: the slope of the line matters, not which targets they are."""
     n, at = section.sampled[-1][1].tally.n, np.arange(1, len(p) + 1)
     draws = np.sort(np.random.default_rng(seed).multinomial(n, p / p.sum(), size=_DRAWS), axis=1)[:, ::-1].cumsum(1) / n
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
     lines = {TARGET: draws.mean(0)} | {
         sampler.label: np.sort(row.tally.counts)[::-1].cumsum() / row.tally.n for sampler, row in section.sampled
     }
-    reading = "The share of answers that each sampler's so many commonest targets hold together; steeper is more uneven."
+    reading = "The share of answers on each sampler's most frequent targets, up to each rank. Steeper is more uneven."
     return Cumulative(
-        "targets, each sampler's commonest first", f"{reading} {_band_in_words(n)}", _points(at, lines), _band(at, low, high)
+        "targets, each sampler's most frequent first", f"{reading} {_band_in_words(n)}", _points(at, lines), _band(at, low, high)
     )
 
 
 def _band_in_words(n: int) -> str:
     spaced = f"{n:,}".replace(",", "\u202f")
-    return f"Grey: a perfect sampler of {spaced} answers, mean and the band that holds 95 % of such samplers at each place."
+    return f"Grey: a perfect sampler with {spaced} answers: its mean, and the band of 95 % of such samplers at each point."
 
 
 def _thin(count: int) -> np.ndarray:
@@ -97,17 +97,17 @@ def _band(at: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[dict[str, A
 
 @dataclass(frozen=True)
 class Training:
-    """A run's iterations. `kl` has x, y, series; with many prompts the mean, and `band` holds their quartiles."""
+    """A run's iterations. `kl` has x, y and series: one per prompt, or the mean of many prompts with their quartiles as `band`."""
 
     kl: list[dict[str, Any]]
     band: list[dict[str, Any]]
     loss: list[dict[str, Any]]
     drift: list[dict[str, Any]]
-    of: str  # how many prompts, or folders of them, the band is of
+    of: str  # number of prompts (or folders) in the band
 
 
 def training(run: RunDir) -> Training | None:
-    """From metrics.jsonl; None where there is none or not one whole line."""
+    """Read metrics.jsonl; None if it does not exist or has no complete line."""
     lines = list(_iterations(run, _ITERATIONS))
     aliases = list(dict.fromkeys(alias for line in lines for alias in line["kl"]))
     if not aliases:
@@ -116,14 +116,14 @@ def training(run: RunDir) -> Training | None:
     return Training(
         kl + _means(lines, "test_kl", "mean of prompts not trained on"),
         _quartiles(lines) if len(aliases) > _LINES else [],
-        _series(lines, "loss", "loss") + _series(lines, "optimal", "least possible"),
+        _series(lines, "loss", "loss") + _series(lines, "optimal", "lowest possible"),
         _series(lines, "retention_kl", "drift"),
         many(len(aliases), noun_of(aliases)),
     )
 
 
 def _iterations(run: RunDir, most: int) -> Iterator[dict[str, Any]]:
-    """So many, evenly chosen, the last among them. Whole lines only: the last one of an interrupted run may be broken."""
+    """At most `most` iterations, evenly spaced, including the last. Skips broken lines: an interrupted run may end with one."""
     try:
         if run.metrics.stat().st_size > MOST_BYTES:
             return
@@ -149,30 +149,30 @@ def _numbers(values: Any) -> dict[str, float]:
 
 
 def _is_figure(value: Any) -> TypeGuard[float]:
-    """Whether a value from JSON can be drawn: whole numbers there may have any number of digits."""
+    """Whether a value from JSON can be drawn: its integers may have any number of digits."""
     return isinstance(value, int | float) and abs(value) < sys.float_info.max
 
 
 def _each(lines: list[dict[str, Any]], aliases: list[str]) -> list[dict[str, Any]]:
     names = dict(zip(aliases, unique(short(name) for name in short_names(aliases).values()), strict=True))
-    return [{"x": line["iteration"], "y": max(value, _LEAST_KL), "series": names[alias]}
+    return [{"x": line["iteration"], "y": max(value, _LOWEST_KL), "series": names[alias]}
             for line in lines for alias, value in _numbers(line["kl"]).items()]  # fmt: skip
 
 
 def _mean(lines: list[dict[str, Any]], key: str, name: str) -> list[dict[str, Any]]:
     found = [(line["iteration"], list(_numbers(line.get(key)).values())) for line in lines]
-    return [{"x": x, "y": max(sum(values) / len(values), _LEAST_KL), "series": name} for x, values in found if values]
+    return [{"x": x, "y": max(sum(values) / len(values), _LOWEST_KL), "series": name} for x, values in found if values]
 
 
 def _means(lines: list[dict[str, Any]], key: str, name: str) -> list[dict[str, Any]]:
-    """As recorded; of a run of an older version the mean of what there is, prompts or folders."""
+    """As recorded; for a run of an older version the mean over its prompts or folders."""
     found = _series(lines, f"mean_{key}", name) or _mean(lines, key, name)
-    return [{**point, "y": max(point["y"], _LEAST_KL)} for point in found]
+    return [{**point, "y": max(point["y"], _LOWEST_KL)} for point in found]
 
 
 def _quartiles(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = [(line["iteration"], list(_numbers(line["kl"]).values())) for line in lines]
-    cut = [(x, np.maximum(np.quantile(values, [0.25, 0.75]), _LEAST_KL)) for x, values in found if values]
+    cut = [(x, np.maximum(np.quantile(values, [0.25, 0.75]), _LOWEST_KL)) for x, values in found if values]
     return [{"x": x, "low": float(low), "high": float(high)} for x, (low, high) in cut]
 
 

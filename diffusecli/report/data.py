@@ -1,7 +1,7 @@
-"""An evaluation for machines: one JSON document of a fixed shape, or a CSV line per sampler and prompt.
+"""An evaluation as machine-readable data: one JSON document with a fixed schema, or one CSV row per sampler and prompt.
 
-The shape is the dataclasses below; `schemas/evaluation.schema.json` is made from them. Whatever cannot be
-computed is null (JSON) or empty (CSV).
+The dataclasses below define the schema, and `schemas/evaluation.schema.json` is generated from them. A figure that cannot
+be computed is null (JSON) or empty (CSV).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MOST_TEXTS = 20
 
 @dataclass(frozen=True)
 class Sampler:
-    """Who answered."""
+    """The sampler: a run and a mode."""
 
     run: str  # folder or file
     mode: str  # untuned, lora, or the name of a file
@@ -96,7 +96,7 @@ class Document:
 
 
 def document(found: Evaluation) -> Document:
-    """The evaluation in the documented shape."""
+    """The evaluation in the documented schema."""
     return Document(
         1, __version__, found.matching.rule, found.seed, tuple(map(_row, found.rows)),
         tuple(Difference(d.prompt.alias, d.prompt.digest, Sampler(d.before.run, d.before.mode), Sampler(d.after.run, d.after.mode),
@@ -111,7 +111,7 @@ def as_json(found: Evaluation) -> str:
 
 
 def as_csv(found: Evaluation) -> str:
-    """A line per sampler and prompt under a line of names; no cell is a formula."""
+    """A header and one row per sampler and prompt; no cell is a formula."""
     file = io.StringIO()
     lines = [{name: _cell(value) for name, value in line.items()} for line in flat_rows(document(found))]
     writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
@@ -121,7 +121,7 @@ def as_csv(found: Evaluation) -> str:
 
 
 def flat_rows(shown: Document) -> list[dict[str, Any]]:
-    """Each row's figures by the names that the CSV has; None for what cannot be computed or is of another kind of prompt."""
+    """Each row's figures by CSV column; None if a figure cannot be computed or does not apply to the prompt."""
     return [{**_flat(row), "matching": shown.matching, "monte_carlo_seed": shown.seed} for row in shown.rows]
 
 
@@ -141,7 +141,7 @@ def _row(row: Evaluated) -> Row:
 
 
 def _flat(row: Row) -> dict[str, Any]:
-    """The figures of every kind side by side, `exact_kl` for `exact.kl`."""
+    """All figures in one flat row; `exact.kl` becomes `exact_kl`."""
     line: dict[str, Any] = {"run": row.run, "mode": row.mode, "prompt": row.prompt, "prompt_sha256": row.prompt_sha256, "eos": row.eos, "n": row.n,
                             "unfinished": row.unfinished, "verdict": row.verdict, "settings": json.dumps(row.settings)}  # fmt: skip
     for kind, prefix, values in _kinds(row):
@@ -171,7 +171,7 @@ def _finite(value: Any) -> Any:
 
 
 def _nullable(schema: Any) -> Any:
-    """Every number may be null; definitions are closed."""
+    """Allow null for every number; forbid additional properties."""
     if isinstance(schema, list):
         return [_nullable(inner) for inner in schema]
     if not isinstance(schema, dict):

@@ -24,7 +24,7 @@ _OFF_TARGET = 5
 
 
 def details(row: Evaluated, mark: str, sampler: str, showing: Showing, wider: Sequence[str]) -> Iterator[RenderableType]:
-    """The histogram, what the test says and can see, ordered and open-ended figures, texts off target."""
+    """The histogram, the test of fit, figures of ordered and open-ended answers, texts off target."""
     if not row.tally.n:
         return
     yield Text(spelled(f"\n{row.prompt.alias}{mark}: {sampler}"), style="bold")
@@ -49,7 +49,7 @@ def details(row: Evaluated, mark: str, sampler: str, showing: Showing, wider: Se
     if row.tally.off_target:
         yield from _texts(row.tally.off_target, "text off target", "texts off target")
         if missed := nearly_matched(row.prompt, row.tally.off_target, wider):
-            yield Text(f"{many(missed.samples, 'sample')} off target would count as targets with\n  --match '{missed.rule}'")
+            yield Text(f"{many(missed.samples, 'off-target sample')} would match with\n  --match '{missed.rule}'")
     if row.tally.unfinished:
         yield from _texts(row.tally.unfinished, "unfinished text")
 
@@ -78,7 +78,7 @@ def _open_ended(whole: Diversity, lines: Sequence[Line]) -> Iterator[RenderableT
             label(name, 24), str(found.distinct), str(found.once), percent(found.unseen_mass), f"{found.chao1:.0f}", percent(found.beyond),
         )  # fmt: skip
     yield table
-    yield Text("unseen mass: the share of the next answers that would be new (Good-Turing). Chao1: least number there are. "
+    yield Text("unseen mass: the share of the next answers that would be new (Good-Turing). Chao1: estimated minimum number of different answers. "
                "beyond: outside the targets.", style="dim")  # fmt: skip
     yield from _commonest(whole)
 

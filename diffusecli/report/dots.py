@@ -1,4 +1,4 @@
-"""Charts of many prompts: distances from targets, differences between samplers, runs against groups."""
+"""Charts of many prompts: distances from targets, differences between samplers, runs by groups of prompts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_DESCRIBED = 60  # rows that a description has room for
 
 
 def overview(sections: Sequence[Section], frame: Frame) -> Chart:
-    """TVD of every prompt and sampler over what a perfect sampler shows."""
+    """TVD of every prompt and sampler, with the TVD of a perfect sampler in grey."""
     import altair as alt
 
     rows = [{"prompt": section.name, "sampler": sampler.label, "tvd": f.tvd, "floor": f.tvd_floor, "high": f.tvd_floor_95, "n": f.n}
@@ -34,13 +34,13 @@ def overview(sections: Sequence[Section], frame: Frame) -> Chart:
     )  # fmt: skip
     return finished(
         alt.layer(floors, marks), frame, frame.height(len(names)), kind="overview", title="Distance from the target",
-        reading="Points: total variation distance between answers and target, off-target answers counted in. Grey: where 95 of 100 "
-        "perfect samplers stay with as many answers.", description=f"Total variation distances. {described}.",
+        reading="Points: total variation distance between answers and target, including off-target answers. Grey: the range of 95 % of "
+        "perfect samplers with as many answers.", description=f"Total variation distances. {described}.",
     )  # fmt: skip
 
 
 def compared(pair: Pair, some: Sequence[Difference], names: Sequence[str], frame: Frame) -> Chart | None:
-    """Differences of excess TVD between two samplers, with their intervals; None where no prompt has targets."""
+    """Differences of excess TVD between two samplers, with their intervals; None if no prompt has targets."""
     import altair as alt
 
     rows = [
@@ -63,13 +63,13 @@ def compared(pair: Pair, some: Sequence[Difference], names: Sequence[str], frame
     return finished(
         alt.layer(zero, spans.encode(along, frame.across("low"), frame.end("high")), marks), frame, frame.height(len(rows)),
         kind="difference", title=f"{pair.before.label} → {pair.after.label}",
-        reading="Left of zero is nearer to the target. Lines: 95 % bootstrap intervals; filled where zero lies outside.",
+        reading="Left of zero: closer to the target. Lines: 95 % bootstrap intervals. Filled: the interval excludes zero.",
         description=f"Differences of excess TVD, {pair.before.label} to {pair.after.label}. {described}.",
     )  # fmt: skip
 
 
 def matrix(found: Matrix, frame: Frame) -> Chart:
-    """Runs against groups of prompts as shaded cells; a page has a table instead."""
+    """Runs by groups of prompts as shaded cells. The HTML report has a table instead."""
     import altair as alt
 
     names = short_names(found.runs)

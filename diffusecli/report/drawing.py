@@ -1,6 +1,6 @@
-"""What charts of a report share: scales of samplers, axes of targets, points that are filled or hollow.
+"""Code that the charts of a report share: scales of samplers, axes of targets, filled and hollow points.
 
-Altair's parts, made in one way; knows nothing of statistics.
+Altair only; no statistics here.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     import altair as alt
 
 LANE = 6  # pixels that a sampler takes in a row
-_LONG = 12  # characters of a label that does not stand below a bar
+_LONG = 12  # labels with more characters are rotated below bars
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture with its name, how to read it, and what it says in words, with numbers."""
+    """A chart with its title, how to read it, and a description in words and numbers."""
 
     kind: str
     title: str
@@ -32,14 +32,14 @@ class Chart:
     legend: tuple[int, ...] = ()  # characters of each entry
 
     def columns(self, width: int) -> int:
-        """How many entries of the legend stand side by side in what the labels leave of the width; the page's script does the same."""
+        """Columns of the legend that fit beside the axis labels; `report.js` computes the same."""
         room, entries = width - 150, [6.4 * length + 34 for length in self.legend]
         return len(entries) if sum(entries) <= room else max(1, int(room // max(entries)))
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where it is drawn: on a screen or on paper, how wide, for which samplers, bars upright or lying."""
+    """How to draw a chart: colours of screen or file, width, samplers, vertical or horizontal bars."""
 
     palette: Palette
     width: int | str  # pixels, or "container"
@@ -47,7 +47,7 @@ class Frame:
     upright: bool = False
 
     def to(self, names: Iterable[Sampler], *, upright: bool = False) -> Frame:
-        """The same place for these samplers."""
+        """The same settings for these samplers."""
         return Frame(self.palette, self.width, tuple(names), upright)
 
     @property
@@ -56,14 +56,14 @@ class Frame:
         return [sampler.label for sampler in self.names]
 
     def colours(self, *first: str) -> alt.Scale:
-        """Each sampler's own; grey for what comes `first`."""
+        """A colour for each sampler; grey for the entries in `first`."""
         import altair as alt
 
         own = [self.palette[sampler.colour] for sampler in self.names]
         return alt.Scale(domain=[*first, *self.labels], range=[*(self.palette["target"] for _ in first), *own])
 
     def shapes(self, *first: str) -> alt.Scale:
-        """Each sampler's own; squares for what comes `first`."""
+        """A shape for each sampler; squares for the entries in `first`."""
         import altair as alt
 
         own = [sampler.shape for sampler in self.names]
@@ -74,10 +74,10 @@ class Frame:
         import altair as alt
 
         long = max(map(len, domain), default=0) > _LONG
-        standing: dict[str, Any] = (
+        vertical: dict[str, Any] = (
             {"labelAngle": -45 if long else 0, "labelOverlap": "greedy", "labelSeparation": 4} if self.upright else {}
         )
-        axis = alt.Axis(grid=False, ticks=False, domain=self.upright, **standing)
+        axis = alt.Axis(grid=False, ticks=False, domain=self.upright, **vertical)
         return (alt.X if self.upright else alt.Y)(
             f"{field}:N", title=None, sort=None, scale=alt.Scale(domain=list(domain)), axis=axis
         )
@@ -89,25 +89,25 @@ class Frame:
         return (alt.Y if self.upright else alt.X)(f"{field}:Q", **kwargs)
 
     def end(self, field: str) -> Any:
-        """Where a span along the axis of figures ends."""
+        """The end of a span along the axis of figures."""
         import altair as alt
 
         return (alt.Y2 if self.upright else alt.X2)(f"{field}:Q")
 
     def lane(self) -> Any:
-        """The place of each sampler beside the others."""
+        """The offset that places samplers side by side."""
         import altair as alt
 
         return (alt.XOffset if self.upright else alt.YOffset)("sampler:N", scale=alt.Scale(domain=self.labels, paddingOuter=0.3))
 
     def height(self, rows: int, upright: int = 250) -> int:
-        """Of lying bars: as many lanes as rows need."""
+        """Pixels; with horizontal bars as many lanes as the rows need."""
         return upright if self.upright else rows * max(19, LANE * len(self.names) + 8)
 
 
 @contextmanager
 def unchecked() -> Iterator[None]:
-    """Without Altair's checks of every part against Vega-Lite's schema, which take most of the time; tests make charts with them."""
+    """Skip Altair's checks of the Vega-Lite schema, which take most of the time. Tests make charts with these checks."""
     from altair.utils.schemapi import debug_mode
 
     with debug_mode(False):
@@ -115,7 +115,7 @@ def unchecked() -> Iterator[None]:
 
 
 def points(base: Any, frame: Frame, *channels: Any, legend: bool = True, **encodings: Any) -> Any:
-    """A shape per sampler, filled where the field `differs` says so."""
+    """A shape per sampler, filled where the field `differs` is true."""
     import altair as alt
 
     first = (WEIGHT,) if legend else ()
@@ -154,7 +154,7 @@ def inline(rows: Iterable[Mapping[str, Any]]) -> alt.InlineData:
 
 
 def finished(chart: Any, frame: Frame, height: int, legend: Sequence[str] = (), **about: str) -> Chart:
-    """The specification, without what every page or file gives all charts: look and version."""
+    """The specification, without the look and version, which the page or file adds to all charts."""
     from altair.utils import schemapi
 
     spec = chart.properties(width=frame.width, height=height).to_dict(validate=schemapi.DEBUG_MODE)

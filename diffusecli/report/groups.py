@@ -1,6 +1,6 @@
-"""Many prompts at a glance: a table of folders and samplers, and the prompts that are furthest from their targets.
+"""Summary of many prompts: a table by folder and sampler, and the prompts that are furthest from their targets.
 
-Columns are plain texts, so that a terminal and Markdown show the same; a column of which nothing is known is left out.
+Columns are plain texts, so the terminal and Markdown show the same. A column without values is left out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation
-from diffusecli.evaluation.groups import Group, groups, tells_groups, worst
+from diffusecli.evaluation.groups import Group, groups, has_groups, worst
 from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.prompts.groups import Folder
 from diffusecli.report.parts import label, new_table, number, percent
@@ -23,7 +23,7 @@ from diffusecli.system.terminal import spelled
 
 _ROOM = 80
 _LONGEST_SAMPLER = 18
-_FOLDERS = 16  # with more of them the splits are shown by themselves first
+_FOLDERS = 16  # with more folders a separate table shows the splits first
 
 
 @dataclass(frozen=True)
@@ -36,24 +36,24 @@ class Column:
 
 
 def columns(found: Evaluation) -> list[Column]:
-    """The figures that are known of any group."""
+    """The figures that at least one group has."""
     some = [group for _, of_folder in groups(found.rows) for group in of_folder]
     exact, drawn = any(group.exact for group in some), any(group.sampled for group in some)
-    tvd = "TVD: total variation distance of the model's own probabilities, off-target mass counted in; median and 90 % quantile over prompts."
-    excess = f"excess at {found.at_n}: what so many draws of the model show on average beyond a perfect sampler, median."
-    sampled = "sampled: of the samples, median; excess: beyond a perfect sampler at the same N."
+    tvd = "TVD: total variation distance of the model's own probabilities, including off-target mass; median and 90 % quantile over prompts."
+    excess = f"excess at {found.at_n}: expected excess TVD of {found.at_n} draws from the model over a perfect sampler; median."
+    sampled = "sampled: TVD of the samples and its excess over a perfect sampler at the same N; medians."
     shown = [
         (exact, Column(("TVD", "median"), lambda group: _distance(group.tvd_median), tvd)),
         (exact, Column(("TVD", "90 %"), lambda group: _distance(group.tvd_90), tvd)),
         (exact, Column(("excess", f"at {found.at_n}"), lambda group: _distance(group.excess_tvd_median), excess)),
         (
             _any(some, "kl_median"),
-            Column(("KL", "median"), lambda group: number(group.kl_median), "KL: exact KL(target || model) in nats, median."),
+            Column(("KL", "median"), lambda group: number(group.kl_median), "KL: exact KL(target || model) in nats; median."),
         ),
         (
             _any(some, "on_target_mean"),
             Column(
-                ("on", "target"), lambda group: percent(group.on_target_mean), "on target: probability of a valid answer, mean."
+                ("on", "target"), lambda group: percent(group.on_target_mean), "on target: probability of a valid answer; mean."
             ),
         ),
         (drawn, Column(("sampled", "TVD"), lambda group: _distance(group.sampled_tvd_median), sampled)),
@@ -63,8 +63,8 @@ def columns(found: Evaluation) -> list[Column]:
 
 
 def group_table(found: Evaluation) -> Iterator[RenderableType]:
-    """Folders, a line per sampler, of many folders the splits alone before; nothing where it would only repeat the rows."""
-    if not tells_groups(found.rows):
+    """Figures by folder and sampler; with many folders the splits first. Nothing if the table would only repeat the rows."""
+    if not has_groups(found.rows):
         return
     parts = groups(found.rows)
     cells, samplers = columns(found), labels(found.rows)
@@ -96,13 +96,13 @@ def _folder_table(
     yield table
 
 
-def group_legend(found: Evaluation) -> str:
-    """What the columns of groups mean."""
-    return " ".join(dict.fromkeys(column.meaning for column in columns(found)))
+def group_legend(found: Evaluation, separator: str = "\n") -> str:
+    """Legend of the columns of groups."""
+    return separator.join(dict.fromkeys(column.meaning for column in columns(found)))
 
 
 def worst_table(found: Evaluation) -> Iterator[RenderableType]:
-    """The prompts that are furthest from their targets, and how to see one."""
+    """The prompts that are furthest from their targets, and the option that shows one in detail."""
     rows = worst(found.rows)
     if not rows:
         return
@@ -115,15 +115,15 @@ def worst_table(found: Evaluation) -> Iterator[RenderableType]:
     yield Text(f"\nfurthest from the target, by {_measure(rows)}: {len(rows)} of {many(len(names), 'prompt')}", style="bold")
     yield table
     shown = short_names([row.prompt.alias for row in found.rows])[rows[0].prompt.alias]
-    yield Text(f"to see one in detail, add --only {quote(spelled(shown))}")
+    yield Text(f"details of one prompt: --only {quote(spelled(shown))}")
 
 
 WORST_FIGURES = ("TVD", "KL", "on target")
-"""What is shown of prompts that are far from their targets."""
+"""Columns of the table of the furthest prompts."""
 
 
 def worst_figures(row: Evaluated) -> tuple[str, str, str]:
-    """The exact figures of one row, else those of its samples."""
+    """The exact figures of one row, or those of its samples if there are none."""
     f, exact = row.figures, row.exact
     sampled = f is not None and (exact is None or math.isnan(exact.tvd))
     tvd = f.tvd if f is not None and sampled else exact.tvd if exact is not None else math.nan
@@ -137,7 +137,7 @@ def _measure(rows: Sequence[Evaluated]) -> str:
 
 
 def _sampler(name: str, width: int) -> Text:
-    """A sampler's name; of a long one the run is cut, not the mode behind it."""
+    """A sampler's name. If it is too long, the run is shortened, not the mode after it."""
     line = spelled(name)
     run, _, mode = line.rpartition(" ")
     return (

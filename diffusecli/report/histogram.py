@@ -1,4 +1,4 @@
-"""The histogram of one sampler's answers: weights against shares of the targets, as many as fit, in an order that can be chosen."""
+"""The histogram of one sampler's answers: weights and shares of targets, limited to `top` targets, in a chosen order."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Sort = Literal["weight", "residual", "target"]
 
 @dataclass(frozen=True)
 class Showing:
-    """How much of each histogram is shown, and in which order."""
+    """How many targets of a histogram are shown, and in which order."""
 
     top: int = 24  # 0: every target
-    sort: Sort | None = None  # None: the prompt's order, the heaviest and the worst of large sets
+    sort: Sort | None = None  # None: the prompt's order; of large sets the largest and the worst-fitting targets
 
 
 def histogram(row: Evaluated, showing: Showing) -> Iterator[RenderableType]:
-    """The table of targets, and a line on those that are not shown."""
+    """The table of targets, and one line about the targets not shown."""
     ordered_cells, folded = shown_cells(row.cells, showing)
     n = row.tally.n
     top = max(*(max(cell.weight, cell.count / n) for cell in ordered_cells), 1e-12)
@@ -45,14 +45,14 @@ def histogram(row: Evaluated, showing: Showing) -> Iterator[RenderableType]:
     if folded:
         weight, count = sum(cell.weight for cell in folded), sum(cell.count for cell in folded)
         marked = sum(cell.differs for cell in folded)
-        what = "" if showing.sort else "those that weigh most or miss most are; "
+        what = "" if showing.sort else "showing the largest and the worst-fitting targets; "
         yield Text(
-            f"({many(len(folded), 'more target')} not shown: {what}they weigh {percent(weight)}, have {percent(count / n)}, {marked} with *)"
+            f"({what}{many(len(folded), 'more target')}: weight {percent(weight)}, share {percent(count / n)}, {marked} with *)"
         )
 
 
 def shown_cells(cells: Sequence[Cell], showing: Showing) -> tuple[list[Cell], list[Cell]]:
-    """The cells of a histogram in order, and those that are folded."""
+    """The cells of a histogram in order, and the cells not shown."""
     keys = {"weight": lambda i: -cells[i].weight, "residual": lambda i: -abs(cells[i].residual), "target": lambda i: i}
     most = showing.top or len(cells)
     if showing.sort is not None:

@@ -1,7 +1,7 @@
-"""An evaluation as one HTML file that needs no network: figures as tables, charts that are drawn where they are read.
+"""An evaluation as one HTML file that needs no network: figures as tables, charts drawn in the browser.
 
-Renders only. Everything from prompts, models and files goes through `printable` and the template's escaping; a content policy
-allows this file's own scripts and nothing else.
+Rendering only. All text from prompts, models and files goes through `printable` and the template's escaping. A content
+security policy allows only this file's own scripts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from diffusecli import __version__
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation, ways_of_sampling
-from diffusecli.evaluation.groups import are_many, groups, tells_groups, worst
+from diffusecli.evaluation.groups import are_many, groups, has_groups, worst
 from diffusecli.evaluation.names import short_names
 from diffusecli.evaluation.open_ended import Outcome
 from diffusecli.report.bundle import vega_bundle
@@ -40,7 +40,7 @@ _PATHS = {
 
 
 def html_report(evaluation: Evaluation) -> str:
-    """The whole report, about 1 MB of which draws charts. Raises `InputError` without the optional packages."""
+    """The whole report, including about 1 MB of chart code. Raises `InputError` without the optional packages."""
     require_extra()
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -63,7 +63,7 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
     recorded = [(facts, training(facts.folder)) for facts in evaluation.runs]
     return {
         "evaluation": evaluation, "version": __version__, "sections": [(s, list(of_section(s, frame, evaluation.seed))) for s in found], "every": every,
-        "by_folder": groups(evaluation.rows) if tells_groups(evaluation.rows) else [],
+        "by_folder": groups(evaluation.rows) if has_groups(evaluation.rows) else [],
         "samplers": samplers(evaluation.rows), "scores": scores(evaluation), "runs": short_names([run.run for run in evaluation.runs]),
         "sources": list(dict.fromkeys(row.run for row in evaluation.rows)), "answers": _answers(evaluation), "settings": _settings(evaluation),
         "overview": overview(found, frame) if any(s.sampled for s in found) else None, "off_target": (OFF_TARGET, UNFINISHED),
@@ -77,7 +77,7 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Score:
-    """How many prompts a sampler does well on."""
+    """How many prompts a sampler matches."""
 
     sampler: Sampler
     untuned: bool
@@ -90,7 +90,7 @@ class Score:
 
 
 def scores(evaluation: Evaluation) -> list[Score]:
-    """Of each sampler, in the order of the evaluation."""
+    """One score per sampler, in the order of the evaluation."""
     names = samplers(evaluation.rows)
     found: dict[Sampler, Counter[str]] = {name: Counter() for name in names.values()}
     exact: dict[Sampler, list[float]] = {name: [] for name in names.values()}
@@ -119,13 +119,13 @@ def scores(evaluation: Evaluation) -> list[Score]:
 
 
 def _furthest(every: Sequence[Section], evaluation: Evaluation) -> list[Section]:
-    """The prompts that are shown in detail where there are many: those furthest from their targets."""
+    """The prompts shown in detail if there are many: those furthest from their targets."""
     of_prompt = {section.prompt.key: section for section in every}
     return [of_prompt[key] for key in dict.fromkeys(row.prompt.key for row in worst(evaluation.rows))]
 
 
 def cells(section: Section) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """The numbers behind a chart: each target with what every sampler makes of it."""
+    """The numbers behind a chart: each target with the figures of every sampler."""
     found: dict[str, list[dict[str, Any]]] = {}
     for spot in spots(section):
         found.setdefault(spot["target"], []).append(spot)
@@ -133,7 +133,7 @@ def cells(section: Section) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]
 
 
 def strays(row: Evaluated, most: int = 5) -> list[Outcome]:
-    """The commonest texts off target, then the commonest beginnings that were cut."""
+    """The most frequent texts off target, then the most frequent unfinished texts."""
     off, cut = (
         sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]
         for counts in (row.tally.off_target, row.tally.unfinished)
@@ -142,13 +142,13 @@ def strays(row: Evaluated, most: int = 5) -> list[Outcome]:
 
 
 def _answers(evaluation: Evaluation) -> str:
-    """How many answers a prompt has: a number or a range."""
+    """The number of answers per prompt: a number or a range."""
     sizes = sorted({row.tally.n for row in evaluation.rows if row.tally.n})
     return "no" if not sizes else count(sizes[0]) if len(sizes) == 1 else f"{count(sizes[0])}–{count(sizes[-1])}"
 
 
 def _settings(evaluation: Evaluation) -> list[tuple[Sampler, str]]:
-    """How each sampler was asked, once."""
+    """The distinct sampling settings of each sampler."""
     names = samplers(evaluation.rows)
     return [(names[pair], words) for pair, some in ways_of_sampling(evaluation.rows).items() for words in some]
 
@@ -164,5 +164,5 @@ def _variables(palette: Palette) -> str:
 
 
 def _hash(script: str) -> str:
-    """As content policies name a script."""
+    """The hash by which a content security policy allows a script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,4 +1,4 @@
-"""Charts of lines: shares summed up, and training by iteration."""
+"""Line charts: cumulative shares, and training by iteration."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def summed(found: Cumulative, frame: Frame) -> Chart:
     layers = alt.layer(_band(found.band, frame, form), lines)
     halves = {point["series"]: point["x"] for point in reversed(found.points) if point["y"] >= 0.5}
     described = "; ".join(f"{name} reaches one half at {x:,.5g}" for name, x in reversed(halves.items()))
-    return finished(layers, frame, 230, kind="cumulative", title="Summed up", reading=found.reading,
+    return finished(layers, frame, 230, kind="cumulative", title="Cumulative shares", reading=found.reading,
                     description=f"Cumulative shares. {described}.")  # fmt: skip
 
 
 def of_training(found: Training, frame: Frame) -> Iterator[Chart]:
-    """Exact KL, loss and drift; what was not recorded is left out."""
-    reading = "Before each step, logarithmic." + (f" Band: quartiles of {found.of}." if found.band else "")
+    """Exact KL, loss and drift, if recorded."""
+    reading = "Before each step, on a logarithmic scale." + (f" Band: quartiles of {found.of}." if found.band else "")
     if found.kl:
         yield _curve(found.kl, "Exact KL", reading, frame, found.band, log=True)
     if found.loss:
-        yield _curve(found.loss, "Loss", "Summed over prompts, against the least it can be.", frame)
+        yield _curve(found.loss, "Loss", "Sum over prompts, and the lowest possible loss.", frame)
     if found.drift:
-        yield _curve(found.drift, "Drift", "From the base model on ordinary instructions, per token.", frame)
+        yield _curve(found.drift, "Drift", "Drift from the base model on ordinary instructions, per token.", frame)
 
 
 def _curve(
@@ -66,7 +66,7 @@ def _curve(
 
 
 def _powers_of_ten(values: Sequence[float]) -> list[float]:
-    """All that lie among the values and just beyond.
+    """Powers of ten that cover the values.
 
     >>> _powers_of_ten([0.02, 3.0])
     [0.01, 0.1, 1.0, 10.0]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from diffusecli.evaluation.comparison import Estimate
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation, ways_of_sampling
-from diffusecli.evaluation.groups import are_many, groups, in_wordings, tells_groups, worst
+from diffusecli.evaluation.groups import are_many, groups, has_groups, in_wordings, worst
 from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.files.markdown import markdown_cell
 from diffusecli.report.groups import WORST_FIGURES, columns, group_legend, worst_figures
@@ -17,7 +17,7 @@ from diffusecli.system.terminal import spelled
 
 
 def as_markdown(found: Evaluation) -> str:
-    """Summary, differences and matrices as tables; of many prompts figures by folder and the worst ten."""
+    """Summary, differences and matrices as tables; for many prompts figures by folder and the worst ten prompts."""
     return "\n".join(_lines(found)) + "\n"
 
 
@@ -55,20 +55,20 @@ def _lines(found: Evaluation) -> Iterator[str]:
         )
         for run, values, trained in zip(matrix.runs, matrix.values, matrix.trained, strict=True):
             yield _line(spelled(runs[run]), *(f"**{number(v)}**" if t else number(v) for v, t in zip(values, trained, strict=True)))
-    yield from ("", *by_folder, "", group_legend(found)) if by_folder else ()
+    yield from ("", *by_folder, "", group_legend(found, " ")) if by_folder else ()
     drifts = [f"{markdown_cell(spelled(run))}: {drift:.4f}" for run, drift in found.drift.items()]
     yield from ("", f"Drift on held-out instructions, nats per token: {', '.join(drifts)}.") if drifts else ()
     drawn = "; ".join(
         f"{samplers[pair]}: {spelled(words)}" for pair, some in ways_of_sampling(found.rows).items() for words in some
     )
     sampled = f"Sampled with {markdown_cell(drawn)}. " if drawn else ""
-    yield from ("", f"valid: {markdown_cell(spelled(found.match_in_words))}. unfinished: cut at the limit of new tokens, never valid. Entropy and KL in nats; floor: what a perfect sampler shows at this N. "
+    yield from ("", f"valid: {markdown_cell(spelled(found.match_in_words))}. unfinished: cut at the limit of new tokens; never valid. Entropy and KL in nats. floor: TVD of a perfect sampler at this N. "
                 f"{sampled}Monte Carlo seed {found.seed}.")  # fmt: skip
 
 
 def _groups(found: Evaluation, samplers: Mapping[tuple[str, str], str]) -> Iterator[str]:
     """Figures by folder and sampler."""
-    if not tells_groups(found.rows):
+    if not has_groups(found.rows):
         return
     parts = groups(found.rows)
     shown = columns(found)
@@ -102,7 +102,7 @@ def _estimate(found: Estimate) -> str:
 
 
 def _head(*names: str) -> Iterator[str]:
-    """A name that begins with > stands over numbers."""
+    """A header row; `>` marks right-aligned columns of numbers."""
     yield _line(*(name.removeprefix(">") for name in names))
     yield "|" + "|".join("---:" if name.startswith(">") else "---" for name in names) + "|"
 

@@ -1,7 +1,7 @@
-"""Colours of reports, by day and by night, and what every chart looks like.
+"""Colours of reports in light and dark mode, and the look of all charts.
 
-Okabe and Ito's colours, which colour-blind readers can tell apart. On a screen charts name colours as CSS variables, so the page alone
-decides between light and dark.
+Okabe and Ito's colours, which colour-blind readers can distinguish. On a screen charts use CSS variables as colours, so only
+the page switches between light and dark.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-s
 
 
 def look(palette: Palette, *, background: str | None = None) -> dict[str, Any]:
-    """Vega-Lite's config: quiet axes, a grid that is hardly there, no frames."""
+    """Vega-Lite config: unobtrusive axes, a faint grid, no frames."""
     text = {
         "labelColor": palette["muted"],
         "titleColor": palette["muted"],

@@ -1,4 +1,4 @@
-"""What tables are made of: bars, percentages, short names. Texts from files and models are shown as they are, never read as markup."""
+"""Parts of tables: bars, percentages, short names. Texts from files and models are never read as markup."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def new_table(*columns: Text | tuple[str, str]) -> Table:
-    """A table with a rule under its head; a column that is a pair stands on the right."""
+    """A table with a line below its header; a column given as a pair is right-aligned."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for column in columns:
         if isinstance(column, tuple):
@@ -29,14 +29,14 @@ def new_table(*columns: Text | tuple[str, str]) -> Table:
 
 
 def bar(share: float, style: str = "none", width: int = 14) -> Text:
-    """A bar of up to `width` signs, an eighth of a sign exact."""
+    """A bar of up to `width` characters, with a resolution of an eighth of a character."""
     eighths = round(max(0.0, min(1.0, share)) * width * 8)
     full, rest = divmod(eighths, 8)
     return Text("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else ""), style=style)
 
 
 def percent(share: float) -> str:
-    """One decimal, more where a rare target would read as nothing."""
+    """One decimal; small shares as `<0.1 %`, not as zero."""
     if math.isnan(share):
         return "-"
     if 0 < share < 0.0005:
@@ -45,13 +45,13 @@ def percent(share: float) -> str:
 
 
 def label(text: str, width: int = 16) -> Text:
-    """A text from a file or a model on one line, its end kept; never read as markup."""
+    """A text from a file or a model on one line, cut at its start if long; never read as markup."""
     line = spelled(text).replace("\n", "\\n")
     return Text(line if len(line) <= width else "…" + line[1 - width :])
 
 
 def middle(texts: Sequence[str], width: int) -> list[str]:
-    """Texts of at most so many signs: long ones are cut in the middle, or around the first difference where they would look alike.
+    """Shorten texts to `width` characters: in the middle, or around the first difference if they would look the same.
 
     >>> middle(["very dissatisfied", "dissatisfied", "a"], 12)
     ['very d…sfied', 'dissatisfied', 'a']
@@ -63,7 +63,7 @@ def middle(texts: Sequence[str], width: int) -> list[str]:
     cut = [text if len(text) <= width else f"{text[: width - 1 - end]}…{text[-end:]}" for text in texts]
     if len(set(cut)) == len(set(texts)):
         return cut
-    first, last = min(long), max(long)  # what these two begin with, all begin with
+    first, last = min(long), max(long)  # a prefix of these two is a prefix of all
     alike = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
     start = max(0, alike - width // 2)
     around = [text if len(text) <= width else f"{'…' if start else ''}{text[start:]}" for text in texts]
@@ -71,7 +71,7 @@ def middle(texts: Sequence[str], width: int) -> list[str]:
 
 
 def number(value: float) -> str:
-    """Four signs or so: a KL may be .0012 or 12.
+    """About four characters: a KL may be .0012 or 12.
 
     >>> number(0.00123), number(1.5), number(12.345), number(float("nan")), number(float("inf"))
     ('0.0012', '1.50', '12.3', '-', 'inf')
@@ -82,7 +82,7 @@ def number(value: float) -> str:
 
 
 def cut_in_words(outcome: Outcome) -> str:
-    """What stands behind an answer of which some, or all, were cut at the limit.
+    """The suffix of an answer of which some, or all, were cut at the limit.
 
     >>> cut_in_words(Outcome("a", 5)), cut_in_words(Outcome("a", 5, 2)), cut_in_words(Outcome("a", 5, 5))
     ('', ' (2 unfinished)', ' (unfinished)')
@@ -102,7 +102,7 @@ def decimals(value: float) -> str:
 
 
 def p_value(found: Figures) -> str:
-    """Short; as small as the Monte Carlo allows is said so."""
+    """A short p-value; `<` marks the smallest one that Monte Carlo can give."""
     if math.isnan(found.p_value):
         return "-"
     return f"<{found.least_p:.0e}".replace("e-0", "e-") if found.at_least_p else f"{found.p_value:.2g}"

@@ -1,4 +1,4 @@
-"""Work as it goes: a live rich display on a terminal, plain lines elsewhere. Always on stderr."""
+"""Progress of a command: a live rich display on a terminal, plain lines elsewhere. Always on stderr."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from diffusecli.system.terminal import spelled
 
 _MOST_PROMPTS = 12
 _SPARK_WIDTH = 24
-_REFRESH, _IN_A_PIPE = 0.25, 30.0  # seconds between two looks at sampling, on a terminal and elsewhere
+_REFRESH, _IN_A_PIPE = 0.25, 30.0  # seconds between updates, on a terminal and elsewhere
 _TOP_ANSWERS = 10
-_STEPS_SHOWN = 50  # whose mean KL a step is shown with
+_STEPS_SHOWN = 50  # the KL shown is the mean of this many steps
 _SPARKS = "▁▂▃▄▅▆▇█"
 
 
 class _Display(AbstractContextManager[Any]):
-    """A view that is redrawn in place; `console` decides between live and plain by whether it is a terminal."""
+    """A view that is redrawn in place if `console` is a terminal, and plain lines otherwise."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -67,7 +67,7 @@ class TrainingProgress(_Display):
         self._first_step: Step | None = None
         self._kls: deque[float] = deque(maxlen=_STEPS_SHOWN)
         self._looked = 0.0
-        self._seen: deque[Iteration] = deque(maxlen=_SPARK_WIDTH)  # a day of them would fill the memory
+        self._seen: deque[Iteration] = deque(maxlen=_SPARK_WIDTH)  # bounded: a long training has many
 
     def __call__(self, seen: Iteration) -> None:
         """Show one iteration."""
@@ -80,7 +80,7 @@ class TrainingProgress(_Display):
             self._show(live_view(self._seen, self._remaining()))
 
     def step(self, seen: Step) -> None:
-        """Show a step, where iterations are far apart: a few times a second, in a pipe a line every half minute."""
+        """Show a step if iterations are far apart: a few times a second on a terminal, otherwise a line every 30 s."""
         clock, live = time.monotonic(), self._console.is_terminal
         self._kls.append(seen.kl)
         if self._first_step is None:
@@ -101,7 +101,7 @@ class TrainingProgress(_Display):
             self._show(Text(line))
 
     def _remaining(self) -> float:
-        """Seconds, from the pace since this display began (an earlier part of the run may have been on another machine)."""
+        """Seconds left, from the pace since this display started (earlier iterations may have run on another machine)."""
         last = self._seen[-1]
         first = self._first or last
         here = last.iteration - first.iteration
@@ -110,21 +110,21 @@ class TrainingProgress(_Display):
 
 
 class SamplingProgress(_Display):
-    """Call it with the alias of a prompt and how far it is; a prompt that is finished leaves a line."""
+    """Call it with a prompt's alias and its progress. A finished prompt leaves one line."""
 
     def __init__(self, console: Console, prompts: int) -> None:
-        """`prompts` to be sampled in all."""
+        """`prompts` is the number of prompts to sample."""
         super().__init__(console)
         self._prompts, self._done = prompts, 0
-        self._alias: str | None = None  # the prompt under way
+        self._alias: str | None = None  # the current prompt
         self._fed_before = 0
-        self._over: str | None = None  # the prompt that was finished last
+        self._over: str | None = None  # the last finished prompt
         self._began = self._looked = self._prompt_began = time.monotonic()
 
     def __call__(self, alias: str, now: Standing) -> None:
-        """Show how far a prompt is, a few times a second; in a pipe a line every half minute."""
+        """Show the progress of a prompt: a few times a second on a terminal, otherwise a line every 30 s."""
         clock, live = time.monotonic(), self._console.is_terminal
-        if alias != self._alias:  # the pace is that since the first look, models loaded and earlier starts not counted
+        if alias != self._alias:  # the pace excludes loading models and earlier starts
             self._alias, self._prompt_began, self._fed_before = alias, clock, now.tokens_fed
         due = clock - self._looked >= (_REFRESH if live else _IN_A_PIPE)
         may_be_over = now.rows == 0 and alias != self._over
@@ -134,7 +134,9 @@ class SamplingProgress(_Display):
         over = may_be_over and drawn >= now.wanted
         fed, seconds = now.tokens_fed - self._fed_before, clock - self._prompt_began
         pace = f", {fed / seconds:.0f} a second" if fed and seconds else ""
-        tokens = f", {many(now.tokens_fed, 'token')} fed" if now.tokens_fed or not drawn else ""  # servers may not tell
+        tokens = (
+            f", {many(now.tokens_fed, 'token')} fed" if now.tokens_fed or not drawn else ""
+        )  # some servers do not report tokens
         line = f"{spelled(alias)}: {drawn} of {many(now.wanted, 'sample')}, {len(now.answers)} distinct{tokens}"
         under_way = f"{line}{pace}, {now.rows} under way"
         if over:
@@ -153,7 +155,7 @@ class SamplingProgress(_Display):
 
 
 def live_view(seen: Sequence[Iteration], remaining: float) -> RenderableType:
-    """A bar, the figures of the last iteration, and the exact KL of the prompts that are furthest off, as sparklines."""
+    """A bar, the figures of the last iteration, and sparklines of the exact KL of the prompts furthest from their targets."""
     last = seen[-1]
     bar = Table.grid(padding=(0, 1))
     bar.add_row(ProgressBar(last.of, last.iteration, width=20), Text(_line(last, remaining)))
@@ -172,7 +174,7 @@ def live_view(seen: Sequence[Iteration], remaining: float) -> RenderableType:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """The last values as bars, on a logarithmic scale from a thousandth of a nat to ten.
+    """The last values as bars, on a logarithmic scale from 0.001 to 10 nats.
 
     >>> sparkline([10, 1, 0.1, 0.01, 0.001])
     '█▆▅▃▁'

@@ -2,7 +2,7 @@
   "use strict";
   document.documentElement.classList.add("js");
 
-  // Charts: those in sight first, the others when there is time, so that all are there when the page is printed.
+  // Draw visible charts first and the others when idle, so that all are drawn before the page is printed.
   const look = JSON.parse(document.getElementById("look").textContent);
   if (innerWidth < 640) look.axis.labelLimit = look.legend.labelLimit = 120;
   const places = [...document.querySelectorAll(".chart")];
@@ -17,7 +17,7 @@
     const columns = side(place.dataset.legend.split(",").map((length) => 6.4 * length + 34), place.clientWidth - 150);
     const config = { ...look, legend: { ...look.legend, columns } };
     return vegaEmbed(place, spec, { ...options, config }).then(() => { place.style.minHeight = 0; }).catch((error) => {
-      place.textContent = "This chart could not be drawn; its numbers are below.";
+      place.textContent = "This chart could not be drawn. Its numbers are below.";
       console.error(error);
     });
   };
@@ -34,7 +34,7 @@
   places.forEach((place) => sight.observe(place));
   inTime(rest, { timeout: 200 });
 
-  // Tables: a button in each header sorts by what stands in data-sort; what is not known goes last.
+  // Tables: a button in each header sorts by data-sort; unknown values go last.
   const value = (row, column) => row.cells[column].dataset.sort ?? row.cells[column].textContent.trim();
   const compare = (a, b) => (a !== "" && b !== "" && !isNaN(a) && !isNaN(b) ? a - b : a.localeCompare(b, undefined, { numeric: true }));
   const sort = (header) => {

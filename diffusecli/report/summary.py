@@ -1,6 +1,6 @@
 """An evaluation as rich tables: figures and verdict of each sampler, differences and matrices, then the details of each prompt.
 
-Readable at 80 columns, without colour and in a pipe. Each figure stands above what it is held against.
+Readable at 80 columns, without colour and in a pipe. The reference value is below each figure.
 """
 
 from __future__ import annotations
@@ -33,14 +33,24 @@ _WIDTHS = (11, 7, 11, 11, 6, 8, 5, 6, 7)
 _HEAD = (
     "", "N", "valid\n95 % int.", "entropy\ntarget/perf", "exp(H)\ntarget", "seen\npossible", "TVD\nfloor", "excess\np", "exact\nKL",
 )  # fmt: skip
-_LEGEND = (
-    "N: samples. valid: {matching}; below it Wilson's 95 % interval. unfinished: cut at the limit of new tokens, never valid. entropy: nats with Miller and Madow's correction; below it "
-    "the target's and a perfect sampler's. exp(H): effective number of outcomes. seen: distinct targets; below it how many a perfect "
-    "sampler is expected to show. TVD: total variation distance; below it its floor, what a perfect sampler shows at this N; excess is "
-    "the difference. p: goodness of fit among valid samples by G, TVD and distinct targets, Monte Carlo. exact KL: KL(target || model) in nats from the "
-    "model's own probabilities, no sampling noise. *: differs from its weight, on average 5 % of such marks are false (Benjamini-Hochberg). "
-    "expected: among as many valid answers. Monte Carlo seed {seed}."
-)
+_LEGEND = """\
+N: number of samples
+valid: {matching}
+95 % int.: Wilson's interval of the valid share
+unfinished: cut at the limit of new tokens; never valid
+entropy: in nats, with Miller and Madow's correction
+target/perf: entropy of the target, and of a perfect sampler
+exp(H): effective number of outcomes
+seen: number of distinct targets
+possible: number expected from a perfect sampler
+TVD: total variation distance
+floor: TVD of a perfect sampler at this N
+excess: TVD minus floor
+p: goodness of fit among valid samples (G, TVD, distinct targets; Monte Carlo)
+exact KL: KL(target || model) in nats, from the model's own probabilities
+expected: expected count among as many valid answers
+*: differs from its weight (Benjamini-Hochberg; 5 % of marks false on average)
+Monte Carlo seed: {seed}"""
 
 
 def evaluation(found: Evaluation, showing: Showing | None = None) -> RenderableType:
@@ -51,7 +61,7 @@ def evaluation(found: Evaluation, showing: Showing | None = None) -> RenderableT
     names, samplers, marked = prompt_names(r.prompt for r in found.rows), labels(found.rows), marks(r.prompt for r in found.rows)
     for of_prompt in by_prompt(found.rows):
         key = of_prompt[0].prompt.key
-        parts.append(Text(spelled(names[key]) + (": another prompt has this name, too" if marked[key] else ""), style="bold"))
+        parts.append(Text(spelled(names[key]) + (": another prompt has this name too" if marked[key] else ""), style="bold"))
         if split_alias(of_prompt[0].prompt.alias)[1]:
             parts.append(Text(spelled(short(of_prompt[0].prompt.question, _ASKED))))
         for row in of_prompt:
@@ -64,27 +74,27 @@ def evaluation(found: Evaluation, showing: Showing | None = None) -> RenderableT
         parts.extend(details(row, marked[row.prompt.key], samplers[row.run, row.mode], showing or Showing(), wider))
     legend = _LEGEND.format(matching=spelled(found.match_in_words), seed=found.seed)
     of_groups = list(group_table(found))
-    legends = [legend, *([f"By folder: {group_legend(found)}"] if of_groups else [])]
+    legends = [legend, *([f"By folder:\n{group_legend(found)}"] if of_groups else [])]
     return Group(*parts, *of_groups, *(Text(f"\n{words}", style="dim") for words in legends))
 
 
 def at_a_glance(found: Evaluation) -> Iterator[RenderableType]:
-    """What stands in place of summary and details where there are many prompts."""
+    """The output for many prompts, without summary and details of each."""
     yield from matrices(found)
     yield from worst_table(found)
     yield from _worded(found)
     yield from group_table(found)
     yield from drifts(found)
     if count := len({row.prompt.key for row in found.rows if not row.prompt.targets}):
-        yield Text(f"{many(count, 'prompt')} without targets not shown: add --only NAME")
+        yield Text(f"{many(count, 'prompt')} without targets not shown. Add --only NAME to see one")
     yield Text(f"\n{group_legend(found)}", style="dim")
 
 
 def _worded(found: Evaluation) -> Iterator[RenderableType]:
-    """How far wordings and contexts are from their targets, of the prompts that have several."""
+    """Distance of wordings and contexts from their targets, for prompts that have several."""
     rows, names, samplers = in_wordings(found.rows), prompt_names(row.prompt for row in found.rows), labels(found.rows)
     if rows:
-        yield Text("\nin other wordings and contexts, the furthest first", style="bold")
+        yield Text("\nother wordings and contexts, furthest from the target first", style="bold")
     for row in rows:
         yield Text(f"{spelled(names[row.prompt.key])} ({spelled(samplers[row.run, row.mode])})")
         for line in of_wordings(row.exact.wordings) if row.exact is not None else ():
@@ -92,7 +102,7 @@ def _worded(found: Evaluation) -> Iterator[RenderableType]:
 
 
 def drifts(found: Evaluation) -> list[RenderableType]:
-    """How far adapters are from the base model on instructions, a line each."""
+    """Drift of adapters from the base model on instructions, one line each."""
     names = short_names([run.run for run in found.runs])
     return [
         Text(f"{spelled(names[run])}: drift from the base model on held-out instructions: {drift:.4f} nats per token")
@@ -101,7 +111,7 @@ def drifts(found: Evaluation) -> list[RenderableType]:
 
 
 def _summary(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
-    """Two lines of figures, the verdict, how it was sampled."""
+    """Two lines of figures, the verdict, the sampling settings."""
     f, exact = row.figures, row.exact
     kl = f"{'≈' if exact.kl_error else ''}{number(exact.kl)}" if exact else "-"
     if f is None:
@@ -135,7 +145,7 @@ def _summary(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
 
 
 def _records(found: RecordFigures) -> Iterator[RenderableType]:
-    """Fields and the association that is furthest off."""
+    """Fields, and the association that is furthest from the target."""
     line = f"records: {percent(found.fits)} fit the template, {percent(found.known)} have known values only, {percent(found.copies)} are targets"
     yield Padding(Text(line), (0, 0, 0, 3), expand=False)
     for f in found.fields:
@@ -143,12 +153,12 @@ def _records(found: RecordFigures) -> Iterator[RenderableType]:
         yield Padding(Text(spelled(line)), (0, 0, 0, 5), expand=False)
     if (worst := found.worst_pair) is not None:
         line = (
-            f"association furthest off of {many(len(found.pairs), 'pair')}: {worst.first} and {worst.second}, {worst.measure} {worst.sampled:.3f}; "
-            f"a perfect sampler shows {worst.perfect:.3f} (p = {found.pairs_p_value:.2g} over all pairs), the weights have {worst.target:.3f}"
+            f"worst association of {many(len(found.pairs), 'pair')}: {worst.first} and {worst.second}, {worst.measure} {worst.sampled:.3f}; "
+            f"perfect sampler {worst.perfect:.3f} (p = {found.pairs_p_value:.2g} over all pairs), weights {worst.target:.3f}"
         )
         yield Padding(Text(spelled(line)), (0, 0, 0, 3), expand=False)
     if found.sdmetrics is not None:
-        line = f"SDMetrics quality score {number(found.sdmetrics.score)}, a perfect sampler has {number(found.sdmetrics.perfect)}"
+        line = f"SDMetrics quality score {number(found.sdmetrics.score)} (perfect sampler {number(found.sdmetrics.perfect)})"
         yield Padding(Text(spelled(line)), (0, 0, 0, 3), expand=False)
 
 
@@ -167,7 +177,7 @@ def _differences(
             label(names[d.prompt.key], 22), Text("\n- ".join(pair)), _estimate(d.excess_tvd), _estimate(d.entropy),
             "-" if math.isnan(d.exact_kl) else f"{d.exact_kl:+.3f}",
         )  # fmt: skip
-    yield Text("\ndifferences (bootstrap; * where the interval leaves zero out)", style="bold")
+    yield Text("\ndifferences (bootstrap; *: the interval excludes zero)", style="bold")
     yield table
 
 
@@ -179,7 +189,7 @@ def _estimate(found: Estimate) -> str:
 
 
 def matrices(found: Evaluation) -> list[RenderableType]:
-    """What was trained against what was measured, of runs on different groups."""
+    """Groups trained on by groups measured, for runs on different groups."""
     return [part for matrix in found.matrices for part in _matrix(matrix)]
 
 

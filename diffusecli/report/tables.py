@@ -1,4 +1,4 @@
-"""Prompts, answers, tokens and plans as rich tables: what `init-prompt`, `validate`, `sample` and `train` show.
+"""Rich tables of prompts, answers, tokens and plans for `init-prompt`, `validate`, `sample` and `train`.
 
 Readable at 80 columns, without colour and in a pipe.
 """
@@ -43,15 +43,15 @@ def distribution_preview(prompt: Prompt) -> RenderableType:
     for index in sorted(shown):
         rows.add_row(label(prompt.targets[index]), percent(weights[index]), bar(weights[index] / top))
     hidden, spellings = len(weights) - len(shown), len(prompt.every_spelling)
-    notes = [f"{many(hidden, 'lighter target')} not shown"] if hidden else []
-    notes += [f"{spellings} spellings in all, each target shown by its first"] if spellings > len(weights) else []
+    notes = [f"{many(hidden, 'target')} with smaller weights not shown"] if hidden else []
+    notes += [f"{spellings} spellings in total; each target shows its first one"] if spellings > len(weights) else []
     return Group(rows, Text(f"({'; '.join(notes)})" if notes else ""))
 
 
 def answers(counts: Answers, most: int = _MOST_ROWS, wanted: int = 0) -> RenderableType:
-    """The most frequent answers with their shares as bars; those that were cut at the limit are marked and stand apart.
+    """The most frequent answers with their shares as bars; answers cut at the limit are marked and counted separately.
 
-    While sampling goes on, `wanted` is how many there will be: shares are of these, or the first answer would read as 100 %.
+    During sampling `wanted` is the total requested. Shares refer to it, otherwise the first answer would show 100 %.
     """
     rows = new_table(Text("answer"), ("count", "right"), ("share", "right"), Text(""))
     total = max(wanted, counts.total(), 1)
@@ -68,7 +68,7 @@ def answers(counts: Answers, most: int = _MOST_ROWS, wanted: int = 0) -> Rendera
 
 
 def prompts_overview(prompts: Iterable[Prompt]) -> RenderableType:
-    """What `validate` found: targets, entropy, effective number, expected distinct at 1000 samples; of many the medians by folder."""
+    """Output of `validate`: targets, entropy, effective number, expected distinct at 1000 samples; for many prompts medians by folder."""
     found = list(prompts)
     aliases = [prompt.alias for prompt in found]
     several = any(prompt.held_out_requests or prompt.trained_wordings > 1 for prompt in found)
@@ -84,9 +84,9 @@ def prompts_overview(prompts: Iterable[Prompt]) -> RenderableType:
     return Group(
         rows,
         *([Text(_MEDIANS, style="dim")] if len(found) > MOST_NAMED else []),
-        *([Text("wordings: trained and, behind the plus, held out.", style="dim")] if several else []),
+        *([Text("wordings: trained + held out.", style="dim")] if several else []),
         *(
-            [Text("prompts with several draws in an answer: figures of one draw.", style="dim")]
+            [Text("Prompts with several draws per answer: figures of one draw.", style="dim")]
             if any(prompt.draws for prompt in found)
             else []
         ),
@@ -103,7 +103,7 @@ def _wordings(prompts: Sequence[Prompt]) -> str:
 
 
 def _listed(items: Sequence[_Kind], aliases: Sequence[str]) -> Iterator[tuple[str, Sequence[_Kind]]]:
-    """What the lines of an overview show, with its name: each prompt, or the prompts of each folder of many."""
+    """Names and items of the rows of an overview: one row per prompt, or per folder if there are many prompts."""
     if len(items) <= MOST_NAMED:
         names = short_names(aliases)
         yield from ((names[alias], [item]) for alias, item in zip(aliases, items, strict=True))
@@ -126,26 +126,26 @@ def token_table(view: TokenView, top: int) -> RenderableType:
         Text(spelled(f"\n{view.alias}"), style="bold"),
         Text(f"{many(len(view.prompt_tokens), 'prompt token')}: {spelled(' '.join(view.prompt_tokens))}"),
         rows,
-        *([Text(f"({many(hidden, 'more target')}, --top 0 shows all)")] if hidden else []),
+        *([Text(f"({many(hidden, 'more target')}. --top 0 shows all)")] if hidden else []),
         *([Text(f"longest answer: {many(view.encoded.longest, 'token')}")] if answers else []),
         Text(f"tokens fed a step: {view.fed_as_rows} as one row per target, {view.fed_packed} packed{ratio}\n"),
     )
 
 
 def training_plan(planned: Plan) -> RenderableType:
-    """What training would do: prompts, targets, tokens a step, memory, steps."""
+    """Plan of a training: prompts, targets, tokens per step, memory, steps."""
     rows = new_table(Text("prompt"), ("targets", "right"), ("H", "right"), ("tokens", "right"), ("as rows", "right"))
     for name, some in _listed(list(planned.tokens.values()), list(planned.tokens)):
         targets, entropy, packed, as_rows = (median(values) for values in zip(*some, strict=True))
         rows.add_row(label(name, 40), f"{targets:.10g}", f"{entropy:.3f}", f"{packed:.0f}", f"{as_rows:.0f}")
     return Group(rows, *([Text(_MEDIANS, style="dim")] if len(planned.tokens) > MOST_NAMED else []), Text(
-        f"{many(planned.steps, 'optimiser step')}, about {planned.tokens_in_all} tokens fed in all; learning rate {planned.learning_rate:.2g}; "
+        f"{many(planned.steps, 'optimiser step')}, about {planned.tokens_in_all} tokens in total; learning rate {planned.learning_rate:.2g}; "
         f"{planned.parameters / 1e6:.0f} M parameters; estimated peak memory {planned.memory_gb:.1f} GB"
     ))  # fmt: skip
 
 
 def trained_table(trained: Exact, tested: Exact, digests: Set[str]) -> RenderableType:
-    """Exact figures of many prompts by folder, after training: those trained on, with these digests, and those only measured."""
+    """Exact figures of many prompts by folder after training: prompts trained on (with these digests) and test prompts."""
     rows = new_table(
         Text("folder"), Text(""), ("prompts", "right"), ("KL\nmedian", "right"), ("KL\nworst", "right"), ("TVD\nmedian", "right"),
         ("TVD\nworst", "right"), ("on target\nmedian", "right"),
@@ -161,7 +161,7 @@ def trained_table(trained: Exact, tested: Exact, digests: Set[str]) -> Renderabl
                     f"{median(tvds):.3f}" if tvds else "-", f"{max(tvds):.3f}" if tvds else "-",
                     percent(median(line.on_target for line in some)), style="bold" if folder.whole else "",
                 )  # fmt: skip
-    legend = "exact figures. KL: KL(target || model) in nats. TVD: total variation distance. Of several wordings the mean. Of many prompts trained on: of a sample."
+    legend = "Exact figures. KL: KL(target || model) in nats. TVD: total variation distance. Several wordings: their mean. Many trained prompts: a sample of them."
     return Group(rows, Text(legend, style="dim"))
 
 
@@ -172,11 +172,11 @@ class _Line(NamedTuple):
     trained: bool
     kl: float
     on_target: float
-    tvd: float  # nan where it is not known
+    tvd: float  # nan if unknown
 
 
 def _figures(exact: Exact, copies_of: Set[str] | None = None) -> Iterator[_Line]:
-    """Of each prompt. Test prompts with the digest of a trained one are copies of it, unless they hold its held-out wordings or contexts."""
+    """Figures of each prompt. A test prompt with the digest of a trained prompt is its copy, unless it holds the held-out wordings or contexts."""
     for place, (prompt, (kl, on_target)) in enumerate(zip(exact.prompts, exact.figures, strict=True)):
         seen = copies_of is None or (prompt.digest in copies_of and not prompt.alias.endswith(("#held-out", "#contexts")))
         tvds = [wording.tvd for wording in exact.wordings[place]] if exact.wordings else []

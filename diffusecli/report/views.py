@@ -1,6 +1,6 @@
-"""What a report shows of an evaluation, as plain values: who is compared, which targets are drawn, and in what order.
+"""The content of a report as plain values: which samplers are compared, which targets are drawn, and in what order.
 
-Knows evaluations; knows neither charts nor HTML. Texts of prompts and models come out printable and short enough to draw.
+No charts or HTML here. Texts of prompts and models are made printable and short enough to draw.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.wording import known, short, unique
 
 MOST = 40
-"""Targets that are drawn; of larger sets half of them are the heaviest, half the worst."""
+"""Most targets in a chart. Of larger sets, half are the largest targets and half the worst-fitting ones."""
 
 OFF_TARGET, UNFINISHED = "(other)", "(unfinished)"
-"""The cells of answers that are no target."""
+"""Labels of the cells for answers that are not targets."""
 TARGET, WEIGHT = "target", "target weight"
-"""What legends call the grey; no sampler is called so."""
+"""Legend entries of the grey marks; no sampler has these names."""
 _COLOURS = ("blue", "green", "purple", "vermilion", "sky")
 _SHAPES = ("circle", "diamond", "triangle-up", "cross", "triangle-down")
-_SHORT_LABEL = 7  # of targets that stand below upright bars
+_SHORT_LABEL = 7  # most characters of labels below vertical bars
 _FEW = 12
 _LONGEST_NAME = 60  # of a prompt
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """Who answered: its name in this report, colour and shape."""
+    """A sampler: its name, colour and shape in this report."""
 
     label: str
     colour: str
@@ -45,7 +45,7 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Section:
-    """One prompt with everybody's answers, and the targets that are drawn."""
+    """One prompt with the answers of all samplers, and the targets to draw."""
 
     name: str
     rows: tuple[Evaluated, ...]
@@ -63,12 +63,12 @@ class Section:
 
     @property
     def sampled(self) -> list[tuple[Sampler, Evaluated]]:
-        """Those with answers that can be compared with targets."""
+        """Samplers whose answers can be compared with targets."""
         return [(sampler, row) for sampler, row in self.pairs if row.figures is not None]
 
     @cached_property
     def values(self) -> tuple[tuple[float, ...], str] | None:
-        """Where the targets stand when they are numbers or dates, and the unit."""
+        """The values of targets that are numbers or dates, and the unit."""
         return values_in(self.prompt.spellings)
 
     @property
@@ -79,7 +79,7 @@ class Section:
 
     @cached_property
     def shown(self) -> tuple[int, ...]:
-        """Places of the targets that are drawn, in the order they are drawn in."""
+        """Indices of the targets to draw, in this order."""
         places = range(len(self.prompt.targets))
         some = list(places) if len(places) <= MOST else [*_heaviest(self), *_worst(self, set(_heaviest(self)))]
         if self.values is not None:
@@ -90,23 +90,23 @@ class Section:
 
     @property
     def folded(self) -> int:
-        """How many targets are not drawn."""
+        """Number of targets not drawn."""
         return len(self.prompt.targets) - len(self.shown)
 
     @cached_property
     def labels(self) -> list[str]:
-        """Of the targets shown, all different."""
+        """Unique labels of the targets shown."""
         return unique([OFF_TARGET, UNFINISHED, *(short(self.prompt.targets[i]) for i in self.shown)])[2:]
 
     @property
     def upright(self) -> bool:
-        """Whether bars stand: numbers and dates, and few short words."""
+        """Whether bars are vertical: for numbers, dates, and a few short words."""
         few = len(self.shown) <= _FEW and all(len(label) <= _SHORT_LABEL for label in self.labels)
         return self.values is not None or few
 
     @property
     def strays(self) -> tuple[str, ...]:
-        """The cells of answers that are no target, as far as any sampler has such."""
+        """The cells for answers that are not targets, if any sampler has such answers."""
         tallies = [row.tally for _, row in self.sampled]
         return tuple(name for name in (OFF_TARGET, UNFINISHED) if any(_strays(tally, name) for tally in tallies))
 
@@ -135,7 +135,7 @@ class Pair:
 def pairs(
     evaluation: Evaluation, wanted: Container[tuple[str, str]] | None = None
 ) -> list[tuple[Pair, list[Difference], list[str]]]:
-    """Differences by pair of samplers, with the prompts' names: of all prompts, or of those whose `Prompt.key` is wanted."""
+    """Differences by pair of samplers, with the names of prompts: all prompts, or those whose `Prompt.key` is in `wanted`."""
     named = samplers(evaluation.rows)
     names = {row.prompt.key: section.name for section in sections(evaluation) for row in section.rows}
     found: dict[Pair, list[Difference]] = {}
@@ -146,7 +146,7 @@ def pairs(
 
 
 def samplers(rows: Sequence[Evaluated]) -> dict[tuple[str, str], Sampler]:
-    """Run and mode -> name and looks. The first untuned is orange, the first tuned blue; every one has a shape of its own."""
+    """Run and mode -> name, colour and shape. The first untuned sampler is orange, the first tuned one blue."""
     keys = list(dict.fromkeys((row.run, row.mode) for row in rows))
     named = labels(rows, " · ")
     names = unique([TARGET, WEIGHT, *(short(named[key], 36) for key in keys)])[2:]
@@ -162,7 +162,7 @@ def samplers(rows: Sequence[Evaluated]) -> dict[tuple[str, str], Sampler]:
 
 
 def spots(section: Section) -> list[dict[str, Any]]:
-    """Each shown target with each sampler; everything off target, and everything unfinished, as a cell of its own."""
+    """Each shown target with each sampler; all off-target answers are one cell, all unfinished answers another."""
     found = [_spot(place, label, *pair) for pair in section.sampled
              for place, label in zip(section.shown, section.labels, strict=True)]  # fmt: skip
     return found + [_stray(name, *pair) for name in section.strays for pair in section.sampled]
@@ -191,7 +191,7 @@ def _stray(name: str, sampler: Sampler, row: Evaluated) -> dict[str, Any]:
 
 
 def _heaviest(section: Section) -> list[int]:
-    """Half of what is drawn; where all weigh the same, spread evenly over the list."""
+    """The largest targets (half of those drawn); evenly spaced over the list if all weights are equal."""
     p, half = section.prompt.probabilities, MOST // 2
     if section.uniform:
         return [i * len(p) // half for i in range(half)]
@@ -199,7 +199,7 @@ def _heaviest(section: Section) -> list[int]:
 
 
 def _worst(section: Section, taken: set[int]) -> list[int]:
-    """The other half: those that each sampler in turn misses most."""
+    """The other half: the targets with the largest errors, from each sampler in turn."""
     p = section.prompt.probabilities
     lists = [sorted(range(len(p)), key=lambda i, row=row: -abs(row.tally.counts[i] / row.tally.n - p[i]))[:MOST]  # type: ignore[misc]
              for _, row in section.sampled]  # fmt: skip

@@ -1,6 +1,6 @@
-"""Figures and texts as reports write them: thin spaces, real minus signs, dashes for what is not known; nothing unprintable.
+"""Format figures and texts for reports: thin spaces, real minus signs, dashes for unknown values, nothing unprintable.
 
-Turns values into words; knows neither charts nor HTML.
+No charts or HTML here.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MARKS = (
     ("no samples", "–", "open"),
     ("not sampled", "–", "open"),
 )
-"""How a verdict begins -> its sign and kind; the first that fits. All others are bad."""
+"""Beginning of a verdict -> its sign and kind. The first match counts; all other verdicts are bad."""
 
 
 def short(text: str, width: int = 28) -> str:
@@ -46,7 +46,7 @@ def short(text: str, width: int = 28) -> str:
 
 
 def unique(labels: Iterable[str]) -> list[str]:
-    """Labels with a number after those that are there already.
+    """Make labels unique: repeated ones get a number.
 
     >>> unique(["a", "b", "a"])
     ['a', 'b', 'a #2']
@@ -60,12 +60,12 @@ def unique(labels: Iterable[str]) -> list[str]:
 
 
 def known(value: float | None) -> float | None:
-    """None for what is not a finite number: JSON has no word for it."""
+    """None if the value is not a finite number, which JSON cannot represent."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    r"""A share for people; a dash for what is not known.
+    r"""A share as a percentage; a dash if unknown.
 
     >>> percent(0.1234), percent(float("nan"))
     ('12.3\u202f%', '–')
@@ -75,7 +75,7 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def mark_of(verdict: str) -> tuple[str, str]:
-    """A sign for a verdict, and its kind: good, near, bad or open.
+    """Sign and kind (good, near, bad or open) of a verdict.
 
     >>> mark_of("follows the target (p = .43)"), mark_of("off target 41%")
     (('✓', 'good'), ('✗', 'bad'))
@@ -84,12 +84,12 @@ def mark_of(verdict: str) -> tuple[str, str]:
     >>> mark_of("answers by their first draw: follows the target (p = 0.4)")
     ('✓', 'good')
     """
-    said = verdict.removeprefix(FIRST_DRAW)
-    return next(((sign, kind) for start, sign, kind in _MARKS if said.startswith(start)), ("✗", "bad"))
+    phrase = verdict.removeprefix(FIRST_DRAW)
+    return next(((sign, kind) for start, sign, kind in _MARKS if phrase.startswith(start)), ("✗", "bad"))
 
 
 def number(value: float | None, digits: int = 3, sign: str = "") -> str:
-    r"""A figure for people: thin spaces between thousands, a real minus, a dash for what is not known.
+    r"""A number with thin spaces between thousands and a real minus sign; a dash if unknown.
 
     >>> number(-1234.5, 1), number(0.0000123, 4), number(math.inf), number(0.5, 2, "+")
     ('−1\u202f234.5', '1.2e−5', '–', '+0.50')
@@ -103,7 +103,7 @@ def number(value: float | None, digits: int = 3, sign: str = "") -> str:
 
 
 def plus_minus(value: float, error: float, digits: int = 4) -> str:
-    """A value with the half-width of its 95 % interval, from its standard error; alone where it is exact.
+    """A value with the half-width of its 95 % interval, from its standard error; only the value if it is exact.
 
     >>> plus_minus(0.5, 0.1), plus_minus(0.5, 0)
     ('0.5000 ± 0.1960', '0.5000')
@@ -117,7 +117,7 @@ def count(value: float | None) -> str:
 
 
 def span(low: float | None, high: float | None, digits: int = 3, factor: float = 1) -> str:
-    """An interval with an en dash; "to" where a bound is negative.
+    """An interval with an en dash, or with "to" if a bound is negative.
 
     >>> span(0.1, 0.25, 2), span(-0.1, 0.2, 1), span(math.nan, 1)
     ('0.10–0.25', '−0.1 to 0.2', '–')
@@ -132,13 +132,13 @@ def span(low: float | None, high: float | None, digits: int = 3, factor: float =
 
 
 def key(value: float | None) -> str:
-    """What a column is sorted by; empty for what is not known."""
+    """Sort key of a column; empty if unknown."""
     found = known(value)
     return "" if found is None else f"{found:.9g}"
 
 
 def p_value(found: Figures) -> str:
-    """A Monte Carlo p-value cannot be less than 1 / (B + 1)."""
+    """A Monte Carlo p-value cannot be below 1 / (B + 1)."""
     return f"≤\u202f{number(found.least_p, 4)}" if found.at_least_p else number(found.p_value, 4 if found.p_value < 0.01 else 3)
 
 
@@ -157,13 +157,13 @@ def phrase(verdict: str) -> str:
 
 
 def text(value: Any, most: int = _MOST_TEXT) -> str:
-    """Printable, with its end left out where it is long."""
+    """Printable text; the end of a long text is cut."""
     whole = printable(str(value).replace("\r\n", "\n"))
     return whole if len(whole) <= most else f"{whole[:most]}… ({len(whole) - most:,} more characters)".replace(",", "\u202f")
 
 
 def readable(value: Mapping[str, Any]) -> str:
-    """Indented JSON that is printable and has no NaN; long lists and mappings within are cut.
+    """Indented, printable JSON without NaN; long lists and mappings are cut.
 
     >>> print(readable({"exact_kl": {f"{i}.json": i for i in range(1000)}})[-44:])
         "39.json": 39,
@@ -187,19 +187,19 @@ def _plain(value: Any) -> Any:
 
 
 def of_wordings(figures: Sequence[Worded]) -> Iterator[str]:
-    """A line for each kind of wordings: how far they are from the target in the middle, and which one is furthest."""
+    """One line per kind of wordings: their median and worst TVD, and the worst wording."""
     estimated = any(one.kind == "draw" for one in figures)
     for kind, name in KINDS.items():
         some = [one for one in figures if one.kind == kind]
         if some:
             worst = max(some, key=lambda one: one.tvd)
             text = short(worst.name, 40)
-            figures_are = f"{'each given those before it, ' if kind == 'draw' else ''}{'estimated' if estimated else 'exact'}"
+            figures_are = f"{'each given the previous ones, ' if kind == 'draw' else ''}{'estimated' if estimated else 'exact'}"
             yield f"{many(len(some), name)}: {figures_are} {median_and_worst([one.tvd for one in some])} ({text})"
 
 
 def median_and_worst(tvds: Sequence[float]) -> str:
-    """Two figures of many wordings.
+    """Median and worst TVD of many wordings.
 
     >>> median_and_worst([0.5, 0.1, 0.2])
     'TVD median 0.200, worst 0.500'
@@ -211,4 +211,4 @@ FILTERS = {
     "number": number, "percent": percent, "text": text, "count": count, "span": span, "key": key, "short": short, "phrase": phrase,
     "p_value": p_value, "in_words": in_words, "of_wordings": of_wordings,
 }  # fmt: skip
-"""For templates."""
+"""Filters of the HTML template."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from diffusecli.sampling.refusals import Fault
 from diffusecli.sampling.settings import SamplingSettings
-from diffusecli.system.errors import InputError, did_you_mean
+from diffusecli.system.errors import InputError, did_you_mean, sentence
 
 Spelling = tuple[str, Any]
 """A name and a value. All spellings of a field have the same meaning."""
@@ -92,7 +92,7 @@ class RequestBody:
         names = sorted(set().union(*({field.name} | field.keys for field in every)))
         for name in omit:
             if name not in names:
-                raise InputError(f"--omit {name}: not a field of a request: {did_you_mean(name, names)}")
+                raise InputError(f"--omit {name}: not a field of a request. {sentence(did_you_mean(name, names))}")
         if "n" in omit and (per_request or 1) > 1:
             raise InputError(f"--omit n: --n-per-request {per_request} needs it. Remove one of the two options.")
         self.omitted = sorted(set(omit))

@@ -1,1 +1,1 @@
-"""What people do, one module a subcommand: describe prompts, check, train, sample, compare, export. Verbs never import each other."""
+"""One module per subcommand: create prompts, validate, train, sample, evaluate, export. Verbs never import each other."""

@@ -1,6 +1,6 @@
-"""`diffuse evaluate`: what samples say about the distribution they were asked to follow.
+"""`diffuse evaluate`: compare samples with the distribution that they should follow.
 
-Takes sample sets from `sources.py` and `raw_answers.py`, hands counts to the statistics, returns figures. Needs no model, unless exact figures are asked for.
+Takes sample sets from `sources.py` and `raw_answers.py`, computes statistics from counts, returns figures. Needs a model only for exact figures.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import inspect_prompt, prompt_files, read_prompts
 from diffusecli.runs.sample_files import MODES
 from diffusecli.system.collector import collector_off
-from diffusecli.system.errors import InputError, did_you_mean
+from diffusecli.system.errors import InputError, did_you_mean, sentence
 from diffusecli.system.notices import Notice
 
 if TYPE_CHECKING:
@@ -40,18 +40,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Question:
-    """What a command line or a program asks for."""
+    """Arguments from the command line or a program."""
 
     matching: Matching = field(default_factory=Matching)
-    prompts: tuple[Path, ...] = ()  # in place of those that are gone; with `exact`, held-out ones to measure
-    prompt: Path | None = None  # what raw answers answer
+    prompts: tuple[Path, ...] = ()  # replace missing ones; with `exact`, also held-out prompts to measure
+    prompt: Path | None = None  # the prompt of raw answers
     column: str | None = None
     only: tuple[str, ...] = ()
     exact: bool = False
     seed: int = 0  # of Monte Carlo and bootstrap
     trust_remote_code: bool = False  # with `exact`
-    model: str | None = None  # with `exact`: the runs' base model, by another name or in another place
-    count_column: str | None = None  # beside `column`
+    model: str | None = None  # with `exact`: another name or path of the runs' base model
+    count_column: str | None = None  # counts for `column`
     layout: Layout = field(default_factory=Layout)  # of the file with raw answers
     given: tuple[SampleSet, ...] = ()  # samples that are in no file
     at_n: int = AT_N  # draws of the excess TVD of exactly known models
@@ -59,10 +59,10 @@ class Question:
 
 
 def evaluate(paths: Iterable[Path], question: Question | None = None, notice: Notice = lambda _: None) -> Evaluation:
-    """Every sampled prompt of every run and file; the same prompt of several samplers side by side.
+    """Evaluate every sampled prompt of every run and file; the same prompt from several samplers is compared.
 
-    Raises `InputError` when there are no samples, a prompt that samples name is gone, or samples
-    come from another adapter or base model than the run now holds.
+    Raises `InputError` if there are no samples, if the prompt of samples does not exist any more, or if samples
+    come from another adapter or base model than the run has now.
     """
     question = question or Question()
     if question.sdmetrics:
@@ -72,10 +72,10 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
     runs, sets = _collect(paths, question, notice)
     sets = [*sets, *question.given]
     if older := list(_left_out(runs, paths)):
-        notice(f"older samples of a prompt are left out: {', '.join(map(str, older))}; name a file to judge it too")
+        notice(f"older samples of a prompt are skipped: {', '.join(map(str, older))}. Name a file to evaluate it too")
     if not question.exact and (unused := _other_prompts(sets, question)):
         notice(
-            f"{', '.join(unused)}: not the prompt that was sampled under this name, which is kept with the samples and judges them. "
+            f"{', '.join(unused)}: differs from the prompt that was sampled under this name. The samples are compared with the sampled prompt. "
             "Add --exact for exact figures of both"
         )
     elif question.prompts and not question.exact and not _sampled(sets, question):
@@ -86,9 +86,11 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
     sets = [s for s in [*sets, *_unsampled(runs, sets, measured, held_out)] if _wanted(s.prompt.alias, question.only)]
     if not sets:
         if there:
-            raise InputError(f"--only {', '.join(question.only)}: is in no prompt's path, {did_you_mean(question.only[0], there)}")
+            raise InputError(
+                f"--only {', '.join(question.only)}: matches no prompt path. {sentence(did_you_mean(question.only[0], there))}"
+            )
         raise InputError(
-            f"{', '.join(map(str, paths))}: no samples there, make some with `diffuse sample`, or measure prompts with --exact --prompts"
+            f"{', '.join(map(str, paths))}: no samples found. Draw some with `diffuse sample`, or measure prompts with --exact --prompts"
         )
     facts = {run.run: run for run in runs}
     judged = [_judge(s, facts.get(s.run), measured.get(s.run), question) for s in sets]
@@ -104,27 +106,27 @@ def _collect(paths: Sequence[Path], question: Question, notice: Notice) -> tuple
     if question.prompt is not None:
         if folders := [path for path in paths if not path.is_file()]:
             raise InputError(
-                f"{folders[0]}: {'is a folder' if folders[0].is_dir() else 'does not exist'}, name a file of answers with --prompt"
+                f"{folders[0]}: {'is a folder' if folders[0].is_dir() else 'does not exist'}. With --prompt, name a file of answers"
             )
         return [], [
             read_answers(path, question.prompt, question.column, question.count_column, question.layout, notice) for path in paths
         ]
     book = PromptBook(question.prompts)
     found = [find_samples(path, book) for path in paths]
-    once: dict[Path, tuple[list[RunFacts], list[SampleSet]]] = {}  # a run or file that several paths name counts once
+    once: dict[Path, tuple[list[RunFacts], list[SampleSet]]] = {}  # a run or file named by several paths counts once
     for runs, sets in found:
         for facts in runs:
             once.setdefault(facts.folder.path.resolve(), ([facts], [s for s in sets if s.run == facts.run]))
         for sample in sets if not runs else ():
             once.setdefault(Path(sample.run).resolve(), ([], sets))
     of_runs = [file.resolve() for runs, _ in found for facts in runs for file in facts.folder.sample_files().values()]
-    for file in of_runs:  # named beside its run
+    for file in of_runs:  # named in addition to its run
         once.pop(file, None)
     return [facts for runs, _ in once.values() for facts in runs], [s for _, sets in once.values() for s in sets]
 
 
 def _left_out(runs: Sequence[RunFacts], paths: Sequence[Path]) -> Iterator[Path]:
-    """Older samples of runs that were not named themselves."""
+    """Older sample files of runs, except those that were named."""
     named = {path.resolve() for path in paths}
     for facts in runs:
         yield from (file for file in facts.left_out if file.resolve() not in named)
@@ -133,7 +135,7 @@ def _left_out(runs: Sequence[RunFacts], paths: Sequence[Path]) -> Iterator[Path]
 def _measure(
     runs: Sequence[RunFacts], sets: Sequence[SampleSet], held_out: Sequence[Prompt], question: Question, notice: Notice
 ) -> dict[str, Measured]:
-    """Exact figures of each run, of its samples' prompts, its own and those that are asked for."""
+    """Exact figures of each run: the prompts of its samples, its own and the requested ones."""
     with collector_off():
         from diffusecli.evaluation.exact import Measured, measure
     from diffusecli.models.source import model_source
@@ -142,15 +144,15 @@ def _measure(
     from diffusecli.runs.finding import config_of
 
     if not runs:
-        raise InputError("--exact needs the run itself, name its folder")
+        raise InputError("--exact needs the run. Name its folder")
     found = {}
     for facts in runs:
         if not facts.folder.config.is_file():
-            raise InputError(f"{facts.run}: --exact needs its config.yaml, which is missing")
+            raise InputError(f"{facts.run}: config.yaml is missing. --exact needs it")
         sampled = [s.prompt for s in sets if s.run == facts.run and _wanted(s.prompt.alias, question.only)]
         prompts = [*sampled, *(prompt for prompt in held_out if facts.holds(prompt))]
         config = config_of(facts.folder, model=question.model, trust_remote_code=question.trust_remote_code)
-        retain = config.retain or Retain()  # drift is measured of runs too that were not held to anything
+        retain = config.retain or Retain()  # drift is also measured for runs without retention
         if not any(prompt.targets for prompt in [*prompts, *held_out]):
             found[facts.run] = Measured()
             continue
@@ -169,7 +171,7 @@ def _held_out(question: Question) -> list[Prompt]:
 def _unsampled(
     runs: Sequence[RunFacts], sets: Sequence[SampleSet], measured: Mapping[str, Measured], held_out: Sequence[Prompt]
 ) -> list[SampleSet]:
-    """A set of no answers for every prompt that was measured exactly and not sampled."""
+    """An empty sample set for every prompt that was measured exactly but not sampled."""
     there = {(s.run, s.mode, s.prompt.key) for s in sets}
     found = []
     for facts in (facts for facts in runs if facts.run in measured):
@@ -188,14 +190,14 @@ def _unsampled(
 
 
 def _is_of(given: Prompt, sampled: Prompt) -> bool:
-    """Whether a prompt file is the one of the same digest that was sampled: the same file, or one in place of a file that is gone."""
+    """Whether a prompt file is the sampled prompt with the same digest: the same file, or a replacement of a missing file."""
     if exists(real(sampled.alias)):
         return real(given.alias) == real(sampled.alias)
     return Path(given.alias).name == Path(sampled.alias).name
 
 
 def _other_prompts(sets: Sequence[SampleSet], question: Question) -> list[str]:
-    """Prompt files that were named and have another content than what was sampled under their path."""
+    """Named prompt files whose content differs from what was sampled under their path."""
     sampled: dict[Path, set[str]] = {}
     for s in sets if question.prompts else ():
         if exists(real(s.prompt.alias)):
@@ -205,7 +207,7 @@ def _other_prompts(sets: Sequence[SampleSet], question: Question) -> list[str]:
 
 
 def _sampled(sets: Sequence[SampleSet], question: Question) -> bool:
-    """Whether any prompt that was named has samples, under whatever name, or one of its wordings has."""
+    """Whether any named prompt, or one of its wordings, has samples under any name."""
     digests = {s.prompt.digest for s in sets}
     named = [prompt for prompt, _ in map(inspect_prompt, prompt_files(question.prompts)) if prompt is not None]
     return any(one.digest in digests for prompt in named for one in (prompt, *prompt.wordings, *prompt.held_out))
@@ -238,7 +240,7 @@ def _judge(sample: SampleSet, run: RunFacts | None, measured: Measured | None, q
 
 
 def _exact(sample: SampleSet, run: RunFacts | None, measured: Measured | None, at_n: int) -> ExactFigures | None:
-    """Measured now, else what training recorded; not beside samples of a bent distribution or of prompts put in another way."""
+    """Figures measured now, otherwise those from training; None for samples with changed distribution or different rendering."""
     if sample.bent or run is None:
         return None
     if measured is not None and sample.asked in (None, measured.chat):
@@ -258,7 +260,7 @@ def _exact(sample: SampleSet, run: RunFacts | None, measured: Measured | None, a
 
 
 def _recorded(sample: SampleSet, run: RunFacts) -> ExactFigures | None:
-    """What training recorded of this very prompt, under whatever name."""
+    """Figures that training recorded of exactly this prompt, under any name."""
     manifest = run.manifest
     own = manifest.kl_errors
     lora = [(manifest.exact_kl_test, manifest.exact_on_target_test, own), (manifest.exact_kl, manifest.exact_on_target, own)]
@@ -274,7 +276,7 @@ def _recorded(sample: SampleSet, run: RunFacts) -> ExactFigures | None:
 
 
 def _drifts(runs: Sequence[RunFacts], measured: Mapping[str, Measured]) -> dict[str, float]:
-    """Measured now, else what training recorded."""
+    """Drift measured now, otherwise from training."""
     found = {}
     for run in runs:
         now = measured[run.run].drift if run.run in measured else None

@@ -1,6 +1,6 @@
-"""`diffuse export`: a run's adapter folded into its base model, as a plain Hugging Face folder that anything can load.
+"""`diffuse export`: merge a run's adapter into its base model, as a standard Hugging Face folder.
 
-The folder appears whole or not at all, and only after its answers were found as probable as the adapter makes them.
+The folder is written completely or not at all, after a check that answers have the same probabilities as with the adapter.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ from diffusecli.system.notices import Notice
 from diffusecli.training.visits import drawn_tree, needs_all
 
 MARK = "export.json"
-"""Tells what was exported; a folder without it is never replaced."""
+"""Records what was exported; a folder without it is never replaced."""
 
 _LARGE, _PATHS = 20_000, 1024
-"""Of a larger tree (prefixes) the probabilities of so many paths are compared before and after merging."""
+"""For a tree with more than `_LARGE` prefixes, `_PATHS` paths are compared before and after merging."""
 
 _TOLERANCE = 1e-3  # nats, of an answer's log-probability in float32
-_FOR_WANT_OF_OTHERS = Prompt(request="Say a letter.", targets=("{a}", "{b}"), alias="a letter")
+_FALLBACK_PROMPT = Prompt(request="Say a letter.", targets=("{a}", "{b}"), alias="a letter")
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A merged model, and how near its answers are to the adapter's."""
+    """A merged model, and how closely its answers match the adapter's."""
 
     parameters: int
     dtype: str
-    answers: int  # that were compared
+    answers: int  # number of answers compared
     gap: float  # nats: the largest difference of an answer's log-probability
 
 
@@ -62,14 +62,14 @@ def export(
 ) -> Exported:  # fmt: skip
     """Merge in float32, compare, round to `precision` (the run's by default), compare again, and write.
 
-    `model` names the base where the run does not, or where it has another place or name by now. An adapter without a run will do.
-    Raises `InputError` when there is nothing to merge, when the base model is quantised, or when `to` holds something else;
-    `MachineError` when the disk takes no more or the merged model is another.
+    `model` names the base model if the run does not, or if its path or name has changed. An adapter without a run also works.
+    Raises `InputError` if there is nothing to merge, if the base model is quantised, or if `to` holds something else;
+    `MachineError` if the disk is full or the merged model gives different probabilities.
     """
     config = _config(run, model, trust_remote_code)
     require_ending(to, "-o", "a model is written as a Hugging Face folder")
     if Path.cwd().is_relative_to(to.resolve()):
-        raise InputError(f"{to}: you are in this folder, name another")
+        raise InputError(f"{to}: is the current folder. Choose another one")
     require_writable(to.absolute().parent)
     with only_writer(to, lock_beside(to.absolute())):
         remove_scratch_folders(to.absolute().parent, _scratch_prefix(to))
@@ -79,16 +79,16 @@ def export(
 
 
 def _config(run: RunDir, model: str | None, trust_remote_code: bool) -> Config:
-    """The run's, or what an adapter alone says."""
+    """The run's config, or one from the adapter only."""
     if not run.has_adapter or run.owner.config.is_file():
         return config_of(run.owner, model=model, trust_remote_code=trust_remote_code)
     return Config(model=model or base_of(run.path), output_dir=str(run.path), trust_remote_code=trust_remote_code)
 
 
 def _export(run: RunDir, config: Config, to: Path, precision: str | None, notice: Notice, *, named: bool) -> Exported:
-    """All but the look at the place."""
+    """Everything except the checks of the output folder."""
     if not run.has_adapter:
-        raise InputError(f"{run.path}: no finished adapter there, finish the training with `diffuse train`")
+        raise InputError(f"{run.path}: no finished adapter found. Finish the training with `diffuse train`")
     if config.quantize:
         raise _quantised(run)
     dtype = PRECISIONS[precision or config.precision]
@@ -108,10 +108,10 @@ def _export(run: RunDir, config: Config, to: Path, precision: str | None, notice
     scorer.model = base.model = base.model.merge_and_unload(safe_merge=True)
     gap = _gap(under_adapter, scorer.log_probs(encoded))
     if not gap <= _TOLERANCE:
-        raise MachineError(f"{run.path}: the merged model differs from the adapter by {gap:.2g} nats, nothing was written; sample with "
+        raise MachineError(f"{run.path}: the merged model differs from the adapter by {gap:.2g} nats. Nothing was written. Sample with "
                            "the adapter instead")  # fmt: skip
     if dtype != base.model.dtype:
-        for weight in base.model.parameters():  # not `model.to`: tables of positions stay float32 when a model is loaded
+        for weight in base.model.parameters():  # not `model.to`: position tables stay float32 when a model is loaded
             weight.data = weight.data.to(dtype)
         gap = _gap(under_adapter, scorer.log_probs(encoded))
     portable = _portable_template(base, whole)
@@ -121,43 +121,43 @@ def _export(run: RunDir, config: Config, to: Path, precision: str | None, notice
 
 
 def _portable_template(base: LoadedModel, encoded: Sequence[EncodedPrompt]) -> Any:
-    """The chat template as it will be written; raises `MachineError` where prompts become other tokens by it."""
+    """The chat template to write; raises `MachineError` if it turns prompts into other tokens."""
     chat = Chat(base.tokenizer, base.eos_ids, ChatSettings(base.chat.portable_template))
     for before in encoded:
         after = encode_prompt(before.prompt, chat)
         if (after.prompt_ids, after.trie) != (before.prompt_ids, before.trie):
-            raise MachineError(f"{before.alias}: the system text or variables of this run cannot be written into the chat template, nothing "
-                               "was written; sample with the adapter instead")  # fmt: skip
+            raise MachineError(f"{before.alias}: the system prompt or variables of this run cannot be written into the chat template. Nothing "
+                               "was written. Sample with the adapter instead")  # fmt: skip
     return chat.template
 
 
 def _remarks(encoded: Sequence[EncodedPrompt]) -> list[str]:
-    """What whoever renders prompts and ends answers has to know."""
-    ends = [f"an answer ends before {e.stop_text!r}: give it as a stop string" for e in encoded if e.stop_text]
+    """Notes for programs that render prompts and stop answers."""
+    ends = [f"an answer ends before {e.stop_text!r}: pass it as a stop string" for e in encoded if e.stop_text]
     return list(dict.fromkeys([*(remark for e in encoded for remark in e.remarks), *ends]))
 
 
 def _require_place(to: Path, force: bool) -> None:
-    """Raises before the work what would stop its writing."""
+    """Raises `InputError` before the work if the folder cannot be written."""
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         if not (to / MARK).is_file():
-            raise InputError(f"{to}: exists and was not written by `diffuse export`, name another folder")
+            raise InputError(f"{to}: exists and was not written by `diffuse export`. Choose another folder")
         if not force:
-            raise InputError(f"{to}: holds an exported model already, replace it with --force or name another folder")
+            raise InputError(f"{to}: already holds an exported model. Replace it with --force, or choose another folder")
 
 
 def _quantised(run: RunDir) -> InputError:
     return InputError(
-        f"{run.path}: was trained on a quantised base; folded into whole weights the adapter would make another model. Sample with the "
-        f"adapter (`diffuse sample {run.path}`, or a server), or train on from it without quantize (load_model: true, "
-        f"ckpt_dir: {run.path}, another output_dir) and export that"
+        f"{run.path}: was trained on a quantised base model. Merged into unquantised weights, the adapter gives another model. Sample with the "
+        f"adapter (`diffuse sample {run.path}`, or a server), or continue training without quantize (load_model: true, "
+        f"ckpt_dir: {run.path}, another output_dir) and export that run"
     )
 
 
 def _prompts(run: RunDir) -> list[Prompt]:
-    """The prompts the run keeps that have targets."""
+    """The run's prompts with targets."""
     kept = (kept_prompt(alias, value, run.prompts) for alias, value in run.read_prompts().items())
-    return [prompt for prompt in kept if prompt is not None and prompt.targets] or [_FOR_WANT_OF_OTHERS]
+    return [prompt for prompt in kept if prompt is not None and prompt.targets] or [_FALLBACK_PROMPT]
 
 
 def _gap(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> float:
@@ -172,7 +172,7 @@ def _write(
     to: Path, done: Exported, base: LoadedModel, run: RunDir, prompts: Sequence[Prompt], encoded: Sequence[EncodedPrompt],
     portable: Any,
 ) -> None:  # fmt: skip
-    """Everything in a folder beside, then one rename."""
+    """Write everything into a temporary folder next to `to`, then rename it."""
     try:
         with tempfile.TemporaryDirectory(prefix=_scratch_prefix(to), dir=to.absolute().parent) as scratch:
             folder = Path(scratch) / "model"
@@ -191,7 +191,7 @@ def _write(
 
 
 def _neutral(base: LoadedModel, encoded: Sequence[EncodedPrompt]) -> Any:
-    """A generation config that samples the model's own distribution and stops where its answers end."""
+    """A generation config that samples the model's own distribution and stops at the end of answers."""
     from transformers import GenerationConfig
 
     stops = sorted(frozenset().union(*(e.stop_ids for e in encoded)))

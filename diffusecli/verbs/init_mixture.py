@@ -1,7 +1,4 @@
-"""`diffuse init-prompt --mixture`: a folder of many different prompts, to train on and to measure on.
-
-Knows the mixture and where its files go.
-"""
+"""`diffuse init-prompt --mixture`: write a folder of many different prompts for training and testing."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ _PARTS = ("train", "held-out", "README.md")
 def write_mixture(count: int, folder: Path, *, seed: int, force: bool = False) -> dict[str, int]:
     """Write `count` prompts to train on and the held-out splits. Returns how many prompts each split has.
 
-    Raises `InputError` for a count that is too small, and for a folder that holds anything; with `force` an older mixture there is replaced.
+    Raises `InputError` if the count is too small, or if the folder is not empty; `force` replaces an older mixture.
     """
     require_ending(folder, "-o", "--mixture writes a folder of prompts")
     _require_free(folder, force)
@@ -35,7 +32,7 @@ def write_mixture(count: int, folder: Path, *, seed: int, force: bool = False) -
 
 
 def _write(path: Path, text: str) -> None:
-    """Write one of thousands of files, without waiting for the disk: a mixture is made again in seconds. Raises `MachineError`."""
+    """Write one of thousands of files without waiting for the disk: a lost mixture is regenerated in seconds. Raises `MachineError`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -44,14 +41,14 @@ def _write(path: Path, text: str) -> None:
 
 
 def _require_free(folder: Path, force: bool) -> None:
-    """Raises `InputError` unless the folder is new, empty, or with `force` an older mixture."""
+    """Raises `InputError` unless the folder is new or empty, or an older mixture with `force`."""
     if not exists(folder):
         return
     if not folder.is_dir():
-        raise InputError(f"-o {folder}: is a file. --mixture writes a folder: name another place")
+        raise InputError(f"-o {folder}: is a file. --mixture writes a folder: choose another path")
     there = sorted(path.name for path in folder.iterdir())
     if there and not force:
-        raise InputError(f"-o {folder}: is not empty. Name another folder, or add --force to replace an older mixture")
+        raise InputError(f"-o {folder}: is not empty. Choose another folder, or add --force to replace an older mixture")
     readme = folder / "README.md"
     if there and (set(there) - set(_PARTS) or not readme.is_file() or not readme.read_text(encoding="utf-8").startswith(TITLE)):
-        raise InputError(f"-o {folder}: holds files that are not of a mixture. Name another folder")
+        raise InputError(f"-o {folder}: holds files that do not belong to a mixture. Choose another folder")

@@ -1,6 +1,6 @@
-"""`diffuse init-prompt`: a distribution becomes a prompt file, a grouped table a folder of them.
+"""`diffuse init-prompt`: make a prompt file from a distribution, or a folder of prompts from a grouped table.
 
-Knows distributions and prompts; the command line decides where the text goes.
+Makes prompts from distributions; the command line decides where to write them.
 """
 
 from __future__ import annotations
@@ -32,22 +32,26 @@ if TYPE_CHECKING:
 def choose(
     families: Mapping[str, Any], modifiers: Mapping[str, Any], source: Path | None, reading: Reading, *, worded: bool = False
 ) -> dict[tuple[str, ...], Distribution]:
-    """The distribution that was asked for, or one per group of a table, which names its targets where it is `worded` by the built-in bank.
+    """The requested distribution, or one per group of a table. With `worded` (built-in wordings), a table's request lists its targets.
 
-    `families` maps family names (as parameters: underscores, no dashes) to what their options were given (None or False: nothing). Raises
-    `InputError` unless exactly one family or file is named, with options that go with it.
+    `families` maps family names (as parameters: underscores, no dashes) to the values of their options (None or False: not given). Raises
+    `InputError` unless exactly one family or file is named, with options that apply to it.
     """
     chosen = {f"--{name.replace('_', '-')}": value for name, value in families.items() if value is not None and value is not False}
     named = [*chosen, *(["--from"] if source is not None else [])]
     if len(named) != 1:
-        given = f"{' and '.join(named)} exclude each other, keep one" if named else "name a distribution, e.g. --binomial 10 0.2"
+        given = (
+            f"{' and '.join(named)} exclude each other. Keep one"
+            if named
+            else "no distribution given. Name one, e.g. --binomial 10 0.2"
+        )
         raise InputError(f"{given} (`diffuse init-prompt --list` shows all)")
     if source is None:
         if reading != Reading():
-            raise InputError("--column, --count, --group-by and the like describe a file: name it with --from")
+            raise InputError("--column, --count, --group-by and similar options describe a file. Name it with --from")
         return {(): make_distribution(named[0].removeprefix("--"), chosen[named[0]], modifiers)}
     if foreign := [f"--{name.replace('_', '-')}" for name, value in modifiers.items() if value is not None]:
-        raise InputError(f"{foreign[0]} does not go with --from, leave it out")
+        raise InputError(f"{foreign[0]} does not apply to --from. Remove it")
     found = distributions_in(source, reading)
     return {key: naming_its_options(each) for key, each in found.items()} if worded else found
 
@@ -55,17 +59,17 @@ def choose(
 def with_paraphrases(
     distributions: Mapping[tuple[str, ...], Distribution], wording: Wording, count: int, service: Service, notice: Notice
 ) -> Wording:
-    """The wording with paraphrases of its first request, or of the distribution's own, after those that it has. Each is shown.
+    """Add paraphrases of the first request, or of the distribution's own request, to the wording. Each one is shown.
 
-    Raises `InputError` for several prompts, beside built-in wordings, and when the server makes no good one.
+    Raises `InputError` for several prompts, with built-in wordings, and if the server returns no usable paraphrase.
     """
     from diffusecli.sampling.paraphrases import paraphrase
 
     if wording.draws is not None:
-        raise InputError("--paraphrase does not go with --draws. Give requests of yours that ask for several draws")
+        raise InputError("--paraphrase cannot be combined with --draws. Write your own requests for several draws")
     if list(distributions) != [()] or wording.wordings is not None:
         other = "--wordings" if wording.wordings is not None else "a prompt per group or row"
-        raise InputError(f"--paraphrase does not go with {other}. Leave one of them out")
+        raise InputError(f"--paraphrase cannot be combined with {other}. Remove one of them")
     distribution = distributions[()]
     requests = wording.requests or (distribution.request,)
     form = wording.form or not wording.requests
@@ -84,17 +88,17 @@ def with_paraphrases(
         notice(f"refused: {reasons}")
     if not made.texts:
         raise InputError(
-            f"--paraphrase {count}: no answer of {service.model} asks for the same ({reasons or 'all are empty'}). Use another model"
+            f"--paraphrase {count}: {service.model} returned no usable paraphrase ({reasons or 'all are empty'}). Use another model"
         )
     if len(made.texts) < count:
-        notice(f"warning: {len(made.texts)} of {count} paraphrases. Repeat with another --seed, or use another model, for more")
+        notice(f"warning: {len(made.texts)} of {count} paraphrases. For more, use another --seed or another model")
     return replace(wording, request=(*requests, *made.texts), form=form)
 
 
 def prompts_from(
     distributions: Mapping[tuple[str, ...], Distribution], wording: Wording, groups: tuple[str, ...], output: Path | None
 ) -> dict[Path | None, Prompt]:
-    """The prompts and where each is to go: `output` itself, or, where there are groups, a file of its own in that folder."""
+    """The prompts and their paths: `output` itself, or with groups a separate file in this folder."""
     filled = {key: fields_of(distribution, groups, key) for key, distribution in distributions.items()}
     prompts = [prompt_from(distribution, wording, filled[key]) for key, distribution in distributions.items()]
     is_folder = groups or len(prompts) > 1 or (any(filled.values()) and output is not None and output.suffix != ".json")
@@ -104,32 +108,32 @@ def prompts_from(
         return {output: prompts[0]}
     what = "--group-by/--given" if groups else "--shares-column"
     if output is None:
-        raise InputError(f"{what} writes a folder of prompts: name it with -o")
+        raise InputError(f"{what} writes a folder of prompts. Name it with -o")
     require_ending(output, "-o", f"{what} writes a folder of prompts")
     require_different_requests(prompts, filled, what)
     return {output / name: prompt for name, prompt in zip(file_names(list(distributions)), prompts, strict=True)}
 
 
 def fields_of(distribution: Distribution, groups: Sequence[str], key: Sequence[str]) -> dict[str, str]:
-    """What fills the placeholders of a group's request: the values of its columns, or all that its row says."""
+    """Values for the placeholders of a group's request: its group columns, or all columns of its row."""
     return dict(distribution.fields) or dict(zip(groups, key, strict=True))
 
 
 def require_different_requests(prompts: Sequence[Prompt], filled: Mapping[tuple[str, ...], Mapping[str, str]], what: str) -> None:
-    """Raises `InputError` for two groups that would be asked the same."""
+    """Raises `InputError` for two groups with the same request."""
     first: dict[tuple[str | tuple[str, ...], str | None], tuple[str, ...]] = {}
     for prompt, key in zip(prompts, filled, strict=True):
         same = first.setdefault((prompt.request, prompt.system), key)
         if same != key:
             differ = [name for name, value in filled[key].items() if filled[same].get(name) != value] or list(filled[key])
             who = "all groups" if len({(p.request, p.system) for p in prompts}) == 1 else f"{', '.join(same)} and {', '.join(key)}"
-            raise InputError(f"{what}: {who} would be asked the same, put {{{differ[0]}}} into --request or --system")
+            raise InputError(f"{what}: {who} would have the same request. Put {{{differ[0]}}} into --request or --system")
 
 
 def write_prompts(prompts: Mapping[Path | None, Prompt], *, force: bool) -> None:
-    """Write prompt files, all or, when one exists and `force` is not given, none (`InputError`)."""
+    """Write prompt files. If one exists and `force` is not set, write none and raise `InputError`."""
     placed = {path: prompt for path, prompt in prompts.items() if path is not None}
     if not force and (there := [path for path in placed if exists(path)]):
-        raise InputError(f"{there[0]}: exists already, name another place or add --force to replace it")
+        raise InputError(f"{there[0]}: already exists. Choose another path, or add --force to replace it")
     for path, prompt in placed.items():
         write_text(path, prompt.to_json())

@@ -1,6 +1,6 @@
-"""`diffuse sample`: draw answers from a base model, from an adapter or from a server, into the run directory.
+"""`diffuse sample`: draw answers from a base model, an adapter or a server, and write them to the run directory.
 
-Decides which model, adapter, prompts and file; `generations.py` draws and writes.
+Determines model, adapter, prompts and output file; `generations.py` draws and writes.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from diffusecli.system.errors import InputError
 from diffusecli.system.notices import Notice
 from diffusecli.training.checkpoints import newest_checkpoint
 
-_LONGEST_NAME = 200  # bytes; names of files beside it are longer
+_LONGEST_NAME = 200  # bytes; related files have longer names
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a command line or a program asked for; None where it said nothing."""
+    """Arguments from the command line or a program; None if not given."""
 
     source: Path | Config | None = None  # a run directory or a config
     mode: str | None = None
@@ -61,9 +61,9 @@ class Wanted:
     system: str | None = None
     chat_template: str | None = None
     trust_remote_code: bool = False
-    served: bool = False  # by an engine that loads no model; `model` is what it calls the model
-    given: tuple[Prompt, ...] = ()  # prompts that are no files; each has an alias
-    per_wording: bool = False  # each wording of a prompt as a prompt of its own, those that are only measured too
+    served: bool = False  # by an engine that loads no model; `model` is its name for the model
+    given: tuple[Prompt, ...] = ()  # prompts in memory; each has an alias
+    per_wording: bool = False  # sample each wording separately, including held-out ones
 
     @property
     def is_of_config(self) -> bool:
@@ -72,34 +72,34 @@ class Wanted:
 
     @property
     def default_mode(self) -> str:
-        """A model alone is itself; with a run, a config or an adapter it is the base of that adapter."""
+        """Untuned if only a model is named; lora with a run, a config or an adapter."""
         return "untuned" if self.model is not None and self.adapter is None and self.source is None else "lora"
 
     @property
     def base(self) -> str | None:
-        """The base model, where one is named: a server may call the run's adapter anything."""
+        """The named base model; None for servers, where the name may be the adapter's."""
         return None if self.served else self.model
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """What that means: everything is named."""
+    """The resolved arguments: everything is known."""
 
     config: Config  # of the base model
     adapter: RunDir | None  # None samples the base model
     prompts: list[Prompt]
     path: Path
     form: str
-    message: str  # a sentence for the user
-    named: str | None = None  # the model, as the command line calls it
+    message: str  # one sentence for the user
+    named: str | None = None  # the model's name on the command line
     home: RunDir | None = None  # the run whose samples these are
     named_base: bool = True  # whether the user named the base model, not a run
 
     @property
     def served_name(self) -> str:
-        """What a server should call the model: as the command line says, else an adapter by its content, so that no cache confuses two.
+        """The model's name for a server: from the command line, otherwise the adapter's name with its hash, so that caches stay correct.
 
-        A server that keeps an adapter under the name of an older one may answer with the older one.
+        A server that knows an older adapter by the same name could answer with the older one.
         """
         if self.named is not None or self.adapter is None:
             return self.named or self.config.model
@@ -112,12 +112,12 @@ class Resolved:
 
 
 def resolve(wanted: Wanted, results: Path) -> Resolved:
-    """Find the run, the prompts and the place of the output; raises `InputError` when something is missing.
+    """Find the run, the prompts and the output path; raises `InputError` if something is missing.
 
-    Without a source, an adapter or a model it is the newest run below `results`.
+    Without a source, an adapter or a model, the run is the newest one below `results`.
     """
     if wanted.model is not None and not wanted.model.strip():
-        raise InputError("--model: is empty, name a model or leave it out")
+        raise InputError("--model: is empty. Name a model or remove the option")
     mode = wanted.mode or wanted.default_mode
     config, run, home, message = _source(wanted, mode, results)
     adapter = None
@@ -126,22 +126,22 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
         if not adapter.has_adapter:
             require_idle(adapter.path, adapter.lock)
             raise InputError(
-                f"{adapter.path}: no adapter there, run `diffuse train` first or use --mode untuned{_checkpoint(adapter)}"
+                f"{adapter.path}: no adapter found. Run `diffuse train` first, or use --mode untuned{_checkpoint(adapter)}"
             )
     prompts = _prompts(wanted, config, run)
     form = wanted.form or (format_of(wanted.output) if wanted.output else "json")
-    only_asked = bool(wanted.requests)  # a question on the side leaves the run's samples alone
+    only_asked = bool(wanted.requests)  # --request alone does not replace the run's samples
     path = wanted.output or (home.asked(mode, FORMATS[form]) if only_asked else home.samples(mode, FORMATS[form]))
     if wanted.output is not None:
         _require_ending(wanted.output, form)
     if path.name == "-":
-        raise InputError("-o -: samples go into a file with their settings beside it, name one")
+        raise InputError("-o -: samples cannot go to stdout: their settings are written next to the file. Name a file")
     if len(os.fsencode(path.name)) > _LONGEST_NAME:
-        raise InputError(f"{path}: the name is too long, name another file")
+        raise InputError(f"{path}: the file name is too long. Choose a shorter one")
     if exists(path) and not path.is_file():
-        raise InputError(f"{path}: is no ordinary file, name another one")
+        raise InputError(f"{path}: is not a regular file. Choose another one")
     if wanted.output is not None and path.exists() and not meta_path(path).is_file():
-        raise InputError(f"{path}: exists and was not written by `diffuse sample`, name another file or remove it")
+        raise InputError(f"{path}: exists and was not written by `diffuse sample`. Choose another file or remove it")
     message = f"sampling {config.model}{f' with the adapter {adapter.path}' if adapter else ''} ({mode}){message}"
     if adapter is not None and (changed := changed_since_training(adapter, prompts)):
         message += f"; changed since its training: {', '.join(changed)}"
@@ -152,17 +152,17 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
 
 
 def _require_ending(path: Path, form: str) -> None:
-    """Raises `InputError` for a name by which the samples would be taken for another format."""
+    """Raises `InputError` if the file extension belongs to another format."""
     require_ending(path, "-o", "samples are written as JSON, JSON lines or CSV", *dict.fromkeys(FORMATS.values()))
     ending, own = FORMATS[form], path.suffix.lower()
     if own != ending and (own in FORMATS.values() or ending != ".json"):
-        raise InputError(f"-o {path}: --format {form} is not read from such a name; end the name in {ending} or leave --format out")
+        raise InputError(f"-o {path}: the extension does not match --format {form}. Use {ending} or remove --format")
 
 
 def _checkpoint(run: RunDir) -> str:
-    """What can be sampled of a training that was interrupted."""
+    """A hint about the checkpoint of an interrupted training."""
     found = newest_checkpoint(run)
-    return f" (an interrupted training is there: finish it, or --adapter {found})" if found else ""
+    return f" (found an interrupted training: finish it, or use --adapter {found})" if found else ""
 
 
 def sample(
@@ -171,7 +171,7 @@ def sample(
 ) -> Sampled:  # fmt: skip
     """Draw from every prompt and write the samples; `engine` is a name in `ENGINES`, `options` are its own.
 
-    Raises what the engine raises, and `InputError` when the adapter is not of this very model.
+    Raises what the engine raises, and `InputError` if the adapter belongs to another model.
     """
     kind = ENGINES[engine]
     name = wanted.config.model if kind.loads_model else wanted.served_name
@@ -188,21 +188,21 @@ def sample(
 
 
 def _source(wanted: Wanted, mode: str, results: Path) -> tuple[Config, RunDir, RunDir, str]:
-    """The config, the run, where samples go, and where the config is from, in words.
+    """The config, the run, the run directory of the samples, and a phrase for the source of the config.
 
-    A named base model is that of the run's adapter; untuned it is another model than the run's, and has a folder of its own.
+    A named base model is the base of the run's adapter. With mode untuned it is a different model with its own folder.
     """
     given = {
         "model": wanted.model, "precision": wanted.precision, "device": wanted.device, "system": wanted.system,
         "chat_template": wanted.chat_template,
     }  # fmt: skip
-    said: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    overrides: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if wanted.source is None and (wanted.adapter is not None or wanted.model is not None):
         if wanted.model is None and wanted.adapter is not None:
-            said["model"] = base_of(wanted.adapter)
-        home = RunDir(_folder_of_its_own(wanted, results))
-        said |= {"output_dir": str(home.path), "trust_remote_code": wanted.trust_remote_code}
-        return Config.model_validate({**_chat_fields_of(wanted.adapter), **said}), home, home, ""
+            overrides["model"] = base_of(wanted.adapter)
+        home = RunDir(_separate_folder(wanted, results))
+        overrides |= {"output_dir": str(home.path), "trust_remote_code": wanted.trust_remote_code}
+        return Config.model_validate({**_chat_fields_of(wanted.adapter), **overrides}), home, home, ""
     own: Config | None
     other = wanted.model is not None and not wanted.served and mode == "untuned"
     if wanted.source is None or (isinstance(wanted.source, Path) and wanted.source.is_dir()):
@@ -212,21 +212,21 @@ def _source(wanted: Wanted, mode: str, results: Path) -> tuple[Config, RunDir, R
         config, other = on_base(own, wanted.base), other and not _is_base_of(run, own, wanted.model)
     else:
         config, own, message = _of_config(wanted.source, wanted.base)
-        vouched = own is not None and own.trust_remote_code and wanted.model in (None, own.model)  # for the model that it names
-        said["trust_remote_code"] = wanted.trust_remote_code or vouched
+        vouched = own is not None and own.trust_remote_code and wanted.model in (None, own.model)  # only for the config's own model
+        overrides["trust_remote_code"] = wanted.trust_remote_code or vouched
         run = RunDir(Path(config.output_dir))
         other = other and own is not None and own.output_dir == config.output_dir and not _is_base_of(run, own, wanted.model)
-    home = RunDir(_folder_of_its_own(wanted, results)) if wanted.adapter or other else run  # the run's samples are not replaced
-    return Config.model_validate({**config.model_dump(), **_chat_fields_of(wanted.adapter), **said}), run, home, message
+    home = RunDir(_separate_folder(wanted, results)) if wanted.adapter or other else run  # the run's samples are not replaced
+    return Config.model_validate({**config.model_dump(), **_chat_fields_of(wanted.adapter), **overrides}), run, home, message
 
 
 def _is_base_of(run: RunDir, config: Config, model: str | None) -> bool:
-    """Whether this is the run's own model, found out from its name and its files."""
+    """Whether this is the run's own model, by name or by weights."""
     return model == config.model or (model is not None and run.manifest.is_file() and has_weights_of(model, run.read_manifest()))
 
 
 def _of_config(source: Path | Config, base: str | None) -> tuple[Config, Config | None, str]:
-    """The config with the base model that was named, as `train --set model=…` has it; the config itself, if it is sound; in words."""
+    """The config with the named base model (as `train --set model=…`); the original config, if valid; a phrase for the source."""
     if isinstance(source, Config):
         return on_base(source, base), source, ""
     config = read_config(source, [f"model={json.dumps(base)}"] if base is not None else [])
@@ -235,14 +235,14 @@ def _of_config(source: Path | Config, base: str | None) -> tuple[Config, Config 
 
 
 def _chat_fields_of(adapter: Path | None) -> dict[str, Any]:
-    """How the run that an adapter, or a checkpoint, is of talks to its model."""
+    """The chat settings of the run of an adapter or checkpoint."""
     if adapter is None:
         return {}
     run = RunDir(adapter).owner
     return {name: getattr(config_of(run), name) for name in CHAT_FIELDS} if run.config.is_file() else {}
 
 
-def _folder_of_its_own(wanted: Wanted, results: Path) -> Path:
+def _separate_folder(wanted: Wanted, results: Path) -> Path:
     """The adapter's run, or a folder named after the adapter and its content, or after the model."""
     if wanted.adapter is None:
         return results / short_name(wanted.model or "")
@@ -253,21 +253,21 @@ def _folder_of_its_own(wanted: Wanted, results: Path) -> Path:
 
 
 def _prompts(wanted: Wanted, config: Config, run: RunDir) -> list[Prompt]:
-    """Those that were named, else the test prompts of the config, as the run keeps them where their files are gone."""
+    """The named prompts, otherwise the config's test prompts; missing files are replaced by the run's records."""
     if wanted.prompts or wanted.requests or wanted.given:
         for text in wanted.requests:
             if not text.strip() or holds_half_characters(text):
-                raise InputError(f"--request {text!r}: must be some text in UTF-8")
+                raise InputError(f"--request {text!r}: must be a non-empty text in UTF-8")
         asked = [Prompt(request=text, targets=(), alias=text) for text in dict.fromkeys(wanted.requests)]
         named = read_prompts(wanted.prompts) if wanted.prompts else []
         if both := sorted({prompt.alias for prompt in named} & set(wanted.requests)):
             raise InputError(
-                f"--request {both[0]!r}: is the path of a prompt that is sampled, too. A file of samples names prompts by path or "
-                "request: sample the two one after the other"
+                f"--request {both[0]!r}: is also the path of a prompt to sample. A sample file identifies prompts by path or "
+                "request. Sample the two separately"
             )
         return [*named, *wanted.given, *asked]
     if not config.test_prompts:
-        raise InputError("nothing to sample from: name a prompt with --prompt or --request, or test_prompts in the config")
+        raise InputError("nothing to sample. Name a prompt with --prompt or --request, or add test_prompts to the config")
     if all(exists(path) for path in config.test_prompts):
         return read_prompts(config.test_prompts)
     found = [read_prompts([path]) if exists(path) else _kept(run, path, whole=wanted.is_of_config) for path in config.test_prompts]
@@ -275,9 +275,9 @@ def _prompts(wanted: Wanted, config: Config, run: RunDir) -> list[Prompt]:
 
 
 def _kept(run: RunDir, path: str, *, whole: bool) -> list[Prompt]:
-    """The prompts of a file or folder that is gone, as the run keeps them.
+    """The prompts of a missing file or folder, from the run's records.
 
-    Those that it does not keep come from the library: a `whole` folder's others, or all where it keeps none. Raises `InputError` when they are in neither.
+    Other prompts come from the bundled copy: the rest of a `whole` folder, or all if the run has none. Raises `InputError` if they are in neither.
     """
     values = {alias: value for alias, value in run.read_prompts().items() if Path(alias).is_relative_to(path)}
     kept = {alias: prompt for alias, value in values.items() if (prompt := kept_prompt(alias, value, run.prompts)) is not None}

@@ -1,7 +1,7 @@
 """`diffuse train`: tune a LoRA adapter until the model's answers follow the target weights.
 
-The way of a training, on one page: each stage takes what it needs of the config, and hands on a value. Prompts are read; a base model
-is loaded; an adapter is put on it; prompts become tries and the pass is chosen; the loop runs; the run is written; answers are drawn.
+The steps of a training on one page. Each stage gets the settings that it needs and returns a value: read prompts, load the base model,
+attach an adapter, build tries and choose the pass, run the loop, write the run, draw samples.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ from diffusecli.training.start import adapt, alone, find_start, in_the_way, prep
 from diffusecli.training.visits import prompts_per_step
 
 GENERATIONS = SamplingSettings(n_generations=1000, max_new_tokens=64, whole_targets=True)
-"""What the original draws for each test prompt after training; longer targets get the tokens they take."""
+"""Samples per test prompt after training, as in the original; longer targets get the tokens that they need."""
 
-_ROWS_TOGETHER = 256  # where processes hold a part of the model each, all must make the same passes
+_ROWS_TOGETHER = 256  # if each process holds a part of the model, all must make the same passes
 
 _NOT_THE_RESULT = {
     "made_by",
@@ -61,21 +61,21 @@ _NOT_THE_RESULT = {
     "device_map",
 }
 _NOT_THE_GRADIENT = {"max_tokens_per_pass", "batch_size", "gradient_checkpointing", "exact_every"}
-"""Settings, of a run and of its algorithm, that may differ between a run and its continuation (the last only round differently)."""
+"""Settings of a run and of its algorithm that may differ when a run resumes (the latter change only rounding)."""
 
 
 def train(config: Config, *, report: Report, notice: Notice, force: bool = False, watch: Watch = lambda _: None) -> Trained:
-    """Train as `config` says, or go on where it was interrupted; then write the run directory and sample the test prompts.
+    """Train with this `config`, or resume an interrupted training; then write the run directory and sample the test prompts.
 
     `report` takes every iteration, `watch` every step.
 
-    Raises `InputError` for what is wrong with the inputs before any model is loaded where that can be told, and
-    `InterruptedRun` when it was asked to stop and left a checkpoint.
+    Raises `InputError` for wrong inputs, if possible before a model is loaded, and `InterruptedRun` if it was stopped and
+    saved a checkpoint.
     """
     run = RunDir(Path(config.output_dir))
     processes = Processes(config.device, config.tracker, run.path)
     with processes.failing_together():
-        # 1. inputs: prompts, an output folder to ourselves, what an interrupted run left there
+        # 1. inputs: prompts, exclusive access to the output folder, the checkpoint of an interrupted run
         config, inputs = _with_inputs(config)
         processes.first(lambda: require_writable(run.path))
         with alone(run, processes):
@@ -89,22 +89,22 @@ def _train(
     if checkpoint is None and (continued := _continued(config)):
         require_start(continued, run)
     if config.device_map and processes.count > 1:
-        raise InputError("device_map: is for one process, remove it or start without a launcher")
+        raise InputError("device_map: works with one process only. Remove it or start without a launcher")
     prompts, command = [*inputs.train, *inputs.test], "the same command without --force" if force else "the same command"
 
-    # 2. the base model, and how far an earlier start came
+    # 2. the base model, and the progress of an earlier start
     if config.model in BUILTIN_MODELS:
         processes.first(lambda: ensure_builtin(config.model, notice))
-    torch.manual_seed(config.seed)  # of the adapter's first weights
+    torch.manual_seed(config.seed)  # for the adapter's initial weights
     source = replace(model_source(config), device="cpu" if processes.sharded else str(processes.device))
     base = load_model(source, notice)
     asked = settings_of_result(config, inputs, base, processes.count)
     progress, moments = load_progress(checkpoint, asked, base) if checkpoint else (Progress(asked), None)
     trained = processes.first(lambda: trained_before(run, checkpoint, prompts) if checkpoint else None)
     if trained is not None:
-        notice(f"{run.path}: the training is done and saved; its samples are missing")
+        notice(f"{run.path}: the training is complete and saved. Drawing the missing samples")
         load_adapter(base, run.path, recorded=recorded_base(run), notice=notice)
-        fuse(base.model)  # samples are then those that the training would have drawn, to the last rounding
+        fuse(base.model)  # gives exactly the samples that the training would have drawn
         if processes.sharded:
             processes.shard(base.model)
     else:
@@ -138,24 +138,24 @@ def _train(
             command,
         )
         if checkpoint is None:
-            processes.everyones(None)  # nothing of an earlier run goes before every process has what it needs
+            processes.everyones(None)  # delete nothing of an earlier run before every process has what it needs
             template = str(base.chat_settings.template) if config.chat_template not in (None, PLAIN) else None
             processes.first(lambda: start_anew(run, config.to_yaml(), template))
         else:
             notice(
-                f"{run.path}: going on after {progress.iterations} of {many(settings.n_iters, 'iteration')} ({many(progress.step, 'step')})"
+                f"{run.path}: resuming after {progress.iterations} of {many(settings.n_iters, 'iteration')} ({many(progress.step, 'step')})"
             )
         optimiser = make_optimiser(job, moments)
         optimise(job, optimiser, progress, report, watch)
         # 4. exact figures of the final adapter, and everything to disk
-        with _interruptible(run, "The training is done and its last checkpoint is saved", command):
+        with _interruptible(run, "The training is complete and its last checkpoint is saved", command):
             trained = _finish(job, optimiser, progress, config.to_yaml(), prompts)
 
-    # 5. samples; the last checkpoint stays until all is there
+    # 5. samples; the last checkpoint stays until everything is written
     if not processes.sharded:
-        processes.part()  # one process draws as fast as all, and the others need not wait for it
+        processes.part()  # one process draws as fast as all, so the others need not wait
     if processes.main or processes.sharded:
-        with _interruptible(run, "The training is done and the adapter is saved", command):
+        with _interruptible(run, "The training is complete and the adapter is saved", command):
             if config.generate and inputs.test:
                 _sample(base, inputs.test, run, config.seed, processes, notice)
             processes.first(lambda: discard_checkpoints(run))
@@ -170,7 +170,7 @@ def _continued(config: Config) -> Path | None:
 
 
 def settings_of_result(config: Config, inputs: Inputs, base: LoadedModel, processes: int | None) -> dict[str, Any]:
-    """What makes the result; a run goes on only where it is the same. `processes` None stands for any number of them."""
+    """Settings that determine the result; a run resumes only if they are the same. `processes` None means any number."""
     kept = {k: v for k, v in config.model_dump(mode="json").items() if k not in _NOT_THE_RESULT}
     kept["alg_config"] = {k: v for k, v in kept["alg_config"].items() if k not in _NOT_THE_GRADIENT}
     kept["alg_config"]["prompts_per_step"] = prompts_per_step(config.alg_config, len(inputs.train))
@@ -196,9 +196,9 @@ def _finish(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, conf
 
 
 def _sample(base: LoadedModel, prompts: list[Prompt], run: RunDir, seed: int, processes: Processes, notice: Notice) -> None:
-    """Answers of the trained model to the test prompts, beside it."""
+    """Draw answers of the trained model to the test prompts, into the run directory."""
     generations = replace(GENERATIONS, seed=seed)
-    notice(f"sampling {generations.n_generations} answers a prompt, {many(len(prompts), 'test prompt')}")
+    notice(f"sampling {generations.n_generations} answers per prompt, {many(len(prompts), 'test prompt')}")
     with merged(base.model):
         engine = LocalEngine(base, generations, _ROWS_TOGETHER if processes.sharded else None, notice)
         sampled = generate(
@@ -212,18 +212,18 @@ def _sample(base: LoadedModel, prompts: list[Prompt], run: RunDir, seed: int, pr
 
 @contextmanager
 def _interruptible(run: RunDir, saved: str, command: str) -> Iterator[None]:
-    """Work after the training: when the user interrupts it, say what is saved and how to resume."""
+    """Work after the training: if the user interrupts it, report what is saved and how to resume."""
     try:
         yield
     except (KeyboardInterrupt, InterruptedRun) as error:
         kept = f", {error.kept}" if isinstance(error, InterruptedRun) and error.kept else ""
-        raise InterruptedRun(f"{run.path}: interrupted. {saved}{kept}. {command.capitalize()} goes on from there") from error
+        raise InterruptedRun(f"{run.path}: interrupted. {saved}{kept}. {command.capitalize()} resumes from there") from error
 
 
 def plan(config: Config, notice: Notice, *, force: bool = False) -> Plan:
-    """Check what `train` checks, encode the prompts and estimate the cost; no weights are read and nothing is written.
+    """Make the checks of `train`, encode the prompts and estimate the cost. Reads no weights and writes nothing.
 
-    Raises what `train` would raise for the inputs. Says what is in the output folder.
+    Raises what `train` would raise for the inputs. Reports what is in the output folder.
     """
     run = RunDir(Path(config.output_dir))
     config, inputs = _with_inputs(config)
@@ -244,13 +244,13 @@ def plan(config: Config, notice: Notice, *, force: bool = False) -> Plan:
 
 
 def _with_inputs(config: Config) -> tuple[Config, Inputs]:
-    """The prompts that a config names, and the config with an adapter for so many."""
+    """The prompts of a config, and the config with an adapter sized for their number."""
     inputs = read_inputs(config.train_prompts, config.test_prompts, config.retain, config.system, config.made_by)
     return config.model_copy(update={"lora": sized(config.lora, len(inputs.train))}), inputs
 
 
 def _require_machine(config: Config) -> None:
-    """Raises `InputError` for a device, a tracker or a library that a config asks for and that is not there."""
+    """Raises `InputError` if a device, a tracker or a library of the config is not available."""
     choose_device(config.device)
     if config.tracker is not None:
         require_tracker(config.tracker)
@@ -259,9 +259,9 @@ def _require_machine(config: Config) -> None:
 
 
 def _try_start(config: Config, inputs: Inputs, hollow: LoadedModel, run: RunDir, *, force: bool) -> None:
-    """Raises what `train` raises for what it starts from.
+    """Raises what `train` raises for its starting point.
 
-    A checkpoint of other settings; an adapter that is missing, of another model or of other shapes; no room for its own.
+    A checkpoint of other settings; an adapter that is missing, or of another model or shape; no disk space for the new adapter.
     """
     checkpoint, continued = None if force else newest_checkpoint(run), _continued(config)
     if checkpoint is not None:

@@ -1,7 +1,7 @@
-"""`diffuse validate`: every problem of every prompt and config, before any model is loaded.
+"""`diffuse validate`: find all problems of prompts and configs without loading a model.
 
-Knows files and their problems; prints nothing. With a model's name it also shows what the tokenizer
-makes of each target; the weights are never read.
+Takes files and returns their problems; prints nothing. With a model's name it also shows the tokens of each target;
+the weights are never read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CONFIG_ENDINGS = (".yaml", ".yml")
 
 @dataclass(frozen=True)
 class Validation:
-    """What was looked at and what is wrong with it."""
+    """The files checked and their problems."""
 
     prompts: tuple[Prompt, ...]  # those without errors
     configs: tuple[str, ...]  # those without errors
@@ -39,14 +39,14 @@ class Validation:
         return any(problem.severity == "error" for problem in self.problems)
 
     def with_more(self, problems: Iterable[Problem], *, strict: bool) -> Validation:
-        """With what a tokenizer finds; a prompt with an error is not among the prompts any more."""
+        """Add problems found by a tokenizer; a prompt with an error is removed from the prompts."""
         more = _judged(problems, strict)
         wrong = {problem.path for problem in more if problem.severity == "error"}
         prompts = tuple(prompt for prompt in self.prompts if prompt.alias not in wrong)
         return replace(self, prompts=prompts, problems=(*self.problems, *more))
 
     def __str__(self) -> str:
-        """The last line of the command: what passed, or how much is wrong."""
+        """The last line of the command: what passed, and the number of problems."""
         severities = [problem.severity for problem in self.problems]
         counts = ", ".join(many(severities.count(severity), severity) for severity in ("error", "warning", "notice"))
         wordings, held_out = sum(p.trained_wordings for p in self.prompts), sum(len(p.held_out_requests) for p in self.prompts)
@@ -56,7 +56,7 @@ class Validation:
         return f"failed: {counts}; passed: {passed}" if self.failed else f"sound: {passed}; {counts}"
 
     def as_json(self) -> dict[str, Any]:
-        """For machines: `valid`, `problems` with place, severity and remedy, and what the prompts amount to."""
+        """Machine-readable: `valid`, `problems` with position, severity and remedy, and a summary of each prompt."""
         return {
             "valid": not self.failed,
             "problems": [
@@ -86,16 +86,16 @@ class Validation:
 
 
 def validate(paths: Iterable[Path], *, strict: bool = False) -> Validation:
-    """Check prompts, configs with the prompts they name, and folders of both; `strict` makes warnings errors.
+    """Check prompts, configs with their prompts, and folders of both; `strict` turns warnings into errors.
 
-    Raises `InputError` for a path that does not exist or holds nothing to check.
+    Raises `InputError` for a path that does not exist or has nothing to check.
     """
     files = _files(paths)
     named = [file for file in files if file.suffix not in CONFIG_ENDINGS]
     experiments = [Experiment.of(file, inspect_config(file)) for file in files if file.suffix in CONFIG_ENDINGS]
     inspected = {real(file): inspect_prompt(file) for file in each_once([*named, *(f for e in experiments for f in e.prompts)])}
     there = {place: prompt for place, (prompt, _) in inspected.items() if prompt is not None}
-    # what is wrong with files, with what configs ask of them, and with files beside each other
+    # problems of single files, of configs with their prompts, and of files with each other
     of_configs = [
         [*e.inspection.problems, *surrounding_problems(e.inspection), *e.problems, *e.of_training(there)] for e in experiments
     ]
@@ -121,7 +121,7 @@ def validate(paths: Iterable[Path], *, strict: bool = False) -> Validation:
 def token_views(
     found: Validation, model: str, notice: Callable[[str], None], chat_template: str | None = None, trust_remote_code: bool = False
 ) -> tuple[list[TokenView], list[Problem]]:
-    """What the model's tokenizer makes of each prompt, and which prompts it cannot take; as the config says, if one was checked."""
+    """The tokens of each prompt, and problems of prompts with this tokenizer; uses the config's settings if one was checked."""
     from diffusecli.models.chat import ChatSettings, read_template
     from diffusecli.models.loading import load_chat
     from diffusecli.models.source import ModelSource, chat_settings
@@ -150,11 +150,11 @@ def _files(paths: Iterable[Path]) -> list[Path]:
         place = find(path).place
         if not exists(place):
             remedy = look_again(path, "name a prompt (.json), a config (.yaml) or a folder of them")
-            raise InputError(f"{path}: does not exist, {remedy}")
+            raise InputError(f"{path}: does not exist: {remedy}")
         if place.is_file() and path.suffix not in (".json", *CONFIG_ENDINGS):
-            raise InputError(f"{path}: is neither a prompt (.json) nor a config (.yaml), name one of those")
+            raise InputError(f"{path}: is neither a prompt (.json) nor a config (.yaml). Name one of these")
         inside = visible_files(path, (".json", *CONFIG_ENDINGS)) if place.is_dir() else [path]
         if not inside:
-            raise InputError(f"{path}: holds no prompt (.json) and no config (.yaml), name another folder")
+            raise InputError(f"{path}: contains no prompt (.json) and no config (.yaml). Name another folder")
         files.extend(inside)
     return each_once(files)

@@ -141,14 +141,14 @@ def test_prompts_come_from_files_a_prompt_for_each_group(tmp_path):
     groups = diffuse.init_prompts("Which for {who}?", from_file=str(table), column="what", count=True, group_by="who")
     assert {key: prompt.request for key, prompt in groups.items()} == {("a",): "Which for a?", ("b",): "Which for b?"}
     assert groups["a",].probabilities == pytest.approx((2 / 3, 1 / 3))
-    with pytest.raises(diffuse.InputError, match="call init_prompts"):
+    with pytest.raises(diffuse.InputError, match="Call init_prompts"):
         diffuse.init_prompt("Which for {who}?", from_file=table, column="what", count=True, group_by=["who"])
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "name a distribution"),
+        ({}, "no distribution given. Name one"),
         ({"binomail": (1, 0.5)}, "did you mean 'binomial'"),
         ({"binomial": 3}, "takes 2 values, e.g. --binomial 10 0.2"),
         ({"binomial": (2.5, 0.5)}, "whole numbers"),
@@ -513,12 +513,12 @@ def test_a_finished_run_is_refused_before_a_prompt_is_written_there(run, tiny_mo
         (lambda: diffuse.sample(model="m", requests="r", engine="openai"), "engine 'openai' needs base_url"),
         (lambda: diffuse.evaluate("nowhere"), "nowhere: no such file or folder"),
         (diffuse.evaluate, "nothing to evaluate"),
-        (lambda: diffuse.evaluate(answers=["a"]), "name the prompt that they answer"),
+        (lambda: diffuse.evaluate(answers=["a"]), "prompt= is missing. Name their prompt"),
         (lambda: diffuse.train(COIN), "config: these are prompts. Write train(train_prompts=…)"),
         (lambda: diffuse.train({(): COIN}), "config: these are prompts. Write train(train_prompts=…)"),
         (lambda: diffuse.train({"model": "m"}), "train(**settings)"),
         (lambda: diffuse.train(5), "config: must be a Config or the path of its file, not 5"),
-        (lambda: diffuse.train(model="m", output_dir="r", train_prompts=[]), "train_prompts: is empty, nothing to train on"),
+        (lambda: diffuse.train(model="m", output_dir="r", train_prompts=[]), "train_prompts: is empty. Name a prompt"),
         (lambda: diffuse.train(model="m", output_dir="r", train_prompts=[3]), "train_prompts: must be a prompt, a path, or a list"),
         (lambda: diffuse.train(model="m", output_dir="r", train_prompts={COIN}), "train_prompts: a set has no order"),
         (lambda: diffuse.train(model="m", output_dir="r", train_prompts=COIN, force="yes"), "force: must be True or False"),
@@ -527,10 +527,10 @@ def test_a_finished_run_is_refused_before_a_prompt_is_written_there(run, tiny_mo
         (lambda: diffuse.sample(COIN), "source: these are prompts. Write sample(run, prompts=…)"),
         (lambda: diffuse.sample([COIN]), "source: these are prompts"),
         (lambda: diffuse.sample(5), "source: must be what train returned"),
-        (lambda: diffuse.sample(model="m", mode="Lora"), "mode 'Lora': must be one of untuned, lora, did you mean 'lora'?"),
-        (lambda: diffuse.sample(model="m", prompts=[]), "prompts: is empty, nothing to sample"),
-        (lambda: diffuse.sample(model="m", requests=[]), "requests: is empty, nothing to sample"),
-        (lambda: diffuse.sample(model="m", requests=[], prompts=[]), "prompts: is empty, nothing to sample"),
+        (lambda: diffuse.sample(model="m", mode="Lora"), "mode 'Lora': must be one of untuned, lora. Did you mean 'lora'?"),
+        (lambda: diffuse.sample(model="m", prompts=[]), "prompts: is empty. Remove it to use the run's own prompts"),
+        (lambda: diffuse.sample(model="m", requests=[]), "requests: is empty. Remove it to use the run's own prompts"),
+        (lambda: diffuse.sample(model="m", requests=[], prompts=[]), "prompts: is empty. Remove it to use the run's own prompts"),
         (lambda: diffuse.sample(model="m", requests=[1]), "requests: must be a text, not 1"),
         (lambda: diffuse.sample(model="m", requests="r", n=1e1), "n: must be a whole number, not 10.0"),
         (lambda: diffuse.sample(model="m", requests="r", n=True), "n: must be a whole number, not True"),
@@ -573,8 +573,8 @@ def test_a_finished_run_is_refused_before_a_prompt_is_written_there(run, tiny_mo
         (lambda: diffuse.evaluate(answers="ab", prompt=COIN), "answers: must be a list of texts, or a mapping of text to count"),
         (lambda: diffuse.evaluate(answers={"a", "b"}, prompt=COIN), "answers: a set has no order"),
         (lambda: diffuse.evaluate(answers=pd.DataFrame({"a": ["x"]}), prompt=COIN), "answers: must be a list of texts"),
-        (lambda: diffuse.evaluate(answers=["a", 3, None], prompt=COIN), "answers: 3 is no text"),
-        (lambda: diffuse.evaluate(answers=["a", None], prompt=COIN), "answers: None is no text"),
+        (lambda: diffuse.evaluate(answers=["a", 3, None], prompt=COIN), "answers: 3 is not a text"),
+        (lambda: diffuse.evaluate(answers=["a", None], prompt=COIN), "answers: None is not a text"),
         (lambda: diffuse.evaluate(answers={"a": -1}, prompt=COIN), "answers: the count of 'a': must be 0 or more, not -1"),
         (lambda: diffuse.evaluate(answers={"a": 0.5}, prompt=COIN), "answers: the count of 'a': must be a whole number, not 0.5"),
         (lambda: diffuse.evaluate(answers=[], prompt=COIN), "answers: is empty"),
@@ -600,7 +600,7 @@ def test_a_lack_of_memory_and_ctrl_c_are_typed_errors(run, tiny_model_folder, tm
 
     monkeypatch.setattr("diffusecli.verbs.train.save_run", fail(MemoryError()))
     given = {**settings(tmp_path, tiny_model_folder), "alg_config": {"n_iters": 1}}
-    with pytest.raises(diffuse.MachineError, match="memory of this machine"):
+    with pytest.raises(diffuse.MachineError, match="not enough memory"):
         diffuse.train(train_prompts=COIN, **given)
     monkeypatch.setattr("diffusecli.verbs.train.save_run", fail(KeyboardInterrupt()))
     with pytest.raises(diffuse.InterruptedRun, match="last checkpoint is saved"):
@@ -639,14 +639,14 @@ def test_samples_that_were_replaced_are_not_judged(run, tmp_path):
     assert diffuse.evaluate(first).to_frame()["n"].tolist() == [20]
     second = diffuse.sample(run, prompts=COIN, n=30, max_new_tokens=6, seed=2)
     for source in (first, [first, second]):
-        with pytest.raises(diffuse.InputError, match=r"gen.lora.json: does not hold these samples any more.*output=…"):
+        with pytest.raises(diffuse.InputError, match=r"gen.lora.json: these samples were replaced by another sampling.*output=…"):
             diffuse.evaluate(source)
     assert diffuse.evaluate([second, second]).to_frame()["n"].tolist() == [30]
     own = diffuse.sample(run, prompts=COIN, n=20, max_new_tokens=6, seed=1, output=tmp_path / "own.csv")
     diffuse.sample(run, prompts=COIN, n=30, max_new_tokens=2, seed=1)
     assert diffuse.evaluate(own).to_frame()["n"].tolist() == [20]
     own.path.unlink()
-    with pytest.raises(diffuse.InputError, match=r"own.csv: does not hold these samples"):
+    with pytest.raises(diffuse.InputError, match=r"own.csv: these samples were replaced"):
         diffuse.evaluate(own)
 
 
@@ -655,13 +655,13 @@ def test_unfinished_answers_count_among_what_tells_samples_apart(run, tmp_path):
     assert drawn.unfinished == 5
     diffuse.evaluate(drawn)
     whole = {alias: Answers(dict(counts)) for alias, counts in drawn.counts.items()}
-    with pytest.raises(diffuse.InputError, match="does not hold these samples"):
+    with pytest.raises(diffuse.InputError, match="these samples were replaced"):
         diffuse.evaluate(replace(drawn, counts=whole))
 
 
 def test_a_run_whose_adapter_was_replaced_is_not_judged(run):
     assert run.adapter_sha256 == RunDir(run.path).adapter_sha256
-    with pytest.raises(diffuse.InputError, match="holds the adapter of another training now"):
+    with pytest.raises(diffuse.InputError, match="the adapter was replaced by another training"):
         diffuse.evaluate(replace(run, adapter_sha256="0" * 64))
 
 

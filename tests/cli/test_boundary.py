@@ -30,7 +30,7 @@ from tests.cli.configs import config_text
         (["sample", "--temperature", "0"], 2, "--temperature 0: must be above 0"),
         (["evaluate", "."], 2, ".: contains no run"),
         (["evaluate"], 2, "Missing argument"),
-        (["init-prompt"], 2, "name a distribution"),
+        (["init-prompt"], 2, "no distribution given. Name one"),
         (["init-prompt", "--binomial", "0", "0.5"], 2, "N must be 1 or more"),
         (["nonsense"], 2, "No such command 'nonsense'"),
     ],

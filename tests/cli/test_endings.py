@@ -21,7 +21,7 @@ def test_samples_are_not_named_as_what_they_are_not(name, tmp_path):
     ("name", "form"), [("s.json", "csv"), ("s", "csv"), ("s", "jsonl"), ("s.csv", "json"), ("s.jsonl", "counts")]
 )
 def test_a_format_and_an_ending_that_differ_are_refused(name, form, tmp_path):
-    with pytest.raises(InputError, match=f"--format {form} is not read from such a name; end the name in"):
+    with pytest.raises(InputError, match=f"the extension does not match --format {form}. Use"):
         resolve(Wanted(model="m", requests=("x",), output=Path(name), form=form), tmp_path)
 
 

@@ -27,7 +27,7 @@ def test_init_prompt_writes_a_file_once_and_replaces_it_only_when_forced(in_proc
     before = (tmp_path / "b.json").read_text()
     refused = in_process("init-prompt", "--binomial", 3, 0.5, "-o", "b.json")
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert "b.json: exists already" in refused.stderr
+    assert "b.json: already exists" in refused.stderr
     assert (tmp_path / "b.json").read_text() == before
     assert in_process("init-prompt", "--binomial", 3, 0.5, "-o", "b.json", "--force", "--no-preview").returncode == 0
     assert len(json.loads((tmp_path / "b.json").read_text())["targets"]) == 4

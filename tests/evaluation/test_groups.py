@@ -13,7 +13,7 @@ from diffusecli.evaluation import metrics
 from diffusecli.evaluation.binomials import exactly, mean_deviation
 from diffusecli.evaluation.distance import expected_excess, total_variation
 from diffusecli.evaluation.gates import failures
-from diffusecli.evaluation.groups import are_many, groups, tells_groups, worst
+from diffusecli.evaluation.groups import are_many, groups, has_groups, worst
 from diffusecli.evaluation.metrics import exact_figures
 from diffusecli.evaluation.perfect import mean_absolute_deviation, mean_tvd
 from diffusecli.files.writing import write_json
@@ -81,14 +81,14 @@ def test_folders_without_a_level_above_stand_below_the_whole(mixture):
 
 
 def test_groups_are_shown_where_they_say_more_than_the_rows(mixture):
-    assert not tells_groups(mixture(("dice", "urns"), each=1).rows)
-    assert tells_groups(mixture(("dice", "urns"), each=2).rows)
+    assert not has_groups(mixture(("dice", "urns"), each=1).rows)
+    assert has_groups(mixture(("dice", "urns"), each=2).rows)
 
 
 def test_one_folder_alone_is_summed_up_from_25_prompts_on(mixture):
     few = mixture(("dice",), each=24, shift=lambda *_: 0.01)
     many = mixture(("dice",), each=25, shift=lambda *_: 0.01)
-    assert (are_many(few.rows), tells_groups(few.rows), are_many(many.rows), tells_groups(many.rows)) == (False, False, True, True)
+    assert (are_many(few.rows), has_groups(few.rows), are_many(many.rows), has_groups(many.rows)) == (False, False, True, True)
     assert [folder.label for folder, _ in groups(many.rows)] == ["."]
 
 

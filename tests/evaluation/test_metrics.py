@@ -142,7 +142,7 @@ def test_smaller_figures_by_hand():
 def test_an_answer_of_weight_zero_is_impossible_and_said_so(weight):
     odd = Prompt(request="x", targets=("a", "b"), weights=(1.0, weight))
     found = figures(odd, tally(odd, {"a": 90, "b": 10}))
-    assert verdict(found).startswith("answers with targets of weight zero")
+    assert verdict(found).startswith("answers include targets of weight zero")
     assert (found.seen, found.targets) == (1, 1)
     assert [cell.residual for cell in cells(odd, tally(odd, {"a": 90, "b": 10}))][1] == math.inf
 
@@ -167,14 +167,14 @@ def test_entropy_and_distance_of_nothing_are_not_numbers():
     [
         ({}, "no samples"),
         ({"junk": 100}, "off target 100%"),
-        ({"{0}": 1}, "too few samples to tell"),
-        ({"{0}": 20}, "wrong weights, 1 of 2 targets seen (p <= 0.0001"),
-        ({"{0}": 3, "{1}": 2, "junk": 4}, "off target 44%, too few valid answers to tell of the weights (p = 1)"),
-        ({"{0}": 1000}, "wrong weights, 1 of 2 targets seen"),
+        ({"{0}": 1}, "too few samples for a verdict"),
+        ({"{0}": 20}, "wrong shares, 1 of 2 targets seen (p <= 0.0001"),
+        ({"{0}": 3, "{1}": 2, "junk": 4}, "off target 44%, too few valid answers for a verdict on the weights (p = 1)"),
+        ({"{0}": 1000}, "wrong shares, 1 of 2 targets seen"),
         ({"{0}": 450, "{1}": 450, "junk": 100}, "off target 10%, valid answers follow the weights"),
         ({"{0}": 80, "junk": 20}, "off target 20%, valid answers do not follow the weights (p <= 0.0001)"),
         ({"{0}": 500, "{1}": 500}, "follows the target"),
-        ({"{0}": 900, "{1}": 100}, "right support, wrong weights"),
+        ({"{0}": 900, "{1}": 100}, "valid answers, wrong shares"),
         ({"{0}": 50_600, "{1}": 49_400}, "close to the target"),
     ],
 )
@@ -188,13 +188,13 @@ EXACT = ExactFigures(kl=0.1, on_target=1.0, tvd=0.18)
 @pytest.mark.parametrize(
     ("samples", "exact", "phrase"),
     [
-        ({"{0}": 25, "{1}": 25}, EXACT, "differs from the target by an exact TVD of 0.180, which 50 samples do not show"),
+        ({"{0}": 25, "{1}": 25}, EXACT, "differs from the target by an exact TVD of 0.180, not visible in 50 samples"),
         ({"{0}": 500, "{1}": 500}, EXACT, "differs from the target by an exact TVD of 0.180"),
         ({"{0}": 500, "{1}": 500}, ExactFigures(kl=0.0, on_target=1.0, tvd=0.006), "follows the target (p ="),
         ({"{0}": 500, "{1}": 500}, ExactFigures(kl=0.2, on_target=0.8, tvd=0.2), "follows the target (p ="),  # other tokenisations
         ({"{0}": 500, "{1}": 500}, ExactFigures(kl=0.2, on_target=0.8), "follows the target (p ="),
         ({"{0}": 545, "{1}": 455}, ExactFigures(kl=0.0, on_target=1.0, tvd=0.015), "close to the target (p ="),
-        ({"{0}": 545, "{1}": 455}, EXACT, "right support, wrong weights (p ="),
+        ({"{0}": 545, "{1}": 455}, EXACT, "valid answers, wrong shares (p ="),
         ({"{0}": 535, "{1}": 465}, None, "differs from the target by a TVD of at most 0.065 (p ="),
     ],
 )

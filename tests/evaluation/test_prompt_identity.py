@@ -152,7 +152,7 @@ def test_two_prompts_of_one_name_are_refused_before_any_work(trained, prompt_fil
     require_own_names([one, one])
     with pytest.raises(InputError, match=r"p\.json: two different prompts have this name. Their requests are 'x' and 'y'"):
         require_own_names([one, other])
-    with pytest.raises(InputError, match=r"--request 'p\.json': is the path of a prompt that is sampled, too"):
+    with pytest.raises(InputError, match=r"--request 'p\.json': is also the path of a prompt to sample"):
         resolve(Wanted(Path(trained.output_dir), prompts=(Path("p.json"),), requests=("p.json",)), Path("results"))
 
 
@@ -186,7 +186,7 @@ def test_a_prompt_file_that_is_not_what_was_sampled_is_told_where_it_changes_not
     (row,) = evaluate([folder], asked, told.append).rows
     assert row.prompt.weights is None
     assert told == [
-        f"{path}: not the prompt that was sampled under this name, which is kept with the samples and judges them. "
+        f"{path}: differs from the prompt that was sampled under this name. The samples are compared with the sampled prompt. "
         "Add --exact for exact figures of both"
     ]
 
@@ -220,7 +220,7 @@ def test_every_report_tells_two_prompts_of_one_name_apart(edited, tmp_path, in_p
     assert len(set(names)) == 2
     text = rendered(edited)
     for name, mode in zip(names, ("untuned", "lora"), strict=True):
-        assert f"{name}: another prompt has this name, too" in text
+        assert f"{name}: another prompt has this name too" in text
         assert f"{name.replace('p ', 'p.json ')}: {mode}" in text
         assert f"| {name} | {mode} |" in as_markdown(edited)
     assert [(row["prompt"], row["prompt_sha256"]) for row in json.loads(as_json(edited))["rows"]] == [
@@ -302,7 +302,7 @@ def test_figures_measured_under_another_system_text_are_not_shown_beside_samples
     (folder / "config.yaml").write_text(config.replace("system: null", "system: Be brief."))
     found = evaluate([folder], Question(exact=True), told.append)
     assert [row.exact.kl for row in found.rows if row.tally.n] == [recorded]
-    assert any("has another system text, chat template or variables of it than training had" in notice for notice in told)
+    assert any("the system prompt, chat template or its variables differ from those of the training" in notice for notice in told)
 
 
 def test_the_card_of_an_exported_run_has_no_figures_of_a_prompt_that_was_edited_in_the_run(trained, tmp_path):

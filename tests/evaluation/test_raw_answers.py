@@ -46,25 +46,30 @@ def test_raw_answers_from_anywhere_are_read(tmp_path, prompt_file, name, text):
 @pytest.mark.parametrize(
     ("name", "text", "column", "message"),
     [
-        ("s.jsonl", '{"a": "x", "b": "y"}', None, "s.jsonl:1: name the column of the answers with --column, there are a, b"),
-        ("s.csv", "a,b\n1,2\n", None, "name the column of the answers with --column, there are a, b"),
-        ("s.csv", "a,b\n1,2\n", "c", "has no column 'c', available: a, b"),
+        (
+            "s.jsonl",
+            '{"a": "x", "b": "y"}',
+            None,
+            "s.jsonl:1: the column of the answers is unknown. Choose one with --column: a, b",
+        ),
+        ("s.csv", "a,b\n1,2\n", None, "the column of the answers is unknown. Choose one with --column: a, b"),
+        ("s.csv", "a,b\n1,2\n", "c", "has no column 'c'. Available: a, b"),
         ("s.csv", "{a}\n{b}\n", None, "s.csv:1: the first line names the columns, and '{a}' is a target"),
-        ("s.jsonl", '{"answer": "x"}\n{"answr": "x"}', None, "s.jsonl:2: has no column 'answer', did you mean 'answr'"),
-        ("s.csv", "text,count\nx,many\n", None, "the count 'many' is no whole number"),
-        ("s.jsonl", '{"text": null}', None, "s.jsonl:1: the column 'text' holds nothing where the text of an answer must be"),
+        ("s.jsonl", '{"answer": "x"}\n{"answr": "x"}', None, "s.jsonl:2: has no column 'answer': did you mean 'answr'"),
+        ("s.csv", "text,count\nx,many\n", None, "the count 'many' is not a whole number"),
+        ("s.jsonl", '{"text": null}', None, "s.jsonl:1: the column 'text' holds nothing. It must be the text of an answer"),
         ("s.jsonl", '{"text": "x"}\n{"text": ["x", {"content": "y"}]}', None, "s.jsonl:2: the column 'text' holds a mapping"),
         (
             "s.jsonl",
             '{"response": {"body": {}}}',
             None,
-            "the column 'response' holds a mapping where .* Name another column with --column",
+            r"the column 'response' holds a mapping\. .* Choose another column with --column",
         ),
         ("s.json", "[true]", None, "s.json: item 1: the answer holds true or false"),
         ("s.json", '{"{a}": 0.7, "{b}": 0.3}', None, "s.json: holds shares, not counts"),
         ("s.json", '{"request": "r", "targets": ["a"]}', None, "s.json: is a prompt and holds no answers"),
         ("s.jsonl", "{oops", None, "s.jsonl:1: invalid JSON"),
-        ("s.json", '{"a": ["x"], "b": ["y"]}', None, "with several prompts in it leave --prompt out"),
+        ("s.json", '{"a": ["x"], "b": ["y"]}', None, "For a file with several prompts remove --prompt"),
         ("s.jsonl", '{"prompt": "p", "text": "x"}\n{"prompt": "q", "text": "x"}', None, "holds answers to several prompts"),
     ],
 )
@@ -110,10 +115,10 @@ def test_tables_of_answers_are_read_however_they_are_written(tmp_path, prompt_fi
     [
         ("s.csv", "a\nb\na\n", "'a' occurs again below. Add --no-header"),
         ("s.csv", "a\nb\n", "s.csv:1: the first line names the columns, and 'a' is a target. Add --no-header if it is an answer"),
-        ("s.csv", "answer,n\na,2\nb,1\n", "each answer comes once, and the column 'n' looks like counts. Add --count-column n, or --count-column none"),
+        ("s.csv", "answer,n\na,2\nb,1\n", "each answer occurs once, and the column 'n' looks like counts. Add --count-column n, or --count-column none"),
         ("s.jsonl", '{"answer": "a", "freq": 2}\n{"answer": "b", "freq": 1}\n', "the column 'freq' looks like counts"),
-        ("s.csv", "answer,count\na,70%\nb,30%\n", "row 1: the count '70%' is no whole number"),
-        ("s.txt", "1,a\n2,b\n", "no line is a target, but a field between ',' is. Read a table with --delimiter ',' and --column, or lines with --delimiter none"),
+        ("s.csv", "answer,count\na,70%\nb,30%\n", "row 1: the count '70%' is not a whole number"),
+        ("s.txt", "1,a\n2,b\n", "no line is a target, but a field separated by ',' is. Add --delimiter ',' and --column for a table, or --delimiter none for lines"),
         ("s.json", '{"a": 0.7, "b": 0.3}', "holds shares, not counts"),
         ("s.xlsx", b"PK\x03\x04", "is an incomplete workbook or archive"),
         ("s.csv", "answer\ncafé\n".encode("cp1252"), "Choose its encoding with --encoding: cp1252 reads 'café'"),
@@ -150,12 +155,12 @@ def test_options_of_raw_answers_need_the_prompt_that_they_answer(in_process, tmp
         (
             "s.csv",
             " answer ,n\n{a},3\n",
-            ["the column 'n' is not read, every row is one answer. If it counts answers, add --count-column 'n'"],
+            ["the column 'n' is not used: every row counts as one answer. If it counts answers, add --count-column 'n'"],
         ),
         (
             "s.jsonl",
             '{"text": "{a}", "probability": 0.5}\n{"text": "{b}", "probability": 0.5}',
-            ["the column 'probability' is not read"],
+            ["the column 'probability' is not used"],
         ),
         ("s.csv", "answer, count\n{a},2\n", []),
         ("s.csv", "answer,n,count\n{a},3,2\n", []),
@@ -167,7 +172,7 @@ def test_a_column_that_looks_like_counts_and_is_not_read_is_named(tmp_path, prom
     (tmp_path / name).write_text(text)
     notices = []
     evaluate([tmp_path / name], Question(prompt=prompt_file()), notices.append)
-    unread = [notice for notice in notices if "is not read" in notice]
+    unread = [notice for notice in notices if "is not used" in notice]
     assert len(unread) == len(told)
     assert all(words in notice for words, notice in zip(told, unread, strict=True))
 
@@ -188,5 +193,5 @@ def test_a_list_of_answers_may_say_of_each_how_it_ended(tmp_path, prompt_file, n
     row = evaluate([path], Question(prompt=prompt_file())).rows[0]
     assert (row.tally.counts, row.tally.unfinished) == ((2, 0), {"{b}": 1})
     path.write_text(json.dumps({"answers": ["{a}", "{b}"], name: ["length"]}) + "\n")
-    with pytest.raises(InputError, match="has 2 answers and 1 reasons why they ended"):
+    with pytest.raises(InputError, match="has 2 answers but 1 finish reason"):
         evaluate([path], Question(prompt=prompt_file()))

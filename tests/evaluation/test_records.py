@@ -118,7 +118,7 @@ def test_tables_json_and_html_show_fields(tmp_path, diffuse):
     shown = diffuse("evaluate", "answers.txt", "--prompt", "p.json", "--verbose").stdout
     assert "records: 100.0 % fit the template, 100.0 % have known values only" in shown
     assert "age (2 values): TVD 0.250" in shown
-    assert "association furthest off of 1 pair: name and age" in shown
+    assert "worst association of 1 pair: name and age" in shown
 
 
 def test_an_answer_that_goes_on_after_its_target_has_the_fields_of_the_target():
@@ -148,7 +148,7 @@ def test_verdicts_and_limits_see_fields_and_pairs(tmp_path):
     (tmp_path / "p.json").write_text(prompt.to_json())
     (tmp_path / "a.txt").write_text("".join(f"{{{n}, 20}}\n" for n, _ in people) * 10)
     found = evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "p.json"))
-    assert found.rows[0].verdict.startswith("a departs from its weights (p = ")
+    assert found.rows[0].verdict.startswith("a differs from its weights (p = ")
     assert failures(found, {"--max-tvd": 0.6}) == []
     assert failures(found, {"--max-tvd": 0.1})[0].endswith("TVD 0.5 > 0.1")
     (line,) = failures(found, {"--min-p": 0.01})
@@ -164,7 +164,7 @@ def test_the_lowest_p_value_names_its_field_or_pair():
     assert found.lowest_p == (pytest.approx(0.002), "fields 'name' and 'age' together")
     found = RecordFigures(1, 1, 1, (field("age", float("nan")), field("name", 0.001)), (), 0, float("nan"))
     assert found.lowest_p == (pytest.approx(0.004), "field 'name'")
-    assert found.doubt.startswith("name departs")
+    assert found.doubt.startswith("name differs")
 
 
 def test_records_of_which_none_fits_miss_every_limit(tmp_path):

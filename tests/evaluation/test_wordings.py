@@ -156,7 +156,7 @@ def test_wordings_are_found_in_the_kept_prompt_and_in_the_file(folder, first):
     alone = folder / "alone" / "gen.json"
     alone.parent.mkdir()
     write_json(alone, {"gone/die.json#2": ["{a}"], "gone/die.json#held-out-1": ["{b}"]})
-    with pytest.raises(InputError, match=r"die\.json#2, which is not there; name it with --prompts"):
+    with pytest.raises(InputError, match=r"die\.json#2, which does not exist\. Name it with --prompts"):
         evaluate([alone])
     found = evaluate([alone], Question(prompts=(first / "die.json",)))
     assert [row.prompt.question for row in found.rows] == [WORDINGS[1], HELD_OUT[0]]
@@ -164,7 +164,7 @@ def test_wordings_are_found_in_the_kept_prompt_and_in_the_file(folder, first):
 
 
 def test_a_wording_that_the_file_has_no_more_is_refused(first):
-    with pytest.raises(InputError, match=r"name \S*die\.json#9, but \S*die\.json has no such wording now"):
+    with pytest.raises(InputError, match=r"belong to \S*die\.json#9, but \S*die\.json has no such wording now"):
         PromptBook([]).find(f"{first / 'die.json'}#9", [], Path("gen.json"))
 
 
@@ -198,7 +198,7 @@ def test_reports_show_what_was_asked(folder):
     assert (rows["talk.json"].request, rows["talk.json"].requests) == ("Now say a letter.", ("Now say a letter.",))
     html = html_report(found)
     assert all(f'<blockquote dir="auto">{text}</blockquote>' in html for text in [*WORDINGS, *HELD_OUT, "Now say a letter."])
-    assert "3 wordings, each asked for an equal part of the answers" in html
+    assert "3 wordings; each gets an equal share of the answers" in html
     assert f'<li dir="auto">{WORDINGS[2]}</li>' in html
 
 
@@ -287,7 +287,7 @@ def test_the_exact_distance_of_a_prompt_is_the_mean_of_its_wordings_not_that_of_
     assert row.exact.q == pytest.approx((0.5, 0.5))
     assert (row.exact.pooled_tvd, row.exact.excess_tvd) == (pytest.approx(0.0), pytest.approx(0.0))
     assert row.verdict.startswith("follows the target over all wordings (p = ")
-    assert row.verdict.endswith("; single ones differ by an exact TVD of 0.300 on average")
+    assert row.verdict.endswith("; individual wordings differ by an exact TVD of 0.300 on average")
     assert mark_of(row.verdict) == ("≈", "near")
 
 
@@ -298,7 +298,7 @@ def test_a_verdict_on_samples_goes_by_the_distribution_that_they_are_drawn_from(
     assert row.verdict.startswith("close to the target (p ")
     one = measured_by_hand(tmp_path, 0.7, counts=["{a}", "{b}"] * 20)
     assert (one.exact.tvd, math.isnan(one.exact.pooled_tvd)) == (pytest.approx(0.2), True)
-    assert one.verdict.startswith("differs from the target by an exact TVD of 0.200, which 40 samples do not show")
+    assert one.verdict.startswith("differs from the target by an exact TVD of 0.200, not visible in 40 samples")
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_contexts_are_measured_of_none_where_the_run_has_many_prompts():
     own = {str(n): Prompt(request=f"{n}", targets=("a",), alias=f"{n}.json") for n in range(33)}
     said = []
     assert _in_contexts(own, own, said.append) == set()
-    assert said == ["held-out contexts are not measured: there are 33 prompts, contexts of up to 32 are measured"]
+    assert said == ["held-out contexts are not measured: there are 33 prompts, and the limit is 32"]
 
 
 def test_named_prompts_without_samples_are_told_of_and_sampled_wordings_are_samples(folder):

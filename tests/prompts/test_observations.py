@@ -238,7 +238,7 @@ def test_two_groups_that_would_be_asked_the_same_are_refused(tmp_path, in_proces
     options = ["--from", "t.csv", "--column", "answer", "--count", "--group-by", "region,q", "-o", "out"]
     done = in_process("init-prompt", *options, "--request", "{q}")
     assert (done.returncode, (tmp_path / "out").exists()) == (2, False)
-    assert "N, Tea? and S, Tea? would be asked the same, put {region} into --request or --system" in done.stderr
+    assert "N, Tea? and S, Tea? would have the same request. Put {region} into --request or --system" in done.stderr
 
 
 def test_lists_in_rows_become_a_folder_of_prompts_from_the_command_line(tmp_path, in_process):
@@ -251,8 +251,11 @@ def test_lists_in_rows_become_a_folder_of_prompts_from_the_command_line(tmp_path
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["is-it_a.json", "was-it_a.json", "was-it_b.json"]
     prompt = read_prompt(tmp_path / "out" / "is-it_a.json")
     assert (prompt.request, prompt.targets, prompt.weights) == ("Is it? In A: {Good} or {Bad}?", ("{Good}", "{Bad}"), (0.7, 0.3))
-    assert "--shares-column writes a folder of prompts: name it with -o" in in_process("init-prompt", *options).stderr
-    assert "would be asked the same, put {q} into" in in_process("init-prompt", *options, "--request", "{group}?", "-o", "x").stderr
+    assert "--shares-column writes a folder of prompts. Name it with -o" in in_process("init-prompt", *options).stderr
+    assert (
+        "would have the same request. Put {q} into"
+        in in_process("init-prompt", *options, "--request", "{group}?", "-o", "x").stderr
+    )
     assert "Available: q, group" in in_process("init-prompt", *options, "--request", "{where}?", "-o", "x").stderr
     pd.DataFrame({"q": ["Is it?"], "options": ["Good|Bad"], "shares": ["7|3"]}).to_csv(tmp_path / "one.csv", index=False)
     done = in_process("init-prompt", "--from", "one.csv", *options[2:], "--request", "{q}", "-o", "one.json")
@@ -286,4 +289,4 @@ def test_options_of_the_layout_reach_the_reader(tmp_path, in_process):
     assert '"{Zoë}",\n    "{Anna}"' in done.stdout, done.stderr
     refused = in_process("init-prompt", *options, "--header-rows", "1")
     assert "--no-header and --header-rows 1 exclude each other" in refused.stderr
-    assert "describe a file: name it with --from" in in_process("init-prompt", "--dice", "d6", "--no-header").stderr
+    assert "describe a file. Name it with --from" in in_process("init-prompt", "--dice", "d6", "--no-header").stderr

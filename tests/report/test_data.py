@@ -108,11 +108,11 @@ def test_every_report_says_that_an_answer_only_has_to_begin_with_its_target(begu
     for found, words in ((only, "beginning with a target after trimming white space"), (mixed, both)):
         assert found.match_in_words == words
         console.print(evaluation(found))
-        assert f"valid: {words}; below it" in console.file.getvalue()
+        assert f"valid: {words}\n" in console.file.getvalue()
         assert f"valid: {words}. unfinished" in as_markdown(found)
         assert f"<dt>A match is</dt><dd>{words}</dd>" in html_report(found)
         assert f"valid: {words}<" in next(p for p in write_plots(found, begun / "plots") if p.suffix == ".svg").read_text()
-    assert html_report(mixed).count("An answer is valid that begins with a target.") == 1
+    assert html_report(mixed).count("An answer is valid if it begins with a target.") == 1
     assert [row["eos"] for row in json.loads(as_json(mixed))["rows"]] == [False, True]
     assert [row["eos"] for row in csv.DictReader(io.StringIO(as_csv(mixed)))] == ["False", "True"]
 

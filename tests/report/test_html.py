@@ -149,7 +149,7 @@ def test_the_worked_check_stands_in_the_summary(tmp_path):
 def test_answers_without_any_targets_make_a_report_too(tmp_path):
     run_with(tmp_path / "run", {"o.json": prompt([])}, {"lora": {"o.json": {"one": 2, "two": 1}}})
     text = report_of(tmp_path).text
-    assert "None of these answers has a list of targets" in text
+    assert "None of these prompts has targets" in text
     assert "open-ended: 2 different answers in 3" in text
 
 
@@ -157,7 +157,7 @@ def test_large_sets_are_folded_and_say_so(tmp_path):
     targets = [f"w{i}" for i in range(100)]
     run_with(tmp_path / "run", {"p.json": prompt(targets)}, {"lora": {"p.json": {"w3": 50, "w99": 50}}})
     found = report_of(tmp_path)
-    assert "60 more are folded away" in found.text
+    assert "60 more targets are not shown" in found.text
     (section,) = sections(evaluate([tmp_path]))
     assert len(section.shown) == 40
     assert {3, 99} <= set(section.shown)

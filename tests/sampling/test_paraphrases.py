@@ -82,7 +82,7 @@ def test_the_command_shows_paraphrases_and_takes_those_that_name_the_same(in_pro
         (["--paraphrase", "2"], "--paraphrase needs --engine. Example: --engine openai --base-url http://localhost:8000/v1 --model NAME"),
         (["--paraphrase", "2", "--engine", "counting"], "--engine counting: this engine cannot paraphrase. Use --engine openai"),
         (["--paraphrase", "2", "--engine", "openai", "--base-url", "http://x/v1"], "--paraphrase needs --model"),
-        (["--paraphrase", "2", "--engine", "openai", "--base-url", "http://x/v1", "--model", "m", "--wordings", "3"], "--paraphrase does not go with --wordings"),
+        (["--paraphrase", "2", "--engine", "openai", "--base-url", "http://x/v1", "--model", "m", "--wordings", "3"], "--paraphrase cannot be combined with --wordings"),
     ],
 )  # fmt: skip
 def test_options_that_do_not_go_together_are_refused(in_process, options, message):
@@ -97,6 +97,6 @@ def test_a_server_whose_answers_all_ask_for_something_else_is_an_error(in_proces
             "init-prompt", "--uniform", "1", "6", "--paraphrase", "1", "--engine", "openai", "--base-url", server.url, "--model", "m",
         )  # fmt: skip
     assert done.returncode == 2
-    assert "--paraphrase 1: no answer of m asks for the same (32 name other numbers). Use another model" in done.stderr
+    assert "--paraphrase 1: m returned no usable paraphrase (32 name other numbers). Use another model" in done.stderr
     with pytest.raises(InputError, match="--base-url"):
         Service("nowhere", "m")

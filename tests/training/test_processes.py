@@ -236,14 +236,14 @@ def test_two_processes_that_are_interrupted_resume_from_their_checkpoint_and_one
     assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-6"]
     cut = launch(together, TORCHRUN, TROUBLE="interrupt draw 1", **environment)
     assert cut.returncode != 0
-    assert "going on after 3 of 6 iterations (6 steps)" in cut.stderr
-    assert "interrupted. The training is done and the adapter is saved" in cut.stderr, cut.stderr
+    assert "resuming after 3 of 6 iterations (6 steps)" in cut.stderr
+    assert "interrupted. The training is complete and the adapter is saved" in cut.stderr, cut.stderr
     assert (f"{ANSWERS} of {2 * ANSWERS} samples are kept" in cut.stderr) == (not environment)
     assert_same_result(together, alone)
     before = {name: (folder / name).read_bytes() for name in ("adapter_model.safetensors", "run.json", "metrics.jsonl")}
     told = []
     quietly(together, notice=told.append)
-    assert any("its samples are missing" in line for line in told)
+    assert any("Drawing the missing samples" in line for line in told)
     assert before == {name: (folder / name).read_bytes() for name in before}
     assert_same_samples(together, alone)
 

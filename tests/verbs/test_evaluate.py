@@ -78,7 +78,7 @@ def test_older_samples_that_a_run_is_not_judged_by_are_told_and_can_be_named(tmp
     write_json(run.path / "gen.json", {"p.json": ["a"]})
     os.utime(run.path / "gen.json", (1, 1))
     assert [row.tally.n for row in evaluate([run.path], notice=told.append).rows] == [2]
-    assert told == [f"older samples of a prompt are left out: {run.path / 'gen.json'}; name a file to judge it too"]
+    assert told == [f"older samples of a prompt are skipped: {run.path / 'gen.json'}. Name a file to evaluate it too"]
     assert sorted(row.tally.n for row in evaluate([run.path, run.path / "gen.json"], notice=told.append).rows) == [1, 2]
     assert len(told) == 1
 
@@ -137,7 +137,7 @@ def test_names_from_files_cannot_steer_the_terminal(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("samples", "message"), [({"p.json": "text"}, "must be a list of strings"), ({"gone.json": ["a"]}, "which is not there")]
+    ("samples", "message"), [({"p.json": "text"}, "must be a list of strings"), ({"gone.json": ["a"]}, "which does not exist")]
 )
 def test_sample_files_that_cannot_be_used_are_told(tmp_path, samples, message):
     run = run_with(tmp_path / "run", ["a"])
@@ -158,15 +158,13 @@ TRUNCATED = {**HALVES, "targets": ["{Alexander the Great}", "{Alexander Pope}"]}
         pytest.param(
             K10, {f"{{{i}}}": 100_500 if i % 2 else 99_500 for i in range(10)}, "close to the target", id="a million samples"
         ),
-        pytest.param(K10, {f"{{{i}}}": 1100 if i % 2 else 900 for i in range(10)}, "right support, wrong weights", id="TVD .05"),
-        pytest.param(
-            K10, {"{7}": 640, **{f"{{{i}}}": 40 for i in range(10) if i != 7}}, "right support, wrong weights", id="seven"
-        ),
+        pytest.param(K10, {f"{{{i}}}": 1100 if i % 2 else 900 for i in range(10)}, "valid answers, wrong shares", id="TVD .05"),
+        pytest.param(K10, {"{7}": 640, **{f"{{{i}}}": 40 for i in range(10) if i != 7}}, "valid answers, wrong shares", id="seven"),
         pytest.param(K10, {"{7}": 590, "no": 410}, "off target 41%, valid answers do not follow", id="junk"),
-        pytest.param(K10, {"{7}": 1000}, "wrong weights, 1 of 10 targets seen", id="one target only"),
+        pytest.param(K10, {"{7}": 1000}, "wrong shares, 1 of 10 targets seen", id="one target only"),
         pytest.param(TRUNCATED, {"{Alexander": 50}, "off target 100%", id="truncated"),
         pytest.param(ONE, {"{yes}": 400}, "follows the target", id="K = 1"),
-        pytest.param(K10, {"{1}": 1}, "too few samples to tell", id="N = 1"),
+        pytest.param(K10, {"{1}": 1}, "too few samples for a verdict", id="N = 1"),
         pytest.param(K10, {}, "no samples", id="N = 0"),
         pytest.param(MANY, {f"{{{i}}}": 10 for i in range(4000)}, "follows the target more evenly", id="4000 targets"),
     ],
@@ -206,7 +204,7 @@ def test_prompts_whose_paths_are_gone_are_named_anew(tmp_path, prompt_file):
     (tmp_path / "names").mkdir()
     prompt_file("numbers/p.json")
     prompt_file("names/p.json", targets=["{c}"])
-    with pytest.raises(InputError, match="which is not there; name it with --prompts"):
+    with pytest.raises(InputError, match=r"which does not exist\. Name it with --prompts"):
         evaluate([folder / "gen.json"])
     row = only_row(folder / "gen.json", prompts=(tmp_path / "numbers", tmp_path / "names"))
     assert row.tally.counts == (1, 1)
@@ -229,7 +227,7 @@ def test_only_the_prompts_asked_for_are_judged(tmp_path):
     write_json(run.prompts, {"p.json": HALVES, "q.json": {**HALVES, "alias": "q.json"}})
     write_json(run.samples("lora"), {"p.json": ["a"], "q.json": ["b"]})
     assert only_row(run.path, only=("q",)).prompt.alias == "q.json"
-    with pytest.raises(InputError, match="is in no prompt's path, available"):
+    with pytest.raises(InputError, match=r"matches no prompt path\. Available"):
         evaluate([run.path], Question(only=("zzz",)))
 
 
@@ -297,7 +295,7 @@ def test_large_sets_show_the_heaviest_and_the_worst_and_tell_what_is_folded(tmp_
     assert "t3" in [cell.target for cell in shown]
     assert sum(cell.weight for cell in shown) > 0.15
     assert len(folded) == 90
-    assert "90 more targets not shown" in " ".join(rendered(found, Showing(top=10)).split())
+    assert "90 more targets: weight" in " ".join(rendered(found, Showing(top=10)).split())
     assert shown_cells(found.rows[0].cells, Showing(2, "residual"))[0][0].target == "t3"
     assert shown_cells(found.rows[0].cells, Showing(3, "weight"))[0][0].weight == max(c.weight for c in found.rows[0].cells)
     assert [c.target for c in shown_cells(found.rows[0].cells, Showing(0, "target"))[0]] == prompt["targets"]
@@ -379,7 +377,7 @@ def test_exact_figures_need_no_samples_and_agree_with_what_training_recorded(tra
 
 def test_exact_figures_of_a_bare_file_are_refused(tmp_path, prompt_file):
     (tmp_path / "s.json").write_text('["{a}"]')
-    with pytest.raises(InputError, match="--exact needs the run itself"):
+    with pytest.raises(InputError, match=r"--exact needs the run\. Name its folder"):
         evaluate([tmp_path / "s.json"], Question(prompt=prompt_file(), exact=True))
 
 
@@ -416,18 +414,18 @@ def test_an_adapter_on_other_weights_of_the_same_name_is_refused(trained, tiny_m
 
 
 def test_output_that_is_no_file_is_refused(trained, tmp_path):
-    with pytest.raises(InputError, match="is no ordinary file"):
+    with pytest.raises(InputError, match="is not a regular file"):
         resolve(Wanted(Path(trained.output_dir), output=tmp_path), Path("results"))
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("run.json", '{"exact_kl": 5}', r"run\.json: exact_kl: input should be a valid dictionary, correct the file"),
+        ("run.json", '{"exact_kl": 5}', r"run\.json: exact_kl: input should be a valid dictionary. Fix the file"),
         ("config.yaml", "alg_config: [1]", r"config\.yaml: alg_config: input should be"),
         ("config.yaml", "a: [", r"config\.yaml:1:.* invalid YAML"),
         ("gen.lora.meta.json", '{"settings": {"temperature": "x"}}', r"gen\.lora\.meta\.json: settings\.temperature: "),
-        ("prompts.json", '{"p.json": {"request": 3}}', "the prompt p.json that it keeps is not valid"),
+        ("prompts.json", '{"p.json": {"request": 3}}', "the recorded prompt p.json is not valid"),
     ],
 )
 def test_files_of_a_run_that_were_damaged_are_told(tmp_path, name, text, message):
@@ -488,7 +486,7 @@ def test_a_run_named_twice_counts_once(tmp_path, monkeypatch):
 
 def test_a_prompt_file_does_not_stand_for_two(tmp_path, prompt_file):
     write_json(tmp_path / "gen.json", {"old/a/p.json": ["{a}"], "old/b/p.json": ["{b}"]})
-    with pytest.raises(InputError, match=r"cannot stand for both old/a/p\.json and old/b/p\.json|cannot stand for both old/b"):
+    with pytest.raises(InputError, match=r"matches both old/a/p\.json and old/b/p\.json|matches both old/b"):
         evaluate([tmp_path / "gen.json"], Question(prompts=(prompt_file("p.json"),)))
 
 
@@ -496,7 +494,7 @@ def test_a_prompt_file_does_not_stand_for_two(tmp_path, prompt_file):
 def test_prompts_that_a_run_keeps_are_checked_like_files(tmp_path, weights):
     run = run_with(tmp_path / "run", ["a"])
     write_json(run.prompts, {"p.json": {**HALVES, "weights": weights}})
-    with pytest.raises(InputError, match=r"the prompt p\.json that it keeps is not valid"):
+    with pytest.raises(InputError, match=r"the recorded prompt p\.json is not valid"):
         evaluate([run.path])
 
 

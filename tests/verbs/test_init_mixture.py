@@ -65,7 +65,7 @@ def test_the_command_writes_the_same_as_the_function_of_the_api(in_process, tmp_
         (["--mixture", "60", "--wrap", "{%s}", "-o", "mix"], "--wrap cannot be combined with --mixture"),
         (["--mixture", "60", "-o", "mix.json"], "Choose a folder name without .json"),
         (["--mixture", "60", "-o", "full"], "is not empty"),
-        (["--mixture", "60", "-o", "full", "--force"], "holds files that are not of a mixture"),
+        (["--mixture", "60", "-o", "full", "--force"], "holds files that do not belong to a mixture"),
         (["--mixture", "60", "-o", "full/notes"], "is a file"),
     ],
 )

@@ -101,7 +101,7 @@ def test_outcomes_may_be_taken_in_other_spellings(in_process):
     ]
     assert prompt["weights"] == [2, 1, 1]
     assert "warning" not in done.stderr, "who takes any form need not ask for one"
-    assert "(16 spellings in all, each target shown by its first)" in done.stderr
+    assert "(16 spellings in total; each target shows its first one)" in done.stderr
     refused = in_process("init-prompt", "--months", "--spellings", "--no-eos")
     assert refused.returncode == 2
     assert "--spellings: needs answers that end, because 1 is a prefix of 10. Leave --no-eos out" in refused.stderr
@@ -123,8 +123,8 @@ def test_a_wrap_without_a_place_for_the_outcome_is_refused():
         (["--dice", "2d6", "--benford"], "--dice and --benford exclude each other"),
         (["--benford", "--from", "x.csv"], "--benford and --from exclude each other"),
         (["--from", "none.csv"], "none.csv: cannot be read"),
-        (["--dice", "2d6", "--count"], "describe a file: name it with --from"),
-        (["--from", "data.csv", "--tail", "0.1"], "--tail does not go with --from"),
+        (["--dice", "2d6", "--count"], "describe a file. Name it with --from"),
+        (["--from", "data.csv", "--tail", "0.1"], "--tail does not apply to --from"),
         (["--from", "data.csv"], "has 3 columns. Choose the column of targets with --column: region, answer, n"),
         (["--from", "data.csv", "--column", "answr"], "Did you mean 'answer'?"),
         (
@@ -135,7 +135,7 @@ def test_a_wrap_without_a_place_for_the_outcome_is_refused():
             ["--from", "data.csv", "--column", "answer", "--weight-column", "region"],
             "row 1 of column region: the weight 'N' is not a number",
         ),
-        (["--from", "data.csv", "--column", "answer", "--weight-column", "n", "--group-by", "region"], "name it with -o"),
+        (["--from", "data.csv", "--column", "answer", "--weight-column", "n", "--group-by", "region"], "Name it with -o"),
         (
             [
                 "--from",
@@ -278,7 +278,7 @@ def test_a_table_becomes_a_folder_of_prompts(in_process, tmp_path):
     assert dict(zip(north.targets, north.weights, strict=True)) == {"{yes}": 0.666666667, "{no}": 0.333333333}
     again = in_process("init-prompt", *options, "--request", "You live in {region}. {question}", "-o", "out")
     assert again.returncode == 2
-    assert "exists already" in again.stderr
+    assert "already exists" in again.stderr
 
 
 def test_the_list_shows_every_family(in_process):
@@ -289,7 +289,7 @@ def test_the_list_shows_every_family(in_process):
 def test_groups_that_would_all_be_asked_the_same_are_refused(tmp_path):
     half = Distribution(("{a}", "{b}"), (0.5, 0.5), "Pick one.", "choice")
     both = {("morning",): half, ("evening",): half}
-    with pytest.raises(InputError, match=r"all groups would be asked the same, put \{time\} into --request or --system"):
+    with pytest.raises(InputError, match=r"all groups would have the same request\. Put \{time\} into --request or --system"):
         prompts_from(both, Wording(), ("time",), tmp_path)
     assert len(prompts_from(both, Wording(system="It is {time}."), ("time",), tmp_path)) == 2
     with pytest.raises(InputError, match=r"x\.json: --group-by/--given writes a folder"):

@@ -216,7 +216,7 @@ def test_a_run_interrupted_while_it_samples_says_what_is_saved_and_goes_on_to_sa
     run = RunDir(Path(wanted.output_dir))
     again = "The same command without --force" if force else "The same command"
     assert str(stopped.value) == (
-        f"{run.path}: interrupted. The training is done and the adapter is saved, 40 of 80 samples are kept. {again} goes on from there"
+        f"{run.path}: interrupted. The training is complete and the adapter is saved, 40 of 80 samples are kept. {again} resumes from there"
     )
     before, passes = files(run), []
     monkeypatch.setattr(PackedPass, "run", lambda *_, **__: passes.append(1))
@@ -245,7 +245,7 @@ def test_ctrl_c_after_the_last_step_loses_nothing(config, whole, monkeypatch, ta
 
         during.setattr(target, stopped_at)
         with pytest.raises(
-            InterruptedRun, match=r"The training is done and its last checkpoint is saved\. The same command goes on"
+            InterruptedRun, match=r"The training is complete and its last checkpoint is saved\. The same command resumes"
         ):
             quietly(config("cut"))
     found = quietly(config("cut"))
@@ -319,7 +319,7 @@ def test_samples_that_were_missing_are_those_that_an_undisturbed_training_draws(
             raise KeyboardInterrupt
 
         during.setattr("diffusecli.sampling.generations.write_samples", stopped)
-        with pytest.raises(InterruptedRun, match="The training is done and the adapter is saved"):
+        with pytest.raises(InterruptedRun, match="The training is complete and the adapter is saved"):
             quietly(cut)
     for left in Path(cut.output_dir).glob("*.partial.jsonl"):
         left.unlink()  # so that all are drawn anew

@@ -45,7 +45,7 @@ def test_a_run_a_config_and_the_newest_run_are_the_same(run, tmp_path):
 def test_untuned_of_a_run_needs_no_adapter(run):
     (run / "adapter_model.safetensors").unlink()
     assert resolve(Wanted(run, "untuned"), Path("results")).path == run / "gen.untuned.json"
-    with pytest.raises(InputError, match="no adapter there"):
+    with pytest.raises(InputError, match="no adapter found"):
         resolve(Wanted(run), Path("results"))
 
 
@@ -53,7 +53,7 @@ def test_a_run_without_an_adapter_names_its_newest_checkpoint(run):
     (run / "adapter_model.safetensors").unlink()
     for name in ("checkpoint-10", "checkpoint-9", "checkpoint-of-mine"):
         (run / name).mkdir()
-    with pytest.raises(InputError, match=r"an interrupted training is there: finish it, or --adapter .*checkpoint-10\)"):
+    with pytest.raises(InputError, match=r"found an interrupted training: finish it, or use --adapter .*checkpoint-10\)"):
         resolve(Wanted(run), Path("results"))
 
 
@@ -86,8 +86,8 @@ def test_a_request_leaves_the_samples_of_the_run_alone(run):
     [
         (Wanted(Path("no/such")), "no/such"),
         (Wanted(model="m"), "--prompt or --request"),
-        (Wanted(model="m", requests=(" ",)), "must be some text"),
-        (Wanted(model="m", requests=("a\udcff",)), "must be some text"),
+        (Wanted(model="m", requests=(" ",)), "must be a non-empty text"),
+        (Wanted(model="m", requests=("a\udcff",)), "must be a non-empty text"),
         (Wanted(adapter=Path("no/such")), "adapter_config.json is missing"),
         (Wanted(model="m", prompts=(Path("no/such"),)), "does not exist"),
     ],

@@ -157,7 +157,7 @@ def test_several_draws_in_an_answer_are_trained_and_sampled(config, tmp_path, di
     assert done.after.kl[prompt.alias] == pytest.approx(exact.kl, abs=3 * done.after.estimated[prompt.alias] + 1e-3)
     shown = diffuse("evaluate", str(done.run.path), "--verbose").stdout
     assert "draw 2 (3 values): TVD" in shown
-    assert "association furthest off of 1 pair: draw 1 and draw 2" in shown
+    assert "worst association of 1 pair: draw 1 and draw 2" in shown
     # each draw given those before it, from the same nine
     (row,) = [
         r for r in json.loads(diffuse("evaluate", str(done.run.path), "--exact", "--json").stdout)["rows"] if r["mode"] == "lora"
@@ -171,4 +171,6 @@ def test_several_draws_in_an_answer_are_trained_and_sampled(config, tmp_path, di
     assert (
         sum(one["kl"] for one in row["exact"]["wordings"]) == pytest.approx(row["exact"]["kl"]) == pytest.approx(exact.kl, abs=0.01)
     )
-    assert "2 draws: each given those before it, estimated TVD median" in diffuse("evaluate", str(done.run.path), "--exact").stdout
+    assert (
+        "2 draws: each given the previous ones, estimated TVD median" in diffuse("evaluate", str(done.run.path), "--exact").stdout
+    )

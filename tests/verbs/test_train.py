@@ -188,7 +188,7 @@ def test_a_training_that_breaks_while_saving_leaves_no_manifest(config, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("diffusecli.training.record.save_adapter", full)
-    with pytest.raises(MachineError, match="No space left on device. Free some space"):
+    with pytest.raises(MachineError, match=r"No space left on device\. Free some space"):
         train(config(alg_config={"n_iters": 1}), force=True, report=lambda _: None, notice=lambda _: None)
     assert first.run.read_manifest() == {}
 
@@ -470,7 +470,7 @@ def test_a_dry_run_refuses_an_interrupted_run_of_other_settings(trained, tmp_pat
         stopped = in_process("train", "c.yaml")
     assert stopped.returncode == 130
     assert (
-        "results/new: interrupted. The training is done and its last checkpoint is saved. The same command goes on from there"
+        "results/new: interrupted. The training is complete and its last checkpoint is saved. The same command resumes from there"
         in stopped.stderr
     )
     assert in_process("train", "c.yaml", "--dry-run").returncode == 0
