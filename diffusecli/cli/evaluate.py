@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,9 +109,7 @@ def evaluate(
     else:
         _show(found, top, sort, verbose=verbose)
         if not (verbose or missed):
-            notice(
-                f"next: `diffuse evaluate {shlex.join(map(str, paths))} --verbose` shows all figures, `--html report.html` writes charts"
-            )
+            notice("next: add `--verbose` for all figures, or `--html report.html` for charts")
     if html is not None or plots is not None:
         write_report(found, html, plots)
     if missed:

@@ -119,7 +119,7 @@ def init_prompt(
     seed: Annotated[int, typer.Option(min=0, help="Random seed for --wordings, --held-out, --paraphrase and --mixture.")] = 0,
     paraphrasing: ParaphraseOptions,
     system: Annotated[str | None, typer.Option(help="System prompt; {column} as in --request.")] = None,
-    draws: Annotated[int | None, typer.Option(min=2, max=1000, metavar="N", help="Ask for N draws in one answer.")] = None,
+    draws: Annotated[int | None, typer.Option(min=2, max=200, metavar="N", help="Ask for N draws in one answer.")] = None,
     separator: Annotated[str, typer.Option(help="With --draws: text between draws (\\n: line break, \\t: tab).")] = ", ",
     replacement: Annotated[
         bool, typer.Option("--replacement/--no-replacement", help="With --draws: draw with or without replacement.")

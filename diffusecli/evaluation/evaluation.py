@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusecli.evaluation.comparison import Estimate, compare
-from diffusecli.evaluation.metrics import AT_N, Cell, ExactFigures, Figures
+from diffusecli.evaluation.metrics import AT_N, FIRST_DRAW, Cell, ExactFigures, Figures
 from diffusecli.evaluation.open_ended import Diversity, Line
 from diffusecli.evaluation.ordered import Ordered
 from diffusecli.evaluation.records import RecordFigures
@@ -24,8 +24,6 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.wording_names import split_alias
 from diffusecli.system.errors import many
 
-FIRST_DRAW = "answers by their first draw: "
-"""Prefix of verdicts on answers with several draws."""
 UNSAMPLED = 1000
 """Number of answers for the expected count of targets if none were drawn."""
 

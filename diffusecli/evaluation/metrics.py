@@ -165,6 +165,8 @@ class Worded:
     tvd: float
 
 
+FIRST_DRAW = "answers by their first draw: "
+"""Prefix of verdicts on answers with several draws."""
 KINDS = {"trained": "wording", "held-out": "held-out wording", "context": "held-out context", "draw": "draw"}
 """Names of the kinds."""
 

@@ -137,7 +137,8 @@ def _draws(wording: Wording) -> Draws | None:
 def _repeated(distribution: Distribution, wording: Wording, draws: int) -> Distribution:
     """The distribution as requests name it: they ask for several draws, and an example has as many."""
     again = "" if wording.replacement else ", none of them twice"
-    request = f"{distribution.request.rstrip('.')}. Do it {draws} times{again}, and give all {draws} in one line."
+    place = "one per line" if "\n" in wording.separator else "in one line"
+    request = f"{distribution.request.rstrip('.')}. Do it {draws} times{again}, and give all {draws} {place}."
     shown = wording.separator.join([distribution.noun] * min(draws, _SHOWN_DRAWS)) + (
         "" if draws <= _SHOWN_DRAWS else f"{wording.separator}…"
     )

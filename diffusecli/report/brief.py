@@ -15,7 +15,7 @@ from rich.text import Text
 
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation, by_prompt
 from diffusecli.evaluation.groups import are_many
-from diffusecli.evaluation.names import labels, marks, prompt_names
+from diffusecli.evaluation.names import labels, prompt_names
 from diffusecli.prompts.matching import Matching, nearly_matched, wider_rules
 from diffusecli.prompts.wording_names import split_alias
 from diffusecli.report.groups import group_legend, group_table
@@ -29,8 +29,9 @@ from diffusecli.system.terminal import spelled
 _STYLES = {"good": "green", "near": "yellow", "open": "yellow", "bad": "red"}
 _FIGURES_OF_VERDICT = re.compile(r" \((p (=|<=) [^()]*)\)")
 _MOST_FREQUENT = 5
+_ENOUGH_KNOWN = 0.5  # share of records with known values, below which fields say little
 _TEXT = 48  # characters of an answer
-_WIDEST_BAR = 60
+_NARROWEST_BAR, _WIDEST_BAR = 8, 60
 NARROWEST = 60
 """Columns that are enough for all output."""
 
@@ -40,11 +41,11 @@ def brief(found: Evaluation, showing: Showing | None = None) -> RenderableType:
     if are_many(found.rows):
         return Group(*at_a_glance(found))
     parts: list[RenderableType] = []
-    names, samplers, marked = prompt_names(r.prompt for r in found.rows), labels(found.rows), marks(r.prompt for r in found.rows)
+    names, samplers = prompt_names(r.prompt for r in found.rows), labels(found.rows)
     wider = wider_rules(row.prompt for row in found.rows) if found.matching == Matching() else []
     for of_prompt in by_prompt(found.rows):
         prompt = of_prompt[0].prompt
-        parts.append(Text(spelled(f"{names[prompt.key]}{marked[prompt.key]}"), style="bold"))
+        parts.append(Text(spelled(names[prompt.key]), style="bold"))
         if split_alias(prompt.alias)[1]:
             parts.append(Text(spelled(short(prompt.question, 80))))
         for row in of_prompt:
@@ -71,7 +72,8 @@ def _verdict(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
     for line in of_wordings(row.exact.wordings) if row.exact is not None else ():
         yield _indented(line)
     if row.records is not None:
-        doubt = row.records.doubt or "no field or pair differs from the target"
+        enough = row.records.known >= _ENOUGH_KNOWN
+        doubt = row.records.doubt or ("no field or pair clearly differs" if enough else "too few for a verdict on fields")
         yield _indented(f"records: {percent(row.records.known)} have known values only; {doubt}")
         if (score := row.records.sdmetrics) is not None:
             yield _indented(f"SDMetrics quality score {number(score.score)} (perfect sampler {number(score.perfect)})")
@@ -141,13 +143,15 @@ class _Histogram:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         shown, folded = shown_cells(self.row.cells, self.showing)
-        n = self.row.tally.n
+        n = self.row.tally.on_target
         texts = [spelled(cell.target).replace("\n", "\\n") for cell in shown]
-        width = min(max(map(len, [*texts, "target"])), options.max_width // 3)
+        share = "share" if n == self.row.tally.n else "of valid"
+        others = 2 + len("wanted ") + len(f"{share} ") + 3 + len("too rarely ") + 4
+        width = min(max(map(len, [*texts, "target"])), options.max_width - others - _NARROWEST_BAR)
         names = middle(texts, width)
-        room = min(_WIDEST_BAR, options.max_width - width - 2 - len("wanted ") - len("share ") - 2 - len("too rarely ") - 4)
+        room = min(_WIDEST_BAR, options.max_width - width - others)
         top = max(*(max(cell.weight, cell.count / n) for cell in shown), 1e-12)
-        table = new_table(Text("  target"), ("wanted", "right"), ("share", "right"), Text(spelled(self.sampler)), Text(""))
+        table = new_table(Text("  target"), ("wanted", "right"), (share, "right"), Text(spelled(self.sampler)), Text(""))
         for name, cell in zip(names, shown, strict=True):
             verdict = ("too often" if cell.residual > 0 else "too rarely") if cell.differs else ""
             table.add_row(

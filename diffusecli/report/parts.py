@@ -58,16 +58,26 @@ def middle(texts: Sequence[str], width: int) -> list[str]:
     >>> middle(["an answer of one kind that is long", "an answer of two kinds that is long"], 14)
     ['…wer of one k…', '…wer of two k…']
     """
-    end = (width - 1) // 2
+    whole = len(set(texts))
+    even = (width - 1) - (width - 1) // 2
+    cut = _cut(texts, width, even)
+    for start in sorted(range(1, width - 1), key=lambda start: abs(start - even)):
+        if len(set(cut)) == whole:
+            return cut
+        cut = max(cut, _cut(texts, width, start), key=lambda some: len(set(some)))
     long = [text for text in texts if len(text) > width]
-    cut = [text if len(text) <= width else f"{text[: width - 1 - end]}…{text[-end:]}" for text in texts]
-    if len(set(cut)) == len(set(texts)):
-        return cut
-    first, last = min(long), max(long)  # a prefix of these two is a prefix of all
+    first, last = min(long, default=""), max(long, default="")  # what these two begin with, all begin with
     alike = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
-    start = max(0, alike - width // 2)
-    around = [text if len(text) <= width else f"{'…' if start else ''}{text[start:]}" for text in texts]
-    return [text if len(text) <= width else f"{text[: width - 1]}…" for text in around]
+    begin = max(0, alike - width // 2)
+    around = [text if len(text) <= width else f"{'…' if begin else ''}{text[begin:]}" for text in texts]
+    around = [text if len(text) <= width else f"{text[: width - 1]}…" for text in around]
+    return max(cut, around, key=lambda some: len(set(some)))
+
+
+def _cut(texts: Sequence[str], width: int, start: int) -> list[str]:
+    """Long texts with so many characters before the ellipsis."""
+    end = width - 1 - start
+    return [text if len(text) <= width else f"{text[:start]}…{text[len(text) - end :]}" for text in texts]
 
 
 def number(value: float) -> str:

@@ -15,8 +15,7 @@ from itertools import islice
 from typing import Any
 
 from diffusecli.evaluation import metrics
-from diffusecli.evaluation.evaluation import FIRST_DRAW
-from diffusecli.evaluation.metrics import KINDS, Figures, Worded
+from diffusecli.evaluation.metrics import FIRST_DRAW, KINDS, Figures, Worded
 from diffusecli.system.errors import many, printable, shortened
 
 _MOST_TEXT = 600  # characters of one text of a model

@@ -149,7 +149,7 @@ def test_prompts_come_from_files_a_prompt_for_each_group(tmp_path):
     ("options", "words"),
     [
         ({}, "no distribution given. Name one"),
-        ({"binomail": (1, 0.5)}, "did you mean 'binomial'"),
+        ({"binomail": (1, 0.5)}, "Did you mean 'binomial'"),
         ({"binomial": 3}, "takes 2 values, e.g. --binomial 10 0.2"),
         ({"binomial": (2.5, 0.5)}, "whole numbers"),
         ({"binomial": ("x", 0.5)}, "Write it as in --binomial 10 0.2"),
@@ -508,7 +508,7 @@ def test_a_finished_run_is_refused_before_a_prompt_is_written_there(run, tiny_mo
         (diffuse.sample, "nothing to sample"),
         (lambda: diffuse.sample("nowhere"), "nowhere"),
         (lambda: diffuse.sample(model="m", requests="r", n=0), "must be 1 or more"),
-        (lambda: diffuse.sample(model="m", requests="r", engine="openia"), "did you mean 'openai'?"),
+        (lambda: diffuse.sample(model="m", requests="r", engine="openia"), "Did you mean 'openai'?"),
         (lambda: diffuse.sample(model="m", requests="r", base="x"), "engine 'counting' has no option 'base'"),
         (lambda: diffuse.sample(model="m", requests="r", engine="openai"), "engine 'openai' needs base_url"),
         (lambda: diffuse.evaluate("nowhere"), "nowhere: no such file or folder"),
@@ -581,7 +581,7 @@ def test_a_finished_run_is_refused_before_a_prompt_is_written_there(run, tiny_mo
         (lambda: diffuse.evaluate(answers={"a": 0}, prompt=COIN), "answers: is empty"),
         (lambda: diffuse.ensure_builtin(5), "name: must be a text, not 5"),
         (lambda: diffuse.evaluate(answers=["a"], prompt=COIN, match="fuzzy"), "must be one of"),
-        (lambda: diffuse.ensure_builtin("smollm3-135m-instruct"), "did you mean 'smollm2-135m-instruct'?"),
+        (lambda: diffuse.ensure_builtin("smollm3-135m-instruct"), "Did you mean 'smollm2-135m-instruct'?"),
     ],
 )
 def test_what_is_wrong_with_the_input_is_a_typed_error_and_leaves_nothing(call, words, tmp_path, monkeypatch):

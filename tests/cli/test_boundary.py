@@ -24,7 +24,7 @@ from tests.cli.configs import config_text
         (["train", "broken.yaml"], 2, "broken.yaml:1:2: invalid YAML"),
         (["train", "unknown.yaml"], 2, "unknown key 'modle'. Did you mean 'model'?"),
         (["train", "no-prompt.yaml"], 2, "missing.json: does not exist"),
-        (["train", "no-model.yaml"], 2, "unknown model 'smollm2-135m': did you mean 'smollm2-135m-instruct'? (or use a folder"),
+        (["train", "no-model.yaml"], 2, "unknown model 'smollm2-135m'. Did you mean 'smollm2-135m-instruct'? (or use a folder"),
         (["sample", "--mode", "tuned"], 2, "--mode tuned: must be one of untuned, lora"),
         (["sample"], 2, "results: no such file or folder"),
         (["sample", "--temperature", "0"], 2, "--temperature 0: must be above 0"),

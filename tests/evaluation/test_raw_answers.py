@@ -55,7 +55,7 @@ def test_raw_answers_from_anywhere_are_read(tmp_path, prompt_file, name, text):
         ("s.csv", "a,b\n1,2\n", None, "the column of the answers is unknown. Choose one with --column: a, b"),
         ("s.csv", "a,b\n1,2\n", "c", "has no column 'c'. Available: a, b"),
         ("s.csv", "{a}\n{b}\n", None, "s.csv:1: the first line names the columns, and '{a}' is a target"),
-        ("s.jsonl", '{"answer": "x"}\n{"answr": "x"}', None, "s.jsonl:2: has no column 'answer': did you mean 'answr'"),
+        ("s.jsonl", '{"answer": "x"}\n{"answr": "x"}', None, "s.jsonl:2: has no column 'answer'. Did you mean 'answr'"),
         ("s.csv", "text,count\nx,many\n", None, "the count 'many' is not a whole number"),
         ("s.jsonl", '{"text": null}', None, "s.jsonl:1: the column 'text' holds nothing. It must be the text of an answer"),
         ("s.jsonl", '{"text": "x"}\n{"text": ["x", {"content": "y"}]}', None, "s.jsonl:2: the column 'text' holds a mapping"),

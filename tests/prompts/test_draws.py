@@ -59,6 +59,7 @@ def test_draws_that_cannot_be_are_one_sentence(options, says):
 def test_a_line_break_between_draws_may_be_typed(diffuse):
     made = json.loads(diffuse("init-prompt", "--uniform", "1", "3", "--draws", "2", "--separator", r"\n").stdout)
     assert made["draws"]["separator"] == "\n"
+    assert "give all 2 one per line" in made["request"]
 
 
 def test_a_file_with_draws_is_checked_at_its_places(tmp_path):

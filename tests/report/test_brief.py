@@ -81,6 +81,18 @@ def test_shares_that_differ_are_named(tmp_path):
     ]
 
 
+def test_shares_are_of_valid_answers_where_some_are_not(tmp_path):
+    text = shown(found(tmp_path, {"{heads}": 60, "{tails}": 20, "edge": 100}))
+    assert "of valid" in text
+    assert [line.split()[3] for line in text.splitlines() if line.strip().startswith("{")] == ["75.0", "25.0"]
+    assert "of valid" not in shown(found(tmp_path, {"{heads}": 60, "{tails}": 20}))
+
+
+def test_records_that_differ_at_their_ends_stay_different():
+    names = ["{Bob, 25-49, teacher from Paris}", "{Bob, 25-49, teacher from Lyon}", "{Bob, 50-74, teacher from Paris}"]
+    assert len(set(middle(names, 20))) == 3
+
+
 def test_answers_off_target_are_shown_where_no_answer_is_a_target(tmp_path):
     text = shown(found(tmp_path, {"edge": 7, "Heads": 2}))
     assert "off target 100%" in text
@@ -104,6 +116,6 @@ def test_the_command_is_short_and_says_how_to_see_all(tmp_path, in_process):
     assert "Pearson" not in short.stdout
     assert "Pearson" in whole.stdout
     assert len(short.stdout.splitlines()) <= 10
-    assert "--verbose` shows all figures" in short.stderr
+    assert "next: add `--verbose` for all figures" in short.stderr
     assert "next:" not in whole.stderr
     assert json.loads(in_process(*words, "--json").stdout)["rows"][0]["figures"]["g"] >= 0

@@ -137,7 +137,7 @@ def test_the_command_prints_nothing_else_on_stdout(tmp_path, in_process, option,
 def test_only_one_kind_of_output_goes_to_stdout(tmp_path, in_process, found):
     done = in_process("evaluate", str(tmp_path), "--json", "--csv")
     assert done.returncode == 2
-    assert "choose one of them" in done.stderr
+    assert "Choose one" in done.stderr
 
 
 def test_no_cell_of_the_csv_is_a_formula(found):

@@ -74,7 +74,7 @@ def test_every_engine_is_told_with_its_options_by_the_help(diffuse, name):
 def test_what_an_engine_cannot_do_without_is_asked_for(diffuse, name):
     missing = diffuse("sample", "--engine", name)
     assert missing.returncode == 2
-    assert missing.stderr.startswith(f"diffuse: --engine {name} needs --{ENGINES[name].required[0].replace('_', '-')}, ")
+    assert missing.stderr.startswith(f"diffuse: --engine {name} needs --{ENGINES[name].required[0].replace('_', '-')}: ")
 
 
 FOREIGN = [

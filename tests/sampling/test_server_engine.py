@@ -719,7 +719,7 @@ def test_options_of_the_command_line_reach_the_requests(in_process, prompt_file)
     assert [(body["n"], body.keys() & {"seed", "top_p"}) for body in server.bodies] == [(3, set())] * 2
     wrong = in_process("sample", "--engine", "openai", "--base-url", server.url, "--model", "m", "--request", "x", "--omit", "topp")
     assert wrong.returncode == 2
-    assert "--omit topp: not a field of a request: did you mean 'top_p'?" in wrong.stderr
+    assert "--omit topp: not a field of a request. Did you mean 'top_p'?" in wrong.stderr
 
 
 def test_the_key_goes_to_the_server_and_nowhere_else(tmp_path, monkeypatch, capsys):

@@ -264,7 +264,7 @@ def test_a_checkpoint_that_the_disk_does_not_take_is_told(config, monkeypatch):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr("diffusecli.training.checkpoints.save_file", full)
-    with pytest.raises(MachineError, match=r"checkpoint-6: cannot be written: .*No space left on device.*, free some space"):
+    with pytest.raises(MachineError, match=r"checkpoint-6: cannot be written: .*No space left on device.*Free some space"):
         quietly(config("cut"))
 
 
