@@ -30,6 +30,7 @@ _STYLES = {"good": "green", "near": "yellow", "open": "yellow", "bad": "red"}
 _FIGURES_OF_VERDICT = re.compile(r" \((p (=|<=) [^()]*)\)")
 _MOST_FREQUENT = 5
 _ENOUGH_KNOWN = 0.5  # share of records with known values, below which fields say little
+_MANY_OFF = 0.05  # share of samples off target from which the most frequent ones are shown
 _TEXT = 48  # characters of an answer
 _NARROWEST_BAR, _WIDEST_BAR = 8, 60
 NARROWEST = 60
@@ -106,6 +107,11 @@ def _answers(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str
     """The histogram, or the most frequent answers if none is a target."""
     if row.tally.on_target:
         yield _Histogram(row, showing, sampler)
+        if row.tally.off_target.total() >= _MANY_OFF * row.tally.n:
+            some = (
+                f"{short(spelled(repr(text)), 24)} ({count})" for text, count in row.tally.off_target.most_common(_MOST_FREQUENT)
+            )
+            yield _Flow(["off target:", *some], indent=2)
     elif row.prompt.targets:
         yield Text(f"  most frequent of {many(row.tally.n, 'sample')}, none a target:")
         yield from (

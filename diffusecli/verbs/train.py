@@ -60,6 +60,8 @@ _NOT_THE_RESULT = {
     "device",
     "device_map",
 }
+_LONG_WAIT = 60
+"""Seconds of measuring that are announced."""
 _NOT_THE_GRADIENT = {"max_tokens_per_pass", "batch_size", "gradient_checkpointing", "exact_every"}
 """Settings of a run and of its algorithm that may differ when a run resumes (the latter change only rounding)."""
 
@@ -149,6 +151,7 @@ def _train(
         optimise(job, optimiser, progress, report, watch)
         # 4. exact figures of the final adapter, and everything to disk
         with _interruptible(run, "The training is complete and its last checkpoint is saved", command):
+            _announce_measuring(job, progress, notice)
             trained = _finish(job, optimiser, progress, config.to_yaml(), prompts)
 
     # 5. samples; the last checkpoint stays until everything is written
@@ -176,6 +179,15 @@ def settings_of_result(config: Config, inputs: Inputs, base: LoadedModel, proces
     kept["alg_config"]["prompts_per_step"] = prompts_per_step(config.alg_config, len(inputs.train))
     prompts = {p.alias: p.digest for p in [*inputs.train, *inputs.instructions]}
     return {**kept, **base.chat_settings.recorded, "prompts": prompts, **base.recorded, "processes": processes}
+
+
+def _announce_measuring(job: Job, progress: Progress, notice: Notice) -> None:
+    """Say how long the exact figures take, if long: without a backward pass, a prefix costs a third of what it costs in training."""
+    questions = [*measurable(job, measured_questions(job)), *measurable(job, job.prompts.tests)]
+    prefixes = sum(len(wording.trie.internal) for question in questions for wording in question.wordings)
+    wait = prefixes * progress.seconds / max(1, progress.tokens) / 3
+    if wait > _LONG_WAIT:
+        notice(f"{job.run.path}: measuring the exact figures of all targets, about {wait / 60:.0f} min")
 
 
 def _finish(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, config: str, prompts: list[Prompt]) -> Trained:

@@ -165,6 +165,9 @@ def test_the_lowest_p_value_names_its_field_or_pair():
     found = RecordFigures(1, 1, 1, (field("age", float("nan")), field("name", 0.001)), (), 0, float("nan"))
     assert found.lowest_p == (pytest.approx(0.004), "field 'name'")
     assert found.doubt.startswith("name differs")
+    far, near = field("age", 0.0001), field("name", 0.0001)
+    found = RecordFigures(1, 1, 1, (near, replace(far, excess_tvd=0.3)), (), 0, float("nan"))
+    assert (found.lowest_p[1], found.doubt[:11]) == ("field 'age'", "age differs")
 
 
 def test_records_of_which_none_fits_miss_every_limit(tmp_path):

@@ -84,6 +84,7 @@ def test_shares_that_differ_are_named(tmp_path):
 def test_shares_are_of_valid_answers_where_some_are_not(tmp_path):
     text = shown(found(tmp_path, {"{heads}": 60, "{tails}": 20, "edge": 100}))
     assert "of valid" in text
+    assert "  off target:   'edge' (100)" in text
     assert [line.split()[3] for line in text.splitlines() if line.strip().startswith("{")] == ["75.0", "25.0"]
     assert "of valid" not in shown(found(tmp_path, {"{heads}": 60, "{tails}": 20}))
 

@@ -174,3 +174,14 @@ def test_several_draws_in_an_answer_are_trained_and_sampled(config, tmp_path, di
     assert (
         "2 draws: each given the previous ones, estimated TVD median" in diffuse("evaluate", str(done.run.path), "--exact").stdout
     )
+
+
+def test_a_long_measurement_at_the_end_is_announced(config, monkeypatch):
+    from diffusecli.verbs import train as verb
+
+    said = []
+    train(config("quick"), report=lambda _: None, notice=said.append)
+    assert not any("measuring" in line for line in said)
+    monkeypatch.setattr(verb, "_LONG_WAIT", 0)
+    train(config("slow"), report=lambda _: None, notice=said.append)
+    assert [line for line in said if "measuring the exact figures of all targets, about 0 min" in line]
