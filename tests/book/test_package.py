@@ -133,7 +133,7 @@ def test_the_library_is_valid_from_an_empty_folder_and_one_notice_tells_where_it
     ), checked.stdout
     told = [line for line in checked.stderr.splitlines() if "library" in line]
     assert len(told) == 1
-    assert told[0].startswith("prompts is not here: ")
+    assert told[0].startswith("prompts: not found here. ")
     assert str(installed.parent) in told[0]
 
 
@@ -166,7 +166,7 @@ def test_training_sampling_and_evaluation_work_from_an_empty_folder(diffuse, ins
     trained = diffuse("train", "configs/quickstart.yaml", "--set", f"model={tiny_model_folder}", "--set", "alg_config.n_iters=1",
                       "--set", "retain=off", "--set", "generate=false")  # fmt: skip
     assert trained.returncode == 0, trained.stderr
-    assert trained.stderr.count("library of diffuse") == 1
+    assert trained.stderr.count("Using the bundled copy") == 1
     told = json.loads((tmp_path / "results" / "quickstart" / "run.json").read_text())
     assert told["prompt_sha256"][RNG] == read_prompt(ROOT / RNG).digest
     sampled = diffuse("sample", "--prompt", RNG, "-n", "20", "--max-new-tokens", "3")
@@ -186,4 +186,4 @@ def test_a_file_of_ones_own_comes_before_that_of_the_library(diffuse, tmp_path):
     assert [(prompt["file"], prompt["targets"]) for prompt in own["prompts"]] == [(RNG, 2)]
     mixed = diffuse("validate", RNG, "prompts/fruits/fruit-0.json", "--json")
     assert [prompt["targets"] for prompt in json.loads(mixed.stdout)["prompts"]] == [2, 81]
-    assert mixed.stderr.startswith("prompts/fruits/fruit-0.json is not here: ")
+    assert mixed.stderr.startswith("prompts/fruits/fruit-0.json: not found here. ")

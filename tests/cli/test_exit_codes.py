@@ -34,7 +34,7 @@ CASES = [
     (2, "init-prompt --binomial ten 0.2", "valid integer"),
     (2, "init-prompt --choices a=-1,b=1", "weight"),
     (2, "validate nowhere.json", "does not exist"),
-    (2, "validate", "name at least one"),
+    (2, "validate", "Name at least one"),
     (2, "train nowhere.yaml", "cannot be read"),
     (2, "train cfg.yaml --set gama=1", "unknown key"),
     (2, "train p.json", "p.json"),

@@ -55,8 +55,8 @@ REFUSED = {
     "owner/gated": (2, "is gated. Accept its terms on its hub page"),
     "owner/missing": (2, "is not on the hub. Check the spelling"),
     "owner/old": (2, "has no such revision"),
-    "owner/down": (3, "is not cached and the hub cannot be reached"),
-    "smollm2-135m-instrct": (2, "did you mean 'smollm2-135m-instruct'?"),
+    "owner/down": (3, "is not cached, and the hub cannot be reached"),
+    "smollm2-135m-instrct": (2, "Did you mean 'smollm2-135m-instruct'?"),
     "owner/name/more": (2, "is not a valid name for a hub. Write owner/name"),
 }
 

@@ -245,7 +245,7 @@ def test_a_sentencepiece_file_without_the_packages_for_it_is_told_with_the_remed
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=HANG)
     assert "InputError" in done.stderr
-    assert "run `pip install 'diffuse-lm[sentencepiece]'`" in done.stderr
+    assert "Run `pip install 'diffuse-lm[sentencepiece]'`" in done.stderr
 
 
 def tiny(family, tokenizer):
