@@ -149,7 +149,7 @@ def make_optimiser(job: Job, state: dict[int, Any] | None) -> torch.optim.Optimi
     optimiser = torch.optim.AdamW(
         job.weights.vectors, lr=rate, betas=_BETAS, eps=1e-5, weight_decay=job.settings.weight_decay, fused=True
     )
-    if state is not None:
+    if state:  # empty if the run was interrupted before its first step
         optimiser.load_state_dict({**optimiser.state_dict(), "state": job.weights.joined(state)})
     return optimiser
 

@@ -34,7 +34,7 @@ class Filler(Killer):
         told = self.told
         if process.exitcode == 3:
             tally.moments["3"] += 1
-            if not any(word in told for word in ("free some", "MB free", "no space left", "No space left")):
+            if not any(word in told.lower() for word in ("free some", "mb free", "no space left")):
                 tally.faults.append(f"{name}: does not name the full disk: {told[-300:]}")
         elif process.exitcode != 0 and activity.finished not in told:
             tally.faults.append(f"{name}: ends with {process.exitcode} on a full disk: {told[-500:]}")

@@ -287,7 +287,7 @@ def activities(place: Path, base_url: str, logs: Path) -> dict[str, Activity]:
         ),
         "export": Activity(("export", "results/run", "-o", "merged"), copied,
                            partial(_same_bytes, patterns=("merged/*.safetensors", "merged/*.jinja", "merged/tokenizer*")),
-                           "holds an exported model already", shared),
+                           "already holds an exported model", shared),
         "fetch": Activity(
             ("sample", "--model", TINY, "--request", "x", "-n", "5", "--max-new-tokens", "3"), _nothing,
             partial(_same_bytes, patterns=("cache/models/*/*",)),

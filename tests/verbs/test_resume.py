@@ -14,6 +14,7 @@ from diffusecli.prompts.config import Config
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.sampling.counting import CountingSampler
 from diffusecli.system.errors import InputError, InterruptedRun, MachineError
+from diffusecli.training import loop
 from diffusecli.training.checkpoints import newest_checkpoint
 from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.scorer import Scorer
@@ -113,6 +114,20 @@ def test_after_ctrl_c_in_any_step_the_same_command_goes_on_to_the_same_adapter(c
     assert [line["iteration"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert [line["loss"] for line in lines] == [line["loss"] for line in expected_lines]
     assert newest_checkpoint(found.run) is None
+
+
+def test_a_run_that_was_interrupted_before_its_first_step_resumes(config, whole, monkeypatch):
+    _, expected_adapter, _ = whole
+
+    def asked_to_stop(*_):
+        raise loop._AskedToStopError
+
+    with monkeypatch.context() as during, pytest.raises(InterruptedRun):
+        during.setattr(loop, "_step", asked_to_stop)
+        quietly(config("cut"))
+    assert newest_checkpoint(RunDir(Path(config("cut").output_dir))).name == "checkpoint-0"
+    quietly(config("cut"))
+    assert adapter(config("cut")) == expected_adapter
 
 
 def test_an_interrupted_run_with_other_settings_is_not_continued(config, interrupted):
