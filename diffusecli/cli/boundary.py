@@ -31,7 +31,7 @@ def start(app: Callable[..., Any]) -> None:
     try:
         code = app(standalone_mode=False)
     except Exception as error:
-        if not hasattr(error, "format_message") or isinstance(error, typer.Abort):  # the command line's own errors have one
+        if not hasattr(error, "format_message"):  # the command line's own errors have one
             raise
         _refuse(error)
     sys.exit(code if isinstance(code, int) else 0)

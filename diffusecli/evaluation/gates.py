@@ -65,11 +65,9 @@ def _which_field(row: Evaluated, figure: str) -> str:
 
 def _which_test(row: Evaluated) -> str:
     """The field or pair with the lowest p-value, if it is below that of the answers."""
-    return (
-        f", {row.records.lowest_p[1]}"
-        if row.records is not None and _lowest_p(row) != getattr(row.figures, "p_value", math.nan)
-        else ""
-    )
+    if row.figures is None or row.records is None or _lowest_p(row) == row.figures.p_value:
+        return ""
+    return f", {row.records.lowest_p[1]}"
 
 
 def _finest_p(row: Evaluated) -> float:

@@ -77,10 +77,15 @@ class RecordFigures:
         return max(self.pairs, key=lambda pair: abs(pair.error) / pair.standard_error, default=None)
 
     @property
+    def worst_field(self) -> FieldFigures | None:
+        """The field with the lowest p-value; of those that share it, the one furthest from its weights."""
+        tested = (field for field in self.fields if not math.isnan(field.p_value))
+        return min(tested, key=lambda field: (field.p_value, -field.excess_tvd), default=None)
+
+    @property
     def doubt(self) -> str:
         """The field or pair that differs from the target, at a joint level of 5 % (Bonferroni); empty if none does."""
-        tested = (field for field in self.fields if not math.isnan(field.p_value))
-        worst = min(tested, key=lambda field: (field.p_value, -field.excess_tvd), default=None)  # many share the smallest p-value
+        worst = self.worst_field
         if worst is not None and worst.p_value * len(self.fields) < SIGNIFICANCE / 2:
             return f"{worst.name} differs from its weights (p = {worst.p_value:.2g})"
         if self.worst_pair is not None and self.pairs_p_value < SIGNIFICANCE / 2:
@@ -100,8 +105,9 @@ class RecordFigures:
     @property
     def lowest_p(self) -> tuple[float, str]:
         """The lowest corrected p-value, and its field or pair."""
-        by_distance = sorted(self.fields, key=lambda field: -field.excess_tvd)  # of those that share the smallest p-value
-        found = [(len(self.fields) * field.p_value, f"field {field.name!r}") for field in by_distance]
+        found = []
+        if (field := self.worst_field) is not None:
+            found.append((len(self.fields) * field.p_value, f"field {field.name!r}"))
         if (pair := self.worst_pair) is not None:
             found.append((self.pairs_p_value, f"fields {pair.first!r} and {pair.second!r} together"))
         p, what = min((one for one in found if not math.isnan(one[0])), key=lambda one: one[0], default=(math.nan, ""))

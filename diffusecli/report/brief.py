@@ -114,15 +114,17 @@ def _answers(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str
             yield _Flow(["off target:", *some], indent=2)
     elif row.prompt.targets:
         yield Text(f"  most frequent of {many(row.tally.n, 'sample')}, none a target:")
-        yield from (
-            Text(f"  {count:>6} x {short(spelled(repr(text)), _TEXT)}")
-            for text, count in row.tally.off_target.most_common(_MOST_FREQUENT)
-        )
+        yield from (_counted(count, text) for text, count in row.tally.off_target.most_common(_MOST_FREQUENT))
     if row.diversity is not None and not row.tally.on_target:
         for outcome in row.diversity.top[:_MOST_FREQUENT]:
-            yield Text(f"  {outcome.count:>6} x {short(spelled(repr(outcome.text)), _TEXT)}{cut_in_words(outcome)}")
+            yield _counted(outcome.count, outcome.text, cut_in_words(outcome))
     if missed := nearly_matched(row.prompt, row.tally.off_target, wider):
         yield Text(f"  {many(missed.samples, 'off-target sample')} would match with --match '{missed.rule}'")
+
+
+def _counted(count: int, text: str, after: str = "") -> Text:
+    """An answer and how often it came."""
+    return Text(f"  {count:>6} x {short(spelled(repr(text)), _TEXT)}{after}")
 
 
 class _Flow:
