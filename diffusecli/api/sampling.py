@@ -95,8 +95,8 @@ def _rows(prompt: Prompt, answers: Answers) -> list[tuple[str, str, int, int, fl
     def weight(text: str) -> float:
         place = target_of(text)
         cut = prompt.eos and answers.unfinished[text] == answers[text]  # a cut answer is not a target
-        of_one_draw = prompt.draws is not None  # the whole answer has no weight
-        return math.nan if place is None or cut or of_one_draw else prompt.probabilities[place]
+        partial = prompt.in_parts  # the whole answer has no weight
+        return math.nan if place is None or cut or partial else prompt.probabilities[place]
 
     by_count = sorted(answers.items(), key=lambda item: (-item[1], item[0]))
     return [(prompt.alias, text, n, answers.unfinished[text], n / total, weight(text)) for text, n in by_count]

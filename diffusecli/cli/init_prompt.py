@@ -69,7 +69,7 @@ def init_prompt(
         typer.Option(metavar="COLUMN=WIDTH", help="With --from: bin numbers into ranges, e.g. age=10; may be repeated."),
     ] = None,
     independent: Annotated[
-        str, typer.Option(metavar="A,B,…", help="With --template: independent fields; all combinations are targets.")
+        str, typer.Option(metavar="A,B,…", help="With --template: fields to make independent of all others.")
     ] = "",
     given: Annotated[
         str,

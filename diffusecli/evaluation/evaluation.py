@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusecli.evaluation.comparison import Estimate, compare
-from diffusecli.evaluation.metrics import AT_N, FIRST_DRAW, Cell, ExactFigures, Figures
+from diffusecli.evaluation.metrics import AT_N, FIRST_DRAW, OTHER_FIELDS, Cell, ExactFigures, Figures
 from diffusecli.evaluation.open_ended import Diversity, Line
 from diffusecli.evaluation.ordered import Ordered
 from diffusecli.evaluation.records import RecordFigures
@@ -53,7 +53,7 @@ class Evaluated:
             return open_verdict(self.diversity, self.tally.unfinished.total())
         if self.figures is not None:
             found = verdict(self.figures, self.exact)
-            found = f"{FIRST_DRAW}{found}" if self.prompt.draws is not None else found
+            found = f"{FIRST_DRAW if self.prompt.draws is not None else OTHER_FIELDS}{found}" if self.prompt.in_parts else found
             doubt = self.records.doubt if self.records is not None else ""
             return f"{doubt}; {found}" if doubt else found
         known = self.exact is not None and not math.isnan(self.exact.tvd)

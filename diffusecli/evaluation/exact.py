@@ -40,7 +40,7 @@ from diffusecli.training.scorer import Scorer
 from diffusecli.training.visits import MANY_PROMPTS, drawn_tree
 
 _SEQUENCES_MEASURED = 256
-"""Number of sequences for estimates if an answer has several draws."""
+"""Number of sequences for estimates of answers in parts."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,7 @@ class Measured:
     wordings: dict[tuple[str, str], tuple[Worded, ...]] = field(default_factory=dict)  # of prompts that have several, or contexts
     chat: dict[str, Any] = field(default_factory=dict)  # how the prompts were rendered: system prompt, template, variables
     drift: float | None = None  # of the adapter on held-out instructions, nats per token
-    draws: dict[tuple[str, str], ExactFigures] = field(
-        default_factory=dict
-    )  # of prompts with several draws in an answer: estimates
+    draws: dict[tuple[str, str], ExactFigures] = field(default_factory=dict)  # of prompts whose answers are in parts: estimates
 
     def knows(self, mode: str, prompt: Prompt) -> bool:
         """Whether the prompt was measured in this mode."""
@@ -102,7 +100,7 @@ def measure(
         scores = iter(scorer.log_probs(encoded))
         for one in asked:
             of_prompt = [next(scores) for _ in one.encoded]
-            if one.prompt.draws is not None:
+            if one.prompt.in_parts:
                 of_draws[mode, one.prompt.digest] = one.estimated(of_prompt)
                 continue
             found[mode, one.prompt.digest] = one.pooled(of_prompt)
@@ -166,22 +164,22 @@ class _Asked:
         others = around.wordings if around else ()
         kinds += [("context", names[id(e.prompt)]) for e in others]
         found = (*question.wordings, *question.held_out, *others)
-        if prompt.draws is not None:
+        if prompt.in_parts:
             found = tuple(replace(e, trie=drawn_tree(e, _SEQUENCES_MEASURED, None)) for e in found)
         return cls(prompt, found, tuple(kinds))
 
     def estimated(self, paths: Sequence[np.ndarray]) -> ExactFigures:
-        """Estimates for answers with several draws, from drawn sequences: means over the wordings and over the earlier draws."""
+        """Estimates for answers in parts, from drawn sequences: means over the wordings and over the earlier parts."""
         pairs = [(e.trie, log_probs) for e, log_probs in zip(self.encoded, paths, strict=True) if isinstance(e.trie, SampledTree)]
         whole = [tree.estimates(log_probs) for tree, log_probs in pairs[: len(self.prompt.wordings)]]
         each = zip(*(tree.of_draws(log_probs) for tree, log_probs in pairs[: len(whole)]), strict=True)
         draws = (
             Worded(
-                "draw",
-                f"draw {place}",
+                "draw" if self.prompt.draws is not None else "field",
+                name,
                 *(math.fsum(getattr(one, name) for one in some) / len(some) for name in ("kl", "on_target", "tvd")),
             )
-            for place, some in enumerate(each, 1)
+            for name, some in zip(self.prompt.record.fields if self.prompt.record else (), each, strict=True)
         )
         kl, on_target, error = (
             math.fsum(getattr(one, name) for one in whole) / len(whole) for name in ("kl", "on_target", "error")

@@ -154,12 +154,15 @@ def figures(prompt: Prompt, tallied: Tally, *, seed: int = 0) -> Figures:
 
 @dataclass(frozen=True)
 class Worded:
-    """Exact figures of one wording of a prompt, of the prompt in one context, or of one of several draws in its answer, given the previous ones."""
+    """Exact figures of one wording of a prompt, of the prompt in one context, or of one part of its answers.
+
+    A part is a draw or a field; its figures are given the parts before it.
+    """
 
     kind: Literal[
-        "trained", "held-out", "context", "draw"
+        "trained", "held-out", "context", "draw", "field"
     ]  # trained: a request of the prompt, whether this run was trained on it or not
-    name: str  # the request, the context, or the draw
+    name: str  # the request, the context, the draw, or the field
     kl: float  # KL(target || model), nats
     on_target: float
     tvd: float
@@ -167,7 +170,9 @@ class Worded:
 
 FIRST_DRAW = "answers by their first draw: "
 """Prefix of verdicts on answers with several draws."""
-KINDS = {"trained": "wording", "held-out": "held-out wording", "context": "held-out context", "draw": "draw"}
+OTHER_FIELDS = "answers without their independent fields: "
+"""Prefix of verdicts on answers with independent fields."""
+KINDS = {"trained": "wording", "held-out": "held-out wording", "context": "held-out context", "draw": "draw", "field": "field"}
 """Names of the kinds."""
 
 
@@ -186,7 +191,7 @@ class ExactFigures:
     seen_expected: float = math.nan  # targets among N answers
     q: tuple[float, ...] = ()  # of each target
     excess_tvd: float = math.nan  # expected for `at_n` draws from q
-    wordings: tuple[Worded, ...] = ()  # of a prompt in several wordings or contexts, or with several draws: one for each
+    wordings: tuple[Worded, ...] = ()  # of a prompt in several wordings or contexts, or whose answers are in parts: one for each
     pooled_tvd: float = math.nan  # of answers pooled over several wordings; nan with one wording
     kl_error: float = 0.0  # standard error of an estimated KL; 0 if it is exact
 

@@ -1,4 +1,4 @@
-"""Target distribution of records, and samples from it: records listed with weights, or several draws per answer.
+"""Target distribution of records, and samples from it: records listed with weights, records with independent fields, or several draws per answer.
 
 Takes prompts, not answers. Symbols: F fields, R rows, N answers, B samples of a perfect sampler.
 """
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffusecli.files.text import canonical
-from diffusecli.prompts.prompt import Draws, Prompt
+from diffusecli.prompts.parts import IndependentFields, SeveralDraws, parts_of
+from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.templates import Template, marginals
 
 _AT_ONCE = 5_000_000  # random numbers
@@ -28,11 +29,15 @@ class RecordTarget:
     rows: np.ndarray  # [R, F] records, as indices of their values; empty if draws are independent
     weights: np.ndarray  # [R]
     draw: Callable[[int, np.random.Generator], np.ndarray]  # draws N records of a perfect sampler [N, F]
+    partial: bool = False  # rows leave out independent fields: they are 0
 
     @classmethod
     def of(cls, prompt: Prompt, template: Template) -> RecordTarget:
-        """The distribution of the listed targets, or of sequences of them."""
-        return _listed(prompt, template) if prompt.draws is None else _of_draws(prompt, prompt.draws)
+        """The distribution of the targets, or of the answers they are parts of."""
+        parts = parts_of(prompt)
+        if isinstance(parts, SeveralDraws):
+            return _of_draws(prompt, parts)
+        return _of_fields(parts) if isinstance(parts, IndependentFields) else _listed(prompt, template)
 
     def knows(self, values: Sequence[str]) -> bool:
         """Whether all values occur in target records."""
@@ -73,31 +78,24 @@ def _listed(prompt: Prompt, template: Template) -> RecordTarget:
     return RecordTarget(template, own, rows, p, lambda n, rng: rows[rng.choice(len(p), size=n, p=p / p.sum())])
 
 
-def _of_draws(prompt: Prompt, draws: Draws) -> RecordTarget:
-    p = np.array(prompt.probabilities)
-
-    def draw(n: int, rng: np.random.Generator) -> np.ndarray:
-        if draws.replace:
-            return rng.choice(len(p), size=(n, draws.n), p=p).astype(np.int32)
-        size = max(1, _AT_ONCE // len(p))
-        return np.concatenate([_without_replacement(p, draws.n, min(size, n - start), rng) for start in range(0, n, size)])
-
+def _of_draws(prompt: Prompt, parts: SeveralDraws) -> RecordTarget:
+    p, draws = parts.probabilities, parts.draws
     names = list(map(canonical, prompt.targets))
     rows, shares = np.zeros((0, draws.n), dtype=np.int32), [p] * draws.n
     if not draws.replace:
-        rows = draw(min(_SIMULATED, 50 * _AT_ONCE // len(p)), np.random.default_rng(0))
+        rows = parts.draw(min(_SIMULATED, 50 * _AT_ONCE // len(p)), np.random.default_rng(0))
         odds = p / (1 - p)
         shares = [p, p * (odds.sum() - odds)]  # second draw: sum of p_j p_i / (1 - p_j) over all j other than i
         # later draws: simulated counts plus one draw by the weights, so that no possible target gets share zero
         shares += [(np.bincount(rows[:, place], minlength=len(p)) + p) / (len(rows) + 1) for place in range(2, draws.n)]
     of_places = [dict(zip(names, share.tolist(), strict=True)) for share in shares]
-    return RecordTarget(draws.template, of_places, rows, np.full(len(rows), 1 / max(1, len(rows))), draw)
+    return RecordTarget(draws.template, of_places, rows, np.full(len(rows), 1 / max(1, len(rows))), parts.draw)
 
 
-def _without_replacement(p: np.ndarray, draws: int, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw n sequences [n, draws]: the first targets to arrive, in order, where target i arrives at rate p_i."""
-    with np.errstate(divide="ignore"):
-        arrivals = rng.exponential(size=(n, len(p))) / p
-    first = np.argpartition(arrivals, draws - 1, axis=1)[:, :draws]
-    order = np.argsort(np.take_along_axis(arrivals, first, axis=1), axis=1)
-    return np.take_along_axis(first, order, axis=1).astype(np.int32)
+def _of_fields(parts: IndependentFields) -> RecordTarget:
+    own = [
+        dict(zip(map(canonical, values), shares.tolist(), strict=True))
+        for values, shares in zip(parts.values, parts.marginals, strict=True)
+    ]
+    rows = np.maximum(parts.rows, 0)  # an independent field counts as constant: associated with no other
+    return RecordTarget(parts.template, own, rows, parts.probabilities, parts.draw, partial=True)

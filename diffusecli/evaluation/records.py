@@ -149,7 +149,7 @@ def record_figures(
 
 def _values(prompt: Prompt, text: str, place: int | None) -> tuple[str, ...] | None:
     """The fields of an answer: those of its target in any spelling, otherwise those of its text."""
-    if place is not None and prompt.draws is None:
+    if place is not None and not prompt.in_parts:
         return record_values(prompt, prompt.targets[place])
     return record_values(prompt, text) if prompt.eos else None
 

@@ -67,7 +67,7 @@ def quality(target: RecordTarget, rows: Sequence[tuple[tuple[str, ...], int]], s
 
 def _reference_table(target: RecordTarget, rng: np.random.Generator) -> np.ndarray:
     """A reference table of records [M, F]: counts follow the weights to within one row; for several draws per answer a random sample."""
-    if not len(target.rows):
+    if not len(target.rows) or target.partial:
         return target.draw(_ROWS, rng)
     most = max(_ROWS, len(target.rows))
     ends = np.floor(target.weights.cumsum() / target.weights.sum() * most + 0.5).astype(np.int64)

@@ -93,7 +93,7 @@ def _about(prompt: Prompt) -> dict[str, str]:
 def entropy_of_answers(prompt: Prompt) -> str:
     """Entropy of whole answers in nats; "-" for several draws without replacement, which would need simulation."""
     if prompt.draws is None:
-        return f"{prompt.entropy:.3f}"
+        return f"{prompt.entropy + sum(field.entropy for field in prompt.independent.values()):.3f}"
     return f"{prompt.draws.n * prompt.entropy:.3f}" if prompt.draws.replace else "-"
 
 

@@ -24,6 +24,7 @@ from diffusecli.models.tokens import (
 )
 from diffusecli.models.trie import TokenTrie
 from diffusecli.prompts.answer_texts import answer_texts
+from diffusecli.prompts.parts import parts_of
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import InputError, Problem
 
@@ -41,7 +42,7 @@ class EncodedPrompt:
     around: tuple[str, str] = ("", "")  # text that the template puts before and after an answer, not part of it
     remarks: tuple[str, ...] = ()  # changes by the template or tokenizer, for the user
     choices: tuple[int, ...] = ()  # J: paths with the same number are spellings of the same answer; () if there are none
-    sequences: Sequences | None = None  # for several draws in one answer; `trie` is then the part that a few sequences visit
+    sequences: Sequences | None = None  # for answers in parts; `trie` is then what a few sequences visit
 
     @property
     def alias(self) -> str:
@@ -56,7 +57,7 @@ class EncodedPrompt:
         return int(self.trie.depths.max(initial=0))
 
     def longer_than(self, tokens: int) -> int:
-        """The number of targets with more than `tokens` tokens in at least one variant; for several draws all or none."""
+        """The number of targets with more than `tokens` tokens in at least one variant; for answers in parts all or none."""
         if self.sequences is not None:
             return len(self.prompt.targets) if self.longest > tokens else 0
         return len({self.owners[path] for path in np.flatnonzero(self.trie.depths[self.trie.leaves] > tokens).tolist()})
@@ -71,7 +72,7 @@ class EncodedPrompt:
 
 _NO_TREE = TokenTrie.build([], [])
 _SHOWN_SEQUENCES = 16
-"""For several draws in an answer: the number of sequences in the tree that represents them."""
+"""For answers in parts: the number of sequences in the tree that represents them."""
 
 
 def encode_prompt(prompt: Prompt, chat: Chat) -> EncodedPrompt:
@@ -101,8 +102,8 @@ def encode_prompt(prompt: Prompt, chat: Chat) -> EncodedPrompt:
     unsaid = [f"{named_token(frame.tokenizer, token)} should end an answer, but the model's embedding has only {chat.rows} rows, so the model never generates it"
               for token in sorted(frame.stop_ids - stop_ids)]  # fmt: skip
     framed = EncodedPrompt(prompt, frame.prompt_ids, _NO_TREE, (), stop_ids, frame.stop_text, (frame.before, frame.after))
-    if prompt.draws is not None:
-        sequences = encode_sequences(frame, prompt, prompt.draws)
+    if (parts := parts_of(prompt)) is not None:
+        sequences = encode_sequences(frame, prompt, parts)
         paths = [trie.path(place) for trie in sequences.places for place in range(len(trie.leaves))]
         _require_known(frame, chat.rows, [prompt.alias] * len(paths), paths)
         shown = sequences.sample(_SHOWN_SEQUENCES, 0)

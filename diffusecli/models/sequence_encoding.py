@@ -1,7 +1,7 @@
-"""Several draws in one answer, in tokens: the tokens of each target at each position of the sequence.
+"""Answers in parts, in tokens: the tokens of each value of each part.
 
-Targets are placed between texts of the prompt (`Draws`): `{3, 7, 1}`. A token may span the end of one and the beginning of the next. So whole
-answers that differ at one position only are tokenised, and the common tokens before and after are removed.
+Values are placed between texts of the prompt: `{3, 7, 1}`. A token may span the end of one and the beginning of the next. So whole
+answers that differ in one part only are tokenised, and the common tokens before and after are removed.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from diffusecli.models.frame import Frame
 from diffusecli.models.sequences import Sequences
 from diffusecli.models.tokens import decode_answers, tokenise_all
 from diffusecli.models.trie import TokenTrie
-from diffusecli.prompts.prompt import Draws, Prompt
+from diffusecli.prompts.parts import Parts
+from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.templates import Template
 from diffusecli.system.errors import InputError
 
-_COMPARED = 32  # sequences whose tokens are compared with those of their parts
+_COMPARED = 32  # answers whose tokens are compared with those of their parts
 
 
-def encode_sequences(frame: Frame, prompt: Prompt, draws: Draws) -> Sequences:
-    """A tree for each position. Raises `InputError` if the tokens of a draw depend on other draws."""
-    targets, template, rng = prompt.targets, draws.template, np.random.default_rng(0)
-    base = [targets[place % len(targets)] for place in range(draws.n)]
+def encode_sequences(frame: Frame, prompt: Prompt, parts: Parts) -> Sequences:
+    """A tree for each part. Raises `InputError` if the tokens of a part depend on other parts."""
+    template, values, rng = parts.template, parts.values, np.random.default_rng(0)
+    last = len(values) - 1
+    base = [some[place % len(some)] for place, some in enumerate(values)]
 
     opening, ending = frame.opening + frame.before, frame.stop_text or frame.ending
 
@@ -34,41 +36,44 @@ def encode_sequences(frame: Frame, prompt: Prompt, draws: Draws) -> Sequences:
 
     (whole,) = tokens([template.fill(base) + ending])
     if tuple(whole[: len(frame.prompt_ids)]) != frame.prompt_ids:
-        raise frame.error("prompt and answer share a token, which is not supported with draws. Set another chat_template")
+        raise frame.error(
+            f"prompt and answer share a token, which is not supported with {_kind(prompt)}. Set another chat_template"
+        )
     paths: list[list[tuple[int, ...]]] = []
     start = len(frame.prompt_ids)
-    for place in range(draws.n):
-        rows = [[*base[:place], target, *base[place + 1 :]] for target in targets]
+    for place, own_values in enumerate(values):
+        rows = [[*base[:place], value, *base[place + 1 :]] for value in own_values]
         found = tokens(template.fill(row) + ending for row in rows)
-        after = draws.separator.rstrip() or draws.separator  # a space before a draw belongs to that draw's tokens
+        between = template.texts[place + 1]
+        after = between.rstrip() or between  # a space before a part belongs to that part's tokens
         ends = (
             [len(ids) for ids in tokens(_up_to(template, row, place) + after for row in rows)]
-            if place < draws.n - 1
+            if place < last
             else list(map(len, found))
         )
-        own = ends[targets.index(base[place])]
+        own = ends[own_values.index(base[place])]
         paths.append([tuple(ids[start:end]) for ids, end in zip(found, ends, strict=True)])
         if any(ids[:start] != whole[:start] or ids[end:] != whole[own:] for ids, end in zip(found, ends, strict=True)):
-            raise _entangled(frame, draws)
+            raise _entangled(frame, prompt)
         start = own
-    for place in range(draws.n):  # every target decodes correctly at every position
+    for place, own_values in enumerate(values):  # every value decodes correctly
         spelled = decode_answers(
-            frame.tokenizer, [path[:-1] if place == draws.n - 1 and frame.by_token else path for path in paths[place]]
+            frame.tokenizer, [path[:-1] if place == last and frame.by_token else path for path in paths[place]]
         )
-        for target, text in zip(targets, spelled, strict=True):
-            if canonical(target) not in canonical(text):
+        for value, text in zip(own_values, spelled, strict=True):
+            if canonical(value) not in canonical(text):
                 raise frame.error(
-                    f"the target {target!r} is changed by the tokenizer to {text!r}. Write the target so that it is not changed"
+                    f"the target {value!r} is changed by the tokenizer to {text!r}. Write the target so that it is not changed"
                 )
-    for row in rng.integers(len(targets), size=(_COMPARED, draws.n)).tolist():
-        (ids,) = tokens([template.fill([targets[index] for index in row]) + ending])
+    for row in rng.integers([len(some) for some in values], size=(_COMPARED, len(values))).tolist():
+        (ids,) = tokens([template.fill([some[index] for some, index in zip(values, row, strict=True)]) + ending])
         joined = [*frame.prompt_ids, *(token for place, index in enumerate(row) for token in paths[place][index])]
         if ids != joined:
-            raise _entangled(frame, draws)
+            raise _entangled(frame, prompt)
     try:
-        return Sequences(tuple(TokenTrie.build(some, prompt.probabilities) for some in paths), draws.replace)
-    except ValueError as error:  # the tokens of one target are a prefix of another's
-        raise _entangled(frame, draws) from error
+        return Sequences(tuple(TokenTrie.build(some, [1 / len(some)] * len(some)) for some in paths), parts.weights)
+    except ValueError as error:  # the tokens of one value are a prefix of another's
+        raise _entangled(frame, prompt) from error
 
 
 def _ended(frame: Frame, ids: list[int]) -> list[int]:
@@ -80,13 +85,23 @@ def _ended(frame: Frame, ids: list[int]) -> list[int]:
 
 
 def _up_to(template: Template, row: Sequence[str], place: int) -> str:
-    """The answer up to the end of a draw."""
+    """The answer up to the end of a part."""
     return (
         template.texts[0] + "".join(value + text for value, text in zip(row[:place], template.texts[1:], strict=False)) + row[place]
     )
 
 
-def _entangled(frame: Frame, draws: Draws) -> InputError:
+def _kind(prompt: Prompt) -> str:
+    return "draws" if prompt.draws is not None else "independent fields"
+
+
+def _entangled(frame: Frame, prompt: Prompt) -> InputError:
+    if prompt.draws is not None:
+        return frame.error(
+            f"with the separator {prompt.draws.separator!r}, the tokens of a draw depend on neighbouring draws in this tokenizer. Use "
+            "another separator, such as ', ' or ' | '"
+        )
     return frame.error(
-        f"with the separator {draws.separator!r}, the tokens of a draw depend on neighbouring draws in this tokenizer. Use another separator, such as ', ' or ' | '"
+        f"with the template {prompt.template!r}, the tokens of a field depend on neighbouring fields in this tokenizer. Put another text "
+        "between the fields, such as ', ' or ' | '"
     )

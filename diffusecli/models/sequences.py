@@ -1,16 +1,15 @@
-"""Answers with several draws: a tree of sequences that is never listed, built only along drawn paths.
+"""Answers in parts (several draws, independent fields): a tree of combinations that is never listed, built only along drawn paths.
 
-Each position of the sequence has a prefix tree of all targets; a path through one continues at the root of the next. It uses tries and
-weights, no tokenizers and no models.
+Each part has a prefix tree of its values; a path through one continues at the root of the next. It uses tries and weights, no tokenizers
+and no models.
 
-Axis names: K targets, n draws, m sequences.
+Axis names: F parts, V values of a part, m sequences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -20,29 +19,21 @@ from diffusecli.models.trie import ROOT, TokenTrie
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
-    """Sequences of targets, each drawn with the same weights, with or without replacement."""
+    """Answers in parts, each drawn given the parts before it."""
 
-    places: tuple[TokenTrie, ...]  # n; path k of each has the tokens of target k and of the text after it
-    replace: bool  # whether a target may be drawn again
+    places: tuple[TokenTrie, ...]  # F; path k of each has the tokens of value k and of the text after it
+    weights: Callable[[Sequence[int]], np.ndarray]  # from the values drawn so far to the distribution of the next [V]
 
     @property
     def longest(self) -> int:
         """The maximum tokens of a sequence."""
         return sum(int(trie.depths.max()) for trie in self.places)
 
-    @cached_property
-    def _weights(self) -> np.ndarray:
-        """[K]."""
-        return self.places[0].weights
-
     def at(self, drawn: Sequence[int]) -> TokenTrie:
-        """The tree of the next draw, with the weights of the remaining targets."""
+        """The tree of the next part, with its weights given the drawn values."""
         trie = self.places[len(drawn)]
-        if self.replace or not drawn:
-            return trie
-        left = self._weights.copy()
-        left[list(drawn)] = 0.0
-        return trie.reweighted(left / left.sum())
+        weights = self.weights(drawn)
+        return trie if np.array_equal(weights, trie.weights) else trie.reweighted(weights)
 
     def sample(self, count: int, seed: int | Sequence[int]) -> SampledTree:
         """The tree that `count` drawn sequences visit, with the exact conditional distribution at each node.

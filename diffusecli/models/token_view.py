@@ -29,7 +29,7 @@ class TokenView:
 
     @property
     def paths(self) -> TokenTrie:
-        """The tree of the answers; for several draws that of the first."""
+        """The tree of the answers; for answers in parts that of the first."""
         return self.encoded.sequences.places[0] if self.encoded.sequences is not None else self.encoded.trie
 
     @property
@@ -53,7 +53,7 @@ class TokenView:
     def fed_as_rows(self) -> int:
         """Number of tokens fed with one row per target."""
         trie = self.encoded.trie
-        ends = trie.drawn if isinstance(trie, SampledTree) else trie.leaves  # for several draws: the sequences of a step
+        ends = trie.drawn if isinstance(trie, SampledTree) else trie.leaves  # for answers in parts: the sequences of a step
         return len(ends) * len(self.encoded.prompt_ids) + int(trie.depths[ends].sum())
 
     @property

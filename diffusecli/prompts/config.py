@@ -165,7 +165,8 @@ class Config(BaseModel):
         default=(), description="Prompt files, folders (searched recursively) or patterns (prompts/*.json) to train on."
     )
     test_prompts: Annotated[tuple[PathText, ...], Field(strict=False)] = Field(
-        default=(), description="Prompt files, folders or patterns to sample after training. May be []."
+        default=(),
+        description="Prompt files, folders or patterns to sample after training. Without any, `sample` uses train_prompts.",
     )
     made_by: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="Command that creates the prompt files. Shown when they are missing."

@@ -75,7 +75,7 @@ def clashes(prompts: Iterable[Prompt], conversations: Iterable[Hashable]) -> Ite
     for first, *others in groups.values():
         expected = _masses(first) if others else {}
         for other in others:
-            agree = first.draws == other.draws and _agree(expected, _masses(other))
+            agree = (first.draws, first.independent) == (other.draws, other.independent) and _agree(expected, _masses(other))
             clash, pair = Clash(first, other, agree), (first.whole, other.whole)
             if clash.severity != "notice" or pair not in reported:
                 yield clash

@@ -29,7 +29,18 @@ class Distribution:
     fields: Mapping[str, str] = field(default_factory=dict)  # fill the {placeholders} of a request, where more than the group does
     facts: Mapping[str, str] = field(default_factory=dict)  # fill the templates of `wordings/`
     template: str = ""  # of records: how fields make an outcome
+    independent: Mapping[str, Mapping[str, float]] = field(
+        default_factory=dict
+    )  # weights of fields whose combinations are not listed:
+    # outcomes have `{field}` in their place
     family: str = ""  # its name; none for what comes from a file
+
+    @property
+    def independent_fields(self) -> dict[str, dict[str, list[Any]]]:
+        """The independent fields as a prompt file has them: values and weights, normalised."""
+        return {
+            name: {"values": list(sums), "weights": list(rounded_shares(sums.values()))} for name, sums in self.independent.items()
+        }
 
 
 _Make = Callable[..., Distribution]

@@ -17,6 +17,7 @@ from itertools import product
 from diffusecli.files.text import canonical
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Draws, Prompt
+from diffusecli.prompts.templates import Template
 from diffusecli.system.errors import InputError
 
 RULES = ("exact", "strip", "casefold", "regex:…")
@@ -72,6 +73,8 @@ class Matching:
         ends = {prompt.eos for prompt in asked} or {True}
         if asked and all(prompt.draws is not None for prompt in asked):
             return f"as many draws as asked, each {self._words(True, 'a target')}"
+        if asked and all(prompt.independent for prompt in asked):
+            return f"{self._words(True, 'a target with known values of its independent fields')}"
         target = "a spelling of a target" if any(len(s) > 1 for prompt in asked for s in prompt.spellings) else "a target"
         return "; for prompts with eos: false ".join(self._words(whole, target) for whole in (True, False) if whole in ends)
 
@@ -149,6 +152,8 @@ def target_finder(prompt: Prompt, matching: Matching) -> Callable[[str], int | N
     """
     if prompt.draws is not None:
         return _first_of_draws(prompt, prompt.draws, matching)
+    if prompt.independent:
+        return _without_independent(prompt, matching)
     cells = _cells(prompt, matching)
     lengths = sorted({len(key) for key in cells}, reverse=True) if not prompt.eos else []
 
@@ -172,6 +177,27 @@ def _first_of_draws(prompt: Prompt, draws: Draws, matching: Matching) -> Callabl
         return drawn[0]
 
     return first_of
+
+
+def _without_independent(prompt: Prompt, matching: Matching) -> Callable[[str], int | None]:
+    """The target of a valid answer: its independent fields have known values, and with placeholders for them it is a target."""
+    template = Template.of(prompt.template or "")
+    target_of = target_finder(prompt.model_copy(update={"independent": {}}), matching)
+    known = {
+        place: {matching.key(value) for value in prompt.independent[name].values}
+        for place, name in enumerate(template.fields)
+        if name in prompt.independent
+    }
+
+    def found(text: str) -> int | None:
+        values = list(template.parse(canonical(text)) or ())
+        if not values or any(matching.key(values[place]) not in own for place, own in known.items()):
+            return None
+        for place in known:
+            values[place] = f"{{{template.fields[place]}}}"
+        return target_of(template.fill(values))
+
+    return found
 
 
 def _cells(prompt: Prompt, matching: Matching) -> Mapping[str, int]:

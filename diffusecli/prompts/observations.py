@@ -14,7 +14,7 @@ from diffusecli.files.table_files import read_table
 from diffusecli.files.tables import Table
 from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.observed_rows import observed_rows, totals_of
-from diffusecli.prompts.record_columns import made_independent, with_bins, with_records
+from diffusecli.prompts.record_columns import Independent, made_independent, with_bins, with_records
 from diffusecli.prompts.row_lists import distributions_of_lists
 from diffusecli.prompts.shared_options import shared_options
 from diffusecli.prompts.templates import Template
@@ -45,8 +45,9 @@ def distributions_in(path: Path, reading: Reading) -> dict[tuple[str, ...], Dist
         reading, notices = choose_weight_column(table, reading, index)
     rows, left_out = observed_rows(table, index, reading)
     totals, repeated = totals_of(rows)
+    own: dict[tuple[str, ...], Independent] = {}
     if reading.independent:
-        totals = {key: made_independent(sums, reading) for key, sums in totals.items()}
+        totals, own = made_independent(totals, reading)
     counted = reading.count or reading.weight_column is not None
     if repeated and not counted:
         likely = [
@@ -73,7 +74,10 @@ def distributions_in(path: Path, reading: Reading) -> dict[tuple[str, ...], Dist
     notices = [*table.notices, *notices, *left_out, *(smoothed if counted else ()), how if counted else ""]
     if reading.template is not None:
         shown = Template.of(reading.template).shown
-        made = {key: replace(each, template=reading.template, request=REQUEST_OF_RECORDS, noun=shown) for key, each in made.items()}
+        made = {
+            key: replace(each, template=reading.template, request=REQUEST_OF_RECORDS, noun=shown, independent=own.get(key, {}))
+            for key, each in made.items()
+        }
     return with_notices(made, notices)
 
 

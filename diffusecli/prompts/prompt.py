@@ -86,6 +86,29 @@ class Draws(BaseModel):
         return Template(tuple(f"draw {place}" for place in range(1, self.n + 1)), texts)
 
 
+class IndependentField(BaseModel):
+    """A field of a record that does not depend on the others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    values: Annotated[tuple[str, ...], Field(strict=False, json_schema_extra={"minItems": 1})] = Field(
+        description="The values of the field."
+    )
+    weights: Annotated[tuple[float, ...] | None, Field(strict=False)] = Field(
+        default=None, description="One number per value, divided by their sum. Missing: uniform."
+    )
+
+    @cached_property
+    def probabilities(self) -> tuple[float, ...]:
+        """The weights normalised to sum to 1, one per value."""
+        return _shares(self.weights, len(self.values))
+
+    @property
+    def entropy(self) -> float:
+        """H of its distribution in nats."""
+        return _entropy(self.probabilities)
+
+
 class Prompt(BaseModel):
     """A request with its target distribution. Files of the original format are read unchanged."""
 
@@ -134,8 +157,16 @@ class Prompt(BaseModel):
         description="How a target is built from fields: `{name}, {age}`. Answers are split with it. Write braces in the text twice.",
     )
     draws: Draws | None = Field(default=None, description="Several draws in one answer. Targets and weights are those of one draw.")
+    independent: dict[str, IndependentField] = Field(
+        default={}, description="Fields of the template that do not depend on the others, with their values. The targets have `{field}` in "
+        "their place.",
+    )  # fmt: skip
     alias: str = Field(default="", exclude=True, description="The path the prompt was read from. Never in the file.")
     _whole: str = PrivateAttr("")  # of a wording: the alias of the prompt with all of them
+
+    def __hash__(self) -> int:
+        """By content: equal prompts have equal digests."""
+        return hash(self.digest)
 
     @property
     def requests(self) -> tuple[str, ...]:
@@ -219,13 +250,15 @@ class Prompt(BaseModel):
         """The spellings of all targets, one after the other."""
         return tuple(spelling for spellings in self.spellings for spelling in spellings)
 
+    @property
+    def in_parts(self) -> bool:
+        """Whether answers are combinations that are not listed: several draws, or targets with independent fields."""
+        return self.draws is not None or bool(self.independent)
+
     @cached_property
     def probabilities(self) -> tuple[float, ...]:
         """The weights normalised to sum to 1, one per target."""
-        if not self.weights:
-            return tuple(1.0 / len(self.targets) for _ in self.targets)
-        total = math.fsum(self.weights)
-        return tuple(weight / total for weight in self.weights)
+        return _shares(self.weights, len(self.targets))
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -241,12 +274,13 @@ class Prompt(BaseModel):
         longest = max((len(text.encode()) for text in self.every_spelling), default=0)
         if self.draws is not None:
             longest = len(self.draws.template.fill([""] * self.draws.n).encode()) + self.draws.n * longest
+        longest += sum(max((len(value.encode()) for value in field.values), default=0) for field in self.independent.values())
         return max(len(start.encode()) for start in self.variants) + longest + 2 if longest else 0
 
     @property
     def entropy(self) -> float:
         """H of the target distribution in nats; 0 p ln 0 counts as 0."""
-        return math.fsum(-p * math.log(p) for p in self.probabilities if p > 0)
+        return _entropy(self.probabilities)
 
     def expected_distinct(self, n: int) -> float:
         """S = sum 1 - (1 - p_i)^N: expected number of distinct targets in N independent draws.
@@ -304,7 +338,27 @@ class Prompt(BaseModel):
         return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
 
-_NEWER_FIELDS = (("draws", None), ("template", None), ("system", None), ("held_out_requests", ()), ("messages", ()))
+def _shares(weights: tuple[float, ...] | None, count: int) -> tuple[float, ...]:
+    """Weights divided by their sum; the same for each of `count` without any."""
+    if not weights:
+        return (1.0 / count,) * count if count else ()
+    total = math.fsum(weights)
+    return tuple(weight / total for weight in weights)
+
+
+def _entropy(probabilities: Iterable[float]) -> float:
+    """H in nats; 0 ln 0 counts as 0."""
+    return math.fsum(-p * math.log(p) for p in probabilities if p > 0)
+
+
+_NEWER_FIELDS: tuple[tuple[str, Any], ...] = (
+    ("independent", {}),
+    ("draws", None),
+    ("template", None),
+    ("system", None),
+    ("held_out_requests", ()),
+    ("messages", ()),
+)
 """Newer fields with their defaults. At its default, a field is neither in files nor in digests."""
 
 

@@ -14,10 +14,11 @@ from itertools import pairwise
 from diffusecli.files.documents import Document
 from diffusecli.files.positions import Location
 from diffusecli.files.text import canonical
+from diffusecli.prompts.parts import example
 from diffusecli.prompts.prompt import Draws, Prompt
 from diffusecli.prompts.templates import Template
 from diffusecli.prompts.wording_checks import contradictions
-from diffusecli.system.errors import InputError, Problem, many, shortened
+from diffusecli.system.errors import InputError, Problem, did_you_mean, many, shortened
 
 _SET = re.compile(r"\{-?\d+(?:\.\.|, (?:…|\.\.\.), )-?\d+\}")
 """A set of numbers, {1, …, 10} or {1..10}. It does not show the form of an answer."""
@@ -44,6 +45,8 @@ def content_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
         yield from _draw_problems(document, prompt, prompt.draws)
     if prompt.template is not None:
         yield from _template_problems(document, prompt)
+    if prompt.independent:
+        yield from _independent_problems(document, prompt)
     yield from _format_doubts(document, prompt)
     yield from _likeness_doubts(document, prompt.targets)
 
@@ -152,20 +155,23 @@ def _prefix_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
             )  # fmt: skip
 
 
-def _weight_problems(document: Document, weights: Sequence[float], targets: int) -> Iterator[Problem]:
+def _weight_problems(
+    document: Document, weights: Sequence[float], targets: int, what: str = "target", within: Location = ()
+) -> Iterator[Problem]:
+    at = (*within, "weights")
     bad = [index for index, weight in enumerate(weights) if not math.isfinite(weight) or weight < 0]
     if len(weights) != targets:
-        yield document.problem(("weights",), f"{many(len(weights), 'weight')} for {many(targets, 'target')}",
-                               "give one weight per target, or none for a uniform distribution")  # fmt: skip
+        yield document.problem(at, f"{many(len(weights), 'weight')} for {many(targets, what)}",
+                               f"give one weight per {what}, or none for a uniform distribution")  # fmt: skip
     for index in bad:
-        yield document.problem(("weights", index), f"the weight {weights[index]:g} is not a probability",
+        yield document.problem((*at, index), f"the weight {weights[index]:g} is not a probability",
                                "write a finite number that is zero or more")  # fmt: skip
     if all(weight == 0 for weight in weights):
-        yield document.problem(("weights",), "all weights are zero", "give at least one target a positive weight")
+        yield document.problem(at, "all weights are zero", f"give at least one {what} a positive weight")
     elif not bad and math.isinf(total := sum(weights)):
-        yield document.problem(("weights",), "the sum of the weights is too large", "divide all weights by the same number")
+        yield document.problem(at, "the sum of the weights is too large", "divide all weights by the same number")
     elif not bad and abs(total - 1) > 1e-6:
-        yield document.problem(("weights",), f"the weights sum to {total:g}", "they will be divided by this sum", severity="notice")
+        yield document.problem(at, f"the weights sum to {total:g}", "they will be divided by this sum", severity="notice")
 
 
 def _draw_problems(document: Document, prompt: Prompt, draws: Draws) -> Iterator[Problem]:
@@ -185,16 +191,77 @@ def _draw_problems(document: Document, prompt: Prompt, draws: Draws) -> Iterator
             yield document.problem(("targets", index), f"the target {target!r} contains the separator {draws.separator!r}",
                                    "use a separator that is in no target")  # fmt: skip
             break
+    yield from _whole_answers_only(document, prompt, "draws", "template")
+
+
+def _whole_answers_only(document: Document, prompt: Prompt, key: str, *more: str) -> Iterator[Problem]:
+    """Fields of the prompt that cannot be combined with answers in parts."""
     others = {
-        "template": prompt.template,
         "response": prompt.variants != ("",),
         "eos": not prompt.eos,
         "spellings": len(prompt.every_spelling) > len(prompt.targets),
+        **{name: getattr(prompt, name) is not None for name in more},
     }
     for name in (name for name, there in others.items() if there):
         yield document.problem(
-            ("draws",), f"draws cannot be combined with {name}{': false' if name == 'eos' else ''}", "remove one of them"
+            (key,), f"{key} cannot be combined with {name}{': false' if name == 'eos' else ''}", "remove one of them"
         )
+
+
+def _independent_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
+    """Independent fields that are not in the template or in the targets, or whose values cannot be told from the text around them."""
+    yield from _whole_answers_only(document, prompt, "independent", "draws")
+    try:
+        template = Template.of(prompt.template or "")
+    except InputError:
+        if prompt.template is None:
+            yield document.problem(("independent",), "there is no template whose fields are independent", "add template")
+        return  # an invalid template was reported
+    for name, own in prompt.independent.items():
+        where: Location = ("independent", name)
+        if name not in template.fields:
+            yield document.problem(where, f"'{name}' is not a field of the template", did_you_mean(name, list(template.fields)))
+            continue
+        if not own.values:
+            yield document.problem((*where, "values"), f"the field '{name}' has no values", "write at least one")
+        seen = set[str]()
+        for index, value in enumerate(own.values):
+            if not value or value != canonical(value):
+                yield document.problem((*where, "values", index), f"the value {value!r} is empty or starts or ends with white space",
+                                       "remove it or write it without")  # fmt: skip
+            elif value in seen:
+                yield document.problem((*where, "values", index), f"duplicate value {value!r}", "keep one and add up the weights")
+            seen.add(value)
+        if own.weights:
+            yield from _weight_problems(document, own.weights, len(own.values), "value", where)
+    if all(name in prompt.independent for name in template.fields):
+        yield document.problem(("independent",), "all fields are independent", "list the values of one of them as targets")
+    yield from _unclear_parts(document, prompt, template)
+
+
+def _unclear_parts(document: Document, prompt: Prompt, template: Template) -> Iterator[Problem]:
+    """Targets without the placeholder of an independent field, and values that would be split at another place."""
+    for index, target in enumerate(prompt.targets):
+        values = template.parse(target)
+        if values is None:
+            return  # reported with the template
+        fields = list(zip(template.fields, values, strict=True))
+        if missing := next((name for name, value in fields if name in prompt.independent and value != f"{{{name}}}"), None):
+            yield document.problem(
+                ("targets", index), f"the target {target!r} has no {{{missing}}} in the place of the independent field", f"write {{{missing}}} there"
+            )  # fmt: skip
+            return
+    records = [template.parse(target) or () for target in prompt.targets]
+    for place, (name, text) in enumerate(zip(template.fields, template.texts[1:], strict=True)):
+        own = prompt.independent.get(name)
+        values = own.values if own is not None else tuple(dict.fromkeys(record[place] for record in records))
+        where: Location = ("independent", name, "values") if own is not None else ("targets",)
+        if (
+            place + 1 < len(template.fields)
+            and (bad := next((value for value in values if (value + text).find(text) < len(value)), None)) is not None
+        ):
+            yield document.problem(where, f"the value {bad!r} of '{name}' and {text!r}, the text after it, would be split at another place",
+                                   "put a text between the fields that is in no value, such as ' | '")  # fmt: skip
 
 
 def _template_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
@@ -216,7 +283,8 @@ def _template_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
 
 def _format_doubts(document: Document, prompt: Prompt) -> Iterator[Problem]:
     """A request that shows a different format than the targets."""
-    texts = [(text if prompt.draws is None else prompt.draws.wrap.replace("%s", text)).strip() for _, text in _spelled(prompt)]
+    spelled = (example(prompt, text) for _, text in _spelled(prompt))
+    texts = [(text if prompt.draws is None else prompt.draws.wrap.replace("%s", text)).strip() for text in spelled]
     braced = all(text.startswith("{") and text.endswith("}") for text in texts)
     requests = (prompt.question,) if prompt.messages else (*prompt.requests, *prompt.held_out_requests)
     silent = [text for text in requests if not re.search("{|brace|curly", _SET.sub("", text), re.IGNORECASE)]

@@ -6,7 +6,7 @@ Knows tables; the column that it adds is read like any other.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -74,38 +74,58 @@ def with_records(table: Table, written: str) -> tuple[Table, int]:
     return replace(table, names=(*table.names, "record"), columns=(*table.columns, records)), len(table.names)
 
 
-_MOST_LISTED = 1_000_000  # records of a product
+_MOST_LISTED = 10_000
+"""Number of combinations up to which they are listed as targets. Then figures are exact, and each combination has its own count."""
+
+Independent = dict[str, dict[str, float]]
+"""Field -> value -> weight."""
+
+Key = tuple[str, ...]
 
 
-def made_independent(totals: Mapping[str, float], reading: Reading) -> dict[str, float]:
-    """The weights of records whose `independent` fields depend on nothing: the product of each one's weights with those of all others together.
+def made_independent(
+    totals: Mapping[Key, Mapping[str, float]], reading: Reading
+) -> tuple[dict[Key, dict[str, float]], dict[Key, Independent]]:
+    """For each group, weights of records whose `independent` fields do not depend on any other.
 
-    Raises `InputError` for a name that is no field, and for more records than can be listed.
+    They are the product of each field's own weights with those of all other fields together. If a group has many combinations they are not listed in any: then the records have `{field}` in the place of independent fields, whose
+    weights are returned separately. Raises `InputError` for a name that is not a field.
     """
     template = Template.of(reading.template or "")
     if unknown := next((name for name in reading.independent if name not in template.fields), None):
         raise InputError(
             f"--independent {unknown}: is not a field of the template. {sentence(did_you_mean(unknown, list(template.fields)))}"
         )
-    free = [template.fields.index(name) for name in reading.independent]
-    whole = math.fsum(totals.values())
-    if not whole:
-        return dict(totals)  # refused where weights are looked at
-    parts: list[dict[tuple[str, ...], float]] = [{} for _ in range(1 + len(free))]  # all others together, then each free field
+    free = [template.fields.index(name) for name in dict.fromkeys(reading.independent)]
+    if len(free) == len(template.fields):
+        free = free[1:]  # if all are independent, the first is independent of the others too
+    apart = {key: _apart(sums, template, free) for key, sums in totals.items()}
+    if max(len(joint) * math.prod(map(len, own.values())) for joint, own in apart.values()) > _MOST_LISTED:
+        return {key: joint for key, (joint, _) in apart.items()}, {key: own for key, (_, own) in apart.items()}
+    return {key: _combined(*both, template, free) for key, both in apart.items()}, {}
+
+
+def _apart(totals: Mapping[str, float], template: Template, free: Sequence[int]) -> tuple[dict[str, float], Independent]:
+    """Records with placeholders for the fields at `free`, and the weights of those fields."""
+    joint: dict[str, float] = {}
+    own: Independent = {template.fields[place]: {} for place in free}
     for text, weight in totals.items():
-        values = template.parse(text) or ()
-        others = tuple(value for place, value in enumerate(values) if place not in free)
-        for part, key in zip(parts, [others, *((values[place],) for place in free)], strict=True):
-            part[key] = part.get(key, 0.0) + weight / whole
-    if (count := math.prod(map(len, parts))) > _MOST_LISTED:
-        raise InputError(
-            f"--independent {','.join(reading.independent)}: gives {count} records, at most {_MOST_LISTED} are allowed. Use --bins or fewer fields"
-        )
-    found: dict[str, float] = {}
-    for combined in product(*(part.items() for part in parts)):
-        joint, *own = combined
-        left = iter(joint[0])
-        chosen = {place: key[0] for place, (key, _) in zip(free, own, strict=True)}
-        filled = [chosen[place] if place in chosen else next(left) for place in range(len(template.fields))]
-        found[template.fill(filled)] = whole * math.prod(weight for _, weight in combined)
+        values = list(template.parse(text) or ())
+        for place in free:
+            name = template.fields[place]
+            own[name][values[place]] = own[name].get(values[place], 0.0) + weight
+            values[place] = f"{{{name}}}"
+        rest = template.fill(values)
+        joint[rest] = joint.get(rest, 0.0) + weight
+    return joint, own
+
+
+def _combined(joint: Mapping[str, float], own: Independent, template: Template, free: Sequence[int]) -> dict[str, float]:
+    """All combinations, with the sum of the weights unchanged."""
+    whole, found = math.fsum(joint.values()) or 1.0, dict[str, float]()
+    for (text, weight), *chosen in product(joint.items(), *(sums.items() for sums in own.values())):
+        values = list(template.parse(text) or ())
+        for place, (value, _) in zip(free, chosen, strict=True):
+            values[place] = value
+        found[template.fill(values)] = weight * math.prod(share / whole for _, share in chosen)
     return found

@@ -14,7 +14,7 @@ from diffusecli.files.documents import Document
 from diffusecli.files.text import canonical
 from diffusecli.prompts.answer_forms import BRACES, form_sentence
 from diffusecli.prompts.distributions import Distribution
-from diffusecli.prompts.prompt import Draws, Prompt
+from diffusecli.prompts.prompt import Draws, IndependentField, Prompt
 from diffusecli.prompts.prompt_checks import content_problems
 from diffusecli.prompts.spellings import spelled
 from diffusecli.prompts.templates import within
@@ -101,7 +101,7 @@ def prompt_from(distribution: Distribution, wording: Wording, fields: Mapping[st
     The distribution's own request ends with a sentence on the form of the answer; given ones stay as they are, unless `wording.form` asks for
     it. Several get different clauses on the form, the first of them the usual sentence.
     """
-    asked = distribution if wording.draws is None else _repeated(distribution, wording, wording.draws)
+    asked = _with_example(distribution) if wording.draws is None else _repeated(distribution, wording, wording.draws)
     requests, held_out = _requests(asked, wording, fields or {})
     wrap = wording.wrap if wording.draws is None else "%s"
     written = tuple(wrap.replace("%s", outcome) for outcome in distribution.outcomes)
@@ -115,17 +115,19 @@ def prompt_from(distribution: Distribution, wording: Wording, fields: Mapping[st
         system=None if wording.system is None else _filled(wording.system, fields or {}, "--system"),
         template=within(distribution.template, wrap) if distribution.template else None,
         draws=_draws(wording),
+        independent={name: IndependentField.model_validate(field) for name, field in distribution.independent_fields.items()},
     )
-    if made.draws is not None:
-        _require_sound(made, made.draws)
+    if made.in_parts:
+        _require_sound(made)
     return made
 
 
-def _require_sound(prompt: Prompt, draws: Draws) -> None:
-    """Raise `InputError` for draws that no sequence can contain, or that cannot be separated in it."""
+def _require_sound(prompt: Prompt) -> None:
+    """Raise `InputError` for parts that cannot be combined, or that cannot be separated in an answer."""
     document = Document("", "{}", {})
+    option = f"--draws {prompt.draws.n}" if prompt.draws is not None else f"--independent {','.join(prompt.independent)}"
     if wrong := next((p for p in content_problems(document, prompt) if p.severity == "error"), None):
-        raise InputError(f"--draws {draws.n}: {wrong.message}. {sentence(wrong.remedy)}")
+        raise InputError(f"{option}: {wrong.message}. {sentence(wrong.remedy)}")
 
 
 def _draws(wording: Wording) -> Draws | None:
@@ -145,6 +147,16 @@ def _repeated(distribution: Distribution, wording: Wording, draws: int) -> Distr
     outcomes = distribution.outcomes
     example = wording.separator.join(outcomes[place % len(outcomes)] for place in range(draws))
     return replace(distribution, request=request, noun=shown, outcomes=(example,), weights=None)
+
+
+def _with_example(distribution: Distribution) -> Distribution:
+    """The distribution as requests name it: with independent fields, an example is a whole record."""
+    if not distribution.independent:
+        return distribution
+    example = distribution.outcomes[0]
+    for name, weights in distribution.independent.items():
+        example = example.replace(f"{{{name}}}", next(iter(weights)))
+    return replace(distribution, outcomes=(example,), weights=None)
 
 
 def _requests(distribution: Distribution, wording: Wording, fields: Mapping[str, str]) -> Drawn:
@@ -170,7 +182,7 @@ def _held_out(requests: tuple[str, ...], count: int, seed: int) -> Drawn:
 def form_doubts(distribution: Distribution, wording: Wording, fields: Iterable[str] = ()) -> list[str]:
     """Warnings for requests that do not ask for the form of the targets, and for targets in two pairs of braces."""
     found = []
-    distribution = distribution if wording.draws is None else _repeated(distribution, wording, wording.draws)
+    distribution = _with_example(distribution) if wording.draws is None else _repeated(distribution, wording, wording.draws)
     in_system = wording.system is not None and shows_form(wording.system, wording.wrap, fields)
     silent = [] if in_system else [text for text in wording.requests if not shows_form(text, wording.wrap, fields)]
     if silent and not wording.form and not wording.spellings and wording.wrap.strip() != "%s":

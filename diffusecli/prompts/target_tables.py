@@ -6,13 +6,14 @@ Knows tables and the keys that name a part of one; makes lists of targets and we
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from diffusecli.files.documents import Document
 from diffusecli.files.schema import problems_of
 from diffusecli.files.tables import Layout
+from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.observations import distributions_in
 from diffusecli.prompts.templates import within
 from diffusecli.prompts.weighing import Reading
@@ -28,6 +29,9 @@ class TargetTable(BaseModel):
     column: str | None = Field(default=None, description="Column of the targets, if there are several.")
     template: str | None = Field(default=None, description="Instead of column: records of several columns, like `{name}, {age}`.")
     bins: dict[str, float] = Field(default={}, description="Columns of numbers to bin into ranges, with the widths.")
+    independent: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        default=(), description="Fields of the template that do not depend on the others."
+    )
     weight_column: str | None = Field(default=None, description="Column of the weights, summed by target. none: no weights.")
     count: bool = Field(default=False, description="Count rows as observations.")
     wrap: str = Field(default="%s", description="Text around each target, with %s in its place: {%s} adds braces.")
@@ -38,17 +42,15 @@ class TargetTable(BaseModel):
     sheet: str | None = Field(default=None, description="Sheet of an Excel workbook.")
     decimal: str | None = Field(default=None, description="Decimal sign of the weights: . or a comma. Default: detected.")
 
-    def lists(self, beside: Path) -> tuple[list[str], list[float] | None, list[str]]:
-        """Targets, weights and what was found out; `beside` is the prompt's file. Raises `InputError` for a table that cannot be read so."""
+    def distribution(self, beside: Path) -> Distribution:
+        """Its rows; `beside` is the prompt's file. Raises `InputError` for a table that cannot be read so."""
         layout = Layout(self.delimiter, self.encoding, self.header_rows, self.skip_rows, self.sheet)
         bins = tuple(f"{name}={width}" for name, width in self.bins.items())
         reading = Reading(
             column=self.column, weight_column=self.weight_column, count=self.count, template=self.template, bins=bins, decimal=self.decimal,
-            layout=layout,
+            independent=self.independent, layout=layout,
         )  # fmt: skip
-        found = distributions_in(beside.parent / self.source, reading)[()]
-        weights = None if found.weights is None else list(found.weights)
-        return [self.wrap.replace("%s", outcome) for outcome in found.outcomes], weights, found.notice.splitlines()
+        return distributions_in(beside.parent / self.source, reading)[()]
 
 
 def names_table(targets: Any) -> bool:
@@ -77,16 +79,20 @@ def with_table(document: Document, place: Path) -> list[Problem]:
             )
         ]
     try:
-        targets, weights, found = table.lists(place)
+        found = table.distribution(place)
     except InputError as error:
         return [document.problem(("targets", "from"), _with_keys(str(error)))]
-    document.data["targets"] = targets
-    if weights is not None:
-        document.data["weights"] = weights
+    document.data["targets"] = [table.wrap.replace("%s", outcome) for outcome in found.outcomes]
+    if found.weights is not None:
+        document.data["weights"] = list(found.weights)
+    if found.independent:
+        document.data["independent"] = found.independent_fields
     if table.template is not None:
         document.data["template"] = within(table.template, table.wrap)
     return [
-        document.problem(("targets", "from"), _with_keys(line), severity="notice") for line in found if not line.startswith(_ORDER)
+        document.problem(("targets", "from"), _with_keys(line), severity="notice")
+        for line in found.notice.splitlines()
+        if not line.startswith(_ORDER)
     ]
 
 
@@ -103,6 +109,7 @@ def _with_keys(text: str) -> str:
         "sheet",
         "decimal",
         "template",
+        "independent",
         "bins",
         "weight-column",
         "column",

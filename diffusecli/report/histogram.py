@@ -12,7 +12,7 @@ from rich.text import Text
 
 from diffusecli.evaluation.evaluation import Evaluated
 from diffusecli.evaluation.metrics import Cell
-from diffusecli.report.parts import bar, label, new_table, percent
+from diffusecli.report.parts import bar, labels, new_table, percent
 from diffusecli.system.errors import many
 
 Sort = Literal["weight", "residual", "target"]
@@ -35,9 +35,9 @@ def histogram(row: Evaluated, showing: Showing) -> Iterator[RenderableType]:
         Text("target"), ("weight", "right"), Text(""), ("share", "right"), Text(""), ("count", "right"), ("expected", "right"),
         ("residual", "right"),
     )  # fmt: skip
-    for cell in ordered_cells:
+    for name, cell in zip(labels([cell.target for cell in ordered_cells], 14), ordered_cells, strict=True):
         table.add_row(
-            label(cell.target, 14), percent(cell.weight), bar(cell.weight / top, width=10), percent(cell.count / n),
+            name, percent(cell.weight), bar(cell.weight / top, width=10), percent(cell.count / n),
             bar(cell.count / n / top, "cyan", width=10), str(cell.count), f"{cell.expected:.1f}",
             Text(f"{_residual(cell.residual)}{'*' if cell.differs else ' '}", style="bold" if cell.differs else ""),
         )  # fmt: skip

@@ -50,6 +50,11 @@ def label(text: str, width: int = 16) -> Text:
     return Text(line if len(line) <= width else "…" + line[1 - width :])
 
 
+def labels(texts: Sequence[str], width: int) -> list[Text]:
+    """Texts from a file or a model on one line each, cut in the middle if long (see `middle`); never read as markup."""
+    return [Text(line) for line in middle([spelled(text).replace("\n", "\\n") for text in texts], width)]
+
+
 def middle(texts: Sequence[str], width: int) -> list[str]:
     """Shorten texts to `width` characters: in the middle, or around the first difference if they would look the same.
 

@@ -19,7 +19,7 @@ from diffusecli.evaluation.names import short_names
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.groups import MOST_NAMED, folders
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.report.parts import bar, label, new_table, number, percent
+from diffusecli.report.parts import bar, label, labels, new_table, number, percent
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from diffusecli.training.questions import Exact
 
 _MOST_ROWS = 24
+_WIDEST = 32  # characters of a target
 _CUT = " (unfinished)"
 _MEDIANS = "Medians over the prompts of each folder."
 _Kind = TypeVar("_Kind")
@@ -39,9 +40,9 @@ def distribution_preview(prompt: Prompt) -> RenderableType:
     rows = new_table(Text("target"), ("weight", "right"), Text(""))
     weights = prompt.probabilities
     top = max(weights, default=1)
-    shown = sorted(range(len(weights)), key=lambda i: -weights[i])[:_MOST_ROWS]
-    for index in sorted(shown):
-        rows.add_row(label(prompt.targets[index]), percent(weights[index]), bar(weights[index] / top))
+    shown = sorted(sorted(range(len(weights)), key=lambda i: -weights[i])[:_MOST_ROWS])
+    for index, name in zip(shown, labels([prompt.targets[index] for index in shown], _WIDEST), strict=True):
+        rows.add_row(name, percent(weights[index]), bar(weights[index] / top))
     hidden, spellings = len(weights) - len(shown), len(prompt.every_spelling)
     notes = [f"{many(hidden, 'target')} with smaller weights not shown"] if hidden else []
     notes += [f"{spellings} spellings in total; each target shows its first one"] if spellings > len(weights) else []
@@ -90,6 +91,11 @@ def prompts_overview(prompts: Iterable[Prompt]) -> RenderableType:
             if any(prompt.draws for prompt in found)
             else []
         ),
+        *(
+            [Text("Prompts with independent fields: figures of the other fields.", style="dim")]
+            if any(prompt.independent for prompt in found)
+            else []
+        ),
         Text("H: entropy in nats. exp(H): effective number of outcomes. of 1000: expected distinct in 1000 samples.", style="dim"),
     )
 
@@ -118,8 +124,8 @@ def token_table(view: TokenView, top: int) -> RenderableType:
     """A prompt's tokens, then each target's with the terminator last."""
     shown, answers = view.target_tokens(top), len(view.answers)
     rows = Table.grid(padding=(0, 2))
-    for text, tokens in shown:
-        rows.add_row(label(text, 24), Text(spelled(" ".join(tokens))))
+    for name, (_, tokens) in zip(labels([text for text, _ in shown], 24), shown, strict=True):
+        rows.add_row(name, Text(spelled(" ".join(tokens))))
     hidden = answers - len(shown)
     ratio = f" ({view.fed_as_rows / view.fed_packed:.1f} times fewer)" if answers else ""
     return Group(

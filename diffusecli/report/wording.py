@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 from diffusecli.evaluation import metrics
-from diffusecli.evaluation.metrics import FIRST_DRAW, KINDS, Figures, Worded
+from diffusecli.evaluation.metrics import FIRST_DRAW, KINDS, OTHER_FIELDS, Figures, Worded
 from diffusecli.system.errors import many, printable, shortened
 
 _MOST_TEXT = 600  # characters of one text of a model
@@ -83,7 +83,7 @@ def mark_of(verdict: str) -> tuple[str, str]:
     >>> mark_of("answers by their first draw: follows the target (p = 0.4)")
     ('✓', 'good')
     """
-    phrase = verdict.removeprefix(FIRST_DRAW)
+    phrase = verdict.removeprefix(FIRST_DRAW).removeprefix(OTHER_FIELDS)
     return next(((sign, kind) for start, sign, kind in _MARKS if phrase.startswith(start)), ("✗", "bad"))
 
 
@@ -187,7 +187,7 @@ def _plain(value: Any) -> Any:
 
 def of_wordings(figures: Sequence[Worded]) -> Iterator[str]:
     """One line per kind of wordings: their median and worst TVD, and the worst wording."""
-    estimated = any(one.kind == "draw" for one in figures)
+    estimated = any(one.kind in ("draw", "field") for one in figures)
     for kind, name in KINDS.items():
         some = [one for one in figures if one.kind == kind]
         if some:

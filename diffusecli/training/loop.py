@@ -164,11 +164,11 @@ def _estimable(job: Job, questions: list[Question]) -> list[Question]:
 
 
 def measurable(job: Job, questions: list[Question]) -> list[Question]:
-    """The questions. Reduced to sampled paths if there are too many prefixes in total, or if answers contain several draws."""
+    """The questions. Reduced to sampled paths if there are too many prefixes in total, or if answers are in parts."""
     prefixes = sum(len(wording.trie.internal) for q in questions for wording in q.wordings)
     few = _PATHS_AFTER // max(1, len(questions)) + 2
     listed = [estimable(q, job.settings, few) for q in questions] if prefixes > _MOST_PREFIXES else questions
-    return [estimable(q, job.settings, _PATHS_BETWEEN) if q.prompt.draws is not None else q for q in listed]
+    return [estimable(q, job.settings, _PATHS_BETWEEN) if q.prompt.in_parts else q for q in listed]
 
 
 class _AskedToStopError(Exception):
@@ -226,7 +226,7 @@ def _finished_iteration(job: Job, progress: Progress) -> Iteration:
 
 def _drawn_from(job: Job) -> list[Question]:
     """The prompts with listed targets whose steps sample targets."""
-    listed = [question for question in job.prompts.questions if question.prompt.draws is None]
+    listed = [question for question in job.prompts.questions if not question.prompt.in_parts]
     return [q for q in listed if any(drawn_in_a_step(job.settings, wording) is not None for wording in q.wordings)]
 
 

@@ -33,7 +33,7 @@ _LARGE_TREE = 1000
 _DRAWN = 64
 """Number of targets that such a step samples."""
 _SEQUENCES = 16
-"""Number of sequences that a step samples if an answer contains several draws."""
+"""Number of sequences that a step samples for answers in parts."""
 _MOST_NODES = 5_000_000
 """Maximum nodes of a tree of sequences. Fewer sequences are sampled if it could have more."""
 _PROMPTS = 4
@@ -121,7 +121,7 @@ def wordings_per_visit(settings: AlgConfig, question: Question) -> int:
 
 
 def drawn_in_a_step(settings: AlgConfig, encoded: EncodedPrompt) -> int | None:
-    """How many targets (for several draws: sequences) a step samples from a prompt; None if it uses all.
+    """How many targets (for answers in parts: sequences) a step samples from a prompt; None if it uses all.
 
     The weights of spellings and response variants depend on the model's probabilities of all of them, so such prompts are never sampled.
     """

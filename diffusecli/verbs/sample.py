@@ -253,7 +253,7 @@ def _separate_folder(wanted: Wanted, results: Path) -> Path:
 
 
 def _prompts(wanted: Wanted, config: Config, run: RunDir) -> list[Prompt]:
-    """The named prompts, otherwise the config's test prompts; missing files are replaced by the run's records."""
+    """The named prompts, otherwise the config's test prompts, otherwise its train prompts; missing files are replaced by the run's records."""
     if wanted.prompts or wanted.requests or wanted.given:
         for text in wanted.requests:
             if not text.strip() or holds_half_characters(text):
@@ -266,11 +266,12 @@ def _prompts(wanted: Wanted, config: Config, run: RunDir) -> list[Prompt]:
                 "request. Sample the two separately"
             )
         return [*named, *wanted.given, *asked]
-    if not config.test_prompts:
+    paths = config.test_prompts or config.train_prompts
+    if not paths:
         raise InputError("nothing to sample. Name a prompt with --prompt or --request, or add test_prompts to the config")
-    if all(exists(path) for path in config.test_prompts):
-        return read_prompts(config.test_prompts)
-    found = [read_prompts([path]) if exists(path) else _kept(run, path, whole=wanted.is_of_config) for path in config.test_prompts]
+    if all(exists(path) for path in paths):
+        return read_prompts(paths)
+    found = [read_prompts([path]) if exists(path) else _kept(run, path, whole=wanted.is_of_config) for path in paths]
     return list({prompt.alias: prompt for some in found for prompt in some}.values())
 
 

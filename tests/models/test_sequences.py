@@ -12,6 +12,7 @@ from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.sequences import Sequences
 from diffusecli.models.tokens import decode_answer
 from diffusecli.models.trie import TokenTrie
+from diffusecli.prompts.parts import SeveralDraws
 from diffusecli.prompts.prompt import Draws, Prompt
 from diffusecli.system.errors import InputError
 from tests.models.test_sampled_tree import places_in
@@ -19,6 +20,12 @@ from tests.tiny import byte_tokenizer
 
 TARGETS, WEIGHTS = [(1,), (2, 3), (2, 4)], [0.5, 0.25, 0.25]
 FIRST, LAST = (TokenTrie.build([(*path, end) for path in TARGETS], WEIGHTS) for end in (9, 0))
+
+
+def sequences_of(replace):
+    """Three draws of the targets."""
+    parts = SeveralDraws(Draws(n=3, replace=replace), ("a", "b", "c"), np.array(WEIGHTS))
+    return Sequences((FIRST, FIRST, LAST), parts.weights)
 
 
 def listed(n, replace):
@@ -38,7 +45,7 @@ def listed(n, replace):
 
 @pytest.mark.parametrize("replace", [True, False])
 def test_the_mean_of_drawn_trees_is_the_tree_of_all_sequences(replace):
-    whole, sequences = listed(3, replace), Sequences((FIRST, FIRST, LAST), replace)
+    whole, sequences = listed(3, replace), sequences_of(replace)
     draws, mean = 4000, np.zeros(len(whole))
     for seed in range(draws):
         part = sequences.sample(3, seed)
@@ -62,7 +69,7 @@ def places_in_known(whole, part, known):
 
 @given(st.integers(1, 9), st.integers(0, 1000), st.booleans())
 def test_a_drawn_tree_is_in_depth_first_order_and_its_flows_add_up(count, seed, replace):
-    tree = Sequences((FIRST, FIRST, LAST), replace).sample(count, seed)
+    tree = sequences_of(replace).sample(count, seed)
     assert len(tree.drawn) == count
     for node in range(len(tree)):
         inside = {other for other in range(len(tree)) if node in tree.ancestors(other)}
@@ -76,7 +83,7 @@ def test_a_drawn_tree_is_in_depth_first_order_and_its_flows_add_up(count, seed, 
 
 
 def test_estimates_of_a_perfect_model_are_zero_and_the_lowest_loss_is_the_entropy():
-    sequences = Sequences((FIRST, FIRST, LAST), replace=True)
+    sequences = sequences_of(True)
     tree = sequences.sample(16, 0)
     log_q = tree.down_to(np.log(tree.conditionals))
     found = tree.estimates(log_q)
@@ -116,7 +123,7 @@ def test_tokens_that_span_two_draws_are_refused():
 
 
 def test_draws_without_replacement_go_by_what_is_left():
-    sequences = Sequences((FIRST, FIRST, LAST), replace=False)
+    sequences = sequences_of(False)
     assert sequences.at([0]).weights.tolist() == [0, 0.5, 0.5]
     assert sequences.at([0, 2]).weights.tolist() == [0, 1, 0]
     assert sequences.longest == 9

@@ -150,12 +150,6 @@ def test_independent_fields_must_be_fields(table, options, says):
         init_prompt(from_file=table(), **options)
 
 
-def test_more_combinations_than_can_be_listed_are_refused(table, monkeypatch):
-    monkeypatch.setattr("diffusecli.prompts.record_columns._MOST_LISTED", 8)
-    with pytest.raises(InputError, match=r"gives 9 records, at most 8 are allowed\. Use --bins or fewer fields"):
-        init_prompt(from_file=table(), template="{name}, {city}", independent=["city"])
-
-
 def test_columns_that_are_given_are_in_the_request_and_the_rest_in_the_answer(table, tmp_path, diffuse):
     table("region,name,age\nnorth,Ann,34\nnorth,Bob,37\nsouth,Cid,52\n")
     done = diffuse(
