@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from diffusecli.api.arguments import path as path_text
 from diffusecli.api.arguments import several, wrong
 from diffusecli.files.documents import Document
-from diffusecli.files.paths import exists, find, meant
+from diffusecli.files.paths import exists, meant
 from diffusecli.files.schema import problems_of
 from diffusecli.files.writing import require_writable, write_text
 from diffusecli.prompts.config import Config
@@ -24,7 +24,7 @@ from diffusecli.prompts.config_files import config_from, read_config
 from diffusecli.prompts.file_names import file_names
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_checks import checked
-from diffusecli.prompts.prompt_files import inspect_prompt
+from diffusecli.prompts.prompt_files import inspect_prompt, prompts_of
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import DiffuseError, InputError
 
@@ -177,7 +177,7 @@ def _short(prompt: Prompt) -> str:
 
 
 def _holds(path: AnyPath, prompt: Prompt) -> bool:
-    there, _ = inspect_prompt(path) if exists(find(path).place) else (None, [])
+    there, _ = inspect_prompt(path) if prompts_of(Path(path)) else (None, [])
     return there is not None and there.digest == prompt.digest
 
 

@@ -145,7 +145,8 @@ def init_prompt(
     from diffusecli.prompts.request_wording import Wording, form_doubts, wording_doubts
     from diffusecli.prompts.weighing import Reading
     from diffusecli.report.tables import distribution_preview
-    from diffusecli.verbs.init_prompt import choose, fields_of, prompts_from, with_paraphrases, write_prompts
+    from diffusecli.verbs.init_prompt import choose, fields_of, prompts_from, with_paraphrases, write_texts
+    from diffusecli.verbs.init_table_prompt import table_prompt
 
     if show_list:
         for example, summary in catalogue():
@@ -181,11 +182,16 @@ def init_prompt(
     if paraphrasing.paraphrase is not None and service is not None:
         wording = with_paraphrases(distributions, wording, paraphrasing.paraphrase, service, notice)
         wording = replace(wording, held_out=held_out)
-    prompts = prompts_from(distributions, wording, groups, output)
+    as_table = bool(given) and output is not None and output.suffix == ".json"
+    prompts = prompts_from(distributions, wording, groups, output.with_suffix("") if as_table and output else output)
     if output is None:
         typer.echo(terminal.json_text(prompts[None].to_json()), nl=False)
+    elif as_table and source is not None:
+        first = next(iter(distributions.values()))
+        write_texts({output: table_prompt(first, wording, reading, source, output)}, force=force)
+        notice(f"wrote {output}: {many(len(prompts), 'prompt')}, made from {source} when the file is read")
     else:
-        write_prompts(prompts, force=force)
+        write_texts({path: prompt.to_json() for path, prompt in prompts.items() if path is not None}, force=force)
         notice(
             _written(output, prompts[output])
             if list(prompts) == [output]
@@ -196,7 +202,7 @@ def init_prompt(
         command = f"diffuse train --model smollm2-135m-instruct --prompt {shlex.quote(str(output))} -o {shlex.quote(str(run))}"
         notice(f"next: `{command}`, or name it in train_prompts of a config")
     messages = [line for d in distributions.values() for line in d.notice.splitlines()]
-    if list(prompts) != [output]:
+    if list(prompts) != [output] and not as_table:
         messages += name_notices(distributions, prompts)
     for message in dict.fromkeys(messages):
         notice(message)

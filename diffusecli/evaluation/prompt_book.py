@@ -11,10 +11,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from diffusecli.files.paths import exists, find
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_checks import checked
-from diffusecli.prompts.prompt_files import prompt_files, read_prompt
+from diffusecli.prompts.prompt_files import files_at, prompt_files, read_prompt
 from diffusecli.prompts.wording_names import split_alias, wording_of
 from diffusecli.system.errors import InputError
 
@@ -63,7 +62,7 @@ class PromptBook:
             raise InputError(f"{place}: {alias} may be {near[0]} or {near[1]}. Name one of them with --prompts")
         if near and self._alias_of.setdefault(near[0], alias) != alias:
             raise InputError(f"{place}: {near[0]} matches both {alias} and {self._alias_of[near[0]]}. Name both with --prompts")
-        if near or exists(find(alias).place):
+        if near or files_at(alias)[1]:
             return read_prompt(near[0] if near else alias).model_copy(update={"alias": alias})
         return None
 

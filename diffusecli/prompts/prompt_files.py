@@ -7,43 +7,128 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from diffusecli.files.documents import read_document
+from diffusecli.files.documents import Document, parse_json, read_document
 from diffusecli.files.paths import exists, find, look_again, real, spread, visible_files
+from diffusecli.files.reading import MOST_BYTES, read_text
 from diffusecli.files.schema import problems_of
+from diffusecli.prompts.file_names import file_names
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_checks import content_problems
 from diffusecli.prompts.target_tables import names_table, with_table
-from diffusecli.system.errors import InputError, Problem
+from diffusecli.system.errors import InputError, Problem, did_you_mean, many
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What a prompt file holds: one prompt, or several by name if it has `given` columns. With an error, none."""
+
+    prompts: dict[str, Prompt]  # name -> prompt; "" for a file with one
+    problems: dict[str, list[Problem]]  # name -> problems; under "" those of the file
+
+    @property
+    def several(self) -> bool:
+        """Whether the file holds prompts by name."""
+        return bool(self.prompts) and "" not in self.prompts
 
 
 def inspect_prompt(path: str | Path) -> tuple[Prompt | None, list[Problem]]:
-    """Read one prompt file and report all problems.
+    """Read one prompt and report all problems.
 
+    A file with `given` columns holds several prompts, whose paths are those of the file and a name: `people.json/north.json`.
     The prompt is None when any of the problems is an error.
     """
+    if (within := _file_of(path)) is not None:
+        contents = _contents(within[0])
+        if within[1] not in contents.prompts:
+            known = did_you_mean(within[1], list(contents.prompts)) if contents.several else "the file holds a single prompt"
+            return None, contents.problems.get("") or [Problem(str(path), "no such prompt in the file", known)]
+        return contents.prompts[within[1]], contents.problems.get(within[1], [])
+    contents = _contents(path)
+    if contents.several:
+        first = next(iter(contents.prompts))
+        return None, [
+            Problem(str(path), f"holds {many(len(contents.prompts), 'prompt')}", f"name one of them, such as {path}/{first}")
+        ]
+    return contents.prompts.get(""), contents.problems.get("", [])
+
+
+def _file_of(path: str | Path) -> tuple[Path, str] | None:
+    """The prompt file that holds the prompt of this path, and the prompt's name; None for the path of a file or folder."""
+    place = find(path).place
+    return (Path(path).parent, place.name) if not exists(place) and exists(place.parent) and place.parent.is_file() else None
+
+
+def _contents(path: str | Path) -> _Contents:
+    """Read a prompt file."""
     found = find(path)
     document, problems = read_document(found.place, name=found.name)
     if document is None:
-        return None, problems
+        return _Contents({}, {"": problems})
     if isinstance(document.data, dict) and "alias" in document.data:
         problems.append(document.problem(("alias",), "unknown key 'alias'", "a prompt's alias is its path: remove it"))
     elif isinstance(document.data, dict) and isinstance(document.data.get("$schema", ""), str):
         document.data.pop("$schema", None)
     if isinstance(document.data, dict) and names_table(document.data.get("targets")) and not problems:
-        problems.extend(with_table(document, found.place))
-        if any(problem.severity == "error" for problem in problems):
-            return None, problems
+        if document.data["targets"].get("given"):
+            return _given_contents(str(path), document.text, _stamp(found.place.parent / str(document.data["targets"].get("from"))))
+        described, problems = with_table(document, found.place)
+        if () not in described:
+            return _Contents({}, {"": problems})
+        document.data.update(described[()])
+    prompt, more = _prompt(document, document.data, str(path))
+    problems = [*problems, *more]
+    return _Contents({"": prompt} if prompt is not None and not _wrong(problems) else {}, {"": problems})
+
+
+@lru_cache(maxsize=4)  # the prompts of a table are asked for one by one
+def _given_contents(path: str, text: str, _stamp: tuple[int, int]) -> _Contents:
+    """The prompts of a file with `given` columns. Its text and the table's stamp are part of the key: both may change."""
+    found = find(path)
+    document = Document(found.name, text, parse_json(found.name, text)[0])
+    document.data.pop("$schema", None)
+    described, problems = with_table(document, found.place)
+    prompts, each = dict[str, Prompt](), dict[str, list[Problem]]()
+    seen = set[tuple[str, ...]]()
+    for name, fields in zip(file_names(list(described)), described.values(), strict=True):
+        prompt, own = _prompt(document, fields, f"{path}/{name}")
+        each[name] = [p for p in own if (p.severity, p.message) not in seen]  # the same in all of them: reported once
+        seen.update((p.severity, p.message) for p in own)
+        if prompt is not None:
+            prompts[name] = prompt
+    problems = [*problems, *(p for own in each.values() for p in own if p.severity == "error")]
+    if _wrong(problems) or not prompts:
+        return _Contents({}, {"": problems})
+    first = next(iter(prompts))
+    each[first] = [*problems, *each[first]]
+    return _Contents(prompts, each)
+
+
+def _prompt(document: Document, data: object, alias: str) -> tuple[Prompt | None, list[Problem]]:
+    """The prompt with these fields, and its problems."""
     try:
-        prompt = Prompt.model_validate({**document.data, "alias": str(path)} if isinstance(document.data, dict) else document.data)
+        prompt = Prompt.model_validate({**data, "alias": alias} if isinstance(data, dict) else data)
     except ValidationError as error:
-        problems.extend(problem for problem, _ in problems_of(document, error, Prompt))
-        return None, problems
-    problems.extend(content_problems(document, prompt))
-    return (None if any(p.severity == "error" for p in problems) else prompt), problems
+        return None, [problem for problem, _ in problems_of(document, error, Prompt)]
+    return prompt, list(content_problems(document, prompt))
+
+
+def _wrong(problems: Iterable[Problem]) -> bool:
+    return any(problem.severity == "error" for problem in problems)
+
+
+def _stamp(table: Path) -> tuple[int, int]:
+    """Size and time of change; zeros for a missing file."""
+    try:
+        known = table.stat()
+    except (OSError, ValueError):
+        return 0, 0
+    return known.st_size, known.st_mtime_ns
 
 
 def read_prompt(path: str | Path) -> Prompt:
@@ -94,6 +179,8 @@ def files_at(path: str | Path, made_by: str | None = None) -> tuple[Path, list[P
     The message is `NOT_YET` where a command is known that makes the files, unless the name may be misspelt.
     """
     path, place = Path(path), find(path).place
+    if not exists(place) and (files := prompts_of(path)):
+        return path, files, "", ""
     if not exists(place):
         if glob.has_magic(str(path)):
             return path, [], "matches no *.json prompt or folder", "check the pattern (relative to the working directory)"
@@ -104,6 +191,20 @@ def files_at(path: str | Path, made_by: str | None = None) -> tuple[Path, list[P
         separator = "" if remedy.endswith("?") else "."
         return path, [], "does not exist", f"{remedy}{separator} Or create it with `{made_by}`" if made_by is not None else remedy
     if place.is_dir():
-        inside = visible_files(path, (".json",))
+        inside = [prompt for file in visible_files(path, (".json",)) for prompt in prompts_of(file)]
         return (path, inside, "", "") if inside else (path, [], "contains no *.json prompt", "name a folder with prompts or a file")
-    return path, [path], "", ""
+    return path, prompts_of(path), "", ""
+
+
+def prompts_of(file: Path) -> list[Path]:
+    """The paths of the prompts in a file: its own, or several. For the path of a prompt in such a file that path; [] for other missing files."""
+    if (within := _file_of(file)) is not None:
+        return [file] if within[1] in _contents(within[0]).prompts else []
+    place = find(file).place
+    try:
+        if not place.is_file() or '"given"' not in read_text(place, MOST_BYTES):  # a pipe can be read only once
+            return [file] if exists(place) else []
+    except (OSError, ValueError):
+        return [file] if exists(place) else []  # reported when it is read
+    contents = _contents(file)
+    return [file / name for name in contents.prompts] if contents.several else [file]

@@ -14,13 +14,14 @@ from diffusecli.files.documents import Document
 from diffusecli.files.text import canonical
 from diffusecli.prompts.answer_forms import BRACES, form_sentence
 from diffusecli.prompts.distributions import Distribution
+from diffusecli.prompts.placeholders import filled
 from diffusecli.prompts.prompt import Draws, IndependentField, Prompt
 from diffusecli.prompts.prompt_checks import content_problems
 from diffusecli.prompts.spellings import spelled
 from diffusecli.prompts.templates import within
 from diffusecli.prompts.wording_checks import contradictions
 from diffusecli.prompts.wordings import Drawn, draw_forms, draw_wordings
-from diffusecli.system.errors import InputError, did_you_mean, sentence
+from diffusecli.system.errors import InputError, sentence
 
 _MOST_DRAWS = 200
 _SHOWN_DRAWS = 3
@@ -112,7 +113,7 @@ def prompt_from(distribution: Distribution, wording: Wording, fields: Mapping[st
         targets=spelled(distribution.outcomes, wrap) if wording.spellings else written,
         weights=distribution.weights,
         eos=wording.eos,
-        system=None if wording.system is None else _filled(wording.system, fields or {}, "--system"),
+        system=None if wording.system is None else filled(wording.system, fields or {}, "--system"),
         template=within(distribution.template, wrap) if distribution.template else None,
         draws=_draws(wording),
         independent={name: IndependentField.model_validate(field) for name, field in distribution.independent_fields.items()},
@@ -163,7 +164,7 @@ def _requests(distribution: Distribution, wording: Wording, fields: Mapping[str,
     """The requests to train on and those that are held out."""
     if wording.wordings is not None:
         return draw_wordings(distribution, wording, wording.wordings, wording.held_out, wording.seed)
-    given = tuple(_filled(text, fields, "--request") for text in wording.requests) or (distribution.request,)
+    given = tuple(filled(text, fields, "--request") for text in wording.requests) or (distribution.request,)
     trained, held_out = _held_out(given, wording.held_out, wording.seed)
     if wording.requests and not wording.form:
         return trained, held_out
@@ -224,20 +225,3 @@ def shows_form(template: str, wrap: str, fields: Iterable[str] = ()) -> bool:
     known = set(fields)
     own = re.sub(r"(?<!\{)\{([^{}]*)\}", lambda match: "" if match[1] in known else match[0], template)
     return (opening or closing) in own or (wrap == BRACES and "brace" in own.lower())
-
-
-def _filled(template: str, fields: Mapping[str, str], option: str) -> str:
-    """`{name}` replaced by its value, `{{` and `}}` by single braces. Without fields the text is unchanged."""
-    if not fields:
-        return template
-
-    def value(match: re.Match[str]) -> str:
-        if match[0] in ("{{", "}}"):
-            return match[0][0]
-        if match[1] not in fields:
-            raise InputError(
-                f"{option}: no column '{match[1]}' among the groups. {sentence(did_you_mean(match[1], list(fields)))} (write a brace of the text twice)"
-            )
-        return fields[match[1]]
-
-    return re.sub(r"\{\{|\}\}|\{([^{}]*)\}", value, template)

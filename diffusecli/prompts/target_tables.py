@@ -15,6 +15,7 @@ from diffusecli.files.schema import problems_of
 from diffusecli.files.tables import Layout
 from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.observations import distributions_in
+from diffusecli.prompts.placeholders import filled
 from diffusecli.prompts.templates import within
 from diffusecli.prompts.weighing import Reading
 from diffusecli.system.errors import InputError, Problem
@@ -32,6 +33,10 @@ class TargetTable(BaseModel):
     independent: Annotated[tuple[str, ...], Field(strict=False)] = Field(
         default=(), description="Fields of the template that do not depend on the others."
     )
+    given: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        default=(),
+        description="Columns that fill `{placeholders}` of the request and the system prompt: one prompt per combination of their values.",
+    )
     weight_column: str | None = Field(default=None, description="Column of the weights, summed by target. none: no weights.")
     count: bool = Field(default=False, description="Count rows as observations.")
     wrap: str = Field(default="%s", description="Text around each target, with %s in its place: {%s} adds braces.")
@@ -42,15 +47,15 @@ class TargetTable(BaseModel):
     sheet: str | None = Field(default=None, description="Sheet of an Excel workbook.")
     decimal: str | None = Field(default=None, description="Decimal sign of the weights: . or a comma. Default: detected.")
 
-    def distribution(self, beside: Path) -> Distribution:
-        """Its rows; `beside` is the prompt's file. Raises `InputError` for a table that cannot be read so."""
+    def distributions(self, beside: Path) -> dict[tuple[str, ...], Distribution]:
+        """One for each combination of the `given` columns, else a single one; `beside` is the prompt's file. Raises `InputError`."""
         layout = Layout(self.delimiter, self.encoding, self.header_rows, self.skip_rows, self.sheet)
         bins = tuple(f"{name}={width}" for name, width in self.bins.items())
         reading = Reading(
             column=self.column, weight_column=self.weight_column, count=self.count, template=self.template, bins=bins, decimal=self.decimal,
-            independent=self.independent, layout=layout,
+            independent=self.independent, group_by=self.given, grouping="--given", layout=layout,
         )  # fmt: skip
-        return distributions_in(beside.parent / self.source, reading)[()]
+        return distributions_in(beside.parent / self.source, reading)
 
 
 def names_table(targets: Any) -> bool:
@@ -59,41 +64,76 @@ def names_table(targets: Any) -> bool:
     return isinstance(targets, dict) and bool(known & targets.keys())
 
 
-def with_table(document: Document, place: Path) -> list[Problem]:
-    """Replace the table that a prompt's document names by the lists in it; returns what is wrong with it.
+def with_table(document: Document, place: Path) -> tuple[dict[tuple[str, ...], dict[str, Any]], list[Problem]]:
+    """The fields of each prompt that a document with a table describes, by the values of its given columns, and what is wrong with it.
 
     `place` is where the prompt's file lies.
     """
-    named = document.data["targets"]
+    named, data = document.data["targets"], document.data
     try:
         table = TargetTable.model_validate(named)
     except ValidationError as error:
         inside = Document(document.path, document.text, named)
-        return [_moved(document, problem, where) for problem, where in problems_of(inside, error, TargetTable)]
+        return {}, [_moved(document, problem, where) for problem, where in problems_of(inside, error, TargetTable)]
     if "%s" not in table.wrap:
-        return [document.problem(("targets", "wrap"), f"wrap {table.wrap!r} has no %s", "put %s in place of the target")]
-    if document.data.get("weights"):
-        return [
+        return {}, [document.problem(("targets", "wrap"), f"wrap {table.wrap!r} has no %s", "put %s in place of the target")]
+    if data.get("weights"):
+        return {}, [
             document.problem(
                 ("weights",), "weights are given, but the targets come from a table", "use weight_column in targets instead"
             )
         ]
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
     try:
-        found = table.distribution(place)
+        distributions = table.distributions(place)
+        for key, distribution in distributions.items():
+            given = dict(zip(table.given, key, strict=True))
+            own = {name: _filled(data[name], given, name) for name in _WITH_PLACEHOLDERS if name in data}
+            found[key] = {**data, **own, **_targets(table, distribution)}
     except InputError as error:
-        return [document.problem(("targets", "from"), _with_keys(str(error)))]
-    document.data["targets"] = [table.wrap.replace("%s", outcome) for outcome in found.outcomes]
-    if found.weights is not None:
-        document.data["weights"] = list(found.weights)
-    if found.independent:
-        document.data["independent"] = found.independent_fields
-    if table.template is not None:
-        document.data["template"] = within(table.template, table.wrap)
-    return [
+        return {}, [document.problem(("targets", "from"), _with_keys(str(error)))]
+    first: dict[str, tuple[str, ...]] = {}
+    for key, fields in found.items():
+        other = first.setdefault(repr([fields.get(name) for name in _WITH_PLACEHOLDERS]), key)
+        if other != key:
+            column = next(name for name, one, two in zip(table.given, other, key, strict=True) if one != two)
+            return {}, [
+                document.problem(
+                    ("request",),
+                    f"{', '.join(other)} and {', '.join(key)} would have the same request",
+                    f"put {{{column}}} into it",
+                )
+            ]
+    notices = [line for distribution in distributions.values() for line in distribution.notice.splitlines()]
+    return found, [
         document.problem(("targets", "from"), _with_keys(line), severity="notice")
-        for line in found.notice.splitlines()
+        for line in dict.fromkeys(notices)
         if not line.startswith(_ORDER)
     ]
+
+
+_WITH_PLACEHOLDERS = ("request", "held_out_requests", "messages", "system")
+
+
+def _filled(text: Any, given: dict[str, str], name: str) -> Any:
+    """The texts of a field with their placeholders filled; without given columns as they are."""
+    if isinstance(text, list):
+        return [_filled(each, given, name) for each in text]
+    if isinstance(text, dict):
+        return {key: _filled(each, given, name) for key, each in text.items()}
+    return filled(text, given, name) if isinstance(text, str) else text
+
+
+def _targets(table: TargetTable, distribution: Distribution) -> dict[str, Any]:
+    """The fields of a prompt that come from the table."""
+    made: dict[str, Any] = {"targets": [table.wrap.replace("%s", outcome) for outcome in distribution.outcomes]}
+    if distribution.weights is not None:
+        made["weights"] = list(distribution.weights)
+    if distribution.independent:
+        made["independent"] = distribution.independent_fields
+    if table.template is not None:
+        made["template"] = within(table.template, table.wrap)
+    return made
 
 
 _ORDER = "targets in "
@@ -110,6 +150,7 @@ def _with_keys(text: str) -> str:
         "decimal",
         "template",
         "independent",
+        "given",
         "bins",
         "weight-column",
         "column",

@@ -130,10 +130,9 @@ def require_different_requests(prompts: Sequence[Prompt], filled: Mapping[tuple[
             raise InputError(f"{what}: {who} would have the same request. Put {{{differ[0]}}} into --request or --system")
 
 
-def write_prompts(prompts: Mapping[Path | None, Prompt], *, force: bool) -> None:
+def write_texts(texts: Mapping[Path, str], *, force: bool) -> None:
     """Write prompt files. If one exists and `force` is not set, write none and raise `InputError`."""
-    placed = {path: prompt for path, prompt in prompts.items() if path is not None}
-    if not force and (there := [path for path in placed if exists(path)]):
+    if not force and (there := [path for path in texts if exists(path)]):
         raise InputError(f"{there[0]}: already exists. Choose another path, or add --force to replace it")
-    for path, prompt in placed.items():
-        write_text(path, prompt.to_json())
+    for path, text in texts.items():
+        write_text(path, text)

@@ -17,7 +17,7 @@ from diffusecli.prompts.config_files import inspect_config, read_config
 from diffusecli.prompts.conflicts import clashes, conversation
 from diffusecli.prompts.experiment import Experiment
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.prompts.prompt_files import each_once, inspect_prompt
+from diffusecli.prompts.prompt_files import each_once, inspect_prompt, prompts_of
 from diffusecli.system.errors import InputError, Problem, many
 from diffusecli.training.preflight import instruction_problems, surrounding_problems
 
@@ -114,7 +114,7 @@ def validate(paths: Iterable[Path], *, strict: bool = False) -> Validation:
         p.alias for e in experiments for p in e.untargeted(there)
     }
     configs = [str(e.file) for e, some in zip(experiments, of_configs, strict=True) if not any(_is_error(p, strict) for p in some)]
-    sound = tuple(prompt for prompt in there.values() if prompt.alias not in bad)
+    sound = tuple(prompt for prompt in there.values() if not {prompt.alias, str(Path(prompt.alias).parent)} & bad)
     return Validation(sound, tuple(configs), judged, tuple(tuple(e.training(there)) for e in experiments))
 
 
@@ -148,7 +148,7 @@ def _files(paths: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
     for path in (Path(name) for named in paths for name in spread(named, endings=(".json", *CONFIG_ENDINGS))):
         place = find(path).place
-        if not exists(place):
+        if not exists(place) and not prompts_of(path):
             remedy = look_again(path, "name a prompt (.json), a config (.yaml) or a folder of them")
             raise InputError(f"{path}: does not exist: {remedy}")
         if place.is_file() and path.suffix not in (".json", *CONFIG_ENDINGS):
@@ -156,5 +156,5 @@ def _files(paths: Iterable[Path]) -> list[Path]:
         inside = visible_files(path, (".json", *CONFIG_ENDINGS)) if place.is_dir() else [path]
         if not inside:
             raise InputError(f"{path}: contains no prompt (.json) and no config (.yaml). Name another folder")
-        files.extend(inside)
+        files += [prompt for file in inside for prompt in (prompts_of(file) or [file] if file.suffix == ".json" else [file])]
     return each_once(files)

@@ -413,7 +413,7 @@ def _tables(ending: str) -> Callable[[Path, bytes], object]:
     def feed(folder: Path, content: bytes) -> object:
         from diffusecli.prompts.request_wording import Wording
         from diffusecli.prompts.weighing import Reading
-        from diffusecli.verbs.init_prompt import choose, prompts_from, write_prompts
+        from diffusecli.verbs.init_prompt import choose, prompts_from, write_texts
 
         path = _put(folder, f"table{ending}", content)
         grouped = ending != ".txt" and len(content) % 2 == 0
@@ -423,7 +423,7 @@ def _tables(ending: str) -> Callable[[Path, bytes], object]:
         prompts = prompts_from(
             choose({}, {}, path, reading), wording, reading.group_by, folder / ("out" if grouped else "out.json")
         )
-        write_prompts(prompts, force=True)
+        write_texts({path: prompt.to_json() for path, prompt in prompts.items()}, force=True)
         return prompts
 
     return feed

@@ -34,7 +34,7 @@ from diffusecli.runs.samples import read_samples
 from diffusecli.system.errors import InputError, MachineError, Problem
 from diffusecli.system.timeouts import at_most, little_memory
 from diffusecli.training.checkpoints import FORMAT, discard_checkpoints, load_progress
-from diffusecli.verbs.init_prompt import choose, prompts_from, write_prompts
+from diffusecli.verbs.init_prompt import choose, prompts_from, write_texts
 from tests.commands import HANG
 from tests.counting import calls
 from tests.models.test_ggufs import MERGES, write_gguf
@@ -475,7 +475,7 @@ def test_no_value_of_a_group_leaves_the_folder(tmp_path, value):
     prompts = prompts_from(
         choose({}, {}, table, Reading("answer", count=True, group_by=groups)), Wording(), groups, tmp_path / "out"
     )
-    write_prompts(prompts, force=False)
+    write_texts({path: prompt.to_json() for path, prompt in prompts.items()}, force=False)
     assert [path.parent for path in tmp_path.rglob("*.json")] == [tmp_path / "out"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "t.jsonl"]
 

@@ -1,0 +1,140 @@
+"""A prompt file with given columns: it stands for a prompt per combination, made when it is read."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from diffusecli.prompts.prompt_files import files_at, inspect_prompt, read_prompt, read_prompts
+from diffusecli.system.errors import InputError
+
+PEOPLE = "region,name,age\nnorth,Ann,34\nnorth,Bob,37\nnorth,Ann,31\nsouth,Cid,52\nfar east,Dan,40\n"
+REQUEST = "Someone from the {region}: {{name}}."
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "people.csv").write_text(PEOPLE)
+    write(tmp_path)
+    return tmp_path
+
+
+def write(folder, request=REQUEST, **changes):
+    table = {"from": "people.csv", "column": "name", "count": True, "wrap": "{%s}", "given": ["region"], **changes}
+    fields = {"request": request, "targets": {key: value for key, value in table.items() if value is not None}}
+    (folder / "by-region.json").write_text(json.dumps(fields))
+
+
+def test_a_file_holds_a_prompt_per_combination(folder):
+    found = read_prompts(["by-region.json"])
+    assert [(prompt.alias, prompt.request) for prompt in found] == [
+        ("by-region.json/north.json", "Someone from the north: {name}."),
+        ("by-region.json/south.json", "Someone from the south: {name}."),
+        ("by-region.json/far-east.json", "Someone from the far east: {name}."),
+    ]
+    assert dict(zip(found[0].targets, found[0].probabilities, strict=True)) == pytest.approx({"{Ann}": 2 / 3, "{Bob}": 1 / 3})
+    assert found[1].targets == ("{Cid}",)
+
+
+def test_one_of_them_has_a_path_of_its_own(folder):
+    assert read_prompt("by-region.json/north.json") == read_prompts(["by-region.json"])[0]
+    (folder / "more").mkdir()
+    for name in ("by-region.json", "people.csv"):
+        shutil.copy(name, folder / "more" / name)
+    assert [str(path) for path in files_at("more")[1]] == [
+        f"more/by-region.json/{name}.json" for name in ("north", "south", "far-east")
+    ]
+    with pytest.raises(InputError, match=r"no such prompt in the file\. Did you mean 'north\.json'"):
+        read_prompt("by-region.json/norht.json")
+    with pytest.raises(InputError, match=r"holds 3 prompts\. Name one of them, such as by-region\.json/north\.json"):
+        read_prompt("by-region.json")
+
+
+def test_the_prompts_follow_the_table_and_the_file(folder):
+    before = read_prompt("by-region.json/south.json")
+    (folder / "people.csv").write_text(PEOPLE + "south,Eve,20\n")
+    assert read_prompt("by-region.json/south.json").targets == ("{Cid}", "{Eve}")
+    write(folder, "Who lives in the {region}? {{name}}")
+    assert read_prompt("by-region.json/south.json").request == "Who lives in the south? {name}"
+    assert before.targets == ("{Cid}",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"request": "Someone: {{name}}."}, "would have the same request. put {region} into it"),
+        ({"request": "From {regoin}: {{name}}."}, "no column 'regoin' among the groups. Did you mean 'region'?"),
+        ({"given": ["regoin"]}, "has no column 'regoin' (given). Did you mean 'region'"),
+        ({"given": ["region", "region"]}, "given region,region: names a column twice"),
+        ({"from": "persons.csv"}, "persons.csv: cannot be read: No such file or directory"),
+        ({"from": None}, "the key 'from' is missing"),
+    ],
+)
+def test_what_is_wrong_is_one_error_of_the_file(folder, changes, says):
+    write(folder, **changes)
+    problems = [f"{p.message}. {p.remedy}" for p in inspect_prompt("by-region.json")[1] if p.severity == "error"]
+    assert files_at("by-region.json")[1] == [Path("by-region.json")]
+    assert len(problems) == 1
+    assert says in " ".join(problems[0].split())
+
+
+def test_a_warning_that_all_prompts_share_comes_once(folder):
+    write(folder, "Someone from the {region}.")
+    said = [p.message for path in files_at("by-region.json")[1] for p in inspect_prompt(path)[1]]
+    assert said == ["the targets have curly braces, but the request does not ask for them"]
+
+
+def test_init_prompt_writes_such_a_file(folder, in_process):
+    done = in_process(
+        "init-prompt", "--from", "people.csv", "--template", "{name}, {age}", "--bins", "age=10", "--given", "region", "--request",
+        "From the {region}: {{name, age}}.", "-o", "sub/by.json", "--no-preview", cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "wrote sub/by.json: 3 prompts, made from people.csv when the file is read" in done.stderr
+    folders = in_process(
+        "init-prompt", "--from", "people.csv", "--template", "{name}, {age}", "--bins", "age=10", "--given", "region", "--request",
+        "From the {region}: {{name, age}}.", "-o", "sub/by", "--no-preview", cwd=folder,
+    )  # fmt: skip
+    assert folders.returncode == 0, folders.stderr
+    one, each = read_prompts(["sub/by.json"]), {prompt.alias: prompt for prompt in read_prompts(["sub/by"])}
+    assert len(one) == 3
+    for prompt in one:
+        assert prompt.digest == each[prompt.alias.replace(".json/", "/")].digest
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--top", "2"], "cannot keep --top. Leave it out, or write a folder: -o by"),
+        (["--form"], "cannot keep --form"),
+        (["--group-by", "age"], "cannot keep --group-by"),
+    ],
+)
+def test_what_such_a_file_cannot_keep_is_refused(folder, in_process, options, says):
+    done = in_process(
+        "init-prompt", "--from", "people.csv", "--template", "{name}", "--given", "region", "--request", "{region} {age} {{name}}"
+        if "age" in options else "{region} {{name}}", "-o", "by.json", *options, cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert says in " ".join(done.stderr.split())
+    assert not (folder / "by.json").exists()
+
+
+def test_such_prompts_are_trained_sampled_and_evaluated(folder, tiny_model_folder, in_process):
+    trained = in_process(
+        "train", "--model", tiny_model_folder, "--prompt", "by-region.json", "-o", "run", "--set", "alg_config.n_iters=2",
+        "--set", "retain=false", "--set", "device=cpu", cwd=folder,
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    assert json.loads((folder / "run" / "run.json").read_text())["exact_kl"].keys() == {
+        f"by-region.json/{name}.json" for name in ("north", "south", "far-east")
+    }
+    assert in_process("sample", "run", "-n", "20", cwd=folder).returncode == 0
+    (folder / "by-region.json").rename(folder / "moved.json")  # the run keeps its prompts
+    for words in (["run"], ["run", "--exact", "--prompts", "moved.json/north.json"], ["run", "--only", "south"]):
+        done = in_process("evaluate", *words, "--json", cwd=folder)
+        assert done.returncode == 0, done.stderr
+    shown = in_process("evaluate", "run", cwd=folder).stdout
+    assert "far-east" in shown
