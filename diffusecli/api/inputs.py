@@ -87,7 +87,7 @@ def _overrides(settings: Mapping[str, Any], within: str = "") -> Iterator[str]:
 
 @contextmanager
 def trainable(
-    fields: Mapping[str, Any], train: Sequence[Prompt | str], test: Sequence[Prompt | str], *, force: bool
+    fields: Mapping[str, Any], train: Sequence[Prompt | str], test: Sequence[Prompt | str], *, force: bool, more: int = 0
 ) -> Iterator[Config]:
     """Yield the config of these fields for a training, with prompts in memory written into the run's folder.
 
@@ -101,7 +101,7 @@ def trainable(
     from diffusecli.training.start import find_start
 
     run = RunDir(Path(config_from({**fields, "train_prompts": [], "test_prompts": []}).output_dir))
-    find_start(run, force=force)
+    find_start(run, force=force, more=more)
     wanted = [(one, valid(one)) for one in in_memory]
     with _nothing_left(run):
         files = {id(one): kept_in(run.path / _FOLDER, prompt) for one, prompt in wanted}

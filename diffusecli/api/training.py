@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffusecli.api.arguments import flag, function, optional, text, wrong
+from diffusecli.api.arguments import flag, function, optional, text, whole, wrong
 from diffusecli.api.inputs import AnyPath, Prompts, are_prompts, configured, listed, trainable
 from diffusecli.api.notices import calling
 from diffusecli.api.placed import Placed
@@ -78,7 +78,7 @@ class Trained(Placed):
 
 def train(
     config: Config | AnyPath | None = None, *, train_prompts: Prompts | None = None, test_prompts: Prompts | None = None,
-    force: bool = False, report: Callable[[Iteration], None] | None = None, notice: Notice | None = None, **settings: Any,
+    force: bool = False, more: int = 0, report: Callable[[Iteration], None] | None = None, notice: Notice | None = None, **settings: Any,
 ) -> Trained:  # fmt: skip
     """Train a LoRA adapter until the model's answers follow the target weights, and write the run directory.
 
@@ -89,6 +89,7 @@ def train(
       values are the prompts.
     - `settings`: fields that override the config's, such as `model`, `output_dir`, `alg_config={"n_iters": 10}`. Groups are merged.
     - `force`: replace a finished run in the output folder.
+    - `more`: continue a finished run for so many iterations, with its optimiser state. Its samples are drawn again.
     - `report`: called after every iteration with an `Iteration`, a line of `metrics.jsonl`. Its fields are `iteration`, `of`, `step`,
       `loss`, `optimal`, `kl`, `on_target`, `retention_kl`, `learning_rate`, `gradient_norm`, `tokens`, `seconds`, `memory_mb`, `test_kl`,
       `test_on_target`, and the means `mean_kl`, `mean_on_target`, `mean_test_kl` and `mean_test_on_target` over prompts. `kl`,
@@ -106,6 +107,7 @@ def train(
         if isinstance(value, str):
             text(name, value)
     flag("force", force)
+    whole("more", more, 0)
     optional(function, "report", report)
     optional(function, "notice", notice)
     with calling(notice) as say:
@@ -116,11 +118,11 @@ def train(
             raise InputError("train_prompts: is empty. Name a prompt, or remove it to use the config's")
         if config is None and test_prompts is None:
             test_on = train_on
-        with trainable(fields, train_on, test_on, force=force) as chosen:
+        with trainable(fields, train_on, test_on, force=force, more=more) as chosen:
             with collector_off():
                 from diffusecli.verbs.train import train as tune
 
-            return _result(tune(chosen, report=report or (lambda _: None), notice=say, force=force))
+            return _result(tune(chosen, report=report or (lambda _: None), notice=say, force=force, more=more))
 
 
 def _require_config(config: Any) -> None:

@@ -39,9 +39,14 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. alg_config.n_iters=10; may be repeated."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a finished run in the output folder.")] = False,
+    more: Annotated[
+        int | None, typer.Option("--more", min=1, metavar="N", help="Continue a finished run for N more iterations.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and the plan, and exit.")] = False,
 ) -> None:
     """Train a LoRA adapter to follow the target weights."""
+    if force and more:
+        raise InputError("--force starts again, and --more continues. Keep one of them")
     chosen = _chosen(config, model, prompts, output, settings or ())
     quiet_libraries()
     with collector_off():
@@ -54,14 +59,15 @@ def train(
 
         resolved = chosen.to_yaml()
         typer.echo(resolved if terminal.fits(resolved) else chosen.to_yaml(ascii_only=True))
-        terminal.console().print(training_plan(plan(chosen, notice, force=force)))
+        terminal.console().print(training_plan(plan(chosen, notice, force=force, more=more or 0)))
         return
     if not MAIN_PROCESS:
-        tune(chosen, force=force, report=lambda _: None, notice=lambda _: None)
+        tune(chosen, force=force, more=more or 0, report=lambda _: None, notice=lambda _: None)
         return
     with TrainingProgress(terminal.console(stderr=True)) as progress:
-        done = tune(chosen, force=force, report=progress, watch=progress.step, notice=notice)
-    _print_figures(done)
+        done = tune(chosen, force=force, more=more or 0, report=progress, watch=progress.step, notice=notice)
+    again = f"diffuse train {shlex.quote(str(config or done.run.config))}"
+    _print_figures(done, f"{again} --more {more or chosen.alg_config.n_iters}")
 
 
 def _chosen(
@@ -81,8 +87,11 @@ def _chosen(
     return config_from({"model": model, "train_prompts": paths, "test_prompts": paths, "output_dir": str(output)}, settings)
 
 
-def _print_figures(done: Trained) -> None:
-    """Print exact figures of each prompt (of many prompts by folder), the drift and the run directory."""
+def _print_figures(done: Trained, longer: str) -> None:
+    """Print exact figures of each prompt (of many prompts by folder), the drift, the run directory, and what to do next.
+
+    `longer` is the command that trains further.
+    """
     from diffusecli.evaluation.groups import MOST_LISTED
     from diffusecli.report.tables import trained_table
 
@@ -96,7 +105,7 @@ def _print_figures(done: Trained) -> None:
     print_line(f"{done.run.path}: {done.reason}{link} {done.seconds:.1f} s")
     path = shlex.quote(str(done.run.path))
     if (far := max(done.after.kl.values(), default=0.0)) > _FAR:
-        notice(f"KL {far:.3f}: far from the target. Train longer (--set alg_config.n_iters=…), or raise lora.r")
+        notice(f"KL {far:.3f}: far from the target. Train longer: `{longer}`. If that no longer helps, raise lora.r")
     sampled = done.run.sample_files()
     notice(f"next: `diffuse evaluate {path}`" if sampled else f"next: `diffuse sample {path}`, then `diffuse evaluate {path}`")
 

@@ -48,9 +48,10 @@ class AlgConfig(BaseModel):
     schedule: Literal["constant", "linear", "cosine"] = Field(
         default="cosine", description="How the learning rate falls over n_iters. The paper's code uses constant."
     )
-    warmup: Annotated[Number, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="Share of the steps in which the learning rate rises to its full size."
-    )
+    warmup: Literal["auto"] | Annotated[Number, Field(ge=0, lt=1)] = Field(
+        default="auto", description="Share of the steps in which the learning rate rises to its full size. auto: 0; 0.2 if the training "
+        "continues an adapter (load_model, `train --more`).",
+    )  # fmt: skip
     weight_decay: Annotated[Number, Field(ge=0)] = Field(
         default=0.01, description="AdamW weight decay. The paper's code uses 0.01."
     )

@@ -58,7 +58,7 @@ class RunDir:
 
     @property
     def state(self) -> Path:
-        """In the folder of a checkpoint: the optimiser's state and the progress."""
+        """The optimiser's state and the progress, of a checkpoint or of the finished training."""
         return self.path / "state.safetensors"
 
     @property
@@ -103,8 +103,12 @@ class RunDir:
     def discard_trained(self) -> None:
         """Delete the adapter, files about it, and the tuned model's samples, before another training replaces them."""
         adapter = [self.path / "adapter_config.json", self.path / "adapter_model.safetensors"]
-        for path in (self.manifest, self.card, self.metrics, self.chat_template, *adapter):
+        for path in (self.manifest, self.card, self.metrics, self.chat_template, self.state, *adapter):
             path.unlink(missing_ok=True)
+        self.discard_samples()
+
+    def discard_samples(self) -> None:
+        """Delete the tuned model's samples."""
         for samples in (self.path / "gen.json", *(self.samples("lora", ending) for ending in SAMPLE_ENDINGS)):
             for path in (samples, meta_path(samples), journal_path(samples)):
                 path.unlink(missing_ok=True)

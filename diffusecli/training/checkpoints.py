@@ -49,6 +49,13 @@ class Progress:
     last: Iteration | None = None  # the last finished one
     under_way: dict[str, Any] = field(default_factory=dict)  # sums of the unfinished iteration
     finished: str = ""  # why training stopped; empty while it runs
+    continued_at: list[int] = field(default_factory=list)  # iterations after which a finished training went on
+    more: int = 0  # iterations of the last continuation
+
+    @property
+    def first(self) -> int:
+        """The iteration after which this training, or its last continuation, started."""
+        return self.continued_at[-1] if self.continued_at else 0
 
 
 def newest_checkpoint(run: RunDir) -> Path | None:
@@ -82,11 +89,12 @@ def save_checkpoint(run: RunDir, base: LoadedModel, moments: Mapping[int, Mappin
 
 
 def load_progress(
-    checkpoint: Path, asked: Mapping[str, Any], base: LoadedModel | None = None
+    checkpoint: Path, asked: Mapping[str, Any], base: LoadedModel | None = None, *, free: frozenset[str] = frozenset()
 ) -> tuple[Progress, dict[int, dict[str, Any]]]:
     """The progress, and the optimiser's state by index of the weight.
 
-    The `base` may have another name or path than when the checkpoint was written, if its weights are the same.
+    The `base` may have another name or path than when the checkpoint was written, if its weights are the same. Settings of the
+    algorithm in `free` may differ.
 
     Raises `InputError` when the file cannot be read or belongs to a run with other settings.
     """
@@ -108,9 +116,10 @@ def load_progress(
     if stored.get("finished") or now.get("processes") is None:  # the rest does not depend on their number
         now["processes"] = stored["asked"].get("processes")
     if base is not None and base.has_weights_of(stored["asked"]):
-        there = {key: stored["asked"][key] for key in _OF_THE_BASE if key in stored["asked"]}
-        now = {key: value for key, value in now.items() if key not in _OF_THE_BASE} | there
-    if differing := list(_differing(stored["asked"], now)):
+        same = {key: stored["asked"][key] for key in _OF_THE_BASE if key in stored["asked"]}
+        now = {key: value for key, value in now.items() if key not in _OF_THE_BASE} | same
+    there = _without(stored["asked"], free)
+    if differing := list(_differing(there, _without(now, free))):
         raise InputError(
             f"{checkpoint.parent}: contains an interrupted run with different settings: {', '.join(differing)}. "
             "Restore the original settings to resume, or restart with --force"
@@ -119,6 +128,11 @@ def load_progress(
         return TypeAdapter(Progress).validate_python(stored), optimiser
     except ValidationError as error:
         raise _unreadable(path) from error
+
+
+def _without(asked: dict[str, Any], free: frozenset[str]) -> dict[str, Any]:
+    algorithm = asked.get("alg_config")
+    return {**asked, "alg_config": {k: v for k, v in algorithm.items() if k not in free}} if isinstance(algorithm, dict) else asked
 
 
 def _differing(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -134,6 +148,14 @@ def _differing(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = 
 
 def _unreadable(state: Path) -> InputError:
     return InputError(f"{state}: the checkpoint cannot be read. Remove {state.parent} or restart training with --force")
+
+
+def keep_state(run: RunDir) -> None:
+    """Keep the optimiser's state of the newest checkpoint in the run, from which `--more` goes on, and remove the checkpoints."""
+    last = newest_checkpoint(run)
+    if last is not None and RunDir(last).state.is_file():
+        os.replace(RunDir(last).state, run.state)
+    discard_checkpoints(run)
 
 
 def discard_checkpoints(run: RunDir, *, keep: int = 0) -> None:

@@ -50,6 +50,7 @@ class Job:
     eval_every: int  # iterations
     tracked: dict[str, Any]  # settings to send to the tracker
     command: str  # the command that resumes, as text
+    trained: bool  # whether the adapter comes from an earlier training
 
     @property
     def scorer(self) -> Scorer:

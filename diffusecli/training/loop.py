@@ -64,7 +64,7 @@ def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, rep
     """
     settings, processes = job.settings, job.processes
     rate = optimiser.param_groups[0]["lr"]
-    steps = settings.n_iters * job.steps_per_iteration
+    steps, first = settings.n_iters * job.steps_per_iteration, progress.first * job.steps_per_iteration
     if not progress.before:
         before = job.scorer.exact(_estimable(job, sampled(measured_questions(job), _WORDINGS_BEFORE, f"{job.seed} before")))
         if np.isnan(before.figures).any():
@@ -76,7 +76,7 @@ def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, rep
         resume_metrics(job.run.metrics, progress.iterations, job.scorer.notice)
         processes.start_tracking(job.tracked)
     reason = progress.finished or None
-    if reason is None and progress.last and not progress.under_way:
+    if reason is None and progress.last and not progress.under_way and progress.iterations > progress.first:
         reason = reason_to_stop(settings, progress.last)
     promise = "finishing this step and writing a checkpoint. Press Ctrl-C again to stop immediately"
     _train_mode(job.base, on=True)
@@ -88,7 +88,7 @@ def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, rep
 
         while reason is None and progress.step < steps:
             iteration, place = divmod(progress.step, job.steps_per_iteration)
-            optimiser.param_groups[0]["lr"] = rate * rate_share(settings, progress.step, steps)
+            optimiser.param_groups[0]["lr"] = rate * rate_share(settings, progress.step - first, steps - first, trained=job.trained)
             try:
                 kl, on_target = _step(job, optimiser, progress, between)
             except _AskedToStopError:

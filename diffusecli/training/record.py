@@ -104,6 +104,8 @@ def save_run(job: Job, config: str, prompts: list[Prompt], trained: Trained, pro
     try:
         write_text(run.config, config)
         write_json(run.prompts, prompts_as_json(prompts))
+        if progress.continued_at:
+            run.discard_samples()  # they are of the adapter before
         with tempfile.TemporaryDirectory(prefix=".adapter.", dir=run.path) as scratch:
             save_adapter(job.base, Path(scratch))
             move_into(run.path, (Path(scratch) / name for name in ADAPTER_FILES))
@@ -153,6 +155,7 @@ def _manifest(job: Job, prompts: list[Prompt], trained: Trained, progress: Progr
         "pass_size": progress.at_once,
         "stopped": trained.reason,
         "iterations": progress.iterations,
+        "continued_at": progress.continued_at,
         "steps": progress.step,
         "training_seconds": round(trained.seconds, 2),
         "tokens_fed": progress.tokens,

@@ -41,9 +41,19 @@ def learning_rate(settings: AlgConfig, hidden_size: int) -> float:
     return auto_learning_rate(hidden_size) if settings.learning_rate == "auto" else settings.learning_rate
 
 
-def rate_share(settings: AlgConfig, step: int, steps: int) -> float:
-    """The learning rate of a step as a share of the full rate: linear warm-up, then the schedule over the remaining steps."""
-    warm = settings.warmup * steps
+WARM_UP = 0.2
+"""Default share of the steps with a rising learning rate if the weights are trained already.
+
+The first steps of AdamW move every weight by the learning rate, however small its gradient: a trained adapter would lose what it learned."""
+
+
+def rate_share(settings: AlgConfig, step: int, steps: int, *, trained: bool = False) -> float:
+    """The learning rate of a step as a share of the full rate: linear warm-up, then the schedule over the remaining steps.
+
+    `trained`: the weights come from an earlier training.
+    """
+    share = (WARM_UP if trained else 0.0) if settings.warmup == "auto" else settings.warmup
+    warm = share * steps
     if step < warm:
         return (step + 1) / (warm + 1)
     return _decay(settings.schedule, (step - warm) / (steps - warm))

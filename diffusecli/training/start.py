@@ -17,7 +17,7 @@ from diffusecli.prompts.config import LoraSettings
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError
 from diffusecli.system.notices import Notice
-from diffusecli.training.checkpoints import newest_checkpoint, step_of
+from diffusecli.training.checkpoints import Progress, newest_checkpoint, step_of
 from diffusecli.training.processes import Processes
 from diffusecli.training.visits import MANY_PROMPTS
 
@@ -34,25 +34,56 @@ def alone(run: RunDir, processes: Processes) -> Iterator[None]:
         yield
 
 
-def find_start(run: RunDir, *, force: bool) -> Path | None:
-    """The checkpoint to resume; None to start from scratch. Raises `InputError` for a finished run without `force`."""
+def find_start(run: RunDir, *, force: bool, more: int = 0) -> Path | None:
+    """The checkpoint to resume, or with `more` the finished run to continue; None to start from scratch.
+
+    Raises `InputError` for a finished run without `force` or `more`, and for `more` without a finished run.
+    """
     checkpoint = None if force else newest_checkpoint(run)
+    if more and checkpoint is None:
+        _require_finished(run, more)
+        return run.path
     if _is_finished(run) and not force and checkpoint is None:
-        raise InputError(f"{run.path}: already contains a finished run. Add --force to replace it or choose another output_dir")
+        raise InputError(
+            f"{run.path}: already contains a finished run. Add --more N to train it further, --force to replace it, or choose another output_dir"
+        )
     return checkpoint
+
+
+def _require_finished(run: RunDir, more: int) -> None:
+    """Raise `InputError` if a run cannot be continued."""
+    if not run.manifest.is_file() or not run.has_adapter:
+        raise InputError(f"{run.path}: --more {more} continues a finished run, and there is none. Leave --more out")
+    if not run.state.is_file():
+        raise InputError(
+            f"{run.state}: is missing, and --more {more} continues from it. To train the adapter further without it, set load_model: true, "
+            f"ckpt_dir: {run.path} and another output_dir"
+        )
+    if run.read_manifest().get("adapter_sha256") != run.adapter_sha256:
+        raise InputError(f"{run.path}: its adapter is not the one that was trained here, so --more {more} cannot continue it")
+
+
+def require_same_end(checkpoint: Path, progress: Progress, more: int) -> None:
+    """Raise `InputError` if an interrupted training was to end elsewhere than asked for now."""
+    if progress.more == more:
+        return
+    was = f"with --more {progress.more}" if progress.more else "without --more"
+    raise InputError(f"{checkpoint.parent}: contains a training that was interrupted, started {was}. First resume it {was}")
 
 
 def _is_finished(run: RunDir) -> bool:
     return run.manifest.is_file() or run.has_adapter
 
 
-def in_the_way(run: RunDir, *, force: bool) -> str:
+def in_the_way(run: RunDir, *, force: bool, more: int = 0) -> str:
     """What a training would find in its output folder, as a message."""
     try:
         require_idle(run.path, run.lock)
-        checkpoint = find_start(run, force=force)
+        checkpoint = find_start(run, force=force, more=more)
     except InputError as error:
         return str(error)
+    if checkpoint == run.path:
+        return ""
     if checkpoint is not None:
         return f"{run.path}: contains an interrupted training. `diffuse train` resumes it from step {step_of(checkpoint)}; --force restarts it"
     return f"{run.path}: contains a run that would be replaced" if _is_finished(run) or newest_checkpoint(run) else ""

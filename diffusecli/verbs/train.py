@@ -33,7 +33,7 @@ from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError, InterruptedRun, many
 from diffusecli.system.notices import Notice
 from diffusecli.training.budget import Plan, planned
-from diffusecli.training.checkpoints import Progress, discard_checkpoints, load_progress, newest_checkpoint, save_checkpoint
+from diffusecli.training.checkpoints import Progress, keep_state, load_progress, newest_checkpoint, save_checkpoint
 from diffusecli.training.inputs import Inputs, read_inputs, require_agreement, require_context
 from diffusecli.training.job import Job, prepare_prompts
 from diffusecli.training.loop import Report, Watch, diverged, make_optimiser, measurable, measured_questions, moments_of, optimise
@@ -41,7 +41,17 @@ from diffusecli.training.processes import Processes, require_tracker
 from diffusecli.training.questions import Exact, Question, every_wording
 from diffusecli.training.record import Trained, flat, save_run, start_anew, trained_before
 from diffusecli.training.retention import encode_instructions
-from diffusecli.training.start import adapt, alone, find_start, in_the_way, prepare_weights, require_room, require_start, sized
+from diffusecli.training.start import (
+    adapt,
+    alone,
+    find_start,
+    in_the_way,
+    prepare_weights,
+    require_room,
+    require_same_end,
+    require_start,
+    sized,
+)
 from diffusecli.training.visits import prompts_per_step
 
 GENERATIONS = SamplingSettings(n_generations=1000, max_new_tokens=64, whole_targets=True)
@@ -62,14 +72,18 @@ _NOT_THE_RESULT = {
 }
 _LONG_WAIT = 60
 """Seconds of measuring that are announced."""
+_MAY_CHANGE = frozenset({"n_iters", "early_stop", "gamma", "target_kl", "learning_rate", "schedule", "warmup"})
+"""Settings of the algorithm that may differ when a finished run goes on."""
 _NOT_THE_GRADIENT = {"max_tokens_per_pass", "batch_size", "gradient_checkpointing", "exact_every"}
 """Settings of a run and of its algorithm that may differ when a run resumes (the latter change only rounding)."""
 
 
-def train(config: Config, *, report: Report, notice: Notice, force: bool = False, watch: Watch = lambda _: None) -> Trained:
+def train(
+    config: Config, *, report: Report, notice: Notice, force: bool = False, more: int = 0, watch: Watch = lambda _: None
+) -> Trained:
     """Train with this `config`, or resume an interrupted training; then write the run directory and sample the test prompts.
 
-    `report` takes every iteration, `watch` every step.
+    With `more`, a finished run goes on for so many iterations, with its optimiser state. `report` takes every iteration, `watch` every step.
 
     Raises `InputError` for wrong inputs, if possible before a model is loaded, and `InterruptedRun` if it was stopped and
     saved a checkpoint.
@@ -81,13 +95,21 @@ def train(config: Config, *, report: Report, notice: Notice, force: bool = False
         config, inputs = _with_inputs(config)
         processes.first(lambda: require_writable(run.path))
         with alone(run, processes):
-            return _train(config, inputs, run, processes, report, watch, notice, force)
+            return _train(config, inputs, run, processes, report, watch, notice, force, more)
 
 
 def _train(
-    config: Config, inputs: Inputs, run: RunDir, processes: Processes, report: Report, watch: Watch, notice: Notice, force: bool
+    config: Config,
+    inputs: Inputs,
+    run: RunDir,
+    processes: Processes,
+    report: Report,
+    watch: Watch,
+    notice: Notice,
+    force: bool,
+    more: int,
 ) -> Trained:
-    checkpoint = processes.first(lambda: find_start(run, force=force))
+    checkpoint = processes.first(lambda: find_start(run, force=force, more=more))
     if checkpoint is None and (continued := _continued(config)):
         require_start(continued, run)
     if config.device_map and processes.count > 1:
@@ -101,8 +123,9 @@ def _train(
     source = replace(model_source(config), device="cpu" if processes.sharded else str(processes.device))
     base = load_model(source, notice)
     asked = settings_of_result(config, inputs, base, processes.count)
-    progress, moments = load_progress(checkpoint, asked, base) if checkpoint else (Progress(asked), None)
-    trained = processes.first(lambda: trained_before(run, checkpoint, prompts) if checkpoint else None)
+    progress, moments = _progress(run, checkpoint, asked, base, more)
+    complete = checkpoint is not None and checkpoint != run.path and bool(progress.finished)
+    trained = processes.first(lambda: trained_before(run, checkpoint, prompts) if complete and checkpoint else None)
     if trained is not None:
         notice(f"{run.path}: the training is complete and saved. Drawing the missing samples")
         load_adapter(base, run.path, recorded=recorded_base(run), notice=notice)
@@ -112,6 +135,8 @@ def _train(
     else:
         # 3. adapter, tries, the pass, the loop
         settings = config.alg_config
+        if progress.continued_at:
+            settings = settings.model_copy(update={"n_iters": progress.first + progress.more})
         shape = adapt(base, config.lora, checkpoint or _continued(config), notice, checkpoint=checkpoint is not None)
         config = config.model_copy(update={"lora": shape})
         prepare_weights(base, run, processes, gradient_checkpointing=settings.gradient_checkpointing)
@@ -138,15 +163,9 @@ def _train(
             config.eval_every,
             flat(config.model_dump(mode="json")),
             command,
+            bool(progress.continued_at) or config.load_model,
         )
-        if checkpoint is None:
-            processes.everyones(None)  # delete nothing of an earlier run before every process has what it needs
-            template = str(base.chat_settings.template) if config.chat_template not in (None, PLAIN) else None
-            processes.first(lambda: start_anew(run, config.to_yaml(), template))
-        else:
-            notice(
-                f"{run.path}: resuming after {progress.iterations} of {many(settings.n_iters, 'iteration')} ({many(progress.step, 'step')})"
-            )
+        _begin(job, config, checkpoint, progress, notice)
         optimiser = make_optimiser(job, moments)
         optimise(job, optimiser, progress, report, watch)
         # 4. exact figures of the final adapter, and everything to disk
@@ -161,10 +180,42 @@ def _train(
         with _interruptible(run, "The training is complete and the adapter is saved", command):
             if config.generate and inputs.test:
                 _sample(base, inputs.test, run, config.seed, processes, notice)
-            processes.first(lambda: discard_checkpoints(run))
+            processes.first(lambda: keep_state(run))
     if processes.sharded:
         processes.part()
     return trained
+
+
+def _progress(
+    run: RunDir, checkpoint: Path | None, asked: dict[str, Any], base: LoadedModel, more: int
+) -> tuple[Progress, dict[int, Any] | None]:
+    """Where the training stands, and the optimiser's state: new, interrupted, or (the run itself as `checkpoint`) continued."""
+    if checkpoint is None:
+        return Progress(asked), None
+    if checkpoint != run.path:
+        progress, moments = load_progress(checkpoint, asked, base)
+        require_same_end(checkpoint, progress, more)
+        return progress, moments
+    progress, moments = load_progress(checkpoint, asked, base, free=_MAY_CHANGE)
+    starts = [*progress.continued_at, progress.iterations]
+    return replace(progress, asked=asked, continued_at=starts, more=more, finished=""), moments
+
+
+def _begin(job: Job, config: Config, checkpoint: Path | None, progress: Progress, notice: Notice) -> None:
+    """Clear the output folder for a new training, or say where an earlier one goes on."""
+    run, processes = job.run, job.processes
+    if checkpoint is None:
+        processes.everyones(None)  # delete nothing of an earlier run before every process has what it needs
+        template = str(job.base.chat_settings.template) if config.chat_template not in (None, PLAIN) else None
+        processes.first(lambda: start_anew(run, config.to_yaml(), template))
+        return
+    done = many(progress.iterations, "iteration")
+    if checkpoint == run.path:
+        notice(f"{run.path}: continuing after {done}, {progress.more} more")
+    else:
+        notice(
+            f"{run.path}: resuming after {progress.iterations} of {many(job.settings.n_iters, 'iteration')} ({many(progress.step, 'step')})"
+        )
 
 
 def _continued(config: Config) -> Path | None:
@@ -232,7 +283,7 @@ def _interruptible(run: RunDir, saved: str, command: str) -> Iterator[None]:
         raise InterruptedRun(f"{run.path}: interrupted. {saved}{kept}. {command.capitalize()} resumes from there") from error
 
 
-def plan(config: Config, notice: Notice, *, force: bool = False) -> Plan:
+def plan(config: Config, notice: Notice, *, force: bool = False, more: int = 0) -> Plan:
     """Make the checks of `train`, encode the prompts and estimate the cost. Reads no weights and writes nothing.
 
     Raises what `train` would raise for the inputs. Reports what is in the output folder.
@@ -240,7 +291,7 @@ def plan(config: Config, notice: Notice, *, force: bool = False) -> Plan:
     run = RunDir(Path(config.output_dir))
     config, inputs = _with_inputs(config)
     require_place(run.path)
-    if there := in_the_way(run, force=force):
+    if there := in_the_way(run, force=force, more=more):
         notice(there)
     _require_machine(config)
     source = model_source(config)
@@ -251,8 +302,9 @@ def plan(config: Config, notice: Notice, *, force: bool = False) -> Plan:
     require_context(every_wording([*questions, *tests]), shape.context)
     if config.retain:
         encode_instructions(inputs.instructions, chat, shape.context)
-    _try_start(config, inputs, hollow, run, force=force)
-    return planned(questions, shape, source, config.alg_config)
+    _try_start(config, inputs, hollow, run, force=force, more=more)
+    settings = config.alg_config.model_copy(update={"n_iters": more}) if more else config.alg_config
+    return planned(questions, shape, source, settings)
 
 
 def _with_inputs(config: Config) -> tuple[Config, Inputs]:
@@ -270,14 +322,16 @@ def _require_machine(config: Config) -> None:
         require_bitsandbytes()
 
 
-def _try_start(config: Config, inputs: Inputs, hollow: LoadedModel, run: RunDir, *, force: bool) -> None:
+def _try_start(config: Config, inputs: Inputs, hollow: LoadedModel, run: RunDir, *, force: bool, more: int) -> None:
     """Raises what `train` raises for its starting point.
 
     A checkpoint of other settings; an adapter that is missing, or of another model or shape; no disk space for the new adapter.
     """
     checkpoint, continued = None if force else newest_checkpoint(run), _continued(config)
+    if more and checkpoint is None:
+        checkpoint = find_start(run, force=force, more=more)
     if checkpoint is not None:
-        load_progress(checkpoint, settings_of_result(config, inputs, hollow, None), hollow)
+        _progress(run, checkpoint, settings_of_result(config, inputs, hollow, None), hollow, more)
     elif continued is not None:
         require_start(continued, run)
     with torch.device("meta"):

@@ -175,7 +175,7 @@ def test_response_variants_reach_their_own_optimum(config):
 def test_a_finished_run_is_replaced_only_when_forced_and_its_samples_go_with_it(config):
     first, _ = quietly(config(alg_config={"n_iters": 1}))
     (first.run.path / "gen.json").write_text("{}")
-    with pytest.raises(InputError, match=r"already contains a finished run\. Add --force"):
+    with pytest.raises(InputError, match=r"already contains a finished run\. Add --more N to train it further, --force"):
         quietly(config(alg_config={"n_iters": 1}))
     train(config(alg_config={"n_iters": 1}), force=True, report=lambda _: None, notice=lambda _: None)
     assert not (first.run.path / "gen.json").exists()
@@ -326,7 +326,7 @@ def test_a_target_that_leaves_the_models_context_is_refused(config):
 def test_an_adapter_that_came_without_a_manifest_is_not_replaced_unasked(config, tmp_path):
     first, _ = quietly(config(alg_config={"n_iters": 1}))
     first.run.manifest.unlink()  # as a run of the original
-    with pytest.raises(InputError, match=r"already contains a finished run\. Add --force"):
+    with pytest.raises(InputError, match=r"already contains a finished run\. Add --more N to train it further, --force"):
         quietly(config(alg_config={"n_iters": 1}))
 
 
@@ -347,7 +347,7 @@ def test_a_plan_tells_what_training_would_meet_in_the_output_folder(config, monk
     assert [line.removeprefix(f"{run.path}: ") for line in told] == [
         "contains an interrupted training. `diffuse train` resumes it from step 2; --force restarts it",
         "contains a run that would be replaced",
-        "already contains a finished run. Add --force to replace it or choose another output_dir",
+        "already contains a finished run. Add --more N to train it further, --force to replace it, or choose another output_dir",
         "contains a run that would be replaced",
     ]
 

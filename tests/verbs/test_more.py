@@ -1,0 +1,183 @@
+"""`train --more N`: a finished run goes on with its optimiser state, can be interrupted, and refuses what it cannot continue."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from diffusecli.prompts.config import AlgConfig, Config
+from diffusecli.system.errors import InputError, InterruptedRun
+from diffusecli.training.schedule import WARM_UP, rate_share
+from diffusecli.verbs.train import plan, train
+from tests.verbs.test_resume import interrupt_at
+
+
+@pytest.fixture
+def config(tiny_model_folder, prompt_file, tmp_path):
+    def make(name="run", **fields):
+        algorithm = {"n_iters": 8, "learning_rate": 0.02, **fields.pop("alg_config", {})}
+        prompts = [str(prompt_file(f"{n}.json", request=f"Say {n}.", targets=["{a}", "{b}", "{cd}"])) for n in range(2)]
+        return Config.model_validate({
+            "model": str(tiny_model_folder), "train_prompts": prompts, "test_prompts": [], "output_dir": str(tmp_path / name),
+            "alg_config": algorithm, "device": "cpu", "lora": {"dropout": 0.1}, "retain": False, "save_every": 3, **fields,
+        })  # fmt: skip
+
+    return make
+
+
+def quietly(config, **more):
+    seen = []
+    said = []
+    done = train(config, report=seen.append, notice=said.append, **more)
+    return done, seen, said
+
+
+def adapter(config):
+    return Path(config.output_dir, "adapter_model.safetensors").read_bytes()
+
+
+def manifest(config):
+    return json.loads(Path(config.output_dir, "run.json").read_text())
+
+
+def test_a_finished_run_goes_on_from_its_weights_figures_and_moments(config):
+    first, seen, _ = quietly(config())
+    assert Path(config().output_dir, "state.safetensors").is_file()
+    done, later, said = quietly(config(), more=5)
+    assert f"{done.run.path}: continuing after 8 iterations, 5 more" in said
+    assert [iteration.iteration for iteration in later] == [9, 10, 11, 12, 13]
+    assert {iteration.of for iteration in later} == {13}
+    assert len(done.run.metrics.read_text().splitlines()) == 13
+    assert later[0].step == seen[-1].step + 2
+    assert max(iteration.mean_kl for iteration in later) < seen[-2].mean_kl  # it does not start again
+    assert done.before.kl == first.before.kl
+    assert (manifest(config())["iterations"], manifest(config())["continued_at"]) == (13, [8])
+    assert done.seconds > first.seconds
+    quietly(config(), more=1)
+    assert manifest(config())["continued_at"] == [8, 13]
+
+
+def test_the_learning_rate_starts_anew_with_a_warm_up(config):
+    quietly(config())
+    _, later, _ = quietly(config(), more=10)
+    wanted = [0.02 * rate_share(AlgConfig(), 2 * n, 20, trained=True) for n in range(10)]
+    assert [iteration.learning_rate for iteration in later] == pytest.approx(wanted)
+    assert later[0].learning_rate < later[1].learning_rate < later[2].learning_rate
+
+
+def test_a_warm_up_of_its_own_is_for_weights_that_are_trained():
+    assert rate_share(AlgConfig(), 0, 20) == 1
+    assert rate_share(AlgConfig(), 0, 20, trained=True) == pytest.approx(1 / (WARM_UP * 20 + 1))
+    assert rate_share(AlgConfig(), 4, 20, trained=True) == 1
+    assert (
+        rate_share(AlgConfig(warmup=0.5), 0, 20) == rate_share(AlgConfig(warmup=0.5), 0, 20, trained=True) == pytest.approx(1 / 11)
+    )
+    assert rate_share(AlgConfig(warmup=0.0), 0, 20, trained=True) == 1
+
+
+def test_an_adapter_that_is_loaded_is_warmed_up_too(config):
+    quietly(config())
+    _, seen, _ = quietly(config("other", load_model=True, ckpt_dir=config().output_dir, alg_config={"n_iters": 10}))
+    assert seen[0].learning_rate == pytest.approx(0.02 * rate_share(AlgConfig(), 0, 20, trained=True))
+
+
+@pytest.mark.parametrize("pass_number", [0, 1, 7])
+def test_after_ctrl_c_the_same_command_ends_in_the_same_bits(config, monkeypatch, pass_number):
+    for name in ("whole", "cut"):
+        quietly(config(name))
+    expected = quietly(config("whole"), more=6)[0]
+    with monkeypatch.context() as during:
+        interrupt_at(during, pass_number)
+        with pytest.raises(InterruptedRun, match="of 14 iterations"):
+            quietly(config("cut"), more=6)
+    assert manifest(config("cut"))["iterations"] == 8  # the finished run is whole until the other one is
+    for other, was in ((0, "with --more 6"), (7, "with --more 6")):
+        with pytest.raises(InputError, match=f"was interrupted, started {was}. First resume it {was}"):
+            quietly(config("cut"), more=other)
+    done, _, _ = quietly(config("cut"), more=6)
+    assert adapter(config("cut")) == adapter(config("whole"))
+    assert done.after.kl == expected.after.kl
+    assert (manifest(config("cut"))["iterations"], manifest(config("cut"))["continued_at"]) == (14, [8])
+
+
+def test_after_ctrl_c_while_it_draws_samples_the_same_command_draws_the_rest(config, monkeypatch):
+    from diffusecli.sampling.counting import CountingSampler
+
+    wanted = config(test_prompts=config().train_prompts)
+    quietly(wanted)
+    before = Path(wanted.output_dir, "gen.json").read_bytes()
+    with monkeypatch.context() as during:
+        during.setattr(CountingSampler, "draw", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises((InterruptedRun, TypeError, KeyboardInterrupt)):
+            quietly(wanted, more=6)
+    done, later, _ = quietly(wanted, more=6)
+    assert later == []  # the training was complete
+    assert done.reason == "finished 14 iterations"
+    assert manifest(wanted)["iterations"] == 14
+    assert Path(wanted.output_dir, "gen.json").read_bytes() != before
+
+
+def test_samples_of_the_shorter_training_go(config):
+    wanted = config(test_prompts=config().train_prompts)
+    quietly(wanted)
+    assert Path(wanted.output_dir, "gen.json").is_file()
+    silent = wanted.model_copy(update={"generate": False})
+    quietly(silent, more=1)
+    assert not Path(wanted.output_dir, "gen.json").exists()
+
+
+def test_when_and_how_fast_it_stops_may_change_and_nothing_else(config):
+    quietly(config())
+    quietly(
+        config(alg_config={"learning_rate": 0.001, "schedule": "constant", "warmup": 0.0, "target_kl": 1e-9, "n_iters": 3}), more=1
+    )
+    with pytest.raises(InputError, match=r"different settings: seed \(was 0, now 1\)"):
+        quietly(config(seed=1), more=1)
+    assert manifest(config())["iterations"] == 9
+
+
+def test_what_cannot_go_on_is_refused(config):
+    with pytest.raises(InputError, match="--more 3 continues a finished run, and there is none"):
+        quietly(config(), more=3)
+    quietly(config())
+    state = Path(config().output_dir, "state.safetensors")
+    moments = state.read_bytes()
+    state.unlink()
+    with pytest.raises(InputError, match=r"is missing, and --more 3 continues from it.*load_model: true"):
+        quietly(config(), more=3)
+    state.write_bytes(moments)
+    Path(config().output_dir, "adapter_model.safetensors").write_bytes(b"another")
+    with pytest.raises(InputError, match="its adapter is not the one that was trained here"):
+        quietly(config(), more=3)
+
+
+def test_an_interrupted_training_is_resumed_before_it_goes_on(config, monkeypatch):
+    with monkeypatch.context() as during:
+        interrupt_at(during, 3)
+        with pytest.raises(InterruptedRun):
+            quietly(config())
+    with pytest.raises(InputError, match=r"was interrupted, started without --more\. First resume it without --more"):
+        quietly(config(), more=2)
+
+
+def test_the_plan_of_a_continuation_counts_its_own_steps(config):
+    quietly(config())
+    said = []
+    assert plan(config(), said.append, more=5).steps == 10
+    assert said == []
+
+
+def test_the_command_continues_and_says_how_to_go_on(config, in_process, tmp_path):
+    wanted = config(alg_config={"n_iters": 1})
+    file = tmp_path / "c.yaml"
+    file.write_text(wanted.to_yaml())
+    first = in_process("train", file)
+    assert first.returncode == 0, first.stderr
+    assert f"Train longer: `diffuse train {file} --more 1`" in " ".join(first.stderr.split())
+    assert in_process("train", file, "--more", "2").returncode == 0
+    assert manifest(wanted)["iterations"] == 3
+    both = in_process("train", file, "--more", "2", "--force")
+    assert both.returncode == 2
+    assert "--force starts again, and --more continues" in both.stderr
