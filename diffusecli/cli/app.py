@@ -11,6 +11,7 @@ from diffusecli.cli import boundary
 from diffusecli.cli.evaluate import evaluate
 from diffusecli.cli.export import export
 from diffusecli.cli.init_prompt import init_prompt
+from diffusecli.cli.printing import show
 from diffusecli.cli.sample import ORIGINAL_NAMES, sample
 from diffusecli.cli.train import train
 from diffusecli.cli.validate import validate
@@ -49,11 +50,12 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _top(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 (its callback ends the command)
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only warnings and errors to stderr.")] = False,
 ) -> None:
-    pass
+    show(quiet=quiet, verbose=False)
 
 
 app.command("init-prompt")(boundary.guarded(init_prompt))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import errno
 import functools
+import inspect
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from diffusecli.cli.options import meant_paths
-from diffusecli.cli.printing import LOCAL_MAIN_PROCESS, MAIN_PROCESS, notice
+from diffusecli.cli.printing import LOCAL_MAIN_PROCESS, MAIN_PROCESS, is_quiet, notice, show
 from diffusecli.files.paths import library_notices
 from diffusecli.system import terminal
 from diffusecli.system.errors import DiffuseError, InputError, InterruptedRun, MachineError
@@ -50,10 +51,14 @@ def _refuse(error: Any) -> NoReturn:
 
 def guarded(body: Body) -> Body:
     """Wrap the body of a command: each error becomes one message on stderr and the documented exit code."""
+    own = inspect.signature(body, eval_str=True).parameters
 
     @functools.wraps(body)
-    def run(**options: Any) -> None:
+    def run(*, quiet: bool = False, verbose: bool = False, **options: Any) -> None:
         try:
+            show(quiet=quiet or is_quiet(), verbose=verbose)
+            if "verbose" in own:
+                options["verbose"] = verbose
             with library_notices(notice if MAIN_PROCESS else lambda _: None):
                 body(**{name: meant_paths(name, value) for name, value in options.items()})
             sys.stdout.flush()
@@ -72,7 +77,22 @@ def guarded(body: Body) -> Body:
                 raise
             _stop(str(refused), refused.exit_code)
 
+    options = [*own.values(), *(option for option in _OF_ALL if option.name not in own)]
+    run.__signature__ = inspect.Signature([option.replace(kind=option.KEYWORD_ONLY) for option in options])  # type: ignore[attr-defined]
+    run.__annotations__ = {option.name: option.annotation for option in options}
     return run
+
+
+_OF_ALL = [
+    inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, typer.Option(f"--{name}", short, help=text)]
+    )
+    for name, short, text in (
+        ("verbose", "-v", "Print internal checks to stderr, too."),
+        ("quiet", "-q", "Print only warnings and errors to stderr."),
+    )
+]
+"""Options of every command."""
 
 
 def _prints(error: DiffuseError) -> bool:

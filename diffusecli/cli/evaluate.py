@@ -9,7 +9,7 @@ import typer
 
 from diffusecli.cli.limits import Limits, with_limits
 from diffusecli.cli.options import BaseModel, TableOptions, TrustsCode, choice, require_choices, with_table_options
-from diffusecli.cli.printing import notice, quiet_libraries
+from diffusecli.cli.printing import notice, progress_console, quiet_libraries
 from diffusecli.cli.report_files import require_place, write_report
 from diffusecli.system import terminal
 from diffusecli.system.collector import collector_off
@@ -69,6 +69,7 @@ def evaluate(
     with collector_off():
         from diffusecli.evaluation.gates import check_limits, failures
         from diffusecli.prompts.matching import Matching
+        from diffusecli.report.progress import Display
         from diffusecli.verbs.evaluate import Question
         from diffusecli.verbs.evaluate import evaluate as judge
 
@@ -92,7 +93,8 @@ def evaluate(
         at_n=at_n,
         sdmetrics=sdmetrics,
     )  # fmt: skip
-    found = judge(paths, question, notice)
+    with Display(progress_console()):
+        found = judge(paths, question, notice)
     missed = failures(found, asked)
     if as_json:
         from diffusecli.report.data import as_json as in_json

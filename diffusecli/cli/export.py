@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from diffusecli.cli.options import BaseModel, TrustsCode, choice, require_choices
-from diffusecli.cli.printing import notice, print_line, quiet_libraries
+from diffusecli.cli.printing import notice, print_line, progress_console, quiet_libraries
 from diffusecli.system.errors import many
 
 
@@ -23,12 +23,14 @@ def export(
     """Merge an adapter into its base model (Hugging Face format)."""
     require_choices({"--precision": precision})
     quiet_libraries()
+    from diffusecli.report.progress import Display
     from diffusecli.runs.run_dir import RunDir
     from diffusecli.verbs.export import export as merge
 
-    done = merge(
-        RunDir(run), output, model=model, precision=precision, force=force, notice=notice, trust_remote_code=trust_remote_code
-    )
+    with Display(progress_console()):
+        done = merge(
+            RunDir(run), output, model=model, precision=precision, force=force, notice=notice, trust_remote_code=trust_remote_code
+        )
     print_line(
         f"{output}: {done.parameters:,} weights ({done.dtype}); log-probabilities of {many(done.answers, 'answer')} "
         f"differ from the adapter's by {done.gap:.1e} nats at most"

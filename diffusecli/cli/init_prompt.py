@@ -13,12 +13,14 @@ import typer
 from diffusecli.cli.groups import Body, given_options, grouped, optional
 from diffusecli.cli.options import TableOptions, with_table_options
 from diffusecli.cli.paraphrasing import ParaphraseOptions, with_paraphrase_options
-from diffusecli.cli.printing import notice
+from diffusecli.cli.printing import is_quiet, notice
 from diffusecli.prompts.catalogue import FAMILIES, catalogue
 from diffusecli.system import terminal
 from diffusecli.system.errors import InputError, many
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from diffusecli.prompts.prompt import Prompt
 
 _OF_MIXTURES = ("--mixture", "--output", "--force", "--seed", "--preview")
@@ -135,6 +137,9 @@ def init_prompt(
         typer.Option(min=1, metavar="N", help="Write N training prompts of many families, and held-out splits."),
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file instead of stdout.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With -o: also write a config that trains on the prompt.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
     preview: Annotated[bool, typer.Option(help="Preview the distribution on stderr.")] = True,
     show_list: Annotated[bool, typer.Option("--list", help="List all families with examples and exit.")] = False,
@@ -145,7 +150,7 @@ def init_prompt(
     from diffusecli.prompts.request_wording import Wording, form_doubts, wording_doubts
     from diffusecli.prompts.weighing import Reading
     from diffusecli.report.tables import distribution_preview
-    from diffusecli.verbs.init_prompt import choose, fields_of, prompts_from, with_paraphrases, write_texts
+    from diffusecli.verbs.init_prompt import choose, config_text, fields_of, prompts_from, with_paraphrases, write_texts
     from diffusecli.verbs.init_table_prompt import table_prompt
 
     if show_list:
@@ -155,6 +160,8 @@ def init_prompt(
     if mixture is not None:
         _write_mixture(mixture, output, seed, force, context)
         return
+    if config is not None and output is None:
+        raise InputError("--config names its prompt by a file. Add -o FILE")
     asked = (*(request or ()), *read_requests(requests or ()))
     wording = Wording(
         asked or None,
@@ -184,40 +191,51 @@ def init_prompt(
         wording = replace(wording, held_out=held_out)
     as_table = bool(given) and output is not None and output.suffix == ".json"
     prompts = prompts_from(distributions, wording, groups, output.with_suffix("") if as_table and output else output)
+    first = next(iter(prompts.values()))
     if output is None:
-        typer.echo(terminal.json_text(prompts[None].to_json()), nl=False)
-    elif as_table and source is not None:
-        first = next(iter(distributions.values()))
-        write_texts({output: table_prompt(first, wording, reading, source, output)}, force=force)
-        notice(f"wrote {output}: {many(len(prompts), 'prompt')}, made from {source} when the file is read")
+        typer.echo(terminal.json_text(first.to_json()), nl=False)
     else:
-        write_texts({path: prompt.to_json() for path, prompt in prompts.items() if path is not None}, force=force)
-        notice(
-            _written(output, prompts[output])
-            if list(prompts) == [output]
-            else f"wrote {many(len(prompts), 'prompt')} into {output}"
-        )
-    if output is not None:
-        run = Path("results", output.stem)
-        command = f"diffuse train --model smollm2-135m-instruct --prompt {shlex.quote(str(output))} -o {shlex.quote(str(run))}"
-        notice(f"next: `{command}`, or name it in train_prompts of a config")
+        texts = {path: prompt.to_json() for path, prompt in prompts.items() if path is not None}
+        if as_table and source is not None:
+            texts = {output: table_prompt(next(iter(distributions.values())), wording, reading, source, output)}
+        if config is not None:
+            texts[config] = config_text(output, config)
+        write_texts(texts, force=force)
+        notice(_written(output, prompts, source if as_table else None, config))
     messages = [line for d in distributions.values() for line in d.notice.splitlines()]
-    if list(prompts) != [output] and not as_table:
-        messages += name_notices(distributions, prompts)
+    messages += name_notices(distributions, prompts) if list(prompts) != [output] and not as_table else []
+    doubts = [doubt for key, d in distributions.items() for doubt in form_doubts(d, wording, fields_of(d, groups, key))]
+    messages += [f"warning: {doubt}" for doubt in [*doubts[:1], *wording_doubts(wording, first)]]
     for message in dict.fromkeys(messages):
         notice(message)
-    doubts = [doubt for key, d in distributions.items() for doubt in form_doubts(d, wording, fields_of(d, groups, key))]
-    for doubt in [*doubts[:1], *wording_doubts(wording, next(iter(prompts.values())))]:
-        notice(f"warning: {doubt}")
-    if preview:
-        terminal.console(stderr=True).print(distribution_preview(next(iter(prompts.values()))))
+    if preview and not is_quiet():
+        terminal.console(stderr=True).print(distribution_preview(first))
+    if output is not None:
+        notice(_next(output, config))
 
 
-def _written(output: Path, prompt: Prompt) -> str:
-    """Report the written file, and the number of requests if there are several."""
+def _next(output: Path, config: Path | None) -> str:
+    """The command that trains on what was written."""
+    if config is not None:
+        return f"next: `diffuse train {shlex.quote(str(config))}`"
+    run = shlex.quote(str(Path("results", output.stem)))
+    return (
+        f"next: `diffuse train --model smollm2-135m-instruct --prompt {shlex.quote(str(output))} -o {run}`, or name it in train_prompts of "
+        "a config"
+    )
+
+
+def _written(output: Path, prompts: Mapping[Path | None, Prompt], table: Path | None, config: Path | None) -> str:
+    """Report the written files, and the number of prompts, or of requests if there are several."""
+    more = f", and {config}" if config is not None else ""
+    if table is not None:
+        return f"wrote {output}: {many(len(prompts), 'prompt')}, made from {table} when the file is read{more}"
+    if list(prompts) != [output]:
+        return f"wrote {many(len(prompts), 'prompt')} into {output}{more}"
+    prompt = prompts[output]
     asked, apart = prompt.trained_wordings, len(prompt.held_out_requests)
     several = f": {many(asked, 'request')}{f' and {apart} more held out' if apart else ''}" if asked + apart > 1 else ""
-    return f"wrote {output}{several}"
+    return f"wrote {output}{several}{more}"
 
 
 def _write_mixture(count: int, output: Path | None, seed: int, force: bool, context: typer.Context) -> None:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import typer
 
 from diffusecli.system import terminal
+from diffusecli.system.errors import InputError
+from diffusecli.system.notices import CHECK, WARNING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 MAIN_PROCESS = os.environ.get("RANK", "0") == "0"
 """With several training processes, only the main process prints."""
@@ -14,9 +20,35 @@ LOCAL_MAIN_PROCESS = os.environ.get("LOCAL_RANK", "0") == "0"
 """The first process of each machine also prints errors that occur before the processes connect."""
 
 
+_shown = {"quiet": False, "verbose": False}
+
+
+def show(*, quiet: bool, verbose: bool) -> None:
+    """Set what this command prints to stderr: with `quiet` only warnings and errors, with `verbose` also internal checks."""
+    if quiet and verbose:
+        raise InputError("--quiet and --verbose exclude each other. Keep one of them")
+    _shown.update(quiet=quiet, verbose=verbose)
+
+
+def is_quiet() -> bool:
+    """Whether only warnings and errors are printed to stderr."""
+    return _shown["quiet"]
+
+
 def notice(message: str) -> None:
-    """Print a message to stderr with credentials removed."""
+    """Print a message to stderr with credentials removed, unless the user does not want it."""
+    if message.startswith(CHECK) and not _shown["verbose"]:
+        return
+    if is_quiet() and not message.startswith(WARNING):
+        return
     terminal.notice_line(terminal.message(message))
+
+
+def progress_console() -> Console:
+    """Where progress is shown: stderr."""
+    made = terminal.console(stderr=True)
+    made.quiet = is_quiet()
+    return made
 
 
 def print_line(line: str) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from diffusecli.cli.groups import Body, grouped, optional
 from diffusecli.cli.options import TrustsCode, choice, require_choices
-from diffusecli.cli.printing import notice, print_line, quiet_libraries
+from diffusecli.cli.printing import notice, print_line, progress_console, quiet_libraries
 from diffusecli.sampling.engines import ENGINES, Kind
 from diffusecli.system import terminal
 from diffusecli.system.collector import collector_off
@@ -136,7 +136,7 @@ def sample(
     ), RESULTS)  # fmt: skip
     settings = replace(settings, seed=wanted.config.seed if seed is None else seed)
     notice(wanted.message)
-    with SamplingProgress(terminal.console(stderr=True), len(wanted.prompts)) as progress:
+    with SamplingProgress(progress_console(), len(wanted.prompts)) as progress:
         done = draw(wanted, settings, engine=engine, options=own, max_rows=max_rows, report=progress, notice=notice)
     _print_answers(done, request or (), wanted.prompts)
 

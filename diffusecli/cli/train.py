@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffusecli.cli.printing import MAIN_PROCESS, notice, print_line, quiet_libraries
+from diffusecli.cli.printing import MAIN_PROCESS, notice, print_line, progress_console, quiet_libraries
 from diffusecli.system import terminal
 from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError
@@ -64,7 +64,7 @@ def train(
     if not MAIN_PROCESS:
         tune(chosen, force=force, more=more or 0, report=lambda _: None, notice=lambda _: None)
         return
-    with TrainingProgress(terminal.console(stderr=True)) as progress:
+    with TrainingProgress(progress_console()) as progress:
         done = tune(chosen, force=force, more=more or 0, report=progress, watch=progress.step, notice=notice)
     again = f"diffuse train {shlex.quote(str(config or done.run.config))}"
     _print_figures(done, f"{again} --more {more or chosen.alg_config.n_iters}")
@@ -105,7 +105,7 @@ def _print_figures(done: Trained, longer: str) -> None:
     print_line(f"{done.run.path}: {done.reason}{link} {done.seconds:.1f} s")
     path = shlex.quote(str(done.run.path))
     if (far := max(done.after.kl.values(), default=0.0)) > _FAR:
-        notice(f"KL {far:.3f}: far from the target. Train longer: `{longer}`. If that no longer helps, raise lora.r")
+        notice(f"warning: KL {far:.3f} is far from the target. Train longer: `{longer}`. If that no longer helps, raise lora.r")
     sampled = done.run.sample_files()
     notice(f"next: `diffuse evaluate {path}`" if sampled else f"next: `diffuse sample {path}`, then `diffuse evaluate {path}`")
 

@@ -26,6 +26,7 @@ from diffusecli.models.source import ModelSource, perhaps_elsewhere
 from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError
 from diffusecli.system.notices import Notice
+from diffusecli.system.waits import waiting_for
 
 _ONE_AT_A_TIME = threading.RLock()
 """Lock for creating models. If two threads create models at once, transformers returns models with missing weights, also later."""
@@ -96,7 +97,7 @@ def load_model(source: ModelSource, notice: Notice) -> LoadedModel:
 
     Raises `InputError` when no such model is found, `MachineError` when it cannot be reached.
     """
-    with perhaps_elsewhere(source.name, named=source.named), _ONE_AT_A_TIME:
+    with perhaps_elsewhere(source.name, named=source.named), _ONE_AT_A_TIME, waiting_for(f"loading {source.name}"):
         return _load(source, notice)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from statistics import mean
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,47 +19,97 @@ from rich.table import Table
 from rich.text import Text
 
 from diffusecli.evaluation.names import short_names
-from diffusecli.prompts.groups import noun_of
+from diffusecli.prompts.groups import WHOLE, group_of, noun_of
+from diffusecli.report.parts import middle
 from diffusecli.report.tables import answers
 from diffusecli.report.wording import plus_minus
 from diffusecli.runs.iteration import Iteration, Step
 from diffusecli.sampling.settings import Standing
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
+from diffusecli.system.waits import Wait, waits_shown_by
 
-_MOST_PROMPTS = 12
+_MOST_PROMPTS = 8  # that have a row each
+_MOST_ROWS = 12
+_WORST = 3
+_WIDEST_NAME = 28
 _SPARK_WIDTH = 24
 _REFRESH, _IN_A_PIPE = 0.25, 30.0  # seconds between updates, on a terminal and elsewhere
+_SILENT = 1.0  # seconds on a terminal, after which it shows what the command is busy with
 _TOP_ANSWERS = 10
 _STEPS_SHOWN = 50  # the KL shown is the mean of this many steps
 _SPARKS = "▁▂▃▄▅▆▇█"
 
 
-class _Display(AbstractContextManager[Any]):
-    """A view that is redrawn in place if `console` is a terminal, and plain lines otherwise."""
+class Display(AbstractContextManager[Any]):
+    """A view that is redrawn in place if `console` is a terminal, and plain lines otherwise.
+
+    Inside, it shows what a command is busy with (`waiting_for`) as soon as nothing else was shown for a while.
+    """
 
     def __init__(self, console: Console) -> None:
+        """On stderr."""
         self._console = console
         self._live: Live | None = None
+        self._view: RenderableType | None = None  # the last one, without a wait
+        self._wait: Wait | None = None
+        self._looked = time.monotonic()  # when something was shown
+        self._lock = threading.RLock()
+        self._ended = threading.Event()
+        self._watching = waits_shown_by(self._waiting)
 
     def __enter__(self) -> Self:
+        self._watching.__enter__()
+        threading.Thread(target=self._tick, daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._ended.set()
+        self._watching.__exit__(kind, error, trace)
+        with self._lock:
+            if self._live is not None:
+                self._live.update(self._view or Text(""), refresh=True)
+                self._live.transient = self._view is None
+                self._live.stop()
+
+    def _waiting(self, now: Wait | None) -> None:
+        self._wait = now
+
+    def _tick(self) -> None:
+        while not self._ended.wait(_REFRESH):
+            self.look()
+
+    def look(self) -> None:
+        """Show the wait if nothing was shown for a second on a terminal, and for 30 s elsewhere."""
+        clock, live = time.monotonic(), self._console.is_terminal
+        with self._lock:
+            if self._wait is None or self._ended.is_set() or clock - self._looked < (_SILENT if live else _IN_A_PIPE):
+                return
+            line = self._wait.line(clock)
+            if live:
+                self._draw(Group(*([self._view] if self._view is not None else []), Text(line, style="dim")))
+            else:
+                self._print(line)
 
     def _show(self, view: RenderableType) -> None:
+        with self._lock:
+            self._view = view
+            self._looked = time.monotonic()
+            self._draw(view)
+
+    def _draw(self, view: RenderableType) -> None:
         if self._live is None:
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
         self._live.update(view, refresh=True)
 
     def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        with self._lock:
+            self._looked = time.monotonic()
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-class TrainingProgress(_Display):
+class TrainingProgress(Display):
     """Call it with each `Iteration`; use it as a context manager around training."""
 
     def __init__(self, console: Console) -> None:
@@ -66,13 +118,13 @@ class TrainingProgress(_Display):
         self._first: Iteration | None = None
         self._first_step: Step | None = None
         self._kls: deque[float] = deque(maxlen=_STEPS_SHOWN)
-        self._looked = 0.0
+        self._stepped = 0.0  # when a step was shown
         self._seen: deque[Iteration] = deque(maxlen=_SPARK_WIDTH)  # bounded: a long training has many
 
     def __call__(self, seen: Iteration) -> None:
         """Show one iteration."""
         self._seen.append(seen)
-        self._looked = time.monotonic()
+        self._stepped = time.monotonic()
         self._first = self._first or seen
         if not self._console.is_terminal:
             self._print(_line(seen, self._remaining()))
@@ -84,10 +136,10 @@ class TrainingProgress(_Display):
         clock, live = time.monotonic(), self._console.is_terminal
         self._kls.append(seen.kl)
         if self._first_step is None:
-            self._first_step, self._looked = seen, clock
-        if seen.step == self._first_step.step or clock - self._looked < (_REFRESH if live else _IN_A_PIPE):
+            self._first_step, self._stepped = seen, clock
+        if seen.step == self._first_step.step or clock - self._stepped < (_REFRESH if live else _IN_A_PIPE):
             return
-        self._looked = clock
+        self._stepped = clock
         pace = (seen.seconds - self._first_step.seconds) / (seen.step - self._first_step.step)
         line = (
             f"step {seen.step}/{seen.of}  KL {sum(self._kls) / len(self._kls):.4f} (last {many(len(self._kls), 'step')})  "
@@ -109,7 +161,7 @@ class TrainingProgress(_Display):
         return pace * (last.of - last.iteration)
 
 
-class SamplingProgress(_Display):
+class SamplingProgress(Display):
     """Call it with a prompt's alias and its progress. A finished prompt leaves one line."""
 
     def __init__(self, console: Console, prompts: int) -> None:
@@ -119,14 +171,14 @@ class SamplingProgress(_Display):
         self._alias: str | None = None  # the current prompt
         self._fed_before = 0
         self._over: str | None = None  # the last finished prompt
-        self._began = self._looked = self._prompt_began = time.monotonic()
+        self._began = self._updated = self._prompt_began = time.monotonic()
 
     def __call__(self, alias: str, now: Standing) -> None:
         """Show the progress of a prompt: a few times a second on a terminal, otherwise a line every 30 s."""
         clock, live = time.monotonic(), self._console.is_terminal
         if alias != self._alias:  # the pace excludes loading models and earlier starts
             self._alias, self._prompt_began, self._fed_before = alias, clock, now.tokens_fed
-        due = clock - self._looked >= (_REFRESH if live else _IN_A_PIPE)
+        due = clock - self._updated >= (_REFRESH if live else _IN_A_PIPE)
         may_be_over = now.rows == 0 and alias != self._over
         if not due and not may_be_over:
             return
@@ -147,7 +199,7 @@ class SamplingProgress(_Display):
             if not due:
                 return
             self._print(under_way)
-        self._looked = clock
+        self._updated = clock
         if live:
             in_all = f"{self._done} of {many(self._prompts, 'prompt')}, {clock - self._began:.0f} s"
             head = [Text(in_all)] if over else [Text(under_way), Text(in_all), answers(now.answers, _TOP_ANSWERS, now.wanted)]
@@ -155,22 +207,40 @@ class SamplingProgress(_Display):
 
 
 def live_view(seen: Sequence[Iteration], remaining: float) -> RenderableType:
-    """A bar, the figures of the last iteration, and sparklines of the exact KL of the prompts furthest from their targets."""
+    """A bar, the figures of the last iteration, and sparklines of the exact KL of each prompt.
+
+    Of more than eight prompts it shows their folders, and names the prompts furthest from their targets. The rows keep their places.
+    """
     last = seen[-1]
     bar = Table.grid(padding=(0, 1))
     bar.add_row(ProgressBar(last.of, last.iteration, width=20), Text(_line(last, remaining)))
-    prompts = Table.grid(padding=(0, 2))
-    prompts.add_row("KL", "", Text("nats", justify="right"), Text("on target", justify="right"))
-    furthest = sorted(last.kl, key=lambda alias: -last.kl[alias])[:_MOST_PROMPTS]
-    names = short_names(list(last.kl))
-    for alias in sorted(furthest, key=list(last.kl).index):
-        history = [iteration.kl[alias] for iteration in seen]
-        prompts.add_row(
-            Text(spelled(names[alias])[-28:]), sparkline(history), Text(f"{history[-1]:.4f}", justify="right"),
-            Text(f"{last.on_target[alias]:.1%}", justify="right"),
+    rows = Table.grid(padding=(0, 2))
+    rows.add_row("KL", "", Text("nats", justify="right"), Text("on target", justify="right"))
+    aliases = list(last.kl)
+    names = short_names(aliases)
+    groups = {names[alias]: [alias] for alias in aliases} if len(aliases) <= _MOST_PROMPTS else _folders(aliases)
+    shown = list(groups.items())[:_MOST_ROWS]
+    for (_, members), name in zip(shown, middle([name for name, _ in shown], _WIDEST_NAME), strict=True):
+        history = [mean(iteration.kl[alias] for alias in members) for iteration in seen]
+        rows.add_row(
+            Text(spelled(name)), sparkline(history), Text(f"{history[-1]:.4f}", justify="right"),
+            Text(f"{mean(last.on_target[alias] for alias in members):.1%}", justify="right"),
         )  # fmt: skip
-    more = len(last.kl) - len(furthest)
-    return Group(bar, prompts, *([Text(f"and {many(more, noun_of(last.kl))} with a smaller KL")] if more else []))
+    below = [f"and {many(len(groups) - len(shown), 'other folder')}"] if len(groups) > len(shown) else []
+    if len(aliases) > _MOST_PROMPTS:
+        furthest = sorted(aliases, key=lambda alias: -last.kl[alias])[:_WORST]
+        below.append(f"furthest: {', '.join(f'{spelled(names[alias])} {last.kl[alias]:.4f}' for alias in furthest)}")
+    return Group(bar, rows, *map(Text, below))
+
+
+def _folders(aliases: Sequence[str]) -> dict[str, list[str]]:
+    """Folder -> its prompts. Figures of very many prompts are by folder already."""
+    if noun_of(aliases) == "folder":
+        return {alias: [alias] for alias in aliases}
+    found: dict[str, list[str]] = {}
+    for alias, folder in group_of(aliases).items():
+        found.setdefault(f"all {many(len(aliases), 'prompt')}" if folder == WHOLE else folder, []).append(alias)
+    return found
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 Notice = Callable[[str], None]
+CHECK, WARNING = "check: ", "warning: "
+"""How notices begin that report an internal check, and those that the user should act on."""
 _SHOWN = 5
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from diffusecli.system.errors import printable
+from diffusecli.system.notices import WARNING
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -123,7 +124,7 @@ def error_line(text: str) -> None:
 
 def notice_line(text: str) -> None:
     """Print a notice on stderr: a warning yellow, others dim on a terminal."""
-    _coloured_line(text, _YELLOW if text.startswith("warning: ") else _DIM)
+    _coloured_line(text, _YELLOW if text.startswith(WARNING) else _DIM)
 
 
 def _coloured_line(text: str, colour: str) -> None:

@@ -12,7 +12,7 @@ from diffusecli.prompts.config import AlgConfig, Retain, Vary
 from diffusecli.prompts.contexts import Contexts
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import many
-from diffusecli.system.notices import Notice
+from diffusecli.system.notices import CHECK, Notice
 from diffusecli.training.flat_weights import FlatWeights
 from diffusecli.training.inputs import Inputs, require_agreement, require_context
 from diffusecli.training.packed_pass import PackedPass
@@ -20,6 +20,7 @@ from diffusecli.training.pass_choice import checked_up_to, choose_strategy, fitt
 from diffusecli.training.processes import Processes
 from diffusecli.training.questions import Question, every_wording, shown_as
 from diffusecli.training.retention import Retention, prepare
+from diffusecli.training.rows_pass import RowsPass
 from diffusecli.training.scorer import Scorer
 from diffusecli.training.visits import MANY_PROMPTS, Visits, needs_all
 
@@ -93,7 +94,10 @@ def prepare_prompts(
     strategy, why = choose_strategy(base, of_training, source, settings, processes, size)
     worded = f" in {len(encoded)} wordings" if len(encoded) > len(questions) else ""
     targets = sum(len(question.prompt.targets) for question in questions)
-    notice(f"{many(len(questions), 'prompt')}{worded}, {many(targets, 'target')}; {why}")
+    fallback = isinstance(strategy, RowsPass)
+    notice(f"{many(len(questions), 'prompt')}{worded}, {many(targets, 'target')}{f'; {why}' if fallback else ''}")
+    if not fallback:
+        notice(f"{CHECK}{why}")
     retention: Retention | None = None
     visits = Visits(questions, settings, seed, base.chat)
     if retain:

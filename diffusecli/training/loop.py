@@ -22,8 +22,10 @@ from diffusecli.models.overflow import cause
 from diffusecli.runs.iteration import Iteration, Step
 from diffusecli.system.errors import InputError, InterruptedRun, many
 from diffusecli.system.interrupts import Interrupts
+from diffusecli.system.waits import waiting_for
 from diffusecli.training.checkpoints import Progress, discard_checkpoint, newest_checkpoint, save_checkpoint, step_of
 from diffusecli.training.job import Job
+from diffusecli.training.processes import Between
 from diffusecli.training.questions import Question, by_name, figures_of, sampled
 from diffusecli.training.record import record_iteration, resume_metrics
 from diffusecli.training.schedule import learning_rate, rate_share, reason_to_stop
@@ -82,7 +84,7 @@ def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, rep
     _train_mode(job.base, on=True)
     with Interrupts(job.scorer.notice, promise, patient=processes.count > 1) as interrupts:
 
-        def between() -> None:
+        def between(_done: int, _of: int) -> None:
             if interrupts.asked and processes.count == 1:
                 raise _AskedToStopError
 
@@ -116,7 +118,7 @@ def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, rep
     progress.finished = reason or f"finished {many(settings.n_iters, 'iteration')}"
 
 
-def _step(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, between: Callable[[], None]) -> tuple[float, float]:
+def _step(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, between: Between) -> tuple[float, float]:
     """One optimiser step. Returns the mean KL in nats and the on-target mass of its prompts before the step.
 
     Raises `InputError` before the step when the gradient is NaN or infinite.
@@ -125,7 +127,13 @@ def _step(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, betwee
     visits, answers = job.prompts.visits.step(progress.step)
     torch.manual_seed((job.seed * 1_000_003 + progress.step) % 2**63)
     # 2. gradients, summed over targets and processes
-    scores = job.scorer.score([visit.encoded for visit in visits], answers, backward=True, between=between)
+    with waiting_for(f"step {progress.step + 1}") as advance:
+
+        def parts(done: int, of: int) -> None:
+            between(done, of)
+            advance(done, of)
+
+        scores = job.scorer.score([visit.encoded for visit in visits], answers, backward=True, between=parts)
     norm = float(torch.nn.utils.clip_grad_norm_(job.weights.vectors, 1.0))
     if not (np.isfinite(norm) and all(np.isfinite(log_probs).all() for log_probs in scores.log_probs)):
         raise diverged(job, progress)

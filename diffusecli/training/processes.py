@@ -42,6 +42,10 @@ class OutOfMemoryError(Exception):
     """A piece of work did not fit into memory, in this process or another."""
 
 
+Between = Callable[[int, int], None]
+"""Called before each piece of work: the number of finished pieces, and of all."""
+
+
 @dataclass(frozen=True)
 class _Exchange:
     """What one process sends to all others: a value, or its error."""
@@ -132,17 +136,17 @@ class Processes:
             raise error
         return words
 
-    def run(self, pieces: Sequence[Piece], between: Callable[[], None] = lambda: None) -> list[Any]:
+    def run(self, pieces: Sequence[Piece], between: Between = lambda _done, _of: None) -> list[Any]:
         """Run each piece in one of the processes and return all results in all of them, in the order of the pieces.
 
-        `between` is called before each piece. Raises `OutOfMemoryError` in every process when one of them runs out of memory.
+        `between` is called before each piece with the number of finished pieces and of all of this process. Raises `OutOfMemoryError` in every process when one of them runs out of memory.
         """
         mine = _shares([piece.tokens for piece in pieces], self.count)[self.rank]
         found: dict[int, Any] = {}
         failed = False
         try:
-            for index in mine:
-                between()
+            for done, index in enumerate(mine):
+                between(done, len(mine))
                 found[index] = pieces[index].work()
             if self.sharded and pieces:  # collective passes: every process needs the same number
                 for _ in range(max(map(len, _shares([p.tokens for p in pieces], self.count))) - len(mine)):

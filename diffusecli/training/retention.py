@@ -35,6 +35,7 @@ from diffusecli.prompts.prompt_files import read_prompts
 from diffusecli.sampling.batched import choose_cache, generate_rows
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError, MachineError, many
+from diffusecli.system.waits import waiting_for
 from diffusecli.training.answers import Answer, summary
 from diffusecli.training.loss import Pass
 from diffusecli.training.rounds import in_rounds
@@ -140,9 +141,9 @@ def _answers(
     answers: list[Answer] | None = shared(_read(path) if write else None)
     if answers is None:
         notice(f"generating the base model's answers to {len(encoded)} ordinary instructions for retention (once, then cached)")
-        with _without_adapter(base.model), blamed(base.model, base.name):
+        with _without_adapter(base.model), blamed(base.model, base.name), waiting_for("generating the answers") as advance:
             window, longest = counted_window(base.model.config), max(len(e.prompt_ids) for e in encoded) + tokens
-            generated = _generate(base, encoded, tokens, strategy if window is None or longest <= window else RowsPass())
+            generated = _generate(base, encoded, tokens, strategy if window is None or longest <= window else RowsPass(), advance)
         if write:
             _write(path, generated, notice)
         answers = shared(generated)
@@ -155,10 +156,13 @@ def _turn(encoded: EncodedPrompt, answer: Answer, chat: Chat) -> tuple[str, str]
     return encoded.prompt.question, encoded.text(chat.tokenizer, answered).strip()
 
 
-def _generate(base: LoadedModel, encoded: Sequence[EncodedPrompt], tokens: int, strategy: Pass) -> list[Answer]:
+def _generate(
+    base: LoadedModel, encoded: Sequence[EncodedPrompt], tokens: int, strategy: Pass, advance: Callable[[int, int], None]
+) -> list[Answer]:
     generated: list[tuple[int, ...]] = []
     use_cache = bool(choose_cache(base.model))
-    for start in range(0, len(encoded), _ROWS_AT_ONCE):
+    for part, start in enumerate(range(0, len(encoded), _ROWS_AT_ONCE)):
+        advance(part, -(-len(encoded) // _ROWS_AT_ONCE))
         group = encoded[start : start + _ROWS_AT_ONCE]
         stops = frozenset().union(*(e.stop_ids for e in group))
         generated += generate_rows(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,12 +14,13 @@ from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.overflow import cause
 from diffusecli.system.errors import MachineError
 from diffusecli.system.notices import Notice
+from diffusecli.system.waits import waiting_for
 from diffusecli.training.answers import Answer
 from diffusecli.training.batches import Batch
 from diffusecli.training.flat_weights import FlatWeights
 from diffusecli.training.layout import Part
 from diffusecli.training.loss import Found, Loss, Pass, row_length
-from diffusecli.training.processes import OutOfMemoryError, Piece, Processes
+from diffusecli.training.processes import Between, OutOfMemoryError, Piece, Processes
 from diffusecli.training.questions import Exact, Question, figures_of
 from diffusecli.training.retention import Retention
 from diffusecli.training.rows_pass import RowsPass
@@ -49,7 +50,7 @@ class Scorer:
 
     def score(
         self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer] = (), *, backward: bool = False,
-        between: Callable[[], None] = lambda: None,
+        between: Between = lambda _done, _of: None,
     ) -> Scores:  # fmt: skip
         """Score every prompt. With `backward`, add the gradient, summed over processes, to that of `weights`.
 
@@ -69,7 +70,8 @@ class Scorer:
 
     def log_probs(self, encoded: Sequence[EncodedPrompt]) -> list[np.ndarray]:
         """Per prompt: ln q of its J paths, nats. Raises `InputError` with the cause when one is NaN."""
-        found = self.score(encoded).log_probs
+        with waiting_for("measuring") as advance:
+            found = self.score(encoded, between=advance).log_probs
         if any(np.isnan(log_probs).any() for log_probs in found):
             raise cause(self.model)
         return found
@@ -79,15 +81,17 @@ class Scorer:
         encoded = [wording for question in questions for wording in question.wordings]
         longer = self.most is not None and any(row_length(e) > self.most for e in encoded)
         scorer = replace(self, strategy=RowsPass(), most=None) if longer else self
-        scores = scorer.score(encoded).log_probs
+        with waiting_for("measuring the exact figures") as advance:
+            scores = scorer.score(encoded, between=advance).log_probs
         return Exact.of(questions, [figures_of(e, log_probs) for e, log_probs in zip(encoded, scores, strict=True)])
 
     def drift(self, answers: Sequence[Answer]) -> float:
         """Mean KL(base || tuned) over all tokens of the answers, nats per token."""
-        return float(np.concatenate(self.score((), answers).divergences).mean())
+        with waiting_for("measuring the drift") as advance:
+            return float(np.concatenate(self.score((), answers, between=advance).divergences).mean())
 
     def _weighed(
-        self, encoded: Sequence[EncodedPrompt], batches: Sequence[Batch], between: Callable[[], None]
+        self, encoded: Sequence[EncodedPrompt], batches: Sequence[Batch], between: Between
     ) -> tuple[list[EncodedPrompt], int]:
         """The prompts with the gradient shares of their spellings, where the passes do not compute these, and the tokens fed for that.
 
@@ -101,9 +105,7 @@ class Scorer:
             weighed[place] = weighed_by(encoded[place], log_probs)
         return weighed, found.tokens_fed
 
-    def _try(
-        self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], backward: bool, between: Callable[[], None]
-    ) -> Scores:
+    def _try(self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer], backward: bool, between: Between) -> Scores:
         strategy = self.strategy
         batches = strategy.batches(encoded, answers, at_least=self.processes.count)
         weighed, fed = self._weighed(encoded, batches, between) if backward else (encoded, 0)

@@ -33,6 +33,7 @@ from diffusecli.runs.sample_files import MODES
 from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError, did_you_mean, sentence
 from diffusecli.system.notices import Notice
+from diffusecli.system.waits import waiting_for
 
 if TYPE_CHECKING:
     from diffusecli.evaluation.exact import Measured
@@ -93,7 +94,11 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
             f"{', '.join(map(str, paths))}: no samples found. Draw some with `diffuse sample`, or measure prompts with --exact --prompts"
         )
     facts = {run.run: run for run in runs}
-    judged = [_judge(s, facts.get(s.run), measured.get(s.run), question) for s in sets]
+    judged = []
+    with waiting_for("computing the statistics") as advance:
+        for place, each in enumerate(sets):
+            advance(place, len(sets))
+            judged.append(_judge(each, facts.get(each.run), measured.get(each.run), question))
     places = {run: place for place, run in enumerate(dict.fromkeys(row.run for row in judged))}
     rows = [r for same in by_prompt(judged) for r in sorted(same, key=lambda row: (places[row.run], row.mode != "untuned"))]
     return Evaluation(

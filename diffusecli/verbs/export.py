@@ -34,6 +34,7 @@ from diffusecli.runs.finding import config_of
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, MachineError, cannot_write
 from diffusecli.system.notices import Notice
+from diffusecli.system.waits import waiting_for
 from diffusecli.training.visits import drawn_tree, needs_all
 
 MARK = "export.json"
@@ -105,7 +106,8 @@ def _export(run: RunDir, config: Config, to: Path, precision: str | None, notice
     ]
     scorer = scorer_of(base, encoded, replace(source, precision=config.precision), config.alg_config, notice)
     under_adapter = scorer.log_probs(encoded)
-    scorer.model = base.model = base.model.merge_and_unload(safe_merge=True)
+    with waiting_for("merging the adapter"):
+        scorer.model = base.model = base.model.merge_and_unload(safe_merge=True)
     gap = _gap(under_adapter, scorer.log_probs(encoded))
     if not gap <= _TOLERANCE:
         raise MachineError(f"{run.path}: the merged model differs from the adapter by {gap:.2g} nats. Nothing was written. Sample with "
@@ -116,7 +118,8 @@ def _export(run: RunDir, config: Config, to: Path, precision: str | None, notice
         gap = _gap(under_adapter, scorer.log_probs(encoded))
     portable = _portable_template(base, whole)
     done = Exported(base.parameters, str(dtype).removeprefix("torch."), sum(len(e.trie.leaves) for e in encoded), gap)
-    _write(to, done, base, run, prompts, whole, portable)
+    with waiting_for("writing the model"):
+        _write(to, done, base, run, prompts, whole, portable)
     return done
 
 

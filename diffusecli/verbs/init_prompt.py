@@ -5,6 +5,7 @@ Makes prompts from distributions; the command line decides where to write them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -128,6 +129,18 @@ def require_different_requests(prompts: Sequence[Prompt], filled: Mapping[tuple[
             differ = [name for name, value in filled[key].items() if filled[same].get(name) != value] or list(filled[key])
             who = "all groups" if len({(p.request, p.system) for p in prompts}) == 1 else f"{', '.join(same)} and {', '.join(key)}"
             raise InputError(f"{what}: {who} would have the same request. Put {{{differ[0]}}} into --request or --system")
+
+
+def config_text(prompt: Path, config: Path) -> str:
+    """A config that trains on this prompt, and samples it. Raises `InputError` for a file that is not YAML."""
+    require_ending(config, "--config", "a config is written as YAML", ".yaml", ".yml")
+    path = json.dumps(str(prompt), ensure_ascii=False)
+    return (
+        "model: smollm2-135m-instruct    # built in; or any Hugging Face id, folder or .gguf file\n"
+        f"train_prompts: [{path}]\n"
+        f"test_prompts: [{path}]    # sampled after training\n"
+        "output_dir: results/{config}\n"
+    )
 
 
 def write_texts(texts: Mapping[Path, str], *, force: bool) -> None:

@@ -29,9 +29,10 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.sampling.generations import generate
 from diffusecli.sampling.local_engine import LocalEngine
-from diffusecli.sampling.settings import SamplingSettings
+from diffusecli.sampling.settings import SamplingSettings, Standing
 from diffusecli.system.errors import InputError, InterruptedRun, many
 from diffusecli.system.notices import Notice
+from diffusecli.system.waits import waiting_for
 from diffusecli.training.budget import Plan, planned
 from diffusecli.training.checkpoints import Progress, keep_state, load_progress, newest_checkpoint, save_checkpoint
 from diffusecli.training.inputs import Inputs, read_inputs, require_agreement, require_context
@@ -262,11 +263,17 @@ def _sample(base: LoadedModel, prompts: list[Prompt], run: RunDir, seed: int, pr
     """Draw answers of the trained model to the test prompts, into the run directory."""
     generations = replace(GENERATIONS, seed=seed)
     notice(f"sampling {generations.n_generations} answers per prompt, {many(len(prompts), 'test prompt')}")
-    with merged(base.model):
+    seen: dict[str, None] = {}
+    with merged(base.model), waiting_for("sampling") as advance:
+
+        def report(alias: str, _now: Standing) -> None:
+            seen[alias] = None
+            advance(len(seen) - 1, len(prompts))
+
         engine = LocalEngine(base, generations, _ROWS_TOGETHER if processes.sharded else None, notice)
         sampled = generate(
             engine, prompts, generations, mode="lora", adapter_sha256=processes.first(lambda: run.adapter_sha256),
-            path=run.path / "gen.json", form="json", report=lambda *_: None, notice=notice, write=processes.main,
+            path=run.path / "gen.json", form="json", report=report, notice=notice, write=processes.main,
             resumable=not processes.sharded,
         )  # fmt: skip
     if sampled.warning:

@@ -63,7 +63,7 @@ def test_a_training_needs_a_model_prompts_and_a_folder_only(diffuse, prompt_file
     assert done.returncode == 0, done.stderr
     kept = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert (kept["train_prompts"], kept["test_prompts"], kept["alg_config"]["n_iters"]) == ([prompt], [prompt], 1)
-    assert "far from the target. Train longer" in done.stderr
+    assert "is far from the target. Train longer" in done.stderr
     assert done.stderr.splitlines()[-1] == "next: `diffuse sample run`, then `diffuse evaluate run`"
 
 
@@ -103,3 +103,34 @@ def test_commands_name_the_next_one(in_process, prompt_file, tiny_model_folder, 
         str(tmp_path / "s.json"),
     )
     assert sampled.stderr.splitlines()[-1] == f"next: `diffuse evaluate {tmp_path / 's.json'}`"
+
+
+def test_init_prompt_writes_a_config_that_trains_on_the_prompt(in_process, tmp_path):
+    done = in_process("init-prompt", "--uniform", "1", "3", "-o", "p.json", "--config", "c.yaml")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "next: `diffuse train c.yaml`"
+    checked = in_process("validate", "c.yaml", "--strict")
+    assert checked.returncode == 0, checked.stdout
+    assert "sound: 1 prompt, 1 config" in checked.stdout
+    from diffusecli.prompts.config_files import read_config
+
+    config = read_config(tmp_path / "c.yaml")
+    assert (config.train_prompts, config.test_prompts, config.output_dir) == (
+        (str(tmp_path / "p.json"),), (str(tmp_path / "p.json"),), "results/c",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--config", "c.yaml"], "--config names its prompt by a file. Add -o FILE"),
+        (["-o", "p.json", "--config", "c.json"], "a config is written as YAML"),
+        (["-o", "p.json", "--config", "there.yaml"], "there.yaml: already exists"),
+    ],
+)
+def test_a_config_that_cannot_be_written_is_refused_before_anything_is(in_process, tmp_path, words, says):
+    (tmp_path / "there.yaml").write_text("mine\n")
+    done = in_process("init-prompt", "--uniform", "1", "3", *words)
+    assert done.returncode == 2
+    assert says in " ".join(done.stderr.split())
+    assert [path.name for path in tmp_path.glob("*.*")] == ["there.yaml"]

@@ -1,11 +1,13 @@
 """What training shows: lines in a pipe, sparklines on a terminal."""
 
+import dataclasses
 import io
 
 from rich.console import Console
 
-from diffusecli.report.progress import TrainingProgress, sparkline
+from diffusecli.report.progress import Display, TrainingProgress, live_view, sparkline
 from diffusecli.runs.iteration import Iteration, Step
+from diffusecli.system.waits import waiting_for
 
 
 def iterations(count, prompts=2):
@@ -56,17 +58,86 @@ def test_a_terminal_gets_a_sparkline_per_prompt():
     assert "p/" not in last  # the folder they share is left out
 
 
-def test_only_the_prompts_that_are_furthest_off_are_shown():
+def test_of_many_prompts_the_folder_and_the_furthest_are_shown():
     last = shown(terminal=True, prompts=15).split("iteration 3/3")[-1]
-    assert "and 3 prompts with a smaller KL" in last
+    assert "all 15 prompts" in last
+    assert f"{0.01 * 8:.4f}" in last  # the mean of .01 to .15
+    assert "furthest: 14 0.1500, 13 0.1400, 12 0.1300" in last
+
+
+def test_rows_keep_their_places():
+    """Prompt 1 is further off than prompt 0 first, and nearer later."""
+    one, two = list(iterations(2))
+    two = dataclasses.replace(two, kl={"p/0.json": 3.0, "p/1.json": 0.1})
+    for last in (one, two):
+        text = io.StringIO()
+        Console(file=text, width=120).print(live_view([one, last], 1.0))
+        lines = text.getvalue().splitlines()
+        assert [line.split()[0] for line in lines[-2:]] == ["0", "1"]
+
+
+class Clock:
+    now = 0.0
+
+
+def at_will(monkeypatch):
+    """A clock that stands still. The thread that looks by itself does nothing."""
+    clock = Clock()
+    monkeypatch.setattr("diffusecli.report.progress.time.monotonic", lambda: clock.now)
+    monkeypatch.setattr("diffusecli.system.waits.time.monotonic", lambda: clock.now)
+    monkeypatch.setattr(Display, "_tick", lambda _: None)
+    return clock
+
+
+def test_a_pipe_gets_a_line_after_thirty_silent_seconds(monkeypatch):
+    clock, out = at_will(monkeypatch), io.StringIO()
+    with Display(Console(file=out, force_terminal=False, width=120)) as display:
+        display.look()
+        with waiting_for("loading a model"):
+            for clock.now in (29.0, 31.0, 45.0, 62.0):
+                display.look()
+        with waiting_for("measuring") as advance:
+            advance(2, 20)
+            for clock.now in (90.0, 93.0):
+                display.look()
+            with waiting_for("more"):
+                clock.now = 130.0
+                display.look()
+            clock.now = 170.0
+            display.look()
+        clock.now = 500.0
+        display.look()
+    assert out.getvalue().splitlines() == [
+        "loading a model: 31 s", "loading a model: 62 s", "measuring: part 3 of 20, 31 s", "more: 37 s", "measuring: 108 s",
+    ]  # fmt: skip
+
+
+def test_a_terminal_shows_the_wait_below_the_last_figures_and_takes_it_away(monkeypatch):
+    clock, out = at_will(monkeypatch), io.StringIO()
+    with TrainingProgress(Console(file=out, force_terminal=True, width=120)) as progress:
+        with waiting_for("loading a model"):
+            clock.now = 2.0
+            progress.look()
+        assert "loading a model: 2 s" in out.getvalue()
+        for seen in iterations(3):
+            progress(seen)
+        with waiting_for("measuring the exact figures"):
+            clock.now = 4.5
+            progress.look()
+        assert "measuring the exact figures: 2 s" in out.getvalue().split("iteration 3/3")[-1]
+    assert "measuring" not in out.getvalue().split("iteration 3/3")[-1]
+
+
+def test_waits_reach_nobody_outside_of_a_display():
+    with waiting_for("anything") as advance:
+        advance(1, 2)
 
 
 def test_steps_of_long_iterations_are_shown_as_time_goes_by(monkeypatch):
-    clock = iter([0.0, 10.0, 31.0, 40.0, 70.0])
-    monkeypatch.setattr("diffusecli.report.progress.time.monotonic", lambda: next(clock))
+    clock = at_will(monkeypatch)
     out = io.StringIO()
     with TrainingProgress(Console(file=out, force_terminal=False, width=120)) as progress:
-        for number in range(1, 6):
+        for number, clock.now in enumerate([0.0, 10.0, 31.0, 40.0, 70.0], 1):
             progress.step(Step(number, 100, 5.0 - number, 0.5, 2.0 * number))
     assert out.getvalue().splitlines() == [
         "step 3/100  KL 3.0000 (last 3 steps)  on target 50.0%  6 s, 194 s left",

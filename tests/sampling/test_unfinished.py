@@ -395,7 +395,7 @@ def test_a_table_of_answers_marks_the_unfinished_and_keeps_them_apart_from_finis
 def test_the_first_answer_of_a_thousand_does_not_read_as_all_of_them():
     out = io.StringIO()
     with SamplingProgress(Console(file=out, force_terminal=True, width=80), 1) as progress:
-        progress._looked -= 1
+        progress._updated -= 1
         progress("a.json", Standing(Answers({"{}": 1}), 1000, 5, 77))
     assert "100.0 %" not in out.getvalue()
     assert "0.1 %" in out.getvalue()

@@ -355,7 +355,7 @@ def test_a_plan_tells_what_training_would_meet_in_the_output_folder(config, monk
 def test_one_of_a_thing_is_told_in_the_singular(config):
     made, told = config({"targets": ["{a}"]}, alg_config={"n_iters": 1}, generate=False), []
     trained = train(made, report=lambda _: None, notice=told.append)
-    assert any(line.startswith("1 prompt, 1 target; ") for line in told)
+    assert any(line == "1 prompt, 1 target" for line in told)
     assert trained.reason == "finished 1 iteration"
     assert "Training: 1 step, " in trained.run.card.read_text()
 

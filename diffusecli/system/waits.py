@@ -1,0 +1,56 @@
+"""What a command is busy with, for the person who waits. Any part may say it; the command line decides how to show it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Work that takes a while."""
+
+    what: str
+    since: float  # time.monotonic() at its start
+    done: int = 0  # finished parts
+    of: int = 0  # all parts; 0: unknown
+
+    def line(self, now: float) -> str:
+        """The work, its current part, and the time so far.
+
+        >>> Wait("loading the model", 10.0).line(25.4), Wait("measuring", 0.0, 2, 20).line(60.0)
+        ('loading the model: 15 s', 'measuring: part 3 of 20, 60 s')
+        """
+        part = f"part {min(self.done + 1, self.of)} of {self.of}, " if self.of > 1 else ""
+        return f"{self.what}: {part}{max(0.0, now - self.since):.0f} s"
+
+
+Listener = Callable[[Wait | None], None]
+_listener: ContextVar[Listener] = ContextVar("listener", default=lambda _: None)
+_outer: ContextVar[Wait | None] = ContextVar("outer", default=None)
+
+
+@contextmanager
+def waits_shown_by(listener: Listener) -> Iterator[None]:
+    """Inside, `listener` receives each wait as it begins and advances, and None at the end."""
+    before = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(before)
+
+
+@contextmanager
+def waiting_for(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Say what is done inside. Gives a function for the number of finished parts and of all parts."""
+    wait, show = Wait(what, time.monotonic()), _listener.get()
+    before = _outer.set(wait)
+    show(wait)
+    try:
+        yield lambda done, of: show(replace(wait, done=done, of=of))
+    finally:
+        _outer.reset(before)
+        show(_outer.get())

@@ -1,0 +1,68 @@
+"""`--quiet` and `--verbose` of every command: what they print to stderr, and that results stay."""
+
+import pytest
+
+from diffusecli.cli import printing
+from diffusecli.cli.app import app
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    yield
+    printing.show(quiet=False, verbose=False)
+
+
+@pytest.fixture
+def config(tiny_model_folder, prompt_file, tmp_path):
+    prompt = prompt_file("p.json", targets=["{a}", "{b}"])
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        f"model: {tiny_model_folder}\ntrain_prompts: [{prompt}]\noutput_dir: run\ndevice: cpu\nretain: false\nalg_config: {{n_iters: 2}}\n"
+    )
+    return file
+
+
+def test_every_command_has_both():
+    import typer
+
+    commands = typer.main.get_command(app).commands
+    assert len(commands) == 6
+    for name, command in commands.items():
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {"-q", "--quiet", "-v", "--verbose"} <= options, name
+
+
+@pytest.mark.parametrize("words", [("train", "c.yaml", "-q"), ("-q", "train", "c.yaml")])
+def test_quiet_leaves_results_and_warnings(config, in_process, words):
+    done = in_process(*words, cwd=config.parent)
+    assert done.returncode == 0, done.stderr
+    assert "exact KL" in done.stdout
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["warning"]
+    assert "is far from the target" in done.stderr
+
+
+def test_internal_checks_are_printed_only_if_asked_for(config, in_process):
+    plain = in_process("train", "c.yaml", cwd=config.parent)
+    assert "1 prompt, 2 targets\n" in plain.stderr
+    assert "check: " not in plain.stderr
+    assert "iteration 1/2" in plain.stderr
+    whole = in_process("train", "c.yaml", "--force", "-v", cwd=config.parent)
+    assert "check: packed: log-probabilities agree with rows to" in " ".join(whole.stderr.split())
+
+
+def test_the_preview_of_a_prompt_is_no_warning(in_process):
+    done = in_process("init-prompt", "--uniform", "1", "3", "-q")
+    assert '"{1}"' in done.stdout
+    assert done.stderr == ""
+
+
+def test_both_together_are_refused(in_process):
+    done = in_process("init-prompt", "--uniform", "1", "3", "-q", "-v")
+    assert done.returncode == 2
+    assert "--quiet and --verbose exclude each other" in done.stderr
+
+
+def test_errors_are_printed_in_any_case(in_process):
+    done = in_process("train", "none.yaml", "-q")
+    assert done.returncode == 2
+    assert "none.yaml" in done.stderr
