@@ -120,10 +120,10 @@ def _command(command: Any, context: Any) -> Iterator[str]:
         yield f"\n{title}\n\n" + "".join(f"  {line}\n" for line in lines)
 
 
-def _parameter(names: str, told: str) -> str:
-    """`told` ends with what the parameter's default and range are, in brackets, if it has any."""
+def _parameter(names: str, text: str) -> str:
+    """`text` ends with what the parameter's default and range are, in brackets, if it has any."""
     names = re.sub(r"<list\[(\w+)\]>", lambda match: f"<{match[1].lower()}>", names)
-    meaning, _, extra = told.removesuffix("]").partition("  [")
+    meaning, _, extra = text.removesuffix("]").partition("  [")
     facts = extra.split("; ") if extra else []
     default = next((f"`{fact.removeprefix('default: ')}`" for fact in facts if fact.startswith("default: ")), "")
     bounds = "".join(f" ({fact})" for fact in facts if not fact.startswith("default: "))

@@ -88,7 +88,7 @@ def fit() -> alt.LayerChart:
 
 
 def residuals() -> alt.LayerChart:
-    """One cell stands out."""
+    """One cell is marked."""
     shown = pd.DataFrame([(c.target, c.residual, "differs" if c.differs else "may be chance") for c in cells(TEN, tally(TEN, SEVENS))],
                          columns=["target", "residual", "verdict"])  # fmt: skip
     color = alt.Color("verdict:N", title=None, scale=alt.Scale(domain=["differs", "may be chance"], range=[UNTUNED, TARGET]))

@@ -45,6 +45,7 @@ def _refuse(error: Any) -> NoReturn:
         error.show()
     else:
         end = "" if message.endswith((".", "?")) else "."
+        message = message.replace(": Input should be ", ": must be ")
         _print_error(f"{message}{end} See `{context.command_path} --help`")
     sys.exit(error.exit_code)
 

@@ -60,7 +60,7 @@ def chance_facts(p: float) -> dict[str, str]:
 
 
 def binomial_facts(trials: int, p: float) -> dict[str, str]:
-    """Facts of `trials` trials of probability `p`; `trials` itself is a fact for two and more, as stories tell of several."""
+    """Facts of `trials` trials of probability `p`; `trials` itself is a fact for two and more, because stories are about several."""
     several = known(trials=trials, coins=trials if p == 0.5 else None) if trials > 1 else {}
     return {**known(n=trials), **several, **chance_facts(p)}
 
@@ -130,7 +130,7 @@ def in_quotes(names: Sequence[str]) -> list[str]:
 
 
 def in_digits(value: float, digits: int = 6) -> str:
-    """A number in so many digits, or in as many as tell it from 1; without an exponent.
+    """A number in so many digits, or in as many as distinguish it from 1; without an exponent.
 
     >>> in_digits(0.25), in_digits(1e-7), in_digits(0.99999999), in_digits(1.0)
     ('0.25', '0.0000001', '0.99999999', '1')
@@ -140,7 +140,7 @@ def in_digits(value: float, digits: int = 6) -> str:
 
 
 def share_texts(weights: Sequence[float]) -> list[str]:
-    """What weights are of their sum, in three digits, or in as many as tell a share from 1.
+    """What weights are of their sum, in three digits, or in as many as distinguish a share from 1.
 
     >>> share_texts([1, 3]), share_texts([1, 9998, 1])
     (['0.25', '0.75'], ['0.0001', '0.9998', '0.0001'])
@@ -181,7 +181,7 @@ def _die_facts(sides: int, name: str) -> dict[str, str]:
 
 
 def _fraction(p: float) -> Fraction:
-    """The simple fraction that the number stands for, if there is one (1/3), else the decimal as it is written."""
+    """The simple fraction that the number means, if there is one (1/3), else the decimal as it is written."""
     simple = Fraction(p).limit_denominator(100)
     return simple if float(simple) == p else Fraction(str(p))
 
@@ -193,7 +193,7 @@ def _percent(share: Fraction) -> str | None:
 
 
 def _share_facts(share: Fraction) -> dict[str, str]:
-    """`share` is "1 in 5"; `hits` of `of` the same with two hits at least, for stories that tell of several."""
+    """`share` is "1 in 5"; `hits` of `of` the same with two hits at least, for stories about several."""
     top, bottom = share.numerator, share.denominator
     facts = known(share=f"{top} in {bottom}", share_words=f"{number_words(top)} in {number_words(bottom)}")
     facts |= known(hits=max(2, top), of=bottom * (2 if top == 1 else 1))

@@ -57,7 +57,7 @@ _SPOKEN = {
 
 
 def _slug(text: str) -> str:
-    """A value as a part of a file name: letters and digits, signs that tell values apart as words.
+    """A value as a part of a file name: letters and digits, signs that distinguish values as words.
 
     >>> _slug("C++"), _slug("< 1 %"), _slug("-3"), _slug("18-24"), _slug("?")
     ('c-plus-plus', 'under-1-percent', 'minus-3', '18-24', 'group')

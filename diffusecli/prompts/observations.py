@@ -27,7 +27,7 @@ from diffusecli.system.errors import InputError
 def distributions_in(path: Path, reading: Reading) -> dict[tuple[str, ...], Distribution]:
     """The distribution of each group of rows; without `group_by` a single one under the key ().
 
-    With `shares_column` it is one per row, and `fields` of each holds what the row says. Targets stand in the order of the table: observations
+    With `shares_column` it is one per row, and `fields` of each are the columns of the row. Targets are in the order of the table: observations
     that are numbers or ranges ascend, categories keep their order. Raises `InputError` when the file, a column or a weight is not what it must be.
     """
     table = read_table(path, reading.layout, reading.named)

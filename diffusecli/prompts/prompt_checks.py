@@ -209,7 +209,7 @@ def _whole_answers_only(document: Document, prompt: Prompt, key: str, *more: str
 
 
 def _independent_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
-    """Independent fields that are not in the template or in the targets, or whose values cannot be told from the text around them."""
+    """Independent fields that are not in the template or in the targets, or whose values cannot be distinguished from the text around them."""
     yield from _whole_answers_only(document, prompt, "independent", "draws")
     try:
         template = Template.of(prompt.template or "")

@@ -128,7 +128,8 @@ def _require_sound(prompt: Prompt) -> None:
     document = Document("", "{}", {})
     option = f"--draws {prompt.draws.n}" if prompt.draws is not None else f"--independent {','.join(prompt.independent)}"
     if wrong := next((p for p in content_problems(document, prompt) if p.severity == "error"), None):
-        raise InputError(f"{option}: {wrong.message}. {sentence(wrong.remedy)}")
+        remedy = wrong.remedy.replace("reduce n, or set replace to true", "ask for fewer draws, or leave --no-replacement out")
+        raise InputError(f"{option}: {wrong.message}. {sentence(remedy)}")
 
 
 def _draws(wording: Wording) -> Draws | None:

@@ -1,4 +1,4 @@
-"""Targets that stand in a table beside the prompt, in place of a list in its file.
+"""Targets in a table next to the prompt, instead of a list in its file.
 
 Knows tables and the keys that name a part of one; makes lists of targets and weights.
 """
@@ -137,7 +137,7 @@ def _targets(table: TargetTable, distribution: Distribution) -> dict[str, Any]:
 
 
 _ORDER = "targets in "
-"""How the notice begins that tells the order, which a prompt's file need not tell."""
+"""How the notice about the order begins, which is not needed for a prompt's file."""
 
 
 def _with_keys(text: str) -> str:

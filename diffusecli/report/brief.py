@@ -91,14 +91,16 @@ def _figures(row: Evaluated) -> Iterator[str]:
     if f is not None:
         yield f"valid {percent(f.valid)}"
         yield f"TVD {f.tvd:.3f} (perfect sampler {f.tvd_floor:.3f})"
-        yield f"entropy {f.entropy:.2f} of {f.target_entropy:.2f} nats"
+        target, perfect = f"{f.target_entropy:.2f}", f"{f.entropy_perfect:.2f}"
+        yield f"entropy {f.entropy:.2f} (target {target}{f', perfect sampler {perfect}' if perfect not in (target, 'nan') else ''})"
     if row.diversity is not None:
         yield f"{many(row.diversity.distinct, 'different answer')}"
         yield f"{percent(row.diversity.unseen_mass)} of the next would be new"
     if row.tally.unfinished:
         yield f"{percent(row.tally.unfinished_share)} unfinished"
     if exact is not None:
-        yield f"exact KL {'≈' if exact.kl_error else ''}{number(exact.kl)}"
+        error = f" ± {number(1.96 * exact.kl_error)}" if exact.kl_error else ""
+        yield f"{'estimated' if exact.kl_error else 'exact'} KL {number(exact.kl)}{error}"
         if f is None and not math.isnan(exact.tvd):
             yield f"exact TVD {exact.tvd:.3f}"
 

@@ -130,6 +130,8 @@ def _draw_all(engine: Engine, pools: Sequence[Pooled], kept: bool, notice: Notic
         if not kept:
             raise InterruptedRun("interrupted. No samples are kept. Run the same command to draw them again") from error
         there = sum(pool.answers.total() for pool in pools)
+        if not there:
+            raise InterruptedRun("interrupted before the first sample. Run the same command to draw them") from error
         words = f"{there} of {many(sum(pool.n for pool in pools), 'sample')} are kept"
         raise InterruptedRun(f"interrupted: {words}. Run the same command to resume", words) from error
     return {pool.prompt.alias: pool.limit(engine) for pool in pools}, time.perf_counter() - started

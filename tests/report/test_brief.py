@@ -33,12 +33,12 @@ coin
   ✓ a: follows the target
     N 1000   valid 100.0 %
     TVD 0.010 (perfect sampler 0.013)
-    entropy 0.69 of 0.69 nats
+    entropy 0.69 (target 0.69)
 """
 AT_120 = """\
 coin
   ✓ a: follows the target
-    N 1000   valid 100.0 %   TVD 0.010 (perfect sampler 0.013)   entropy 0.69 of 0.69 nats
+    N 1000   valid 100.0 %   TVD 0.010 (perfect sampler 0.013)   entropy 0.69 (target 0.69)
 """
 
 

@@ -702,7 +702,7 @@ def test_what_arrived_before_an_interruption_is_counted_on_the_next_start(tmp_pa
     assert not (tmp_path / "gen.partial.jsonl").exists()
     stopping = engine(server, 30)
     monkeypatch.setattr(stopping, "draw_all", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(InterruptedRun, match="0 of 30 samples are kept"):
+    with pytest.raises(InterruptedRun, match="interrupted before the first sample"):
         generate(
             stopping, [PROMPT], SamplingSettings(30), mode="untuned", adapter_sha256=None, path=path, form="json",
             report=lambda *_: None, notice=lambda _: None,

@@ -143,7 +143,7 @@ def labelled(rng: Random) -> Distribution:
 
 
 def _no_labels(count: int, rng: Random) -> tuple[list[str], str]:
-    """Options that nobody takes for a label: no letters, no numbers."""
+    """Options that cannot be confused with a label: no letters, no numbers."""
     names, noun = options(count, rng)
     while any(len(name) == 1 or name.isdigit() for name in names):
         names, noun = options(count, rng)

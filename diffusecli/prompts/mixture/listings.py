@@ -54,7 +54,7 @@ _PAIRED_CLEARLY: _Pairing = (
     (1, "P({0}) = {1}"),
     (1, "'{0}': {1}"),
 )
-"""Where names are numbers, too, these tell which of two numbers is the share."""
+"""If names are numbers too, these words show which of two numbers is the share."""
 
 _PAIRED: _Pairing = (
     *_PAIRED_CLEARLY,
