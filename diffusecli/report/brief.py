@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation, by_prompt
@@ -67,7 +68,9 @@ def _verdict(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
     """A line in words and colour, and the figures behind it."""
     sign, kind = mark_of(row.verdict)
     verdict = _FIGURES_OF_VERDICT.sub("", row.verdict)
-    yield Text(f"  {sign} {spelled(sampler)}: {spelled(verdict)}", style=_STYLES[kind])
+    line = Table.grid(padding=(0, 1))  # later lines of the sentence are indented
+    line.add_row(Text(f"  {sign}", style=_STYLES[kind]), Text(f"{spelled(sampler)}: {spelled(verdict)}", style=_STYLES[kind]))
+    yield line
     if figures := list(_figures(row)):
         yield _Flow(figures, indent=4)
     for line in of_wordings(row.exact.wordings) if row.exact is not None else ():
