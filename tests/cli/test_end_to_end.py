@@ -26,6 +26,7 @@ def test_train_sample_and_evaluate_a_tiny_model_end_to_end(diffuse, in_process, 
         "gen.meta.json",
         "run.json",
         "metrics.jsonl",
+        "state.safetensors",
         "README.md",
     }
     assert {path.name for path in run.iterdir()} == expected

@@ -304,7 +304,8 @@ def trained(base, coin, folder, monkeypatch, most=ITERATIONS):
         kl = next(iter(diffusecli.verbs.train.train(config, report=report, notice=notes.append).after.kl.values()))
     except SeenEnoughError:
         kl = None
-    ways = [note.split("; ")[1] for note in notes if "targets; " in note]
+    ways = [note.removeprefix("check: ") for note in notes if note.startswith("check: ")]
+    ways += [note.split("; ")[1] for note in notes if "targets; " in note]
     return kl, seen, ways[0]
 
 
