@@ -110,8 +110,9 @@ def evaluate(
         typer.echo(in_markdown(found), nl=False)
     else:
         _show(found, top, sort, verbose=verbose)
-        if not (verbose or missed):
-            notice("next: add `--verbose` for all figures, or `--html report.html` for charts")
+        if not missed and html is None:
+            more = "`--html report.html` for charts"
+            notice(f"next: add {more if verbose else f'`--verbose` for all figures, or {more}'}")
     if html is not None or plots is not None:
         write_report(found, html, plots)
     if missed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -35,3 +36,4 @@ def export(
         f"{output}: {done.parameters:,} weights ({done.dtype}); log-probabilities of {many(done.answers, 'answer')} "
         f"differ from the adapter's by {done.gap:.1e} nats at most"
     )
+    notice(f"next: load {output} with transformers, or `vllm serve {shlex.quote(str(output))}`")
