@@ -227,7 +227,7 @@ def _next(output: Path, config: Path | None) -> str:
 
 def _written(output: Path, prompts: Mapping[Path | None, Prompt], table: Path | None, config: Path | None) -> str:
     """Report the written files, and the number of prompts, or of requests if there are several."""
-    more = f", and {config}" if config is not None else ""
+    more = f" and {config}" if config is not None else ""
     if table is not None:
         return f"wrote {output}: {many(len(prompts), 'prompt')}, made from {table} when the file is read{more}"
     if list(prompts) != [output]:

@@ -68,9 +68,9 @@ def _verdict(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
     """A line in words and colour, and the figures behind it."""
     sign, kind = mark_of(row.verdict)
     verdict = _FIGURES_OF_VERDICT.sub("", row.verdict)
-    line = Table.grid(padding=(0, 1))  # later lines of the sentence are indented
-    line.add_row(Text(f"  {sign}", style=_STYLES[kind]), Text(f"{spelled(sampler)}: {spelled(verdict)}", style=_STYLES[kind]))
-    yield line
+    sentence = Table.grid(padding=(0, 1))  # later lines of the sentence are indented
+    sentence.add_row(Text(f"  {sign}", style=_STYLES[kind]), Text(f"{spelled(sampler)}: {spelled(verdict)}", style=_STYLES[kind]))
+    yield sentence
     if figures := list(_figures(row)):
         yield _Flow(figures, indent=4)
     for line in of_wordings(row.exact.wordings) if row.exact is not None else ():
