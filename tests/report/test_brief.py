@@ -118,5 +118,5 @@ def test_the_command_is_short_and_says_how_to_see_all(tmp_path, in_process):
     assert "Pearson" in whole.stdout
     assert len(short.stdout.splitlines()) <= 10
     assert "next: add `--verbose` for all figures" in short.stderr
-    assert "next:" not in whole.stderr
+    assert "next: add `--html report.html` for charts" in whole.stderr
     assert json.loads(in_process(*words, "--json").stdout)["rows"][0]["figures"]["g"] >= 0

@@ -3,6 +3,7 @@
 The texts are in `snapshots/`. After a wanted change write them anew with `SNAPSHOTS=write make fast`, and read the difference.
 """
 
+import contextlib
 import io
 import os
 import re
@@ -80,7 +81,8 @@ def printed(width, colour, *what):
 
 @pytest.fixture(scope="module")
 def views(tmp_path_factory):
-    made = judged(tmp_path_factory.mktemp("samples"))
+    with contextlib.chdir(tmp_path_factory.mktemp("samples")):  # paths are printed
+        made = judged(Path())
     shown = Showing(24, None)
     return {
         **{f"evaluate-{name}": brief(one, shown) for name, one in made.items()},
