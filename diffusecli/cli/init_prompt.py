@@ -199,7 +199,7 @@ def init_prompt(
         if as_table and source is not None:
             texts = {output: table_prompt(next(iter(distributions.values())), wording, reading, source, output)}
         if config is not None:
-            texts[config] = config_text(output, config)
+            texts[config] = config_text(output, config, len(prompts))
         write_texts(texts, force=force)
         notice(_written(output, prompts, source if as_table else None, config))
     messages = [line for d in distributions.values() for line in d.notice.splitlines()]
@@ -227,15 +227,15 @@ def _next(output: Path, config: Path | None) -> str:
 
 def _written(output: Path, prompts: Mapping[Path | None, Prompt], table: Path | None, config: Path | None) -> str:
     """Report the written files, and the number of prompts, or of requests if there are several."""
-    more = f" and {config}" if config is not None else ""
+    more = f" and the config {config}" if config is not None else ""
     if table is not None:
-        return f"wrote {output}: {many(len(prompts), 'prompt')}, made from {table} when the file is read{more}"
+        return f"wrote {output}{more}: {many(len(prompts), 'prompt')}, made from {table} when the file is read"
     if list(prompts) != [output]:
         return f"wrote {many(len(prompts), 'prompt')} into {output}{more}"
     prompt = prompts[output]
     asked, apart = prompt.trained_wordings, len(prompt.held_out_requests)
     several = f": {many(asked, 'request')}{f' and {apart} more held out' if apart else ''}" if asked + apart > 1 else ""
-    return f"wrote {output}{several}{more}"
+    return f"wrote {output}{more}{several}"
 
 
 def _write_mixture(count: int, output: Path | None, seed: int, force: bool, context: typer.Context) -> None:

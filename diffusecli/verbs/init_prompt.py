@@ -132,19 +132,21 @@ def require_different_requests(prompts: Sequence[Prompt], filled: Mapping[tuple[
             raise InputError(f"{what}: {who} would have the same request. Put {{{differ[0]}}} into --request or --system")
 
 
+_MOST_SAMPLED = 32
+"""Prompts that a new config samples after training."""
 _PLAIN_PATH = re.compile(r"[A-Za-z./][\w./-]*")
 """Paths that YAML reads as text without quotes."""
 
 
-def config_text(prompt: Path, config: Path) -> str:
-    """A config that trains on this prompt, and samples it. Raises `InputError` for a file that is not YAML."""
+def config_text(prompt: Path, config: Path, prompts: int) -> str:
+    """A config that trains on this prompt or folder of so many, and samples it. Raises `InputError` for a file that is not YAML."""
     require_ending(config, "--config", "a config is written as YAML", ".yaml", ".yml")
     path = str(prompt) if _PLAIN_PATH.fullmatch(str(prompt)) else json.dumps(str(prompt), ensure_ascii=False)
     return (
         "model: smollm2-135m-instruct    # built in; or any Hugging Face id, folder or .gguf file\n"
         f"train_prompts: [{path}]\n"
-        f"test_prompts: [{path}]    # sampled after training, 1000 answers\n"
-        "output_dir: results/{config}\n"
+        + (f"test_prompts: [{path}]    # sampled after training, 1000 answers\n" if prompts <= _MOST_SAMPLED else "")
+        + "output_dir: results/{config}\n"
     )
 
 

@@ -134,3 +134,20 @@ def test_a_config_that_cannot_be_written_is_refused_before_anything_is(in_proces
     assert done.returncode == 2
     assert says in " ".join(done.stderr.split())
     assert [path.name for path in tmp_path.glob("*.*")] == ["there.yaml"]
+
+
+@pytest.mark.parametrize(("prompts", "sampled"), [(32, 32), (33, 0)])
+def test_a_new_config_samples_a_few_prompts_and_not_very_many(in_process, tmp_path, prompts, sampled):
+    table = tmp_path / "t.csv"
+    table.write_text("group,answer\n" + "".join(f"{n},yes\n{n},no\n" for n in range(prompts)))
+    done = in_process(
+        "init-prompt", "--from", "t.csv", "--column", "answer", "--count", "--group-by", "group", "--request", "You are in {group}. {{yes}} or {{no}}?",
+        "-o", "p", "--config", "c.yaml", "-q",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert in_process("validate", "c.yaml").returncode == 0
+    from diffusecli.prompts.config_files import read_config
+
+    assert len(read_config(tmp_path / "c.yaml").test_prompts) == bool(sampled)
+    refused = in_process("sample", "c.yaml", "--mode", "untuned", "-n", "1", "--model", "none")
+    assert ("33 train_prompts are too many to sample all" in " ".join(refused.stderr.split())) == (prompts == 33)
