@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import functools
 import inspect
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -24,11 +26,16 @@ if TYPE_CHECKING:
     from diffusecli.cli.groups import Body
 
 
+_AFTER = 0.1
+"""Seconds until an ignored interruption comes again."""
+
+
 def start(app: Callable[..., Any]) -> None:
     """Run the app. Escape characters that the terminal's encoding does not have."""
     terminal.spell_what_is_lacking()
     if "_DIFFUSE_COMPLETE" not in os.environ:  # shell completions contain tabs, and no untrusted text
         terminal.guard()
+    sys.unraisablehook = _unraisable
     try:
         code = app(standalone_mode=False)
     except Exception as error:
@@ -36,6 +43,16 @@ def start(app: Callable[..., Any]) -> None:
             raise
         _refuse(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unraisable(ignored: sys.UnraisableHookArgs) -> None:
+    """Interrupt again if Python ignored an interruption, because it arrived in a destructor; report other errors there as usual."""
+    if isinstance(ignored.exc_value, KeyboardInterrupt):
+        again = threading.Timer(_AFTER, _thread.interrupt_main)  # not here: it would be ignored, too
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(ignored)
 
 
 def _refuse(error: Any) -> NoReturn:

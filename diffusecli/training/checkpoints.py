@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -153,8 +154,14 @@ def _unreadable(state: Path) -> InputError:
 def keep_state(run: RunDir) -> None:
     """Keep the optimiser's state of the newest checkpoint in the run, from which `--more` goes on, and remove the checkpoints."""
     last = newest_checkpoint(run)
-    if last is not None and RunDir(last).state.is_file():
-        os.replace(RunDir(last).state, run.state)
+    if last is not None and (state := RunDir(last).state).is_file():
+        with tempfile.TemporaryDirectory(prefix=".checkpoint.", dir=run.path) as scratch:
+            copy = Path(scratch) / state.name
+            try:
+                copy.hardlink_to(state)  # the checkpoint stays whole until it is removed
+            except OSError:
+                shutil.copyfile(state, copy)
+            os.replace(copy, run.state)
     discard_checkpoints(run)
 
 

@@ -198,6 +198,8 @@ def _progress(
         require_same_end(checkpoint, progress, more)
         return progress, moments
     progress, moments = load_progress(checkpoint, asked, base, free=_MAY_CHANGE)
+    if progress.step != run.read_manifest().get("steps"):
+        raise InputError(f"{run.state}: belongs to another training than the adapter, so --more {more} cannot continue from it")
     starts = [*progress.continued_at, progress.iterations]
     return replace(progress, asked=asked, continued_at=starts, more=more, finished=""), moments
 

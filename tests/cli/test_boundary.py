@@ -146,3 +146,23 @@ def test_a_pipe_in_place_of_a_file_is_told_and_a_shells_own_is_read(prompt_file,
     assert "it is a pipe, not a file" in done.stderr
     command = f"{Path(sys.executable).with_name('diffuse')} validate <(cat p.json)"
     assert subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=False).returncode in (0, 2)
+
+
+def test_an_interruption_that_a_destructor_swallows_comes_again():
+    """Python ignores errors in `__del__`, and an interruption that arrives there is one."""
+    script = (
+        "import time, typer\n"
+        "from diffusecli.cli import boundary\n"
+        "app = typer.Typer()\n"
+        "class Swallows:\n"
+        "    def __del__(self):\n"
+        "        raise KeyboardInterrupt\n"
+        "def wait():\n"
+        "    Swallows()\n"
+        "    time.sleep(60)\n"
+        "app.command()(boundary.guarded(wait))\n"
+        "boundary.start(app)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.strip() == "diffuse: interrupted. Only what is in the output folder was saved"

@@ -148,6 +148,10 @@ def test_what_cannot_go_on_is_refused(config):
     with pytest.raises(InputError, match=r"is missing, and --more 3 continues from it.*load_model: true"):
         quietly(config(), more=3)
     state.write_bytes(moments)
+    whole = Path(config().output_dir, "run.json").read_text()
+    Path(config().output_dir, "run.json").write_text(whole.replace('"steps": 16', '"steps": 15'))
+    with pytest.raises(InputError, match="belongs to another training than the adapter"):
+        quietly(config(), more=3)
     Path(config().output_dir, "adapter_model.safetensors").write_bytes(b"another")
     with pytest.raises(InputError, match="its adapter is not the one that was trained here"):
         quietly(config(), more=3)
