@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import _thread
 import errno
 import functools
 import inspect
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def start(app: Callable[..., Any]) -> None:
 def _unraisable(ignored: sys.UnraisableHookArgs) -> None:
     """Interrupt again if Python ignored an interruption, because it arrived in a destructor; report other errors there as usual."""
     if isinstance(ignored.exc_value, KeyboardInterrupt):
-        again = threading.Timer(_AFTER, _thread.interrupt_main)  # not here: it would be ignored, too
+        again = threading.Timer(_AFTER, os.kill, (os.getpid(), signal.SIGINT))  # not here: it would be ignored, too
         again.daemon = True
         again.start()
     else:
