@@ -1,9 +1,10 @@
-"""All charts of an evaluation, in Vega-Lite through Altair. The HTML report and chart files use the same charts."""
+"""All charts of an evaluation as files, in Vega-Lite through Altair."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 from diffusecli.evaluation.evaluation import Evaluation
@@ -21,14 +22,13 @@ _WIDTH = 640
 _SCALE = 2.0  # pixels of a PNG per pixel of a chart
 
 
-def require_extra() -> None:
-    """Raises `InputError` if the optional packages for charts and HTML are not installed."""
+def require_extra(*packages: str) -> None:
+    """Raises `InputError` if one of these optional packages is not installed."""
     try:
-        import altair  # noqa: F401
-        import jinja2  # noqa: F401
-        import vl_convert  # noqa: F401
+        for package in packages:
+            import_module(package)
     except ImportError as error:
-        needed = "The HTML report needs altair, vl-convert-python and jinja2"
+        needed = "The HTML report needs jinja2, and --plots needs altair and vl-convert-python"
         raise InputError(f"{needed}. Run `pip install 'diffuse-lm[report]'`") from error
 
 
@@ -57,7 +57,7 @@ def write_plots(evaluation: Evaluation, folder: Path) -> list[Path]:
 
     Raises `InputError` without the optional packages and `MachineError` when the folder cannot be written.
     """
-    require_extra()
+    require_extra("altair", "vl_convert")
     require_writable(folder)
     taken: set[str] = set()
     with unchecked():

@@ -1,7 +1,7 @@
-"""An evaluation as one HTML file that needs no network: figures as tables, charts drawn in the browser.
+"""An evaluation as one HTML file that needs no network and no scripts: verdicts, charts as SVG, figures as tables.
 
 Rendering only. All text from prompts, models and files goes through `printable` and the template's escaping. A content
-security policy allows only this file's own scripts.
+security policy allows only this file's own script, which sorts tables.
 """
 
 from __future__ import annotations
@@ -21,58 +21,91 @@ from diffusecli.evaluation.evaluation import Evaluated, Evaluation, ways_of_samp
 from diffusecli.evaluation.groups import are_many, groups, has_groups, worst
 from diffusecli.evaluation.names import short_names
 from diffusecli.evaluation.open_ended import Outcome
-from diffusecli.report.bundle import vega_bundle
-from diffusecli.report.charts import of_section, require_extra
-from diffusecli.report.curves import training
-from diffusecli.report.dots import compared, overview
-from diffusecli.report.drawing import Frame, unchecked
-from diffusecli.report.lines import of_training
-from diffusecli.report.palette import DARK, LIGHT, SCREEN, Palette, look
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.report.asked import Asked, asked, title
+from diffusecli.report.charts import require_extra
+from diffusecli.report.curves import cumulative, training
+from diffusecli.report.line_charts import LineChart, of_cumulative, of_training
+from diffusecli.report.palette import DARK, LIGHT, Palette
 from diffusecli.report.parts import cut_in_words
+from diffusecli.report.row_charts import Figure, RowChart, of_differences, of_outcomes, of_prompts, of_targets, three_figures
 from diffusecli.report.views import OFF_TARGET, UNFINISHED, Sampler, Section, pairs, samplers, sections, spots
 from diffusecli.report.wording import FILTERS, count, known, mark_of, readable
 
 _HERE = Path(__file__).parent
-_PATHS = {
-    "circle": "M5 1a4 4 0 1 0 .01 0z", "square": "M1.5 1.5h7v7h-7z", "diamond": "M5 .3 9.7 5 5 9.7.3 5z", "triangle-up": "M5 1 9.4 9H.6z",
-    "cross": "M3.5 1h3v2.5H9v3H6.5V9h-3V6.5H1v-3h2.5z", "triangle-down": "M5 9 .6 1h8.8z",
-}  # fmt: skip
+_UNFOLDED = 6  # prompts whose charts are shown; of more, charts are folded
+_LONG = 16  # characters of labels, beyond which they get a wider column
 
 
 def html_report(evaluation: Evaluation) -> str:
-    """The whole report, including about 1 MB of chart code. Raises `InputError` without the optional packages."""
-    require_extra()
+    """The whole report. Raises `InputError` without the optional packages."""
+    require_extra("jinja2")
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     engine = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     engine.filters |= FILTERS
-    engine.globals |= {"mark_of": mark_of, "shape_of": _PATHS.get, "known": known}
+    engine.globals |= {"mark_of": mark_of, "known": known}
     engine.tests["finite"] = lambda value: known(value) is not None
-    with unchecked():
-        content = _content(evaluation)
-    return engine.get_template("report.html.j2").render(**content)
+    return engine.get_template("report.html.j2").render(**_content(evaluation))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a section shows of its prompt."""
+
+    asked: Asked
+    figures: dict[str, list[Figure]]  # below each sampler's verdict
+    rows: tuple[RowChart, ...]
+    lines: tuple[LineChart, ...]
+
+
+def drawn(section: Section, others: Sequence[Prompt], seed: int) -> Drawn:
+    """The charts of one prompt."""
+    rows = [of_targets(section)] if section.sampled else []
+    rows += [chart for sampler, row in section.pairs if (chart := of_outcomes(row, sampler)) is not None]
+    summed = section.sampled and (section.values is not None or section.folded)
+    lines = [of_cumulative(cumulative(section, seed), [sampler for sampler, _ in section.sampled])] if summed else []
+    figures = {sampler.label: three_figures(row) for sampler, row in section.pairs}
+    return Drawn(asked(section.prompt, others), figures, tuple(rows), tuple(lines))
 
 
 def _content(evaluation: Evaluation) -> dict[str, Any]:
-    frame, every = Frame(SCREEN, "container"), sections(evaluation)
+    every = sections(evaluation)
     found = _furthest(every, evaluation) if are_many(evaluation.rows) else every
-    drawn = {section.prompt.key for section in found}
-    script, bundle = (_HERE / "report.js").read_text(encoding="utf-8"), vega_bundle()
+    prompts, shown = [section.prompt for section in every], {section.prompt.key for section in found}
+    drawings = [(section, drawn(section, prompts, evaluation.seed)) for section in found]
+    changes = [
+        (pair, list(zip(names, some, strict=True)), of_differences(pair, some, names))
+        for pair, some, names in pairs(evaluation, shown)
+    ]
     recorded = [(facts, training(facts.folder)) for facts in evaluation.runs]
+    named = samplers(evaluation.rows)
+    untuned = {sampler.untuned for sampler in named.values()}
+    script = (_HERE / "report.js").read_text(encoding="utf-8")
     return {
-        "evaluation": evaluation, "version": __version__, "sections": [(s, list(of_section(s, frame, evaluation.seed))) for s in found], "every": every,
+        "evaluation": evaluation, "version": __version__, "title": title(every), "sections": drawings, "every": every,
         "by_folder": groups(evaluation.rows) if has_groups(evaluation.rows) else [],
-        "samplers": samplers(evaluation.rows), "scores": scores(evaluation), "runs": short_names([run.run for run in evaluation.runs]),
+        "samplers": named, "scores": scores(evaluation), "runs": short_names([run.run for run in evaluation.runs]),
         "sources": list(dict.fromkeys(row.run for row in evaluation.rows)), "answers": _answers(evaluation), "settings": _settings(evaluation),
-        "overview": overview(found, frame) if any(s.sampled for s in found) else None, "off_target": (OFF_TARGET, UNFINISHED),
-        "pairs": [(pair, list(zip(names, some, strict=True)), compared(pair, some, names, frame)) for pair, some, names in pairs(evaluation, drawn)],
-        "training": [(facts, list(of_training(curves, frame))) for facts, curves in recorded if curves is not None],
+        "overview": of_prompts([(section, some.asked) for section, some in drawings]) if len(found) > 1 else None,
+        "answered": sum(any(row.tally.n for row in section.rows) for section in every), "fold": len(found) > _UNFOLDED,
+        "places": {section.prompt.key: place for place, section in enumerate(found, 1)},
+        "toggle": untuned == {True, False}, "off_target": (OFF_TARGET, UNFINISHED), "pairs": changes,
+        "training": [(facts, list(of_training(curves))) for facts, curves in recorded if curves is not None],
         "facts": [(facts, {"config.yaml": readable(facts.settings.model_dump(exclude_unset=True)), "run.json": readable(facts.manifest.model_dump(exclude_unset=True))}) for facts in evaluation.runs],
-        "cells": cells, "strays": strays, "cut": cut_in_words, "heat": _heat, "look": look(SCREEN), "css": (_HERE / "report.css").read_text(encoding="utf-8"),
-        "light": _variables(LIGHT), "dark": _variables(DARK), "bundle": bundle, "script": script, "hashes": [_hash(bundle), _hash(script)],
+        "cells": cells, "strays": strays, "cut": cut_in_words, "heat": _heat, "css": (_HERE / "report.css").read_text(encoding="utf-8"),
+        "light": _variables(LIGHT), "dark": _variables(DARK), "script": script, "hash": _hash(script), "grid": _grid([some for _, some in drawings]),
     }  # fmt: skip
+
+
+def _grid(drawings: Sequence[Drawn]) -> str:
+    """Widths of labels and figures beside all plots, so that all have the same left and right edges."""
+    charts = [chart for each in drawings for chart in each.rows]
+    columns = max([3, *(len(chart.heads) for chart in charts)])
+    longest = max([0, *(len(row.label) for chart in charts for row in chart.rows if not row.outside)])
+    return f"--columns:{columns};--label:{'13rem' if longest > _LONG or len(drawings) > 1 else '9rem'};"
 
 
 @dataclass(frozen=True)
@@ -80,41 +113,37 @@ class Score:
     """How many prompts a sampler matches."""
 
     sampler: Sampler
-    untuned: bool
     follows: int
     close: int
+    open: int  # no verdict is possible
     judged: int
-    open_ended: int
     exact: int  # prompts with a known exact TVD
     exact_tvd: float  # its median over them
 
 
 def scores(evaluation: Evaluation) -> list[Score]:
-    """One score per sampler, in the order of the evaluation."""
+    """One score per sampler, the tuned ones first."""
     names = samplers(evaluation.rows)
     found: dict[Sampler, Counter[str]] = {name: Counter() for name in names.values()}
     exact: dict[Sampler, list[float]] = {name: [] for name in names.values()}
     for row in evaluation.rows:
         of_row = found[names[row.run, row.mode]]
-        of_row["open"] += row.diversity is not None
         if row.exact is not None and known(row.exact.tvd) is not None:
             exact[names[row.run, row.mode]].append(row.exact.tvd)
         if row.diversity is None and row.figures is not None:
             of_row["judged"] += 1
             of_row[mark_of(row.verdict)[1] + " verdict"] += 1
-    untuned = {name for (_, mode), name in names.items() if mode == "untuned"}
     return [
         Score(
             name,
-            name in untuned,
             some["good verdict"],
             some["near verdict"],
+            some["open verdict"],
             some["judged"],
-            some["open"],
             len(exact[name]),
             median(exact[name]) if exact[name] else math.nan,
         )
-        for name, some in found.items()
+        for name, some in sorted(found.items(), key=lambda item: item[0].untuned)
     ]
 
 

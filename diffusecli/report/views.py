@@ -41,6 +41,7 @@ class Sampler:
     label: str
     colour: str
     shape: str
+    untuned: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class Section:
     def sampled(self) -> list[tuple[Sampler, Evaluated]]:
         """Samplers whose answers can be compared with targets."""
         return [(sampler, row) for sampler, row in self.pairs if row.figures is not None]
+
+    @property
+    def main(self) -> list[tuple[Sampler, Evaluated]]:
+        """The tuned samplers that have answers; the untuned ones if there are no others."""
+        return [pair for pair in self.sampled if not pair[0].untuned] or self.sampled
 
     @cached_property
     def values(self) -> tuple[tuple[float, ...], str] | None:
@@ -154,9 +160,9 @@ def samplers(rows: Sequence[Evaluated]) -> dict[tuple[str, str], Sampler]:
     others = 0
     for key, name in zip(keys, names, strict=True):
         if key[1] == "untuned" and not any(mode == "untuned" for _, mode in found):
-            found[key] = Sampler(name, "orange", "square")
+            found[key] = Sampler(name, "orange", "square", untuned=True)
         else:
-            found[key] = Sampler(name, _COLOURS[others % len(_COLOURS)], _SHAPES[others % len(_SHAPES)])
+            found[key] = Sampler(name, _COLOURS[others % len(_COLOURS)], _SHAPES[others % len(_SHAPES)], key[1] == "untuned")
             others += 1
     return found
 

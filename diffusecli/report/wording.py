@@ -155,6 +155,15 @@ def phrase(verdict: str) -> str:
     return re.sub(r" \([^()]*\)$", "", verdict)
 
 
+def sentence(verdict: str) -> str:
+    """A verdict without p-values.
+
+    >>> sentence("off target 50% (unfinished 30%), valid answers follow the weights (p = 0.4)")
+    'off target 50% (unfinished 30%), valid answers follow the weights'
+    """
+    return re.sub(r" \(p (=|<=) [^()]*\)", "", verdict)
+
+
 def text(value: Any, most: int = _MOST_TEXT) -> str:
     """Printable text; the end of a long text is cut."""
     whole = printable(str(value).replace("\r\n", "\n"))
@@ -208,6 +217,6 @@ def median_and_worst(tvds: Sequence[float]) -> str:
 
 FILTERS = {
     "number": number, "percent": percent, "text": text, "count": count, "span": span, "key": key, "short": short, "phrase": phrase,
-    "p_value": p_value, "in_words": in_words, "of_wordings": of_wordings,
+    "p_value": p_value, "in_words": in_words, "of_wordings": of_wordings, "sentence": sentence,
 }  # fmt: skip
 """Filters of the HTML template."""

@@ -229,7 +229,7 @@ def test_every_report_tells_two_prompts_of_one_name_apart(edited, tmp_path, in_p
     assert [row["prompt_sha256"] for row in csv.DictReader(io.StringIO(as_csv(edited)))] == digests
     assert failures(edited, {"--max-tvd": 0.0, "--min-n": 1000})[0].startswith(f"p.json ({digests[1][:8]}) (lora): ")
     in_process("evaluate", tmp_path / "run", "--html", "r.html")
-    headings = re.findall(r"<h3[^>]*><bdi>([^<]*)", (tmp_path / "r.html").read_text())
+    headings = re.findall(r"<h2 id=.h\d+.><bdi>([^<]*)", (tmp_path / "r.html").read_text())
     assert headings == names
 
 

@@ -151,24 +151,28 @@ def test_charts_of_hostile_texts_are_drawings_with_words(found, tmp_path):
             assert "href" not in path.read_text(encoding="utf-8")
 
 
-def walk(value):
-    """All mappings within a chart's specification."""
-    if isinstance(value, dict):
-        yield value
-    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from walk(inner)
-
-
-def test_specifications_of_charts_take_no_expression_address_or_picture_from_data(found):
-    parsed = Parsed(html_report(found))
-    assert len(parsed.specs) >= 4
-    expressions = set()
-    for spec in parsed.specs:
-        data = spec.pop("datasets", {})
-        assert data
-        for part in walk(spec):
-            assert not {"href", "url", "signal", "expr", "image", "labelExpr"} & part.keys()
-            expressions |= {part[key] for key in ("filter", "calculate", "test") if isinstance(part.get(key), str)}
-    assert expressions <= {"isValid(datum.exact)", "isValid(datum.low)", "datum.differs", "datum.apart"}
+def test_the_page_of_hostile_runs_has_its_own_elements_and_no_others(found):
+    source = html_report(found)
+    parsed = Parsed(source)
+    kinds = {tag for tag, _ in parsed.tags}
+    assert {"svg", "rect", "use", "line", "path", "g", "table", "details"} <= kinds
+    assert not {"img", "i", "iframe", "object", "embed", "image", "foreignobject", "base"} & kinds
     assert not [name for _, attributes in parsed.tags for name in attributes if name.startswith("on")]
-    assert not {"img", "i"} & {tag for tag, _ in parsed.tags}
+    links = {
+        value for tag, attributes in parsed.tags if tag == "use" for name, value in attributes.items() if name.endswith("href")
+    }
+    assert links
+    assert all(re.fullmatch(r"#m-[a-z-]+", link) for link in links)
+    assert len([attributes for tag, attributes in parsed.tags if tag == "script"]) == 1
+
+
+def test_numbers_of_charts_are_numbers(found):
+    """No text of a prompt is a position, a colour or a path."""
+    parsed = Parsed(html_report(found))
+    shapes = [attributes for tag, attributes in parsed.tags if tag in ("rect", "line", "use", "path")]
+    assert len(shapes) > 100
+    for attributes in shapes:
+        for name in ("x", "y", "x1", "x2", "y1", "y2", "width", "height", "dx", "dy"):
+            assert re.fullmatch(r"-?[\d.]+%?|\.35em", attributes.get(name) or "0")
+        assert re.fullmatch(r"[MLHVAaZzhvl\d.\s,-]*", attributes.get("d") or "")
+        assert re.fullmatch(r"(var\(--[a-z]+\))?", attributes.get("fill") or "")

@@ -1,10 +1,13 @@
 """The HTML report and the plots: nothing from prompts or models becomes markup, nothing leaves the file, all of it is drawn."""
 
+import io
 import json
 import re
 import shutil
 import sys
+from html import escape
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 
@@ -15,7 +18,8 @@ from diffusecli.report.dots import compared, overview
 from diffusecli.report.drawing import Frame
 from diffusecli.report.html import html_report
 from diffusecli.report.lines import of_training
-from diffusecli.report.palette import LIGHT
+from diffusecli.report.palette import DARK, LIGHT
+from diffusecli.report.row_charts import of_prompts, of_targets
 from diffusecli.report.views import OFF_TARGET, pairs, samplers, sections, spots
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError
@@ -47,6 +51,18 @@ def run_with(folder, prompts, samples, manifest=None, metrics=None):
 
 def iteration(number, kl):
     return json.dumps({"iteration": number, "kl": kl, "loss": 3.0 / number, "optimal": 0.5, "retention_kl": None}) + "\n"
+
+
+def four_ages(folder):
+    """One question to four age groups, which only the system texts tell apart; the last group has wrong shares."""
+    dishes = ["Pizza", "Sushi", "Salad", "Pasta with tomato sauce"]
+    prompts = {f"food/age-{i}.json": prompt(dishes, [4, 3, 2, 1], "What is your favourite dish?") for i in range(1, 5)}
+    for i, asked in enumerate(prompts.values(), 1):
+        asked["system"] = f"You are {10 * i + 9} years old."
+    right, wrong = dict(zip(dishes, (210, 138, 104, 48), strict=True)), dict(zip(dishes, (48, 104, 138, 210), strict=True))
+    tuned = {alias: wrong if "4" in alias else right for alias in prompts}
+    untuned = {alias: {"Pizza": 270, "Salad": 30, "As a model, I do not eat.": 200} for alias in prompts}
+    return run_with(folder, prompts, {"untuned": untuned, "lora": tuned}, {"exact_kl": dict.fromkeys(prompts, 0.01)})
 
 
 def two_prompts(folder):
@@ -89,10 +105,6 @@ class Parsed(HTMLParser):
     def text(self):
         return " ".join(" ".join(self.words).split())
 
-    @property
-    def specs(self):
-        return [json.loads(script) for script in self.scripts if script.startswith("{") and '"layer"' in script]
-
 
 def report_of(folder, **question):
     return Parsed(html_report(evaluate([folder], **question)))
@@ -106,7 +118,7 @@ def test_hostile_texts_stay_text_everywhere(tmp_path):
     assert not {"img", "b onclick", "i"} & {tag for tag, _ in found.tags}
     assert not [name for _, attributes in found.tags for name in attributes if name.startswith("on")]
     executable = [attributes for tag, attributes in found.tags if tag == "script" and "type" not in attributes]
-    assert len(executable) == 2
+    assert len(executable) == 1
     assert HOSTILE[0] in found.text
     assert "{{ 7 * 7 }}" in found.text
     assert not [c for c in source if not (c.isprintable() or c == "\n") and c not in "\t\u2007\u202f\ufeff" and ord(c) < 0x2000]
@@ -134,7 +146,7 @@ def test_what_is_not_known_is_a_dash(tmp_path):
     found = report_of(tmp_path)
     assert not re.search(r"\b(nan|inf|infinity|None)\b", found.text)
     assert "–" in found.text
-    assert not any("NaN" in script for script in found.scripts if script.startswith("{"))
+    assert not [value for _, attributes in found.tags for value in attributes.values() if value and re.search(r"nan|inf", value)]
 
 
 def test_the_worked_check_stands_in_the_summary(tmp_path):
@@ -161,15 +173,14 @@ def test_large_sets_are_folded_and_say_so(tmp_path):
     (section,) = sections(evaluate([tmp_path]))
     assert len(section.shown) == 40
     assert {3, 99} <= set(section.shown)
-    distribution = next(spec for spec in found.specs if spec["description"].startswith("Target weights"))
-    assert {len(rows) for rows in distribution["datasets"].values()} == {40}
+    assert len(of_targets(section).rows) == 40
 
 
 def test_thousands_of_targets_make_a_small_report(tmp_path):
     targets = [f"word number {i}" for i in range(4000)]
     run_with(tmp_path / "run", {"p.json": prompt(targets)}, {"lora": {"p.json": {"word number 7": 500, "junk": 3}}})
     source = html_report(evaluate([tmp_path]))
-    assert len(source) < 1_500_000
+    assert len(source) < 150_000
     assert "3 960 more targets" in source.replace("\u202f", " ")
 
 
@@ -241,9 +252,9 @@ def test_a_missing_package_is_told_with_its_remedy(tmp_path, monkeypatch, missin
     run_with(tmp_path / "run", {"p.json": prompt("ab")}, {"lora": {"p.json": {"a": 5}}})
     evaluation = evaluate([tmp_path])
     monkeypatch.setitem(sys.modules, missing, None)
-    for make in (html_report, lambda found: write_plots(found, tmp_path)):
-        with pytest.raises(InputError, match=re.escape("pip install 'diffuse-lm[report]'")):
-            make(evaluation)
+    make = html_report if missing == "jinja2" else lambda found: write_plots(found, tmp_path)
+    with pytest.raises(InputError, match=re.escape("pip install 'diffuse-lm[report]'")):
+        make(evaluation)
 
 
 def test_plots_are_svg_and_png_under_safe_names(tmp_path):
@@ -274,6 +285,123 @@ def test_charts_follow_the_schema_of_vega_lite(tmp_path):
         "exact-kl",
         "difference",
     }
+
+
+@pytest.mark.parametrize(("request_text", "title"), [
+    ("Roll 2 dice and report the total. Output only the number.", "Roll 2 dice and report the total."),
+    ("Say one", "Say one"), ("</title><b>", "</title><b>"),
+])  # fmt: skip
+def test_the_title_is_what_was_asked(tmp_path, request_text, title):
+    run_with(tmp_path / "run", {"p.json": prompt("ab", request=request_text)}, {"lora": {"p.json": {"a": 5, "b": 5}}})
+    source = html_report(evaluate([tmp_path]))
+    found = Parsed(source)
+    assert "title" in {tag for tag, _ in found.tags}
+    assert re.search(r"<title>(.*?)</title>", source).group(1) == escape(title)
+    assert re.search(r"<h1><bdi>(.*?)</bdi></h1>", source).group(1) == escape(title)
+
+
+def test_the_title_of_many_requests_names_the_first_and_counts_the_others(tmp_path):
+    prompts = {f"{i}.json": prompt("ab", request=f"Question {i}?") for i in range(5)}
+    run_with(tmp_path / "run", prompts, {"lora": {key: {"a": 5, "b": 5} for key in prompts}})
+    assert "<title>Question 0? · Question 1? and 3 more requests</title>" in html_report(evaluate([tmp_path]))
+
+
+def test_the_system_text_is_shown_where_prompts_differ_in_it(tmp_path):
+    four_ages(tmp_path / "run")
+    source = html_report(evaluate([tmp_path]))
+    for age in (19, 29, 39, 49):
+        assert f'<dd class="system" dir="auto">You are {age} years old.</dd>' in source
+        assert f'<span class="sub" dir="auto">You are {age} years old.</span>' in source
+    assert "<title>What is your favourite dish? (4 prompts)</title>" in source
+
+
+def test_earlier_turns_and_an_empty_system_text_are_shown(tmp_path):
+    talk = [{"role": "system", "content": ""}, {"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Good day."},
+            {"role": "user", "content": "Say a or b."}]  # fmt: skip
+    asked = {"messages": talk, "targets": ["a", "b"], "alias": "p.json"}
+    run_with(tmp_path / "run", {"p.json": asked}, {"lora": {"p.json": {"a": 5, "b": 5}}})
+    text = report_of(tmp_path).text
+    assert "system (empty) user Hello. assistant Good day. Say a or b." in text
+
+
+def test_verdicts_are_signs_words_and_colours(tmp_path):
+    four_ages(tmp_path / "run")
+    text, source = report_of(tmp_path).text, html_report(evaluate([tmp_path]))
+    assert "3 of 4 follow their target" in text
+    assert "0 of 4 follow their target" in text
+    assert source.count('<p class="judgement good">') == 3
+    assert source.count('<p class="judgement bad">') == 1 + 4  # the last group, and each untuned model
+    assert source.count('<p class="judgement good strong">') == 3
+    for sign, words in (("✓", "follows the target"), ("✗", "valid answers, wrong shares")):
+        assert f"{sign} lora : {words}" in text
+
+
+def contrast(one, other):
+    """The contrast of two colours by WCAG 2."""
+
+    def light(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((light(one), light(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_contrast_is_that_of_the_standard():
+    assert contrast("#ffffff", "#000000") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK])
+@pytest.mark.parametrize("name", ["ink", "muted", "good", "near", "bad"])
+def test_colours_of_text_have_enough_contrast(palette, name):
+    assert contrast(palette[name], palette["paper"]) >= 4.5
+
+
+def test_axes_are_linear_and_an_untuned_outlier_does_not_squeeze_them(tmp_path):
+    targets = [f"{{{i}}}" for i in range(1, 11)]
+    run_with(tmp_path / "run", {"p.json": prompt(targets)},
+             {"untuned": {"p.json": {"{7}": 990, "{1}": 10}}, "lora": {"p.json": dict.fromkeys(targets, 100)}})  # fmt: skip
+    (section,) = sections(evaluate([tmp_path]))
+    chart = of_targets(section)
+    at = [tick.at for tick in chart.ticks]
+    assert len(at) > 2
+    assert [b - a for a, b in pairwise(at)] == pytest.approx([at[1] - at[0]] * (len(at) - 1), abs=0.02)
+    assert all(row.bar > 60 for row in chart.rows)
+    assert [row.label for row in chart.rows for line in row.lines if line.beyond] == ["{7}"]
+    assert all(2 <= mark.at <= 97 for row in chart.rows for mark in (*row.marks, *row.lines))
+
+
+def test_a_target_that_differs_is_outside_of_the_range_of_noise(tmp_path):
+    import numpy as np
+
+    draws, targets = np.random.default_rng(3), [f"w{i}" for i in range(30)]
+    weights = draws.dirichlet([1] * 30)
+    for number in range(6):
+        drawn = draws.multinomial(40 * 3**number, draws.dirichlet(30 * weights + 0.1)).tolist()
+        counts = dict(zip(targets, drawn, strict=True)) | {"junk": 500}
+        run_with(tmp_path / f"r{number}", {"p.json": prompt(targets, weights.tolist())}, {"lora": {"p.json": counts}})
+    marked = 0
+    for number in range(6):
+        (section,) = sections(evaluate([tmp_path / f"r{number}"]))
+        for row in of_targets(section).rows:
+            for mark in row.marks:
+                inside = row.noise[0] <= mark.at <= row.noise[0] + row.noise[1]
+                marked += mark.filled
+                assert not (mark.filled and inside)
+    assert marked >= 10
+
+
+def test_the_overview_says_so_when_a_prompt_fails_within_the_range_of_noise(tmp_path):
+    even = {"a": 15, "b": 15}
+    run_with(
+        tmp_path / "run", {"p.json": prompt("ab"), "q.json": prompt("ab")}, {"lora": {"p.json": even | {"c": 2}, "q.json": even}}
+    )
+    found = evaluate([tmp_path])
+    assert next(row.verdict[:10] for row in found.rows) == "off target"
+    assert of_prompts([(section, None) for section in sections(found)]).within
+    assert "can lie in the grey range and still fail" in report_of(tmp_path).text
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +438,6 @@ def opened(browser, report_file):
         page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
         page.on("request", lambda request: request.url == report_file.as_uri() or wrong.append(request.url[:100]))
         page.goto(report_file.as_uri())
-        page.wait_for_selector("html[data-charts=drawn]")
         return page
 
     yield open_page
@@ -319,24 +446,32 @@ def opened(browser, report_file):
     assert wrong == []
 
 
+def unfold(page):
+    page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+
+
 def test_every_chart_is_drawn_and_described(opened):
     page = opened()
+    unfold(page)
     charts = page.query_selector_all(".chart")
     assert len(charts) >= 9
     for chart in charts:
-        assert chart.query_selector_all("svg .mark-rect path, svg .mark-symbol path, svg .mark-line path, svg .mark-rule line")
-        assert re.search(r"\d", chart.get_attribute("aria-label"))
+        marks = chart.query_selector_all("svg rect, svg use, svg path.curve")
+        assert [mark for mark in marks if mark.bounding_box()["width"] > 1]
+    for described in page.query_selector_all(".chart [role=img]"):
+        assert re.search(r"\d", described.get_attribute("aria-label"))
 
 
 def test_targets_that_look_like_scripts_are_labels(opened):
     page = opened()
-    assert page.locator(".distribution svg text", has_text="<script>alert(1)</script>").count() >= 1
-    page.locator("#p2 .distribution svg .mark-symbol.role-mark path").nth(3).hover(force=True)
-    assert "<script>alert(1)</script>" in page.locator("#vg-tooltip-element.visible").inner_text()
+    assert page.locator("#p2 .distribution .label", has_text="<script>alert(1)</script>").count() == 1
+    titles = page.locator("#p2 .distribution title").all_text_contents()
+    assert "lora: 25.0\u202f% of valid answers, 50 where 50.0 are expected" in titles
 
 
 def test_clicking_a_header_sorts_numbers_as_numbers(opened):
     page = opened()
+    unfold(page)
     header = page.locator(".summary th", has=page.locator("button", has_text="TVD")).first
     column = header.evaluate("cell => cell.cellIndex")
 
@@ -359,27 +494,129 @@ def test_clicking_a_header_sorts_numbers_as_numbers(opened):
 
 def test_dark_mode_is_dark_in_charts_too(opened):
     page, colours = opened(), []
+    places = (("body", "backgroundColor"), (".legend", "color"), (".chart rect.weight", "fill"), (".chart use", "fill"))
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        colours.append([page.locator(place).first.evaluate("(e, key) => getComputedStyle(e)[key]", key)
-                        for place, key in (("body", "backgroundColor"), (".chart svg text", "fill"), (".chart .mark-rect path", "fill"))])  # fmt: skip
+        colours.append([page.locator(place).first.evaluate("(e, key) => getComputedStyle(e)[key]", key) for place, key in places])
     assert all(light != dark for light, dark in zip(*colours, strict=True))
     page.emulate_media(media="print", color_scheme="dark")
     assert page.locator("html").evaluate("e => getComputedStyle(e).getPropertyValue('--paper')") == "#fdfdfb"
 
 
-def test_a_phone_does_not_scroll_sideways(opened):
-    page = opened(viewport={"width": 375, "height": 700})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 375
-    for chart in page.query_selector_all(".chart svg"):
-        assert chart.bounding_box()["width"] <= 375
+CLIPPED = """() => [...document.querySelectorAll("main *")].filter(e => {
+    if (e.closest("svg") || e.closest(".scroll") || !e.clientWidth) return false;
+    return e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== "inline";
+}).map(e => `${e.tagName}.${e.className}: ${e.scrollWidth} > ${e.clientWidth}: ${e.textContent.slice(0, 60)}`)"""
+
+NO_CUE = """() => [...document.querySelectorAll(".scroll")].filter(e => e.scrollWidth > e.clientWidth + 1).filter(e => {
+    const look = getComputedStyle(e);
+    return look.overflowX !== "auto" || !/scroll/.test(look.backgroundAttachment) || !/gradient/.test(look.backgroundImage);
+}).length"""
+
+OUTSIDE = """() => [...document.querySelectorAll(".chart .ticks span, .chart .y, .chart .label, .chart .values span, .chart .ends span, .chart text")]
+    .filter(e => e.getBoundingClientRect().width > 0).filter(e => {
+    const own = e.getBoundingClientRect(), all = e.closest(".chart").getBoundingClientRect();
+    return own.left < all.left - 1 || own.right > all.right + 1 || own.top < all.top - 1 || own.bottom > all.bottom + 1;
+}).map(e => `${e.className.baseVal ?? e.className} ${e.textContent}`)"""
 
 
-def test_without_scripts_the_tables_are_still_there(browser, report_file):
+@pytest.mark.parametrize("width", [390, 320, 1280])
+def test_nothing_is_clipped_and_labels_are_within_their_chart(opened, width):
+    page = opened(viewport={"width": width, "height": 800})
+    unfold(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(CLIPPED) == []
+    assert page.evaluate(OUTSIDE) == []
+    assert page.evaluate(NO_CUE) == 0
+
+
+def test_the_checks_for_clipped_blocks_can_fail(opened):
+    page = opened(viewport={"width": 390, "height": 800})
+    unfold(page)
+    assert page.evaluate("[...document.querySelectorAll('.scroll')].some(e => e.scrollWidth > e.clientWidth)"), "cues are tested"
+    page.add_style_tag(
+        content=".scroll { background: none !important; } .ticks span { margin-left: -60px; } h1 { white-space: nowrap; width: 50px; }"
+    )
+    assert page.evaluate(NO_CUE) > 0
+    assert page.evaluate(OUTSIDE)
+    assert any(entry.startswith("H1") for entry in page.evaluate(CLIPPED))
+
+
+def edges(page):
+    """Left and right edges of the plots of each prompt."""
+    return page.evaluate("""() => [...document.querySelectorAll(".prompt")].map(part => [...part.querySelectorAll(".chart .plot")]
+        .map(e => e.getBoundingClientRect()).filter(box => box.width).map(box => [Math.round(box.left), Math.round(box.right)].join()))""")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_all_charts_have_the_same_left_and_right_edges(opened, width):
+    page = opened(viewport={"width": width, "height": 800})
+    unfold(page)
+    found = edges(page)
+    assert max(len(of_prompt) for of_prompt in found) > 10
+    assert len({edge for of_prompt in found for edge in of_prompt}) == 1
+    assert page.locator("#p1 .chart").count() >= 2
+    page.add_style_tag(content="#p1 .lines { margin-left: 3px; }")
+    assert len({edge for of_prompt in edges(page) for edge in of_prompt}) == 2, "this test can fail"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_charts_and_verdicts_are_visible_without_scripts(browser, report_file, scheme):
+    context = browser.new_context(java_script_enabled=False, color_scheme=scheme, viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(1000 * HANG)
+    page.goto(report_file.as_uri())
+    assert page.locator("text=Sorting tables needs JavaScript").is_visible()
+    bar = page.locator("#p1 .distribution rect.weight").first
+    assert bar.is_visible()
+    assert bar.bounding_box()["width"] > 100
+    assert page.locator("#p1 .verdicts .words").first.is_visible()
+    paper, weight = (DARK if scheme == "dark" else LIGHT)["paper"], (DARK if scheme == "dark" else LIGHT)["target"]
+    shot = pixels(page.locator("#p1 .distribution").screenshot())
+    assert {paper, weight} <= shot, "bars of the target's colour on paper"
+    page.locator("summary", has_text="Numbers of every target").first.click()
+    assert page.locator("#p1 table tbody tr").first.is_visible()
+    context.close()
+
+
+def pixels(picture):
+    """The colours of a screenshot."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(picture)) as image:
+        return {f"#{r:02x}{g:02x}{b:02x}" for _, (r, g, b) in image.convert("RGB").getcolors(1 << 24)}
+
+
+def test_print_has_charts_and_no_folded_parts(opened):
+    page = opened()
+    page.emulate_media(media="print")
+    assert page.locator("#p1 .distribution rect.weight").first.is_visible()
+    assert not page.locator("summary").first.is_visible()
+
+
+def test_the_untuned_model_can_be_hidden_without_scripts(browser, report_file):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.set_default_timeout(1000 * HANG)
     page.goto(report_file.as_uri())
-    assert page.locator(".summary tbody tr").count() == 6
-    assert page.locator("text=Charts and sorting need JavaScript").is_visible()
+    display = "e => getComputedStyle(e).display"
+    lines, legend = page.locator("#p1 .distribution g.untuned").first, page.locator("#p1 .legend .untuned")
+    assert (lines.evaluate(display), legend.is_visible()) == ("inline", True)
+    page.locator("#show-untuned").uncheck()
+    assert (lines.evaluate(display), legend.is_visible()) == ("none", False)
     context.close()
+
+
+def test_headings_do_not_skip_a_level(opened):
+    page = opened()
+    unfold(page)
+    levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map(e => +e.tagName[1])")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_a_link_to_a_folded_part_opens_it(opened):
+    page = opened()
+    page.locator("a", has_text="how to read this").click()
+    page.wait_for_selector("#glossary[open]")

@@ -1,0 +1,60 @@
+"""What was asked: the title of a report, and the system text, earlier turns and request of each prompt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from diffusecli.prompts.prompt import Message, Prompt
+from diffusecli.report.views import Section
+from diffusecli.report.wording import short
+from diffusecli.system.errors import many
+
+_TITLE, _PART = 96, 56  # characters of a title with one request, and of each of several
+_SENTENCE = re.compile(r"^.{12,}?[.!?…。？！](?=\s|$)", re.DOTALL)
+_NAMED = 2  # requests that a title names
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a model is given before its answer."""
+
+    system: str | None
+    turns: tuple[Message, ...]  # before the request
+    request: str
+    note: str  # what differs from the other prompts of the report
+
+
+def asked(prompt: Prompt, others: Sequence[Prompt]) -> Asked:
+    """The conversation of one prompt of a report with `others`."""
+    same = len(others) > 1 and sum(other.question == prompt.question for other in others) > 1
+    note = prompt.own_system if same and prompt.own_system else prompt.question
+    return Asked(prompt.own_system, tuple(_earlier(prompt)), prompt.question, short(note, _TITLE))
+
+
+def _earlier(prompt: Prompt) -> Sequence[Message]:
+    return prompt.turns[:-1] if prompt.messages else ()
+
+
+def title(every: Sequence[Section]) -> str:
+    """The question, if all prompts have the same; otherwise the first ones and the number of others."""
+    questions = list(dict.fromkeys(section.prompt.question for section in every))
+    if not questions:
+        return "No prompts"
+    if len(questions) == 1:
+        return first_sentence(questions[0], _TITLE) + (f" ({many(len(every), 'prompt')})" if len(every) > 1 else "")
+    named = [first_sentence(question, _PART) for question in questions[:_NAMED]]
+    rest = len(questions) - len(named)
+    return " · ".join(named) + (f" and {many(rest, 'more request')}" if rest else "")
+
+
+def first_sentence(text: str, width: int) -> str:
+    """The first sentence, on one line.
+
+    >>> first_sentence("Roll 2 dice and report the total. Output only the number.", 96), first_sentence("Say one", 5)
+    ('Roll 2 dice and report the total.', 'Say…')
+    """
+    line = " ".join(text.split())
+    found = _SENTENCE.match(line)
+    return short(found.group() if found else line, width)

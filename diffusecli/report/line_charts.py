@@ -1,0 +1,150 @@
+"""Line charts in the HTML report: cumulative shares, and training by iteration.
+
+Plain values: paths lie in a square of 1000 units that the page stretches, ticks in percent. `charts.html.j2` draws them. Each kind of
+line has one look in all reports: targets and lowest values are grey, untuned samplers and prompts not trained on are dashed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from diffusecli.report.curves import Cumulative, Training
+from diffusecli.report.scales import Scale, Tick
+from diffusecli.report.views import TARGET, Sampler
+from diffusecli.report.wording import number, percent
+
+HEIGHT = 190  # pixels of every plot
+_APART = 17.0  # pixels between the names of two lines
+_TONES = (
+    ("blue", "circle"),
+    ("green", "diamond"),
+    ("purple", "triangle-up"),
+    ("vermilion", "cross"),
+    ("sky", "triangle-down"),
+    ("orange", "square"),
+)
+_GREY, _DASHED = ("lowest possible", TARGET), ("mean of prompts not trained on",)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line with its name and last value at its right end."""
+
+    name: str
+    colour: str
+    shape: str  # "" for grey lines
+    dashed: bool
+    path: str
+    end: tuple[float, float]  # percent
+    top: float  # pixels: where its name is
+    value: str
+
+
+@dataclass(frozen=True)
+class LineChart:
+    """Lines, a band, and two axes."""
+
+    kind: str
+    title: str
+    reading: str
+    description: str
+    across: str  # title of the horizontal axis
+    curves: tuple[Curve, ...]
+    band: str  # a path; "" without one
+    x: tuple[Tick, ...]
+    y: tuple[Tick, ...]
+    height: int = HEIGHT
+
+
+def of_cumulative(found: Cumulative, samplers: Sequence[Sampler]) -> LineChart:
+    """Cumulative shares over the band of a perfect sampler."""
+    looks = {sampler.label: (sampler.colour, sampler.shape, sampler.untuned) for sampler in samplers}
+    halves = {point["series"]: point["x"] for point in reversed(found.points) if point["y"] >= 0.5}
+    described = "; ".join(f"{name} reaches one half at {x:,.5g}" for name, x in reversed(halves.items()))
+    chart = _chart(found.points, found.band, looks, y=(0.0, 1.0), form="share", steps=found.steps)
+    return replace(
+        chart, kind="cumulative", title="Cumulative shares", reading=found.reading, across=found.axis,
+        description=f"Cumulative shares. {described}.",
+    )  # fmt: skip
+
+
+def of_training(found: Training) -> Iterator[LineChart]:
+    """Exact KL, loss and drift, if recorded."""
+    reading = "Before each step, in nats, on a logarithmic scale." + (f" Band: quartiles of {found.of}." if found.band else "")
+    if found.kl:
+        yield _curves(found.kl, "Exact KL", reading, found.band, logarithmic=True)
+    if found.loss:
+        yield _curves(found.loss, "Loss", "Sum over prompts, and the lowest possible loss, in nats.")
+    if found.drift:
+        yield _curves(found.drift, "Drift", "Drift from the base model on ordinary instructions, in nats per token.")
+
+
+def _curves(
+    points: Sequence[Mapping[str, Any]],
+    title: str,
+    reading: str,
+    band: Sequence[Mapping[str, Any]] = (),
+    *,
+    logarithmic: bool = False,
+) -> LineChart:
+    names = [name for name in dict.fromkeys(point["series"] for point in points) if name not in _GREY]
+    looks = {name: (*_TONES[place % len(_TONES)], name in _DASHED) for place, name in enumerate(names)}
+    ends = [point["y"] for point in points] + [each[side] for each in band for side in ("low", "high")]
+    y = (min(ends), max(ends)) if logarithmic else (min(0.0, *ends), max(ends))
+    chart = _chart(points, band, looks, y=y, logarithmic=logarithmic)
+    described = "; ".join(f"{curve.name} ends at {curve.value} nats" for curve in chart.curves)
+    return replace(
+        chart, kind=title.lower().replace(" ", "-"), title=title, reading=reading, description=f"{title} by iteration. {described}."
+    )
+
+
+def _chart(
+    points: Sequence[Mapping[str, Any]], band: Sequence[Mapping[str, Any]], looks: Mapping[str, tuple[str, str, bool]], *,
+    y: tuple[float, float], form: str = "number", logarithmic: bool = False, steps: bool = False,
+) -> LineChart:  # fmt: skip
+    xs = [point["x"] for point in points]
+    across, up = Scale(min(xs), max(xs)), Scale(y[0], y[1] if y[1] > y[0] else y[0] * 1.1 or 1.0, logarithmic).rounded()
+    curves = []
+    for name in dict.fromkeys(point["series"] for point in points):
+        some = [(across.at(point["x"]), 100 - up.at(point["y"])) for point in points if point["series"] == name]
+        colour, shape, dashed = looks.get(name, ("muted", "", False))
+        last = next(point["y"] for point in reversed(points) if point["series"] == name)
+        value = percent(last) if form == "share" else number(last, 4)
+        curves.append(Curve(name, colour, shape, dashed, _path(some, steps=steps), some[-1], 0.0, value))
+    low = [(across.at(each["x"]), 100 - up.at(each["low"])) for each in band]
+    high = [(across.at(each["x"]), 100 - up.at(each["high"])) for each in band]
+    area = _path([*low, *reversed(high)]) + "z" if band and not steps else _stepped_area(low, high) if band else ""
+    ticks = tuple(Tick(round(100 - tick.at, 2), tick.label) for tick in up.ticks(form))
+    return LineChart("", "", "", "", "iteration", tuple(_spread(curves)), area, across.ticks(), ticks)
+
+
+def _path(points: Sequence[tuple[float, float]], *, steps: bool = False) -> str:
+    """A path in units of a thousandth.
+
+    >>> _path([(0, 50), (10, 25)]), _path([(0, 50), (10, 25)], steps=True)
+    ('M0 500L100 250', 'M0 500H100V250')
+    """
+    (x, y), *rest = [(round(10 * x), round(10 * y)) for x, y in points]
+    return f"M{x} {y}" + "".join(f"H{x}V{y}" if steps else f"L{x} {y}" for x, y in rest)
+
+
+def _stepped_area(low: Sequence[tuple[float, float]], high: Sequence[tuple[float, float]]) -> str:
+    """The area between two step lines: the way back goes up or down before it goes left."""
+    (x, y), *rest = [(round(10 * x), round(10 * y)) for x, y in reversed(high)]
+    return _path(low, steps=True) + f"L{x} {y}" + "".join(f"V{y}H{x}" for x, y in rest) + "z" if rest else ""
+
+
+def _spread(curves: Sequence[Curve]) -> Iterator[Curve]:
+    """Place the names of lines beside their ends, far enough apart to read."""
+    order = sorted(range(len(curves)), key=lambda i: curves[i].end[1])
+    tops, free = {}, 0.0
+    for i in order:
+        tops[i] = max(free, curves[i].end[1] * HEIGHT / 100)
+        free = tops[i] + _APART
+    free = float(HEIGHT)
+    for i in reversed(order):
+        tops[i] = min(tops[i], free)
+        free = tops[i] - _APART
+    yield from (replace(curve, top=round(tops[i], 1)) for i, curve in enumerate(curves))
