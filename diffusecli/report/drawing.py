@@ -32,17 +32,17 @@ class Chart:
     legend: tuple[int, ...] = ()  # characters of each entry
 
     def columns(self, width: int) -> int:
-        """Columns of the legend that fit beside the axis labels; `report.js` computes the same."""
+        """Columns of the legend that fit beside the axis labels."""
         room, entries = width - 150, [6.4 * length + 34 for length in self.legend]
         return len(entries) if sum(entries) <= room else max(1, int(room // max(entries)))
 
 
 @dataclass(frozen=True)
 class Frame:
-    """How to draw a chart: colours of screen or file, width, samplers, vertical or horizontal bars."""
+    """How to draw a chart: colours, width, samplers, vertical or horizontal bars."""
 
     palette: Palette
-    width: int | str  # pixels, or "container"
+    width: int  # pixels
     names: tuple[Sampler, ...] = ()
     upright: bool = False
 
@@ -154,7 +154,7 @@ def inline(rows: Iterable[Mapping[str, Any]]) -> alt.InlineData:
 
 
 def finished(chart: Any, frame: Frame, height: int, legend: Sequence[str] = (), **about: str) -> Chart:
-    """The specification, without the look and version, which the page or file adds to all charts."""
+    """The specification, without the look and version, which the file adds."""
     from altair.utils import schemapi
 
     spec = chart.properties(width=frame.width, height=height).to_dict(validate=schemapi.DEBUG_MODE)

@@ -25,16 +25,19 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.asked import Asked, asked, title
 from diffusecli.report.charts import require_extra
 from diffusecli.report.curves import cumulative, training
+from diffusecli.report.key_figures import Figure, three_figures
 from diffusecli.report.line_charts import LineChart, of_cumulative, of_training
 from diffusecli.report.palette import DARK, LIGHT, Palette
 from diffusecli.report.parts import cut_in_words
-from diffusecli.report.row_charts import Figure, RowChart, of_differences, of_outcomes, of_prompts, of_targets, three_figures
+from diffusecli.report.prompt_charts import of_differences, of_folders, of_prompts
+from diffusecli.report.row_charts import RowChart
+from diffusecli.report.target_charts import of_outcomes, of_targets
 from diffusecli.report.views import OFF_TARGET, UNFINISHED, Sampler, Section, pairs, samplers, sections, spots
 from diffusecli.report.wording import FILTERS, count, known, mark_of, readable
 
 _HERE = Path(__file__).parent
 _UNFOLDED = 6  # prompts whose charts are shown; of more, charts are folded
-_LONG = 16  # characters of labels, beyond which they get a wider column
+_LONG, _LONGEST = 14, 22  # characters of labels, beyond which they get a wider column
 
 
 def html_report(evaluation: Evaluation) -> str:
@@ -64,7 +67,11 @@ class Drawn:
 def drawn(section: Section, others: Sequence[Prompt], seed: int) -> Drawn:
     """The charts of one prompt."""
     rows = [of_targets(section)] if section.sampled else []
-    rows += [chart for sampler, row in section.pairs if (chart := of_outcomes(row, sampler)) is not None]
+    rows += [
+        chart
+        for sampler, row in sorted(section.pairs, key=lambda pair: pair[0].untuned)
+        if (chart := of_outcomes(row, sampler)) is not None
+    ]
     summed = section.sampled and (section.values is not None or section.folded)
     lines = [of_cumulative(cumulative(section, seed), [sampler for sampler, _ in section.sampled])] if summed else []
     figures = {sampler.label: three_figures(row) for sampler, row in section.pairs}
@@ -81,12 +88,12 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
         for pair, some, names in pairs(evaluation, shown)
     ]
     recorded = [(facts, training(facts.folder)) for facts in evaluation.runs]
-    named = samplers(evaluation.rows)
+    named, folders = samplers(evaluation.rows), groups(evaluation.rows) if has_groups(evaluation.rows) else []
     untuned = {sampler.untuned for sampler in named.values()}
     script = (_HERE / "report.js").read_text(encoding="utf-8")
     return {
         "evaluation": evaluation, "version": __version__, "title": title(every), "sections": drawings, "every": every,
-        "by_folder": groups(evaluation.rows) if has_groups(evaluation.rows) else [],
+        "by_folder": folders, "folder_chart": of_folders(folders, named),
         "samplers": named, "scores": scores(evaluation), "runs": short_names([run.run for run in evaluation.runs]),
         "sources": list(dict.fromkeys(row.run for row in evaluation.rows)), "answers": _answers(evaluation), "settings": _settings(evaluation),
         "overview": of_prompts([(section, some.asked) for section, some in drawings]) if len(found) > 1 else None,
@@ -105,7 +112,8 @@ def _grid(drawings: Sequence[Drawn]) -> str:
     charts = [chart for each in drawings for chart in each.rows]
     columns = max([3, *(len(chart.heads) for chart in charts)])
     longest = max([0, *(len(row.label) for chart in charts for row in chart.rows if not row.outside)])
-    return f"--columns:{columns};--label:{'13rem' if longest > _LONG or len(drawings) > 1 else '9rem'};"
+    width = 15.5 if longest > _LONGEST else 13 if longest > _LONG or len(drawings) > 1 else 9
+    return f"--columns:{columns};--label:{width}rem;"
 
 
 @dataclass(frozen=True)

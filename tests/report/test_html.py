@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import pytest
 
+from diffusecli.evaluation.groups import groups
 from diffusecli.files.writing import write_json
 from diffusecli.report.charts import of_section, write_plots
 from diffusecli.report.curves import cumulative, training
@@ -19,7 +20,8 @@ from diffusecli.report.drawing import Frame
 from diffusecli.report.html import html_report
 from diffusecli.report.lines import of_training
 from diffusecli.report.palette import DARK, LIGHT
-from diffusecli.report.row_charts import of_prompts, of_targets
+from diffusecli.report.prompt_charts import of_folders, of_prompts
+from diffusecli.report.target_charts import of_targets
 from diffusecli.report.views import OFF_TARGET, pairs, samplers, sections, spots
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError
@@ -370,7 +372,7 @@ def test_axes_are_linear_and_an_untuned_outlier_does_not_squeeze_them(tmp_path):
     assert [b - a for a, b in pairwise(at)] == pytest.approx([at[1] - at[0]] * (len(at) - 1), abs=0.02)
     assert all(row.bar > 60 for row in chart.rows)
     assert [row.label for row in chart.rows for line in row.lines if line.beyond] == ["{7}"]
-    assert all(2 <= mark.at <= 97 for row in chart.rows for mark in (*row.marks, *row.lines))
+    assert all(2 <= mark.at <= 99.5 for row in chart.rows for mark in (*row.marks, *row.lines))
 
 
 def test_a_target_that_differs_is_outside_of_the_range_of_noise(tmp_path):
@@ -391,6 +393,47 @@ def test_a_target_that_differs_is_outside_of_the_range_of_noise(tmp_path):
                 marked += mark.filled
                 assert not (mark.filled and inside)
     assert marked >= 10
+
+
+def test_without_a_valid_answer_the_texts_are_open_and_the_chart_is_folded(tmp_path):
+    run_with(tmp_path / "run", {"p.json": prompt("ab")}, {"lora": {"p.json": {"Sure!": 9, "No": 1}}})
+    source = html_report(evaluate([tmp_path]))
+    assert "<details open><summary>Most frequent texts off target</summary>" in source
+    assert "<details><summary>Weights and shares</summary>" in source
+    run_with(tmp_path / "one", {"p.json": prompt("ab")}, {"lora": {"p.json": {"Sure!": 9, "a": 1}}})
+    source = html_report(evaluate([tmp_path / "one"]))
+    assert "<details><summary>Most frequent texts off target</summary>" in source
+    assert "<summary>Weights and shares</summary>" not in source
+
+
+def test_small_weights_are_written_with_enough_digits(tmp_path):
+    targets = [f"w{i}" for i in range(5000)]
+    run_with(tmp_path / "run", {"p.json": prompt(targets)}, {"lora": {"p.json": dict.fromkeys(targets, 1)}})
+    (section,) = sections(evaluate([tmp_path]))
+    assert of_targets(section).rows[0].figures == ("0.020\u202f%", "0.020\u202f%")
+
+
+def test_more_samplers_than_columns_are_points_and_the_first_have_figures(tmp_path):
+    for name in "abcdef":
+        run_with(tmp_path / name, {"p.json": prompt("xy")}, {"lora": {"p.json": {"x": 50, "y": 50}}})
+    (section,) = sections(evaluate([tmp_path]))
+    chart = of_targets(section)
+    assert len(chart.heads) == 4
+    assert {len(row.marks) for row in chart.rows} == {6}
+    assert all(0 < mark.y < row.height for row in chart.rows for mark in row.marks)
+    assert "The numbers of all samplers are below." in chart.reading
+
+
+def test_folders_are_medians_with_lines_to_the_quantile(tmp_path):
+    aliases = [f"mix/{folder}/{i}.json" for folder in ("coins", "dice") for i in range(3)]
+    run_with(tmp_path / "run", {alias: prompt("ab", request=alias) for alias in aliases},
+             {"lora": {alias: {"a": 50 + 10 * (i % 3), "b": 50 - 10 * (i % 3)} for i, alias in enumerate(aliases)}})  # fmt: skip
+    rows = evaluate([tmp_path]).rows
+    chart = of_folders(groups(rows), samplers(rows))
+    named = {row.label: row.figures for row in chart.rows}
+    assert named["coins"] == ("3", "0.100")
+    assert named["all"] == ("6", "0.100")
+    assert [row.label for row in chart.rows if row.split] == ["all"]
 
 
 def test_the_overview_says_so_when_a_prompt_fails_within_the_range_of_noise(tmp_path):

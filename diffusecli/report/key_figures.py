@@ -1,0 +1,47 @@
+"""The three figures below a verdict in the HTML report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from diffusecli.evaluation.evaluation import Evaluated
+from diffusecli.report.wording import count, known, number, p_value, percent, short, span
+from diffusecli.system.errors import many
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One of the three figures below a verdict."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+def three_figures(row: Evaluated) -> list[Figure]:
+    """The figures that explain a verdict best: at most three."""
+    f, exact, open_ended = row.figures, row.exact, row.diversity
+    found: list[Figure] = []
+    if open_ended is not None:
+        found.append(Figure("different answers", count(open_ended.distinct), f"of {many(open_ended.n, 'answer')}"))
+        found.append(Figure("of the next would be new", percent(open_ended.unseen_mass)))
+        if open_ended.top:
+            found.append(
+                Figure("most frequent answer", percent(open_ended.top[0].count / open_ended.n), short(open_ended.top[0].text, 40))
+            )
+        return found
+    if f is not None:
+        found.append(Figure("valid", percent(f.valid), span(f.valid_low, f.valid_high, 1, 100)))
+        found.append(Figure("TVD", number(f.tvd), f"perfect sampler {number(f.tvd_floor)}"))
+    if exact is not None and known(exact.kl) is not None:
+        found.append(Figure("exact KL", ("≈" if exact.kl_error else "") + number(exact.kl, 4), "nats; 0 is perfect"))
+    elif f is not None and known(f.p_value) is not None:
+        found.append(Figure("p", p_value(f), "test of fit"))
+    elif row.tally.unfinished:
+        found.append(Figure("unfinished", percent(row.tally.unfinished_share)))
+    if f is None and exact is not None:
+        if known(exact.tvd) is not None:
+            found.append(Figure("exact TVD", number(exact.tvd)))
+        if known(exact.on_target) is not None:
+            found.append(Figure("on target", percent(exact.on_target)))
+    return found

@@ -1,0 +1,139 @@
+"""Charts of one prompt in the HTML report: weights and shares of its targets, and the most frequent answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from diffusecli.evaluation.evaluation import Evaluated
+from diffusecli.report.parts import cut_in_words
+from diffusecli.report.row_charts import COLUMNS, LANE, ROW, Head, Line, Mark, Row, RowChart, thin_line
+from diffusecli.report.scales import Scale
+from diffusecli.report.views import MOST, OFF_TARGET, Sampler, Section
+from diffusecli.report.wording import count, number, percent, short, unique
+from diffusecli.system.errors import many
+
+Answered = tuple[Sampler, Evaluated]
+
+
+def of_targets(section: Section) -> RowChart:
+    """Target weights, shares among valid answers, and where 95 % of perfect samplers are."""
+    main, thin = section.main, [pair for pair in section.sampled if pair not in section.main]
+    k = min((row.tally.on_target for _, row in main if row.tally.on_target), default=0)
+    noise = [_noise(section.prompt.probabilities[i], k) for i in section.shown]
+    reached = [row.tally.counts[i] / row.tally.on_target for _, row in main if row.tally.on_target for i in section.shown]
+    scale = Scale(0, max([1e-9, *(section.prompt.probabilities[i] for i in section.shown), *reached, *(high for _, high in noise)]))
+    columns, digits = _columns(main, thin), 1 if scale.high >= 0.01 else 2 if scale.high >= 0.001 else 3
+    rows = [
+        _target(section, place, noise[place] if k else None, scale, digits, main, thin, columns)
+        for place in range(len(section.shown))
+    ]
+    for name in section.strays:
+        what = "any other answer" if name == OFF_TARGET else "cut at the limit of new tokens"
+        rows.append(Row(name, what, ("", *(_outside(row, name) for _, row in columns)), outside=f"{what}, share of all answers"))
+    return RowChart(
+        "distribution", "Weights and shares", _reading(section), _in_words(section),
+        (Head("target"), *(Head(sampler.label, sampler) for sampler, _ in columns)), tuple(rows), scale.ticks("share"), scale.at(0),
+        tuple(sampler for sampler, _ in (*main, *thin)), tuple(sampler for sampler, _ in thin),
+        f"95 % of perfect samplers with {many(k, 'valid answer')}" if k else "", across="share of valid answers",
+    )  # fmt: skip
+
+
+def _target(
+    section: Section, place: int, noise: tuple[float, float] | None, scale: Scale, digits: int,
+    main: Sequence[Answered], thin: Sequence[Answered], columns: Sequence[Answered],
+) -> Row:  # fmt: skip
+    """The row of one target: points of the main samplers, lines of the others."""
+    i, height = section.shown[place], max(ROW, LANE * len(main) + 8)
+    above = section.shown[place - 1] if place else None
+    weight = section.prompt.probabilities[i]
+    return Row(
+        section.labels[place], short(section.prompt.targets[i], 200), (percent(weight, digits), *(_share(row, i, digits) for _, row in columns)),
+        (False, *(bool(row.tally.on_target) and row.cells[i].differs for _, row in columns)), scale.length(0, weight),
+        (scale.at(noise[0]), scale.length(*noise)) if noise else None,
+        tuple(_mark(sampler, row, i, scale, height * (lane + 1) / (len(main) + 1))
+              for lane, (sampler, row) in enumerate(main) if row.tally.on_target),
+        tuple(_line(sampler, row, i, above, scale) for sampler, row in thin if row.tally.on_target), height=height,
+    )  # fmt: skip
+
+
+def _line(sampler: Sampler, row: Evaluated, i: int, above: int | None, scale: Scale) -> Line:
+    share, k = row.tally.counts[i] / row.tally.on_target, row.tally.on_target
+    before = None if above is None else row.tally.counts[above] / k
+    return thin_line(sampler, scale, share, f"{percent(share)} of valid answers", before)
+
+
+def _noise(weight: float, k: int) -> tuple[float, float]:
+    """The shares where 95 % of perfect samplers are, by the same exact binomial test that marks targets."""
+    from scipy.special import bdtrik
+
+    if not k or not 0 < weight < 1:
+        return weight, weight
+    low, high = (max(0.0, math.ceil(float(bdtrik(tail, k, weight)) - 1e-9)) for tail in (0.025, 0.975))
+    return low / k, high / k
+
+
+def _columns(main: Sequence[Answered], thin: Sequence[Answered]) -> Sequence[Answered]:
+    """The samplers whose shares are written beside the plot: as many as have room, tuned ones first."""
+    return [*main, *thin] if len(main) + len(thin) < COLUMNS else main[: COLUMNS - 1]
+
+
+def _share(row: Evaluated, i: int, digits: int) -> str:
+    return percent(row.tally.counts[i] / row.tally.on_target, digits) if row.tally.on_target else "–"
+
+
+def _outside(row: Evaluated, name: str) -> str:
+    some = row.tally.off_target if name == OFF_TARGET else row.tally.unfinished
+    return percent(some.total() / row.tally.n)
+
+
+def _mark(sampler: Sampler, row: Evaluated, i: int, scale: Scale, y: float) -> Mark:
+    cell, share = row.cells[i], row.tally.counts[i] / row.tally.on_target
+    text = f"{sampler.label}: {percent(share)} of valid answers, {count(cell.count)} where {number(cell.expected, 1)} are expected"
+    return Mark(sampler, scale.at(share), cell.differs, text, y, scale.beyond(share))
+
+
+def _reading(section: Section) -> str:
+    parts = ["Shares of valid answers."]
+    if any(row.tally.on_target for _, row in section.main):
+        parts.append("Filled points and ≠ differ from the weight; hollow points may be sampling noise.")
+    else:
+        parts.append("No answer is valid, so there are no shares.")
+    if len(section.main) >= COLUMNS:
+        parts.append("The numbers of all samplers are below.")
+    if section.folded:
+        how = "evenly spaced" if section.uniform else "largest"
+        verb = "target is" if section.folded == 1 else "targets are"
+        shown = f"{MOST // 2} {how} and the {MOST // 2} worst-fitting targets"
+        parts.append(f"The chart shows the {shown}; {count(section.folded)} more {verb} not shown.")
+    return " ".join(parts)
+
+
+def _in_words(section: Section) -> str:
+    sentences = [f"Target weights and shares of valid answers, {many(len(section.prompt.targets), 'target')}."]
+    for sampler, row in section.sampled:
+        if row.tally.on_target:
+            worst = max(row.cells, key=lambda cell: abs(cell.residual))
+            sentences.append(
+                f"{sampler.label}: differs at {many(sum(cell.differs for cell in row.cells), 'target')}; the furthest is "
+                f"{short(worst.target)}: share {percent(worst.count / row.tally.on_target)}, weight {percent(worst.weight)}."
+            )
+        else:
+            sentences.append(f"{sampler.label}: 0 of {many(row.tally.n, 'answer')} valid.")
+    return " ".join(sentences)
+
+
+def of_outcomes(row: Evaluated, sampler: Sampler) -> RowChart | None:
+    """The most frequent answers to a prompt without a list of valid ones; None if no answer occurs twice."""
+    top = row.diversity.top if row.diversity is not None else ()
+    if not top or top[0].count == 1:
+        return None
+    n, scale = row.tally.n, Scale(0, top[0].count / row.tally.n)
+    names = unique(short(outcome.text, 34) + cut_in_words(outcome) for outcome in top)
+    rows = [Row(name, short(outcome.text, 200), (percent(outcome.count / n), count(outcome.count)), (), scale.length(0, outcome.count / n))
+            for name, outcome in zip(names, top, strict=True)]  # fmt: skip
+    return RowChart(
+        "outcomes", f"Most frequent answers, {sampler.label}", "Whole answers, without leading and trailing white space.",
+        f"The {len(names)} most frequent answers of {sampler.label}, from {percent(top[0].count / n)} to {percent(top[-1].count / n)}.",
+        (Head("share"), Head("count")), tuple(rows), scale.ticks("share"), scale.at(0), tone=sampler.colour, across="share of answers",
+    )  # fmt: skip
