@@ -36,7 +36,8 @@ from diffusecli.report.views import OFF_TARGET, UNFINISHED, Sampler, Section, pa
 from diffusecli.report.wording import FILTERS, count, known, mark_of, readable
 
 _HERE = Path(__file__).parent
-_UNFOLDED = 6  # prompts whose charts are shown; of more, charts are folded
+_UNFOLDED = 6  # prompts whose charts are shown; with more, charts are folded
+_ROOMY = 3  # columns of figures that may be wide
 _LONG, _LONGEST = 14, 22  # characters of labels, beyond which they get a wider column
 
 
@@ -97,7 +98,7 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
         "samplers": named, "scores": scores(evaluation), "runs": short_names([run.run for run in evaluation.runs]),
         "sources": list(dict.fromkeys(row.run for row in evaluation.rows)), "answers": _answers(evaluation), "settings": _settings(evaluation),
         "overview": of_prompts([(section, some.asked) for section, some in drawings]) if len(found) > 1 else None,
-        "answered": sum(any(row.tally.n for row in section.rows) for section in every), "fold": len(found) > _UNFOLDED,
+        "answered": sum(any(row.tally.n for row in section.rows) for section in every), "fold": len(every) > _UNFOLDED,
         "places": {section.prompt.key: place for place, section in enumerate(found, 1)},
         "toggle": untuned == {True, False}, "off_target": (OFF_TARGET, UNFINISHED), "pairs": changes,
         "training": [(facts, list(of_training(curves))) for facts, curves in recorded if curves is not None],
@@ -113,7 +114,7 @@ def _grid(drawings: Sequence[Drawn]) -> str:
     columns = max([3, *(len(chart.heads) for chart in charts)])
     longest = max([0, *(len(row.label) for chart in charts for row in chart.rows if not row.outside)])
     width = 15.5 if longest > _LONGEST else 13 if longest > _LONG or len(drawings) > 1 else 9
-    return f"--columns:{columns};--label:{width}rem;"
+    return f"--columns:{columns};--column:{5.5 if columns <= _ROOMY else 5}rem;--label:{width}rem;"
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from diffusecli.report.curves import Cumulative, Training
 from diffusecli.report.drawing import Chart, Frame, finished, inline, tips
 from diffusecli.report.views import TARGET
 
-_DASHES = ((1, 0), (5, 3), (1, 0), (9, 3, 2, 3), (2, 2), (7, 2), (4, 1), (1, 3), (10, 2), (3, 1))
+_SOLID, _DASHED = (1, 0), (5, 3)
+_REFERENCES = ("lowest possible", "mean of prompts not trained on")  # always dashed
 _TONES = ("blue", "orange", "green", "purple", "vermilion", "sky", "muted", "target", "ink")
 
 
@@ -23,7 +24,8 @@ def summed(found: Cumulative, frame: Frame) -> Chart:
     tooltip = tips(series=("", ""), x=(found.axis, ",.5~g"), y=("cumulative", ".1%"))
     colour = alt.Color("series:N", scale=frame.colours(TARGET))
     form: Any = "step-after" if found.steps else "linear"
-    lines = _lines(found.points, [TARGET, *frame.labels], form).encode(at, up, colour, tooltip=tooltip)
+    looks = {TARGET: _SOLID} | {sampler.label: _DASHED if sampler.untuned else _SOLID for sampler in frame.names}
+    lines = _lines(found.points, looks, form).encode(at, up, colour, tooltip=tooltip)
     layers = alt.layer(_band(found.band, frame, form), lines)
     halves = {point["series"]: point["x"] for point in reversed(found.points) if point["y"] >= 0.5}
     described = "; ".join(f"{name} reaches one half at {x:,.5g}" for name, x in reversed(halves.items()))
@@ -57,7 +59,9 @@ def _curve(
     ticks = {"values": _powers_of_ten([point["y"] for point in points])} if log else {"tickCount": 5}
     up = alt.Y("y:Q", title="nats", scale=scale, axis=alt.Axis.from_dict({"format": ",~r", **ticks}))
     tooltip = tips(series=("", ""), x=("iteration", ",d"), y=("nats", ".4~g"))
-    lines = _lines(points, names, **shown).encode(at, up, alt.Color("series:N", scale=tones, **shown), tooltip=tooltip)
+    lines = _lines(points, {name: _DASHED if name in _REFERENCES else _SOLID for name in names}, **shown).encode(
+        at, up, alt.Color("series:N", scale=tones, **shown), tooltip=tooltip
+    )
     layers = alt.layer(*([_band(band, frame)] if band else []), lines)
     last = {point["series"]: point["y"] for point in points}
     described = "; ".join(f"{name} ends at {value:.4g} nats" for name, value in last.items())
@@ -74,10 +78,10 @@ def _powers_of_ten(values: Sequence[float]) -> list[float]:
     return [10.0**power for power in range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)]
 
 
-def _lines(points: list[dict[str, Any]], names: Sequence[str], form: Any = "linear", **shown: Any) -> Any:
+def _lines(points: list[dict[str, Any]], looks: Mapping[str, Sequence[int]], form: Any = "linear", **shown: Any) -> Any:
     import altair as alt
 
-    scale = alt.Scale(domain=list(names), range=[list(_DASHES[i % len(_DASHES)]) for i in range(len(names))])
+    scale = alt.Scale(domain=list(looks), range=[list(dashes) for dashes in looks.values()])
     return (
         alt.Chart(inline(points))
         .mark_line(strokeWidth=1.8, interpolate=form)

@@ -97,7 +97,7 @@ def of_differences(pair: Pair, some: Sequence[Difference], names: Sequence[str])
     if not found:
         return None
     ends = [value for _, each in found for value in (0.0, each.value, each.low, each.high) if known(value) is not None]
-    scale = Scale(min(ends), max(*ends, min(ends) + 1e-09))
+    scale = Scale(min(ends), max(*ends, min(ends) + 0.02))
     rows = []
     for name, each in found:
         interval = (scale.at(each.low), scale.length(each.low, each.high)) if known(each.low) is not None else None
@@ -109,7 +109,7 @@ def of_differences(pair: Pair, some: Sequence[Difference], names: Sequence[str])
         "difference", f"{pair.before.label} → {pair.after.label}",
         "Difference of excess TVD. Left of zero: closer to the target. Lines: 95 % bootstrap intervals. Filled: the interval excludes zero.",
         f"Differences of excess TVD, {pair.before.label} to {pair.after.label}. {described}.",
-        (Head("difference"), Head("from"), Head("to")), tuple(rows), scale.ticks("difference"), scale.at(0),
+        (Head("change"), Head("from"), Head("to")), tuple(rows), scale.ticks("difference"), scale.at(0),
         across="difference of excess TVD",
     )  # fmt: skip
 

@@ -17,6 +17,14 @@
   };
   document.querySelectorAll("th button").forEach((button) => button.addEventListener("click", () => sort(button.parentElement)));
 
+  // Many prompts: show the rows whose prompt or sampler contains a text.
+  const filter = document.getElementById("filter");
+  filter?.addEventListener("input", () => {
+    const wanted = filter.value.trim().toLowerCase(), rows = [...document.querySelectorAll("#all tbody tr")];
+    rows.forEach((row) => { row.hidden = !`${row.cells[0].textContent} ${row.cells[1].textContent}`.toLowerCase().includes(wanted); });
+    filter.nextElementSibling.textContent = wanted ? `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows` : "";
+  });
+
   // Folded parts: open the one that a link leads to.
   const reveal = () => {
     const place = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 _FIRST, _LAST = 2.0, 97.0  # percent: room at both ends, so that no mark touches the frame
 _ENOUGH = 5  # ticks of an axis
+_HIGHEST = 308  # power of ten that is a number
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class Scale:
         (49.5, 97.0, 49.5)
         """
         low, high, value = (self._on(some) for some in (self.low, self.high, value))
-        part = (value - low) / (high - low) if high > low else 0.5
+        part = (
+            (value / 2 - low / 2) / (high / 2 - low / 2) if high > low else 0.5
+        )  # halves: a difference may be above the largest number
         return round(_FIRST + (_LAST - _FIRST) * min(1.0, max(0.0, part)), 2)
 
     def length(self, start: float, end: float) -> float:
@@ -54,7 +57,7 @@ class Scale:
         """
         if self.logarithmic:
             low, high = math.floor(math.log10(self.low) + 1e-9), math.ceil(math.log10(self.high) - 1e-9)
-            return Scale(10.0**low, 10.0 ** max(high, low + 1), logarithmic=True)
+            return Scale(10.0**low, 10.0 ** min(max(high, low + 1), _HIGHEST), logarithmic=True)
         step = self._step()
         return Scale(self.low, step * math.ceil(self.high / step - 1e-9)) if step else self
 
@@ -83,7 +86,7 @@ class Scale:
 
     def _step(self) -> float:
         reach = self.high - self.low
-        if not 0 < reach < math.inf:
+        if not 1e-300 < reach < 1e300:
             return 0.0
         unit = 10.0 ** math.floor(math.log10(reach / _ENOUGH))
         return next(unit * factor for factor in (1, 2, 5, 10) if reach / (unit * factor) <= _ENOUGH)

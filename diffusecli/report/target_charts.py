@@ -13,6 +13,7 @@ from diffusecli.report.views import MOST, OFF_TARGET, Sampler, Section
 from diffusecli.report.wording import count, number, percent, short, unique
 from diffusecli.system.errors import many
 
+_MANY = 20  # targets, of which one is outside of a 95 % range by chance
 Answered = tuple[Sampler, Evaluated]
 
 
@@ -97,6 +98,8 @@ def _reading(section: Section) -> str:
     parts = ["Shares of valid answers."]
     if any(row.tally.on_target for _, row in section.main):
         parts.append("Filled points and ≠ differ from the weight; hollow points may be sampling noise.")
+        if len(section.prompt.targets) >= _MANY:
+            parts.append("Of many targets, some are outside of the grey range by chance.")
     else:
         parts.append("No answer is valid, so there are no shares.")
     if len(section.main) >= COLUMNS:

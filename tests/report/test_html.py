@@ -21,6 +21,7 @@ from diffusecli.report.html import html_report
 from diffusecli.report.lines import of_training
 from diffusecli.report.palette import DARK, LIGHT
 from diffusecli.report.prompt_charts import of_folders, of_prompts
+from diffusecli.report.scales import Scale
 from diffusecli.report.target_charts import of_targets
 from diffusecli.report.views import OFF_TARGET, pairs, samplers, sections, spots
 from diffusecli.runs.run_dir import RunDir
@@ -375,6 +376,20 @@ def test_axes_are_linear_and_an_untuned_outlier_does_not_squeeze_them(tmp_path):
     assert all(2 <= mark.at <= 99.5 for row in chart.rows for mark in (*row.marks, *row.lines))
 
 
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 1.0), (-1e308, 1e308), (0.0, 1e308), (1e-320, 2e-320), (3.0, 3.0), (-0.2, -0.1), (0.1, 1e-9 + 0.1)]
+)
+def test_positions_are_within_the_plot_whatever_the_values(low, high):
+    scale = Scale(low, high)
+    for value in (low, high, low / 2 + high / 2, -1e308, 1e308, 0.0):
+        assert 2 <= scale.at(value) <= 97
+    assert scale.at(low) <= scale.at(high)
+    assert 1 <= len(scale.ticks()) <= 7
+    assert all(2 <= tick.at <= 97 for tick in (*scale.ticks(), *scale.rounded().ticks()))
+    large = Scale(1e-6, 1.5e308, logarithmic=True).rounded()
+    assert all(2 <= tick.at <= 97 for tick in large.ticks())
+
+
 def test_a_target_that_differs_is_outside_of_the_range_of_noise(tmp_path):
     import numpy as np
 
@@ -609,7 +624,7 @@ def test_charts_and_verdicts_are_visible_without_scripts(browser, report_file, s
     page = context.new_page()
     page.set_default_timeout(1000 * HANG)
     page.goto(report_file.as_uri())
-    assert page.locator("text=Sorting tables needs JavaScript").is_visible()
+    assert page.locator("text=Sorting and filtering tables needs JavaScript").is_visible()
     bar = page.locator("#p1 .distribution rect.weight").first
     assert bar.is_visible()
     assert bar.bounding_box()["width"] > 100
@@ -663,3 +678,47 @@ def test_a_link_to_a_folded_part_opens_it(opened):
     page = opened()
     page.locator("a", has_text="how to read this").click()
     page.wait_for_selector("#glossary[open]")
+
+
+def test_a_filter_shows_the_prompts_with_a_text(browser, tmp_path):
+    prompts = {f"mix/{i:02}.json": prompt("ab", request=f"Question {i}") for i in range(30)}
+    run_with(tmp_path / "run", prompts, {"lora": {key: {"a": 50, "b": 50} for key in prompts}})
+    (tmp_path / "r.html").write_text(html_report(evaluate([tmp_path])), encoding="utf-8")
+    page = browser.new_page()
+    page.set_default_timeout(1000 * HANG)
+    page.goto((tmp_path / "r.html").as_uri())
+    page.locator("summary", has_text="All 30 prompts").click()
+    page.locator("#filter").fill("1")
+    shown = page.locator("#all tbody tr:visible th").all_text_contents()
+    assert shown == [f"{i:02}" for i in range(30) if "1" in f"{i:02}"]
+    assert page.locator("output").inner_text() == f"{len(shown)} of 30 rows"
+    page.locator("#filter").fill("")
+    assert page.locator("#all tbody tr:visible").count() == 30
+    page.close()
+
+
+def test_many_prompts_show_their_charts_folded_and_nothing_is_clipped(browser, tmp_path):
+    prompts = {
+        f"mix/some-long-name-of-a-family-{i % 2}/number-{i:02}.json": prompt(
+            "ab", request=f"Question {i} " + "with many words " * 9
+        )
+        for i in range(30)
+    }
+    samples = {"untuned": {key: {"a": 99, "c": 1} for key in prompts}, "lora": {key: {"a": 61, "b": 39} for key in prompts}}
+    run_with(tmp_path / "a-long-name-of-a-run", prompts, samples)
+    run_with(tmp_path / "another-long-name-of-a-run", prompts, samples)
+    (tmp_path / "r.html").write_text(html_report(evaluate([tmp_path])), encoding="utf-8")
+    for width in (390, 1280):
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        page.set_default_timeout(1000 * HANG)
+        page.goto((tmp_path / "r.html").as_uri())
+        assert not page.locator("#p1 .distribution").evaluate("e => e.checkVisibility()")
+        assert page.locator("#p1 .verdicts .words").first.is_visible()
+        unfold(page)
+        assert page.locator("#p1 .distribution").evaluate("e => e.checkVisibility()")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(CLIPPED) == []
+        assert page.evaluate(OUTSIDE) == []
+        assert page.evaluate(NO_CUE) == 0
+        assert len({edge for of_prompt in edges(page) for edge in of_prompt}) == 1
+        page.close()
