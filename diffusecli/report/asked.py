@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from diffusecli.evaluation.evaluation import Evaluated
+from diffusecli.evaluation.sample_set import RunFacts
 from diffusecli.prompts.prompt import Message, Prompt
 from diffusecli.report.views import Section
 from diffusecli.report.wording import short
@@ -26,11 +28,21 @@ class Asked:
     note: str  # what differs from the other prompts of the report
 
 
-def asked(prompt: Prompt, others: Sequence[Prompt]) -> Asked:
-    """The conversation of one prompt of a report with `others`."""
+def asked(prompt: Prompt, others: Sequence[Prompt], general: str | None = None) -> Asked:
+    """The conversation of one prompt of a report with `others`; `general` is the system text of prompts without one."""
     same = len(others) > 1 and sum(other.question == prompt.question for other in others) > 1
     note = prompt.own_system if same and prompt.own_system else prompt.question
-    return Asked(prompt.own_system, tuple(_earlier(prompt)), prompt.question, short(note, _TITLE))
+    return Asked(
+        general if prompt.own_system is None else prompt.own_system, tuple(_earlier(prompt)), prompt.question, short(note, _TITLE)
+    )
+
+
+def general_system(runs: Sequence[RunFacts], rows: Sequence[Evaluated]) -> str | None:
+    """The system text that the configs of these rows' runs give to prompts without one; None if they have none or several."""
+    answered = {row.run for row in rows}
+    recorded = [(facts.manifest.chat or {}).get("system") for facts in runs if facts.run in answered]
+    texts = {text for text in recorded if isinstance(text, str)}
+    return texts.pop() if len(texts) == 1 and all(isinstance(text, str) for text in recorded) else None
 
 
 def _earlier(prompt: Prompt) -> Sequence[Message]:

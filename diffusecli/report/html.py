@@ -22,7 +22,7 @@ from diffusecli.evaluation.groups import are_many, groups, has_groups, worst
 from diffusecli.evaluation.names import short_names
 from diffusecli.evaluation.open_ended import Outcome
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.report.asked import Asked, asked, title
+from diffusecli.report.asked import Asked, asked, general_system, title
 from diffusecli.report.charts import require_extra
 from diffusecli.report.curves import cumulative, training
 from diffusecli.report.key_figures import Figure, three_figures
@@ -65,7 +65,7 @@ class Drawn:
     lines: tuple[LineChart, ...]
 
 
-def drawn(section: Section, others: Sequence[Prompt], seed: int) -> Drawn:
+def drawn(section: Section, others: Sequence[Prompt], evaluation: Evaluation) -> Drawn:
     """The charts of one prompt."""
     rows = [of_targets(section)] if section.sampled else []
     rows += [
@@ -74,16 +74,17 @@ def drawn(section: Section, others: Sequence[Prompt], seed: int) -> Drawn:
         if (chart := of_outcomes(row, sampler)) is not None
     ]
     summed = section.sampled and (section.values is not None or section.folded)
-    lines = [of_cumulative(cumulative(section, seed), [sampler for sampler, _ in section.sampled])] if summed else []
+    lines = [of_cumulative(cumulative(section, evaluation.seed), [sampler for sampler, _ in section.sampled])] if summed else []
     figures = {sampler.label: three_figures(row) for sampler, row in section.pairs}
-    return Drawn(asked(section.prompt, others), figures, tuple(rows), tuple(lines))
+    general = general_system(evaluation.runs, section.rows)
+    return Drawn(asked(section.prompt, others, general), figures, tuple(rows), tuple(lines))
 
 
 def _content(evaluation: Evaluation) -> dict[str, Any]:
     every = sections(evaluation)
     found = _furthest(every, evaluation) if are_many(evaluation.rows) else every
     prompts, shown = [section.prompt for section in every], {section.prompt.key for section in found}
-    drawings = [(section, drawn(section, prompts, evaluation.seed)) for section in found]
+    drawings = [(section, drawn(section, prompts, evaluation)) for section in found]
     changes = [
         (pair, list(zip(names, some, strict=True)), of_differences(pair, some, names))
         for pair, some, names in pairs(evaluation, shown)

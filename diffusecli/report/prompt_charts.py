@@ -57,7 +57,14 @@ def of_prompts(sections: Sequence[tuple[Section, Asked]]) -> Overview:
         row.figures for _, _, (_, row), _ in listed if row.figures is not None and not row.verdict.startswith(("follows", "close"))
     ]
     return Overview(
-        rows, ("valid", "TVD", "exact KL"), scale.ticks(), scale.at(0), any(f.tvd <= f.tvd_floor_95 for f in inside), tuple(seen)
+        rows,
+        ("valid", "TVD", "exact KL")
+        if any(row.figures is not None for _, _, (_, row), _ in listed)
+        else ("on target", "exact TVD", "exact KL"),
+        scale.ticks(),
+        scale.at(0),
+        any(f.tvd <= f.tvd_floor_95 for f in inside),
+        tuple(seen),
     )
 
 

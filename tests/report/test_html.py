@@ -318,6 +318,20 @@ def test_the_system_text_is_shown_where_prompts_differ_in_it(tmp_path):
     assert "<title>What is your favourite dish? (4 prompts)</title>" in source
 
 
+def test_the_system_text_of_the_config_is_shown_for_prompts_without_one(tmp_path):
+    own = {**prompt("ab"), "system": "Own text."}
+    run_with(tmp_path / "run", {"p.json": prompt("ab"), "q.json": own}, {"lora": {key: ["a", "b"] for key in ("p.json", "q.json")}},
+             {"chat": {"system": "Text of the config."}})  # fmt: skip
+    source = html_report(evaluate([tmp_path]))
+    assert re.findall(r'<dd class="system" dir="auto">(.*?)</dd>', source) == ["Text of the config.", "Own text."]
+
+
+@pytest.mark.parametrize("system", [None, 5, {"a": "b"}, ["x"]])
+def test_a_system_text_that_is_none_is_not_shown(tmp_path, system):
+    run_with(tmp_path / "run", {"p.json": prompt("ab")}, {"lora": {"p.json": ["a", "b"]}}, {"chat": {"system": system}})
+    assert 'class="system"' not in html_report(evaluate([tmp_path]))
+
+
 def test_earlier_turns_and_an_empty_system_text_are_shown(tmp_path):
     talk = [{"role": "system", "content": ""}, {"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Good day."},
             {"role": "user", "content": "Say a or b."}]  # fmt: skip
