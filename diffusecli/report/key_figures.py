@@ -31,7 +31,7 @@ def three_figures(row: Evaluated) -> list[Figure]:
             )
         return found
     if f is not None:
-        found.append(Figure("valid", percent(f.valid), span(f.valid_low, f.valid_high, 1, 100)))
+        found.append(Figure("valid", percent(f.valid), f"95 % interval {span(f.valid_low, f.valid_high, 1, 100)}"))
         found.append(Figure("TVD", number(f.tvd), f"perfect sampler {number(f.tvd_floor)}"))
     if exact is not None and known(exact.kl) is not None:
         found.append(Figure("exact KL", ("≈" if exact.kl_error else "") + number(exact.kl, 4), "nats; 0 is perfect"))
