@@ -24,13 +24,4 @@
     rows.forEach((row) => { row.hidden = !`${row.cells[0].textContent} ${row.cells[1].textContent}`.toLowerCase().includes(wanted); });
     filter.nextElementSibling.textContent = wanted ? `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows` : "";
   });
-
-  // Folded parts: open the one that a link leads to.
-  const reveal = () => {
-    const place = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    for (let part = place; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;
-    if (place) place.scrollIntoView();
-  };
-  addEventListener("hashchange", reveal);
-  reveal();
 })();

@@ -688,10 +688,16 @@ def test_headings_do_not_skip_a_level(opened):
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
-def test_a_link_to_a_folded_part_opens_it(opened):
-    page = opened()
+def test_a_link_to_a_folded_part_opens_it_without_scripts(browser, report_file):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.set_default_timeout(1000 * HANG)
+    page.goto(report_file.as_uri())
+    folded = page.locator("details:has(> #glossary)")
+    assert not folded.evaluate("e => e.open")
     page.locator("a", has_text="how to read this").click()
-    page.wait_for_selector("#glossary[open]")
+    assert folded.evaluate("e => e.open")
+    context.close()
 
 
 def test_a_filter_shows_the_prompts_with_a_text(browser, tmp_path):
