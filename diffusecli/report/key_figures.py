@@ -34,7 +34,9 @@ def three_figures(row: Evaluated) -> list[Figure]:
         found.append(Figure("valid", percent(f.valid), f"95 % interval {span(f.valid_low, f.valid_high, 1, 100)}"))
         found.append(Figure("TVD", number(f.tvd), f"perfect sampler {number(f.tvd_floor)}"))
     if exact is not None and known(exact.kl) is not None:
-        found.append(Figure("exact KL", ("≈" if exact.kl_error else "") + number(exact.kl, 4), "nats; 0 is perfect"))
+        error = exact.kl_error
+        note = f"± {number(1.96 * error, 4)} nats; 0 is perfect" if error else "nats; 0 is perfect"
+        found.append(Figure("estimated KL" if error else "exact KL", number(exact.kl, 4), note))
     elif f is not None and known(f.p_value) is not None:
         found.append(Figure("p", p_value(f), "test of fit"))
     elif row.tally.unfinished:
