@@ -54,8 +54,9 @@ def _top(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only warnings and errors to stderr.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Print more: see the help of a command.")] = False,
 ) -> None:
-    show(quiet=quiet, verbose=False)
+    show(quiet=quiet, verbose=verbose)
 
 
 app.command("init-prompt")(boundary.guarded(init_prompt))

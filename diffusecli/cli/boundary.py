@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from diffusecli.cli.options import meant_paths
-from diffusecli.cli.printing import LOCAL_MAIN_PROCESS, MAIN_PROCESS, is_quiet, notice, show
+from diffusecli.cli.printing import LOCAL_MAIN_PROCESS, MAIN_PROCESS, is_quiet, is_verbose, notice, show
 from diffusecli.files.paths import library_notices
 from diffusecli.system import terminal
 from diffusecli.system.errors import DiffuseError, InputError, InterruptedRun, MachineError
@@ -74,9 +74,9 @@ def guarded(body: Body) -> Body:
     @functools.wraps(body)
     def run(*, quiet: bool = False, verbose: bool = False, **options: Any) -> None:
         try:
-            show(quiet=quiet or is_quiet(), verbose=verbose)
+            show(quiet=quiet or is_quiet(), verbose=verbose or is_verbose())
             if "verbose" in own:
-                options["verbose"] = verbose
+                options["verbose"] = is_verbose()
             with library_notices(notice if MAIN_PROCESS else lambda _: None):
                 body(**{name: meant_paths(name, value) for name, value in options.items()})
             sys.stdout.flush()

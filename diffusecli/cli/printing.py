@@ -9,7 +9,7 @@ import typer
 
 from diffusecli.system import terminal
 from diffusecli.system.errors import InputError
-from diffusecli.system.notices import CHECK, WARNING
+from diffusecli.system.notices import CHECK, ERROR, WARNING
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +30,11 @@ def show(*, quiet: bool, verbose: bool) -> None:
     _shown.update(quiet=quiet, verbose=verbose)
 
 
+def is_verbose() -> bool:
+    """Whether internal checks are printed."""
+    return _shown["verbose"]
+
+
 def is_quiet() -> bool:
     """Whether only warnings and errors are printed to stderr."""
     return _shown["quiet"]
@@ -39,7 +44,7 @@ def notice(message: str) -> None:
     """Print a message to stderr with credentials removed, unless the user does not want it."""
     if message.startswith(CHECK) and not _shown["verbose"]:
         return
-    if is_quiet() and not message.startswith(WARNING):
+    if is_quiet() and not message.startswith((WARNING, ERROR)):
         return
     terminal.notice_line(terminal.message(message))
 

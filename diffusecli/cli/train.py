@@ -45,8 +45,6 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and the plan, and exit.")] = False,
 ) -> None:
     """Train a LoRA adapter to follow the target weights."""
-    if force and more:
-        raise InputError("--force starts again, and --more continues. Keep one of them")
     chosen = _chosen(config, model, prompts, output, settings or ())
     quiet_libraries()
     with collector_off():
@@ -66,7 +64,7 @@ def train(
         return
     with TrainingProgress(progress_console()) as progress:
         done = tune(chosen, force=force, more=more or 0, report=progress, watch=progress.step, notice=notice)
-    again = f"diffuse train {shlex.quote(str(config or done.run.config))}"
+    again = f"diffuse train {shlex.quote(str(done.run.config if settings or config is None else config))}"
     _print_figures(done, f"{again} --more {more or chosen.alg_config.n_iters}")
 
 

@@ -140,7 +140,8 @@ def _nearest(wanted: Path, root: Path) -> Path | None:
 def _is_users_own(path: str | Path) -> bool:
     """Whether it exists, or has a broken link or an inaccessible folder on its path. Opening it then reports the reason."""
     try:
-        return Path(path).exists() or any(map(_is_broken_link, (Path(path), *Path(path).parents)))
+        within = Path(path).parent.suffix == ".json" and Path(path).parent.is_file()  # a prompt in a file with several
+        return within or Path(path).exists() or any(map(_is_broken_link, (Path(path), *Path(path).parents)))
     except PermissionError:
         return True
     except (OSError, ValueError):

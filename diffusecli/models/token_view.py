@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from diffusecli.models.chat import Chat
@@ -15,6 +16,7 @@ from diffusecli.models.sampled_tree import SampledTree
 from diffusecli.models.trie import TokenTrie
 from diffusecli.prompts.answer_texts import answer_texts
 from diffusecli.prompts.conflicts import clashes, conversation
+from diffusecli.prompts.parts import parts_of
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import InputError, Problem
 
@@ -24,13 +26,21 @@ class TokenView:
     """The tokens of a prompt."""
 
     encoded: EncodedPrompt
-    answers: tuple[str, ...]  # J
+    answers: tuple[str, ...]  # J; of several draws the targets; of independent fields the values of all fields
     tokenizer: Any
 
-    @property
-    def paths(self) -> TokenTrie:
-        """The tree of the answers; for answers in parts that of the first."""
-        return self.encoded.sequences.places[0] if self.encoded.sequences is not None else self.encoded.trie
+    @cached_property
+    def paths(self) -> list[tuple[TokenTrie, int]]:
+        """The tree of each answer, and its path there."""
+        sequences = self.encoded.sequences
+        if sequences is None:
+            return [(self.encoded.trie, path) for path in range(len(self.answers))]
+        tries = sequences.places[:1] if self.encoded.prompt.draws is not None else sequences.places
+        return [(trie, path) for trie in tries for path in range(len(trie.leaves))]
+
+    def _tokens(self, place: int) -> tuple[int, ...]:
+        trie, path = self.paths[place]
+        return tuple(trie.path(path))
 
     @property
     def alias(self) -> str:
@@ -45,9 +55,7 @@ class TokenView:
     def target_tokens(self, most: int = 0) -> list[tuple[str, tuple[str, ...]]]:
         """The first `most` answers (0: all), each with its tokens and the terminator."""
         shown = self.answers[:most] if most else self.answers
-        return [
-            (text, tuple(self.tokenizer.convert_ids_to_tokens(list(self.paths.path(place))))) for place, text in enumerate(shown)
-        ]
+        return [(text, tuple(self.tokenizer.convert_ids_to_tokens(list(self._tokens(place))))) for place, text in enumerate(shown)]
 
     @property
     def fed_as_rows(self) -> int:
@@ -86,7 +94,7 @@ def view_tokens(
         problems.extend(
             Problem(prompt.alias, remark.removeprefix(f"{prompt.alias}: "), severity="warning") for remark in encoded.remarks
         )
-        view = TokenView(encoded, tuple(answer.text for answer in answer_texts(prompt)), chat.tokenizer)
+        view = TokenView(encoded, _answers(prompt), chat.tokenizer)
         problems.extend(_unknown_tokens(view))
         views.append(view)
     for trained in ([prompt for prompt in group if prompt.alias in ids] for group in together):
@@ -100,12 +108,18 @@ def view_tokens(
     return views, problems
 
 
+def _answers(prompt: Prompt) -> tuple[str, ...]:
+    if prompt.independent and (parts := parts_of(prompt)) is not None:
+        return tuple(value for values in parts.values for value in values)
+    return tuple(answer.text for answer in answer_texts(prompt))
+
+
 def _unknown_tokens(view: TokenView) -> Iterator[Problem]:
-    trie, unknown = view.paths, view.tokenizer.unk_token_id
-    if unknown is None or unknown not in trie.tokens:
+    unknown = view.tokenizer.unk_token_id
+    if unknown is None or not any(unknown in trie.tokens for trie in {id(trie): trie for trie, _ in view.paths}.values()):
         return
-    for place, text in enumerate(view.answers):
-        if unknown in trie.path(place)[:-1]:
+    for text, (trie, path) in zip(view.answers, view.paths, strict=True):
+        if unknown in trie.path(path)[:-1]:
             yield Problem(
                 view.alias, f"the target {text!r} contains characters that this tokenizer does not have", "write it without them"
             )

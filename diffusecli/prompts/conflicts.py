@@ -75,12 +75,25 @@ def clashes(prompts: Iterable[Prompt], conversations: Iterable[Hashable]) -> Ite
     for first, *others in groups.values():
         expected = _masses(first) if others else {}
         for other in others:
-            agree = (first.draws, first.independent) == (other.draws, other.independent) and _agree(expected, _masses(other))
+            agree = first.draws == other.draws and _fields_agree(first, other) and _agree(expected, _masses(other))
             clash, pair = Clash(first, other, agree), (first.whole, other.whole)
             if clash.severity != "notice" or pair not in reported:
                 yield clash
             if clash.severity == "notice":
                 reported.add(pair)
+
+
+def _fields_agree(first: Prompt, other: Prompt) -> bool:
+    """Whether the independent fields have the same distributions."""
+    one, two = (
+        {name: dict(zip(own.values, own.probabilities, strict=True)) for name, own in prompt.independent.items()}
+        for prompt in (first, other)
+    )
+    return one.keys() == two.keys() and all(
+        one[name].keys() == two[name].keys()
+        and all(math.isclose(p, two[name][value], abs_tol=1e-6) for value, p in one[name].items())
+        for name in one
+    )
 
 
 def trained_elsewhere(prompts: Iterable[Prompt], system: str | None = None) -> Iterator[Problem]:

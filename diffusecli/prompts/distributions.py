@@ -29,10 +29,8 @@ class Distribution:
     fields: Mapping[str, str] = field(default_factory=dict)  # fill the {placeholders} of a request, where more than the group does
     facts: Mapping[str, str] = field(default_factory=dict)  # fill the templates of `wordings/`
     template: str = ""  # of records: how fields make an outcome
-    independent: Mapping[str, Mapping[str, float]] = field(
-        default_factory=dict
-    )  # weights of fields whose combinations are not listed:
-    # outcomes have `{field}` in their place
+    # of records whose combinations are not listed: field -> value -> weight; outcomes have `{field}` in its place
+    independent: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     family: str = ""  # its name; none for what comes from a file
 
     @property

@@ -180,24 +180,48 @@ def _first_of_draws(prompt: Prompt, draws: Draws, matching: Matching) -> Callabl
 
 
 def _without_independent(prompt: Prompt, matching: Matching) -> Callable[[str], int | None]:
-    """The target of a valid answer: its independent fields have known values, and with placeholders for them it is a target."""
+    """The target of a valid answer: its independent fields have known values, and the others are those of a target.
+
+    Raises `InputError` if the rule does not keep all fields of an answer, or makes two targets equal.
+    """
     template = Template.of(prompt.template or "")
-    target_of = target_finder(prompt.model_copy(update={"independent": {}}), matching)
-    known = {
-        place: {matching.key(value) for value in prompt.independent[name].values}
-        for place, name in enumerate(template.fields)
-        if name in prompt.independent
-    }
+    compared = _compared(template, matching, prompt.alias)
+
+    def same(value: str) -> str:
+        return canonical(value.casefold()) if matching.rule == "casefold" else value
+
+    free = [name in prompt.independent for name in template.fields]
+    known = [
+        {same(value) for value in prompt.independent[name].values} if name in prompt.independent else set()
+        for name in template.fields
+    ]
+    cells: dict[tuple[str, ...], int] = {}
+    for index, target in enumerate(prompt.targets):
+        key = tuple(same(value) for value, own in zip(template.parse(target) or (), free, strict=True) if not own)
+        if cells.setdefault(key, index) != index:
+            raise InputError(
+                f"{prompt.alias}: --match {matching.rule} does not distinguish {target!r} from {prompt.targets[cells[key]]!r}. Use a narrower rule"
+            )
 
     def found(text: str) -> int | None:
-        values = list(template.parse(canonical(text)) or ())
-        if not values or any(matching.key(values[place]) not in own for place, own in known.items()):
+        values = compared.parse(matching.key(text) or "")
+        if values is None or any(own and value not in some for value, own, some in zip(values, free, known, strict=True)):
             return None
-        for place in known:
-            values[place] = f"{{{template.fields[place]}}}"
-        return target_of(template.fill(values))
+        return cells.get(tuple(value for value, own in zip(values, free, strict=True) if not own))
 
     return found
+
+
+def _compared(template: Template, matching: Matching, alias: str) -> Template:
+    """The template of the text that is compared: what the rule leaves of a record. Raises `InputError` if a field is missing there."""
+    values = [f"qx{place}xq" for place in range(len(template.fields))]
+    rest, texts = matching.key(template.fill(values)), list[str]()
+    for value in values:
+        before, found, rest = (rest or "").partition(value)
+        if not found:
+            raise InputError(f"{alias}: --match {matching.rule} does not keep all fields of an answer. Widen the pattern")
+        texts.append(before)
+    return Template(template.fields, (*texts, rest or ""))
 
 
 def _cells(prompt: Prompt, matching: Matching) -> Mapping[str, int]:

@@ -236,6 +236,11 @@ def _independent_problems(document: Document, prompt: Prompt) -> Iterator[Proble
             yield from _weight_problems(document, own.weights, len(own.values), "value", where)
     if all(name in prompt.independent for name in template.fields):
         yield document.problem(("independent",), "all fields are independent", "list the values of one of them as targets")
+    if unclear := template.misread([f"{{{name}}}" for name in template.fields]):
+        yield document.problem(
+            ("template",), f"the name of the field '{unclear}' contains the text between two fields", "rename the field"
+        )
+        return
     yield from _unclear_parts(document, prompt, template)
 
 

@@ -86,7 +86,7 @@ def _contents(path: str | Path) -> _Contents:
     return _Contents({"": prompt} if prompt is not None and not _wrong(problems) else {}, {"": problems})
 
 
-@lru_cache(maxsize=4)  # the prompts of a table are asked for one by one
+@lru_cache(maxsize=16)  # the prompts of a table are asked for one by one
 def _given_contents(path: str, text: str, _stamp: tuple[int, int]) -> _Contents:
     """The prompts of a file with `given` columns. Its text and the table's stamp are part of the key: both may change."""
     found = find(path)
@@ -95,7 +95,10 @@ def _given_contents(path: str, text: str, _stamp: tuple[int, int]) -> _Contents:
     described, problems = with_table(document, found.place)
     prompts, each = dict[str, Prompt](), dict[str, list[Problem]]()
     seen = set[tuple[str, ...]]()
-    for name, fields in zip(file_names(list(described)), described.values(), strict=True):
+    keys = sorted(described)  # so that names do not depend on the order of the rows
+    names = dict(zip(keys, file_names(keys), strict=True))
+    for key, fields in described.items():
+        name = names[key]
         prompt, own = _prompt(document, fields, f"{path}/{name}")
         each[name] = [p for p in own if (p.severity, p.message) not in seen]  # the same in all of them: reported once
         seen.update((p.severity, p.message) for p in own)
@@ -179,27 +182,40 @@ def files_at(path: str | Path, made_by: str | None = None) -> tuple[Path, list[P
     The message is `NOT_YET` where a command is known that makes the files, unless the name may be misspelt.
     """
     path, place = Path(path), find(path).place
-    if not exists(place) and (files := prompts_of(path)):
-        return path, files, "", ""
     if not exists(place):
-        if glob.has_magic(str(path)):
-            return path, [], "matches no *.json prompt or folder", "check the pattern (relative to the working directory)"
-        unknown = "check the path (relative to the working directory)"
-        remedy = look_again(path, unknown)
-        if made_by is not None and remedy == unknown:
-            return path, [], NOT_YET, f"create it with `{made_by}`"
-        separator = "" if remedy.endswith("?") else "."
-        return path, [], "does not exist", f"{remedy}{separator} Or create it with `{made_by}`" if made_by is not None else remedy
+        if files := prompts_of(path):
+            return path, files, "", ""
+        return path, [], *_why_missing(path, made_by)
     if place.is_dir():
         inside = [prompt for file in visible_files(path, (".json",)) for prompt in prompts_of(file)]
         return (path, inside, "", "") if inside else (path, [], "contains no *.json prompt", "name a folder with prompts or a file")
     return path, prompts_of(path), "", ""
 
 
+def _why_missing(path: Path, made_by: str | None) -> tuple[str, str]:
+    """Message and remedy for a path that does not exist."""
+    if glob.has_magic(str(path)):
+        return "matches no *.json prompt or folder", "check the pattern (relative to the working directory)"
+    if (within := _file_of(path)) is not None:
+        return "does not exist", did_you_mean(within[1], list(_contents(within[0]).prompts))
+    unknown = "check the path (relative to the working directory)"
+    remedy = look_again(path, unknown)
+    if made_by is not None and remedy == unknown:
+        return NOT_YET, f"create it with `{made_by}`"
+    separator = "" if remedy.endswith("?") else "."
+    return "does not exist", f"{remedy}{separator} Or create it with `{made_by}`" if made_by is not None else remedy
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether a file, a folder, or a prompt in a file with several exists."""
+    return exists(path) or (exists(Path(path).parent) and Path(path).parent.is_file() and bool(prompts_of(Path(path))))
+
+
 def prompts_of(file: Path) -> list[Path]:
     """The paths of the prompts in a file: its own, or several. For the path of a prompt in such a file that path; [] for other missing files."""
     if (within := _file_of(file)) is not None:
-        return [file] if within[1] in _contents(within[0]).prompts else []
+        contents = _contents(within[0])  # without any, the file's problems are reported
+        return [file] if within[1] in contents.prompts or not contents.prompts else []
     place = find(file).place
     try:
         if not place.is_file() or '"given"' not in read_text(place, MOST_BYTES):  # a pipe can be read only once

@@ -100,32 +100,50 @@ def made_independent(
     if len(free) == len(template.fields):
         free = free[1:]  # if all are independent, the first is independent of the others too
     apart = {key: _apart(sums, template, free) for key, sums in totals.items()}
-    if max(len(joint) * math.prod(map(len, own.values())) for joint, own in apart.values()) > _MOST_LISTED:
-        return {key: joint for key, (joint, _) in apart.items()}, {key: own for key, (_, own) in apart.items()}
-    return {key: _combined(*both, template, free) for key, both in apart.items()}, {}
+    if max(len(joint) * math.prod(map(len, own.values())) for joint, own in apart.values()) <= _MOST_LISTED:
+        return {key: _combined(*both, template, free) for key, both in apart.items()}, {}
+    if misread := next(
+        (name for _, own in apart.values() for name in own if template.misread([f"{{{field}}}" for field in template.fields])), None
+    ):
+        raise InputError(
+            f"--independent {misread}: a column name contains the text between two fields of --template. Rename the column or change the text"
+        )
+    names = [f"{{{name}}}" if place in free else "" for place, name in enumerate(template.fields)]
+    listed = {
+        key: {
+            template.fill([value or name for value, name in zip(values, names, strict=True)]): weight
+            for values, weight in joint.items()
+        }
+        for key, (joint, _) in apart.items()
+    }
+    return listed, {key: own for key, (_, own) in apart.items()}
 
 
-def _apart(totals: Mapping[str, float], template: Template, free: Sequence[int]) -> tuple[dict[str, float], Independent]:
-    """Records with placeholders for the fields at `free`, and the weights of those fields."""
-    joint: dict[str, float] = {}
+def _apart(
+    totals: Mapping[str, float], template: Template, free: Sequence[int]
+) -> tuple[dict[tuple[str, ...], float], Independent]:
+    """Weights of the values of records, "" for the fields at `free`, and the weights of those fields."""
+    joint: dict[tuple[str, ...], float] = {}
     own: Independent = {template.fields[place]: {} for place in free}
     for text, weight in totals.items():
         values = list(template.parse(text) or ())
         for place in free:
-            name = template.fields[place]
-            own[name][values[place]] = own[name].get(values[place], 0.0) + weight
-            values[place] = f"{{{name}}}"
-        rest = template.fill(values)
-        joint[rest] = joint.get(rest, 0.0) + weight
+            sums = own[template.fields[place]]
+            sums[values[place]] = sums.get(values[place], 0.0) + weight
+            values[place] = ""
+        joint[tuple(values)] = joint.get(tuple(values), 0.0) + weight
     return joint, own
 
 
-def _combined(joint: Mapping[str, float], own: Independent, template: Template, free: Sequence[int]) -> dict[str, float]:
+def _combined(
+    joint: Mapping[tuple[str, ...], float], own: Independent, template: Template, free: Sequence[int]
+) -> dict[str, float]:
     """All combinations, with the sum of the weights unchanged."""
     whole, found = math.fsum(joint.values()) or 1.0, dict[str, float]()
-    for (text, weight), *chosen in product(joint.items(), *(sums.items() for sums in own.values())):
-        values = list(template.parse(text) or ())
-        for place, (value, _) in zip(free, chosen, strict=True):
-            values[place] = value
-        found[template.fill(values)] = weight * math.prod(share / whole for _, share in chosen)
+    for key, weight in joint.items():
+        for chosen in product(*(sums.items() for sums in own.values())):
+            values = list(key)
+            for place, (value, _) in zip(free, chosen, strict=True):
+                values[place] = value
+            found[template.fill(values)] = weight * math.prod(share / whole for _, share in chosen)
     return found

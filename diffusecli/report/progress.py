@@ -98,6 +98,8 @@ class Display(AbstractContextManager[Any]):
             self._draw(view)
 
     def _draw(self, view: RenderableType) -> None:
+        if self._console.quiet:  # a live display would swallow warnings
+            return
         if self._live is None:
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()

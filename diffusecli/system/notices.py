@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 Notice = Callable[[str], None]
-CHECK, WARNING = "check: ", "warning: "
+CHECK, WARNING, ERROR = "check: ", "warning: ", "error: "
 """How notices begin that report an internal check, and those that the user should act on."""
 _SHOWN = 5
 

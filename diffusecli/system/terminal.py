@@ -129,11 +129,9 @@ def notice_line(text: str) -> None:
 
 def _coloured_line(text: str, colour: str) -> None:
     stream = sys.stderr
-    bare = getattr(stream, "bare", stream)
-    before, after = (f"\x1b[{colour}m", "\x1b[0m") if has_colour(bare) else ("", "")
-    bare.write(before)
-    stream.write(text)
-    bare.write(f"{after}\n")
+    bare = stream.bare if isinstance(stream, Spelled) else stream  # or that of a live display, which prints above itself
+    before, after = (f"\x1b[{colour}m", "\x1b[0m") if has_colour(getattr(stream, "bare", stream)) else ("", "")
+    bare.write(f"{before}{printable(text)}{after}\n")
     bare.flush()
 
 
@@ -159,6 +157,12 @@ def console(*, stderr: bool = False, narrowest: int = 80) -> Console:
         def encoding(self) -> str:
             """Lay out everything as for a UTF-8 terminal. ASCII replacements have the same width."""
             return "utf-8"
+
+        def on_broken_pipe(self) -> None:
+            """On stderr, go on in silence: results may have another reader."""
+            if self.file is getattr(sys.stdout, "bare", sys.stdout):
+                super().on_broken_pipe()
+            self.quiet = True
 
         def render(self, *what: Any, **how: Any) -> Iterator[Segment]:
             """As rich, with printable texts and without links."""

@@ -30,7 +30,7 @@ class Wait:
 
 Listener = Callable[[Wait | None], None]
 _listener: ContextVar[Listener] = ContextVar("listener", default=lambda _: None)
-_outer: ContextVar[Wait | None] = ContextVar("outer", default=None)
+_now: ContextVar[list[Wait]] = ContextVar("now")  # from the outermost to the innermost
 
 
 @contextmanager
@@ -46,11 +46,19 @@ def waits_shown_by(listener: Listener) -> Iterator[None]:
 @contextmanager
 def waiting_for(what: str) -> Iterator[Callable[[int, int], None]]:
     """Say what is done inside. Gives a function for the number of finished parts and of all parts."""
-    wait, show = Wait(what, time.monotonic()), _listener.get()
-    before = _outer.set(wait)
-    show(wait)
+    show, now = _listener.get(), _now.get(None)
+    if now is None:
+        _now.set(now := [])
+    place = len(now)
+    now.append(Wait(what, time.monotonic()))
+    show(now[place])
+
+    def advance(done: int, of: int) -> None:
+        now[place] = replace(now[place], done=done, of=of)
+        show(now[place])
+
     try:
-        yield lambda done, of: show(replace(wait, done=done, of=of))
+        yield advance
     finally:
-        _outer.reset(before)
-        show(_outer.get())
+        del now[place:]
+        show(now[-1] if now else None)

@@ -116,11 +116,18 @@ def load_progress(
     now = json.loads(json.dumps(asked))
     if stored.get("finished") or now.get("processes") is None:  # the rest does not depend on their number
         now["processes"] = stored["asked"].get("processes")
+    algorithms = stored["asked"].get("alg_config"), now.get("alg_config")
+    if all(isinstance(some, dict) for some in algorithms) and algorithms[0].get("warmup") == 0 and not now.get("load_model"):
+        algorithms[0]["warmup"] = algorithms[1].get("warmup")  # auto is 0 for a new adapter
     if base is not None and base.has_weights_of(stored["asked"]):
         same = {key: stored["asked"][key] for key in _OF_THE_BASE if key in stored["asked"]}
         now = {key: value for key, value in now.items() if key not in _OF_THE_BASE} | same
     there = _without(stored["asked"], free)
     if differing := list(_differing(there, _without(now, free))):
+        if checkpoint == RunDir(checkpoint).owner.path:
+            raise InputError(
+                f"{checkpoint}: was trained with different settings: {', '.join(differing)}. Restore them to train further"
+            )
         raise InputError(
             f"{checkpoint.parent}: contains an interrupted run with different settings: {', '.join(differing)}. "
             "Restore the original settings to resume, or restart with --force"
@@ -148,6 +155,8 @@ def _differing(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = 
 
 
 def _unreadable(state: Path) -> InputError:
+    if RunDir(state.parent).owner.path == state.parent:
+        return InputError(f"{state}: cannot be read. To train the adapter further without it, set load_model: true and ckpt_dir")
     return InputError(f"{state}: the checkpoint cannot be read. Remove {state.parent} or restart training with --force")
 
 

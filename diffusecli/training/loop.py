@@ -258,6 +258,12 @@ def diverged(job: Job, progress: Progress) -> InputError:
     last = job.processes.first(last_good)
     if not progress.step:  # before training: the base model itself is the cause
         return cause(job.base.model, job.base.name)
+    if progress.continued_at:
+        folders = f" Remove {job.run.path}/checkpoint-* first." if last else ""
+        return InputError(
+            f"{job.run.path}: the loss is NaN or infinite after {many(progress.step, 'step')}. The finished run is unchanged. Use --more with "
+            f"a lower alg_config.learning_rate.{folders}"
+        )
     kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint"
     overflowed = job.base.model.dtype == torch.float16
     why = ": fp16 overflowed or the learning rate is too high" if overflowed else ""

@@ -55,7 +55,7 @@ def surrounding_problems(inspected: Inspection) -> Iterator[Problem]:
     yield from _start(config, document)
     if exists(RunDir(Path(config.output_dir)).manifest):
         yield document.problem(("output_dir",), f"{config.output_dir} already contains a finished run",
-                               "train with --force to replace it, or choose another folder", severity="notice")  # fmt: skip
+                               "train with --more N to continue it, with --force to replace it, or choose another folder", severity="notice")  # fmt: skip
 
 
 def _start(config: Config, document: Document) -> Iterator[Problem]:

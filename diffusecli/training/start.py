@@ -39,6 +39,8 @@ def find_start(run: RunDir, *, force: bool, more: int = 0) -> Path | None:
 
     Raises `InputError` for a finished run without `force` or `more`, and for `more` without a finished run.
     """
+    if force and more:
+        raise InputError("--force starts again, and --more continues. Keep one of them")
     checkpoint = None if force else newest_checkpoint(run)
     if more and checkpoint is None:
         _require_finished(run, more)

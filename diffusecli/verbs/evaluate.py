@@ -23,12 +23,12 @@ from diffusecli.evaluation.records import record_figures
 from diffusecli.evaluation.sample_set import RunFacts, SampleSet
 from diffusecli.evaluation.sdmetrics_score import require_sdmetrics
 from diffusecli.evaluation.sources import find_samples
-from diffusecli.files.paths import exists, real
+from diffusecli.files.paths import real
 from diffusecli.files.tables import Layout
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import Matching, tally
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.prompts.prompt_files import inspect_prompt, prompt_files, read_prompts
+from diffusecli.prompts.prompt_files import inspect_prompt, is_there, prompt_files, read_prompts
 from diffusecli.runs.sample_files import MODES
 from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError, did_you_mean, sentence
@@ -196,7 +196,7 @@ def _unsampled(
 
 def _is_of(given: Prompt, sampled: Prompt) -> bool:
     """Whether a prompt file is the sampled prompt with the same digest: the same file, or a replacement of a missing file."""
-    if exists(real(sampled.alias)):
+    if is_there(sampled.alias):
         return real(given.alias) == real(sampled.alias)
     return Path(given.alias).name == Path(sampled.alias).name
 
@@ -205,7 +205,7 @@ def _other_prompts(sets: Sequence[SampleSet], question: Question) -> list[str]:
     """Named prompt files whose content differs from what was sampled under their path."""
     sampled: dict[Path, set[str]] = {}
     for s in sets if question.prompts else ():
-        if exists(real(s.prompt.alias)):
+        if is_there(s.prompt.alias):
             sampled.setdefault(real(s.prompt.alias), set()).add(s.prompt.digest)
     there = [file for file in prompt_files(question.prompts) if real(file) in sampled]
     return [str(file) for file in there if (now := inspect_prompt(file)[0]) is not None and now.digest not in sampled[real(file)]]

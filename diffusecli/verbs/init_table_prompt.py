@@ -15,7 +15,7 @@ from diffusecli.system.errors import InputError
 
 
 def table_prompt(distribution: Distribution, wording: Wording, reading: Reading, source: Path, output: Path) -> str:
-    """The text of the file. `distribution` is any of its prompts'.
+    """The text of the file. `distribution` is that of one of its prompts.
 
     Raises `InputError` for options that such a file cannot keep.
     """
@@ -32,6 +32,8 @@ def table_prompt(distribution: Distribution, wording: Wording, reading: Reading,
         raise InputError(
             f"{output}: one file for all combinations cannot keep {unkept}. Leave it out, or write a folder: -o {output.with_suffix('')}"
         )
+    if not source.is_file():
+        raise InputError(f"--from {source}: {output} names the table, so it must be a file. Save it first")
     columns = ", ".join(f"{{{name}}}" for name in reading.group_by)
     if not wording.requests:
         raise InputError(

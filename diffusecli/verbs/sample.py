@@ -26,7 +26,7 @@ from diffusecli.models.source import model_source
 from diffusecli.prompts.config import CHAT_FIELDS, Config, short_name
 from diffusecli.prompts.config_files import inspect_config, read_config
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.prompts.prompt_files import prompt_files, read_prompts
+from diffusecli.prompts.prompt_files import is_there, read_prompts
 from diffusecli.runs.finding import config_of, newest_run, on_base
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.runs.sample_files import FORMATS, meta_path
@@ -42,8 +42,6 @@ from diffusecli.system.notices import Notice
 from diffusecli.training.checkpoints import newest_checkpoint
 
 _LONGEST_NAME = 200  # bytes; related files have longer names
-
-
 _MOST_UNASKED = 32
 """Training prompts that are sampled if the config has no test prompts."""
 
@@ -273,15 +271,17 @@ def _prompts(wanted: Wanted, config: Config, run: RunDir) -> list[Prompt]:
     paths = config.test_prompts or config.train_prompts
     if not paths:
         raise InputError("nothing to sample. Name a prompt with --prompt or --request, or add test_prompts to the config")
-    if not config.test_prompts and (count := len(prompt_files(path for path in paths if exists(path)))) > _MOST_UNASKED:
+    if all(map(is_there, paths)):
+        found = read_prompts(paths)
+    else:
+        some = [read_prompts([path]) if is_there(path) else _kept(run, path, whole=wanted.is_of_config) for path in paths]
+        found = list({prompt.alias: prompt for prompts in some for prompt in prompts}.values())
+    if not config.test_prompts and len(found) > _MOST_UNASKED:
         raise InputError(
-            f"the config has no test_prompts, and {count} train_prompts are too many to sample all. Name some with --prompt, or add "
+            f"the config has no test_prompts, and {len(found)} train_prompts are too many to sample all. Name some with --prompt, or add "
             "test_prompts"
         )
-    if all(exists(path) for path in paths):
-        return read_prompts(paths)
-    found = [read_prompts([path]) if exists(path) else _kept(run, path, whole=wanted.is_of_config) for path in paths]
-    return list({prompt.alias: prompt for some in found for prompt in some}.values())
+    return found
 
 
 def _kept(run: RunDir, path: str, *, whole: bool) -> list[Prompt]:

@@ -31,7 +31,7 @@ from diffusecli.sampling.generations import generate
 from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.settings import SamplingSettings, Standing
 from diffusecli.system.errors import InputError, InterruptedRun, many
-from diffusecli.system.notices import Notice
+from diffusecli.system.notices import WARNING, Notice
 from diffusecli.system.waits import waiting_for
 from diffusecli.training.budget import Plan, planned
 from diffusecli.training.checkpoints import Progress, keep_state, load_progress, newest_checkpoint, save_checkpoint
@@ -279,7 +279,7 @@ def _sample(base: LoadedModel, prompts: list[Prompt], run: RunDir, seed: int, pr
             resumable=not processes.sharded,
         )  # fmt: skip
     if sampled.warning:
-        notice(f"{sampled.path}: {sampled.warning}")
+        notice(f"{WARNING}{sampled.path}: {sampled.warning}")
 
 
 @contextmanager

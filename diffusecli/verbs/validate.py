@@ -17,8 +17,8 @@ from diffusecli.prompts.config_files import inspect_config, read_config
 from diffusecli.prompts.conflicts import clashes, conversation
 from diffusecli.prompts.experiment import Experiment
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.prompts.prompt_files import each_once, inspect_prompt, prompts_of
-from diffusecli.system.errors import InputError, Problem, many
+from diffusecli.prompts.prompt_files import each_once, files_at, inspect_prompt, prompts_of
+from diffusecli.system.errors import InputError, Problem, many, sentence
 from diffusecli.training.preflight import instruction_problems, surrounding_problems
 
 CONFIG_ENDINGS = (".yaml", ".yml")
@@ -149,6 +149,8 @@ def _files(paths: Iterable[Path]) -> list[Path]:
     for path in (Path(name) for named in paths for name in spread(named, endings=(".json", *CONFIG_ENDINGS))):
         place = find(path).place
         if not exists(place) and not prompts_of(path):
+            if message := files_at(path)[2:] if place.parent.is_file() else ():
+                raise InputError(f"{path}: {message[0]}. {sentence(message[1])}")
             remedy = look_again(path, "name a prompt (.json), a config (.yaml) or a folder of them")
             raise InputError(f"{path}: does not exist: {remedy}")
         if place.is_file() and path.suffix not in (".json", *CONFIG_ENDINGS):

@@ -159,7 +159,22 @@ def test_a_training_on_a_poor_terminal_is_drawn_in_ascii(written, monkeypatch):
 
 def test_everything_that_the_program_prints_with_has_a_stand_in():
     """Signs in the sources that are no docstrings; what stands in files and charts, and what is only looked for, is left out."""
-    elsewhere = {"spreadsheets", "bars", "dots", "lines", "curves", "drawing", "views", "wording", "html", "charts", "samples", "asked", "scales", "target_charts"}
+    elsewhere = {
+        "spreadsheets",
+        "bars",
+        "dots",
+        "lines",
+        "curves",
+        "drawing",
+        "views",
+        "wording",
+        "html",
+        "charts",
+        "samples",
+        "asked",
+        "scales",
+        "target_charts",
+    }
     elsewhere |= {
         "column_names",
         "file_names",

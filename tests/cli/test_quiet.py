@@ -1,5 +1,11 @@
 """`--quiet` and `--verbose` of every command: what they print to stderr, and that results stay."""
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from diffusecli.cli import printing
@@ -66,3 +72,51 @@ def test_errors_are_printed_in_any_case(in_process):
     done = in_process("train", "none.yaml", "-q")
     assert done.returncode == 2
     assert "none.yaml" in done.stderr
+
+
+def test_quiet_leaves_errors_of_validate(in_process, tmp_path):
+    (tmp_path / "b.json").write_text('{"request": "x", "targets": ["a", "a"]}')
+    done = in_process("validate", "b.json", "-q")
+    assert done.returncode in (1, 2)
+    assert "error: b.json:1" in done.stderr
+
+
+def test_verbose_may_come_before_the_command(config, in_process):
+    done = in_process("-v", "train", "c.yaml", cwd=config.parent)
+    assert "check: packed" in done.stderr
+
+
+def on_a_terminal(words, folder):
+    """What a command writes to a terminal of 100 columns."""
+    import pty
+
+    master, slave = pty.openpty()
+    command = Path(sys.executable).with_name("diffuse")
+    environment = {**os.environ, "COLUMNS": "100", "TERM": "xterm"}
+    running = subprocess.Popen([command, *words], cwd=folder, stdin=slave, stdout=slave, stderr=slave, env=environment)
+    os.close(slave)
+    read = b""
+    while True:
+        try:
+            part = os.read(master, 65536)
+        except OSError:  # the command has ended
+            break
+        if not part:
+            break
+        read += part
+    os.close(master)
+    running.wait()
+    return read.decode()
+
+
+def test_notices_on_a_terminal_are_whole_coloured_lines_above_the_progress(config):
+    lines = on_a_terminal(("train", "c.yaml", "-v"), config.parent).splitlines()
+    codes = r"(\x1b\[[0-9;?]*[A-Za-z]|\r)*"
+    assert any(re.fullmatch(rf"{codes}\x1b\[2m1 prompt, 2 targets\s*\x1b\[0m\s*", line) for line in lines), lines[:12]
+    assert any("check: packed: log-probabilities agree" in line and "1 prompt" not in line for line in lines)
+
+
+def test_quiet_on_a_terminal_shows_results_and_warnings_only(config):
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", on_a_terminal(("train", "c.yaml", "-q"), config.parent))
+    starts = [line.split(" ")[0].rpartition("/")[2] for line in shown.replace("\r", "\n").splitlines() if line.strip()]
+    assert sorted(set(starts)) == ["p.json:", "run:", "warning:"]

@@ -1,4 +1,4 @@
-"""A prompt file with given columns: it stands for a prompt per combination, made when it is read."""
+"""A prompt file with given columns: it describes a prompt per combination, made when it is read."""
 
 import json
 import shutil
@@ -138,3 +138,48 @@ def test_such_prompts_are_trained_sampled_and_evaluated(folder, tiny_model_folde
         assert done.returncode == 0, done.stderr
     shown = in_process("evaluate", "run", cwd=folder).stdout
     assert "far-east" in shown
+
+
+def test_a_config_names_one_of_them_and_a_change_of_the_table_is_reported(folder, tiny_model_folder, in_process):
+    (folder / "far").mkdir()
+    (folder / "far" / "c.yaml").write_text(
+        f"model: {tiny_model_folder}\ntrain_prompts: [by.json/north.json]\noutput_dir: run\ndevice: cpu\nretain: false\nalg_config: {{n_iters: 1}}\n"
+    )
+    shutil.copy("by-region.json", "far/by.json")
+    shutil.copy("people.csv", "far/people.csv")
+    trained = in_process("train", "far/c.yaml", cwd=folder)
+    assert trained.returncode == 0, trained.stderr
+    (folder / "far" / "people.csv").write_text(PEOPLE + "north,Eve,20\n")
+    sampled = in_process("sample", "far/c.yaml", "-n", "5", "-o", "s.json", cwd=folder)
+    assert sampled.returncode == 0, sampled.stderr
+    assert "changed since its training: far/by.json/north.json" in " ".join(sampled.stderr.split())
+    assert json.loads((folder / "s.meta.json").read_text())["prompts"]["far/by.json/north.json"]["targets"] == [
+        "{Ann}",
+        "{Bob}",
+        "{Eve}",
+    ]
+    (folder / "far" / "people.csv").write_text(PEOPLE)
+    judged = in_process("evaluate", "s.json", "--prompts", "far/by.json/north.json", cwd=folder)
+    assert "differs from the prompt that was sampled" in " ".join(judged.stderr.split())
+
+
+def test_the_reason_why_one_of_them_is_missing_is_given(folder, in_process):
+    near = in_process("validate", "by-region.json/nort.json", cwd=folder)
+    assert "Did you mean 'north.json'?" in near.stderr
+    (folder / "people.csv").unlink()
+    for words in (
+        ("validate", "by-region.json/north.json"),
+        ("sample", "--model", "none", "--prompt", "by-region.json/north.json"),
+    ):
+        done = in_process(*words, cwd=folder)
+        assert done.returncode in (1, 2)
+        assert "people.csv: cannot be read" in " ".join(done.stderr.split())
+
+
+def test_names_do_not_depend_on_the_order_of_the_rows(folder):
+    found = []
+    for rows in (("C++", "c plus plus"), ("c plus plus", "C++")):
+        (folder / "people.csv").write_text("region,name\n" + "".join(f"{row},{name}\n" for row in rows for name in ("Ann", "Bob")))
+        found.append({prompt.alias: prompt.request for prompt in read_prompts(["by-region.json"])})
+    assert found[0] == found[1]
+    assert len(found[0]) == 2

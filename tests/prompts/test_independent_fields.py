@@ -13,9 +13,11 @@ from diffusecli.evaluation.records import record_figures
 from diffusecli.models.chat import Chat
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.sampled_tree import SampledTree
+from diffusecli.models.token_view import view_tokens
 from diffusecli.models.trie import TokenTrie
 from diffusecli.prompts.answers import Answers
-from diffusecli.prompts.matching import tally
+from diffusecli.prompts.conflicts import clashes, conversation
+from diffusecli.prompts.matching import Matching, tally, target_finder
 from diffusecli.prompts.parts import IndependentFields, parts_of
 from diffusecli.prompts.prompt import IndependentField, Prompt
 from diffusecli.prompts.prompt_files import inspect_prompt
@@ -107,7 +109,8 @@ def test_many_combinations_are_not_listed(tmp_path, monkeypatch):
         {"34": 1 / 3, "35": 1 / 3, "36": 1 / 3}
     )
     all_of_them = init_prompt(from_file=table, template="{name}, {age}", independent=["age", "name"])
-    assert all_of_them.targets == ("{Ann, {age}}", "{Bob, {age}}") or len(all_of_them.targets) == 6
+    assert len(all_of_them.targets) == 6  # two names, three ages: few enough
+    assert all_of_them.independent == {}
     (tmp_path / "by-table.json").write_text(json.dumps({
         "request": prompt.request,
         "targets": {"from": "people.csv", "template": "{name}, {age}, from {city}", "wrap": "{%s}", "independent": ["age"]},
@@ -158,3 +161,72 @@ def test_tokens_that_span_two_fields_are_refused():
     merged = byte_tokenizer(merges=[(",", "Ġ"), (",Ġ", "3")])
     with pytest.raises(InputError, match="the tokens of a field depend on neighbouring fields"):
         encode_prompt(PEOPLE, Chat(merged))
+
+
+LISTED_PROMPT = Prompt(request="r", targets=tuple(LISTED), weights=tuple(LISTED.values()), template=PEOPLE.template, alias="l.json")
+ANSWERS = (
+    "{Ann, 34, from Rome}", " {Ann, 34, from Rome}\n", "{ann, 34, FROM rome}", "Sure: {Ann, 34, from Rome}.", "{Ann,  34, from Rome}",
+    "{Ann, 99, from Rome}", "{Ann, zz, from Rome}", "{Ann, -1, from Rome}", "Ann, 34, from Rome", "{Ann, 34, from Oslo}", "{Bob, 8, from Oslo}", "", "{}",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", ["strip", "exact", "casefold", r"regex:\{(.*)\}", r"regex:(\{.*?\})", r"regex:^\W*(\w.*\w)\W*$"])
+def test_a_rule_matches_the_answers_that_it_matches_if_all_combinations_are_listed(rule):
+    of_fields, of_list = (target_finder(prompt, Matching(rule)) for prompt in (PEOPLE, LISTED_PROMPT))
+    for text in ANSWERS:
+        place, listed = of_fields(text), of_list(text)
+        assert (place is None) == (listed is None), text
+        if place is not None:
+            name, _, city = PEOPLE.record.parse(PEOPLE.targets[place])
+            assert (name, city) == LISTED_PROMPT.record.parse(LISTED_PROMPT.targets[listed])[::2]
+
+
+def test_a_rule_that_drops_a_field_or_makes_targets_equal_is_refused():
+    with pytest.raises(InputError, match="does not keep all fields of an answer"):
+        target_finder(PEOPLE, Matching(r"regex:\w+"))
+    twins = PEOPLE.model_copy(update={"targets": ("{Ann, {age}, from Rome}", "{ANN, {age}, from Rome}"), "weights": None})
+    with pytest.raises(InputError, match="does not distinguish"):
+        target_finder(twins, Matching("casefold"))
+
+
+def test_a_column_name_may_contain_the_text_between_fields(tmp_path, monkeypatch):
+    table = tmp_path / "people.csv"
+    table.write_text("first name,age\nJohn,34\nAnn,34\nBob,52\n")
+    options = {"from_file": table, "template": "{first name} {age}", "independent": ["first name"]}
+    prompt = init_prompt(**options)
+    assert dict(zip(prompt.targets, prompt.probabilities, strict=True))["{John 52}"] == pytest.approx(1 / 9)
+    assert len(prompt.targets) == 6
+    monkeypatch.setattr("diffusecli.prompts.record_columns._MOST_LISTED", 3)
+    with pytest.raises(InputError, match="--independent first name: a column name contains the text between two fields"):
+        init_prompt(**options)
+
+
+def test_smoothing_and_cuts_are_refused_where_combinations_are_not_listed(tmp_path, monkeypatch):
+    monkeypatch.setattr("diffusecli.prompts.record_columns._MOST_LISTED", 3)
+    table = tmp_path / "people.csv"
+    table.write_text("name,age\nJohn,34\nAnn,34\nBob,52\n")
+    for option, value in (("alpha", 1.0), ("top", 2), ("min_count", 1.5)):
+        with pytest.raises(InputError, match="cannot be combined with --independent"):
+            init_prompt(from_file=table, template="{name} {age}", independent=["age"], **{option: value})
+
+
+def test_the_tokens_of_all_fields_are_shown():
+    many = PEOPLE.model_copy(update={"targets": tuple(f"{{Ann, {{age}}, from City {n}}}" for n in range(9)), "weights": None})
+    (view,), problems = view_tokens([many], [], Chat(byte_tokenizer()))
+    assert problems == []
+    shown = dict(view.target_tokens())
+    assert set(shown) == {"Ann", "34", "35", "8", *(f"City {n}" for n in range(9))}
+    assert "".join(shown["Ann"]) == "{Ann,"
+
+
+def test_equal_distributions_of_independent_fields_agree():
+    again = PEOPLE.model_copy(
+        update={
+            "independent": {"age": IndependentField(values=("8", "35", "34"), weights=(0.5, 0.25, 0.25))},
+            "alias": "again.json",
+        }
+    )
+    other = PEOPLE.model_copy(update={"independent": {"age": IndependentField(values=("34", "35", "8"))}, "alias": "other.json"})
+    asked = [conversation(PEOPLE)] * 2
+    assert [clash.agree for clash in clashes([PEOPLE, again], asked)] == [True]
+    assert [clash.agree for clash in clashes([PEOPLE, other], asked)] == [False]

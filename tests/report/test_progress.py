@@ -108,7 +108,7 @@ def test_a_pipe_gets_a_line_after_thirty_silent_seconds(monkeypatch):
         clock.now = 500.0
         display.look()
     assert out.getvalue().splitlines() == [
-        "loading a model: 31 s", "loading a model: 62 s", "measuring: part 3 of 20, 31 s", "more: 37 s", "measuring: 108 s",
+        "loading a model: 31 s", "loading a model: 62 s", "measuring: part 3 of 20, 31 s", "more: 37 s", "measuring: part 3 of 20, 108 s",
     ]  # fmt: skip
 
 
@@ -128,9 +128,16 @@ def test_a_terminal_shows_the_wait_below_the_last_figures_and_takes_it_away(monk
     assert "measuring" not in out.getvalue().split("iteration 3/3")[-1]
 
 
-def test_waits_reach_nobody_outside_of_a_display():
-    with waiting_for("anything") as advance:
-        advance(1, 2)
+def test_a_quiet_console_has_no_live_display_that_swallows_warnings(monkeypatch):
+    clock, out = at_will(monkeypatch), io.StringIO()
+    with TrainingProgress(Console(file=out, force_terminal=True, width=120, quiet=True)) as progress:
+        with waiting_for("loading a model"):
+            clock.now = 2.0
+            progress.look()
+        for seen in iterations(3):
+            progress(seen)
+        assert progress._live is None
+    assert out.getvalue() == ""
 
 
 def test_steps_of_long_iterations_are_shown_as_time_goes_by(monkeypatch):

@@ -1,8 +1,6 @@
 """`train --more N`: a finished run goes on with its optimiser state, can be interrupted, and refuses what it cannot continue."""
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -109,8 +107,12 @@ def test_after_ctrl_c_while_it_draws_samples_the_same_command_draws_the_rest(con
     quietly(wanted)
     before = Path(wanted.output_dir, "gen.json").read_bytes()
     with monkeypatch.context() as during:
-        during.setattr(CountingSampler, "draw", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
-        with pytest.raises((InterruptedRun, TypeError, KeyboardInterrupt)):
+
+        def interrupted(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        during.setattr(CountingSampler, "draw", interrupted)
+        with pytest.raises(InterruptedRun, match="The training is complete and the adapter is saved"):
             quietly(wanted, more=6)
     done, later, _ = quietly(wanted, more=6)
     assert later == []  # the training was complete
@@ -133,7 +135,9 @@ def test_when_and_how_fast_it_stops_may_change_and_nothing_else(config):
     quietly(
         config(alg_config={"learning_rate": 0.001, "schedule": "constant", "warmup": 0.0, "target_kl": 1e-9, "n_iters": 3}), more=1
     )
-    with pytest.raises(InputError, match=r"different settings: seed \(was 0, now 1\)"):
+    with pytest.raises(
+        InputError, match=r"run: was trained with different settings: seed \(was 0, now 1\)\. Restore them to train further"
+    ):
         quietly(config(seed=1), more=1)
     assert manifest(config())["iterations"] == 9
 
@@ -152,6 +156,13 @@ def test_what_cannot_go_on_is_refused(config):
     Path(config().output_dir, "run.json").write_text(whole.replace('"steps": 16', '"steps": 15'))
     with pytest.raises(InputError, match="belongs to another training than the adapter"):
         quietly(config(), more=3)
+    Path(config().output_dir, "run.json").write_text(whole)
+    state.write_bytes(b"junk")
+    with pytest.raises(InputError, match=r"cannot be read\. To train the adapter further without it, set load_model: true"):
+        quietly(config(), more=3)
+    state.write_bytes(moments)
+    with pytest.raises(InputError, match="--force starts again, and --more continues"):
+        quietly(config(), more=3, force=True)
     Path(config().output_dir, "adapter_model.safetensors").write_bytes(b"another")
     with pytest.raises(InputError, match="its adapter is not the one that was trained here"):
         quietly(config(), more=3)
@@ -185,3 +196,31 @@ def test_the_command_continues_and_says_how_to_go_on(config, in_process, tmp_pat
     both = in_process("train", file, "--more", "2", "--force")
     assert both.returncode == 2
     assert "--force starts again, and --more continues" in both.stderr
+
+
+def test_a_continuation_that_diverges_leaves_the_finished_run(config):
+    quietly(config())
+    before = adapter(config())
+    with pytest.raises(InputError, match=r"The finished run is unchanged\. Use --more with a lower alg_config\.learning_rate"):
+        quietly(config(alg_config={"learning_rate": 1e30}), more=3)
+    assert adapter(config()) == before
+    assert manifest(config())["iterations"] == 8
+
+
+def test_a_training_interrupted_before_warmup_was_auto_resumes(config, monkeypatch):
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    from diffusecli.runs.run_dir import RunDir
+    from diffusecli.training.checkpoints import newest_checkpoint
+
+    with monkeypatch.context() as during:
+        interrupt_at(during, 3)
+        with pytest.raises(InterruptedRun):
+            quietly(config())
+    state = RunDir(newest_checkpoint(RunDir(Path(config().output_dir)))).state
+    with safe_open(state, framework="pt") as file:
+        metadata = file.metadata()
+    assert '"warmup": "auto"' in metadata["progress"]
+    save_file(load_file(state), state, {**metadata, "progress": metadata["progress"].replace('"warmup": "auto"', '"warmup": 0.0')})
+    assert quietly(config())[0].reason == "finished 8 iterations"
