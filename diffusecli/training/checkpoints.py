@@ -124,7 +124,7 @@ def load_progress(
         now = {key: value for key, value in now.items() if key not in _OF_THE_BASE} | same
     there = _without(stored["asked"], free)
     if differing := list(_differing(there, _without(now, free))):
-        if checkpoint == RunDir(checkpoint).owner.path:
+        if RunDir(checkpoint).manifest.is_file():  # a finished run
             raise InputError(
                 f"{checkpoint}: was trained with different settings: {', '.join(differing)}. Restore them to train further"
             )
@@ -155,7 +155,7 @@ def _differing(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = 
 
 
 def _unreadable(state: Path) -> InputError:
-    if RunDir(state.parent).owner.path == state.parent:
+    if RunDir(state.parent).manifest.is_file():
         return InputError(f"{state}: cannot be read. To train the adapter further without it, set load_model: true and ckpt_dir")
     return InputError(f"{state}: the checkpoint cannot be read. Remove {state.parent} or restart training with --force")
 
