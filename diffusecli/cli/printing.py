@@ -51,7 +51,7 @@ def notice(message: str) -> None:
 
 def progress_console() -> Console:
     """Where progress is shown: stderr."""
-    made = terminal.console(stderr=True)
+    made = terminal.console(stderr=True, narrowest=20)  # a live display needs the real width to redraw itself
     made.quiet = is_quiet()
     return made
 

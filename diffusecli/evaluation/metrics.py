@@ -168,9 +168,9 @@ class Worded:
     tvd: float
 
 
-FIRST_DRAW = "answers by their first draw: "
+FIRST_DRAW = "first draw: "
 """Prefix of verdicts on answers with several draws."""
-OTHER_FIELDS = "answers without their independent fields: "
+OTHER_FIELDS = "other fields: "
 """Prefix of verdicts on answers with independent fields."""
 KINDS = {"trained": "wording", "held-out": "held-out wording", "context": "held-out context", "draw": "draw", "field": "field"}
 """Names of the kinds."""
@@ -239,9 +239,9 @@ def entropy(counts: Sequence[int]) -> tuple[float, float]:
     return plugin, plugin + (len(seen) - 1) / (2 * float(seen.sum()))
 
 
-def cells(prompt: Prompt, tallied: Tally) -> tuple[Cell, ...]:
+def cells(prompt: Prompt, tallied: Tally, *, rejected: bool = True) -> tuple[Cell, ...]:
     """Each target among the k on-target samples: residual (c - kp) / sqrt(kp(1 - p)), exact binomial p-value, and whether it
-    differs after Benjamini and Hochberg's (1995) control of false discoveries at 5 %.
+    differs after Benjamini and Hochberg's (1995) control of false discoveries at 5 %. None differs unless the test of fit `rejected` the weights: otherwise marks contradict its verdict.
     """  # noqa: D205 (one sentence)
     p, counts, k = np.array(prompt.probabilities), np.array(tallied.counts), tallied.on_target
     if not k:  # nothing to test: thousands of prompts may have exact figures only
@@ -250,6 +250,6 @@ def cells(prompt: Prompt, tallied: Tally) -> tuple[Cell, ...]:
     impossible = (p <= TINY) & (counts > 0)
     residual = np.divide(counts - k * p, spread, out=np.where(impossible, np.inf, 0.0), where=(p > TINY) & (spread > 0))
     exact = np.clip(2 * np.minimum(at_most(counts, k, p), more_than(counts - 1, k, p)), 0, 1)
-    differs = false_discoveries(exact) <= SIGNIFICANCE
+    differs = (false_discoveries(exact) <= SIGNIFICANCE) & rejected
     columns = zip(counts.tolist(), (k * p).tolist(), residual.tolist(), exact.tolist(), differs.tolist(), strict=True)
     return tuple(Cell(t, w, *rest) for t, w, rest in zip(prompt.targets, prompt.probabilities, columns, strict=True))

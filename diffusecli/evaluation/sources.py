@@ -29,6 +29,8 @@ _Conversation = tuple[str, ...]
 def find_samples(path: Path, book: PromptBook) -> tuple[list[RunFacts], list[SampleSet]]:
     """Samples of a file, a run or a folder of runs. Raises `InputError` if the path is none of these."""
     if exists(path) and path.is_file():
+        if path.suffix in (".yaml", ".yml"):
+            raise InputError(f"{path}: is a config. Name the folder of its run (output_dir), or a file of samples")
         return [], read_file(path, book)
     runs = [read_run(run, book) for run in find_runs(path)]
     return [facts for facts, _ in runs], [s for _, found in runs for s in found]

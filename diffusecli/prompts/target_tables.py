@@ -19,6 +19,7 @@ from diffusecli.prompts.placeholders import filled
 from diffusecli.prompts.templates import within
 from diffusecli.prompts.weighing import Reading
 from diffusecli.system.errors import InputError, Problem
+from diffusecli.system.notices import WARNING
 
 
 class TargetTable(BaseModel):
@@ -106,7 +107,9 @@ def with_table(document: Document, place: Path) -> tuple[dict[tuple[str, ...], d
             ]
     notices = [line for distribution in distributions.values() for line in distribution.notice.splitlines()]
     return found, [
-        document.problem(("targets", "from"), _with_keys(line), severity="notice")
+        document.problem(
+            ("targets", "from"), _with_keys(line.removeprefix(WARNING)), severity="warning" if line.startswith(WARNING) else "notice"
+        )
         for line in dict.fromkeys(notices)
         if not line.startswith(_ORDER)
     ]

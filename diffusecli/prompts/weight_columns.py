@@ -15,6 +15,7 @@ from diffusecli.files.numerals import UnclearNumberError, numbers_in
 from diffusecli.files.tables import Table
 from diffusecli.prompts.weighing import NONE, Reading
 from diffusecli.system.errors import InputError
+from diffusecli.system.notices import WARNING
 
 _ID = re.compile(r"(?i).*\bid|.*[a-z]ID|id\b.*|.*[ _-]id|index|row|nr\.?|no\.?|#|year|jahr|date|age|alter|zip|plz")
 
@@ -41,9 +42,9 @@ def choose_weight_column(table: Table, reading: Reading, targets: int) -> tuple[
             f"{table.path}: --count makes all weights equal, because no row occurs twice. Add --weight-column {as_argument(others)} if that column has the weights, "
             f"or --weight-column {NONE} to count rows"
         )
-    if not reading.count and likely:
+    if not reading.count and (column := column or (_all_once(table, taken) if len(table) > 1 else "")):
         return _require_weights(reading), [
-            f"all targets have equal weights. Use --weight-column {as_argument(column)} to read weights from that column"
+            f"{WARNING}all targets have equal weights. Use --weight-column {as_argument(column)} to read weights from that column"
         ]
     return _require_weights(reading), []
 

@@ -30,6 +30,7 @@ from diffusecli.system.terminal import spelled
 _STYLES = {"good": "green", "near": "yellow", "open": "yellow", "bad": "red"}
 _FIGURES_OF_VERDICT = re.compile(r" \((p (=|<=) [^()]*)\)")
 _MOST_FREQUENT = 5
+_MOST_FIELDS = 10
 _ENOUGH_KNOWN = 0.5  # share of records with known values, below which fields say little
 _MANY_OFF = 0.05  # share of samples off target from which the most frequent ones are shown
 _TEXT = 48  # characters of an answer
@@ -54,9 +55,9 @@ def brief(found: Evaluation, showing: Showing | None = None) -> RenderableType:
             parts += _verdict(row, samplers[row.run, row.mode])
         sampled = [row for row in of_prompt if row.tally.n]
         if sampled:
-            parts += _answers(
-                sampled[-1], samplers[sampled[-1].run, sampled[-1].mode] if len(sampled) > 1 else "", showing or Showing(), wider
-            )
+            tuned = [row for row in sampled if row.mode != "untuned"]
+            row = (tuned or sampled)[-1]
+            parts += _answers(row, samplers[row.run, row.mode] if len(sampled) > 1 else "", showing or Showing(), wider)
         parts.append(Text(""))
     parts += matrices(found)
     if of_groups := list(group_table(found)):
@@ -77,8 +78,17 @@ def _verdict(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
         yield _indented(line)
     if row.records is not None:
         enough = row.records.known >= _ENOUGH_KNOWN
-        doubt = row.records.doubt or ("no field or pair clearly differs" if enough else "too few for a verdict on fields")
-        yield _indented(f"records: {percent(row.records.known)} have known values only; {doubt}")
+        said = "" if enough else "; too few for a verdict on fields"
+        yield _indented(f"records: {percent(row.records.known)} have known values only{said}")
+        fields = row.records.fields[:_MOST_FIELDS] if enough else ()
+        if fields:
+            more = (
+                [f"and {many(len(row.records.fields) - len(fields), 'more field')}"]
+                if len(row.records.fields) > len(fields)
+                else []
+            )
+            shown = [f"{mark_of(f.verdict)[0]} {spelled(f.name)} {f.tvd:.3f} ({f.tvd_floor:.3f})" for f in fields]
+            yield _Flow(["TVD by field (perfect sampler):", *shown, *more], indent=4)
         if (score := row.records.sdmetrics) is not None:
             yield _indented(f"SDMetrics quality score {number(score.score)} (perfect sampler {number(score.perfect)})")
 

@@ -44,7 +44,7 @@ def distribution_preview(prompt: Prompt) -> RenderableType:
     for index, name in zip(shown, labels([prompt.targets[index] for index in shown], _WIDEST), strict=True):
         rows.add_row(name, percent(weights[index]), bar(weights[index] / top))
     hidden, spellings = len(weights) - len(shown), len(prompt.every_spelling)
-    notes = [f"{many(hidden, 'target')} with smaller weights not shown"] if hidden else []
+    notes = [f"{many(hidden, 'more target')}"] if hidden else []
     notes += [f"{spellings} spellings in total; each target shows its first one"] if spellings > len(weights) else []
     return Group(rows, Text(f"({'; '.join(notes)})" if notes else ""))
 

@@ -80,7 +80,7 @@ def mark_of(verdict: str) -> tuple[str, str]:
     (('✓', 'good'), ('✗', 'bad'))
     >>> mark_of("follows the target more evenly than independent draws would (p <= 0.0001)")
     ('≈', 'near')
-    >>> mark_of("answers by their first draw: follows the target (p = 0.4)")
+    >>> mark_of("first draw: follows the target (p = 0.4)")
     ('✓', 'good')
     """
     phrase = verdict.removeprefix(FIRST_DRAW).removeprefix(OTHER_FIELDS)

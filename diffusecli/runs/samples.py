@@ -125,6 +125,8 @@ def _counted(answers: Any, alias: str, path: Path) -> Counter[str]:
         return Counter(answers)
     if isinstance(answers, dict) and all(is_count(count) for count in answers.values()):
         return Counter(answers)
+    if alias == "request" and isinstance(answers, str):
+        raise InputError(f"{path}: is a prompt, not samples. Name a run or a file of samples")
     raise InputError(
         f"{path}: the samples of {alias} must be a list of strings, or counts by string. Correct the file, or choose the prompt of all its answers with --prompt"
     )

@@ -17,6 +17,7 @@ class Wait:
     since: float  # time.monotonic() at its start
     done: int = 0  # finished parts
     of: int = 0  # all parts; 0: unknown
+    unit: str = "part"
 
     def line(self, now: float) -> str:
         """The work, its current part, and the time so far.
@@ -24,7 +25,7 @@ class Wait:
         >>> Wait("loading the model", 10.0).line(25.4), Wait("measuring", 0.0, 2, 20).line(60.0)
         ('loading the model: 15 s', 'measuring: part 3 of 20, 60 s')
         """
-        part = f"part {min(self.done + 1, self.of)} of {self.of}, " if self.of > 1 else ""
+        part = f"{self.unit} {min(self.done + 1, self.of)} of {self.of}, " if self.of > 1 else ""
         return f"{self.what}: {part}{max(0.0, now - self.since):.0f} s"
 
 
@@ -44,13 +45,13 @@ def waits_shown_by(listener: Listener) -> Iterator[None]:
 
 
 @contextmanager
-def waiting_for(what: str) -> Iterator[Callable[[int, int], None]]:
+def waiting_for(what: str, unit: str = "part") -> Iterator[Callable[[int, int], None]]:
     """Say what is done inside. Gives a function for the number of finished parts and of all parts."""
     show, now = _listener.get(), _now.get(None)
     if now is None:
         _now.set(now := [])
     place = len(now)
-    now.append(Wait(what, time.monotonic()))
+    now.append(Wait(what, time.monotonic(), unit=unit))
     show(now[place])
 
     def advance(done: int, of: int) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diffusecli.evaluation.evaluation import UNSAMPLED, Evaluated, Evaluation, by_prompt, differences, matrices
+from diffusecli.evaluation.fit import SIGNIFICANCE
 from diffusecli.evaluation.metrics import AT_N, ExactFigures, cells, exact_figures, figures
 from diffusecli.evaluation.open_ended import by_line, diversity
 from diffusecli.evaluation.ordered import ordered, values_in
@@ -235,7 +236,7 @@ def _judge(sample: SampleSet, run: RunFacts | None, measured: Measured | None, q
     return Evaluated(
         sample.run, sample.mode, prompt, tallied, sample.settings, sample.examples,
         figures=found,
-        cells=cells(prompt, tallied),
+        cells=cells(prompt, tallied, rejected=found is not None and found.p_value < SIGNIFICANCE),
         ordered=ordered(*at, np.array(tallied.counts), np.array(prompt.probabilities)) if at else None,
         diversity=diversity(compared, beyond, unfinished=compared.unfinished) if is_open else None,
         lines=by_line(compared, [matching.key(t) or t for t in known.every_spelling] if known else (), compared.unfinished) if is_open else (),

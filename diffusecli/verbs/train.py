@@ -265,12 +265,12 @@ def _sample(base: LoadedModel, prompts: list[Prompt], run: RunDir, seed: int, pr
     """Draw answers of the trained model to the test prompts, into the run directory."""
     generations = replace(GENERATIONS, seed=seed)
     notice(f"sampling {generations.n_generations} answers per prompt, {many(len(prompts), 'test prompt')}")
-    seen: dict[str, None] = {}
-    with merged(base.model), waiting_for("sampling") as advance:
+    drawn: dict[str, int] = {}
+    with merged(base.model), waiting_for("sampling", "answer") as advance:
 
-        def report(alias: str, _now: Standing) -> None:
-            seen[alias] = None
-            advance(len(seen) - 1, len(prompts))
+        def report(alias: str, now: Standing) -> None:
+            drawn[alias] = now.answers.total()
+            advance(sum(drawn.values()), len(prompts) * generations.n_generations)
 
         engine = LocalEngine(base, generations, _ROWS_TOGETHER if processes.sharded else None, notice)
         sampled = generate(

@@ -49,7 +49,7 @@ def test_weights_that_are_not_used_are_told(tmp_path):
     path = put(tmp_path, "t.csv", "answer,share\nYes,0.7\nNo,0.3\n")
     made = distributions_in(path, Reading(column="answer"))[()]
     assert made.weights is None
-    assert made.notice == "all targets have equal weights. Use --weight-column share to read weights from that column"
+    assert made.notice == "warning: all targets have equal weights. Use --weight-column share to read weights from that column"
     path = put(tmp_path, "t.csv", "answer,share\nYes,0.4\nYes,0.3\nNo,0.3\n")
     with pytest.raises(
         InputError,

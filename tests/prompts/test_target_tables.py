@@ -41,7 +41,7 @@ def test_targets_may_be_wrapped_counted_and_without_weights(written):
     unweighed = written({"from": "data/names.csv", "column": "name"}, NAMES.replace(",share", ",size"))
     assert read_prompt(unweighed).weights is None
     (notice,) = inspect_prompt(written({"from": "data/names.csv", "column": "name"}))[1]
-    assert (notice.severity, notice.line) == ("notice", 4)
+    assert (notice.severity, notice.line) == ("warning", 4)
     assert notice.message == "all targets have equal weights. Use weight_column share to read weights from that column"
     counted = read_prompt(written({"from": "data/names.csv", "column": "sex", "count": True}, "name,sex\na,f\nb,m\nc,f\n"))
     assert dict(zip(counted.targets, counted.probabilities, strict=True)) == pytest.approx({"f": 2 / 3, "m": 1 / 3})
