@@ -108,7 +108,9 @@ def with_table(document: Document, place: Path) -> tuple[dict[tuple[str, ...], d
     notices = [line for distribution in distributions.values() for line in distribution.notice.splitlines()]
     return found, [
         document.problem(
-            ("targets", "from"), _with_keys(line.removeprefix(WARNING)), severity="warning" if line.startswith(WARNING) else "notice"
+            ("targets", "from"),
+            _with_keys(line.removeprefix(WARNING)),
+            severity="warning" if line.startswith(WARNING) else "notice",
         )
         for line in dict.fromkeys(notices)
         if not line.startswith(_ORDER)

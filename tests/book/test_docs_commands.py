@@ -121,8 +121,8 @@ def shell(stand_in, tmp_path, monkeypatch, in_process):
 
     from diffusecli.prompts import config_files
 
-    def once(*words):
-        read = real(*words)
+    def once(*words, **options):
+        read = real(*words, **options)
         return read.model_copy(update={"alg_config": read.alg_config.model_copy(update={"n_iters": 1, "learning_rate": 1e-6})})
 
     real = config_files.read_config
