@@ -194,6 +194,10 @@ def form_doubts(distribution: Distribution, wording: Wording, fields: Iterable[s
             f"--request{_which(silent, wording.requests)} ask for the form of the targets, {wording.wrap.replace('%s', distribution.noun)}. "
             f"Write it there, or add --form. It ends the request with: {clause}"
         )
+    if not fields and any("{{" in text for text in wording.requests) and not any("{{" in text for text in distribution.outcomes):
+        found.append(
+            "--request has doubled braces, which are written as they are. Write them once: only --group-by and --given need them doubled"
+        )
     if wording.wrap == BRACES and all(re.fullmatch(r"\{.*\}", text, re.DOTALL) for text in distribution.outcomes):
         found.append(
             f"the targets already have braces and get a second pair: {{{distribution.outcomes[0]}}}. Keep one pair with --wrap %s"

@@ -183,3 +183,10 @@ def test_names_do_not_depend_on_the_order_of_the_rows(folder):
         found.append({prompt.alias: prompt.request for prompt in read_prompts(["by-region.json"])})
     assert found[0] == found[1]
     assert len(found[0]) == 2
+
+
+def test_doubled_braces_without_groups_are_a_warning(folder, in_process):
+    words = ("init-prompt", "--from", "people.csv", "--column", "name", "--count", "--no-preview")
+    done = in_process(*words, "--request", "Someone: {{name}}.", cwd=folder)
+    assert "warning: --request has doubled braces" in " ".join(done.stderr.split())
+    assert "warning" not in in_process(*words, "--request", "Someone: {name}.", cwd=folder).stderr
