@@ -15,7 +15,7 @@ from diffusecli.evaluation.evaluation import Evaluated
 from diffusecli.evaluation.metrics import Figures, in_words
 from diffusecli.evaluation.open_ended import Diversity, Line
 from diffusecli.prompts.matching import nearly_matched
-from diffusecli.report.histogram import Showing, histogram
+from diffusecli.report.histogram import Histogram, Showing
 from diffusecli.report.parts import cut_in_words, decimals, label, new_table, p_value, percent
 from diffusecli.system.errors import many, shortened
 from diffusecli.system.terminal import spelled
@@ -29,7 +29,7 @@ def details(row: Evaluated, mark: str, sampler: str, showing: Showing, wider: Se
         return
     yield Text(spelled(f"\n{row.prompt.alias}{mark}: {sampler}"), style="bold")
     if row.tally.on_target:
-        yield from histogram(row, showing)
+        yield Histogram(row, showing)
     elif row.prompt.targets:
         yield Text(f"none of {many(row.tally.n, 'sample')} {'is' if row.prompt.eos else 'begins with'} a target")
     if row.figures is not None and row.tally.on_target:

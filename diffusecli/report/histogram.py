@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from diffusecli.evaluation.evaluation import Evaluated
@@ -16,6 +16,7 @@ from diffusecli.report.parts import bar, labels, new_table, percent
 from diffusecli.system.errors import many
 
 Sort = Literal["weight", "residual", "target"]
+_NARROWEST_NAME, _FIGURES = 14, 66  # columns of a name at least, and of the figures beside it
 
 
 @dataclass(frozen=True)
@@ -26,29 +27,35 @@ class Showing:
     sort: Sort | None = None  # None: the prompt's order; of large sets the largest and the worst-fitting targets
 
 
-def histogram(row: Evaluated, showing: Showing) -> Iterator[RenderableType]:
-    """The table of targets, and one line about the targets not shown."""
-    ordered_cells, folded = shown_cells(row.cells, showing)
-    n = row.tally.n
-    top = max(*(max(cell.weight, cell.count / n) for cell in ordered_cells), 1e-12)
-    table = new_table(
-        Text("target"), ("weight", "right"), Text(""), ("share", "right"), Text(""), ("count", "right"), ("expected", "right"),
-        ("residual", "right"),
-    )  # fmt: skip
-    for name, cell in zip(labels([cell.target for cell in ordered_cells], 14), ordered_cells, strict=True):
-        table.add_row(
-            name, percent(cell.weight), bar(cell.weight / top, width=10), percent(cell.count / n),
-            bar(cell.count / n / top, "cyan", width=10), str(cell.count), f"{cell.expected:.1f}",
-            Text(f"{_residual(cell.residual)}{'*' if cell.differs else ' '}", style="bold" if cell.differs else ""),
+class Histogram:
+    """The table of targets, and one line about the targets not shown. Names are as wide as the terminal allows."""
+
+    def __init__(self, row: Evaluated, showing: Showing) -> None:
+        self.row, self.showing = row, showing
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        shown, folded = shown_cells(self.row.cells, self.showing)
+        n = self.row.tally.n
+        top = max(*(max(cell.weight, cell.count / n) for cell in shown), 1e-12)
+        table = new_table(
+            Text("target"), ("weight", "right"), Text(""), ("of all", "right"), Text(""), ("count", "right"), ("expected", "right"),
+            ("residual", "right"),
         )  # fmt: skip
-    yield table
-    if folded:
-        weight, count = sum(cell.weight for cell in folded), sum(cell.count for cell in folded)
-        marked = sum(cell.differs for cell in folded)
-        what = "" if showing.sort else "showing the largest and the worst-fitting targets; "
-        yield Text(
-            f"({what}{many(len(folded), 'more target')}: weight {percent(weight)}, share {percent(count / n)}, {marked} with *)"
-        )
+        names = labels([cell.target for cell in shown], max(_NARROWEST_NAME, options.max_width - _FIGURES))
+        for name, cell in zip(names, shown, strict=True):
+            table.add_row(
+                name, percent(cell.weight), bar(cell.weight / top, width=10), percent(cell.count / n),
+                bar(cell.count / n / top, "cyan", width=10), str(cell.count), f"{cell.expected:.1f}",
+                Text(f"{_residual(cell.residual)}{'*' if cell.differs else ' '}", style="bold" if cell.differs else ""),
+            )  # fmt: skip
+        yield table
+        if folded:
+            weight, count = sum(cell.weight for cell in folded), sum(cell.count for cell in folded)
+            marked = sum(cell.differs for cell in folded)
+            what = "" if self.showing.sort else "showing the largest and the worst-fitting targets; "
+            yield Text(
+                f"({what}{many(len(folded), 'more target')}: weight {percent(weight)}, of all {percent(count / n)}, {marked} with *)"
+            )
 
 
 def shown_cells(cells: Sequence[Cell], showing: Showing) -> tuple[list[Cell], list[Cell]]:

@@ -117,7 +117,7 @@ def decimals(value: float) -> str:
 
 
 def p_value(found: Figures) -> str:
-    """A short p-value; `<` marks the smallest one that Monte Carlo can give."""
+    """A short p-value; `<=` marks the smallest one that Monte Carlo can give."""
     if math.isnan(found.p_value):
         return "-"
-    return f"<{found.least_p:.0e}".replace("e-0", "e-") if found.at_least_p else f"{found.p_value:.2g}"
+    return f"<={found.least_p:.0e}".replace("e-0", "e-") if found.at_least_p else f"{found.p_value:.2g}"

@@ -49,6 +49,7 @@ excess: TVD minus floor
 p: goodness of fit among valid samples (G, TVD, distinct targets; Monte Carlo)
 exact KL: KL(target || model) in nats, from the model's own probabilities
 expected: expected count among as many valid answers
+of all: share of all answers, off-target ones included
 *: differs from its weight (Benjamini-Hochberg; 5 % of marks false on average)
 Monte Carlo seed: {seed}"""
 
