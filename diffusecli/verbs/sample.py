@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 from diffusecli.evaluation.prompt_book import kept_prompt
 from diffusecli.evaluation.run_records import changed_since_training
+from diffusecli.files.documents import read_json_mapping
 from diffusecli.files.endings import require_ending
 from diffusecli.files.locks import require_idle
 from diffusecli.files.paths import exists, find
@@ -27,6 +28,7 @@ from diffusecli.prompts.config import CHAT_FIELDS, Config, short_name
 from diffusecli.prompts.config_files import inspect_config, read_config
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import is_there, read_prompts
+from diffusecli.prompts.wording_names import split_alias
 from diffusecli.runs.finding import config_of, newest_run, on_base
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.runs.sample_files import FORMATS, meta_path
@@ -144,6 +146,8 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
         raise InputError(f"{path}: is not a regular file. Choose another one")
     if wanted.output is not None and path.exists() and not meta_path(path).is_file():
         raise InputError(f"{path}: exists and was not written by `diffuse sample`. Choose another file or remove it")
+    if wanted.output is not None and (others := _of_other_prompts(path, prompts)):
+        raise InputError(f"{path}: contains samples of {others}. Choose another file or remove it")
     message = f"sampling {config.model}{f' with the adapter {adapter.path}' if adapter else ''} ({mode}){message}"
     if adapter is not None and (changed := changed_since_training(adapter, prompts)):
         message += f"; changed since its training: {', '.join(changed)}"
@@ -252,6 +256,14 @@ def _separate_folder(wanted: Wanted, results: Path) -> Path:
     if run.manifest.is_file() or not run.has_adapter:
         return run.path
     return results / f"{run.path.resolve().name}-{run.adapter_sha256[:8]}"
+
+
+def _of_other_prompts(path: Path, prompts: Sequence[Prompt]) -> str:
+    """A prompt in a file of samples that has none of these prompts; "" for samples that may be replaced or continued."""
+    meta = meta_path(path)
+    known = read_json_mapping(meta).get("prompts") if path.is_file() and meta.is_file() else None
+    there = [split_alias(alias)[0] for alias in known] if isinstance(known, dict) else []
+    return "" if not there or {prompt.alias for prompt in prompts} & set(there) else there[0]
 
 
 def _prompts(wanted: Wanted, config: Config, run: RunDir) -> list[Prompt]:

@@ -163,6 +163,17 @@ def test_a_file_that_is_not_samples_is_never_written_over(run, tmp_path, prompt_
     assert mine.read_bytes() == before
 
 
+def test_samples_of_other_prompts_are_not_written_over(run, tmp_path, prompt_file):
+    own, other, file = prompt_file("p.json"), prompt_file("q.json"), tmp_path / "s.json"
+    drawn(Wanted(run, prompts=(own,), output=file))
+    before = file.read_bytes()
+    with pytest.raises(InputError, match=r"s\.json: contains samples of .*p\.json\. Choose another file"):
+        resolve(Wanted(run, prompts=(other,), output=file), Path("results"))
+    assert file.read_bytes() == before
+    resolve(Wanted(run, prompts=(own,), output=file), Path("results"))  # the same prompt again, also by wordings
+    resolve(Wanted(run, prompts=(own,), output=file, per_wording=True), Path("results"))
+
+
 def test_prompts_whose_samples_go_are_named(run, prompt_file):
     drawn(Wanted(run))
     notices = []
