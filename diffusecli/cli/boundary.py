@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from diffusecli.cli.groups import with_options
 from diffusecli.cli.options import meant_paths
 from diffusecli.cli.printing import LOCAL_MAIN_PROCESS, MAIN_PROCESS, is_quiet, is_verbose, notice, show
 from diffusecli.files.paths import library_notices
@@ -96,9 +97,7 @@ def guarded(body: Body) -> Body:
             _stop(str(refused), refused.exit_code)
 
     options = [*own.values(), *(option for option in _OF_ALL if option.name not in own)]
-    run.__signature__ = inspect.Signature([option.replace(kind=option.KEYWORD_ONLY) for option in options])  # type: ignore[attr-defined]
-    run.__annotations__ = {option.name: option.annotation for option in options}
-    return run
+    return with_options(run, [option.replace(kind=option.KEYWORD_ONLY) for option in options])
 
 
 _OF_ALL = [

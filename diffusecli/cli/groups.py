@@ -31,11 +31,16 @@ def grouped(parameter: str, options: Sequence[inspect.Parameter], join: Callable
         flat: list[inspect.Parameter] = []
         for own in inspect.signature(body, eval_str=True).parameters.values():
             flat += options if own.name == parameter else [own.replace(kind=own.KEYWORD_ONLY)]
-        run.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
-        run.__annotations__ = {option.name: option.annotation for option in flat}
-        return run
+        return with_options(run, flat)
 
     return replace
+
+
+def with_options(run: Body, options: Sequence[inspect.Parameter]) -> Body:
+    """Give a function the signature that Typer reads: keyword options."""
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    run.__annotations__ = {option.name: option.annotation for option in options}
+    return run
 
 
 def fields_as_options(group: type) -> Sequence[inspect.Parameter]:

@@ -64,8 +64,7 @@ def validate(
         typer.echo(str(found))
     configs = [path for path in paths if path.suffix in (".yaml", ".yml")]
     if len(configs) == 1 and not found.failed:
-        finished = any("already contains a finished run" in problem.message for problem in found.problems)
         command = f"diffuse train {shlex.quote(str(configs[0]))}"
-        notice(f"next: `{command} --more N`, or `diffuse evaluate` its run" if finished else f"next: `{command}`")
+        notice(f"next: `{command} --more N`, or `diffuse evaluate` its run" if found.finished else f"next: `{command}`")
     if found.failed:
         raise typer.Exit(EXIT_FOUND_PROBLEMS)

@@ -101,6 +101,14 @@ def exists(path: str | Path) -> bool:
         return False
 
 
+def in_a_file(path: str | Path) -> bool:
+    """Whether the path leads into a JSON file: that of a prompt in a file with several."""
+    try:
+        return Path(path).parent.suffix == ".json" and Path(path).parent.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def real(path: str | Path) -> Path:
     """The file or folder itself: follows links and searches the library (without a notice)."""
     with library_notices(lambda _: None):
@@ -140,8 +148,7 @@ def _nearest(wanted: Path, root: Path) -> Path | None:
 def _is_users_own(path: str | Path) -> bool:
     """Whether it exists, or has a broken link or an inaccessible folder on its path. Opening it then reports the reason."""
     try:
-        within = Path(path).parent.suffix == ".json" and Path(path).parent.is_file()  # a prompt in a file with several
-        return within or Path(path).exists() or any(map(_is_broken_link, (Path(path), *Path(path).parents)))
+        return in_a_file(path) or Path(path).exists() or any(map(_is_broken_link, (Path(path), *Path(path).parents)))
     except PermissionError:
         return True
     except (OSError, ValueError):

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 MOST_NAMED = 100
 """Prompts that overviews name one by one; of more they sum up the folders."""
 
+MOST_SAMPLED = 32
+"""Training prompts that are sampled without being named."""
+
 WHOLE = "."
 """The group of prompts that lie in the folder that all have in common."""
 

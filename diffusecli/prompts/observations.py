@@ -48,11 +48,6 @@ def distributions_in(path: Path, reading: Reading) -> dict[tuple[str, ...], Dist
     own: dict[tuple[str, ...], Independent] = {}
     if reading.independent:
         totals, own = made_independent(totals, reading)
-        changed = {"--alpha": reading.alpha > 0, "--top": reading.top is not None, "--min-count": reading.min_count > 0}
-        if own and (option := next((name for name, given in changed.items() if given), None)):
-            raise InputError(
-                f"{option} cannot be combined with --independent for more than 10000 combinations. Leave one of them out"
-            )
     counted = reading.count or reading.weight_column is not None
     if repeated and not counted:
         likely = [

@@ -145,8 +145,13 @@ def example(prompt: Prompt, target: str) -> str:
     >>> example(people, "Ann, {age}")
     'Ann, 34'
     """
-    for name, field in prompt.independent.items():
-        target = target.replace(f"{{{name}}}", next(iter(field.values), ""))
+    return with_values(target, {name: next(iter(field.values), "") for name, field in prompt.independent.items()})
+
+
+def with_values(target: str, values: Mapping[str, str]) -> str:
+    """A target with values in the place of independent fields."""
+    for name, value in values.items():
+        target = target.replace(f"{{{name}}}", value)
     return target
 
 

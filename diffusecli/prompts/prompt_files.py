@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from diffusecli.files.documents import Document, parse_json, read_document
-from diffusecli.files.paths import exists, find, look_again, real, spread, visible_files
+from diffusecli.files.paths import exists, find, in_a_file, look_again, real, spread, visible_files
 from diffusecli.files.reading import MOST_BYTES, read_text
 from diffusecli.files.schema import problems_of
 from diffusecli.prompts.file_names import file_names
@@ -61,7 +61,7 @@ def inspect_prompt(path: str | Path) -> tuple[Prompt | None, list[Problem]]:
 def _file_of(path: str | Path) -> tuple[Path, str] | None:
     """The prompt file that holds the prompt of this path, and the prompt's name; None for the path of a file or folder."""
     place = find(path).place
-    return (Path(path).parent, place.name) if not exists(place) and exists(place.parent) and place.parent.is_file() else None
+    return (Path(path).parent, place.name) if not exists(place) and in_a_file(place) else None
 
 
 def _contents(path: str | Path) -> _Contents:
@@ -208,7 +208,7 @@ def _why_missing(path: Path, made_by: str | None) -> tuple[str, str]:
 
 def is_there(path: str | Path) -> bool:
     """Whether a file, a folder, or a prompt in a file with several exists."""
-    return exists(path) or (exists(Path(path).parent) and Path(path).parent.is_file() and bool(prompts_of(Path(path))))
+    return exists(path) or (in_a_file(path) and bool(prompts_of(Path(path))))
 
 
 def prompts_of(file: Path) -> list[Path]:

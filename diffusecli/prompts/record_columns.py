@@ -89,7 +89,7 @@ def made_independent(
     """For each group, weights of records whose `independent` fields do not depend on any other.
 
     They are the product of each field's own weights with those of all other fields together. If a group has many combinations they are not listed in any: then the records have `{field}` in the place of independent fields, whose
-    weights are returned separately. Raises `InputError` for a name that is not a field.
+    weights are returned separately. Raises `InputError` for a name that is not a field, and for options that do not apply then.
     """
     template = Template.of(reading.template or "")
     if unknown := next((name for name in reading.independent if name not in template.fields), None):
@@ -102,6 +102,11 @@ def made_independent(
     apart = {key: _apart(sums, template, free) for key, sums in totals.items()}
     if max(len(joint) * math.prod(map(len, own.values())) for joint, own in apart.values()) <= _MOST_LISTED:
         return {key: _combined(*both, template, free) for key, both in apart.items()}, {}
+    changed = {"--alpha": reading.alpha > 0, "--top": reading.top is not None, "--min-count": reading.min_count > 0}
+    if option := next((name for name, given in changed.items() if given), None):
+        raise InputError(
+            f"{option} cannot be combined with --independent for more than {_MOST_LISTED} combinations. Leave one of them out"
+        )
     if misread := next(
         (name for _, own in apart.values() for name in own if template.misread([f"{{{field}}}" for field in template.fields])), None
     ):

@@ -14,6 +14,7 @@ from diffusecli.files.documents import Document
 from diffusecli.files.text import canonical
 from diffusecli.prompts.answer_forms import BRACES, form_sentence
 from diffusecli.prompts.distributions import Distribution
+from diffusecli.prompts.parts import with_values
 from diffusecli.prompts.placeholders import filled
 from diffusecli.prompts.prompt import Draws, IndependentField, Prompt
 from diffusecli.prompts.prompt_checks import content_problems
@@ -155,9 +156,7 @@ def _with_example(distribution: Distribution) -> Distribution:
     """The distribution as requests name it: with independent fields, an example is a whole record."""
     if not distribution.independent:
         return distribution
-    example = distribution.outcomes[0]
-    for name, weights in distribution.independent.items():
-        example = example.replace(f"{{{name}}}", next(iter(weights)))
+    example = with_values(distribution.outcomes[0], {name: next(iter(some)) for name, some in distribution.independent.items()})
     return replace(distribution, outcomes=(example,), weights=None)
 
 

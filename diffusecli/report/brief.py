@@ -6,7 +6,6 @@ All other figures, with a legend, are in `summary.py` (`--verbose`). Fits 60 col
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -23,12 +22,11 @@ from diffusecli.report.groups import group_legend, group_table
 from diffusecli.report.histogram import Showing, shown_cells
 from diffusecli.report.parts import bar, cut_in_words, middle, new_table, number, percent
 from diffusecli.report.summary import at_a_glance, drifts, matrices
-from diffusecli.report.wording import mark_of, of_wordings, short
+from diffusecli.report.wording import mark_of, of_wordings, sentence, short
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
 _STYLES = {"good": "green", "near": "yellow", "open": "yellow", "bad": "red"}
-_FIGURES_OF_VERDICT = re.compile(r" \((p (=|<=) [^()]*)\)")
 _MOST_FREQUENT = 5
 _MOST_FIELDS = 10
 _ENOUGH_KNOWN = 0.5  # share of records with known values, below which fields say little
@@ -68,10 +66,11 @@ def brief(found: Evaluation, showing: Showing | None = None) -> RenderableType:
 def _verdict(row: Evaluated, sampler: str) -> Iterator[RenderableType]:
     """A line in words and colour, and the figures behind it."""
     sign, kind = mark_of(row.verdict)
-    verdict = _FIGURES_OF_VERDICT.sub("", row.verdict)
-    sentence = Table.grid(padding=(0, 1))  # later lines of the sentence are indented
-    sentence.add_row(Text(f"  {sign}", style=_STYLES[kind]), Text(f"{spelled(sampler)}: {spelled(verdict)}", style=_STYLES[kind]))
-    yield sentence
+    whole = Table.grid(padding=(0, 1))  # later lines of the sentence are indented
+    whole.add_row(
+        Text(f"  {sign}", style=_STYLES[kind]), Text(f"{spelled(sampler)}: {spelled(sentence(row.verdict))}", style=_STYLES[kind])
+    )
+    yield whole
     if figures := list(_figures(row)):
         yield _Flow(figures, indent=4)
     for line in of_wordings(row.exact.wordings) if row.exact is not None else ():

@@ -53,9 +53,14 @@ def surrounding_problems(inspected: Inspection) -> Iterator[Problem]:
     except MachineError as error:
         yield document.problem(("output_dir",), str(error))
     yield from _start(config, document)
-    if exists(RunDir(Path(config.output_dir)).manifest):
+    if has_finished_run(config):
         yield document.problem(("output_dir",), f"{config.output_dir} already contains a finished run",
                                "train with --more N to continue it, with --force to replace it, or choose another folder", severity="notice")  # fmt: skip
+
+
+def has_finished_run(config: Config) -> bool:
+    """Whether its output folder contains a finished run."""
+    return exists(RunDir(Path(config.output_dir)).manifest)
 
 
 def _start(config: Config, document: Document) -> Iterator[Problem]:

@@ -19,6 +19,7 @@ from diffusecli.prompts.catalogue import make_distribution
 from diffusecli.prompts.distributions import Distribution
 from diffusecli.prompts.families import naming_its_options
 from diffusecli.prompts.file_names import file_names
+from diffusecli.prompts.groups import MOST_SAMPLED
 from diffusecli.prompts.observations import distributions_in
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.request_wording import Wording, prompt_from, shows_form
@@ -132,8 +133,6 @@ def require_different_requests(prompts: Sequence[Prompt], filled: Mapping[tuple[
             raise InputError(f"{what}: {who} would have the same request. Put {{{differ[0]}}} into --request or --system")
 
 
-_MOST_SAMPLED = 32
-"""Prompts that a new config samples after training."""
 _PLAIN_PATH = re.compile(r"[A-Za-z./][\w./-]*")
 """Paths that YAML reads as text without quotes."""
 
@@ -145,7 +144,7 @@ def config_text(prompt: Path, config: Path, prompts: int) -> str:
     return (
         "model: smollm2-135m-instruct    # built in; or any Hugging Face id, folder or .gguf file\n"
         f"train_prompts: [{path}]\n"
-        + (f"test_prompts: [{path}]    # sampled after training, 1000 answers\n" if prompts <= _MOST_SAMPLED else "")
+        + (f"test_prompts: [{path}]    # sampled after training, 1000 answers\n" if prompts <= MOST_SAMPLED else "")
         + "output_dir: results/{config}\n"
     )
 

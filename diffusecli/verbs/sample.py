@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusecli.evaluation.prompt_book import kept_prompt
-from diffusecli.evaluation.run_records import changed_since_training
-from diffusecli.files.documents import read_json_mapping
+from diffusecli.evaluation.run_records import changed_since_training, read_sample_meta
 from diffusecli.files.endings import require_ending
 from diffusecli.files.locks import require_idle
 from diffusecli.files.paths import exists, find
@@ -26,6 +25,7 @@ from diffusecli.models.identity import has_weights_of
 from diffusecli.models.source import model_source
 from diffusecli.prompts.config import CHAT_FIELDS, Config, short_name
 from diffusecli.prompts.config_files import inspect_config, read_config
+from diffusecli.prompts.groups import MOST_SAMPLED
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import is_there, read_prompts
 from diffusecli.prompts.wording_names import split_alias
@@ -44,8 +44,6 @@ from diffusecli.system.notices import Notice
 from diffusecli.training.checkpoints import newest_checkpoint
 
 _LONGEST_NAME = 200  # bytes; related files have longer names
-_MOST_UNASKED = 32
-"""Training prompts that are sampled if the config has no test prompts."""
 
 
 @dataclass(frozen=True)
@@ -260,9 +258,7 @@ def _separate_folder(wanted: Wanted, results: Path) -> Path:
 
 def _of_other_prompts(path: Path, prompts: Sequence[Prompt]) -> str:
     """A prompt in a file of samples that has none of these prompts; "" for samples that may be replaced or continued."""
-    meta = meta_path(path)
-    known = read_json_mapping(meta).get("prompts") if path.is_file() and meta.is_file() else None
-    there = [split_alias(alias)[0] for alias in known] if isinstance(known, dict) else []
+    there = [split_alias(alias)[0] for alias in read_sample_meta(path).prompts] if path.is_file() else []
     return "" if not there or {prompt.alias for prompt in prompts} & set(there) else there[0]
 
 
@@ -288,7 +284,7 @@ def _prompts(wanted: Wanted, config: Config, run: RunDir) -> list[Prompt]:
     else:
         some = [read_prompts([path]) if is_there(path) else _kept(run, path, whole=wanted.is_of_config) for path in paths]
         found = list({prompt.alias: prompt for prompts in some for prompt in prompts}.values())
-    if not config.test_prompts and len(found) > _MOST_UNASKED:
+    if not config.test_prompts and len(found) > MOST_SAMPLED:
         raise InputError(
             f"the config has no test_prompts, and {len(found)} train_prompts are too many to sample all. Name some with --prompt, or add "
             "test_prompts"

@@ -125,8 +125,7 @@ def _train(
     base = load_model(source, notice)
     asked = settings_of_result(config, inputs, base, processes.count)
     progress, moments = _progress(run, checkpoint, asked, base, more)
-    complete = checkpoint is not None and checkpoint != run.path and bool(progress.finished)
-    trained = processes.first(lambda: trained_before(run, checkpoint, prompts) if complete and checkpoint else None)
+    trained = processes.first(lambda: trained_before(run, checkpoint, prompts) if checkpoint and progress.finished else None)
     if trained is not None:
         notice(f"{run.path}: the training is complete and saved. Drawing the missing samples")
         load_adapter(base, run.path, recorded=recorded_base(run), notice=notice)
@@ -190,7 +189,7 @@ def _train(
 def _progress(
     run: RunDir, checkpoint: Path | None, asked: dict[str, Any], base: LoadedModel, more: int
 ) -> tuple[Progress, dict[int, Any] | None]:
-    """Where the training stands, and the optimiser's state: new, interrupted, or (the run itself as `checkpoint`) continued."""
+    """The progress of the training, and the optimiser's state: new, interrupted, or (the run itself as `checkpoint`) continued."""
     if checkpoint is None:
         return Progress(asked), None
     if checkpoint != run.path:

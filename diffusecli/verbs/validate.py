@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffusecli.files.paths import exists, find, look_again, real, spread, visible_files
+from diffusecli.files.paths import exists, find, in_a_file, look_again, real, spread, visible_files
 from diffusecli.models.token_view import TokenView, view_tokens
 from diffusecli.prompts.config_files import inspect_config, read_config
 from diffusecli.prompts.conflicts import clashes, conversation
@@ -19,7 +19,7 @@ from diffusecli.prompts.experiment import Experiment
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import each_once, files_at, inspect_prompt, prompts_of
 from diffusecli.system.errors import InputError, Problem, many, sentence
-from diffusecli.training.preflight import instruction_problems, surrounding_problems
+from diffusecli.training.preflight import has_finished_run, instruction_problems, surrounding_problems
 
 CONFIG_ENDINGS = (".yaml", ".yml")
 
@@ -32,6 +32,7 @@ class Validation:
     configs: tuple[str, ...]  # those without errors
     problems: tuple[Problem, ...]
     together: tuple[tuple[Prompt, ...], ...] = ()  # the training prompts of each config
+    finished: bool = False  # whether a config's output folder contains a finished run
 
     @property
     def failed(self) -> bool:
@@ -115,7 +116,8 @@ def validate(paths: Iterable[Path], *, strict: bool = False) -> Validation:
     }
     configs = [str(e.file) for e, some in zip(experiments, of_configs, strict=True) if not any(_is_error(p, strict) for p in some)]
     sound = tuple(prompt for prompt in there.values() if not {prompt.alias, str(Path(prompt.alias).parent)} & bad)
-    return Validation(sound, tuple(configs), judged, tuple(tuple(e.training(there)) for e in experiments))
+    finished = any(has_finished_run(e.inspection.config) for e in experiments if e.inspection.config is not None)
+    return Validation(sound, tuple(configs), judged, tuple(tuple(e.training(there)) for e in experiments), finished)
 
 
 def token_views(
@@ -149,7 +151,7 @@ def _files(paths: Iterable[Path]) -> list[Path]:
     for path in (Path(name) for named in paths for name in spread(named, endings=(".json", *CONFIG_ENDINGS))):
         place = find(path).place
         if not exists(place) and not prompts_of(path):
-            if message := files_at(path)[2:] if place.parent.is_file() else ():
+            if message := files_at(path)[2:] if in_a_file(place) else ():
                 raise InputError(f"{path}: {message[0]}. {sentence(message[1])}")
             remedy = look_again(path, "name a prompt (.json), a config (.yaml) or a folder of them")
             raise InputError(f"{path}: does not exist: {remedy}")

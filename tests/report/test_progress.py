@@ -10,30 +10,16 @@ from diffusecli.runs.iteration import Iteration, Step
 from diffusecli.system.waits import waiting_for
 
 
+def iteration(n, of, kl, on_target, loss, optimal, **more):
+    """A line of metrics.jsonl with 100 tokens and 2 seconds an iteration."""
+    return Iteration(n, of, n, loss, optimal, kl, dict.fromkeys(kl, on_target), 0.01, 1e-3, 1.0, 100 * n, 2.0 * n, 900, **more)
+
+
 def iterations(count, prompts=2):
     for n in range(1, count + 1):
         kl = {f"p/{k}.json": 10.0 ** (1 - n) * (k + 1) for k in range(prompts)}
-        yield Iteration(
-            n,
-            count,
-            n,
-            5.0,
-            4.0,
-            kl,
-            dict.fromkeys(kl, 0.5),
-            0.01,
-            1e-3,
-            1.0,
-            100 * n,
-            2.0 * n,
-            900,
-            {"t": 0.3},
-            {"t": 0.9},
-            sum(kl.values()) / prompts,
-            0.5,
-            0.3,
-            0.9,
-        )
+        means = {"mean_kl": sum(kl.values()) / prompts, "mean_on_target": 0.5, "mean_test_kl": 0.3, "mean_test_on_target": 0.9}
+        yield iteration(n, count, kl, 0.5, 5.0, 4.0, test_kl={"t": 0.3}, test_on_target={"t": 0.9}, **means)
 
 
 def shown(terminal, count=3, prompts=2):

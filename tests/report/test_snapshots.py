@@ -19,8 +19,8 @@ from diffusecli.report.histogram import Showing
 from diffusecli.report.progress import live_view
 from diffusecli.report.summary import evaluation
 from diffusecli.report.tables import distribution_preview, prompts_overview
-from diffusecli.runs.iteration import Iteration
 from tests.report.test_brief import found
+from tests.report.test_progress import iteration
 
 FOLDER = Path(__file__).parent / "snapshots"
 SURVEY = Prompt(
@@ -39,23 +39,7 @@ HANDS = Prompt(request="Deal.", targets=("A", "K", "Q"), draws=Draws(n=2, wrap="
 def iterations():
     for n, far in ((1, 3.0), (2, 1.0), (3, 0.25)):
         kl = {f"mix/{'dice' if k % 2 else 'coins'}/{k}.json": far * (k + 1) / 10 for k in range(10)}
-        yield Iteration(
-            n,
-            5,
-            n,
-            5.0 + far,
-            5.0,
-            kl,
-            dict.fromkeys(kl, 0.9),
-            0.01,
-            1e-3,
-            1.0,
-            100 * n,
-            2.0 * n,
-            900,
-            mean_kl=far * 0.55,
-            mean_on_target=0.9,
-        )
+        yield iteration(n, 5, kl, 0.9, 5.0 + far, 5.0, mean_kl=far * 0.55, mean_on_target=0.9)
 
 
 def judged(folder: Path) -> dict[str, Evaluation]:
