@@ -9,7 +9,9 @@ Draw m paths by their weights, and let n_v of them pass through v. The sum over 
     sum_v (n_v / m) CE(W(. | v), q(. | v))
 
 has the mean L, because n_v has the mean m W(v); the same holds for its gradient. Only the set of visited nodes is random; nodes near the
-root are always visited. Systematic sampling, one random number for all m paths, keeps n_v within 1 of m W(v).
+root are always visited. Stratified sampling, one path from each m-th of the total weight, keeps n_v within 2 of m W(v) and never varies more
+than independent draws. (Systematic sampling, one random number for all m paths, may: with 8 paths, the numbers 100 to 159 get every 7.5th
+number, so only four different last digits, and the estimates vary 1.5 times as much as their standard errors say.)
 
 Example: paths a, bc, bd with weights .5, .25, .25, and m = 2. One path is a, the other is bc or bd. So the edges from the root
 have their masses, .5 and .5, and b is visited once: c and d get (1 / 2) (.25 / .5) = .25 each, whichever was drawn. That is the whole tree.
@@ -66,8 +68,8 @@ class SampledTree(TokenTrie):
         """Estimates from ln q of the paths to all nodes [S].
 
         KL(target || model) is the mean over targets of the sum of KL(W(. | v) || q(. | v)) over the nodes on their path; its standard
-        error is that of independent draws, which systematic ones do not exceed by much. The on-target mass is the mean of
-        q / p over targets, the total variation distance that of max(0, 1 - q / p).
+        error is that of independent draws, which stratified ones do not exceed. The on-target mass is the mean of q / p over
+        targets, the total variation distance that of max(0, 1 - q / p).
         """
         return self._estimates(log_probs, np.ones(len(self), dtype=bool))
 
@@ -88,18 +90,18 @@ class SampledTree(TokenTrie):
         return Estimates(float(kls.mean()), error, min(1.0, float(ratios.mean())), float(np.maximum(0.0, 1 - ratios).mean()))
 
 
-def draw_paths(trie: TokenTrie, count: int, offset: float) -> np.ndarray:
-    """Systematic sampling of paths [m] by their weights, in depth-first order; `offset` in [0, 1) is the only random number.
+def draw_paths(trie: TokenTrie, offsets: np.ndarray) -> np.ndarray:
+    """Stratified sampling of paths [m] by their weights, in depth-first order, from random numbers [m] in [0, 1).
 
-    The cumulated weights are looked up at (0 + offset) / m, (1 + offset) / m, …, so the number of draws from any range of paths is within 1 of m times
+    Draw i looks up (i + its number) / m in the cumulated weights, so the number of draws from any range of paths is within 2 of m times
     its weight.
 
     >>> trie = TokenTrie.build([(1,), (2, 1), (2, 2)], [0.5, 0.25, 0.25])
-    >>> draw_paths(trie, 2, 0.3).tolist(), draw_paths(trie, 2, 0.7).tolist()
+    >>> draw_paths(trie, np.array([0.9, 0.3])).tolist(), draw_paths(trie, np.array([0.1, 0.7])).tolist()
     ([0, 1], [0, 2])
     """
     order, cumulative = trie.cumulative
-    points = (np.arange(count) + offset) / count * cumulative[-1]
+    points = (np.arange(len(offsets)) + offsets) / len(offsets) * cumulative[-1]
     last = np.searchsorted(cumulative, cumulative[-1])  # the last path with weight, in case of rounding
     return order[np.minimum(np.searchsorted(cumulative, points, side="right"), last)]
 

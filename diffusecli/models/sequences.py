@@ -38,14 +38,14 @@ class Sequences:
     def sample(self, count: int, seed: int | Sequence[int]) -> SampledTree:
         """The tree that `count` drawn sequences visit, with the exact conditional distribution at each node.
 
-        At each draw, sequences with the same prefix are distributed by systematic sampling, so the mean over samples is the whole tree.
+        At each draw, sequences with the same prefix are distributed by stratified sampling, so the mean over samples is the whole tree.
         """
         return self._grown((), count, count, np.random.default_rng(seed))
 
     def _grown(self, drawn: tuple[int, ...], count: int, of: int, rng: np.random.Generator) -> SampledTree:
         """The part of the tree below the draws so far, visited by `count` of the sequences."""
         trie = self.at(drawn)
-        paths = draw_paths(trie, count, float(rng.random()))
+        paths = draw_paths(trie, rng.random(count))
         here = sampled_tree(trie, paths).scaled(count / of)
         if len(drawn) + 1 == len(self.places):
             return here

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
+import numpy as np
+
 from diffusecli.models.chat import Chat
 from diffusecli.models.encoding import EncodedPrompt, encode_like
 from diffusecli.models.sampled_tree import SampledTree, draw_paths, sampled_tree
@@ -139,7 +141,7 @@ def needs_all(encoded: EncodedPrompt) -> bool:
 
 
 def estimable(question: Question, settings: AlgConfig, count: int) -> Question:
-    """The prompt with its sampled trees reduced to `count` evenly drawn paths. Its figures are then estimates."""
+    """The prompt with its sampled trees reduced to `count` drawn paths. Its figures are then estimates."""
     return _reduced(question, lambda encoded: None if drawn_in_a_step(settings, encoded) is None else count)
 
 
@@ -159,13 +161,13 @@ def _reduced(question: Question, count: Callable[[EncodedPrompt], int | None]) -
 
 
 def drawn_tree(encoded: EncodedPrompt, count: int, seed: str | None) -> SampledTree:
-    """The part of a prompt's tree that `count` drawn paths visit. Without a seed the paths are evenly spaced and always the same."""
+    """The part of a prompt's tree that `count` drawn paths visit. Without a seed the paths are always the same."""
+    number = random.Random(seed or "evenly").getrandbits(64)
     if encoded.sequences is not None:
         nodes = sum(len(trie) for trie in encoded.sequences.places)
         count = max(2, min(count, _MOST_NODES // nodes))
-        return encoded.sequences.sample(count, random.Random(seed or "evenly").getrandbits(64))
-    offset = 0.5 if seed is None else random.Random(seed).random()
-    return sampled_tree(encoded.trie, draw_paths(encoded.trie, count, offset))
+        return encoded.sequences.sample(count, number)
+    return sampled_tree(encoded.trie, draw_paths(encoded.trie, np.random.default_rng(number).random(count)))
 
 
 def prompts_per_step(settings: AlgConfig, prompts: int) -> int:
