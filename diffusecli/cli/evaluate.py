@@ -121,11 +121,7 @@ def evaluate(
 
 def _show(found: Evaluation, top: int, sort: Any, *, verbose: bool) -> None:
     """Print tables."""
-    from diffusecli.report.brief import NARROWEST, brief
     from diffusecli.report.histogram import Showing
-    from diffusecli.report.summary import evaluation
+    from diffusecli.report.summary import NARROWEST, evaluation
 
-    if verbose:
-        terminal.console().print(evaluation(found, Showing(top, sort)))
-    else:
-        terminal.console(narrowest=NARROWEST).print(brief(found, Showing(top, sort)))
+    terminal.console(narrowest=NARROWEST).print(evaluation(found, Showing(top, sort), verbose=verbose))

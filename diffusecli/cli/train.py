@@ -127,4 +127,4 @@ def _print_each(done: Trained) -> None:
             )
             error = exact.estimated.get(prompt.alias)
             found = f"exact KL {kl:.4f} nats" if error is None else f"estimated KL {plus_minus(kl, error)} nats"
-            print_line(f"{prompt.alias}{note}: {found}, {on_target:.2%} on target{worded}")
+            print_line(f"{prompt.alias}{note}: {found}, {100 * on_target:.2f} % on target{worded}")

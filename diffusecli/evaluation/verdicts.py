@@ -24,10 +24,10 @@ def verdict(found: Figures, exact: ExactFigures | None = None) -> str:
     if found.n == 0:
         return "no samples"
     if found.valid_high < 0.99:
-        cut = f" (unfinished {found.unfinished / found.n:.0%})" if found.unfinished else ""
-        return f"off target {1 - found.valid:.0%}{cut}" + (f", {_of_valid(found)} ({_p(found)})" if found.valid > 0.5 else "")
+        cut = f" (unfinished {_percent(found.unfinished / found.n)})" if found.unfinished else ""
+        return f"off target {_percent(1 - found.valid)}{cut}" + (f", {_of_valid(found)} ({_p(found)})" if found.valid > 0.5 else "")
     if found.p_value < SIGNIFICANCE:
-        return f"{_departure(found, exact)} ({_p(found)}, excess TVD {found.excess_tvd:.3f})"
+        return f"{_departure(found, exact)} ({_p(found)}, excess TVD {found.excess_tvd:z.3f})"
     if exact is not None and _lowest_tvd(exact, found) > _CLOSE:
         return f"differs from the target by an exact TVD of {exact.tvd_of_answers:.3f}, not visible in {many(found.n, 'sample')} ({_p(found)})"
     if found.detectable_tvd > _TOO_COARSE:
@@ -39,9 +39,9 @@ def open_verdict(found: Diversity, unfinished: int = 0) -> str:
     """The verdict for a prompt without a list of valid answers."""
     if not found.n:
         return "no samples"
-    beyond = "" if math.isnan(found.beyond) else f", {found.beyond:.0%} beyond the targets"
-    cut = f" ({unfinished / found.n:.0%} unfinished)" if unfinished else ""
-    return f"open-ended: {many(found.distinct, 'different answer')} in {found.n}{cut}{beyond}, {found.unseen_mass:.0%} of the next would be new"
+    beyond = "" if math.isnan(found.beyond) else f", {_percent(found.beyond)} beyond the targets"
+    cut = f" ({_percent(unfinished / found.n)} unfinished)" if unfinished else ""
+    return f"open-ended: {many(found.distinct, 'different answer')} in {found.n}{cut}{beyond}, {_percent(found.unseen_mass)} of the next would be new"
 
 
 def _of_valid(found: Figures) -> str:
@@ -72,7 +72,7 @@ def _departure(found: Figures, exact: ExactFigures | None) -> str:
 
 def _follows(found: Figures, exact: ExactFigures | None) -> str:
     detected = "" if math.isnan(found.detectable_tvd) else f"; a TVD of {found.detectable_tvd:.2g} or more would be detected"
-    figures = f"({_p(found)}, excess TVD {found.excess_tvd:.3f}{detected})"
+    figures = f"({_p(found)}, excess TVD {found.excess_tvd:z.3f}{detected})"
     if exact is not None and exact.tvd - exact.tvd_of_answers > _CLOSE:
         return f"follows the target over all wordings {figures}; individual wordings differ by an exact TVD of {exact.tvd:.3f} on average"
     return f"follows the target {figures}"
@@ -95,3 +95,7 @@ def _lowest_tvd(exact: ExactFigures, found: Figures) -> float:
 def _p(found: Figures) -> str:
     """A Monte Carlo p-value cannot be below 1 / (B + 1)."""
     return f"p <= {found.least_p:.2g}" if found.at_least_p else f"p = {found.p_value:.2g}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

@@ -37,7 +37,7 @@ def remove_totals(table: Table, totals: dict[tuple[str, ...], dict[str, float]],
             elif not math.isclose(sums[target] + others, 1, abs_tol=1e-6):  # weights that sum to 1 are shares of answers
                 doubtful.append(f"{target!r}{of}")
         if percent and not math.isclose(whole := math.fsum(sums.values()), 1, abs_tol=0.02):
-            uneven.append(f"{whole:.1%}{of}")
+            uneven.append(f"{100 * whole:.1f} %{of}")
     if left_out:
         yield f"skipped rows that are the sum of the others: {some_of(left_out)}"
     if doubtful:

@@ -127,7 +127,7 @@ def distribution(
     notice = ""
     if not totals.keys() <= set(kept):
         share = math.fsum(totals.get(target, 0.0) for target in kept) / math.fsum(totals.values())
-        notice = f"kept {len(kept)} of {many(len(totals), 'target')}, {share:.1%} of the weight"
+        notice = f"kept {len(kept)} of {many(len(totals), 'target')}, {100 * share:.1f} % of the weight"
     return Distribution(tuple(kept), tuple(float(f"{weight / total:.9g}") for weight in smoothed), REQUEST, "answer", notice)
 
 

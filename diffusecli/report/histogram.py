@@ -12,11 +12,14 @@ from rich.text import Text
 
 from diffusecli.evaluation.evaluation import Evaluated
 from diffusecli.evaluation.metrics import Cell
-from diffusecli.report.parts import bar, labels, new_table, percent
+from diffusecli.report.parts import Sentence, bar, middle, new_table, percent
 from diffusecli.system.errors import many
+from diffusecli.system.terminal import spelled
 
 Sort = Literal["weight", "residual", "target"]
-_NARROWEST_NAME, _FIGURES = 14, 66  # columns of a name at least, and of the figures beside it
+_NARROWEST_NAME = 8
+_NARROWEST_BAR, _WIDEST_BAR = 8, 60
+_NAME_BESIDE_BARS = 12  # characters of a name that are worth more than bars beside all figures
 
 
 @dataclass(frozen=True)
@@ -28,34 +31,50 @@ class Showing:
 
 
 class Histogram:
-    """The table of targets, and one line about the targets not shown. Names are as wide as the terminal allows."""
+    """Targets, their weights and the shares of one sampler, with bars as wide as there is room for, and a line about targets not shown."""
 
-    def __init__(self, row: Evaluated, showing: Showing) -> None:
-        self.row, self.showing = row, showing
+    def __init__(self, row: Evaluated, showing: Showing, sampler: str = "", *, full: bool = False) -> None:
+        """`full`: with counts, expected counts and residuals."""
+        self.row, self.showing, self.sampler, self.full = row, showing, sampler, full
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         shown, folded = shown_cells(self.row.cells, self.showing)
-        n = self.row.tally.n
+        n = self.row.tally.on_target
+        share = "share" if n == self.row.tally.n else "of valid"
+        figures = [
+            ("wanted", "right"),
+            (share, "right"),
+            *([("count", "right"), ("expected", "right"), ("residual", "right")] if self.full else []),
+        ]
+        rows = [(percent(cell.weight), percent(cell.count / n), *(_counted(cell) if self.full else ())) for cell in shown]
+        widths = [max(len(head), *(len(row[place]) for row in rows)) + 2 for place, (head, _) in enumerate(figures)]
+        words = ["" if self.full or not cell.differs else "too often" if cell.residual > 0 else "too rarely" for cell in shown]
+        others = 4 + sum(widths) + (max(map(len, words)) + 2 if any(words) else 0)
+        texts = [spelled(cell.target).replace("\n", "\\n") for cell in shown]
+        longest = max(map(len, [*texts, "target"]))
+        bars = not self.full or options.max_width - others - _NARROWEST_BAR >= min(longest, _NAME_BESIDE_BARS)
+        width = max(_NARROWEST_NAME, min(longest, options.max_width - others - (_NARROWEST_BAR if bars else 0)))
+        room = max(1, min(_WIDEST_BAR, options.max_width - width - others)) if bars else 0
         top = max(*(max(cell.weight, cell.count / n) for cell in shown), 1e-12)
-        table = new_table(
-            Text("target"), ("weight", "right"), Text(""), ("of all", "right"), Text(""), ("count", "right"), ("expected", "right"),
-            ("residual", "right"),
-        )  # fmt: skip
-        names = labels([cell.target for cell in shown], max(_NARROWEST_NAME, options.max_width - _FIGURES))
-        for name, cell in zip(names, shown, strict=True):
-            table.add_row(
-                name, percent(cell.weight), bar(cell.weight / top, width=10), percent(cell.count / n),
-                bar(cell.count / n / top, "cyan", width=10), str(cell.count), f"{cell.expected:.1f}",
-                Text(f"{_residual(cell.residual)}{'*' if cell.differs else ' '}", style="bold" if cell.differs else ""),
-            )  # fmt: skip
+        heading = [Text(middle([spelled(self.sampler)], room)[0])] if bars else []
+        table = new_table(Text("  target"), *figures, *heading, *([Text("")] if any(words) else []))
+        for name, row, cell, word in zip(middle(texts, width), rows, shown, words, strict=True):
+            drawn = [bar(cell.count / n / top, "cyan", width=room)] if bars else []
+            after = [Text(word, style="bold")] if any(words) else []
+            table.add_row(Text(f"  {name}"), *row, *drawn, *after)
         yield table
         if folded:
             weight, count = sum(cell.weight for cell in folded), sum(cell.count for cell in folded)
-            marked = sum(cell.differs for cell in folded)
-            what = "" if self.showing.sort else "showing the largest and the worst-fitting targets; "
-            yield Text(
-                f"({what}{many(len(folded), 'more target')}: weight {percent(weight)}, of all {percent(count / n)}, {marked} with *)"
+            chosen = "" if self.showing.sort else "showing the largest and the worst-fitting targets; "
+            marked = f", {sum(cell.differs for cell in folded)} with *" if self.full else ""
+            yield Sentence(
+                f"{chosen}{many(len(folded), 'more target')}: wanted {percent(weight)}, {share} {percent(count / n)}{marked}",
+                indent=2,
             )
+
+
+def _counted(cell: Cell) -> tuple[str, str, str]:
+    return str(cell.count), f"{cell.expected:.1f}", f"{_residual(cell.residual)}{'*' if cell.differs else ' '}"
 
 
 def shown_cells(cells: Sequence[Cell], showing: Showing) -> tuple[list[Cell], list[Cell]]:

@@ -92,7 +92,15 @@ def _figures(row: Evaluated) -> tuple[str, ...]:
     valid = f"{percent(f.valid)} [{100 * f.valid_low:.1f}–{100 * f.valid_high:.1f}]{cut}"
     distance = f"{f.tvd:.3f} − {f.tvd_floor:.3f} = {f.excess_tvd:.3f}"
     seen = f"{f.seen} / {f.seen_expected:.1f}"
-    return str(f.n), valid, f"{f.entropy:.3f} / {f.target_entropy:.3f}", seen, distance, kl, p_value(f)
+    return (
+        str(f.n),
+        valid,
+        f"{f.entropy:.3f} / {f.target_entropy:.3f}",
+        seen,
+        distance,
+        kl,
+        p_value(f.p_value, f.least_p).removeprefix("p = "),
+    )
 
 
 def _estimate(found: Estimate) -> str:

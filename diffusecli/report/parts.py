@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from textwrap import wrap
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from diffusecli.evaluation.open_ended import Outcome
 from diffusecli.system.terminal import spelled
 
-if TYPE_CHECKING:
-    from diffusecli.evaluation.metrics import Figures
+_JOINED = "\x00"  # in place of a space that must not break
 
 
 def new_table(*columns: Text | tuple[str, str]) -> Table:
@@ -35,6 +36,47 @@ def bar(share: float, style: str = "none", width: int = 14) -> Text:
     return Text("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else ""), style=style)
 
 
+class Flow:
+    """Short texts side by side, on as many lines as needed; no text is split unless it is longer than a line."""
+
+    def __init__(self, parts: Sequence[str], indent: int) -> None:
+        self.parts, self.indent = parts, indent
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines: list[str] = []
+        for part in self.parts:
+            if lines and len(lines[-1]) + 3 + len(part) <= options.max_width:
+                lines[-1] += f"   {part}"
+            else:
+                lines.append(" " * self.indent + part)
+        yield from map(Text, lines)
+
+
+class Sentence:
+    """Text in lines as wide as the terminal. A number and its percent sign stay on one line."""
+
+    def __init__(self, text: str, *, indent: int = 0, style: str = "") -> None:
+        self.text, self.indent, self.style = text, indent, style
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in in_lines(self.text, max(1, options.max_width - self.indent)):
+            yield Text(" " * self.indent + line, style=self.style)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        widest = max(map(len, self.text.split()), default=0) + self.indent
+        return Measurement(min(widest, options.max_width), min(len(self.text) + self.indent, options.max_width))
+
+
+def in_lines(text: str, width: int) -> list[str]:
+    """Lines of at most `width` characters, without a break before a percent sign.
+
+    >>> in_lines("valid 99.3 % of all", 10)
+    ['valid', '99.3 % of', 'all']
+    """
+    joined = wrap(text.replace(" %", _JOINED + "%"), width, break_on_hyphens=False)
+    return [line.replace(_JOINED, " ") for line in joined] or [""]
+
+
 def percent(share: float) -> str:
     """One decimal; small shares as `<0.1 %`, not as zero."""
     if math.isnan(share):
@@ -42,6 +84,25 @@ def percent(share: float) -> str:
     if 0 < share < 0.0005:
         return "<0.1 %"
     return f"{100 * share:.1f} %"
+
+
+def percent_span(low: float, high: float) -> str:
+    """An interval of shares.
+
+    >>> percent_span(0.5, 0.123)
+    '50.0 to 12.3 %'
+    """
+    return f"{100 * low:.1f} to {percent(high)}"
+
+
+def quoted(text: str, width: int) -> str:
+    """A text of a model in quotes on one line, at most `width` characters; an ellipsis before the last quote if cut.
+
+    >>> print(quoted("a text", 20), quoted("a long text", 9))
+    'a text' 'a long…'
+    """
+    whole = spelled(repr(text))
+    return whole if len(whole) <= width else f"{whole[: width - 2].rstrip()}…{whole[-1]}"
 
 
 def label(text: str, width: int = 16) -> Text:
@@ -116,8 +177,12 @@ def decimals(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
 
 
-def p_value(found: Figures) -> str:
-    """A short p-value; `<=` marks the smallest one that Monte Carlo can give."""
-    if math.isnan(found.p_value):
+def p_value(value: float, least: float = 0.0) -> str:
+    """A p-value with its sign; `least` is the smallest one that Monte Carlo can give.
+
+    >>> p_value(0.923), p_value(0.0001, 0.0001), p_value(float("nan"))
+    ('p = 0.92', 'p <= 0.0001', '-')
+    """
+    if math.isnan(value):
         return "-"
-    return f"<={found.least_p:.0e}".replace("e-0", "e-") if found.at_least_p else f"{found.p_value:.2g}"
+    return f"p <= {least:.2g}" if value <= least * 1.001 else f"p = {value:.2g}"

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from diffusecli.evaluation.names import short_names
 from diffusecli.prompts.groups import WHOLE, group_of, noun_of
-from diffusecli.report.parts import middle
+from diffusecli.report.parts import middle, percent
 from diffusecli.report.tables import answers
 from diffusecli.report.wording import plus_minus
 from diffusecli.runs.iteration import Iteration, Step
@@ -145,7 +145,7 @@ class TrainingProgress(Display):
         pace = (seen.seconds - self._first_step.seconds) / (seen.step - self._first_step.step)
         line = (
             f"step {seen.step}/{seen.of}  KL {sum(self._kls) / len(self._kls):.4f} (last {many(len(self._kls), 'step')})  "
-            f"on target {seen.on_target:.1%}  {seen.seconds:.0f} s, {pace * (seen.of - seen.step):.0f} s left"
+            f"on target {percent(seen.on_target)}  {seen.seconds:.0f} s, {pace * (seen.of - seen.step):.0f} s left"
         )
         if not live:
             self._print(line)
@@ -226,7 +226,7 @@ def live_view(seen: Sequence[Iteration], remaining: float) -> RenderableType:
         history = [mean(iteration.kl[alias] for alias in members) for iteration in seen]
         rows.add_row(
             Text(spelled(name)), sparkline(history), Text(f"{history[-1]:.4f}", justify="right"),
-            Text(f"{mean(last.on_target[alias] for alias in members):.1%}", justify="right"),
+            Text(percent(mean(last.on_target[alias] for alias in members)), justify="right"),
         )  # fmt: skip
     below = [f"and {many(len(groups) - len(shown), 'other folder')}"] if len(groups) > len(shown) else []
     if len(aliases) > _MOST_PROMPTS:
@@ -259,6 +259,6 @@ def _line(seen: Iteration, remaining: float) -> str:
     test = f"  test KL {seen.mean_test_kl:.4f}" if seen.mean_test_kl is not None else ""
     drift = "" if seen.retention_kl is None else f"  drift {max(seen.retention_kl, 0):.4f}"
     return (
-        f"iteration {seen.iteration}/{seen.of}  KL {plus_minus(seen.mean_kl, seen.mean_kl_error)}{test}  on target {seen.mean_on_target:.1%}  "
+        f"iteration {seen.iteration}/{seen.of}  KL {plus_minus(seen.mean_kl, seen.mean_kl_error)}{test}  on target {percent(seen.mean_on_target)}  "
         f"loss {seen.loss:.2f} (opt. {seen.optimal:.2f}){drift}  {seen.seconds:.0f} s, {remaining:.0f} s left"
     )

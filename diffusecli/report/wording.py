@@ -76,7 +76,7 @@ def percent(share: float | None, digits: int = 1) -> str:
 def mark_of(verdict: str) -> tuple[str, str]:
     """Sign and kind (good, near, bad or open) of a verdict.
 
-    >>> mark_of("follows the target (p = .43)"), mark_of("off target 41%")
+    >>> mark_of("follows the target (p = .43)"), mark_of("off target 41 %")
     (('✓', 'good'), ('✗', 'bad'))
     >>> mark_of("follows the target more evenly than independent draws would (p <= 0.0001)")
     ('≈', 'near')
@@ -104,10 +104,15 @@ def number(value: float | None, digits: int = 3, sign: str = "") -> str:
 def plus_minus(value: float, error: float, digits: int = 4) -> str:
     """A value with the half-width of its 95 % interval, from its standard error; only the value if it is exact.
 
-    >>> plus_minus(0.5, 0.1), plus_minus(0.5, 0)
-    ('0.5000 ± 0.1960', '0.5000')
+    The half-width has two significant digits if `digits` decimals allow it, and the value as many decimals.
+
+    >>> plus_minus(13.5004, 0.1), plus_minus(0.5, 0), plus_minus(0.0279, 0.001)
+    ('13.50 ± 0.20', '0.5000', '0.0279 ± 0.0020')
     """
-    return f"{value:.{digits}f} ± {1.96 * error:.{digits}f}" if error else f"{value:.{digits}f}"
+    half = 1.96 * error
+    if half:
+        digits = max(0, min(digits, 1 - math.floor(math.log10(half))))
+    return f"{value:.{digits}f}" + (f" ± {half:.{digits}f}" if half else "")
 
 
 def count(value: float | None) -> str:
@@ -158,8 +163,8 @@ def phrase(verdict: str) -> str:
 def sentence(verdict: str) -> str:
     """A verdict without p-values.
 
-    >>> sentence("off target 50% (unfinished 30%), valid answers follow the weights (p = 0.4)")
-    'off target 50% (unfinished 30%), valid answers follow the weights'
+    >>> sentence("off target 50 % (unfinished 30 %), valid answers follow the weights (p = 0.4)")
+    'off target 50 % (unfinished 30 %), valid answers follow the weights'
     """
     return re.sub(r" \(p (=|<=) [^()]*\)", "", verdict)
 

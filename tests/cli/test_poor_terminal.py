@@ -3,6 +3,7 @@
 import ast
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from tests.report.test_progress import iterations
 
 POOR = ("ascii", "latin-1", "cp1252", "cp437", "koi8-r")
 DRAWN = str.maketrans({**dict.fromkeys("─━╸╺–−▏▎▍", "-"), **dict.fromkeys("▌▋▊▉", "="), "█": "#", "…": "~",
-                       "▁": "_", "▂": ".", "▃": "-", "▄": "=", "▅": "+", "▆": "*", "▇": "%"})  # fmt: skip
+                       "✓": "+", "✗": "x", "≈": "~", "○": "o", "▁": "_", "▂": ".", "▃": "-", "▄": "=", "▅": "+", "▆": "*", "▇": "%"})  # fmt: skip
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def plain(found=None):
     words = [f"{letter * 30}" for letter in "abc"]
     prompt = Prompt(request="x", targets=tuple(words), weights=(0.31, 0.42, 0.27), alias="p.json")
     renderables = [
-        lambda: evaluation(found), lambda: distribution_preview(prompt), lambda: prompts_overview([prompt]),
+        lambda: evaluation(found, verbose=True), lambda: distribution_preview(prompt), lambda: prompts_overview([prompt]),
         lambda: answers(Answers({"a" * 99: 7, "b": 3, "c": 1})), lambda: live_view(seen, 3.0), lambda: live_view(seen[:2], 3.0),
     ]  # fmt: skip
     for each in renderables:
@@ -72,7 +73,7 @@ def coin(tmp_path, prompt_file):
 def test_what_is_drawn_has_stand_ins_as_wide(written, coin, encoding):
     rich = written("utf-8", lambda: plain(coin))
     poor = written(encoding, lambda: plain(coin))
-    assert {"─", "█", "…", "–", "━", "▁"} <= set(rich)
+    assert {"─", "█", "…", "✗", "━", "▁"} <= set(rich)
     assert poor == rich.translate(DRAWN)
     assert poor.isascii()
     assert "\\" not in poor
@@ -100,8 +101,8 @@ def test_texts_of_users_are_spelled_out_before_they_are_measured(written, tmp_pa
     (tmp_path / f"s{HARD}.json").write_text(json.dumps({HARD: 5, "heads": 3, stray: 2}))
     asked = prompt_file(f"p{HARD}.json", targets=[HARD, "heads"])
     found = evaluate([tmp_path / f"s{HARD}.json"], Question(prompt=asked))
-    seen = written(encoding, lambda: terminal.console().print(evaluation(found)))
-    rows = [line for line in seen.splitlines() if line.rstrip().endswith(("+1.0", "-1.0", "+0.5", "-0.5", "+0.7", "-0.7"))]
+    seen = written(encoding, lambda: terminal.console().print(evaluation(found, verbose=True)))
+    rows = [line for line in seen.splitlines() if re.search(r" [+-](1\.0|0\.5|0\.7) ", line)]
     assert len(rows) == 2
     assert spelled[-6:] in rows[0]
     assert len({cell_len(line[: line.index(" 50.0 %")]) for line in rows}) == 1

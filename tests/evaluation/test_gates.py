@@ -103,5 +103,5 @@ def test_the_command_says_in_one_line_what_failed_and_exits_with_1(tmp_path, in_
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line == "diffuse: failed: p.json (lora): valid share 0.5 < 0.9; p.json (lora): excess TVD 0.4602 > 0.1"
-    assert "off target 50%" in done.stdout
+    assert "off target 50 %" in done.stdout
     assert in_process("evaluate", "run", "--min-valid", "0.4").returncode == 0

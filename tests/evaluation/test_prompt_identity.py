@@ -221,7 +221,7 @@ def test_every_report_tells_two_prompts_of_one_name_apart(edited, tmp_path, in_p
     text = rendered(edited)
     for name, mode in zip(names, ("untuned", "lora"), strict=True):
         assert f"{name}: another prompt has this name too" in text
-        assert f"{name.replace('p ', 'p.json ')}: {mode}" in text
+        assert mode in text[text.index(f"{name}: another") :].splitlines()[1]
         assert f"| {name} | {mode} |" in as_markdown(edited)
     assert [(row["prompt"], row["prompt_sha256"]) for row in json.loads(as_json(edited))["rows"]] == [
         ("p.json", d) for d in digests

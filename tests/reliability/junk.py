@@ -392,7 +392,7 @@ def _reports(found: Any, number: int) -> object:
     from diffusecli.report.markdown import as_markdown
     from diffusecli.report.summary import evaluation
 
-    _shown(evaluation(found, Showing(24, None)))
+    _shown(evaluation(found, Showing(24, None), verbose=True))
     data.as_json(found).encode()
     data.as_csv(found).encode()
     as_markdown(found).encode()

@@ -121,7 +121,7 @@ def test_a_thousand_prompts_make_small_reports(mixture, tmp_path):  # noqa: F811
     assert page.count("mix/train/") == 40
     assert len(as_markdown(found)) < 10_000
     console = Console(width=80, file=io.StringIO())
-    console.print(evaluation(found))
+    console.print(evaluation(found, verbose=True))
     assert len(console.file.getvalue().splitlines()) < 60
 
 

@@ -33,7 +33,7 @@ def shown(terminal, count=3, prompts=2):
 def test_a_pipe_gets_one_plain_line_per_iteration():
     lines = shown(terminal=False).splitlines()
     assert len(lines) == 3
-    assert lines[1].startswith("iteration 2/3  KL 0.1500  test KL 0.3000  on target 50.0%")
+    assert lines[1].startswith("iteration 2/3  KL 0.1500  test KL 0.3000  on target 50.0 %")
     assert lines[1].endswith("drift 0.0100  4 s, 2 s left")
 
 
@@ -133,6 +133,6 @@ def test_steps_of_long_iterations_are_shown_as_time_goes_by(monkeypatch):
         for number, clock.now in enumerate([0.0, 10.0, 31.0, 40.0, 70.0], 1):
             progress.step(Step(number, 100, 5.0 - number, 0.5, 2.0 * number))
     assert out.getvalue().splitlines() == [
-        "step 3/100  KL 3.0000 (last 3 steps)  on target 50.0%  6 s, 194 s left",
-        "step 5/100  KL 2.0000 (last 5 steps)  on target 50.0%  10 s, 190 s left",
+        "step 3/100  KL 3.0000 (last 3 steps)  on target 50.0 %  6 s, 194 s left",
+        "step 5/100  KL 2.0000 (last 5 steps)  on target 50.0 %  10 s, 190 s left",
     ]

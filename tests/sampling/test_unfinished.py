@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -203,7 +204,7 @@ def test_unfinished_answers_are_never_valid_and_the_verdict_names_them():
     found = figures(prompt, tally(prompt, Answers({"a": 500, "b": 300, "c": 200}, {"a": 100, "b": 10, "c": 190})))
     assert (found.n, found.valid, found.unfinished) == (1000, 0.69, 300)
     assert found.tvd == pytest.approx(0.31)  # a .4, b .29, the rest .31
-    assert verdict(found).startswith("off target 31% (unfinished 30%), ")
+    assert verdict(found).startswith("off target 31 % (unfinished 30 %), ")
 
 
 def test_cut_texts_are_outcomes_of_their_own_in_entropy_and_in_differences():
@@ -321,10 +322,11 @@ def found(tmp_path):
 
 def test_the_terminal_names_unfinished_answers_and_lists_them_apart(found):
     text = rendered(found)
-    assert "off target 50% (unfinished 30%)" in text
-    assert "30 of 100 samples unfinished (30.0 %): cut at the limit of new tokens" in text
-    assert "most frequent of 2 texts off target (20 samples):\n      15 x 'no'\n       5 x 'Well, I'\n" in text
-    assert "most frequent of 3 unfinished texts (30 samples):\n      15 x 'Well, I'\n      10 x 'a'\n" in text
+    assert "off target 50 % (unfinished 30 %)" in text
+    lines = "\n".join(" ".join(line.split()) for line in text.splitlines())
+    assert "\nunfinished 30.0 % cut at the limit of new tokens" in lines
+    assert "most frequent of 2 texts off target (20 samples):\n15 x 'no'\n5 x 'Well, I'\n" in lines
+    assert "most frequent of 3 unfinished texts (30 samples):\n15 x 'Well, I'\n10 x 'a'\n" in lines
 
 
 def test_machines_get_the_same_counts(found):
@@ -366,9 +368,9 @@ def test_open_ended_answers_are_marked_and_judged_by_the_gate_too(tmp_path):
     found = evaluate([run.path])
     assert failures(found, {"--max-unfinished": 0.4}) == ["p.json (lora): unfinished share 0.5 > 0.4"]
     text = rendered(found)
-    assert "open-ended: 2 different answers in 4 (50% unfinished)" in text
+    assert "open-ended: 2 different answers in 4 (50 % unfinished)" in text
     assert "     3 x 'Once upon' (2 unfinished)\n" in text
-    assert "2 of 4 samples unfinished (50.0 %)" in text
+    assert re.search(r"unfinished +50\.0 %", text)
 
 
 def test_the_last_line_of_a_cut_answer_is_no_line():

@@ -38,7 +38,7 @@ def run_with(folder, samples, manifest=None, meta=None, mode="lora"):
 
 def rendered(found, showing=None):
     console = Console(width=80, record=True, file=io.StringIO(), color_system=None)
-    console.print(evaluation(found, showing))
+    console.print(evaluation(found, showing, verbose=True))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80
     return text
@@ -52,12 +52,16 @@ def only_row(*paths, **asked):
 def test_the_worked_check_is_what_the_table_says(tmp_path):
     run_with(tmp_path / "run", ["a"] * 6 + ["b"] * 4, {"exact_kl": {"p.json": 0.0123}})
     text = rendered(evaluate([tmp_path]))
-    lines = text.splitlines()
-    at = next(i for i, line in enumerate(lines) if line.startswith("lora"))
-    assert lines[at].split() == ["lora", "10", "100.0", "%", "0.723", "2.1", "2", "0.100", "-0.023", "0.0123"]
-    assert lines[at + 1].split() == ["72.2–100.0", "0.69/0.69", "2.0", "2.0", "0.123", "1"]
-    cells = next(line for line in lines if line.startswith("a "))
-    assert [word for word in cells.split() if word[0] not in "█▌▎"] == ["a", "50.0", "%", "60.0", "%", "6", "5.0", "+0.6"]
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "valid 100.0 % 95 % interval 72.2 to 100.0 %" in lines
+    assert "entropy 0.723 nats; target 0.693, perfect sampler 0.690" in lines
+    assert "exp(entropy) 2.1 effective number of outcomes; target 2.0" in lines
+    assert "distinct targets 2 of 2; perfect sampler 2.0" in lines
+    assert "TVD 0.100 perfect sampler 0.123, excess -0.023" in lines
+    assert any(line.startswith("G 0.4027 p = ") for line in lines)
+    assert "Pearson's X2 0.4000 df 1, p = 0.75; not part of the test" in lines
+    assert "exact KL 0.0123 nats, KL(target || model)" in lines
+    assert any(line.startswith("a 50.0 % 60.0 % 6 5.0 +0.6 █") for line in lines)
 
 
 def test_modes_stand_side_by_side_untuned_first(tmp_path):
@@ -66,7 +70,7 @@ def test_modes_stand_side_by_side_untuned_first(tmp_path):
     found = evaluate([tmp_path / "run"])
     assert [row.mode for row in found.rows] == ["untuned", "lora"]
     text = rendered(found)
-    assert text.index("off target 100%") < text.index("follows the target")
+    assert text.index("off target 100 %") < text.index("follows the target")
     assert "- untuned" in text
     assert "20 x 'junk'" in text
 
@@ -160,9 +164,9 @@ TRUNCATED = {**HALVES, "targets": ["{Alexander the Great}", "{Alexander Pope}"]}
         ),
         pytest.param(K10, {f"{{{i}}}": 1100 if i % 2 else 900 for i in range(10)}, "valid answers, wrong shares", id="TVD .05"),
         pytest.param(K10, {"{7}": 640, **{f"{{{i}}}": 40 for i in range(10) if i != 7}}, "valid answers, wrong shares", id="seven"),
-        pytest.param(K10, {"{7}": 590, "no": 410}, "off target 41%, valid answers do not follow", id="junk"),
+        pytest.param(K10, {"{7}": 590, "no": 410}, "off target 41 %, valid answers do not follow", id="junk"),
         pytest.param(K10, {"{7}": 1000}, "wrong shares, 1 of 10 targets seen", id="one target only"),
-        pytest.param(TRUNCATED, {"{Alexander": 50}, "off target 100%", id="truncated"),
+        pytest.param(TRUNCATED, {"{Alexander": 50}, "off target 100 %", id="truncated"),
         pytest.param(ONE, {"{yes}": 400}, "follows the target", id="K = 1"),
         pytest.param(K10, {"{1}": 1}, "too few samples for a verdict", id="N = 1"),
         pytest.param(K10, {}, "no samples", id="N = 0"),
@@ -270,7 +274,7 @@ def test_open_ended_answers_are_counted_not_judged(tmp_path):
     assert row.figures is None
     assert (row.diversity.distinct, row.diversity.once, row.diversity.beyond) == (3, 1, 0.5)
     assert [(line.heading, line.diversity.distinct) for line in row.lines] == [("Name", 3), ("Career", 2)]
-    assert "open-ended: 3 different answers in 6, 50% beyond the targets" in rendered(found)
+    assert "open-ended: 3 different answers in 6, 50 % beyond the targets" in rendered(found)
 
 
 def test_targets_of_an_early_stop_are_only_examples(tmp_path):
@@ -295,7 +299,7 @@ def test_large_sets_show_the_heaviest_and_the_worst_and_tell_what_is_folded(tmp_
     assert "t3" in [cell.target for cell in shown]
     assert sum(cell.weight for cell in shown) > 0.15
     assert len(folded) == 90
-    assert "90 more targets: weight" in " ".join(rendered(found, Showing(top=10)).split())
+    assert "90 more targets: wanted" in " ".join(rendered(found, Showing(top=10)).split())
     assert shown_cells(found.rows[0].cells, Showing(2, "residual"))[0][0].target == "t3"
     assert shown_cells(found.rows[0].cells, Showing(3, "weight"))[0][0].weight == max(c.weight for c in found.rows[0].cells)
     assert [c.target for c in shown_cells(found.rows[0].cells, Showing(0, "target"))[0]] == prompt["targets"]
@@ -306,7 +310,10 @@ def test_ordered_targets_keep_their_order_and_have_moments(tmp_path):
     write_json(run.prompts, {"p.json": {**HALVES, "targets": ["{1}", "{2}", "{3}"]}})
     found = evaluate([run.path])
     assert found.rows[0].ordered.wasserstein == pytest.approx(1 / 3)
-    assert "mean 2 (target 2), variance 1 (0.6667), Wasserstein distance 0.3333" in rendered(found)
+    lines = [" ".join(line.split()) for line in rendered(found).splitlines()]
+    assert "mean 2 target 2" in lines
+    assert "variance 1 target 0.6667" in lines
+    assert any(line.startswith("Wasserstein distance 0.3333 perfect sampler ") for line in lines)
 
 
 def test_samples_in_several_spellings_count_for_their_outcome(tmp_path):

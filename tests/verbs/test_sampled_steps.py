@@ -77,7 +77,9 @@ def test_estimates_come_with_their_errors_and_are_near_the_exact_figures(config)
     # exact figures are found after the step, estimates before it; the steps are tiny
     gaps = [after.kl[prompt.alias] - before.exact_kl[prompt.alias] for before, after in itertools.pairwise(seen)]
     errors = [after.kl_error[prompt.alias] for after in seen[1:]]
-    assert abs(np.mean(gaps)) < 5 * np.linalg.norm(errors) / len(errors)  # draws follow from the prompt's path, a new one in every test run
+    assert abs(np.mean(gaps)) < 5 * np.linalg.norm(errors) / len(
+        errors
+    )  # draws follow from the prompt's path, a new one in every test run
     assert np.std(gaps) < 3 * np.mean(errors)
     lines = [json.loads(line) for line in (done.run.path / "metrics.jsonl").read_text().splitlines()]
     assert [line["exact_kl"] for line in lines] == [iteration.exact_kl for iteration in seen]

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.report.brief import NARROWEST, brief
 from diffusecli.report.parts import middle
+from diffusecli.report.summary import NARROWEST, evaluation
 from diffusecli.verbs.evaluate import Question, evaluate
 
 COIN = Prompt(request="Toss.", targets=("{heads}", "{tails}"))
@@ -20,10 +20,10 @@ def found(tmp_path, answers, prompt=COIN):
     return evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "coin.json"))
 
 
-def shown(evaluation, width=80, *, colour=False):
+def shown(found, width=80, *, colour=False):
     stream = io.StringIO()
     Console(file=stream, width=width, force_terminal=colour, color_system="standard" if colour else None, highlight=False).print(
-        brief(evaluation)
+        evaluation(found)
     )
     return stream.getvalue()
 
@@ -96,7 +96,7 @@ def test_records_that_differ_at_their_ends_stay_different():
 
 def test_answers_off_target_are_shown_where_no_answer_is_a_target(tmp_path):
     text = shown(found(tmp_path, {"edge": 7, "Heads": 2}))
-    assert "off target 100%" in text
+    assert "off target 100 %" in text
     assert "7 x 'edge'" in text
 
 

@@ -1,0 +1,147 @@
+"""All figures of one sampler's answers to one prompt, one per line: name, value, and what to compare it with (`evaluate --verbose`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from rich.table import Table
+from rich.text import Text
+
+from diffusecli.evaluation.evaluation import UNSAMPLED, Evaluated
+from diffusecli.evaluation.metrics import ExactFigures, Figures
+from diffusecli.evaluation.open_ended import Diversity
+from diffusecli.evaluation.ordered import Ordered
+from diffusecli.evaluation.records import RecordFigures
+from diffusecli.report.parts import Sentence, decimals, number, p_value, percent, percent_span
+from diffusecli.report.wording import plus_minus
+from diffusecli.system.errors import many, shortened
+from diffusecli.system.terminal import spelled
+
+_WIDEST_NAME, _VALUE = 24, 11
+_TEXT = 20
+
+
+class Line(NamedTuple):
+    """One figure."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+def all_figures(row: Evaluated) -> Table:
+    """A table of three columns. The last one wraps, so it fits any width."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, min_width=_WIDEST_NAME)
+    table.add_column(justify="right", no_wrap=True, min_width=_VALUE)
+    table.add_column()
+    for line in _lines(row):
+        table.add_row(
+            Text(shortened(f"    {spelled(line.name)}", _WIDEST_NAME)),
+            Text(spelled(line.value)),
+            Sentence(spelled(line.note), style="dim"),
+        )
+    return table
+
+
+def _lines(row: Evaluated) -> Iterator[Line]:
+    if row.tally.n:
+        yield Line("samples", str(row.tally.n), row.settings_in_words)
+    if row.figures is not None:
+        yield from _of_samples(row.figures)
+    if row.tally.unfinished:
+        yield Line("unfinished", percent(row.tally.unfinished_share), "cut at the limit of new tokens; never valid")
+    if row.figures is not None and row.tally.on_target:
+        yield from _of_fit(row.figures)
+    if row.exact is not None:
+        yield from _of_probabilities(row.exact, row.tally.n)
+    if row.ordered is not None:
+        yield from _of_values(row.ordered, row.prompt.targets[0])
+    if row.diversity is not None:
+        yield from _open_ended("", row.diversity)
+        for part in row.lines:
+            yield from _open_ended(f"{part.heading}: ", part.diversity)
+    if row.records is not None:
+        yield from _of_records(row.records)
+
+
+def _of_samples(f: Figures) -> Iterator[Line]:
+    yield Line("valid", percent(f.valid), f"95 % interval {percent_span(f.valid_low, f.valid_high)}")
+    yield Line(
+        "entropy", f"{f.entropy:.3f}", f"nats; target {f.target_entropy:.3f}, perfect sampler {_decimals(f.entropy_perfect)}"
+    )
+    yield Line("exp(entropy)", _tenths(f.effective), f"effective number of outcomes; target {_tenths(math.exp(f.target_entropy))}")
+    yield Line("distinct targets", str(f.seen), f"of {f.targets}; perfect sampler {f.seen_expected:.1f}")
+    yield Line("weight covered", percent(f.weight_covered), "of the targets seen")
+    yield Line("TVD", f"{f.tvd:.3f}", f"perfect sampler {_decimals(f.tvd_floor)}, excess {f.excess_tvd:z.3f}")
+    if not math.isnan(f.tvd_low):
+        yield Line("  without noise", "", f"95 % interval {f.tvd_low:.3f} to {f.tvd_high:.3f}")
+
+
+def _of_fit(f: Figures) -> Iterator[Line]:
+    if not math.isnan(f.p_value):
+        yield Line("test of fit", p_value(f.p_value, f.least_p), f"of valid answers, from the three below; {f.repeats} draws")
+        yield Line("  G", number(f.g), p_value(f.g_p_value))
+        yield Line("  TVD", "", p_value(f.tvd_p_value))
+        yield Line("  distinct targets", "", p_value(f.seen_p_value))
+        yield Line("Pearson's X2", number(f.pearson), f"df {f.df}, {p_value(f.pearson_p_value)}; not part of the test")
+        yield Line("Cohen's w", f"{f.cohens_w:.3f}", "effect size")
+    if not math.isnan(f.detectable_tvd):
+        yield Line("detectable TVD", f"{f.detectable_tvd:.3f}", "among valid answers, with 80 % power")
+
+
+def _of_probabilities(exact: ExactFigures, n: int) -> Iterator[Line]:
+    kind = "estimated KL" if exact.kl_error else "exact KL"
+    value, _, error = plus_minus(exact.kl, exact.kl_error).partition(" ± ")
+    yield Line(kind, value, f"{f'± {error} ' if error else ''}nats, KL(target || model)")
+    if not math.isnan(exact.on_target):
+        yield Line("exact on target", percent(exact.on_target))
+    if not math.isnan(exact.tvd):
+        yield Line("exact TVD", f"{exact.tvd:.4f}")
+    if not math.isnan(exact.seen_expected):
+        yield Line("exact distinct", f"{exact.seen_expected:.1f}", f"targets expected in {n or UNSAMPLED} answers")
+
+
+def _of_values(o: Ordered, first: str) -> Iterator[Line]:
+    unit = f"{o.unit} after {shortened(first, _TEXT)}; " if o.unit else ""
+    yield Line("mean", decimals(o.mean), f"{unit}target {decimals(o.target_mean)}")
+    yield Line("variance", decimals(o.variance), f"target {decimals(o.target_variance)}")
+    yield Line(
+        "Wasserstein distance",
+        decimals(o.wasserstein),
+        f"{f'{o.unit}; ' if o.unit else ''}perfect sampler {decimals(o.wasserstein_floor)}",
+    )
+
+
+def _open_ended(of: str, found: Diversity) -> Iterator[Line]:
+    yield Line(f"{of}different answers", str(found.distinct), f"{found.once} of them once")
+    yield Line(f"{of}unseen mass", percent(found.unseen_mass), "share of the next answers that would be new (Good-Turing)")
+    yield Line(f"{of}Chao1", f"{found.chao1:.0f}", "estimated minimum number of different answers")
+    if not math.isnan(found.beyond):
+        yield Line(f"{of}beyond", percent(found.beyond), "share outside the targets")
+
+
+def _of_records(found: RecordFigures) -> Iterator[Line]:
+    yield Line("fit the template", percent(found.fits), "share of records")
+    yield Line("known values only", percent(found.known), "share of records")
+    yield Line("are targets", percent(found.copies), "share of records")
+    for f in found.fields:
+        yield Line(f"TVD of {f.name}", f"{f.tvd:.3f}", f"{many(f.values, 'value')}; perfect sampler {f.tvd_floor:.3f}: {f.verdict}")
+    if (worst := found.worst_pair) is not None:
+        yield Line(
+            f"worst of {many(len(found.pairs), 'pair')}", f"{worst.sampled:.3f}",
+            f"{worst.measure} of {worst.first} and {worst.second}; perfect sampler {worst.perfect:.3f} "
+            f"({p_value(found.pairs_p_value)} over all pairs), weights {worst.target:.3f}",
+        )  # fmt: skip
+    if found.sdmetrics is not None:
+        yield Line("SDMetrics score", number(found.sdmetrics.score), f"perfect sampler {number(found.sdmetrics.perfect)}")
+
+
+def _decimals(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def _tenths(value: float) -> str:
+    return f"{value:.1f}" if value < 1000 else f"{value:.0f}"
