@@ -120,7 +120,7 @@ def evaluate(
             if isinstance(one, Trained | Samples):
                 one.require_unchanged()
         if not isinstance(source, str | PathLike) and paths and all(isinstance(one, str) and not exists(one) for one in sources):
-            raise InputError(f"{paths[0]}: no such file or folder. For answers in memory write evaluate(answers=…, prompt=…)")
+            raise InputError(f"{paths[0]}: does not exist. For answers in memory write evaluate(answers=…, prompt=…)")
         if prompt is not None and not isinstance(prompt, Prompt | str | PathLike):
             raise wrong("prompt", "a prompt or the path of its file", prompt)
         if (model is not None or trust_remote_code) and not exact:

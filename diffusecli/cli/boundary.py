@@ -59,12 +59,12 @@ def _unraisable(ignored: sys.UnraisableHookArgs) -> None:
 def _refuse(error: Any) -> NoReturn:
     """Print an error of the command line (an unknown option, a missing argument) as ours are printed."""
     message, context = error.format_message(), getattr(error, "ctx", None)
-    if context is None or message == context.get_help():  # no command at all: the help is all there is to say
+    if context is not None and message == context.get_help():  # no command at all: the help is all there is to say
         error.show()
     else:
         end = "" if message.endswith((".", "?")) else "."
         message = message.replace(": Input should be ", ": must be ")
-        _print_error(f"{message}{end} See `{context.command_path} --help`")
+        _print_error(f"{message}{end} See `{context.command_path if context is not None else 'diffuse'} --help`")
     sys.exit(error.exit_code)
 
 

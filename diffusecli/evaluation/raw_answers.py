@@ -22,6 +22,7 @@ from diffusecli.files.text import canonical
 from diffusecli.prompts.answers import Answers, with_unfinished
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import read_prompt
+from diffusecli.prompts.total_rows import likely_sum
 from diffusecli.prompts.weighing import NONE
 from diffusecli.runs.sample_files import MOST_BYTES
 from diffusecli.runs.samples import distinct_lines, is_count, unreadable
@@ -84,7 +85,10 @@ def _from_table(file: Path, wanted: AnswerColumns, layout: Layout, prompt: Promp
         (f"{file}: row {number}", {"\0": cells[0], **dict(zip(kept, cells[1:], strict=True))}, 1)
         for number, cells in enumerate(rows, 1)
     )
-    return count_rows(places, replace(wanted, column="\0"), file, notice)
+    counts = count_rows(places, replace(wanted, column="\0"), file, notice)
+    if (name := likely_sum(counts)) is not None and canonical(name) not in targets:
+        notice(f"warning: {file}: {name!r} counts as an answer and has the count of all others together. Remove the row if it is a sum")
+    return counts
 
 
 def _from_lines(file: Path, targets: Sequence[str]) -> Answers:

@@ -20,7 +20,7 @@ from diffusecli.files.positions import Location, line_and_column, line_starts
 from diffusecli.files.reading import MOST_BYTES, TooLargeError, read_text
 from diffusecli.files.text import holds_half_characters
 from diffusecli.files.yaml_syntax import load_yaml, yaml_parts
-from diffusecli.system.errors import InputError, Problem
+from diffusecli.system.errors import InputError, Problem, why_unreadable
 
 _MOST_YAML = 10_000_000  # bytes; PyYAML takes a minute for a file that JSON parses in a second
 _HALF_CHARACTER = re.compile(r"\\(?:u|U0000)[dD][89a-fA-F]")  # escaped: a UTF-8 file cannot hold one directly
@@ -68,14 +68,13 @@ def read_document(path: str | Path, most_bytes: int = MOST_BYTES, name: str = ""
     try:
         text = read_text(Path(path), most_bytes)
     except UnicodeDecodeError as error:
-        return None, [Problem(name, f"byte {error.start} is not UTF-8", "save the file as UTF-8")]
+        return None, [Problem(name, why_unreadable(error), "save the file as UTF-8")]
     except TooLargeError as error:
         return None, [Problem(name, str(error), "use a smaller file or split it")]
     except IsADirectoryError:
         return None, [Problem(name, "is a folder", "name a file in it")]
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        return None, [Problem(name, f"cannot be read: {reason}", look_again(path, "check the path and its permissions"))]
+        return None, [Problem(name, why_unreadable(error), look_again(path, "check the path and its permissions"))]
     data, problems = _parsed(load_yaml if is_yaml else load_json, name, text)
     return (None, problems) if problems else (Document(name, text, data), [])
 

@@ -27,7 +27,7 @@ from diffusecli.files.paths import look_again
 from diffusecli.files.reading import TooLargeError, require_size
 from diffusecli.files.tables import MOST_BYTES, Layout, Table, numbered, require_no, with_header
 from diffusecli.files.text import canonical
-from diffusecli.system.errors import InputError, did_you_mean, sentence
+from diffusecli.system.errors import InputError, did_you_mean, sentence, why_unreadable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,7 +99,7 @@ def _in_sentences(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: is compressed but incomplete. Download or compress it again") from error
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read: {error.strerror or error}. {sentence(look_again(path, 'check the path'))}"
+            f"{path}: {why_unreadable(error)}. {sentence(look_again(path, 'check the path'))}"
         ) from error
     except TooLargeError as error:
         raise InputError(f"{path}: {error}. Use a part of it or count first") from error

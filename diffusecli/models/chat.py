@@ -17,7 +17,7 @@ from diffusecli.files.reading import TooLargeError, read_text
 from diffusecli.models.tokens import special_ids
 from diffusecli.prompts.config import PLAIN
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.system.errors import InputError, first_line
+from diffusecli.system.errors import InputError, first_line, why_unreadable
 from diffusecli.system.timeouts import at_most, little_memory
 
 _PLAIN_TEMPLATE = (
@@ -83,8 +83,7 @@ def read_template(named: str | None) -> str | None:
     except (RecursionError, ArithmeticError, TypeError, MemoryError) as error:  # Jinja evaluates constants
         raise InputError(f"{named}: the chat template cannot be parsed ({first_line(error)}). Correct the file") from error
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise InputError(f"chat_template {named}: cannot be read ({reason}). Use a Jinja file or the built-in '{PLAIN}'") from error
+        raise InputError(f"chat_template {named}: {why_unreadable(error)}. Use a Jinja file or the built-in '{PLAIN}'") from error
     return text
 
 

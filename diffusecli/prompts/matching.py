@@ -18,10 +18,10 @@ from diffusecli.files.text import canonical
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Draws, Prompt
 from diffusecli.prompts.templates import Template
-from diffusecli.system.errors import InputError
+from diffusecli.system.errors import InputError, many
 
 RULES = ("exact", "strip", "casefold", "regex:…")
-_WIDER = ("casefold", r"regex:^[^\w+-]*(\w[\w ]*)\W*$")
+_WIDER = {"casefold": "in any case", r"regex:^[^\w+-]*(\w[\w ]*)\W*$": "without the signs around the answer"}
 _COMMONEST = 1000  # texts that decide whether a rule is tried on all of them
 
 
@@ -251,6 +251,15 @@ class Missed:
 
     rule: str
     samples: int
+
+    def __str__(self) -> str:
+        """A sentence for reports, without a full stop.
+
+        >>> str(Missed("casefold", 1))
+        "1 off-target sample matches in any case: --match 'casefold'"
+        """
+        verb = "matches" if self.samples == 1 else "match"
+        return f"{many(self.samples, 'off-target sample')} {verb} {_WIDER[self.rule]}: --match '{self.rule}'"
 
 
 def wider_rules(prompts: Iterable[Prompt]) -> list[str]:

@@ -170,8 +170,19 @@ def _weight_problems(
         yield document.problem(at, "all weights are zero", f"give at least one {what} a positive weight")
     elif not bad and math.isinf(total := sum(weights)):
         yield document.problem(at, "the sum of the weights is too large", "divide all weights by the same number")
-    elif not bad and abs(total - 1) > 1e-6:
-        yield document.problem(at, f"the weights sum to {total:g}", "they will be divided by this sum", severity="notice")
+    elif not bad and (whole := _meant_to_sum_to(weights, total)) and not math.isclose(total, whole, rel_tol=1e-6):
+        yield document.problem(at, f"the weights sum to {total:g}, not {whole}", "they will be divided by this sum", severity="notice")
+
+
+def _meant_to_sum_to(weights: Sequence[float], total: float) -> int:
+    """1 if the weights look like shares, 100 if they look like percentages, else 0: weights may be counts of any size.
+
+    >>> _meant_to_sum_to([0.5, 0.4], 0.9), _meant_to_sum_to([50, 45], 95), _meant_to_sum_to([5, 7], 12)
+    (1, 100, 0)
+    """
+    if any(weight != int(weight) for weight in weights) and 0.8 <= total <= 1.2:
+        return 1
+    return 100 if 90 <= total <= 110 else 0
 
 
 def _draw_problems(document: Document, prompt: Prompt, draws: Draws) -> Iterator[Problem]:

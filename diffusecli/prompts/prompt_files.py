@@ -117,7 +117,11 @@ def _prompt(document: Document, data: object, alias: str) -> tuple[Prompt | None
     try:
         prompt = Prompt.model_validate({**data, "alias": alias} if isinstance(data, dict) else data)
     except ValidationError as error:
-        return None, [problem for problem, _ in problems_of(document, error, Prompt)]
+        problems = [problem for problem, _ in problems_of(document, error, Prompt)]
+        unknown = [str(one["loc"][0]) for one in error.errors() if one["type"] == "extra_forbidden" and len(one["loc"]) == 1]
+        if isinstance(data, dict) and len(unknown) == len(error.errors()):  # the rest of the prompt is checked, too
+            problems += _prompt(document, {key: value for key, value in data.items() if key not in unknown}, alias)[1]
+        return None, problems
     return prompt, list(content_problems(document, prompt))
 
 

@@ -12,7 +12,7 @@ from diffusecli.files.documents import Document, read_document
 from diffusecli.files.paths import look_again
 from diffusecli.files.reading import MOST_BYTES, read_text
 from diffusecli.files.text import canonical
-from diffusecli.system.errors import InputError, sentence
+from diffusecli.system.errors import InputError, sentence, why_unreadable
 
 
 def read_requests(paths: Sequence[Path]) -> tuple[str, ...]:
@@ -42,12 +42,10 @@ def _of_lines(path: Path) -> list[tuple[str, str]]:
     try:
         lines = read_text(path, MOST_BYTES).splitlines()
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8") from error
+        raise InputError(f"{path}: {why_unreadable(error)}. Save the file as UTF-8") from error
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(
-            f"{path}: cannot be read: {reason}. {sentence(look_again(path, 'check the path and its permissions'))}"
-        ) from error
+        remedy = sentence(look_again(path, "check the path and its permissions"))
+        raise InputError(f"{path}: {why_unreadable(error)}. {remedy}") from error
     texts = [(f"{path}:{number}", line.strip()) for number, line in enumerate(lines, 1)]
     return [(place, text) for place, text in texts if text and not text.startswith("#")]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from diffusecli.files.tables import Table
 from diffusecli.system.notices import some_of
@@ -43,7 +43,17 @@ def remove_totals(table: Table, totals: dict[tuple[str, ...], dict[str, float]],
     if doubtful:
         yield f"rows with the weight of all others together count as answers: {some_of(doubtful)}. Remove them if they are sums"
     if uneven:
-        yield f"percentages do not sum to 100%. They are divided by their sum: {some_of(uneven)}"
+        yield f"percentages do not sum to 100 %. They are divided by their sum: {some_of(uneven)}"
+
+
+def likely_sum(counts: Mapping[str, float]) -> str | None:
+    """The name of a row that looks like a sum (`Total`) and has the count of all others together.
+
+    >>> likely_sum({"a": 3, "b": 4, "Total": 7}), likely_sum({"a": 3, "Total": 4})
+    ('Total', None)
+    """
+    whole = math.fsum(counts.values())
+    return next((name for name, count in counts.items() if _TOTAL.fullmatch(name) and 2 * count == whole), None)
 
 
 def _is_whole(weight: float) -> bool:

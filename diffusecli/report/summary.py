@@ -171,7 +171,7 @@ def _answers(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str
         if verbose or not off:
             yield from _texts(cut, "unfinished text")
     if missed := nearly_matched(row.prompt, off, wider):
-        yield Sentence(f"{many(missed.samples, 'off-target sample')} would match with --match '{missed.rule}'", indent=2)
+        yield Sentence(str(missed), indent=2)
 
 
 def _texts(counts: Counter[str], *what: str) -> Iterator[RenderableType]:

@@ -37,7 +37,8 @@ _Kind = TypeVar("_Kind")
 
 def distribution_preview(prompt: Prompt) -> RenderableType:
     """The target distribution of one prompt as bars."""
-    rows = new_table(Text("target"), ("weight", "right"), Text(""))
+    of_each = f" of each of {prompt.draws.n} draws" if prompt.draws is not None else ""
+    rows = new_table(Text(f"target{of_each}"), ("weight", "right"), Text(""))
     weights = prompt.probabilities
     top = max(weights, default=1)
     shown = sorted(sorted(range(len(weights)), key=lambda i: -weights[i])[:_MOST_ROWS])

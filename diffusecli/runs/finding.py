@@ -8,7 +8,7 @@ from diffusecli.files.paths import look_again
 from diffusecli.prompts.config import PLAIN, Config
 from diffusecli.prompts.config_files import read_config
 from diffusecli.runs.run_dir import RunDir
-from diffusecli.system.errors import InputError
+from diffusecli.system.errors import InputError, sentence
 
 
 def config_of(run: RunDir, *, model: str | None = None, trust_remote_code: bool = False) -> Config:
@@ -39,7 +39,7 @@ def find_runs(path: str | Path) -> list[RunDir]:
     """The run itself, or every run below a folder, by name. Raises `InputError` when there is none."""
     path = Path(path)
     if not path.is_dir():
-        raise InputError(f"{path}: no such file or folder, {look_again(path, 'use a run directory or a folder of runs')}")
+        raise InputError(f"{path}: {'is a file' if path.is_file() else 'does not exist'}. {sentence(look_again(path, 'use a run directory or a folder of runs'))}")
     found = [RunDir(folder) for folder in [path, *sorted(p for p in path.rglob("*") if p.is_dir())] if _is_run(folder)]
     if not found:
         raise InputError(f"{path}: contains no run. Create one with `diffuse train` or `diffuse sample`")

@@ -18,7 +18,7 @@ from diffusecli.files.writing import atomic_write
 from diffusecli.prompts.answer_texts import record_values
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.sample_files import FORMATS, MOST_BYTES
-from diffusecli.system.errors import InputError
+from diffusecli.system.errors import InputError, why_unreadable
 
 _CHUNK = 10_000  # answers written at once
 MOST_COUNT = 2**53  # larger counts are invalid
@@ -185,7 +185,7 @@ def distinct_lines(path: Path) -> Iterator[tuple[str, Any, int]]:
 
 def unreadable(path: Path, error: OSError | UnicodeDecodeError) -> InputError:
     """The error for a missing file or a file that is not text."""
-    return InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}. Check the file")
+    return InputError(f"{path}: {why_unreadable(error)}. Check the file")
 
 
 def is_count(value: Any) -> bool:

@@ -27,7 +27,7 @@ class SamplingSettings:
     def __post_init__(self) -> None:
         """Raises `InputError` for invalid values."""
         for good, message in (
-            (self.n_generations >= 1, f"--n-generations {self.n_generations}: must be 1 or more"),
+            (self.n_generations >= 1, f"-n {self.n_generations}: must be 1 or more"),
             (self.max_new_tokens >= 1, f"--max-new-tokens {self.max_new_tokens}: must be 1 or more"),
             (
                 0 < self.temperature < math.inf,

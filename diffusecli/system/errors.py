@@ -116,6 +116,22 @@ def shortened(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1].rstrip() + "…"
 
 
+def why_unreadable(error: OSError | ValueError) -> str:
+    """Why a file cannot be read, to be written after its path.
+
+    >>> why_unreadable(FileNotFoundError(2, "No such file or directory")), why_unreadable(PermissionError(13, "Permission denied"))
+    ('does not exist', 'cannot be read: permission denied')
+    """
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return "does not exist"
+    if isinstance(error, IsADirectoryError):
+        return "is a folder"
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is not UTF-8"
+    reason = getattr(error, "strerror", None) or str(error)
+    return f"cannot be read: {reason[:1].lower()}{reason[1:]}"
+
+
 def sentence(text: str) -> str:
     """The text with a capital first letter.
 

@@ -490,7 +490,7 @@ def test_a_finished_run_is_refused_before_a_prompt_is_written_there(run, tiny_mo
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: diffuse.train("nowhere.yaml"), "nowhere.yaml: cannot be read"),
+        (lambda: diffuse.train("nowhere.yaml"), "nowhere.yaml: does not exist"),
         (lambda: diffuse.train(model="m"), "the key 'output_dir' is missing"),
         (lambda: diffuse.train(model="m", output_dir="r", alg_config={"n_iter": 1}), "Did you mean 'n_iters'?"),
         (lambda: diffuse.train(model="m", output_dir="r", load_model=True), "load_model needs a ckpt_dir"),
@@ -511,7 +511,7 @@ def test_a_finished_run_is_refused_before_a_prompt_is_written_there(run, tiny_mo
         (lambda: diffuse.sample(model="m", requests="r", engine="openia"), "Did you mean 'openai'?"),
         (lambda: diffuse.sample(model="m", requests="r", base="x"), "engine 'counting' has no option 'base'"),
         (lambda: diffuse.sample(model="m", requests="r", engine="openai"), "engine 'openai' needs base_url"),
-        (lambda: diffuse.evaluate("nowhere"), "nowhere: no such file or folder"),
+        (lambda: diffuse.evaluate("nowhere"), "nowhere: does not exist"),
         (diffuse.evaluate, "nothing to evaluate"),
         (lambda: diffuse.evaluate(answers=["a"]), "prompt= is missing. Name their prompt"),
         (lambda: diffuse.train(COIN), "config: these are prompts. Write train(train_prompts=…)"),
@@ -561,7 +561,7 @@ def test_a_finished_run_is_refused_before_a_prompt_is_written_there(run, tiny_mo
         (lambda: diffuse.evaluate(COIN), "source: these are prompts. Write evaluate(answers=…, prompt=…)"),
         (
             lambda: diffuse.evaluate(["a", "b"]),
-            "a: no such file or folder. For answers in memory write evaluate(answers=…, prompt=…)",
+            "a: does not exist. For answers in memory write evaluate(answers=…, prompt=…)",
         ),
         (lambda: diffuse.evaluate(".", model="m"), "model has no effect without exact=True"),
         (lambda: diffuse.evaluate(".", trust_remote_code=True), "trust_remote_code has no effect without exact=True"),

@@ -41,7 +41,7 @@ CASES = [
     (2, "sample results/r1 --mode tuned", "--mode tuned: must be one of untuned, lora"),
     (2, "sample results/r1 --temperature 0", "must be above 0"),
     (2, "sample nowhere", "nowhere"),
-    (2, "evaluate nowhere", "no such file or folder"),
+    (2, "evaluate nowhere", "does not exist"),
     (2, "evaluate broken.json", "invalid JSON"),
     (2, "evaluate results --no-such-option", "No such option"),
     (2, "export nowhere -o merged", "not a run"),

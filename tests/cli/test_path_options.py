@@ -206,4 +206,4 @@ def test_options_mean_the_same(in_process, home, tmp_path):
 
 def test_a_quoted_pattern_is_for_the_shell(in_process, tmp_path):
     done = in_process("evaluate", "results/*", cwd=tmp_path)
-    assert "let the shell replace the pattern: remove the quotes around it" in done.stderr
+    assert "Let the shell replace the pattern: remove the quotes around it" in done.stderr

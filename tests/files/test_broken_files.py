@@ -58,7 +58,7 @@ def test_files_made_to_hurt_are_refused(folder, file, text, expected):
 
 
 def test_strict_turns_warnings_into_errors_and_leaves_notices(folder):
-    doubtful = '{"request": "Say a letter.", "targets": ["{a}", "{b}"], "weights": [3, 4]}'
+    doubtful = '{"request": "Say a letter.", "targets": ["{a}", "{b}"], "weights": [0.5, 0.4]}'
     assert [line.split(":")[0] for line in problems(folder, "p.json", doubtful)] == ["warning", "notice"]
     assert [line.split(":")[0] for line in problems(folder, "p.json", doubtful, strict=True)] == ["error", "notice"]
 

@@ -68,7 +68,7 @@ def test_the_prompts_follow_the_table_and_the_file(folder):
         ({"request": "From {regoin}: {{name}}."}, "no column 'regoin' among the groups. Did you mean 'region'?"),
         ({"given": ["regoin"]}, "has no column 'regoin' (given). Did you mean 'region'"),
         ({"given": ["region", "region"]}, "given region,region: names a column twice"),
-        ({"from": "persons.csv"}, "persons.csv: cannot be read: No such file or directory"),
+        ({"from": "persons.csv"}, "persons.csv: does not exist"),
         ({"from": None}, "the key 'from' is missing"),
     ],
 )
@@ -173,7 +173,7 @@ def test_the_reason_why_one_of_them_is_missing_is_given(folder, in_process):
     ):
         done = in_process(*words, cwd=folder)
         assert done.returncode in (1, 2)
-        assert "people.csv: cannot be read" in " ".join(done.stderr.split())
+        assert "people.csv: does not exist" in " ".join(done.stderr.split())
 
 
 def test_names_do_not_depend_on_the_order_of_the_rows(folder):

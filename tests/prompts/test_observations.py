@@ -183,7 +183,7 @@ def test_rows_of_sums_are_no_answers_and_percentages_that_do_not_make_100_are_to
     assert shares(made) == {"Yes": 0.6, "No": 0.2, "Total": 0.2}
     path = put(tmp_path, "t.csv", "answer,n\nYes,60%\nNo,20%\n")
     assert (
-        "percentages do not sum to 100%. They are divided by their sum: 80.0%"
+        "percentages do not sum to 100 %. They are divided by their sum: 80.0 %"
         in distributions_in(path, Reading("answer", "n"))[()].notice
     )
 

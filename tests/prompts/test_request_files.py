@@ -39,7 +39,7 @@ def test_files_without_requests_or_with_one_twice_are_refused_with_their_place(t
 
 
 def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"none\.txt: cannot be read"):
+    with pytest.raises(InputError, match=r"none\.txt: does not exist"):
         read_requests([tmp_path / "none.txt"])
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match=r"b\.txt: byte 0 is not UTF-8. Save the file as UTF-8"):

@@ -52,7 +52,7 @@ def test_targets_may_be_wrapped_counted_and_without_weights(written):
 @pytest.mark.parametrize(
     ("targets", "line", "says"),
     [
-        ({**TABLE, "from": "data/nams.csv"}, 4, "data/nams.csv: cannot be read: No such file or directory. Did you mean"),
+        ({**TABLE, "from": "data/nams.csv"}, 4, "data/nams.csv: does not exist. Did you mean"),
         ({**TABLE, "column": "nam"}, 4, "has no column 'nam' (column). Did you mean 'name'?"),
         ({"from": "data/names.csv"}, 4, "Choose the column of targets with column: name, share, sex"),
         ({**TABLE, "colum": "name"}, 7, "unknown key 'colum'. Did you mean 'column'?"),
@@ -90,7 +90,7 @@ def test_a_table_that_moved_is_one_sentence_before_any_model_is_loaded(written, 
     done = diffuse("train", "c.yaml")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "p.json:4:3: data/names.csv: cannot be read: No such file or directory" in done.stderr
+    assert "p.json:4:3: data/names.csv: does not exist" in done.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -60,7 +60,7 @@ def test_runs_are_found_below_a_folder_and_the_newest_is_the_last_trained(tmp_pa
 def test_no_run_is_a_clear_error(tmp_path):
     with pytest.raises(InputError, match="contains no run"):
         find_runs(tmp_path)
-    with pytest.raises(InputError, match="no such file or folder"):
+    with pytest.raises(InputError, match="does not exist"):
         find_runs(tmp_path / "nowhere")
 
 
