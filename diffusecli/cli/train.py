@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,6 +46,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and the plan, and exit.")] = False,
 ) -> None:
     """Train a LoRA adapter to follow the target weights."""
+    began = time.monotonic()
     chosen = _chosen(config, model, prompts, output, settings or ())
     quiet_libraries()
     with collector_off():
@@ -65,7 +67,7 @@ def train(
     with TrainingProgress(progress_console()) as progress:
         done = tune(chosen, force=force, more=more or 0, report=progress, watch=progress.step, notice=notice)
     again = f"diffuse train {shlex.quote(str(done.run.config if settings or config is None else config))}"
-    _print_figures(done, f"{again} --more {more or chosen.alg_config.n_iters}")
+    _print_figures(done, f"{again} --more {more or chosen.alg_config.n_iters}", time.monotonic() - began)
 
 
 def _chosen(
@@ -85,10 +87,10 @@ def _chosen(
     return config_from({"model": model, "train_prompts": paths, "test_prompts": paths, "output_dir": str(output)}, settings)
 
 
-def _print_figures(done: Trained, longer: str) -> None:
+def _print_figures(done: Trained, longer: str, seconds: float) -> None:
     """Print exact figures of each prompt (of many prompts by folder), the drift, the run directory, and what to do next.
 
-    `longer` is the command that trains further.
+    `longer` is the command that trains further, `seconds` the time of this command.
     """
     from diffusecli.evaluation.groups import MOST_LISTED
     from diffusecli.report.tables import trained_table
@@ -100,7 +102,7 @@ def _print_figures(done: Trained, longer: str) -> None:
     if done.retention_kl is not None:
         typer.echo(f"drift from the base model on held-out instructions: {done.retention_kl:.4f} nats per token")
     link = " in" if done.reason.startswith("finished") else ", after"
-    print_line(f"{done.run.path}: {done.reason}{link} {done.seconds:.1f} s")
+    print_line(f"{done.run.path}: {done.reason}{link} {done.seconds:.1f} s; the command took {seconds:.0f} s")
     path = shlex.quote(str(done.run.path))
     if (far := max(done.after.kl.values(), default=0.0)) > _FAR:
         notice(f"warning: KL {far:.3f} is far from the target. Train longer: `{longer}`. If that no longer helps, raise lora.r")

@@ -127,7 +127,10 @@ def _pairs(rows: Sequence[Evaluated]) -> Iterator[tuple[Evaluated, Evaluated]]:
 
 
 def matrices(rows: Sequence[Evaluated], runs: Sequence[RunFacts], wanted: Callable[[str], bool]) -> Iterator[Matrix]:
-    """Trained on x measured on, for at least two runs and two groups: exact KL (also from training records) and excess TVD."""
+    """Trained on x measured on: exact KL (also from training records) and excess TVD.
+
+    For at least two runs and two groups, if a run is measured on a group that it was not trained on.
+    """
     tuned = [row for row in rows if row.mode == "lora"]
     columns = {run.run: _Columns.of(run, [row.prompt for row in tuned if row.run == run.run]) for run in runs}
     exact: dict[tuple[str, str], list[float]] = {}
@@ -150,7 +153,7 @@ def matrices(rows: Sequence[Evaluated], runs: Sequence[RunFacts], wanted: Callab
     trained = {(run, group) for run, of in columns.items() for group in of.groups}
     for measure, found in (("exact KL, nats", exact), ("excess TVD", excess)):
         names, groups = tuple(dict.fromkeys(run for run, _ in found)), tuple(sorted({group for _, group in found}))
-        if len(names) > 1 and len(groups) > 1:
+        if len(names) > 1 and len(groups) > 1 and any(key not in trained for key in found):
             values = {key: sum(some) / len(some) for key, some in found.items()}
             yield Matrix(
                 measure, names, groups,

@@ -150,7 +150,7 @@ class TrainingProgress(Display):
         if not live:
             self._print(line)
         elif self._seen:
-            self._show(Group(live_view(self._seen, self._remaining()), Text(line)))
+            self._show(live_view(self._seen, self._remaining(), line))
         else:
             self._show(Text(line))
 
@@ -208,16 +208,16 @@ class SamplingProgress(Display):
             self._show(Group(*head))
 
 
-def live_view(seen: Sequence[Iteration], remaining: float) -> RenderableType:
-    """A bar, the figures of the last iteration, and sparklines of the exact KL of each prompt.
+def live_view(seen: Sequence[Iteration], remaining: float, line: str = "") -> RenderableType:
+    """A bar, the figures of the last iteration (or `line`, of a later step), and sparklines of the exact KL of each prompt.
 
     Of more than eight prompts it shows their folders, and names the prompts furthest from their targets. The rows keep their places.
     """
     last = seen[-1]
     bar = Table.grid(padding=(0, 1))
-    bar.add_row(ProgressBar(last.of, last.iteration, width=20), Text(_line(last, remaining)))
+    bar.add_row(ProgressBar(last.of, last.iteration, width=20), Text(line or _line(last, remaining)))
     rows = Table.grid(padding=(0, 2))
-    rows.add_row("KL", "", Text("nats", justify="right"), Text("on target", justify="right"))
+    rows.add_row(f"KL, iteration {last.iteration}" if line else "KL", "", Text("nats", justify="right"), Text("on target", justify="right"))
     aliases = list(last.kl)
     names = short_names(aliases)
     groups = {names[alias]: [alias] for alias in aliases} if len(aliases) <= _MOST_PROMPTS else _folders(aliases)
@@ -258,7 +258,8 @@ def sparkline(values: Sequence[float]) -> str:
 def _line(seen: Iteration, remaining: float) -> str:
     test = f"  test KL {seen.mean_test_kl:.4f}" if seen.mean_test_kl is not None else ""
     drift = "" if seen.retention_kl is None else f"  drift {max(seen.retention_kl, 0):.4f}"
+    left = f", {remaining:.0f} s left" if seen.iteration < seen.of else ""
     return (
-        f"iteration {seen.iteration}/{seen.of}  KL {plus_minus(seen.mean_kl, seen.mean_kl_error)}{test}  on target {percent(seen.mean_on_target)}  "
-        f"loss {seen.loss:.2f} (opt. {seen.optimal:.2f}){drift}  {seen.seconds:.0f} s, {remaining:.0f} s left"
+        f"iteration {seen.iteration}/{seen.of}  KL {plus_minus(seen.mean_kl, seen.mean_kl_error)}{test}  "
+        f"on target {percent(seen.mean_on_target)}{drift}  {seen.seconds:.0f} s{left}"
     )

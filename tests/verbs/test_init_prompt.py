@@ -122,7 +122,7 @@ def test_a_wrap_without_a_place_for_the_outcome_is_refused():
     [
         (["--dice", "2d6", "--benford"], "--dice and --benford exclude each other"),
         (["--benford", "--from", "x.csv"], "--benford and --from exclude each other"),
-        (["--from", "none.csv"], "none.csv: cannot be read"),
+        (["--from", "none.csv"], "none.csv: does not exist"),
         (["--dice", "2d6", "--count"], "describe a file. Name it with --from"),
         (["--from", "data.csv", "--tail", "0.1"], "--tail does not apply to --from"),
         (["--from", "data.csv"], "has 3 columns. Choose the column of targets with --column: region, answer, n"),
@@ -185,7 +185,7 @@ def test_counting_smoothing_and_cutting(tmp_path):
     assert (counted.outcomes, counted.weights) == (("b", "a", "c"), (0.333333333, 0.5, 0.166666667))
     top = distributions_in(path, Reading(count=True, top=2, alpha=1))[()]
     assert (top.outcomes, top.weights) == (("b", "a"), (0.428571429, 0.571428571))
-    assert "kept 2 of 3 targets, 83.3% of the weight" in top.notice
+    assert "kept 2 of 3 targets, 83.3 % of the weight" in top.notice
     assert distributions_in(path, Reading(count=True, min_count=2))[()].outcomes == ("b", "a")
 
 
