@@ -157,7 +157,7 @@ def _switch(value: Any) -> Any:
 
 
 class Config(BaseModel):
-    """A whole experiment."""
+    """The settings of an experiment."""
 
     model_config = _SHAPE
 
