@@ -29,8 +29,8 @@ _INTRODUCTION = """# Config fields
 
 Generated from the code by `python docs/generate.py`. `--set key.sub=value` overrides any field, e.g. `--set alg_config.n_iters=10`.
 
-Relative paths are searched in the working directory, then in the config's folder, then in the library that comes with diffuse. `~` is the home folder. Variables
-such as `$NAME` and `${name}` are an error.
+Relative paths are searched in the working directory, then in the config's folder, then in the library that comes with diffuse. `~` is the home folder.
+Variables such as `$NAME` and `${name}` are an error.
 
 | field | default | meaning |
 |---|---|---|
