@@ -29,8 +29,8 @@ _INTRODUCTION = """# Config fields
 
 Generated from the code by `python docs/generate.py`. `--set key.sub=value` overrides any field, e.g. `--set alg_config.n_iters=10`.
 
-Relative paths are searched in the working directory, then in the config's folder, then in the library that comes with diffuse. `~` is the home folder. Variables
-such as `$NAME` and `${name}` are not replaced: they are an error.
+Relative paths are searched in the working directory, then in the config's folder, then in the library that comes with diffuse. `~` is the home folder.
+Variables such as `$NAME` and `${name}` are an error.
 
 | field | default | meaning |
 |---|---|---|
@@ -38,20 +38,20 @@ such as `$NAME` and `${name}` are not replaced: they are an error.
 
 _COMMANDS = """# Commands
 
-Generated from the code by `python docs/generate.py`; `diffuse COMMAND --help` says the same. Results are on stdout, all else is on
-stderr; how a command ended is shown by its [exit code](exit-codes.md).
+Generated from the code by `python docs/generate.py`. `diffuse COMMAND --help` prints the same. Results go to stdout, messages to stderr.
+[Exit codes](exit-codes.md) show how a command ended.
 """
 
 _SCHEMAS = """# Schemas
 
-Generated from the code by `python docs/generate.py`. The JSON Schemas themselves lie in `schemas/` of the repository, for editors and
-programs; `diffuse validate --schema prompt` (or `config`, `evaluation`) prints one. The fields of a config have [a page of their own](../config.md).
+Generated from the code by `python docs/generate.py`. The JSON Schemas are in `schemas/` of the repository, for editors and programs.
+`diffuse validate --schema prompt` (or `config`, `evaluation`) prints one. [Config fields](../config.md) are on a separate page.
 """
 
 
 _API = """# Python API
 
-Generated from the code by `python docs/generate.py`. The [notebook](../tutorials/notebook.md) shows the functions at work.
+Generated from the code by `python docs/generate.py`. The [notebook](../tutorials/notebook.md) shows an example.
 
 ```python
 import diffusecli as diffuse
@@ -62,7 +62,7 @@ samples = diffuse.sample(run, n=1000)
 diffuse.evaluate(samples).to_frame()
 ```
 
-Several prompts at once are a list, or the mapping that `init_prompts` returns:
+To use several prompts, pass a list or the mapping that `init_prompts` returns:
 
 ```python
 dice = diffuse.init_prompts("Toss a die for {who}.", from_file="tosses.csv", column="toss", count=True, group_by="who")
@@ -70,16 +70,15 @@ run = diffuse.train(model="smollm2-135m-instruct", train_prompts=dice.values(), 
 samples = diffuse.sample(run, prompts=dice["Ann",])
 ```
 
-Importing `diffusecli` loads nothing else. Each name is loaded when it is first used, and torch with the first call that needs it.
+Each function works like the [command](commands.md) of its name and writes the same files. You can mix functions and commands.
 
-Every function does what the [command](commands.md) of its name does, writes the same files, and leaves them to the same commands. Nothing is
-printed: notices go to the logger `diffusecli`, as information, or to the function that is given as `notice`. To see them:
-`logging.basicConfig(level=logging.INFO)`. Only doubts about the input are logged as warnings, which Python shows. The libraries underneath are
-kept from warning within a call, unless the environment variable `DIFFUSE_WARNINGS` is set.
-
-What goes wrong is raised as one of the [errors](#errors), never as `SystemExit`. An argument of a wrong kind is an `InputError` that names it.
-Other messages name options as the command line does: `--max-new-tokens` is `max_new_tokens` here. In a notebook every result is shown as a
-table; texts of prompts and models are escaped there.
+- **Imports.** `import diffusecli` is fast: torch is loaded by the first call that needs it.
+- **Messages.** Functions print nothing. Notices go to the logger `diffusecli` at level INFO, or to the function given as `notice`. To see
+  them, call `logging.basicConfig(level=logging.INFO)`. Possible mistakes in the input are logged as warnings, which Python shows.
+- **Warnings of other libraries** are hidden during a call, unless the environment variable `DIFFUSE_WARNINGS` is set.
+- **Errors.** Functions raise the [errors](#errors) below, never `SystemExit`. An argument of the wrong type is an `InputError` that names
+  it. Messages name options as on the command line: `--max-new-tokens` is `max_new_tokens` here.
+- **Notebooks** show every result as a table, with escaped texts.
 """
 
 
@@ -145,7 +144,7 @@ def _api() -> Iterator[str]:
     yield from (
         f"| `{name}` | {_text(named[name]).splitlines()[0].split(' (exit')[0]} | {named[name].exit_code} |\n" for name in errors
     )
-    yield "\nThe first is the base of the others. Errors of the disk that no check foresaw are Python's own `OSError`.\n"
+    yield "\n`DiffuseError` is the base class of the others. Unexpected disk errors are Python's `OSError`.\n"
 
 
 def _value(kind: type) -> Iterator[str]:
@@ -153,7 +152,7 @@ def _value(kind: type) -> Iterator[str]:
     yield f"\n## {kind.__name__}\n\n{_text(kind)}"
     pages = {"Prompt": "schemas.md#prompt", "Config": "../config.md"}
     if kind.__name__ in pages:
-        yield f"\nA pydantic model; its [fields]({pages[kind.__name__]}) are keyword arguments. Wrong ones raise pydantic's `ValidationError`,\nwhich is no `DiffuseError`.\n"
+        yield f"\nA pydantic model; its [fields]({pages[kind.__name__]}) are keyword arguments. Wrong ones raise pydantic's `ValidationError`,\nwhich is not a `DiffuseError`.\n"
     else:
         lineage = [of for of in reversed(kind.__mro__) if is_dataclass(of)]
         comments = {name: comment for of in lineage for name, comment in _comments(inspect.getsource(of))}

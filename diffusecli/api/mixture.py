@@ -12,7 +12,7 @@ from diffusecli.verbs.init_mixture import write_mixture
 def init_mixture(n: int, folder: AnyPath, *, seed: int = 0, force: bool = False) -> Path:
     """Write `n` different training prompts of many families, and held-out prompts that share nothing with them.
 
-    - `folder`: contains `train/`, `held-out/wordings/`, `held-out/parameters/`, `held-out/families/` and a README afterwards.
+    - `folder`: output folder for `train/`, `held-out/wordings/`, `held-out/parameters/`, `held-out/families/` and a README.
     - `seed`: the same seed gives the same prompts on any machine.
     - `force`: replace an older mixture in the folder.
 

@@ -62,7 +62,7 @@ def init_prompt(
     - `response`, `eos`, `system`: the other fields of a prompt.
     - `from_file`: a file with one target per line, or a table. Its options are those of `diffuse init-prompt --from`.
     - `notice`: called with notices about the file or distribution. By default they are logged.
-    - `options`: one distribution by its name, and its modifiers: `uniform=(1, 6)`, `binomial=(10, 0.2)`, `poisson=4, tail=1e-6`,
+    - `options`: a distribution by its name, with its modifiers: `uniform=(1, 6)`, `binomial=(10, 0.2)`, `poisson=4, tail=1e-6`,
       `choices={"heads": 1, "tails": 1}`, `benford=True`. `choices` takes a mapping of text to weight, a pandas Series of
       weights by its index, or several equally likely texts: a list, a column, an array or a generator. A single text is read as on the
       command line.
@@ -90,14 +90,14 @@ def init_prompts(
     system: str | None = None, spellings: bool = False, draws: int | None = None, separator: str = ", ", replacement: bool = True,
     notice: Notice | None = None, **options: Any,
 ) -> dict[tuple[str, ...], Prompt]:  # fmt: skip
-    """As `init_prompt`, for files with several groups: one prompt per group, by the values of the group.
+    """Like `init_prompt`, for files with several groups: a mapping from the values of each group to its prompt.
 
     `group_by=["age", "sex"]` groups the rows by these columns; `shares_column` makes one group per row. `{age}` in
     `request` and `system` is replaced by the group's value. Without groups there is one prompt, with the key `()`.
 
-    Raises `InputError`.
+    `train(train_prompts=…)` and `sample(prompts=…)` accept the mapping or its `.values()`.
 
-    The result is a mapping. `train(train_prompts=…)` and `sample(prompts=…)` accept it directly, or its `.values()`.
+    Raises `InputError`.
     """
     families, modifiers, reading = _sorted(options)
     wording = Wording(

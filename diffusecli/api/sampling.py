@@ -113,24 +113,24 @@ def sample(
 ) -> Samples:  # fmt: skip
     """Draw answers from a base model, from an adapter or from a server, and write them with their settings.
 
-    - `source`: what `train` returned, a run directory, a `Config` or its path. Nothing when `model` or `adapter` says what to sample.
-    - `mode`: `lora` samples the adapter, `untuned` the base model. By default `lora`, with `model` alone `untuned`.
+    - `source`: the result of `train`, a run directory, a `Config` or its path. Not needed with `model` or `adapter`.
+    - `mode`: `lora` samples the adapter, `untuned` the base model. By default `lora`, or `untuned` with `model` alone.
     - `n`: answers per prompt.
-    - `prompts`: prompts, files or folders, in place of the config's test prompts. A prompt in memory goes by the name that the run has
-      for the same prompt, else by its `alias`, else by its request. Of a mapping, such as that of `init_prompts`, the values are the prompts.
-    - `per_wording`: `n` answers for each wording of a prompt with several requests, and for each held-out one, under names such as
-      `dice.json#2` and `dice.json#held-out-1`. By default `n` answers are shared evenly among the wordings that are trained.
-    - `requests`: texts to ask. Their answers go to a separate file next to the run's samples.
+    - `prompts`: prompts, files or folders that replace the config's test prompts. For a mapping, such as the result of `init_prompts`,
+      the values are the prompts. A prompt in memory is named as in the run if the run has it, otherwise by its `alias` or its request.
+    - `per_wording`: draw `n` answers for each wording of a prompt with several requests, held-out ones too, under names such as
+      `dice.json#2` and `dice.json#held-out-1`. By default the trained wordings share the `n` answers evenly.
+    - `requests`: texts of requests. Their answers go to a separate file next to the run's samples.
     - `model`, `adapter`: a base model and the folder of a LoRA adapter that replace those of the run.
     - `seed`: the same seed gives the same samples. By default the config's.
-    - `max_new_tokens`: most tokens of an answer. By default 50, or as many as the longest target needs.
+    - `max_new_tokens`: maximum number of tokens of an answer. By default 50, or more if the longest target needs more.
     - `temperature`, `top_k`, `top_p`, `min_p`, `stop`: as in `transformers`. The defaults sample the model's own distribution.
     - `system`, `chat_template`, `precision`, `device`: override the config's.
     - `max_rows`: batch size. Affects memory, not results.
     - `engine`, `options`: the source of answers and its options, such as `engine="openai", base_url=…`.
     - `output`: the file to write. By default one in the run directory, or below `results` if there is no run.
-    - `report`: called as answers arrive, with the prompt's alias and a `Standing`: `answers` so far, a mapping of text to count, how many are
-      `wanted`, `rows` under way, and `tokens_fed`.
+    - `report`: called as answers arrive, with the prompt's alias and a `Standing`: the `answers` so far (a mapping of text to count), the
+      number `wanted`, unfinished `rows`, and `tokens_fed`.
     - `notice`: called with the notices of the command line. By default they are logged.
 
     An interrupted sampling resumes when it is started again. Raises `InputError`, `MachineError` and `InterruptedRun` as `train` does.

@@ -89,14 +89,14 @@ def train(
       values are the prompts.
     - `settings`: fields that override the config's, such as `model`, `output_dir`, `alg_config={"n_iters": 10}`. Groups are merged.
     - `force`: replace a finished run in the output folder.
-    - `more`: continue a finished run for so many iterations, with its optimiser state. Its samples are drawn again.
-    - `report`: called after every iteration with an `Iteration`, a line of `metrics.jsonl`. Its fields are `iteration`, `of`, `step`,
-      `loss`, `optimal`, `kl`, `on_target`, `retention_kl`, `learning_rate`, `gradient_norm`, `tokens`, `seconds`, `memory_mb`, `test_kl`,
-      `test_on_target`, and the means `mean_kl`, `mean_on_target`, `mean_test_kl` and `mean_test_on_target` over prompts. `kl`,
-      `on_target` and those of the test prompts are mappings by alias.
+    - `more`: number of iterations to continue a finished run, with its optimiser state. Its samples are drawn again.
+    - `report`: called after every iteration with an `Iteration`, whose fields are those of a line of `metrics.jsonl`: `iteration`, `of`,
+      `step`, `loss`, `optimal`, `kl`, `on_target`, `retention_kl`, `learning_rate`, `gradient_norm`, `tokens`, `seconds`, `memory_mb`,
+      `test_kl`, `test_on_target`, and the means `mean_kl`, `mean_on_target`, `mean_test_kl` and `mean_test_on_target` over prompts.
+      `kl`, `on_target`, `test_kl` and `test_on_target` are mappings by alias.
     - `notice`: called with the notices of the command line. By default they are logged.
 
-    An interrupted training resumes when it is started again with the same inputs. Ctrl-C, and the stop button of a notebook, end it after
+    An interrupted training resumes when you call `train` again with the same inputs. Ctrl-C and the stop button of a notebook stop it after
     the current step.
 
     Raises `InputError` for wrong inputs, `MachineError` for problems with memory, disk and network, and `InterruptedRun` if training was

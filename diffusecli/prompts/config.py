@@ -157,7 +157,7 @@ def _switch(value: Any) -> Any:
 
 
 class Config(BaseModel):
-    """A whole experiment."""
+    """The settings of an experiment."""
 
     model_config = _SHAPE
 
@@ -190,7 +190,7 @@ class Config(BaseModel):
     )
     vary: Annotated[Vary | Literal[False], BeforeValidator(_switch, json_schema_input_type=Vary | bool | Literal["off"])] = Field(
         default=False,
-        description="Train each request in changing contexts, so that the distribution holds there too. true: the defaults "
+        description="Train each request in changing contexts, so that the answers follow the weights there too. true: the defaults "
         "below. off: the request alone.",
     )
     save_every: int = Field(
