@@ -1,15 +1,18 @@
-"""`diffuse train`: its options, the plan, and the figures of the finished run."""
+"""`diffuse train`: its options, the plan, and the figures of the finished run; several runs in turn."""
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from diffusecli.cli.printing import MAIN_PROCESS, notice, print_line, progress_console, quiet_libraries
+from diffusecli.runs.run_dir import RunDir
 from diffusecli.system import terminal
 from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError
@@ -25,8 +28,9 @@ if TYPE_CHECKING:
 
 
 def train(
-    config: Annotated[
-        Path | None, typer.Argument(metavar="[CONFIG]", help="Config of the experiment, e.g. configs/quickstart.yaml.")
+    configs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[CONFIG]…", help="Configs of experiments, e.g. configs/quickstart.yaml; trained in turn."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Without CONFIG: base model by name, folder, .gguf file or Hugging Face id.")
@@ -39,6 +43,10 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. alg_config.n_iters=10; may be repeated."),
     ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE,…", help="Train a run with each value, in folders named by it; may be repeated."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a finished run in the output folder.")] = False,
     more: Annotated[
         int | None, typer.Option("--more", min=1, metavar="N", help="Continue a finished run for N more iterations.")
@@ -46,28 +54,50 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and the plan, and exit.")] = False,
 ) -> None:
     """Train a LoRA adapter to follow the target weights."""
-    began = time.monotonic()
-    chosen = _chosen(config, model, prompts, output, settings or ())
+    jobs = _jobs(configs or [], model, prompts, output, settings or (), sweep or ())
     quiet_libraries()
-    with collector_off():
-        from diffusecli.report.progress import TrainingProgress
-        from diffusecli.verbs.train import plan
-        from diffusecli.verbs.train import train as tune
-
     if dry_run:
-        from diffusecli.report.tables import training_plan
+        for job in jobs:
+            _show_plan(job.config, force=force, more=more or 0)
+        return
+    finished = [_train_one(job, force=force, more=more or 0, several=len(jobs) > 1) for job in jobs]
+    if len(jobs) > 1 and MAIN_PROCESS:
+        _show_runs(finished)
 
-        resolved = chosen.to_yaml()
-        typer.echo(resolved if terminal.fits(resolved) else chosen.to_yaml(ascii_only=True))
-        terminal.console().print(training_plan(plan(chosen, notice, force=force, more=more or 0)))
-        return
-    if not MAIN_PROCESS:
-        tune(chosen, force=force, more=more or 0, report=lambda _: None, notice=lambda _: None)
-        return
-    with TrainingProgress(progress_console()) as progress:
-        done = tune(chosen, force=force, more=more or 0, report=progress, watch=progress.step, notice=notice)
-    again = f"diffuse train {shlex.quote(str(done.run.config if settings or config is None else config))}"
-    _print_figures(done, f"{again} --more {more or chosen.alg_config.n_iters}", time.monotonic() - began)
+
+@dataclass(frozen=True)
+class _Job:
+    """A run to train."""
+
+    config: Config
+    again: str  # the command that trains it again, without options
+
+
+def _jobs(
+    configs: Sequence[Path], model: str | None, prompts: list[Path] | None, output: Path | None, settings: Sequence[str], sweep: Sequence[str]
+) -> list[_Job]:  # fmt: skip
+    """The runs to train: of each config, or of a model and prompts, with every combination of swept values."""
+    from diffusecli.prompts.config_sweep import combinations
+
+    swept = combinations(sweep)
+    jobs = []
+    named: Sequence[Path | None] = configs or [None]
+    for config in named:
+        chosen = _chosen(config, model, prompts, output, settings)
+        if not sweep:
+            kept = settings or config is None
+            jobs.append(
+                _Job(chosen, f"diffuse train {shlex.quote(str(RunDir(Path(chosen.output_dir)).config if kept else config))}")
+            )
+        for one in swept if sweep else ():
+            folder = Path(chosen.output_dir, one.name)
+            inside = f"output_dir={json.dumps(str(folder))}"
+            again = f"diffuse train {shlex.quote(str(RunDir(folder).config))}"
+            jobs.append(_Job(_chosen(config, model, prompts, output, [*settings, *one.overrides, inside]), again))
+    folders = [job.config.output_dir for job in jobs]
+    if same := next((folder for folder in folders if folders.count(folder) > 1), None):
+        raise InputError(f"{same}: is the output_dir of two configs. Give each its own, e.g. output_dir: results/{{config}}")
+    return jobs
 
 
 def _chosen(
@@ -87,6 +117,56 @@ def _chosen(
     return config_from({"model": model, "train_prompts": paths, "test_prompts": paths, "output_dir": str(output)}, settings)
 
 
+def _show_plan(config: Config, *, force: bool, more: int) -> None:
+    with collector_off():
+        from diffusecli.report.tables import training_plan
+        from diffusecli.verbs.train import plan
+
+    resolved = config.to_yaml()
+    typer.echo(resolved if terminal.fits(resolved) else config.to_yaml(ascii_only=True))
+    terminal.console().print(training_plan(plan(config, notice, force=force, more=more)))
+
+
+def _train_one(job: _Job, *, force: bool, more: int, several: bool) -> Path:
+    """Train one run and print its figures. Of several, those that are finished are left as they are."""
+    began = time.monotonic()
+    with collector_off():
+        from diffusecli.report.progress import TrainingProgress
+        from diffusecli.training.start import is_complete
+        from diffusecli.verbs.train import train as tune
+
+    config = job.config
+    folder = Path(config.output_dir)
+    if several:
+        if not force and not more and is_complete(RunDir(folder)):
+            notice(f"{folder}: is finished, skipped. --force trains it again")
+            return folder
+        notice(f"training {folder}")
+    if not MAIN_PROCESS:
+        tune(config, force=force, more=more, report=lambda _: None, notice=lambda _: None)
+        return folder
+    with TrainingProgress(progress_console()) as progress:
+        done = tune(config, force=force, more=more, report=progress, watch=progress.step, notice=notice)
+    _print_figures(done, f"{job.again} --more {more or config.alg_config.n_iters}", time.monotonic() - began)
+    if not several:
+        path = shlex.quote(str(done.run.path))
+        sampled = done.run.sample_files()
+        notice(f"next: `diffuse evaluate {path}`" if sampled else f"next: `diffuse sample {path}`, then `diffuse evaluate {path}`")
+    return folder
+
+
+def _show_runs(folders: Sequence[Path]) -> None:
+    """A table of several runs."""
+    from rich.console import Group
+
+    from diffusecli.report.glance import runs
+    from diffusecli.verbs.evaluate import Question
+    from diffusecli.verbs.evaluate import evaluate as judge
+
+    terminal.console().print(Group(*runs(judge(folders, Question(), notice))))
+    notice(f"next: `diffuse evaluate {' '.join(shlex.quote(str(folder)) for folder in folders)}`")
+
+
 def _print_figures(done: Trained, longer: str, seconds: float) -> None:
     """Print exact figures of each prompt (of many prompts by folder), the drift, the run directory, and what to do next.
 
@@ -103,11 +183,8 @@ def _print_figures(done: Trained, longer: str, seconds: float) -> None:
         typer.echo(f"drift from the base model on held-out instructions: {done.retention_kl:.4f} nats per token")
     link = " in" if done.reason.startswith("finished") else ", after"
     print_line(f"{done.run.path}: {done.reason}{link} {done.seconds:.1f} s; the command took {seconds:.0f} s")
-    path = shlex.quote(str(done.run.path))
     if (far := max(done.after.kl.values(), default=0.0)) > _FAR:
         notice(f"warning: KL {far:.3f} is far from the target. Train longer: `{longer}`. If that no longer helps, raise lora.r")
-    sampled = done.run.sample_files()
-    notice(f"next: `diffuse evaluate {path}`" if sampled else f"next: `diffuse sample {path}`, then `diffuse evaluate {path}`")
 
 
 def _print_each(done: Trained) -> None:

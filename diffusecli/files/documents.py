@@ -39,6 +39,18 @@ class Document:
         line, column = self.position(location)
         return Problem(self.path, message, remedy, line, column, **more)
 
+    def has(self, location: Location) -> bool:
+        """Whether there is a value at `location`."""
+        data = self.data
+        for part in location:
+            inside = (
+                part in data if isinstance(data, dict) else isinstance(data, list) and isinstance(part, int) and part < len(data)
+            )
+            if not inside:
+                return False
+            data = data[part]
+        return True
+
     def position(self, location: Location) -> tuple[int | None, int | None]:
         """Line and column (from 1) of `location`; of what surrounds it when it is not there."""
         for length in range(len(location), -1, -1):

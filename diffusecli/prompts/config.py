@@ -174,7 +174,9 @@ class Config(BaseModel):
     )
     alg_config: AlgConfig = Field(default=AlgConfig(), description="How to train.")
     output_dir: str = Field(
-        min_length=1, description="Run directory. {model} is replaced by the model's name, {config} by the config file's."
+        min_length=1,
+        description="Run directory. {model} is replaced by the model's name, {config} by the config file's, "
+        "${NAME} by an environment variable.",
     )
     load_model: bool = Field(default=False, description="Continue from the adapter in ckpt_dir.")
     ckpt_dir: str | None = Field(default=None, description="Adapter to continue from. {model} and {config} as in output_dir.")

@@ -17,6 +17,7 @@ from diffusecli.files.paths import find
 from diffusecli.files.positions import Location
 from diffusecli.files.schema import problems_of
 from diffusecli.prompts.config import Config
+from diffusecli.prompts.config_bases import with_bases
 from diffusecli.prompts.config_checks import doubtful_settings, template_variable_problems, vary_problems, words_for_numbers
 from diffusecli.prompts.config_overrides import apply_overrides, at_its_option
 from diffusecli.prompts.config_paths import readable_paths, resolve_paths, wrong_paths
@@ -50,6 +51,10 @@ def inspect_config(path: str | Path, overrides: Sequence[str] = (), *, kept: boo
         return Inspection(None, tuple(problems))
     if isinstance(document.data, dict):
         document.data.pop("$schema", None)  # for editors
+        if not kept:
+            document, wrong = with_bases(document, found.place)
+            if wrong:
+                return Inspection(None, tuple(wrong), document)
     return _inspected(document, problems, Path(path), overrides, kept=kept)
 
 

@@ -5,6 +5,7 @@ Knows which settings hold paths; reads none of the files.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from diffusecli.system.errors import Problem
 
 _FILLED = ("output_dir", "ckpt_dir")
 """The settings in which {model} and {config} are replaced."""
+_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
+"""An environment variable. Replaced in `output_dir` only."""
 
 
 def wrong_paths(document: Document, path: Path) -> Iterator[tuple[Problem, Location]]:
@@ -27,8 +30,13 @@ def wrong_paths(document: Document, path: Path) -> Iterator[tuple[Problem, Locat
     written: dict[Location, Any] = {(name,): data.get(name) for name in ("model", "revision", "device", "chat_template", *_FILLED)}
     for key, listed in _prompt_lists(document).items():
         written |= {(*key, index): text for index, text in enumerate(listed)} if isinstance(listed, list) else {}
-    for location, text in written.items():
-        if not isinstance(text, str):
+    for location, named in written.items():
+        if not isinstance(named, str):
+            continue
+        text, unset = _with_variables(named) if location == ("output_dir",) else (named, "")
+        if unset:
+            remedy = "set it, or write the folder itself"
+            yield document.problem(location, f"the environment variable {unset} is not set", remedy), location
             continue
         message, remedy = wrong_as_written(text)
         left = re.search(r"\{[^{}]*\}", _filled(text, str(data.get("model")), path)) if location[0] in _FILLED else None
@@ -63,7 +71,7 @@ def resolve_paths(config: Config, path: Path, *, kept: bool) -> Config:
         "retain": retain,
         "train_prompts": listed(config.train_prompts),
         "test_prompts": listed(config.test_prompts),
-        "output_dir": _filled(meant(config.output_dir), model, path),
+        "output_dir": _filled(meant(config.output_dir if kept else _with_variables(config.output_dir)[0]), model, path),
         "chat_template": template if template in (None, PLAIN) else found(template),
         "ckpt_dir": found(_filled(config.ckpt_dir, model, path)) if config.ckpt_dir is not None else None,
     })  # fmt: skip
@@ -85,6 +93,12 @@ def _prompt_lists(document: Document) -> dict[Location, Any]:
     lists: dict[Location, Any] = {(key,): data.get(key) for key in ("train_prompts", "test_prompts")}
     lists["retain", "prompts"] = retain.get("prompts") if isinstance(retain, dict) else None
     return lists
+
+
+def _with_variables(text: str) -> tuple[str, str]:
+    """A text with `${NAME}` replaced by environment variables, and the name of the first one that is not set."""
+    unset = [name for name in _VARIABLE.findall(text) if name not in os.environ]
+    return _VARIABLE.sub(lambda found: os.environ.get(found[1], found[0]), text), next(iter(unset), "")
 
 
 def _filled(text: str, model: str, path: Path) -> str:

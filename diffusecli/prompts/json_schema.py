@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from diffusecli.prompts.config import Config
+from diffusecli.prompts.config_bases import BASE
 from diffusecli.prompts.prompt import Prompt
 
 
@@ -16,6 +17,10 @@ def json_schema(kind: Literal["prompt", "config"]) -> dict[str, Any]:
     schema = _draft_7((Prompt if kind == "prompt" else Config).model_json_schema(mode="validation"))
     properties = {"$schema": {"type": "string", "description": "Where this schema is, for editors."}, **schema.pop("properties")}
     properties.pop("alias", None)
+    if kind == "config":
+        properties[BASE] = {"type": "string", "description": "Another config. Its settings apply where this file has none."}
+        required = schema.pop("required")
+        schema["anyOf"] = [{"required": required}, {"required": [BASE]}]
     return {"$schema": "http://json-schema.org/draft-07/schema#", **schema, "title": f"diffuse {kind}", "properties": properties}
 
 

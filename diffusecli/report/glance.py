@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from statistics import fmean
 
 from rich.console import RenderableType
 from rich.text import Text
 
 from diffusecli.evaluation.comparison import Estimate
-from diffusecli.evaluation.evaluation import Difference, Evaluation, Matrix
+from diffusecli.evaluation.evaluation import Difference, Evaluated, Evaluation, Matrix
 from diffusecli.evaluation.groups import in_wordings
 from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.report.groups import group_legend, group_table, worst_table
-from diffusecli.report.parts import Sentence, label, new_table, number
-from diffusecli.report.wording import of_wordings
+from diffusecli.report.parts import Sentence, label, new_table, number, percent
+from diffusecli.report.wording import mark_of, of_wordings
 from diffusecli.system.errors import many, shortened
 from diffusecli.system.terminal import spelled
+
+_WIDEST_RUN = 28
 
 
 def at_a_glance(found: Evaluation) -> Iterator[RenderableType]:
     """The output for many prompts, without the details of each."""
+    yield from runs(found)
     yield from matrices(found)
     yield from worst_table(found)
     yield from _worded(found)
@@ -40,6 +44,44 @@ def _worded(found: Evaluation) -> Iterator[RenderableType]:
         yield Text(f"{spelled(names[row.prompt.key])} ({spelled(samplers[row.run, row.mode])})")
         for line in of_wordings(row.exact.wordings) if row.exact is not None else ():
             yield Sentence(spelled(line), indent=3)
+
+
+def runs(found: Evaluation) -> Iterator[RenderableType]:
+    """A line per run: means over its prompts of exact figures and of samples. Nothing for a single run."""
+    tuned = [row for row in found.rows if row.mode != "untuned"]
+    by_run = {facts.run: [row for row in tuned if row.run == facts.run] for facts in found.runs}
+    if len(by_run) < 2:
+        return
+    names = short_names(list(by_run))
+    heads = ("KL", "on target", "TVD", "perfect", "follow", "drift")
+    lines = [_of_run(rows, found.drift.get(run)) for run, rows in by_run.items()]
+    known = [place for place in range(len(heads)) if any(line[place] != "-" for line in lines)]
+    table = new_table(Text("run"), *((heads[place], "right") for place in known))
+    for run, line in zip(by_run, lines, strict=True):
+        table.add_row(label(names[run], _WIDEST_RUN), *(line[place] for place in known))
+    yield Text("\nruns: means over their prompts", style="bold")
+    yield table
+
+
+def _of_run(rows: Sequence[Evaluated], drift: float | None) -> tuple[str, ...]:
+    """The figures of one run."""
+    sampled = [row.figures for row in rows if row.figures is not None and row.tally.n]
+    good = sum(mark_of(row.verdict)[1] == "good" for row in rows if row.figures is not None and row.tally.n)
+    exact = [row.exact for row in rows if row.exact is not None]
+    return (
+        number(_mean(e.kl for e in exact)), percent(_mean(e.on_target for e in exact)), _thousandths(_mean(f.tvd for f in sampled)),
+        _thousandths(_mean(f.tvd_floor for f in sampled)), f"{good} of {len(sampled)}" if sampled else "-",
+        "-" if drift is None else f"{drift:.4f}",
+    )  # fmt: skip
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return fmean(known) if known else math.nan
+
+
+def _thousandths(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def drifts(found: Evaluation) -> Iterator[RenderableType]:

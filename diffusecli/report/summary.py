@@ -20,7 +20,7 @@ from diffusecli.evaluation.names import labels, marks, prompt_names
 from diffusecli.prompts.matching import Matching, nearly_matched, wider_rules
 from diffusecli.prompts.wording_names import split_alias
 from diffusecli.report.all_figures import all_figures
-from diffusecli.report.glance import at_a_glance, differences, drifts, matrices
+from diffusecli.report.glance import at_a_glance, differences, drifts, matrices, runs
 from diffusecli.report.groups import group_legend, group_table
 from diffusecli.report.histogram import Histogram, Showing
 from diffusecli.report.parts import Flow, Sentence, cut_in_words, number, percent, quoted
@@ -73,7 +73,7 @@ def evaluation(found: Evaluation, showing: Showing | None = None, *, verbose: bo
         parts.append(Text(""))
     if verbose:
         parts += differences(found.differences, names, samplers)
-    parts += matrices(found)
+    parts += [*runs(found), *matrices(found)]
     of_groups = list(group_table(found))
     legends = [f"By folder:\n{group_legend(found)}"] if of_groups else []
     if verbose:

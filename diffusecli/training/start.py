@@ -45,11 +45,16 @@ def find_start(run: RunDir, *, force: bool, more: int = 0) -> Path | None:
     if more and checkpoint is None:
         _require_finished(run, more)
         return run.path
-    if _is_finished(run) and not force and checkpoint is None:
+    if not force and is_complete(run):
         raise InputError(
             f"{run.path}: already contains a finished run. Add --more N to train it further, --force to replace it, or choose another output_dir"
         )
     return checkpoint
+
+
+def is_complete(run: RunDir) -> bool:
+    """Whether the folder holds a finished run, and no training that can be resumed."""
+    return _is_finished(run) and newest_checkpoint(run) is None
 
 
 def _require_finished(run: RunDir, more: int) -> None:

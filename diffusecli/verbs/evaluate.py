@@ -18,7 +18,7 @@ from diffusecli.evaluation.fit import SIGNIFICANCE
 from diffusecli.evaluation.metrics import AT_N, ExactFigures, cells, exact_figures, figures
 from diffusecli.evaluation.open_ended import by_line, diversity
 from diffusecli.evaluation.ordered import ordered, values_in
-from diffusecli.evaluation.prompt_book import PromptBook
+from diffusecli.evaluation.prompt_book import PromptBook, kept_prompt
 from diffusecli.evaluation.raw_answers import read_answers
 from diffusecli.evaluation.records import record_figures
 from diffusecli.evaluation.sample_set import RunFacts, SampleSet
@@ -73,6 +73,7 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
     paths = [path for path in paths if not path.name.endswith(".meta.json")] or paths  # `gen*.json` names settings too
     runs, sets = _collect(paths, question, notice)
     sets = [*sets, *question.given]
+    sets += _only_recorded(runs, sets) if not question.prompts else []
     if older := list(_left_out(runs, paths)):
         notice(f"older samples of a prompt are skipped: {', '.join(map(str, older))}. Name a file to evaluate it too")
     if not question.exact and (unused := _other_prompts(sets, question)):
@@ -84,8 +85,9 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
         notice("there are no samples of the prompts named with --prompts. Add --exact to measure them")
     held_out = _held_out(question) if question.exact else []
     measured = _measure(runs, sets, held_out, question, notice) if question.exact else {}
+    sets = [*sets, *_unsampled(runs, sets, measured, held_out)]
     there = list(dict.fromkeys(s.prompt.alias for s in sets))
-    sets = [s for s in [*sets, *_unsampled(runs, sets, measured, held_out)] if _wanted(s.prompt.alias, question.only)]
+    sets = [s for s in sets if _wanted(s.prompt.alias, question.only)]
     if not sets:
         if there:
             raise InputError(
@@ -193,6 +195,17 @@ def _unsampled(
             for mode in MODES if measured[facts.run].knows(mode, prompt) and (facts.run, mode, key) not in there
         ]  # fmt: skip
     return found
+
+
+def _only_recorded(runs: Sequence[RunFacts], sets: Sequence[SampleSet]) -> Iterator[SampleSet]:
+    """An empty sample set for every prompt with figures from training, of runs without any samples."""
+    sampled = {s.run for s in sets}
+    for facts in runs:
+        recorded = {} if facts.run in sampled else {**facts.manifest.exact_kl, **facts.manifest.exact_kl_test}
+        for alias in recorded:
+            prompt = kept_prompt(alias, facts.prompts.get(alias), facts.folder.prompts)
+            if prompt is not None:
+                yield SampleSet(facts.run, "lora", prompt, Answers())
 
 
 def _is_of(given: Prompt, sampled: Prompt) -> bool:

@@ -35,8 +35,8 @@ FAILURES = {
     "a server": ["sample", *SERVER, "--model", "m", "--request", "x"],
     "a server for a run": ["sample", "results/r1", *SERVER],
     "export": ["export", "results/r1", "-o", "new/deep/m", "--model", "owner/name"],
-    "evaluate": ["evaluate", "results/r1", "--html", "new/deep/r.html"],
-    "plots": ["evaluate", "results/r1", "--plots", "new/deep"],
+    "evaluate": ["evaluate", "results/r1", "--only", "zzz", "--html", "new/deep/r.html"],
+    "plots": ["evaluate", "results/r1", "--only", "zzz", "--plots", "new/deep"],
     "init-prompt": ["init-prompt", "--binomial", "4", "7", "-o", "new/deep/x.json"],
     "groups": ["init-prompt", "--from", "none.csv", "--group-by", "a", "-o", "new/deep"],
 }

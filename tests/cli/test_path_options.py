@@ -117,7 +117,13 @@ def test_a_config_says_where_something_would_be_taken_literally(field, value):
     errors = [problem for problem in inspect_config(path).problems if problem.severity == "error"]
     assert len(errors) == 1, errors
     assert errors[0].line == [line.split(":")[0] for line in path.read_text().splitlines()].index(field) + 1
-    reasons = ("is not replaced by a value", "unknown user", "is an address, not a path", "a run is a folder, not a")
+    reasons = (
+        "is not replaced by a value",
+        "unknown user",
+        "is an address, not a path",
+        "a run is a folder, not a",
+        "variable model is not set",
+    )
     assert sum(reason in str(errors[0]) for reason in reasons) == 1
     assert validate([path]).failed
 

@@ -19,7 +19,7 @@ def trained_on(count):
 
 @pytest.mark.parametrize(("count", "listed"), [(24, 24), (25, 0)])
 def test_more_than_24_prompts_are_summed_up(count, listed, capsys):
-    _print_figures(trained_on(count), "diffuse train c.yaml --more 60")
+    _print_figures(trained_on(count), "diffuse train c.yaml --more 60", 9.0)
     lines = capsys.readouterr().out.splitlines()
     assert sum("exact KL" in line and line.startswith("mix/") for line in lines) == listed
     assert any(line.startswith("u ") for line in lines) == (not listed)
@@ -30,7 +30,7 @@ def test_more_than_24_prompts_are_summed_up(count, listed, capsys):
 
 def test_the_worst_and_the_median_of_each_folder_are_shown(capsys):
     """Of 25 prompts with KL 0, .01, …, .24 the even ones are in u: their median is .12, the worst .24; the odd ones end with .23."""
-    _print_figures(trained_on(25), "diffuse train c.yaml --more 60")
+    _print_figures(trained_on(25), "diffuse train c.yaml --more 60", 9.0)
     cells = {line.split()[0]: line.split()[1:6] for line in capsys.readouterr().out.splitlines() if line[:2] in ("al", "u ", "v ")}
     assert cells == {
         "all": ["trained", "on", "25", "0.1200", "0.2400"],

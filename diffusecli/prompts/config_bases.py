@@ -1,0 +1,105 @@
+"""`base: other.yaml` in a config: the settings of the other file, with those of this one in their place.
+
+Mappings (`alg_config`, `lora`) are joined key by key; lists and single values are replaced. Problems are reported in the file that has the
+value. Knows which settings hold paths, not what others mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusecli.files.documents import Document, read_document
+from diffusecli.files.paths import at_home, exists, find, look_again, real, spread, wrong_as_written
+from diffusecli.files.positions import Location
+from diffusecli.system.errors import Problem
+
+BASE = "base"
+"""The key that names the other file."""
+_PATHS: tuple[Location, ...] = (("train_prompts",), ("test_prompts",), ("retain", "prompts"), ("chat_template",))
+"""Settings that are searched for beside the file that has them."""
+
+
+@dataclass(frozen=True)
+class Layered(Document):
+    """A config joined with its bases. Its own file and text are those of the config itself."""
+
+    layers: tuple[Document, ...] = ()  # the config as written, then its bases, the nearest one first
+
+    def problem(self, location: Location, message: str, remedy: str = "", **more: Any) -> Problem:
+        """A `Problem` in the file that has the value at `location`; in the config itself if none has it."""
+        holder = next((layer for layer in self.layers if layer.has(location)), self.layers[0])
+        return holder.problem(location, message, remedy, **more)
+
+
+def with_bases(document: Document, path: Path) -> tuple[Document, list[Problem]]:
+    """The config joined with its bases, and the problems that hide one of them. `path` is that of its file."""
+    layers, folders = [document], [path.parent]
+    seen = {real(path)}
+    while isinstance(layers[-1].data, dict) and BASE in layers[-1].data:
+        layer, named = layers[-1], layers[-1].data.pop(BASE)
+        found = find(at_home(named), folders[-1]) if isinstance(named, str) else find("")
+        if (wrong := _why_no_base(named, found.place, seen)) is not None:
+            return document, [layer.problem((BASE,), *wrong)]
+        base, problems = read_document(found.place, name=found.name)
+        if base is None:
+            return document, problems
+        if not isinstance(base.data, dict):
+            return document, [base.problem((), "the file must be a mapping of keys to values", "correct the file")]
+        base.data.pop("$schema", None)
+        layers.append(base)
+        folders.append(found.place.parent)
+        seen.add(real(found.place))
+    if len(layers) == 1:
+        return document, []
+    joined: dict[str, Any] = {}
+    for layer, folder in reversed(list(zip(layers, folders, strict=True))):
+        joined = _joined(joined, layer.data if folder == path.parent else _located(layer.data, folder))
+    return Layered(document.path, document.text, joined, tuple(layers)), []
+
+
+def _why_no_base(named: Any, place: Path, seen: Set[Path]) -> tuple[str, str] | None:
+    """Why a value of `base` names no config, and the remedy."""
+    if not isinstance(named, str) or not named:
+        return "'base' must be the path of a config", "write base: other.yaml"
+    message, remedy = wrong_as_written(named)
+    reasons = (
+        (bool(message), f"{named}: {message}", remedy),
+        (real(place) in seen, f"{named} is this config, or has it as its base", "name another file"),
+        (place.suffix not in (".yaml", ".yml"), f"{named} is not a config", "use a .yaml file"),
+        (not exists(place), f"{named} does not exist", look_again(named, "check the path")),
+    )
+    return next(((reason, fix) for wrong, reason, fix in reasons if wrong), None)
+
+
+def _joined(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Own values in place of the base's; mappings key by key.
+
+    >>> _joined({"a": 1, "b": {"c": 2, "d": [3]}}, {"b": {"d": []}})
+    {'a': 1, 'b': {'c': 2, 'd': []}}
+    """
+    both = {key: _joined(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+            for key, value in own.items()}  # fmt: skip
+    return {**base, **both}
+
+
+def _located(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Settings of a base in another folder: files that are beside the base, not in the working directory, get their path from here."""
+
+    def at(key: str, value: Any, location: Location = ()) -> Any:
+        here = (*location, key)
+        if here == ("retain",) and isinstance(value, dict):
+            return {inner: at(inner, each, here) for inner, each in value.items()}
+        if here not in _PATHS:
+            return value
+        if isinstance(value, list):
+            return [name for text in value for name in (spread(at_home(text), folder) if _is_path(text) else [text])]
+        return spread(at_home(value), folder)[0] if _is_path(value) else value
+
+    return {key: at(key, value) for key, value in data.items()}
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and not wrong_as_written(value)[0]

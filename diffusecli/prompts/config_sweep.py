@@ -1,0 +1,71 @@
+"""`--sweep key=1,2,3`: settings with several values each, and every combination of them.
+
+Knows YAML values, not what the keys mean.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from diffusecli.files.yaml_syntax import read_value
+from diffusecli.system.errors import InputError
+
+_MOST_NAME = 40  # characters of a value in a folder name
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One value of each setting."""
+
+    name: str  # for the folder of its run
+    overrides: tuple[str, ...]  # as of `--set`
+
+
+def combinations(sweeps: Sequence[str]) -> list[Combination]:
+    """All combinations, in the order of the options and their values. Raises `InputError` for wrong options.
+
+    >>> [one.name for one in combinations(["alg_config.n_iters=10,20", "seed=0,1"])]
+    ['n_iters=10,seed=0', 'n_iters=10,seed=1', 'n_iters=20,seed=0', 'n_iters=20,seed=1']
+    >>> combinations(["lora.target_modules=[q_proj],all"])[0].overrides
+    ('lora.target_modules=["q_proj"]',)
+    """
+    settings = [_setting(option) for option in sweeps]
+    keys = [key for key, _ in settings]
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        raise InputError(f"--sweep {twice}: is given twice. List all its values in one option")
+    last = [key.rpartition(".")[2] for key in keys]
+    short = [key if last.count(name) > 1 else name for key, name in zip(keys, last, strict=True)]
+    found = [
+        Combination(
+            ",".join(f"{name}={_in_a_name(value)}" for name, value in zip(short, values, strict=True)),
+            tuple(f"{key}={json.dumps(value)}" for key, value in zip(keys, values, strict=True)),
+        )
+        for values in product(*(values for _, values in settings))
+    ]
+    names = [one.name for one in found]
+    if same := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"--sweep: two combinations have the name {same}. Give each value once")
+    return found
+
+
+def _setting(option: str) -> tuple[str, list[Any]]:
+    """The key and the values of one option."""
+    key, separator, text = option.partition("=")
+    if not separator or not key.strip() or not text.strip():
+        raise InputError(f"--sweep {option}: write KEY=VALUE,VALUE, e.g. --sweep alg_config.learning_rate=1e-4,1e-3")
+    try:
+        values = read_value(f"[{text}]")
+    except ValueError as error:
+        raise InputError(f"--sweep {option}: the values cannot be read. Put quotes around each") from error
+    return key.strip(), values
+
+
+def _in_a_name(value: Any) -> str:
+    """A value as part of a folder name."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return re.sub(r"[^\w.+-]+", "-", text).strip("-")[:_MOST_NAME] or "empty"
