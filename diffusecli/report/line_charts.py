@@ -16,7 +16,7 @@ from diffusecli.report.views import TARGET, Sampler
 from diffusecli.report.wording import number, percent
 
 HEIGHT = 190
-"""Pixels of every plot."""
+"""Pixels of a plot, unless the names of its lines need more."""
 Points = tuple[tuple[float, float], ...]
 """Places in percent of a plot, from its upper left corner."""
 _APART = 17.0  # pixels between the names of two lines
@@ -67,7 +67,7 @@ class LineChart:
     band: tuple[Points, Points] | None  # its lower and its upper edge
     x: tuple[Tick, ...]
     y: tuple[Tick, ...]
-    height: int = HEIGHT
+    height: int
 
     def area(self, width: float, height: float) -> str:
         """The band in a plot of this size."""
@@ -136,7 +136,9 @@ def _chart(
         curves.append(Curve(name, colour, shape, dashed, some, steps, 0.0, value))
     low, high = (tuple((across.at(each["x"]), 100 - up.at(each[side])) for each in band) for side in ("low", "high"))
     ticks = tuple(Tick(round(100 - tick.at, 2), tick.label) for tick in up.ticks(form))
-    return LineChart("", "", "", "", "iteration", tuple(_spread(curves)), (low, high) if band else None, across.ticks(), ticks)
+    height = max(HEIGHT, round(_APART * (len(curves) - 1)))
+    edges = (low, high) if band else None
+    return LineChart("", "", "", "", "iteration", tuple(_spread(curves, height)), edges, across.ticks(), ticks, height)
 
 
 def _sized(points: Points, width: float, height: float) -> Points:
@@ -167,14 +169,14 @@ def _brief(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def _spread(curves: Sequence[Curve]) -> Iterator[Curve]:
+def _spread(curves: Sequence[Curve], height: int) -> Iterator[Curve]:
     """Place the names of lines beside their ends, far enough apart to read."""
     order = sorted(range(len(curves)), key=lambda i: curves[i].end[1])
     tops, free = {}, 0.0
     for i in order:
-        tops[i] = max(free, curves[i].end[1] * HEIGHT / 100)
+        tops[i] = max(free, curves[i].end[1] * height / 100)
         free = tops[i] + _APART
-    free = float(HEIGHT)
+    free = float(height)
     for i in reversed(order):
         tops[i] = min(tops[i], free)
         free = tops[i] - _APART

@@ -3,6 +3,7 @@
 import io
 import re
 import xml.etree.ElementTree as Xml
+from itertools import pairwise
 
 import pytest
 
@@ -106,6 +107,20 @@ def test_lines_end_where_their_values_are(tmp_path):
         marks = [(float(use.get("x")), float(use.get("y"))) for use in group.iter(f"{SPACE}use")]
         assert all(min(abs(x - a) + abs(y - b) for a, b in ends) < 0.2 for x, y in marks)
         assert {f"{curve.name} {curve.value}" for curve in chart.curves} <= set(texts(svg))
+
+
+def test_the_names_of_many_lines_have_room(tmp_path):
+    for name in "abcdefghij":
+        run_with(
+            tmp_path / name,
+            {"n.json": prompt(["{1}", "{2}"])},
+            {mode: {"n.json": {"{1}": 5, "{2}": 4}} for mode in ("untuned", "lora")},
+        )
+    chart = content(evaluate([tmp_path])).sections[0][1].lines[0]
+    assert len(chart.curves) == 21
+    tops = sorted(curve.top for curve in chart.curves)
+    assert all(b - a >= 16.9 for a, b in pairwise(tops))
+    assert 0 <= tops[0] <= tops[-1] <= chart.height
 
 
 def test_cells_of_a_matrix_are_darker_where_their_value_is_larger():
