@@ -17,10 +17,8 @@ from benchmarks.study.plan import GROUPS
 from benchmarks.study.stages import WHERE
 from diffusecli.evaluation.evaluation import Matrix
 from diffusecli.files.writing import write_text
-from diffusecli.report.charts import as_svg
-from diffusecli.report.dots import matrix
-from diffusecli.report.drawing import Frame, unchecked
-from diffusecli.report.palette import LIGHT
+from diffusecli.report.matrix_chart import of_matrix
+from diffusecli.report.svg import of_cells
 
 PICTURES = PAGE.parent / "pictures"
 
@@ -54,6 +52,5 @@ def _matrix(picture: Path, lines: list[tuple[str, list[float], list[bool]]]) -> 
         "exact KL, nats", tuple(told for told, _, _ in lines), tuple(GROUPS), tuple(tuple(values) for _, values, _ in lines),
         tuple(tuple(own) for _, _, own in lines),
     )  # fmt: skip
-    with unchecked():
-        write_text(picture, as_svg(matrix(found, Frame(LIGHT, 640)), "means over a group's prompts"))
+    write_text(picture, of_cells(of_matrix(found), "Means over a group's prompts."))
     return picture

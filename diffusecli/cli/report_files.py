@@ -16,7 +16,7 @@ def require_place(html: Path | None, plots: Path | None) -> None:
     """Check before the work that the report can be written."""
     from diffusecli.files.endings import require_ending
     from diffusecli.files.writing import require_writable
-    from diffusecli.report.charts import require_extra
+    from diffusecli.report.templates import require_extra
 
     if html is None and plots is None:
         return
@@ -30,7 +30,7 @@ def require_place(html: Path | None, plots: Path | None) -> None:
             raise InputError(f"--html {html}: is not a regular file. Choose another name")
         require_writable(html.parent)
     if plots is not None:
-        require_extra("altair", "vl_convert")
+        require_extra("jinja2", "vl_convert")
         if plots.exists() and not plots.is_dir():
             raise InputError(f"--plots {plots}: is a file. Name a folder")
         require_writable(plots)
@@ -45,6 +45,6 @@ def write_report(found: Evaluation, html: Path | None, plots: Path | None) -> No
         write_text(html, html_report(found))
         notice(f"wrote {html}")
     if plots is not None:
-        from diffusecli.report.charts import write_plots
+        from diffusecli.report.pictures import write_plots
 
         notice(f"wrote {many(len(write_plots(found, plots)), 'picture')} into {plots}")

@@ -36,6 +36,7 @@ class Manifest(BaseModel):
     kl_errors: dict[str, float] = {}  # standard errors of the KLs that are estimates
     kl_errors_before: dict[str, float] = {}
     retention_kl: float | None = None
+    iterations: NonNegativeInt | None = None
     prompts_trained: NonNegativeInt = 0  # the first entries of `prompt_sha256`
     prompt_sha256: dict[str, str] = {}
     model_revision: str | None = None

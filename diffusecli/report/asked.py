@@ -70,3 +70,12 @@ def first_sentence(text: str, width: int) -> str:
     line = " ".join(text.split())
     found = _SENTENCE.match(line)
     return short(found.group() if found else line, width)
+
+
+def rest_of_request(every: Sequence[Section], found: Sequence[Asked]) -> str | None:
+    """What follows the title in the only request of a report; None with several, or where something comes before the request."""
+    if len(every) != 1 or found[0].system is not None or found[0].turns:
+        return None
+    first = title(every).split()
+    words = found[0].request.split(None, len(first))
+    return " ".join(words[len(first) :]) if words[: len(first)] == first else found[0].request

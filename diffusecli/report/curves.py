@@ -1,7 +1,4 @@
-"""Line charts of a report: cumulative shares compared with a perfect sampler, and training curves.
-
-Plain values for charts; no chart library is used here.
-"""
+"""The values of line charts: cumulative shares compared with a perfect sampler, and training curves."""
 
 from __future__ import annotations
 
@@ -14,6 +11,8 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from diffusecli.evaluation.names import short_names
+from diffusecli.evaluation.run_records import Manifest
+from diffusecli.evaluation.sample_set import RunFacts
 from diffusecli.files.reading import MOST_BYTES
 from diffusecli.prompts.groups import noun_of
 from diffusecli.report.views import TARGET, Section
@@ -97,29 +96,51 @@ def _band(at: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[dict[str, A
 
 @dataclass(frozen=True)
 class Training:
-    """A run's iterations. `kl` has x, y and series: one per prompt, or the mean of many prompts with their quartiles as `band`."""
+    """A run's iterations. `kl` has x, y and series: one per prompt, or the mean of many prompts with their quartiles as `band`.
+
+    Figures are from before each step. If the run records the exact KL after the last step, it is the last point of `kl`.
+    """
 
     kl: list[dict[str, Any]]
     band: list[dict[str, Any]]
     loss: list[dict[str, Any]]
     drift: list[dict[str, Any]]
     of: str  # number of prompts (or folders) in the band
+    ended: bool  # whether the last point of `kl` is from after the last step
 
 
-def training(run: RunDir) -> Training | None:
+def training(facts: RunFacts) -> Training | None:
     """Read metrics.jsonl; None if it does not exist or has no complete line."""
-    lines = list(_iterations(run, _ITERATIONS))
+    lines = list(_iterations(facts.folder, _ITERATIONS))
     aliases = list(dict.fromkeys(alias for line in lines for alias in line["kl"]))
     if not aliases:
         return None
-    kl = _each(lines, aliases) if len(aliases) <= _LINES else _means(lines, "kl", "mean of prompts trained on")
+    end = _after(lines, aliases, facts.manifest)
+    few, mean = len(aliases) <= _LINES, "mean of prompts trained on"
+    kl = _each([*lines, *end], aliases) if few else _means(lines, "kl", mean) + _means(end, "kl", mean)
     return Training(
         kl + _means(lines, "test_kl", "mean of prompts not trained on"),
-        _quartiles(lines) if len(aliases) > _LINES else [],
+        [] if few else _quartiles(lines),
         _series(lines, "loss", "loss") + _series(lines, "optimal", "lowest possible"),
         _series(lines, "retention_kl", "drift"),
         many(len(aliases), noun_of(aliases)),
+        bool(end),
     )
+
+
+def _after(lines: list[dict[str, Any]], aliases: list[str], manifest: Manifest) -> list[dict[str, Any]]:
+    """The exact KL after the last step, in place of an iteration after the last; [] if the run has no such figures.
+
+    Folders of many prompts have no such figures, but their mean has, unless training ended with figures of only some prompts.
+    """
+    iteration, kl = lines[-1]["iteration"] + 1, manifest.exact_kl
+    if not kl or manifest.iterations not in (None, lines[-1]["iteration"]):
+        return []
+    if set(aliases) <= set(kl):
+        own = {alias: kl[alias] for alias in aliases}
+        return [{"iteration": iteration, "kl": own, "mean_kl": sum(own.values()) / len(own)}]
+    whole = len(aliases) > _LINES and manifest.prompts_trained == len(kl)
+    return [{"iteration": iteration, "kl": {}, "mean_kl": sum(kl.values()) / len(kl)}] if whole else []
 
 
 def _iterations(run: RunDir, most: int) -> Iterator[dict[str, Any]]:

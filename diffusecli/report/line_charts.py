@@ -1,7 +1,7 @@
-"""Line charts in the HTML report: cumulative shares, and training by iteration.
+"""Line charts: cumulative shares, and training by iteration.
 
-Plain values: paths lie in a square of 1000 units that the page stretches, ticks in percent. `charts.html.j2` draws them. Each kind of
-line has one look in all reports: targets and lowest values are grey, untuned samplers and prompts not trained on are dashed.
+Plain values, positions in percent of the plot. Each kind of line has one look in all reports: targets and lowest values are grey,
+untuned samplers and prompts not trained on are dashed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from diffusecli.report.scales import Scale, Tick
 from diffusecli.report.views import TARGET, Sampler
 from diffusecli.report.wording import number, percent
 
-HEIGHT = 190  # pixels of every plot
+HEIGHT = 190
+"""Pixels of a plot, unless the names of its lines need more."""
+Points = tuple[tuple[float, float], ...]
+"""Places in percent of a plot, from its upper left corner."""
 _APART = 17.0  # pixels between the names of two lines
 _TONES = (
     ("blue", "circle"),
@@ -36,10 +39,19 @@ class Curve:
     colour: str
     shape: str  # "" for grey lines
     dashed: bool
-    path: str
-    end: tuple[float, float]  # percent
+    points: Points
+    steps: bool  # whether there are no values between the points
     top: float  # pixels: where its name is
     value: str
+
+    @property
+    def end(self) -> tuple[float, float]:
+        """Its last point."""
+        return self.points[-1]
+
+    def path(self, width: float, height: float) -> str:
+        """The line in a plot of this size."""
+        return _path(_sized(self.points, width, height), steps=self.steps)
 
 
 @dataclass(frozen=True)
@@ -52,10 +64,17 @@ class LineChart:
     description: str
     across: str  # title of the horizontal axis
     curves: tuple[Curve, ...]
-    band: str  # a path; "" without one
+    band: tuple[Points, Points] | None  # its lower and its upper edge
     x: tuple[Tick, ...]
     y: tuple[Tick, ...]
-    height: int = HEIGHT
+    height: int
+
+    def area(self, width: float, height: float) -> str:
+        """The band in a plot of this size."""
+        if self.band is None:
+            return ""
+        low, high = (_sized(edge, width, height) for edge in self.band)
+        return _stepped_area(low, high) if self.curves[0].steps else _path([*low, *reversed(high)]) + "z"
 
 
 def of_cumulative(found: Cumulative, samplers: Sequence[Sampler]) -> LineChart:
@@ -72,7 +91,9 @@ def of_cumulative(found: Cumulative, samplers: Sequence[Sampler]) -> LineChart:
 
 def of_training(found: Training) -> Iterator[LineChart]:
     """Exact KL, loss and drift, if recorded."""
-    reading = "Before each step, in nats, on a logarithmic scale." + (f" Band: quartiles of {found.of}." if found.band else "")
+    last = " The last point is the exact KL after the last step." if found.ended else ""
+    band = f" Band: quartiles of {found.of}." if found.band else ""
+    reading = f"Before each step, in nats, on a logarithmic scale.{last}{band}"
     if found.kl:
         yield _curves(found.kl, "Exact KL", reading, found.band, logarithmic=True)
     if found.loss:
@@ -108,42 +129,54 @@ def _chart(
     across, up = Scale(min(xs), max(xs)), Scale(y[0], y[1] if y[1] > y[0] else y[0] * 1.1 or 1.0, logarithmic).rounded()
     curves = []
     for name in dict.fromkeys(point["series"] for point in points):
-        some = [(across.at(point["x"]), 100 - up.at(point["y"])) for point in points if point["series"] == name]
+        some = tuple((across.at(point["x"]), 100 - up.at(point["y"])) for point in points if point["series"] == name)
         colour, shape, dashed = looks.get(name, ("muted", "", False))
         last = next(point["y"] for point in reversed(points) if point["series"] == name)
         value = percent(last) if form == "share" else number(last, 4)
-        curves.append(Curve(name, colour, shape, dashed, _path(some, steps=steps), some[-1], 0.0, value))
-    low = [(across.at(each["x"]), 100 - up.at(each["low"])) for each in band]
-    high = [(across.at(each["x"]), 100 - up.at(each["high"])) for each in band]
-    area = _path([*low, *reversed(high)]) + "z" if band and not steps else _stepped_area(low, high) if band else ""
+        curves.append(Curve(name, colour, shape, dashed, some, steps, 0.0, value))
+    low, high = (tuple((across.at(each["x"]), 100 - up.at(each[side])) for each in band) for side in ("low", "high"))
     ticks = tuple(Tick(round(100 - tick.at, 2), tick.label) for tick in up.ticks(form))
-    return LineChart("", "", "", "", "iteration", tuple(_spread(curves)), area, across.ticks(), ticks)
+    height = max(HEIGHT, round(_APART * (len(curves) - 1)))
+    edges = (low, high) if band else None
+    return LineChart("", "", "", "", "iteration", tuple(_spread(curves, height)), edges, across.ticks(), ticks, height)
+
+
+def _sized(points: Points, width: float, height: float) -> Points:
+    return tuple((x * width / 100, y * height / 100) for x, y in points)
 
 
 def _path(points: Sequence[tuple[float, float]], *, steps: bool = False) -> str:
-    """A path in units of a thousandth.
+    """A path through points.
 
-    >>> _path([(0, 50), (10, 25)]), _path([(0, 50), (10, 25)], steps=True)
-    ('M0 500L100 250', 'M0 500H100V250')
+    >>> _path([(0, 50), (10, 25.04)]), _path([(0, 50), (10, 25)], steps=True)
+    ('M0 50L10 25', 'M0 50H10V25')
     """
-    (x, y), *rest = [(round(10 * x), round(10 * y)) for x, y in points]
+    (x, y), *rest = [(_brief(x), _brief(y)) for x, y in points]
     return f"M{x} {y}" + "".join(f"H{x}V{y}" if steps else f"L{x} {y}" for x, y in rest)
 
 
-def _stepped_area(low: Sequence[tuple[float, float]], high: Sequence[tuple[float, float]]) -> str:
-    """The area between two step lines: the way back goes up or down before it goes left."""
-    (x, y), *rest = [(round(10 * x), round(10 * y)) for x, y in reversed(high)]
-    return _path(low, steps=True) + f"L{x} {y}" + "".join(f"V{y}H{x}" for x, y in rest) + "z" if rest else ""
+def _stepped_area(low: Points, high: Points) -> str:
+    """The area between two step lines: the way back goes up or down before it goes left.
+
+    >>> _stepped_area(((0, 9), (5, 8)), ((0, 3), (5, 2)))
+    'M0 9H5V8V2V3H0z'
+    """
+    (_, y), *rest = [(_brief(x), _brief(y)) for x, y in reversed(high)]
+    return _path(low, steps=True) + f"V{y}" + "".join(f"V{y}H{x}" for x, y in rest) + "z"
 
 
-def _spread(curves: Sequence[Curve]) -> Iterator[Curve]:
+def _brief(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def _spread(curves: Sequence[Curve], height: int) -> Iterator[Curve]:
     """Place the names of lines beside their ends, far enough apart to read."""
     order = sorted(range(len(curves)), key=lambda i: curves[i].end[1])
     tops, free = {}, 0.0
     for i in order:
-        tops[i] = max(free, curves[i].end[1] * HEIGHT / 100)
+        tops[i] = max(free, curves[i].end[1] * height / 100)
         free = tops[i] + _APART
-    free = float(HEIGHT)
+    free = float(height)
     for i in reversed(order):
         tops[i] = min(tops[i], free)
         free = tops[i] - _APART

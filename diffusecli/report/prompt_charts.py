@@ -1,99 +1,16 @@
-"""Charts of many prompts in the HTML report: verdicts with distances, folders, differences between samplers."""
+"""Charts of many prompts: differences between samplers, and figures by folder."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from diffusecli.evaluation.evaluation import Difference, Evaluated
+from diffusecli.evaluation.evaluation import Difference
 from diffusecli.evaluation.groups import Group
 from diffusecli.prompts.groups import Folder
-from diffusecli.report.asked import Asked
 from diffusecli.report.row_charts import COLUMNS, LANE, ROW, Head, Mark, Row, RowChart, thin_line
-from diffusecli.report.scales import Scale, Tick
-from diffusecli.report.views import MOST, Pair, Sampler, Section
+from diffusecli.report.scales import Scale
+from diffusecli.report.views import MOST, Pair, Sampler
 from diffusecli.report.wording import known, number, short, span, unique
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One prompt and one tuned sampler of the overview."""
-
-    section: Section
-    asked: Asked
-    sampler: Sampler
-    row: Evaluated
-    first: bool  # of its prompt
-    strip: Row | None  # its distance, if it has one
-
-
-@dataclass(frozen=True)
-class Overview:
-    """Every prompt with its verdict and its distance."""
-
-    rows: tuple[Judged, ...]
-    heads: tuple[str, ...]
-    ticks: tuple[Tick, ...]
-    zero: float
-    within: bool  # whether a prompt that does not follow its target is within the range of noise
-    untuned: tuple[Sampler, ...]
-
-
-def of_prompts(sections: Sequence[tuple[Section, Asked]]) -> Overview:
-    """A verdict for each prompt and sampler, over its TVD and the TVD that 95 % of perfect samplers do not exceed."""
-    listed = [(section, asked, pair, place == 0) for section, asked in sections
-              for place, pair in enumerate(_judged(section))]  # fmt: skip
-    distances = [value for _, _, (_, row), _ in listed for value in _distance(row) if known(value) is not None]
-    scale = Scale(0, min(1.0, max([0.02, *distances]) * 1.02))
-    thin = {section.prompt.key: [pair for pair in section.sampled if pair[0].untuned] for section, _ in sections}
-    rows = tuple(
-        Judged(section, asked, sampler, row, first, _strip(sampler, row, thin[section.prompt.key], scale))
-        for section, asked, (sampler, row), first in listed
-    )
-    seen = dict.fromkeys(
-        sampler for some in thin.values() for sampler, _ in some if any(not s.untuned for _, _, (s, _), _ in listed)
-    )
-    inside = [
-        row.figures for _, _, (_, row), _ in listed if row.figures is not None and not row.verdict.startswith(("follows", "close"))
-    ]
-    return Overview(
-        rows,
-        ("valid", "TVD", "exact KL")
-        if any(row.figures is not None for _, _, (_, row), _ in listed)
-        else ("on target", "exact TVD", "exact KL"),
-        scale.ticks(),
-        scale.at(0),
-        any(f.tvd <= f.tvd_floor_95 for f in inside),
-        tuple(seen),
-    )
-
-
-def _judged(section: Section) -> list[tuple[Sampler, Evaluated]]:
-    return [pair for pair in section.pairs if not pair[0].untuned] or section.pairs
-
-
-def _distance(row: Evaluated) -> tuple[float, ...]:
-    f = row.figures
-    if f is not None:
-        return f.tvd, f.tvd_floor_95
-    return (row.exact.tvd,) if row.exact is not None else ()
-
-
-def _strip(sampler: Sampler, row: Evaluated, thin: Sequence[tuple[Sampler, Evaluated]], scale: Scale) -> Row | None:
-    distance = _distance(row)
-    if not distance or known(distance[0]) is None:
-        return None
-    f = row.figures
-    floor = scale.length(0, f.tvd_floor_95) if f is not None and known(f.tvd_floor_95) is not None else None
-    text = f"{sampler.label}: {'TVD' if f is not None else 'exact TVD'} {number(distance[0])}"
-    if f is not None:
-        text += f"; 95 % of perfect samplers have at most {number(f.tvd_floor_95)}"
-    lines = [thin_line(other, scale, some.figures.tvd, f"TVD {number(some.figures.tvd)}")
-             for other, some in thin if other != sampler and some.figures is not None]  # fmt: skip
-    mark = Mark(sampler, scale.at(distance[0]), True, text, 8)
-    return Row(
-        "", text, (), noise=(scale.at(0), floor) if floor is not None else None, marks=(mark,), lines=tuple(lines), height=16
-    )
 
 
 def of_differences(pair: Pair, some: Sequence[Difference], names: Sequence[str]) -> RowChart | None:

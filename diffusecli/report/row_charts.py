@@ -1,6 +1,6 @@
-"""The parts of a chart of rows in the HTML report, as plain values: positions are percent of the plot's width.
+"""The parts of a chart of rows, as plain values: positions are percent of the plot's width.
 
-`charts.html.j2` draws them.
+`marks.svg.j2` draws them, in the HTML report and in pictures.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class Row:
     split: bool = False  # a folder of folders
     outside: str = ""  # of answers that are no target: what the figures are
     height: int = ROW
+    judged: tuple[str, str] | None = None  # a sampler and its verdict, above the plot
 
 
 @dataclass(frozen=True)

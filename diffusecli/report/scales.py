@@ -1,4 +1,4 @@
-"""Scales of the HTML report's charts: values become percent of a plot's width or height, so that one drawing fits every screen."""
+"""Scales of charts: values become percent of a plot's width or height, so that one drawing fits every screen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Charts of one prompt in the HTML report: weights and shares of its targets, and the most frequent answers."""
+"""Charts of one prompt: weights and shares of its targets, and the most frequent answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from diffusecli.evaluation.evaluation import Evaluated
 from diffusecli.report.parts import cut_in_words
 from diffusecli.report.row_charts import COLUMNS, LANE, ROW, Head, Line, Mark, Row, RowChart, thin_line
 from diffusecli.report.scales import Scale
-from diffusecli.report.views import MOST, OFF_TARGET, Sampler, Section
+from diffusecli.report.views import LONGEST_LABEL, MOST, OFF_TARGET, Sampler, Section
 from diffusecli.report.wording import count, number, percent, short, unique
 from diffusecli.system.errors import many
 
@@ -132,7 +132,7 @@ def of_outcomes(row: Evaluated, sampler: Sampler) -> RowChart | None:
     if not top or top[0].count == 1:
         return None
     n, scale = row.tally.n, Scale(0, top[0].count / row.tally.n)
-    names = unique(short(outcome.text, 34) + cut_in_words(outcome) for outcome in top)
+    names = unique(short(outcome.text, LONGEST_LABEL) + cut_in_words(outcome) for outcome in top)
     rows = [Row(name, short(outcome.text, 200), (percent(outcome.count / n), count(outcome.count)), (), scale.length(0, outcome.count / n))
             for name, outcome in zip(names, top, strict=True)]  # fmt: skip
     return RowChart(

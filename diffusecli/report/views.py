@@ -29,9 +29,9 @@ TARGET, WEIGHT = "target", "target weight"
 """Legend entries of the grey marks; no sampler has these names."""
 _COLOURS = ("blue", "green", "purple", "vermilion", "sky")
 _SHAPES = ("circle", "diamond", "triangle-up", "cross", "triangle-down")
-_SHORT_LABEL = 7  # most characters of labels below vertical bars
-_FEW = 12
 _LONGEST_NAME = 60  # of a prompt
+LONGEST_LABEL = 44
+"""Most characters of a target's label."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +102,7 @@ class Section:
     @cached_property
     def labels(self) -> list[str]:
         """Unique labels of the targets shown."""
-        return unique([OFF_TARGET, UNFINISHED, *(short(self.prompt.targets[i]) for i in self.shown)])[2:]
-
-    @property
-    def upright(self) -> bool:
-        """Whether bars are vertical: for numbers, dates, and a few short words."""
-        few = len(self.shown) <= _FEW and all(len(label) <= _SHORT_LABEL for label in self.labels)
-        return self.values is not None or few
+        return unique([OFF_TARGET, UNFINISHED, *(short(self.prompt.targets[i], LONGEST_LABEL) for i in self.shown)])[2:]
 
     @property
     def strays(self) -> tuple[str, ...]:

@@ -809,8 +809,6 @@ def _where() -> str:
 
 def fuzz(examples: int, only: Sequence[str] = (), tell: Callable[[Outcome], None] = lambda _: None) -> list[Outcome]:
     """Examples of every kind, shared out by weight."""
-    import altair  # noqa: F401 (takes seconds, which are no example's)
-
     chosen = [kind for kind in kinds() if not only or any(part in kind.name for part in only)]
     total = sum(kind.share for kind in chosen)
     found: list[Outcome] = []

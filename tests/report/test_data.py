@@ -96,8 +96,8 @@ def begun(tmp_path):
 
 def test_every_report_says_that_an_answer_only_has_to_begin_with_its_target(begun):
     pytest.importorskip("jinja2", reason="the HTML report needs the extra `report`")
-    from diffusecli.report.charts import write_plots
     from diffusecli.report.html import html_report
+    from diffusecli.report.pictures import write_plots
 
     console = Console(file=io.StringIO(), width=10_000)
     only, mixed = evaluate([begun / "begins"]), evaluate([begun])

@@ -10,9 +10,9 @@ import pytest
 from diffusecli.files.markdown import markdown_cell, markdown_code
 from diffusecli.models.card import merged_card, model_card
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.report.charts import write_plots
 from diffusecli.report.html import html_report
 from diffusecli.report.markdown import as_markdown
+from diffusecli.report.pictures import write_plots
 from diffusecli.verbs.evaluate import evaluate
 from tests.report.test_html import Parsed, iteration, prompt, run_with
 
@@ -146,9 +146,13 @@ def test_charts_of_hostile_texts_are_drawings_with_words(found, tmp_path):
     for path in paths:
         assert re.fullmatch(r"[A-Za-z0-9._-]+\.(svg|png)", path.name)
         if path.suffix == ".svg":
-            kinds = {element.tag.rpartition("}")[2] for element in Xml.parse(path).iter()}  # noqa: S314 - made here
-            assert kinds <= {"svg", "g", "path", "text", "line", "rect", "defs", "clipPath", "title", "desc", "tspan", "circle"}
-            assert "href" not in path.read_text(encoding="utf-8")
+            elements = list(Xml.parse(path).iter())  # noqa: S314 - made here
+            kinds = {element.tag.rpartition("}")[2] for element in elements}
+            assert kinds <= {"svg", "g", "path", "text", "line", "rect", "defs", "use", "title", "desc", "tspan", "style"}
+            assert all(re.fullmatch(r"#m-[a-z-]+", element.get("href", "#m-none")) for element in elements)
+            assert not [name for element in elements for name in element.attrib if name.startswith("on")]
+            (style,) = (element.text for element in elements if element.tag.endswith("style"))
+            assert not re.search(r"@|url|var\(", style)
 
 
 def test_the_page_of_hostile_runs_has_its_own_elements_and_no_others(found):

@@ -12,18 +12,19 @@ from itertools import pairwise
 import pytest
 
 from diffusecli.evaluation.groups import groups
+from diffusecli.evaluation.run_records import Manifest, Settings
+from diffusecli.evaluation.sample_set import RunFacts
 from diffusecli.files.writing import write_json
-from diffusecli.report.charts import of_section, write_plots
 from diffusecli.report.curves import cumulative, training
-from diffusecli.report.dots import compared, overview
-from diffusecli.report.drawing import Frame
 from diffusecli.report.html import html_report
-from diffusecli.report.lines import of_training
+from diffusecli.report.overview_chart import of_prompts
 from diffusecli.report.palette import DARK, LIGHT
-from diffusecli.report.prompt_charts import of_folders, of_prompts
+from diffusecli.report.pictures import write_plots
+from diffusecli.report.prompt_charts import of_folders
 from diffusecli.report.scales import Scale
 from diffusecli.report.target_charts import of_targets
-from diffusecli.report.views import OFF_TARGET, pairs, samplers, sections, spots
+from diffusecli.report.templates import source
+from diffusecli.report.views import OFF_TARGET, samplers, sections, spots
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError
 from diffusecli.verbs.evaluate import evaluate
@@ -54,6 +55,10 @@ def run_with(folder, prompts, samples, manifest=None, metrics=None):
 
 def iteration(number, kl):
     return json.dumps({"iteration": number, "kl": kl, "loss": 3.0 / number, "optimal": 0.5, "retention_kl": None}) + "\n"
+
+
+def facts_of(run, **manifest):
+    return RunFacts(str(run.path), run, Manifest(**manifest), Settings(), {})
 
 
 def four_ages(folder):
@@ -226,12 +231,12 @@ def test_a_perfect_sampler_stays_within_the_band_of_concentration(tmp_path):
 @pytest.mark.parametrize("extra", ["", '{"broken": \n', "[1]\n", '{"iteration": 3, "kl": 5}\n'])
 def test_broken_lines_of_metrics_are_skipped(tmp_path, extra):
     run = run_with(tmp_path / "run", {}, {}, metrics=iteration(1, {"p.json": 0.5}) + extra + iteration(2, {"p.json": 0.25}))
-    assert [(point["x"], point["y"]) for point in training(run).kl] == [(1, 0.5), (2, 0.25)]
+    assert [(point["x"], point["y"]) for point in training(facts_of(run)).kl] == [(1, 0.5), (2, 0.25)]
 
 
 def test_many_prompts_are_a_mean_with_quartiles(tmp_path):
     run = run_with(tmp_path / "run", {}, {}, metrics=iteration(1, {f"{i}.json": float(i) for i in range(1, 10)}))
-    found = training(run)
+    found = training(facts_of(run))
     assert [point["y"] for point in found.kl] == [5]
     assert [(band["low"], band["high"]) for band in found.band] == [(3, 7)]
 
@@ -239,18 +244,18 @@ def test_many_prompts_are_a_mean_with_quartiles(tmp_path):
 def test_of_folders_the_mean_is_that_over_prompts(tmp_path):
     line = json.loads(iteration(1, {f"folder {i}": float(i) for i in range(1, 10)}))
     line |= {"mean_kl": 2.5, "test_kl": {"held-out": 8.0, "other": 4.0}, "mean_test_kl": 7.5}
-    found = training(run_with(tmp_path / "run", {}, {}, metrics=json.dumps(line) + "\n"))
+    found = training(facts_of(run_with(tmp_path / "run", {}, {}, metrics=json.dumps(line) + "\n")))
     assert [point["y"] for point in found.kl] == [2.5, 7.5]
     assert found.of == "9 folders"
 
 
 def test_a_run_without_metrics_has_no_curves(tmp_path):
     run_with(tmp_path / "run", {"p.json": prompt("ab")}, {"lora": {"p.json": {"a": 5, "b": 5}}})
-    assert training(RunDir(tmp_path / "run")) is None
+    assert training(facts_of(RunDir(tmp_path / "run"))) is None
     assert "Training" not in report_of(tmp_path).text
 
 
-@pytest.mark.parametrize("missing", ["altair", "jinja2", "vl_convert"])
+@pytest.mark.parametrize("missing", ["jinja2", "vl_convert"])
 def test_a_missing_package_is_told_with_its_remedy(tmp_path, monkeypatch, missing):
     run_with(tmp_path / "run", {"p.json": prompt("ab")}, {"lora": {"p.json": {"a": 5}}})
     evaluation = evaluate([tmp_path])
@@ -265,29 +270,11 @@ def test_plots_are_svg_and_png_under_safe_names(tmp_path):
     run_with(tmp_path / "run", {alias: prompt("ab") for alias in some["lora"]}, some)
     paths = write_plots(evaluate([tmp_path]), tmp_path / "plots")
     assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == sorted(path.name for path in paths)
-    assert {"overview.svg", "x-y.distribution.png", "x-y.distribution-2.png", "x-y.residuals.svg"} <= {path.name for path in paths}
+    assert {"overview.svg", "x-y.distribution.png", "x-y.distribution-2.png"} <= {path.name for path in paths}
     for path in paths:
         assert path.read_bytes().startswith(b"<svg" if path.suffix == ".svg" else b"\x89PNG")
         assert path.suffix == ".png" or "var(--" not in path.read_text()
         assert path.suffix == ".png" or "equal to a target after trimming white space" in path.read_text()
-
-
-def test_charts_follow_the_schema_of_vega_lite(tmp_path):
-    two_prompts(tmp_path / "run")
-    evaluation, frame = evaluate([tmp_path]), Frame(LIGHT, 600)
-    found = sections(evaluation)
-    made = [chart for section in found for chart in of_section(section, frame, 0)]  # Altair checks them unless told otherwise
-    made += [overview(found, frame), *of_training(training(RunDir(tmp_path / "run")), frame)]
-    made += [compared(pair, some, names, frame) for pair, some, names in pairs(evaluation)]
-    assert {chart.kind for chart in made} >= {
-        "distribution",
-        "residuals",
-        "cumulative",
-        "outcomes",
-        "overview",
-        "exact-kl",
-        "difference",
-    }
 
 
 @pytest.mark.parametrize(("request_text", "title"), [
@@ -324,6 +311,24 @@ def test_the_system_text_of_the_config_is_shown_for_prompts_without_one(tmp_path
              {"chat": {"system": "Text of the config."}})  # fmt: skip
     source = html_report(evaluate([tmp_path]))
     assert re.findall(r'<dd class="system" dir="auto">(.*?)</dd>', source) == ["Text of the config.", "Own text."]
+
+
+@pytest.mark.parametrize(("asked", "rest"), [
+    ("Roll 2 dice and report the total.\nOutput only\nthe number.", "Output only\nthe number."), ("Say a or b", None), ("say " * 60, "say " * 60),
+])  # fmt: skip
+def test_the_only_request_is_shown_once(tmp_path, asked, rest):
+    run_with(tmp_path / "run", {"p.json": prompt("ab", request=asked)}, {"lora": {"p.json": {"a": 5, "b": 5}}})
+    found = re.findall(r"<blockquote.*?>(.*?)</blockquote>", html_report(evaluate([tmp_path])), re.DOTALL)
+    assert [text.strip() for text in found] == ([rest.strip()] if rest else [])
+
+
+def test_a_sampler_with_one_prompt_has_its_verdict_at_the_top(tmp_path):
+    samples = {"lora": {"p.json": {"a": 500, "b": 500}, "o.json": {"one": 1}}}
+    run_with(tmp_path / "run", {"p.json": prompt("ab"), "o.json": prompt([])}, samples)
+    source = html_report(evaluate([tmp_path]))
+    assert '<span class="tally"><span class="good">follows the target</span></span>' in source
+    assert "0 of 1" not in source
+    assert "1 of 1" not in source
 
 
 @pytest.mark.parametrize("system", [None, 5, {"a": "b"}, ["x"]])
@@ -374,6 +379,15 @@ def test_contrast_is_that_of_the_standard():
 @pytest.mark.parametrize("name", ["ink", "muted", "good", "near", "bad"])
 def test_colours_of_text_have_enough_contrast(palette, name):
     assert contrast(palette[name], palette["paper"]) >= 4.5
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK])
+def test_bars_have_enough_contrast_and_differ_from_the_range_of_perfect_samplers(palette):
+    assert contrast(palette["target"], palette["paper"]) >= 3
+    opacity = float(re.search(r"\.noise \{[^}]*fill-opacity: ([.\d]+)", source("marks.css"))[1])
+    parts = [[int(palette[name][i : i + 2], 16) for i in (1, 3, 5)] for name in ("ink", "paper")]
+    mixed = [round(opacity * ink + (1 - opacity) * paper) for ink, paper in zip(*parts, strict=True)]
+    assert contrast(palette["target"], "#{:02x}{:02x}{:02x}".format(*mixed)) >= 2.3
 
 
 def test_axes_are_linear_and_an_untuned_outlier_does_not_squeeze_them(tmp_path):
@@ -472,7 +486,7 @@ def test_the_overview_says_so_when_a_prompt_fails_within_the_range_of_noise(tmp_
     )
     found = evaluate([tmp_path])
     assert next(row.verdict[:10] for row in found.rows) == "off target"
-    assert of_prompts([(section, None) for section in sections(found)]).within
+    assert "can lie in the grey range" in of_prompts([(section, None) for section in sections(found)]).chart.reading
     assert "can lie in the grey range and still fail" in report_of(tmp_path).text
 
 
@@ -630,6 +644,25 @@ def test_all_charts_have_the_same_left_and_right_edges(opened, width):
     assert page.locator("#p1 .chart").count() >= 2
     page.add_style_tag(content="#p1 .lines { margin-left: 3px; }")
     assert len({edge for of_prompt in edges(page) for edge in of_prompt}) == 2, "this test can fail"
+
+
+def test_labels_of_44_characters_take_one_line_where_there_is_room(browser, tmp_path):
+    long = "very dissatisfied, and would not come again!"
+    assert len(long) == 44
+    run_with(tmp_path / "run", {"p.json": prompt([long, f"{long}!", "b"])}, {"lora": {"p.json": {long: 5, "b": 5}}})
+    (tmp_path / "r.html").write_text(html_report(evaluate([tmp_path])), encoding="utf-8")
+    heights = {}
+    for width in (1280, 390):
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        page.set_default_timeout(1000 * HANG)
+        page.goto((tmp_path / "r.html").as_uri())
+        labels = page.locator(".distribution .body .label")
+        assert labels.all_inner_texts()[:3] == [long, f"{long[:43]}…", "b"]
+        heights[width] = [labels.nth(place).bounding_box()["height"] for place in (0, 2)]
+        assert page.evaluate(CLIPPED) == []
+        page.close()
+    assert heights[1280][0] == heights[1280][1], "one line"
+    assert heights[390][0] > heights[390][1], "more than one on a phone"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
