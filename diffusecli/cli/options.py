@@ -43,12 +43,16 @@ def require_choices(given: dict[str, str | None]) -> None:
             raise InputError(f"{option} {value}: must be one of {', '.join(CHOICES[option])}")
 
 
+_READABLE = ("prompt", "prompts", "source", "paths")
+"""Parameters of files that are read, and may be on the hub."""
+
+
 def meant_paths(option: str, value: Any) -> Any:
     """The value of an option with `~` expanded in every path. Raises `InputError` as `paths.meant` does."""
     if isinstance(value, list):
         return [meant_paths(option, one) for one in value]
     if isinstance(value, Path):
-        return Path(meant(str(value)))
+        return Path(meant(str(value), readable=option in _READABLE))
     return meant(value) if option in ("model", "chat_template") and isinstance(value, str) else value
 
 

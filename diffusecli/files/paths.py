@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffusecli.files.hub_paths import as_written, fetched, is_address, pinned
 from diffusecli.system.errors import InputError, nearest, sentence
 
 _FOLDERS = ("prompts", "configs", "schemas")
@@ -39,7 +40,12 @@ class Found:
 
 
 def find(path: str | Path, beside: Path | None = None) -> Found:
-    """Resolve a path: from the working directory, else next to the config that names it (in its folder), else in the library."""
+    """Resolve a path: from the working directory, else next to the config that names it (in its folder), else in the library.
+
+    An address on the hub gets its commit as the revision.
+    """
+    if is_address(path):
+        return Found(pinned(as_written(path)), fetched(as_written(path)))
     if _is_users_own(path):
         return Found(str(path), Path(path))
     if beside is not None and _is_users_own(beside / path):
@@ -51,8 +57,13 @@ def find(path: str | Path, beside: Path | None = None) -> Found:
     return Found(str(path), wanted)
 
 
-def wrong_as_written(path: str) -> tuple[str, str]:
-    """What is wrong with a path as written, and the fix. Empty if nothing is wrong, or if the path exists literally."""
+def wrong_as_written(path: str, *, readable: bool = False) -> tuple[str, str]:
+    """What is wrong with a path as written, and the fix. Empty if nothing is wrong, or if the path exists literally.
+
+    A `readable` path may be an address on the hub.
+    """
+    if readable and is_address(path):
+        return "", ""
     if (left := _LEFT_TO_FILL_IN.search(path)) and not exists(path):
         return f"'{left[0]}' is not replaced by a value", "write the value itself"
     if _ADDRESS.match(path) and not exists(path):
@@ -70,9 +81,9 @@ def at_home(path: str) -> str:
     return os.path.expanduser(path)  # noqa: PTH111 (pathlib raises for an unknown user)
 
 
-def meant(path: str) -> str:
+def meant(path: str, *, readable: bool = False) -> str:
     """Expand a path given by the user. Raises `InputError` if it contains unreplaced placeholders, a URL or an unknown user."""
-    message, remedy = wrong_as_written(path)
+    message, remedy = wrong_as_written(path, readable=readable)
     if message:
         raise InputError(f"{path}: {message}. {sentence(remedy)}")
     return at_home(path)

@@ -22,8 +22,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from diffusecli.files.cells import as_cell
 from diffusecli.files.delimited import OF_ENDING, table_of_text
+from diffusecli.files.hub_paths import is_address
 from diffusecli.files.json_tables import table_of_json
-from diffusecli.files.paths import look_again
+from diffusecli.files.paths import find, look_again
 from diffusecli.files.reading import TooLargeError, require_size
 from diffusecli.files.tables import MOST_BYTES, Layout, Table, numbered, require_no, with_header
 from diffusecli.files.text import canonical
@@ -52,6 +53,7 @@ def read_table(path: Path, layout: Layout | None = None, named: Sequence[str] = 
     `named` are the columns that the user names. Raises `InputError` for a file that is not a table or could be read in two ways.
     """
     layout = layout or Layout()
+    path = find(path).place if is_address(path) else path
     with _in_sentences(path):
         require_size(path, MOST_BYTES)
         content, name = _content(path)

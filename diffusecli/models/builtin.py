@@ -38,6 +38,8 @@ class BuiltinModel:
     gguf_sha256: str
     megabytes: int  # to fetch
     megabytes_needed: int  # on disk while converting
+    hub_id: str  # of the original model
+    licence: str  # as on the hub
 
 
 BUILTIN_MODELS = {
@@ -49,6 +51,8 @@ BUILTIN_MODELS = {
         gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         megabytes=93,
         megabytes_needed=1000,
+        hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
+        licence="apache-2.0",
     )
 }
 

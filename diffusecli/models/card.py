@@ -117,7 +117,7 @@ def _card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, kind: str, 
     chat = {name: value for name, value in (manifest.get("chat") or {}).items() if value != {}}
     asked = "".join(f"\n- {name}: {markdown_code(json.dumps(value, ensure_ascii=False))}" for name, value in chat.items())
     return _CARD.format(
-        asked=f"\nThe figures are for prompts rendered with\n{asked}\n" if asked else "", quoted=json.dumps(manifest["model"]), kind=kind, what=what, load=load, rest=rest,
+        asked=f"\nThe figures are for prompts rendered with\n{asked}\n" if asked else "", quoted=json.dumps(BUILTIN_MODELS[manifest["model"]].hub_id if manifest["model"] in BUILTIN_MODELS else manifest["model"]), kind=kind, what=what, load=load, rest=rest,
         count=many(count, "distribution"),
         stopped=f"Training: {many(manifest['steps'], 'step')}, {manifest['training_seconds']:.0f} s; {markdown_cell(manifest['stopped'])}.", rows="\n".join(rows),
         retention="" if drift is None else f"\nDrift from the base model on {manifest['retention']['held_out']} ordinary "

@@ -102,4 +102,4 @@ def _located(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _is_path(value: Any) -> bool:
-    return isinstance(value, str) and value != "" and not wrong_as_written(value)[0]
+    return isinstance(value, str) and value != "" and not wrong_as_written(value, readable=True)[0]

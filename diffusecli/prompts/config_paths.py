@@ -20,6 +20,8 @@ from diffusecli.system.errors import Problem
 
 _FILLED = ("output_dir", "ckpt_dir")
 """The settings in which {model} and {config} are replaced."""
+_PROMPTS = ("train_prompts", "test_prompts", "retain")
+"""The settings that may name files on the hub."""
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 """An environment variable. Replaced in `output_dir` only."""
 
@@ -38,7 +40,7 @@ def wrong_paths(document: Document, path: Path) -> Iterator[tuple[Problem, Locat
             remedy = "set it, or write the folder itself"
             yield document.problem(location, f"the environment variable {unset} is not set", remedy), location
             continue
-        message, remedy = wrong_as_written(text)
+        message, remedy = wrong_as_written(text, readable=location[0] in _PROMPTS)
         left = re.search(r"\{[^{}]*\}", _filled(text, str(data.get("model")), path)) if location[0] in _FILLED else None
         if left and not message and not exists(text):
             message, remedy = (
@@ -80,7 +82,7 @@ def resolve_paths(config: Config, path: Path, *, kept: bool) -> Config:
 def readable_paths(document: Document, path: Path) -> dict[Location, tuple[tuple[str, ...], ...]]:
     """The valid lists of prompt paths, resolved, by location. Entries with a wrong path give no files."""
     return {
-        key: tuple(() if wrong_as_written(p)[0] else tuple(spread(at_home(p), path.parent)) for p in listed)
+        key: tuple(() if wrong_as_written(p, readable=True)[0] else tuple(spread(at_home(p), path.parent)) for p in listed)
         for key, listed in _prompt_lists(document).items()
         if isinstance(listed, list) and all(isinstance(p, str) and p for p in listed)
     }

@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from diffusecli.files.documents import Document, parse_json, read_document
+from diffusecli.files.hub_paths import is_address
 from diffusecli.files.paths import exists, find, in_a_file, look_again, real, spread, visible_files
 from diffusecli.files.reading import MOST_BYTES, read_text
 from diffusecli.files.schema import problems_of
@@ -81,7 +82,7 @@ def _contents(path: str | Path) -> _Contents:
         if () not in described:
             return _Contents({}, {"": problems})
         document.data.update(described[()])
-    prompt, more = _prompt(document, document.data, str(path))
+    prompt, more = _prompt(document, document.data, found.name if is_address(path) else str(path))
     problems = [*problems, *more]
     return _Contents({"": prompt} if prompt is not None and not _wrong(problems) else {}, {"": problems})
 
@@ -212,7 +213,7 @@ def _why_missing(path: Path, made_by: str | None) -> tuple[str, str]:
 
 def is_there(path: str | Path) -> bool:
     """Whether a file, a folder, or a prompt in a file with several exists."""
-    return exists(path) or (in_a_file(path) and bool(prompts_of(Path(path))))
+    return exists(find(path).place if is_address(path) else path) or (in_a_file(path) and bool(prompts_of(Path(path))))
 
 
 def prompts_of(file: Path) -> list[Path]:

@@ -54,7 +54,7 @@ class Sampled:
 
 
 def generate(
-    engine: Engine, prompts: Sequence[Prompt], settings: SamplingSettings, *, mode: str, adapter_sha256: str | None,
+    engine: Engine, prompts: Sequence[Prompt], settings: SamplingSettings, *, mode: str, adapter_sha256: str | None, adapter: str = "",
     path: Path, form: str, report: Report, notice: Notice, write: bool = True, resumable: bool = True,
 ) -> Sampled:  # fmt: skip
     """Sample every prompt and write the samples to `path`, and settings, prompts and hashes to a file beside it.
@@ -64,7 +64,13 @@ def generate(
     Raises `InterruptedRun` on Ctrl-C (arrived answers are kept), and `InputError` when two prompts have the same alias.
     """
     require_own_names(prompts)
-    about = {"mode": mode, "adapter_sha256": adapter_sha256, **engine.about, "settings": asdict(settings)}
+    about = {
+        "mode": mode,
+        "adapter_sha256": adapter_sha256,
+        **({"adapter": adapter} if adapter else {}),
+        **engine.about,
+        "settings": asdict(settings),
+    }
     kept_in = journal_path(path) if write and resumable else None
     with only_writer(path, lock_beside(path)) if write else nullcontext():
         named_otherwise = (*_ANYWHERE, "model") if "model_revision" in about else _ANYWHERE

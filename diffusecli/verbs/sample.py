@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from diffusecli.files.paths import exists, find
 from diffusecli.files.text import holds_half_characters
 from diffusecli.files.writing import require_writable
 from diffusecli.models.adapters import base_of
+from diffusecli.models.hub_adapters import fetched_adapter, is_on_hub
 from diffusecli.models.identity import has_weights_of
 from diffusecli.models.source import model_source
 from diffusecli.prompts.config import CHAT_FIELDS, Config, short_name
@@ -66,6 +67,7 @@ class Wanted:
     served: bool = False  # by an engine that loads no model; `model` is its name for the model
     given: tuple[Prompt, ...] = ()  # prompts in memory; each has an alias
     per_wording: bool = False  # sample each wording separately, including held-out ones
+    fetched: str = ""  # the adapter's name on the hub and its commit, if it is from there
 
     @property
     def is_of_config(self) -> bool:
@@ -96,6 +98,7 @@ class Resolved:
     named: str | None = None  # the model's name on the command line
     home: RunDir | None = None  # the run whose samples these are
     named_base: bool = True  # whether the user named the base model, not a run
+    fetched: str = ""  # the adapter's name on the hub and its commit, if it is from there
 
     @property
     def served_name(self) -> str:
@@ -121,6 +124,9 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
     if wanted.model is not None and not wanted.model.strip():
         raise InputError("--model: is empty. Name a model or remove the option")
     mode = wanted.mode or wanted.default_mode
+    if wanted.adapter is not None and is_on_hub(wanted.adapter):
+        folder, fetched = fetched_adapter(wanted.adapter)
+        wanted = replace(wanted, adapter=folder, fetched=fetched)
     config, run, home, message = _source(wanted, mode, results)
     adapter = None
     if mode == "lora":
@@ -146,13 +152,13 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
         raise InputError(f"{path}: exists and was not written by `diffuse sample`. Choose another file or remove it")
     if wanted.output is not None and (others := _of_other_prompts(path, prompts)):
         raise InputError(f"{path}: contains samples of {others}. Choose another file or remove it")
-    message = f"sampling {config.model}{f' with the adapter {adapter.path}' if adapter else ''} ({mode}){message}"
+    message = f"sampling {config.model}{f' with the adapter {wanted.fetched or adapter.path}' if adapter else ''} ({mode}){message}"
     if adapter is not None and (changed := changed_since_training(adapter, prompts)):
         message += f"; changed since its training: {', '.join(changed)}"
     if wanted.per_wording:
         prompts = [wording for prompt in prompts for wording in (*prompt.wordings, *prompt.held_out)]
     of_a_run = wanted.model is None and (run.path.is_dir() if wanted.source is None else not wanted.is_of_config)
-    return Resolved(config, adapter, prompts, path, form, message, wanted.model, home, not of_a_run)
+    return Resolved(config, adapter, prompts, path, form, message, wanted.model, home, not of_a_run, wanted.fetched)
 
 
 def _require_ending(path: Path, form: str) -> None:
@@ -187,7 +193,7 @@ def sample(
             made = at_work.enter_context(kind.make(asked, **(options or {})))
         return generate(
             made, wanted.prompts, settings, mode=wanted.mode, path=wanted.path, form=wanted.form, report=report, notice=notice,
-            adapter_sha256=wanted.adapter.adapter_sha256 if wanted.adapter is not None else None,
+            adapter_sha256=wanted.adapter.adapter_sha256 if wanted.adapter is not None else None, adapter=wanted.fetched,
         )  # fmt: skip
 
 
@@ -251,9 +257,10 @@ def _separate_folder(wanted: Wanted, results: Path) -> Path:
     if wanted.adapter is None:
         return results / short_name(wanted.model or "")
     run = RunDir(wanted.adapter)
-    if run.manifest.is_file() or not run.has_adapter:
+    if not wanted.fetched and (run.manifest.is_file() or not run.has_adapter):
         return run.path
-    return results / f"{run.path.resolve().name}-{run.adapter_sha256[:8]}"
+    name = wanted.fetched.split("@")[0].rpartition("/")[2] or run.path.resolve().name
+    return results / f"{name}-{run.adapter_sha256[:8]}"
 
 
 def _of_other_prompts(path: Path, prompts: Sequence[Prompt]) -> str:
