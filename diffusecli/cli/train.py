@@ -54,7 +54,8 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and the plan, and exit.")] = False,
 ) -> None:
     """Train a LoRA adapter to follow the target weights."""
-    jobs = _jobs(configs or [], model, prompts, output, settings or (), sweep or ())
+    with collector_off():
+        jobs = _jobs(configs or [], model, prompts, output, settings or (), sweep or ())
     quiet_libraries()
     if dry_run:
         for job in jobs:
