@@ -184,7 +184,8 @@ def _print_figures(done: Trained, longer: str, seconds: float) -> None:
         typer.echo(f"drift from the base model on held-out instructions: {done.retention_kl:.4f} nats per token")
     link = " in" if done.reason.startswith("finished") else ", after"
     print_line(f"{done.run.path}: {done.reason}{link} {done.seconds:.1f} s; the command took {seconds:.0f} s")
-    if (far := max(done.after.kl.values(), default=0.0)) > _FAR:
+    stopped_early = done.reason.startswith("early stop")  # as asked
+    if not stopped_early and (far := max(done.after.kl.values(), default=0.0)) > _FAR:
         notice(f"warning: KL {far:.3f} is far from the target. Train longer: `{longer}`. If that no longer helps, raise lora.r")
 
 

@@ -247,7 +247,7 @@ def in_words(settings: Mapping[str, Any]) -> str:
     >>> in_words({"seed": 0, "wordings": 24})
     'seed 0, temperature 1, pooled over 24 wordings'
     >>> in_words({"seed": 0, "temperature": 1, "left_to_server": ["temperature", "top_k"]})
-    "seed 0, the server's own temperature, top_k"
+    "seed 0, temperature and top_k left to the server"
     """
     if not settings:
         return "settings unknown"
@@ -258,6 +258,6 @@ def in_words(settings: Mapping[str, Any]) -> str:
     seed = [f"seed {settings['seed']}"] if "seed" in settings and "seed" not in left else []
     length = [f"at most {many(settings['max_new_tokens'], 'token')}"] if "max_new_tokens" in settings else []
     plain = [] if bent or "temperature" in left else ["temperature 1"]
-    servers = [f"the server's own {', '.join(left)}"] if left else []
+    servers = [f"{' and '.join(filter(None, (', '.join(left[:-1]), left[-1])))} left to the server"] if left else []
     worded = [f"pooled over {settings['wordings']} wordings"] if settings.get("wordings", 1) > 1 else []
     return ", ".join([*seed, *length, *bent, *plain, *stop, *servers, *worded])

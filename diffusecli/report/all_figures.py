@@ -60,9 +60,15 @@ def _lines(row: Evaluated) -> Iterator[Line]:
     if row.ordered is not None:
         yield from _of_values(row.ordered, row.prompt.targets[0])
     if row.diversity is not None:
-        yield from _open_ended("", row.diversity)
+        yield from _open_ended(row.diversity)
         for part in row.lines:
-            yield from _open_ended(f"{part.heading}: ", part.diversity)
+            some = part.diversity
+            beyond = "" if math.isnan(some.beyond) else f", beyond {percent(some.beyond)}"
+            yield Line(
+                part.heading,
+                str(some.distinct),
+                f"different; {some.once} once, unseen {percent(some.unseen_mass)}, Chao1 {some.chao1:.0f}{beyond}",
+            )
     if row.records is not None:
         yield from _of_records(row.records)
 
@@ -72,21 +78,20 @@ def _of_samples(f: Figures) -> Iterator[Line]:
     yield Line(
         "entropy", f"{f.entropy:.3f}", f"nats; target {f.target_entropy:.3f}, perfect sampler {_decimals(f.entropy_perfect)}"
     )
-    yield Line("exp(entropy)", _tenths(f.effective), f"effective number of outcomes; target {_tenths(math.exp(f.target_entropy))}")
+    yield Line("effective outcomes", _tenths(f.effective), f"exp(entropy); target {_tenths(math.exp(f.target_entropy))}")
     yield Line("distinct targets", str(f.seen), f"of {f.targets}; perfect sampler {f.seen_expected:.1f}")
     yield Line("weight covered", percent(f.weight_covered), "of the targets seen")
-    yield Line("TVD", f"{f.tvd:.3f}", f"perfect sampler {_decimals(f.tvd_floor)}, excess {f.excess_tvd:z.3f}")
-    if not math.isnan(f.tvd_low):
-        yield Line("  without noise", "", f"95 % interval {f.tvd_low:.3f} to {f.tvd_high:.3f}")
+    without = "" if math.isnan(f.tvd_low) else f"; without sampling noise {f.tvd_low:.3f} to {f.tvd_high:.3f} (95 %)"
+    yield Line("TVD", f"{f.tvd:.3f}", f"perfect sampler {_decimals(f.tvd_floor)}, excess {f.excess_tvd:z.3f}{without}")
 
 
 def _of_fit(f: Figures) -> Iterator[Line]:
     if not math.isnan(f.p_value):
-        yield Line("test of fit", p_value(f.p_value, f.least_p), f"of valid answers, from the three below; {f.repeats} draws")
-        yield Line("  G", number(f.g), p_value(f.g_p_value))
-        yield Line("  TVD", "", p_value(f.tvd_p_value))
-        yield Line("  distinct targets", "", p_value(f.seen_p_value))
-        yield Line("Pearson's X2", number(f.pearson), f"df {f.df}, {p_value(f.pearson_p_value)}; not part of the test")
+        yield Line("test of fit", p_value(f.p_value, f.least_p), f"of valid answers, from these three; {f.repeats} draws")
+        yield Line("  by G", p_value(f.g_p_value, f.least_p), f"G {number(f.g)}")
+        yield Line("  by TVD", p_value(f.tvd_p_value, f.least_p))
+        yield Line("  by targets seen", p_value(f.seen_p_value, f.least_p))
+        yield Line("Pearson's X2", number(f.pearson), f"df {f.df}, {p_value(f.pearson_p_value, f.least_p)}; not part of the test")
         yield Line("Cohen's w", f"{f.cohens_w:.3f}", "effect size")
     if not math.isnan(f.detectable_tvd):
         yield Line("detectable TVD", f"{f.detectable_tvd:.3f}", "among valid answers, with 80 % power")
@@ -115,18 +120,18 @@ def _of_values(o: Ordered, first: str) -> Iterator[Line]:
     )
 
 
-def _open_ended(of: str, found: Diversity) -> Iterator[Line]:
-    yield Line(f"{of}different answers", str(found.distinct), f"{found.once} of them once")
-    yield Line(f"{of}unseen mass", percent(found.unseen_mass), "share of the next answers that would be new (Good-Turing)")
-    yield Line(f"{of}Chao1", f"{found.chao1:.0f}", "estimated minimum number of different answers")
+def _open_ended(found: Diversity) -> Iterator[Line]:
+    yield Line("different", str(found.distinct), f"answers; {found.once} once")
+    yield Line("unseen", percent(found.unseen_mass), "share of the next answers that would be new (Good-Turing)")
+    yield Line("Chao1", f"{found.chao1:.0f}", "estimated minimum number of different answers")
     if not math.isnan(found.beyond):
-        yield Line(f"{of}beyond", percent(found.beyond), "share outside the targets")
+        yield Line("beyond", percent(found.beyond), "share outside the targets")
 
 
 def _of_records(found: RecordFigures) -> Iterator[Line]:
-    yield Line("fit the template", percent(found.fits), "share of records")
-    yield Line("known values only", percent(found.known), "share of records")
-    yield Line("are targets", percent(found.copies), "share of records")
+    yield Line("records", percent(found.fits), "of the answers fit the template")
+    yield Line("  known values", percent(found.known), "have no other values than the targets")
+    yield Line("  copies", percent(found.copies), "are targets")
     for f in found.fields:
         yield Line(f"TVD of {f.name}", f"{f.tvd:.3f}", f"{many(f.values, 'value')}; perfect sampler {f.tvd_floor:.3f}: {f.verdict}")
     if (worst := found.worst_pair) is not None:

@@ -56,7 +56,10 @@ class Histogram:
         width = max(_NARROWEST_NAME, min(longest, options.max_width - others - (_NARROWEST_BAR if bars else 0)))
         room = max(1, min(_WIDEST_BAR, options.max_width - width - others)) if bars else 0
         top = max(*(max(cell.weight, cell.count / n) for cell in shown), 1e-12)
-        heading = [Text(middle([spelled(self.sampler)], room)[0])] if bars else []
+        sampler = spelled(self.sampler)
+        if len(sampler) > room:
+            yield Text(f"  {sampler}")
+        heading = [Text(sampler if len(sampler) <= room else "")] if bars else []
         table = new_table(Text("  target"), *figures, *heading, *([Text("")] if any(words) else []))
         for name, row, cell, word in zip(middle(texts, width), rows, shown, words, strict=True):
             drawn = [bar(cell.count / n / top, "cyan", width=room)] if bars else []

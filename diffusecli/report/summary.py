@@ -33,6 +33,7 @@ _MOST_FREQUENT = 5
 _MOST_FIELDS = 10
 _ENOUGH_KNOWN = 0.5  # share of records with known values, below which fields say little
 _MANY_OFF = 0.05  # share of samples off target from which the most frequent ones are shown
+_WORTH_A_RULE = 0.01  # share of samples from which a wider rule is named
 _ASKED = 80  # characters of a wording
 _TEXT, _SHORT_TEXT = 48, 24  # characters of an answer
 NARROWEST = 60
@@ -71,6 +72,7 @@ def evaluation(found: Evaluation, showing: Showing | None = None, *, verbose: bo
             several = sum(bool(row.tally.n) for row in of_prompt) > 1
             parts += _answers(row, samplers[row.run, row.mode] if several else "", showing or Showing(), wider, verbose=verbose)
         parts.append(Text(""))
+    parts = parts[:-1]
     if verbose:
         parts += differences(found.differences, names, samplers)
     parts += [*runs(found), *matrices(found)]
@@ -119,8 +121,9 @@ def _figures(row: Evaluated) -> Iterator[str]:
         target, perfect = f"{f.target_entropy:.2f}", f"{f.entropy_perfect:.2f}"
         yield f"entropy {f.entropy:.2f} (target {target}{f', perfect sampler {perfect}' if perfect not in (target, 'nan') else ''})"
     if row.diversity is not None:
-        yield f"{many(row.diversity.distinct, 'different answer')}"
-        yield f"{percent(row.diversity.unseen_mass)} of the next would be new"
+        yield f"{many(row.diversity.once, 'answer')} only once"
+        if row.diversity.top:
+            yield f"most frequent {percent(row.diversity.top[0].count / row.diversity.n)}"
     if row.tally.unfinished and "unfinished" not in row.verdict:
         yield f"{percent(row.tally.unfinished_share)} unfinished"
     if exact is not None:
@@ -170,13 +173,14 @@ def _answers(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str
         yield from _texts(off, "text off target", "texts off target")
         if verbose or not off:
             yield from _texts(cut, "unfinished text")
-    if missed := nearly_matched(row.prompt, off, wider):
+    if (missed := nearly_matched(row.prompt, off, wider)) and missed.samples >= _WORTH_A_RULE * row.tally.n:
         yield Sentence(str(missed), indent=2)
 
 
 def _texts(counts: Counter[str], *what: str) -> Iterator[RenderableType]:
     if counts:
-        yield Sentence(f"most frequent of {many(len(counts), *what)} ({many(counts.total(), 'sample')}):", indent=2)
+        shown = "most frequent of " if len(counts) > _MOST_FREQUENT else ""
+        yield Sentence(f"{shown}{many(len(counts), *what)} ({many(counts.total(), 'sample')}):", indent=2)
         yield from (_counted(count, text) for text, count in counts.most_common(_MOST_FREQUENT))
 
 

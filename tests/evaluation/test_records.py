@@ -117,7 +117,7 @@ def test_tables_json_and_html_show_fields(tmp_path, diffuse):
     assert "Cramér's V" in page or "Cramér&#39;s V" in page
     shown = diffuse("evaluate", "answers.txt", "--prompt", "p.json", "--verbose").stdout
     figures = [" ".join(line.split()) for line in shown.splitlines()]
-    assert "fit the template 100.0 % share of records" in figures
+    assert "records 100.0 % of the answers fit the template" in figures
     assert any(line.startswith("TVD of age 0.250 2 values; perfect sampler") for line in figures)
     assert any(line.startswith("worst of 1 pair 0.000 Cramér's V of name and age") for line in figures)
 

@@ -521,7 +521,7 @@ def test_what_was_refused_stands_beside_the_samples_and_an_evaluation_shows_it(t
     assert set(meta["refused"]) == {"top_p", "top_k", "min_p", "repetition_penalty", "repeat_penalty"}
     assert meta["refused"]["top_p"] == "status 400: Unsupported parameter: 'top_p' is not supported with this model."
     (row,) = evaluate([path]).rows
-    assert row.settings_in_words.endswith("the server's own min_p, repeat_penalty, repetition_penalty, top_k, top_p")
+    assert row.settings_in_words.endswith("min_p, repeat_penalty, repetition_penalty, top_k and top_p left to the server")
 
 
 def test_what_was_refused_outlives_an_interruption_after_the_last_answer(tmp_path, monkeypatch):

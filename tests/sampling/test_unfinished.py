@@ -325,8 +325,8 @@ def test_the_terminal_names_unfinished_answers_and_lists_them_apart(found):
     assert "off target 50 % (unfinished 30 %)" in text
     lines = "\n".join(" ".join(line.split()) for line in text.splitlines())
     assert "\nunfinished 30.0 % cut at the limit of new tokens" in lines
-    assert "most frequent of 2 texts off target (20 samples):\n15 x 'no'\n5 x 'Well, I'\n" in lines
-    assert "most frequent of 3 unfinished texts (30 samples):\n15 x 'Well, I'\n10 x 'a'\n" in lines
+    assert "2 texts off target (20 samples):\n15 x 'no'\n5 x 'Well, I'\n" in lines
+    assert "3 unfinished texts (30 samples):\n15 x 'Well, I'\n10 x 'a'\n" in lines
 
 
 def test_machines_get_the_same_counts(found):
