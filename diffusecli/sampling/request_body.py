@@ -79,6 +79,20 @@ _SEARCH = (
 _ESSENTIAL = re.compile(r"(?<![\w-])(?:messages|model|prompt|contents)(?![\w-])")
 
 
+_BOUND = re.compile(r"(?i)(?:<=|at most|up to|max(?:imum)?(?: value| number)?(?: is| of|:)?|less than or equal to|must be between 1 and)\s*(\d+)")
+"""How servers state the largest value of a field."""
+
+
+def most_answers(fault: Fault, asked: int) -> int | None:
+    """The largest `n` that a server states when it refuses a larger one; None if it states none.
+
+    >>> most_answers(Fault(400, "Field 'n': Value must be between 1 <= value <= 4, but got 32"), 32)
+    4
+    """
+    bounds = [int(found) for found in _BOUND.findall(fault.words)] if re.search(r"(?<![\w\\'-])'?n\b", fault.words) else []
+    return next((bound for bound in bounds if 1 < bound < asked), None)
+
+
 class RequestBody:
     """The fields of an engine's requests."""
 

@@ -20,7 +20,7 @@ from diffusecli.sampling.connection import Connection, RefusedError, Service
 from diffusecli.sampling.draws import stream_seed
 from diffusecli.sampling.engine import Wanted
 from diffusecli.sampling.refusals import Fault
-from diffusecli.sampling.request_body import Known, RequestBody, listed
+from diffusecli.sampling.request_body import Known, RequestBody, listed, most_answers
 from diffusecli.sampling.settings import SamplingSettings, Standing
 from diffusecli.system.errors import InputError, MachineError, many
 from diffusecli.system.notices import Notice
@@ -47,6 +47,7 @@ class ServerEngine:
         self._service, self.settings, self._chat, self._notice = service, settings, chat, notice
         self._body = RequestBody(service.base_url, settings, chat.template_kwargs, service.omit, service.n_per_request)
         self._known: Known = {}
+        self._most: int | None = None  # answers per request, if the server states a maximum
         self._settled = False  # whether a request with the current fields has worked
         self._refused: dict[str, str] = {}  # dropped fields -> the server's message
         self._announced: set[str] = set()
@@ -123,16 +124,20 @@ class ServerEngine:
     @property
     def _each(self) -> int:
         """The number of answers per request."""
-        return (self._service.n_per_request or _MOST_CHOICES) if self._body.sends("n", self._known) else 1
+        wanted = self._service.n_per_request or _MOST_CHOICES
+        return min(wanted, self._most or wanted) if self._body.sends("n", self._known) else 1
 
     async def _request(self, drawing: _Drawing, place: _Place, count: int) -> Completion:
         """Get a completion. After a refusal, change the fields and send the request again immediately."""
         while True:
             known = self._known
-            sent = self._fields(known, drawing.prompt, place, count)
+            sent = self._fields(known, drawing.prompt, place, min(count, self._each))
             try:
                 completion = await self._complete(drawing, sent)
             except RefusedError as error:
+                if self._service.n_per_request is None and (most := most_answers(error.fault, sent.get("n", 1))):
+                    self._most = most
+                    continue
                 if known is self._known:  # otherwise another request has already updated it
                     self._keep(await self._learned(drawing, error.fault, place, count, sent), error.fault)
                 continue
