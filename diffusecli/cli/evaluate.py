@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,13 @@ from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import FailedGates, InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from diffusecli.evaluation.evaluation import Evaluation
+
+
+_MANY_CUT = 0.05
+"""Share of unfinished answers that calls for longer ones."""
 
 
 @with_table_options
@@ -109,19 +116,38 @@ def evaluate(
 
         typer.echo(in_markdown(found), nl=False)
     else:
-        _show(found, top, sort, verbose=verbose)
-        if not missed and html is None:
-            more = "`--html report.html` for charts"
-            notice(f"next: add {more if verbose else f'`--verbose` for all figures, or {more}'}")
+        _show(found, top, sort, verbose=verbose, whole=bool(missed) or html is not None)
     if html is not None or plots is not None:
         write_report(found, html, plots)
     if missed:
         raise FailedGates(missed)
 
 
-def _show(found: Evaluation, top: int, sort: Any, *, verbose: bool) -> None:
-    """Print tables."""
-    from diffusecli.report.histogram import Showing
-    from diffusecli.report.summary import NARROWEST, evaluation
+def _advice(found: Evaluation) -> Iterator[str]:
+    """What to do if a tuned model does not follow its targets, or many answers were cut."""
+    from diffusecli.report.wording import mark_of
 
-    terminal.console(narrowest=NARROWEST).print(evaluation(found, Showing(top, sort), verbose=verbose))
+    tuned = [row for row in found.rows if row.mode == "lora" and row.tally.n]
+    cut = next((row for row in tuned if row.tally.unfinished_share > _MANY_CUT), None)
+    if cut is not None:
+        limit = cut.settings.get("max_new_tokens")
+        now = f" (now {limit})" if limit else ""
+        yield f"many answers were cut: sample with a larger `--max-new-tokens`{now}"
+        return
+    bad = next((row for row in tuned if mark_of(row.verdict)[1] == "bad"), None)
+    facts = next((facts for facts in found.runs if bad is not None and facts.run == bad.run), None)
+    if facts is not None and facts.folder.state.is_file():
+        yield f"train further: `diffuse train {shlex.quote(str(facts.folder.config))} --more {facts.settings.alg_config.n_iters}`"
+
+
+def _show(found: Evaluation, top: int, sort: Any, *, verbose: bool, whole: bool) -> None:
+    """Print tables, and what to do next; `whole`: there is nothing more to show."""
+    from diffusecli.report.histogram import Showing
+    from diffusecli.report.summary import evaluation
+
+    terminal.console().print(evaluation(found, Showing(top, sort), verbose=verbose))
+    for advice in _advice(found):
+        notice(f"next: {advice}")
+    if not whole:
+        more = "`--html report.html` for charts"
+        notice(f"next: add {more if verbose else f'`--verbose` for all figures, or {more}'}")

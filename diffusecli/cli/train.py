@@ -56,6 +56,8 @@ def train(
     """Train a LoRA adapter to follow the target weights."""
     with collector_off():
         jobs = _jobs(configs or [], model, prompts, output, settings or (), sweep or ())
+    if more is not None and any(option.startswith("alg_config.n_iters") for option in settings or ()):
+        raise InputError(f"--set alg_config.n_iters has no effect with --more {more}. Leave it out")
     quiet_libraries()
     if dry_run:
         for job in jobs:
@@ -81,6 +83,9 @@ def _jobs(
     from diffusecli.prompts.config_sweep import combinations
 
     swept = combinations(sweep)
+    keys = {option.partition("=")[0].strip() for option in sweep}
+    if twice := [option for option in settings if option.partition("=")[0].strip() in keys]:
+        raise InputError(f"--set {twice[0]}: the same key is in --sweep. Keep one of them")
     jobs = []
     named: Sequence[Path | None] = configs or [None]
     for config in named:
@@ -113,7 +118,8 @@ def _chosen(
             raise InputError(f"{given[0]} does not go with a config. Use --set, e.g. --set model=… or --set output_dir=…")
         return read_config(config, settings)
     if missing := [name for name, value in named.items() if not value]:
-        raise InputError(f"{missing[0]} is missing. Name a config, or a model, prompts and a folder with --model, --prompt and -o")
+        start = "nothing to train" if len(missing) == len(named) else f"{missing[0]} is missing"
+        raise InputError(f"{start}. Name a config, or a model, prompts and a folder with --model, --prompt and -o")
     paths = [str(path) for path in prompts or ()]
     return config_from({"model": model, "train_prompts": paths, "test_prompts": paths, "output_dir": str(output)}, settings)
 
@@ -146,9 +152,15 @@ def _train_one(job: _Job, *, force: bool, more: int, several: bool) -> Path:
     if not MAIN_PROCESS:
         tune(config, force=force, more=more, report=lambda _: None, notice=lambda _: None)
         return folder
+    earlier = RunDir(folder).read_manifest().get("exact_kl", {}) if more and RunDir(folder).manifest.is_file() else {}
     with TrainingProgress(progress_console()) as progress:
         done = tune(config, force=force, more=more, report=progress, watch=progress.step, notice=notice)
     _print_figures(done, f"{job.again} --more {more or config.alg_config.n_iters}", time.monotonic() - began)
+    if worse := [alias for alias, kl in done.after.kl.items() if alias in earlier and kl > 1.1 * earlier[alias] + 1e-4]:
+        notice(
+            f"warning: {worse[0]}: KL rose from {earlier[worse[0]]:.4f} to {done.after.kl[worse[0]]:.4f}. Longer training, or a lower "
+            "learning rate (--set alg_config.learning_rate=…) may bring it down"
+        )
     if not several:
         path = shlex.quote(str(done.run.path))
         sampled = done.run.sample_files()
@@ -183,10 +195,14 @@ def _print_figures(done: Trained, longer: str, seconds: float) -> None:
     if done.retention_kl is not None:
         typer.echo(f"drift from the base model on held-out instructions: {done.retention_kl:.4f} nats per token")
     link = " in" if done.reason.startswith("finished") else ", after"
-    print_line(f"{done.run.path}: {done.reason}{link} {done.seconds:.1f} s; the command took {seconds:.0f} s")
+    print_line(f"{done.run.path}: {done.reason}{link} {done.seconds:.1f} s of training; this command took {seconds:.0f} s")
     stopped_early = done.reason.startswith("early stop")  # as asked
-    if not stopped_early and (far := max(done.after.kl.values(), default=0.0)) > _FAR:
-        notice(f"warning: KL {far:.3f} is far from the target. Train longer: `{longer}`. If that no longer helps, raise lora.r")
+    furthest = max(done.after.kl, key=lambda alias: done.after.kl[alias], default="")
+    if not stopped_early and done.after.kl.get(furthest, 0.0) > _FAR:
+        notice(
+            f"warning: {furthest} is far from its target (KL {done.after.kl[furthest]:.3f}). Train longer: `{longer}`. If that no longer helps, "
+            "use a larger adapter, e.g. --set lora.r=32"
+        )
 
 
 def _print_each(done: Trained) -> None:

@@ -63,7 +63,7 @@ def validate(
             terminal.console().print(prompts_overview(found.prompts))
         typer.echo(str(found))
     configs = [path for path in paths if path.suffix in (".yaml", ".yml")]
-    if len(configs) == 1 and not found.failed:
+    if len(configs) == 1 and not found.failed and any(found.together):
         command = f"diffuse train {shlex.quote(str(configs[0]))}"
         notice(f"next: `{command} --more N`, or `diffuse evaluate` its run" if found.finished else f"next: `{command}`")
     if found.failed:

@@ -87,7 +87,7 @@ class RecordFigures:
         """The field or pair that differs from the target, at a joint level of 5 % (Bonferroni); empty if none does."""
         worst = self.worst_field
         if worst is not None and worst.p_value * len(self.fields) < SIGNIFICANCE / 2:
-            return f"{worst.name} differs from its weights (p = {worst.p_value:.2g})"
+            return f"the field {worst.name!r} differs from its weights (p = {worst.p_value:.2g})"
         if self.worst_pair is not None and self.pairs_p_value < SIGNIFICANCE / 2:
             return f"wrong association of {self.worst_pair.first} and {self.worst_pair.second} (p = {self.pairs_p_value:.2g})"
         return ""

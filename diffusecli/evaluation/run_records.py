@@ -53,6 +53,7 @@ class _AlgSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     early_stop: bool = False
+    n_iters: int = 50
 
 
 class Settings(BaseModel):

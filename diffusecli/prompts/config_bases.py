@@ -69,7 +69,7 @@ def _why_no_base(named: Any, place: Path, seen: Set[Path]) -> tuple[str, str] | 
         (bool(message), f"{named}: {message}", remedy),
         (real(place) in seen, f"{named} is this config, or has it as its base", "name another file"),
         (place.suffix not in (".yaml", ".yml"), f"{named} is not a config", "use a .yaml file"),
-        (not exists(place), f"{named} does not exist", look_again(named, "check the path")),
+        (not exists(place), f"the base {named} does not exist", look_again(named, "check the path")),
     )
     return next(((reason, fix) for wrong, reason, fix in reasons if wrong), None)
 

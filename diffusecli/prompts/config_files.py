@@ -45,7 +45,11 @@ def inspect_config(path: str | Path, overrides: Sequence[str] = (), *, kept: boo
     """
     found = find(path)
     if found.place.is_file() and found.place.suffix not in (".yaml", ".yml"):
-        return Inspection(None, (Problem(found.name, "is not a config", "use a .yaml file"),))
+        is_prompt = found.place.suffix == ".json"
+        remedy = "use a .yaml file" + (f", or --model MODEL --prompt {path}" if is_prompt else "")
+        return Inspection(None, (Problem(found.name, "is a prompt, not a config" if is_prompt else "is not a config", remedy),))
+    if (inside := found.place / "config.yaml").is_file():
+        return Inspection(None, (Problem(found.name, "is a folder", f"name the config in it: {inside}"),))
     document, problems = read_document(found.place, name=found.name)
     if document is None:
         return Inspection(None, tuple(problems))

@@ -20,7 +20,7 @@ from diffusecli.prompts.shared_options import shared_options
 from diffusecli.prompts.templates import Template
 from diffusecli.prompts.total_rows import remove_totals
 from diffusecli.prompts.weighing import NONE, REQUEST_OF_RECORDS, Reading, distribution, in_order, with_notices
-from diffusecli.prompts.weight_columns import choose_weight_column, weight_columns
+from diffusecli.prompts.weight_columns import choose_weight_column, counts_beside, weight_columns
 from diffusecli.system.errors import InputError
 
 
@@ -50,12 +50,12 @@ def distributions_in(path: Path, reading: Reading) -> dict[tuple[str, ...], Dist
         totals, own = made_independent(totals, reading)
     counted = reading.count or reading.weight_column is not None
     if repeated and not counted:
-        likely = [
-            f", or --weight-column {as_argument(table.names[i])} to sum weights" for i in weight_columns(table, reading, index)
-        ]
-        raise InputError(
-            f"{path}: the target {repeated!r} occurs more than once. Add --count to count observations{''.join(likely[:1])}"
+        named = [table.names[i] for i in weight_columns(table, reading, index)]
+        likely = next(iter(named), counts_beside(table, index))
+        summed = (
+            f"Add --weight-column {as_argument(likely)} if '{likely}' has their numbers, or --count" if likely else "Add --count"
         )
+        raise InputError(f"{path}: the target {repeated!r} occurs more than once. {summed} if each row is one observation")
     if reading.weight_column is not None:
         percent = any("%" in str(cell) for cell in table.columns[table.find(reading.weight_column, "--weight-column")])
         notices += remove_totals(table, totals, percent=percent)

@@ -23,6 +23,8 @@ _ID = re.compile(r"(?i).*\bid|.*[a-z]ID|id\b.*|.*[ _-]id|index|row|nr\.?|no\.?|#
 def choose_weight_column(table: Table, reading: Reading, targets: int) -> tuple[Reading, list[str]]:
     """The reading with its weight column, and notices. Raises `InputError` if --count would ignore weights."""
     if reading.weight_column is not None:
+        if reading.count and reading.weight_column != NONE:
+            raise InputError(f"--count and --weight-column {reading.weight_column} exclude each other. Keep one of them")
         weighted = None if reading.weight_column == NONE and NONE not in table.names else reading.weight_column
         return _require_weights(replace(reading, weight_column=weighted)), []
     if table.counts is not None:
@@ -42,6 +44,11 @@ def choose_weight_column(table: Table, reading: Reading, targets: int) -> tuple[
             f"{table.path}: --count makes all weights equal, because no row occurs twice. Add --weight-column {as_argument(others)} if that column has the weights, "
             f"or --weight-column {NONE} to count rows"
         )
+    if reading.count and (others := counts_beside(table, targets)):
+        return _require_weights(reading), [
+            f"{WARNING}--count counts rows and does not use the numbers in '{others}'. If each row stands for so many, write "
+            f"--weight-column {as_argument(others)} instead of --count"
+        ]
     if not reading.count and (column := column or (_all_once(table, taken) if len(table) > 1 else "")):
         return _require_weights(reading), [
             f"{WARNING}all targets have equal weights. Use --weight-column {as_argument(column)} to read weights from that column"
@@ -53,6 +60,17 @@ def weight_columns(table: Table, reading: Reading, targets: int) -> list[int]:
     """The numeric columns with names of weights."""
     taken = {targets, *(table.find(name, reading.grouping) for name in reading.group_by)}
     return [i for i, name in enumerate(table.names) if i not in taken and WEIGHT_LIKE.fullmatch(name) and _are_numbers(table, i)]
+
+
+def counts_beside(table: Table, targets: int) -> str:
+    """The name of a column with numbers, if the texts of each row occur only once, so that the numbers may be counts of such rows; else ""."""
+    numbers = [i for i in range(len(table.names)) if i != targets and _are_numbers(table, i)]
+    texts = [table.columns[i] for i in range(len(table.names)) if i not in numbers]
+    rows = list(zip(*texts, strict=True))
+    if len(texts) < 2 or any(not isinstance(cell, str) for row in rows for cell in row) or len(set(rows)) < len(rows):
+        return ""
+    likely = (i for i in numbers if not _ID.fullmatch(table.names[i]) and not _counts_up(table.columns[i]))
+    return next((table.names[i] for i in likely if len(set(map(str, table.columns[i]))) > 1), "")
 
 
 def _require_weights(reading: Reading) -> Reading:

@@ -88,9 +88,9 @@ def _of_samples(f: Figures) -> Iterator[Line]:
 def _of_fit(f: Figures) -> Iterator[Line]:
     if not math.isnan(f.p_value):
         yield Line("test of fit", p_value(f.p_value, f.least_p), f"of valid answers, from these three; {f.repeats} draws")
-        yield Line("  by G", p_value(f.g_p_value, f.least_p), f"G {number(f.g)}")
+        yield Line("  by G", p_value(f.g_p_value, 2 * f.least_p), f"G {number(f.g)}")
         yield Line("  by TVD", p_value(f.tvd_p_value, f.least_p))
-        yield Line("  by targets seen", p_value(f.seen_p_value, f.least_p))
+        yield Line("  by targets seen", p_value(f.seen_p_value, 2 * f.least_p))
         yield Line("Pearson's X2", number(f.pearson), f"df {f.df}, {p_value(f.pearson_p_value, f.least_p)}; not part of the test")
         yield Line("Cohen's w", f"{f.cohens_w:.3f}", "effect size")
     if not math.isnan(f.detectable_tvd):

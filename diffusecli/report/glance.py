@@ -50,6 +50,7 @@ def runs(found: Evaluation) -> Iterator[RenderableType]:
     """A line per run: means over its prompts of exact figures and of samples. Nothing for a single run."""
     tuned = [row for row in found.rows if row.mode != "untuned"]
     by_run = {facts.run: [row for row in tuned if row.run == facts.run] for facts in found.runs}
+    by_run = {run: rows for run, rows in by_run.items() if rows}
     if len(by_run) < 2:
         return
     names = short_names(list(by_run))

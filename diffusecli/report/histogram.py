@@ -18,6 +18,7 @@ from diffusecli.system.terminal import spelled
 
 Sort = Literal["weight", "residual", "target"]
 _NARROWEST_NAME = 8
+_WANTED = "│ wanted"
 _NARROWEST_BAR, _WIDEST_BAR = 8, 60
 _NAME_BESIDE_BARS = 12  # characters of a name that are worth more than bars beside all figures
 
@@ -57,12 +58,13 @@ class Histogram:
         room = max(1, min(_WIDEST_BAR, options.max_width - width - others)) if bars else 0
         top = max(*(max(cell.weight, cell.count / n) for cell in shown), 1e-12)
         sampler = spelled(self.sampler)
-        if len(sampler) > room:
+        if len(sampler) > room - len(_WANTED) - 2:
             yield Text(f"  {sampler}")
-        heading = [Text(sampler if len(sampler) <= room else "")] if bars else []
+            sampler = ""
+        heading = [Text("  ".join(filter(None, (sampler, _WANTED if room >= len(_WANTED) else ""))))] if bars else []
         table = new_table(Text("  target"), *figures, *heading, *([Text("")] if any(words) else []))
         for name, row, cell, word in zip(middle(texts, width), rows, shown, words, strict=True):
-            drawn = [bar(cell.count / n / top, "cyan", width=room)] if bars else []
+            drawn = [bar(cell.count / n / top, "cyan", width=room, mark=cell.weight / top)] if bars else []
             after = [Text(word, style="bold")] if any(words) else []
             table.add_row(Text(f"  {name}"), *row, *drawn, *after)
         yield table

@@ -15,6 +15,7 @@ from rich.text import Text
 from diffusecli.evaluation.open_ended import Outcome
 from diffusecli.system.terminal import spelled
 
+_MARK = "│"
 _JOINED = "\x00"  # in place of a space that must not break
 
 
@@ -29,18 +30,28 @@ def new_table(*columns: Text | tuple[str, str]) -> Table:
     return table
 
 
-def bar(share: float, style: str = "none", width: int = 14) -> Text:
-    """A bar of up to `width` characters, with a resolution of an eighth of a character."""
+def bar(share: float, style: str = "none", width: int = 14, mark: float | None = None) -> Text:
+    """A bar of up to `width` characters, with a resolution of an eighth of a character, and a `│` where `mark` is.
+
+    >>> bar(0.5, width=8).plain, bar(0.5, width=8, mark=1).plain, bar(1, width=8, mark=0.5).plain
+    ('████', '████   │', '███│████')
+    """
     eighths = round(max(0.0, min(1.0, share)) * width * 8)
     full, rest = divmod(eighths, 8)
-    return Text("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else ""), style=style)
+    drawn = Text("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else ""), style=style)
+    if mark is not None and width:
+        place = max(0, min(width, round(mark * width)) - 1)
+        drawn.pad_right(max(0, place + 1 - len(drawn)))
+        drawn = Text.assemble(drawn[:place], (_MARK, ""), drawn[place + 1 :])
+    return drawn
 
 
 class Flow:
     """Short texts side by side, on as many lines as needed; no text is split unless it is longer than a line."""
 
-    def __init__(self, parts: Sequence[str], indent: int) -> None:
-        self.parts, self.indent = parts, indent
+    def __init__(self, parts: Sequence[str], indent: int, *, hanging: int = 0) -> None:
+        """Lines after the first are indented by `hanging` more."""
+        self.parts, self.indent, self.hanging = parts, indent, hanging
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         lines: list[str] = []
@@ -48,7 +59,7 @@ class Flow:
             if lines and len(lines[-1]) + 3 + len(part) <= options.max_width:
                 lines[-1] += f"   {part}"
             else:
-                lines.append(" " * self.indent + part)
+                lines.append(" " * (self.indent + (self.hanging if lines else 0)) + part)
         yield from map(Text, lines)
 
 

@@ -137,6 +137,8 @@ class TrainingProgress(Display):
         """Show a step if iterations are far apart: a few times a second on a terminal, otherwise a line every 30 s."""
         clock, live = time.monotonic(), self._console.is_terminal
         self._kls.append(seen.kl)
+        if self._seen and seen.of == self._seen[-1].of:  # every step is an iteration, which is shown itself
+            return
         if self._first_step is None:
             self._first_step, self._stepped = seen, clock
         if seen.step == self._first_step.step or clock - self._stepped < (_REFRESH if live else _IN_A_PIPE):
@@ -215,7 +217,8 @@ def live_view(seen: Sequence[Iteration], remaining: float, line: str = "") -> Re
     """
     last = seen[-1]
     bar = Table.grid(padding=(0, 1))
-    bar.add_row(ProgressBar(last.of, last.iteration, width=20), Text(line or _line(last, remaining)))
+    bar.add_row(ProgressBar(last.of, last.iteration, width=20), Text(line or _progress(last, remaining)))
+    figures = [] if line else [Text(_figures(last))]
     rows = Table.grid(padding=(0, 2))
     rows.add_row(
         f"KL, iteration {last.iteration}" if line else "KL", "", Text("nats", justify="right"), Text("on target", justify="right")
@@ -234,7 +237,7 @@ def live_view(seen: Sequence[Iteration], remaining: float, line: str = "") -> Re
     if len(aliases) > _MOST_PROMPTS:
         furthest = sorted(aliases, key=lambda alias: -last.kl[alias])[:_WORST]
         below.append(f"furthest: {', '.join(f'{spelled(names[alias])} {last.kl[alias]:.4f}' for alias in furthest)}")
-    return Group(bar, rows, *map(Text, below))
+    return Group(bar, *figures, rows, *map(Text, below))
 
 
 def _folders(aliases: Sequence[str]) -> dict[str, list[str]]:
@@ -258,10 +261,17 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def _line(seen: Iteration, remaining: float) -> str:
+    """One iteration on one line."""
+    where, _, times = _progress(seen, remaining).partition("  ")
+    return f"{where}  {_figures(seen)}  {times}"
+
+
+def _progress(seen: Iteration, remaining: float) -> str:
+    left = f", {remaining:.0f} s left" if seen.iteration < seen.of else ""
+    return f"iteration {seen.iteration}/{seen.of}  {seen.seconds:.0f} s{left}"
+
+
+def _figures(seen: Iteration) -> str:
     test = f"  test KL {seen.mean_test_kl:.4f}" if seen.mean_test_kl is not None else ""
     drift = "" if seen.retention_kl is None else f"  drift {max(seen.retention_kl, 0):.4f}"
-    left = f", {remaining:.0f} s left" if seen.iteration < seen.of else ""
-    return (
-        f"iteration {seen.iteration}/{seen.of}  KL {plus_minus(seen.mean_kl, seen.mean_kl_error)}{test}  "
-        f"on target {percent(seen.mean_on_target)}{drift}  {seen.seconds:.0f} s{left}"
-    )
+    return f"KL {plus_minus(seen.mean_kl, seen.mean_kl_error)}{test}  on target {percent(seen.mean_on_target)}{drift}"

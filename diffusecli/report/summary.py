@@ -35,9 +35,7 @@ _ENOUGH_KNOWN = 0.5  # share of records with known values, below which fields sa
 _MANY_OFF = 0.05  # share of samples off target from which the most frequent ones are shown
 _WORTH_A_RULE = 0.01  # share of samples from which a wider rule is named
 _ASKED = 80  # characters of a wording
-_TEXT, _SHORT_TEXT = 48, 24  # characters of an answer
-NARROWEST = 60
-"""Columns that are enough for all output."""
+_TEXT, _SHORT_TEXT = 48, 34  # characters of an answer
 _LEGEND = """\
 valid: {matching}
 95 % interval of valid: Wilson's
@@ -80,7 +78,9 @@ def evaluation(found: Evaluation, showing: Showing | None = None, *, verbose: bo
     legends = [f"By folder:\n{group_legend(found)}"] if of_groups else []
     if verbose:
         legends.insert(0, _LEGEND.format(matching=spelled(found.match_in_words), seed=found.seed))
-    return Group(*parts, *of_groups, *drifts(found), *(part for words in legends for part in _legend(words)))
+    return Group(
+        *parts, *of_groups, *(drifts(found) if len(found.runs) < 2 else ()), *(part for words in legends for part in _legend(words))
+    )
 
 
 def _legend(words: str) -> Iterator[RenderableType]:
@@ -167,8 +167,8 @@ def _answers(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str
     off, cut = row.tally.off_target, row.tally.unfinished
     if row.tally.on_target and not verbose:
         if off.total() >= _MANY_OFF * row.tally.n:
-            some = (f"{quoted(text, _SHORT_TEXT)} ({count})" for text, count in off.most_common(_MOST_FREQUENT))
-            yield Flow(["off target:", *some], indent=2)
+            some = (f"{quoted(text, _SHORT_TEXT)} ({count})" for text, count in _commonest(off))
+            yield Flow(["off target:", *some], indent=2, hanging=2)
     else:
         yield from _texts(off, "text off target", "texts off target")
         if verbose or not off:
@@ -181,7 +181,12 @@ def _texts(counts: Counter[str], *what: str) -> Iterator[RenderableType]:
     if counts:
         shown = "most frequent of " if len(counts) > _MOST_FREQUENT else ""
         yield Sentence(f"{shown}{many(len(counts), *what)} ({many(counts.total(), 'sample')}):", indent=2)
-        yield from (_counted(count, text) for text, count in counts.most_common(_MOST_FREQUENT))
+        yield from (_counted(count, text) for text, count in _commonest(counts))
+
+
+def _commonest(counts: Counter[str]) -> list[tuple[str, int]]:
+    """The most frequent texts, those with the same count in the order of the alphabet."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MOST_FREQUENT]
 
 
 def _counted(count: int, text: str, after: str = "") -> Text:

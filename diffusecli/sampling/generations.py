@@ -28,6 +28,7 @@ from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InterruptedRun, many
 from diffusecli.system.notices import Notice
 
+_WORTH_A_WARNING = 0.01  # share of unfinished answers
 _ANYWHERE = ("base_url", "device", "refused")
 """Settings that may differ when an interrupted sampling resumes, if the model is the same."""
 
@@ -44,9 +45,9 @@ class Sampled:
     @property
     def warning(self) -> str:
         """The number of unfinished answers, and the fix; empty if there are none."""
-        if not self.unfinished:
-            return ""
         total = sum(counts.total() for counts in self.counts.values())
+        if self.unfinished < _WORTH_A_WARNING * total or not self.unfinished:
+            return ""
         return (
             f"{self.unfinished} of {many(total, 'sample')} {'is' if self.unfinished == 1 else 'are'} unfinished: cut at the token "
             "limit. Sample with a larger --max-new-tokens"

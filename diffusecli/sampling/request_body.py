@@ -79,7 +79,9 @@ _SEARCH = (
 _ESSENTIAL = re.compile(r"(?<![\w-])(?:messages|model|prompt|contents)(?![\w-])")
 
 
-_BOUND = re.compile(r"(?i)(?:<=|at most|up to|max(?:imum)?(?: value| number)?(?: is| of|:)?|less than or equal to|must be between 1 and)\s*(\d+)")
+_BOUND = re.compile(
+    r"(?i)(?:<=|at most|up to|max(?:imum)?(?: value| number)?(?: is| of|:)?|less than or equal to|must be between 1 and)\s*(\d+)"
+)
 """How servers state the largest value of a field."""
 
 

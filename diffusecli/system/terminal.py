@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
@@ -29,7 +30,7 @@ _PASSWORD = re.compile(r"://[^/\s:]*:([^/\s]+)@")
 _CUT = "…"  # marks a cut text or a removed credential
 _REPLACEMENTS = {
     **dict.fromkeys("─━╸╺–−", "-"), **dict.fromkeys("▏▎▍", "-"), **dict.fromkeys("▌▋▊▉", "="), "█": "#",
-    "✓": "+", "✗": "x", "≈": "~", "○": "o", **dict(zip("▁▂▃▄▅▆▇", "_.-=+*%", strict=True)), _CUT: "~",
+    "│": "|", "✓": "+", "✗": "x", "≈": "~", "○": "o", **dict(zip("▁▂▃▄▅▆▇", "_.-=+*%", strict=True)), _CUT: "~",
 }  # fmt: skip
 """Characters that draw tables and displays -> one ASCII character each, so that columns stay aligned."""
 _IN_PROSE = {**_REPLACEMENTS, _CUT: "...", "≤": "<=", "≥": ">=", "→": "->", "±": "+-", "é": "e"}
@@ -131,8 +132,30 @@ def _coloured_line(text: str, colour: str) -> None:
     stream = sys.stderr
     bare = stream.bare if isinstance(stream, Spelled) else stream  # or that of a live display, which prints above itself
     before, after = (f"\x1b[{colour}m", "\x1b[0m") if has_colour(getattr(stream, "bare", stream)) else ("", "")
+    if getattr(stream, "bare", stream).isatty():
+        text = by_words(text, shutil.get_terminal_size().columns)
     bare.write(f"{before}{printable(text)}{after}\n")
     bare.flush()
+
+
+def by_words(text: str, width: int) -> str:
+    """The text in lines of at most `width` characters. Commands in backticks stay whole, so that they can be copied.
+
+    >>> print(by_words("next: add `--verbose` or run `diffuse sample results/dice -n 9`", 30))
+    next: add `--verbose` or run
+    `diffuse sample results/dice -n 9`
+    """
+    lines = []
+    for paragraph in text.split("\n"):
+        line = ""
+        for word in re.findall(r"(?:`[^`]*`|\S)+", paragraph):
+            if line and len(line) + 1 + len(word) > width:
+                lines.append(line)
+                line = word
+            else:
+                line = f"{line} {word}" if line else word
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def has_colour(stream: TextIO) -> bool:
@@ -142,7 +165,7 @@ def has_colour(stream: TextIO) -> bool:
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
 
 
-def console(*, stderr: bool = False, narrowest: int = 80) -> Console:
+def console(*, stderr: bool = False, narrowest: int = 60) -> Console:
     """A rich console without markup that escapes its texts. Its own codes work on a terminal.
 
     It is at least `narrowest` columns wide: a narrower terminal wraps lines, and numbers are never cut.

@@ -211,7 +211,8 @@ def _finished_iteration(job: Job, progress: Progress) -> Iteration:
         _train_mode(job.base, on=False)
     exact = by_name(job.scorer.exact(measurable(job, drawn_from)), job.prompts.shown_as)[0] if drawn_from else {}
     test = job.scorer.exact(_estimable(job, tests))
-    kl, on_target = ({name: sums[place] / sums[0] for name, sums in saw["seen"].items()} for place in (1, 2))
+    order = [name for name in dict.fromkeys(job.prompts.shown_as.values()) if name in saw["seen"]]
+    kl, on_target = ({name: saw["seen"][name][place] / saw["seen"][name][0] for name in order} for place in (1, 2))
     prompts = sum(sums[0] for sums in saw["seen"].values())
     means = [sum(sums[place] for sums in saw["seen"].values()) / prompts for place in (1, 2)]
     mean_test = [float(mean) for mean in np.mean(test.figures, axis=0)] if tests else [None, None]

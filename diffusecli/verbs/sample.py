@@ -216,6 +216,8 @@ def _source(wanted: Wanted, mode: str, results: Path) -> tuple[Config, RunDir, R
     own: Config | None
     other = wanted.model is not None and not wanted.served and mode == "untuned"
     if wanted.source is None or (isinstance(wanted.source, Path) and wanted.source.is_dir()):
+        if wanted.source is None and not results.is_dir():
+            raise InputError(f"{results}: contains no run to sample. Train one with `diffuse train`, or name a model with --model")
         run = newest_run(results) if wanted.source is None else RunDir(wanted.source)
         own = config_of(run, trust_remote_code=wanted.trust_remote_code)
         message = f" as in {'newest run' if wanted.source is None else 'run'} {run.path}"

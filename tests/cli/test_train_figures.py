@@ -24,7 +24,7 @@ def test_more_than_24_prompts_are_summed_up(count, listed, capsys):
     assert sum("exact KL" in line and line.startswith("mix/") for line in lines) == listed
     assert any(line.startswith("u ") for line in lines) == (not listed)
     assert lines[-2:] == [
-        "drift from the base model on held-out instructions: 0.0200 nats per token", "run: finished 60 iterations in 12.0 s; the command took 9 s",
+        "drift from the base model on held-out instructions: 0.0200 nats per token", "run: finished 60 iterations in 12.0 s of training; this command took 9 s",
     ]  # fmt: skip
 
 

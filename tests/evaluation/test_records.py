@@ -149,7 +149,7 @@ def test_verdicts_and_limits_see_fields_and_pairs(tmp_path):
     (tmp_path / "p.json").write_text(prompt.to_json())
     (tmp_path / "a.txt").write_text("".join(f"{{{n}, 20}}\n" for n, _ in people) * 10)
     found = evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "p.json"))
-    assert found.rows[0].verdict.startswith("a differs from its weights (p = ")
+    assert found.rows[0].verdict.startswith("the field 'a' differs from its weights (p = ")
     assert failures(found, {"--max-tvd": 0.6}) == []
     assert failures(found, {"--max-tvd": 0.1})[0].endswith("TVD 0.5 > 0.1")
     (line,) = failures(found, {"--min-p": 0.01})
@@ -165,10 +165,10 @@ def test_the_lowest_p_value_names_its_field_or_pair():
     assert found.lowest_p == (pytest.approx(0.002), "fields 'name' and 'age' together")
     found = RecordFigures(1, 1, 1, (field("age", float("nan")), field("name", 0.001)), (), 0, float("nan"))
     assert found.lowest_p == (pytest.approx(0.004), "field 'name'")
-    assert found.doubt.startswith("name differs")
+    assert found.doubt.startswith("the field 'name' differs")
     far, near = field("age", 0.0001), field("name", 0.0001)
     found = RecordFigures(1, 1, 1, (near, replace(far, excess_tvd=0.3)), (), 0, float("nan"))
-    assert (found.lowest_p[1], found.doubt[:11]) == ("field 'age'", "age differs")
+    assert (found.lowest_p[1], found.doubt[:23]) == ("field 'age'", "the field 'age' differs")
 
 
 def test_records_of_which_none_fits_miss_every_limit(tmp_path):

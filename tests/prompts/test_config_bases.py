@@ -66,7 +66,10 @@ def test_a_mistake_is_reported_in_the_file_that_has_it(files):
     [
         ({"own": "base: own.yaml\n"}, "own.yaml:1:1: own.yaml is this config, or has it as its base. Name another file"),
         ({"own": "base: b.yaml\n", "b": "base: own.yaml\n"}, "b.yaml:1:1: own.yaml is this config, or has it as its base"),
-        ({"own": "base: bass.yaml\n", "bases": BASE}, r"own.yaml:1:1: bass.yaml does not exist. Did you mean 'bases.yaml'\?"),
+        (
+            {"own": "base: bass.yaml\n", "bases": BASE},
+            r"own.yaml:1:1: the base bass.yaml does not exist. Did you mean 'bases.yaml'\?",
+        ),
         ({"own": "base: [b.yaml]\n"}, "own.yaml:1:1: 'base' must be the path of a config. Write base: other.yaml"),
         ({"own": "base: p.json\n"}, "own.yaml:1:1: p.json is not a config. Use a .yaml file"),
         ({"own": "base: $X.yaml\n"}, r"own.yaml:1:1: \$X.yaml: '\$X' is not replaced by a value"),
