@@ -72,7 +72,7 @@ def test_a_training_needs_a_model_prompts_and_a_folder_only(diffuse, prompt_file
     [
         (("--model", "m", "-o", "run"), "--prompt is missing. Name a config, or a model, prompts and a folder"),
         (("c.yaml", "--model", "m"), "--model does not go with a config. Use --set"),
-        ((), "--model is missing"),
+        ((), "nothing to train. Name a config, or a model, prompts and a folder"),
     ],
 )
 def test_half_a_training_is_refused(in_process, words, says):

@@ -118,5 +118,8 @@ def test_notices_on_a_terminal_are_whole_coloured_lines_above_the_progress(confi
 
 def test_quiet_on_a_terminal_shows_results_and_warnings_only(config):
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", on_a_terminal(("train", "c.yaml", "-q"), config.parent))
-    starts = [line.split(" ")[0].rpartition("/")[2] for line in shown.replace("\r", "\n").splitlines() if line.strip()]
-    assert sorted(set(starts)) == ["p.json:", "run:", "warning:"]
+    results, warning = shown.split("warning: ")  # whose lines end at words
+    starts = [line.split(" ")[0].rpartition("/")[2] for line in results.replace("\r", "\n").splitlines() if line.strip()]
+    assert sorted(set(starts)) == ["p.json:", "run:"]
+    assert max(map(len, warning.splitlines())) <= 100
+    assert " ".join(warning.split()).endswith("use a larger adapter, e.g. --set lora.r=32")
