@@ -87,7 +87,9 @@ def _from_table(file: Path, wanted: AnswerColumns, layout: Layout, prompt: Promp
     )
     counts = count_rows(places, replace(wanted, column="\0"), file, notice)
     if (name := likely_sum(counts)) is not None and canonical(name) not in targets:
-        notice(f"warning: {file}: {name!r} counts as an answer and has the count of all others together. Remove the row if it is a sum")
+        notice(
+            f"warning: {file}: {name!r} counts as an answer and has the count of all others together. Remove the row if it is a sum"
+        )
     return counts
 
 

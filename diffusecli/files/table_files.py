@@ -98,9 +98,7 @@ def _in_sentences(path: Path) -> Iterator[None]:
     except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
         raise InputError(f"{path}: is compressed but incomplete. Download or compress it again") from error
     except OSError as error:
-        raise InputError(
-            f"{path}: {why_unreadable(error)}. {sentence(look_again(path, 'check the path'))}"
-        ) from error
+        raise InputError(f"{path}: {why_unreadable(error)}. {sentence(look_again(path, 'check the path'))}") from error
     except TooLargeError as error:
         raise InputError(f"{path}: {error}. Use a part of it or count first") from error
     except RecursionError as error:

@@ -171,7 +171,9 @@ def _weight_problems(
     elif not bad and math.isinf(total := sum(weights)):
         yield document.problem(at, "the sum of the weights is too large", "divide all weights by the same number")
     elif not bad and (whole := _meant_to_sum_to(weights, total)) and not math.isclose(total, whole, rel_tol=1e-6):
-        yield document.problem(at, f"the weights sum to {total:g}, not {whole}", "they will be divided by this sum", severity="notice")
+        yield document.problem(
+            at, f"the weights sum to {total:g}, not {whole}", "they will be divided by this sum", severity="notice"
+        )
 
 
 def _meant_to_sum_to(weights: Sequence[float], total: float) -> int:

@@ -217,7 +217,9 @@ def live_view(seen: Sequence[Iteration], remaining: float, line: str = "") -> Re
     bar = Table.grid(padding=(0, 1))
     bar.add_row(ProgressBar(last.of, last.iteration, width=20), Text(line or _line(last, remaining)))
     rows = Table.grid(padding=(0, 2))
-    rows.add_row(f"KL, iteration {last.iteration}" if line else "KL", "", Text("nats", justify="right"), Text("on target", justify="right"))
+    rows.add_row(
+        f"KL, iteration {last.iteration}" if line else "KL", "", Text("nats", justify="right"), Text("on target", justify="right")
+    )
     aliases = list(last.kl)
     names = short_names(aliases)
     groups = {names[alias]: [alias] for alias in aliases} if len(aliases) <= _MOST_PROMPTS else _folders(aliases)

@@ -39,7 +39,9 @@ def find_runs(path: str | Path) -> list[RunDir]:
     """The run itself, or every run below a folder, by name. Raises `InputError` when there is none."""
     path = Path(path)
     if not path.is_dir():
-        raise InputError(f"{path}: {'is a file' if path.is_file() else 'does not exist'}. {sentence(look_again(path, 'use a run directory or a folder of runs'))}")
+        raise InputError(
+            f"{path}: {'is a file' if path.is_file() else 'does not exist'}. {sentence(look_again(path, 'use a run directory or a folder of runs'))}"
+        )
     found = [RunDir(folder) for folder in [path, *sorted(p for p in path.rglob("*") if p.is_dir())] if _is_run(folder)]
     if not found:
         raise InputError(f"{path}: contains no run. Create one with `diffuse train` or `diffuse sample`")
