@@ -19,7 +19,7 @@ from diffusecli.models.gguf_tensors import TYPES, adapter_tensors, model_tensors
 from diffusecli.models.gguf_vocabulary import end_tokens, strips_after_specials, vocabulary
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.modelfile import NEUTRAL, Message, go_template, modelfile
-from diffusecli.models.tokens import decode
+from diffusecli.models.tokens import decode, tokenise
 from diffusecli.system.errors import InputError
 
 _FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}
@@ -33,6 +33,9 @@ _NAMES_THAT_ACT = ("phi-3", "phi3", "modern-bert")
 
 BYTES = {"f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
 """Bytes per weight."""
+
+
+_UNKNOWN = "?"
 
 
 def file_name(folder: Path, kind: str) -> str:
@@ -66,8 +69,9 @@ class GgufPlan:
         Raises `InputError` if llama.cpp does not have the architecture or the tokenizer.
         """
         config, tokenizer = gguf_config(base.model), base.tokenizer
-        chat = Chat(tokenizer, base.eos_ids, ChatSettings(template))
-        texts = [text for e in encoded for text in (decode(tokenizer, e.prompt_ids, special=True), *e.prompt.targets)]
+        chat = Chat(tokenizer, base.eos_ids, ChatSettings(_with_thoughts(template, base, encoded)))
+        openings = [chat.render(chat.messages(e.prompt)[0], e.alias) for e in encoded]
+        texts = [opening + target for opening, e in zip(openings, encoded, strict=True) for target in e.prompt.targets or ("",)]
         begins = chat.begins_texts and all(e.prompt_ids[:1] == (tokenizer.bos_token_id,) for e in encoded)
         stop_ids = frozenset().union(*(e.stop_ids for e in encoded))
         stops = [decode(tokenizer, [token], special=True) for token in sorted(stop_ids)]
@@ -77,7 +81,7 @@ class GgufPlan:
             "general.type": "model", "general.name": _model_name(folder, tokenizer), "general.file_type": _FILE_TYPES[stored],
             "general.quantization_version": _QUANTISATION, **_sampling(), **config.metadata,
             **vocabulary(tokenizer, base.rows, texts, begins=begins), **end_tokens(tokenizer, stop_ids, _terminator(encoded)),
-            "tokenizer.chat_template": str(template),
+            "tokenizer.chat_template": str(chat.template),
         }  # fmt: skip
         go = go_template(lambda messages: _rendered(chat, messages), str(tokenizer.bos_token) if begins else "")
         return cls(config, metadata, modelfile(file, go, stops), file, stored)
@@ -120,6 +124,34 @@ def _model_name(folder: Path, tokenizer: Any) -> str:
     if strips_after_specials(tokenizer):
         return f"Phi-3 {name}"
     return "merged model" if any(acting in name.lower() for acting in _NAMES_THAT_ACT) else name
+
+
+def _with_thoughts(template: Any, base: LoadedModel, encoded: Sequence[EncodedPrompt]) -> str:
+    """The template with text that it puts before every answer, such as an empty block of thoughts, but leaves out of prompts.
+
+    Training had it in the prompt, so servers must have it there.
+    """
+
+    def missing(template: str) -> set[str]:
+        """What a template leaves out of prompts."""
+        chat, found = Chat(base.tokenizer, base.eos_ids, ChatSettings(template)), set()
+        for e in encoded:
+            opening = chat.render(chat.messages(e.prompt)[0], e.alias)
+            whole = decode(base.tokenizer, e.prompt_ids, special=True)
+            if tuple(tokenise(base.tokenizer, opening)) != e.prompt_ids:
+                found.add(whole.removeprefix(opening) if whole.startswith(opening) else _UNKNOWN)
+        return found
+
+    left_out = missing(str(template))
+    if not left_out:
+        return str(template)
+    body = str(template).removesuffix("\n")  # Jinja ignores a last line break, but not one in the middle
+    added = f"{body}{{% if add_generation_prompt %}}{{{{ {next(iter(left_out))!r} }}}}{{% endif %}}"
+    for changed in (f"{{%- set enable_thinking = false %}}{{{{- '' }}}}{template}", added):
+        if not missing(changed):
+            return changed
+    raise InputError("GGUF: the chat template makes other prompts than in training. Set chat_template_kwargs or your own chat_template, "
+                     "and train again")  # fmt: skip
 
 
 def _terminator(encoded: Sequence[EncodedPrompt]) -> int | None:

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+from unicodedata import is_normalized
 
 from diffusecli.system.errors import InputError
 
@@ -96,18 +97,20 @@ def _has_byte_pieces(state: Mapping[str, Any]) -> bool:
 
 def _byte_level(state: Mapping[str, Any], texts: Sequence[str]) -> dict[str, Any]:
     """Merges and the name of the pre-tokenizer."""
-    name = _pre_tokenizer(state)
+    name = _pre_tokenizer(state, texts)
     if name in _CASE_OF_LETTERS:
         _require_ascii_case(texts)
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in state["model"]["merges"]]
     return {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": name, "tokenizer.ggml.merges": merges}
 
 
-def _pre_tokenizer(state: Mapping[str, Any]) -> str:
+def _pre_tokenizer(state: Mapping[str, Any], texts: Sequence[str]) -> str:
     """llama.cpp's name of the pre-tokenizer, from its structure."""
     normalizers = [part["type"] for part in _parts(state["normalizer"], "normalizers")]
-    if normalizers not in ([], ["NFC"]):  # llama.cpp normalises nothing; composed characters are what people type
+    if normalizers not in ([], ["NFC"]):
         raise _refused(f"its tokenizer normalises text ({', '.join(normalizers)})")
+    if normalizers and not all(is_normalized("NFC", text) for text in texts):  # llama.cpp normalises nothing
+        raise _refused("its tokenizer composes characters (NFC), and the run's prompts have some that are not composed")
     *before, last = _parts(state["pre_tokenizer"], "pretokenizers")
     whole = bool(state["model"].get("ignore_merges"))
     found = None
@@ -148,11 +151,19 @@ def _prefixed(state: Mapping[str, Any], tokenizer: Any, texts: Sequence[str]) ->
     if normalizers == [spaces] and pre in ([], [("Split", " ")]):  # no space is left to split at
         return False
     if not normalizers and len(pre) == 1 and pre[0][0] == "Metaspace" and pre[0][1] == _SPACE and not pre[0][3]:
-        if pre[0][2] != "first":
-            return bool(pre[0][2] == "always")
-        if all(tokenizer.bos_token and text.startswith(tokenizer.bos_token) for text in texts):
+        if pre[0][2] == "always" and not _begin_with_space(state, texts):
+            return True
+        if pre[0][2] == "never":
+            return False
+        if pre[0][2] == "first" and all(tokenizer.bos_token and text.startswith(tokenizer.bos_token) for text in texts):
             return False  # only the first piece of a text has it, and that is a special token
     raise _refused("llama.cpp does not have the normalisation of its tokenizer")
+
+
+def _begin_with_space(state: Mapping[str, Any], texts: Sequence[str]) -> bool:
+    """Whether a text, or a part of it after a special token, begins with a space. Metaspace puts none before that, but llama.cpp does."""
+    specials = "|".join(re.escape(token["content"]) for token in state["added_tokens"])
+    return any(part.startswith(" ") for text in texts for part in (re.split(specials, text) if specials else [text]))
 
 
 def _plain(part: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -188,9 +199,9 @@ def merge_scores(merges: Sequence[Any]) -> dict[str, float]:
         made = first + second
         if made not in scores:
             scores[made] = -float(len(scores) + 1)
-        elif made != last:
+        elif made != last and len(set(made)) > 1:  # runs of one character grow from the left in any order of their merges
             raise _refused("the order of its tokenizer's merges is not that of SentencePiece")
-        last = made
+        last = made if len(set(made)) > 1 else last
     return scores
 
 

@@ -18,9 +18,8 @@ class LlamaServer:
     address: str
 
     def post(self, route, body):
-        request = urllib.request.Request(
-            f"{self.address}/{route}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )  # fmt: skip
+        content, kind = json.dumps(body).encode(), {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.address}/{route}", content, kind)  # noqa: S310 (loopback)
         with urllib.request.urlopen(request) as answer:  # noqa: S310 (loopback)
             return json.load(answer)
 

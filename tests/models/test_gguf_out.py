@@ -1,21 +1,17 @@
 """GGUF files of tiny random models: read back by transformers, and computed by llama.cpp as transformers computes them."""
 
-import gguf
 import numpy as np
 import pytest
 import torch
 from tokenizers import pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from diffusecli.models.encoding import encode_prompt
-from diffusecli.models.gguf_config import gguf_config
 from diffusecli.models.gguf_export import GgufPlan
-from diffusecli.models.gguf_file import write_gguf
-from diffusecli.models.gguf_tensors import encode_values, interleaved, model_tensors, round_weights
+from diffusecli.models.gguf_tensors import round_weights
 from diffusecli.models.ggufs import made_plain, require_sound
 from diffusecli.models.loading import LoadedModel
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.system.errors import InputError
 from tests.models.architectures import build
 from tests.models.llama_cpp import served
 from tests.tiny import byte_tokenizer
@@ -86,7 +82,9 @@ def test_transformers_reads_the_weights_that_were_written(name, kind, tmp_path):
     if "long" in name or "Phi3, half" in name:
         pytest.skip("transformers does not read the rotary factors of Phi 3 from GGUF files")
     model.config.model_type = {"mistral": "llama"}.get(model.config.model_type, model.config.model_type)  # as the file says
-    read = made_plain(AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32, config=model.config))
+    read = made_plain(
+        AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32, config=model.config)
+    )
     closest = {"f16": 2**-11, "bf16": 2**-8, "q8_0": 1 / 254 + 2**-10}[kind]  # of the largest number in a block
     for weight, found in read.state_dict().items():
         if "rotary" in weight:
