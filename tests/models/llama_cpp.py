@@ -34,19 +34,24 @@ class LlamaServer:
         """The prompt that a chat request makes, in tokens."""
         return self.tokens(self.post("apply-template", {"messages": messages})["prompt"], add_special=True)
 
-    def log_probs(self, ids, vocabulary):
-        """Ln of the probabilities of the next token [V], before sampling.
+    def log_probs(self, ids, vocabulary, most=None):
+        """Ln of the probabilities of the next token [V], before sampling; -inf for all but the `most` likely tokens.
 
         The grammar chooses the token that is sampled: without text in the answer, there would be no probabilities in it.
         """
-        asked = {"prompt": list(ids), "n_predict": 1, "n_probs": vocabulary, "grammar": 'root ::= "a"', **NEUTRAL}
+        asked = {"prompt": list(ids), "n_predict": 1, "n_probs": most or vocabulary, "grammar": 'root ::= "a"', **NEUTRAL}
         done = self.post("completion", asked)
         found = np.full(vocabulary, -np.inf)
         for entry in done["completion_probabilities"][0]["top_logprobs"]:
             found[entry["id"]] = entry["logprob"]
         return found
 
-    def path_log_probs(self, prompt_ids, trie, vocabulary):
+    def draws(self, ids, count, seed):
+        """Answers that the server samples in one request; it needs as many slots."""
+        asked = {"prompt": list(ids), "n_predict": 8, "n_cmpl": count, "seed": seed, **NEUTRAL, "cache_prompt": True}
+        return [answer["content"] for answer in self.post("completion", asked)]
+
+    def path_log_probs(self, prompt_ids, trie, vocabulary, most=None):
         """Ln of the probability of each path of a tree [J]: one request per prefix."""
         known = {}
         totals = []
@@ -55,7 +60,7 @@ class LlamaServer:
             for place, token in enumerate(path):
                 before = tuple(path[:place])
                 if before not in known:
-                    known[before] = self.log_probs([*prompt_ids, *before], vocabulary)
+                    known[before] = self.log_probs([*prompt_ids, *before], vocabulary, most)
                 total += known[before][token]
             totals.append(total)
         return np.array(totals)
