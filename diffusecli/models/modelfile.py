@@ -23,8 +23,13 @@ def modelfile(file: str, template: str, stops: Sequence[str]) -> str:
     """The text of a Modelfile next to the GGUF `file`."""
     lines = ["# Written by diffuse. ollama create NAME -f Modelfile", f"FROM ./{file}", f'TEMPLATE """{template}"""']
     lines += [f"PARAMETER {name} {value}" for name, value in NEUTRAL.items()]
-    lines += [f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in stops]
+    lines += [f"PARAMETER stop {_quoted(stop)}" for stop in stops]
     return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """A value in quotes. Ollama takes what is between them as it is, line breaks and backslashes too."""
+    return f'"""{text}"""' if '"' in text else f'"{text}"'
 
 
 def go_template(render: Render, begins: str) -> str:
