@@ -48,8 +48,12 @@ def file_name(folder: Path, kind: str) -> str:
 
 
 def adapter_name(folder: Path) -> str:
-    """The name of the adapter file in an output folder."""
-    return f"{folder.absolute().name}-lora.gguf"
+    """The name of the adapter file in an output folder.
+
+    >>> adapter_name(Path("numbers")), adapter_name(Path("numbers-lora"))
+    ('numbers-lora.gguf', 'numbers-lora.gguf')
+    """
+    return f"{folder.absolute().name.removesuffix('-lora')}-lora.gguf"
 
 
 @dataclass(frozen=True)

@@ -269,7 +269,7 @@ def test_llama_cpp_draws_from_the_adapters_distribution(tmp_path):
     pytest.importorskip("xllamacpp", reason="the tests' llama.cpp")
     prompt = ROOT / "prompts" / "numbers" / "rng-0.json"
     config = Config.model_validate({
-        "model": "smollm2-135m-instruct", "train_prompts": [str(prompt)], "alg_config": {"n_iters": 10}, "device": "cpu",
+        "model": "smollm2-135m-instruct", "train_prompts": [str(prompt)], "alg_config": {"n_iters": 4}, "device": "cpu",
         "output_dir": str(tmp_path / "run"), "generate": False, "retain": False,
     })  # fmt: skip
     run = train(config, report=lambda _: None, notice=lambda _: None).run
