@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,12 +12,22 @@ from diffusecli.cli.options import BaseModel, TrustsCode, choice, require_choice
 from diffusecli.cli.printing import notice, print_line, progress_console, quiet_libraries
 from diffusecli.system.errors import InputError, many
 
+if TYPE_CHECKING:
+    from diffusecli.verbs.export import Exported
+
+_NEUTRAL = "--temp 1 --top-k 0 --top-p 1 --min-p 0"
+"""Options of llama-server that leave the distribution unchanged."""
+
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory of a finished training, or folder of an adapter.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="Output folder.")] = None,
     model: BaseModel = None,
     precision: Annotated[str | None, choice("--precision", "Precision of the written weights.  [default: the run's]")] = None,
+    gguf: Annotated[str | None, choice("--gguf", "Write one GGUF file with weights of this type, and a Modelfile.")] = None,
+    gguf_adapter: Annotated[
+        bool, typer.Option("--gguf-adapter", help="Write the adapter alone as a GGUF file, not merged.")
+    ] = False,
     push: Annotated[
         str | None,
         typer.Option(metavar="OWNER/NAME", help="Upload to the Hugging Face hub: with -o what was written, otherwise the adapter."),
@@ -28,10 +38,11 @@ def export(
     ] = False,
     trust_remote_code: TrustsCode = False,
 ) -> None:
-    """Merge an adapter into its base model (Hugging Face format), or share it on the hub."""
-    require_choices({"--precision": precision})
-    if output is None and push is None:
-        raise InputError("nothing to do. Name an output folder with -o, or a repository on the hub with --push")
+    """Merge an adapter into its base model (Hugging Face format or GGUF), or share it on the hub."""
+    require_choices({"--precision": precision, "--gguf": gguf})
+    if output is None and (push is None or gguf is not None or gguf_adapter):
+        also = "" if gguf is not None or gguf_adapter else ", or a repository on the hub with --push"
+        raise InputError(f"nothing to write to. Name an output folder with -o{also}")
     if public and push is None:
         raise InputError("--public has no effect without --push. Leave it out")
     quiet_libraries()
@@ -46,23 +57,37 @@ def export(
     with Display(progress_console()):
         if output is not None:
             done = merge(
-                RunDir(run),
-                output,
-                model=model,
-                precision=precision,
-                force=force,
-                notice=notice,
-                trust_remote_code=trust_remote_code,
-            )
-            print_line(
-                f"{output}: {done.parameters:,} weights ({done.dtype}); log-probabilities of {many(done.answers, 'answer')} "
-                f"differ from the adapter's by {done.gap:.1e} nats at most"
-            )
+                RunDir(run), output, model=model, precision=precision, force=force, notice=notice, trust_remote_code=trust_remote_code,
+                gguf=gguf, gguf_adapter=gguf_adapter,
+            )  # fmt: skip
+            _print_written(done, output)
         if push is not None:
             files = exported_files(output) if output is not None else files_of_run(RunDir(run))
             page = upload(files, output or run, push, base=base_of_run(RunDir(run), model), public=public, notice=notice)
             print_line(f"{page}: {many(len(files), 'file')} ({'public' if public else 'private'})")
-    if output is not None:
-        notice(f"next: load {output} with transformers, or `vllm serve {shlex.quote(str(output))}`")
-    else:
-        notice(f"next: `diffuse sample --adapter {push} --prompt FILE`")
+    notice(
+        f"next: {_next(output / done.file, gguf, gguf_adapter) if output is not None else f'`diffuse sample --adapter {push} --prompt FILE`'}"
+    )
+
+
+def _print_written(done: Exported, output: Path) -> None:
+    """What was written, and how closely its answers match the adapter's."""
+    if not done.answers:
+        print_line(f"{output / done.file}: {done.parameters:,} weights of the adapter ({done.dtype})")
+        return
+    print_line(
+        f"{output / done.file}: {done.parameters:,} weights ({done.dtype}); log-probabilities of {many(done.answers, 'answer')} "
+        f"differ from the adapter's by {done.gap:.1e} nats at most"
+    )
+
+
+def _next(written: Path, gguf: str | None, gguf_adapter: bool) -> str:
+    """The command that uses what was written: a GGUF file, or a folder."""
+    file = shlex.quote(str(written))
+    if gguf_adapter:
+        return f"`llama-server -m BASE.gguf --lora {file} {_NEUTRAL}`, with the base model as GGUF"
+    if gguf:
+        name = shlex.quote(written.absolute().parent.name.lower())
+        model_file = shlex.quote(str(written.parent / "Modelfile"))
+        return f"`llama-server -m {file} {_NEUTRAL}`, or `ollama create {name} -f {model_file}`"
+    return f"load {file} with transformers, or `vllm serve {file}`"

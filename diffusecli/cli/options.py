@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CHOICES = {
     "--engine": tuple(ENGINES),
     "--format": ("json", "jsonl", "counts", "csv"),
+    "--gguf": ("f16", "bf16", "q8_0"),
     "--mode": ("untuned", "lora"),
     "--precision": ("fp32", "bf16", "fp16"),
     "--schema": ("prompt", "config", "evaluation"),

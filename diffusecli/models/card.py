@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -29,7 +30,7 @@ weights below. {stopped}
 |---|---|---|---|---|---|---|---|
 {rows}
 {retention}{asked}
-```python
+```{language}
 {load}
 ```
 
@@ -46,6 +47,9 @@ _MERGED = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")"""
+
+_GGUF = """llama-server -m {file} --temp 1 --top-k 0 --top-p 1 --min-p 0
+ollama create {name} -f Modelfile"""
 
 
 _REQUEST = 120  # maximum characters of a request to show
@@ -65,12 +69,17 @@ def model_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt]) -> str:
     )  # fmt: skip
 
 
-def merged_card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, dtype: str, gap: float, remarks: Sequence[str]) -> str:
-    """The model card of an exported model; `gap` in nats, `remarks` about the rendering of prompts."""
+def merged_card(
+    manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, dtype: str, gap: float, remarks: Sequence[str], file: str = ""
+) -> str:
+    """The model card of an exported model; `gap` in nats, `remarks` about the rendering of prompts, `file` the name of a GGUF file."""
+    load = _GGUF.format(file=shlex.quote(file), name=shlex.quote(Path(file).stem.lower())) if file else _MERGED
     return _card(
-        manifest, prompts, kind="base_model_relation: finetune\nlibrary_name: transformers\ntags: [diffuse]",
-        what=f"{markdown_code(manifest['model'])} with a LoRA adapter merged into its weights ({dtype})", load=_MERGED,
-        rest="The generation config has these settings. Log-probabilities of these answers differ from those of the adapter by at most "
+        manifest, prompts,
+        kind=f"base_model_relation: finetune\nlibrary_name: {'gguf' if file else 'transformers'}\ntags: [diffuse]",
+        what=f"{markdown_code(manifest['model'])} with a LoRA adapter merged into its weights ({dtype})", load=load,
+        language="sh" if file else "python",
+        rest=f"{'The Modelfile and the file itself have' if file else 'The generation config has'} these settings. Log-probabilities of these answers differ from those of the adapter by at most "
         f"{gap:.1g} nats." + "".join(f"\n- {markdown_cell(remark)}" for remark in remarks),
     )  # fmt: skip
 
@@ -107,7 +116,9 @@ def _known(figures: Mapping[str, float], alias: str, form: str) -> str:
     return format(figures[alias], form) if alias in figures else "-"
 
 
-def _card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, kind: str, what: str, load: str, rest: str) -> str:
+def _card(
+    manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, kind: str, what: str, load: str, rest: str, language: str = "python"
+) -> str:
     if len(manifest["exact_kl"]) + len(manifest["exact_kl_test"]) > MOST_NAMED:
         rows = list(_by_folder(manifest))
     else:
@@ -116,8 +127,9 @@ def _card(manifest: Mapping[str, Any], prompts: Sequence[Prompt], *, kind: str, 
     drift = manifest["retention_kl"]
     chat = {name: value for name, value in (manifest.get("chat") or {}).items() if value != {}}
     asked = "".join(f"\n- {name}: {markdown_code(json.dumps(value, ensure_ascii=False))}" for name, value in chat.items())
+    base = BUILTIN_MODELS[manifest["model"]].hub_id if manifest["model"] in BUILTIN_MODELS else manifest["model"]
     return _CARD.format(
-        asked=f"\nThe figures are for prompts rendered with\n{asked}\n" if asked else "", quoted=json.dumps(BUILTIN_MODELS[manifest["model"]].hub_id if manifest["model"] in BUILTIN_MODELS else manifest["model"]), kind=kind, what=what, load=load, rest=rest,
+        asked=f"\nThe figures are for prompts rendered with\n{asked}\n" if asked else "", quoted=json.dumps(base), kind=kind, what=what, load=load, language=language, rest=rest,
         count=many(count, "distribution"),
         stopped=f"Training: {many(manifest['steps'], 'step')}, {manifest['training_seconds']:.0f} s; {markdown_cell(manifest['stopped'])}.", rows="\n".join(rows),
         retention="" if drift is None else f"\nDrift from the base model on {manifest['retention']['held_out']} ordinary "

@@ -107,7 +107,7 @@ class Chat:
         if self.settings.template != PLAIN:
             own = self.tokenizer.chat_template
             return self.settings.template or (own.get("default") if isinstance(own, dict) else own)  # some models have several
-        return ("{{ bos_token }}" if self._begins_texts() else "") + _PLAIN_TEMPLATE
+        return ("{{ bos_token }}" if self.begins_texts else "") + _PLAIN_TEMPLATE
 
     @property
     def portable_template(self) -> Any:
@@ -209,7 +209,8 @@ class Chat:
             raise InputError(f"{self.name}: the chat template makes a text of {len(text)} characters. {_ANOTHER}")
         return text
 
-    def _begins_texts(self) -> bool:
+    @property
+    def begins_texts(self) -> bool:
         """Whether this tokenizer adds its BOS token to every text."""
         bos = self.tokenizer.bos_token_id
         return bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos]

@@ -1,12 +1,13 @@
-"""`diffuse export`: merge a run's adapter into its base model, as a standard Hugging Face folder.
+"""`diffuse export`: merge a run's adapter into its base model, as a standard Hugging Face folder or as one GGUF file.
 
-The folder is written completely or not at all, after a check that answers have the same probabilities as with the adapter.
+The output folder is written completely or not at all, after a check that answers have the same probabilities as with the adapter.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from diffusecli.evaluation.prompt_book import kept_prompt
 from diffusecli.files.endings import require_ending
 from diffusecli.files.locks import lock_beside, only_writer, remove_scratch_folders, require_idle
 from diffusecli.files.writing import put_folder, require_space, require_writable, write_json
-from diffusecli.models.adapters import base_of, recorded_base
+from diffusecli.models.adapters import ADAPTER_FILES, base_of, recorded_base
 from diffusecli.models.card import merged_card
 from diffusecli.models.chat import Chat, ChatSettings
 from diffusecli.models.devices import PRECISIONS
 from diffusecli.models.encoding import EncodedPrompt, encode_prompt, encode_wordings
-from diffusecli.models.loading import LoadedModel, load_model
+from diffusecli.models.gguf_export import BYTES, GgufPlan, adapter_config, adapter_name, write_adapter
+from diffusecli.models.gguf_tensors import round_weights
+from diffusecli.models.loading import LoadedModel, load_hollow, load_model
 from diffusecli.models.lora import load_adapter
 from diffusecli.models.source import model_source
 from diffusecli.prompts.config import Config
@@ -55,20 +58,34 @@ class Exported:
     dtype: str
     answers: int  # number of answers compared
     gap: float  # nats: the largest difference of an answer's log-probability
+    file: str = ""  # the GGUF file in the folder; empty for a Hugging Face folder
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The fields as written into the folder."""
+        return {key: value for key, value in asdict(self).items() if value != ""}
 
 
 def export(
     run: RunDir, to: Path, *, model: str | None = None, precision: str | None, force: bool, notice: Notice,
-    trust_remote_code: bool = False,
+    trust_remote_code: bool = False, gguf: str | None = None, gguf_adapter: bool = False,
 ) -> Exported:  # fmt: skip
     """Merge in float32, compare, round to `precision` (the run's by default), compare again, and write.
 
+    With `gguf` (f16, bf16 or q8_0) the merged model is one GGUF file; with `gguf_adapter` the adapter alone is, and nothing is merged.
     `model` names the base model if the run does not, or if its path or name has changed. An adapter without a run also works.
-    Raises `InputError` if there is nothing to merge, if the base model is quantised, or if `to` holds something else;
+    Raises `InputError` if there is nothing to merge, if the base model is quantised, if llama.cpp does not have the architecture or the
+    tokenizer (GGUF), or if `to` holds something else;
     `MachineError` if the disk is full or the merged model gives different probabilities.
     """
+    if gguf and gguf_adapter:
+        raise InputError("--gguf with --gguf-adapter: choose one. --gguf writes the merged model, --gguf-adapter the adapter alone")
+    if precision and (gguf or gguf_adapter):
+        raise InputError("--precision: does not apply to GGUF. Choose the type with --gguf (an adapter is written in float32)")
     config = _config(run, model, trust_remote_code)
-    require_ending(to, "-o", "a model is written as a Hugging Face folder")
+    require_ending(
+        to, "-o", "a model is written as a folder" if gguf or gguf_adapter else "a model is written as a Hugging Face folder"
+    )
     if Path.cwd().is_relative_to(to.resolve()):
         raise InputError(f"{to}: is the current folder. Choose another one")
     require_writable(to.absolute().parent)
@@ -76,7 +93,13 @@ def export(
         remove_scratch_folders(to.absolute().parent, _scratch_prefix(to))
         _require_place(to, force)
         require_idle(run.path, run.lock)
-        return _export(run, config, to, precision, notice, named=model is not None)
+        if not run.has_adapter:
+            raise InputError(f"{run.path}: no finished adapter found. Finish the training with `diffuse train`")
+        if config.quantize:
+            raise _quantised(run)
+        if gguf_adapter:
+            return _export_adapter(run, config, to, notice, named=model is not None)
+        return _export(run, config, to, precision, gguf, notice, named=model is not None)
 
 
 def _config(run: RunDir, model: str | None, trust_remote_code: bool) -> Config:
@@ -86,21 +109,39 @@ def _config(run: RunDir, model: str | None, trust_remote_code: bool) -> Config:
     return Config(model=model or base_of(run.path), output_dir=str(run.path), trust_remote_code=trust_remote_code)
 
 
-def _export(run: RunDir, config: Config, to: Path, precision: str | None, notice: Notice, *, named: bool) -> Exported:
-    """Everything except the checks of the output folder."""
-    if not run.has_adapter:
-        raise InputError(f"{run.path}: no finished adapter found. Finish the training with `diffuse train`")
-    if config.quantize:
+def _export_adapter(run: RunDir, config: Config, to: Path, notice: Notice, *, named: bool) -> Exported:
+    """Write the adapter alone as a GGUF file. The base model is not computed."""
+    from safetensors.torch import load_file
+
+    base = load_hollow(model_source(config, named=named), notice)
+    if getattr(base.model.config, "quantization_config", None) is not None:
         raise _quantised(run)
+    load_adapter(base, run.path, recorded=recorded_base(run), named=named, notice=notice)
+    of = adapter_config(base.model)
+    name = adapter_name(to)
+    with waiting_for("writing the adapter"), _new_folder(to) as folder:
+        done = Exported(
+            write_adapter(folder / name, base.model, load_file(run.path / ADAPTER_FILES[1]), of), "float32", 0, 0.0, name
+        )
+        write_json(folder / MARK, {**done.recorded, **_origin(base, run), **environment()})
+    return done
+
+
+def _export(
+    run: RunDir, config: Config, to: Path, precision: str | None, gguf: str | None, notice: Notice, *, named: bool
+) -> Exported:
+    """Everything except the checks of the output folder."""
     dtype = PRECISIONS[precision or config.precision]
     source = replace(model_source(config, named=named), precision="fp32")
     base = load_model(source, notice)
     if getattr(base.model.config, "quantization_config", None) is not None:
         raise _quantised(run)
-    require_space(to.absolute().parent, base.parameters * dtype.itemsize // 1_000_000 + 50)
-    load_adapter(base, run.path, recorded=recorded_base(run), named=named, notice=notice)
+    require_space(to.absolute().parent, int(base.parameters * (BYTES[gguf] if gguf else dtype.itemsize)) // 1_000_000 + 50)
     prompts = _prompts(run)
     whole = [wording for prompt in prompts for wording in encode_wordings([*prompt.wordings, *prompt.held_out], base.chat)]
+    portable = _portable_template(base, whole)
+    plan = GgufPlan.of(base, whole, portable, to, gguf) if gguf else None
+    load_adapter(base, run.path, recorded=recorded_base(run), named=named, notice=notice)
     encoded = [
         replace(e, trie=drawn_tree(e, _PATHS, None)) if len(e.trie.internal) > _LARGE and not needs_all(e) else e for e in whole
     ]
@@ -112,14 +153,25 @@ def _export(run: RunDir, config: Config, to: Path, precision: str | None, notice
     if not gap <= _TOLERANCE:
         raise MachineError(f"{run.path}: the merged model differs from the adapter by {gap:.2g} nats. Nothing was written. Sample with "
                            "the adapter instead")  # fmt: skip
-    if dtype != base.model.dtype:
+    if plan is not None:
+        with waiting_for("rounding the weights"):
+            round_weights(base.model, plan.kind)
+        gap = _gap(under_adapter, scorer.log_probs(encoded))
+    elif dtype != base.model.dtype:
         for weight in base.model.parameters():  # not `model.to`: position tables stay float32 when a model is loaded
             weight.data = weight.data.to(dtype)
         gap = _gap(under_adapter, scorer.log_probs(encoded))
-    portable = _portable_template(base, whole)
-    done = Exported(base.parameters, str(dtype).removeprefix("torch."), sum(len(e.trie.leaves) for e in encoded), gap)
-    with waiting_for("writing the model"):
-        _write(to, done, base, run, prompts, whole, portable)
+    written = (gguf or "", plan.file) if plan is not None else (str(dtype).removeprefix("torch."), "")
+    done = Exported(base.parameters, written[0], sum(len(e.trie.leaves) for e in encoded), gap, written[1])
+    with waiting_for("writing the model"), _new_folder(to) as folder:
+        if plan is not None:
+            plan.write(folder, base.model)
+        else:
+            base.model.generation_config = _neutral(base, whole)
+            base.model.save_pretrained(folder)
+            base.tokenizer.chat_template = portable
+            base.tokenizer.save_pretrained(folder)
+        _describe(folder, done, base, run, prompts, whole)
     return done
 
 
@@ -171,26 +223,28 @@ def _scratch_prefix(to: Path) -> str:
     return f".{to.name}.export."
 
 
-def _write(
-    to: Path, done: Exported, base: LoadedModel, run: RunDir, prompts: Sequence[Prompt], encoded: Sequence[EncodedPrompt],
-    portable: Any,
-) -> None:  # fmt: skip
-    """Write everything into a temporary folder next to `to`, then rename it."""
+@contextmanager
+def _new_folder(to: Path) -> Iterator[Path]:
+    """A temporary folder next to `to`, which replaces it at the end. Raises `MachineError` if that fails."""
     try:
         with tempfile.TemporaryDirectory(prefix=_scratch_prefix(to), dir=to.absolute().parent) as scratch:
             folder = Path(scratch) / "model"
-            base.model.generation_config = _neutral(base, encoded)
-            base.model.save_pretrained(folder)
-            base.tokenizer.chat_template = portable
-            base.tokenizer.save_pretrained(folder)
-            manifest = run.read_manifest()
-            if "exact_kl" in manifest:
-                card = merged_card(manifest, prompts, dtype=done.dtype, gap=done.gap, remarks=_remarks(encoded))
-                (folder / "README.md").write_text(card, encoding="utf-8")
-            write_json(folder / MARK, {**asdict(done), **_origin(base, run), **environment()})
+            folder.mkdir()
+            yield folder
             put_folder(folder, to)
     except (OSError, SafetensorError) as error:
         raise cannot_write(to, error) from error
+
+
+def _describe(
+    folder: Path, done: Exported, base: LoadedModel, run: RunDir, prompts: Sequence[Prompt], encoded: Sequence[EncodedPrompt]
+) -> None:
+    """Write the model card and the manifest."""
+    manifest = run.read_manifest()
+    if "exact_kl" in manifest:
+        card = merged_card(manifest, prompts, dtype=done.dtype, gap=done.gap, remarks=_remarks(encoded), file=done.file)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+    write_json(folder / MARK, {**done.recorded, **_origin(base, run), **environment()})
 
 
 def _neutral(base: LoadedModel, encoded: Sequence[EncodedPrompt]) -> Any:

@@ -23,6 +23,7 @@ LINES = [
     ("diffuse sample --format j", {"json", "jsonl"}),
     ("diffuse sample --engine c", {"counting"}),
     ("diffuse export r --precision b", {"bf16"}),
+    ("diffuse export r --gguf q", {"q8_0"}),
     ("diffuse evaluate r --sort ", {"weight", "residual", "target"}),
     ("diffuse validate --schema ev", {"evaluation"}),
 ]
