@@ -212,7 +212,7 @@ def test_a_template_file_is_read_and_its_mistakes_have_a_line(tmp_path):
     path.write_text("{% for m in messages %}\n{{ m.content }}\n{% endif %}")
     with pytest.raises(InputError, match=r"t\.jinja:3: invalid chat template: .*endif"):
         read_template(str(path))
-    with pytest.raises(InputError, match=r"cannot be read .*Use a Jinja file or the built-in 'plain'"):
+    with pytest.raises(InputError, match=r"does not exist.*Use a Jinja file or the built-in 'plain'"):
         read_template(str(tmp_path / "none.jinja"))
     path.write_text("{% for m in messages %}{{ m.content }}{% break %}{% endfor %}")
     assert read_template(str(path)) == path.read_text()
