@@ -247,7 +247,7 @@ def in_words(settings: Mapping[str, Any]) -> str:
     >>> in_words({"seed": 0, "wordings": 24})
     'seed 0, temperature 1, pooled over 24 wordings'
     >>> in_words({"seed": 0, "temperature": 1, "left_to_server": ["temperature", "top_k"]})
-    "seed 0, temperature and top_k left to the server"
+    'seed 0, temperature and top_k left to the server'
     """
     if not settings:
         return "settings unknown"

@@ -15,8 +15,8 @@ _FILES = [*ADAPTER_FILES, "run.json", "config.yaml", "prompts.json", "chat_templ
 
 
 def is_on_hub(path: Path) -> bool:
-    """Whether a path names an adapter on the hub: it does not exist, and has the form of a name there."""
-    return not exists(path) and _NAME.fullmatch(str(path)) is not None
+    """Whether a path names an adapter on the hub: neither it nor its folder is here, and it has the form of a name there."""
+    return not exists(path.parent) and _NAME.fullmatch(str(path)) is not None
 
 
 def fetched_adapter(path: Path) -> tuple[Path, str]:
@@ -26,7 +26,7 @@ def fetched_adapter(path: Path) -> tuple[Path, str]:
     found = _NAME.fullmatch(str(path))
     if found is None:
         raise InputError(f"{path}: is not a name on the hub. Write OWNER/NAME")
-    with explained(f"the adapter {path}"):
+    with explained(f"the adapter {path} (not a folder here)"):
         folder = Path(snapshot_download(found["repo"], revision=found["revision"], allow_patterns=_FILES))
     if missing := [name for name in ADAPTER_FILES if not (folder / name).is_file()]:
         raise InputError(f"the adapter {path}: has no {missing[0]}. Name the repository of a LoRA adapter")

@@ -98,8 +98,8 @@ def _licence_of(base: str, api: Any) -> str:
 def _with_licence(card: str, licence: str) -> str:
     r"""A model card with `license:` in its first block.
 
-    >>> _with_licence("---\\nbase_model: m\\n---\\n", "mit")
-    '---\\nlicense: mit\\nbase_model: m\\n---\\n'
+    >>> _with_licence("---\nbase_model: m\n---\n", "mit")
+    '---\nlicense: mit\nbase_model: m\n---\n'
     """
     return (
         card

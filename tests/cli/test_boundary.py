@@ -26,7 +26,7 @@ from tests.cli.configs import config_text
         (["train", "no-prompt.yaml"], 2, "missing.json: does not exist"),
         (["train", "no-model.yaml"], 2, "unknown model 'smollm2-135m'. Did you mean 'smollm2-135m-instruct'? (or use a folder"),
         (["sample", "--mode", "tuned"], 2, "--mode tuned: must be one of untuned, lora"),
-        (["sample"], 2, "results: does not exist"),
+        (["sample"], 2, "results: contains no run to sample. Train one"),
         (["sample", "--temperature", "0"], 2, "--temperature 0: must be above 0"),
         (["evaluate", "."], 2, ".: contains no run"),
         (["evaluate"], 2, "Missing argument"),

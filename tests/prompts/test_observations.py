@@ -29,7 +29,8 @@ def test_counting_rows_of_a_table_that_has_weights_is_refused(tmp_path, name):
         in str(caught.value)
     )
     assert read(path, column="answer", weight_column=name) == {"Yes": 0.7, "No": 0.3}
-    assert read(path, column="answer", weight_column=name, count=True) == {"Yes": 0.7, "No": 0.3}
+    with pytest.raises(InputError, match=f"--count and --weight-column {name} exclude each other"):
+        read(path, column="answer", weight_column=name, count=True)
     assert read(path, column="answer", weight_column="none", count=True) == pytest.approx({"Yes": 1 / 3, "No": 2 / 3}, abs=1e-8)
 
 
@@ -53,9 +54,24 @@ def test_weights_that_are_not_used_are_told(tmp_path):
     path = put(tmp_path, "t.csv", "answer,share\nYes,0.4\nYes,0.3\nNo,0.3\n")
     with pytest.raises(
         InputError,
-        match=r"'Yes' occurs more than once. Add --count to count observations, or --weight-column share to sum weights",
+        match=r"'Yes' occurs more than once. Add --weight-column share if 'share' has their numbers, or --count if each row is one observation",
     ):
         read(path, column="answer")
+
+
+def test_numbers_beside_rows_that_occur_once_are_named_before_rows_are_counted(tmp_path):
+    """No name tells that they are counts: each area and mode is one row."""
+    path = put(tmp_path, "t.csv", "area,mode,people\nnorth,bike,30\nnorth,car,50\nsouth,bike,20\nsouth,car,90\n")
+    with pytest.raises(
+        InputError, match=r"'bike' occurs more than once. Add --weight-column people if 'people' has their numbers, or --count"
+    ):
+        read(path, column="mode")
+    warned = distributions_in(path, Reading(column="mode", count=True))[()].notice
+    assert "warning: --count counts rows and does not use the numbers in 'people'" in warned
+    path = put(
+        tmp_path, "u.csv", "area,mode,people\nnorth,bike,2\nnorth,car,3\nnorth,car,1\n"
+    )  # one row a person, who lives with others
+    assert "warning" not in distributions_in(path, Reading(column="mode", count=True))[()].notice
 
 
 def test_smoothing_reaches_the_options_that_a_group_never_chose(tmp_path):

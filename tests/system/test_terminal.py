@@ -146,7 +146,6 @@ def test_no_command_prints_what_steers(hostile, monkeypatch, outputs, case):
     if sys.stdout is not None and case in (
         "evaluate",
         "init-prompt",
-        "validate one",
     ):  # a terminal gets rich's own codes and no others
         coloured = outputs(*words, FORCE_COLOR="1", TERM="xterm-256color")
         assert "\x1b[1m" in coloured

@@ -124,7 +124,7 @@ def test_an_adapter_of_the_hub_is_sampled_by_its_name(hub, trained, in_process):
     done = in_process("sample", "--adapter", "me/base", "--prompt", trained.train_prompts[0])
     assert (done.returncode, "has no adapter_config.json" in done.stderr) == (2, True)
     done = in_process("sample", "--adapter", "me/nothing", "--prompt", trained.train_prompts[0])
-    assert (done.returncode, "the adapter me/nothing: is not on the hub" in done.stderr) == (2, True)
+    assert (done.returncode, "the adapter me/nothing (not a folder here): is not on the hub" in done.stderr) == (2, True)
 
 
 def test_an_adapter_is_pushed_privately_with_its_card(hub, login, trained, in_process):

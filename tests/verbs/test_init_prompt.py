@@ -129,7 +129,7 @@ def test_a_wrap_without_a_place_for_the_outcome_is_refused():
         (["--from", "data.csv", "--column", "answr"], "Did you mean 'answer'?"),
         (
             ["--from", "data.csv", "--column", "answer"],
-            "the target 'yes' occurs more than once. Add --count to count observations, or --weight-column n",
+            "the target 'yes' occurs more than once. Add --weight-column n if 'n' has their numbers, or --count",
         ),
         (
             ["--from", "data.csv", "--column", "answer", "--weight-column", "region"],

@@ -88,7 +88,7 @@ def test_a_request_leaves_the_samples_of_the_run_alone(run):
         (Wanted(model="m"), "--prompt or --request"),
         (Wanted(model="m", requests=(" ",)), "must be a non-empty text"),
         (Wanted(model="m", requests=("a\udcff",)), "must be a non-empty text"),
-        (Wanted(adapter=Path("no/such")), "adapter_config.json is missing"),
+        (Wanted(adapter=Path("no/such/folder")), "adapter_config.json is missing"),
         (Wanted(model="m", prompts=(Path("no/such"),)), "does not exist"),
     ],
 )
