@@ -19,6 +19,7 @@ from diffusecli.evaluation.ordered import values_in
 from diffusecli.prompts.matching import Tally
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.wording import known, short, unique
+from diffusecli.runs.sample_files import ASKED
 
 MOST = 40
 """Most targets in a chart. Of larger sets, half are the largest targets and half the worst-fitting ones."""
@@ -41,7 +42,7 @@ class Sampler:
     label: str
     colour: str
     shape: str
-    untuned: bool = False
+    untuned: bool = False  # the untuned model, or prompting: a baseline, drawn with dashed lines
 
 
 @dataclass(frozen=True)
@@ -146,15 +147,18 @@ def pairs(
 
 
 def samplers(rows: Sequence[Evaluated]) -> dict[tuple[str, str], Sampler]:
-    """Run and mode -> name, colour and shape. The first untuned sampler is orange, the first tuned one blue."""
+    """Run and mode -> name, colour and shape. The first untuned sampler is orange, prompting is grey, the first tuned sampler is blue."""
     keys = list(dict.fromkeys((row.run, row.mode) for row in rows))
     named = labels(rows, " · ")
     names = unique([TARGET, WEIGHT, *(short(named[key], 36) for key in keys)])[2:]
     found: dict[tuple[str, str], Sampler] = {}
-    others = 0
+    others = asked = 0
     for key, name in zip(keys, names, strict=True):
         if key[1] == "untuned" and not any(mode == "untuned" for _, mode in found):
             found[key] = Sampler(name, "orange", "square", untuned=True)
+        elif key[1] in ASKED:
+            found[key] = Sampler(name, "muted", _SHAPES[asked % len(_SHAPES)], untuned=True)
+            asked += 1
         else:
             found[key] = Sampler(name, _COLOURS[others % len(_COLOURS)], _SHAPES[others % len(_SHAPES)], key[1] == "untuned")
             others += 1
