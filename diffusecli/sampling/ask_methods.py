@@ -16,10 +16,7 @@ from diffusecli.sampling.replies import Stated, one_answer, stated_answers
 ANSWERS_PER_REPLY = 5
 """Answers that `verbalized` asks for, or as many as there are options."""
 
-_FORM = (
-    "Whatever is said above about the form of the answer, {end} with one line of this form, and write nothing after it:\n"
-    "Answer: [the answer drawn]"
-)
+_FORM = '{} with one line, whatever form of the answer is named above: the word "Answer:" and then the answer drawn.'
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ def _verdict(_options: StatedOptions, reply: str, cut: bool) -> Stated | None:
 @_method("direct", version=1, tokens=32, answers=_single)
 def direct(_asked: Asked) -> str:
     """One answer per reply."""
-    return f"Draw one of these answers at random, each with its probability. {_FORM.format(end='reply')}"
+    return f"Draw one of these answers at random, each with its probability. {_FORM.format('Reply')}"
 
 
 @_method("verbalized", version=1, tokens=400, answers=_several)
@@ -97,8 +94,7 @@ def verbalized(asked: Asked) -> str:
     count = min(ANSWERS_PER_REPLY, len(asked.options.stated))
     return (
         f"Do not give a single answer. Give {count} different ones, sampled at random from all possible answers, each with the probability of "
-        "giving it. Whatever is said above about the form of the answer, write one line for each, in this form, and nothing else:\n"
-        "[answer]: [probability]%"
+        "giving it. Write one line for each, whatever form of the answer is named above: the answer, a colon and its probability in percent."
     )
 
 
@@ -109,7 +105,7 @@ def string_seed(_asked: Asked) -> str:
         "Draw one of these answers at random, each with its probability. First make up a random string of letters and digits, without a "
         'pattern, on a line that begins with "String:". Then use this string as the source of randomness: compute a number from its '
         "characters, and let this number decide which answer is drawn. Show the computation in a few lines. "
-        f"{_FORM.format(end='end')}"
+        f"{_FORM.format('End')}"
     )
 
 
@@ -119,7 +115,7 @@ def seeded(asked: Asked) -> str:
     return (
         f"Draw one of these answers at random, each with its probability. Random seed: {asked.seed}\n"
         "Use this seed as the only source of randomness: compute a number from its characters, and let this number decide which answer is drawn. "
-        f"Show the computation in a few lines. {_FORM.format(end='end')}"
+        f"Show the computation in a few lines. {_FORM.format('End')}"
     )
 
 
@@ -135,6 +131,5 @@ def rejection(asked: Asked) -> str:
         f"probability, {as_percent(1 / len(options.stated))} (the proposal distribution), and a proposal is then accepted or rejected at random, so that "
         "the accepted ones follow the target distribution.\n"
         f"Proposal: {options.names[proposal]} (target probability {options.percent(proposal)})\n"
-        "Accept or reject this proposal. Whatever is said above about the form of the answer, reply with one line only: either\n"
-        "Answer: accept\nor\nAnswer: reject"
+        'Accept or reject this proposal. Reply with one line, whatever form of the answer is named above: the word "Answer:" and then accept or reject.'
     )

@@ -2,7 +2,7 @@ r"""Parse replies to a request that states options: the one answer of a reply, o
 
 The rule for one answer:
 
-1. The last line that begins with `Answer:` counts (also `**Answer:**`, `Final answer:`). The rest of the line must be an option; if it is
+1. The last line that begins with `Answer:` counts (also `**Answer:**`, `Final answer:`, `The answer is`). The rest of the line must be an option; if it is
    empty, the next line must be one.
 2. Without such a line, the lines that consist of an option count. They must all name the same option.
 
@@ -22,7 +22,9 @@ Find = Callable[[str], int | None]
 Stated = Mapping[int | None, float]
 """The answers of a reply: option -> probability; None for answers that are not options. The probabilities sum to 1."""
 
-_LABEL = re.compile(r"^[\W_]*(?:(?:the|my|your|final)\s+)*answer(?:\s+is)?[*_`\"'\s]*[:=](?P<value>.*)$", re.IGNORECASE)
+_LABEL = re.compile(
+    r"^[\W_]*(?:(?:the|my|your|so|final|correct)\s+)*answer(?:(?:\s+is)?[*_`\"'\s]*[:=]|\s+is\s)(?P<value>.*)$", re.IGNORECASE
+)
 _NUMBER = re.compile(
     r"(?P<number>[-+−]?(?:\d+(?:[.,]\d+)?|[.,]\d+)(?:e[-+]?\d+)?(?:\s*/\s*\d+)?)\s*(?P<percent>%|percent\b)?[\s)\]}|.*\"'`,;]*$",
     re.IGNORECASE,
@@ -64,17 +66,14 @@ def stated_answers(reply: str, find: Find, wanted: int, *, cut: bool = False) ->
     at the token limit, the list counts if it has at least the `wanted` number of answers.
 
     >>> find = {"7": 0, "8": 1}.get
-    >>> stated_answers("7: 10%\n8: 30%", find, 2), stated_answers('[{"text": "7", "probability": 0.5}]', find, 2)
-    ({0: 0.25, 1: 0.75}, {0: 1.0})
+    >>> stated_answers("7: 25%\n8: 25%", find, 2), stated_answers('[{"text": "7", "probability": 0.5}]', find, 2)
+    ({0: 0.5, 1: 0.5}, {0: 1.0})
     >>> stated_answers("7: 10%\n8: -5%", find, 2) is None, stated_answers("7: 50%\neleven: 50%", find, 2)
     (True, {0: 0.5, None: 0.5})
     """
-    for entries in _json_entries(reply):
+    for entries in (_json_entries(reply), list(_line_entries(_lines(reply, cut=cut), find))):
         if any(find(text) is not None for text, _ in entries):
-            return _normalised(entries, find)
-    entries = list(_line_entries(_lines(reply, cut=cut), find))
-    if any(find(text) is not None for text, _ in entries):
-        return None if cut and len(entries) < wanted else _normalised(entries, find)
+            return None if cut and len(entries) < wanted else _normalised(entries, find)
     answer = one_answer(reply, find, cut=cut)
     return None if answer is None else {answer: 1.0}
 
@@ -107,10 +106,10 @@ def _line_entries(lines: list[str], find: Find) -> Iterator[tuple[str, float]]:
     for line in lines:
         number = None if _LABEL.match(line) else _NUMBER.search(line)
         head = line[: number.start()].strip("|").lstrip() if number else ""
-        bare = _SIGNS.sub("", head)
-        if number is None or not bare or not (head.strip() != bare or number["percent"]):
+        bare, short = _SIGNS.sub("", head), _WORDS.sub("", head)
+        if number is None or not bare or (head.strip() == bare == short and not number["percent"]):
             continue  # a word and a number: more than a space is between them, or it is a percentage
-        bare, short = (_LIST_NUMBER.sub("", text) if find(text) is None else text for text in (bare, _WORDS.sub("", head)))
+        bare, short = (_LIST_NUMBER.sub("", text) if find(text) is None else text for text in (bare, short))
         text = bare if find(bare) is not None else short
         is_share = number["percent"] or not number["number"].isdigit()
         if text.strip(" *_").casefold() not in _TOTALS and (find(text) is not None or is_share):
@@ -124,8 +123,9 @@ def _value(number: str, *, percent: bool) -> float:
     return float(top) / whole / (100 if percent else 1) if whole else math.nan
 
 
-def _json_entries(reply: str) -> Iterator[list[tuple[str, float]]]:
-    """Answers with probabilities from each JSON value in the reply."""
+def _json_entries(reply: str) -> list[tuple[str, float]]:
+    """Answers with probabilities from all JSON values in the reply."""
+    found: list[tuple[str, float]] = []
     starts = [place for place, sign in enumerate(reply) if sign in "[{"]
     end = 0
     for start in starts[:_MOST_BRACKETS]:
@@ -135,8 +135,8 @@ def _json_entries(reply: str) -> Iterator[list[tuple[str, float]]]:
             value, end = json.JSONDecoder().raw_decode(reply, start)
         except (ValueError, RecursionError):
             continue
-        if entries := _pairs(value):
-            yield entries
+        found += _pairs(value) or []
+    return found
 
 
 def _pairs(value: Any) -> list[tuple[str, float]] | None:

@@ -155,7 +155,7 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
     if wanted.output is not None and (others := _of_other_prompts(path, prompts)):
         raise InputError(f"{path}: contains samples of {others}. Choose another file or remove it")
     asked = f", asked by the method {wanted.ask}" if wanted.ask else ""
-    message = f"sampling {config.model}{f' with the adapter {adapter.path}' if adapter else ''} ({mode}{f', asked by the method {wanted.ask}' if wanted.ask else ''}){message}"
+    message = f"sampling {config.model}{f' with the adapter {adapter.path}' if adapter else ''} ({mode}{asked}){message}"
     if adapter is not None and (changed := changed_since_training(adapter, prompts)):
         message += f"; changed since its training: {', '.join(changed)}"
     if wanted.per_wording:
