@@ -357,3 +357,27 @@ def test_a_server_gets_other_seeds_in_another_stream():
     assert isinstance(asking, ServerEngine)
     assert seeds[0] == seeds[-1]
     assert len({*seeds}) > 1
+
+
+@pytest.mark.parametrize("method", ["direct", "verbalized", "seeded"])
+def test_a_server_is_asked_in_parallel_and_its_replies_become_targets(method):
+    from tests.sampling.test_server_engine import Server, engine
+
+    law = {"Answer: h": 0.5, "**Answer:** T": 0.3, "I refuse": 0.2}
+    with Server(law) as server:
+        found, fed = asked(engine(server, 40, concurrency=4), method, 40, COIN)
+    assert found.total() == 40
+    assert found.keys() == {"h", "t", "I refuse"}
+    assert fed > 0
+    said = {body["messages"][-1]["content"] for body in server.bodies}
+    assert len(said) == (40 if method == "seeded" else 1)
+    assert all(text.startswith("Toss.\n\nThe possible answers") for text in said)
+
+
+def test_a_server_accepts_and_rejects_proposals():
+    from tests.sampling.test_server_engine import Server, engine
+
+    with Server({"Answer: accept": 0.5, "Answer: reject": 0.5}) as server:
+        found, _ = asked(engine(server, 60), "rejection", 60, COIN)
+    assert found.keys() == {"h", "t"}
+    assert found.total() == 60
