@@ -29,6 +29,8 @@ OFF_TARGET, UNFINISHED = "(other)", "(unfinished)"
 TARGET, WEIGHT = "target", "target weight"
 """Legend entries of the grey marks; no sampler has these names."""
 _COLOURS = ("blue", "green", "purple", "vermilion", "sky")
+_ASKED_COLOURS = ("muted", "sky", "vermilion", "purple", "green")
+"""Of prompting: with dashed lines, and in an order that tuned samplers reach last."""
 _SHAPES = ("circle", "diamond", "triangle-up", "cross", "triangle-down")
 _LONGEST_NAME = 60  # of a prompt
 LONGEST_LABEL = 44
@@ -147,7 +149,7 @@ def pairs(
 
 
 def samplers(rows: Sequence[Evaluated]) -> dict[tuple[str, str], Sampler]:
-    """Run and mode -> name, colour and shape. The first untuned sampler is orange, prompting is grey, the first tuned sampler is blue."""
+    """Run and mode -> name, colour and shape. The first untuned sampler is orange, the first method of prompting grey, the first tuned sampler blue."""
     keys = list(dict.fromkeys((row.run, row.mode) for row in rows))
     named = labels(rows, " · ")
     names = unique([TARGET, WEIGHT, *(short(named[key], 36) for key in keys)])[2:]
@@ -157,7 +159,7 @@ def samplers(rows: Sequence[Evaluated]) -> dict[tuple[str, str], Sampler]:
         if key[1] == "untuned" and not any(mode == "untuned" for _, mode in found):
             found[key] = Sampler(name, "orange", "square", untuned=True)
         elif key[1] in ASKED:
-            found[key] = Sampler(name, "muted", _SHAPES[asked % len(_SHAPES)], untuned=True)
+            found[key] = Sampler(name, _ASKED_COLOURS[asked % len(_ASKED_COLOURS)], _SHAPES[asked % len(_SHAPES)], untuned=True)
             asked += 1
         else:
             found[key] = Sampler(name, _COLOURS[others % len(_COLOURS)], _SHAPES[others % len(_SHAPES)], key[1] == "untuned")
