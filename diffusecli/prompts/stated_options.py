@@ -24,6 +24,7 @@ _LABEL_ENDS = (": ", "=> ")
 _BULLET = re.compile(r"^[-*•]\s+")
 _MARKS = " \t\"'“”‘’«»`*_#{}[]()<>.,;:!|\\$"
 """Marks around an answer that do not matter, unless only they distinguish two options."""
+_ROOM = 100
 _SHARE = re.compile(r"[\s:=(,|–—-]+[\d.,]+\s*%[\s)*.]*$")
 """A percentage after an option, as in the list of options: `7: 10%`."""
 
@@ -75,6 +76,8 @@ class StatedOptions:
         >>> [options.find(text) for text in ("{1}", "1", "One", "**12**.", "- 12: 50%", "1 or 12", "")]
         [0, 0, 0, 1, 1, None, None]
         """
+        if len(text) > self._longest:
+            return None
         found = self._look_up(text)
         return self._look_up(_SHARE.sub("", text)) if found is None else found
 
@@ -83,6 +86,11 @@ class StatedOptions:
             if key in table:
                 return table[key]
         return None
+
+    @cached_property
+    def _longest(self) -> int:
+        """Characters of the longest text that can name an option, with room for marks: longer lines of a reply are not searched."""
+        return max(map(len, (*self.prompt.every_spelling, *self.prompt.variants))) * 2 + _ROOM
 
     @cached_property
     def _wrap(self) -> tuple[str, str]:

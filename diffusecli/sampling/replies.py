@@ -30,11 +30,10 @@ _NUMBER = re.compile(
     re.IGNORECASE,
 )
 """The number at the end of a line."""
-_BETWEEN = r"[\s:=|,;(\[–—>*_~≈\"'`-]"
-_SIGNS = re.compile(rf"{_BETWEEN}*$")
-_WORDS = re.compile(
-    rf"(?:{_BETWEEN}+(?:with|has|a|the|probability|prob|chance|likelihood|weight|of|is|p)\b\.?)*{_BETWEEN}*$", re.IGNORECASE
-)
+_LONGEST_END = 60  # characters of a line in which its number is searched
+_SIGNS = " \t:=|,;([–—>*_~≈\"'`-"
+"""Between an answer and its probability."""
+_WORDS = ("with", "has", "a", "the", "probability", "prob", "chance", "likelihood", "weight", "of", "is", "p")
 _LIST_NUMBER = re.compile(r"^\s*\(?\d+[.)]\s+")
 _TOTALS = ("total", "sum")
 _TEXT_KEYS = ("text", "answer", "option", "response", "value", "outcome", "name")
@@ -104,9 +103,9 @@ def _normalised(entries: list[tuple[str, float]], find: Find) -> Stated | None:
 def _line_entries(lines: list[str], find: Find) -> Iterator[tuple[str, float]]:
     """Answers with numbers, one per line. Other lines are skipped, and so is a sum."""
     for line in lines:
-        number = None if _LABEL.match(line) else _NUMBER.search(line)
+        number = None if _LABEL.match(line) else _NUMBER.search(line, max(0, len(line) - _LONGEST_END))
         head = line[: number.start()].strip("|").lstrip() if number else ""
-        bare, short = _SIGNS.sub("", head), _WORDS.sub("", head)
+        bare, short = head.rstrip(_SIGNS), _without_words(head)
         if number is None or not bare or (head.strip() == bare == short and not number["percent"]):
             continue  # a word and a number: more than a space is between them, or it is a percentage
         bare, short = (_LIST_NUMBER.sub("", text) if find(text) is None else text for text in (bare, short))
@@ -114,6 +113,18 @@ def _line_entries(lines: list[str], find: Find) -> Iterator[tuple[str, float]]:
         is_share = number["percent"] or not number["number"].isdigit()
         if text.strip(" *_").casefold() not in _TOTALS and (find(text) is not None or is_share):
             yield text, _value(number["number"], percent=bool(number["percent"]))
+
+
+def _without_words(head: str) -> str:
+    """The answer without `with probability` and similar words after it.
+
+    >>> _without_words("7, with a probability of "), _without_words("7 (probability: "), _without_words("probability ")
+    ('7', '7', 'probability')
+    """
+    text = head.rstrip(_SIGNS)
+    while len(parts := text.rsplit(None, 1)) == 2 and parts[1].lstrip(_SIGNS).rstrip(".").casefold() in _WORDS:
+        text = parts[0].rstrip(_SIGNS)
+    return text
 
 
 def _value(number: str, *, percent: bool) -> float:

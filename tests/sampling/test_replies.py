@@ -140,6 +140,22 @@ def test_options_of_several_words_and_with_brackets_are_found():
 
 
 @pytest.mark.parametrize(
+    "sign", ["-", " ", "*", "1", "1 ", "[", "{", "a", "7: ", "%", "answer", "answer is ", "\n", ": ", "(with "]
+)
+def test_a_long_reply_of_one_sign_takes_no_long_time(sign):
+    calls = 0
+
+    def find(text):
+        nonlocal calls
+        calls += 1
+        return NUMBERS.find(text)
+
+    one_answer(sign * 50_000, find)
+    stated_answers(sign * 50_000, find, 5)  # hangs where a pattern takes quadratic time
+    assert calls < 100
+
+
+@pytest.mark.parametrize(
     ("reply", "parses"),
     [
         ("7: 10%\n8: 3", False),
