@@ -22,7 +22,7 @@ from diffusecli.prompts.config_files import config_from
 from diffusecli.prompts.matching import Matching, target_finder
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.run_dir import RunDir
-from diffusecli.runs.sample_files import MODES
+from diffusecli.runs.sample_files import ASK_METHODS, MODES, sampler_name
 from diffusecli.sampling.engines import ENGINES
 from diffusecli.sampling.settings import SamplingSettings, Standing
 from diffusecli.system.errors import InputError, did_you_mean, nearest, sentence
@@ -47,6 +47,7 @@ class Samples(Placed):
     unfinished: int  # total number of answers cut at the limit of tokens
     prompts: tuple[Prompt, ...] = field(repr=False)  # in the order of the samples
     counts: Mapping[str, Answers] = field(repr=False)  # alias of a prompt -> each different answer with its count
+    ask: str | None = None  # the method that asked the model
 
     def require_unchanged(self) -> None:
         """Raises `InputError` if the file has other samples now."""
@@ -64,7 +65,8 @@ class Samples(Placed):
         if not self.place.is_file():
             return False
         written, meta = read_samples(self.place), read_sample_meta(self.place)
-        if written.keys() != self.counts.keys() or meta.mode not in (None, self.mode):
+        asked = meta.ask.method if meta.ask else None
+        if written.keys() != self.counts.keys() or meta.mode not in (None, self.mode) or asked != self.ask:
             return False
         there = {alias: with_unfinished(counts, meta.unfinished.get(alias, {})) for alias, counts in written.items()}
         return all(there[alias] == own and there[alias].unfinished == own.unfinished for alias, own in self.counts.items())
@@ -81,7 +83,7 @@ class Samples(Placed):
 
     def _repr_html_(self) -> str:
         """The table shown in notebooks."""
-        return html_table(self._columns(), f"{self.path} ({self.mode})")
+        return html_table(self._columns(), f"{self.path} ({sampler_name(self.mode, self.ask)})")
 
     def _columns(self) -> Columns:
         names = ("prompt", "answer", "count", "unfinished", "share", "weight")
@@ -108,7 +110,7 @@ def sample(
     seed: int | None = None, max_new_tokens: int | None = None, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
     min_p: float = 0.0, stop: str | Iterable[str] = (), system: str | None = None, chat_template: str | None = None,
     precision: str | None = None, device: str | None = None, max_rows: int | None = None, trust_remote_code: bool = False,
-    engine: str = "counting", output: AnyPath | None = None, per_wording: bool = False, report: Callable[[str, Standing], None] | None = None,
+    engine: str = "counting", output: AnyPath | None = None, per_wording: bool = False, ask: str | None = None, report: Callable[[str, Standing], None] | None = None,
     notice: Notice | None = None, **options: Any,
 ) -> Samples:  # fmt: skip
     """Draw answers from a base model, from an adapter or from a server, and write them with their settings.
@@ -120,10 +122,13 @@ def sample(
       the values are the prompts. A prompt in memory is named as in the run if the run has it, otherwise by its `alias` or its request.
     - `per_wording`: draw `n` answers for each wording of a prompt with several requests, held-out ones too, under names such as
       `dice.json#2` and `dice.json#held-out-1`. By default the trained wordings share the `n` answers evenly.
+    - `ask`: a prompt-only method: `direct`, `verbalized`, `string-seed`, `seeded` or `rejection`. The request states the targets with their
+      probabilities, and each reply is recorded as the target that it names. The default mode is then `untuned`.
     - `requests`: texts of requests. Their answers go to a separate file next to the run's samples.
     - `model`, `adapter`: a base model and the folder of a LoRA adapter that replace those of the run.
     - `seed`: the same seed gives the same samples. By default the config's.
-    - `max_new_tokens`: maximum number of tokens of an answer. By default 50, or more if the longest target needs more.
+    - `max_new_tokens`: maximum number of tokens of an answer. By default 50, or more if the longest target needs more; each method of
+      `ask` has its own default.
     - `temperature`, `top_k`, `top_p`, `min_p`, `stop`: as in `transformers`. The defaults sample the model's own distribution.
     - `system`, `chat_template`, `precision`, `device`: override the config's.
     - `max_rows`: batch size. Affects memory, not results.
@@ -148,6 +153,7 @@ def sample(
     if not ENGINES[chosen].loads_model and (foreign := [name for name, given in of_models.items() if given is not None]):
         raise InputError(f"{foreign[0]} has no effect with engine {chosen!r}. Remove it or use another engine")
     optional(one_of, "mode", mode, MODES)
+    optional(one_of, "ask", ask, ASK_METHODS)
     flag("per_wording", per_wording)
     for name, value in {"model": model, "system": system, "chat_template": chat_template}.items():
         optional(text, name, value)
@@ -178,7 +184,7 @@ def sample(
             adapter=None if adapter is None else path_of(adapter, "adapter"), model=model, precision=precision, device=device,
             output=None if output is None else path_of(output, "output"), system=system, chat_template=chat_template,
             trust_remote_code=trust_remote_code, served=not ENGINES[chosen].loads_model,
-            per_wording=per_wording,
+            per_wording=per_wording, ask=ask,
         ), _RESULTS)  # fmt: skip
         settings = replace(settings, seed=wanted.config.seed if seed is None else seed)
         say(wanted.message)
@@ -192,6 +198,7 @@ def sample(
         done.unfinished,
         tuple({prompt.alias: prompt for prompt in wanted.prompts}.values()),
         done.counts,
+        wanted.ask,
     )
 
 

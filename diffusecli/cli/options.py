@@ -10,6 +10,7 @@ import typer
 
 from diffusecli.cli.groups import fields_as_options, grouped
 from diffusecli.files.paths import meant
+from diffusecli.runs.sample_files import ASK_METHODS
 from diffusecli.sampling.engines import ENGINES
 from diffusecli.system.errors import InputError
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from diffusecli.files.tables import Layout
 
 CHOICES = {
+    "--ask": ASK_METHODS,
     "--engine": tuple(ENGINES),
     "--format": ("json", "jsonl", "counts", "csv"),
     "--gguf": ("f16", "bf16", "q8_0"),

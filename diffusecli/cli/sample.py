@@ -58,6 +58,10 @@ def sample(
     mode: Annotated[
         str | None, choice("--mode", "untuned: base model; lora: adapter.  [default: lora; untuned with only --model]")
     ] = None,
+    ask: Annotated[
+        str | None,
+        choice("--ask", "State the targets in the request and ask by a prompt-only method. Default mode: untuned."),
+    ] = None,
     n_generations: Annotated[int, typer.Option("-n", "--n-generations", help="Number of samples per prompt.")] = 1000,
     prompt: Annotated[
         list[Path] | None, typer.Option(help="Prompt file or folder; may be repeated.  [default: the test prompts]")
@@ -78,7 +82,7 @@ def sample(
     ] = None,
     trust_remote_code: TrustsCode = False,
     max_new_tokens: Annotated[
-        int | None, typer.Option(help="Maximum tokens per answer.  [default: 50, or the longest target]")
+        int | None, typer.Option(help="Maximum tokens per answer.  [default: 50, or the longest target; own with --ask]")
     ] = None,
     temperature: Annotated[float, typer.Option(help="Sampling temperature; 1 is the model's own distribution.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Keep the k most likely tokens; 0 keeps all.")] = 0,
@@ -106,7 +110,7 @@ def sample(
     engine_options: dict[str, Any],
 ) -> None:
     """Draw answers from a base model, a trained run or a server."""
-    require_choices({"--mode": mode, "--precision": precision, "--format": form, "--engine": engine})
+    require_choices({"--mode": mode, "--ask": ask, "--precision": precision, "--format": form, "--engine": engine})
     chosen, own = ENGINES[engine], {name: given for name, given in engine_options.items() if given is not None}
     of_models = {"max_rows": max_rows, "device": device, "precision": precision, "trust_remote_code": trust_remote_code or None}
     _require_options_of(chosen, own, [name for name, given in of_models.items() if given is not None])
@@ -132,7 +136,7 @@ def sample(
     )
     wanted = resolve(Wanted(
         source or config, mode, tuple(prompt or ()), tuple(request or ()), adapter, model, precision, device, output,
-        form, system, chat_template, trust_remote_code, served=not chosen.loads_model, per_wording=per_wording,
+        form, system, chat_template, trust_remote_code, served=not chosen.loads_model, per_wording=per_wording, ask=ask,
     ), RESULTS)  # fmt: skip
     settings = replace(settings, seed=wanted.config.seed if seed is None else seed)
     notice(wanted.message)

@@ -22,6 +22,7 @@ from diffusecli.evaluation.verdicts import open_verdict, verdict
 from diffusecli.prompts.matching import Matching, Tally
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.wording_names import split_alias
+from diffusecli.runs.sample_files import BASELINES
 from diffusecli.system.errors import many
 
 UNSAMPLED = 1000
@@ -108,7 +109,7 @@ class Evaluation:
 
 
 def differences(rows: Sequence[Evaluated], seed: int) -> Iterator[Difference]:
-    """Within a run compare lora with untuned; between runs compare each with the first of its kind."""
+    """Within a run compare all with untuned; between runs compare each with the first of its kind (untuned, a method, tuned)."""
     groups = by_prompt([row for row in rows if row.tally.n])
     for number, (before, after) in enumerate(pair for same in groups for pair in _pairs(same)):
         found = compare(before.tally, after.tally, after.prompt.probabilities, seed + number)
@@ -121,9 +122,13 @@ def _pairs(rows: Sequence[Evaluated]) -> Iterator[tuple[Evaluated, Evaluated]]:
     for row in rows:
         if row.mode != "untuned":
             yield from ((other, row) for other in rows if (other.run, other.mode) == (row.run, "untuned"))
-        first = next(other for other in rows if (other.mode == "untuned") == (row.mode == "untuned"))
+        first = next(other for other in rows if _kind(other) == _kind(row))
         if first.run != row.run:
             yield first, row
+
+
+def _kind(row: Evaluated) -> str:
+    return row.mode if row.mode in BASELINES else "tuned"
 
 
 def matrices(rows: Sequence[Evaluated], runs: Sequence[RunFacts], wanted: Callable[[str], bool]) -> Iterator[Matrix]:
@@ -259,5 +264,6 @@ def in_words(settings: Mapping[str, Any]) -> str:
     length = [f"at most {many(settings['max_new_tokens'], 'token')}"] if "max_new_tokens" in settings else []
     plain = [] if bent or "temperature" in left else ["temperature 1"]
     servers = [f"{' and '.join(filter(None, (', '.join(left[:-1]), left[-1])))} left to the server"] if left else []
+    asked = [f"asked by the method {settings['ask']}"] if settings.get("ask") else []
     worded = [f"pooled over {settings['wordings']} wordings"] if settings.get("wordings", 1) > 1 else []
-    return ", ".join([*seed, *length, *bent, *plain, *stop, *servers, *worded])
+    return ", ".join([*asked, *seed, *length, *bent, *plain, *stop, *servers, *worded])

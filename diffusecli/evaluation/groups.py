@@ -13,6 +13,7 @@ import numpy as np
 
 from diffusecli.evaluation.evaluation import Evaluated
 from diffusecli.prompts.groups import Folder, folders
+from diffusecli.runs.sample_files import BASELINES
 
 MOST_LISTED = 24
 """Most prompts to list separately; more are summarised by folder."""
@@ -106,14 +107,14 @@ def in_wordings(rows: Sequence[Evaluated]) -> list[Evaluated]:
 
 
 def worst(rows: Sequence[Evaluated], most: int = WORST) -> list[Evaluated]:
-    """Rows of tuned models that are furthest from the target; untuned models only if there is nothing else."""
+    """Rows of tuned models that are furthest from the target; untuned models and prompting only if there is nothing else."""
     known = [row for row in rows if not math.isnan(distance(row))]
     return sorted(tuned(known), key=lambda row: -distance(row))[:most]
 
 
 def tuned(rows: Sequence[Evaluated]) -> Sequence[Evaluated]:
     """Rows of tuned models, or all rows if there are none."""
-    return [row for row in rows if row.mode != "untuned"] or rows
+    return [row for row in rows if row.mode not in BASELINES] or rows
 
 
 def _known(values: Iterable[float]) -> list[float]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from diffusecli.prompts.groups import shared_folders
 from diffusecli.prompts.wording_names import readable
-from diffusecli.runs.sample_files import MODES
+from diffusecli.runs.sample_files import ASKED, MODES
 
 if TYPE_CHECKING:
     from diffusecli.evaluation.evaluation import Evaluated
@@ -43,9 +43,9 @@ def prompt_names(prompts: Iterable[Prompt]) -> dict[tuple[str, str], str]:
 
 
 def labels(rows: Iterable[Evaluated], between: str = " ") -> dict[tuple[str, str], str]:
-    """Names of samplers: the mode, after the run's short name if there are several runs; for a file its name."""
+    """Names of samplers: the mode or method, after the run's short name if there are several runs; for a file its name."""
     pairs = list(dict.fromkeys((row.run, row.mode) for row in rows))
     names = short_names([run for run, _ in pairs])
     if len(names) == 1:
         return {(run, mode): mode for run, mode in pairs}
-    return {(run, mode): names[run] if mode not in MODES else f"{names[run]}{between}{mode}" for run, mode in pairs}
+    return {(run, mode): names[run] if mode not in (*MODES, *ASKED) else f"{names[run]}{between}{mode}" for run, mode in pairs}

@@ -75,10 +75,18 @@ class _SamplingSettings(BaseModel):
     stop: list[str] = []
 
 
+class _Ask(BaseModel):
+    """The method of `diffuse sample --ask`."""
+
+    method: str
+    version: int = 0
+
+
 class SampleMeta(BaseModel):
     """The fields used from the settings of a sample file."""
 
     mode: str | None = None
+    ask: _Ask | None = None
     settings: _SamplingSettings | None = None
     prompts: dict[str, Any] = {}
     wordings: dict[str, NonNegativeInt] = {}  # number of wordings that share the answers to a prompt
@@ -106,6 +114,8 @@ class SampleMeta(BaseModel):
             kept["wordings"] = wordings[0]
         if kept and (limits := [self.limits[alias] for alias in aliases if alias in self.limits]):
             kept["max_new_tokens"] = limits[0]
+        if self.ask is not None:
+            kept["ask"] = f"{self.ask.method}, version {self.ask.version}"
         return {**kept, "left_to_server": left} if left else kept
 
 

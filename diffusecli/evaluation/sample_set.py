@@ -27,7 +27,7 @@ class SampleSet:
     """All answers to one prompt from one sampler."""
 
     run: str
-    mode: str  # untuned, lora, or the name of a file
+    mode: str  # untuned, lora, these asked by a method (`ask direct`), or the name of a file
     prompt: Prompt
     counts: Answers
     settings: Mapping[str, Any] = field(default_factory=dict)  # as sampled; {} if unknown
@@ -37,7 +37,9 @@ class SampleSet:
 
     @property
     def bent(self) -> bool:
-        """Whether the settings change the model's own distribution."""
+        """Whether the settings change the model's own distribution: exact figures of the model are not those of the sampler."""
+        if self.settings.get("ask"):
+            return True
         left = set(self.settings.get("left_to_server", ())) - {"seed"}  # a server's defaults are unknown
         return bool(left) or any(self.settings.get(name, neutral) != neutral for name, neutral in _NEUTRAL.items())
 

@@ -18,7 +18,7 @@ from diffusecli.prompts.answers import with_unfinished
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.finding import find_runs
 from diffusecli.runs.run_dir import RunDir
-from diffusecli.runs.sample_files import meta_path
+from diffusecli.runs.sample_files import meta_path, sampler_name
 from diffusecli.runs.samples import read_samples
 from diffusecli.system.errors import InputError
 
@@ -37,7 +37,7 @@ def find_samples(path: Path, book: PromptBook) -> tuple[list[RunFacts], list[Sam
 
 
 def read_run(run: RunDir, book: PromptBook) -> tuple[RunFacts, list[SampleSet]]:
-    """A run's facts and all its samples, untuned before lora; for each prompt from the newest file that has samples of it.
+    """A run's facts and all its samples, untuned first and lora last; for each prompt from the newest file that has samples of it.
 
     Raises `InputError` if the prompt of samples does not exist any more, or if samples come from another adapter or base
     model than the run has now.
@@ -66,8 +66,8 @@ def read_run(run: RunDir, book: PromptBook) -> tuple[RunFacts, list[SampleSet]]:
 def read_file(file: Path, book: PromptBook) -> list[SampleSet]:
     """Samples of a file in a format of this project or the original; the files next to it record prompts and settings."""
     run = RunDir(file.parent)
-    named = "untuned" if file.stem.endswith("untuned") else file.stem
-    mode = read_sample_meta(file).mode or ("lora" if meta_path(file).is_file() else named)
+    named, meta = "untuned" if file.stem.endswith("untuned") else file.stem, read_sample_meta(file)
+    mode = sampler_name(meta.mode or ("lora" if meta_path(file).is_file() else named), meta.ask.method if meta.ask else None)
     return _of_file(str(file), mode, file, RunFacts(str(file), run, Manifest(), Settings(), run.read_prompts()), book)
 
 

@@ -16,6 +16,7 @@ from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.report.groups import group_legend, group_table, worst_table
 from diffusecli.report.parts import Sentence, label, new_table, number, percent
 from diffusecli.report.wording import mark_of, of_wordings
+from diffusecli.runs.sample_files import BASELINES
 from diffusecli.system.errors import many, shortened
 from diffusecli.system.terminal import spelled
 
@@ -48,7 +49,7 @@ def _worded(found: Evaluation) -> Iterator[RenderableType]:
 
 def runs(found: Evaluation) -> Iterator[RenderableType]:
     """A line per run: means over its prompts of exact figures and of samples. Nothing for a single run."""
-    tuned = [row for row in found.rows if row.mode != "untuned"]
+    tuned = [row for row in found.rows if row.mode not in BASELINES]
     by_run = {facts.run: [row for row in tuned if row.run == facts.run] for facts in found.runs}
     by_run = {run: rows for run, rows in by_run.items() if rows}
     if len(by_run) < 2:

@@ -26,6 +26,7 @@ from diffusecli.report.parts import cut_in_words
 from diffusecli.report.templates import engine, require_extra, source
 from diffusecli.report.views import OFF_TARGET, UNFINISHED, Sampler, Section, samplers, spots
 from diffusecli.report.wording import count, known, mark_of, readable
+from diffusecli.runs.sample_files import ASKED
 
 _UNFOLDED = 6  # prompts whose charts are shown; with more, charts are folded
 _ROOMY = 3  # columns of figures that may be wide
@@ -43,6 +44,10 @@ def _page(evaluation: Evaluation) -> dict[str, Any]:
     found, script = content(evaluation), source("report.js")
     every, named = found.every, samplers(evaluation.rows)
     untuned = {sampler.untuned for sampler in named.values()}
+    modes = {mode for _, mode in named}
+    baselines = " and ".join(
+        words for words, there in (("the untuned model", "untuned" in modes), ("prompting", modes & {*ASKED})) if there
+    )
     answered = sum(any(row.tally.n for row in section.rows) for section in every)
     return {
         "evaluation": evaluation, "version": __version__, "title": title(every), "sections": found.sections, "every": every,
@@ -51,7 +56,7 @@ def _page(evaluation: Evaluation) -> dict[str, Any]:
         "sources": list(dict.fromkeys(row.run for row in evaluation.rows)), "answers": _answers(evaluation), "settings": _settings(evaluation),
         "rest": rest_of_request(every, [some.asked for _, some in found.sections]), "overview": found.overview, "answered": answered, "fold": len(every) > _UNFOLDED,
         "places": {section.prompt.key: place for place, (section, _) in enumerate(found.sections, 1)},
-        "toggle": untuned == {True, False}, "off_target": (OFF_TARGET, UNFINISHED), "pairs": found.changes, "training": found.training,
+        "toggle": untuned == {True, False}, "baselines": baselines, "off_target": (OFF_TARGET, UNFINISHED), "pairs": found.changes, "training": found.training,
         "matrices": found.matrices,
         "facts": [(facts, {"config.yaml": readable(facts.settings.model_dump(exclude_unset=True)), "run.json": readable(facts.manifest.model_dump(exclude_unset=True))}) for facts in evaluation.runs],
         "cells": cells, "strays": strays, "cut": cut_in_words, "css": source("report.css") + source("marks.css"),

@@ -25,6 +25,7 @@ from diffusecli.report.groups import group_legend, group_table
 from diffusecli.report.histogram import Histogram, Showing
 from diffusecli.report.parts import Flow, Sentence, cut_in_words, number, percent, quoted
 from diffusecli.report.wording import mark_of, of_wordings, plus_minus, sentence, short
+from diffusecli.runs.sample_files import BASELINES
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
@@ -91,7 +92,7 @@ def _legend(words: str) -> Iterator[RenderableType]:
 def _in_detail(rows: Sequence[Evaluated], *, verbose: bool) -> Sequence[Evaluated]:
     """The samplers whose answers are shown: all, or the last tuned one."""
     sampled = [row for row in rows if row.tally.n]
-    return sampled if verbose else ([row for row in sampled if row.mode != "untuned"] or sampled)[-1:]
+    return sampled if verbose else ([row for row in sampled if row.mode not in BASELINES] or sampled)[-1:]
 
 
 def _sampler(row: Evaluated, sampler: str, *, verbose: bool) -> Iterator[RenderableType]:

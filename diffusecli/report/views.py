@@ -19,6 +19,7 @@ from diffusecli.evaluation.ordered import values_in
 from diffusecli.prompts.matching import Tally
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.wording import known, short, unique
+from diffusecli.runs.sample_files import ASKED
 
 MOST = 40
 """Most targets in a chart. Of larger sets, half are the largest targets and half the worst-fitting ones."""
@@ -28,6 +29,8 @@ OFF_TARGET, UNFINISHED = "(other)", "(unfinished)"
 TARGET, WEIGHT = "target", "target weight"
 """Legend entries of the grey marks; no sampler has these names."""
 _COLOURS = ("blue", "green", "purple", "vermilion", "sky")
+_ASKED_COLOURS = ("muted", "sky", "vermilion", "purple", "green")
+"""Of prompting: with dashed lines, and in an order that tuned samplers reach last."""
 _SHAPES = ("circle", "diamond", "triangle-up", "cross", "triangle-down")
 _LONGEST_NAME = 60  # of a prompt
 LONGEST_LABEL = 44
@@ -41,7 +44,7 @@ class Sampler:
     label: str
     colour: str
     shape: str
-    untuned: bool = False
+    untuned: bool = False  # the untuned model, or prompting: a baseline, drawn with dashed lines
 
 
 @dataclass(frozen=True)
@@ -146,15 +149,18 @@ def pairs(
 
 
 def samplers(rows: Sequence[Evaluated]) -> dict[tuple[str, str], Sampler]:
-    """Run and mode -> name, colour and shape. The first untuned sampler is orange, the first tuned one blue."""
+    """Run and mode -> name, colour and shape. The first untuned sampler is orange, the first method of prompting grey, the first tuned sampler blue."""
     keys = list(dict.fromkeys((row.run, row.mode) for row in rows))
     named = labels(rows, " · ")
     names = unique([TARGET, WEIGHT, *(short(named[key], 36) for key in keys)])[2:]
     found: dict[tuple[str, str], Sampler] = {}
-    others = 0
+    others = asked = 0
     for key, name in zip(keys, names, strict=True):
         if key[1] == "untuned" and not any(mode == "untuned" for _, mode in found):
             found[key] = Sampler(name, "orange", "square", untuned=True)
+        elif key[1] in ASKED:
+            found[key] = Sampler(name, _ASKED_COLOURS[asked % len(_ASKED_COLOURS)], _SHAPES[asked % len(_SHAPES)], untuned=True)
+            asked += 1
         else:
             found[key] = Sampler(name, _COLOURS[others % len(_COLOURS)], _SHAPES[others % len(_SHAPES)], key[1] == "untuned")
             others += 1

@@ -12,7 +12,7 @@ from typing import Any
 from diffusecli.files.documents import read_json_mapping
 from diffusecli.files.paths import exists
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.runs.sample_files import MODES, SAMPLE_ENDINGS, journal_path, meta_path
+from diffusecli.runs.sample_files import ASK_METHODS, MODES, SAMPLE_ENDINGS, journal_path, meta_path, sampler_name
 
 
 @dataclass(frozen=True)
@@ -77,28 +77,31 @@ class RunDir:
         with (self.path / "adapter_model.safetensors").open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def samples(self, mode: str, ending: str = ".json") -> Path:
-        """Where `diffuse sample` writes by default."""
-        return self.path / f"gen.{mode}{ending}"
+    def samples(self, mode: str, ending: str = ".json", ask: str | None = None) -> Path:
+        """Where `diffuse sample` writes by default, with a method of `--ask` or without."""
+        return self.path / f"gen.{mode}{f'.ask-{ask}' if ask else ''}{ending}"
 
     def asked(self, mode: str, ending: str = ".json") -> Path:
         """Path for answers to `diffuse sample --request`, which `evaluate` ignores."""
         return self.path / f"asked.{mode}{ending}"
 
     def all_sample_files(self) -> dict[str, list[Path]]:
-        """The sample files of each mode, newest first. `gen.json` from training counts as lora."""
+        """The sample files of each sampler (`sampler_name`), newest first; lora last. `gen.json` from training counts as lora."""
         files = {}
-        for mode in MODES:
-            there = [path for ending in SAMPLE_ENDINGS if (path := self.samples(mode, ending)).is_file()]
-            if mode == "lora" and (self.path / "gen.json").is_file():
+        for mode, ask in [
+            *((mode, ask) for mode in MODES for ask in (None, *ASK_METHODS) if (mode, ask) != ("lora", None)),
+            ("lora", None),
+        ]:
+            there = [path for ending in SAMPLE_ENDINGS if (path := self.samples(mode, ending, ask)).is_file()]
+            if mode == "lora" and ask is None and (self.path / "gen.json").is_file():
                 there.append(self.path / "gen.json")
             if there:
-                files[mode] = sorted(there, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+                files[sampler_name(mode, ask)] = sorted(there, key=lambda path: path.stat().st_mtime_ns, reverse=True)
         return files
 
     def sample_files(self) -> dict[str, Path]:
-        """The newest sample file of each mode."""
-        return {mode: files[0] for mode, files in self.all_sample_files().items()}
+        """The newest sample file of each sampler."""
+        return {name: files[0] for name, files in self.all_sample_files().items()}
 
     def discard_trained(self) -> None:
         """Delete the adapter, files about it, and the tuned model's samples, before another training replaces them."""
@@ -109,7 +112,8 @@ class RunDir:
 
     def discard_samples(self) -> None:
         """Delete the tuned model's samples."""
-        for samples in (self.path / "gen.json", *(self.samples("lora", ending) for ending in SAMPLE_ENDINGS)):
+        own = [self.samples("lora", ending, ask) for ending in SAMPLE_ENDINGS for ask in (None, *ASK_METHODS)]
+        for samples in (self.path / "gen.json", *own):
             for path in (samples, meta_path(samples), journal_path(samples)):
                 path.unlink(missing_ok=True)
 

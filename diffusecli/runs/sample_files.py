@@ -8,7 +8,26 @@ from typing import Any
 from diffusecli.files.documents import read_json_mapping
 
 MODES = ("untuned", "lora")
+ASK_METHODS = ("direct", "verbalized", "string-seed", "seeded", "rejection")
+"""Prompt-only methods of `diffuse sample --ask`; `sampling/ask_methods.py` has their wordings."""
 MOST_BYTES = 2_000_000_000  # of a sample file; use counts for more
+
+
+def sampler_name(mode: str, ask: str | None) -> str:
+    """The name of a sampler in tables: the mode, or the method that asked the model.
+
+    >>> sampler_name("lora", None), sampler_name("untuned", "direct"), sampler_name("lora", "direct")
+    ('lora', 'ask direct', 'lora ask direct')
+    """
+    if ask is None:
+        return mode
+    return f"ask {ask}" if mode == "untuned" else f"{mode} ask {ask}"
+
+
+ASKED = tuple(sampler_name(mode, ask) for mode in MODES for ask in ASK_METHODS)
+"""Names of samplers that were asked by a method."""
+BASELINES = ("untuned", *ASKED)
+"""Names of samplers that a tuned model is compared with."""
 
 
 FORMATS = {"json": ".json", "jsonl": ".jsonl", "counts": ".json", "csv": ".csv"}

@@ -150,6 +150,11 @@ def stream_seed(seed: int, prompt_ids: Sequence[int], start: int, offset: int) -
     return int.from_bytes(_digest(seed, prompt_ids, (start, offset))[:4], "little") >> 1
 
 
+def seed_of_stream(seed: int, stream: int) -> int:
+    """The seed for `Wanted.stream`: stream 0 has the seed itself, others have seeds without relation to it."""
+    return seed if stream == 0 else int.from_bytes(_digest(seed, (), (stream,))[:8], "little") >> 1
+
+
 def _digest(seed: int, prompt_ids: Sequence[int], rest: Sequence[int]) -> bytes:
     name = np.array([seed, len(prompt_ids), *prompt_ids, *rest], dtype=np.int64).tobytes()
     return hashlib.blake2b(name, digest_size=16).digest()

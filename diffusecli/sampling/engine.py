@@ -28,6 +28,7 @@ class Wanted:
     have: Answers  # those already drawn
     arrived: Arrived
     watch: Watch
+    stream: int = 0  # the same request with another number gets other random numbers
 
 
 class Engine(Protocol):

@@ -17,7 +17,7 @@ from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling.batched import choose_cache, generate_rows
 from diffusecli.sampling.counting import CountingSampler, Drawing, cut_at_stop, rows_at_once
-from diffusecli.sampling.draws import stream_seed
+from diffusecli.sampling.draws import seed_of_stream, stream_seed
 from diffusecli.sampling.engine import Wanted
 from diffusecli.sampling.row_choice import Kind, choose_rows
 from diffusecli.sampling.rows import SharedPrompt
@@ -109,7 +109,8 @@ class LocalEngine:
         for remark in encoded.remarks:
             self._notice_once(remark)
         self._warn(encoded, limit)
-        settings = replace(self.settings, n_generations=wanted.count, max_new_tokens=limit)
+        seed = seed_of_stream(self.settings.seed, wanted.stream)
+        settings = replace(self.settings, n_generations=wanted.count, max_new_tokens=limit, seed=seed)
         if encoded.stop_text:
             settings = replace(settings, stop=(*settings.stop, encoded.stop_text))
         return Drawing(encoded, settings, wanted.watch, wanted.arrived)
@@ -242,7 +243,9 @@ def _same_question(one: Prompt, other: Prompt) -> bool:
 
 
 def _fit(together: Sequence[Drawing], drawing: Drawing) -> bool:
-    """Whether one more prompt fits with these."""
+    """Whether one more prompt fits with these: rows of a pass draw with the same seed."""
+    if together and together[0].settings.seed != drawing.settings.seed:
+        return False
     number = len(together) + 1
     longest = max(len(one.encoded.prompt_ids) for one in (*together, drawing))
     return number <= _PROMPTS_TOGETHER and number * longest <= _PROMPT_TOKENS_TOGETHER

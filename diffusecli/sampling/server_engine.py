@@ -17,7 +17,7 @@ from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling.completions import Answer, Completion, oddities
 from diffusecli.sampling.connection import Connection, RefusedError, Service
-from diffusecli.sampling.draws import stream_seed
+from diffusecli.sampling.draws import seed_of_stream, stream_seed
 from diffusecli.sampling.engine import Wanted
 from diffusecli.sampling.refusals import Fault
 from diffusecli.sampling.request_body import Known, RequestBody, listed, most_answers
@@ -131,7 +131,7 @@ class ServerEngine:
         """Get a completion. After a refusal, change the fields and send the request again immediately."""
         while True:
             known = self._known
-            sent = self._fields(known, drawing.prompt, place, min(count, self._each))
+            sent = self._fields(known, drawing, place, min(count, self._each))
             try:
                 completion = await self._complete(drawing, sent)
             except RefusedError as error:
@@ -152,7 +152,7 @@ class ServerEngine:
         async def works(known: Known) -> bool:
             """Answers are discarded, because requests without too many fields may sample another distribution."""
             try:
-                tried = await self._complete(drawing, self._fields(known, drawing.prompt, place, min(count, 2)))
+                tried = await self._complete(drawing, self._fields(known, drawing, place, min(count, 2)))
             except RefusedError:
                 return False
             drawing.pay(tried)
@@ -198,17 +198,17 @@ class ServerEngine:
             proven=self._settled,
         )
 
-    def _fields(self, known: Known, prompt: Prompt, place: _Place, count: int) -> dict[str, Any]:
-        said = "".join(message["content"] for message in self._chat.messages(prompt)).encode()
-        seed = stream_seed(self.settings.seed, tuple(said), *place)
-        return self._body.build(known, seed=seed, count=count, limit=self.limit(prompt))
+    def _fields(self, known: Known, drawing: _Drawing, place: _Place, count: int) -> dict[str, Any]:
+        said = "".join(message["content"] for message in self._chat.messages(drawing.prompt)).encode()
+        seed = stream_seed(seed_of_stream(self.settings.seed, drawing.stream), tuple(said), *place)
+        return self._body.build(known, seed=seed, count=count, limit=self.limit(drawing.prompt))
 
 
 class _Drawing:
     """Progress of the answers to one prompt in one wording."""
 
     def __init__(self, asked: Wanted) -> None:
-        self.prompt, self.wanted, self.drawn = asked.prompt, asked.count, Answers(asked.have)
+        self.prompt, self.wanted, self.drawn, self.stream = asked.prompt, asked.count, Answers(asked.have), asked.stream
         self.answers: list[Answer] = []  # in this run
         self.unpriced = False  # whether the server does not report tokens
         self._arrived, self._watch = asked.arrived, asked.watch

@@ -30,7 +30,7 @@ from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import Matching, tally
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import inspect_prompt, is_there, prompt_files, read_prompts
-from diffusecli.runs.sample_files import MODES
+from diffusecli.runs.sample_files import BASELINES, MODES
 from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError, did_you_mean, sentence
 from diffusecli.system.notices import Notice
@@ -103,11 +103,16 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
             advance(place, len(sets))
             judged.append(_judge(each, facts.get(each.run), measured.get(each.run), question))
     places = {run: place for place, run in enumerate(dict.fromkeys(row.run for row in judged))}
-    rows = [r for same in by_prompt(judged) for r in sorted(same, key=lambda row: (places[row.run], row.mode != "untuned"))]
+    rows = [r for same in by_prompt(judged) for r in sorted(same, key=lambda row: (places[row.run], _place_in_run(row.mode)))]
     return Evaluation(
         question.matching, question.seed, tuple(rows), tuple(differences(rows, question.seed)), tuple(matrices(rows, runs, lambda alias: _wanted(alias, question.only))),
         tuple(runs), _drifts(runs, measured), question.at_n,
     )  # fmt: skip
+
+
+def _place_in_run(mode: str) -> int:
+    """Baselines come before tuned models, the untuned one first."""
+    return BASELINES.index(mode) if mode in BASELINES else len(BASELINES)
 
 
 def _collect(paths: Sequence[Path], question: Question, notice: Notice) -> tuple[list[RunFacts], list[SampleSet]]:

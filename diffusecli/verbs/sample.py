@@ -29,11 +29,14 @@ from diffusecli.prompts.config_files import inspect_config, read_config
 from diffusecli.prompts.groups import MOST_SAMPLED
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import is_there, read_prompts
+from diffusecli.prompts.stated_options import require_statable
 from diffusecli.prompts.wording_names import split_alias
 from diffusecli.runs.finding import config_of, newest_run, on_base
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.runs.sample_files import FORMATS, meta_path
 from diffusecli.runs.samples import format_of
+from diffusecli.sampling.ask_methods import METHODS
+from diffusecli.sampling.asking import AskingEngine, with_limit
 from diffusecli.sampling.engine import EngineRequest
 from diffusecli.sampling.engines import ENGINES
 from diffusecli.sampling.generations import Sampled, generate
@@ -68,6 +71,7 @@ class Wanted:
     given: tuple[Prompt, ...] = ()  # prompts in memory; each has an alias
     per_wording: bool = False  # sample each wording separately, including held-out ones
     fetched: str = ""  # the adapter's name on the hub and its commit, if it is from there
+    ask: str | None = None  # a method of `ask_methods.py` that asks the model
 
     @property
     def is_of_config(self) -> bool:
@@ -76,8 +80,9 @@ class Wanted:
 
     @property
     def default_mode(self) -> str:
-        """Untuned if only a model is named; lora with a run, a config or an adapter."""
-        return "untuned" if self.model is not None and self.adapter is None and self.source is None else "lora"
+        """Untuned if only a model is named, or if a method asks it; lora with an adapter, or a run or a config without a method."""
+        only_model = self.model is not None and self.source is None
+        return "untuned" if self.adapter is None and (only_model or self.ask) else "lora"
 
     @property
     def base(self) -> str | None:
@@ -99,6 +104,7 @@ class Resolved:
     home: RunDir | None = None  # the run whose samples these are
     named_base: bool = True  # whether the user named the base model, not a run
     fetched: str = ""  # the adapter's name on the hub and its commit, if it is from there
+    ask: str | None = None
 
     @property
     def served_name(self) -> str:
@@ -137,9 +143,11 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
                 f"{adapter.path}: no adapter found. Run `diffuse train` first, or use --mode untuned{_checkpoint(adapter)}"
             )
     prompts = _prompts(wanted, config, run)
+    for prompt in prompts if wanted.ask else ():
+        require_statable(prompt)
     form = wanted.form or (format_of(wanted.output) if wanted.output else "json")
     only_asked = bool(wanted.requests)  # --request alone does not replace the run's samples
-    path = wanted.output or (home.asked(mode, FORMATS[form]) if only_asked else home.samples(mode, FORMATS[form]))
+    path = wanted.output or (home.asked(mode, FORMATS[form]) if only_asked else home.samples(mode, FORMATS[form], wanted.ask))
     if wanted.output is not None:
         _require_ending(wanted.output, form)
     if path.name == "-":
@@ -152,13 +160,14 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
         raise InputError(f"{path}: exists and was not written by `diffuse sample`. Choose another file or remove it")
     if wanted.output is not None and (others := _of_other_prompts(path, prompts)):
         raise InputError(f"{path}: contains samples of {others}. Choose another file or remove it")
-    message = f"sampling {config.model}{f' with the adapter {wanted.fetched or adapter.path}' if adapter else ''} ({mode}){message}"
+    asked = f", asked by the method {wanted.ask}" if wanted.ask else ""
+    message = f"sampling {config.model}{f' with the adapter {wanted.fetched or adapter.path}' if adapter else ''} ({mode}{asked}){message}"
     if adapter is not None and (changed := changed_since_training(adapter, prompts)):
         message += f"; changed since its training: {', '.join(changed)}"
     if wanted.per_wording:
         prompts = [wording for prompt in prompts for wording in (*prompt.wordings, *prompt.held_out)]
     of_a_run = wanted.model is None and (run.path.is_dir() if wanted.source is None else not wanted.is_of_config)
-    return Resolved(config, adapter, prompts, path, form, message, wanted.model, home, not of_a_run, wanted.fetched)
+    return Resolved(config, adapter, prompts, path, form, message, wanted.model, home, not of_a_run, wanted.fetched, wanted.ask)
 
 
 def _require_ending(path: Path, form: str) -> None:
@@ -184,6 +193,8 @@ def sample(
     Raises what the engine raises, and `InputError` if the adapter belongs to another model.
     """
     kind = ENGINES[engine]
+    if wanted.ask is not None:
+        settings = with_limit(settings, wanted.ask, wanted.prompts)
     name = wanted.config.model if kind.loads_model else wanted.served_name
     require_writable(wanted.path.parent)
     source = model_source(wanted.config, named=wanted.named_base)
@@ -191,6 +202,8 @@ def sample(
     with ExitStack() as at_work:
         with collector_off():
             made = at_work.enter_context(kind.make(asked, **(options or {})))
+        if wanted.ask is not None:
+            made = AskingEngine(made, METHODS[wanted.ask], settings.seed)
         return generate(
             made, wanted.prompts, settings, mode=wanted.mode, path=wanted.path, form=wanted.form, report=report, notice=notice,
             adapter_sha256=wanted.adapter.adapter_sha256 if wanted.adapter is not None else None, adapter=wanted.fetched,

@@ -184,6 +184,7 @@ NEEDS = {
     "docs/how-to/export.md": NUMBERS,
     "docs/how-to/ci-gate.md": NUMBERS,
     "docs/how-to/resume.md": NUMBERS,
+    "docs/how-to/prompting.md": NUMBERS,
 }  # fmt: skip
 """Page -> what it takes for granted."""
 

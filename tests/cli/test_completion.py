@@ -20,6 +20,7 @@ LINES = [
     ("diffuse train c.yaml --dry", {"--dry-run"}),
     ("diffuse init-prompt --bino", {"--binomial"}),
     ("diffuse sample --mode ", {"untuned", "lora"}),
+    ("diffuse sample --ask s", {"string-seed", "seeded"}),
     ("diffuse sample --format j", {"json", "jsonl"}),
     ("diffuse sample --engine c", {"counting"}),
     ("diffuse export r --precision b", {"bf16"}),

@@ -183,6 +183,8 @@ def test_everything_that_the_program_prints_with_has_a_stand_in():
         "weighing",
         "text_changes",
         "paraphrases",
+        "replies",
+        "stated_options",
     }  # read
     elsewhere |= {
         "facts",
