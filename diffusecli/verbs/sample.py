@@ -130,9 +130,7 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
     if wanted.model is not None and not wanted.model.strip():
         raise InputError("--model: is empty. Name a model or remove the option")
     mode = wanted.mode or wanted.default_mode
-    if wanted.adapter is not None and is_on_hub(wanted.adapter):
-        folder, fetched = fetched_adapter(wanted.adapter)
-        wanted = replace(wanted, adapter=folder, fetched=fetched)
+    wanted = _with_fetched(wanted)
     config, run, home, message = _source(wanted, mode, results)
     adapter = None
     if mode == "lora":
@@ -168,6 +166,14 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
         prompts = [wording for prompt in prompts for wording in (*prompt.wordings, *prompt.held_out)]
     of_a_run = wanted.model is None and (run.path.is_dir() if wanted.source is None else not wanted.is_of_config)
     return Resolved(config, adapter, prompts, path, form, message, wanted.model, home, not of_a_run, wanted.fetched, wanted.ask)
+
+
+def _with_fetched(wanted: Wanted) -> Wanted:
+    """With the folder of an adapter that is on the hub."""
+    if wanted.adapter is None or not is_on_hub(wanted.adapter):
+        return wanted
+    folder, fetched = fetched_adapter(wanted.adapter)
+    return replace(wanted, adapter=folder, fetched=fetched)
 
 
 def _require_ending(path: Path, form: str) -> None:
