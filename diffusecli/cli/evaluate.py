@@ -133,7 +133,6 @@ def _advice(found: Evaluation) -> Iterator[str]:
         limit = cut.settings.get("max_new_tokens")
         now = f" (now {limit})" if limit else ""
         yield f"many answers were cut: sample with a larger `--max-new-tokens`{now}"
-        return
     bad = next((row for row in tuned if mark_of(row.verdict)[1] == "bad"), None)
     facts = next((facts for facts in found.runs if bad is not None and facts.run == bad.run), None)
     if facts is not None and facts.folder.state.is_file():

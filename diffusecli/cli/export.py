@@ -52,8 +52,7 @@ def export(
     from diffusecli.verbs.push import base_of_run, exported_files, files_of_run, require_place
     from diffusecli.verbs.push import push as upload
 
-    if push is not None:
-        require_place(push, replace=force)
+    private = require_place(push, replace=force, public=public) if push is not None else True
     with Display(progress_console()):
         if output is not None:
             done = merge(
@@ -64,7 +63,7 @@ def export(
         if push is not None:
             files = exported_files(output) if output is not None else files_of_run(RunDir(run))
             page = upload(files, output or run, push, base=base_of_run(RunDir(run), model), public=public, notice=notice)
-            print_line(f"{page}: {many(len(files), 'file')} ({'public' if public else 'private'})")
+            print_line(f"{page}: {many(len(files), 'file')} ({'private' if private else 'public'})")
     notice(
         f"next: {_next(output / done.file, gguf, gguf_adapter) if output is not None else f'`diffuse sample --adapter {push} --prompt FILE`'}"
     )

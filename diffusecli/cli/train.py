@@ -81,6 +81,7 @@ def _jobs(
 ) -> list[_Job]:  # fmt: skip
     """The runs to train: of each config, or of a model and prompts, with every combination of swept values."""
     from diffusecli.prompts.config_sweep import combinations
+    from diffusecli.prompts.prompt_files import read_prompts
 
     swept = combinations(sweep)
     keys = {option.partition("=")[0].strip() for option in sweep}
@@ -100,6 +101,9 @@ def _jobs(
             inside = f"output_dir={json.dumps(str(folder))}"
             again = f"diffuse train {shlex.quote(str(RunDir(folder).config))}"
             jobs.append(_Job(_chosen(config, model, prompts, output, [*settings, *one.overrides, inside]), again))
+    if len(jobs) > 1:
+        for job in jobs:  # a mistake in the last one is found before the first is trained
+            read_prompts([*job.config.train_prompts, *job.config.test_prompts], job.config.made_by)
     folders = [job.config.output_dir for job in jobs]
     if same := next((folder for folder in folders if folders.count(folder) > 1), None):
         raise InputError(f"{same}: is the output_dir of two configs. Give each its own, e.g. output_dir: results/{{config}}")

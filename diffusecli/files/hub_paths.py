@@ -35,7 +35,7 @@ def as_written(path: str | Path) -> str:
 def fetched(address: str) -> Path:
     """The local copy of a file on the hub. Raises `InputError` for a file that is not there, `MachineError` without a network."""
     found = _ADDRESS.fullmatch(address)
-    if found is None:
+    if found is None or {"", ".", ".."} & set(found["file"].split("/")):
         raise InputError(
             f"{address}: write hf://datasets/OWNER/NAME/FILE, with @REVISION after NAME for another revision than main"
         )
@@ -67,11 +67,17 @@ def explained(address: str) -> Iterator[None]:
         raise InputError(f"{address}: is not on the hub. Check the spelling, or run `hf auth login` if it is private") from error
     except hub.RevisionNotFoundError as error:
         raise InputError(f"{address}: has no such revision. Use one of its branches, tags or commits") from error
-    except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError) as error:
+    except hub.LocalEntryNotFoundError as error:
         raise MachineError(f"{address}: is not cached, and the hub cannot be reached. Connect once") from error
+    except (hub.OfflineModeIsEnabled, ConnectionError) as error:
+        raise MachineError(f"{address}: the hub cannot be reached. Check the network, and HF_HUB_OFFLINE") from error
     except hub.EntryNotFoundError as error:
         raise InputError(f"{address}: there is no such file. Check its name on the hub page") from error
     except hub.HFValidationError as error:
         raise InputError(f"{address}: is not a valid name for a hub. Write OWNER/NAME") from error
     except hub.HfHubHTTPError as error:
         raise MachineError(f"{address}: the hub refuses: {first_line(error)}. Try again later, or check your login") from error
+    except Exception as error:
+        if not type(error).__module__.startswith(("httpx", "httpcore")):  # the client's own errors of the network
+            raise
+        raise MachineError(f"{address}: the hub cannot be reached ({first_line(error)}). Check the network") from error

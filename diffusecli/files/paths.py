@@ -121,7 +121,9 @@ def in_a_file(path: str | Path) -> bool:
 
 
 def real(path: str | Path) -> Path:
-    """The file or folder itself: follows links and searches the library (without a notice)."""
+    """The file or folder itself: follows links and searches the library (without a notice). Addresses stay, and are not fetched."""
+    if is_address(path):
+        return Path(as_written(path))
     with library_notices(lambda _: None):
         place = find(path).place
     try:

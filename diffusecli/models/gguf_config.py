@@ -97,6 +97,8 @@ def _decoder(architecture: str, *, permuted: bool = False) -> Callable[[Any], Gg
 
     def build(config: Any) -> GgufConfig:
         _require(config, hidden_act=("silu", "swish"), pretraining_tp=(1,))
+        if architecture == "qwen3":
+            _require(config, attention_bias=(False,))
         rope = config.rope_parameters
         values, tensors = _common(config, rope), {}
         _require_plain(rope, "partial_rotary_factor", 1.0)

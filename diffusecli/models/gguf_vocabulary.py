@@ -231,6 +231,8 @@ def _tokens(tokenizer: Any, state: Mapping[str, Any], rows: int, *, scored: bool
             kind = CONTROL if added[token]["special"] or token in special else USER_DEFINED
         else:
             kind = BYTE if scored and re.fullmatch(r"<0x[0-9A-F]{2}>", piece) else NORMAL
+        if scored and kind == USER_DEFINED:
+            piece = piece.replace("▁", " ")  # llama.cpp matches and writes these as they stand
         texts.append(piece)
         types.append(kind)
     made: dict[str, Any] = {"tokenizer.ggml.tokens": texts, "tokenizer.ggml.token_type": types}

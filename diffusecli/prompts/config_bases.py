@@ -14,11 +14,12 @@ from typing import Any
 from diffusecli.files.documents import Document, read_document
 from diffusecli.files.paths import at_home, exists, find, look_again, real, spread, wrong_as_written
 from diffusecli.files.positions import Location
+from diffusecli.prompts.config import PLAIN
 from diffusecli.system.errors import Problem
 
 BASE = "base"
 """The key that names the other file."""
-_PATHS: tuple[Location, ...] = (("train_prompts",), ("test_prompts",), ("retain", "prompts"), ("chat_template",))
+_PATHS: tuple[Location, ...] = (("train_prompts",), ("test_prompts",), ("retain", "prompts"), ("chat_template",), ("ckpt_dir",))
 """Settings that are searched for beside the file that has them."""
 
 
@@ -40,7 +41,8 @@ def with_bases(document: Document, path: Path) -> tuple[Document, list[Problem]]
     seen = {real(path)}
     while isinstance(layers[-1].data, dict) and BASE in layers[-1].data:
         layer, named = layers[-1], layers[-1].data.pop(BASE)
-        found = find(at_home(named), folders[-1]) if isinstance(named, str) else find("")
+        readable = isinstance(named, str) and not wrong_as_written(named)[0]
+        found = find(at_home(named) if readable else "", folders[-1])
         if (wrong := _why_no_base(named, found.place, seen)) is not None:
             return document, [layer.problem((BASE,), *wrong)]
         base, problems = read_document(found.place, name=found.name)
@@ -102,4 +104,4 @@ def _located(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _is_path(value: Any) -> bool:
-    return isinstance(value, str) and value != "" and not wrong_as_written(value, readable=True)[0]
+    return isinstance(value, str) and value not in ("", PLAIN, "builtin") and not wrong_as_written(value, readable=True)[0]

@@ -49,23 +49,30 @@ def combinations(sweeps: Sequence[str]) -> list[Combination]:
     ]
     names = [one.name for one in found]
     if same := next((name for name in names if names.count(name) > 1), None):
-        raise InputError(f"--sweep: two combinations have the name {same}. Give each value once")
+        raise InputError(
+            f"--sweep: two combinations have the name {same}. Give each value once, and texts that differ in their first letters"
+        )
     return found
 
 
 def _setting(option: str) -> tuple[str, list[Any]]:
     """The key and the values of one option."""
     key, separator, text = option.partition("=")
+    if key.strip() == "output_dir":
+        raise InputError(f"--sweep {option}: the folders are named by the other settings. Use --set output_dir=…")
     if not separator or not key.strip() or not text.strip():
         raise InputError(f"--sweep {option}: write KEY=VALUE,VALUE, e.g. --sweep alg_config.learning_rate=1e-4,1e-3")
     try:
         values = read_value(f"[{text}]")
-    except ValueError as error:
+        json.dumps(values, allow_nan=False)
+    except (ValueError, TypeError) as error:
         raise InputError(f"--sweep {option}: the values cannot be read. Put quotes around each") from error
+    if not values:
+        raise InputError(f"--sweep {option}: has no values. Write KEY=VALUE,VALUE")
     return key.strip(), values
 
 
 def _in_a_name(value: Any) -> str:
     """A value as part of a folder name."""
     text = value if isinstance(value, str) else json.dumps(value)
-    return re.sub(r"[^\w.+-]+", "-", text).strip("-")[:_MOST_NAME] or "empty"
+    return re.sub(r"[^\w.+-]+", "-", text).rstrip("-")[:_MOST_NAME] or "empty"

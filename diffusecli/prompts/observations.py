@@ -30,6 +30,8 @@ def distributions_in(path: Path, reading: Reading) -> dict[tuple[str, ...], Dist
     With `shares_column` it is one per row, and `fields` of each are the columns of the row. Targets are in the order of the table: observations
     that are numbers or ranges ascend, categories keep their order. Raises `InputError` when the file, a column or a weight is not what it must be.
     """
+    if reading.count and reading.weight_column not in (None, NONE):
+        raise InputError(f"--count and --weight-column {reading.weight_column} exclude each other. Keep one of them")
     table = read_table(path, reading.layout, reading.named)
     if reading.shares_column is not None:
         return distributions_of_lists(table, reading)
@@ -51,7 +53,9 @@ def distributions_in(path: Path, reading: Reading) -> dict[tuple[str, ...], Dist
     counted = reading.count or reading.weight_column is not None
     if repeated and not counted:
         named = [table.names[i] for i in weight_columns(table, reading, index)]
-        likely = next(iter(named), counts_beside(table, index))
+        likely = next(
+            iter(named), counts_beside(table, {index, *(table.find(name, reading.grouping) for name in reading.group_by)})
+        )
         summed = (
             f"Add --weight-column {as_argument(likely)} if '{likely}' has their numbers, or --count" if likely else "Add --count"
         )

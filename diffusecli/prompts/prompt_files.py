@@ -75,6 +75,9 @@ def _contents(path: str | Path) -> _Contents:
         problems.append(document.problem(("alias",), "unknown key 'alias'", "a prompt's alias is its path: remove it"))
     elif isinstance(document.data, dict) and isinstance(document.data.get("$schema", ""), str):
         document.data.pop("$schema", None)
+    if isinstance(document.data, dict) and names_table(document.data.get("targets")) and is_address(path):
+        remedy = "read the table with init-prompt --from instead"
+        return _Contents({}, {"": [document.problem(("targets",), "a prompt on the hub must list its targets", remedy)]})
     if isinstance(document.data, dict) and names_table(document.data.get("targets")) and not problems:
         if document.data["targets"].get("given"):
             return _given_contents(str(path), document.text, _stamp(found.place.parent / str(document.data["targets"].get("from"))))

@@ -23,8 +23,6 @@ _ID = re.compile(r"(?i).*\bid|.*[a-z]ID|id\b.*|.*[ _-]id|index|row|nr\.?|no\.?|#
 def choose_weight_column(table: Table, reading: Reading, targets: int) -> tuple[Reading, list[str]]:
     """The reading with its weight column, and notices. Raises `InputError` if --count would ignore weights."""
     if reading.weight_column is not None:
-        if reading.count and reading.weight_column != NONE:
-            raise InputError(f"--count and --weight-column {reading.weight_column} exclude each other. Keep one of them")
         weighted = None if reading.weight_column == NONE and NONE not in table.names else reading.weight_column
         return _require_weights(replace(reading, weight_column=weighted)), []
     if table.counts is not None:
@@ -44,7 +42,7 @@ def choose_weight_column(table: Table, reading: Reading, targets: int) -> tuple[
             f"{table.path}: --count makes all weights equal, because no row occurs twice. Add --weight-column {as_argument(others)} if that column has the weights, "
             f"or --weight-column {NONE} to count rows"
         )
-    if reading.count and (others := counts_beside(table, targets)):
+    if reading.count and (others := counts_beside(table, taken)):
         return _require_weights(reading), [
             f"{WARNING}--count counts rows and does not use the numbers in '{others}'. If each row stands for so many, write "
             f"--weight-column {as_argument(others)} instead of --count"
@@ -62,9 +60,12 @@ def weight_columns(table: Table, reading: Reading, targets: int) -> list[int]:
     return [i for i, name in enumerate(table.names) if i not in taken and WEIGHT_LIKE.fullmatch(name) and _are_numbers(table, i)]
 
 
-def counts_beside(table: Table, targets: int) -> str:
-    """The name of a column with numbers, if the texts of each row occur only once, so that the numbers may be counts of such rows; else ""."""
-    numbers = [i for i in range(len(table.names)) if i != targets and _are_numbers(table, i)]
+def counts_beside(table: Table, taken: set[int]) -> str:
+    """The name of a column with numbers, if the texts of each row occur only once, so that the numbers may be counts of such rows; else "".
+
+    `taken` are the columns of targets and groups.
+    """
+    numbers = [i for i in range(len(table.names)) if i not in taken and _are_numbers(table, i)]
     texts = [table.columns[i] for i in range(len(table.names)) if i not in numbers]
     rows = list(zip(*texts, strict=True))
     if len(texts) < 2 or any(not isinstance(cell, str) for row in rows for cell in row) or len(set(rows)) < len(rows):

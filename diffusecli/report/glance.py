@@ -15,6 +15,7 @@ from diffusecli.evaluation.groups import in_wordings
 from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.report.groups import group_legend, group_table, worst_table
 from diffusecli.report.parts import Sentence, label, new_table, number, percent
+from diffusecli.report.parts import labels as short_labels
 from diffusecli.report.wording import mark_of, of_wordings
 from diffusecli.runs.sample_files import BASELINES
 from diffusecli.system.errors import many, shortened
@@ -52,16 +53,21 @@ def runs(found: Evaluation) -> Iterator[RenderableType]:
     tuned = [row for row in found.rows if row.mode not in BASELINES]
     by_run = {facts.run: [row for row in tuned if row.run == facts.run] for facts in found.runs}
     by_run = {run: rows for run, rows in by_run.items() if rows}
+    everywhere = set.intersection(*({row.prompt.digest for row in rows} for rows in by_run.values())) if by_run else set()
+    if everywhere:  # so that means compare
+        by_run = {run: [row for row in rows if row.prompt.digest in everywhere] for run, rows in by_run.items()}
     if len(by_run) < 2:
         return
     names = short_names(list(by_run))
     heads = ("KL", "on target", "TVD", "perfect", "follow", "drift")
     lines = [_of_run(rows, found.drift.get(run)) for run, rows in by_run.items()]
     known = [place for place in range(len(heads)) if any(line[place] != "-" for line in lines)]
-    table = new_table(Text("run"), *((heads[place], "right") for place in known))
-    for run, line in zip(by_run, lines, strict=True):
-        table.add_row(label(names[run], _WIDEST_RUN), *(line[place] for place in known))
-    yield Text("\nruns: means over their prompts", style="bold")
+    table = new_table(Text("run"), *([] if everywhere else [("prompts", "right")]), *((heads[place], "right") for place in known))
+    shown = short_labels([names[run] for run in by_run], _WIDEST_RUN)
+    for (rows, line), name in zip(zip(by_run.values(), lines, strict=True), shown, strict=True):
+        table.add_row(name, *([] if everywhere else [str(len(rows))]), *(line[place] for place in known))
+    over = many(len(everywhere), "prompt") if everywhere else "different prompts"
+    yield Text(f"\nruns: means over {over}", style="bold")
     yield table
 
 

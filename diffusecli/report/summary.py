@@ -80,7 +80,7 @@ def evaluation(found: Evaluation, showing: Showing | None = None, *, verbose: bo
     if verbose:
         legends.insert(0, _LEGEND.format(matching=spelled(found.match_in_words), seed=found.seed))
     return Group(
-        *parts, *of_groups, *(drifts(found) if len(found.runs) < 2 else ()), *(part for words in legends for part in _legend(words))
+        *parts, *of_groups, *(() if list(runs(found)) else drifts(found)), *(part for words in legends for part in _legend(words))
     )
 
 

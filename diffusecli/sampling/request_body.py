@@ -80,9 +80,9 @@ _ESSENTIAL = re.compile(r"(?<![\w-])(?:messages|model|prompt|contents)(?![\w-])"
 
 
 _BOUND = re.compile(
-    r"(?i)(?:<=|at most|up to|max(?:imum)?(?: value| number)?(?: is| of|:)?|less than or equal to|must be between 1 and)\s*(\d+)"
+    r"""(?i)(?<![\w'-])['"`]?n['"`]?(?![\w'=-])[^.;,]{0,60}?(?:<=|at most|up to|max(?:imum)?(?: value| number)?(?: is| of|:)?|between 1 and)\s*(\d+)"""
 )
-"""How servers state the largest value of a field."""
+"""How servers state the largest `n`: the field first, then the bound in the same clause."""
 
 
 def most_answers(fault: Fault, asked: int) -> int | None:
@@ -90,9 +90,10 @@ def most_answers(fault: Fault, asked: int) -> int | None:
 
     >>> most_answers(Fault(400, "Field 'n': Value must be between 1 <= value <= 4, but got 32"), 32)
     4
+    >>> most_answers(Fault(400, "temperature must be <= 2 when n > 1"), 32), most_answers(Fault(400, "max_tokens must be at most 16 (n=32)"), 32)
+    (None, None)
     """
-    bounds = [int(found) for found in _BOUND.findall(fault.words)] if re.search(r"(?<![\w\\'-])'?n\b", fault.words) else []
-    return next((bound for bound in bounds if 1 < bound < asked), None)
+    return next((int(found) for found in _BOUND.findall(fault.words) if 1 < int(found) < asked), None)
 
 
 class RequestBody:

@@ -148,12 +148,12 @@ def by_words(text: str, width: int) -> str:
     lines = []
     for paragraph in text.split("\n"):
         line = ""
-        for word in re.findall(r"(?:`[^`]*`|\S)+", paragraph):
-            if line and len(line) + 1 + len(word) > width:
+        for word in re.findall(r"\s*(?:`[^`]*`|[^\s`])+|\s*`", paragraph):
+            if line and len(line) + len(word) > width:
                 lines.append(line)
-                line = word
+                line = word.lstrip()
             else:
-                line = f"{line} {word}" if line else word
+                line += word
         lines.append(line)
     return "\n".join(lines)
 

@@ -21,8 +21,11 @@ _OF_ADAPTER = (*ADAPTER_FILES, _CARD, "run.json", "config.yaml", "prompts.json",
 """Files of a run that go to the hub; samples and the optimiser's state stay."""
 
 
-def require_place(name: str, *, replace: bool) -> None:
-    """Check the name, the login, and that the repository is new, before any work. Raises `InputError` and `MachineError`."""
+def require_place(name: str, *, replace: bool, public: bool) -> bool:
+    """Check the name, the login, and that the repository is new, before any work; whether it is or will be private.
+
+    Raises `InputError` and `MachineError`.
+    """
     from huggingface_hub import HfApi, get_token
 
     if not _NAME.fullmatch(name):
@@ -31,8 +34,12 @@ def require_place(name: str, *, replace: bool) -> None:
         raise InputError(f"--push {name}: you are not logged in to the hub. Run `hf auth login` first")
     with explained(f"--push {name}"):
         there = HfApi().repo_exists(name)
+        private = bool(HfApi().repo_info(name).private) if there else not public
     if there and not replace:
         raise InputError(f"--push {name}: exists on the hub. Choose another name, or add to it with --force")
+    if not private and not public:
+        raise InputError(f"--push {name}: is a public repository. Add --public to upload to it, or choose another name")
+    return private
 
 
 def files_of_run(run: RunDir) -> list[Path]:
@@ -83,16 +90,22 @@ def _licence_of(base: str, api: Any) -> str:
     """The licence of a model as its own card has it; "" if unknown."""
     from huggingface_hub import ModelCard
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from yaml import YAMLError
 
     if base in BUILTIN_MODELS:
         return BUILTIN_MODELS[base].licence
     card = Path(base) / _CARD
     try:
         if Path(base).exists():
-            return str(ModelCard.load(card).data.get("license") or "") if card.is_file() else ""
-        return str((api.model_info(base).card_data or {}).get("license") or "")
-    except (HfHubHTTPError, HFValidationError, ConnectionError, ValueError):
+            return _plain(ModelCard.load(card).data.get("license")) if card.is_file() else ""
+        return _plain((api.model_info(base).card_data or {}).get("license"))
+    except (HfHubHTTPError, HFValidationError, ConnectionError, ValueError, YAMLError):
         return ""
+
+
+def _plain(licence: Any) -> str:
+    """The identifier of a licence; "" for anything else that a card may hold."""
+    return licence if isinstance(licence, str) and re.fullmatch(r"[\w.-]+", licence) else ""
 
 
 def _with_licence(card: str, licence: str) -> str:

@@ -33,7 +33,7 @@ def test_configs_are_trained_in_turn_and_end_with_a_table(folder, in_process):
     done = in_process("train", "a.yaml", "b.yaml")
     assert done.returncode == 0
     lines = done.stdout.splitlines()
-    table = lines[lines.index("runs: means over their prompts") + 1 :]
+    table = lines[lines.index("runs: means over 1 prompt") + 1 :]
     assert table[0].split() == ["run", "KL", "on", "target", "TVD", "perfect", "follow"]
     kls = [json.loads(Path("results", name, "run.json").read_text())["exact_kl"]["p.json"] for name in "ab"]
     assert [line.split()[:2] for line in table[2:4]] == [[name, f"{kl:.1f}"] for name, kl in zip("ab", kls, strict=True)]
@@ -86,6 +86,9 @@ def test_a_plan_is_printed_for_each(folder, in_process):
         (["a.r=1", "a.r=2"], "--sweep a.r: is given twice"),
         (["seed=1,1"], "--sweep: two combinations have the name seed=1"),
         (["seed=1,]"], "the values cannot be read"),
+        (["seed=2020-01-01,2"], "the values cannot be read"),
+        (["seed=] #"], "has no values"),
+        (["output_dir=a,b"], "the folders are named by the other settings"),
     ],
 )
 def test_sweeps_that_make_no_sense_are_refused(sweeps, message):
@@ -96,3 +99,4 @@ def test_sweeps_that_make_no_sense_are_refused(sweeps, message):
 def test_names_tell_settings_of_the_same_last_part_apart():
     (one,) = combinations(["a.r=1", "b.r=x/y z"])
     assert one.name == "a.r=1,b.r=x-y-z"
+    assert [one.name for one in combinations(["rate=-1,1"])] == ["rate=-1", "rate=1"]

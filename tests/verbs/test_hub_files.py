@@ -76,6 +76,7 @@ def test_a_file_is_fetched_once_and_without_a_network_the_cached_one_is_read(hub
         ("hf://datasets/me/dice/none.json", "there is no such file"),
         ("hf://datasets/me/none/coin.json", "is not on the hub. Check the spelling"),
         ("hf://datasets/me/dice@v9/coin.json", "has no such revision"),
+        ("hf://datasets/me/dice/../../x.json", "write hf://datasets/OWNER/NAME/FILE"),
         ("hf://datasets/me/dice", "write hf://datasets/OWNER/NAME/FILE"),
         ("hf://me/dice/coin.json", "write hf://datasets/OWNER/NAME/FILE"),
     ],
@@ -84,6 +85,28 @@ def test_what_is_not_there_is_said_in_a_sentence(hub, address, message):
     with pytest.raises(InputError) as error:
         find(address)
     assert str(error.value).startswith(f"{address}: {message}")
+
+
+def test_a_prompt_of_the_hub_reads_no_file_of_this_machine(hub, tmp_path):
+    (tmp_path / "secret.txt").write_text("a\nb\n")
+    hub.add("datasets", "me/bad", {"p.json": json.dumps({"request": "x", "targets": {"from": str(tmp_path / "secret.txt")}})})
+    with pytest.raises(InputError, match="a prompt on the hub must list its targets"):
+        read_prompt("hf://datasets/me/bad/p.json")
+
+
+def test_without_a_network_an_upload_is_refused_in_a_sentence(hub, login, trained, in_process, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    done = in_process("export", trained.output_dir, "--push", "me/x")
+    assert (done.returncode, "the hub cannot be reached" in done.stderr) == (3, True), done.stderr
+
+
+def test_a_licence_that_is_no_plain_word_is_left_out(hub, login, trained, in_process, tmp_path):
+    base = shutil.copytree(trained.model, tmp_path / "base")
+    for licence in ("[", '"mit\\ntags: [x]"'):
+        (base / "README.md").write_text(f"---\nlicense: {licence}\n---\n")
+        done = in_process("export", trained.output_dir, "--push", "me/x", "--model", base, "--force")
+        assert done.returncode == 0, done.stderr
+        assert b"license:" not in hub.repositories["models", "me/x"].commits[-1][1]["README.md"]
 
 
 def test_a_run_records_the_commit_of_its_prompts(hub, tiny_model_folder, in_process, tmp_path):
@@ -141,8 +164,12 @@ def test_an_adapter_is_pushed_privately_with_its_card(hub, login, trained, in_pr
     assert "the licence of" in done.stderr
     again = in_process("export", run, "--push", "me/new")
     assert (again.returncode, "exists on the hub. Choose another name, or add to it with --force" in again.stderr) == (2, True)
-    assert in_process("export", run, "--push", "me/new", "--force", "--public").returncode == 0
-    assert there.private  # a repository that exists keeps its visibility
+    kept = in_process("export", run, "--push", "me/new", "--force", "--public")
+    assert (kept.returncode, "files (private)" in kept.stdout, there.private) == (0, True, True)  # it keeps its visibility
+    there.private = False
+    refused = in_process("export", run, "--push", "me/new", "--force")
+    assert (refused.returncode, "is a public repository. Add --public to upload to it" in refused.stderr) == (2, True)
+    assert "files (public)" in in_process("export", run, "--push", "me/new", "--force", "--public").stdout
 
 
 def test_a_merged_model_is_pushed_with_the_licence_of_its_base(hub, login, trained, in_process, tmp_path):
