@@ -135,7 +135,9 @@ def _advice(found: Evaluation) -> Iterator[str]:
         yield f"many answers were cut: sample with a larger `--max-new-tokens`{now}"
     bad = next((row for row in tuned if mark_of(row.verdict)[1] == "bad"), None)
     facts = next((facts for facts in found.runs if bad is not None and facts.run == bad.run), None)
-    if facts is not None and facts.folder.state.is_file():
+    if (
+        facts is not None and facts.folder.state.is_file() and getattr(facts.settings, "output_dir", None) == facts.run
+    ):  # named from here
         yield f"train further: `diffuse train {shlex.quote(str(facts.folder.config))} --more {facts.settings.alg_config.n_iters}`"
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def train(
     configs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[CONFIG]…", help="Configs of experiments, e.g. configs/quickstart.yaml; trained in turn."),
+        typer.Argument(metavar="CONFIG", help="Configs of experiments, e.g. configs/quickstart.yaml; trained in turn."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Without CONFIG: base model by name, folder, .gguf file or Hugging Face id.")

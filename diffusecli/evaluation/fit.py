@@ -181,8 +181,8 @@ def detectable_tvd(probabilities: tuple[float, ...], k: int, seed: int = 0) -> f
     """The smallest TVD among k valid answers that the test detects in 80 % of cases, for every kind of departure.
 
     By simulation of four departures: shares shifted between targets, the rarest targets missing, a temperature below 1, one above 1.
-    The result is the smallest TVD of the departure that is hardest to detect. A departure that is not detected even at its largest
-    TVD counts with that TVD. nan without draws, and with a single target.
+    The result is the smallest TVD of the departure that is hardest to detect. If that one is not detected even at its largest TVD, nothing
+    can be promised: 1. nan without draws, and with a single target.
     """
     p = np.sort([value for value in probabilities if value > TINY])[::-1]
     p = p / p.sum()
@@ -195,18 +195,19 @@ def detectable_tvd(probabilities: tuple[float, ...], k: int, seed: int = 0) -> f
         drawn = drawn_from(p, departure(p, tvd), k, np.random.default_rng(seed), repeats)
         return bool(null.rejects(drawn).mean() >= POWER)
 
-    hardest = 0.0
+    hardest = missed = 0.0
     for departure, furthest in departures(p):
         reach = 0.999 * furthest
         if reach > hardest and (hardest == 0 or not detected(departure, hardest)):
-            hardest = _smallest(partial(detected, departure), hardest, reach)
-    return hardest
+            if detected(departure, reach):
+                hardest = _smallest(partial(detected, departure), hardest, reach)
+            else:
+                missed = max(missed, reach)
+    return 1.0 if missed > hardest else hardest
 
 
 def _smallest(detected: Callable[[float], bool], low: float, reach: float) -> float:
-    """The smallest TVD above `low` that is detected, or the reach."""
-    if not detected(reach):
-        return reach
+    """The smallest TVD above `low` that is detected, where the reach is."""
     low, high = max(low, _SMALLEST), max(reach, _SMALLEST)
     for _ in range(_STEPS):
         middle = math.sqrt(low * high)

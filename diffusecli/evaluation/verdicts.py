@@ -31,7 +31,8 @@ def verdict(found: Figures, exact: ExactFigures | None = None) -> str:
     if exact is not None and _lowest_tvd(exact, found) > _CLOSE:
         return f"differs from the target by an exact TVD of {exact.tvd_of_answers:.3f}, not visible in {many(found.n, 'sample')} ({_p(found)})"
     if found.detectable_tvd > _TOO_COARSE:
-        return f"too few samples for a verdict (a TVD below {found.detectable_tvd:.2f} would not be detected)"
+        missed = "no difference" if found.detectable_tvd >= 1 else f"a TVD below {found.detectable_tvd:.2f}"
+        return f"too few samples for a verdict ({missed} would {'' if found.detectable_tvd >= 1 else 'not '}be detected)"
     return _follows(found, exact)
 
 

@@ -92,9 +92,10 @@ def _of_fit(f: Figures) -> Iterator[Line]:
         yield Line("  by TVD", p_value(f.tvd_p_value, f.least_p))
         yield Line("  by targets seen", p_value(f.seen_p_value, 2 * f.least_p))
         yield Line("Pearson's X2", number(f.pearson), f"df {f.df}, {p_value(f.pearson_p_value, f.least_p)}; not part of the test")
-        yield Line("Cohen's w", f"{f.cohens_w:.3f}", "effect size")
+        yield Line("Cohen's w", f"{f.cohens_w:.3f}", "effect size, corrected for bias")
     if not math.isnan(f.detectable_tvd):
-        yield Line("detectable TVD", f"{f.detectable_tvd:.3f}", "among valid answers, with 80 % power")
+        least = "none" if f.detectable_tvd >= 1 else f"{f.detectable_tvd:.3f}"
+        yield Line("detectable TVD", least, "among valid answers, with 80 % power")
 
 
 def _of_probabilities(exact: ExactFigures, n: int) -> Iterator[Line]:

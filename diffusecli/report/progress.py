@@ -144,9 +144,11 @@ class TrainingProgress(Display):
         if seen.step == self._first_step.step or clock - self._stepped < (_REFRESH if live else _IN_A_PIPE):
             return
         self._stepped = clock
+        steps = min(len(self._kls), max(1, seen.of // self._seen[-1].of if self._seen else len(self._kls)))  # of one iteration
+        kl = sum(list(self._kls)[-steps:]) / steps
         pace = (seen.seconds - self._first_step.seconds) / (seen.step - self._first_step.step)
         line = (
-            f"step {seen.step}/{seen.of}  KL {sum(self._kls) / len(self._kls):.4f} (last {many(len(self._kls), 'step')})  "
+            f"step {seen.step}/{seen.of}  KL {kl:.4f} (last {many(steps, 'step')})  "
             f"on target {percent(seen.on_target)}  {seen.seconds:.0f} s, {pace * (seen.of - seen.step):.0f} s left"
         )
         if not live:

@@ -167,7 +167,7 @@ def _answers(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str
         return
     off, cut = row.tally.off_target, row.tally.unfinished
     if row.tally.on_target and not verbose:
-        if off.total() >= _MANY_OFF * row.tally.n:
+        if off.total() >= _MANY_OFF * row.tally.n or (off and "off target" in row.verdict):
             some = (f"{quoted(text, _SHORT_TEXT)} ({count})" for text, count in _commonest(off))
             yield Flow(["off target:", *some], indent=2, hanging=2)
     else:

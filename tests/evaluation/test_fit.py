@@ -126,3 +126,9 @@ def test_where_no_departure_is_possible_nothing_is_claimed(p, n):
 
 def test_few_draws_of_many_targets_claim_next_to_nothing():
     assert detectable_tvd(tuple(equal(2000).tolist()), 50) > 0.7
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 10])
+def test_a_few_draws_that_miss_even_a_model_of_one_answer_claim_nothing(n):
+    """Three of four are yes: n answers that are all yes have the probability .75^n, .056 for ten, so the test cannot reject them."""
+    assert detectable_tvd((0.75, 0.25), n) == 1

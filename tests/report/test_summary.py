@@ -120,3 +120,10 @@ def test_the_command_is_short_and_says_how_to_see_all(tmp_path, in_process):
     assert "next: add `--verbose` for all figures" in short.stderr
     assert "next: add `--html report.html` for charts" in whole.stderr
     assert json.loads(in_process(*words, "--json").stdout)["rows"][0]["figures"]["g"] >= 0
+
+
+def test_a_single_answer_is_no_verdict(tmp_path):
+    yes_or_no = Prompt(request="Yes?", targets=("{yes}", "{no}"), weights=(3, 1))
+    text = shown(found(tmp_path, {"{yes}": 1}, yes_or_no))
+    assert "? a: too few samples for a verdict (no difference would be detected)" in text
+    assert "✓" not in text
