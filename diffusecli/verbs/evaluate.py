@@ -33,7 +33,7 @@ from diffusecli.prompts.prompt_files import inspect_prompt, is_there, prompt_fil
 from diffusecli.runs.sample_files import BASELINES, MODES
 from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError, did_you_mean, sentence
-from diffusecli.system.notices import Notice
+from diffusecli.system.notices import Notice, some_of
 from diffusecli.system.waits import waiting_for
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
     runs, sets = _collect(paths, question, notice)
     sets = [*sets, *question.given]
     sets += _only_recorded(runs, sets) if not question.prompts else []
+    if not question.prompts and (empty := [facts.run for facts in runs if not any(s.run == facts.run for s in sets)]) and sets:
+        notice(f"warning: left out, because there are no samples and no figures: {some_of(empty)}")
     if older := list(_left_out(runs, paths)):
         notice(f"older samples of a prompt are skipped: {', '.join(map(str, older))}. Name a file to evaluate it too")
     if not question.exact and (unused := _other_prompts(sets, question)):

@@ -549,3 +549,11 @@ def test_a_prompt_that_the_newer_samples_lack_keeps_its_older_ones(tmp_path):
     found = evaluate([run.path], notice=notices.append)
     assert {row.prompt.alias: row.tally.n for row in found.rows} == {"p.json": 3, "q.json": 1}
     assert notices == []
+
+
+def test_a_run_that_has_nothing_to_show_is_named(tmp_path):
+    run_with(tmp_path / "full", ["a", "b"])
+    write_json(tmp_path / "begun" / "run.json", {})
+    told = []
+    assert len(evaluate([tmp_path / "full", tmp_path / "begun"], notice=told.append).rows) == 1
+    assert told == [f"warning: left out, because there are no samples and no figures: {tmp_path / 'begun'}"]
