@@ -38,8 +38,8 @@ class BuiltinModel:
     gguf_sha256: str
     megabytes: int  # to fetch
     megabytes_needed: int  # on disk while converting
-    hub_id: str  # of the original model
-    licence: str  # as on the hub
+    hub_id: str = ""  # of the original model
+    licence: str = ""  # as on the hub
 
 
 BUILTIN_MODELS = {

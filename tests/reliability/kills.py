@@ -91,7 +91,8 @@ class Killer:
         begun = self._context.Event()
         process = self._context.Process(target=_command, args=(activity, folder, self._told, begun), daemon=True)
         process.start()
-        assert begun.wait(HANG), "the child does not even begin"
+        while not begun.wait(1):
+            assert process.is_alive(), f"the child ends before it begins: {process.exitcode}"
         return process
 
     @property
