@@ -35,7 +35,7 @@ CASES = [
     (2, "init-prompt --choices a=-1,b=1", "weight"),
     (2, "validate nowhere.json", "does not exist"),
     (2, "validate", "Name at least one"),
-    (2, "train nowhere.yaml", "cannot be read"),
+    (2, "train nowhere.yaml", "does not exist"),
     (2, "train cfg.yaml --set gama=1", "unknown key"),
     (2, "train p.json", "p.json"),
     (2, "sample results/r1 --mode tuned", "--mode tuned: must be one of untuned, lora"),
