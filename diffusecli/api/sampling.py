@@ -16,7 +16,7 @@ from diffusecli.api.inputs import AnyPath, Prompts, are_prompts, configured, lis
 from diffusecli.api.notices import calling
 from diffusecli.api.placed import Placed
 from diffusecli.api.training import Trained
-from diffusecli.prompts.answers import Answers
+from diffusecli.prompts.answers import Answers, by_count
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.config_files import config_from
 from diffusecli.prompts.matching import Matching, target_finder
@@ -100,8 +100,7 @@ def _rows(prompt: Prompt, answers: Answers) -> list[tuple[str, str, int, int, fl
         partial = prompt.in_parts  # the whole answer has no weight
         return math.nan if place is None or cut or partial else prompt.probabilities[place]
 
-    by_count = sorted(answers.items(), key=lambda item: (-item[1], item[0]))
-    return [(prompt.alias, text, n, answers.unfinished[text], n / total, weight(text)) for text, n in by_count]
+    return [(prompt.alias, text, n, answers.unfinished[text], n / total, weight(text)) for text, n in by_count(answers)]
 
 
 def sample(

@@ -64,9 +64,10 @@ def export(
             files = exported_files(output) if output is not None else files_of_run(RunDir(run))
             page = upload(files, output or run, push, base=base_of_run(RunDir(run), model), public=public, notice=notice)
             print_line(f"{page}: {many(len(files), 'file')} ({'private' if private else 'public'})")
-    notice(
-        f"next: {_next(output / done.file, gguf, gguf_adapter) if output is not None else f'`diffuse sample --adapter {push} --prompt FILE`'}"
+    following = (
+        f"`diffuse sample --adapter {push} --prompt FILE`" if output is None else _next(output / done.file, gguf, gguf_adapter)
     )
+    notice(f"next: {following}")
 
 
 def _print_written(done: Exported, output: Path) -> None:

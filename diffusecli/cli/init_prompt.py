@@ -204,13 +204,12 @@ def init_prompt(
         notice(_written(output, prompts, source if as_table else None, config))
     messages = [line for d in distributions.values() for line in d.notice.splitlines()]
     messages += name_notices(distributions, prompts) if list(prompts) != [output] and not as_table else []
-    alone = (
-        ["there is one target, so every answer is the same. Separate several with commas: --choices 'a, b'"]
-        if len(first.targets) == 1
-        else []
-    )
+    alone = "there is one target, so every answer is the same. Separate several with commas: --choices 'a, b'"
     doubts = [doubt for key, d in distributions.items() for doubt in form_doubts(d, wording, fields_of(d, groups, key))]
-    messages += [f"warning: {doubt}" for doubt in [*alone, *doubts[:1], *wording_doubts(wording, first)]]
+    messages += [
+        f"warning: {doubt}"
+        for doubt in [*([alone] if len(first.targets) == 1 else []), *doubts[:1], *wording_doubts(wording, first)]
+    ]
     for message in dict.fromkeys(messages):
         notice(message)
     if preview and not is_quiet():

@@ -91,16 +91,12 @@ def _jobs(
     named: Sequence[Path | None] = configs or [None]
     for config in named:
         chosen = _chosen(config, model, prompts, output, settings)
-        if not sweep:
-            kept = settings or config is None
-            jobs.append(
-                _Job(chosen, f"diffuse train {shlex.quote(str(RunDir(Path(chosen.output_dir)).config if kept else config))}")
-            )
-        for one in swept if sweep else ():
+        for one in swept:
             folder = Path(chosen.output_dir, one.name)
-            inside = f"output_dir={json.dumps(str(folder))}"
-            again = f"diffuse train {shlex.quote(str(RunDir(folder).config))}"
-            jobs.append(_Job(_chosen(config, model, prompts, output, [*settings, *one.overrides, inside]), again))
+            inside = [*one.overrides, f"output_dir={json.dumps(str(folder))}"]
+            own = _chosen(config, model, prompts, output, [*settings, *inside]) if sweep else chosen
+            kept = sweep or settings or config is None  # the file alone does not have all settings
+            jobs.append(_Job(own, f"diffuse train {shlex.quote(str(RunDir(folder).config if kept else config))}"))
     if len(jobs) > 1:
         for job in jobs:  # a mistake in the last one is found before the first is trained
             read_prompts([*job.config.train_prompts, *job.config.test_prompts], job.config.made_by)

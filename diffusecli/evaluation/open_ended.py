@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from diffusecli.prompts.answers import by_count
+
 _USUAL = 0.05
 _FEWEST_LINES = 2
 
@@ -48,7 +50,7 @@ def diversity(
     """
     n = sum(samples.values())
     times = Counter(samples.values())
-    ranked = sorted(samples.items(), key=lambda item: (-item[1], item[0]))[:most]
+    ranked = by_count(samples)[:most]
     return Diversity(
         n=n,
         distinct=len(samples),

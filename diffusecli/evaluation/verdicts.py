@@ -31,8 +31,8 @@ def verdict(found: Figures, exact: ExactFigures | None = None) -> str:
     if exact is not None and _lowest_tvd(exact, found) > _CLOSE:
         return f"differs from the target by an exact TVD of {exact.tvd_of_answers:.3f}, not visible in {many(found.n, 'sample')} ({_p(found)})"
     if found.detectable_tvd > _TOO_COARSE:
-        missed = "no difference" if found.detectable_tvd >= 1 else f"a TVD below {found.detectable_tvd:.2f}"
-        return f"too few samples for a verdict ({missed} would {'' if found.detectable_tvd >= 1 else 'not '}be detected)"
+        nothing, least = "no difference would be detected", f"a TVD below {found.detectable_tvd:.2f} would not be detected"
+        return f"too few samples for a verdict ({nothing if found.detectable_tvd >= 1 else least})"
     return _follows(found, exact)
 
 
@@ -94,8 +94,18 @@ def _lowest_tvd(exact: ExactFigures, found: Figures) -> float:
 
 
 def _p(found: Figures) -> str:
-    """A Monte Carlo p-value cannot be below 1 / (B + 1)."""
-    return f"p <= {found.least_p:.2g}" if found.at_least_p else f"p = {found.p_value:.2g}"
+    return p_value(found.p_value, found.least_p)
+
+
+def p_value(value: float, least: float = 0.0) -> str:
+    """A p-value with its sign; `least` is the smallest one that Monte Carlo can give, 1 / (B + 1) or twice that.
+
+    >>> p_value(0.923), p_value(0.0001, 0.0001), p_value(float("nan"))
+    ('p = 0.92', 'p <= 0.0001', '-')
+    """
+    if math.isnan(value):
+        return "-"
+    return f"p <= {least:.2g}" if value <= least * 1.001 else f"p = {value:.2g}"
 
 
 def _percent(share: float) -> str:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from diffusecli.system.errors import InputError, MachineError, first_line
 
+GATED = "is gated. Accept its terms on its hub page, then run `hf auth login`"
+NOT_THERE = "is not on the hub. Check the spelling, or run `hf auth login` if it is private"
 _ADDRESS = re.compile(r"hf:/+datasets/(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<file>.+)")
 """An address as written, or as pathlib writes it, with one slash."""
 
@@ -32,8 +34,11 @@ def as_written(path: str | Path) -> str:
 
 
 @lru_cache(maxsize=1024)
-def fetched(address: str) -> Path:
-    """The local copy of a file on the hub. Raises `InputError` for a file that is not there, `MachineError` without a network."""
+def fetched(address: str) -> tuple[str, Path]:
+    """The address with its commit as the revision, and the local copy of the file.
+
+    Raises `InputError` for a file that is not there, `MachineError` without a network.
+    """
     found = _ADDRESS.fullmatch(address)
     if found is None or {"", ".", ".."} & set(found["file"].split("/")):
         raise InputError(
@@ -42,16 +47,9 @@ def fetched(address: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     with explained(address):
-        return Path(hf_hub_download(found["repo"], found["file"], repo_type="dataset", revision=found["revision"]))
-
-
-def pinned(address: str) -> str:
-    """The address of a fetched file with its commit as the revision."""
-    found, place = _ADDRESS.fullmatch(address), fetched(address)
-    if found is None:
-        return address
+        place = Path(hf_hub_download(found["repo"], found["file"], repo_type="dataset", revision=found["revision"]))
     commit = place.parts[-len(Path(found["file"]).parts) - 1]  # …/snapshots/COMMIT/FILE
-    return f"hf://datasets/{found['repo']}@{commit}/{found['file']}"
+    return f"hf://datasets/{found['repo']}@{commit}/{found['file']}", place
 
 
 @contextmanager
@@ -62,9 +60,9 @@ def explained(address: str) -> Iterator[None]:
     try:
         yield
     except hub.GatedRepoError as error:
-        raise InputError(f"{address}: is gated. Accept its terms on its hub page, then run `hf auth login`") from error
+        raise InputError(f"{address}: {GATED}") from error
     except hub.RepositoryNotFoundError as error:
-        raise InputError(f"{address}: is not on the hub. Check the spelling, or run `hf auth login` if it is private") from error
+        raise InputError(f"{address}: {NOT_THERE}") from error
     except hub.RevisionNotFoundError as error:
         raise InputError(f"{address}: has no such revision. Use one of its branches, tags or commits") from error
     except hub.LocalEntryNotFoundError as error:

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusecli.files.hub_paths import as_written, fetched, is_address, pinned
+from diffusecli.files.hub_paths import as_written, fetched, is_address
 from diffusecli.system.errors import InputError, nearest, sentence
 
 _FOLDERS = ("prompts", "configs", "schemas")
@@ -45,7 +45,7 @@ def find(path: str | Path, beside: Path | None = None) -> Found:
     An address on the hub gets its commit as the revision.
     """
     if is_address(path):
-        return Found(pinned(as_written(path)), fetched(as_written(path)))
+        return Found(*fetched(as_written(path)))
     if _is_users_own(path):
         return Found(str(path), Path(path))
     if beside is not None and _is_users_own(beside / path):

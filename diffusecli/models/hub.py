@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from diffusecli.files.hub_paths import GATED, NOT_THERE
 from diffusecli.models.builtin import BUILTIN_MODELS
 from diffusecli.system.errors import DiffuseError, InputError, MachineError, first_line
 from diffusecli.system.memory import SMALLER, out_of_memory
@@ -72,8 +73,8 @@ def _as_message(name: str, error: Exception) -> DiffuseError:
 
     chain = list(_chain(error))
     kinds: tuple[tuple[tuple[type[BaseException], ...], type[DiffuseError], str], ...] = (
-        ((hub.GatedRepoError,), InputError, "is gated. Accept its terms on its hub page, then run `hf auth login`"),
-        ((hub.RepositoryNotFoundError,), InputError, "is not on the hub. Check the spelling, or run `hf auth login` if it is private"),
+        ((hub.GatedRepoError,), InputError, GATED),
+        ((hub.RepositoryNotFoundError,), InputError, NOT_THERE),
         ((hub.RevisionNotFoundError,), InputError, "has no such revision. Use one of its branches, tags or commits, or remove revision"),
         ((hub.HFValidationError,), InputError, "is not a valid name for a hub. Write owner/name, or the path of a folder"),
         ((hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError), MachineError,

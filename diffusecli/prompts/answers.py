@@ -51,6 +51,15 @@ class Answers(Counter[str]):
             self.unfinished.update(other.unfinished)
 
 
+def by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Texts and their counts, the most frequent first; those with the same count in the order of their characters.
+
+    >>> by_count({"b": 1, "c": 2, "a": 1})
+    [('c', 2), ('a', 1), ('b', 1)]
+    """
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
 def with_unfinished(counts: Counter[str], unfinished: Mapping[str, int]) -> Answers:
     """The counts as answers with cut ones, at most as many as counted: their file may have been shortened."""
     found = Answers(counts)

@@ -20,7 +20,7 @@ from diffusecli.prompts.shared_options import shared_options
 from diffusecli.prompts.templates import Template
 from diffusecli.prompts.total_rows import remove_totals
 from diffusecli.prompts.weighing import NONE, REQUEST_OF_RECORDS, Reading, distribution, in_order, with_notices
-from diffusecli.prompts.weight_columns import choose_weight_column, counts_beside, weight_columns
+from diffusecli.prompts.weight_columns import choose_weight_column, columns_in_use, counts_beside, weight_columns
 from diffusecli.system.errors import InputError
 
 
@@ -53,9 +53,7 @@ def distributions_in(path: Path, reading: Reading) -> dict[tuple[str, ...], Dist
     counted = reading.count or reading.weight_column is not None
     if repeated and not counted:
         named = [table.names[i] for i in weight_columns(table, reading, index)]
-        likely = next(
-            iter(named), counts_beside(table, {index, *(table.find(name, reading.grouping) for name in reading.group_by)})
-        )
+        likely = next(iter(named), counts_beside(table, columns_in_use(table, reading, index)))
         summed = (
             f"Add --weight-column {as_argument(likely)} if '{likely}' has their numbers, or --count" if likely else "Add --count"
         )

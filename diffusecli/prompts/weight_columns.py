@@ -6,7 +6,7 @@ Refuses to count rows if a column looks like weights. Knows columns by name and 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -29,7 +29,7 @@ def choose_weight_column(table: Table, reading: Reading, targets: int) -> tuple[
         if reading.count:
             raise InputError(f"{table.path}: already contains counts. Leave --count out")
         return replace(reading, weight_column=table.counts), []
-    taken = {targets, *(table.find(name, reading.grouping) for name in reading.group_by)}
+    taken = columns_in_use(table, reading, targets)
     likely = weight_columns(table, reading, targets)
     column = table.names[likely[0]] if likely else ""
     if reading.count and likely and any(cell != "1" for cell in table.columns[likely[0]]):
@@ -54,9 +54,14 @@ def choose_weight_column(table: Table, reading: Reading, targets: int) -> tuple[
     return _require_weights(reading), []
 
 
+def columns_in_use(table: Table, reading: Reading, targets: int) -> set[int]:
+    """The columns of targets and groups."""
+    return {targets, *(table.find(name, reading.grouping) for name in reading.group_by)}
+
+
 def weight_columns(table: Table, reading: Reading, targets: int) -> list[int]:
     """The numeric columns with names of weights."""
-    taken = {targets, *(table.find(name, reading.grouping) for name in reading.group_by)}
+    taken = columns_in_use(table, reading, targets)
     return [i for i, name in enumerate(table.names) if i not in taken and WEIGHT_LIKE.fullmatch(name) and _are_numbers(table, i)]
 
 
@@ -65,13 +70,10 @@ def counts_beside(table: Table, taken: set[int]) -> str:
 
     `taken` are the columns of targets and groups.
     """
-    numbers = [i for i in range(len(table.names)) if i not in taken and _are_numbers(table, i)]
-    texts = [table.columns[i] for i in range(len(table.names)) if i not in numbers]
-    rows = list(zip(*texts, strict=True))
-    if len(texts) < 2 or any(not isinstance(cell, str) for row in rows for cell in row) or len(set(rows)) < len(rows):
+    texts = {i for i in range(len(table.names)) if i in taken or not _are_numbers(table, i)}
+    if len(texts) < 2 or not _differ(table, texts):
         return ""
-    likely = (i for i in numbers if not _ID.fullmatch(table.names[i]) and not _counts_up(table.columns[i]))
-    return next((table.names[i] for i in likely if len(set(map(str, table.columns[i]))) > 1), "")
+    return next((table.names[i] for i in _may_count(table, texts) if len(set(map(str, table.columns[i]))) > 1), "")
 
 
 def _require_weights(reading: Reading) -> Reading:
@@ -90,11 +92,20 @@ def _are_numbers(table: Table, index: int) -> bool:
 
 def _all_once(table: Table, taken: set[int]) -> str:
     """The name of a numeric column if no target occurs twice in a group, else ""."""
-    rows = list(zip(*(table.columns[index] for index in sorted(taken)), strict=True))
-    if any(not isinstance(cell, str) for row in rows for cell in row) or len(set(rows)) < len(rows):
-        return ""
-    likely = (index for index, name in enumerate(table.names) if index not in taken and not _ID.fullmatch(name))
-    return next((table.names[index] for index in likely if _are_numbers(table, index) and not _counts_up(table.columns[index])), "")
+    return next((table.names[i] for i in _may_count(table, taken)), "") if _differ(table, taken) else ""
+
+
+def _differ(table: Table, columns: set[int]) -> bool:
+    """Whether these columns hold texts, and no two rows the same ones."""
+    rows = list(zip(*(table.columns[index] for index in sorted(columns)), strict=True))
+    return all(isinstance(cell, str) for row in rows for cell in row) and len(set(rows)) == len(rows)
+
+
+def _may_count(table: Table, others: set[int]) -> Iterator[int]:
+    """The columns besides `others` that may be counts: numbers, but no ids, and not the number of the row."""
+    for index, name in enumerate(table.names):
+        if index not in others and not _ID.fullmatch(name) and _are_numbers(table, index) and not _counts_up(table.columns[index]):
+            yield index
 
 
 def _counts_up(cells: Sequence[object]) -> bool:

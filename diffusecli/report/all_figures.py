@@ -14,7 +14,8 @@ from diffusecli.evaluation.metrics import ExactFigures, Figures
 from diffusecli.evaluation.open_ended import Diversity
 from diffusecli.evaluation.ordered import Ordered
 from diffusecli.evaluation.records import RecordFigures
-from diffusecli.report.parts import Sentence, decimals, number, p_value, percent, percent_span
+from diffusecli.evaluation.verdicts import p_value
+from diffusecli.report.parts import Sentence, decimals, number, percent, percent_span, thousandths
 from diffusecli.report.wording import plus_minus
 from diffusecli.system.errors import many, shortened
 from diffusecli.system.terminal import spelled
@@ -76,13 +77,13 @@ def _lines(row: Evaluated) -> Iterator[Line]:
 def _of_samples(f: Figures) -> Iterator[Line]:
     yield Line("valid", percent(f.valid), f"95 % interval {percent_span(f.valid_low, f.valid_high)}")
     yield Line(
-        "entropy", f"{f.entropy:.3f}", f"nats; target {f.target_entropy:.3f}, perfect sampler {_decimals(f.entropy_perfect)}"
+        "entropy", f"{f.entropy:.3f}", f"nats; target {f.target_entropy:.3f}, perfect sampler {thousandths(f.entropy_perfect)}"
     )
     yield Line("effective outcomes", _tenths(f.effective), f"exp(entropy); target {_tenths(math.exp(f.target_entropy))}")
     yield Line("distinct targets", str(f.seen), f"of {f.targets}; perfect sampler {f.seen_expected:.1f}")
     yield Line("weight covered", percent(f.weight_covered), "of the targets seen")
     without = "" if math.isnan(f.tvd_low) else f"; without sampling noise {f.tvd_low:.3f} to {f.tvd_high:.3f} (95 %)"
-    yield Line("TVD", f"{f.tvd:.3f}", f"perfect sampler {_decimals(f.tvd_floor)}, excess {f.excess_tvd:z.3f}{without}")
+    yield Line("TVD", f"{f.tvd:.3f}", f"perfect sampler {thousandths(f.tvd_floor)}, excess {f.excess_tvd:z.3f}{without}")
 
 
 def _of_fit(f: Figures) -> Iterator[Line]:
@@ -143,10 +144,6 @@ def _of_records(found: RecordFigures) -> Iterator[Line]:
         )  # fmt: skip
     if found.sdmetrics is not None:
         yield Line("SDMetrics score", number(found.sdmetrics.score), f"perfect sampler {number(found.sdmetrics.perfect)}")
-
-
-def _decimals(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def _tenths(value: float) -> str:

@@ -14,7 +14,7 @@ from diffusecli.evaluation.evaluation import Difference, Evaluated, Evaluation, 
 from diffusecli.evaluation.groups import in_wordings
 from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.report.groups import group_legend, group_table, worst_table
-from diffusecli.report.parts import Sentence, label, new_table, number, percent
+from diffusecli.report.parts import Sentence, label, new_table, number, percent, thousandths
 from diffusecli.report.parts import labels as short_labels
 from diffusecli.report.wording import mark_of, of_wordings
 from diffusecli.runs.sample_files import BASELINES
@@ -77,8 +77,8 @@ def _of_run(rows: Sequence[Evaluated], drift: float | None) -> tuple[str, ...]:
     good = sum(mark_of(row.verdict)[1] == "good" for row in rows if row.figures is not None and row.tally.n)
     exact = [row.exact for row in rows if row.exact is not None]
     return (
-        number(_mean(e.kl for e in exact)), percent(_mean(e.on_target for e in exact)), _thousandths(_mean(f.tvd for f in sampled)),
-        _thousandths(_mean(f.tvd_floor for f in sampled)), f"{good} of {len(sampled)}" if sampled else "-",
+        number(_mean(e.kl for e in exact)), percent(_mean(e.on_target for e in exact)), thousandths(_mean(f.tvd for f in sampled)),
+        thousandths(_mean(f.tvd_floor for f in sampled)), f"{good} of {len(sampled)}" if sampled else "-",
         "-" if drift is None else f"{drift:.4f}",
     )  # fmt: skip
 
@@ -86,10 +86,6 @@ def _of_run(rows: Sequence[Evaluated], drift: float | None) -> tuple[str, ...]:
 def _mean(values: Iterable[float]) -> float:
     known = [value for value in values if not math.isnan(value)]
     return fmean(known) if known else math.nan
-
-
-def _thousandths(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def drifts(found: Evaluation) -> Iterator[RenderableType]:

@@ -17,7 +17,7 @@ from diffusecli.evaluation.evaluation import Evaluated, Evaluation
 from diffusecli.evaluation.groups import Group, groups, has_groups, worst
 from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.prompts.groups import Folder
-from diffusecli.report.parts import label, new_table, number, percent
+from diffusecli.report.parts import label, new_table, number, percent, thousandths
 from diffusecli.system.errors import many, shortened
 from diffusecli.system.terminal import spelled
 
@@ -43,9 +43,9 @@ def columns(found: Evaluation) -> list[Column]:
     excess = f"excess at {found.at_n}: expected excess TVD of {found.at_n} draws from the model over a perfect sampler; median."
     sampled = "sampled: TVD of the samples and its excess over a perfect sampler at the same N; medians."
     shown = [
-        (exact, Column(("TVD", "median"), lambda group: _distance(group.tvd_median), tvd)),
-        (exact, Column(("TVD", "90 %"), lambda group: _distance(group.tvd_90), tvd)),
-        (exact, Column(("excess", f"at {found.at_n}"), lambda group: _distance(group.excess_tvd_median), excess)),
+        (exact, Column(("TVD", "median"), lambda group: thousandths(group.tvd_median), tvd)),
+        (exact, Column(("TVD", "90 %"), lambda group: thousandths(group.tvd_90), tvd)),
+        (exact, Column(("excess", f"at {found.at_n}"), lambda group: thousandths(group.excess_tvd_median), excess)),
         (
             _any(some, "kl_median"),
             Column(("KL", "median"), lambda group: number(group.kl_median), "KL: exact KL(target || model) in nats; median."),
@@ -56,8 +56,8 @@ def columns(found: Evaluation) -> list[Column]:
                 ("on", "target"), lambda group: percent(group.on_target_mean), "on target: probability of a valid answer; mean."
             ),
         ),
-        (drawn, Column(("sampled", "TVD"), lambda group: _distance(group.sampled_tvd_median), sampled)),
-        (drawn and not exact, Column(("sampled", "excess"), lambda group: _distance(group.sampled_excess_tvd_median), sampled)),
+        (drawn, Column(("sampled", "TVD"), lambda group: thousandths(group.sampled_tvd_median), sampled)),
+        (drawn and not exact, Column(("sampled", "excess"), lambda group: thousandths(group.sampled_excess_tvd_median), sampled)),
     ]
     return [column for known, column in shown if known]
 
@@ -128,7 +128,7 @@ def worst_figures(row: Evaluated) -> tuple[str, str, str]:
     sampled = f is not None and (exact is None or math.isnan(exact.tvd))
     tvd = f.tvd if f is not None and sampled else exact.tvd if exact is not None else math.nan
     on_target = exact.on_target if exact is not None else f.valid if f is not None else math.nan
-    return _distance(tvd), number(exact.kl) if exact is not None else "-", percent(on_target)
+    return thousandths(tvd), number(exact.kl) if exact is not None else "-", percent(on_target)
 
 
 def _measure(rows: Sequence[Evaluated]) -> str:
@@ -147,10 +147,6 @@ def _sampler(name: str, width: int) -> Text:
 
 def _sampler_width(samplers: Iterable[str]) -> int:
     return min(_LONGEST_SAMPLER, max([len("sampler"), *(len(spelled(name)) for name in samplers)]))
-
-
-def _distance(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:z.3f}"
 
 
 def _any(found: Sequence[Group], name: str) -> bool:

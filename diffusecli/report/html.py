@@ -19,6 +19,7 @@ from diffusecli import __version__
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation, ways_of_sampling
 from diffusecli.evaluation.names import short_names
 from diffusecli.evaluation.open_ended import Outcome
+from diffusecli.prompts.answers import by_count
 from diffusecli.report.asked import rest_of_request, title
 from diffusecli.report.content import Drawn, content
 from diffusecli.report.palette import DARK, LIGHT, Palette
@@ -126,10 +127,7 @@ def cells(section: Section) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]
 
 def strays(row: Evaluated, most: int = 5) -> list[Outcome]:
     """The most frequent texts off target, then the most frequent unfinished texts."""
-    off, cut = (
-        sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]
-        for counts in (row.tally.off_target, row.tally.unfinished)
-    )
+    off, cut = (by_count(counts)[:most] for counts in (row.tally.off_target, row.tally.unfinished))
     return [*(Outcome(text, count) for text, count in off), *(Outcome(text, count, count) for text, count in cut)]
 
 

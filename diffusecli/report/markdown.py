@@ -9,9 +9,10 @@ from diffusecli.evaluation.comparison import Estimate
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation, ways_of_sampling
 from diffusecli.evaluation.groups import are_many, groups, has_groups, in_wordings, worst
 from diffusecli.evaluation.names import labels, prompt_names, short_names
+from diffusecli.evaluation.verdicts import p_value
 from diffusecli.files.markdown import markdown_cell
 from diffusecli.report.groups import WORST_FIGURES, columns, group_legend, worst_figures
-from diffusecli.report.parts import number, p_value, percent
+from diffusecli.report.parts import number, percent
 from diffusecli.report.wording import of_wordings
 from diffusecli.system.terminal import spelled
 

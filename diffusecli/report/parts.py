@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from textwrap import wrap
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -13,10 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from diffusecli.evaluation.open_ended import Outcome
-from diffusecli.system.terminal import spelled
+from diffusecli.system.terminal import in_lines, spelled
 
 _MARK = "│"
-_JOINED = "\x00"  # in place of a space that must not break
 
 
 def new_table(*columns: Text | tuple[str, str]) -> Table:
@@ -76,16 +74,6 @@ class Sentence:
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         widest = max(map(len, self.text.split()), default=0) + self.indent
         return Measurement(min(widest, options.max_width), min(len(self.text) + self.indent, options.max_width))
-
-
-def in_lines(text: str, width: int) -> list[str]:
-    """Lines of at most `width` characters, without a break before a percent sign.
-
-    >>> in_lines("valid 99.3 % of all", 10)
-    ['valid', '99.3 % of', 'all']
-    """
-    joined = wrap(text.replace(" %", _JOINED + "%"), width, break_on_hyphens=False)
-    return [line.replace(_JOINED, " ") for line in joined] or [""]
 
 
 def percent(share: float) -> str:
@@ -188,12 +176,10 @@ def decimals(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
 
 
-def p_value(value: float, least: float = 0.0) -> str:
-    """A p-value with its sign; `least` is the smallest one that Monte Carlo can give.
+def thousandths(value: float) -> str:
+    """A distance, or another figure with three decimals.
 
-    >>> p_value(0.923), p_value(0.0001, 0.0001), p_value(float("nan"))
-    ('p = 0.92', 'p <= 0.0001', '-')
+    >>> thousandths(0.12345), thousandths(-0.0001), thousandths(float("nan"))
+    ('0.123', '0.000', '-')
     """
-    if math.isnan(value):
-        return "-"
-    return f"p <= {least:.2g}" if value <= least * 1.001 else f"p = {value:.2g}"
+    return "-" if math.isnan(value) else f"{value:z.3f}"

@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation, by_prompt
-from diffusecli.evaluation.groups import are_many
+from diffusecli.evaluation.groups import are_many, tuned
 from diffusecli.evaluation.names import labels, marks, prompt_names
+from diffusecli.prompts.answers import by_count
 from diffusecli.prompts.matching import Matching, nearly_matched, wider_rules
 from diffusecli.prompts.wording_names import split_alias
 from diffusecli.report.all_figures import all_figures
@@ -25,7 +26,6 @@ from diffusecli.report.groups import group_legend, group_table
 from diffusecli.report.histogram import Histogram, Showing
 from diffusecli.report.parts import Flow, Sentence, cut_in_words, number, percent, quoted
 from diffusecli.report.wording import mark_of, of_wordings, plus_minus, sentence, short
-from diffusecli.runs.sample_files import BASELINES
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
@@ -74,14 +74,13 @@ def evaluation(found: Evaluation, showing: Showing | None = None, *, verbose: bo
     parts = parts[:-1]
     if verbose:
         parts += differences(found.differences, names, samplers)
-    parts += [*runs(found), *matrices(found)]
+    compared = list(runs(found))
+    parts += [*compared, *matrices(found)]
     of_groups = list(group_table(found))
     legends = [f"By folder:\n{group_legend(found)}"] if of_groups else []
     if verbose:
         legends.insert(0, _LEGEND.format(matching=spelled(found.match_in_words), seed=found.seed))
-    return Group(
-        *parts, *of_groups, *(() if list(runs(found)) else drifts(found)), *(part for words in legends for part in _legend(words))
-    )
+    return Group(*parts, *of_groups, *(() if compared else drifts(found)), *(part for words in legends for part in _legend(words)))
 
 
 def _legend(words: str) -> Iterator[RenderableType]:
@@ -92,7 +91,7 @@ def _legend(words: str) -> Iterator[RenderableType]:
 def _in_detail(rows: Sequence[Evaluated], *, verbose: bool) -> Sequence[Evaluated]:
     """The samplers whose answers are shown: all, or the last tuned one."""
     sampled = [row for row in rows if row.tally.n]
-    return sampled if verbose else ([row for row in sampled if row.mode not in BASELINES] or sampled)[-1:]
+    return sampled if verbose else tuned(sampled)[-1:]
 
 
 def _sampler(row: Evaluated, sampler: str, *, verbose: bool) -> Iterator[RenderableType]:
@@ -168,7 +167,7 @@ def _answers(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str
     off, cut = row.tally.off_target, row.tally.unfinished
     if row.tally.on_target and not verbose:
         if off.total() >= _MANY_OFF * row.tally.n or (off and "off target" in row.verdict):
-            some = (f"{quoted(text, _SHORT_TEXT)} ({count})" for text, count in _commonest(off))
+            some = (f"{quoted(text, _SHORT_TEXT)} ({count})" for text, count in by_count(off)[:_MOST_FREQUENT])
             yield Flow(["off target:", *some], indent=2, hanging=2)
     else:
         yield from _texts(off, "text off target", "texts off target")
@@ -182,12 +181,7 @@ def _texts(counts: Counter[str], *what: str) -> Iterator[RenderableType]:
     if counts:
         shown = "most frequent of " if len(counts) > _MOST_FREQUENT else ""
         yield Sentence(f"{shown}{many(len(counts), *what)} ({many(counts.total(), 'sample')}):", indent=2)
-        yield from (_counted(count, text) for text, count in _commonest(counts))
-
-
-def _commonest(counts: Counter[str]) -> list[tuple[str, int]]:
-    """The most frequent texts, those with the same count in the order of the alphabet."""
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MOST_FREQUENT]
+        yield from (_counted(count, text) for text, count in by_count(counts)[:_MOST_FREQUENT])
 
 
 def _counted(count: int, text: str, after: str = "") -> Text:

@@ -16,6 +16,7 @@ from diffusecli.files.spreadsheets import COLUMNS, as_cell, from_cell
 from diffusecli.files.text import holds_half_characters
 from diffusecli.files.writing import atomic_write
 from diffusecli.prompts.answer_texts import record_values
+from diffusecli.prompts.answers import by_count
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.sample_files import FORMATS, MOST_BYTES
 from diffusecli.system.errors import InputError, why_unreadable
@@ -79,7 +80,7 @@ def _write_table(file: IO[str], samples: Mapping[str, Counter[str]], records: Ma
     table.writerow([*COLUMNS, *(f"{name} (field)" if name in COLUMNS else name for name in fields)])
     for alias, counts in samples.items():
         prompt = records.get(alias)
-        for text, count in _by_count(counts):
+        for text, count in by_count(counts):
             values = record_values(prompt, text) if prompt else None
             found = dict(zip(prompt.record.fields, values, strict=True)) if prompt and prompt.record and values else {}
             table.writerow([as_cell(alias), as_cell(text), count, *(as_cell(found.get(name, "")) for name in fields)])
@@ -92,7 +93,7 @@ def _write_mapping(file: IO[str], samples: Mapping[str, Counter[str]], seed: int
     for alias, counts in samples.items():
         file.write(f"{between}\n  {_quoted(alias)}: {brackets[0]}")
         if seed is None:
-            chunks: Iterator[list[str]] = iter([[f"{_quoted(text)}: {count}" for text, count in _by_count(counts)]])
+            chunks: Iterator[list[str]] = iter([[f"{_quoted(text)}: {count}" for text, count in by_count(counts)]])
         else:
             chunks = _shuffled({text: _quoted(text) for text in counts}, counts, seed)
         comma = ""
@@ -110,10 +111,6 @@ def _shuffled(written: Mapping[str, str], counts: Counter[str], seed: int) -> It
     order = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(texts), dtype=np.int32), [counts[t] for t in texts]))
     for start in range(0, len(order), _CHUNK):
         yield [written[texts[index]] for index in order[start : start + _CHUNK].tolist()]
-
-
-def _by_count(counts: Counter[str]) -> list[tuple[str, int]]:
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _quoted(text: str) -> str:

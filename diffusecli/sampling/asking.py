@@ -111,9 +111,13 @@ class _Question:
         plain = {"targets": (), "weights": None, "response": ("",), "eos": True, "template": None, "held_out_requests": ()}
         return self._prompt.model_copy(update={**plain, **said})
 
-    def answers(self, reply: str, *, cut: bool) -> Stated | None:
-        """What the reply answers; None if it does not parse."""
-        return self._method.answers(self.options, reply, cut)
+    def read(self, replies: Answers) -> Iterator[tuple[str, bool, int, Stated | None]]:
+        """Each different reply, whether it was cut, how often it came, and what it answers (None if it does not parse)."""
+        for reply, count in sorted(replies.items()):
+            unfinished = replies.unfinished[reply] if isinstance(replies, Answers) else 0
+            for cut, some in ((False, count - unfinished), (True, unfinished)):
+                if some:
+                    yield reply, cut, some, self._method.answers(self.options, reply, cut)
 
     def unparsed(self, reply: str) -> str:
         """The text that is recorded for a reply that does not parse: never a target."""
@@ -198,21 +202,16 @@ class _Drawing:
     def _options_of(self, replies: Answers) -> Answers:
         """The options that replies name; one of several by its stated probability."""
         found = Answers()
-        for reply, count in sorted(replies.items()):
-            unfinished = replies.unfinished[reply] if isinstance(replies, Answers) else 0
-            for cut, some in ((False, count - unfinished), (True, unfinished)):
-                stated = self.question.answers(reply, cut=cut) if some else None
-                for option, times in self._drawn(reply, stated, some):
-                    if option is None:
-                        found.add(self.question.unparsed(reply), times, unfinished=cut and stated is None)
-                    else:
-                        found.add(self.question.options.recorded(option), times)
+        for reply, cut, count, stated in self.question.read(replies):
+            for option, times in self._drawn(reply, stated, count):
+                if option is None:
+                    found.add(self.question.unparsed(reply), times, unfinished=cut and stated is None)
+                else:
+                    found.add(self.question.options.recorded(option), times)
         return found
 
     def _drawn(self, reply: str, stated: Stated | None, count: int) -> Iterator[tuple[int | None, int]]:
         """Options drawn for `count` replies of the same text, with their numbers; None for no option."""
-        if not count:
-            return
         if stated is None or len(stated) == 1:
             yield next(iter(stated)) if stated else None, count
             return
@@ -253,16 +252,13 @@ class _Round:
 
     def _take(self, option: int, replies: Answers, tokens: int) -> None:
         self._tokens += tokens
-        for reply, count in replies.items():
-            unfinished = replies.unfinished[reply] if isinstance(replies, Answers) else 0
-            for cut, some in ((False, count - unfinished), (True, unfinished)):
-                stated = self._question.answers(reply, cut=cut) if some else None
-                if some and stated is None:
-                    self._found.add(self._question.unparsed(reply), some, unfinished=cut)
-                elif stated is not None and ACCEPT in stated:
-                    self._found.add(self._question.options.recorded(option), some)
-                elif stated is not None:
-                    self._rejected.add(self._question.unparsed(reply), some)
+        for reply, cut, count, stated in self._question.read(replies):
+            if stated is None:
+                self._found.add(self._question.unparsed(reply), count, unfinished=cut)
+            elif ACCEPT in stated:
+                self._found.add(self._question.options.recorded(option), count)
+            else:
+                self._rejected.add(self._question.unparsed(reply), count)
 
 
 def _chosen(stated: Stated, number: float) -> int | None:

@@ -15,6 +15,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, TextIO
 
 from diffusecli.system.errors import printable
@@ -27,6 +28,8 @@ _SECRET_NAMES = re.compile(r"(API_?KEY|TOKEN|SECRET|SECRET_ACCESS_KEY|PASSWORD|P
 _MIN_SECRET = 8  # characters; shorter ones ("none", "EMPTY") are placeholders, and removing them would damage words
 _USER = re.compile(r"(?<=://)[^/\s]*@")
 _PASSWORD = re.compile(r"://[^/\s:]*:([^/\s]+)@")
+_JOINED = "\x00"  # in place of a space at which no line ends
+_TOGETHER = re.compile(r"`[^`]*`| %")
 _CUT = "…"  # marks a cut text or a removed credential
 _REPLACEMENTS = {
     **dict.fromkeys("─━╸╺–−", "-"), **dict.fromkeys("▏▎▍", "-"), **dict.fromkeys("▌▋▊▉", "="), "█": "#",
@@ -145,17 +148,18 @@ def by_words(text: str, width: int) -> str:
     next: add `--verbose` or run
     `diffuse sample results/dice -n 9`
     """
-    lines = []
-    for paragraph in text.split("\n"):
-        line = ""
-        for word in re.findall(r"\s*(?:`[^`]*`|[^\s`])+|\s*`", paragraph):
-            if line and len(line) + len(word) > width:
-                lines.append(line)
-                line = word.lstrip()
-            else:
-                line += word
-        lines.append(line)
-    return "\n".join(lines)
+    return "\n".join(line for paragraph in text.split("\n") for line in in_lines(paragraph, width, cut=False))
+
+
+def in_lines(text: str, width: int, *, cut: bool = True) -> list[str]:
+    """Lines of at most `width` characters. A percent sign stays with its number, and what is in backticks on one line; longer words are `cut`.
+
+    >>> in_lines("valid 99.3 % of all", 10)
+    ['valid', '99.3 % of', 'all']
+    """
+    joined = _TOGETHER.sub(lambda found: found[0].replace(" ", _JOINED), text)
+    lines = wrap(joined, width, break_on_hyphens=False, break_long_words=cut)
+    return [line.replace(_JOINED, " ") for line in lines] or [""]
 
 
 def has_colour(stream: TextIO) -> bool:

@@ -45,7 +45,7 @@ def find_start(run: RunDir, *, force: bool, more: int = 0) -> Path | None:
     if more and checkpoint is None:
         _require_finished(run, more)
         return run.path
-    if not force and is_complete(run):
+    if _is_finished(run) and not force and checkpoint is None:
         raise InputError(
             f"{run.path}: already contains a finished run. Add --more N to train it further, --force to replace it, or choose another output_dir"
         )

@@ -27,15 +27,20 @@ def require_place(name: str, *, replace: bool, public: bool) -> bool:
     Raises `InputError` and `MachineError`.
     """
     from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     if not _NAME.fullmatch(name):
         raise InputError(f"--push {name}: is not a name on the hub. Write OWNER/NAME")
     if get_token() is None:
         raise InputError(f"--push {name}: you are not logged in to the hub. Run `hf auth login` first")
     with explained(f"--push {name}"):
-        there = HfApi().repo_exists(name)
-        private = bool(HfApi().repo_info(name).private) if there else not public
-    if there and not replace:
+        try:
+            private = bool(HfApi().repo_info(name).private)
+        except GatedRepoError:
+            raise
+        except RepositoryNotFoundError:
+            return not public
+    if not replace:
         raise InputError(f"--push {name}: exists on the hub. Choose another name, or add to it with --force")
     if not private and not public:
         raise InputError(f"--push {name}: is a public repository. Add --public to upload to it, or choose another name")

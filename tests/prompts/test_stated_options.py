@@ -102,5 +102,7 @@ def test_a_prompt_whose_targets_cannot_be_stated_is_refused_with_a_remedy(prompt
 def test_two_hundred_targets_can_be_stated_and_those_of_weight_zero_do_not_count():
     require_statable(Prompt(request="x", targets=tuple(map(str, range(MOST_STATED)))))
     weights = (*[1.0] * MOST_STATED, 0.0)
-    require_statable(Prompt(request="x", targets=tuple(map(str, range(MOST_STATED + 1))), weights=weights))
+    more = Prompt(request="x", targets=tuple(map(str, range(MOST_STATED + 1))), weights=weights)
+    require_statable(more)
+    assert len(StatedOptions(more).stated) == len(StatedOptions(more).listing.splitlines()) == MOST_STATED
     require_statable(Prompt(request="x", targets=("Ann, 34", "Bob, 5"), template="{name}, {age}"))
