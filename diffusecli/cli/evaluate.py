@@ -118,7 +118,7 @@ def evaluate(
     else:
         _show(found, top, sort, verbose=verbose, whole=bool(missed) or html is not None)
     if html is not None or plots is not None:
-        write_report(found, html, plots)
+        write_report(found, html, plots, sort)
     if missed:
         raise FailedGates(missed)
 

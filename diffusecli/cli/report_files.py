@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diffusecli.cli.printing import notice
 from diffusecli.system.errors import InputError, many
@@ -36,15 +36,15 @@ def require_place(html: Path | None, plots: Path | None) -> None:
         require_writable(plots)
 
 
-def write_report(found: Evaluation, html: Path | None, plots: Path | None) -> None:
-    """Write the HTML report and the charts as image files."""
+def write_report(found: Evaluation, html: Path | None, plots: Path | None, sort: Any = None) -> None:
+    """Write the HTML report and the charts as image files, with targets in the order of `--sort`."""
     if html is not None:
         from diffusecli.files.writing import write_text
         from diffusecli.report.html import html_report
 
-        write_text(html, html_report(found))
+        write_text(html, html_report(found, sort))
         notice(f"wrote {html}")
     if plots is not None:
         from diffusecli.report.pictures import write_plots
 
-        notice(f"wrote {many(len(write_plots(found, plots)), 'picture')} into {plots}")
+        notice(f"wrote {many(len(write_plots(found, plots, sort)), 'picture')} into {plots}")

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffusecli.evaluation.evaluation import Evaluated
+from diffusecli.evaluation.groups import MOST_LISTED
 from diffusecli.evaluation.sample_set import RunFacts
+from diffusecli.prompts.groups import shared_folders
 from diffusecli.prompts.prompt import Message, Prompt
 from diffusecli.report.views import Section
 from diffusecli.report.wording import short
@@ -33,7 +35,7 @@ def asked(prompt: Prompt, others: Sequence[Prompt], general: str | None = None) 
     same = len(others) > 1 and sum(other.question == prompt.question for other in others) > 1
     note = prompt.own_system if same and prompt.own_system else prompt.question
     return Asked(
-        general if prompt.own_system is None else prompt.own_system, tuple(_earlier(prompt)), prompt.question, short(note, _TITLE)
+        general if prompt.own_system is None else prompt.own_system, tuple(_earlier(prompt)), prompt.question, cut(note, _TITLE)
     )
 
 
@@ -50,10 +52,12 @@ def _earlier(prompt: Prompt) -> Sequence[Message]:
 
 
 def title(every: Sequence[Section]) -> str:
-    """The question, if all prompts have the same; otherwise the first ones and the number of others."""
+    """The question, if all prompts have the same; the folder of many prompts; otherwise the first questions and the number of others."""
     questions = list(dict.fromkeys(section.prompt.question for section in every))
     if not questions:
         return "No prompts"
+    if len(every) > MOST_LISTED and (folder := shared_folder(every)):
+        return short(f"{many(len(every), 'prompt')} in {folder}", _TITLE)
     if len(questions) == 1:
         return first_sentence(questions[0], _TITLE) + (f" ({many(len(every), 'prompt')})" if len(every) > 1 else "")
     named = [first_sentence(question, _PART) for question in questions[:_NAMED]]
@@ -61,15 +65,32 @@ def title(every: Sequence[Section]) -> str:
     return " · ".join(named) + (f" and {many(rest, 'more request')}" if rest else "")
 
 
+def shared_folder(every: Sequence[Section]) -> str:
+    """The folder that holds all prompts; empty if there is none."""
+    aliases = [section.prompt.alias for section in every]
+    return "/".join(aliases[0].split("/")[: shared_folders(aliases)]) if aliases else ""
+
+
 def first_sentence(text: str, width: int) -> str:
     """The first sentence, on one line.
 
-    >>> first_sentence("Roll 2 dice and report the total. Output only the number.", 96), first_sentence("Say one", 5)
-    ('Roll 2 dice and report the total.', 'Say…')
+    >>> first_sentence("Roll 2 dice and report the total. Output only the number.", 96), first_sentence("Say one of these", 10)
+    ('Roll 2 dice and report the total.', 'Say one…')
     """
     line = " ".join(text.split())
     found = _SENTENCE.match(line)
-    return short(found.group() if found else line, width)
+    return cut(found.group() if found else line, width)
+
+
+def cut(text: str, width: int) -> str:
+    """One line, cut after a word unless the word is long.
+
+    >>> cut("Say one of these", 10), cut("Donaudampfschiff", 8)
+    ('Say one…', 'Donauda…')
+    """
+    line = short(text, width)
+    words = line.removesuffix("…").rpartition(" ")[0].rstrip(" ,;:")
+    return f"{words}…" if line.endswith("…") and line != short(text, len(text) + 1) and len(words) > width // 2 else line
 
 
 def rest_of_request(every: Sequence[Section], found: Sequence[Asked]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from diffusecli.evaluation.evaluation import Difference, Evaluation
 from diffusecli.evaluation.groups import Group, are_many, groups, has_groups, worst
@@ -18,8 +19,12 @@ from diffusecli.report.matrix_chart import MatrixChart, of_matrix
 from diffusecli.report.overview_chart import Overview, of_prompts
 from diffusecli.report.prompt_charts import of_differences, of_folders
 from diffusecli.report.row_charts import RowChart
+from diffusecli.report.scores import Score, scores
 from diffusecli.report.target_charts import of_outcomes, of_targets
-from diffusecli.report.views import Pair, Section, pairs, samplers, sections
+from diffusecli.report.views import Pair, Sampler, Section, pairs, samplers, sections
+
+if TYPE_CHECKING:
+    from diffusecli.report.histogram import Sort
 
 
 @dataclass(frozen=True)
@@ -49,23 +54,27 @@ class Content:
     sections: list[tuple[Section, Drawn]]  # those shown in detail
     overview: Overview | None
     by_folder: list[tuple[Folder, list[Group]]]
+    follow: dict[tuple[Folder, Sampler], Score]
     folder_chart: RowChart | None
     changes: list[Changed]
     matrices: list[MatrixChart]
     training: list[tuple[RunFacts, list[LineChart]]]
 
 
-def content(evaluation: Evaluation) -> Content:
+def content(evaluation: Evaluation, sort: Sort | None = None) -> Content:
     """All prompts in detail; if there are many, those furthest from their targets."""
-    every = sections(evaluation)
+    every = sections(evaluation, sort)
     found = _furthest(every, evaluation) if are_many(evaluation.rows) else every
     prompts, shown = [section.prompt for section in every], {section.prompt.key for section in found}
     drawings = [(section, drawn(section, prompts, evaluation)) for section in found]
     folders = groups(evaluation.rows) if has_groups(evaluation.rows) else []
+    named = samplers(evaluation.rows)
+    follow = {(folder, score.sampler): score for folder, _ in folders
+              for score in scores((row for row in evaluation.rows if row.prompt.alias in folder.aliases), named)}  # fmt: skip
     recorded = [(facts, training(facts)) for facts in evaluation.runs]
     return Content(
         every, drawings, of_prompts([(section, some.asked) for section, some in drawings]) if len(found) > 1 else None,
-        folders, of_folders(folders, samplers(evaluation.rows)),
+        folders, follow, of_folders(folders, named, follow),
         [Changed(pair, tuple(zip(names, some, strict=True)), of_differences(pair, some, names)) for pair, some, names in pairs(evaluation, shown)],
         [of_matrix(matrix) for matrix in evaluation.matrices],
         [(facts, list(of_training(curves))) for facts, curves in recorded if curves is not None],

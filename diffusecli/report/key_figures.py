@@ -38,7 +38,7 @@ def three_figures(row: Evaluated) -> list[Figure]:
         note = f"± {number(1.96 * error, 4)} nats; 0 is perfect" if error else "nats; 0 is perfect"
         found.append(Figure("estimated KL" if error else "exact KL", number(exact.kl, 4), note))
     elif f is not None and known(f.p_value) is not None:
-        found.append(Figure("p", p_value(f), "test of fit"))
+        found.append(Figure("test of fit, p", p_value(f), "below 0.05: does not fit"))
     elif row.tally.unfinished:
         found.append(Figure("unfinished", percent(row.tally.unfinished_share)))
     if f is None and exact is not None:

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 
 from diffusecli.evaluation.evaluation import Evaluated
 from diffusecli.report.asked import Asked
-from diffusecli.report.row_charts import Head, Mark, Row, RowChart, thin_line
+from diffusecli.report.row_charts import Head, Mark, Row, RowChart, beyond_axis, thin_line
 from diffusecli.report.scales import Scale
 from diffusecli.report.views import Sampler, Section
 from diffusecli.report.wording import known, number, percent
 
 _MOST_DESCRIBED = 60  # rows that a description has room for
-_READING = (
-    "Points: TVD (total variation distance) of the answers; 0 is perfect, 1 is the largest. Grey: 95 % of perfect samplers with as many "
-    "answers are here, so 1 in 20 is beyond."
-)
+_SAMPLED = "Points: TVD (total variation distance) of the answers; 0 is perfect, 1 is the largest. A perfect sampler draws independently from the weights."
+_EXACT = "Points: TVD (total variation distance) of the model's own probabilities; 0 is perfect, 1 is the largest."
+_KL = " Exact KL: divergence of the model's own probabilities in nats; 0 is perfect."
 _WITHIN = " A prompt can lie in the grey range and still fail: a verdict also depends on the valid share and the test of fit."
 
 
@@ -47,12 +46,13 @@ def of_prompts(sections: Sequence[tuple[Section, Asked]]) -> Overview:
               for place, pair in enumerate(_judged(section))]  # fmt: skip
     distances = [value for _, _, (_, row), _ in listed for value in _distance(row) if known(value) is not None]
     scale = Scale(0, min(1.0, max([0.02, *distances]) * 1.02))
+    kl = any(_has_kl(row) for _, _, (_, row), _ in listed)
     thin = {section.prompt.key: [pair for pair in section.sampled if pair[0].untuned] for section, _ in sections}
     rows = []
     for section, asked, (sampler, row), first in listed:
         distance = _distance(row)
         measured = bool(distance) and known(distance[0]) is not None
-        strip = _strip(sampler, row, thin[section.prompt.key] if measured else (), scale, section.name if first else "")
+        strip = _strip(sampler, row, thin[section.prompt.key] if measured else (), scale, section.name if first else "", kl=kl)
         rows.append(Judged(section, asked, sampler, row, first, strip, measured))
     return Overview(tuple(rows), _chart(rows, scale, [sampler for some in thin.values() for sampler, _ in some]))
 
@@ -60,17 +60,23 @@ def of_prompts(sections: Sequence[tuple[Section, Asked]]) -> Overview:
 def _chart(rows: Sequence[Judged], scale: Scale, untuned: Sequence[Sampler]) -> RowChart:
     tuned = any(not each.sampler.untuned for each in rows)
     shown = tuple(dict.fromkeys(each.sampler for each in rows))
+    kl = any(_has_kl(each.row) for each in rows)
     sampled = any(each.row.figures is not None for each in rows)
     fails = [each.row.figures for each in rows if not each.row.verdict.startswith(("follows", "close"))]
     within = any(f.tvd <= f.tvd_floor_95 for f in fails if f is not None)
     thin = tuple(dict.fromkeys(untuned)) if tuned else ()
     described = "; ".join(f"{each.section.name}, {each.drawn.hint}" for each in rows[:_MOST_DESCRIBED])
     return RowChart(
-        "overview", "Distance from the target", _READING + (_WITHIN if within else ""), f"Total variation distances. {described}.",
-        tuple(Head(name) for name in (("valid", "TVD", "exact KL") if sampled else ("on target", "exact TVD", "exact KL"))),
+        "overview", "Distance from the target", _reading(rows, sampled=sampled, within=within, kl=kl), f"Total variation distances. {described}.",
+        tuple(map(Head, (*(("valid", "TVD") if sampled else ("on target", "exact TVD")), *(["exact KL"] if kl else [])))),
         tuple(each.drawn for each in rows), scale.ticks(), scale.at(0), (*shown, *thin), thin,
-        "95 % of perfect samplers" if sampled else "", across="TVD",
+        "95 % of perfect samplers with as many answers" if sampled else "", across="TVD",
     )  # fmt: skip
+
+
+def _reading(rows: Sequence[Judged], *, sampled: bool, within: bool, kl: bool) -> str:
+    beyond = beyond_axis(each.drawn for each in rows)
+    return f"{_SAMPLED if sampled else _EXACT}{_KL if kl else ''}{_WITHIN if within else ''}{beyond}"
 
 
 def _judged(section: Section) -> list[tuple[Sampler, Evaluated]]:
@@ -84,10 +90,12 @@ def _distance(row: Evaluated) -> tuple[float, ...]:
     return (row.exact.tvd,) if row.exact is not None else ()
 
 
-def _strip(sampler: Sampler, row: Evaluated, thin: Sequence[tuple[Sampler, Evaluated]], scale: Scale, label: str) -> Row:
+def _strip(
+    sampler: Sampler, row: Evaluated, thin: Sequence[tuple[Sampler, Evaluated]], scale: Scale, label: str, *, kl: bool
+) -> Row:
     distance, f = _distance(row), row.figures
     if not distance or known(distance[0]) is None:
-        return Row(label, f"{sampler.label}: no distance", _figures(row), height=2, judged=(sampler.label, row.verdict))
+        return Row(label, f"{sampler.label}: no distance", _figures(row, kl=kl), height=2, judged=(sampler.label, row.verdict))
     floor = scale.length(0, f.tvd_floor_95) if f is not None and known(f.tvd_floor_95) is not None else None
     text = f"{sampler.label}: {'TVD' if f is not None else 'exact TVD'} {number(distance[0])}"
     if f is not None:
@@ -95,15 +103,20 @@ def _strip(sampler: Sampler, row: Evaluated, thin: Sequence[tuple[Sampler, Evalu
     lines = [thin_line(other, scale, some.figures.tvd, f"TVD {number(some.figures.tvd)}")
              for other, some in thin if other != sampler and some.figures is not None]  # fmt: skip
     return Row(
-        label, text, _figures(row), noise=(scale.at(0), floor) if floor is not None else None,
+        label, text, _figures(row, kl=kl), noise=(scale.at(0), floor) if floor is not None else None,
         marks=(Mark(sampler, scale.at(distance[0]), True, text, 8),), lines=tuple(lines), height=16, judged=(sampler.label, row.verdict),
     )  # fmt: skip
 
 
-def _figures(row: Evaluated) -> tuple[str, ...]:
-    """Of samples if there are any, otherwise exact ones."""
+def _has_kl(row: Evaluated) -> bool:
+    """Whether the exact KL is known."""
+    return row.exact is not None and known(row.exact.kl) is not None
+
+
+def _figures(row: Evaluated, *, kl: bool) -> tuple[str, ...]:
+    """Of samples if there are any, otherwise exact ones; the exact KL if a row of the chart has it."""
     f, exact = row.figures, row.exact
-    kl = number(exact.kl if exact is not None else None, 4)
+    last = (number(exact.kl if exact is not None else None, 4),) if kl else ()
     if f is not None:
-        return percent(f.valid), number(f.tvd), kl
-    return (percent(exact.on_target), number(exact.tvd), kl) if exact is not None else ()
+        return percent(f.valid), number(f.tvd), *last
+    return (percent(exact.on_target), number(exact.tvd), *last) if exact is not None else ("", "", *([""] * kl))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diffusecli.evaluation.evaluation import Evaluation
 from diffusecli.evaluation.names import short_names
@@ -17,10 +18,13 @@ from diffusecli.report.views import Section
 from diffusecli.report.wording import short
 from diffusecli.system.errors import printable
 
+if TYPE_CHECKING:
+    from diffusecli.report.histogram import Sort
+
 _SCALE = 2.0  # pixels of a PNG per pixel of a chart
 
 
-def write_plots(evaluation: Evaluation, folder: Path) -> list[Path]:
+def write_plots(evaluation: Evaluation, folder: Path, sort: Sort | None = None) -> list[Path]:
     """Write every chart in light colours. File names consist of prompt, run and kind of chart.
 
     Raises `InputError` without the optional packages and `MachineError` when the folder cannot be written.
@@ -28,11 +32,11 @@ def write_plots(evaluation: Evaluation, folder: Path) -> list[Path]:
     require_extra("jinja2", "vl_convert")
     require_writable(folder)
     taken: set[str] = set()
-    return [path for name, svg in _named(evaluation) for path in _write(svg, folder / _free(name, taken))]
+    return [path for name, svg in _named(evaluation, sort) for path in _write(svg, folder / _free(name, taken))]
 
 
-def _named(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
-    found, valid = content(evaluation), f"valid: {printable(evaluation.match_in_words)}"
+def _named(evaluation: Evaluation, sort: Sort | None) -> Iterator[tuple[str, str]]:
+    found, valid = content(evaluation, sort), f"valid: {printable(evaluation.match_in_words)}"
     if found.overview is not None:
         yield "overview", of_rows(found.overview.chart, "", valid)
     if found.folder_chart is not None:

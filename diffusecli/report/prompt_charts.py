@@ -6,11 +6,16 @@ from collections.abc import Mapping, Sequence
 
 from diffusecli.evaluation.evaluation import Difference
 from diffusecli.evaluation.groups import Group
-from diffusecli.prompts.groups import Folder
+from diffusecli.prompts.groups import WHOLE, Folder
 from diffusecli.report.row_charts import COLUMNS, LANE, ROW, Head, Mark, Row, RowChart, thin_line
 from diffusecli.report.scales import Scale
+from diffusecli.report.scores import Score
 from diffusecli.report.views import MOST, Pair, Sampler
 from diffusecli.report.wording import known, number, short, span, unique
+
+_TVD = "TVD (total variation distance from the target; 0 is perfect, 1 is the largest)"
+
+_FOLLOW = "follow"
 
 
 def of_differences(pair: Pair, some: Sequence[Difference], names: Sequence[str]) -> RowChart | None:
@@ -38,7 +43,9 @@ def of_differences(pair: Pair, some: Sequence[Difference], names: Sequence[str])
     )  # fmt: skip
 
 
-def of_folders(by_folder: Sequence[tuple[Folder, Sequence[Group]]], named: Mapping[tuple[str, str], Sampler]) -> RowChart | None:
+def of_folders(
+    by_folder: Sequence[tuple[Folder, Sequence[Group]]], named: Mapping[tuple[str, str], Sampler], follow: Mapping[tuple[Folder, Sampler], Score]
+) -> RowChart | None:  # fmt: skip
     """The median TVD of each folder and sampler, with a line to its 90 % quantile where exact figures are known; None without figures."""
     listed = by_folder if len(by_folder) <= MOST else [part for part in by_folder if part[0].whole]
     found = [(folder, [(named[g.run, g.mode], g) for g in some]) for folder, some in listed[:MOST]]
@@ -57,15 +64,21 @@ def of_folders(by_folder: Sequence[tuple[Folder, Sequence[Group]]], named: Mappi
     ]
     scale, thin = Scale(0, max(0.02, *(shown or medians))), tuple(sampler for sampler in samplers if sampler not in main)
     columns = samplers if len(samplers) < COLUMNS else main[: COLUMNS - 1]
-    rows = [_folder(folder, dict(some), main, thin, columns, scale) for folder, some in found]
+    judged = 2 * len(main) <= COLUMNS and any(follow[folder, sampler].judged for folder, _ in found for sampler in main)
+    if judged:
+        columns = samplers if 2 * len(main) + len(thin) <= COLUMNS else main
+    heads = _heads(columns, main if judged else ())
+    rows = [_folder(folder, dict(some), main, thin, heads, scale, follow) for folder, some in found]
     exact = any(known(g.tvd_90) is not None for _, some in found for _, g in some)
-    reading = "Points: median TVD over the prompts of a folder" + (
+    reading = f"Points: median {_TVD} over the prompts of a folder" + (
         ", from exact figures. Lines: up to the 90 % quantile." if exact else ", of samples."
     )
+    if judged:
+        reading += " “Follow”: how many of its prompts follow their target."
     described = "; ".join(f"{row.hint}: {' '.join(row.figures[1:])}" for row in rows[:60])
     return RowChart(
         "folders", "Distance from the target by folder", reading, f"Median TVD by folder: {described}.",
-        (Head("prompts"), *(Head(sampler.label, sampler) for sampler in columns)), tuple(rows), scale.ticks(), scale.at(0), tuple(samplers), thin,
+        tuple(heads), tuple(rows), scale.ticks(), scale.at(0), tuple(samplers), thin,
         across="median TVD",
     )  # fmt: skip
 
@@ -75,14 +88,12 @@ def _folder(
     some: Mapping[Sampler, Group],
     main: Sequence[Sampler],
     thin: Sequence[Sampler],
-    columns: Sequence[Sampler],
+    heads: Sequence[Head],
     scale: Scale,
+    follow: Mapping[tuple[Folder, Sampler], Score],
 ) -> Row:
     height = max(ROW, LANE * len(main) + 8)
-    figures = (
-        str(max(group.prompts for group in some.values())),
-        *(number(_median(some[s])) if s in some else "–" for s in columns),
-    )
+    figures = tuple(_figure(head, folder, some, follow) for head in heads)
     marks = tuple(
         _median_mark(sampler, some[sampler], scale, height * (lane + 1) / (len(main) + 1))
         for lane, sampler in enumerate(main)
@@ -93,8 +104,33 @@ def _folder(
         for sampler in thin
         if sampler in some and known(value := _median(some[sampler])) is not None
     )
-    label = short(folder.label.strip(), 80)
+    label = short(folder_name(folder), 80)
     return Row(label, label, figures, marks=marks, lines=lines, split=folder.whole, height=height)
+
+
+def _heads(columns: Sequence[Sampler], judged: Sequence[Sampler]) -> list[Head]:
+    """A column of medians for each sampler, and before it how many prompts follow if that is known; otherwise the number of prompts first."""
+    found = [] if judged else [Head("prompts")]
+    for sampler in columns:
+        found += [Head(_FOLLOW, sampler)] if sampler in judged else []
+        found += [Head("TVD", sampler)]
+    return found
+
+
+def _figure(head: Head, folder: Folder, some: Mapping[Sampler, Group], follow: Mapping[tuple[Folder, Sampler], Score]) -> str:
+    if head.sampler is None:
+        return str(max(group.prompts for group in some.values()))
+    score, group = follow.get((folder, head.sampler)), some.get(head.sampler)
+    if head.name == _FOLLOW:
+        return f"{score.follows} of {score.judged}" if score is not None and score.judged else "–"
+    return number(_median(group)) if group is not None else "–"
+
+
+def folder_name(folder: Folder) -> str:
+    """The path of a folder from what all prompts share."""
+    if folder.name == WHOLE:
+        return "all prompts" if folder.whole else "in no subfolder"
+    return f"{folder.name}/"
 
 
 def _median(group: Group) -> float:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from diffusecli.report.scales import Scale, Tick
@@ -84,6 +85,12 @@ class RowChart:
     noise: str = ""  # what the range of noise is
     tone: str = "target"  # colour of the bars
     across: str = ""  # title of the axis
+
+
+def beyond_axis(rows: Iterable[Row]) -> str:
+    """What the sign of values beyond the axis means, if a row has one."""
+    there = any(any(mark.beyond for mark in row.marks) or any(line.beyond for line in row.lines) for row in rows)
+    return " “›”: beyond the end of the axis." if there else ""
 
 
 def thin_line(sampler: Sampler, scale: Scale, value: float, text: str, above: float | None = None) -> Line:

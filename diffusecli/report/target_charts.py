@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from diffusecli.evaluation.evaluation import Evaluated
 from diffusecli.report.parts import cut_in_words
-from diffusecli.report.row_charts import COLUMNS, LANE, ROW, Head, Line, Mark, Row, RowChart, thin_line
+from diffusecli.report.row_charts import COLUMNS, LANE, ROW, Head, Line, Mark, Row, RowChart, beyond_axis, thin_line
 from diffusecli.report.scales import Scale
 from diffusecli.report.views import LONGEST_LABEL, MOST, OFF_TARGET, Sampler, Section
 from diffusecli.report.wording import count, number, percent, short, unique
@@ -33,7 +33,7 @@ def of_targets(section: Section) -> RowChart:
         what = "any other answer" if name == OFF_TARGET else "cut at the limit of new tokens"
         rows.append(Row(name, what, ("", *(_outside(row, name) for _, row in columns)), outside=f"{what}, share of all answers"))
     return RowChart(
-        "distribution", "Weights and shares", _reading(section), _in_words(section),
+        "distribution", "Weights and shares", _reading(section) + beyond_axis(rows), _in_words(section),
         (Head("target"), *(Head(sampler.label, sampler) for sampler, _ in columns)), tuple(rows), scale.ticks("share"), scale.at(0),
         tuple(sampler for sampler, _ in (*main, *thin)), tuple(sampler for sampler, _ in thin),
         f"95 % of perfect samplers with {many(k, 'valid answer')}" if k else "", across="share of valid answers",
@@ -98,6 +98,8 @@ def _reading(section: Section) -> str:
     parts = ["Shares of valid answers."]
     if any(row.tally.on_target for _, row in section.main):
         parts.append("Filled points and ≠ differ from the weight; hollow points may be sampling noise.")
+        if not any(row.records for _, row in section.main):  # their fields come first, with this sentence
+            parts.append("A perfect sampler draws independently from the weights.")
         if len(section.prompt.targets) >= _MANY:
             parts.append("Of many targets, some are outside of the grey range by chance.")
     else:

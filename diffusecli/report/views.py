@@ -11,7 +11,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffusecli.evaluation.evaluation import Difference, Evaluated, Evaluation, by_prompt
 from diffusecli.evaluation.names import labels, marks, prompt_names
@@ -20,6 +20,9 @@ from diffusecli.prompts.matching import Tally
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.wording import known, short, unique
 from diffusecli.runs.sample_files import ASKED
+
+if TYPE_CHECKING:
+    from diffusecli.report.histogram import Sort
 
 MOST = 40
 """Most targets in a chart. Of larger sets, half are the largest targets and half the worst-fitting ones."""
@@ -54,6 +57,7 @@ class Section:
     name: str
     rows: tuple[Evaluated, ...]
     samplers: tuple[Sampler, ...]  # one per row
+    sort: Sort | None = None  # order of targets; None: the prompt's
 
     @property
     def prompt(self) -> Prompt:
@@ -91,11 +95,13 @@ class Section:
         """Indices of the targets to draw, in this order."""
         places = range(len(self.prompt.targets))
         some = list(places) if len(places) <= MOST else [*_heaviest(self), *_worst(self, set(_heaviest(self)))]
-        if self.values is not None:
-            at = self.values[0]
-            return tuple(sorted(some, key=lambda i: at[i]))
-        p = self.prompt.probabilities
-        return tuple(sorted(some, key=lambda i: (-round(p[i], 12), i)))
+        return tuple(sorted(some, key=lambda i: (self._rank(i), i)))
+
+    def _rank(self, i: int) -> float:
+        """Where a target is in the order of the terminal's histograms, which this follows."""
+        if self.sort == "weight":
+            return -self.prompt.probabilities[i]
+        return -abs(self.main[0][1].cells[i].residual) if self.sort == "residual" and self.main else 0.0
 
     @property
     def folded(self) -> int:
@@ -114,7 +120,7 @@ class Section:
         return tuple(name for name in (OFF_TARGET, UNFINISHED) if any(_strays(tally, name) for tally in tallies))
 
 
-def sections(evaluation: Evaluation) -> list[Section]:
+def sections(evaluation: Evaluation, sort: Sort | None = None) -> list[Section]:
     """Each prompt once, rows in the order of the evaluation."""
     named = samplers(evaluation.rows)
     groups = by_prompt(evaluation.rows)
@@ -122,7 +128,7 @@ def sections(evaluation: Evaluation) -> list[Section]:
     full, marked = prompt_names(prompts), marks(prompts)
     names = unique(short(full[p.key].removesuffix(marked[p.key]), _LONGEST_NAME) + marked[p.key] for p in prompts)
     return [
-        Section(name, tuple(group), tuple(named[row.run, row.mode] for row in group))
+        Section(name, tuple(group), tuple(named[row.run, row.mode] for row in group), sort)
         for name, group in zip(names, groups, strict=True)
     ]
 

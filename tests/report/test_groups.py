@@ -90,7 +90,7 @@ def test_the_html_report_of_many_has_the_table_the_worst_and_all_in_brief(mixtur
 
     found = Parsed(html_report(mixture(FOUR, each=8, shift=far_out)))
     assert "By folder" in found.text
-    assert "wordings untuned 16 0.090 0.090" in found.text
+    assert "wordings/ untuned 16 0.090 0.090" in found.text
     assert "excess at 500, median" in found.text
     assert "Half of the 32 prompts have an exact TVD of at most 0.020" in found.text
     assert "All 32 prompts" in found.text

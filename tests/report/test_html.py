@@ -11,16 +11,16 @@ from itertools import pairwise
 
 import pytest
 
-from diffusecli.evaluation.groups import groups
 from diffusecli.evaluation.run_records import Manifest, Settings
 from diffusecli.evaluation.sample_set import RunFacts
 from diffusecli.files.writing import write_json
+from diffusecli.report.content import content
 from diffusecli.report.curves import cumulative, training
+from diffusecli.report.histogram import Showing, shown_cells
 from diffusecli.report.html import html_report
 from diffusecli.report.overview_chart import of_prompts
 from diffusecli.report.palette import DARK, LIGHT
 from diffusecli.report.pictures import write_plots
-from diffusecli.report.prompt_charts import of_folders
 from diffusecli.report.scales import Scale
 from diffusecli.report.target_charts import of_targets
 from diffusecli.report.templates import source
@@ -162,7 +162,7 @@ def test_the_worked_check_stands_in_the_summary(tmp_path):
         tmp_path / "run", {"p.json": prompt(["a", "b"])}, {"lora": {"p.json": {"a": 6, "b": 4}}}, {"exact_kl": {"p.json": 0.0123}}
     )
     text = report_of(tmp_path).text
-    for figure in ("0.723 target 0.693", "2 of 2.0", "0.100 floor 0.123", "−0.023", "0.0123", "100.0 %"):
+    for figure in ("0.723 target 0.693", "2 of 2.0", "0.100 perfect 0.123", "−0.023", "0.0123", "100.0 %"):
         assert figure in text
 
 
@@ -471,12 +471,43 @@ def test_folders_are_medians_with_lines_to_the_quantile(tmp_path):
     aliases = [f"mix/{folder}/{i}.json" for folder in ("coins", "dice") for i in range(3)]
     run_with(tmp_path / "run", {alias: prompt("ab", request=alias) for alias in aliases},
              {"lora": {alias: {"a": 50 + 10 * (i % 3), "b": 50 - 10 * (i % 3)} for i, alias in enumerate(aliases)}})  # fmt: skip
-    rows = evaluate([tmp_path]).rows
-    chart = of_folders(groups(rows), samplers(rows))
+    found = evaluate([tmp_path])
+    chart = content(found).folder_chart
     named = {row.label: row.figures for row in chart.rows}
-    assert named["coins"] == ("3", "0.100")
-    assert named["all"] == ("6", "0.100")
-    assert [row.label for row in chart.rows if row.split] == ["all"]
+    assert [head.name for head in chart.heads] == ["follow", "TVD"]
+    assert named["coins/"] == ("2 of 3", "0.100")  # 50, 60 and 70 of 100 of an even coin
+    assert named["all prompts"] == ("4 of 6", "0.100")
+    assert [row.label for row in chart.rows if row.split] == ["all prompts"]
+    text = report_of(tmp_path).text
+    assert "A group is a folder of prompt files in mix : 2 folders, 6 prompts." in text
+    assert "coins/ lora 3 2 of 3" in text
+
+
+def test_many_runs_have_the_number_of_prompts_beside_their_medians(tmp_path):
+    aliases = [f"mix/{folder}/{i}.json" for folder in ("coins", "dice") for i in range(2)]
+    for name in ("one", "three", "two"):
+        run_with(
+            tmp_path / name,
+            {alias: prompt("ab", request=alias) for alias in aliases},
+            {"lora": {alias: {"a": 1, "b": 1} for alias in aliases}},
+        )
+    chart = content(evaluate([tmp_path])).folder_chart
+    assert [head.name for head in chart.heads] == ["prompts", "TVD", "TVD", "TVD"]
+    assert {row.label: row.figures[0] for row in chart.rows} == {"all prompts": "4", "coins/": "2", "dice/": "2"}
+
+
+def test_targets_are_in_the_order_of_the_terminal(tmp_path):
+    targets = ["{3}", "{1}", "{2}"]
+    run_with(tmp_path / "run", {"p.json": prompt(targets, [1, 2, 7])}, {"lora": {"p.json": {"{3}": 10, "{1}": 45, "{2}": 45}}})
+    found = evaluate([tmp_path])
+    for sort in (None, "weight", "residual", "target"):
+        (section,) = sections(found, sort)
+        ours, folded = shown_cells(found.rows[0].cells, Showing(sort=sort))
+        assert [targets[i] for i in section.shown] == [cell.target for cell in ours]
+        assert folded == []
+        places = [html_report(found, sort).index(f'<bdi>{target}</bdi></span><svg class="plot"') for target in targets]
+        assert [targets[i] for i in section.shown] == sorted(targets, key=lambda target: places[targets.index(target)])
+    assert sections(found, "weight")[0].shown != sections(found)[0].shown
 
 
 def test_the_overview_says_so_when_a_prompt_fails_within_the_range_of_noise(tmp_path):

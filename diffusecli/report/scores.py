@@ -1,0 +1,55 @@
+"""How many prompts each sampler follows, of a whole report or of one folder."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+from diffusecli.evaluation.evaluation import Evaluated
+from diffusecli.report.views import Sampler
+from diffusecli.report.wording import known, mark_of
+
+
+@dataclass(frozen=True)
+class Score:
+    """How many prompts a sampler matches."""
+
+    sampler: Sampler
+    follows: int
+    close: int
+    open: int  # no verdict is possible
+    judged: int
+    exact: int  # prompts with a known exact TVD
+    exact_tvd: float  # its median over them
+    verdict: str  # of the last prompt
+
+
+def scores(rows: Iterable[Evaluated], names: Mapping[tuple[str, str], Sampler]) -> list[Score]:
+    """One score per sampler, the tuned ones first."""
+    found: dict[Sampler, Counter[str]] = {name: Counter() for name in names.values()}
+    exact: dict[Sampler, list[float]] = {name: [] for name in names.values()}
+    verdicts: dict[Sampler, str] = {}
+    for row in rows:
+        of_row = found[names[row.run, row.mode]]
+        if row.exact is not None and known(row.exact.tvd) is not None:
+            exact[names[row.run, row.mode]].append(row.exact.tvd)
+        if row.diversity is None and row.figures is not None:
+            of_row["judged"] += 1
+            verdicts[names[row.run, row.mode]] = row.verdict
+            of_row[mark_of(row.verdict)[1] + " verdict"] += 1
+    return [
+        Score(
+            name,
+            some["good verdict"],
+            some["near verdict"],
+            some["open verdict"],
+            some["judged"],
+            len(exact[name]),
+            median(exact[name]) if exact[name] else math.nan,
+            verdicts.get(name, ""),
+        )
+        for name, some in sorted(found.items(), key=lambda item: item[0].untuned)
+    ]
