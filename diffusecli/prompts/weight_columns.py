@@ -44,7 +44,7 @@ def choose_weight_column(table: Table, reading: Reading, targets: int) -> tuple[
         )
     if reading.count and (others := counts_beside(table, taken)):
         return _require_weights(reading), [
-            f"{WARNING}--count counts rows and does not use the numbers in '{others}'. If each row stands for so many, write "
+            f"{WARNING}--count counts rows and does not use the numbers in '{others}'. If each row counts that often, write "
             f"--weight-column {as_argument(others)} instead of --count"
         ]
     if not reading.count and (column := column or (_all_once(table, taken) if len(table) > 1 else "")):

@@ -1,7 +1,7 @@
 """Prompt-only methods to draw from a distribution, for `diffuse sample --ask`: the request of each, and what its replies say.
 
 Every method states the question of the prompt, and all options with their probabilities. The wordings are our own; the methods are from the
-papers named at each. Raise `version` when a wording or a parser changes, so that older samples can be told apart. Knows texts only;
+papers named at each. Raise `version` when a wording or a parser changes, so that older samples remain distinguishable. Knows texts only;
 `asking.py` sends the requests.
 """
 
