@@ -84,11 +84,7 @@ def content(evaluation: Evaluation, sort: Sort | None = None) -> Content:
 def drawn(section: Section, others: Sequence[Prompt], evaluation: Evaluation) -> Drawn:
     """The charts of one prompt."""
     rows = [of_targets(section)] if section.sampled else []
-    rows += [
-        chart
-        for sampler, row in sorted(section.pairs, key=lambda pair: pair[0].untuned)
-        if (chart := of_outcomes(row, sampler)) is not None
-    ]
+    rows += [chart for sampler, row in section.pairs if (chart := of_outcomes(row, sampler)) is not None]
     summed = section.sampled and (section.values is not None or section.folded)
     lines = [of_cumulative(cumulative(section, evaluation.seed), [sampler for sampler, _ in section.sampled])] if summed else []
     figures = {sampler.label: three_figures(row) for sampler, row in section.pairs}

@@ -38,7 +38,7 @@ def of_differences(pair: Pair, some: Sequence[Difference], names: Sequence[str])
         "difference", f"{pair.before.label} → {pair.after.label}",
         "Difference of excess TVD. Left of zero: closer to the target. Lines: 95 % bootstrap intervals. Filled: the interval excludes zero.",
         f"Differences of excess TVD, {pair.before.label} to {pair.after.label}. {described}.",
-        (Head("change"), Head("from"), Head("to")), tuple(rows), scale.ticks("difference"), scale.at(0),
+        (Head("change"), Head("95 % from"), Head("95 % to")), tuple(rows), scale.ticks("difference"), scale.at(0),
         across="difference of excess TVD",
     )  # fmt: skip
 

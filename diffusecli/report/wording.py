@@ -64,13 +64,16 @@ def known(value: float | None) -> float | None:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    r"""A share as a percentage; a dash if unknown.
+    r"""A share as a percentage; a dash if unknown. A share that is not zero never looks like it.
 
-    >>> percent(0.1234), percent(float("nan"))
-    ('12.3\u202f%', '–')
+    >>> percent(0.1234), percent(float("nan")), percent(0.0001)
+    ('12.3\u202f%', '–', '<0.1\u202f%')
     """
     found = known(share)
-    return "–" if found is None else f"{100 * found:.{digits}f}\u202f%"
+    if found is None:
+        return "–"
+    tiny = 0 < found < 0.005 * 10**-digits
+    return f"<{10**-digits:.{digits}f}\u202f%" if tiny else f"{100 * found:.{digits}f}\u202f%"
 
 
 def mark_of(verdict: str) -> tuple[str, str]:

@@ -400,6 +400,7 @@ def test_axes_are_linear_and_an_untuned_outlier_does_not_squeeze_them(tmp_path):
     assert len(at) > 2
     assert [b - a for a, b in pairwise(at)] == pytest.approx([at[1] - at[0]] * (len(at) - 1), abs=0.02)
     assert all(row.bar > 60 for row in chart.rows)
+    assert [sampler.label for sampler in section.samplers] == ["lora", "untuned"]
     assert [row.label for row in chart.rows for line in row.lines if line.beyond] == ["{7}"]
     assert all(2 <= mark.at <= 99.5 for row in chart.rows for mark in (*row.marks, *row.lines))
 
@@ -454,6 +455,14 @@ def test_small_weights_are_written_with_enough_digits(tmp_path):
     run_with(tmp_path / "run", {"p.json": prompt(targets)}, {"lora": {"p.json": dict.fromkeys(targets, 1)}})
     (section,) = sections(evaluate([tmp_path]))
     assert of_targets(section).rows[0].figures == ("0.020\u202f%", "0.020\u202f%")
+
+
+def test_small_figures_of_targets_are_not_written_as_zero_or_as_powers(tmp_path):
+    run_with(tmp_path / "run", {"p.json": prompt("abc", [99999, 1, 1])}, {"lora": {"p.json": {"a": 100}}})
+    text = report_of(tmp_path).text.replace("\u202f", " ")
+    assert "b <0.01 % 0 <0.1 0.00 %" in text
+    assert "<0.1 %" in text
+    assert "e−" not in text.partition("Numbers of every target")[2].partition("≠ differs")[0]
 
 
 def test_more_samplers_than_columns_are_points_and_the_first_have_figures(tmp_path):
