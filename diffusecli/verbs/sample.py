@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ from diffusecli.prompts.stated_options import require_statable
 from diffusecli.prompts.wording_names import split_alias
 from diffusecli.runs.finding import config_of, newest_run, on_base
 from diffusecli.runs.run_dir import RunDir
-from diffusecli.runs.sample_files import FORMATS, meta_path
+from diffusecli.runs.sample_files import FORMATS, SAMPLE_ENDINGS, meta_path, sampler_name
 from diffusecli.runs.samples import format_of
 from diffusecli.sampling.ask_methods import METHODS
 from diffusecli.sampling.asking import AskingEngine, with_limit
@@ -105,6 +106,21 @@ class Resolved:
     named_base: bool = True  # whether the user named the base model, not a run
     fetched: str = ""  # the adapter's name on the hub and its commit, if it is from there
     ask: str | None = None
+
+    @property
+    def effect(self) -> str:
+        """What these samples change for a later `evaluate` of the run, to be asked before they are written. Empty if nothing."""
+        if self.home is None or self.path.parent != self.home.path:
+            return ""
+        run, sampler = f"`diffuse evaluate {shlex.quote(str(self.home.path))}`", sampler_name(self.mode, self.ask)
+        there = self.home.all_sample_files().get(sampler, [])
+        if self.path not in (self.home.samples(self.mode, ending, self.ask) for ending in SAMPLE_ENDINGS):
+            return f"{run} does not use this file" if there else ""
+        mine, older = {prompt.alias for prompt in self.prompts}, [file for file in there if file != self.path]
+        others = [file.name for file in older if not mine.isdisjoint(read_sample_meta(file).prompts or mine)]
+        replaced = "They replaced the earlier samples in this file. " if self.path in there else ""
+        unused = f". Those of the same prompts in {', '.join(others)} are kept, but not used" if others else ""
+        return f"{replaced}{run} now uses these samples{unused}" if replaced or others else ""
 
     @property
     def served_name(self) -> str:
