@@ -10,8 +10,8 @@ from diffusecli import __version__
 from diffusecli.cli import boundary
 from diffusecli.cli.evaluate import evaluate
 from diffusecli.cli.export import export
-from diffusecli.cli.groups import Command
 from diffusecli.cli.init_prompt import init_prompt
+from diffusecli.cli.missing_values import Command
 from diffusecli.cli.printing import show
 from diffusecli.cli.sample import ORIGINAL_NAMES, sample
 from diffusecli.cli.train import train

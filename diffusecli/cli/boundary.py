@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from diffusecli.cli.groups import help_of, with_options
+from diffusecli.cli.groups import with_options
+from diffusecli.cli.missing_values import help_of
 from diffusecli.cli.options import meant_paths
 from diffusecli.cli.printing import LOCAL_MAIN_PROCESS, MAIN_PROCESS, is_quiet, is_verbose, notice, show
 from diffusecli.files.paths import library_notices

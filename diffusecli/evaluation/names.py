@@ -51,15 +51,15 @@ def labels(rows: Iterable[Evaluated], between: str = " ") -> dict[tuple[str, str
     pairs = list(dict.fromkeys((row.run, row.mode) for row in rows))
     names = short_names([run for run, _ in pairs])
     if len(names) == 1:
-        return {(run, mode): _shown(mode) for run, mode in pairs}
+        return {(run, mode): shown(mode) for run, mode in pairs}
     known = (*MODES, *ASKED)
-    return {(run, mode): names[run] if mode not in known else f"{names[run]}{between}{_shown(mode)}" for run, mode in pairs}
+    return {(run, mode): names[run] if mode not in known else f"{names[run]}{between}{shown(mode)}" for run, mode in pairs}
 
 
-def _shown(mode: str) -> str:
+def shown(mode: str) -> str:
     """The word that reports show for a mode. Files and options name a tuned model by its adapter.
 
-    >>> _shown("lora"), _shown("lora ask direct"), _shown("untuned"), _shown("lora-file")
+    >>> shown("lora"), shown("lora ask direct"), shown("untuned"), shown("lora-file")
     ('tuned', 'tuned ask direct', 'untuned', 'lora-file')
     """
     return f"tuned{mode.removeprefix('lora')}" if mode in _TUNED else mode

@@ -21,6 +21,7 @@ from diffusecli.report.widths import end_of, middle, start_of
 from diffusecli.system.terminal import in_lines, spelled
 
 _MARK = "│"
+_ROUNDING = 1e-9  # error of a sum of weights
 
 
 def new_table(*columns: Text | tuple[str, str]) -> Table:
@@ -83,21 +84,28 @@ class Sentence:
 
 
 def percent(share: float) -> str:
-    """One decimal; small shares as `<0.1 %`, not as zero."""
+    """One decimal; small shares as `<0.1 %`, not as zero, and large ones as `>99.9 %`, not as all.
+
+    >>> percent(0.1234), percent(0.0003), percent(0.9997), percent(1)
+    ('12.3 %', '<0.1 %', '>99.9 %', '100.0 %')
+    """
     if math.isnan(share):
         return "-"
     if 0 < share < 0.0005:
         return "<0.1 %"
+    if 0.9995 <= share < 1 - _ROUNDING:
+        return ">99.9 %"
     return f"{100 * share:.1f} %"
 
 
 def percent_span(low: float, high: float) -> str:
-    """An interval of shares.
+    """An interval of shares: one decimal, or three if its ends would look the same.
 
-    >>> percent_span(0.5, 0.123)
-    '50.0 to 12.3 %'
+    >>> percent_span(0.5, 0.623), percent_span(0.99966, 0.99973), percent_span(0.9987, 1)
+    ('50.0 to 62.3 %', '99.966 to 99.973 %', '99.9 to 100.0 %')
     """
-    return f"{100 * low:.1f} to {percent(high)}"
+    digits = 3 if low < high and f"{100 * low:.1f}" == f"{100 * high:.1f}" else 1
+    return f"{100 * low:.{digits}f} to {100 * high:.{digits}f} %"
 
 
 def quoted(text: str, width: int) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from diffusecli.evaluation.names import shown
 from diffusecli.evaluation.prompt_book import kept_prompt
 from diffusecli.evaluation.run_records import changed_since_training, read_sample_meta
 from diffusecli.files.endings import require_ending
@@ -175,7 +176,7 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
     if wanted.output is not None and (others := _of_other_prompts(path, prompts)):
         raise InputError(f"{path}: contains samples of {others}. Choose another file or remove it")
     asked = f", asked by the method {wanted.ask}" if wanted.ask else ""
-    message = f"sampling {config.model}{f' with the adapter {wanted.fetched or adapter.path}' if adapter else ''} ({mode}{asked}){message}"
+    message = f"sampling {config.model}{f' with the adapter {wanted.fetched or adapter.path}' if adapter else ''} ({shown(mode)}{asked}){message}"
     if adapter is not None and (changed := changed_since_training(adapter, prompts)):
         message += f"; changed since its training: {', '.join(changed)}"
     if wanted.per_wording:

@@ -38,7 +38,7 @@ from tests.cli.configs import config_text
             2,
             "--binomial needs 2 values (N P) and has 1. See `",
         ),
-        (["init-prompt", "--uniform"], 2, "--uniform needs 2 values (LOW HIGH) and has 0. See `"),
+        (["init-prompt", "--uniform"], 2, "--uniform needs 2 values (LO HI) and has 0. See `"),
         (["init-prompt", "--top"], 2, "--top needs a value (K). See `"),
         (["sample", "-n"], 2, "-n needs a value. See `"),
         (["evaluate", "--sort"], 2, "--sort needs a value (weight|residual|target). See `"),

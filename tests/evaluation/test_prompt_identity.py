@@ -219,7 +219,7 @@ def test_every_report_tells_two_prompts_of_one_name_apart(edited, tmp_path, in_p
     names = [f"p ({digest[:8]})" for digest in digests]
     assert len(set(names)) == 2
     text = rendered(edited)
-    for name, mode in zip(names, ("untuned", "lora"), strict=True):
+    for name, mode in zip(names, ("untuned", "tuned"), strict=True):
         assert f"{name}: another prompt has this name too" in text
         assert mode in text[text.index(f"{name}: another") :].splitlines()[1]
         assert f"| {name} | {mode} |" in as_markdown(edited)
@@ -227,7 +227,7 @@ def test_every_report_tells_two_prompts_of_one_name_apart(edited, tmp_path, in_p
         ("p.json", d) for d in digests
     ]
     assert [row["prompt_sha256"] for row in csv.DictReader(io.StringIO(as_csv(edited)))] == digests
-    assert failures(edited, {"--max-tvd": 0.0, "--min-n": 1000})[0].startswith(f"p.json ({digests[1][:8]}) (lora): ")
+    assert failures(edited, {"--max-tvd": 0.0, "--min-n": 1000})[0].startswith(f"p.json ({digests[1][:8]}) (tuned): ")
     in_process("evaluate", tmp_path / "run", "--html", "r.html")
     headings = re.findall(r"<h2 id=.h\d+.><bdi>([^<]*)", (tmp_path / "r.html").read_text())
     assert headings == names

@@ -152,7 +152,7 @@ def test_limits_judge_the_tuned_model_not_the_baselines(run, in_process):
     in_process("sample", run, "-n", 4, "--max-new-tokens", 3)
     failed = in_process("evaluate", run, "--min-valid", "1")
     assert failed.returncode == 1
-    assert "(lora)" in failed.stderr
+    assert "(tuned)" in failed.stderr
     assert "ask direct" not in failed.stderr
 
 
