@@ -88,7 +88,9 @@ def test_what_samples_change_for_evaluate_is_said_and_true(run, tmp_path, prompt
     command = f"`diffuse evaluate {run}`"
     assert resolve(Wanted(run), Path("results")).effect == ""
     drawn(Wanted(run), n=30).path.rename(run / "gen.json")
-    (run / "gen.lora.meta.json").rename(run / "gen.meta.json")
+    meta = json.loads((run / "gen.lora.meta.json").read_text())
+    (run / "gen.lora.meta.json").unlink()
+    (run / "gen.meta.json").write_text(json.dumps({**meta, "file": "gen.json"}))
     os.utime(run / "gen.json", (1, 1))
     expected = f"{command} now uses these samples. Those of the same prompts in gen.json are kept, but not used"
     assert resolve(Wanted(run), Path("results")).effect == expected
