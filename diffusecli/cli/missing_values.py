@@ -28,8 +28,8 @@ class Command(TyperCommand):
             option = next((option for option in self.params if name in option.opts), None)
             if option is not None and not getattr(option, "is_flag", False):  # a flag takes no value
                 kind = f" ({option.metavar})" if option.metavar else ""
-                count = "a value" if option.nargs == 1 else f"{option.nargs} values"
-                raise InputError(f"{name} needs {count}{kind}. {help_of(ctx)}") from error
+                wanted = "a value" if option.nargs == 1 else f"{option.nargs} values"
+                raise InputError(f"{name} needs {wanted}{kind}. {help_of(ctx)}") from error
             if getattr(error, "ctx", ctx) is None:
                 error.ctx = ctx  # type: ignore[attr-defined]
             raise
