@@ -11,6 +11,7 @@ from diffusecli.cli import boundary
 from diffusecli.cli.evaluate import evaluate
 from diffusecli.cli.export import export
 from diffusecli.cli.init_prompt import init_prompt
+from diffusecli.cli.missing_values import Command
 from diffusecli.cli.printing import show
 from diffusecli.cli.sample import ORIGINAL_NAMES, sample
 from diffusecli.cli.train import train
@@ -59,11 +60,11 @@ def _top(
     show(quiet=quiet, verbose=verbose)
 
 
-app.command("init-prompt")(boundary.guarded(init_prompt))
-app.command("validate")(boundary.guarded(validate))
-app.command("train")(boundary.guarded(train))
-app.command("export")(boundary.guarded(export))
-app.command("sample", context_settings={"token_normalize_func": lambda option: ORIGINAL_NAMES.get(option, option)})(
+app.command("init-prompt", cls=Command)(boundary.guarded(init_prompt))
+app.command("validate", cls=Command)(boundary.guarded(validate))
+app.command("train", cls=Command)(boundary.guarded(train))
+app.command("export", cls=Command)(boundary.guarded(export))
+app.command("sample", cls=Command, context_settings={"token_normalize_func": lambda option: ORIGINAL_NAMES.get(option, option)})(
     boundary.guarded(sample)
 )
-app.command("evaluate")(boundary.guarded(evaluate))
+app.command("evaluate", cls=Command)(boundary.guarded(evaluate))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from diffusecli.cli.groups import with_options
+from diffusecli.cli.missing_values import help_of
 from diffusecli.cli.options import meant_paths
 from diffusecli.cli.printing import LOCAL_MAIN_PROCESS, MAIN_PROCESS, is_quiet, is_verbose, notice, show
 from diffusecli.files.paths import library_notices
@@ -39,6 +40,9 @@ def start(app: Callable[..., Any]) -> None:
     sys.unraisablehook = _unraisable
     try:
         code = app(standalone_mode=False)
+    except InputError as error:  # before the body of a command
+        _print_error(str(error))
+        sys.exit(error.exit_code)
     except Exception as error:
         if not hasattr(error, "format_message"):  # the command line's own errors have one
             raise
@@ -64,7 +68,7 @@ def _refuse(error: Any) -> NoReturn:
     else:
         end = "" if message.endswith((".", "?")) else "."
         message = message.replace(": Input should be ", ": must be ")
-        _print_error(f"{message}{end} See `{context.command_path if context is not None else 'diffuse'} --help`")
+        _print_error(f"{message}{end} {help_of(context)}")
     sys.exit(error.exit_code)
 
 

@@ -140,9 +140,10 @@ def sample(
     ), RESULTS)  # fmt: skip
     settings = replace(settings, seed=wanted.config.seed if seed is None else seed)
     notice(wanted.message)
+    effect = wanted.effect
     with SamplingProgress(progress_console(), len(wanted.prompts)) as progress:
         done = draw(wanted, settings, engine=engine, options=own, max_rows=max_rows, report=progress, notice=notice)
-    _print_answers(done, request or (), wanted.prompts)
+    _print_answers(done, request or (), wanted.prompts, effect)
 
 
 def _require_options_of(engine: Kind, own: Collection[str], of_models: Collection[str]) -> None:
@@ -156,8 +157,8 @@ def _require_options_of(engine: Kind, own: Collection[str], of_models: Collectio
         raise InputError(f"--engine {engine.name} needs --{missing[0].replace('_', '-')}: {engine.options[missing[0]].help}")
 
 
-def _print_answers(done: Sampled, requests: Iterable[str], prompts: Iterable[Prompt]) -> None:
-    """Print the answers to each request of the command line, then their number and the file."""
+def _print_answers(done: Sampled, requests: Iterable[str], prompts: Iterable[Prompt], effect: str) -> None:
+    """Print the answers to each request of the command line, then their number, the file, and what it changes for `evaluate`."""
     from diffusecli.report.tables import answers
 
     for text in dict.fromkeys(requests):
@@ -165,6 +166,8 @@ def _print_answers(done: Sampled, requests: Iterable[str], prompts: Iterable[Pro
         terminal.console().print(answers(done.counts[text]))
     total = sum(counts.total() for counts in done.counts.values())
     print_line(f"{done.path}: {many(total, 'sample')} of {many(len(done.counts), 'prompt')} in {done.seconds:.1f} s")
+    if effect:
+        print_line(effect)
     if done.warning:
         typer.echo(done.warning)
     if any(prompt.targets for prompt in prompts):

@@ -46,6 +46,7 @@ class Evaluated:
     lines: tuple[Line, ...]
     exact: ExactFigures | None
     records: RecordFigures | None = None  # where answers are records
+    file: str = ""  # of the samples, if the run has several sample files of this sampler
 
     @property
     def verdict(self) -> str:

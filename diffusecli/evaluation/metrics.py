@@ -12,9 +12,9 @@ to show 2 - 2 (1/2)^10 = 1.998 distinct targets.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_type_hints
+from typing import Literal
 
 import numpy as np
 
@@ -25,14 +25,6 @@ from diffusecli.evaluation.perfect import FLOOR_REPEATS, REPEATS, TINY, mean_tvd
 from diffusecli.prompts.divergence import exact_kl
 from diffusecli.prompts.matching import Tally
 from diffusecli.prompts.prompt import Prompt
-
-
-@dataclass(frozen=True)
-class Words:
-    """Marks a figure that tables and the HTML report describe in words, in the order of the fields. JSON and CSV have all fields."""
-
-    template: str  # {} is where the figure goes
-    share: bool = False  # written as a percentage
 
 
 @dataclass(frozen=True)
@@ -52,13 +44,13 @@ class Figures:
     seen: int  # distinct targets
     targets: int  # of positive weight
     seen_expected: float  # of a perfect sampler at this N
-    weight_covered: Annotated[float, Words("weight covered {}", share=True)]  # of the targets seen
+    weight_covered: float  # of the targets seen
     tvd: float  # total variation distance; off-target samples are a separate cell
     tvd_floor: float  # mean of a perfect sampler at this N
     tvd_floor_95: float  # its 95 % quantile
     excess_tvd: float  # tvd - tvd_floor
-    tvd_low: Annotated[float, Words("the sampler's own TVD is at least {}")]  # 95 % interval of the distance without sampling noise
-    tvd_high: Annotated[float, Words("at most {} (95 % bounds)")]  # the other end
+    tvd_low: float  # 95 % interval of the distance without sampling noise
+    tvd_high: float  # the other end
     kl_plugin: float  # KL(samples on target || target), nats
     g: float  # conditional on being on target, as all below
     pearson: float  # X2
@@ -70,8 +62,8 @@ class Figures:
     too_even: bool  # the test rejects because shares are closer to the weights than in independent draws
     pearson_p_value: float  # of X2, not part of the test
     repeats: int  # B of the Monte Carlo
-    cohens_w: Annotated[float, Words("Cohen's w {}")]  # effect size, bias subtracted
-    detectable_tvd: Annotated[float, Words("a TVD of {} among valid answers would be detected (80 % power)")]  # by simulation
+    cohens_w: float  # effect size, bias subtracted
+    detectable_tvd: float  # by simulation
 
     @property
     def least_p(self) -> float:
@@ -82,14 +74,6 @@ class Figures:
     def at_least_p(self) -> bool:
         """Whether the p-value is this lowest one, so that the true one may be lower."""
         return self.p_value <= self.least_p * 1.001
-
-
-def in_words(found: Figures) -> Iterator[tuple[Words, float]]:
-    """The known figures that reports describe in words."""
-    for name, kind in get_type_hints(Figures, include_extras=True).items():
-        for mark in getattr(kind, "__metadata__", ()):
-            if not math.isnan(value := getattr(found, name)):
-                yield mark, value
 
 
 @dataclass(frozen=True)

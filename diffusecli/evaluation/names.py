@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from diffusecli.prompts.prompt import Prompt
 
 
+_TUNED = ("lora", *(name for name in ASKED if name.startswith("lora ")))
+"""Modes of tuned models."""
+
+
 def short_names(aliases: Sequence[str]) -> dict[str, str]:
     """Aliases without their common folders and, unless two would become equal, without `.json` and with wordings separated.
 
@@ -43,9 +47,19 @@ def prompt_names(prompts: Iterable[Prompt]) -> dict[tuple[str, str], str]:
 
 
 def labels(rows: Iterable[Evaluated], between: str = " ") -> dict[tuple[str, str], str]:
-    """Names of samplers: the mode or method, after the run's short name if there are several runs; for a file its name."""
+    """Names of samplers: tuned, untuned or a method, after the run's short name if there are several runs; for a file its name."""
     pairs = list(dict.fromkeys((row.run, row.mode) for row in rows))
     names = short_names([run for run, _ in pairs])
     if len(names) == 1:
-        return {(run, mode): mode for run, mode in pairs}
-    return {(run, mode): names[run] if mode not in (*MODES, *ASKED) else f"{names[run]}{between}{mode}" for run, mode in pairs}
+        return {(run, mode): shown(mode) for run, mode in pairs}
+    known = (*MODES, *ASKED)
+    return {(run, mode): names[run] if mode not in known else f"{names[run]}{between}{shown(mode)}" for run, mode in pairs}
+
+
+def shown(mode: str) -> str:
+    """The word that reports show for a mode. Files and options name a tuned model by its adapter.
+
+    >>> shown("lora"), shown("lora ask direct"), shown("untuned"), shown("lora-file")
+    ('tuned', 'tuned ask direct', 'untuned', 'lora-file')
+    """
+    return f"tuned{mode.removeprefix('lora')}" if mode in _TUNED else mode

@@ -34,6 +34,7 @@ class SampleSet:
     examples: bool = False  # the targets are only examples of what is wanted (early_stop)
     asked: Mapping[str, Any] | None = None  # system prompt, chat template and its variables; None if unknown
     trained_on: Prompt | None = None  # for a prompt without targets: the training prompt with the same request
+    file: str = ""  # its name, if the run has several sample files of this sampler
 
     @property
     def bent(self) -> bool:
@@ -53,7 +54,7 @@ class RunFacts:
     manifest: Manifest
     settings: Settings
     prompts: Mapping[str, Any]  # its prompts.json
-    left_out: tuple[Path, ...] = ()  # sample files superseded by newer ones with the same prompts
+    left_out: Mapping[Path, Path] = field(default_factory=dict)  # sample file -> the newer one with the same prompts that is used
 
     def digest_of(self, alias: str) -> str | None:
         """Digest of the prompt with this alias in the run's figures; None if the run does not record it. Raises `InputError`."""

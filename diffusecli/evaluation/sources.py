@@ -44,9 +44,10 @@ def read_run(run: RunDir, book: PromptBook) -> tuple[RunFacts, list[SampleSet]]:
     """
     facts = RunFacts(str(run.path), run, read_manifest(run), read_settings(run), run.read_prompts())
     found: list[SampleSet] = []
-    left_out = []
+    left_out = {}
     for mode, (newest, *older) in run.all_sample_files().items():
-        found += (of_mode := _of_file(facts.run, mode, newest, facts, book))
+        of_mode = _of_file(facts.run, mode, newest, facts, book)
+        found += [replace(s, file=newest.name) for s in of_mode] if older else of_mode
         for file in older:
             there = {s.prompt.alias for s in of_mode}
             try:
@@ -57,10 +58,10 @@ def read_run(run: RunDir, book: PromptBook) -> tuple[RunFacts, list[SampleSet]]:
                 sets = []
             more = [s for s in sets if s.prompt.alias not in there]
             of_mode += more
-            found += more
+            found += [replace(s, file=file.name) for s in more]
             if len(more) < len(sets) or not sets:
-                left_out.append(file)
-    return replace(facts, left_out=tuple(left_out)), found
+                left_out[file] = newest
+    return replace(facts, left_out=left_out), found
 
 
 def read_file(file: Path, book: PromptBook) -> list[SampleSet]:

@@ -13,7 +13,8 @@ from diffusecli.evaluation.open_ended import Diversity
 from diffusecli.system.errors import many
 
 _TOO_COARSE = 0.25  # no verdict on the weights if the test can only detect a TVD above this
-_CLOSE = 0.02  # a distance without importance in most uses
+_CLOSE = 0.02  # a distance (TVD) without importance in most uses, whether shares or off-target answers cause it
+_TOLERATED = 0.01  # share of off-target answers that does not count against the model
 
 
 def verdict(found: Figures, exact: ExactFigures | None = None) -> str:
@@ -23,9 +24,8 @@ def verdict(found: Figures, exact: ExactFigures | None = None) -> str:
     """
     if found.n == 0:
         return "no samples"
-    if found.valid_high < 0.99:
-        cut = f" (unfinished {_percent(found.unfinished / found.n)})" if found.unfinished else ""
-        return f"off target {_percent(1 - found.valid)}{cut}" + (f", {_of_valid(found)} ({_p(found)})" if found.valid > 0.5 else "")
+    if found.valid_high < 1 - _TOLERATED:
+        return _off_target(found)
     if found.p_value < SIGNIFICANCE:
         return f"{_departure(found, exact)} ({_p(found)}, excess TVD {found.excess_tvd:z.3f})"
     if exact is not None and _lowest_tvd(exact, found) > _CLOSE:
@@ -45,6 +45,21 @@ def open_verdict(found: Diversity, unfinished: int = 0) -> str:
     return f"open-ended: {many(found.distinct, 'different answer')} in {found.n}{cut}{beyond}, {_percent(found.unseen_mass)} of the next would be new"
 
 
+def _off_target(found: Figures) -> str:
+    """The verdict if certainly more answers are off target than tolerated.
+
+    How much that matters depends on the bounds of the distance, as for wrong shares; off-target answers are part of it.
+    """
+    cut = f" (unfinished {_percent(found.unfinished / found.n)})" if found.unfinished else ""
+    off = f"off target {_percent(1 - found.valid)}{cut}"
+    figures = f"({_p(found)}, excess TVD {found.excess_tvd:z.3f})"
+    if found.tvd_high <= _CLOSE:
+        return f"close to the target, {off} {figures}"
+    if found.tvd_low <= _CLOSE:
+        return f"differs from the target by a TVD between {found.tvd_low:.3f} and {found.tvd_high:.3f}, {off} {figures}"
+    return off + (f", {_of_valid(found)} ({_p(found)})" if found.valid > 0.5 else "")
+
+
 def _of_valid(found: Figures) -> str:
     if found.p_value < SIGNIFICANCE:
         return "valid answers do not follow the weights"
@@ -54,8 +69,9 @@ def _of_valid(found: Figures) -> str:
 
 def _departure(found: Figures, exact: ExactFigures | None) -> str:
     """Why the test of fit rejects. The size of the difference is the exact TVD if known, otherwise its interval."""
-    if math.isinf(found.g):
-        return "answers include targets of weight zero"
+    impossible = "answers include targets of weight zero"
+    if math.isinf(found.g):  # they are a part of the distance, as off-target answers are
+        return f"close to the target, but {impossible}" if found.tvd_high <= _CLOSE else impossible
     if found.too_even:
         return "follows the target more evenly than independent draws would"
     known = exact is not None and not math.isnan(exact.tvd)

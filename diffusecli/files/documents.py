@@ -39,6 +39,10 @@ class Document:
         line, column = self.position(location)
         return Problem(self.path, message, remedy, line, column, **more)
 
+    def written(self, location: Location) -> Location:
+        """The place in the file that has the value. Differs in documents that are joined from several files."""
+        return location
+
     def has(self, location: Location) -> bool:
         """Whether there is a value at `location`."""
         data = self.data

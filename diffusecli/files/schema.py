@@ -47,7 +47,7 @@ def problems_of(document: Document, error: ValidationError, model: type[BaseMode
         inside = (other for other in by_place if len(other) > len(location) and other[: len(location)] == location)
         if isinstance(findings[0]["input"], dict | list | tuple) and any(inside):
             continue  # the mapping or list is right here; the error is inside
-        yield document.problem(location, *_explain(location, findings, model)), location
+        yield document.problem(location, *_explain(document.written(location), findings, model)), location
     if error.error_count() > _MOST_FINDINGS:
         yield (
             document.problem((), f"has {error.error_count() - _MOST_FINDINGS} more errors", "fix the reported ones first"),

@@ -6,7 +6,7 @@ value. Knows which settings hold paths, not what others mean.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,29 @@ class Layered(Document):
     """A config joined with its bases. Its own file and text are those of the config itself."""
 
     layers: tuple[Document, ...] = ()  # the config as written, then its bases, the nearest one first
+    spread: tuple[
+        Mapping[Location, Sequence[int]], ...
+    ] = ()  # of each layer: lists with patterns -> the item of each of their files
 
     def problem(self, location: Location, message: str, remedy: str = "", **more: Any) -> Problem:
         """A `Problem` in the file that has the value at `location`; in the config itself if none has it."""
-        holder = next((layer for layer in self.layers if layer.has(location)), self.layers[0])
-        return holder.problem(location, message, remedy, **more)
+        layer, place = self._origin(location)
+        return layer.problem(place, message, remedy, **more)
+
+    def written(self, location: Location) -> Location:
+        """As in the file that has the value: a pattern in a list is one item there, and several files here."""
+        return self._origin(location)[1]
+
+    def _origin(self, location: Location) -> tuple[Document, Location]:
+        """The file that has the value, and its place there. Lists are replaced as a whole, so all items are in the same file."""
+        depth = next((place for place, part in enumerate(location) if isinstance(part, int)), len(location))
+        key, rest = location[:depth], location[depth:]
+        for layer, spread_lists in zip(self.layers, self.spread, strict=True):
+            if layer.has(key):
+                items = spread_lists.get(key, ())
+                rest = (items[rest[0]], *rest[1:]) if rest and isinstance(rest[0], int) and rest[0] < len(items) else rest
+                return layer, (*key, *rest)
+        return self.layers[0], location
 
 
 def with_bases(document: Document, path: Path) -> tuple[Document, list[Problem]]:
@@ -57,9 +75,12 @@ def with_bases(document: Document, path: Path) -> tuple[Document, list[Problem]]
     if len(layers) == 1:
         return document, []
     joined: dict[str, Any] = {}
-    for layer, folder in reversed(list(zip(layers, folders, strict=True))):
-        joined = _joined(joined, layer.data if folder == path.parent else _located(layer.data, folder))
-    return Layered(document.path, document.text, joined, tuple(layers)), []
+    spreads: list[dict[Location, list[int]]] = []
+    for layer, folder in zip(reversed(layers), reversed(folders), strict=True):
+        data, items = (layer.data, {}) if folder == path.parent else _located(layer.data, folder)
+        joined = _joined(joined, data)
+        spreads.insert(0, items)
+    return Layered(document.path, document.text, joined, tuple(layers), tuple(spreads)), []
 
 
 def _why_no_base(named: Any, place: Path, seen: Set[Path]) -> tuple[str, str] | None:
@@ -87,8 +108,12 @@ def _joined(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     return {**base, **both}
 
 
-def _located(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Settings of a base in another folder: files that are beside the base, not in the working directory, get their path from here."""
+def _located(data: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], dict[Location, list[int]]]:
+    """Settings of a base in another folder: files that are beside the base, not in the working directory, get their path from here.
+
+    Also returns, for each list of paths, which item each of its files comes from.
+    """
+    items: dict[Location, list[int]] = {}
 
     def at(key: str, value: Any, location: Location = ()) -> Any:
         here = (*location, key)
@@ -97,10 +122,16 @@ def _located(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         if here not in _PATHS:
             return value
         if isinstance(value, list):
-            return [name for text in value for name in (spread(at_home(text), folder) if _is_path(text) else [text])]
+            files = [
+                (place, name)
+                for place, text in enumerate(value)
+                for name in (spread(at_home(text), folder) if _is_path(text) else [text])
+            ]
+            items[here] = [place for place, _ in files]
+            return [name for _, name in files]
         return spread(at_home(value), folder)[0] if _is_path(value) else value
 
-    return {key: at(key, value) for key, value in data.items()}
+    return {key: at(key, value) for key, value in data.items()}, items
 
 
 def _is_path(value: Any) -> bool:

@@ -5,6 +5,7 @@ Knows YAML values, not what the keys mean.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -50,7 +51,7 @@ def combinations(sweeps: Sequence[str]) -> list[Combination]:
     names = [one.name for one in found]
     if same := next((name for name in names if names.count(name) > 1), None):
         raise InputError(
-            f"--sweep: two combinations have the name {same}. Give each value once, and texts that differ in their first letters"
+            f"--sweep: two combinations have the name {same}. Give each value once. Values that differ in signs only have the same name"
         )
     return found
 
@@ -73,6 +74,11 @@ def _setting(option: str) -> tuple[str, list[Any]]:
 
 
 def _in_a_name(value: Any) -> str:
-    """A value as part of a folder name."""
+    """A value as part of a folder name. A long one is cut, and a hash tells it from others with the same beginning.
+
+    >>> _in_a_name([1, 2]), _in_a_name("a" * 50)
+    ('-1-2', 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-160b4e43')
+    """
     text = value if isinstance(value, str) else json.dumps(value)
-    return re.sub(r"[^\w.+-]+", "-", text).rstrip("-")[:_MOST_NAME] or "empty"
+    name = re.sub(r"[^\w.+-]+", "-", text).rstrip("-") or "empty"
+    return name if len(name) <= _MOST_NAME else f"{name[: _MOST_NAME - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

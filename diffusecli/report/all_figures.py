@@ -1,4 +1,7 @@
-"""All figures of one sampler's answers to one prompt, one per line: name, value, and what to compare it with (`evaluate --verbose`)."""
+"""All figures of one sampler's answers to one prompt, one per line: name, value, and what to compare it with.
+
+`evaluate --verbose` prints them, and the HTML report has the same lines below each verdict.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,15 @@ from diffusecli.evaluation.open_ended import Diversity
 from diffusecli.evaluation.ordered import Ordered
 from diffusecli.evaluation.records import RecordFigures
 from diffusecli.evaluation.verdicts import p_value
-from diffusecli.report.parts import Sentence, decimals, number, percent, percent_span, thousandths
+from diffusecli.report.parts import Sentence, percent, percent_span, tenths, thousandths
+from diffusecli.report.widths import middle, start_of
 from diffusecli.report.wording import plus_minus
-from diffusecli.system.errors import many, shortened
+from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
-_WIDEST_NAME, _VALUE = 24, 11
+_WIDEST_NAME, _VALUE, _INDENT = 24, 11, 4
 _TEXT = 20
+_OF = "TVD of "  # the name of a field follows
 
 
 class Line(NamedTuple):
@@ -38,18 +43,19 @@ def all_figures(row: Evaluated) -> Table:
     table.add_column(no_wrap=True, min_width=_WIDEST_NAME)
     table.add_column(justify="right", no_wrap=True, min_width=_VALUE)
     table.add_column()
-    for line in _lines(row):
-        table.add_row(
-            Text(shortened(f"    {spelled(line.name)}", _WIDEST_NAME)),
-            Text(spelled(line.value)),
-            Sentence(spelled(line.note), style="dim"),
-        )
+    lines = list(lines_of(row))
+    fields = [spelled(line.name.removeprefix(_OF)) for line in lines if line.name.startswith(_OF)]
+    cut = dict(zip(fields, middle(fields, _WIDEST_NAME - _INDENT - len(_OF)), strict=True))
+    for line in lines:
+        name = f"{_OF}{cut[spelled(line.name.removeprefix(_OF))]}" if line.name.startswith(_OF) else line.name
+        table.add_row(Text(" " * _INDENT + name), Text(spelled(line.value)), Sentence(spelled(line.note), style="dim"))
     return table
 
 
-def _lines(row: Evaluated) -> Iterator[Line]:
+def lines_of(row: Evaluated) -> Iterator[Line]:
+    """All figures that are known."""
     if row.tally.n:
-        yield Line("samples", str(row.tally.n), row.settings_in_words)
+        yield Line("samples", str(row.tally.n), "; ".join(filter(None, (row.file, row.settings_in_words))))
     if row.figures is not None:
         yield from _of_samples(row.figures)
     if row.tally.unfinished:
@@ -77,25 +83,33 @@ def _lines(row: Evaluated) -> Iterator[Line]:
 def _of_samples(f: Figures) -> Iterator[Line]:
     yield Line("valid", percent(f.valid), f"95 % interval {percent_span(f.valid_low, f.valid_high)}")
     yield Line(
-        "entropy", f"{f.entropy:.3f}", f"nats; target {f.target_entropy:.3f}, perfect sampler {thousandths(f.entropy_perfect)}"
+        "entropy",
+        thousandths(f.entropy),
+        f"nats; target {thousandths(f.target_entropy)}, perfect sampler {thousandths(f.entropy_perfect)}",
     )
-    yield Line("effective outcomes", _tenths(f.effective), f"exp(entropy); target {_tenths(math.exp(f.target_entropy))}")
-    yield Line("distinct targets", str(f.seen), f"of {f.targets}; perfect sampler {f.seen_expected:.1f}")
+    yield Line("effective outcomes", tenths(f.effective), f"exp(entropy); target {tenths(math.exp(f.target_entropy))}")
+    yield Line("distinct targets", str(f.seen), f"of {f.targets}; perfect sampler {tenths(f.seen_expected)}")
     yield Line("weight covered", percent(f.weight_covered), "of the targets seen")
-    without = "" if math.isnan(f.tvd_low) else f"; without sampling noise {f.tvd_low:.3f} to {f.tvd_high:.3f} (95 %)"
-    yield Line("TVD", f"{f.tvd:.3f}", f"perfect sampler {thousandths(f.tvd_floor)}, excess {f.excess_tvd:z.3f}{without}")
+    without = (
+        "" if math.isnan(f.tvd_low) else f"; without sampling noise {thousandths(f.tvd_low)} to {thousandths(f.tvd_high)} (95 %)"
+    )
+    yield Line(
+        "TVD", thousandths(f.tvd), f"perfect sampler {thousandths(f.tvd_floor)}, excess {thousandths(f.excess_tvd)}{without}"
+    )
 
 
 def _of_fit(f: Figures) -> Iterator[Line]:
     if not math.isnan(f.p_value):
         yield Line("test of fit", p_value(f.p_value, f.least_p), f"of valid answers, from these three; {f.repeats} draws")
-        yield Line("  by G", p_value(f.g_p_value, 2 * f.least_p), f"G {number(f.g)}")
+        yield Line("  by G", p_value(f.g_p_value, 2 * f.least_p), f"G {thousandths(f.g)}")
         yield Line("  by TVD", p_value(f.tvd_p_value, f.least_p))
         yield Line("  by targets seen", p_value(f.seen_p_value, 2 * f.least_p))
-        yield Line("Pearson's X2", number(f.pearson), f"df {f.df}, {p_value(f.pearson_p_value, f.least_p)}; not part of the test")
-        yield Line("Cohen's w", f"{f.cohens_w:.3f}", "effect size, corrected for bias")
+        yield Line(
+            "Pearson's X2", thousandths(f.pearson), f"df {f.df}, {p_value(f.pearson_p_value, f.least_p)}; not part of the test"
+        )
+        yield Line("Cohen's w", thousandths(f.cohens_w), "effect size, corrected for bias")
     if not math.isnan(f.detectable_tvd):
-        least = "none" if f.detectable_tvd >= 1 else f"{f.detectable_tvd:.3f}"
+        least = "none" if f.detectable_tvd >= 1 else thousandths(f.detectable_tvd)
         yield Line("detectable TVD", least, "among valid answers, with 80 % power")
 
 
@@ -106,19 +120,19 @@ def _of_probabilities(exact: ExactFigures, n: int) -> Iterator[Line]:
     if not math.isnan(exact.on_target):
         yield Line("exact on target", percent(exact.on_target))
     if not math.isnan(exact.tvd):
-        yield Line("exact TVD", f"{exact.tvd:.4f}")
+        yield Line("exact TVD", thousandths(exact.tvd))
     if not math.isnan(exact.seen_expected):
-        yield Line("exact distinct", f"{exact.seen_expected:.1f}", f"targets expected in {n or UNSAMPLED} answers")
+        yield Line("exact distinct", tenths(exact.seen_expected), f"targets expected in {n or UNSAMPLED} answers")
 
 
 def _of_values(o: Ordered, first: str) -> Iterator[Line]:
-    unit = f"{o.unit} after {shortened(first, _TEXT)}; " if o.unit else ""
-    yield Line("mean", decimals(o.mean), f"{unit}target {decimals(o.target_mean)}")
-    yield Line("variance", decimals(o.variance), f"target {decimals(o.target_variance)}")
+    unit = f"{o.unit} after {start_of(first, _TEXT)}; " if o.unit else ""
+    yield Line("mean", thousandths(o.mean), f"{unit}target {thousandths(o.target_mean)}")
+    yield Line("variance", thousandths(o.variance), f"target {thousandths(o.target_variance)}")
     yield Line(
         "Wasserstein distance",
-        decimals(o.wasserstein),
-        f"{f'{o.unit}; ' if o.unit else ''}perfect sampler {decimals(o.wasserstein_floor)}",
+        thousandths(o.wasserstein),
+        f"{f'{o.unit}; ' if o.unit else ''}perfect sampler {thousandths(o.wasserstein_floor)}",
     )
 
 
@@ -135,16 +149,16 @@ def _of_records(found: RecordFigures) -> Iterator[Line]:
     yield Line("  known values", percent(found.known), "have no other values than the targets")
     yield Line("  copies", percent(found.copies), "are targets")
     for f in found.fields:
-        yield Line(f"TVD of {f.name}", f"{f.tvd:.3f}", f"{many(f.values, 'value')}; perfect sampler {f.tvd_floor:.3f}: {f.verdict}")
+        yield Line(
+            f"{_OF}{f.name}",
+            thousandths(f.tvd),
+            f"{many(f.values, 'value')}; perfect sampler {thousandths(f.tvd_floor)}: {f.verdict}",
+        )
     if (worst := found.worst_pair) is not None:
         yield Line(
-            f"worst of {many(len(found.pairs), 'pair')}", f"{worst.sampled:.3f}",
-            f"{worst.measure} of {worst.first} and {worst.second}; perfect sampler {worst.perfect:.3f} "
-            f"({p_value(found.pairs_p_value)} over all pairs), weights {worst.target:.3f}",
+            f"worst of {many(len(found.pairs), 'pair')}", thousandths(worst.sampled),
+            f"{worst.measure} of {worst.first} and {worst.second}; perfect sampler {thousandths(worst.perfect)} "
+            f"({p_value(found.pairs_p_value)} over all pairs), weights {thousandths(worst.target)}",
         )  # fmt: skip
     if found.sdmetrics is not None:
-        yield Line("SDMetrics score", number(found.sdmetrics.score), f"perfect sampler {number(found.sdmetrics.perfect)}")
-
-
-def _tenths(value: float) -> str:
-    return f"{value:.1f}" if value < 1000 else f"{value:.0f}"
+        yield Line("SDMetrics score", thousandths(found.sdmetrics.score), f"perfect sampler {thousandths(found.sdmetrics.perfect)}")

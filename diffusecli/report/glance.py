@@ -14,11 +14,12 @@ from diffusecli.evaluation.evaluation import Difference, Evaluated, Evaluation, 
 from diffusecli.evaluation.groups import in_wordings
 from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.report.groups import group_legend, group_table, worst_table
-from diffusecli.report.parts import Sentence, label, new_table, number, percent, thousandths
+from diffusecli.report.parts import Sentence, format_of, label, nats, new_table, percent, thousandths
 from diffusecli.report.parts import labels as short_labels
+from diffusecli.report.widths import middle
 from diffusecli.report.wording import mark_of, of_wordings
 from diffusecli.runs.sample_files import BASELINES
-from diffusecli.system.errors import many, shortened
+from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
 _WIDEST_RUN = 28
@@ -77,9 +78,9 @@ def _of_run(rows: Sequence[Evaluated], drift: float | None) -> tuple[str, ...]:
     good = sum(mark_of(row.verdict)[1] == "good" for row in rows if row.figures is not None and row.tally.n)
     exact = [row.exact for row in rows if row.exact is not None]
     return (
-        number(_mean(e.kl for e in exact)), percent(_mean(e.on_target for e in exact)), thousandths(_mean(f.tvd for f in sampled)),
+        nats(_mean(e.kl for e in exact)), percent(_mean(e.on_target for e in exact)), thousandths(_mean(f.tvd for f in sampled)),
         thousandths(_mean(f.tvd_floor for f in sampled)), f"{good} of {len(sampled)}" if sampled else "-",
-        "-" if drift is None else f"{drift:.4f}",
+        "-" if drift is None else nats(drift),
     )  # fmt: skip
 
 
@@ -92,7 +93,7 @@ def drifts(found: Evaluation) -> Iterator[RenderableType]:
     """Drift of adapters from the base model on instructions, one line each."""
     names = short_names([run.run for run in found.runs])
     for run, drift in found.drift.items():
-        yield Sentence(f"{spelled(names[run])}: drift from the base model on held-out instructions: {drift:.4f} nats per token")
+        yield Sentence(f"{spelled(names[run])}: drift from the base model on held-out instructions: {nats(drift)} nats per token")
 
 
 def differences(
@@ -109,7 +110,7 @@ def differences(
         pair = [label(samplers[row.run, row.mode], 20).plain for row in (d.after, d.before)]
         table.add_row(
             label(names[d.prompt.key], 22), Text("\n- ".join(pair)), _estimate(d.excess_tvd), _estimate(d.entropy),
-            "-" if math.isnan(d.exact_kl) else f"{d.exact_kl:+.3f}",
+            "-" if math.isnan(d.exact_kl) else f"{d.exact_kl:+.4f}",
         )  # fmt: skip
     yield Text("\ndifferences (bootstrap; *: the interval excludes zero)", style="bold")
     yield table
@@ -129,9 +130,14 @@ def matrices(found: Evaluation) -> Iterator[RenderableType]:
 
 
 def _matrix(matrix: Matrix) -> Iterator[RenderableType]:
-    table = new_table(Text("trained \\ measured"), *((shortened(spelled(group), 11), "right") for group in matrix.groups))
+    table = new_table(
+        Text("trained \\ measured"), *((name, "right") for name in middle([spelled(group) for group in matrix.groups], 11))
+    )
     names = short_names(matrix.runs)
     for run, values, trained in zip(matrix.runs, matrix.values, matrix.trained, strict=True):
-        table.add_row(label(names[run], 20), *(f"{number(v)}{'+' if t else ' '}" for v, t in zip(values, trained, strict=True)))
+        table.add_row(
+            label(names[run], 20),
+            *(f"{format_of(matrix.measure)(v)}{'+' if t else ' '}" for v, t in zip(values, trained, strict=True)),
+        )
     yield Text(f"\n{matrix.measure}, mean over prompts (+: trained on)", style="bold")
     yield table

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from shlex import quote
 
+from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.text import Text
 
@@ -17,8 +18,9 @@ from diffusecli.evaluation.evaluation import Evaluated, Evaluation
 from diffusecli.evaluation.groups import Group, groups, has_groups, worst
 from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.prompts.groups import Folder
-from diffusecli.report.parts import label, new_table, number, percent, thousandths
-from diffusecli.system.errors import many, shortened
+from diffusecli.report.parts import label, nats, new_table, percent, thousandths
+from diffusecli.report.widths import start_of
+from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
 _ROOM = 80
@@ -48,7 +50,7 @@ def columns(found: Evaluation) -> list[Column]:
         (exact, Column(("excess", f"at {found.at_n}"), lambda group: thousandths(group.excess_tvd_median), excess)),
         (
             _any(some, "kl_median"),
-            Column(("KL", "median"), lambda group: number(group.kl_median), "KL: exact KL(target || model) in nats; median."),
+            Column(("KL", "median"), lambda group: nats(group.kl_median), "KL: exact KL(target || model) in nats; median."),
         ),
         (
             _any(some, "on_target_mean"),
@@ -128,7 +130,7 @@ def worst_figures(row: Evaluated) -> tuple[str, str, str]:
     sampled = f is not None and (exact is None or math.isnan(exact.tvd))
     tvd = f.tvd if f is not None and sampled else exact.tvd if exact is not None else math.nan
     on_target = exact.on_target if exact is not None else f.valid if f is not None else math.nan
-    return thousandths(tvd), number(exact.kl) if exact is not None else "-", percent(on_target)
+    return thousandths(tvd), nats(exact.kl) if exact is not None else "-", percent(on_target)
 
 
 def _measure(rows: Sequence[Evaluated]) -> str:
@@ -141,12 +143,16 @@ def _sampler(name: str, width: int) -> Text:
     line = spelled(name)
     run, _, mode = line.rpartition(" ")
     return (
-        Text(line) if len(line) <= width else Text(f"{shortened(run, width - len(mode) - 1)} {mode}") if run else label(line, width)
+        Text(line)
+        if cell_len(line) <= width
+        else Text(f"{start_of(run, width - cell_len(mode) - 1)} {mode}")
+        if run
+        else label(line, width)
     )
 
 
 def _sampler_width(samplers: Iterable[str]) -> int:
-    return min(_LONGEST_SAMPLER, max([len("sampler"), *(len(spelled(name)) for name in samplers)]))
+    return min(_LONGEST_SAMPLER, max([len("sampler"), *(cell_len(spelled(name)) for name in samplers)]))
 
 
 def _any(found: Sequence[Group], name: str) -> bool:

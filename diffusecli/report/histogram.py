@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from diffusecli.evaluation.evaluation import Evaluated
 from diffusecli.evaluation.metrics import Cell
-from diffusecli.report.parts import Sentence, bar, middle, new_table, percent
+from diffusecli.report.parts import Sentence, bar, new_table, percent, tenths
+from diffusecli.report.widths import middle
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
@@ -52,13 +54,13 @@ class Histogram:
         words = ["" if self.full or not cell.differs else "too often" if cell.residual > 0 else "too rarely" for cell in shown]
         others = 4 + sum(widths) + (max(map(len, words)) + 2 if any(words) else 0)
         texts = [spelled(cell.target).replace("\n", "\\n") for cell in shown]
-        longest = max(map(len, [*texts, "target"]))
+        longest = max(map(cell_len, [*texts, "target"]))
         bars = not self.full or options.max_width - others - _NARROWEST_BAR >= min(longest, _NAME_BESIDE_BARS)
         width = max(_NARROWEST_NAME, min(longest, options.max_width - others - (_NARROWEST_BAR if bars else 0)))
         room = max(1, min(_WIDEST_BAR, options.max_width - width - others)) if bars else 0
         top = max(*(max(cell.weight, cell.count / n) for cell in shown), 1e-12)
         sampler = spelled(self.sampler)
-        if len(sampler) > room - len(_WANTED) - 2:
+        if sampler and cell_len(sampler) > room - len(_WANTED) - 2:
             yield Text(f"  {sampler}")
             sampler = ""
         heading = [Text("  ".join(filter(None, (sampler, _WANTED if room >= len(_WANTED) else ""))))] if bars else []
@@ -79,7 +81,7 @@ class Histogram:
 
 
 def _counted(cell: Cell) -> tuple[str, str, str]:
-    return str(cell.count), f"{cell.expected:.1f}", f"{_residual(cell.residual)}{'*' if cell.differs else ' '}"
+    return str(cell.count), tenths(cell.expected), f"{_residual(cell.residual)}{'*' if cell.differs else ' '}"
 
 
 def shown_cells(cells: Sequence[Cell], showing: Showing) -> tuple[list[Cell], list[Cell]]:

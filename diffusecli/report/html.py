@@ -16,6 +16,7 @@ from diffusecli.evaluation.evaluation import Evaluated, Evaluation, ways_of_samp
 from diffusecli.evaluation.names import short_names
 from diffusecli.evaluation.open_ended import Outcome
 from diffusecli.prompts.answers import by_count
+from diffusecli.report.all_figures import lines_of
 from diffusecli.report.asked import rest_of_request, shared_folder, title
 from diffusecli.report.content import Drawn, content
 from diffusecli.report.palette import DARK, LIGHT, Palette
@@ -62,7 +63,7 @@ def _page(evaluation: Evaluation, sort: Sort | None) -> dict[str, Any]:
         "toggle": untuned == {True, False}, "baselines": baselines, "off_target": (OFF_TARGET, UNFINISHED), "pairs": found.changes, "training": found.training,
         "matrices": found.matrices,
         "facts": [(facts, {"config.yaml": readable(facts.settings.model_dump(exclude_unset=True)), "run.json": readable(facts.manifest.model_dump(exclude_unset=True))}) for facts in evaluation.runs],
-        "cells": cells, "strays": strays, "cut": cut_in_words, "css": source("report.css") + source("marks.css"),
+        "cells": cells, "strays": strays, "lines_of": lines_of, "cut": cut_in_words, "css": source("report.css") + source("marks.css"),
         "light": _variables(LIGHT), "dark": _variables(DARK), "script": script, "hash": _hash(script), "grid": _grid([some for _, some in found.sections], found.folder_chart),
     }  # fmt: skip
 

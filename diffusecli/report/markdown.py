@@ -12,7 +12,7 @@ from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.evaluation.verdicts import p_value
 from diffusecli.files.markdown import markdown_cell
 from diffusecli.report.groups import WORST_FIGURES, columns, group_legend, worst_figures
-from diffusecli.report.parts import number, percent
+from diffusecli.report.parts import format_of, nats, percent
 from diffusecli.report.wording import of_wordings
 from diffusecli.system.terminal import spelled
 
@@ -44,7 +44,7 @@ def _lines(found: Evaluation) -> Iterator[str]:
         yield from ("", *_head("difference", "samplers", ">excess TVD [95 %]", ">entropy [95 %]", ">exact KL"))
     for d in compared:
         pair = f"{samplers[d.after.run, d.after.mode]} − {samplers[d.before.run, d.before.mode]}"
-        kl = "-" if math.isnan(d.exact_kl) else f"{d.exact_kl:+.3f}"
+        kl = "-" if math.isnan(d.exact_kl) else f"{d.exact_kl:+.4f}"
         yield _line(names[d.prompt.key], pair, _estimate(d.excess_tvd), _estimate(d.entropy), kl)
     for matrix in found.matrices:
         runs = short_names(matrix.runs)
@@ -54,8 +54,9 @@ def _lines(found: Evaluation) -> Iterator[str]:
             "",
             *_head("", *(f">{spelled(group)}" for group in matrix.groups)),
         )
+        text = format_of(matrix.measure)
         for run, values, trained in zip(matrix.runs, matrix.values, matrix.trained, strict=True):
-            yield _line(spelled(runs[run]), *(f"**{number(v)}**" if t else number(v) for v, t in zip(values, trained, strict=True)))
+            yield _line(spelled(runs[run]), *(f"**{text(v)}**" if t else text(v) for v, t in zip(values, trained, strict=True)))
     yield from ("", *by_folder, "", group_legend(found, " ")) if by_folder else ()
     drifts = [f"{markdown_cell(spelled(run))}: {drift:.4f}" for run, drift in found.drift.items()]
     yield from ("", f"Drift on held-out instructions, nats per token: {', '.join(drifts)}.") if drifts else ()
@@ -86,7 +87,7 @@ def _groups(found: Evaluation, samplers: Mapping[tuple[str, str], str]) -> Itera
 
 
 def _figures(row: Evaluated) -> tuple[str, ...]:
-    f, kl = row.figures, f"{'≈' if row.exact.kl_error else ''}{number(row.exact.kl)}" if row.exact else "-"
+    f, kl = row.figures, f"{'≈' if row.exact.kl_error else ''}{nats(row.exact.kl)}" if row.exact else "-"
     if f is None:
         return (str(row.tally.n), "-", "-", "-", "-", kl, "-")
     cut = f", unfinished {percent(row.tally.unfinished_share)}" if f.unfinished else ""

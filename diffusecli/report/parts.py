@@ -1,20 +1,27 @@
-"""Parts of tables: bars, percentages, short names. Texts from files and models are never read as markup."""
+"""Parts of tables: bars, figures, short names. Texts from files and models are never read as markup.
+
+All figures of one kind have one format: shares `percent`, KL `nats` (four decimals), all other figures `thousandths` (three decimals), expected
+numbers `tenths`, p-values two digits. A figure and the value to compare it with have the same number of decimals.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from diffusecli.evaluation.open_ended import Outcome
+from diffusecli.report.widths import end_of, middle, start_of
 from diffusecli.system.terminal import in_lines, spelled
 
 _MARK = "│"
+_ROUNDING = 1e-9  # error of a sum of weights
 
 
 def new_table(*columns: Text | tuple[str, str]) -> Table:
@@ -54,7 +61,7 @@ class Flow:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         lines: list[str] = []
         for part in self.parts:
-            if lines and len(lines[-1]) + 3 + len(part) <= options.max_width:
+            if lines and cell_len(lines[-1]) + 3 + cell_len(part) <= options.max_width:
                 lines[-1] += f"   {part}"
             else:
                 lines.append(" " * (self.indent + (self.hanging if lines else 0)) + part)
@@ -72,88 +79,80 @@ class Sentence:
             yield Text(" " * self.indent + line, style=self.style)
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        widest = max(map(len, self.text.split()), default=0) + self.indent
-        return Measurement(min(widest, options.max_width), min(len(self.text) + self.indent, options.max_width))
+        widest = max(map(cell_len, self.text.split()), default=0) + self.indent
+        return Measurement(min(widest, options.max_width), min(cell_len(self.text) + self.indent, options.max_width))
 
 
 def percent(share: float) -> str:
-    """One decimal; small shares as `<0.1 %`, not as zero."""
+    """One decimal; small shares as `<0.1 %`, not as zero, and large ones as `>99.9 %`, not as all.
+
+    >>> percent(0.1234), percent(0.0003), percent(0.9997), percent(1)
+    ('12.3 %', '<0.1 %', '>99.9 %', '100.0 %')
+    """
     if math.isnan(share):
         return "-"
     if 0 < share < 0.0005:
         return "<0.1 %"
+    if 0.9995 <= share < 1 - _ROUNDING:
+        return ">99.9 %"
     return f"{100 * share:.1f} %"
 
 
 def percent_span(low: float, high: float) -> str:
-    """An interval of shares.
+    """An interval of shares: one decimal, or three if its ends would look the same.
 
-    >>> percent_span(0.5, 0.123)
-    '50.0 to 12.3 %'
+    >>> percent_span(0.5, 0.623), percent_span(0.99966, 0.99973), percent_span(0.9987, 1)
+    ('50.0 to 62.3 %', '99.966 to 99.973 %', '99.9 to 100.0 %')
     """
-    return f"{100 * low:.1f} to {percent(high)}"
+    digits = 3 if low < high and f"{100 * low:.1f}" == f"{100 * high:.1f}" else 1
+    return f"{100 * low:.{digits}f} to {100 * high:.{digits}f} %"
 
 
 def quoted(text: str, width: int) -> str:
-    """A text of a model in quotes on one line, at most `width` characters; an ellipsis before the last quote if cut.
+    """A text of a model in quotes on one line, in at most `width` columns; an ellipsis before the last quote if cut.
 
     >>> print(quoted("a text", 20), quoted("a long text", 9))
     'a text' 'a long…'
     """
     whole = spelled(repr(text))
-    return whole if len(whole) <= width else f"{whole[: width - 2].rstrip()}…{whole[-1]}"
+    return whole if cell_len(whole) <= width else f"{start_of(whole, width - 1)}{whole[-1]}"
 
 
 def label(text: str, width: int = 16) -> Text:
     """A text from a file or a model on one line, cut at its start if long; never read as markup."""
-    line = spelled(text).replace("\n", "\\n")
-    return Text(line if len(line) <= width else "…" + line[1 - width :])
+    return Text(end_of(_on_a_line(text), width))
+
+
+def beginning(text: str, width: int) -> Text:
+    """A text from a model on one line, cut at its end if long; never read as markup."""
+    return Text(start_of(_on_a_line(text), width))
 
 
 def labels(texts: Sequence[str], width: int) -> list[Text]:
     """Texts from a file or a model on one line each, cut in the middle if long (see `middle`); never read as markup."""
-    return [Text(line) for line in middle([spelled(text).replace("\n", "\\n") for text in texts], width)]
+    return [Text(line) for line in middle(list(map(_on_a_line, texts)), width)]
 
 
-def middle(texts: Sequence[str], width: int) -> list[str]:
-    """Shorten texts to `width` characters: in the middle, or around the first difference if they would look the same.
+def _on_a_line(text: str) -> str:
+    return spelled(text).replace("\n", "\\n")
 
-    >>> middle(["very dissatisfied", "dissatisfied", "a"], 12)
-    ['very d…sfied', 'dissatisfied', 'a']
-    >>> middle(["an answer of one kind that is long", "an answer of two kinds that is long"], 14)
-    ['…wer of one k…', '…wer of two k…']
+
+def nats(value: float) -> str:
+    """A KL divergence or a drift: four decimals.
+
+    >>> nats(0.00123), nats(12.345), nats(float("nan")), nats(float("inf"))
+    ('0.0012', '12.3450', '-', 'inf')
     """
-    whole = len(set(texts))
-    even = (width - 1) - (width - 1) // 2
-    cut = _cut(texts, width, even)
-    for start in sorted(range(1, width - 1), key=lambda start: abs(start - even)):
-        if len(set(cut)) == whole:
-            return cut
-        cut = max(cut, _cut(texts, width, start), key=lambda some: len(set(some)))
-    long = [text for text in texts if len(text) > width]
-    first, last = min(long, default=""), max(long, default="")  # what these two begin with, all begin with
-    alike = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
-    begin = max(0, alike - width // 2)
-    around = [text if len(text) <= width else f"{'…' if begin else ''}{text[begin:]}" for text in texts]
-    around = [text if len(text) <= width else f"{text[: width - 1]}…" for text in around]
-    return max(cut, around, key=lambda some: len(set(some)))
+    return "-" if math.isnan(value) else f"{value:z.4f}"
 
 
-def _cut(texts: Sequence[str], width: int, start: int) -> list[str]:
-    """Long texts with so many characters before the ellipsis."""
-    end = width - 1 - start
-    return [text if len(text) <= width else f"{text[:start]}…{text[len(text) - end :]}" for text in texts]
+def format_of(measure: str) -> Callable[[float], str]:
+    """The format of a figure with this name.
 
-
-def number(value: float) -> str:
-    """About four characters: a KL may be .0012 or 12.
-
-    >>> number(0.00123), number(1.5), number(12.345), number(float("nan")), number(float("inf"))
-    ('0.0012', '1.50', '12.3', '-', 'inf')
+    >>> format_of("exact KL")(1), format_of("excess TVD")(1)
+    ('1.0000', '1.000')
     """
-    if math.isnan(value):
-        return "-"
-    return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
+    return nats if "KL" in measure else thousandths
 
 
 def cut_in_words(outcome: Outcome) -> str:
@@ -167,19 +166,19 @@ def cut_in_words(outcome: Outcome) -> str:
     return " (unfinished)" if outcome.unfinished == outcome.count else f" ({outcome.unfinished} unfinished)"
 
 
-def decimals(value: float) -> str:
-    """Four significant digits, in the units of the outcome.
-
-    >>> decimals(5.5), decimals(123456), decimals(0.0123456)
-    ('5.5', '123456', '0.01235')
-    """
-    return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
-
-
 def thousandths(value: float) -> str:
-    """A distance, or another figure with three decimals.
+    """A distance, an entropy, or a value in the units of the outcome: three decimals, none from 10 000 up.
 
-    >>> thousandths(0.12345), thousandths(-0.0001), thousandths(float("nan"))
-    ('0.123', '0.000', '-')
+    >>> thousandths(0.12345), thousandths(-0.0001), thousandths(123456.7), thousandths(float("nan"))
+    ('0.123', '0.000', '123457', '-')
     """
-    return "-" if math.isnan(value) else f"{value:z.3f}"
+    return "-" if math.isnan(value) else f"{value:z.0f}" if 10_000 <= abs(value) < math.inf else f"{value:z.3f}"
+
+
+def tenths(value: float) -> str:
+    """An expected number of things: one decimal, none from 1000 up.
+
+    >>> tenths(9.96), tenths(123456.7)
+    ('10.0', '123457')
+    """
+    return f"{value:.1f}" if value < 1000 else f"{value:.0f}"

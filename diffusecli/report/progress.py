@@ -20,8 +20,9 @@ from rich.text import Text
 
 from diffusecli.evaluation.names import short_names
 from diffusecli.prompts.groups import WHOLE, group_of, noun_of
-from diffusecli.report.parts import middle, percent
+from diffusecli.report.parts import nats, percent
 from diffusecli.report.tables import answers
+from diffusecli.report.widths import middle
 from diffusecli.report.wording import plus_minus
 from diffusecli.runs.iteration import Iteration, Step
 from diffusecli.sampling.settings import Standing
@@ -232,13 +233,13 @@ def live_view(seen: Sequence[Iteration], remaining: float, line: str = "") -> Re
     for (_, members), name in zip(shown, middle([name for name, _ in shown], _WIDEST_NAME), strict=True):
         history = [mean(iteration.kl[alias] for alias in members) for iteration in seen]
         rows.add_row(
-            Text(spelled(name)), sparkline(history), Text(f"{history[-1]:.4f}", justify="right"),
+            Text(spelled(name)), sparkline(history), Text(nats(history[-1]), justify="right"),
             Text(percent(mean(last.on_target[alias] for alias in members)), justify="right"),
         )  # fmt: skip
     below = [f"and {many(len(groups) - len(shown), 'other folder')}"] if len(groups) > len(shown) else []
     if len(aliases) > _MOST_PROMPTS:
         furthest = sorted(aliases, key=lambda alias: -last.kl[alias])[:_WORST]
-        below.append(f"furthest: {', '.join(f'{spelled(names[alias])} {last.kl[alias]:.4f}' for alias in furthest)}")
+        below.append(f"furthest: {', '.join(f'{spelled(names[alias])} {nats(last.kl[alias])}' for alias in furthest)}")
     return Group(bar, *figures, rows, *map(Text, below))
 
 

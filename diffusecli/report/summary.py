@@ -17,6 +17,7 @@ from rich.text import Text
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation, by_prompt
 from diffusecli.evaluation.groups import are_many, tuned
 from diffusecli.evaluation.names import labels, marks, prompt_names
+from diffusecli.evaluation.records import FieldFigures
 from diffusecli.prompts.answers import by_count
 from diffusecli.prompts.matching import Matching, nearly_matched, wider_rules
 from diffusecli.prompts.wording_names import split_alias
@@ -24,14 +25,15 @@ from diffusecli.report.all_figures import all_figures
 from diffusecli.report.glance import at_a_glance, differences, drifts, matrices, runs
 from diffusecli.report.groups import group_legend, group_table
 from diffusecli.report.histogram import Histogram, Showing
-from diffusecli.report.parts import Flow, Sentence, cut_in_words, number, percent, quoted
+from diffusecli.report.parts import Flow, Sentence, cut_in_words, nats, new_table, percent, quoted, thousandths
+from diffusecli.report.widths import middle
 from diffusecli.report.wording import mark_of, of_wordings, plus_minus, sentence, short
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
 _STYLES = {"good": "green", "near": "yellow", "open": "yellow", "bad": "red"}
 _MOST_FREQUENT = 5
-_MOST_FIELDS = 10
+_MOST_FIELDS, _FIELD = 10, 20
 _ENOUGH_KNOWN = 0.5  # share of records with known values, below which fields say little
 _MANY_OFF = 0.05  # share of samples off target from which the most frequent ones are shown
 _WORTH_A_RULE = 0.01  # share of samples from which a wider rule is named
@@ -114,10 +116,10 @@ def _sampler(row: Evaluated, sampler: str, *, verbose: bool) -> Iterator[Rendera
 def _figures(row: Evaluated) -> Iterator[str]:
     f, exact = row.figures, row.exact
     if row.tally.n:
-        yield f"N {row.tally.n}"
+        yield f"N {row.tally.n}{f' in {spelled(row.file)}' if row.file else ''}"
     if f is not None:
         yield f"valid {percent(f.valid)}"
-        yield f"TVD {f.tvd:.3f} (perfect sampler {f.tvd_floor:.3f})"
+        yield f"TVD {thousandths(f.tvd)} (perfect sampler {thousandths(f.tvd_floor)})"
         target, perfect = f"{f.target_entropy:.2f}", f"{f.entropy_perfect:.2f}"
         yield f"entropy {f.entropy:.2f} (target {target}{f', perfect sampler {perfect}' if perfect not in (target, 'nan') else ''})"
     if row.diversity is not None:
@@ -127,9 +129,9 @@ def _figures(row: Evaluated) -> Iterator[str]:
     if row.tally.unfinished and "unfinished" not in row.verdict:
         yield f"{percent(row.tally.unfinished_share)} unfinished"
     if exact is not None:
-        yield f"{'estimated' if exact.kl_error else 'exact'} KL {plus_minus(exact.kl, exact.kl_error) if exact.kl_error else number(exact.kl)}"
+        yield f"{'estimated' if exact.kl_error else 'exact'} KL {plus_minus(exact.kl, exact.kl_error) if exact.kl_error else nats(exact.kl)}"
         if f is None and not math.isnan(exact.tvd):
-            yield f"exact TVD {exact.tvd:.3f}"
+            yield f"exact TVD {thousandths(exact.tvd)}"
 
 
 def _records(row: Evaluated) -> Iterator[RenderableType]:
@@ -141,13 +143,25 @@ def _records(row: Evaluated) -> Iterator[RenderableType]:
     said = "" if enough else "; too few for a verdict on fields"
     yield Sentence(f"records: {percent(found.known)} have known values only{said}", indent=4)
     if enough and found.fields:
-        shown = [f"{mark_of(f.verdict)[0]} {spelled(f.name)} {f.tvd:.3f} ({f.tvd_floor:.3f})" for f in found.fields[:_MOST_FIELDS]]
-        if more := len(found.fields) - len(shown):
-            shown.append(f"and {many(more, 'more field')}")
-        yield Flow(["TVD by field (perfect sampler):", *shown], indent=4)
+        yield _fields(found.fields)
+        if more := len(found.fields) - _MOST_FIELDS:
+            yield from [Text(f"    and {many(more, 'more field')}")] if more > 0 else []
     if found.sdmetrics is not None:
         score = found.sdmetrics
-        yield Sentence(f"SDMetrics quality score {number(score.score)} (perfect sampler {number(score.perfect)})", indent=4)
+        yield Sentence(
+            f"SDMetrics quality score {thousandths(score.score)} (perfect sampler {thousandths(score.perfect)})", indent=4
+        )
+
+
+def _fields(fields: Sequence[FieldFigures]) -> RenderableType:
+    """Each field with its distance and its verdict. The verdict wraps."""
+    table = new_table(Text("    field"), ("TVD", "right"), ("perfect\nsampler", "right"))
+    table.add_column("verdict")
+    for f, name in zip(fields[:_MOST_FIELDS], middle([spelled(f.name) for f in fields[:_MOST_FIELDS]], _FIELD), strict=True):
+        sign, kind = mark_of(f.verdict)
+        said = Sentence(sentence(f.verdict), style=_STYLES[kind])
+        table.add_row(Text.assemble("  ", (sign, _STYLES[kind]), f" {name}"), thousandths(f.tvd), thousandths(f.tvd_floor), said)
+    return table
 
 
 def _answers(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str], *, verbose: bool) -> Iterator[RenderableType]:

@@ -19,7 +19,7 @@ from diffusecli.evaluation.names import short_names
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.groups import MOST_NAMED, folders
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.report.parts import bar, label, labels, new_table, number, percent
+from diffusecli.report.parts import Sentence, bar, beginning, label, labels, nats, new_table, percent, tenths, thousandths
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
@@ -32,6 +32,11 @@ _MOST_ROWS = 24
 _WIDEST = 32  # characters of a target
 _CUT = " (unfinished)"
 _MEDIANS = "Medians over the prompts of each folder."
+_PLAN_LEGEND = (
+    "entropy: of the target weights, in nats.",
+    "tokens: what the model reads in each iteration to score all targets of the prompt, with shared beginnings read once.",
+    "as rows: the same if each target were a row of its own; for comparison.",
+)
 _Kind = TypeVar("_Kind")
 
 
@@ -61,7 +66,7 @@ def answers(counts: Answers, most: int = _MOST_ROWS, wanted: int = 0) -> Rendera
              *((count, text, _CUT) for text, count in counts.unfinished.items())]  # fmt: skip
     shown = heapq.nsmallest(most, found, key=lambda answer: (-answer[0], answer[1]))
     for count, text, mark in shown:
-        rows.add_row(label(text, 40 - len(mark)) + mark, str(count), percent(count / total), bar(count / max(shown[0][0], 1)))
+        rows.add_row(beginning(text, 40 - len(mark)) + mark, str(count), percent(count / total), bar(count / max(shown[0][0], 1)))
     hidden, cut, missing = len(found) - len(shown), counts.unfinished.total(), total - counts.total()
     below = [f"and {many(hidden, 'other answer')}"] if hidden else []
     below += [f"{cut} unfinished ({percent(cut / total)}): cut at the limit of new tokens"] if cut else []
@@ -80,8 +85,8 @@ def prompts_overview(prompts: Iterable[Prompt]) -> RenderableType:
     for name, some in _listed(found, aliases):
         targets, entropy = median(len(prompt.targets) for prompt in some), median(prompt.entropy for prompt in some)
         rows.add_row(
-            label(name, 36), *([_wordings(some)] if several else []), f"{targets:.10g}", f"{entropy:.3f}", f"{math.exp(entropy):.1f}" if targets else "-",
-            f"{median(prompt.expected_distinct(1000) for prompt in some):.1f}",
+            label(name, 36), *([_wordings(some)] if several else []), f"{targets:.10g}", thousandths(entropy), tenths(math.exp(entropy)) if targets else "-",
+            tenths(median(prompt.expected_distinct(1000) for prompt in some)),
         )  # fmt: skip
     return Group(
         rows,
@@ -145,14 +150,20 @@ def token_table(view: TokenView, top: int) -> RenderableType:
 
 def training_plan(planned: Plan) -> RenderableType:
     """Plan of a training: prompts, targets, tokens per step, memory, steps."""
-    rows = new_table(Text("prompt"), ("targets", "right"), ("H", "right"), ("tokens", "right"), ("as rows", "right"))
+    rows = new_table(Text("prompt"), ("targets", "right"), ("entropy", "right"), ("tokens", "right"), ("as rows", "right"))
     for name, some in _listed(list(planned.tokens.values()), list(planned.tokens)):
         targets, entropy, packed, as_rows = (median(values) for values in zip(*some, strict=True))
-        rows.add_row(label(name, 40), f"{targets:.10g}", f"{entropy:.3f}", f"{packed:.0f}", f"{as_rows:.0f}")
-    return Group(rows, *([Text(_MEDIANS, style="dim")] if len(planned.tokens) > MOST_NAMED else []), Text(
-        f"{many(planned.steps, 'optimiser step')}, about {planned.tokens_in_all} tokens in total; learning rate {planned.learning_rate:.2g}; "
-        f"{planned.parameters / 1e6:.0f} M parameters; estimated peak memory {planned.memory_gb:.1f} GB"
-    ))  # fmt: skip
+        rows.add_row(label(name, 40), f"{targets:.10g}", thousandths(entropy), f"{packed:.0f}", f"{as_rows:.0f}")
+    return Group(
+        rows,
+        *([Sentence(_MEDIANS, style="dim")] if len(planned.tokens) > MOST_NAMED else []),
+        *(Sentence(line, style="dim") for line in _PLAN_LEGEND),
+        Sentence(
+            f"{many(planned.steps, 'optimiser step')}, about {planned.tokens_in_all} tokens in total; learning rate {planned.learning_rate:.2g}; "
+            f"{planned.parameters / 1e6:.0f} M parameters; estimated peak memory {planned.memory_gb:.1f} GB"
+        ),
+        Sentence("time: depends on the machine. Training shows the time left after its first iteration."),
+    )
 
 
 def trained_table(trained: Exact, tested: Exact, digests: Set[str]) -> RenderableType:
@@ -168,8 +179,8 @@ def trained_table(trained: Exact, tested: Exact, digests: Set[str]) -> Renderabl
                 tvds = [line.tvd for line in some if not math.isnan(line.tvd)]
                 rows.add_row(
                     label(folder.label, 24), "trained on" if seen else "not trained", str(len(some)),
-                    number(median(line.kl for line in some)), number(max(line.kl for line in some)),
-                    f"{median(tvds):.3f}" if tvds else "-", f"{max(tvds):.3f}" if tvds else "-",
+                    nats(median(line.kl for line in some)), nats(max(line.kl for line in some)),
+                    *(thousandths(tvd) for tvd in ((median(tvds), max(tvds)) if tvds else (math.nan, math.nan))),
                     percent(median(line.on_target for line in some)), style="bold" if folder.whole else "",
                 )  # fmt: skip
     legend = "Exact figures. KL: KL(target || model) in nats. TVD: total variation distance. Several wordings: their mean. Many trained prompts: a sample of them."

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from diffusecli.report.parts import middle
+from diffusecli.report.widths import middle
 
 _WIDTHS = {
     **dict.fromkeys(" !'(),-./:;I[\\]`fijlrt|·›\u202f", 0.42), **dict.fromkeys("mwMW@%…—⏎", 1.0), **dict.fromkeys("ABCDEGHKNOPQRUVXY", 0.8),

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from diffusecli.evaluation import metrics
 from diffusecli.evaluation.metrics import FIRST_DRAW, KINDS, OTHER_FIELDS, Figures, Worded
 from diffusecli.system.errors import many, printable, shortened
 
@@ -149,11 +148,6 @@ def p_value(found: Figures) -> str:
     return f"≤\u202f{number(found.least_p, 4)}" if found.at_least_p else number(found.p_value, 4 if found.p_value < 0.01 else 3)
 
 
-def in_words(found: Figures) -> list[str]:
-    """The figures that are described in words."""
-    return [mark.template.format(percent(value) if mark.share else number(value)) for mark, value in metrics.in_words(found)]
-
-
 def phrase(verdict: str) -> str:
     """A verdict without the figures behind it.
 
@@ -225,6 +219,6 @@ def median_and_worst(tvds: Sequence[float]) -> str:
 
 FILTERS = {
     "number": number, "percent": percent, "text": text, "count": count, "span": span, "key": key, "short": short, "phrase": phrase,
-    "p_value": p_value, "in_words": in_words, "of_wordings": of_wordings, "sentence": sentence,
+    "p_value": p_value, "of_wordings": of_wordings, "sentence": sentence,
 }  # fmt: skip
 """Filters of the HTML template."""

@@ -154,12 +154,30 @@ def by_words(text: str, width: int) -> str:
 def in_lines(text: str, width: int, *, cut: bool = True) -> list[str]:
     """Lines of at most `width` characters. A percent sign stays with its number, and what is in backticks on one line; longer words are `cut`.
 
-    >>> in_lines("valid 99.3 % of all", 10)
-    ['valid', '99.3 % of', 'all']
+    >>> in_lines("valid 99.3 % of all", 10), in_lines("答えは 満足 です", 9)
+    (['valid', '99.3 % of', 'all'], ['答えは', '満足 です'])
     """
     joined = _TOGETHER.sub(lambda found: found[0].replace(" ", _JOINED), text)
-    lines = wrap(joined, width, break_on_hyphens=False, break_long_words=cut)
+    if joined.isascii():  # every character takes one column
+        lines = wrap(joined, width, break_on_hyphens=False, break_long_words=cut)
+    else:
+        lines = _by_columns(joined, width, cut=cut)
     return [line.replace(_JOINED, " ") for line in lines] or [""]
+
+
+def _by_columns(text: str, width: int, *, cut: bool) -> list[str]:
+    """As `textwrap.wrap`, for characters of any width: Chinese and Japanese ones take two columns, combining accents none."""
+    from rich.cells import cell_len, chop_cells
+
+    lines: list[str] = []
+    for word in text.split():
+        if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
+            lines[-1] += f" {word}"
+        elif cut and cell_len(word) > width:
+            lines += chop_cells(word, max(2, width))
+        else:
+            lines.append(word)
+    return lines
 
 
 def has_colour(stream: TextIO) -> bool:

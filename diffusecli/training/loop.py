@@ -110,12 +110,21 @@ def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, rep
                 if reason is None and (iteration + 1) % job.save_every == 0 and progress.step < steps and processes.main:
                     save_checkpoint(job.run, job.base, moments_of(job, optimiser), progress)
             if reason is None and progress.step == steps:
-                reason = f"finished {many(settings.n_iters, 'iteration')}"
+                reason = _finished(settings.n_iters, progress.first)
             progress.finished = reason or ""
             if any(processes.everyones(interrupts.asked)):
                 _leave(job, optimiser, progress)
     _train_mode(job.base, on=False)
-    progress.finished = reason or f"finished {many(settings.n_iters, 'iteration')}"
+    progress.finished = reason or _finished(settings.n_iters, progress.first)
+
+
+def _finished(iterations: int, before: int) -> str:
+    """The reason why a training ended after all its iterations, of which `before` are of the run that it continues.
+
+    >>> _finished(50, 0), _finished(80, 50)
+    ('finished 50 iterations', 'finished 80 iterations (30 more)')
+    """
+    return f"finished {many(iterations, 'iteration')}{f' ({iterations - before} more)' if before else ''}"
 
 
 def _step(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, between: Between) -> tuple[float, float]:

@@ -76,8 +76,10 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
     sets += _only_recorded(runs, sets) if not question.prompts else []
     if not question.prompts and (empty := [facts.run for facts in runs if not any(s.run == facts.run for s in sets)]) and sets:
         notice(f"warning: left out, because there are no samples and no figures: {some_of(empty)}")
-    if older := list(_left_out(runs, paths)):
-        notice(f"older samples of a prompt are skipped: {', '.join(map(str, older))}. Name a file to evaluate it too")
+    for used, older in _left_out(runs, paths).items():
+        notice(
+            f"{used}: holds the newest samples. Older ones are skipped: {some_of([str(file) for file in older])}. Name a file to evaluate it too"
+        )
     if not question.exact and (unused := _other_prompts(sets, question)):
         notice(
             f"{', '.join(unused)}: differs from the prompt that was sampled under this name. The samples are compared with the sampled prompt. "
@@ -140,11 +142,15 @@ def _collect(paths: Sequence[Path], question: Question, notice: Notice) -> tuple
     return [facts for runs, _ in once.values() for facts in runs], [s for _, sets in once.values() for s in sets]
 
 
-def _left_out(runs: Sequence[RunFacts], paths: Sequence[Path]) -> Iterator[Path]:
-    """Older sample files of runs, except those that were named."""
+def _left_out(runs: Sequence[RunFacts], paths: Sequence[Path]) -> dict[Path, list[Path]]:
+    """The newest sample files of runs, with the older ones that they supersede, except those that were named."""
     named = {path.resolve() for path in paths}
+    found: dict[Path, list[Path]] = {}
     for facts in runs:
-        yield from (file for file in facts.left_out if file.resolve() not in named)
+        for file, used in facts.left_out.items():
+            if file.resolve() not in named:
+                found.setdefault(used, []).append(file)
+    return found
 
 
 def _measure(
@@ -262,6 +268,7 @@ def _judge(sample: SampleSet, run: RunFacts | None, measured: Measured | None, q
         lines=by_line(compared, [matching.key(t) or t for t in known.every_spelling] if known else (), compared.unfinished) if is_open else (),
         exact=_exact(sample, run, measured, question.at_n),
         records=record_figures(prompt, sample.counts, question.seed, matching, sdmetrics=question.sdmetrics),
+        file=sample.file,
     )  # fmt: skip
 
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from diffusecli.evaluation.names import shown
 from diffusecli.evaluation.prompt_book import kept_prompt
 from diffusecli.evaluation.run_records import changed_since_training, read_sample_meta
 from diffusecli.files.endings import require_ending
@@ -33,7 +35,7 @@ from diffusecli.prompts.stated_options import require_statable
 from diffusecli.prompts.wording_names import split_alias
 from diffusecli.runs.finding import config_of, newest_run, on_base
 from diffusecli.runs.run_dir import RunDir
-from diffusecli.runs.sample_files import FORMATS, meta_path
+from diffusecli.runs.sample_files import FORMATS, SAMPLE_ENDINGS, meta_path, sampler_name
 from diffusecli.runs.samples import format_of
 from diffusecli.sampling.ask_methods import METHODS
 from diffusecli.sampling.asking import AskingEngine, with_limit
@@ -107,6 +109,21 @@ class Resolved:
     ask: str | None = None
 
     @property
+    def effect(self) -> str:
+        """What these samples change for a later `evaluate` of the run, to be asked before they are written. Empty if nothing."""
+        if self.home is None or self.path.parent != self.home.path:
+            return ""
+        run, sampler = f"`diffuse evaluate {shlex.quote(str(self.home.path))}`", sampler_name(self.mode, self.ask)
+        there = self.home.all_sample_files().get(sampler, [])
+        if self.path not in (self.home.samples(self.mode, ending, self.ask) for ending in SAMPLE_ENDINGS):
+            return f"{run} does not use this file" if there else ""
+        mine, older = {prompt.alias for prompt in self.prompts}, [file for file in there if file != self.path]
+        others = [file.name for file in older if not mine.isdisjoint(read_sample_meta(file).prompts or mine)]
+        replaced = "They replaced the earlier samples in this file. " if self.path in there else ""
+        unused = f". Those of the same prompts in {', '.join(others)} are kept, but not used" if others else ""
+        return f"{replaced}{run} now uses these samples{unused}" if replaced or others else ""
+
+    @property
     def served_name(self) -> str:
         """The model's name for a server: from the command line, otherwise the adapter's name with its hash, so that caches stay correct.
 
@@ -159,7 +176,7 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
     if wanted.output is not None and (others := _of_other_prompts(path, prompts)):
         raise InputError(f"{path}: contains samples of {others}. Choose another file or remove it")
     asked = f", asked by the method {wanted.ask}" if wanted.ask else ""
-    message = f"sampling {config.model}{f' with the adapter {wanted.fetched or adapter.path}' if adapter else ''} ({mode}{asked}){message}"
+    message = f"sampling {config.model}{f' with the adapter {wanted.fetched or adapter.path}' if adapter else ''} ({shown(mode)}{asked}){message}"
     if adapter is not None and (changed := changed_since_training(adapter, prompts)):
         message += f"; changed since its training: {', '.join(changed)}"
     if wanted.per_wording:

@@ -32,6 +32,17 @@ from tests.cli.configs import config_text
         (["evaluate"], 2, "Missing argument"),
         (["init-prompt"], 2, "no distribution given. Name one"),
         (["init-prompt", "--binomial", "0", "0.5"], 2, "N must be 1 or more"),
+        (["init-prompt", "--binomial", "10"], 2, "--binomial needs 2 values (N P) and has 1. See `"),
+        (
+            ["init-prompt", "--binomial", "10", "-o", "x.json"],
+            2,
+            "--binomial needs 2 values (N P) and has 1. See `",
+        ),
+        (["init-prompt", "--uniform"], 2, "--uniform needs 2 values (LO HI) and has 0. See `"),
+        (["init-prompt", "--top"], 2, "--top needs a value (K). See `"),
+        (["sample", "-n"], 2, "-n needs a value. See `"),
+        (["evaluate", "--sort"], 2, "--sort needs a value (weight|residual|target). See `"),
+        (["train", "--force=1"], 2, "Option '--force' does not take a value. See `"),
         (["nonsense"], 2, "No such command 'nonsense'"),
     ],
 )
@@ -45,6 +56,7 @@ def test_mistakes_are_one_sentence_on_stderr_with_their_exit_code(in_process, pr
     done = in_process(*words)
     assert (done.returncode, done.stdout) == (code, "")
     assert message in " ".join(done.stderr.split())
+    assert not message.endswith("See `") or done.stderr.endswith(f"diffuse {words[0]} --help`\n")
     assert "Traceback" not in done.stderr
     assert [path for path in sorted(tmp_path.rglob("*")) if path not in before and path.is_file()] == []
 

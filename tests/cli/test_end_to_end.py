@@ -42,7 +42,7 @@ def test_train_sample_and_evaluate_a_tiny_model_end_to_end(diffuse, in_process, 
     evaluated = diffuse("evaluate", "results/", NO_COLOR="1")
     assert evaluated.returncode == 0, evaluated.stderr
     assert "untuned" in evaluated.stdout
-    assert "lora" in evaluated.stdout
+    assert "tuned: " in evaluated.stdout
     assert max(map(len, evaluated.stdout.splitlines())) <= 80
     assert "\x1b" not in evaluated.stdout
 

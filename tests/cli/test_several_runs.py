@@ -36,7 +36,7 @@ def test_configs_are_trained_in_turn_and_end_with_a_table(folder, in_process):
     table = lines[lines.index("runs: means over 1 prompt") + 1 :]
     assert table[0].split() == ["run", "KL", "on", "target", "TVD", "perfect", "follow"]
     kls = [json.loads(Path("results", name, "run.json").read_text())["exact_kl"]["p.json"] for name in "ab"]
-    assert [line.split()[:2] for line in table[2:4]] == [[name, f"{kl:.1f}"] for name, kl in zip("ab", kls, strict=True)]
+    assert [line.split()[:2] for line in table[2:4]] == [[name, f"{kl:.4f}"] for name, kl in zip("ab", kls, strict=True)]
     assert "next: `diffuse evaluate results/a results/b`" in done.stderr
 
 
@@ -84,6 +84,10 @@ def test_a_plan_is_printed_for_each(folder, in_process):
         (["seed"], "--sweep seed: write KEY=VALUE,VALUE"),
         (["seed="], "--sweep seed=: write KEY=VALUE,VALUE"),
         (["a.r=1", "a.r=2"], "--sweep a.r: is given twice"),
+        (
+            ["model=a/b,a b"],
+            "--sweep: two combinations have the name model=a-b. Give each value once. Values that differ in signs only",
+        ),
         (["seed=1,1"], "--sweep: two combinations have the name seed=1"),
         (["seed=1,]"], "the values cannot be read"),
         (["seed=2020-01-01,2"], "the values cannot be read"),
@@ -100,3 +104,12 @@ def test_names_tell_settings_of_the_same_last_part_apart():
     (one,) = combinations(["a.r=1", "b.r=x/y z"])
     assert one.name == "a.r=1,b.r=x-y-z"
     assert [one.name for one in combinations(["rate=-1,1"])] == ["rate=-1", "rate=1"]
+
+
+def test_long_values_that_differ_only_at_their_ends_have_names_of_their_own():
+    beginning = "a request that is longer than forty characters and ends in "
+    names = [one.name for one in combinations([f"system='{beginning}a','{beginning}b',short"])]
+    assert len(set(names)) == 3
+    assert names[2] == "system=short"
+    assert all(name.startswith("system=a-request-that-is-longer-than-f") and len(name) == len("system=") + 40 for name in names[:2])
+    assert names[:2] == [one.name for one in combinations([f"system='{beginning}a','{beginning}b'"])]  # whatever else is swept

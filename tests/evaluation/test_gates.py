@@ -28,14 +28,14 @@ def test_each_gate_passes_on_one_side_of_its_limit_only(tmp_path, option, passes
     assert failures(found, {option: passes}) == []
     if fails is not None:
         (missed,) = failures(found, {option: fails})
-        assert missed.startswith(f"p.json (lora): {GATES[option].figure} ")
+        assert missed.startswith(f"p.json (tuned): {GATES[option].figure} ")
         assert f" {fails:g}" in missed
 
 
 def test_targets_that_were_never_seen_miss_the_coverage(tmp_path):
     found = evaluate([run_with(tmp_path / "run", ["a"] * 50).path])
     assert failures(found, {"--min-coverage": 0.5}) == []
-    assert failures(found, {"--min-coverage": 0.51}) == ["p.json (lora): seen / possible 0.5 < 0.51"]
+    assert failures(found, {"--min-coverage": 0.51}) == ["p.json (tuned): seen / possible 0.5 < 0.51"]
 
 
 def test_what_was_only_measured_exactly_is_judged_by_that_alone(trained, prompt_file):
@@ -46,7 +46,7 @@ def test_what_was_only_measured_exactly_is_judged_by_that_alone(trained, prompt_
 
 
 @pytest.mark.parametrize(
-    ("limit", "missed"), [(0.3, []), (0.29, ["p.json (lora): worst exact TVD of a wording 0.3 > 0.29, held-out context 'at sea'"])]
+    ("limit", "missed"), [(0.3, []), (0.29, ["p.json (tuned): worst exact TVD of a wording 0.3 > 0.29, held-out context 'at sea'"])]
 )
 def test_the_worst_of_a_prompts_wordings_and_contexts_is_judged(tmp_path, limit, missed):
     found = evaluate([run_with(tmp_path / "run", ["a"]).path])
@@ -68,7 +68,7 @@ def test_a_prompt_of_one_wording_is_judged_by_its_own_distance(tmp_path):
 def test_runs_are_told_apart(tmp_path):
     for name in ("r1", "r2"):
         run_with(tmp_path / name, ["x"])
-    assert failures(evaluate([tmp_path]), {"--min-valid": 0.5})[1].startswith("p.json (r2 lora): ")
+    assert failures(evaluate([tmp_path]), {"--min-valid": 0.5})[1].startswith("p.json (r2 tuned): ")
 
 
 def test_untuned_models_are_judged_only_alone(tmp_path):
@@ -81,7 +81,7 @@ def test_untuned_models_are_judged_only_alone(tmp_path):
 def test_what_is_not_known_does_not_pass(tmp_path):
     run = run_with(tmp_path / "run", ["a", "b"])
     found = evaluate([run.path])
-    assert failures(found, {"--max-kl": 9}) == ["p.json (lora): exact KL is not known (add --exact)"]
+    assert failures(found, {"--max-kl": 9}) == ["p.json (tuned): exact KL is not known (add --exact)"]
     assert failures(found, {"--max-drift": 9}) == [f"{run.path}: drift is not known (add --exact)"]
     write_json(run.manifest, {"retention_kl": 0.02})
     assert failures(evaluate([run.path]), {"--max-drift": 0.02}) == []
@@ -102,6 +102,6 @@ def test_the_command_says_in_one_line_what_failed_and_exits_with_1(tmp_path, in_
     done = in_process("evaluate", "run", "--min-valid", "0.9", "--max-excess-tvd", "0.1")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line == "diffuse: failed: p.json (lora): valid share 0.5 < 0.9; p.json (lora): excess TVD 0.4602 > 0.1"
+    assert line == "diffuse: failed: p.json (tuned): valid share 0.5 < 0.9; p.json (tuned): excess TVD 0.4602 > 0.1"
     assert "off target 50 %" in done.stdout
     assert in_process("evaluate", "run", "--min-valid", "0.4").returncode == 0

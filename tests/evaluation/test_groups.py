@@ -164,12 +164,12 @@ def test_a_median_is_judged_of_each_split_of_the_tuned_model(mixture, option, fi
     assert families < words < urns
     assert failures(found, {option: words + 1e-9}) == []
     between = (families + words) / 2
-    assert failures(found, {option: between}) == [f"wordings (lora): median {figure} {words:.4g} > {between:g}"]
+    assert failures(found, {option: between}) == [f"wordings (tuned): median {figure} {words:.4g} > {between:g}"]
     assert len(failures(found, {option: families / 2})) == 2
 
 
 def test_folders_without_a_split_are_judged_one_by_one(mixture):
-    assert failures(mixture(("dice", "urns")), {"--max-median-tvd": 0.03}) == ["urns (lora): median exact TVD 0.04 > 0.03"]
+    assert failures(mixture(("dice", "urns")), {"--max-median-tvd": 0.03}) == ["urns (tuned): median exact TVD 0.04 > 0.03"]
 
 
 def test_a_median_of_which_a_prompt_is_not_known_misses_its_limit(mixture):
@@ -177,7 +177,7 @@ def test_a_median_of_which_a_prompt_is_not_known_misses_its_limit(mixture):
     first = next(row for row in found.rows if row.mode == "lora")
     rows = tuple(replace(row, exact=None) if row is first else row for row in found.rows)
     assert failures(replace(found, rows=rows), {"--max-median-tvd": 0.5}) == [
-        "dice (lora): median exact TVD is not known, 2 of 3 prompts measured (add --exact)"
+        "dice (tuned): median exact TVD is not known, 2 of 3 prompts measured (add --exact)"
     ]
     with pytest.raises(InputError, match="--max-median-tvd 2: must be between 0 and 1"):
         failures(found, {"--max-median-tvd": 2})
@@ -189,7 +189,7 @@ def test_the_command_fails_with_1_on_a_folder(mixture, in_process):
     passed, failed = in_process(*asked, ".09"), in_process(*asked, ".015")
     assert (passed.returncode, failed.returncode) == (0, 1)
     assert failed.stderr.splitlines()[-1].startswith("diffuse: failed: ")
-    assert "wordings (lora): median exact TVD 0.025 > 0.015" in failed.stderr
+    assert "wordings (tuned): median exact TVD 0.025 > 0.015" in failed.stderr
 
 
 def test_prompts_that_were_only_measured_draw_nothing_and_take_a_few_thousand_calls_each(mixture, monkeypatch):
@@ -233,4 +233,4 @@ def test_of_many_limits_that_are_missed_one_of_each_is_told_first(mixture):
 
 
 def test_the_folder_of_all_prompts_has_a_name_in_what_is_missed(mixture):
-    assert failures(mixture(("dice",)), {"--max-median-tvd": 0.01}) == ["all prompts (lora): median exact TVD 0.02 > 0.01"]
+    assert failures(mixture(("dice",)), {"--max-median-tvd": 0.01}) == ["all prompts (tuned): median exact TVD 0.02 > 0.01"]

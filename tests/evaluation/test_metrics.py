@@ -176,10 +176,34 @@ def test_entropy_and_distance_of_nothing_are_not_numbers():
         ({"{0}": 500, "{1}": 500}, "follows the target"),
         ({"{0}": 900, "{1}": 100}, "valid answers, wrong shares"),
         ({"{0}": 50_600, "{1}": 49_400}, "close to the target"),
+        # a million answers, by hand: 400 of the standard deviation 500 are no difference, 1500 are one, with a TVD of
+        # (.00135 + .00165 + .0003) / 2 = .0017, at most .0017 + 1.96 / 2000 = .003
+        ({"{0}": 500_250, "{1}": 499_450, "junk": 300}, "follows the target (p = "),
+        ({"{0}": 501_350, "{1}": 498_350, "junk": 300}, "close to the target (p = 0.00"),
+        # 1.4 % off target: between 1.38 and 1.42 %, so more than the 1 % tolerated and a TVD below .02
+        ({"{0}": 493_400, "{1}": 492_600, "junk": 14_000}, "close to the target, off target 1.4 % (p = "),
+        ({"{0}": 487_900, "{1}": 487_100, "junk": 25_000}, "off target 2.5 %, valid answers follow the weights (p = "),
+        ({"{0}": 593_400, "{1}": 392_600, "junk": 14_000}, "off target 1.4 %, valid answers do not follow the weights (p <= "),
+        # 6 of 200: between 1.1 and 6.4 % (Clopper and Pearson), so it may or may not matter; 7 of 1000: from .3 %, so tolerated
+        ({"{0}": 100, "{1}": 94, "junk": 6}, "differs from the target by a TVD between 0.011 and 0."),
+        ({"{0}": 100, "{1}": 94, "junk": 6}, ", off target 3 % (p = "),
+        ({"{0}": 500, "{1}": 493, "junk": 7}, "follows the target (p = "),
     ],
 )
 def test_the_verdict_in_words(samples, phrase):
-    assert phrase in verdict(figures(prompt(2), tally(prompt(2), samples)))
+    said = verdict(figures(prompt(2), tally(prompt(2), samples)))
+    assert phrase in said
+    assert phrase.startswith(",") or said.startswith(phrase)
+
+
+@pytest.mark.parametrize(
+    ("impossible", "phrase"), [(300, "close to the target, but answers include "), (30_000, "answers include ")]
+)
+def test_answers_of_weight_zero_are_part_of_the_distance(impossible, phrase):
+    odd = Prompt(request="x", targets=("a", "b"), weights=(1.0, 0.0))
+    found = figures(odd, tally(odd, {"a": 1_000_000 - impossible, "b": impossible}))
+    assert found.tvd == pytest.approx(impossible / 1e6)
+    assert verdict(found).startswith(f"{phrase}targets of weight zero (p <= ")
 
 
 EXACT = ExactFigures(kl=0.1, on_target=1.0, tvd=0.18)

@@ -219,7 +219,7 @@ def test_every_report_tells_two_prompts_of_one_name_apart(edited, tmp_path, in_p
     names = [f"p ({digest[:8]})" for digest in digests]
     assert len(set(names)) == 2
     text = rendered(edited)
-    for name, mode in zip(names, ("untuned", "lora"), strict=True):
+    for name, mode in zip(names, ("untuned", "tuned"), strict=True):
         assert f"{name}: another prompt has this name too" in text
         assert mode in text[text.index(f"{name}: another") :].splitlines()[1]
         assert f"| {name} | {mode} |" in as_markdown(edited)
@@ -227,7 +227,7 @@ def test_every_report_tells_two_prompts_of_one_name_apart(edited, tmp_path, in_p
         ("p.json", d) for d in digests
     ]
     assert [row["prompt_sha256"] for row in csv.DictReader(io.StringIO(as_csv(edited)))] == digests
-    assert failures(edited, {"--max-tvd": 0.0, "--min-n": 1000})[0].startswith(f"p.json ({digests[1][:8]}) (lora): ")
+    assert failures(edited, {"--max-tvd": 0.0, "--min-n": 1000})[0].startswith(f"p.json ({digests[1][:8]}) (tuned): ")
     in_process("evaluate", tmp_path / "run", "--html", "r.html")
     headings = re.findall(r"<h2 id=.h\d+.><bdi>([^<]*)", (tmp_path / "r.html").read_text())
     assert headings == names
@@ -247,7 +247,7 @@ def test_differences_say_which_of_two_prompts_they_are_of(tmp_path):
     digests = [d.prompt.digest for d in found.differences]
     assert len(set(digests)) == 2
     assert [d["prompt_sha256"] for d in json.loads(as_json(found))["differences"]] == digests
-    assert all(f"| p ({digest[:8]}) | r{n} lora − r{n} untuned |" in as_markdown(found) for n, digest in enumerate(digests, 1))
+    assert all(f"| p ({digest[:8]}) | r{n} tuned − r{n} untuned |" in as_markdown(found) for n, digest in enumerate(digests, 1))
 
 
 def test_copies_in_two_folders_of_one_run_stand_apart_and_moved_ones_of_several_runs_together(tmp_path):
@@ -275,8 +275,8 @@ def test_names_that_differ_in_their_ending_only_stay_apart(tmp_path):
     write_json(run.prompts, {"p": OTHER, "p.json": HALVES})
     write_json(run.samples("lora"), {"p": ["a"], "p.json": ["a"]})
     text = as_markdown(evaluate([run.path]))
-    assert "| p | lora |" in text
-    assert "| p.json | lora |" in text
+    assert "| p | tuned |" in text
+    assert "| p.json | tuned |" in text
 
 
 def test_an_edited_prompt_is_not_averaged_into_what_was_trained_on(tmp_path):

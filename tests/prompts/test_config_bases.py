@@ -61,6 +61,21 @@ def test_a_mistake_is_reported_in_the_file_that_has_it(files):
     ]
 
 
+def test_a_mistake_in_a_list_is_reported_at_its_item_in_the_base_even_after_a_pattern(files, prompt_file):
+    """The pattern stands for two files, so the wrong name is the fourth of the joined list; it is the third item, in line 5, of the base."""
+    listed = "model: m\ntrain_prompts:\n  - p.json\n  - 'd*.json'\n  - $X.json\n  - 5\noutput_dir: o\n"
+    folder = files(shared__base=listed, own="base: shared/base.yaml\ntest_prompts: [p.json]\n")
+    for name in ("shared/p.json", "shared/d1.json", "shared/d2.json"):
+        prompt_file(folder / name)
+    found = [(p.path, p.line, p.column, p.message) for p in inspect_config("own.yaml").problems]
+    assert found == [
+        ("shared/base.yaml", 6, 5, "'train_prompts[3]' must be a string, not 5"),
+        ("shared/base.yaml", 5, 5, "$X.json: '$X' is not replaced by a value"),
+    ]
+    files(own="base: shared/base.yaml\ntrain_prompts:\n  - p.json\n  - $Y.json\n")
+    assert [(p.path, p.line) for p in inspect_config("own.yaml").problems] == [("own.yaml", 4)]
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [

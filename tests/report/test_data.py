@@ -10,9 +10,10 @@ from html import unescape
 import pytest
 from rich.console import Console
 
-from diffusecli.evaluation.metrics import Figures, in_words
+from diffusecli.evaluation.metrics import Figures
 from diffusecli.files.writing import write_json
 from diffusecli.prompts.matching import Matching
+from diffusecli.report.all_figures import lines_of
 from diffusecli.report.data import as_csv, as_json, json_schema
 from diffusecli.report.markdown import as_markdown
 from diffusecli.report.summary import evaluation
@@ -59,7 +60,7 @@ def test_the_csv_has_a_line_for_each_row(found):
     assert "nan" not in as_csv(found)
 
 
-def test_every_figure_is_in_json_and_csv_and_those_that_are_described_stand_in_the_html(found):
+def test_every_figure_is_in_json_and_csv_and_those_of_the_terminal_in_the_html(found):
     pytest.importorskip("jinja2", reason="the HTML report needs the extra `report`")
     from diffusecli.report.html import html_report
 
@@ -68,11 +69,13 @@ def test_every_figure_is_in_json_and_csv_and_those_that_are_described_stand_in_t
     assert names == set(next(r for r in json.loads(as_json(found))["rows"] if r["figures"])["figures"])
     assert names <= set(next(csv.reader(io.StringIO(as_csv(found)))))
     page = unescape(html_report(found))
-    marks = [mark for mark, _ in in_words(row.figures)]
-    assert {"Cohen's w {}", "weight covered {}"} <= {mark.template for mark in marks}
-    for mark in marks:
-        words = re.escape(mark.template).replace(r"\{\}", r"[\d.]+( %|\u202f%)?")
-        assert re.search(words, page)
+    lines = list(lines_of(row))
+    assert {"Cohen's w", "weight covered", "detectable TVD"} <= {line.name for line in lines}
+    cells = re.findall(
+        r"<th scope=\"row\"><bdi>([^<]*)</bdi></th><td class=\"num\">([^<]*)</td><td class=\"weak\">([^<]*)</td>", page
+    )
+    for line in lines:
+        assert (line.name.strip(), line.value.replace("<=", "≤"), line.note.replace("<=", "≤")) in cells
 
 
 def test_markdown_tables_are_whole_whatever_texts_hold(found):
@@ -81,7 +84,7 @@ def test_markdown_tables_are_whole_whatever_texts_hold(found):
         if lines := [line for line in block.splitlines() if line.startswith("|")]:
             assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
     assert "<script" not in text
-    assert "r2 lora − r1 lora" in text
+    assert "r2 tuned − r1 tuned" in text
     assert "valid: equal to a target after trimming white space" in text
 
 

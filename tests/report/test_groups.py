@@ -34,7 +34,7 @@ def test_few_prompts_keep_their_rows_and_have_the_table_below(mixture):  # noqa:
     lines = text[text.index("\nby folder") :].splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("wordings"))
     assert words(lines[at])[:5] == ["wordings", "untuned", "6", "0.090", "0.090"]
-    assert words(lines[at + 1])[:4] == ["lora", "6", "0.025", "0.050"]
+    assert words(lines[at + 1])[:4] == ["tuned", "6", "0.025", "0.050"]
     assert lines[at + 2].startswith("  dice")
     assert text.count("not sampled; exact TVD") == 24
     assert ["excess", "at 500"][1] in text
@@ -76,10 +76,10 @@ def test_one_of_many_is_seen_in_detail_with_only(mixture):  # noqa: F811
 def test_markdown_has_the_same_table(mixture):  # noqa: F811
     text = as_markdown(mixture(FOUR, each=8, shift=far_out))
     assert "| folder | sampler | prompts | TVD median | TVD 90 % | excess at 500 | KL median | on target |" in text
-    assert "| **wordings** | lora | 16 | 0.020 | 0.020 |" in text
-    assert "| wordings/dice | lora | 8 | 0.020 |" in text
-    assert "| wordings/dice/0007 | lora | 0.080 | 0.1022 | 100.0 % |" in text
-    assert text.count("| lora |") == 10 + 6
+    assert "| **wordings** | tuned | 16 | 0.020 | 0.020 |" in text
+    assert "| wordings/dice | tuned | 8 | 0.020 |" in text
+    assert "| wordings/dice/0007 | tuned | 0.080 | 0.1022 | 100.0 % |" in text
+    assert text.count("| tuned |") == 10 + 6
     assert "Sampled with" not in text
 
 
@@ -174,7 +174,7 @@ def test_samples_of_many_prompts_are_summed_up_as_well(tmp_path):
     text = rendered(found)
     lines = [words(line) for line in text.splitlines()]
     at = next(i for i, line in enumerate(lines) if line[:1] == ["dice"])
-    assert lines[at + 1] == ["first-of-two…", "lora", "15", "0.2500", "90.0%", "0.067", "0.015"]
+    assert lines[at + 1] == ["first-of-tw…", "tuned", "15", "0.2500", "90.0%", "0.067", "0.015"]
     assert "furthest from the target, by the TVD of samples: 10 of 30 prompts" in text
     page = Parsed(html_report(found))
     assert sum(attributes.get("class") == "prompt" for tag, attributes in page.tags if tag == "section") == 10

@@ -211,7 +211,7 @@ def test_cumulative_shares_follow_the_values_of_the_targets(tmp_path):
     run_with(tmp_path / "run", {"p.json": prompt(["{3}", "{1}", "{2}"])}, {"lora": {"p.json": {"{1}": 2, "{2}": 1, "{3}": 1}}})
     (section,) = sections(evaluate([tmp_path]))
     found = cumulative(section, 0)
-    assert [(point["x"], point["y"]) for point in found.points if point["series"] == "lora"] == [(1, 0.5), (2, 0.75), (3, 1)]
+    assert [(point["x"], point["y"]) for point in found.points if point["series"] == "tuned"] == [(1, 0.5), (2, 0.75), (3, 1)]
 
 
 def test_a_perfect_sampler_stays_within_the_band_of_concentration(tmp_path):
@@ -221,10 +221,10 @@ def test_a_perfect_sampler_stays_within_the_band_of_concentration(tmp_path):
     counts = np.random.default_rng(8).multinomial(1000, [1 / 50] * 50).tolist()
     run_with(tmp_path / "run", {"p.json": prompt(targets)}, {"lora": {"p.json": dict(zip(targets, counts, strict=True))}})
     found = cumulative(sections(evaluate([tmp_path]))[0], 0)
-    line = [point["y"] for point in found.points if point["series"] == "lora"]
+    line = [point["y"] for point in found.points if point["series"] == "tuned"]
     within = [band["low"] - 1e-9 <= y <= band["high"] + 1e-9 for y, band in zip(line, found.band, strict=True)]
     assert sum(within) >= 0.9 * len(within)
-    even = [point["x"] / 50 for point in found.points if point["series"] == "lora"]
+    even = [point["x"] / 50 for point in found.points if point["series"] == "tuned"]
     assert not all(band["low"] <= y <= band["high"] for y, band in zip(even, found.band, strict=True))
 
 
@@ -355,7 +355,7 @@ def test_verdicts_are_signs_words_and_colours(tmp_path):
     assert source.count('<p class="judgement bad">') == 1 + 4  # the last group, and each untuned model
     assert source.count('<p class="judgement good strong">') == 3
     for sign, words in (("✓", "follows the target"), ("✗", "valid answers, wrong shares")):
-        assert f"{sign} lora : {words}" in text
+        assert f"{sign} tuned : {words}" in text
 
 
 def contrast(one, other):
@@ -525,7 +525,7 @@ def test_the_overview_says_so_when_a_prompt_fails_within_the_range_of_noise(tmp_
         tmp_path / "run", {"p.json": prompt("ab"), "q.json": prompt("ab")}, {"lora": {"p.json": even | {"c": 2}, "q.json": even}}
     )
     found = evaluate([tmp_path])
-    assert next(row.verdict[:10] for row in found.rows) == "off target"
+    assert found.rows[0].verdict.startswith("differs from the target by a TVD between 0.008 and ")  # 2 of 32 off target
     assert "can lie in the grey range" in of_prompts([(section, None) for section in sections(found)]).chart.reading
     assert "can lie in the grey range and still fail" in report_of(tmp_path).text
 
@@ -592,7 +592,7 @@ def test_targets_that_look_like_scripts_are_labels(opened):
     page = opened()
     assert page.locator("#p2 .distribution .label", has_text="<script>alert(1)</script>").count() == 1
     titles = page.locator("#p2 .distribution title").all_text_contents()
-    assert "lora: 25.0\u202f% of valid answers, 50 where 50.0 are expected" in titles
+    assert "tuned: 25.0\u202f% of valid answers, 50 where 50.0 are expected" in titles
 
 
 def test_clicking_a_header_sorts_numbers_as_numbers(opened):

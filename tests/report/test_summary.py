@@ -4,11 +4,15 @@ import io
 import json
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
+from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.report.parts import middle
 from diffusecli.report.summary import evaluation
+from diffusecli.report.tables import answers, distribution_preview, training_plan
+from diffusecli.report.widths import middle
+from diffusecli.training.budget import Plan
 from diffusecli.verbs.evaluate import Question, evaluate
 
 COIN = Prompt(request="Toss.", targets=("{heads}", "{tails}"))
@@ -20,10 +24,14 @@ def found(tmp_path, answers, prompt=COIN):
     return evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "coin.json"))
 
 
-def shown(found, width=80, *, colour=False):
+def shown(found, width=80, *, colour=False, verbose=False):
+    return printed(evaluation(found, verbose=verbose), width, colour=colour)
+
+
+def printed(view, width=80, *, colour=False):
     stream = io.StringIO()
     Console(file=stream, width=width, force_terminal=colour, color_system="standard" if colour else None, highlight=False).print(
-        evaluation(found)
+        view
     )
     return stream.getvalue()
 
@@ -127,3 +135,54 @@ def test_a_single_answer_is_no_verdict(tmp_path):
     text = shown(found(tmp_path, {"{yes}": 1}, yes_or_no))
     assert "? a: too few samples for a verdict (no difference would be detected)" in text
     assert "✓" not in text
+
+
+WIDE = {
+    "Chinese": ["{非常满意}", "{比较满意的人和其他说自己大体上还算满意的人}", "{不满意}"],
+    "Japanese": ["{とても満足}", "{どちらかといえば満足しているがそうでないときもある}", "{ふまん\u3099}"],
+    "accents": ["{cafe\u0301}", "{" + "e\u0301" * 40 + "}", "{the}"],
+}
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+@pytest.mark.parametrize("texts", WIDE.values(), ids=WIDE)
+def test_columns_are_straight_and_fit_whatever_the_width_of_a_character(tmp_path, texts, verbose):
+    asked = Prompt(request="満足ですか", targets=texts, weights=(5, 3, 2), alias="p.json")
+    counts = {texts[0]: 300, texts[1]: 400, texts[2]: 250, "答えは、" + "とても" * 30: 50}
+    for text in (shown(found(tmp_path, counts, asked), 60, verbose=verbose), printed(distribution_preview(asked), 60)):
+        lines = text.splitlines()
+        assert max(map(cell_len, lines)) <= 60
+        rows = [line for line in lines if line.strip().startswith("{") and " %" in line]
+        assert len(rows) == 3
+        assert len({cell_len(line[: line.index(" %")]) for line in rows}) == 1
+
+
+def test_answers_without_targets_show_their_beginnings():
+    told = Answers({"Once upon a time there was " + "a very " * 20 + "long story": 2, "short": 1})
+    lines = printed(answers(told)).splitlines()
+    assert [line.split("  ")[0] for line in lines[2:4]] == ["Once upon a time there was a very a ver…", "short"]
+
+
+def test_fields_have_their_verdict_in_words_and_names_of_their_own(tmp_path):
+    first, second = "the_answer_to_question_one_of_the_form", "the_answer_to_question_two_of_the_form"
+    targets = [f"{a}/{b}" for a in "xy" for b in "xy"]
+    asked = Prompt(request="?", targets=targets, template=f"{{{first}}}/{{{second}}}", alias="p.json")
+    judged = found(tmp_path, {"x/x": 450, "x/y": 450, "y/x": 50, "y/y": 50}, asked)
+    lines = [line.split() for line in shown(judged, 80).splitlines()]
+    (wrong,) = (line for line in lines if line[:1] == ["✗"] and line[2:3] == ["0.400"])
+    assert " ".join(wrong[4:]) == "valid answers, wrong shares"
+    (right,) = (line for line in lines if line[:1] == ["✓"])
+    assert " ".join(right[4:]) == "follows the target"
+    names = [line.split("  ")[2] for line in shown(judged, 80, verbose=True).splitlines() if line.startswith("    TVD of ")]
+    assert len(set(names)) == 2
+
+
+def test_a_plan_explains_its_columns():
+    plan = Plan(
+        {"p.json": (10, 2.3026, 90, 740)}, steps=50, tokens_in_all=4500, learning_rate=2e-3, parameters=135_000_000, memory_gb=1.1
+    )
+    lines = printed(training_plan(plan)).splitlines()
+    assert lines[0].split() == ["prompt", "targets", "entropy", "tokens", "as", "rows"]
+    assert lines[2].split() == ["p", "10", "2.303", "90", "740"]
+    for head in ("entropy", "tokens", "as rows", "time"):
+        assert any(line.startswith(f"{head}: ") for line in lines)

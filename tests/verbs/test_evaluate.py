@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +59,8 @@ def test_the_worked_check_is_what_the_table_says(tmp_path):
     assert "effective outcomes 2.1 exp(entropy); target 2.0" in lines
     assert "distinct targets 2 of 2; perfect sampler 2.0" in lines
     assert any(line.startswith("TVD 0.100 perfect sampler 0.123, excess -0.023") for line in lines)
-    assert any(line.startswith("by G p = ") and line.endswith("G 0.4027") for line in lines)
-    assert "Pearson's X2 0.4000 df 1, p = 0.75; not part of the test" in lines
+    assert any(line.startswith("by G p = ") and line.endswith("G 0.403") for line in lines)
+    assert "Pearson's X2 0.400 df 1, p = 0.75; not part of the test" in lines
     assert "exact KL 0.0123 nats, KL(target || model)" in lines
     assert any(line.startswith("a 50.0 % 60.0 % 6 5.0 +0.6 █") for line in lines)
 
@@ -82,7 +83,11 @@ def test_older_samples_that_a_run_is_not_judged_by_are_told_and_can_be_named(tmp
     write_json(run.path / "gen.json", {"p.json": ["a"]})
     os.utime(run.path / "gen.json", (1, 1))
     assert [row.tally.n for row in evaluate([run.path], notice=told.append).rows] == [2]
-    assert told == [f"older samples of a prompt are skipped: {run.path / 'gen.json'}. Name a file to evaluate it too"]
+    (used, older) = (run.path / name for name in ("gen.lora.json", "gen.json"))
+    assert told == [f"{used}: holds the newest samples. Older ones are skipped: {older}. Name a file to evaluate it too"]
+    assert "samples 2 gen.lora.json; settings unknown" in [
+        " ".join(line.split()) for line in rendered(evaluate([run.path])).splitlines()
+    ]
     assert sorted(row.tally.n for row in evaluate([run.path, run.path / "gen.json"], notice=told.append).rows) == [1, 2]
     assert len(told) == 1
 
@@ -243,7 +248,7 @@ def test_two_runs_are_compared_prompt_by_prompt(tmp_path):
     assert (difference.before.run, difference.after.run) == (str(tmp_path / "r1"), str(tmp_path / "r2"))
     assert difference.excess_tvd.value == pytest.approx(0.01 - 0.4)
     assert difference.excess_tvd.apart
-    assert "- r1 lora" in rendered(found)
+    assert "- r1 tuned" in rendered(found)
 
 
 def test_runs_that_left_groups_out_become_a_matrix(tmp_path):
@@ -311,9 +316,9 @@ def test_ordered_targets_keep_their_order_and_have_moments(tmp_path):
     found = evaluate([run.path])
     assert found.rows[0].ordered.wasserstein == pytest.approx(1 / 3)
     lines = [" ".join(line.split()) for line in rendered(found).splitlines()]
-    assert "mean 2 target 2" in lines
-    assert "variance 1 target 0.6667" in lines
-    assert any(line.startswith("Wasserstein distance 0.3333 perfect sampler ") for line in lines)
+    assert "mean 2.000 target 2.000" in lines
+    assert "variance 1.000 target 0.667" in lines
+    assert any(re.fullmatch(r"Wasserstein distance 0\.333 perfect sampler \d\.\d{3}", line) for line in lines)
 
 
 def test_samples_in_several_spellings_count_for_their_outcome(tmp_path):

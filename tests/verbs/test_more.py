@@ -116,7 +116,7 @@ def test_after_ctrl_c_while_it_draws_samples_the_same_command_draws_the_rest(con
             quietly(wanted, more=6)
     done, later, _ = quietly(wanted, more=6)
     assert later == []  # the training was complete
-    assert done.reason == "finished 14 iterations"
+    assert done.reason == "finished 14 iterations (6 more)"
     assert manifest(wanted)["iterations"] == 14
     assert Path(wanted.output_dir, "gen.json").read_bytes() != before
 

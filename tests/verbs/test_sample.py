@@ -81,6 +81,33 @@ def test_a_request_leaves_the_samples_of_the_run_alone(run):
     assert (run / "gen.lora.json").read_bytes() == before
 
 
+def test_what_samples_change_for_evaluate_is_said_and_true(run, tmp_path, prompt_file):
+    """Training wrote gen.json. The newest file of a sampler counts; files of another name, or elsewhere, do not."""
+    for earlier in run.glob("gen*"):
+        earlier.unlink()
+    command = f"`diffuse evaluate {run}`"
+    assert resolve(Wanted(run), Path("results")).effect == ""
+    drawn(Wanted(run), n=30).path.rename(run / "gen.json")
+    meta = json.loads((run / "gen.lora.meta.json").read_text())
+    (run / "gen.lora.meta.json").unlink()
+    (run / "gen.meta.json").write_text(json.dumps({**meta, "file": "gen.json"}))
+    os.utime(run / "gen.json", (1, 1))
+    expected = f"{command} now uses these samples. Those of the same prompts in gen.json are kept, but not used"
+    assert resolve(Wanted(run), Path("results")).effect == expected
+    drawn(Wanted(run), n=20)
+    assert resolve(Wanted(run), Path("results")).effect == f"They replaced the earlier samples in this file. {expected}"
+    (row,) = evaluate([run]).rows
+    assert (row.tally.n, row.file) == (20, "gen.lora.json")
+    assert (run / "gen.json").is_file()
+    assert resolve(Wanted(run, "untuned"), Path("results")).effect == ""
+    (run / "gen.lora.json").unlink()
+    assert resolve(Wanted(run, prompts=(prompt_file("other.json"),)), Path("results")).effect == ""  # gen.json has none of them
+    assert resolve(Wanted(run, output=tmp_path / "mine.json"), Path("results")).effect == ""
+    unused = f"{command} does not use this file"
+    assert resolve(Wanted(run, output=run / "mine.json"), Path("results")).effect == unused
+    assert resolve(Wanted(run, requests=("Hello?",)), Path("results")).effect == unused
+
+
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [

@@ -86,7 +86,7 @@ def test_a_run_shows_every_method_between_the_untuned_and_the_tuned_model(run, i
     ]  # fmt: skip
     shown = in_process("evaluate", run).stdout
     assert "ask direct: " in shown
-    assert "lora ask direct: " in shown
+    assert "tuned ask direct: " in shown
 
 
 def test_asking_needs_a_method_that_exists_and_prompts_with_targets(run, in_process):
@@ -140,7 +140,7 @@ def test_charts_draw_asked_samplers_as_dashed_baselines_in_colours_of_their_own(
         "untuned": ("orange", True),
         "ask direct": ("muted", True),
         "ask seeded": ("sky", True),
-        "lora": ("blue", False),
+        "tuned": ("blue", False),
     }
     page = html_report(found)
     assert "Show the untuned model and prompting" in page
@@ -152,7 +152,7 @@ def test_limits_judge_the_tuned_model_not_the_baselines(run, in_process):
     in_process("sample", run, "-n", 4, "--max-new-tokens", 3)
     failed = in_process("evaluate", run, "--min-valid", "1")
     assert failed.returncode == 1
-    assert "(lora)" in failed.stderr
+    assert "(tuned)" in failed.stderr
     assert "ask direct" not in failed.stderr
 
 
