@@ -400,7 +400,7 @@ def test_axes_are_linear_and_an_untuned_outlier_does_not_squeeze_them(tmp_path):
     assert len(at) > 2
     assert [b - a for a, b in pairwise(at)] == pytest.approx([at[1] - at[0]] * (len(at) - 1), abs=0.02)
     assert all(row.bar > 60 for row in chart.rows)
-    assert [sampler.label for sampler in section.samplers] == ["lora", "untuned"]
+    assert [sampler.label for sampler in section.samplers] == ["tuned", "untuned"]
     assert [row.label for row in chart.rows for line in row.lines if line.beyond] == ["{7}"]
     assert all(2 <= mark.at <= 99.5 for row in chart.rows for mark in (*row.marks, *row.lines))
 
@@ -489,7 +489,7 @@ def test_folders_are_medians_with_lines_to_the_quantile(tmp_path):
     assert [row.label for row in chart.rows if row.split] == ["all prompts"]
     text = report_of(tmp_path).text
     assert "A group is a folder of prompt files in mix : 2 folders, 6 prompts." in text
-    assert "coins/ lora 3 2 of 3" in text
+    assert "coins/ tuned 3 2 of 3" in text
 
 
 def test_many_runs_have_the_number_of_prompts_beside_their_medians(tmp_path):
