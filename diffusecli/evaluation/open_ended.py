@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from diffusecli.evaluation.distinctness import distinct_of
 from diffusecli.prompts.answers import by_count
 
 _USUAL = 0.05
@@ -35,6 +36,8 @@ class Diversity:
     twice: int  # f_2
     unseen_mass: float  # f_1 / N (Good 1953): probability that the next answer is a new one
     chao1: float  # estimated minimum number of different answers
+    distinct_of_10: float  # different normalised texts expected among 10 of the answers; nan for fewer than 10
+    distinct_of_10_error: float  # its standard error (jackknife); nan for fewer than 11
     beyond: float  # share of samples outside the targets listed or trained on; nan if there are none
     top: tuple[Outcome, ...]  # the most frequent answers
 
@@ -51,6 +54,7 @@ def diversity(
     n = sum(samples.values())
     times = Counter(samples.values())
     ranked = by_count(samples)[:most]
+    among_ten, error = distinct_of(samples)
     return Diversity(
         n=n,
         distinct=len(samples),
@@ -58,6 +62,8 @@ def diversity(
         twice=times[2],
         unseen_mass=times[1] / n if n else math.nan,
         chao1=chao1(len(samples), times[1], times[2]),
+        distinct_of_10=among_ten,
+        distinct_of_10_error=error,
         beyond=beyond,
         top=tuple(Outcome(text, count, (unfinished or {}).get(text, 0)) for text, count in ranked),
     )

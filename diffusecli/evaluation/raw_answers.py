@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from diffusecli.evaluation.answer_rows import ENDS, SHARES, AnswerColumns, answer_column, count_rows
+from diffusecli.evaluation.logged_samples import count_logged, is_logged
 from diffusecli.evaluation.run_records import read_sample_meta
 from diffusecli.evaluation.sample_set import SampleSet
 from diffusecli.files.column_names import is_count_like
@@ -40,16 +43,19 @@ def read_answers(
     `notice` takes findings about a table, and reports a column that looks like counts and is not used. Raises `InputError`.
     """
     asked, wanted, layout = read_prompt(prompt), AnswerColumns(column, count_column), layout or Layout()
+    logged: dict[str, Any] = {}
     ending, as_lines = file.suffix.lower(), layout == Layout(delimiter="none")
     if ending in (".json", ".jsonl") and layout == Layout():
-        counts = (_from_json if ending == ".json" else _from_json_lines)(file, wanted, notice)
+        counts, logged = (
+            (_from_json(file, wanted, notice), {}) if ending == ".json" else _from_json_lines(file, wanted, asked, notice)
+        )
     elif ending in TABULAR or not (column is None and (as_lines or layout == Layout())) or not _is_plain(file):
         counts = _from_table(file, wanted, layout, asked, notice)
     else:
         counts = _from_lines(file, () if as_lines else asked.every_spelling)
     meta = read_sample_meta(file)
     (cut,) = meta.unfinished.values() if len(meta.unfinished) == 1 else ({},)
-    return SampleSet(str(file), file.stem, asked, with_unfinished(counts, cut), meta.settings_of(*meta.prompts))
+    return SampleSet(str(file), file.stem, asked, with_unfinished(counts, cut), meta.settings_of(*meta.prompts) or logged)
 
 
 def _is_plain(file: Path) -> bool:
@@ -113,9 +119,13 @@ def _from_lines(file: Path, targets: Sequence[str]) -> Answers:
     return counts
 
 
-def _from_json_lines(file: Path, wanted: AnswerColumns, notice: Notice) -> Answers:
-    """JSON lines: strings, lists of them, or mappings with a column of answers."""
-    return count_rows(distinct_lines(file), wanted, file, notice)
+def _from_json_lines(file: Path, wanted: AnswerColumns, asked: Prompt, notice: Notice) -> tuple[Answers, dict[str, Any]]:
+    """JSON lines: strings, lists of them, mappings with a column of answers, or lm-eval's, which hold their settings."""
+    lines = distinct_lines(file)
+    first = [line for line in (next(lines, None),) if line is not None]
+    if first and is_logged(first[0][1]):
+        return count_logged(chain(first, lines), asked, wanted, file, notice)
+    return count_rows(chain(first, lines), wanted, file, notice), {}
 
 
 def _from_json(file: Path, wanted: AnswerColumns, notice: Notice) -> Answers:

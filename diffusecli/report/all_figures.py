@@ -12,6 +12,7 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+from diffusecli.evaluation.distinctness import DRAWS
 from diffusecli.evaluation.evaluation import UNSAMPLED, Evaluated
 from diffusecli.evaluation.metrics import ExactFigures, Figures
 from diffusecli.evaluation.open_ended import Diversity
@@ -20,7 +21,7 @@ from diffusecli.evaluation.records import RecordFigures
 from diffusecli.evaluation.verdicts import p_value
 from diffusecli.report.parts import Sentence, percent, percent_span, tenths, thousandths
 from diffusecli.report.widths import middle, start_of
-from diffusecli.report.wording import plus_minus
+from diffusecli.report.wording import distinct_of_10, plus_minus
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
@@ -140,6 +141,13 @@ def _open_ended(found: Diversity) -> Iterator[Line]:
     yield Line("different", str(found.distinct), f"answers; {found.once} once")
     yield Line("unseen", percent(found.unseen_mass), "share of the next answers that would be new (Good-Turing)")
     yield Line("Chao1", f"{found.chao1:.0f}", "estimated minimum number of different answers")
+    value, _, half = distinct_of_10(found).partition(" ± ")
+    few = (
+        f"needs {DRAWS} answers"
+        if found.n < DRAWS
+        else f"{f'± {half}; ' if half else ''}different texts expected in {DRAWS} answers"
+    )
+    yield Line("distinct of 10", value, f"{few} (NoveltyBench, by normalised text)")
     if not math.isnan(found.beyond):
         yield Line("beyond", percent(found.beyond), "share outside the targets")
 

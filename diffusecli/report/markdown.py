@@ -13,7 +13,7 @@ from diffusecli.evaluation.verdicts import p_value
 from diffusecli.files.markdown import markdown_cell
 from diffusecli.report.groups import WORST_FIGURES, columns, group_legend, worst_figures
 from diffusecli.report.parts import format_of, nats, percent
-from diffusecli.report.wording import of_wordings
+from diffusecli.report.wording import distinct_of_10, of_wordings
 from diffusecli.system.terminal import spelled
 
 
@@ -35,6 +35,9 @@ def _lines(found: Evaluation) -> Iterator[str]:
         figures = worst_figures(row) if glance else (*_figures(row), spelled(row.verdict))
         yield _line(names[row.prompt.key], samplers[row.run, row.mode], *figures)
     worded = [(row, line) for row in in_wordings(found.rows) if row.exact for line in of_wordings(row.exact.wordings)]
+    worded += [
+        (row, f"distinct of 10: {distinct_of_10(row.diversity)}") for row in found.rows if row.diversity is not None and not glance
+    ]
     if worded:
         yield ""
     for row, line in worded:

@@ -27,7 +27,7 @@ from diffusecli.report.groups import group_legend, group_table
 from diffusecli.report.histogram import Histogram, Showing
 from diffusecli.report.parts import Flow, Sentence, cut_in_words, nats, new_table, percent, quoted, thousandths
 from diffusecli.report.widths import middle
-from diffusecli.report.wording import mark_of, of_wordings, plus_minus, sentence, short
+from diffusecli.report.wording import distinct_of_10, mark_of, of_wordings, plus_minus, sentence, short
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
@@ -126,6 +126,8 @@ def _figures(row: Evaluated) -> Iterator[str]:
         yield f"{many(row.diversity.once, 'answer')} only once"
         if row.diversity.top:
             yield f"most frequent {percent(row.diversity.top[0].count / row.diversity.n)}"
+        if not math.isnan(row.diversity.distinct_of_10):
+            yield f"distinct of 10: {distinct_of_10(row.diversity)}"
     if row.tally.unfinished and "unfinished" not in row.verdict:
         yield f"{percent(row.tally.unfinished_share)} unfinished"
     if exact is not None:

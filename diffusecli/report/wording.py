@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any
 
 from diffusecli.evaluation.metrics import FIRST_DRAW, KINDS, OTHER_FIELDS, Figures, Worded
+from diffusecli.evaluation.open_ended import Diversity
 from diffusecli.system.errors import many, printable, shortened
 
 _MOST_TEXT = 600  # characters of one text of a model
@@ -115,6 +116,13 @@ def plus_minus(value: float, error: float, digits: int = 4) -> str:
     if half:
         digits = max(0, min(digits, 1 - math.floor(math.log10(half))))
     return f"{value:.{digits}f}" + (f" ± {half:.{digits}f}" if half else "")
+
+
+def distinct_of_10(found: Diversity) -> str:
+    """How many different texts are expected among 10 answers, with the half-width of the 95 % interval; a dash for fewer than 10 answers."""
+    if math.isnan(found.distinct_of_10):
+        return "–"
+    return plus_minus(found.distinct_of_10, 0 if math.isnan(found.distinct_of_10_error) else found.distinct_of_10_error, 3)
 
 
 def count(value: float | None) -> str:
@@ -219,6 +227,6 @@ def median_and_worst(tvds: Sequence[float]) -> str:
 
 FILTERS = {
     "number": number, "percent": percent, "text": text, "count": count, "span": span, "key": key, "short": short, "phrase": phrase,
-    "p_value": p_value, "of_wordings": of_wordings, "sentence": sentence,
+    "p_value": p_value, "of_wordings": of_wordings, "distinct_of_10": distinct_of_10, "sentence": sentence,
 }  # fmt: skip
 """Filters of the HTML template."""

@@ -176,11 +176,17 @@ def held_out(_):
     shutil.copytree("prompts/weighted", "held-out", ignore=lambda _, names: [n for n in names if not n.startswith("dice")])
 
 
+def logged_by_lm_eval(_):
+    """Answers that lm-eval logged, as they were recorded."""
+    shutil.copy(ROOT / "tests/evaluation/lm_eval/numbers.jsonl", "adapter.jsonl")
+
+
 NUMBERS = (lambda shell: a_run(shell, "results/numbers"),)
 TWO_MORE = (lambda shell: a_run(shell, "results/a"), lambda shell: a_run(shell, "results/b"))
 NEEDS = {
     "docs/how-to/sample.md": (*NUMBERS, answers_of_people, foreign_models),
     "docs/how-to/evaluate.md": (*NUMBERS, *TWO_MORE, answers_of_people, an_old_result, held_out),
+    "docs/how-to/lm-eval.md": (*NUMBERS, logged_by_lm_eval),
     "docs/how-to/export.md": NUMBERS,
     "docs/how-to/ci-gate.md": NUMBERS,
     "docs/how-to/resume.md": NUMBERS,

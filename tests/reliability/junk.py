@@ -53,6 +53,11 @@ CONFIG = {
     "lora": {"r": 2, "alpha": 4.0, "targets": ["q_proj"]}, "retain": {"weight": 1.0, "prompts": ["p.json"]}, "system": "Be brief.",
     "chat_template": "plain", "chat_template_kwargs": {"enable_thinking": False, "deep": {"a": [1, 2]}}, "seed": 3,
 }  # fmt: skip
+LOGGED = {
+    "doc_id": 0, "doc": {"request": "Say {heads} or {tails}."}, "target": "-", "resps": [["{heads}", "{tails}"]], "filtered_resps": ["{heads}"],
+    "arguments": {"gen_args_0": {"arg_0": "Say {heads} or {tails}.", "arg_1": {"do_sample": True, "temperature": 1.0, "until": [], "max_gen_toks": 8}}},
+    "filter": "none",
+}  # fmt: skip
 ITERATION = {
     "iteration": 1, "of": 2, "step": 1, "loss": 1.5, "optimal": 0.6, "kl": {"p.json": 0.9}, "on_target": {"p.json": 0.5},
     "retention_kl": 0.01, "learning_rate": 1e-3, "gradient_norm": 1.0, "tokens": 10, "seconds": 0.5, "memory_mb": 100,
@@ -658,6 +663,7 @@ def kinds() -> list[Kind]:
         Kind("answers .csv", _table_like(answers), _answers_in(".csv"), 2),
         Kind("answers .tsv", _table_like(answers, "\t"), _answers_in(".tsv"), 1),
         Kind("answers .jsonl", _lines_like([{"answer": text} for text in ANSWERS[9:]]), _answers_in(".jsonl"), 2),
+        Kind("answers of lm-eval", _lines_like([LOGGED, {**LOGGED, "filter": "strict"}]), _answers_in(".jsonl"), 2),
         Kind("answers .json", _json_like(ANSWERS[9:], {"{heads}": 3}, [{"answer": "{heads}", "count": 3}]), _answers_in(".json"), 2),
         Kind("answers .parquet", _battered(_parquet(answers)), _answers_in(".parquet"), 1),
         Kind("requests .txt", plain, _requests(".txt"), 1),

@@ -3,10 +3,12 @@
 import csv
 import io
 import json
+import math
 import re
 from dataclasses import fields, replace
 from html import unescape
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -76,6 +78,44 @@ def test_every_figure_is_in_json_and_csv_and_those_of_the_terminal_in_the_html(f
     )
     for line in lines:
         assert (line.name.strip(), line.value.replace("<=", "≤"), line.note.replace("<=", "≤")) in cells
+
+
+def test_distinct_of_10_is_in_every_output_with_its_error(tmp_path):
+    pytest.importorskip("jinja2", reason="the HTML report needs the extra `report`")
+    from diffusecli.report.html import html_report
+
+    run = run_with(tmp_path / "r1", [])
+    write_json(
+        run.path / "prompts.json",
+        {"open.json": {**HALVES, "targets": []}, "few.json": {**HALVES, "request": "Say.", "targets": []}},
+    )
+    write_json(run.path / "gen.json", {"open.json": ["red"] * 9 + ["Blue!", "{blue}", "green"], "few.json": ["red"] * 9})
+    found = evaluate([run.path])
+    value = 3 - 1 / 66 - 11 / 66  # all but two of 12 answers: red is always there
+    without = np.array([3 - 1 / 11] * 9 + [3 - 2 / 11] * 2 + [2])  # a red, a blue, or the green left out: all but one of 11
+    error = math.sqrt(11 * without.var())  # .826
+    rows = {row["prompt"]: row["diversity"] for row in json.loads(as_json(found))["rows"]}
+    assert rows["open.json"]["distinct_of_10"] == pytest.approx(value)
+    assert rows["open.json"]["distinct_of_10_error"] == pytest.approx(error)
+    assert rows["few.json"]["distinct_of_10"] is None
+    table = {row["prompt"]: row for row in csv.DictReader(io.StringIO(as_csv(found)))}
+    assert float(table["open.json"]["open_distinct_of_10"]) == pytest.approx(value)
+    assert table["few.json"]["open_distinct_of_10"] == ""
+    words = "2.8 ± 1.6"
+    lines = as_markdown(found)
+    assert f"distinct of 10: {words}" in lines
+    assert "distinct of 10: –" in lines
+    assert words in unescape(html_report(found))
+    assert f"distinct of 10: {words}" in shown(found)
+    every = shown(found, verbose=True)
+    assert re.search(r"distinct of 10 +2\.8  ± 1\.6; different texts expected in 10", every)
+    assert re.search(r"distinct of 10 +–  needs 10 answers", every)
+
+
+def shown(found, **options):
+    out = io.StringIO()
+    Console(file=out, width=120).print(evaluation(found, **options))
+    return out.getvalue()
 
 
 def test_markdown_tables_are_whole_whatever_texts_hold(found):
