@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -102,13 +102,18 @@ def _numbers(weight: Any) -> np.ndarray:
 
 def _named(path: str, config: GgufConfig) -> str:
     """The name of a weight in llama.cpp."""
-    import gguf
-
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[config.architecture.upper()], config.layers)
-    name: str | None = names.get_name(path, try_suffixes=(".weight", ".bias"))
+    name: str | None = _names(config.architecture, config.layers).get_name(path, try_suffixes=(".weight", ".bias"))
     if name is None:
         raise InputError(f"GGUF: llama.cpp has no name for the weight {path} of this model")
     return name
+
+
+@cache
+def _names(architecture: str, layers: int) -> Any:
+    """All names of an architecture, built once: for one name of each weight, that would take seconds."""
+    import gguf
+
+    return gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.upper()], layers)
 
 
 def _placed(path: str, config: GgufConfig) -> Callable[[np.ndarray], np.ndarray]:

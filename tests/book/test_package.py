@@ -50,6 +50,18 @@ def sources():
     return sorted(path for path in told if not path.startswith(".") and path != "setup.cfg" and (ROOT / path).is_file())
 
 
+def in_the_wheel():
+    """What a wheel must hold: the code, the library, and what the build adds."""
+    code = {path for path in sources() if path.startswith("diffusecli/")}
+    library = {
+        f"{LIBRARY}/{path}" for path in sources()
+        if path.startswith(("prompts/", "configs/", "schemas/")) and not path.startswith("prompts/sources/")
+    }  # fmt: skip
+    about = f"diffuse_lm-{__version__}.dist-info"
+    made = {f"{about}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "top_level.txt", "licenses/LICENSE")}
+    return code | library | made
+
+
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory):
     """The source distribution, built from a copy: building writes beside the sources."""
@@ -100,15 +112,8 @@ def test_the_wheel_holds_the_package_and_its_library_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
         (entry_points,) = (archive.read(name).decode() for name in held if name.endswith("entry_points.txt"))
-    code = {path for path in sources() if path.startswith("diffusecli/")}
-    library = {
-        f"{LIBRARY}/{path}" for path in sources()
-        if path.startswith(("prompts/", "configs/", "schemas/")) and not path.startswith("prompts/sources/")
-    }  # fmt: skip
-    about = f"diffuse_lm-{__version__}.dist-info"
-    made = {f"{about}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "top_level.txt", "licenses/LICENSE")}
-    assert held == code | library | made
-    assert len(library) > 60
+    assert held == in_the_wheel()
+    assert sum(path.startswith(LIBRARY) for path in held) > 60
     assert "diffuse = diffusecli.__main__:main" in entry_points
 
 

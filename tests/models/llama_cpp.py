@@ -30,6 +30,9 @@ class LlamaServer:
     def tokens(self, text, *, special=True, add_special=False):
         return self.post("tokenize", {"content": text, "parse_special": special, "add_special": add_special})["tokens"]
 
+    def text(self, ids):
+        return self.post("detokenize", {"tokens": list(ids)})["content"]
+
     def prompt_tokens(self, messages):
         """The prompt that a chat request makes, in tokens."""
         return self.tokens(self.post("apply-template", {"messages": messages})["prompt"], add_special=True)

@@ -65,7 +65,16 @@ def test_llama_cpp_has_the_same_tokens(source, template, model, pre, tmp_path, r
         texts = [start + text for text in TEXTS]
         different = [text for text in texts if server.tokens(text) != tokenizer(text, add_special_tokens=False)["input_ids"]]
         assert different == []
+        written_with_spaces = [
+            token for token, (piece, kind) in enumerate(tokens_and_types(plan)) if kind == USER_DEFINED and " " in piece
+        ]
+        assert [token for token in written_with_spaces if server.text([token]) != tokenizer.decode([token])] == []
+        assert len(written_with_spaces) == (30 if source == "gemma-3" else 0)
         assert tuple(server.prompt_tokens([{"role": "user", "content": "Say a letter, {x}: 12."}])) == encoded.prompt_ids
+
+
+def tokens_and_types(plan):
+    return zip(plan.metadata["tokenizer.ggml.tokens"], plan.metadata["tokenizer.ggml.token_type"], strict=True)
 
 
 def metadata(tokenizer, rows=None, texts=("{a}",), *, begins=False):
@@ -153,15 +162,36 @@ def test_scores_join_pairs_in_the_order_of_the_merges():
         merge_scores([["t", "h"], ["th", "e"], ["a", "n"], ["t", "he"]])
 
 
-def test_byte_tokens_are_marked(tmp_path):
-    from tokenizers import Tokenizer, models
+def tokenizer_like_sentencepiece(added=()):
+    """Characters `a` and space, bytes for all others, and a space before every text."""
+    from tokenizers import Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
 
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "▁a"]
     backend = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, [("▁", "a")], byte_fallback=True, fuse_unk=True))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     backend.add_special_tokens(["<unk>", "<s>", "</s>"])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    backend.add_tokens(list(added))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+def test_added_tokens_with_spaces_are_the_same_text_in_llama_cpp(tmp_path):
+    pytest.importorskip("xllamacpp", reason="the tests' llama.cpp")
+    tokenizer = tokenizer_like_sentencepiece(["▁▁▁", "x▁y"])
+    template = "{% for m in messages %}<s>{{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}<s>{% endif %}"
+    plan, _ = written(tokenizer, tmp_path, template)
+    ids = [token for token, (_, kind) in enumerate(tokens_and_types(plan)) if kind == USER_DEFINED]
+    assert [tokenizer.convert_ids_to_tokens(ids), len(ids)] == [["▁▁▁", "x▁y"], 2]
+    a = tokenizer.convert_tokens_to_ids("a")
+    with served(tmp_path / plan.file) as server:
+        for tokens in (ids[:1], ids[1:], [a, *ids, a]):
+            assert server.text(tokens) == tokenizer.decode(tokens)
+        assert server.text([a, *ids, a]) == "a   x ya"
+
+
+def test_byte_tokens_are_marked():
+    tokenizer = tokenizer_like_sentencepiece()
     made = metadata(tokenizer, texts=["<s>a"], begins=True)
     assert made["tokenizer.ggml.token_type"][:4] == [2, CONTROL, CONTROL, BYTE]
     assert made["tokenizer.ggml.scores"][-3:] == [-2.0, -2.0, -1.0]

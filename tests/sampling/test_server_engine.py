@@ -687,6 +687,20 @@ def written(server, path, n, **more):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("power", "verdict"), [(1, "✓ untuned: follows the target"), (2, "✗ untuned: valid answers, wrong shares")]
+)
+def test_a_server_that_ignores_neutral_settings_in_silence_is_found_by_the_verdict(power, verdict, prompt_file, in_process):
+    """Nothing in its answers shows a temperature of 1/2; their shares do."""
+    prompt = prompt_file(targets=list(FRUIT), weights=list(FRUIT.values()))
+    law = {fruit: share**power for fruit, share in FRUIT.items()}
+    with Server({fruit: share / sum(law.values()) for fruit, share in law.items()}) as server:
+        words = ["--engine", "openai", "--base-url", server.url, "--model", "m", "--prompt", prompt, "-n", "500", "-o", "gen.json"]
+        done = in_process("sample", *words, OPENAI_API_KEY="x")
+    assert (done.returncode, "refuses" in done.stderr) == (0, False), done.stderr
+    assert verdict in in_process("evaluate", "gen.json").stdout
+
+
 def test_what_arrived_before_an_interruption_is_counted_on_the_next_start(tmp_path, monkeypatch):
     path = tmp_path / "gen.json"
     with Server(most=1, faults=[None] * 20 + [500] * 1000) as server:

@@ -182,6 +182,50 @@ def test_an_unknown_architecture_is_refused_with_the_way_out(tmp_path, prompt_fi
     assert not (tmp_path / "m").exists()
 
 
+def test_every_refusal_is_one_message_with_exit_code_2_and_leaves_nothing(tmp_path, prompt_file, in_process):
+    """An unknown architecture, a window that is too short, a quantised base."""
+    from tests.models.architectures import build
+
+    cases = {
+        "Olmo2": ({}, "architecture Olmo2ForCausalLM is not supported"),
+        "Mistral": ({"sliding_window": 20}, "p.json: request and answer have up to 36 tokens, but llama.cpp computes this model correctly only up to 20"),
+        "Llama": ({}, "was trained on a quantised base model"),
+    }  # fmt: skip
+    for kind, (settings, message) in cases.items():
+        place = tmp_path / kind
+        build(kind, vocab_size=VOCABULARY, **settings).save_pretrained(place / "base")
+        tokenizer_like_gpt2().save_pretrained(place / "base")
+        run = trained_on(place / "base", place, prompt_file)
+        if "quantised" in message:
+            run.config.write_text(run.config.read_text().replace("quantize: null", "quantize: nf4"))
+        before = sorted(place.iterdir())
+        done = in_process("export", run.path, "-o", place / "m", "--gguf", "f16")
+        assert (done.returncode, done.stdout, done.stderr.count("diffuse: ")) == (2, "", 1), done.stderr
+        assert message in " ".join(done.stderr.split())
+        assert sorted(place.iterdir()) == before
+
+
+def test_a_prompt_that_fills_the_window_has_the_adapters_probabilities(tmp_path, prompt_file):
+    """llama.cpp has no window here. One token more is refused."""
+    pytest.importorskip("xllamacpp", reason="the tests' llama.cpp")
+    from tests.models.architectures import build
+
+    folder = tmp_path / "base"
+    build("Mistral", vocab_size=VOCABULARY, sliding_window=36).save_pretrained(folder)
+    tokenizer_like_gpt2().save_pretrained(folder)
+    run = trained_on(folder, tmp_path, prompt_file)
+    done = exported(run, tmp_path / "m", gguf="f16")
+    encoded, expected = adapted(run, folder, tmp_path / "p.json")
+    assert len(encoded.prompt_ids) + encoded.longest == 36
+    with served(tmp_path / "m" / done.file) as server:
+        found = server.path_log_probs(encoded.prompt_ids, encoded.trie, VOCABULARY)
+    assert np.abs(found - expected).max() < 0.02
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "sliding_window": 35}))
+    with pytest.raises(InputError, match=r"up to 36 tokens, but .* only up to 35"):
+        exported(run, tmp_path / "n", gguf="f16")
+
+
 def test_a_dora_adapter_cannot_be_a_file_of_its_own(base_folder, tmp_path, prompt_file):
     run = trained_on(base_folder, tmp_path, prompt_file, lora={"dora": True})
     with pytest.raises(InputError, match=r"does not support DoRA adapters\. Merge the model instead"):
