@@ -9,6 +9,7 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+from diffusecli.evaluation.bounds import BoundedFigures
 from diffusecli.evaluation.evaluation import UNSAMPLED, Evaluated
 from diffusecli.evaluation.metrics import ExactFigures, Figures
 from diffusecli.evaluation.open_ended import Diversity
@@ -58,6 +59,8 @@ def _lines(row: Evaluated) -> Iterator[Line]:
         yield from _of_fit(row.figures)
     if row.exact is not None:
         yield from _of_probabilities(row.exact, row.tally.n)
+    if row.bounds is not None and row.exact is None:
+        yield from _of_limits(row.bounds, len(row.prompt.targets))
     if row.ordered is not None:
         yield from _of_values(row.ordered, row.prompt.targets[0])
     if row.diversity is not None:
@@ -109,6 +112,15 @@ def _of_probabilities(exact: ExactFigures, n: int) -> Iterator[Line]:
         yield Line("exact TVD", f"{exact.tvd:.4f}")
     if not math.isnan(exact.seen_expected):
         yield Line("exact distinct", f"{exact.seen_expected:.1f}", f"targets expected in {n or UNSAMPLED} answers")
+
+
+def _of_limits(limits: BoundedFigures, targets: int) -> Iterator[Line]:
+    """What is known of exact figures from the most likely first tokens."""
+    yield Line("KL, at least", number(limits.kl_low), "nats, KL(target || model); a limit, not exact")
+    yield Line("TVD, at least", f"{limits.tvd_low:.3f}", f"a limit, from the {limits.listed} most likely first tokens")
+    yield Line(
+        "on target, at most", percent(limits.on_target_high), f"a limit; {limits.begun} of {targets} targets begin with one of them"
+    )
 
 
 def _of_values(o: Ordered, first: str) -> Iterator[Line]:

@@ -29,9 +29,9 @@ ALMOST_NEVER = 1e-5
 """A sampler without a fault has a lower p-value once in 100 000 seeds. The seed is fixed."""
 
 
-def letters_model():
+def letters_model(**more):
     """A random model that says letters, or nothing more: the end is as likely as a g, other tokens are rare."""
-    model = tiny_llama(vocabulary=VOCABULARY, seed=3, tie_word_embeddings=False)
+    model = tiny_llama(vocabulary=VOCABULARY, seed=3, tie_word_embeddings=False, **more)
     weight, texts = model.lm_head.weight.data, [tokenizer_like_gpt2().decode([token]) for token in range(VOCABULARY)]
     weight[[token for token, text in enumerate(texts) if not (text.isascii() and text.isalpha())]] = 0
     weight[2] = weight[texts.index("g")]
