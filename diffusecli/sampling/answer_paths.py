@@ -11,7 +11,7 @@ from typing import Protocol
 
 from diffusecli.system.errors import InputError
 
-_PROBES = ("some4answer", "another-one7")
+PROBES = ("some4answer", "another-one7")
 """Two answers that share no last token: what follows both is the end of a turn."""
 
 Messages = Sequence[Mapping[str, str]]
@@ -56,7 +56,7 @@ async def paths_of(asked: Asked, tokens: Tokens) -> Paths:
     template writes something else before answers, or a token spans both), they are those of the answer alone.
     """
     prompt = await tokens.prompt(asked.messages)
-    first, second = [await tokens.answered(asked.messages, probe) for probe in _PROBES]
+    first, second = [await tokens.answered(asked.messages, probe) for probe in PROBES]
     ending = _common_end(first, second)
     if asked.ended and not ending:
         raise InputError(f"{asked.name}: the server's chat template does not end turns, so no answer has an exact probability")

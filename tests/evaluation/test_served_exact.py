@@ -1,6 +1,7 @@
 """`evaluate --exact --engine openai`: exact figures from vLLM's and llama.cpp's routes, limits from OpenAI's, none from others."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from diffusecli.models.chat import ChatSettings
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import LoadedModel
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.sampling.connection import Service
 from diffusecli.system.errors import InputError, MachineError
 from diffusecli.training.loss import score, target_log_probs
@@ -72,7 +74,7 @@ def prompt(alias="p.json", **fields):
     return Prompt.model_validate({**asked, **json.loads(json.dumps(fields)), "alias": alias}, strict=False)
 
 
-def own_log_q(base, asked, chat=None):
+def own_log_q(base, asked):
     encoded = encode_prompt(asked, base.chat)
     return target_log_probs(encoded, score(base.model, encoded, RowsPass()).log_probs)
 
@@ -88,6 +90,17 @@ def test_a_servers_figures_are_those_of_the_model(name, server, model, request):
     own = exact_figures(asked, expected, 100)
     assert (found.kl, found.tvd, found.on_target) == pytest.approx((own.kl, own.tvd, own.on_target), abs=closest)
     assert "exact figures from" in notices[0]
+
+
+@pytest.mark.parametrize(("likeliest", "few"), [(3, 20), (3, 0)])
+def test_llama_cpp_is_asked_for_tokens_that_are_not_among_the_likeliest(llama, model, monkeypatch, likeliest, few):
+    """One by one if they are few, otherwise for the whole vocabulary."""
+    monkeypatch.setattr("diffusecli.sampling.given_text._LIKELIEST", likeliest)
+    monkeypatch.setattr("diffusecli.sampling.given_text._FEW", few)
+    for name in ("several tokens", "not ASCII"):
+        asked = prompt(**ASKED[name])
+        found = measure_served(Service(llama, "tiny"), ChatSettings(), [asked], print).figures("served", asked, 100, 500)
+        assert np.log(found.q) == pytest.approx(own_log_q(model[0], asked), abs=EXACT["llama"])
 
 
 @each_server
@@ -139,6 +152,22 @@ def test_samples_from_the_server_get_its_figures_and_other_samples_do_not(llama,
         assert alone["exact"]["kl"] == pytest.approx(own["exact"]["kl"], abs=1e-4)
     (briefly,) = rows("briefly")
     assert briefly["exact"]["kl"] != pytest.approx(own["exact"]["kl"], abs=1e-2), "measured with the system text of the samples"
+
+
+def test_the_prompts_of_a_run_are_measured_with_its_system_text(trained, vllm, model, in_process):
+    config = Path(trained.output_dir) / "config.yaml"
+    config.write_text(config.read_text().replace("system: null", "system: Be brief."))
+    rows = json.loads(evaluated(in_process, vllm, trained.output_dir, "--json").stdout)["rows"]
+    (row,) = [row for row in rows if row["mode"] == "served"]
+    asked = read_prompt(Path(trained.train_prompts[0])).model_copy(update={"system": "Be brief."})
+    assert row["exact"]["kl"] == pytest.approx(exact_figures(asked, own_log_q(model[0], asked), 1000).kl, abs=1e-3)
+    assert {row["mode"] for row in rows} > {"served"}, "the run keeps its own figures"
+
+
+def test_answers_in_parts_are_left_out_and_named(vllm):
+    notices, asked = [], prompt(targets=["a", "b"], draws={"n": 2})
+    assert not measure_served(Service(vllm, "tiny"), ChatSettings(), [asked], notices.append).knows("served", asked)
+    assert notices == ["answers in parts are not measured on a server: p.json"]
 
 
 @pytest.mark.parametrize("more", [{}, {"most": 5}, {"newer": True}])

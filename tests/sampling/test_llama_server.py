@@ -158,6 +158,7 @@ def test_more_answers_per_request_than_slots_are_refused_and_the_request_shrinks
         server.post("v1/chat/completions", {"messages": [{"role": "user", "content": REQUEST}], "n": SLOTS + 1})
     assert refused.value.code == 400
     assert f"1 <= value <= {SLOTS}" in refused.value.read().decode()
+    assert sampled("--n-per-request", 64, n=20, name="many.json")[0].total() == 20
     _, _, meta = sampled(n=64)
     assert meta["tokens_fed"] == 64 // SLOTS * 34, "the server counts the tokens of the prompt and of one answer of a request"
 
