@@ -7,8 +7,9 @@ tokens, which only limit it. The server is asked what it can do: a small request
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,8 +20,10 @@ from diffusecli.sampling.connection import Connection, RefusedError, Service, un
 from diffusecli.sampling.first_tokens import ChatLogprobs, FirstTokens
 from diffusecli.sampling.given_text import KINDS, TextServer
 from diffusecli.system.errors import InputError, MachineError
+from diffusecli.system.waits import waiting_for
 
 _Found = TypeVar("_Found")
+_Advance = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,17 @@ def served_probabilities(service: Service, chat: ChatSettings, asked: Sequence[A
     Raises `InputError` if the server returns no log-probabilities or refuses a request, `MachineError` if it cannot be reached.
     """
     try:
-        return until_done(_scored(service, chat, asked))
+        with waiting_for(f"measuring {service.model} on the server", "wording") as advance:
+            return until_done(_scored(service, chat, asked, advance))
     except RefusedError as error:
         raise InputError(f"{service.base_url}: the server refuses the request: {error}") from error
 
 
-async def _scored(service: Service, chat: ChatSettings, asked: Sequence[Asked]) -> Served:
+async def _scored(service: Service, chat: ChatSettings, asked: Sequence[Asked], advance: _Advance) -> Served:
     async with Connection(service) as connection:
         for kind in KINDS:
             if (server := await kind.found(connection, service, chat)) is not None:
-                return Served(server.how, tuple(await _all(_log_probs(server, one) for one in asked)))
+                return Served(server.how, tuple(await _all([_log_probs(server, one) for one in asked], advance)))
         extra = {"chat_template_kwargs": dict(chat.template_kwargs)} if chat.template_kwargs else {}
         lists = ChatLogprobs(connection, service, extra)
         first = await lists.first_tokens(asked[0].messages)
@@ -60,7 +64,7 @@ async def _scored(service: Service, chat: ChatSettings, asked: Sequence[Asked]) 
                 f"{service.base_url}: the server returns no log-probabilities, so there are no exact figures. Serve the model with vLLM or "
                 "llama.cpp, or draw samples with `diffuse sample --engine openai`"
             )
-        others = await _all(lists.first_tokens(one.messages) for one in asked[1:])
+        others = await _all([lists.first_tokens(one.messages) for one in asked[1:]], advance)
         if None in others:
             raise InputError(f"{service.base_url}: the server returns log-probabilities for some prompts only. Use another server")
         return Served(lists.how, (first, *(one for one in others if one is not None)))
@@ -70,11 +74,14 @@ async def _log_probs(server: TextServer, asked: Asked) -> np.ndarray:
     return np.array(await server.log_probs(await paths_of(asked, server)))
 
 
-async def _all(work: Iterable[Coroutine[Any, Any, _Found]]) -> list[_Found]:
-    """Results in order. The first error ends the others."""
+async def _all(work: Sequence[Coroutine[Any, Any, _Found]], advance: _Advance) -> list[_Found]:
+    """Results in order, with the progress. The first error ends the others."""
+    done = count(1)
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one) for one in work]
+            for task in tasks:
+                task.add_done_callback(lambda _: advance(next(done), len(tasks)))
     except* (InputError, MachineError, RefusedError) as errors:
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
