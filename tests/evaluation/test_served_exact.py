@@ -28,7 +28,7 @@ from tests.sampling.test_llama_server import letters_model
 pytest.importorskip("openai")
 
 ASKED = {
-    "several tokens": {"targets": ["HE", "di", "cat", "H", "a very long answer"], "weights": [4, 3, 2, 1, 1]},
+    "several tokens": {"targets": ["HE", "di", "cat", "H", "longer"], "weights": [4, 3, 2, 1, 1]},
     "shared first tokens": {"targets": ["1", "10", "100", "2"]},
     "spellings": {"targets": [["Hi", "hi", " Hi"], "no"]},
     "a prefix of every answer": {"targets": ["x", "y"], "response": ["{}: ".format("So"), ""]},
