@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from diffusecli.api.arguments import flag, function, optional, pairs_or_items, several, shown, text, texts, whole, wrong
 from diffusecli.api.inputs import AnyPath, Prompts, are_prompts, listed, named, path_of
 from diffusecli.api.notices import calling
-from diffusecli.api.sampling import Samples
+from diffusecli.api.sampling import Samples, require_kinds
 from diffusecli.api.training import Trained
 from diffusecli.evaluation.metrics import AT_N, Cell
 from diffusecli.evaluation.sample_set import SampleSet
@@ -21,6 +21,7 @@ from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import Matching
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.data import Document, document, flat_rows
+from diffusecli.sampling.connection import Service
 from diffusecli.system.errors import InputError, printable
 from diffusecli.system.notebook import Columns, frame, html_table
 from diffusecli.system.notices import Notice
@@ -76,7 +77,7 @@ def evaluate(
     source: Source | Iterable[Source] = (), *, answers: Mapping[str, int] | Iterable[str] | None = None,
     prompt: Prompt | AnyPath | None = None, prompts: Prompts | None = None, match: str = "strip", only: str | Iterable[str] = (),
     exact: bool = False, model: str | None = None, trust_remote_code: bool = False, at_n: int = AT_N, sdmetrics: bool = False, seed: int = 0, column: str | None = None,
-    count_column: str | None = None, layout: Layout | None = None, notice: Notice | None = None,
+    count_column: str | None = None, layout: Layout | None = None, engine: str | None = None, notice: Notice | None = None, **options: Any,
 ) -> Evaluation:  # fmt: skip
     """Compare samples with the target weights.
 
@@ -90,6 +91,9 @@ def evaluate(
     - `only`: only prompts with this text in their path.
     - `exact`: load the model and compute exact KL, TVD and coverage of every prompt, and the drift. `model` is then the path or name of
       its base model if that has moved, and `trust_remote_code` allows code of the model to run.
+    - `engine`, `options`: with `exact`, a server whose model `model` is measured instead: `engine="openai", base_url=…`, and `concurrency`,
+      `requests_per_minute`, `tries`, `timeout` as in `sample`. `prompts` alone is then enough. If the server lists only the most likely
+      tokens, there are limits (`bounds`) instead of exact figures.
     - `at_n`: draws for the excess TVD of exact figures.
     - `sdmetrics`: also compute SDMetrics' quality score of records (extra `records`).
     - `seed`: random seed for Monte Carlo and bootstrap.
@@ -111,9 +115,12 @@ def evaluate(
         raise wrong("layout", "a Layout", layout)
     optional(function, "notice", notice)
     seed, at_n = whole("seed", seed, 0), whole("at_n", at_n, 1)
+    service = _service(engine, model, options, exact=exact)
+    if service is not None and trust_remote_code:
+        raise InputError("trust_remote_code has no effect with engine 'openai'. Remove it")
     with calling(notice) as say:
         sources = _sources(source)
-        if not sources and answers is None:
+        if not sources and answers is None and (service is None or prompts is None):
             raise InputError("nothing to evaluate. Name a run or samples, or pass answers= with prompt=")
         paths = [one.place if isinstance(one, Trained | Samples) else path_of(one, "source") for one in sources]
         for one in sources:
@@ -135,9 +142,31 @@ def evaluate(
             raise InputError(f"prompts: {in_memory[0].question[:40]!r} is in memory. Name prompt files")
         question = Question(
             Matching(match), tuple(Path(str(one)) for one in held_out), _file_of(prompt, paths), column, texts("only", only), exact,
-            seed, trust_remote_code, model, count_column, layout or Layout(), given, at_n, flag("sdmetrics", sdmetrics),
+            seed, trust_remote_code, model, count_column, layout or Layout(), given, at_n, flag("sdmetrics", sdmetrics), service,
         )  # fmt: skip
         return Evaluation(document(judge(paths, question, say)))
+
+
+_OF_SERVERS = ("base_url", "concurrency", "requests_per_minute", "tries", "timeout")
+"""Options of the engine `openai` that also apply when its model is measured."""
+
+
+def _service(engine: str | None, model: str | None, options: Mapping[str, Any], *, exact: bool) -> Service | None:
+    """The server to measure; None without an engine. Raises `InputError` for options that are missing, unknown or without effect."""
+    if foreign := [option for option in options if engine is None or option not in _OF_SERVERS]:
+        raise InputError(
+            f"{foreign[0]}: not an option of evaluate{'' if engine is None else f' with engine {engine!r}'}. Remove it"
+        )
+    if engine is None:
+        return None
+    if optional(text, "engine", engine) != "openai":
+        raise InputError(f"engine {engine!r}: only 'openai' can be measured. Remove it to measure the runs' own models")
+    require_kinds(engine, options)
+    if not exact:
+        raise InputError("engine has no effect without exact=True. Remove it")
+    if model is None or "base_url" not in options:
+        raise InputError(f"engine 'openai' needs {'model' if model is None else 'base_url'}")
+    return Service(model=model, **options)
 
 
 def _sources(source: Any) -> list[Source]:

@@ -219,15 +219,21 @@ def _engine(name: str, options: Mapping[str, Any]) -> str:
         near = nearest(foreign[0], known)
         remedy = f"did you mean '{near}'?" if near else f"known are: {', '.join(own)}" if own else "remove it"
         raise InputError(f"engine {name!r} has no option '{foreign[0]}': {remedy}")
+    require_kinds(name, options)
+    if missing := [option for option in ENGINES[name].required if option not in options]:
+        raise InputError(f"engine {name!r} needs {missing[0]}: {own[missing[0]].help}")
+    return name
+
+
+def require_kinds(engine: str, options: Mapping[str, Any]) -> None:
+    """Raises `InputError` for an option of an engine with a value of the wrong type."""
+    own = ENGINES[engine].options
     for option, value in options.items():
         kinds = typing.get_args(own[option].kind) or (own[option].kind,)
         if value is None and type(None) in kinds:
             continue
         check: Callable[[str, Any], Any] = _KINDS.get(kinds[0], texts)
         check(option, value)
-    if missing := [option for option in ENGINES[name].required if option not in options]:
-        raise InputError(f"engine {name!r} needs {missing[0]}: {own[missing[0]].help}")
-    return name
 
 
 def _run_of(place: Path | Config | None) -> RunDir | None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diffusecli.cli.limits import Limits, with_limits
-from diffusecli.cli.options import BaseModel, TableOptions, TrustsCode, choice, require_choices, with_table_options
+from diffusecli.cli.options import TableOptions, TrustsCode, choice, require_choices, with_table_options
 from diffusecli.cli.printing import notice, progress_console, quiet_libraries
 from diffusecli.cli.report_files import require_place, write_report
+from diffusecli.cli.served import ServedOptions, with_served_options
 from diffusecli.system import terminal
 from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import FailedGates, InputError
@@ -28,11 +29,12 @@ _MANY_CUT = 0.05
 
 @with_table_options
 @with_limits
+@with_served_options
 def evaluate(
     *,
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH…", help="Run directories, folders of run directories, or sample files.")
-    ],
+        list[Path] | None, typer.Argument(metavar="PATH…", help="Run directories, folders of run directories, or sample files.")
+    ] = None,
     prompts: Annotated[
         list[Path] | None,
         typer.Option(help="Prompts to use instead of the samples' own (--exact: also held-out)."),
@@ -51,7 +53,11 @@ def evaluate(
         list[str] | None, typer.Option(metavar="PROMPT", help="Only prompts with this text in their path; may be repeated.")
     ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Load the model and compute exact KL, TVD, coverage and drift.")] = False,
-    model: BaseModel = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Base model by name or path, or the server's model.  [default: the run's]"),
+    ] = None,
+    served: ServedOptions,
     trust_remote_code: TrustsCode = False,
     top: Annotated[int, typer.Option(min=0, help="Targets to show per prompt; 0 shows all.")] = 24,
     sort: Annotated[str | None, choice("--sort", "Sort order of targets.  [default: as in the prompt]")] = None,
@@ -83,10 +89,8 @@ def evaluate(
     require_choices({"--sort": sort})
     if as_json + as_csv + as_markdown > 1:
         raise InputError("--json, --csv and --markdown all write to stdout. Choose one")
-    if trust_remote_code and not exact:
-        raise InputError("--trust-remote-code has no effect without --exact. Leave it out")
-    if model is not None and not exact:
-        raise InputError("--model has no effect without --exact. Leave it out")
+    service = served.service(model, exact=exact)
+    _require_use_of(paths, prompts, model, trust_remote_code, exact=exact, served=service is not None)
     if exact:
         quiet_libraries()
     require_place(html, plots)
@@ -98,10 +102,10 @@ def evaluate(
     question = Question(
         Matching(match), tuple(prompts or ()), prompt, column, tuple(only or ()), exact, seed, trust_remote_code, model, count_column, layout,
         at_n=at_n,
-        sdmetrics=sdmetrics,
+        sdmetrics=sdmetrics, service=service,
     )  # fmt: skip
     with Display(progress_console()):
-        found = judge(paths, question, notice)
+        found = judge(paths or (), question, notice)
     missed = failures(found, asked)
     if as_json:
         from diffusecli.report.data import as_json as in_json
@@ -121,6 +125,21 @@ def evaluate(
         write_report(found, html, plots, sort)
     if missed:
         raise FailedGates(missed)
+
+
+def _require_use_of(
+    paths: list[Path] | None, prompts: list[Path] | None, model: str | None, trust_remote_code: bool, *, exact: bool, served: bool
+) -> None:  # fmt: skip
+    """Raise `InputError` for an option that has no effect, or if there is nothing to evaluate."""
+    if trust_remote_code and not exact:
+        raise InputError("--trust-remote-code has no effect without --exact. Leave it out")
+    if model is not None and not exact:
+        raise InputError("--model has no effect without --exact. Leave it out")
+    if trust_remote_code and served:
+        raise InputError("--trust-remote-code has no effect with --engine openai. Leave it out")
+    if not paths and not (served and prompts):
+        more = ", or prompts with --prompts" if served else ""
+        raise InputError(f"Missing argument 'PATH…'. Name a run, a folder of runs or a file of samples{more}")
 
 
 def _advice(found: Evaluation) -> Iterator[str]:

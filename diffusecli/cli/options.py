@@ -62,7 +62,6 @@ def meant_paths(option: str, value: Any) -> Any:
 TrustsCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code from the model's repository. Only if you trust it.")
 ]
-BaseModel = Annotated[str | None, typer.Option("--model", help="Base model by name or path.  [default: the run's]")]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from diffusecli.evaluation.bounds import BoundedFigures
 from diffusecli.evaluation.comparison import Estimate, compare
 from diffusecli.evaluation.metrics import AT_N, FIRST_DRAW, OTHER_FIELDS, Cell, ExactFigures, Figures
 from diffusecli.evaluation.open_ended import Diversity, Line
@@ -47,6 +48,7 @@ class Evaluated:
     exact: ExactFigures | None
     records: RecordFigures | None = None  # where answers are records
     file: str = ""  # of the samples, if the run has several sample files of this sampler
+    bounds: BoundedFigures | None = None  # limits of the exact figures, where a server does not return enough for these
 
     @property
     def verdict(self) -> str:
@@ -58,6 +60,8 @@ class Evaluated:
             found = f"{FIRST_DRAW if self.prompt.draws is not None else OTHER_FIELDS}{found}" if self.prompt.in_parts else found
             doubt = self.records.doubt if self.records is not None else ""
             return f"{doubt}; {found}" if doubt else found
+        if self.exact is None and self.bounds is not None:
+            return f"not sampled; TVD at least {self.bounds.tvd_low:.3f}"
         known = self.exact is not None and not math.isnan(self.exact.tvd)
         return f"not sampled; exact TVD {self.exact.tvd:.3f}" if self.exact and known else "no samples"
 

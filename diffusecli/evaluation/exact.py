@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from diffusecli.evaluation.measured import Kind, Measured, kinds_of, pooled, worded
 from diffusecli.evaluation.metrics import ExactFigures, Worded
 from diffusecli.models.adapters import recorded_base
 from diffusecli.models.architecture import shape_of
@@ -41,23 +41,6 @@ from diffusecli.training.visits import MANY_PROMPTS, drawn_tree
 
 _SEQUENCES_MEASURED = 256
 """Number of sequences for estimates of answers in parts."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Probabilities and figures of one run's model."""
-
-    log_q: dict[tuple[str, str], np.ndarray] = field(
-        default_factory=dict
-    )  # mode, prompt digest -> [K], nats; the mean over wordings
-    wordings: dict[tuple[str, str], tuple[Worded, ...]] = field(default_factory=dict)  # of prompts that have several, or contexts
-    chat: dict[str, Any] = field(default_factory=dict)  # how the prompts were rendered: system prompt, template, variables
-    drift: float | None = None  # of the adapter on held-out instructions, nats per token
-    draws: dict[tuple[str, str], ExactFigures] = field(default_factory=dict)  # of prompts whose answers are in parts: estimates
-
-    def knows(self, mode: str, prompt: Prompt) -> bool:
-        """Whether the prompt was measured in this mode."""
-        return (mode, prompt.digest) in self.log_q or (mode, prompt.digest) in self.draws
 
 
 def scorer_of(base: LoadedModel, encoded: list[EncodedPrompt], source: ModelSource, settings: AlgConfig, notice: Notice) -> Scorer:
@@ -92,7 +75,7 @@ def measure(
     require_context(encoded, most)
     scorer = scorer_of(base, encoded, source, settings, notice)
     found: dict[tuple[str, str], np.ndarray] = {}
-    worded: dict[tuple[str, str], tuple[Worded, ...]] = {}
+    of_wordings: dict[tuple[str, str], tuple[Worded, ...]] = {}
     of_draws: dict[tuple[str, str], ExactFigures] = {}
 
     def score(mode: str) -> None:
@@ -104,7 +87,7 @@ def measure(
                 of_draws[mode, one.prompt.digest] = one.estimated(of_prompt)
                 continue
             found[mode, one.prompt.digest] = one.pooled(of_prompt)
-            worded[mode, one.prompt.digest] = one.each(of_prompt)
+            of_wordings[mode, one.prompt.digest] = one.each(of_prompt)
 
     chat = json.loads(json.dumps(base.chat_settings.recorded))
     if run.read_manifest().get("chat", chat) != chat:
@@ -114,7 +97,7 @@ def measure(
         )
     score("untuned")
     if not run.has_adapter:
-        return Measured(found, worded, chat, None, of_draws)
+        return Measured(found, of_wordings, chat, None, of_draws)
     instructions = read_instructions(retain)
     retention = prepare(base, retain, instructions, seed=seed, strategy=scorer.strategy, notice=notice)
     load_adapter(base, run.path, recorded=recorded_base(run), named=source.named, notice=notice)
@@ -123,7 +106,7 @@ def measure(
     drift = scorer.drift(retention.held_out)
     if np.isnan(drift):
         raise cause(base.model, base.name)
-    return Measured(found, worded, chat, drift, of_draws)
+    return Measured(found, of_wordings, chat, drift, of_draws)
 
 
 def _in_contexts(own: Mapping[str, Prompt], wanted: Mapping[str, Prompt], notice: Notice) -> set[str]:
@@ -148,7 +131,7 @@ class _Asked:
 
     prompt: Prompt
     encoded: tuple[EncodedPrompt, ...]
-    kinds: tuple[tuple[Literal["trained", "held-out", "context"], str], ...]  # of each, and its name
+    kinds: tuple[tuple[Kind, str], ...]  # of each, and its name
 
     @classmethod
     def of(cls, prompt: Prompt, chat: Chat, contexts: Contexts | None, most: int | None) -> _Asked:
@@ -158,11 +141,8 @@ class _Asked:
         placed = contexts.held_out(question.wordings[0].prompt) if contexts is not None else ()
         names = {id(other): name for name, other in placed}
         around = question.in_contexts(placed, chat, most)
-        kinds: list[tuple[Literal["trained", "held-out", "context"], str]] = []
-        kinds += [("trained", wording.question) for wording in prompt.wordings]
-        kinds += [("held-out", wording.question) for wording in prompt.held_out]
         others = around.wordings if around else ()
-        kinds += [("context", names[id(e.prompt)]) for e in others]
+        kinds = [*kinds_of(prompt), *(("context", names[id(e.prompt)]) for e in others)]
         found = (*question.wordings, *question.held_out, *others)
         if prompt.in_parts:
             found = tuple(replace(e, trie=drawn_tree(e, _SEQUENCES_MEASURED, None)) for e in found)
@@ -189,15 +169,9 @@ class _Asked:
     def pooled(self, paths: Sequence[np.ndarray]) -> np.ndarray:
         """Ln of the mean probability of each target [K] over the wordings, nats."""
         pairs = list(zip(self.encoded, paths, strict=True))[: len(self.prompt.wordings)]
-        log_q = np.array([target_log_probs(e, log_probs) for e, log_probs in pairs])
-        return np.asarray(np.logaddexp.reduce(log_q, axis=0) - math.log(len(pairs)))
+        return pooled([target_log_probs(e, log_probs) for e, log_probs in pairs])
 
     def each(self, paths: Sequence[np.ndarray]) -> tuple[Worded, ...]:
         """Figures of each variant; () if there is only one wording."""
-        if len(self.encoded) < 2:
-            return ()
-        return tuple(
-            Worded(kind, name, found.kl, found.on_target, found.tvd)
-            for e, log_probs, (kind, name) in zip(self.encoded, paths, self.kinds, strict=True)
-            for found in [figures_of(e, log_probs)]
-        )
+        found = (figures_of(e, log_probs) for e, log_probs in zip(self.encoded, paths, strict=True))
+        return worded(self.kinds, ((one.kl, one.on_target, one.tvd) for one in found))

@@ -141,7 +141,7 @@ def _missed(found: Evaluation, gate: Gate, limit: float) -> Iterator[str]:
     for row in tuned(judged):
         value, who = gate.value(row), f"{row.prompt.alias}{marked[row.prompt.key]} ({samplers[row.run, row.mode]})"
         if math.isnan(value):
-            hint = " (add --exact)" if gate.exact else ""
+            hint = (" (add --exact)" if row.bounds is None else " (the server gives only limits)") if gate.exact else ""
             yield f"{who}: {gate.figure} is not known{hint}"
         elif value < limit if gate.minimum else value > limit:
             yield f"{who}: {gate.figure} {value:.4g} {'<' if gate.minimum else '>'} {limit:g}{gate.where(row)}"

@@ -27,7 +27,7 @@ class Group:
     """The prompts with targets of one folder, answered by one sampler. A figure is nan if no prompt has it."""
 
     run: str  # folder or file
-    mode: str  # untuned, lora, or the name of a file
+    mode: str  # untuned, lora, served, or the name of a file
     folder: str  # relative to the common folder of all prompts; "." for that folder itself
     whole: bool  # with all folders below it
     top: bool  # in no other group except that of all prompts; gates judge these

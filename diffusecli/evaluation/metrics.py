@@ -22,7 +22,7 @@ from diffusecli.evaluation.binomials import at_most, false_discoveries, more_tha
 from diffusecli.evaluation.distance import expected_excess, total_variation, tvd_interval
 from diffusecli.evaluation.fit import SIGNIFICANCE, detectable_tvd, goodness_of_fit
 from diffusecli.evaluation.perfect import FLOOR_REPEATS, REPEATS, TINY, mean_tvd, perfect_sampler
-from diffusecli.prompts.divergence import exact_kl
+from diffusecli.prompts.divergence import exact_kl, exact_tvd
 from diffusecli.prompts.matching import Tally
 from diffusecli.prompts.prompt import Prompt
 
@@ -203,10 +203,8 @@ def exact_figures(prompt: Prompt, log_q: np.ndarray, n: int, at_n: int = AT_N) -
     (0.2231, 0.8, 0.2, 1.28)
     """
     p, q = np.array(prompt.probabilities), np.exp(log_q)
-    mass = float(q.sum())
-    tvd = float(np.abs(p - q).sum() + max(0.0, 1 - mass)) / 2
     seen = float((1 - (1 - np.minimum(q, 1)) ** n).sum())
-    return ExactFigures(exact_kl(p, log_q), mass, tvd, seen, tuple(q.tolist()), expected_excess(at_n, q, p))
+    return ExactFigures(exact_kl(p, log_q), float(q.sum()), exact_tvd(p, q), seen, tuple(q.tolist()), expected_excess(at_n, q, p))
 
 
 def entropy(counts: Sequence[int]) -> tuple[float, float]:

@@ -86,6 +86,8 @@ class SampleMeta(BaseModel):
     """The fields used from the settings of a sample file."""
 
     mode: str | None = None
+    engine: str | None = None
+    model: str | None = None
     ask: _Ask | None = None
     settings: _SamplingSettings | None = None
     prompts: dict[str, Any] = {}
@@ -104,6 +106,11 @@ class SampleMeta(BaseModel):
     def asked(self) -> dict[str, Any] | None:
         """How the prompts were rendered; None if the file does not record it."""
         return None if self.mode is None else {name: value for name in CHAT_FIELDS if (value := getattr(self, name)) is not None}
+
+    @property
+    def served(self) -> str | None:
+        """The server's name for the model; None if no server drew the answers, or if the file does not record it."""
+        return self.model if self.engine == "openai" else None
 
     def settings_of(self, *aliases: str) -> dict[str, Any]:
         """Sampling settings of one prompt with these aliases."""

@@ -19,6 +19,9 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.wording_names import split_alias, wording_of
 from diffusecli.runs.run_dir import RunDir
 
+SERVED = "served"
+"""The mode of a model behind a server without samples: the server does not say whether it is tuned."""
+
 _NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "stop": []}
 
 
@@ -27,7 +30,7 @@ class SampleSet:
     """All answers to one prompt from one sampler."""
 
     run: str
-    mode: str  # untuned, lora, these asked by a method (`ask direct`), or the name of a file
+    mode: str  # untuned, lora, these asked by a method (`ask direct`), served, or the name of a file
     prompt: Prompt
     counts: Answers
     settings: Mapping[str, Any] = field(default_factory=dict)  # as sampled; {} if unknown
@@ -35,6 +38,7 @@ class SampleSet:
     asked: Mapping[str, Any] | None = None  # system prompt, chat template and its variables; None if unknown
     trained_on: Prompt | None = None  # for a prompt without targets: the training prompt with the same request
     file: str = ""  # its name, if the run has several sample files of this sampler
+    served: str | None = None  # the server's name for the model, if a server drew the answers
 
     @property
     def bent(self) -> bool:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+from diffusecli.evaluation.bounds import BoundedFigures
 from diffusecli.evaluation.distinctness import DRAWS
 from diffusecli.evaluation.evaluation import UNSAMPLED, Evaluated
 from diffusecli.evaluation.metrics import ExactFigures, Figures
@@ -19,7 +20,7 @@ from diffusecli.evaluation.open_ended import Diversity
 from diffusecli.evaluation.ordered import Ordered
 from diffusecli.evaluation.records import RecordFigures
 from diffusecli.evaluation.verdicts import p_value
-from diffusecli.report.parts import Sentence, percent, percent_span, tenths, thousandths
+from diffusecli.report.parts import Sentence, nats, percent, percent_span, tenths, thousandths
 from diffusecli.report.widths import middle, start_of
 from diffusecli.report.wording import distinct_of_10, plus_minus
 from diffusecli.system.errors import many
@@ -65,6 +66,8 @@ def lines_of(row: Evaluated) -> Iterator[Line]:
         yield from _of_fit(row.figures)
     if row.exact is not None:
         yield from _of_probabilities(row.exact, row.tally.n)
+    if row.bounds is not None and row.exact is None:
+        yield from _of_limits(row.bounds, len(row.prompt.targets))
     if row.ordered is not None:
         yield from _of_values(row.ordered, row.prompt.targets[0])
     if row.diversity is not None:
@@ -124,6 +127,15 @@ def _of_probabilities(exact: ExactFigures, n: int) -> Iterator[Line]:
         yield Line("exact TVD", thousandths(exact.tvd))
     if not math.isnan(exact.seen_expected):
         yield Line("exact distinct", tenths(exact.seen_expected), f"targets expected in {n or UNSAMPLED} answers")
+
+
+def _of_limits(limits: BoundedFigures, targets: int) -> Iterator[Line]:
+    """What is known of exact figures from the most likely first tokens."""
+    yield Line("KL, at least", nats(limits.kl_low), "nats, KL(target || model); a limit, not exact")
+    yield Line("TVD, at least", thousandths(limits.tvd_low), f"a limit, from the {limits.listed} most likely first tokens")
+    yield Line(
+        "on target, at most", percent(limits.on_target_high), f"a limit; {limits.begun} of {targets} targets begin with one of them"
+    )
 
 
 def _of_values(o: Ordered, first: str) -> Iterator[Line]:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from diffusecli import __version__
+from diffusecli.evaluation.bounds import BoundedFigures
 from diffusecli.evaluation.comparison import Estimate
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation, Matrix
 from diffusecli.evaluation.groups import Group, groups
@@ -35,7 +36,7 @@ class Sampler:
     """The sampler: a run and a mode."""
 
     run: str  # folder or file
-    mode: str  # untuned, lora, or the name of a file
+    mode: str  # untuned, lora, served, or the name of a file
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Row:
     """One prompt, one sampler."""
 
     run: str  # folder or file
-    mode: str  # untuned, lora, or the name of a file
+    mode: str  # untuned, lora, served, or the name of a file
     prompt: str  # its path
     request: str  # what was asked; of several wordings the first
     requests: tuple[str, ...]  # every wording that was asked
@@ -64,6 +65,7 @@ class Row:
     lines: tuple[Line, ...]  # the same by line, for answers of several lines
     exact: ExactFigures | None  # of the model sampled, where known
     records: RecordFigures | None  # where answers are records of several fields
+    bounds: BoundedFigures | None  # limits of the exact figures, where a server does not return enough for these
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def _row(row: Evaluated) -> Row:
     return Row(
         row.run, row.mode, row.prompt.alias, row.prompt.question, row.prompt.requests or (row.prompt.question,), row.prompt.digest, row.prompt.eos, row.tally.n, dict(row.settings), row.examples,
         row.verdict, row.figures, row.cells, len(off), tuple(Outcome(text, count) for text, count in off.most_common(_MOST_TEXTS)),
-        cut.total(), tuple(Outcome(text, count, count) for text, count in cut.most_common(_MOST_TEXTS)), row.ordered, row.diversity, row.lines, row.exact, row.records,
+        cut.total(), tuple(Outcome(text, count, count) for text, count in cut.most_common(_MOST_TEXTS)), row.ordered, row.diversity, row.lines, row.exact, row.records, row.bounds,
     )  # fmt: skip
 
 
@@ -146,14 +148,14 @@ def _flat(row: Row) -> dict[str, Any]:
                             "unfinished": row.unfinished, "verdict": row.verdict, "settings": json.dumps(row.settings)}  # fmt: skip
     for kind, prefix, values in _kinds(row):
         for field in fields(kind):
-            if field.name not in ("top", "q", "n", "unfinished", "wordings"):
+            if field.name not in ("top", "q", "q_high", "n", "unfinished", "wordings"):
                 line[prefix + field.name] = getattr(values, field.name, None)
     return line
 
 
 def _kinds(row: Row) -> Iterator[tuple[Any, str, Any]]:
     yield from ((Figures, "", row.figures), (ExactFigures, "exact_", row.exact), (Ordered, "ordered_", row.ordered))
-    yield Diversity, "open_", row.diversity
+    yield from ((Diversity, "open_", row.diversity), (BoundedFigures, "bound_", row.bounds))
 
 
 def _cell(value: Any) -> Any:

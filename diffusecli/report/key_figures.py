@@ -37,6 +37,11 @@ def three_figures(row: Evaluated) -> list[Figure]:
         error = exact.kl_error
         note = f"± {number(1.96 * error, 4)} nats; 0 is perfect" if error else "nats; 0 is perfect"
         found.append(Figure("estimated KL" if error else "exact KL", number(exact.kl, 4), note))
+    elif f is None and row.bounds is not None:
+        limits = row.bounds
+        found.append(Figure("KL, at least", number(limits.kl_low, 4), "nats; a limit, not exact"))
+        found.append(Figure("TVD, at least", number(limits.tvd_low), "a limit"))
+        found.append(Figure("on target, at most", percent(limits.on_target_high), "a limit"))
     elif f is not None and known(f.p_value) is not None:
         found.append(Figure("test of fit, p", p_value(f), "below 0.05: does not fit"))
     elif row.tally.unfinished:

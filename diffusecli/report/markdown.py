@@ -91,6 +91,8 @@ def _groups(found: Evaluation, samplers: Mapping[tuple[str, str], str]) -> Itera
 
 def _figures(row: Evaluated) -> tuple[str, ...]:
     f, kl = row.figures, f"{'≈' if row.exact.kl_error else ''}{nats(row.exact.kl)}" if row.exact else "-"
+    if row.exact is None and row.bounds is not None:
+        kl = f"at least {nats(row.bounds.kl_low)}"
     if f is None:
         return (str(row.tally.n), "-", "-", "-", "-", kl, "-")
     cut = f", unfinished {percent(row.tally.unfinished_share)}" if f.unfinished else ""

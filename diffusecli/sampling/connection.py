@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from diffusecli.sampling.completions import Completion, NonsenseError, read_completion
@@ -19,10 +19,14 @@ from diffusecli.system.errors import InputError, MachineError, many
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts, doubled each time
 _KEY = "OPENAI_API_KEY"
+_RAW = "X-Stainless-Raw-Response"  # the client's switch for the response itself
+_PASSING = (500, 502, 503, 504)  # the server is starting, or a proxy does not reach it
 _SHORTEST_SECRET = 8  # characters; keys of local servers, such as "x", occur in many texts
 
 Names = Callable[[Fault], int | None]
 """The index of the evidence in a fault that names a field of the request."""
+
+_Reply = TypeVar("_Reply")
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,15 @@ class Service:
     timeout: float = 120.0  # seconds per response
     omit: tuple[str, ...] = ()  # fields that are never sent
     n_per_request: int | None = None  # answers per request; None: found by trying
+
+    @property
+    def root(self) -> str:
+        """The address without the version of OpenAI's protocol: servers have routes of their own there.
+
+        >>> Service("http://localhost:8000/v1/", "m").root, Service("http://localhost:8000", "m").root
+        ('http://localhost:8000', 'http://localhost:8000')
+        """
+        return self.base_url.rstrip("/").removesuffix("/v1")
 
     def __post_init__(self) -> None:
         """Raises `InputError` for invalid values."""
@@ -54,6 +67,16 @@ class Service:
         ):  # fmt: skip
             if not good:
                 raise InputError(message)
+
+
+def until_done(work: Coroutine[Any, Any, _Reply]) -> _Reply:
+    """Run the requests of a coroutine. Ctrl-C in one of several tasks is raised alone."""
+    try:
+        return asyncio.run(work)
+    except BaseExceptionGroup as group:  # SIGTERM may arrive in a task
+        if group.subgroup(KeyboardInterrupt) is None:
+            raise
+        raise KeyboardInterrupt from None
 
 
 class RefusedError(Exception):
@@ -81,6 +104,7 @@ class Connection:
     async def __aenter__(self) -> Self:
         """Create the client. It needs a key, even if the server does not."""
         key, service = os.environ.get(_KEY) or "none", self._service
+        self._slots = asyncio.Semaphore(service.concurrency)  # of `fetch`
         self._client = self._openai.AsyncOpenAI(base_url=service.base_url, api_key=key, max_retries=0, timeout=service.timeout)
         return self
 
@@ -97,12 +121,24 @@ class Connection:
         Raises `RefusedError` for a request that must be changed, `InputError` for a wrong key or address, `MachineError` when all
         attempts fail because the server cannot be reached, is busy or returns invalid responses.
         """
+        return await self._retried(lambda: self._send(messages, fields, targets), names, proven=proven)
+
+    async def fetch(self, address: str, body: Mapping[str, Any] | None = None) -> Any:
+        """What a route of the server returns: parsed JSON, or text. A GET request if there is no body.
+
+        A relative address is below `base_url`. At most `concurrency` requests run at a time. Raises as `complete`; `RefusedError` also if
+        there is no such route.
+        """
+        async with self._slots:
+            return await self._retried(lambda: self._fetch(address, body), _refused_unless_busy, proven=False)
+
+    async def _retried(self, send: Callable[[], Awaitable[_Reply]], names: Names, *, proven: bool) -> _Reply:
         pause = _FIRST_PAUSE
         for left in reversed(range(self._service.tries)):
             await self._pace.turn()
             wait: float | None = None
             try:
-                return await self._send(messages, fields, targets)
+                return await send()
             except _FaultError as error:
                 verdict = error.fault.verdict(names(error.fault), proven=proven)
                 if verdict == "refused":
@@ -132,13 +168,20 @@ class Connection:
                 model=self._service.model, messages=messages, extra_body=fields
             )
         except self._openai.APIStatusError as error:
-            raise _FaultError(read_fault(error.status_code, _discreet(error.response.text)), error.response.headers) from error
-        text = response.http_response.text
-        answer = parsed(text)
-        if fault := fault_within(answer):
-            shown = fault_within(parsed(_discreet(text))) or Fault(fault.status, "an error message that contains the key")
-            raise _FaultError(shown, response.http_response.headers)
-        return read_completion(answer, targets)
+            raise _fault_of(error) from error
+        return read_completion(_without_fault(response.http_response), targets)
+
+    async def _fetch(self, address: str, body: Mapping[str, Any] | None) -> Any:
+        """Raises `_FaultError` for an error that the server reports."""
+        raw = {"headers": {_RAW: "true"}}
+        try:
+            if body is None:
+                response = await self._client.get(address, cast_to=object, options=raw)
+            else:
+                response = await self._client.post(address, cast_to=object, body=dict(body), options=raw)
+        except self._openai.APIStatusError as error:
+            raise _fault_of(error) from error
+        return _without_fault(response.http_response)
 
 
 class _FaultError(Exception):
@@ -152,6 +195,25 @@ class _FaultError(Exception):
             self.wait: float | None = float(headers.get("retry-after", ""))
         except ValueError:
             self.wait = None
+
+
+def _fault_of(error: Any) -> _FaultError:
+    """The error in a response with an error status."""
+    return _FaultError(read_fault(error.status_code, _discreet(error.response.text)), error.response.headers)
+
+
+def _without_fault(response: Any) -> Any:
+    """The parsed body of a response. Raises `_FaultError` if it contains an error."""
+    answer = parsed(response.text)
+    if fault := fault_within(answer):
+        shown = fault_within(parsed(_discreet(response.text))) or Fault(fault.status, "an error message that contains the key")
+        raise _FaultError(shown, response.headers)
+    return answer
+
+
+def _refused_unless_busy(fault: Fault) -> int | None:
+    """Treats every error as a refusal, except those that pass."""
+    return None if fault.status in _PASSING else 0
 
 
 class _Pace:

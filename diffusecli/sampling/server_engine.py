@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby
 from typing import Any, Self
 
@@ -16,7 +17,8 @@ from diffusecli.models.chat import ChatSettings
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling.completions import Answer, Completion, oddities
-from diffusecli.sampling.connection import Connection, RefusedError, Service
+from diffusecli.sampling.connection import Connection, RefusedError, Service, until_done
+from diffusecli.sampling.counting import cut_at_stop
 from diffusecli.sampling.draws import seed_of_stream, stream_seed
 from diffusecli.sampling.engine import Wanted
 from diffusecli.sampling.refusals import Fault
@@ -78,11 +80,7 @@ class ServerEngine:
     def _draw_prompt(self, name: str, drawings: Sequence[_Drawing]) -> None:
         unusable = self._connection.unusable
         try:
-            asyncio.run(self._draw(drawings))
-        except BaseExceptionGroup as group:  # SIGTERM may arrive in a task
-            if group.subgroup(KeyboardInterrupt) is None:
-                raise
-            raise KeyboardInterrupt from None
+            until_done(self._draw(drawings))
         finally:
             answers = [answer for drawing in drawings for answer in drawing.answers]
             for oddity in oddities(answers):
@@ -190,13 +188,19 @@ class ServerEngine:
 
     async def _complete(self, drawing: _Drawing, sent: dict[str, Any]) -> Completion:
         prompt = drawing.prompt
-        return await self._connection.complete(
+        found = await self._connection.complete(
             self._chat.messages(prompt),
             sent,
             prompt.every_spelling,
             names=lambda fault: self._body.named(fault, sent),
             proven=self._settled,
         )
+        return replace(found, answers=[self._stopped(answer) for answer in found.answers])
+
+    def _stopped(self, answer: Answer) -> Answer:
+        """An answer cut at the stop text. Some servers miss it (llama.cpp after half a character at the limit) or keep it."""
+        text, stopped = cut_at_stop(answer.text, self.settings.stop)
+        return replace(answer, text=text, unfinished=False) if stopped else answer
 
     def _fields(self, known: Known, drawing: _Drawing, place: _Place, count: int) -> dict[str, Any]:
         said = "".join(message["content"] for message in self._chat.messages(drawing.prompt)).encode()

@@ -17,6 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from diffusecli.models.encoding import EncodedPrompt
+from diffusecli.prompts.divergence import summed
 from diffusecli.training.answers import Answer
 from diffusecli.training.batches import Batch
 from diffusecli.training.layout import Part
@@ -111,9 +112,7 @@ def longest(encoded: Sequence[EncodedPrompt]) -> EncodedPrompt:
 
 def target_log_probs(encoded: EncodedPrompt, path_log_probs: np.ndarray) -> np.ndarray:
     """Log-probabilities ln q of all targets [K], summed over response variants and spellings."""
-    totals = np.full(len(encoded.prompt.targets), -np.inf)
-    np.logaddexp.at(totals, np.array(encoded.owners, dtype=int), path_log_probs)
-    return totals
+    return summed(encoded.owners, path_log_probs, len(encoded.prompt.targets))
 
 
 def row_length(encoded: EncodedPrompt) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from diffusecli.models.chat import Chat
 from diffusecli.models.encoding import EncodedPrompt, encode_like, encode_wordings
 from diffusecli.models.sampled_tree import SampledTree
-from diffusecli.prompts.divergence import exact_kl
+from diffusecli.prompts.divergence import exact_kl, exact_tvd
 from diffusecli.prompts.groups import group_of
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import InputError
@@ -197,5 +197,4 @@ def figures_of(encoded: EncodedPrompt, path_log_probs: np.ndarray) -> Figures:
         return Figures(found.kl, found.on_target, found.tvd, found.error)
     log_q, p = target_log_probs(encoded, path_log_probs), np.array(encoded.prompt.probabilities)
     q = np.exp(log_q)
-    on_target = float(q.sum())
-    return Figures(exact_kl(p, log_q), on_target, float(0.5 * (np.abs(p - q).sum() + max(0.0, 1 - on_target))))
+    return Figures(exact_kl(p, log_q), float(q.sum()), exact_tvd(p, q))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +15,13 @@ import numpy as np
 
 from diffusecli.evaluation.evaluation import UNSAMPLED, Evaluated, Evaluation, by_prompt, differences, matrices
 from diffusecli.evaluation.fit import SIGNIFICANCE
-from diffusecli.evaluation.metrics import AT_N, ExactFigures, cells, exact_figures, figures
+from diffusecli.evaluation.metrics import AT_N, ExactFigures, cells, figures
 from diffusecli.evaluation.open_ended import by_line, diversity
 from diffusecli.evaluation.ordered import ordered, values_in
 from diffusecli.evaluation.prompt_book import PromptBook, kept_prompt
 from diffusecli.evaluation.raw_answers import read_answers
 from diffusecli.evaluation.records import record_figures
-from diffusecli.evaluation.sample_set import RunFacts, SampleSet
+from diffusecli.evaluation.sample_set import SERVED, RunFacts, SampleSet
 from diffusecli.evaluation.sdmetrics_score import require_sdmetrics
 from diffusecli.evaluation.sources import find_samples
 from diffusecli.files.paths import real
@@ -37,7 +37,9 @@ from diffusecli.system.notices import Notice, some_of
 from diffusecli.system.waits import waiting_for
 
 if TYPE_CHECKING:
-    from diffusecli.evaluation.exact import Measured
+    from diffusecli.evaluation.measured import Measured
+    from diffusecli.evaluation.served_exact import ServedFigures
+    from diffusecli.sampling.connection import Service
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Question:
     given: tuple[SampleSet, ...] = ()  # samples that are in no file
     at_n: int = AT_N  # draws of the excess TVD of exactly known models
     sdmetrics: bool = False  # also SDMetrics' quality score of records
+    service: Service | None = None  # with `exact`: a server with the model to measure, instead of the runs' models
 
 
 def evaluate(paths: Iterable[Path], question: Question | None = None, notice: Notice = lambda _: None) -> Evaluation:
@@ -88,8 +91,9 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
     elif question.prompts and not question.exact and not _sampled(sets, question):
         notice("there are no samples of the prompts named with --prompts. Add --exact to measure them")
     held_out = _held_out(question) if question.exact else []
-    measured = _measure(runs, sets, held_out, question, notice) if question.exact else {}
-    sets = [*sets, *_unsampled(runs, sets, measured, held_out)]
+    served = _measure_served(runs, sets, held_out, question, notice)
+    measured = _measure(runs, sets, held_out, question, notice) if question.exact and served is None else {}
+    sets = [*sets, *_unsampled(runs, sets, measured, held_out), *(served.unsampled(sets) if served is not None else ())]
     there = list(dict.fromkeys(s.prompt.alias for s in sets))
     sets = [s for s in sets if _wanted(s.prompt.alias, question.only)]
     if not sets:
@@ -105,7 +109,8 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
     with waiting_for("computing the statistics") as advance:
         for place, each in enumerate(sets):
             advance(place, len(sets))
-            judged.append(_judge(each, facts.get(each.run), measured.get(each.run), question))
+            known = served.of(each) if served is not None else measured.get(each.run)
+            judged.append(_judge(each, facts.get(each.run) if each.mode != SERVED else None, known, question))
     places = {run: place for place, run in enumerate(dict.fromkeys(row.run for row in judged))}
     rows = [r for same in by_prompt(judged) for r in sorted(same, key=lambda row: (places[row.run], _place_in_run(row.mode)))]
     return Evaluation(
@@ -158,7 +163,8 @@ def _measure(
 ) -> dict[str, Measured]:
     """Exact figures of each run: the prompts of its samples, its own and the requested ones."""
     with collector_off():
-        from diffusecli.evaluation.exact import Measured, measure
+        from diffusecli.evaluation.exact import measure
+        from diffusecli.evaluation.measured import Measured
     from diffusecli.models.source import model_source
     from diffusecli.prompts.config import Retain
     from diffusecli.prompts.contexts import Contexts
@@ -183,6 +189,23 @@ def _measure(
             facts.folder, source, config.alg_config, retain, config.seed, prompts, notice, others=held_out, contexts=contexts
         )
     return found
+
+
+def _measure_served(
+    runs: Sequence[RunFacts], sets: Sequence[SampleSet], held_out: Sequence[Prompt], question: Question, notice: Notice
+) -> ServedFigures | None:
+    """Figures of the served model: the prompts of all samples, and the requested ones; None without a server."""
+    if question.service is None:
+        return None
+    with collector_off():
+        from diffusecli.evaluation.served_exact import served_figures
+        from diffusecli.models.chat import ChatSettings
+    from diffusecli.runs.finding import config_of
+
+    config = next((config_of(facts.folder) for facts in runs if facts.folder.config.is_file()), None)
+    chat = ChatSettings(None, config.chat_template_kwargs or {}, config.system) if config is not None else ChatSettings()
+    wanted = [s for s in sets if s.prompt.targets and _wanted(s.prompt.alias, question.only)]
+    return served_figures(question.service, wanted, held_out, chat, notice)
 
 
 def _held_out(question: Question) -> list[Prompt]:
@@ -267,6 +290,7 @@ def _judge(sample: SampleSet, run: RunFacts | None, measured: Measured | None, q
         diversity=diversity(compared, beyond, unfinished=compared.unfinished) if is_open else None,
         lines=by_line(compared, [matching.key(t) or t for t in known.every_spelling] if known else (), compared.unfinished) if is_open else (),
         exact=_exact(sample, run, measured, question.at_n),
+        bounds=measured.limits(sample.mode, sample.prompt) if measured is not None and not sample.bent else None,
         records=record_figures(prompt, sample.counts, question.seed, matching, sdmetrics=question.sdmetrics),
         file=sample.file,
     )  # fmt: skip
@@ -274,20 +298,14 @@ def _judge(sample: SampleSet, run: RunFacts | None, measured: Measured | None, q
 
 def _exact(sample: SampleSet, run: RunFacts | None, measured: Measured | None, at_n: int) -> ExactFigures | None:
     """Figures measured now, otherwise those from training; None for samples with changed distribution or different rendering."""
-    if sample.bent or run is None:
+    if sample.bent:
         return None
     if measured is not None and sample.asked in (None, measured.chat):
-        if (estimated := measured.draws.get((sample.mode, sample.prompt.digest))) is not None:
-            return estimated
-        log_q = measured.log_q.get((sample.mode, sample.prompt.digest))
-        if log_q is not None:
-            found = exact_figures(sample.prompt, log_q, sample.counts.total() or UNSAMPLED, at_n)
-            worded = measured.wordings.get((sample.mode, sample.prompt.digest), ())
-            own = [one for one in worded if one.kind == "trained"]
-            kl, tvd = (
-                math.fsum(getattr(one, name) for one in own) / len(own) if own else getattr(found, name) for name in ("kl", "tvd")
-            )
-            return replace(found, kl=kl, tvd=tvd, wordings=worded, pooled_tvd=found.tvd if len(own) > 1 else math.nan)
+        found = measured.figures(sample.mode, sample.prompt, sample.counts.total() or UNSAMPLED, at_n)
+        if found is not None:
+            return found
+    if run is None:
+        return None
     same = sample.asked is None or run.manifest.chat in (None, sample.asked)
     return _recorded(sample, run) if same else None
 
