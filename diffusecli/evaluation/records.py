@@ -41,6 +41,7 @@ class FieldFigures:
     excess_tvd: float  # tvd - tvd_floor
     p_value: float  # of the test of fit among valid values
     verdict: str  # a phrase for a person
+    too_even: bool = False  # the test rejects, because shares are closer to the weights than those of independent draws
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,12 @@ class RecordFigures:
     @property
     def worst_field(self) -> FieldFigures | None:
         """The field with the lowest p-value; of those that share it, the one furthest from its weights."""
-        tested = (field for field in self.fields if not math.isnan(field.p_value))
-        return min(tested, key=lambda field: (field.p_value, -field.excess_tvd), default=None)
+        return _worst(self.fields)
 
     @property
     def doubt(self) -> str:
         """The field or pair that differs from the target, at a joint level of 5 % (Bonferroni); empty if none does."""
-        worst = self.worst_field
+        worst = _worst([field for field in self.fields if not field.too_even])
         if worst is not None and worst.p_value * len(self.fields) < SIGNIFICANCE / 2:
             return f"the field {worst.name!r} differs from its weights (p = {worst.p_value:.2g})"
         if self.worst_pair is not None and self.pairs_p_value < SIGNIFICANCE / 2:
@@ -112,6 +112,11 @@ class RecordFigures:
             found.append((self.pairs_p_value, f"fields {pair.first!r} and {pair.second!r} together"))
         p, what = min((one for one in found if not math.isnan(one[0])), key=lambda one: one[0], default=(math.nan, ""))
         return (p if math.isnan(p) else min(1.0, 2 * p)), what
+
+
+def _worst(fields: Sequence[FieldFigures]) -> FieldFigures | None:
+    tested = (field for field in fields if not math.isnan(field.p_value))
+    return min(tested, key=lambda field: (field.p_value, -field.excess_tvd), default=None)
 
 
 def record_figures(
@@ -141,7 +146,7 @@ def record_figures(
         alone = Prompt(request=prompt.question, targets=tuple(own), weights=tuple(own.values()))
         found = figures(alone, tally(alone, answers), seed=seed)
         of_field = found.valid, found.tvd, found.tvd_floor, found.excess_tvd, found.p_value
-        fields.append(FieldFigures(name, len(own), *of_field, verdict(found, None)))
+        fields.append(FieldFigures(name, len(own), *of_field, verdict(found, None), found.too_even))
     fits, all_known = (sum(count for _, count in some) / n for some in (rows, known))
     scored = quality(target, rows, seed) if sdmetrics else None
     return RecordFigures(fits, all_known, copies / n, tuple(fields), *_pairs(target, known, seed), scored)

@@ -171,6 +171,15 @@ def test_the_lowest_p_value_names_its_field_or_pair():
     assert (found.lowest_p[1], found.doubt[:23]) == ("field 'age'", "the field 'age' differs")
 
 
+def test_fields_of_balanced_answers_do_not_differ_from_their_weights():
+    balanced = dict(zip(PEOPLE.targets, (100_000, 50_000, 50_000), strict=True))
+    found = record_figures(PEOPLE, Answers(balanced), seed=0)
+    assert all(field.p_value < 0.0125 and field.too_even for field in found.fields)
+    assert found.doubt == ""
+    skewed = dict(zip(PEOPLE.targets, (100_000, 60_000, 40_000), strict=True))
+    assert record_figures(PEOPLE, Answers(skewed), seed=0).doubt.startswith("the field 'name' differs")
+
+
 def test_records_of_which_none_fits_miss_every_limit(tmp_path):
     (tmp_path / "p.json").write_text(PEOPLE.to_json())
     (tmp_path / "a.txt").write_text("no record\n" * 30)

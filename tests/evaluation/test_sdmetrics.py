@@ -58,7 +58,7 @@ def test_the_command_shows_it_where_it_is_asked_for(tmp_path, in_process):
     words = ["evaluate", str(tmp_path / "a.txt"), "--prompt", str(tmp_path / "p.json")]
     assert "SDMetrics" not in in_process(*words).stdout
     shown = " ".join(in_process(*words, "--sdmetrics").stdout.split())
-    assert "SDMetrics quality score 0.9999 (perfect sampler 0.9" in shown
+    assert "SDMetrics quality score 1.000 (perfect sampler 0.9" in shown
     (row,) = json.loads(in_process(*words, "--sdmetrics", "--json").stdout)["rows"]
     assert row["records"]["sdmetrics"]["score"] == pytest.approx(1, abs=0.01)
 
