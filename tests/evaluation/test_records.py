@@ -165,7 +165,7 @@ def test_the_lowest_p_value_names_its_field_or_pair():
     assert found.lowest_p == (pytest.approx(0.002), "fields 'name' and 'age' together")
     found = RecordFigures(1, 1, 1, (field("age", float("nan")), field("name", 0.001)), (), 0, float("nan"))
     assert found.lowest_p == (pytest.approx(0.004), "field 'name'")
-    assert found.doubt.startswith("the field")
+    assert found.doubt.startswith("the field 'name' differs")
     far, near = field("age", 0.0001), field("name", 0.0001)
     found = RecordFigures(1, 1, 1, (near, replace(far, excess_tvd=0.3)), (), 0, float("nan"))
     assert (found.lowest_p[1], found.doubt[:23]) == ("field 'age'", "the field 'age' differs")
