@@ -36,6 +36,7 @@ from diffusecli.training.pass_choice import choose_strategy, fitting_answers
 from diffusecli.training.processes import Processes
 from diffusecli.training.questions import Question, figures_of
 from diffusecli.training.retention import prepare, read_instructions
+from diffusecli.training.rounding import Rounding
 from diffusecli.training.scorer import Scorer
 from diffusecli.training.visits import MANY_PROMPTS, drawn_tree
 
@@ -54,6 +55,7 @@ class Measured:
     chat: dict[str, Any] = field(default_factory=dict)  # how the prompts were rendered: system prompt, template, variables
     drift: float | None = None  # of the adapter on held-out instructions, nats per token
     draws: dict[tuple[str, str], ExactFigures] = field(default_factory=dict)  # of prompts whose answers are in parts: estimates
+    rounding: dict[tuple[str, str], Rounding] = field(default_factory=dict)  # of the figures of a 16-bit model
 
     def knows(self, mode: str, prompt: Prompt) -> bool:
         """Whether the prompt was measured in this mode."""
@@ -94,12 +96,16 @@ def measure(
     found: dict[tuple[str, str], np.ndarray] = {}
     worded: dict[tuple[str, str], tuple[Worded, ...]] = {}
     of_draws: dict[tuple[str, str], ExactFigures] = {}
+    rounding: dict[tuple[str, str], Rounding] = {}
 
     def score(mode: str) -> None:
         scorer.model = base.model
         scores = iter(scorer.log_probs(encoded))
-        for one in asked:
-            of_prompt = [next(scores) for _ in one.encoded]
+        by_prompt = [[next(scores) for _ in one.encoded] for one in asked]
+        groups = [list(zip(one.encoded, of_prompt, strict=True)) for one, of_prompt in zip(asked, by_prompt, strict=True)]
+        for one, limit in zip(asked, scorer.rounding(groups), strict=True):
+            rounding[mode, one.prompt.digest] = limit
+        for one, of_prompt in zip(asked, by_prompt, strict=True):
             if one.prompt.in_parts:
                 of_draws[mode, one.prompt.digest] = one.estimated(of_prompt)
                 continue
@@ -114,7 +120,7 @@ def measure(
         )
     score("untuned")
     if not run.has_adapter:
-        return Measured(found, worded, chat, None, of_draws)
+        return Measured(found, worded, chat, None, of_draws, rounding)
     instructions = read_instructions(retain)
     retention = prepare(base, retain, instructions, seed=seed, strategy=scorer.strategy, notice=notice)
     load_adapter(base, run.path, recorded=recorded_base(run), named=source.named, notice=notice)
@@ -123,7 +129,7 @@ def measure(
     drift = scorer.drift(retention.held_out)
     if np.isnan(drift):
         raise cause(base.model, base.name)
-    return Measured(found, worded, chat, drift, of_draws)
+    return Measured(found, worded, chat, drift, of_draws, rounding)
 
 
 def _in_contexts(own: Mapping[str, Prompt], wanted: Mapping[str, Prompt], notice: Notice) -> set[str]:

@@ -36,15 +36,21 @@ class GroupGate:
 
 
 def worst_wording(row: Evaluated) -> float:
-    """The highest exact TVD over wordings, held-out wordings and held-out contexts; without these the prompt's own."""
+    """The highest exact TVD over wordings, held-out wordings and held-out contexts, with its rounding; without these the prompt's own."""
     if row.exact is None:
         return math.nan
-    return max((one.tvd for one in row.exact.wordings), default=row.exact.tvd)
+    return max((one.tvd for one in row.exact.wordings), default=row.exact.tvd) + row.exact.tvd_rounding
 
 
 def _which_wording(row: Evaluated) -> str:
     worst = max(row.exact.wordings, key=lambda one: one.tvd) if row.exact and row.exact.wordings else None
-    return f", {KINDS[worst.kind]} {shortened(worst.name, 60)!r}" if worst else ""
+    return (f", {KINDS[worst.kind]} {shortened(worst.name, 60)!r}" if worst else "") + _which_rounding(row, "tvd_rounding")
+
+
+def _which_rounding(row: Evaluated, of: str) -> str:
+    """The part of an exact figure that is the rounding of a 16-bit model."""
+    rounding = getattr(row.exact, of, 0.0)
+    return f", with {rounding:.2g} of 16-bit rounding" if rounding else ""
 
 
 def _highest(row: Evaluated, figure: str) -> float:
@@ -96,14 +102,21 @@ GATES: Mapping[str, Gate] = {
     "--min-coverage": Gate(
         "seen / possible", True, lambda row: row.figures.seen / row.figures.seen_expected if row.figures else math.nan
     ),
-    "--max-kl": Gate("exact KL", False, lambda row: row.exact.highest_kl if row.exact else math.nan, share=False, exact=True),
+    "--max-kl": Gate(
+        "exact KL",
+        False,
+        lambda row: row.exact.highest_kl if row.exact else math.nan,
+        share=False,
+        exact=True,
+        where=lambda row: _which_rounding(row, "rounding"),
+    ),
     "--max-wording-tvd": Gate("worst exact TVD of a wording", False, worst_wording, exact=True, where=_which_wording),
 }
 """Limits of every prompt with targets, or with samples; `--max-drift` applies to runs."""
 
 GROUP_GATES: Mapping[str, GroupGate] = {
-    "--max-median-tvd": GroupGate("median exact TVD", lambda group: group.tvd_median),
-    "--max-median-excess-tvd": GroupGate("median excess TVD", lambda group: group.excess_tvd_median),
+    "--max-median-tvd": GroupGate("median exact TVD", lambda group: group.tvd_median + group.rounding),
+    "--max-median-excess-tvd": GroupGate("median excess TVD", lambda group: group.excess_tvd_median + group.rounding),
 }
 """Limits of every split, and of folders outside the splits."""
 

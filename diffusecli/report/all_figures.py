@@ -16,7 +16,7 @@ from diffusecli.evaluation.ordered import Ordered
 from diffusecli.evaluation.records import RecordFigures
 from diffusecli.evaluation.verdicts import p_value
 from diffusecli.report.parts import Sentence, decimals, number, percent, percent_span, thousandths
-from diffusecli.report.wording import plus_minus
+from diffusecli.report.wording import plus_minus, with_rounding
 from diffusecli.system.errors import many, shortened
 from diffusecli.system.terminal import spelled
 
@@ -102,11 +102,11 @@ def _of_fit(f: Figures) -> Iterator[Line]:
 def _of_probabilities(exact: ExactFigures, n: int) -> Iterator[Line]:
     kind = "estimated KL" if exact.kl_error else "exact KL"
     value, _, error = plus_minus(exact.kl, exact.kl_error).partition(" ± ")
-    yield Line(kind, value, f"{f'± {error} ' if error else ''}nats, KL(target || model)")
+    yield Line(kind, value, f"{f'± {error} ' if error else ''}nats, KL(target || model){with_rounding(exact.rounding)}")
     if not math.isnan(exact.on_target):
         yield Line("exact on target", percent(exact.on_target))
     if not math.isnan(exact.tvd):
-        yield Line("exact TVD", f"{exact.tvd:.4f}")
+        yield Line("exact TVD", f"{exact.tvd:.4f}", with_rounding(exact.tvd_rounding).strip())
     if not math.isnan(exact.seen_expected):
         yield Line("exact distinct", f"{exact.seen_expected:.1f}", f"targets expected in {n or UNSAMPLED} answers")
 

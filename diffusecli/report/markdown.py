@@ -13,7 +13,7 @@ from diffusecli.evaluation.verdicts import p_value
 from diffusecli.files.markdown import markdown_cell
 from diffusecli.report.groups import WORST_FIGURES, columns, group_legend, worst_figures
 from diffusecli.report.parts import number, percent
-from diffusecli.report.wording import of_wordings
+from diffusecli.report.wording import of_wordings, with_rounding
 from diffusecli.system.terminal import spelled
 
 
@@ -86,7 +86,10 @@ def _groups(found: Evaluation, samplers: Mapping[tuple[str, str], str]) -> Itera
 
 
 def _figures(row: Evaluated) -> tuple[str, ...]:
-    f, kl = row.figures, f"{'≈' if row.exact.kl_error else ''}{number(row.exact.kl)}" if row.exact else "-"
+    f, kl = (
+        row.figures,
+        f"{'≈' if row.exact.kl_error else ''}{number(row.exact.kl)}{with_rounding(row.exact.rounding)}" if row.exact else "-",
+    )
     if f is None:
         return (str(row.tally.n), "-", "-", "-", "-", kl, "-")
     cut = f", unfinished {percent(row.tally.unfinished_share)}" if f.unfinished else ""

@@ -25,7 +25,7 @@ from diffusecli.report.glance import at_a_glance, differences, drifts, matrices,
 from diffusecli.report.groups import group_legend, group_table
 from diffusecli.report.histogram import Histogram, Showing
 from diffusecli.report.parts import Flow, Sentence, cut_in_words, number, percent, quoted
-from diffusecli.report.wording import mark_of, of_wordings, plus_minus, sentence, short
+from diffusecli.report.wording import mark_of, of_wordings, plus_minus, sentence, short, with_rounding
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
@@ -127,9 +127,9 @@ def _figures(row: Evaluated) -> Iterator[str]:
     if row.tally.unfinished and "unfinished" not in row.verdict:
         yield f"{percent(row.tally.unfinished_share)} unfinished"
     if exact is not None:
-        yield f"{'estimated' if exact.kl_error else 'exact'} KL {plus_minus(exact.kl, exact.kl_error) if exact.kl_error else number(exact.kl)}"
+        yield f"{'estimated' if exact.kl_error else 'exact'} KL {plus_minus(exact.kl, exact.kl_error) if exact.kl_error else number(exact.kl)}{with_rounding(exact.rounding)}"
         if f is None and not math.isnan(exact.tvd):
-            yield f"exact TVD {exact.tvd:.3f}"
+            yield f"exact TVD {exact.tvd:.3f}{with_rounding(exact.tvd_rounding)}"
 
 
 def _records(row: Evaluated) -> Iterator[RenderableType]:
