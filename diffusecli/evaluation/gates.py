@@ -155,7 +155,8 @@ def _missed(found: Evaluation, gate: Gate, limit: float) -> Iterator[str]:
         value, who = gate.value(row), f"{row.prompt.alias}{marked[row.prompt.key]} ({samplers[row.run, row.mode]})"
         if math.isnan(value):
             hint = " (add --exact)" if gate.exact else ""
-            yield f"{who}: {gate.figure} is not known{hint}"
+            unsure = gate.exact and row.exact is not None and not math.isnan(row.exact.kl)
+            yield f"{who}: {gate.figure} is not known{' because of 16-bit rounding' if unsure else ''}{hint}"
         elif value < limit if gate.minimum else value > limit:
             yield f"{who}: {gate.figure} {value:.4g} {'<' if gate.minimum else '>'} {limit:g}{gate.where(row)}"
     if not judged:
@@ -170,8 +171,10 @@ def _missed_by_groups(found: Evaluation, gate: GroupGate, limit: float) -> Itera
         value, who = gate.value(group), f"{folder} ({samplers[group.run, group.mode]})"
         if group.exact < group.prompts:
             yield f"{who}: {gate.figure} is not known, {group.exact} of {many(group.prompts, 'prompt')} measured (add --exact)"
+        elif math.isnan(value):
+            yield f"{who}: {gate.figure} is not known because of 16-bit rounding"
         elif value > limit:
-            yield f"{who}: {gate.figure} {value:.4g} > {limit:g}"
+            yield f"{who}: {gate.figure} {value:.4g} > {limit:g}{f', with {group.rounding:.2g} of 16-bit rounding' if group.rounding else ''}"
     if not judged:
         yield f"{gate.figure}: there is no prompt with targets"
 

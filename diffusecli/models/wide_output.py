@@ -35,19 +35,19 @@ class WideLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """Outputs [..., V] in float32."""
-        found: Tensor = _WideProduct.apply(input, self.weight, self.bias)
-        return found
+        rows: Tensor = _WideProduct.apply(input.reshape(-1, input.shape[-1]), self.weight, self.bias)
+        return rows.view(*input.shape[:-1], -1)  # not inside the function, because the loss overwrites logits
 
 
 class _WideProduct(torch.autograd.Function):
-    """`x weight' + bias` for x [..., h]. The gradient is that of x alone."""
+    """`x weight' + bias` for x [R, h]. The gradient is that of x alone."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The output [..., V]."""
+        """The output [R, V]."""
         ctx.save_for_backward(weight)
         ctx.dtype = x.dtype
-        return wide_product(x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], -1)
+        return wide_product(x, weight, bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

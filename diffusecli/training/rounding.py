@@ -1,7 +1,7 @@
 """How far the rounding of a 16-bit model moves its exact figures.
 
 Some targets are scored again in float32 (see `unrounded.py`). The difference d = ln q (16 bits) - ln q (float32) of each is measured,
-not estimated. A figure of few targets is measured whole. Of more targets 32 are drawn, and the standard error of the draw is added.
+not estimated. A figure of few targets is measured whole. Of more targets some are drawn, and the standard error of the draw is added.
 
 Example: two targets of weight .5, d = .03 and d = .01. Their KL is .02 nats too low. If these are 2 of 200 targets, drawn by weight, the
 standard deviation .0141 adds 1.96 * .0141 / sqrt(2) * sqrt(1 - 2 / 200) = .0195.
@@ -21,8 +21,8 @@ from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.sampled_tree import SampledTree, draw_paths
 from diffusecli.models.trie import TokenTrie
 
-_PATHS = 32
-"""Paths of a wording that are scored again."""
+_PATHS, _PATHS_IN_ALL = 128, 512
+"""Paths of a wording that are scored again, and of all together."""
 
 MOST_SCORED = 16
 """Wordings that are scored again; the others get the largest rounding found."""
@@ -52,25 +52,27 @@ class _Chosen:
     log_probs: np.ndarray
     shares: np.ndarray  # [m] of the paths in the mean
     weights: np.ndarray  # [m] target weights
+    whole: bool  # whether these are all paths
     of: int  # J
 
     @classmethod
-    def some(cls, encoded: EncodedPrompt, log_probs: np.ndarray) -> _Chosen:
-        """All paths, or some drawn by weight, from ln q of all [J]."""
+    def some(cls, encoded: EncodedPrompt, log_probs: np.ndarray, most: int) -> _Chosen:
+        """All paths if they are at most so many, otherwise some drawn by weight, from ln q of all [J]."""
         trie = encoded.trie
         if isinstance(trie, SampledTree):
-            places, counts = np.unique(trie.drawn[:: max(1, len(trie.drawn) // _PATHS)], return_counts=True)
+            places, counts = np.unique(trie.drawn[:: -(-len(trie.drawn) // most)], return_counts=True)
             weights = np.exp(trie.down_to(np.log(np.maximum(trie.conditionals, 1e-300)))[places])
             shares = counts / counts.sum()
-        elif len(trie.leaves) <= _PATHS:
+        elif len(trie.leaves) <= most:
             places = np.flatnonzero(trie.weights > 0)
             weights = shares = trie.weights[places] / trie.weights[places].sum()
         else:
-            places, counts = np.unique(draw_paths(trie, np.full(_PATHS, 0.5)), return_counts=True)
+            places, counts = np.unique(draw_paths(trie, np.full(most, 0.5)), return_counts=True)
             weights, shares = trie.weights[places] / trie.weights.sum(), counts / counts.sum()
         few = TokenTrie.build([trie.path(int(place)) for place in places], shares.tolist())
         small = replace(encoded, trie=few, owners=(0,) * len(places), choices=())
-        return cls(small, log_probs[places], shares, weights, len(trie.leaves))
+        whole = not isinstance(trie, SampledTree) and len(trie.leaves) <= most
+        return cls(small, log_probs[places], shares, weights, whole, len(trie.leaves))
 
     def rounding(self, unrounded: np.ndarray) -> Rounding:
         """The rounding of KL and TVD, from ln q without rounding [m].
@@ -88,7 +90,7 @@ class _Chosen:
     def _mean(self, values: np.ndarray) -> tuple[float, float]:
         """The mean and its standard error, 0 if all paths are there."""
         mean, count = float(self.shares @ values), len(values)
-        if self.of <= _PATHS or count < 2:
+        if self.whole or count < 2:
             return mean, 0.0
         variance = float(self.shares @ (values - mean) ** 2) * count / (count - 1)
         return mean, math.sqrt(variance / count * max(0.0, 1 - count / self.of))
@@ -104,7 +106,9 @@ def measured(
     if not groups:
         return []
     room = max(1, MOST_SCORED // len(groups))
-    chosen = [[_Chosen.some(*one) for one in some[:room]] for some in groups[:: -(-len(groups) // MOST_SCORED)]]
+    few = [some[:room] for some in groups[:: -(-len(groups) // MOST_SCORED)]]
+    most = max(_PATHS // 4, min(_PATHS, _PATHS_IN_ALL // max(1, sum(map(len, few)))))
+    chosen = [[_Chosen.some(*one, most) for one in some] for some in few]
     scores = iter(score([one.encoded for some in chosen for one in some]))
     found = [Rounding.worst([one.rounding(next(scores)) for one in some]) for some in chosen]
     if len(found) == len(groups):

@@ -124,7 +124,7 @@ def _train(
     if config.model in BUILTIN_MODELS:
         processes.first(lambda: ensure_builtin(config.model, notice))
     torch.manual_seed(config.seed)  # for the adapter's initial weights
-    config = config.model_copy(update={"precision": _precision(config, run, checkpoint, processes.device)})
+    config = config.model_copy(update={"precision": processes.first(lambda: _precision(config, run, checkpoint, processes.device))})
     source = replace(model_source(config), device="cpu" if processes.sharded else str(processes.device))
     base = load_model(source, notice)
     asked = settings_of_result(config, inputs, base, processes.count)

@@ -7,9 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
+from diffusecli.models.attention import enable
 from diffusecli.models.wide_output import widen_output
-from diffusecli.training import rounding
+from diffusecli.training import cross_entropy, rounding
+from diffusecli.training.loss import score
+from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.pass_choice import choose_pass
 from diffusecli.training.processes import Processes
 from diffusecli.training.questions import Exact, Question
@@ -85,12 +89,12 @@ def test_a_32_bit_model_has_none_and_is_not_scored_again():
 
 def test_the_example_of_the_module():
     example = encoded([(1, 3), (2, 3)], [0.5, 0.5])
-    of_all = rounding._Chosen(example, np.log([0.2, 0.3]), np.array([0.5, 0.5]), np.array([0.5, 0.5]), 2)
+    of_all = rounding._Chosen(example, np.log([0.2, 0.3]), np.array([0.5, 0.5]), np.array([0.5, 0.5]), True, 2)
     unrounded = np.log([0.2, 0.3]) - [0.03, 0.01]
     assert of_all.rounding(unrounded).kl == pytest.approx(0.02)
     moved = 0.2 * (1 - math.exp(-0.03)) + 0.3 * (1 - math.exp(-0.01))
     assert of_all.rounding(unrounded).tvd == pytest.approx(moved)
-    of_some = rounding._Chosen(example, np.log([0.2, 0.3]), np.array([0.5, 0.5]), np.array([0.5, 0.5]), 200)
+    of_some = rounding._Chosen(example, np.log([0.2, 0.3]), np.array([0.5, 0.5]), np.array([0.5, 0.5]), False, 200)
     assert of_some.rounding(unrounded).kl == pytest.approx(0.02 + 0.0195, abs=1e-4)
 
 
@@ -117,3 +121,19 @@ def test_a_rounding_that_cannot_be_measured_is_unknown(monkeypatch):
     assert found.rounding == (UNKNOWN,)
     assert found.rounded == {found.prompts[0].alias: None}
     assert told == ["warning: the rounding of the 16-bit model cannot be measured (not implemented for this kind of layer)"]
+
+
+def test_slices_of_logits_give_a_16_bit_model_the_same_loss_and_gradient(monkeypatch):
+    monkeypatch.setattr(cross_entropy, "_SLICE_ROWS", 3)
+    (example,) = prompts(1, LETTERS[:30])
+    found = []
+    for sliced in (True, False):
+        model, _ = pair(0)
+        torch.manual_seed(1)
+        model = get_peft_model(model, LoraConfig(r=3, target_modules="all-linear", init_lora_weights=False))
+        enable(model)
+        scores = score(model, example, PackedPass(None, tree=True, sliced_head=sliced), backward=True)
+        found.append((scores.log_probs, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])))
+    (own, own_gradient), (whole, gradient) = found
+    np.testing.assert_allclose(own, whole, atol=1e-5)
+    assert float((own_gradient - gradient).norm() / gradient.norm()) < 0.01
