@@ -27,6 +27,13 @@ _VIEWS = {
 """Functions that compute nothing. They are not changed, so that no weight is widened for a look at it."""
 
 
+def can_be_unrounded(model: Any) -> bool:
+    """Whether the weights of a 16-bit model are whole. Sharded ones are gathered in buffers of 16 bits."""
+    from torch.distributed.tensor import DTensor
+
+    return not any(isinstance(weight, DTensor) for weight in model.parameters())
+
+
 class Unrounded(torch.overrides.TorchFunctionMode):
     """Inside this context, torch computes in float32 wherever it would compute in 16 bits."""
 
@@ -49,4 +56,4 @@ class Unrounded(torch.overrides.TorchFunctionMode):
 def _widened(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.float() if value.dtype in NARROW else value
-    return torch.float32 if value in NARROW and isinstance(value, torch.dtype) else value
+    return torch.float32 if isinstance(value, torch.dtype) and value in NARROW else value

@@ -16,7 +16,7 @@ from diffusecli.models.loading import LoadedModel
 from diffusecli.models.overflow import NotNumbersError, blamed
 from diffusecli.models.source import ModelSource
 from diffusecli.models.trie import TokenTrie
-from diffusecli.models.unrounded import Unrounded
+from diffusecli.models.unrounded import Unrounded, can_be_unrounded
 from diffusecli.models.wide_output import NARROW
 from diffusecli.prompts.config import AlgConfig
 from diffusecli.system.memory import SMALLER, enough_memory, out_of_memory
@@ -31,6 +31,7 @@ from diffusecli.training.state_pass import StatePass, choose_state_pass
 
 _PROBE_PROMPT = 32  # tokens, unless a window slides
 _TOLERANCE = 1e-3  # nats
+_ROUNDED_TOLERANCE = 0.2  # nats, if a 16-bit model can only be compared with rounding
 _MOST_ROUNDING = 1.0  # nats; measured: up to .3 for unlikely answers of 16-bit models
 
 
@@ -88,7 +89,9 @@ def _measures(model: Any) -> list[tuple[_Measure, float]]:
         with Unrounded():
             return own(model, probe, strategy)
 
-    return [(wide, _TOLERANCE), (own, _MOST_ROUNDING)] if model.dtype in NARROW else [(own, _TOLERANCE)]
+    if model.dtype not in NARROW:
+        return [(own, _TOLERANCE)]
+    return [(wide, _TOLERANCE), (own, _MOST_ROUNDING)] if can_be_unrounded(model) else [(own, _ROUNDED_TOLERANCE)]
 
 
 def _hidden_by_window(config: Any, encoded: EncodedPrompt, max_tokens: int | None) -> str:

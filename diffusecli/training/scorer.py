@@ -13,7 +13,7 @@ import numpy as np
 
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.overflow import cause
-from diffusecli.models.unrounded import Unrounded
+from diffusecli.models.unrounded import Unrounded, can_be_unrounded
 from diffusecli.models.wide_output import NARROW
 from diffusecli.system.errors import MachineError, first_line
 from diffusecli.system.notices import WARNING, Notice
@@ -84,6 +84,11 @@ class Scorer:
         """The rounding of the figures of each group of wordings with ln q of their paths [J]: none for a 32-bit model."""
         if self.model.dtype not in NARROW:
             return [Rounding()] * len(groups)
+        if not can_be_unrounded(self.model):
+            self.notice(
+                "the rounding of a 16-bit model is not measured while it is sharded. `diffuse evaluate --exact` measures it"
+            )
+            return [UNKNOWN] * len(groups)
         apart = replace(self, weights=None)  # less memory here means no smaller parts later
 
         def score(encoded: Sequence[EncodedPrompt]) -> list[np.ndarray]:
