@@ -114,7 +114,7 @@ def _demo(part: Part, _: dict[str, Any]) -> dict[str, Any]:
         config = Config.model_validate({
             "model": MODEL, "train_prompts": [NUMBERS_10], "output_dir": f"{folder}/run", "device": str(part.device), "generate": False,
         })  # fmt: skip
-        done = train(config, report=lambda _: None, notice=lambda _: None)
+        done = train(config, report=lambda _: None, notice=lambda _: None, watch=lambda _: part.require_time())
         dtype = done.run.read_manifest()["dtype"]
     (kl,), (rounding,) = done.after.kl.values(), done.after.rounded.values() or (0.0,)
     print(f"exact KL {kl:.4f} nats (rounding {rounding}) after {done.seconds:.1f} s in {dtype}")

@@ -39,9 +39,14 @@ class Part:
         """Seconds that are left of its share."""
         return self.ends - time.monotonic()
 
+    def require_time(self) -> None:
+        """Raise `RuntimeError` when its share is spent."""
+        if self.left <= 0:
+            raise RuntimeError("stopped, because the time of this part is spent")
+
     def sync(self) -> None:
         """Wait for the device."""
-        if self.device.type not in ("cpu", "meta"):
+        if self.device.type != "cpu" and torch.accelerator.is_available():
             torch.accelerator.synchronize(self.device)
 
     def timed(self, action: Callable[[], Any], repeats: int = 1) -> float:

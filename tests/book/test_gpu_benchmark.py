@@ -1,6 +1,7 @@
 """`python -m benchmarks gpu`: it runs on any device with a tiny model, and says what it leaves out."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -48,6 +49,12 @@ def test_a_part_that_fails_leaves_the_others(tmp_path, monkeypatch):
     found = figures(tmp_path)
     assert found["steps"] == {"error": "OutOfMemoryError: CUDA out of memory"}
     assert found["rate"]["fp32"] > 0
+
+
+def test_a_part_that_cannot_be_left_out_in_pieces_is_stopped():
+    part = gpu.Part(torch.device("cpu"), {}, True, time.monotonic() - 1)
+    with pytest.raises(RuntimeError, match="the time of this part is spent"):
+        part.require_time()
 
 
 def test_without_a_gpu_it_says_how_to_run(capsys):
