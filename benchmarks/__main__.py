@@ -1,10 +1,28 @@
-"""`python -m benchmarks [NAME …]`: run the named benchmarks, or all. Each prints both sides of its comparison."""
+"""`python -m benchmarks [NAME …]`: run the named benchmarks, or all. Each prints both sides of its comparison.
+
+`python -m benchmarks gpu [OPTION …]` has options, see `gpu.py`.
+"""
 
 import sys
 import warnings
 from collections.abc import Callable
 
-from benchmarks import convergence, evaluation, families, large, packing, peers, rate, recipe, sampling, size, startup, wordings
+from benchmarks import (
+    convergence,
+    evaluation,
+    families,
+    gpu,
+    large,
+    packing,
+    peers,
+    rate,
+    recipe,
+    rounding,
+    sampling,
+    size,
+    startup,
+    wordings,
+)
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "startup": startup.main,
@@ -19,6 +37,8 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "wordings": wordings.main,
     "families": families.main,
     "large": large.main,
+    "rounding": rounding.main,
+    "gpu": gpu.main,
 }
 
 
@@ -33,4 +53,8 @@ def run(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run(sys.argv[1:])
+    if sys.argv[1:2] == ["gpu"]:
+        warnings.simplefilter("ignore")
+        gpu.main(sys.argv[2:])
+    else:
+        run(sys.argv[1:])

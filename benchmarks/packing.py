@@ -16,6 +16,7 @@ import torch
 
 from benchmarks.workbench import NAMES_200, NUMBERS_10, NUMBERS_100, adapted_model, encode, matmul_gflops, seconds
 from diffusecli.models.architecture import shape_of
+from diffusecli.models.attention import enable
 from diffusecli.models.devices import peak_memory_mb
 from diffusecli.training.budget import fastest_part
 from diffusecli.training.loss import Pass, score
@@ -55,6 +56,34 @@ def main() -> None:
             f"| {-weights @ rows[2]:.6f}, {-weights @ packed[2]:.6f} | {gap} | {gradient_gap:.1e} |",
             flush=True,
         )
+    _kept_by_format()
+
+
+def _kept_by_format() -> None:
+    """Megabytes that the backward pass of a packed step keeps, without the weights."""
+    print("\n| base model | tokens | PEFT's layers: MB | fused: MB |\n|---|---|---|---|")
+    for precision in ("fp32", "bf16"):
+        found = []
+        for fused in (False, True):
+            base = adapted_model(fused=fused, precision=precision)
+            enable(base.model)
+            found.append(_kept(base.model, encode(base, NUMBERS_100)))
+        print(f"| {precision} | {found[0][0]} | {found[0][1]:.0f} | {found[1][1]:.0f} |", flush=True)
+
+
+def _kept(model: Any, encoded: Any) -> tuple[int, float]:
+    """The tokens of a step, and the megabytes of all tensors that its backward pass keeps."""
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    kept: list[torch.Tensor] = []  # alive, so that no address is used twice
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        fed = score(model, encoded, PackedPass(None, tree=True, sliced_head=True), backward=True).tokens_fed
+    sizes = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
+    return fed, sum(size for place, size in sizes.items() if place not in weights) / 1e6
 
 
 def packed_way(base: Any, encoded: Any) -> Pass:

@@ -19,12 +19,12 @@ NUMBERS_100 = "prompts/numbers/rng-1.json"
 NAMES_200 = "prompts/names/first-names.json"
 
 
-def adapted_model(*, fresh_adapter: bool = True, fused: bool = True) -> LoadedModel:
+def adapted_model(*, fresh_adapter: bool = True, fused: bool = True, precision: str = "fp32") -> LoadedModel:
     """The built-in model on the CPU with a new rank-4 adapter; its weights are the same in every run."""
     import torch
 
     torch.manual_seed(0)
-    base = load_model(ModelSource("smollm2-135m-instruct", device="cpu"), print)
+    base = load_model(ModelSource("smollm2-135m-instruct", device="cpu", precision=precision), print)
     if fresh_adapter:
         attach_lora(base, LoraSettings(r=4, alpha=8))
         if fused:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _RESULTS = Path("results")
 _KINDS: dict[Any, Callable[[str, Any], Any]] = {int: whole, float: number, str: text}  # of options of engines
-_PRECISIONS = typing.get_args(Config.model_fields["precision"].annotation)
+_PRECISIONS = [name for name in typing.get_args(Config.model_fields["precision"].annotation) if name != "auto"]
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,7 @@ def _print_figures(done: Trained, longer: str, seconds: float) -> None:
 def _print_each(done: Trained) -> None:
     """Print a line per prompt. For several wordings, add their distances from the target."""
     from diffusecli.prompts.wording_names import split_alias
-    from diffusecli.report.wording import median_and_worst, plus_minus
+    from diffusecli.report.wording import median_and_worst, plus_minus, with_rounding
 
     trained = {prompt.digest: prompt.alias for prompt in done.after.prompts}
     for exact in (done.after, done.test):
@@ -224,4 +224,5 @@ def _print_each(done: Trained) -> None:
             )
             error = exact.estimated.get(prompt.alias)
             found = f"exact KL {kl:.4f} nats" if error is None else f"estimated KL {plus_minus(kl, error)} nats"
-            print_line(f"{prompt.alias}{note}: {found}, {100 * on_target:.2f} % on target{worded}")
+            limit = with_rounding(exact.rounding[place].kl) if exact.rounding else ""
+            print_line(f"{prompt.alias}{note}: {found}{limit}, {100 * on_target:.2f} % on target{worded}")

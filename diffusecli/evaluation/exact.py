@@ -36,6 +36,7 @@ from diffusecli.training.pass_choice import choose_strategy, fitting_answers
 from diffusecli.training.processes import Processes
 from diffusecli.training.questions import Question, figures_of
 from diffusecli.training.retention import prepare, read_instructions
+from diffusecli.training.rounding import Rounding
 from diffusecli.training.scorer import Scorer
 from diffusecli.training.visits import MANY_PROMPTS, drawn_tree
 
@@ -77,12 +78,16 @@ def measure(
     found: dict[tuple[str, str], np.ndarray] = {}
     of_wordings: dict[tuple[str, str], tuple[Worded, ...]] = {}
     of_draws: dict[tuple[str, str], ExactFigures] = {}
+    rounding: dict[tuple[str, str], Rounding] = {}
 
     def score(mode: str) -> None:
         scorer.model = base.model
         scores = iter(scorer.log_probs(encoded))
-        for one in asked:
-            of_prompt = [next(scores) for _ in one.encoded]
+        by_prompt = [[next(scores) for _ in one.encoded] for one in asked]
+        groups = [list(zip(one.encoded, of_prompt, strict=True)) for one, of_prompt in zip(asked, by_prompt, strict=True)]
+        for one, limit in zip(asked, scorer.rounding(groups), strict=True):
+            rounding[mode, one.prompt.digest] = limit
+        for one, of_prompt in zip(asked, by_prompt, strict=True):
             if one.prompt.in_parts:
                 of_draws[mode, one.prompt.digest] = one.estimated(of_prompt)
                 continue
@@ -97,7 +102,7 @@ def measure(
         )
     score("untuned")
     if not run.has_adapter:
-        return Measured(found, of_wordings, chat, None, of_draws)
+        return Measured(found, of_wordings, chat, None, of_draws, rounding=rounding)
     instructions = read_instructions(retain)
     retention = prepare(base, retain, instructions, seed=seed, strategy=scorer.strategy, notice=notice)
     load_adapter(base, run.path, recorded=recorded_base(run), named=source.named, notice=notice)
@@ -106,7 +111,7 @@ def measure(
     drift = scorer.drift(retention.held_out)
     if np.isnan(drift):
         raise cause(base.model, base.name)
-    return Measured(found, of_wordings, chat, drift, of_draws)
+    return Measured(found, of_wordings, chat, drift, of_draws, rounding=rounding)
 
 
 def _in_contexts(own: Mapping[str, Prompt], wanted: Mapping[str, Prompt], notice: Notice) -> set[str]:

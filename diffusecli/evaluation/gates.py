@@ -36,15 +36,21 @@ class GroupGate:
 
 
 def worst_wording(row: Evaluated) -> float:
-    """The highest exact TVD over wordings, held-out wordings and held-out contexts; without these the prompt's own."""
+    """The highest exact TVD over wordings, held-out wordings and held-out contexts, with its rounding; without these the prompt's own."""
     if row.exact is None:
         return math.nan
-    return max((one.tvd for one in row.exact.wordings), default=row.exact.tvd)
+    return max((one.tvd for one in row.exact.wordings), default=row.exact.tvd) + row.exact.tvd_rounding
 
 
 def _which_wording(row: Evaluated) -> str:
     worst = max(row.exact.wordings, key=lambda one: one.tvd) if row.exact and row.exact.wordings else None
-    return f", {KINDS[worst.kind]} {shortened(worst.name, 60)!r}" if worst else ""
+    return (f", {KINDS[worst.kind]} {shortened(worst.name, 60)!r}" if worst else "") + _which_rounding(row, "tvd_rounding")
+
+
+def _which_rounding(row: Evaluated, of: str) -> str:
+    """The part of an exact figure that is the rounding of a 16-bit model."""
+    rounding = getattr(row.exact, of, 0.0)
+    return f", with {rounding:.2g} of 16-bit rounding" if rounding else ""
 
 
 def _highest(row: Evaluated, figure: str) -> float:
@@ -96,14 +102,21 @@ GATES: Mapping[str, Gate] = {
     "--min-coverage": Gate(
         "seen / possible", True, lambda row: row.figures.seen / row.figures.seen_expected if row.figures else math.nan
     ),
-    "--max-kl": Gate("exact KL", False, lambda row: row.exact.highest_kl if row.exact else math.nan, share=False, exact=True),
+    "--max-kl": Gate(
+        "exact KL",
+        False,
+        lambda row: row.exact.highest_kl if row.exact else math.nan,
+        share=False,
+        exact=True,
+        where=lambda row: _which_rounding(row, "rounding"),
+    ),
     "--max-wording-tvd": Gate("worst exact TVD of a wording", False, worst_wording, exact=True, where=_which_wording),
 }
 """Limits of every prompt with targets, or with samples; `--max-drift` applies to runs."""
 
 GROUP_GATES: Mapping[str, GroupGate] = {
-    "--max-median-tvd": GroupGate("median exact TVD", lambda group: group.tvd_median),
-    "--max-median-excess-tvd": GroupGate("median excess TVD", lambda group: group.excess_tvd_median),
+    "--max-median-tvd": GroupGate("median exact TVD", lambda group: group.tvd_median + group.rounding),
+    "--max-median-excess-tvd": GroupGate("median excess TVD", lambda group: group.excess_tvd_median + group.rounding),
 }
 """Limits of every split, and of folders outside the splits."""
 
@@ -142,7 +155,8 @@ def _missed(found: Evaluation, gate: Gate, limit: float) -> Iterator[str]:
         value, who = gate.value(row), f"{row.prompt.alias}{marked[row.prompt.key]} ({samplers[row.run, row.mode]})"
         if math.isnan(value):
             hint = (" (add --exact)" if row.bounds is None else " (the server gives only limits)") if gate.exact else ""
-            yield f"{who}: {gate.figure} is not known{hint}"
+            unsure = gate.exact and row.exact is not None and not math.isnan(row.exact.kl)
+            yield f"{who}: {gate.figure} is not known{' because of 16-bit rounding' if unsure else ''}{hint}"
         elif value < limit if gate.minimum else value > limit:
             yield f"{who}: {gate.figure} {value:.4g} {'<' if gate.minimum else '>'} {limit:g}{gate.where(row)}"
     if not judged:
@@ -157,8 +171,10 @@ def _missed_by_groups(found: Evaluation, gate: GroupGate, limit: float) -> Itera
         value, who = gate.value(group), f"{folder} ({samplers[group.run, group.mode]})"
         if group.exact < group.prompts:
             yield f"{who}: {gate.figure} is not known, {group.exact} of {many(group.prompts, 'prompt')} measured (add --exact)"
+        elif math.isnan(value):
+            yield f"{who}: {gate.figure} is not known because of 16-bit rounding"
         elif value > limit:
-            yield f"{who}: {gate.figure} {value:.4g} > {limit:g}"
+            yield f"{who}: {gate.figure} {value:.4g} > {limit:g}{f', with {group.rounding:.2g} of 16-bit rounding' if group.rounding else ''}"
     if not judged:
         yield f"{gate.figure}: there is no prompt with targets"
 

@@ -41,6 +41,7 @@ class Group:
     sampled: int  # prompts with samples
     sampled_tvd_median: float  # median TVD of the samples
     sampled_excess_tvd_median: float  # median excess TVD of the samples
+    rounding: float = 0.0  # how far the rounding of a 16-bit model may raise the median exact TVD
 
 
 def groups(rows: Sequence[Evaluated]) -> list[tuple[Folder, list[Group]]]:
@@ -74,6 +75,7 @@ def _samplers(folder: Folder, rows: Iterable[Evaluated]) -> Iterator[Group]:
             sampled=len(sampled),
             sampled_tvd_median=_median(_known(each.tvd for each in sampled)),
             sampled_excess_tvd_median=_median(_known(each.excess_tvd for each in sampled)),
+            rounding=_median([each.tvd + each.tvd_rounding for each in exact if not math.isnan(each.tvd)]) - _median(tvd) if tvd else 0.0,
         )  # fmt: skip
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from diffusecli.evaluation.bounds import BoundedFigures
 from diffusecli.evaluation.metrics import ExactFigures, Worded, exact_figures
 from diffusecli.prompts.prompt import Prompt
+
+if TYPE_CHECKING:
+    from diffusecli.training.rounding import Rounding  # needs torch
 
 Kind = Literal["trained", "held-out", "context"]
 
@@ -29,6 +32,7 @@ class Measured:
     drift: float | None = None  # of the adapter on held-out instructions, nats per token
     draws: dict[_Key, ExactFigures] = field(default_factory=dict)  # of prompts whose answers are in parts: estimates
     bounds: dict[_Key, BoundedFigures] = field(default_factory=dict)  # where only limits are known
+    rounding: dict[_Key, Rounding] = field(default_factory=dict)  # of the figures of a 16-bit model
     mode: str | None = None  # of a served model: its figures are those of all samples from it
     prompts: tuple[Prompt, ...] = ()  # of a served model: those that were to be measured
 
@@ -46,14 +50,19 @@ class Measured:
     def figures(self, mode: str, prompt: Prompt, n: int, at_n: int) -> ExactFigures | None:
         """The exact figures of a prompt, with the targets expected in `n` answers. Estimates where answers are in parts."""
         key = self._key(mode, prompt)
-        if key in self.draws or key not in self.log_q:
-            return self.draws.get(key)
+        limit = self.rounding.get(key)
+        rounding, tvd_rounding = (0.0, 0.0) if limit is None else (limit.kl, limit.tvd)
+        if key in self.draws:
+            return replace(self.draws[key], rounding=rounding, tvd_rounding=tvd_rounding)
+        if key not in self.log_q:
+            return None
         found, worded = exact_figures(prompt, self.log_q[key], n, at_n), self.wordings.get(key, ())
         own = [one for one in worded if one.kind == "trained"]
         kl, tvd = (
             math.fsum(getattr(one, name) for one in own) / len(own) if own else getattr(found, name) for name in ("kl", "tvd")
         )
-        return replace(found, kl=kl, tvd=tvd, wordings=worded, pooled_tvd=found.tvd if len(own) > 1 else math.nan)
+        pooled = found.tvd if len(own) > 1 else math.nan
+        return replace(found, kl=kl, tvd=tvd, wordings=worded, pooled_tvd=pooled, rounding=rounding, tvd_rounding=tvd_rounding)
 
 
 def kinds_of(prompt: Prompt) -> list[tuple[Kind, str]]:

@@ -178,11 +178,13 @@ class ExactFigures:
     wordings: tuple[Worded, ...] = ()  # of a prompt in several wordings or contexts, or whose answers are in parts: one for each
     pooled_tvd: float = math.nan  # of answers pooled over several wordings; nan with one wording
     kl_error: float = 0.0  # standard error of an estimated KL; 0 if it is exact
+    rounding: float = 0.0  # how far the rounding of a 16-bit model may change the KL, nats; nan if unknown
+    tvd_rounding: float = 0.0  # the same for the TVD; nan if unknown
 
     @property
     def highest_kl(self) -> float:
-        """The KL, or the upper end of its 95 % interval if it is estimated."""
-        return self.kl + 1.96 * self.kl_error
+        """The KL with its rounding, or the upper end of its 95 % interval if it is estimated."""
+        return self.kl + 1.96 * self.kl_error + self.rounding
 
     @property
     def tvd_of_answers(self) -> float:

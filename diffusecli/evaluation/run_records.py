@@ -35,6 +35,8 @@ class Manifest(BaseModel):
     exact_wordings: dict[str, dict[str, list[float]]] = {}  # of each wording of a prompt with several
     kl_errors: dict[str, float] = {}  # standard errors of the KLs that are estimates
     kl_errors_before: dict[str, float] = {}
+    kl_rounding: dict[str, float | None] = {}  # of the KLs of 16-bit models; None if unknown
+    kl_rounding_before: dict[str, float | None] = {}
     retention_kl: float | None = None
     iterations: NonNegativeInt | None = None
     prompts_trained: NonNegativeInt = 0  # the first entries of `prompt_sha256`

@@ -160,10 +160,10 @@ def _by_folder(manifest: Mapping[str, Any]) -> Iterator[str]:
 def _by_prompt(manifest: Mapping[str, Any], prompts: Sequence[Prompt]) -> list[str]:
     """Table rows, one per prompt."""
     known = {alias: about for prompt in prompts if _is_recorded(prompt, manifest) for alias, about in _about(prompt).items()}
-    digests, estimated = manifest.get("prompt_sha256", {}), manifest.get("kl_errors", {})
+    digests, estimated, rounding = (manifest.get(name, {}) for name in ("prompt_sha256", "kl_errors", "kl_rounding"))
     trained = {digests[alias]: alias for alias in manifest["exact_kl"] if alias in digests}
     rows = [
-        f"| {markdown_cell(alias)} | {known.get(alias, '- | - | -')} | {_known(manifest['exact_kl_before'], alias, '.3f')} | {'≈ ' if alias in estimated else ''}{kl:.4f} "
+        f"| {markdown_cell(alias)} | {known.get(alias, '- | - | -')} | {_known(manifest['exact_kl_before'], alias, '.3f')} | {'≈ ' if alias in estimated else ''}{kl:.4f}{_rounding(rounding, alias)} "
         f"| {_known(manifest['exact_on_target_before'], alias, '.2%')} | {manifest['exact_on_target'][alias]:.2%} |"
         for alias, kl in manifest["exact_kl"].items()
     ]
@@ -171,5 +171,13 @@ def _by_prompt(manifest: Mapping[str, Any], prompts: Sequence[Prompt]) -> list[s
         same = trained.get(digests.get(alias))
         note = "not trained on" if same is None else f"trained on as {markdown_cell(same)}"
         mass = manifest["exact_on_target_test"][alias]
-        rows.append(f"| {markdown_cell(alias)} ({note}) | {known.get(alias, '- | - | -')} | - | {kl:.4f} | - | {mass:.2%} |")
+        rows.append(
+            f"| {markdown_cell(alias)} ({note}) | {known.get(alias, '- | - | -')} | - | {kl:.4f}{_rounding(rounding, alias)} | - | {mass:.2%} |"
+        )
     return rows
+
+
+def _rounding(known: Mapping[str, float | None], alias: str) -> str:
+    """The rounding of a KL of a 16-bit model; "" for 32 bits."""
+    limit = known.get(alias, 0.0)
+    return " (rounding not known)" if limit is None else f" ± {limit:.4f} (rounding)" if limit else ""

@@ -12,12 +12,27 @@ from diffusecli.system.errors import InputError
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def four_bits(precision: str) -> Any:
-    """NF4 weights (Dettmers and others, "QLoRA", 2023) that compute in `precision`."""
+def precision_on(precision: str, device: torch.device) -> str:
+    """The precision; `auto`: bf16 on CUDA devices that compute in it, fp32 elsewhere, so that all CPUs give the same results."""
+    if precision != "auto":
+        return precision
+    if device.type != "cuda":
+        return "fp32"
+    with torch.cuda.device(device):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+def number_format(precision: str, device: str) -> torch.dtype:
+    """The number format of the base model. Raises the errors of `choose_device`."""
+    return PRECISIONS[precision_on(precision, choose_device(device)) if precision == "auto" else precision]
+
+
+def four_bits(computing: torch.dtype) -> Any:
+    """NF4 weights (Dettmers and others, "QLoRA", 2023) that compute in this format."""
     from transformers import BitsAndBytesConfig
 
     require_bitsandbytes()
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=PRECISIONS[precision])
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=computing)
 
 
 def require_bitsandbytes() -> None:

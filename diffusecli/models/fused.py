@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from diffusecli.models.attention import enable
 from diffusecli.models.fused_attention import PROJECTIONS, fuse_attention
 from diffusecli.models.fused_norm import fuse_norm
-from diffusecli.models.lora_products import LoraLayer, gradients, is_active, of_inputs, products
+from diffusecli.models.lora_products import FUSED, LoraLayer, gradients, is_active, of_inputs, products
 from diffusecli.models.probing import agree, giving, samples
 
 
 def fuse(model: Any) -> int:
     """Give every plain LoRA linear layer of `model` the fused product. Returns their number.
 
-    Layers with dropout, DoRA, quantised or 16-bit bases are not changed, nor is the output layer, whose logits are overwritten.
+    Layers with dropout, DoRA or quantised bases are not changed, nor is the output layer, whose logits are overwritten.
     A module that computes `down_proj(silu(gate_proj(x)) * up_proj(x))` of three such layers becomes one function.
     """
     from peft.tuners.lora import Linear
@@ -67,7 +67,8 @@ def _is_plain(layer: Any) -> bool:
         and not layer.fan_in_fan_out
         and not _is_changed(layer)
         and not _is_changed(base)
-        and base.weight.dtype == layer.lora_A[name].weight.dtype == torch.float32
+        and base.weight.dtype in FUSED
+        and layer.lora_A[name].weight.dtype == torch.float32
     )
 
 

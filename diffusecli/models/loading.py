@@ -17,12 +17,13 @@ import torch
 
 from diffusecli.models.architecture import ModelShape, shape_of, without_wrapper
 from diffusecli.models.chat import Chat, ChatSettings
-from diffusecli.models.devices import PRECISIONS, choose_device, four_bits
+from diffusecli.models.devices import choose_device, four_bits, number_format
 from diffusecli.models.ggufs import made_plain, parsed_once, with_pre_tokenizer
 from diffusecli.models.hub import explained
 from diffusecli.models.identity import Identity, identify
 from diffusecli.models.location import locate, weights_place
 from diffusecli.models.source import ModelSource, perhaps_elsewhere
+from diffusecli.models.wide_output import widen_output
 from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError
 from diffusecli.system.notices import Notice
@@ -110,15 +111,16 @@ def _load(source: ModelSource, notice: Notice) -> LoadedModel:
     logging.disable_progress_bar()
     name, device_map = source.name, source.device_map
     place, options = locate(source, notice)
+    dtype = number_format(source.precision, source.device)
     placed: dict[str, Any] = {"device_map": device_map} if device_map else {}
     if source.quantize:
         placed = {
-            "quantization_config": four_bits(source.precision), "device_map": device_map or {"": choose_device(source.device)},
+            "quantization_config": four_bits(dtype), "device_map": device_map or {"": choose_device(source.device)},
         }  # fmt: skip
     with _reading(name, options):
         tokenizer, doubt = _tokenizer(place, options)
         model, found = AutoModelForCausalLM.from_pretrained(
-            place, dtype=PRECISIONS[source.precision], use_safetensors=True, output_loading_info=True, **placed, **options,
+            place, dtype=dtype, use_safetensors=True, output_loading_info=True, **placed, **options,
             adapter_kwargs={"local_files_only": options["local_files_only"]},  # otherwise it would search the hub for an adapter
         )  # fmt: skip
         identity = identify(name, weights_place(place, options), model.config)
@@ -130,6 +132,7 @@ def _load(source: ModelSource, notice: Notice) -> LoadedModel:
         made_plain(model)
     if not placed:
         model.to(choose_device(source.device))
+    widen_output(model)
     model.eval()
     return LoadedModel(name, model, tokenizer, identity.revision, source.chat, identity)
 

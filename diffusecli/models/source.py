@@ -23,7 +23,7 @@ class ModelSource:
     device: str = "auto"
     device_map: str | None = None
     quantize: str | None = None
-    precision: str = "fp32"
+    precision: str = "auto"
     chat: ChatSettings = field(default_factory=ChatSettings)
     named: bool = True  # by the user; False: by the run, whose base model may have been moved
 

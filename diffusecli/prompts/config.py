@@ -210,8 +210,10 @@ class Config(BaseModel):
     quantize: Literal["nf4"] | None = Field(
         default=None, description="nf4: a 4-bit base model (needs bitsandbytes). The adapter stays fp32."
     )
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        default="fp32", description="Precision of the base model. The adapter is fp32."
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto",
+        description="Precision of the base model. The adapter is fp32. auto: bf16 on CUDA GPUs that support it, otherwise fp32; a run"
+        " keeps the precision that it was trained in.",
     )
     revision: str | None = Field(default=None, description="Branch, tag or commit of a model on the hub.")
     system: str | None = Field(

@@ -22,7 +22,7 @@ from diffusecli.evaluation.records import RecordFigures
 from diffusecli.evaluation.verdicts import p_value
 from diffusecli.report.parts import Sentence, nats, percent, percent_span, tenths, thousandths
 from diffusecli.report.widths import middle, start_of
-from diffusecli.report.wording import distinct_of_10, plus_minus
+from diffusecli.report.wording import distinct_of_10, plus_minus, with_rounding
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
@@ -120,11 +120,11 @@ def _of_fit(f: Figures) -> Iterator[Line]:
 def _of_probabilities(exact: ExactFigures, n: int) -> Iterator[Line]:
     kind = "estimated KL" if exact.kl_error else "exact KL"
     value, _, error = plus_minus(exact.kl, exact.kl_error).partition(" ± ")
-    yield Line(kind, value, f"{f'± {error} ' if error else ''}nats, KL(target || model)")
+    yield Line(kind, value, f"{f'± {error} ' if error else ''}nats, KL(target || model){with_rounding(exact.rounding)}")
     if not math.isnan(exact.on_target):
         yield Line("exact on target", percent(exact.on_target))
     if not math.isnan(exact.tvd):
-        yield Line("exact TVD", thousandths(exact.tvd))
+        yield Line("exact TVD", thousandths(exact.tvd), with_rounding(exact.tvd_rounding).strip())
     if not math.isnan(exact.seen_expected):
         yield Line("exact distinct", tenths(exact.seen_expected), f"targets expected in {n or UNSAMPLED} answers")
 

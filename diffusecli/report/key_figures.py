@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diffusecli.evaluation.evaluation import Evaluated
-from diffusecli.report.wording import count, known, number, p_value, percent, short, span
+from diffusecli.report.wording import count, known, number, p_value, percent, short, span, with_rounding
 from diffusecli.system.errors import many
 
 
@@ -36,6 +36,8 @@ def three_figures(row: Evaluated) -> list[Figure]:
     if exact is not None and known(exact.kl) is not None:
         error = exact.kl_error
         note = f"± {number(1.96 * error, 4)} nats; 0 is perfect" if error else "nats; 0 is perfect"
+        if limit := with_rounding(exact.rounding).strip():
+            note = f"{limit} {note}"
         found.append(Figure("estimated KL" if error else "exact KL", number(exact.kl, 4), note))
     elif f is None and row.bounds is not None:
         limits = row.bounds

@@ -13,7 +13,7 @@ from diffusecli.evaluation.verdicts import p_value
 from diffusecli.files.markdown import markdown_cell
 from diffusecli.report.groups import WORST_FIGURES, columns, group_legend, worst_figures
 from diffusecli.report.parts import format_of, nats, percent
-from diffusecli.report.wording import distinct_of_10, of_wordings
+from diffusecli.report.wording import distinct_of_10, of_wordings, with_rounding
 from diffusecli.system.terminal import spelled
 
 
@@ -90,8 +90,10 @@ def _groups(found: Evaluation, samplers: Mapping[tuple[str, str], str]) -> Itera
 
 
 def _figures(row: Evaluated) -> tuple[str, ...]:
-    f, kl = row.figures, f"{'≈' if row.exact.kl_error else ''}{nats(row.exact.kl)}" if row.exact else "-"
-    if row.exact is None and row.bounds is not None:
+    f, kl = row.figures, "-"
+    if row.exact is not None:
+        kl = f"{'≈' if row.exact.kl_error else ''}{nats(row.exact.kl)}{with_rounding(row.exact.rounding)}"
+    elif row.bounds is not None:
         kl = f"at least {nats(row.bounds.kl_low)}"
     if f is None:
         return (str(row.tally.n), "-", "-", "-", "-", kl, "-")

@@ -27,7 +27,7 @@ from diffusecli.report.groups import group_legend, group_table
 from diffusecli.report.histogram import Histogram, Showing
 from diffusecli.report.parts import Flow, Sentence, cut_in_words, nats, new_table, percent, quoted, thousandths
 from diffusecli.report.widths import middle
-from diffusecli.report.wording import distinct_of_10, mark_of, of_wordings, plus_minus, sentence, short
+from diffusecli.report.wording import distinct_of_10, mark_of, of_wordings, plus_minus, sentence, short, with_rounding
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
@@ -131,9 +131,9 @@ def _figures(row: Evaluated) -> Iterator[str]:
     if row.tally.unfinished and "unfinished" not in row.verdict:
         yield f"{percent(row.tally.unfinished_share)} unfinished"
     if exact is not None:
-        yield f"{'estimated' if exact.kl_error else 'exact'} KL {plus_minus(exact.kl, exact.kl_error) if exact.kl_error else nats(exact.kl)}"
+        yield f"{'estimated' if exact.kl_error else 'exact'} KL {plus_minus(exact.kl, exact.kl_error) if exact.kl_error else nats(exact.kl)}{with_rounding(exact.rounding)}"
         if f is None and not math.isnan(exact.tvd):
-            yield f"exact TVD {thousandths(exact.tvd)}"
+            yield f"exact TVD {thousandths(exact.tvd)}{with_rounding(exact.tvd_rounding)}"
     elif (limits := row.bounds) is not None:
         yield f"KL at least {nats(limits.kl_low)}"
         yield f"TVD at least {thousandths(limits.tvd_low)}"

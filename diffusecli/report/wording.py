@@ -125,6 +125,17 @@ def distinct_of_10(found: Diversity) -> str:
     return plus_minus(found.distinct_of_10, 0 if math.isnan(found.distinct_of_10_error) else found.distinct_of_10_error, 3)
 
 
+def with_rounding(limit: float) -> str:
+    """What follows an exact figure of a 16-bit model; "" for 32 bits.
+
+    >>> with_rounding(0.0), with_rounding(0.0213), with_rounding(math.nan)
+    ('', ' ± 0.021 (16-bit rounding)', ' (16-bit rounding not known)')
+    """
+    if math.isnan(limit):
+        return " (16-bit rounding not known)"
+    return f" ± {limit:.{min(4, max(1, 1 - math.floor(math.log10(limit))))}f} (16-bit rounding)" if limit else ""
+
+
 def count(value: float | None) -> str:
     """A whole number."""
     return number(value, 0)
@@ -227,6 +238,6 @@ def median_and_worst(tvds: Sequence[float]) -> str:
 
 FILTERS = {
     "number": number, "percent": percent, "text": text, "count": count, "span": span, "key": key, "short": short, "phrase": phrase,
-    "p_value": p_value, "of_wordings": of_wordings, "distinct_of_10": distinct_of_10, "sentence": sentence,
+    "p_value": p_value, "of_wordings": of_wordings, "distinct_of_10": distinct_of_10, "sentence": sentence, "with_rounding": with_rounding,
 }  # fmt: skip
 """Filters of the HTML template."""

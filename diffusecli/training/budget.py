@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffusecli.models.architecture import ModelShape
+from diffusecli.models.devices import number_format
 from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import AlgConfig
 from diffusecli.training.packed_pass import PackedPass
@@ -18,6 +19,7 @@ from diffusecli.training.visits import in_a_step, prompts_per_step, wordings_per
 _SMALLEST_PART = 256  # tokens; a smaller part spends most of its time on the prompt
 _ATTENTION_PRICE = 2.0  # measured: how much slower attention's products are than a linear layer's
 _NODES_PER_PROMPT_TOKEN = 24  # every part reads the prompt again: 1/25 of the work
+_PER_ADAPTER_WEIGHT = 16  # bytes: the weight, its gradient and two moments of AdamW in float32
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Plan:
     memory_gb: float
 
 
-def planned(questions: Sequence[Question], shape: ModelShape, source: ModelSource, settings: AlgConfig) -> Plan:
-    """The cost of training on these prompts, with the number of wordings that a visit uses."""
+def planned(questions: Sequence[Question], shape: ModelShape, source: ModelSource, settings: AlgConfig, adapter: int) -> Plan:
+    """The cost of training an adapter of so many weights on these prompts, with the number of wordings that a visit uses."""
     tokens = {}
     for question in questions:
         share = wordings_per_visit(settings, question) / len(question.wordings)
@@ -53,7 +55,7 @@ def planned(questions: Sequence[Question], shape: ModelShape, source: ModelSourc
         tokens_in_all=settings.n_iters * sum(packed for _, _, packed, _ in tokens.values()),
         learning_rate=learning_rate(settings, shape.hidden_size),
         parameters=shape.parameters,
-        memory_gb=estimated_memory(shape, source, settings, at_once, at_once) / 1e9,
+        memory_gb=(estimated_memory(shape, source, settings, at_once, at_once) + _PER_ADAPTER_WEIGHT * adapter) / 1e9,
     )
 
 
@@ -82,13 +84,13 @@ def fitting_part(shape: ModelShape, source: ModelSource, settings: AlgConfig, fr
 
 
 def estimated_memory(shape: ModelShape, source: ModelSource, settings: AlgConfig, tokens: int, scored: int) -> float:
-    """Bytes at the peak of a step: weights, activations that the backward pass keeps, logits, libraries.
+    """Bytes at the peak of a step: weights of the base, activations that the backward pass keeps, logits, libraries.
 
     Per token and layer the backward pass keeps about ten vectors of the hidden width and five of the MLP's. Fused layers
     keep half of that, but after a few steps the allocator holds as much again. With gradient checkpointing it keeps one
     vector per layer, and the rest for one layer at a time.
     """
-    size = 4 if source.precision == "fp32" else 2
+    size = number_format(source.precision, source.device).itemsize
     one_layer = tokens * (10 * shape.hidden_size + 5 * shape.intermediate_size) * size
     if settings.gradient_checkpointing:
         layers = one_layer + shape.layers * tokens * shape.hidden_size * size

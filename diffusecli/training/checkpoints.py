@@ -45,7 +45,7 @@ class Progress:
     seconds: float = 0.0
     before: dict[str, list[float]] = field(
         default_factory=dict
-    )  # alias -> KL, on-target mass, standard error of the KL; before training
+    )  # alias -> KL, on-target mass, its standard error, its rounding (-1 if unknown); before training
     iterations: int = 0  # finished; their figures are in metrics.jsonl
     last: Iteration | None = None  # the last finished one
     under_way: dict[str, Any] = field(default_factory=dict)  # sums of the unfinished iteration

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusecli.models.wide_output import wide_product
 from diffusecli.training.answers import Held, divergence
 from diffusecli.training.layout import Packed
 from diffusecli.training.loss import Loss
@@ -40,9 +41,10 @@ class PackedLoss(torch.autograd.Function):
         log_probs = torch.zeros_like(masses)
         kl = masses.new_zeros(len(scores) - packed.rows_of_edges)
         gradient = torch.empty_like(scores) if wanted and head is not None else scores
-        logits = None if head is None else head.new_empty(min(_SLICE_ROWS, len(scores)), len(head))
+        wide = torch.promote_types(torch.float32, scores.dtype if head is None else head.dtype)  # see `wide_output.py`
+        logits = scores[:0] if head is None else head.new_empty(min(_SLICE_ROWS, len(scores)), len(head), dtype=wide)
         for part in _slices(packed.rows_of_edges, len(scores)):
-            own = scores[part] if head is None else _linear(scores[part].to(head.dtype), head, bias, logits)
+            own = scores[part] if head is None else wide_product(scores[part], head, bias, logits[: part.stop - part.start])
             if packed.held is None or part.start < packed.rows_of_edges:
                 here = ((rows >= part.start) & (rows < part.stop)).nonzero()[:, 0]
                 log_probs[here], difference = _of_edges(own, rows[here] - part.start, tokens[here], masses[here], wanted)
@@ -119,12 +121,6 @@ def _of_answers(logits: Tensor, held: Held, hold: float, wanted: bool) -> tuple[
         wide.mul_(weights * (log_rest.exp() / total - held.log_rest.exp()[:, None]) / rest)
         wide.scatter_(1, held.likeliest, weights * (likely / total - held.log_probs.exp()))
     return kl, wide
-
-
-def _linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
-    """`hidden weight' + bias`, written into the first rows of `out`: allocating memory for every slice would double the time."""
-    result = torch.mm(hidden, weight.t(), out=out[: len(hidden)])
-    return result if bias is None else result.add_(bias)
 
 
 def widened(values: Tensor) -> Tensor:

@@ -68,11 +68,16 @@ def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, rep
     rate = optimiser.param_groups[0]["lr"]
     steps, first = settings.n_iters * job.steps_per_iteration, progress.first * job.steps_per_iteration
     if not progress.before:
-        before = job.scorer.exact(_estimable(job, sampled(measured_questions(job), _WORDINGS_BEFORE, f"{job.seed} before")))
+        before = job.scorer.exact(
+            _estimable(job, sampled(measured_questions(job), _WORDINGS_BEFORE, f"{job.seed} before")), rounding=True
+        )
         if np.isnan(before.figures).any():
             raise cause(job.base.model, job.base.name)
-        pairs = zip(before.prompts, before.figures, strict=True)
-        progress.before = {prompt.alias: [*figures, before.estimated.get(prompt.alias, 0.0)] for prompt, figures in pairs}
+        pairs = zip(before.prompts, before.figures, before.rounding, strict=True)
+        progress.before = {
+            prompt.alias: [*figures, before.estimated.get(prompt.alias, 0.0), -1.0 if math.isnan(rounding.kl) else rounding.kl]
+            for prompt, figures, rounding in pairs
+        }
     earlier, started = progress.seconds, time.perf_counter()
     if processes.main:
         resume_metrics(job.run.metrics, progress.iterations, job.scorer.notice)

@@ -10,6 +10,7 @@ import torch
 
 from diffusecli.models.architecture import without_wrapper
 from diffusecli.models.encoding import EncodedPrompt
+from diffusecli.models.wide_output import WideLinear
 from diffusecli.system.memory import out_of_memory
 
 _PROBE_SCALES = (1.0, 30.0, 1000.0)  # of logits: soft caps and clamps show at large values
@@ -18,7 +19,7 @@ _PROBE_SCALES = (1.0, 30.0, 1000.0)  # of logits: soft caps and clamps show at l
 def output_layer(model: Any) -> Any | None:
     """The output layer if it is a plain, frozen linear layer; otherwise None."""
     head = without_wrapper(model).get_output_embeddings()
-    plain = type(head) is torch.nn.Linear and not head.weight.requires_grad and not hasattr(head, "_hf_hook")
+    plain = type(head) in (torch.nn.Linear, WideLinear) and not head.weight.requires_grad and not hasattr(head, "_hf_hook")
     return head if plain else None
 
 

@@ -5,6 +5,7 @@ All wordings have the same target distribution. The figures of a prompt with sev
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from diffusecli.prompts.groups import group_of
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import InputError
 from diffusecli.training.loss import row_length, target_log_probs
+from diffusecli.training.rounding import Rounding
 from diffusecli.training.spelled import lowest_loss
 
 _Kind = TypeVar("_Kind")
@@ -133,16 +135,19 @@ class Exact:
     figures: tuple[tuple[float, float], ...]  # KL(target || model) in nats and on-target mass, means over wordings
     wordings: tuple[tuple[Figures, ...], ...] = ()  # by prompt and wording; () if only the means are known
     errors: tuple[float, ...] = ()  # standard errors of the KLs, 0 if exact; () if all are exact
+    rounding: tuple[Rounding, ...] = ()  # by a 16-bit model; () if it was not measured
 
     @classmethod
-    def of(cls, questions: Sequence[Question], found: Sequence[Figures]) -> Exact:
+    def of(cls, questions: Sequence[Question], found: Sequence[Figures], rounding: tuple[Rounding, ...] = ()) -> Exact:
         """Build it from the figures of all wordings, question by question."""
         ends = np.cumsum([len(question.wordings) for question in questions]).tolist()
         each = [tuple(found[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
         means = tuple((float(np.mean([f.kl for f in some])), float(np.mean([f.on_target for f in some]))) for some in each)
         # upper bounds, because wordings are measured on the same targets
         of_means = tuple(float(np.mean([f.error for f in some])) for some in each)
-        return cls(tuple(question.prompt for question in questions), means, tuple(each), of_means if any(of_means) else ())
+        return cls(
+            tuple(question.prompt for question in questions), means, tuple(each), of_means if any(of_means) else (), rounding
+        )
 
     @property
     def kl(self) -> dict[str, float]:
@@ -158,6 +163,12 @@ class Exact:
     def estimated(self) -> dict[str, float]:
         """Standard error of the KL by alias, for prompts whose figures are estimates."""
         return {prompt.alias: error for prompt, error in zip(self.prompts, self.errors, strict=False) if error}
+
+    @property
+    def rounded(self) -> dict[str, float | None]:
+        """The rounding of the KL by alias, for 16-bit models; None if unknown."""
+        pairs = zip(self.prompts, self.rounding, strict=False)
+        return {prompt.alias: None if math.isnan(one.kl) else one.kl for prompt, one in pairs if one.kl}
 
     @property
     def of_wordings(self) -> dict[str, dict[str, list[float]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from diffusecli.training.checkpoints import Progress, discard_checkpoints, step_
 from diffusecli.training.job import Job
 from diffusecli.training.processes import Processes
 from diffusecli.training.questions import Exact
+from diffusecli.training.rounding import Rounding
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,13 @@ def trained_before(run: RunDir, checkpoint: Path, prompts: list[Prompt]) -> Trai
         kl, on_target = manifest[f"exact_kl{when}"], manifest[f"exact_on_target{when}"]
         named = {prompt.alias: prompt for prompt in prompts if prompt.alias in kl}
         errors = manifest["kl_errors_before" if when == "_before" else "kl_errors"]
+        rounding = manifest.get("kl_rounding_before" if when == "_before" else "kl_rounding", {})
         figures = tuple((kl[alias], on_target[alias]) for alias in named)
-        return Exact(tuple(named.values()), figures, errors=tuple(errors.get(alias, 0.0) for alias in named))
+        limits = (rounding.get(alias, 0.0) for alias in named)
+        return Exact(
+            tuple(named.values()), figures, errors=tuple(errors.get(alias, 0.0) for alias in named),
+            rounding=tuple(Rounding(math.nan if limit is None else limit) for limit in limits),
+        )  # fmt: skip
 
     try:
         return Trained(
@@ -169,6 +176,8 @@ def _manifest(job: Job, prompts: list[Prompt], trained: Trained, progress: Progr
         "exact_on_target_test": trained.test.on_target,
         "kl_errors_before": trained.before.estimated,
         "kl_errors": {**trained.after.estimated, **trained.test.estimated},
+        "kl_rounding_before": trained.before.rounded,
+        "kl_rounding": {**trained.after.rounded, **trained.test.rounded},
         "exact_wordings": {**trained.after.of_wordings, **trained.test.of_wordings},
         "retention_kl": trained.retention_kl,
         "retention": None if retention is None else {

@@ -6,14 +6,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.overflow import cause
-from diffusecli.system.errors import MachineError
-from diffusecli.system.notices import Notice
+from diffusecli.models.unrounded import Unrounded, can_be_unrounded
+from diffusecli.models.wide_output import NARROW
+from diffusecli.system.errors import MachineError, first_line
+from diffusecli.system.notices import WARNING, Notice
 from diffusecli.system.waits import waiting_for
 from diffusecli.training.answers import Answer
 from diffusecli.training.batches import Batch
@@ -23,6 +26,7 @@ from diffusecli.training.loss import Found, Loss, Pass, row_length
 from diffusecli.training.processes import Between, OutOfMemoryError, Piece, Processes
 from diffusecli.training.questions import Exact, Question, figures_of
 from diffusecli.training.retention import Retention
+from diffusecli.training.rounding import UNKNOWN, Rounding, measured
 from diffusecli.training.rows_pass import RowsPass
 from diffusecli.training.spelled import weighed_by
 
@@ -76,14 +80,39 @@ class Scorer:
             raise cause(self.model)
         return found
 
-    def exact(self, questions: Sequence[Question]) -> Exact:
-        """Exact figures of every wording of these prompts, many per forward pass."""
+    def rounding(self, groups: Sequence[Sequence[tuple[EncodedPrompt, np.ndarray]]]) -> list[Rounding]:
+        """The rounding of the figures of each group of wordings with ln q of their paths [J]: none for a 32-bit model."""
+        if self.model.dtype not in NARROW:
+            return [Rounding()] * len(groups)
+        if not can_be_unrounded(self.model):
+            self.notice(
+                "the rounding of a 16-bit model is not measured while it is sharded. `diffuse evaluate --exact` measures it"
+            )
+            return [UNKNOWN] * len(groups)
+        apart = replace(self, weights=None)  # less memory here means no smaller parts later
+
+        def score(encoded: Sequence[EncodedPrompt]) -> list[np.ndarray]:
+            with Unrounded(), waiting_for("measuring the rounding") as advance:
+                return apart.score(encoded, between=advance).log_probs
+
+        try:
+            return measured(groups, score)
+        except (MachineError, TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
+            self.notice(f"{WARNING}the rounding of the 16-bit model cannot be measured ({first_line(error)})")
+            return [UNKNOWN] * len(groups)
+
+    def exact(self, questions: Sequence[Question], *, rounding: bool = False) -> Exact:
+        """Exact figures of every wording of these prompts, many per forward pass; with `rounding`, also that of a 16-bit model."""
         encoded = [wording for question in questions for wording in question.wordings]
         longer = self.most is not None and any(row_length(e) > self.most for e in encoded)
         scorer = replace(self, strategy=RowsPass(), most=None) if longer else self
         with waiting_for("measuring the exact figures") as advance:
             scores = scorer.score(encoded, between=advance).log_probs
-        return Exact.of(questions, [figures_of(e, log_probs) for e, log_probs in zip(encoded, scores, strict=True)])
+        pairs = list(zip(encoded, scores, strict=True))
+        ends = np.cumsum([0, *(len(question.wordings) for question in questions)]).tolist()
+        groups = [pairs[start:end] for start, end in pairwise(ends)]
+        of_rounding = scorer.rounding(groups) if rounding else ()
+        return Exact.of(questions, [figures_of(e, log_probs) for e, log_probs in pairs], tuple(of_rounding))
 
     def drift(self, answers: Sequence[Answer]) -> float:
         """Mean KL(base || tuned) over all tokens of the answers, nats per token."""

@@ -313,17 +313,24 @@ def _exact(sample: SampleSet, run: RunFacts | None, measured: Measured | None, a
 def _recorded(sample: SampleSet, run: RunFacts) -> ExactFigures | None:
     """Figures that training recorded of exactly this prompt, under any name."""
     manifest = run.manifest
-    own = manifest.kl_errors
-    lora = [(manifest.exact_kl_test, manifest.exact_on_target_test, own), (manifest.exact_kl, manifest.exact_on_target, own)]
-    untuned = [(manifest.exact_kl_before, manifest.exact_on_target_before, manifest.kl_errors_before)]
+    own = manifest.kl_errors, manifest.kl_rounding
+    lora = [(manifest.exact_kl_test, manifest.exact_on_target_test, *own), (manifest.exact_kl, manifest.exact_on_target, *own)]
+    untuned = [(manifest.exact_kl_before, manifest.exact_on_target_before, manifest.kl_errors_before, manifest.kl_rounding_before)]
     before = [] if run.settings.load_model else untuned
     of_mode = {"lora": lora, "untuned": before}.get(sample.mode, [])
     for alias in run.names_of(sample.prompt) if of_mode else ():
-        for kl, on_target, errors in of_mode:
+        for kl, on_target, errors, rounding in of_mode:
             if alias in kl:
-                return ExactFigures(kl[alias], on_target.get(alias, math.nan), kl_error=errors.get(alias, 0.0))
+                limit = rounding.get(alias, 0.0)
+                return ExactFigures(
+                    kl[alias], on_target.get(alias, math.nan), kl_error=errors.get(alias, 0.0),
+                    rounding=math.nan if limit is None else limit,
+                )  # fmt: skip
     of_wording = run.of_wording(sample.prompt) if sample.mode == "lora" else None
-    return ExactFigures(*of_wording) if of_wording is not None else None
+    if of_wording is None:
+        return None
+    unknown = math.nan if manifest.kl_rounding else 0.0  # training records that of whole prompts
+    return ExactFigures(*of_wording, rounding=unknown, tvd_rounding=unknown)
 
 
 def _drifts(runs: Sequence[RunFacts], measured: Mapping[str, Measured]) -> dict[str, float]:

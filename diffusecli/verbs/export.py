@@ -23,7 +23,7 @@ from diffusecli.files.writing import put_folder, require_space, require_writable
 from diffusecli.models.adapters import ADAPTER_FILES, base_of, recorded_base
 from diffusecli.models.card import merged_card
 from diffusecli.models.chat import Chat, ChatSettings
-from diffusecli.models.devices import PRECISIONS
+from diffusecli.models.devices import number_format
 from diffusecli.models.encoding import EncodedPrompt, encode_prompt, encode_wordings
 from diffusecli.models.gguf_export import BYTES, GgufPlan, adapter_config, adapter_name, write_adapter
 from diffusecli.models.gguf_tensors import round_weights
@@ -106,7 +106,7 @@ def _config(run: RunDir, model: str | None, trust_remote_code: bool) -> Config:
     """The run's config, or one from the adapter only."""
     if not run.has_adapter or run.owner.config.is_file():
         return config_of(run.owner, model=model, trust_remote_code=trust_remote_code)
-    return Config(model=model or base_of(run.path), output_dir=str(run.path), trust_remote_code=trust_remote_code)
+    return Config(model=model or base_of(run.path), output_dir=str(run.path), precision="fp32", trust_remote_code=trust_remote_code)
 
 
 def _export_adapter(run: RunDir, config: Config, to: Path, notice: Notice, *, named: bool) -> Exported:
@@ -131,7 +131,7 @@ def _export(
     run: RunDir, config: Config, to: Path, precision: str | None, gguf: str | None, notice: Notice, *, named: bool
 ) -> Exported:
     """Everything except the checks of the output folder."""
-    dtype = PRECISIONS[precision or config.precision]
+    dtype = number_format(precision or config.precision, config.device)
     source = replace(model_source(config, named=named), precision="fp32")
     base = load_model(source, notice)
     if getattr(base.model.config, "quantization_config", None) is not None:

@@ -6,6 +6,7 @@ attach an adapter, build tries and choose the pass, run the loop, write the run,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,15 +18,16 @@ import torch
 
 from diffusecli.files.writing import require_place, require_writable
 from diffusecli.models.adapters import recorded_base
-from diffusecli.models.architecture import shape_of
+from diffusecli.models.architecture import shape_of, trainable
 from diffusecli.models.builtin import BUILTIN_MODELS, ensure_builtin
-from diffusecli.models.devices import choose_device, require_bitsandbytes
+from diffusecli.models.devices import choose_device, precision_on, require_bitsandbytes
 from diffusecli.models.fused import fuse
 from diffusecli.models.loading import LoadedModel, load_chat, load_hollow, load_model
 from diffusecli.models.lora import load_adapter, merged
 from diffusecli.models.source import model_source
 from diffusecli.prompts.config import PLAIN, Config
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.runs.finding import config_of
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.sampling.generations import generate
 from diffusecli.sampling.local_engine import LocalEngine
@@ -42,6 +44,7 @@ from diffusecli.training.processes import Processes, require_tracker
 from diffusecli.training.questions import Exact, Question, every_wording
 from diffusecli.training.record import Trained, flat, save_run, start_anew, trained_before
 from diffusecli.training.retention import encode_instructions
+from diffusecli.training.rounding import Rounding
 from diffusecli.training.start import (
     adapt,
     alone,
@@ -121,6 +124,7 @@ def _train(
     if config.model in BUILTIN_MODELS:
         processes.first(lambda: ensure_builtin(config.model, notice))
     torch.manual_seed(config.seed)  # for the adapter's initial weights
+    config = config.model_copy(update={"precision": processes.first(lambda: _precision(config, run, checkpoint, processes.device))})
     source = replace(model_source(config), device="cpu" if processes.sharded else str(processes.device))
     base = load_model(source, notice)
     asked = settings_of_result(config, inputs, base, processes.count)
@@ -186,6 +190,13 @@ def _train(
     return trained
 
 
+def _precision(config: Config, run: RunDir, checkpoint: Path | None, device: torch.device) -> str:
+    """The precision of the base model. With `auto`, an earlier training goes on in the precision that it recorded, on any device."""
+    if config.precision == "auto" and checkpoint is not None and run.config.is_file():
+        return precision_on(config_of(run).precision, device)
+    return precision_on(config.precision, device)
+
+
 def _progress(
     run: RunDir, checkpoint: Path | None, asked: dict[str, Any], base: LoadedModel, more: int
 ) -> tuple[Progress, dict[int, Any] | None]:
@@ -247,13 +258,16 @@ def _finish(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, conf
     """Keep the last step, measure, and write the run."""
     scorer, processes = job.scorer, job.processes
     processes.first(lambda: save_checkpoint(job.run, job.base, moments_of(job, optimiser), progress))
-    after, test = (scorer.exact(measurable(job, some)) for some in (measured_questions(job), job.prompts.tests))
+    after, test = (scorer.exact(measurable(job, some), rounding=True) for some in (measured_questions(job), job.prompts.tests))
     drift = scorer.drift(scorer.retention.held_out) if scorer.retention else None
     if not (after.finite and test.finite and np.isfinite(drift or 0.0)):
         raise diverged(job, progress)
     known = [prompt for prompt in after.prompts if prompt.alias in progress.before]
     first = [progress.before[prompt.alias] for prompt in known]
-    before = Exact(tuple(known), tuple((kl, mass) for kl, mass, _ in first), errors=tuple(error for *_, error in first))
+    before = Exact(
+        tuple(known), tuple((kl, mass) for kl, mass, *_ in first), errors=tuple(error for _, _, error, *_ in first),
+        rounding=tuple(Rounding(math.nan if sum(limit) < 0 else sum(limit)) for _, _, _, *limit in first),
+    )  # fmt: skip
     digests = frozenset(question.prompt.digest for question in job.prompts.questions)
     trained = Trained(job.run, progress.finished, before, after, test, drift, progress.seconds, digests)
     processes.first(lambda: save_run(job, config, prompts, trained, progress))
@@ -302,6 +316,10 @@ def plan(config: Config, notice: Notice, *, force: bool = False, more: int = 0) 
     if there := in_the_way(run, force=force, more=more):
         notice(there)
     _require_machine(config)
+    checkpoint = None if force else newest_checkpoint(run)
+    if more and checkpoint is None:
+        checkpoint = find_start(run, force=force, more=more)
+    config = config.model_copy(update={"precision": _precision(config, run, checkpoint, choose_device(config.device))})
     source = model_source(config)
     chat, hollow = load_chat(source, notice), load_hollow(source, notice)
     shape = shape_of(hollow.model.config, hollow.parameters)
@@ -310,9 +328,9 @@ def plan(config: Config, notice: Notice, *, force: bool = False, more: int = 0) 
     require_context(every_wording([*questions, *tests]), shape.context)
     if config.retain:
         encode_instructions(inputs.instructions, chat, shape.context)
-    _try_start(config, inputs, hollow, run, force=force, more=more)
+    _try_start(config, inputs, hollow, run, checkpoint, more)
     settings = config.alg_config.model_copy(update={"n_iters": more}) if more else config.alg_config
-    return planned(questions, shape, source, settings)
+    return planned(questions, shape, source, settings, sum(weight.numel() for weight in trainable(hollow.model)))
 
 
 def _with_inputs(config: Config) -> tuple[Config, Inputs]:
@@ -330,14 +348,12 @@ def _require_machine(config: Config) -> None:
         require_bitsandbytes()
 
 
-def _try_start(config: Config, inputs: Inputs, hollow: LoadedModel, run: RunDir, *, force: bool, more: int) -> None:
+def _try_start(config: Config, inputs: Inputs, hollow: LoadedModel, run: RunDir, checkpoint: Path | None, more: int) -> None:
     """Raises what `train` raises for its starting point.
 
     A checkpoint of other settings; an adapter that is missing, or of another model or shape; no disk space for the new adapter.
     """
-    checkpoint, continued = None if force else newest_checkpoint(run), _continued(config)
-    if more and checkpoint is None:
-        checkpoint = find_start(run, force=force, more=more)
+    continued = _continued(config)
     if checkpoint is not None:
         _progress(run, checkpoint, settings_of_result(config, inputs, hollow, None), hollow, more)
     elif continued is not None:

@@ -118,8 +118,49 @@ def test_layers_whose_bias_is_trained_are_left_alone(bias):
     assert fuse(model) == 0
 
 
-def test_layers_in_16_bits_are_left_alone():
+def test_adapters_in_16_bits_are_left_alone():
     assert fuse(adapted().bfloat16()) == 0
+
+
+def test_with_a_16_bit_base_the_fused_model_is_as_close_to_32_bits_as_pefts():
+    """Both round; the same weights in float32 are the measure of each."""
+    dtype = torch.bfloat16
+    exact, plain, fused = (adapted(tiny_llama(initializer_range=0.2).to(dtype).to(wide)) for wide in (torch.float32, dtype, dtype))
+    assert fuse(fused) == 14
+    modules = [
+        m
+        for block in fused.get_base_model().model.layers
+        for m in (block.mlp, block.input_layernorm, block.post_attention_layernorm)
+    ]
+    assert all("forward" in vars(module) for module in modules)
+    expected, expected_gradients = logits_and_gradients(exact)
+    errors = []
+    for model in (plain, fused):
+        logits, gradients = logits_and_gradients(model)
+        assert gradients.keys() == expected_gradients.keys()
+        assert {gradient.dtype for gradient in gradients.values()} == {torch.float32}
+        gaps = [float((own - expected_gradients[name]).norm() / expected_gradients[name].norm()) for name, own in gradients.items()]
+        errors.append((float((logits.float() - expected).norm() / expected.norm()), sum(gaps) / len(gaps), max(gaps)))
+    assert all(own <= 1.3 * pefts for pefts, own in zip(*errors, strict=True)), errors
+    assert errors[1][1] < 0.03
+
+
+def test_with_a_16_bit_base_inputs_are_kept_in_16_bits_for_the_backward_pass():
+    def kept(model):
+        sizes = {}
+
+        def keep(tensor):
+            sizes[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            model(torch.arange(240).view(2, 120)).logits.sum()
+        weights = {weight.data_ptr() for weight in model.parameters()}
+        return sum(size for pointer, size in sizes.items() if pointer not in weights)
+
+    plain, fused = (adapted(tiny_llama().bfloat16()) for _ in range(2))
+    fuse(fused)
+    assert kept(fused) < 0.6 * kept(plain)
 
 
 class Bent(torch.nn.Module):

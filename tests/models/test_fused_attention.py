@@ -9,6 +9,7 @@ from diffusecli.models import fused_attention, fused_norm, lora_products
 from diffusecli.models.attention import enable
 from diffusecli.models.fused import fuse
 from diffusecli.models.fused_attention import Heads
+from diffusecli.models.wide_output import widen_output
 from diffusecli.training.flat_weights import FlatWeights
 from diffusecli.training.loss import score
 from diffusecli.training.packed_pass import PackedPass
@@ -69,6 +70,32 @@ def test_a_step_by_fused_modules_is_that_of_rows(name, settings, fuses):
     assert gradients.keys() == expected_gradients.keys()
     for key, gradient in gradients.items():
         torch.testing.assert_close(gradient, expected_gradients[key], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["Llama", "Qwen2"])
+def test_with_a_16_bit_base_a_step_by_fused_modules_is_as_close_to_32_bits_as_by_plain_ones(name):
+    def in_format(dtype):
+        model = adapted(name, initializer_range=0.15)
+        for key, weight in model.named_parameters():
+            if "lora_" not in key:
+                weight.data = weight.data.bfloat16().to(dtype)
+        widen_output(model.get_base_model())
+        enable(model)
+        return model
+
+    expected, expected_gradients = measured(in_format(torch.float32), PackedPass(None, tree=True))
+    plain, fused = in_format(torch.bfloat16), in_format(torch.bfloat16)
+    fuse(fused)
+    assert len(attentions(fused)) == 2
+    assert len(norms(fused)) == 5
+    errors = []
+    for model in (plain, fused):
+        log_probs, gradients = measured(model, PackedPass(None, tree=True))
+        assert gradients.keys() == expected_gradients.keys()
+        gaps = [float((own - expected_gradients[key]).norm() / expected_gradients[key].norm()) for key, own in gradients.items()]
+        errors.append((float(np.abs(log_probs - expected).mean()), sum(gaps) / len(gaps)))
+    assert errors[1][0] < 0.05
+    assert errors[1][1] < max(0.02, 1.3 * errors[0][1]), errors
 
 
 def test_what_a_module_does_besides_its_layers_is_found_out():

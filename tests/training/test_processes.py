@@ -21,6 +21,7 @@ from diffusecli.prompts.config import Config
 from diffusecli.system.errors import MachineError
 from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.processes import _shares
+from diffusecli.verbs.evaluate import Question, evaluate
 from diffusecli.verbs.train import GENERATIONS, train
 from tests import ROOT
 from tests.commands import HANG, forkserver, on_a_free_port
@@ -196,6 +197,19 @@ def test_two_processes_that_hold_half_of_the_base_each_give_the_adapter_and_the_
     assert done.codes == [0, 0], done.told
     assert "".join(done.said).count("finished ") == 1
     assert_made_together(together, alone)
+
+
+@pytest.mark.slow
+def test_two_processes_that_hold_half_of_a_16_bit_base_each_train_and_leave_its_rounding_to_evaluate(config, pair):
+    together = config("together", precision="bf16", generate=False, alg_config={"n_iters": 2})
+    done = pair(together, **FSDP)
+    assert done.codes == [0, 0], done.told
+    manifest = json.loads(Path(together.output_dir, "run.json").read_text())
+    assert manifest["dtype"] == "bfloat16"
+    assert manifest["loss_pass"].startswith("packed")
+    assert manifest["kl_rounding"] == dict.fromkeys(together.train_prompts)  # not known
+    (row, _) = [row for row in evaluate([Path(together.output_dir)], Question(exact=True)).rows if row.mode == "lora"]
+    assert 0 < row.exact.rounding < 0.3
 
 
 @pytest.mark.slow

@@ -1,0 +1,115 @@
+"""16-bit models: logits in float32, and a forward pass without rounding."""
+
+import copy
+from contextlib import nullcontext
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from diffusecli.models.devices import number_format, precision_on
+from diffusecli.models.unrounded import Unrounded
+from diffusecli.models.wide_output import WideLinear, wide_product, widen_output
+from tests.models.architectures import build
+from tests.tiny import tiny_llama
+
+IDS = torch.arange(24).view(2, 12)
+
+
+def narrow(dtype=torch.bfloat16, **more):
+    model = tiny_llama(**more).to(dtype)
+    widen_output(model)
+    return model.requires_grad_(False)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("tied", [True, False])
+def test_logits_of_16_bit_models_are_products_in_float32(dtype, tied):
+    model = narrow(dtype, tie_word_embeddings=tied)
+    hidden = model.model(IDS).last_hidden_state
+    logits = model(IDS).logits
+    assert logits.dtype == torch.float32
+    exact = hidden.double() @ model.lm_head.weight.double().t()
+    assert float((logits - exact).abs().max()) < 1e-5 * float(exact.abs().max())
+    rounded = torch.nn.functional.linear(hidden, model.lm_head.weight)
+    assert float((rounded - exact).abs().max()) > 1e-4 * float(exact.abs().max())  # what the layer would have returned
+
+
+def test_the_gradient_of_a_wide_output_is_that_of_the_layer():
+    torch.manual_seed(0)
+    plain = torch.nn.Linear(8, 20, dtype=torch.bfloat16).requires_grad_(False)
+    wide = copy.deepcopy(plain)
+    wide.__class__ = WideLinear
+    x = torch.randn(3, 5, 8, dtype=torch.bfloat16)
+    found = []
+    for layer in (plain, wide):
+        own = x.clone().requires_grad_()
+        (layer(own).float() * torch.arange(20.0)).sum().backward()
+        found.append(own.grad)
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(wide(x), torch.nn.functional.linear(x.float(), plain.weight.float(), plain.bias.float()))
+
+
+def test_weights_are_widened_in_blocks(monkeypatch):
+    from diffusecli.models import wide_output
+
+    x, weight, bias = torch.randn(3, 8).bfloat16(), torch.randn(20, 8).bfloat16(), torch.randn(20).bfloat16()
+    expected = torch.nn.functional.linear(x.float(), weight.float(), bias.float())
+    monkeypatch.setattr(wide_output, "_BLOCK", 7)
+    torch.testing.assert_close(wide_product(x, weight, bias), expected)
+    out = torch.empty(3, 20)
+    assert wide_product(x, weight, bias, out) is out
+    torch.testing.assert_close(out, expected)
+
+
+def test_a_32_bit_output_layer_is_not_changed():
+    model = tiny_llama()
+    widen_output(model)
+    assert type(model.lm_head) is torch.nn.Linear
+
+
+@pytest.mark.parametrize("name", ["Llama", "Gemma2", "Qwen3", "GPT2", "GPTNeoX", "Phi3", "Mistral", "Qwen3Moe", "Cohere"])
+def test_a_16_bit_model_without_rounding_computes_what_its_weights_compute_in_32_bits(name):
+    model = build(name).bfloat16()
+    wide = copy.deepcopy(model).float()
+    widen_output(model)
+    ids = torch.arange(3, 15)[None]
+    with torch.no_grad():
+        expected, rounded = wide(ids).logits, model(ids).logits
+        with Unrounded():
+            found = model(ids).logits
+    gap, rounding = (float((one - expected).abs().max()) for one in (found, rounded))
+    assert gap < 1e-4 * float(expected.abs().max())
+    assert gap < 0.05 * rounding
+
+
+def test_an_adapter_is_part_of_it():
+    def adapted(model):
+        torch.manual_seed(1)
+        found = get_peft_model(model, LoraConfig(r=3, target_modules="all-linear", task_type="CAUSAL_LM"))
+        for name, weight in found.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(weight, std=0.1)
+        return found.eval()
+
+    model, wide = adapted(narrow()), adapted(tiny_llama().bfloat16().float())
+    with torch.no_grad(), Unrounded():
+        torch.testing.assert_close(model(IDS).logits, wide(IDS).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_auto_is_bf16_only_on_gpus_that_compute_in_it(monkeypatch):
+    gpu, asked = torch.device("cuda", 0), []
+    answers = iter([True, False])
+
+    def supported(including_emulation=True):
+        asked.append(including_emulation)
+        return next(answers)
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    assert [precision_on("auto", gpu) for _ in range(2)] == ["bf16", "fp32"]
+    assert asked == [False, False]  # emulated bf16 is slower than fp32
+    assert [precision_on("auto", torch.device(kind)) for kind in ("cpu", "mps")] == ["fp32", "fp32"]
+    assert [precision_on(name, gpu) for name in ("fp32", "fp16")] == ["fp32", "fp16"]
+    assert number_format("auto", "cpu") == torch.float32
+    assert number_format("bf16", "cuda:7") == torch.bfloat16  # asks no device
