@@ -9,6 +9,7 @@ With `Device.float64` off it behaves like Apple's MPS. As on a real GPU, numbers
 import sys
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch.utils._python_dispatch import return_and_correct_aliasing
@@ -21,6 +22,16 @@ _WAIT = {
     "aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::is_nonzero", "aten::masked_select", "aten::_unique2",
     "aten::unique_dim", "aten::repeat_interleave", "aten::bincount",
 }  # fmt: skip
+_CREATE = (
+    "arange",
+    "arange.start",
+    "arange.start_step",
+    "eye",
+    "eye.m",
+    "randperm",
+    "linspace",
+)  # otherwise they resize an empty tensor
+_THROUGH = ("/tests/accelerator.py", "/diffusecli/models/devices.py")  # whoever calls these is the cause
 
 
 class Counts:
@@ -157,6 +168,7 @@ def _run(function, *args, **kwargs):
         return 0  # plain products
     with _random_numbers(gpu, torch.Tag.nondeterministic_seeded in function.tags and to_device):
         found = function(*plain_args, **plain_kwargs)
+    assert all(tensor.shape == tensor.plain.shape for tensor in ours), f"{name} resizes its tensors: add it to _CREATE"
     if not to_device:
         return args[0] if name == "aten::copy_" else found
     if not Device.float64 and any(isinstance(one, torch.Tensor) and one.dtype == torch.float64 for one in tree_leaves(found)):
@@ -204,11 +216,11 @@ def _note(kind):
 
 
 def _line():
-    """The innermost line outside torch, as `package/file.py:line`."""
+    """The innermost line outside torch and `_THROUGH`, as `package/file.py:line`."""
     frame = sys._getframe(2)
     while frame is not None:
         path = frame.f_code.co_filename
-        if "/torch/" not in path and path != __file__ and not path.startswith("<"):
+        if "/torch/" not in path and not path.startswith("<") and not path.endswith(_THROUGH):
             for package in ("diffusecli", "transformers", "peft", "accelerate", "tests"):
                 if f"/{package}/" in path:
                     return f"{package}/{path.rpartition(f'/{package}/')[2]}:{frame.f_lineno}"
@@ -221,8 +233,11 @@ def install():
     from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
     _setup_privateuseone_for_python_backend("gpu", backend_module=Module)
-    library = torch.library.Library("_", "IMPL")
-    library.fallback(_run, "PrivateUse1")
+    everything, of_torch = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
+    everything.fallback(_run, "PrivateUse1")
+    for name in _CREATE:
+        operator, _, overload = name.partition(".")
+        of_torch.impl(name, partial(_run, getattr(getattr(torch.ops.aten, operator), overload or "default")), "PrivateUse1")
     torch._C._set_only_lift_cpu_tensors(True)  # `torch.tensor` of this device copies a CPU tensor
     Device.reset()
-    return library  # operators are registered as long as it exists
+    return everything, of_torch  # operators are registered as long as these exist

@@ -43,6 +43,18 @@ def test_numbers_and_indices_may_come_from_the_cpu():
     assert (counts.waits.total(), counts.uploads.total()) == (1, 1)
 
 
+def test_created_tensors_have_their_shape():
+    created = [
+        torch.arange(3, device=GPU),
+        torch.arange(1, 7, 2, device=GPU),
+        torch.eye(3, device=GPU)[0],
+        torch.randperm(3, device=GPU),
+    ]
+    created += [torch.linspace(0, 1, 3, device=GPU), torch.tensor([1, 2, 3], device=GPU), torch.full((3,), 2, device=GPU)]
+    assert [one.shape for one in created] == [(3,)] * len(created)
+    assert created[1].tolist() == [1, 3, 5]
+
+
 def test_waits_and_copies_are_counted_by_line():
     numbers = torch.arange(4, device=GPU)
     with counting() as counts:

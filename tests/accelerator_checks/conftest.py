@@ -74,5 +74,5 @@ def over_two(model):
     from accelerate import dispatch_model
 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    first = {name: "gpu:0" for name in ("model.embed_tokens", "model.rotary_emb", "model.layers.0")}
-    dispatch_model(inner, first | {name: "gpu:1" for name in ("model.layers.1", "model.norm", "lm_head")})
+    first = dict.fromkeys(("model.embed_tokens", "model.rotary_emb", "model.layers.0"), "gpu:0")
+    dispatch_model(inner, first | dict.fromkeys(("model.layers.1", "model.norm", "lm_head"), "gpu:1"))
