@@ -75,4 +75,5 @@ def over_two(model):
 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     first = dict.fromkeys(("model.embed_tokens", "model.rotary_emb", "model.layers.0"), "gpu:0")
-    dispatch_model(inner, first | dict.fromkeys(("model.layers.1", "model.norm", "lm_head"), "gpu:1"))
+    second = dict.fromkeys(("model.layers.1", "model.norm", "lm_head"), "gpu:1")
+    dispatch_model(inner, first | second, main_device="gpu:0")  # otherwise accelerate takes either
