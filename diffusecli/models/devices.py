@@ -1,4 +1,4 @@
-"""Devices: which there are, what they support, copies to them, their memory and random numbers. No other module asks for a kind of device."""
+"""Devices: which there are, what they support, copies to them, their memory and random numbers."""
 
 from __future__ import annotations
 
