@@ -13,6 +13,7 @@ from tests.commands import HANG
 CHECKS = sorted(path.name for path in Path(__file__).with_name("accelerator_checks").glob("check_*.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHECKS)
 def test_the_product_is_right_on_an_accelerator(name, tmp_path):
     done = subprocess.run(
