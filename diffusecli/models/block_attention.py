@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from diffusecli.models.devices import uploaded
 from diffusecli.models.forest import Forest
 
 BLOCK = 64  # tokens
@@ -119,37 +121,57 @@ class Blocks:
         """The groups for layers whose queries, keys and values lie at `places`; found once for all that are alike."""
 
         def make() -> Rows:
-            made = [self._group(group, heads, key_heads, places, window, device, dtype) for group in self.groups]
+            made = [_Indices.of(group, heads, key_heads, places, window) for group in self.groups]
             real = torch.cat([torch.from_numpy(_for_heads(group.queries, heads) >= 0).reshape(-1) for group in self.groups])
             by_row = [torch.empty(self.size * heads, dtype=torch.int64) for _ in range(2)]
-            for back, rows in zip(by_row, zip(*((group.outputs, group.queries) for group in made), strict=True), strict=True):
-                back[torch.cat(rows).cpu()[real]] = real.nonzero()[:, 0]
-            return Rows(tuple(made), by_row[0].to(device), by_row[1].to(device), scale)
+            for back, rows in zip(by_row, ([own.outputs for own in made], [own.queries for own in made]), strict=True):
+                back[torch.cat(rows)[real]] = real.nonzero()[:, 0]
+            outputs, queries, *moved = uploaded([*by_row, *chain.from_iterable(made)], device)
+            width = len(_Indices._fields)
+            of_groups = [_Indices(*moved[start : start + width]) for start in range(0, len(moved), width)]
+            rows = [
+                own.rows(group, key_heads, heads // key_heads, dtype) for own, group in zip(of_groups, self.groups, strict=True)
+            ]
+            return Rows(tuple(rows), outputs, queries, scale)
 
         found: Rows = self.once((heads, key_heads, places, scale, window, device, dtype), make)
         return found
 
-    def _group(
-        self, group: Group, heads: int, key_heads: int, places: tuple[Places, Places, Places], window: int | None,
-        device: torch.device, dtype: torch.dtype,
-    ) -> _Rows:  # fmt: skip
+
+class _Indices(NamedTuple):
+    """The tensors of a group, which are computed on the host."""
+
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+    outputs: Tensor
+    hidden: Tensor  # [B, 1, n, K]
+    padding: Tensor  # [B, 1, n, 1]
+
+    @classmethod
+    def of(cls, group: Group, heads: int, key_heads: int, places: tuple[Places, Places, Places], window: int | None) -> _Indices:
+        """Of layers of one shape, see `_Rows`."""
         hidden = group.hidden if window is None else group.hidden | (group.distance >= window)
         # padding may attend to all: a row without keys gives NaN in fp16
         hidden = hidden & (group.queries >= 0)[:, :, None]
-        mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(torch.from_numpy(hidden), torch.finfo(dtype).min)
         queries, keys, values = (
             _rows_at(tokens, number, where)
             for tokens, number, where in zip(
                 (group.queries, group.keys, group.keys), (heads, key_heads, key_heads), places, strict=True
             )
         )
-        outputs = _rows_at(group.queries, heads, Places(1, heads))
-        filled = torch.from_numpy(group.queries < 0)[:, None, :, None] if (group.queries < 0).any() else None
-        shape = (len(hidden), key_heads, heads // key_heads, *hidden.shape[1:])
-        return _Rows(
-            queries.to(device), keys.to(device), values.to(device), outputs.to(device), shape, mask[:, None].to(device),
-            None if filled is None else filled.to(device),
-        )  # fmt: skip
+        padding = torch.from_numpy(group.queries < 0)[:, None, :, None]
+        return cls(
+            queries, keys, values, _rows_at(group.queries, heads, Places(1, heads)), torch.from_numpy(hidden)[:, None], padding
+        )
+
+    def rows(self, group: Group, key_heads: int, each: int, dtype: torch.dtype) -> _Rows:
+        """The rows of a group with its mask."""
+        mask = torch.zeros(self.hidden.shape, dtype=dtype, device=self.hidden.device)
+        mask.masked_fill_(self.hidden, torch.finfo(dtype).min)
+        filled = self.padding if (group.queries < 0).any() else None
+        shape = (len(group.keys), key_heads, each, group.queries.shape[1], group.keys.shape[1])
+        return _Rows(self.queries, self.keys, self.values, self.outputs, shape, mask, filled)
 
 
 def _alike(lengths: Sequence[int], width: int) -> list[list[int]]:

@@ -177,5 +177,5 @@ def save_adapter(base: LoadedModel, folder: Path) -> None:
 
     Only the adapter's weights are passed, because a state dict of the whole model would break a sharded base.
     """
-    weights = {name: weight for name, weight in base.model.named_parameters() if "lora_" in name}
+    weights = {name: weight.detach().cpu() for name, weight in base.model.named_parameters() if "lora_" in name}
     base.model.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from diffusecli.models.architecture import without_wrapper
+from diffusecli.models.devices import own_random_numbers, uploaded
 from diffusecli.models.overflow import require_numbers
 from diffusecli.sampling.row_choice import tolerance
 from diffusecli.sampling.settings import SamplingSettings
@@ -37,13 +38,10 @@ def generate_rows(
     from transformers import LogitsProcessorList
 
     stops, longest = sorted(stop_ids), max(map(len, prompts))
-    input_ids = torch.tensor([[*[0] * (longest - len(p)), *p] for p in prompts], device=model.device)
-    inside = torch.tensor([[*[0] * (longest - len(p)), *[1] * len(p)] for p in prompts], device=model.device)
-    with (
-        torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []),
-        _without_generation_config(model) as inner,
-    ):
-        torch.manual_seed(seed)
+    ids = torch.tensor([[*[0] * (longest - len(p)), *p] for p in prompts])
+    places = torch.tensor([[*[0] * (longest - len(p)), *[1] * len(p)] for p in prompts])
+    input_ids, inside = uploaded([ids, places], model.device)
+    with own_random_numbers(model, seed), _without_generation_config(model) as inner:
         rows = inner.generate(
             input_ids=input_ids, attention_mask=inside, do_sample=True, temperature=settings.temperature,
             top_k=settings.top_k, top_p=settings.top_p, min_p=settings.min_p or None, max_new_tokens=settings.max_new_tokens,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from diffusecli.models.architecture import shape_of
-from diffusecli.models.devices import free_memory
+from diffusecli.models.devices import free_memory, uploaded
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.prompts.answers import Answers
 from diffusecli.sampling.draws import Live, draw_tokens
@@ -132,7 +132,8 @@ class CountingSampler:
         places: dict[tuple[int, tuple[int, ...]], int] = {(prompt, ()): prompt for prompt in range(len(self._drawings))}
         length = len(group.prefixes[0])
         if not length:
-            return logits[group.prompts]
+            whole = group.prompts == [*range(len(self._drawings))]
+            return logits if whole else logits[uploaded([torch.tensor(group.prompts)], logits.device)[0]]
         for grown in range(1, length + 1):
             level = dict.fromkeys((prompt, prefix[:grown]) for prompt, prefix in zip(group.prompts, group.prefixes, strict=True))
             step = group if grown == length else Live([p for p, _ in level], [prefix for _, prefix in level], [0] * len(level))

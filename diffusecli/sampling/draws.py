@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusecli.models.devices import uploaded
 from diffusecli.models.overflow import NotNumbersError
 from diffusecli.sampling.settings import SamplingSettings
 
@@ -63,16 +64,22 @@ def _invert(exps: Tensor, uniforms: Sequence[np.ndarray]) -> list[list[tuple[int
     cumulative = masses.cumsum(-1)
     if not np.isfinite(cumulative[:, -1]).all():
         raise NotNumbersError
-    found: list[list[tuple[int, int]]] = [[] for _ in uniforms]
+    chosen = [_Chosen.of(row, cumulative[row], u) for row, u in enumerate(uniforms) if len(u) > _FEW_DRAWS]
     few = [row for row, u in enumerate(uniforms) if 0 < len(u) <= _FEW_DRAWS]
-    if few:
-        rows = np.repeat(few, [len(uniforms[row]) for row in few])
-        tokens = _find_each(exps, cumulative, rows, np.concatenate([uniforms[row] for row in few]))
-        for (row, token), count in Counter(zip(rows.tolist(), tokens.tolist(), strict=True)).items():
-            found[row].append((token, count))
-    for row, u in enumerate(uniforms):
-        if len(u) > _FEW_DRAWS:
-            found[row] = _count_sorted(exps[row], cumulative[row], u)
+    rows = np.repeat(few, [len(uniforms[row]) for row in few]).astype(np.int64)
+    of_few = np.concatenate([uniforms[row] for row in few]) if few else np.zeros((0, 2))
+    blocks = _search_each(cumulative[rows], of_few[:, 0])
+    weights = _blocks(
+        exps, np.concatenate([rows, *(one.rows for one in chosen)]), np.concatenate([blocks, *(one.hit for one in chosen)])
+    )
+    found: list[list[tuple[int, int]]] = [[] for _ in uniforms]
+    tokens = _find_each(blocks, weights[: len(rows)], of_few[:, 1])
+    for (row, token), count in Counter(zip(rows.tolist(), tokens.tolist(), strict=True)).items():
+        found[row].append((token, count))
+    start = len(rows)
+    for one in chosen:
+        found[one.row] = one.counted(weights[start : start + len(one.hit)])
+        start += len(one.hit)
     return [sorted(pairs) for pairs in found]
 
 
@@ -86,13 +93,12 @@ def _block_masses(exps: Tensor) -> np.ndarray:
     return masses
 
 
-def _find_each(exps: Tensor, cumulative: np.ndarray, rows: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-    """The token of each draw, from `rows` [D] and `uniforms` [D, 2]. All chosen blocks are searched together."""
-    blocks = _search_each(cumulative[rows], uniforms[:, 0])
-    weights = np.zeros((len(rows), min(_BLOCK, exps.shape[-1])))  # a shorter block is padded with zeros
-    for row, block in zip(weights, _blocks(exps, rows, blocks), strict=True):
+def _find_each(blocks: np.ndarray, weights: Sequence[np.ndarray], uniforms: np.ndarray) -> np.ndarray:
+    """The token of each draw [D], from its block, the block's weights and its uniform."""
+    padded = np.zeros((len(blocks), max(map(len, weights), default=0)))  # a shorter block is padded with zeros
+    for row, block in zip(padded, weights, strict=True):
         row[: len(block)] = block
-    tokens: np.ndarray = blocks * _BLOCK + _search_each(weights.cumsum(-1), uniforms[:, 1])
+    tokens: np.ndarray = blocks * _BLOCK + _search_each(padded.cumsum(-1), uniforms) if len(blocks) else blocks
     return tokens
 
 
@@ -103,22 +109,39 @@ def _search_each(ends: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
     return found
 
 
-def _count_sorted(exps: Tensor, cumulative: np.ndarray, uniforms: np.ndarray) -> list[tuple[int, int]]:
-    """The tokens of many draws [D, 2] from one row, counted."""
-    blocks = np.minimum(
-        cumulative.searchsorted(uniforms[:, 0] * cumulative[-1], side="right"), cumulative.searchsorted(cumulative[-1])
-    )
-    order = blocks.astype(np.min_scalar_type(len(cumulative))).argsort(kind="stable")  # radix sort for narrow types
-    sizes = np.bincount(blocks)
-    hit = np.flatnonzero(sizes)
-    found: list[tuple[int, int]] = []
-    shares = np.split(uniforms[order, 1], sizes[hit].cumsum()[:-1])
-    for block, weights, inside in zip(hit.tolist(), _blocks(exps[None], np.zeros_like(hit), hit), shares, strict=True):
-        ends = weights.cumsum(dtype=np.float64)
-        counts = np.diff(_edges(ends, np.sort(inside) * ends[-1]), prepend=0)
-        tokens = np.flatnonzero(counts)
-        found += zip((tokens + block * _BLOCK).tolist(), counts[tokens].tolist(), strict=True)
-    return found
+@dataclass(frozen=True)
+class _Chosen:
+    """Many draws from one row, sorted by their blocks."""
+
+    row: int
+    hit: np.ndarray  # the blocks with draws
+    shares: list[np.ndarray]  # the second uniforms of the draws in each of them
+
+    @classmethod
+    def of(cls, row: int, cumulative: np.ndarray, uniforms: np.ndarray) -> _Chosen:
+        """The draws of uniforms [D, 2]."""
+        blocks = np.minimum(
+            cumulative.searchsorted(uniforms[:, 0] * cumulative[-1], side="right"), cumulative.searchsorted(cumulative[-1])
+        )
+        order = blocks.astype(np.min_scalar_type(len(cumulative))).argsort(kind="stable")  # radix sort for narrow types
+        sizes = np.bincount(blocks)
+        hit = np.flatnonzero(sizes)
+        return cls(row, hit, np.split(uniforms[order, 1], sizes[hit].cumsum()[:-1]))
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The row of each block."""
+        return np.full_like(self.hit, self.row)
+
+    def counted(self, weights: Sequence[np.ndarray]) -> list[tuple[int, int]]:
+        """The tokens with their counts, from the weights of the blocks."""
+        found: list[tuple[int, int]] = []
+        for block, own, inside in zip(self.hit.tolist(), weights, self.shares, strict=True):
+            ends = own.cumsum(dtype=np.float64)
+            counts = np.diff(_edges(ends, np.sort(inside) * ends[-1]), prepend=0)
+            tokens = np.flatnonzero(counts)
+            found += zip((tokens + block * _BLOCK).tolist(), counts[tokens].tolist(), strict=True)
+        return found
 
 
 def _edges(ends: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -129,12 +152,15 @@ def _edges(ends: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 
 def _blocks(exps: Tensor, rows: np.ndarray, blocks: np.ndarray) -> list[np.ndarray]:
-    """The blocks at (row, block) as arrays, in one transfer."""
-    cut = [exps[row, block * _BLOCK : (block + 1) * _BLOCK] for row, block in zip(rows.tolist(), blocks.tolist(), strict=True)]
-    if exps.device.type != "cpu" and cut:
-        lengths = [len(block) for block in cut]
-        cut = list(torch.cat(cut).cpu().split(lengths))
-    return [block.numpy() for block in cut]
+    """The blocks at (row, block) as arrays. The host waits for the device once."""
+    width = exps.shape[-1]
+    if exps.device.type == "cpu":
+        pairs = zip(rows.tolist(), blocks.tolist(), strict=True)
+        return [exps[row, block * _BLOCK : (block + 1) * _BLOCK].numpy() for row, block in pairs]
+    (starts,) = uploaded([torch.from_numpy(rows * width + blocks * _BLOCK)], exps.device)
+    places = starts[:, None] + torch.arange(min(_BLOCK, width), device=exps.device)
+    found = exps.reshape(-1)[places.clamp_(max=exps.numel() - 1)].cpu().numpy()
+    return [own[: width - block * _BLOCK] for own, block in zip(found, blocks.tolist(), strict=True)]
 
 
 def _stream(seed: int, prompt_ids: Sequence[int], prefix: Sequence[int]) -> np.random.Generator:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from diffusecli.models.attention import banded, causal, over
+from diffusecli.models.devices import is_spread, uploaded
 
 _FIRST_ROWS, _FIRST_TOKENS = 16, 8  # initial capacity; doubled when full
 
@@ -83,11 +84,11 @@ class SharedPrompt:
     def _logits(self, tokens: list[list[int]], positions: list[list[int]], keep: int | list[int]) -> Tensor:
         device = self._model.device
         mask = torch.zeros(1, 1, 1, 1, device=device)  # any mask with four axes is passed on; it is not used here
+        input_ids, position_ids = uploaded([torch.tensor(tokens), torch.tensor(positions)], device)
         with over(self):
             out = self._model(
-                input_ids=torch.tensor(tokens, device=device), position_ids=torch.tensor(positions, device=device),
-                attention_mask=mask, use_cache=False, logits_to_keep=keep,
-            )  # fmt: skip
+                input_ids=input_ids, position_ids=position_ids, attention_mask=mask, use_cache=False, logits_to_keep=keep
+            )
         logits: Tensor = out.logits
         return logits
 
@@ -96,7 +97,7 @@ class SharedPrompt:
         indices: dict[torch.device, list[Tensor]] = {}
         for kept in self._layers.values():
             if moves and kept.device not in indices:
-                indices[kept.device] = [torch.tensor(side, device=kept.device) for side in zip(*moves, strict=True)]
+                indices[kept.device] = uploaded([torch.tensor(side) for side in zip(*moves, strict=True)], kept.device)
             kept.move(indices.get(kept.device, ()), rows, self._length)
 
     def attend(self, layer: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
@@ -155,8 +156,9 @@ class _Lanes:
                 lanes.append(owner)
             last[owner] = place
             places.append(place)
-        prompts = torch.tensor(lanes, device=device)
-        return cls(prompts, torch.tensor(places, device=device), width, torch.tensor(padding, device=device)[prompts])
+        padded = torch.tensor([padding[owner] for owner in lanes])
+        prompts, own, padded = uploaded([torch.tensor(lanes), torch.tensor(places), padded], device)
+        return cls(prompts, own, width, padded)
 
     def spread(self, rows: Tensor) -> Tensor:
         """[R, K, G, n] -> [L K, S G, n]; positions without a row are zero."""
@@ -318,7 +320,8 @@ class GatheredCache:
         chosen = copy.copy(self._cache)
         vars(chosen).update({name: list(kept) for name, kept in vars(chosen).items() if isinstance(kept, list)})  # MiniMax's states
         chosen.layers = [copy.copy(layer) for layer in self._cache.layers]
-        chosen.batch_select_indices(torch.tensor(parents, device=self._model.device))
+        rows = torch.tensor(parents)  # on the CPU it selects rows of layers on any device
+        chosen.batch_select_indices(rows if is_spread(self._model) else uploaded([rows], self._model.device)[0])
         self._cache = chosen  # frees the previous rows
         self._cache, logits = self._feed([[token] for token in tokens], chosen)
         self._length += 1
@@ -332,5 +335,5 @@ class GatheredCache:
 
 def inputs(model: Any, rows: list[list[int]], start: int) -> tuple[Tensor, Tensor]:
     """Ids and positions [R, T] of rows that start at a position."""
-    input_ids = torch.tensor(rows, device=model.device)
+    (input_ids,) = uploaded([torch.tensor(rows)], model.device)
     return input_ids, torch.arange(start, start + input_ids.shape[1], device=model.device).expand_as(input_ids)

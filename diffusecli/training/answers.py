@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffusecli.models.devices import uploaded
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -45,11 +47,14 @@ class Held:
     @classmethod
     def of(cls, answers: Sequence[Answer], device: torch.device) -> Held:
         """Concatenate answers on a device."""
+        return cls(*uploaded(cls.columns(answers), device))
+
+    @staticmethod
+    def columns(answers: Sequence[Answer]) -> list[Tensor]:
+        """The fields, on the CPU."""
         lengths = [len(a.answer_ids) for a in answers]
-        weights = torch.cat([torch.full((length,), 1 / length) for length in lengths])
-        columns = (torch.cat([getattr(a, name) for a in answers]) for name in ("likeliest", "log_probs", "log_rest"))
-        likeliest, log_probs, log_rest = (column.to(device) for column in columns)
-        return cls(likeliest.long(), log_probs, log_rest, weights.to(device))
+        likeliest, *others = (torch.cat([getattr(a, name) for a in answers]) for name in ("likeliest", "log_probs", "log_rest"))
+        return [likeliest.long(), *others, torch.cat([torch.full((length,), 1 / length) for length in lengths])]
 
     def __getitem__(self, rows: slice) -> Held:
         """A slice of the tokens."""

@@ -7,7 +7,6 @@ R rows of logits, E edges, T tokens of answers, V vocabulary, h hidden width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,8 +16,6 @@ from diffusecli.models.wide_output import wide_product
 from diffusecli.training.answers import Held, divergence
 from diffusecli.training.layout import Packed
 from diffusecli.training.loss import Loss
-
-_SLICE_ROWS = 192  # rows of logits in memory at once
 
 
 class PackedLoss(torch.autograd.Function):
@@ -41,13 +38,13 @@ class PackedLoss(torch.autograd.Function):
         log_probs = torch.zeros_like(masses)
         kl = masses.new_zeros(len(scores) - packed.rows_of_edges)
         gradient = torch.empty_like(scores) if wanted and head is not None else scores
+        most = max((part.stop - part.start for part, _ in packed.slices), default=0)
         wide = torch.promote_types(torch.float32, scores.dtype if head is None else head.dtype)  # see `wide_output.py`
-        logits = scores[:0] if head is None else head.new_empty(min(_SLICE_ROWS, len(scores)), len(head), dtype=wide)
-        for part in _slices(packed.rows_of_edges, len(scores)):
+        logits = scores[:0] if head is None else head.new_empty(most, len(head), dtype=wide)
+        for part, here in packed.slices:
             own = scores[part] if head is None else wide_product(scores[part], head, bias, logits[: part.stop - part.start])
-            if packed.held is None or part.start < packed.rows_of_edges:
-                here = ((rows >= part.start) & (rows < part.stop)).nonzero()[:, 0]
-                log_probs[here], difference = _of_edges(own, rows[here] - part.start, tokens[here], masses[here], wanted)
+            if packed.held is None or here is not None:
+                log_probs[here], difference = _of_edges(own, rows[here], tokens[here], masses[here], wanted)
             else:
                 where = slice(part.start - packed.rows_of_edges, part.stop - packed.rows_of_edges)
                 kl[where], difference = _of_answers(own, packed.held[where], hold * scale, wanted)
@@ -76,12 +73,6 @@ def scored(scores: Tensor, head: Any | None, packed: Packed, loss: Loss | None) 
     if loss is not None:
         value.backward()
     return log_probs, kl
-
-
-def _slices(edges: int, rows: int) -> Iterator[slice]:
-    """Ranges of rows. No range mixes rows of edges and of answers."""
-    for first, last in ((0, edges), (edges, rows)):
-        yield from (slice(start, min(start + _SLICE_ROWS, last)) for start in range(first, last, _SLICE_ROWS))
 
 
 def _of_edges(logits: Tensor, rows: Tensor, tokens: Tensor, masses: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:

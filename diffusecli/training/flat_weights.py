@@ -34,12 +34,12 @@ class FlatWeights:
         return [vector.grad for vector in self.vectors if vector.grad is not None]
 
     def split(self, state: Mapping[int, Mapping[str, Tensor]]) -> dict[int, dict[str, Tensor]]:
-        """Split an optimiser's state per vector into a state per weight. It can then be loaded on other devices."""
+        """Split an optimiser's state per vector into a state per weight, on the CPU. It can then be loaded on other devices."""
         found: dict[int, dict[str, Tensor]] = {}
         for vector, kept in state.items():
             sizes = [shape.numel() for _, shape in self.held[vector]]
             for name, value in kept.items():
-                parts = value.split(sizes) if value.ndim else [value] * len(sizes)
+                parts = value.cpu().split(sizes) if value.ndim else [value.cpu()] * len(sizes)
                 for (number, shape), part in zip(self.held[vector], parts, strict=True):
                     found.setdefault(number, {})[name] = part.view(shape).clone() if value.ndim else part.clone()
         return found

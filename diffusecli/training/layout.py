@@ -6,8 +6,8 @@ S packed tokens, E edges that leave scored nodes, R scored rows, T tokens of ans
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +15,13 @@ from torch import Tensor
 
 from diffusecli.models.architecture import attention_windows
 from diffusecli.models.attention import additive_mask
-from diffusecli.models.devices import sum_dtype
+from diffusecli.models.devices import sum_dtype, uploaded
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.forest import Forest, Strand
 from diffusecli.models.trie import ROOT, TokenTrie
 from diffusecli.training.answers import Answer, Held
+
+SLICE_ROWS = 192  # rows of logits in memory at once
 
 
 @dataclass(frozen=True)
@@ -31,24 +33,50 @@ class Part:
     tokens: int
 
 
+class Slice(NamedTuple):
+    """Rows whose logits are in memory at once: of edges, or (`edges` None) of answers."""
+
+    rows: slice
+    edges: slice | None
+
+
 @dataclass(frozen=True)
 class Packed:
-    """The tensors of a pass. Rows of answers follow rows of edges."""
+    """The tensors of a pass. Rows of answers follow rows of edges. Edges are sorted by slices; in a slice they keep their order."""
 
     forest: Forest
     input_ids: Tensor  # [1, S]
     position_ids: Tensor  # [1, S]
-    scored: Tensor  # [R] indices of tokens whose next-token distribution is scored
-    edge_rows: Tensor  # [E] the row of each edge's distribution
+    scored: np.ndarray  # [R] indices of tokens whose next-token distribution is scored
+    scored_ids: Tensor  # [R] the same on the device
+    edge_rows: Tensor  # [E] the row of each edge's distribution, counted from the first row of its slice
     edge_tokens: Tensor  # [E]
     edge_masses: Tensor  # [E]
     edges: tuple[int, ...]  # number of edges per part
+    order: np.ndarray  # [E] the place of each edge in the parts
+    slices: tuple[Slice, ...]
     held: Held | None  # the answers of the last T rows
 
     @property
     def rows_of_edges(self) -> int:
         """R - T."""
         return len(self.scored) - (0 if self.held is None else len(self.held.weights))
+
+    def by_part(self, values: np.ndarray) -> list[np.ndarray]:
+        """Values of the edges [E], for each part in the order of its child nodes."""
+        of_parts = np.empty_like(values)
+        of_parts[self.order] = values
+        return np.split(of_parts, np.cumsum(self.edges)[:-1]) if self.edges else []
+
+    def with_masses(self, masses: Sequence[np.ndarray]) -> Packed:
+        """The same with other masses, for each part in the order of its child nodes."""
+        own = torch.from_numpy(np.concatenate(masses)[self.order]).to(self.edge_masses.dtype)
+        return replace(self, edge_masses=uploaded([own], self.edge_masses.device)[0])
+
+    def of_edges(self) -> Packed:
+        """Without the answers."""
+        slices = tuple(one for one in self.slices if one.edges is not None)
+        return replace(self, scored=self.scored[: self.rows_of_edges], slices=slices, held=None)
 
 
 def edges_of(trie: TokenTrie, part: Part) -> tuple[np.ndarray, np.ndarray]:
@@ -85,7 +113,7 @@ def pack(parts: Sequence[tuple[EncodedPrompt, Part]], answers: Sequence[Answer],
     """Lay out parts of prompts' tries, then answers, in one sequence. Each attends only to its own tokens."""
     below = [strand_of(encoded, part) for encoded, part in parts]
     forest = Forest.of([*(strand for strand, _ in below), *map(strand_of_answer, answers)])
-    scored, rows, tokens, masses, count = [], [], [], [], 0
+    scored, rows, tokens, trie_masses, count = [], [], [], [], 0
     for index, ((encoded, part), (strand, context)) in enumerate(zip(parts, below, strict=True)):
         trie, (scoring, edges) = encoded.trie, edges_of(encoded.trie, part)
         if len(scoring) > len(strand.tokens) - context:
@@ -95,29 +123,51 @@ def pack(parts: Sequence[tuple[EncodedPrompt, Part]], answers: Sequence[Answer],
         row_of[scoring] = np.arange(count, count + len(scoring))  # index -1 is ROOT
         rows.append(row_of[trie.parents[edges]])
         tokens.append(trie.tokens[edges])
-        masses.append(trie.masses[edges])
+        trie_masses.append(trie.masses[edges])
         count += len(scoring)
     for index, answer in enumerate(answers, len(parts)):
         scored += [forest.last_prompt[index : index + 1], forest.first_below[index] + np.arange(len(answer.answer_ids) - 1)]
 
-    def joined(arrays: Sequence[np.ndarray], dtype: torch.dtype = torch.int64) -> Tensor:
-        return torch.from_numpy(np.concatenate([np.zeros(0, dtype=np.int64), *arrays])).to(dtype).to(device)  # MPS has no float64
-
+    order, edge_rows, slices = _sliced(_joined(rows), count, len(_joined(scored)))
+    masses = torch.from_numpy(_joined(trie_masses).astype(np.float64)[order]).to(sum_dtype(device))  # MPS has no float64
+    whole = [forest.tokens[None], forest.positions[None], _joined(scored), edge_rows, _joined(tokens)[order]]
+    columns = Held.columns(answers) if answers else []
+    input_ids, position_ids, scored_ids, own_rows, own_tokens, own_masses, *held = uploaded(
+        [*map(torch.from_numpy, whole), masses, *columns], device
+    )
     return Packed(
-        forest, torch.from_numpy(forest.tokens)[None].to(device), torch.from_numpy(forest.positions)[None].to(device),
-        joined(scored), joined(rows), joined(tokens), joined(masses, sum_dtype(device)), tuple(map(len, tokens)),
-        Held.of(answers, device) if answers else None,
+        forest, input_ids, position_ids, _joined(scored), scored_ids, own_rows, own_tokens, own_masses, tuple(map(len, tokens)), order, slices,
+        Held(*held) if answers else None,
     )  # fmt: skip
+
+
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(0, dtype=np.int64), *arrays])
+
+
+def _sliced(edge_rows: np.ndarray, of_edges: int, rows: int) -> tuple[np.ndarray, np.ndarray, tuple[Slice, ...]]:
+    """Edges sorted by slices [E], their rows within the slices [E], and the slices. No slice mixes rows of edges and of answers.
+
+    The device need not search for the edges of a slice, because the host knows them.
+    """
+    slice_of = edge_rows // SLICE_ROWS
+    order = np.argsort(slice_of, kind="stable")
+    starts = range(0, of_edges, SLICE_ROWS)
+    bounds = np.searchsorted(slice_of[order], np.arange(len(starts) + 1))
+    of_rows = [slice(start, min(start + SLICE_ROWS, of_edges)) for start in starts]
+    slices = [Slice(own, slice(int(a), int(b))) for own, a, b in zip(of_rows, bounds[:-1], bounds[1:], strict=True)]
+    slices += [Slice(slice(start, min(start + SLICE_ROWS, rows)), None) for start in range(of_edges, rows, SLICE_ROWS)]
+    return order, edge_rows[order] % SLICE_ROWS, tuple(slices)
 
 
 def dense_mask(config: Any, forest: Forest, dtype: torch.dtype, device: torch.device) -> Tensor | dict[str, Tensor]:
     """The mask that replaces the model's mask, with its window; one per layer type where only some layers have a sliding window."""
     places = np.arange(len(forest))
-    allowed = torch.from_numpy(forest.sees(places[:, None], places[None, :])).to(device)
+    seen, positions = torch.from_numpy(forest.sees(places[:, None], places[None, :])), torch.from_numpy(forest.positions)
     window = attention_windows(config).get("sliding_window")
     if window is None or int(forest.positions.max()) < window:
-        return additive_mask(allowed, dtype)
-    positions = torch.from_numpy(forest.positions).to(device)
+        return additive_mask(uploaded([seen], device)[0], dtype)
+    allowed, positions = uploaded([seen, positions], device)
     near = positions[:, None] - positions < window
     by_type = {"full_attention": allowed, "sliding_attention": allowed & near}
     types = set(getattr(config.get_text_config(), "layer_types", None) or ["sliding_attention"])

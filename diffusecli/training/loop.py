@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusecli.models.devices import peak_memory_mb
+from diffusecli.models.devices import devices_of, peak_memory_mb
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.overflow import cause
 from diffusecli.runs.iteration import Iteration, Step
@@ -238,7 +238,7 @@ def _finished_iteration(job: Job, progress: Progress) -> Iteration:
     seen = Iteration(
         number, job.settings.n_iters, progress.step, saw["loss"], sum(q.entropy for q in job.prompts.questions), kl, on_target,
         float(np.mean(saw["kept"])) if saw["kept"] else None, saw["rate"], float(np.mean(saw["norms"])), progress.tokens,
-        progress.seconds, peak_memory_mb(), *by_name(test, job.prompts.shown_as),
+        progress.seconds, peak_memory_mb(devices_of(job.base.model)), *by_name(test, job.prompts.shown_as),
         *means, *mean_test,
     )  # fmt: skip
     seen = replace(seen, kl_error=errors, mean_kl_error=loss_error / prompts, loss_error=loss_error, exact_kl=exact)

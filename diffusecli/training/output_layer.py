@@ -47,7 +47,7 @@ def is_all_of_the_logits(model: Any, probe: EncodedPrompt) -> bool:
         del head.forward
     if found.shape != logits.shape:
         return False
-    factor = (found.double() / logits.double()).flatten()
+    factor = (found.cpu().double() / logits.cpu().double()).flatten()  # MPS has no float64
     return torch.allclose(factor, factor.median().expand_as(factor), rtol=1e-4 if model.dtype == torch.float32 else 0.02, atol=0)
 
 

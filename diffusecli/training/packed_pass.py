@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffusecli.models.attention import over
 from diffusecli.models.block_attention import Blocks
+from diffusecli.models.devices import is_spread
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.training.answers import Answer
 from diffusecli.training.batches import Batch, Item, filled
@@ -93,9 +94,9 @@ class PackedPass:
             if loss is not None and self.weighs_spellings:
                 packed = _weighed(packed, scores.detach(), head, [(encoded[i], part) for i, part in batch.parts])
             log_probs, kl = scored(scores, head, packed, loss)
-        by_part = np.split(log_probs.cpu().numpy(), np.cumsum(packed.edges)[:-1]) if packed.edges else []
-        by_answer = np.split(kl.cpu().numpy(), np.cumsum([len(a.answer_ids) for a in own])[:-1]) if own else []
-        return Found(tuple(by_part), tuple(by_answer))
+        found = torch.cat([log_probs, kl]).cpu().numpy()  # the host waits for the device once
+        by_answer = np.split(found[len(log_probs) :], np.cumsum([len(a.answer_ids) for a in own])[:-1]) if own else []
+        return Found(tuple(packed.by_part(found[: len(log_probs)])), tuple(by_answer))
 
     def joined(self, encoded: EncodedPrompt, found: Mapping[Part, np.ndarray]) -> np.ndarray:
         """The sum of the edges' log-probabilities along each path."""
@@ -125,7 +126,7 @@ class PackedPass:
         with without_output_layer(head):
             logits: Tensor = model(
                 input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=mask,
-                logits_to_keep=packed.scored, use_cache=False,
+                logits_to_keep=packed.scored.tolist() if is_spread(model) else packed.scored_ids, use_cache=False,
             ).logits.squeeze(0)  # fmt: skip
         return logits
 
@@ -135,14 +136,11 @@ def _weighed(packed: Packed, scores: Tensor, head: Any | None, parts: Sequence[t
     whole = [bool(e.choices) and (part.start, part.end) == (0, len(e.trie.internal)) for e, part in parts]
     if not any(whole):
         return packed
-    rows = packed.rows_of_edges
-    own = scores[:rows].clone() if head is None else scores[:rows]
+    scores = scores[: packed.rows_of_edges]
     with torch.no_grad():
-        log_probs, _ = scored(own, head, replace(packed, scored=packed.scored[:rows], held=None), None)
-    masses = list(packed.edge_masses.split(packed.edges))
-    for place, ((e, part), found) in enumerate(zip(parts, log_probs.split(packed.edges), strict=True)):
-        if whole[place]:
-            weighed = weighed_by(e, path_sums(e.trie, {part: found.cpu().numpy()}))
-            of_edges = torch.from_numpy(weighed.trie.masses[edges_of(e.trie, part)[1]])
-            masses[place] = of_edges.to(packed.edge_masses.dtype).to(packed.edge_masses.device)  # MPS has no float64
-    return replace(packed, edge_masses=torch.cat(masses))
+        log_probs, _ = scored(scores.clone() if head is None else scores, head, packed.of_edges(), None)
+    masses = []
+    for (e, part), found, is_whole in zip(parts, packed.by_part(log_probs.cpu().numpy()), whole, strict=True):
+        weighed = weighed_by(e, path_sums(e.trie, {part: found})) if is_whole else e
+        masses.append(weighed.trie.masses[edges_of(e.trie, part)[1]])
+    return packed.with_masses(masses)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from diffusecli.models.architecture import trainable
-from diffusecli.models.devices import choose_device
+from diffusecli.models.devices import choose_device, release_memory
 from diffusecli.system.errors import DiffuseError, InputError, InterruptedRun, MachineError
 from diffusecli.system.memory import out_of_memory
 
@@ -155,8 +155,8 @@ class Processes:
             if self.sharded or not out_of_memory(error):
                 raise
             failed = True
-        if failed and torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        if failed:
+            release_memory(self.device)
         everything = self.everyones((found, failed))
         if any(failure for _, failure in everything):
             raise OutOfMemoryError

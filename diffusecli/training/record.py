@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from diffusecli.files.writing import append_line, mark_newest, move_into, require_no_link, write_json, write_text
 from diffusecli.models.adapters import ADAPTER_FILES
 from diffusecli.models.card import model_card, trained_digests
-from diffusecli.models.devices import peak_memory_mb
+from diffusecli.models.devices import devices_of, peak_memory_mb
 from diffusecli.models.lora import save_adapter
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.environment import environment
@@ -166,7 +166,7 @@ def _manifest(job: Job, prompts: list[Prompt], trained: Trained, progress: Progr
         "steps": progress.step,
         "training_seconds": round(trained.seconds, 2),
         "tokens_fed": progress.tokens,
-        "peak_memory_mb": peak_memory_mb(),
+        "peak_memory_mb": peak_memory_mb(devices_of(base.model)),
         "prompts_trained": len(job.prompts.questions),
         "exact_kl_before": trained.before.kl,
         "exact_on_target_before": trained.before.on_target,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusecli.models.devices import sum_dtype
+from diffusecli.models.devices import sum_dtype, uploaded
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.trie import TokenTrie
 from diffusecli.training.answers import Answer, Held, divergence, summary
@@ -73,9 +73,8 @@ def _divergence(model: Any, answer: Answer, loss: Loss | None) -> np.ndarray:
 
 def _answer_logits(model: Any, answer: Answer) -> Tensor:
     """Logits of an answer's tokens [T, V], from a plain row."""
-    ids = torch.tensor([[*answer.prompt_ids, *answer.answer_ids[:-1]]], device=model.device)
-    scored = torch.arange(len(answer.prompt_ids) - 1, ids.shape[1], device=model.device)
-    logits: Tensor = model(input_ids=ids, logits_to_keep=scored, use_cache=False).logits[0]
+    (ids,) = uploaded([torch.tensor([[*answer.prompt_ids, *answer.answer_ids[:-1]]])], model.device)
+    logits: Tensor = model(input_ids=ids, logits_to_keep=len(answer.answer_ids), use_cache=False).logits[0]
     return logits
 
 
@@ -111,10 +110,10 @@ class RowsPass(OneByOne):
         paths = [trie.path(index) for index in range(part.start, part.end)]
         longest = self._longest(trie, part.start, part.end)
         rows = [[*encoded.prompt_ids, *path, *[0] * (longest - len(path))] for path in paths]
-        lengths = torch.tensor([prompt_length + len(path) for path in paths], device=model.device)
-        input_ids = torch.tensor(rows, device=model.device)  # [B, P + longest]
+        all_lengths = torch.tensor([prompt_length + len(path) for path in paths])
+        all_weights = torch.tensor(trie.weights[part.start : part.end].tolist(), dtype=sum_dtype(model.device))
+        input_ids, lengths, weights = uploaded([torch.tensor(rows), all_lengths, all_weights], model.device)  # ids [B, P + longest]
         inside = (torch.arange(input_ids.shape[1], device=model.device) < lengths[:, None]).long()
-        weights = torch.tensor(trie.weights[part.start : part.end].tolist(), dtype=sum_dtype(model.device), device=model.device)
         logits = model(input_ids=input_ids, attention_mask=inside, use_cache=False).logits[:, prompt_length - 1 : -1]
         scores = torch.log_softmax(widened(logits), dim=-1).gather(2, input_ids[:, prompt_length:, None])[:, :, 0]
         scores = (scores * inside[:, prompt_length:]).sum(1)  # [B]

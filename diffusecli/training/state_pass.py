@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from diffusecli.models.architecture import shape_of, trainable, without_wrapper
+from diffusecli.models.devices import uploaded
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.overflow import NotNumbersError
 from diffusecli.models.states import states_of
@@ -81,7 +82,7 @@ class StatePass(OneByOne):
         head = output_layer(model) if self.sliced_head else None
         with without_output_layer(head):
             scores = _level_by_level(model, encoded, part, packed)
-        return np.asarray(scored(scores, head, packed, loss)[0].cpu().numpy())
+        return packed.by_part(scored(scores, head, packed, loss)[0].cpu().numpy())[0]
 
     def joined(self, encoded: EncodedPrompt, found: Mapping[Part, np.ndarray]) -> np.ndarray:
         """The sum of the edges' log-probabilities along each path."""
@@ -101,14 +102,16 @@ def _level_by_level(model: Any, encoded: EncodedPrompt, part: Part, packed: Pack
         found, order = [states.feed(packed.input_ids[:, : len(encoded.prompt_ids)])], [level]
         for depth in range(1, 1 + int(trie.depths[nodes].max(initial=0))):
             above, level = level, nodes[trie.depths[nodes] == depth]
-            states.select(torch.from_numpy(np.searchsorted(above, trie.parents[level])).to(model.device))
-            found.append(states.feed(torch.from_numpy(trie.tokens[level, None]).to(model.device)))
+            rows = np.searchsorted(above, trie.parents[level])
+            own, tokens = uploaded([torch.from_numpy(rows), torch.from_numpy(trie.tokens[level, None])], model.device)
+            states.select(own)
+            found.append(states.feed(tokens))
             order.append(level)
     finally:
         states.forget()
     places = {node: place for place, node in enumerate(np.concatenate(order).tolist())}
-    scored = [places[node] for node in edges_of(trie, part)[0].tolist()]
-    return torch.cat(found)[scored]
+    scored = torch.tensor([places[node] for node in edges_of(trie, part)[0].tolist()])
+    return torch.cat(found)[uploaded([scored], model.device)[0]]
 
 
 def choose_state_pass(

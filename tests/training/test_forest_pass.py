@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from diffusecli.models.architecture import trainable
 from diffusecli.models.attention import enable
-from diffusecli.training import batches, cross_entropy
+from diffusecli.training import batches, layout
 from diffusecli.training.answers import Answer, summary
 from diffusecli.training.batches import Item, filled
 from diffusecli.training.loss import Loss
@@ -70,7 +70,7 @@ def test_prompts_and_answers_in_one_pass_equal_rows_of_each(drawn, answers, budg
 @pytest.mark.parametrize("rows_at_once", [1, 3, 192])
 def test_the_gradient_of_held_answers_is_autograds(monkeypatch, rows_at_once):
     """Against the same sum written with logsumexp."""
-    monkeypatch.setattr(cross_entropy, "_SLICE_ROWS", rows_at_once)
+    monkeypatch.setattr(layout, "SLICE_ROWS", rows_at_once)
     answers = [answer((1, 2), (3, 4, 5), 1), answer((1, 3), (4,), 2)]
     expected, expected_gradient = found(RowsPass(), [], answers)
     together, gradient = found(PackedPass(), [], answers)

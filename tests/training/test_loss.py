@@ -14,7 +14,8 @@ from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.forest import Forest
 from diffusecli.models.trie import TokenTrie
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.training import cross_entropy, loss, packed_pass
+from diffusecli.training import cross_entropy, layout, loss, packed_pass
+from diffusecli.training.layout import Slice
 from diffusecli.training.loss import score, target_log_probs
 from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.pass_choice import choose_pass
@@ -116,7 +117,7 @@ def test_a_single_target_and_a_single_token_work():
 def test_slices_of_the_cross_entropy_do_not_change_it(monkeypatch):
     example = encoded([(a, b, 0) for a in range(1, 5) for b in range(1, 5)], [1 / 16] * 16)
     whole, whole_gradient = gradient(PackedPass(), example)
-    monkeypatch.setattr(cross_entropy, "_SLICE_ROWS", 3)
+    monkeypatch.setattr(layout, "SLICE_ROWS", 3)
     sliced, sliced_gradient = gradient(PackedPass(), example)
     np.testing.assert_allclose(sliced, whole)
     assert_same_gradient(sliced_gradient, whole_gradient)
@@ -167,7 +168,7 @@ def by_slices(logits, tokens, mass, head=None):
     """Loss and log-probabilities of one row whose edges lead to `tokens`, all of the same mass."""
     edges = SimpleNamespace(
         rows_of_edges=1, held=None, edge_rows=torch.zeros(len(tokens), dtype=torch.long), edge_tokens=tokens,
-        edge_masses=torch.full((len(tokens),), mass, dtype=torch.float64),
+        edge_masses=torch.full((len(tokens),), mass, dtype=torch.float64), slices=(Slice(slice(0, 1), slice(0, len(tokens))),),
     )  # fmt: skip
     return cross_entropy.PackedLoss.apply(logits.clone(), head, None, edges, 1.0, 0.0, True)
 
@@ -195,7 +196,7 @@ def test_log_probabilities_of_16_bit_models_are_normalised_in_32():
 def test_logits_by_slices_equal_whole_logits(paths_and_weights, budget, rows_at_once):
     example = encoded(*paths_and_weights)
     whole, whole_gradient = gradient(PackedPass(budget), example)
-    before, cross_entropy._SLICE_ROWS = cross_entropy._SLICE_ROWS, rows_at_once
+    before, layout.SLICE_ROWS = layout.SLICE_ROWS, rows_at_once
     MODEL.lm_head.weight.requires_grad_(False)
     try:
         MODEL.zero_grad()
@@ -204,7 +205,7 @@ def test_logits_by_slices_equal_whole_logits(paths_and_weights, budget, rows_at_
         assert torch.isfinite(MODEL(torch.tensor([[1, 2]])).logits).all()  # its head is back in place
         assert MODEL(torch.tensor([[1, 2]])).logits.shape[-1] == 12
     finally:
-        cross_entropy._SLICE_ROWS = before
+        layout.SLICE_ROWS = before
         MODEL.lm_head.weight.requires_grad_(True)
     np.testing.assert_allclose(sliced, whole, rtol=1e-6)
     trained = torch.cat([g.flatten() for g in found])

@@ -9,7 +9,7 @@ from diffusecli.models.attention import enable
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.trie import TokenTrie
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.training import cross_entropy
+from diffusecli.training import layout
 from diffusecli.training.loss import target_log_probs
 from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.processes import Processes
@@ -92,7 +92,7 @@ def test_the_gradient_is_that_of_the_formula(way):
 @pytest.mark.parametrize("rows_at_once", [2, 192])
 def test_logits_by_slices_give_the_gradient_of_the_formula(monkeypatch, size, rows_at_once):
     """Beside a plain prompt and an answer to hold on to; the output layer, and with it the embedding, is not trained."""
-    monkeypatch.setattr(cross_entropy, "_SLICE_ROWS", rows_at_once)
+    monkeypatch.setattr(layout, "SLICE_ROWS", rows_at_once)
     assert enable(MODEL)
     plain, held = encoded(PATHS[:3], [0.25, 0.125, 0.125], prompt_ids=(5, 6)), [answer((1, 2), (3, 4, 5), 1)]
     retention = Retention(0.7, (), (), 0)
