@@ -325,6 +325,7 @@ def test_lines_of_metrics_that_are_lost_are_told_and_no_line_is_ever_cut(config,
 
 @pytest.mark.slow
 def test_samples_that_were_missing_are_those_that_an_undisturbed_training_draws(config, prompts, monkeypatch):
+    monkeypatch.setattr("diffusecli.verbs.train.GENERATIONS", replace(GENERATIONS, n_generations=40))
     undisturbed = config("whole", generate=True, test_prompts=prompts)
     quietly(undisturbed)
     cut = config("cut", generate=True, test_prompts=prompts)

@@ -299,7 +299,7 @@ def test_a_sampling_that_is_killed_goes_on(run, tmp_path, in_process):
         path = tmp_path / f"{n:02}.json"
         path.write_text(json.dumps({"request": f"question {n}", "targets": []}))
         prompts += ["--prompt", str(path)]
-    words = ["sample", str(run), "-n", "200", "--max-new-tokens", "3", "-o", "gen.json", *prompts]
+    words = ["sample", str(run), "-n", "20", "--max-new-tokens", "3", "-o", "gen.json", *prompts]
     journal = tmp_path / "gen.partial.jsonl"
     killed = subprocess.run([sys.executable, "-c", KILLED, *words], cwd=tmp_path, capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -310,7 +310,7 @@ def test_a_sampling_that_is_killed_goes_on(run, tmp_path, in_process):
     assert again.stderr.count("from an earlier run") >= kept - 1
     texts = json.loads((tmp_path / "gen.json").read_text())
     assert len(texts) == 8
-    assert all(len(answers) == 200 for answers in texts.values())
+    assert all(len(answers) == 20 for answers in texts.values())
     whole = in_process(*words, "-o", "whole.json")
     assert whole.returncode == 0, whole.stderr
     assert "from an earlier run" not in whole.stderr

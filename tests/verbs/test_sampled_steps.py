@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from diffusecli.training.loss import score
 from diffusecli.training.questions import figures_of
 from diffusecli.training.rows_pass import RowsPass
 from diffusecli.training.schedule import reason_to_stop
-from diffusecli.verbs.train import plan, train
+from diffusecli.verbs.train import GENERATIONS, plan, train
 from tests.verbs.test_resume import interrupt_at
 
 NUMBERS = [f"{{{number}}}" for number in range(100, 160)]
@@ -138,7 +139,8 @@ def test_estimates_stop_a_training_only_where_they_are_sure():
     assert reason_to_stop(AlgConfig(target_kl=0.4), unsure) == "target reached: mean KL 0.3000 (at most 0.3822) <= 0.4"
 
 
-def test_several_draws_in_an_answer_are_trained_and_sampled(config, tmp_path, diffuse):
+def test_several_draws_in_an_answer_are_trained_and_sampled(config, tmp_path, diffuse, monkeypatch):
+    monkeypatch.setattr("diffusecli.verbs.train.GENERATIONS", replace(GENERATIONS, n_generations=200, max_new_tokens=16))
     letters = Prompt(request="Say letters.", targets=("a", "b", "c"), weights=(2, 1, 1), draws=Draws(n=2, wrap="{%s}"))
     (tmp_path / "two.json").write_text(letters.to_json())
     setting = config(n_iters=60, targets_per_step="auto").model_copy(
@@ -183,8 +185,8 @@ def test_a_long_measurement_at_the_end_is_announced(config, monkeypatch):
     from diffusecli.verbs import train as verb
 
     said = []
-    train(config("quick"), report=lambda _: None, notice=said.append)
+    train(config("quick", n_iters=2), report=lambda _: None, notice=said.append)
     assert not any("measuring" in line for line in said)
     monkeypatch.setattr(verb, "_LONG_WAIT", 0)
-    train(config("slow"), report=lambda _: None, notice=said.append)
+    train(config("slow", n_iters=2), report=lambda _: None, notice=said.append)
     assert [line for line in said if "measuring the exact figures of all targets, about 0 min" in line]

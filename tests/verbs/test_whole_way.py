@@ -142,7 +142,7 @@ def test_the_exported_model_gives_the_adapters_log_probabilities(architecture, j
 def test_counts_follow_the_exact_law(architecture, record_property, monkeypatch):
     monkeypatch.setattr("diffusecli.sampling.local_engine._BATCH_ROWS", 1000)
     base = LoadedModel(architecture, tiny(architecture, few), TOKENIZER, "r")
-    n = 4_000 if architecture in FROM_STATES else 50_000
+    n = 1_200 if architecture in FROM_STATES else 50_000
     engine = LocalEngine(base, SamplingSettings(n, max_new_tokens=3))
     assert engine.counting is (architecture not in FROM_STATES)
     record_property("sampling", "counting" if engine.counting else "generate")
