@@ -356,7 +356,7 @@ def test_the_html_report_draws_and_lists_them_apart(found):
     assert page.count('<span class="weak"> (unfinished)</span>') == 3
 
 
-@pytest.mark.parametrize(("limit", "missed"), [(0.3, []), (0.29, ["p.json (lora): unfinished share 0.3 > 0.29"])])
+@pytest.mark.parametrize(("limit", "missed"), [(0.3, []), (0.29, ["p.json (tuned): unfinished share 0.3 > 0.29"])])
 def test_a_gate_stops_where_too_many_answers_are_unfinished(found, limit, missed, tmp_path, in_process):
     assert failures(found, {"--max-unfinished": limit}) == missed
     assert in_process("evaluate", tmp_path / "run", "--max-unfinished", limit).returncode == len(missed)
@@ -366,7 +366,7 @@ def test_open_ended_answers_are_marked_and_judged_by_the_gate_too(tmp_path):
     run = run_with(tmp_path / "run", ["Once upon"] * 3 + ["The end."] * 1, meta={"unfinished": {"p.json": {"Once upon": 2}}})
     write_json(run.prompts, {"p.json": {**HALVES, "targets": []}})
     found = evaluate([run.path])
-    assert failures(found, {"--max-unfinished": 0.4}) == ["p.json (lora): unfinished share 0.5 > 0.4"]
+    assert failures(found, {"--max-unfinished": 0.4}) == ["p.json (tuned): unfinished share 0.5 > 0.4"]
     text = rendered(found)
     assert "open-ended: 2 different answers in 4 (50 % unfinished)" in text
     assert "     3 x 'Once upon' (2 unfinished)\n" in text

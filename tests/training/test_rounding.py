@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 
 from diffusecli.models.attention import enable
 from diffusecli.models.wide_output import widen_output
-from diffusecli.training import cross_entropy, rounding
+from diffusecli.training import layout, rounding
 from diffusecli.training.loss import score
 from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.pass_choice import choose_pass
@@ -124,7 +124,7 @@ def test_a_rounding_that_cannot_be_measured_is_unknown(monkeypatch):
 
 
 def test_slices_of_logits_give_a_16_bit_model_the_same_loss_and_gradient(monkeypatch):
-    monkeypatch.setattr(cross_entropy, "_SLICE_ROWS", 3)
+    monkeypatch.setattr(layout, "SLICE_ROWS", 3)
     (example,) = prompts(1, LETTERS[:30])
     found = []
     for sliced in (True, False):
