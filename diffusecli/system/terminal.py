@@ -30,6 +30,7 @@ _USER = re.compile(r"(?<=://)[^/\s]*@")
 _PASSWORD = re.compile(r"://[^/\s:]*:([^/\s]+)@")
 _JOINED = "\x00"  # in place of a space at which no line ends
 _TOGETHER = re.compile(r"`[^`]*`| %")
+_PADDING = re.compile(" +(?=\n)")
 _CUT = "…"  # marks a cut text or a removed credential
 _REPLACEMENTS = {
     **dict.fromkeys("─━╸╺–−", "-"), **dict.fromkeys("▏▎▍", "-"), **dict.fromkeys("▌▋▊▉", "="), "█": "#",
@@ -101,6 +102,21 @@ class Spelled:
         if name == "buffer":  # bytes would bypass the escaping
             raise AttributeError(name)
         return getattr(self.bare, name)
+
+
+class Trimmed:
+    """A text stream without spaces at the ends of lines: tables pad their last column."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """As a text stream."""
+        self._stream.write(_PADDING.sub("", text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def guard() -> None:
@@ -205,7 +221,7 @@ def console(*, stderr: bool = False, narrowest: int = 60) -> Console:
 
         def on_broken_pipe(self) -> None:
             """On stderr, go on in silence: results may have another reader."""
-            if self.file is getattr(sys.stdout, "bare", sys.stdout):
+            if not stderr:
                 super().on_broken_pipe()
             self.quiet = True
 
@@ -219,7 +235,10 @@ def console(*, stderr: bool = False, narrowest: int = 60) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     narrow = _drawn_for(getattr(stream, "encoding", None) or "utf-8")
-    made = Spelling(file=getattr(stream, "bare", stream), highlight=False, markup=False, emoji=False)
+    bare = getattr(stream, "bare", stream)
+    padded = has_colour(bare) or bare.isatty()  # after colour codes, padding cannot be told from text
+    file: Any = bare if padded else Trimmed(bare)
+    made = Spelling(file=file, highlight=False, markup=False, emoji=False)
     made.width = max(narrowest, made.width)
     return made
 

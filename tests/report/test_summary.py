@@ -94,7 +94,7 @@ def test_shares_are_of_valid_answers_where_some_are_not(tmp_path):
     assert "of valid" in text
     assert "  off target:   'edge' (100)" in text
     assert [line.split()[3] for line in text.splitlines() if line.strip().startswith("{")] == ["75.0", "25.0"]
-    assert "of valid" not in shown(found(tmp_path, {"{heads}": 60, "{tails}": 20}))
+    assert "of valid" in shown(found(tmp_path, {"{heads}": 60, "{tails}": 20})), "one name of the column"
 
 
 def test_records_that_differ_at_their_ends_stay_different():
@@ -170,7 +170,7 @@ def test_fields_have_their_verdict_in_words_and_names_of_their_own(tmp_path):
     judged = found(tmp_path, {"x/x": 450, "x/y": 450, "y/x": 50, "y/y": 50}, asked)
     lines = [line.split() for line in shown(judged, 80).splitlines()]
     (wrong,) = (line for line in lines if line[:1] == ["✗"] and line[2:3] == ["0.400"])
-    assert " ".join(wrong[4:]) == "valid answers, wrong shares"
+    assert " ".join(wrong[4:]) == "valid values, wrong shares"
     (right,) = (line for line in lines if line[:1] == ["✓"])
     assert " ".join(right[4:]) == "follows the target"
     names = [line.split("  ")[2] for line in shown(judged, 80, verbose=True).splitlines() if line.startswith("    TVD of ")]
