@@ -29,7 +29,7 @@ _MIN_SECRET = 8  # characters; shorter ones ("none", "EMPTY") are placeholders, 
 _USER = re.compile(r"(?<=://)[^/\s]*@")
 _PASSWORD = re.compile(r"://[^/\s:]*:([^/\s]+)@")
 _JOINED = "\x00"  # in place of a space at which no line ends
-_TOGETHER = re.compile(r"`[^`]*`| %")
+_TOGETHER = re.compile(r"`[^`]*`| %|\bp <?= (?=\d)")
 _PADDING = re.compile(" +(?=\n)")
 _CUT = "…"  # marks a cut text or a removed credential
 _REPLACEMENTS = {
@@ -168,10 +168,10 @@ def by_words(text: str, width: int) -> str:
 
 
 def in_lines(text: str, width: int, *, cut: bool = True) -> list[str]:
-    """Lines of at most `width` characters. A percent sign stays with its number, and what is in backticks on one line; longer words are `cut`.
+    """Lines of at most `width` characters. A percent sign and a p-value stay whole, and what is in backticks; longer words are `cut`.
 
-    >>> in_lines("valid 99.3 % of all", 10), in_lines("答えは 満足 です", 9)
-    (['valid', '99.3 % of', 'all'], ['答えは', '満足 です'])
+    >>> in_lines("valid 99.3 % of all", 10), in_lines("答えは 満足 です", 9), in_lines("it fits (p <= 0.01)", 14)
+    (['valid', '99.3 % of', 'all'], ['答えは', '満足 です'], ['it fits', '(p <= 0.01)'])
     """
     joined = _TOGETHER.sub(lambda found: found[0].replace(" ", _JOINED), text)
     if joined.isascii():  # every character takes one column

@@ -75,7 +75,8 @@ def test_every_figure_is_in_json_and_csv_and_those_of_the_terminal_in_the_html(f
     lines = list(lines_of(row))
     assert {"Cohen's w", "weight covered", "detectable TVD"} <= {line.name for line in lines}
     cells = re.findall(
-        r"<th scope=\"row\"(?: class=\"below\")?><bdi>([^<]*)</bdi></th><td class=\"num\">([^<]*)</td><td class=\"weak\">([^<]*)</td>", page
+        r"<th scope=\"row\"(?: class=\"below\")?><bdi>([^<]*)</bdi></th><td class=\"num\">([^<]*)</td><td class=\"weak\">([^<]*)</td>",
+        page,
     )
     for line in lines:
         assert (signs(line.name.strip()), signs(line.value), signs(line.note)) in cells
