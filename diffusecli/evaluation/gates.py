@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation
 from diffusecli.evaluation.groups import Group, groups, tuned
 from diffusecli.evaluation.metrics import KINDS
-from diffusecli.evaluation.names import labels, marks
+from diffusecli.evaluation.names import labels, marks, with_sampler
 from diffusecli.prompts.groups import WHOLE
 from diffusecli.system.errors import InputError, many, shortened
 
@@ -152,7 +152,7 @@ def _missed(found: Evaluation, gate: Gate, limit: float) -> Iterator[str]:
     known = [row for row in found.rows if row.prompt.targets or gate.open_ended]
     judged = [row for row in known if gate.exact or row.tally.n or row.exact is None]
     for row in tuned(judged):
-        value, who = gate.value(row), f"{row.prompt.alias}{marked[row.prompt.key]} ({samplers[row.run, row.mode]})"
+        value, who = gate.value(row), with_sampler(f"{row.prompt.alias}{marked[row.prompt.key]}", samplers[row.run, row.mode])
         if math.isnan(value):
             hint = (" (add --exact)" if row.bounds is None else " (the server gives only limits)") if gate.exact else ""
             unsure = gate.exact and row.exact is not None and not math.isnan(row.exact.kl)
@@ -168,7 +168,7 @@ def _missed_by_groups(found: Evaluation, gate: GroupGate, limit: float) -> Itera
     samplers, judged = labels(found.rows), [group for folder, some in groups(tuned(found.rows)) if folder.top for group in some]
     for group in judged:
         folder = "all prompts" if group.folder == WHOLE else group.folder
-        value, who = gate.value(group), f"{folder} ({samplers[group.run, group.mode]})"
+        value, who = gate.value(group), with_sampler(folder, samplers[group.run, group.mode])
         if group.exact < group.prompts:
             yield f"{who}: {gate.figure} is not known, {group.exact} of {many(group.prompts, 'prompt')} measured (add --exact)"
         elif math.isnan(value):

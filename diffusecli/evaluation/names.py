@@ -46,14 +46,23 @@ def prompt_names(prompts: Iterable[Prompt]) -> dict[tuple[str, str], str]:
     return {key: short[key[0]] + mark for key, mark in marked.items()}
 
 
-def labels(rows: Iterable[Evaluated], between: str = " ") -> dict[tuple[str, str], str]:
-    """Names of samplers: tuned, untuned or a method, after the run's short name if there are several runs; for a file its name."""
+def labels(rows: Iterable[Evaluated]) -> dict[tuple[str, str], str]:
+    """Names of samplers: tuned, untuned or a method; with several runs in brackets after the run's short name. For a file its name."""
     pairs = list(dict.fromkeys((row.run, row.mode) for row in rows))
     names = short_names([run for run, _ in pairs])
     if len(names) == 1:
         return {(run, mode): shown(mode) for run, mode in pairs}
     known = (*MODES, *ASKED)
-    return {(run, mode): names[run] if mode not in known else f"{names[run]}{between}{shown(mode)}" for run, mode in pairs}
+    return {(run, mode): names[run] if mode not in known else f"{names[run]} ({shown(mode)})" for run, mode in pairs}
+
+
+def with_sampler(what: str, sampler: str) -> str:
+    """A prompt or group and the sampler of a figure, without brackets in brackets.
+
+    >>> with_sampler("p.json", "tuned"), with_sampler("p.json", "r2 (tuned)")
+    ('p.json (tuned)', 'p.json, r2 (tuned)')
+    """
+    return f"{what}, {sampler}" if sampler.endswith(")") else f"{what} ({sampler})"
 
 
 def shown(mode: str) -> str:

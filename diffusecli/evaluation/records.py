@@ -17,15 +17,17 @@ from diffusecli.evaluation.metrics import figures
 from diffusecli.evaluation.perfect import monte_carlo_p
 from diffusecli.evaluation.record_targets import RecordTarget, coded, numbers_of
 from diffusecli.evaluation.sdmetrics_score import Quality, quality
-from diffusecli.evaluation.verdicts import verdict
+from diffusecli.evaluation.verdicts import VALUES, p_value, verdict
 from diffusecli.prompts.answer_texts import record_values
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import Matching, tally, target_finder
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.system.errors import joined
 
 _DRAWS, _FEWEST = 999, 199  # samples of a perfect sampler, for their associations
 _MOST_VALUES = 100_000_000  # of these samples in total
 _MOST_CELLS = 100_000  # of the table of two fields: a larger table needs more answers than anyone samples
+_MOST_NAMED = 3  # fields in a verdict
 _NO_VALUE = "\0"  # replaces the fields of an answer that does not fit the template
 
 
@@ -42,6 +44,7 @@ class FieldFigures:
     p_value: float  # of the test of fit among valid values
     verdict: str  # a phrase for a person
     too_even: bool = False  # the test rejects, because shares are closer to the weights than those of independent draws
+    least_p: float = 0.0  # the lowest p-value that the test can give
 
 
 @dataclass(frozen=True)
@@ -84,13 +87,30 @@ class RecordFigures:
 
     @property
     def doubt(self) -> str:
-        """The field or pair that differs from the target, at a joint level of 5 % (Bonferroni); empty if none does."""
-        worst = _worst([field for field in self.fields if not field.too_even])
-        if worst is not None and worst.p_value * len(self.fields) < SIGNIFICANCE / 2:
-            return f"the field {worst.name!r} differs from its weights (p = {worst.p_value:.2g})"
-        if self.worst_pair is not None and self.pairs_p_value < SIGNIFICANCE / 2:
-            return f"wrong association of {self.worst_pair.first} and {self.worst_pair.second} (p = {self.pairs_p_value:.2g})"
+        """The fields or the pair that differ from the target, at a joint level of 5 % (Bonferroni); empty if none does."""
+        if apart := self._apart:
+            names = [repr(field.name) for field in apart[:_MOST_NAMED]]
+            more = [f"{len(apart) - _MOST_NAMED} more"] if len(apart) > _MOST_NAMED else []
+            several, last = len(apart) > 1, apart[-1]
+            subject = (
+                f"the fields {joined([*names, *more])} differ from their" if several else f"the field {names[0]} differs from its"
+            )
+            highest = "highest " if several and last.p_value > apart[0].p_value else ""
+            return f"{subject} weights ({highest}{p_value(last.p_value, last.least_p)})"
+        if (pair := self.worst_pair) is not None and self.pairs_p_value < SIGNIFICANCE / 2:
+            return f"wrong association of {pair.first!r} and {pair.second!r} ({p_value(self.pairs_p_value, self.least_pairs_p)})"
         return ""
+
+    @property
+    def _apart(self) -> list[FieldFigures]:
+        """The fields that differ from their weights, the worst first."""
+        found = [f for f in self.fields if not f.too_even and f.p_value * len(self.fields) < SIGNIFICANCE / 2]
+        return sorted(found, key=lambda field: (field.p_value, -field.excess_tvd))
+
+    @property
+    def least_pairs_p(self) -> float:
+        """The lowest p-value that the test of pairs can give."""
+        return 1 / (self.repeats + 1)
 
     @property
     def finest_p(self) -> float:
@@ -146,7 +166,7 @@ def record_figures(
         alone = Prompt(request=prompt.question, targets=tuple(own), weights=tuple(own.values()))
         found = figures(alone, tally(alone, answers), seed=seed)
         of_field = found.valid, found.tvd, found.tvd_floor, found.excess_tvd, found.p_value
-        fields.append(FieldFigures(name, len(own), *of_field, verdict(found, None), found.too_even))
+        fields.append(FieldFigures(name, len(own), *of_field, verdict(found, None, VALUES), found.too_even, found.least_p))
     fits, all_known = (sum(count for _, count in some) / n for some in (rows, known))
     scored = quality(target, rows, seed) if sdmetrics else None
     return RecordFigures(fits, all_known, copies / n, tuple(fields), *_pairs(target, known, seed), scored)

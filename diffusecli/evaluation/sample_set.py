@@ -38,6 +38,7 @@ class SampleSet:
     asked: Mapping[str, Any] | None = None  # system prompt, chat template and its variables; None if unknown
     trained_on: Prompt | None = None  # for a prompt without targets: the training prompt with the same request
     file: str = ""  # its name, if the run has several sample files of this sampler
+    adapter: str | None = None  # SHA-256 of the adapter that drew the answers, if recorded
     served: str | None = None  # the server's name for the model, if a server drew the answers
 
     @property

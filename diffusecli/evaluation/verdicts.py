@@ -6,6 +6,7 @@ Takes figures; does not compute or show them.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from diffusecli.evaluation.fit import SIGNIFICANCE
 from diffusecli.evaluation.metrics import ExactFigures, Figures
@@ -17,17 +18,28 @@ _CLOSE = 0.02  # a distance (TVD) without importance in most uses, whether share
 _TOLERATED = 0.01  # share of off-target answers that does not count against the model
 
 
-def verdict(found: Figures, exact: ExactFigures | None = None) -> str:
+class Kind(NamedTuple):
+    """The words for what is judged."""
+
+    off: str  # a share that is no target
+    valid: str
+
+
+ANSWERS, VALUES = Kind("off target {}", "valid answers"), Kind("{} other values", "valid values")
+"""Whole answers, and the values of one field of records."""
+
+
+def verdict(found: Figures, exact: ExactFigures | None = None, of: Kind = ANSWERS) -> str:
     """One phrase: first the valid share, then the weights, with the figures in brackets.
 
     The model's own probabilities take precedence over samples that are too few to show a difference.
     """
     if found.n == 0:
         return "no samples"
-    if found.valid_high < 1 - _TOLERATED:
-        return _off_target(found)
+    if many_off(found):
+        return _off_target(found, of)
     if found.p_value < SIGNIFICANCE:
-        return f"{_departure(found, exact)} ({_p(found)}, excess TVD {found.excess_tvd:z.3f})"
+        return f"{_departure(found, exact, of)} ({_p(found)}, excess TVD {found.excess_tvd:z.3f})"
     if exact is not None and _lowest_tvd(exact, found) > _CLOSE:
         return f"differs from the target by an exact TVD of {exact.tvd_of_answers:.3f}, not visible in {many(found.n, 'sample')} ({_p(found)})"
     if found.detectable_tvd > _TOO_COARSE:
@@ -45,29 +57,46 @@ def open_verdict(found: Diversity, unfinished: int = 0) -> str:
     return f"open-ended: {many(found.distinct, 'different answer')} in {found.n}{cut}{beyond}, {_percent(found.unseen_mass)} of the next would be new"
 
 
-def _off_target(found: Figures) -> str:
+def doubted(doubt: str, found: Figures) -> str:
+    """The verdict on records whose fields differ. The fields' table shows the rest.
+
+    The shares of whole answers are wrong because those of the fields are, so they are not judged again.
+    """
+    return f"{doubt}; {_share_off(found, ANSWERS)}" if many_off(found) else doubt
+
+
+def many_off(found: Figures) -> bool:
+    """Whether certainly more answers are off target than tolerated."""
+    return found.valid_high < 1 - _TOLERATED
+
+
+def _share_off(found: Figures, of: Kind) -> str:
+    cut = f" (unfinished {_percent(found.unfinished / found.n)})" if found.unfinished else ""
+    return of.off.format(_percent(1 - found.valid)) + cut
+
+
+def _off_target(found: Figures, of: Kind) -> str:
     """The verdict if certainly more answers are off target than tolerated.
 
     How much that matters depends on the bounds of the distance, as for wrong shares; off-target answers are part of it.
     """
-    cut = f" (unfinished {_percent(found.unfinished / found.n)})" if found.unfinished else ""
-    off = f"off target {_percent(1 - found.valid)}{cut}"
+    off = _share_off(found, of)
     figures = f"({_p(found)}, excess TVD {found.excess_tvd:z.3f})"
     if found.tvd_high <= _CLOSE:
         return f"close to the target, {off} {figures}"
     if found.tvd_low <= _CLOSE:
         return f"differs from the target by a TVD between {found.tvd_low:.3f} and {found.tvd_high:.3f}, {off} {figures}"
-    return off + (f", {_of_valid(found)} ({_p(found)})" if found.valid > 0.5 else "")
+    return off + (f", {_of_valid(found, of)} ({_p(found)})" if found.valid > 0.5 else "")
 
 
-def _of_valid(found: Figures) -> str:
+def _of_valid(found: Figures, of: Kind) -> str:
     if found.p_value < SIGNIFICANCE:
-        return "valid answers do not follow the weights"
+        return f"{of.valid} do not follow the weights"
     enough = found.detectable_tvd <= _TOO_COARSE or found.df == 0
-    return "valid answers follow the weights" if enough else "too few valid answers for a verdict on the weights"
+    return f"{of.valid} follow the weights" if enough else f"too few {of.valid} for a verdict on the weights"
 
 
-def _departure(found: Figures, exact: ExactFigures | None) -> str:
+def _departure(found: Figures, exact: ExactFigures | None, of: Kind) -> str:
     """Why the test of fit rejects. The size of the difference is the exact TVD if known, otherwise its interval."""
     impossible = "answers include targets of weight zero"
     if math.isinf(found.g):  # they are a part of the distance, as off-target answers are
@@ -84,7 +113,7 @@ def _departure(found: Figures, exact: ExactFigures | None) -> str:
     if low <= _CLOSE:
         bounds = f"of at most {high:.3f}" if low < 0.0005 else f"between {low:.3f} and {high:.3f}"
         return f"differs from the target by a TVD {bounds}{missing}"
-    return f"wrong shares{missing}" if missing else "valid answers, wrong shares"
+    return f"wrong shares{missing}" if missing else f"{of.valid}, wrong shares"
 
 
 def _follows(found: Figures, exact: ExactFigures | None) -> str:

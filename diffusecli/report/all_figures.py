@@ -15,12 +15,13 @@ from rich.text import Text
 from diffusecli.evaluation.bounds import BoundedFigures
 from diffusecli.evaluation.distinctness import DRAWS
 from diffusecli.evaluation.evaluation import UNSAMPLED, Evaluated
+from diffusecli.evaluation.fit import SIGNIFICANCE
 from diffusecli.evaluation.metrics import ExactFigures, Figures
 from diffusecli.evaluation.open_ended import Diversity
 from diffusecli.evaluation.ordered import Ordered
 from diffusecli.evaluation.records import RecordFigures
 from diffusecli.evaluation.verdicts import p_value
-from diffusecli.report.parts import Sentence, nats, percent, percent_span, tenths, thousandths
+from diffusecli.report.parts import Sentence, excess, nats, percent, percent_span, tenths, thousandths
 from diffusecli.report.widths import middle, start_of
 from diffusecli.report.wording import distinct_of_10, plus_minus, with_rounding
 from diffusecli.system.errors import many
@@ -93,21 +94,22 @@ def _of_samples(f: Figures) -> Iterator[Line]:
     )
     yield Line("effective outcomes", tenths(f.effective), f"exp(entropy); target {tenths(math.exp(f.target_entropy))}")
     yield Line("distinct targets", str(f.seen), f"of {f.targets}; perfect sampler {tenths(f.seen_expected)}")
-    yield Line("weight covered", percent(f.weight_covered), "of the targets seen")
+    yield Line("weight covered", percent(f.weight_covered), "summed weight of the targets seen")
     without = (
         "" if math.isnan(f.tvd_low) else f"; without sampling noise {thousandths(f.tvd_low)} to {thousandths(f.tvd_high)} (95 %)"
     )
-    yield Line(
-        "TVD", thousandths(f.tvd), f"perfect sampler {thousandths(f.tvd_floor)}, excess {thousandths(f.excess_tvd)}{without}"
-    )
+    yield Line("TVD", thousandths(f.tvd), f"perfect sampler {thousandths(f.tvd_floor)}, excess {excess(f.excess_tvd)}{without}")
 
 
 def _of_fit(f: Figures) -> Iterator[Line]:
     if not math.isnan(f.p_value):
-        yield Line("test of fit", p_value(f.p_value, f.least_p), f"of valid answers, from these three; {f.repeats} draws")
-        yield Line("  by G", p_value(f.g_p_value, 2 * f.least_p), f"G {thousandths(f.g)}")
-        yield Line("  by TVD", p_value(f.tvd_p_value, f.least_p))
-        yield Line("  by targets seen", p_value(f.seen_p_value, 2 * f.least_p))
+        yield Line(
+            "test of fit", p_value(f.p_value, f.least_p), f"of valid answers: joint p of the three tests below; {f.repeats} draws"
+        )
+        lowest = f"two-sided: at least {2 * f.least_p:.2g}"
+        yield Line("  by G", p_value(f.g_p_value, 2 * f.least_p), f"G {thousandths(f.g)}; {lowest}")
+        yield Line("  by TVD", p_value(f.tvd_p_value, f.least_p), f"one-sided: at least {f.least_p:.2g}")
+        yield Line("  by targets seen", p_value(f.seen_p_value, 2 * f.least_p), lowest)
         yield Line(
             "Pearson's X2", thousandths(f.pearson), f"df {f.df}, {p_value(f.pearson_p_value, f.least_p)}; not part of the test"
         )
@@ -175,10 +177,13 @@ def _of_records(found: RecordFigures) -> Iterator[Line]:
             f"{many(f.values, 'value')}; perfect sampler {thousandths(f.tvd_floor)}: {f.verdict}",
         )
     if (worst := found.worst_pair) is not None:
+        fits = found.pairs_p_value >= SIGNIFICANCE
+        judged = "fits" if fits else f"too {'low' if worst.error < 0 else 'high'}"
+        over = " over all pairs" if len(found.pairs) > 1 else ""
         yield Line(
-            f"worst of {many(len(found.pairs), 'pair')}", thousandths(worst.sampled),
-            f"{worst.measure} of {worst.first} and {worst.second}; perfect sampler {thousandths(worst.perfect)} "
-            f"({p_value(found.pairs_p_value)} over all pairs), weights {thousandths(worst.target)}",
+            f"worst of {len(found.pairs)} pairs" if over else "pair of fields", thousandths(worst.sampled),
+            f"{worst.measure} of {worst.first} and {worst.second}: {judged} ({p_value(found.pairs_p_value, found.least_pairs_p)}{over}); "
+            f"perfect sampler {thousandths(worst.perfect)}, weights {thousandths(worst.target)}",
         )  # fmt: skip
     if found.sdmetrics is not None:
         yield Line("SDMetrics score", thousandths(found.sdmetrics.score), f"perfect sampler {thousandths(found.sdmetrics.perfect)}")

@@ -51,7 +51,7 @@ def cumulative(section: Section, seed: int) -> Cumulative:
 
 
 def _along(section: Section, order: np.ndarray, at: np.ndarray, axis: str, reading: str) -> Cumulative:
-    p, n = np.array(section.prompt.probabilities)[order], section.sampled[-1][1].tally.n
+    p, n = np.array(section.prompt.probabilities)[order], _judged_n(section)
     below = np.clip(np.cumsum(p), 0, 1)
     noise = 1.96 * np.sqrt(below * (1 - below) / n)
     lines = {TARGET: below} | {
@@ -65,7 +65,7 @@ def _along(section: Section, order: np.ndarray, at: np.ndarray, axis: str, readi
 
 def _concentration(section: Section, p: np.ndarray, seed: int) -> Cumulative:
     """Each sampler's most frequent targets first: the slope of the line matters, not which targets they are."""
-    n, at = section.sampled[-1][1].tally.n, np.arange(1, len(p) + 1)
+    n, at = _judged_n(section), np.arange(1, len(p) + 1)
     draws = np.sort(np.random.default_rng(seed).multinomial(n, p / p.sum(), size=_DRAWS), axis=1)[:, ::-1].cumsum(1) / n
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
     lines = {TARGET: draws.mean(0)} | {
@@ -75,6 +75,11 @@ def _concentration(section: Section, p: np.ndarray, seed: int) -> Cumulative:
     return Cumulative(
         "targets, each sampler's most frequent first", f"{reading} {_band_in_words(n)}", _points(at, lines), _band(at, low, high)
     )
+
+
+def _judged_n(section: Section) -> int:
+    """Answers of the samplers that the band judges: the tuned ones; of several, the fewest."""
+    return min(row.tally.n for _, row in section.main)
 
 
 def _band_in_words(n: int) -> str:

@@ -9,10 +9,9 @@ from statistics import fmean
 from rich.console import RenderableType
 from rich.text import Text
 
-from diffusecli.evaluation.comparison import Estimate
 from diffusecli.evaluation.evaluation import Difference, Evaluated, Evaluation, Matrix
 from diffusecli.evaluation.groups import in_wordings
-from diffusecli.evaluation.names import labels, prompt_names, short_names
+from diffusecli.evaluation.names import labels, prompt_names, short_names, with_sampler
 from diffusecli.report.groups import group_legend, group_table, worst_table
 from diffusecli.report.parts import Sentence, format_of, label, nats, new_table, percent, thousandths
 from diffusecli.report.parts import labels as short_labels
@@ -44,7 +43,7 @@ def _worded(found: Evaluation) -> Iterator[RenderableType]:
     if rows:
         yield Text("\nother wordings and contexts, furthest from the target first", style="bold")
     for row in rows:
-        yield Text(f"{spelled(names[row.prompt.key])} ({spelled(samplers[row.run, row.mode])})")
+        yield Text(spelled(with_sampler(names[row.prompt.key], samplers[row.run, row.mode])))
         for line in of_wordings(row.exact.wordings) if row.exact is not None else ():
             yield Sentence(spelled(line), indent=3)
 
@@ -92,6 +91,8 @@ def _mean(values: Iterable[float]) -> float:
 def drifts(found: Evaluation) -> Iterator[RenderableType]:
     """Drift of adapters from the base model on instructions, one line each."""
     names = short_names([run.run for run in found.runs])
+    if found.drift:
+        yield Text("")
     for run, drift in found.drift.items():
         yield Sentence(f"{spelled(names[run])}: drift from the base model on held-out instructions: {nats(drift)} nats per token")
 
@@ -102,25 +103,18 @@ def differences(
     """Differences between two samplers of the same prompt, with bootstrap intervals."""
     if not found:
         return
-    table = new_table(
-        Text("difference"), Text("samplers"), ("excess TVD\n95 % interval", "right"), ("entropy\n95 % interval", "right"),
-        ("exact\nKL", "right"),
-    )  # fmt: skip
+    yield Text("\ndifferences, with 95 % intervals (bootstrap; *: the interval excludes zero)", style="bold")
+    table = new_table(Text(""), ("difference", "right"), ("from", "right"), ("to", "right"))
     for d in found:
-        pair = [label(samplers[row.run, row.mode], 20).plain for row in (d.after, d.before)]
-        table.add_row(
-            label(names[d.prompt.key], 22), Text("\n- ".join(pair)), _estimate(d.excess_tvd), _estimate(d.entropy),
-            "-" if math.isnan(d.exact_kl) else f"{d.exact_kl:+.4f}",
-        )  # fmt: skip
-    yield Text("\ndifferences (bootstrap; *: the interval excludes zero)", style="bold")
+        after, before = (samplers[row.run, row.mode] for row in (d.after, d.before))
+        table.add_row(Sentence(spelled(f"{names[d.prompt.key]}: {after} minus {before}")), "", "", "")
+        for name, some in (("excess TVD", d.excess_tvd), ("entropy", d.entropy)):
+            if not math.isnan(some.value):
+                bounds = ("-", "-") if math.isnan(some.low) else (f"{some.low:+.3f}", f"{some.high:+.3f}")
+                table.add_row(f"  {name}", f"{some.value:+.3f}{'*' if some.apart else ' '}", *bounds)
+        if not math.isnan(d.exact_kl):
+            table.add_row("  exact KL", f"{d.exact_kl:+.4f} ", "", "")
     yield table
-
-
-def _estimate(found: Estimate) -> str:
-    if math.isnan(found.value):
-        return "-"
-    interval = "" if math.isnan(found.low) else f"\n{found.low:+.3f} {found.high:+.3f}"
-    return f"{found.value:+.3f}{'*' if found.apart else ' '}{interval}"
 
 
 def matrices(found: Evaluation) -> Iterator[RenderableType]:

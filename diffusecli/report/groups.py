@@ -19,12 +19,12 @@ from diffusecli.evaluation.groups import Group, groups, has_groups, worst
 from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.prompts.groups import Folder
 from diffusecli.report.parts import label, nats, new_table, percent, thousandths
-from diffusecli.report.widths import start_of
+from diffusecli.report.widths import middle
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
 _ROOM = 80
-_LONGEST_SAMPLER = 18
+_LONGEST_SAMPLER, _SHORTEST_RUN = 24, 8
 _FOLDERS = 16  # with more folders a separate table shows the splits first
 
 
@@ -79,7 +79,8 @@ def group_table(found: Evaluation) -> Iterator[RenderableType]:
 def _folder_table(
     title: str, parts: Sequence[tuple[Folder, Sequence[Group]]], cells: Sequence[Column], samplers: Mapping[tuple[str, str], str]
 ) -> Iterator[RenderableType]:
-    several, width = len(samplers) > 1, _sampler_width(samplers.values())
+    named = _short_samplers(samplers)
+    several, width = len(samplers) > 1, _sampler_width(named.values())
     room = _ROOM - 8 - (width + 1) * several - sum(max(7, *map(len, column.head)) + 1 for column in cells)
     table = new_table(
         Text("folder"),
@@ -89,7 +90,7 @@ def _folder_table(
     )
     for folder, some in parts:
         for place, group in enumerate(some):
-            sampler = _sampler(samplers[group.run, group.mode], width)
+            sampler = named[group.run, group.mode]
             table.add_row(
                 label(folder.label, room) if place == 0 else "", *([sampler] if several else []), str(group.prompts),
                 *(column.text(group) for column in cells), style="bold" if folder.whole else "",
@@ -109,10 +110,10 @@ def worst_table(found: Evaluation) -> Iterator[RenderableType]:
     if not rows:
         return
     names, samplers = prompt_names(row.prompt for row in found.rows), labels(found.rows)
-    several, width = len({(row.run, row.mode) for row in rows}) > 1, _sampler_width(samplers.values())
+    several, named = len({(row.run, row.mode) for row in rows}) > 1, _short_samplers(samplers)
     table = new_table(Text("prompt"), *([Text("sampler")] if several else []), *((head, "right") for head in WORST_FIGURES))
     for row in rows:
-        sampler = _sampler(samplers[row.run, row.mode], width)
+        sampler = named[row.run, row.mode]
         table.add_row(label(names[row.prompt.key], 36), *([sampler] if several else []), *worst_figures(row))
     yield Text(f"\nfurthest from the target, by {_measure(rows)}: {len(rows)} of {many(len(names), 'prompt')}", style="bold")
     yield table
@@ -138,21 +139,17 @@ def _measure(rows: Sequence[Evaluated]) -> str:
     return "exact TVD" if all(known) else "TVD" if any(known) else "the TVD of samples"
 
 
-def _sampler(name: str, width: int) -> Text:
-    """A sampler's name. If it is too long, the run is shortened, not the mode after it."""
-    line = spelled(name)
-    run, _, mode = line.rpartition(" ")
-    return (
-        Text(line)
-        if cell_len(line) <= width
-        else Text(f"{start_of(run, width - cell_len(mode) - 1)} {mode}")
-        if run
-        else label(line, width)
-    )
+def _short_samplers(samplers: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], str]:
+    """Names of samplers. Of long ones the run is shortened, not the mode after it, and they stay different."""
+    parts = {pair: spelled(name).rpartition(" (") for pair, name in samplers.items()}
+    longest_mode = max((cell_len(mode) + 2 for run, _, mode in parts.values() if run), default=0)
+    runs = list(dict.fromkeys(run or mode for run, _, mode in parts.values()))
+    shown = dict(zip(runs, middle(runs, max(_SHORTEST_RUN, _LONGEST_SAMPLER - longest_mode)), strict=True))
+    return {pair: f"{shown[run]} ({mode}" if run else shown[mode] for pair, (run, _, mode) in parts.items()}
 
 
 def _sampler_width(samplers: Iterable[str]) -> int:
-    return min(_LONGEST_SAMPLER, max([len("sampler"), *(cell_len(spelled(name)) for name in samplers)]))
+    return max([len("sampler"), *map(cell_len, samplers)])
 
 
 def _any(found: Sequence[Group], name: str) -> bool:

@@ -20,7 +20,7 @@ from diffusecli.system.terminal import spelled
 
 Sort = Literal["weight", "residual", "target"]
 _NARROWEST_NAME = 8
-_WANTED = "│ wanted"
+_WANTED, _SHARE = "│ wanted", "of valid"
 _NARROWEST_BAR, _WIDEST_BAR = 8, 60
 _NAME_BESIDE_BARS = 12  # characters of a name that are worth more than bars beside all figures
 
@@ -43,10 +43,9 @@ class Histogram:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         shown, folded = shown_cells(self.row.cells, self.showing)
         n = self.row.tally.on_target
-        share = "share" if n == self.row.tally.n else "of valid"
         figures = [
             ("wanted", "right"),
-            (share, "right"),
+            (_SHARE, "right"),
             *([("count", "right"), ("expected", "right"), ("residual", "right")] if self.full else []),
         ]
         rows = [(percent(cell.weight), percent(cell.count / n), *(_counted(cell) if self.full else ())) for cell in shown]
@@ -75,7 +74,7 @@ class Histogram:
             chosen = "" if self.showing.sort else "showing the largest and the worst-fitting targets; "
             marked = f", {sum(cell.differs for cell in folded)} with *" if self.full else ""
             yield Sentence(
-                f"{chosen}{many(len(folded), 'more target')}: wanted {percent(weight)}, {share} {percent(count / n)}{marked}",
+                f"{chosen}{many(len(folded), 'more target')}: wanted {percent(weight)}, {_SHARE} {percent(count / n)}{marked}",
                 indent=2,
             )
 

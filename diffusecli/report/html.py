@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from diffusecli import __version__
@@ -28,11 +28,13 @@ from diffusecli.report.templates import engine, require_extra, source
 from diffusecli.report.views import OFF_TARGET, UNFINISHED, Sampler, Section, samplers, spots
 from diffusecli.report.wording import count, readable
 from diffusecli.runs.sample_files import ASKED
+from diffusecli.system.errors import joined
 
 if TYPE_CHECKING:
     from diffusecli.report.histogram import Sort
 
 _UNFOLDED = 6  # prompts whose charts are shown; with more, charts are folded
+_NAMED = 4  # samplers whose numbers of answers are named
 _ROOMY = 3  # columns of figures that may be wide
 _NARROW, _WIDE = 9, 19  # rem of labels
 _LETTER = 0.43  # rem of a letter of a label
@@ -74,7 +76,7 @@ def _grid(drawings: Sequence[Drawn], folders: RowChart | None) -> str:
     columns = max([2 if len(drawings) == 1 else 3, *(len(chart.heads) for chart in charts)])
     longest = max([0, *(len(row.label) for chart in charts for row in chart.rows if not row.outside)])
     width = min(max(_NARROW if len(drawings) == 1 else 13, _LETTER * longest + 1), _WIDE)
-    return f"--columns:{columns};--column:{5.5 if columns <= _ROOMY else 5}rem;--label:min({width:.1f}rem, 28vw);"
+    return f"--columns:{columns};--column:{6 if columns < _ROOMY else 5.5 if columns == _ROOMY else 5}rem;--label:min({width:.1f}rem, 28vw);"
 
 
 def cells(section: Section) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
@@ -92,9 +94,25 @@ def strays(row: Evaluated, most: int = 5) -> list[Outcome]:
 
 
 def _answers(evaluation: Evaluation) -> str:
-    """The number of answers per prompt: a number or a range."""
-    sizes = sorted({row.tally.n for row in evaluation.rows if row.tally.n})
-    return "no" if not sizes else count(sizes[0]) if len(sizes) == 1 else f"{count(sizes[0])}–{count(sizes[-1])}"
+    """The number of answers per prompt, of each sampler if they differ.
+
+    A sampler whose prompts have different numbers has the lowest and the highest.
+    """
+    named, sizes = samplers(evaluation.rows), dict[str, set[int]]()
+    for row in evaluation.rows:
+        if row.tally.n:
+            sizes.setdefault(named[row.run, row.mode].label, set()).add(row.tally.n)
+    whole = {n for some in sizes.values() for n in some}
+    if len(whole) == 1 or len(sizes) in (0, 1) or len(sizes) > _NAMED:
+        return f"{_numbers(whole)} answers"
+    first, *others = ((_numbers(some), name) for name, some in sizes.items())
+    return joined([f"{first[0]} answers of {first[1]}", *(f"{number} of {name}" for number, name in others)])
+
+
+def _numbers(sizes: Set[int]) -> str:
+    if len(sizes) < 2:
+        return count(next(iter(sizes))) if sizes else "no"
+    return f"{count(min(sizes))} to {count(max(sizes))}"
 
 
 def _settings(evaluation: Evaluation) -> list[tuple[Sampler, str]]:

@@ -12,7 +12,7 @@ from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.evaluation.verdicts import p_value
 from diffusecli.files.markdown import markdown_cell
 from diffusecli.report.groups import WORST_FIGURES, columns, group_legend, worst_figures
-from diffusecli.report.parts import format_of, nats, percent
+from diffusecli.report.parts import excess, format_of, nats, percent
 from diffusecli.report.wording import distinct_of_10, of_wordings, with_rounding
 from diffusecli.system.terminal import spelled
 
@@ -99,7 +99,7 @@ def _figures(row: Evaluated) -> tuple[str, ...]:
         return (str(row.tally.n), "-", "-", "-", "-", kl, "-")
     cut = f", unfinished {percent(row.tally.unfinished_share)}" if f.unfinished else ""
     valid = f"{percent(f.valid)} [{100 * f.valid_low:.1f}–{100 * f.valid_high:.1f}]{cut}"
-    distance = f"{f.tvd:.3f} − {f.tvd_floor:.3f} = {f.excess_tvd:.3f}"
+    distance = f"{f.tvd:.3f} − {f.tvd_floor:.3f} = {excess(f.excess_tvd)}"
     seen = f"{f.seen} / {f.seen_expected:.1f}"
     return (
         str(f.n),

@@ -1,18 +1,20 @@
 """Parts of tables: bars, figures, short names. Texts from files and models are never read as markup.
 
 All figures of one kind have one format: shares `percent`, KL `nats` (four decimals), all other figures `thousandths` (three decimals), expected
-numbers `tenths`, p-values two digits. A figure and the value to compare it with have the same number of decimals.
+numbers `tenths`, p-values two digits. A figure and the value to compare it with have the same number of decimals. An excess beside both has
+one more (`excess`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -21,12 +23,59 @@ from diffusecli.report.widths import end_of, middle, start_of
 from diffusecli.system.terminal import in_lines, spelled
 
 _MARK = "│"
+_NARROWEST_TEXT = 8  # columns of a text beside figures
 _ROUNDING = 1e-9  # error of a sum of weights
 
 
+class Fitted(Table):
+    """A table that shortens its texts if it is too wide, never its figures.
+
+    If that is not enough, each row becomes its texts and below them its figures with their names, on as many lines as needed.
+    """
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        whole = [max(_width(cell, console, options) for cell in (column.header, *column.cells)) for column in self.columns]
+        widths = self._narrowed(whole, options.max_width - 2 * (len(whole) - 1))
+        if widths is None:
+            yield from self._in_lines()
+            return
+        for column, width in zip(self.columns, widths, strict=True):
+            column.width = width
+        yield from super().__rich_console__(console, options)
+
+    def _narrowed(self, whole: Sequence[int], room: int) -> list[int] | None:
+        """Widths of the columns in so many characters; None if different texts would look the same."""
+        widths, texts = list(whole), [place for place, column in enumerate(self.columns) if column.justify != "right"]
+        while sum(widths) > room:
+            widest = max(texts, key=lambda place: widths[place], default=None)
+            if widest is None or widths[widest] <= _NARROWEST_TEXT:
+                return None
+            widths[widest] -= 1
+        for place in texts:
+            if self.columns[place].no_wrap and widths[place] < whole[place]:
+                different = {str(cell) for cell in self.columns[place].cells}
+                if len({start_of(text, widths[place]) for text in different}) < len(different):
+                    return None
+        return widths
+
+    def _in_lines(self) -> Iterator[RenderableType]:
+        heads = [" ".join(str(column.header).split()) for column in self.columns]
+        for row in zip(*(column.cells for column in self.columns), strict=True):
+            sides = [(column.justify == "right", head, cell) for column, head, cell in zip(self.columns, heads, row, strict=True)]
+            texts = [(place, cell) for place, (is_figure, _, cell) in enumerate(sides) if not is_figure and str(cell).strip()]
+            yield from (Padding(cell, (0, 0, 0, 2 if place else 0)) for place, cell in texts)
+            yield Flow(
+                [f"{head} {str(cell).strip()}" for is_figure, head, cell in sides if is_figure and str(cell).strip()], indent=4
+            )
+
+
+def _width(cell: RenderableType, console: Console, options: ConsoleOptions) -> int:
+    return Measurement.get(console, options, cell).maximum
+
+
 def new_table(*columns: Text | tuple[str, str]) -> Table:
-    """A table with a line below its header; a column given as a pair is right-aligned."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    """A table with a line below its header; a column given as a pair is right-aligned. It keeps its figures at every width."""
+    table = Fitted(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for column in columns:
         if isinstance(column, tuple):
             table.add_column(column[0], justify="right", no_wrap=True)
@@ -173,6 +222,15 @@ def thousandths(value: float) -> str:
     ('0.123', '0.000', '123457', '-')
     """
     return "-" if math.isnan(value) else f"{value:z.0f}" if 10_000 <= abs(value) < math.inf else f"{value:z.3f}"
+
+
+def excess(value: float) -> str:
+    """An excess beside its TVD and that of a perfect sampler: one decimal more, because their rounding adds up.
+
+    >>> thousandths(0.0396), thousandths(0.0383), excess(0.0013)
+    ('0.040', '0.038', '0.0013')
+    """
+    return "-" if math.isnan(value) else f"{value:z.4f}"
 
 
 def tenths(value: float) -> str:

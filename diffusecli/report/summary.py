@@ -25,6 +25,7 @@ from diffusecli.report.all_figures import all_figures
 from diffusecli.report.glance import at_a_glance, differences, drifts, matrices, runs
 from diffusecli.report.groups import group_legend, group_table
 from diffusecli.report.histogram import Histogram, Showing
+from diffusecli.report.legend import legend
 from diffusecli.report.parts import Flow, Sentence, cut_in_words, nats, new_table, percent, quoted, thousandths
 from diffusecli.report.widths import middle
 from diffusecli.report.wording import distinct_of_10, mark_of, of_wordings, plus_minus, sentence, short, with_rounding
@@ -39,19 +40,6 @@ _MANY_OFF = 0.05  # share of samples off target from which the most frequent one
 _WORTH_A_RULE = 0.01  # share of samples from which a wider rule is named
 _ASKED = 80  # characters of a wording
 _TEXT, _SHORT_TEXT = 48, 34  # characters of an answer
-_LEGEND = """\
-valid: {matching}
-95 % interval of valid: Wilson's
-entropy: with Miller and Madow's correction
-TVD: total variation distance; answers that are no target count as one more outcome
-perfect sampler: the mean for independent draws from the weights, as many as the samples
-excess: TVD minus that of a perfect sampler
-exact: from the model's own probabilities, without sampling noise
-of valid: share of valid answers
-expected: expected count among as many valid answers
-residual: (count - expected) / its standard deviation
-*: differs from its weight (Benjamini-Hochberg; 5 % of marks false on average)
-Monte Carlo seed: {seed}"""
 
 
 def evaluation(found: Evaluation, showing: Showing | None = None, *, verbose: bool = False) -> RenderableType:
@@ -81,7 +69,7 @@ def evaluation(found: Evaluation, showing: Showing | None = None, *, verbose: bo
     of_groups = list(group_table(found))
     legends = [f"By folder:\n{group_legend(found)}"] if of_groups else []
     if verbose:
-        legends.insert(0, _LEGEND.format(matching=spelled(found.match_in_words), seed=found.seed))
+        legends.insert(0, legend(found))
     return Group(*parts, *of_groups, *(() if compared else drifts(found)), *(part for words in legends for part in _legend(words)))
 
 

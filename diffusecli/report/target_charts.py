@@ -32,10 +32,11 @@ def of_targets(section: Section) -> RowChart:
     for name in section.strays:
         what = "any other answer" if name == OFF_TARGET else "cut at the limit of new tokens"
         rows.append(Row(name, what, ("", *(_outside(row, name) for _, row in columns)), outside=f"{what}, share of all answers"))
+    drawn = [sampler for sampler, row in thin if row.tally.on_target]
     return RowChart(
         "distribution", "Weights and shares", _reading(section) + beyond_axis(rows), _in_words(section),
         (Head("target"), *(Head(sampler.label, sampler) for sampler, _ in columns)), tuple(rows), scale.ticks("share"), scale.at(0),
-        tuple(sampler for sampler, _ in (*main, *thin)), tuple(sampler for sampler, _ in thin),
+        (*(sampler for sampler, _ in main), *drawn), tuple(sampler for sampler, _ in thin),
         f"95 % of perfect samplers with {many(k, 'valid answer')}" if k else "", across="share of valid answers",
     )  # fmt: skip
 

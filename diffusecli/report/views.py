@@ -157,7 +157,7 @@ def pairs(
 def samplers(rows: Sequence[Evaluated]) -> dict[tuple[str, str], Sampler]:
     """Run and mode -> name, colour and shape. The first untuned sampler is orange, the first method of prompting grey, the first tuned sampler blue."""
     keys = list(dict.fromkeys((row.run, row.mode) for row in rows))
-    named = labels(rows, " · ")
+    named = labels(rows)
     names = unique([TARGET, WEIGHT, *(short(named[key], 36) for key in keys)])[2:]
     found: dict[tuple[str, str], Sampler] = {}
     others = asked = 0

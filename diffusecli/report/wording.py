@@ -176,13 +176,34 @@ def phrase(verdict: str) -> str:
     return re.sub(r" \([^()]*\)$", "", verdict)
 
 
+_TYPOGRAPHY = (
+    ("p <= ", "p\u202f≤\u202f"),
+    ("p = ", "p\u202f=\u202f"),
+    ("<=", "≤"),
+    (" || ", " ‖ "),
+    ("X2", "X²"),
+    (" %", "\u202f%"),
+)
+
+
+def signs(words: str) -> str:
+    r"""Typographic signs in place of those of a terminal. A number stays on the line of its sign.
+
+    >>> signs("p <= 0.0001, KL(target || model), Pearson's X2, 23.8 %")
+    "p\u202f≤\u202f0.0001, KL(target ‖ model), Pearson's X², 23.8\u202f%"
+    """
+    for plain, sign in _TYPOGRAPHY:
+        words = words.replace(plain, sign)
+    return words
+
+
 def sentence(verdict: str) -> str:
     """A verdict without p-values.
 
     >>> sentence("off target 50 % (unfinished 30 %), valid answers follow the weights (p = 0.4)")
     'off target 50 % (unfinished 30 %), valid answers follow the weights'
     """
-    return re.sub(r" \(p (=|<=) [^()]*\)", "", verdict)
+    return re.sub(r" \((highest )?p (=|<=) [^()]*\)", "", verdict)
 
 
 def text(value: Any, most: int = _MOST_TEXT) -> str:
@@ -238,6 +259,6 @@ def median_and_worst(tvds: Sequence[float]) -> str:
 
 FILTERS = {
     "number": number, "percent": percent, "text": text, "count": count, "span": span, "key": key, "short": short, "phrase": phrase,
-    "p_value": p_value, "of_wordings": of_wordings, "distinct_of_10": distinct_of_10, "sentence": sentence, "with_rounding": with_rounding,
+    "p_value": p_value, "of_wordings": of_wordings, "distinct_of_10": distinct_of_10, "sentence": sentence, "signs": signs, "with_rounding": with_rounding,
 }  # fmt: skip
 """Filters of the HTML template."""

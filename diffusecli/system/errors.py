@@ -141,6 +141,16 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def joined(parts: Sequence[str]) -> str:
+    """A list in a sentence.
+
+    >>> joined(["a"]), joined(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    *before, last = parts
+    return f"{', '.join(before)} and {last}" if before else last
+
+
 def many(number: int, noun: str, plural: str = "") -> str:
     """A number with its noun. Give the plural if it does not end in s.
 

@@ -29,7 +29,8 @@ _MIN_SECRET = 8  # characters; shorter ones ("none", "EMPTY") are placeholders, 
 _USER = re.compile(r"(?<=://)[^/\s]*@")
 _PASSWORD = re.compile(r"://[^/\s:]*:([^/\s]+)@")
 _JOINED = "\x00"  # in place of a space at which no line ends
-_TOGETHER = re.compile(r"`[^`]*`| %")
+_TOGETHER = re.compile(r"`[^`]*`| %|\bp <?= (?=\d)")
+_PADDING = re.compile(" +(?=\n)")
 _CUT = "…"  # marks a cut text or a removed credential
 _REPLACEMENTS = {
     **dict.fromkeys("─━╸╺–−", "-"), **dict.fromkeys("▏▎▍", "-"), **dict.fromkeys("▌▋▊▉", "="), "█": "#",
@@ -103,6 +104,21 @@ class Spelled:
         return getattr(self.bare, name)
 
 
+class Trimmed:
+    """A text stream without spaces at the ends of lines: tables pad their last column."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """As a text stream."""
+        self._stream.write(_PADDING.sub("", text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def guard() -> None:
     """Wrap stdout and stderr, once."""
     if not isinstance(sys.stdout, Spelled):
@@ -152,10 +168,10 @@ def by_words(text: str, width: int) -> str:
 
 
 def in_lines(text: str, width: int, *, cut: bool = True) -> list[str]:
-    """Lines of at most `width` characters. A percent sign stays with its number, and what is in backticks on one line; longer words are `cut`.
+    """Lines of at most `width` characters. A percent sign and a p-value stay whole, and what is in backticks; longer words are `cut`.
 
-    >>> in_lines("valid 99.3 % of all", 10), in_lines("答えは 満足 です", 9)
-    (['valid', '99.3 % of', 'all'], ['答えは', '満足 です'])
+    >>> in_lines("valid 99.3 % of all", 10), in_lines("答えは 満足 です", 9), in_lines("it fits (p <= 0.01)", 14)
+    (['valid', '99.3 % of', 'all'], ['答えは', '満足 です'], ['it fits', '(p <= 0.01)'])
     """
     joined = _TOGETHER.sub(lambda found: found[0].replace(" ", _JOINED), text)
     if joined.isascii():  # every character takes one column
@@ -205,7 +221,7 @@ def console(*, stderr: bool = False, narrowest: int = 60) -> Console:
 
         def on_broken_pipe(self) -> None:
             """On stderr, go on in silence: results may have another reader."""
-            if self.file is getattr(sys.stdout, "bare", sys.stdout):
+            if not stderr:
                 super().on_broken_pipe()
             self.quiet = True
 
@@ -219,7 +235,10 @@ def console(*, stderr: bool = False, narrowest: int = 60) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     narrow = _drawn_for(getattr(stream, "encoding", None) or "utf-8")
-    made = Spelling(file=getattr(stream, "bare", stream), highlight=False, markup=False, emoji=False)
+    bare = getattr(stream, "bare", stream)
+    padded = has_colour(bare) or bare.isatty()  # after colour codes, padding cannot be told from text
+    file: Any = bare if padded else Trimmed(bare)
+    made = Spelling(file=file, highlight=False, markup=False, emoji=False)
     made.width = max(narrowest, made.width)
     return made
 

@@ -104,19 +104,29 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
         raise InputError(
             f"{', '.join(map(str, paths))}: no samples found. Draw some with `diffuse sample`, or measure prompts with --exact --prompts"
         )
-    facts = {run.run: run for run in runs}
+    facts, owners = {run.run: run for run in runs}, {s.run: _owner(s, runs) for s in sets}
+    if unknown := sorted({s.run for s in sets if s.adapter is not None and s.run not in facts and owners[s.run] is None}):
+        notice(f"{some_of(unknown)}: no exact KL, because the run with this adapter is not named. Name its folder too")
     judged = []
     with waiting_for("computing the statistics") as advance:
         for place, each in enumerate(sets):
             advance(place, len(sets))
-            known = served.of(each) if served is not None else measured.get(each.run)
-            judged.append(_judge(each, facts.get(each.run) if each.mode != SERVED else None, known, question))
+            owner = owners[each.run] or each.run
+            known = served.of(each) if served is not None else measured.get(owner)
+            judged.append(_judge(each, facts.get(owner) if each.mode != SERVED else None, known, question))
     places = {run: place for place, run in enumerate(dict.fromkeys(row.run for row in judged))}
     rows = [r for same in by_prompt(judged) for r in sorted(same, key=lambda row: (places[row.run], _place_in_run(row.mode)))]
     return Evaluation(
         question.matching, question.seed, tuple(rows), tuple(differences(rows, question.seed)), tuple(matrices(rows, runs, lambda alias: _wanted(alias, question.only))),
         tuple(runs), _drifts(runs, measured), question.at_n,
     )  # fmt: skip
+
+
+def _owner(sample: SampleSet, runs: Sequence[RunFacts]) -> str | None:
+    """The run that a sample set belongs to: its own, or for a file outside of all runs the one with the adapter that drew the answers."""
+    own = (facts.run for facts in runs if facts.run == sample.run)
+    drawn = (facts.run for facts in runs if sample.adapter is not None and facts.manifest.adapter_sha256 == sample.adapter)
+    return next(own, None) or next(drawn, None)
 
 
 def _place_in_run(mode: str) -> int:

@@ -68,7 +68,7 @@ def test_a_prompt_of_one_wording_is_judged_by_its_own_distance(tmp_path):
 def test_runs_are_told_apart(tmp_path):
     for name in ("r1", "r2"):
         run_with(tmp_path / name, ["x"])
-    assert failures(evaluate([tmp_path]), {"--min-valid": 0.5})[1].startswith("p.json (r2 tuned): ")
+    assert failures(evaluate([tmp_path]), {"--min-valid": 0.5})[1].startswith("p.json, r2 (tuned): ")
 
 
 def test_untuned_models_are_judged_only_alone(tmp_path):

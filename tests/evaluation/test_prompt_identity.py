@@ -247,7 +247,7 @@ def test_differences_say_which_of_two_prompts_they_are_of(tmp_path):
     digests = [d.prompt.digest for d in found.differences]
     assert len(set(digests)) == 2
     assert [d["prompt_sha256"] for d in json.loads(as_json(found))["differences"]] == digests
-    assert all(f"| p ({digest[:8]}) | r{n} tuned − r{n} untuned |" in as_markdown(found) for n, digest in enumerate(digests, 1))
+    assert all(f"| p ({digest[:8]}) | r{n} (tuned) − r{n} (untuned) |" in as_markdown(found) for n, digest in enumerate(digests, 1))
 
 
 def test_copies_in_two_folders_of_one_run_stand_apart_and_moved_ones_of_several_runs_together(tmp_path):

@@ -15,6 +15,7 @@ from diffusecli.prompts.matching import Matching
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.data import as_json
 from diffusecli.report.html import html_report
+from diffusecli.report.wording import sentence
 from diffusecli.runs.samples import read_samples, write_samples
 from diffusecli.verbs.evaluate import Question, evaluate
 
@@ -105,7 +106,7 @@ def test_csv_has_a_column_for_each_field_and_is_still_read(tmp_path):
     assert read_samples(path) == {"p.json": counts, "q.json": Counter({"x|y": 1})}
 
 
-def test_tables_json_and_html_show_fields(tmp_path, diffuse):
+def test_tables_json_and_html_show_fields(tmp_path, in_process):
     (tmp_path / "p.json").write_text(PEOPLE.to_json())
     (tmp_path / "answers.txt").write_text("{Ann, 34}\n" * 60 + "{Bob, 34}\n" * 20 + "{Cid, 34}\n" * 20)
     found = evaluate([tmp_path / "answers.txt"], Question(prompt=tmp_path / "p.json"))
@@ -115,11 +116,11 @@ def test_tables_json_and_html_show_fields(tmp_path, diffuse):
     page = html_report(found)
     assert "Fields of the records" in page
     assert "Cramér's V" in page or "Cramér&#39;s V" in page
-    shown = diffuse("evaluate", "answers.txt", "--prompt", "p.json", "--verbose").stdout
+    shown = in_process("evaluate", "answers.txt", "--prompt", "p.json", "--verbose").stdout
     figures = [" ".join(line.split()) for line in shown.splitlines()]
     assert "records 100.0 % of the answers fit the template" in figures
     assert any(line.startswith("TVD of age 0.250 2 values; perfect sampler") for line in figures)
-    assert any(line.startswith("worst of 1 pair 0.000 Cramér's V of name and age") for line in figures)
+    assert any(line.startswith("pair of fields 0.000 Cramér's V of name and age: too low") for line in figures)
 
 
 def test_an_answer_that_goes_on_after_its_target_has_the_fields_of_the_target():
@@ -149,7 +150,7 @@ def test_verdicts_and_limits_see_fields_and_pairs(tmp_path):
     (tmp_path / "p.json").write_text(prompt.to_json())
     (tmp_path / "a.txt").write_text("".join(f"{{{n}, 20}}\n" for n, _ in people) * 10)
     found = evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "p.json"))
-    assert found.rows[0].verdict.startswith("the field 'a' differs from its weights (p = ")
+    assert found.rows[0].verdict == "the field 'a' differs from its weights (p <= 0.0001); off target 50 %"
     assert failures(found, {"--max-tvd": 0.6}) == []
     assert failures(found, {"--max-tvd": 0.1})[0].endswith("TVD 0.5 > 0.1")
     (line,) = failures(found, {"--min-p": 0.01})
@@ -168,7 +169,8 @@ def test_the_lowest_p_value_names_its_field_or_pair():
     assert found.doubt.startswith("the field 'name' differs")
     far, near = field("age", 0.0001), field("name", 0.0001)
     found = RecordFigures(1, 1, 1, (near, replace(far, excess_tvd=0.3)), (), 0, float("nan"))
-    assert (found.lowest_p[1], found.doubt[:23]) == ("field 'age'", "the field 'age' differs")
+    assert found.lowest_p[1] == "field 'age'"
+    assert found.doubt == "the fields 'age' and 'name' differ from their weights (p = 0.0001)"
 
 
 def test_fields_of_balanced_answers_do_not_differ_from_their_weights():
@@ -201,3 +203,26 @@ def test_the_pair_that_is_named_is_the_one_furthest_off_in_standard_errors():
 
     found = RecordFigures(1, 1, 1, (), (pair("a", 0.1, 0.08), pair("b", 0.03, 0.003)), 999, 0.005)
     assert found.worst_pair.first == "b"
+
+
+def test_a_verdict_names_three_of_the_fields_that_differ_and_counts_the_others():
+    def field(name, p):
+        return FieldFigures(name, 2, 1, 0.1, 0.1, 0, p, "", least_p=0.0001)
+
+    fields = tuple(field(name, p) for name, p in zip("abcdef", (0.0001, 0.001, 0.0004, 0.002, 0.003, 0.5), strict=True))
+    found = RecordFigures(1, 1, 1, fields, (), 0, float("nan"))
+    assert found.doubt == "the fields 'a', 'c', 'b' and 2 more differ from their weights (highest p = 0.003)"
+    lowest = RecordFigures(1, 1, 1, (field("a", 0.0001), field("b", 0.0001), field("c", 0.5)), (), 0, float("nan"))
+    assert lowest.doubt == "the fields 'a' and 'b' differ from their weights (p <= 0.0001)"
+    assert sentence(found.doubt) == "the fields 'a', 'c', 'b' and 2 more differ from their weights"
+
+
+def test_the_verdict_says_off_target_of_answers_and_other_values_of_a_field(tmp_path):
+    (tmp_path / "p.json").write_text(PEOPLE.to_json())
+    (tmp_path / "a.txt").write_text("{Ann, 34}\n" * 41 + "{Bob, 34}\n" * 20 + "{Cid, 34}\n" * 19 + "no record\n" * 20)
+    (row,) = evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "p.json")).rows
+    assert row.verdict == "the field 'age' differs from its weights (p <= 0.0001); off target 39 %"
+    assert [sentence(field.verdict) for field in row.records.fields] == [
+        "20 % other values, valid values follow the weights",
+        "20 % other values, valid values do not follow the weights",
+    ]

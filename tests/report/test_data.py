@@ -19,6 +19,7 @@ from diffusecli.report.all_figures import lines_of
 from diffusecli.report.data import as_csv, as_json, json_schema
 from diffusecli.report.markdown import as_markdown
 from diffusecli.report.summary import evaluation
+from diffusecli.report.wording import signs
 from diffusecli.verbs.evaluate import evaluate
 from tests.verbs.test_evaluate import HALVES, run_with
 
@@ -74,10 +75,11 @@ def test_every_figure_is_in_json_and_csv_and_those_of_the_terminal_in_the_html(f
     lines = list(lines_of(row))
     assert {"Cohen's w", "weight covered", "detectable TVD"} <= {line.name for line in lines}
     cells = re.findall(
-        r"<th scope=\"row\"><bdi>([^<]*)</bdi></th><td class=\"num\">([^<]*)</td><td class=\"weak\">([^<]*)</td>", page
+        r"<th scope=\"row\"(?: class=\"below\")?><bdi>([^<]*)</bdi></th><td class=\"num\">([^<]*)</td><td class=\"weak\">([^<]*)</td>",
+        page,
     )
     for line in lines:
-        assert (line.name.strip(), line.value.replace("<=", "≤"), line.note.replace("<=", "≤")) in cells
+        assert (signs(line.name.strip()), signs(line.value), signs(line.note)) in cells
 
 
 def test_distinct_of_10_is_in_every_output_with_its_error(tmp_path):
@@ -124,7 +126,7 @@ def test_markdown_tables_are_whole_whatever_texts_hold(found):
         if lines := [line for line in block.splitlines() if line.startswith("|")]:
             assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
     assert "<script" not in text
-    assert "r2 tuned − r1 tuned" in text
+    assert "r2 (tuned) − r1 (tuned)" in text
     assert "valid: equal to a target after trimming white space" in text
 
 

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from html import escape
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -212,6 +213,57 @@ def test_cumulative_shares_follow_the_values_of_the_targets(tmp_path):
     (section,) = sections(evaluate([tmp_path]))
     found = cumulative(section, 0)
     assert [(point["x"], point["y"]) for point in found.points if point["series"] == "tuned"] == [(1, 0.5), (2, 0.75), (3, 1)]
+
+
+@pytest.mark.parametrize("targets", [["{1}", "{2}"], ["a", "b"], ["rare", "often"]], ids=["values", "equal weights", "weights"])
+def test_the_band_of_cumulative_shares_is_that_of_the_tuned_sampler(tmp_path, targets):
+    weights = [1, 3] if "rare" in targets else None
+    answers = {"untuned": {"p.json": {targets[0]: 30, "junk": 70}}, "lora": {"p.json": {targets[0]: 300, targets[1]: 700}}}
+    found = evaluate([run_with(tmp_path / "run", {"p.json": prompt(targets, weights)}, answers).path])
+    both = cumulative(sections(found)[0], 0)
+    assert "a perfect sampler with 1\u202f000 answers" in both.reading
+    alone = cumulative(sections(replace(found, rows=tuple(row for row in found.rows if row.mode == "lora")))[0], 0)
+    assert both.band == alone.band
+
+
+def page_of(folder, answers, targets=("a", "b")):
+    return html_report(evaluate([run_with(folder / "run", {"p.json": prompt(targets)}, answers).path]))
+
+
+def test_a_report_says_how_many_answers_each_sampler_gave(tmp_path):
+    answers = {"untuned": {"p.json": {"a": 60, "b": 40}}, "lora": {"p.json": {"a": 2100, "b": 2000}}}
+    page = page_of(tmp_path, answers)
+    assert "100 answers of untuned and 4\u202f100 of tuned" in page
+    assert "100 answers<" in page_of(tmp_path / "same", {mode: {"p.json": {"a": 60, "b": 40}} for mode in ("untuned", "lora")})
+
+
+def test_a_legend_names_only_the_lines_that_are_drawn(tmp_path):
+    without = {"untuned": {"p.json": {"junk": 100}}, "lora": {"p.json": {"a": 60, "b": 40}}}
+    chart = of_targets(sections(evaluate([run_with(tmp_path / "run", {"p.json": prompt("ab")}, without).path]))[0])
+    assert [sampler.label for sampler in chart.samplers] == ["tuned"]
+    assert not any(row.lines for row in chart.rows)
+    drawn = {"untuned": {"p.json": {"a": 100}}, "lora": {"p.json": {"a": 60, "b": 40}}}
+    chart = of_targets(sections(evaluate([run_with(tmp_path / "with", {"p.json": prompt("ab")}, drawn).path]))[0])
+    assert [sampler.label for sampler in chart.samplers] == ["tuned", "untuned"]
+    assert all(row.lines for row in chart.rows)
+
+
+def test_a_report_explains_the_figures_that_it_has(tmp_path):
+    def explained(page):
+        return re.findall("<dt>([^<]*)</dt>", page[page.index('<dl class="glossary">') :].partition("</dl>")[0])
+
+    closed = explained(page_of(tmp_path, {"lora": {"p.json": {"a": 60, "b": 40}}}))
+    assert closed == ["valid", "entropy", "effective", "seen", "TVD", "perfect, excess", "p", "residual"]
+    assert explained(page_of(tmp_path / "open", {"lora": {"p.json": {"a": 60, "b": 40}}}, targets=())) == ["next is new"]
+
+
+def test_figures_of_a_verdict_have_typographic_signs_and_show_what_belongs_together(tmp_path):
+    page = page_of(tmp_path, {"lora": {"p.json": {"a": 900, "b": 100}}})
+    assert "Pearson&#39;s X²" in page
+    assert "X2<" not in page
+    for name in ("by G", "by TVD", "by targets seen"):
+        assert f'<th scope="row" class="below"><bdi>{name}</bdi>' in page
+    assert "p\u202f≤\u202f0.0001" in page
 
 
 def test_a_perfect_sampler_stays_within_the_band_of_concentration(tmp_path):
@@ -668,22 +720,37 @@ def test_the_checks_for_clipped_blocks_can_fail(opened):
     assert any(entry.startswith("H1") for entry in page.evaluate(CLIPPED))
 
 
-def edges(page):
-    """Left and right edges of the plots of each prompt."""
-    return page.evaluate("""() => [...document.querySelectorAll(".prompt")].map(part => [...part.querySelectorAll(".chart .plot")]
-        .map(e => e.getBoundingClientRect()).filter(box => box.width).map(box => [Math.round(box.left), Math.round(box.right)].join()))""")
+ROWS, LINES = ".chart:not(:has(.lines)) .plot", ".chart:has(.lines) .plot"
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-def test_all_charts_have_the_same_left_and_right_edges(opened, width):
-    page = opened(viewport={"width": width, "height": 800})
+def edges(page, *plots):
+    """Left and right edges of these plots of all prompts."""
+    found = page.evaluate(
+        """plots => [...document.querySelectorAll(".prompt")].flatMap(part => [...part.querySelectorAll(plots)])
+        .map(e => e.getBoundingClientRect()).filter(box => box.width).map(box => [Math.round(box.left), Math.round(box.right)].join())""",
+        ", ".join(plots),
+    )
+    assert len(found) > 1
+    return set(found)
+
+
+def test_all_charts_have_the_same_left_and_right_edges(opened):
+    page = opened(viewport={"width": 1280, "height": 800})
     unfold(page)
-    found = edges(page)
-    assert max(len(of_prompt) for of_prompt in found) > 10
-    assert len({edge for of_prompt in found for edge in of_prompt}) == 1
+    assert len(edges(page, ROWS, LINES)) == 1
     assert page.locator("#p1 .chart").count() >= 2
     page.add_style_tag(content="#p1 .lines { margin-left: 3px; }")
-    assert len({edge for of_prompt in edges(page) for edge in of_prompt}) == 2, "this test can fail"
+    assert len(edges(page, ROWS, LINES)) == 2, "this test can fail"
+
+
+def test_on_a_phone_line_charts_have_room_for_the_labels_of_their_axis(opened):
+    page = opened(viewport={"width": 390, "height": 800})
+    unfold(page)
+    assert len(edges(page, ROWS)) == len(edges(page, LINES)) == 1
+    beside = """() => [...document.querySelectorAll(".lines .y")].map(e => e.parentElement.getBoundingClientRect().left - e.getBoundingClientRect().right)"""
+    assert min(page.evaluate(beside)) >= 0
+    page.add_style_tag(content=".lines .y { right: auto; left: 0; }")
+    assert min(page.evaluate(beside)) < 0, "this test can fail"
 
 
 def test_labels_of_44_characters_take_one_line_where_there_is_room(browser, tmp_path):
@@ -813,5 +880,5 @@ def test_many_prompts_show_their_charts_folded_and_nothing_is_clipped(browser, t
         assert page.evaluate(CLIPPED) == []
         assert page.evaluate(OUTSIDE) == []
         assert page.evaluate(NO_CUE) == 0
-        assert len({edge for of_prompt in edges(page) for edge in of_prompt}) == 1
+        assert len(edges(page, ROWS)) == 1
         page.close()

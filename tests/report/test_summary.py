@@ -94,7 +94,35 @@ def test_shares_are_of_valid_answers_where_some_are_not(tmp_path):
     assert "of valid" in text
     assert "  off target:   'edge' (100)" in text
     assert [line.split()[3] for line in text.splitlines() if line.strip().startswith("{")] == ["75.0", "25.0"]
-    assert "of valid" not in shown(found(tmp_path, {"{heads}": 60, "{tails}": 20}))
+    assert "of valid" in shown(found(tmp_path, {"{heads}": 60, "{tails}": 20})), "one name of the column"
+
+
+def test_the_legend_explains_the_figures_shown_and_no_others(tmp_path):
+    text = " ".join(shown(found(tmp_path, {"{heads}": 60, "{tails}": 20}), verbose=True).split())
+    for there in ("G: likelihood", "Cohen's w:", "detectable TVD: ", "of valid: share"):
+        assert there in text
+    for missing in ("Cramér's V: ", "known values: ", "copies: ", "Wasserstein distance: ", "exact: "):
+        assert missing not in text
+    numbers = Prompt(request="?", targets=("{1}", "{2}"))
+    assert "Wasserstein distance: " in shown(found(tmp_path, {"{1}": 60, "{2}": 20}, numbers), verbose=True)
+    records = Prompt(request="?", targets=("{a, x}", "{b, y}"), template="{{{first}, {second}}}")
+    text = " ".join(shown(found(tmp_path, {"{a, x}": 60, "{b, y}": 50}, records), verbose=True).split())
+    assert all(f"{name}: " in text for name in ("Cramér's V", "known values", "copies"))
+
+
+@pytest.mark.parametrize(("answers", "judged"), [
+    ({"{a, x}": 50, "{b, y}": 50}, "fits (p = 1)"),
+    ({"{a, x}": 25, "{b, y}": 25, "{a, y}": 25, "{b, x}": 25}, "too low (p <= 0.001)"),
+])  # fmt: skip
+def test_the_worst_pair_is_judged(tmp_path, answers, judged):
+    records = Prompt(request="?", targets=("{a, x}", "{b, y}"), template="{{{first}, {second}}}")
+    text = " ".join(shown(found(tmp_path, answers, records), 200, verbose=True).split())
+    assert f"Cramér's V of first and second: {judged}; perfect sampler 1.000, weights 1.000" in text
+
+
+def test_an_excess_has_one_more_decimal_than_the_two_that_it_subtracts(tmp_path):
+    text = shown(found(tmp_path, {"{heads}": 520, "{tails}": 480}), 120, verbose=True)
+    assert "perfect sampler 0.013, excess 0.0074;" in text  # 0.02 - 0.0126
 
 
 def test_records_that_differ_at_their_ends_stay_different():
@@ -170,7 +198,7 @@ def test_fields_have_their_verdict_in_words_and_names_of_their_own(tmp_path):
     judged = found(tmp_path, {"x/x": 450, "x/y": 450, "y/x": 50, "y/y": 50}, asked)
     lines = [line.split() for line in shown(judged, 80).splitlines()]
     (wrong,) = (line for line in lines if line[:1] == ["✗"] and line[2:3] == ["0.400"])
-    assert " ".join(wrong[4:]) == "valid answers, wrong shares"
+    assert " ".join(wrong[4:]) == "valid values, wrong shares"
     (right,) = (line for line in lines if line[:1] == ["✓"])
     assert " ".join(right[4:]) == "follows the target"
     names = [line.split("  ")[2] for line in shown(judged, 80, verbose=True).splitlines() if line.startswith("    TVD of ")]

@@ -17,6 +17,7 @@ from diffusecli.cli.printing import notice
 from diffusecli.files.writing import write_json
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.config_files import read_config
+from diffusecli.report.parts import new_table
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system import terminal
 from diffusecli.system.errors import printable
@@ -354,3 +355,17 @@ def test_no_output_and_no_file_holds_a_secret(secrets, tmp_path, tiny_model_fold
     assert len(files) >= 15
     assert {(path.name, word) for path in files for word in WORDS if word.encode() in path.read_bytes()} == set()
     assert RunDir(tmp_path / "results" / "r").has_adapter
+
+
+@pytest.mark.parametrize("where", ["a pipe", "a terminal"])
+def test_only_on_a_terminal_lines_end_in_padding(monkeypatch, where):
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: where == "a terminal", raising=False)
+    monkeypatch.setattr(sys, "stdout", stream)
+    table = new_table(Text("name"), Text("verdict"))
+    table.add_row("a", "long enough to wrap")
+    table.add_row("b", "short")
+    terminal.console().print(table)
+    padded = [line for line in stream.getvalue().splitlines() if line.endswith(" ")]
+    assert bool(padded) == (where == "a terminal")
+    assert "b     short" in stream.getvalue()

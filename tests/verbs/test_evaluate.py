@@ -59,7 +59,7 @@ def test_the_worked_check_is_what_the_table_says(tmp_path):
     assert "effective outcomes 2.1 exp(entropy); target 2.0" in lines
     assert "distinct targets 2 of 2; perfect sampler 2.0" in lines
     assert any(line.startswith("TVD 0.100 perfect sampler 0.123, excess -0.023") for line in lines)
-    assert any(line.startswith("by G p = ") and line.endswith("G 0.403") for line in lines)
+    assert any(line.startswith("by G p = ") and line.endswith("G 0.403; two-sided: at least 0.0002") for line in lines)
     assert "Pearson's X2 0.400 df 1, p = 0.75; not part of the test" in lines
     assert "exact KL 0.0123 nats, KL(target || model)" in lines
     assert any(line.startswith("a 50.0 % 60.0 % 6 5.0 +0.6 █") for line in lines)
@@ -72,7 +72,7 @@ def test_modes_stand_side_by_side_untuned_first(tmp_path):
     assert [row.mode for row in found.rows] == ["untuned", "lora"]
     text = rendered(found)
     assert text.index("off target 100 %") < text.index("follows the target")
-    assert "- untuned" in text
+    assert "p: tuned minus untuned" in text
     assert "20 x 'junk'" in text
 
 
@@ -132,6 +132,28 @@ def test_the_exact_kl_is_not_shown_beside_samples_of_a_bent_distribution(tmp_pat
     row = only_row(run.path)
     assert row.exact is None
     assert "temperature 0.5" in row.settings_in_words
+
+
+def test_a_file_outside_of_its_run_has_the_exact_kl_of_the_run_with_its_adapter(tmp_path):
+    run_with(tmp_path / "run", ["a"], manifest={"exact_kl": {"p.json": 0.1}, "adapter_sha256": "same"})
+    run_with(tmp_path / "other", ["a"], manifest={"exact_kl": {"p.json": 0.2}, "adapter_sha256": "another"})
+    write_json(tmp_path / "t.json", {"p.json": ["b"]})
+    write_json(tmp_path / "t.meta.json", {"mode": "lora", "adapter_sha256": "same", "prompts": {"p.json": HALVES}})
+    notices = []
+    named = evaluate([tmp_path / "other", tmp_path / "run", tmp_path / "t.json"], notice=notices.append)
+    assert [(Path(row.run).name, row.exact.kl) for row in named.rows] == [("other", 0.2), ("run", 0.1), ("t.json", 0.1)]
+    assert notices == []
+    alone = evaluate([tmp_path / "other", tmp_path / "t.json"], notice=notices.append)
+    assert alone.rows[-1].exact is None
+    assert notices == [f"{tmp_path / 't.json'}: no exact KL, because the run with this adapter is not named. Name its folder too"]
+
+
+def test_drift_is_apart_from_the_last_target(tmp_path):
+    run_with(tmp_path / "run", ["a", "b"], manifest={"retention_kl": 0.01})
+    lines = rendered(evaluate([tmp_path / "run"])).splitlines()
+    at = next(i for i, line in enumerate(lines) if "drift from the base model" in line)
+    assert lines[at - 1].strip() == ""
+    assert lines[at - 2].strip() != ""
 
 
 def test_names_from_files_cannot_steer_the_terminal(tmp_path):
@@ -248,7 +270,7 @@ def test_two_runs_are_compared_prompt_by_prompt(tmp_path):
     assert (difference.before.run, difference.after.run) == (str(tmp_path / "r1"), str(tmp_path / "r2"))
     assert difference.excess_tvd.value == pytest.approx(0.01 - 0.4)
     assert difference.excess_tvd.apart
-    assert "- r1 tuned" in rendered(found)
+    assert "p: r2 (tuned) minus r1 (tuned)" in rendered(found)
 
 
 def test_runs_that_left_groups_out_become_a_matrix(tmp_path):

@@ -124,10 +124,10 @@ def test_runs_are_compared_method_by_method(replying, prompt_file, tmp_path):
         ("ask seeded", "ask seeded"),
     ]
     assert set(labels(found.rows).values()) == {
-        "one/any ask direct",
-        "one/any ask seeded",
-        "two/any ask direct",
-        "two/any ask seeded",
+        "one/any (ask direct)",
+        "one/any (ask seeded)",
+        "two/any (ask direct)",
+        "two/any (ask seeded)",
     }
 
 

@@ -1,0 +1,49 @@
+"""The legend of `evaluate --verbose`: half a line for each figure that it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from diffusecli.evaluation.evaluation import Evaluation
+from diffusecli.report.all_figures import lines_of
+from diffusecli.system.terminal import spelled
+
+_MEANINGS = (
+    ("valid", "95 % interval of valid: Wilson's"),
+    ("entropy", "entropy: with Miller and Madow's correction"),
+    ("TVD", "TVD: total variation distance; answers that are no target count as one more outcome"),
+    ("TVD", "perfect sampler: the mean for independent draws from the weights, as many as the samples"),
+    ("TVD", "excess: TVD minus that of a perfect sampler"),
+    ("  by G", "G: likelihood ratio statistic; 0 if shares equal their weights"),
+    ("Cohen's w", "Cohen's w: about 0.1 is a small effect, 0.5 a large one"),
+    ("detectable TVD", "detectable TVD: smallest TVD that the test of fit detects in 80 % of cases"),
+    ("exact ", "exact: from the model's own probabilities, without sampling noise"),
+    ("Wasserstein distance", "Wasserstein distance: how far values would have to move on average"),
+    ("  known values", "known values: every field has a value of a target, in any combination"),
+    ("  copies", "copies: answers that are one of the targets"),
+    ("Cramér's V", "Cramér's V: association of two fields, from 0 (none) to 1 (each value of one fixes the other)"),
+    ("correlation", "correlation: association of two fields of numbers, from -1 to 1"),
+)
+"""How the name of a line begins, or its note -> what it means."""
+_OF_HISTOGRAMS = """\
+of valid: share of valid answers
+expected: expected count among as many valid answers
+residual: (count - expected) / its standard deviation
+*: differs from its weight (Benjamini-Hochberg; 5 % of marks false on average)"""
+
+
+def legend(found: Evaluation) -> str:
+    """The meaning of every figure shown of these prompts."""
+    return "\n".join(_lines(found))
+
+
+def _lines(found: Evaluation) -> Iterator[str]:
+    shown = [line for row in found.rows for line in lines_of(row)]
+    if any(row.prompt.targets for row in found.rows):
+        yield f"valid: {spelled(found.match_in_words)}"
+    for name, meaning in _MEANINGS:
+        if any(line.name.startswith(name) or line.note.startswith(name) for line in shown):
+            yield meaning
+    if any(row.tally.on_target for row in found.rows):
+        yield _OF_HISTOGRAMS
+    yield f"Monte Carlo seed: {found.seed}"
