@@ -170,6 +170,8 @@ def test_everything_that_the_program_prints_with_has_a_stand_in():
         "asked",
         "scales",
         "target_charts",
+        "row_charts",
+        "prompt_charts",
         "text_widths",
         "svg",
         "pictures",
@@ -184,6 +186,8 @@ def test_everything_that_the_program_prints_with_has_a_stand_in():
         "text_changes",
         "paraphrases",
         "replies",
+        "distinctness",
+        "widths",
         "stated_options",
     }  # read
     elsewhere |= {
