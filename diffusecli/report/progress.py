@@ -176,28 +176,22 @@ class SamplingProgress(Display):
         super().__init__(console)
         self._prompts, self._done = prompts, 0
         self._alias: str | None = None  # the current prompt
-        self._fed_before = 0
         self._over: str | None = None  # the last finished prompt
         self._began = self._updated = self._prompt_began = time.monotonic()
 
     def __call__(self, alias: str, now: Standing) -> None:
         """Show the progress of a prompt: a few times a second on a terminal, otherwise a line every 30 s."""
         clock, live = time.monotonic(), self._console.is_terminal
-        if alias != self._alias:  # the pace excludes loading models and earlier starts
-            self._alias, self._prompt_began, self._fed_before = alias, clock, now.tokens_fed
+        if alias != self._alias:  # the time excludes loading models
+            self._alias, self._prompt_began = alias, clock
         due = clock - self._updated >= (_REFRESH if live else _IN_A_PIPE)
         may_be_over = now.rows == 0 and alias != self._over
         if not due and not may_be_over:
             return
         drawn = now.answers.total()
         over = may_be_over and drawn >= now.wanted
-        fed, seconds = now.tokens_fed - self._fed_before, clock - self._prompt_began
-        pace = f", {fed / seconds:.0f} a second" if fed and seconds else ""
-        tokens = (
-            f", {many(now.tokens_fed, 'token')} fed" if now.tokens_fed or not drawn else ""
-        )  # some servers do not report tokens
-        line = f"{spelled(alias)}: {drawn} of {many(now.wanted, 'sample')}, {len(now.answers)} distinct{tokens}"
-        under_way = f"{line}{pace}, {now.rows} under way"
+        line = f"{spelled(alias)}: {drawn} of {many(now.wanted, 'sample')}, {len(now.answers)} distinct"
+        under_way = f"{line}, {clock - self._prompt_began:.0f} s"  # no time left: the last, rare answers take the longest
         if over:
             self._over = alias
             self._done += 1

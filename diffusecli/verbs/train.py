@@ -279,7 +279,7 @@ def _sample(base: LoadedModel, prompts: list[Prompt], run: RunDir, seed: int, pr
     generations = replace(GENERATIONS, seed=seed)
     notice(f"sampling {generations.n_generations} answers per prompt, {many(len(prompts), 'test prompt')}")
     drawn: dict[str, int] = {}
-    with merged(base.model), waiting_for("sampling", "answer") as advance:
+    with merged(base.model), waiting_for("sampling", counted="samples") as advance:
 
         def report(alias: str, now: Standing) -> None:
             drawn[alias] = now.answers.total()
