@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffusecli.cli.printing import MAIN_PROCESS, notice, print_line, progress_console, quiet_libraries
+from diffusecli.cli.printing import MAIN_PROCESS, is_verbose, notice, print_line, progress_console, quiet_libraries
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system import terminal
 from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError
 
+_ROUNDED = 0.05
+"""Seconds that are not shown."""
 _FAR = 0.1
 """Nats: answers of a model with a larger KL are clearly off."""
 
@@ -51,7 +53,7 @@ def train(
     more: Annotated[
         int | None, typer.Option("--more", min=1, metavar="N", help="Continue a finished run for N more iterations.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and the plan, and exit.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the settings and the plan, and exit.")] = False,
 ) -> None:
     """Train a LoRA adapter to follow the target weights."""
     with collector_off():
@@ -125,12 +127,16 @@ def _chosen(
 
 
 def _show_plan(config: Config, *, force: bool, more: int) -> None:
+    """Print the settings that differ from the defaults (with --verbose all), then the plan."""
     with collector_off():
         from diffusecli.report.tables import training_plan
         from diffusecli.verbs.train import plan
 
-    resolved = config.to_yaml()
-    typer.echo(resolved if terminal.fits(resolved) else config.to_yaml(ascii_only=True))
+    every = is_verbose()
+    resolved = config.to_yaml(defaults=every)
+    typer.echo(resolved if terminal.fits(resolved) else config.to_yaml(ascii_only=True, defaults=every), nl=every)
+    if not every:
+        typer.echo("# all others: defaults. --verbose shows them\n")
     terminal.console().print(training_plan(plan(config, notice, force=force, more=more)))
 
 
@@ -155,7 +161,7 @@ def _train_one(job: _Job, *, force: bool, more: int, several: bool) -> Path:
     earlier = RunDir(folder).read_manifest().get("exact_kl", {}) if more and RunDir(folder).manifest.is_file() else {}
     with TrainingProgress(progress_console()) as progress:
         done = tune(config, force=force, more=more, report=progress, watch=progress.step, notice=notice)
-    _print_figures(done, f"{job.again} --more {more or config.alg_config.n_iters}", time.monotonic() - began)
+    _print_figures(done, job.again, more or config.alg_config.n_iters, time.monotonic() - began)
     if worse := [alias for alias, kl in done.after.kl.items() if alias in earlier and kl > 1.1 * earlier[alias] + 1e-4]:
         notice(
             f"warning: {worse[0]}: KL rose from {earlier[worse[0]]:.4f} to {done.after.kl[worse[0]]:.4f}. Longer training, or a lower "
@@ -180,14 +186,15 @@ def _show_runs(folders: Sequence[Path]) -> None:
     notice(f"next: `diffuse evaluate {' '.join(shlex.quote(str(folder)) for folder in folders)}`")
 
 
-def _print_figures(done: Trained, longer: str, seconds: float) -> None:
+def _print_figures(done: Trained, again: str, iterations: int, seconds: float) -> None:
     """Print exact figures of each prompt (of many prompts by folder), the drift, the run directory, and what to do next.
 
-    `longer` is the command that trains further, `seconds` the time of this command.
+    `again` is the command that trains the run again, `iterations` how many more are useful, `seconds` the time of this command.
     """
     from diffusecli.evaluation.groups import MOST_LISTED
     from diffusecli.report.tables import trained_table
 
+    notice("the KL above is the mean during an iteration, before its steps. The figures below are after the last step")
     if len(done.after.prompts) + len(done.test.prompts) > MOST_LISTED:
         terminal.console().print(trained_table(done.after, done.test, done.digests))
     else:
@@ -195,14 +202,24 @@ def _print_figures(done: Trained, longer: str, seconds: float) -> None:
     if done.retention_kl is not None:
         typer.echo(f"drift from the base model on held-out instructions: {done.retention_kl:.4f} nats per token")
     link = " in" if done.reason.startswith("finished") else ", after"
-    print_line(f"{done.run.path}: {done.reason}{link} {done.seconds:.1f} s of training; this command took {seconds:.0f} s")
+    in_all = f" ({done.seconds:.1f} s in total)" if done.seconds - done.seconds_now > _ROUNDED else ""
+    parts = "loading, figures and sampling" if done.run.sample_files().get("lora") else "loading and figures"
+    print_line(
+        f"{done.run.path}: {done.reason}{link} {done.seconds_now:.1f} s of training{in_all}; this command took {seconds:.0f} s, with {parts}"
+    )
     stopped_early = done.reason.startswith("early stop")  # as asked
     furthest = max(done.after.kl, key=lambda alias: done.after.kl[alias], default="")
     if not stopped_early and done.after.kl.get(furthest, 0.0) > _FAR:
         notice(
-            f"warning: {furthest} is far from its target (KL {done.after.kl[furthest]:.3f}). Train longer: `{longer}`. If that no longer helps, "
-            "use a larger adapter, e.g. --set lora.r=32"
+            f"warning: {furthest} is far from its target (KL {done.after.kl[furthest]:.3f}). Train longer: `{again} --more {iterations}`. If that no "
+            f"longer helps, train a larger adapter in a new run: `{again} {_larger(done.run)}`"
         )
+
+
+def _larger(run: RunDir) -> str:
+    """The options that train an adapter of twice the rank, in a folder of its own."""
+    rank = 2 * int(json.loads((run.path / "adapter_config.json").read_text(encoding="utf-8"))["r"])
+    return f"--set lora.r={rank} --set {shlex.quote(f'output_dir={run.path}-r{rank}')}"
 
 
 def _print_each(done: Trained) -> None:
