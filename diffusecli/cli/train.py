@@ -112,13 +112,18 @@ def _chosen(
     config: Path | None, model: str | None, prompts: list[Path] | None, output: Path | None, settings: Sequence[str]
 ) -> Config:
     """The config of the file, or one with the defaults for a model and prompts."""
-    from diffusecli.prompts.config_files import config_from, read_config
+    from diffusecli.prompts.config_files import config_from, inspect_config
+    from diffusecli.prompts.experiment import Experiment
 
     named = {"--model": model, "--prompt": prompts, "-o": output}
     if config is not None:
         if given := [name for name, value in named.items() if value]:
             raise InputError(f"{given[0]} does not go with a config. Use --set, e.g. --set model=… or --set output_dir=…")
-        return read_config(config, settings)
+        inspected = inspect_config(config, settings)
+        if inspected.config is None:  # prompts that are missing are reported, too
+            problems = (*inspected.problems, *Experiment.of(config, inspected).problems)
+            raise InputError.of(problem for problem in problems if problem.severity == "error")
+        return inspected.config
     if missing := [name for name, value in named.items() if not value]:
         start = "nothing to train" if len(missing) == len(named) else f"{missing[0]} is missing"
         raise InputError(f"{start}. Name a config, or a model, prompts and a folder with --model, --prompt and -o")

@@ -33,7 +33,7 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import is_there, read_prompts
 from diffusecli.prompts.stated_options import require_statable
 from diffusecli.prompts.wording_names import split_alias
-from diffusecli.runs.finding import config_of, newest_run, on_base
+from diffusecli.runs.finding import config_of, missing_run, newest_run, on_base
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.runs.sample_files import FORMATS, SAMPLE_ENDINGS, in_series, meta_path, sampler_name, series
 from diffusecli.runs.samples import format_of
@@ -312,6 +312,8 @@ def _of_config(source: Path | Config, base: str | None) -> tuple[Config, Config 
     """The config with the named base model (as `train --set model=…`); the original config, if valid; a phrase for the source."""
     if isinstance(source, Config):
         return on_base(source, base), source, ""
+    if source.suffix not in (".yaml", ".yml") and not exists(find(source).place):
+        raise missing_run(source)
     config = read_config(source, [f"model={json.dumps(base)}"] if base is not None else [])
     own = config if base is None else inspect_config(source).config
     return config, own, f" as in config {source}"
