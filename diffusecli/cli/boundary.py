@@ -6,7 +6,6 @@ import errno
 import functools
 import inspect
 import os
-import re
 import signal
 import sys
 import threading
@@ -19,7 +18,7 @@ from diffusecli.cli.groups import with_options
 from diffusecli.cli.missing_values import help_of
 from diffusecli.cli.options import meant_paths
 from diffusecli.cli.printing import LOCAL_MAIN_PROCESS, MAIN_PROCESS, is_quiet, is_verbose, notice, show
-from diffusecli.cli.unknown_options import unknown_option
+from diffusecli.cli.unknown_options import unknown_option, wrong_number
 from diffusecli.files.paths import library_notices
 from diffusecli.system import terminal
 from diffusecli.system.errors import DiffuseError, InputError, InterruptedRun, MachineError
@@ -79,14 +78,7 @@ def _in_our_words(message: str, error: Any) -> str:
     if hasattr(error, "possibilities") and getattr(error, "option_name", None) and getattr(error, "ctx", None) is not None:
         return unknown_option(error, sys.argv)
     message = message.replace(": Input should be ", ": must be ")
-    if found := _NUMBER.search(message):
-        value = next((given for given in sys.argv[1:] if given.partition("=")[0] == found[1]), "")
-        after = sys.argv[sys.argv.index(value) + 1 :][:1] if value and "=" not in value else [value.partition("=")[2]]
-        return f"{found[1]} {' '.join(after)}: must be a {'whole ' if 'integer' in message else ''}number"
-    return message
-
-
-_NUMBER = re.compile(r"'(--?[\w-]+)'.*unable to parse string as (?:a number|an integer)")
+    return wrong_number(message, sys.argv) or message
 
 
 def guarded(body: Body) -> Body:

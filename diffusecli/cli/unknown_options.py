@@ -1,8 +1,10 @@
-"""Unknown options: the option or the setting that was probably meant."""
+"""Unknown options and values that are no numbers: what was given, and what was probably meant."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from typing import Any
 
 from diffusecli.system.errors import nearest
@@ -24,6 +26,41 @@ def unknown_option(error: Any, arguments: Sequence[str]) -> str:
     if setting is None:
         return f"No such option: {name}."
     return f"No such option: {name}. Settings of a config have --set, e.g. --set {setting}={_value(name, arguments)}."
+
+
+def wrong_number(message: str, arguments: Sequence[str]) -> str:
+    """The parser's message about a value that is no number, with the value. Empty for other messages.
+
+    >>> parser = "Invalid value for '--binomial': must be a valid integer, unable to parse string as an integer"
+    >>> wrong_number(parser, ["--binomial", "ten", "0.2"]), wrong_number(parser, ["--binomial=1.5"])
+    ('--binomial ten: must be a whole number', '--binomial 1.5: must be a whole number')
+    """
+    if (found := _NO_NUMBER.search(message)) is None:
+        return ""
+    names, (whole, kind) = re.findall(r"'(--?[\w-]+)'", found[1]), (("whole ", int) if found[2] == "an integer" else ("", float))
+    values = [value for name in names for value in _values(name, arguments)]
+    wrong = next((value for value in values if not _is(kind, value)), "")
+    return f"{names[-1]}{f' {wrong}' if wrong else ''}: must be a {whole}number"
+
+
+_NO_NUMBER = re.compile(r"((?:'--?[\w-]+'(?: / )?)+).*unable to parse string as (a number|an integer)")
+
+
+def _values(name: str, arguments: Sequence[str]) -> Iterator[str]:
+    """What follows an option, up to the next option."""
+    for place, given in enumerate(arguments):
+        if given.startswith(f"{name}=") or (len(name) == 2 and given.startswith(name) and given != name):
+            yield given.removeprefix(name).removeprefix("=")
+        elif given == name:
+            yield from takewhile(lambda value: not value.startswith("--"), arguments[place + 1 :])
+
+
+def _is(kind: type[int] | type[float], text: str) -> bool:
+    try:
+        kind(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _value(name: str, arguments: Sequence[str]) -> str:

@@ -18,7 +18,9 @@ import yaml
         (("evaluate", "x", "--bogus", "1"), "No such option: --bogus. See"),
         (("evaluate", "x", "--max-tvd", "1.5x"), "--max-tvd 1.5x: must be a number. See"),
         (("evaluate", "x", "--max-tvd=y"), "--max-tvd y: must be a number. See"),
-        (("sample", "-n", "x5"), "-n x5: must be a whole number. See"),
+        (("sample", "-n", "x5"), "--n-generations x5: must be a whole number. See"),
+        (("sample", "-nx5"), "--n-generations x5: must be a whole number. See"),
+        (("init-prompt", "--binomial", "10", "x"), "--binomial x: must be a number. See"),
     ],
 )
 def test_an_option_that_is_wrong_is_named_with_what_was_meant(in_process, words, says):
