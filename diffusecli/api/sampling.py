@@ -186,7 +186,6 @@ def sample(
             per_wording=per_wording, ask=ask,
         ), _RESULTS)  # fmt: skip
         settings = replace(settings, seed=wanted.config.seed if seed is None else seed)
-        say(wanted.message)
         done = draw(
             wanted, settings, engine=chosen, options=options, max_rows=max_rows, report=report or (lambda *_: None), notice=say
         )

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -18,6 +18,7 @@ from diffusecli.cli.groups import with_options
 from diffusecli.cli.missing_values import help_of
 from diffusecli.cli.options import meant_paths
 from diffusecli.cli.printing import LOCAL_MAIN_PROCESS, MAIN_PROCESS, is_quiet, is_verbose, notice, show
+from diffusecli.cli.unknown_options import unknown_option, wrong_number
 from diffusecli.files.paths import library_notices
 from diffusecli.system import terminal
 from diffusecli.system.errors import DiffuseError, InputError, InterruptedRun, MachineError
@@ -66,10 +67,18 @@ def _refuse(error: Any) -> NoReturn:
     if context is not None and message == context.get_help():  # no command at all: the help is all there is to say
         error.show()
     else:
+        message = _in_our_words(message, error)
         end = "" if message.endswith((".", "?")) else "."
-        message = message.replace(": Input should be ", ": must be ")
         _print_error(f"{message}{end} {help_of(context)}")
     sys.exit(error.exit_code)
+
+
+def _in_our_words(message: str, error: Any) -> str:
+    """The message of the command line's parser, for unknown options and wrong numbers with what was meant."""
+    if hasattr(error, "possibilities") and getattr(error, "option_name", None) and getattr(error, "ctx", None) is not None:
+        return unknown_option(error, sys.argv)
+    message = message.replace(": Input should be ", ": must be ")
+    return wrong_number(message, sys.argv) or message
 
 
 def guarded(body: Body) -> Body:
@@ -88,7 +97,7 @@ def guarded(body: Body) -> Body:
         except DiffuseError as error:
             if not _prints(error):
                 raise typer.Exit(error.exit_code) from error
-            _stop(str(error), error.exit_code)
+            _stop(str(error), error.exit_code, error.lines)
         except KeyboardInterrupt as interrupt:
             if not MAIN_PROCESS:
                 raise typer.Exit(EXIT_INTERRUPTED) from interrupt
@@ -144,10 +153,12 @@ def _forget_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _stop(message: str, code: int) -> NoReturn:
+def _stop(message: str, code: int, lines: Sequence[str] = ()) -> NoReturn:
+    """Print the message, or each of its `lines`, and end the command."""
     if code == EXIT_INTERRUPTED:  # half-built objects of libraries would print errors at exit
         sys.unraisablehook = lambda _: None
-    _print_error(message)
+    for line in lines or (message,):
+        _print_error(line)
     raise typer.Exit(code)
 
 

@@ -149,7 +149,6 @@ def init_prompt(
     from diffusecli.prompts.request_files import read_requests
     from diffusecli.prompts.request_wording import Wording, form_doubts, wording_doubts
     from diffusecli.prompts.weighing import Reading
-    from diffusecli.report.tables import distribution_preview
     from diffusecli.verbs.init_prompt import choose, config_text, fields_of, prompts_from, with_paraphrases, write_texts
     from diffusecli.verbs.init_table_prompt import table_prompt
 
@@ -183,15 +182,16 @@ def init_prompt(
     groups = (*_columns("--group-by", group_by), *_columns("--given", given))
     reading = Reading(
         column, weight_column, count, top, min_count, alpha, groups, _columns("--alpha-within", alpha_within), options_column, shares_column, decimal,
-        template, tuple(bins or ()), _columns("--independent", independent), table.layout(), "/".join(name for name, some in (("--group-by", group_by), ("--given", given)) if some) or "--group-by",
+        template, tuple(bins or ()), _columns("--independent", independent), table.layout(), _grouping(group_by, given),
     )  # fmt: skip
     distributions = choose(families, modifiers, source, reading, worded=wordings is not None)
     if paraphrasing.paraphrase is not None and service is not None:
         wording = with_paraphrases(distributions, wording, paraphrasing.paraphrase, service, notice)
         wording = replace(wording, held_out=held_out)
     as_table = bool(given) and output is not None and output.suffix == ".json"
-    prompts = prompts_from(distributions, wording, groups, output.with_suffix("") if as_table and output else output)
-    first = next(iter(prompts.values()))
+    place = output.with_suffix("") if as_table and output else output
+    prompts = prompts_from(distributions, wording, groups, place, reading.grouping)
+    shown, first = min(prompts.items(), key=lambda made: str(made[0]))  # in the order of files
     if output is None:
         typer.echo(terminal.json_text(first.to_json()), nl=False)
     else:
@@ -213,9 +213,18 @@ def init_prompt(
     for message in dict.fromkeys(messages):
         notice(message)
     if preview and not is_quiet():
-        terminal.console(stderr=True).print(distribution_preview(first))
+        _show(first, "" if len(prompts) == 1 else repr(first.request) if as_table else str(shown))
     if output is not None:
         notice(_next(output, config))
+
+
+def _show(prompt: Prompt, name: str) -> None:
+    """Preview a distribution, with its name if there are several."""
+    from diffusecli.report.tables import distribution_preview
+
+    if name:
+        notice(f"preview of the first prompt, {name}")
+    terminal.console(stderr=True).print(distribution_preview(prompt))
 
 
 def _next(output: Path, config: Path | None) -> str:
@@ -223,10 +232,12 @@ def _next(output: Path, config: Path | None) -> str:
     if config is not None:
         return f"next: `diffuse train {shlex.quote(str(config))}`"
     run = shlex.quote(str(Path("results", output.stem)))
-    return (
-        f"next: `diffuse train --model smollm2-135m-instruct --prompt {shlex.quote(str(output))} -o {run}`, or name it in train_prompts of "
-        "a config"
-    )
+    return f"next: `diffuse train --model smollm2-135m-instruct --prompt {shlex.quote(str(output))} -o {run}`"
+
+
+def _grouping(group_by: str, given: str) -> str:
+    """The options that name the groups, for messages."""
+    return "/".join(name for name, some in (("--group-by", group_by), ("--given", given)) if some) or "--group-by"
 
 
 def _written(output: Path, prompts: Mapping[Path | None, Prompt], table: Path | None, config: Path | None) -> str:

@@ -139,11 +139,10 @@ def sample(
         form, system, chat_template, trust_remote_code, served=not chosen.loads_model, per_wording=per_wording, ask=ask,
     ), RESULTS)  # fmt: skip
     settings = replace(settings, seed=wanted.config.seed if seed is None else seed)
-    notice(wanted.message)
     effect = wanted.effect
     with SamplingProgress(progress_console(), len(wanted.prompts)) as progress:
         done = draw(wanted, settings, engine=engine, options=own, max_rows=max_rows, report=progress, notice=notice)
-    _print_answers(done, request or (), wanted.prompts, effect)
+    _print_answers(done, request or (), wanted.prompts, effect, wanted.evaluated)
 
 
 def _require_options_of(engine: Kind, own: Collection[str], of_models: Collection[str]) -> None:
@@ -157,7 +156,7 @@ def _require_options_of(engine: Kind, own: Collection[str], of_models: Collectio
         raise InputError(f"--engine {engine.name} needs --{missing[0].replace('_', '-')}: {engine.options[missing[0]].help}")
 
 
-def _print_answers(done: Sampled, requests: Iterable[str], prompts: Iterable[Prompt], effect: str) -> None:
+def _print_answers(done: Sampled, requests: Iterable[str], prompts: Iterable[Prompt], effect: str, evaluated: Path) -> None:
     """Print the answers to each request of the command line, then their number, the file, and what it changes for `evaluate`."""
     from diffusecli.report.tables import answers
 
@@ -171,4 +170,4 @@ def _print_answers(done: Sampled, requests: Iterable[str], prompts: Iterable[Pro
     if done.warning:
         typer.echo(done.warning)
     if any(prompt.targets for prompt in prompts):
-        notice(f"next: `diffuse evaluate {shlex.quote(str(done.path))}`")
+        notice(f"next: `diffuse evaluate {shlex.quote(str(evaluated))}`")

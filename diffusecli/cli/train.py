@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffusecli.cli.printing import MAIN_PROCESS, notice, print_line, progress_console, quiet_libraries
+from diffusecli.cli.printing import MAIN_PROCESS, is_verbose, notice, print_line, progress_console, quiet_libraries
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system import terminal
 from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError
 
+_ROUNDED = 0.05
+"""Seconds that are not shown."""
 _FAR = 0.1
 """Nats: answers of a model with a larger KL are clearly off."""
 
@@ -51,7 +53,7 @@ def train(
     more: Annotated[
         int | None, typer.Option("--more", min=1, metavar="N", help="Continue a finished run for N more iterations.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and the plan, and exit.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the settings and the plan, and exit.")] = False,
 ) -> None:
     """Train a LoRA adapter to follow the target weights."""
     with collector_off():
@@ -110,13 +112,18 @@ def _chosen(
     config: Path | None, model: str | None, prompts: list[Path] | None, output: Path | None, settings: Sequence[str]
 ) -> Config:
     """The config of the file, or one with the defaults for a model and prompts."""
-    from diffusecli.prompts.config_files import config_from, read_config
+    from diffusecli.prompts.config_files import config_from, inspect_config
+    from diffusecli.prompts.experiment import Experiment
 
     named = {"--model": model, "--prompt": prompts, "-o": output}
     if config is not None:
         if given := [name for name, value in named.items() if value]:
             raise InputError(f"{given[0]} does not go with a config. Use --set, e.g. --set model=… or --set output_dir=…")
-        return read_config(config, settings)
+        inspected = inspect_config(config, settings)
+        if inspected.config is None:  # prompts that are missing are reported, too
+            problems = (*inspected.problems, *Experiment.of(config, inspected).problems)
+            raise InputError.of(problem for problem in problems if problem.severity == "error")
+        return inspected.config
     if missing := [name for name, value in named.items() if not value]:
         start = "nothing to train" if len(missing) == len(named) else f"{missing[0]} is missing"
         raise InputError(f"{start}. Name a config, or a model, prompts and a folder with --model, --prompt and -o")
@@ -125,12 +132,16 @@ def _chosen(
 
 
 def _show_plan(config: Config, *, force: bool, more: int) -> None:
+    """Print the settings that differ from the defaults (with --verbose all), then the plan."""
     with collector_off():
         from diffusecli.report.tables import training_plan
         from diffusecli.verbs.train import plan
 
-    resolved = config.to_yaml()
-    typer.echo(resolved if terminal.fits(resolved) else config.to_yaml(ascii_only=True))
+    every = is_verbose()
+    resolved = config.to_yaml(defaults=every)
+    typer.echo(resolved if terminal.fits(resolved) else config.to_yaml(ascii_only=True, defaults=every), nl=every)
+    if not every:
+        typer.echo("# all others: defaults. --verbose shows them\n")
     terminal.console().print(training_plan(plan(config, notice, force=force, more=more)))
 
 
@@ -155,7 +166,7 @@ def _train_one(job: _Job, *, force: bool, more: int, several: bool) -> Path:
     earlier = RunDir(folder).read_manifest().get("exact_kl", {}) if more and RunDir(folder).manifest.is_file() else {}
     with TrainingProgress(progress_console()) as progress:
         done = tune(config, force=force, more=more, report=progress, watch=progress.step, notice=notice)
-    _print_figures(done, f"{job.again} --more {more or config.alg_config.n_iters}", time.monotonic() - began)
+    _print_figures(done, job.again, more or config.alg_config.n_iters, time.monotonic() - began)
     if worse := [alias for alias, kl in done.after.kl.items() if alias in earlier and kl > 1.1 * earlier[alias] + 1e-4]:
         notice(
             f"warning: {worse[0]}: KL rose from {earlier[worse[0]]:.4f} to {done.after.kl[worse[0]]:.4f}. Longer training, or a lower "
@@ -180,14 +191,15 @@ def _show_runs(folders: Sequence[Path]) -> None:
     notice(f"next: `diffuse evaluate {' '.join(shlex.quote(str(folder)) for folder in folders)}`")
 
 
-def _print_figures(done: Trained, longer: str, seconds: float) -> None:
+def _print_figures(done: Trained, again: str, iterations: int, seconds: float) -> None:
     """Print exact figures of each prompt (of many prompts by folder), the drift, the run directory, and what to do next.
 
-    `longer` is the command that trains further, `seconds` the time of this command.
+    `again` is the command that trains the run again, `iterations` how many more are useful, `seconds` the time of this command.
     """
     from diffusecli.evaluation.groups import MOST_LISTED
     from diffusecli.report.tables import trained_table
 
+    notice("the KL above is the mean during an iteration, before its steps. The figures below are after the last step")
     if len(done.after.prompts) + len(done.test.prompts) > MOST_LISTED:
         terminal.console().print(trained_table(done.after, done.test, done.digests))
     else:
@@ -195,14 +207,24 @@ def _print_figures(done: Trained, longer: str, seconds: float) -> None:
     if done.retention_kl is not None:
         typer.echo(f"drift from the base model on held-out instructions: {done.retention_kl:.4f} nats per token")
     link = " in" if done.reason.startswith("finished") else ", after"
-    print_line(f"{done.run.path}: {done.reason}{link} {done.seconds:.1f} s of training; this command took {seconds:.0f} s")
+    in_all = f" ({done.seconds:.1f} s in total)" if done.seconds - done.seconds_now > _ROUNDED else ""
+    parts = "loading, figures and sampling" if done.run.sample_files().get("lora") else "loading and figures"
+    print_line(
+        f"{done.run.path}: {done.reason}{link} {done.seconds_now:.1f} s of training{in_all}; this command took {seconds:.0f} s, with {parts}"
+    )
     stopped_early = done.reason.startswith("early stop")  # as asked
     furthest = max(done.after.kl, key=lambda alias: done.after.kl[alias], default="")
     if not stopped_early and done.after.kl.get(furthest, 0.0) > _FAR:
         notice(
-            f"warning: {furthest} is far from its target (KL {done.after.kl[furthest]:.3f}). Train longer: `{longer}`. If that no longer helps, "
-            "use a larger adapter, e.g. --set lora.r=32"
+            f"warning: {furthest} is far from its target (KL {done.after.kl[furthest]:.3f}). Train longer: `{again} --more {iterations}`. If that no "
+            f"longer helps, train a larger adapter in a new run: `{again} {_larger(done.run)}`"
         )
+
+
+def _larger(run: RunDir) -> str:
+    """The options that train an adapter of twice the rank, in a folder of its own."""
+    rank = 2 * int(json.loads((run.path / "adapter_config.json").read_text(encoding="utf-8"))["r"])
+    return f"--set lora.r={rank} --set {shlex.quote(f'output_dir={run.path}-r{rank}')}"
 
 
 def _print_each(done: Trained) -> None:

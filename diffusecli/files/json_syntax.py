@@ -35,18 +35,50 @@ def load_json(path: str, text: str) -> tuple[Any, list[Problem]]:
     return data, (list(_json_oddities(path, text)) if suspicious else [])
 
 
+_WORDS = {
+    "Expecting value": ("expected a value", "put text between double quotes"),
+    "Expecting ',' delimiter": ("expected a comma or a closing bracket", "add it"),
+    "Expecting ':' delimiter": ("expected a colon after the key", "add it"),
+    "Expecting property name enclosed in double quotes": ("expected a key", "put it between double quotes"),
+    "Extra data": ("text after the end of the value", "remove it, or write it into another file"),
+    "Invalid control character": ("a line break or tab inside a text", r"write \n or \t"),
+    "Unterminated string starting": ("the text that starts here has no closing quote", "add it"),
+    "Invalid \\escape": ("a backslash that starts no known escape", r"write \\ for a backslash"),
+    "Invalid \\uXXXX escape": (r"\u without four hexadecimal digits", r"write \\ for a backslash"),
+}
+"""Messages of Python's parser -> what is wrong, and the fix."""
+
+
 def _not_json(path: str, text: str, error: json.JSONDecodeError) -> Problem:
     """What is wrong there, and how to fix it."""
-    what, remedy, offset = error.msg.removesuffix(" at"), "correct the JSON there", error.pos
-    before, there = text[: error.pos].rstrip(), text[error.pos :]
+    message, offset = error.msg.removesuffix(" at"), error.pos
+    what, remedy = _WORDS.get(message, (message, "correct the JSON there"))
+    before, there, starts = text[: error.pos].rstrip(), text[error.pos :], line_starts(text)
     if not text.strip():
-        remedy = "the file is empty: write JSON into it"
+        what, remedy = "the file is empty", "write JSON into it"
     elif there.startswith(("//", "/*", "#")):
         what, remedy = "JSON has no comments", "remove the comment"
     elif re.match(r",\s*[\]}]", there) or (there.startswith(("]", "}")) and before.endswith(",")):
         what, remedy = "trailing comma before the closing bracket", "remove the comma"
         offset = error.pos if there.startswith(",") else len(before) - 1  # Python 3.13 points at the comma itself
-    return Problem(path, f"invalid JSON: {what}", remedy, *line_and_column(line_starts(text), offset))
+    elif not there.strip() and (unclosed := _unclosed(before)) is not None:
+        line = line_and_column(starts, unclosed)[0]
+        what, remedy = f"the bracket {before[unclosed]} of line {line} is not closed", f"add {_CLOSING[before[unclosed]]}"
+    return Problem(path, f"invalid JSON: {what}", remedy, *line_and_column(starts, offset))
+
+
+_CLOSING = {"[": "]", "{": "}"}
+
+
+def _unclosed(text: str) -> int | None:
+    """The offset of the last bracket that is not closed."""
+    waiting: list[int] = []
+    for match in _JSON_TOKEN.finditer(text):
+        if match[0] in _CLOSING:
+            waiting.append(match.start())
+        elif match[0] in "]}" and waiting:
+            waiting.pop()
+    return waiting[-1] if waiting else None
 
 
 def _json_oddities(path: str, text: str) -> Iterator[Problem]:

@@ -148,7 +148,7 @@ def _nearest(wanted: Path, root: Path) -> Path | None:
     for folder, name in zip(reversed(wanted.parents), wanted.parts[wanted.is_absolute() :], strict=True):
         if not exists(root / folder / name):
             try:
-                near = nearest(name, [there.name for there in (root / folder).iterdir()])
+                near = nearest(name, [there.name for there in (root / folder).iterdir() if _is_like(name, there.name)])
             except OSError:
                 return None
             if near is None:
@@ -156,6 +156,15 @@ def _nearest(wanted: Path, root: Path) -> Path | None:
             beyond = folder / near / wanted.relative_to(folder / name)
             return beyond if exists(root / beyond) else folder / near
     return None
+
+
+def _is_like(name: str, other: str) -> bool:
+    """Whether two names are alike without their extensions, which alone make no name similar.
+
+    >>> _is_like("nope.csv", "pets.csv"), _is_like("dicee.json", "dice.json"), _is_like("dice.yml", "dice.yaml")
+    (False, True, True)
+    """
+    return nearest(Path(name).stem, [Path(other).stem]) is not None
 
 
 def _is_users_own(path: str | Path) -> bool:

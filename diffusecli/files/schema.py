@@ -98,7 +98,7 @@ def _hint(location: Location, kind: str, value: Any) -> str:
         (bare is not None, f"write {bare} without quotes"),
         (isinstance(value, float) and value.is_integer(), f"write {value:.0f}" if isinstance(value, float) else ""),
     )
-    return next((hint for fits, hint in hints if fits), "correct the value")
+    return next((hint for fits, hint in hints if fits), "")
 
 
 def _bare(text: str) -> str | None:

@@ -32,13 +32,42 @@ def load_yaml(path: str, text: str) -> tuple[Any, list[Problem]]:
         ]  # fmt: skip
         return (None, problems) if problems else (_load(text), [])
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        what, remedy, mark = _in_plain_words(error)
         place = (mark.line + 1, mark.column + 1) if mark else (None, None)
-        what = error.problem or error.context or "cannot be parsed"
-        return None, [Problem(path, f"invalid YAML: {what}", "correct the YAML there", *place)]
+        return None, [Problem(path, f"invalid YAML: {what}", remedy, *place)]
     except (yaml.YAMLError, ValueError) as error:
         what = str(error).splitlines()[0]
         return None, [Problem(path, f"invalid YAML: {what}", "correct the YAML there")]
+
+
+_WORDS = (
+    ("expected <block end>", "the indentation differs from that of the lines above", "give keys of the same level the same spaces"),
+    ("found character '\\t'", "a tab in the indentation", "use spaces"),
+    ("mapping values are not allowed", "a colon where no key can be", "check the indentation, or put text with a colon in quotes"),
+    ("could not find expected ':'", "a key without a colon", "add the colon"),
+    ("found character", "a character that cannot start a text", "put the text in quotes"),
+)
+"""How messages of PyYAML start -> what is wrong, and the fix."""
+
+
+def _in_plain_words(error: yaml.MarkedYAMLError) -> tuple[str, str, yaml.Mark | None]:
+    """What is wrong, the fix, and where."""
+    what, mark, begun = (
+        str(error.problem or error.context or "cannot be parsed"),
+        error.problem_mark or error.context_mark,
+        error.context_mark,
+    )
+    closing = "]" if "flow sequence" in str(error.context) else "}" if "flow mapping" in str(error.context) else ""
+    if closing and begun and mark and (mark.line > begun.line or "<stream end>" in what):
+        return f"the bracket {'[' if closing == ']' else '{'} is not closed", f"add {closing}", begun
+    if closing:
+        return f"expected a comma or {closing}", "add it", mark
+    if "quoted scalar" in str(error.context) and begun:
+        return "the text that starts here has no closing quote", "add it", begun
+    plain, remedy = next(
+        ((plain, remedy) for start, plain, remedy in _WORDS if what.startswith(start)), (what, "correct the YAML there")
+    )
+    return plain, remedy, mark
 
 
 def read_value(text: str) -> Any:

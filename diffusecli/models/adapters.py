@@ -131,9 +131,7 @@ def require_quick(patterns: Iterable[tuple[str, str]], names: Sequence[str], pla
                         expression.fullmatch(name)
                         expression.match(name)
         except (re.error, RecursionError, OverflowError) as error:
-            raise InputError(
-                f"{place}: {field} contains {pattern[:60]!r}, which is not a Python regular expression. Correct it"
-            ) from error
+            raise InputError(f"{place}: {field} contains {pattern[:60]!r}, which is not a Python regular expression") from error
 
 
 def require_sound_weights(path: Path, config: AdapterConfig, largest: int) -> int:

@@ -33,7 +33,7 @@ _MOST_BYTES = 10_000_000  # maximum size of a template
 _MOST_TEXT = 50_000_000  # characters of a conversation; the longest contexts have a few million tokens
 _TIMEOUT = 5.0  # seconds to render one text
 _MOST_MEGABYTES = 500
-_ANOTHER = "Correct it, or set another chat_template"
+_ANOTHER = "Fix the template, or set another chat_template"
 
 _PROBE_SYSTEM, _PROBE_REQUEST = "some4system", "some4request"
 _DATE_WATCH = (

@@ -30,6 +30,7 @@ def weighted_choices(listing: str) -> list[tuple[str, float | None]]:
         entries.append((quoted.replace('""', '"') if quoted is not None else name.strip(), weight))
         at = match.end() + (match.end() == len(listing) and not match[0].endswith(","))
     _require_commas(listing, [name for name, _ in entries])
+    _require_no_pairs(listing, entries)
     if all(weight is None for _, weight in entries) and "=" not in listing:
         entries = _at_ends([name for name, _ in entries])
     return [(name, None if weight is None else _weight(name, weight)) for name, weight in entries]
@@ -50,6 +51,20 @@ def _require_commas(listing: str, names: Sequence[str]) -> None:
         parts = [part for part in listing.split(sign) if part.strip()]
         if len(parts) > 1 and (len(names) == 1 or all("=" in part for part in parts)):
             raise InputError(f"--choices: {listing!r} has {sign!r} between the choices. Separate them with commas")
+
+
+def _require_no_pairs(listing: str, entries: Sequence[tuple[str, str | None]]) -> None:
+    """Raise `InputError` for a single target that looks like several names with numbers."""
+    words = listing.split()
+    names, numbers = words[::2], words[1::2]
+    several = (
+        len(entries) == 1 and entries[0][1] is None and len(names) == len(numbers) > 1 and not listing.lstrip().startswith('"')
+    )
+    if several and all(map(_PLAIN.fullmatch, numbers)) and not any(map(_PLAIN.fullmatch, names)):
+        pairs = ",".join(f"{name}={number}" for name, number in zip(names, numbers, strict=True))
+        raise InputError(
+            f"--choices: {listing!r} looks like several targets with weights. Write {pairs}. If it is one target, quote it: '\"{listing}\"'"
+        )
 
 
 def _at_ends(names: Sequence[str]) -> list[tuple[str, str | None]]:

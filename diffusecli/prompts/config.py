@@ -232,9 +232,9 @@ class Config(BaseModel):
         "use --trust-remote-code in commands that read a run.",
     )
 
-    def to_yaml(self, *, ascii_only: bool = False) -> str:
-        """The resolved config with every field. In ASCII on request, or if a value has unprintable characters."""
-        fields = self.model_dump(mode="json")
+    def to_yaml(self, *, ascii_only: bool = False, defaults: bool = True) -> str:
+        """The resolved config, with every field or without `defaults`. In ASCII on request, or if a value has unprintable characters."""
+        fields = self.model_dump(mode="json", exclude_defaults=not defaults)
         text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
         return text if printable(text) == text and not ascii_only else yaml.safe_dump(fields, sort_keys=False)
 

@@ -32,7 +32,7 @@ def template_variable_problems(document: Document, config: Config) -> Iterator[P
         if name in _SET_BY_US:
             yield document.problem(("chat_template_kwargs", name), f"'{name}' is set by diffuse itself", "remove it")
         elif not name.isidentifier():
-            yield document.problem(("chat_template_kwargs", name), f"'{name}' is not a variable name", "correct it")
+            yield document.problem(("chat_template_kwargs", name), f"'{name}' is not a variable name", "use letters, digits and _")
         elif not _is_json(value):
             yield document.problem(("chat_template_kwargs", name), f"'{name}' is not a text, number, boolean, list or mapping",
                                    "put quotes around it")  # fmt: skip

@@ -38,7 +38,7 @@ class Matching:
         try:
             re.compile(self.pattern or "")
         except re.error as error:
-            raise InputError(f"--match {self.rule}: is not a valid pattern of Python's re ({error}). Correct it") from error
+            raise InputError(f"--match {self.rule}: is not a valid pattern of Python's re: {error}") from error
 
     @property
     def pattern(self) -> str | None:

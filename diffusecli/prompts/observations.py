@@ -19,7 +19,7 @@ from diffusecli.prompts.row_lists import distributions_of_lists
 from diffusecli.prompts.shared_options import shared_options
 from diffusecli.prompts.templates import Template
 from diffusecli.prompts.total_rows import remove_totals
-from diffusecli.prompts.weighing import NONE, REQUEST_OF_RECORDS, Reading, distribution, in_order, with_notices
+from diffusecli.prompts.weighing import NONE, Reading, distribution, in_order, with_notices
 from diffusecli.prompts.weight_columns import choose_weight_column, columns_in_use, counts_beside, weight_columns
 from diffusecli.system.errors import InputError
 
@@ -75,9 +75,12 @@ def distributions_in(path: Path, reading: Reading) -> dict[tuple[str, ...], Dist
     made = {key: distribution(table, key, totals[key], options[key], reading, counted=counted) for key in totals}
     notices = [*table.notices, *notices, *left_out, *(smoothed if counted else ()), how if counted else ""]
     if reading.template is not None:
-        shown = Template.of(reading.template).shown
+        record = Template.of(reading.template)
+        request = f"Make up a record at random, with these fields: {', '.join(record.fields)}."
         made = {
-            key: replace(each, template=reading.template, request=REQUEST_OF_RECORDS, noun=shown, independent=own.get(key, {}))
+            key: replace(
+                each, template=reading.template, request=request, noun=record.shown, answer="record", independent=own.get(key, {})
+            )
             for key, each in made.items()
         }
     return with_notices(made, notices)

@@ -116,15 +116,23 @@ def _given_contents(path: str, text: str, _stamp: tuple[int, int]) -> _Contents:
     return _Contents(prompts, each)
 
 
+_ALONE = ("weights", "eos", "system", "response")
+"""Keys without which the rest of a prompt can be checked."""
+
+
 def _prompt(document: Document, data: object, alias: str) -> tuple[Prompt | None, list[Problem]]:
     """The prompt with these fields, and its problems."""
     try:
         prompt = Prompt.model_validate({**data, "alias": alias} if isinstance(data, dict) else data)
     except ValidationError as error:
         problems = [problem for problem, _ in problems_of(document, error, Prompt)]
-        unknown = [str(one["loc"][0]) for one in error.errors() if one["type"] == "extra_forbidden" and len(one["loc"]) == 1]
-        if isinstance(data, dict) and len(unknown) == len(error.errors()):  # the rest of the prompt is checked, too
-            problems += _prompt(document, {key: value for key, value in data.items() if key not in unknown}, alias)[1]
+        wrong = [
+            str(one["loc"][0])
+            for one in error.errors()
+            if one["loc"] and (one["loc"][0] in _ALONE or (one["type"] == "extra_forbidden" and len(one["loc"]) == 1))
+        ]
+        if isinstance(data, dict) and len(wrong) == len(error.errors()):  # the rest of the prompt is checked, too
+            problems += _prompt(document, {key: value for key, value in data.items() if key not in wrong}, alias)[1]
         return None, problems
     return prompt, list(content_problems(document, prompt))
 

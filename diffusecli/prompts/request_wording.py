@@ -143,13 +143,13 @@ def _repeated(distribution: Distribution, wording: Wording, draws: int) -> Distr
     """The distribution as requests name it: they ask for several draws, and an example has as many."""
     again = "" if wording.replacement else ", none of them twice"
     place = "one per line" if "\n" in wording.separator else "in one line"
-    request = f"{distribution.request.rstrip('.')}. Do it {draws} times{again}, and give all {draws} {place}."
+    request = f"{distribution.request.rstrip('.')}. Do it {draws} times{again}, and list the {draws} results {place}."
     shown = wording.separator.join([distribution.noun] * min(draws, _SHOWN_DRAWS)) + (
         "" if draws <= _SHOWN_DRAWS else f"{wording.separator}…"
     )
     outcomes = distribution.outcomes
     example = wording.separator.join(outcomes[place % len(outcomes)] for place in range(draws))
-    return replace(distribution, request=request, noun=shown, outcomes=(example,), weights=None)
+    return replace(distribution, request=request, noun=shown, answer="list", outcomes=(example,), weights=None)
 
 
 def _with_example(distribution: Distribution) -> Distribution:
@@ -187,7 +187,7 @@ def form_doubts(distribution: Distribution, wording: Wording, fields: Iterable[s
     in_system = wording.system is not None and shows_form(wording.system, wording.wrap, fields)
     silent = [] if in_system else [text for text in wording.requests if not shows_form(text, wording.wrap, fields)]
     if silent and not wording.form and not wording.spellings and wording.wrap.strip() != "%s":
-        clause = form_sentence(wording.wrap, distribution.noun)
+        clause = form_sentence(wording.wrap, distribution.noun, distribution.answer)
         clause = clause.replace("{", "{{").replace("}", "}}") if fields else clause
         found.append(
             f"--request{_which(silent, wording.requests)} ask for the form of the targets, {wording.wrap.replace('%s', distribution.noun)}. "

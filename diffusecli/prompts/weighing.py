@@ -16,7 +16,6 @@ from diffusecli.prompts.distributions import Distribution
 from diffusecli.system.errors import InputError, many
 
 REQUEST = "Pick one at random."
-REQUEST_OF_RECORDS = "Make up one at random."
 NONE = "none"
 """Instead of a column: no weights, although a column looks like them; options of all groups together."""
 

@@ -59,8 +59,10 @@ def draw_forms(
 
     def requests(pairs: Sequence[tuple[str, str]]) -> tuple[str, ...]:
         drawn = [random.Random(f"{seed} {question} {form}").choice(outcomes) for question, form in pairs]
-        texts = [with_form(*pair, wording.wrap, distribution.noun, example) for pair, example in zip(pairs, drawn, strict=True)]
-        return tuple(texts)
+        named = (distribution.noun, distribution.answer)
+        return tuple(
+            with_form(*pair, wording.wrap, named[0], example, named[1]) for pair, example in zip(pairs, drawn, strict=True)
+        )
 
     return (
         requests(_pairs(trained, kinds[0], count, "--wordings", "there are only")),

@@ -122,6 +122,7 @@ class TrainingProgress(Display):
         self._first_step: Step | None = None
         self._kls: deque[float] = deque(maxlen=_STEPS_SHOWN)
         self._stepped = 0.0  # when a step was shown
+        self._earlier = 0.0  # seconds of earlier commands
         self._seen: deque[Iteration] = deque(maxlen=_SPARK_WIDTH)  # bounded: a long training has many
 
     def __call__(self, seen: Iteration) -> None:
@@ -130,14 +131,15 @@ class TrainingProgress(Display):
         self._stepped = time.monotonic()
         self._first = self._first or seen
         if not self._console.is_terminal:
-            self._print(_line(seen, self._remaining()))
+            self._print(_line(seen, self._remaining(), self._earlier))
         else:
-            self._show(live_view(self._seen, self._remaining()))
+            self._show(live_view(self._seen, self._remaining(), earlier=self._earlier))
 
     def step(self, seen: Step) -> None:
         """Show a step if iterations are far apart: a few times a second on a terminal, otherwise a line every 30 s."""
         clock, live = time.monotonic(), self._console.is_terminal
         self._kls.append(seen.kl)
+        self._earlier = seen.earlier
         if self._seen and seen.of == self._seen[-1].of:  # every step is an iteration, which is shown itself
             return
         if self._first_step is None:
@@ -150,7 +152,7 @@ class TrainingProgress(Display):
         pace = (seen.seconds - self._first_step.seconds) / (seen.step - self._first_step.step)
         line = (
             f"step {seen.step}/{seen.of}  KL {kl:.4f} (last {many(steps, 'step')})  "
-            f"on target {percent(seen.on_target)}  {seen.seconds:.0f} s, {pace * (seen.of - seen.step):.0f} s left"
+            f"on target {percent(seen.on_target)}  {seen.seconds - seen.earlier:.0f} s, {pace * (seen.of - seen.step):.0f} s left"
         )
         if not live:
             self._print(line)
@@ -176,28 +178,22 @@ class SamplingProgress(Display):
         super().__init__(console)
         self._prompts, self._done = prompts, 0
         self._alias: str | None = None  # the current prompt
-        self._fed_before = 0
         self._over: str | None = None  # the last finished prompt
         self._began = self._updated = self._prompt_began = time.monotonic()
 
     def __call__(self, alias: str, now: Standing) -> None:
         """Show the progress of a prompt: a few times a second on a terminal, otherwise a line every 30 s."""
         clock, live = time.monotonic(), self._console.is_terminal
-        if alias != self._alias:  # the pace excludes loading models and earlier starts
-            self._alias, self._prompt_began, self._fed_before = alias, clock, now.tokens_fed
+        if alias != self._alias:  # the time excludes loading models
+            self._alias, self._prompt_began = alias, clock
         due = clock - self._updated >= (_REFRESH if live else _IN_A_PIPE)
         may_be_over = now.rows == 0 and alias != self._over
         if not due and not may_be_over:
             return
         drawn = now.answers.total()
         over = may_be_over and drawn >= now.wanted
-        fed, seconds = now.tokens_fed - self._fed_before, clock - self._prompt_began
-        pace = f", {fed / seconds:.0f} a second" if fed and seconds else ""
-        tokens = (
-            f", {many(now.tokens_fed, 'token')} fed" if now.tokens_fed or not drawn else ""
-        )  # some servers do not report tokens
-        line = f"{spelled(alias)}: {drawn} of {many(now.wanted, 'sample')}, {len(now.answers)} distinct{tokens}"
-        under_way = f"{line}{pace}, {now.rows} under way"
+        line = f"{spelled(alias)}: {drawn} of {many(now.wanted, 'sample')}, {len(now.answers)} distinct"
+        under_way = f"{line}, {clock - self._prompt_began:.0f} s"  # no time left: the last, rare answers take the longest
         if over:
             self._over = alias
             self._done += 1
@@ -213,14 +209,14 @@ class SamplingProgress(Display):
             self._show(Group(*head))
 
 
-def live_view(seen: Sequence[Iteration], remaining: float, line: str = "") -> RenderableType:
+def live_view(seen: Sequence[Iteration], remaining: float, line: str = "", earlier: float = 0.0) -> RenderableType:
     """A bar, the figures of the last iteration (or `line`, of a later step), and sparklines of the exact KL of each prompt.
 
     Of more than eight prompts it shows their folders, and names the prompts furthest from their targets. The rows keep their places.
     """
     last = seen[-1]
     bar = Table.grid(padding=(0, 1))
-    bar.add_row(ProgressBar(last.of, last.iteration, width=20), Text(line or _progress(last, remaining)))
+    bar.add_row(ProgressBar(last.of, last.iteration, width=20), Text(line or _progress(last, remaining, earlier)))
     figures = [] if line else [Text(_figures(last))]
     rows = Table.grid(padding=(0, 2))
     rows.add_row(
@@ -263,15 +259,16 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(_SPARKS[round(height * (len(_SPARKS) - 1))] for height in heights)
 
 
-def _line(seen: Iteration, remaining: float) -> str:
+def _line(seen: Iteration, remaining: float, earlier: float) -> str:
     """One iteration on one line."""
-    where, _, times = _progress(seen, remaining).partition("  ")
+    where, _, times = _progress(seen, remaining, earlier).partition("  ")
     return f"{where}  {_figures(seen)}  {times}"
 
 
-def _progress(seen: Iteration, remaining: float) -> str:
+def _progress(seen: Iteration, remaining: float, earlier: float) -> str:
+    """The iteration, the seconds of this command (not of `earlier` ones), and those left."""
     left = f", {remaining:.0f} s left" if seen.iteration < seen.of else ""
-    return f"iteration {seen.iteration}/{seen.of}  {seen.seconds:.0f} s{left}"
+    return f"iteration {seen.iteration}/{seen.of}  {seen.seconds - earlier:.0f} s{left}"
 
 
 def _figures(seen: Iteration) -> str:

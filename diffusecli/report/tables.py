@@ -80,7 +80,7 @@ def prompts_overview(prompts: Iterable[Prompt]) -> RenderableType:
     aliases = [prompt.alias for prompt in found]
     several = any(prompt.held_out_requests or prompt.trained_wordings > 1 for prompt in found)
     rows = new_table(
-        Text("prompt"), *([("wordings", "right")] if several else []), ("targets", "right"), ("entropy", "right"), ("effective", "right"), ("of 1000", "right"),
+        Text("prompt"), *([("wordings", "right")] if several else []), ("targets", "right"), ("entropy", "right"), ("effective", "right"), ("distinct\nin 1000", "right"),
     )  # fmt: skip
     for name, some in _listed(found, aliases):
         targets, entropy = median(len(prompt.targets) for prompt in some), median(prompt.entropy for prompt in some)
@@ -103,8 +103,7 @@ def prompts_overview(prompts: Iterable[Prompt]) -> RenderableType:
             else []
         ),
         Text(
-            "entropy: in nats. effective: exp(entropy), the number of equally likely targets with this entropy. of 1000: expected "
-            "distinct targets in 1000 samples.",
+            "entropy: in nats. effective: exp(entropy), the number of equally likely targets with this entropy.",
             style="dim",
         ),
     )

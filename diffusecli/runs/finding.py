@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diffusecli.files.paths import look_again
+from diffusecli.files.paths import exists, look_again
 from diffusecli.prompts.config import PLAIN, Config
 from diffusecli.prompts.config_files import read_config
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, sentence
+from diffusecli.system.notices import some_of
 
 
 def config_of(run: RunDir, *, model: str | None = None, trust_remote_code: bool = False) -> Config:
@@ -17,6 +18,8 @@ def config_of(run: RunDir, *, model: str | None = None, trust_remote_code: bool 
     So the chat template is the run's own copy, never another file on this machine, and only the caller decides whether code that
     comes with the model may run.
     """
+    if not exists(run.path):
+        raise missing_run(run.path)
     if not run.config.is_file():
         remedy = "Use --adapter for an adapter without a run" if run.has_adapter else "Use a run directory"
         raise InputError(f"{run.path}: not a run (config.yaml is missing). {remedy}")
@@ -35,13 +38,21 @@ def on_base(config: Config, model: str | None) -> Config:
     return config if model in (None, config.model) else config.model_copy(update={"model": model, "revision": None})
 
 
+def missing_run(path: Path) -> InputError:
+    """The error for a run that does not exist: the most similar name, or the runs next to it."""
+    try:
+        beside = [str(folder) for folder in sorted(path.parent.iterdir()) if folder.is_dir() and _is_run(folder)]
+    except OSError:
+        beside = []
+    runs = f"runs in {path.parent}: {some_of(beside)}" if beside else "use a run directory or a folder of runs"
+    return InputError(f"{path}: does not exist. {sentence(look_again(path, runs))}")
+
+
 def find_runs(path: str | Path) -> list[RunDir]:
     """The run itself, or every run below a folder, by name. Raises `InputError` when there is none."""
     path = Path(path)
     if not path.is_dir():
-        raise InputError(
-            f"{path}: {'is a file' if path.is_file() else 'does not exist'}. {sentence(look_again(path, 'use a run directory or a folder of runs'))}"
-        )
+        raise InputError(f"{path}: is a file. Use a run directory or a folder of runs") if path.is_file() else missing_run(path)
     found = [RunDir(folder) for folder in [path, *sorted(p for p in path.rglob("*") if p.is_dir())] if _is_run(folder)]
     if not found:
         raise InputError(f"{path}: contains no run. Create one with `diffuse train` or `diffuse sample`")

@@ -44,3 +44,4 @@ class Step:
     kl: float  # mean over its prompts, nats
     on_target: float  # mean over its prompts
     seconds: float  # since training began
+    earlier: float = 0.0  # of these, in earlier commands

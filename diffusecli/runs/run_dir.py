@@ -12,7 +12,7 @@ from typing import Any
 from diffusecli.files.documents import read_json_mapping
 from diffusecli.files.paths import exists
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.runs.sample_files import ASK_METHODS, MODES, SAMPLE_ENDINGS, journal_path, meta_path, sampler_name
+from diffusecli.runs.sample_files import ASK_METHODS, MODES, SAMPLE_ENDINGS, existing, journal_path, meta_path, sampler_name
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,10 @@ class RunDir:
         """Path for answers to `diffuse sample --request`, which `evaluate` ignores."""
         return self.path / f"asked.{mode}{ending}"
 
+    def series(self, mode: str, ask: str | None = None) -> list[Path]:
+        """The files that `diffuse sample` wrote by default, with a method of `--ask` or without."""
+        return [path for ending in SAMPLE_ENDINGS for path in existing(self.samples(mode, ending, ask))]
+
     def all_sample_files(self) -> dict[str, list[Path]]:
         """The sample files of each sampler (`sampler_name`), newest first; lora last. `gen.json` from training counts as lora."""
         files = {}
@@ -92,7 +96,7 @@ class RunDir:
             *((mode, ask) for mode in MODES for ask in (None, *ASK_METHODS) if (mode, ask) != ("lora", None)),
             ("lora", None),
         ]:
-            there = [path for ending in SAMPLE_ENDINGS if (path := self.samples(mode, ending, ask)).is_file()]
+            there = self.series(mode, ask)
             if mode == "lora" and ask is None and (self.path / "gen.json").is_file():
                 there.append(self.path / "gen.json")
             if there:
@@ -112,7 +116,9 @@ class RunDir:
 
     def discard_samples(self) -> None:
         """Delete the tuned model's samples."""
-        own = [self.samples("lora", ending, ask) for ending in SAMPLE_ENDINGS for ask in (None, *ASK_METHODS)]
+        asks = (None, *ASK_METHODS)
+        first = [self.samples("lora", ending, ask) for ending in SAMPLE_ENDINGS for ask in asks]  # or their journals
+        own = dict.fromkeys([*first, *(path for ask in asks for path in self.series("lora", ask))])
         for samples in (self.path / "gen.json", *own):
             for path in (samples, meta_path(samples), journal_path(samples)):
                 path.unlink(missing_ok=True)

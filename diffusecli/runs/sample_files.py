@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import glob
+import itertools
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +39,33 @@ FORMATS = {"json": ".json", "jsonl": ".jsonl", "counts": ".json", "csv": ".csv"}
 
 
 SAMPLE_ENDINGS = tuple(dict.fromkeys(FORMATS.values()))
+
+
+def series(first: Path) -> Iterator[Path]:
+    """The names of a sampler's files: the first, then numbered ones for other prompts.
+
+    >>> [path.name for path in itertools.islice(series(Path("gen.lora.json")), 3)]
+    ['gen.lora.json', 'gen.lora.2.json', 'gen.lora.3.json']
+    """
+    yield first
+    for number in itertools.count(2):
+        yield first.with_name(f"{first.stem}.{number}{first.suffix}")
+
+
+def existing(first: Path) -> list[Path]:
+    """The files of a series that exist."""
+    return [path for path in sorted(first.parent.glob(f"{glob.escape(first.stem)}*")) if in_series(first, path) and path.is_file()]
+
+
+def in_series(first: Path, path: Path) -> bool:
+    """Whether it is one of these names.
+
+    >>> first = Path("gen.lora.json")
+    >>> [in_series(first, Path(name)) for name in ("gen.lora.json", "gen.lora.12.json", "gen.lora.2.meta.json", "a/gen.lora.json")]
+    [True, True, False, False]
+    """
+    name = re.escape(first.stem) + r"(\.\d+)?" + re.escape(first.suffix)
+    return path.parent == first.parent and re.fullmatch(name, path.name) is not None
 
 
 def journal_path(samples: Path) -> Path:

@@ -63,6 +63,8 @@ def read_samples(path: Path) -> dict[str, Counter[str]]:
         rows = _read_lines(path)
     else:
         document, problems = read_document(path, MOST_BYTES)
+        if document is None and path.is_file() and path.suffix.lower() != ".json":
+            raise InputError(f"{path}: is not a file of samples. For raw answers, name their prompt with --prompt")
         if document is None:
             raise InputError.of(problems)
         if not isinstance(document.data, dict):

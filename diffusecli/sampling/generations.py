@@ -17,6 +17,7 @@ from diffusecli.files.writing import mark_newest, write_json
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import tally
 from diffusecli.prompts.prompt import Prompt, require_own_names
+from diffusecli.prompts.wording_names import split_alias
 from diffusecli.runs.environment import environment
 from diffusecli.runs.journal import Journal
 from diffusecli.runs.run_dir import prompts_as_json
@@ -94,7 +95,7 @@ def generate(
         if write:
             records = {prompt.alias: prompt for prompt in prompts if prompt.record is not None}
             write_samples(path, drawn, form, settings.seed, records)
-            mark_newest(path, (path.with_suffix(ending) for ending in SAMPLE_ENDINGS))
+            mark_newest(path, (other for other in path.parent.glob("gen*") if other.suffix in SAMPLE_ENDINGS))
             refused = {"refused": journal.refused} if journal.refused else {}
             fed = sum(pool.tokens for pool in pools)
             tail: dict[str, Any] = {
@@ -117,8 +118,10 @@ def _replaced(path: Path, prompts: Sequence[Prompt], n: int) -> Iterator[str]:
     before = settings.get("n_generations") if isinstance(settings, dict) else None
     if isinstance(before, int) and before > n and any(alias in now for alias in earlier):
         yield f"an earlier run ({before} per prompt, now {n})"
+    whole = {prompt.whole for prompt in prompts}
     if gone := [alias for alias in earlier if alias not in now]:
-        yield f"{', '.join(gone)}, which {'is' if len(gone) == 1 else 'are'} not sampled now"
+        others = [alias for alias in gone if split_alias(alias)[0] not in whole]
+        yield f"{', '.join(gone)}, which {'is' if len(gone) == 1 else 'are'} {'not sampled now' if others else 'now sampled in other wordings'}"
     if changed := [alias for alias in earlier if alias in now and earlier[alias] != now[alias]]:
         yield f"{', '.join(changed)} from before the {'prompt was' if len(changed) == 1 else 'prompts were'} changed"
 

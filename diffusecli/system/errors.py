@@ -45,6 +45,7 @@ class DiffuseError(Exception):
     """An expected error. `exit_code` is what the command returns."""
 
     exit_code = EXIT_INPUT
+    lines: tuple[str, ...] = ()  # of several problems, each a message of its own
     shared = False  # whether all training processes raise it, so that only the first prints it
 
 
@@ -54,9 +55,12 @@ class InputError(DiffuseError):
     @classmethod
     def of(cls, problems: Iterable[Problem]) -> InputError:
         """One error that lists `problems`, one per line, up to a maximum."""
-        lines = [str(problem) for problem in problems]
+        found = sorted(problems, key=lambda p: (p.path, p.line or 0, p.column or 0))
+        lines = [str(problem) for problem in found]
         more = [f"and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
-        return cls("\n".join(lines[:_MOST_LINES] + more))
+        error = cls("\n".join(lines[:_MOST_LINES] + more))
+        error.lines = tuple(lines[:_MOST_LINES] + more)
+        return error
 
 
 class MachineError(DiffuseError):
@@ -160,13 +164,13 @@ def many(number: int, noun: str, plural: str = "") -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"
 
 
-def nearest(word: str, known: Sequence[str]) -> str | None:
-    """The most similar known word. None if none is similar.
+def nearest(word: str, known: Sequence[str], similarity: float = 0.6) -> str | None:
+    """The most similar known word. None if none is as similar, from 0 to 1.
 
     >>> nearest("gama", ["gamma", "n_iters"])
     'gamma'
     """
-    return next(iter(difflib.get_close_matches(word, known, n=1)), None)
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=similarity)), None)
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:

@@ -17,15 +17,23 @@ class Wait:
     since: float  # time.monotonic() at its start
     done: int = 0  # finished parts
     of: int = 0  # all parts; 0: unknown
-    unit: str = "part"
+    unit: str = "part"  # the current one of all
+    counted: str = ""  # in place of the unit, where parts do not follow each other: a plural noun
 
     def line(self, now: float) -> str:
         """The work, its current part, and the time so far.
 
         >>> Wait("loading the model", 10.0).line(25.4), Wait("measuring", 0.0, 2, 20).line(60.0)
         ('loading the model: 15 s', 'measuring: part 3 of 20, 60 s')
+        >>> Wait("sampling", 0.0, 400, 1000, counted="samples").line(18.0)
+        'sampling: 400 of 1000 samples, 18 s'
         """
-        part = f"{self.unit} {min(self.done + 1, self.of)} of {self.of}, " if self.of > 1 else ""
+        current = (
+            f"{self.done} of {self.of} {self.counted}"
+            if self.counted
+            else f"{self.unit} {min(self.done + 1, self.of)} of {self.of}"
+        )
+        part = f"{current}, " if self.of > 1 else ""
         return f"{self.what}: {part}{max(0.0, now - self.since):.0f} s"
 
 
@@ -45,13 +53,13 @@ def waits_shown_by(listener: Listener) -> Iterator[None]:
 
 
 @contextmanager
-def waiting_for(what: str, unit: str = "part") -> Iterator[Callable[[int, int], None]]:
+def waiting_for(what: str, unit: str = "part", counted: str = "") -> Iterator[Callable[[int, int], None]]:
     """Say what is done inside. Gives a function for the number of finished parts and of all parts."""
     show, now = _listener.get(), _now.get(None)
     if now is None:
         _now.set(now := [])
     place = len(now)
-    now.append(Wait(what, time.monotonic(), unit=unit))
+    now.append(Wait(what, time.monotonic(), unit=unit, counted=counted))
     show(now[place])
 
     def advance(done: int, of: int) -> None:

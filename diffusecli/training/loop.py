@@ -59,8 +59,10 @@ Report = Callable[[Iteration], None]
 Watch = Callable[[Step], None]
 
 
-def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, report: Report, watch: Watch) -> None:
+def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, report: Report, watch: Watch) -> float:
     """Train from `progress` to the end and set `progress.finished` to the reason why training stopped. `watch` receives every step.
+
+    Returns the seconds of this command's training.
 
     Raises `InterruptedRun` on an interruption, and `InputError` when the loss becomes NaN or infinite.
     """
@@ -102,7 +104,7 @@ def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, rep
                 job.weights.clear()
                 _leave(job, optimiser, progress)
             progress.seconds = earlier + time.perf_counter() - started
-            watch(Step(progress.step, steps, kl, on_target, progress.seconds))
+            watch(Step(progress.step, steps, kl, on_target, progress.seconds, earlier))
             if progress.step % _STEPS_BETWEEN == 0 and place != job.steps_per_iteration - 1 and processes.main:
                 save_checkpoint(job.run, job.base, moments_of(job, optimiser), progress)
             # the end of an iteration: report, stop, save
@@ -121,6 +123,7 @@ def optimise(job: Job, optimiser: torch.optim.Optimizer, progress: Progress, rep
                 _leave(job, optimiser, progress)
     _train_mode(job.base, on=False)
     progress.finished = reason or _finished(settings.n_iters, progress.first)
+    return progress.seconds - earlier
 
 
 def _finished(iterations: int, before: int) -> str:

@@ -39,8 +39,9 @@ class Trained:
     after: Exact
     test: Exact  # test prompts that were not trained on
     retention_kl: float | None  # drift on held-out instructions, nats per token
-    seconds: float
+    seconds: float  # of the whole training
     digests: frozenset[str] = frozenset()  # digests of all trained prompts
+    seconds_now: float = 0.0  # of the training in this command
 
 
 def start_anew(run: RunDir, config: str, template: str | None) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -99,7 +100,11 @@ def with_paraphrases(
 
 
 def prompts_from(
-    distributions: Mapping[tuple[str, ...], Distribution], wording: Wording, groups: tuple[str, ...], output: Path | None
+    distributions: Mapping[tuple[str, ...], Distribution],
+    wording: Wording,
+    groups: tuple[str, ...],
+    output: Path | None,
+    grouping: str = "--group-by",
 ) -> dict[Path | None, Prompt]:
     """The prompts and their paths: `output` itself, or with groups a separate file in this folder."""
     filled = {key: fields_of(distribution, groups, key) for key, distribution in distributions.items()}
@@ -109,7 +114,7 @@ def prompts_from(
         if output is not None:
             require_ending(output, "-o", "a prompt is written as JSON", ".json")
         return {output: prompts[0]}
-    what = "--group-by/--given" if groups else "--shares-column"
+    what = grouping if groups else "--shares-column"
     if output is None:
         raise InputError(f"{what} writes a folder of prompts. Name it with -o")
     require_ending(output, "-o", f"{what} writes a folder of prompts")
@@ -130,7 +135,16 @@ def require_different_requests(prompts: Sequence[Prompt], filled: Mapping[tuple[
         if same != key:
             differ = [name for name, value in filled[key].items() if filled[same].get(name) != value] or list(filled[key])
             who = "all groups" if len({(p.request, p.system) for p in prompts}) == 1 else f"{', '.join(same)} and {', '.join(key)}"
-            raise InputError(f"{what}: {who} would have the same request. Put {{{differ[0]}}} into --request or --system")
+            raise InputError(
+                f"{what}: {who} would have the same request. Put {{{differ[0]}}} into --request or --system, e.g. {_naming(differ[0], prompt)}"
+            )
+
+
+def _naming(field: str, prompt: Prompt) -> str:
+    """The option for a request that names the field, to copy."""
+    text, form, _ = prompt.requests[0].partition(" Output only the ")
+    text = text.replace("{", "{{").replace("}", "}}")
+    return f"--request {shlex.quote(f'{field}: {{{field}}}. {text}')}{' --form' if form else ''}"
 
 
 _PLAIN_PATH = re.compile(r"[A-Za-z./][\w./-]*")

@@ -33,9 +33,9 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import is_there, read_prompts
 from diffusecli.prompts.stated_options import require_statable
 from diffusecli.prompts.wording_names import split_alias
-from diffusecli.runs.finding import config_of, newest_run, on_base
+from diffusecli.runs.finding import config_of, missing_run, newest_run, on_base
 from diffusecli.runs.run_dir import RunDir
-from diffusecli.runs.sample_files import FORMATS, SAMPLE_ENDINGS, meta_path, sampler_name
+from diffusecli.runs.sample_files import FORMATS, SAMPLE_ENDINGS, in_series, meta_path, sampler_name, series
 from diffusecli.runs.samples import format_of
 from diffusecli.sampling.ask_methods import METHODS
 from diffusecli.sampling.asking import AskingEngine, with_limit
@@ -109,13 +109,25 @@ class Resolved:
     ask: str | None = None
 
     @property
+    def is_of_home(self) -> bool:
+        """Whether `evaluate` of the run reads these samples."""
+        if self.home is None or self.path.suffix not in SAMPLE_ENDINGS:
+            return False
+        return in_series(self.home.samples(self.mode, self.path.suffix, self.ask), self.path)
+
+    @property
+    def evaluated(self) -> Path:
+        """What `evaluate` takes to judge these samples: their run, or the file."""
+        return self.home.path if self.home is not None and self.is_of_home else self.path
+
+    @property
     def effect(self) -> str:
         """What these samples change for a later `evaluate` of the run, to be asked before they are written. Empty if nothing."""
         if self.home is None or self.path.parent != self.home.path:
             return ""
         run, sampler = f"`diffuse evaluate {shlex.quote(str(self.home.path))}`", sampler_name(self.mode, self.ask)
         there = self.home.all_sample_files().get(sampler, [])
-        if self.path not in (self.home.samples(self.mode, ending, self.ask) for ending in SAMPLE_ENDINGS):
+        if not self.is_of_home:
             return f"{run} does not use this file" if there else ""
         mine, older = {prompt.alias for prompt in self.prompts}, [file for file in there if file != self.path]
         others = [file.name for file in older if not mine.isdisjoint(read_sample_meta(file).prompts or mine)]
@@ -155,34 +167,36 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
         if not adapter.has_adapter:
             require_idle(adapter.path, adapter.lock)
             raise InputError(
-                f"{adapter.path}: no adapter found. Run `diffuse train` first, or use --mode untuned{_checkpoint(adapter)}"
+                f"{adapter.path}: no adapter found. Run `{_training(wanted, adapter)}` first, or use --mode untuned{_checkpoint(adapter)}"
             )
     prompts = _prompts(wanted, config, run)
     for prompt in prompts if wanted.ask else ():
         require_statable(prompt)
     form = wanted.form or (format_of(wanted.output) if wanted.output else "json")
     only_asked = bool(wanted.requests)  # --request alone does not replace the run's samples
-    path = wanted.output or (home.asked(mode, FORMATS[form]) if only_asked else home.samples(mode, FORMATS[form], wanted.ask))
+    first = home.asked(mode, FORMATS[form]) if only_asked else home.samples(mode, FORMATS[form], wanted.ask)
+    path = wanted.output or next(
+        file for file in series(first) if not any(_other_prompts(beside, prompts) for beside in _formats(file))
+    )
     if wanted.output is not None:
         _require_ending(wanted.output, form)
-    if path.name == "-":
-        raise InputError("-o -: samples cannot go to stdout: their settings are written next to the file. Name a file")
-    if len(os.fsencode(path.name)) > _LONGEST_NAME:
-        raise InputError(f"{path}: the file name is too long. Choose a shorter one")
-    if exists(path) and not path.is_file():
-        raise InputError(f"{path}: is not a regular file. Choose another one")
-    if wanted.output is not None and path.exists() and not meta_path(path).is_file():
-        raise InputError(f"{path}: exists and was not written by `diffuse sample`. Choose another file or remove it")
-    if wanted.output is not None and (others := _of_other_prompts(path, prompts)):
-        raise InputError(f"{path}: contains samples of {others}. Choose another file or remove it")
+    _require_usable(path, prompts, named=wanted.output is not None)
     asked = f", asked by the method {wanted.ask}" if wanted.ask else ""
     message = f"sampling {config.model}{f' with the adapter {wanted.fetched or adapter.path}' if adapter else ''} ({shown(mode)}{asked}){message}"
+    if wanted.source is None and _is_foreign(run, [*wanted.prompts, *wanted.given], prompts):
+        message += ", which has none of these prompts. Name a run to sample another one"
     if adapter is not None and (changed := changed_since_training(adapter, prompts)):
         message += f"; changed since its training: {', '.join(changed)}"
     if wanted.per_wording:
         prompts = [wording for prompt in prompts for wording in (*prompt.wordings, *prompt.held_out)]
     of_a_run = wanted.model is None and (run.path.is_dir() if wanted.source is None else not wanted.is_of_config)
     return Resolved(config, adapter, prompts, path, form, message, wanted.model, home, not of_a_run, wanted.fetched, wanted.ask)
+
+
+def _is_foreign(run: RunDir, named: Sequence[Path | Prompt], prompts: Sequence[Prompt]) -> bool:
+    """Whether prompts were named, and the run was neither trained on any of them nor tested with it."""
+    known = run.read_prompts() if named and run.path.is_dir() else {}
+    return bool(known) and known.keys().isdisjoint(prompt.alias for prompt in prompts)
 
 
 def _with_fetched(wanted: Wanted) -> Wanted:
@@ -193,12 +207,32 @@ def _with_fetched(wanted: Wanted) -> Wanted:
     return replace(wanted, adapter=folder, fetched=fetched)
 
 
+def _require_usable(path: Path, prompts: Sequence[Prompt], *, named: bool) -> None:
+    """Raises `InputError` for an output file that cannot be written, or must not be replaced. `named`: by the user."""
+    if path.name == "-":
+        raise InputError("-o -: samples cannot go to stdout: their settings are written next to the file. Name a file")
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise InputError(f"{path}: the file name is too long. Choose a shorter one")
+    if exists(path) and not path.is_file():
+        raise InputError(f"{path}: is not a regular file. Choose another one")
+    if named and path.exists() and not meta_path(path).is_file():
+        raise InputError(f"{path}: exists and was not written by `diffuse sample`. Choose another file or remove it")
+    if named and (others := _other_prompts(path, prompts)):
+        raise InputError(f"{path}: contains samples of {others[0]}, which is not sampled now. Choose another file or remove it")
+
+
 def _require_ending(path: Path, form: str) -> None:
     """Raises `InputError` if the file extension belongs to another format."""
     require_ending(path, "-o", "samples are written as JSON, JSON lines or CSV", *dict.fromkeys(FORMATS.values()))
     ending, own = FORMATS[form], path.suffix.lower()
     if own != ending and (own in FORMATS.values() or ending != ".json"):
         raise InputError(f"-o {path}: the extension does not match --format {form}. Use {ending} or remove --format")
+
+
+def _training(wanted: Wanted, run: RunDir) -> str:
+    """The command that trains the missing adapter."""
+    config = wanted.source if isinstance(wanted.source, Path) and wanted.is_of_config else run.config
+    return f"diffuse train {shlex.quote(str(config))}" if config.is_file() else "diffuse train"
 
 
 def _checkpoint(run: RunDir) -> str:
@@ -227,6 +261,7 @@ def sample(
             made = at_work.enter_context(kind.make(asked, **(options or {})))
         if wanted.ask is not None:
             made = AskingEngine(made, METHODS[wanted.ask], settings.seed)
+        notice(wanted.message)  # now, because the model was found
         return generate(
             made, wanted.prompts, settings, mode=wanted.mode, path=wanted.path, form=wanted.form, report=report, notice=notice,
             adapter_sha256=wanted.adapter.adapter_sha256 if wanted.adapter is not None else None, adapter=wanted.fetched,
@@ -277,6 +312,8 @@ def _of_config(source: Path | Config, base: str | None) -> tuple[Config, Config 
     """The config with the named base model (as `train --set model=…`); the original config, if valid; a phrase for the source."""
     if isinstance(source, Config):
         return on_base(source, base), source, ""
+    if source.suffix not in (".yaml", ".yml") and not exists(find(source).place):
+        raise missing_run(source)
     config = read_config(source, [f"model={json.dumps(base)}"] if base is not None else [])
     own = config if base is None else inspect_config(source).config
     return config, own, f" as in config {source}"
@@ -301,10 +338,16 @@ def _separate_folder(wanted: Wanted, results: Path) -> Path:
     return results / f"{name}-{run.adapter_sha256[:8]}"
 
 
-def _of_other_prompts(path: Path, prompts: Sequence[Prompt]) -> str:
-    """A prompt in a file of samples that has none of these prompts; "" for samples that may be replaced or continued."""
+def _other_prompts(path: Path, prompts: Sequence[Prompt]) -> list[str]:
+    """The prompts in a file of samples that are not among these: their samples must stay."""
     there = [split_alias(alias)[0] for alias in read_sample_meta(path).prompts] if path.is_file() else []
-    return "" if not there or {prompt.alias for prompt in prompts} & set(there) else there[0]
+    sampled = {prompt.alias for prompt in prompts}
+    return [alias for alias in there if alias not in sampled]
+
+
+def _formats(samples: Path) -> list[Path]:
+    """The file in every format. They share the file of settings, so a file of another format counts, too."""
+    return [samples.with_suffix(ending) for ending in SAMPLE_ENDINGS]
 
 
 def _prompts(wanted: Wanted, config: Config, run: RunDir) -> list[Prompt]:

@@ -171,11 +171,11 @@ def _train(
         )
         _begin(job, config, checkpoint, progress, notice)
         optimiser = make_optimiser(job, moments)
-        optimise(job, optimiser, progress, report, watch)
+        seconds = optimise(job, optimiser, progress, report, watch)
         # 4. exact figures of the final adapter, and everything to disk
         with _interruptible(run, "The training is complete and its last checkpoint is saved", command):
             _announce_measuring(job, progress, notice)
-            trained = _finish(job, optimiser, progress, config.to_yaml(), prompts)
+            trained = replace(_finish(job, optimiser, progress, config.to_yaml(), prompts), seconds_now=seconds)
 
     # 5. samples; the last checkpoint stays until everything is written
     if not processes.sharded:
@@ -279,7 +279,7 @@ def _sample(base: LoadedModel, prompts: list[Prompt], run: RunDir, seed: int, pr
     generations = replace(GENERATIONS, seed=seed)
     notice(f"sampling {generations.n_generations} answers per prompt, {many(len(prompts), 'test prompt')}")
     drawn: dict[str, int] = {}
-    with merged(base.model), waiting_for("sampling", "answer") as advance:
+    with merged(base.model), waiting_for("sampling", counted="samples") as advance:
 
         def report(alias: str, now: Standing) -> None:
             drawn[alias] = now.answers.total()

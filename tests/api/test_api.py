@@ -399,6 +399,8 @@ def test_answers_in_memory_are_judged_and_their_figures_derived_by_hand():
 
 
 def test_an_evaluations_frame_is_what_the_command_writes_as_csv(run, in_process):
+    for others in run.path.glob("gen.*.[0-9]*"):  # samples of other prompts, which stay
+        others.unlink()
     diffuse.sample(run, n=50, max_new_tokens=6)
     diffuse.sample(run, mode="untuned", n=50, max_new_tokens=6)
     done = in_process("evaluate", run.path, "--csv")
@@ -639,7 +641,9 @@ def test_samples_that_were_replaced_are_not_judged(run, tmp_path):
     assert diffuse.evaluate(first).to_frame()["n"].tolist() == [20]
     second = diffuse.sample(run, prompts=COIN, n=30, max_new_tokens=6, seed=2)
     for source in (first, [first, second]):
-        with pytest.raises(diffuse.InputError, match=r"gen.lora.json: these samples were replaced by another sampling.*output=…"):
+        with pytest.raises(
+            diffuse.InputError, match=r"gen.lora(.\d)?.json: these samples were replaced by another sampling.*output=…"
+        ):
             diffuse.evaluate(source)
     assert diffuse.evaluate([second, second]).to_frame()["n"].tolist() == [30]
     own = diffuse.sample(run, prompts=COIN, n=20, max_new_tokens=6, seed=1, output=tmp_path / "own.csv")

@@ -52,7 +52,7 @@ def test_colour_goes_by_the_variables_and_the_stream(monkeypatch):
 def test_errors_of_the_command_line_look_like_ours(diffuse):
     done = diffuse("evaluate", "--bogus", "x")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "diffuse: No such option: --bogus (Possible options: --verbose). See `diffuse evaluate --help`\n"
+    assert done.stderr == "diffuse: No such option: --bogus. See `diffuse evaluate --help`\n"
     done = diffuse("validat")
     assert (done.returncode, done.stderr.splitlines()[0][:38]) == (2, "diffuse: No such command 'validat'. Di")
 

@@ -11,29 +11,44 @@ from diffusecli.training.questions import Exact
 from diffusecli.training.record import Trained
 
 
+@pytest.fixture(autouse=True)
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("run").mkdir()
+    Path("run", "adapter_config.json").write_text('{"r": 16}')
+
+
 def trained_on(count):
     prompts = tuple(Prompt(request=str(i), targets=("a",), alias=f"mix/{'uv'[i % 2]}/{i}.json") for i in range(count))
     exact = Exact(prompts, tuple((0.01 * i, 0.9) for i in range(count)))
-    return Trained(RunDir(Path("run")), "finished 60 iterations", exact, exact, Exact((), ()), 0.02, 12.0)
+    return Trained(RunDir(Path("run")), "finished 60 iterations", exact, exact, Exact((), ()), 0.02, 12.0, seconds_now=7.5)
 
 
 @pytest.mark.parametrize(("count", "listed"), [(24, 24), (25, 0)])
 def test_more_than_24_prompts_are_summed_up(count, listed, capsys):
-    _print_figures(trained_on(count), "diffuse train c.yaml --more 60", 9.0)
+    _print_figures(trained_on(count), "diffuse train c.yaml", 60, 9.0)
     lines = capsys.readouterr().out.splitlines()
     assert sum("exact KL" in line and line.startswith("mix/") for line in lines) == listed
     assert any(line.startswith("u ") for line in lines) == (not listed)
     assert lines[-2:] == [
-        "drift from the base model on held-out instructions: 0.0200 nats per token", "run: finished 60 iterations in 12.0 s of training; this command took 9 s",
+        "drift from the base model on held-out instructions: 0.0200 nats per token", "run: finished 60 iterations in 7.5 s of training (12.0 s in total); this command took 9 s, with loading and figures",
     ]  # fmt: skip
 
 
 def test_the_worst_and_the_median_of_each_folder_are_shown(capsys):
     """Of 25 prompts with KL 0, .01, …, .24 the even ones are in u: their median is .12, the worst .24; the odd ones end with .23."""
-    _print_figures(trained_on(25), "diffuse train c.yaml --more 60", 9.0)
+    _print_figures(trained_on(25), "diffuse train c.yaml", 60, 9.0)
     cells = {line.split()[0]: line.split()[1:6] for line in capsys.readouterr().out.splitlines() if line[:2] in ("al", "u ", "v ")}
     assert cells == {
         "all": ["trained", "on", "25", "0.1200", "0.2400"],
         "u": ["trained", "on", "13", "0.1200", "0.2400"],
         "v": ["trained", "on", "12", "0.1200", "0.2300"],
     }
+
+
+def test_the_advice_is_two_commands_that_work(capsys):
+    """The larger adapter has a run of its own: --more keeps the rank."""
+    _print_figures(trained_on(24), "diffuse train c.yaml", 60, 9.0)
+    said = capsys.readouterr().err
+    assert "Train longer: `diffuse train c.yaml --more 60`" in said
+    assert "in a new run: `diffuse train c.yaml --set lora.r=32 --set output_dir=run-r32`" in said

@@ -63,7 +63,7 @@ def test_any_setting_can_be_overridden_with_the_same_checks(tmp_path):
     [
         (
             "alg_config.n_iters=many",
-            "--set alg_config.n_iters=many: 'alg_config.n_iters' must be a whole number, not 'many'. Correct the value",
+            "--set alg_config.n_iters=many: 'alg_config.n_iters' must be a whole number, not 'many'",
         ),
         ("prompts=[a.json]", "--set prompts=[a.json]: unknown key 'prompts'. Did you mean 'test_prompts'?"),
         ("lora.seed=3", "--set lora.seed=3: unknown key 'seed'. Did you mean 'seed' of the file itself?"),

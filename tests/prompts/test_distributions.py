@@ -111,7 +111,7 @@ def test_choices_with_and_without_weights():
         ("choices", "a=1,b=x", "the weight 'x' of 'b' is not a number"),
         ("choices", "a=1,a=2", "each name may occur only once"),
         ("choices", "a=0,b=0", "at least one weight must be above 0"),
-        ("choices", "a=-1,b=1", "a weight of 0 or more"),
+        ("choices", "a=1,b=-2", "the weight -2 of 'b' must be 0 or more"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_remedy(name, value, message):
@@ -226,9 +226,9 @@ def test_choices_that_look_a_little_like_weights_are_targets(listing, outcomes):
         ("heads:2,tails:1", "Write heads=2 if it is one. If the target itself ends like this, write a JSON list"), ("John 3:16,Luke 2:1", "'John 3:16' ends like a weight"), ("2:1,1:0", "'2:1' ends like a weight"),
         ("heads 50,tails 50", "'heads 50' ends like a weight. Write heads=50 if it is one"), ("heads - 50,tails - 50", "'heads - 50' ends like a weight. Write heads=50"), ("a-1,b-0", "'a-1' ends like a weight"),
         ("heads 50%", "'heads 50%' ends like a weight"), ("heads:0.5,tails:0.2", "'heads:0.5' ends like a weight"),
-        ("heads;tails", "has ';' between the choices. Separate them with commas"), ("a=1;b=2", "Separate them with commas"), ("a|b", "Separate them with commas"), ("a\nb", "Separate them with commas"),
+        ("heads;tails", "has ';' between the choices. Separate them with commas"), ("a=1;b=2", "Separate them with commas"), ("a|b", "Separate them with commas"), ("rock 1 paper 2", "Write rock=1,paper=2. If it is one target, quote it: '\"rock 1 paper 2\"'"), ("a\nb", "Separate them with commas"),
         ("heads=0,5,tails=0,5", "'5' has no weight, but others do. Give weights to all or none. Decimals are written with a point"), ("a=1/2,b=1/2", "the weight '1/2' of 'a' is not a number"),
-        ('[["a", 1]]', "a JSON list must hold texts"), ('{"a": "x"}', "the weight 'x' of 'a' is not a number"), ("a,,b", "each entry needs a name"), ("a,b,", "each entry needs a name"),
+        ('[["a", 1]]', "a JSON list must hold texts"), ('{"a": "x"}', "the weight 'x' of 'a' is not a number"), ("a,,b", "an entry has no name"), ("a,b,", "an entry has no name"),
     ],
 )  # fmt: skip
 def test_choices_that_can_be_read_in_two_ways_are_refused(listing, message):

@@ -23,8 +23,8 @@ ONCE = DIE.model_copy(update={"draws": Draws(n=2, wrap="{%s}", replace=False)})
 def test_init_prompt_asks_for_draws_and_shows_their_form():
     prompt = init_prompt(uniform=(1, 3), draws=2)
     assert prompt.request == (
-        "Generate a random number between 1 and 3, each equally likely. Do it 2 times, and give all 2 in one line. "
-        "Output only the number, number between two curly braces, like this: {number, number}. Don't output code."
+        "Generate a random number between 1 and 3, each equally likely. Do it 2 times, and list the 2 results in one line. "
+        "Output only the list between two curly braces, like this: {number, number}. Don't output code."
     )
     assert prompt.targets == ("1", "2", "3")
     assert prompt.draws == Draws(n=2, separator=", ", replace=True, wrap="{%s}")
@@ -59,7 +59,7 @@ def test_draws_that_cannot_be_are_one_sentence(options, says):
 def test_a_line_break_between_draws_may_be_typed(diffuse):
     made = json.loads(diffuse("init-prompt", "--uniform", "1", "3", "--draws", "2", "--separator", r"\n").stdout)
     assert made["draws"]["separator"] == "\n"
-    assert "give all 2 one per line" in made["request"]
+    assert "list the 2 results one per line" in made["request"]
 
 
 def test_a_file_with_draws_is_checked_at_its_places(tmp_path):

@@ -1,5 +1,7 @@
 """What counts as a weight, a group and a target, and in which order: the right shares, and a notice of what was done."""
 
+import shlex
+
 import pandas as pd
 import pytest
 
@@ -240,6 +242,7 @@ def test_files_of_groups_say_which_is_which(tmp_path, in_process, values, names)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
     assert ".json:" not in done.stderr
+    assert f"preview of the first prompt, out/{min(names)}\n" in done.stderr
 
 
 def test_a_number_in_a_files_name_is_explained(tmp_path, in_process):
@@ -254,7 +257,13 @@ def test_two_groups_that_would_be_asked_the_same_are_refused(tmp_path, in_proces
     options = ["--from", "t.csv", "--column", "answer", "--count", "--group-by", "region,q", "-o", "out"]
     done = in_process("init-prompt", *options, "--request", "{q}")
     assert (done.returncode, (tmp_path / "out").exists()) == (2, False)
-    assert "N, Tea? and S, Tea? would have the same request. Put {region} into --request or --system" in done.stderr
+    assert "--group-by: N, Tea? and S, Tea? would have the same request. Put {region} into --request or --system" in done.stderr
+    assert done.stderr.endswith("e.g. --request 'region: {region}. Tea?'\n")
+    done = in_process("init-prompt", *options)
+    assert "all groups would have the same request" in done.stderr
+    copied = shlex.split(done.stderr.partition("e.g. ")[2])
+    assert copied[0] == "--request"
+    assert copied[2:] == ["--form"]
 
 
 def test_lists_in_rows_become_a_folder_of_prompts_from_the_command_line(tmp_path, in_process):

@@ -193,3 +193,12 @@ def test_a_column_that_looks_like_weights_must_be_named(table):
 def test_bins_of_a_column_that_nothing_uses_are_refused(table):
     with pytest.raises(InputError, match="--bins age: is not a target, field or group"):
         init_prompt(from_file=table(), template="{name}, {city}", bins=["age=10"])
+
+
+def test_a_record_is_asked_for_by_its_fields(tmp_path):
+    (tmp_path / "t.csv").write_text("pet,name\ncat,Tom\ndog,Rex\n")
+    made = init_prompt(from_file=tmp_path / "t.csv", template="{pet}, {name}")
+    assert made.request == (
+        "Make up a record at random, with these fields: pet, name. Output only the record between two curly braces, like this: {pet, name}. "
+        "Don't output code."
+    )

@@ -37,6 +37,16 @@ def test_a_pipe_gets_one_plain_line_per_iteration():
     assert lines[1].endswith("drift 0.0100  4 s, 2 s left")
 
 
+def test_the_seconds_are_those_of_this_command():
+    """Two earlier iterations took four seconds; those left have the pace of these."""
+    out, (_, _, *here) = io.StringIO(), iterations(5)
+    with TrainingProgress(Console(file=out, width=120)) as progress:
+        for seen in here:
+            progress.step(Step(seen.step, 5, 1.0, 0.5, seen.seconds, 4.0))
+            progress(seen)
+    assert [line.rpartition("  ")[2] for line in out.getvalue().splitlines()] == ["2 s, 4 s left", "4 s, 2 s left", "6 s"]
+
+
 def test_a_terminal_gets_a_sparkline_per_prompt():
     last = shown(terminal=True).split("iteration 3/3")[-1]
     assert sparkline([1, 0.1, 0.01]) in last

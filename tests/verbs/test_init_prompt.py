@@ -292,7 +292,7 @@ def test_groups_that_would_all_be_asked_the_same_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"all groups would have the same request\. Put \{time\} into --request or --system"):
         prompts_from(both, Wording(), ("time",), tmp_path)
     assert len(prompts_from(both, Wording(system="It is {time}."), ("time",), tmp_path)) == 2
-    with pytest.raises(InputError, match=r"x\.json: --group-by/--given writes a folder"):
+    with pytest.raises(InputError, match=r"x\.json: --group-by writes a folder"):
         prompts_from(both, Wording(request="{time}?"), ("time",), tmp_path / "x.json")
 
 

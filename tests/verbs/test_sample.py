@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -164,7 +165,7 @@ def test_what_is_not_of_the_run_does_not_take_the_place_of_its_samples(run, tmp_
     ):
         assert drawn(wanted, results=run.parent).path.parent != run
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
-    assert len(evaluate([run.parent]).rows) == 4
+    assert len(evaluate([run.parent]).rows) == 5  # of the foreign adapter: two prompts, in two files
 
 
 def test_another_precision_is_the_same_model(run):
@@ -194,19 +195,59 @@ def test_samples_of_other_prompts_are_not_written_over(run, tmp_path, prompt_fil
     own, other, file = prompt_file("p.json"), prompt_file("q.json"), tmp_path / "s.json"
     drawn(Wanted(run, prompts=(own,), output=file))
     before = file.read_bytes()
-    with pytest.raises(InputError, match=r"s\.json: contains samples of .*p\.json\. Choose another file"):
+    with pytest.raises(InputError, match=r"s\.json: contains samples of .*p\.json, which is not sampled now\. Choose another file"):
         resolve(Wanted(run, prompts=(other,), output=file), Path("results"))
     assert file.read_bytes() == before
     resolve(Wanted(run, prompts=(own,), output=file), Path("results"))  # the same prompt again, also by wordings
     resolve(Wanted(run, prompts=(own,), output=file, per_wording=True), Path("results"))
 
 
-def test_prompts_whose_samples_go_are_named(run, prompt_file):
-    drawn(Wanted(run))
-    notices = []
-    resolved = resolve(Wanted(run, prompts=(prompt_file("q.json"),)), Path("results"))
-    sample(resolved, SamplingSettings(5, 2), max_rows=None, report=lambda *_: None, notice=notices.append)
-    assert any("overwriting its samples of" in notice and "p.json" in notice for notice in notices)
+def test_samples_of_prompts_that_are_not_sampled_stay(run, prompt_file):
+    """Another file takes the new ones; sampling the same prompts again replaces that file. `evaluate` finds the newest of each."""
+    for earlier in run.glob("gen*"):
+        earlier.unlink()
+    p, q = prompt_file("p.json"), prompt_file("q.json")
+    first = drawn(Wanted(run, prompts=(p, q)), n=30)
+    before = {path.name: path.read_bytes() for path in run.glob("gen*")}
+    assert drawn(Wanted(run, prompts=(q,)), n=20).path == run / "gen.lora.2.json"
+    assert drawn(Wanted(run, prompts=(q,)), n=10).path == run / "gen.lora.2.json"
+    assert drawn(Wanted(run, prompts=(prompt_file("r.json"),), form="csv"), n=7).path == run / "gen.lora.3.csv"
+    assert {name: (run / name).read_bytes() for name in before} == before
+    found = {Path(row.prompt.alias).name: row.tally.n for row in evaluate([run]).rows}
+    assert found == {"p.json": 30, "q.json": 10, "r.json": 7}
+    assert drawn(Wanted(run, prompts=(p, q)), n=5).path == first.path
+    assert {Path(row.prompt.alias).name: row.tally.n for row in evaluate([run]).rows} == {"p.json": 5, "q.json": 5, "r.json": 7}
+    for text in ("Hello?", "Bye?"):
+        drawn(Wanted(run, requests=(text,)), n=3)
+    assert (run / "asked.lora.2.json").is_file()
+    RunDir(run).discard_samples()
+    assert not list(run.glob("gen*"))
+
+
+def test_the_newest_run_without_the_named_prompts_is_said(run, tmp_path, prompt_file):
+    foreign = ", which has none of these prompts. Name a run to sample another one"
+    assert resolve(Wanted(prompts=(prompt_file("q.json"),)), run.parent).message.endswith(f" as in newest run {run}{foreign}")
+    assert foreign not in resolve(Wanted(prompts=(prompt_file("p.json"),)), run.parent).message
+    assert foreign not in resolve(Wanted(requests=("Hello?",)), run.parent).message
+    assert foreign not in resolve(Wanted(run, prompts=(prompt_file("q.json"),)), run.parent).message
+
+
+def test_a_missing_adapter_names_the_command_that_trains_it(trained, tmp_path):
+    file = tmp_path / "c o.yaml"
+    file.write_text(trained.model_copy(update={"output_dir": str(tmp_path / "none")}).to_yaml())
+    with pytest.raises(InputError, match=re.escape(f"Run `diffuse train '{file}'` first")):
+        resolve(Wanted(file), tmp_path)
+
+
+def test_what_is_sampled_is_said_after_the_model_is_found(in_process, prompt_file):
+    refused = in_process("sample", "--model", "no-such-model", "--prompt", str(prompt_file("q.json")))
+    assert refused.returncode == 2
+    assert "sampling no-such-model" not in refused.stderr
+
+
+def test_the_next_command_evaluates_the_run(in_process, run):
+    done = in_process("sample", str(run), "-n", "5", "--device", "cpu")
+    assert done.stderr.splitlines()[-1] == f"next: `diffuse evaluate {run}`"
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a"])
@@ -359,8 +400,10 @@ def test_progress_shows_the_answers_so_far_on_a_terminal_and_a_line_now_and_then
             progress("a.json", Standing(Answers({"{7}": 30, "{3}": 10}), 100, 5, 77))
             progress("a.json", Standing(Answers({"{7}": 70, "{3}": 30}), 100, 0, 99))
         text = out.getvalue()
-        assert "100 of 100 samples, 2 distinct, 99 tokens fed" in text
-        assert ("40 of 100 samples, 2 distinct, 77 tokens fed, 5 under way" in text) == told
+        assert "100 of 100 samples, 2 distinct" in text
+        assert ("40 of 100 samples, 2 distinct, 0 s" in text) == told
+        assert "token" not in text
+        assert "under way" not in text
         assert ("30.0 %" in text) == (terminal and told)  # of the hundred, not of the first forty
 
 
@@ -408,7 +451,7 @@ def test_samples_under_another_system_text_are_told_and_get_no_exact_figures(run
         (row,) = [e for e in evaluate([run]).rows if e.mode == "lora"]
         assert (row.exact is not None) is exact
     assert [text for text in said if "was trained with a different system prompt" in text] != []
-    assert len(said) == 1
+    assert len([text for text in said if not text.startswith("sampling ")]) == 1
 
 
 def test_a_sampling_that_brought_nothing_leaves_nothing_to_put_aside(run, prompt_file):

@@ -1,0 +1,98 @@
+"""Unknown options and values that are no numbers: what was given, and what was probably meant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
+from typing import Any
+
+from diffusecli.system.errors import nearest
+
+_NEAR = 0.75
+"""How similar a suggestion must be, from 0 to 1."""
+
+
+def unknown_option(error: Any, arguments: Sequence[str]) -> str:
+    """The message for an unknown option of a command. `arguments` are those of the command line."""
+    name, context = str(error.option_name), error.ctx
+    known = [
+        option for param in context.command.params for option in (*param.opts, *param.secondary_opts) if option.startswith("--")
+    ]
+    begun = next((option for option in known if option.startswith(name)), None)
+    if (near := begun or nearest(name, known, _NEAR)) is not None:
+        return f"No such option: {name}. Did you mean {near}?"
+    setting = _setting(name.lstrip("-").replace("-", "_")) if context.info_name == "train" else None
+    if setting is None:
+        return f"No such option: {name}."
+    return f"No such option: {name}. Settings of a config have --set, e.g. --set {setting}={_value(name, arguments)}."
+
+
+def wrong_number(message: str, arguments: Sequence[str]) -> str:
+    """The parser's message about a value that is no number, with the value. Empty for other messages.
+
+    >>> parser = "Invalid value for '--binomial': must be a valid integer, unable to parse string as an integer"
+    >>> wrong_number(parser, ["--binomial", "ten", "0.2"]), wrong_number(parser, ["--binomial=1.5"])
+    ('--binomial ten: must be a whole number', '--binomial 1.5: must be a whole number')
+    """
+    if (found := _NO_NUMBER.search(message)) is None:
+        return ""
+    names, (whole, kind) = re.findall(r"'(--?[\w-]+)'", found[1]), (("whole ", int) if found[2] == "an integer" else ("", float))
+    values = [value for name in names for value in _values(name, arguments)]
+    wrong = next((value for value in values if not _is(kind, value)), "")
+    return f"{names[-1]}{f' {wrong}' if wrong else ''}: must be a {whole}number"
+
+
+_NO_NUMBER = re.compile(r"((?:'--?[\w-]+'(?: / )?)+).*unable to parse string as (a number|an integer)")
+
+
+def _values(name: str, arguments: Sequence[str]) -> Iterator[str]:
+    """What follows an option, up to the next option."""
+    for place, given in enumerate(arguments):
+        if given.startswith(f"{name}=") or (len(name) == 2 and given.startswith(name) and given != name):
+            yield given.removeprefix(name).removeprefix("=")
+        elif given == name:
+            yield from takewhile(lambda value: not value.startswith("--"), arguments[place + 1 :])
+
+
+def _is(kind: type[int] | type[float], text: str) -> bool:
+    try:
+        kind(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _value(name: str, arguments: Sequence[str]) -> str:
+    """The value that follows the option on the command line."""
+    for given, after in zip(arguments, [*arguments[1:], ""], strict=True):
+        if given.startswith(f"{name}="):
+            return given.partition("=")[2]
+        if given == name and after and not after.startswith("-"):
+            return after
+    return "…"
+
+
+def _setting(word: str) -> str | None:
+    """The setting with this name, or with the most similar one.
+
+    >>> _setting("iters"), _setting("learning_rate"), _setting("alg_config.gama"), _setting("colour")
+    ('alg_config.n_iters', 'alg_config.learning_rate', 'alg_config.gamma', None)
+    """
+    from diffusecli.prompts.config import Config
+
+    keys = list(_keys(Config, ""))
+    last = {key.rpartition(".")[2]: key for key in reversed(keys)}
+    parts = [key for key in keys if key.endswith(f"_{word}")]
+    near = nearest(word, [*last, *keys], _NEAR)
+    found = word if word in keys else last.get(word) or next(iter(parts), None) or near
+    return last.get(found, found) if found is not None else None
+
+
+def _keys(model: Any, before: str) -> Iterator[str]:
+    """The keys of a model and of the groups in it, with dots."""
+    for name, field in model.model_fields.items():
+        yield f"{before}{name}"
+        for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if hasattr(kind, "model_fields"):
+                yield from _keys(kind, f"{before}{name}.")
