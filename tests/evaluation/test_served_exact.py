@@ -186,6 +186,20 @@ def test_a_server_that_lists_first_tokens_gives_limits_that_hold(model, more):
     assert "limits, not exact figures, from top_logprobs of the first token" in notices[0]
 
 
+def test_a_server_that_is_starting_is_asked_again_for_exact_figures(model):
+    class Starting(Vllm):
+        started = False
+
+        def tokenize(self, body):
+            self.started, before = True, self.started
+            return super().tokenize(body) if before else (503, {"error": {"message": "loading the model"}})
+
+    asked = prompt(targets=["di", "H"])
+    with Starting(model[0].model, model[0].tokenizer) as server:
+        measured = measure_served(Service(server.url, "tiny", tries=2), ChatSettings(), [asked], print)
+    assert measured.figures("served", asked, 100, 500) is not None
+
+
 def test_limits_are_called_limits_everywhere(model, in_process, prompt_file, tmp_path):
     path = prompt_file(targets=["di", "H"])
     with OpenAi(model[0].model, model[0].tokenizer) as server:

@@ -10,7 +10,7 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling.answer_paths import Asked
 from diffusecli.sampling.connection import Service
 from diffusecli.sampling.served_probabilities import served_probabilities
-from diffusecli.system.errors import InputError
+from diffusecli.system.errors import InputError, MachineError
 from tests.sampling.served_models import ModelServer
 
 pytest.importorskip("openai")
@@ -100,3 +100,17 @@ def test_neutral_sampling_settings_are_sent_and_those_that_are_refused_are_left_
     first_tokens(server)
     assert "top_k" not in server.chats[-1]
     assert server.chats[-1].items() >= {"temperature": 1.0, "top_p": 1.0, "top_logprobs": 20}.items()
+
+
+def test_an_error_of_a_route_that_other_servers_have_does_not_end_the_measurement():
+    server = Listing([("a", 0.9)])
+    server.missing = 500, {"error": {"message": "internal server error"}}
+    assert first_tokens(server)[0].listed == {b"a": pytest.approx(0.9)}
+    assert len(server.asked) - len(server.chats) == 4, "each of the two routes once, and once more when the server works"
+
+
+def test_a_server_that_fails_is_not_said_to_have_kept_answers():
+    server = Listing([("a", 0.9)])
+    server.chat = lambda body: (500, {"error": {"message": "out of memory"}})
+    with pytest.raises(MachineError, match=r"Check the server, then run the same command again$"):
+        first_tokens(server)
