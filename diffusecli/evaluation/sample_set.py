@@ -39,6 +39,7 @@ class SampleSet:
     trained_on: Prompt | None = None  # for a prompt without targets: the training prompt with the same request
     file: str = ""  # its name, if the run has several sample files of this sampler
     served: str | None = None  # the server's name for the model, if a server drew the answers
+    served_at: str | None = None  # its address, if it is recorded
 
     @property
     def bent(self) -> bool:
