@@ -88,8 +88,8 @@ async def _own_tokens(asked: Asked, answer: str, prompt: Path, ending: Path, tok
     trimmed = bare != answer and whole == await tokens.answered(asked.messages, bare)
     if trimmed or _signs(await tokens.spelled(own)) != _signs(answer):
         raise InputError(
-            f"{asked.name}: the server's chat template changes the target {answer!r}, so it has no exact probability. Remove the target, "
-            "or write it as the template does"
+            f"{asked.name}: the server's chat template or tokenizer changes the target {answer!r}, so it has no exact probability. "
+            "Remove the target, or write it as the server does"
         )
     return own
 

@@ -73,7 +73,7 @@ def test_a_template_that_removes_space_around_answers_is_refused_for_targets_tha
 
 def test_a_template_that_changes_an_answer_is_refused():
     """As templates of models that think, which remove thoughts from answers."""
-    with pytest.raises(InputError, match=r"p\.json: the server's chat template changes the target '\(so\)b'"):
+    with pytest.raises(InputError, match=r"p\.json: the server's chat template or tokenizer changes the target '\(so\)b'"):
         paths(Template(">", ">", "#", lambda text: text.replace("(so)", "")), "a", "(so)b")
 
 
