@@ -22,6 +22,7 @@ from diffusecli.prompts.matching import Matching
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.data import Document, document, flat_rows
 from diffusecli.sampling.connection import Service
+from diffusecli.sampling.measured_service import measured_service
 from diffusecli.system.errors import InputError, printable
 from diffusecli.system.notebook import Columns, frame, html_table
 from diffusecli.system.notices import Notice
@@ -152,21 +153,16 @@ _OF_SERVERS = ("base_url", "concurrency", "requests_per_minute", "tries", "timeo
 
 
 def _service(engine: str | None, model: str | None, options: Mapping[str, Any], *, exact: bool) -> Service | None:
-    """The server to measure; None without an engine. Raises `InputError` for options that are missing, unknown or without effect."""
-    if foreign := [option for option in options if engine is None or option not in _OF_SERVERS]:
-        raise InputError(
-            f"{foreign[0]}: not an option of evaluate{'' if engine is None else f' with engine {engine!r}'}. Remove it"
-        )
-    if engine is None:
-        return None
-    if optional(text, "engine", engine) != "openai":
-        raise InputError(f"engine {engine!r}: only 'openai' can be measured. Remove it to measure the runs' own models")
-    require_kinds(engine, options)
-    if not exact:
-        raise InputError("engine has no effect without exact=True. Remove it")
-    if model is None or "base_url" not in options:
-        raise InputError(f"engine 'openai' needs {'model' if model is None else 'base_url'}")
-    return Service(model=model, **options)
+    """The server to measure; None without its options. Raises `InputError` for options that are unknown, missing or without effect."""
+    if foreign := [option for option in options if option not in _OF_SERVERS]:
+        raise InputError(f"{foreign[0]}: not an option of evaluate. Remove it")
+    require_kinds("openai", options)
+    named = {} if optional(text, "engine", engine) is None else {"engine": engine}
+    return measured_service({**named, **options}, model, _written, exact=exact)
+
+
+def _written(option: str, value: Any) -> str:
+    return option if value is None else f"{option}={value!r}"
 
 
 def _sources(source: Any) -> list[Source]:

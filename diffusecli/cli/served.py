@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from diffusecli.cli.groups import fields_as_options, grouped
-from diffusecli.system.errors import InputError
 
 if TYPE_CHECKING:
     from diffusecli.sampling.connection import Service
@@ -34,16 +33,13 @@ class ServedOptions:
         given = {name: value for name, value in vars(self).items() if value is not None}
         if not given:
             return None
-        if not exact:
-            raise InputError(f"--{next(iter(given)).replace('_', '-')} has no effect without --exact. Leave it out")
-        if given.pop("engine", None) != "openai":
-            raise InputError("--engine: only openai can be measured. Use --engine openai, or leave out the options of servers")
-        if self.base_url is None or model is None:
-            missing = "--base-url" if self.base_url is None else "--model"
-            raise InputError(f"--engine openai needs {missing}. Example: --base-url http://localhost:8000/v1 --model NAME")
-        from diffusecli.sampling.connection import Service
+        from diffusecli.sampling.measured_service import measured_service
 
-        return Service(model=model, **given)
+        return measured_service(given, model, _written, exact=exact)
+
+
+def _written(option: str, value: Any) -> str:
+    return f"--{option.replace('_', '-')}" + (f" {value}" if value not in (None, True) else "")
 
 
 with_served_options = grouped("served", fields_as_options(ServedOptions), ServedOptions)

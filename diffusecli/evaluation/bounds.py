@@ -1,7 +1,7 @@
 """Limits of a model's exact figures, from its most likely first tokens.
 
 An answer begins with one of its first tokens, so its probability is at most that of these tokens. Tokens that are not listed have at most the
-probability of the least likely one that is, and together at most the rest. Targets that begin with the same listed token share it.
+probability of the least likely one that is (the sampled one aside), and together at most the rest. Targets that begin with the same listed token share it.
 
 A worked example. Weights a 1/2, b 1/2; listed: a .2, x .7; rest .1, and another token has at most .1. The answer a has at most .2, the
 answer b at most .1, so KL >= .5 ln(.5/.2) + .5 ln(.5/.1) = 1.2629, TVD >= .3 + .4 = .7 and the mass on target is at most .3.
@@ -78,7 +78,7 @@ class _Most:
         begun = tuple(
             frozenset(
                 place for place, token in enumerate(first.listed)
-                if any(text.startswith(token) or (not prompt.eos and token.startswith(text)) for text in own)
+                if any(first.may_begin(text, token, ended=prompt.eos) for text in own)
             )
             for own in texts
         )  # fmt: skip

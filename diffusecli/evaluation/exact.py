@@ -36,7 +36,6 @@ from diffusecli.training.pass_choice import choose_strategy, fitting_answers
 from diffusecli.training.processes import Processes
 from diffusecli.training.questions import Question, figures_of
 from diffusecli.training.retention import prepare, read_instructions
-from diffusecli.training.rounding import Rounding
 from diffusecli.training.scorer import Scorer
 from diffusecli.training.visits import MANY_PROMPTS, drawn_tree
 
@@ -75,43 +74,40 @@ def measure(
     encoded = [e for one in asked for e in one.encoded]
     require_context(encoded, most)
     scorer = scorer_of(base, encoded, source, settings, notice)
-    found: dict[tuple[str, str], np.ndarray] = {}
-    of_wordings: dict[tuple[str, str], tuple[Worded, ...]] = {}
-    of_draws: dict[tuple[str, str], ExactFigures] = {}
-    rounding: dict[tuple[str, str], Rounding] = {}
-
-    def score(mode: str) -> None:
-        scorer.model = base.model
-        scores = iter(scorer.log_probs(encoded))
-        by_prompt = [[next(scores) for _ in one.encoded] for one in asked]
-        groups = [list(zip(one.encoded, of_prompt, strict=True)) for one, of_prompt in zip(asked, by_prompt, strict=True)]
-        for one, limit in zip(asked, scorer.rounding(groups), strict=True):
-            rounding[mode, one.prompt.digest] = limit
-        for one, of_prompt in zip(asked, by_prompt, strict=True):
-            if one.prompt.in_parts:
-                of_draws[mode, one.prompt.digest] = one.estimated(of_prompt)
-                continue
-            found[mode, one.prompt.digest] = one.pooled(of_prompt)
-            of_wordings[mode, one.prompt.digest] = one.each(of_prompt)
-
     chat = json.loads(json.dumps(base.chat_settings.recorded))
     if run.read_manifest().get("chat", chat) != chat:
         notice(
             f"{run.config}: the system prompt, chat template or its variables differ from those of the training. Exact figures use this "
             "config. They are not shown for samples that were rendered differently"
         )
-    score("untuned")
+    measured = Measured(chat=chat)
+    _keep(measured, "untuned", asked, scorer)
     if not run.has_adapter:
-        return Measured(found, of_wordings, chat, None, of_draws, rounding=rounding)
+        return measured
     instructions = read_instructions(retain)
     retention = prepare(base, retain, instructions, seed=seed, strategy=scorer.strategy, notice=notice)
     load_adapter(base, run.path, recorded=recorded_base(run), named=source.named, notice=notice)
-    score("lora")
+    scorer.model = base.model
+    _keep(measured, "lora", asked, scorer)
     scorer.strategy, _ = fitting_answers(scorer.strategy, "", base.model.config, retention.held_out, settings.batch_size)
     drift = scorer.drift(retention.held_out)
     if np.isnan(drift):
         raise cause(base.model, base.name)
-    return Measured(found, of_wordings, chat, drift, of_draws, rounding=rounding)
+    return replace(measured, drift=drift)
+
+
+def _keep(measured: Measured, mode: str, asked: Sequence[_Asked], scorer: Scorer) -> None:
+    """Add the figures of all prompts with the model in its current state."""
+    scores = iter(scorer.log_probs([e for one in asked for e in one.encoded]))
+    by_prompt = [[next(scores) for _ in one.encoded] for one in asked]
+    limits = scorer.rounding([list(zip(one.encoded, paths, strict=True)) for one, paths in zip(asked, by_prompt, strict=True)])
+    for one, paths, limit in zip(asked, by_prompt, limits, strict=True):
+        key = (mode, one.prompt.digest)
+        measured.rounding[key] = limit
+        if one.prompt.in_parts:
+            measured.draws[key] = one.estimated(paths)
+        else:
+            measured.log_q[key], measured.wordings[key] = one.pooled(paths), one.each(paths)
 
 
 def _in_contexts(own: Mapping[str, Prompt], wanted: Mapping[str, Prompt], notice: Notice) -> set[str]:

@@ -90,6 +90,7 @@ class SampleMeta(BaseModel):
     mode: str | None = None
     engine: str | None = None
     model: str | None = None
+    base_url: str | None = None  # of the server that drew the answers
     ask: _Ask | None = None
     settings: _SamplingSettings | None = None
     prompts: dict[str, Any] = {}

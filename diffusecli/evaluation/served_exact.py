@@ -49,6 +49,13 @@ def served_figures(
     service: Service, sets: Sequence[SampleSet], others: Sequence[Prompt], chat: ChatSettings, notice: Notice
 ) -> ServedFigures:
     """Measure the prompts of samples as they were rendered, and other prompts with the settings `chat`."""
+    if elsewhere := sorted(
+        {s.served_at for s in sets if s.served == service.model and s.served_at and _elsewhere(service, s.served_at)}
+    ):
+        notice(
+            f"{service.base_url}: samples of the model {service.model} are from another address ({some_of(elsewhere)}). Their exact figures are "
+            "right only if both servers have the same model"
+        )
     settings, prompts = {_key(chat.recorded): chat}, {_key(chat.recorded): list(others)}
     for sample in sets:
         own = chat if sample.asked is None else _settings(sample.asked)
@@ -56,6 +63,10 @@ def served_figures(
         prompts.setdefault(key, []).append(sample.prompt)
     measured = {key: measure_served(service, own, prompts[key], notice) for key, own in settings.items() if prompts[key]}
     return ServedFigures(service.model, measured)
+
+
+def _elsewhere(service: Service, address: str) -> bool:
+    return address.rstrip("/") != service.base_url.rstrip("/")
 
 
 def _settings(asked: Mapping[str, Any]) -> ChatSettings:

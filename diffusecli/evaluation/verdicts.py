@@ -84,8 +84,8 @@ def _off_target(found: Figures, of: Kind) -> str:
     figures = f"({_p(found)}, excess TVD {found.excess_tvd:z.3f})"
     if found.tvd_high <= _CLOSE:
         return f"close to the target, {off} {figures}"
-    if found.tvd_low <= _CLOSE:
-        return f"differs from the target by a TVD between {found.tvd_low:.3f} and {found.tvd_high:.3f}, {off} {figures}"
+    if (low := _certain_tvd(found)) <= _CLOSE:
+        return f"differs from the target by a TVD between {low:.3f} and {found.tvd_high:.3f}, {off} {figures}"
     return off + (f", {_of_valid(found, of)} ({_p(found)})" if found.valid > 0.5 else "")
 
 
@@ -105,7 +105,7 @@ def _departure(found: Figures, exact: ExactFigures | None, of: Kind) -> str:
         return "follows the target more evenly than independent draws would"
     known = exact is not None and not math.isnan(exact.tvd)
     low, high = (
-        (_lowest_tvd(exact, found), exact.tvd_of_answers) if exact is not None and known else (found.tvd_low, found.tvd_high)
+        (_lowest_tvd(exact, found), exact.tvd_of_answers) if exact is not None and known else (_certain_tvd(found), found.tvd_high)
     )
     if high <= _CLOSE:
         return "close to the target"
@@ -131,6 +131,15 @@ def _missing(found: Figures) -> str:
     if found.seen_expected > found.targets - 0.5:
         return f", {found.seen} of {many(found.targets, 'target')} seen"
     return f", {many(found.seen, 'target')} seen where {found.seen_expected:.0f} are expected"
+
+
+def _certain_tvd(found: Figures) -> float:
+    """A lower bound of the TVD from samples: off-target answers alone cause it, so it is at least what the valid share allows.
+
+    The interval of the TVD has Clopper and Pearson's bound of their share, which is lower than the one of Wilson that is shown with the
+    valid share. A verdict contradicts neither.
+    """
+    return max(found.tvd_low, 1 - found.valid_high)
 
 
 def _lowest_tvd(exact: ExactFigures, found: Figures) -> float:

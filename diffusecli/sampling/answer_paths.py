@@ -40,6 +40,9 @@ class Tokens(Protocol):
     async def text(self, text: str) -> Path:
         """A text alone."""
 
+    async def spelled(self, path: Path) -> str:
+        """The text of tokens."""
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -50,7 +53,7 @@ class Paths:
 
 
 async def paths_of(asked: Asked, tokens: Tokens) -> Paths:
-    """Tokenise a prompt and its answers. Raises `InputError` if the template does not end turns.
+    """Tokenise a prompt and its answers. Raises `InputError` if the template does not end turns, or if it changes an answer.
 
     An answer's tokens are those that a conversation has between prompt and end of turn. If they do not follow the prompt's tokens (the
     template writes something else before answers, or a token spans both), they are those of the answer alone.
@@ -60,15 +63,54 @@ async def paths_of(asked: Asked, tokens: Tokens) -> Paths:
     ending = _common_end(first, second)
     if asked.ended and not ending:
         raise InputError(f"{asked.name}: the server's chat template does not end turns, so no answer has an exact probability")
+    end = await _up_to_the_end(first, ending, tokens) if asked.ended else ()
+    owners: dict[Path, str] = {}
     found = []
     for answer in asked.answers:
-        whole = await tokens.answered(asked.messages, answer)
-        between = _between(prompt, whole, ending)
-        own = await tokens.text(answer) if between is None else between
-        if not own and not asked.ended:
+        path = (*await _own_tokens(asked, answer, prompt, ending, tokens), *end)
+        if not path:
             raise InputError(f"{asked.name}: the target {answer!r} has no tokens at this server. Remove it, or set eos: true")
-        found.append((*own, *ending[:1]) if asked.ended else own)
+        if (other := owners.setdefault(path, answer)) != answer:
+            raise InputError(
+                f"{asked.name}: the targets {other!r} and {answer!r} have the same tokens at this server, so their probability would "
+                "count twice. Remove one of them"
+            )
+        found.append(path)
     return Paths(prompt, tuple(found))
+
+
+async def _own_tokens(asked: Asked, answer: str, prompt: Path, ending: Path, tokens: Tokens) -> Path:
+    """The tokens of an answer without its end. Raises `InputError` if the template changes the answer or removes space around it."""
+    own = _between(prompt, whole := await tokens.answered(asked.messages, answer), ending)
+    if own is None:
+        return await tokens.text(answer)
+    bare = answer.strip()
+    trimmed = bare != answer and whole == await tokens.answered(asked.messages, bare)
+    if trimmed or _signs(await tokens.spelled(own)) != _signs(answer):
+        raise InputError(
+            f"{asked.name}: the server's chat template or tokenizer changes the target {answer!r}, so it has no exact probability. "
+            "Remove the target, or write it as the server does"
+        )
+    return own
+
+
+def _signs(text: str) -> str:
+    """A text without white space: templates and tokenizers may add it before an answer, or remove it when tokens become text."""
+    return "".join(text.split())
+
+
+async def _up_to_the_end(whole: Path, ending: Path, tokens: Tokens) -> Path:
+    """What follows an answer, up to the first token that is not white space: Llama 2 writes a space before the token that ends.
+
+    `whole` is a conversation with this ending. Tokens are spelled after the one before them: some tokenizers drop a space at the start of a text.
+    """
+    before = whole[: len(whole) - len(ending)][-1:]
+    spelled = await tokens.spelled(before)
+    for place, token in enumerate(ending, 1):
+        added = (await tokens.spelled((*before, token))).removeprefix(spelled)
+        if not added.isspace():
+            return ending[:place]
+    return ending
 
 
 def _between(before: Path, whole: Path, after: Path) -> Path | None:

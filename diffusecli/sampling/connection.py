@@ -9,7 +9,8 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -121,7 +122,8 @@ class Connection:
         Raises `RefusedError` for a request that must be changed, `InputError` for a wrong key or address, `MachineError` when all
         attempts fail because the server cannot be reached, is busy or returns invalid responses.
         """
-        return await self._retried(lambda: self._send(messages, fields, targets), names, proven=proven)
+        remedy = "run the same command to resume (answers so far are kept)"
+        return await self._retried(lambda: self._send(messages, fields, targets), names, remedy, proven=proven)
 
     async def fetch(self, address: str, body: Mapping[str, Any] | None = None) -> Any:
         """What a route of the server returns: parsed JSON, or text. A GET request if there is no body.
@@ -130,9 +132,17 @@ class Connection:
         there is no such route.
         """
         async with self._slots:
-            return await self._retried(lambda: self._fetch(address, body), _refused_unless_busy, proven=False)
+            return await self._retried(
+                lambda: self._fetch(address, body), _refused_unless_busy, "run the same command again", proven=False
+            )
 
-    async def _retried(self, send: Callable[[], Awaitable[_Reply]], names: Names, *, proven: bool) -> _Reply:
+    def trying_once(self) -> Self:
+        """The same connection with one attempt per request."""
+        other = copy(self)
+        other._service = replace(self._service, tries=1)
+        return other
+
+    async def _retried(self, send: Callable[[], Awaitable[_Reply]], names: Names, remedy: str, *, proven: bool) -> _Reply:
         pause = _FIRST_PAUSE
         for left in reversed(range(self._service.tries)):
             await self._pace.turn()
@@ -158,7 +168,7 @@ class Connection:
                 pause *= 2
         raise MachineError(
             f"{self._service.base_url}: {many(self._service.tries - left, 'try', 'tries')} failed for the model {self._service.model}. "
-            f"Last error: {reason.rstrip('.')}. Check the server, then run the same command to resume (answers so far are kept)"
+            f"Last error: {reason.rstrip('.')}. Check the server, then {remedy}"
         )
 
     async def _send(self, messages: Sequence[Mapping[str, str]], fields: Mapping[str, Any], targets: Sequence[str]) -> Completion:

@@ -6,6 +6,7 @@ Both use the model's own distribution, before sampling settings are applied. Nat
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -50,13 +51,12 @@ class _Routes(ABC):
 
     @classmethod
     async def found(cls, connection: Connection, service: Service, chat: ChatSettings) -> Self | None:
-        """The server if it is one of this kind."""
-        server = cls(connection, service, chat)
+        """The server if it is one of this kind. Each request is sent once. Raises `MachineError` if it fails."""
         try:
-            await server.require_works()
+            await cls(connection.trying_once(), service, chat).require_works()
         except (RefusedError, OtherShapeError):
             return None
-        return server
+        return cls(connection, service, chat)
 
     @abstractmethod
     async def require_works(self) -> None:
@@ -90,6 +90,10 @@ class Vllm(_Routes):
         """See `Tokens`."""
         return await self._tokens({"prompt": text, "add_special_tokens": False})
 
+    async def spelled(self, path: Path) -> str:
+        """See `Tokens`."""
+        return str(part(await self._post("detokenize", {"tokens": list(path)}), "prompt", str))
+
     async def log_probs(self, paths: Paths) -> list[float]:
         """See `TextServer`."""
         return list(await asyncio.gather(*(self._log_prob(paths.prompt, path) for path in paths.answers)))
@@ -117,7 +121,8 @@ class LlamaCpp(_Routes):
 
     def __init__(self, connection: Connection, service: Service, chat: ChatSettings) -> None:
         super().__init__(connection, service, chat)
-        self._endings: dict[str, str] = {}  # by prompt: what follows an answer
+        self._prompts: dict[str, str] = {}  # by conversation: the rendered prompt
+        self._endings: dict[str, str] = {}  # by rendered prompt: what follows an answer
 
     async def require_works(self) -> None:
         """See `_Routes`."""
@@ -126,11 +131,11 @@ class LlamaCpp(_Routes):
 
     async def prompt(self, messages: Messages) -> Path:
         """See `Tokens`."""
-        return await self.text(await self._rendered(messages), begins=True)
+        return await self.text(await self._prompt(messages), begins=True)
 
     async def answered(self, messages: Messages, answer: str) -> Path:
         """See `Tokens`. What follows an answer is seen in a conversation that goes on: an answer at the end would be continued."""
-        before = await self._rendered(messages)
+        before = await self._prompt(messages)
         if before not in self._endings:
             said = [*messages, {"role": "assistant", "content": PROBES[0]}, {"role": "user", "content": "x"}]
             _, found, self._endings[before] = (await self._rendered(said)).rpartition(PROBES[0])
@@ -144,6 +149,10 @@ class LlamaCpp(_Routes):
         """See `Tokens`; `begins`: with the token that begins texts."""
         body = {"content": text, "add_special": begins, "parse_special": True}
         return tuple(part(await self._post("tokenize", body), "tokens", list))
+
+    async def spelled(self, path: Path) -> str:
+        """See `Tokens`."""
+        return str(part(await self._post("detokenize", {"tokens": list(path)}), "content", str))
 
     async def log_probs(self, paths: Paths) -> list[float]:
         """See `TextServer`."""
@@ -177,6 +186,12 @@ class LlamaCpp(_Routes):
         places = answer.get("completion_probabilities", [])  # missing if the token is only a part of a character
         entries = [entry for place in places[:1] for entry in (place, *part(place, "top_logprobs", list))]
         return {part(entry, "id", int): _number(part(entry, "logprob", (int, float))) for entry in entries}
+
+    async def _prompt(self, messages: Messages) -> str:
+        """The rendered prompt: the same for all answers."""
+        if (key := json.dumps(list(messages))) not in self._prompts:
+            self._prompts[key] = await self._rendered(messages)
+        return self._prompts[key]
 
     async def _rendered(self, messages: Messages) -> str:
         return str(part(await self._post("apply-template", {"messages": list(messages), **self._chat}), "prompt", str))

@@ -53,21 +53,42 @@ def served_probabilities(service: Service, chat: ChatSettings, asked: Sequence[A
 
 async def _scored(service: Service, chat: ChatSettings, asked: Sequence[Asked], advance: _Advance) -> Served:
     async with Connection(service) as connection:
-        for kind in KINDS:
-            if (server := await kind.found(connection, service, chat)) is not None:
-                return Served(server.how, tuple(await _all([_log_probs(server, one) for one in asked], advance)))
-        extra = {"chat_template_kwargs": dict(chat.template_kwargs)} if chat.template_kwargs else {}
-        lists = ChatLogprobs(connection, service, extra)
-        first = await lists.first_tokens(asked[0].messages)
+        server, failed = await _exact_server(connection, service, chat)
+        lists = ChatLogprobs(connection, service, chat)
+        first = None if server else await lists.first_tokens(asked[0].messages)
+        if failed:  # a server that was starting may offer more now
+            server, failed = await _exact_server(connection, service, chat)
+        if server:
+            return Served(server.how, tuple(await _all([_log_probs(server, one) for one in asked], advance)))
+        if first is None and failed:
+            raise failed
         if first is None:
             raise InputError(
-                f"{service.base_url}: the server returns no log-probabilities, so there are no exact figures. Serve the model with vLLM or "
-                "llama.cpp, or draw samples with `diffuse sample --engine openai`"
+                f"{service.base_url}: the server returns no log-probabilities, so there are no exact figures{_reason(lists.refusal)}. Serve the "
+                "model with vLLM or llama.cpp, or draw samples with `diffuse sample --engine openai`"
             )
         others = await _all([lists.first_tokens(one.messages) for one in asked[1:]], advance)
         if None in others:
             raise InputError(f"{service.base_url}: the server returns log-probabilities for some prompts only. Use another server")
         return Served(lists.how, (first, *(one for one in others if one is not None)))
+
+
+async def _exact_server(
+    connection: Connection, service: Service, chat: ChatSettings
+) -> tuple[TextServer | None, MachineError | None]:
+    """The server, if it returns log-probabilities of given text; otherwise the last error if one kind could not be tried."""
+    failed = None
+    for kind in KINDS:
+        try:
+            if (server := await kind.found(connection, service, chat)) is not None:
+                return server, None
+        except MachineError as error:
+            failed = error
+    return None, failed
+
+
+def _reason(refusal: str) -> str:
+    return f" (it says: {refusal.rstrip('.')})" if refusal else ""
 
 
 async def _log_probs(server: TextServer, asked: Asked) -> np.ndarray:

@@ -184,8 +184,10 @@ def test_entropy_and_distance_of_nothing_are_not_numbers():
         ({"{0}": 493_400, "{1}": 492_600, "junk": 14_000}, "close to the target, off target 1.4 % (p = "),
         ({"{0}": 487_900, "{1}": 487_100, "junk": 25_000}, "off target 2.5 %, valid answers follow the weights (p = "),
         ({"{0}": 593_400, "{1}": 392_600, "junk": 14_000}, "off target 1.4 %, valid answers do not follow the weights (p <= "),
-        # 6 of 200: between 1.1 and 6.4 % (Clopper and Pearson), so it may or may not matter; 7 of 1000: from .3 %, so tolerated
-        ({"{0}": 100, "{1}": 94, "junk": 6}, "differs from the target by a TVD between 0.011 and 0."),
+        # 6 of 200: between 1.4 and 6.4 % (Wilson), so it may or may not matter; 7 of 1000: from .3 %, so tolerated
+        ({"{0}": 100, "{1}": 94, "junk": 6}, "differs from the target by a TVD between 0.014 and 0."),
+        # 3 of 100: at least 1.03 % (Wilson; .6 % by Clopper and Pearson), so the TVD is not below the share that counts as too much
+        ({"{0}": 49, "{1}": 48, "junk": 3}, "differs from the target by a TVD between 0.010 and 0."),
         ({"{0}": 100, "{1}": 94, "junk": 6}, ", off target 3 % (p = "),
         ({"{0}": 500, "{1}": 493, "junk": 7}, "follows the target (p = "),
     ],

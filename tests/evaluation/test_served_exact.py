@@ -154,6 +154,16 @@ def test_samples_from_the_server_get_its_figures_and_other_samples_do_not(llama,
     assert briefly["exact"]["kl"] != pytest.approx(own["exact"]["kl"], abs=1e-2), "measured with the system text of the samples"
 
 
+def test_samples_from_another_address_are_named(llama, in_process, prompt_file, tmp_path):
+    path, file = prompt_file(targets=["di", "H"]), tmp_path / "s.json"
+    words = ["--engine", "openai", "--model", "tiny", "--prompt", path, "-n", 5, "--max-new-tokens", 8]
+    assert in_process("sample", *words, "--base-url", llama, "-o", file).returncode == 0
+    assert "another address" not in evaluated(in_process, f"{llama}/", file).stderr
+    elsewhere = llama.replace("127.0.0.1", "localhost")
+    said = " ".join(evaluated(in_process, elsewhere, file).stderr.split())
+    assert f"samples of the model tiny are from another address ({llama})" in said
+
+
 def test_the_prompts_of_a_run_are_measured_with_its_system_text(trained, vllm, model, in_process):
     config = Path(trained.output_dir) / "config.yaml"
     config.write_text(config.read_text().replace("system: null", "system: Be brief."))
@@ -184,6 +194,20 @@ def test_a_server_that_lists_first_tokens_gives_limits_that_hold(model, more):
         assert limits.tvd_low <= own.tvd
         assert limits.on_target_high >= own.on_target
     assert "limits, not exact figures, from top_logprobs of the first token" in notices[0]
+
+
+def test_a_server_that_is_starting_is_asked_again_for_exact_figures(model):
+    class Starting(Vllm):
+        started = False
+
+        def tokenize(self, body):
+            self.started, before = True, self.started
+            return super().tokenize(body) if before else (503, {"error": {"message": "loading the model"}})
+
+    asked = prompt(targets=["di", "H"])
+    with Starting(model[0].model, model[0].tokenizer) as server:
+        measured = measure_served(Service(server.url, "tiny", tries=2), ChatSettings(), [asked], print)
+    assert measured.figures("served", asked, 100, 500) is not None
 
 
 def test_limits_are_called_limits_everywhere(model, in_process, prompt_file, tmp_path):
@@ -241,10 +265,12 @@ def test_options_that_do_not_fit_are_named(in_process, words, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"base_url": "http://x"}, "base_url: not an option of evaluate"),
+        ({"base_url": "http://x"}, "base_url has no effect without exact=True"),
+        ({"base_url": "http://x", "exact": True}, "engine: only openai can be measured. Use engine='openai'"),
+        ({"omit": ["n"]}, "omit: not an option of evaluate"),
         ({"engine": "openai", "base_url": "http://x", "model": "m"}, "engine has no effect without exact=True"),
-        ({"engine": "openai", "exact": True, "model": "m"}, "engine 'openai' needs base_url"),
-        ({"engine": "counting", "exact": True}, "only 'openai' can be measured"),
+        ({"engine": "openai", "exact": True, "model": "m"}, "engine='openai' needs base_url"),
+        ({"engine": "counting", "exact": True}, "engine: only openai can be measured"),
         (
             {"engine": "openai", "exact": True, "base_url": "http://x", "model": "m", "omit": ["n"]},
             "omit: not an option of evaluate",

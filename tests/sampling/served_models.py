@@ -8,7 +8,9 @@ from tests.sampling.test_server_engine import Server
 
 
 class ModelServer(Server):
-    """A model behind the routes of `routes`: path -> function of the body. All other routes do not exist."""
+    """A model behind the routes of `routes`: path -> function of the body. All others have the response `missing`."""
+
+    missing = 404, {"detail": "Not Found"}
 
     def __init__(self, model, tokenizer):
         super().__init__()
@@ -19,7 +21,7 @@ class ModelServer(Server):
         with self.lock:
             self.asked.append((handler.path, body))
         route = self.routes.get(handler.path)
-        status, content = route(body) if route else (404, {"detail": "Not Found"})
+        status, content = route(body) if route else self.missing
         self.send(handler, status, content)
 
     def rendered(self, messages, **how):
@@ -36,7 +38,7 @@ class Vllm(ModelServer):
 
     @property
     def routes(self):
-        return {"/tokenize": self.tokenize, "/v1/completions": self.complete}
+        return {"/tokenize": self.tokenize, "/detokenize": self.detokenize, "/v1/completions": self.complete}
 
     def tokenize(self, body):
         if "messages" in body:
@@ -45,6 +47,9 @@ class Vllm(ModelServer):
         else:
             ids = self.tokenizer(body["prompt"], add_special_tokens=body["add_special_tokens"])["input_ids"]
         return 200, {"count": len(ids), "max_model_len": 1024, "tokens": ids, "token_strs": None}
+
+    def detokenize(self, body):
+        return 200, {"prompt": self.tokenizer.decode(body["tokens"])}
 
     def complete(self, body):
         ids, each = body["prompt"], self.log_probs(body["prompt"])
