@@ -181,7 +181,7 @@ def _of_records(found: RecordFigures) -> Iterator[Line]:
         judged = "fits" if fits else f"too {'low' if worst.error < 0 else 'high'}"
         over = " over all pairs" if len(found.pairs) > 1 else ""
         yield Line(
-            f"worst of {len(found.pairs)} pairs" if over else "pair of fields", thousandths(worst.sampled),
+            f"worst of {len(found.pairs)} pairs" if over else "association", thousandths(worst.sampled),
             f"{worst.measure} of {worst.first} and {worst.second}: {judged} ({p_value(found.pairs_p_value, found.least_pairs_p)}{over}); "
             f"perfect sampler {thousandths(worst.perfect)}, weights {thousandths(worst.target)}",
         )  # fmt: skip

@@ -162,7 +162,7 @@ def test_several_draws_in_an_answer_are_trained_and_sampled(config, tmp_path, di
     assert done.after.kl[prompt.alias] == pytest.approx(exact.kl, abs=3 * done.after.estimated[prompt.alias] + 1e-3)
     shown = diffuse("evaluate", str(done.run.path), "--verbose").stdout
     assert re.search(r"TVD of draw 2 +0\.\d+  3 values", shown)
-    assert re.search(r"worst of 1 pair +0\.\d+  Cramér.s V of draw 1 and draw 2", shown)
+    assert re.search(r"association +0\.\d+  Cramér.s V of draw 1 and draw 2: (fits|too)", shown)
     # each draw given those before it, from the same nine
     (row,) = [
         r for r in json.loads(diffuse("evaluate", str(done.run.path), "--exact", "--json").stdout)["rows"] if r["mode"] == "lora"
