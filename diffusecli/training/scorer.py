@@ -86,7 +86,8 @@ class Scorer:
             return [Rounding()] * len(groups)
         if not can_be_unrounded(self.model):
             self.notice(
-                "the rounding of a 16-bit model is not measured while it is sharded. `diffuse evaluate --exact` measures it"
+                "the rounding of a 16-bit model is not measured while its weights are sharded or offloaded. To measure it, run "
+                "`diffuse evaluate --exact` on a device that has memory for all of them"
             )
             return [UNKNOWN] * len(groups)
         apart = replace(self, weights=None)  # less memory here means no smaller parts later

@@ -8,10 +8,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from diffusecli.models.devices import number_format, precision_on
-from diffusecli.models.unrounded import Unrounded
+from diffusecli.models.unrounded import Unrounded, can_be_unrounded
 from diffusecli.models.wide_output import WideLinear, wide_product, widen_output
+from diffusecli.training.pass_choice import choose_pass
 from tests.models.architectures import build
 from tests.tiny import tiny_llama
+from tests.training.test_loss import encoded
 
 IDS = torch.arange(24).view(2, 12)
 
@@ -95,6 +97,24 @@ def test_an_adapter_is_part_of_it():
     model, wide = adapted(narrow()), adapted(tiny_llama().bfloat16().float())
     with torch.no_grad(), Unrounded():
         torch.testing.assert_close(model(IDS).logits, wide(IDS).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_choosing_a_pass_leaves_offloaded_weights_in_16_bits(tmp_path):
+    from accelerate import dispatch_model
+
+    model = narrow(tie_word_embeddings=False)
+    places = {name: "cpu" for name in ("model.embed_tokens", "model.rotary_emb", "model.layers.0", "model.norm", "lm_head")}
+    model = dispatch_model(
+        model, {**places, "model.layers.1": "disk"}, main_device="cpu", offload_dir=str(tmp_path), force_hooks=True
+    )
+    before = {name: weight.dtype for name, weight in model.named_parameters()}
+    with torch.no_grad():
+        logits = model(IDS).logits
+        choose_pass(model, encoded([(3, 4, 2), (3, 5, 2), (4, 4, 2)], [0.5, 0.25, 0.25], prompt_ids=(5, 6, 7)))
+        assert {name: weight.dtype for name, weight in model.named_parameters()} == before
+        assert torch.equal(model(IDS).logits, logits)
+    assert not can_be_unrounded(model)
+    assert can_be_unrounded(narrow())
 
 
 def test_auto_is_bf16_only_on_gpus_that_compute_in_it(monkeypatch):
