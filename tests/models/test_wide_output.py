@@ -103,7 +103,7 @@ def test_choosing_a_pass_leaves_offloaded_weights_in_16_bits(tmp_path):
     from accelerate import dispatch_model
 
     model = narrow(tie_word_embeddings=False)
-    places = {name: "cpu" for name in ("model.embed_tokens", "model.rotary_emb", "model.layers.0", "model.norm", "lm_head")}
+    places = dict.fromkeys(("model.embed_tokens", "model.rotary_emb", "model.layers.0", "model.norm", "lm_head"), "cpu")
     model = dispatch_model(
         model, {**places, "model.layers.1": "disk"}, main_device="cpu", offload_dir=str(tmp_path), force_hooks=True
     )
