@@ -2,6 +2,8 @@
 
 import copy
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -159,6 +161,44 @@ def test_a_rounding_that_cannot_be_measured_is_unknown(monkeypatch):
     assert found.rounding == (UNKNOWN,)
     assert found.rounded == {found.prompts[0].alias: None}
     assert told == ["warning: the rounding of the 16-bit model cannot be measured (not implemented for this kind of layer)"]
+
+
+class Paired(Processes):
+    """One of two processes, each in a thread of this one."""
+
+    def __init__(self, rank, words, barrier):
+        super().__init__("cpu")
+        self.rank, self.count, self._words, self._barrier = rank, 2, words, barrier
+
+    def everyones(self, value):
+        self._words[self.rank] = value
+        self._barrier.wait(60)
+        found = list(self._words)
+        self._barrier.wait(60)
+        return found
+
+
+class Failing(RowsPass):
+    """Rows that one process cannot compute."""
+
+    def run(self, *_, **options):
+        raise TypeError("an operation without a float32 form")
+
+
+def test_an_error_of_one_process_makes_the_rounding_unknown_in_both():
+    words, barrier, told = [None, None], threading.Barrier(2), []
+    some = prompts(2, LETTERS[:9])
+    groups = [[(e, np.full(9, -2.0))] for e in some]
+
+    def process(rank):
+        (model, _), processes = pair(0), Paired(rank, words, barrier)
+        scorer = Scorer(model, (RowsPass, Failing)[rank](), None, processes, told.append)
+        return scorer.rounding(groups), processes.everyones(f"next {rank}")
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(process, range(2)))
+    assert found == [([UNKNOWN, UNKNOWN], ["next 0", "next 1"])] * 2
+    assert told == ["warning: the rounding of the 16-bit model cannot be measured (an operation without a float32 form)"] * 2
 
 
 def test_slices_of_logits_give_a_16_bit_model_the_same_loss_and_gradient(monkeypatch):
