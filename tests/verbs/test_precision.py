@@ -125,8 +125,8 @@ def test_figures_with_their_rounding_are_those_of_the_same_weights_in_32_bits(co
     [
         (0.0, 0.1, []),
         (0.02, 0.1201, []),
-        (0.02, 0.11, ["p.json (lora): exact KL 0.12 > 0.11, with 0.02 of 16-bit rounding"]),
-        (math.nan, 9.0, ["p.json (lora): exact KL is not known because of 16-bit rounding (add --exact)"]),
+        (0.02, 0.11, ["p.json (tuned): exact KL 0.12 > 0.11, with 0.02 of 16-bit rounding"]),
+        (math.nan, 9.0, ["p.json (tuned): exact KL is not known because of 16-bit rounding (add --exact)"]),
     ],
 )
 def test_a_limit_is_met_only_with_the_rounding(tmp_path, rounding, limit, missed):
