@@ -2,12 +2,13 @@
 
 import copy
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from diffusecli.models.devices import number_format, precision_on
+from diffusecli.models.devices import number_format, own_random_numbers, precision_on
 from diffusecli.models.unrounded import Unrounded, can_be_unrounded
 from diffusecli.models.wide_output import WideLinear, wide_product, widen_output
 from diffusecli.training.pass_choice import choose_pass
@@ -133,3 +134,26 @@ def test_auto_is_bf16_only_on_gpus_that_compute_in_it(monkeypatch):
     assert [precision_on(name, gpu) for name in ("fp32", "fp16")] == ["fp32", "fp16"]
     assert number_format("auto", "cpu") == torch.float32
     assert number_format("bf16", "cuda:7") == torch.bfloat16  # asks no device
+
+
+@pytest.mark.parametrize("with_device", [False, True])
+def test_random_numbers_of_a_device_continue_as_before(monkeypatch, with_device):
+    """In older versions of torch the functions of MPS take no device."""
+    restored = []
+
+    def get():
+        return torch.tensor([7], dtype=torch.uint8)
+
+    def put(state):
+        restored.append(state.tolist())
+
+    monkeypatch.setattr(torch.mps, "get_rng_state", (lambda device: get()) if with_device else get)
+    monkeypatch.setattr(torch.mps, "set_rng_state", (lambda state, device: put(state)) if with_device else put)
+    model, before = SimpleNamespace(parameters=lambda: [SimpleNamespace(device=torch.device("mps"))]), torch.get_rng_state()
+    with pytest.raises(KeyError), own_random_numbers(model, 3):
+        own = torch.rand(2)
+        raise KeyError
+    assert restored == [[7]]
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(3)
+    assert torch.equal(torch.rand(2), own)
