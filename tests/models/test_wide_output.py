@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from diffusecli.models import wide_output
 from diffusecli.models.devices import number_format, own_random_numbers, precision_on
 from diffusecli.models.unrounded import Unrounded, can_be_unrounded
 from diffusecli.models.wide_output import WideLinear, wide_product, widen_output
@@ -54,8 +55,6 @@ def test_the_gradient_of_a_wide_output_is_that_of_the_layer():
 
 
 def test_weights_are_widened_in_blocks(monkeypatch):
-    from diffusecli.models import wide_output
-
     x, weight, bias = torch.randn(3, 8).bfloat16(), torch.randn(20, 8).bfloat16(), torch.randn(20).bfloat16()
     expected = torch.nn.functional.linear(x.float(), weight.float(), bias.float())
     monkeypatch.setattr(wide_output, "_BLOCK", 7)
@@ -63,6 +62,39 @@ def test_weights_are_widened_in_blocks(monkeypatch):
     out = torch.empty(3, 20)
     assert wide_product(x, weight, bias, out) is out
     torch.testing.assert_close(out, expected)
+
+
+@pytest.mark.parametrize("into", [True, False])
+def test_a_product_of_the_device_is_in_memory_once(monkeypatch, into):
+    """As on a GPU: `torch.mm` has `out_dtype`. Without a version that writes into a tensor, the product is copied."""
+    plain, made = torch.mm, []
+
+    def mm(x, y, *, out_dtype, out=None):
+        if out is not None and not into:
+            raise NotImplementedError
+        made.append(plain(x.to(out_dtype), y.to(out_dtype)) if out is None else plain(x.to(out_dtype), y.to(out_dtype), out=out))
+        return made[-1]
+
+    x, weight, bias = torch.randn(3, 8).bfloat16(), torch.randn(20, 8).bfloat16(), torch.randn(20).bfloat16()
+    expected = torch.nn.functional.linear(x.float(), weight.float(), bias.float())
+    wide_output._widens.cache_clear()
+    monkeypatch.setattr(torch, "mm", mm)
+    try:
+        alone = wide_product(x, weight, bias)
+        assert alone is made[-1]
+        out = torch.empty(3, 20)
+        assert wide_product(x, weight, bias, out) is out
+        assert (made[-1] is out) == into
+    finally:
+        wide_output._widens.cache_clear()
+    torch.testing.assert_close(alone, expected)
+    torch.testing.assert_close(out, expected)
+
+
+def test_no_rows_have_no_logits():
+    layer = torch.nn.Linear(8, 20, dtype=torch.bfloat16)
+    layer.__class__ = WideLinear
+    assert layer(torch.empty(2, 0, 8, dtype=torch.bfloat16)).shape == (2, 0, 20)
 
 
 def test_a_32_bit_output_layer_is_not_changed():
