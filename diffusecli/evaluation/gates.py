@@ -29,10 +29,11 @@ class Gate:
 
 @dataclass(frozen=True)
 class GroupGate:
-    """An exact figure of a group with an upper limit; a share."""
+    """An exact figure of a group with an upper limit; a share. Its rounding is added to it."""
 
     figure: str
     value: Callable[[Group], float]
+    rounding: Callable[[Group], float]
 
 
 def worst_wording(row: Evaluated) -> float:
@@ -115,8 +116,10 @@ GATES: Mapping[str, Gate] = {
 """Limits of every prompt with targets, or with samples; `--max-drift` applies to runs."""
 
 GROUP_GATES: Mapping[str, GroupGate] = {
-    "--max-median-tvd": GroupGate("median exact TVD", lambda group: group.tvd_median + group.rounding),
-    "--max-median-excess-tvd": GroupGate("median excess TVD", lambda group: group.excess_tvd_median + group.rounding),
+    "--max-median-tvd": GroupGate("median exact TVD", lambda group: group.tvd_median, lambda group: group.rounding),
+    "--max-median-excess-tvd": GroupGate(
+        "median excess TVD", lambda group: group.excess_tvd_median, lambda group: group.excess_rounding
+    ),
 }
 """Limits of every split, and of folders outside the splits."""
 
@@ -155,7 +158,7 @@ def _missed(found: Evaluation, gate: Gate, limit: float) -> Iterator[str]:
         value, who = gate.value(row), with_sampler(f"{row.prompt.alias}{marked[row.prompt.key]}", samplers[row.run, row.mode])
         if math.isnan(value):
             hint = (" (add --exact)" if row.bounds is None else " (the server gives only limits)") if gate.exact else ""
-            unsure = gate.exact and row.exact is not None and not math.isnan(row.exact.kl)
+            unsure = gate.exact and row.exact is not None and math.isnan(row.exact.rounding + row.exact.tvd_rounding)
             yield f"{who}: {gate.figure} is not known{' because of 16-bit rounding' if unsure else ''}{hint}"
         elif value < limit if gate.minimum else value > limit:
             yield f"{who}: {gate.figure} {value:.4g} {'<' if gate.minimum else '>'} {limit:g}{gate.where(row)}"
@@ -168,13 +171,14 @@ def _missed_by_groups(found: Evaluation, gate: GroupGate, limit: float) -> Itera
     samplers, judged = labels(found.rows), [group for folder, some in groups(tuned(found.rows)) if folder.top for group in some]
     for group in judged:
         folder = "all prompts" if group.folder == WHOLE else group.folder
-        value, who = gate.value(group), with_sampler(folder, samplers[group.run, group.mode])
+        rounding, who = gate.rounding(group), with_sampler(folder, samplers[group.run, group.mode])
+        value = gate.value(group) + rounding
         if group.exact < group.prompts:
             yield f"{who}: {gate.figure} is not known, {group.exact} of {many(group.prompts, 'prompt')} measured (add --exact)"
         elif math.isnan(value):
             yield f"{who}: {gate.figure} is not known because of 16-bit rounding"
         elif value > limit:
-            yield f"{who}: {gate.figure} {value:.4g} > {limit:g}{f', with {group.rounding:.2g} of 16-bit rounding' if group.rounding else ''}"
+            yield f"{who}: {gate.figure} {value:.4g} > {limit:g}{f', with {rounding:.2g} of 16-bit rounding' if rounding else ''}"
     if not judged:
         yield f"{gate.figure}: there is no prompt with targets"
 

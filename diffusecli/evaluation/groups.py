@@ -42,6 +42,7 @@ class Group:
     sampled_tvd_median: float  # median TVD of the samples
     sampled_excess_tvd_median: float  # median excess TVD of the samples
     rounding: float = 0.0  # how far the rounding of a 16-bit model may raise the median exact TVD
+    excess_rounding: float = 0.0  # the same for the median excess TVD of exact figures
 
 
 def groups(rows: Sequence[Evaluated]) -> list[tuple[Folder, list[Group]]]:
@@ -75,7 +76,8 @@ def _samplers(folder: Folder, rows: Iterable[Evaluated]) -> Iterator[Group]:
             sampled=len(sampled),
             sampled_tvd_median=_median(_known(each.tvd for each in sampled)),
             sampled_excess_tvd_median=_median(_known(each.excess_tvd for each in sampled)),
-            rounding=_median([each.tvd + each.tvd_rounding for each in exact if not math.isnan(each.tvd)]) - _median(tvd) if tvd else 0.0,
+            rounding=_rise((each.tvd, each.tvd_rounding) for each in exact),
+            excess_rounding=_rise((each.excess_tvd, each.tvd_rounding) for each in exact),
         )  # fmt: skip
 
 
@@ -125,6 +127,16 @@ def _known(values: Iterable[float]) -> list[float]:
 
 def _median(values: Sequence[float]) -> float:
     return float(np.median(values)) if values else math.nan
+
+
+def _rise(figures: Iterable[tuple[float, float]]) -> float:
+    """How far the median rises if each known figure rises by its rounding.
+
+    >>> round(_rise([(0.0, 0.1), (0.01, 0.0), (0.03, 0.0)]), 4)
+    0.02
+    """
+    pairs = [pair for pair in figures if not math.isnan(pair[0])]
+    return _median([sum(pair) for pair in pairs]) - _median([figure for figure, _ in pairs]) if pairs else 0.0
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from inspect import signature
 from typing import Any
 
 import torch
@@ -128,6 +129,14 @@ def release_memory(device: torch.device) -> None:
 def own_random_numbers(model: Any, seed: int) -> Iterator[None]:
     """Inside this context, random numbers on the CPU and on the model's devices follow from the seed; afterwards they continue as before."""
     accelerators = [device for device in devices_of(model) if device.type != "cpu"]
-    with torch.random.fork_rng(accelerators, device_type=accelerators[0].type if accelerators else "cuda"):
+    kind = accelerators[0].type if accelerators else "cuda"
+    own = torch.get_device_module(kind)
+    several = bool(signature(own.get_rng_state).parameters)  # older versions of MPS have one state, and no argument for the device
+    with torch.random.fork_rng(accelerators if several else [], device_type=kind):
+        before = None if several else own.get_rng_state()
         torch.manual_seed(seed)
-        yield
+        try:
+            yield
+        finally:
+            if before is not None:
+                own.set_rng_state(before)

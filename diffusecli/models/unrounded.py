@@ -28,10 +28,15 @@ _VIEWS = {
 
 
 def can_be_unrounded(model: Any) -> bool:
-    """Whether the weights of a 16-bit model are whole. Sharded ones are gathered in buffers of 16 bits."""
+    """Whether the weights of a 16-bit model are whole and in place.
+
+    Sharded weights are gathered in buffers of 16 bits. Offloaded ones are placeholders (`meta`), which accelerate's hooks copy to the
+    device inside the forward pass: widened copies would stay in the model.
+    """
     from torch.distributed.tensor import DTensor
 
-    return not any(isinstance(weight, DTensor) for weight in model.parameters())
+    offloads = any(getattr(getattr(module, "_hf_hook", None), "offload", False) for module in model.modules())
+    return not offloads and not any(isinstance(weight, DTensor) or weight.is_meta for weight in model.parameters())
 
 
 class Unrounded(torch.overrides.TorchFunctionMode):

@@ -36,7 +36,7 @@ class WideLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """Outputs [..., V] in float32."""
         rows: Tensor = _WideProduct.apply(input.reshape(-1, input.shape[-1]), self.weight, self.bias)
-        return rows.view(*input.shape[:-1], -1)  # not inside the function, because the loss overwrites logits
+        return rows.view(*input.shape[:-1], len(self.weight))  # not inside the function, because the loss overwrites logits
 
 
 class _WideProduct(torch.autograd.Function):
@@ -60,12 +60,13 @@ class _WideProduct(torch.autograd.Function):
 def wide_product(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor | None = None) -> Tensor:
     """`x weight' + bias` [R, V], at least in float32, for x [R, h]; written into `out` if given."""
     wide = torch.promote_types(weight.dtype, torch.float32)
+    if weight.dtype != wide and x.dtype == weight.dtype and _widens(x.device, x.dtype):
+        out = _narrow_product(x, weight, wide, out)
+        return out if bias is None else out.add_(bias)
     if out is None:
         out = x.new_empty(len(x), len(weight), dtype=wide)
     if weight.dtype == wide:
         torch.mm(x.to(wide), weight.t(), out=out)
-    elif x.dtype == weight.dtype and _widens(x.device, x.dtype):
-        out.copy_(torch.mm(x, weight.t(), out_dtype=wide))
     else:
         x = x.to(wide)
         for start in range(0, len(weight), _BLOCK):
@@ -74,13 +75,21 @@ def wide_product(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor | N
     return out if bias is None else out.add_(bias)
 
 
+def _narrow_product(x: Tensor, weight: Tensor, wide: torch.dtype, out: Tensor | None) -> Tensor:
+    """The device's own product. It is in memory once if the device can write it into a given tensor."""
+    if out is not None and _widens(x.device, x.dtype, into=True):
+        return torch.mm(x, weight.t(), out_dtype=wide, out=out)
+    product = torch.mm(x, weight.t(), out_dtype=wide)
+    return product if out is None else out.copy_(product)
+
+
 @cache
-def _widens(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the device multiplies 16-bit matrices into float32."""
+def _widens(device: torch.device, dtype: torch.dtype, *, into: bool = False) -> bool:
+    """Whether the device multiplies 16-bit matrices into float32, and with `into` also into a given tensor."""
+    ones = torch.ones(16, 16, device=device, dtype=dtype)
+    given = {"out": torch.empty(16, 16, device=device)} if into else {}
     try:
-        torch.mm(
-            torch.ones(16, 16, device=device, dtype=dtype), torch.ones(16, 16, device=device, dtype=dtype), out_dtype=torch.float32
-        )
+        torch.mm(ones, ones, out_dtype=torch.float32, **given)
     except (RuntimeError, NotImplementedError, TypeError):
         return False
     return True

@@ -9,6 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from diffusecli.sampling.settings import SamplingSettings
 
 _SLICE_ROWS = 64  # rows of [R, V] converted to probabilities at once
 _BLOCK = 1024  # tokens per block of the vocabulary; a draw searches blocks, then tokens in a block
-_DRAWS_AT_ONCE = 1_000_000  # per row
+_DRAWS_AT_ONCE = 1_000_000  # of all rows of a slice together
 _FEW_DRAWS = 16  # per row: each searched separately; more draws are sorted
 
 
@@ -33,18 +34,29 @@ def draw_tokens(
     for start in range(0, len(live.counts), _SLICE_ROWS):
         part = slice(start, start + _SLICE_ROWS)
         exps = _exponentials(_warp(logits[part], settings))
+        cumulative = _cumulative(exps)
         rows = zip(live.prompts[part], live.prefixes[part], strict=True)
         streams = [_stream(settings.seed, prompts[prompt], prefix) for prompt, prefix in rows]
         totals: list[Counter[int]] = [Counter() for _ in streams]
         left = live.counts[part]
         while any(left):
-            now = [min(count, _DRAWS_AT_ONCE) for count in left]
+            now = _first(left, _DRAWS_AT_ONCE)
             left = [count - some for count, some in zip(left, now, strict=True)]
-            found = _invert(exps, [stream.random((count, 2)) for stream, count in zip(streams, now, strict=True)])
+            found = _invert(exps, cumulative, [stream.random((count, 2)) for stream, count in zip(streams, now, strict=True)])
             for total, pairs in zip(totals, found, strict=True):
                 total.update(dict(pairs))
         drawn += [sorted(total.items()) for total in totals]
     return drawn
+
+
+def _first(counts: Sequence[int], most: int) -> list[int]:
+    """The first `most` of all draws, row by row.
+
+    >>> _first([5, 0, 4, 3], 7)
+    [5, 0, 2, 0]
+    """
+    before = [0, *accumulate(counts)]
+    return [max(0, min(count, most - start)) for count, start in zip(counts, before, strict=False)]
 
 
 def _exponentials(logits: Tensor) -> Tensor:
@@ -53,17 +65,13 @@ def _exponentials(logits: Tensor) -> Tensor:
     return wide.sub_(wide.amax(-1, keepdim=True)).exp_()
 
 
-def _invert(exps: Tensor, uniforms: Sequence[np.ndarray]) -> list[list[tuple[int, int]]]:
+def _invert(exps: Tensor, cumulative: np.ndarray, uniforms: Sequence[np.ndarray]) -> list[list[tuple[int, int]]]:
     """The tokens drawn from each row by its uniforms [D, 2]: the first chooses a block of tokens, the second the token in it.
 
     Only the sums of blocks and the chosen blocks leave the device. Both searches use float64. With two uniforms the sum for a token
     covers at most one block, so rounding elsewhere in the vocabulary does not affect it. A few draws are searched one by one, for
     all rows together; many draws are sorted, and the ends of blocks and tokens are searched among them.
     """
-    masses = _block_masses(exps)
-    cumulative = masses.cumsum(-1)
-    if not np.isfinite(cumulative[:, -1]).all():
-        raise NotNumbersError
     chosen = [_Chosen.of(row, cumulative[row], u) for row, u in enumerate(uniforms) if len(u) > _FEW_DRAWS]
     few = [row for row, u in enumerate(uniforms) if 0 < len(u) <= _FEW_DRAWS]
     rows = np.repeat(few, [len(uniforms[row]) for row in few]).astype(np.int64)
@@ -83,14 +91,16 @@ def _invert(exps: Tensor, uniforms: Sequence[np.ndarray]) -> list[list[tuple[int
     return [sorted(pairs) for pairs in found]
 
 
-def _block_masses(exps: Tensor) -> np.ndarray:
-    """Sums over blocks of tokens [R, B] in float64; the last block may be shorter."""
+def _cumulative(exps: Tensor) -> np.ndarray:
+    """Cumulated sums over blocks of tokens [R, B] in float64; the last block may be shorter. Raises `NotNumbersError`."""
     whole = exps.shape[-1] // _BLOCK * _BLOCK
     sums = [exps[:, :whole].unflatten(-1, (-1, _BLOCK)).sum(-1)] if whole else []
     if whole < exps.shape[-1]:
         sums.append(exps[:, whole:].sum(-1, keepdim=True))
-    masses: np.ndarray = torch.cat(sums, dim=-1).cpu().double().numpy()
-    return masses
+    cumulative: np.ndarray = torch.cat(sums, dim=-1).cpu().double().numpy().cumsum(-1)
+    if not np.isfinite(cumulative[:, -1]).all():
+        raise NotNumbersError
+    return cumulative
 
 
 def _find_each(blocks: np.ndarray, weights: Sequence[np.ndarray], uniforms: np.ndarray) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -16,12 +17,11 @@ from diffusecli.models.loading import LoadedModel
 from diffusecli.models.overflow import NotNumbersError, blamed
 from diffusecli.models.source import ModelSource
 from diffusecli.models.trie import TokenTrie
-from diffusecli.models.unrounded import Unrounded, can_be_unrounded
-from diffusecli.models.wide_output import NARROW
 from diffusecli.prompts.config import AlgConfig
 from diffusecli.system.memory import SMALLER, enough_memory, out_of_memory
 from diffusecli.training.answers import Answer
 from diffusecli.training.budget import fastest_part, fitting_part
+from diffusecli.training.comparison import compared
 from diffusecli.training.loss import Pass, longest, row_length, score
 from diffusecli.training.output_layer import is_all_of_the_logits
 from diffusecli.training.packed_pass import PackedPass
@@ -30,9 +30,6 @@ from diffusecli.training.rows_pass import RowsPass
 from diffusecli.training.state_pass import StatePass, choose_state_pass
 
 _PROBE_PROMPT = 32  # tokens, unless a window slides
-_TOLERANCE = 1e-3  # nats
-_ROUNDED_TOLERANCE = 0.2  # nats, if a 16-bit model can only be compared with rounding
-_MOST_ROUNDING = 1.0  # nats; measured: up to .3 for unlikely answers of 16-bit models
 
 
 def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max_tokens: int | None = None) -> tuple[Pass, str]:
@@ -51,21 +48,21 @@ def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max
         max_tokens = min(counted, max_tokens or counted)  # limit of a whole packed sequence
     probe = _probe_prompt(encoded, window)
     at_once = len(probe.trie.leaves) if len(probe.prompt_ids) <= _PROBE_PROMPT else 1  # all logits of a row are in memory
-    ways = _measures(model)
-    by_rows = [measured(model, probe, in_rows.sized(at_once)) for measured, _ in ways]
+    ways, by_rows = compared(model, partial(_log_probs, model, probe, in_rows.sized(at_once)))
     if np.isnan(by_rows).any():
         raise NotNumbersError
     trees, heads = (True, False) if enable(model) else (False,), (True, False) if is_all_of_the_logits(model, probe) else (False,)
     for tree, sliced_head in product(trees, heads):
         try:
-            packed = [measured(model, probe, PackedPass(None, tree, sliced_head)) for measured, _ in ways]
+            strategy = PackedPass(None, tree, sliced_head)
+            packed = [way.measured(partial(_log_probs, model, probe, strategy)) for way in ways]
         except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as error:
             if out_of_memory(error):
                 raise
             reason = f"rows: the model does not accept packed input ({type(error).__name__})"
             continue
         gaps = [float(np.abs(own - rows).max()) for own, rows in zip(packed, by_rows, strict=True)]
-        if all(gap <= tolerance for gap, (_, tolerance) in zip(gaps, ways, strict=True)):
+        if all(gap <= way.gap for gap, way in zip(gaps, ways, strict=True)):
             short = [word for word, missing in (("dense attention", not tree), ("whole logits", not sliced_head)) if missing]
             how = ", ".join(["packed", *short])
             return PackedPass(max_tokens, tree, sliced_head), f"{how}: log-probabilities agree with rows to {gaps[0]:.1e} nats"
@@ -73,25 +70,8 @@ def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max
     return in_rows, reason
 
 
-_Measure = Callable[[Any, EncodedPrompt, Pass], np.ndarray]
-
-
-def _measures(model: Any) -> list[tuple[_Measure, float]]:
-    """How log-probabilities are compared, and to what tolerance in nats: 16-bit models in float32, because rounding hides differences.
-
-    In their own number format only gross errors show, such as an overflow.
-    """
-
-    def own(model: Any, probe: EncodedPrompt, strategy: Pass) -> np.ndarray:
-        return score(model, probe, strategy).log_probs
-
-    def wide(model: Any, probe: EncodedPrompt, strategy: Pass) -> np.ndarray:
-        with Unrounded():
-            return own(model, probe, strategy)
-
-    if model.dtype not in NARROW:
-        return [(own, _TOLERANCE)]
-    return [(wide, _TOLERANCE), (own, _MOST_ROUNDING)] if can_be_unrounded(model) else [(own, _ROUNDED_TOLERANCE)]
+def _log_probs(model: Any, probe: EncodedPrompt, strategy: Pass) -> np.ndarray:
+    return score(model, probe, strategy).log_probs
 
 
 def _hidden_by_window(config: Any, encoded: EncodedPrompt, max_tokens: int | None) -> str:

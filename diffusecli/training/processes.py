@@ -20,7 +20,7 @@ from torch import Tensor
 
 from diffusecli.models.architecture import trainable
 from diffusecli.models.devices import choose_device, release_memory
-from diffusecli.system.errors import DiffuseError, InputError, InterruptedRun, MachineError
+from diffusecli.system.errors import DiffuseError, InputError, InterruptedRun, MachineError, first_line
 from diffusecli.system.memory import out_of_memory
 
 _LOST = (
@@ -40,6 +40,10 @@ T = TypeVar("T")
 
 class OutOfMemoryError(Exception):
     """A piece of work did not fit into memory, in this process or another."""
+
+
+class FailedPieceError(Exception):
+    """A piece of work failed with an error that the caller expects, in this process or another."""
 
 
 Between = Callable[[int, int], None]
@@ -136,14 +140,17 @@ class Processes:
             raise error
         return words
 
-    def run(self, pieces: Sequence[Piece], between: Between = lambda _done, _of: None) -> list[Any]:
+    def run(
+        self, pieces: Sequence[Piece], between: Between = lambda _done, _of: None, expected: tuple[type[Exception], ...] = ()
+    ) -> list[Any]:
         """Run each piece in one of the processes and return all results in all of them, in the order of the pieces.
 
-        `between` is called before each piece with the number of finished pieces and of all of this process. Raises `OutOfMemoryError` in every process when one of them runs out of memory.
+        `between` is called before each piece with the number of finished pieces and of all of this process. Raises in every process
+        `OutOfMemoryError` when one of them runs out of memory, and `FailedPieceError` when one has an `expected` error.
         """
         mine = _shares([piece.tokens for piece in pieces], self.count)[self.rank]
         found: dict[int, Any] = {}
-        failed = False
+        failure: Exception | None = None
         try:
             for done, index in enumerate(mine):
                 between(done, len(mine))
@@ -152,14 +159,14 @@ class Processes:
                 for _ in range(max(map(len, _shares([p.tokens for p in pieces], self.count))) - len(mine)):
                     pieces[0].work(scale=0.0)
         except Exception as error:
-            if self.sharded or not out_of_memory(error):
+            if self.sharded or not (out_of_memory(error) or isinstance(error, expected)):
                 raise
-            failed = True
-        if failed:
+            failure = OutOfMemoryError() if out_of_memory(error) else FailedPieceError(first_line(error))
+        if isinstance(failure, OutOfMemoryError):
             release_memory(self.device)
-        everything = self.everyones((found, failed))
-        if any(failure for _, failure in everything):
-            raise OutOfMemoryError
+        everything = self.everyones((found, failure))
+        if failed := next((failure for _, failure in everything if failure is not None), None):
+            raise failed
         together = {index: result for results, _ in everything for index, result in results.items()}
         return [together[index] for index in range(len(pieces))]
 

@@ -23,12 +23,15 @@ from diffusecli.training.batches import Batch
 from diffusecli.training.flat_weights import FlatWeights
 from diffusecli.training.layout import Part
 from diffusecli.training.loss import Found, Loss, Pass, row_length
-from diffusecli.training.processes import Between, OutOfMemoryError, Piece, Processes
+from diffusecli.training.processes import Between, FailedPieceError, OutOfMemoryError, Piece, Processes
 from diffusecli.training.questions import Exact, Question, figures_of
 from diffusecli.training.retention import Retention
 from diffusecli.training.rounding import UNKNOWN, Rounding, measured
 from diffusecli.training.rows_pass import RowsPass
 from diffusecli.training.spelled import weighed_by
+
+_UNMEASURABLE = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError)
+"""Errors of operations that cannot compute in float32."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Scorer:
     notice: Notice
     weights: FlatWeights | None = None  # trained by the backward pass
     most: int | None = None  # row length up to which the pass was compared with rows; longer prompts are measured in rows
+    expected: tuple[type[Exception], ...] = ()  # errors of parts that all processes raise, as `FailedPieceError`
 
     def score(
         self, encoded: Sequence[EncodedPrompt], answers: Sequence[Answer] = (), *, backward: bool = False,
@@ -86,20 +90,27 @@ class Scorer:
             return [Rounding()] * len(groups)
         if not can_be_unrounded(self.model):
             self.notice(
-                "the rounding of a 16-bit model is not measured while it is sharded. `diffuse evaluate --exact` measures it"
+                "the rounding of a 16-bit model is not measured while its weights are sharded or offloaded. To measure it, run "
+                "`diffuse evaluate --exact` on a device that has memory for all of them"
             )
             return [UNKNOWN] * len(groups)
-        apart = replace(self, weights=None)  # less memory here means no smaller parts later
+        apart = replace(self, weights=None, expected=_UNMEASURABLE)  # less memory here means no smaller parts later
 
         def score(encoded: Sequence[EncodedPrompt]) -> list[np.ndarray]:
             with Unrounded(), waiting_for("measuring the rounding") as advance:
                 return apart.score(encoded, between=advance).log_probs
 
+        found, why = [UNKNOWN] * len(groups), ""
         try:
-            return measured(groups, score)
-        except (MachineError, TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
-            self.notice(f"{WARNING}the rounding of the 16-bit model cannot be measured ({first_line(error)})")
+            found = measured(groups, score)
+        except (MachineError, FailedPieceError, *_UNMEASURABLE) as error:
+            if isinstance(error, MachineError) and error.shared:  # another process has failed
+                raise
+            why = first_line(error)
+        if failed := [one for one in self.processes.everyones(why) if one]:
+            self.notice(f"{WARNING}the rounding of the 16-bit model cannot be measured ({failed[0]})")
             return [UNKNOWN] * len(groups)
+        return found
 
     def exact(self, questions: Sequence[Question], *, rounding: bool = False) -> Exact:
         """Exact figures of every wording of these prompts, many per forward pass; with `rounding`, also that of a 16-bit model."""
@@ -146,7 +157,7 @@ class Scorer:
             loss = Loss(hold, scale) if backward else None
             return strategy.run(self.model, weighed, answers, batch, loss=loss)
 
-        results = self.processes.run([Piece(batch.tokens, partial(run, batch)) for batch in batches], between)
+        results = self.processes.run([Piece(batch.tokens, partial(run, batch)) for batch in batches], between, self.expected)
         parts: list[dict[Part, np.ndarray]] = [{} for _ in encoded]  # by index, because two prompts may have the same alias
         divergences: dict[int, np.ndarray] = {}
         for batch, result in zip(batches, results, strict=True):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from diffusecli.models.states import states_of
 from diffusecli.models.trie import ROOT
 from diffusecli.system.memory import out_of_memory
 from diffusecli.training.batches import Batch
+from diffusecli.training.comparison import compared
 from diffusecli.training.cross_entropy import scored
 from diffusecli.training.layout import Packed, Part, edges_of, nodes_of, pack, path_sums
 from diffusecli.training.loss import Loss, Pass, score
@@ -124,28 +126,29 @@ def choose_state_pass(
     because = f"the model has {why}, which ignores attention masks"
     if getattr(without_wrapper(model), "is_gradient_checkpointing", False):
         return in_rows, f"rows: {because}, and gradient_checkpointing does not keep states"
-    by_rows, gradient = _measured(model, probe, in_rows.sized(1))
-    if np.isnan(by_rows).any():
+    ways, by_rows = compared(model, partial(_measured, model, probe, in_rows.sized(1)))
+    if any(np.isnan(log_probs).any() for log_probs, _ in by_rows):
         raise NotNumbersError
     reason = ""
     for sliced_head in (True, False) if is_all_of_the_logits(model, probe) else (False,):
         strategy = StatePass(None, sliced_head)
         try:
-            log_probs, own_gradient = _measured(model, probe, strategy)
+            found = [way.measured(partial(_measured, model, probe, strategy)) for way in ways]
             node_tokens = _node_tokens(model, encoded)
         except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, StopIteration) as error:
             if out_of_memory(error):
                 raise
             reason = f"its states cannot be used ({type(error).__name__})"
             continue
-        gap, slope = float(np.abs(log_probs - by_rows).max()), _gradient_gap(own_gradient, gradient)
-        tolerance, slope_tolerance = (1e-3, 1e-3) if model.dtype == torch.float32 else (0.2, 0.1)
-        if gap <= tolerance and slope <= slope_tolerance:
+        gaps = [float(np.abs(own - rows).max()) for (own, _), (rows, _) in zip(found, by_rows, strict=True)]
+        slopes = [_gradient_gap(own, rows) for (_, own), (_, rows) in zip(found, by_rows, strict=True)]
+        gap, slope = gaps[0], slopes[0]
+        if all(g <= way.gap and s <= way.slope for g, s, way in zip(gaps, slopes, ways, strict=True)):
             how = "states" if sliced_head else "states, whole logits"
             return replace(strategy.sized(max_tokens), node_tokens=node_tokens), (
                 f"{how}: log-probabilities agree with rows to {gap:.1e} nats, gradients to {slope:.1e}"
             )
-        reason = f"with states, log-probabilities differ by {gap:.1e} nats and gradients by {slope:.1e} (relative)"
+        reason = f"with states, log-probabilities differ by {max(gaps):.1e} nats and gradients by {max(slopes):.1e} (relative)"
     return in_rows, f"rows: {because}; {reason}"
 
 

@@ -283,7 +283,7 @@ def _source(wanted: Wanted, mode: str, results: Path) -> tuple[Config, RunDir, R
             overrides["model"] = base_of(wanted.adapter)
         home = RunDir(_separate_folder(wanted, results))
         overrides |= {"output_dir": str(home.path), "trust_remote_code": wanted.trust_remote_code}
-        return Config.model_validate({**_chat_fields_of(wanted.adapter), **overrides}), home, home, ""
+        return Config.model_validate({**_fields_of(wanted.adapter), **overrides}), home, home, ""
     own: Config | None
     other = wanted.model is not None and not wanted.served and mode == "untuned"
     if wanted.source is None or (isinstance(wanted.source, Path) and wanted.source.is_dir()):
@@ -300,7 +300,7 @@ def _source(wanted: Wanted, mode: str, results: Path) -> tuple[Config, RunDir, R
         run = RunDir(Path(config.output_dir))
         other = other and own is not None and own.output_dir == config.output_dir and not _is_base_of(run, own, wanted.model)
     home = RunDir(_separate_folder(wanted, results)) if wanted.adapter or other else run  # the run's samples are not replaced
-    return Config.model_validate({**config.model_dump(), **_chat_fields_of(wanted.adapter), **overrides}), run, home, message
+    return Config.model_validate({**config.model_dump(), **_fields_of(wanted.adapter), **overrides}), run, home, message
 
 
 def _is_base_of(run: RunDir, config: Config, model: str | None) -> bool:
@@ -319,12 +319,15 @@ def _of_config(source: Path | Config, base: str | None) -> tuple[Config, Config 
     return config, own, f" as in config {source}"
 
 
-def _chat_fields_of(adapter: Path | None) -> dict[str, Any]:
-    """The chat settings of the run of an adapter or checkpoint."""
+def _fields_of(adapter: Path | None) -> dict[str, Any]:
+    """The chat settings and the precision of the run of an adapter or checkpoint."""
     if adapter is None:
         return {}
     run = RunDir(adapter).owner
-    return {name: getattr(config_of(run), name) for name in CHAT_FIELDS} if run.config.is_file() else {}
+    if not run.config.is_file():
+        return {}
+    config = config_of(run)
+    return {name: getattr(config, name) for name in (*CHAT_FIELDS, "precision")}
 
 
 def _separate_folder(wanted: Wanted, results: Path) -> Path:

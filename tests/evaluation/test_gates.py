@@ -65,6 +65,15 @@ def test_a_prompt_of_one_wording_is_judged_by_its_own_distance(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(("rounding", "why"), [(0.0, ""), (float("nan"), " because of 16-bit rounding")])
+def test_an_unknown_figure_is_blamed_on_rounding_only_if_that_is_unknown(tmp_path, rounding, why):
+    found = evaluate([run_with(tmp_path / "run", ["a"]).path])
+    (row,) = found.rows
+    found = replace(found, rows=(replace(row, exact=ExactFigures(0.1, 0.9, rounding=rounding, tvd_rounding=rounding)),))
+    missed = f"p.json (tuned): worst exact TVD of a wording is not known{why} (add --exact)"
+    assert failures(found, {"--max-wording-tvd": 0.5}) == [missed]
+
+
 def test_runs_are_told_apart(tmp_path):
     for name in ("r1", "r2"):
         run_with(tmp_path / name, ["x"])

@@ -14,7 +14,7 @@ from diffusecli.evaluation.binomials import exactly, mean_deviation
 from diffusecli.evaluation.distance import expected_excess, total_variation
 from diffusecli.evaluation.gates import failures
 from diffusecli.evaluation.groups import are_many, groups, has_groups, worst
-from diffusecli.evaluation.metrics import exact_figures
+from diffusecli.evaluation.metrics import ExactFigures, exact_figures
 from diffusecli.evaluation.perfect import mean_absolute_deviation, mean_tvd
 from diffusecli.files.writing import write_json
 from diffusecli.prompts.prompt import Prompt
@@ -181,6 +181,19 @@ def test_a_median_of_which_a_prompt_is_not_known_misses_its_limit(mixture):
     ]
     with pytest.raises(InputError, match="--max-median-tvd 2: must be between 0 and 1"):
         failures(found, {"--max-median-tvd": 2})
+
+
+def test_the_median_excess_is_judged_with_the_rounding_of_each_prompt(mixture):
+    """The rounding does not raise the median TVD (.03). It raises the median excess by .03: 0, .01 and .04 become .1, .01 and .04."""
+    found = mixture(("dice",))
+    chosen = [row for row in found.rows if row.mode == "lora"][:3]
+    given = zip(chosen, ((0.05, 0.0, 0.1), (0.03, 0.01, 0.0), (0.01, 0.04, 0.0)), strict=True)
+    rows = [replace(row, exact=ExactFigures(0.1, 0.9, tvd=t, excess_tvd=e, tvd_rounding=r)) for row, (t, e, r) in given]
+    found = replace(found, rows=tuple(rows))
+    assert failures(found, {"--max-median-excess-tvd": 0.039}) == [
+        "all prompts (tuned): median excess TVD 0.04 > 0.039, with 0.03 of 16-bit rounding"
+    ]
+    assert failures(found, {"--max-median-tvd": 0.025}) == ["all prompts (tuned): median exact TVD 0.03 > 0.025"]
 
 
 def test_the_command_fails_with_1_on_a_folder(mixture, in_process):

@@ -120,7 +120,7 @@ def test_tables_json_and_html_show_fields(tmp_path, in_process):
     figures = [" ".join(line.split()) for line in shown.splitlines()]
     assert "records 100.0 % of the answers fit the template" in figures
     assert any(line.startswith("TVD of age 0.250 2 values; perfect sampler") for line in figures)
-    assert any(line.startswith("pair of fields 0.000 Cramér's V of name and age: too low") for line in figures)
+    assert any(line.startswith("association 0.000 Cramér's V of name and age: too low") for line in figures)
 
 
 def test_an_answer_that_goes_on_after_its_target_has_the_fields_of_the_target():

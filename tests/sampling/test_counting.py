@@ -19,7 +19,7 @@ from diffusecli.models.source import ModelSource
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling.counting import CountingSampler, Drawing
-from diffusecli.sampling.draws import _exponentials, _invert
+from diffusecli.sampling.draws import Live, _cumulative, _exponentials, _invert, draw_tokens
 from diffusecli.sampling.engine import Wanted, drawn
 from diffusecli.sampling.generations import generate
 from diffusecli.sampling.local_engine import LocalEngine
@@ -184,7 +184,8 @@ def test_tokens_of_every_block_are_found_where_the_cumulative_distributions_say(
     rng = np.random.default_rng(vocabulary)
     logits = torch.from_numpy(rng.normal(size=(3, vocabulary)) * 2).double()
     uniforms = [rng.random((draws, 2)) for _ in range(3)]
-    found = _invert(_exponentials(logits.clone()), uniforms)
+    exps = _exponentials(logits.clone())
+    found = _invert(exps, _cumulative(exps), uniforms)
     for row, pairs_of_uniforms, pairs in zip(logits.softmax(-1).numpy(), uniforms, found, strict=True):
         expected = Counter()
         starts = range(0, vocabulary, 1024)
@@ -203,7 +204,7 @@ def test_tokens_without_mass_are_never_drawn(copies):
     exps[0, [1500, 2900]] = 1.0
     edges = [0.0, np.nextafter(0.5, 0), 0.5, np.nextafter(1.0, 0)]
     pairs = np.array([(u, v) for u in edges for v in edges] * copies)
-    assert _invert(exps, [pairs]) == [[(1500, 8 * copies), (2900, 8 * copies)]]
+    assert _invert(exps, _cumulative(exps), [pairs]) == [[(1500, 8 * copies), (2900, 8 * copies)]]
 
 
 def test_rounding_of_the_logits_moves_few_draws():
@@ -221,13 +222,35 @@ def test_rounding_of_the_logits_moves_few_draws():
 
 def _tokens(exps, uniforms):
     """The token of each draw, asked for one by one."""
-    return np.array([pairs[0][0] for one in uniforms for pairs in _invert(exps, [one[None]])])
+    cumulative = _cumulative(exps)
+    return np.array([pairs[0][0] for one in uniforms for pairs in _invert(exps, cumulative, [one[None]])])
 
 
 def test_draws_beyond_what_goes_at_once_are_the_same(monkeypatch):
     expected = counts_of(SamplingSettings(3000, 3))
     monkeypatch.setattr("diffusecli.sampling.draws._DRAWS_AT_ONCE", 700)
     assert counts_of(SamplingSettings(3000, 3)) == expected
+
+
+def test_draws_at_once_are_bounded_over_all_rows_of_a_slice(monkeypatch):
+    """Rows with many, few and no draws; a row may begin and end in the middle of a call."""
+    counts = [500, 3, 0, 1200, 17, 700, 1]
+    logits = torch.from_numpy(np.random.default_rng(0).normal(size=(len(counts), 2500)))
+    live, at_once = Live([0] * len(counts), [(row,) for row in range(len(counts))], counts), []
+
+    def drawn_here():
+        return draw_tokens([(1, 2)], SamplingSettings(1, 1), live, logits.clone())
+
+    def watched(exps, cumulative, uniforms):
+        at_once.append(sum(map(len, uniforms)))
+        return _invert(exps, cumulative, uniforms)
+
+    expected = drawn_here()
+    monkeypatch.setattr("diffusecli.sampling.draws._DRAWS_AT_ONCE", 600)
+    monkeypatch.setattr("diffusecli.sampling.draws._invert", watched)
+    assert drawn_here() == expected
+    assert at_once == [600, 600, 600, 600, 21]
+    assert [sum(count for _, count in pairs) for pairs in expected] == counts
 
 
 def test_probabilities_that_are_no_numbers_are_told():

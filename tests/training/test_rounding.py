@@ -2,6 +2,8 @@
 
 import copy
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from diffusecli.models.attention import enable
+from diffusecli.models.sampled_tree import sampled_tree
 from diffusecli.models.wide_output import widen_output
 from diffusecli.training import layout, rounding
 from diffusecli.training.loss import score
@@ -89,13 +92,50 @@ def test_a_32_bit_model_has_none_and_is_not_scored_again():
 
 def test_the_example_of_the_module():
     example = encoded([(1, 3), (2, 3)], [0.5, 0.5])
-    of_all = rounding._Chosen(example, np.log([0.2, 0.3]), np.array([0.5, 0.5]), np.array([0.5, 0.5]), True, 2)
+    of_all = rounding._All(example, np.log([0.2, 0.3]))
     unrounded = np.log([0.2, 0.3]) - [0.03, 0.01]
     assert of_all.rounding(unrounded).kl == pytest.approx(0.02)
     moved = 0.2 * (1 - math.exp(-0.03)) + 0.3 * (1 - math.exp(-0.01))
     assert of_all.rounding(unrounded).tvd == pytest.approx(moved)
-    of_some = rounding._Chosen(example, np.log([0.2, 0.3]), np.array([0.5, 0.5]), np.array([0.5, 0.5]), False, 200)
+    of_some = rounding._Drawn(example, np.log([0.2, 0.3]), np.array([0.5, 0.5]), np.array([0.5, 0.5]), 200)
     assert of_some.rounding(unrounded).kl == pytest.approx(0.02 + 0.0195, abs=1e-4)
+
+
+def test_of_targets_with_several_texts_it_is_that_of_their_sums():
+    """Most of a target's probability may be on one of its texts."""
+    for seed in range(20):
+        model, wide = pair(seed)
+        some = [encoded(LETTERS[:12], [1 / 12] * 12, owners=[place // 3 for place in range(12)], prompt_ids=(5, 6, 7, seed))]
+        found, expected = figures(model, some, rounding=True), figures(wide, some)
+        (limit,), ((own,),), ((true,),) = found.rounding, found.wordings, expected.wordings
+        assert limit.kl == pytest.approx(abs(own.kl - true.kl), rel=0.01, abs=1e-6)
+        assert abs(own.tvd - true.tvd) <= limit.tvd * 1.001
+
+
+def test_drawn_texts_have_the_share_of_their_probability_in_their_target():
+    """400 targets with a likely and an unlikely text, which rounding moves in opposite ways."""
+    example = encoded([(a, b) for a in range(400) for b in (1, 2)], [1 / 800] * 800, owners=[place // 2 for place in range(800)])
+    log_probs = np.log(np.tile([0.9, 0.01], 400) / 400)
+    chosen = rounding._chosen(example, log_probs, 128)
+    likely = np.isclose(chosen.log_probs, math.log(0.9 / 400))
+    limit = chosen.rounding(chosen.log_probs - np.where(likely, 0.05, -0.05))
+    true = -math.log((0.9 * math.exp(-0.05) + 0.01 * math.exp(0.05)) / 0.91)
+    assert true <= limit.kl < 1.1 * true
+    assert 0.91 * (1 - math.exp(-true)) <= limit.tvd < 1.2 * 0.91 * true
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_drawn_targets_are_not_every_nth(sampled):
+    """Of 1280 numbers every tenth has another rounding, as if by its last digit."""
+    example = encoded([(a,) for a in range(1280)], [1 / 1280] * 1280)
+    if sampled:
+        example = replace(example, trie=sampled_tree(example.trie, np.arange(1280)))
+    log_probs = np.full(1280, -math.log(1280))
+    chosen = rounding._chosen(example, log_probs, 128)
+    digits = np.array([chosen.encoded.trie.path(place)[0] % 10 for place in range(len(chosen.log_probs))])
+    assert len(set(digits.tolist())) == 10
+    limits = [chosen.rounding(chosen.log_probs - 0.05 * (digits == digit)).kl for digit in range(10)]
+    assert min(limits) >= 0.005
 
 
 def test_of_many_prompts_some_are_scored_again_and_the_others_get_the_largest():
@@ -121,6 +161,44 @@ def test_a_rounding_that_cannot_be_measured_is_unknown(monkeypatch):
     assert found.rounding == (UNKNOWN,)
     assert found.rounded == {found.prompts[0].alias: None}
     assert told == ["warning: the rounding of the 16-bit model cannot be measured (not implemented for this kind of layer)"]
+
+
+class Paired(Processes):
+    """One of two processes, each in a thread of this one."""
+
+    def __init__(self, rank, words, barrier):
+        super().__init__("cpu")
+        self.rank, self.count, self._words, self._barrier = rank, 2, words, barrier
+
+    def everyones(self, value):
+        self._words[self.rank] = value
+        self._barrier.wait(60)
+        found = list(self._words)
+        self._barrier.wait(60)
+        return found
+
+
+class Failing(RowsPass):
+    """Rows that one process cannot compute."""
+
+    def run(self, *_, **options):
+        raise TypeError("an operation without a float32 form")
+
+
+def test_an_error_of_one_process_makes_the_rounding_unknown_in_both():
+    words, barrier, told = [None, None], threading.Barrier(2), []
+    some = prompts(2, LETTERS[:9])
+    groups = [[(e, np.full(9, -2.0))] for e in some]
+
+    def process(rank):
+        (model, _), processes = pair(0), Paired(rank, words, barrier)
+        scorer = Scorer(model, (RowsPass, Failing)[rank](), None, processes, told.append)
+        return scorer.rounding(groups), processes.everyones(f"next {rank}")
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(process, range(2)))
+    assert found == [([UNKNOWN, UNKNOWN], ["next 0", "next 1"])] * 2
+    assert told == ["warning: the rounding of the 16-bit model cannot be measured (an operation without a float32 form)"] * 2
 
 
 def test_slices_of_logits_give_a_16_bit_model_the_same_loss_and_gradient(monkeypatch):

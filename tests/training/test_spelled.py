@@ -119,7 +119,7 @@ class Two(Processes):
         super().__init__("cpu")
         self.count = 2
 
-    def run(self, pieces, between=lambda: None):
+    def run(self, pieces, between=lambda: None, expected=()):
         assert len(pieces) > 1
         return [piece.work() for piece in pieces]
 

@@ -19,9 +19,11 @@ from diffusecli.models.loading import LoadedModel
 from diffusecli.models.lora import attach_lora
 from diffusecli.models.source import ModelSource
 from diffusecli.models.states import states_of
+from diffusecli.models.wide_output import widen_output
 from diffusecli.prompts.config import AlgConfig, LoraSettings
 from diffusecli.training import pass_choice
 from diffusecli.training.loss import score
+from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.pass_choice import choose_pass
 from diffusecli.training.rows_pass import RowsPass
 from diffusecli.training.state_pass import StatePass
@@ -99,9 +101,10 @@ def test_the_chosen_pass_agrees_with_rows_and_feeds_each_prefix_once(name):
     assert rows.tokens_fed > 35 * found.tokens_fed
 
 
-def adapted(name):
+def adapted(name, dtype=torch.float32):
     """With fused layers and an adapter that does something, as in training."""
-    base = LoadedModel(name, build(name), None, "r")
+    base = LoadedModel(name, build(name).to(dtype), None, "r")
+    widen_output(base.model)
     attach_lora(base, LoraSettings(r=4, alpha=8))
     fuse(base.model)
     for weight in trainable(base.model):
@@ -168,6 +171,23 @@ def test_parts_are_as_large_as_free_memory_lets_them_be(monkeypatch):
     assert len(parts(1e12)) == 1
     assert [part.end - part.start for part in parts(0)] == [20] * 5  # (256 - 50) / 9 nodes, two of them ancestors
     assert len(parts(1e12, max_tokens_per_pass=256)) == 5
+
+
+def test_a_16_bit_model_is_compared_in_float32(monkeypatch):
+    """A state that is off by 1 % changes log-probabilities by less than rounding does."""
+    model, example = adapted("Mamba", torch.bfloat16), encoded(NUMBERS, WEIGHTS, prompt_ids=PROMPT)
+    assert isinstance(choose_pass(model, example)[0], StatePass)
+    put = states._Replaceable.put.__func__
+    monkeypatch.setattr(states._Replaceable, "put", classmethod(lambda kind, value, *box: put(kind, value * 1.01, *box)))
+    way, why = choose_pass(model, example)
+    assert isinstance(way, RowsPass), why
+    assert float(why.split("differ by ")[1].split()[0]) < 0.2
+
+
+@pytest.mark.parametrize(("name", "kind"), [("Qwen3Moe", PackedPass), ("Qwen3Next", StatePass)])
+def test_adapters_of_experts_that_cannot_compute_in_float32_are_compared_in_16_bits(name, kind):
+    way, why = choose_pass(adapted(name, torch.bfloat16), encoded(NUMBERS, WEIGHTS, prompt_ids=PROMPT))
+    assert isinstance(way, kind), why
 
 
 def test_a_state_without_a_gradient_is_refused_though_its_numbers_are_right(monkeypatch):

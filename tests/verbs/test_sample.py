@@ -442,6 +442,17 @@ def test_an_adapter_brings_the_way_its_model_is_talked_to(run, prompt_file, tmp_
     assert resolve(replace(wanted, adapter=checkpoint), tmp_path).config.system == "S."
 
 
+def test_an_adapter_brings_the_precision_of_its_run(run, prompt_file, tmp_path):
+    config = run / "config.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("precision: fp32", "precision: bf16"))
+    assert config.read_text() != text
+    wanted = Wanted(adapter=run, prompts=(prompt_file("q.json"),))
+    assert resolve(wanted, tmp_path).config.precision == "bf16"
+    assert resolve(replace(wanted, precision="fp16"), tmp_path).config.precision == "fp16"
+    assert json.loads(meta_path(drawn(wanted, results=tmp_path / "out").path).read_text())["dtype"] == "bfloat16"
+
+
 def test_samples_under_another_system_text_are_told_and_get_no_exact_figures(run, prompt_file, tmp_path):
     said = []
     settings = SamplingSettings(60, 4)
