@@ -577,7 +577,7 @@ def test_the_overview_says_so_when_a_prompt_fails_within_the_range_of_noise(tmp_
         tmp_path / "run", {"p.json": prompt("ab"), "q.json": prompt("ab")}, {"lora": {"p.json": even | {"c": 2}, "q.json": even}}
     )
     found = evaluate([tmp_path])
-    assert found.rows[0].verdict.startswith("differs from the target by a TVD between 0.008 and ")  # 2 of 32 off target
+    assert found.rows[0].verdict.startswith("differs from the target by a TVD between 0.017 and ")  # 2 of 32 off target
     assert "can lie in the grey range" in of_prompts([(section, None) for section in sections(found)]).chart.reading
     assert "can lie in the grey range and still fail" in report_of(tmp_path).text
 
