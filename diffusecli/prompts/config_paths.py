@@ -24,6 +24,8 @@ _PROMPTS = ("train_prompts", "test_prompts", "retain")
 """The settings that may name files on the hub."""
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 """An environment variable. Replaced in `output_dir` only."""
+_BARE_VARIABLE = re.compile(r"\$([A-Za-z_]\w*)")
+"""An environment variable without braces, which is not replaced."""
 
 
 def wrong_paths(document: Document, path: Path) -> Iterator[tuple[Problem, Location]]:
@@ -38,15 +40,18 @@ def wrong_paths(document: Document, path: Path) -> Iterator[tuple[Problem, Locat
         text, unset = _with_variables(named) if location == ("output_dir",) else (named, "")
         if unset:
             remedy = "set it, or write the folder itself"
-            yield document.problem(location, f"the environment variable {unset} is not set", remedy), location
+            state = "is empty" if unset in os.environ else "is not set"
+            yield document.problem(location, f"the environment variable {unset} {state}", remedy), location
             continue
         message, remedy = wrong_as_written(text, readable=location[0] in _PROMPTS)
         left = re.search(r"\{[^{}]*\}", _filled(text, str(data.get("model")), path)) if location[0] in _FILLED else None
         if left and not message and not exists(text):
             message, remedy = (
                 f"'{left[0]}' is not replaced by a value",
-                "only {model} and {config} are replaced: write the value itself",
+                f"only {_replaced(location)} are replaced: write the value itself",
             )
+        elif location == ("output_dir",) and (name := _BARE_VARIABLE.search(text)) and message:
+            remedy = f"write ${{{name[1]}}} for an environment variable"
         elif location == ("output_dir",) and not message and not exists(text) and (ending := other_format(Path(text))):
             message, remedy = f"a run is a folder, not a {ending} file", f"choose a folder name without {ending}"
         if message:
@@ -98,9 +103,14 @@ def _prompt_lists(document: Document) -> dict[Location, Any]:
 
 
 def _with_variables(text: str) -> tuple[str, str]:
-    """A text with `${NAME}` replaced by environment variables, and the name of the first one that is not set."""
-    unset = [name for name in _VARIABLE.findall(text) if name not in os.environ]
+    """A text with `${NAME}` replaced by environment variables, and the name of the first one that is not set or empty."""
+    unset = [name for name in _VARIABLE.findall(text) if not os.environ.get(name)]
     return _VARIABLE.sub(lambda found: os.environ.get(found[1], found[0]), text), next(iter(unset), "")
+
+
+def _replaced(location: Location) -> str:
+    """What is replaced in this setting."""
+    return "{model}, {config} and ${NAME}" if location == ("output_dir",) else "{model} and {config}"
 
 
 def _filled(text: str, model: str, path: Path) -> str:
