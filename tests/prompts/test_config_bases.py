@@ -127,7 +127,7 @@ def test_environment_variables_are_replaced_in_output_dir_alone(files, monkeypat
     ):
         read_config("own.yaml")
     monkeypatch.setenv("USER_2", "")
-    with pytest.raises(InputError, match="variable USER_2 is empty. Set it, or write the folder itself"):
+    with pytest.raises(InputError, match=r"variable USER_2 is empty\. Set it, or write the folder itself"):
         read_config("own.yaml")
     monkeypatch.setenv("USER_2", "ann")
     assert read_config("own.yaml").output_dir == "/big/ann/own"
