@@ -13,10 +13,12 @@ from typing import Any
 
 from diffusecli.files.documents import Document
 from diffusecli.files.endings import other_format
+from diffusecli.files.hub_paths import is_address
 from diffusecli.files.paths import at_home, exists, find, spread, wrong_as_written
 from diffusecli.files.positions import Location
 from diffusecli.prompts.config import PLAIN, Config, short_name
-from diffusecli.system.errors import Problem
+from diffusecli.prompts.config_overrides import at_its_option
+from diffusecli.system.errors import DiffuseError, InputError, MachineError, Problem
 
 _FILLED = ("output_dir", "ckpt_dir")
 """The settings in which {model} and {config} are replaced."""
@@ -56,6 +58,21 @@ def wrong_paths(document: Document, path: Path) -> Iterator[tuple[Problem, Locat
             message, remedy = f"a run is a folder, not a {ending} file", f"choose a folder name without {ending}"
         if message:
             yield document.problem(location, f"{text}: {message}", remedy), location
+
+
+def require_fetched(document: Document, overridden: dict[Location, str]) -> None:
+    """Fetch the prompt files on the hub. Raises one error for all that cannot be fetched: `MachineError` if only the network is at fault."""
+    problems, wrong = [], False
+    for key, listed in _prompt_lists(document).items():
+        for index, text in enumerate(listed if isinstance(listed, list) else ()):
+            try:
+                if isinstance(text, str) and is_address(text):
+                    find(text)
+            except DiffuseError as error:
+                wrong = wrong or isinstance(error, InputError)
+                problems.append(at_its_option(document.problem((*key, index), str(error)), (*key, index), overridden))
+    if problems:
+        raise (InputError if wrong else MachineError).of(problems)
 
 
 def resolve_paths(config: Config, path: Path, *, kept: bool) -> Config:
