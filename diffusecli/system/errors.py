@@ -14,9 +14,6 @@ from typing import Literal, Self
 
 from diffusecli.system.exits import EXIT_ENVIRONMENT, EXIT_FOUND_PROBLEMS, EXIT_INPUT, EXIT_INTERRUPTED
 
-if TYPE_CHECKING:
-    from typing import Self
-
 _MOST_GATES = 6
 _MOST_LINES = 200
 
