@@ -30,7 +30,8 @@ _INTRODUCTION = """# Config fields
 Generated from the code by `python docs/generate.py`. `--set key.sub=value` overrides any field, e.g. `--set alg_config.n_iters=10`.
 
 Relative paths are searched in the working directory, then in the config's folder, then in the library that comes with diffuse. `~` is the home folder.
-Variables such as `$NAME` and `${name}` are an error.
+In `output_dir`, `${NAME}` is replaced by the environment variable of that name; one that is not set or empty is an error. Everywhere else, `$NAME` and `${NAME}`
+are errors.
 
 | field | default | meaning |
 |---|---|---|

@@ -19,7 +19,6 @@ from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError, many
 
 if TYPE_CHECKING:
-    from diffusecli.prompts.prompt import Prompt
     from diffusecli.sampling.generations import Sampled
 
 RESULTS = Path("results")
@@ -142,7 +141,8 @@ def sample(
     effect = wanted.effect
     with SamplingProgress(progress_console(), len(wanted.prompts)) as progress:
         done = draw(wanted, settings, engine=engine, options=own, max_rows=max_rows, report=progress, notice=notice)
-    _print_answers(done, request or (), wanted.prompts, effect, wanted.evaluated)
+    kept = output is not None or any(prompt.targets or prompt.alias not in (request or ()) for prompt in wanted.prompts)
+    _print_answers(done, request or (), effect, wanted.evaluated if kept else None)
 
 
 def _require_options_of(engine: Kind, own: Collection[str], of_models: Collection[str]) -> None:
@@ -156,8 +156,11 @@ def _require_options_of(engine: Kind, own: Collection[str], of_models: Collectio
         raise InputError(f"--engine {engine.name} needs --{missing[0].replace('_', '-')}: {engine.options[missing[0]].help}")
 
 
-def _print_answers(done: Sampled, requests: Iterable[str], prompts: Iterable[Prompt], effect: str, evaluated: Path) -> None:
-    """Print the answers to each request of the command line, then their number, the file, and what it changes for `evaluate`."""
+def _print_answers(done: Sampled, requests: Iterable[str], effect: str, evaluated: Path | None) -> None:
+    """Print the answers to each request of the command line, then their number, the file, and what it changes for `evaluate`.
+
+    `evaluated` is what to name to `evaluate` next, None if the answers are only looked at.
+    """
     from diffusecli.report.tables import answers
 
     for text in dict.fromkeys(requests):
@@ -169,5 +172,5 @@ def _print_answers(done: Sampled, requests: Iterable[str], prompts: Iterable[Pro
         print_line(effect)
     if done.warning:
         typer.echo(done.warning)
-    if any(prompt.targets for prompt in prompts):
+    if evaluated is not None:
         notice(f"next: `diffuse evaluate {shlex.quote(str(evaluated))}`")

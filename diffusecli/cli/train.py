@@ -166,7 +166,7 @@ def _train_one(job: _Job, *, force: bool, more: int, several: bool) -> Path:
     earlier = RunDir(folder).read_manifest().get("exact_kl", {}) if more and RunDir(folder).manifest.is_file() else {}
     with TrainingProgress(progress_console()) as progress:
         done = tune(config, force=force, more=more, report=progress, watch=progress.step, notice=notice)
-    _print_figures(done, job.again, more or config.alg_config.n_iters, time.monotonic() - began)
+    _print_figures(done, job.again, more or config.alg_config.n_iters, time.monotonic() - began, several=several)
     if worse := [alias for alias, kl in done.after.kl.items() if alias in earlier and kl > 1.1 * earlier[alias] + 1e-4]:
         notice(
             f"warning: {worse[0]}: KL rose from {earlier[worse[0]]:.4f} to {done.after.kl[worse[0]]:.4f}. Longer training, or a lower "
@@ -191,10 +191,10 @@ def _show_runs(folders: Sequence[Path]) -> None:
     notice(f"next: `diffuse evaluate {' '.join(shlex.quote(str(folder)) for folder in folders)}`")
 
 
-def _print_figures(done: Trained, again: str, iterations: int, seconds: float) -> None:
+def _print_figures(done: Trained, again: str, iterations: int, seconds: float, *, several: bool = False) -> None:
     """Print exact figures of each prompt (of many prompts by folder), the drift, the run directory, and what to do next.
 
-    `again` is the command that trains the run again, `iterations` how many more are useful, `seconds` the time of this command.
+    `again` is the command that trains the run again, `iterations` how many more are useful, `seconds` the time of this run, which is the whole command unless there are `several`.
     """
     from diffusecli.evaluation.groups import MOST_LISTED
     from diffusecli.report.tables import trained_table
@@ -210,7 +210,7 @@ def _print_figures(done: Trained, again: str, iterations: int, seconds: float) -
     in_all = f" ({done.seconds:.1f} s in total)" if done.seconds - done.seconds_now > _ROUNDED else ""
     parts = "loading, figures and sampling" if done.run.sample_files().get("lora") else "loading and figures"
     print_line(
-        f"{done.run.path}: {done.reason}{link} {done.seconds_now:.1f} s of training{in_all}; this command took {seconds:.0f} s, with {parts}"
+        f"{done.run.path}: {done.reason}{link} {done.seconds_now:.1f} s of training{in_all}; this {'run' if several else 'command'} took {seconds:.0f} s, with {parts}"
     )
     stopped_early = done.reason.startswith("early stop")  # as asked
     furthest = max(done.after.kl, key=lambda alias: done.after.kl[alias], default="")

@@ -38,7 +38,7 @@ def distinct_of(samples: Mapping[str, int], draws: int = DRAWS) -> tuple[float, 
 
     With N answers, c_i of text i, the expected number is Σ 1 - C(N - c_i, draws) / C(N, draws). Its error is the jackknife's over answers (Efron
     and Stein 1981): about right, and up to half too large if all answers are equally likely. Fewer than `draws` answers give nan for both, and
-    exactly `draws` for the error.
+    exactly `draws` for the error. So do texts with equal counts, as if all N answers differ: the jackknife gives 0 then, and nothing is known.
 
     >>> value, error = distinct_of({"a": 2, "b": 1}, draws=2)  # of ab, ab, aa: 5 / 3; without an a: ab; without b: aa
     >>> round(value, 4), round(error, 4)
@@ -52,7 +52,7 @@ def distinct_of(samples: Mapping[str, int], draws: int = DRAWS) -> tuple[float, 
     if n < draws:
         return math.nan, math.nan
     found = float(of_size @ _seen(sizes, n, draws))
-    if n == draws:
+    if n == draws or len(sizes) == 1:
         return found, math.nan
     others = _seen(sizes, n - 1, draws)
     without_one = (

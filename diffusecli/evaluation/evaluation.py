@@ -24,7 +24,7 @@ from diffusecli.prompts.matching import Matching, Tally
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.wording_names import split_alias
 from diffusecli.runs.sample_files import BASELINES
-from diffusecli.system.errors import many
+from diffusecli.system.errors import joined, many
 
 UNSAMPLED = 1000
 """Number of answers for the expected count of targets if none were drawn."""
@@ -261,14 +261,15 @@ def in_words(settings: Mapping[str, Any]) -> str:
     """
     if not settings:
         return "settings unknown"
-    left = settings.get("left_to_server", [])
+    left, undecided = settings.get("left_to_server", []), settings.get("left_open", [])
     neutral = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
     bent = [f"{name.replace('_', '-')} {settings[name]:g}" for name, value in neutral.items() if settings.get(name, value) != value]
     stop = [f"stop {list(settings['stop'])}"] if settings.get("stop") else []
     seed = [f"seed {settings['seed']}"] if "seed" in settings and "seed" not in left else []
     length = [f"at most {many(settings['max_new_tokens'], 'token')}"] if "max_new_tokens" in settings else []
-    plain = [] if bent or "temperature" in left else ["temperature 1"]
-    servers = [f"{' and '.join(filter(None, (', '.join(left[:-1]), left[-1])))} left to the server"] if left else []
+    plain = [] if bent or "temperature" in (*left, *undecided) else ["temperature 1"]
+    servers = [f"{joined(left)} left to the server"] if left else []
+    servers += [f"{joined(undecided)} not set"] if undecided else []
     asked = [f"asked by the method {settings['ask']}"] if settings.get("ask") else []
     worded = [f"pooled over {settings['wordings']} wordings"] if settings.get("wordings", 1) > 1 else []
     return ", ".join([*asked, *seed, *length, *bent, *plain, *stop, *servers, *worded])

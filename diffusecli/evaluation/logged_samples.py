@@ -1,36 +1,32 @@
 """Answers in the files of `lm_eval --log_samples`: a JSON line for each document and filter, with its request and its answers.
 
-Chooses the documents that ask the prompt, and translates the settings of the request. Does not read files.
+Chooses the documents that ask the prompt, and refuses answers that are there twice. Does not read files; `logged_settings.py` knows settings.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from diffusecli.evaluation.answer_rows import AnswerColumns, answer_column, count_rows
+from diffusecli.evaluation.logged_settings import given_settings, translated, why_bent
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.runs.samples import is_logged
 from diffusecli.system.errors import InputError, many
 from diffusecli.system.notices import Notice
 
 _RAW = "resps"
 """The column of all answers; `filtered_resps` has only the first of several repeats, unless the task has another filter."""
-_NAMES = {"max_gen_toks": "max_new_tokens", "max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}
-_NUMBERS = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens")
-_NEEDED = ("temperature", "top_k", "top_p")
-"""Settings that a generation config or a server sets if the task does not."""
+_TELLING = 10
+"""Answers of a line from which equal ones are a copy. Fewer may be equal by chance."""
 
 _Row = tuple[str, Any, int]
 """Place, value and count of a line."""
-
-
-def is_logged(value: Any) -> bool:
-    """Whether a JSON line is one of lm-eval's."""
-    return isinstance(value, dict) and {"doc_id", "doc", "arguments", _RAW} <= value.keys()
 
 
 def count_logged(
@@ -42,19 +38,19 @@ def count_logged(
     """
     column = wanted.column or _RAW
     lines = list(_of_one_filter(rows, column, file))
-    settings = {place: _settings(place, row) for place, row, _ in lines}
+    given = {place: given_settings(place, row) for place, row, _ in lines}
     chosen = _of_prompt(lines, prompt, file, notice)
-    of_all = settings[chosen[0][0]]
-    if different := next((place for place, _, _ in chosen if settings[place] != of_all), None):
+    for place, row, _ in chosen:
+        _require_answers(place, row)
+    of_all = given[chosen[0][0]]
+    if different := next((place for place, _, _ in chosen if given[place] != of_all), None):
         raise InputError(f"{different}: has other generation_kwargs than {chosen[0][0]}. Keep the lines of one task")
-    if missing := [name for name in _NEEDED if name not in of_all]:
-        notice(
-            f"warning: {file}: the task does not set {' and '.join(missing)}, so the model's generation config or the server decides. "
-            "Set temperature: 1, top_k: 0 and top_p: 1 in generation_kwargs to sample from the model's own distribution"
-        )
+    _require_once(chosen, file, notice)
+    if reason := why_bent(of_all):
+        notice(f"warning: {file}: {reason}")
     asked = {"wordings": len(_documents(chosen))} if len(prompt.wordings) > 1 else {}
     only = ((place, {column: row[answer_column(list(row), column, place)]}, count) for place, row, count in chosen)
-    return count_rows(only, replace(wanted, column=column), file, notice), {**of_all, **asked}
+    return count_rows(only, replace(wanted, column=column), file, notice), {**translated(of_all), **asked}
 
 
 def _of_one_filter(rows: Iterable[_Row], column: str, file: Path) -> Iterator[_Row]:
@@ -114,25 +110,30 @@ def _texts(value: Any) -> Iterator[str]:
             waiting.extend(inner.values() if isinstance(inner, dict) else inner)
 
 
-def _settings(place: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of sampling in this project's names, from the keyword arguments of the request. Raises `InputError` if there are none.
+def _require_answers(place: str, row: Mapping[str, Any]) -> None:
+    """Raises `InputError` unless the answers are lists of texts, as lm-eval writes them. Items that are not texts are found in counting."""
+    lists = row[_RAW]
+    if not isinstance(lists, list) or not all(isinstance(each, list) for each in lists):
+        raise InputError(f"{place}: the column '{_RAW}' must be a list of lists of answers. Keep the line as lm-eval wrote it")
+    if not any(lists):
+        raise InputError(f"{place}: the column '{_RAW}' holds no answers. Remove the line, or run the task again")
+    if wrong := next((item for each in lists for item in each if isinstance(item, int | float)), None):
+        raise InputError(f"{place}: the column '{_RAW}' holds {wrong!r}. It must be the text of an answer")
 
-    >>> row = {"arguments": {"gen_args_0": {"arg_0": "Toss.", "arg_1": {"do_sample": True, "temperature": 1.0, "max_gen_toks": 8, "until": []}}}}
-    >>> _settings("s.jsonl:1", row)
-    {'temperature': 1.0, 'max_new_tokens': 8, 'stop': []}
-    """
-    request = row["arguments"].get("gen_args_0") if isinstance(row["arguments"], dict) else None
-    given = request.get("arg_1") if isinstance(request, dict) else None
-    if not isinstance(given, dict):
-        raise InputError(f"{place}: holds log-likelihoods of choices, not answers. Use a task with `output_type: generate_until`")
-    found: dict[str, Any] = {
-        _NAMES.get(str(name), str(name)): value for name, value in given.items() if name not in ("do_sample", "until")
-    }
-    if wrong := next((name for name in _NUMBERS if not isinstance(found.get(name, 0), int | float)), None):
-        raise InputError(f"{place}: {wrong} of generation_kwargs is {found[wrong]!r}. It must be a number")
-    if given.get("do_sample", "temperature" in given) is False:
-        found["temperature"] = 0.0  # greedy, whatever the temperature
-    until = given.get("until") or []
-    if not isinstance(until, str | list):
-        raise InputError(f"{place}: until of generation_kwargs is {until!r}. It must be a text or a list of texts")
-    return {**found, "stop": [until] if isinstance(until, str) else [str(text) for text in until]}
+
+def _require_once(rows: Iterable[_Row], file: Path, notice: Notice) -> None:
+    """Raises `InputError` if a document has the same answers twice, as when a file was appended to itself. Runs with other seeds count together."""
+    first: dict[str, str] = {}
+    runs = Counter[str]()
+    for place, row, count in rows:
+        answers = json.dumps([row["doc_id"], row[_RAW]])
+        copied = first.setdefault(answers, place)
+        runs[str(row["doc_id"])] += count
+        if (count > 1 or copied != place) and sum(map(len, row[_RAW])) >= _TELLING:
+            repeats = f"repeats the answers of {copied}" if copied != place else f"is {count} times in the file"
+            raise InputError(
+                f"{place}: {repeats} (doc_id {row['doc_id']}). Remove the copy. For more answers, run lm-eval with another --seed"
+            )
+    name, most = runs.most_common(1)[0]
+    if most > 1:
+        notice(f"{file}: doc_id {name} has {most} lines, as of several runs. The answers of all lines count")

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from diffusecli.evaluation.distinctness import distinct_of
+from diffusecli.evaluation.distinctness import DRAWS, distinct_of
 from diffusecli.prompts.answers import by_count
 
 _USUAL = 0.05
@@ -37,9 +37,14 @@ class Diversity:
     unseen_mass: float  # f_1 / N (Good 1953): probability that the next answer is a new one
     chao1: float  # estimated minimum number of different answers
     distinct_of_10: float  # different normalised texts expected among 10 of the answers; nan for fewer than 10
-    distinct_of_10_error: float  # its standard error (jackknife); nan for fewer than 11
+    distinct_of_10_error: float  # its standard error (jackknife); nan for fewer than 11, and if all texts are equally frequent
     beyond: float  # share of samples outside the targets listed or trained on; nan if there are none
     top: tuple[Outcome, ...]  # the most frequent answers
+
+    @property
+    def error_is_unknown(self) -> bool:
+        """Whether there are enough answers for an error, but all texts are equally frequent, as if all answers differ."""
+        return self.n > DRAWS and math.isnan(self.distinct_of_10_error)
 
 
 def diversity(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusecli.evaluation.answer_rows import ENDS, SHARES, AnswerColumns, answer_column, count_rows
-from diffusecli.evaluation.logged_samples import count_logged, is_logged
+from diffusecli.evaluation.logged_samples import count_logged
 from diffusecli.evaluation.run_records import read_sample_meta
 from diffusecli.evaluation.sample_set import SampleSet
 from diffusecli.files.column_names import is_count_like
@@ -28,7 +28,7 @@ from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.prompts.total_rows import likely_sum
 from diffusecli.prompts.weighing import NONE
 from diffusecli.runs.sample_files import MOST_BYTES
-from diffusecli.runs.samples import distinct_lines, is_count, unreadable
+from diffusecli.runs.samples import distinct_lines, is_count, is_logged, unreadable
 from diffusecli.system.errors import InputError
 from diffusecli.system.notices import Notice
 
@@ -123,7 +123,9 @@ def _from_json_lines(file: Path, wanted: AnswerColumns, asked: Prompt, notice: N
     """JSON lines: strings, lists of them, mappings with a column of answers, or lm-eval's, which hold their settings."""
     lines = distinct_lines(file)
     first = [line for line in (next(lines, None),) if line is not None]
-    if first and is_logged(first[0][1]):
+    if not first:
+        raise InputError(f"{file}: is empty. Name a file with answers")
+    if is_logged(first[0][1]):
         return count_logged(chain(first, lines), asked, wanted, file, notice)
     return count_rows(chain(first, lines), wanted, file, notice), {}
 

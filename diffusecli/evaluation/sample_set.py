@@ -22,7 +22,7 @@ from diffusecli.runs.run_dir import RunDir
 SERVED = "served"
 """The mode of a model behind a server without samples: the server does not say whether it is tuned."""
 
-_NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "stop": []}
+_NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "stop": []}
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class SampleSet:
     @property
     def bent(self) -> bool:
         """Whether the settings change the model's own distribution: exact figures of the model are not those of the sampler."""
-        if self.settings.get("ask"):
+        if self.settings.get("ask") or self.settings.get("left_open"):  # settings that a generation config or a server decides
             return True
         left = set(self.settings.get("left_to_server", ())) - {"seed"}  # a server's defaults are unknown
         return bool(left) or any(self.settings.get(name, neutral) != neutral for name, neutral in _NEUTRAL.items())

@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from diffusecli.system.errors import InputError, MachineError, first_line
+from diffusecli.system.errors import InputError, MachineError, first_line, sentence
 
 GATED = "is gated. Accept its terms on its hub page, then run `hf auth login`"
 NOT_THERE = "is not on the hub. Check the spelling, or run `hf auth login` if it is private"
 _ADDRESS = re.compile(r"hf:/+datasets/(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<file>.+)")
 """An address as written, or as pathlib writes it, with one slash."""
+
+_TIMEOUT = 10.0  # seconds
 
 
 def is_address(path: str | Path) -> bool:
@@ -44,12 +46,51 @@ def fetched(address: str) -> tuple[str, Path]:
         raise InputError(
             f"{address}: write hf://datasets/OWNER/NAME/FILE, with @REVISION after NAME for another revision than main"
         )
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
 
-    with explained(address):
-        place = Path(hf_hub_download(found["repo"], found["file"], repo_type="dataset", revision=found["revision"]))
+    with explained(address), _quietly():
+        cached = not _answers(constants.ENDPOINT, constants.HF_HUB_OFFLINE)
+        place = Path(
+            hf_hub_download(found["repo"], found["file"], repo_type="dataset", revision=found["revision"], local_files_only=cached)
+        )
     commit = place.parts[-len(Path(found["file"]).parts) - 1]  # …/snapshots/COMMIT/FILE
     return f"hf://datasets/{found['repo']}@{commit}/{found['file']}", place
+
+
+@lru_cache(maxsize=8)
+def _answers(endpoint: str, offline: bool) -> bool:
+    """Whether the hub can be reached. One attempt with a short timeout; the library would retry for half a minute."""
+    from huggingface_hub.utils import get_session
+
+    if offline:
+        return False
+    try:
+        get_session().head(endpoint, timeout=_TIMEOUT)
+    except Exception:  # the HTTP client's own errors have changed names before
+        return False
+    return True
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Inside, the library does not print its retries."""
+    from huggingface_hub.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def unreachable(remedy: str = "connect once") -> str:
+    """Why the hub cannot be reached, and the fix: offline mode, or no network."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "offline mode is on. Unset HF_HUB_OFFLINE"
+    return f"the hub cannot be reached. {sentence(remedy)}"
 
 
 @contextmanager
@@ -66,9 +107,9 @@ def explained(address: str) -> Iterator[None]:
     except hub.RevisionNotFoundError as error:
         raise InputError(f"{address}: has no such revision. Use one of its branches, tags or commits") from error
     except hub.LocalEntryNotFoundError as error:
-        raise MachineError(f"{address}: is not cached, and the hub cannot be reached. Connect once") from error
+        raise MachineError(f"{address}: is not cached, and {unreachable()}") from error
     except (hub.OfflineModeIsEnabled, ConnectionError) as error:
-        raise MachineError(f"{address}: the hub cannot be reached. Check the network, and HF_HUB_OFFLINE") from error
+        raise MachineError(f"{address}: {unreachable('check the network')}") from error
     except hub.EntryNotFoundError as error:
         raise InputError(f"{address}: there is no such file. Check its name on the hub page") from error
     except hub.HFValidationError as error:

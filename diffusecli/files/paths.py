@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -132,23 +132,30 @@ def real(path: str | Path) -> Path:
         return place
 
 
-def look_again(path: str | Path, otherwise: str) -> str:
-    """The fix for a missing path: the most similar existing name as a question, else `otherwise`."""
+def look_again(path: str | Path, otherwise: str, other_than: Sequence[Path] = ()) -> str:
+    """The fix for a missing path: the most similar existing name as a question, else `otherwise`. `other_than` are real files never suggested."""
     if glob.has_magic(str(path)):
         return "let the shell replace the pattern: remove the quotes around it"
     wanted = Path(path)
-    here, carried = _nearest(wanted, Path()), _nearest(wanted, LIBRARY)
+    here, carried = _nearest(wanted, Path(), other_than), _nearest(wanted, LIBRARY, other_than)
     if carried and carried.parts[0] in _FOLDERS and (here is None or here.parts[0] != wanted.parts[0] == carried.parts[0]):
         here = carried
     return f"did you mean '{here}'?" if here else otherwise
 
 
-def _nearest(wanted: Path, root: Path) -> Path | None:
+def _nearest(wanted: Path, root: Path, other_than: Sequence[Path]) -> Path | None:
     """The path below `root` with its first missing name replaced by the most similar one. Keeps the rest if it exists."""
     for folder, name in zip(reversed(wanted.parents), wanted.parts[wanted.is_absolute() :], strict=True):
         if not exists(root / folder / name):
             try:
-                near = nearest(name, [there.name for there in (root / folder).iterdir() if _is_like(name, there.name)])
+                near = nearest(
+                    name,
+                    [
+                        there.name
+                        for there in (root / folder).iterdir()
+                        if _is_like(name, there.name) and not (other_than and there.resolve() in other_than)
+                    ],
+                )
             except OSError:
                 return None
             if near is None:

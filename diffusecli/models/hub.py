@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from diffusecli.files.hub_paths import GATED, NOT_THERE
+from diffusecli.files.hub_paths import GATED, NOT_THERE, unreachable
 from diffusecli.models.builtin import BUILTIN_MODELS
 from diffusecli.system.errors import DiffuseError, InputError, MachineError, first_line
 from diffusecli.system.memory import SMALLER, out_of_memory
@@ -78,7 +78,7 @@ def _as_message(name: str, error: Exception) -> DiffuseError:
         ((hub.RevisionNotFoundError,), InputError, "has no such revision. Use one of its branches, tags or commits, or remove revision"),
         ((hub.HFValidationError,), InputError, "is not a valid name for a hub. Write owner/name, or the path of a folder"),
         ((hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError), MachineError,
-         f"is not cached, and the hub cannot be reached. Connect once, or use the built-in {next(iter(BUILTIN_MODELS))}"),
+         f"is not cached, and {unreachable()}, or use the built-in {next(iter(BUILTIN_MODELS))}"),
         ((SafetensorError,), InputError, f"cannot be loaded: its weights are damaged ({first_line(error)}). Fetch them again"),
         ((OSError, ValueError, ImportError, LookupError), InputError, _reason(name, chain)),
     )  # fmt: skip

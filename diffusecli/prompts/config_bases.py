@@ -6,7 +6,7 @@ value. Knows which settings hold paths, not what others mean.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class Layered(Document):
 def with_bases(document: Document, path: Path) -> tuple[Document, list[Problem]]:
     """The config joined with its bases, and the problems that hide one of them. `path` is that of its file."""
     layers, folders = [document], [path.parent]
-    seen = {real(path)}
+    seen = {real(path): path.name}
     while isinstance(layers[-1].data, dict) and BASE in layers[-1].data:
         layer, named = layers[-1], layers[-1].data.pop(BASE)
         readable = isinstance(named, str) and not wrong_as_written(named)[0]
@@ -71,7 +71,7 @@ def with_bases(document: Document, path: Path) -> tuple[Document, list[Problem]]
         base.data.pop("$schema", None)
         layers.append(base)
         folders.append(found.place.parent)
-        seen.add(real(found.place))
+        seen[real(found.place)] = found.place.name
     if len(layers) == 1:
         return document, []
     joined: dict[str, Any] = {}
@@ -83,18 +83,25 @@ def with_bases(document: Document, path: Path) -> tuple[Document, list[Problem]]
     return Layered(document.path, document.text, joined, tuple(layers), tuple(spreads)), []
 
 
-def _why_no_base(named: Any, place: Path, seen: Set[Path]) -> tuple[str, str] | None:
-    """Why a value of `base` names no config, and the remedy."""
+def _why_no_base(named: Any, place: Path, seen: Mapping[Path, str]) -> tuple[str, str] | None:
+    """Why a value of `base` names no config, and the remedy. `seen` holds the names of the config and its bases so far, in order."""
     if not isinstance(named, str) or not named:
         return "'base' must be the path of a config", "write base: other.yaml"
     message, remedy = wrong_as_written(named)
     reasons = (
         (bool(message), f"{named}: {message}", remedy),
-        (real(place) in seen, f"{named} is this config, or has it as its base", "name another file"),
+        (real(place) in seen, f"the bases form a circle: {_circle(real(place), seen)}", "name another file"),
         (place.suffix not in (".yaml", ".yml"), f"{named} is not a config", "use a .yaml file"),
-        (not exists(place), f"the base {named} does not exist", look_again(named, "check the path")),
+        (not exists(place), f"the base {named} does not exist", look_again(named, "check the path", other_than=tuple(seen))),
     )
     return next(((reason, fix) for wrong, reason, fix in reasons if wrong), None)
+
+
+def _circle(again: Path, seen: Mapping[Path, str]) -> str:
+    """The bases from a file back to it: a.yaml -> b.yaml -> a.yaml."""
+    files = list(seen)
+    way = files[files.index(again) :] if again in seen else []
+    return " -> ".join(seen[file] for file in [*way, *way[:1]])
 
 
 def _joined(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from diffusecli.prompts.config import Config
 from diffusecli.prompts.config_bases import with_bases
 from diffusecli.prompts.config_checks import doubtful_settings, template_variable_problems, vary_problems, words_for_numbers
 from diffusecli.prompts.config_overrides import apply_overrides, at_its_option
-from diffusecli.prompts.config_paths import readable_paths, resolve_paths, wrong_paths
+from diffusecli.prompts.config_paths import readable_paths, require_fetched, resolve_paths, wrong_paths
 from diffusecli.system.errors import InputError, Problem
 
 
@@ -65,6 +65,7 @@ def inspect_config(path: str | Path, overrides: Sequence[str] = (), *, kept: boo
 def _inspected(document: Document, problems: list[Problem], path: Path, overrides: Sequence[str], *, kept: bool) -> Inspection:
     """Check a config that was read. `path` is that of its file."""
     document, overridden = apply_overrides(document, overrides)
+    require_fetched(document, overridden)
     path_problems = [] if kept else [at_its_option(p, location, overridden) for p, location in wrong_paths(document, path)]
     try:
         config = Config.model_validate(document.data)

@@ -1,4 +1,4 @@
-"""Settings of a config given on the command line, `--set key.sub=value`, and problems reported at that option.
+"""Settings of a config given on the command line, `--set key.sub=value` or one value of `--sweep`, and problems reported at that option.
 
 Knows documents, not what their keys mean.
 """
@@ -15,6 +15,12 @@ from diffusecli.files.yaml_syntax import read_value
 from diffusecli.system.errors import InputError, Problem
 
 
+class Swept(str):
+    """A setting `key=value` with one of the values of `--sweep`."""
+
+    __slots__ = ()
+
+
 def apply_overrides(document: Document, overrides: Sequence[str]) -> tuple[Document, dict[Location, str]]:
     """The document with `key.sub=value` put in (values read as YAML), and the option of each value."""
     if not overrides:
@@ -25,16 +31,16 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> tuple[Docum
         key, separator, text = option.partition("=")
         location = tuple(key.strip().split("."))
         if not separator or not all(location):
-            raise InputError(f"--set {option}: write KEY=VALUE, e.g. --set alg_config.n_iters=10")
+            raise InputError(f"{_named(option)}: write KEY=VALUE, e.g. --set alg_config.n_iters=10")
         try:
             value = read_value(text)
         except ValueError as error:
-            raise InputError(f"--set {option}: the value cannot be read. Put quotes around it") from error
+            raise InputError(f"{_named(option)}: the value cannot be read. Put quotes around it") from error
         inside = data
         for part in location[:-1]:
             inside = inside.setdefault(part, {})
             if not isinstance(inside, dict):
-                raise InputError(f"--set {option}: '{part}' has no keys")
+                raise InputError(f"{_named(option)}: '{part}' has no keys")
         inside[location[-1]] = value
         options[location] = option
     return replace(document, data=data), options
@@ -44,5 +50,10 @@ def at_its_option(problem: Problem, location: Location, overridden: dict[Locatio
     """A problem of an overridden value, reported at the option instead of the file."""
     for place, option in overridden.items():
         if location[: len(place)] == place:
-            return replace(problem, path=f"--set {option}", line=None, column=None)
+            return replace(problem, path=f"{_named(option)}", line=None, column=None)
     return problem
+
+
+def _named(option: str) -> str:
+    """The option as on the command line."""
+    return f"{'--sweep' if isinstance(option, Swept) else '--set'} {option}"

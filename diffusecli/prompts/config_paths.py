@@ -13,10 +13,12 @@ from typing import Any
 
 from diffusecli.files.documents import Document
 from diffusecli.files.endings import other_format
+from diffusecli.files.hub_paths import is_address
 from diffusecli.files.paths import at_home, exists, find, spread, wrong_as_written
 from diffusecli.files.positions import Location
 from diffusecli.prompts.config import PLAIN, Config, short_name
-from diffusecli.system.errors import Problem
+from diffusecli.prompts.config_overrides import at_its_option
+from diffusecli.system.errors import DiffuseError, InputError, MachineError, Problem
 
 _FILLED = ("output_dir", "ckpt_dir")
 """The settings in which {model} and {config} are replaced."""
@@ -24,6 +26,8 @@ _PROMPTS = ("train_prompts", "test_prompts", "retain")
 """The settings that may name files on the hub."""
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 """An environment variable. Replaced in `output_dir` only."""
+_BARE_VARIABLE = re.compile(r"\$([A-Za-z_]\w*)")
+"""An environment variable without braces, which is not replaced."""
 
 
 def wrong_paths(document: Document, path: Path) -> Iterator[tuple[Problem, Location]]:
@@ -38,19 +42,37 @@ def wrong_paths(document: Document, path: Path) -> Iterator[tuple[Problem, Locat
         text, unset = _with_variables(named) if location == ("output_dir",) else (named, "")
         if unset:
             remedy = "set it, or write the folder itself"
-            yield document.problem(location, f"the environment variable {unset} is not set", remedy), location
+            state = "is empty" if unset in os.environ else "is not set"
+            yield document.problem(location, f"the environment variable {unset} {state}", remedy), location
             continue
         message, remedy = wrong_as_written(text, readable=location[0] in _PROMPTS)
         left = re.search(r"\{[^{}]*\}", _filled(text, str(data.get("model")), path)) if location[0] in _FILLED else None
         if left and not message and not exists(text):
             message, remedy = (
                 f"'{left[0]}' is not replaced by a value",
-                "only {model} and {config} are replaced: write the value itself",
+                f"only {_replaced(location)} are replaced: write the value itself",
             )
+        elif location == ("output_dir",) and (name := _BARE_VARIABLE.search(text)) and message:
+            remedy = f"write ${{{name[1]}}} for an environment variable"
         elif location == ("output_dir",) and not message and not exists(text) and (ending := other_format(Path(text))):
             message, remedy = f"a run is a folder, not a {ending} file", f"choose a folder name without {ending}"
         if message:
             yield document.problem(location, f"{text}: {message}", remedy), location
+
+
+def require_fetched(document: Document, overridden: dict[Location, str]) -> None:
+    """Fetch the prompt files on the hub. Raises one error for all that cannot be fetched: `MachineError` if only the network is at fault."""
+    problems, wrong = [], False
+    for key, listed in _prompt_lists(document).items():
+        for index, text in enumerate(listed if isinstance(listed, list) else ()):
+            try:
+                if isinstance(text, str) and is_address(text):
+                    find(text)
+            except DiffuseError as error:
+                wrong = wrong or isinstance(error, InputError)
+                problems.append(at_its_option(document.problem((*key, index), str(error)), (*key, index), overridden))
+    if problems:
+        raise (InputError if wrong else MachineError).of(problems)
 
 
 def resolve_paths(config: Config, path: Path, *, kept: bool) -> Config:
@@ -98,9 +120,14 @@ def _prompt_lists(document: Document) -> dict[Location, Any]:
 
 
 def _with_variables(text: str) -> tuple[str, str]:
-    """A text with `${NAME}` replaced by environment variables, and the name of the first one that is not set."""
-    unset = [name for name in _VARIABLE.findall(text) if name not in os.environ]
+    """A text with `${NAME}` replaced by environment variables, and the name of the first one that is not set or empty."""
+    unset = [name for name in _VARIABLE.findall(text) if not os.environ.get(name)]
     return _VARIABLE.sub(lambda found: os.environ.get(found[1], found[0]), text), next(iter(unset), "")
+
+
+def _replaced(location: Location) -> str:
+    """What is replaced in this setting."""
+    return "{model}, {config} and ${NAME}" if location == ("output_dir",) else "{model} and {config}"
 
 
 def _filled(text: str, model: str, path: Path) -> str:

@@ -14,6 +14,7 @@ from itertools import product
 from typing import Any
 
 from diffusecli.files.yaml_syntax import read_value
+from diffusecli.prompts.config_overrides import Swept
 from diffusecli.system.errors import InputError
 
 _MOST_NAME = 40  # characters of a value in a folder name
@@ -24,7 +25,7 @@ class Combination:
     """One value of each setting."""
 
     name: str  # for the folder of its run
-    overrides: tuple[str, ...]  # as of `--set`
+    overrides: tuple[Swept, ...]
 
 
 def combinations(sweeps: Sequence[str]) -> list[Combination]:
@@ -44,7 +45,7 @@ def combinations(sweeps: Sequence[str]) -> list[Combination]:
     found = [
         Combination(
             ",".join(f"{name}={_in_a_name(value)}" for name, value in zip(short, values, strict=True)),
-            tuple(f"{key}={json.dumps(value)}" for key, value in zip(keys, values, strict=True)),
+            tuple(Swept(f"{key}={json.dumps(value)}") for key, value in zip(keys, values, strict=True)),
         )
         for values in product(*(values for _, values in settings))
     ]

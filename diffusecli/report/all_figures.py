@@ -62,7 +62,11 @@ def lines_of(row: Evaluated) -> Iterator[Line]:
     if row.figures is not None:
         yield from _of_samples(row.figures)
     if row.tally.unfinished:
-        yield Line("unfinished", percent(row.tally.unfinished_share), "cut at the limit of new tokens; never valid")
+        yield Line(
+            "unfinished",
+            percent(row.tally.unfinished_share),
+            f"cut at the limit of new tokens; {'counted as they are' if row.diversity else 'never valid'}",
+        )
     if row.figures is not None and row.tally.on_target:
         yield from _of_fit(row.figures)
     if row.exact is not None:
@@ -72,7 +76,7 @@ def lines_of(row: Evaluated) -> Iterator[Line]:
     if row.ordered is not None:
         yield from _of_values(row.ordered, row.prompt.targets[0])
     if row.diversity is not None:
-        yield from _open_ended(row.diversity)
+        yield from _open_ended(row.diversity, row.tally.unfinished.total())
         for part in row.lines:
             some = part.diversity
             beyond = "" if math.isnan(some.beyond) else f", beyond {percent(some.beyond)}"
@@ -151,19 +155,24 @@ def _of_values(o: Ordered, first: str) -> Iterator[Line]:
     )
 
 
-def _open_ended(found: Diversity) -> Iterator[Line]:
+def _open_ended(found: Diversity, unfinished: int) -> Iterator[Line]:
     yield Line("different", str(found.distinct), f"answers; {found.once} once")
     yield Line("unseen", percent(found.unseen_mass), "share of the next answers that would be new (Good-Turing)")
     yield Line("Chao1", f"{found.chao1:.0f}", "estimated minimum number of different answers")
     value, _, half = distinct_of_10(found).partition(" ± ")
-    few = (
-        f"needs {DRAWS} answers"
-        if found.n < DRAWS
-        else f"{f'± {half}; ' if half else ''}different texts expected in {DRAWS} answers"
-    )
-    yield Line("distinct of 10", value, f"{few} (NoveltyBench, by normalised text)")
+    yield Line("distinct of 10", value, f"{_about_distinct(found, half, unfinished)} (NoveltyBench, by normalised text)")
     if not math.isnan(found.beyond):
         yield Line("beyond", percent(found.beyond), "share outside the targets")
+
+
+def _about_distinct(found: Diversity, half: str, unfinished: int) -> str:
+    """The meaning of the figure, with its error and the number of unfinished answers in it."""
+    if found.n < DRAWS:
+        return f"needs {DRAWS} answers"
+    unknown = "all answers differ" if found.distinct == found.n else "all texts are equally frequent"
+    error = f"± {half}; " if half else f"error unknown: {unknown}; " if found.error_is_unknown else ""
+    cut = f"; {unfinished} unfinished" if unfinished else ""
+    return f"{error}different texts expected in {DRAWS} answers{cut}"
 
 
 def _of_records(found: RecordFigures) -> Iterator[Line]:

@@ -67,7 +67,7 @@ def _lines(found: Evaluation) -> Iterator[str]:
         f"{samplers[pair]}: {spelled(words)}" for pair, some in ways_of_sampling(found.rows).items() for words in some
     )
     sampled = f"Sampled with {markdown_cell(drawn)}. " if drawn else ""
-    yield from ("", f"valid: {markdown_cell(spelled(found.match_in_words))}. unfinished: cut at the limit of new tokens; never valid. Entropy and KL in nats. floor: TVD of a perfect sampler at this N. "
+    yield from ("", f"valid: {markdown_cell(spelled(found.match_in_words))}. unfinished: cut at the limit of new tokens; never valid (open-ended: counted as they are). Entropy and KL in nats. floor: TVD of a perfect sampler at this N. "
                 f"{sampled}Monte Carlo seed {found.seed}.")  # fmt: skip
 
 

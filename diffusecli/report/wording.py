@@ -119,10 +119,15 @@ def plus_minus(value: float, error: float, digits: int = 4) -> str:
 
 
 def distinct_of_10(found: Diversity) -> str:
-    """How many different texts are expected among 10 answers, with the half-width of the 95 % interval; a dash for fewer than 10 answers."""
+    """How many different texts are expected among 10 answers, with the half-width of the 95 % interval.
+
+    A dash for fewer than 10 answers, a count for exactly 10, and one decimal if the error is unknown.
+    """
     if math.isnan(found.distinct_of_10):
         return "–"
-    return plus_minus(found.distinct_of_10, 0 if math.isnan(found.distinct_of_10_error) else found.distinct_of_10_error, 3)
+    if math.isnan(found.distinct_of_10_error):
+        return f"{found.distinct_of_10:.{int(found.error_is_unknown)}f}"
+    return plus_minus(found.distinct_of_10, found.distinct_of_10_error, 3)
 
 
 def with_rounding(limit: float) -> str:

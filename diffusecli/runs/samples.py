@@ -148,9 +148,16 @@ def _read_table(path: Path) -> Iterator[tuple[str, str, int]]:
 
 def _read_lines(path: Path) -> Iterator[tuple[str, str, int]]:
     for place, row, count in distinct_lines(path):
+        if is_logged(row):
+            raise InputError(f"{place}: is a line of lm-eval's --log_samples. Name the prompt of its answers with --prompt")
         if not (isinstance(row, dict) and isinstance(row.get("prompt"), str) and isinstance(row.get("text"), str)):
             raise InputError(f'{place}: must be {{"prompt": …, "text": …}}. Sample again, or choose the prompt with --prompt')
         yield row["prompt"], row["text"], count
+
+
+def is_logged(value: Any) -> bool:
+    """Whether a JSON line is one of `lm_eval --log_samples`."""
+    return isinstance(value, dict) and {"doc_id", "doc", "arguments", "resps"} <= value.keys()
 
 
 def distinct_lines(path: Path) -> Iterator[tuple[str, Any, int]]:
@@ -170,16 +177,27 @@ def distinct_lines(path: Path) -> Iterator[tuple[str, Any, int]]:
                 counts[line] += 1
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(path, error) from error
+    last = next(reversed(counts), "")  # a line without its end is a new one
     for line, count in counts.items():
         if line.strip():
             place = f"{path}:{first[line]}"
             try:
                 value = json.loads(line)
             except (ValueError, RecursionError) as error:
+                if line is last and _is_cut(line, error):
+                    raise InputError(
+                        f"{place}: the last line is cut: the file is incomplete. Copy it again, or remove the line"
+                    ) from error
                 raise InputError(f"{place}: invalid JSON. Correct the line") from error
             if "\\ud" in line.lower() and holds_half_characters(value):
                 raise InputError(f"{place}: contains half of a character (a lone surrogate). Correct the line")
             yield place, value, count
+
+
+def _is_cut(line: str, error: Exception) -> bool:
+    """Whether JSON ends too early, as at the end of an incomplete file."""
+    unfinished = isinstance(error, json.JSONDecodeError) and (error.pos >= len(line) or error.msg.startswith("Unterminated"))
+    return unfinished and not line.endswith("\n")
 
 
 def unreadable(path: Path, error: OSError | UnicodeDecodeError) -> InputError:

@@ -10,7 +10,7 @@ import errno
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from diffusecli.system.exits import EXIT_ENVIRONMENT, EXIT_FOUND_PROBLEMS, EXIT_INPUT, EXIT_INTERRUPTED
 
@@ -48,12 +48,8 @@ class DiffuseError(Exception):
     lines: tuple[str, ...] = ()  # of several problems, each a message of its own
     shared = False  # whether all training processes raise it, so that only the first prints it
 
-
-class InputError(DiffuseError):
-    """A file or an argument is wrong (exit code 2)."""
-
     @classmethod
-    def of(cls, problems: Iterable[Problem]) -> InputError:
+    def of(cls, problems: Iterable[Problem]) -> Self:
         """One error that lists `problems`, one per line, up to a maximum."""
         found = sorted(problems, key=lambda p: (p.path, p.line or 0, p.column or 0))
         lines = [str(problem) for problem in found]
@@ -61,6 +57,10 @@ class InputError(DiffuseError):
         error = cls("\n".join(lines[:_MOST_LINES] + more))
         error.lines = tuple(lines[:_MOST_LINES] + more)
         return error
+
+
+class InputError(DiffuseError):
+    """A file or an argument is wrong (exit code 2)."""
 
 
 class MachineError(DiffuseError):

@@ -47,10 +47,10 @@ CASES = [
     (2, "export nowhere -o merged", "nowhere: does not exist"),
     (2, "export results/r1 -o results", "was not written by `diffuse export`"),
     (3, "init-prompt --dice 2d6 -o file/new.json", "cannot be written"),
-    (3, "validate p.json --model nobody/nothing", "cannot be reached"),
+    (3, "validate p.json --model nobody/nothing", "offline mode is on. Unset HF_HUB_OFFLINE"),
     (3, "train blocked.yaml", "cannot be written"),
     (3, "sample results/r1 -n 5 -o file/new.json", "cannot be written"),
-    (3, "sample --model nobody/nothing --request x", "cannot be reached"),
+    (3, "sample --model nobody/nothing --request x", "offline mode is on. Unset HF_HUB_OFFLINE"),
     (3, "evaluate results/r1 --html file/new.html", "cannot be written"),
     (3, "export results/r1 -o file/merged", "cannot be written"),
 ]

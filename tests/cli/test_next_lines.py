@@ -105,6 +105,17 @@ def test_commands_name_the_next_one(in_process, prompt_file, tiny_model_folder, 
     assert sampled.stderr.splitlines()[-1] == f"next: `diffuse evaluate {tmp_path / 's.json'}`"
 
 
+def test_open_ended_answers_in_a_file_are_evaluated_next(in_process, tmp_path, tiny_model_folder, prompt_file):
+    prompt_file(tmp_path / "open.json", request="Name an animal.", targets=[])
+    drawn = ("sample", "--model", tiny_model_folder, "-n", "3", "--device", "cpu")
+    for number, asked in enumerate((("--prompt", tmp_path / "open.json"), ("--request", "Name an animal."))):
+        file = str(tmp_path / f"s{number}.json")
+        done = in_process(*drawn, *asked, "-o", file)
+        assert done.stderr.splitlines()[-1] == f"next: `diffuse evaluate {file}`"
+        assert in_process("evaluate", file).returncode == 0
+    assert "next:" not in in_process(*drawn, "--request", "Name an animal.").stderr
+
+
 def test_init_prompt_writes_a_config_that_trains_on_the_prompt(in_process, tmp_path):
     done = in_process("init-prompt", "--uniform", "1", "3", "-o", "p.json", "--config", "c.yaml")
     assert done.returncode == 0, done.stderr

@@ -125,6 +125,10 @@ def test_a_config_says_where_something_would_be_taken_literally(field, value):
         "variable model is not set",
     )
     assert sum(reason in str(errors[0]) for reason in reasons) == 1
+    if value == "$SCRATCH/run":
+        assert "Write ${SCRATCH} for an environment variable" in str(errors[0])
+    if "{seed}" in value:
+        assert "Only {model}, {config} and ${NAME} are replaced" in str(errors[0])
     assert validate([path]).failed
 
 

@@ -38,6 +38,8 @@ def test_configs_are_trained_in_turn_and_end_with_a_table(folder, in_process):
     kls = [json.loads(Path("results", name, "run.json").read_text())["exact_kl"]["p.json"] for name in "ab"]
     assert [line.split()[:2] for line in table[2:4]] == [[name, f"{kl:.4f}"] for name, kl in zip("ab", kls, strict=True)]
     assert "next: `diffuse evaluate results/a results/b`" in done.stderr
+    assert len(re.findall(r"; this run took \d+ s, with loading", done.stdout)) == 2
+    assert "this command took" not in done.stdout
 
 
 def test_finished_runs_of_several_are_left_as_they_are(folder, in_process):
@@ -76,6 +78,15 @@ def test_a_plan_is_printed_for_each(folder, in_process):
     done = in_process("train", "a.yaml", "--sweep", "seed=3,4", "--dry-run")
     assert re.findall(r"^seed: (\d)", done.stdout, re.MULTILINE) == ["3", "4"]
     assert not Path("results").exists()
+
+
+def test_a_wrong_value_is_reported_at_its_sweep(folder, in_process):
+    done = in_process("train", "a.yaml", "--set", "device=cpu", "--sweep", "alg_config.n_iters=1,x")
+    assert done.returncode == 2
+    assert "--sweep alg_config.n_iters=\"x\": 'alg_config.n_iters' must be a whole number" in done.stderr
+    assert "--set" not in done.stderr
+    done = in_process("train", "a.yaml", "--set", "alg_config.n_iters=x", "--sweep", "seed=1,2")
+    assert "--set alg_config.n_iters=x: 'alg_config.n_iters' must be a whole number" in done.stderr
 
 
 @pytest.mark.parametrize(

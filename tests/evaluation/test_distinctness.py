@@ -38,7 +38,18 @@ def test_it_agrees_with_every_choice_listed_one_by_one(answers, draws):
     assert value == pytest.approx(listed(answers, draws))
     without_one = [listed(answers[:place] + answers[place + 1 :], draws) for place in range(len(answers))]
     n = len(answers)
-    assert error == pytest.approx(math.sqrt((n - 1) * np.var(without_one)), abs=1e-7)
+    if len(set(Counter(answers).values())) == 1 or n == draws:
+        assert math.isnan(error)
+    else:
+        assert error == pytest.approx(math.sqrt((n - 1) * np.var(without_one)), abs=1e-7)
+
+
+@pytest.mark.parametrize(("counts", "value"), [([1] * 200, 10), ([11], 1), ([2] * 10, 10 * (1 - 43758 / 184756))])
+def test_equal_counts_say_nothing_of_the_error(counts, value):
+    """Ten texts twice each: C(18, 10) = 43758 of the C(20, 10) = 184756 choices miss a given one."""
+    found, error = distinct_of({f"text {i}": count for i, count in enumerate(counts)})
+    assert found == pytest.approx(value)
+    assert math.isnan(error)
 
 
 @pytest.mark.parametrize(("shares", "too_large"), [([0.5, 0.3, 0.1, 0.05, 0.05], 1.1), ([0.1] * 10, 1.6)])

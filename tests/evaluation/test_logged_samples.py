@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from diffusecli.evaluation.raw_answers import read_answers
 from diffusecli.system.errors import InputError
 from diffusecli.verbs.evaluate import Question, evaluate
 from tests import ROOT
@@ -117,12 +118,82 @@ def test_settings_that_are_left_open_are_named(written, fruit):
     said = []
     row = row_of(written(line(given={"do_sample": True, "temperature": 1, "until": "\n"})), fruit, said)
     assert "the task does not set top_k and top_p" in said[0]
-    assert row.settings == {"temperature": 1, "stop": ["\n"]}
+    assert row.settings == {"temperature": 1, "stop": ["\n"], "left_open": ["top_k", "top_p"]}
+    assert row.settings_in_words == "temperature 1, stop ['\\n'], top_k and top_p not set"
 
 
 @pytest.mark.parametrize("given", [{"do_sample": False, "temperature": 0.7}, {}, {"until": []}])
 def test_greedy_answers_have_temperature_zero(written, fruit, given):
     assert row_of(written(line(given={**given, "top_k": 0, "top_p": 1})), fruit).settings["temperature"] == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({}, "do_sample is not set: lm-eval decodes greedily. These answers are not draws"),
+        ({"until": []}, "do_sample is not set: lm-eval decodes greedily"),
+        ({"do_sample": False}, "do_sample is false: lm-eval decodes greedily"),
+        ({"do_sample": False, "temperature": 0.5}, "do_sample is false: lm-eval decodes greedily"),
+        ({"temperature": 0.0}, "temperature is 0: lm-eval decodes greedily"),
+        (
+            {"temperature": 0.5, "top_k": 0, "top_p": 1},
+            "temperature is 0.5. These answers are not from the model's own distribution",
+        ),
+        ({"temperature": 0.5}, "temperature is 0.5; the task does not set top_k and top_p, so"),
+        ({**FRUIT, "top_k": 20}, "top_k is 20. These answers are not"),
+        ({**FRUIT, "repetition_penalty": 1.1}, "repetition_penalty is 1.1. These answers are not"),
+        ({"do_sample": True, "temperature": 1}, "the task does not set top_k and top_p, so the model's generation config"),
+        (FRUIT, None),
+    ],
+)
+def test_answers_that_are_not_the_models_own_are_bent_and_named(written, fruit, given, reason):
+    """Exact figures of the model are not those of bent answers."""
+    said = []
+    path = written(line(given=given))
+    row_of(path, fruit, said)
+    assert [reason in text for text in said if text.startswith("warning")] == [True] * (reason is not None)
+    assert read_answers(path, fruit, None).bent == (reason is not None)
+
+
+@pytest.mark.parametrize(
+    ("answers", "counts"), [(["{apple}"] * 9, (18, 0)), (["{apple}"] * 9 + ["{pear}"], None)], ids=["by chance", "a copy"]
+)
+@pytest.mark.parametrize("change", [{}, {"target": "other bytes"}], ids=["same line", "same answers"])
+def test_the_same_answers_twice_are_refused_unless_they_may_be_chance(written, fruit, answers, counts, change):
+    said = []
+    path = written(line(answers=answers), {**line(answers=answers), **change})
+    if counts:
+        assert row_of(path, fruit, said).tally.counts == counts
+        assert any("doc_id 0 has 2 lines, as of several runs. The answers of all lines count" in text for text in said)
+        return
+    place, fault = (":2", r"repeats the answers of .*:1") if change else (":1", "is 2 times in the file")
+    with pytest.raises(InputError, match=rf"jsonl{place}: {fault} \(doc_id 0\)\. Remove the copy\. For more answers, run"):
+        row_of(path, fruit)
+
+
+def test_runs_with_other_seeds_count_together_with_a_notice(written, fruit):
+    said = []
+    path = written(line(answers=["{apple}"] * 10 + ["{pear}"]), line(answers=["{pear}"] + ["{apple}"] * 10))
+    assert row_of(path, fruit, said).tally.counts == (20, 2)
+    assert [text for text in said if "doc_id 0 has 2 lines" in text] == said != []
+
+
+def test_the_format_is_recognised_without_a_prompt():
+    with pytest.raises(
+        InputError, match=r"jsonl:1: is a line of lm-eval's --log_samples\. Name the prompt of its answers with --prompt"
+    ):
+        evaluate([RECORDED / "numbers.jsonl"], Question())
+
+
+def test_a_cut_or_empty_file_is_named(tmp_path, fruit):
+    path, whole = tmp_path / "s.jsonl", json.dumps(line())
+    for cut in (whole[:-1], whole[:-9], whole[:20]):
+        path.write_text(f"{whole}\n{cut}")
+        with pytest.raises(InputError, match=r"s\.jsonl:2: the last line is cut: the file is incomplete\. Copy it again"):
+            row_of(path, fruit)
+    path.write_text("")
+    with pytest.raises(InputError, match=r"s\.jsonl: is empty\. Name a file with answers"):
+        row_of(path, fruit)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +203,11 @@ def test_greedy_answers_have_temperature_zero(written, fruit, given):
         ([line(), {"doc_id": 1}], r":2: is no line of lm-eval's --log_samples \(doc_id, doc, arguments, resps\)"),
         ([line(resps=[["{apple}", None]])], ":1: the column 'resps' holds nothing"),
         ([line(resps=[[{"text": "x"}]])], ":1: the column 'resps' holds a mapping"),
+        ([line(resps="abc")], ":1: the column 'resps' must be a list of lists of answers"),
+        ([line(), line(resps=["abc"])], ":2: the column 'resps' must be a list of lists of answers"),
+        ([line(resps=[[1, 2, 3]])], ":1: the column 'resps' holds 1. It must be the text of an answer"),
+        ([line(), line(resps=[])], ":2: the column 'resps' holds no answers"),
+        ([line(resps=[[]])], ":1: the column 'resps' holds no answers"),
         ([line(arguments=[["a"]])], ":1: holds log-likelihoods"),
         ([line(given={**FRUIT, "temperature": "hot"})], ":1: temperature of generation_kwargs is 'hot'. It must be a number"),
         ([line(given={**FRUIT, "until": 3})], ":1: until of generation_kwargs is 3. It must be a text or a list of texts"),

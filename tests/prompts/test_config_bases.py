@@ -79,8 +79,20 @@ def test_a_mistake_in_a_list_is_reported_at_its_item_in_the_base_even_after_a_pa
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ({"own": "base: own.yaml\n"}, "own.yaml:1:1: own.yaml is this config, or has it as its base. Name another file"),
-        ({"own": "base: b.yaml\n", "b": "base: own.yaml\n"}, "b.yaml:1:1: own.yaml is this config, or has it as its base"),
+        ({"own": "base: own.yaml\n"}, "own.yaml:1:1: the bases form a circle: own.yaml -> own.yaml. Name another file"),
+        (
+            {"own": "base: b.yaml\n", "b": "base: own.yaml\n"},
+            "b.yaml:1:1: the bases form a circle: own.yaml -> b.yaml -> own.yaml. Name another file",
+        ),
+        (
+            {"own": "base: c.yaml\n", "c": "base: b.yaml\n", "b": "base: c.yaml\n"},
+            "b.yaml:1:1: the bases form a circle: c.yaml -> b.yaml -> c.yaml. Name another file",
+        ),
+        ({"own": "base: owm.yaml\n"}, "own.yaml:1:1: the base owm.yaml does not exist. Check the path"),
+        (
+            {"own": "base: owm.yaml\n", "owmm": BASE},
+            r"own.yaml:1:1: the base owm.yaml does not exist. Did you mean 'owmm.yaml'\?",
+        ),
         (
             {"own": "base: bass.yaml\n", "bases": BASE},
             r"own.yaml:1:1: the base bass.yaml does not exist. Did you mean 'bases.yaml'\?",
@@ -113,6 +125,9 @@ def test_environment_variables_are_replaced_in_output_dir_alone(files, monkeypat
     with pytest.raises(
         InputError, match=r"own\.yaml:3:1: the environment variable USER_2 is not set\. Set it, or write the folder itself"
     ):
+        read_config("own.yaml")
+    monkeypatch.setenv("USER_2", "")
+    with pytest.raises(InputError, match=r"variable USER_2 is empty\. Set it, or write the folder itself"):
         read_config("own.yaml")
     monkeypatch.setenv("USER_2", "ann")
     assert read_config("own.yaml").output_dir == "/big/ann/own"

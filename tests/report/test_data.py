@@ -114,6 +114,27 @@ def test_distinct_of_10_is_in_every_output_with_its_error(tmp_path):
     assert re.search(r"distinct of 10 +–  needs 10 answers", every)
 
 
+@pytest.mark.parametrize(
+    ("answers", "cut", "brief", "note"),
+    [
+        ([str(i) for i in range(200)], 0, "10.0", "error unknown: all answers differ; different texts expected in 10 answers"),
+        (["a", "b"] * 6, 0, "2.0", "error unknown: all texts are equally frequent; different texts"),
+        ([*"aaaabcdefg"], 0, "7", "different texts expected in 10 answers (NoveltyBench"),
+        ([*"aaaabcdefg"], 2, "7", "different texts expected in 10 answers; 2 unfinished (NoveltyBench"),
+    ],
+)
+def test_distinct_of_10_claims_no_precision_that_is_unknown(tmp_path, answers, cut, brief, note):
+    run = run_with(tmp_path / "r1", [])
+    write_json(run.path / "prompts.json", {"open.json": {**HALVES, "targets": []}})
+    write_json(run.path / "gen.json", {"open.json": answers})
+    write_json(run.path / "gen.meta.json", {"unfinished": {"open.json": {answers[0]: cut}} if cut else {}})
+    found = evaluate([run.path])
+    assert re.search(rf"distinct of 10: {re.escape(brief)}( |$)", shown(found), re.MULTILINE)
+    every = " ".join(shown(found, verbose=True).split())
+    assert f"distinct of 10 {brief} {note}" in every
+    assert ("cut at the limit of new tokens; counted as they are" in every) == bool(cut)
+
+
 def shown(found, **options):
     out = io.StringIO()
     Console(file=out, width=120).print(evaluation(found, **options))

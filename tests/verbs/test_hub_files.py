@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ def test_a_file_is_fetched_once_and_without_a_network_the_cached_one_is_read(hub
     hub_paths.fetched.cache_clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert read_prompt(DICE).request == "Toss a coin."
-    with pytest.raises(MachineError, match=r"other\.json: is not cached, and the hub cannot be reached"):
+    with pytest.raises(MachineError, match=r"other\.json: is not cached, and offline mode is on\. Unset HF_HUB_OFFLINE"):
         fetched("hf://datasets/me/dice/other.json")
 
 
@@ -92,6 +93,37 @@ def test_a_prompt_of_the_hub_reads_no_file_of_this_machine(hub, tmp_path):
     hub.add("datasets", "me/bad", {"p.json": json.dumps({"request": "x", "targets": {"from": str(tmp_path / "secret.txt")}})})
     with pytest.raises(InputError, match="a prompt on the hub must list its targets"):
         read_prompt("hf://datasets/me/bad/p.json")
+
+
+def test_an_unreachable_hub_is_asked_once_and_its_library_is_silent(hub, in_process, monkeypatch, caplog):
+    asked = []
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(time, "sleep", asked.append)  # the library waits before each retry
+    done = in_process("init-prompt", "--from", "hf://datasets/me/dice/t.csv", "--column", "answer", "-o", "p.json")
+    assert done.returncode == 3
+    assert done.stderr.count("the hub cannot be reached. Connect once") == 1
+    assert "Retrying" not in done.stderr + caplog.text
+    assert asked == []
+
+
+def test_every_file_of_a_config_that_cannot_be_fetched_is_reported(hub, in_process):
+    Path("c.yaml").write_text(
+        f"model: m\ntrain_prompts:\n  - {DICE}\n  - hf://datasets/me/none/coin.json\n  - hf://me/dice\noutput_dir: run\n"
+    )
+    done = in_process("validate", "c.yaml")
+    assert done.returncode == 2
+    said = " ".join(done.stderr.split())
+    assert "c.yaml:4:5: hf://datasets/me/none/coin.json: is not on the hub" in said
+    assert "c.yaml:5:5: hf://me/dice: write hf://datasets/OWNER/NAME/FILE" in said
+    assert "c.yaml:3" not in said
+
+
+def test_if_only_the_network_is_at_fault_that_is_the_exit_code(hub, in_process, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    Path("c.yaml").write_text(f"model: m\ntrain_prompts: [{DICE}, hf://datasets/me/dice/b.json]\noutput_dir: run\n")
+    done = in_process("validate", "c.yaml")
+    assert (done.returncode, done.stderr.count("is not cached, and offline mode is on")) == (3, 2)
 
 
 def test_without_a_network_an_upload_is_refused_in_a_sentence(hub, login, trained, in_process, monkeypatch):
