@@ -47,6 +47,7 @@ class Server:
     ):  # fmt: skip
         self.law, self.most, self.refuses, self.faults, self.delay = law, most, set(refuses), list(faults), delay
         self.refusal = refusal  # of a body: a status and what is said, or None
+        self.models = []  # names that it lists; without names there is no list
         self.meeting, self.may_answer = threading.Barrier(meet), threading.Event()
         if not silent:
             self.may_answer.set()
@@ -59,6 +60,9 @@ class Server:
 
             def do_POST(self):
                 owner.answer(self)
+
+            def do_GET(self):
+                owner.send(self, 200 if owner.models else 404, {"data": [{"id": name} for name in owner.models]})
 
             def log_message(self, *_):
                 pass
@@ -285,7 +289,7 @@ def test_every_request_waits_for_its_turn_those_of_later_prompts_and_later_tries
         paced._connection._pace = Counted()
         drawn(paced, PROMPT)
         drawn(paced, PROMPT)
-    assert len(turns) == len(server.bodies) == 25
+    assert (len(turns), len(server.bodies)) == (26, 25), "one turn is for the list of models"
 
 
 def openai_says(message, param=None, **more):
