@@ -26,6 +26,8 @@ LIBRARY = _CARRIED if _CARRIED.is_dir() else Path(__file__).resolve().parents[2]
 _LEFT_TO_FILL_IN = re.compile(r"\$\w+|\$\{[^}]*\}?|\$\([^)]*\)?|\{[{%].*?(?:[}%]\}|\Z)|\A\?\?\?\Z")
 """Placeholders of a shell, Hydra, Jinja and similar tools. They are never meant literally."""
 
+_UNFINISHED = ".partial.jsonl"  # end of the names of unfinished samples, which no command reads
+
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # pathlib writes s3://x as s3:/x
 
 _listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
@@ -148,7 +150,14 @@ def _nearest(wanted: Path, root: Path) -> Path | None:
     for folder, name in zip(reversed(wanted.parents), wanted.parts[wanted.is_absolute() :], strict=True):
         if not exists(root / folder / name):
             try:
-                near = nearest(name, [there.name for there in (root / folder).iterdir() if _is_like(name, there.name)])
+                near = nearest(
+                    name,
+                    [
+                        there.name
+                        for there in (root / folder).iterdir()
+                        if _is_like(name, there.name) and not there.name.endswith(_UNFINISHED)
+                    ],
+                )
             except OSError:
                 return None
             if near is None:

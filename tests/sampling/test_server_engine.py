@@ -223,7 +223,7 @@ def test_faults_that_pass_are_waited_for():
         (404, InputError, "--model"),
         (400, InputError, "refuses the request"),
         (429, MachineError, "status 429 on purpose"),
-        ("text", MachineError, "greeting"),
+        ("text", MachineError, "a web page instead"),
         ("cut", MachineError, "run the same command to resume"),
     ],
 )
@@ -435,6 +435,9 @@ def test_a_server_that_refuses_everything_is_asked_a_few_times():
         ),
         (404, {"error": {"message": "The model `m` does not exist"}}, InputError, "Check --base-url", 1),
         (200, {"message": "the gateway says no"}, MachineError, "the gateway says no", 3),
+        (501, b"<!DOCTYPE HTML><p>no POST", InputError, r"v1: status 501: a web page, not .* Check --base-url [^<]*in /v1\)$", 1),
+        (404, b"<html>Not Found</html>", InputError, r"status 404: a web page, not .* Check --base-url [^<]*in /v1\)$", 1),
+        (200, b"<html>Hello</html>", MachineError, r"Last error: a web page instead of an answer \(does --base-url end", 3),
     ],
 )
 def test_errors_are_shown_in_the_servers_own_words(status, body, error, message, asked):
@@ -875,3 +878,10 @@ def test_requests_in_several_wordings_are_under_way_together_and_told_as_one_pro
             Wanted(wording, count, Answers(), lambda *_: None, lambda _: None) for wording, count in shares(wordings, 16)
         ])  # fmt: skip
     assert [notice.partition(". ")[0] for notice in notices] == ["p.json: all 16 answers are the same"]
+
+
+def test_a_server_that_cannot_be_reached_is_reported_with_its_address():
+    with closed_port() as port, pytest.raises(MachineError) as error:
+        drawn(ServerEngine(Service(f"http://127.0.0.1:{port}/v1", "m", tries=1), SamplingSettings(2), print), PROMPT)
+    said = f"http://127.0.0.1:{port}/v1: 1 try failed for the model m. Last error: Connection error (ConnectError). "
+    assert str(error.value).startswith(f"{said}Check that --base-url is right and that the server runs, then ")
