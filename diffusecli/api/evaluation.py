@@ -116,7 +116,7 @@ def evaluate(
         raise wrong("layout", "a Layout", layout)
     optional(function, "notice", notice)
     seed, at_n = whole("seed", seed, 0), whole("at_n", at_n, 1)
-    service = _service(engine, model, options, exact=exact)
+    service = _service(engine, model, options, exact=exact, sources=bool(_sources(source)))
     if service is not None and trust_remote_code:
         raise InputError("trust_remote_code has no effect with engine 'openai'. Remove it")
     with calling(notice) as say:
@@ -152,13 +152,13 @@ _OF_SERVERS = ("base_url", "concurrency", "requests_per_minute", "tries", "timeo
 """Options of the engine `openai` that also apply when its model is measured."""
 
 
-def _service(engine: str | None, model: str | None, options: Mapping[str, Any], *, exact: bool) -> Service | None:
+def _service(engine: str | None, model: str | None, options: Mapping[str, Any], *, exact: bool, sources: bool) -> Service | None:
     """The server to measure; None without its options. Raises `InputError` for options that are unknown, missing or without effect."""
     if foreign := [option for option in options if option not in _OF_SERVERS]:
         raise InputError(f"{foreign[0]}: not an option of evaluate. Remove it")
     require_kinds("openai", options)
     named = {} if optional(text, "engine", engine) is None else {"engine": engine}
-    return measured_service({**named, **options}, model, _written, exact=exact)
+    return measured_service({**named, **options}, model, _written, exact=exact, sources=sources)
 
 
 def _written(option: str, value: Any) -> str:

@@ -89,7 +89,7 @@ def evaluate(
     require_choices({"--sort": sort})
     if as_json + as_csv + as_markdown > 1:
         raise InputError("--json, --csv and --markdown all write to stdout. Choose one")
-    service = served.service(model, exact=exact)
+    service = served.service(model, exact=exact, sources=bool(paths))
     _require_use_of(paths, prompts, model, trust_remote_code, exact=exact, served=service is not None)
     if exact:
         quiet_libraries()

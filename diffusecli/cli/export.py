@@ -72,7 +72,7 @@ def export(
 
 def _print_written(done: Exported, output: Path) -> None:
     """What was written, and how closely its answers match the adapter's."""
-    if not done.answers:
+    if done.answers is None:
         print_line(f"{output / done.file}: {done.parameters:,} weights of the adapter ({done.dtype})")
         return
     print_line(

@@ -28,14 +28,14 @@ class ServedOptions:
         None
     )
 
-    def service(self, model: str | None, *, exact: bool) -> Service | None:
+    def service(self, model: str | None, *, exact: bool, sources: bool) -> Service | None:
         """The server, if one is named. Raises `InputError` for options that are missing or have no effect."""
         given = {name: value for name, value in vars(self).items() if value is not None}
         if not given:
             return None
         from diffusecli.sampling.measured_service import measured_service
 
-        return measured_service(given, model, _written, exact=exact)
+        return measured_service(given, model, _written, exact=exact, sources=sources)
 
 
 def _written(option: str, value: Any) -> str:

@@ -20,6 +20,7 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling.answer_paths import Asked
 from diffusecli.sampling.connection import Service
 from diffusecli.sampling.first_tokens import FirstTokens
+from diffusecli.sampling.served_names import name_warning
 from diffusecli.sampling.served_probabilities import served_probabilities
 from diffusecli.system.notices import Notice, some_of
 
@@ -62,6 +63,8 @@ def served_figures(
         settings.setdefault(key := _key(own.recorded), own)
         prompts.setdefault(key, []).append(sample.prompt)
     measured = {key: measure_served(service, own, prompts[key], notice) for key, own in settings.items() if prompts[key]}
+    if any(one.log_q or one.bounds for one in measured.values()) and (warning := name_warning(service, "figures")):
+        notice(warning)
     return ServedFigures(service.model, measured)
 
 

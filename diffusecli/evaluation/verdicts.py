@@ -15,6 +15,8 @@ from diffusecli.system.errors import many
 
 _TOO_COARSE = 0.25  # no verdict on the weights if the test can only detect a TVD above this
 _CLOSE = 0.02  # a distance (TVD) without importance in most uses, whether shares or off-target answers cause it
+_ZERO = 0.0005  # a TVD that is printed as 0.000
+_USELESS = 0.5  # an upper bound of the TVD that is not worth printing alone
 _TOLERATED = 0.01  # share of off-target answers that does not count against the model
 
 
@@ -85,7 +87,7 @@ def _off_target(found: Figures, of: Kind) -> str:
     if found.tvd_high <= _CLOSE:
         return f"close to the target, {off} {figures}"
     if (low := _certain_tvd(found)) <= _CLOSE:
-        return f"differs from the target by a TVD between {low:.3f} and {found.tvd_high:.3f}, {off} {figures}"
+        return f"{_differs(low, found.tvd_high)}, {off} {figures}"
     return off + (f", {_of_valid(found, of)} ({_p(found)})" if found.valid > 0.5 else "")
 
 
@@ -111,9 +113,15 @@ def _departure(found: Figures, exact: ExactFigures | None, of: Kind) -> str:
         return "close to the target"
     missing = _missing(found)
     if low <= _CLOSE:
-        bounds = f"of at most {high:.3f}" if low < 0.0005 else f"between {low:.3f} and {high:.3f}"
-        return f"differs from the target by a TVD {bounds}{missing}"
+        return f"{_differs(low, high)}{missing}"
     return f"wrong shares{missing}" if missing else f"{of.valid}, wrong shares"
+
+
+def _differs(low: float, high: float) -> str:
+    """The difference with its bounds, if they say anything."""
+    if low >= _ZERO:
+        return f"differs from the target by a TVD between {low:.3f} and {high:.3f}"
+    return "differs from the target" + (f" by a TVD of at most {high:.3f}" if high < _USELESS else "")
 
 
 def _follows(found: Figures, exact: ExactFigures | None) -> str:

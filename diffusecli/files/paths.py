@@ -26,6 +26,8 @@ LIBRARY = _CARRIED if _CARRIED.is_dir() else Path(__file__).resolve().parents[2]
 _LEFT_TO_FILL_IN = re.compile(r"\$\w+|\$\{[^}]*\}?|\$\([^)]*\)?|\{[{%].*?(?:[}%]\}|\Z)|\A\?\?\?\Z")
 """Placeholders of a shell, Hydra, Jinja and similar tools. They are never meant literally."""
 
+_UNFINISHED = ".partial.jsonl"  # end of the names of unfinished samples, which no command reads
+
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # pathlib writes s3://x as s3:/x
 
 _listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
@@ -153,7 +155,9 @@ def _nearest(wanted: Path, root: Path, other_than: Sequence[Path]) -> Path | Non
                     [
                         there.name
                         for there in (root / folder).iterdir()
-                        if _is_like(name, there.name) and not (other_than and there.resolve() in other_than)
+                        if _is_like(name, there.name)
+                        and not there.name.endswith(_UNFINISHED)
+                        and not (other_than and there.resolve() in other_than)
                     ],
                 )
             except OSError:

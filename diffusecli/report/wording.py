@@ -26,6 +26,8 @@ _MARKS = (
     ("follows the target", "✓", "good"),
     ("close to the target", "≈", "near"),
     ("differs from the target by a TVD", "?", "open"),
+    ("differs from the target (", "?", "open"),
+    ("differs from the target,", "?", "open"),
     ("too few samples", "?", "open"),
     ("open-ended", "○", "open"),
     ("no samples", "–", "open"),

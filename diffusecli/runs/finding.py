@@ -8,6 +8,7 @@ from diffusecli.files.paths import exists, look_again
 from diffusecli.prompts.config import PLAIN, Config
 from diffusecli.prompts.config_files import read_config
 from diffusecli.runs.run_dir import RunDir
+from diffusecli.runs.sample_files import SAMPLE_ENDINGS, journal_path
 from diffusecli.system.errors import InputError, sentence
 from diffusecli.system.notices import some_of
 
@@ -39,7 +40,9 @@ def on_base(config: Config, model: str | None) -> Config:
 
 
 def missing_run(path: Path) -> InputError:
-    """The error for a run that does not exist: the most similar name, or the runs next to it."""
+    """The error for a run or a file that does not exist: its unfinished sampling, the most similar name, or the runs next to it."""
+    if path.suffix in SAMPLE_ENDINGS and exists(journal_path(path)):
+        return InputError(f"{path}: sampling is not finished. Run the same `diffuse sample` command again")
     try:
         beside = [str(folder) for folder in sorted(path.parent.iterdir()) if folder.is_dir() and _is_run(folder)]
     except OSError:

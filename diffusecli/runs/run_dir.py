@@ -77,6 +77,11 @@ class RunDir:
         with (self.path / "adapter_model.safetensors").open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
+    @property
+    def served_name(self) -> str:
+        """The adapter's name for a server: with its hash, because the server could answer with an older adapter of the same name."""
+        return f"{self.path.resolve().name}-{self.adapter_sha256[:8]}"
+
     def samples(self, mode: str, ending: str = ".json", ask: str | None = None) -> Path:
         """Where `diffuse sample` writes by default, with a method of `--ask` or without."""
         return self.path / f"gen.{mode}{f'.ask-{ask}' if ask else ''}{ending}"

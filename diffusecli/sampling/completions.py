@@ -40,6 +40,7 @@ class Completion:
 
     answers: list[Answer]
     tokens: int | None  # None where the server does not say
+    model: str = ""  # the server's name for the model that answered; empty where it does not say
 
 
 def read_completion(answer: Any, targets: Sequence[str]) -> Completion:
@@ -48,7 +49,9 @@ def read_completion(answer: Any, targets: Sequence[str]) -> Completion:
     if not choices or not isinstance(choices, list):
         raise NonsenseError(f"an answer without choices: {str(answer)[:200]!r}")
     keeps = any(end in target for target in targets for end in _THOUGHT_ENDS)
-    return Completion([_answer(choice, keeps) for choice in choices], _tokens(answer.get("usage")))
+    model = answer.get("model")
+    named = model if isinstance(model, str) else ""
+    return Completion([_answer(choice, keeps) for choice in choices], _tokens(answer.get("usage")), named)
 
 
 def oddities(answers: Sequence[Answer]) -> Iterator[str]:

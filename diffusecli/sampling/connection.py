@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from diffusecli.sampling.completions import Completion, NonsenseError, read_completion
-from diffusecli.sampling.refusals import Fault, fault_within, parsed, read_fault
+from diffusecli.sampling.refusals import Fault, fault_within, is_page, parsed, read_fault
 from diffusecli.system.errors import InputError, MachineError, many
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts, doubled each time
@@ -145,6 +145,7 @@ class Connection:
     async def _retried(self, send: Callable[[], Awaitable[_Reply]], names: Names, remedy: str, *, proven: bool) -> _Reply:
         pause = _FIRST_PAUSE
         for left in reversed(range(self._service.tries)):
+            check = "Check the server"
             await self._pace.turn()
             wait: float | None = None
             try:
@@ -155,20 +156,22 @@ class Connection:
                     raise RefusedError(error.fault) from error
                 reason, wait = error.fault.words, error.wait
                 if verdict == "forbidden":
-                    raise InputError(f"{self._service.base_url}: {reason.rstrip('.')}{_remedy(error.fault.status)}") from error
+                    raise InputError(f"{self._service.base_url}: {reason.rstrip('.')}{_remedy(error.fault)}") from error
                 if error.final:
                     break
             except NonsenseError as error:
                 self.unusable += 1
                 reason = _discreet(str(error))
             except (self._openai.APIConnectionError, self._openai.APIResponseValidationError) as error:
-                reason = f"{error} ({type(error.__cause__ or error).__name__})"
+                reason = f"{str(error).rstrip('.')} ({type(error.__cause__ or error).__name__})"
+                if isinstance(error, self._openai.APIConnectionError):
+                    check = "Check that --base-url is right and that the server runs"
             if left:
                 await asyncio.sleep(min(_LONGEST_PAUSE, pause if wait is None else max(pause, wait)))
                 pause *= 2
         raise MachineError(
             f"{self._service.base_url}: {many(self._service.tries - left, 'try', 'tries')} failed for the model {self._service.model}. "
-            f"Last error: {reason.rstrip('.')}. Check the server, then {remedy}"
+            f"Last error: {reason.rstrip('.')}. {check}, then {remedy}"
         )
 
     async def _send(self, messages: Sequence[Mapping[str, str]], fields: Mapping[str, Any], targets: Sequence[str]) -> Completion:
@@ -179,6 +182,8 @@ class Connection:
             )
         except self._openai.APIStatusError as error:
             raise _fault_of(error) from error
+        if is_page(response.http_response.text):
+            raise NonsenseError("a web page instead of an answer (does --base-url end in /v1?)")
         return read_completion(_without_fault(response.http_response), targets)
 
     async def _fetch(self, address: str, body: Mapping[str, Any] | None) -> Any:
@@ -265,7 +270,9 @@ def _discreet(text: str) -> str:
     return text.replace(key, "…") if len(key) >= _SHORTEST_SECRET else text
 
 
-def _remedy(status: int) -> str:
-    if status in (401, 403):
+def _remedy(fault: Fault) -> str:
+    if fault.is_no_model_server:
+        return ""
+    if fault.status in (401, 403):
         return f". Set {_KEY} in the environment"
-    return ". Check --base-url (it usually ends in /v1) and --model" if status == 404 else ""
+    return ". Check --base-url (it usually ends in /v1) and --model" if fault.status == 404 else ""

@@ -109,4 +109,5 @@ def openai(
     from diffusecli.sampling.server_engine import ServerEngine
 
     service = Service(base_url, asked.model, concurrency, requests_per_minute, tries, timeout, tuple(omit or ()), n_per_request)
-    yield ServerEngine(service, asked.settings, asked.notice, asked.source.chat)
+    run = "" if asked.adapter is None else str(asked.adapter.path)
+    yield ServerEngine(service, asked.settings, asked.notice, asked.source.chat, run)

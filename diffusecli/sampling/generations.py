@@ -30,7 +30,7 @@ from diffusecli.system.errors import InterruptedRun, many
 from diffusecli.system.notices import Notice
 
 _WORTH_A_WARNING = 0.01  # share of unfinished answers
-_ANYWHERE = ("base_url", "device", "refused")
+_ANYWHERE = ("base_url", "device", "refused", "answered_as")
 """Settings that may differ when an interrupted sampling resumes, if the model is the same."""
 
 

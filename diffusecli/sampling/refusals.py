@@ -20,6 +20,7 @@ _DEEPEST = 12  # nesting of JSON; deeper values are not messages
 
 _BUSY_STATUSES = (408, 409, 425, 429, 529)
 _ACCESS_STATUSES = (401, 402, 403, 404, 405, 407, 410)
+_NO_SUCH_ADDRESS = (404, 405, 501)
 
 _ECHOES = ("input", "ctx", "body", "request", "received", "url")
 """Keys whose values repeat the request."""
@@ -64,6 +65,7 @@ class Fault:
 
     status: int  # the HTTP status, or the one in the body; 0 if unknown
     body: Any  # parsed JSON, or text
+    is_page: bool = False  # in HTML
 
     @cached_property
     def sentences(self) -> list[str]:
@@ -73,6 +75,8 @@ class Fault:
     @cached_property
     def words(self) -> str:
         """The server's message with the status, on one line."""
+        if self.is_no_model_server:
+            return f"status {self.status}: a web page, not the answer of a model server. Check --base-url (it usually ends in /v1)"
         said = "; ".join(self.sentences) or " ".join(json.dumps(self.body, ensure_ascii=False).split())
         said = said if len(said) <= _MOST_WORDS else f"{said[:_MOST_WORDS]}…"
         return f"status {self.status}: {said}" if self.status else said
@@ -91,6 +95,11 @@ class Fault:
         return bool(_VALUE.search(said)) and not _UNKNOWN.search(said)
 
     @property
+    def is_no_model_server(self) -> bool:
+        """Whether an ordinary web server says that it does not have this address."""
+        return self.is_page and self.status in _NO_SUCH_ADDRESS
+
+    @property
     def unpaid(self) -> bool:
         """Whether the account has no credit, so that waiting does not help despite the status."""
         return bool(_UNPAID.search(f"{' '.join(self.sentences)} {' '.join(_values(self.body, _KINDS))}"))
@@ -103,6 +112,8 @@ class Fault:
         said = " ".join(self.sentences)
         if self.status in _BUSY_STATUSES:
             return "busy"
+        if self.is_no_model_server and named is None:
+            return "forbidden"
         if self.status in _ACCESS_STATUSES:
             of_fields = self.status != 401 and (named is not None or _ABOUT_PARAMETERS.search(said))
             return "refused" if of_fields else "forbidden"
@@ -117,7 +128,7 @@ class Fault:
 def read_fault(status: int, text: str) -> Fault:
     """Parse an HTTP response. If its status is 200, the status is in the body."""
     body = parsed(text)
-    return Fault(status if status >= 400 else _stated_status(body), body)
+    return Fault(status if status >= 400 else _stated_status(body), body, is_page(text))
 
 
 def fault_within(answer: Any) -> Fault | None:
@@ -136,12 +147,17 @@ def fault_within(answer: Any) -> Fault | None:
     return next((fault for fault in faults if fault.sentences), None)
 
 
+def is_page(text: str) -> bool:
+    """Whether a response is HTML."""
+    return text.lstrip().startswith("<")
+
+
 def parsed(text: str) -> Any:
     """JSON as a value, HTML without tags, other text unchanged."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        if not text.lstrip().startswith("<"):
+        if not is_page(text):
             return text
         return html.unescape(re.sub(r"<(script|style)\b.*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL | re.IGNORECASE))
 

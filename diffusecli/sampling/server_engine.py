@@ -23,6 +23,7 @@ from diffusecli.sampling.draws import seed_of_stream, stream_seed
 from diffusecli.sampling.engine import Wanted
 from diffusecli.sampling.refusals import Fault
 from diffusecli.sampling.request_body import Known, RequestBody, listed, most_answers
+from diffusecli.sampling.served_names import warning_of
 from diffusecli.sampling.settings import SamplingSettings, Standing
 from diffusecli.system.errors import InputError, MachineError, many
 from diffusecli.system.notices import Notice
@@ -39,8 +40,13 @@ _Place = tuple[int, int]
 class ServerEngine:
     """Sends many requests at a time and passes on answers as they arrive."""
 
-    def __init__(self, service: Service, settings: SamplingSettings, notice: Notice, chat: ChatSettings = _NO_SETTINGS) -> None:
-        """Raises `InputError` if the client is missing, a field cannot be omitted, or a chat template is set (servers use their own)."""
+    def __init__(
+        self, service: Service, settings: SamplingSettings, notice: Notice, chat: ChatSettings = _NO_SETTINGS, run: str = ""
+    ) -> None:
+        """Raises `InputError` if the client is missing, a field cannot be omitted, or a chat template is set (servers use their own).
+
+        `run`: the trained run whose answers these should be, if there is one.
+        """
         self._connection = Connection(service)
         if chat.template is not None:
             raise InputError(
@@ -54,14 +60,17 @@ class ServerEngine:
         self._refused: dict[str, str] = {}  # dropped fields -> the server's message
         self._announced: set[str] = set()
         self._unpriced = False
+        self._run, self._name_checked = run, False
+        self._answered_as: list[str] = []  # the model's names in responses
 
     @property
     def about(self) -> dict[str, Any]:
-        """See `Engine`. A server does not report its weights, so there is no revision. `refused` grows with each refusal."""
+        """See `Engine`. A server does not report its weights, so there is no revision. `refused` and `answered_as` grow."""
         omitted = {"omitted": self._body.omitted} if self._body.omitted else {}
         return {
             "engine": "openai", "model": self._service.model, "base_url": self._service.base_url, **self._chat.recorded, **omitted,
             **({"refused": dict(self._refused)} if self._refused else {}),
+            **({"answered_as": list(self._answered_as)} if self._answered_as else {}),
         }  # fmt: skip
 
     def limit(self, prompt: Prompt) -> int:
@@ -140,7 +149,17 @@ class ServerEngine:
                     self._keep(await self._learned(drawing, error.fault, place, count, sent), error.fault)
                 continue
             self._accepted(sent, completion)
+            await self._check_name(completion)
             return completion
+
+    async def _check_name(self, completion: Completion) -> None:
+        """Record the model's name in the response. Once, warn if the server has no model of the name asked for."""
+        if completion.model and completion.model not in self._answered_as:
+            self._answered_as.append(completion.model)
+        if not self._name_checked:
+            self._name_checked = True
+            if warning := await warning_of(self._connection, self._service, "answers", self._run):
+                self._notice(warning)
 
     async def _learned(
         self, drawing: _Drawing, fault: Fault, place: _Place, count: int, sent: dict[str, Any]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -215,7 +215,16 @@ def _measure_served(
     config = next((config_of(facts.folder) for facts in runs if facts.folder.config.is_file()), None)
     chat = ChatSettings(None, config.chat_template_kwargs or {}, config.system) if config is not None else ChatSettings()
     wanted = [s for s in sets if s.prompt.targets and _wanted(s.prompt.alias, question.only)]
-    return served_figures(question.service, wanted, held_out, chat, notice)
+    service = question.service if question.service.model else replace(question.service, model=_served_name(runs))
+    return served_figures(service, wanted, held_out, chat, notice)
+
+
+def _served_name(runs: Sequence[RunFacts]) -> str:
+    """The name of the run's adapter at a server, as for `sample`. Raises `InputError` unless there is one run with an adapter."""
+    tuned = [facts.folder for facts in runs if facts.folder.has_adapter]
+    if len(tuned) != 1:
+        raise InputError("--engine openai needs --model, unless exactly one trained run is named. Name the server's model")
+    return tuned[0].served_name
 
 
 def _held_out(question: Question) -> list[Prompt]:

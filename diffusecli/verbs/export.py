@@ -56,14 +56,14 @@ class Exported:
 
     parameters: int
     dtype: str
-    answers: int  # number of answers compared
-    gap: float  # nats: the largest difference of an answer's log-probability
+    answers: int | None  # number of answers compared; None if nothing was
+    gap: float | None  # nats: the largest difference of an answer's log-probability; None if nothing was compared
     file: str = ""  # the GGUF file in the folder; empty for a Hugging Face folder
 
     @property
     def recorded(self) -> dict[str, Any]:
         """The fields as written into the folder."""
-        return {key: value for key, value in asdict(self).items() if value != ""}
+        return {key: value for key, value in asdict(self).items() if value not in ("", None)}
 
 
 def export(
@@ -104,6 +104,8 @@ def export(
 
 def _config(run: RunDir, model: str | None, trust_remote_code: bool) -> Config:
     """The run's config, or one from the adapter only."""
+    if (run.path / MARK).is_file() and not run.has_adapter and not run.config.is_file():
+        raise InputError(f"{run.path}: this is already an exported model. Use it as it is, or export the run again")
     if not run.has_adapter or run.owner.config.is_file():
         return config_of(run.owner, model=model, trust_remote_code=trust_remote_code)
     return Config(model=model or base_of(run.path), output_dir=str(run.path), precision="fp32", trust_remote_code=trust_remote_code)
@@ -121,7 +123,7 @@ def _export_adapter(run: RunDir, config: Config, to: Path, notice: Notice, *, na
     name = adapter_name(to)
     with waiting_for("writing the adapter"), _new_folder(to) as folder:
         done = Exported(
-            write_adapter(folder / name, base.model, load_file(run.path / ADAPTER_FILES[1]), of), "float32", 0, 0.0, name
+            write_adapter(folder / name, base.model, load_file(run.path / ADAPTER_FILES[1]), of), "float32", None, None, name
         )
         write_json(folder / MARK, {**done.recorded, **_origin(base, run), **environment()})
     return done
@@ -241,7 +243,7 @@ def _describe(
 ) -> None:
     """Write the model card and the manifest."""
     manifest = run.read_manifest()
-    if "exact_kl" in manifest:
+    if "exact_kl" in manifest and done.gap is not None:
         card = merged_card(manifest, prompts, dtype=done.dtype, gap=done.gap, remarks=_remarks(encoded), file=done.file)
         (folder / "README.md").write_text(card, encoding="utf-8")
     write_json(folder / MARK, {**done.recorded, **_origin(base, run), **environment()})

@@ -137,13 +137,10 @@ class Resolved:
 
     @property
     def served_name(self) -> str:
-        """The model's name for a server: from the command line, otherwise the adapter's name with its hash, so that caches stay correct.
-
-        A server that knows an older adapter by the same name could answer with the older one.
-        """
+        """The model's name for a server: from the command line, otherwise the adapter's."""
         if self.named is not None or self.adapter is None:
             return self.named or self.config.model
-        return f"{self.adapter.path.resolve().name}-{self.adapter.adapter_sha256[:8]}"
+        return self.adapter.served_name
 
     @property
     def mode(self) -> str:

@@ -15,6 +15,7 @@ from diffusecli.evaluation.verdicts import verdict
 from diffusecli.prompts.matching import tally
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import read_prompt
+from diffusecli.report.wording import mark_of
 from tests import ROOT
 
 HALVES = Prompt(request="x", targets=("a", "b"))
@@ -226,6 +227,21 @@ EXACT = ExactFigures(kl=0.1, on_target=1.0, tvd=0.18)
 )
 def test_the_models_own_probabilities_outweigh_samples_that_are_too_few_to_show_them(samples, exact, phrase):
     assert phrase in verdict(figures(prompt(2), tally(prompt(2), samples)), exact)
+
+
+@pytest.mark.parametrize(
+    ("samples", "phrase"),
+    [
+        ({"{0}": 2, "{9}": 1, "{10}": 1, "{5}": 1}, "differs from the target (p = 0.0079, "),
+        ({"{0}": 2, "{5}": 2, "{10}": 1}, "differs from the target, 3 targets seen where 4 are expected (p = 0.0038, "),
+    ],
+)
+def test_a_bound_that_says_nothing_is_left_out(samples, phrase):
+    """Five answers differ from the sums of two dice, by a TVD between 0 and 1."""
+    sums = prompt(11, weights=(1, 2, 3, 4, 5, 6, 5, 4, 3, 2, 1))
+    said = verdict(figures(sums, tally(sums, samples)))
+    assert said.startswith(phrase)
+    assert mark_of(said) == ("?", "open")
 
 
 def test_even_counts_are_not_taken_for_independent_draws():

@@ -14,6 +14,7 @@ from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.loading import LoadedModel
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import read_prompt
+from diffusecli.runs.run_dir import RunDir
 from diffusecli.sampling.connection import Service
 from diffusecli.system.errors import InputError, MachineError
 from diffusecli.training.loss import score, target_log_probs
@@ -172,6 +173,17 @@ def test_the_prompts_of_a_run_are_measured_with_its_system_text(trained, vllm, m
     asked = read_prompt(Path(trained.train_prompts[0])).model_copy(update={"system": "Be brief."})
     assert row["exact"]["kl"] == pytest.approx(exact_figures(asked, own_log_q(model[0], asked), 1000).kl, abs=1e-3)
     assert {row["mode"] for row in rows} > {"served"}, "the run keeps its own figures"
+
+
+def test_without_a_name_the_adapter_of_the_run_is_measured(trained, vllm, in_process, tmp_path):
+    words = ["--exact", "--engine", "openai", "--base-url", vllm, "--json"]
+    rows = json.loads(in_process("evaluate", trained.output_dir, *words).stdout)["rows"]
+    (row,) = [row for row in rows if row["mode"] == "served"]
+    assert row["run"] == RunDir(Path(trained.output_dir)).served_name
+    assert diffuse.evaluate(trained.output_dir, exact=True, engine="openai", base_url=vllm).document.rows[-1].mode == "served"
+    (tmp_path / "s.json").write_text(json.dumps({str(trained.train_prompts[0]): ["{a}"]}))
+    done = in_process("evaluate", tmp_path / "s.json", *words)
+    assert (done.returncode, "--engine openai needs --model, unless" in " ".join(done.stderr.split())) == (2, True), done.stderr
 
 
 def test_answers_in_parts_are_left_out_and_named(vllm):

@@ -11,7 +11,9 @@ from diffusecli.files.writing import write_json
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.config_files import read_config
 from diffusecli.prompts.prompt_files import read_prompts
+from diffusecli.runs.finding import find_runs
 from diffusecli.runs.run_dir import RunDir
+from diffusecli.system.errors import InputError
 from diffusecli.verbs.sample import Wanted, resolve
 
 RNG = "prompts/numbers/rng-0.json"
@@ -141,3 +143,13 @@ def test_a_path_into_the_library_is_looked_for_there_too(tmp_path, monkeypatch):
     assert look_again("prompts/numbers/rng-00.json", "check") == f"did you mean '{RNG}'?"
     write(tmp_path / "prompts/numbers/rng-01.json", OWN)
     assert look_again("prompts/numbers/rng-00.json", "check") == "did you mean 'prompts/numbers/rng-01.json'?"
+
+
+def test_an_unfinished_sampling_is_not_suggested_but_resumed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("served.partial.jsonl").touch()
+    with pytest.raises(InputError, match=r"^served.json: sampling is not finished. Run the same `diffuse sample` command again$"):
+        find_runs(Path("served.json"))
+    for name in ("served", "served.part.jsonl"):
+        with pytest.raises(InputError, match=rf"^{name}: does not exist\. Use a run directory"):
+            find_runs(Path(name))

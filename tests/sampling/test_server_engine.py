@@ -47,6 +47,7 @@ class Server:
     ):  # fmt: skip
         self.law, self.most, self.refuses, self.faults, self.delay = law, most, set(refuses), list(faults), delay
         self.refusal = refusal  # of a body: a status and what is said, or None
+        self.models = []  # names that it lists; without names there is no list
         self.meeting, self.may_answer = threading.Barrier(meet), threading.Event()
         if not silent:
             self.may_answer.set()
@@ -59,6 +60,9 @@ class Server:
 
             def do_POST(self):
                 owner.answer(self)
+
+            def do_GET(self):
+                owner.send(self, 200 if owner.models else 404, {"data": [{"id": name} for name in owner.models]})
 
             def log_message(self, *_):
                 pass
@@ -219,7 +223,7 @@ def test_faults_that_pass_are_waited_for():
         (404, InputError, "--model"),
         (400, InputError, "refuses the request"),
         (429, MachineError, "status 429 on purpose"),
-        ("text", MachineError, "greeting"),
+        ("text", MachineError, "a web page instead"),
         ("cut", MachineError, "run the same command to resume"),
     ],
 )
@@ -285,7 +289,7 @@ def test_every_request_waits_for_its_turn_those_of_later_prompts_and_later_tries
         paced._connection._pace = Counted()
         drawn(paced, PROMPT)
         drawn(paced, PROMPT)
-    assert len(turns) == len(server.bodies) == 25
+    assert (len(turns), len(server.bodies)) == (26, 25), "one turn is for the list of models"
 
 
 def openai_says(message, param=None, **more):
@@ -431,6 +435,9 @@ def test_a_server_that_refuses_everything_is_asked_a_few_times():
         ),
         (404, {"error": {"message": "The model `m` does not exist"}}, InputError, "Check --base-url", 1),
         (200, {"message": "the gateway says no"}, MachineError, "the gateway says no", 3),
+        (501, b"<!DOCTYPE HTML><p>no POST", InputError, r"v1: status 501: a web page, not .* Check --base-url [^<]*in /v1\)$", 1),
+        (404, b"<html>Not Found</html>", InputError, r"status 404: a web page, not .* Check --base-url [^<]*in /v1\)$", 1),
+        (200, b"<html>Hello</html>", MachineError, r"Last error: a web page instead of an answer \(does --base-url end", 3),
     ],
 )
 def test_errors_are_shown_in_the_servers_own_words(status, body, error, message, asked):
@@ -871,3 +878,10 @@ def test_requests_in_several_wordings_are_under_way_together_and_told_as_one_pro
             Wanted(wording, count, Answers(), lambda *_: None, lambda _: None) for wording, count in shares(wordings, 16)
         ])  # fmt: skip
     assert [notice.partition(". ")[0] for notice in notices] == ["p.json: all 16 answers are the same"]
+
+
+def test_a_server_that_cannot_be_reached_is_reported_with_its_address():
+    with closed_port() as port, pytest.raises(MachineError) as error:
+        drawn(ServerEngine(Service(f"http://127.0.0.1:{port}/v1", "m", tries=1), SamplingSettings(2), print), PROMPT)
+    said = f"http://127.0.0.1:{port}/v1: 1 try failed for the model m. Last error: Connection error (ConnectError). "
+    assert str(error.value).startswith(f"{said}Check that --base-url is right and that the server runs, then ")

@@ -185,3 +185,11 @@ def test_the_folder_one_stands_in_is_never_replaced(trained, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="is the current folder"):
         export(RunDir(Path(trained.output_dir)), Path(place), precision=None, force=True, notice=print)
+
+
+def test_an_exported_model_is_not_exported_again(run, tmp_path):
+    exported(run, tmp_path / "m")
+    with pytest.raises(InputError, match=r"m: this is already an exported model\. Use it as it is"):
+        exported(RunDir(tmp_path / "m"), tmp_path / "again")
+    with pytest.raises(InputError, match="none: does not exist"):
+        exported(RunDir(tmp_path / "none"), tmp_path / "again")

@@ -76,6 +76,8 @@ def test_llama_cpp_applies_the_adapter_to_the_base_model(run, base_folder, tmp_p
     idle = trained_on(base_folder, tmp_path / "idle", prompt_file, alg_config={"n_iters": 1}, lora={"alpha": 1e-6})
     base = exported(idle, tmp_path / "base", gguf="f16")
     done = exported(run, tmp_path / "a", gguf_adapter=True)
+    record = json.loads((tmp_path / "a" / MARK).read_text())
+    assert record.keys() & {"answers", "gap"} == set(), "nothing was compared"
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["a-lora.gguf", MARK]
     encoded, expected = adapted(run, base_folder, tmp_path / "p.json")
     with served(tmp_path / "base" / base.file, lora=tmp_path / "a" / done.file) as server:
