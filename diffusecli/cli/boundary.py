@@ -102,8 +102,9 @@ def guarded(body: Body) -> Body:
             if not MAIN_PROCESS:
                 raise typer.Exit(EXIT_INTERRUPTED) from interrupt
             _stop("interrupted. Only what is in the output folder was saved", EXIT_INTERRUPTED)
-        except BrokenPipeError:  # the reader of our output is gone
+        except BrokenPipeError as error:  # the reader of our output is gone, and the work may not be finished
             _forget_stdout()
+            raise typer.Exit(EXIT_INTERRUPTED) from error
         except Exception as error:
             if (refused := _refused(error)) is None:
                 raise

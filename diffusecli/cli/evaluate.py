@@ -143,10 +143,13 @@ def _require_use_of(
 
 
 def _advice(found: Evaluation) -> Iterator[str]:
-    """What to do if a tuned model does not follow its targets, or many answers were cut."""
+    """What to do if a tuned model has no samples or does not follow its targets, or many answers were cut."""
     from diffusecli.report.wording import mark_of
 
     tuned = [row for row in found.rows if row.mode == "lora" and row.tally.n]
+    unsampled = next((row for row in found.rows if row.mode == "lora" and not row.tally.n and row.verdict == "no samples"), None)
+    if unsampled is not None and not tuned:
+        yield f"draw samples: `diffuse sample {shlex.quote(unsampled.run)}`"
     cut = next((row for row in tuned if row.tally.unfinished_share > _MANY_CUT), None)
     if cut is not None:
         limit = cut.settings.get("max_new_tokens")

@@ -58,6 +58,8 @@ def _not_json(path: str, text: str, error: json.JSONDecodeError) -> Problem:
         what, remedy = "the file is empty", "write JSON into it"
     elif there.startswith(("//", "/*", "#")):
         what, remedy = "JSON has no comments", "remove the comment"
+    elif message == "Invalid control character" and there.startswith(("\n", "\r")):
+        what, remedy = "the text in this line has no closing quote", r"add it, or write \n for a line break in a text"
     elif re.match(r",\s*[\]}]", there) or (there.startswith(("]", "}")) and before.endswith(",")):
         what, remedy = "trailing comma before the closing bracket", "remove the comma"
         offset = error.pos if there.startswith(",") else len(before) - 1  # Python 3.13 points at the comma itself

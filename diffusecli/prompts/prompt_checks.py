@@ -179,10 +179,11 @@ def _weight_problems(
 def _meant_to_sum_to(weights: Sequence[float], total: float) -> int:
     """1 if the weights look like shares, 100 if they look like percentages, else 0: weights may be counts of any size.
 
-    >>> _meant_to_sum_to([0.5, 0.4], 0.9), _meant_to_sum_to([50, 45], 95), _meant_to_sum_to([5, 7], 12)
-    (1, 100, 0)
+    >>> _meant_to_sum_to([0.5, 0.2], 0.7), _meant_to_sum_to([50, 45], 95), _meant_to_sum_to([5, 7], 12), _meant_to_sum_to([1.5, 2], 3.5)
+    (1, 100, 0, 0)
     """
-    if any(weight != int(weight) for weight in weights) and 0.8 <= total <= 1.2:
+    fractions = any(weight != int(weight) for weight in weights)
+    if fractions and (max(weights) <= 1 or 0.8 <= total <= 1.2):
         return 1
     return 100 if 90 <= total <= 110 else 0
 

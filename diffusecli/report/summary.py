@@ -134,8 +134,8 @@ def _records(row: Evaluated) -> Iterator[RenderableType]:
     if found is None:
         return
     enough = found.known >= _ENOUGH_KNOWN
-    said = "" if enough else "; too few for a verdict on fields"
-    yield Sentence(f"records: {percent(found.known)} have known values only{said}", indent=4)
+    said = "" if enough else ". `--verbose` shows each field"
+    yield Sentence(f"records: {percent(found.known)} of the answers have known values only{said}", indent=4)
     if enough and found.fields:
         yield _fields(found.fields)
         if more := len(found.fields) - _MOST_FIELDS:

@@ -93,7 +93,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
         (FailedGates(["a", "b"]), 1, "diffuse: failed: a; b\n", 0),
         (InterruptedRun("kept"), 130, "diffuse: kept\n", 0),
         (KeyboardInterrupt(), 130, "diffuse: interrupted. Only what is in the output folder was saved\n", 0),
-        (BrokenPipeError(), 0, "", 1),
+        (BrokenPipeError(), 130, "", 1),
         (MemoryError(), 3, "diffuse: this machine has too little memory. Ask for less at once\n", 0),
         (FileNotFoundError(errno.ENOENT, "No such file", "a.txt"), 2, "diffuse: a.txt: No such file. Check the path and the disk\n", 0),
         (OSError(errno.EIO, "Input/output error", "a.txt"), 3, "diffuse: a.txt: Input/output error. Check the path and the disk\n", 0),

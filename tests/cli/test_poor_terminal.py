@@ -188,6 +188,7 @@ def test_everything_that_the_program_prints_with_has_a_stand_in():
         "replies",
         "distinctness",
         "widths",
+        "first_tokens",
         "stated_options",
     }  # read
     elsewhere |= {
