@@ -57,7 +57,6 @@ def fetched(address: str) -> tuple[str, Path]:
     return f"hf://datasets/{found['repo']}@{commit}/{found['file']}", place
 
 
-@lru_cache(maxsize=8)
 def _answers(endpoint: str, offline: bool) -> bool:
     """Whether the hub can be reached. One attempt with a short timeout; the library would retry for half a minute."""
     from huggingface_hub.utils import get_session

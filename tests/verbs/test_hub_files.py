@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import close_session, constants
 
 from diffusecli.files import hub_paths
 from diffusecli.files.hub_paths import as_written, fetched
@@ -24,6 +24,7 @@ def hub(monkeypatch, tmp_path):
     """A small hub that is asked instead of the real one, with one dataset."""
     monkeypatch.chdir(tmp_path)
     hub_paths.fetched.cache_clear()
+    close_session()  # an earlier test may have opened it with other proxies
     with small_hub() as found:
         found.add("datasets", "me/dice", {"coin.json": COIN, "t.csv": "answer,count\nheads,3\ntails,1\n"})
         for name, value in {
@@ -34,6 +35,7 @@ def hub(monkeypatch, tmp_path):
         monkeypatch.delenv("HF_TOKEN", raising=False)
         yield found
     hub_paths.fetched.cache_clear()
+    close_session()
 
 
 @pytest.fixture
