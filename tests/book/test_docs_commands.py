@@ -14,7 +14,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -122,11 +122,14 @@ def shell(stand_in, tmp_path, monkeypatch, in_process):
     from diffusecli.prompts import config_files
 
     def once(*words, **options):
-        read = real(*words, **options)
-        return read.model_copy(update={"alg_config": read.alg_config.model_copy(update={"n_iters": 1, "learning_rate": 1e-6})})
+        inspected = real(*words, **options)
+        if (read := inspected.config) is None:
+            return inspected
+        short = read.alg_config.model_copy(update={"n_iters": 1, "learning_rate": 1e-6})
+        return replace(inspected, config=read.model_copy(update={"alg_config": short}))
 
-    real = config_files.read_config
-    monkeypatch.setattr(config_files, "read_config", once)
+    real = config_files.inspect_config
+    monkeypatch.setattr(config_files, "inspect_config", once)
     monkeypatch.setenv("DIFFUSE_CACHE", str(stand_in))
     for name in ("prompts", "configs", "schemas"):
         shutil.copytree(ROOT / name, tmp_path / name)
