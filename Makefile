@@ -27,7 +27,7 @@ demo: model
 
 test: model
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not model"  # tiny models take one thread each
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m model
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m model
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
