@@ -83,7 +83,8 @@ class RecordFigures:
     @property
     def worst_field(self) -> FieldFigures | None:
         """The field with the lowest p-value; of those that share it, the one furthest from its weights."""
-        return _worst(self.fields)
+        tested = (field for field in self.fields if not math.isnan(field.p_value))
+        return min(tested, key=lambda field: (field.p_value, -field.excess_tvd), default=None)
 
     @property
     def doubt(self) -> str:
@@ -132,11 +133,6 @@ class RecordFigures:
             found.append((self.pairs_p_value, f"fields {pair.first!r} and {pair.second!r} together"))
         p, what = min((one for one in found if not math.isnan(one[0])), key=lambda one: one[0], default=(math.nan, ""))
         return (p if math.isnan(p) else min(1.0, 2 * p)), what
-
-
-def _worst(fields: Sequence[FieldFigures]) -> FieldFigures | None:
-    tested = (field for field in fields if not math.isnan(field.p_value))
-    return min(tested, key=lambda field: (field.p_value, -field.excess_tvd), default=None)
 
 
 def record_figures(
