@@ -10,7 +10,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-HANG = 3600  # seconds: no test waits so long unless something hangs
+HANG = 1200  # seconds: no test waits so long unless something hangs; below faulthandler_timeout of pyproject.toml
 
 _LOADED_BEFORE = [
     "torch", "transformers", "peft", "pandas", "scipy.stats", "transformers.models.llama.modeling_llama", "accelerate",
