@@ -11,7 +11,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from diffusecli.evaluation.binomials import wilson
+from diffusecli.evaluation.binomials import clopper_pearson
 from diffusecli.evaluation.comparison import compare
 from diffusecli.evaluation.fit import detectable_tvd
 from diffusecli.evaluation.metrics import cells, figures
@@ -36,7 +36,7 @@ MODEL = (0.6, 0.5, 0.25, 0.8, 0.3, 0.5)
 
 def valid() -> alt.LayerChart:
     """The share on target with its interval, for three N."""
-    shown = [(f"{k} of {n}", k / n, *wilson(k, n)) for k, n in ((994, 1000), (59, 100), (6, 10))]
+    shown = [(f"{k} of {n}", k / n, *clopper_pearson(k, n)) for k, n in ((994, 1000), (59, 100), (6, 10))]
     base = alt.Chart(pd.DataFrame(shown, columns=["answers", "share", "low", "high"])).encode(
         y=alt.Y("answers:N", sort=None, title=None)
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,9 +17,10 @@ from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import FailedGates, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from diffusecli.evaluation.evaluation import Evaluation
+    from diffusecli.evaluation.sample_set import RunFacts
 
 
 _MANY_CUT = 0.05
@@ -143,24 +143,37 @@ def _require_use_of(
 
 
 def _advice(found: Evaluation) -> Iterator[str]:
-    """What to do if a tuned model has no samples or does not follow its targets, or many answers were cut."""
-    from diffusecli.report.wording import mark_of
+    """What to do if a tuned model has no samples or does not follow its targets, or many answers were cut.
 
+    A command is only named if it is accepted in the state of the run.
+    """
+    from diffusecli.report.wording import mark_of
+    from diffusecli.runs.next_commands import sampling, training
+
+    runs = {facts.run: facts for facts in found.runs}
     tuned = [row for row in found.rows if row.mode == "lora" and row.tally.n]
     unsampled = next((row for row in found.rows if row.mode == "lora" and not row.tally.n and row.verdict == "no samples"), None)
-    if unsampled is not None and not tuned:
-        yield f"draw samples: `diffuse sample {shlex.quote(unsampled.run)}`"
+    if unsampled is not None and not tuned and (own := runs.get(unsampled.run)) is not None:
+        yield from _accepted("draw samples", own, lambda: sampling(own.folder, unsampled.prompt.alias))
     cut = next((row for row in tuned if row.tally.unfinished_share > _MANY_CUT), None)
     if cut is not None:
         limit = cut.settings.get("max_new_tokens")
         now = f" (now {limit})" if limit else ""
         yield f"many answers were cut: sample with a larger `--max-new-tokens`{now}"
-    bad = next((row for row in tuned if mark_of(row.verdict)[1] == "bad"), None)
-    facts = next((facts for facts in found.runs if bad is not None and facts.run == bad.run), None)
-    if (
-        facts is not None and facts.folder.state.is_file() and getattr(facts.settings, "output_dir", None) == facts.run
-    ):  # named from here
-        yield f"train further: `diffuse train {shlex.quote(str(facts.folder.config))} --more {facts.settings.alg_config.n_iters}`"
+    bad = next((runs[row.run] for row in tuned if mark_of(row.verdict)[1] == "bad" and row.run in runs), None)
+    if bad is not None:
+        purpose = "finish the interrupted training" if bad.folder.checkpoints else "train further"
+        yield from _accepted(purpose, bad, lambda: training(bad.folder, bad.settings.alg_config.n_iters))
+
+
+def _accepted(purpose: str, run: RunFacts, command: Callable[[], str]) -> Iterator[str]:
+    """The advice; nothing if there is no command, the config or a prompt cannot be read, or the run is being trained now."""
+    try:
+        found = command()
+    except InputError:
+        return
+    if found:
+        yield f"{purpose if run.folder.has_adapter else 'train again, because the adapter is missing'}: `{found}`"
 
 
 def _show(found: Evaluation, top: int, sort: Any, *, verbose: bool, whole: bool) -> None:

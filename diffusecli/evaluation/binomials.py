@@ -5,7 +5,6 @@ Symbols: N draws, k of them of one kind, p the probability of that kind.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -58,23 +57,11 @@ def mean_deviation(n: int, q: Any, p: Any) -> np.ndarray:
     return np.asarray(np.maximum(q - p + 2 * below, 0))
 
 
-def wilson(k: int, n: int) -> tuple[float, float]:
-    """Wilson's (1927) 95 % interval for a share of k in n.
-
-    >>> [round(bound, 4) for bound in wilson(8, 10)]
-    [0.4902, 0.9433]
-    """
-    from scipy.special import ndtri
-
-    if n == 0:
-        return 0.0, 1.0
-    z, p = float(ndtri(1 - _TAIL)), k / n
-    middle, reach = (2 * n * p + z**2) / (2 * (n + z**2)), z / (2 * (n + z**2)) * math.sqrt(4 * n * p * (1 - p) + z**2)
-    return 0.0 if k == 0 else middle - reach, 1.0 if k == n else middle + reach
-
-
 def clopper_pearson(k: int, n: int) -> tuple[float, float]:
-    """The exact 95 % interval (1934) for n > 0: unlike Wilson's, its coverage is at least 95 %, also for rare outcomes (1 % with N = 50).
+    """The exact 95 % interval (1934) for a share of k in n. Each end is wrong with at most 2.5 % for every true share.
+
+    Verdicts depend on its ends. Approximate intervals such as Wilson's are wrong more often for rare outcomes: at a true share of 1 % and
+    N = 100, their lower end is above it with 7.9 %, and this one with 1.8 %.
 
     At its ends P(X >= k) and P(X <= k) are 2.5 %. For 0 in n the upper end is 1 - .025^(1/n):
 
@@ -83,6 +70,8 @@ def clopper_pearson(k: int, n: int) -> tuple[float, float]:
     """
     from scipy.special import betaincinv
 
+    if n == 0:
+        return 0.0, 1.0
     low = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, _TAIL))
     return low, 1.0 if k == n else float(betaincinv(k + 1, n - k, 1 - _TAIL))
 

@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from diffusecli.evaluation.binomials import at_most, false_discoveries, more_than, wilson
+from diffusecli.evaluation.binomials import at_most, clopper_pearson, false_discoveries, more_than
 from diffusecli.evaluation.distance import expected_excess, total_variation, tvd_interval
 from diffusecli.evaluation.fit import SIGNIFICANCE, detectable_tvd, goodness_of_fit
 from diffusecli.evaluation.perfect import FLOOR_REPEATS, REPEATS, TINY, mean_tvd, perfect_sampler
@@ -33,7 +33,7 @@ class Figures:
 
     n: int  # samples
     valid: float  # share on target
-    valid_low: float  # Wilson, 95 %
+    valid_low: float  # Clopper-Pearson (exact), 95 %
     valid_high: float  # the other end
     unfinished: int  # samples that were cut at the limit of tokens; never valid
     entropy: float  # Miller-Madow over all distinct samples, nats
@@ -94,7 +94,7 @@ def figures(prompt: Prompt, tallied: Tally, *, seed: int = 0) -> Figures:
     n, k = tallied.n, tallied.on_target
     p, counts = np.array(prompt.probabilities), np.array(tallied.counts)
     plugin, corrected = entropy(tallied.cells)
-    low, high = wilson(k, n)
+    low, high = clopper_pearson(k, n)
     tvd, floor = total_variation(counts, n, p), mean_tvd(n, p)
     perfect = perfect_sampler(prompt.probabilities, n, seed, REPEATS if n == k else FLOOR_REPEATS) if n else None
     tvd_low, tvd_high = tvd_interval(counts, n, p, perfect) if perfect else (math.nan, math.nan)

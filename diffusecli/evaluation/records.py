@@ -88,18 +88,20 @@ class RecordFigures:
 
     @property
     def doubt(self) -> str:
-        """The fields or the pair that differ from the target, at a joint level of 5 % (Bonferroni); empty if none does."""
+        """The fields or the pair that differ from the target, at a joint level of 5 % (Bonferroni), with the figures of the worst; empty if none does."""
         if apart := self._apart:
             names = [repr(field.name) for field in apart[:_MOST_NAMED]]
             more = [f"{len(apart) - _MOST_NAMED} more"] if len(apart) > _MOST_NAMED else []
-            several, last = len(apart) > 1, apart[-1]
+            several, worst, last = len(apart) > 1, apart[0], apart[-1]
             subject = (
                 f"the fields {joined([*names, *more])} differ from their" if several else f"the field {names[0]} differs from its"
             )
-            highest = "highest " if several and last.p_value > apart[0].p_value else ""
-            return f"{subject} weights ({highest}{p_value(last.p_value, last.least_p)})"
+            measured = f"TVD{f' of {names[0]}' if several else ''} {worst.tvd:.3f}, perfect sampler {worst.tvd_floor:.3f}"
+            highest = "highest " if several and last.p_value > worst.p_value else ""
+            return f"{subject} weights: {measured} ({highest}{p_value(last.p_value, last.least_p)})"
         if (pair := self.worst_pair) is not None and self.pairs_p_value < SIGNIFICANCE / 2:
-            return f"wrong association of {pair.first!r} and {pair.second!r} ({p_value(self.pairs_p_value, self.least_pairs_p)})"
+            measured = f"{pair.measure} {pair.sampled:z.3f}, perfect sampler {pair.perfect:z.3f}"
+            return f"wrong association of {pair.first!r} and {pair.second!r}: {measured} ({p_value(self.pairs_p_value, self.least_pairs_p)})"
         return ""
 
     @property

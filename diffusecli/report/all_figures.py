@@ -21,15 +21,15 @@ from diffusecli.evaluation.open_ended import Diversity
 from diffusecli.evaluation.ordered import Ordered
 from diffusecli.evaluation.records import RecordFigures
 from diffusecli.evaluation.verdicts import p_value
-from diffusecli.report.parts import Sentence, excess, nats, percent, percent_span, tenths, thousandths
-from diffusecli.report.widths import middle, start_of
+from diffusecli.report.parts import Sentence, nats, percent, percent_span, tenths, thousandths
+from diffusecli.report.widths import start_of
 from diffusecli.report.wording import distinct_of_10, plus_minus, with_rounding
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
 _WIDEST_NAME, _VALUE, _INDENT = 24, 11, 4
+_LONGEST_NAME = 80  # characters, on several lines
 _TEXT = 20
-_OF = "TVD of "  # the name of a field follows
 
 
 class Line(NamedTuple):
@@ -41,17 +41,19 @@ class Line(NamedTuple):
 
 
 def all_figures(row: Evaluated) -> Table:
-    """A table of three columns. The last one wraps, so it fits any width."""
+    """A table of three columns. Names and notes wrap, so it fits any width."""
     table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True, min_width=_WIDEST_NAME)
+    table.add_column(width=_WIDEST_NAME)
     table.add_column(justify="right", no_wrap=True, min_width=_VALUE)
     table.add_column()
-    lines = list(lines_of(row))
-    fields = [spelled(line.name.removeprefix(_OF)) for line in lines if line.name.startswith(_OF)]
-    cut = dict(zip(fields, middle(fields, _WIDEST_NAME - _INDENT - len(_OF)), strict=True))
-    for line in lines:
-        name = f"{_OF}{cut[spelled(line.name.removeprefix(_OF))]}" if line.name.startswith(_OF) else line.name
-        table.add_row(Text(" " * _INDENT + name), Text(spelled(line.value)), Sentence(spelled(line.note), style="dim"))
+    for line in lines_of(row):
+        name = line.name.lstrip()
+        indent = _INDENT + len(line.name) - len(name)
+        table.add_row(
+            Sentence(start_of(spelled(name), _LONGEST_NAME), indent=indent),
+            Text(spelled(line.value)),
+            Sentence(spelled(line.note), style="dim"),
+        )
     return table
 
 
@@ -102,18 +104,22 @@ def _of_samples(f: Figures) -> Iterator[Line]:
     without = (
         "" if math.isnan(f.tvd_low) else f"; without sampling noise {thousandths(f.tvd_low)} to {thousandths(f.tvd_high)} (95 %)"
     )
-    yield Line("TVD", thousandths(f.tvd), f"perfect sampler {thousandths(f.tvd_floor)}, excess {excess(f.excess_tvd)}{without}")
+    yield Line(
+        "TVD", thousandths(f.tvd), f"perfect sampler {thousandths(f.tvd_floor)}, excess {thousandths(f.excess_tvd)}{without}"
+    )
 
 
 def _of_fit(f: Figures) -> Iterator[Line]:
     if not math.isnan(f.p_value):
-        yield Line(
-            "test of fit", p_value(f.p_value, f.least_p), f"of valid answers: joint p of the three tests below; {f.repeats} draws"
-        )
-        lowest = f"two-sided: at least {2 * f.least_p:.2g}"
-        yield Line("  by G", p_value(f.g_p_value, 2 * f.least_p), f"G {thousandths(f.g)}; {lowest}")
-        yield Line("  by TVD", p_value(f.tvd_p_value, f.least_p), f"one-sided: at least {f.least_p:.2g}")
-        yield Line("  by targets seen", p_value(f.seen_p_value, 2 * f.least_p), lowest)
+        of = f"of valid answers: joint p of the three tests below, from {f.repeats} simulated samples"
+        yield Line("test of fit", p_value(f.p_value, f.least_p), of)
+        for by, p, sides, note in (
+            ("G", f.g_p_value, 2, f"two-sided; G {thousandths(f.g)}"),
+            ("TVD", f.tvd_p_value, 1, "one-sided (a large TVD)"),
+            ("targets seen", f.seen_p_value, 2, "two-sided"),
+        ):
+            lowest = f"; none of {f.repeats} simulated samples is as extreme" if p <= sides * f.least_p * 1.001 else ""
+            yield Line(f"  by {by}", p_value(p, sides * f.least_p), f"{note}{lowest}")
         yield Line(
             "Pearson's X2", thousandths(f.pearson), f"df {f.df}, {p_value(f.pearson_p_value, f.least_p)}; not part of the test"
         )
@@ -177,11 +183,11 @@ def _about_distinct(found: Diversity, half: str, unfinished: int) -> str:
 
 def _of_records(found: RecordFigures) -> Iterator[Line]:
     yield Line("records", percent(found.fits), "of the answers fit the template")
-    yield Line("  known values", percent(found.known), "have no other values than the targets")
-    yield Line("  copies", percent(found.copies), "are targets")
+    yield Line("  known values", percent(found.known), "of the answers: every field has a value of a target")
+    yield Line("  copies", percent(found.copies), "of the answers are whole targets")
     for f in found.fields:
         yield Line(
-            f"{_OF}{f.name}",
+            f"TVD of {f.name}",
             thousandths(f.tvd),
             f"{many(f.values, 'value')}; perfect sampler {thousandths(f.tvd_floor)}: {f.verdict}",
         )

@@ -59,7 +59,7 @@ def runs(found: Evaluation) -> Iterator[RenderableType]:
     if len(by_run) < 2:
         return
     names = short_names(list(by_run))
-    heads = ("KL", "on target", "TVD", "perfect", "follow", "drift")
+    heads = ("exact\nKL", "on\ntarget", "TVD of\nsamples", "perfect\nsampler", "follow\ntarget", "drift")
     lines = [_of_run(rows, found.drift.get(run)) for run, rows in by_run.items()]
     known = [place for place in range(len(heads)) if any(line[place] != "-" for line in lines)]
     table = new_table(Text("run"), *([] if everywhere else [("prompts", "right")]), *((heads[place], "right") for place in known))

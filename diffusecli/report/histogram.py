@@ -9,6 +9,7 @@ from typing import Literal
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.segment import Segment
 from rich.text import Text
 
 from diffusecli.evaluation.evaluation import Evaluated
@@ -22,7 +23,7 @@ Sort = Literal["weight", "residual", "target"]
 _NARROWEST_NAME = 8
 _WANTED, _SHARE = "│ wanted", "of valid"
 _NARROWEST_BAR, _WIDEST_BAR = 8, 60
-_NAME_BESIDE_BARS = 12  # characters of a name that are worth more than bars beside all figures
+_SHARES = 2  # the figures that are always shown
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,17 @@ class Histogram:
             *([("count", "right"), ("expected", "right"), ("residual", "right")] if self.full else []),
         ]
         rows = [(percent(cell.weight), percent(cell.count / n), *(_counted(cell) if self.full else ())) for cell in shown]
-        widths = [max(len(head), *(len(row[place]) for row in rows)) + 2 for place, (head, _) in enumerate(figures)]
         words = ["" if self.full or not cell.differs else "too often" if cell.residual > 0 else "too rarely" for cell in shown]
-        others = 4 + sum(widths) + (max(map(len, words)) + 2 if any(words) else 0)
         texts = [spelled(cell.target).replace("\n", "\\n") for cell in shown]
         longest = max(map(cell_len, [*texts, "target"]))
-        bars = not self.full or options.max_width - others - _NARROWEST_BAR >= min(longest, _NAME_BESIDE_BARS)
-        width = max(_NARROWEST_NAME, min(longest, options.max_width - others - (_NARROWEST_BAR if bars else 0)))
-        room = max(1, min(_WIDEST_BAR, options.max_width - width - others)) if bars else 0
+        widths = [max(len(head), *(len(row[place]) for row in rows)) + 2 for place, (head, _) in enumerate(figures)]
+        others = 4 + sum(widths) + (max(map(len, words)) + 2 if any(words) else 0)
+        beside = options.max_width - others  # columns for names and bars
+        least = min(longest, options.max_width - 4 - sum(widths[:_SHARES]) - _NARROWEST_BAR)  # of a name: as wide as without counts
+        above = self.full and beside < least  # each name on a line of its own, because figures would cut it
+        bars = beside - _NARROWEST_BAR >= (_NARROWEST_NAME if above else least) or not self.full
+        width = _NARROWEST_NAME if above else max(_NARROWEST_NAME, min(longest, beside - (_NARROWEST_BAR if bars else 0)))
+        room = max(1, min(_WIDEST_BAR, beside - width)) if bars else 0
         top = max(*(max(cell.weight, cell.count / n) for cell in shown), 1e-12)
         sampler = spelled(self.sampler)
         if sampler and cell_len(sampler) > room - len(_WANTED) - 2:
@@ -64,11 +68,20 @@ class Histogram:
             sampler = ""
         heading = [Text("  ".join(filter(None, (sampler, _WANTED if room >= len(_WANTED) else ""))))] if bars else []
         table = new_table(Text("  target"), *figures, *heading, *([Text("")] if any(words) else []))
-        for name, row, cell, word in zip(middle(texts, width), rows, shown, words, strict=True):
+        names = middle(texts, options.max_width - 2 if above else width)
+        apart = above and beside >= _NARROWEST_NAME  # if even the figures do not fit, the table puts names above them itself
+        for name, row, cell, word in zip(names, rows, shown, words, strict=True):
             drawn = [bar(cell.count / n / top, "cyan", width=room, mark=cell.weight / top)] if bars else []
             after = [Text(word, style="bold")] if any(words) else []
-            table.add_row(Text(f"  {name}"), *row, *drawn, *after)
-        yield table
+            table.add_row(Text("" if apart else f"  {name}"), *row, *drawn, *after)
+        if apart:
+            lines = console.render_lines(table, options, pad=False)
+            for place, line in enumerate(lines):
+                if place >= len(lines) - len(names):
+                    yield Text(f"  {names[place - len(lines) + len(names)]}")
+                yield from (*line, Segment.line())
+        else:
+            yield table
         if folded:
             weight, count = sum(cell.weight for cell in folded), sum(cell.count for cell in folded)
             chosen = "" if self.showing.sort else "showing the largest and the worst-fitting targets; "

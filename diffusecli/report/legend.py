@@ -9,17 +9,19 @@ from diffusecli.report.all_figures import lines_of
 from diffusecli.system.terminal import spelled
 
 _MEANINGS = (
-    ("valid", "95 % interval of valid: Wilson's"),
+    ("valid", "95 % interval of valid: exact (Clopper-Pearson)"),
     ("entropy", "entropy: with Miller and Madow's correction"),
     ("TVD", "TVD: total variation distance; answers that are no target count as one more outcome"),
     ("TVD", "perfect sampler: the mean for independent draws from the weights, as many as the samples"),
     ("TVD", "excess: TVD minus that of a perfect sampler"),
+    ("test of fit", "simulated samples: of a perfect sampler, as many answers as valid ones"),
+    ("test of fit", "p <= ...: the lowest p that B simulated samples can show, 1 / (B + 1); two-sided twice that"),
     ("  by G", "G: likelihood ratio statistic; 0 if shares equal their weights"),
     ("Cohen's w", "Cohen's w: about 0.1 is a small effect, 0.5 a large one"),
     ("detectable TVD", "detectable TVD: smallest TVD that the test of fit detects in 80 % of cases"),
     ("exact ", "exact: from the model's own probabilities, without sampling noise"),
     ("Wasserstein distance", "Wasserstein distance: how far values would have to move on average"),
-    ("  known values", "known values: every field has a value of a target, in any combination"),
+    ("  known values", "known values: every field has a value of some target, in any combination"),
     ("  copies", "copies: answers that are one of the targets"),
     ("Cramér's V", "Cramér's V: association of two fields, from 0 (none) to 1 (each value of one fixes the other)"),
     ("correlation", "correlation: association of two fields of numbers, from -1 to 1"),

@@ -12,7 +12,7 @@ from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.evaluation.verdicts import p_value
 from diffusecli.files.markdown import markdown_cell
 from diffusecli.report.groups import WORST_FIGURES, columns, group_legend, worst_figures
-from diffusecli.report.parts import excess, format_of, nats, percent
+from diffusecli.report.parts import format_of, nats, percent, thousandths
 from diffusecli.report.wording import distinct_of_10, of_wordings, with_rounding
 from diffusecli.system.terminal import spelled
 
@@ -29,7 +29,7 @@ def _lines(found: Evaluation) -> Iterator[str]:
     if glance:
         yield from _head("furthest from the target", "sampler", *(f">{name}" for name in WORST_FIGURES))
     else:
-        yield from _head("prompt", "sampler", ">N", ">valid", ">entropy / target", ">seen / possible", ">TVD − floor = excess",
+        yield from _head("prompt", "sampler", ">N", ">valid", ">entropy / target", ">seen / possible", ">TVD / floor", ">excess TVD",
                          ">exact KL", ">p", "verdict")  # fmt: skip
     for row in worst(found.rows) if glance else found.rows:
         figures = worst_figures(row) if glance else (*_figures(row), spelled(row.verdict))
@@ -96,17 +96,17 @@ def _figures(row: Evaluated) -> tuple[str, ...]:
     elif row.bounds is not None:
         kl = f"at least {nats(row.bounds.kl_low)}"
     if f is None:
-        return (str(row.tally.n), "-", "-", "-", "-", kl, "-")
+        return (str(row.tally.n), "-", "-", "-", "-", "-", kl, "-")
     cut = f", unfinished {percent(row.tally.unfinished_share)}" if f.unfinished else ""
     valid = f"{percent(f.valid)} [{100 * f.valid_low:.1f}–{100 * f.valid_high:.1f}]{cut}"
-    distance = f"{f.tvd:.3f} − {f.tvd_floor:.3f} = {excess(f.excess_tvd)}"
     seen = f"{f.seen} / {f.seen_expected:.1f}"
     return (
         str(f.n),
         valid,
         f"{f.entropy:.3f} / {f.target_entropy:.3f}",
         seen,
-        distance,
+        f"{f.tvd:.3f} / {f.tvd_floor:.3f}",
+        thousandths(f.excess_tvd),
         kl,
         p_value(f.p_value, f.least_p).removeprefix("p = "),
     )

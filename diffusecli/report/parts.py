@@ -1,8 +1,7 @@
 """Parts of tables: bars, figures, short names. Texts from files and models are never read as markup.
 
 All figures of one kind have one format: shares `percent`, KL `nats` (four decimals), all other figures `thousandths` (three decimals), expected
-numbers `tenths`, p-values two digits. A figure and the value to compare it with have the same number of decimals. An excess beside both has
-one more (`excess`).
+numbers `tenths`, p-values two digits. A figure and the value to compare it with have the same number of decimals.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from diffusecli.system.terminal import in_lines, spelled
 
 _MARK = "│"
 _NARROWEST_TEXT = 8  # columns of a text beside figures
+_NARROWEST_WRAPPED = 16  # columns of a text that wraps, before texts that do not are cut
 _ROUNDING = 1e-9  # error of a sum of weights
 
 
@@ -47,7 +47,8 @@ class Fitted(Table):
         """Widths of the columns in so many characters; None if different texts would look the same."""
         widths, texts = list(whole), [place for place, column in enumerate(self.columns) if column.justify != "right"]
         while sum(widths) > room:
-            widest = max(texts, key=lambda place: widths[place], default=None)
+            wrapped = [place for place in texts if not self.columns[place].no_wrap and widths[place] > _NARROWEST_WRAPPED]
+            widest = max(wrapped or texts, key=lambda place: widths[place], default=None)
             if widest is None or widths[widest] <= _NARROWEST_TEXT:
                 return None
             widths[widest] -= 1
@@ -224,19 +225,10 @@ def thousandths(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:z.0f}" if 10_000 <= abs(value) < math.inf else f"{value:z.3f}"
 
 
-def excess(value: float) -> str:
-    """An excess beside its TVD and that of a perfect sampler: one decimal more, because their rounding adds up.
-
-    >>> thousandths(0.0396), thousandths(0.0383), excess(0.0013)
-    ('0.040', '0.038', '0.0013')
-    """
-    return "-" if math.isnan(value) else f"{value:z.4f}"
-
-
 def tenths(value: float) -> str:
-    """An expected number of things: one decimal, none from 1000 up.
+    """An expected number of things: one decimal.
 
     >>> tenths(9.96), tenths(123456.7)
-    ('10.0', '123457')
+    ('10.0', '123456.7')
     """
-    return f"{value:.1f}" if value < 1000 else f"{value:.0f}"
+    return f"{value:.1f}"

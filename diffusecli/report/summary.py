@@ -135,7 +135,7 @@ def _records(row: Evaluated) -> Iterator[RenderableType]:
         return
     enough = found.known >= _ENOUGH_KNOWN
     said = "" if enough else ". `--verbose` shows each field"
-    yield Sentence(f"records: {percent(found.known)} of the answers have known values only{said}", indent=4)
+    yield Sentence(f"records: in {percent(found.known)} of the answers, every field has a value of a target{said}", indent=4)
     if enough and found.fields:
         yield _fields(found.fields)
         if more := len(found.fields) - _MOST_FIELDS:

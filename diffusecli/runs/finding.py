@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
+from shlex import quote
 
 from diffusecli.files.paths import exists, look_again
 from diffusecli.prompts.config import PLAIN, Config
-from diffusecli.prompts.config_files import read_config
+from diffusecli.prompts.config_files import inspect_config, read_config
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.runs.sample_files import SAMPLE_ENDINGS, journal_path
 from diffusecli.system.errors import InputError, sentence
 from diffusecli.system.notices import some_of
+
+_MOST_CONFIGS = 100  # that are searched for an output_dir
 
 
 def config_of(run: RunDir, *, model: str | None = None, trust_remote_code: bool = False) -> Config:
@@ -34,6 +38,11 @@ def config_of(run: RunDir, *, model: str | None = None, trust_remote_code: bool 
     })  # fmt: skip
 
 
+def is_at_home(run: RunDir) -> bool:
+    """Whether the run's config has this folder as its output_dir, as named from here: only then `train` with it continues this run."""
+    return Path(read_config(run.config, kept=True).output_dir).resolve() == run.path.resolve()
+
+
 def on_base(config: Config, model: str | None) -> Config:
     """The config with another base model, if given. The config's revision applies only to its own model."""
     return config if model in (None, config.model) else config.model_copy(update={"model": model, "revision": None})
@@ -43,6 +52,8 @@ def missing_run(path: Path) -> InputError:
     """The error for a run or a file that does not exist: its unfinished sampling, the most similar name, or the runs next to it."""
     if path.suffix in SAMPLE_ENDINGS and exists(journal_path(path)):
         return InputError(f"{path}: sampling is not finished. Run the same `diffuse sample` command again")
+    if (config := _config_of_future(path)) is not None:
+        return _untrained(path, config)
     try:
         beside = [str(folder) for folder in sorted(path.parent.iterdir()) if folder.is_dir() and _is_run(folder)]
     except OSError:
@@ -57,9 +68,25 @@ def find_runs(path: str | Path) -> list[RunDir]:
     if not path.is_dir():
         raise InputError(f"{path}: is a file. Use a run directory or a folder of runs") if path.is_file() else missing_run(path)
     found = [RunDir(folder) for folder in [path, *sorted(p for p in path.rglob("*") if p.is_dir())] if _is_run(folder)]
+    if not found and (config := _config_of_future(path)) is not None:
+        raise _untrained(path, config)
     if not found:
         raise InputError(f"{path}: contains no run. Create one with `diffuse train` or `diffuse sample`")
     return found
+
+
+def _config_of_future(folder: Path) -> Path | None:
+    """The config, here or in `configs`, that trains into this folder."""
+    there = (file for pattern in ("*.yaml", "*.yml", "configs/*.yaml", "configs/*.yml") for file in sorted(Path().glob(pattern)))
+    for file in islice(there, _MOST_CONFIGS):
+        config = inspect_config(file).config
+        if config is not None and Path(config.output_dir).resolve() == folder.resolve():
+            return file
+    return None
+
+
+def _untrained(folder: Path, config: Path) -> InputError:
+    return InputError(f"{folder}: is not trained yet. Run `diffuse train {quote(str(config))}` first")
 
 
 def newest_run(path: str | Path) -> RunDir:

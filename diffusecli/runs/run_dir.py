@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from diffusecli.files.documents import read_json_mapping
 from diffusecli.files.paths import exists
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.sample_files import ASK_METHODS, MODES, SAMPLE_ENDINGS, existing, journal_path, meta_path, sampler_name
+
+STATE_FORMAT = "5"
+"""Version of `state.safetensors`: no other one can be resumed."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,12 @@ class RunDir:
     def state(self) -> Path:
         """The optimiser's state and the progress, of a checkpoint or of the finished training."""
         return self.path / "state.safetensors"
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints of an interrupted training, newest first. Folders with other names are ignored."""
+        there = (folder for folder in self.path.glob("checkpoint-*") if folder.is_dir())
+        return sorted((folder for folder in there if re.fullmatch(r"checkpoint-\d+", folder.name)), key=step_of, reverse=True)
 
     @property
     def owner(self) -> RunDir:
@@ -135,6 +145,11 @@ class RunDir:
     def read_prompts(self) -> dict[str, Any]:
         """The content of `prompts.json`, or {} if there is none. Runs of the original stored tokens."""
         return read_json_mapping(self.prompts) if self.prompts.is_file() else {}
+
+
+def step_of(checkpoint: Path) -> int:
+    """The number of optimiser steps before a checkpoint."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def prompts_as_json(prompts: Iterable[Prompt]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -26,10 +25,9 @@ from diffusecli.files.writing import sync_folder
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.lora import save_adapter
 from diffusecli.runs.iteration import Iteration
-from diffusecli.runs.run_dir import RunDir
+from diffusecli.runs.run_dir import STATE_FORMAT, RunDir
 from diffusecli.system.errors import InputError, cannot_write
 
-FORMAT = "5"
 _OF_THE_BASE = ("model", "revision", "model_revision", "model_fingerprint")
 """Settings that name the base model. Other names of the same weights count as the same settings."""
 
@@ -61,7 +59,7 @@ class Progress:
 
 def newest_checkpoint(run: RunDir) -> Path | None:
     """The checkpoint with the most steps; None if there is none."""
-    return next(iter(_checkpoints(run)), None)
+    return next(iter(run.checkpoints), None)
 
 
 def save_checkpoint(run: RunDir, base: LoadedModel, moments: Mapping[int, Mapping[str, Tensor]], progress: Progress) -> Path:
@@ -74,7 +72,7 @@ def save_checkpoint(run: RunDir, base: LoadedModel, moments: Mapping[int, Mappin
             whole = Path(scratch) / "whole"
             save_adapter(base, whole)
             flat = {f"{weight}.{name}": m for weight, state in moments.items() for name, m in state.items()}
-            save_file(flat, RunDir(whole).state, {"format": FORMAT, "progress": json.dumps(asdict(progress))})
+            save_file(flat, RunDir(whole).state, {"format": STATE_FORMAT, "progress": json.dumps(asdict(progress))})
             for path in whole.iterdir():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
@@ -109,7 +107,7 @@ def load_progress(
             written, stored = file.metadata()["format"], json.loads(file.metadata()["progress"])
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _unreadable(path) from error
-    if written != FORMAT:
+    if written != STATE_FORMAT:
         raise InputError(f"{path}: written by another version of diffuse. Restart training with --force")
     if not (isinstance(stored, dict) and isinstance(stored.get("asked"), dict)):
         raise _unreadable(path)
@@ -176,7 +174,7 @@ def keep_state(run: RunDir) -> None:
 
 def discard_checkpoints(run: RunDir, *, keep: int = 0) -> None:
     """Remove all but the newest checkpoints."""
-    for folder in _checkpoints(run)[keep:]:
+    for folder in run.checkpoints[keep:]:
         discard_checkpoint(folder)
 
 
@@ -184,14 +182,3 @@ def discard_checkpoint(folder: Path) -> None:
     """Remove a checkpoint. It is renamed first, so that a half-deleted one is never used."""
     with tempfile.TemporaryDirectory(prefix=".checkpoint.", dir=folder.parent) as grave:
         os.replace(folder, Path(grave) / folder.name)
-
-
-def _checkpoints(run: RunDir) -> list[Path]:
-    """Checkpoints, newest first. Folders with other names are ignored."""
-    found = [folder for folder in run.path.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", folder.name) and folder.is_dir()]
-    return sorted(found, key=step_of, reverse=True)
-
-
-def step_of(folder: Path) -> int:
-    """The number of optimiser steps before a checkpoint."""
-    return int(folder.name.removeprefix("checkpoint-"))

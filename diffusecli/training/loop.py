@@ -20,10 +20,11 @@ from diffusecli.models.devices import devices_of, peak_memory_mb
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.overflow import cause
 from diffusecli.runs.iteration import Iteration, Step
+from diffusecli.runs.run_dir import step_of
 from diffusecli.system.errors import InputError, InterruptedRun, many
 from diffusecli.system.interrupts import Interrupts
 from diffusecli.system.waits import waiting_for
-from diffusecli.training.checkpoints import Progress, discard_checkpoint, newest_checkpoint, save_checkpoint, step_of
+from diffusecli.training.checkpoints import Progress, discard_checkpoint, newest_checkpoint, save_checkpoint
 from diffusecli.training.job import Job
 from diffusecli.training.processes import Between
 from diffusecli.training.questions import Question, by_name, figures_of, sampled

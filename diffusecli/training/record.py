@@ -19,10 +19,10 @@ from diffusecli.models.lora import save_adapter
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.environment import environment
 from diffusecli.runs.iteration import Iteration
-from diffusecli.runs.run_dir import RunDir, prompts_as_json
+from diffusecli.runs.run_dir import RunDir, prompts_as_json, step_of
 from diffusecli.system.errors import cannot_write
 from diffusecli.system.notices import Notice
-from diffusecli.training.checkpoints import Progress, discard_checkpoints, step_of
+from diffusecli.training.checkpoints import Progress, discard_checkpoints
 from diffusecli.training.job import Job
 from diffusecli.training.processes import Processes
 from diffusecli.training.questions import Exact

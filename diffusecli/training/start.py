@@ -14,10 +14,10 @@ from diffusecli.models.fused import fuse
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.lora import attach_lora, load_adapter
 from diffusecli.prompts.config import LoraSettings
-from diffusecli.runs.run_dir import RunDir
+from diffusecli.runs.run_dir import RunDir, step_of
 from diffusecli.system.errors import InputError
 from diffusecli.system.notices import Notice
-from diffusecli.training.checkpoints import Progress, newest_checkpoint, step_of
+from diffusecli.training.checkpoints import Progress, newest_checkpoint
 from diffusecli.training.processes import Processes
 from diffusecli.training.visits import MANY_PROMPTS
 

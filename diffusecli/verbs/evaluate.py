@@ -30,6 +30,7 @@ from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import Matching, tally
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import inspect_prompt, is_there, prompt_files, read_prompts
+from diffusecli.runs.next_commands import sampling
 from diffusecli.runs.sample_files import BASELINES, MODES
 from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError, did_you_mean, sentence
@@ -101,9 +102,7 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
             raise InputError(
                 f"--only {', '.join(question.only)}: matches no prompt path. {sentence(did_you_mean(question.only[0], there))}"
             )
-        raise InputError(
-            f"{', '.join(map(str, paths))}: no samples found. Draw some with `diffuse sample`, or measure prompts with --exact --prompts"
-        )
+        raise InputError(f"{', '.join(map(str, paths))}: no samples found. {_remedy(runs)}")
     facts, owners = {run.run: run for run in runs}, {s.run: _owner(s, runs) for s in sets}
     if unknown := sorted({s.run for s in sets if s.adapter is not None and s.run not in facts and owners[s.run] is None}):
         notice(f"{some_of(unknown)}: no exact KL, because the run with this adapter is not named. Name its folder too")
@@ -120,6 +119,17 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
         question.matching, question.seed, tuple(rows), tuple(differences(rows, question.seed)), tuple(matrices(rows, runs, lambda alias: _wanted(alias, question.only))),
         tuple(runs), _drifts(runs, measured), question.at_n,
     )  # fmt: skip
+
+
+def _remedy(runs: Sequence[RunFacts]) -> str:
+    """What to do if there are no samples."""
+    if not runs:
+        return "Name a run or a file of samples"
+    run = runs[0].folder
+    if command := sampling(run):
+        drawn = f"Draw some with `{command}`, or measure prompts with --exact --prompts"
+        return drawn if run.has_adapter else f"The training is not finished. Run `{command}` first"
+    return "Draw some with `diffuse sample`"
 
 
 def _owner(sample: SampleSet, runs: Sequence[RunFacts]) -> str | None:

@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from diffusecli.system import terminal
-from tests.report.test_html import prompt, run_with
 
 TINY = ("--set", "alg_config.n_iters=1", "--set", "retain=false", "--set", "device=cpu", "--set", "generate=false")
 
@@ -163,10 +162,3 @@ def test_a_new_config_samples_a_few_prompts_and_not_very_many(in_process, tmp_pa
     assert len(read_config(tmp_path / "c.yaml").test_prompts) == bool(sampled)
     refused = in_process("sample", "c.yaml", "--mode", "untuned", "-n", "1", "--model", "none")
     assert ("33 train_prompts are too many to sample all" in " ".join(refused.stderr.split())) == (prompts == 33)
-
-
-def test_a_run_without_samples_is_sampled_next(in_process, tmp_path):
-    run_with(tmp_path / "run", {"p.json": prompt("ab")}, {}, {"exact_kl": {"p.json": 0.01}})
-    shown = in_process("evaluate", str(tmp_path / "run"))
-    assert "tuned: no samples" in shown.stdout
-    assert f"next: draw samples: `diffuse sample {tmp_path / 'run'}`" in shown.stderr

@@ -34,9 +34,10 @@ def test_configs_are_trained_in_turn_and_end_with_a_table(folder, in_process):
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     table = lines[lines.index("runs: means over 1 prompt") + 1 :]
-    assert table[0].split() == ["run", "KL", "on", "target", "TVD", "perfect", "follow"]
+    assert table[0].split() == ["exact", "on", "TVD", "of", "perfect", "follow"]
+    assert table[1].split() == ["run", "KL", "target", "samples", "sampler", "target"]
     kls = [json.loads(Path("results", name, "run.json").read_text())["exact_kl"]["p.json"] for name in "ab"]
-    assert [line.split()[:2] for line in table[2:4]] == [[name, f"{kl:.4f}"] for name, kl in zip("ab", kls, strict=True)]
+    assert [line.split()[:2] for line in table[3:5]] == [[name, f"{kl:.4f}"] for name, kl in zip("ab", kls, strict=True)]
     assert "next: `diffuse evaluate results/a results/b`" in done.stderr
     assert len(re.findall(r"; this run took \d+ s, with loading", done.stdout)) == 2
     assert "this command took" not in done.stdout

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from diffusecli.evaluation.binomials import at_most, clopper_pearson, exactly, false_discoveries, more_than, wilson
+from diffusecli.evaluation.binomials import at_most, clopper_pearson, exactly, false_discoveries, more_than
 
 SHARES = st.one_of(st.sampled_from([0.0, 1.0, 1e-300, 0.5]), st.floats(1e-300, 1))  # below, scipy's own pmf overflows
 
@@ -40,9 +40,26 @@ def test_it_is_the_binomial_distribution_of_scipy(n, p, data):
 @pytest.mark.parametrize("n", [1, 2, 10, 1000, 100_000])
 def test_intervals_are_those_of_scipy(n):
     for k in sorted({0, 1, n // 3, n - 1, n}):
-        for mine, method in ((wilson, "wilson"), (clopper_pearson, "exact")):
-            theirs = stats.binomtest(k, n).proportion_ci(method=method)
-            np.testing.assert_allclose(mine(k, n), (theirs.low, theirs.high), rtol=1e-7, atol=1e-12)
+        theirs = stats.binomtest(k, n).proportion_ci(method="exact")
+        np.testing.assert_allclose(clopper_pearson(k, n), (theirs.low, theirs.high), rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("n", "of_wilson", "of_the_exact"),
+    [(50, 0.0894, 0.0138), (100, 0.0794, 0.0184), (300, 0.0328, 0.0115), (1000, 0.0264, 0.0138), (10_000, 0.0276, 0.0221)],
+)
+def test_one_percent_off_target_is_called_more_than_that_in_at_most_one_of_forty_cases(n, of_wilson, of_the_exact):
+    """The verdict's question, whether certainly more than 1 % is off target, with a true share of exactly 1 %: binomial sums of the errors."""
+
+    def wilson(k: int) -> float:
+        return float(stats.binomtest(k, n).proportion_ci(method="wilson").low)
+
+    errors = []
+    for lower_end in (wilson, lambda k: clopper_pearson(k, n)[0]):
+        first = next(k for k in range(n) if lower_end(k) > 0.01)
+        errors.append(float(more_than(first - 1, n, 0.01)))
+    assert errors == pytest.approx([of_wilson, of_the_exact], abs=5e-5)
+    assert errors[1] <= 0.025
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from diffusecli.evaluation.binomials import wilson
+from diffusecli.evaluation.binomials import clopper_pearson, exactly
 from diffusecli.evaluation.distance import total_variation
 from diffusecli.evaluation.fit import goodness_of_fit
 from diffusecli.evaluation.metrics import ExactFigures, cells, entropy, figures
 from diffusecli.evaluation.perfect import mean_tvd, p_value, perfect_sampler, statistics
-from diffusecli.evaluation.verdicts import verdict
+from diffusecli.evaluation.verdicts import many_off, verdict
 from diffusecli.prompts.matching import tally
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import read_prompt
@@ -100,12 +100,21 @@ def test_a_sample_of_an_impossible_target_rejects():
     assert fit.p_value < 0.001
 
 
-@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
-def test_the_interval_of_the_valid_share_covers_it_as_often_as_it_says(share):
-    drawn = np.random.default_rng(2).binomial(300, share, size=1500)
-    intervals = {k: wilson(k, 300) for k in set(drawn.tolist())}
-    covered = np.mean([intervals[k][0] <= share <= intervals[k][1] for k in drawn.tolist()])
-    assert 0.93 <= covered <= 0.98
+@pytest.mark.parametrize(("share", "covers"), [(0.5, 0.9569), (0.9, 0.9662), (0.99, 0.9885)])
+def test_the_interval_of_the_valid_share_covers_it_in_at_least_95_percent_of_samples(share, covers):
+    """The probability of all counts whose interval contains the true share."""
+    k = np.arange(301)
+    inside = np.array([low <= share <= high for low, high in (clopper_pearson(int(count), 300) for count in k)])
+    assert exactly(k, 300, share)[inside].sum() == pytest.approx(covers, abs=5e-5)
+    assert covers >= 0.95
+
+
+@pytest.mark.parametrize(("off", "certain"), [(3, False), (4, True)])
+def test_three_of_a_hundred_off_target_may_be_one_percent_and_four_may_not(off, certain):
+    """P(X >= 3) = 7.9 % and P(X >= 4) = 1.8 % with a true share of 1 %."""
+    found = figures(HALVES, tally(HALVES, {"a": 50, "b": 50 - off, "junk": off}))
+    assert many_off(found) == certain
+    assert ("off target" in verdict(found)) == certain
 
 
 def test_cells_that_differ_are_marked_and_few_others():
@@ -152,10 +161,10 @@ def counted(asked, counts):
     return tally(asked, dict(zip(asked.targets, map(int, counts), strict=True)))
 
 
-def test_wilson_at_the_edges():
-    assert wilson(0, 0) == (0.0, 1.0)
-    low, high = wilson(10, 10)
-    assert (round(low, 4), high) == (0.7225, 1.0)
+def test_the_interval_of_a_share_at_the_edges():
+    assert clopper_pearson(0, 0) == (0.0, 1.0)
+    low, high = clopper_pearson(10, 10)
+    assert (round(low, 4), high) == (0.6915, 1.0)
 
 
 def test_entropy_and_distance_of_nothing_are_not_numbers():
@@ -185,10 +194,10 @@ def test_entropy_and_distance_of_nothing_are_not_numbers():
         ({"{0}": 493_400, "{1}": 492_600, "junk": 14_000}, "close to the target, off target 1.4 % (p = "),
         ({"{0}": 487_900, "{1}": 487_100, "junk": 25_000}, "off target 2.5 %, valid answers follow the weights (p = "),
         ({"{0}": 593_400, "{1}": 392_600, "junk": 14_000}, "off target 1.4 %, valid answers do not follow the weights (p <= "),
-        # 6 of 200: between 1.4 and 6.4 % (Wilson), so it may or may not matter; 7 of 1000: from .3 %, so tolerated
-        ({"{0}": 100, "{1}": 94, "junk": 6}, "differs from the target by a TVD between 0.014 and 0."),
-        # 3 of 100: at least 1.03 % (Wilson; .6 % by Clopper and Pearson), so the TVD is not below the share that counts as too much
-        ({"{0}": 49, "{1}": 48, "junk": 3}, "differs from the target by a TVD between 0.010 and 0."),
+        # 6 of 200: between 1.1 and 6.4 %, so it may or may not matter; 7 of 1000: from .3 %, so tolerated
+        ({"{0}": 100, "{1}": 94, "junk": 6}, "differs from the target by a TVD between 0.011 and 0."),
+        # 3 of 100: from .6 %, so tolerated
+        ({"{0}": 49, "{1}": 48, "junk": 3}, "follows the target (p = "),
         ({"{0}": 100, "{1}": 94, "junk": 6}, ", off target 3 % (p = "),
         ({"{0}": 500, "{1}": 493, "junk": 7}, "follows the target (p = "),
     ],

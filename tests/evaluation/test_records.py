@@ -150,7 +150,10 @@ def test_verdicts_and_limits_see_fields_and_pairs(tmp_path):
     (tmp_path / "p.json").write_text(prompt.to_json())
     (tmp_path / "a.txt").write_text("".join(f"{{{n}, 20}}\n" for n, _ in people) * 10)
     found = evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "p.json"))
-    assert found.rows[0].verdict == "the field 'a' differs from its weights (p <= 0.0001); off target 50 %"
+    assert (
+        found.rows[0].verdict
+        == "the field 'a' differs from its weights: TVD 0.500, perfect sampler 0.023 (p <= 0.0001); off target 50 %"
+    )
     assert failures(found, {"--max-tvd": 0.6}) == []
     assert failures(found, {"--max-tvd": 0.1})[0].endswith("TVD 0.5 > 0.1")
     (line,) = failures(found, {"--min-p": 0.01})
@@ -170,7 +173,10 @@ def test_the_lowest_p_value_names_its_field_or_pair():
     far, near = field("age", 0.0001), field("name", 0.0001)
     found = RecordFigures(1, 1, 1, (near, replace(far, excess_tvd=0.3)), (), 0, float("nan"))
     assert found.lowest_p[1] == "field 'age'"
-    assert found.doubt == "the fields 'age' and 'name' differ from their weights (p = 0.0001)"
+    assert (
+        found.doubt
+        == "the fields 'age' and 'name' differ from their weights: TVD of 'age' 0.100, perfect sampler 0.100 (p = 0.0001)"
+    )
 
 
 def test_fields_of_balanced_answers_do_not_differ_from_their_weights():
@@ -207,21 +213,29 @@ def test_the_pair_that_is_named_is_the_one_furthest_off_in_standard_errors():
 
 def test_a_verdict_names_three_of_the_fields_that_differ_and_counts_the_others():
     def field(name, p):
-        return FieldFigures(name, 2, 1, 0.1, 0.1, 0, p, "", least_p=0.0001)
+        return FieldFigures(name, 2, 1, 0.2, 0.1, 0, p, "", least_p=0.0001)
 
     fields = tuple(field(name, p) for name, p in zip("abcdef", (0.0001, 0.001, 0.0004, 0.002, 0.003, 0.5), strict=True))
     found = RecordFigures(1, 1, 1, fields, (), 0, float("nan"))
-    assert found.doubt == "the fields 'a', 'c', 'b' and 2 more differ from their weights (highest p = 0.003)"
+    assert (
+        found.doubt
+        == "the fields 'a', 'c', 'b' and 2 more differ from their weights: TVD of 'a' 0.200, perfect sampler 0.100 (highest p = 0.003)"
+    )
     lowest = RecordFigures(1, 1, 1, (field("a", 0.0001), field("b", 0.0001), field("c", 0.5)), (), 0, float("nan"))
-    assert lowest.doubt == "the fields 'a' and 'b' differ from their weights (p <= 0.0001)"
-    assert sentence(found.doubt) == "the fields 'a', 'c', 'b' and 2 more differ from their weights"
+    assert lowest.doubt == "the fields 'a' and 'b' differ from their weights: TVD of 'a' 0.200, perfect sampler 0.100 (p <= 0.0001)"
+    assert (
+        sentence(found.doubt)
+        == "the fields 'a', 'c', 'b' and 2 more differ from their weights: TVD of 'a' 0.200, perfect sampler 0.100"
+    )
 
 
 def test_the_verdict_says_off_target_of_answers_and_other_values_of_a_field(tmp_path):
     (tmp_path / "p.json").write_text(PEOPLE.to_json())
     (tmp_path / "a.txt").write_text("{Ann, 34}\n" * 41 + "{Bob, 34}\n" * 20 + "{Cid, 34}\n" * 19 + "no record\n" * 20)
     (row,) = evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "p.json")).rows
-    assert row.verdict == "the field 'age' differs from its weights (p <= 0.0001); off target 39 %"
+    assert (
+        row.verdict == "the field 'age' differs from its weights: TVD 0.250, perfect sampler 0.034 (p <= 0.0001); off target 39 %"
+    )
     assert [sentence(field.verdict) for field in row.records.fields] == [
         "20 % other values, valid values follow the weights",
         "20 % other values, valid values do not follow the weights",

@@ -582,11 +582,12 @@ def _state() -> bytes:
     from safetensors.torch import save
 
     from diffusecli.runs.iteration import Iteration
-    from diffusecli.training.checkpoints import FORMAT, Progress
+    from diffusecli.runs.run_dir import STATE_FORMAT
+    from diffusecli.training.checkpoints import Progress
 
     progress = Progress({"seed": 3}, 100, 3, 30, 1.5, {"p.json": [1.0, 0.5]}, 1, Iteration(**ITERATION), {"loss": 1.0})
     moments = {"0.exp_avg": torch.zeros(2, 3), "0.step": torch.tensor(3.0)}
-    return bytes(save(moments, {"format": FORMAT, "progress": json.dumps(asdict(progress))}))
+    return bytes(save(moments, {"format": STATE_FORMAT, "progress": json.dumps(asdict(progress))}))
 
 
 def _retained_answers() -> bytes:

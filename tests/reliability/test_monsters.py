@@ -29,11 +29,11 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.request_wording import Wording
 from diffusecli.prompts.weighing import Reading
 from diffusecli.runs.journal import Journal
-from diffusecli.runs.run_dir import RunDir
+from diffusecli.runs.run_dir import STATE_FORMAT, RunDir
 from diffusecli.runs.samples import read_samples
 from diffusecli.system.errors import InputError, MachineError, Problem
 from diffusecli.system.timeouts import at_most, little_memory
-from diffusecli.training.checkpoints import FORMAT, discard_checkpoints, load_progress
+from diffusecli.training.checkpoints import discard_checkpoints, load_progress
 from diffusecli.verbs.init_prompt import choose, prompts_from, write_texts
 from tests.commands import HANG
 from tests.counting import calls
@@ -365,7 +365,9 @@ def test_safetensors_with_a_huge_header_are_told(adapter, size):
     ids=str,
 )
 def test_a_checkpoint_that_tells_nonsense_is_told(tmp_path, progress):
-    save_file({"0.step": torch.zeros(1)}, tmp_path / "state.safetensors", {"format": FORMAT, "progress": json.dumps(progress)})
+    save_file(
+        {"0.step": torch.zeros(1)}, tmp_path / "state.safetensors", {"format": STATE_FORMAT, "progress": json.dumps(progress)}
+    )
     with pytest.raises(InputError, match="the checkpoint cannot be read"):
         load_progress(tmp_path, {})
 

@@ -572,12 +572,12 @@ def test_targets_are_in_the_order_of_the_terminal(tmp_path):
 
 
 def test_the_overview_says_so_when_a_prompt_fails_within_the_range_of_noise(tmp_path):
-    even = {"a": 15, "b": 15}
+    even = {"a": 48, "b": 48}
     run_with(
-        tmp_path / "run", {"p.json": prompt("ab"), "q.json": prompt("ab")}, {"lora": {"p.json": even | {"c": 2}, "q.json": even}}
+        tmp_path / "run", {"p.json": prompt("ab"), "q.json": prompt("ab")}, {"lora": {"p.json": even | {"c": 4}, "q.json": even}}
     )
     found = evaluate([tmp_path])
-    assert found.rows[0].verdict.startswith("differs from the target by a TVD between 0.017 and ")  # 2 of 32 off target
+    assert found.rows[0].verdict.startswith("differs from the target by a TVD between 0.011 and ")  # 4 of 100 off target
     assert "can lie in the grey range" in of_prompts([(section, None) for section in sections(found)]).chart.reading
     assert "can lie in the grey range and still fail" in report_of(tmp_path).text
 

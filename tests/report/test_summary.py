@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import pytest
 from rich.cells import cell_len
@@ -120,9 +121,9 @@ def test_the_worst_pair_is_judged(tmp_path, answers, judged):
     assert f"Cramér's V of first and second: {judged}; perfect sampler 1.000, weights 1.000" in text
 
 
-def test_an_excess_has_one_more_decimal_than_the_two_that_it_subtracts(tmp_path):
+def test_an_excess_has_as_many_decimals_as_the_two_that_it_subtracts(tmp_path):
     text = shown(found(tmp_path, {"{heads}": 520, "{tails}": 480}), 120, verbose=True)
-    assert "perfect sampler 0.013, excess 0.0074;" in text  # 0.02 - 0.0126
+    assert "perfect sampler 0.013, excess 0.007;" in text  # 0.02 - 0.0126
 
 
 def test_records_that_differ_at_their_ends_stay_different():
@@ -180,7 +181,8 @@ def test_columns_are_straight_and_fit_whatever_the_width_of_a_character(tmp_path
     for text in (shown(found(tmp_path, counts, asked), 60, verbose=verbose), printed(distribution_preview(asked), 60)):
         lines = text.splitlines()
         assert max(map(cell_len, lines)) <= 60
-        rows = [line for line in lines if line.strip().startswith("{") and " %" in line]
+        assert sum(line.strip().startswith("{") for line in lines) == 3
+        rows = [line for line in lines if re.search(r" (50|30|20)\.0 %", line)]
         assert len(rows) == 3
         assert len({cell_len(line[: line.index(" %")]) for line in rows}) == 1
 
@@ -201,8 +203,27 @@ def test_fields_have_their_verdict_in_words_and_names_of_their_own(tmp_path):
     assert " ".join(wrong[4:]) == "valid values, wrong shares"
     (right,) = (line for line in lines if line[:1] == ["✓"])
     assert " ".join(right[4:]) == "follows the target"
-    names = [line.split("  ")[2] for line in shown(judged, 80, verbose=True).splitlines() if line.startswith("    TVD of ")]
-    assert len(set(names)) == 2
+    names = "".join(line[4:24].strip() for line in shown(judged, 80, verbose=True).splitlines())
+    assert f"TVD of {first}" in names
+    assert f"TVD of {second}" in names
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_names_of_targets_are_at_least_as_long_with_all_figures(tmp_path, width):
+    long = Prompt(request="How?", targets=[f"{{answer {k} {'that is very ' * 2 * k}long}}" for k in range(1, 4)])
+    judged = found(tmp_path, {target: 100 + 50 * k for k, target in enumerate(long.targets)}, long)
+
+    def names(*, verbose):
+        return [
+            re.match(r"  (\{.*?\})", line)[1]
+            for line in shown(judged, width, verbose=verbose).splitlines()
+            if line.startswith("  {")
+        ]
+
+    plain, full = names(verbose=False), names(verbose=True)
+    assert len(plain) == len(full) == 3
+    assert all(cell_len(some) <= cell_len(more) for some, more in zip(plain, full, strict=True))
+    assert all(more == target or cell_len(more) == width - 2 for more, target in zip(full, long.targets, strict=True))
 
 
 def test_a_plan_explains_its_columns():

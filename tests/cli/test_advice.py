@@ -1,0 +1,170 @@
+"""Every command that `evaluate` recommends is accepted in the state of the run in which it is recommended."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.verbs.test_resume import interrupt_at
+
+CONFIG = """\
+model: {model}
+train_prompts: [p.json]
+test_prompts: [p.json]
+output_dir: results/run
+retain: off
+device: cpu
+save_every: 1
+generate: false
+alg_config: {{n_iters: 3}}
+"""
+KEPT = "diffuse train results/run/config.yaml"
+SAMPLE = "diffuse sample results/run"
+EVALUATE = ("evaluate", "results/run")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, tiny_model_folder, prompt_file):
+    monkeypatch.chdir(tmp_path)
+    prompt_file("p.json")
+    (tmp_path / "c.yaml").write_text(CONFIG.format(model=tiny_model_folder))
+    return tmp_path
+
+
+@pytest.fixture
+def run(in_process):
+    def run(*words):
+        done = in_process(*words)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
+def interrupted(in_process):
+    """Run a command that is interrupted in its second training step."""
+
+    def run(*words):
+        with pytest.MonkeyPatch.context() as patched:
+            interrupt_at(patched, 1)
+            assert in_process(*words).returncode == 130
+
+    return run
+
+
+def recommended(done):
+    """The commands in an error or in lines `next:`, except those that only show more of the same."""
+    return re.findall(r"`(diffuse (?:train|sample) [^`]+)`", " ".join(done.stderr.split()))
+
+
+def untrained(folder, run, interrupted):
+    return ["diffuse train c.yaml"]
+
+
+def empty(folder, run, interrupted):
+    Path("results/run").mkdir(parents=True)
+    return ["diffuse train c.yaml"]
+
+
+def config_only(folder, run, interrupted):
+    Path("results/run").mkdir(parents=True)
+    Path("results/run/config.yaml").write_text(Path("c.yaml").read_text())
+    return [KEPT]
+
+
+def interrupted_training(folder, run, interrupted):
+    interrupted("train", "c.yaml")
+    return [KEPT]
+
+
+def interrupted_after_an_untuned_sampling(folder, run, interrupted):
+    run("sample", "c.yaml", "--mode", "untuned", "-n", "5", "--max-new-tokens", "4")
+    interrupted("train", "c.yaml")
+    return []
+
+
+def unsampled(folder, run, interrupted):
+    run("train", "c.yaml")
+    return [SAMPLE]
+
+
+def unsampled_and_without_an_adapter(folder, run, interrupted):
+    run("train", "c.yaml")
+    Path("results/run/adapter_model.safetensors").unlink()
+    return [f"{KEPT} --force"]
+
+
+def sampled(folder, run, interrupted):
+    run("train", "c.yaml")
+    run("sample", "results/run", "-n", "50", "--max-new-tokens", "4")
+    return [f"{KEPT} --more 3"]
+
+
+def continued(folder, run, interrupted):
+    sampled(folder, run, interrupted)
+    interrupted("train", "c.yaml", "--more", "2")
+    return [f"{KEPT} --more 2"]
+
+
+def with_a_checkpoint_left(folder, run, interrupted):
+    """As after Ctrl-C between the end of the training and the removal of its checkpoint."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("diffusecli.verbs.train.keep_state", lambda _: None)
+        run("train", "c.yaml")
+    run("sample", "results/run", "-n", "50", "--max-new-tokens", "4")
+    return [KEPT]
+
+
+def without_its_state(folder, run, interrupted):
+    sampled(folder, run, interrupted)
+    Path("results/run/state.safetensors").unlink()
+    return []
+
+
+def of_another_version(folder, run, interrupted):
+    interrupted("train", "c.yaml")
+    for state in Path("results/run").glob("checkpoint-*/state.safetensors"):
+        state.write_bytes(b"")
+    return [f"{KEPT} --force"]
+
+
+def with_another_prompt(folder, run, interrupted):
+    sampled(folder, run, interrupted)
+    changed = json.loads(Path("p.json").read_text()) | {"weights": [3, 1]}
+    Path("p.json").write_text(json.dumps(changed))
+    return []
+
+
+def moved(folder, run, interrupted):
+    sampled(folder, run, interrupted)
+    text = Path("results/run/config.yaml").read_text()
+    Path("results/run/config.yaml").write_text(text.replace("output_dir: results/run", "output_dir: results/other"))
+    return []
+
+
+STATES = (
+    untrained, empty, config_only, interrupted_training, interrupted_after_an_untuned_sampling, unsampled, unsampled_and_without_an_adapter,
+    sampled, continued, with_a_checkpoint_left, without_its_state, of_another_version, with_another_prompt, moved,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
+def test_what_is_recommended_is_accepted(folder, in_process, run, interrupted, state):
+    expected = state(folder, run, interrupted)
+    commands = recommended(in_process(*EVALUATE))
+    assert commands == expected
+    for command in commands:
+        run(*shlex.split(command)[1:])
+
+
+def test_a_run_of_very_many_prompts_is_sampled_by_name(folder, prompt_file, in_process, run):
+    names = [str(prompt_file(f"{n}.json", request=f"Say {n}.").relative_to(folder)) for n in range(33)]
+    text = Path("c.yaml").read_text().replace("test_prompts: [p.json]", "test_prompts: []")
+    Path("c.yaml").write_text(text.replace("train_prompts: [p.json]", f"train_prompts: {json.dumps(names)}"))
+    run("train", "c.yaml")
+    (command,) = recommended(in_process(*EVALUATE))
+    assert command == "diffuse sample results/run --prompt 0.json"
+    run(*shlex.split(command)[1:])
