@@ -13,7 +13,7 @@ from diffusecli.prompts.groups import Folder
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.asked import Asked, asked, general_system
 from diffusecli.report.curves import cumulative, training
-from diffusecli.report.key_figures import Figure, three_figures
+from diffusecli.report.key_figures import Figure, evidence, three_figures
 from diffusecli.report.line_charts import LineChart, of_cumulative, of_training
 from diffusecli.report.matrix_chart import MatrixChart, of_matrix
 from diffusecli.report.overview_chart import Overview, of_prompts
@@ -33,6 +33,7 @@ class Drawn:
 
     asked: Asked
     figures: dict[str, list[Figure]]  # below each sampler's verdict
+    evidence: dict[str, str]  # the figures behind each sampler's verdict on records
     rows: tuple[RowChart, ...]
     lines: tuple[LineChart, ...]
 
@@ -88,8 +89,9 @@ def drawn(section: Section, others: Sequence[Prompt], evaluation: Evaluation) ->
     summed = section.sampled and (section.values is not None or section.folded)
     lines = [of_cumulative(cumulative(section, evaluation.seed), [sampler for sampler, _ in section.sampled])] if summed else []
     figures = {sampler.label: three_figures(row) for sampler, row in section.pairs}
+    behind = {sampler.label: evidence(row) for sampler, row in section.pairs}
     general = general_system(evaluation.runs, section.rows)
-    return Drawn(asked(section.prompt, others, general), figures, tuple(rows), tuple(lines))
+    return Drawn(asked(section.prompt, others, general), figures, behind, tuple(rows), tuple(lines))
 
 
 def _furthest(every: Sequence[Section], evaluation: Evaluation) -> list[Section]:

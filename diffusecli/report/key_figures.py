@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diffusecli.evaluation.evaluation import Evaluated
-from diffusecli.report.wording import count, known, number, p_value, percent, short, span, with_rounding
+from diffusecli.evaluation.verdicts import p_value as p_in_words
+from diffusecli.report.wording import at_least, count, known, number, p_value, percent, short, span, with_rounding
 from diffusecli.system.errors import many
 
 
@@ -41,8 +42,8 @@ def three_figures(row: Evaluated) -> list[Figure]:
         found.append(Figure("estimated KL" if error else "exact KL", number(exact.kl, 4), note))
     elif f is None and row.bounds is not None:
         limits = row.bounds
-        found.append(Figure("KL, at least", number(limits.kl_low, 4), "nats; a limit, not exact"))
-        found.append(Figure("TVD, at least", number(limits.tvd_low), "a limit"))
+        found.append(Figure("KL, at least", at_least(limits.kl_low, 4), "nats; a limit, not exact"))
+        found.append(Figure("TVD, at least", at_least(limits.tvd_low), "a limit"))
         found.append(Figure("on target, at most", percent(limits.on_target_high), "a limit"))
     elif f is not None and known(f.p_value) is not None:
         found.append(Figure("test of fit, p", p_value(f), "below 0.05: does not fit"))
@@ -54,3 +55,22 @@ def three_figures(row: Evaluated) -> list[Figure]:
         if known(exact.on_target) is not None:
             found.append(Figure("on target", percent(exact.on_target)))
     return found
+
+
+def evidence(row: Evaluated) -> str:
+    """The figures behind a verdict on records: those of the pair of fields it names, or of its worst field; empty for other verdicts."""
+    records = row.records
+    if records is None:
+        return ""
+    if (pair := records.wrong_pair) is not None:
+        over = f" over all {len(records.pairs)} pairs" if len(records.pairs) > 1 else ""
+        p = p_in_words(records.pairs_p_value, records.least_pairs_p)
+        return (
+            f"{pair.measure} of {short(pair.first, 40)!r} and {short(pair.second, 40)!r}: {number(pair.sampled)}; "
+            f"perfect sampler {number(pair.perfect)} ({p}{over})"
+        )
+    if wrong := records.wrong_fields:
+        field = wrong[0]
+        p = p_in_words(field.p_value, field.least_p)
+        return f"TVD of {short(field.name, 40)!r}: {number(field.tvd)}; perfect sampler {number(field.tvd_floor)} ({p})"
+    return ""
