@@ -348,6 +348,13 @@ def test_the_title_of_many_requests_names_the_first_and_counts_the_others(tmp_pa
     assert "<title>Question 0? · Question 1? and 3 more requests</title>" in html_report(evaluate([tmp_path]))
 
 
+def test_a_title_of_several_long_requests_names_the_first_whole(tmp_path):
+    prompts = {f"{i}.json": prompt("ab", request=f"Do you agree with statement number {i} of the questionnaire?") for i in range(3)}
+    run_with(tmp_path / "run", prompts, {"lora": {key: {"a": 5, "b": 5} for key in prompts}})
+    page = html_report(evaluate([tmp_path]))
+    assert "<title>Do you agree with statement number 0 of the questionnaire? and 2 more requests</title>" in page
+
+
 def test_the_system_text_is_shown_where_prompts_differ_in_it(tmp_path):
     four_ages(tmp_path / "run")
     source = html_report(evaluate([tmp_path]))
