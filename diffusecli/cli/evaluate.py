@@ -74,8 +74,12 @@ def evaluate(
     ] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: a line per prompt and sampler.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the summary as Markdown.")] = False,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one HTML file with charts.")] = None,
-    plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the charts as SVG and PNG to this folder.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one HTML file with charts. Missing folders are created.")
+    ] = None,
+    plots: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the charts as SVG and PNG to this folder, created if missing.")
+    ] = None,
     limits: Limits,
 ) -> None:
     """Compare samples with the target weights."""

@@ -21,7 +21,7 @@ _NEUTRAL = "--temp 1 --top-k 0 --top-p 1 --min-p 0"
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory of a finished training, or folder of an adapter.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="Output folder.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="Output folder, created if missing.")] = None,
     model: Annotated[str | None, typer.Option(help="Base model by name or path.  [default: the run's]")] = None,
     precision: Annotated[str | None, choice("--precision", "Precision of the written weights.  [default: the run's]")] = None,
     gguf: Annotated[str | None, choice("--gguf", "Write one GGUF file with weights of this type, and a Modelfile.")] = None,

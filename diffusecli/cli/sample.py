@@ -95,7 +95,7 @@ def sample(
         int | None, typer.Option(min=1, help="Batch size. Affects memory, not results.  [default: what fits]")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Output file or folder.  [default: the run directory]")
+        Path | None, typer.Option("-o", "--output", help="Output file or folder, created if missing.  [default: the run directory]")
     ] = None,
     form: Annotated[
         str | None,

@@ -89,7 +89,7 @@ class RecordFigures:
     @property
     def doubt(self) -> str:
         """The fields or the pair that differ from the target, at a joint level of 5 % (Bonferroni), with the figures of the worst; empty if none does."""
-        if apart := self._apart:
+        if apart := self.wrong_fields:
             names = [repr(field.name) for field in apart[:_MOST_NAMED]]
             more = [f"{len(apart) - _MOST_NAMED} more"] if len(apart) > _MOST_NAMED else []
             several, worst, last = len(apart) > 1, apart[0], apart[-1]
@@ -99,13 +99,18 @@ class RecordFigures:
             measured = f"TVD{f' of {names[0]}' if several else ''} {worst.tvd:.3f}, perfect sampler {worst.tvd_floor:.3f}"
             highest = "highest " if several and last.p_value > worst.p_value else ""
             return f"{subject} weights: {measured} ({highest}{p_value(last.p_value, last.least_p)})"
-        if (pair := self.worst_pair) is not None and self.pairs_p_value < SIGNIFICANCE / 2:
+        if (pair := self.wrong_pair) is not None:
             measured = f"{pair.measure} {pair.sampled:z.3f}, perfect sampler {pair.perfect:z.3f}"
             return f"wrong association of {pair.first!r} and {pair.second!r}: {measured} ({p_value(self.pairs_p_value, self.least_pairs_p)})"
         return ""
 
     @property
-    def _apart(self) -> list[FieldFigures]:
+    def wrong_pair(self) -> PairFigures | None:
+        """The worst pair if it causes the doubt: it differs from the target, and no field does."""
+        return self.worst_pair if self.pairs_p_value < SIGNIFICANCE / 2 and not self.wrong_fields else None
+
+    @property
+    def wrong_fields(self) -> list[FieldFigures]:
         """The fields that differ from their weights, the worst first."""
         found = [f for f in self.fields if not f.too_even and f.p_value * len(self.fields) < SIGNIFICANCE / 2]
         return sorted(found, key=lambda field: (field.p_value, -field.excess_tvd))

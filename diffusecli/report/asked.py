@@ -61,6 +61,8 @@ def title(every: Sequence[Section]) -> str:
     if len(questions) == 1:
         return first_sentence(questions[0], _TITLE) + (f" ({many(len(every), 'prompt')})" if len(every) > 1 else "")
     named = [first_sentence(question, _PART) for question in questions[:_NAMED]]
+    if any(name.endswith("…") for name in named):  # too long for two
+        named = [first_sentence(questions[0], _TITLE)]
     rest = len(questions) - len(named)
     return " · ".join(named) + (f" and {many(rest, 'more request')}" if rest else "")
 

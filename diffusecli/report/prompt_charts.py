@@ -36,10 +36,10 @@ def of_differences(pair: Pair, some: Sequence[Difference], names: Sequence[str])
     described = "; ".join(f"{name} {each.value:+.3f}" for name, each in found[:60])
     return RowChart(
         "difference", f"{pair.before.label} → {pair.after.label}",
-        "Difference of excess TVD. Left of zero: closer to the target. Lines: 95 % bootstrap intervals. Filled: the interval excludes zero.",
+        "Difference of excess TVD. Left of zero: closer to the target. Lines: 95 % bootstrap intervals.",
         f"Differences of excess TVD, {pair.before.label} to {pair.after.label}. {described}.",
         (Head("change"), Head("95 % from"), Head("95 % to")), tuple(rows), scale.ticks("difference"), scale.at(0),
-        across="difference of excess TVD",
+        filled="the interval excludes zero", hollow="the interval includes zero", across="difference of excess TVD",
     )  # fmt: skip
 
 

@@ -17,11 +17,14 @@
   };
   document.querySelectorAll("th button").forEach((button) => button.addEventListener("click", () => sort(button.parentElement)));
 
-  // Many prompts: show the rows whose prompt or sampler contains a text.
+  // Many prompts: show those whose name, system text or request contains a text; the table of all prompts opens.
   const filter = document.getElementById("filter");
   filter?.addEventListener("input", () => {
-    const wanted = filter.value.trim().toLowerCase(), rows = [...document.querySelectorAll("#all tbody tr")];
-    rows.forEach((row) => { row.hidden = !`${row.cells[0].textContent} ${row.cells[1].textContent}`.toLowerCase().includes(wanted); });
-    filter.nextElementSibling.textContent = wanted ? `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows` : "";
+    const wanted = filter.value.trim().toLowerCase(), parts = [...document.querySelectorAll("[data-find]")];
+    parts.forEach((part) => { part.hidden = !part.dataset.find.toLowerCase().includes(wanted); });
+    const prompts = (some) => new Set(some.map((part) => part.dataset.find)).size;
+    filter.nextElementSibling.textContent = wanted ? `${prompts(parts.filter((part) => !part.hidden))} of ${prompts(parts)} prompts` : "";
+    const all = document.getElementById("all")?.closest("details");
+    if (all && wanted) all.open = true;
   });
 })();

@@ -83,8 +83,20 @@ class RowChart:
     samplers: tuple[Sampler, ...] = ()  # in the legend
     thin: tuple[Sampler, ...] = ()  # of these the ones that are drawn as lines
     noise: str = ""  # what the range of noise is
+    filled: str = ""  # what filled points mean
+    hollow: str = ""  # what hollow points mean
     tone: str = "target"  # colour of the bars
     across: str = ""  # title of the axis
+
+    @property
+    def point(self) -> str:
+        """The shape of its first point, for the legend of filled and hollow points."""
+        return next((mark.sampler.shape for row in self.rows for mark in row.marks), "circle")
+
+    @property
+    def points(self) -> list[tuple[str, str]]:
+        """Legend entries of filled and hollow points: the kind and its text."""
+        return [(kind, f"{kind}: {text}") for kind, text in (("filled", self.filled), ("hollow", self.hollow)) if text]
 
 
 def beyond_axis(rows: Iterable[Row]) -> str:

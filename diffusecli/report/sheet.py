@@ -47,7 +47,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Key:
-    """A sign of a legend: "weight", "noise", "thin", "reference", or "shape"."""
+    """A sign of a legend: "weight", "noise", "thin", "reference", "shape", or a "filled" or "hollow" shape."""
 
     x: float
     y: float

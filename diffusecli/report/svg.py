@@ -101,23 +101,24 @@ def of_cells(chart: MatrixChart, note: str) -> str:
 
 def _legend(sheet: Sheet, chart: RowChart) -> None:
     """Its entries, on as many lines as they need."""
-    entries: list[tuple[str, Sampler | None, str]] = [("weight", None, "target weight")] if chart.kind == "distribution" else []
-    entries += [("noise", None, chart.noise)] if chart.noise else []
-    entries += [("thin" if sampler in chart.thin else "shape", sampler, sampler.label) for sampler in chart.samplers]
+    entries = [(Key(0, 0, "weight"), "target weight")] if chart.kind == "distribution" else []
+    entries += [(Key(0, 0, "noise"), chart.noise)] if chart.noise else []
+    entries += [(_key(0, 0, "thin" if sampler in chart.thin else "shape", sampler), sampler.label) for sampler in chart.samplers]
+    entries += [(Key(0, 0, kind, "ink", chart.point), text) for kind, text in chart.points]
     x, y = float(MARGIN), sheet.y + 12
-    for kind, sampler, text in entries:
+    for key, text in entries:
         (name,) = fitted([text], TEXT, sheet.room - 22)
         wide = 22 + width(name, TEXT)
         if x > MARGIN and x + wide > sheet.wide - MARGIN:
             x, y = float(MARGIN), y + LINE + 2
-        sheet.keys.append(_key(x + 8, y - 4, kind, sampler))
+        sheet.keys.append(replace(key, x=x + 8, y=y - 4))
         sheet.write(x + 22, y, name)
         x += wide + 20
     sheet.y = y + 6 if entries else sheet.y
 
 
-def _key(x: float, y: float, kind: str, sampler: Sampler | None) -> Key:
-    return Key(x, y, kind, sampler.colour, sampler.shape) if sampler is not None else Key(x, y, kind)
+def _key(x: float, y: float, kind: str, sampler: Sampler) -> Key:
+    return Key(x, y, kind, sampler.colour, sampler.shape)
 
 
 def _columns(sheet: Sheet, chart: RowChart) -> Columns:

@@ -37,7 +37,8 @@ def of_targets(section: Section) -> RowChart:
         "distribution", "Weights and shares", _reading(section) + beyond_axis(rows), _in_words(section),
         (Head("target"), *(Head(sampler.label, sampler) for sampler, _ in columns)), tuple(rows), scale.ticks("share"), scale.at(0),
         (*(sampler for sampler, _ in main), *drawn), tuple(sampler for sampler, _ in thin),
-        f"95 % of perfect samplers with {many(k, 'valid answer')}" if k else "", across="share of valid answers",
+        f"95 % of perfect samplers with {count(k)} valid {'answer' if k == 1 else 'answers'}" if k else "",
+        "differs from the weight (≠)" if k else "", "may be sampling noise" if k else "", across="share of valid answers",
     )  # fmt: skip
 
 
@@ -96,9 +97,8 @@ def _mark(sampler: Sampler, row: Evaluated, i: int, scale: Scale, y: float) -> M
 
 
 def _reading(section: Section) -> str:
-    parts = ["Shares of valid answers."]
+    parts = []
     if any(row.tally.on_target for _, row in section.main):
-        parts.append("Filled points and ≠ differ from the weight; hollow points may be sampling noise.")
         if not any(row.records for _, row in section.main):  # their fields come first, with this sentence
             parts.append("A perfect sampler draws independently from the weights.")
         if len(section.prompt.targets) >= _MANY:

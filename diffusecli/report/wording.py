@@ -16,10 +16,12 @@ from typing import Any
 
 from diffusecli.evaluation.metrics import FIRST_DRAW, KINDS, OTHER_FIELDS, Figures, Worded
 from diffusecli.evaluation.open_ended import Diversity
+from diffusecli.evaluation.verdicts import p_value as p_in_words
 from diffusecli.system.errors import many, printable, shortened
 
 _MOST_TEXT = 600  # characters of one text of a model
 _MOST_ENTRIES = 40  # of a list or a mapping within settings and manifests
+_ROUNDING = 1e-9  # error of a figure that is zero
 _MARKS = (
     ("follows the target more evenly", "≈", "near"),
     ("follows the target over all wordings", "≈", "near"),
@@ -95,15 +97,26 @@ def mark_of(verdict: str) -> tuple[str, str]:
 def number(value: float | None, digits: int = 3, sign: str = "") -> str:
     r"""A number with thin spaces between thousands and a real minus sign; a dash if unknown.
 
-    >>> number(-1234.5, 1), number(0.0000123, 4), number(math.inf), number(0.5, 2, "+")
-    ('−1\u202f234.5', '1.2e−5', '–', '+0.50')
+    A number above zero never looks like it, and one below never has a minus sign before zeros.
+
+    >>> number(-1234.5, 1), number(0.0000123, 4), number(-0.0000123, 4), number(math.inf), number(0.5, 2, "+")
+    ('−1\u202f234.5', '<0.0001', '0.0000', '–', '+0.50')
     """
     found = known(value)
     if found is None:
         return "–"
-    tiny = 0 < abs(found) < 0.5 * 10**-digits
-    written = f"{found:{sign}.1e}".replace("e-0", "e-") if tiny else f"{found:{sign},.{digits}f}"
-    return written.replace(",", "\u202f").replace("-", "−")
+    if _ROUNDING < found < 0.5 * 10**-digits and not sign:
+        return f"<{10**-digits:.{digits}f}"
+    return f"{found:{sign}z,.{digits}f}".replace(",", "\u202f").replace("-", "−")
+
+
+def at_least(value: float, digits: int = 3) -> str:
+    """A lower bound, rounded down.
+
+    >>> at_least(0.0129), at_least(0.00002, 4)
+    ('0.012', '0.0000')
+    """
+    return number(math.floor(value * 10**digits) / 10**digits, digits) if math.isfinite(value) else number(value)
 
 
 def plus_minus(value: float, error: float, digits: int = 4) -> str:
@@ -178,8 +191,17 @@ def key(value: float | None) -> str:
 
 
 def p_value(found: Figures) -> str:
-    """A Monte Carlo p-value cannot be below 1 / (B + 1)."""
-    return f"≤\u202f{number(found.least_p, 4)}" if found.at_least_p else number(found.p_value, 4 if found.p_value < 0.01 else 3)
+    """The p-value of a test of fit."""
+    return p_from(found.p_value, found.least_p)
+
+
+def p_from(value: float, least: float) -> str:
+    r"""A Monte Carlo p-value; it cannot be below `least`, which is 1 / (B + 1) or twice that.
+
+    >>> p_from(0.001, 0.001), p_from(0.0021, 0.0002), p_from(0.43, 0.0002), p_from(math.nan, 0.0002)
+    ('≤\u202f0.001', '0.0021', '0.430', '–')
+    """
+    return f"≤\u202f{least:.2g}" if value <= least * 1.001 else number(value, 4 if value < 0.01 else 3)
 
 
 def phrase(verdict: str) -> str:
@@ -192,6 +214,7 @@ def phrase(verdict: str) -> str:
 
 
 _TYPOGRAPHY = (
+    ("excess TVD -", "excess TVD −"),
     ("p <= ", "p\u202f≤\u202f"),
     ("p = ", "p\u202f=\u202f"),
     ("<=", "≤"),
@@ -273,7 +296,7 @@ def median_and_worst(tvds: Sequence[float]) -> str:
 
 
 FILTERS = {
-    "number": number, "percent": percent, "text": text, "count": count, "span": span, "key": key, "short": short, "phrase": phrase,
-    "p_value": p_value, "of_wordings": of_wordings, "distinct_of_10": distinct_of_10, "sentence": sentence, "signs": signs, "with_rounding": with_rounding,
+    "number": number, "at_least": at_least, "percent": percent, "text": text, "count": count, "span": span, "key": key, "short": short, "phrase": phrase,
+    "p_value": p_value, "p_from": p_from, "p_words": p_in_words, "of_wordings": of_wordings, "distinct_of_10": distinct_of_10, "sentence": sentence, "signs": signs, "with_rounding": with_rounding,
 }  # fmt: skip
 """Filters of the HTML template."""

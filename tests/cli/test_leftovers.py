@@ -119,3 +119,14 @@ def test_answers_that_arrived_stay_when_the_server_goes(tmp_path):
             )  # fmt: skip
         assert journal_path(path).is_file() == (number > 0)
     assert '"x": 1' in journal_path(path).read_text()
+
+
+def test_missing_folders_of_outputs_are_created(in_process, tmp_path):
+    (tmp_path / "answers.txt").write_text("{1}\n{2}\n")
+    assert in_process("init-prompt", "--uniform", "1", "2", "-o", "new/prompts/p.json").returncode == 0
+    outputs = ("--html", "new/report/r.html", "--plots", "new/plots")
+    done = in_process("evaluate", "answers.txt", "--prompt", "new/prompts/p.json", *outputs)
+    assert done.returncode == 0, done.stderr
+    assert "wrote new/report/r.html" in done.stderr
+    assert (tmp_path / "new/report/r.html").read_text().startswith("<!doctype html>")
+    assert {path.suffix for path in (tmp_path / "new/plots").iterdir()} == {".svg", ".png"}

@@ -348,6 +348,13 @@ def test_the_title_of_many_requests_names_the_first_and_counts_the_others(tmp_pa
     assert "<title>Question 0? · Question 1? and 3 more requests</title>" in html_report(evaluate([tmp_path]))
 
 
+def test_a_title_of_several_long_requests_names_the_first_whole(tmp_path):
+    prompts = {f"{i}.json": prompt("ab", request=f"Do you agree with statement number {i} of the questionnaire?") for i in range(3)}
+    run_with(tmp_path / "run", prompts, {"lora": {key: {"a": 5, "b": 5} for key in prompts}})
+    page = html_report(evaluate([tmp_path]))
+    assert "<title>Do you agree with statement number 0 of the questionnaire? and 2 more requests</title>" in page
+
+
 def test_the_system_text_is_shown_where_prompts_differ_in_it(tmp_path):
     four_ages(tmp_path / "run")
     source = html_report(evaluate([tmp_path]))
@@ -847,13 +854,92 @@ def test_a_filter_shows_the_prompts_with_a_text(browser, tmp_path):
     page = browser.new_page()
     page.set_default_timeout(1000 * HANG)
     page.goto((tmp_path / "r.html").as_uri())
-    page.locator("summary", has_text="All 30 prompts").click()
-    page.locator("#filter").fill("1")
-    shown = page.locator("#all tbody tr:visible th").all_text_contents()
-    assert shown == [f"{i:02}" for i in range(30) if "1" in f"{i:02}"]
-    assert page.locator("output").inner_text() == f"{len(shown)} of 30 rows"
+    detailed = page.locator(".prompt h2").all_text_contents()
+    assert len(detailed) == 10
+    page.locator("#filter").fill("question 1")  # of the request, in any case
+    ones = ["01", *(f"{i}" for i in range(10, 20))]
+    assert page.locator("#all tbody tr:visible th").all_text_contents() == ones, "the table of all prompts opens"
+    assert page.locator("output").inner_text() == "11 of 30 prompts"
+    for names in (".prompt:visible h2", ".overview li:visible a", ".summary tr:not([hidden]) a"):
+        assert page.locator(names).all_text_contents() == [name for name in detailed if name in ones]
     page.locator("#filter").fill("")
     assert page.locator("#all tbody tr:visible").count() == 30
+    assert page.locator(".prompt:visible").count() == 10
+    page.close()
+
+
+def test_few_prompts_have_no_filter(report_file):
+    assert 'id="filter"' not in report_file.read_text(encoding="utf-8")
+
+
+RECORDS = ["{A, x}", "{A, y}", "{B, x}", "{B, y}"]
+
+
+def records_of(folder, counts, **modes):
+    """Records of two fields whose weights have a Cramér's V of .6."""
+    asked = prompt(RECORDS, [0.4, 0.1, 0.1, 0.4]) | {"template": "{{{letter}, {sign}}}"}
+    answers = {mode: {"r.json": dict(zip(RECORDS, some, strict=True))} for mode, some in (modes | {"lora": counts}).items()}
+    return run_with(folder / "run", {"r.json": asked}, answers).path
+
+
+def test_a_wrong_association_has_its_figures_in_the_verdict_and_in_the_open_table(tmp_path):
+    page = html_report(evaluate([records_of(tmp_path, (300, 200, 200, 300))]))  # V = .6 - .4 = .2
+    found = Parsed(page)
+    (row,) = evaluate([tmp_path / "run"]).rows
+    (pair,) = row.records.pairs
+    assert (round(pair.sampled, 3), round(pair.target, 3), round(pair.perfect, 2)) == (0.2, 0.6, 0.6)
+    behind = f"Cramér's V 0.200, perfect sampler {pair.perfect:.3f} (p ≤ 0.001)"
+    assert f"wrong association of 'letter' and 'sign': {behind}" in found.text
+    assert f"letter, sign ✗ Cramér's V 0.200 {pair.perfect:.3f} ≤ 0.001 0.600" in found.text
+    assert "<details open><summary>Pairs of fields</summary>" in page
+
+
+def test_wrong_fields_have_the_figures_of_the_worst_in_the_verdict(tmp_path):
+    page = html_report(evaluate([records_of(tmp_path, (560, 140, 60, 240))]))  # letters 70 % and 30 %, signs 62 % and 38 %
+    (row,) = evaluate([tmp_path / "run"]).rows
+    floor = row.records.fields[0].tvd_floor
+    assert f"TVD of 'letter' 0.200, perfect sampler {floor:.3f} (" in Parsed(page).text
+    assert "<details><summary>Pairs of fields</summary>" in page
+
+
+def test_records_that_follow_their_target_have_their_pairs_folded(tmp_path):
+    page = html_report(evaluate([records_of(tmp_path, (405, 104, 97, 394))]))
+    assert "follows the target" in Parsed(page).text
+    assert "<details><summary>Pairs of fields</summary>" in page
+
+
+def test_a_legend_explains_filled_and_hollow_points_in_reports_and_pictures(tmp_path):
+    answers = {"lora": {"p.json": {"a": 60, "b": 40}}}
+    filled, hollow = "filled: differs from the weight (≠)", "hollow: may be sampling noise"
+    page = Parsed(page_of(tmp_path, answers))
+    assert f"tuned {filled} {hollow}" in page.text
+    pictures = write_plots(evaluate([tmp_path / "run"]), tmp_path / "plots")
+    (svg,) = [path.read_text(encoding="utf-8") for path in pictures if path.name == "p.distribution.svg"]
+    assert f">{filled}</text>" in svg
+    assert f">{hollow}</text>" in svg
+    assert svg.count('<use class="hollow"') == 1
+    without = page_of(tmp_path / "none", {"lora": {"p.json": {"junk": 10}}})
+    assert hollow not in Parsed(without).text
+
+
+def test_on_a_phone_figures_of_fields_and_targets_are_stacked(browser, tmp_path):
+    run = records_of(tmp_path, (300, 200, 200, 290), untuned=(700, 100, 100, 50))
+    (tmp_path / "r.html").write_text(html_report(evaluate([run])), encoding="utf-8")
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.set_default_timeout(1000 * HANG)
+    page.goto((tmp_path / "r.html").as_uri())
+    unfold(page)
+    for table in (".stacked", ".numbers"):
+        cells = [cell for cell in page.locator(f"{table} tbody :is(th, td)").all() if cell.is_visible()]
+        assert len(cells) > 20
+        boxes = [cell.bounding_box() for cell in cells]
+        assert all(box["x"] >= 0 and box["x"] + box["width"] <= 390 for box in boxes), "nothing to scroll to"
+    assert page.locator(".stacked .phrase").first.bounding_box()["width"] > 300
+    first = page.locator(".numbers tbody tr").first
+    tops = first.locator("td.of").evaluate_all("some => some.map(e => e.getBoundingClientRect().top)")
+    assert tops[0] < tops[1], "a line for each sampler"
+    heads = page.locator(".numbers thead th:visible").all_inner_texts()
+    assert [head.strip() for head in heads] == ["target", "weight", "tuned", "untuned", "count", "expected", "of all", "residual"]
     page.close()
 
 
