@@ -64,6 +64,22 @@ def newest_checkpoint(run: RunDir) -> Path | None:
     return next(iter(_checkpoints(run)), None)
 
 
+def has_result(run: RunDir, checkpoint: Path) -> bool:
+    """Whether the training of this checkpoint is complete and its result is in the run: only samples are missing."""
+    manifest = run.read_manifest() if run.has_adapter else {}
+    written = manifest.get("steps") == step_of(checkpoint) and manifest.get("adapter_sha256") == run.adapter_sha256
+    return written and _is_finished(RunDir(checkpoint).state)
+
+
+def _is_finished(state: Path) -> bool:
+    """Whether a checkpoint is the last one of its training. False if it cannot be read."""
+    try:
+        with safe_open(state, framework="pt") as file:
+            return bool(json.loads(file.metadata()["progress"])["finished"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
 def save_checkpoint(run: RunDir, base: LoadedModel, moments: Mapping[int, Mapping[str, Tensor]], progress: Progress) -> Path:
     """Write a checkpoint and keep the previous one until this one has proved good. Raises `MachineError` when the disk is full."""
     folder = run.path / f"checkpoint-{progress.step}"
