@@ -14,7 +14,7 @@ from os import PathLike
 from typing import Any, TypeVar
 
 from diffusecli.files.text import holds_half_characters
-from diffusecli.system.errors import InputError, did_you_mean, shortened
+from diffusecli.system.errors import InputError, must_be_one_of, shortened
 
 _LONGEST = 40  # most characters of a value in a message
 _MOST = 2**63  # limit of files and NumPy
@@ -102,11 +102,7 @@ def one_of(name: str, value: Any, known: Sequence[str]) -> str:
     if not isinstance(value, str):
         raise wrong(name, f"one of {', '.join(known)}", value)
     if value not in known:
-        near = did_you_mean(value.lower(), known)
-        raise InputError(
-            f"{name} {shown(value)}: must be one of {', '.join(known)}"
-            + (f". {near[:1].upper()}{near[1:]}" if near.startswith("did") else "")
-        )
+        raise InputError(f"{name} {shown(value)}: {must_be_one_of(value, known)}")
     return value
 
 

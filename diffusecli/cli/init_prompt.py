@@ -213,17 +213,19 @@ def init_prompt(
     for message in dict.fromkeys(messages):
         notice(message)
     if preview and not is_quiet():
-        _show(first, "" if len(prompts) == 1 else repr(first.request) if as_table else str(shown))
+        _show(first, "" if len(prompts) == 1 else repr(first.request) if as_table else str(shown), own_request=not asked)
     if output is not None:
         notice(_next(output, config))
 
 
-def _show(prompt: Prompt, name: str) -> None:
-    """Preview a distribution, with its name if there are several."""
+def _show(prompt: Prompt, name: str, *, own_request: bool) -> None:
+    """Preview a distribution, with its name if there are several, and with its request if that is the program's own."""
     from diffusecli.report.tables import distribution_preview
 
     if name:
         notice(f"preview of the first prompt, {name}")
+    if own_request:
+        notice(f"request: {prompt.requests[0]}")
     terminal.console(stderr=True).print(distribution_preview(prompt))
 
 

@@ -12,7 +12,7 @@ from diffusecli.cli.groups import fields_as_options, grouped
 from diffusecli.files.paths import meant
 from diffusecli.runs.sample_files import ASK_METHODS
 from diffusecli.sampling.engines import ENGINES
-from diffusecli.system.errors import InputError
+from diffusecli.system.errors import InputError, must_be_one_of
 
 if TYPE_CHECKING:
     from diffusecli.files.tables import Layout
@@ -43,7 +43,7 @@ def require_choices(given: dict[str, str | None]) -> None:
     """Raise `InputError` for a value that its option does not accept."""
     for option, value in given.items():
         if value is not None and value not in CHOICES[option]:
-            raise InputError(f"{option} {value}: must be one of {', '.join(CHOICES[option])}")
+            raise InputError(f"{option} {value}: {must_be_one_of(value, CHOICES[option])}")
 
 
 _READABLE = ("prompt", "prompts", "source", "paths")

@@ -114,14 +114,15 @@ def _chosen(
     """The config of the file, or one with the defaults for a model and prompts."""
     from diffusecli.prompts.config_files import config_from, inspect_config
     from diffusecli.prompts.experiment import Experiment
+    from diffusecli.training.preflight import model_problems
 
     named = {"--model": model, "--prompt": prompts, "-o": output}
     if config is not None:
         if given := [name for name, value in named.items() if value]:
             raise InputError(f"{given[0]} does not go with a config. Use --set, e.g. --set model=… or --set output_dir=…")
         inspected = inspect_config(config, settings)
-        if inspected.config is None:  # prompts that are missing are reported, too
-            problems = (*inspected.problems, *Experiment.of(config, inspected).problems)
+        problems = (*inspected.problems, *model_problems(inspected), *Experiment.of(config, inspected).problems)
+        if inspected.config is None or any(problem.severity == "error" for problem in problems):
             raise InputError.of(problem for problem in problems if problem.severity == "error")
         return inspected.config
     if missing := [name for name, value in named.items() if not value]:
@@ -199,7 +200,7 @@ def _print_figures(done: Trained, again: str, iterations: int, seconds: float, *
     from diffusecli.evaluation.groups import MOST_LISTED
     from diffusecli.report.tables import trained_table
 
-    notice("the KL above is the mean during an iteration, before its steps. The figures below are after the last step")
+    notice("KL above: mean of each iteration, while the model changed. Figures below: the trained model, after the last step")
     if len(done.after.prompts) + len(done.test.prompts) > MOST_LISTED:
         terminal.console().print(trained_table(done.after, done.test, done.digests))
     else:

@@ -1,8 +1,9 @@
-"""Unknown options and values that are no numbers: what was given, and what was probably meant."""
+"""Unknown options, values that are no numbers, and loose words: what was given, and what was probably meant."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import Any
@@ -34,16 +35,76 @@ def wrong_number(message: str, arguments: Sequence[str]) -> str:
     >>> parser = "Invalid value for '--binomial': must be a valid integer, unable to parse string as an integer"
     >>> wrong_number(parser, ["--binomial", "ten", "0.2"]), wrong_number(parser, ["--binomial=1.5"])
     ('--binomial ten: must be a whole number', '--binomial 1.5: must be a whole number')
+    >>> both = "Invalid value for '-n' / '--n-generations': must be a valid integer, unable to parse string as an integer"
+    >>> wrong_number(both, ["-n", "ten"]), wrong_number(both, ["--n-generations", "ten"])
+    ('-n (--n-generations) ten: must be a whole number', '--n-generations (-n) ten: must be a whole number')
     """
     if (found := _NO_NUMBER.search(message)) is None:
         return ""
     names, (whole, kind) = re.findall(r"'(--?[\w-]+)'", found[1]), (("whole ", int) if found[2] == "an integer" else ("", float))
-    values = [value for name in names for value in _values(name, arguments)]
-    wrong = next((value for value in values if not _is(kind, value)), "")
-    return f"{names[-1]}{f' {wrong}' if wrong else ''}: must be a {whole}number"
+    values = [(name, value) for name in names for value in _values(name, arguments)]
+    typed, wrong = next((given for given in values if not _is(kind, given[1])), (names[-1], ""))
+    others = "".join(f" ({name})" for name in names if name != typed)
+    return f"{typed}{others}{f' {wrong}' if wrong else ''}: must be a {whole}number"
 
 
 _NO_NUMBER = re.compile(r"((?:'--?[\w-]+'(?: / )?)+).*unable to parse string as (a number|an integer)")
+
+
+def out_of_range(message: str, arguments: Sequence[str]) -> str:
+    """The parser's message about a number beyond its limits, with the number. Empty for other messages.
+
+    >>> out_of_range("Invalid value for '--more': must be greater than or equal to 1", ["--more", "0"])
+    '--more 0: must be greater than or equal to 1'
+    """
+    if (found := _OUT_OF_RANGE.fullmatch(message)) is None:
+        return ""
+    names = re.findall(r"'(--?[\w-]+)'", found[1])
+    name, value = next(((name, value) for name in names for value in _values(name, arguments)), (names[-1], ""))
+    return f"{name}{f' {value}' if value else ''}: {found[2]}"
+
+
+_OUT_OF_RANGE = re.compile(r"Invalid value for ((?:'--?[\w-]+'(?: / )?)+): (must be (?:greater|less) than .*[^.])\.?")
+
+
+def loose_words(message: str, arguments: Sequence[str]) -> str:
+    """The parser's message about arguments that no option takes, with the option before them and how to write its value.
+
+    Empty for other messages.
+
+    >>> print(loose_words("Got unexpected extra argument(s) (b=0.2)", ["--choices", "a=0.5", "b=0.2"]))
+    b=0.2: belongs to no option. If it belongs to --choices, separate with commas: --choices a=0.5,b=0.2
+    >>> print(loose_words("Got unexpected extra argument (me)", ["--request", "Amuse", "me", "--form"]))
+    me: belongs to no option. If it belongs to --request, put quotes around the whole value: --request 'Amuse me'
+    >>> print(loose_words("Got unexpected extra argument (b.json)", ["--prompt", "a.json", "b.json"]))
+    b.json: belongs to no option. If it belongs to --prompt, repeat the option: --prompt a.json --prompt b.json
+    """
+    if (found := _LOOSE.search(message)) is None:
+        return ""
+    first = found[1].split(" ")[0]
+    place = arguments.index(first) if first in arguments else 0
+    start = next((index for index in range(place - 1, -1, -1) if arguments[index].startswith("--")), None)
+    if start is None:
+        return f"{found[1]}: belongs to no option. Remove it"
+    option, *values = [*arguments[start].split("=", 1), *takewhile(lambda word: not word.startswith("-"), arguments[start + 1 :])]
+    if option in _LISTS:
+        whole = shlex.quote(",".join(value.strip(",") for value in values))
+        return f"{found[1]}: belongs to no option. If it belongs to {option}, separate with commas: {option} {whole}"
+    if option in _PATHS:
+        return (
+            f"{found[1]}: belongs to no option. If it belongs to {option}, repeat the option: {option} {f' {option} '.join(values)}"
+        )
+    return (
+        f"{found[1]}: belongs to no option. If it belongs to {option}, put quotes around the whole value: "
+        f"{option} {shlex.quote(' '.join(values))}"
+    )
+
+
+_LOOSE = re.compile(r"unexpected extra arguments?(?:\(s\))? \((.*)\)", re.DOTALL)
+_LISTS = ("--choices", "--group-by", "--given", "--independent", "--alpha-within", "--sweep")
+"""Options whose value is a list with commas."""
+_PATHS = ("--prompt", "--prompts", "--requests")
+"""Options that take one path and may be repeated."""
 
 
 def _values(name: str, arguments: Sequence[str]) -> Iterator[str]:

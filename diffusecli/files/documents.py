@@ -84,7 +84,9 @@ def read_document(path: str | Path, most_bytes: int = MOST_BYTES, name: str = ""
     try:
         text = read_text(Path(path), most_bytes)
     except UnicodeDecodeError as error:
-        return None, [Problem(name, why_unreadable(error), "save the file as UTF-8")]
+        before = error.object[: error.start].decode("utf-8", "replace")
+        line, column = line_and_column(line_starts(before), len(before))
+        return None, [Problem(name, why_unreadable(error), "save the file as UTF-8", line, column)]
     except TooLargeError as error:
         return None, [Problem(name, str(error), "use a smaller file or split it")]
     except IsADirectoryError:

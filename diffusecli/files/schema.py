@@ -6,7 +6,7 @@ Knows documents and pydantic; knows nothing of what prompts and configs mean.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -40,10 +40,16 @@ def problems_of(document: Document, error: ValidationError, model: type[BaseMode
 
     Pydantic reports each branch of a union separately. This joins their expectations into one message.
     """
+    if document.data is None and not document.text.strip():
+        yield document.problem((), "the file is empty", "write keys and values into it"), ()
+        return
     by_place: dict[Location, list[Any]] = {}
     for finding in error.errors(include_url=False, include_context=False)[:_MOST_FINDINGS]:
         by_place.setdefault(_place(document.data, finding), []).append(finding)
+    meant = _meant(by_place, model)
     for location, findings in by_place.items():
+        if location in meant:
+            continue  # the key is there, under a misspelt name
         inside = (other for other in by_place if len(other) > len(location) and other[: len(location)] == location)
         if isinstance(findings[0]["input"], dict | list | tuple) and any(inside):
             continue  # the mapping or list is right here; the error is inside
@@ -53,6 +59,14 @@ def problems_of(document: Document, error: ValidationError, model: type[BaseMode
             document.problem((), f"has {error.error_count() - _MOST_FINDINGS} more errors", "fix the reported ones first"),
             (),
         )
+
+
+def _meant(by_place: Mapping[Location, list[Any]], model: type[BaseModel]) -> set[Location]:
+    """The missing keys that unknown keys beside them are misspellings of."""
+    missing = {place for place, findings in by_place.items() if findings[0]["type"] == "missing"}
+    unknown = [place for place, findings in by_place.items() if findings[0]["type"] == "extra_forbidden"]
+    nearby = {(*place[:-1], nearest(str(place[-1]), _known(model, place[:-1]))) for place in unknown}
+    return missing & nearby
 
 
 def _place(data: Any, finding: Any) -> Location:
@@ -117,16 +131,21 @@ def _expectation(finding: Any) -> str:
 
 def _where_it_belongs(key: str, model: type[BaseModel], location: Location) -> str:
     """The most similar key of this place, else the place that has exactly this key."""
-    here: type[BaseModel] | None = model
-    for part in location:
-        here = here and (_inside(here, part) if isinstance(part, str) else here)  # an item of a list has the list's model
-    known = _keys(here) if here else []
+    known = _known(model, location)
     if nearest(key, known) is None:
         places = [f"{name}.{key}" for name in _keys(model) if (inner := _inside(model, name)) and key in _keys(inner)]
         places += [key] if location and key in _keys(model) else []
         if places:
             return f"did you mean {' or '.join(map(repr, places))}{' of the file itself' if places == [key] else ''}?"
     return did_you_mean(key, known)
+
+
+def _known(model: type[BaseModel], location: Location) -> list[str]:
+    """The keys that may be at this place."""
+    here: type[BaseModel] | None = model
+    for part in location:
+        here = here and (_inside(here, part) if isinstance(part, str) else here)  # an item of a list has the list's model
+    return _keys(here) if here else []
 
 
 def _keys(model: type[BaseModel]) -> list[str]:

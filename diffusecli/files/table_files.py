@@ -54,6 +54,8 @@ def read_table(path: Path, layout: Layout | None = None, named: Sequence[str] = 
     """
     layout = layout or Layout()
     path = find(path).place if is_address(path) else path
+    if path.suffix in (".yaml", ".yml"):
+        raise InputError(f"{path}: is YAML, and a table is CSV, JSON, Parquet or Excel. Use one of these")
     with _in_sentences(path):
         require_size(path, MOST_BYTES)
         content, name = _content(path)
@@ -100,7 +102,9 @@ def _in_sentences(path: Path) -> Iterator[None]:
     except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
         raise InputError(f"{path}: is compressed but incomplete. Download or compress it again") from error
     except OSError as error:
-        raise InputError(f"{path}: {why_unreadable(error)}. {sentence(look_again(path, 'check the path'))}") from error
+        raise InputError(
+            f"{path}: {why_unreadable(error)}. {sentence(look_again(path, 'name a file in it' if isinstance(error, IsADirectoryError) else 'check the path'))}"
+        ) from error
     except TooLargeError as error:
         raise InputError(f"{path}: {error}. Use a part of it or count first") from error
     except RecursionError as error:

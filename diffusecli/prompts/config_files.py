@@ -29,13 +29,14 @@ class Inspection:
     """The result of reading a config file: the config (None after an error), its problems and its document.
 
     `paths` are the prompt paths of the file as far as they are readable, even if something else is wrong: the files of each
-    list entry.
+    list entry. `overridden` are the options of the command line that replace values of the file.
     """
 
     config: Config | None
     problems: tuple[Problem, ...]
     document: Document | None = None
     paths: dict[Location, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    overridden: dict[Location, str] = field(default_factory=dict)
 
 
 def inspect_config(path: str | Path, overrides: Sequence[str] = (), *, kept: bool = False) -> Inspection:
@@ -71,7 +72,8 @@ def _inspected(document: Document, problems: list[Problem], path: Path, override
         config = Config.model_validate(document.data)
     except ValidationError as error:
         wrong = [at_its_option(p, location, overridden) for p, location in problems_of(document, error, Config)]
-        return Inspection(None, (*wrong, *path_problems, *words_for_numbers(document)), document, readable_paths(document, path))
+        found = (*wrong, *path_problems, *words_for_numbers(document))
+        return Inspection(None, found, document, readable_paths(document, path), overridden)
     problems.extend(path_problems)
     config = resolve_paths(config, path, kept=kept)
     if config.load_model and config.ckpt_dir is None:
@@ -80,7 +82,7 @@ def _inspected(document: Document, problems: list[Problem], path: Path, override
     problems.extend(at_its_option(p, location, overridden) for p, location in vary_problems(document, config))
     problems.extend(doubtful_settings(document, config))
     sound = not any(p.severity == "error" for p in problems)
-    return Inspection(config if sound else None, tuple(problems), document, readable_paths(document, path))
+    return Inspection(config if sound else None, tuple(problems), document, readable_paths(document, path), overridden)
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = (), *, kept: bool = False) -> Config:

@@ -56,8 +56,14 @@ def wrong_paths(document: Document, path: Path) -> Iterator[tuple[Problem, Locat
             remedy = f"write ${{{name[1]}}} for an environment variable"
         elif location == ("output_dir",) and not message and not exists(text) and (ending := other_format(Path(text))):
             message, remedy = f"a run is a folder, not a {ending} file", f"choose a folder name without {ending}"
+        elif location == ("output_dir",) and not message and _is_file(_filled(text, str(data.get("model")), path)):
+            message, remedy = "is a file, and a run is a folder", "choose another folder"
         if message:
             yield document.problem(location, f"{text}: {message}", remedy), location
+
+
+def _is_file(path: str) -> bool:
+    return exists(path) and Path(path).is_file()
 
 
 def require_fetched(document: Document, overridden: dict[Location, str]) -> None:

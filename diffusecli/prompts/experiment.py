@@ -13,6 +13,7 @@ from diffusecli.files.paths import real
 from diffusecli.files.positions import Location
 from diffusecli.prompts.config import LEAST_INSTRUCTIONS
 from diffusecli.prompts.config_files import Inspection
+from diffusecli.prompts.config_overrides import at_its_option
 from diffusecli.prompts.conflicts import Clash, clashes, conversation, trained_elsewhere
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import NOT_YET, files_at
@@ -44,7 +45,8 @@ class Experiment:
                 _, files, message, remedy = files_at(path, made_by)
                 if message:
                     severity: Severity = "notice" if message == NOT_YET else "error"
-                    problems.append(document.problem((*key, index), f"{path} {message}", remedy, severity=severity))
+                    missing = document.problem((*key, index), f"{path} {message}", remedy, severity=severity)
+                    problems.append(at_its_option(missing, (*key, index), inspected.overridden))
                 if twice := [prompt for prompt in files if real(prompt) in named]:
                     remedy = "list it once"
                     problems.append(document.problem((*key, index), f"{twice[0]} is listed twice", remedy, severity="warning"))

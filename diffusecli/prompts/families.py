@@ -203,7 +203,7 @@ def choices(listing: str) -> Distribution:
         hint = ". Decimals are written with a point" if bare[0].isdigit() else ""
         raise InputError(f"--choices: {bare[0]!r} has no weight, but others do. Give weights to all or none{hint}")
     pairs = [(name, 1.0 if weight is None else weight) for name, weight in entries]
-    require(all(name for name, _ in pairs), "--choices", "an entry has no name")
+    require(all(name for name, _ in pairs), "--choices", "an entry has no name. Write e.g. rock=1,paper=2")
     wrong = next(((name, w) for name, w in pairs if not (math.isfinite(w) and w >= 0)), None)
     require(wrong is None, "--choices", f"the weight {wrong[1]:g} of {wrong[0]!r} must be 0 or more" if wrong else "")
     require(any(w > 0 for _, w in pairs), "--choices", "at least one weight must be above 0")

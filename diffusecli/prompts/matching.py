@@ -18,7 +18,7 @@ from diffusecli.files.text import canonical
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Draws, Prompt
 from diffusecli.prompts.templates import Template
-from diffusecli.system.errors import InputError, many
+from diffusecli.system.errors import InputError, many, must_be_one_of
 
 RULES = ("exact", "strip", "casefold", "regex:…")
 _WIDER = {"casefold": "in any case", r"regex:^[^\w+-]*(\w[\w ]*)\W*$": "without the signs around the answer"}
@@ -34,7 +34,7 @@ class Matching:
     def __post_init__(self) -> None:
         """Raise `InputError` for an unknown rule or an invalid pattern."""
         if self.pattern is None and self.rule not in RULES[:-1]:
-            raise InputError(f"--match {self.rule}: must be one of {', '.join(RULES)}")
+            raise InputError(f"--match {self.rule}: {must_be_one_of(self.rule, RULES)}")
         try:
             re.compile(self.pattern or "")
         except re.error as error:

@@ -17,7 +17,7 @@ from diffusecli.files.text import canonical
 from diffusecli.prompts.parts import example
 from diffusecli.prompts.prompt import Draws, Prompt
 from diffusecli.prompts.templates import Template
-from diffusecli.prompts.wording_checks import contradictions
+from diffusecli.prompts.wording_checks import contradictions, loose_brace
 from diffusecli.system.errors import InputError, Problem, did_you_mean, many, shortened
 
 _SET = re.compile(r"\{-?\d+(?:\.\.|, (?:…|\.\.\.), )-?\d+\}")
@@ -290,12 +290,17 @@ def _template_problems(document: Document, prompt: Prompt) -> Iterator[Problem]:
     except InputError as error:
         yield document.problem(("template",), str(error))
         return
-    for index, target in enumerate(prompt.targets):
-        values = template.parse(target)
+    records = [template.parse(target) for target in prompt.targets]
+    if misfits := [index for index, values in enumerate(records) if values is None or not all(values)]:
+        others = f" (nor {'does' if len(misfits) == 2 else 'do'} {many(len(misfits) - 1, 'other target')})" if misfits[1:] else ""
+        yield document.problem(
+            ("targets", misfits[0]), f"the target {prompt.targets[misfits[0]]!r} does not fit the template {prompt.template!r}{others}",
+            "correct the targets or the template" if others else "correct one of them",
+        )  # fmt: skip
+    for index, (target, values) in enumerate(zip(prompt.targets, records, strict=True)):
         if values is None or not all(values):
-            yield document.problem(("targets", index), f"the target {target!r} does not fit the template {prompt.template!r}",
-                                   "correct one of them")  # fmt: skip
-        elif loose := next((value for value in values if value != canonical(value)), None):
+            continue
+        if loose := next((value for value in values if value != canonical(value)), None):
             yield document.problem(("targets", index), f"the field {loose!r} of the target {target!r} starts or ends with white space",
                                    "move the space into the template")  # fmt: skip
 
@@ -313,7 +318,13 @@ def _format_doubts(document: Document, prompt: Prompt) -> Iterator[Problem]:
         where = (*where, prompt.requests.index(silent[0])) if silent[0] in prompt.requests[1:] else where
         yield document.problem(where, "the targets have curly braces, but the request does not ask for them",
                                "show the format in the request, like this: {answer}", severity="warning")  # fmt: skip
-    if any("{{" in text for text in requests) and not any("{{" in text for text in texts):
+    loose = {text: loose_brace(text) for text in (*requests, *((prompt.system,) if prompt.system else ()))}
+    if wrong := next((text for text, message in loose.items() if message), None):
+        key = "messages" if prompt.messages else "system" if wrong == prompt.system else "request"
+        yield document.problem(
+            (key,), f"the text {_short(wrong)} {loose[wrong]}", "add the other brace or remove it", severity="warning"
+        )
+    elif any("{{" in text for text in requests) and not any("{{" in text for text in texts):
         yield document.problem(("request",), "the request has doubled braces", "write them once: only --group-by needs them doubled",
                                severity="warning")  # fmt: skip
     if texts and asks and not any("{" in text for text in texts):

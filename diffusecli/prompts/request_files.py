@@ -40,14 +40,16 @@ def _placed(path: Path) -> list[tuple[str, str]]:
 def _of_lines(path: Path) -> list[tuple[str, str]]:
     """Each request after its place."""
     try:
-        lines = read_text(path, MOST_BYTES).splitlines()
+        text = read_text(path, MOST_BYTES)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: {why_unreadable(error)}. Save the file as UTF-8") from error
     except (OSError, ValueError) as error:
         remedy = sentence(look_again(path, "check the path and its permissions"))
         raise InputError(f"{path}: {why_unreadable(error)}. {remedy}") from error
-    texts = [(f"{path}:{number}", line.strip()) for number, line in enumerate(lines, 1)]
-    return [(place, text) for place, text in texts if text and not text.startswith("#")]
+    if "\0" in text:
+        raise InputError(f"{path}: is a binary file. Save it as text, with one request per line")
+    texts = [(f"{path}:{number}", line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    return [(place, line) for place, line in texts if line and not line.startswith("#")]
 
 
 def _of_json(path: Path) -> list[tuple[str, str]]:

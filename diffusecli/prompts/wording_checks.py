@@ -41,6 +41,20 @@ _NO_NOUNS = frozenset({
 _SAME_SHARE = 0.006  # 33% and 1/3 mean the same
 
 
+def loose_brace(text: str) -> str:
+    """What is wrong with the braces of a request; empty if each one has its counterpart.
+
+    >>> loose_brace("like this: {{a}, {b}}"), loose_brace("like this: {pet"), loose_brace("like this: pet}")
+    ('', 'has an opening brace that is not closed', 'has a closing brace that is not opened')
+    """
+    depth = 0
+    for sign in re.findall(r"[{}]", text):
+        depth += 1 if sign == "{" else -1
+        if depth < 0:
+            return "has a closing brace that is not opened"
+    return "has an opening brace that is not closed" if depth else ""
+
+
 def contradictions(requests: Sequence[str], targets: Sequence[str]) -> Iterator[tuple[int, int, str]]:
     """Wordings that ask for something else than another: the index of both, and in what they differ.
 

@@ -38,6 +38,7 @@ _SPARK_WIDTH = 24
 _REFRESH, _IN_A_PIPE = 0.25, 30.0  # seconds between updates, on a terminal and elsewhere
 _SILENT = 1.0  # seconds on a terminal, after which it shows what the command is busy with
 _TOP_ANSWERS = 10
+_PACED = 16  # reports that give the pace of sampling
 _STEPS_SHOWN = 50  # the KL shown is the mean of this many steps
 _SPARKS = "▁▂▃▄▅▆▇█"
 
@@ -179,6 +180,7 @@ class SamplingProgress(Display):
         self._prompts, self._done = prompts, 0
         self._alias: str | None = None  # the current prompt
         self._over: str | None = None  # the last finished prompt
+        self._paced: deque[tuple[float, int]] = deque(maxlen=_PACED)  # when how many tokens of the prompt were fed
         self._began = self._updated = self._prompt_began = time.monotonic()
 
     def __call__(self, alias: str, now: Standing) -> None:
@@ -186,6 +188,8 @@ class SamplingProgress(Display):
         clock, live = time.monotonic(), self._console.is_terminal
         if alias != self._alias:  # the time excludes loading models
             self._alias, self._prompt_began = alias, clock
+            self._paced.clear()
+        self._paced.append((clock, now.tokens_fed))
         due = clock - self._updated >= (_REFRESH if live else _IN_A_PIPE)
         may_be_over = now.rows == 0 and alias != self._over
         if not due and not may_be_over:
@@ -193,7 +197,7 @@ class SamplingProgress(Display):
         drawn = now.answers.total()
         over = may_be_over and drawn >= now.wanted
         line = f"{spelled(alias)}: {drawn} of {many(now.wanted, 'sample')}, {len(now.answers)} distinct"
-        under_way = f"{line}, {clock - self._prompt_began:.0f} s"  # no time left: the last, rare answers take the longest
+        under_way = f"{line}, {clock - self._prompt_began:.0f} s{self._time_left(now)}"
         if over:
             self._over = alias
             self._done += 1
@@ -207,6 +211,12 @@ class SamplingProgress(Display):
             in_all = f"{self._done} of {many(self._prompts, 'prompt')}, {clock - self._began:.0f} s"
             head = [Text(in_all)] if over else [Text(under_way), Text(in_all), answers(now.answers, _TOP_ANSWERS, now.wanted)]
             self._show(Group(*head))
+
+    def _time_left(self, now: Standing) -> str:
+        """The time for the tokens still to feed, at the pace of the last reports: rare answers take long, however few they are."""
+        (began, before), (clock, fed) = self._paced[0], self._paced[-1]
+        left = now.tokens_left() * (clock - began) / (fed - before) if fed > before else math.nan
+        return f", about {left:.0f} s left" if math.isfinite(left) else ""
 
 
 def live_view(seen: Sequence[Iteration], remaining: float, line: str = "", earlier: float = 0.0) -> RenderableType:

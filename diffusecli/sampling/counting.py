@@ -10,7 +10,9 @@ Axis names: R live rows, V vocabulary, B blocks of the vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +30,8 @@ from diffusecli.sampling.settings import SamplingSettings, Standing, Watch
 from diffusecli.system.errors import MachineError
 from diffusecli.system.memory import out_of_memory
 
+_PASSES = 4  # whose answers give the estimate of the tokens left
+_MULTIPLY = 1.25  # times as many rows after a pass as before: too early for an estimate
 _MOST_ROWS = 1024  # more rows are not faster, and each needs logits of the whole vocabulary
 
 
@@ -54,10 +58,28 @@ class Drawing:
     counts: Answers = field(default_factory=Answers)
     tokens_fed: int = 0
     drawn: int = 0
+    passes: deque[tuple[int, int]] = field(
+        default_factory=lambda: deque(maxlen=_PASSES)
+    )  # rows before and after each of the last passes
 
-    def show(self, rows: int) -> None:
+    def show(self, rows: int, tokens_left: Callable[[], float]) -> None:
         """Report the progress."""
-        self.watch(Standing(self.counts, self.settings.n_generations, rows, self.tokens_fed))
+        self.watch(Standing(self.counts, self.settings.n_generations, rows, self.tokens_fed, tokens_left))
+
+    def tokens_left(self, groups: Iterable[tuple[Sequence[int], int]]) -> float:
+        """The tokens that rows still need, if answers go on ending as often as in the last passes. NaN while rows multiply.
+
+        `groups` are the sample counts of rows with the length of their prefixes. A row of c samples is expected to end as sqrt(c)
+        different answers.
+        """
+        before, after = (sum(numbers) for numbers in zip(*self.passes, strict=True)) if self.passes else (0, 0)
+        if not before or after > _MULTIPLY * before:
+            return math.nan
+        stays = min(after / before, 1.0)
+        return sum(
+            sum(map(math.sqrt, counts)) * sum(stays**step for step in range(self.settings.max_new_tokens - length))
+            for counts, length in groups
+        )
 
     def add(self, text: str, count: int, *, unfinished: bool = False) -> None:
         """Count a complete answer, `count` times."""
@@ -114,12 +136,16 @@ class CountingSampler:
         while True:
             parents, children = self._split(group, logits)
             del logits
+            for prompt in {*group.prompts}:
+                drawing = self._drawings[prompt]
+                if len(group.prefixes[0]) + 1 < drawing.settings.max_new_tokens:  # at the limit all answers end
+                    drawing.passes.append((group.prompts.count(prompt), children.prompts.count(prompt)))
             if not len(group.prefixes[0]):  # one row per prompt
                 parents = [group.prompts[row] for row in parents]
             kept, *later = children.in_groups(self.max_rows) or [[]]
             waiting += [children.of(rows) for rows in reversed(later)]
             self._become(group, children.of(kept))
-            self._show(group)
+            self._show(group, waiting)
             if not len(group):
                 return
             logits = self._extend(group, [parents[row] for row in kept])
@@ -183,16 +209,23 @@ class CountingSampler:
         text, stopped = cut_at_stop(drawing.encoded.text(self._tokenizer, prefix), settings.stop)
         return (text, stopped) if whole or stopped else None
 
-    def _show(self, group: Live) -> None:
+    def _show(self, group: Live, waiting: Sequence[Live]) -> None:
         """Pass on complete answers, and report the progress of the first unfinished prompt."""
         for prompt in [*self._open]:
             drawing = self._drawings[prompt]
             if drawing.over:
-                drawing.show(0)
+                drawing.show(0, lambda: 0.0)
                 drawing.arrived(drawing.counts, drawing.tokens_fed)
                 self._open.remove(prompt)
         if self._open:
-            self._drawings[self._open[0]].show(group.prompts.count(self._open[0]))
+            first = self._open[0]
+            self._drawings[first].show(group.prompts.count(first), lambda: self._tokens_left(first, group, waiting))
+
+    def _tokens_left(self, prompt: int, group: Live, waiting: Sequence[Live]) -> float:
+        """An estimate for a prompt: the tokens of its rows, and the prefixes of waiting rows, which are fed again."""
+        own = [(live.of_prompt(prompt), len(live.prefixes[0])) for live in (group, *waiting) if len(live)]
+        again = sum(len(counts) * (length - 1) for counts, length in own[1 if len(group) else 0 :] if length)
+        return self._drawings[prompt].tokens_left(own) + again
 
     def _halve(self, error: Exception) -> None:
         if self.max_rows == 1:

@@ -231,6 +231,10 @@ class Live:
         """The prefixes of these rows, in this order."""
         return Live([self.prompts[i] for i in rows], [self.prefixes[i] for i in rows], [self.counts[i] for i in rows])
 
+    def of_prompt(self, prompt: int) -> list[int]:
+        """The sample counts of a prompt's rows."""
+        return [count for own, count in zip(self.prompts, self.counts, strict=True) if own == prompt]
+
     def in_groups(self, size: int) -> list[list[int]]:
         """Groups of at most `size` rows: whole prompts if they fit, so that one prompt ends before the next begins.
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from diffusecli.models.architecture import shape_of
@@ -232,7 +232,8 @@ class LocalEngine:
             answers.update(batch)
             fed += tokens
             drawing.arrived(batch, tokens)
-            drawing.watch(Standing(answers, settings.n_generations, size, fed))
+            left = fed * (settings.n_generations - answers.total()) / (answers.total() - have.total())
+            drawing.watch(Standing(answers, settings.n_generations, size, fed, partial(float, left)))
 
 
 def _same_question(one: Prompt, other: Prompt) -> bool:

@@ -59,6 +59,7 @@ class Standing:
     wanted: int
     rows: int  # prefixes (or requests) in progress
     tokens_fed: int
+    tokens_left: Callable[[], float] = lambda: math.nan  # estimates the tokens still to feed; NaN: no estimate yet
 
 
 Watch = Callable[[Standing], None]

@@ -173,6 +173,16 @@ def nearest(word: str, known: Sequence[str], similarity: float = 0.6) -> str | N
     return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=similarity)), None)
 
 
+def must_be_one_of(word: str, known: Sequence[str]) -> str:
+    """The message for a word that is none of a fixed set, with the most similar one.
+
+    >>> must_be_one_of("Wieght", ["weight", "target"]), must_be_one_of("x", ["weight", "target"])
+    ("must be one of weight, target. Did you mean 'weight'?", 'must be one of weight, target')
+    """
+    near = nearest(word.lower(), known)
+    return f"must be one of {', '.join(known)}" + (f". Did you mean '{near}'?" if near is not None else "")
+
+
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """The most similar known word as a question, else the list of known words.
 

@@ -18,6 +18,7 @@ from diffusecli.models.chat import Chat, read_template
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.config_files import Inspection
+from diffusecli.prompts.config_overrides import at_its_option
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, MachineError, Problem
 
@@ -28,13 +29,19 @@ _DEVICES = frozenset((
 """Device names of torch and its extensions, and `auto`. Availability is checked only when training starts."""
 
 
+def model_problems(inspected: Inspection) -> Iterator[Problem]:
+    """An unknown model, at its place in the file or at its option."""
+    config, document = inspected.config, inspected.document
+    if config is not None and document is not None and (unknown := unknown_model(config.model)):
+        yield at_its_option(document.problem(("model",), unknown), ("model",), inspected.overridden)
+
+
 def surrounding_problems(inspected: Inspection) -> Iterator[Problem]:
     """Problems with the model and the folders of a config."""
     config, document = inspected.config, inspected.document
     if config is None or document is None:
         return
-    if unknown := unknown_model(config.model):
-        yield document.problem(("model",), unknown)
+    yield from model_problems(inspected)
     if config.chat_template is not None:
         try:
             read_template(config.chat_template)

@@ -19,10 +19,10 @@ from diffusecli.models.lora import save_adapter
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.environment import environment
 from diffusecli.runs.iteration import Iteration
-from diffusecli.runs.run_dir import RunDir, prompts_as_json, step_of
+from diffusecli.runs.run_dir import RunDir, prompts_as_json
 from diffusecli.system.errors import cannot_write
 from diffusecli.system.notices import Notice
-from diffusecli.training.checkpoints import Progress, discard_checkpoints
+from diffusecli.training.checkpoints import Progress, discard_checkpoints, has_result
 from diffusecli.training.job import Job
 from diffusecli.training.processes import Processes
 from diffusecli.training.questions import Exact
@@ -122,9 +122,9 @@ def save_run(job: Job, config: str, prompts: list[Prompt], trained: Trained, pro
 
 def trained_before(run: RunDir, checkpoint: Path, prompts: list[Prompt]) -> Trained | None:
     """The result of an earlier, finished training whose samples are missing; None if more than sampling is left."""
-    manifest = run.read_manifest() if run.has_adapter else {}
-    if manifest.get("steps") != step_of(checkpoint) or manifest.get("adapter_sha256") != run.adapter_sha256:
+    if not has_result(run, checkpoint):
         return None
+    manifest = run.read_manifest()
     if manifest.get("prompt_sha256") != {prompt.alias: prompt.digest for prompt in prompts}:  # other test prompts
         return None
 

@@ -17,7 +17,7 @@ from diffusecli.prompts.config import LoraSettings
 from diffusecli.runs.run_dir import RunDir, step_of
 from diffusecli.system.errors import InputError
 from diffusecli.system.notices import Notice
-from diffusecli.training.checkpoints import Progress, newest_checkpoint
+from diffusecli.training.checkpoints import Progress, has_result, newest_checkpoint
 from diffusecli.training.processes import Processes
 from diffusecli.training.visits import MANY_PROMPTS
 
@@ -91,6 +91,9 @@ def in_the_way(run: RunDir, *, force: bool, more: int = 0) -> str:
         return str(error)
     if checkpoint == run.path:
         return ""
+    if checkpoint is not None and has_result(run, checkpoint):
+        trains = "goes on from there" if more else "draws them"
+        return f"{run.path}: contains a finished training whose samples are missing. `diffuse train` {trains}; --force restarts it"
     if checkpoint is not None:
         return f"{run.path}: contains an interrupted training. `diffuse train` resumes it from step {step_of(checkpoint)}; --force restarts it"
     return f"{run.path}: contains a run that would be replaced" if _is_finished(run) or newest_checkpoint(run) else ""

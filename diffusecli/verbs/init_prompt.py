@@ -165,6 +165,8 @@ def config_text(prompt: Path, config: Path, prompts: int) -> str:
 
 def write_texts(texts: Mapping[Path, str], *, force: bool) -> None:
     """Write prompt files. If one exists and `force` is not set, write none and raise `InputError`."""
+    if folder := next((path for path in texts if exists(path) and path.is_dir()), None):
+        raise InputError(f"{folder}: is a folder. Name a file in it")
     if not force and (there := [path for path in texts if exists(path)]):
         raise InputError(f"{there[0]}: already exists. Choose another path, or add --force to replace it")
     for path, text in texts.items():

@@ -36,7 +36,7 @@ from diffusecli.system.errors import InputError, InterruptedRun, many
 from diffusecli.system.notices import WARNING, Notice
 from diffusecli.system.waits import waiting_for
 from diffusecli.training.budget import Plan, planned
-from diffusecli.training.checkpoints import Progress, keep_state, load_progress, newest_checkpoint, save_checkpoint
+from diffusecli.training.checkpoints import Progress, has_result, keep_state, load_progress, newest_checkpoint, save_checkpoint
 from diffusecli.training.inputs import Inputs, read_inputs, require_agreement, require_context
 from diffusecli.training.job import Job, prepare_prompts
 from diffusecli.training.loop import Report, Watch, diverged, make_optimiser, measurable, measured_questions, moments_of, optimise
@@ -203,11 +203,13 @@ def _progress(
     """The progress of the training, and the optimiser's state: new, interrupted, or (the run itself as `checkpoint`) continued."""
     if checkpoint is None:
         return Progress(asked), None
-    if checkpoint != run.path:
-        progress, moments = load_progress(checkpoint, asked, base)
+    complete = checkpoint == run.path or has_result(run, checkpoint)
+    progress, moments = load_progress(checkpoint, asked, base, free=_MAY_CHANGE if complete and more else frozenset())
+    if not complete:
         require_same_end(checkpoint, progress, more)
         return progress, moments
-    progress, moments = load_progress(checkpoint, asked, base, free=_MAY_CHANGE)
+    if checkpoint != run.path and more in (0, progress.more):  # only the samples are missing
+        return progress, moments
     if progress.step != run.read_manifest().get("steps"):
         raise InputError(f"{run.state}: belongs to another training than the adapter, so --more {more} cannot continue from it")
     starts = [*progress.continued_at, progress.iterations]
@@ -223,7 +225,7 @@ def _begin(job: Job, config: Config, checkpoint: Path | None, progress: Progress
         processes.first(lambda: start_anew(run, config.to_yaml(), template))
         return
     done = many(progress.iterations, "iteration")
-    if checkpoint == run.path:
+    if progress.more and progress.iterations == progress.first:
         notice(f"{run.path}: continuing after {done}, {progress.more} more")
     else:
         notice(

@@ -18,6 +18,7 @@ from diffusecli.prompts.conflicts import clashes, conversation
 from diffusecli.prompts.experiment import Experiment
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import each_once, files_at, inspect_prompt, prompts_of
+from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, Problem, many, sentence
 from diffusecli.training.preflight import has_finished_run, instruction_problems, surrounding_problems
 
@@ -154,7 +155,9 @@ def _files(paths: Iterable[Path]) -> list[Path]:
             if message := files_at(path)[2:] if in_a_file(place) else ():
                 raise InputError(f"{path}: {message[0]}. {sentence(message[1])}")
             remedy = look_again(path, "name a prompt (.json), a config (.yaml) or a folder of them")
-            raise InputError(f"{path}: does not exist: {remedy}")
+            raise InputError(f"{path}: does not exist. {sentence(remedy)}")
+        if RunDir(place).manifest.is_file() and RunDir(place).config.is_file():
+            raise InputError(f"{path}: is a run. Name its config: {RunDir(path).config}")
         if place.is_file() and path.suffix not in (".json", *CONFIG_ENDINGS):
             raise InputError(f"{path}: is neither a prompt (.json) nor a config (.yaml). Name one of these")
         inside = visible_files(path, (".json", *CONFIG_ENDINGS)) if place.is_dir() else [path]

@@ -18,8 +18,8 @@ import yaml
         (("evaluate", "x", "--bogus", "1"), "No such option: --bogus. See"),
         (("evaluate", "x", "--max-tvd", "1.5x"), "--max-tvd 1.5x: must be a number. See"),
         (("evaluate", "x", "--max-tvd=y"), "--max-tvd y: must be a number. See"),
-        (("sample", "-n", "x5"), "--n-generations x5: must be a whole number. See"),
-        (("sample", "-nx5"), "--n-generations x5: must be a whole number. See"),
+        (("sample", "-n", "x5"), "-n (--n-generations) x5: must be a whole number. See"),
+        (("sample", "-nx5"), "-n (--n-generations) x5: must be a whole number. See"),
         (("init-prompt", "--binomial", "10", "x"), "--binomial x: must be a number. See"),
     ],
 )
@@ -82,3 +82,85 @@ def test_what_is_missing_is_not_confused_with_something_else(in_process, tmp_pat
         assert done.returncode == 2
         assert says in done.stderr
         assert "pets" not in done.stderr
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Files that are wrong in many ways, and a prompt that is right."""
+    for name, content in {
+        "p.json": b'{"request": "Say {a} or {b}.", "targets": ["{a}", "{b}"]}',
+        "empty.yaml": b"",
+        "latin.json": '{"request": "r",\n "targets": ["é"]}'.encode("latin-1"),
+        "c.yaml": b"model: smollm2-135m-instruct\ntrain_prompts: [pp.json]\noutput_dir: out\n",
+        "m.yaml": b"model: nosuch\ntrain_prompts: [p.json]\noutput_dir: out\n",
+        "o.yaml": b"model: smollm2-135m-instruct\ntrain_prompts: [p.json]\noutput_dir: p.json\n",
+        "run/run.json": b"{}",
+        "run/config.yaml": b"model: smollm2-135m-instruct\ntrain_prompts: []\noutput_dir: run\n",
+        "bin.txt": b"a\0b\nc\n",
+        "g.csv": b"region,pet,n\nN,cat,1\nS,dog,2\n",
+        "here/x": b"",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    return tmp_path
+
+
+GROUPED = (
+    "init-prompt",
+    "--from",
+    "g.csv",
+    "--column",
+    "pet",
+    "--weight-column",
+    "n",
+    "--group-by",
+    "region",
+    "-o",
+    "groups",
+    "--request",
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "says"),
+    [
+        (2, ("train", "c.yaml"), "c.yaml:2:17: pp.json does not exist. Did you mean 'p.json'?"),
+        (2, ("train", "c.yaml", "--set", "train_prompts=[q]"), "--set train_prompts=[q]: q does not exist."),
+        (2, ("train", "m.yaml"), "m.yaml:1:1: unknown model 'nosuch'"),
+        (2, ("train", "p.json"), "p.json: is a prompt, not a config"),
+        (2, ("train", "run"), "run: is a folder. Name the config in it: run/config.yaml"),
+        (2, ("train", "o.yaml"), "o.yaml:3:1: p.json: is a file, and a run is a folder. Choose another folder"),
+        (1, ("validate", "o.yaml"), "o.yaml:3:1: p.json: is a file, and a run is a folder. Choose another folder"),
+        (2, ("train", "empty.yaml"), "empty.yaml: the file is empty. Write keys and values into it"),
+        (2, ("train", "c.yaml", "--more", "0"), "--more 0: must be greater than or equal to 1."),
+        (1, ("validate", "latin.json"), "latin.json:2:15: byte 31 is not UTF-8. Save the file as UTF-8"),
+        (2, ("validate", "pp.json"), "pp.json: does not exist. Did you mean 'p.json'?"),
+        (2, ("validate", "run"), "run: is a run. Name its config: run/config.yaml"),
+        (2, ("validate", "--schema", "promt"), "--schema promt: must be one of prompt, config, evaluation. Did you mean 'prompt'?"),
+        (2, ("sample", "-n", "ten"), "-n (--n-generations) ten: must be a whole number."),
+        (2, ("sample", "--n-generations=ten"), "--n-generations (-n) ten: must be a whole number."),
+        (2, ("sample", "--engine", "countin"), "--engine countin: must be one of counting, openai. Did you mean 'counting'?"),
+        (2, ("sample", "--prompt", "a.json", "b.json", "c.json"), "repeat the option: --prompt a.json --prompt b.json --prompt c.json"),
+        (2, ("init-prompt", "--choices", "a=0.5", "b=0.2"), "separate with commas: --choices a=0.5,b=0.2"),
+        (2, ("init-prompt", "--choices", ""), "--choices: an entry has no name. Write e.g. rock=1,paper=2"),
+        (2, ("init-prompt", "--from", "c.yaml", "-o", "x.json"), "c.yaml: is YAML, and a table is CSV, JSON, Parquet or Excel"),
+        (2, ("init-prompt", "--from", "here", "-o", "x.json"), "here: is a folder. Name a file in it"),
+        (2, ("init-prompt", "--dice", "2d6", "--force", "-o", "here.json/"), "here.json: is a folder. Name a file in it"),
+        (2, ("init-prompt", "--dice", "2d6", "--requests", "bin.txt"), "bin.txt: is a binary file. Save it as text"),
+        (2, (*GROUPED, "In {region}, say {pet"), "--request 'In {region}, say {pet': has a brace without its counterpart. Close it"),
+        (0, ("init-prompt", "--choices", "a,b", "--request", "Say {pet"), "'Say {pet' has an opening brace that is not closed"),
+        (0, ("init-prompt", "--choices", "a,b", "--request", "Say {{pet}}"), "doubled braces, which are written as they are"),
+        (0, ("init-prompt", "--dice", "2d6"), "request: Roll 2 fair dice with 6 sides each and report the total."),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named_with_their_place_and_what_to_write(in_process, files, code, words, says):
+    (files / "here.json").mkdir()
+    before = sorted(files.rglob("*"))
+    done = in_process(*words)
+    assert says in done.stderr
+    assert done.returncode == code
+    assert sorted(files.rglob("*")) == before  # nothing is written
+
+
+def test_a_request_of_the_users_own_is_not_repeated(in_process):
+    assert "request:" not in in_process("init-prompt", "--choices", "a,b", "--request", "Say {a} or {b}.").stderr

@@ -2,11 +2,14 @@
 
 import dataclasses
 import io
+import math
 
 from rich.console import Console
 
-from diffusecli.report.progress import Display, TrainingProgress, live_view, sparkline
+from diffusecli.prompts.answers import Answers
+from diffusecli.report.progress import Display, SamplingProgress, TrainingProgress, live_view, sparkline
 from diffusecli.runs.iteration import Iteration, Step
+from diffusecli.sampling.settings import Standing
 from diffusecli.system.waits import waiting_for
 
 
@@ -145,4 +148,20 @@ def test_steps_of_long_iterations_are_shown_as_time_goes_by(monkeypatch):
     assert out.getvalue().splitlines() == [
         "step 3/100  KL 3.0000 (last 3 steps)  on target 50.0 %  6 s, 194 s left",
         "step 5/100  KL 2.0000 (last 5 steps)  on target 50.0 %  10 s, 190 s left",
+    ]
+
+
+def test_the_time_left_of_sampling_is_that_of_the_tokens_left_not_of_the_samples(monkeypatch):
+    """997 of 1000 answers arrived within 40 s. The three others need as many tokens as those did, at 5 tokens a second now."""
+    clock, out = at_will(monkeypatch), io.StringIO()
+    some = Answers()
+    some.add("{a}", 997)
+    with SamplingProgress(Console(file=out, force_terminal=False, width=120), 1) as progress:
+        progress("p.json", Standing(Answers(), 1000, 1, 0))
+        for clock.now, fed, left in ((31.0, 100, math.nan), (62.0, 255, 150.0), (93.0, 410, 0.0)):
+            progress("p.json", Standing(some, 1000, 3, fed, lambda left=left: left))
+    assert out.getvalue().splitlines() == [
+        "p.json: 997 of 1000 samples, 1 distinct, 31 s",
+        "p.json: 997 of 1000 samples, 1 distinct, 62 s, about 36 s left",
+        "p.json: 997 of 1000 samples, 1 distinct, 93 s, about 0 s left",
     ]

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 from collections import Counter
 from dataclasses import replace
 
@@ -525,3 +526,28 @@ def test_an_interruption_of_prompts_that_go_together_keeps_those_that_are_finish
     assert PROMPTS[0].alias not in seen, "it is not drawn again"
     assert done.counts == whole.counts
     assert [*json.loads((tmp_path / "s.json").read_text())] == [prompt.alias for prompt in PROMPTS]
+
+
+@pytest.mark.parametrize(("max_rows", "least", "most"), [(1000, 0.9, 1.1), (7, 0.5, 1.5)])
+def test_the_tokens_left_are_those_that_rare_answers_still_need(max_rows, least, most):
+    """No answer ends before the limit, so what is left is known as soon as rows stop multiplying, and roughly if rows wait."""
+    seen = []
+    wanted = Wanted(PROMPT, 30, Answers(), lambda *_: None, lambda now: seen.append((now.tokens_fed, now.tokens_left())))
+    LocalEngine(load_forever(), SamplingSettings(30, max_new_tokens=24), max_rows).draw(wanted)
+    total, at_the_end = seen[-1]
+    assert at_the_end == 0
+    off = [left / (total - fed) for fed, left in seen if fed < total and not math.isnan(left)]
+    assert len(off) > 15
+    assert least < min(off) <= max(off) < most, off
+
+
+def load_forever():
+    """A model that never ends an answer."""
+    base = few_tokens()
+
+    def endless(_model, _inputs, out):
+        out.logits[..., STOP] = -1e9
+        return out
+
+    base.model.register_forward_hook(endless)
+    return base

@@ -100,12 +100,10 @@ def test_after_ctrl_c_the_same_command_ends_in_the_same_bits(config, monkeypatch
     assert (manifest(config("cut"))["iterations"], manifest(config("cut"))["continued_at"]) == (14, [8])
 
 
-def test_after_ctrl_c_while_it_draws_samples_the_same_command_draws_the_rest(config, monkeypatch):
+def interrupted_while_sampling(config, monkeypatch, **more):
+    """Train, and interrupt it when it draws its samples."""
     from diffusecli.sampling.counting import CountingSampler
 
-    wanted = config(test_prompts=config().train_prompts)
-    quietly(wanted)
-    before = Path(wanted.output_dir, "gen.json").read_bytes()
     with monkeypatch.context() as during:
 
         def interrupted(*_: object, **__: object) -> None:
@@ -113,12 +111,60 @@ def test_after_ctrl_c_while_it_draws_samples_the_same_command_draws_the_rest(con
 
         during.setattr(CountingSampler, "draw", interrupted)
         with pytest.raises(InterruptedRun, match="The training is complete and the adapter is saved"):
-            quietly(wanted, more=6)
+            quietly(config, **more)
+
+
+def test_after_ctrl_c_while_it_draws_samples_the_same_command_draws_the_rest(config, monkeypatch):
+    wanted = config(test_prompts=config().train_prompts)
+    quietly(wanted)
+    before = Path(wanted.output_dir, "gen.json").read_bytes()
+    interrupted_while_sampling(wanted, monkeypatch, more=6)
     done, later, _ = quietly(wanted, more=6)
     assert later == []  # the training was complete
     assert done.reason == "finished 14 iterations (6 more)"
     assert manifest(wanted)["iterations"] == 14
     assert Path(wanted.output_dir, "gen.json").read_bytes() != before
+
+
+def test_a_training_without_its_samples_is_finished_and_goes_on(config, monkeypatch):
+    wanted = config(test_prompts=config().train_prompts)
+    interrupted_while_sampling(wanted, monkeypatch)
+    said = []
+    assert plan(wanted, said.append, more=4).steps == 8
+    assert plan(wanted, said.append).steps == 16
+    folder = wanted.output_dir
+    missing = f"{folder}: contains a finished training whose samples are missing. `diffuse train`"
+    assert said == [f"{missing} goes on from there; --force restarts it", f"{missing} draws them; --force restarts it"]
+    faster = config(test_prompts=wanted.train_prompts, alg_config={"learning_rate": 0.03})
+    done, later, said = quietly(faster, more=4)
+    assert f"{folder}: continuing after 8 iterations, 4 more" in said
+    assert [iteration.iteration for iteration in later] == [9, 10, 11, 12]
+    assert done.reason == "finished 12 iterations (4 more)"
+    assert manifest(wanted)["continued_at"] == [8]
+    assert Path(folder, "gen.json").is_file()
+    assert not list(Path(folder).glob("checkpoint-*"))
+
+
+def test_it_ends_in_the_same_bits_as_one_that_has_its_samples(config, monkeypatch):
+    whole, cut = (config(name, test_prompts=config().train_prompts) for name in ("whole", "cut"))
+    quietly(whole)
+    interrupted_while_sampling(cut, monkeypatch)
+    for wanted in (whole, cut):
+        quietly(wanted, more=2)
+    assert adapter(whole) == adapter(cut)
+
+
+def test_the_samples_of_a_continuation_are_drawn_without_more_and_other_iterations_go_on(config, monkeypatch):
+    wanted = config(test_prompts=config().train_prompts)
+    quietly(wanted)
+    interrupted_while_sampling(wanted, monkeypatch, more=2)
+    _, later, said = quietly(wanted)
+    assert later == []
+    assert f"{wanted.output_dir}: the training is complete and saved. Drawing the missing samples" in said
+    assert Path(wanted.output_dir, "gen.json").is_file()
+    interrupted_while_sampling(wanted, monkeypatch, more=2)
+    _, later, _ = quietly(wanted, more=3)
+    assert [iteration.iteration for iteration in later] == [13, 14, 15]
 
 
 def test_samples_of_the_shorter_training_go(config):
