@@ -222,10 +222,12 @@ def test_a_prompt_that_fills_the_window_has_the_adapters_probabilities(tmp_path,
     with served(tmp_path / "m" / done.file) as server:
         found = server.path_log_probs(encoded.prompt_ids, encoded.trie, VOCABULARY)
     assert np.abs(found - expected).max() < 0.02
+    exported(run, tmp_path / "a", gguf_adapter=True)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "sliding_window": 35}))
-    with pytest.raises(InputError, match=r"up to 36 tokens, but .* only up to 35"):
-        exported(run, tmp_path / "n", gguf="f16")
+    for options in ({"gguf": "f16"}, {"gguf_adapter": True}):
+        with pytest.raises(InputError, match=r"up to 36 tokens, but .* only up to 35"):
+            exported(run, tmp_path / "n", **options)
 
 
 def test_a_dora_adapter_cannot_be_a_file_of_its_own(base_folder, tmp_path, prompt_file):
