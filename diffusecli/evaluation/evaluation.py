@@ -50,6 +50,7 @@ class Evaluated:
     records: RecordFigures | None = None  # where answers are records
     file: str = ""  # of the samples, if the run has several sample files of this sampler
     bounds: BoundedFigures | None = None  # limits of the exact figures, where a server does not return enough for these
+    served: str = ""  # the server's name for the model, if a server drew the answers
 
     @property
     def verdict(self) -> str:

@@ -21,7 +21,7 @@ from diffusecli.runs.run_dir import RunDir
 from diffusecli.sampling.settings import changed_from_neutral
 
 SERVED = "served"
-"""The mode of a model behind a server without samples: the server does not say whether it is tuned."""
+"""The mode of a model that only its name at a server identifies: the server does not say whether it is tuned."""
 
 
 @dataclass(frozen=True)
