@@ -79,6 +79,10 @@ def _print_written(done: Exported, output: Path) -> None:
         f"{output / done.file}: {done.parameters:,} weights ({done.dtype}); log-probabilities of {many(done.answers, 'answer')} "
         f"differ from the adapter's by {done.gap:.1e} nats at most"
     )
+    if done.dtype == "q8_0":
+        notice(
+            "llama.cpp also rounds while it computes with q8_0, which this difference leaves out. Use --gguf f16 if shares must be exact"
+        )
 
 
 def _next(written: Path, gguf: str | None, gguf_adapter: bool) -> str:

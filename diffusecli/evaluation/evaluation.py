@@ -24,6 +24,7 @@ from diffusecli.prompts.matching import Matching, Tally
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.wording_names import split_alias
 from diffusecli.runs.sample_files import BASELINES
+from diffusecli.sampling.settings import changed_from_neutral
 from diffusecli.system.errors import joined, many
 
 UNSAMPLED = 1000
@@ -49,6 +50,7 @@ class Evaluated:
     records: RecordFigures | None = None  # where answers are records
     file: str = ""  # of the samples, if the run has several sample files of this sampler
     bounds: BoundedFigures | None = None  # limits of the exact figures, where a server does not return enough for these
+    served: str = ""  # the server's name for the model, if a server drew the answers
 
     @property
     def verdict(self) -> str:
@@ -254,6 +256,8 @@ def in_words(settings: Mapping[str, Any]) -> str:
 
     >>> in_words({"seed": 0, "max_new_tokens": 50, "temperature": 0.5, "top_k": 0, "stop": ["."]})
     "seed 0, at most 50 tokens, temperature 0.5, stop ['.']"
+    >>> in_words({"repetition_penalty": 1.2, "max_new_tokens": 1})
+    'at most 1 token, repetition-penalty 1.2'
     >>> in_words({"seed": 0, "wordings": 24})
     'seed 0, temperature 1, pooled over 24 wordings'
     >>> in_words({"seed": 0, "temperature": 1, "left_to_server": ["temperature", "top_k"]})
@@ -262,8 +266,7 @@ def in_words(settings: Mapping[str, Any]) -> str:
     if not settings:
         return "settings unknown"
     left, undecided = settings.get("left_to_server", []), settings.get("left_open", [])
-    neutral = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
-    bent = [f"{name.replace('_', '-')} {settings[name]:g}" for name, value in neutral.items() if settings.get(name, value) != value]
+    bent = [f"{name.replace('_', '-')} {value:g}" for name, value in changed_from_neutral(settings).items()]
     stop = [f"stop {list(settings['stop'])}"] if settings.get("stop") else []
     seed = [f"seed {settings['seed']}"] if "seed" in settings and "seed" not in left else []
     length = [f"at most {many(settings['max_new_tokens'], 'token')}"] if "max_new_tokens" in settings else []

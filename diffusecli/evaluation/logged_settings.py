@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from diffusecli.sampling.settings import changed_from_neutral
 from diffusecli.system.errors import InputError, joined
 
 _NAMES = {"max_gen_toks": "max_new_tokens", "max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}
 _NUMBERS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_new_tokens")
 _NEEDED = ("temperature", "top_k", "top_p")
 """Settings that a generation config or a server sets if the task does not."""
-_NEUTRAL = {"temperature": 1, "top_k": 0, "top_p": 1, "min_p": 0, "repetition_penalty": 1}
 _REMEDY = (
     "Set do_sample: true, temperature: 1, top_k: 0 and top_p: 1 in generation_kwargs to sample from the model's own distribution"
 )
@@ -67,7 +67,7 @@ def why_bent(given: Mapping[str, Any]) -> str:
         state = "false" if "do_sample" in given else "not set"
         cause = f"do_sample is {state}" if _is_greedy(given) else "temperature is 0"
         return f"{cause}: lm-eval decodes greedily. These answers are not draws from the model's own distribution. {_REMEDY}"
-    changed = [f"{name} is {settings[name]:g}" for name, neutral in _NEUTRAL.items() if settings.get(name, neutral) != neutral]
+    changed = [f"{name} is {value:g}" for name, value in changed_from_neutral(settings).items()]
     left = settings.get("left_open", [])
     if left:
         changed.append(f"the task does not set {joined(left)}, so the model's generation config or the server decides")

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from diffusecli.evaluation.sample_set import SERVED
 from diffusecli.prompts.groups import shared_folders
 from diffusecli.prompts.wording_names import readable
 from diffusecli.runs.sample_files import ASKED, MODES
@@ -47,13 +48,21 @@ def prompt_names(prompts: Iterable[Prompt]) -> dict[tuple[str, str], str]:
 
 
 def labels(rows: Iterable[Evaluated]) -> dict[tuple[str, str], str]:
-    """Names of samplers: tuned, untuned or a method; with several runs in brackets after the run's short name. For a file its name."""
-    pairs = list(dict.fromkeys((row.run, row.mode) for row in rows))
-    names = short_names([run for run, _ in pairs])
-    if len(names) == 1:
-        return {(run, mode): shown(mode) for run, mode in pairs}
-    known = (*MODES, *ASKED)
-    return {(run, mode): names[run] if mode not in known else f"{names[run]} ({shown(mode)})" for run, mode in pairs}
+    """Names of samplers: tuned, untuned or a method; with several runs in brackets after the run's short name. For a file its name.
+
+    A model that only a server knows is named as the server does.
+    """
+    kinds = {(row.run, row.mode): f"model {row.served}" if row.mode == SERVED else shown(row.mode) for row in rows}
+    names = short_names([run for run, mode in kinds])
+    known = (*MODES, *ASKED, SERVED)
+
+    def label(run: str, mode: str) -> str:
+        kind = kinds[run, mode]
+        if len(names) == 1 or kind == f"model {run}":
+            return kind
+        return names[run] if mode not in known else f"{names[run]} ({kind})"
+
+    return {pair: label(*pair) for pair in kinds}
 
 
 def with_sampler(what: str, sampler: str) -> str:

@@ -18,11 +18,10 @@ from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.wording_names import split_alias, wording_of
 from diffusecli.runs.run_dir import RunDir
+from diffusecli.sampling.settings import changed_from_neutral
 
 SERVED = "served"
-"""The mode of a model behind a server without samples: the server does not say whether it is tuned."""
-
-_NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "stop": []}
+"""The mode of a model that only its name at a server identifies: the server does not say whether it is tuned."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class SampleSet:
         if self.settings.get("ask") or self.settings.get("left_open"):  # settings that a generation config or a server decides
             return True
         left = set(self.settings.get("left_to_server", ())) - {"seed"}  # a server's defaults are unknown
-        return bool(left) or any(self.settings.get(name, neutral) != neutral for name, neutral in _NEUTRAL.items())
+        return bool(left or self.settings.get("stop") or changed_from_neutral(self.settings))
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from typing import Any
 
 from diffusecli.evaluation.prompt_book import PromptBook, kept_prompt
 from diffusecli.evaluation.run_records import Manifest, SampleMeta, Settings, read_manifest, read_sample_meta, read_settings
-from diffusecli.evaluation.sample_set import RunFacts, SampleSet
+from diffusecli.evaluation.sample_set import SERVED, RunFacts, SampleSet
 from diffusecli.files.paths import exists
 from diffusecli.prompts.answers import with_unfinished
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.finding import find_runs
 from diffusecli.runs.run_dir import RunDir
-from diffusecli.runs.sample_files import meta_path, sampler_name
+from diffusecli.runs.sample_files import in_series, meta_path, sampler_name
 from diffusecli.runs.samples import read_samples
 from diffusecli.system.errors import InputError
 
@@ -74,6 +74,8 @@ def read_file(file: Path, book: PromptBook) -> list[SampleSet]:
 
 def _of_file(name: str, mode: str, file: Path, facts: RunFacts, book: PromptBook) -> list[SampleSet]:
     meta = read_sample_meta(file)
+    if meta.served is not None and mode == "untuned" and not _is_of_run(file, facts.folder):
+        mode = SERVED
     _require_same_model(file, meta, facts.manifest)
     trained: dict[_Conversation, str] = {}  # the alias by conversation; training prompts come first in the file
     trained_on = frozenset(facts.manifest.trained)
@@ -92,6 +94,11 @@ def _of_file(name: str, mode: str, file: Path, facts: RunFacts, book: PromptBook
             adapter=meta.adapter_sha256, served=meta.served, served_at=meta.base_url,
         ))  # fmt: skip
     return found
+
+
+def _is_of_run(file: Path, run: RunDir) -> bool:
+    """Whether samples of an untuned model are those of a run's base model."""
+    return run.manifest.is_file() and in_series(run.samples("untuned", file.suffix), file)
 
 
 def _conversations(alias: str, kept: Any, place: Path) -> Iterator[_Conversation]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from diffusecli.files.markdown import markdown_cell, markdown_code
 from diffusecli.models.builtin import BUILTIN_MODELS
 from diffusecli.prompts.groups import MOST_NAMED, folders
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.system.errors import many, shortened
 
 _CARD = """---
@@ -163,7 +165,7 @@ def _by_prompt(manifest: Mapping[str, Any], prompts: Sequence[Prompt]) -> list[s
     digests, estimated, rounding = (manifest.get(name, {}) for name in ("prompt_sha256", "kl_errors", "kl_rounding"))
     trained = {digests[alias]: alias for alias in manifest["exact_kl"] if alias in digests}
     rows = [
-        f"| {markdown_cell(alias)} | {known.get(alias, '- | - | -')} | {_known(manifest['exact_kl_before'], alias, '.3f')} | {'≈ ' if alias in estimated else ''}{kl:.4f}{_rounding(rounding, alias)} "
+        f"| {markdown_cell(alias)} | {known.get(alias, '- | - | -')} | {_known(manifest['exact_kl_before'], alias, '.3f')} | {'≈ ' if alias in estimated else ''}{kl:.4f}{_limit(rounding, alias)} "
         f"| {_known(manifest['exact_on_target_before'], alias, '.2%')} | {manifest['exact_on_target'][alias]:.2%} |"
         for alias, kl in manifest["exact_kl"].items()
     ]
@@ -172,12 +174,12 @@ def _by_prompt(manifest: Mapping[str, Any], prompts: Sequence[Prompt]) -> list[s
         note = "not trained on" if same is None else f"trained on as {markdown_cell(same)}"
         mass = manifest["exact_on_target_test"][alias]
         rows.append(
-            f"| {markdown_cell(alias)} ({note}) | {known.get(alias, '- | - | -')} | - | {kl:.4f}{_rounding(rounding, alias)} | - | {mass:.2%} |"
+            f"| {markdown_cell(alias)} ({note}) | {known.get(alias, '- | - | -')} | - | {kl:.4f}{_limit(rounding, alias)} | - | {mass:.2%} |"
         )
     return rows
 
 
-def _rounding(known: Mapping[str, float | None], alias: str) -> str:
-    """The rounding of a KL of a 16-bit model; "" for 32 bits."""
+def _limit(known: Mapping[str, float | None], alias: str) -> str:
+    """What follows the KL of a 16-bit model; "" for 32 bits."""
     limit = known.get(alias, 0.0)
-    return " (rounding not known)" if limit is None else f" ± {limit:.4f} (rounding)" if limit else ""
+    return with_rounding(math.nan if limit is None else limit)

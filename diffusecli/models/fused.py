@@ -20,7 +20,7 @@ from diffusecli.models.attention import enable
 from diffusecli.models.fused_attention import PROJECTIONS, fuse_attention
 from diffusecli.models.fused_norm import fuse_norm
 from diffusecli.models.lora_products import FUSED, LoraLayer, gradients, is_active, of_inputs, products
-from diffusecli.models.probing import agree, giving, samples
+from diffusecli.models.probing import UNSUPPORTED, agree, giving, samples
 
 
 def fuse(model: Any) -> int:
@@ -106,7 +106,7 @@ def _is_gated_mlp(module: Any) -> bool:
             found = module(x)
         expected = torch.nn.functional.silu(gated) * wide
         same = [agree(had, wanted) for had, wanted in zip(taken(), (x, x, expected), strict=True)]
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):  # other inputs or outputs
+    except UNSUPPORTED:  # other inputs or outputs
         return False
     return isinstance(found, Tensor) and agree(found, out) and all(same)
 

@@ -19,7 +19,7 @@ from diffusecli.models import block_attention
 from diffusecli.models.attention import layout_now, over
 from diffusecli.models.block_attention import Blocks, Places
 from diffusecli.models.lora_products import LoraLayer, gradients, is_active, of_inputs, products
-from diffusecli.models.probing import SCALES, agree, giving, samples
+from diffusecli.models.probing import SCALES, UNSUPPORTED, agree, giving, samples
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -82,7 +82,7 @@ def heads_of(module: Any) -> Heads | None:
             found = module(hidden_states=x.view(1, size, -1), position_embeddings=(turns[0], turns[1]), attention_mask=None)
         inputs = taken()
         (query, key, value, scale, window), *more = recorder.asked
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):  # other inputs or outputs
+    except UNSUPPORTED:  # other inputs or outputs
         return None
     cos, signed = turns[0, 0], _signed(turns[1, 0])
     expected = _turned(torch.cat([given[0].view(size, -1), given[1].view(size, -1)], 1).view(size, -1, width), cos, signed).split(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffusecli.models.lora_products import FUSED
-from diffusecli.models.probing import agree, samples
+from diffusecli.models.probing import UNSUPPORTED, agree, samples
 
 
 def fuse_norm(module: Any) -> bool:
@@ -28,7 +28,7 @@ def fuse_norm(module: Any) -> bool:
     try:
         with torch.no_grad():
             same = all(agree(module(one), _RmsNorm.apply(one, weight, epsilon)) for one in (x, small))
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):  # other inputs or outputs
+    except UNSUPPORTED:  # other inputs or outputs
         return False
     if same:
         module.forward = MethodType(_forward, module)

@@ -73,7 +73,7 @@ class GgufPlan:
         Raises `InputError` if llama.cpp does not have the architecture or the tokenizer, or if a prompt with an answer is too long.
         """
         config, tokenizer = gguf_config(base.model), base.tokenizer
-        _require_context(config, encoded)
+        require_context(config, encoded)
         chat = Chat(tokenizer, base.eos_ids, ChatSettings(_with_thoughts(template, base, encoded)))
         openings = [chat.render(chat.messages(e.prompt)[0], e.alias) for e in encoded]
         texts = [opening + target for opening, e in zip(openings, encoded, strict=True) for target in e.prompt.targets or ("",)]
@@ -108,21 +108,20 @@ def write_adapter(path: Path, model: Any, matrices: Mapping[str, Any], config: G
     return sum(prod(tensor.shape) for tensor in tensors)
 
 
-def adapter_config(model: Any) -> GgufConfig:
-    """The architecture under an adapter. Raises `InputError` if llama.cpp cannot apply it."""
+def require_applicable(model: Any) -> None:
+    """Raise `InputError` if llama.cpp cannot apply this kind of adapter."""
     if model.peft_config["default"].use_dora:
         raise InputError("GGUF: llama.cpp does not support DoRA adapters. Merge the model instead: --gguf f16")
-    return gguf_config(model.get_base_model())
 
 
-def _require_context(config: GgufConfig, encoded: Sequence[EncodedPrompt]) -> None:
-    """Raise `InputError` if a prompt with its longest answer does not fit into the context length of the file."""
+def require_context(config: GgufConfig, encoded: Sequence[EncodedPrompt]) -> None:
+    """Raise `InputError` if a prompt with its longest answer does not fit into the context in which llama.cpp computes the model."""
     longest = max(encoded, key=lambda e: len(e.prompt_ids) + e.longest)
     tokens, context = len(longest.prompt_ids) + longest.longest, config.values["context_length"]
     if tokens > context:
         raise InputError(
             f"GGUF: {longest.alias}: request and answer have up to {tokens} tokens, but llama.cpp computes this model correctly only up to "
-            f"{context}. Use `diffuse export` without --gguf, or sample with the adapter"
+            f"{context}. Use `diffuse export` without GGUF, or sample with the adapter"
         )
 
 

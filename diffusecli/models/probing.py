@@ -1,5 +1,6 @@
-"""Check that a fused function computes the same as its module: the outputs of its layers are replaced by tensors of several scales.
+"""Probes of a model: what it raises if it does not support them, and how a fused function is checked.
 
+Such a function must compute the same as its module: the outputs of its layers are replaced by tensors of several scales.
 This detects a clamp, a soft cap, a norm or another activation for any weights, without the cost of matrix products.
 """
 
@@ -11,6 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+UNSUPPORTED = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, StopIteration)
+"""What a model raises if it does not support what a probe tries. The caller passes errors that mean out of memory on."""
 
 _ROWS = 4  # few, so that torch uses one thread
 SCALES = (1.0, 30.0, 1e3, 1e5)  # of layer outputs: clamps and soft caps show at large values

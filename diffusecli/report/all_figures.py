@@ -21,9 +21,10 @@ from diffusecli.evaluation.open_ended import Diversity
 from diffusecli.evaluation.ordered import Ordered
 from diffusecli.evaluation.records import RecordFigures
 from diffusecli.evaluation.verdicts import p_value
+from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.report.parts import Sentence, nats, percent, percent_span, tenths, thousandths
 from diffusecli.report.widths import start_of
-from diffusecli.report.wording import distinct_of_10, plus_minus, with_rounding
+from diffusecli.report.wording import distinct_of_10, plus_minus
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 

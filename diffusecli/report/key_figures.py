@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diffusecli.evaluation.evaluation import Evaluated
-from diffusecli.report.wording import at_least, count, known, number, p_value, percent, short, span, with_rounding
+from diffusecli.prompts.rounded_figures import with_rounding
+from diffusecli.report.wording import at_least, count, known, number, p_value, percent, short, span
 from diffusecli.system.errors import many
 
 

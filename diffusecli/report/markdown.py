@@ -11,9 +11,10 @@ from diffusecli.evaluation.groups import are_many, groups, has_groups, in_wordin
 from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.evaluation.verdicts import p_value
 from diffusecli.files.markdown import markdown_cell
+from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.report.groups import WORST_FIGURES, columns, group_legend, worst_figures
 from diffusecli.report.parts import format_of, nats, percent, thousandths
-from diffusecli.report.wording import distinct_of_10, of_wordings, with_rounding
+from diffusecli.report.wording import distinct_of_10, of_wordings
 from diffusecli.system.terminal import spelled
 
 

@@ -20,6 +20,7 @@ from diffusecli.evaluation.names import labels, marks, prompt_names
 from diffusecli.evaluation.records import FieldFigures
 from diffusecli.prompts.answers import by_count
 from diffusecli.prompts.matching import Matching, nearly_matched, wider_rules
+from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.prompts.wording_names import split_alias
 from diffusecli.report.all_figures import all_figures
 from diffusecli.report.glance import at_a_glance, differences, drifts, matrices, runs
@@ -28,7 +29,7 @@ from diffusecli.report.histogram import Histogram, Showing
 from diffusecli.report.legend import legend
 from diffusecli.report.parts import Flow, Sentence, cut_in_words, nats, new_table, percent, quoted, thousandths
 from diffusecli.report.widths import middle
-from diffusecli.report.wording import distinct_of_10, mark_of, of_wordings, plus_minus, sentence, short, with_rounding
+from diffusecli.report.wording import distinct_of_10, mark_of, of_wordings, plus_minus, sentence, short
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 

@@ -17,6 +17,7 @@ from typing import Any
 from diffusecli.evaluation.metrics import FIRST_DRAW, KINDS, OTHER_FIELDS, Figures, Worded
 from diffusecli.evaluation.open_ended import Diversity
 from diffusecli.evaluation.verdicts import p_value as p_in_words
+from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.system.errors import many, printable, shortened
 
 _MOST_TEXT = 600  # characters of one text of a model
@@ -143,25 +144,6 @@ def distinct_of_10(found: Diversity) -> str:
     if math.isnan(found.distinct_of_10_error):
         return f"{found.distinct_of_10:.{int(found.error_is_unknown)}f}"
     return plus_minus(found.distinct_of_10, found.distinct_of_10_error, 3)
-
-
-def with_rounding(limit: float) -> str:
-    """What follows an exact figure of a 16-bit model; "" for 32 bits. The limit is rounded up to two significant digits.
-
-    >>> with_rounding(0.0), with_rounding(0.0213), with_rounding(math.nan)
-    ('', ' ± 0.022 (16-bit rounding)', ' (16-bit rounding not known)')
-    >>> with_rounding(math.inf)
-    ' (16-bit rounding not known)'
-    >>> with_rounding(0.0141), with_rounding(0.02), with_rounding(1e-6)
-    (' ± 0.015 (16-bit rounding)', ' ± 0.020 (16-bit rounding)', ' ± < 0.0001 (16-bit rounding)')
-    """
-    if not limit:
-        return ""
-    if not math.isfinite(limit):
-        return " (16-bit rounding not known)"
-    digits = min(4, max(1, 1 - math.floor(math.log10(limit))))
-    up = math.ceil(round(limit * 10**digits, 6)) / 10**digits  # .02 * 1000 may be 20.000000000000004
-    return f" ± {f'{up:.{digits}f}' if limit >= 1e-4 else '< 0.0001'} (16-bit rounding)"
 
 
 def count(value: float | None) -> str:

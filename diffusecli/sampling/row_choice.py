@@ -14,6 +14,7 @@ import torch
 from diffusecli.models.architecture import attention_windows, keeps_more_than_attention, shape_of
 from diffusecli.models.attention import enable
 from diffusecli.models.overflow import require_numbers
+from diffusecli.models.probing import UNSUPPORTED
 from diffusecli.sampling.rows import GatheredCache, Rows, SharedPrompt
 from diffusecli.system.memory import out_of_memory
 
@@ -87,7 +88,7 @@ def _is_close(model: Any, gap: Callable[..., float], *given: Any) -> bool:
     """Whether a probe finds only rounding differences; False if the model does not support this kind."""
     try:
         return gap(model, *given) <= tolerance(model.dtype)
-    except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
+    except UNSUPPORTED as error:
         if out_of_memory(error):
             raise
         return False

@@ -57,3 +57,13 @@ def _is_called(asked: str, listed: str) -> bool:
     [True, True, True, False]
     """
     return listed in (asked, f"{asked}:latest") or listed.endswith(f"/{asked}")
+
+
+def same_model(one: str, other: str) -> bool:
+    """Whether two names differ at most in the folders or the owner before them and in Ollama's tag behind them.
+
+    >>> same_model("owner/gpt", "gpt:latest"), same_model("models/gpt", "gpt-1f2e3d4c")
+    (True, False)
+    """
+    first, second = (name.rstrip("/").rpartition("/")[2].removesuffix(":latest") for name in (one, other))
+    return first == second

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from diffusecli.prompts.answers import Answers
 from diffusecli.system.errors import InputError
@@ -49,6 +50,21 @@ class SamplingSettings:
         (86, 50, 50)
         """
         return max(self.max_new_tokens, longest) if self.whole_targets else self.max_new_tokens
+
+
+_NEUTRAL = {name: getattr(SamplingSettings, name) for name in ("temperature", "top_k", "top_p", "min_p")} | {
+    "repetition_penalty": 1.0
+}
+"""Numbers that leave the model's own distribution unchanged. A penalty is a setting of other programs only."""
+
+
+def changed_from_neutral(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The recorded numbers that change the model's own distribution. A setting that is not recorded is neutral.
+
+    >>> changed_from_neutral({"temperature": 1, "top_k": 0, "min_p": 0.1, "repetition_penalty": 1.2, "seed": 3})
+    {'min_p': 0.1, 'repetition_penalty': 1.2}
+    """
+    return {name: settings[name] for name, neutral in _NEUTRAL.items() if settings.get(name, neutral) != neutral}
 
 
 @dataclass(frozen=True)

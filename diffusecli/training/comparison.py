@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, TypeVar
 
+from diffusecli.models.probing import UNSUPPORTED
 from diffusecli.models.unrounded import Unrounded, can_be_unrounded
 from diffusecli.models.wide_output import NARROW
 from diffusecli.system.memory import out_of_memory
@@ -44,7 +45,7 @@ def compared(model: Any, by_rows: Callable[[], T]) -> tuple[list[Comparison], li
     if can_be_unrounded(model):
         try:
             return [_WIDE, _GROSS], [_WIDE.measured(by_rows), by_rows()]
-        except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
+        except UNSUPPORTED as error:
             if out_of_memory(error):
                 raise
     return [_ROUNDED], [by_rows()]

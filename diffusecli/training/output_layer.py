@@ -10,6 +10,7 @@ import torch
 
 from diffusecli.models.architecture import without_wrapper
 from diffusecli.models.encoding import EncodedPrompt
+from diffusecli.models.probing import UNSUPPORTED
 from diffusecli.models.wide_output import WideLinear
 from diffusecli.system.memory import out_of_memory
 
@@ -39,7 +40,7 @@ def is_all_of_the_logits(model: Any, probe: EncodedPrompt) -> bool:
     try:
         with torch.no_grad():
             found = model(input_ids=ids, use_cache=False).logits
-    except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as error:
+    except UNSUPPORTED as error:
         if out_of_memory(error):
             raise
         return False

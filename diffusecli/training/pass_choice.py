@@ -15,6 +15,7 @@ from diffusecli.models.devices import free_memory
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.overflow import NotNumbersError, blamed
+from diffusecli.models.probing import UNSUPPORTED
 from diffusecli.models.source import ModelSource
 from diffusecli.models.trie import TokenTrie
 from diffusecli.prompts.config import AlgConfig
@@ -56,7 +57,7 @@ def choose_pass(model: Any, encoded: EncodedPrompt, *, batch_size: int = 32, max
         try:
             strategy = PackedPass(None, tree, sliced_head)
             packed = [way.measured(partial(_log_probs, model, probe, strategy)) for way in ways]
-        except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as error:
+        except UNSUPPORTED as error:
             if out_of_memory(error):
                 raise
             reason = f"rows: the model does not accept packed input ({type(error).__name__})"

@@ -13,6 +13,7 @@ import numpy as np
 
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.overflow import cause
+from diffusecli.models.probing import UNSUPPORTED
 from diffusecli.models.unrounded import Unrounded, can_be_unrounded
 from diffusecli.models.wide_output import NARROW
 from diffusecli.system.errors import MachineError, first_line
@@ -29,9 +30,6 @@ from diffusecli.training.retention import Retention
 from diffusecli.training.rounding import UNKNOWN, Rounding, measured
 from diffusecli.training.rows_pass import RowsPass
 from diffusecli.training.spelled import weighed_by
-
-_UNMEASURABLE = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError)
-"""Errors of operations that cannot compute in float32."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class Scorer:
                 "`diffuse evaluate --exact` on a device that has memory for all of them"
             )
             return [UNKNOWN] * len(groups)
-        apart = replace(self, weights=None, expected=_UNMEASURABLE)  # less memory here means no smaller parts later
+        apart = replace(self, weights=None, expected=UNSUPPORTED)  # less memory here means no smaller parts later
 
         def score(encoded: Sequence[EncodedPrompt]) -> list[np.ndarray]:
             with Unrounded(), waiting_for("measuring the rounding") as advance:
@@ -103,7 +101,7 @@ class Scorer:
         found, why = [UNKNOWN] * len(groups), ""
         try:
             found = measured(groups, score)
-        except (MachineError, FailedPieceError, *_UNMEASURABLE) as error:
+        except (MachineError, FailedPieceError, *UNSUPPORTED) as error:
             if isinstance(error, MachineError) and error.shared:  # another process has failed
                 raise
             why = first_line(error)

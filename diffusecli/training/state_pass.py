@@ -21,6 +21,7 @@ from diffusecli.models.architecture import shape_of, trainable, without_wrapper
 from diffusecli.models.devices import uploaded
 from diffusecli.models.encoding import EncodedPrompt
 from diffusecli.models.overflow import NotNumbersError
+from diffusecli.models.probing import UNSUPPORTED
 from diffusecli.models.states import states_of
 from diffusecli.models.trie import ROOT
 from diffusecli.system.memory import out_of_memory
@@ -135,7 +136,7 @@ def choose_state_pass(
         try:
             found = [way.measured(partial(_measured, model, probe, strategy)) for way in ways]
             node_tokens = _node_tokens(model, encoded)
-        except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, StopIteration) as error:
+        except UNSUPPORTED as error:
             if out_of_memory(error):
                 raise
             reason = f"its states cannot be used ({type(error).__name__})"

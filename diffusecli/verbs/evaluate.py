@@ -321,7 +321,7 @@ def _judge(sample: SampleSet, run: RunFacts | None, measured: Measured | None, q
         exact=_exact(sample, run, measured, question.at_n),
         bounds=measured.limits(sample.mode, sample.prompt) if measured is not None and not sample.bent else None,
         records=record_figures(prompt, sample.counts, question.seed, matching, sdmetrics=question.sdmetrics),
-        file=sample.file,
+        file=sample.file, served=sample.served or "",
     )  # fmt: skip
 
 

@@ -25,9 +25,10 @@ from diffusecli.models.card import merged_card
 from diffusecli.models.chat import Chat, ChatSettings
 from diffusecli.models.devices import number_format
 from diffusecli.models.encoding import EncodedPrompt, encode_prompt, encode_wordings
-from diffusecli.models.gguf_export import BYTES, GgufPlan, adapter_config, adapter_name, write_adapter
+from diffusecli.models.gguf_config import gguf_config
+from diffusecli.models.gguf_export import BYTES, GgufPlan, adapter_name, require_applicable, require_context, write_adapter
 from diffusecli.models.gguf_tensors import round_weights
-from diffusecli.models.loading import LoadedModel, load_hollow, load_model
+from diffusecli.models.loading import LoadedModel, load_chat, load_hollow, load_model
 from diffusecli.models.lora import load_adapter
 from diffusecli.models.source import model_source
 from diffusecli.prompts.config import Config
@@ -115,11 +116,15 @@ def _export_adapter(run: RunDir, config: Config, to: Path, notice: Notice, *, na
     """Write the adapter alone as a GGUF file. The base model is not computed."""
     from safetensors.torch import load_file
 
-    base = load_hollow(model_source(config, named=named), notice)
+    source = model_source(config, named=named)
+    base = load_hollow(source, notice)
     if getattr(base.model.config, "quantization_config", None) is not None:
         raise _quantised(run)
+    of = gguf_config(base.model)
+    if prompts := _own_prompts(run):
+        require_context(of, _encoded(prompts, replace(base, tokenizer=load_chat(source, notice).tokenizer).chat))
     load_adapter(base, run.path, recorded=recorded_base(run), named=named, notice=notice)
-    of = adapter_config(base.model)
+    require_applicable(base.model)
     name = adapter_name(to)
     with waiting_for("writing the adapter"), _new_folder(to) as folder:
         done = Exported(
@@ -139,8 +144,8 @@ def _export(
     if getattr(base.model.config, "quantization_config", None) is not None:
         raise _quantised(run)
     require_space(to.absolute().parent, int(base.parameters * (BYTES[gguf] if gguf else dtype.itemsize)) // 1_000_000 + 50)
-    prompts = _prompts(run)
-    whole = [wording for prompt in prompts for wording in encode_wordings([*prompt.wordings, *prompt.held_out], base.chat)]
+    prompts = _own_prompts(run) or [_FALLBACK_PROMPT]
+    whole = _encoded(prompts, base.chat)
     portable = _portable_template(base, whole)
     plan = GgufPlan.of(base, whole, portable, to, gguf) if gguf else None
     load_adapter(base, run.path, recorded=recorded_base(run), named=named, notice=notice)
@@ -211,10 +216,15 @@ def _quantised(run: RunDir) -> InputError:
     )
 
 
-def _prompts(run: RunDir) -> list[Prompt]:
-    """The run's prompts with targets."""
+def _own_prompts(run: RunDir) -> list[Prompt]:
+    """The run's prompts with targets; none for an adapter without a run."""
     kept = (kept_prompt(alias, value, run.prompts) for alias, value in run.read_prompts().items())
-    return [prompt for prompt in kept if prompt is not None and prompt.targets] or [_FALLBACK_PROMPT]
+    return [prompt for prompt in kept if prompt is not None and prompt.targets]
+
+
+def _encoded(prompts: Sequence[Prompt], chat: Chat) -> list[EncodedPrompt]:
+    """All wordings of all prompts in tokens."""
+    return [wording for prompt in prompts for wording in encode_wordings([*prompt.wordings, *prompt.held_out], chat)]
 
 
 def _gap(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> float:

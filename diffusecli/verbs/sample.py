@@ -17,6 +17,7 @@ from typing import Any
 from diffusecli.evaluation.names import shown
 from diffusecli.evaluation.prompt_book import kept_prompt
 from diffusecli.evaluation.run_records import changed_since_training, read_sample_meta
+from diffusecli.evaluation.sample_set import SERVED
 from diffusecli.files.endings import require_ending
 from diffusecli.files.locks import require_idle
 from diffusecli.files.paths import exists, find
@@ -43,6 +44,7 @@ from diffusecli.sampling.engine import EngineRequest
 from diffusecli.sampling.engines import ENGINES
 from diffusecli.sampling.generations import Sampled, generate
 from diffusecli.sampling.pooling import Report
+from diffusecli.sampling.served_names import same_model
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError
@@ -81,10 +83,14 @@ class Wanted:
         return self.source is not None and (isinstance(self.source, Config) or not self.source.is_dir())
 
     @property
+    def only_model(self) -> bool:
+        """Whether a model is named, but no run, config or adapter."""
+        return self.model is not None and self.source is None and self.adapter is None
+
+    @property
     def default_mode(self) -> str:
         """Untuned if only a model is named, or if a method asks it; lora with an adapter, or a run or a config without a method."""
-        only_model = self.model is not None and self.source is None
-        return "untuned" if self.adapter is None and (only_model or self.ask) else "lora"
+        return "untuned" if self.only_model or (self.ask and self.adapter is None) else "lora"
 
     @property
     def base(self) -> str | None:
@@ -158,6 +164,11 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
     mode = wanted.mode or wanted.default_mode
     wanted = _with_fetched(wanted)
     config, run, home, message = _source(wanted, mode, results)
+    if wanted.mode is None and mode == "lora" and wanted.served and _is_base_name(wanted.model, RunDir(wanted.adapter or run.path)):
+        mode = "untuned"
+        message += (
+            f"; {wanted.model} is the name of its base model. If the server has the tuned model under this name, add --mode lora"
+        )
     adapter = None
     if mode == "lora":
         adapter = RunDir(wanted.adapter) if wanted.adapter else run
@@ -178,8 +189,11 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
     if wanted.output is not None:
         _require_ending(wanted.output, form)
     _require_usable(path, prompts, named=wanted.output is not None)
+    kind = SERVED if wanted.served and wanted.only_model else shown(mode)  # a server does not say whether its model is tuned
     asked = f", asked by the method {wanted.ask}" if wanted.ask else ""
-    message = f"sampling {config.model}{f' with the adapter {wanted.fetched or adapter.path}' if adapter else ''} ({shown(mode)}{asked}){message}"
+    joint = "as" if wanted.served and wanted.model else "with"
+    tuned = f" {joint} the adapter {wanted.fetched or adapter.path}" if adapter else ""
+    message = f"sampling {config.model}{tuned} ({kind}{asked}){message}"
     if wanted.source is None and _is_foreign(run, [*wanted.prompts, *wanted.given], prompts):
         message += ", which has none of these prompts. Name a run to sample another one"
     if adapter is not None and (changed := changed_since_training(adapter, prompts)):
@@ -188,6 +202,15 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
         prompts = [wording for prompt in prompts for wording in (*prompt.wordings, *prompt.held_out)]
     of_a_run = wanted.model is None and (run.path.is_dir() if wanted.source is None else not wanted.is_of_config)
     return Resolved(config, adapter, prompts, path, form, message, wanted.model, home, not of_a_run, wanted.fetched, wanted.ask)
+
+
+def _is_base_name(name: str | None, adapter: RunDir) -> bool:
+    """Whether a server's name for a model is that of the base model under an adapter."""
+    try:
+        base = base_of(adapter.path)
+    except InputError:  # no adapter, or its base is not recorded
+        return False
+    return name is not None and same_model(name, base)
 
 
 def _is_foreign(run: RunDir, named: Sequence[Path | Prompt], prompts: Sequence[Prompt]) -> bool:

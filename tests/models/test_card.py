@@ -44,3 +44,12 @@ def test_the_card_of_many_prompts_sums_them_up_by_folder():
     assert "| coins: median of 59 prompts, trained on | - | - | - | - | 3.0000 | - | 50.00% |" in card
     assert "median of 1 prompt, not trained on | - | - | - | - | 0.7000 | - | 25.00% |" in card
     assert "train/coins/1.json" not in card
+
+
+def test_a_rounding_on_the_card_is_rounded_up_as_in_reports():
+    kl = {"a.json": 0.1, "b.json": 0.1, "c.json": 0.1}
+    manifest = {
+        **MANIFEST, "model": "some/model", "exact_kl": kl, "exact_on_target": dict.fromkeys(kl, 0.5), "kl_rounding": {"a.json": 0.0141, "b.json": None},
+    }  # fmt: skip
+    rows = [line.split(" | ")[5] for line in model_card(manifest, []).splitlines() if ".json |" in line]
+    assert rows == ["0.1000 ± 0.015 (16-bit rounding)", "0.1000 (16-bit rounding not known)", "0.1000"]

@@ -1,6 +1,7 @@
 """`sample --engine openai` against a real llama.cpp server with a tiny random model: does it draw the model's own distribution?"""
 
 import json
+import socket
 from collections import Counter
 from urllib.error import HTTPError
 
@@ -14,7 +15,8 @@ from diffusecli.models.chat import Chat
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling.draws import stream_seed
-from tests.models.llama_cpp import NEUTRAL, served
+from tests.models import llama_cpp
+from tests.models.llama_cpp import NEUTRAL, LlamaServer, served
 from tests.models.test_gguf_out import VOCABULARY, tokenizer_like_gpt2, write
 from tests.tiny import tiny_llama
 
@@ -171,3 +173,14 @@ def test_an_answer_ends_before_a_stop_text(sampled, law):
     assert p_value(counts, cut) > ALMOST_NEVER
     assert not [text for text in counts if "H" in text]
     assert p_value(counts, law[0]) < 1e-12, "the stop text matters here"
+
+
+def test_a_hang_and_a_failed_start_end_in_an_error_that_names_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(llama_cpp, "SLOWEST", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hanging = LlamaServer(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(AssertionError, match="hangs: no answer to /props"):
+            hanging.get("props")
+    monkeypatch.undo()
+    with pytest.raises(AssertionError, match=r"did not start with .*missing\.gguf"), served(tmp_path / "missing.gguf"):
+        pass

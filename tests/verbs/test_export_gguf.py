@@ -222,10 +222,12 @@ def test_a_prompt_that_fills_the_window_has_the_adapters_probabilities(tmp_path,
     with served(tmp_path / "m" / done.file) as server:
         found = server.path_log_probs(encoded.prompt_ids, encoded.trie, VOCABULARY)
     assert np.abs(found - expected).max() < 0.02
+    exported(run, tmp_path / "a", gguf_adapter=True)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "sliding_window": 35}))
-    with pytest.raises(InputError, match=r"up to 36 tokens, but .* only up to 35"):
-        exported(run, tmp_path / "n", gguf="f16")
+    for options in ({"gguf": "f16"}, {"gguf_adapter": True}):
+        with pytest.raises(InputError, match=r"up to 36 tokens, but .* only up to 35"):
+            exported(run, tmp_path / "n", **options)
 
 
 def test_a_dora_adapter_cannot_be_a_file_of_its_own(base_folder, tmp_path, prompt_file):
@@ -302,8 +304,12 @@ def test_the_command_names_the_file_and_how_to_serve_it(in_process, run):
     assert done.returncode == 0
     assert done.stdout.startswith("Letters/Letters-BF16.gguf: ")
     assert "(bf16); log-probabilities of 2 answers differ from the adapter's by" in " ".join(done.stdout.split())
+    assert "if shares must be exact" not in done.stderr
     assert "next: `llama-server -m Letters/Letters-BF16.gguf --temp 1 --top-k 0 --top-p 1 --min-p 0`, or `ollama create letters -f Letters/Modelfile`" in " ".join(done.stderr.split())  # fmt: skip
     assert "already holds an exported model" in in_process("export", run.path, "-o", "Letters", "--gguf", "f16").stderr
+    eight = " ".join(in_process("export", run.path, "-o", "Letters", "--gguf", "q8_0", "--force").stderr.split())
+    assert "llama.cpp also rounds while it computes with q8_0" in eight
+    assert "Use --gguf f16 if shares must be exact" in eight
     done = in_process("export", run.path, "-o", "Letters", "--gguf-adapter", "--force")
     assert done.stdout.startswith("Letters/Letters-lora.gguf: ")
     assert "--lora Letters/Letters-lora.gguf" in " ".join(done.stderr.split())

@@ -285,8 +285,24 @@ def test_what_a_server_is_asked_for_is_the_adapter_by_its_content(run):
     wanted = resolve(Wanted(run, served=True), Path("results"))
     assert wanted.served_name == f"r1-{RunDir(run).adapter_sha256[:8]}"
     assert resolve(Wanted(run, model="any name", served=True), Path("results")).mode == "lora"
+    assert resolve(Wanted(run, model="any name", served=True), Path("results")).message.startswith(
+        f"sampling any name as the adapter {run} (tuned)"
+    )
     alone = resolve(Wanted(model="gpt", requests=("x",), served=True), Path("results"))
+    assert alone.message == "sampling gpt (served)"
     assert (alone.mode, alone.served_name) == ("untuned", "gpt")
+
+
+def test_a_server_that_is_asked_for_the_base_model_of_a_run_answers_untuned(run, trained):
+    """By the name or path of the base model, with or without folders before it. The user can insist."""
+    prompts = tuple(map(Path, trained.train_prompts))
+    for name in (trained.model, Path(trained.model).name, f"{Path(trained.model).name}:latest"):
+        for source in (Wanted(run, model=name, served=True), Wanted(adapter=run, model=name, served=True, prompts=prompts)):
+            found = resolve(source, Path("results"))
+            assert (found.mode, found.adapter, found.path, found.served_name) == ("untuned", None, run / "gen.untuned.json", name)
+            assert f"; {name} is the name of its base model. If the server has the tuned model" in found.message
+    assert resolve(Wanted(run, "lora", model=trained.model, served=True), Path("results")).mode == "lora"
+    assert resolve(Wanted(run, model=trained.model), Path("results")).mode == "lora", "a loaded base model gets the adapter"
 
 
 def test_after_ctrl_c_only_the_prompt_in_hand_is_drawn_again(run, prompt_file, monkeypatch):
