@@ -19,7 +19,7 @@ from diffusecli.models.source import ModelSource
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling.counting import CountingSampler, Drawing
-from diffusecli.sampling.draws import Live, _exponentials, _invert, _search_each, _sums, draw_tokens
+from diffusecli.sampling.draws import Live, _exponentials, _invert, _search, _search_each, _sums, draw_tokens
 from diffusecli.sampling.engine import Wanted, drawn
 from diffusecli.sampling.generations import generate
 from diffusecli.sampling.local_engine import LocalEngine
@@ -239,8 +239,8 @@ def test_rounding_of_the_logits_moves_few_draws():
 
 
 def _tokens(exps, uniforms):
-    """The token of each draw, asked for one by one."""
-    return np.array([pairs[0][0] for one in uniforms for pairs in _inverted(exps, [one[None]])])
+    """The token of each draw from a row."""
+    return _search(exps, _sums(exps), np.zeros(len(uniforms), dtype=np.int64), uniforms).numpy()
 
 
 def test_draws_beyond_what_goes_at_once_are_the_same(monkeypatch):
