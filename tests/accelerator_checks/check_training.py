@@ -269,12 +269,8 @@ def test_a_model_spread_by_device_map_trains_samples_and_is_measured_as_on_the_c
         torch.testing.assert_close(weight, expected[name], rtol=1e-3, atol=1e-4)
 
     prompts = [tmp_path / "p.json"]
-    drawn, own = (
-        sample(two.path, prompts=prompts, n=200),
-        sample(adapter=two.path, model=str(two_gpus), device="cpu", prompts=prompts, n=200),
-    )
-    (found,), (wanted,) = drawn.counts.values(), own.counts.values()
-    assert (Counter(found) & Counter(wanted)).total() >= 48
+    (found,), (wanted,) = (sample(run.path, prompts=prompts, n=50, max_new_tokens=4).counts.values() for run in (two, cpu))
+    assert (Counter(found) & Counter(wanted)).total() >= 45
 
     measured, by_cpu = (evaluate(run.path, exact=True).document.rows for run in (two, cpu))
     assert len(measured) == len(by_cpu) > 0
