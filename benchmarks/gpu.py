@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu_models import SHAPES, TINY, random_model, targets, with_adapter
-from benchmarks.gpu_sampling import counting, generating, vllm
+from benchmarks.gpu_sampling import counting, generating, step, vllm
 from benchmarks.gpu_steps import Part, left_out, steps
 from benchmarks.workbench import NUMBERS_10
 from diffusecli.models.builtin import builtin_folder
@@ -47,7 +47,7 @@ def main(words: Sequence[str] = ()) -> None:
     print(f"device: {found['device']}")
     started = time.monotonic()
     for name, share in SHARES.items():
-        part = Part(device, TINY if asked.tiny else SHAPES, asked.tiny, time.monotonic() + share * asked.seconds)
+        part = Part(device, TINY if asked.tiny else SHAPES, asked.tiny, time.monotonic() + share * asked.seconds, asked.compile)
         print(f"\n### {name}\n", flush=True)
         try:
             found[name] = PARTS[name](part, found)
@@ -68,6 +68,9 @@ def main(words: Sequence[str] = ()) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks gpu")
     parser.add_argument("--tiny", action="store_true", help="a tiny model, to test the script")
+    parser.add_argument(
+        "--compile", action="store_true", help="also a decoding step with and without torch.compile (CUDA graphs on CUDA)"
+    )
     parser.add_argument("--device", help="cuda:0, cpu, …; default: the accelerator")
     parser.add_argument("--seconds", type=float, default=TOTAL, help="the time of all parts together")
     parser.add_argument("--json", type=Path, help="write the figures to this file instead of the end of the output")
@@ -97,6 +100,9 @@ def _sampling(part: Part, _: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"samples": samples}
     for name, way in (("counting", counting), ("generate", generating)):
         found[name] = way(base, encoded, samples) if part.left > 0 else left_out(name)
+        print(f"{name}: {found[name]}", flush=True)
+    for name, compiled in (("eager step", False), ("compiled step", True)) if part.compiles else ():
+        found[name] = step(base, encoded, compiled, part.timed) if part.left > 0 else left_out(name)
         print(f"{name}: {found[name]}", flush=True)
     found["vllm"] = vllm(base, encoded, samples, part.left) if part.left > 0 else left_out("vllm")
     print(f"vLLM: {found['vllm']}", flush=True)

@@ -1,4 +1,4 @@
-"""Part of `gpu`: the counting sampler, `generate`, and vLLM if it is installed, on the same random model.
+"""Part of `gpu`: the counting sampler, `generate`, a compiled step, and vLLM if it is installed, on the same random model.
 
 Random weights would give a different answer every time. So all but the digits and the terminator are forbidden, as a tuned model would
 forbid them: answers are numbers of up to four digits.
@@ -10,7 +10,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,6 +32,8 @@ from diffusecli.sampling.settings import SamplingSettings
 LONGEST = 5  # tokens
 ALLOWED = [*DIGITS, END]
 ROWS = 1000  # of `generate`, in one batch
+STEP_ROWS = 64  # of a single step
+STEPS = 16  # at most, of such rows
 
 
 def counting(base: LoadedModel, encoded: EncodedPrompt, samples: int) -> dict[str, Any]:
@@ -56,6 +59,44 @@ def generating(base: LoadedModel, encoded: EncodedPrompt, samples: int) -> dict[
     with only_numbers(base.model):
         took = seconds(lambda: generate_rows(base.model, [encoded.prompt_ids] * rows, encoded.stop_ids, settings=settings, seed=0))
     return {"seconds": round(took * samples / rows, 4), "rows": rows}
+
+
+def step(
+    base: LoadedModel, encoded: EncodedPrompt, compiled: bool, timed: Callable[[Callable[[], Any], int], float]
+) -> dict[str, Any]:
+    """Seconds of a decoding step of `STEP_ROWS` rows with a static cache: eager, or compiled, with CUDA graphs on CUDA.
+
+    The sampler's own step has rows that change in number, which a graph does not allow. This is the most that compiling it could gain.
+    """
+    from transformers import StaticCache
+
+    model, length = base.model, len(encoded.prompt_ids)
+    cache = StaticCache(config=model.config, max_cache_len=length + STEPS)
+    tokens = torch.tensor([encoded.prompt_ids] * STEP_ROWS, device=base.device)
+    place = torch.arange(length, device=base.device)
+
+    def feed(input_ids: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        out = model(
+            input_ids=input_ids,
+            position_ids=places[None].expand_as(input_ids),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: torch.Tensor = out.logits
+        return logits
+
+    with torch.no_grad():
+        feed(tokens, place)
+        called = (
+            torch.compile(feed, mode="reduce-overhead" if base.device.type == "cuda" else None, dynamic=False) if compiled else feed
+        )
+        started = time.perf_counter()
+        for _ in range(3):  # compiles and records
+            called(tokens[:, -1:], place[-1:])
+        first = time.perf_counter() - started
+        took = timed(lambda: called(tokens[:, -1:], place[-1:]), 10)
+    return {"seconds_per_step": float(f"{took:.4g}"), "rows": STEP_ROWS, "first_steps": round(first, 2)}
 
 
 def vllm(base: LoadedModel, encoded: EncodedPrompt, samples: int, limit: float) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class Part:
     shapes: dict[str, Shape]
     tiny: bool
     ends: float  # on the clock of `time.monotonic`
+    compiles: bool = False  # whether to compare with torch.compile
 
     @property
     def left(self) -> float:

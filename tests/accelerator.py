@@ -9,7 +9,7 @@ With `Device.float64` off it behaves like Apple's MPS. As on a real GPU, numbers
 import sys
 from collections import Counter
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch.utils._python_dispatch import return_and_correct_aliasing
@@ -130,6 +130,13 @@ class Gpu(torch.Tensor):
         _note("waits")
         return self.plain.tolist()
 
+    def as_subclass(self, kind):
+        """As of a plain tensor: of this class, too, and with a gradient. torch itself cannot make it from an object of another class."""
+        with torch._C.DisableTorchFunctionSubclass():
+            made = torch.ops.aten.alias(self)
+        made.__class__ = _both(kind)
+        return made
+
     def __repr__(self):
         return f"Gpu({self.plain}, {self.gpu})"
 
@@ -139,6 +146,12 @@ class Gpu(torch.Tensor):
     @classmethod
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
         return _run(function, *args, **(kwargs or {}))
+
+
+@cache
+def _both(kind):
+    """A class of tensors, for tensors of the device."""
+    return Gpu if issubclass(Gpu, kind) else type(f"{kind.__name__}OnGpu", (kind, Gpu), {})
 
 
 def _run(function, *args, **kwargs):

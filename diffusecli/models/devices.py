@@ -41,6 +41,16 @@ def four_bits(computing: torch.dtype) -> Any:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=computing)
 
 
+def keep_four_bits(model: Any) -> None:
+    """Keep bitsandbytes from repacking weights on CPUs with AVX512-BF16: it does so at the first use without a gradient.
+
+    Repacked weights pass no gradient afterwards, and their scales are rounded to bf16.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 def require_bitsandbytes() -> None:
     """Raises `InputError` if bitsandbytes is not installed."""
     import importlib.util

@@ -4,7 +4,7 @@ PEFT computes `W x + s B (A x)` as three products, a scaling and a sum, each wit
 the output. Here the low-rank part is added in place, in the forward and the backward pass. For a gated MLP the
 backward pass keeps the outputs of its two inner layers and recomputes the activation and the product, which is cheap:
 the widest tensors of a model are kept twice, not four times.
-It supports PEFT's layers only. Other modules are not changed.
+It supports PEFT's layers on plain and four-bit weights. Other modules are not changed.
 """
 
 from __future__ import annotations
@@ -19,20 +19,31 @@ from torch import Tensor, nn
 from diffusecli.models.attention import enable
 from diffusecli.models.fused_attention import PROJECTIONS, fuse_attention
 from diffusecli.models.fused_norm import fuse_norm
-from diffusecli.models.lora_products import FUSED, LoraLayer, gradients, is_active, of_inputs, products
+from diffusecli.models.lora_products import (
+    FUSED,
+    LoraLayer,
+    format_of,
+    gradients,
+    is_active,
+    layers_of,
+    of_inputs,
+    products,
+    restored,
+)
 from diffusecli.models.probing import UNSUPPORTED, agree, giving, samples
 
 
 def fuse(model: Any) -> int:
     """Give every plain LoRA linear layer of `model` the fused product. Returns their number.
 
-    Layers with dropout, DoRA or quantised bases are not changed, nor is the output layer, whose logits are overwritten.
+    Layers with dropout, DoRA or bases with eight bits are not changed, nor is the output layer, whose logits are overwritten.
     A module that computes `down_proj(silu(gate_proj(x)) * up_proj(x))` of three such layers becomes one function.
     """
-    from peft.tuners.lora import Linear
+    from peft.tuners import lora
 
+    kinds = (lora.Linear, lora.Linear4bit) if hasattr(lora, "Linear4bit") else (lora.Linear,)  # the latter with bitsandbytes
     head = model.get_base_model().get_output_embeddings()
-    layers = [m for m in model.modules() if isinstance(m, Linear) and m is not head and _is_plain(m)]
+    layers = [m for m in model.modules() if isinstance(m, kinds) and m is not head and _is_plain(m)]
     for layer in layers:
         layer.forward = MethodType(_forward, layer)
     fused, by_tree, gated = set(layers), enable(model), dict[Hashable, bool]()
@@ -58,7 +69,7 @@ def _is_plain(layer: Any) -> bool:
     base = layer.get_base_layer()
     name = next(iter(layer.lora_A), None)
     return (
-        type(base) is nn.Linear
+        format_of(base) in FUSED
         and list(layer.lora_A) == [name]
         and isinstance(layer.lora_dropout[name], nn.Identity)
         and name not in layer.lora_variant  # DoRA and similar
@@ -67,7 +78,6 @@ def _is_plain(layer: Any) -> bool:
         and not layer.fan_in_fan_out
         and not _is_changed(layer)
         and not _is_changed(base)
-        and base.weight.dtype in FUSED
         and layer.lora_A[name].weight.dtype == torch.float32
     )
 
@@ -132,11 +142,11 @@ class _LoraLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *layer: Any) -> Tensor:
         """The output [..., out]."""
-        own = LoraLayer(*layer)
+        (own,) = layers_of(layer)
         flat = x.reshape(-1, x.shape[-1])
         (out,), low = products(flat, [own], [None])
         ctx.save_for_backward(flat, low, *own.tensors)
-        ctx.scale, ctx.shape = own.scale, x.shape
+        ctx.rests, ctx.shape = [own.rest], x.shape
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
@@ -144,8 +154,9 @@ class _LoraLinear(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x, A and B."""
         x, low, *tensors = ctx.saved_tensors
-        layer = LoraLayer._make([*tensors, ctx.scale])
-        of_x, adapter = gradients(x, low, [layer], [gradient.reshape(-1, gradient.shape[-1])], of_x=ctx.needs_input_grad[0])
+        of_x, adapter = gradients(
+            x, low, restored(tensors, ctx.rests), [gradient.reshape(-1, gradient.shape[-1])], of_x=ctx.needs_input_grad[0]
+        )
         return None if of_x is None else of_x.view(ctx.shape), *of_inputs(adapter)
 
 
@@ -155,12 +166,12 @@ class _GatedMlp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *layers: Any) -> Tensor:
         """The output [..., in]."""
-        gate, up, down = (LoraLayer(*layers[i : i + 5]) for i in (0, 5, 10))
+        gate, up, down = layers_of(layers)
         flat = x.reshape(-1, x.shape[-1])
         (gated, wide), low = products(flat, [gate, up], [None, None])
         (out,), down_low = products(torch.nn.functional.silu(gated).mul_(wide), [down], [None])
         ctx.save_for_backward(flat, gated, wide, low, down_low, *gate.tensors, *up.tensors, *down.tensors)
-        ctx.scales, ctx.shape = (gate.scale, up.scale, down.scale), x.shape
+        ctx.rests, ctx.shape = [gate.rest, up.rest, down.rest], x.shape
         return out.view(x.shape)
 
     @staticmethod
@@ -168,7 +179,7 @@ class _GatedMlp(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x and of each layer's A and B."""
         x, gated, wide, low, down_low, *tensors = ctx.saved_tensors
-        gate, up, down = (LoraLayer._make([*tensors[i : i + 4], scale]) for i, scale in zip((0, 4, 8), ctx.scales, strict=True))
+        gate, up, down = restored(tensors, ctx.rests)
         active = torch.nn.functional.silu(gated)
         of_product, of_down = gradients(active * wide, down_low, [down], [gradient.reshape(-1, gradient.shape[-1])])
         of_wide = active.mul_(of_product)

@@ -18,7 +18,7 @@ from torch import Tensor
 from diffusecli.models import block_attention
 from diffusecli.models.attention import layout_now, over
 from diffusecli.models.block_attention import Blocks, Places
-from diffusecli.models.lora_products import LoraLayer, gradients, is_active, of_inputs, products
+from diffusecli.models.lora_products import LoraLayer, gradients, is_active, layers_of, of_inputs, products, restored
 from diffusecli.models.probing import SCALES, UNSUPPORTED, agree, giving, samples
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -120,7 +120,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, layout: Blocks, heads: Heads, *layers: Any) -> Tensor:
         """The output [1, S, out]."""
-        q, k, v, o = (LoraLayer(*layers[i : i + 5]) for i in (0, 5, 10, 15))
+        q, k, v, o = layers_of(layers)
         flat, size, (count, key_heads, width, scale, window) = x.reshape(-1, x.shape[-1]), x.shape[1], heads
         places = Places(size, 1), Places(size, 1, count * size), Places(1, key_heads)
         rows = layout.rows(count, key_heads, places, scale, window, x.device, x.dtype)
@@ -134,7 +134,7 @@ class _Attention(torch.autograd.Function):
         ctx.save_for_backward(
             flat, low, turned, values, seen, o_low, cos, signed, *q.tensors, *k.tensors, *v.tensors, *o.tensors, *kept
         )
-        ctx.rows, ctx.heads, ctx.scales, ctx.shape = rows, heads, [layer.scale for layer in (q, k, v, o)], x.shape
+        ctx.rows, ctx.heads, ctx.rests, ctx.shape = rows, heads, [layer.rest for layer in (q, k, v, o)], x.shape
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
@@ -142,7 +142,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x and of each layer's A and B."""
         flat, low, turned, values, seen, o_low, cos, signed, *rest = ctx.saved_tensors
-        q, k, v, o = (LoraLayer._make([*rest[i : i + 4], scale]) for i, scale in zip((0, 4, 8, 12), ctx.scales, strict=True))
+        q, k, v, o = restored(rest[:16], ctx.rests)
         count, _, width, *_ = ctx.heads
         of_seen, of_o = gradients(seen, o_low, [o], [gradient.reshape(-1, gradient.shape[-1])])
         of_turned, of_values = torch.empty_like(turned), torch.zeros_like(values)

@@ -17,7 +17,7 @@ import torch
 
 from diffusecli.models.architecture import ModelShape, shape_of, without_wrapper
 from diffusecli.models.chat import Chat, ChatSettings
-from diffusecli.models.devices import choose_device, four_bits, number_format
+from diffusecli.models.devices import choose_device, four_bits, keep_four_bits, number_format
 from diffusecli.models.ggufs import made_plain, parsed_once, with_pre_tokenizer
 from diffusecli.models.hub import explained
 from diffusecli.models.identity import Identity, identify
@@ -130,6 +130,8 @@ def _load(source: ModelSource, notice: Notice) -> LoadedModel:
         raise InputError(f"the model {name} lacks {len(missing)} of its weights ({missing[0]}, …). Fetch it again")
     if "gguf_file" in options:
         made_plain(model)
+    if source.quantize:
+        keep_four_bits(model)
     if not placed:
         model.to(choose_device(source.device))
     widen_output(model)

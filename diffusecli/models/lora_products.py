@@ -1,5 +1,6 @@
 """Matrix products of LoRA layers with frozen weights, forward and backward; the low-rank part is added in place.
 
+Four-bit weights are multiplied by bitsandbytes, and widened one layer at a time for the backward pass.
 Layers with the same input share one low-rank product. It depends on PEFT's layers, not on models. If the frozen weights have 16 bits, the
 low-rank part is computed in float32 and rounded once, after it is added, as in PEFT. But inputs are kept in 16 bits for the backward pass.
 PEFT keeps a float32 copy for each layer.
@@ -9,6 +10,7 @@ Axis names: S tokens, r rank.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -29,17 +31,69 @@ class LoraLayer(NamedTuple):
     a: Tensor
     b: Tensor
     scale: float
+    four_bits: Any = None  # how bitsandbytes has quantised W; None for plain weights
 
     @classmethod
     def of(cls, layer: Any) -> LoraLayer:
         """From a layer of PEFT."""
         base, name = layer.get_base_layer(), layer.active_adapters[0]
-        return cls(base.weight, base.bias, layer.lora_A[name].weight, layer.lora_B[name].weight, float(layer.scaling[name]))
+        a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+        return cls(base.weight, base.bias, a, b, float(layer.scaling[name]), getattr(base.weight, "quant_state", None))
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
-        """All but the scale."""
-        return self[:-1]
+        """What autograd saves."""
+        return self[:_TENSORS]
+
+    @property
+    def rest(self) -> tuple[Any, ...]:
+        """The fields that are not tensors."""
+        return self[_TENSORS:]
+
+    def plain(self, x: Tensor, out: Tensor | None) -> Tensor:
+        """`x W' + bias` for x [S, in], written to `out` if given."""
+        if self.four_bits is not None:
+            from bitsandbytes import matmul_4bit  # type: ignore[import-not-found, unused-ignore]
+
+            whole: Tensor = matmul_4bit(x, self.weight, quant_state=self.four_bits, bias=self.bias)
+            return whole if out is None else out.copy_(whole)
+        if self.bias is None:
+            return torch.mm(x, self.weight.t(), out=out)
+        return torch.addmm(self.bias, x, self.weight.t(), out=out)
+
+    def wide(self, dtype: torch.dtype) -> Tensor:
+        """W in its own number format, or in this one if it has four bits."""
+        if self.four_bits is None:
+            return self.weight
+        from bitsandbytes.functional import dequantize_4bit  # type: ignore[import-not-found, unused-ignore]
+
+        whole: Tensor = dequantize_4bit(self.weight, self.four_bits)
+        return whole.to(dtype)
+
+
+_TENSORS = 4
+
+
+def layers_of(values: Sequence[Any]) -> list[LoraLayer]:
+    """The layers whose fields follow each other."""
+    width = len(LoraLayer._fields)
+    return [LoraLayer(*values[start : start + width]) for start in range(0, len(values), width)]
+
+
+def restored(tensors: Sequence[Tensor], rests: Sequence[tuple[Any, ...]]) -> list[LoraLayer]:
+    """The layers from what autograd saved of each in turn, and the rest of each."""
+    return [LoraLayer(*tensors[_TENSORS * i : _TENSORS * (i + 1)], *rest) for i, rest in enumerate(rests)]
+
+
+def format_of(base: Any) -> torch.dtype | None:
+    """The number format in which a plain or four-bit linear layer computes; None for other layers."""
+    if type(base) is torch.nn.Linear:
+        return base.weight.dtype
+    library = sys.modules.get("bitsandbytes")  # loaded if the layer is from it
+    if library is None or type(base) is not library.nn.Linear4bit or base.weight.quant_state is None:
+        return None
+    found: torch.dtype | None = base.compute_dtype
+    return found if base.bias is None or base.bias.dtype == found else None
 
 
 def products(x: Tensor, layers: Sequence[LoraLayer], outs: Sequence[Tensor | None]) -> tuple[list[Tensor], Tensor]:
@@ -50,9 +104,7 @@ def products(x: Tensor, layers: Sequence[LoraLayer], outs: Sequence[Tensor | Non
     low = x.float() @ _stacked(layers).t()
     found = []
     for layer, out, own in zip(layers, outs, low.split([len(layer.a) for layer in layers], dim=1), strict=True):
-        bias = layer.bias
-        whole = torch.mm(x, layer.weight.t(), out=out) if bias is None else torch.addmm(bias, x, layer.weight.t(), out=out)
-        found.append(_add(whole, own, layer.b.t(), layer.scale))
+        found.append(_add(layer.plain(x, out), own, layer.b.t(), layer.scale))
     return found, low
 
 
@@ -67,9 +119,9 @@ def gradients(
     total = None
     if of_x:
         first, *others = zip(of_products, layers, strict=True)
-        total = first[0] @ first[1].weight
+        total = first[0] @ first[1].wide(first[0].dtype)
         for gradient, layer in others:
-            total.addmm_(gradient, layer.weight)
+            total.addmm_(gradient, layer.wide(gradient.dtype))
         _add(total, of_low, _stacked(layers))
     of_a = (of_low.t() @ x.float()).split(ranks)
     # (low' g)' instead of g' low: the same, but much faster if low has few columns
@@ -83,12 +135,12 @@ def gradients(
 def of_inputs(adapters: Sequence[Tensor]) -> list[Tensor | None]:
     """Gradients of A and B in turn, as an autograd function returns them for the fields of `LoraLayer`s."""
     pairs = zip(adapters[::2], adapters[1::2], strict=True)
-    return [value for of_a, of_b in pairs for value in (None, None, of_a, of_b, None)]
+    return [value for of_a, of_b in pairs for value in (None, None, of_a, of_b, None, None)]
 
 
 def is_active(layer: Any, x: Tensor) -> bool:
     """Whether the adapter is enabled and neither merged nor cast."""
-    cast = x.dtype not in FUSED or x.dtype != layer.get_base_layer().weight.dtype or torch.is_autocast_enabled(x.device.type)
+    cast = x.dtype not in FUSED or x.dtype != format_of(layer.get_base_layer()) or torch.is_autocast_enabled(x.device.type)
     return not (layer.disable_adapters or layer.merged or cast)
 
 

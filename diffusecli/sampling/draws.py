@@ -16,37 +16,56 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusecli.models.devices import uploaded
+from diffusecli.models.devices import sum_dtype, uploaded
 from diffusecli.models.overflow import NotNumbersError
 from diffusecli.sampling.settings import SamplingSettings
 
 _SLICE_ROWS = 64  # rows of [R, V] converted to probabilities at once
 _BLOCK = 1024  # tokens per block of the vocabulary; a draw searches blocks, then tokens in a block
 _DRAWS_AT_ONCE = 1_000_000  # of all rows of a slice together
-_FEW_DRAWS = 16  # per row: each searched separately; more draws are sorted
+_SEARCHED_AT_ONCE = 4096  # draws that are searched one by one; each needs a block in float64
+_FEW_DRAWS = 16  # per row: searched one by one; the CPU sorts more draws
 
 
 def draw_tokens(
     prompts: Sequence[Sequence[int]], settings: SamplingSettings, live: Live, logits: Tensor
 ) -> list[list[tuple[int, int]]]:
-    """For each row, the distinct tokens drawn and their counts. Overwrites the logits [R, V]; `prompts` are token ids."""
-    drawn = []
+    """For each row, the distinct tokens drawn and their counts. Overwrites the logits [R, V]; `prompts` are token ids.
+
+    The host waits for the device once, for the tokens of all rows; more often beyond `_DRAWS_AT_ONCE`. Raises `NotNumbersError`.
+    """
+    drawn: list[Counter[int]] = [Counter() for _ in live.counts]
+    searched: list[tuple[np.ndarray, Tensor]] = []  # the row of each draw, and its token, which is still on the device
     for start in range(0, len(live.counts), _SLICE_ROWS):
         part = slice(start, start + _SLICE_ROWS)
         exps = _exponentials(_warp(logits[part], settings))
-        cumulative = _cumulative(exps)
+        sums = _sums(exps)
         rows = zip(live.prompts[part], live.prefixes[part], strict=True)
         streams = [_stream(settings.seed, prompts[prompt], prefix) for prompt, prefix in rows]
-        totals: list[Counter[int]] = [Counter() for _ in streams]
         left = live.counts[part]
         while any(left):
             now = _first(left, _DRAWS_AT_ONCE)
             left = [count - some for count, some in zip(left, now, strict=True)]
-            found = _invert(exps, cumulative, [stream.random((count, 2)) for stream, count in zip(streams, now, strict=True)])
-            for total, pairs in zip(totals, found, strict=True):
-                total.update(dict(pairs))
-        drawn += [sorted(total.items()) for total in totals]
-    return drawn
+            few, counted = _invert(exps, sums, [stream.random((count, 2)) for stream, count in zip(streams, now, strict=True)])
+            searched += [(rows + start, tokens) for rows, tokens in few]
+            for row, pairs in counted.items():
+                drawn[start + row].update(pairs)
+            if any(left):
+                _collect(searched, drawn)
+    _collect(searched, drawn)
+    return [sorted(counts.items()) for counts in drawn]
+
+
+def _collect(searched: list[tuple[np.ndarray, Tensor]], drawn: Sequence[Counter[int]]) -> None:
+    """Add the searched tokens to the counts of their rows, and empty the list. The host waits for the device here only."""
+    if not searched:
+        return
+    rows, tokens = np.concatenate([own for own, _ in searched]), torch.cat([own for _, own in searched]).cpu().numpy()
+    searched.clear()
+    if tokens.min() < 0:
+        raise NotNumbersError
+    for (row, token), count in Counter(zip(rows.tolist(), tokens.tolist(), strict=True)).items():
+        drawn[row][token] += count
 
 
 def _first(counts: Sequence[int], most: int) -> list[int]:
@@ -65,92 +84,83 @@ def _exponentials(logits: Tensor) -> Tensor:
     return wide.sub_(wide.amax(-1, keepdim=True)).exp_()
 
 
-def _invert(exps: Tensor, cumulative: np.ndarray, uniforms: Sequence[np.ndarray]) -> list[list[tuple[int, int]]]:
-    """The tokens drawn from each row by its uniforms [D, 2]: the first chooses a block of tokens, the second the token in it.
-
-    Only the sums of blocks and the chosen blocks leave the device. Both searches use float64. With two uniforms the sum for a token
-    covers at most one block, so rounding elsewhere in the vocabulary does not affect it. A few draws are searched one by one, for
-    all rows together; many draws are sorted, and the ends of blocks and tokens are searched among them.
-    """
-    chosen = [_Chosen.of(row, cumulative[row], u) for row, u in enumerate(uniforms) if len(u) > _FEW_DRAWS]
-    few = [row for row, u in enumerate(uniforms) if 0 < len(u) <= _FEW_DRAWS]
-    rows = np.repeat(few, [len(uniforms[row]) for row in few]).astype(np.int64)
-    of_few = np.concatenate([uniforms[row] for row in few]) if few else np.zeros((0, 2))
-    blocks = _search_each(cumulative[rows], of_few[:, 0])
-    weights = _blocks(
-        exps, np.concatenate([rows, *(one.rows for one in chosen)]), np.concatenate([blocks, *(one.hit for one in chosen)])
-    )
-    found: list[list[tuple[int, int]]] = [[] for _ in uniforms]
-    tokens = _find_each(blocks, weights[: len(rows)], of_few[:, 1])
-    for (row, token), count in Counter(zip(rows.tolist(), tokens.tolist(), strict=True)).items():
-        found[row].append((token, count))
-    start = len(rows)
-    for one in chosen:
-        found[one.row] = one.counted(weights[start : start + len(one.hit)])
-        start += len(one.hit)
-    return [sorted(pairs) for pairs in found]
-
-
-def _cumulative(exps: Tensor) -> np.ndarray:
-    """Cumulated sums over blocks of tokens [R, B] in float64; the last block may be shorter. Raises `NotNumbersError`."""
+def _sums(exps: Tensor) -> Tensor:
+    """Sums over blocks of tokens [R, B], in float64 if the device has it; the last block may be shorter."""
     whole = exps.shape[-1] // _BLOCK * _BLOCK
     sums = [exps[:, :whole].unflatten(-1, (-1, _BLOCK)).sum(-1)] if whole else []
     if whole < exps.shape[-1]:
         sums.append(exps[:, whole:].sum(-1, keepdim=True))
-    cumulative: np.ndarray = torch.cat(sums, dim=-1).cpu().double().numpy().cumsum(-1)
-    if not np.isfinite(cumulative[:, -1]).all():
-        raise NotNumbersError
-    return cumulative
+    return torch.cat(sums, dim=-1).to(sum_dtype(exps.device))
 
 
-def _find_each(blocks: np.ndarray, weights: Sequence[np.ndarray], uniforms: np.ndarray) -> np.ndarray:
-    """The token of each draw [D], from its block, the block's weights and its uniform."""
-    padded = np.zeros((len(blocks), max(map(len, weights), default=0)))  # a shorter block is padded with zeros
-    for row, block in zip(padded, weights, strict=True):
-        row[: len(block)] = block
-    tokens: np.ndarray = blocks * _BLOCK + _search_each(padded.cumsum(-1), uniforms) if len(blocks) else blocks
-    return tokens
+def _invert(
+    exps: Tensor, sums: Tensor, uniforms: Sequence[np.ndarray]
+) -> tuple[list[tuple[np.ndarray, Tensor]], dict[int, dict[int, int]]]:
+    """The tokens drawn from each row by its uniforms [D, 2]: the first chooses a block of tokens, the second the token in it.
+
+    Both searches use float64 if the device has it. With two uniforms the sum for a token covers at most one block, so rounding elsewhere in
+    the vocabulary does not affect it. Returns the row and the token of each draw that is searched one by one, and the counted tokens of
+    other rows: the CPU sorts many draws, and searches the ends of blocks and tokens among them.
+    """
+    sorts = exps.device.type == "cpu"
+    many = [row for row, u in enumerate(uniforms) if sorts and len(u) > _FEW_DRAWS]
+    few = [row for row, u in enumerate(uniforms) if len(u) and row not in many]
+    rows = np.repeat(np.array(few, dtype=np.int64), [len(uniforms[row]) for row in few])
+    of_few = np.concatenate([uniforms[row] for row in few]) if few else np.zeros((0, 2))
+    parts = [slice(start, start + _SEARCHED_AT_ONCE) for start in range(0, len(rows), _SEARCHED_AT_ONCE)]
+    found = [(rows[part], _search(exps, sums, rows[part], of_few[part])) for part in parts]
+    return found, {row: _Chosen.of(sums[row].numpy().cumsum(), uniforms[row]).counted(exps[row].numpy()) for row in many}
 
 
-def _search_each(ends: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-    """In each row of cumulative masses [D, n], the first index above a share of the total [D]; never one without mass."""
-    last = (ends < ends[:, -1:]).sum(-1)
-    found: np.ndarray = np.minimum((ends <= (uniforms * ends[:, -1])[:, None]).sum(-1), last)
-    return found
+def _search(exps: Tensor, sums: Tensor, rows: np.ndarray, uniforms: np.ndarray) -> Tensor:
+    """The token of each draw [D]; -1 if its row has no probabilities. The host does not wait for the device."""
+    own, uniform = uploaded([torch.from_numpy(rows), torch.from_numpy(uniforms).to(sums.dtype)], exps.device)
+    own_sums, width = sums[own], min(_BLOCK, exps.shape[-1])
+    ends = own_sums.cumsum(-1)
+    first = _search_each(own_sums, ends, uniform[:, 0]) * _BLOCK
+    start = first.clamp(max=exps.shape[-1] - width)  # a shorter last block is searched with tokens before it, which get no mass
+    before = torch.arange(width, device=exps.device) < (first - start)[:, None]
+    masses = exps.unfold(-1, width, 1)[own, start].masked_fill_(before, 0)
+    tokens = start + _search_each(masses, masses.cumsum(-1, dtype=sums.dtype), uniform[:, 1])
+    return tokens.where(ends[:, -1].isfinite(), -1)
+
+
+def _search_each(masses: Tensor, ends: Tensor, uniforms: Tensor) -> Tensor:
+    """In each row of masses [D, n] and their cumulated sums, the first index above a share of the total [D]; never one without mass.
+
+    A GPU may round the sums at a mass of zero differently from the sum before it, so they are not used.
+    """
+    own = ends.where(masses > 0, 0)
+    total = own.amax(-1, keepdim=True)
+    return ((own > uniforms[:, None] * total) | (own == total)).byte().argmax(-1)
 
 
 @dataclass(frozen=True)
 class _Chosen:
     """Many draws from one row, sorted by their blocks."""
 
-    row: int
     hit: np.ndarray  # the blocks with draws
     shares: list[np.ndarray]  # the second uniforms of the draws in each of them
 
     @classmethod
-    def of(cls, row: int, cumulative: np.ndarray, uniforms: np.ndarray) -> _Chosen:
-        """The draws of uniforms [D, 2]."""
-        blocks = np.minimum(
-            cumulative.searchsorted(uniforms[:, 0] * cumulative[-1], side="right"), cumulative.searchsorted(cumulative[-1])
-        )
-        order = blocks.astype(np.min_scalar_type(len(cumulative))).argsort(kind="stable")  # radix sort for narrow types
+    def of(cls, ends: np.ndarray, uniforms: np.ndarray) -> _Chosen:
+        """The draws of uniforms [D, 2]. Raises `NotNumbersError`."""
+        if not np.isfinite(ends[-1]):
+            raise NotNumbersError
+        blocks = np.minimum(ends.searchsorted(uniforms[:, 0] * ends[-1], side="right"), ends.searchsorted(ends[-1]))
+        order = blocks.astype(np.min_scalar_type(len(ends))).argsort(kind="stable")  # radix sort for narrow types
         sizes = np.bincount(blocks)
         hit = np.flatnonzero(sizes)
-        return cls(row, hit, np.split(uniforms[order, 1], sizes[hit].cumsum()[:-1]))
+        return cls(hit, np.split(uniforms[order, 1], sizes[hit].cumsum()[:-1]))
 
-    @property
-    def rows(self) -> np.ndarray:
-        """The row of each block."""
-        return np.full_like(self.hit, self.row)
-
-    def counted(self, weights: Sequence[np.ndarray]) -> list[tuple[int, int]]:
-        """The tokens with their counts, from the weights of the blocks."""
-        found: list[tuple[int, int]] = []
-        for block, own, inside in zip(self.hit.tolist(), weights, self.shares, strict=True):
-            ends = own.cumsum(dtype=np.float64)
+    def counted(self, exps: np.ndarray) -> dict[int, int]:
+        """The tokens with their counts, from the row's exponentials [V]."""
+        found: dict[int, int] = {}
+        for block, inside in zip(self.hit.tolist(), self.shares, strict=True):
+            ends = exps[block * _BLOCK : (block + 1) * _BLOCK].cumsum(dtype=np.float64)
             counts = np.diff(_edges(ends, np.sort(inside) * ends[-1]), prepend=0)
             tokens = np.flatnonzero(counts)
-            found += zip((tokens + block * _BLOCK).tolist(), counts[tokens].tolist(), strict=True)
+            found.update(zip((tokens + block * _BLOCK).tolist(), counts[tokens].tolist(), strict=True))
         return found
 
 
@@ -159,18 +169,6 @@ def _edges(ends: np.ndarray, at: np.ndarray) -> np.ndarray:
     edges = at.searchsorted(ends, side="left")
     edges[ends.searchsorted(ends[-1], side="left") :] = len(at)
     return edges
-
-
-def _blocks(exps: Tensor, rows: np.ndarray, blocks: np.ndarray) -> list[np.ndarray]:
-    """The blocks at (row, block) as arrays. The host waits for the device once."""
-    width = exps.shape[-1]
-    if exps.device.type == "cpu":
-        pairs = zip(rows.tolist(), blocks.tolist(), strict=True)
-        return [exps[row, block * _BLOCK : (block + 1) * _BLOCK].numpy() for row, block in pairs]
-    (starts,) = uploaded([torch.from_numpy(rows * width + blocks * _BLOCK)], exps.device)
-    places = starts[:, None] + torch.arange(min(_BLOCK, width), device=exps.device)
-    found = exps.reshape(-1)[places.clamp_(max=exps.numel() - 1)].cpu().numpy()
-    return [own[: width - block * _BLOCK] for own, block in zip(found, blocks.tolist(), strict=True)]
 
 
 def _stream(seed: int, prompt_ids: Sequence[int], prefix: Sequence[int]) -> np.random.Generator:

@@ -1,21 +1,23 @@
 """Samples on the accelerator are those of the CPU, with few waits per token."""
 
-import numpy as np
 import pytest
 import torch
 
 from diffusecli.models.devices import own_random_numbers
 from diffusecli.models.lora import merged
+from diffusecli.models.overflow import NotNumbersError
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling import batched, draws, rows
 from diffusecli.sampling.batched import choose_cache, generate_rows
+from diffusecli.sampling.draws import Live, draw_tokens
 from diffusecli.sampling.engine import Wanted
 from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.row_choice import choose_rows
 from diffusecli.sampling.rows import GatheredCache, SharedPrompt
 from diffusecli.sampling.settings import SamplingSettings
 from tests.accelerator import counting
+from tests.models.architectures import build
 from tests.tiny import tiny_llama
 
 PROMPTS = [Prompt(request=request, targets=(), alias=f"{request}.json") for request in ("x", "a longer one")]
@@ -51,6 +53,15 @@ def test_counted_samples_are_those_of_the_cpu(tiny, on_gpu, kind, spread, device
     assert drawn(moved, kind) == drawn(base, kind)
 
 
+@pytest.mark.parametrize("name", ["Mamba", "Qwen3_5Text"])
+def test_samples_of_a_model_with_states_are_those_of_the_cpu(tiny, on_gpu, name):
+    """Drawn by `generate`. Both devices begin with the same seed here."""
+    base = tiny(build(name, vocab_size=400))
+    moved = on_gpu(base)
+    assert not LocalEngine(moved, SamplingSettings(1, 1)).counting
+    assert common(drawn(moved), drawn(base)) > 0.95
+
+
 def test_several_prompts_share_passes(tiny, on_gpu, device):
     device.free.update({0: 10**9})
     assert LocalEngine(on_gpu(tiny(untied())), SamplingSettings(1, 1))._joins
@@ -64,20 +75,36 @@ def test_a_device_without_float64_is_enough(tiny, on_gpu, no_float64, device, dt
     assert common(drawn(on_gpu(base)), drawn(base)) > share
 
 
-@pytest.mark.parametrize("kind", [SharedPrompt, GatheredCache])
-def test_a_step_waits_twice_for_every_64_rows(tiny, on_gpu, kind, device):
-    """Once for the sums of blocks, and once for the blocks chosen by them. A step draws at least one token for each row."""
-    device.free.update({0: 10**9})
-    base = on_gpu(tiny(untied()))
-    engine = LocalEngine(base, SamplingSettings(60, TOKENS))  # rows of a step are in one slice
+def counted(base, kind, samples, max_rows=None):
+    """The waits and uploads, and the steps of the sampler."""
+    engine, steps = LocalEngine(base, SamplingSettings(samples, TOKENS), max_rows), []
     engine._kind.make = kind
-    fed = []
     with merged(base.model), counting() as counts:
-        engine.draw_all([Wanted(PROMPTS[0], 60, Answers(), lambda _, tokens: fed.append(tokens), lambda _: None)])
-    waits, uploads = counts.own("waits"), counts.own("uploads")
-    assert waits.total() <= 2 * TOKENS, waits
-    assert waits.total() <= fed[0], waits
-    assert uploads.total() <= 4 * TOKENS, uploads
+        engine.draw_all([Wanted(PROMPTS[0], samples, Answers(), lambda *_: None, steps.append)])
+    return counts, len(steps)
+
+
+@pytest.mark.parametrize("samples", [1, 60, 300], ids=lambda samples: f"{samples} answers")
+@pytest.mark.parametrize("kind", [SharedPrompt, GatheredCache])
+def test_a_step_waits_once_however_many_rows_it_has(tiny, on_gpu, kind, samples, device, monkeypatch):
+    """A step draws a token for each row. With 300 answers it has several slices of rows, and searches its draws in several parts."""
+    device.free.update({0: 10**9})
+    monkeypatch.setattr(draws, "_SEARCHED_AT_ONCE", 40)
+    counts, steps = counted(on_gpu(tiny(untied())), kind, samples)
+    assert 0 < steps <= TOKENS
+    assert counts.own("waits").total() == steps, counts.waits
+    if samples <= 40:
+        assert counts.own("uploads").total() <= 4 * steps, counts.uploads
+
+
+def test_a_second_wait_in_a_step_is_counted(tiny, on_gpu, device, monkeypatch):
+    """The sums of blocks on the host, as before tokens were searched on the device."""
+    device.free.update({0: 10**9})
+    sums = draws._sums
+    monkeypatch.setattr(draws, "_sums", lambda exps: sums(exps).cpu().to(exps.device, non_blocking=True))
+    counts, steps = counted(on_gpu(tiny(untied())), SharedPrompt, 60)
+    here = [times for line, times in counts.waits.items() if line.startswith("tests/")]
+    assert sum(here) == counts.own("waits").total() == steps > 0
 
 
 @pytest.mark.parametrize("spread", [False, True], ids=["one GPU", "two GPUs"])
@@ -141,8 +168,18 @@ def test_random_numbers_that_are_not_kept_are_found(tiny, on_gpu, monkeypatch):
     assert not torch.equal(before, torch.get_device_module("gpu").get_rng_state(0))
 
 
-def test_blocks_are_those_of_the_cpu(device):
-    exps = torch.rand(3, 2500, generator=torch.Generator().manual_seed(0))
-    places = np.array([0, 2, 2, 1]), np.array([2, 0, 2, 1])
-    for one, other in zip(draws._blocks(exps.to("gpu"), *places), draws._blocks(exps, *places), strict=True):
-        np.testing.assert_array_equal(one, other)
+def test_tokens_are_those_of_the_cpu_however_many_are_drawn(device):
+    """The CPU sorts many draws of a row; the device searches each."""
+    logits = torch.randn(70, 2500, generator=torch.Generator().manual_seed(0)) * 3
+    live = Live([0] * 70, [(row,) for row in range(70)], [1, 900, 0, 17, *[3] * 66])
+    found, expected = (draw_tokens([(1, 2)], SamplingSettings(1, 1), live, logits.to(where)) for where in ("gpu", "cpu"))
+    assert found == expected
+    assert [sum(count for _, count in pairs) for pairs in found] == live.counts
+
+
+def test_probabilities_that_are_not_numbers_are_found(device):
+    logits = torch.zeros(3, 2500)
+    logits[1, 7] = torch.nan
+    live = Live([0] * 3, [(row,) for row in range(3)], [2] * 3)
+    with pytest.raises(NotNumbersError):
+        draw_tokens([(1, 2)], SamplingSettings(1, 1), live, logits.to("gpu"))

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from collections import Counter
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers.integrations import accelerate as placing
 
+from diffusecli.api.evaluation import evaluate
+from diffusecli.api.sampling import sample
 from diffusecli.evaluation.exact import measure
-from diffusecli.models import block_attention
+from diffusecli.models import block_attention, states
 from diffusecli.models.architecture import trainable
 from diffusecli.models.attention import enable
 from diffusecli.models.source import ModelSource
@@ -33,9 +37,8 @@ from diffusecli.training.scorer import Scorer
 from diffusecli.training.state_pass import StatePass
 from diffusecli.verbs.train import train
 from tests.accelerator import counting
-from tests.accelerator_checks.conftest import over_two
 from tests.models.architectures import build
-from tests.tiny import tiny_llama
+from tests.tiny import byte_tokenizer, tiny_llama
 from tests.training.test_loss import encoded
 
 NUMBERS = [(*(3 + int(digit) for digit in str(number)), 2) for number in range(1, 41)]
@@ -59,7 +62,8 @@ def scored(base, way, prompts=PROMPTS, answers=()):
     for weight in trainable(base.model):
         weight.grad = None
     scores = Scorer(base.model, way, Retention(0.7, (), (), 0), Processes("cpu"), print).score(prompts, answers, backward=True)
-    return scores, torch.cat([weight.grad.flatten().cpu() for weight in trainable(base.model)])
+    gradients = [weight.new_zeros(()) if weight.grad is None else weight.grad for weight in trainable(base.model)]
+    return scores, torch.cat([gradient.flatten().cpu() for gradient in gradients])
 
 
 def assert_same(found, expected, tolerance=1e-4):
@@ -82,11 +86,26 @@ def test_a_pass_gives_what_it_gives_on_the_cpu(tiny, on_gpu, way, monkeypatch):
     assert_same(scored(on_gpu(base), way, answers=held()), scored(base, way, answers=held()))
 
 
-def test_a_pass_with_states_gives_what_it_gives_on_the_cpu(tiny, on_gpu):
-    """RWKV keeps plain tensors. The states of other models are tensors of a class of their own, which those of the device cannot become."""
-    base = tiny(build("Rwkv"))
-    way = StatePass(None, sliced_head=True)
+@pytest.mark.parametrize("way", [StatePass(None, sliced_head=True), StatePass(None), RowsPass(8)], ids=str)
+@pytest.mark.parametrize("name", ["Rwkv", "Mamba", "Qwen3_5Text"])
+def test_a_pass_with_states_gives_what_it_gives_on_the_cpu(tiny, on_gpu, name, way):
+    """A list of states, states alone, and states next to attention."""
+    base = tiny(build(name))
     assert_same(scored(on_gpu(base), way, answers=held()), scored(base, way, answers=held()))
+
+
+def test_a_model_with_states_on_the_device_takes_their_pass(tiny, on_gpu):
+    way, why = choose_pass(on_gpu(tiny(build("Mamba"))).model, PROMPTS[0])
+    assert isinstance(way, StatePass), why
+
+
+def test_a_state_that_goes_to_the_cpu_is_found(tiny, on_gpu, monkeypatch):
+    """So the tests above can fail."""
+    base = on_gpu(tiny(build("Mamba")))
+    kept = states._Replaceable.put
+    monkeypatch.setattr(states._Replaceable, "put", lambda value, box, key: kept(value.cpu(), box, key))
+    with pytest.raises(RuntimeError, match="same device"):
+        scored(base, StatePass(None, sliced_head=True))
 
 
 @pytest.mark.parametrize("way", [PACKED[0], PACKED[3], RowsPass(8)], ids=str)
@@ -224,24 +243,39 @@ def test_a_training_ends_where_it_ends_on_the_cpu_and_a_step_waits_twice(config,
         torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-4)
 
 
-def test_a_training_over_two_gpus_takes_the_packed_pass_and_keeps_to_the_base_models_answers(config, monkeypatch, device):
-    from diffusecli.verbs import train as verb
-
+@pytest.fixture
+def two_gpus(monkeypatch, device, tmp_path):
+    """Two GPUs for `device_map: auto`, and a model that fits on them. accelerate finds memory only of the kinds of GPUs that it knows."""
     device.free.update({0: 10**9, 1: 10**9})
     device.peak.update({0: 100 * 10**6, 1: 50 * 10**6})
+    monkeypatch.setattr(placing, "accelerate_max_memory", lambda _=None: {0: 10**9, 1: 10**9, "cpu": 10**10})
+    folder = tmp_path / "untied"
+    tiny_llama(tie_word_embeddings=False).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
 
-    def load(source, notice):
-        base = plain(replace(source, device="cpu"), notice)
-        base.model = tiny_llama(tie_word_embeddings=False)
-        over_two(base.model)
-        return base
 
-    plain = verb.load_model
-    monkeypatch.setattr(verb, "load_model", load)
-    quietly(config("two"))
-    manifest = RunDir(Path(config("two").output_dir)).read_manifest()
-    assert manifest["loss_pass"].startswith("packed, whole logits:")
-    assert manifest["peak_memory_mb"] == 150
+def test_a_model_spread_by_device_map_trains_samples_and_is_measured_as_on_the_cpu(config, two_gpus, tmp_path):
+    def of(name, **fields):
+        return config(name, model=str(two_gpus), lora={"dropout": 0.0}, alg_config={"n_iters": 2}, generate=False, **fields)
+
+    quietly(of("two", device_map="auto"))
+    quietly(of("cpu", device="cpu"))
+    two, cpu = (RunDir(tmp_path / name) for name in ("two", "cpu"))
+    assert two.read_manifest()["loss_pass"].startswith("packed, whole logits:")
+    assert two.read_manifest()["peak_memory_mb"] == 150
+    expected = load_file(cpu.path / "adapter_model.safetensors")
+    for name, weight in load_file(two.path / "adapter_model.safetensors").items():
+        torch.testing.assert_close(weight, expected[name], rtol=1e-3, atol=1e-4)
+
+    prompts = [tmp_path / "p.json"]
+    (found,), (wanted,) = (sample(run.path, prompts=prompts, n=50, max_new_tokens=4).counts.values() for run in (two, cpu))
+    assert (Counter(found) & Counter(wanted)).total() >= 45
+
+    measured, by_cpu = (evaluate(run.path, exact=True).document.rows for run in (two, cpu))
+    assert len(measured) == len(by_cpu) > 0
+    for one, other in zip(measured, by_cpu, strict=True):
+        assert one.exact.kl == pytest.approx(other.exact.kl, rel=1e-3)
 
 
 def left_on_the_cpu(monkeypatch, module, which):

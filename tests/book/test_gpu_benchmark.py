@@ -31,6 +31,19 @@ def test_a_tiny_run_measures_steps_and_samplers(tmp_path, monkeypatch, capsys):
     assert "NaN" not in json.dumps(found)
 
 
+def test_a_compiled_step_is_compared_with_an_eager_one_on_request(tmp_path, monkeypatch):
+    """Here without the compiler, which takes a minute on some machines."""
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda step, **_: compiled.append(step) or step)
+    for part in ("rate", "steps", "demo", "two processes"):
+        monkeypatch.delitem(gpu.SHARES, part)
+    found = figures(tmp_path, "--compile", "--seconds", "100000")["sampling"]
+    assert found["eager step"]["rows"] == found["compiled step"]["rows"] == 64
+    assert found["compiled step"]["seconds_per_step"] > 0
+    assert len(compiled) == 1
+    assert "eager step" not in figures(tmp_path)["sampling"]
+
+
 def test_without_time_every_part_says_that_it_is_left_out(tmp_path, capsys):
     found = figures(tmp_path, "--seconds", "0")
     assert found["steps"] == [{"left_out": "tiny"}]

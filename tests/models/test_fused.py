@@ -2,12 +2,19 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from diffusecli.models.attention import enable
 from diffusecli.models.fused import _is_gated_mlp, fuse
-from tests.tiny import tiny_llama
+from diffusecli.models.loading import load_model
+from diffusecli.models.source import ModelSource
+from diffusecli.training.loss import score
+from diffusecli.training.packed_pass import PackedPass
+from tests.tiny import byte_tokenizer, tiny_llama
+from tests.training.test_loss import encoded
 
 
 def adapted(base=None, **more):
@@ -39,6 +46,40 @@ def test_the_fused_product_is_pefts_forwards_and_backwards(rslora):
     for name, gradient in gradients.items():
         expected = expected_gradients[name]  # sums of terms of all sizes, rounded as the processor likes
         torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("bias", [False, True], ids=["without biases", "biases"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_four_bit_base_has_the_same_loss_and_gradient_fused(dtype, bias, tmp_path):
+    """Also after a pass without a gradient, in which bitsandbytes would repack weights on some CPUs."""
+    pytest.importorskip("bitsandbytes")
+    wide = tiny_llama(vocabulary=24, hidden_size=64, intermediate_size=128, attention_bias=bias, tie_word_embeddings=False)
+    wide.save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    precision = "fp32" if dtype == torch.float32 else "bf16"
+    base = load_model(ModelSource(str(tmp_path), device="cpu", precision=precision, quantize="nf4"), print)
+    base.model = adapted(base.model)
+    with torch.no_grad():
+        base.model(torch.arange(24)[None])
+    prompts = [encoded([(5, 6, 2), (7, 2), (8, 9, 10, 2)], [0.5, 0.3, 0.2])]
+    ways = [PackedPass(None, tree=False, sliced_head=False), PackedPass(None, tree=True, sliced_head=True)]
+
+    def scored(way):
+        base.model.zero_grad()
+        found = score(base.model, prompts[0], way, backward=True)
+        return found.log_probs, torch.cat([p.grad.flatten().clone() for p in base.model.parameters() if p.grad is not None])
+
+    assert enable(base.model)
+    expected = scored(ways[0])
+    assert fuse(base.model) == 14
+    assert all(
+        "forward" in vars(block.self_attn) and "forward" in vars(block.mlp) for block in base.model.get_base_model().model.layers
+    )
+    rounding = 1e-5 if dtype == torch.float32 else 0.03
+    for way in ways:
+        log_probs, gradient = scored(way)
+        np.testing.assert_allclose(log_probs, expected[0], rtol=rounding, atol=rounding)
+        assert float((gradient - expected[1]).norm()) < 10 * rounding * float(expected[1].norm())
 
 
 def test_a_gated_mlp_is_one_function_only_where_it_is_that_function():

@@ -20,7 +20,7 @@ from diffusecli.models.source import ModelSource
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling.counting import CountingSampler, Drawing
-from diffusecli.sampling.draws import Live, _cumulative, _exponentials, _invert, draw_tokens
+from diffusecli.sampling.draws import Live, _exponentials, _invert, _search, _search_each, _sums, draw_tokens
 from diffusecli.sampling.engine import Wanted, drawn
 from diffusecli.sampling.generations import generate
 from diffusecli.sampling.local_engine import LocalEngine
@@ -185,8 +185,7 @@ def test_tokens_of_every_block_are_found_where_the_cumulative_distributions_say(
     rng = np.random.default_rng(vocabulary)
     logits = torch.from_numpy(rng.normal(size=(3, vocabulary)) * 2).double()
     uniforms = [rng.random((draws, 2)) for _ in range(3)]
-    exps = _exponentials(logits.clone())
-    found = _invert(exps, _cumulative(exps), uniforms)
+    found = _inverted(_exponentials(logits.clone()), uniforms)
     for row, pairs_of_uniforms, pairs in zip(logits.softmax(-1).numpy(), uniforms, found, strict=True):
         expected = Counter()
         starts = range(0, vocabulary, 1024)
@@ -198,6 +197,16 @@ def test_tokens_of_every_block_are_found_where_the_cumulative_distributions_say(
         assert Counter(dict(pairs)) == expected
 
 
+def _inverted(exps, uniforms):
+    """The tokens of each row with their counts, however they were searched."""
+    searched, counted = _invert(exps, _sums(exps), uniforms)
+    found = [Counter(counted.get(row, {})) for row in range(len(exps))]
+    for rows, tokens in searched:
+        for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+            found[row][token] += 1
+    return [sorted(counts.items()) for counts in found]
+
+
 @pytest.mark.parametrize("copies", [1, 10])
 def test_tokens_without_mass_are_never_drawn(copies):
     """The ends of the unit interval, of both uniforms; a block's only token with mass is found whatever the second is."""
@@ -205,7 +214,16 @@ def test_tokens_without_mass_are_never_drawn(copies):
     exps[0, [1500, 2900]] = 1.0
     edges = [0.0, np.nextafter(0.5, 0), 0.5, np.nextafter(1.0, 0)]
     pairs = np.array([(u, v) for u in edges for v in edges] * copies)
-    assert _invert(exps, _cumulative(exps), [pairs]) == [[(1500, 8 * copies), (2900, 8 * copies)]]
+    assert _inverted(exps, [pairs]) == [[(1500, 8 * copies), (2900, 8 * copies)]]
+
+
+def test_a_token_without_mass_is_not_drawn_if_a_gpu_rounds_its_sum_differently():
+    """A parallel sum may be a little larger or smaller at a mass of zero than at the mass before it."""
+    masses = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]], dtype=torch.float64)
+    ends = torch.tensor([[0.1, 0.5, 0.6, 1.0, 1.1]], dtype=torch.float64)
+    uniforms = [0.0, 0.05, 0.49, 0.5, 0.55, 0.95, np.nextafter(1.0, 0)]
+    found = [_search_each(masses, ends, torch.tensor([uniform], dtype=torch.float64)).item() for uniform in uniforms]
+    assert found == [1, 1, 1, 3, 3, 3, 3]
 
 
 def test_rounding_of_the_logits_moves_few_draws():
@@ -222,9 +240,8 @@ def test_rounding_of_the_logits_moves_few_draws():
 
 
 def _tokens(exps, uniforms):
-    """The token of each draw, asked for one by one."""
-    cumulative = _cumulative(exps)
-    return np.array([pairs[0][0] for one in uniforms for pairs in _invert(exps, cumulative, [one[None]])])
+    """The token of each draw from a row."""
+    return _search(exps, _sums(exps), np.zeros(len(uniforms), dtype=np.int64), uniforms).numpy()
 
 
 def test_draws_beyond_what_goes_at_once_are_the_same(monkeypatch):
@@ -242,9 +259,9 @@ def test_draws_at_once_are_bounded_over_all_rows_of_a_slice(monkeypatch):
     def drawn_here():
         return draw_tokens([(1, 2)], SamplingSettings(1, 1), live, logits.clone())
 
-    def watched(exps, cumulative, uniforms):
+    def watched(exps, sums, uniforms):
         at_once.append(sum(map(len, uniforms)))
-        return _invert(exps, cumulative, uniforms)
+        return _invert(exps, sums, uniforms)
 
     expected = drawn_here()
     monkeypatch.setattr("diffusecli.sampling.draws._DRAWS_AT_ONCE", 600)
