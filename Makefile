@@ -7,7 +7,7 @@ DIFFUSE := $(BIN)/diffuse
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'  # Python compiles what it imports
 	touch $@
 
 model: .venv/.installed
