@@ -168,11 +168,13 @@ def lines(task: str, journal: Journal) -> Iterator[Line]:
 def _lines(task: str, model: str, stage: Stage, journal: Journal) -> Iterator[Line]:
     if not is_done(stage, journal):
         return
-    rows = json.loads(stage.product.read_text(encoding="utf-8"))["rows"]
+    document = json.loads(stage.product.read_text(encoding="utf-8"))
     tuned = model in models_of(task)
-    for row in rows:
+    drift = document["retention_kl"].get(str(run_of(model))) if tuned else 0.0
+    for row in document["rows"]:
         if not tuned or (row["mode"] == "lora" and row["n"]):  # the run's own rows have the same exact figures, and no samples
-            yield from figures_of(task, model, row)
+            for line in figures_of(task, model, row):
+                yield {**line, "drift": drift}
 
 
 def figures_of(task: str, model: str, row: dict[str, Any]) -> Iterator[Line]:

@@ -92,15 +92,16 @@ def stated(lines: Lines) -> Table:
     if not found:
         return
     splits = {TRAINED: "80 trained targets", PARAMETERS: "16 unseen parameters", FAMILIES: "100 targets of unseen families"}
-    yield "sampler", *(cell for told in splits.values() for cell in (f"{told}: excess TVD, median", "valid, %"))
-    for sampler, *values in _published(lines, "stated", splits, blanks=0):
-        yield sampler, *(cell for value in values for cell in (value, "-"))
+    heads = (cell for told in splits.values() for cell in (f"{told}: excess TVD, median", "valid, %"))
+    yield "sampler", *heads, "MMLU", "drift, nats per token"
+    for sampler, *values, mmlu in _published(lines, "stated", [*splits, "mmlu"], blanks=0):
+        yield sampler, *(cell for value in values for cell in (value, "-")), mmlu, "-"
     for sampler, kind, every in _samplers(found):
         cells: list[str] = []
         for split in splits:
             some = [line for line in every if line["prompt"].startswith(f"{split}/")]
             cells += [_medians(some, "excess_tv"), _percent(median(float(line["valid"]) for line in some))] if some else ["-", "-"]
-        yield _named(sampler, kind), *cells
+        yield _named(sampler, kind), *cells, "-", f"{float(every[0]['drift']):.3f}"
 
 
 def passes(line: Line) -> bool:

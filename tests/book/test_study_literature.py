@@ -199,7 +199,7 @@ def evaluated(stage, *rows):
     for path in stage.reads:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch() if not path.exists() else None
-    stage.product.write_text(json.dumps({"rows": rows}))
+    stage.product.write_text(json.dumps({"rows": rows, "retention_kl": {str(literature.run_of("mixture")): 0.0625}}))
     journal = stages.read_journal()
     journal[stage.name] = {"command": stage.told, "done": True, "seconds": 1}
     stages.write_json(stages.JOURNAL, journal)
@@ -218,6 +218,7 @@ def test_lines_come_from_what_evaluate_printed_and_only_from_what_is_done(workpl
     ]  # fmt: skip
     assert [line["tv"] for line in found] == pytest.approx([0.5, 0, 0.1])
     assert found[2]["p_value"] == 0.5
+    assert [line["drift"] for line in found] == [0, 0.0625, 0.0625]
 
 
 def test_answers_to_a_method_of_prompting_are_its_own(workplace):
@@ -304,9 +305,9 @@ def test_laws_that_pass_are_counted(workplace):
 
 def test_medians_are_of_each_split(workplace):
     published(workplace)
-    line = {"model": "eighty", "kind": "sampled", "n": 500, "valid": 0.5}
+    line = {"model": "eighty", "kind": "sampled", "n": 500, "valid": 0.5, "drift": 0.0625}
     trained = [{**line, "prompt": f"trained/{i}", "excess_tv": i / 8, "valid_excess_tv": 0} for i in range(3)]
     write_lines(workplace, "stated", *trained, {**line, "prompt": "families/a", "excess_tv": 0.5, "valid_excess_tv": 0.25})
     rows = {cells[0]: cells[1:] for cells in table("stated")}
-    assert rows["tuned on the 80 targets, sampled"] == ["0.125 / 0.000", "50.0", "-", "-", "0.500 / 0.250", "50.0"]
-    assert rows["Qwen2.5-1.5B, untrained"] == [".477", "-", ".483", "-", ".589", "-"]
+    assert rows["tuned on the 80 targets, sampled"] == ["0.125 / 0.000", "50.0", "-", "-", "0.500 / 0.250", "50.0", "-", "0.062"]
+    assert rows["Qwen2.5-1.5B, untrained"] == [".477", "-", ".483", "-", ".589", "-", ".584", "-"]
