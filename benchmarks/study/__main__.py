@@ -1,7 +1,7 @@
 """`python -m benchmarks.study [PIECE …] [--seeds N] [--plan] [--tables]`: run the study, or what is left of it, and write its tables.
 
 From the repository's folder. Interrupt it at any time; the same command goes on. Pieces: rng, weighted, names, ablations, groups,
-people, retention (which wants rng, names and people first).
+people, retention (which wants rng, names and people first); choices, bernoulli, laws, stated: tasks of published work.
 """
 
 from __future__ import annotations
@@ -10,28 +10,29 @@ import argparse
 
 from benchmarks.study import page, pictures, stages
 from benchmarks.study.collect import collect
-from benchmarks.study.plan import EXPERIMENTS, stages_of
+from benchmarks.study.plan import PIECES, stages_of
 
 
 def main() -> None:
     """Seed by seed, so that every piece has its first figures before any has its second."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("pieces", nargs="*", metavar="PIECE", help=", ".join(EXPERIMENTS))
+    parser.add_argument("pieces", nargs="*", metavar="PIECE", help=", ".join(PIECES))
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds, at most 3 (default 1)")
     parser.add_argument("--tables", action="store_true", help="write the tables of what is done, and stop")
     parser.add_argument("--plan", action="store_true", help="print the commands, what is done and what it took, and stop")
     asked = parser.parse_args()
-    if unknown := set(asked.pieces) - set(EXPERIMENTS):
-        parser.error(f"unknown piece {', '.join(sorted(unknown))}: known are {', '.join(EXPERIMENTS)}")
-    pieces = asked.pieces or list(EXPERIMENTS)
+    if unknown := set(asked.pieces) - set(PIECES):
+        parser.error(f"unknown piece {', '.join(sorted(unknown))}: known are {', '.join(PIECES)}")
+    pieces = asked.pieces or PIECES
     plan = list(dict.fromkeys(stage for seed in range(asked.seeds) for stage in stages_of(pieces, seed)))
     if asked.plan:
         journal = stages.read_journal()
         for stage in plan:
-            print(
-                "done" if stages.is_done(stage, journal) else "    ", f"{stages.seconds_of([stage], journal):7.1f} s ", stage.told
-            )
-        print(f"{len(plan)} commands, {stages.seconds_of(plan, journal) / 60:.0f} minutes so far")
+            done, seconds = stages.is_done(stage, journal), stages.seconds_of([stage], journal)
+            expected = f"{stage.minutes:5.1f} min expected" if stage.minutes and not done else ""
+            print("done" if done else "    ", f"{seconds:7.1f} s  {expected:18}", stage.told)
+        left = sum(stage.minutes for stage in plan if not stages.is_done(stage, journal))
+        print(f"{len(plan)} commands, {stages.seconds_of(plan, journal) / 60:.0f} minutes so far, {left:.0f} more expected")
         return
     if not asked.tables:
         stages.run(plan)

@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.study.plan import EXPERIMENTS, ROWS, Experiment, ability_stages, stages_of
+from benchmarks.study import literature
+from benchmarks.study.plan import EXPERIMENTS, PIECES, ROWS, Experiment, ability_stages, stages_of
 from benchmarks.study.stages import Stage, is_done, read_journal, seconds_of
+from benchmarks.study.tasks import TASKS
 from diffusecli.evaluation.perfect import mean_tvd
 from diffusecli.files.writing import write_text
 from diffusecli.prompts.prompt_files import read_prompt
@@ -43,17 +45,20 @@ def collect() -> list[Path]:
     found["weighted"] = [line | nearest(line) for line in found["weighted"]]
     found["groups"] = [line | on_target(line) for line in found["groups"]]
     found["names"] = [line | _new_names(line) for line in found["names"]]
+    journal = read_journal()
     tables = {
         **found,
+        **{task: list(literature.lines(task, journal)) for task in TASKS},
         "lines": list(_people()),
         "abilities": list(_abilities()),
         "curves": list(_curves()),
-        "minutes": list(minutes()),
+        "minutes": list(_with_earlier(minutes())),
     }
     written = [_write(name, lines) for name, lines in tables.items() if lines]
-    if is_done(ROWS, read_journal()):
-        write_text(RESULTS / "rows.csv", ROWS.product.read_text(encoding="utf-8"))
-        written.append(RESULTS / "rows.csv")
+    for stage in (ROWS, literature.GENERATOR):  # that print a table
+        if is_done(stage, journal):
+            written.append(RESULTS / stage.product.name)
+            write_text(written[-1], stage.product.read_text(encoding="utf-8"))
     return written
 
 
@@ -205,14 +210,22 @@ def _curves() -> Iterator[Line]:
 
 
 def minutes() -> Iterator[Line]:
-    """What each piece took, by the clock; a stage that several share counts where it comes first."""
+    """What each finished piece took, by the clock; a stage that several share counts where it comes first."""
     journal, counted = read_journal(), set[Stage]()
     for seed in range(max(e.seeds for experiments in EXPERIMENTS.values() for e in experiments)):
-        for piece in EXPERIMENTS:
-            fresh = set(stages_of([piece], seed)) - counted
-            counted |= fresh
-            if took := seconds_of(fresh, journal):
-                yield {"piece": piece, "seed": seed, "minutes": round(took / 60, 1)}
+        for piece in PIECES:
+            every = set(stages_of([piece], seed))
+            if every and all(journal.get(stage.name, {}).get("done") for stage in every):
+                yield {"piece": piece, "seed": seed, "minutes": round(seconds_of(every - counted, journal) / 60, 1)}
+            counted |= every
+
+
+def _with_earlier(found: Iterator[Line]) -> Iterator[Line]:
+    """These lines instead of those of the same piece and seed in the table; pieces that were run elsewhere keep theirs."""
+    path = RESULTS / "minutes.csv"
+    earlier = csv.DictReader(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else ()
+    lines = {(line["piece"], str(line["seed"])): dict(line) for line in earlier}
+    yield from (lines | {(line["piece"], str(line["seed"])): line for line in found}).values()
 
 
 def _read(path: Path) -> Any:

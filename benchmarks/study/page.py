@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import mean
 
+from benchmarks.study import literature_tables
 from benchmarks.study.collect import RESULTS
 from benchmarks.study.plan import (
     BINOMIALS,
@@ -309,4 +310,8 @@ TABLES: dict[str, Callable[[], Table]] = {
     "abilities": _abilities,
     "drift": _drift,
     "minutes": _minutes,
+    "choices": lambda: literature_tables.choices(lines),
+    "bernoulli": lambda: literature_tables.bernoulli(lines),
+    "laws": lambda: literature_tables.laws(lines),
+    "stated": lambda: literature_tables.stated(lines),
 }

@@ -1,4 +1,4 @@
-"""What the study trains, samples and measures: experiments in seven pieces, and the commands that each is made of."""
+"""What the study trains, samples and measures, piece by piece: its own experiments, and the tasks of published work (`literature.py`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
+from benchmarks.study import literature
 from benchmarks.study.stages import WHERE, Stage
+from benchmarks.study.tasks import TASKS, Distribution, file_name
 
 GROUPS = {
     "names": "prompts/names/first-names.json",
@@ -18,9 +20,6 @@ GROUPS = {
     "occupations": "prompts/occupations",
 }
 NUMBERS = ("prompts/numbers/rng-0.json", "prompts/numbers/rng-1.json")
-Distribution = tuple[str, ...]
-"""A family and its parameters, as `diffuse init-prompt` takes them."""
-
 MADE = WHERE / "prompts"
 """Prompts that the study writes for itself with `diffuse init-prompt`."""
 
@@ -62,13 +61,8 @@ _MANY = ("alg_config.warmup=0.1", "lora.r=16", "lora.alpha=16")
 
 
 def prompt_file(distribution: Distribution) -> Path:
-    """Where the study writes the prompt of a distribution.
-
-    >>> prompt_file(("--scipy", "norm(20, 4)", "--decimals", "0")).name
-    'scipy-norm-20-4-decimals-0.json'
-    """
-    words = "".join(c if c.isalnum() or c == "." else " " for c in " ".join(distribution)).split()
-    return MADE / f"{'-'.join(words)}.json"
+    """Where the study writes the prompt of a distribution."""
+    return MADE / file_name(distribution)
 
 
 def _paths(distributions: list[Distribution]) -> tuple[str, ...]:
@@ -231,10 +225,15 @@ ROWS = Stage("ablations/rows", ("benchmarks.study.rows",), WHERE / "rows.csv", p
 """Packed against one row per target: the same training twice."""
 
 
+PIECES = [*EXPERIMENTS, *TASKS]
+
+
 def stages_of(pieces: list[str], seed: int) -> Iterator[Stage]:
     """All commands of the pieces with this seed, in an order in which each finds what it needs."""
     for piece in pieces:
-        for experiment in EXPERIMENTS[piece]:
+        if seed == 0 and piece in TASKS:
+            yield from literature.stages(piece)
+        for experiment in EXPERIMENTS.get(piece, []):
             if seed < experiment.seeds:
                 yield from experiment.stages(seed)
         if seed == 0 and piece == "ablations":

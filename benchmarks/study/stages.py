@@ -35,6 +35,7 @@ class Stage:
     reads: tuple[Path, ...] = ()  # what other stages leave and this one depends on
     prints: bool = False  # the product is what it prints
     fills_folder: bool = False  # the product's folder is all its own, and goes when the command changes
+    minutes: float = 0.0  # how long it is expected to take; 0: not estimated
 
     @property
     def told(self) -> str:

@@ -107,10 +107,20 @@ def test_what_was_spent_before_an_interruption_counts(workplace, monkeypatch):
 
 
 def test_prompts_that_several_pieces_share_take_their_time_once(workplace):
-    every = dict.fromkeys(stage for seed in range(3) for stage in plan.stages_of(list(plan.EXPERIMENTS), seed))
+    every = dict.fromkeys(stage for seed in range(3) for stage in plan.stages_of(plan.PIECES, seed))
     stages.write_json(stages.JOURNAL, {stage.name: {"command": stage.told, "done": True, "seconds": 60.0} for stage in every})
     told = list(collect.minutes())
     assert sum(line["minutes"] for line in told) == pytest.approx(len(every))
+
+
+def test_minutes_of_pieces_that_were_run_elsewhere_are_kept(workplace, monkeypatch):
+    monkeypatch.setattr(collect, "RESULTS", workplace)
+    write_lines(workplace, "minutes", {"piece": "rng", "seed": 0, "minutes": 22.7}, {"piece": "choices", "seed": 0, "minutes": 9})
+    stages.write_json(stages.JOURNAL, {stage.name: {"done": True, "seconds": 60} for stage in plan.stages_of(["choices"], 0)})
+    collect.collect()
+    number = len(set(plan.stages_of(["choices"], 0)))
+    text = (workplace / "minutes.csv").read_text()
+    assert text == f"piece,seed,minutes\nrng,0,22.7\nchoices,0,{number:.1f}\n"
 
 
 def test_every_training_of_the_plan_is_a_sound_config():
