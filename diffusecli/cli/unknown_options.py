@@ -57,15 +57,22 @@ def out_of_range(message: str, arguments: Sequence[str]) -> str:
 
     >>> out_of_range("Invalid value for '--more': must be greater than or equal to 1", ["--more", "0"])
     '--more 0: must be greater than or equal to 1'
+    >>> out_of_range("Invalid value for '--more': must be greater than or equal to 1", ["--more", "5", "--more", "-1.5"])
+    '--more -1.5: must be greater than or equal to 1'
     """
     if (found := _OUT_OF_RANGE.fullmatch(message)) is None:
         return ""
     names = re.findall(r"'(--?[\w-]+)'", found[1])
-    name, value = next(((name, value) for name in names for value in _values(name, arguments)), (names[-1], ""))
+    above, limit = found[3] == "greater", float(found[4])
+    given = ((name, value) for name in names for value in _values(name, arguments) if _is(float, value))
+    wrong = ((name, value) for name, value in given if (float(value) <= limit if above else float(value) >= limit))
+    name, value = next(wrong, (names[-1], ""))
     return f"{name}{f' {value}' if value else ''}: {found[2]}"
 
 
-_OUT_OF_RANGE = re.compile(r"Invalid value for ((?:'--?[\w-]+'(?: / )?)+): (must be (?:greater|less) than .*[^.])\.?")
+_OUT_OF_RANGE = re.compile(
+    r"Invalid value for ((?:'--?[\w-]+'(?: / )?)+): (must be (greater|less) than (?:or equal to )?(-?[\d.]*\d))\.?"
+)
 
 
 def loose_words(message: str, arguments: Sequence[str], texts: Collection[str]) -> str:
