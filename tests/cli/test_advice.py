@@ -160,6 +160,12 @@ def test_what_is_recommended_is_accepted(folder, in_process, run, interrupted, s
         run(*shlex.split(command)[1:])
 
 
+def test_a_run_without_samples_is_named_also_if_nothing_can_be_recommended(folder, in_process, run, interrupted):
+    config_only(folder, run, interrupted)
+    Path("p.json").unlink()
+    assert in_process(*EVALUATE).stderr.startswith("diffuse: results/run: no samples found. p.json: does not exist. Check the path")
+
+
 def test_a_config_that_cannot_be_read_whole_is_only_searched_for_its_folder(folder, in_process):
     """Its prompts on the hub are not fetched, so a wrong name of another run is still called wrong."""
     Path("c.yaml").write_text("model: m\noutput_dir: results/{config}-{model}\ntrain_prompts: ['hf://datasets/a/b/p.json']\n")
