@@ -18,7 +18,7 @@ from diffusecli.cli.groups import with_options
 from diffusecli.cli.missing_values import help_of
 from diffusecli.cli.options import meant_paths
 from diffusecli.cli.printing import LOCAL_MAIN_PROCESS, MAIN_PROCESS, is_quiet, is_verbose, notice, show
-from diffusecli.cli.unknown_options import loose_words, out_of_range, unknown_option, wrong_number
+from diffusecli.cli.unknown_options import loose_words, out_of_range, text_options, unknown_option, wrong_number
 from diffusecli.files.paths import library_notices
 from diffusecli.system import terminal
 from diffusecli.system.errors import DiffuseError, InputError, InterruptedRun, MachineError
@@ -75,10 +75,12 @@ def _refuse(error: Any) -> NoReturn:
 
 def _in_our_words(message: str, error: Any) -> str:
     """The message of the command line's parser, for unknown options and wrong numbers with what was meant."""
-    if hasattr(error, "possibilities") and getattr(error, "option_name", None) and getattr(error, "ctx", None) is not None:
+    context = getattr(error, "ctx", None)
+    if hasattr(error, "possibilities") and getattr(error, "option_name", None) and context is not None:
         return unknown_option(error, sys.argv)
     message = message.replace(": Input should be ", ": must be ")
-    return wrong_number(message, sys.argv) or out_of_range(message, sys.argv) or loose_words(message, sys.argv) or message
+    texts = text_options(context.command) if context is not None else []
+    return wrong_number(message, sys.argv) or out_of_range(message, sys.argv) or loose_words(message, sys.argv, texts) or message
 
 
 def guarded(body: Body) -> Body:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 from diffusecli.system.errors import nearest
@@ -56,35 +57,45 @@ def out_of_range(message: str, arguments: Sequence[str]) -> str:
 
     >>> out_of_range("Invalid value for '--more': must be greater than or equal to 1", ["--more", "0"])
     '--more 0: must be greater than or equal to 1'
+    >>> out_of_range("Invalid value for '--more': must be greater than or equal to 1", ["--more", "5", "--more", "-1.5"])
+    '--more -1.5: must be greater than or equal to 1'
     """
     if (found := _OUT_OF_RANGE.fullmatch(message)) is None:
         return ""
     names = re.findall(r"'(--?[\w-]+)'", found[1])
-    name, value = next(((name, value) for name in names for value in _values(name, arguments)), (names[-1], ""))
+    above, limit = found[3] == "greater", float(found[4])
+    given = ((name, value) for name in names for value in _values(name, arguments) if _is(float, value))
+    wrong = ((name, value) for name, value in given if (float(value) <= limit if above else float(value) >= limit))
+    name, value = next(wrong, (names[-1], ""))
     return f"{name}{f' {value}' if value else ''}: {found[2]}"
 
 
-_OUT_OF_RANGE = re.compile(r"Invalid value for ((?:'--?[\w-]+'(?: / )?)+): (must be (?:greater|less) than .*[^.])\.?")
+_OUT_OF_RANGE = re.compile(
+    r"Invalid value for ((?:'--?[\w-]+'(?: / )?)+): (must be (greater|less) than (?:or equal to )?(-?[\d.]*\d))\.?"
+)
 
 
-def loose_words(message: str, arguments: Sequence[str]) -> str:
+def loose_words(message: str, arguments: Sequence[str], texts: Collection[str]) -> str:
     """The parser's message about arguments that no option takes, with the option before them and how to write its value.
 
-    Empty for other messages.
+    `texts` are the options that take one text or path. Empty for other messages.
 
-    >>> print(loose_words("Got unexpected extra argument(s) (b=0.2)", ["--choices", "a=0.5", "b=0.2"]))
+    >>> texts = ["--choices", "--request", "--prompt"]
+    >>> print(loose_words("Got unexpected extra argument(s) (b=0.2)", ["--choices", "a=0.5", "b=0.2"], texts))
     b=0.2: belongs to no option. If it belongs to --choices, separate with commas: --choices a=0.5,b=0.2
-    >>> print(loose_words("Got unexpected extra argument (me)", ["--request", "Amuse", "me", "--form"]))
+    >>> print(loose_words("Got unexpected extra argument (me)", ["--request", "Amuse", "me", "--form"], texts))
     me: belongs to no option. If it belongs to --request, put quotes around the whole value: --request 'Amuse me'
-    >>> print(loose_words("Got unexpected extra argument (b.json)", ["--prompt", "a.json", "b.json"]))
+    >>> print(loose_words("Got unexpected extra argument (b.json)", ["--prompt", "a.json", "b.json"], texts))
     b.json: belongs to no option. If it belongs to --prompt, repeat the option: --prompt a.json --prompt b.json
+    >>> print(loose_words("Got unexpected extra argument (b)", ["--request", "Amuse me", "-n", "5", "b"], texts))
+    b: belongs to no option. Remove it
     """
     if (found := _LOOSE.search(message)) is None:
         return ""
     first = found[1].split(" ")[0]
     place = arguments.index(first) if first in arguments else 0
-    start = next((index for index in range(place - 1, -1, -1) if arguments[index].startswith("--")), None)
-    if start is None:
+    start = next((index for index in range(place - 1, -1, -1) if arguments[index].startswith("-")), None)
+    if start is None or arguments[start].split("=", 1)[0] not in texts:
         return f"{found[1]}: belongs to no option. Remove it"
     option, *values = [*arguments[start].split("=", 1), *takewhile(lambda word: not word.startswith("-"), arguments[start + 1 :])]
     if option in _LISTS:
@@ -98,6 +109,13 @@ def loose_words(message: str, arguments: Sequence[str]) -> str:
         f"{found[1]}: belongs to no option. If it belongs to {option}, put quotes around the whole value: "
         f"{option} {shlex.quote(' '.join(values))}"
     )
+
+
+def text_options(command: Any) -> list[str]:
+    """The options of a command that take one text or path. Flags and numbers take no more words."""
+    kinds = {param: getattr(param, "type_descriptor", None) for param in command.params if param.nargs == 1}
+    texts = (param for param, kind in kinds.items() if getattr(kind, "annotation", None) in (str, Path, list[str], list[Path]))
+    return [option for param in texts for option in param.opts]
 
 
 _LOOSE = re.compile(r"unexpected extra arguments?(?:\(s\))? \((.*)\)", re.DOTALL)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +36,25 @@ class BoundedFigures:
     q_high: tuple[float, ...]  # the probability of each target is at most this
     listed: int  # first tokens that the server listed
     begun: int  # targets that begin with a listed token
+
+    @property
+    def shown(self) -> BoundedFigures:
+        """The limits with as many decimals as reports show. They are not rounded to the nearest, so they still hold."""
+        kl, tvd, on_target = (
+            _rounded_down(self.kl_low, 4),
+            _rounded_down(self.tvd_low, 3),
+            -_rounded_down(-self.on_target_high, 3),
+        )
+        return replace(self, kl_low=kl, tvd_low=tvd, on_target_high=on_target)
+
+
+def _rounded_down(value: float, digits: int) -> float:
+    """The next lower number with so many decimals.
+
+    >>> _rounded_down(0.0129, 3), _rounded_down(0.29, 2), _rounded_down(-0.9812, 3)
+    (0.012, 0.29, -0.982)
+    """
+    return math.floor(round(value * 10**digits, 6)) / 10**digits if math.isfinite(value) else value
 
 
 def bounded_figures(prompt: Prompt, of_wordings: Sequence[FirstTokens]) -> BoundedFigures:

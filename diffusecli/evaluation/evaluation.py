@@ -63,7 +63,7 @@ class Evaluated:
             doubt = self.records.doubt if self.records is not None else ""
             return doubted(doubt, self.figures) if doubt else found
         if self.exact is None and self.bounds is not None:
-            return f"not sampled; TVD at least {self.bounds.tvd_low:.3f}"
+            return f"not sampled; TVD at least {self.bounds.shown.tvd_low:.3f}"
         known = self.exact is not None and not math.isnan(self.exact.tvd)
         return f"not sampled; exact TVD {self.exact.tvd:.3f}" if self.exact and known else "no samples"
 

@@ -125,7 +125,8 @@ def _differs(low: float, high: float) -> str:
 
 
 def _follows(found: Figures, exact: ExactFigures | None) -> str:
-    detected = "" if math.isnan(found.detectable_tvd) else f"; a TVD of {found.detectable_tvd:.3f} or more would be detected"
+    least = found.detectable_tvd
+    detected = "" if math.isnan(least) else f"; a TVD of {least:{'.3f' if least >= _ZERO else '.2g'}} or more would be detected"
     figures = f"({_p(found)}, excess TVD {found.excess_tvd:z.3f}{detected})"
     if exact is not None and exact.tvd - exact.tvd_of_answers > _CLOSE:
         return f"follows the target over all wordings {figures}; individual wordings differ by an exact TVD of {exact.tvd:.3f} on average"

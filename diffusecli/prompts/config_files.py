@@ -20,8 +20,8 @@ from diffusecli.prompts.config import Config
 from diffusecli.prompts.config_bases import with_bases
 from diffusecli.prompts.config_checks import doubtful_settings, template_variable_problems, vary_problems, words_for_numbers
 from diffusecli.prompts.config_overrides import apply_overrides, at_its_option
-from diffusecli.prompts.config_paths import readable_paths, require_fetched, resolve_paths, wrong_paths
-from diffusecli.system.errors import InputError, Problem
+from diffusecli.prompts.config_paths import named_folder, readable_paths, require_fetched, resolve_paths, wrong_paths
+from diffusecli.system.errors import DiffuseError, InputError, Problem
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,16 @@ def _inspected(document: Document, problems: list[Problem], path: Path, override
     problems.extend(doubtful_settings(document, config))
     sound = not any(p.severity == "error" for p in problems)
     return Inspection(config if sound else None, tuple(problems), document, readable_paths(document, path), overridden)
+
+
+def output_dir_of(path: Path) -> Path | None:
+    """The folder into which a config trains, even if something else in it is wrong. Nothing is fetched. None if it cannot be read."""
+    document = read_document(path)[0]
+    try:
+        document = with_bases(document, path)[0] if document is not None else None
+    except DiffuseError:  # a base that cannot be fetched
+        return None
+    return named_folder(document, path) if document is not None else None
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = (), *, kept: bool = False) -> Config:

@@ -101,10 +101,16 @@ def resolve_paths(config: Config, path: Path, *, kept: bool) -> Config:
         "retain": retain,
         "train_prompts": listed(config.train_prompts),
         "test_prompts": listed(config.test_prompts),
-        "output_dir": _filled(meant(config.output_dir if kept else _with_variables(config.output_dir)[0]), model, path),
+        "output_dir": _filled(config.output_dir, model, path) if kept else _output_dir(config.output_dir, model, path),
         "chat_template": template if template in (None, PLAIN) else found(template),
         "ckpt_dir": found(_filled(config.ckpt_dir, model, path)) if config.ckpt_dir is not None else None,
     })  # fmt: skip
+
+
+def named_folder(document: Document, path: Path) -> Path | None:
+    """The `output_dir` of a config, resolved; None if it has none."""
+    data = document.data if isinstance(document.data, dict) else {}
+    return Path(_output_dir(data["output_dir"], str(data.get("model")), path)) if isinstance(data.get("output_dir"), str) else None
 
 
 def readable_paths(document: Document, path: Path) -> dict[Location, tuple[tuple[str, ...], ...]]:
@@ -134,6 +140,11 @@ def _with_variables(text: str) -> tuple[str, str]:
 def _replaced(location: Location) -> str:
     """What is replaced in this setting."""
     return "{model}, {config} and ${NAME}" if location == ("output_dir",) else "{model} and {config}"
+
+
+def _output_dir(text: str, model: str, path: Path) -> str:
+    """The folder of a run, as written in a config."""
+    return _filled(at_home(_with_variables(text)[0]), model, path)
 
 
 def _filled(text: str, model: str, path: Path) -> str:

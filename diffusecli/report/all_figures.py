@@ -75,7 +75,7 @@ def lines_of(row: Evaluated) -> Iterator[Line]:
     if row.exact is not None:
         yield from _of_probabilities(row.exact, row.tally.n)
     if row.bounds is not None and row.exact is None:
-        yield from _of_limits(row.bounds, len(row.prompt.targets))
+        yield from _of_limits(row.bounds.shown, len(row.prompt.targets))
     if row.ordered is not None:
         yield from _of_values(row.ordered, row.prompt.targets[0])
     if row.diversity is not None:

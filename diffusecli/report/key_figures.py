@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from diffusecli.evaluation.evaluation import Evaluated
 from diffusecli.prompts.rounded_figures import with_rounding
-from diffusecli.report.wording import at_least, count, known, number, p_value, percent, short, span
+from diffusecli.report.wording import count, known, number, p_value, percent, short, span
 from diffusecli.system.errors import many
 
 
@@ -41,9 +41,9 @@ def three_figures(row: Evaluated) -> list[Figure]:
             note = f"{limit} {note}"
         found.append(Figure("estimated KL" if error else "exact KL", number(exact.kl, 4), note))
     elif f is None and row.bounds is not None:
-        limits = row.bounds
-        found.append(Figure("KL, at least", at_least(limits.kl_low, 4), "nats; a limit, not exact"))
-        found.append(Figure("TVD, at least", at_least(limits.tvd_low), "a limit"))
+        limits = row.bounds.shown
+        found.append(Figure("KL, at least", number(limits.kl_low, 4), "nats; a limit, not exact"))
+        found.append(Figure("TVD, at least", number(limits.tvd_low), "a limit"))
         found.append(Figure("on target, at most", percent(limits.on_target_high), "a limit"))
     elif f is not None and known(f.p_value) is not None:
         found.append(Figure("test of fit, p", p_value(f), "below 0.05: does not fit"))

@@ -95,7 +95,7 @@ def _figures(row: Evaluated) -> tuple[str, ...]:
     if row.exact is not None:
         kl = f"{'≈' if row.exact.kl_error else ''}{nats(row.exact.kl)}{with_rounding(row.exact.rounding)}"
     elif row.bounds is not None:
-        kl = f"at least {nats(row.bounds.kl_low)}"
+        kl = f"at least {nats(row.bounds.shown.kl_low)}"
     if f is None:
         return (str(row.tally.n), "-", "-", "-", "-", "-", kl, "-")
     cut = f", unfinished {percent(row.tally.unfinished_share)}" if f.unfinished else ""

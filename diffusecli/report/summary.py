@@ -123,7 +123,8 @@ def _figures(row: Evaluated) -> Iterator[str]:
         yield f"{'estimated' if exact.kl_error else 'exact'} KL {plus_minus(exact.kl, exact.kl_error) if exact.kl_error else nats(exact.kl)}{with_rounding(exact.rounding)}"
         if f is None and not math.isnan(exact.tvd):
             yield f"exact TVD {thousandths(exact.tvd)}{with_rounding(exact.tvd_rounding)}"
-    elif (limits := row.bounds) is not None:
+    elif row.bounds is not None:
+        limits = row.bounds.shown
         yield f"KL at least {nats(limits.kl_low)}"
         yield f"TVD at least {thousandths(limits.tvd_low)}"
         yield f"on target at most {percent(limits.on_target_high)}"

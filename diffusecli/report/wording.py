@@ -111,15 +111,6 @@ def number(value: float | None, digits: int = 3, sign: str = "") -> str:
     return f"{found:{sign}z,.{digits}f}".replace(",", "\u202f").replace("-", "−")
 
 
-def at_least(value: float, digits: int = 3) -> str:
-    """A lower bound, rounded down.
-
-    >>> at_least(0.0129), at_least(0.00002, 4)
-    ('0.012', '0.0000')
-    """
-    return number(math.floor(value * 10**digits) / 10**digits, digits) if math.isfinite(value) else number(value)
-
-
 def plus_minus(value: float, error: float, digits: int = 4) -> str:
     """A value with the half-width of its 95 % interval, from its standard error; only the value if it is exact.
 
@@ -278,7 +269,7 @@ def median_and_worst(tvds: Sequence[float]) -> str:
 
 
 FILTERS = {
-    "number": number, "at_least": at_least, "percent": percent, "text": text, "count": count, "span": span, "key": key, "short": short, "phrase": phrase,
+    "number": number, "percent": percent, "text": text, "count": count, "span": span, "key": key, "short": short, "phrase": phrase,
     "p_value": p_value, "p_from": p_from, "p_words": p_in_words, "of_wordings": of_wordings, "distinct_of_10": distinct_of_10, "sentence": sentence, "signs": signs, "with_rounding": with_rounding,
 }  # fmt: skip
 """Filters of the HTML template."""

@@ -8,7 +8,7 @@ from shlex import quote
 
 from diffusecli.files.paths import exists, look_again
 from diffusecli.prompts.config import PLAIN, Config
-from diffusecli.prompts.config_files import inspect_config, read_config
+from diffusecli.prompts.config_files import output_dir_of, read_config
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.runs.sample_files import SAMPLE_ENDINGS, journal_path
 from diffusecli.system.errors import InputError, sentence
@@ -79,8 +79,8 @@ def _config_of_future(folder: Path) -> Path | None:
     """The config, here or in `configs`, that trains into this folder."""
     there = (file for pattern in ("*.yaml", "*.yml", "configs/*.yaml", "configs/*.yml") for file in sorted(Path().glob(pattern)))
     for file in islice(there, _MOST_CONFIGS):
-        config = inspect_config(file).config
-        if config is not None and Path(config.output_dir).resolve() == folder.resolve():
+        output = output_dir_of(file)
+        if output is not None and output.resolve() == folder.resolve():
             return file
     return None
 

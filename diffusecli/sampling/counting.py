@@ -11,7 +11,7 @@ Axis names: R live rows, V vocabulary, B blocks of the vocabulary.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -136,10 +136,11 @@ class CountingSampler:
         while True:
             parents, children = self._split(group, logits)
             del logits
-            for prompt in {*group.prompts}:
+            after = Counter(children.prompts)
+            for prompt, before in Counter(group.prompts).items():
                 drawing = self._drawings[prompt]
                 if len(group.prefixes[0]) + 1 < drawing.settings.max_new_tokens:  # at the limit all answers end
-                    drawing.passes.append((group.prompts.count(prompt), children.prompts.count(prompt)))
+                    drawing.passes.append((before, after[prompt]))
             if not len(group.prefixes[0]):  # one row per prompt
                 parents = [group.prompts[row] for row in parents]
             kept, *later = children.in_groups(self.max_rows) or [[]]

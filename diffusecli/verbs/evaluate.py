@@ -126,7 +126,11 @@ def _remedy(runs: Sequence[RunFacts]) -> str:
     if not runs:
         return "Name a run or a file of samples"
     run = runs[0].folder
-    if command := sampling(run):
+    try:
+        command = sampling(run)
+    except InputError as error:  # a prompt is missing, or the run is being trained now
+        return str(error)
+    if command:
         drawn = f"Draw some with `{command}`, or measure prompts with --exact --prompts"
         return drawn if run.has_adapter else f"The training is not finished. Run `{command}` first"
     return "Draw some with `diffuse sample`"

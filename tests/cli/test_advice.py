@@ -160,6 +160,25 @@ def test_what_is_recommended_is_accepted(folder, in_process, run, interrupted, s
         run(*shlex.split(command)[1:])
 
 
+def test_a_run_without_samples_is_named_also_if_nothing_can_be_recommended(folder, in_process, run, interrupted):
+    config_only(folder, run, interrupted)
+    Path("p.json").unlink()
+    assert in_process(*EVALUATE).stderr.startswith("diffuse: results/run: no samples found. p.json: does not exist. Check the path")
+
+
+def test_a_config_that_cannot_be_read_whole_is_only_searched_for_its_folder(folder, in_process):
+    """Its prompts on the hub are not fetched, so a wrong name of another run is still called wrong."""
+    Path("c.yaml").write_text("model: m\noutput_dir: results/{config}-{model}\ntrain_prompts: ['hf://datasets/a/b/p.json']\n")
+    Path("d.yaml").write_text("base: c.yaml\n")
+    for name, says in (
+        ("results/nope", "does not exist. Use a run directory or a folder of runs"),
+        ("results/c-m", "is not trained yet. Run `diffuse train c.yaml` first"),
+        ("results/d-m", "is not trained yet. Run `diffuse train d.yaml` first"),
+    ):
+        done = in_process("evaluate", name)
+        assert (done.returncode, done.stderr.strip()) == (2, f"diffuse: {name}: {says}")
+
+
 def test_a_run_of_very_many_prompts_is_sampled_by_name(folder, prompt_file, in_process, run):
     names = [str(prompt_file(f"{n}.json", request=f"Say {n}.").relative_to(folder)) for n in range(33)]
     text = Path("c.yaml").read_text().replace("test_prompts: [p.json]", "test_prompts: []")

@@ -26,6 +26,13 @@ def test_the_example_of_the_module():
     assert (found.listed, found.begun) == (2, 1)
 
 
+def test_limits_are_shown_so_that_they_still_hold():
+    """KL >= .5 ln(.5/.22) + .5 ln(.5/.0777) = 1.34137, TVD >= .28 + .4223 = .7023, on target <= .2977."""
+    found = bounded_figures(prompt("a", "b"), [FirstTokens({b"x": 0.7023, b"a": 0.22})])
+    assert (found.kl_low, found.tvd_low, found.on_target_high) == pytest.approx((1.3413667, 0.7023, 0.2977))
+    assert (found.shown.kl_low, found.shown.tvd_low, found.shown.on_target_high) == (1.3413, 0.702, 0.298)
+
+
 def test_targets_with_the_same_first_token_share_it():
     """1 and 10 begin with 1 (.6), and 10 may be a token of its own: at most .05. Together they have at most .65 of .75."""
     found = bounded_figures(prompt("1", "10", "2", weights=[0.5, 0.25, 0.25]), [FirstTokens({b"1": 0.6, b"2": 0.35})])

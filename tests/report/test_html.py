@@ -252,7 +252,9 @@ def test_a_report_explains_the_figures_that_it_has(tmp_path):
     def explained(page):
         return re.findall("<dt>([^<]*)</dt>", page[page.index('<dl class="glossary">') :].partition("</dl>")[0])
 
-    closed = explained(page_of(tmp_path, {"lora": {"p.json": {"a": 60, "b": 40}}}))
+    page = page_of(tmp_path, {"lora": {"p.json": {"a": 60, "b": 40}}})
+    closed = explained(page)
+    assert "with the exact 95\u202f% interval (Clopper and Pearson’s)" in page
     assert closed == ["valid", "entropy", "effective", "seen", "TVD", "perfect, excess", "p", "residual"]
     assert explained(page_of(tmp_path / "open", {"lora": {"p.json": {"a": 60, "b": 40}}}, targets=())) == ["next is new"]
 
