@@ -333,8 +333,8 @@ def _format_doubts(document: Document, prompt: Prompt) -> Iterator[Problem]:
 
 
 def _likeness_doubts(document: Document, targets: Sequence[str]) -> Iterator[Problem]:
-    """Targets that differ only in case, spaces and punctuation, if there are many."""
-    plain = [re.sub(r"[\W_]+", "", target).casefold() for target in targets]
+    """Targets that differ only in case, spaces and punctuation, if there are many. A sign before a digit is part of the number."""
+    plain = [re.sub(r"(?![-−+.,:/]\d)[\W_]", "", target).casefold() for target in targets]
     alike = len(plain) - len({text or str(index) for index, text in enumerate(plain)})
     if alike >= 3 and alike > 0.2 * len(targets):
         yield document.problem(("targets",), f"{alike} of {len(targets)} targets differ from another only in case, spaces or punctuation",

@@ -57,6 +57,11 @@ def test_files_made_to_hurt_are_refused(folder, file, text, expected):
     assert problems(folder, file, text) == [expected]
 
 
+def test_a_sign_or_a_point_makes_another_number(folder):
+    text = '{"request": "Like this: {x}", "targets": ["{-3}", "{3}", "{-2}", "{2}", "{-1}", "{1}", "{1.5}", "{15}"]}'
+    assert problems(folder, "p.json", text) == []
+
+
 def test_strict_turns_warnings_into_errors_and_leaves_notices(folder):
     doubtful = '{"request": "Say a letter.", "targets": ["{a}", "{b}"], "weights": [0.5, 0.4]}'
     assert [line.split(":")[0] for line in problems(folder, "p.json", doubtful)] == ["warning", "notice"]
