@@ -130,8 +130,7 @@ def _load(source: ModelSource, notice: Notice) -> LoadedModel:
         raise InputError(f"the model {name} lacks {len(missing)} of its weights ({missing[0]}, …). Fetch it again")
     if "gguf_file" in options:
         made_plain(model)
-    if source.quantize:
-        keep_four_bits(model)
+    keep_four_bits(model)  # a base model may have been saved in 4 bits
     if not placed:
         model.to(choose_device(source.device))
     widen_output(model)

@@ -19,12 +19,12 @@ from rich.text import Text
 
 from diffusecli.evaluation.open_ended import Outcome
 from diffusecli.report.widths import end_of, middle, start_of
+from diffusecli.report.wording import ROUNDING
 from diffusecli.system.terminal import in_lines, spelled
 
 _MARK = "│"
 _NARROWEST_TEXT = 8  # columns of a text beside figures
 _NARROWEST_WRAPPED = 16  # columns of a text that wraps, before texts that do not are cut
-_ROUNDING = 1e-9  # error of a sum of weights
 
 
 class Fitted(Table):
@@ -143,7 +143,7 @@ def percent(share: float) -> str:
         return "-"
     if 0 < share < 0.0005:
         return "<0.1 %"
-    if 0.9995 <= share < 1 - _ROUNDING:
+    if 0.9995 <= share < 1 - ROUNDING:
         return ">99.9 %"
     return f"{100 * share:.1f} %"
 

@@ -20,6 +20,7 @@ from diffusecli.evaluation.verdicts import p_value as p_in_words
 from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.system.errors import many, printable, shortened
 
+ROUNDING = 1e-9  # error of a sum of shares
 _MOST_TEXT = 600  # characters of one text of a model
 _MOST_ENTRIES = 40  # of a list or a mapping within settings and manifests
 _ROUNDING = 1e-9  # error of a figure that is zero
@@ -69,16 +70,20 @@ def known(value: float | None) -> float | None:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    r"""A share as a percentage; a dash if unknown. A share that is not zero never looks like it.
+    r"""A share as a percentage; a dash if unknown. A share that is not zero, or not all, never looks like it.
 
-    >>> percent(0.1234), percent(float("nan")), percent(0.0001)
-    ('12.3\u202f%', '–', '<0.1\u202f%')
+    >>> percent(0.1234), percent(float("nan")), percent(0.0001), percent(0.9997), percent(1 - 1e-12)
+    ('12.3\u202f%', '–', '<0.1\u202f%', '>99.9\u202f%', '100.0\u202f%')
     """
     found = known(share)
     if found is None:
         return "–"
-    tiny = 0 < found < 0.005 * 10**-digits
-    return f"<{10**-digits:.{digits}f}\u202f%" if tiny else f"{100 * found:.{digits}f}\u202f%"
+    step = 10**-digits  # in percent
+    if 0 < found < 0.005 * step:
+        return f"<{step:.{digits}f}\u202f%"
+    if 1 - 0.005 * step <= found < 1 - ROUNDING:
+        return f">{100 - step:.{digits}f}\u202f%"
+    return f"{100 * found:.{digits}f}\u202f%"
 
 
 def mark_of(verdict: str) -> tuple[str, str]:
