@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -21,6 +21,7 @@ from diffusecli.cli.printing import LOCAL_MAIN_PROCESS, MAIN_PROCESS, is_quiet, 
 from diffusecli.cli.unknown_options import loose_words, out_of_range, text_options, unknown_option, wrong_number
 from diffusecli.files.paths import library_notices
 from diffusecli.system import terminal
+from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import DiffuseError, InputError, InterruptedRun, MachineError
 from diffusecli.system.exits import EXIT_INTERRUPTED
 from diffusecli.system.memory import out_of_memory
@@ -33,14 +34,16 @@ _AFTER = 0.1
 """Seconds until an ignored interruption comes again."""
 
 
-def start(app: Callable[..., Any]) -> None:
+def start(app: typer.Typer) -> None:
     """Run the app. Escape characters that the terminal's encoding does not have."""
     terminal.spell_what_is_lacking()
     if "_DIFFUSE_COMPLETE" not in os.environ:  # shell completions contain tabs, and no untrusted text
         terminal.guard()
     sys.unraisablehook = _unraisable
     try:
-        code = app(standalone_mode=False)
+        with collector_off():  # thousands of objects that stay
+            command = typer.main.get_command(app)
+        code = command(standalone_mode=False)
     except InputError as error:  # before the body of a command
         _print_error(str(error))
         sys.exit(error.exit_code)

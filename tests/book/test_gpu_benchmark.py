@@ -15,8 +15,12 @@ def figures(tmp_path, *words):
     return json.loads((tmp_path / "f.json").read_text())
 
 
+def leave_out(monkeypatch, *parts):
+    monkeypatch.setattr(gpu, "SHARES", {name: share for name, share in gpu.SHARES.items() if name not in parts})
+
+
 def test_a_tiny_run_measures_steps_and_samplers(tmp_path, monkeypatch, capsys):
-    monkeypatch.delitem(gpu.SHARES, "two processes")  # it starts Python three times
+    leave_out(monkeypatch, "two processes")  # it starts Python three times
     found = figures(tmp_path, "--seconds", "100000")
     assert [step["targets"] for step in found["steps"]] == ["100 numbers", "200 names", "20 000 numbers, 64 drawn"]
     for step in found["steps"][:2]:
@@ -35,8 +39,7 @@ def test_a_compiled_step_is_compared_with_an_eager_one_on_request(tmp_path, monk
     """Here without the compiler, which takes a minute on some machines."""
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda step, **_: compiled.append(step) or step)
-    for part in ("rate", "steps", "demo", "two processes"):
-        monkeypatch.delitem(gpu.SHARES, part)
+    leave_out(monkeypatch, "rate", "steps", "demo", "two processes")
     found = figures(tmp_path, "--compile", "--seconds", "100000")["sampling"]
     assert found["eager step"]["rows"] == found["compiled step"]["rows"] == 64
     assert found["compiled step"]["seconds_per_step"] > 0
@@ -57,8 +60,7 @@ def test_a_part_that_fails_leaves_the_others(tmp_path, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setitem(gpu.PARTS, "steps", fails)
-    for part in ("sampling", "demo", "two processes"):
-        monkeypatch.delitem(gpu.SHARES, part)
+    leave_out(monkeypatch, "sampling", "demo", "two processes")
     found = figures(tmp_path)
     assert found["steps"] == {"error": "OutOfMemoryError: CUDA out of memory"}
     assert found["rate"]["fp32"] > 0

@@ -23,7 +23,7 @@ from tests.cli.configs import config_text
         (["train", "."], 2, ".: is a folder. Name a file in it"),
         (["train", "broken.yaml"], 2, "broken.yaml:1:2: invalid YAML"),
         (["train", "unknown.yaml"], 2, "unknown key 'modle'. Did you mean 'model'?"),
-        (["train", "no-prompt.yaml"], 2, "missing.json: does not exist"),
+        (["train", "no-prompt.yaml"], 2, "no-prompt.yaml:2:17: missing.json does not exist"),
         (["train", "no-model.yaml"], 2, "unknown model 'smollm2-135m'. Did you mean 'smollm2-135m-instruct'? (or use a folder"),
         (["sample", "--mode", "tuned"], 2, "--mode tuned: must be one of untuned, lora"),
         (["sample"], 2, "results: contains no run to sample. Train one"),
