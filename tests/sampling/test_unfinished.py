@@ -336,7 +336,7 @@ def test_machines_get_the_same_counts(found):
     assert row["unfinished_top"][0] == {"text": "Well, I", "count": 15, "unfinished": 15}
     (line,) = csv.DictReader(io.StringIO(as_csv(found)))
     assert (line["n"], line["unfinished"], line["valid"]) == ("100", "30", "0.5")
-    assert "| 50.0 % \\[40.4–59.6\\], unfinished 30.0 % |" in as_markdown(found)
+    assert "| 50.0 % \\[39.8–60.2\\], unfinished 30.0 % |" in as_markdown(found)
 
 
 def test_the_html_report_draws_and_lists_them_apart(found):
