@@ -131,6 +131,10 @@ class RecordFigures:
         found = [f for f in self.fields if not f.too_even and f.p_value * len(self.fields) < SIGNIFICANCE / 2]
         return sorted(found, key=lambda field: (field.p_value, -field.excess_tvd))
 
+    def too_few(self, pair: PairFigures) -> bool:
+        """Whether so few values of a field of the pair are valid that a test which does not reject says nothing."""
+        return not pair.p_value < SIGNIFICANCE and any(f.too_few for f in self.fields if f.name in (pair.first, pair.second))
+
     @property
     def least_pairs_p(self) -> float:
         """The lowest p-value that the test of pairs can give."""
@@ -241,14 +245,14 @@ def _raked(rows: np.ndarray, weights: np.ndarray, answers: np.ndarray, counts: n
 
     This keeps the target's association, as odds ratios. All weights are 0 if no row has values of both fields.
     """
-    raked = weights / weights.sum()
+    raked = np.asarray(weights / weights.sum())
     for _ in range(_RAKED):
         before = raked
         for field in (0, 1):
             size = 1 + max(int(rows[:, field].max()), int(answers[:, field].max()))
             wanted = np.bincount(answers[:, field], weights=counts, minlength=size) / counts.sum()
             now = np.bincount(rows[:, field], weights=raked, minlength=size)
-            raked = raked * np.divide(wanted, now, out=np.zeros(size), where=now > 0)[rows[:, field]]
+            raked = np.asarray(raked * np.divide(wanted, now, out=np.zeros(size), where=now > 0)[rows[:, field]])
         if np.abs(raked - before).sum() < _RAKED_ENOUGH:
             break
     return raked

@@ -47,9 +47,14 @@ def _untrained(row: Evaluated, run: RunFacts | None) -> Iterator[str]:
     if run is not None:
         if not run.folder.has_adapter:
             yield from _accepted("train", run, lambda: training(run.folder))
-    elif row.prompt.targets and not row.served and exists(Path(row.run)) and (model := read_sample_meta(Path(row.run)).model):
-        if command := first_training(model, row.prompt.alias):
-            yield f"train: `{command}`"
+    elif command := _of_file(Path(row.run), row.prompt.alias) if row.prompt.targets and not row.served else "":
+        yield f"train: `{command}`"
+
+
+def _of_file(samples: Path, prompt: str) -> str:
+    """The command that trains the model of a sample file on a prompt; empty if the file does not record its model."""
+    model = read_sample_meta(samples).model if exists(samples) else None
+    return first_training(model, prompt) if model is not None else ""
 
 
 def _accepted(purpose: str, run: RunFacts, command: Callable[[], str]) -> Iterator[str]:

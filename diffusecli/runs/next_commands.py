@@ -61,8 +61,7 @@ def training(run: RunDir, *, further: bool = False) -> str:
     """
     _require_idle(run)
     if not run.config.is_file():
-        config = None if run.has_adapter or run.manifest.is_file() else config_of_future(run.path)
-        return f"diffuse train {quote(str(config))}" if config is not None else ""
+        return _of_future(run)
     if not is_at_home(run):
         return ""
     config = config_of(run)
@@ -74,12 +73,23 @@ def training(run: RunDir, *, further: bool = False) -> str:
         ends = f" --more {progress['more']}" if progress.get("more") else ""
         return f"{command}{ends}" if _is_of(progress, digests) else ""
     if run.has_adapter:
-        manifest, progress = run.read_manifest(), _progress(run)
-        same = progress is not None and progress.get("step") == manifest.get("steps") and _is_of(progress, digests)
-        if not further or progress is None or not same or manifest.get("adapter_sha256") != run.adapter_sha256:
-            return ""
-        return f"{command} --more {progress.get('more') or config.alg_config.n_iters}"
+        return _further(run, digests, config.alg_config.n_iters) if further else ""
     return f"{command} --force" if run.manifest.is_file() else command
+
+
+def _of_future(run: RunDir) -> str:
+    """Train with the config whose output_dir is this folder, which only has samples of its base model; empty if there is none."""
+    config = None if run.has_adapter or run.manifest.is_file() else config_of_future(run.path)
+    return f"diffuse train {quote(str(config))}" if config is not None else ""
+
+
+def _further(run: RunDir, digests: dict[str, str], iterations: int) -> str:
+    """Continue a finished training for as many iterations as the last time, at first that many; empty if it cannot go on."""
+    manifest, progress = run.read_manifest(), _progress(run)
+    if progress is None or progress.get("step") != manifest.get("steps") or not _is_of(progress, digests):
+        return ""
+    more = progress.get("more") or iterations
+    return f"{again(run)} --more {more}" if manifest.get("adapter_sha256") == run.adapter_sha256 else ""
 
 
 def again(run: RunDir) -> str:
