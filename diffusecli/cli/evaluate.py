@@ -17,14 +17,7 @@ from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import FailedGates, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from diffusecli.evaluation.evaluation import Evaluation
-    from diffusecli.evaluation.sample_set import RunFacts
-
-
-_MANY_CUT = 0.05
-"""Share of unfinished answers that calls for longer ones."""
 
 
 @with_table_options
@@ -146,48 +139,15 @@ def _require_use_of(
         raise InputError(f"Missing argument 'PATH…'. Name a run, a folder of runs or a file of samples{more}")
 
 
-def _advice(found: Evaluation) -> Iterator[str]:
-    """What to do if a tuned model has no samples or does not follow its targets, or many answers were cut.
-
-    A command is only named if it is accepted in the state of the run.
-    """
-    from diffusecli.report.wording import mark_of
-    from diffusecli.runs.next_commands import sampling, training
-
-    runs = {facts.run: facts for facts in found.runs}
-    tuned = [row for row in found.rows if row.mode == "lora" and row.tally.n]
-    unsampled = next((row for row in found.rows if row.mode == "lora" and not row.tally.n and row.verdict == "no samples"), None)
-    if unsampled is not None and not tuned and (own := runs.get(unsampled.run)) is not None:
-        yield from _accepted("draw samples", own, lambda: sampling(own.folder, unsampled.prompt.alias))
-    cut = next((row for row in tuned if row.tally.unfinished_share > _MANY_CUT), None)
-    if cut is not None:
-        limit = cut.settings.get("max_new_tokens")
-        now = f" (now {limit})" if limit else ""
-        yield f"many answers were cut: sample with a larger `--max-new-tokens`{now}"
-    bad = next((runs[row.run] for row in tuned if mark_of(row.verdict)[1] == "bad" and row.run in runs), None)
-    if bad is not None:
-        purpose = "finish the interrupted training" if bad.folder.checkpoints else "train further"
-        yield from _accepted(purpose, bad, lambda: training(bad.folder, bad.settings.alg_config.n_iters))
-
-
-def _accepted(purpose: str, run: RunFacts, command: Callable[[], str]) -> Iterator[str]:
-    """The advice; nothing if there is no command, the config or a prompt cannot be read, or the run is being trained now."""
-    try:
-        found = command()
-    except InputError:
-        return
-    if found:
-        yield f"{purpose if run.folder.has_adapter else 'train again, because the adapter is missing'}: `{found}`"
-
-
 def _show(found: Evaluation, top: int, sort: Any, *, verbose: bool, whole: bool) -> None:
     """Print tables, and what to do next; `whole`: there is nothing more to show."""
     from diffusecli.report.histogram import Showing
+    from diffusecli.report.next_steps import next_steps
     from diffusecli.report.summary import evaluation
 
     terminal.console().print(evaluation(found, Showing(top, sort), verbose=verbose))
-    for advice in _advice(found):
-        notice(f"next: {advice}")
+    for step in next_steps(found):
+        notice(f"next: {step}")
     if not whole:
         more = "`--html report.html` for charts"
         notice(f"next: add {more if verbose else f'`--verbose` for all figures, or {more}'}")

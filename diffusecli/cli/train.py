@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,24 +62,16 @@ def train(
     quiet_libraries()
     if dry_run:
         for job in jobs:
-            _show_plan(job.config, force=force, more=more or 0)
+            _show_plan(job, force=force, more=more or 0)
         return
     finished = [_train_one(job, force=force, more=more or 0, several=len(jobs) > 1) for job in jobs]
     if len(jobs) > 1 and MAIN_PROCESS:
         _show_runs(finished)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """A run to train."""
-
-    config: Config
-    again: str  # the command that trains it again, without options
-
-
 def _jobs(
     configs: Sequence[Path], model: str | None, prompts: list[Path] | None, output: Path | None, settings: Sequence[str], sweep: Sequence[str]
-) -> list[_Job]:  # fmt: skip
+) -> list[Config]:  # fmt: skip
     """The runs to train: of each config, or of a model and prompts, with every combination of swept values."""
     from diffusecli.prompts.config_sweep import combinations
     from diffusecli.prompts.prompt_files import read_prompts
@@ -96,13 +87,11 @@ def _jobs(
         for one in swept:
             folder = Path(chosen.output_dir, one.name)
             inside = [*one.overrides, f"output_dir={json.dumps(str(folder))}"]
-            own = _chosen(config, model, prompts, output, [*settings, *inside]) if sweep else chosen
-            kept = sweep or settings or config is None  # the file alone does not have all settings
-            jobs.append(_Job(own, f"diffuse train {shlex.quote(str(RunDir(folder).config if kept else config))}"))
+            jobs.append(_chosen(config, model, prompts, output, [*settings, *inside]) if sweep else chosen)
     if len(jobs) > 1:
         for job in jobs:  # a mistake in the last one is found before the first is trained
-            read_prompts([*job.config.train_prompts, *job.config.test_prompts], job.config.made_by)
-    folders = [job.config.output_dir for job in jobs]
+            read_prompts([*job.train_prompts, *job.test_prompts], job.made_by)
+    folders = [job.output_dir for job in jobs]
     if same := next((folder for folder in folders if folders.count(folder) > 1), None):
         raise InputError(f"{same}: is the output_dir of two configs. Give each its own, e.g. output_dir: results/{{config}}")
     return jobs
@@ -146,7 +135,7 @@ def _show_plan(config: Config, *, force: bool, more: int) -> None:
     terminal.console().print(training_plan(plan(config, notice, force=force, more=more)))
 
 
-def _train_one(job: _Job, *, force: bool, more: int, several: bool) -> Path:
+def _train_one(config: Config, *, force: bool, more: int, several: bool) -> Path:
     """Train one run and print its figures. Of several, those that are finished are left as they are."""
     began = time.monotonic()
     with collector_off():
@@ -154,7 +143,6 @@ def _train_one(job: _Job, *, force: bool, more: int, several: bool) -> Path:
         from diffusecli.training.start import is_complete
         from diffusecli.verbs.train import train as tune
 
-    config = job.config
     folder = Path(config.output_dir)
     if several:
         if not force and not more and is_complete(RunDir(folder)):
@@ -167,7 +155,7 @@ def _train_one(job: _Job, *, force: bool, more: int, several: bool) -> Path:
     earlier = RunDir(folder).read_manifest().get("exact_kl", {}) if more and RunDir(folder).manifest.is_file() else {}
     with TrainingProgress(progress_console()) as progress:
         done = tune(config, force=force, more=more, report=progress, watch=progress.step, notice=notice)
-    _print_figures(done, job.again, more or config.alg_config.n_iters, time.monotonic() - began, several=several)
+    _print_figures(done, time.monotonic() - began, several=several)
     if worse := [alias for alias, kl in done.after.kl.items() if alias in earlier and kl > 1.1 * earlier[alias] + 1e-4]:
         notice(
             f"warning: {worse[0]}: KL rose from {earlier[worse[0]]:.4f} to {done.after.kl[worse[0]]:.4f}. Longer training, or a lower "
@@ -192,13 +180,14 @@ def _show_runs(folders: Sequence[Path]) -> None:
     notice(f"next: `diffuse evaluate {' '.join(shlex.quote(str(folder)) for folder in folders)}`")
 
 
-def _print_figures(done: Trained, again: str, iterations: int, seconds: float, *, several: bool = False) -> None:
+def _print_figures(done: Trained, seconds: float, *, several: bool = False) -> None:
     """Print exact figures of each prompt (of many prompts by folder), the drift, the run directory, and what to do next.
 
-    `again` is the command that trains the run again, `iterations` how many more are useful, `seconds` the time of this run, which is the whole command unless there are `several`.
+    `seconds` is the time of this run, which is the whole command unless there are `several`.
     """
     from diffusecli.evaluation.groups import MOST_LISTED
     from diffusecli.report.tables import trained_table
+    from diffusecli.runs.next_commands import again
 
     notice("KL above: mean of each iteration, while the model changed. Figures below: the trained model, after the last step")
     if len(done.after.prompts) + len(done.test.prompts) > MOST_LISTED:
@@ -216,10 +205,22 @@ def _print_figures(done: Trained, again: str, iterations: int, seconds: float, *
     stopped_early = done.reason.startswith("early stop")  # as asked
     furthest = max(done.after.kl, key=lambda alias: done.after.kl[alias], default="")
     if not stopped_early and done.after.kl.get(furthest, 0.0) > _FAR:
+        longer = _longer(done.run)
+        train_longer = f"Train longer: `{longer}`. If that no longer helps, train" if longer else "Train"
         notice(
-            f"warning: {furthest} is far from its target (KL {done.after.kl[furthest]:.3f}). Train longer: `{again} --more {iterations}`. If that no "
-            f"longer helps, train a larger adapter in a new run: `{again} {_larger(done.run)}`"
+            f"warning: {furthest} is far from its target (KL {done.after.kl[furthest]:.3f}). {train_longer} a larger adapter in a new run: "
+            f"`{again(done.run)} {_larger(done.run)}`"
         )
+
+
+def _longer(run: RunDir) -> str:
+    """The command that trains the run further; empty if there is none, or if its prompts changed during the training."""
+    from diffusecli.runs.next_commands import training
+
+    try:
+        return training(run, further=True)
+    except InputError:
+        return ""
 
 
 def _larger(run: RunDir) -> str:

@@ -17,7 +17,7 @@ from diffusecli.evaluation.metrics import figures
 from diffusecli.evaluation.perfect import monte_carlo_p
 from diffusecli.evaluation.record_targets import RecordTarget, coded, numbers_of
 from diffusecli.evaluation.sdmetrics_score import Quality, quality
-from diffusecli.evaluation.verdicts import VALUES, p_value, verdict
+from diffusecli.evaluation.verdicts import VALUES, p_value, too_few, verdict
 from diffusecli.prompts.answer_texts import record_values
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import Matching, tally, target_finder
@@ -28,6 +28,8 @@ _DRAWS, _FEWEST = 999, 199  # samples of a perfect sampler, for their associatio
 _MOST_VALUES = 100_000_000  # of these samples in total
 _MOST_CELLS = 100_000  # of the table of two fields: a larger table needs more answers than anyone samples
 _MOST_NAMED = 3  # fields in a verdict
+_RAKED, _RAKED_ENOUGH = 100, 1e-6  # rounds of raking, and the change of weights that ends it
+_EQUAL = 1e-6  # associations that differ by less are the same
 _NO_VALUE = "\0"  # replaces the fields of an answer that does not fit the template
 
 
@@ -44,6 +46,7 @@ class FieldFigures:
     p_value: float  # of the test of fit among valid values
     verdict: str  # a phrase for a person
     too_even: bool = False  # the test rejects, because shares are closer to the weights than those of independent draws
+    too_few: bool = False  # valid values, so that a p-value says nothing about their weights
     least_p: float = 0.0  # the lowest p-value that the test can give
 
 
@@ -60,6 +63,13 @@ class PairFigures:
     error: float  # sampled - perfect
     standard_error: float  # of a perfect sampler
     p_value: float  # of an error this large or larger, by simulation of perfect samplers
+    by_fields: float = 0.0  # the part of the error that the sampled shares of the two fields alone would cause
+
+    @property
+    def beyond_fields(self) -> float:
+        """The rest of the error, in standard errors."""
+        rest = abs(self.error - self.by_fields)
+        return rest / self.standard_error if rest > _EQUAL else 0.0
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,7 @@ class RecordFigures:
     repeats: int  # samples of a perfect sampler for the comparison of pairs
     pairs_p_value: float  # of the pair furthest off in standard errors, by simulation of all together; nan without pairs
     sdmetrics: Quality | None = None  # if requested
+    beyond_fields_p_value: float = math.nan  # as `pairs_p_value`, of what the shares of the fields do not explain
 
     @property
     def worst_pair(self) -> PairFigures | None:
@@ -88,7 +99,8 @@ class RecordFigures:
 
     @property
     def doubt(self) -> str:
-        """The fields or the pair that differ from the target, at a joint level of 5 % (Bonferroni), with the figures of the worst; empty if none does."""
+        """The fields and the pair that differ from the target, at a joint level of 5 % (Bonferroni), with the figures of the worst; empty if none does."""
+        found = []
         if apart := self.wrong_fields:
             names = [repr(field.name) for field in apart[:_MOST_NAMED]]
             more = [f"{len(apart) - _MOST_NAMED} more"] if len(apart) > _MOST_NAMED else []
@@ -98,22 +110,30 @@ class RecordFigures:
             )
             measured = f"TVD{f' of {names[0]}' if several else ''} {worst.tvd:.3f}, perfect sampler {worst.tvd_floor:.3f}"
             highest = "highest " if several and last.p_value > worst.p_value else ""
-            return f"{subject} weights: {measured} ({highest}{p_value(last.p_value, last.least_p)})"
+            found.append(f"{subject} weights: {measured} ({highest}{p_value(last.p_value, last.least_p)})")
         if (pair := self.wrong_pair) is not None:
             measured = f"{pair.measure} {pair.sampled:z.3f}, perfect sampler {pair.perfect:z.3f}"
-            return f"wrong association of {pair.first!r} and {pair.second!r}: {measured} ({p_value(self.pairs_p_value, self.least_pairs_p)})"
-        return ""
+            p = self.beyond_fields_p_value if apart else self.pairs_p_value
+            found.append(f"wrong association of {pair.first!r} and {pair.second!r}: {measured} ({p_value(p, self.least_pairs_p)})")
+        return "; ".join(found)
 
     @property
     def wrong_pair(self) -> PairFigures | None:
-        """The worst pair if it causes the doubt: it differs from the target, and no field does."""
-        return self.worst_pair if self.pairs_p_value < SIGNIFICANCE / 2 and not self.wrong_fields else None
+        """The worst pair if it differs from the target; if fields differ, by more than their shares explain."""
+        if not self.wrong_fields:
+            return self.worst_pair if self.pairs_p_value < SIGNIFICANCE / 2 else None
+        both = self.pairs_p_value < SIGNIFICANCE / 2 and self.beyond_fields_p_value < SIGNIFICANCE / 2
+        return max(self.pairs, key=lambda pair: pair.beyond_fields, default=None) if both else None
 
     @property
     def wrong_fields(self) -> list[FieldFigures]:
         """The fields that differ from their weights, the worst first."""
         found = [f for f in self.fields if not f.too_even and f.p_value * len(self.fields) < SIGNIFICANCE / 2]
         return sorted(found, key=lambda field: (field.p_value, -field.excess_tvd))
+
+    def too_few(self, pair: PairFigures) -> bool:
+        """Whether so few values of a field of the pair are valid that a test which does not reject says nothing."""
+        return not pair.p_value < SIGNIFICANCE and any(f.too_few for f in self.fields if f.name in (pair.first, pair.second))
 
     @property
     def least_pairs_p(self) -> float:
@@ -169,10 +189,12 @@ def record_figures(
         alone = Prompt(request=prompt.question, targets=tuple(own), weights=tuple(own.values()))
         found = figures(alone, tally(alone, answers), seed=seed)
         of_field = found.valid, found.tvd, found.tvd_floor, found.excess_tvd, found.p_value
-        fields.append(FieldFigures(name, len(own), *of_field, verdict(found, None, VALUES), found.too_even, found.least_p))
+        judged = verdict(found, None, VALUES), found.too_even, too_few(found)
+        fields.append(FieldFigures(name, len(own), *of_field, *judged, least_p=found.least_p))
     fits, all_known = (sum(count for _, count in some) / n for some in (rows, known))
     scored = quality(target, rows, seed) if sdmetrics else None
-    return RecordFigures(fits, all_known, copies / n, tuple(fields), *_pairs(target, known, seed), scored)
+    pairs, repeats, together, beyond = _pairs(target, known, seed)
+    return RecordFigures(fits, all_known, copies / n, tuple(fields), pairs, repeats, together, scored, beyond)
 
 
 def _values(prompt: Prompt, text: str, place: int | None) -> tuple[str, ...] | None:
@@ -184,14 +206,17 @@ def _values(prompt: Prompt, text: str, place: int | None) -> tuple[str, ...] | N
 
 def _pairs(
     target: RecordTarget, known: Sequence[tuple[tuple[str, ...], int]], seed: int
-) -> tuple[tuple[PairFigures, ...], int, float]:
-    """Associations of all pairs of fields among answers with known values, the number of perfect samples, and the p-value of the worst pair."""
+) -> tuple[tuple[PairFigures, ...], int, float, float]:
+    """Associations of all pairs of fields among answers with known values, the number of perfect samples, and two p-values.
+
+    The first is of the pair furthest off, the second of the pair furthest from what the shares of its fields explain.
+    """
     if not known:
-        return (), 0, math.nan
+        return (), 0, math.nan, math.nan
     answers, counts = coded(target.marginals, [values for values, _ in known]), np.array([count for _, count in known], dtype=float)
     draws = max(_FEWEST, min(_DRAWS, _MOST_VALUES // (int(counts.sum()) * len(target.marginals))))
     perfect = list(target.samples(int(counts.sum()), draws, seed))
-    pairs, furthest, furthest_null = [], 0.0, np.zeros(draws)
+    pairs, furthest, beyond, furthest_null = [], 0.0, 0.0, np.zeros(draws)
     for a, b in combinations(range(len(target.marginals)), 2):
         measure, associated = _association(target.marginals[a], target.marginals[b])
         if associated is None:
@@ -203,9 +228,34 @@ def _pairs(
         p_value = float(monte_carlo_p(np.count_nonzero(away_null >= away - 1e-12), draws))
         furthest, furthest_null = max(furthest, away / spread), np.maximum(furthest_null, away_null / spread)
         names = target.template.fields
-        pairs.append(PairFigures(names[a], names[b], measure, wanted, mean, sampled, sampled - mean, spread, p_value))
-    together = float(monte_carlo_p(np.count_nonzero(furthest_null >= furthest - 1e-9), draws)) if pairs else math.nan
-    return tuple(pairs), draws, together
+        by_fields = 0.0
+        if len(target.rows):
+            raked = _raked(target.rows[:, [a, b]], target.weights, answers[:, [a, b]], counts)
+            by_fields = associated(target.rows[:, [a, b]], raked) - wanted if raked.any() else 0.0
+        pairs.append(PairFigures(names[a], names[b], measure, wanted, mean, sampled, sampled - mean, spread, p_value, by_fields))
+        beyond = max(beyond, pairs[-1].beyond_fields)
+    if not pairs:
+        return (), draws, math.nan, math.nan
+    together, alone = (float(monte_carlo_p(np.count_nonzero(furthest_null >= away - 1e-9), draws)) for away in (furthest, beyond))
+    return tuple(pairs), draws, together, alone
+
+
+def _raked(rows: np.ndarray, weights: np.ndarray, answers: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The weights of rows [R, 2] scaled until both fields have the shares of the answers [N, 2] (Deming and Stephan 1940).
+
+    This keeps the target's association, as odds ratios. All weights are 0 if no row has values of both fields.
+    """
+    raked = np.asarray(weights / weights.sum())
+    for _ in range(_RAKED):
+        before = raked
+        for field in (0, 1):
+            size = 1 + max(int(rows[:, field].max()), int(answers[:, field].max()))
+            wanted = np.bincount(answers[:, field], weights=counts, minlength=size) / counts.sum()
+            now = np.bincount(rows[:, field], weights=raked, minlength=size)
+            raked = np.asarray(raked * np.divide(wanted, now, out=np.zeros(size), where=now > 0)[rows[:, field]])
+        if np.abs(raked - before).sum() < _RAKED_ENOUGH:
+            break
+    return raked
 
 
 def _association(first: dict[str, float], second: dict[str, float]) -> tuple[str, Callable[[np.ndarray, np.ndarray], float] | None]:

@@ -16,7 +16,7 @@ from diffusecli.evaluation.sample_set import SERVED, RunFacts, SampleSet
 from diffusecli.files.paths import exists
 from diffusecli.prompts.answers import with_unfinished
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.runs.finding import find_runs
+from diffusecli.runs.finding import find_runs, missing_run
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.runs.sample_files import in_series, meta_path, sampler_name
 from diffusecli.runs.samples import read_samples
@@ -32,6 +32,8 @@ def find_samples(path: Path, book: PromptBook) -> tuple[list[RunFacts], list[Sam
         if path.suffix in (".yaml", ".yml"):
             raise InputError(f"{path}: is a config. Name the folder of its run (output_dir), or a file of samples")
         return [], read_file(path, book)
+    if not exists(path):
+        raise missing_run(path, "a run directory, a folder of runs or a file of samples")
     runs = [read_run(run, book) for run in find_runs(path)]
     return [facts for facts, _ in runs], [s for _, found in runs for s in found]
 

@@ -81,6 +81,7 @@ def _off_target(found: Figures, of: Kind) -> str:
     """The verdict if certainly more answers are off target than tolerated.
 
     How much that matters depends on the bounds of the distance, as for wrong shares; off-target answers are part of it.
+    The larger part is named first: the TVD is the off-target share plus what targets that come too often have beyond their weights.
     """
     off = _share_off(found, of)
     figures = f"({_p(found)}, excess TVD {found.excess_tvd:z.3f})"
@@ -88,14 +89,20 @@ def _off_target(found: Figures, of: Kind) -> str:
         return f"close to the target, {off} {figures}"
     if found.tvd_low <= _CLOSE:
         return f"{_differs(found.tvd_low, found.tvd_high)}, {off} {figures}"
+    if found.p_value < SIGNIFICANCE and found.excess_tvd > 2 * (1 - found.valid):
+        return f"wrong shares{_missing(found)}, {off} {figures}"
     return off + (f", {_of_valid(found, of)} ({_p(found)})" if found.valid > 0.5 else "")
+
+
+def too_few(found: Figures) -> bool:
+    """Whether so few answers are valid that a test which does not reject says nothing about the weights."""
+    return not found.p_value < SIGNIFICANCE and found.detectable_tvd > _TOO_COARSE and found.df > 0
 
 
 def _of_valid(found: Figures, of: Kind) -> str:
     if found.p_value < SIGNIFICANCE:
         return f"{of.valid} do not follow the weights"
-    enough = found.detectable_tvd <= _TOO_COARSE or found.df == 0
-    return f"{of.valid} follow the weights" if enough else f"too few {of.valid} for a verdict on the weights"
+    return f"too few {of.valid} for a verdict on the weights" if too_few(found) else f"{of.valid} follow the weights"
 
 
 def _departure(found: Figures, exact: ExactFigures | None, of: Kind) -> str:

@@ -75,14 +75,24 @@ def _locked_in_its_folder(lock_file: Path, folders: ExitStack) -> int | None:
     return None
 
 
+def is_idle(lock_file: Path) -> bool:
+    """Whether no other process has the lock. Without a lock file, or without access to it, there is no writer to detect."""
+    try:
+        descriptor = os.open(lock_file, os.O_RDWR | os.O_NOFOLLOW)
+    except OSError:
+        return True
+    try:
+        return _lock(descriptor) is not False
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+
+
 def require_idle(folder: Path, lock_file: Path) -> None:
     """Raise `InputError` if another process is writing the folder."""
-    with suppress(OSError):  # no lock file, or no access to it: no writer to detect
-        descriptor = os.open(lock_file, os.O_RDWR | os.O_NOFOLLOW)
-        held = _lock(descriptor)
-        os.close(descriptor)
-        if held is False:
-            raise InputError(f"{folder}: another process is writing it. Wait until it is done")
+    if not is_idle(lock_file):
+        raise InputError(f"{folder}: another process is writing it. Wait until it is done")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from diffusecli.evaluation.verdicts import p_value
 from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.report.parts import Sentence, nats, percent, percent_span, tenths, thousandths
 from diffusecli.report.widths import start_of
-from diffusecli.report.wording import distinct_of_10, plus_minus
+from diffusecli.report.wording import distinct_of_10, plus_minus, raised_entropy
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
@@ -97,7 +97,7 @@ def _of_samples(f: Figures) -> Iterator[Line]:
     yield Line(
         "entropy",
         thousandths(f.entropy),
-        f"nats; target {thousandths(f.target_entropy)}, perfect sampler {thousandths(f.entropy_perfect)}",
+        f"nats; target {thousandths(f.target_entropy)}, perfect sampler {thousandths(f.entropy_perfect)}{raised_entropy(f)}",
     )
     yield Line("effective outcomes", tenths(f.effective), f"exp(entropy); target {tenths(math.exp(f.target_entropy))}")
     yield Line("distinct targets", str(f.seen), f"of {f.targets}; perfect sampler {tenths(f.seen_expected)}")

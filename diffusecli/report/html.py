@@ -19,6 +19,7 @@ from diffusecli.prompts.answers import by_count
 from diffusecli.report.all_figures import lines_of
 from diffusecli.report.asked import rest_of_request, shared_folder, title
 from diffusecli.report.content import Drawn, content
+from diffusecli.report.next_steps import next_steps
 from diffusecli.report.palette import DARK, LIGHT, Palette
 from diffusecli.report.parts import cut_in_words
 from diffusecli.report.prompt_charts import folder_name
@@ -63,7 +64,7 @@ def _page(evaluation: Evaluation, sort: Sort | None) -> dict[str, Any]:
         "rest": rest_of_request(every, [some.asked for _, some in found.sections]), "overview": found.overview, "answered": answered, "fold": len(every) > _UNFOLDED,
         "places": {section.prompt.key: place for place, (section, _) in enumerate(found.sections, 1)},
         "toggle": untuned == {True, False}, "baselines": baselines, "off_target": (OFF_TARGET, UNFINISHED), "pairs": found.changes, "training": found.training,
-        "matrices": found.matrices,
+        "matrices": found.matrices, "next_steps": list(next_steps(evaluation)),
         "facts": [(facts, {"config.yaml": readable(facts.settings.model_dump(exclude_unset=True)), "run.json": readable(facts.manifest.model_dump(exclude_unset=True))}) for facts in evaluation.runs],
         "cells": cells, "strays": strays, "lines_of": lines_of, "cut": cut_in_words, "css": source("report.css") + source("marks.css"),
         "light": _variables(LIGHT), "dark": _variables(DARK), "script": script, "hash": _hash(script), "grid": _grid([some for _, some in found.sections], found.folder_chart),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diffusecli.evaluation.evaluation import Evaluated
+from diffusecli.evaluation.verdicts import too_few
 from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.report.wording import count, known, number, p_value, percent, short, span
 from diffusecli.system.errors import many
@@ -46,7 +47,7 @@ def three_figures(row: Evaluated) -> list[Figure]:
         found.append(Figure("TVD, at least", number(limits.tvd_low), "a limit"))
         found.append(Figure("on target, at most", percent(limits.on_target_high), "a limit"))
     elif f is not None and known(f.p_value) is not None:
-        found.append(Figure("test of fit, p", p_value(f), "below 0.05: does not fit"))
+        found.append(Figure("test of fit, p", p_value(f), "too few valid answers" if too_few(f) else "below 0.05: does not fit"))
     elif row.tally.unfinished:
         found.append(Figure("unfinished", percent(row.tally.unfinished_share)))
     if f is None and exact is not None:

@@ -29,7 +29,7 @@ from diffusecli.report.histogram import Histogram, Showing
 from diffusecli.report.legend import legend
 from diffusecli.report.parts import Flow, Sentence, cut_in_words, nats, new_table, percent, quoted, thousandths
 from diffusecli.report.widths import middle
-from diffusecli.report.wording import distinct_of_10, mark_of, of_wordings, plus_minus, sentence, short
+from diffusecli.report.wording import MANY_OFF, distinct_of_10, mark_of, of_wordings, plus_minus, raised_entropy, sentence, short
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
@@ -37,7 +37,6 @@ _STYLES = {"good": "green", "near": "yellow", "open": "yellow", "bad": "red"}
 _MOST_FREQUENT = 5
 _MOST_FIELDS, _FIELD = 10, 20
 _ENOUGH_KNOWN = 0.5  # share of records with known values, below which fields say little
-_MANY_OFF = 0.05  # share of samples off target from which the most frequent ones are shown
 _WORTH_A_RULE = 0.01  # share of samples from which a wider rule is named
 _ASKED = 80  # characters of a wording
 _TEXT, _SHORT_TEXT = 48, 34  # characters of an answer
@@ -110,7 +109,8 @@ def _figures(row: Evaluated) -> Iterator[str]:
         yield f"valid {percent(f.valid)}"
         yield f"TVD {thousandths(f.tvd)} (perfect sampler {thousandths(f.tvd_floor)})"
         target, perfect = f"{f.target_entropy:.2f}", f"{f.entropy_perfect:.2f}"
-        yield f"entropy {f.entropy:.2f} (target {target}{f', perfect sampler {perfect}' if perfect not in (target, 'nan') else ''})"
+        beside = f"target {target}{f', perfect sampler {perfect}' if perfect not in (target, 'nan') else ''}"
+        yield f"entropy {f.entropy:.2f} ({beside}{raised_entropy(f)})"
     if row.diversity is not None:
         yield f"{many(row.diversity.once, 'answer')} only once"
         if row.diversity.top:
@@ -176,21 +176,22 @@ def _answers(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str
         return
     off, cut = row.tally.off_target, row.tally.unfinished
     if row.tally.on_target and not verbose:
-        if off.total() >= _MANY_OFF * row.tally.n or (off and "off target" in row.verdict):
+        if off.total() >= MANY_OFF * row.tally.n or (off and "off target" in row.verdict):
             some = (f"{quoted(text, _SHORT_TEXT)} ({count})" for text, count in by_count(off)[:_MOST_FREQUENT])
             yield Flow(["off target:", *some], indent=2, hanging=2)
     else:
-        yield from _texts(off, "text off target", "texts off target")
+        hidden = f"; the other {cut.total()} are unfinished" if off and cut and not verbose else ""
+        yield from _texts(off, "text off target", "texts off target", after=hidden)
         if verbose or not off:
             yield from _texts(cut, "unfinished text")
     if (missed := nearly_matched(row.prompt, off, wider)) and missed.samples >= _WORTH_A_RULE * row.tally.n:
         yield Sentence(str(missed), indent=2)
 
 
-def _texts(counts: Counter[str], *what: str) -> Iterator[RenderableType]:
+def _texts(counts: Counter[str], *what: str, after: str = "") -> Iterator[RenderableType]:
     if counts:
         shown = "most frequent of " if len(counts) > _MOST_FREQUENT else ""
-        yield Sentence(f"{shown}{many(len(counts), *what)} ({many(counts.total(), 'sample')}):", indent=2)
+        yield Sentence(f"{shown}{many(len(counts), *what)} ({many(counts.total(), 'sample')}{after}):", indent=2)
         yield from (_counted(count, text) for text, count in by_count(counts)[:_MOST_FREQUENT])
 
 

@@ -17,13 +17,14 @@ from typing import Any
 from diffusecli.evaluation.metrics import FIRST_DRAW, KINDS, OTHER_FIELDS, Figures, Worded
 from diffusecli.evaluation.open_ended import Diversity
 from diffusecli.evaluation.verdicts import p_value as p_in_words
+from diffusecli.evaluation.verdicts import too_few
 from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.system.errors import many, printable, shortened
 
-ROUNDING = 1e-9  # error of a sum of shares
+ROUNDING = 1e-9  # error of a sum of shares, or of a figure that is zero
 _MOST_TEXT = 600  # characters of one text of a model
 _MOST_ENTRIES = 40  # of a list or a mapping within settings and manifests
-_ROUNDING = 1e-9  # error of a figure that is zero
+MANY_OFF = 0.05  # share of samples off target from which reports point to them
 _MARKS = (
     ("follows the target more evenly", "≈", "near"),
     ("follows the target over all wordings", "≈", "near"),
@@ -111,7 +112,7 @@ def number(value: float | None, digits: int = 3, sign: str = "") -> str:
     found = known(value)
     if found is None:
         return "–"
-    if _ROUNDING < found < 0.5 * 10**-digits and not sign:
+    if ROUNDING < found < 0.5 * 10**-digits and not sign:
         return f"<{10**-digits:.{digits}f}"
     return f"{found:{sign}z,.{digits}f}".replace(",", "\u202f").replace("-", "−")
 
@@ -128,6 +129,12 @@ def plus_minus(value: float, error: float, digits: int = 4) -> str:
     if half:
         digits = max(0, min(digits, 1 - math.floor(math.log10(half))))
     return f"{value:.{digits}f}" + (f" ± {half:.{digits}f}" if half else "")
+
+
+def raised_entropy(found: Figures) -> str:
+    """Why the entropy is above the target's, if many answers are off target: each such text counts as an outcome."""
+    many_off = 1 - found.valid >= MANY_OFF and found.entropy > found.target_entropy
+    return "; off-target texts raise it" if many_off else ""
 
 
 def distinct_of_10(found: Diversity) -> str:
@@ -169,8 +176,8 @@ def key(value: float | None) -> str:
 
 
 def p_value(found: Figures) -> str:
-    """The p-value of a test of fit."""
-    return p_from(found.p_value, found.least_p)
+    """The p-value of a test of fit; a dash if too few answers are valid for it to say anything."""
+    return "–" if too_few(found) else p_from(found.p_value, found.least_p)
 
 
 def p_from(value: float, least: float) -> str:
@@ -275,6 +282,6 @@ def median_and_worst(tvds: Sequence[float]) -> str:
 
 FILTERS = {
     "number": number, "percent": percent, "text": text, "count": count, "span": span, "key": key, "short": short, "phrase": phrase,
-    "p_value": p_value, "p_from": p_from, "p_words": p_in_words, "of_wordings": of_wordings, "distinct_of_10": distinct_of_10, "sentence": sentence, "signs": signs, "with_rounding": with_rounding,
+    "p_value": p_value, "p_from": p_from, "p_words": p_in_words, "of_wordings": of_wordings, "distinct_of_10": distinct_of_10, "sentence": sentence, "signs": signs, "with_rounding": with_rounding, "raised_entropy": raised_entropy,
 }  # fmt: skip
 """Filters of the HTML template."""

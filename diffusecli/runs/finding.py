@@ -48,17 +48,17 @@ def on_base(config: Config, model: str | None) -> Config:
     return config if model in (None, config.model) else config.model_copy(update={"model": model, "revision": None})
 
 
-def missing_run(path: Path) -> InputError:
+def missing_run(path: Path, allowed: str = "a run directory or a folder of runs") -> InputError:
     """The error for a run or a file that does not exist: its unfinished sampling, the most similar name, or the runs next to it."""
     if path.suffix in SAMPLE_ENDINGS and exists(journal_path(path)):
         return InputError(f"{path}: sampling is not finished. Run the same `diffuse sample` command again")
-    if (config := _config_of_future(path)) is not None:
+    if (config := config_of_future(path)) is not None:
         return _untrained(path, config)
     try:
         beside = [str(folder) for folder in sorted(path.parent.iterdir()) if folder.is_dir() and _is_run(folder)]
     except OSError:
         beside = []
-    runs = f"runs in {path.parent}: {some_of(beside)}" if beside else "use a run directory or a folder of runs"
+    runs = f"runs in {path.parent}: {some_of(beside)}" if beside else f"use {allowed}"
     return InputError(f"{path}: does not exist. {sentence(look_again(path, runs))}")
 
 
@@ -68,14 +68,14 @@ def find_runs(path: str | Path) -> list[RunDir]:
     if not path.is_dir():
         raise InputError(f"{path}: is a file. Use a run directory or a folder of runs") if path.is_file() else missing_run(path)
     found = [RunDir(folder) for folder in [path, *sorted(p for p in path.rglob("*") if p.is_dir())] if _is_run(folder)]
-    if not found and (config := _config_of_future(path)) is not None:
+    if not found and (config := config_of_future(path)) is not None:
         raise _untrained(path, config)
     if not found:
         raise InputError(f"{path}: contains no run. Create one with `diffuse train` or `diffuse sample`")
     return found
 
 
-def _config_of_future(folder: Path) -> Path | None:
+def config_of_future(folder: Path) -> Path | None:
     """The config, here or in `configs`, that trains into this folder."""
     there = (file for pattern in ("*.yaml", "*.yml", "configs/*.yaml", "configs/*.yml") for file in sorted(Path().glob(pattern)))
     for file in islice(there, _MOST_CONFIGS):

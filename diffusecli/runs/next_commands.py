@@ -7,12 +7,14 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from diffusecli.files.locks import require_idle
+from diffusecli.files.locks import is_idle
+from diffusecli.files.paths import exists
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.groups import MOST_SAMPLED
 from diffusecli.prompts.prompt_files import read_prompts
-from diffusecli.runs.finding import config_of, is_at_home
-from diffusecli.runs.run_dir import STATE_FORMAT, RunDir
+from diffusecli.runs.finding import config_of, config_of_future, is_at_home
+from diffusecli.runs.run_dir import STATE_FORMAT, RunDir, step_of
+from diffusecli.system.errors import InputError
 
 
 def sampling(run: RunDir, prompt: str | None = None) -> str:
@@ -20,6 +22,7 @@ def sampling(run: RunDir, prompt: str | None = None) -> str:
 
     Raises `InputError` if the config cannot be read, or if the run is being trained now.
     """
+    _require_idle(run)
     if not run.config.is_file():
         return ""
     if not run.has_adapter:
@@ -30,15 +33,39 @@ def sampling(run: RunDir, prompt: str | None = None) -> str:
     return f"{command} --prompt {quote(prompt)}" if prompt is not None and Path(prompt).is_file() else ""
 
 
-def training(run: RunDir, more: int = 0) -> str:
-    """Start or resume a training; continue a finished one for so many iterations, if not 0.
+def in_progress(run: RunDir) -> str:
+    """What `train` is doing in this run now; empty if it is not running."""
+    if is_idle(run.lock):
+        return ""
+    complete = run.has_adapter and bool(run.checkpoints) and run.read_manifest().get("steps") == step_of(run.checkpoints[0])
+    return "drawing samples" if complete else "training"
+
+
+def _require_idle(run: RunDir) -> None:
+    if doing := in_progress(run):
+        raise InputError(f"{run.path}: `diffuse train` is still {doing}. Wait until it is done")
+
+
+def first_training(model: str, prompt: str) -> str:
+    """Train this model on a prompt, in a new folder."""
+    folder = Path("results", Path(prompt).stem)
+    if exists(folder) or not Path(prompt).is_file():
+        return ""
+    return f"diffuse train --model {quote(model)} --prompt {quote(prompt)} -o {quote(str(folder))}"
+
+
+def training(run: RunDir, *, further: bool = False) -> str:
+    """Start or resume a training; `further`: continue a finished one for as many iterations as the last time.
 
     Raises `InputError` if a config or a prompt cannot be read, or if the run is being trained now.
     """
-    require_idle(run.path, run.lock)
-    if not run.config.is_file() or not is_at_home(run):
+    _require_idle(run)
+    if not run.config.is_file():
+        return _of_future(run)
+    if not is_at_home(run):
         return ""
-    command, digests = f"diffuse train {quote(str(run.config))}", _digests(config_of(run))
+    config = config_of(run)
+    command, digests = again(run), _digests(config)
     if run.checkpoints:
         progress = _progress(RunDir(run.checkpoints[0]))
         if progress is None:
@@ -46,10 +73,28 @@ def training(run: RunDir, more: int = 0) -> str:
         ends = f" --more {progress['more']}" if progress.get("more") else ""
         return f"{command}{ends}" if _is_of(progress, digests) else ""
     if run.has_adapter:
-        manifest, progress = run.read_manifest(), _progress(run)
-        same = progress is not None and progress.get("step") == manifest.get("steps") and _is_of(progress, digests)
-        return f"{command} --more {more}" if more and same and manifest.get("adapter_sha256") == run.adapter_sha256 else ""
+        return _further(run, digests, config.alg_config.n_iters) if further else ""
     return f"{command} --force" if run.manifest.is_file() else command
+
+
+def _of_future(run: RunDir) -> str:
+    """Train with the config whose output_dir is this folder, which only has samples of its base model; empty if there is none."""
+    config = None if run.has_adapter or run.manifest.is_file() else config_of_future(run.path)
+    return f"diffuse train {quote(str(config))}" if config is not None else ""
+
+
+def _further(run: RunDir, digests: dict[str, str], iterations: int) -> str:
+    """Continue a finished training for as many iterations as the last time, at first that many; empty if it cannot go on."""
+    manifest, progress = run.read_manifest(), _progress(run)
+    if progress is None or progress.get("step") != manifest.get("steps") or not _is_of(progress, digests):
+        return ""
+    more = progress.get("more") or iterations
+    return f"{again(run)} --more {more}" if manifest.get("adapter_sha256") == run.adapter_sha256 else ""
+
+
+def again(run: RunDir) -> str:
+    """The command that trains the run again, without options."""
+    return f"diffuse train {quote(str(run.config))}"
 
 
 def _digests(config: Config) -> dict[str, str]:

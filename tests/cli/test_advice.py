@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from diffusecli.files.locks import only_writer
 from tests.verbs.test_resume import interrupt_at
 
 CONFIG = """\
@@ -80,10 +81,15 @@ def interrupted_training(folder, run, interrupted):
     return [KEPT]
 
 
-def interrupted_after_an_untuned_sampling(folder, run, interrupted):
+def untuned_only(folder, run, interrupted):
     run("sample", "c.yaml", "--mode", "untuned", "-n", "5", "--max-new-tokens", "4")
+    return ["diffuse train c.yaml"]
+
+
+def interrupted_after_an_untuned_sampling(folder, run, interrupted):
+    untuned_only(folder, run, interrupted)
     interrupted("train", "c.yaml")
-    return []
+    return [KEPT]
 
 
 def unsampled(folder, run, interrupted):
@@ -146,7 +152,7 @@ def moved(folder, run, interrupted):
 
 
 STATES = (
-    untrained, empty, config_only, interrupted_training, interrupted_after_an_untuned_sampling, unsampled, unsampled_and_without_an_adapter,
+    untrained, empty, config_only, untuned_only, interrupted_training, interrupted_after_an_untuned_sampling, unsampled, unsampled_and_without_an_adapter,
     sampled, continued, with_a_checkpoint_left, without_its_state, of_another_version, with_another_prompt, moved,
 )  # fmt: skip
 
@@ -171,12 +177,58 @@ def test_a_config_that_cannot_be_read_whole_is_only_searched_for_its_folder(fold
     Path("c.yaml").write_text("model: m\noutput_dir: results/{config}-{model}\ntrain_prompts: ['hf://datasets/a/b/p.json']\n")
     Path("d.yaml").write_text("base: c.yaml\n")
     for name, says in (
-        ("results/nope", "does not exist. Use a run directory or a folder of runs"),
+        ("results/nope", "does not exist. Use a run directory, a folder of runs or a file of samples"),
         ("results/c-m", "is not trained yet. Run `diffuse train c.yaml` first"),
         ("results/d-m", "is not trained yet. Run `diffuse train d.yaml` first"),
     ):
         done = in_process("evaluate", name)
         assert (done.returncode, done.stderr.strip()) == (2, f"diffuse: {name}: {says}")
+
+
+def test_train_and_evaluate_advise_the_same_command_after_more_iterations(folder, in_process, run):
+    """As many iterations as the last time, and not as many as the first."""
+    run("train", "c.yaml")
+    trained = recommended(run("train", "c.yaml", "--more", "2"))
+    run(*shlex.split(SAMPLE)[1:], "-n", "50", "--max-new-tokens", "4")
+    assert trained[0] == f"{KEPT} --more 2"
+    assert trained[1].startswith(f"{KEPT} --set lora.r=")
+    assert recommended(in_process(*EVALUATE)) == trained[:1]
+
+
+def test_the_report_has_the_next_step_of_the_terminal(folder, in_process, run):
+    run("train", "c.yaml")
+    run(*shlex.split(SAMPLE)[1:], "-n", "50", "--max-new-tokens", "4")
+    done = in_process(*EVALUATE, "--html", "r.html")
+    (line,) = (line for line in done.stderr.splitlines() if "next: train" in line)
+    assert line == f"next: train further: `{KEPT} --more 3`"
+    assert f"<li>{line}</li>" in Path("r.html").read_text()
+
+
+def test_samples_of_an_untuned_model_in_a_file_lead_to_its_training(folder, tiny_model_folder, in_process, run):
+    run("sample", "--model", str(tiny_model_folder), "--prompt", "p.json", "-n", "20", "--max-new-tokens", "4", "-o", "s.json")
+    assert recommended(in_process("evaluate", "s.json")) == [
+        f"diffuse train --model {tiny_model_folder} --prompt p.json -o results/p"
+    ]
+    Path("results/p").mkdir(parents=True)
+    assert recommended(in_process("evaluate", "s.json")) == []
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_run_whose_training_still_draws_samples_is_left_to_it(folder, in_process, run, recorded):
+    """As while `train` is drawing its samples: the adapter and the last checkpoint are written, and the lock is held."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("diffusecli.verbs.train.keep_state", lambda _: None)
+        run("train", "c.yaml")
+    manifest = Path("results/run/run.json")
+    if not recorded:  # no figures to show either
+        figures = {"exact_kl", "exact_kl_test"}
+        manifest.write_text(json.dumps({key: v for key, v in json.loads(manifest.read_text()).items() if key not in figures}))
+    still = "`diffuse train` is still drawing samples" if not recorded else "it is still drawing samples (results/run)"
+    with only_writer(Path("results/run"), Path("results/run/.lock")):
+        done = in_process(*EVALUATE)
+    assert still in " ".join(done.stderr.split())
+    assert done.returncode == (0 if recorded else 2)
+    assert "diffuse sample" not in done.stderr
 
 
 def test_a_run_of_very_many_prompts_is_sampled_by_name(folder, prompt_file, in_process, run):

@@ -75,7 +75,7 @@ def test_what_is_missing_is_not_confused_with_something_else(in_process, tmp_pat
         (("export", "results/zzzz", "-o", "x"), "results/zzzz: does not exist. Runs in results: results/dice"),
         (("export", "results/dicee", "-o", "x"), "Did you mean 'results/dice'?"),
         (("evaluate", "raw.txt"), "raw.txt: is not a file of samples. For raw answers, name their prompt with --prompt"),
-        (("evaluate", "nope.json"), "nope.json: does not exist. Use a run directory"),
+        (("evaluate", "nope.json"), "nope.json: does not exist. Use a run directory, a folder of runs or a file of samples"),
         (("init-prompt", "--from", "nope.csv"), "nope.csv: does not exist"),
     ):
         done = in_process(*words)

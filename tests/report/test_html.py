@@ -904,6 +904,46 @@ def test_wrong_fields_have_the_figures_of_the_worst_in_the_verdict(tmp_path):
     assert "<details><summary>Pairs of fields</summary>" in page
 
 
+def test_a_wrong_association_is_named_beside_wrong_fields(tmp_path):
+    page = html_report(evaluate([records_of(tmp_path, (420, 280, 180, 120))]))  # letters 70 %, signs 60 %, independent
+    (row,) = evaluate([tmp_path / "run"]).rows
+    assert [field.name for field in row.records.wrong_fields] == ["letter", "sign"]
+    perfect = row.records.pairs[0].perfect
+    assert (
+        f"; wrong association of 'letter' and 'sign': Cramér's V 0.000, perfect sampler {perfect:.3f} (p ≤ 0.001)"
+        in Parsed(page).text
+    )
+    assert "letter, sign ✗" in Parsed(page).text
+    assert "<details open><summary>Pairs of fields</summary>" in page
+
+
+def test_an_association_that_wrong_fields_explain_is_not_named(tmp_path):
+    """Each letter has its sign in 80 % of the records, as in the weights, so V is 0.566 only because of the letters' shares."""
+    page = html_report(evaluate([records_of(tmp_path, (5600, 1400, 600, 2400))]))
+    (row,) = evaluate([tmp_path / "run"]).rows
+    (pair,) = row.records.pairs
+    assert (round(pair.sampled, 3), round(0.6 + pair.by_fields, 3)) == (0.566, 0.566)
+    assert row.records.pairs_p_value == 0.001
+    assert row.records.wrong_pair is None
+    assert row.records.doubt.startswith("the fields 'letter' and 'sign' differ")
+    assert "association" not in row.verdict
+    assert "<details><summary>Pairs of fields</summary>" in page
+
+
+def test_too_few_known_values_have_no_p_value(tmp_path):
+    """Six of 500 answers have known values; 300 do on the other side."""
+    asked = prompt(RECORDS, [0.4, 0.1, 0.1, 0.4]) | {"template": "{{{letter}, {sign}}}"}
+    for name, known in (("few", (2, 1, 1, 2)), ("many", (120, 30, 30, 120))):
+        counts = {**dict(zip(RECORDS, known, strict=True)), "no record": 500 - sum(known)}
+        found = evaluate([run_with(tmp_path / name, {"r.json": asked}, {"lora": {"r.json": counts}}).path])
+        page = html_report(found)
+        cells = re.findall(r'data-name="p">([^<]*)<', page)
+        (row,) = found.rows
+        assert all(field.p_value > 0.05 for field in row.records.fields)
+        assert [cell == "–" for cell in cells] == [name == "few"] * 3
+        assert ("too few valid answers" in Parsed(page).text) == (name == "few")
+
+
 def test_records_that_follow_their_target_have_their_pairs_folded(tmp_path):
     page = html_report(evaluate([records_of(tmp_path, (405, 104, 97, 394))]))
     assert "follows the target" in Parsed(page).text
@@ -937,6 +977,10 @@ def test_on_a_phone_figures_of_fields_and_targets_are_stacked(browser, tmp_path)
         boxes = [cell.bounding_box() for cell in cells]
         assert all(box["x"] >= 0 and box["x"] + box["width"] <= 390 for box in boxes), "nothing to scroll to"
     assert page.locator(".stacked .phrase").first.bounding_box()["width"] > 300
+    overflow = "some => some.filter(e => e.scrollWidth > e.clientWidth + 1).length"
+    assert page.locator(".stacked tbody .num").evaluate_all(overflow) == 0, "no name runs into the next"
+    heads = page.locator(".head .values > span:has(.swatch, .key):visible").all_inner_texts()
+    assert {head.strip() for head in heads} == {"tuned", "untuned"}, "no column is headed only by a mark"
     first = page.locator(".numbers tbody tr").first
     tops = first.locator("td.of").evaluate_all("some => some.map(e => e.getBoundingClientRect().top)")
     assert tops[0] < tops[1], "a line for each sampler"

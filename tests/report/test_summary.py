@@ -8,6 +8,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from diffusecli.evaluation.sample_set import SampleSet
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.summary import evaluation
@@ -135,6 +136,27 @@ def test_answers_off_target_are_shown_where_no_answer_is_a_target(tmp_path):
     text = shown(found(tmp_path, {"edge": 7, "Heads": 2}))
     assert "off target 100 %" in text
     assert "7 x 'edge'" in text
+
+
+def test_unfinished_answers_are_counted_beside_texts_off_target(tmp_path):
+    counts = Answers({"heads": 3, "tails": 1})
+    counts.add("{he", 6, unfinished=True)
+    (tmp_path / "coin.json").write_text(COIN.to_json())
+    given = (SampleSet("x", "untuned", COIN, counts),)
+    lines = shown(evaluate([], Question(given=given))).splitlines()
+    assert "  2 texts off target (4 samples; the other 6 are unfinished):" in [line.rstrip() for line in lines]
+    assert not any("{he" in line for line in lines)
+
+
+@pytest.mark.parametrize(("off", "noted"), [(4, False), (5, True)])
+def test_the_entropy_has_a_note_if_texts_off_target_raise_it(tmp_path, off, noted):
+    answers = {"{heads}": 50, "{tails}": 50 - off, **{f"junk {i}": 1 for i in range(off)}}
+    note = "off-target texts raise it"
+    judged = found(tmp_path, answers)
+    assert [note in line for line in shown(judged).split("   ") if "entropy" in line] == [noted]
+    assert [note in line for line in shown(judged, 120, verbose=True).splitlines() if "entropy  " in line] == [noted]
+    low = found(tmp_path, {"{heads}": 100 - off, "junk": off})  # below the target's
+    assert note not in shown(low)
 
 
 def test_a_rule_that_would_match_is_named(tmp_path):

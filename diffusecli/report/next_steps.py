@@ -1,0 +1,68 @@
+"""What to do after an evaluation: the same lines on the terminal and in the HTML report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from diffusecli.evaluation.evaluation import Evaluated, Evaluation
+from diffusecli.evaluation.run_records import read_sample_meta
+from diffusecli.evaluation.sample_set import RunFacts
+from diffusecli.files.paths import exists
+from diffusecli.report.wording import mark_of
+from diffusecli.runs.next_commands import first_training, in_progress, sampling, training
+from diffusecli.system.errors import InputError
+
+_MANY_CUT = 0.05  # share of unfinished answers that calls for longer ones
+
+
+def next_steps(found: Evaluation) -> Iterator[str]:
+    """What to do if a model has no samples, is not trained or does not follow its targets, or many answers were cut.
+
+    A command is only named if it is accepted in the state of the run.
+    """
+    runs = {facts.run: facts for facts in found.runs}
+    tuned = [row for row in found.rows if row.mode == "lora" and row.tally.n]
+    if busy := next((facts for facts in found.runs if in_progress(facts.folder)), None):
+        yield f"wait until `diffuse train` is done: it is still {in_progress(busy.folder)} ({busy.run})"
+        return
+    unsampled = next((row for row in found.rows if row.mode == "lora" and not row.tally.n and row.verdict == "no samples"), None)
+    if unsampled is not None and not tuned and (own := runs.get(unsampled.run)) is not None:
+        yield from _accepted("draw samples", own, lambda: sampling(own.folder, unsampled.prompt.alias))
+    cut = next((row for row in tuned if row.tally.unfinished_share > _MANY_CUT), None)
+    if cut is not None:
+        limit = cut.settings.get("max_new_tokens")
+        now = f" (now {limit})" if limit else ""
+        yield f"many answers were cut: sample with a larger `--max-new-tokens`{now}"
+    bad = next((runs[row.run] for row in tuned if mark_of(row.verdict)[1] == "bad" and row.run in runs), None)
+    if bad is not None:
+        purpose = "finish the interrupted training" if bad.folder.checkpoints else "train further"
+        yield from _accepted(purpose, bad, lambda: training(bad.folder, further=True))
+    if all(row.mode == "untuned" for row in found.rows):
+        yield from _untrained(found.rows[0], runs.get(found.rows[0].run))
+
+
+def _untrained(row: Evaluated, run: RunFacts | None) -> Iterator[str]:
+    """Train the model whose samples these are."""
+    if run is not None:
+        if not run.folder.has_adapter:
+            yield from _accepted("train", run, lambda: training(run.folder))
+    elif command := _of_file(Path(row.run), row.prompt.alias) if row.prompt.targets and not row.served else "":
+        yield f"train: `{command}`"
+
+
+def _of_file(samples: Path, prompt: str) -> str:
+    """The command that trains the model of a sample file on a prompt; empty if the file does not record its model."""
+    model = read_sample_meta(samples).model if exists(samples) else None
+    return first_training(model, prompt) if model is not None else ""
+
+
+def _accepted(purpose: str, run: RunFacts, command: Callable[[], str]) -> Iterator[str]:
+    """The advice; nothing if there is no command, or the config or a prompt cannot be read."""
+    try:
+        found = command()
+    except InputError:
+        return
+    if found:
+        again = not run.folder.has_adapter and run.folder.manifest.is_file()
+        yield f"{'train again, because the adapter is missing' if again else purpose}: `{found}`"
