@@ -21,6 +21,8 @@ _ROUNDED = 0.05
 """Seconds that are not shown."""
 _FAR = 0.1
 """Nats: answers of a model with a larger KL are clearly off."""
+_DRIFT = "0.02 is small, 0.4 is large"
+"""How much drift is bad, as measured in `docs/study.md`."""
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -167,7 +169,8 @@ def _train_one(job: _Job, *, force: bool, more: int, several: bool) -> Path:
     earlier = RunDir(folder).read_manifest().get("exact_kl", {}) if more and RunDir(folder).manifest.is_file() else {}
     with TrainingProgress(progress_console()) as progress:
         done = tune(config, force=force, more=more, report=progress, watch=progress.step, notice=notice)
-    _print_figures(done, job.again, more or config.alg_config.n_iters, time.monotonic() - began, several=several)
+    larger = f"{job.again} {_larger(done.run, config)}"
+    _print_figures(done, job.again, larger, more or config.alg_config.n_iters, time.monotonic() - began, several=several)
     if worse := [alias for alias, kl in done.after.kl.items() if alias in earlier and kl > 1.1 * earlier[alias] + 1e-4]:
         notice(
             f"warning: {worse[0]}: KL rose from {earlier[worse[0]]:.4f} to {done.after.kl[worse[0]]:.4f}. Longer training, or a lower "
@@ -192,21 +195,22 @@ def _show_runs(folders: Sequence[Path]) -> None:
     notice(f"next: `diffuse evaluate {' '.join(shlex.quote(str(folder)) for folder in folders)}`")
 
 
-def _print_figures(done: Trained, again: str, iterations: int, seconds: float, *, several: bool = False) -> None:
+def _print_figures(done: Trained, again: str, larger: str, iterations: int, seconds: float, *, several: bool = False) -> None:
     """Print exact figures of each prompt (of many prompts by folder), the drift, the run directory, and what to do next.
 
-    `again` is the command that trains the run again, `iterations` how many more are useful, `seconds` the time of this run, which is the whole command unless there are `several`.
+    `again` is the command that trains the run again, `larger` the one that trains a larger adapter, `iterations` how many more are useful,
+    `seconds` the time of this run, which is the whole command unless there are `several`.
     """
     from diffusecli.evaluation.groups import MOST_LISTED
     from diffusecli.report.tables import trained_table
 
-    notice("KL above: mean of each iteration, while the model changed. Figures below: the trained model, after the last step")
+    notice("Each KL above is the mean over an iteration. The figures below are of the trained model, after the last step")
     if len(done.after.prompts) + len(done.test.prompts) > MOST_LISTED:
         terminal.console().print(trained_table(done.after, done.test, done.digests))
     else:
         _print_each(done)
     if done.retention_kl is not None:
-        typer.echo(f"drift from the base model on held-out instructions: {done.retention_kl:.4f} nats per token")
+        typer.echo(f"drift from the base model on held-out instructions: {done.retention_kl:.4f} nats per token ({_DRIFT})")
     link = " in" if done.reason.startswith("finished") else ", after"
     in_all = f" ({done.seconds:.1f} s in total)" if done.seconds - done.seconds_now > _ROUNDED else ""
     parts = "loading, figures and sampling" if done.run.sample_files().get("lora") else "loading and figures"
@@ -218,14 +222,20 @@ def _print_figures(done: Trained, again: str, iterations: int, seconds: float, *
     if not stopped_early and done.after.kl.get(furthest, 0.0) > _FAR:
         notice(
             f"warning: {furthest} is far from its target (KL {done.after.kl[furthest]:.3f}). Train longer: `{again} --more {iterations}`. If that no "
-            f"longer helps, train a larger adapter in a new run: `{again} {_larger(done.run)}`"
+            f"longer helps, train a larger adapter in a new run: `{larger}`"
         )
 
 
-def _larger(run: RunDir) -> str:
-    """The options that train an adapter of twice the rank, in a folder of its own."""
+def _larger(run: RunDir, config: Config) -> str:
+    """The options that train an adapter of twice the rank, in a folder of its own.
+
+    The scale of the updates, alpha / r, stays as it is: `auto` follows the rank, and a fixed alpha is doubled, too.
+    With `rslora` the scale barely depends on the rank, so alpha stays. A run that continued from another adapter starts anew.
+    """
+    lora, start = config.lora, "--set load_model=false " if config.load_model else ""
     rank = 2 * int(json.loads((run.path / "adapter_config.json").read_text(encoding="utf-8"))["r"])
-    return f"--set lora.r={rank} --set {shlex.quote(f'output_dir={run.path}-r{rank}')}"
+    alpha = "" if lora.alpha == "auto" or lora.rslora else f"--set lora.alpha={2 * lora.alpha:g} "
+    return f"{start}--set lora.r={rank} {alpha}--set {shlex.quote(f'output_dir={run.path}-r{rank}')}"
 
 
 def _print_each(done: Trained) -> None:

@@ -6,6 +6,7 @@ Knows where prompts are; `prompt_checks.py` checks them.
 from __future__ import annotations
 
 import glob
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +19,7 @@ from diffusecli.files.hub_paths import is_address
 from diffusecli.files.paths import exists, find, in_a_file, look_again, real, spread, visible_files
 from diffusecli.files.reading import MOST_BYTES, read_text
 from diffusecli.files.schema import problems_of
+from diffusecli.files.table_files import TABULAR
 from diffusecli.prompts.file_names import file_names
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_checks import content_problems
@@ -68,9 +70,16 @@ def _file_of(path: str | Path) -> tuple[Path, str] | None:
 def _contents(path: str | Path) -> _Contents:
     """Read a prompt file."""
     found = find(path)
+    if found.place.suffix.lower() in TABULAR:
+        command = f"diffuse init-prompt --from {shlex.quote(found.name)} -o {shlex.quote(f'{found.place.stem}.json')}"
+        remedy = f"create a prompt from it: `{command}`"
+        return _Contents({}, {"": [Problem(found.name, "is a table, not a prompt (.json)", remedy)]})
     document, problems = read_document(found.place, name=found.name)
     if document is None:
         return _Contents({}, {"": problems})
+    if isinstance(document.data, dict) and "train_prompts" in document.data and "request" not in document.data:
+        remedy = "name a prompt, or the config in place of the run"
+        return _Contents({}, {"": [Problem(found.name, "is a config, not a prompt (.json)", remedy)]})
     if isinstance(document.data, dict) and "alias" in document.data:
         problems.append(document.problem(("alias",), "unknown key 'alias'", "a prompt's alias is its path: remove it"))
     elif isinstance(document.data, dict) and isinstance(document.data.get("$schema", ""), str):

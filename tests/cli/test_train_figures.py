@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from diffusecli.cli.train import _print_figures
+from diffusecli.cli.train import _larger, _print_figures
+from diffusecli.prompts.config import Config, LoraSettings
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.training.questions import Exact
@@ -26,18 +27,18 @@ def trained_on(count):
 
 @pytest.mark.parametrize(("count", "listed"), [(24, 24), (25, 0)])
 def test_more_than_24_prompts_are_summed_up(count, listed, capsys):
-    _print_figures(trained_on(count), "diffuse train c.yaml", 60, 9.0)
+    _print_figures(trained_on(count), "diffuse train c.yaml", "LARGER", 60, 9.0)
     lines = capsys.readouterr().out.splitlines()
     assert sum("exact KL" in line and line.startswith("mix/") for line in lines) == listed
     assert any(line.startswith("u ") for line in lines) == (not listed)
     assert lines[-2:] == [
-        "drift from the base model on held-out instructions: 0.0200 nats per token", "run: finished 60 iterations in 7.5 s of training (12.0 s in total); this command took 9 s, with loading and figures",
+        "drift from the base model on held-out instructions: 0.0200 nats per token (0.02 is small, 0.4 is large)", "run: finished 60 iterations in 7.5 s of training (12.0 s in total); this command took 9 s, with loading and figures",
     ]  # fmt: skip
 
 
 def test_the_worst_and_the_median_of_each_folder_are_shown(capsys):
     """Of 25 prompts with KL 0, .01, …, .24 the even ones are in u: their median is .12, the worst .24; the odd ones end with .23."""
-    _print_figures(trained_on(25), "diffuse train c.yaml", 60, 9.0)
+    _print_figures(trained_on(25), "diffuse train c.yaml", "LARGER", 60, 9.0)
     cells = {line.split()[0]: line.split()[1:6] for line in capsys.readouterr().out.splitlines() if line[:2] in ("al", "u ", "v ")}
     assert cells == {
         "all": ["trained", "on", "25", "0.1200", "0.2400"],
@@ -48,7 +49,26 @@ def test_the_worst_and_the_median_of_each_folder_are_shown(capsys):
 
 def test_the_advice_is_two_commands_that_work(capsys):
     """The larger adapter has a run of its own: --more keeps the rank."""
-    _print_figures(trained_on(24), "diffuse train c.yaml", 60, 9.0)
+    _print_figures(trained_on(24), "diffuse train c.yaml", "LARGER", 60, 9.0)
     said = capsys.readouterr().err
     assert "Train longer: `diffuse train c.yaml --more 60`" in said
-    assert "in a new run: `diffuse train c.yaml --set lora.r=32 --set output_dir=run-r32`" in said
+    assert "in a new run: `LARGER`" in said
+
+
+@pytest.mark.parametrize(
+    ("lora", "options"),
+    [
+        ({}, "--set lora.r=32 --set output_dir=run-r32"),
+        ({"r": 16}, "--set lora.r=32 --set output_dir=run-r32"),
+        ({"r": 16, "alpha": 8.0}, "--set lora.r=32 --set lora.alpha=16 --set output_dir=run-r32"),
+        ({"r": 16, "alpha": 8.0, "rslora": True}, "--set lora.r=32 --set output_dir=run-r32"),
+    ],
+)
+def test_the_larger_adapter_has_the_scale_of_the_smaller_one(lora, options):
+    """Updates are scaled by alpha / r, which is 2 with auto and as configured otherwise."""
+    assert _larger(RunDir(Path("run")), Config(model="m", train_prompts=("p.json",), lora=LoraSettings(**lora))) == options
+
+
+def test_a_larger_adapter_does_not_continue_from_the_smaller_one():
+    config = Config(model="m", train_prompts=("p.json",), load_model=True, ckpt_dir="earlier")
+    assert _larger(RunDir(Path("run")), config) == "--set load_model=false --set lora.r=32 --set output_dir=run-r32"

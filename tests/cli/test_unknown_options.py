@@ -149,7 +149,7 @@ GROUPED = (
         (2, ("init-prompt", "--dice", "2d6", "--requests", "bin.txt"), "bin.txt: is a binary file. Save it as text"),
         (2, (*GROUPED, "In {region}, say {pet"), "--request 'In {region}, say {pet': has a brace without its counterpart. Close it"),
         (0, ("init-prompt", "--choices", "a,b", "--request", "Say {pet"), "'Say {pet' has an opening brace that is not closed"),
-        (0, ("init-prompt", "--choices", "a,b", "--request", "Say {{pet}}"), "doubled braces, which are written as they are"),
+        (0, ("init-prompt", "--choices", "a,b", "--request", "Say {{pet}}"), "doubled braces, and the model sees them as they are. Write braces once: only the requests of --group-by and --given need them doubled"),
         (0, ("init-prompt", "--dice", "2d6"), "request: Roll 2 fair dice with 6 sides each and report the total."),
     ],
 )  # fmt: skip

@@ -410,7 +410,7 @@ def test_sample_says_how_many_answers_are_unfinished_and_what_helps(tmp_path, ti
     count = sum(read_meta(tmp_path / "s.json")["unfinished"][str(asked)].values())
     assert 40 < count <= 50
     assert one.stdout.splitlines()[-1] == (
-        f"{count} of 50 samples are unfinished: cut at the token limit. Sample with a larger --max-new-tokens"
+        f"{count} of 50 samples are unfinished: cut at the token limit. Train first, or sample with a larger --max-new-tokens"
     )
     assert "2 of 2 targets are longer than 1 token" in one.stderr
     (row,) = evaluate([tmp_path / "s.json"]).rows
