@@ -70,16 +70,9 @@ def _file_of(path: str | Path) -> tuple[Path, str] | None:
 def _contents(path: str | Path) -> _Contents:
     """Read a prompt file."""
     found = find(path)
-    if found.place.suffix.lower() in TABULAR:
-        command = f"diffuse init-prompt --from {shlex.quote(found.name)} -o {shlex.quote(f'{found.place.stem}.json')}"
-        remedy = f"create a prompt from it: `{command}`"
-        return _Contents({}, {"": [Problem(found.name, "is a table, not a prompt (.json)", remedy)]})
-    document, problems = read_document(found.place, name=found.name)
+    document, problems = _document(found.place, found.name)
     if document is None:
         return _Contents({}, {"": problems})
-    if isinstance(document.data, dict) and "train_prompts" in document.data and "request" not in document.data:
-        remedy = "name a prompt, or the config in place of the run"
-        return _Contents({}, {"": [Problem(found.name, "is a config, not a prompt (.json)", remedy)]})
     if isinstance(document.data, dict) and "alias" in document.data:
         problems.append(document.problem(("alias",), "unknown key 'alias'", "a prompt's alias is its path: remove it"))
     elif isinstance(document.data, dict) and isinstance(document.data.get("$schema", ""), str):
@@ -97,6 +90,22 @@ def _contents(path: str | Path) -> _Contents:
     prompt, more = _prompt(document, document.data, found.name if is_address(path) else str(path))
     problems = [*problems, *more]
     return _Contents({"": prompt} if prompt is not None and not _wrong(problems) else {}, {"": problems})
+
+
+def _document(place: Path, name: str) -> tuple[Document | None, list[Problem]]:
+    """The document, or the problems that hide it. Tables and configs are named as such."""
+    if place.suffix.lower() in TABULAR:
+        command = f"diffuse init-prompt --from {shlex.quote(name)} -o {shlex.quote(f'{place.stem}.json')}"
+        return None, [Problem(name, "is a table, not a prompt (.json)", f"create a prompt from it: `{command}`")]
+    document, problems = read_document(place, name=name)
+    if (
+        document is not None
+        and isinstance(document.data, dict)
+        and "train_prompts" in document.data
+        and "request" not in document.data
+    ):
+        return None, [Problem(name, "is a config, not a prompt (.json)", "name a prompt, or the config in place of the run")]
+    return document, problems
 
 
 @lru_cache(maxsize=16)  # the prompts of a table are asked for one by one

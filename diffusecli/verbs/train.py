@@ -146,7 +146,9 @@ def _train(
         settings = config.alg_config
         if progress.continued_at:
             settings = settings.model_copy(update={"n_iters": progress.first + progress.more})
-        shape = adapt(base, sized(config.lora, len(inputs.train)), checkpoint or _continued(config), notice, checkpoint=checkpoint is not None)
+        shape = adapt(
+            base, sized(config.lora, len(inputs.train)), checkpoint or _continued(config), notice, checkpoint=checkpoint is not None
+        )
         prepare_weights(base, run, processes, gradient_checkpointing=settings.gradient_checkpointing)
         prepared = prepare_prompts(
             base,

@@ -148,6 +148,7 @@ def _is_error(problem: Problem, strict: bool) -> bool:
 
 
 def _is_run(folder: Path) -> bool:
+    """Whether this is the folder of a finished run."""
     return RunDir(folder).manifest.is_file() and RunDir(folder).config.is_file()
 
 
@@ -168,7 +169,9 @@ def _files(paths: Iterable[Path]) -> list[Path]:
         runs = sorted({folder for file in found for folder in file.parents if _is_run(folder)})
         inside = [file for file in found if not set(runs) & set(file.parents)] if place.is_dir() else found
         if runs and not inside:
-            raise InputError(f"{path}: contains runs, and no prompt or config of its own. Name the config of a run: {RunDir(runs[0]).config}")
+            raise InputError(
+                f"{path}: contains runs, and no prompt or config of its own. Name the config of a run: {RunDir(runs[0]).config}"
+            )
         if not inside:
             raise InputError(f"{path}: contains no prompt (.json) and no config (.yaml). Name another folder")
         files += [prompt for file in inside for prompt in (prompts_of(file) or [file] if file.suffix == ".json" else [file])]

@@ -66,9 +66,12 @@ def test_the_advice_is_two_commands_that_work(capsys):
 )
 def test_the_larger_adapter_has_the_scale_of_the_smaller_one(lora, options):
     """Updates are scaled by alpha / r, which is 2 with auto and as configured otherwise."""
-    assert _larger(RunDir(Path("run")), Config(model="m", train_prompts=("p.json",), lora=LoraSettings(**lora))) == options
+    assert (
+        _larger(RunDir(Path("run")), Config(model="m", train_prompts=("p.json",), output_dir="run", lora=LoraSettings(**lora)))
+        == options
+    )
 
 
 def test_a_larger_adapter_does_not_continue_from_the_smaller_one():
-    config = Config(model="m", train_prompts=("p.json",), load_model=True, ckpt_dir="earlier")
+    config = Config(model="m", train_prompts=("p.json",), output_dir="run", load_model=True, ckpt_dir="earlier")
     assert _larger(RunDir(Path("run")), config) == "--set load_model=false --set lora.r=32 --set output_dir=run-r32"

@@ -4,7 +4,6 @@ import io
 import re
 from dataclasses import replace
 
-import pytest
 from rich.console import Console
 
 from diffusecli.files.writing import write_json

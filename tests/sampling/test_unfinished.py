@@ -255,6 +255,19 @@ def sampled(path, prompt, form="json"):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("targets", "mode", "remedy"),
+    [(("a", "b"), "untuned", "Train first, or sample"), (("a", "b"), "lora", "Sample"), ((), "untuned", "Sample")],
+)
+def test_the_remedy_for_unfinished_answers_is_training_only_if_that_is_possible(tmp_path, targets, mode, remedy):
+    prompt = Prompt(request="x", targets=targets, alias="p.json")
+    done = generate(
+        Given(SEEN), [prompt], SamplingSettings(100, 64), mode=mode, adapter_sha256=None, path=tmp_path / "s.json", form="json",
+        report=lambda *_: None, notice=lambda _: None,
+    )  # fmt: skip
+    assert done.warning.endswith(f"cut at the token limit. {remedy} with a larger --max-new-tokens")
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_files_of_every_format_say_which_answers_are_unfinished(tmp_path, form):
     prompt = Prompt(request="x", targets=("a", "b"), alias="p.json")

@@ -104,7 +104,7 @@ def test_what_samples_change_for_evaluate_is_said_and_true(run, tmp_path, prompt
     (run / "gen.lora.json").unlink()
     assert resolve(Wanted(run, prompts=(prompt_file("other.json"),)), Path("results")).effect == ""  # gen.json has none of them
     assert resolve(Wanted(run, output=tmp_path / "mine.json"), Path("results")).effect == ""
-    unused = f"{command} does not use this file"
+    unused = f"{command} ignores this file"
     assert resolve(Wanted(run, output=run / "mine.json"), Path("results")).effect == unused
     assert resolve(Wanted(run, requests=("Hello?",)), Path("results")).effect == unused
 

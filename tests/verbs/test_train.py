@@ -422,7 +422,7 @@ REFUSED_STARTS = {
     "a tracker": ({"load_model": False, "tracker": "clearml"}, None, "tracker: clearml is not installed"),
     "unknown modules": ({"load_model": False, "lora": {"targets": "nothing"}}, None, "lora.targets nothing:"),
     "a file in place of the output folder": ({"load_model": False, "output_dir": "p.json/x"}, None, "p.json/x: cannot be written: Not a directory"),
-    "too few instructions": ({"load_model": False, "retain": {"prompts": ["p.json"]}}, None, "retain.prompts: has 1 instruction. At least 3 are needed"),
+    "too few instructions": ({"load_model": False, "retain": {"prompts": ["p.json"]}}, None, "has 1 instruction, but at least 3 are needed"),
     "a long test prompt": ({"load_model": False, "test_prompts": ["long.json"]}, None, "long.json: the request with its longest target has"),
 }  # fmt: skip
 
