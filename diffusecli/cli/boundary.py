@@ -106,7 +106,7 @@ def guarded(body: Body) -> Body:
         except KeyboardInterrupt as interrupt:
             if not MAIN_PROCESS:
                 raise typer.Exit(EXIT_INTERRUPTED) from interrupt
-            _stop("interrupted. Only what is in the output folder was saved", EXIT_INTERRUPTED)
+            _stop("interrupted. Run the same command again", EXIT_INTERRUPTED)
         except BrokenPipeError as error:  # the reader of our output is gone, and the work may not be finished
             _forget_stdout()
             raise typer.Exit(EXIT_INTERRUPTED) from error

@@ -71,7 +71,7 @@ def evaluate(
         Path | None, typer.Option(metavar="FILE", help="Write one HTML file with charts. Missing folders are created.")
     ] = None,
     plots: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the charts as SVG and PNG to this folder, created if missing.")
+        Path | None, typer.Option(metavar="DIR", help="Write the charts as SVG and PNG to this folder (extra `report`).")
     ] = None,
     limits: Limits,
 ) -> None:

@@ -102,7 +102,7 @@ def init_prompt(
     date_format: Annotated[str | None, typer.Option(help="With --dates: strftime format.  [default: %B %-d]")] = None,
     request: Annotated[
         list[str] | None,
-        typer.Option(help="Request text; {column} is the group's value; may be repeated."),
+        typer.Option(help="Request text; repeatable. With groups: {column}, and {{x}} for {x}."),
     ] = None,
     requests: Annotated[
         list[Path] | None,

@@ -10,7 +10,7 @@ import typer
 
 from diffusecli.cli.groups import fields_as_options, grouped
 from diffusecli.files.paths import meant
-from diffusecli.runs.sample_files import ASK_METHODS
+from diffusecli.runs.sample_files import ASK_METHODS, MEANT_MODES, MODES
 from diffusecli.sampling.engines import ENGINES
 from diffusecli.system.errors import InputError, must_be_one_of
 
@@ -22,7 +22,7 @@ CHOICES = {
     "--engine": tuple(ENGINES),
     "--format": ("json", "jsonl", "counts", "csv"),
     "--gguf": ("f16", "bf16", "q8_0"),
-    "--mode": ("untuned", "lora"),
+    "--mode": MODES,
     "--precision": ("fp32", "bf16", "fp16"),
     "--schema": ("prompt", "config", "evaluation"),
     "--sort": ("weight", "residual", "target"),
@@ -43,7 +43,8 @@ def require_choices(given: dict[str, str | None]) -> None:
     """Raise `InputError` for a value that its option does not accept."""
     for option, value in given.items():
         if value is not None and value not in CHOICES[option]:
-            raise InputError(f"{option} {value}: {must_be_one_of(value, CHOICES[option])}")
+            meant = MEANT_MODES if option == "--mode" else {}
+            raise InputError(f"{option} {value}: {must_be_one_of(value, CHOICES[option], meant)}")
 
 
 _READABLE = ("prompt", "prompts", "source", "paths")

@@ -25,12 +25,11 @@ def require_place(html: Path | None, plots: Path | None) -> None:
     if plots is not None:
         require_ending(plots, "--plots", "charts are written into a folder as SVG and PNG")
     if html is not None:
-        require_extra("jinja2")
         if html.exists() and not html.is_file():
             raise InputError(f"--html {html}: is not a regular file. Choose another name")
         require_writable(html.parent)
     if plots is not None:
-        require_extra("jinja2", "vl_convert")
+        require_extra()
         if plots.exists() and not plots.is_dir():
             raise InputError(f"--plots {plots}: is a file. Name a folder")
         require_writable(plots)

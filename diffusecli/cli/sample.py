@@ -55,7 +55,7 @@ def sample(
         typer.Argument(metavar="[RUN|CONFIG]", help="Run directory or config.  [default: the newest run in results/]"),
     ] = None,
     mode: Annotated[
-        str | None, choice("--mode", "untuned: base model; lora: adapter.  [default: lora; untuned with only --model]")
+        str | None, choice("--mode", "untuned: base model; lora: tuned model.  [default: lora; untuned with only --model]")
     ] = None,
     ask: Annotated[
         str | None,

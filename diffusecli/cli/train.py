@@ -20,6 +20,8 @@ _ROUNDED = 0.05
 """Seconds that are not shown."""
 _FAR = 0.1
 """Nats: answers of a model with a larger KL are clearly off."""
+_DRIFT = "0.02 is small, 0.4 is large"
+"""How much drift is bad, as measured in `docs/study.md`."""
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -189,13 +191,13 @@ def _print_figures(done: Trained, seconds: float, *, several: bool = False) -> N
     from diffusecli.report.tables import trained_table
     from diffusecli.runs.next_commands import again
 
-    notice("KL above: mean of each iteration, while the model changed. Figures below: the trained model, after the last step")
+    notice("Each KL above is the mean over an iteration. The figures below are of the trained model, after the last step")
     if len(done.after.prompts) + len(done.test.prompts) > MOST_LISTED:
         terminal.console().print(trained_table(done.after, done.test, done.digests))
     else:
         _print_each(done)
     if done.retention_kl is not None:
-        typer.echo(f"drift from the base model on held-out instructions: {done.retention_kl:.4f} nats per token")
+        typer.echo(f"drift from the base model on held-out instructions: {done.retention_kl:.4f} nats per token ({_DRIFT})")
     link = " in" if done.reason.startswith("finished") else ", after"
     in_all = f" ({done.seconds:.1f} s in total)" if done.seconds - done.seconds_now > _ROUNDED else ""
     parts = "loading, figures and sampling" if done.run.sample_files().get("lora") else "loading and figures"
@@ -224,9 +226,18 @@ def _longer(run: RunDir) -> str:
 
 
 def _larger(run: RunDir) -> str:
-    """The options that train an adapter of twice the rank, in a folder of its own."""
+    """The options that train an adapter of twice the rank, in a folder of its own.
+
+    The scale of the updates, alpha / r, stays as it is: `auto` follows the rank, and a fixed alpha is doubled, too.
+    With `rslora` the scale barely depends on the rank, so alpha stays. A run that continued from another adapter starts anew.
+    """
+    from diffusecli.runs.finding import config_of
+
+    config = config_of(run)
+    lora, start = config.lora, "--set load_model=false " if config.load_model else ""
     rank = 2 * int(json.loads((run.path / "adapter_config.json").read_text(encoding="utf-8"))["r"])
-    return f"--set lora.r={rank} --set {shlex.quote(f'output_dir={run.path}-r{rank}')}"
+    alpha = "" if lora.alpha == "auto" or lora.rslora else f"--set lora.alpha={2 * lora.alpha:g} "
+    return f"{start}--set lora.r={rank} {alpha}--set {shlex.quote(f'output_dir={run.path}-r{rank}')}"
 
 
 def _print_each(done: Trained) -> None:

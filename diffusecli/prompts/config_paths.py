@@ -18,7 +18,7 @@ from diffusecli.files.paths import at_home, exists, find, spread, wrong_as_writt
 from diffusecli.files.positions import Location
 from diffusecli.prompts.config import PLAIN, Config, short_name
 from diffusecli.prompts.config_overrides import at_its_option
-from diffusecli.system.errors import DiffuseError, InputError, MachineError, Problem
+from diffusecli.system.errors import DiffuseError, InputError, MachineError, Problem, nearest
 
 _FILLED = ("output_dir", "ckpt_dir")
 """The settings in which {model} and {config} are replaced."""
@@ -50,7 +50,7 @@ def wrong_paths(document: Document, path: Path) -> Iterator[tuple[Problem, Locat
         if left and not message and not exists(text):
             message, remedy = (
                 f"'{left[0]}' is not replaced by a value",
-                f"only {_replaced(location)} are replaced: write the value itself",
+                _like(left[0], path) or f"only {_replaced(location)} are replaced: write the value itself",
             )
         elif location == ("output_dir",) and (name := _BARE_VARIABLE.search(text)) and message:
             remedy = f"write ${{{name[1]}}} for an environment variable"
@@ -145,6 +145,13 @@ def _replaced(location: Location) -> str:
 def _output_dir(text: str, model: str, path: Path) -> str:
     """The folder of a run, as written in a config."""
     return _filled(at_home(_with_variables(text)[0]), model, path)
+
+
+def _like(placeholder: str, path: Path) -> str:
+    """The placeholder that was meant, as a question; empty if none is similar. Without a config file `{config}` is none."""
+    known = [name for name in ("{model}", "{config}") if name != str(path)]
+    near = nearest(placeholder.lower(), known, 0.7)
+    return f"did you mean '{near}'?" if near is not None else ""
 
 
 def _filled(text: str, model: str, path: Path) -> str:

@@ -17,7 +17,7 @@ from diffusecli.files.text import canonical
 from diffusecli.prompts.parts import example
 from diffusecli.prompts.prompt import Draws, Prompt
 from diffusecli.prompts.templates import Template
-from diffusecli.prompts.wording_checks import contradictions, loose_brace
+from diffusecli.prompts.wording_checks import DOUBLED_BRACES, contradictions, loose_brace
 from diffusecli.system.errors import InputError, Problem, did_you_mean, many, shortened
 
 _SET = re.compile(r"\{-?\d+(?:\.\.|, (?:…|\.\.\.), )-?\d+\}")
@@ -325,8 +325,7 @@ def _format_doubts(document: Document, prompt: Prompt) -> Iterator[Problem]:
             (key,), f"the text {_short(wrong)} {loose[wrong]}", "add the other brace or remove it", severity="warning"
         )
     elif any("{{" in text for text in requests) and not any("{{" in text for text in texts):
-        yield document.problem(("request",), "the request has doubled braces", "write them once: only --group-by needs them doubled",
-                               severity="warning")  # fmt: skip
+        yield document.problem(("request",), "the request has doubled braces", DOUBLED_BRACES, severity="warning")
     if texts and asks and not any("{" in text for text in texts):
         yield document.problem(("request",), "the request shows curly braces, but no target has any",
                                "write the targets in the format the request asks for", severity="warning")  # fmt: skip

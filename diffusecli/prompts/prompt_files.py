@@ -6,6 +6,7 @@ Knows where prompts are; `prompt_checks.py` checks them.
 from __future__ import annotations
 
 import glob
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +19,7 @@ from diffusecli.files.hub_paths import is_address
 from diffusecli.files.paths import exists, find, in_a_file, look_again, real, spread, visible_files
 from diffusecli.files.reading import MOST_BYTES, read_text
 from diffusecli.files.schema import problems_of
+from diffusecli.files.table_files import TABULAR
 from diffusecli.prompts.file_names import file_names
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_checks import content_problems
@@ -68,7 +70,7 @@ def _file_of(path: str | Path) -> tuple[Path, str] | None:
 def _contents(path: str | Path) -> _Contents:
     """Read a prompt file."""
     found = find(path)
-    document, problems = read_document(found.place, name=found.name)
+    document, problems = _document(found.place, found.name)
     if document is None:
         return _Contents({}, {"": problems})
     if isinstance(document.data, dict) and "alias" in document.data:
@@ -88,6 +90,22 @@ def _contents(path: str | Path) -> _Contents:
     prompt, more = _prompt(document, document.data, found.name if is_address(path) else str(path))
     problems = [*problems, *more]
     return _Contents({"": prompt} if prompt is not None and not _wrong(problems) else {}, {"": problems})
+
+
+def _document(place: Path, name: str) -> tuple[Document | None, list[Problem]]:
+    """The document, or the problems that hide it. Tables and configs are named as such."""
+    if place.suffix.lower() in TABULAR:
+        command = f"diffuse init-prompt --from {shlex.quote(name)} -o {shlex.quote(f'{place.stem}.json')}"
+        return None, [Problem(name, "is a table, not a prompt (.json)", f"create a prompt from it: `{command}`")]
+    document, problems = read_document(place, name=name)
+    if (
+        document is not None
+        and isinstance(document.data, dict)
+        and "train_prompts" in document.data
+        and "request" not in document.data
+    ):
+        return None, [Problem(name, "is a config, not a prompt (.json)", "name a prompt, or the config in place of the run")]
+    return document, problems
 
 
 @lru_cache(maxsize=16)  # the prompts of a table are asked for one by one

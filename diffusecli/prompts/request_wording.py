@@ -20,7 +20,7 @@ from diffusecli.prompts.prompt import Draws, IndependentField, Prompt
 from diffusecli.prompts.prompt_checks import content_problems
 from diffusecli.prompts.spellings import spelled
 from diffusecli.prompts.templates import within
-from diffusecli.prompts.wording_checks import contradictions, loose_brace
+from diffusecli.prompts.wording_checks import DOUBLED_BRACES, contradictions, loose_brace
 from diffusecli.prompts.wordings import Drawn, draw_forms, draw_wordings
 from diffusecli.system.errors import InputError, sentence
 
@@ -196,9 +196,7 @@ def form_doubts(distribution: Distribution, wording: Wording, fields: Iterable[s
     if not fields and (loose := next(((text, wrong) for text in wording.requests if (wrong := loose_brace(text))), None)):
         found.append(f"--request {loose[0]!r} {loose[1]}, and the model sees it as it is. Add the other brace or remove it")
     elif not fields and any("{{" in text for text in wording.requests) and not any("{{" in text for text in distribution.outcomes):
-        found.append(
-            "--request has doubled braces, which are written as they are. Write them once: only --group-by and --given need them doubled"
-        )
+        found.append(f"--request has doubled braces, and the model sees them as they are. {sentence(DOUBLED_BRACES)}")
     if wording.wrap == BRACES and all(re.fullmatch(r"\{.*\}", text, re.DOTALL) for text in distribution.outcomes):
         found.append(
             f"the targets already have braces and get a second pair: {{{distribution.outcomes[0]}}}. Keep one pair with --wrap %s"

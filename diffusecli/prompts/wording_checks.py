@@ -41,6 +41,10 @@ _NO_NOUNS = frozenset({
 _SAME_SHARE = 0.006  # 33% and 1/3 mean the same
 
 
+DOUBLED_BRACES = "write braces once: only the requests of --group-by and --given need them doubled"
+"""The fix for a request that has doubled braces, which the model sees as they are."""
+
+
 def loose_brace(text: str) -> str:
     """What is wrong with the braces of a request; empty if each one has its counterpart.
 

@@ -25,7 +25,7 @@ from diffusecli.report.parts import cut_in_words
 from diffusecli.report.prompt_charts import folder_name
 from diffusecli.report.row_charts import RowChart
 from diffusecli.report.scores import scores
-from diffusecli.report.templates import engine, require_extra, source
+from diffusecli.report.templates import engine, source
 from diffusecli.report.views import OFF_TARGET, UNFINISHED, Sampler, Section, samplers, spots
 from diffusecli.report.wording import count, readable
 from diffusecli.runs.sample_files import ASKED
@@ -42,8 +42,7 @@ _LETTER = 0.43  # rem of a letter of a label
 
 
 def html_report(evaluation: Evaluation, sort: Sort | None = None) -> str:
-    """The whole report. Raises `InputError` without the optional packages."""
-    require_extra("jinja2")
+    """The whole report."""
     return engine(lambda name: f"var(--{name})").get_template("report.html.j2").render(**_page(evaluation, sort))
 
 

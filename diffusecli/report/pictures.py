@@ -29,7 +29,7 @@ def write_plots(evaluation: Evaluation, folder: Path, sort: Sort | None = None) 
 
     Raises `InputError` without the optional packages and `MachineError` when the folder cannot be written.
     """
-    require_extra("jinja2", "vl_convert")
+    require_extra()
     require_writable(folder)
     taken: set[str] = set()
     return [path for name, svg in _named(evaluation, sort) for path in _write(svg, folder / _free(name, taken))]

@@ -283,5 +283,4 @@ def _progress(seen: Iteration, remaining: float, earlier: float) -> str:
 
 def _figures(seen: Iteration) -> str:
     test = f"  test KL {seen.mean_test_kl:.4f}" if seen.mean_test_kl is not None else ""
-    drift = "" if seen.retention_kl is None else f"  drift {max(seen.retention_kl, 0):.4f}"
-    return f"KL {plus_minus(seen.mean_kl, seen.mean_kl_error)}{test}  on target {percent(seen.mean_on_target)}{drift}"
+    return f"KL {plus_minus(seen.mean_kl, seen.mean_kl_error)}{test}  on target {percent(seen.mean_on_target)}"

@@ -1,4 +1,4 @@
-"""The Jinja templates of this folder, and the optional packages that reports need."""
+"""The Jinja templates of this folder, and the optional package that pictures need."""
 
 from __future__ import annotations
 
@@ -18,14 +18,12 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 
 
-def require_extra(*packages: str) -> None:
-    """Raises `InputError` if one of these optional packages is not installed."""
+def require_extra() -> None:
+    """Raises `InputError` if the extra `report` is not installed."""
     try:
-        for package in packages:
-            import_module(package)
+        import_module("vl_convert")
     except ImportError as error:
-        needed = "The HTML report and --plots need jinja2, and --plots also needs vl-convert-python"
-        raise InputError(f"{needed}. Run `pip install 'diffuse-lm[report]'`") from error
+        raise InputError("--plots needs vl-convert-python. Run `pip install 'diffuse-lm[report]'`") from error
 
 
 def engine(colour: Callable[[str], str]) -> Environment:

@@ -12,6 +12,8 @@ from typing import Any
 from diffusecli.files.documents import read_json_mapping
 
 MODES = ("untuned", "lora")
+MEANT_MODES = {"tuned": "lora", "trained": "lora", "adapter": "lora", "base": "untuned", "untrained": "untuned"}
+"""Other words for the modes. Tables call the tuned model `tuned`."""
 ASK_METHODS = ("direct", "verbalized", "string-seed", "seeded", "rejection")
 """Prompt-only methods of `diffuse sample --ask`; `sampling/ask_methods.py` has their wordings."""
 MOST_BYTES = 2_000_000_000  # of a sample file; use counts for more

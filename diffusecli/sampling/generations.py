@@ -42,6 +42,7 @@ class Sampled:
     path: Path
     seconds: float  # of sampling, without loading the model
     unfinished: int  # answers cut at the limit, without those that already match a target
+    trainable: bool = False  # whether training the model would let it end its answers: it is untuned, and there are targets
 
     @property
     def warning(self) -> str:
@@ -49,9 +50,10 @@ class Sampled:
         total = sum(counts.total() for counts in self.counts.values())
         if self.unfinished < _WORTH_A_WARNING * total or not self.unfinished:
             return ""
+        remedy = "Train first, or sample" if self.trainable else "Sample"
         return (
             f"{self.unfinished} of {many(total, 'sample')} {'is' if self.unfinished == 1 else 'are'} unfinished: cut at the token "
-            "limit. Sample with a larger --max-new-tokens"
+            f"limit. {remedy} with a larger --max-new-tokens"
         )
 
 
@@ -107,7 +109,8 @@ def generate(
                 meta_path(path), {**about, **engine.about, **refused, "file": path.name, "format": form, **tail, **environment()}
             )
         journal.remove()
-    return Sampled(drawn, path, seconds, sum(tally(p, drawn[p.alias]).unfinished.total() for p in prompts))
+    unfinished = sum(tally(p, drawn[p.alias]).unfinished.total() for p in prompts)
+    return Sampled(drawn, path, seconds, unfinished, mode == "untuned" and all(prompt.targets for prompt in prompts))
 
 
 def _replaced(path: Path, prompts: Sequence[Prompt], n: int) -> Iterator[str]:
@@ -117,7 +120,7 @@ def _replaced(path: Path, prompts: Sequence[Prompt], n: int) -> Iterator[str]:
     settings = meta.get("settings")
     before = settings.get("n_generations") if isinstance(settings, dict) else None
     if isinstance(before, int) and before > n and any(alias in now for alias in earlier):
-        yield f"an earlier run ({before} per prompt, now {n})"
+        yield f"an earlier sampling ({before} per prompt, now {n})"
     whole = {prompt.whole for prompt in prompts}
     if gone := [alias for alias in earlier if alias not in now]:
         others = [alias for alias in gone if split_alias(alias)[0] not in whole]
@@ -148,9 +151,9 @@ def _draw_all(engine: Engine, pools: Sequence[Pooled], kept: bool, notice: Notic
 
 
 def _there(pool: Pooled, notice: Notice) -> bool:
-    """Whether an earlier run has drawn all answers to a prompt. Reports how many exist."""
+    """Whether an earlier sampling has drawn all answers to a prompt. Reports how many exist."""
     if have := pool.answers.total():
-        notice(f"{pool.prompt.alias}: {have} of {many(pool.n, 'sample')} exist from an earlier run")
+        notice(f"{pool.prompt.alias}: {have} of {many(pool.n, 'sample')} exist from an earlier sampling")
     if pool.complete:
         pool.report_end()
     return pool.complete

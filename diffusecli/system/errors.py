@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -173,13 +173,15 @@ def nearest(word: str, known: Sequence[str], similarity: float = 0.6) -> str | N
     return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=similarity)), None)
 
 
-def must_be_one_of(word: str, known: Sequence[str]) -> str:
-    """The message for a word that is none of a fixed set, with the most similar one.
+def must_be_one_of(word: str, known: Sequence[str], meant: Mapping[str, str] | None = None) -> str:
+    """The message for a word that is none of a fixed set, with the one that is `meant` by it, or the most similar one.
 
     >>> must_be_one_of("Wieght", ["weight", "target"]), must_be_one_of("x", ["weight", "target"])
     ("must be one of weight, target. Did you mean 'weight'?", 'must be one of weight, target')
+    >>> must_be_one_of("tuned", ["untuned", "lora"], {"tuned": "lora"})
+    "must be one of untuned, lora. Did you mean 'lora'?"
     """
-    near = nearest(word.lower(), known)
+    near = (meant or {}).get(word.lower()) or nearest(word.lower(), known)
     return f"must be one of {', '.join(known)}" + (f". Did you mean '{near}'?" if near is not None else "")
 
 

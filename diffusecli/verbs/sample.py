@@ -47,7 +47,7 @@ from diffusecli.sampling.pooling import Report
 from diffusecli.sampling.served_names import same_model
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.collector import collector_off
-from diffusecli.system.errors import InputError
+from diffusecli.system.errors import InputError, joined
 from diffusecli.system.notices import Notice
 from diffusecli.training.checkpoints import newest_checkpoint
 
@@ -134,11 +134,12 @@ class Resolved:
         run, sampler = f"`diffuse evaluate {shlex.quote(str(self.home.path))}`", sampler_name(self.mode, self.ask)
         there = self.home.all_sample_files().get(sampler, [])
         if not self.is_of_home:
-            return f"{run} does not use this file" if there else ""
+            return f"{run} ignores this file" if there else ""
         mine, older = {prompt.alias for prompt in self.prompts}, [file for file in there if file != self.path]
         others = [file.name for file in older if not mine.isdisjoint(read_sample_meta(file).prompts or mine)]
-        replaced = "They replaced the earlier samples in this file. " if self.path in there else ""
-        unused = f". Those of the same prompts in {', '.join(others)} are kept, but not used" if others else ""
+        replaced = "These samples replaced the earlier ones in this file. " if self.path in there else ""
+        kept = "is" if len(others) == 1 else "are"
+        unused = f". For the same prompts it ignores {joined(others)}, which {kept} kept" if others else ""
         return f"{replaced}{run} now uses these samples{unused}" if replaced or others else ""
 
     @property
@@ -191,9 +192,8 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
     _require_usable(path, prompts, named=wanted.output is not None)
     kind = SERVED if wanted.served and wanted.only_model else shown(mode)  # a server does not say whether its model is tuned
     asked = f", asked by the method {wanted.ask}" if wanted.ask else ""
-    joint = "as" if wanted.served and wanted.model else "with"
-    tuned = f" {joint} the adapter {wanted.fetched or adapter.path}" if adapter else ""
-    message = f"sampling {config.model}{tuned} ({kind}{asked}){message}"
+    tuned = f", adapter {wanted.fetched or adapter.path}" if adapter else ""
+    message = f"sampling {config.model} ({kind}{tuned}{asked}){message}"
     if wanted.source is None and _is_foreign(run, [*wanted.prompts, *wanted.given], prompts):
         message += ", which has none of these prompts. Name a run to sample another one"
     if adapter is not None and (changed := changed_since_training(adapter, prompts)):

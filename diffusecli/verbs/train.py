@@ -28,7 +28,7 @@ from diffusecli.models.source import model_source
 from diffusecli.prompts.config import PLAIN, Config
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.finding import config_of
-from diffusecli.runs.run_dir import RunDir
+from diffusecli.runs.run_dir import RunDir, step_of
 from diffusecli.sampling.generations import generate
 from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.settings import SamplingSettings, Standing
@@ -94,12 +94,16 @@ def train(
     """
     run = RunDir(Path(config.output_dir))
     processes = Processes(config.device, config.tracker, run.path)
-    with processes.failing_together():
-        # 1. inputs: prompts, exclusive access to the output folder, the checkpoint of an interrupted run
-        config, inputs = _with_inputs(config)
-        processes.first(lambda: require_writable(run.path))
-        with alone(run, processes):
-            return _train(config, inputs, run, processes, report, watch, notice, force, more)
+    command = "the same command without --force" if force else "the same command"
+    try:
+        with processes.failing_together():
+            # 1. inputs: prompts, exclusive access to the output folder, the checkpoint of an interrupted run
+            inputs = _inputs(config)
+            processes.first(lambda: require_writable(run.path))
+            with alone(run, processes):
+                return _train(config, inputs, run, processes, report, watch, notice, force, more, command)
+    except KeyboardInterrupt as error:  # while it starts; later ones are handled where they occur
+        raise _stopped_at_once(run, None if force else newest_checkpoint(run), 0, command) from error
 
 
 def _train(
@@ -112,13 +116,14 @@ def _train(
     notice: Notice,
     force: bool,
     more: int,
+    command: str,
 ) -> Trained:
     checkpoint = processes.first(lambda: find_start(run, force=force, more=more))
     if checkpoint is None and (continued := _continued(config)):
         require_start(continued, run)
     if config.device_map and processes.count > 1:
         raise InputError("device_map: works with one process only. Remove it or start without a launcher")
-    prompts, command = [*inputs.train, *inputs.test], "the same command without --force" if force else "the same command"
+    prompts = [*inputs.train, *inputs.test]
 
     # 2. the base model, and the progress of an earlier start
     if config.model in BUILTIN_MODELS:
@@ -141,8 +146,9 @@ def _train(
         settings = config.alg_config
         if progress.continued_at:
             settings = settings.model_copy(update={"n_iters": progress.first + progress.more})
-        shape = adapt(base, config.lora, checkpoint or _continued(config), notice, checkpoint=checkpoint is not None)
-        config = config.model_copy(update={"lora": shape})
+        shape = adapt(
+            base, sized(config.lora, len(inputs.train)), checkpoint or _continued(config), notice, checkpoint=checkpoint is not None
+        )
         prepare_weights(base, run, processes, gradient_checkpointing=settings.gradient_checkpointing)
         prepared = prepare_prompts(
             base,
@@ -165,13 +171,16 @@ def _train(
             config.seed,
             config.save_every,
             config.eval_every,
-            flat(config.model_dump(mode="json")),
+            flat(config.model_copy(update={"lora": shape}).model_dump(mode="json")),
             command,
             bool(progress.continued_at) or config.load_model,
         )
         _begin(job, config, checkpoint, progress, notice)
         optimiser = make_optimiser(job, moments)
-        seconds = optimise(job, optimiser, progress, report, watch)
+        try:
+            seconds = optimise(job, optimiser, progress, report, watch)
+        except KeyboardInterrupt as error:  # the second Ctrl-C, or one before the first step
+            raise _stopped_at_once(run, newest_checkpoint(run), progress.step, command) from error
         # 4. exact figures of the final adapter, and everything to disk
         with _interruptible(run, "The training is complete and its last checkpoint is saved", command):
             _announce_measuring(job, progress, notice)
@@ -241,6 +250,7 @@ def _continued(config: Config) -> Path | None:
 def settings_of_result(config: Config, inputs: Inputs, base: LoadedModel, processes: int | None) -> dict[str, Any]:
     """Settings that determine the result; a run resumes only if they are the same. `processes` None means any number."""
     kept = {k: v for k, v in config.model_dump(mode="json").items() if k not in _NOT_THE_RESULT}
+    kept["lora"] = sized(config.lora, len(inputs.train)).model_dump(mode="json")
     kept["alg_config"] = {k: v for k, v in kept["alg_config"].items() if k not in _NOT_THE_GRADIENT}
     kept["alg_config"]["prompts_per_step"] = prompts_per_step(config.alg_config, len(inputs.train))
     prompts = {p.alias: p.digest for p in [*inputs.train, *inputs.instructions]}
@@ -307,13 +317,22 @@ def _interruptible(run: RunDir, saved: str, command: str) -> Iterator[None]:
         raise InterruptedRun(f"{run.path}: interrupted. {saved}{kept}. {command.capitalize()} resumes from there") from error
 
 
+def _stopped_at_once(run: RunDir, checkpoint: Path | None, steps: int, command: str) -> InterruptedRun:
+    """The error for a training that was interrupted without a new checkpoint, after so many steps."""
+    if checkpoint is not None:
+        kept = f"The checkpoint of step {step_of(checkpoint)} is kept. {command.capitalize()} resumes from there"
+    else:
+        kept = f"{'No checkpoint was saved' if steps else 'Nothing was trained'} yet. The same command starts again"
+    return InterruptedRun(f"{run.path}: interrupted. {kept}")
+
+
 def plan(config: Config, notice: Notice, *, force: bool = False, more: int = 0) -> Plan:
     """Make the checks of `train`, encode the prompts and estimate the cost. Reads no weights and writes nothing.
 
     Raises what `train` would raise for the inputs. Reports what is in the output folder.
     """
     run = RunDir(Path(config.output_dir))
-    config, inputs = _with_inputs(config)
+    inputs = _inputs(config)
     require_place(run.path)
     if there := in_the_way(run, force=force, more=more):
         notice(there)
@@ -335,10 +354,9 @@ def plan(config: Config, notice: Notice, *, force: bool = False, more: int = 0) 
     return planned(questions, shape, source, settings, sum(weight.numel() for weight in trainable(hollow.model)))
 
 
-def _with_inputs(config: Config) -> tuple[Config, Inputs]:
-    """The prompts of a config, and the config with an adapter sized for their number."""
-    inputs = read_inputs(config.train_prompts, config.test_prompts, config.retain, config.system, config.made_by)
-    return config.model_copy(update={"lora": sized(config.lora, len(inputs.train))}), inputs
+def _inputs(config: Config) -> Inputs:
+    """The prompts of a config."""
+    return read_inputs(config.train_prompts, config.test_prompts, config.retain, config.system, config.made_by)
 
 
 def _require_machine(config: Config) -> None:
@@ -361,5 +379,5 @@ def _try_start(config: Config, inputs: Inputs, hollow: LoadedModel, run: RunDir,
     elif continued is not None:
         require_start(continued, run)
     with torch.device("meta"):
-        adapt(hollow, config.lora, checkpoint or continued, lambda _: None)
+        adapt(hollow, sized(config.lora, len(inputs.train)), checkpoint or continued, lambda _: None)
     require_room(hollow, run)

@@ -147,6 +147,11 @@ def _is_error(problem: Problem, strict: bool) -> bool:
     return problem.severity == "error" or (strict and problem.severity == "warning")
 
 
+def _is_run(folder: Path) -> bool:
+    """Whether this is the folder of a finished run."""
+    return RunDir(folder).manifest.is_file() and RunDir(folder).config.is_file()
+
+
 def _files(paths: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
     for path in (Path(name) for named in paths for name in spread(named, endings=(".json", *CONFIG_ENDINGS))):
@@ -156,11 +161,17 @@ def _files(paths: Iterable[Path]) -> list[Path]:
                 raise InputError(f"{path}: {message[0]}. {sentence(message[1])}")
             remedy = look_again(path, "name a prompt (.json), a config (.yaml) or a folder of them")
             raise InputError(f"{path}: does not exist. {sentence(remedy)}")
-        if RunDir(place).manifest.is_file() and RunDir(place).config.is_file():
+        if _is_run(place):
             raise InputError(f"{path}: is a run. Name its config: {RunDir(path).config}")
         if place.is_file() and path.suffix not in (".json", *CONFIG_ENDINGS):
             raise InputError(f"{path}: is neither a prompt (.json) nor a config (.yaml). Name one of these")
-        inside = visible_files(path, (".json", *CONFIG_ENDINGS)) if place.is_dir() else [path]
+        found = visible_files(path, (".json", *CONFIG_ENDINGS)) if place.is_dir() else [path]
+        runs = sorted({folder for file in found for folder in file.parents if _is_run(folder)})
+        inside = [file for file in found if not set(runs) & set(file.parents)] if place.is_dir() else found
+        if runs and not inside:
+            raise InputError(
+                f"{path}: contains runs, and no prompt or config of its own. Name the config of a run: {RunDir(runs[0]).config}"
+            )
         if not inside:
             raise InputError(f"{path}: contains no prompt (.json) and no config (.yaml). Name another folder")
         files += [prompt for file in inside for prompt in (prompts_of(file) or [file] if file.suffix == ".json" else [file])]

@@ -616,11 +616,11 @@ def test_nothing_is_printed_and_notices_are_logged_as_information(run, capfd, ca
     capfd.readouterr()
     diffuse.sample(run, prompts=COIN, n=5, max_new_tokens=3)
     assert capfd.readouterr() == ("", "")
-    assert any("with the adapter" in record.message and record.levelno == logging.INFO for record in caplog.records)
+    assert any("(tuned, adapter " in record.message and record.levelno == logging.INFO for record in caplog.records)
     caplog.clear()
     told = []
     diffuse.sample(run, prompts=COIN, n=5, max_new_tokens=3, notice=told.append)
-    assert any("with the adapter" in line for line in told)
+    assert any("(tuned, adapter " in line for line in told)
     assert caplog.records == []
 
 

@@ -92,7 +92,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
         (MachineError("x: is full"), 3, "diffuse: x: is full\n", 0),
         (FailedGates(["a", "b"]), 1, "diffuse: failed: a; b\n", 0),
         (InterruptedRun("kept"), 130, "diffuse: kept\n", 0),
-        (KeyboardInterrupt(), 130, "diffuse: interrupted. Only what is in the output folder was saved\n", 0),
+        (KeyboardInterrupt(), 130, "diffuse: interrupted. Run the same command again\n", 0),
         (BrokenPipeError(), 130, "", 1),
         (MemoryError(), 3, "diffuse: this machine has too little memory. Ask for less at once\n", 0),
         (FileNotFoundError(errno.ENOENT, "No such file", "a.txt"), 2, "diffuse: a.txt: No such file. Check the path and the disk\n", 0),
@@ -177,4 +177,4 @@ def test_an_interruption_that_a_destructor_swallows_comes_again():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=50)
     assert done.returncode == 130, done.stderr
-    assert done.stderr.strip() == "diffuse: interrupted. Only what is in the output folder was saved"
+    assert done.stderr.strip() == "diffuse: interrupted. Run the same command again"

@@ -132,6 +132,25 @@ def test_a_config_says_where_something_would_be_taken_literally(field, value):
     assert validate([path]).failed
 
 
+@pytest.mark.parametrize(
+    ("written", "remedy"),
+    [
+        ("{confg}", "Did you mean '{config}'?"), ("{Model}", "Did you mean '{model}'?"), ("{models}", "Did you mean '{model}'?"),
+        ("{seed}", "Only {model}, {config} and ${NAME} are replaced: write the value itself"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_placeholder_is_recognised(written, remedy):
+    (problem,) = [p for p in inspect_config(config(output_dir=f"'results/{written}'")).problems if p.severity == "error"]
+    assert str(problem).endswith(f"'{written}' is not replaced by a value. {remedy}")
+
+
+def test_without_a_config_file_its_placeholder_is_not_suggested(in_process):
+    for folder in ("{config}", "{confg}"):
+        done = in_process("train", "--model", "owner/m", "--prompt", write(Path("a.json")), "-o", folder)
+        assert done.returncode == 2
+        assert f"'{folder}' is not replaced by a value. Only {{model}}, {{config}} and ${{NAME}} are replaced" in done.stderr
+
+
 def test_it_is_said_beside_other_mistakes():
     path = config(train_prompts="['${name}.json']", name="x")
     said = [str(problem) for problem in validate([path]).problems]

@@ -137,6 +137,9 @@ GROUPED = (
         (2, ("validate", "pp.json"), "pp.json: does not exist. Did you mean 'p.json'?"),
         (2, ("validate", "run"), "run: is a run. Name its config: run/config.yaml"),
         (2, ("validate", "--schema", "promt"), "--schema promt: must be one of prompt, config, evaluation. Did you mean 'prompt'?"),
+        (2, ("sample", "run", "--mode", "tuned"), "--mode tuned: must be one of untuned, lora. Did you mean 'lora'?"),
+        (2, ("sample", "run", "--mode", "Base"), "--mode Base: must be one of untuned, lora. Did you mean 'untuned'?"),
+        (2, ("sample", "run", "--mode", "untund"), "--mode untund: must be one of untuned, lora. Did you mean 'untuned'?"),
         (2, ("sample", "-n", "ten"), "-n (--n-generations) ten: must be a whole number."),
         (2, ("sample", "--n-generations=ten"), "--n-generations (-n) ten: must be a whole number."),
         (2, ("sample", "--engine", "countin"), "--engine countin: must be one of counting, openai. Did you mean 'counting'?"),
@@ -153,7 +156,7 @@ GROUPED = (
         (2, ("init-prompt", "--dice", "2d6", "--requests", "bin.txt"), "bin.txt: is a binary file. Save it as text"),
         (2, (*GROUPED, "In {region}, say {pet"), "--request 'In {region}, say {pet': has a brace without its counterpart. Close it"),
         (0, ("init-prompt", "--choices", "a,b", "--request", "Say {pet"), "'Say {pet' has an opening brace that is not closed"),
-        (0, ("init-prompt", "--choices", "a,b", "--request", "Say {{pet}}"), "doubled braces, which are written as they are"),
+        (0, ("init-prompt", "--choices", "a,b", "--request", "Say {{pet}}"), "doubled braces, and the model sees them as they are. Write braces once: only the requests of --group-by and --given need them doubled"),
         (0, ("init-prompt", "--dice", "2d6"), "request: Roll 2 fair dice with 6 sides each and report the total."),
     ],
 )  # fmt: skip

@@ -27,6 +27,39 @@ def test_prompts_that_a_command_has_yet_to_make_are_a_notice(in_process, tmp_pat
     assert in_process("validate", "c.yaml").returncode == 1
 
 
+def test_a_folder_of_runs_is_not_checked_file_by_file(in_process, prompt_file, tmp_path):
+    """The JSON files of a run are no prompts, wherever the run is."""
+    for name in ("a", "b"):
+        run = tmp_path / "results" / name
+        (run / "prompts").mkdir(parents=True)
+        (run / "config.yaml").write_text(config_text("owner/m", "p.json"))
+        for file in ("run.json", "gen.json", "prompts/p.json"):
+            (run / file).write_text("{}")
+    done = in_process("validate", "results/")
+    assert (done.returncode, done.stdout) == (2, "")
+    expected = "results: contains runs, and no prompt or config of its own. Name the config of a run: results/a/config.yaml"
+    assert expected in done.stderr
+    prompt_file("p.json")
+    done = in_process("validate", ".")
+    assert (done.returncode, "sound: 1 prompt, 0 configs" in done.stdout) == (0, True)
+
+
+@pytest.mark.parametrize("command", [("sample", "--model", "m", "--prompt"), ("train", "--model", "m", "-o", "r", "--prompt")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("my x.csv", "my x.csv: is a table, not a prompt (.json). Create a prompt from it: `diffuse init-prompt --from 'my x.csv' -o 'my x.json'`"),
+        ("x.parquet", "x.parquet: is a table, not a prompt (.json). Create a prompt from it: `diffuse init-prompt --from x.parquet -o x.json`"),
+        ("c.yaml", "c.yaml: is a config, not a prompt (.json). Name a prompt, or the config in place of the run"),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_kind_is_not_read_as_a_prompt(in_process, tmp_path, command, name, message):
+    (tmp_path / name).write_text(config_text("owner/m", "p.json") if name == "c.yaml" else "a,b\n1,2\n")
+    done = in_process(*command, name)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
 def test_wordings_are_counted(in_process, prompt_file):
     prompt_file("p.json", request=["Roll a die.", "Throw a die."], held_out_requests=["A die, please."])
     prompt_file("q.json")

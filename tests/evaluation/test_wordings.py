@@ -189,7 +189,6 @@ def test_names_of_wordings_in_tables_are_short():
 
 
 def test_reports_show_what_was_asked(folder):
-    pytest.importorskip("jinja2", reason="the HTML report needs the extra `report`")
     drawn(Wanted(folder / "run", per_wording=True))
     found = evaluate([folder / "run"])
     rows = {Path(row.prompt).name: row for row in document(found).rows}

@@ -200,7 +200,7 @@ def test_an_interrupted_training_goes_on_with_its_model_in_another_place(config,
 def test_a_run_with_a_named_base_is_its_adapter_on_that_base(run, moved):
     done, told, notices = drawn(Wanted(run.path, model=str(moved)))
     assert done.path == run.path / "gen.lora.json"
-    assert told == f"sampling {moved} with the adapter {run.path} (tuned) as in run {run.path}"
+    assert told == f"sampling {moved} (tuned, adapter {run.path}) as in run {run.path}"
     assert any("has the same weights" in notice for notice in notices)
     before = done.counts
     assert drawn(Wanted(run.path))[0].counts == before

@@ -125,7 +125,7 @@ def test_a_server_that_dies_half_way_loses_nothing(tmp_path, prompt_file, monkey
     assert died.returncode == 3, died.stderr
     assert "run the same command to resume (answers so far are kept)" in died.stderr
     assert done.returncode == 0, done.stderr
-    assert "160 of 400 samples exist from an earlier run" in done.stderr
+    assert "160 of 400 samples exist from an earlier sampling" in done.stderr
     assert len(server.bodies) == 8, "only what is missing is asked for"
     assert len(json.loads((tmp_path / "answers.json").read_text())["p.json"]) == 400
 

@@ -64,7 +64,6 @@ def test_the_csv_has_a_line_for_each_row(found):
 
 
 def test_every_figure_is_in_json_and_csv_and_those_of_the_terminal_in_the_html(found):
-    pytest.importorskip("jinja2", reason="the HTML report needs the extra `report`")
     from diffusecli.report.html import html_report
 
     row = next(row for row in found.rows if row.figures)
@@ -83,7 +82,6 @@ def test_every_figure_is_in_json_and_csv_and_those_of_the_terminal_in_the_html(f
 
 
 def test_distinct_of_10_is_in_every_output_with_its_error(tmp_path):
-    pytest.importorskip("jinja2", reason="the HTML report needs the extra `report`")
     from diffusecli.report.html import html_report
 
     run = run_with(tmp_path / "r1", [])
@@ -161,7 +159,6 @@ def begun(tmp_path):
 
 
 def test_every_report_says_that_an_answer_only_has_to_begin_with_its_target(begun):
-    pytest.importorskip("jinja2", reason="the HTML report needs the extra `report`")
     from diffusecli.report.html import html_report
     from diffusecli.report.pictures import write_plots
 

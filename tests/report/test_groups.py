@@ -4,7 +4,6 @@ import io
 import re
 from dataclasses import replace
 
-import pytest
 from rich.console import Console
 
 from diffusecli.files.writing import write_json
@@ -84,7 +83,6 @@ def test_markdown_has_the_same_table(mixture):  # noqa: F811
 
 
 def test_the_html_report_of_many_has_the_table_the_worst_and_all_in_brief(mixture):  # noqa: F811
-    pytest.importorskip("jinja2", reason="the HTML report needs the extra `report`")
     from diffusecli.report.html import html_report
     from tests.report.test_html import Parsed
 
@@ -99,7 +97,6 @@ def test_the_html_report_of_many_has_the_table_the_worst_and_all_in_brief(mixtur
 
 
 def test_the_html_report_of_few_has_the_table_beside_every_prompt(mixture):  # noqa: F811
-    pytest.importorskip("jinja2", reason="the HTML report needs the extra `report`")
     from diffusecli.report.html import html_report
     from tests.report.test_html import Parsed
 
@@ -110,7 +107,6 @@ def test_the_html_report_of_few_has_the_table_beside_every_prompt(mixture):  # n
 
 
 def test_a_thousand_prompts_make_small_reports(mixture, tmp_path):  # noqa: F811
-    pytest.importorskip("jinja2", reason="the HTML report needs the extra `report`")
     from diffusecli.report.html import html_report
 
     write_json(tmp_path / "run" / "run.json", {"exact_kl": {f"mix/train/{i}.json": 0.1 for i in range(3000)}})
@@ -164,7 +160,6 @@ def sampled_run(folder, most):
 
 
 def test_samples_of_many_prompts_are_summed_up_as_well(tmp_path):
-    pytest.importorskip("jinja2", reason="the HTML report needs the extra `report`")
     from diffusecli.report.html import html_report
     from tests.report.test_html import Parsed
 

@@ -37,7 +37,7 @@ def test_a_pipe_gets_one_plain_line_per_iteration():
     lines = shown(terminal=False).splitlines()
     assert len(lines) == 3
     assert lines[1].startswith("iteration 2/3  KL 0.1500  test KL 0.3000  on target 50.0 %")
-    assert lines[1].endswith("drift 0.0100  4 s, 2 s left")
+    assert lines[1].endswith("on target 50.0 %  4 s, 2 s left")
 
 
 def test_the_seconds_are_those_of_this_command():

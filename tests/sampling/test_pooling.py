@@ -97,8 +97,8 @@ def test_an_interruption_in_the_middle_of_a_prompt_ends_in_the_same_file(tmp_pat
     assert again.asked == [("die.json#3", 1), ("die.json#4", 2)]
     assert (tmp_path / "gen.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
     assert told == [
-        "coin.json: 10 of 10 samples exist from an earlier run",
-        "die.json: 7 of 10 samples exist from an earlier run",
+        "coin.json: 10 of 10 samples exist from an earlier sampling",
+        "die.json: 7 of 10 samples exist from an earlier sampling",
     ]
     assert not journal_path(tmp_path / "gen.json").exists()
 

@@ -255,6 +255,19 @@ def sampled(path, prompt, form="json"):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("targets", "mode", "remedy"),
+    [(("a", "b"), "untuned", "Train first, or sample"), (("a", "b"), "lora", "Sample"), ((), "untuned", "Sample")],
+)
+def test_the_remedy_for_unfinished_answers_is_training_only_if_that_is_possible(tmp_path, targets, mode, remedy):
+    prompt = Prompt(request="x", targets=targets, alias="p.json")
+    done = generate(
+        Given(SEEN), [prompt], SamplingSettings(100, 64), mode=mode, adapter_sha256=None, path=tmp_path / "s.json", form="json",
+        report=lambda *_: None, notice=lambda _: None,
+    )  # fmt: skip
+    assert done.warning.endswith(f"cut at the token limit. {remedy} with a larger --max-new-tokens")
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_files_of_every_format_say_which_answers_are_unfinished(tmp_path, form):
     prompt = Prompt(request="x", targets=("a", "b"), alias="p.json")
@@ -410,7 +423,7 @@ def test_sample_says_how_many_answers_are_unfinished_and_what_helps(tmp_path, ti
     count = sum(read_meta(tmp_path / "s.json")["unfinished"][str(asked)].values())
     assert 40 < count <= 50
     assert one.stdout.splitlines()[-1] == (
-        f"{count} of 50 samples are unfinished: cut at the token limit. Sample with a larger --max-new-tokens"
+        f"{count} of 50 samples are unfinished: cut at the token limit. Train first, or sample with a larger --max-new-tokens"
     )
     assert "2 of 2 targets are longer than 1 token" in one.stderr
     (row,) = evaluate([tmp_path / "s.json"]).rows

@@ -173,7 +173,7 @@ def test_an_adapter_of_the_hub_is_sampled_by_its_name(hub, trained, in_process):
     done = in_process("sample", "--adapter", "me/tuned", "--prompt", trained.train_prompts[0], "-n", "3")
     assert done.returncode == 0, done.stderr
     sha = commit(hub, "models", "me/tuned")
-    assert f"with the adapter me/tuned@{sha}" in done.stderr
+    assert f"(tuned, adapter me/tuned@{sha})" in done.stderr
     (meta,) = Path("results").glob("tuned-*/gen.lora.meta.json")
     assert json.loads(meta.read_text())["adapter"] == f"me/tuned@{sha}"
     assert not list((Path("cache")).rglob("gen.*"))

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from diffusecli.prompts.config import Config
+from diffusecli.prompts.config_files import read_config
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.sampling.counting import CountingSampler
 from diffusecli.system.errors import InputError, InterruptedRun, MachineError
@@ -246,6 +247,40 @@ def test_a_run_interrupted_while_it_samples_says_what_is_saved_and_goes_on_to_sa
     assert trained.after.kl == json.loads((run.path / "run.json").read_text())["exact_kl"]
 
 
+@pytest.mark.parametrize("place", ["load_model", "prepare_prompts", "make_optimiser", "optimise"])
+def test_ctrl_c_before_the_first_step_says_that_nothing_was_trained(config, monkeypatch, place):
+    expected = "interrupted. Nothing was trained yet. The same command starts again"
+    wanted = config("cut", alg_config={"n_iters": 1})
+    with monkeypatch.context() as during:
+        during.setattr(f"diffusecli.verbs.train.{place}", fail)
+        for force in (False, True):
+            with pytest.raises(InterruptedRun) as stopped:
+                quietly(wanted, force=force)
+            assert str(stopped.value) == f"{wanted.output_dir}: {expected}"
+    assert quietly(wanted).reason == "finished 1 iteration"
+
+
+def fail(*_given, **_more):
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_a_training_resumes_says_that_its_checkpoint_is_kept(config, interrupted, monkeypatch):
+    interrupted(config("cut"), 4)
+    kept = newest_checkpoint(RunDir(Path(config("cut").output_dir)))
+    number = kept.name.removeprefix("checkpoint-")
+    for place in ("load_model", "optimise"):
+        with monkeypatch.context() as during:
+            during.setattr(f"diffusecli.verbs.train.{place}", fail)
+            with pytest.raises(
+                InterruptedRun, match=rf"The checkpoint of step {number} is kept\. The same command resumes from there$"
+            ):
+                quietly(config("cut"))
+            if place == "load_model":
+                with pytest.raises(InterruptedRun, match=r"Nothing was trained yet\. The same command starts again$"):
+                    quietly(config("cut"), force=True)
+    assert newest_checkpoint(RunDir(Path(config("cut").output_dir))) == kept
+
+
 @pytest.mark.parametrize("target", ["diffusecli.verbs.train.save_run", "diffusecli.training.scorer.Scorer.exact"])
 def test_ctrl_c_after_the_last_step_loses_nothing(config, whole, monkeypatch, target):
     expected, expected_adapter, _ = whole
@@ -296,7 +331,8 @@ def test_what_continues_from_an_adapter_keeps_its_shape_and_says_so(config):
     more = config("more", load_model=True, ckpt_dir=config("first").output_dir, lora={"r": 9}, alg_config={"n_iters": 1})
     found = train(more, report=lambda _: None, notice=told.append)
     assert any("the adapter keeps its settings: r 4, alpha 8, dropout 0.1" in line for line in told)
-    assert "r: 4" in found.run.config.read_text()
+    assert json.loads((found.run.path / "adapter_config.json").read_text())["r"] == 4
+    assert read_config(found.run.config).lora == more.lora, "as configured"
 
 
 def test_sizes_of_parts_may_change_when_a_run_goes_on(config, interrupted):

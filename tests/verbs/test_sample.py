@@ -93,10 +93,10 @@ def test_what_samples_change_for_evaluate_is_said_and_true(run, tmp_path, prompt
     (run / "gen.lora.meta.json").unlink()
     (run / "gen.meta.json").write_text(json.dumps({**meta, "file": "gen.json"}))
     os.utime(run / "gen.json", (1, 1))
-    expected = f"{command} now uses these samples. Those of the same prompts in gen.json are kept, but not used"
+    expected = f"{command} now uses these samples. For the same prompts it ignores gen.json, which is kept"
     assert resolve(Wanted(run), Path("results")).effect == expected
     drawn(Wanted(run), n=20)
-    assert resolve(Wanted(run), Path("results")).effect == f"They replaced the earlier samples in this file. {expected}"
+    assert resolve(Wanted(run), Path("results")).effect == f"These samples replaced the earlier ones in this file. {expected}"
     (row,) = evaluate([run]).rows
     assert (row.tally.n, row.file) == (20, "gen.lora.json")
     assert (run / "gen.json").is_file()
@@ -104,7 +104,7 @@ def test_what_samples_change_for_evaluate_is_said_and_true(run, tmp_path, prompt
     (run / "gen.lora.json").unlink()
     assert resolve(Wanted(run, prompts=(prompt_file("other.json"),)), Path("results")).effect == ""  # gen.json has none of them
     assert resolve(Wanted(run, output=tmp_path / "mine.json"), Path("results")).effect == ""
-    unused = f"{command} does not use this file"
+    unused = f"{command} ignores this file"
     assert resolve(Wanted(run, output=run / "mine.json"), Path("results")).effect == unused
     assert resolve(Wanted(run, requests=("Hello?",)), Path("results")).effect == unused
 
@@ -286,7 +286,7 @@ def test_what_a_server_is_asked_for_is_the_adapter_by_its_content(run):
     assert wanted.served_name == f"r1-{RunDir(run).adapter_sha256[:8]}"
     assert resolve(Wanted(run, model="any name", served=True), Path("results")).mode == "lora"
     assert resolve(Wanted(run, model="any name", served=True), Path("results")).message.startswith(
-        f"sampling any name as the adapter {run} (tuned)"
+        f"sampling any name (tuned, adapter {run})"
     )
     alone = resolve(Wanted(model="gpt", requests=("x",), served=True), Path("results"))
     assert alone.message == "sampling gpt (served)"
@@ -364,13 +364,13 @@ def test_a_sampling_that_is_killed_goes_on(run, tmp_path, in_process):
     assert kept == 3
     again = in_process(*words)
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count("from an earlier run") >= kept - 1
+    assert again.stderr.count("from an earlier sampling") >= kept - 1
     texts = json.loads((tmp_path / "gen.json").read_text())
     assert len(texts) == 8
     assert all(len(answers) == 20 for answers in texts.values())
     whole = in_process(*words, "-o", "whole.json")
     assert whole.returncode == 0, whole.stderr
-    assert "from an earlier run" not in whole.stderr
+    assert "from an earlier sampling" not in whole.stderr
     assert {a: Counter(t) for a, t in json.loads((tmp_path / "whole.json").read_text()).items()} == {
         a: Counter(t) for a, t in texts.items()
     }

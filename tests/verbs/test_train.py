@@ -15,6 +15,7 @@ from diffusecli.models.loading import load_model
 from diffusecli.models.lora import load_adapter, merged
 from diffusecli.models.source import ModelSource
 from diffusecli.prompts.config import Config
+from diffusecli.prompts.config_files import read_config
 from diffusecli.prompts.prompt_files import read_prompt
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, InterruptedRun, MachineError
@@ -101,7 +102,9 @@ def test_many_prompts_get_a_larger_adapter_and_several_a_step(config, prompt_fil
     trained, seen = quietly(made)
     adapter = json.loads((trained.run.path / "adapter_config.json").read_text())
     assert ((adapter["r"], adapter["lora_alpha"]), seen[-1].step) == (shape, steps)
-    assert f"r: {shape[0]}\n" in trained.run.config.read_text()
+    saved = read_config(trained.run.config)
+    assert saved.lora == made.lora, "auto, so that a larger rank gets a larger alpha"
+    assert train(saved, report=lambda _: None, notice=lambda _: None, more=1).run.read_manifest()["iterations"] == 2
 
 
 def test_of_many_prompts_those_measured_before_are_among_those_measured_in_the_end(config, prompt_file, monkeypatch):
@@ -419,7 +422,7 @@ REFUSED_STARTS = {
     "a tracker": ({"load_model": False, "tracker": "clearml"}, None, "tracker: clearml is not installed"),
     "unknown modules": ({"load_model": False, "lora": {"targets": "nothing"}}, None, "lora.targets nothing:"),
     "a file in place of the output folder": ({"load_model": False, "output_dir": "p.json/x"}, None, "p.json/x: cannot be written: Not a directory"),
-    "too few instructions": ({"load_model": False, "retain": {"prompts": ["p.json"]}}, None, "retain.prompts: has 1 instruction. At least 3 are needed"),
+    "too few instructions": ({"load_model": False, "retain": {"prompts": ["p.json"]}}, None, "has 1 instruction, but at least 3 are needed"),
     "a long test prompt": ({"load_model": False, "test_prompts": ["long.json"]}, None, "long.json: the request with its longest target has"),
 }  # fmt: skip
 
