@@ -143,9 +143,11 @@ def distinct_of_10(found: Diversity) -> str:
         return f"{found.distinct_of_10:.{int(found.error_is_unknown)}f}"
     value, _, half = plus_minus(found.distinct_of_10, found.distinct_of_10_error, 3).partition(" ± ")
     low, high = float(value) - float(half), float(value) + float(half)
-    if 1 <= low and high <= DRAWS:
+    if low >= 1 and high <= DRAWS:
         return f"{value} ± {half}"
-    low_limit, high_limit = (str(end) if end in (1, DRAWS) else f"{end:.{len(half) - 2}f}" for end in (max(1, low), min(DRAWS, high)))
+    low_limit, high_limit = (
+        str(end) if end in (1, DRAWS) else f"{end:.{len(half) - 2}f}" for end in (max(1, low), min(DRAWS, high))
+    )
     return f"{value} ({low_limit} to {high_limit})"
 
 

@@ -158,7 +158,8 @@ class ServerEngine:
             self._answered_as.append(completion.model)
         if not self._name_checked:
             self._name_checked = True
-            if warning := await warning_of(self._connection, self._service, "answers", self._run):
+            warning, _ = await warning_of(self._connection, self._service, "answers", self._run)
+            if warning:
                 self._notice(warning)
 
     async def _learned(

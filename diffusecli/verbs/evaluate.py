@@ -16,6 +16,7 @@ import numpy as np
 from diffusecli.evaluation.evaluation import UNSAMPLED, Evaluated, Evaluation, by_prompt, differences, matrices
 from diffusecli.evaluation.fit import SIGNIFICANCE
 from diffusecli.evaluation.metrics import AT_N, ExactFigures, cells, figures
+from diffusecli.evaluation.names import shown
 from diffusecli.evaluation.open_ended import by_line, diversity
 from diffusecli.evaluation.ordered import ordered, values_in
 from diffusecli.evaluation.prompt_book import PromptBook, kept_prompt
@@ -104,8 +105,15 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
             )
         raise InputError(f"{', '.join(map(str, paths))}: no samples found. {_remedy(runs)}")
     facts, owners = {run.run: run for run in runs}, {s.run: _owner(s, runs) for s in sets}
-    if unknown := sorted({s.run for s in sets if s.adapter is not None and s.run not in facts and owners[s.run] is None}):
+    if unknown := sorted(
+        {s.run for s in sets if s.prompt.targets and s.adapter is not None and s.run not in facts and owners[s.run] is None}
+    ):
         notice(f"{some_of(unknown)}: no exact KL, because the run with this adapter is not named. Name its folder too")
+    for other in dict.fromkeys((s.run, s.mode, s.served, s.served_as) for s in sets if s.served_as and s.mode != SERVED):
+        run, mode, asked, answered = other
+        notice(
+            f"warning: {run} ({shown(mode)}): the server was asked for {asked}, and its answers name {answered}. They may be of another model"
+        )
     judged = []
     with waiting_for("computing the statistics") as advance:
         for place, each in enumerate(sets):
@@ -325,7 +333,7 @@ def _judge(sample: SampleSet, run: RunFacts | None, measured: Measured | None, q
         exact=_exact(sample, run, measured, question.at_n),
         bounds=measured.limits(sample.mode, sample.prompt) if measured is not None and not sample.bent else None,
         records=record_figures(prompt, sample.counts, question.seed, matching, sdmetrics=question.sdmetrics),
-        file=sample.file, served=sample.served or "",
+        file=sample.file, served=sample.served or "", served_as=sample.served_as,
     )  # fmt: skip
 
 

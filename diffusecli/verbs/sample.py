@@ -43,8 +43,8 @@ from diffusecli.sampling.asking import AskingEngine, with_limit
 from diffusecli.sampling.engine import EngineRequest
 from diffusecli.sampling.engines import ENGINES
 from diffusecli.sampling.generations import Sampled, generate
+from diffusecli.sampling.model_names import same_model
 from diffusecli.sampling.pooling import Report
-from diffusecli.sampling.served_names import same_model
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError

@@ -130,7 +130,9 @@ def test_the_command_measures_prompts_without_samples(llama, in_process, prompt_
     assert (row["run"], row["mode"], row["n"], row["bounds"]) == ("tiny", "served", 0, None)
     own = exact_figures(prompt(targets=["di", "H"]), own_log_q(model[0], prompt(targets=["di", "H"])), 1000)
     assert row["exact"]["kl"] == pytest.approx(own.kl, abs=1e-2)
-    assert "exact KL" in evaluated(in_process, llama, "--prompts", path).stdout
+    printed = evaluated(in_process, llama, "--prompts", path).stdout
+    assert "exact KL" in printed
+    assert "model m-F16.gguf (requested as tiny)" in " ".join(printed.split())
 
 
 def test_samples_from_the_server_get_its_figures_and_other_samples_do_not(llama, in_process, prompt_file, tmp_path):
