@@ -135,7 +135,7 @@ def sample(
     )
     wanted = resolve(Wanted(
         source or config, mode, tuple(prompt or ()), tuple(request or ()), adapter, model, precision, device, output,
-        form, system, chat_template, trust_remote_code, served=not chosen.loads_model, per_wording=per_wording, ask=ask,
+        form, system, chat_template, trust_remote_code, served=not chosen.loads_model, server=own.get("base_url", ""), per_wording=per_wording, ask=ask,
     ), RESULTS)  # fmt: skip
     settings = replace(settings, seed=wanted.config.seed if seed is None else seed)
     effect = wanted.effect

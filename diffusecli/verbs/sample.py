@@ -72,6 +72,7 @@ class Wanted:
     chat_template: str | None = None
     trust_remote_code: bool = False
     served: bool = False  # by an engine that loads no model; `model` is its name for the model
+    server: str = ""  # the address of such an engine
     given: tuple[Prompt, ...] = ()  # prompts in memory; each has an alias
     per_wording: bool = False  # sample each wording separately, including held-out ones
     fetched: str = ""  # the adapter's name on the hub and its commit, if it is from there
@@ -161,6 +162,8 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
     """
     if wanted.model is not None and not wanted.model.strip():
         raise InputError("--model: is empty. Name a model or remove the option")
+    if wanted.served and wanted.source is None and wanted.adapter is None and wanted.model is None:
+        raise InputError("--engine openai needs a run or --model. Example: --model NAME")
     mode = wanted.mode or wanted.default_mode
     wanted = _with_fetched(wanted)
     config, run, home, message = _source(wanted, mode, results)
@@ -191,9 +194,12 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
     _require_usable(path, prompts, named=wanted.output is not None)
     kind = SERVED if wanted.served and wanted.only_model else shown(mode)  # a server does not say whether its model is tuned
     asked = f", asked by the method {wanted.ask}" if wanted.ask else ""
-    joint = "as" if wanted.served and wanted.model else "with"
-    tuned = f" {joint} the adapter {wanted.fetched or adapter.path}" if adapter else ""
-    message = f"sampling {config.model}{tuned} ({kind}{asked}){message}"
+    tuned = f" {'as' if wanted.served else 'with'} the adapter {wanted.fetched or adapter.path}" if adapter else ""
+    what = f"sampling {config.model}"
+    if wanted.served:
+        name = adapter.served_name if adapter is not None and wanted.model is None else config.model
+        what = f"requesting answers{f' from {wanted.server}' if wanted.server else ''} of model {name}"
+    message = f"{what}{tuned} ({kind}{asked}){message}"
     if wanted.source is None and _is_foreign(run, [*wanted.prompts, *wanted.given], prompts):
         message += ", which has none of these prompts. Name a run to sample another one"
     if adapter is not None and (changed := changed_since_training(adapter, prompts)):
