@@ -170,7 +170,7 @@ def _print_answers(done: Sampled, requests: Iterable[str], effect: str, evaluate
     print_line(f"{done.path}: {many(total, 'sample')} of {many(len(done.counts), 'prompt')} in {done.seconds:.1f} s")
     if effect:
         print_line(effect)
-    if done.warning:
-        typer.echo(done.warning)
+    if done.remark:
+        typer.echo(done.remark)
     if evaluated is not None:
         notice(f"next: `diffuse evaluate {shlex.quote(str(evaluated))}`")

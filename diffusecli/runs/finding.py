@@ -48,8 +48,11 @@ def on_base(config: Config, model: str | None) -> Config:
     return config if model in (None, config.model) else config.model_copy(update={"model": model, "revision": None})
 
 
-def missing_run(path: Path) -> InputError:
-    """The error for a run or a file that does not exist: its unfinished sampling, the most similar name, or the runs next to it."""
+def missing_run(path: Path, *, several: bool = False) -> InputError:
+    """The error for a run or a file that does not exist: its unfinished sampling, the most similar name, or the runs next to it.
+
+    `several`: a folder of runs may be named, too.
+    """
     if path.suffix in SAMPLE_ENDINGS and exists(journal_path(path)):
         return InputError(f"{path}: sampling is not finished. Run the same `diffuse sample` command again")
     if (config := _config_of_future(path)) is not None:
@@ -58,7 +61,9 @@ def missing_run(path: Path) -> InputError:
         beside = [str(folder) for folder in sorted(path.parent.iterdir()) if folder.is_dir() and _is_run(folder)]
     except OSError:
         beside = []
-    runs = f"runs in {path.parent}: {some_of(beside)}" if beside else "use a run directory or a folder of runs"
+    runs = (
+        f"runs in {path.parent}: {some_of(beside)}" if beside else f"use a run directory{' or a folder of runs' if several else ''}"
+    )
     return InputError(f"{path}: does not exist. {sentence(look_again(path, runs))}")
 
 
@@ -66,7 +71,11 @@ def find_runs(path: str | Path) -> list[RunDir]:
     """The run itself, or every run below a folder, by name. Raises `InputError` when there is none."""
     path = Path(path)
     if not path.is_dir():
-        raise InputError(f"{path}: is a file. Use a run directory or a folder of runs") if path.is_file() else missing_run(path)
+        raise (
+            InputError(f"{path}: is a file. Use a run directory or a folder of runs")
+            if path.is_file()
+            else missing_run(path, several=True)
+        )
     found = [RunDir(folder) for folder in [path, *sorted(p for p in path.rglob("*") if p.is_dir())] if _is_run(folder)]
     if not found and (config := _config_of_future(path)) is not None:
         raise _untrained(path, config)
