@@ -182,7 +182,7 @@ def sample(
             place, mode, prompts=tuple(Path(one) for one in asked if isinstance(one, str)), requests=questions, given=tuple(given),
             adapter=None if adapter is None else path_of(adapter, "adapter"), model=model, precision=precision, device=device,
             output=None if output is None else path_of(output, "output"), system=system, chat_template=chat_template,
-            trust_remote_code=trust_remote_code, served=not ENGINES[chosen].loads_model,
+            trust_remote_code=trust_remote_code, served=not ENGINES[chosen].loads_model, server=options.get("base_url", ""),
             per_wording=per_wording, ask=ask,
         ), _RESULTS)  # fmt: skip
         settings = replace(settings, seed=wanted.config.seed if seed is None else seed)

@@ -135,7 +135,7 @@ def sample(
     )
     wanted = resolve(Wanted(
         source or config, mode, tuple(prompt or ()), tuple(request or ()), adapter, model, precision, device, output,
-        form, system, chat_template, trust_remote_code, served=not chosen.loads_model, per_wording=per_wording, ask=ask,
+        form, system, chat_template, trust_remote_code, served=not chosen.loads_model, server=own.get("base_url", ""), per_wording=per_wording, ask=ask,
     ), RESULTS)  # fmt: skip
     settings = replace(settings, seed=wanted.config.seed if seed is None else seed)
     effect = wanted.effect
@@ -170,7 +170,7 @@ def _print_answers(done: Sampled, requests: Iterable[str], effect: str, evaluate
     print_line(f"{done.path}: {many(total, 'sample')} of {many(len(done.counts), 'prompt')} in {done.seconds:.1f} s")
     if effect:
         print_line(effect)
-    if done.warning:
-        typer.echo(done.warning)
+    if done.remark:
+        typer.echo(done.remark)
     if evaluated is not None:
         notice(f"next: `diffuse evaluate {shlex.quote(str(evaluated))}`")

@@ -6,7 +6,7 @@ import json
 import shlex
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -63,8 +63,7 @@ def train(
         raise InputError(f"--set alg_config.n_iters has no effect with --more {more}. Leave it out")
     quiet_libraries()
     if dry_run:
-        for job in jobs:
-            _show_plan(job, force=force, more=more or 0)
+        _show_plans(jobs, force=force, more=more or 0)
         return
     finished = [_train_one(job, force=force, more=more or 0, several=len(jobs) > 1) for job in jobs]
     if len(jobs) > 1 and MAIN_PROCESS:
@@ -123,18 +122,38 @@ def _chosen(
     return config_from({"model": model, "train_prompts": paths, "test_prompts": paths, "output_dir": str(output)}, settings)
 
 
-def _show_plan(config: Config, *, force: bool, more: int) -> None:
-    """Print the settings that differ from the defaults (with --verbose all), then the plan."""
+def _show_plans(configs: Sequence[Config], *, force: bool, more: int) -> None:
+    """Print the settings that differ from the defaults (with --verbose all), then the plan. Of several runs, first the settings that all have."""
     with collector_off():
+        from diffusecli.prompts.config import settings_as_yaml
+        from diffusecli.prompts.config_sweep import shared_and_own, within
         from diffusecli.report.tables import training_plan
         from diffusecli.verbs.train import plan
 
-    every = is_verbose()
-    resolved = config.to_yaml(defaults=every)
-    typer.echo(resolved if terminal.fits(resolved) else config.to_yaml(ascii_only=True, defaults=every), nl=every)
+    every, said = is_verbose(), set[str]()
+
+    def once(text: str) -> None:
+        if text not in said:
+            notice(text)
+        said.add(text)
+
+    def show(fields: dict[str, Any]) -> None:
+        text = settings_as_yaml(fields)
+        typer.echo(text if terminal.fits(text) else settings_as_yaml(fields, ascii_only=True), nl=every)
+
+    shared, each = shared_and_own([config.model_dump(mode="json") for config in configs])
+    if not every:
+        shared = within(configs[0].model_dump(mode="json", exclude_defaults=True), shared)
+    if len(configs) > 1:
+        typer.echo(f"# settings of all {len(configs)} runs")
+    show(shared)
     if not every:
         typer.echo("# all others: defaults. --verbose shows them\n")
-    terminal.console().print(training_plan(plan(config, notice, force=force, more=more)))
+    for place, (config, own) in enumerate(zip(configs, each, strict=True)):
+        if own:
+            typer.echo(("\n" if place else "") + f"# run {place + 1}")
+            show(own)
+        terminal.console().print(training_plan(plan(config, once, force=force, more=more)))
 
 
 def _train_one(config: Config, *, force: bool, more: int, several: bool) -> Path:

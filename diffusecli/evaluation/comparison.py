@@ -6,6 +6,7 @@ Takes tallies and weights.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,3 +123,16 @@ def _counts(side: Tally) -> np.ndarray:
 def _single(side: Tally) -> float:
     """Good and Turing's unseen mass."""
     return float((_counts(side) == 1).sum()) / side.n
+
+
+def chance_of_equal(counts: Mapping[str, int]) -> float:
+    """About how likely another sample of the same distribution has exactly these counts c_i of K texts: √(N / (4π)^(K-1) ∏ c_i).
+
+    Stirling's approximation of the probability that two multinomial samples are equal, with the shares of this one.
+
+    >>> round(chance_of_equal({"heads": 50, "tails": 50}), 3), chance_of_equal({"a": 9})
+    (0.056, 1.0)
+    """
+    some = [count for count in counts.values() if count]
+    log = math.log(sum(some)) - (len(some) - 1) * math.log(4 * math.pi) - sum(map(math.log, some)) if some else 0.0
+    return math.exp(log / 2)

@@ -2,8 +2,8 @@
 
 Takes counted texts. NoveltyBench (Zhang et al. 2025, arXiv 2504.05228) counts the different answers among 10 generations, and a trained
 classifier decides which ones are equivalent. Here answers are equal if their normalised texts are equal. Two answers that say the same in
-other words count as two, so the figure is usually larger than theirs. It is no bound: normalising also merges texts that a reader may tell
-apart, such as "~5" and "5".
+other words count as two, so the figure is usually larger than theirs. It is no bound: normalising also merges texts that a reader may
+distinguish, such as "~5" and "5".
 """
 
 from __future__ import annotations

@@ -51,6 +51,7 @@ class Evaluated:
     file: str = ""  # of the samples, if the run has several sample files of this sampler
     bounds: BoundedFigures | None = None  # limits of the exact figures, where a server does not return enough for these
     served: str = ""  # the server's name for the model, if a server drew the answers
+    served_as: str = ""  # its name in the server's responses, if it is another one
 
     @property
     def verdict(self) -> str:

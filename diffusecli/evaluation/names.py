@@ -52,17 +52,27 @@ def labels(rows: Iterable[Evaluated]) -> dict[tuple[str, str], str]:
 
     A model that only a server knows is named as the server does.
     """
-    kinds = {(row.run, row.mode): f"model {row.served}" if row.mode == SERVED else shown(row.mode) for row in rows}
+    kinds, alone = dict[tuple[str, str], str](), set[tuple[str, str]]()
+    for row in rows:
+        pair = row.run, row.mode
+        kinds.setdefault(pair, _served_kind(row) if row.mode == SERVED else shown(row.mode))
+        alone |= {pair} if row.mode == SERVED and row.run == row.served else set()  # it has no samples
     names = short_names([run for run, mode in kinds])
     known = (*MODES, *ASKED, SERVED)
 
     def label(run: str, mode: str) -> str:
         kind = kinds[run, mode]
-        if len(names) == 1 or kind == f"model {run}":
+        if len(names) == 1 or (run, mode) in alone:
             return kind
         return names[run] if mode not in known else f"{names[run]} ({kind})"
 
     return {pair: label(*pair) for pair in kinds}
+
+
+def _served_kind(row: Evaluated) -> str:
+    """The name of a served model, first the one in the server's responses."""
+    answered = row.served_as.rpartition("/")[2] if row.served_as.startswith("/") else row.served_as  # llama.cpp names the file
+    return f"model {answered} (requested as {row.served})" if answered else f"model {row.served}"
 
 
 def with_sampler(what: str, sampler: str) -> str:

@@ -1,6 +1,6 @@
 """Answers without a list of valid ones: how many different answers there are, and how many more to expect.
 
-Takes counted texts. Symbols: N samples, S distinct, f_1 seen once, f_2 seen twice.
+Takes counted texts. Those with the same normalised text are one answer (`distinctness.py`). Symbols: N samples, S distinct, f_1 seen once, f_2 seen twice.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from diffusecli.evaluation.distinctness import DRAWS, distinct_of
+from diffusecli.evaluation.distinctness import DRAWS, distinct_of, normalised
 from diffusecli.prompts.answers import by_count
 
 _USUAL = 0.05
@@ -21,7 +21,7 @@ _FEWEST_LINES = 2
 class Outcome:
     """A text and its count."""
 
-    text: str  # an answer
+    text: str  # an answer, in its most frequent spelling
     count: int  # how often it occurs
     unfinished: int = 0  # how many of these were cut at the limit
 
@@ -50,28 +50,42 @@ class Diversity:
 def diversity(
     samples: Mapping[str, int], beyond: float = math.nan, most: int = 10, unfinished: Mapping[str, int] | None = None
 ) -> Diversity:
-    """Figures of counted texts, already normalised. Answers that were cut count with the text that they have.
+    """Figures of counted texts. Texts that are equal when normalised are one answer. Answers that were cut count with the text that they have.
 
     >>> found = diversity({"a": 5, "b": 2, "c": 1, "d": 1})
     >>> found.distinct, round(found.unseen_mass, 3), found.chao1
     (4, 0.222, 4.5)
+    >>> [(outcome.text, outcome.count) for outcome in diversity({"*Fox*": 1, "Fox": 2, "Owl.": 1}).top]
+    [('Fox', 3), ('Owl.', 1)]
     """
-    n = sum(samples.values())
-    times = Counter(samples.values())
-    ranked = by_count(samples)[:most]
-    among_ten, error = distinct_of(samples)
+    merged, cut = _merged(samples, unfinished or {})
+    n = sum(merged.values())
+    times = Counter(merged.values())
+    ranked = by_count(merged)[:most]
+    among_ten, error = distinct_of(merged)
     return Diversity(
         n=n,
-        distinct=len(samples),
+        distinct=len(merged),
         once=times[1],
         twice=times[2],
         unseen_mass=times[1] / n if n else math.nan,
-        chao1=chao1(len(samples), times[1], times[2]),
+        chao1=chao1(len(merged), times[1], times[2]),
         distinct_of_10=among_ten,
         distinct_of_10_error=error,
         beyond=beyond,
-        top=tuple(Outcome(text, count, (unfinished or {}).get(text, 0)) for text, count in ranked),
+        top=tuple(Outcome(text, count, cut[text]) for text, count in ranked),
     )
+
+
+def _merged(samples: Mapping[str, int], unfinished: Mapping[str, int]) -> tuple[Counter[str], Counter[str]]:
+    """Counts by answer, and how many of these were cut. The most frequent spelling stands for all."""
+    spelling: dict[str, str] = {}
+    merged, cut = Counter[str](), Counter[str]()
+    for text, count in by_count(samples):
+        one = spelling.setdefault(normalised(text), text)
+        merged[one] += count
+        cut[one] += unfinished.get(text, 0)
+    return merged, cut
 
 
 def chao1(distinct: int, once: int, twice: int) -> float:

@@ -16,6 +16,7 @@ from diffusecli.prompts.config import CHAT_FIELDS
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.runs.sample_files import meta_path, read_meta
+from diffusecli.sampling.model_names import other_names
 from diffusecli.system.errors import InputError
 
 _Kind = TypeVar("_Kind", bound=BaseModel)
@@ -103,6 +104,7 @@ class SampleMeta(BaseModel):
     chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     omitted: list[str] = []
+    answered_as: list[str] = []  # names of the model in a server's responses
     refused: dict[str, Any] = {}
 
     @property
@@ -114,6 +116,11 @@ class SampleMeta(BaseModel):
     def served(self) -> str | None:
         """The server's name for the model; None if no server drew the answers, or if the file does not record it."""
         return self.model if self.engine == "openai" else None
+
+    @property
+    def served_as(self) -> str:
+        """The name of the model in the server's responses, if it is not the one asked for."""
+        return other_names(self.served, self.answered_as) if self.served is not None else ""
 
     def settings_of(self, *aliases: str) -> dict[str, Any]:
         """Sampling settings of one prompt with these aliases."""

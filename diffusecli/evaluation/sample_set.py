@@ -39,6 +39,7 @@ class SampleSet:
     file: str = ""  # its name, if the run has several sample files of this sampler
     adapter: str | None = None  # SHA-256 of the adapter that drew the answers, if recorded
     served: str | None = None  # the server's name for the model, if a server drew the answers
+    served_as: str = ""  # its name in the server's responses, if it is another one
     served_at: str | None = None  # its address, if it is recorded
 
     @property

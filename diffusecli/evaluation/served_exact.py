@@ -20,7 +20,7 @@ from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling.answer_paths import Asked
 from diffusecli.sampling.connection import Service
 from diffusecli.sampling.first_tokens import FirstTokens
-from diffusecli.sampling.served_names import name_warning
+from diffusecli.sampling.served_names import check_name
 from diffusecli.sampling.served_probabilities import served_probabilities
 from diffusecli.system.notices import Notice, some_of
 
@@ -31,6 +31,7 @@ class ServedFigures:
 
     model: str  # the server's name for it
     by_chat: Mapping[str, Measured]
+    other: str = ""  # the only model that the server lists, if it has another name
 
     def of(self, sample: SampleSet) -> Measured | None:
         """The figures of the model that drew these samples; None if another one did."""
@@ -43,7 +44,9 @@ class ServedFigures:
             for prompt in measured.prompts:
                 if prompt.key not in there and measured.knows(SERVED, prompt):
                     there.add(prompt.key)
-                    yield SampleSet(self.model, SERVED, prompt, Answers(), asked=measured.chat, served=self.model)
+                    yield SampleSet(
+                        self.model, SERVED, prompt, Answers(), asked=measured.chat, served=self.model, served_as=self.other
+                    )
 
 
 def served_figures(
@@ -63,9 +66,10 @@ def served_figures(
         settings.setdefault(key := _key(own.recorded), own)
         prompts.setdefault(key, []).append(sample.prompt)
     measured = {key: measure_served(service, own, prompts[key], notice) for key, own in settings.items() if prompts[key]}
-    if any(one.log_q or one.bounds for one in measured.values()) and (warning := name_warning(service, "figures")):
+    warning, other = check_name(service, "figures") if any(one.log_q or one.bounds for one in measured.values()) else ("", "")
+    if warning:
         notice(warning)
-    return ServedFigures(service.model, measured)
+    return ServedFigures(service.model, measured, other)
 
 
 def _elsewhere(service: Service, address: str) -> bool:

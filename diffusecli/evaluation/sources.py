@@ -93,7 +93,7 @@ def _of_file(name: str, mode: str, file: Path, facts: RunFacts, book: PromptBook
         found.append(SampleSet(
             name, mode, prompt, with_unfinished(counts, meta.unfinished.get(alias, {})), meta.settings_of(alias),
             facts.settings.alg_config.early_stop, meta.asked, known,
-            adapter=meta.adapter_sha256, served=meta.served, served_at=meta.base_url,
+            adapter=meta.adapter_sha256, served=meta.served, served_as=meta.served_as, served_at=meta.base_url,
         ))  # fmt: skip
     return found
 

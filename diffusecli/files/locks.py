@@ -39,7 +39,7 @@ def only_writer(place: Path, lock_file: Path) -> Iterator[None]:
         try:
             descriptor = _locked_in_its_folder(lock_file, folders)
         except OSError as error:
-            raise cannot_write(lock_file, error) from error
+            raise cannot_write(place, error) from error
         if descriptor is None:
             raise InputError(f"{place}: another process is writing it. Wait until it is done or choose another path")
         try:

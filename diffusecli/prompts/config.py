@@ -5,6 +5,7 @@ Knows the settings and their defaults; `config_files.py` reads and checks the YA
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -232,11 +233,15 @@ class Config(BaseModel):
         "use --trust-remote-code in commands that read a run.",
     )
 
-    def to_yaml(self, *, ascii_only: bool = False, defaults: bool = True) -> str:
-        """The resolved config, with every field or without `defaults`. In ASCII on request, or if a value has unprintable characters."""
-        fields = self.model_dump(mode="json", exclude_defaults=not defaults)
-        text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
-        return text if printable(text) == text and not ascii_only else yaml.safe_dump(fields, sort_keys=False)
+    def to_yaml(self) -> str:
+        """The resolved config, with every field."""
+        return settings_as_yaml(self.model_dump(mode="json"))
+
+
+def settings_as_yaml(fields: Mapping[str, Any], *, ascii_only: bool = False) -> str:
+    """Settings as YAML, in ASCII on request, or if a value has unprintable characters."""
+    text = yaml.safe_dump(dict(fields), sort_keys=False, allow_unicode=True)
+    return text if printable(text) == text and not ascii_only else yaml.safe_dump(dict(fields), sort_keys=False)
 
 
 def short_name(model: str) -> str:

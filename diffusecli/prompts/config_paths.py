@@ -28,6 +28,8 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 """An environment variable. Replaced in `output_dir` only."""
 _BARE_VARIABLE = re.compile(r"\$([A-Za-z_]\w*)")
 """An environment variable without braces, which is not replaced."""
+_UNCLOSED = re.compile(r"\$?\{[A-Za-z_]\w*(?![\w}])")
+"""A placeholder without its closing brace."""
 
 
 def wrong_paths(document: Document, path: Path) -> Iterator[tuple[Problem, Location]]:
@@ -46,6 +48,9 @@ def wrong_paths(document: Document, path: Path) -> Iterator[tuple[Problem, Locat
             yield document.problem(location, f"the environment variable {unset} {state}", remedy), location
             continue
         message, remedy = wrong_as_written(text, readable=location[0] in _PROMPTS)
+        if location[0] in _FILLED and (opened := _UNCLOSED.search(text)) and not exists(text):
+            yield document.problem(location, f"{text}: '{opened[0]}' has no closing brace", f"write {opened[0]}}}"), location
+            continue
         left = re.search(r"\{[^{}]*\}", _filled(text, str(data.get("model")), path)) if location[0] in _FILLED else None
         if left and not message and not exists(text):
             message, remedy = (

@@ -57,6 +57,40 @@ def combinations(sweeps: Sequence[str]) -> list[Combination]:
     return found
 
 
+def shared_and_own(runs: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The settings that all runs have with the same value, and those of each run that differ. Sections are compared setting by setting.
+
+    >>> shared_and_own([{"seed": 1, "lora": {"r": 8, "bias": "none"}}, {"seed": 1, "lora": {"r": 4, "bias": "none"}}])
+    ({'seed': 1, 'lora': {'bias': 'none'}}, [{'lora': {'r': 8}}, {'lora': {'r': 4}}])
+    """
+    shared: dict[str, Any] = {}
+    own: list[dict[str, Any]] = [{} for _ in runs]
+    for key in dict.fromkeys(key for run in runs for key in run):
+        values = [run.get(key) for run in runs]
+        if all(value == values[0] for value in values):
+            shared[key] = values[0]
+        elif all(isinstance(value, dict) for value in values):
+            inner, others = shared_and_own([dict(value or {}) for value in values])
+            shared |= {key: inner} if inner else {}
+            for fields, other in zip(own, others, strict=True):
+                fields[key] = other
+        else:
+            for fields, value in zip(own, values, strict=True):
+                fields[key] = value
+    return shared, own
+
+
+def within(fields: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """The settings that are also in `others`.
+
+    >>> within({"seed": 1, "lora": {"r": 8, "alpha": 16}, "model": "m"}, {"seed": 1, "lora": {"alpha": 16}})
+    {'seed': 1, 'lora': {'alpha': 16}}
+    """
+    found = {key: within(value, others[key]) if isinstance(value, dict) and isinstance(others.get(key), dict) else value
+             for key, value in fields.items() if key in others}  # fmt: skip
+    return {key: value for key, value in found.items() if value != {} or fields[key] == {}}
+
+
 def _setting(option: str) -> tuple[str, list[Any]]:
     """The key and the values of one option."""
     key, separator, text = option.partition("=")

@@ -166,18 +166,18 @@ def _open_ended(found: Diversity, unfinished: int) -> Iterator[Line]:
     yield Line("different", str(found.distinct), f"answers; {found.once} once")
     yield Line("unseen", percent(found.unseen_mass), "share of the next answers that would be new (Good-Turing)")
     yield Line("Chao1", f"{found.chao1:.0f}", "estimated minimum number of different answers")
-    value, _, half = distinct_of_10(found).partition(" ± ")
-    yield Line("distinct of 10", value, f"{_about_distinct(found, half, unfinished)} (NoveltyBench, by normalised text)")
+    value, _, interval = distinct_of_10(found).partition(" ")
+    yield Line("distinct of 10", value, f"{_about_distinct(found, interval, unfinished)} (NoveltyBench, by normalised text)")
     if not math.isnan(found.beyond):
         yield Line("beyond", percent(found.beyond), "share outside the targets")
 
 
-def _about_distinct(found: Diversity, half: str, unfinished: int) -> str:
+def _about_distinct(found: Diversity, interval: str, unfinished: int) -> str:
     """The meaning of the figure, with its error and the number of unfinished answers in it."""
     if found.n < DRAWS:
         return f"needs {DRAWS} answers"
     unknown = "all answers differ" if found.distinct == found.n else "all texts are equally frequent"
-    error = f"± {half}; " if half else f"error unknown: {unknown}; " if found.error_is_unknown else ""
+    error = f"{interval.strip('()')}; " if interval else f"error unknown: {unknown}; " if found.error_is_unknown else ""
     cut = f"; {unfinished} unfinished" if unfinished else ""
     return f"{error}different texts expected in {DRAWS} answers{cut}"
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from diffusecli.evaluation.distinctness import DRAWS
 from diffusecli.evaluation.metrics import FIRST_DRAW, KINDS, OTHER_FIELDS, Figures, Worded
 from diffusecli.evaluation.open_ended import Diversity
 from diffusecli.evaluation.verdicts import p_value as p_in_words
@@ -140,13 +141,21 @@ def raised_entropy(found: Figures) -> str:
 def distinct_of_10(found: Diversity) -> str:
     """How many different texts are expected among 10 answers, with the half-width of the 95 % interval.
 
-    A dash for fewer than 10 answers, a count for exactly 10, and one decimal if the error is unknown.
+    If the interval ends at 1 or 10, the lowest and highest possible value, its limits are shown instead. A dash for fewer than 10 answers,
+    a count for exactly 10, and one decimal if the error is unknown.
     """
     if math.isnan(found.distinct_of_10):
         return "–"
     if math.isnan(found.distinct_of_10_error):
         return f"{found.distinct_of_10:.{int(found.error_is_unknown)}f}"
-    return plus_minus(found.distinct_of_10, found.distinct_of_10_error, 3)
+    value, _, half = plus_minus(found.distinct_of_10, found.distinct_of_10_error, 3).partition(" ± ")
+    low, high = float(value) - float(half), float(value) + float(half)
+    if low >= 1 and high <= DRAWS:
+        return f"{value} ± {half}"
+    low_limit, high_limit = (
+        str(end) if end in (1, DRAWS) else f"{end:.{len(half) - 2}f}" for end in (max(1, low), min(DRAWS, high))
+    )
+    return f"{value} ({low_limit} to {high_limit})"
 
 
 def count(value: float | None) -> str:

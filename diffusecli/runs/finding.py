@@ -48,7 +48,7 @@ def on_base(config: Config, model: str | None) -> Config:
     return config if model in (None, config.model) else config.model_copy(update={"model": model, "revision": None})
 
 
-def missing_run(path: Path, allowed: str = "a run directory or a folder of runs") -> InputError:
+def missing_run(path: Path, allowed: str = "a run directory") -> InputError:
     """The error for a run or a file that does not exist: its unfinished sampling, the most similar name, or the runs next to it."""
     if path.suffix in SAMPLE_ENDINGS and exists(journal_path(path)):
         return InputError(f"{path}: sampling is not finished. Run the same `diffuse sample` command again")
@@ -66,7 +66,11 @@ def find_runs(path: str | Path) -> list[RunDir]:
     """The run itself, or every run below a folder, by name. Raises `InputError` when there is none."""
     path = Path(path)
     if not path.is_dir():
-        raise InputError(f"{path}: is a file. Use a run directory or a folder of runs") if path.is_file() else missing_run(path)
+        raise (
+            InputError(f"{path}: is a file. Use a run directory or a folder of runs")
+            if path.is_file()
+            else missing_run(path, "a run directory or a folder of runs")
+        )
     found = [RunDir(folder) for folder in [path, *sorted(p for p in path.rglob("*") if p.is_dir())] if _is_run(folder)]
     if not found and (config := config_of_future(path)) is not None:
         raise _untrained(path, config)

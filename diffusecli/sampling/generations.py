@@ -43,11 +43,20 @@ class Sampled:
     seconds: float  # of sampling, without loading the model
     unfinished: int  # answers cut at the limit, without those that already match a target
     trainable: bool = False  # whether training the model would let it end its answers: it is untuned, and there are targets
+    named: int | None = None  # replies that name an option, if a prompt-only method asked for them
 
     @property
-    def warning(self) -> str:
-        """The number of unfinished answers, and the fix; empty if there are none."""
+    def remark(self) -> str:
+        """The number of unfinished answers, and the fix; empty if there are none. Of a prompt-only method, always how many replies name an option."""
         total = sum(counts.total() for counts in self.counts.values())
+        if self.named is not None:
+            found = f"{self.named} of {many(total, 'reply', 'replies')} {'names' if self.named == 1 else 'name'} an option"
+            cut = "is" if self.unfinished == 1 else "are"
+            return found + (
+                f"; {self.unfinished} {cut} cut at the token limit. A larger --max-new-tokens helps if the model still comes to an answer"
+                if self.unfinished
+                else ""
+            )
         if self.unfinished < _WORTH_A_WARNING * total or not self.unfinished:
             return ""
         remedy = "Train first, or sample" if self.trainable else "Sample"
@@ -109,8 +118,10 @@ def generate(
                 meta_path(path), {**about, **engine.about, **refused, "file": path.name, "format": form, **tail, **environment()}
             )
         journal.remove()
-    unfinished = sum(tally(p, drawn[p.alias]).unfinished.total() for p in prompts)
-    return Sampled(drawn, path, seconds, unfinished, mode == "untuned" and all(prompt.targets for prompt in prompts))
+    tallies = [tally(prompt, drawn[prompt.alias]) for prompt in prompts]
+    named = sum(each.on_target for each in tallies) if "ask" in about else None
+    trainable = mode == "untuned" and all(prompt.targets for prompt in prompts)
+    return Sampled(drawn, path, seconds, sum(each.unfinished.total() for each in tallies), trainable, named)
 
 
 def _replaced(path: Path, prompts: Sequence[Prompt], n: int) -> Iterator[str]:

@@ -7,6 +7,7 @@ weights.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -158,7 +159,8 @@ class ServerEngine:
             self._answered_as.append(completion.model)
         if not self._name_checked:
             self._name_checked = True
-            if warning := await warning_of(self._connection, self._service, "answers", self._run):
+            warning, _ = await warning_of(self._connection, self._service, "answers", self._run)
+            if warning:
                 self._notice(warning)
 
     async def _learned(
@@ -264,7 +266,11 @@ class _Drawing:
             some.add(answer.text, unfinished=answer.unfinished)
         self.drawn.update(some)
         self.pay(completion, some)
-        self._watch(Standing(self.drawn, self.wanted, self._alive, self._fed))
+        self._watch(Standing(self.drawn, self.wanted, self._alive, self._fed, self._tokens_left))
+
+    def _tokens_left(self) -> float:
+        """Missing answers are as long as those that arrived."""
+        return self._fed * self.missing / len(self.answers) if self.answers and not self.unpriced else math.nan
 
     def pay(self, completion: Completion, some: Answers | None = None) -> None:
         """Count the tokens, including those of discarded answers."""

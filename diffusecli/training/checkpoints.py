@@ -26,10 +26,15 @@ from diffusecli.models.loading import LoadedModel
 from diffusecli.models.lora import save_adapter
 from diffusecli.runs.iteration import Iteration
 from diffusecli.runs.run_dir import STATE_FORMAT, RunDir, step_of
-from diffusecli.system.errors import InputError, cannot_write
+from diffusecli.system.errors import InputError, cannot_write, shortened
+from diffusecli.system.notices import some_of
+from diffusecli.training.retention import INSTRUCTION
 
 _OF_THE_BASE = ("model", "revision", "model_revision", "model_fingerprint")
 """Settings that name the base model. Other names of the same weights count as the same settings."""
+
+_PROMPTS = "prompts"
+_LONGEST_VALUE = 30  # characters
 
 
 @dataclass
@@ -158,14 +163,29 @@ def _without(asked: dict[str, Any], free: frozenset[str]) -> dict[str, Any]:
 
 
 def _differing(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Each setting that differs, with both values if they are short."""
-    for key in sorted({*there, *here}):
+    """Each setting that differs, with both values. The first few of many prompts; instructions follow from `retain`."""
+    for key in sorted({*there, *here} - {_PROMPTS}):
         one, other = there.get(key), here.get(key)
         if isinstance(one, dict) and isinstance(other, dict):
             yield from _differing(one, other, f"{prefix}{key}.")
         elif one != other:
-            short = all(isinstance(value, int | float | str | None) and len(str(value)) < 30 for value in (one, other))
-            yield f"{prefix}{key}" + (f" (was {one}, now {other})" if short else "")
+            before, now = (_in_brief(value, switched=isinstance(one, dict) or isinstance(other, dict)) for value in (one, other))
+            yield f"{prefix}{key}" + (f" (was {before}, now {now})" if before != now else "")
+    texts, digests = there.get(_PROMPTS), here.get(_PROMPTS)
+    if isinstance(texts, dict) and isinstance(digests, dict):
+        changed = [alias for alias in {**texts, **digests} if texts.get(alias) != digests.get(alias)]
+        instructions = {alias for alias in changed if alias.startswith(INSTRUCTION)}
+        if own := [alias for alias in changed if alias not in instructions]:
+            yield f"prompts ({some_of(own)})"
+        if instructions and there.get("retain") == here.get("retain"):
+            yield "the instructions of retain"
+
+
+def _in_brief(value: Any, *, switched: bool) -> str:
+    """A value on one line. A section is only on or off."""
+    if switched:
+        return "on" if value else "off"
+    return shortened(str(value), _LONGEST_VALUE)
 
 
 def _unreadable(state: Path) -> InputError:

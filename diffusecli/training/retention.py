@@ -56,6 +56,10 @@ _ROWS_AT_ONCE = 20  # rows in a batch while the base model answers
 _SCORED_AT_ONCE = 5  # answers scored together by the base model
 
 
+INSTRUCTION = "instruction "
+"""How the names of built-in instructions begin."""
+
+
 def read_instructions(settings: Retain) -> list[Prompt]:
     """The built-in instructions, or the requests of prompt files (targets are ignored).
 
@@ -63,7 +67,7 @@ def read_instructions(settings: Retain) -> list[Prompt]:
     """
     if settings.prompts == "builtin":
         text = resources.files("diffusecli.training").joinpath("instructions.txt").read_text(encoding="utf-8")
-        return [Prompt(request=line, targets=(), alias=f"instruction {n}") for n, line in enumerate(text.splitlines(), 1)]
+        return [Prompt(request=line, targets=(), alias=f"{INSTRUCTION}{n}") for n, line in enumerate(text.splitlines(), 1)]
     found = read_prompts(settings.prompts)
     if len(found) < LEAST_INSTRUCTIONS:
         raise InputError(

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from diffusecli.evaluation.comparison import chance_of_equal
 from diffusecli.evaluation.evaluation import UNSAMPLED, Evaluated, Evaluation, by_prompt, differences, matrices
 from diffusecli.evaluation.fit import SIGNIFICANCE
 from diffusecli.evaluation.metrics import AT_N, ExactFigures, cells, figures
+from diffusecli.evaluation.names import shown
 from diffusecli.evaluation.open_ended import by_line, diversity
 from diffusecli.evaluation.ordered import ordered, values_in
 from diffusecli.evaluation.prompt_book import PromptBook, kept_prompt
@@ -41,6 +43,10 @@ if TYPE_CHECKING:
     from diffusecli.evaluation.measured import Measured
     from diffusecli.evaluation.served_exact import ServedFigures
     from diffusecli.sampling.connection import Service
+
+
+_COPIED = 0.001
+"""Two samples are copies if equal counts are less likely than this."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +110,20 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
             )
         raise InputError(f"{', '.join(map(str, paths))}: no samples found. {_remedy(runs)}")
     facts, owners = {run.run: run for run in runs}, {s.run: _owner(s, runs) for s in sets}
-    if unknown := sorted({s.run for s in sets if s.adapter is not None and s.run not in facts and owners[s.run] is None}):
+    if unknown := sorted(
+        {s.run for s in sets if s.prompt.targets and s.adapter is not None and s.run not in facts and owners[s.run] is None}
+    ):
         notice(f"{some_of(unknown)}: no exact KL, because the run with this adapter is not named. Name its folder too")
+    for copy, first, aliases in _copies(sets):
+        notice(
+            f"warning: {copy}: has exactly the answers of {first} to {some_of(aliases)}. The same model with the same seed draws the same answers, "
+            "which say nothing new. Sample with another --seed"
+        )
+    for other in dict.fromkeys((s.run, s.mode, s.served, s.served_as) for s in sets if s.served_as and s.mode != SERVED):
+        run, mode, asked, answered = other
+        notice(
+            f"warning: {run} ({shown(mode)}): the server was asked for {asked}, and its answers name {answered}. They may be of another model"
+        )
     judged = []
     with waiting_for("computing the statistics") as advance:
         for place, each in enumerate(sets):
@@ -119,6 +137,23 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
         question.matching, question.seed, tuple(rows), tuple(differences(rows, question.seed)), tuple(matrices(rows, runs, lambda alias: _wanted(alias, question.only))),
         tuple(runs), _drifts(runs, measured), question.at_n,
     )  # fmt: skip
+
+
+def _copies(sets: Sequence[SampleSet]) -> Iterator[tuple[str, str, list[str]]]:
+    """Samplers with exactly the answers of an earlier one: the two, and the prompts. Not if counts may be equal by chance, or of one base model."""
+    first: dict[tuple[str, frozenset[tuple[str, int]]], SampleSet] = {}
+    found: dict[tuple[str, str], list[str]] = {}
+    for s in sets:
+        if chance_of_equal(s.counts) < _COPIED:
+            same = first.setdefault((s.prompt.digest, frozenset(s.counts.items())), s)
+            if (s.run, s.mode) != (same.run, same.mode) and not s.mode == same.mode == "untuned":
+                found.setdefault((_named(s), _named(same)), []).append(s.prompt.alias)
+    yield from ((copy, original, aliases) for (copy, original), aliases in found.items())
+
+
+def _named(sample: SampleSet) -> str:
+    """The run and the mode, or the file."""
+    return sample.run if Path(sample.run).stem == sample.mode else f"{sample.run} ({shown(sample.mode)})"
 
 
 def _remedy(runs: Sequence[RunFacts]) -> str:
@@ -325,7 +360,7 @@ def _judge(sample: SampleSet, run: RunFacts | None, measured: Measured | None, q
         exact=_exact(sample, run, measured, question.at_n),
         bounds=measured.limits(sample.mode, sample.prompt) if measured is not None and not sample.bent else None,
         records=record_figures(prompt, sample.counts, question.seed, matching, sdmetrics=question.sdmetrics),
-        file=sample.file, served=sample.served or "",
+        file=sample.file, served=sample.served or "", served_as=sample.served_as,
     )  # fmt: skip
 
 

@@ -27,10 +27,15 @@ def require_place(name: str, *, replace: bool, public: bool) -> bool:
     Raises `InputError` and `MachineError`.
     """
     from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.utils import validate_repo_id
 
     if not _NAME.fullmatch(name):
         raise InputError(f"--push {name}: is not a name on the hub. Write OWNER/NAME")
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise InputError(f"--push {name}: is not a name on the hub. {str(error).partition(': ')[0].rstrip('.')}") from error
     if get_token() is None:
         raise InputError(f"--push {name}: you are not logged in to the hub. Run `hf auth login` first")
     with explained(f"--push {name}"):

@@ -43,8 +43,8 @@ from diffusecli.sampling.asking import AskingEngine, with_limit
 from diffusecli.sampling.engine import EngineRequest
 from diffusecli.sampling.engines import ENGINES
 from diffusecli.sampling.generations import Sampled, generate
+from diffusecli.sampling.model_names import same_model
 from diffusecli.sampling.pooling import Report
-from diffusecli.sampling.served_names import same_model
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError, joined
@@ -72,6 +72,7 @@ class Wanted:
     chat_template: str | None = None
     trust_remote_code: bool = False
     served: bool = False  # by an engine that loads no model; `model` is its name for the model
+    server: str = ""  # the address of such an engine
     given: tuple[Prompt, ...] = ()  # prompts in memory; each has an alias
     per_wording: bool = False  # sample each wording separately, including held-out ones
     fetched: str = ""  # the adapter's name on the hub and its commit, if it is from there
@@ -162,6 +163,8 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
     """
     if wanted.model is not None and not wanted.model.strip():
         raise InputError("--model: is empty. Name a model or remove the option")
+    if wanted.served and wanted.source is None and wanted.adapter is None and wanted.model is None:
+        raise InputError("--engine openai needs a run or --model. Example: --model NAME")
     mode = wanted.mode or wanted.default_mode
     wanted = _with_fetched(wanted)
     config, run, home, message = _source(wanted, mode, results)
@@ -193,7 +196,11 @@ def resolve(wanted: Wanted, results: Path) -> Resolved:
     kind = SERVED if wanted.served and wanted.only_model else shown(mode)  # a server does not say whether its model is tuned
     asked = f", asked by the method {wanted.ask}" if wanted.ask else ""
     tuned = f", adapter {wanted.fetched or adapter.path}" if adapter else ""
-    message = f"sampling {config.model} ({kind}{tuned}{asked}){message}"
+    what = f"sampling {config.model}"
+    if wanted.served:
+        name = adapter.served_name if adapter is not None and wanted.model is None else config.model
+        what = f"requesting answers{f' from {wanted.server}' if wanted.server else ''} of model {name}"
+    message = f"{what} ({kind}{tuned}{asked}){message}"
     if wanted.source is None and _is_foreign(run, [*wanted.prompts, *wanted.given], prompts):
         message += ", which has none of these prompts. Name a run to sample another one"
     if adapter is not None and (changed := changed_since_training(adapter, prompts)):

@@ -303,8 +303,8 @@ def _sample(base: LoadedModel, prompts: list[Prompt], run: RunDir, seed: int, pr
             path=run.path / "gen.json", form="json", report=report, notice=notice, write=processes.main,
             resumable=not processes.sharded,
         )  # fmt: skip
-    if sampled.warning:
-        notice(f"{WARNING}{sampled.path}: {sampled.warning}")
+    if sampled.remark:
+        notice(f"{WARNING}{sampled.path}: {sampled.remark}")
 
 
 @contextmanager

@@ -78,6 +78,10 @@ def test_a_sweep_trains_a_run_for_each_combination(folder, in_process):
 def test_a_plan_is_printed_for_each(folder, in_process):
     done = in_process("train", "a.yaml", "--sweep", "seed=3,4", "--dry-run")
     assert re.findall(r"^seed: (\d)", done.stdout, re.MULTILINE) == ["3", "4"]
+    assert done.stdout.startswith("# settings of all 2 runs\nmodel: ")
+    assert done.stdout.count("train_prompts:") == 1
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(set(lines)), "a notice of both runs is printed once"
     assert not Path("results").exists()
 
 

@@ -2,11 +2,13 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from diffusecli.evaluation.open_ended import by_line, diversity
+from diffusecli.report.wording import distinct_of_10
 
 
 def test_an_example_by_hand():
@@ -66,3 +68,21 @@ def test_known_lines_are_compared_by_the_same_rule(tmp_path):
 
 def test_answers_of_one_line_have_no_lines():
     assert by_line({"a": 2, "b": 1}) == ()
+
+
+def test_all_figures_count_normalised_texts_and_show_the_most_frequent_spelling():
+    answers = {"*Elephant*": 1, "elephant.": 2, "Elephant": 1, "**Fox**": 1, **{f"animal {i}": 1 for i in range(7)}}
+    found = diversity(answers, unfinished={"*Elephant*": 1})
+    assert (found.n, found.distinct, found.once) == (12, 9, 8)
+    assert (found.top[0].text, found.top[0].count, found.top[0].unfinished) == ("elephant.", 4, 1)
+    # 12 answers, Elephant 4 times: C(8, 10) = 0 of the C(12, 10) = 66 choices miss it, and 11 of 66 miss one of the 8 others
+    assert found.distinct_of_10 == pytest.approx(1 + 8 * (1 - 11 / 66))
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "shown"),
+    [(9.84, 0.35 / 1.96, "9.84 (9.49 to 10)"), (1.1, 0.2 / 1.96, "1.10 (1 to 1.30)"), (5.5, 0.5 / 1.96, "5.50 ± 0.50")],
+)
+def test_the_interval_of_distinct_of_10_ends_at_1_and_10(value, error, shown):
+    found = replace(diversity({"a": 20, "b": 4}), distinct_of_10=value, distinct_of_10_error=error)
+    assert distinct_of_10(found) == shown

@@ -130,7 +130,10 @@ def test_the_command_measures_prompts_without_samples(llama, in_process, prompt_
     assert (row["run"], row["mode"], row["n"], row["bounds"]) == ("tiny", "served", 0, None)
     own = exact_figures(prompt(targets=["di", "H"]), own_log_q(model[0], prompt(targets=["di", "H"])), 1000)
     assert row["exact"]["kl"] == pytest.approx(own.kl, abs=1e-2)
-    assert "exact KL" in evaluated(in_process, llama, "--prompts", path).stdout
+    printed = evaluated(in_process, llama, "--prompts", path).stdout
+    assert "exact KL" in printed
+    assert (printed.count("TVD"), printed.count("on target")) == (1, 1)
+    assert "model m-F16.gguf (requested as tiny)" in " ".join(printed.split())
 
 
 def test_samples_from_the_server_get_its_figures_and_other_samples_do_not(llama, in_process, prompt_file, tmp_path):
@@ -234,6 +237,7 @@ def test_limits_are_called_limits_everywhere(model, in_process, prompt_file, tmp
         line = evaluated(in_process, server.url, "--prompts", path, "--csv").stdout
     assert row["exact"] is None
     assert row["bounds"]["kl_low"] > 0
+    assert (texts[0].count("TVD at least"), texts[0].count("on target at most")) == (1, 1)
     for text in (*texts, (tmp_path / "r.html").read_text()):
         assert "at least" in text
         assert not any(f"exact {name} " in text for name in ("KL", "TVD") if text is not texts[2]), text

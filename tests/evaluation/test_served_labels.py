@@ -41,3 +41,28 @@ def test_a_loaded_model_and_the_base_of_a_run_are_untuned(sampled, tmp_path):
     assert named(run) == {"untuned": "untuned"}
     assert named(run / "gen.untuned.json") == {"untuned": "untuned"}
     assert named(sampled(run / "other.json", model="gpt")) == {"served": "model gpt"}
+
+
+def test_answers_that_name_another_model_carry_both_names(sampled, tmp_path):
+    one = sampled(tmp_path / "one.json", model="gpt", answered_as=["dice"])
+    assert named(one) == {"served": "model dice (requested as gpt)"}
+    assert named(sampled(tmp_path / "two.json", model="gpt", answered_as=["own/gpt", "gpt-2024-08-06"])) == {"served": "model gpt"}
+
+
+def test_answers_of_a_run_that_name_another_model_give_a_warning(sampled, tmp_path):
+    run, notices = sampled(tmp_path / "run" / "gen.untuned.json", model="gpt", answered_as=["dice"]).parent, []
+    (run / "run.json").write_text("{}")
+    evaluate([run], notice=notices.append)
+    expected = f"warning: {run} (untuned): the server was asked for gpt, and its answers name dice. They may be of another model"
+    assert expected in notices
+
+
+@pytest.mark.parametrize(("targets", "missing"), [([], False), (["{a}"], True)])
+def test_a_run_is_only_missed_for_prompts_with_targets(tmp_path, targets, missing):
+    """Exact KL needs targets."""
+    (tmp_path / "s.json").write_text(json.dumps({"p.json": ["{a}"] * 9}))
+    meta = {"mode": "lora", "adapter_sha256": "0" * 64, "prompts": {"p.json": {"request": "x", "targets": targets}}}
+    (tmp_path / "s.meta.json").write_text(json.dumps(meta))
+    notices = []
+    evaluate([tmp_path / "s.json"], notice=notices.append)
+    assert any("no exact KL" in notice for notice in notices) == missing

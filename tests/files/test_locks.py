@@ -59,7 +59,7 @@ def test_a_second_training_into_the_same_folder_is_refused(trained, tmp_path):
 
 def test_a_lock_that_cannot_be_made_is_an_error_of_the_machine(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(MachineError, match="cannot be written"), only_writer(tmp_path, tmp_path / "file" / ".lock"):
+    with pytest.raises(MachineError, match=f"^{tmp_path}: cannot be written"), only_writer(tmp_path, tmp_path / "file" / ".lock"):
         pass
 
 

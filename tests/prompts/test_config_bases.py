@@ -1,6 +1,7 @@
 """`base: other.yaml`: what is joined, where files are searched, and where mistakes are reported."""
 
 import json
+import re
 
 import pytest
 
@@ -117,6 +118,16 @@ def test_the_schema_asks_for_a_model_or_a_base():
     jsonschema.validate({"model": "m", "output_dir": "o"}, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"model": "m"}, schema)
+
+
+@pytest.mark.parametrize(
+    ("written", "opened"), [("${HOME/{config}", "${HOME"), ("runs/{config", "{config"), ("a/{model/b", "{model")]
+)
+def test_a_brace_that_is_not_closed_is_named(files, written, opened):
+    files(own=BASE.replace("results/{config}", f"'{written}'"))
+    expected = f"own.yaml:3:1: {written}: '{opened}' has no closing brace. Write {opened}}}"
+    with pytest.raises(InputError, match=re.escape(expected)):
+        read_config("own.yaml")
 
 
 def test_environment_variables_are_replaced_in_output_dir_alone(files, monkeypatch):

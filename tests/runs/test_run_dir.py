@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from diffusecli.files.writing import atomic_write, move_into, write_json, write_text
-from diffusecli.runs.finding import find_runs, newest_run
+from diffusecli.runs.finding import config_of, find_runs, newest_run
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError, MachineError
 
@@ -72,3 +72,10 @@ def test_sample_files_prefer_what_was_sampled_last(tmp_path):
     write_json(run.samples("lora"), {})
     write_json(run.samples("untuned"), {})
     assert run.sample_files() == {"untuned": run.samples("untuned"), "lora": run.samples("lora")}
+
+
+def test_a_folder_of_runs_is_only_recommended_where_one_can_be_named(tmp_path):
+    with pytest.raises(InputError, match=r"nosuch: does not exist\. Use a run directory$"):
+        config_of(RunDir(tmp_path / "nosuch"))
+    with pytest.raises(InputError, match=r"nosuch: does not exist\. Use a run directory or a folder of runs$"):
+        find_runs(tmp_path / "nosuch")

@@ -9,7 +9,7 @@ from diffusecli.models.chat import ChatSettings
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.sampling.connection import Service
 from diffusecli.sampling.engine import drawn
-from diffusecli.sampling.served_names import name_warning
+from diffusecli.sampling.served_names import check_name
 from diffusecli.sampling.server_engine import ServerEngine
 from diffusecli.sampling.settings import SamplingSettings
 from tests.commands import closed_port
@@ -54,7 +54,7 @@ def test_another_name_is_reported_once(models, run, expected):
 
 def test_a_server_that_cannot_be_reached_gives_no_warning():
     with closed_port() as port:
-        assert name_warning(Service(f"http://127.0.0.1:{port}/v1", "m"), "figures") == ""
+        assert check_name(Service(f"http://127.0.0.1:{port}/v1", "m"), "figures") == ("", "")
 
 
 def test_llama_cpp_with_another_model_than_the_run(trained, tmp_path, in_process):

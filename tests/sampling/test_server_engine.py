@@ -149,6 +149,15 @@ def wanted(count, have=(), arrived=lambda *_: None):
     return Wanted(PROMPT, count, Answers(have), arrived, lambda _: None)
 
 
+def test_the_tokens_left_are_those_of_the_missing_answers():
+    """A request for 32 answers has three tokens, and each answer one."""
+    left = []
+    with Server() as server:
+        made = engine(server, 96, concurrency=1)
+        made.draw(Wanted(PROMPT, 96, Answers(), lambda *_: None, lambda now: left.append(now.tokens_left())))
+    assert left == [70, 35, 0]
+
+
 def test_several_answers_come_with_one_request_where_the_server_gives_them():
     with Server() as server:
         counts, tokens = drawn(engine(server, 1000), PROMPT)

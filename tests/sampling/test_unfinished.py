@@ -274,7 +274,7 @@ def test_files_of_every_format_say_which_answers_are_unfinished(tmp_path, form):
     path = tmp_path / f"some{FORMATS[form]}"
     done = sampled(path, prompt, form)
     assert done.unfinished == 30
-    assert done.warning == "30 of 100 samples are unfinished: cut at the token limit. Sample with a larger --max-new-tokens"
+    assert done.remark == "30 of 100 samples are unfinished: cut at the token limit. Sample with a larger --max-new-tokens"
     assert read_meta(path)["unfinished"] == {"p.json": {"a": 10, "c": 20}}
     (tmp_path / "p.json").write_text(prompt.to_json())
     for question in (Question(), Question(prompt=tmp_path / "p.json", column="text" if form in ("jsonl", "csv") else None)):

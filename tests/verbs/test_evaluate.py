@@ -596,3 +596,22 @@ def test_a_run_that_has_nothing_to_show_is_named(tmp_path):
     told = []
     assert len(evaluate([tmp_path / "full", tmp_path / "begun"], notice=told.append).rows) == 1
     assert told == [f"warning: left out, because there are no samples and no figures: {tmp_path / 'begun'}"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "copied"),
+    [
+        ({"a": 500, "b": 300, "c": 200, "d": 100}, True),  # √(1100 / (4π)³ 3e9) = 1.4e-5
+        ({"a": 5, "b": 5}, False),  # √(10 / 4π 25) = .18
+        ({"a": 1000}, False),
+    ],
+)
+def test_the_same_answers_under_two_names_are_copies_unless_they_may_be_equal_by_chance(tmp_path, answers, copied):
+    asked = {"p.json": {"request": "x", "targets": []}}
+    write_json(tmp_path / "prompts.json", asked)
+    for name in ("one.json", "two.json"):
+        write_json(tmp_path / name, {"p.json": answers})
+    notices = []
+    evaluate([tmp_path / "one.json", tmp_path / "two.json"], notice=notices.append)
+    expected = f"warning: {tmp_path / 'two.json'}: has exactly the answers of {tmp_path / 'one.json'} to p.json."
+    assert any(notice.startswith(expected) for notice in notices) == copied

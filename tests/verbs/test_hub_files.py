@@ -223,6 +223,7 @@ def test_a_merged_model_is_pushed_with_the_licence_of_its_base(hub, login, train
     [
         (["--push", "me/new"], "you are not logged in to the hub. Run `hf auth login` first"),
         (["--push", "new"], "--push new: is not a name on the hub. Write OWNER/NAME"),
+        (["--push", "me/dice--x"], "--push me/dice--x: is not a name on the hub. Cannot have -- or .. in repo_id"),
         (["--public"], "nothing to write to. Name an output folder with -o, or a repository on the hub with --push"),
         (["--public", "-o", "merged"], "--public has no effect without --push"),
     ],

@@ -16,7 +16,7 @@ from diffusecli.runs.run_dir import RunDir
 from diffusecli.sampling.counting import CountingSampler
 from diffusecli.system.errors import InputError, InterruptedRun, MachineError
 from diffusecli.training import loop
-from diffusecli.training.checkpoints import newest_checkpoint
+from diffusecli.training.checkpoints import _differing, newest_checkpoint
 from diffusecli.training.packed_pass import PackedPass
 from diffusecli.training.scorer import Scorer
 from diffusecli.verbs.train import GENERATIONS, settings_of_result, train
@@ -140,6 +140,20 @@ def test_an_interrupted_run_with_other_settings_is_not_continued(config, interru
     ):
         quietly(other)
     assert quietly(other, force=True).reason == "finished 6 iterations"
+
+
+def test_a_changed_section_is_one_difference(config, interrupted):
+    """Without retention, the checkpoint has none of the 240 instructions."""
+    interrupted(config("cut", retain={}), 4)
+    with pytest.raises(InputError, match=r"with different settings: retain \(was on, now off\)\. Restore"):
+        quietly(config("cut", retain=False))
+
+
+def test_the_first_few_of_many_changed_prompts_are_named():
+    there = {"prompts": {f"p{i}.json": "a" for i in range(8)}, "train_prompts": ["p"], "seed": 1}
+    here = {"prompts": {f"p{i}.json": "b" for i in range(8)}, "train_prompts": ["q"], "seed": 1}
+    expected = ["train_prompts (was ['p'], now ['q'])", "prompts (p0.json; p1.json; p2.json; p3.json; p4.json; and 3 more)"]
+    assert list(_differing(there, here)) == expected
 
 
 def test_where_results_go_on_to_be_sampled_may_change_on_the_way(config, interrupted):

@@ -286,11 +286,21 @@ def test_what_a_server_is_asked_for_is_the_adapter_by_its_content(run):
     assert wanted.served_name == f"r1-{RunDir(run).adapter_sha256[:8]}"
     assert resolve(Wanted(run, model="any name", served=True), Path("results")).mode == "lora"
     assert resolve(Wanted(run, model="any name", served=True), Path("results")).message.startswith(
-        f"sampling any name (tuned, adapter {run})"
+        f"requesting answers of model any name (tuned, adapter {run})"
+    )
+    unnamed = resolve(Wanted(run, served=True, server="http://127.0.0.1:8000/v1"), Path("results")).message
+    assert unnamed.startswith(
+        f"requesting answers from http://127.0.0.1:8000/v1 of model {wanted.served_name} (tuned, adapter {run})"
     )
     alone = resolve(Wanted(model="gpt", requests=("x",), served=True), Path("results"))
-    assert alone.message == "sampling gpt (served)"
+    assert alone.message == "requesting answers of model gpt (served)"
     assert (alone.mode, alone.served_name) == ("untuned", "gpt")
+
+
+def test_a_server_is_not_asked_for_the_newest_run(run):
+    """Its answers would count as those of an adapter that it may not have."""
+    with pytest.raises(InputError, match=r"^--engine openai needs a run or --model\. Example: --model NAME$"):
+        resolve(Wanted(served=True, requests=("x",)), run.parent)
 
 
 def test_a_server_that_is_asked_for_the_base_model_of_a_run_answers_untuned(run, trained):

@@ -2,6 +2,7 @@
 
 import json
 from itertools import cycle, islice
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from diffusecli.runs.run_dir import RunDir
 from diffusecli.runs.sample_files import ASK_METHODS, ASKED, read_meta
 from diffusecli.sampling import engines
 from diffusecli.sampling.engines import ENGINES, engine
+from diffusecli.sampling.generations import Sampled
 from diffusecli.sampling.settings import SamplingSettings
 from diffusecli.system.errors import InputError
 from diffusecli.verbs.evaluate import evaluate
@@ -64,10 +66,18 @@ def test_replies_are_recorded_as_targets_and_evaluated(replying, ask, prompt_fil
     assert done.path.name == f"gen.untuned.ask-{ask}.json"
     (row,) = evaluate([done.path]).rows
     assert (row.mode, row.tally.counts, dict(row.tally.off_target)) == (f"ask {ask}", (2, 2), {"I refuse.": 2})
+    assert done.remark == "4 of 6 replies name an option"
     meta = read_meta(done.path)
     assert (meta["mode"], meta["ask"]["method"]) == ("untuned", ask)
     assert meta["settings"]["max_new_tokens"] == {"direct": 33, "seeded": 301}.get(ask, 401)
     assert row.settings["ask"] == f"{ask}, version 1"
+
+
+def test_cut_replies_are_counted_beside_those_that_name_an_option():
+    done = Sampled({"p.json": Answers({"{a}": 1, "Well, I": 9})}, Path("s.json"), 1.0, 6, 1)
+    assert done.remark == (
+        "1 of 10 replies names an option; 6 are cut at the token limit. A larger --max-new-tokens helps if the model still comes to an answer"
+    )
 
 
 def test_a_run_shows_every_method_between_the_untuned_and_the_tuned_model(run, in_process):
