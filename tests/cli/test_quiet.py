@@ -122,4 +122,4 @@ def test_quiet_on_a_terminal_shows_results_and_warnings_only(config):
     starts = [line.split(" ")[0].rpartition("/")[2] for line in results.replace("\r", "\n").splitlines() if line.strip()]
     assert sorted(set(starts)) == ["p.json:", "run:"]
     assert all(len(line) <= 100 or line.startswith("`") for line in warning.splitlines())  # commands stay whole
-    assert "in a new run: `diffuse train c.yaml --set lora.r=" in " ".join(warning.split())
+    assert "in a new run: `diffuse train run/config.yaml --set lora.r=" in " ".join(warning.split())

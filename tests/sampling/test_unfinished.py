@@ -265,7 +265,7 @@ def test_the_remedy_for_unfinished_answers_is_training_only_if_that_is_possible(
         Given(SEEN), [prompt], SamplingSettings(100, 64), mode=mode, adapter_sha256=None, path=tmp_path / "s.json", form="json",
         report=lambda *_: None, notice=lambda _: None,
     )  # fmt: skip
-    assert done.warning.endswith(f"cut at the token limit. {remedy} with a larger --max-new-tokens")
+    assert done.remark.endswith(f"cut at the token limit. {remedy} with a larger --max-new-tokens")
 
 
 @pytest.mark.parametrize("form", FORMATS)
