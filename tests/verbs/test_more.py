@@ -236,7 +236,7 @@ def test_the_command_continues_and_says_how_to_go_on(config, in_process, tmp_pat
     file.write_text(wanted.to_yaml())
     first = in_process("train", file)
     assert first.returncode == 0, first.stderr
-    assert f"Train longer: `diffuse train {file} --more 1`" in " ".join(first.stderr.split())
+    assert f"Train longer: `diffuse train {wanted.output_dir}/config.yaml --more 1`" in " ".join(first.stderr.split())
     assert in_process("train", file, "--more", "2").returncode == 0
     assert manifest(wanted)["iterations"] == 3
     both = in_process("train", file, "--more", "2", "--force")

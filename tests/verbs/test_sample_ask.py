@@ -74,7 +74,7 @@ def test_replies_are_recorded_as_targets_and_evaluated(replying, ask, prompt_fil
 
 
 def test_cut_replies_are_counted_beside_those_that_name_an_option():
-    done = Sampled({"p.json": Answers({"{a}": 1, "Well, I": 9})}, Path("s.json"), 1.0, 6, 1)
+    done = Sampled({"p.json": Answers({"{a}": 1, "Well, I": 9})}, Path("s.json"), 1.0, 6, named=1)
     assert done.remark == (
         "1 of 10 replies names an option; 6 are cut at the token limit. A larger --max-new-tokens helps if the model still comes to an answer"
     )
