@@ -180,7 +180,7 @@ def config(tiny_model_folder, tmp_path, monkeypatch):
         (tmp_path / f"{name}.json").write_text(json.dumps({"request": f"Say {name}.", "targets": ["{a}", "{b}", "{cd}"]}))
 
     def make(name, **fields):
-        settings = {"n_iters": 4, "learning_rate": 0.01, **fields.pop("alg_config", {})}
+        settings = {"n_iters": 3, "learning_rate": 0.01, **fields.pop("alg_config", {})}
         return Config.model_validate({
             "model": str(tiny_model_folder), "train_prompts": [str(tmp_path / "p.json"), str(tmp_path / "q.json")], "test_prompts": [],
             "alg_config": settings, "device": "gpu", "output_dir": str(tmp_path / name), "lora": {"dropout": 0.1}, "save_every": 1,
