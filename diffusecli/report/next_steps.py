@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from shlex import quote
 
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation
 from diffusecli.evaluation.run_records import read_sample_meta
@@ -17,7 +19,7 @@ _MANY_CUT = 0.05  # share of unfinished answers that calls for longer ones
 
 
 def next_steps(found: Evaluation) -> Iterator[str]:
-    """What to do if a model has no samples, is not trained or does not follow its targets, or many answers were cut.
+    """What to do if a model has no samples, is not trained or does not follow its targets, many answers were cut, or the verdict is open.
 
     A command is only named if it is accepted in the state of the run.
     """
@@ -38,6 +40,11 @@ def next_steps(found: Evaluation) -> Iterator[str]:
     if bad is not None:
         purpose = "finish the interrupted training" if bad.folder.checkpoints else "train further"
         yield from _accepted(purpose, bad, lambda: training(bad.folder, further=True))
+    unsure = next((row for row in tuned if mark_of(row.verdict)[0] == "?" and row.run in runs), None)
+    if unsure is not None and (unsure.exact is None or math.isnan(unsure.exact.tvd)):
+        folder = runs[unsure.run].folder
+        if folder.has_adapter and folder.config.is_file():
+            yield f"compute the exact distance: `diffuse evaluate {quote(str(folder.path))} --exact`"
     if all(row.mode == "untuned" for row in found.rows):
         yield from _untrained(found.rows[0], runs.get(found.rows[0].run))
 

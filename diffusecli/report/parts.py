@@ -102,7 +102,7 @@ def bar(share: float, style: str = "none", width: int = 14, mark: float | None =
 
 
 class Flow:
-    """Short texts side by side, on as many lines as needed; no text is split unless it is longer than a line."""
+    """Short texts side by side, on as many lines as needed. A text longer than a line is split between words, with the same indent."""
 
     def __init__(self, parts: Sequence[str], indent: int, *, hanging: int = 0) -> None:
         """Lines after the first are indented by `hanging` more."""
@@ -114,7 +114,8 @@ class Flow:
             if lines and cell_len(lines[-1]) + 3 + cell_len(part) <= options.max_width:
                 lines[-1] += f"   {part}"
             else:
-                lines.append(" " * (self.indent + (self.hanging if lines else 0)) + part)
+                indent = self.indent + (self.hanging if lines else 0)
+                lines += [" " * indent + line for line in in_lines(part, max(1, options.max_width - indent))]
         yield from map(Text, lines)
 
 

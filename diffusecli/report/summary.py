@@ -121,6 +121,8 @@ def _figures(row: Evaluated) -> Iterator[str]:
         yield f"{percent(row.tally.unfinished_share)} unfinished"
     if exact is not None:
         yield f"{'estimated' if exact.kl_error else 'exact'} KL {plus_minus(exact.kl, exact.kl_error) if exact.kl_error else nats(exact.kl)}{with_rounding(exact.rounding)}"
+        if f is not None and not math.isnan(exact.tvd):
+            yield f"exact TVD {thousandths(exact.tvd)}"
         if f is None and not math.isnan(exact.on_target):  # the verdict has the TVD
             yield f"on target {percent(exact.on_target)}"
     elif row.bounds is not None:

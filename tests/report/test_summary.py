@@ -3,19 +3,24 @@
 import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from diffusecli.evaluation.metrics import ExactFigures
 from diffusecli.evaluation.sample_set import SampleSet
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.report.next_steps import next_steps
+from diffusecli.report.parts import Flow
 from diffusecli.report.summary import evaluation
 from diffusecli.report.tables import answers, distribution_preview, training_plan
 from diffusecli.report.widths import middle
 from diffusecli.training.budget import Plan
 from diffusecli.verbs.evaluate import Question, evaluate
+from tests.report.test_html import run_with
 
 COIN = Prompt(request="Toss.", targets=("{heads}", "{tails}"))
 
@@ -179,6 +184,33 @@ def test_the_command_is_short_and_says_how_to_see_all(tmp_path, in_process):
     assert "next: add `--verbose` for all figures" in short.stderr
     assert "next: add `--html report.html` for charts" in whole.stderr
     assert json.loads(in_process(*words, "--json").stdout)["rows"][0]["figures"]["g"] >= 0
+
+
+def test_a_figure_wider_than_the_terminal_is_split_with_its_indent():
+    long = "entropy 5.80 (target 1.43, perfect sampler 1.44; off-target texts raise it)"
+    assert printed(Flow(["valid 0.0 %", long, "exact KL 0.1"], 4), 40).splitlines() == [
+        "    valid 0.0 %",
+        "    entropy 5.80 (target 1.43, perfect",
+        "    sampler 1.44; off-target texts raise",
+        "    it)   exact KL 0.1",
+    ]
+
+
+def test_an_exact_distance_decides_an_open_verdict(tmp_path):
+    """Without it, the next step computes it; its figure is beside the others."""
+    answers = {"lora": {"p.json": {"a": 540, "b": 460}}}
+    run = run_with(tmp_path / "run", {"p.json": {"request": "Toss.", "targets": ["a", "b"]}}, answers)
+    open_one = evaluate([run.path])
+    assert not any("--exact" in step for step in next_steps(open_one))  # there is no adapter
+    for name in ("adapter_config.json", "adapter_model.safetensors", "config.yaml"):
+        (run.path / name).touch()
+    assert open_one.rows[0].verdict.startswith("differs from the target by a TVD between")
+    step = f"compute the exact distance: `diffuse evaluate {run.path} --exact`"
+    assert step in list(next_steps(open_one))
+    (row,) = open_one.rows
+    known = replace(open_one, rows=(replace(row, exact=ExactFigures(0.002, 0.99, 0.0321)),))
+    assert step not in list(next_steps(known))
+    assert "exact TVD 0.032" in shown(known)
 
 
 def test_a_single_answer_is_no_verdict(tmp_path):
