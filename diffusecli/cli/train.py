@@ -20,8 +20,6 @@ _ROUNDED = 0.05
 """Seconds that are not shown."""
 _FAR = 0.1
 """Nats: answers of a model with a larger KL are clearly off."""
-_DRIFT = "0.02 is small, 0.4 is large"
-"""How much drift is bad, as measured in `docs/study.md`."""
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -208,6 +206,7 @@ def _print_figures(done: Trained, seconds: float, *, several: bool = False) -> N
     """
     from diffusecli.evaluation.groups import MOST_LISTED
     from diffusecli.report.tables import trained_table
+    from diffusecli.report.wording import DRIFT_SCALE
     from diffusecli.runs.next_commands import again
 
     notice("Each KL above is the mean over an iteration. The figures below are of the trained model, after the last step")
@@ -216,7 +215,7 @@ def _print_figures(done: Trained, seconds: float, *, several: bool = False) -> N
     else:
         _print_each(done)
     if done.retention_kl is not None:
-        typer.echo(f"drift from the base model on held-out instructions: {done.retention_kl:.4f} nats per token ({_DRIFT})")
+        typer.echo(f"drift from the base model on held-out instructions: {done.retention_kl:.4f} nats per token ({DRIFT_SCALE})")
     link = " in" if done.reason.startswith("finished") else ", after"
     in_all = f" ({done.seconds:.1f} s in total)" if done.seconds - done.seconds_now > _ROUNDED else ""
     parts = "loading, figures and sampling" if done.run.sample_files().get("lora") else "loading and figures"

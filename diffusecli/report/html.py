@@ -27,7 +27,7 @@ from diffusecli.report.row_charts import RowChart
 from diffusecli.report.scores import scores
 from diffusecli.report.templates import engine, source
 from diffusecli.report.views import OFF_TARGET, UNFINISHED, Sampler, Section, samplers, spots
-from diffusecli.report.wording import count, readable
+from diffusecli.report.wording import DRIFT_SCALE, count, readable
 from diffusecli.runs.sample_files import ASKED
 from diffusecli.system.errors import joined
 
@@ -63,8 +63,8 @@ def _page(evaluation: Evaluation, sort: Sort | None) -> dict[str, Any]:
         "rest": rest_of_request(every, [some.asked for _, some in found.sections]), "overview": found.overview, "answered": answered, "fold": len(every) > _UNFOLDED,
         "places": {section.prompt.key: place for place, (section, _) in enumerate(found.sections, 1)},
         "toggle": untuned == {True, False}, "baselines": baselines, "off_target": (OFF_TARGET, UNFINISHED), "pairs": found.changes, "training": found.training,
-        "matrices": found.matrices, "next_steps": list(next_steps(evaluation)),
-        "facts": [(facts, {"config.yaml": readable(facts.settings.model_dump(exclude_unset=True)), "run.json": readable(facts.manifest.model_dump(exclude_unset=True))}) for facts in evaluation.runs],
+        "matrices": found.matrices, "next_steps": list(next_steps(evaluation)), "drift_scale": DRIFT_SCALE,
+        "facts": [(facts, {"settings": readable(facts.settings.model_dump(exclude_unset=True)), "run.json": readable(facts.manifest.model_dump(exclude_unset=True))}) for facts in evaluation.runs],
         "cells": cells, "strays": strays, "lines_of": lines_of, "cut": cut_in_words, "css": source("report.css") + source("marks.css"),
         "light": _variables(LIGHT), "dark": _variables(DARK), "script": script, "hash": _hash(script), "grid": _grid([some for _, some in found.sections], found.folder_chart),
     }  # fmt: skip

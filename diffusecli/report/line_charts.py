@@ -13,7 +13,7 @@ from typing import Any
 from diffusecli.report.curves import Cumulative, Training
 from diffusecli.report.scales import Scale, Tick
 from diffusecli.report.views import TARGET, Sampler
-from diffusecli.report.wording import number, percent
+from diffusecli.report.wording import DRIFT_SCALE, number, percent
 
 HEIGHT = 190
 """Pixels of a plot, unless the names of its lines need more."""
@@ -99,7 +99,8 @@ def of_training(found: Training) -> Iterator[LineChart]:
     if found.loss:
         yield _curves(found.loss, "Loss", "Sum over prompts, and the lowest possible loss, in nats.")
     if found.drift:
-        yield _curves(found.drift, "Drift", "Drift from the base model on ordinary instructions, in nats per token.")
+        reading = f"Drift from the base model on the trained instructions, in nats per token ({DRIFT_SCALE}). The value is of the last iteration."
+        yield _curves(found.drift, "Drift", reading)
 
 
 def _curves(

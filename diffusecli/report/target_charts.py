@@ -11,7 +11,7 @@ from diffusecli.report.row_charts import COLUMNS, LANE, ROW, Head, Line, Mark, R
 from diffusecli.report.scales import Scale
 from diffusecli.report.views import LONGEST_LABEL, MOST, OFF_TARGET, Sampler, Section
 from diffusecli.report.wording import count, number, percent, short, unique
-from diffusecli.system.errors import many
+from diffusecli.system.errors import joined, many
 
 _MANY = 20  # targets, of which one is outside of a 95 % range by chance
 Answered = tuple[Sampler, Evaluated]
@@ -24,7 +24,8 @@ def of_targets(section: Section) -> RowChart:
     noise = [_noise(section.prompt.probabilities[i], k) for i in section.shown]
     reached = [row.tally.counts[i] / row.tally.on_target for _, row in main if row.tally.on_target for i in section.shown]
     scale = Scale(0, max([1e-9, *(section.prompt.probabilities[i] for i in section.shown), *reached, *(high for _, high in noise)]))
-    columns, digits = _columns(main, thin), 1 if scale.high >= 0.01 else 2 if scale.high >= 0.001 else 3
+    answered = _answered(section)
+    columns, digits = _columns(main, answered), 1 if scale.high >= 0.01 else 2 if scale.high >= 0.001 else 3
     rows = [
         _target(section, place, noise[place] if k else None, scale, digits, main, thin, columns)
         for place in range(len(section.shown))
@@ -32,11 +33,10 @@ def of_targets(section: Section) -> RowChart:
     for name in section.strays:
         what = "any other answer" if name == OFF_TARGET else "cut at the limit of new tokens"
         rows.append(Row(name, what, ("", *(_outside(row, name) for _, row in columns)), outside=f"{what}, share of all answers"))
-    drawn = [sampler for sampler, row in thin if row.tally.on_target]
     return RowChart(
         "distribution", "Weights and shares", _reading(section) + beyond_axis(rows), _in_words(section),
         (Head("target"), *(Head(sampler.label, sampler) for sampler, _ in columns)), tuple(rows), scale.ticks("share"), scale.at(0),
-        (*(sampler for sampler, _ in main), *drawn), tuple(sampler for sampler, _ in thin),
+        tuple(sampler for sampler, _ in answered), tuple(sampler for sampler, _ in thin),
         f"95 % of perfect samplers with {count(k)} valid {'answer' if k == 1 else 'answers'}" if k else "",
         "differs from the weight (≠)" if k else "", "may be sampling noise" if k else "", across="share of valid answers",
     )  # fmt: skip
@@ -76,9 +76,17 @@ def _noise(weight: float, k: int) -> tuple[float, float]:
     return low / k, high / k
 
 
-def _columns(main: Sequence[Answered], thin: Sequence[Answered]) -> Sequence[Answered]:
+def _answered(section: Section) -> Sequence[Answered]:
+    """The samplers with valid answers, tuned ones first; all samplers if none has any."""
+    found = [*section.main, *(pair for pair in section.sampled if pair not in section.main)]
+    return [(sampler, row) for sampler, row in found if row.tally.on_target] or found
+
+
+def _columns(main: Sequence[Answered], answered: Sequence[Answered]) -> Sequence[Answered]:
     """The samplers whose shares are written beside the plot: as many as have room, tuned ones first."""
-    return [*main, *thin] if len(main) + len(thin) < COLUMNS else main[: COLUMNS - 1]
+    if len(answered) < COLUMNS:
+        return answered
+    return ([pair for pair in main if pair in answered] or answered)[: COLUMNS - 1]
 
 
 def _share(row: Evaluated, i: int, digits: int) -> str:
@@ -103,8 +111,11 @@ def _reading(section: Section) -> str:
             parts.append("A perfect sampler draws independently from the weights.")
         if len(section.prompt.targets) >= _MANY:
             parts.append("Of many targets, some are outside of the grey range by chance.")
-    else:
+    absent = [sampler.label for sampler, row in section.sampled if not row.tally.on_target]
+    if len(absent) == len(section.sampled):
         parts.append("No answer is valid, so there are no shares.")
+    elif absent:
+        parts.append(f"Not shown, because no answer is valid: {joined(absent)}.")
     if len(section.main) >= COLUMNS:
         parts.append("The numbers of all samplers are below.")
     if section.folded:

@@ -26,6 +26,8 @@ ROUNDING = 1e-9  # error of a sum of shares, or of a figure that is zero
 _MOST_TEXT = 600  # characters of one text of a model
 _MOST_ENTRIES = 40  # of a list or a mapping within settings and manifests
 MANY_OFF = 0.05  # share of samples off target from which reports point to them
+DRIFT_SCALE = "0.02 is small, 0.4 is large"
+"""How much drift is bad, as measured in `docs/study.md`."""
 _MARKS = (
     ("follows the target more evenly", "≈", "near"),
     ("follows the target over all wordings", "≈", "near"),
@@ -268,6 +270,16 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int) else str(value)
 
 
+def around_command(advice: str) -> tuple[str, str, str]:
+    """The text before a command in backticks, the command, and the text after it; without a command all is before it.
+
+    >>> around_command("train: `diffuse train 'a`b.yaml'`"), around_command("wait")
+    (('train: ', "diffuse train 'a`b.yaml'", ''), ('wait', '', ''))
+    """
+    found = re.fullmatch(r"([^`]*)`(.*)`([^`]*)", advice, re.DOTALL)
+    return (found[1], found[2], found[3]) if found else (advice, "", "")
+
+
 def of_wordings(figures: Sequence[Worded]) -> Iterator[str]:
     """One line per kind of wordings: their median and worst TVD, and the worst wording."""
     estimated = any(one.kind in ("draw", "field") for one in figures)
@@ -291,6 +303,6 @@ def median_and_worst(tvds: Sequence[float]) -> str:
 
 FILTERS = {
     "number": number, "percent": percent, "text": text, "count": count, "span": span, "key": key, "short": short, "phrase": phrase,
-    "p_value": p_value, "p_from": p_from, "p_words": p_in_words, "of_wordings": of_wordings, "distinct_of_10": distinct_of_10, "sentence": sentence, "signs": signs, "with_rounding": with_rounding, "raised_entropy": raised_entropy,
+    "p_value": p_value, "p_from": p_from, "p_words": p_in_words, "of_wordings": of_wordings, "distinct_of_10": distinct_of_10, "sentence": sentence, "signs": signs, "with_rounding": with_rounding, "raised_entropy": raised_entropy, "around_command": around_command,
 }  # fmt: skip
 """Filters of the HTML template."""

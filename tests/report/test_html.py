@@ -241,11 +241,50 @@ def test_a_legend_names_only_the_lines_that_are_drawn(tmp_path):
     without = {"untuned": {"p.json": {"junk": 100}}, "lora": {"p.json": {"a": 60, "b": 40}}}
     chart = of_targets(sections(evaluate([run_with(tmp_path / "run", {"p.json": prompt("ab")}, without).path]))[0])
     assert [sampler.label for sampler in chart.samplers] == ["tuned"]
+    assert [head.name for head in chart.heads] == ["target", "tuned"]
+    assert {len(row.figures) for row in chart.rows} == {2}
+    assert chart.reading.endswith("Not shown, because no answer is valid: untuned.")
     assert not any(row.lines for row in chart.rows)
     drawn = {"untuned": {"p.json": {"a": 100}}, "lora": {"p.json": {"a": 60, "b": 40}}}
     chart = of_targets(sections(evaluate([run_with(tmp_path / "with", {"p.json": prompt("ab")}, drawn).path]))[0])
     assert [sampler.label for sampler in chart.samplers] == ["tuned", "untuned"]
     assert all(row.lines for row in chart.rows)
+
+
+def test_samplers_without_any_valid_answer_are_in_head_and_legend_if_there_are_no_others(tmp_path):
+    none = {mode: {"p.json": {"junk": 100}} for mode in ("untuned", "lora")}
+    chart = of_targets(sections(evaluate([run_with(tmp_path / "run", {"p.json": prompt("ab")}, none).path]))[0])
+    assert [sampler.label for sampler in chart.samplers] == ["tuned", "untuned"]
+    assert [head.name for head in chart.heads] == ["target", "tuned", "untuned"]
+    assert chart.reading == "No answer is valid, so there are no shares."
+
+
+def test_the_next_step_is_below_the_verdicts_with_its_command_as_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "diffusecli.report.html.next_steps", lambda found: ["train further: `diffuse train 'a b.yaml' --more 25`", "wait"]
+    )
+    step = "<li>next: train further: <code>diffuse train &#39;a b.yaml&#39; --more 25</code></li><li>next: wait</li>"
+    page = page_of(tmp_path / "one", {"lora": {"p.json": {"a": 60, "b": 40}}})
+    assert page.count(step) == 1
+    assert page.index('<ul class="verdicts">') < page.index(step) < page.index('<figure class="chart distribution">')
+    run = run_with(
+        tmp_path / "two", {f"{i}.json": prompt("ab") for i in "12"}, {"lora": {f"{i}.json": {"a": 9, "b": 9} for i in "12"}}
+    )
+    page = html_report(evaluate([run.path]))
+    assert page.count(step) == 1
+    assert page.index('<figure class="chart overview">') < page.index(step) < page.index('<section class="prompt"')
+
+
+def test_each_drift_says_of_which_instructions_and_when_and_has_a_scale(tmp_path):
+    lines = "".join(json.dumps({"iteration": i, "kl": {"p.json": 0.1}, "retention_kl": 0.0971}) + "\n" for i in (1, 2))
+    answers = {"lora": {"p.json": {"a": 60, "b": 40}}}
+    run = run_with(
+        tmp_path / "run", {"p.json": prompt("ab")}, answers, {"exact_kl": {"p.json": 0.1}, "retention_kl": 0.0901}, lines
+    )
+    found = report_of(run.path).text
+    scale = "(0.02 is small, 0.4 is large)"
+    assert f"the trained instructions, in nats per token {scale}. The value is of the last iteration." in found
+    assert f"0.0901 nats per token from the base model on held-out instructions, after the last step {scale}" in found
 
 
 def test_a_report_explains_the_figures_that_it_has(tmp_path):
@@ -825,6 +864,16 @@ def test_the_untuned_model_can_be_hidden_without_scripts(browser, report_file):
     page.locator("#show-untuned").uncheck()
     assert (lines.evaluate(display), legend.is_visible()) == ("none", False)
     context.close()
+
+
+def test_on_a_phone_the_sign_of_a_sampler_is_on_the_line_of_its_name(opened):
+    page = opened()
+    page.set_viewport_size({"width": 390, "height": 800})
+    head = page.locator("#p1 .distribution .head .untuned").first
+    sign, name = head.locator(".key").bounding_box(), head.locator("bdi").bounding_box()
+    assert name["height"] < 24, "one line"
+    assert name["y"] < sign["y"] < name["y"] + name["height"]
+    assert sign["x"] + sign["width"] <= name["x"]
 
 
 def test_headings_do_not_skip_a_level(opened):
