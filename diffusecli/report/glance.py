@@ -16,7 +16,7 @@ from diffusecli.report.groups import group_legend, group_table, worst_table
 from diffusecli.report.parts import Sentence, format_of, label, nats, new_table, percent, thousandths
 from diffusecli.report.parts import labels as short_labels
 from diffusecli.report.widths import middle
-from diffusecli.report.wording import mark_of, of_wordings
+from diffusecli.report.wording import DRIFT_SCALE, mark_of, of_wordings
 from diffusecli.runs.sample_files import BASELINES
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
@@ -94,7 +94,7 @@ def drifts(found: Evaluation) -> Iterator[RenderableType]:
     if found.drift:
         yield Text("")
     for run, drift in found.drift.items():
-        yield Sentence(f"{spelled(names[run])}: drift from the base model on held-out instructions: {nats(drift)} nats per token")
+        yield Sentence(f"{spelled(names[run])}: drift from the base model on held-out instructions: {nats(drift)} nats per token ({DRIFT_SCALE})")
 
 
 def differences(
