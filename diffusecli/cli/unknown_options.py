@@ -24,6 +24,9 @@ def unknown_option(error: Any, arguments: Sequence[str]) -> str:
     begun = next((option for option in known if option.startswith(name)), None)
     if (near := begun or nearest(name, known, _NEAR)) is not None:
         return f"No such option: {name}. Did you mean {near}?"
+    if name == "--config" and context.info_name == "train":
+        value = _value(name, arguments)
+        return f"No such option: {name}. Name the config without an option: diffuse train {shlex.quote(value) if value != '…' else 'CONFIG'}."
     setting = _setting(name.lstrip("-").replace("-", "_")) if context.info_name == "train" else None
     if setting is None:
         return f"No such option: {name}."

@@ -14,6 +14,7 @@ _MINUS = str.maketrans({"\u2212": "-"})
 _AT_END = re.compile(
     r"(?P<text>.*?\S)(?P<sign>\s*(?::|=|->|→)\s*|(?:\s+|(?<!\d))[-–—]\s*|\s*\(\s*|\s+)(?P<number>[.,]?\d[\d.,]*(?:\s*%)?)(?:\s*\))?"
 )
+_THOUSANDS = re.compile(r"[1-9]\d{0,2}\.\d{3}", re.ASCII)
 _PERCENT = re.compile(r"%?([^%]*)%?", re.DOTALL)
 
 
@@ -68,6 +69,22 @@ def numbers_in(texts: Sequence[str], decimal: str | None = None, likely: str | N
     if mixed:
         raise UnclearNumberError(mixed[0], f"{texts[mixed[0]]!r} has no %, but others do", "Write all numbers with % or none")
     return [value / 100 if in_percent else value for value in first if value is not None]
+
+
+def doubtful_decimal(texts: Sequence[str]) -> str:
+    """A notice if some texts, read with a decimal point, look like thousands, and all others are whole numbers. Else "".
+
+    >>> doubtful_decimal(["1.204", "830"])
+    '1.204 is read as a decimal number. If the dot separates thousands, use --decimal ,'
+    >>> doubtful_decimal(["1.204", "2.5", "830"]), doubtful_decimal(["0.204", "830"]), doubtful_decimal(["1.204", "2.796"])
+    ('', '', '')
+    """
+    plain = [text.strip() for text in texts]
+    doubtful = [text for text in plain if _THOUSANDS.fullmatch(text)]
+    whole = sum(1 for text in plain if re.fullmatch(r"\d+", text, re.ASCII))
+    if not doubtful or not whole or len(doubtful) + whole < len(plain):
+        return ""
+    return f"{doubtful[0]} is read as a decimal number. If the dot separates thousands, use --decimal ,"
 
 
 def is_number(text: str) -> bool:

@@ -15,6 +15,7 @@ from diffusecli.files.documents import Document
 from diffusecli.files.positions import Location
 from diffusecli.system.errors import Problem, did_you_mean, nearest
 
+_NEAR = 0.75  # similarity of a key suggested from another place
 _MOST_FINDINGS = 1000  # per file: a million wrong keys are one mistake
 
 _KINDS = {
@@ -130,11 +131,15 @@ def _expectation(finding: Any) -> str:
 
 
 def _where_it_belongs(key: str, model: type[BaseModel], location: Location) -> str:
-    """The most similar key of this place, else the place that has exactly this key."""
+    """The most similar key of this place, else the places that have this key, one that ends in it, or a very similar one."""
     known = _known(model, location)
     if nearest(key, known) is None:
-        places = [f"{name}.{key}" for name in _keys(model) if (inner := _inside(model, name)) and key in _keys(inner)]
+        nested = {f"{name}.{one}": one for name in _keys(model) if (inner := _inside(model, name)) for one in _keys(inner)}
+        places = [place for place, one in nested.items() if one == key]
         places += [key] if location and key in _keys(model) else []
+        places = places or [place for place, one in nested.items() if one.endswith(f"_{key}")]
+        if not places and (near := nearest(key, list(nested.values()), _NEAR)) is not None:
+            places = [place for place, one in nested.items() if one == near]
         if places:
             return f"did you mean {' or '.join(map(repr, places))}{' of the file itself' if places == [key] else ''}?"
     return did_you_mean(key, known)

@@ -32,6 +32,7 @@ class Distribution:
     # of records whose combinations are not listed: field -> value -> weight; outcomes have `{field}` in its place
     independent: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     family: str = ""  # its name; none for what comes from a file
+    unused: tuple[str, ...] = ()  # columns of its table that are neither targets, groups nor weights
     answer: str = ""  # what a request calls the answer, if it has several values; the noun by default
 
     @property

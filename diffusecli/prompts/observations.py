@@ -73,6 +73,10 @@ def distributions_in(path: Path, reading: Reading) -> dict[tuple[str, ...], Dist
     if reading.alpha and reading.group_by:
         options, smoothed = shared_options(table, totals, order, reading)
     made = {key: distribution(table, key, totals[key], options[key], reading, counted=counted) for key in totals}
+    used = {reading.weight_column, *(Template.of(reading.template).fields if reading.template else ())}
+    taken = columns_in_use(table, reading, index)
+    unused = tuple(name for place, name in enumerate(table.names) if place not in taken and name not in used)
+    made = {key: replace(each, unused=unused) for key, each in made.items()}
     notices = [*table.notices, *notices, *left_out, *(smoothed if counted else ()), how if counted else ""]
     if reading.template is not None:
         record = Template.of(reading.template)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from diffusecli.files.cells import is_collection
-from diffusecli.files.numerals import UnclearNumberError, numbers_in
+from diffusecli.files.numerals import UnclearNumberError, doubtful_decimal, numbers_in
 from diffusecli.files.tables import Table
 from diffusecli.files.text import canonical
 from diffusecli.prompts.weighing import Reading
@@ -44,7 +44,7 @@ def observed_rows(table: Table, index: int, reading: Reading) -> tuple[ObservedR
     kept = [row for row, target in enumerate(targets) if target and all(groups[row])]
     if not kept:
         raise InputError(f"{table.path}: contains no targets. Check the file and --column")
-    weights = _weights(table, kept, reading)
+    weights, doubt = _weights(table, kept, reading)
     empty = [f"row {row}" for row, target in enumerate(targets, 1) if not target]
     notices = [f"skipped empty rows: {len(empty)} ({some_of(empty)})"] if empty else []
     for position, (key, column) in enumerate(zip(keys, values, strict=True)):
@@ -54,6 +54,7 @@ def observed_rows(table: Table, index: int, reading: Reading) -> tuple[ObservedR
     notices += _merged("targets", written, targets)
     if missing := Counter(target for target in targets if _MISSING.fullmatch(target)):
         notices.append(f"{', '.join(map(repr, missing))} counts as a target. Remove these rows if they have no answer")
+    notices += [doubt] if doubt else []
     return ObservedRows([groups[row] for row in kept], [targets[row] for row in kept], weights), notices
 
 
@@ -72,9 +73,10 @@ def _merged(what: str, written: Sequence[str], read: Sequence[str]) -> Iterator[
         yield f"{what} that differ in case or inner spaces are kept separate: {some_of(apart)}"
 
 
-def _weights(table: Table, kept: Sequence[int], reading: Reading) -> list[float]:
+def _weights(table: Table, kept: Sequence[int], reading: Reading) -> tuple[list[float], str]:
+    """The weights of these rows, and a notice if their decimal sign may separate thousands, or ""."""
     if reading.weight_column is None:
-        return [1.0] * len(kept)
+        return [1.0] * len(kept), ""
     index = table.find(reading.weight_column, "--weight-column")
     column, name = table.texts(index, _LISTS), table.names[index]
     texts = [column[row] for row in kept]
@@ -90,7 +92,7 @@ def _weights(table: Table, kept: Sequence[int], reading: Reading) -> list[float]
         raise InputError(
             f"{table.path}: row {kept[bad] + 1} of column {name}: the weight {texts[bad]!r} is negative. Write a finite number that is zero or more"
         )
-    return numbers
+    return numbers, doubtful_decimal(texts) if reading.decimal is None else ""
 
 
 def totals_of(rows: ObservedRows) -> tuple[dict[tuple[str, ...], dict[str, float]], str]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from diffusecli.files.column_names import as_argument
 from diffusecli.files.documents import Document
 from diffusecli.files.text import canonical
 from diffusecli.prompts.answer_forms import BRACES, form_sentence
@@ -181,8 +182,12 @@ def _held_out(requests: tuple[str, ...], count: int, seed: int) -> Drawn:
 
 
 def form_doubts(distribution: Distribution, wording: Wording, fields: Iterable[str] = ()) -> list[str]:
-    """Warnings for requests that do not ask for the form of the targets, and for targets in two pairs of braces."""
+    """Warnings for columns that are not replaced, for requests that do not ask for the form of the targets, and for targets in two pairs of braces."""
     found = []
+    literal = re.findall(r"(?<!\{)\{([^{}]*)\}(?!\})", "\n".join((*wording.requests, wording.system or "")))
+    if not fields and (column := next((name for name in literal if name in distribution.unused), None)) is not None:
+        by = as_argument(column)
+        found.append(f"{{{column}}} is not replaced. Use --group-by {by} or --given {by}")
     distribution = _with_example(distribution) if wording.draws is None else _repeated(distribution, wording, wording.draws)
     in_system = wording.system is not None and shows_form(wording.system, wording.wrap, fields)
     silent = [] if in_system else [text for text in wording.requests if not shows_form(text, wording.wrap, fields)]

@@ -11,6 +11,11 @@ import yaml
             ("train", "c.yaml", "--iters", "5"),
             "No such option: --iters. Settings of a config have --set, e.g. --set alg_config.n_iters=5.",
         ),
+        (
+            ("train", "--config", "tickets.yaml"),
+            "No such option: --config. Name the config without an option: diffuse train tickets.yaml.",
+        ),
+        (("train", "--config=a b.yaml"), "Name the config without an option: diffuse train 'a b.yaml'."),
         (("train", "c.yaml", "--gamma=2"), "e.g. --set alg_config.gamma=2."),
         (("train", "c.yaml", "--promt", "p.json"), "No such option: --promt. Did you mean --prompt?"),
         (("sample", "--temp", "2"), "No such option: --temp. Did you mean --temperature?"),
@@ -126,6 +131,9 @@ GROUPED = (
     [
         (2, ("train", "c.yaml"), "c.yaml:2:17: pp.json does not exist. Did you mean 'p.json'?"),
         (2, ("train", "c.yaml", "--set", "train_prompts=[q]"), "--set train_prompts=[q]: q does not exist."),
+        (2, ("train", "c.yaml", "--set", "iters=10"), "--set iters=10: unknown key 'iters'. Did you mean 'alg_config.n_iters'?"),
+        (2, ("train", "c.yaml", "--set", "learning_rat=1"), "unknown key 'learning_rat'. Did you mean 'alg_config.learning_rate'?"),
+        (2, ("train", "c.yaml", "--set", "zzzz=1"), "unknown key 'zzzz'. Available: model, "),
         (2, ("train", "m.yaml"), "m.yaml:1:1: unknown model 'nosuch'"),
         (2, ("train", "p.json"), "p.json: is a prompt, not a config"),
         (2, ("train", "run"), "run: is a folder. Name the config in it: run/config.yaml"),
@@ -171,3 +179,22 @@ def test_mistakes_are_named_with_their_place_and_what_to_write(in_process, files
 
 def test_a_request_of_the_users_own_is_not_repeated(in_process):
     assert "request:" not in in_process("init-prompt", "--choices", "a,b", "--request", "Say {a} or {b}.").stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--request", "Dept of {office}? Answer {answer}."), "warning: {office} is not replaced. Use --group-by office or --given office"),
+        (("--request", "Answer {x}.", "--system", "Of {office}"), "warning: {office} is not replaced. Use --group-by office or --given office"),
+        (("--request", "Answer.", "--system", "Of {office}"), "warning: {office} is not replaced. Use --group-by office or --given office"),
+        (("--request", "Dept? Answer {dept}."), ""),
+        (("--request", "Dept of {{office}}?"), ""),
+        (("--request", "Dept of {place}? Answer {answer}."), ""),
+        (("--request", "Dept of {office}? Answer {{dept}}.", "--group-by", "office", "-o", "groups"), ""),
+    ],
+)  # fmt: skip
+def test_a_column_in_a_request_that_is_not_replaced_is_told(in_process, tmp_path, words, said):
+    (tmp_path / "d.csv").write_text("dept,office\nx,A\nx,B\ny,A\n")
+    done = in_process("init-prompt", "--from", "d.csv", "--column", "dept", "--count", *words)
+    assert done.returncode == 0
+    assert [line for line in done.stderr.splitlines() if "not replaced" in line] == ([said] if said else [])

@@ -338,6 +338,29 @@ def test_weights_that_are_no_numbers_or_could_be_two_are_refused_with_their_row(
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("rows", "said", "other", "right"),
+    [
+        (
+            "a,1.204\nb,830\nc,46\n",
+            "1.204 is read as a decimal number. If the dot separates thousands, use --decimal ,",
+            ",",
+            {"a": 1204 / 2080, "b": 830 / 2080, "c": 46 / 2080},
+        ),
+        ("a,1.204\nb,2.5\nc,46\n", "", ".", {"a": 1.204 / 49.704, "b": 2.5 / 49.704, "c": 46 / 49.704}),
+        ("a,0.204\nb,46\n", "", ".", {"a": 0.204 / 46.204, "b": 46 / 46.204}),
+        ("a,1.204\nb,2.796\n", "", ".", {"a": 0.301, "b": 0.699}),
+        ('a,"1,204"\nb,796\n', "", ".", {"a": 0.602, "b": 0.398}),
+    ],
+)
+def test_a_decimal_number_among_whole_numbers_that_may_have_thousands_is_told(tmp_path, rows, said, other, right):
+    path = put(tmp_path, "t.csv", f"answer,n\n{rows}")
+    notice = distributions_in(path, Reading(**COLUMNS))[()].notice
+    assert [line for line in notice.splitlines() if "is read as" in line] == ([said] if said else [])
+    assert read(path, **COLUMNS, decimal=other) == pytest.approx(right, abs=1e-8)
+    assert "is read as" not in distributions_in(path, Reading(**COLUMNS, decimal="." if said else other))[()].notice
+
+
 def test_the_decimal_sign_can_be_named(tmp_path):
     path = put(tmp_path, "t.csv", "answer;n\na;1,500\nb;500\n")
     assert read(path, **COLUMNS, decimal=".") == {"a": 0.75, "b": 0.25}
