@@ -94,7 +94,9 @@ def drifts(found: Evaluation) -> Iterator[RenderableType]:
     if found.drift:
         yield Text("")
     for run, drift in found.drift.items():
-        yield Sentence(f"{spelled(names[run])}: drift from the base model on held-out instructions: {nats(drift)} nats per token ({DRIFT_SCALE})")
+        yield Sentence(
+            f"{spelled(names[run])}: drift from the base model on held-out instructions: {nats(drift)} nats per token ({DRIFT_SCALE})"
+        )
 
 
 def differences(
