@@ -10,8 +10,7 @@ import math
 
 import numpy as np
 
-from diffusecli.evaluation.binomials import mean_deviation
-from diffusecli.evaluation.distance import total_variation
+from diffusecli.evaluation.distance import expected_excess
 from diffusecli.evaluation.perfect import mean_tvd
 
 REPEATS = 2000
@@ -43,7 +42,7 @@ def of_counts(p: np.ndarray, counts: np.ndarray, n: int) -> Figures:
     """Of n answers: share on target, TV, excess TV (above the mean TV of n draws from the target), Jensen-Shannon divergence."""
     valid = int(counts.sum())
     found = {"n": n, "valid": valid / n, **_of_shares(p, counts / n, "")}
-    found["excess_tv"] = total_variation(counts, n, p) - mean_tvd(n, p)
+    found["excess_tv"] = found["tv"] - mean_tvd(n, p)
     if valid:
         found |= _of_shares(p, counts / valid, "valid_")
         found["valid_excess_tv"] = found["valid_tv"] - mean_tvd(valid, p)
@@ -55,9 +54,8 @@ def of_probabilities(p: np.ndarray, q: np.ndarray, n: int) -> Figures:
     on_target = float(q.sum())
     found = {"n": n, "valid": on_target, **_of_shares(p, q, ""), **_of_shares(p, q / on_target, "valid_")}
     for prefix, shares in (("", q), ("valid_", q / on_target)):
-        off = max(0.0, 1 - float(shares.sum()))
-        mean_tv = float(mean_deviation(n, np.minimum(shares, 1), p).sum() + off) / 2
-        found[f"{prefix}mean_tv"], found[f"{prefix}excess_tv"] = mean_tv, mean_tv - mean_tvd(n, p)
+        excess = expected_excess(n, shares, p)
+        found[f"{prefix}mean_tv"], found[f"{prefix}excess_tv"] = excess + mean_tvd(n, p), excess
         found[f"{prefix}mean_js"] = mean_jensen_shannon(p, shares, n)
     return found
 
