@@ -75,8 +75,8 @@ def run(stages: Iterable[Stage]) -> None:
         if stage.fills_folder and known and (known.get("done") or not same):  # of other settings, or from another beginning
             shutil.rmtree(stage.product.parent, ignore_errors=True)
         before = float(str(known.get("seconds", 0.0))) if same and not known.get("done") else 0.0
-        entry = journal[stage.name] = {"command": stage.told, "done": False, "seconds": before}
-        write_json(JOURNAL, journal)
+        entry = {"command": stage.told, "done": False, "seconds": before}
+        _write(stage, entry)
         started = time.perf_counter()
         try:
             code, printed = _call(stage)
@@ -85,9 +85,14 @@ def run(stages: Iterable[Stage]) -> None:
             entry["done"] = code == 0
         finally:
             entry["seconds"] = round(before + time.perf_counter() - started, 1)
-            write_json(JOURNAL, journal)
+            _write(stage, entry)
         if code:
             sys.exit(code)
+
+
+def _write(stage: Stage, entry: Mapping[str, object]) -> None:
+    """Write the entry into the journal as it is now: other pieces may run beside this one."""
+    write_json(JOURNAL, {**read_journal(), stage.name: entry})
 
 
 def _call(stage: Stage) -> tuple[int, str]:
