@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.study import literature_tables
+from benchmarks.study import literature_tables, losses_results
 from benchmarks.study.collect import RESULTS
 from benchmarks.study.plan import (
     BINOMIALS,
@@ -314,4 +314,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "bernoulli": lambda: literature_tables.bernoulli(lines),
     "laws": lambda: literature_tables.laws(lines),
     "stated": lambda: literature_tables.stated(lines),
+    "losses": lambda: losses_results.table(lines),
+    "losses-sooner": lambda: losses_results.sooner(lines),
+    "losses-tree": lambda: losses_results.tree_sooner(lines),
 }

@@ -1,4 +1,4 @@
-"""The pictures of docs/study.md, all by the report's own code: charts that `diffuse evaluate --plots` draws of the runs, and the matrix of groups.
+"""The pictures of docs/study.md, all by the report's own code: charts that `diffuse evaluate --plots` draws of the runs, the matrix of groups, losses.
 
 Drawn anew by `python -m benchmarks.study --tables` where the runs are there.
 """
@@ -12,13 +12,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.study.page import PAGE, matrix_lines
+from benchmarks.study import losses_results
+from benchmarks.study.page import PAGE, lines, matrix_lines
 from benchmarks.study.plan import GROUPS
 from benchmarks.study.stages import WHERE
 from diffusecli.evaluation.evaluation import Matrix
 from diffusecli.files.writing import write_text
 from diffusecli.report.matrix_chart import of_matrix
-from diffusecli.report.svg import of_cells
+from diffusecli.report.svg import of_cells, of_lines
 
 PICTURES = PAGE.parent / "pictures"
 
@@ -34,9 +35,12 @@ def draw() -> Iterator[Path]:
     for name, (run, only, chart) in OF_RUNS.items():
         if (WHERE / run / "run.json").is_file():
             yield _of_run(PICTURES / f"{name}.svg", WHERE / run, only, chart)
-    lines = list(matrix_lines("exact_kl"))[1:]  # without the untuned model, whose KL would outshine the others
-    if all(len(values) == len(GROUPS) for _, values, _ in lines):
-        yield _matrix(PICTURES / "study-groups.svg", lines)
+    if found := lines("losses"):
+        write_text(PICTURES / "study-losses.svg", of_lines(losses_results.chart(found), "", "Means over seeds."))
+        yield PICTURES / "study-losses.svg"
+    matrix = list(matrix_lines("exact_kl"))[1:]  # without the untuned model, whose KL would outshine the others
+    if all(len(values) == len(GROUPS) for _, values, _ in matrix):
+        yield _matrix(PICTURES / "study-groups.svg", matrix)
 
 
 def _of_run(picture: Path, run: Path, only: str, chart: str) -> Path:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
-from benchmarks.study import literature
+from benchmarks.study import literature, losses_plan
 from benchmarks.study.stages import WHERE, Stage
 from benchmarks.study.tasks import TASKS, Distribution, file_name
 
@@ -225,7 +225,7 @@ ROWS = Stage("ablations/rows", ("benchmarks.study.rows",), WHERE / "rows.csv", p
 """Packed against one row per target: the same training twice."""
 
 
-PIECES = [*EXPERIMENTS, *TASKS]
+PIECES = [*EXPERIMENTS, *TASKS, "losses"]
 
 
 def stages_of(pieces: list[str], seed: int) -> Iterator[Stage]:
@@ -233,6 +233,8 @@ def stages_of(pieces: list[str], seed: int) -> Iterator[Stage]:
     for piece in pieces:
         if seed == 0 and piece in TASKS:
             yield from literature.stages(piece)
+        if piece == "losses":
+            yield from losses_plan.stages(seed)
         for experiment in EXPERIMENTS.get(piece, []):
             if seed < experiment.seeds:
                 yield from experiment.stages(seed)
