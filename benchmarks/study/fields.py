@@ -1,6 +1,7 @@
 """People with fields: the commands, and how many different first names, birthplaces and careers a tuned model gives for one of the untuned model.
 
-The untuned model rarely writes the five lines that are requested. So its request also shows one whole person, and only well-formed fields count.
+The untuned model does not write the five lines that are requested. So it is also shown one whole person, as its own earlier answer, and its answers begin
+with the first line's heading. Only well-formed fields count.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from benchmarks.study.tasks import MODEL
 from diffusecli.evaluation.distinctness import distinct_of, normalised
 from diffusecli.files.paths import find
 from diffusecli.files.writing import write_text
-from diffusecli.prompts.prompt import Prompt
+from diffusecli.prompts.prompt import Message, Prompt
 
 PIECE = "fields"
 FOLDER = WHERE / PIECE
@@ -35,6 +36,20 @@ HEADINGS = {"Name": "name", "Gender": "gender", "Date of birth": "born", "Birthp
 EXAMPLE = {
     "Name": "Maren Holt", "Gender": "female", "Date of birth": "14 March 1962", "Birthplace": "Bergen, Norway", "Career": "Marine biologist",
 }  # fmt: skip
+
+REQUEST = (
+    "Invent a person who has never lived. Write these five lines, each value between two curly braces:\n"
+    "Name: {full name}\nGender: {gender}\nDate of birth: {day month year}\nBirthplace: {city, country}\nCareer: {career}"
+)
+BEGINNING = "Name: {"
+"""Of each answer of the untuned model. Otherwise half of its answers have no line of the form."""
+_TEMPLATE = """{% if messages[0]['role'] != 'system' %}<|im_start|>system
+You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>
+{% endif %}{% for message in messages %}<|im_start|>{{ message['role'] }}
+{% if message['role'] == 'assistant' %}BEGINNING{% endif %}{{ message['content'] }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+BEGINNING{% endif %}""".replace("BEGINNING", f"{{{{ '{BEGINNING}' }}}}")
+"""The model's own chat template, which also begins each answer."""
 
 Line = dict[str, Any]
 Fields = dict[str, str]
@@ -67,13 +82,10 @@ COMPARED = (
 
 
 def one_shot() -> Prompt:
-    """A request for the same five lines that shows one whole person as an example."""
-    lines = "Name: {full name}\nGender: {gender}\nDate of birth: {day month year}\nBirthplace: {city, country}\nCareer: {career}"
-    request = (
-        f"Fill in this form for an imaginary person:\n{lines}\n\nExample:\n{in_lines(EXAMPLE)}\n\n"
-        "Now fill in the form for a different imaginary person. Output only the five lines, with the curly braces."
-    )
-    return Prompt(request=request, targets=(), eos=False)
+    """A conversation in which the request for five lines is answered with the example, and made again."""
+    begun = in_lines(EXAMPLE).removeprefix(BEGINNING)
+    turns = (("user", REQUEST), ("assistant", begun), ("user", REQUEST))
+    return Prompt(messages=tuple(Message(role=role, content=text) for role, text in turns), targets=(), eos=False)
 
 
 def in_lines(fields: Mapping[str, str]) -> str:
@@ -112,26 +124,32 @@ _TUNED = Stage(
 
 
 def write(folder: Path) -> None:
-    """Write the prompt with an example, and the config of the untuned model that `sample` needs."""
+    """Write the prompt with an example, and the config of the untuned model that `sample` needs, with its chat template."""
     write_text(folder / "prompts" / "one-shot.json", one_shot().to_json())
-    text = f"model: {MODEL}\ntest_prompts: [{folder / 'prompts'}]\noutput_dir: {folder / 'untuned'}\n"
+    write_text(folder / "untuned" / "begun.jinja", _TEMPLATE)
+    text = f"model: {MODEL}\nchat_template: {folder / 'untuned' / 'begun.jinja'}\ntest_prompts: [{folder / 'prompts'}]\noutput_dir: {folder / 'untuned'}\n"
     write_text(folder / "untuned" / "config.yaml", text)
 
 
-_LINE = re.compile(r"\s*([^:{}]+?)\s*:\s*\{\s*([^{}]*[^{}\s])\s*\}\s*")
+_LINE = re.compile(r"\s*([^:{}]+?)\s*:\s*(?:\{\s*([^{}]*[^{}\s])\s*\}|([^{}]*[^{}\s]))\s*")
 
 
 def fields_of(answer: str) -> Fields:
-    r"""The well-formed fields of the first person in an answer: lines of the form `Heading: {value}`, the first of each heading.
+    r"""The well-formed fields of the first person in an answer: lines `Heading: {value}`, or without both braces, the first of each heading.
+
+    The last line may have been cut, so it needs its braces.
 
     >>> fields_of("Name: {Ann Lee}\nGender: female\nCareer: {}\nBirthplace: {Oslo, Norway}\nName: {Bob}")
-    {'Name': 'Ann Lee', 'Birthplace': 'Oslo, Norway'}
+    {'Name': 'Ann Lee', 'Gender': 'female', 'Birthplace': 'Oslo, Norway'}
+    >>> fields_of("Name: {Ann Lee\nCareer: Dent")
+    {}
     """
     found: Fields = {}
-    for line in answer.splitlines():
+    every = answer.splitlines()
+    for place, line in enumerate(every, 1):
         match = _LINE.fullmatch(line)
-        if match and match[1] in HEADINGS:
-            found.setdefault(match[1], match[2])
+        if match and match[1] in HEADINGS and (match[2] or place < len(every)):
+            found.setdefault(match[1], match[2] or match[3])
     return found
 
 
@@ -140,6 +158,7 @@ def lines(journal: Journal) -> Iterator[Line]:
     if not (is_done(_TUNED, journal) and is_done(_ONE_SHOT, journal)):
         return
     tuned, untuned = (_answers(stage.product) for stage in (_TUNED, _ONE_SHOT))
+    untuned = [BEGINNING + answer for answer in untuned]
     with find(TABLE).place.open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
     yield from compare(tuned, untuned, table)

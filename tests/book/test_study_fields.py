@@ -7,6 +7,7 @@ from collections import Counter
 from itertools import combinations
 
 import pytest
+from jinja2 import Template
 
 from benchmarks.study import collect, fields, fields_tables, page
 from benchmarks.study.fields import COMPARED, EXAMPLE, fields_of, in_lines, is_complete, ratio, repeats
@@ -25,13 +26,15 @@ def test_a_person_of_the_table_has_all_fields_and_so_has_the_example():
     assert is_complete(fields_of(targets[0]))
     assert fields_of(targets[0]).keys() == fields.HEADINGS.keys() == EXAMPLE.keys()
     assert fields_of(in_lines(EXAMPLE)) == EXAMPLE
-    assert in_lines(EXAMPLE) in fields.one_shot().question
+    shown = fields.one_shot().messages[1]
+    assert (shown.role, fields.BEGINNING + shown.content) == ("assistant", in_lines(EXAMPLE))
     assert in_lines(EXAMPLE) not in targets
 
 
-def test_a_field_without_its_braces_or_cut_at_the_end_is_not_well_formed():
-    assert fields_of("Name: Ann\nGender: {female} \nCareer: {Baker") == {"Gender": "female"}
-    assert fields_of("Name: {}\nPet: {cat}\nName: {{Ann}}") == {}
+def test_a_field_with_one_brace_or_cut_at_the_end_is_not_well_formed():
+    assert fields_of("Name: {Ann\nGender: {female} \nCareer: {Baker") == {"Gender": "female"}
+    assert fields_of("Name: {}\nPet: {cat}\nName: {{Ann}}\nCareer: Bak") == {}
+    assert fields_of("Name: Ann Lee \nCareer: {Baker}") == {"Name": "Ann Lee", "Career": "Baker"}
 
 
 def test_only_the_first_person_of_an_answer_counts():
@@ -86,6 +89,14 @@ def test_copied_values_and_repeats_of_the_example_are_counted_apart():
     assert len(found) == 2 * len(COMPARED)
 
 
+def test_the_template_is_the_models_own_with_a_beginning_of_answers():
+    turns = [{"role": message.role, "content": message.content} for message in fields.one_shot().messages]
+    text = Template(fields._TEMPLATE).render(messages=turns, add_generation_prompt=True)
+    system = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+    user = f"<|im_start|>user\n{fields.REQUEST}<|im_end|>\n<|im_start|>assistant\n"
+    assert text == f"{system}{user}{in_lines(EXAMPLE)}<|im_end|>\n{user}Name: {{"
+
+
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -101,8 +112,11 @@ def test_lines_come_from_the_samples_once_both_are_there(workplace):
     assert list(fields.lines(journal)) == []
     for stage in every:
         stage.product.parent.mkdir(parents=True, exist_ok=True)
-        stage.product.write_text(json.dumps({"prompt.json": [in_lines(EXAMPLE)] * 3}))
-    assert [line["field"] for line in fields.lines(journal)] == [one.name for one in COMPARED for _ in range(2)]
+        begun = fields.BEGINNING if stage.name == "fields/untuned" else ""
+        stage.product.write_text(json.dumps({"prompt.json": [in_lines(EXAMPLE).removeprefix(begun)] * 3}))
+    found = list(fields.lines(journal))
+    assert [line["field"] for line in found] == [one.name for one in COMPARED for _ in range(2)]
+    assert {(line["tuned_complete"], line["untuned_complete"]) for line in found} == {(3, 3)}
 
 
 def test_the_training_is_that_of_the_config():
