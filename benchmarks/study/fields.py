@@ -126,8 +126,8 @@ _TUNED = Stage(
 def write(folder: Path) -> None:
     """Write the prompt with an example, and the config of the untuned model that `sample` needs, with its chat template."""
     write_text(folder / "prompts" / "one-shot.json", one_shot().to_json())
-    write_text(folder / "untuned" / "begun.jinja", _TEMPLATE)
-    text = f"model: {MODEL}\nchat_template: {folder / 'untuned' / 'begun.jinja'}\ntest_prompts: [{folder / 'prompts'}]\noutput_dir: {folder / 'untuned'}\n"
+    write_text(folder / "untuned" / "chat_template.jinja", _TEMPLATE)
+    text = f"model: {MODEL}\nchat_template: {folder / 'untuned' / 'chat_template.jinja'}\ntest_prompts: [{folder / 'prompts'}]\noutput_dir: {folder / 'untuned'}\n"
     write_text(folder / "untuned" / "config.yaml", text)
 
 
