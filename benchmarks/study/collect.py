@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.study import literature, losses_results
+from benchmarks.study import fields, literature, losses_results, wordings
 from benchmarks.study.plan import EXPERIMENTS, PIECES, ROWS, Experiment, ability_stages, stages_of
 from benchmarks.study.stages import Stage, is_done, read_journal, seconds_of
 from benchmarks.study.tasks import TASKS
@@ -50,6 +50,8 @@ def collect() -> list[Path]:
         **found,
         **{task: list(literature.lines(task, journal)) for task in TASKS},
         "losses": list(losses_results.lines(journal)),
+        "wordings": list(wordings.lines(journal, RESULTS / "groups.csv")),
+        "fields": list(fields.lines(journal)),
         "lines": list(_people()),
         "abilities": list(_abilities()),
         "curves": list(_curves()),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.study import literature_tables, losses_results
+from benchmarks.study import fields_tables, literature_tables, losses_results, wordings_tables
 from benchmarks.study.collect import RESULTS
 from benchmarks.study.plan import (
     BINOMIALS,
@@ -24,6 +24,7 @@ from benchmarks.study.plan import (
     SINGLES,
     prompt_file,
 )
+from benchmarks.study.spread import spread
 from diffusecli.files.writing import write_text
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "study.md"
@@ -48,19 +49,6 @@ def lines(name: str) -> list[Line]:
     """One of the CSV files; empty where it is not there yet."""
     path = RESULTS / f"{name}.csv"
     return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.is_file() else []
-
-
-def spread(values: Iterable[str | float], digits: int = 3) -> str:
-    """Mean and range.
-
-    >>> spread(["0.25", "", "0.75"]), spread([0.5]), spread([])
-    ('0.500 (0.250 to 0.750)', '0.500', '-')
-    """
-    known = [float(value) for value in values if value != ""]
-    if not known:
-        return "-"
-    told = f"{mean(known):.{digits}f}"
-    return told if len(known) == 1 else f"{told} ({min(known):.{digits}f} to {max(known):.{digits}f})"
 
 
 def share(values: Iterable[str]) -> str:
@@ -317,4 +305,9 @@ TABLES: dict[str, Callable[[], Table]] = {
     "losses": lambda: losses_results.table(lines),
     "losses-sooner": lambda: losses_results.sooner(lines),
     "losses-tree": lambda: losses_results.tree_sooner(lines),
+    "wordings": lambda: wordings_tables.held_out(lines("wordings")),
+    "wordings-trained": lambda: wordings_tables.trained(lines("wordings")),
+    "fields": lambda: fields_tables.ratios(lines("fields")),
+    "fields-copied": lambda: fields_tables.copied(lines("fields")),
+    "fields-forms": lambda: fields_tables.forms(lines("fields")),
 }

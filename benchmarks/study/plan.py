@@ -7,18 +7,11 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
-from benchmarks.study import literature, losses_plan
+from benchmarks.study import fields, literature, losses_plan, wordings
+from benchmarks.study.groups import GROUPS
 from benchmarks.study.stages import WHERE, Stage
 from benchmarks.study.tasks import TASKS, Distribution, file_name
 
-GROUPS = {
-    "names": "prompts/names/first-names.json",
-    "countries": "prompts/countries",
-    "day-date": "prompts/day-date",
-    "fruits": "prompts/fruits",
-    "numbers": "prompts/numbers",
-    "occupations": "prompts/occupations",
-}
 NUMBERS = ("prompts/numbers/rng-0.json", "prompts/numbers/rng-1.json")
 MADE = WHERE / "prompts"
 """Prompts that the study writes for itself with `diffuse init-prompt`."""
@@ -225,7 +218,7 @@ ROWS = Stage("ablations/rows", ("benchmarks.study.rows",), WHERE / "rows.csv", p
 """Packed against one row per target: the same training twice."""
 
 
-PIECES = [*EXPERIMENTS, *TASKS, "losses"]
+PIECES = [*EXPERIMENTS, *TASKS, "losses", *wordings.SEEDS, fields.PIECE]
 
 
 def stages_of(pieces: list[str], seed: int) -> Iterator[Stage]:
@@ -235,6 +228,10 @@ def stages_of(pieces: list[str], seed: int) -> Iterator[Stage]:
             yield from literature.stages(piece)
         if piece == "losses":
             yield from losses_plan.stages(seed)
+        if piece in wordings.SEEDS:
+            yield from wordings.stages(piece, seed)
+        if seed == 0 and piece == fields.PIECE:
+            yield from fields.stages()
         for experiment in EXPERIMENTS.get(piece, []):
             if seed < experiment.seeds:
                 yield from experiment.stages(seed)

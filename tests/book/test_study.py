@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.study import collect, page, plan, stages
+from benchmarks.study import collect, page, pictures, plan, stages
 from benchmarks.study.stages import Stage
 from diffusecli.prompts.config_files import read_config
 
@@ -146,6 +146,13 @@ def test_the_page_holds_the_tables_that_the_csv_files_give():
     text = page.PAGE.read_text(encoding="utf-8")
     assert page.filled(text) == text, "run `python -m benchmarks.study --tables`"
     assert text.count("<!-- table: ") >= 1
+
+
+def test_the_picture_of_groups_is_what_the_csv_file_gives(workplace, monkeypatch):
+    monkeypatch.setattr(pictures, "PICTURES", workplace)
+    (drawn,) = pictures.draw()  # here are no runs, so no pictures of them
+    committed = page.PAGE.parent / "pictures" / drawn.name
+    assert drawn.read_text(encoding="utf-8") == committed.read_text(encoding="utf-8"), "run `python -m benchmarks.study --tables`"
 
 
 def test_a_table_is_made_from_the_lines_of_a_csv_file(tmp_path, monkeypatch):
