@@ -236,7 +236,7 @@ def page_of(folder, answers, targets=("a", "b")):
 def test_a_report_says_how_many_answers_each_sampler_gave(tmp_path):
     answers = {"untuned": {"p.json": {"a": 60, "b": 40}}, "lora": {"p.json": {"a": 2100, "b": 2000}}}
     page = page_of(tmp_path, answers)
-    assert "100 answers of untuned and 4\u202f100 of tuned" in page
+    assert "4\u202f100 answers of tuned and 100 of untuned" in page
     assert "100 answers<" in page_of(tmp_path / "same", {mode: {"p.json": {"a": 60, "b": 40}} for mode in ("untuned", "lora")})
 
 
