@@ -24,13 +24,27 @@ from diffusecli.prompts.matching import Matching, tally, target_finder
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.system.errors import joined
 
+CORRELATION, CRAMERS_V = "correlation", "Cramér's V"
+PAIRS_LEVEL = SIGNIFICANCE / 2
+"""The level of the test of all pairs together."""
 _DRAWS, _FEWEST = 999, 199  # samples of a perfect sampler, for their associations
 _MOST_VALUES = 100_000_000  # of these samples in total
 _MOST_CELLS = 100_000  # of the table of two fields: a larger table needs more answers than anyone samples
 _MOST_NAMED = 3  # fields in a verdict
 _RAKED, _RAKED_ENOUGH = 100, 1e-6  # rounds of raking, and the change of weights that ends it
 _EQUAL = 1e-6  # associations that differ by less are the same
+_ALMOST_NONE = 0.25  # of a perfect sampler's Cramér's V, below which fields are almost independent
 _NO_VALUE = "\0"  # replaces the fields of an answer that does not fit the template
+
+
+_WRONG_PAIR = {
+    "too weak": "the association of {} is too weak",
+    "too strong": "the association of {} is too strong",
+    "opposite": "the association of {} is opposite",
+    "almost none": "{} are almost independent, but should not be",
+    "unwanted": "{} are associated, but should be independent",
+}
+"""How an association differs -> the words of the verdict."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +54,7 @@ class FieldFigures:
     name: str
     values: int  # different ones among the targets
     valid: float  # share of answers with one of these values
-    tvd: float  # total variation distance; other values, and answers that do not fit the template, are a separate cell
+    tvd: float  # total variation distance; answers with another value or none are a separate cell
     tvd_floor: float  # mean of a perfect sampler at this N
     excess_tvd: float  # tvd - tvd_floor
     p_value: float  # of the test of fit among valid values
@@ -64,6 +78,18 @@ class PairFigures:
     standard_error: float  # of a perfect sampler
     p_value: float  # of an error this large or larger, by simulation of perfect samplers
     by_fields: float = 0.0  # the part of the error that the sampled shares of the two fields alone would cause
+
+    @property
+    def departure(self) -> str:
+        """How the association differs from that of a perfect sampler: a key of `_WRONG_PAIR`."""
+        if self.measure == CORRELATION:
+            if self.sampled * self.perfect < 0 and abs(self.target) > _EQUAL:
+                return "opposite"
+        elif self.target < _EQUAL:
+            return "unwanted"
+        elif self.sampled < _ALMOST_NONE * self.perfect:
+            return "almost none"
+        return "too weak" if abs(self.sampled) < abs(self.perfect) else "too strong"
 
     @property
     def beyond_fields(self) -> float:
@@ -98,6 +124,11 @@ class RecordFigures:
         return min(tested, key=lambda field: (field.p_value, -field.excess_tvd), default=None)
 
     @property
+    def field_level(self) -> float:
+        """The level of the test of each field."""
+        return _field_level(len(self.fields))
+
+    @property
     def doubt(self) -> str:
         """The fields and the pair that differ from the target, at a joint level of 5 % (Bonferroni), with the figures of the worst; empty if none does."""
         found = []
@@ -114,21 +145,22 @@ class RecordFigures:
         if (pair := self.wrong_pair) is not None:
             measured = f"{pair.measure} {pair.sampled:z.3f}, perfect sampler {pair.perfect:z.3f}"
             p = self.beyond_fields_p_value if apart else self.pairs_p_value
-            found.append(f"wrong association of {pair.first!r} and {pair.second!r}: {measured} ({p_value(p, self.least_pairs_p)})")
+            words = _WRONG_PAIR[pair.departure].format(f"{pair.first!r} and {pair.second!r}")
+            found.append(f"{words}: {measured} ({p_value(p, self.least_pairs_p)})")
         return "; ".join(found)
 
     @property
     def wrong_pair(self) -> PairFigures | None:
         """The worst pair if it differs from the target; if fields differ, by more than their shares explain."""
         if not self.wrong_fields:
-            return self.worst_pair if self.pairs_p_value < SIGNIFICANCE / 2 else None
-        both = self.pairs_p_value < SIGNIFICANCE / 2 and self.beyond_fields_p_value < SIGNIFICANCE / 2
+            return self.worst_pair if self.pairs_p_value < PAIRS_LEVEL else None
+        both = self.pairs_p_value < PAIRS_LEVEL and self.beyond_fields_p_value < PAIRS_LEVEL
         return max(self.pairs, key=lambda pair: pair.beyond_fields, default=None) if both else None
 
     @property
     def wrong_fields(self) -> list[FieldFigures]:
         """The fields that differ from their weights, the worst first."""
-        found = [f for f in self.fields if not f.too_even and f.p_value * len(self.fields) < SIGNIFICANCE / 2]
+        found = [f for f in self.fields if not f.too_even and f.p_value < self.field_level]
         return sorted(found, key=lambda field: (field.p_value, -field.excess_tvd))
 
     def too_few(self, pair: PairFigures) -> bool:
@@ -181,7 +213,7 @@ def record_figures(
             taken.append((_values(prompt, text, place), count - cut))
     rows = [(values, count) for values, count in taken if values is not None]
     known = [(values, count) for values, count in rows if target.knows(values)]
-    fields = []
+    fields, level = [], _field_level(len(template.fields))
     for place, (name, own) in enumerate(zip(template.fields, target.marginals, strict=True)):
         answers = Answers()
         for values, count in taken:
@@ -189,12 +221,17 @@ def record_figures(
         alone = Prompt(request=prompt.question, targets=tuple(own), weights=tuple(own.values()))
         found = figures(alone, tally(alone, answers), seed=seed)
         of_field = found.valid, found.tvd, found.tvd_floor, found.excess_tvd, found.p_value
-        judged = verdict(found, None, VALUES), found.too_even, too_few(found)
+        judged = verdict(found, None, VALUES, level), found.too_even, too_few(found, level)
         fields.append(FieldFigures(name, len(own), *of_field, *judged, least_p=found.least_p))
     fits, all_known = (sum(count for _, count in some) / n for some in (rows, known))
     scored = quality(target, rows, seed) if sdmetrics else None
     pairs, repeats, together, beyond = _pairs(target, known, seed)
     return RecordFigures(fits, all_known, copies / n, tuple(fields), pairs, repeats, together, scored, beyond)
+
+
+def _field_level(fields: int) -> float:
+    """Half of the joint level for the fields, shared equally (Bonferroni). `PAIRS_LEVEL` is the other half."""
+    return SIGNIFICANCE / 2 / fields
 
 
 def _values(prompt: Prompt, text: str, place: int | None) -> tuple[str, ...] | None:
@@ -266,9 +303,9 @@ def _association(first: dict[str, float], second: dict[str, float]) -> tuple[str
     x, y = numbers
     if x is not None and y is not None:
         of_numbers = x, y
-        return "correlation", lambda rows, counts: correlation(of_numbers[0][rows[:, 0]], of_numbers[1][rows[:, 1]], counts)
+        return CORRELATION, lambda rows, counts: correlation(of_numbers[0][rows[:, 0]], of_numbers[1][rows[:, 1]], counts)
     cells = sizes[0] * sizes[1]
-    return "Cramér's V", lambda rows, counts: cramers_v(
+    return CRAMERS_V, lambda rows, counts: cramers_v(
         np.bincount(rows[:, 0] * sizes[1] + rows[:, 1], weights=counts, minlength=cells).reshape(sizes)
     )
 

@@ -27,20 +27,20 @@ class Kind(NamedTuple):
     valid: str
 
 
-ANSWERS, VALUES = Kind("off target {}", "valid answers"), Kind("{} other values", "valid values")
+ANSWERS, VALUES = Kind("off target {}", "valid answers"), Kind("{} other or no value", "valid values")
 """Whole answers, and the values of one field of records."""
 
 
-def verdict(found: Figures, exact: ExactFigures | None = None, of: Kind = ANSWERS) -> str:
+def verdict(found: Figures, exact: ExactFigures | None = None, of: Kind = ANSWERS, level: float = SIGNIFICANCE) -> str:
     """One phrase: first the valid share, then the weights, with the figures in brackets.
 
-    The model's own probabilities take precedence over samples that are too few to show a difference.
+    The test of fit rejects below `level`. The model's own probabilities take precedence over samples that are too few to show a difference.
     """
     if found.n == 0:
         return "no samples"
     if many_off(found):
-        return _off_target(found, of)
-    if found.p_value < SIGNIFICANCE:
+        return _off_target(found, of, level)
+    if found.p_value < level:
         return f"{_departure(found, exact, of)} ({_p(found)}, excess TVD {found.excess_tvd:z.3f})"
     if exact is not None and _lowest_tvd(exact, found) > _CLOSE:
         return f"differs from the target by an exact TVD of {exact.tvd_of_answers:.3f}, not visible in {many(found.n, 'sample')} ({_p(found)})"
@@ -77,7 +77,7 @@ def _share_off(found: Figures, of: Kind) -> str:
     return of.off.format(_percent(1 - found.valid)) + cut
 
 
-def _off_target(found: Figures, of: Kind) -> str:
+def _off_target(found: Figures, of: Kind, level: float) -> str:
     """The verdict if certainly more answers are off target than tolerated.
 
     How much that matters depends on the bounds of the distance, as for wrong shares; off-target answers are part of it.
@@ -89,20 +89,20 @@ def _off_target(found: Figures, of: Kind) -> str:
         return f"close to the target, {off} {figures}"
     if found.tvd_low <= _CLOSE:
         return f"{_differs(found.tvd_low, found.tvd_high)}, {off} {figures}"
-    if found.p_value < SIGNIFICANCE and found.excess_tvd > 2 * (1 - found.valid):
+    if found.p_value < level and found.excess_tvd > 2 * (1 - found.valid):
         return f"wrong shares{_missing(found)}, {off} {figures}"
-    return off + (f", {_of_valid(found, of)} ({_p(found)})" if found.valid > 0.5 else "")
+    return off + (f", {_of_valid(found, of, level)} ({_p(found)})" if found.valid > 0.5 else "")
 
 
-def too_few(found: Figures) -> bool:
+def too_few(found: Figures, level: float = SIGNIFICANCE) -> bool:
     """Whether so few answers are valid that a test which does not reject says nothing about the weights."""
-    return not found.p_value < SIGNIFICANCE and found.detectable_tvd > _TOO_COARSE and found.df > 0
+    return not found.p_value < level and found.detectable_tvd > _TOO_COARSE and found.df > 0
 
 
-def _of_valid(found: Figures, of: Kind) -> str:
-    if found.p_value < SIGNIFICANCE:
+def _of_valid(found: Figures, of: Kind, level: float) -> str:
+    if found.p_value < level:
         return f"{of.valid} do not follow the weights"
-    return f"too few {of.valid} for a verdict on the weights" if too_few(found) else f"{of.valid} follow the weights"
+    return f"too few {of.valid} for a verdict on the weights" if too_few(found, level) else f"{of.valid} follow the weights"
 
 
 def _departure(found: Figures, exact: ExactFigures | None, of: Kind) -> str:

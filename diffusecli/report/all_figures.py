@@ -15,11 +15,10 @@ from rich.text import Text
 from diffusecli.evaluation.bounds import BoundedFigures
 from diffusecli.evaluation.distinctness import DRAWS
 from diffusecli.evaluation.evaluation import UNSAMPLED, Evaluated
-from diffusecli.evaluation.fit import SIGNIFICANCE
 from diffusecli.evaluation.metrics import ExactFigures, Figures
 from diffusecli.evaluation.open_ended import Diversity
 from diffusecli.evaluation.ordered import Ordered
-from diffusecli.evaluation.records import RecordFigures
+from diffusecli.evaluation.records import PAIRS_LEVEL, RecordFigures
 from diffusecli.evaluation.verdicts import p_value
 from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.report.parts import Sentence, nats, percent, percent_span, tenths, thousandths
@@ -193,8 +192,7 @@ def _of_records(found: RecordFigures) -> Iterator[Line]:
             f"{many(f.values, 'value')}; perfect sampler {thousandths(f.tvd_floor)}: {f.verdict}",
         )
     if (worst := found.worst_pair) is not None:
-        fits = found.pairs_p_value >= SIGNIFICANCE
-        judged = "fits" if fits else f"too {'low' if worst.error < 0 else 'high'}"
+        judged = worst.departure if found.pairs_p_value < PAIRS_LEVEL else "fits"
         over = " over all pairs" if len(found.pairs) > 1 else ""
         yield Line(
             f"worst of {len(found.pairs)} pairs" if over else "association", thousandths(worst.sampled),

@@ -13,7 +13,7 @@ from diffusecli.prompts.groups import Folder
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.asked import Asked, asked, general_system
 from diffusecli.report.curves import cumulative, training
-from diffusecli.report.key_figures import Figure, three_figures
+from diffusecli.report.key_figures import Figure, key_figures
 from diffusecli.report.line_charts import LineChart, of_cumulative, of_training
 from diffusecli.report.matrix_chart import MatrixChart, of_matrix
 from diffusecli.report.overview_chart import Overview, of_prompts
@@ -87,7 +87,7 @@ def drawn(section: Section, others: Sequence[Prompt], evaluation: Evaluation) ->
     rows += [chart for sampler, row in section.pairs if (chart := of_outcomes(row, sampler)) is not None]
     summed = section.sampled and (section.values is not None or section.folded)
     lines = [of_cumulative(cumulative(section, evaluation.seed), [sampler for sampler, _ in section.sampled])] if summed else []
-    figures = {sampler.label: three_figures(row) for sampler, row in section.pairs}
+    figures = {sampler.label: key_figures(row) for sampler, row in section.pairs}
     general = general_system(evaluation.runs, section.rows)
     return Drawn(asked(section.prompt, others, general), figures, tuple(rows), tuple(lines))
 

@@ -18,7 +18,8 @@ from diffusecli.evaluation.open_ended import Outcome
 from diffusecli.prompts.answers import by_count
 from diffusecli.report.all_figures import lines_of
 from diffusecli.report.asked import rest_of_request, shared_folder, title
-from diffusecli.report.content import Drawn, content
+from diffusecli.report.content import Content, Drawn, content
+from diffusecli.report.legend import glossary
 from diffusecli.report.next_steps import next_steps
 from diffusecli.report.palette import DARK, LIGHT, Palette
 from diffusecli.report.parts import cut_in_words
@@ -62,7 +63,7 @@ def _page(evaluation: Evaluation, sort: Sort | None) -> dict[str, Any]:
         "sources": list(dict.fromkeys(row.run for row in evaluation.rows)), "answers": _answers(evaluation), "settings": _settings(evaluation),
         "rest": rest_of_request(every, [some.asked for _, some in found.sections]), "overview": found.overview, "answered": answered, "fold": len(every) > _UNFOLDED,
         "places": {section.prompt.key: place for place, (section, _) in enumerate(found.sections, 1)},
-        "toggle": untuned == {True, False}, "baselines": baselines, "off_target": (OFF_TARGET, UNFINISHED), "pairs": found.changes, "training": found.training,
+        "mixed": untuned == {True, False}, "toggle": untuned == {True, False} and _has_untuned_shares(found), "glossary": glossary(evaluation), "baselines": baselines, "off_target": (OFF_TARGET, UNFINISHED), "pairs": found.changes, "training": found.training,
         "matrices": found.matrices, "next_steps": list(next_steps(evaluation)), "drift_scale": DRIFT_SCALE,
         "facts": [(facts, {"settings": readable(facts.settings.model_dump(exclude_unset=True)), "run.json": readable(facts.manifest.model_dump(exclude_unset=True))}) for facts in evaluation.runs],
         "cells": cells, "strays": strays, "lines_of": lines_of, "cut": cut_in_words, "css": source("report.css") + source("marks.css"),
@@ -91,6 +92,11 @@ def strays(row: Evaluated, most: int = 5) -> list[Outcome]:
     """The most frequent texts off target, then the most frequent unfinished texts."""
     off, cut = (by_count(counts)[:most] for counts in (row.tally.off_target, row.tally.unfinished))
     return [*(Outcome(text, count) for text, count in off), *(Outcome(text, count, count) for text, count in cut)]
+
+
+def _has_untuned_shares(found: Content) -> bool:
+    """Whether a chart shows shares of an untuned sampler, so that there is something to hide."""
+    return any(sampler.untuned and row.tally.on_target for section, _ in found.sections for sampler, row in section.sampled)
 
 
 def _answers(evaluation: Evaluation) -> str:

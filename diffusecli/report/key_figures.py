@@ -1,4 +1,4 @@
-"""The three figures below a verdict in the HTML report."""
+"""The figures below a verdict in the HTML report."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from diffusecli.system.errors import many
 
 @dataclass(frozen=True)
 class Figure:
-    """One of the three figures below a verdict."""
+    """One of the figures below a verdict."""
 
     name: str
     value: str
     note: str = ""
 
 
-def three_figures(row: Evaluated) -> list[Figure]:
-    """The figures that explain a verdict best: at most three."""
+def key_figures(row: Evaluated) -> list[Figure]:
+    """The figures that explain a verdict best: at most three, and the exact TVD if it is known."""
     f, exact, open_ended = row.figures, row.exact, row.diversity
     found: list[Figure] = []
     if open_ended is not None:
@@ -50,9 +50,9 @@ def three_figures(row: Evaluated) -> list[Figure]:
         found.append(Figure("test of fit, p", p_value(f), "too few valid answers" if too_few(f) else "below 0.05: does not fit"))
     elif row.tally.unfinished:
         found.append(Figure("unfinished", percent(row.tally.unfinished_share)))
-    if f is None and exact is not None:
+    if exact is not None:
         if known(exact.tvd) is not None:
-            found.append(Figure("exact TVD", number(exact.tvd)))
-        if known(exact.on_target) is not None:
+            found.append(Figure("exact TVD", number(exact.tvd), "no sampling noise; 0 is perfect"))
+        if f is None and known(exact.on_target) is not None:
             found.append(Figure("on target", percent(exact.on_target)))
     return found

@@ -99,8 +99,8 @@ def of_training(found: Training) -> Iterator[LineChart]:
     if found.loss:
         yield _curves(found.loss, "Loss", "Sum over prompts, and the lowest possible loss, in nats.")
     if found.drift:
-        reading = f"Drift from the base model on the trained instructions, in nats per token ({DRIFT_SCALE}). The value is of the last iteration."
-        yield _curves(found.drift, "Drift", reading)
+        reading = f"Drift from the base model on the trained instructions, not on held-out ones, in nats per token ({DRIFT_SCALE}). The value is of the last iteration."
+        yield _curves(found.drift, "Drift on trained instructions", reading)
 
 
 def _curves(

@@ -28,7 +28,7 @@ class Score:
 
 
 def scores(rows: Iterable[Evaluated], names: Mapping[tuple[str, str], Sampler]) -> list[Score]:
-    """One score per sampler, the tuned ones first."""
+    """One score per sampler."""
     found: dict[Sampler, Counter[str]] = {name: Counter() for name in names.values()}
     exact: dict[Sampler, list[float]] = {name: [] for name in names.values()}
     verdicts: dict[Sampler, str] = {}
@@ -51,5 +51,5 @@ def scores(rows: Iterable[Evaluated], names: Mapping[tuple[str, str], Sampler]) 
             median(exact[name]) if exact[name] else math.nan,
             verdicts.get(name, ""),
         )
-        for name, some in sorted(found.items(), key=lambda item: item[0].untuned)
+        for name, some in found.items()
     ]

@@ -25,7 +25,7 @@ def of_targets(section: Section) -> RowChart:
     reached = [row.tally.counts[i] / row.tally.on_target for _, row in main if row.tally.on_target for i in section.shown]
     scale = Scale(0, max([1e-9, *(section.prompt.probabilities[i] for i in section.shown), *reached, *(high for _, high in noise)]))
     answered = _answered(section)
-    columns, digits = _columns(main, answered), 1 if scale.high >= 0.01 else 2 if scale.high >= 0.001 else 3
+    columns, digits = _columns(main, thin, answered), 1 if scale.high >= 0.01 else 2 if scale.high >= 0.001 else 3
     rows = [
         _target(section, place, noise[place] if k else None, scale, digits, main, thin, columns)
         for place in range(len(section.shown))
@@ -82,10 +82,14 @@ def _answered(section: Section) -> Sequence[Answered]:
     return [(sampler, row) for sampler, row in found if row.tally.on_target] or found
 
 
-def _columns(main: Sequence[Answered], answered: Sequence[Answered]) -> Sequence[Answered]:
-    """The samplers whose shares are written beside the plot: as many as have room, tuned ones first."""
-    if len(answered) < COLUMNS:
-        return answered
+def _columns(main: Sequence[Answered], thin: Sequence[Answered], answered: Sequence[Answered]) -> Sequence[Answered]:
+    """The samplers whose shares are written beside the plot, tuned ones first: all, or those with valid answers, or as many as have room.
+
+    The answers of the others are still off target or unfinished.
+    """
+    for some in ([*main, *thin], answered):
+        if len(some) < COLUMNS:
+            return some
     return ([pair for pair in main if pair in answered] or answered)[: COLUMNS - 1]
 
 
@@ -115,7 +119,7 @@ def _reading(section: Section) -> str:
     if len(absent) == len(section.sampled):
         parts.append("No answer is valid, so there are no shares.")
     elif absent:
-        parts.append(f"Not shown, because no answer is valid: {joined(absent)}.")
+        parts.append(f"Without shares, because no answer is valid: {joined(absent)}.")
     if len(section.main) >= COLUMNS:
         parts.append("The numbers of all samplers are below.")
     if section.folded:

@@ -121,9 +121,9 @@ class Section:
 
 
 def sections(evaluation: Evaluation, sort: Sort | None = None) -> list[Section]:
-    """Each prompt once, rows in the order of the evaluation, the tuned samplers first."""
+    """Each prompt once, rows in the order of the evaluation."""
     named = samplers(evaluation.rows)
-    groups = [sorted(group, key=lambda row: named[row.run, row.mode].untuned) for group in by_prompt(evaluation.rows)]
+    groups = by_prompt(evaluation.rows)
     prompts = [group[0].prompt for group in groups]
     full, marked = prompt_names(prompts), marks(prompts)
     names = unique(short(full[p.key].removesuffix(marked[p.key]), _LONGEST_NAME) + marked[p.key] for p in prompts)

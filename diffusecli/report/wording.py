@@ -180,6 +180,15 @@ def span(low: float | None, high: float | None, digits: int = 3, factor: float =
     return f"{first} to {last}" if "−" in first + last else f"{first}–{last}"
 
 
+def brief(value: float) -> str:
+    """A level of significance, with three significant digits.
+
+    >>> brief(0.05 / 2 / 2), brief(0.05 / 2 / 7)
+    ('0.0125', '0.00357')
+    """
+    return f"{value:.3g}"
+
+
 def key(value: float | None) -> str:
     """Sort key of a column; empty if unknown."""
     found = known(value)
@@ -302,7 +311,7 @@ def median_and_worst(tvds: Sequence[float]) -> str:
 
 
 FILTERS = {
-    "number": number, "percent": percent, "text": text, "count": count, "span": span, "key": key, "short": short, "phrase": phrase,
+    "number": number, "brief": brief, "percent": percent, "text": text, "count": count, "span": span, "key": key, "short": short, "phrase": phrase,
     "p_value": p_value, "p_from": p_from, "p_words": p_in_words, "of_wordings": of_wordings, "distinct_of_10": distinct_of_10, "sentence": sentence, "signs": signs, "with_rounding": with_rounding, "raised_entropy": raised_entropy, "around_command": around_command,
 }  # fmt: skip
 """Filters of the HTML template."""

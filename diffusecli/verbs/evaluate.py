@@ -132,7 +132,7 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
             known = served.of(each) if served is not None else measured.get(owner)
             judged.append(_judge(each, facts.get(owner) if each.mode != SERVED else None, known, question))
     places = {run: place for place, run in enumerate(dict.fromkeys(row.run for row in judged))}
-    rows = [r for same in by_prompt(judged) for r in sorted(same, key=lambda row: (places[row.run], _place_in_run(row.mode)))]
+    rows = [r for same in by_prompt(judged) for r in sorted(same, key=lambda row: _place(row, places[row.run]))]
     return Evaluation(
         question.matching, question.seed, tuple(rows), tuple(differences(rows, question.seed)), tuple(matrices(rows, runs, lambda alias: _wanted(alias, question.only))),
         tuple(runs), _drifts(runs, measured), question.at_n,
@@ -178,9 +178,10 @@ def _owner(sample: SampleSet, runs: Sequence[RunFacts]) -> str | None:
     return next(own, None) or next(drawn, None)
 
 
-def _place_in_run(mode: str) -> int:
-    """Baselines come before tuned models, the untuned one first."""
-    return BASELINES.index(mode) if mode in BASELINES else len(BASELINES)
+def _place(row: Evaluated, of_run: int) -> tuple[int, int, int]:
+    """Tuned models come before baselines, in the order of the runs; of a run's baselines the untuned model comes first."""
+    baseline = row.mode in BASELINES
+    return int(baseline), of_run, BASELINES.index(row.mode) if baseline else 0
 
 
 def _collect(paths: Sequence[Path], question: Question, notice: Notice) -> tuple[list[RunFacts], list[SampleSet]]:

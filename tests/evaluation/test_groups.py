@@ -53,10 +53,10 @@ def by_name(found):
     return {(folder.label, group.mode): group for folder, some in groups(found.rows) for group in some}
 
 
-def test_each_split_stands_before_its_families_with_untuned_beside_tuned(mixture):
+def test_each_split_stands_before_its_families_with_tuned_beside_untuned(mixture):
     found = groups(mixture(("wordings/dice", "wordings/urns", "families/odds", "families/zipf")).rows)
     assert [folder.label for folder, _ in found] == ["families", "  odds", "  zipf", "wordings", "  dice", "  urns"]
-    assert {tuple(group.mode for group in some) for _, some in found} == {("untuned", "lora")}
+    assert {tuple(group.mode for group in some) for _, some in found} == {("lora", "untuned")}
     assert [group.folder for _, some in found for group in some if group.top and group.mode == "lora"] == ["families", "wordings"]
 
 

@@ -111,7 +111,7 @@ def test_copies_of_a_prompt_appear_each_under_its_own_name_with_the_same_figures
     recorded, now = evaluate([done.run.path]), measured(done.run.path)
     for found in (recorded, now):
         assert [(row.prompt.alias, row.mode) for row in found.rows] == [
-            (path, mode) for path in paths for mode in ("untuned", "lora")
+            (path, mode) for path in paths for mode in ("lora", "untuned")
         ]
         assert [row.exact.kl for row in found.rows if row.mode == "lora"] == pytest.approx([kl] * 3, abs=1e-4)
         assert len({row.exact.kl for row in found.rows if row.mode == "untuned"}) == 1

@@ -120,7 +120,7 @@ def test_tables_json_and_html_show_fields(tmp_path, in_process):
     figures = [" ".join(line.split()) for line in shown.splitlines()]
     assert "records 100.0 % of the answers fit the template" in figures
     assert any(line.startswith("TVD of age 0.250 2 values; perfect sampler") for line in figures)
-    assert any(line.startswith("association 0.000 Cramér's V of name and age: too low") for line in figures)
+    assert any(line.startswith("association 0.000 Cramér's V of name and age: almost none") for line in figures)
 
 
 def test_an_answer_that_goes_on_after_its_target_has_the_fields_of_the_target():
@@ -229,7 +229,7 @@ def test_a_verdict_names_three_of_the_fields_that_differ_and_counts_the_others()
     )
 
 
-def test_the_verdict_says_off_target_of_answers_and_other_values_of_a_field(tmp_path):
+def test_the_verdict_says_off_target_of_answers_and_other_or_no_value_of_a_field(tmp_path):
     (tmp_path / "p.json").write_text(PEOPLE.to_json())
     (tmp_path / "a.txt").write_text("{Ann, 34}\n" * 41 + "{Bob, 34}\n" * 20 + "{Cid, 34}\n" * 19 + "no record\n" * 20)
     (row,) = evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "p.json")).rows
@@ -237,6 +237,42 @@ def test_the_verdict_says_off_target_of_answers_and_other_values_of_a_field(tmp_
         row.verdict == "the field 'age' differs from its weights: TVD 0.250, perfect sampler 0.034 (p <= 0.0001); off target 39 %"
     )
     assert [sentence(field.verdict) for field in row.records.fields] == [
-        "20 % other values, valid values follow the weights",
-        "20 % other values, valid values do not follow the weights",
+        "20 % other or no value, valid values follow the weights",
+        "20 % other or no value, valid values do not follow the weights",
+    ]
+
+
+@pytest.mark.parametrize(("measure", "target", "perfect", "sampled", "words"), [
+    ("Cramér's V", 0.6, 0.6, 0.3, "the association of 'a' and 'b' is too weak: Cramér's V 0.300, perfect sampler 0.600 (p <= 0.001)"),
+    ("Cramér's V", 0.6, 0.6, 0.8, "the association of 'a' and 'b' is too strong: Cramér's V 0.800, perfect sampler 0.600 (p <= 0.001)"),
+    ("Cramér's V", 0.6, 0.6, 0.14, "'a' and 'b' are almost independent, but should not be: Cramér's V 0.140, perfect sampler 0.600 (p <= 0.001)"),
+    ("Cramér's V", 0.0, 0.08, 0.7, "'a' and 'b' are associated, but should be independent: Cramér's V 0.700, perfect sampler 0.080 (p <= 0.001)"),
+    ("correlation", -0.8, -0.8, -0.3, "the association of 'a' and 'b' is too weak: correlation -0.300, perfect sampler -0.800 (p <= 0.001)"),
+    ("correlation", -0.5, -0.5, -0.9, "the association of 'a' and 'b' is too strong: correlation -0.900, perfect sampler -0.500 (p <= 0.001)"),
+    ("correlation", 0.8, 0.8, -0.5, "the association of 'a' and 'b' is opposite: correlation -0.500, perfect sampler 0.800 (p <= 0.001)"),
+    ("correlation", 0.0, 0.001, -0.5, "the association of 'a' and 'b' is too strong: correlation -0.500, perfect sampler 0.001 (p <= 0.001)"),
+])  # fmt: skip
+def test_the_verdict_says_how_an_association_differs(measure, target, perfect, sampled, words):
+    pair = PairFigures("a", "b", measure, target, perfect, sampled, sampled - perfect, 0.01, 0.001)
+    assert RecordFigures(1, 1, 1, (), (pair,), 999, 0.001).doubt == words
+
+
+def test_rows_of_fields_and_the_verdict_have_one_level(tmp_path, in_process):
+    """Of names the shares are clearly wrong. Of ages 78 and 22 of 100 have p = .03, which is below .05 and not below .05 / 2 / 2."""
+    (tmp_path / "p.json").write_text(PEOPLE.to_json())
+    (tmp_path / "a.txt").write_text("{Ann, 34}\n" * 600 + "{Bob, 34}\n" * 180 + "{Cid, 52}\n" * 220)
+    found = evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "p.json"))
+    (row,) = found.rows
+    name, age = row.records.fields
+    assert row.records.field_level == 0.0125 < age.p_value < 0.05
+    assert row.verdict.startswith("the field 'name' differs from its weights: ")
+    assert name.verdict.startswith("valid values, wrong shares (")
+    assert age.verdict.startswith("follows the target (p = 0.03, ")
+    page = html_report(found)
+    assert "A field differs if p &lt; 0.0125." in page
+    assert '<span class="mark good" aria-hidden="true">✓</span>follows the target</td><td class="num" data-name="TVD">0.030' in page
+    shown = in_process("evaluate", "a.txt", "--prompt", "p.json").stdout
+    assert [line.split()[:2] for line in shown.splitlines() if line.split()[1:2] in (["name"], ["age"])] == [
+        ["✗", "name"],
+        ["✓", "age"],
     ]

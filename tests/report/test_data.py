@@ -59,7 +59,7 @@ def test_the_csv_has_a_line_for_each_row(found):
     rows = list(csv.DictReader(io.StringIO(as_csv(found))))
     assert len(rows) == len(found.rows) == 9
     first = rows[0]
-    assert (first["prompt"], first["mode"], first["n"], float(first["tvd"])) == ("x/p.json", "untuned", "10", pytest.approx(0.1))
+    assert (first["prompt"], first["mode"], first["n"], float(first["tvd"])) == ("x/p.json", "lora", "10", pytest.approx(0.1))
     assert "nan" not in as_csv(found)
 
 

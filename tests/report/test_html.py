@@ -12,9 +12,12 @@ from itertools import pairwise
 
 import pytest
 
+from diffusecli.evaluation.metrics import ExactFigures
 from diffusecli.evaluation.run_records import Manifest, Settings
-from diffusecli.evaluation.sample_set import RunFacts
+from diffusecli.evaluation.sample_set import RunFacts, SampleSet
 from diffusecli.files.writing import write_json
+from diffusecli.prompts.answers import Answers
+from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.content import content
 from diffusecli.report.curves import cumulative, training
 from diffusecli.report.histogram import Showing, shown_cells
@@ -28,7 +31,7 @@ from diffusecli.report.templates import source
 from diffusecli.report.views import OFF_TARGET, samplers, sections, spots
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import InputError
-from diffusecli.verbs.evaluate import evaluate
+from diffusecli.verbs.evaluate import Question, evaluate
 from tests.commands import HANG
 
 HOSTILE = [
@@ -233,7 +236,7 @@ def page_of(folder, answers, targets=("a", "b")):
 def test_a_report_says_how_many_answers_each_sampler_gave(tmp_path):
     answers = {"untuned": {"p.json": {"a": 60, "b": 40}}, "lora": {"p.json": {"a": 2100, "b": 2000}}}
     page = page_of(tmp_path, answers)
-    assert "100 answers of untuned and 4\u202f100 of tuned" in page
+    assert "4\u202f100 answers of tuned and 100 of untuned" in page
     assert "100 answers<" in page_of(tmp_path / "same", {mode: {"p.json": {"a": 60, "b": 40}} for mode in ("untuned", "lora")})
 
 
@@ -241,14 +244,30 @@ def test_a_legend_names_only_the_lines_that_are_drawn(tmp_path):
     without = {"untuned": {"p.json": {"junk": 100}}, "lora": {"p.json": {"a": 60, "b": 40}}}
     chart = of_targets(sections(evaluate([run_with(tmp_path / "run", {"p.json": prompt("ab")}, without).path]))[0])
     assert [sampler.label for sampler in chart.samplers] == ["tuned"]
-    assert [head.name for head in chart.heads] == ["target", "tuned"]
-    assert {len(row.figures) for row in chart.rows} == {2}
-    assert chart.reading.endswith("Not shown, because no answer is valid: untuned.")
+    assert chart.reading.endswith("Without shares, because no answer is valid: untuned.")
     assert not any(row.lines for row in chart.rows)
     drawn = {"untuned": {"p.json": {"a": 100}}, "lora": {"p.json": {"a": 60, "b": 40}}}
     chart = of_targets(sections(evaluate([run_with(tmp_path / "with", {"p.json": prompt("ab")}, drawn).path]))[0])
     assert [sampler.label for sampler in chart.samplers] == ["tuned", "untuned"]
     assert all(row.lines for row in chart.rows)
+
+
+def test_off_target_and_unfinished_shares_are_of_every_sampler_also_without_valid_answers(tmp_path):
+    cut, asked = Answers({"junk": 40}), Prompt(alias="p.json", request="Say one.", targets=("a", "b"))
+    cut.add("{a", 60, unfinished=True)
+    given = SampleSet("run", "untuned", asked, cut), SampleSet("run", "lora", asked, Answers({"a": 60, "b": 39, "junk": 1}))
+    found = evaluate([], Question(given=given))
+    chart = of_targets(sections(found)[0])
+    assert [head.name for head in chart.heads] == ["target", "tuned", "untuned"]
+    assert {row.label: row.figures for row in chart.rows} == {
+        "a": ("50.0\u202f%", "60.6\u202f%", "–"),
+        "b": ("50.0\u202f%", "39.4\u202f%", "–"),
+        OFF_TARGET: ("", "1.0\u202f%", "40.0\u202f%"),
+        "(unfinished)": ("", "0.0\u202f%", "60.0\u202f%"),
+    }
+    assert 'id="show-untuned"' not in html_report(found), "there is nothing to hide"
+    some = {"untuned": {"p.json": {"a": 1, "junk": 99}}, "lora": {"p.json": {"a": 60, "b": 40}}}
+    assert 'id="show-untuned"' in page_of(tmp_path / "some", some)
 
 
 def test_samplers_without_any_valid_answer_are_in_head_and_legend_if_there_are_no_others(tmp_path):
@@ -281,10 +300,37 @@ def test_each_drift_says_of_which_instructions_and_when_and_has_a_scale(tmp_path
     run = run_with(
         tmp_path / "run", {"p.json": prompt("ab")}, answers, {"exact_kl": {"p.json": 0.1}, "retention_kl": 0.0901}, lines
     )
-    found = report_of(run.path).text
+    found = html_report(evaluate([run.path]))
     scale = "(0.02 is small, 0.4 is large)"
-    assert f"the trained instructions, in nats per token {scale}. The value is of the last iteration." in found
-    assert f"0.0901 nats per token from the base model on held-out instructions, after the last step {scale}" in found
+    at_the_top, rest = found.split("</header>", 1)
+    assert f"Drift from the base model on held-out instructions: <b>0.0901</b> nats per token {scale}" in at_the_top
+    assert "0.0901" not in re.sub("<pre>.*?</pre>", "", rest, flags=re.DOTALL), "once"
+    assert (
+        f"<b>Drift on trained instructions</b> Drift from the base model on the trained instructions, not on held-out ones, "
+        f"in nats per token {scale}. The value is of the last iteration." in rest
+    )
+    assert "<dt>drift</dt>" in rest
+
+
+def test_an_exact_tvd_is_below_the_verdict_and_in_the_table_of_all_figures(tmp_path):
+    answers = {"untuned": {"p.json": {"a": 90, "b": 10}}, "lora": {"p.json": {"a": 60, "b": 40}}}
+    found = evaluate([run_with(tmp_path / "run", {"p.json": prompt("ab")}, answers).path])
+    assert "exact TVD" not in html_report(found)
+    tuned, untuned = found.rows
+    measured = html_report(replace(found, rows=(replace(tuned, exact=ExactFigures(0.002, 0.99, 0.0321)), untuned)))
+    assert "<dt>exact TVD</dt><dd>0.032</dd>" in measured
+    table = measured[measured.index('<table class="summary">') :]
+    heads = re.findall("<button[^>]*>(.*?)</button>", table.partition("</thead>")[0])
+    rows = [re.findall(r"<t[dh]\b[^>]*>(.*?)</t[dh]>", row, re.DOTALL) for row in table.partition("</tbody>")[0].split("<tr")[2:]]
+    assert [dict(zip(heads, row, strict=True))["exact TVD"] for row in rows] == ["0.032", "–"]
+    assert "<dt>exact TVD</dt><dd>The total variation distance of the model’s own probabilities" in measured
+
+
+def test_the_drift_of_several_runs_has_their_names(tmp_path):
+    for name, drift in (("one", 0.01), ("two", 0.02)):
+        manifest = {"exact_kl": {"p.json": 0.1}, "retention_kl": drift}
+        run_with(tmp_path / name, {"p.json": prompt("ab")}, {"lora": {"p.json": {"a": 60, "b": 40}}}, manifest)
+    assert "on held-out instructions: one 0.0100 , two 0.0200 nats per token" in report_of(tmp_path).text
 
 
 def test_a_report_explains_the_figures_that_it_has(tmp_path):
@@ -294,8 +340,17 @@ def test_a_report_explains_the_figures_that_it_has(tmp_path):
     page = page_of(tmp_path, {"lora": {"p.json": {"a": 60, "b": 40}}})
     closed = explained(page)
     assert "with the exact 95\u202f% interval (Clopper and Pearson’s)" in page
-    assert closed == ["valid", "entropy", "effective", "seen", "TVD", "perfect, excess", "p", "residual"]
+    own = ["valid", "entropy", "effective", "seen", "TVD", "perfect, excess", "p", "residual"]
+    assert closed == [*own, "simulated samples", "p\u202f≤\u202f...", "G", "Cohen&#39;s w", "detectable TVD"]
+    assert (
+        "<dt>detectable TVD</dt><dd>Smallest TVD of valid answers that the test of fit detects in 80\u202f% of cases.</dd>" in page
+    )
+    assert "0 is none, 0.1 small, 0.5 large.</dd>" in page
     assert explained(page_of(tmp_path / "open", {"lora": {"p.json": {"a": 60, "b": 40}}}, targets=())) == ["next is new"]
+    page = html_report(evaluate([records_of(tmp_path / "records", (405, 104, 97, 394))]))
+    assert explained(page) == [*closed, "known values", "copies", "field", "Cramér&#39;s V"]
+    assert "<dt>copies</dt><dd>Answers that are a whole target, not a new combination of values.</dd>" in page
+    assert "Association of two fields, from 0 (independent) to 1 (a value of one fixes the other).</dd>" in page
 
 
 def test_figures_of_a_verdict_have_typographic_signs_and_show_what_belongs_together(tmp_path):
@@ -939,7 +994,7 @@ def test_a_wrong_association_has_its_figures_in_the_verdict_and_in_the_open_tabl
     (pair,) = row.records.pairs
     assert (round(pair.sampled, 3), round(pair.target, 3), round(pair.perfect, 2)) == (0.2, 0.6, 0.6)
     behind = f"Cramér's V 0.200, perfect sampler {pair.perfect:.3f} (p ≤ 0.001)"
-    assert f"wrong association of 'letter' and 'sign': {behind}" in found.text
+    assert f"the association of 'letter' and 'sign' is too weak: {behind}" in found.text
     assert f"letter, sign ✗ Cramér's V 0.200 {pair.perfect:.3f} ≤ 0.001 0.600" in found.text
     assert "<details open><summary>Pairs of fields</summary>" in page
 
@@ -958,7 +1013,7 @@ def test_a_wrong_association_is_named_beside_wrong_fields(tmp_path):
     assert [field.name for field in row.records.wrong_fields] == ["letter", "sign"]
     perfect = row.records.pairs[0].perfect
     assert (
-        f"; wrong association of 'letter' and 'sign': Cramér's V 0.000, perfect sampler {perfect:.3f} (p ≤ 0.001)"
+        f"; 'letter' and 'sign' are almost independent, but should not be: Cramér's V 0.000, perfect sampler {perfect:.3f} (p ≤ 0.001)"
         in Parsed(page).text
     )
     assert "letter, sign ✗" in Parsed(page).text
@@ -1034,6 +1089,27 @@ def test_on_a_phone_figures_of_fields_and_targets_are_stacked(browser, tmp_path)
     assert tops[0] < tops[1], "a line for each sampler"
     heads = page.locator(".numbers thead th:visible").all_inner_texts()
     assert [head.strip() for head in heads] == ["target", "weight", "tuned", "untuned", "count", "expected", "of all", "residual"]
+    page.close()
+
+
+def test_on_a_phone_names_of_samplers_break_between_words(browser, tmp_path):
+    for name in ("results/dice", "answers"):
+        run_with(tmp_path / name, {"p.json": prompt("ab")}, {"lora": {"p.json": {"a": 60, "b": 40}}})
+    (tmp_path / "r.html").write_text(html_report(evaluate([tmp_path / "results", tmp_path / "answers"])), encoding="utf-8")
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.set_default_timeout(1000 * HANG)
+    page.goto((tmp_path / "r.html").as_uri())
+    lines = """some => some.map(e => { const found = new Map(), text = e.firstChild, range = document.createRange();
+        for (let i = 0; i < text.length; i++) {
+            range.setStart(text, i); range.setEnd(text, i + 1);
+            const top = Math.round(range.getBoundingClientRect().top);
+            found.set(top, (found.get(top) ?? "") + text.data[i]);
+        }
+        return [...found.values()].map(line => line.replace("\u200b", "").trim()); })"""
+    names = page.locator(".distribution .head bdi.named")
+    assert names.evaluate_all(lines) == [["results/", "dice (tuned)"], ["answers", "(tuned)"]]
+    assert page.evaluate(CLIPPED) == []
+    assert page.evaluate(OUTSIDE) == []
     page.close()
 
 

@@ -119,7 +119,7 @@ def test_the_legend_explains_the_figures_shown_and_no_others(tmp_path):
 
 @pytest.mark.parametrize(("answers", "judged"), [
     ({"{a, x}": 50, "{b, y}": 50}, "fits (p = 1)"),
-    ({"{a, x}": 25, "{b, y}": 25, "{a, y}": 25, "{b, x}": 25}, "too low (p <= 0.001)"),
+    ({"{a, x}": 25, "{b, y}": 25, "{a, y}": 25, "{b, x}": 25}, "almost none (p <= 0.001)"),
 ])  # fmt: skip
 def test_the_worst_pair_is_judged(tmp_path, answers, judged):
     records = Prompt(request="?", targets=("{a, x}", "{b, y}"), template="{{{first}, {second}}}")

@@ -16,6 +16,8 @@ from diffusecli.evaluation import perfect
 from diffusecli.files.writing import write_json
 from diffusecli.prompts.matching import Matching
 from diffusecli.report.histogram import Showing, shown_cells
+from diffusecli.report.html import html_report
+from diffusecli.report.markdown import as_markdown
 from diffusecli.report.summary import evaluation
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.sampling.settings import SamplingSettings
@@ -65,13 +67,14 @@ def test_the_worked_check_is_what_the_table_says(tmp_path):
     assert any(line.startswith("a 50.0 % 60.0 % 6 5.0 +0.6 █") for line in lines)
 
 
-def test_modes_stand_side_by_side_untuned_first(tmp_path):
+def test_the_tuned_model_is_first_on_the_terminal_and_on_the_page(tmp_path):
     run_with(tmp_path / "run", ["junk"] * 20, mode="untuned")
     run_with(tmp_path / "run", ["a", "b"] * 500)
     found = evaluate([tmp_path / "run"])
-    assert [row.mode for row in found.rows] == ["untuned", "lora"]
+    assert [row.mode for row in found.rows] == ["lora", "untuned"]
     text = rendered(found)
-    assert text.index("off target 100 %") < text.index("follows the target")
+    for shown in (text, as_markdown(found), html_report(found)):
+        assert shown.index("follows the target") < shown.replace("\u202f", " ").index("off target 100 %")
     assert "p: tuned minus untuned" in text
     assert "20 x 'junk'" in text
 

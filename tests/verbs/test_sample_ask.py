@@ -80,7 +80,7 @@ def test_cut_replies_are_counted_beside_those_that_name_an_option():
     )
 
 
-def test_a_run_shows_every_method_between_the_untuned_and_the_tuned_model(run, in_process):
+def test_a_run_shows_the_tuned_model_then_the_untuned_one_and_every_method(run, in_process):
     for options in (["--mode", "untuned"], ["--ask", "direct"], ["--ask", "rejection"], ["--ask", "direct", "--mode", "lora"], []):
         done = in_process("sample", run, "-n", 4, "--max-new-tokens", 3, *options)
         assert done.returncode == 0, done.stderr
@@ -89,10 +89,10 @@ def test_a_run_shows_every_method_between_the_untuned_and_the_tuned_model(run, i
         "gen.untuned.json", "gen.untuned.ask-direct.json", "gen.untuned.ask-rejection.json", "gen.lora.ask-direct.json", "gen.lora.json",
     }  # fmt: skip
     found = evaluate([run])
-    assert [row.mode for row in found.rows] == ["untuned", "ask direct", "ask rejection", "lora ask direct", "lora"]
-    assert [row.exact is not None for row in found.rows] == [True, False, False, False, True]
+    assert [row.mode for row in found.rows] == ["lora", "untuned", "ask direct", "ask rejection", "lora ask direct"]
+    assert [row.exact is not None for row in found.rows] == [True, True, False, False, False]
     assert [(d.before.mode, d.after.mode) for d in found.differences] == [
-        ("untuned", "ask direct"), ("untuned", "ask rejection"), ("untuned", "lora ask direct"), ("untuned", "lora"),
+        ("untuned", "lora"), ("untuned", "ask direct"), ("untuned", "ask rejection"), ("untuned", "lora ask direct"),
     ]  # fmt: skip
     shown = in_process("evaluate", run).stdout
     assert "ask direct: " in shown
