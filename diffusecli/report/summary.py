@@ -22,13 +22,13 @@ from diffusecli.prompts.answers import by_count
 from diffusecli.prompts.matching import Matching, nearly_matched, wider_rules
 from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.prompts.wording_names import split_alias
-from diffusecli.report.all_figures import all_figures
+from diffusecli.report.all_figures import AllFigures
 from diffusecli.report.glance import at_a_glance, differences, drifts, matrices, runs
 from diffusecli.report.groups import group_legend, group_table
 from diffusecli.report.histogram import Histogram, Showing
-from diffusecli.report.legend import legend
+from diffusecli.report.legend import Legend
 from diffusecli.report.parts import Flow, Sentence, cut_in_words, nats, new_table, percent, quoted, thousandths
-from diffusecli.report.widths import middle
+from diffusecli.report.widths import distinguishable
 from diffusecli.report.wording import MANY_OFF, distinct_of_10, mark_of, of_wordings, plus_minus, raised_entropy, sentence, short
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
@@ -67,15 +67,10 @@ def evaluation(found: Evaluation, showing: Showing | None = None, *, verbose: bo
     compared = list(runs(found))
     parts += [*compared, *matrices(found)]
     of_groups = list(group_table(found))
-    legends = [f"By folder:\n{group_legend(found)}"] if of_groups else []
-    if verbose:
-        legends.insert(0, legend(found))
-    return Group(*parts, *of_groups, *(() if compared else drifts(found)), *(part for words in legends for part in _legend(words)))
-
-
-def _legend(words: str) -> Iterator[RenderableType]:
-    yield Text("")
-    yield from (Sentence(line, style="dim") for line in words.splitlines())
+    below: list[RenderableType] = [Text(""), Legend(found)] if verbose else []
+    if of_groups:
+        below += [Text(""), *(Sentence(line, style="dim") for line in ("By folder:", *group_legend(found).splitlines()))]
+    return Group(*parts, *of_groups, *(() if compared else drifts(found)), *below)
 
 
 def _in_detail(rows: Sequence[Evaluated], *, verbose: bool) -> Sequence[Evaluated]:
@@ -92,7 +87,7 @@ def _sampler(row: Evaluated, sampler: str, *, verbose: bool) -> Iterator[Rendera
     whole.add_row(Text(f"  {sign}", style=_STYLES[kind]), Sentence(f"{spelled(sampler)}: {spelled(words)}", style=_STYLES[kind]))
     yield whole
     if verbose:
-        yield all_figures(row)
+        yield AllFigures(row)
     elif figures := list(_figures(row)):
         yield Flow(figures, indent=4)
     for line in of_wordings(row.exact.wordings) if row.exact is not None else ():
@@ -156,7 +151,7 @@ def _fields(fields: Sequence[FieldFigures]) -> RenderableType:
     """Each field with its distance and its verdict. The verdict wraps."""
     table = new_table(Text("    field"), ("TVD", "right"), ("perfect\nsampler", "right"))
     table.add_column("verdict")
-    for f, name in zip(fields[:_MOST_FIELDS], middle([spelled(f.name) for f in fields[:_MOST_FIELDS]], _FIELD), strict=True):
+    for f, name in zip(fields[:_MOST_FIELDS], distinguishable([spelled(f.name) for f in fields[:_MOST_FIELDS]], _FIELD), strict=True):
         sign, kind = mark_of(f.verdict)
         said = Sentence(sentence(f.verdict), style=_STYLES[kind])
         table.add_row(Text.assemble("  ", (sign, _STYLES[kind]), f" {name}"), thousandths(f.tvd), thousandths(f.tvd_floor), said)
