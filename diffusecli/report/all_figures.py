@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -55,7 +55,10 @@ class AllFigures:
         for line in lines_of(self.row):
             name = line.name.lstrip()
             indent = _INDENT + len(line.name) - len(name)
-            cells = [Sentence(start_of(spelled(name), _LONGEST_NAME), indent=indent), Text(spelled(line.value))]
+            cells: list[RenderableType] = [
+                Sentence(start_of(spelled(name), _LONGEST_NAME), indent=indent),
+                Text(spelled(line.value)),
+            ]
             note = Sentence(spelled(line.note), indent=0 if beside else _BELOW, style="dim")
             if beside:
                 table.add_row(*cells, note)

@@ -101,7 +101,8 @@ def _figures(row: Evaluated) -> Iterator[str]:
     if row.tally.n:
         yield f"N {row.tally.n}{f' in {spelled(row.file)}' if row.file else ''}"
     if f is not None:
-        yield f"valid {percent(f.valid)}"
+        if "off target" not in row.verdict:  # which has the same figure
+            yield f"valid {percent(f.valid)}"
         yield f"TVD {thousandths(f.tvd)} (perfect sampler {thousandths(f.tvd_floor)})"
         target, perfect = f"{f.target_entropy:.2f}", f"{f.entropy_perfect:.2f}"
         beside = f"target {target}{f', perfect sampler {perfect}' if perfect not in (target, 'nan') else ''}"
@@ -134,8 +135,11 @@ def _records(row: Evaluated) -> Iterator[RenderableType]:
     if found is None:
         return
     enough = found.known >= _ENOUGH_KNOWN
-    said = "" if enough else ". `--verbose` shows each field"
-    yield Sentence(f"records: in {percent(found.known)} of the answers, every field has a value of a target{said}", indent=4)
+    hint = "" if enough else "`--verbose` shows each field"
+    is_new = row.figures is None or percent(found.known) != percent(row.figures.valid)
+    known = f"records: in {percent(found.known)} of the answers, every field has a value of a target" if is_new else ""
+    if known or hint:
+        yield Sentence(". ".join(filter(None, (known, hint))), indent=4)
     if enough and found.fields:
         yield _fields(found.fields)
         if more := len(found.fields) - _MOST_FIELDS:
@@ -151,7 +155,9 @@ def _fields(fields: Sequence[FieldFigures]) -> RenderableType:
     """Each field with its distance and its verdict. The verdict wraps."""
     table = new_table(Text("    field"), ("TVD", "right"), ("perfect\nsampler", "right"))
     table.add_column("verdict")
-    for f, name in zip(fields[:_MOST_FIELDS], distinguishable([spelled(f.name) for f in fields[:_MOST_FIELDS]], _FIELD), strict=True):
+    for f, name in zip(
+        fields[:_MOST_FIELDS], distinguishable([spelled(f.name) for f in fields[:_MOST_FIELDS]], _FIELD), strict=True
+    ):
         sign, kind = mark_of(f.verdict)
         said = Sentence(sentence(f.verdict), style=_STYLES[kind])
         table.add_row(Text.assemble("  ", (sign, _STYLES[kind]), f" {name}"), thousandths(f.tvd), thousandths(f.tvd_floor), said)
@@ -179,17 +185,19 @@ def _answers(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str
             yield Flow(["off target:", *some], indent=2, hanging=2)
     else:
         hidden = f"; the other {cut.total()} are unfinished" if off and cut and not verbose else ""
-        yield from _texts(off, "text off target", "texts off target", after=hidden)
+        yield from _texts(off, "text off target", "texts off target", after=hidden, whole=row.tally.n)
         if verbose or not off:
-            yield from _texts(cut, "unfinished text")
+            yield from _texts(cut, "unfinished text", whole=row.tally.n)
     if (missed := nearly_matched(row.prompt, off, wider)) and missed.samples >= _WORTH_A_RULE * row.tally.n:
         yield Sentence(str(missed), indent=2)
 
 
-def _texts(counts: Counter[str], *what: str, after: str = "") -> Iterator[RenderableType]:
+def _texts(counts: Counter[str], *what: str, after: str = "", whole: int) -> Iterator[RenderableType]:
+    """The most frequent texts; their number of samples, unless they are the `whole` of them."""
     if counts:
         shown = "most frequent of " if len(counts) > _MOST_FREQUENT else ""
-        yield Sentence(f"{shown}{many(len(counts), *what)} ({many(counts.total(), 'sample')}{after}):", indent=2)
+        samples = f" ({many(counts.total(), 'sample')}{after})" if counts.total() < whole else ""
+        yield Sentence(f"{shown}{many(len(counts), *what)}{samples}:", indent=2)
         yield from (_counted(count, text) for text, count in by_count(counts)[:_MOST_FREQUENT])
 
 

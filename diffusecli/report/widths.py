@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from os.path import commonprefix
 
 from rich.cells import cell_len, get_character_cell_size
 
@@ -70,12 +69,9 @@ def _cuts(texts: Sequence[str], width: int) -> Iterator[list[str]]:
         yield [start_of(text, width) for text in texts]
     even = (width - 1) - (width - 1) // 2
     for start in sorted(range(width), key=lambda start: abs(start - even)):
-        yield [
-            f"{_first(text, start)}{_CUT}{_last(text, width - 1 - start)}" if cell_len(text) > width else text for text in texts
-        ]
-    first, last = min(long, default=""), max(long, default="")  # what these two begin with, all begin with
-    begin = len(commonprefix([first, last]))
-    lead = _last(first[:begin], width // 2)
+        yield [f"{_first(text, start)}{_CUT}{_last(text, width - 1 - start)}" if cell_len(text) > width else text for text in texts]
+    begin = _common_start(long)
+    lead = _last(long[0][:begin] if long else "", width // 2)
     around = [f"{_CUT}{lead}{text[begin:]}" if text in within else text for text in texts]
     yield [text if cell_len(text) <= width else f"{_first(text, width - 1)}{_CUT}" for text in around]
 
@@ -83,13 +79,19 @@ def _cuts(texts: Sequence[str], width: int) -> Iterator[list[str]]:
 def _alike(texts: Sequence[str]) -> tuple[int, int]:
     """How many characters all texts have in common at their start and at their end, in whole words."""
     shortest = min(texts, key=len, default="")
-    before = len(commonprefix(texts))
+    before = _common_start(texts)
     while before and shortest[before - 1].isalnum():
         before -= 1
-    after = min(len(commonprefix([text[::-1] for text in texts])), len(shortest) - before)
+    after = min(_common_start([text[::-1] for text in texts]), len(shortest) - before)
     while after and shortest[len(shortest) - after].isalnum():
         after -= 1
     return before, after
+
+
+def _common_start(texts: Sequence[str]) -> int:
+    """How many characters all texts begin with."""
+    first, last = min(texts, default=""), max(texts, default="")  # what these two begin with, all begin with
+    return next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
 
 
 def _whole_words(text: str, width: int) -> str:

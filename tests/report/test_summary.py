@@ -297,7 +297,10 @@ def test_names_of_targets_are_at_least_as_long_with_all_figures(tmp_path, width)
 def test_all_figures_of_a_target_are_beside_a_bar_at_every_width(tmp_path, width, figures):
     """Bars share a line with the names; below them are the figures, in one line or more."""
     long = Prompt(request="How?", targets=("{one long name of a target}", "{two long names of a target}"))
-    lines = [line.rstrip() for line in shown(found(tmp_path, {long.targets[0]: 75, long.targets[1]: 25}, long), width, verbose=True).splitlines()]
+    lines = [
+        line.rstrip()
+        for line in shown(found(tmp_path, {long.targets[0]: 75, long.targets[1]: 25}, long), width, verbose=True).splitlines()
+    ]
     start = next(place for place, line in enumerate(lines) if line.startswith("  {one"))
     text = " ".join(lines[start : start + figures])
     assert "█" in lines[start]
