@@ -326,3 +326,16 @@ def test_a_plan_explains_its_columns():
     assert lines[2].split() == ["p", "10", "2.303", "90", "740"]
     for head in ("entropy", "tokens", "as rows", "time"):
         assert any(line.startswith(f"{head}: ") for line in lines)
+
+
+def test_a_figure_is_not_repeated_in_other_words(tmp_path):
+    """The share on target is that off target, and the share of records may be the valid share."""
+    off = shown(found(tmp_path, {"edge": 60, "{heads}": 40}))
+    assert "off target 60 %" in off
+    assert "valid 40.0 %" not in off
+    assert "texts off target (" not in shown(found(tmp_path, {"edge": 60, "side": 40}))
+    records = Prompt(request="?", targets=("{a, x}", "{b, y}"), template="{{{first}, {second}}}")
+    same = shown(found(tmp_path, {"{a, x}": 50, "{b, y}": 49, "?": 1}, records))
+    assert "valid 99.0 %" in same
+    assert "records: in" not in same
+    assert "records: in 99.0 % of the answers" in shown(found(tmp_path, {"{a, x}": 50, "{b, y}": 48, "{a, y}": 1, "?": 1}, records))
