@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 import diffusecli
 from diffusecli.cli.app import app
+from diffusecli.cli.missing_values import option_groups
 from diffusecli.prompts.config import Config
 from diffusecli.prompts.json_schema import json_schema
 from diffusecli.report import data
@@ -109,11 +110,9 @@ def _commands() -> Iterator[str]:
 def _command(command: Any, context: Any) -> Iterator[str]:
     yield f"\n## {context.command_path}\n\n{command.help}\n\n"
     yield f"    {context.command_path} {' '.join(command.collect_usage_pieces(context))}\n"
-    records = [(p.param_type_name, p.get_help_record(context)) for p in command.get_params(context)]
-    for kind in ("argument", "option"):
-        shown = [record for of, record in records if of == kind and record is not None]
-        if shown:
-            yield f"\n| {kind} | default | meaning |\n|---|---|---|\n"
+    for title, shown in option_groups(command, context).items():
+        yield f"\n**{title}**\n" if title not in ("Arguments", "Options") else ""
+        yield f"\n| {'argument' if title == 'Arguments' else 'option'} | default | meaning |\n|---|---|---|\n"
         yield from (_parameter(*record) for record in shown)
     if command.epilog:
         title, *lines = command.epilog.removeprefix("\b\n").splitlines()

@@ -84,8 +84,8 @@ COMPARED = (
 def one_shot() -> Prompt:
     """A conversation in which the request for five lines is answered with the example, and made again."""
     begun = in_lines(EXAMPLE).removeprefix(BEGINNING)
-    turns = (("user", REQUEST), ("assistant", begun), ("user", REQUEST))
-    return Prompt(messages=tuple(Message(role=role, content=text) for role, text in turns), targets=(), eos=False)
+    asked = Message(role="user", content=REQUEST)
+    return Prompt(messages=(asked, Message(role="assistant", content=begun), asked), targets=(), eos=False)
 
 
 def in_lines(fields: Mapping[str, str]) -> str:

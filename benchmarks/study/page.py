@@ -13,10 +13,10 @@ from statistics import mean
 
 from benchmarks.study import fields_tables, literature_tables, losses_results, wordings_tables
 from benchmarks.study.collect import RESULTS
+from benchmarks.study.groups import GROUPS
 from benchmarks.study.plan import (
     BINOMIALS,
     FAMILIES,
-    GROUPS,
     NUMBERS,
     OTHER_BINOMIALS,
     OTHER_FAMILIES,

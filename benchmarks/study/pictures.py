@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.study import losses_results
+from benchmarks.study.groups import GROUPS
 from benchmarks.study.page import PAGE, lines, matrix_lines
-from benchmarks.study.plan import GROUPS
 from benchmarks.study.stages import WHERE
 from diffusecli.evaluation.evaluation import Matrix
 from diffusecli.files.writing import write_text

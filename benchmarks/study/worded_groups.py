@@ -143,8 +143,8 @@ def worded(prompt: Prompt) -> Prompt:
     about, seed = ABOUT[name], list(ABOUT).index(name)
     drawn = random.Random(seed).sample(QUESTIONS, WORDINGS - 1)  # noqa: S311 (wordings, not secrets)
     bare = Distribution(tuple(target.removeprefix("{").removesuffix("}") for target in prompt.targets), None, "", about.noun)
-    asked = ([about.question(template) for template in some] for some in (drawn, OTHER_QUESTIONS))
-    trained, apart = draw_forms(*asked, bare, Wording(), WORDINGS - 1, len(OTHER_QUESTIONS), seed)
+    asked, others = ([about.question(template) for template in some] for some in (drawn, OTHER_QUESTIONS))
+    trained, apart = draw_forms(asked, others, bare, Wording(), WORDINGS - 1, len(OTHER_QUESTIONS), seed)
     return Prompt(
         request=(*prompt.requests, *trained),
         held_out_requests=apart,

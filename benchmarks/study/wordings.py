@@ -21,7 +21,8 @@ from benchmarks.study.literature import MIXTURE, run_of
 from benchmarks.study.stages import WHERE, Journal, Stage, is_done
 from benchmarks.study.worded_groups import MEASURED, OTHER, OWN, TRAINED, names
 from diffusecli.evaluation.distance import expected_excess
-from diffusecli.evaluation.metrics import exact_figures, exact_tvd
+from diffusecli.evaluation.metrics import exact_figures
+from diffusecli.prompts.divergence import exact_tvd
 from diffusecli.prompts.prompt import Prompt
 
 PIECE, CONTROL = "wordings", "one-wording"

@@ -43,9 +43,11 @@ def with_options(run: Body, options: Sequence[inspect.Parameter]) -> Body:
     return run
 
 
-def fields_as_options(group: type) -> Sequence[inspect.Parameter]:
-    """The fields of a dataclass as options: annotated as in a signature, each with a default."""
+def fields_as_options(group: type, panel: str | None = None) -> Sequence[inspect.Parameter]:
+    """The fields of a dataclass as options: annotated as in a signature, each with a default; in the help under the title `panel`."""
     hints = typing.get_type_hints(group, include_extras=True)
+    for hint in hints.values():
+        hint.__metadata__[0].rich_help_panel = panel
     return [
         inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name])
         for field in fields(group)

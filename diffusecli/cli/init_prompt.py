@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 
     from diffusecli.prompts.prompt import Prompt
 
+_FAMILIES, _TABLE, _REQUEST, _ANSWER, _OUTPUT = (
+    "Distributions",
+    "Distribution from a file",
+    "Request",
+    "Form of the answer",
+    "Output",
+)
+"""Titles of groups of options in the help."""
 _OF_MIXTURES = ("--mixture", "--output", "--force", "--seed", "--preview")
 
 
@@ -34,7 +42,11 @@ def _with_families(body: Body) -> Body:
         kind: Any = bool if not kinds else kinds[0] if len(kinds) == 1 else tuple[kinds]  # type: ignore[valid-type]
         name = family.name.replace("-", "_")
         metavar = family.metavar or None
-        options.append(optional(name, kind, f"--{family.name}", help=family.summary, show_default=False, metavar=metavar))
+        options.append(
+            optional(
+                name, kind, f"--{family.name}", help=family.summary, show_default=False, metavar=metavar, rich_help_panel=_FAMILIES
+            )
+        )
     return grouped("families", options)(body)
 
 
@@ -47,101 +59,155 @@ def init_prompt(
     families: dict[str, Any],
     source: Annotated[
         Path | None,
-        typer.Option("--from", metavar="FILE", help="Read targets from lines or a table (CSV, JSON, Parquet, Excel)."),
+        typer.Option(
+            "--from", metavar="FILE", help="Read targets from lines or a table (CSV, JSON, Parquet, Excel).", rich_help_panel=_TABLE
+        ),
     ] = None,
-    column: Annotated[str | None, typer.Option(help="With --from: column of the targets.")] = None,
+    column: Annotated[str | None, typer.Option(help="With --from: column of the targets.", rich_help_panel=_TABLE)] = None,
     weight_column: Annotated[
-        str | None, typer.Option(help="With --from: column of weights, summed by target; none: no weights.")
+        str | None, typer.Option(help="With --from: column of weights, summed by target; none: no weights.", rich_help_panel=_TABLE)
     ] = None,
     options_column: Annotated[
-        str | None, typer.Option(help="With --from: column with lists of options; one prompt per row.")
+        str | None, typer.Option(help="With --from: column with lists of options; one prompt per row.", rich_help_panel=_TABLE)
     ] = None,
     shares_column: Annotated[
-        str | None, typer.Option(help="With --from: column with lists of shares, or {name: list} mappings.")
+        str | None, typer.Option(help="With --from: column with lists of shares, or {name: list} mappings.", rich_help_panel=_TABLE)
     ] = None,
     template: Annotated[
         str | None,
         typer.Option(
-            metavar="TEXT",
-            help="With --from: targets from several columns, e.g. '{name}, {age}'.",
+            metavar="TEXT", help="With --from: targets from several columns, e.g. '{name}, {age}'.", rich_help_panel=_TABLE
         ),
     ] = None,
     bins: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMN=WIDTH", help="With --from: bin numbers into ranges, e.g. age=10; may be repeated."),
+        typer.Option(
+            metavar="COLUMN=WIDTH",
+            help="With --from: bin numbers into ranges, e.g. age=10; may be repeated.",
+            rich_help_panel=_TABLE,
+        ),
     ] = None,
     independent: Annotated[
-        str, typer.Option(metavar="A,B,…", help="With --template: fields to make independent of all others.")
+        str,
+        typer.Option(metavar="A,B,…", help="With --template: fields to make independent of all others.", rich_help_panel=_TABLE),
     ] = "",
     given: Annotated[
         str,
-        typer.Option(metavar="A,B,…", help="With --template: columns in the request; one prompt per combination."),
+        typer.Option(
+            metavar="A,B,…", help="With --template: columns in the request; one prompt per combination.", rich_help_panel=_TABLE
+        ),
     ] = "",
     count: Annotated[
-        bool, typer.Option("--count", help="With --from: count rows as observations (not for a weight column).")
+        bool,
+        typer.Option("--count", help="With --from: count rows as observations (not for a weight column).", rich_help_panel=_TABLE),
     ] = False,
     top: Annotated[
-        int | None, typer.Option(min=1, help="With --from: keep the K targets with the largest weights.", metavar="K")
+        int | None,
+        typer.Option(min=1, help="With --from: keep the K targets with the largest weights.", metavar="K", rich_help_panel=_TABLE),
     ] = None,
-    min_count: Annotated[float, typer.Option(min=0, help="With --from: drop targets with a smaller weight.")] = 0.0,
-    alpha: Annotated[float, typer.Option(min=0, help="With --from: add this to every weight (additive smoothing).")] = 0.0,
+    min_count: Annotated[
+        float, typer.Option(min=0, help="With --from: drop targets with a smaller weight.", rich_help_panel=_TABLE)
+    ] = 0.0,
+    alpha: Annotated[
+        float, typer.Option(min=0, help="With --from: add this to every weight (additive smoothing).", rich_help_panel=_TABLE)
+    ] = 0.0,
     group_by: Annotated[
-        str, typer.Option(metavar="A,B,…", help="With --from: one prompt per group of rows, written to the folder -o.")
+        str,
+        typer.Option(
+            metavar="A,B,…", help="With --from: one prompt per group of rows, written to the folder -o.", rich_help_panel=_TABLE
+        ),
     ] = "",
     alpha_within: Annotated[
         str,
-        typer.Option(metavar="A,B,…", help="With --alpha: groups equal in these columns share options.  [default: all]"),
+        typer.Option(
+            metavar="A,B,…",
+            help="With --alpha: groups equal in these columns share options.  [default: all]",
+            rich_help_panel=_TABLE,
+        ),
     ] = "",
-    decimal: Annotated[str | None, typer.Option(metavar=".|,", help="Decimal sign of the weights.  [default: detected]")] = None,
-    table: TableOptions,
-    step: Annotated[str | None, typer.Option(help="With --uniform: step between numbers.")] = None,
-    tail: Annotated[float | None, typer.Option(help="Probability that may be cut off an infinite tail.  [default: 1e-6]")] = None,
-    decimals: Annotated[
-        int | None, typer.Option(help="With --scipy: decimal places to round a continuous distribution to.")
+    decimal: Annotated[
+        str | None, typer.Option(metavar=".|,", help="Decimal sign of the weights.  [default: detected]", rich_help_panel=_TABLE)
     ] = None,
-    date_format: Annotated[str | None, typer.Option(help="With --dates: strftime format.  [default: %B %-d]")] = None,
+    table: TableOptions,
+    step: Annotated[str | None, typer.Option(help="With --uniform: step between numbers.", rich_help_panel=_FAMILIES)] = None,
+    tail: Annotated[
+        float | None,
+        typer.Option(help="Probability that may be cut off an infinite tail.  [default: 1e-6]", rich_help_panel=_FAMILIES),
+    ] = None,
+    decimals: Annotated[
+        int | None,
+        typer.Option(help="With --scipy: decimal places to round a continuous distribution to.", rich_help_panel=_FAMILIES),
+    ] = None,
+    date_format: Annotated[
+        str | None, typer.Option(help="With --dates: strftime format.  [default: %B %-d]", rich_help_panel=_FAMILIES)
+    ] = None,
     request: Annotated[
         list[str] | None,
-        typer.Option(help="Request text; repeatable. With groups: {column}, and {{x}} for {x}."),
+        typer.Option(help="Request text; repeatable. With groups: {column}, and {{x}} for {x}.", rich_help_panel=_REQUEST),
     ] = None,
     requests: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE",
-            help="File with requests: lines (# comments) or a JSON list; repeatable.",
+            metavar="FILE", help="File with requests: lines (# comments) or a JSON list; repeatable.", rich_help_panel=_REQUEST
         ),
     ] = None,
-    form: Annotated[bool, typer.Option("--form", help="Add the required form of the answer to each --request.")] = False,
+    form: Annotated[
+        bool, typer.Option("--form", help="Add the required form of the answer to each --request.", rich_help_panel=_REQUEST)
+    ] = False,
     wordings: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Use N built-in wordings of the distribution's request.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Use N built-in wordings of the distribution's request.", rich_help_panel=_REQUEST),
     ] = None,
     held_out: Annotated[
-        int, typer.Option(min=0, metavar="M", help="Hold out M more wordings, or M of the requests, from training.")
+        int,
+        typer.Option(
+            min=0, metavar="M", help="Hold out M more wordings, or M of the requests, from training.", rich_help_panel=_REQUEST
+        ),
     ] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed for --wordings, --held-out, --paraphrase and --mixture.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, help="Random seed for --wordings, --held-out, --paraphrase and --mixture.", rich_help_panel=_REQUEST),
+    ] = 0,
     paraphrasing: ParaphraseOptions,
-    system: Annotated[str | None, typer.Option(help="System prompt; {column} as in --request.")] = None,
-    draws: Annotated[int | None, typer.Option(min=2, max=200, metavar="N", help="Ask for N draws in one answer.")] = None,
-    separator: Annotated[str, typer.Option(help="With --draws: text between draws (\\n: line break, \\t: tab).")] = ", ",
+    system: Annotated[str | None, typer.Option(help="System prompt; {column} as in --request.", rich_help_panel=_REQUEST)] = None,
+    draws: Annotated[
+        int | None, typer.Option(min=2, max=200, metavar="N", help="Ask for N draws in one answer.", rich_help_panel=_ANSWER)
+    ] = None,
+    separator: Annotated[
+        str, typer.Option(help="With --draws: text between draws (\\n: line break, \\t: tab).", rich_help_panel=_ANSWER)
+    ] = ", ",
     replacement: Annotated[
-        bool, typer.Option("--replacement/--no-replacement", help="With --draws: draw with or without replacement.")
+        bool,
+        typer.Option(
+            "--replacement/--no-replacement", help="With --draws: draw with or without replacement.", rich_help_panel=_ANSWER
+        ),
     ] = True,
-    wrap: Annotated[str, typer.Option(help="Text around the outcome %s in a target.")] = "{%s}",
+    wrap: Annotated[str, typer.Option(help="Text around the outcome %s in a target.", rich_help_panel=_ANSWER)] = "{%s}",
     spellings: Annotated[
-        bool, typer.Option("--spellings", help="Also accept other spellings of outcomes: 7, seven; Mar, March.")
+        bool,
+        typer.Option("--spellings", help="Also accept other spellings of outcomes: 7, seven; Mar, March.", rich_help_panel=_ANSWER),
     ] = False,
-    response: Annotated[list[str] | None, typer.Option(help="Text before each target in the answer; may be repeated.")] = None,
-    no_eos: Annotated[bool, typer.Option("--no-eos", help="The answer may continue after the target.")] = False,
+    response: Annotated[
+        list[str] | None, typer.Option(help="Text before each target in the answer; may be repeated.", rich_help_panel=_ANSWER)
+    ] = None,
+    no_eos: Annotated[
+        bool, typer.Option("--no-eos", help="The answer may continue after the target.", rich_help_panel=_ANSWER)
+    ] = False,
     mixture: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Write N training prompts of many families, and held-out splits."),
+        typer.Option(
+            min=1, metavar="N", help="Write N training prompts of many families, and held-out splits.", rich_help_panel=_OUTPUT
+        ),
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file instead of stdout.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write to this file instead of stdout.", rich_help_panel=_OUTPUT)
+    ] = None,
     config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With -o: also write a config that trains on the prompt.")
+        Path | None,
+        typer.Option(metavar="FILE", help="With -o: also write a config that trains on the prompt.", rich_help_panel=_OUTPUT),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
-    preview: Annotated[bool, typer.Option(help="Preview the distribution on stderr.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.", rich_help_panel=_OUTPUT)] = False,
+    preview: Annotated[bool, typer.Option(help="Preview the distribution on stderr.", rich_help_panel=_OUTPUT)] = True,
     show_list: Annotated[bool, typer.Option("--list", help="List all families with examples and exit.")] = False,
 ) -> None:
     """Write a prompt for a distribution or a table of observations."""

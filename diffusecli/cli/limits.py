@@ -38,5 +38,5 @@ class Limits:
         return {f"--{name.replace('_', '-')}": limit for name, limit in vars(self).items() if limit is not None}
 
 
-with_limits = grouped("limits", fields_as_options(Limits), Limits)
+with_limits = grouped("limits", fields_as_options(Limits, "Limits for pipelines"), Limits)
 """Decorator: give a command these options instead of its parameter `limits`."""

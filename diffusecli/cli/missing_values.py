@@ -1,4 +1,4 @@
-"""Options without their values: an error that says what is missing and where the command is explained."""
+"""A command: its options in groups in the help, and an error that says what is missing for options without their values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from diffusecli.system.errors import InputError
 
 
 class Command(TyperCommand):
-    """A command whose errors name the values that an option needs, and the command, to point to its help."""
+    """A command with groups of options, whose errors name the values that an option needs, and the command, to point to its help."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """As Typer. Options with a `rich_help_panel` are in a section of this name, after all others."""
+        for title, records in option_groups(self, ctx).items():
+            with formatter.section(title):
+                formatter.write_dl(records)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As Typer. An option is no value of the option before it. Raises `InputError` if values of an option are missing."""
@@ -33,6 +39,16 @@ class Command(TyperCommand):
             if getattr(error, "ctx", ctx) is None:
                 error.ctx = ctx  # type: ignore[attr-defined]
             raise
+
+
+def option_groups(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
+    """Arguments and options as names and their meaning, by the title of their group; first those without a group."""
+    groups: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+    for parameter in command.get_params(context):
+        kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
+        if (record := parameter.get_help_record(context)) is not None:
+            groups.setdefault(getattr(parameter, "rich_help_panel", None) or kind, []).append(record)
+    return {title: records for title, records in groups.items() if records}
 
 
 def help_of(context: Any) -> str:

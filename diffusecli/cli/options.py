@@ -90,5 +90,5 @@ class TableOptions:
         return Layout(self.delimiter, self.encoding, 0 if self.no_header else self.header_rows, self.skip_rows, self.sheet)
 
 
-with_table_options = grouped("table", fields_as_options(TableOptions), TableOptions)
+with_table_options = grouped("table", fields_as_options(TableOptions, "Layout of a table"), TableOptions)
 """Decorator: give a command these options instead of its parameter `table`."""

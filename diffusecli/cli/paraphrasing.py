@@ -46,5 +46,7 @@ class ParaphraseOptions:
         return Service(self.base_url, self.model)
 
 
-with_paraphrase_options = grouped("paraphrasing", fields_as_options(ParaphraseOptions), ParaphraseOptions)
+with_paraphrase_options = grouped(
+    "paraphrasing", fields_as_options(ParaphraseOptions, "Paraphrases of the request"), ParaphraseOptions
+)
 """Decorator: give a command these options instead of its parameter `paraphrasing`."""

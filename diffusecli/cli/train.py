@@ -207,7 +207,7 @@ def _print_figures(done: Trained, seconds: float, *, several: bool = False) -> N
     from diffusecli.evaluation.groups import MOST_LISTED
     from diffusecli.report.tables import trained_table
     from diffusecli.report.wording import DRIFT_SCALE
-    from diffusecli.runs.next_commands import again
+    from diffusecli.runs.next_commands import again, if_readable, training
 
     notice("Each KL above is the mean over an iteration. The figures below are of the trained model, after the last step")
     if len(done.after.prompts) + len(done.test.prompts) > MOST_LISTED:
@@ -225,22 +225,12 @@ def _print_figures(done: Trained, seconds: float, *, several: bool = False) -> N
     stopped_early = done.reason.startswith("early stop")  # as asked
     furthest = max(done.after.kl, key=lambda alias: done.after.kl[alias], default="")
     if not stopped_early and done.after.kl.get(furthest, 0.0) > _FAR:
-        longer = _longer(done.run)
-        train_longer = f"Train longer: `{longer}`. If that no longer helps, train" if longer else "Train"
+        longer = if_readable(lambda: training(done.run, further=True))  # a prompt may have changed during the training
+        train_longer = f"Train longer: `{longer.command}`. If that no longer helps, train" if longer else "Train"
         notice(
             f"warning: {furthest} is far from its target (KL {done.after.kl[furthest]:.3f}). {train_longer} a larger adapter in a new run: "
             f"`{again(done.run)} {_larger(done.run)}`"
         )
-
-
-def _longer(run: RunDir) -> str:
-    """The command that trains the run further; empty if there is none, or if its prompts changed during the training."""
-    from diffusecli.runs.next_commands import training
-
-    try:
-        return training(run, further=True)
-    except InputError:
-        return ""
 
 
 def _larger(run: RunDir) -> str:

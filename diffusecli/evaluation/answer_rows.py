@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from diffusecli.files.column_names import is_count_like
 from diffusecli.files.numerals import UnclearNumberError, numbers_in
+from diffusecli.files.text import canonical
 from diffusecli.prompts.answers import Answers, is_cut
+from diffusecli.prompts.templates import Template
 from diffusecli.prompts.weighing import NONE
 from diffusecli.runs.samples import MOST_COUNT
 from diffusecli.system.errors import InputError, did_you_mean, many, sentence
@@ -27,6 +30,10 @@ ENDS = (*_REASONS, "unfinished", "truncated", *(f"{name}s" for name in _REASONS)
 SHARES = ("weight", "probability", "prob", "share")
 """Columns that may look like counts and are not read. Few and spelled exactly, unlike `WEIGHT_LIKE`: rows may have many other figures, and
 a notice about each would be noise."""
+
+
+RECORD = "\0"
+"""The column of texts that are not in one column of the file."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,37 @@ def answer_column(names: Sequence[str], column: str | None, place: str) -> str:
     if chosen not in names and chosen.strip() not in bare:
         raise InputError(f"{place}: has no column '{chosen}'. {sentence(did_you_mean(chosen, names))}")
     return chosen if chosen in names else bare[chosen.strip()]
+
+
+def joining(names: Iterable[str], column: str | None, template: str | None) -> Template | None:
+    """The template that joins columns to records: if no column is named, none has a usual name, and each field has one."""
+    if template is None or column is not None:
+        return None
+    found, there = Template.of(template), {name.strip() for name in names}
+    usual = {name for singular in _ANSWERS for name in (singular, f"{singular}s")} - set(found.fields)
+    return found if there >= set(found.fields) and not there & usual else None
+
+
+def joined_rows(
+    rows: Iterable[tuple[str, Any, int]], wanted: AnswerColumns, template: str | None
+) -> tuple[Iterable[tuple[str, Any, int]], AnswerColumns]:
+    """Rows whose fields are joined to records in a column `RECORD`, and that column; other rows as they are."""
+    waiting = iter(rows)
+    first = [row for row in (next(waiting, None),) if row is not None]
+    found = joining(map(str, first[0][1]), wanted.column, template) if first and isinstance(first[0][1], dict) else None
+    whole = chain(first, waiting)
+    return (whole, wanted) if found is None else (_records(whole, found), replace(wanted, column=RECORD))
+
+
+def _records(rows: Iterable[tuple[str, Any, int]], template: Template) -> Iterator[tuple[str, Any, int]]:
+    for place, row, number in rows:
+        values = {str(name).strip(): value for name, value in row.items()} if isinstance(row, dict) else {}
+        if missing := next((name for name in template.fields if name not in values), None):
+            raise InputError(f"{place}: has no field '{missing}' of the prompt's template. Add it, or write whole answers")
+        texts = [[*_texts(values.pop(name), place, f"the field '{name}'")] for name in template.fields]
+        if listed := next((name for name, some in zip(template.fields, texts, strict=True) if len(some) != 1), None):
+            raise InputError(f"{place}: the field '{listed}' holds a list. A field must be a single value")
+        yield place, {**values, RECORD: template.fill([canonical(text) for (text,) in texts])}, number
 
 
 def count_rows(rows: Iterable[tuple[str, Any, int]], wanted: AnswerColumns, file: Path, notice: Notice) -> Answers:
@@ -75,7 +113,7 @@ def count_rows(rows: Iterable[tuple[str, Any, int]], wanted: AnswerColumns, file
                 here = {name for name, value in row.items() if name != column and is_count_like(name) and _whole(value) is not None}
                 likely = here if likely is None else likely & here
                 unread = unread or next((n for n in row if n != column and (is_count_like(n) or n in SHARES)), None)
-        texts = [*_texts(answer, place, "the answer" if column is None or column == "\0" else f"the column '{column}'")]
+        texts = [*_texts(answer, place, "the answer" if column in (None, RECORD) else f"the column '{column}'")]
         for text, cut in zip(texts, _cuts(ends, len(texts), place), strict=True):
             counts.add(text, times, unfinished=cut)
     if len(prompts) > 1:

@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from diffusecli.evaluation.answer_rows import ENDS, SHARES, AnswerColumns, answer_column, count_rows
+from diffusecli.evaluation.answer_rows import ENDS, RECORD, SHARES, AnswerColumns, answer_column, count_rows, joined_rows, joining
 from diffusecli.evaluation.logged_samples import count_logged
 from diffusecli.evaluation.run_records import read_sample_meta
 from diffusecli.evaluation.sample_set import SampleSet
@@ -20,11 +20,12 @@ from diffusecli.files.delimited import even_delimiters
 from diffusecli.files.documents import read_document
 from diffusecli.files.reading import TooLargeError, read_text
 from diffusecli.files.table_files import TABULAR, holds_plain_text, read_table
-from diffusecli.files.tables import Layout
+from diffusecli.files.tables import Layout, Table
 from diffusecli.files.text import canonical
 from diffusecli.prompts.answers import Answers, with_unfinished
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import read_prompt
+from diffusecli.prompts.templates import Template
 from diffusecli.prompts.total_rows import likely_sum
 from diffusecli.prompts.weighing import NONE
 from diffusecli.runs.sample_files import MOST_BYTES
@@ -39,7 +40,7 @@ def read_answers(
 ) -> SampleSet:  # fmt: skip
     """Answers to one prompt from any tool: a JSON list, a table (CSV, JSON lines, Parquet, Excel), or one answer per line.
 
-    The default column is the only one, or one with a usual name. A column `count` holds counts. A JSON list in a cell is several answers.
+    The default column is the only one, or one with a usual name; columns of all fields of a record are joined. A column `count` holds counts. A JSON list in a cell is several answers.
     `notice` takes findings about a table, and reports a column that looks like counts and is not used. Raises `InputError`.
     """
     asked, wanted, layout = read_prompt(prompt), AnswerColumns(column, count_column), layout or Layout()
@@ -47,7 +48,7 @@ def read_answers(
     ending, as_lines = file.suffix.lower(), layout == Layout(delimiter="none")
     if ending in (".json", ".jsonl") and layout == Layout():
         counts, logged = (
-            (_from_json(file, wanted, notice), {}) if ending == ".json" else _from_json_lines(file, wanted, asked, notice)
+            (_from_json(file, wanted, asked, notice), {}) if ending == ".json" else _from_json_lines(file, wanted, asked, notice)
         )
     elif ending in TABULAR or not (column is None and (as_lines or layout == Layout())) or not _is_plain(file):
         counts = _from_table(file, wanted, layout, asked, notice)
@@ -77,8 +78,15 @@ def _from_table(file: Path, wanted: AnswerColumns, layout: Layout, prompt: Promp
         )
     for found in table.notices:
         notice(found)
+    template = joining(table.names, wanted.column, prompt.template) if table.counts is None else None
+    if template is not None:
+        table = _with_records(table, template)
     names = dict.fromkeys(table.names)
-    answer = table.find(answer_column(table.names, wanted.column, str(file)) if table.counts is None else "target", "--column")
+    answer = (
+        len(table.names) - 1
+        if template is not None
+        else table.find(answer_column(table.names, wanted.column, str(file)) if table.counts is None else "target", "--column")
+    )
     others = {name: table.find(name, "--count-column") for name in names if is_count_like(name) and table.names.count(name) == 1}
     if wanted.count_column not in (None, NONE):
         others[str(wanted.count_column)] = table.find(str(wanted.count_column), "--count-column")
@@ -88,15 +96,26 @@ def _from_table(file: Path, wanted: AnswerColumns, layout: Layout, prompt: Promp
     kept = {name: table.columns[index] for name, index in others.items() if index != answer}
     rows = zip(table.columns[answer], *kept.values(), strict=True)
     places = (
-        (f"{file}: row {number}", {"\0": cells[0], **dict(zip(kept, cells[1:], strict=True))}, 1)
+        (f"{file}: row {number}", {RECORD: cells[0], **dict(zip(kept, cells[1:], strict=True))}, 1)
         for number, cells in enumerate(rows, 1)
     )
-    counts = count_rows(places, replace(wanted, column="\0"), file, notice)
+    counts = count_rows(places, replace(wanted, column=RECORD), file, notice)
     if (name := likely_sum(counts)) is not None and canonical(name) not in targets:
         notice(
             f"warning: {file}: {name!r} counts as an answer and has the count of all others together. Remove the row if it is a sum"
         )
     return counts
+
+
+def _with_records(table: Table, template: Template) -> Table:
+    """The table with its fields joined to records in a last column, in place of the fields."""
+    fields = [table.find(name, "--column") for name in template.fields]
+    values = [map(canonical, table.texts(index, "A field must be a single value")) for index in fields]
+    rest = [index for index in range(len(table.names)) if index not in fields]
+    return replace(
+        table, names=(*(table.names[index] for index in rest), RECORD),
+        columns=(*(table.columns[index] for index in rest), [template.fill(row) for row in zip(*values, strict=True)]),
+    )  # fmt: skip
 
 
 def _from_lines(file: Path, targets: Sequence[str]) -> Answers:
@@ -127,10 +146,10 @@ def _from_json_lines(file: Path, wanted: AnswerColumns, asked: Prompt, notice: N
         raise InputError(f"{file}: is empty. Name a file with answers")
     if is_logged(first[0][1]):
         return count_logged(chain(first, lines), asked, wanted, file, notice)
-    return count_rows(chain(first, lines), wanted, file, notice), {}
+    return count_rows(*joined_rows(chain(first, lines), wanted, asked.template), file, notice), {}
 
 
-def _from_json(file: Path, wanted: AnswerColumns, notice: Notice) -> Answers:
+def _from_json(file: Path, wanted: AnswerColumns, asked: Prompt, notice: Notice) -> Answers:
     """JSON: a list of strings or of mappings, answers with their counts, or one prompt's samples."""
     document, problems = read_document(file, MOST_BYTES)
     if document is None:
@@ -139,7 +158,8 @@ def _from_json(file: Path, wanted: AnswerColumns, notice: Notice) -> Answers:
     if isinstance(data, dict) and len(data) == 1 and not isinstance(next(iter(data.values())), int):
         data = next(iter(data.values()))
     if isinstance(data, list):
-        return count_rows(((f"{file}: item {number}", row, 1) for number, row in enumerate(data, 1)), wanted, file, notice)
+        rows = ((f"{file}: item {number}", row, 1) for number, row in enumerate(data, 1))
+        return count_rows(*joined_rows(rows, wanted, asked.template), file, notice)
     if isinstance(data, dict) and all(map(is_count, data.values())):
         return Answers(data)
     if isinstance(data, dict) and "targets" in data and ("request" in data or "messages" in data):

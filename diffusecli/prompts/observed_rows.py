@@ -46,7 +46,8 @@ def observed_rows(table: Table, index: int, reading: Reading) -> tuple[ObservedR
         raise InputError(f"{table.path}: contains no targets. Check the file and --column")
     weights, doubt = _weights(table, kept, reading)
     empty = [f"row {row}" for row, target in enumerate(targets, 1) if not target]
-    notices = [f"skipped empty rows: {len(empty)} ({some_of(empty)})"] if empty else []
+    kind = "empty rows" if reading.template is None else "rows with an empty field"
+    notices = [f"skipped {kind}: {len(empty)} ({some_of(empty)})"] if empty else []
     for position, (key, column) in enumerate(zip(keys, values, strict=True)):
         if nameless := sum(1 for target, group in zip(targets, groups, strict=True) if target and not group[position]):
             notices.append(f"skipped rows without a value in '{table.names[key]}': {nameless}")

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -27,7 +28,8 @@ from diffusecli.report.wording import distinct_of_10, plus_minus, raised_entropy
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
-_WIDEST_NAME, _VALUE, _INDENT = 24, 11, 4
+_WIDEST_NAME, _VALUE, _INDENT, _BELOW = 24, 11, 4, 8
+_NARROWEST_NOTE = 32  # columns of a note beside its figure; in fewer, it is below
 _LONGEST_NAME = 80  # characters, on several lines
 _TEXT = 20
 
@@ -40,20 +42,40 @@ class Line(NamedTuple):
     note: str = ""
 
 
-def all_figures(row: Evaluated) -> Table:
-    """A table of three columns. Names and notes wrap, so it fits any width."""
+class AllFigures:
+    """A table of three columns; on a narrow terminal the notes are below their figures. Names and notes wrap, so it fits any width."""
+
+    def __init__(self, row: Evaluated) -> None:
+        self.row = row
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        beside = options.max_width - _WIDEST_NAME - _VALUE - 4 >= _NARROWEST_NOTE
+        table = _grid(noted=beside)
+        for line in lines_of(self.row):
+            name = line.name.lstrip()
+            indent = _INDENT + len(line.name) - len(name)
+            cells: list[RenderableType] = [
+                Sentence(start_of(spelled(name), _LONGEST_NAME), indent=indent),
+                Text(spelled(line.value)),
+            ]
+            note = Sentence(spelled(line.note), indent=0 if beside else _BELOW, style="dim")
+            if beside:
+                table.add_row(*cells, note)
+                continue
+            table.add_row(*cells)
+            if line.note:
+                yield from (table, note)
+                table = _grid(noted=False)
+        yield table
+
+
+def _grid(*, noted: bool) -> Table:
+    """A table for names and figures, and notes."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(width=_WIDEST_NAME)
     table.add_column(justify="right", no_wrap=True, min_width=_VALUE)
-    table.add_column()
-    for line in lines_of(row):
-        name = line.name.lstrip()
-        indent = _INDENT + len(line.name) - len(name)
-        table.add_row(
-            Sentence(start_of(spelled(name), _LONGEST_NAME), indent=indent),
-            Text(spelled(line.value)),
-            Sentence(spelled(line.note), style="dim"),
-        )
+    if noted:
+        table.add_column()
     return table
 
 

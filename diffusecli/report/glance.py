@@ -15,7 +15,7 @@ from diffusecli.evaluation.names import labels, prompt_names, short_names, with_
 from diffusecli.report.groups import group_legend, group_table, worst_table
 from diffusecli.report.parts import Sentence, format_of, label, nats, new_table, percent, thousandths
 from diffusecli.report.parts import labels as short_labels
-from diffusecli.report.widths import middle
+from diffusecli.report.widths import distinguishable
 from diffusecli.report.wording import DRIFT_SCALE, mark_of, of_wordings
 from diffusecli.runs.sample_files import BASELINES
 from diffusecli.system.errors import many
@@ -127,7 +127,7 @@ def matrices(found: Evaluation) -> Iterator[RenderableType]:
 
 def _matrix(matrix: Matrix) -> Iterator[RenderableType]:
     table = new_table(
-        Text("trained \\ measured"), *((name, "right") for name in middle([spelled(group) for group in matrix.groups], 11))
+        Text("trained \\ measured"), *((name, "right") for name in distinguishable([spelled(group) for group in matrix.groups], 11))
     )
     names = short_names(matrix.runs)
     for run, values, trained in zip(matrix.runs, matrix.values, matrix.trained, strict=True):

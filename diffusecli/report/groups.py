@@ -19,7 +19,7 @@ from diffusecli.evaluation.groups import Group, groups, has_groups, worst
 from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.prompts.groups import Folder
 from diffusecli.report.parts import label, nats, new_table, percent, thousandths
-from diffusecli.report.widths import middle
+from diffusecli.report.widths import distinguishable
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
@@ -144,7 +144,7 @@ def _short_samplers(samplers: Mapping[tuple[str, str], str]) -> dict[tuple[str, 
     parts = {pair: spelled(name).rpartition(" (") for pair, name in samplers.items()}
     longest_mode = max((cell_len(mode) + 2 for run, _, mode in parts.values() if run), default=0)
     runs = list(dict.fromkeys(run or mode for run, _, mode in parts.values()))
-    shown = dict(zip(runs, middle(runs, max(_SHORTEST_RUN, _LONGEST_SAMPLER - longest_mode)), strict=True))
+    shown = dict(zip(runs, distinguishable(runs, max(_SHORTEST_RUN, _LONGEST_SAMPLER - longest_mode)), strict=True))
     return {pair: f"{shown[run]} ({mode}" if run else shown[mode] for pair, (run, _, mode) in parts.items()}
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.segment import Segment
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from diffusecli.evaluation.evaluation import Evaluated
 from diffusecli.evaluation.metrics import Cell
-from diffusecli.report.parts import Sentence, bar, new_table, percent, tenths
-from diffusecli.report.widths import middle
+from diffusecli.report.parts import Flow, Sentence, bar, new_table, percent, tenths
+from diffusecli.report.widths import distinguishable
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
@@ -23,7 +22,6 @@ Sort = Literal["weight", "residual", "target"]
 _NARROWEST_NAME = 8
 _WANTED, _SHARE = "│ wanted", "of valid"
 _NARROWEST_BAR, _WIDEST_BAR = 8, 60
-_SHARES = 2  # the figures that are always shown
 
 
 @dataclass(frozen=True)
@@ -56,31 +54,20 @@ class Histogram:
         widths = [max(len(head), *(len(row[place]) for row in rows)) + 2 for place, (head, _) in enumerate(figures)]
         others = 4 + sum(widths) + (max(map(len, words)) + 2 if any(words) else 0)
         beside = options.max_width - others  # columns for names and bars
-        least = min(longest, options.max_width - 4 - sum(widths[:_SHARES]) - _NARROWEST_BAR)  # of a name: as wide as without counts
-        above = self.full and beside < least  # each name on a line of its own, because figures would cut it
-        bars = beside - _NARROWEST_BAR >= (_NARROWEST_NAME if above else least) or not self.full
-        width = _NARROWEST_NAME if above else max(_NARROWEST_NAME, min(longest, beside - (_NARROWEST_BAR if bars else 0)))
-        room = max(1, min(_WIDEST_BAR, beside - width)) if bars else 0
-        top = max(*(max(cell.weight, cell.count / n) for cell in shown), 1e-12)
-        sampler = spelled(self.sampler)
-        if sampler and cell_len(sampler) > room - len(_WANTED) - 2:
-            yield Text(f"  {sampler}")
-            sampler = ""
-        heading = [Text("  ".join(filter(None, (sampler, _WANTED if room >= len(_WANTED) else ""))))] if bars else []
-        table = new_table(Text("  target"), *figures, *heading, *([Text("")] if any(words) else []))
-        names = middle(texts, options.max_width - 2 if above else width)
-        apart = above and beside >= _NARROWEST_NAME  # if even the figures do not fit, the table puts names above them itself
-        for name, row, cell, word in zip(names, rows, shown, words, strict=True):
-            drawn = [bar(cell.count / n / top, "cyan", width=room, mark=cell.weight / top)] if bars else []
-            after = [Text(word, style="bold")] if any(words) else []
-            table.add_row(Text("" if apart else f"  {name}"), *row, *drawn, *after)
-        if apart:
-            lines = console.render_lines(table, options, pad=False)
-            for place, line in enumerate(lines):
-                if place >= len(lines) - len(names):
-                    yield Text(f"  {names[place - len(lines) + len(names)]}")
-                yield from (*line, Segment.line())
+        drawn = [(cell.count / n, cell.weight) for cell in shown]
+        if self.full and beside - _NARROWEST_BAR < longest:
+            yield from _in_two_lines(texts, figures, rows, drawn, options.max_width)
         else:
+            width = max(_NARROWEST_NAME, min(longest, beside - _NARROWEST_BAR))
+            room = max(1, min(_WIDEST_BAR, beside - width))
+            sampler = spelled(self.sampler)
+            if sampler and cell_len(sampler) > room - len(_WANTED) - 2:
+                yield Text(f"  {sampler}")
+                sampler = ""
+            heading = Text("  ".join(filter(None, (sampler, _WANTED if room >= len(_WANTED) else ""))))
+            table = new_table(Text("  target"), *figures, heading, *([Text("")] if any(words) else []))
+            for name, row, one, word in zip(distinguishable(texts, width), rows, _bars(drawn, room), words, strict=True):
+                table.add_row(Text(f"  {name}"), *row, one, *([Text(word, style="bold")] if any(words) else []))
             yield table
         if folded:
             weight, count = sum(cell.weight for cell in folded), sum(cell.count for cell in folded)
@@ -90,6 +77,33 @@ class Histogram:
                 f"{chosen}{many(len(folded), 'more target')}: wanted {percent(weight)}, {_SHARE} {percent(count / n)}{marked}",
                 indent=2,
             )
+
+
+def _in_two_lines(
+    texts: Sequence[str], figures: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], drawn: Sequence[tuple[float, float]], most: int
+) -> Iterator[RenderableType]:  # fmt: skip
+    """Each target beside its bar, and below them its figures."""
+    heads = [head for head, _ in figures]
+    name = min(max(map(cell_len, [*texts, "target"])), most - 4 - _NARROWEST_BAR)
+    room = min(_WIDEST_BAR, most - 4 - name)
+    widths = [max(map(len, column)) + 2 for column in zip(heads, *rows, strict=True)]
+    fits = 2 + sum(widths) <= most
+    yield Text(f"  {'target':{name}}  {_WANTED if room >= len(_WANTED) else ''}", style="table.header")
+    if fits:
+        yield Text("  " + "".join(map(str.rjust, heads, widths)), style="table.header")
+    yield Text("─" * max(4 + name + room, 2 + sum(widths) if fits else 0))
+    for text, row, one in zip(distinguishable(texts, name), rows, _bars(drawn, room), strict=True):
+        yield Text.assemble("  ", text, " " * (name - cell_len(text) + 2), one)
+        if fits:
+            yield Text("  " + "".join(map(str.rjust, row, widths)))
+        else:
+            yield Flow([f"{head} {value.strip()}" for head, value in zip(heads, row, strict=True)], indent=4)
+
+
+def _bars(drawn: Sequence[tuple[float, float]], room: int) -> list[Text]:
+    """Bars of shares with marks at the weights, as wide as there is room for the largest."""
+    top = max(*(max(both) for both in drawn), 1e-12)
+    return [bar(share / top, "cyan", width=room, mark=weight / top) for share, weight in drawn]
 
 
 def _counted(cell: Cell) -> tuple[str, str, str]:

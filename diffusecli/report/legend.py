@@ -4,65 +4,83 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+
 from diffusecli.evaluation.evaluation import Evaluation
 from diffusecli.evaluation.records import CORRELATION, CRAMERS_V
 from diffusecli.report.all_figures import lines_of
+from diffusecli.report.parts import Sentence
 from diffusecli.system.terminal import spelled
 
 _MAIN = (
-    ("valid", "95 % interval of valid: exact (Clopper-Pearson)"),
-    ("entropy", "entropy: with Miller and Madow's correction"),
-    ("TVD", "TVD: total variation distance; answers that are no target count as one more outcome"),
-    ("TVD", "perfect sampler: the mean for independent draws from the weights, as many as the samples"),
-    ("TVD", "excess: TVD minus that of a perfect sampler"),
-    ("exact ", "exact: from the model's own probabilities, without sampling noise"),
+    ("valid", "95 % interval of valid", "exact (Clopper-Pearson)"),
+    ("entropy", "entropy", "with Miller and Madow's correction"),
+    ("TVD", "TVD", "total variation distance; answers that are no target count as one more outcome"),
+    ("TVD", "perfect sampler", "the mean for independent draws from the weights, as many as the samples"),
+    ("TVD", "excess", "TVD minus that of a perfect sampler"),
+    ("exact ", "exact", "from the model's own probabilities, without sampling noise"),
 )
-"""How the name of a line begins -> what it means. The HTML report explains these at length."""
+"""How the name of a line begins -> the term, and what it means. The HTML report explains these at length."""
 _OTHERS = (
-    ("test of fit", "simulated samples: of a perfect sampler, as many answers as valid ones"),
-    ("test of fit", "p <= ...: the lowest p that B simulated samples can show, 1 / (B + 1); two-sided twice that"),
-    ("  by G", "G: likelihood ratio statistic; 0 if shares equal their weights"),
-    ("Cohen's w", "Cohen's w: size of the difference of valid answers from the weights; 0 is none, 0.1 small, 0.5 large"),
-    ("detectable TVD", "detectable TVD: smallest TVD of valid answers that the test of fit detects in 80 % of cases"),
-    ("Wasserstein distance", "Wasserstein distance: how far values would have to move on average"),
-    ("  known values", "known values: every field has a value of some target, in any combination"),
-    ("  copies", "copies: answers that are a whole target, not a new combination of values"),
+    ("test of fit", "simulated samples", "of a perfect sampler, as many answers as valid ones"),
+    ("test of fit", "p <= ...", "the lowest p that so many simulated samples can show; two-sided twice that"),
+    ("  by G", "G", "likelihood ratio statistic; 0 if shares equal their weights"),
+    ("Cohen's w", "Cohen's w", "size of the difference of valid answers from the weights; 0 is none, 0.1 small, 0.5 large"),
+    ("detectable TVD", "detectable TVD", "smallest TVD of valid answers that the test of fit detects in 80 % of cases"),
+    ("Wasserstein distance", "Wasserstein distance", "how far values would have to move on average"),
+    ("  known values", "known values", "every field has a value of some target, in any combination"),
+    ("  copies", "copies", "answers that are a whole target, not a new combination of values"),
     (
         "TVD of ",
-        "field: differs if p < 0.025 / number of fields, and a pair if p < 0.025 over all pairs (joint level 5 %, Bonferroni)",
+        "field",
+        "differs if p < 0.025 / number of fields, and a pair if p < 0.025 over all pairs (joint level 5 %, Bonferroni)",
     ),
-    (CRAMERS_V, "Cramér's V: association of two fields, from 0 (independent) to 1 (a value of one fixes the other)"),
-    (CORRELATION, "correlation: association of two fields of numbers, from -1 to 1; 0 is none"),
+    (CRAMERS_V, "Cramér's V", "association of two fields, from 0 (independent) to 1 (a value of one fixes the other)"),
+    (CORRELATION, "correlation", "association of two fields of numbers, from -1 to 1; 0 is none"),
 )
-"""How the name of a line begins, or the measure of a pair of fields -> what it means."""
-_OF_HISTOGRAMS = """\
-of valid: share of valid answers
-expected: expected count among as many valid answers
-residual: (count - expected) / its standard deviation
-*: differs from its weight (Benjamini-Hochberg; 5 % of marks false on average)"""
+"""How the name of a line begins, or the measure of a pair of fields -> the term, and what it means."""
+_OF_HISTOGRAMS = (
+    ("of valid", "share of valid answers"),
+    ("count", "number of answers"),
+    ("expected", "expected count among as many valid answers"),
+    ("residual", "(count - expected) / its standard deviation"),
+    ("*", "differs from its weight (Benjamini-Hochberg; 5 % of marks false on average)"),
+)
+_WIDEST_TERM, _GAP = 22, 2
 
 
-def legend(found: Evaluation) -> str:
-    """The meaning of every figure shown of these prompts."""
-    return "\n".join(_lines(found))
+class Legend:
+    """The meaning of every figure shown of these prompts: terms, and beside them what they mean."""
+
+    def __init__(self, found: Evaluation) -> None:
+        self.found = found
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = Table.grid(padding=(0, _GAP, 0, 0))
+        table.add_column(width=min(_WIDEST_TERM, max(len(term) for term, _ in _lines(self.found))))
+        table.add_column()
+        for term, meaning in _lines(self.found):
+            table.add_row(Sentence(term, style="dim"), Sentence(meaning, style="dim"))
+        yield table
 
 
 def glossary(found: Evaluation) -> list[tuple[str, str]]:
     """Terms of the figures shown and their meanings, except those that the HTML report explains at length."""
-    parts = (meaning.partition(": ") for meaning in _meanings(found, _OTHERS))
-    return [(term, f"{meaning[0].upper()}{meaning[1:]}.") for term, _, meaning in parts]
+    return [(term, f"{meaning[0].upper()}{meaning[1:]}.") for term, meaning in _meanings(found, _OTHERS)]
 
 
-def _meanings(found: Evaluation, wanted: Sequence[tuple[str, str]]) -> Iterator[str]:
+def _meanings(found: Evaluation, wanted: Sequence[tuple[str, str, str]]) -> Iterator[tuple[str, str]]:
     shown = {line.name for row in found.rows for line in lines_of(row)}
     shown |= {pair.measure for row in found.rows if row.records is not None for pair in row.records.pairs}
-    yield from (meaning for name, meaning in wanted if any(line.startswith(name) for line in shown))
+    yield from ((term, meaning) for name, term, meaning in wanted if any(line.startswith(name) for line in shown))
 
 
-def _lines(found: Evaluation) -> Iterator[str]:
+def _lines(found: Evaluation) -> Iterator[tuple[str, str]]:
     if any(row.prompt.targets for row in found.rows):
-        yield f"valid: {spelled(found.match_in_words)}"
+        yield "weight, wanted", "share of a target that the prompt asks for"
+        yield "valid", spelled(found.match_in_words)
     yield from _meanings(found, (*_MAIN, *_OTHERS))
     if any(row.tally.on_target for row in found.rows):
-        yield _OF_HISTOGRAMS
-    yield f"Monte Carlo seed: {found.seed}"
+        yield from _OF_HISTOGRAMS
+    yield "Monte Carlo seed", str(found.seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
 
@@ -12,8 +12,7 @@ from diffusecli.evaluation.run_records import read_sample_meta
 from diffusecli.evaluation.sample_set import RunFacts
 from diffusecli.files.paths import exists
 from diffusecli.report.wording import mark_of
-from diffusecli.runs.next_commands import first_training, in_progress, sampling, training
-from diffusecli.system.errors import InputError
+from diffusecli.runs.next_commands import Next, first_training, if_readable, in_progress, sampling, training
 
 _MANY_CUT = 0.05  # share of unfinished answers that calls for longer ones
 
@@ -30,7 +29,7 @@ def next_steps(found: Evaluation) -> Iterator[str]:
         return
     unsampled = next((row for row in found.rows if row.mode == "lora" and not row.tally.n and row.verdict == "no samples"), None)
     if unsampled is not None and not tuned and (own := runs.get(unsampled.run)) is not None:
-        yield from _accepted("draw samples", own, lambda: sampling(own.folder, unsampled.prompt.alias))
+        yield from _said(if_readable(lambda: sampling(own.folder, unsampled.prompt.alias)))
     cut = next((row for row in tuned if row.tally.unfinished_share > _MANY_CUT), None)
     if cut is not None:
         limit = cut.settings.get("max_new_tokens")
@@ -38,8 +37,7 @@ def next_steps(found: Evaluation) -> Iterator[str]:
         yield f"many answers were cut: sample with a larger `--max-new-tokens`{now}"
     bad = next((runs[row.run] for row in tuned if mark_of(row.verdict)[1] == "bad" and row.run in runs), None)
     if bad is not None:
-        purpose = "finish the interrupted training" if bad.folder.checkpoints else "train further"
-        yield from _accepted(purpose, bad, lambda: training(bad.folder, further=True))
+        yield from _said(if_readable(lambda: training(bad.folder, further=True)))
     unsure = next((row for row in tuned if mark_of(row.verdict)[0] == "?" and row.run in runs), None)
     if unsure is not None and (unsure.exact is None or math.isnan(unsure.exact.tvd)):
         folder = runs[unsure.run].folder
@@ -53,7 +51,7 @@ def _untrained(row: Evaluated, run: RunFacts | None) -> Iterator[str]:
     """Train the model whose samples these are."""
     if run is not None:
         if not run.folder.has_adapter:
-            yield from _accepted("train", run, lambda: training(run.folder))
+            yield from _said(if_readable(lambda: training(run.folder)))
     elif command := _of_file(Path(row.run), row.prompt.alias) if row.prompt.targets and not row.served else "":
         yield f"train: `{command}`"
 
@@ -64,12 +62,6 @@ def _of_file(samples: Path, prompt: str) -> str:
     return first_training(model, prompt) if model is not None else ""
 
 
-def _accepted(purpose: str, run: RunFacts, command: Callable[[], str]) -> Iterator[str]:
-    """The advice; nothing if there is no command, or the config or a prompt cannot be read."""
-    try:
-        found = command()
-    except InputError:
-        return
-    if found:
-        again = not run.folder.has_adapter and run.folder.manifest.is_file()
-        yield f"{'train again, because the adapter is missing' if again else purpose}: `{found}`"
+def _said(step: Next | None) -> Iterator[str]:
+    if step is not None:
+        yield f"{step.purpose}: `{step.command}`"

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from diffusecli.evaluation.open_ended import Outcome
-from diffusecli.report.widths import end_of, middle, start_of
+from diffusecli.report.widths import distinguishable, end_of, start_of
 from diffusecli.report.wording import ROUNDING
 from diffusecli.system.terminal import in_lines, spelled
 
@@ -180,8 +180,8 @@ def beginning(text: str, width: int) -> Text:
 
 
 def labels(texts: Sequence[str], width: int) -> list[Text]:
-    """Texts from a file or a model on one line each, cut in the middle if long (see `middle`); never read as markup."""
-    return [Text(line) for line in middle(list(map(_on_a_line, texts)), width)]
+    """Texts from a file or a model on one line each, cut if long (see `distinguishable`); never read as markup."""
+    return [Text(line) for line in distinguishable(list(map(_on_a_line, texts)), width)]
 
 
 def _on_a_line(text: str) -> str:

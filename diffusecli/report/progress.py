@@ -22,7 +22,7 @@ from diffusecli.evaluation.names import short_names
 from diffusecli.prompts.groups import WHOLE, group_of, noun_of
 from diffusecli.report.parts import nats, percent
 from diffusecli.report.tables import answers
-from diffusecli.report.widths import middle
+from diffusecli.report.widths import distinguishable
 from diffusecli.report.wording import plus_minus
 from diffusecli.runs.iteration import Iteration, Step
 from diffusecli.sampling.settings import Standing
@@ -236,7 +236,7 @@ def live_view(seen: Sequence[Iteration], remaining: float, line: str = "", earli
     names = short_names(aliases)
     groups = {names[alias]: [alias] for alias in aliases} if len(aliases) <= _MOST_PROMPTS else _folders(aliases)
     shown = list(groups.items())[:_MOST_ROWS]
-    for (_, members), name in zip(shown, middle([name for name, _ in shown], _WIDEST_NAME), strict=True):
+    for (_, members), name in zip(shown, distinguishable([name for name, _ in shown], _WIDEST_NAME), strict=True):
         history = [mean(iteration.kl[alias] for alias in members) for iteration in seen]
         rows.add_row(
             Text(spelled(name)), sparkline(history), Text(nats(history[-1]), justify="right"),

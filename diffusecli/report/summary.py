@@ -22,13 +22,13 @@ from diffusecli.prompts.answers import by_count
 from diffusecli.prompts.matching import Matching, nearly_matched, wider_rules
 from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.prompts.wording_names import split_alias
-from diffusecli.report.all_figures import all_figures
+from diffusecli.report.all_figures import AllFigures
 from diffusecli.report.glance import at_a_glance, differences, drifts, matrices, runs
 from diffusecli.report.groups import group_legend, group_table
 from diffusecli.report.histogram import Histogram, Showing
-from diffusecli.report.legend import legend
+from diffusecli.report.legend import Legend
 from diffusecli.report.parts import Flow, Sentence, cut_in_words, nats, new_table, percent, quoted, thousandths
-from diffusecli.report.widths import middle
+from diffusecli.report.widths import distinguishable
 from diffusecli.report.wording import MANY_OFF, distinct_of_10, mark_of, of_wordings, plus_minus, raised_entropy, sentence, short
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
@@ -67,15 +67,10 @@ def evaluation(found: Evaluation, showing: Showing | None = None, *, verbose: bo
     compared = list(runs(found))
     parts += [*compared, *matrices(found)]
     of_groups = list(group_table(found))
-    legends = [f"By folder:\n{group_legend(found)}"] if of_groups else []
-    if verbose:
-        legends.insert(0, legend(found))
-    return Group(*parts, *of_groups, *(() if compared else drifts(found)), *(part for words in legends for part in _legend(words)))
-
-
-def _legend(words: str) -> Iterator[RenderableType]:
-    yield Text("")
-    yield from (Sentence(line, style="dim") for line in words.splitlines())
+    below: list[RenderableType] = [Text(""), Legend(found)] if verbose else []
+    if of_groups:
+        below += [Text(""), *(Sentence(line, style="dim") for line in ("By folder:", *group_legend(found).splitlines()))]
+    return Group(*parts, *of_groups, *(() if compared else drifts(found)), *below)
 
 
 def _in_detail(rows: Sequence[Evaluated], *, verbose: bool) -> Sequence[Evaluated]:
@@ -92,7 +87,7 @@ def _sampler(row: Evaluated, sampler: str, *, verbose: bool) -> Iterator[Rendera
     whole.add_row(Text(f"  {sign}", style=_STYLES[kind]), Sentence(f"{spelled(sampler)}: {spelled(words)}", style=_STYLES[kind]))
     yield whole
     if verbose:
-        yield all_figures(row)
+        yield AllFigures(row)
     elif figures := list(_figures(row)):
         yield Flow(figures, indent=4)
     for line in of_wordings(row.exact.wordings) if row.exact is not None else ():
@@ -106,7 +101,8 @@ def _figures(row: Evaluated) -> Iterator[str]:
     if row.tally.n:
         yield f"N {row.tally.n}{f' in {spelled(row.file)}' if row.file else ''}"
     if f is not None:
-        yield f"valid {percent(f.valid)}"
+        if "off target" not in row.verdict:  # which has the same figure
+            yield f"valid {percent(f.valid)}"
         yield f"TVD {thousandths(f.tvd)} (perfect sampler {thousandths(f.tvd_floor)})"
         target, perfect = f"{f.target_entropy:.2f}", f"{f.entropy_perfect:.2f}"
         beside = f"target {target}{f', perfect sampler {perfect}' if perfect not in (target, 'nan') else ''}"
@@ -139,8 +135,11 @@ def _records(row: Evaluated) -> Iterator[RenderableType]:
     if found is None:
         return
     enough = found.known >= _ENOUGH_KNOWN
-    said = "" if enough else ". `--verbose` shows each field"
-    yield Sentence(f"records: in {percent(found.known)} of the answers, every field has a value of a target{said}", indent=4)
+    hint = "" if enough else "`--verbose` shows each field"
+    is_new = row.figures is None or percent(found.known) != percent(row.figures.valid)
+    known = f"records: in {percent(found.known)} of the answers, every field has a value of a target" if is_new else ""
+    if known or hint:
+        yield Sentence(". ".join(filter(None, (known, hint))), indent=4)
     if enough and found.fields:
         yield _fields(found.fields)
         if more := len(found.fields) - _MOST_FIELDS:
@@ -156,7 +155,9 @@ def _fields(fields: Sequence[FieldFigures]) -> RenderableType:
     """Each field with its distance and its verdict. The verdict wraps."""
     table = new_table(Text("    field"), ("TVD", "right"), ("perfect\nsampler", "right"))
     table.add_column("verdict")
-    for f, name in zip(fields[:_MOST_FIELDS], middle([spelled(f.name) for f in fields[:_MOST_FIELDS]], _FIELD), strict=True):
+    for f, name in zip(
+        fields[:_MOST_FIELDS], distinguishable([spelled(f.name) for f in fields[:_MOST_FIELDS]], _FIELD), strict=True
+    ):
         sign, kind = mark_of(f.verdict)
         said = Sentence(sentence(f.verdict), style=_STYLES[kind])
         table.add_row(Text.assemble("  ", (sign, _STYLES[kind]), f" {name}"), thousandths(f.tvd), thousandths(f.tvd_floor), said)
@@ -184,17 +185,19 @@ def _answers(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str
             yield Flow(["off target:", *some], indent=2, hanging=2)
     else:
         hidden = f"; the other {cut.total()} are unfinished" if off and cut and not verbose else ""
-        yield from _texts(off, "text off target", "texts off target", after=hidden)
+        yield from _texts(off, "text off target", "texts off target", after=hidden, whole=row.tally.n)
         if verbose or not off:
-            yield from _texts(cut, "unfinished text")
+            yield from _texts(cut, "unfinished text", whole=row.tally.n)
     if (missed := nearly_matched(row.prompt, off, wider)) and missed.samples >= _WORTH_A_RULE * row.tally.n:
         yield Sentence(str(missed), indent=2)
 
 
-def _texts(counts: Counter[str], *what: str, after: str = "") -> Iterator[RenderableType]:
+def _texts(counts: Counter[str], *what: str, after: str = "", whole: int) -> Iterator[RenderableType]:
+    """The most frequent texts; their number of samples, unless they are the `whole` of them."""
     if counts:
         shown = "most frequent of " if len(counts) > _MOST_FREQUENT else ""
-        yield Sentence(f"{shown}{many(len(counts), *what)} ({many(counts.total(), 'sample')}{after}):", indent=2)
+        samples = f" ({many(counts.total(), 'sample')}{after})" if counts.total() < whole else ""
+        yield Sentence(f"{shown}{many(len(counts), *what)}{samples}:", indent=2)
         yield from (_counted(count, text) for text, count in by_count(counts)[:_MOST_FREQUENT])
 
 

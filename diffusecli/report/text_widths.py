@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from diffusecli.report.widths import middle
+from diffusecli.report.widths import distinguishable
 
 _WIDTHS = {
     **dict.fromkeys(" !'(),-./:;I[\\]`fijlrt|·›\u202f", 0.42), **dict.fromkeys("mwMW@%…—⏎", 1.0), **dict.fromkeys("ABCDEGHKNOPQRUVXY", 0.8),
@@ -42,16 +42,16 @@ def _width(sign: str) -> float:
 
 
 def fitted(texts: Sequence[str], size: float, room: float) -> list[str]:
-    """The texts with their middle left out where they are wider than `room`; different texts stay different where that is possible.
+    """The texts, cut where they are wider than `room`; different texts stay different where that is possible.
 
     >>> fitted(["very dissatisfied", "dissatisfied"], 10, 90)
-    ['very di…tisfied', 'dissatisfied']
+    ['very dissatisf…', 'dissatisfied']
     """
     found: dict[int, str] = {place: text for place, text in enumerate(texts) if width(text, size) <= room}
     for characters in range(max(map(len, texts), default=0), 0, -1):
         if len(found) == len(texts):
             break
-        cut = middle(texts, characters)
+        cut = distinguishable(texts, characters)
         found |= {place: text for place, text in enumerate(cut) if place not in found and width(text, size) <= room}
     return [found.get(place, "…") for place in range(len(texts))]
 
@@ -62,7 +62,7 @@ def wrapped(text: str, size: float, room: float, most: int = 99) -> list[str]:
     >>> wrapped("valid answers, wrong shares", 10, 110), wrapped("results/dice", 10, 60)
     (['valid answers,', 'wrong shares'], ['results/', 'dice'])
     >>> wrapped("one two three four", 10, 50, most=2)
-    ['one two', 'thre…our']
+    ['one two', 'three f…']
     """
     lines: list[str] = []
     for word in re.findall(r"[^ /]*/|[^ /]+ ?| ", text):

@@ -28,36 +28,81 @@ def end_of(text: str, width: int) -> str:
     return text if cell_len(text) <= width else _CUT + _last(text, width - 1)
 
 
-def middle(texts: Sequence[str], width: int) -> list[str]:
-    """Shorten texts to `width` columns: in the middle, or around the first difference if they would look the same.
+def distinguishable(texts: Sequence[str], width: int) -> list[str]:
+    """Cut long texts to `width` columns. Words that differ between them stay whole if they fit; different texts stay different if possible.
 
-    >>> middle(["very dissatisfied", "dissatisfied", "a"], 12)
-    ['very d…sfied', 'dissatisfied', 'a']
-    >>> middle(["an answer of one kind that is long", "an answer of two kinds that is long"], 14)
-    ['…wer of one k…', '…wer of two k…']
-    >>> middle(["非常に満足している", "どちらかといえば不満"], 11)
+    >>> distinguishable(["{very satisfied with it}", "{not satisfied with it}"], 18)
+    ['{very satisfied w…', '{not satisfied wi…']
+    >>> distinguishable(["an answer of one kind that is long", "an answer of two kinds that is long"], 14)
+    ['…of one kind…', '…of two kinds…']
+    >>> distinguishable(["results/of-dice/1", "results/of-dice/2"], 8)
+    ['…-dice/1', '…-dice/2']
+    >>> distinguishable(["very dissatisfied", "dissatisfied", "a"], 12)
+    ['very dissat…', 'dissatisfied', 'a']
+    >>> distinguishable(["非常に満足している", "どちらかといえば不満"], 11)
     ['非常…いる', 'どち…不満']
     """
-    whole = len(set(texts))
-    even = (width - 1) - (width - 1) // 2
-    cut = _cut(texts, width, even)
-    for start in sorted(range(1, width - 1), key=lambda start: abs(start - even)):
-        if len(set(cut)) == whole:
+    different = len(set(texts))
+    tried: list[list[str]] = []
+    for cut in _cuts(texts, width):
+        if len(set(cut)) == different:
             return cut
-        cut = max(cut, _cut(texts, width, start), key=lambda some: len(set(some)))
+        tried.append(cut)
+    return max(tried, key=lambda cut: len(set(cut)))
+
+
+def _cuts(texts: Sequence[str], width: int) -> Iterator[list[str]]:
+    """Ways to cut, best first: one end or both ends if all differing words remain, sentences at the end, names in the middle."""
     long = [text for text in texts if cell_len(text) > width]
-    first, last = min(long, default=""), max(long, default="")  # what these two begin with, all begin with
-    alike = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
-    before = _last(first[:alike], width // 2)
-    begin = alike - len(before)
-    around = [text if cell_len(text) <= width else f"{_CUT if begin else ''}{text[begin:]}" for text in texts]
-    around = [text if cell_len(text) <= width else f"{_first(text, width - 1)}{_CUT}" for text in around]
-    return max(cut, around, key=lambda some: len(set(some)))
+    before, after = _alike(long)
+    within = {text: text[before : len(text) - after] for text in long}
+    if len(long) > 1:
+        if all(cell_len(text[:before] + within[text]) < width for text in long):
+            yield [start_of(text, width) for text in texts]
+        if all(cell_len(text[before:]) < width for text in long):
+            yield [end_of(text, width) for text in texts]
+        room = width - 2 - max(map(cell_len, within.values()))
+        if room >= 0:
+            lead = _whole_words(long[0][:before], room)
+            yield [f"{_CUT}{start_of(lead + text[before:], width - 1)}" if text in within else text for text in texts]
+    if all(" " in text for text in long):
+        yield [start_of(text, width) for text in texts]
+    even = (width - 1) - (width - 1) // 2
+    for start in sorted(range(width), key=lambda start: abs(start - even)):
+        yield [f"{_first(text, start)}{_CUT}{_last(text, width - 1 - start)}" if cell_len(text) > width else text for text in texts]
+    begin = _common_start(long)
+    lead = _last(long[0][:begin] if long else "", width // 2)
+    around = [f"{_CUT}{lead}{text[begin:]}" if text in within else text for text in texts]
+    yield [text if cell_len(text) <= width else f"{_first(text, width - 1)}{_CUT}" for text in around]
 
 
-def _cut(texts: Sequence[str], width: int, start: int) -> list[str]:
-    """Long texts with so many columns before the ellipsis."""
-    return [text if cell_len(text) <= width else f"{_first(text, start)}{_CUT}{_last(text, width - 1 - start)}" for text in texts]
+def _alike(texts: Sequence[str]) -> tuple[int, int]:
+    """How many characters all texts have in common at their start and at their end, in whole words."""
+    shortest = min(texts, key=len, default="")
+    before = _common_start(texts)
+    while before and shortest[before - 1].isalnum():
+        before -= 1
+    after = min(_common_start([text[::-1] for text in texts]), len(shortest) - before)
+    while after and shortest[len(shortest) - after].isalnum():
+        after -= 1
+    return before, after
+
+
+def _common_start(texts: Sequence[str]) -> int:
+    """How many characters all texts begin with."""
+    first, last = min(texts, default=""), max(texts, default="")  # what these two begin with, all begin with
+    return next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+
+
+def _whole_words(text: str, width: int) -> str:
+    """The end of a text in at most `width` columns; it starts with a whole word if there is one.
+
+    >>> _whole_words("an answer of ", 6), _whole_words("an answer of ", 3), _whole_words("answers", 3)
+    ('of ', 'of ', 'ers')
+    """
+    kept = _last(text, width)
+    cut = len(text) > len(kept) and text[len(text) - len(kept) - 1] != " "
+    return kept.partition(" ")[2] if cut and " " in kept.rstrip() else kept
 
 
 def _first(text: str, width: int) -> str:

@@ -23,12 +23,7 @@ def config_of(run: RunDir, *, model: str | None = None, trust_remote_code: bool 
     So the chat template is the run's own copy, never another file on this machine, and only the caller decides whether code that
     comes with the model may run.
     """
-    if not exists(run.path):
-        raise missing_run(run.path)
-    if not run.config.is_file():
-        remedy = "Use --adapter for an adapter without a run" if run.has_adapter else "Use a run directory"
-        raise InputError(f"{run.path}: not a run (config.yaml is missing). {remedy}")
-    config = on_base(read_config(run.config, kept=True), model)
+    config = on_base(recorded_config(run), model)
     own = config.chat_template not in (None, PLAIN)
     if own and run.chat_template.is_symlink():
         raise InputError(f"{run.chat_template}: is a link to another file. Replace it with a copy of the template")
@@ -38,9 +33,14 @@ def config_of(run: RunDir, *, model: str | None = None, trust_remote_code: bool 
     })  # fmt: skip
 
 
-def is_at_home(run: RunDir) -> bool:
-    """Whether the run's config has this folder as its output_dir, as named from here: only then `train` with it continues this run."""
-    return Path(read_config(run.config, kept=True).output_dir).resolve() == run.path.resolve()
+def recorded_config(run: RunDir) -> Config:
+    """The config as the run recorded it, with the output_dir that it had then. Raises `InputError`. To use a run, read `config_of`."""
+    if not exists(run.path):
+        raise missing_run(run.path)
+    if not run.config.is_file():
+        remedy = "Use --adapter for an adapter without a run" if run.has_adapter else "Use a run directory"
+        raise InputError(f"{run.path}: not a run (config.yaml is missing). {remedy}")
+    return read_config(run.config, kept=True)
 
 
 def on_base(config: Config, model: str | None) -> Config:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -160,9 +161,11 @@ class _Drawing:
         self._fed += tokens
         self._wanted.arrived(answers, tokens)
 
-    def watch(self, now: Standing) -> None:
-        """Show the progress of the engine with the answers as options."""
-        self._wanted.watch(Standing(self._answers, self._wanted.count, now.rows, self._fed + now.tokens_fed))
+    def watch(self, now: Standing, waiting: int = 0) -> None:
+        """Show the progress of the engine with the answers as options. `waiting`: tokens of answers that are not passed on yet."""
+        drawn, fed = self.position - self._start, waiting + now.tokens_fed
+        left = max(0.0, self._fed / drawn * self.missing - fed) if drawn else math.nan  # an answer costs as much as those before
+        self._wanted.watch(Standing(self._answers, self._wanted.count, now.rows, self._fed + fed, lambda: left))
 
     def shared_request(self) -> Wanted:
         """One request for all replies."""
@@ -226,7 +229,7 @@ class _Round:
 
     def __init__(self, drawing: _Drawing, start: int, number: int, size: int) -> None:
         self._drawing, self._question, self._stream = drawing, drawing.question, 1 + start * MOST_ROUNDS + number
-        self._found, self._rejected, self._tokens = Answers(), Answers(), 0
+        self._found, self._rejected, self._tokens = Answers(), Answers(), Counter[int]()  # tokens of each proposed option
         stated = self._question.options.stated
         self._proposals = Counter(
             stated[int(self._question.uniform("proposal", start, number, place) * len(stated))] for place in range(size)
@@ -237,7 +240,8 @@ class _Round:
         return [
             Wanted(
                 self._question.request(proposal=option), count, Answers(),
-                lambda replies, tokens, option=option: self._take(option, replies, tokens), self._drawing.watch, self._stream,  # type: ignore[misc]
+                lambda replies, tokens, option=option: self._take(option, replies, tokens),  # type: ignore[misc]
+                lambda now, option=option: self._drawing.watch(now, self._tokens.total() - self._tokens[option]), self._stream,  # type: ignore[misc]
             )
             for option, count in sorted(self._proposals.items())
         ]  # fmt: skip
@@ -247,11 +251,11 @@ class _Round:
         if last:
             self._found.update(self._rejected)
             self._rejected = Answers()
-        self._drawing.deliver(self._found, self._tokens)
+        self._drawing.deliver(self._found, self._tokens.total())
         return self._rejected.total()
 
     def _take(self, option: int, replies: Answers, tokens: int) -> None:
-        self._tokens += tokens
+        self._tokens[option] += tokens
         for reply, cut, count, stated in self._question.read(replies):
             if stated is None:
                 self._found.add(self._question.unparsed(reply), count, unfinished=cut)

@@ -88,7 +88,14 @@ class Pooled:
         """The progress of the prompt, from the progress of one wording."""
         answers, tokens = self._others(kept), self.tokens - self._journal.tokens[kept.key]
         answers.update(now.answers)
-        return Standing(answers, self.n, now.rows, tokens + now.tokens_fed)
+        missing_elsewhere = self.n - answers.total() - (now.wanted - now.answers.total())
+
+        def tokens_left() -> float:
+            """An answer to another wording costs as much as one to this wording."""
+            left = now.tokens_left()
+            return left + missing_elsewhere * (now.tokens_fed + left) / now.wanted
+
+        return Standing(answers, self.n, now.rows, tokens + now.tokens_fed, tokens_left)
 
     def _others(self, but: Prompt | None) -> Answers:
         """The answers in the journal to all wordings except one."""

@@ -25,7 +25,7 @@ from diffusecli.files.writing import sync_folder
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.lora import save_adapter
 from diffusecli.runs.iteration import Iteration
-from diffusecli.runs.run_dir import STATE_FORMAT, RunDir, step_of
+from diffusecli.runs.run_dir import STATE_FORMAT, RunDir
 from diffusecli.system.errors import InputError, cannot_write, shortened
 from diffusecli.system.notices import some_of
 from diffusecli.training.retention import INSTRUCTION
@@ -65,22 +65,6 @@ class Progress:
 def newest_checkpoint(run: RunDir) -> Path | None:
     """The checkpoint with the most steps; None if there is none."""
     return next(iter(run.checkpoints), None)
-
-
-def has_result(run: RunDir, checkpoint: Path) -> bool:
-    """Whether the training of this checkpoint is complete and its result is in the run: only samples are missing."""
-    manifest = run.read_manifest() if run.has_adapter else {}
-    written = manifest.get("steps") == step_of(checkpoint) and manifest.get("adapter_sha256") == run.adapter_sha256
-    return written and _is_finished(RunDir(checkpoint).state)
-
-
-def _is_finished(state: Path) -> bool:
-    """Whether a checkpoint is the last one of its training. False if it cannot be read."""
-    try:
-        with safe_open(state, framework="pt") as file:
-            return bool(json.loads(file.metadata()["progress"])["finished"])
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
-        return False
 
 
 def save_checkpoint(run: RunDir, base: LoadedModel, moments: Mapping[int, Mapping[str, Tensor]], progress: Progress) -> Path:

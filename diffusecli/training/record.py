@@ -19,10 +19,11 @@ from diffusecli.models.lora import save_adapter
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.environment import environment
 from diffusecli.runs.iteration import Iteration
+from diffusecli.runs.progress import has_result
 from diffusecli.runs.run_dir import RunDir, prompts_as_json
 from diffusecli.system.errors import cannot_write
 from diffusecli.system.notices import Notice
-from diffusecli.training.checkpoints import Progress, discard_checkpoints, has_result
+from diffusecli.training.checkpoints import Progress, discard_checkpoints
 from diffusecli.training.job import Job
 from diffusecli.training.processes import Processes
 from diffusecli.training.questions import Exact

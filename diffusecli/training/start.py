@@ -14,10 +14,12 @@ from diffusecli.models.fused import fuse
 from diffusecli.models.loading import LoadedModel
 from diffusecli.models.lora import attach_lora, load_adapter
 from diffusecli.prompts.config import LoraSettings
+from diffusecli.runs.next_commands import again
+from diffusecli.runs.progress import has_result
 from diffusecli.runs.run_dir import RunDir, step_of
 from diffusecli.system.errors import InputError
 from diffusecli.system.notices import Notice
-from diffusecli.training.checkpoints import Progress, has_result, newest_checkpoint
+from diffusecli.training.checkpoints import Progress, newest_checkpoint
 from diffusecli.training.processes import Processes
 from diffusecli.training.visits import MANY_PROMPTS
 
@@ -75,7 +77,9 @@ def require_same_end(checkpoint: Path, progress: Progress, more: int) -> None:
     if progress.more == more:
         return
     was = f"with --more {progress.more}" if progress.more else "without --more"
-    raise InputError(f"{checkpoint.parent}: contains a training that was interrupted, started {was}. First resume it {was}")
+    run = RunDir(checkpoint.parent)
+    command = again(run) + (f" --more {progress.more}" if progress.more else "")
+    raise InputError(f"{run.path}: contains a training that was interrupted, started {was}. Resume it first: `{command}`")
 
 
 def _is_finished(run: RunDir) -> bool:

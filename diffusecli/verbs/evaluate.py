@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +33,7 @@ from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import Matching, tally
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import inspect_prompt, is_there, prompt_files, read_prompts
-from diffusecli.runs.next_commands import sampling
+from diffusecli.runs.next_commands import again, sampling
 from diffusecli.runs.sample_files import BASELINES, MODES
 from diffusecli.system.collector import collector_off
 from diffusecli.system.errors import InputError, did_you_mean, sentence
@@ -95,8 +96,8 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
             f"{', '.join(unused)}: differs from the prompt that was sampled under this name. The samples are compared with the sampled prompt. "
             "Add --exact for exact figures of both"
         )
-    elif question.prompts and not question.exact and not _sampled(sets, question):
-        notice("there are no samples of the prompts named with --prompts. Add --exact to measure them")
+    elif sets and question.prompts and not question.exact and not _sampled(sets, question):
+        raise _no_samples_of(question.prompts, paths, runs)
     held_out = _held_out(question) if question.exact else []
     served = _measure_served(runs, sets, held_out, question, notice)
     measured = _measure(runs, sets, held_out, question, notice) if question.exact and served is None else {}
@@ -162,13 +163,27 @@ def _remedy(runs: Sequence[RunFacts]) -> str:
         return "Name a run or a file of samples"
     run = runs[0].folder
     try:
-        command = sampling(run)
+        step = sampling(run)
     except InputError as error:  # a prompt is missing, or the run is being trained now
         return str(error)
-    if command:
-        drawn = f"Draw some with `{command}`, or measure prompts with --exact --prompts"
-        return drawn if run.has_adapter else f"The training is not finished. Run `{command}` first"
+    if step is not None:
+        drawn = f"Draw some with `{step.command}`, or measure prompts with --exact --prompts"
+        return drawn if run.has_adapter else f"The training is not finished. Run `{step.command}` first"
+    if run.config.is_file() and not run.has_adapter:
+        return f"The training is not finished, and its prompts have changed since. Start again with `{again(run)} --force`"
     return "Draw some with `diffuse sample`"
+
+
+def _no_samples_of(prompts: Sequence[Path], paths: Sequence[Path], runs: Sequence[RunFacts]) -> InputError:
+    """The error for `--prompts` without a prompt that was sampled."""
+    named = some_of([str(prompt) for prompt in prompts])
+    drawn = next((facts.folder.path for facts in runs if facts.folder.has_adapter), None)
+    if drawn is None:
+        remedy = "Name samples of it, or leave --prompts out"
+    else:
+        prompt = "".join(f" --prompt {quote(str(prompt))}" for prompt in prompts)
+        remedy = f"Draw some with `diffuse sample {quote(str(drawn))}{prompt}`, or add --exact to measure the model without samples"
+    return InputError(f"{', '.join(map(str, paths))}: no samples of {named} (--prompts). {remedy}")
 
 
 def _owner(sample: SampleSet, runs: Sequence[RunFacts]) -> str | None:

@@ -28,6 +28,7 @@ from diffusecli.models.source import model_source
 from diffusecli.prompts.config import PLAIN, Config
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.runs.finding import config_of
+from diffusecli.runs.progress import has_result
 from diffusecli.runs.run_dir import RunDir, step_of
 from diffusecli.sampling.generations import generate
 from diffusecli.sampling.local_engine import LocalEngine
@@ -36,7 +37,7 @@ from diffusecli.system.errors import InputError, InterruptedRun, many
 from diffusecli.system.notices import WARNING, Notice
 from diffusecli.system.waits import waiting_for
 from diffusecli.training.budget import Plan, planned
-from diffusecli.training.checkpoints import Progress, has_result, keep_state, load_progress, newest_checkpoint, save_checkpoint
+from diffusecli.training.checkpoints import Progress, keep_state, load_progress, newest_checkpoint, save_checkpoint
 from diffusecli.training.inputs import Inputs, read_inputs, require_agreement, require_context
 from diffusecli.training.job import Job, prepare_prompts
 from diffusecli.training.loop import Report, Watch, diverged, make_optimiser, measurable, measured_questions, moments_of, optimise

@@ -148,12 +148,27 @@ def moved(folder, run, interrupted):
     sampled(folder, run, interrupted)
     text = Path("results/run/config.yaml").read_text()
     Path("results/run/config.yaml").write_text(text.replace("output_dir: results/run", "output_dir: results/other"))
-    return []
+    return [f"{KEPT} --set output_dir=results/run --more 3"]
+
+
+def moved_and_interrupted(folder, run, interrupted):
+    interrupted("train", "c.yaml")
+    text = Path("results/run/config.yaml").read_text()
+    Path("results/run/config.yaml").write_text(text.replace("output_dir: results/run", "output_dir: results/other"))
+    return [f"{KEPT} --set output_dir=results/run"]
+
+
+def interrupted_with_another_prompt(folder, run, interrupted):
+    interrupted("train", "c.yaml")
+    changed = json.loads(Path("p.json").read_text()) | {"weights": [3, 1]}
+    Path("p.json").write_text(json.dumps(changed))
+    return [f"{KEPT} --force"]
 
 
 STATES = (
     untrained, empty, config_only, untuned_only, interrupted_training, interrupted_after_an_untuned_sampling, unsampled, unsampled_and_without_an_adapter,
     sampled, continued, with_a_checkpoint_left, without_its_state, of_another_version, with_another_prompt, moved,
+    moved_and_interrupted, interrupted_with_another_prompt,
 )  # fmt: skip
 
 
@@ -164,6 +179,15 @@ def test_what_is_recommended_is_accepted(folder, in_process, run, interrupted, s
     assert commands == expected
     for command in commands:
         run(*shlex.split(command)[1:])
+
+
+def test_advice_for_a_checkpoint_that_cannot_be_read_says_so(folder, in_process, run, interrupted):
+    sampled(folder, run, interrupted)
+    interrupted("train", "c.yaml", "--more", "2")
+    for state in Path("results/run").glob("checkpoint-*/state.safetensors"):
+        state.write_bytes(b"")
+    (line,) = (line for line in in_process(*EVALUATE).stderr.splitlines() if "diffuse train" in line)
+    assert line == f"next: train again, because the checkpoint cannot be read: `{KEPT} --force`"
 
 
 def test_a_run_without_samples_is_named_also_if_nothing_can_be_recommended(folder, in_process, run, interrupted):

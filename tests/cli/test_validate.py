@@ -133,3 +133,17 @@ def test_what_a_tokenizer_refuses_is_not_sound_and_its_warnings_count_as_errors_
     ):
         done = in_process("validate", "a.json", *dated, *strict)
         assert (done.returncode, done.stdout.splitlines()[-1]) == (code, line), done.stderr
+
+
+def test_rows_of_a_table_that_are_skipped_are_named(in_process, tmp_path):
+    (tmp_path / "people.csv").write_text("name,age\nAnn,34\n,\nBob,\nAnn ,34\nBob,35\n")
+    column = {"from": "people.csv", "column": "name", "count": True}
+    record = {"from": "people.csv", "template": "{name}, {age}"}
+    for targets, says in (
+        (column, "skipped empty rows: 1 (row 2)"),
+        (record, "skipped rows with an empty field: 2 (row 2; row 3)"),
+    ):
+        (tmp_path / "p.json").write_text(json.dumps({"request": "Who?", "targets": targets}))
+        done = in_process("validate", "p.json")
+        assert done.returncode == 0
+        assert says in done.stderr

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import pytest
 
@@ -195,3 +196,43 @@ def test_a_list_of_answers_may_say_of_each_how_it_ended(tmp_path, prompt_file, n
     path.write_text(json.dumps({"answers": ["{a}", "{b}"], name: ["length"]}) + "\n")
     with pytest.raises(InputError, match="has 2 answers but 1 finish reason"):
         evaluate([path], Question(prompt=prompt_file()))
+
+
+PEOPLE = {"targets": ["{Ann, 34}", "{Bob, 35}"], "template": "{{{name}, {age}}}"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("s.csv", "id,age, name\n1,34,Ann\n2,34, Ann \n3,35,Bob\n4,,Bob\n"),
+        ("s.csv", "name,age,count\nAnn,34,2\nBob,35,1\nBob,,1\n"),
+        (
+            "s.jsonl",
+            '{"name": "Ann", "age": 34}\n{"name": "Ann", "age": "34"}\n{"name": "Bob", "age": 35.0}\n{"name": "Bob", "age": ""}',
+        ),
+        ("s.json", '[{"name": "Ann", "age": 34, "count": 2}, {"name": "Bob", "age": 35}, {"name": "Bob", "age": ""}]'),
+    ],
+)
+def test_columns_of_a_records_fields_are_joined_by_the_template(tmp_path, prompt_file, name, text):
+    (tmp_path / name).write_text(text)
+    row = only_row(tmp_path / name, prompt=prompt_file(**PEOPLE))
+    assert (row.tally.counts, dict(row.tally.off_target)) == ((2, 1), {"{Bob, }": 1})
+
+
+def test_a_column_of_whole_answers_is_preferred_to_fields(tmp_path, prompt_file):
+    (tmp_path / "s.csv").write_text('name,age,answer\nBob,35,"{Ann, 34}"\nBob,35,"{Ann, 34}"\n')
+    assert only_row(tmp_path / "s.csv", prompt=prompt_file(**PEOPLE)).tally.counts == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("s.jsonl", '{"name": "Ann", "age": 34}\n{"name": "Bob"}', "s.jsonl:2: has no field 'age' of the prompt's template"),
+        ("s.jsonl", '{"name": "Ann", "age": [34]}\n{"name": "Bob", "age": [1, 2]}', "s.jsonl:2: the field 'age' holds a list"),
+        ("s.csv", "name,years\nAnn,34\n", "the column of the answers is unknown. Choose one with --column: name, years"),
+    ],
+)
+def test_fields_that_are_not_whole_records_are_an_error(tmp_path, prompt_file, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=re.escape(message)):
+        only_row(tmp_path / name, prompt=prompt_file(**PEOPLE))

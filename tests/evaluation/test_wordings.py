@@ -321,15 +321,19 @@ def test_contexts_are_measured_of_none_where_the_run_has_many_prompts():
     assert said == ["held-out contexts are not measured: there are 33 prompts, and the limit is 32"]
 
 
-def test_named_prompts_without_samples_are_told_of_and_sampled_wordings_are_samples(folder):
+def test_named_prompts_without_samples_are_an_error_and_sampled_wordings_are_samples(folder):
     whole = next(path for path in evaluate([folder / "run"]).rows if path.prompt.alias.endswith("die.json")).prompt.alias
     write_json(folder / "run" / "gen.json", {f"{whole}#2": ["{a}"] * 4})
     other = folder / "other.json"
     other.write_text(json.dumps({"request": "Roll.", "targets": ["a"]}))
-    for path, told in (
-        (Path(whole), []),
-        (other, ["there are no samples of the prompts named with --prompts. Add --exact to measure them"]),
-    ):
-        said = []
-        evaluate([folder / "run"], Question(prompts=(path,)), said.append)
-        assert said == told
+    said = []
+    evaluate([folder / "run"], Question(prompts=(Path(whole),)), said.append)
+    assert said == []
+    (folder / "run" / "adapter_config.json").touch()
+    (folder / "run" / "adapter_model.safetensors").touch()
+    with pytest.raises(InputError) as caught:
+        evaluate([folder / "run"], Question(prompts=(other,)))
+    assert str(caught.value) == (
+        f"{folder}/run: no samples of {other} (--prompts). Draw some with `diffuse sample {folder}/run --prompt {other}`, "
+        "or add --exact to measure the model without samples"
+    )

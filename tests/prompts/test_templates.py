@@ -83,7 +83,7 @@ def test_rows_with_an_empty_field_are_left_out_and_reported(table):
     said = []
     prompt = init_prompt(from_file=table(PEOPLE + "Dee,,Nice\n"), template="{name}, {age}", notice=said.append)
     assert len(prompt.targets) == 4
-    assert any("skipped empty rows: 1" in line for line in said)
+    assert any("skipped rows with an empty field: 1 (row " in line for line in said)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from diffusecli.report.next_steps import next_steps
 from diffusecli.report.parts import Flow
 from diffusecli.report.summary import evaluation
 from diffusecli.report.tables import answers, distribution_preview, training_plan
-from diffusecli.report.widths import middle
+from diffusecli.report.widths import distinguishable
 from diffusecli.training.budget import Plan
 from diffusecli.verbs.evaluate import Question, evaluate
 from tests.report.test_html import run_with
@@ -105,16 +105,30 @@ def test_shares_are_of_valid_answers_where_some_are_not(tmp_path):
 
 
 def test_the_legend_explains_the_figures_shown_and_no_others(tmp_path):
-    text = " ".join(shown(found(tmp_path, {"{heads}": 60, "{tails}": 20}), verbose=True).split())
-    for there in ("G: likelihood", "Cohen's w:", "detectable TVD: ", "of valid: share"):
-        assert there in text
-    for missing in ("Cramér's V: ", "known values: ", "copies: ", "Wasserstein distance: ", "exact: "):
-        assert missing not in text
+    terms = legend(found(tmp_path, {"{heads}": 60, "{tails}": 20}))
+    assert terms["weight, wanted"] == "share of a target that the prompt asks for"
+    assert terms["G"].startswith("likelihood ratio")
+    assert {"Cohen's w", "detectable TVD", "of valid", "count"} <= terms.keys()
+    assert not {"Cramér's V", "known values", "copies", "Wasserstein distance", "exact"} & terms.keys()
     numbers = Prompt(request="?", targets=("{1}", "{2}"))
-    assert "Wasserstein distance: " in shown(found(tmp_path, {"{1}": 60, "{2}": 20}, numbers), verbose=True)
+    assert "Wasserstein distance" in legend(found(tmp_path, {"{1}": 60, "{2}": 20}, numbers))
     records = Prompt(request="?", targets=("{a, x}", "{b, y}"), template="{{{first}, {second}}}")
-    text = " ".join(shown(found(tmp_path, {"{a, x}": 60, "{b, y}": 50}, records), verbose=True).split())
-    assert all(f"{name}: " in text for name in ("Cramér's V", "known values", "copies"))
+    assert {"Cramér's V", "known values", "copies"} <= legend(found(tmp_path, {"{a, x}": 60, "{b, y}": 50}, records)).keys()
+
+
+def legend(judged):
+    """Term -> meaning, from lines with a column for each."""
+    lines = shown(judged, 200, verbose=True).split("\n\n")[-1].splitlines()
+    return {line[:23].strip(): line[23:].strip() for line in lines}
+
+
+def test_later_lines_of_a_meaning_are_below_its_first(tmp_path):
+    lines = shown(found(tmp_path, {"{heads}": 60, "{tails}": 20}), 60, verbose=True).splitlines()
+    start = next(place for place, line in enumerate(lines) if line.startswith("perfect sampler "))
+    assert [line.rstrip() for line in lines[start : start + 2]] == [
+        "perfect sampler         the mean for independent draws from",
+        " " * 24 + "the weights, as many as the samples",
+    ]
 
 
 @pytest.mark.parametrize(("answers", "judged"), [
@@ -134,7 +148,7 @@ def test_an_excess_has_as_many_decimals_as_the_two_that_it_subtracts(tmp_path):
 
 def test_records_that_differ_at_their_ends_stay_different():
     names = ["{Bob, 25-49, teacher from Paris}", "{Bob, 25-49, teacher from Lyon}", "{Bob, 50-74, teacher from Paris}"]
-    assert len(set(middle(names, 20))) == 3
+    assert len(set(distinguishable(names, 20))) == 3
 
 
 def test_answers_off_target_are_shown_where_no_answer_is_a_target(tmp_path):
@@ -159,7 +173,7 @@ def test_the_entropy_has_a_note_if_texts_off_target_raise_it(tmp_path, off, note
     note = "off-target texts raise it"
     judged = found(tmp_path, answers)
     assert [note in line for line in shown(judged).split("   ") if "entropy" in line] == [noted]
-    assert [note in line for line in shown(judged, 120, verbose=True).splitlines() if "entropy  " in line] == [noted]
+    assert [note in line for line in shown(judged, 120, verbose=True).splitlines() if "nats; target" in line] == [noted]
     low = found(tmp_path, {"{heads}": 100 - off, "junk": off})  # below the target's
     assert note not in shown(low)
 
@@ -170,8 +184,8 @@ def test_a_rule_that_would_match_is_named(tmp_path):
 
 def test_names_that_differ_only_in_the_middle_stay_different():
     names = [f"a very long name that begins and ends alike {k} in the middle of it all" for k in range(3)]
-    assert len(set(middle(names, 20))) == 3
-    assert all(len(name) <= 20 for name in middle(names, 20))
+    assert len(set(distinguishable(names, 20))) == 3
+    assert all(len(name) <= 20 for name in distinguishable(names, 20))
 
 
 def test_the_command_is_short_and_says_how_to_see_all(tmp_path, in_process):
@@ -269,7 +283,7 @@ def test_names_of_targets_are_at_least_as_long_with_all_figures(tmp_path, width)
 
     def names(*, verbose):
         return [
-            re.match(r"  (\{.*?\})", line)[1]
+            re.match(r"  (\{.*?(?:\}|…))", line)[1]
             for line in shown(judged, width, verbose=verbose).splitlines()
             if line.startswith("  {")
         ]
@@ -277,7 +291,30 @@ def test_names_of_targets_are_at_least_as_long_with_all_figures(tmp_path, width)
     plain, full = names(verbose=False), names(verbose=True)
     assert len(plain) == len(full) == 3
     assert all(cell_len(some) <= cell_len(more) for some, more in zip(plain, full, strict=True))
-    assert all(more == target or cell_len(more) == width - 2 for more, target in zip(full, long.targets, strict=True))
+
+
+@pytest.mark.parametrize(("width", "figures"), [(40, 5), (60, 2), (80, 2), (120, 1)])
+def test_all_figures_of_a_target_are_beside_a_bar_at_every_width(tmp_path, width, figures):
+    """Bars share a line with the names; below them are the figures, in one line or more."""
+    long = Prompt(request="How?", targets=("{one long name of a target}", "{two long names of a target}"))
+    lines = [
+        line.rstrip()
+        for line in shown(found(tmp_path, {long.targets[0]: 75, long.targets[1]: 25}, long), width, verbose=True).splitlines()
+    ]
+    start = next(place for place, line in enumerate(lines) if line.startswith("  {one"))
+    text = " ".join(lines[start : start + figures])
+    assert "█" in lines[start]
+    assert "│" in lines[start]
+    assert all(figure in text for figure in ("50.0 %", "75.0 %", " 75 ", "50.0 ", "+5.0*"))
+    assert max(map(cell_len, lines)) <= width
+
+
+def test_notes_are_below_their_figures_on_a_narrow_terminal(tmp_path):
+    judged = found(tmp_path, {"{heads}": 60, "{tails}": 20})
+    lines = [line.rstrip() for line in shown(judged, 60, verbose=True).splitlines()]
+    place = lines.index("    effective outcomes            1.8")
+    assert lines[place + 1] == "        exp(entropy); target 2.0"
+    assert "    effective outcomes            1.8  exp(entropy); target 2.0" in shown(judged, 80, verbose=True)
 
 
 def test_a_plan_explains_its_columns():
@@ -289,3 +326,16 @@ def test_a_plan_explains_its_columns():
     assert lines[2].split() == ["p", "10", "2.303", "90", "740"]
     for head in ("entropy", "tokens", "as rows", "time"):
         assert any(line.startswith(f"{head}: ") for line in lines)
+
+
+def test_a_figure_is_not_repeated_in_other_words(tmp_path):
+    """The share on target is that off target, and the share of records may be the valid share."""
+    off = shown(found(tmp_path, {"edge": 60, "{heads}": 40}))
+    assert "off target 60 %" in off
+    assert "valid 40.0 %" not in off
+    assert "texts off target (" not in shown(found(tmp_path, {"edge": 60, "side": 40}))
+    records = Prompt(request="?", targets=("{a, x}", "{b, y}"), template="{{{first}, {second}}}")
+    same = shown(found(tmp_path, {"{a, x}": 50, "{b, y}": 49, "?": 1}, records))
+    assert "valid 99.0 %" in same
+    assert "records: in" not in same
+    assert "records: in 99.0 % of the answers" in shown(found(tmp_path, {"{a, x}": 50, "{b, y}": 48, "{a, y}": 1, "?": 1}, records))

@@ -1,6 +1,7 @@
 """Prompt-only methods around an engine: the law of what is recorded, randomness by position, and interruptions."""
 
 import json
+import math
 import re
 from collections import Counter
 from dataclasses import replace
@@ -21,7 +22,7 @@ from diffusecli.sampling.engine import Wanted
 from diffusecli.sampling.generations import generate
 from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.server_engine import ServerEngine
-from diffusecli.sampling.settings import SamplingSettings
+from diffusecli.sampling.settings import SamplingSettings, Standing
 from diffusecli.system.errors import InterruptedRun
 from tests.sampling.test_counting import BASE
 from tests.tiny import byte_tokenizer, tiny_llama
@@ -381,3 +382,24 @@ def test_a_server_accepts_and_rejects_proposals():
         found, _ = asked(engine(server, 60), "rejection", 60, COIN)
     assert found.keys() == {"h", "t"}
     assert found.total() == 60
+
+
+@pytest.mark.parametrize("method", ["seeded", "rejection"])
+def test_the_tokens_left_follow_from_those_of_the_answers_before(method):
+    """Each reply costs 3 tokens, and each answer is the first reply."""
+
+    class Watched(Replying):
+        def draw(self, wanted):
+            wanted.watch(Standing(Answers(), wanted.count, 1, 1))
+            super().draw(wanted)
+
+    looks = []
+    engine = Watched(lambda *_: {"seeded": "1", "rejection": "accept"}[method])
+    wanted = Wanted(
+        DIE, 1010, Answers(), lambda *_: None, lambda now: looks.append((now.answers.total(), now.tokens_fed, now.tokens_left()))
+    )
+    AskingEngine(engine, METHODS[method], 0).draw(wanted)
+    assert math.isnan(looks[0][2])  # before the first answer
+    known = [look for look in looks if not math.isnan(look[2])]
+    assert known
+    assert all(fed + left == pytest.approx(3 * 1010) for _, fed, left in known)

@@ -1,6 +1,7 @@
 """Prompts with several wordings: how many answers each gets, and that no wording loses or repeats one."""
 
 import json
+import math
 from collections import Counter
 
 import pytest
@@ -15,7 +16,7 @@ from diffusecli.sampling.engine import Wanted, drawn
 from diffusecli.sampling.generations import generate
 from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.pooling import shares
-from diffusecli.sampling.settings import SamplingSettings
+from diffusecli.sampling.settings import SamplingSettings, Standing
 from diffusecli.system.errors import InterruptedRun
 from tests.sampling.test_counting import BASE, TOKENIZER, forward_calls
 
@@ -116,8 +117,6 @@ def test_the_user_sees_one_prompt(tmp_path):
 
     class Watched(Echo):
         def draw(self, wanted):
-            from diffusecli.sampling.settings import Standing
-
             have = Answers(wanted.have)
             for at in range(wanted.count):
                 have.add("x")
@@ -134,6 +133,30 @@ def test_the_user_sees_one_prompt(tmp_path):
     assert {(alias, wanted) for alias, _, wanted, _ in looks} == {("die.json", 10)}
     assert [total for _, total, _, _ in looks] == [*range(1, 10), 10, 10]
     assert [fed for _, _, _, fed in looks] == [*range(5, 50, 5), 50, 50]
+
+
+def test_tokens_left_of_several_wordings_are_those_of_all_wordings(tmp_path):
+    """Ten answers of 5 tokens each: as many are left as answers are missing. None are known before the engine knows its own."""
+
+    class Watched(Echo):
+        def draw(self, wanted):
+            for at in range(wanted.count):
+                wanted.watch(
+                    Standing(
+                        Answers({"x": at} if at else {}),
+                        wanted.count,
+                        1,
+                        5 * at,
+                        lambda at=at: 5.0 * (wanted.count - at) if at else math.nan,
+                    )
+                )
+            wanted.arrived(Answers({"x": wanted.count}), 5 * wanted.count)
+
+    looks = []
+    written(Watched(), [DIE], tmp_path / "gen.json", report=lambda _, now: looks.append((now.answers.total(), now.tokens_left())))
+    known = [(total, left) for total, left in looks[:-1] if not math.isnan(left)]
+    assert len(known) == 6  # of 3, 3, 2 and 2 answers, all looks but the first
+    assert all(left == 5 * (10 - total) for total, left in known)
 
 
 def test_samples_of_one_request_are_those_of_before(tmp_path):

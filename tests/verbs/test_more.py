@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from diffusecli.prompts.config import AlgConfig, Config
+from diffusecli.prompts.config_files import read_config
 from diffusecli.system.errors import InputError, InterruptedRun
 from diffusecli.training.schedule import WARM_UP, rate_share
 from diffusecli.verbs.train import plan, train
@@ -92,12 +93,36 @@ def test_after_ctrl_c_the_same_command_ends_in_the_same_bits(config, monkeypatch
             quietly(config("cut"), more=6)
     assert manifest(config("cut"))["iterations"] == 8  # the finished run is whole until the other one is
     for other, was in ((0, "with --more 6"), (7, "with --more 6")):
-        with pytest.raises(InputError, match=f"was interrupted, started {was}. First resume it {was}"):
+        with pytest.raises(
+            InputError, match=f"was interrupted, started {was}. Resume it first: `diffuse train .*config.yaml --more 6`"
+        ):
             quietly(config("cut"), more=other)
     done, _, _ = quietly(config("cut"), more=6)
     assert adapter(config("cut")) == adapter(config("whole"))
     assert done.after.kl == expected.after.kl
     assert (manifest(config("cut"))["iterations"], manifest(config("cut"))["continued_at"]) == (14, [8])
+
+
+def test_a_training_that_lacks_its_figures_is_resumed_by_the_command_in_the_error(config, monkeypatch):
+    """As after Ctrl-C between the last checkpoint and the measuring."""
+    quietly(config())
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as during:
+        during.setattr("diffusecli.verbs.train._announce_measuring", interrupted)
+        with pytest.raises(InterruptedRun, match="The training is complete and its last checkpoint is saved"):
+            quietly(config(), more=6)
+    folder = config().output_dir
+    with pytest.raises(InputError) as caught:
+        quietly(config(), more=7)
+    assert str(caught.value) == (
+        f"{folder}: contains a training that was interrupted, started with --more 6. "
+        f"Resume it first: `diffuse train {folder}/config.yaml --more 6`"
+    )
+    quietly(read_config(Path(folder, "config.yaml")), more=6)
+    assert manifest(config())["iterations"] == 14
 
 
 def interrupted_while_sampling(config, monkeypatch, **more):
@@ -219,7 +244,9 @@ def test_an_interrupted_training_is_resumed_before_it_goes_on(config, monkeypatc
         interrupt_at(during, 3)
         with pytest.raises(InterruptedRun):
             quietly(config())
-    with pytest.raises(InputError, match=r"was interrupted, started without --more\. First resume it without --more"):
+    with pytest.raises(
+        InputError, match=r"was interrupted, started without --more\. Resume it first: `diffuse train \S+config.yaml`"
+    ):
         quietly(config(), more=2)
 
 
