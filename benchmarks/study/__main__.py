@@ -1,7 +1,8 @@
 """`python -m benchmarks.study [PIECE …] [--seeds N] [--plan] [--tables]`: run the study, or what is left of it, and write its tables.
 
 From the repository's folder. Interrupt it at any time; the same command goes on. Pieces: rng, weighted, names, ablations, groups,
-people, retention (which wants rng, names and people first); choices, bernoulli, laws, stated: tasks of published work.
+people, retention (which wants rng, names and people first); choices, bernoulli, laws, stated: tasks of published work; kept (which wants rng,
+retention and stated first), surveys.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.study import literature
+from benchmarks.study import kept, literature, surveys
 from benchmarks.study.plan import EXPERIMENTS, PIECES, ROWS, Experiment, ability_stages, stages_of
 from benchmarks.study.stages import Stage, is_done, read_journal, seconds_of
 from benchmarks.study.tasks import TASKS
@@ -49,6 +49,8 @@ def collect() -> list[Path]:
     tables = {
         **found,
         **{task: list(literature.lines(task, journal)) for task in TASKS},
+        kept.PIECE: list(kept.lines(journal)),
+        surveys.PIECE: list(surveys.lines(journal)),
         "lines": list(_people()),
         "abilities": list(_abilities()),
         "curves": list(_curves()),
