@@ -192,7 +192,7 @@ def _smallest(dice: np.random.Generator) -> Made:
 def _even(dice: np.random.Generator) -> Made:
     while True:
         odd, even = [int(n) for n in dice.choice(np.arange(11, 100, 2), 3, replace=False)], 2 * _number(dice, 5, 49)
-        yield f"Which number is even: {_listed(dice.permutation([*odd, even]))}?", str(even), [str(n) for n in odd]
+        yield f"Which number is even: {_listed(dice.permutation([*odd, even]).tolist())}?", str(even), [str(n) for n in odd]
 
 
 @_rule("sequences upwards")

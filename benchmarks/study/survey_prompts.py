@@ -58,7 +58,7 @@ class Group:
             {"18 to 49": "aged 18 to 49", "50 and over": "aged 50 or over"}[self.age],
         )
         party = {"Democrats": "a Democrat", "independents": "an independent", "Republicans": "a Republican"}[self.party]
-        return f"a {sex} {age}, {party}"
+        return f"A {sex} {age}, {party}"
 
 
 Counts = Mapping[Group, Mapping[str, np.ndarray]]
@@ -76,11 +76,11 @@ def read_counts() -> Counts:
 
 
 def prompt_of(group: Group, question: str, people: np.ndarray) -> Prompt:
-    """The request names the group; the targets are the answers, with the group's shares as weights. Groups and questions come last."""
+    """The request ends with the group and the question, so that prompts share most of their tokens. Weights are the group's shares."""
     request = (
-        "In 2018, adults in the United States were asked about public spending. Answer as a person drawn at random from a group would. Give one of "
-        "{too little}, {about right} or {too much}, in curly braces, and nothing else. "
-        f"What does {group.described}, say that the country spends on {QUESTIONS[question]}?"
+        "In a survey of 2018, adults in the United States said whether the country spends {too little}, {about right} or {too much} on something. "
+        "Answer as a person drawn at random from a group would, with one of these three in curly braces and nothing else. "
+        f"{group.described}, on {QUESTIONS[question]}:"
     )
     return Prompt(request=request, targets=tuple(f"{{{answer}}}" for answer in ANSWERS), weights=tuple(people / people.sum()))
 

@@ -56,8 +56,8 @@ def _fold(group: Group, seed: int) -> Iterator[Stage]:
     run, own = run_of(group, seed), _PROMPTS / group.name
     others = ",".join(str(_PROMPTS / other.name) for other in read_counts() if other != group)
     settings = (
-        f"train_prompts=[{others}]", f"alg_config.n_iters={VISITS}", "alg_config.prompts_per_step=8", "generate=false", f"seed={seed}",
-        f"output_dir={run}",
+        f"train_prompts=[{others}]", f"alg_config.n_iters={VISITS}", "alg_config.prompts_per_step=8", "retain.answers_per_step=1",
+        "generate=false", f"seed={seed}", f"output_dir={run}",
     )  # fmt: skip
     options = tuple(word for setting in settings for word in ("--set", setting))
     name = f"surveys/without-{group.name}-{seed}"

@@ -56,7 +56,7 @@ def test_every_prompt_is_sound_and_names_its_group_and_question(tmp_path):
         assert not [p for p in content_problems(Document("", "", json.loads(prompt.to_json())), prompt) if p.severity == "error"]
     one = group("Republicans", "women", "50 and over")
     prompt = prompt_of(one, "natroad", np.array([1, 2, 1]))
-    assert "What does a woman aged 50 or over, a Republican, say that the country spends on highways and bridges?" in prompt.request
+    assert prompt.request.endswith(" A woman aged 50 or over, a Republican, on highways and bridges:")
     assert dict(zip(prompt.targets, prompt.probabilities, strict=True)) == {
         "{too little}": 0.25, "{about right}": 0.5, "{too much}": 0.25,
     }  # fmt: skip
