@@ -20,8 +20,8 @@ from diffusecli.evaluation.perfect import mean_tvd
 
 PIECE = "surveys"
 SEEDS = 3
-VISITS = 3
-"""Of every prompt in a training: 33 steps of eight prompts."""
+VISITS = 8
+"""Of every prompt in a training: 88 steps of eight prompts. In trials the mean KL was .26, .15 and .09 nats at the second, third and fourth visit."""
 
 _FOLDER = WHERE / PIECE
 _PROMPTS = _FOLDER / "prompts"
@@ -63,7 +63,7 @@ def _fold(group: Group, seed: int) -> Iterator[Stage]:
     name = f"surveys/without-{group.name}-{seed}"
     trained = run / "run.json"
     command = ("diffusecli", "train", "configs/mixture.yaml", *options)
-    yield Stage(f"{name}/train", command, trained, (_WRITTEN.product,), fills_folder=True, minutes=2)
+    yield Stage(f"{name}/train", command, trained, (_WRITTEN.product,), fills_folder=True, minutes=4.5)
     measured = ("benchmarks.study.survey_measure", str(own), str(run))
     file = _FOLDER / "measured" / f"{group.name}-{seed}.json"
     yield Stage(f"{name}/measure", measured, file, (trained, _WRITTEN.product), prints=True, minutes=0.2)
@@ -134,8 +134,10 @@ def table(read: Callable[[str], Sequence[Read]]) -> Iterator[Sequence[str]]:
 
     floor, tuned = values("floor"), values("tvd_tuned")
     seeds = len({line["seed"] for line in found})
+    trained_kl, drift = (mean(float(line[column]) for line in found) for column in ("trained_kl", "drift"))
     yield (
-        f"prediction ({len(groups)} groups × {len(QUESTIONS)} questions, {seeds} {'seed' if seeds == 1 else 'seeds'})",
+        f"prediction ({len(groups)} groups × {len(QUESTIONS)} questions, {seeds} {'seed' if seeds == 1 else 'seeds'}; "
+        f"tuned models: mean KL on trained prompts {trained_kl:.3f} nats, drift {drift:.3f})",
         "on target, %",
         "TVD",
         "excess TVD",

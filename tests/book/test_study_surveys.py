@@ -189,7 +189,9 @@ def test_the_table_shows_only_groups_that_are_measured(workplace):
         writer.writeheader()
         writer.writerows(found)
     head, _, *rows = table("surveys")
-    assert head[0] == "prediction (2 groups × 8 questions, 1 seed)"
+    assert (
+        head[0] == "prediction (2 groups × 8 questions, 1 seed; tuned models: mean KL on trained prompts 0.500 nats, drift 0.062)"
+    )
     by_name = {cells[0]: cells[1:] for cells in rows}
     floor = np.mean([line["floor"] for line in found])
     assert by_name["**tuned model, exact**"] == ["100.0", "0.000", f"{-floor:.3f}", "-", "-"]
