@@ -19,6 +19,7 @@ import hashlib
 import json
 import math
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -199,7 +200,9 @@ def question_sets(*, many: bool = False) -> dict[str, list[Question]]:
 def measure(base: LoadedModel, config: Config, notice: Notice, *, many: bool = False) -> dict[str, Any]:
     """All figures of the model as it is now, and what they were made from: what `compare` needs."""
     sets = question_sets(many=many)
+    started, number = time.perf_counter(), sum(map(len, sets.values()))
     items = {name: answered(questions, answer_log_probs(base, questions, config, notice)) for name, questions in sets.items()}
+    notice(f"{number} questions, {60 * number / (time.perf_counter() - started):.0f} per minute")
     passages = read_passages()
     losses = passage_losses(base, passages)
     figures = [accuracy_figures(name, found) for name, found in items.items()] + [passage_figures(losses)]

@@ -38,7 +38,7 @@ def stages() -> Iterator[Stage]:
         asked = "--untuned" if run is None else str(run)
         command = ("benchmarks.study.abilities", asked, "--many")
         reads = () if run is None else (run / "run.json",)
-        yield Stage(f"{PIECE}/{name}", command, WHERE / PIECE / f"{name}.json", reads, prints=True, minutes=5)
+        yield Stage(f"{PIECE}/{name}", command, WHERE / PIECE / f"{name}.json", reads, prints=True, minutes=5.5)
 
 
 def lines(journal: Journal) -> Iterator[Line]:
