@@ -13,14 +13,14 @@ import pandas as pd
 
 from benchmarks.study.survey_prompts import ANSWERS, QUESTIONS
 
-_OLDEST_YOUNG = 49
+_OLDEST_YOUNG, _INDEPENDENT = 49, 3
 
 
 def counts(people: pd.DataFrame) -> pd.DataFrame:
-    """A row per group and question: how many people gave each answer. People of other parties, and those without an age, are left out."""
-    known = people[people.partyid.between(0, 6) & people.age.notna()]
+    """A row per group and question: how many people gave each answer. Independents, people of other parties, and those without an age are left out."""
+    known = people[people.partyid.between(0, 6) & (people.partyid != _INDEPENDENT) & people.age.notna()]
     groups = pd.DataFrame({
-        "party": pd.cut(known.partyid, [-1, 2, 3, 6], labels=["Democrats", "independents", "Republicans"]).astype(str),
+        "party": known.partyid.lt(_INDEPENDENT).map({True: "Democrats", False: "Republicans"}),
         "sex": known.sex.map({0: "men", 1: "women"}),
         "age": known.age.le(_OLDEST_YOUNG).map({True: "18 to 49", False: "50 and over"}),
     })  # fmt: skip

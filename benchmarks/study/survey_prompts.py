@@ -1,7 +1,7 @@
 """`python -m benchmarks.study.survey_prompts FOLDER`: write a prompt per group and question of a real survey, a folder per group.
 
 The survey is the General Social Survey 2018 (NORC at the University of Chicago): does the country spend too little, about the right amount or too
-much on something? `data/spending.csv` counts the answers of 12 groups (party, sex, age) to 8 questions, without survey weights. It has no single
+much on something? `data/spending.csv` counts the answers of 8 groups (party, sex, age) to 6 questions, without survey weights. It has no single
 person, and was made by `survey_counts.py` from the table `gss_spending` of the R package stevedata (GPL-2), of which nothing else is kept. NORC gives
 the data of the survey to everybody, and asks to be cited. Three of the questions (environment, defense, foreign aid) had two wordings in the survey. Their
 answers are counted together.
@@ -29,9 +29,7 @@ QUESTIONS = {
     "natarms": "the military and national defense",
     "nataid": "foreign aid",
     "natroad": "highways and bridges",
-    "natmass": "mass transportation",
     "natchld": "assistance for child care",
-    "natsci": "scientific research",
     "natenrgy": "alternative sources of energy",
 }
 """Column of the survey -> what the money is spent on, in our words."""
@@ -57,7 +55,7 @@ class Group:
             {"men": "man", "women": "woman"}[self.sex],
             {"18 to 49": "aged 18 to 49", "50 and over": "aged 50 or over"}[self.age],
         )
-        party = {"Democrats": "a Democrat", "independents": "an independent", "Republicans": "a Republican"}[self.party]
+        party = {"Democrats": "a Democrat", "Republicans": "a Republican"}[self.party]
         return f"A {sex} {age}, {party}"
 
 

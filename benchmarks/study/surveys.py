@@ -20,8 +20,8 @@ from diffusecli.evaluation.perfect import mean_tvd
 
 PIECE = "surveys"
 SEEDS = 3
-VISITS = 8
-"""Of every prompt in a training: 88 steps of eight prompts. In trials the mean KL was .26, .15 and .09 nats at the second, third and fourth visit."""
+VISITS = 16
+"""Of every prompt in a training: 96 steps of seven prompts. After five visits a trial still answered most questions alike (mean KL .086 nats)."""
 
 _FOLDER = WHERE / PIECE
 _PROMPTS = _FOLDER / "prompts"
@@ -56,7 +56,7 @@ def _fold(group: Group, seed: int) -> Iterator[Stage]:
     run, own = run_of(group, seed), _PROMPTS / group.name
     others = ",".join(str(_PROMPTS / other.name) for other in read_counts() if other != group)
     settings = (
-        f"train_prompts=[{others}]", f"alg_config.n_iters={VISITS}", "alg_config.prompts_per_step=8", "retain.answers_per_step=1",
+        f"train_prompts=[{others}]", f"alg_config.n_iters={VISITS}", "alg_config.prompts_per_step=7", "retain.answers_per_step=1",
         "generate=false", f"seed={seed}", f"output_dir={run}",
     )  # fmt: skip
     options = tuple(word for setting in settings for word in ("--set", setting))

@@ -24,8 +24,8 @@ def group(party, sex, age):
     return Group(party, sex, age)
 
 
-def test_the_table_has_twelve_groups_with_eight_questions():
-    assert len(COUNTS) == len({one.name for one in COUNTS}) == len({one.described for one in COUNTS}) == 12
+def test_the_table_has_eight_groups_with_six_questions():
+    assert len(COUNTS) == len({one.name for one in COUNTS}) == len({one.described for one in COUNTS}) == 8
     assert all(set(answers) == set(QUESTIONS) for answers in COUNTS.values())
     assert all(people.min() > 0 and people.sum() > 50 for answers in COUNTS.values() for people in answers.values())
 
@@ -36,13 +36,12 @@ def test_counts_are_made_from_the_answers_of_single_people():
         **{question: [1.0, -1.0, 0.0, None, 1.0, 1.0, 1.0] for question in QUESTIONS},
     })  # fmt: skip
     people["natroad"] = [1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0]
-    people["natsci"] = [1.0, 0.0, -1.0, 0.0, 1.0, 1.0, 1.0]
+    people["natenrgy"] = [1.0, 0.0, -1.0, 0.0, 1.0, 1.0, 1.0]
     found = counts(people)
-    of = found[found.question == "natsci"].set_index(["party", "sex", "age"])[list(ANSWERS)]
+    of = found[found.question == "natenrgy"].set_index(["party", "sex", "age"])[list(ANSWERS)]
     assert of.loc["Democrats", "women", "18 to 49"].tolist() == [1, 1, 0]  # the last three people are in no group
-    assert of.loc["independents", "men", "50 and over"].tolist() == [0, 0, 1]
     assert of.loc["Republicans", "women", "50 and over"].tolist() == [0, 1, 0]
-    assert len(of) == 3
+    assert len(of) == 2  # nor is the independent
 
 
 def test_every_prompt_is_sound_and_names_its_group_and_question(tmp_path):
@@ -51,7 +50,7 @@ def test_every_prompt_is_sound_and_names_its_group_and_question(tmp_path):
     stale.touch()
     write(tmp_path)
     prompts = read_prompts([tmp_path / "prompts"])
-    assert len({prompt.request for prompt in prompts}) == len(prompts) == 96
+    assert len({prompt.request for prompt in prompts}) == len(prompts) == 48
     for prompt in prompts:
         assert not [p for p in content_problems(Document("", "", json.loads(prompt.to_json())), prompt) if p.severity == "error"]
     one = group("Republicans", "women", "50 and over")
@@ -135,11 +134,11 @@ def test_every_fold_trains_all_other_groups_and_is_a_sound_config(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     write(surveys._FOLDER)
     trainings = [stage for stage in surveys.stages(0) if "train" in stage.command]
-    assert len(trainings) == 12
+    assert len(trainings) == 8
     for one, stage in zip(COUNTS, trainings, strict=True):
         config = read_config(stage.command[2], [word for word in stage.command if "=" in word])
         trained = {prompt.request for prompt in read_prompts(config.train_prompts)}
-        assert len(trained) == 88
+        assert len(trained) == 42
         assert not any(one.described in request for request in trained)
         assert config.output_dir == str(surveys.run_of(one, 0))
 
@@ -182,7 +181,7 @@ def test_the_table_shows_only_groups_that_are_measured(workplace):
         done(train, {"retention_kl": 0.0625, "training_seconds": 60, "exact_kl": {"a": 0.25, "b": 0.75}})
         done(measured, {f"{one.name}/{question}": shares(COUNTS[one][question]).tolist() for question in QUESTIONS})
     found = list(surveys.lines(stages.read_journal()))
-    assert len(found) == 2 * 8
+    assert len(found) == 2 * 6
     assert (found[0]["drift"], found[0]["train_seconds"], found[0]["trained_kl"]) == (0.0625, 60, 0.5)
     with (workplace / "surveys.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(found[0]))
@@ -190,7 +189,7 @@ def test_the_table_shows_only_groups_that_are_measured(workplace):
         writer.writerows(found)
     head, _, *rows = table("surveys")
     assert (
-        head[0] == "prediction (2 groups × 8 questions, 1 seed; tuned models: mean KL on trained prompts 0.500 nats, drift 0.062)"
+        head[0] == "prediction (2 groups × 6 questions, 1 seed; tuned models: mean KL on trained prompts 0.500 nats, drift 0.062)"
     )
     by_name = {cells[0]: cells[1:] for cells in rows}
     floor = np.mean([line["floor"] for line in found])
