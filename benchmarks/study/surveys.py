@@ -43,7 +43,7 @@ def stages(seed: int) -> Iterator[Stage]:
 
 def _untuned() -> Stage:
     command = ("benchmarks.study.survey_measure", str(_PROMPTS))
-    return Stage("surveys/untuned", command, _FOLDER / "untuned.json", (_WRITTEN.product,), prints=True, minutes=1)
+    return Stage("surveys/untuned", command, _FOLDER / "untuned.json", (_WRITTEN.product,), prints=True, minutes=0.5)
 
 
 def run_of(group: Group, seed: int) -> Path:
@@ -63,7 +63,7 @@ def _fold(group: Group, seed: int) -> Iterator[Stage]:
     name = f"surveys/without-{group.name}-{seed}"
     trained = run / "run.json"
     command = ("diffusecli", "train", "configs/mixture.yaml", *options)
-    yield Stage(f"{name}/train", command, trained, (_WRITTEN.product,), fills_folder=True, minutes=4.5)
+    yield Stage(f"{name}/train", command, trained, (_WRITTEN.product,), fills_folder=True, minutes=5)
     measured = ("benchmarks.study.survey_measure", str(own), str(run))
     file = _FOLDER / "measured" / f"{group.name}-{seed}.json"
     yield Stage(f"{name}/measure", measured, file, (trained, _WRITTEN.product), prints=True, minutes=0.2)
