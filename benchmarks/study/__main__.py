@@ -2,8 +2,8 @@
 
 From the repository's folder. Interrupt it at any time; the same command goes on. Pieces: rng, weighted, names, ablations, groups,
 people, retention (which wants rng, names and people first); choices, bernoulli, laws, stated: tasks of published work;
-losses: the same training with other losses (--seeds 3);
-wordings, one-wording: groups never trained on, in many wordings; fields: people with fields.
+losses: the same training with other losses (--seeds 3); wordings, one-wording: groups never trained on, in many wordings;
+fields: people with fields; kept: abilities on thousands of questions; surveys: groups of a survey never trained on.
 """
 
 from __future__ import annotations

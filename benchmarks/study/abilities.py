@@ -1,7 +1,8 @@
-"""`python -m benchmarks.study.abilities RUN|--untuned`: what a model knows and how well it predicts ordinary text, as one JSON object.
+"""`python -m benchmarks.study.abilities RUN|--untuned [--many]`: what a model knows and how well it predicts ordinary text, as one JSON object.
 
 Three sets that no prompt of the library has anything to do with: questions with four answers (`data/choices.jsonl`), arithmetic with four
-answers (made here), and paragraphs of ordinary English (`data/passages.txt`). Nothing is sampled. A question is asked in a chat, and
+answers (made here), and paragraphs of ordinary English (`data/passages.txt`). `--many` asks the thousands of questions of `rules.py` instead of
+the first two sets. Nothing is sampled. A question is asked in a chat, and
 each of its four answers has an exact log-probability as what the assistant says: the sum over its tokens, as Brown and others ("Language
 Models are Few-Shot Learners", 2020) and the accuracies of most evaluation suites have it. The likeliest counts as the model's answer. The
 sum, and not the mean per token, makes the four normalised probabilities those of a model that must say one of the four; answers
@@ -18,6 +19,7 @@ import hashlib
 import json
 import math
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -98,18 +100,18 @@ def _drawn(dice: np.random.Generator, kind: str, results: Mapping[str, tuple[int
     found = []
     for term, place in zip(dice.choice(list(results), EACH, replace=False), places, strict=True):
         result, steps = results[term]
-        wrong = dice.permutation(_near(result, steps))[:3].tolist()
+        wrong = dice.permutation(near(result, steps))[:3].tolist()
         options = [*wrong[:place], result, *wrong[place:]]
         found.append(Question(f"What is {term}?", tuple(f"{term} = {option}" for option in options), int(place), kind))
     return found
 
 
-def _near(result: int, steps: Sequence[int]) -> list[int]:
+def near(result: int, steps: Sequence[int]) -> list[int]:
     """Numbers of as many digits, so many steps above and below; the nearest others where these are fewer than three.
 
-    >>> _near(9, (1, 2, 10))
+    >>> near(9, (1, 2, 10))
     [7, 8, 6]
-    >>> _near(24, (1, 4, 6))
+    >>> near(24, (1, 4, 6))
     [18, 20, 23, 25, 28, 30]
     """
 
@@ -122,9 +124,9 @@ def _near(result: int, steps: Sequence[int]) -> list[int]:
 
 
 def answer_log_probs(base: LoadedModel, questions: Sequence[Question], config: Config, notice: Notice) -> np.ndarray:
-    """[Q, 4]: exact log-probabilities, in nats, of each option as the beginning of the assistant's answer. One packed pass a question.
+    """[Q, 4]: exact log-probabilities, in nats, of each option as the beginning of the assistant's answer.
 
-    Raises `InputError` where the tokenizer cannot tell two options apart, or a question is too long for the model.
+    Every packed pass has many questions. The four options of a question share it, and questions share how they begin. Raises `InputError` where the tokenizer cannot tell two options apart, or a question is too long for the model.
     """
     prompts = [
         Prompt(request=q.question, targets=q.options, eos=False, alias=f"question {number}")
@@ -188,10 +190,19 @@ def passage_figures(items: Sequence[Mapping[str, float]]) -> dict[str, float]:
     }
 
 
-def measure(base: LoadedModel, config: Config, notice: Notice) -> dict[str, Any]:
+def question_sets(*, many: bool = False) -> dict[str, list[Question]]:
+    """The sets of questions, by name."""
+    from benchmarks.study.rules import by_rule
+
+    return {"rules": by_rule()} if many else {"choices": read_choices(), "arithmetic": arithmetic()}
+
+
+def measure(base: LoadedModel, config: Config, notice: Notice, *, many: bool = False) -> dict[str, Any]:
     """All figures of the model as it is now, and what they were made from: what `compare` needs."""
-    sets = {"choices": read_choices(), "arithmetic": arithmetic()}
+    sets = question_sets(many=many)
+    started, number = time.perf_counter(), sum(map(len, sets.values()))
     items = {name: answered(questions, answer_log_probs(base, questions, config, notice)) for name, questions in sets.items()}
+    notice(f"{number} questions, {60 * number / (time.perf_counter() - started):.0f} per minute")
     passages = read_passages()
     losses = passage_losses(base, passages)
     figures = [accuracy_figures(name, found) for name, found in items.items()] + [passage_figures(losses)]
@@ -206,17 +217,16 @@ def measure(base: LoadedModel, config: Config, notice: Notice) -> dict[str, Any]
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """What changed between two results of `measure`, item by item.
 
-    Choices and arithmetic: McNemar's exact test (the binomial law of the questions that only one of the two got right), and the mean change
+    Sets of questions: McNemar's exact test (the binomial law of the questions that only one of the two got right), and the mean change
     of the right answers' log-probability in nats. Passages: the mean change of nats per token over passages, and exp of it, the
     factor on perplexity. Means have 95 % intervals by the paired t-test. Raises `ValueError` where not the same was asked of the same base model.
     """
     if before["asked"] != after["asked"]:
         raise ValueError("other questions or another base model: measure both again with the same")
-    pairs = {name: (before["items"][name], after["items"][name]) for name in ("choices", "arithmetic", "passages")}
-    per_token = _mean_change(*([item["nats"] / item["tokens"] for item in items] for items in pairs["passages"]))
+    pairs = {name: (items, after["items"][name]) for name, items in before["items"].items()}
+    per_token = _mean_change(*([item["nats"] / item["tokens"] for item in items] for items in pairs.pop("passages")))
     return {
-        "choices": _answers_changed(*pairs["choices"]),
-        "arithmetic": _answers_changed(*pairs["arithmetic"]),
+        **{name: _answers_changed(*both) for name, both in pairs.items()},
         "passages": {
             **{f"nats_per_token_{name}": value for name, value in per_token.items()},
             **{f"perplexity_{name.replace('change', 'factor')}": math.exp(value) for name, value in per_token.items()},
@@ -260,6 +270,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure what a model knows and how well it predicts ordinary text.")
     parser.add_argument("run", nargs="?", type=Path, help="a run directory: its adapter on its base model")
     parser.add_argument("--untuned", action="store_true", help="without the adapter; the built-in model where no run is named")
+    parser.add_argument("--many", action="store_true", help="ask the thousands of questions that are made by rule")
     asked = parser.parse_args()
     if asked.run is None and not asked.untuned:
         parser.error("name a run directory, or say --untuned")
@@ -269,7 +280,7 @@ def main() -> None:
 
     try:
         base, config = load(RunDir(asked.run) if asked.run else None, untuned=asked.untuned, notice=notice)
-        found = measure(base, config, notice)
+        found = measure(base, config, notice, many=asked.many)
     except DiffuseError as error:
         sys.exit(str(error))
     print(json.dumps(found, indent=1, allow_nan=False))

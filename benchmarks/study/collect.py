@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.study import fields, literature, losses_results, wordings
+from benchmarks.study import fields, kept, literature, losses_results, surveys, wordings
 from benchmarks.study.plan import EXPERIMENTS, PIECES, ROWS, Experiment, ability_stages, stages_of
 from benchmarks.study.stages import Stage, is_done, read_journal, seconds_of
 from benchmarks.study.tasks import TASKS
@@ -52,6 +52,8 @@ def collect() -> list[Path]:
         "losses": list(losses_results.lines(journal)),
         "wordings": list(wordings.lines(journal, RESULTS / "groups.csv")),
         "fields": list(fields.lines(journal)),
+        kept.PIECE: list(kept.lines(journal)),
+        surveys.PIECE: list(surveys.lines(journal)),
         "lines": list(_people()),
         "abilities": list(_abilities()),
         "curves": list(_curves()),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.study import fields_tables, literature_tables, losses_results, wordings_tables
+from benchmarks.study import fields_tables, kept, literature_tables, losses_results, surveys, wordings_tables
 from benchmarks.study.collect import RESULTS
 from benchmarks.study.groups import GROUPS
 from benchmarks.study.plan import (
@@ -267,12 +267,15 @@ _MODELS = {
 
 def _drift() -> Table:
     yield "trained on", "with `retain`: drift", "mean KL", "without: drift", "mean KL"
-    for told, kept, free in (
+    for told, retained, free in (
         ("1 to 10 and 1 to 100", ("rng", "both"), "both-free"),
         ("200 names, to the end", ("names", "to-the-end"), "names-free"),
         ("all six groups", ("people", "all"), "all-free"),
     ):
-        with_it, without = _of(lines(kept[0]), run=kept[1], mode="lora", seed="0"), _of(lines("retention"), run=free, mode="lora")
+        with_it, without = (
+            _of(lines(retained[0]), run=retained[1], mode="lora", seed="0"),
+            _of(lines("retention"), run=free, mode="lora"),
+        )
         yield told, *(spread(_column(some[:1], name), 4) for some in (with_it, without) for name in ("drift", "trained_kl"))
 
 
@@ -310,4 +313,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "fields": lambda: fields_tables.ratios(lines("fields")),
     "fields-copied": lambda: fields_tables.copied(lines("fields")),
     "fields-forms": lambda: fields_tables.forms(lines("fields")),
+    "kept": lambda: kept.table(lines),
+    "kept-kinds": lambda: kept.kinds_table(lines),
+    "surveys": lambda: surveys.table(lines),
 }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
-from benchmarks.study import fields, literature, losses_plan, wordings
+from benchmarks.study import fields, kept, literature, losses_plan, surveys, wordings
 from benchmarks.study.groups import GROUPS
 from benchmarks.study.stages import WHERE, Stage
 from benchmarks.study.tasks import TASKS, Distribution, file_name
@@ -218,7 +218,7 @@ ROWS = Stage("ablations/rows", ("benchmarks.study.rows",), WHERE / "rows.csv", p
 """Packed against one row per target: the same training twice."""
 
 
-PIECES = [*EXPERIMENTS, *TASKS, "losses", *wordings.SEEDS, fields.PIECE]
+PIECES = [*EXPERIMENTS, *TASKS, "losses", *wordings.SEEDS, fields.PIECE, kept.PIECE, surveys.PIECE]
 
 
 def stages_of(pieces: list[str], seed: int) -> Iterator[Stage]:
@@ -239,3 +239,16 @@ def stages_of(pieces: list[str], seed: int) -> Iterator[Stage]:
             yield ROWS
         if seed == 0 and piece == "retention":
             yield from (stage for _, stage in ability_stages())
+        if seed == 0 and piece == kept.PIECE:
+            yield from _trainings(path for stage in kept.stages() for path in stage.reads)
+            yield from kept.stages()
+        if seed < surveys.SEEDS and piece == surveys.PIECE:
+            yield from surveys.stages(seed)
+
+
+def _trainings(runs: Iterable[Path]) -> Iterator[Stage]:
+    """The stages of other pieces that leave these files, after those whose files they read."""
+    left_by = {stage.product: stage for stage in stages_of(["rng", "retention", "stated"], 0)}
+    for path in runs:
+        yield from _trainings(left_by[path].reads)
+        yield left_by[path]
