@@ -169,7 +169,7 @@ def test_samples_of_many_prompts_are_summed_up_as_well(tmp_path):
     text = rendered(found)
     lines = [words(line) for line in text.splitlines()]
     at = next(i for i, line in enumerate(lines) if line[:1] == ["dice"])
-    assert lines[at + 1] == ["first-of-two-…", "(tuned)", "15", "0.2500", "90.0%", "0.067", "0.015"]
+    assert lines[at][1:] == ["first-of-two-…", "(tuned)", "15", "0.2500", "90.0%", "0.067", "0.015"]
     assert "furthest from the target, by the TVD of samples: 10 of 30 prompts" in text
     page = Parsed(html_report(found))
     assert sum(attributes.get("class") == "prompt" for tag, attributes in page.tags if tag == "section") == 10
