@@ -1,4 +1,4 @@
-"""`python -m benchmarks.study [PIECE …] [--seeds N] [--plan] [--tables]`: run the study, or what is left of it, and write its tables.
+"""`python -m benchmarks.study [PIECE …] [--seeds N] [--jobs N] [--plan] [--tables]`: run the study, or what is left of it, and write its tables.
 
 From the repository's folder. Interrupt it at any time; the same command goes on. Pieces: rng, weighted, names, ablations, groups,
 people, retention (which wants rng, names and people first); choices, bernoulli, laws, stated: tasks of published work;
@@ -9,6 +9,7 @@ fields: people with fields; kept: abilities on thousands of questions; surveys: 
 from __future__ import annotations
 
 import argparse
+import os
 
 from benchmarks.study import page, pictures, stages
 from benchmarks.study.collect import collect
@@ -17,9 +18,13 @@ from benchmarks.study.plan import PIECES, stages_of
 
 def main() -> None:
     """Seed by seed, so that every piece has its first figures before any has its second."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("pieces", nargs="*", metavar="PIECE", help=", ".join(PIECES))
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds, at most 3 (default 1)")
+    parser.add_argument(
+        "--jobs", type=int, default=cores, help=f"commands at a time, each on one thread (default: one per core, {cores} here)"
+    )
     parser.add_argument("--tables", action="store_true", help="write the tables of what is done, and stop")
     parser.add_argument("--plan", action="store_true", help="print the commands, what is done and what it took, and stop")
     asked = parser.parse_args()
@@ -34,10 +39,12 @@ def main() -> None:
             expected = f"{stage.minutes:5.1f} min expected" if stage.minutes and not done else ""
             print("done" if done else "    ", f"{seconds:7.1f} s  {expected:18}", stage.told)
         left = sum(stage.minutes for stage in plan if not stages.is_done(stage, journal))
-        print(f"{len(plan)} commands, {stages.seconds_of(plan, journal) / 60:.0f} minutes so far, {left:.0f} more expected")
+        print(
+            f"{len(plan)} commands, {stages.seconds_of(plan, journal) / 60:.0f} minutes so far, {left:.0f} more expected on one thread"
+        )
         return
     if not asked.tables:
-        stages.run(plan)
+        stages.run(plan, max(1, asked.jobs))
     for path in [*collect(), *pictures.draw()]:
         print(path)
     page.write()

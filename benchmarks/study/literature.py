@@ -92,7 +92,7 @@ def stages(task: str) -> Iterator[Stage]:
     for sampling in SAMPLINGS[task]:
         yield from _of_untuned(task, sampling)
     for model in models_of(task):
-        yield from _training(model)
+        yield from training(model)
         yield from _of_tuned(task, model)
 
 
@@ -124,7 +124,7 @@ def _evaluated(task: str, name: str, command: tuple[str, ...], reads: tuple[Path
     return Stage(f"{task}/{name}/evaluate", whole, file, reads, prints=True, minutes=minutes)
 
 
-def _training(model: str) -> Iterator[Stage]:
+def training(model: str) -> Iterator[Stage]:
     """The training of a model: 1500 and 400 steps of two seconds with two threads (docs/benchmarks.md, A mixture)."""
     run, prompts = run_of(model), WHERE / MIXTURE / "prompts"
     if model == MIXTURE:

@@ -96,7 +96,8 @@ class Experiment:
         options = tuple(word for setting in settings for word in ("--set", setting))
         starts = tuple(Path(setting.partition("=")[2]) / "run.json" for setting in settings if setting.startswith("ckpt_dir="))
         trained = run / "run.json"
-        yield Stage(f"{name}/train", ("diffusecli", "train", self.config, *options), trained, starts, fills_folder=True)
+        reads = (*(prompt_file(one) for one in self.needs), *starts)
+        yield Stage(f"{name}/train", ("diffusecli", "train", self.config, *options), trained, reads, fills_folder=True)
         prompts = tuple(word for prompt in self.measured for word in ("--prompt", prompt))
         modes = [("lora", self.n)] + ([("untuned", self.untuned)] if self.untuned and seed == 0 else [])
         for mode, n in modes:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.study.groups import GROUPS
-from benchmarks.study.literature import MIXTURE, run_of
+from benchmarks.study.literature import MIXTURE, run_of, training
 from benchmarks.study.stages import WHERE, Journal, Stage, is_done
 from benchmarks.study.worded_groups import MEASURED, OTHER, OWN, TRAINED, names
 from diffusecli.evaluation.distance import expected_excess
@@ -70,14 +70,15 @@ class Held:
 
 
 def stages(piece: str, seed: int) -> Iterator[Stage]:
-    """All commands with this seed. A model that is trained on the mixture is measured, too, where it is there."""
+    """All commands with this seed. The model that is trained on the mixture is measured, too."""
     if seed >= SEEDS[piece]:
         return
     yield WRITTEN
     for held in _trainings(piece, seed):
         yield held.training
         yield measured(held.run)
-    if piece == PIECE and seed == 0 and (run_of(MIXTURE) / "run.json").is_file():
+    if piece == PIECE and seed == 0:
+        yield from training(MIXTURE)
         yield measured(run_of(MIXTURE))
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def test_a_folder_goes_when_its_command_changes_and_stays_when_it_was_only_inter
 
     calls = []
 
-    def call(stage):
+    def call(stage, jobs):
         calls.append(sorted(path.name for path in Path("runs/a").glob("*")))
         stage.product.parent.mkdir(parents=True, exist_ok=True)
         (stage.product.parent / f"checkpoint-{len(calls)}").touch()
@@ -88,12 +89,52 @@ def test_a_folder_goes_when_its_command_changes_and_stays_when_it_was_only_inter
     assert calls == [[], ["checkpoint-1"], [], ["checkpoint-3"]]
 
 
+def test_commands_run_side_by_side_but_after_those_whose_files_they_read(workplace, monkeypatch):
+    first, second, third = (replace(version(f"out/{name}"), name=name) for name in "abc")
+    second = replace(second, reads=(first.product,))
+    together, order = threading.Barrier(2, timeout=60), []
+
+    def call(stage, jobs):
+        order.append(stage.name)
+        if stage.name in "ac":
+            together.wait()  # both run, or neither ends
+        stage.product.parent.mkdir(exist_ok=True)
+        return 0, stage.name
+
+    monkeypatch.setattr(stages, "_call", call)
+    stages.run([first, second, third], jobs=2)
+    assert sorted(order[:2]) == ["a", "c"]
+    assert order[2] == "b"
+    journal = stages.read_journal()
+    assert [stages.is_done(stage, journal) for stage in (first, second, third)] == [True, True, True]
+
+
+def test_a_failure_lets_the_command_beside_it_finish_and_starts_no_other(workplace, monkeypatch):
+    broken, beside, later = (replace(version(f"out/{name}"), name=name) for name in ("broken", "beside", "later"))
+    failed = threading.Event()
+
+    def call(stage, jobs):
+        stage.product.parent.mkdir(exist_ok=True)
+        if stage.name == "beside":
+            assert failed.wait(60)
+        elif stage.name == "broken":
+            failed.set()
+            return 3, ""
+        return 0, "done"
+
+    monkeypatch.setattr(stages, "_call", call)
+    with pytest.raises(SystemExit) as ended:
+        stages.run([broken, beside, later], jobs=2)
+    assert ended.value.code == 3
+    assert [stages.is_done(stage, stages.read_journal()) for stage in (broken, beside, later)] == [False, True, False]
+
+
 def test_what_was_spent_before_an_interruption_counts(workplace, monkeypatch):
     clock = iter([0.0, 5.0, 100.0, 107.0])
     monkeypatch.setattr(stages.time, "perf_counter", lambda: next(clock))
     outcomes = iter([KeyboardInterrupt, None])
 
-    def call(_):
+    def call(stage, jobs):
         if (outcome := next(outcomes)) is not None:
             raise outcome
         return 0, "done"

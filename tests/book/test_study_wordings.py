@@ -70,13 +70,11 @@ def test_the_control_has_one_seed_and_shares_only_the_prompts():
     assert set(names(wordings.PIECE, 0)) & set(names(wordings.CONTROL, 0)) == {"wordings/prompts"}
 
 
-def test_a_model_of_the_mixture_is_measured_where_it_is(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert not [stage for stage in wordings.stages(wordings.PIECE, 0) if "mixture" in stage.name]
-    (tmp_path / "results/study/mixture/mixture-0").mkdir(parents=True)
-    (tmp_path / "results/study/mixture/mixture-0/run.json").touch()
-    *_, last = wordings.stages(wordings.PIECE, 0)
-    assert last.name == "wordings/mixture-0/evaluate"
+def test_the_model_of_the_mixture_is_trained_and_measured_with_the_first_seed():
+    *_, training, last = wordings.stages(wordings.PIECE, 0)
+    assert (training.name, last.name) == ("mixture/train", "wordings/mixture-0/evaluate")
+    assert training.product in last.reads
+    assert not [stage for stage in wordings.stages(wordings.PIECE, 1) if "mixture" in stage.name]
 
 
 def row(prompt, mode, q):
