@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -219,32 +220,43 @@ ROWS = Stage("ablations/rows", ("benchmarks.study.rows",), WHERE / "rows.csv", p
 """Packed against one row per target: the same training twice."""
 
 
-PIECES = [*EXPERIMENTS, *TASKS, "losses", *wordings.SEEDS, fields.PIECE, kept.PIECE, surveys.PIECE]
+def _own(piece: str, seed: int) -> Iterator[Stage]:
+    """The experiments of this study, and what some pieces measure beside them."""
+    for experiment in EXPERIMENTS[piece]:
+        if seed < experiment.seeds:
+            yield from experiment.stages(seed)
+    if seed == 0 and piece == "ablations":
+        yield ROWS
+    if seed == 0 and piece == "retention":
+        yield from (stage for _, stage in ability_stages())
 
 
-def stages_of(pieces: list[str], seed: int) -> Iterator[Stage]:
-    """All commands of the pieces with this seed, in an order in which each finds what it needs."""
+def _kept() -> Iterator[Stage]:
+    yield from _trainings(path for stage in kept.stages() for path in stage.reads)
+    yield from kept.stages()
+
+
+def _once(stages: Callable[[], Iterable[Stage]]) -> OfSeed:
+    return lambda seed: () if seed else stages()
+
+
+OfSeed = Callable[[int], Iterable[Stage]]
+PIECES: dict[str, OfSeed] = {
+    **{piece: partial(_own, piece) for piece in EXPERIMENTS},
+    **{task: _once(partial(literature.stages, task)) for task in TASKS},
+    "losses": losses_plan.stages,
+    **{piece: partial(wordings.stages, piece) for piece in wordings.SEEDS},
+    fields.PIECE: _once(fields.stages),
+    kept.PIECE: _once(_kept),
+    surveys.PIECE: surveys.stages,
+}
+"""Piece -> its commands with a seed, none if the piece has fewer seeds."""
+
+
+def stages_of(pieces: Iterable[str], seed: int) -> Iterator[Stage]:
+    """All commands of the pieces with this seed."""
     for piece in pieces:
-        if seed == 0 and piece in TASKS:
-            yield from literature.stages(piece)
-        if piece == "losses":
-            yield from losses_plan.stages(seed)
-        if piece in wordings.SEEDS:
-            yield from wordings.stages(piece, seed)
-        if seed == 0 and piece == fields.PIECE:
-            yield from fields.stages()
-        for experiment in EXPERIMENTS.get(piece, []):
-            if seed < experiment.seeds:
-                yield from experiment.stages(seed)
-        if seed == 0 and piece == "ablations":
-            yield ROWS
-        if seed == 0 and piece == "retention":
-            yield from (stage for _, stage in ability_stages())
-        if seed == 0 and piece == kept.PIECE:
-            yield from _trainings(path for stage in kept.stages() for path in stage.reads)
-            yield from kept.stages()
-        if seed < surveys.SEEDS and piece == surveys.PIECE:
-            yield from surveys.stages(seed)
+        yield from PIECES[piece](seed)
 
 
 def _trainings(runs: Iterable[Path]) -> Iterator[Stage]:
