@@ -154,15 +154,18 @@ class _Null:
         return float(monte_carlo_p(np.count_nonzero(drawn <= lowest * (1 + 1e-9)), self.repeats))
 
     @cached_property
-    def critical(self) -> float:
-        """The critical value of the lowest p-value: at most 5 % of perfect samplers have one as low."""
-        lowest = np.sort(self._lowest_p(self.law))
-        as_small = lowest.searchsorted(lowest, "right")
-        return float(lowest[as_small <= SIGNIFICANCE * (self.repeats + 1)].max(initial=0.0))
+    def lowest(self) -> np.ndarray:
+        """The lowest p-value of each draw, in ascending order."""
+        return np.sort(self._lowest_p(self.law))
 
-    def rejects(self, drawn: Statistics) -> np.ndarray:
+    def critical(self, level: float) -> float:
+        """The critical value of the lowest p-value: at most this share of perfect samplers have one as low."""
+        as_small = self.lowest.searchsorted(self.lowest, "right")
+        return float(self.lowest[as_small <= level * (self.repeats + 1)].max(initial=0.0))
+
+    def rejects(self, drawn: Statistics, critical: float) -> np.ndarray:
         """Which of these sets of counts the test rejects."""
-        return np.asarray(self._lowest_p(drawn) <= self.critical)
+        return np.asarray(self._lowest_p(drawn) <= critical)
 
     def _lowest_p(self, drawn: Statistics) -> np.ndarray:
         return np.asarray(
@@ -177,8 +180,8 @@ def null_of(probabilities: tuple[float, ...], k: int, seed: int) -> _Null:
 
 
 @lru_cache(maxsize=256)
-def detectable_tvd(probabilities: tuple[float, ...], k: int, seed: int = 0) -> float:
-    """The smallest TVD among k valid answers that the test detects in 80 % of cases, for every kind of departure.
+def detectable_tvd(probabilities: tuple[float, ...], k: int, seed: int = 0, level: float = SIGNIFICANCE) -> float:
+    """The smallest TVD among k valid answers that the test of this level detects in 80 % of cases, for every kind of departure.
 
     By simulation of four departures: shares shifted between targets, the rarest targets missing, a temperature below 1, one above 1.
     The result is the smallest TVD of the departure that is hardest to detect. If that one is not detected even at its largest TVD, nothing
@@ -189,11 +192,12 @@ def detectable_tvd(probabilities: tuple[float, ...], k: int, seed: int = 0) -> f
     if k == 0 or len(p) < 2:
         return math.nan
     null = null_of(probabilities, k, seed)
+    critical = null.critical(level)
     repeats = int(np.clip(_POWER_CELLS // min(len(p), k), _FEWEST_REPEATS, _POWER_REPEATS))
 
     def detected(departure: Departure, tvd: float) -> bool:
         drawn = drawn_from(p, departure(p, tvd), k, np.random.default_rng(seed), repeats)
-        return bool(null.rejects(drawn).mean() >= POWER)
+        return bool(null.rejects(drawn, critical).mean() >= POWER)
 
     hardest = missed = 0.0
     for departure, furthest in departures(p):

@@ -89,8 +89,8 @@ class Cell:
     differs: bool  # after false-discovery control at 5 %
 
 
-def figures(prompt: Prompt, tallied: Tally, *, seed: int = 0) -> Figures:
-    """All figures of one prompt's samples; `seed` is for the Monte Carlo draws."""
+def figures(prompt: Prompt, tallied: Tally, *, seed: int = 0, level: float = SIGNIFICANCE) -> Figures:
+    """All figures of one prompt's samples; `seed` is for the Monte Carlo draws, `level` that of the test of fit, for `detectable_tvd`."""
     n, k = tallied.n, tallied.on_target
     p, counts = np.array(prompt.probabilities), np.array(tallied.counts)
     plugin, corrected = entropy(tallied.cells)
@@ -132,7 +132,7 @@ def figures(prompt: Prompt, tallied: Tally, *, seed: int = 0) -> Figures:
         pearson_p_value=fit.pearson_p_value,
         repeats=fit.repeats,
         cohens_w=math.sqrt(max(0.0, fit.pearson - fit.df) / k) if k else math.nan,
-        detectable_tvd=detectable_tvd(prompt.probabilities, k, seed),
+        detectable_tvd=detectable_tvd(prompt.probabilities, k, seed, level),
     )
 
 

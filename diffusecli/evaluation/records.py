@@ -80,16 +80,20 @@ class PairFigures:
     by_fields: float = 0.0  # the part of the error that the sampled shares of the two fields alone would cause
 
     @property
-    def departure(self) -> str:
-        """How the association differs from that of a perfect sampler: a key of `_WRONG_PAIR`."""
+    def given_fields(self) -> float:
+        """A perfect sampler's, if the two fields had the sampled shares."""
+        return self.perfect + self.by_fields
+
+    def departure(self, expected: float) -> str:
+        """How the association differs from the expected one, `perfect` or `given_fields`: a key of `_WRONG_PAIR`."""
         if self.measure == CORRELATION:
-            if self.sampled * self.perfect < 0 and abs(self.target) > _EQUAL:
+            if self.sampled * self.target < 0 and abs(self.target) > _EQUAL:
                 return "opposite"
         elif self.target < _EQUAL:
             return "unwanted"
-        elif self.sampled < _ALMOST_NONE * self.perfect:
+        elif self.sampled < _ALMOST_NONE * expected:
             return "almost none"
-        return "too weak" if abs(self.sampled) < abs(self.perfect) else "too strong"
+        return "too weak" if abs(self.sampled) < abs(expected) else "too strong"
 
     @property
     def beyond_fields(self) -> float:
@@ -143,9 +147,9 @@ class RecordFigures:
             highest = "highest " if several and last.p_value > worst.p_value else ""
             found.append(f"{subject} weights: {measured} ({highest}{p_value(last.p_value, last.least_p)})")
         if (pair := self.wrong_pair) is not None:
-            measured = f"{pair.measure} {pair.sampled:z.3f}, perfect sampler {pair.perfect:z.3f}"
-            p = self.beyond_fields_p_value if apart else self.pairs_p_value
-            words = _WRONG_PAIR[pair.departure].format(f"{pair.first!r} and {pair.second!r}")
+            expected, p = (pair.given_fields, self.beyond_fields_p_value) if apart else (pair.perfect, self.pairs_p_value)
+            measured = f"{pair.measure} {pair.sampled:z.3f}, perfect sampler{' with these shares' if apart else ''} {expected:z.3f}"
+            words = _WRONG_PAIR[pair.departure(expected)].format(f"{pair.first!r} and {pair.second!r}")
             found.append(f"{words}: {measured} ({p_value(p, self.least_pairs_p)})")
         return "; ".join(found)
 
@@ -219,7 +223,7 @@ def record_figures(
         for values, count in taken:
             answers.add(values[place] if values is not None else _NO_VALUE, count)
         alone = Prompt(request=prompt.question, targets=tuple(own), weights=tuple(own.values()))
-        found = figures(alone, tally(alone, answers), seed=seed)
+        found = figures(alone, tally(alone, answers), seed=seed, level=level)
         of_field = found.valid, found.tvd, found.tvd_floor, found.excess_tvd, found.p_value
         judged = verdict(found, None, VALUES, level), found.too_even, too_few(found, level)
         fields.append(FieldFigures(name, len(own), *of_field, *judged, least_p=found.least_p))

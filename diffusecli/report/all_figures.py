@@ -214,7 +214,7 @@ def _of_records(found: RecordFigures) -> Iterator[Line]:
             f"{many(f.values, 'value')}; perfect sampler {thousandths(f.tvd_floor)}: {f.verdict}",
         )
     if (worst := found.worst_pair) is not None:
-        judged = worst.departure if found.pairs_p_value < PAIRS_LEVEL else "fits"
+        judged = worst.departure(worst.perfect) if found.pairs_p_value < PAIRS_LEVEL else "fits"
         over = " over all pairs" if len(found.pairs) > 1 else ""
         yield Line(
             f"worst of {len(found.pairs)} pairs" if over else "association", thousandths(worst.sampled),

@@ -257,6 +257,27 @@ def test_the_verdict_says_how_an_association_differs(measure, target, perfect, s
     assert RecordFigures(1, 1, 1, (), (pair,), 999, 0.001).doubt == words
 
 
+def test_beside_wrong_fields_an_association_is_compared_with_that_of_these_shares():
+    """The odds ratio is .92 * .04 / (.03 * .01) = 123, and 81 in the target: too strong, though these shares alone make V smaller than .8."""
+    weights = {"{a, c}": 0.45, "{a, d}": 0.05, "{b, c}": 0.05, "{b, d}": 0.45}
+    pair = Prompt(request="r", targets=tuple(weights), weights=tuple(weights.values()), template="{{{x}, {y}}}")
+    answers = Answers(dict(zip(weights, (920, 30, 10, 40), strict=True)))
+    found = record_figures(pair, answers, 0)
+    (one,) = found.pairs
+    assert one.sampled < one.perfect
+    assert one.sampled > one.given_fields
+    together = replace(found, beyond_fields_p_value=0.001)
+    assert (
+        f"the association of 'x' and 'y' is too strong: Cramér's V {one.sampled:.3f}, perfect sampler with these shares {one.given_fields:.3f}"
+        in together.doubt
+    )
+
+
+def test_a_correlation_is_opposite_to_the_weights_not_to_the_luck_of_simulated_samples():
+    found = PairFigures("a", "b", "correlation", 0.00066, -0.0017, 0.161, 0.1627, 0.01, 0.001)
+    assert found.departure(found.perfect) == "too strong"
+
+
 def test_rows_of_fields_and_the_verdict_have_one_level(tmp_path, in_process):
     """Of names the shares are clearly wrong. Of ages 78 and 22 of 100 have p = .03, which is below .05 and not below .05 / 2 / 2."""
     (tmp_path / "p.json").write_text(PEOPLE.to_json())

@@ -1011,9 +1011,9 @@ def test_a_wrong_association_is_named_beside_wrong_fields(tmp_path):
     page = html_report(evaluate([records_of(tmp_path, (420, 280, 180, 120))]))  # letters 70 %, signs 60 %, independent
     (row,) = evaluate([tmp_path / "run"]).rows
     assert [field.name for field in row.records.wrong_fields] == ["letter", "sign"]
-    perfect = row.records.pairs[0].perfect
+    expected = row.records.pairs[0].given_fields
     assert (
-        f"; 'letter' and 'sign' are almost independent, but should not be: Cramér's V 0.000, perfect sampler {perfect:.3f} (p ≤ 0.001)"
+        f"; 'letter' and 'sign' are almost independent, but should not be: Cramér's V 0.000, perfect sampler with these shares {expected:.3f} (p ≤ 0.001)"
         in Parsed(page).text
     )
     assert "letter, sign ✗" in Parsed(page).text
