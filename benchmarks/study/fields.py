@@ -37,10 +37,9 @@ EXAMPLE = {
     "Name": "Maren Holt", "Gender": "female", "Date of birth": "14 March 1962", "Birthplace": "Bergen, Norway", "Career": "Marine biologist",
 }  # fmt: skip
 
-REQUEST = (
-    "Invent a person who has never lived. Write these five lines, each value between two curly braces:\n"
-    "Name: {full name}\nGender: {gender}\nDate of birth: {day month year}\nBirthplace: {city, country}\nCareer: {career}"
-)
+PLACEHOLDERS = {
+    "Name": "full name", "Gender": "gender", "Date of birth": "day month year", "Birthplace": "city, country", "Career": "career",
+}  # fmt: skip
 BEGINNING = "Name: {"
 """Of each answer of the untuned model. Otherwise half of its answers have no line of the form."""
 _TEMPLATE = """{% if messages[0]['role'] != 'system' %}<|im_start|>system
@@ -81,10 +80,16 @@ COMPARED = (
 )
 
 
+def request() -> str:
+    """The request for five lines."""
+    form = in_lines(PLACEHOLDERS)
+    return f"Invent a person who has never lived. Write these five lines, each value between two curly braces:\n{form}"
+
+
 def one_shot() -> Prompt:
     """A conversation in which the request for five lines is answered with the example, and made again."""
     begun = in_lines(EXAMPLE).removeprefix(BEGINNING)
-    asked = Message(role="user", content=REQUEST)
+    asked = Message(role="user", content=request())
     return Prompt(messages=(asked, Message(role="assistant", content=begun), asked), targets=(), eos=False)
 
 
@@ -135,12 +140,12 @@ _LINE = re.compile(r"\s*([^:{}]+?)\s*:\s*(?:\{\s*([^{}]*[^{}\s])\s*\}|([^{}]*[^{
 
 
 def fields_of(answer: str) -> Fields:
-    r"""The well-formed fields of the first person in an answer: lines `Heading: {value}`, or without both braces, the first of each heading.
+    r"""The well-formed fields of the first person in an answer: lines `Heading: {value}`, or without both braces, before a heading comes again.
 
-    The last line may have been cut, so it needs its braces.
+    Placeholders of the request are no values. The last line may have been cut, so it needs its braces.
 
-    >>> fields_of("Name: {Ann Lee}\nGender: female\nCareer: {}\nBirthplace: {Oslo, Norway}\nName: {Bob}")
-    {'Name': 'Ann Lee', 'Gender': 'female', 'Birthplace': 'Oslo, Norway'}
+    >>> fields_of("Name: {Ann Lee}\nGender: female\nCareer: {}\nBirthplace: {city, country}\nName: {Bob}\nCareer: {Dentist}")
+    {'Name': 'Ann Lee', 'Gender': 'female'}
     >>> fields_of("Name: {Ann Lee\nCareer: Dent")
     {}
     """
@@ -149,8 +154,10 @@ def fields_of(answer: str) -> Fields:
     for place, line in enumerate(every, 1):
         match = _LINE.fullmatch(line)
         if match and match[1] in HEADINGS and (match[2] or place < len(every)):
-            found.setdefault(match[1], match[2] or match[3])
-    return found
+            if match[1] in found:
+                break
+            found[match[1]] = match[2] or match[3]
+    return {heading: value for heading, value in found.items() if normalised(value) != PLACEHOLDERS[heading]}
 
 
 def lines(journal: Journal) -> Iterator[Line]:

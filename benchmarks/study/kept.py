@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.study.equivalence import MARGIN, equivalence
+from benchmarks.study.equivalence import ALPHA, MARGIN, equivalence
 from benchmarks.study.literature import EIGHTY, MIXTURE, run_of
 from benchmarks.study.stages import WHERE, Journal, Stage, is_done
 
@@ -25,8 +25,6 @@ RUNS: dict[str, Path | None] = {
     "both": WHERE / "rng/both-0",
     "both-free": WHERE / "retention/both-free-0",
 }
-NO_IDEA = 0.25
-"""Share of right answers by chance."""
 
 Line = dict[str, Any]
 Read = Mapping[str, str]
@@ -112,7 +110,7 @@ def table(read: Callable[[str], Sequence[Read]]) -> Iterator[Sequence[str]]:
         factor, least, most = (f"{float(line[f'perplexity_factor{end}']):.3f}" for end in ("", "_low", "_high"))
         yield (
             _NAMES[line["model"]], right, f"{line['lost']}, {line['gained']}", f"{change} [{low} to {high}]",
-            f"{'yes' if p < 0.05 else 'not shown'} ({p:.2g})", line["needed"], f"{factor} [{least} to {most}]", f"{float(line['drift']):.4f}",
+            f"{'yes' if p < ALPHA else 'not shown'} ({p:.2g})", line["needed"], f"{factor} [{least} to {most}]", f"{float(line['drift']):.4f}",
         )  # fmt: skip
 
 

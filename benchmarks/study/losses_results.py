@@ -11,6 +11,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.study.losses_plan import HARD, SEEDS, SETS, TREE, WAYS, stage
+from benchmarks.study.spread import spread
 from benchmarks.study.stages import Journal, is_done
 from benchmarks.study.tasks import TRAINED
 from diffusecli.report.curves import Training
@@ -37,18 +38,26 @@ def lines(journal: Journal) -> Iterator[dict[str, Any]]:
 
 
 def reached(curve: Sequence[Line], goal: float, cost: str = CPU) -> float | None:
-    """What a training cost until its KL was at most `goal`, between two measurements linear in the logarithm of the KL; None if never.
+    """What a training cost until its KL was at most `goal` and stayed so; None if it ended above.
+
+    Between two measurements the logarithm of the KL is taken as linear.
 
     >>> curve = [{"cpu_seconds": x, "kl": kl} for x, kl in (("0", "4"), ("10", "1"), ("20", "0.25"))]
     >>> reached(curve, 2), reached(curve, 1), reached(curve, 0.5), reached(curve, 0.1)
     (5.0, 10.0, 15.0, None)
+    >>> reached([*curve, {"cpu_seconds": "30", "kl": "1"}, {"cpu_seconds": "40", "kl": "0.5"}], 0.5)  # lower before, but not for good
+    40.0
+    >>> reached(curve, 5)  # from the start
+    0.0
     """
-    for before, after in pairwise(curve):
+    if float(curve[-1]["kl"]) > goal:
+        return None
+    for before, after in reversed(list(pairwise(curve))):
         high, low = float(before["kl"]), float(after["kl"])
         if low <= goal < high:
             share = math.log(high / goal) / math.log(high / low)
             return float(before[cost]) + share * (float(after[cost]) - float(before[cost]))
-    return None
+    return float(curve[0][cost])
 
 
 def table(read: Lines) -> Table:
@@ -69,7 +78,7 @@ def table(read: Lines) -> Table:
         if curves:
             yield (
                 WAYS[way].label,
-                *(_spread([float(one[TRAINED][-1][name]) for one in curves], 0) for name in ("steps", TOKENS)),
+                *(spread([float(one[TRAINED][-1][name]) for one in curves], 0) for name in ("steps", TOKENS)),
                 *_figures(curves, -1),
             )
 
@@ -77,7 +86,7 @@ def table(read: Lines) -> Table:
 def sooner(read: Lines) -> Table:
     """How much sooner each loss reaches the KL that plain samples have at the end."""
     found = read("losses")
-    yield from _compared("loss", [(WAYS[way].label, _curves(found, way), _curves(found, HARD)) for way in WAYS])
+    yield from _compared("loss", [(WAYS[way].label, _curves(found, way), _curves(found, HARD)) for way in WAYS if way != HARD])
 
 
 def tree_sooner(read: Lines) -> Table:
@@ -126,8 +135,8 @@ def _figures(curves: Sequence[dict[str, list[Line]]], place: int) -> Iterator[st
     """KL and Wasserstein distance by set, at one place of several curves."""
     for name in SETS:
         points = [curve[name][place] for curve in curves]
-        yield _spread([float(point["kl"]) for point in points], 3)
-        yield _spread([100 * float(point["wasserstein"]) for point in points if point["wasserstein"]], 1)
+        yield spread([float(point["kl"]) for point in points], 3)
+        yield spread([100 * float(point["wasserstein"]) for point in points if point["wasserstein"]], 1)
 
 
 def _sooner(pairs: Sequence[tuple[list[Line], list[Line]]]) -> Iterator[str]:
@@ -137,14 +146,6 @@ def _sooner(pairs: Sequence[tuple[list[Line], list[Line]]]) -> Iterator[str]:
     if missing:
         yield from (f"not reached ({missing} of {len(pairs)} seeds)", "-", "-")
         return
-    yield _spread([until for until, _ in both[0] if until is not None], 0)
+    yield spread([until for until, _ in both[0] if until is not None], 0)
     for some in both:
-        yield _spread([end / until for until, end in some if until], 1, "×")
-
-
-def _spread(values: Sequence[float], digits: int, unit: str = "") -> str:
-    """Mean and range of several seeds."""
-    if not values:
-        return "-"
-    told = f"{mean(values):.{digits}f}{unit}"
-    return told if len(values) == 1 else f"{told} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+        yield spread([end / until for until, end in some if until], 1, "×")

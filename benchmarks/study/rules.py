@@ -344,7 +344,7 @@ def _words() -> dict[str, Any]:
 
 
 def pairs(name: str) -> list[tuple[str, str]]:
-    """The pairs of a list of words; a hyphen in a place is a space."""
+    """The pairs of a list of words."""
     found = [pair.split() for pair in _words()[name].replace("\n", " ").split(",")]
     return [(a, b) for a, b in found]
 
@@ -356,7 +356,7 @@ def categories() -> dict[str, tuple[str, ...]]:
 
 
 def _paired(dice: np.random.Generator, name: str, question: str) -> Made:
-    """Both directions of pairs of words; wrong answers are words of other pairs, on the same side."""
+    """Both directions of pairs of words; wrong answers are words of other pairs."""
     both = pairs(name)
     for a, b in dice.permutation([*both, *((b, a) for a, b in both)]).tolist():
         side = [pair[pair_side] for pair in both for pair_side in (0, 1)]

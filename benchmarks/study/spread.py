@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from statistics import mean
 
 
-def spread(values: Iterable[str | float], digits: int = 3) -> str:
-    """Mean and range.
+def spread(values: Iterable[str | float], digits: int = 3, unit: str = "") -> str:
+    """Mean and range; the unit is that of the mean.
 
     >>> spread(["0.25", "", "0.75"]), spread([0.5]), spread([])
     ('0.500 (0.250 to 0.750)', '0.500', '-')
@@ -15,5 +15,5 @@ def spread(values: Iterable[str | float], digits: int = 3) -> str:
     known = [float(value) for value in values if value != ""]
     if not known:
         return "-"
-    told = f"{mean(known):.{digits}f}"
+    told = f"{mean(known):.{digits}f}{unit}"
     return told if len(known) == 1 else f"{told} ({min(known):.{digits}f} to {max(known):.{digits}f})"

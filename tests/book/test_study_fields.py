@@ -93,7 +93,7 @@ def test_the_template_is_the_models_own_with_a_beginning_of_answers():
     turns = [{"role": message.role, "content": message.content} for message in fields.one_shot().messages]
     text = Template(fields._TEMPLATE).render(messages=turns, add_generation_prompt=True)
     system = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
-    user = f"<|im_start|>user\n{fields.REQUEST}<|im_end|>\n<|im_start|>assistant\n"
+    user = f"<|im_start|>user\n{fields.request()}<|im_end|>\n<|im_start|>assistant\n"
     assert text == f"{system}{user}{in_lines(EXAMPLE)}<|im_end|>\n{user}Name: {{"
 
 

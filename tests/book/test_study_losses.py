@@ -181,7 +181,7 @@ def test_how_much_sooner_is_a_ratio_with_the_range_over_seeds(rows):
     """Seed 0: 1 nat after 10 seconds, not 20. Seed 1: from 4 to 1/2 in 10 seconds, so 1/2, the end of plain samples, after 10 seconds, too."""
     found = rows("losses-sooner")
     assert found["whole tree"][:3] == ["10 (10 to 10)", "2.0× (2.0 to 2.0)", "2.0× (2.0 to 2.0)"]
-    assert found["one sample, plain"][:2] == ["20 (20 to 20)", "1.0× (1.0 to 1.0)"]
+    assert "one sample, plain" not in found  # it is what the others are compared with
     assert rows("losses-tree")["one sample, plain"] == found["whole tree"]
 
 
