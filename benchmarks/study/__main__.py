@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
 from benchmarks.study import page, pictures, stages
 from benchmarks.study.collect import collect
 from benchmarks.study.plan import PIECES, stages_of
+from diffusecli.system.errors import InputError
 
 
 def main() -> None:
@@ -44,7 +46,10 @@ def main() -> None:
         )
         return
     if not asked.tables:
-        stages.run(plan, max(1, asked.jobs))
+        try:
+            stages.run(plan, max(1, asked.jobs))
+        except InputError as error:
+            sys.exit(f"{parser.prog}: {error}")
     for path in [*collect(), *pictures.draw()]:
         print(path)
     page.write()

@@ -19,6 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffusecli.files.locks import only_writer
 from diffusecli.files.writing import write_json, write_text
 
 WHERE = Path("results/study")
@@ -70,9 +71,10 @@ def run(stages: Iterable[Stage], jobs: int = 1) -> None:
     """Run what is not done, `jobs` commands at a time, in an order in which each finds what it reads.
 
     Ends the program with the code of the first command that fails. Commands that run beside it finish before, also after Ctrl-C.
+    Raises `InputError` if another process runs the study in this folder.
     """
     left, running, code = list(stages), dict[Future[int], Stage](), 0
-    with ThreadPoolExecutor(jobs) as pool:
+    with only_writer(WHERE, WHERE / ".lock"), ThreadPoolExecutor(jobs) as pool:
         while (left and not code) or running:
             while not code and len(running) < jobs and (stage := _next(left, running.values())):
                 left.remove(stage)
@@ -118,7 +120,7 @@ def _run(stage: Stage, jobs: int) -> int:
 
 
 def _write(stage: Stage, entry: Mapping[str, object]) -> None:
-    """Write the entry into the journal as it is now: other commands may run beside this one."""
+    """Write the entry into the journal as it is now: other commands run beside this one."""
     with _WRITING:
         write_json(JOURNAL, {**read_journal(), stage.name: entry})
 

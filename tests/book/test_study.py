@@ -11,7 +11,9 @@ import pytest
 
 from benchmarks.study import collect, page, pictures, plan, stages
 from benchmarks.study.stages import Stage
+from diffusecli.files.locks import only_writer
 from diffusecli.prompts.config_files import read_config
+from diffusecli.system.errors import InputError
 
 
 @pytest.fixture
@@ -107,6 +109,14 @@ def test_commands_run_side_by_side_but_after_those_whose_files_they_read(workpla
     assert order[2] == "b"
     journal = stages.read_journal()
     assert [stages.is_done(stage, journal) for stage in (first, second, third)] == [True, True, True]
+
+
+def test_two_processes_do_not_run_the_study_in_one_folder(workplace):
+    with only_writer(stages.WHERE, stages.WHERE / ".lock"), pytest.raises(InputError, match="another process"):
+        stages.run([version("out/said")])
+    assert not Path("out/said").exists()
+    stages.run([version("out/said")])
+    assert Path("out/said").exists()
 
 
 def test_a_failure_lets_the_command_beside_it_finish_and_starts_no_other(workplace, monkeypatch):
