@@ -382,7 +382,9 @@ def test_lines_with_joined_words_are_not_wider_than_asked(what):
         assert any("99.3 % of" in line or line.endswith("99.3 %") for line in lines)
 
 
-@given(st.lists(st.sampled_from(["– ü", "(p <= 0.01)", "p < 3;", "9 %", "`a b c`", "word", "満足"]), min_size=1), st.integers(11, 40))
+@given(
+    st.lists(st.sampled_from(["– ü", "(p <= 0.01)", "p < 3;", "9 %", "`a b c`", "word", "満足"]), min_size=1), st.integers(11, 40)
+)
 def test_lines_of_any_words_fit_and_lose_nothing(words, width):
     lines = in_lines(" ".join(words), width)
     assert all(cell_len(line) <= width for line in lines)
