@@ -69,9 +69,9 @@ def joining(
     usual = {name for singular in _ANSWERS for name in (singular, f"{singular}s")} - set(fields)
     if not fields or there.keys() & usual:
         return None, wanted
-    if len(fields) == 1 and 1 in (len(there), len(found.fields)):  # the answers of an untuned model fit rarely
-        if any(isinstance(cell, str) and found.parse(canonical(cell)) is not None for cell in cells(there[fields[0]])):
-            return None, replace(wanted, column=fields[0])
+    is_only = len(fields) == 1 and 1 in (len(there), len(found.fields))
+    if is_only and any(isinstance(cell, str) and found.parse(canonical(cell)) for cell in cells(there[fields[0]])):
+        return None, replace(wanted, column=fields[0])  # if any fits: the answers of an untuned model rarely do
     if missing := [name for name in found.fields if name not in there]:
         raise _lacks(place, missing[0], there)
     return found, replace(wanted, column=RECORD)
