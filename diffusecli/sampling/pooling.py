@@ -84,7 +84,7 @@ class Pooled:
         def watch(now: Standing) -> None:
             self._report(self.prompt.alias, now if self.wordings == 1 else self._with_others(kept, now, had, paid))
 
-        return Wanted(wording, count, have, arrived, watch, pool=self.prompt.alias)
+        return Wanted(wording, count, have, arrived, watch, pool=self.prompt.alias if self.wordings > 1 else "")
 
     def _with_others(self, kept: Prompt, now: Standing, had: int, paid: int) -> Standing:
         """The progress of the prompt, from that of one wording, or of all that share passes. `had`, `paid`: its answers and tokens before."""
