@@ -6,9 +6,8 @@ Takes values by column; does not read files.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -56,35 +55,81 @@ def answer_column(names: Sequence[str], column: str | None, place: str) -> str:
     return chosen if chosen in names else bare[chosen.strip()]
 
 
-def joining(names: Iterable[str], column: str | None, template: str | None) -> Template | None:
-    """The template that joins columns to records: if no column is named, none has a usual name, and each field has one."""
-    if template is None or column is not None:
-        return None
-    found, there = Template.of(template), {name.strip() for name in names}
-    usual = {name for singular in _ANSWERS for name in (singular, f"{singular}s")} - set(found.fields)
-    return found if there >= set(found.fields) and not there & usual else None
+def joining(
+    names: Iterable[str], wanted: AnswerColumns, template: str | None, place: str, cells: Callable[[str], Iterable[Any]]
+) -> tuple[Template | None, AnswerColumns]:
+    """The template that joins the columns of its fields to records, if no column is named or has a usual name; and the columns to count.
+
+    A single field with `cells` that fit the template holds whole answers. Raises `InputError` if only some fields have columns.
+    """
+    if template is None or wanted.column is not None:
+        return None, wanted
+    found, there = Template.of(template), {name.strip(): name for name in names}
+    fields = [name for name in found.fields if name in there]
+    usual = {name for singular in _ANSWERS for name in (singular, f"{singular}s")} - set(fields)
+    if not fields or there.keys() & usual:
+        return None, wanted
+    is_only = len(fields) == 1 and 1 in (len(there), len(found.fields))
+    if is_only and any(isinstance(cell, str) and found.parse(canonical(cell)) for cell in cells(there[fields[0]])):
+        return None, replace(wanted, column=fields[0])  # if any fits: the answers of an untuned model rarely do
+    if missing := [name for name in found.fields if name not in there]:
+        raise _lacks(place, missing[0], there)
+    return found, replace(wanted, column=RECORD)
+
+
+def _lacks(place: str, field: str, names: Iterable[str]) -> InputError:
+    return InputError(
+        f"{place}: has no field '{field}' of the prompt's template. Add it, or choose a column of whole answers with --column: {', '.join(names)}"
+    )
 
 
 def joined_rows(
-    rows: Iterable[tuple[str, Any, int]], wanted: AnswerColumns, template: str | None
+    rows: Iterable[tuple[str, Any, int]], wanted: AnswerColumns, template: str | None, notice: Notice
 ) -> tuple[Iterable[tuple[str, Any, int]], AnswerColumns]:
-    """Rows whose fields are joined to records in a column `RECORD`, and that column; other rows as they are."""
-    waiting = iter(rows)
-    first = [row for row in (next(waiting, None),) if row is not None]
-    found = joining(map(str, first[0][1]), wanted.column, template) if first and isinstance(first[0][1], dict) else None
-    whole = chain(first, waiting)
-    return (whole, wanted) if found is None else (_records(whole, found), replace(wanted, column=RECORD))
+    """Rows whose fields are joined to records in a column `RECORD`, and the columns to count; other rows as they are."""
+    if template is None or wanted.column is not None:
+        return rows, wanted
+    rows = list(rows)
+    if not rows or not isinstance(rows[0][1], dict):
+        return rows, wanted
+    found, columns = joining(
+        map(str, rows[0][1]), wanted, template, rows[0][0],
+        lambda name: (row.get(name) for _, row, _ in rows if isinstance(row, dict)),
+    )  # fmt: skip
+    if found is None:
+        return rows, columns
+    texts = records(((place, _values(place, row, found)) for place, row, _ in rows), found, notice)
+    return [
+        (
+            place,
+            {str(name).strip(): value for name, value in row.items() if str(name).strip() not in found.fields} | {RECORD: text},
+            number,
+        )
+        for (place, row, number), text in zip(rows, texts, strict=True)
+    ], columns
 
 
-def _records(rows: Iterable[tuple[str, Any, int]], template: Template) -> Iterator[tuple[str, Any, int]]:
-    for place, row, number in rows:
-        values = {str(name).strip(): value for name, value in row.items()} if isinstance(row, dict) else {}
-        if missing := next((name for name in template.fields if name not in values), None):
-            raise InputError(f"{place}: has no field '{missing}' of the prompt's template. Add it, or write whole answers")
-        texts = [[*_texts(values.pop(name), place, f"the field '{name}'")] for name in template.fields]
-        if listed := next((name for name, some in zip(template.fields, texts, strict=True) if len(some) != 1), None):
-            raise InputError(f"{place}: the field '{listed}' holds a list. A field must be a single value")
-        yield place, {**values, RECORD: template.fill([canonical(text) for (text,) in texts])}, number
+def _values(place: str, row: Any, template: Template) -> list[str]:
+    """The values of the fields; nothing is an empty value, as in a table."""
+    values = {str(name).strip(): "" if value is None else value for name, value in row.items()} if isinstance(row, dict) else {}
+    if missing := next((name for name in template.fields if name not in values), None):
+        raise _lacks(place, missing, values)
+    texts = [[*_texts(values[name], place, f"the field '{name}'")] for name in template.fields]
+    if listed := next((name for name, some in zip(template.fields, texts, strict=True) if len(some) != 1), None):
+        raise InputError(f"{place}: the field '{listed}' holds a list. A field must be a single value")
+    return [canonical(text) for (text,) in texts]
+
+
+def records(rows: Iterable[tuple[str, Sequence[str]]], template: Template, notice: Notice) -> list[str]:
+    """Records from tuples of place and values. An empty value stays empty, and is reported: without its row, the shares would be wrong."""
+    texts, empty = list[str](), list[str]()
+    for place, values in rows:
+        texts.append(template.fill(values))
+        if "" in values:
+            empty.append(f"{place}: the field '{template.fields[values.index('')]}' is empty, so the answer is {texts[-1]!r}")
+    if empty:
+        notice(empty[0] + (f". {len(empty)} rows have an empty field" if len(empty) > 1 else ""))
+    return texts
 
 
 def count_rows(rows: Iterable[tuple[str, Any, int]], wanted: AnswerColumns, file: Path, notice: Notice) -> Answers:

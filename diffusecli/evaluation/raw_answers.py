@@ -11,7 +11,17 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from diffusecli.evaluation.answer_rows import ENDS, RECORD, SHARES, AnswerColumns, answer_column, count_rows, joined_rows, joining
+from diffusecli.evaluation.answer_rows import (
+    ENDS,
+    RECORD,
+    SHARES,
+    AnswerColumns,
+    answer_column,
+    count_rows,
+    joined_rows,
+    joining,
+    records,
+)
 from diffusecli.evaluation.logged_samples import count_logged
 from diffusecli.evaluation.run_records import read_sample_meta
 from diffusecli.evaluation.sample_set import SampleSet
@@ -78,9 +88,13 @@ def _from_table(file: Path, wanted: AnswerColumns, layout: Layout, prompt: Promp
         )
     for found in table.notices:
         notice(found)
-    template = joining(table.names, wanted.column, prompt.template) if table.counts is None else None
+    template = None
+    if table.counts is None:
+        template, wanted = joining(
+            table.names, wanted, prompt.template, str(file), lambda name: table.columns[table.find(name, "--column")]
+        )
     if template is not None:
-        table = _with_records(table, template)
+        table = _with_records(table, template, notice)
     names = dict.fromkeys(table.names)
     answer = (
         len(table.names) - 1
@@ -107,14 +121,15 @@ def _from_table(file: Path, wanted: AnswerColumns, layout: Layout, prompt: Promp
     return counts
 
 
-def _with_records(table: Table, template: Template) -> Table:
+def _with_records(table: Table, template: Template, notice: Notice) -> Table:
     """The table with its fields joined to records in a last column, in place of the fields."""
     fields = [table.find(name, "--column") for name in template.fields]
-    values = [map(canonical, table.texts(index, "A field must be a single value")) for index in fields]
+    values = zip(*(map(canonical, table.texts(index, "A field must be a single value")) for index in fields), strict=True)
+    rows = ((f"{table.path}: row {number}", row) for number, row in enumerate(values, 1))
     rest = [index for index in range(len(table.names)) if index not in fields]
     return replace(
         table, names=(*(table.names[index] for index in rest), RECORD),
-        columns=(*(table.columns[index] for index in rest), [template.fill(row) for row in zip(*values, strict=True)]),
+        columns=(*(table.columns[index] for index in rest), records(rows, template, notice)),
     )  # fmt: skip
 
 
@@ -146,7 +161,7 @@ def _from_json_lines(file: Path, wanted: AnswerColumns, asked: Prompt, notice: N
         raise InputError(f"{file}: is empty. Name a file with answers")
     if is_logged(first[0][1]):
         return count_logged(chain(first, lines), asked, wanted, file, notice)
-    return count_rows(*joined_rows(chain(first, lines), wanted, asked.template), file, notice), {}
+    return count_rows(*joined_rows(chain(first, lines), wanted, asked.template, notice), file, notice), {}
 
 
 def _from_json(file: Path, wanted: AnswerColumns, asked: Prompt, notice: Notice) -> Answers:
@@ -159,7 +174,7 @@ def _from_json(file: Path, wanted: AnswerColumns, asked: Prompt, notice: Notice)
         data = next(iter(data.values()))
     if isinstance(data, list):
         rows = ((f"{file}: item {number}", row, 1) for number, row in enumerate(data, 1))
-        return count_rows(*joined_rows(rows, wanted, asked.template), file, notice)
+        return count_rows(*joined_rows(rows, wanted, asked.template, notice), file, notice)
     if isinstance(data, dict) and all(map(is_count, data.values())):
         return Answers(data)
     if isinstance(data, dict) and "targets" in data and ("request" in data or "messages" in data):

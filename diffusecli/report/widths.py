@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from rich.cells import cell_len, get_character_cell_size
 
@@ -41,14 +42,33 @@ def distinguishable(texts: Sequence[str], width: int) -> list[str]:
     ['very dissat…', 'dissatisfied', 'a']
     >>> distinguishable(["非常に満足している", "どちらかといえば不満"], 11)
     ['非常…いる', 'どち…不満']
+    >>> distinguishable(["a question on the north of the land", "a question on the south of the land", "another question"], 15)
+    ['a que…north of…', 'a que…south of…', 'another questi…']
     """
-    different = len(set(texts))
-    tried: list[list[str]] = []
-    for cut in _cuts(texts, width):
-        if len(set(cut)) == different:
-            return cut
-        tried.append(cut)
-    return max(tried, key=lambda cut: len(set(cut)))
+    cut = _cut_apart(list(dict.fromkeys(texts)), width, frozenset())
+    return [cut[text] for text in texts]
+
+
+def _cut_apart(texts: Sequence[str], width: int, others: AbstractSet[str]) -> dict[str, str]:
+    """Each of the different texts with its cut: all in the same way, those that are still alike in another. `others`: cuts of other texts."""
+    best: dict[str, str] = {}
+    for way in _cuts_of_alike(texts, width) if others else _cuts(texts, width):
+        cut = dict(zip(texts, way, strict=True))
+        if not best or _distinct(cut, others) > _distinct(best, others):
+            best = cut
+        if _distinct(best, others) == len(texts):
+            return best
+    for shown in dict.fromkeys(best.values()):
+        alike = [text for text in texts if best[text] == shown]
+        if 1 < len(alike) < len(texts):
+            rest = others | {cut for text, cut in best.items() if text not in alike}
+            again = _cut_apart(alike, width, rest)
+            best |= again if _distinct(again, rest) > 1 else {}
+    return best
+
+
+def _distinct(cut: Mapping[str, str], others: AbstractSet[str]) -> int:
+    return len(set(cut.values()) - others)
 
 
 def _cuts(texts: Sequence[str], width: int) -> Iterator[list[str]]:
@@ -74,6 +94,15 @@ def _cuts(texts: Sequence[str], width: int) -> Iterator[list[str]]:
     lead = _last(long[0][:begin] if long else "", width // 2)
     around = [f"{_CUT}{lead}{text[begin:]}" if text in within else text for text in texts]
     yield [text if cell_len(text) <= width else f"{_first(text, width - 1)}{_CUT}" for text in around]
+
+
+def _cuts_of_alike(texts: Sequence[str], width: int) -> Iterator[list[str]]:
+    """Ways to cut texts that are alike when cut as others are: the start, which tells them from others, and where they begin to differ."""
+    for place in (_alike(texts)[0], _common_start(texts)):
+        for start in range(min(width // 3, place - 1), 0, -1):
+            cut = {text: start_of(f"{_first(text, start)}{_CUT}{text[place:]}", width) for text in texts}
+            yield [text if cell_len(text) <= width else cut[text] for text in texts]
+    yield from _cuts(texts, width)
 
 
 def _alike(texts: Sequence[str]) -> tuple[int, int]:

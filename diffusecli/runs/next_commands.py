@@ -77,9 +77,7 @@ def training(run: RunDir, *, further: bool = False) -> Next | None:
     _require_idle(run)
     if not run.config.is_file():
         return _of_future(run)
-    config = recorded_config(run)
-    is_moved = Path(config.output_dir).resolve() != run.path.resolve()
-    command = again(run) + (f" --set {quote(f'output_dir={run.path}')}" if is_moved else "")
+    config, command = recorded_config(run), again(run)
     digests = _digests(config)
     if run.checkpoints:
         return _resumed(command, recorded_progress(RunDir(run.checkpoints[0]).state), digests)
@@ -114,8 +112,9 @@ def _more(run: RunDir, digests: dict[str, str], iterations: int) -> int | None:
 
 
 def again(run: RunDir) -> str:
-    """The command that trains the run again, without options."""
-    return f"diffuse train {quote(str(run.config))}"
+    """The command that trains the run again, in the folder where it is now. Raises `InputError` if its config cannot be read."""
+    is_moved = Path(recorded_config(run).output_dir).resolve() != run.path.resolve()
+    return f"diffuse train {quote(str(run.config))}" + (f" --set {quote(f'output_dir={run.path}')}" if is_moved else "")
 
 
 def _digests(config: Config) -> dict[str, str]:

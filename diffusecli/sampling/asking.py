@@ -112,6 +112,11 @@ class _Question:
         plain = {"targets": (), "weights": None, "response": ("",), "eos": True, "template": None, "held_out_requests": ()}
         return self._prompt.model_copy(update={**plain, **said})
 
+    @property
+    def alias(self) -> str:
+        """The alias of the prompt, and of all its requests."""
+        return self._prompt.alias
+
     def read(self, replies: Answers) -> Iterator[tuple[str, bool, int, Stated | None]]:
         """Each different reply, whether it was cut, how often it came, and what it answers (None if it does not parse)."""
         for reply, count in sorted(replies.items()):
@@ -161,10 +166,14 @@ class _Drawing:
         self._fed += tokens
         self._wanted.arrived(answers, tokens)
 
-    def watch(self, now: Standing, waiting: int = 0) -> None:
-        """Show the progress of the engine with the answers as options. `waiting`: tokens of answers that are not passed on yet."""
-        drawn, fed = self.position - self._start, waiting + now.tokens_fed
-        left = max(0.0, self._fed / drawn * self.missing - fed) if drawn else math.nan  # an answer costs as much as those before
+    def watch(self, now: Standing, *, elsewhere: int = 0, waiting: int = 0, found: int = 0) -> None:
+        """Show the progress of the engine with the answers as options.
+
+        `found`: answers that are not passed on yet; `waiting`: tokens of their replies, `elsewhere` those of other requests.
+        """
+        drawn, fed = self.position - self._start + found, elsewhere + now.tokens_fed
+        each = (self._fed + waiting) / (drawn or 1)  # an answer costs as much as those before
+        left = max(0.0, each * (self.missing - found) - (fed - waiting)) if drawn else math.nan
         self._wanted.watch(Standing(self._answers, self._wanted.count, now.rows, self._fed + fed, lambda: left))
 
     def shared_request(self) -> Wanted:
@@ -176,7 +185,7 @@ class _Drawing:
         def watch(now: Standing) -> None:
             self._wanted.watch(replace(now, answers=self._answers))
 
-        return Wanted(self.question.request(), self._wanted.count, self._wanted.have, arrived, watch)
+        return Wanted(self.question.request(), self._wanted.count, self._wanted.have, arrived, watch, pool=self._wanted.pool)
 
     def seeded_requests(self) -> Iterator[Wanted]:
         """A request per reply. Replies wait for those at earlier positions."""
@@ -200,6 +209,7 @@ class _Drawing:
             yield Wanted(
                 self.question.request(seed=self.question.seed_of(position)), 1, Answers(),
                 lambda replies, tokens, position=position: take(position, replies, tokens), self.watch,  # type: ignore[misc]
+                pool=self.question.alias,
             )  # fmt: skip
 
     def _options_of(self, replies: Answers) -> Answers:
@@ -241,10 +251,15 @@ class _Round:
             Wanted(
                 self._question.request(proposal=option), count, Answers(),
                 lambda replies, tokens, option=option: self._take(option, replies, tokens),  # type: ignore[misc]
-                lambda now, option=option: self._drawing.watch(now, self._tokens.total() - self._tokens[option]), self._stream,  # type: ignore[misc]
+                lambda now, option=option: self._watch(option, now), self._stream,  # type: ignore[misc]
+                self._question.alias,
             )
             for option, count in sorted(self._proposals.items())
         ]  # fmt: skip
+
+    def _watch(self, option: int, now: Standing) -> None:
+        waiting = self._tokens.total()
+        self._drawing.watch(now, elsewhere=waiting - self._tokens[option], waiting=waiting, found=self._found.total())
 
     def close(self, *, last: bool) -> int:
         """Pass on what was accepted or does not parse; after the last round also the rejections. Returns the number left."""

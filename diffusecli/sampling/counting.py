@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,16 +55,13 @@ class Drawing:
     settings: SamplingSettings
     watch: Watch = lambda _: None
     arrived: Arrived = lambda *_: None  # receives all answers at once, after the last
+    pool: str = ""  # see `Wanted`
     counts: Answers = field(default_factory=Answers)
     tokens_fed: int = 0
     drawn: int = 0
     passes: deque[tuple[int, int]] = field(
         default_factory=lambda: deque(maxlen=_PASSES)
     )  # rows before and after each of the last passes
-
-    def show(self, rows: int, tokens_left: Callable[[], float]) -> None:
-        """Report the progress."""
-        self.watch(Standing(self.counts, self.settings.n_generations, rows, self.tokens_fed, tokens_left))
 
     def tokens_left(self, groups: Iterable[tuple[Sequence[int], int]]) -> float:
         """The tokens that rows still need, if answers go on ending as often as in the last passes. NaN while rows multiply.
@@ -211,16 +208,31 @@ class CountingSampler:
         return (text, stopped) if whole or stopped else None
 
     def _show(self, group: Live, waiting: Sequence[Live]) -> None:
-        """Pass on complete answers, and report the progress of the first unfinished prompt."""
+        """Pass on complete answers, and report the progress of the first unfinished prompt, with the others of its pool."""
         for prompt in [*self._open]:
             drawing = self._drawings[prompt]
             if drawing.over:
-                drawing.show(0, lambda: 0.0)
+                if not drawing.pool:  # a part of a pool would be less than its total
+                    drawing.watch(Standing(drawing.counts, drawing.settings.n_generations, 0, drawing.tokens_fed, lambda: 0.0))
                 drawing.arrived(drawing.counts, drawing.tokens_fed)
                 self._open.remove(prompt)
-        if self._open:
-            first = self._open[0]
-            self._drawings[first].show(group.prompts.count(first), lambda: self._tokens_left(first, group, waiting))
+        if not self._open:
+            return
+        first = self._drawings[self._open[0]]
+        together = [prompt for prompt in self._open if first.pool and self._drawings[prompt].pool == first.pool] or self._open[:1]
+        drawings, own = [self._drawings[prompt] for prompt in together], set(together)
+        counts = Answers()
+        for drawing in drawings:
+            counts.update(drawing.counts)
+        first.watch(
+            Standing(
+                counts,
+                sum(drawing.settings.n_generations for drawing in drawings),
+                sum(prompt in own for prompt in group.prompts),
+                sum(drawing.tokens_fed for drawing in drawings),
+                lambda: sum(self._tokens_left(prompt, group, waiting) for prompt in together),
+            )
+        )
 
     def _tokens_left(self, prompt: int, group: Live, waiting: Sequence[Live]) -> float:
         """An estimate for a prompt: the tokens of its rows, and the prefixes of waiting rows, which are fed again."""

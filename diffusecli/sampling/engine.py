@@ -29,6 +29,7 @@ class Wanted:
     arrived: Arrived
     watch: Watch
     stream: int = 0  # the same request with another number gets other random numbers
+    pool: str = ""  # requests of one pool that are drawn in the same passes report their progress as a total; "": alone
 
 
 class Engine(Protocol):

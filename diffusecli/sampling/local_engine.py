@@ -113,7 +113,7 @@ class LocalEngine:
         settings = replace(self.settings, n_generations=wanted.count, max_new_tokens=limit, seed=seed)
         if encoded.stop_text:
             settings = replace(settings, stop=(*settings.stop, encoded.stop_text))
-        return Drawing(encoded, settings, wanted.watch, wanted.arrived)
+        return Drawing(encoded, settings, wanted.watch, wanted.arrived, wanted.pool)
 
     def _encode(self, prompt: Prompt) -> EncodedPrompt:
         """The prompt in tokens. Another wording of the previous prompt shares its targets."""

@@ -79,21 +79,23 @@ class Pooled:
             if self.complete:
                 self.report_end()
 
+        had, paid = have.total(), self._journal.tokens[kept.key]  # in earlier samplings
+
         def watch(now: Standing) -> None:
-            self._report(self.prompt.alias, now if self.wordings == 1 else self._with_others(kept, now))
+            self._report(self.prompt.alias, now if self.wordings == 1 else self._with_others(kept, now, had, paid))
 
-        return Wanted(wording, count, have, arrived, watch)
+        return Wanted(wording, count, have, arrived, watch, pool=self.prompt.alias if self.wordings > 1 else "")
 
-    def _with_others(self, kept: Prompt, now: Standing) -> Standing:
-        """The progress of the prompt, from the progress of one wording."""
-        answers, tokens = self._others(kept), self.tokens - self._journal.tokens[kept.key]
+    def _with_others(self, kept: Prompt, now: Standing, had: int, paid: int) -> Standing:
+        """The progress of the prompt, from that of one wording, or of all that share passes. `had`, `paid`: its answers and tokens before."""
+        answers, tokens = self._others(kept), self.tokens - self._journal.tokens[kept.key] + paid
         answers.update(now.answers)
         missing_elsewhere = self.n - answers.total() - (now.wanted - now.answers.total())
 
         def tokens_left() -> float:
             """An answer to another wording costs as much as one to this wording."""
             left = now.tokens_left()
-            return left + missing_elsewhere * (now.tokens_fed + left) / now.wanted
+            return left + missing_elsewhere * (now.tokens_fed + left) / (now.wanted - had)
 
         return Standing(answers, self.n, now.rows, tokens + now.tokens_fed, tokens_left)
 

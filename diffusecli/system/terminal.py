@@ -185,12 +185,15 @@ def _by_columns(text: str, width: int, *, cut: bool) -> list[str]:
     """As `textwrap.wrap`, for characters of any width: Chinese and Japanese ones take two columns, combining accents none."""
     from rich.cells import cell_len, chop_cells
 
+    def columns(joined: str) -> int:
+        return cell_len(joined.replace(_JOINED, " "))
+
     lines: list[str] = []
     for word in text.split():
-        if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
+        if lines and columns(lines[-1]) + 1 + columns(word) <= width:
             lines[-1] += f" {word}"
-        elif cut and cell_len(word) > width:
-            lines += chop_cells(word, max(2, width))
+        elif cut and columns(word) > width:
+            lines += chop_cells(word.replace(_JOINED, " "), max(2, width))
         else:
             lines.append(word)
     return lines

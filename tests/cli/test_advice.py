@@ -22,6 +22,7 @@ generate: false
 alg_config: {{n_iters: 3}}
 """
 KEPT = "diffuse train results/run/config.yaml"
+MOVED = f"{KEPT} --set output_dir=results/run"
 SAMPLE = "diffuse sample results/run"
 EVALUATE = ("evaluate", "results/run")
 
@@ -59,6 +60,12 @@ def interrupted(in_process):
 def recommended(done):
     """The commands in an error or in lines `next:`, except those that only show more of the same."""
     return re.findall(r"`(diffuse (?:train|sample) [^`]+)`", " ".join(done.stderr.split()))
+
+
+def move():
+    """As if the run had been trained in another folder, and then moved."""
+    config = Path("results/run/config.yaml")
+    config.write_text(config.read_text().replace("output_dir: results/run", "output_dir: results/other"))
 
 
 def untrained(folder, run, interrupted):
@@ -146,16 +153,14 @@ def with_another_prompt(folder, run, interrupted):
 
 def moved(folder, run, interrupted):
     sampled(folder, run, interrupted)
-    text = Path("results/run/config.yaml").read_text()
-    Path("results/run/config.yaml").write_text(text.replace("output_dir: results/run", "output_dir: results/other"))
-    return [f"{KEPT} --set output_dir=results/run --more 3"]
+    move()
+    return [f"{MOVED} --more 3"]
 
 
 def moved_and_interrupted(folder, run, interrupted):
     interrupted("train", "c.yaml")
-    text = Path("results/run/config.yaml").read_text()
-    Path("results/run/config.yaml").write_text(text.replace("output_dir: results/run", "output_dir: results/other"))
-    return [f"{KEPT} --set output_dir=results/run"]
+    move()
+    return [MOVED]
 
 
 def interrupted_with_another_prompt(folder, run, interrupted):
@@ -165,10 +170,16 @@ def interrupted_with_another_prompt(folder, run, interrupted):
     return [f"{KEPT} --force"]
 
 
+def moved_and_interrupted_with_another_prompt(folder, run, interrupted):
+    interrupted_with_another_prompt(folder, run, interrupted)
+    move()
+    return [f"{MOVED} --force"]
+
+
 STATES = (
     untrained, empty, config_only, untuned_only, interrupted_training, interrupted_after_an_untuned_sampling, unsampled, unsampled_and_without_an_adapter,
     sampled, continued, with_a_checkpoint_left, without_its_state, of_another_version, with_another_prompt, moved,
-    moved_and_interrupted, interrupted_with_another_prompt,
+    moved_and_interrupted, interrupted_with_another_prompt, moved_and_interrupted_with_another_prompt,
 )  # fmt: skip
 
 
@@ -179,6 +190,19 @@ def test_what_is_recommended_is_accepted(folder, in_process, run, interrupted, s
     assert commands == expected
     for command in commands:
         run(*shlex.split(command)[1:])
+    assert not Path("results/other").exists(), "a moved run is trained where it is now"
+
+
+def test_another_more_than_that_of_an_interrupted_training_is_answered_with_the_command_that_resumes_it(
+    folder, in_process, run, interrupted
+):
+    sampled(folder, run, interrupted)
+    interrupted("train", "c.yaml", "--more", "2")
+    move()
+    commands = recommended(in_process(*shlex.split(MOVED)[1:], "--more", "3"))
+    assert commands == [f"{MOVED} --more 2"]
+    run(*shlex.split(commands[0])[1:])
+    assert not Path("results/other").exists()
 
 
 def test_advice_for_a_checkpoint_that_cannot_be_read_says_so(folder, in_process, run, interrupted):

@@ -4,8 +4,10 @@ import gzip
 import json
 import re
 
+import pandas as pd
 import pytest
 
+from diffusecli.evaluation.raw_answers import read_answers
 from diffusecli.files.tables import Layout
 from diffusecli.system.errors import InputError
 from diffusecli.verbs.evaluate import Question, evaluate
@@ -211,12 +213,57 @@ PEOPLE = {"targets": ["{Ann, 34}", "{Bob, 35}"], "template": "{{{name}, {age}}}"
             '{"name": "Ann", "age": 34}\n{"name": "Ann", "age": "34"}\n{"name": "Bob", "age": 35.0}\n{"name": "Bob", "age": ""}',
         ),
         ("s.json", '[{"name": "Ann", "age": 34, "count": 2}, {"name": "Bob", "age": 35}, {"name": "Bob", "age": ""}]'),
+        ("s.json", '[{"name": "Ann", "age": 34, "count": 2}, {"name": "Bob", "age": 35}, {"name": "Bob", "age": null}]'),
     ],
 )
 def test_columns_of_a_records_fields_are_joined_by_the_template(tmp_path, prompt_file, name, text):
     (tmp_path / name).write_text(text)
     row = only_row(tmp_path / name, prompt=prompt_file(**PEOPLE))
     assert (row.tally.counts, dict(row.tally.off_target)) == ((2, 1), {"{Bob, }": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "place"),
+    [
+        ("s.csv", "name,age\nAnn,34\nBob,\n,\n", "s.csv: row 2"),
+        ("s.jsonl", '{"name": "Ann", "age": 34}\n{"name": "Bob", "age": null}\n{"name": "", "age": null}\n', "s.jsonl:2"),
+        ("s.json", '[{"name": "Ann", "age": 34}, {"name": "Bob", "age": null}, {"name": "", "age": ""}]', "s.json: item 2"),
+        ("s.parquet", {"name": ["Ann", "Bob", None], "age": [34, None, None]}, "s.parquet: row 2"),
+    ],
+)
+def test_empty_fields_are_reported_and_count(tmp_path, prompt_file, name, text, place):
+    """In all formats alike. Without such rows, the share of valid answers would be wrong."""
+    if isinstance(text, dict):
+        pd.DataFrame(text).to_parquet(tmp_path / name)
+    else:
+        (tmp_path / name).write_text(text)
+    said = []
+    counts = read_answers(tmp_path / name, prompt_file(**PEOPLE), None, notice=said.append).counts
+    assert counts == {"{Ann, 34}": 1, "{Bob, }": 1, "{, }": 1}
+    assert said == [f"{tmp_path}/{place}: the field 'age' is empty, so the answer is '{{Bob, }}'. 2 rows have an empty field"]
+
+
+@pytest.mark.parametrize("off", ["", "Ann\nBob\nwho?\n"])
+@pytest.mark.parametrize("template", ["Name: {name}", "{name}, {age}"])
+def test_an_only_column_of_whole_answers_may_have_the_name_of_a_field(tmp_path, prompt_file, template, off):
+    """Also if most answers do not fit the template, as those of an untuned model."""
+    whole = ["Name: Ann, 34", "Name: Bob, 35"]
+    prompt = prompt_file(targets=whole, template=template)
+    (tmp_path / "s.csv").write_text("name\n" + off + "".join(f'"{answer}"\n' for answer in whole))
+    rows = [{"name": answer} for answer in (*off.split(), *whole)]
+    (tmp_path / "s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "s.json").write_text(json.dumps(rows))
+    for name in ("s.csv", "s.jsonl", "s.json"):
+        row = only_row(tmp_path / name, prompt=prompt)
+        assert (row.tally.counts, dict(row.tally.off_target)) == ((1, 1), dict.fromkeys(off.split(), 1))
+
+
+def test_an_only_field_is_joined_if_its_cells_do_not_fit_the_template(tmp_path, prompt_file):
+    prompt = prompt_file(targets=["Name: Ann", "Name: Bob"], template="Name: {name}")
+    (tmp_path / "s.csv").write_text("name\nAnn\nBob\nBob\n")
+    (tmp_path / "s.json").write_text(json.dumps([{"name": name, "id": 3} for name in ("Ann", "Bob", "Bob")]))
+    for name in ("s.csv", "s.json"):
+        assert only_row(tmp_path / name, prompt=prompt).tally.counts == (1, 2)
 
 
 def test_a_column_of_whole_answers_is_preferred_to_fields(tmp_path, prompt_file):
@@ -229,7 +276,19 @@ def test_a_column_of_whole_answers_is_preferred_to_fields(tmp_path, prompt_file)
     [
         ("s.jsonl", '{"name": "Ann", "age": 34}\n{"name": "Bob"}', "s.jsonl:2: has no field 'age' of the prompt's template"),
         ("s.jsonl", '{"name": "Ann", "age": [34]}\n{"name": "Bob", "age": [1, 2]}', "s.jsonl:2: the field 'age' holds a list"),
-        ("s.csv", "name,years\nAnn,34\n", "the column of the answers is unknown. Choose one with --column: name, years"),
+        ("s.jsonl", '{"name": "Ann"}\n{"name": "Bob", "age": 40}', "s.jsonl:1: has no field 'age' of the prompt's template"),
+        ("s.json", '[{"name": "Ann"}, {"name": "Bob", "age": 40}]', "s.json: item 1: has no field 'age' of the prompt's template"),
+        (
+            "s.json",
+            '[{"age": 34, "id": 1}, {"name": "Bob", "age": 40}]',
+            "s.json: item 1: has no field 'name' of the prompt's template",
+        ),
+        (
+            "s.csv",
+            "name,years\nAnn,34\n",
+            "s.csv: has no field 'age' of the prompt's template. Add it, or choose a column of whole answers with --column: name, years",
+        ),
+        ("s.csv", "name\nAnn\n", "s.csv: has no field 'age' of the prompt's template"),
     ],
 )
 def test_fields_that_are_not_whole_records_are_an_error(tmp_path, prompt_file, name, text, message):

@@ -6,6 +6,8 @@ import re
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
@@ -186,6 +188,47 @@ def test_names_that_differ_only_in_the_middle_stay_different():
     names = [f"a very long name that begins and ends alike {k} in the middle of it all" for k in range(3)]
     assert len(set(distinguishable(names, 20))) == 3
     assert all(len(name) <= 20 for name in distinguishable(names, 20))
+
+
+@pytest.mark.parametrize(
+    ("width", "names", "expected"),
+    [
+        (
+            11,
+            [*(f"people/young-women-in-the-{place}-of-the-country" for place in ("north", "south")), "cities/large"],
+            ["peo…north-…", "peo…south-…", "citie…large"],
+        ),
+        (
+            20,
+            [*(f"survey question on the {topic} of the country" for topic in ("environment", "government")), "another question that is long"],
+            ["survey…environment…", "survey…government o…", "another question th…"],
+        ),
+        (
+            11,
+            [f"{what}/women-in-the-{place}-of-the-country" for what in ("people", "cities") for place in ("north", "south")],
+            ["peo…north-…", "peo…south-…", "cit…north-…", "cit…south-…"],
+        ),
+    ],
+)  # fmt: skip
+def test_names_that_are_alike_where_others_differ_are_cut_elsewhere(width, names, expected):
+    assert distinguishable(names, width) == expected
+
+
+WORDS = st.sampled_from(["north", "south", "in", "the", "a", "young", "women", "x1", "x2", "満足", "environment"])
+NAMES = st.builds(lambda sign, words: sign.join(words), st.sampled_from([" ", "/", "-"]), st.lists(WORDS, min_size=1, max_size=9))
+
+
+@given(st.lists(NAMES, min_size=1, max_size=8), st.integers(12, 40))
+def test_different_names_stay_different_and_none_is_too_wide(names, width):
+    cut = distinguishable(names, width)
+    assert all(cell_len(shown) <= width for shown in cut)
+    assert all(shown == name for name, shown in zip(names, cut, strict=True) if cell_len(name) <= width)
+    assert len(set(cut)) == len(set(names)) == len(set(zip(names, cut, strict=True)))
+
+
+@given(st.lists(st.text(max_size=12), max_size=6), st.integers(2, 9))
+def test_texts_of_any_characters_are_cut_to_any_width(texts, width):
+    assert all(cell_len(shown) <= width for shown in distinguishable(texts, width))
 
 
 def test_the_command_is_short_and_says_how_to_see_all(tmp_path, in_process):

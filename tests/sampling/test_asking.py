@@ -5,6 +5,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import replace
+from itertools import cycle
 
 import pytest
 from scipy.stats import chisquare
@@ -401,5 +402,21 @@ def test_the_tokens_left_follow_from_those_of_the_answers_before(method):
     AskingEngine(engine, METHODS[method], 0).draw(wanted)
     assert math.isnan(looks[0][2])  # before the first answer
     known = [look for look in looks if not math.isnan(look[2])]
-    assert known
+    assert known[0][0] == {"seeded": 1, "rejection": 0}[method]  # a round of `rejection` is passed on at its end
     assert all(fed + left == pytest.approx(3 * 1010) for _, fed, left in known)
+
+
+def test_the_tokens_left_of_rejection_include_those_of_replies_that_will_be_rejected():
+    """A third of the options is accepted: 9 tokens per answer."""
+
+    class Watched(Replying):
+        def draw(self, wanted):
+            wanted.watch(Standing(Answers(), wanted.count, 1, 0))
+            super().draw(wanted)
+
+    looks, replies = [], cycle(["reject", "accept", "reject"])
+    engine = Watched(lambda *_: next(replies))
+    wanted = Wanted(DIE, 600, Answers(), lambda *_: None, lambda now: looks.append((now.tokens_fed, now.tokens_left())))
+    AskingEngine(engine, METHODS["rejection"], 0).draw(wanted)
+    assert [math.isnan(left) for _, left in looks] == [True] + [False] * (len(looks) - 1)  # known after the replies to one option
+    assert all(fed + left == pytest.approx(9 * 600, rel=0.05) for fed, left in looks[1:])

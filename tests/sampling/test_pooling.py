@@ -18,7 +18,7 @@ from diffusecli.sampling.local_engine import LocalEngine
 from diffusecli.sampling.pooling import shares
 from diffusecli.sampling.settings import SamplingSettings, Standing
 from diffusecli.system.errors import InterruptedRun
-from tests.sampling.test_counting import BASE, TOKENIZER, forward_calls
+from tests.sampling.test_counting import BASE, TOKENIZER, forward_calls, load_forever
 
 WORDINGS = ("Roll a die.", "Throw a die, please.", "dice()", "What shows the die?")
 DIE = Prompt(request=WORDINGS, held_out_requests=("Cast it.",), targets=("{1}", "{2}"), alias="die.json")
@@ -157,6 +157,58 @@ def test_tokens_left_of_several_wordings_are_those_of_all_wordings(tmp_path):
     known = [(total, left) for total, left in looks[:-1] if not math.isnan(left)]
     assert len(known) == 6  # of 3, 3, 2 and 2 answers, all looks but the first
     assert all(left == 5 * (10 - total) for total, left in known)
+
+
+def looks_at(engine, path, n, settings=None):
+    """What the user sees while a prompt of four wordings is sampled: answers, tokens fed and left where known, and tokens fed in all."""
+    looks = []
+    written(
+        engine, [DIE], path, n, settings=settings,
+        report=lambda _, now: looks.append((now.answers.total(), now.tokens_fed, now.tokens_left())),
+    )  # fmt: skip
+    return [look for look in looks if not math.isnan(look[2])], looks[-1][1]
+
+
+@pytest.mark.parametrize(("max_rows", "least", "most"), [(1000, 0.95, 1.05), (60, 0.5, 1.5)])
+def test_tokens_left_of_wordings_that_share_passes_count_no_wording_twice(tmp_path, max_rows, least, most):
+    """No answer ends before the limit, so the tokens left are known as soon as rows stop multiplying, and roughly if rows wait."""
+    settings = SamplingSettings(120, max_new_tokens=24)
+    looks, total = looks_at(LocalEngine(load_forever(), settings, max_rows), tmp_path / "gen.json", 120, settings)
+    assert [fed for _, fed, _ in looks] == sorted(fed for _, fed, _ in looks)
+    assert [drawn for drawn, _, _ in looks] == sorted(drawn for drawn, _, _ in looks)
+    off = [left / (total - fed) for _, fed, left in looks]
+    assert len(off) > 15
+    assert least < min(off) <= max(off) < most, off
+
+
+def test_wordings_that_share_no_passes_with_these_are_not_yet_fed(tmp_path, monkeypatch):
+    """Two of four wordings fit into a pass, so the others cost as much again."""
+    monkeypatch.setattr("diffusecli.sampling.local_engine._PROMPTS_TOGETHER", 2)
+    settings = SamplingSettings(120, max_new_tokens=24)
+    looks, total = looks_at(LocalEngine(load_forever(), settings, 1000), tmp_path / "gen.json", 120, settings)
+    off = [left / (total - fed) for _, fed, left in looks]
+    assert len(off) > 15
+    assert 0.8 < min(off) <= max(off) < 1.2, off
+
+
+def test_tokens_left_of_a_sampling_that_resumes_follow_from_the_answers_of_now(tmp_path):
+    """90 of the first 100 answers are there. All others cost 100 tokens each; those before were cheap."""
+
+    class Watched(Echo):
+        def draw(self, wanted):
+            had = wanted.have.total()
+            for at in range(had, wanted.count):
+                wanted.arrived(Answers({"x": 1}), 100 if self.breaks_at is None else 1)
+                if at == 89 and self.breaks_at is not None:
+                    raise KeyboardInterrupt
+                fed, missing = 100 * (at + 1 - had), wanted.count - at - 1
+                wanted.watch(Standing(Answers({"x": at + 1}), wanted.count, 1, fed, lambda missing=missing: 100.0 * missing))
+
+    with pytest.raises(InterruptedRun):
+        written(Watched(breaks_at=WORDINGS[0]), [DIE], tmp_path / "gen.json", 400)
+    looks, _ = looks_at(Watched(), tmp_path / "gen.json", 400)
+    assert looks[0][0] == 91
+    assert all(fed == 90 + 100 * (drawn - 90) and left == 100 * (400 - drawn) for drawn, fed, left in looks)
 
 
 def test_samples_of_one_request_are_those_of_before(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -21,7 +22,7 @@ from diffusecli.report.parts import new_table
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system import terminal
 from diffusecli.system.errors import printable
-from diffusecli.system.terminal import Spelled, discreet, json_text
+from diffusecli.system.terminal import Spelled, discreet, in_lines, json_text
 
 HOSTILE = "\x1b]0;pwned\x07\x1b[31mred\x9b32mgreen\u202edrawkcab\u2066\r\b\x7f[bold]b[/x][link=http://e]:smile:\x85\u2028\tend"
 STEERS = re.compile(r"[^\n -~\u00a1-\U0010ffff]|[\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
@@ -369,3 +370,22 @@ def test_only_on_a_terminal_lines_end_in_padding(monkeypatch, where):
     padded = [line for line in stream.getvalue().splitlines() if line.endswith(" ")]
     assert bool(padded) == (where == "a terminal")
     assert "b     short" in stream.getvalue()
+
+
+@pytest.mark.parametrize("what", ["an association – almost none", "almost none, and no more"])
+def test_lines_with_joined_words_are_not_wider_than_asked(what):
+    """A p-value is kept whole, and its spaces take columns also in texts that are not ASCII."""
+    for width in range(16, 60):
+        lines = in_lines(f"{what} (p <= 0.001); valid 99.3 % of all, `diffuse train c`", width)
+        assert max(map(cell_len, lines)) <= width
+        assert any("(p <= 0.001);" in line for line in lines)
+        assert any("99.3 % of" in line or line.endswith("99.3 %") for line in lines)
+
+
+@given(
+    st.lists(st.sampled_from(["– ü", "(p <= 0.01)", "p < 3;", "9 %", "`a b c`", "word", "満足"]), min_size=1), st.integers(11, 40)
+)
+def test_lines_of_any_words_fit_and_lose_nothing(words, width):
+    lines = in_lines(" ".join(words), width)
+    assert all(cell_len(line) <= width for line in lines)
+    assert " ".join(lines).split() == " ".join(words).split()
