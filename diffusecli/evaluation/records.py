@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import NormalDist
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from diffusecli.prompts.answer_texts import record_values
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import Matching, tally, target_finder
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.system.errors import joined
+from diffusecli.system.errors import joined, many
 
 CORRELATION, CRAMERS_V = "correlation", "Cramér's V"
 PAIRS_LEVEL = SIGNIFICANCE / 2
@@ -113,6 +114,11 @@ class RecordFigures:
     beyond_fields_p_value: float = math.nan  # as `pairs_p_value`, of what the shares of the fields do not explain
 
     @property
+    def new(self) -> float:
+        """Share of answers that are new combinations of known values."""
+        return max(0.0, self.known - self.copies)
+
+    @property
     def worst_pair(self) -> PairFigures | None:
         """The pair whose association is furthest from the target, in standard errors."""
         return max(self.pairs, key=lambda pair: abs(pair.error) / pair.standard_error, default=None)
@@ -145,7 +151,9 @@ class RecordFigures:
         if (pair := self.wrong_pair) is not None:
             measured = f"{pair.measure} {pair.sampled:z.3f}, perfect sampler {pair.perfect:z.3f}"
             p = self.beyond_fields_p_value if apart else self.pairs_p_value
-            words = _WRONG_PAIR[pair.departure].format(f"{pair.first!r} and {pair.second!r}")
+            others = len(self._wrong_alike(pair))
+            besides = f" (and {many(others, 'more pair')})" if others else ""
+            words = _WRONG_PAIR[pair.departure].format(f"{pair.first!r} and {pair.second!r}{besides}")
             found.append(f"{words}: {measured} ({p_value(p, self.least_pairs_p)})")
         return "; ".join(found)
 
@@ -156,6 +164,17 @@ class RecordFigures:
             return self.worst_pair if self.pairs_p_value < PAIRS_LEVEL else None
         both = self.pairs_p_value < PAIRS_LEVEL and self.beyond_fields_p_value < PAIRS_LEVEL
         return max(self.pairs, key=lambda pair: pair.beyond_fields, default=None) if both else None
+
+    def _wrong_alike(self, worst: PairFigures) -> list[PairFigures]:
+        """The other pairs that differ as this one does, each at its part of the level (Bonferroni); if fields differ, by more than their shares explain."""
+        level = PAIRS_LEVEL / len(self.pairs)
+        least = NormalDist().inv_cdf(1 - level / 2) if self.wrong_fields else 0.0
+        return [
+            pair
+            for pair in self.pairs
+            if pair is not worst and pair.departure == worst.departure
+            and pair.p_value <= max(level, self.least_pairs_p) and pair.beyond_fields >= least
+        ]  # fmt: skip
 
     @property
     def wrong_fields(self) -> list[FieldFigures]:

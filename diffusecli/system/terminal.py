@@ -29,7 +29,7 @@ _MIN_SECRET = 8  # characters; shorter ones ("none", "EMPTY") are placeholders, 
 _USER = re.compile(r"(?<=://)[^/\s]*@")
 _PASSWORD = re.compile(r"://[^/\s:]*:([^/\s]+)@")
 _JOINED = "\x00"  # in place of a space at which no line ends
-_TOGETHER = re.compile(r"`[^`]*`| %|\bp <?= (?=\d)")
+_TOGETHER = re.compile(r"`[^`]*`| %|\bp <?= (?=\d)|Cramér's V(?: (?=\d))?")
 _PADDING = re.compile(" +(?=\n)")
 _CUT = "…"  # marks a cut text or a removed credential
 _REPLACEMENTS = {
@@ -172,6 +172,8 @@ def in_lines(text: str, width: int, *, cut: bool = True) -> list[str]:
 
     >>> in_lines("valid 99.3 % of all", 10), in_lines("答えは 満足 です", 9), in_lines("it fits (p <= 0.01)", 14)
     (['valid', '99.3 % of', 'all'], ['答えは', '満足 です'], ['it fits', '(p <= 0.01)'])
+    >>> in_lines("Cramér's V 0.547 (0.2 % unfinished)", 17), in_lines("é (unfinished 0.2 %)", 19)
+    (["Cramér's V 0.547", '(0.2 % unfinished)'], ['é (unfinished', '0.2 %)'])
     """
     joined = _TOGETHER.sub(lambda found: found[0].replace(" ", _JOINED), text)
     if joined.isascii():  # every character takes one column
@@ -185,12 +187,15 @@ def _by_columns(text: str, width: int, *, cut: bool) -> list[str]:
     """As `textwrap.wrap`, for characters of any width: Chinese and Japanese ones take two columns, combining accents none."""
     from rich.cells import cell_len, chop_cells
 
+    def columns(joined: str) -> int:
+        return cell_len(joined.replace(_JOINED, " "))
+
     lines: list[str] = []
     for word in text.split():
-        if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
+        if lines and columns(lines[-1]) + 1 + columns(word) <= width:
             lines[-1] += f" {word}"
-        elif cut and cell_len(word) > width:
-            lines += chop_cells(word, max(2, width))
+        elif cut and columns(word) > width:
+            lines += chop_cells(word.replace(_JOINED, " "), max(2, width))
         else:
             lines.append(word)
     return lines
