@@ -156,7 +156,7 @@ def _records(row: Evaluated) -> Iterator[RenderableType]:
     if found is None:
         return
     enough = found.known >= _ENOUGH_KNOWN
-    hint = "" if enough else "`--verbose` shows each field"
+    hint = "" if enough or not found.fits else "`--verbose` shows each field"
     is_new = row.figures is None or percent(found.known) != percent(row.figures.valid)
     known = f"records: in {percent(found.known)} of the answers, every field has a value of a target" if is_new else ""
     if known or hint:

@@ -172,7 +172,7 @@ def in_lines(text: str, width: int, *, cut: bool = True) -> list[str]:
 
     >>> in_lines("valid 99.3 % of all", 10), in_lines("答えは 満足 です", 9), in_lines("it fits (p <= 0.01)", 14)
     (['valid', '99.3 % of', 'all'], ['答えは', '満足 です'], ['it fits', '(p <= 0.01)'])
-    >>> in_lines("Cramér's V 0.547 (0.2 % unfinished)", 17), in_lines("é (unfinished 0.2 %)", 19)
+    >>> in_lines("Cramér's V 0.547 (0.2 % unfinished)", 19), in_lines("é (unfinished 0.2 %)", 19)
     (["Cramér's V 0.547", '(0.2 % unfinished)'], ['é (unfinished', '0.2 %)'])
     """
     joined = _TOGETHER.sub(lambda found: found[0].replace(" ", _JOINED), text)

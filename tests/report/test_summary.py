@@ -350,6 +350,14 @@ def test_a_sampler_without_valid_answers_has_no_blocks_of_zeros(tmp_path):
     assert "distinct targets" not in shown(found(tmp_path, {"edge": 60}), verbose=True)
 
 
+def test_fields_are_offered_if_there_are_records(tmp_path):
+    records = Prompt(request="?", targets=("{a, x}", "{b, y}"), template="{{{first}, {second}}}")
+    hint = "`--verbose` shows each field"
+    assert hint in shown(found(tmp_path, {"{a, x}": 20, "?": 80}, records))
+    assert hint not in shown(found(tmp_path, {"?": 80}, records))
+    assert "TVD of first" not in shown(found(tmp_path, {"?": 80}, records), verbose=True)
+
+
 def test_the_legend_has_no_sign_that_is_not_there(tmp_path):
     both = {"p <= ...", "*"}
     assert not both & legend(found(tmp_path, {"{heads}": 60, "{tails}": 50})).keys()
