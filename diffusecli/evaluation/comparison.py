@@ -62,14 +62,22 @@ def compare(before: Tally, after: Tally, probabilities: tuple[float, ...], seed:
     rng = np.random.default_rng(seed)
     values = [_at(side, n, probabilities, rng) for side in (before, after)]
     spread = [_resampled(side, probabilities, rng) for side in (before, after)]
-    few = n < _LOWEST_N
     tvd = math.nan if not probabilities else float(values[1].tvd.mean() - values[0].tvd.mean())
-    open_ended = any(_single(side) > _MOST_SINGLE for side in (before, after))
+    entropy = float(values[1].entropy.mean() - values[0].entropy.mean())
+    unknown = [no_interval(before, after, entropy=of_entropy) for of_entropy in (False, True)]
     return Compared(
-        _estimate(tvd, spread[0].tvd, spread[1].tvd, known=not few),
-        _estimate(float(values[1].entropy.mean() - values[0].entropy.mean()), spread[0].entropy, spread[1].entropy,
-                  known=not (few or open_ended)),
-    )  # fmt: skip
+        _estimate(tvd, spread[0].tvd, spread[1].tvd, known=not unknown[0]),
+        _estimate(entropy, spread[0].entropy, spread[1].entropy, known=not unknown[1]),
+    )
+
+
+def no_interval(before: Tally, after: Tally, *, entropy: bool) -> str:
+    """What there is too little or too much of for an interval of the difference; empty if there is one."""
+    if min(before.n, after.n) < _LOWEST_N:
+        return f"fewer than {_LOWEST_N} answers"
+    if entropy and max(_single(before), _single(after)) > _MOST_SINGLE:
+        return "too many answers that occur once"
+    return "too many different answers" if max(len(before.cells), len(after.cells)) > _CELLS // _FEWEST else ""
 
 
 def _estimate(value: float, before: np.ndarray, after: np.ndarray, *, known: bool) -> Estimate:

@@ -19,7 +19,7 @@ from diffusecli.evaluation.open_ended import Diversity, Line
 from diffusecli.evaluation.ordered import Ordered
 from diffusecli.evaluation.records import RecordFigures
 from diffusecli.evaluation.sample_set import RunFacts
-from diffusecli.evaluation.verdicts import doubted, open_verdict, verdict
+from diffusecli.evaluation.verdicts import ANSWERS, doubted, open_verdict, verdict
 from diffusecli.prompts.matching import Matching, Tally
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.wording_names import split_alias
@@ -59,10 +59,11 @@ class Evaluated:
         if self.diversity is not None:
             return open_verdict(self.diversity, self.tally.unfinished.total())
         if self.figures is not None:
-            found = verdict(self.figures, self.exact)
+            of = ANSWERS if self.records is None else ANSWERS._replace(new=self.records.new)
+            found = verdict(self.figures, self.exact, of)
             found = f"{FIRST_DRAW if self.prompt.draws is not None else OTHER_FIELDS}{found}" if self.prompt.in_parts else found
             doubt = self.records.doubt if self.records is not None else ""
-            return doubted(doubt, self.figures) if doubt else found
+            return doubted(doubt, self.figures, of) if doubt else found
         if self.exact is None and self.bounds is not None:
             return f"not sampled; TVD at least {self.bounds.shown.tvd_low:.3f}"
         known = self.exact is not None and not math.isnan(self.exact.tvd)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import NormalDist
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from diffusecli.prompts.answer_texts import record_values
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import Matching, tally, target_finder
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.system.errors import joined
+from diffusecli.system.errors import joined, many
 
 CORRELATION, CRAMERS_V = "correlation", "Cramér's V"
 PAIRS_LEVEL = SIGNIFICANCE / 2
@@ -117,6 +118,11 @@ class RecordFigures:
     beyond_fields_p_value: float = math.nan  # as `pairs_p_value`, of what the shares of the fields do not explain
 
     @property
+    def new(self) -> float:
+        """Share of answers that are new combinations of known values."""
+        return max(0.0, self.known - self.copies)
+
+    @property
     def worst_pair(self) -> PairFigures | None:
         """The pair whose association is furthest from the target, in standard errors."""
         return max(self.pairs, key=lambda pair: abs(pair.error) / pair.standard_error, default=None)
@@ -147,9 +153,11 @@ class RecordFigures:
             highest = "highest " if several and last.p_value > worst.p_value else ""
             found.append(f"{subject} weights: {measured} ({highest}{p_value(last.p_value, last.least_p)})")
         if (pair := self.wrong_pair) is not None:
-            expected, p = (pair.given_fields, self.beyond_fields_p_value) if apart else (pair.perfect, self.pairs_p_value)
+            expected, p = self._expected(pair), self.beyond_fields_p_value if apart else self.pairs_p_value
             measured = f"{pair.measure} {pair.sampled:z.3f}, perfect sampler{' with these shares' if apart else ''} {expected:z.3f}"
-            words = _WRONG_PAIR[pair.departure(expected)].format(f"{pair.first!r} and {pair.second!r}")
+            others = len(self._wrong_alike(pair))
+            besides = f" (and {many(others, 'more pair')})" if others else ""
+            words = _WRONG_PAIR[pair.departure(expected)].format(f"{pair.first!r} and {pair.second!r}{besides}")
             found.append(f"{words}: {measured} ({p_value(p, self.least_pairs_p)})")
         return "; ".join(found)
 
@@ -160,6 +168,21 @@ class RecordFigures:
             return self.worst_pair if self.pairs_p_value < PAIRS_LEVEL else None
         both = self.pairs_p_value < PAIRS_LEVEL and self.beyond_fields_p_value < PAIRS_LEVEL
         return max(self.pairs, key=lambda pair: pair.beyond_fields, default=None) if both else None
+
+    def _expected(self, pair: PairFigures) -> float:
+        """The association that a perfect sampler would show; if fields differ, with their sampled shares."""
+        return pair.given_fields if self.wrong_fields else pair.perfect
+
+    def _wrong_alike(self, worst: PairFigures) -> list[PairFigures]:
+        """The other pairs that differ as this one does, each at its part of the level (Bonferroni); if fields differ, by more than their shares explain."""
+        level, words = PAIRS_LEVEL / len(self.pairs), worst.departure(self._expected(worst))
+        least = NormalDist().inv_cdf(1 - level / 2) if self.wrong_fields else 0.0
+        return [
+            pair
+            for pair in self.pairs
+            if pair is not worst and pair.departure(self._expected(pair)) == words
+            and pair.p_value <= max(level, self.least_pairs_p) and pair.beyond_fields >= least
+        ]  # fmt: skip
 
     @property
     def wrong_fields(self) -> list[FieldFigures]:

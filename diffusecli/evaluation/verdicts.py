@@ -20,11 +20,16 @@ _USELESS = 0.5  # an upper bound of the TVD that is not worth printing alone
 _TOLERATED = 0.01  # share of off-target answers that does not count against the model
 
 
+REST_FOLLOWS = "; the rest follows the weights"
+"""In a verdict that is open only because of the share off target."""
+
+
 class Kind(NamedTuple):
     """The words for what is judged."""
 
     off: str  # a share that is no target
     valid: str
+    new: float = 0.0  # share of answers that are new combinations of known values
 
 
 ANSWERS, VALUES = Kind("off target {}", "valid answers"), Kind("{} other or no value", "valid values")
@@ -59,12 +64,12 @@ def open_verdict(found: Diversity, unfinished: int = 0) -> str:
     return f"open-ended: {many(found.distinct, 'different answer')} in {found.n}{cut}{beyond}, {_percent(found.unseen_mass)} of the next would be new"
 
 
-def doubted(doubt: str, found: Figures) -> str:
+def doubted(doubt: str, found: Figures, of: Kind = ANSWERS) -> str:
     """The verdict on records whose fields differ. The fields' table shows the rest.
 
     The shares of whole answers are wrong because those of the fields are, so they are not judged again.
     """
-    return f"{doubt}; {_share_off(found, ANSWERS)}" if many_off(found) else doubt
+    return f"{doubt}; {_share_off(found, of)}" if many_off(found) else doubt
 
 
 def many_off(found: Figures) -> bool:
@@ -73,8 +78,12 @@ def many_off(found: Figures) -> bool:
 
 
 def _share_off(found: Figures, of: Kind) -> str:
-    cut = f" (unfinished {_percent(found.unfinished / found.n)})" if found.unfinished else ""
-    return of.off.format(_percent(1 - found.valid)) + cut
+    cut = found.unfinished / found.n
+    parts = [f"unfinished {_percent(cut)}"] if cut else []
+    if of.new >= _ZERO:
+        rest = 1 - found.valid - of.new - cut
+        parts = [f"{_percent(of.new)} new combinations", *([f"{_percent(rest)} other"] if rest >= _ZERO else []), *parts]
+    return of.off.format(_percent(1 - found.valid)) + (f" ({', '.join(parts)})" if parts else "")
 
 
 def _off_target(found: Figures, of: Kind, level: float) -> str:
@@ -88,7 +97,9 @@ def _off_target(found: Figures, of: Kind, level: float) -> str:
     if found.tvd_high <= _CLOSE:
         return f"close to the target, {off} {figures}"
     if found.tvd_low <= _CLOSE:
-        return f"{_differs(found.tvd_low, found.tvd_high)}, {off} {figures}"
+        if found.p_value < level or too_few(found, level):
+            return f"{_differs(found.tvd_low, found.tvd_high)}, {off} {figures}"
+        return f"{off}{REST_FOLLOWS} {figures}"
     if found.p_value < level and found.excess_tvd > 2 * (1 - found.valid):
         return f"wrong shares{_missing(found)}, {off} {figures}"
     return off + (f", {_of_valid(found, of, level)} ({_p(found)})" if found.valid > 0.5 else "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -139,6 +140,22 @@ def tally(prompt: Prompt, samples: Mapping[str, int], matching: Matching | None 
         elif count > short:
             off_target[text] = count - short
     return Tally(tuple(counts), off_target, unfinished)
+
+
+def beginnings(prompt: Prompt, matching: Matching, unfinished: Mapping[str, int]) -> int:
+    """How many of these cut answers could still become a target: those that a target begins with.
+
+    Answers in several parts, and those that a pattern is searched in, all count: their ends are not known.
+
+    >>> coin = Prompt(request="Toss.", targets=("heads", "tails"))
+    >>> beginnings(coin, Matching(), {" he": 2, "tails": 1, "Sure! heads": 5, "Heads": 9})
+    3
+    """
+    if prompt.in_parts or matching.pattern is not None:
+        return sum(unfinished.values())
+    keys = sorted(_cells(prompt, matching))
+    cut = ((matching.key(text.rstrip("\ufffd")) or "", count) for text, count in unfinished.items())  # half a character
+    return sum(count for key, count in cut if keys[(place := bisect_left(keys, key)) : place + 1] and keys[place].startswith(key))
 
 
 def target_finder(prompt: Prompt, matching: Matching) -> Callable[[str], int | None]:

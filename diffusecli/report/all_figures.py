@@ -16,6 +16,7 @@ from rich.text import Text
 from diffusecli.evaluation.bounds import BoundedFigures
 from diffusecli.evaluation.distinctness import DRAWS
 from diffusecli.evaluation.evaluation import UNSAMPLED, Evaluated
+from diffusecli.evaluation.fit import SIGNIFICANCE
 from diffusecli.evaluation.metrics import ExactFigures, Figures
 from diffusecli.evaluation.open_ended import Diversity
 from diffusecli.evaluation.ordered import Ordered
@@ -92,7 +93,7 @@ def lines_of(row: Evaluated) -> Iterator[Line]:
             f"cut at the limit of new tokens; {'counted as they are' if row.diversity else 'never valid'}",
         )
     if row.figures is not None and row.tally.on_target:
-        yield from _of_fit(row.figures)
+        yield from _of_fit(row.figures, decides=row.records is None or not row.records.doubt)
     if row.exact is not None:
         yield from _of_probabilities(row.exact, row.tally.n)
     if row.bounds is not None and row.exact is None:
@@ -115,14 +116,8 @@ def lines_of(row: Evaluated) -> Iterator[Line]:
 
 def _of_samples(f: Figures) -> Iterator[Line]:
     yield Line("valid", percent(f.valid), f"95 % interval {percent_span(f.valid_low, f.valid_high)}")
-    yield Line(
-        "entropy",
-        thousandths(f.entropy),
-        f"nats; target {thousandths(f.target_entropy)}, perfect sampler {thousandths(f.entropy_perfect)}{raised_entropy(f)}",
-    )
-    yield Line("effective outcomes", tenths(f.effective), f"exp(entropy); target {tenths(math.exp(f.target_entropy))}")
-    yield Line("distinct targets", str(f.seen), f"of {f.targets}; perfect sampler {tenths(f.seen_expected)}")
-    yield Line("weight covered", percent(f.weight_covered), "summed weight of the targets seen")
+    if f.seen:
+        yield from _of_outcomes(f)
     without = (
         "" if math.isnan(f.tvd_low) else f"; without sampling noise {thousandths(f.tvd_low)} to {thousandths(f.tvd_high)} (95 %)"
     )
@@ -131,9 +126,22 @@ def _of_samples(f: Figures) -> Iterator[Line]:
     )
 
 
-def _of_fit(f: Figures) -> Iterator[Line]:
+def _of_outcomes(f: Figures) -> Iterator[Line]:
+    yield Line(
+        "entropy",
+        thousandths(f.entropy),
+        f"nats; target {thousandths(f.target_entropy)}, perfect sampler {thousandths(f.entropy_perfect)}{raised_entropy(f)}",
+    )
+    yield Line("effective outcomes", tenths(f.effective), f"exp(entropy); target {tenths(math.exp(f.target_entropy))}")
+    yield Line("distinct targets", str(f.seen), f"of {f.targets}; perfect sampler {tenths(f.seen_expected)}")
+    yield Line("weight covered", percent(f.weight_covered), "summed weight of the targets seen")
+
+
+def _of_fit(f: Figures, *, decides: bool) -> Iterator[Line]:
+    """`decides`: whether the verdict on the weights is that of the test."""
     if not math.isnan(f.p_value):
-        of = f"of valid answers: joint p of the three tests below, from {f.repeats} simulated samples"
+        level = f"; {'decides on the shares: ' if decides else ''}below {SIGNIFICANCE} they do not fit"
+        of = f"of valid answers: joint p of the three tests below, from {f.repeats} simulated samples{level}"
         yield Line("test of fit", p_value(f.p_value, f.least_p), of)
         for by, p, sides, note in (
             ("G", f.g_p_value, 2, f"two-sided; G {thousandths(f.g)}"),
@@ -154,11 +162,15 @@ def _of_fit(f: Figures) -> Iterator[Line]:
 def _of_probabilities(exact: ExactFigures, n: int) -> Iterator[Line]:
     kind = "estimated KL" if exact.kl_error else "exact KL"
     value, _, error = plus_minus(exact.kl, exact.kl_error).partition(" ± ")
-    yield Line(kind, value, f"{f'± {error} ' if error else ''}nats, KL(target || model){with_rounding(exact.rounding)}")
+    yield Line(
+        kind, value, f"{f'± {error} ' if error else ''}nats, KL(target || model){with_rounding(exact.rounding)}; 0 is perfect"
+    )
     if not math.isnan(exact.on_target):
-        yield Line("exact on target", percent(exact.on_target))
+        yield Line("exact on target", percent(exact.on_target), "100 % is perfect")
     if not math.isnan(exact.tvd):
-        yield Line("exact TVD", thousandths(exact.tvd), with_rounding(exact.tvd_rounding).strip())
+        yield Line(
+            "exact TVD", thousandths(exact.tvd), f"{with_rounding(exact.tvd_rounding).strip()}; 0 is perfect".removeprefix("; ")
+        )
     if not math.isnan(exact.seen_expected):
         yield Line("exact distinct", tenths(exact.seen_expected), f"targets expected in {n or UNSAMPLED} answers")
 
@@ -205,6 +217,8 @@ def _about_distinct(found: Diversity, interval: str, unfinished: int) -> str:
 
 def _of_records(found: RecordFigures) -> Iterator[Line]:
     yield Line("records", percent(found.fits), "of the answers fit the template")
+    if not found.fits:
+        return
     yield Line("  known values", percent(found.known), "of the answers: every field has a value of a target")
     yield Line("  copies", percent(found.copies), "of the answers are whole targets")
     for f in found.fields:

@@ -9,6 +9,7 @@ from statistics import fmean
 from rich.console import RenderableType
 from rich.text import Text
 
+from diffusecli.evaluation.comparison import no_interval
 from diffusecli.evaluation.evaluation import Difference, Evaluated, Evaluation, Matrix
 from diffusecli.evaluation.groups import in_wordings
 from diffusecli.evaluation.names import labels, prompt_names, short_names, with_sampler
@@ -26,12 +27,13 @@ _WIDEST_RUN = 28
 
 def at_a_glance(found: Evaluation) -> Iterator[RenderableType]:
     """The output for many prompts, without the details of each."""
-    yield from runs(found)
+    compared = list(runs(found))
+    yield from compared
     yield from matrices(found)
     yield from worst_table(found)
     yield from _worded(found)
     yield from group_table(found)
-    yield from drifts(found)
+    yield from () if compared else drifts(found)
     if count := len({row.prompt.key for row in found.rows if not row.prompt.targets}):
         yield Text(f"{many(count, 'prompt')} without targets not shown. Add --only NAME to see one")
     yield Text(f"\n{group_legend(found)}", style="dim")
@@ -49,14 +51,14 @@ def _worded(found: Evaluation) -> Iterator[RenderableType]:
 
 
 def runs(found: Evaluation) -> Iterator[RenderableType]:
-    """A line per run: means over its prompts of exact figures and of samples. Nothing for a single run."""
+    """A line per run: means over its prompts of exact figures and of samples. Nothing for a single run, or if each has one prompt."""
     tuned = [row for row in found.rows if row.mode not in BASELINES]
     by_run = {facts.run: [row for row in tuned if row.run == facts.run] for facts in found.runs}
     by_run = {run: rows for run, rows in by_run.items() if rows}
     everywhere = set.intersection(*({row.prompt.digest for row in rows} for rows in by_run.values())) if by_run else set()
     if everywhere:  # so that means compare
         by_run = {run: [row for row in rows if row.prompt.digest in everywhere] for run, rows in by_run.items()}
-    if len(by_run) < 2:
+    if len(by_run) < 2 or all(len(rows) < 2 for rows in by_run.values()):
         return
     names = short_names(list(by_run))
     heads = ("exact\nKL", "on\ntarget", "TVD of\nsamples", "perfect\nsampler", "follow\ntarget", "drift")
@@ -69,6 +71,8 @@ def runs(found: Evaluation) -> Iterator[RenderableType]:
     over = many(len(everywhere), "prompt") if everywhere else "different prompts"
     yield Text(f"\nruns: means over {over}", style="bold")
     yield table
+    if heads.index("drift") in known:
+        yield Sentence(f"drift: from the base model on held-out instructions, nats per token ({DRIFT_SCALE})", style="dim")
 
 
 def _of_run(rows: Sequence[Evaluated], drift: float | None) -> tuple[str, ...]:
@@ -105,18 +109,25 @@ def differences(
     """Differences between two samplers of the same prompt, with bootstrap intervals."""
     if not found:
         return
-    yield Text("\ndifferences, with 95 % intervals (bootstrap; *: the interval excludes zero)", style="bold")
+    yield Text("\ndifferences, with 95 % intervals (bootstrap; !: the interval excludes zero)", style="bold")
     table = new_table(Text(""), ("difference", "right"), ("from", "right"), ("to", "right"))
+    unknown = set[str]()
     for d in found:
         after, before = (samplers[row.run, row.mode] for row in (d.after, d.before))
-        table.add_row(Sentence(spelled(f"{names[d.prompt.key]}: {after} minus {before}")), "", "", "")
+        few, more = sorted((d.before.tally.n, d.after.tally.n))
+        thinned = f", {more} answers thinned to {few}" if few < more else ""
+        table.add_row(Sentence(spelled(f"{names[d.prompt.key]}: {after} minus {before}{thinned}")), "", "", "")
         for name, some in (("excess TVD", d.excess_tvd), ("entropy", d.entropy)):
             if not math.isnan(some.value):
                 bounds = ("-", "-") if math.isnan(some.low) else (f"{some.low:+.3f}", f"{some.high:+.3f}")
-                table.add_row(f"  {name}", f"{some.value:+.3f}{'*' if some.apart else ' '}", *bounds)
+                table.add_row(f"  {name}", f"{some.value:+.3f}{'!' if some.apart else ' '}", *bounds)
+                if math.isnan(some.low):
+                    unknown.add(no_interval(d.before.tally, d.after.tally, entropy=name == "entropy"))
         if not math.isnan(d.exact_kl):
-            table.add_row("  exact KL", f"{d.exact_kl:+.4f} ", "", "")
+            table.add_row("  exact KL, no sampling error", f"{d.exact_kl:+.4f} ", "", "")
     yield table
+    if unknown:
+        yield Sentence(f"-: no interval, because there are {' or '.join(sorted(unknown))}", style="dim")
 
 
 def matrices(found: Evaluation) -> Iterator[RenderableType]:

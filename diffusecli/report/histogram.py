@@ -20,8 +20,9 @@ from diffusecli.system.terminal import spelled
 
 Sort = Literal["weight", "residual", "target"]
 _NARROWEST_NAME = 8
-_WANTED, _SHARE = "│ wanted", "of valid"
+_MARK, _WANTED = "│ ", "wanted"
 _NARROWEST_BAR, _WIDEST_BAR = 8, 60
+FEW = 20  # valid answers, below which bars would show noise
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,11 @@ class Histogram:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         shown, folded = shown_cells(self.row.cells, self.showing)
         n = self.row.tally.on_target
+        few = n < FEW
+        narrowest = 0 if few else _NARROWEST_BAR
         figures = [
-            ("wanted", "right"),
-            (_SHARE, "right"),
+            (_WANTED, "right"),
+            (f"of {n} valid" if few else "of valid", "right"),
             *([("count", "right"), ("expected", "right"), ("residual", "right")] if self.full else []),
         ]
         rows = [(percent(cell.weight), percent(cell.count / n), *(_counted(cell) if self.full else ())) for cell in shown]
@@ -55,45 +58,56 @@ class Histogram:
         others = 4 + sum(widths) + (max(map(len, words)) + 2 if any(words) else 0)
         beside = options.max_width - others  # columns for names and bars
         drawn = [(cell.count / n, cell.weight) for cell in shown]
-        if self.full and beside - _NARROWEST_BAR < longest:
-            yield from _in_two_lines(texts, figures, rows, drawn, options.max_width)
+        if self.full and beside - narrowest < longest:
+            yield from _in_two_lines(texts, figures, rows, drawn, options.max_width, narrowest)
         else:
-            width = max(_NARROWEST_NAME, min(longest, beside - _NARROWEST_BAR))
-            room = max(1, min(_WIDEST_BAR, beside - width))
+            width = max(_NARROWEST_NAME, min(longest, beside - narrowest))
+            room = 0 if few else max(1, min(_WIDEST_BAR, beside - width))
             sampler = spelled(self.sampler)
-            if sampler and cell_len(sampler) > room - len(_WANTED) - 2:
+            if sampler and cell_len(sampler) > room - len(_MARK + _WANTED) - 2:
                 yield Text(f"  {sampler}")
                 sampler = ""
-            heading = Text("  ".join(filter(None, (sampler, _WANTED if room >= len(_WANTED) else ""))))
-            table = new_table(Text("  target"), *figures, heading, *([Text("")] if any(words) else []))
+            heading = Text("  ".join(filter(None, (sampler, _MARK + _WANTED if room >= len(_MARK + _WANTED) else ""))))
+            table = new_table(Text("  target"), *figures, *([] if few else [heading]), *([Text("")] if any(words) else []))
             for name, row, one, word in zip(distinguishable(texts, width), rows, _bars(drawn, room), words, strict=True):
-                table.add_row(Text(f"  {name}"), *row, one, *([Text(word, style="bold")] if any(words) else []))
+                table.add_row(Text(f"  {name}"), *row, *([] if few else [one]), *([Text(word, style="bold")] if any(words) else []))
             yield table
         if folded:
             weight, count = sum(cell.weight for cell in folded), sum(cell.count for cell in folded)
             chosen = "" if self.showing.sort else "showing the largest and the worst-fitting targets; "
             marked = f", {sum(cell.differs for cell in folded)} with *" if self.full else ""
             yield Sentence(
-                f"{chosen}{many(len(folded), 'more target')}: wanted {percent(weight)}, {_SHARE} {percent(count / n)}{marked}",
+                f"{chosen}{many(len(folded), 'more target')}: wanted {percent(weight)}, {figures[1][0]} {percent(count / n)}{marked}",
                 indent=2,
             )
 
 
 def _in_two_lines(
-    texts: Sequence[str], figures: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], drawn: Sequence[tuple[float, float]], most: int
+    texts: Sequence[str], figures: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], drawn: Sequence[tuple[float, float]], most: int,
+    narrowest: int,
 ) -> Iterator[RenderableType]:  # fmt: skip
-    """Each target beside its bar, and below them its figures."""
+    """Each target beside its bar, which may be left out, and below them its figures. If a target is too long for that, it has its own lines."""
     heads = [head for head, _ in figures]
-    name = min(max(map(cell_len, [*texts, "target"])), most - 4 - _NARROWEST_BAR)
-    room = min(_WIDEST_BAR, most - 4 - name)
-    widths = [max(map(len, column)) + 2 for column in zip(heads, *rows, strict=True)]
+    name = max(map(cell_len, [*texts, "target"]))
+    beside = name <= most - 4 - narrowest
+    room = 0 if not narrowest else min(_WIDEST_BAR, most - 4 - (name if beside else 0))
+    columns = [(f"{_MARK if narrowest else ''}{heads[0]}", *(row[0] for row in rows))]
+    columns += [(head, *column) for head, *column in zip(heads[1:], *(row[1:] for row in rows), strict=True)]
+    widths = [max(map(len, column)) + 2 for column in columns]
     fits = 2 + sum(widths) <= most
-    yield Text(f"  {'target':{name}}  {_WANTED if room >= len(_WANTED) else ''}", style="table.header")
+    yield Text(
+        f"  target{'' if fits or not narrowest else ' ' * max(2, name - 4) + _MARK + _WANTED if beside else ''}",
+        style="table.header",
+    )
     if fits:
-        yield Text("  " + "".join(map(str.rjust, heads, widths)), style="table.header")
-    yield Text("─" * max(4 + name + room, 2 + sum(widths) if fits else 0))
-    for text, row, one in zip(distinguishable(texts, name), rows, _bars(drawn, room), strict=True):
-        yield Text.assemble("  ", text, " " * (name - cell_len(text) + 2), one)
+        yield Text("  " + "".join(map(str.rjust, next(zip(*columns, strict=True)), widths)), style="table.header")
+    yield Text("─" * min(most, max(4 + name + room if beside else 4 + room, 2 + sum(widths) if fits else 0)))
+    for text, row, one in zip(texts, rows, _bars(drawn, room), strict=True):
+        if beside:
+            yield Text.assemble("  ", text, " " * (name - cell_len(text) + 2), one)
+        else:
+            yield Sentence(text, indent=2)
+            yield from [Text.assemble("    ", one)] if room else []
         if fits:
             yield Text("  " + "".join(map(str.rjust, row, widths)))
         else:

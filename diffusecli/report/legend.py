@@ -13,6 +13,7 @@ from diffusecli.report.all_figures import lines_of
 from diffusecli.report.parts import Sentence
 from diffusecli.system.terminal import spelled
 
+_LOWEST_P = "p <= "
 _MAIN = (
     ("valid", "95 % interval of valid", "exact (Clopper-Pearson)"),
     ("entropy", "entropy", "with Miller and Madow's correction"),
@@ -24,7 +25,7 @@ _MAIN = (
 """How the name of a line begins -> the term, and what it means. The HTML report explains these at length."""
 _OTHERS = (
     ("test of fit", "simulated samples", "of a perfect sampler, as many answers as valid ones"),
-    ("test of fit", "p <= ...", "the lowest p that so many simulated samples can show; two-sided twice that"),
+    (_LOWEST_P, "p <= ...", "the lowest p that so many simulated samples can show; two-sided twice that"),
     ("  by G", "G", "likelihood ratio statistic; 0 if shares equal their weights"),
     ("Cohen's w", "Cohen's w", "size of the difference of valid answers from the weights; 0 is none, 0.1 small, 0.5 large"),
     ("detectable TVD", "detectable TVD", "smallest TVD of valid answers that the test of fit detects in 80 % of cases"),
@@ -45,8 +46,8 @@ _OF_HISTOGRAMS = (
     ("count", "number of answers"),
     ("expected", "expected count among as many valid answers"),
     ("residual", "(count - expected) / its standard deviation"),
-    ("*", "differs from its weight (Benjamini-Hochberg; 5 % of marks false on average)"),
 )
+_MARK = "*", "differs from its weight (Benjamini-Hochberg; 5 % of marks false on average)"
 _WIDEST_TERM, _GAP = 22, 2
 
 
@@ -71,7 +72,8 @@ def glossary(found: Evaluation) -> list[tuple[str, str]]:
 
 
 def _meanings(found: Evaluation, wanted: Sequence[tuple[str, str, str]]) -> Iterator[tuple[str, str]]:
-    shown = {line.name for row in found.rows for line in lines_of(row)}
+    lines = [line for row in found.rows for line in lines_of(row)]
+    shown = {line.name for line in lines} | {_LOWEST_P for line in lines if _LOWEST_P in line.value + line.note}
     shown |= {pair.measure for row in found.rows if row.records is not None for pair in row.records.pairs}
     yield from ((term, meaning) for name, term, meaning in wanted if any(line.startswith(name) for line in shown))
 
@@ -83,4 +85,6 @@ def _lines(found: Evaluation) -> Iterator[tuple[str, str]]:
     yield from _meanings(found, (*_MAIN, *_OTHERS))
     if any(row.tally.on_target for row in found.rows):
         yield from _OF_HISTOGRAMS
+    if any(cell.differs for row in found.rows for cell in row.cells):
+        yield _MARK
     yield "Monte Carlo seed", str(found.seed)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from shlex import quote
 
@@ -11,10 +12,12 @@ from diffusecli.evaluation.evaluation import Evaluated, Evaluation
 from diffusecli.evaluation.run_records import read_sample_meta
 from diffusecli.evaluation.sample_set import RunFacts
 from diffusecli.files.paths import exists
+from diffusecli.prompts.matching import Matching, beginnings
 from diffusecli.report.wording import mark_of
 from diffusecli.runs.next_commands import Next, first_training, if_readable, in_progress, sampling, training
 
-_MANY_CUT = 0.05  # share of unfinished answers that calls for longer ones
+_MANY_CUT = 0.05  # share of cut answers that could have become valid, which calls for longer ones
+_MOST_FURTHER = 2  # runs that are all named
 
 
 def next_steps(found: Evaluation) -> Iterator[str]:
@@ -30,14 +33,13 @@ def next_steps(found: Evaluation) -> Iterator[str]:
     unsampled = next((row for row in found.rows if row.mode == "lora" and not row.tally.n and row.verdict == "no samples"), None)
     if unsampled is not None and not tuned and (own := runs.get(unsampled.run)) is not None:
         yield from _said(if_readable(lambda: sampling(own.folder, unsampled.prompt.alias)))
-    cut = next((row for row in tuned if row.tally.unfinished_share > _MANY_CUT), None)
+    cut = next((row for row in tuned if _too_short(row, found.matching) > _MANY_CUT), None)
     if cut is not None:
         limit = cut.settings.get("max_new_tokens")
         now = f" (now {limit})" if limit else ""
         yield f"many answers were cut: sample with a larger `--max-new-tokens`{now}"
-    bad = next((runs[row.run] for row in tuned if mark_of(row.verdict)[1] == "bad" and row.run in runs), None)
-    if bad is not None:
-        yield from _said(if_readable(lambda: training(bad.folder, further=True)))
+    bad = [row for row in tuned if mark_of(row.verdict)[1] == "bad" and row.run in runs]
+    yield from _further(bad, runs)
     unsure = next((row for row in tuned if mark_of(row.verdict)[0] == "?" and row.run in runs), None)
     if unsure is not None and (unsure.exact is None or math.isnan(unsure.exact.tvd)):
         folder = runs[unsure.run].folder
@@ -45,6 +47,28 @@ def next_steps(found: Evaluation) -> Iterator[str]:
             yield f"compute the exact distance: `diffuse evaluate {quote(str(folder.path))} --exact`"
     if all(row.mode == "untuned" for row in found.rows):
         yield from _untrained(found.rows[0], runs.get(found.rows[0].run))
+
+
+def _too_short(row: Evaluated, matching: Matching) -> float:
+    """The share of answers that were cut and could have become valid: a longer answer helps no other."""
+    if not row.tally.unfinished:
+        return 0.0
+    if row.diversity is not None:
+        return row.tally.unfinished_share
+    return beginnings(row.prompt, matching, row.tally.unfinished) / row.tally.n
+
+
+def _further(bad: Sequence[Evaluated], runs: Mapping[str, RunFacts]) -> Iterator[str]:
+    """Train the runs further that do not follow their targets; of more than two, the one with the largest distance."""
+    worst_first = list(dict.fromkeys(row.run for row in sorted(bad, key=_distance, reverse=True)))
+    for run in worst_first if len(worst_first) <= _MOST_FURTHER else worst_first[:1]:
+        step = if_readable(partial(training, runs[run].folder, further=True))
+        of = f" (the worst of {len(worst_first)} runs that do not follow their targets)" if len(worst_first) > _MOST_FURTHER else ""
+        yield from _said(step._replace(purpose=step.purpose + of) if step is not None else None)
+
+
+def _distance(row: Evaluated) -> float:
+    return row.figures.tvd if row.figures is not None else 0.0
 
 
 def _untrained(row: Evaluated, run: RunFacts | None) -> Iterator[str]:

@@ -134,6 +134,19 @@ class Sentence:
         return Measurement(min(widest, options.max_width), min(cell_len(self.text) + self.indent, options.max_width))
 
 
+class CountedText:
+    """A text of a model and how often it came: cut to the width of the terminal, or `whole`, on as many lines as needed."""
+
+    def __init__(self, count: int, text: str, after: str = "", *, whole: bool = False) -> None:
+        self.count, self.text, self.after, self.whole = f"{count:>8} x ", text, after, whole
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        room = max(_NARROWEST_TEXT, options.max_width - len(self.count) - (0 if self.whole else len(self.after)))
+        lines = in_lines(spelled(repr(self.text)) + self.after, room) if self.whole else [quoted(self.text, room) + self.after]
+        for place, line in enumerate(lines):
+            yield Text((" " * len(self.count) if place else self.count) + line)
+
+
 def percent(share: float) -> str:
     """One decimal; small shares as `<0.1 %`, not as zero, and large ones as `>99.9 %`, not as all.
 

@@ -10,14 +10,17 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation, by_prompt
+from diffusecli.evaluation.fit import SIGNIFICANCE
 from diffusecli.evaluation.groups import are_many, tuned
+from diffusecli.evaluation.metrics import Figures
 from diffusecli.evaluation.names import labels, marks, prompt_names
 from diffusecli.evaluation.records import FieldFigures
+from diffusecli.evaluation.verdicts import p_value
 from diffusecli.prompts.answers import by_count
 from diffusecli.prompts.matching import Matching, nearly_matched, wider_rules
 from diffusecli.prompts.rounded_figures import with_rounding
@@ -27,7 +30,7 @@ from diffusecli.report.glance import at_a_glance, differences, drifts, matrices,
 from diffusecli.report.groups import group_legend, group_table
 from diffusecli.report.histogram import Histogram, Showing
 from diffusecli.report.legend import Legend
-from diffusecli.report.parts import Flow, Sentence, cut_in_words, nats, new_table, percent, quoted, thousandths
+from diffusecli.report.parts import CountedText, Flow, Sentence, cut_in_words, nats, new_table, percent, thousandths
 from diffusecli.report.widths import distinguishable
 from diffusecli.report.wording import MANY_OFF, distinct_of_10, mark_of, of_wordings, plus_minus, raised_entropy, sentence, short
 from diffusecli.system.errors import many
@@ -39,7 +42,8 @@ _MOST_FIELDS, _FIELD = 10, 20
 _ENOUGH_KNOWN = 0.5  # share of records with known values, below which fields say little
 _WORTH_A_RULE = 0.01  # share of samples from which a wider rule is named
 _ASKED = 80  # characters of a wording
-_TEXT, _SHORT_TEXT = 48, 34  # characters of an answer
+_SHORT_TEXT = 34  # least columns of one of several answers in a line
+_FEW_VALID = 0.05  # share of valid answers, below which the entropy says nothing about them
 
 
 def evaluation(found: Evaluation, showing: Showing | None = None, *, verbose: bool = False) -> RenderableType:
@@ -70,7 +74,17 @@ def evaluation(found: Evaluation, showing: Showing | None = None, *, verbose: bo
     below: list[RenderableType] = [Text(""), Legend(found)] if verbose else []
     if of_groups:
         below += [Text(""), *(Sentence(line, style="dim") for line in ("By folder:", *group_legend(found).splitlines()))]
-    return Group(*parts, *of_groups, *(() if compared else drifts(found)), *below)
+    return Group(*parts, *of_groups, *(() if compared else drifts(found)), *(below or _terms(found)))
+
+
+def _terms(found: Evaluation) -> Iterator[RenderableType]:
+    """The terms of the default output, in one line."""
+    has_tvd = any(row.figures is not None or row.bounds is not None or "TVD" in row.verdict for row in found.rows)
+    has_kl = any(row.exact is not None or row.bounds is not None for row in found.rows)
+    terms = ["TVD: share of answers that would have to change"] if has_tvd else []
+    terms += ["KL: in nats"] if has_kl else []
+    if terms:
+        yield from (Text(""), Sentence(f"{'. '.join(terms)}. 0 is perfect", style="dim"))
 
 
 def _in_detail(rows: Sequence[Evaluated], *, verbose: bool) -> Sequence[Evaluated]:
@@ -104,9 +118,7 @@ def _figures(row: Evaluated) -> Iterator[str]:
         if "off target" not in row.verdict:  # which has the same figure
             yield f"valid {percent(f.valid)}"
         yield f"TVD {thousandths(f.tvd)} (perfect sampler {thousandths(f.tvd_floor)})"
-        target, perfect = f"{f.target_entropy:.2f}", f"{f.entropy_perfect:.2f}"
-        beside = f"target {target}{f', perfect sampler {perfect}' if perfect not in (target, 'nan') else ''}"
-        yield f"entropy {f.entropy:.2f} ({beside}{raised_entropy(f)})"
+        yield _entropy(f, sum(count > 0 for count in row.tally.cells))
     if row.diversity is not None:
         yield f"{many(row.diversity.once, 'answer')} only once"
         if row.diversity.top:
@@ -129,13 +141,22 @@ def _figures(row: Evaluated) -> Iterator[str]:
         yield f"on target at most {percent(limits.on_target_high)}"
 
 
+def _entropy(f: Figures, different: int) -> str:
+    """The entropy beside the target's; if almost no answer is valid, it is that of other texts, and their number says more."""
+    if f.valid < _FEW_VALID:
+        return many(different, "different answer")
+    target, perfect = f"{f.target_entropy:.2f}", f"{f.entropy_perfect:.2f}"
+    beside = f"target {target}{f', perfect sampler {perfect}' if perfect not in (target, 'nan') else ''}"
+    return f"entropy {f.entropy:.2f} ({beside}{raised_entropy(f)})"
+
+
 def _records(row: Evaluated) -> Iterator[RenderableType]:
     """Fields of records, if enough answers are records."""
     found = row.records
     if found is None:
         return
     enough = found.known >= _ENOUGH_KNOWN
-    hint = "" if enough else "`--verbose` shows each field"
+    hint = "" if enough or not found.fits else "`--verbose` shows each field"
     is_new = row.figures is None or percent(found.known) != percent(row.figures.valid)
     known = f"records: in {percent(found.known)} of the answers, every field has a value of a target" if is_new else ""
     if known or hint:
@@ -170,37 +191,56 @@ def _answers(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str
         yield Text(f"\n  {spelled(sampler)}", style="bold")
     if row.tally.on_target:
         yield Histogram(row, showing, "" if verbose else sampler, full=verbose)
+        f = row.figures
+        if f is not None and f.p_value < SIGNIFICANCE and not f.too_even and not any(cell.differs for cell in row.cells):
+            yield Sentence(f"no single target stands out; together {p_value(f.p_value, f.least_p)}", indent=2)
     elif row.prompt.targets:
         verb = "is" if row.prompt.eos else "begins with"
         yield Sentence(f"none of {many(row.tally.n, 'sample')} {verb} a target", indent=2)
     if row.diversity is not None:
         yield Text("  most frequent:")
         for outcome in row.diversity.top[:_MOST_FREQUENT]:
-            yield _counted(outcome.count, outcome.text, cut_in_words(outcome))
+            yield CountedText(outcome.count, outcome.text, cut_in_words(outcome), whole=verbose)
+        yield from _left_out(row.diversity.distinct)
         return
     off, cut = row.tally.off_target, row.tally.unfinished
     if row.tally.on_target and not verbose:
         if off.total() >= MANY_OFF * row.tally.n or (off and "off target" in row.verdict):
-            some = (f"{quoted(text, _SHORT_TEXT)} ({count})" for text, count in by_count(off)[:_MOST_FREQUENT])
-            yield Flow(["off target:", *some], indent=2, hanging=2)
+            yield _SeveralTexts("off target:", by_count(off))
     else:
         hidden = f"; the other {cut.total()} are unfinished" if off and cut and not verbose else ""
-        yield from _texts(off, "text off target", "texts off target", after=hidden, whole=row.tally.n)
+        yield from _texts(off, "text off target", "texts off target", after=hidden, of=row.tally.n, whole=verbose)
         if verbose or not off:
-            yield from _texts(cut, "unfinished text", whole=row.tally.n)
+            yield from _texts(cut, "unfinished text", of=row.tally.n, whole=verbose)
     if (missed := nearly_matched(row.prompt, off, wider)) and missed.samples >= _WORTH_A_RULE * row.tally.n:
         yield Sentence(str(missed), indent=2)
 
 
-def _texts(counts: Counter[str], *what: str, after: str = "", whole: int) -> Iterator[RenderableType]:
-    """The most frequent texts; their number of samples, unless they are the `whole` of them."""
+def _texts(counts: Counter[str], *what: str, after: str = "", of: int, whole: bool) -> Iterator[RenderableType]:
+    """The most frequent texts, cut unless `whole`; their number of samples, unless they are all `of` them."""
     if counts:
-        shown = "most frequent of " if len(counts) > _MOST_FREQUENT else ""
-        samples = f" ({many(counts.total(), 'sample')}{after})" if counts.total() < whole else ""
-        yield Sentence(f"{shown}{many(len(counts), *what)}{samples}:", indent=2)
-        yield from (_counted(count, text) for text, count in by_count(counts)[:_MOST_FREQUENT])
+        samples = f" ({many(counts.total(), 'sample')}{after})" if counts.total() < of else ""
+        yield Sentence(f"{many(len(counts), *what)}{samples}:", indent=2)
+        yield from (CountedText(count, text, whole=whole) for text, count in by_count(counts)[:_MOST_FREQUENT])
+        yield from _left_out(len(counts))
 
 
-def _counted(count: int, text: str, after: str = "") -> Text:
-    """An answer and how often it came."""
-    return Text(f"  {count:>6} x {quoted(text, _TEXT)}{after}")
+def _left_out(texts: int) -> Iterator[RenderableType]:
+    """How many texts are not shown."""
+    if texts > _MOST_FREQUENT:
+        yield Text(f"         and {many(texts - _MOST_FREQUENT, 'more text')}")
+
+
+class _SeveralTexts:
+    """The most frequent texts with their counts side by side, each in at most half of the width, and how many there are besides."""
+
+    def __init__(self, heading: str, texts: Sequence[tuple[str, int]]) -> None:
+        self.heading, self.texts = heading, texts
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        most = max(_SHORT_TEXT, options.max_width // 2 - 12)
+        whole = [spelled(repr(text)) for text, _ in self.texts[:_MOST_FREQUENT]]
+        cut = distinguishable([text[1:-1] for text in whole], most - 2)
+        shown = [f"{text[0]}{middle}{text[0]} ({count})" for text, middle, (_, count) in zip(whole, cut, self.texts, strict=False)]
+        more = [f"and {many(len(self.texts) - len(shown), 'more text')}"] if len(self.texts) > len(shown) else []
+        yield Flow([self.heading, *shown, *more], indent=2, hanging=2)

@@ -17,8 +17,8 @@ from typing import Any
 from diffusecli.evaluation.distinctness import DRAWS
 from diffusecli.evaluation.metrics import FIRST_DRAW, KINDS, OTHER_FIELDS, Figures, Worded
 from diffusecli.evaluation.open_ended import Diversity
+from diffusecli.evaluation.verdicts import REST_FOLLOWS, too_few
 from diffusecli.evaluation.verdicts import p_value as p_in_words
-from diffusecli.evaluation.verdicts import too_few
 from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.system.errors import many, printable, shortened
 
@@ -99,8 +99,12 @@ def mark_of(verdict: str) -> tuple[str, str]:
     ('≈', 'near')
     >>> mark_of("first draw: follows the target (p = 0.4)")
     ('✓', 'good')
+    >>> mark_of("2.8 % other or no value; the rest follows the weights (p = 0.69, excess TVD 0.009)")
+    ('?', 'open')
     """
     phrase = verdict.removeprefix(FIRST_DRAW).removeprefix(OTHER_FIELDS)
+    if REST_FOLLOWS in phrase:
+        return "?", "open"
     return next(((sign, kind) for start, sign, kind in _MARKS if phrase.startswith(start)), ("✗", "bad"))
 
 

@@ -29,7 +29,7 @@ _MIN_SECRET = 8  # characters; shorter ones ("none", "EMPTY") are placeholders, 
 _USER = re.compile(r"(?<=://)[^/\s]*@")
 _PASSWORD = re.compile(r"://[^/\s:]*:([^/\s]+)@")
 _JOINED = "\x00"  # in place of a space at which no line ends
-_TOGETHER = re.compile(r"`[^`]*`| %|\bp <?= (?=\d)")
+_TOGETHER = re.compile(r"`[^`]*`| %|\bp <?= (?=\d)|Cramér's V(?: (?=\d))?")
 _PADDING = re.compile(" +(?=\n)")
 _CUT = "…"  # marks a cut text or a removed credential
 _REPLACEMENTS = {
@@ -172,6 +172,8 @@ def in_lines(text: str, width: int, *, cut: bool = True) -> list[str]:
 
     >>> in_lines("valid 99.3 % of all", 10), in_lines("答えは 満足 です", 9), in_lines("it fits (p <= 0.01)", 14)
     (['valid', '99.3 % of', 'all'], ['答えは', '満足 です'], ['it fits', '(p <= 0.01)'])
+    >>> in_lines("Cramér's V 0.547 (0.2 % unfinished)", 19), in_lines("é (unfinished 0.2 %)", 19)
+    (["Cramér's V 0.547", '(0.2 % unfinished)'], ['é (unfinished', '0.2 %)'])
     """
     joined = _TOGETHER.sub(lambda found: found[0].replace(" ", _JOINED), text)
     if joined.isascii():  # every character takes one column

@@ -136,7 +136,7 @@ def evaluate(paths: Iterable[Path], question: Question | None = None, notice: No
     rows = [r for same in by_prompt(judged) for r in sorted(same, key=lambda row: _place(row, places[row.run]))]
     return Evaluation(
         question.matching, question.seed, tuple(rows), tuple(differences(rows, question.seed)), tuple(matrices(rows, runs, lambda alias: _wanted(alias, question.only))),
-        tuple(runs), _drifts(runs, measured), question.at_n,
+        tuple(runs), _drifts([run for run in runs if not question.only or run.run in places], measured), question.at_n,
     )  # fmt: skip
 
 

@@ -194,17 +194,18 @@ def test_entropy_and_distance_of_nothing_are_not_numbers():
         ({"{0}": 487_900, "{1}": 487_100, "junk": 25_000}, "off target 2.5 %, valid answers follow the weights (p = "),
         ({"{0}": 593_400, "{1}": 392_600, "junk": 14_000}, "wrong shares, off target 1.4 % (p <= 0.0001, excess TVD 0.107)"),
         # 6 of 200: between 1.1 and 6.4 %, so it may or may not matter; 7 of 1000: from .3 %, so tolerated
-        ({"{0}": 100, "{1}": 94, "junk": 6}, "differs from the target by a TVD between 0.011 and 0."),
+        ({"{0}": 100, "{1}": 94, "junk": 6}, "off target 3 %; the rest follows the weights (p = "),
         # 3 of 100: from .6 %, so tolerated
         ({"{0}": 49, "{1}": 48, "junk": 3}, "follows the target (p = "),
-        ({"{0}": 100, "{1}": 94, "junk": 6}, ", off target 3 % (p = "),
+        # 6 of 200, and 130 to 64 among the others: both differ
+        ({"{0}": 130, "{1}": 64, "junk": 6}, "wrong shares, off target 3 % (p <= 0.0001"),
         ({"{0}": 500, "{1}": 493, "junk": 7}, "follows the target (p = "),
     ],
 )
 def test_the_verdict_in_words(samples, phrase):
     said = verdict(figures(prompt(2), tally(prompt(2), samples)))
     assert phrase in said
-    assert phrase.startswith(",") or said.startswith(phrase)
+    assert said.startswith(phrase)
 
 
 @pytest.mark.parametrize(

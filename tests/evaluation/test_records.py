@@ -15,7 +15,7 @@ from diffusecli.prompts.matching import Matching
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.data import as_json
 from diffusecli.report.html import html_report
-from diffusecli.report.wording import sentence
+from diffusecli.report.wording import mark_of, sentence
 from diffusecli.runs.samples import read_samples, write_samples
 from diffusecli.verbs.evaluate import Question, evaluate
 
@@ -152,7 +152,7 @@ def test_verdicts_and_limits_see_fields_and_pairs(tmp_path):
     found = evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "p.json"))
     assert (
         found.rows[0].verdict
-        == "the field 'a' differs from its weights: TVD 0.500, perfect sampler 0.023 (p <= 0.0001); off target 50 %"
+        == "the field 'a' differs from its weights: TVD 0.500, perfect sampler 0.023 (p <= 0.0001); off target 50 % (50 % new combinations)"
     )
     assert failures(found, {"--max-tvd": 0.6}) == []
     assert failures(found, {"--max-tvd": 0.1})[0].endswith("TVD 0.5 > 0.1")
@@ -211,6 +211,36 @@ def test_the_pair_that_is_named_is_the_one_furthest_off_in_standard_errors():
     assert found.worst_pair.first == "b"
 
 
+@pytest.mark.parametrize(
+    ("others", "besides"), [((0.0001, 0.9), " (and 1 more pair)"), ((0.0001, 0.002), " (and 2 more pairs)"), ((0.5, 0.9), "")]
+)
+def test_the_verdict_counts_the_other_pairs_that_differ_as_the_worst(others, besides):
+    """Three pairs: the level of each is .025 / 3."""
+
+    def pair(name, p, sampled=0.2):
+        return PairFigures(name, "x", "Cramér's V", 0.5, 0.5, sampled, sampled - 0.5, 0.01 if name == "a" else 0.02, p)
+
+    found = RecordFigures(
+        1, 1, 1, (), (pair("a", 0.001), *(pair(name, p) for name, p in zip("bc", others, strict=True))), 999, 0.001
+    )
+    words = f"the association of 'a' and 'x'{besides} is too weak"
+    assert found.doubt == f"{words}: Cramér's V 0.200, perfect sampler 0.500 (p <= 0.001)"
+    strong = replace(found, pairs=(found.pairs[0], pair("b", 0.001, 0.9)))
+    assert "more pair" not in replace(strong, pairs=(found.pairs[0], pair("b", 0.001, 0.6))).doubt, "too strong, not too weak"
+
+
+def test_a_field_that_follows_its_weights_except_for_some_values_says_so(tmp_path):
+    """6 of 200 answers have another age: between 1.1 and 6.4 %."""
+    (tmp_path / "p.json").write_text(PEOPLE.to_json())
+    people = [("Ann", 34), ("Bob", 34), ("Ann", 34), ("Cid", 52)]
+    rows = [f"{{{name}, {99 if k < 6 else age}}}" for k, (name, age) in enumerate(people * 50)]
+    (tmp_path / "a.txt").write_text("\n".join(rows))
+    (row,) = evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "p.json")).rows
+    (age,) = (field for field in row.records.fields if field.name == "age")
+    assert sentence(age.verdict) == "3 % other or no value; the rest follows the weights"
+    assert mark_of(age.verdict) == ("?", "open")
+
+
 def test_a_verdict_names_three_of_the_fields_that_differ_and_counts_the_others():
     def field(name, p):
         return FieldFigures(name, 2, 1, 0.2, 0.1, 0, p, "", least_p=0.0001)
@@ -234,7 +264,8 @@ def test_the_verdict_says_off_target_of_answers_and_other_or_no_value_of_a_field
     (tmp_path / "a.txt").write_text("{Ann, 34}\n" * 41 + "{Bob, 34}\n" * 20 + "{Cid, 34}\n" * 19 + "no record\n" * 20)
     (row,) = evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "p.json")).rows
     assert (
-        row.verdict == "the field 'age' differs from its weights: TVD 0.250, perfect sampler 0.034 (p <= 0.0001); off target 39 %"
+        row.verdict
+        == "the field 'age' differs from its weights: TVD 0.250, perfect sampler 0.034 (p <= 0.0001); off target 39 % (19 % new combinations, 20 % other)"
     )
     assert [sentence(field.verdict) for field in row.records.fields] == [
         "20 % other or no value, valid values follow the weights",

@@ -132,7 +132,7 @@ def test_the_command_measures_prompts_without_samples(llama, in_process, prompt_
     assert row["exact"]["kl"] == pytest.approx(own.kl, abs=1e-2)
     printed = evaluated(in_process, llama, "--prompts", path).stdout
     assert "exact KL" in printed
-    assert (printed.count("TVD"), printed.count("on target")) == (1, 1)
+    assert (printed.count("exact TVD"), printed.count("on target")) == (1, 1)
     assert "model m-F16.gguf (requested as tiny)" in " ".join(printed.split())
 
 

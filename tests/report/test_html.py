@@ -341,7 +341,7 @@ def test_a_report_explains_the_figures_that_it_has(tmp_path):
     closed = explained(page)
     assert "with the exact 95\u202f% interval (Clopper and Pearson’s)" in page
     own = ["valid", "entropy", "effective", "seen", "TVD", "perfect, excess", "p", "residual"]
-    assert closed == [*own, "simulated samples", "p\u202f≤\u202f...", "G", "Cohen&#39;s w", "detectable TVD"]
+    assert closed == [*own, "simulated samples", "G", "Cohen&#39;s w", "detectable TVD"]
     assert (
         "<dt>detectable TVD</dt><dd>Smallest TVD of valid answers that the test of fit detects in 80\u202f% of cases.</dd>" in page
     )
@@ -679,7 +679,7 @@ def test_the_overview_says_so_when_a_prompt_fails_within_the_range_of_noise(tmp_
         tmp_path / "run", {"p.json": prompt("ab"), "q.json": prompt("ab")}, {"lora": {"p.json": even | {"c": 4}, "q.json": even}}
     )
     found = evaluate([tmp_path])
-    assert found.rows[0].verdict.startswith("differs from the target by a TVD between 0.011 and ")  # 4 of 100 off target
+    assert found.rows[0].verdict.startswith("off target 4 %; the rest follows the weights")  # 4 of 100 off target
     assert "can lie in the grey range" in of_prompts([(section, None) for section in sections(found)]).chart.reading
     assert "can lie in the grey range and still fail" in report_of(tmp_path).text
 

@@ -20,6 +20,7 @@ from diffusecli.report.parts import Flow
 from diffusecli.report.summary import evaluation
 from diffusecli.report.tables import answers, distribution_preview, training_plan
 from diffusecli.report.widths import distinguishable
+from diffusecli.runs.next_commands import Next
 from diffusecli.training.budget import Plan
 from diffusecli.verbs.evaluate import Question, evaluate
 from tests.report.test_html import run_with
@@ -320,20 +321,90 @@ def test_fields_have_their_verdict_in_words_and_names_of_their_own(tmp_path):
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_names_of_targets_are_at_least_as_long_with_all_figures(tmp_path, width):
+def test_targets_and_texts_are_in_full_with_all_figures(tmp_path, width):
     long = Prompt(request="How?", targets=[f"{{answer {k} {'that is very ' * 2 * k}long}}" for k in range(1, 4)])
-    judged = found(tmp_path, {target: 100 + 50 * k for k, target in enumerate(long.targets)}, long)
+    stray = "I would say that " * 10 + "I do not know"
+    judged = found(tmp_path, {**{target: 100 + 50 * k for k, target in enumerate(long.targets)}, stray: 3}, long)
+    whole = " ".join(shown(judged, width, verbose=True).split())
+    assert all(target in whole for target in long.targets)
+    assert f"3 x '{stray}'" in whole
+    assert f"'{stray}'" not in " ".join(shown(judged, width).split())
 
-    def names(*, verbose):
-        return [
-            re.match(r"  (\{.*?(?:\}|…))", line)[1]
-            for line in shown(judged, width, verbose=verbose).splitlines()
-            if line.startswith("  {")
-        ]
 
-    plain, full = names(verbose=False), names(verbose=True)
-    assert len(plain) == len(full) == 3
-    assert all(cell_len(some) <= cell_len(more) for some, more in zip(plain, full, strict=True))
+@pytest.mark.parametrize(("width", "texts"), [(60, 34), (80, 34), (120, 48), (200, 88)])
+def test_texts_off_target_take_the_width_there_is(tmp_path, width, texts):
+    """Half of it if they share a line with others; the texts that are not shown are counted."""
+    stray = {f"{k}: {'abc' * 99}": 9 - k for k in range(8)}
+    text = shown(found(tmp_path, {"{heads}": 60, "{tails}": 60, **stray}), width)
+    assert [len(one) for one in re.findall(r"('[^']*') \(", text)] == [texts] * 5
+    assert "and 3 more texts" in text
+    alone = shown(found(tmp_path, stray), width)
+    assert [len(line) for line in alone.splitlines() if " x '" in line] == [width] * 5
+    assert "and 3 more texts" in alone
+
+
+def test_a_text_with_other_characters_wraps_at_its_width(tmp_path):
+    """The space before a percent sign, which is no end of a line, counts as a column."""
+    lines = printed(Flow(["é aaaaaaaaaaaaaaaa 49 % bbb 2.1 % cc"], 4), 30).splitlines()
+    assert lines == ["    é aaaaaaaaaaaaaaaa 49 %", "    bbb 2.1 % cc"]
+
+
+def test_few_valid_answers_have_their_number_and_no_bars(tmp_path):
+    few = found(tmp_path, {"{heads}": 2, "{tails}": 1, **{f"junk {k}": 1 for k in range(97)}})
+    for verbose in (False, True):
+        text = shown(few, verbose=verbose)
+        assert "of 3 valid" in text
+        assert "█" not in text
+        assert "│" not in text
+    enough = shown(found(tmp_path, {"{heads}": 10, "{tails}": 10}))
+    assert "of valid" in enough
+    assert "█" in enough
+
+
+def test_the_entropy_of_other_texts_is_their_number(tmp_path):
+    assert "N 100   TVD 0.970 (perfect sampler 0.040)   99 different answers" in shown(
+        found(tmp_path, {"{heads}": 2, "{tails}": 1, **{f"junk {k}": 1 for k in range(97)}})
+    )
+    assert "different answers" not in shown(found(tmp_path, {"{heads}": 5, "edge": 95}))
+
+
+def test_wrong_shares_without_a_target_that_stands_out_say_so(tmp_path):
+    """Forty targets, each off by less than its noise, and all together by more."""
+    many = Prompt(request="Which?", targets=[f"{{{k} x}}" for k in range(40)])
+    text = shown(found(tmp_path, {target: 50 + (12 if k % 2 else -12) for k, target in enumerate(many.targets)}, many))
+    assert "✗ a: valid answers, wrong shares" in text
+    assert "too often" not in text
+    assert re.search(r"^  no single target stands out; together p (<=|=) 0\.00\d+$", text, re.MULTILINE)
+    assert "stands out" not in shown(found(tmp_path, {"{heads}": 900, "{tails}": 100}))
+
+
+def test_the_default_output_explains_its_terms_in_one_line(tmp_path):
+    judged = found(tmp_path, {"{heads}": 510, "{tails}": 490})
+    tvd = "TVD: share of answers that would have to change. "
+    assert shown(judged).rstrip().endswith(f"\n\n{tvd}0 is perfect")
+    exact = replace(judged, rows=tuple(replace(row, exact=ExactFigures(0.002, 0.99, 0.0321)) for row in judged.rows * 2))
+    assert shown(exact).count(f"{tvd}KL: in nats. 0 is perfect\n") == 1
+    assert tvd not in shown(judged, verbose=True)
+
+
+def test_a_sampler_without_valid_answers_has_no_blocks_of_zeros(tmp_path):
+    lines = [line.split("  ")[2].strip() for line in shown(found(tmp_path, {"edge": 60}), 120, verbose=True).splitlines()[2:5]]
+    assert lines == ["samples", "valid", "TVD"]
+    assert "distinct targets" not in shown(found(tmp_path, {"edge": 60}), verbose=True)
+
+
+def test_fields_are_offered_if_there_are_records(tmp_path):
+    records = Prompt(request="?", targets=("{a, x}", "{b, y}"), template="{{{first}, {second}}}")
+    hint = "`--verbose` shows each field"
+    assert hint in shown(found(tmp_path, {"{a, x}": 20, "?": 80}, records))
+    assert hint not in shown(found(tmp_path, {"?": 80}, records))
+    assert "TVD of first" not in shown(found(tmp_path, {"?": 80}, records), verbose=True)
+
+
+def test_the_legend_has_no_sign_that_is_not_there(tmp_path):
+    both = {"p <= ...", "*"}
+    assert not both & legend(found(tmp_path, {"{heads}": 60, "{tails}": 50})).keys()
+    assert both <= legend(found(tmp_path, {"{heads}": 900, "{tails}": 50})).keys()
 
 
 @pytest.mark.parametrize(("width", "figures"), [(40, 5), (60, 2), (80, 2), (120, 1)])
@@ -382,3 +453,83 @@ def test_a_figure_is_not_repeated_in_other_words(tmp_path):
     assert "valid 99.0 %" in same
     assert "records: in" not in same
     assert "records: in 99.0 % of the answers" in shown(found(tmp_path, {"{a, x}": 50, "{b, y}": 48, "{a, y}": 1, "?": 1}, records))
+
+
+def cut_at(limit, texts, prompt=COIN, mode="lora"):
+    counts = Answers({"{heads}": 5, "{tails}": 5})
+    for text, count in texts.items():
+        counts.add(text, count, unfinished=True)
+    return evaluate([], Question(given=(SampleSet("x", mode, prompt, counts, {"max_new_tokens": limit}),)))
+
+
+@pytest.mark.parametrize(
+    ("texts", "advised"),
+    [
+        ({"{head": 8}, True),
+        ({"{heads}": 8}, True),  # cut before its end
+        ({"": 8}, True),
+        ({"Sure! I toss": 8, "{heads} it is": 8, "{Heads": 8}, False),
+        ({"Sure! I toss": 500, "{head": 8}, False),  # below 5 %
+    ],
+)
+def test_more_tokens_are_advised_where_cut_answers_could_become_valid(texts, advised):
+    step = "many answers were cut: sample with a larger `--max-new-tokens` (now 4)"
+    assert (step in list(next_steps(cut_at(4, texts)))) is advised
+
+
+def test_more_tokens_are_advised_for_open_ended_answers():
+    told = cut_at(4, {"Once upon a": 8}, Prompt(request="Tell a story.", targets=()))
+    assert list(next_steps(told)) == ["many answers were cut: sample with a larger `--max-new-tokens` (now 4)"]
+
+
+@pytest.mark.parametrize(("runs", "expected"), [
+    (1, ["train further: `train run-0`"]),
+    (2, ["train further: `train run-1`", "train further: `train run-0`"]),
+    (3, ["train further (the worst of 3 runs that do not follow their targets): `train run-2`"]),
+])  # fmt: skip
+def test_the_run_that_is_furthest_from_its_target_is_trained_further(tmp_path, monkeypatch, runs, expected):
+    monkeypatch.setattr(
+        "diffusecli.report.next_steps.training", lambda run, *, further: Next("train further", f"train {run.path.name}")
+    )
+    asked = {"p.json": {"request": "Toss.", "targets": ["a", "b"]}}
+    made = [run_with(tmp_path / f"run-{k}", asked, {"lora": {"p.json": {"a": 700 + 50 * k, "b": 300}}}) for k in range(runs)]
+    assert list(next_steps(evaluate([run.path for run in made]))) == expected
+
+
+def two_runs(tmp_path, prompts):
+    """The second has more answers than the first."""
+    asked = {f"{k}.json": {"request": f"Toss {k}.", "targets": ["a", "b"]} for k in range(prompts)}
+    return [
+        run_with(tmp_path / name, asked, {"lora": {alias: {"a": n, "b": n} for alias in asked}}, {"retention_kl": drift}).path
+        for name, n, drift in (("one", 100, 0.01), ("two", 150, 0.3))
+    ]
+
+
+@pytest.mark.parametrize("prompts", [1, 2])
+def test_means_over_prompts_need_two_and_drift_has_its_scale(tmp_path, prompts):
+    text = " ".join(shown(evaluate(two_runs(tmp_path, prompts))).split())
+    assert ("runs: means over 2 prompts" in text) is (prompts == 2)
+    assert "0.0100" in text
+    assert "0.3000" in text
+    assert "(0.02 is small, 0.4 is large)" in text
+
+
+def test_only_shows_the_drift_of_the_runs_that_it_shows(tmp_path):
+    asked = {"request": "Toss.", "targets": ["a", "b"]}
+    paths = [
+        run_with(
+            tmp_path / name, {f"{name}.json": asked}, {"lora": {f"{name}.json": {"a": 9, "b": 9}}}, {"retention_kl": 0.01}
+        ).path
+        for name in ("one", "two")
+    ]
+    assert list(evaluate(paths).drift) == list(map(str, paths))
+    assert list(evaluate(paths, Question(only=("two",))).drift) == [str(paths[1])]
+
+
+def test_a_difference_says_that_answers_were_thinned_and_why_it_has_no_interval(tmp_path):
+    text = " ".join(shown(evaluate(two_runs(tmp_path, 1)), 120, verbose=True).split())
+    assert "two (tuned) minus one (tuned), 300 answers thinned to 200" in text
+    assert "!: the interval excludes zero" in text
+    assert "no interval" not in text
+    both = evaluate([], Question(given=tuple(SampleSet(run, "lora", COIN, Answers({"{heads}": 5})) for run in "xy")))
+    assert "-: no interval, because there are fewer than 50 answers" in shown(both, 120, verbose=True)
