@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -78,6 +78,7 @@ class PairFigures:
     standard_error: float  # of a perfect sampler
     p_value: float  # of an error this large or larger, by simulation of perfect samplers
     by_fields: float = 0.0  # the part of the error that the sampled shares of the two fields alone would cause
+    joint_p_value: float = math.nan  # as `p_value`, adjusted for all pairs (max-T, Westfall and Young)
 
     @property
     def departure(self) -> str:
@@ -156,6 +157,12 @@ class RecordFigures:
             return self.worst_pair if self.pairs_p_value < PAIRS_LEVEL else None
         both = self.pairs_p_value < PAIRS_LEVEL and self.beyond_fields_p_value < PAIRS_LEVEL
         return max(self.pairs, key=lambda pair: pair.beyond_fields, default=None) if both else None
+
+    @property
+    def rejected_pairs(self) -> list[PairFigures]:
+        """All pairs whose association differs from the target, and the pair of the verdict."""
+        wrong = self.wrong_pair
+        return [pair for pair in self.pairs if pair.joint_p_value < PAIRS_LEVEL or pair is wrong]
 
     @property
     def wrong_fields(self) -> list[FieldFigures]:
@@ -273,8 +280,12 @@ def _pairs(
         beyond = max(beyond, pairs[-1].beyond_fields)
     if not pairs:
         return (), draws, math.nan, math.nan
-    together, alone = (float(monte_carlo_p(np.count_nonzero(furthest_null >= away - 1e-9), draws)) for away in (furthest, beyond))
-    return tuple(pairs), draws, together, alone
+
+    def joint(away: float) -> float:
+        return float(monte_carlo_p(np.count_nonzero(furthest_null >= away - 1e-9), draws))
+
+    pairs = [replace(pair, joint_p_value=joint(abs(pair.error) / pair.standard_error)) for pair in pairs]
+    return tuple(pairs), draws, joint(furthest), joint(beyond)
 
 
 def _raked(rows: np.ndarray, weights: np.ndarray, answers: np.ndarray, counts: np.ndarray) -> np.ndarray:
