@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from statistics import NormalDist
 
 import numpy as np
 
@@ -79,6 +78,8 @@ class PairFigures:
     standard_error: float  # of a perfect sampler
     p_value: float  # of an error this large or larger, by simulation of perfect samplers
     by_fields: float = 0.0  # the part of the error that the sampled shares of the two fields alone would cause
+    joint_p_value: float = math.nan  # as `p_value`, adjusted for all pairs (max-T, Westfall and Young)
+    beyond_fields_p_value: float = math.nan  # the same of what the shares of the two fields do not explain
 
     @property
     def given_fields(self) -> float:
@@ -174,15 +175,20 @@ class RecordFigures:
         return pair.given_fields if self.wrong_fields else pair.perfect
 
     def _wrong_alike(self, worst: PairFigures) -> list[PairFigures]:
-        """The other pairs that differ as this one does, each at its part of the level (Bonferroni); if fields differ, by more than their shares explain."""
-        level, words = PAIRS_LEVEL / len(self.pairs), worst.departure(self._expected(worst))
-        least = NormalDist().inv_cdf(1 - level / 2) if self.wrong_fields else 0.0
+        """The other pairs that differ as this one does; if fields differ, by more than their shares explain."""
+        words, fields = worst.departure(self._expected(worst)), bool(self.wrong_fields)
         return [
             pair
             for pair in self.pairs
             if pair is not worst and pair.departure(self._expected(pair)) == words
-            and pair.p_value <= max(level, self.least_pairs_p) and pair.beyond_fields >= least
+            and pair.joint_p_value < PAIRS_LEVEL and (not fields or pair.beyond_fields_p_value < PAIRS_LEVEL)
         ]  # fmt: skip
+
+    @property
+    def rejected_pairs(self) -> list[PairFigures]:
+        """All pairs whose association differs from the target, and the pair of the verdict."""
+        wrong = self.wrong_pair
+        return [pair for pair in self.pairs if pair.joint_p_value < PAIRS_LEVEL or pair is wrong]
 
     @property
     def wrong_fields(self) -> list[FieldFigures]:
@@ -300,8 +306,15 @@ def _pairs(
         beyond = max(beyond, pairs[-1].beyond_fields)
     if not pairs:
         return (), draws, math.nan, math.nan
-    together, alone = (float(monte_carlo_p(np.count_nonzero(furthest_null >= away - 1e-9), draws)) for away in (furthest, beyond))
-    return tuple(pairs), draws, together, alone
+
+    def joint(away: float) -> float:
+        return float(monte_carlo_p(np.count_nonzero(furthest_null >= away - 1e-9), draws))
+
+    pairs = [
+        replace(pair, joint_p_value=joint(abs(pair.error) / pair.standard_error), beyond_fields_p_value=joint(pair.beyond_fields))
+        for pair in pairs
+    ]
+    return tuple(pairs), draws, joint(furthest), joint(beyond)
 
 
 def _raked(rows: np.ndarray, weights: np.ndarray, answers: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -15,14 +15,15 @@ from diffusecli.evaluation.run_records import Manifest
 from diffusecli.evaluation.sample_set import RunFacts
 from diffusecli.files.reading import MOST_BYTES
 from diffusecli.prompts.groups import noun_of
-from diffusecli.report.views import TARGET, Section
-from diffusecli.report.wording import known, short, unique
+from diffusecli.report.views import TARGET, Section, distinct
+from diffusecli.report.wording import known
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import many
 
 _POINTS = 80  # of a line
 _DRAWS = 400  # of a perfect sampler
 _LINES = 8
+_LONGEST_NAME = 28  # columns of the name of a line
 _ITERATIONS = 500  # most iterations shown of a training
 _LOWEST_KL = 1e-6  # lower end of a logarithmic axis
 
@@ -180,7 +181,7 @@ def _is_figure(value: Any) -> TypeGuard[float]:
 
 
 def _each(lines: list[dict[str, Any]], aliases: list[str]) -> list[dict[str, Any]]:
-    names = dict(zip(aliases, unique(short(name) for name in short_names(aliases).values()), strict=True))
+    names = dict(zip(aliases, distinct(list(short_names(aliases).values()), _LONGEST_NAME), strict=True))
     return [{"x": line["iteration"], "y": max(value, _LOWEST_KL), "series": names[alias]}
             for line in lines for alias, value in _numbers(line["kl"]).items()]  # fmt: skip
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence, Set
+import re
+from collections.abc import Iterator, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from diffusecli import __version__
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation, ways_of_sampling
 from diffusecli.evaluation.names import short_names
 from diffusecli.evaluation.open_ended import Outcome
+from diffusecli.evaluation.records import PAIRS_LEVEL
+from diffusecli.evaluation.sample_set import RunFacts
 from diffusecli.prompts.answers import by_count
 from diffusecli.report.all_figures import lines_of
 from diffusecli.report.asked import rest_of_request, shared_folder, title
@@ -24,18 +27,19 @@ from diffusecli.report.next_steps import next_steps
 from diffusecli.report.palette import DARK, LIGHT, Palette
 from diffusecli.report.parts import cut_in_words
 from diffusecli.report.prompt_charts import folder_name
-from diffusecli.report.row_charts import RowChart
+from diffusecli.report.row_charts import PERFECT, RowChart
 from diffusecli.report.scores import scores
 from diffusecli.report.templates import engine, source
 from diffusecli.report.views import OFF_TARGET, UNFINISHED, Sampler, Section, samplers, spots
-from diffusecli.report.wording import DRIFT_SCALE, count, readable
-from diffusecli.runs.sample_files import ASKED
-from diffusecli.system.errors import joined
+from diffusecli.report.wording import DRIFT_SCALE, count, readable, text
+from diffusecli.runs.sample_files import ASKED, MODES, read_meta
+from diffusecli.system.errors import joined, many
 
 if TYPE_CHECKING:
     from diffusecli.report.histogram import Sort
 
 _UNFOLDED = 6  # prompts whose charts are shown; with more, charts are folded
+_FEW = 3  # prompts whose verdicts are easily found below, so that no list of them comes first
 _NAMED = 4  # samplers whose numbers of answers are named
 _ROOMY = 3  # columns of figures that may be wide
 _NARROW, _WIDE = 9, 19  # rem of labels
@@ -60,12 +64,12 @@ def _page(evaluation: Evaluation, sort: Sort | None) -> dict[str, Any]:
         "evaluation": evaluation, "version": __version__, "title": title(every), "sections": found.sections, "every": every,
         "by_folder": found.by_folder, "follow": found.follow, "folder_name": folder_name, "shared": shared_folder(every), "folder_chart": found.folder_chart,
         "samplers": named, "scores": scores(evaluation.rows, named), "runs": short_names([run.run for run in evaluation.runs]),
-        "sources": list(dict.fromkeys(row.run for row in evaluation.rows)), "answers": _answers(evaluation), "settings": _settings(evaluation),
-        "rest": rest_of_request(every, [some.asked for _, some in found.sections]), "overview": found.overview, "answered": answered, "fold": len(every) > _UNFOLDED,
+        "sources": list(dict.fromkeys(row.run for row in evaluation.rows)), "answers": _answers(evaluation, answered), "settings": _settings(evaluation),
+        "rest": rest_of_request(every, [some.asked for _, some in found.sections]), "overview": found.overview if len(every) > _FEW else None, "answered": answered, "origins": list(_origins(evaluation)), "perfect": PERFECT, "pairs_level": PAIRS_LEVEL, "fold": len(every) > _UNFOLDED,
         "places": {section.prompt.key: place for place, (section, _) in enumerate(found.sections, 1)},
         "mixed": untuned == {True, False}, "toggle": untuned == {True, False} and _has_untuned_shares(found), "glossary": glossary(evaluation), "baselines": baselines, "off_target": (OFF_TARGET, UNFINISHED), "pairs": found.changes, "training": found.training,
         "matrices": found.matrices, "next_steps": list(next_steps(evaluation)), "drift_scale": DRIFT_SCALE,
-        "facts": [(facts, {"settings": readable(facts.settings.model_dump(exclude_unset=True)), "run.json": readable(facts.manifest.model_dump(exclude_unset=True))}) for facts in evaluation.runs],
+        "facts": [(facts, {_settings_of(facts): readable(facts.settings.model_dump(exclude_unset=True)), "run.json": readable(facts.manifest.model_dump(exclude_unset=True))}) for facts in evaluation.runs],
         "cells": cells, "strays": strays, "lines_of": lines_of, "cut": cut_in_words, "css": source("report.css") + source("marks.css"),
         "light": _variables(LIGHT), "dark": _variables(DARK), "script": script, "hash": _hash(script), "grid": _grid([some for _, some in found.sections], found.folder_chart),
     }  # fmt: skip
@@ -75,7 +79,7 @@ def _grid(drawings: Sequence[Drawn], folders: RowChart | None) -> str:
     """Widths of labels and figures beside all plots, so that all have the same left and right edges."""
     charts = [*(chart for each in drawings for chart in each.rows), *([folders] if folders else [])]
     columns = max([2 if len(drawings) == 1 else 3, *(len(chart.heads) for chart in charts)])
-    longest = max([0, *(len(row.label) for chart in charts for row in chart.rows if not row.outside)])
+    longest = max([0, *(len(row.label) for chart in charts if not chart.above for row in chart.rows if not row.outside)])
     width = min(max(_NARROW if len(drawings) == 1 else 13, _LETTER * longest + 1), _WIDE)
     return f"--columns:{columns};--column:{6 if columns < _ROOMY else 5.5 if columns == _ROOMY else 5}rem;--label:min({width:.1f}rem, 28vw);"
 
@@ -99,20 +103,61 @@ def _has_untuned_shares(found: Content) -> bool:
     return any(sampler.untuned and row.tally.on_target for section, _ in found.sections for sampler, row in section.sampled)
 
 
-def _answers(evaluation: Evaluation) -> str:
-    """The number of answers per prompt, of each sampler if they differ.
+def _answers(evaluation: Evaluation, answered: int) -> str:
+    """The number of answers per prompt, of each sampler if they differ; and to how many prompts, if there are several.
 
     A sampler whose prompts have different numbers has the lowest and the highest.
     """
-    named, sizes = samplers(evaluation.rows), dict[str, set[int]]()
+    named, sizes = samplers(evaluation.rows), dict[str, list[int]]()
     for row in evaluation.rows:
         if row.tally.n:
-            sizes.setdefault(named[row.run, row.mode].label, set()).add(row.tally.n)
-    whole = {n for some in sizes.values() for n in some}
-    if len(whole) == 1 or len(sizes) in (0, 1) or len(sizes) > _NAMED:
-        return f"{_numbers(whole)} answers"
-    first, *others = ((_numbers(some), name) for name, some in sizes.items())
-    return joined([f"{first[0]} answers of {first[1]}", *(f"{number} of {name}" for number, name in others)])
+            sizes.setdefault(named[row.run, row.mode].label, []).append(row.tally.n)
+    whole, every = {n for some in sizes.values() for n in some}, all(len(some) == answered for some in sizes.values())
+    prompts = f" per prompt, {many(answered, 'prompt')}" if answered > 1 else ""
+    if len(sizes) < 2 or len(sizes) > _NAMED or (every and len(whole) == 1):
+        return f"{_numbers(whole)} answers{prompts}"
+    to = ["" if every else f" to {'each of ' if len(some) > 1 else ''}{many(len(some), 'prompt')}" for some in sizes.values()]
+    first, *others = ((_numbers({*some}), name) for name, some in sizes.items())
+    parts = [f"{first[0]} answers of {first[1]}", *(f"{number} of {name}" for number, name in others)]
+    found = joined([f"{part}{where}" for part, where in zip(parts, to, strict=True)])
+    return f"{found}{prompts}" if every else found
+
+
+def _origins(evaluation: Evaluation) -> Iterator[str]:
+    """For each run that has answers or figures: its base model and adapter, for how long it was trained, and when it was sampled."""
+    names = short_names([facts.run for facts in evaluation.runs])
+    for facts in evaluation.runs:
+        manifest, modes = facts.manifest, dict.fromkeys(row.mode for row in evaluation.rows if row.run == facts.run and row.tally.n)
+        model, trained = (manifest.model_extra or {}).get("model"), (manifest.model_extra or {}).get("time")
+        model = model or (facts.settings.model_extra or {}).get("model")
+        times = [_day(read_meta(facts.folder.samples(mode)).get("time")) for mode in modes if mode in MODES]
+        adapter = manifest.adapter_sha256
+        parts = [
+            f"base model {text(model, 80)}" if isinstance(model, str) else "",
+            f"adapter {text(names[facts.run], 80)}{f' (SHA-256 {text(adapter[:8])})' if adapter else ''}" if manifest.iterations or adapter else "",
+            f"trained for {many(manifest.iterations, 'iteration')}" + (f" until {day}" if (day := _day(trained)) else "") if manifest.iterations else "",
+            f"sampled {' to '.join(dict.fromkeys((min(days), max(days))))}" if (days := [day for day in times if day]) else "",
+        ]  # fmt: skip
+        if found := ", ".join(filter(None, parts)):
+            yield found[0].upper() + found[1:]
+
+
+def _day(time: object) -> str:
+    """The day of a recorded time; empty if it is none.
+
+    >>> _day("2026-11-30T23:03:16+00:00"), _day(None), _day("soon")
+    ('2026-11-30', '', '')
+    """
+    return time[:10] if isinstance(time, str) and re.match(r"\d{4}-\d\d-\d\d(T|$)", time) else ""
+
+
+def _settings_of(facts: RunFacts) -> str:
+    """The name of a run's settings; with the iterations trained if they are not those of the settings, because training went on."""
+    trained = facts.manifest.iterations
+    differ = (
+        trained is not None and trained != facts.settings.alg_config.n_iters and "alg_config" in facts.settings.model_fields_set
+    )
+    return f"config.yaml ({many(trained, 'iteration')} trained)" if differ and trained else "config.yaml"
 
 
 def _numbers(sizes: Set[int]) -> str:

@@ -21,12 +21,12 @@ class Figure:
 
 
 def key_figures(row: Evaluated) -> list[Figure]:
-    """The figures that explain a verdict best: at most three, and the exact TVD if it is known."""
+    """The figures that explain a verdict best: those of the answers, then those of the model's own probabilities."""
     f, exact, open_ended = row.figures, row.exact, row.diversity
     found: list[Figure] = []
     if open_ended is not None:
         found.append(Figure("different answers", count(open_ended.distinct), f"of {many(open_ended.n, 'answer')}"))
-        found.append(Figure("of the next would be new", percent(open_ended.unseen_mass)))
+        found.append(Figure("unseen", percent(open_ended.unseen_mass), "of the next answers would be new"))
         if open_ended.top:
             found.append(
                 Figure("most frequent answer", percent(open_ended.top[0].count / open_ended.n), short(open_ended.top[0].text, 40))
@@ -35,6 +35,10 @@ def key_figures(row: Evaluated) -> list[Figure]:
     if f is not None:
         found.append(Figure("valid", percent(f.valid), f"95 % interval {span(f.valid_low, f.valid_high, 1, 100)}"))
         found.append(Figure("TVD", number(f.tvd), f"perfect sampler {number(f.tvd_floor)}"))
+        if known(f.p_value) is not None:
+            found.append(
+                Figure("test of fit, p", p_value(f), "too few valid answers" if too_few(f) else "below 0.05: does not fit")
+            )
     if exact is not None and known(exact.kl) is not None:
         error = exact.kl_error
         note = f"± {number(1.96 * error, 4)} nats; 0 is perfect" if error else "nats; 0 is perfect"
@@ -46,13 +50,11 @@ def key_figures(row: Evaluated) -> list[Figure]:
         found.append(Figure("KL, at least", number(limits.kl_low, 4), "nats; a limit, not exact"))
         found.append(Figure("TVD, at least", number(limits.tvd_low), "a limit"))
         found.append(Figure("on target, at most", percent(limits.on_target_high), "a limit"))
-    elif f is not None and known(f.p_value) is not None:
-        found.append(Figure("test of fit, p", p_value(f), "too few valid answers" if too_few(f) else "below 0.05: does not fit"))
-    elif row.tally.unfinished:
+    elif row.tally.unfinished and (f is None or known(f.p_value) is None):
         found.append(Figure("unfinished", percent(row.tally.unfinished_share)))
     if exact is not None:
         if known(exact.tvd) is not None:
             found.append(Figure("exact TVD", number(exact.tvd), "no sampling noise; 0 is perfect"))
         if f is None and known(exact.on_target) is not None:
-            found.append(Figure("on target", percent(exact.on_target)))
+            found.append(Figure("exact on target", percent(exact.on_target)))
     return found

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from diffusecli.evaluation.evaluation import Matrix
 from diffusecli.evaluation.names import short_names
-from diffusecli.report.wording import known, number, short, unique
+from diffusecli.report.views import distinct
+from diffusecli.report.wording import known, number
 
 _SHADE = 60  # percent of the largest value's cell
 _MOST_DESCRIBED = 60  # cells that a description has room for
@@ -36,7 +37,7 @@ class MatrixChart:
 def of_matrix(found: Matrix) -> MatrixChart:
     """Cells in the order of the runs and groups."""
     names = short_names(found.runs)
-    runs, groups = unique(short(names[run], 60) for run in found.runs), tuple(unique(short(group, 40) for group in found.groups))
+    runs, groups = distinct([names[run] for run in found.runs], 60), tuple(distinct(found.groups, 40))
     top = max((some for values in found.values for some in values if known(some) is not None), default=0.0)
     rows = tuple(
         (run, tuple(Shaded(number(value), _shade(value, top), own) for value, own in zip(values, trained, strict=True)))

@@ -13,7 +13,7 @@ from diffusecli.report.views import Sampler, Section
 from diffusecli.report.wording import known, number, percent
 
 _MOST_DESCRIBED = 60  # rows that a description has room for
-_SAMPLED = "Points: TVD (total variation distance) of the answers; 0 is perfect, 1 is the largest. A perfect sampler draws independently from the weights."
+_SAMPLED = "Points: TVD (total variation distance) of the answers; 0 is perfect, 1 is the largest."
 _EXACT = "Points: TVD (total variation distance) of the model's own probabilities; 0 is perfect, 1 is the largest."
 _KL = " Exact KL: divergence of the model's own probabilities in nats; 0 is perfect."
 _WITHIN = " A prompt can lie in the grey range and still fail: a verdict also depends on the valid share and the test of fit."
@@ -30,6 +30,7 @@ class Judged:
     first: bool  # of its prompt
     drawn: Row
     measured: bool  # whether it has a distance
+    baselines: str  # the distances of untuned samplers, whose lines may be beyond the axis
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def of_prompts(sections: Sequence[tuple[Section, Asked]]) -> Overview:
         distance = _distance(row)
         measured = bool(distance) and known(distance[0]) is not None
         strip = _strip(sampler, row, thin[section.prompt.key] if measured else (), scale, section.name if first else "", kl=kl)
-        rows.append(Judged(section, asked, sampler, row, first, strip, measured))
+        others = [pair for pair in thin[section.prompt.key] if pair[0] != sampler and not sampler.untuned]
+        rows.append(Judged(section, asked, sampler, row, first, strip, measured, in_words(others)))
     return Overview(tuple(rows), _chart(rows, scale, [sampler for some in thin.values() for sampler, _ in some]))
 
 
@@ -106,6 +108,11 @@ def _strip(
         label, text, _figures(row, kl=kl), noise=(scale.at(0), floor) if floor is not None else None,
         marks=(Mark(sampler, scale.at(distance[0]), True, text, 8),), lines=tuple(lines), height=16, judged=(sampler.label, row.verdict),
     )  # fmt: skip
+
+
+def in_words(untuned: Sequence[tuple[Sampler, Evaluated]]) -> str:
+    """The TVD of each untuned sampler."""
+    return "; ".join(f"{sampler.label}: TVD {number(row.figures.tvd)}" for sampler, row in untuned if row.figures is not None)
 
 
 def _has_kl(row: Evaluated) -> bool:

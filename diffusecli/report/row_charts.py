@@ -15,6 +15,8 @@ COLUMNS = 4
 """Most columns of figures beside a plot."""
 LANE, ROW = 10, 22
 """Pixels of one sampler, and of the lowest row."""
+PERFECT = "A perfect sampler draws independently from the weights."
+"""What a range of noise is the range of: once in a report, and in each picture."""
 _EDGE = 99.4  # percent: where a line that is beyond the axis is drawn
 
 
@@ -65,6 +67,7 @@ class Row:
     split: bool = False  # a folder of folders
     outside: str = ""  # of answers that are no target: what the figures are
     height: int = ROW
+    cut: bool = False  # whether the label is shorter than the hint
     judged: tuple[str, str] | None = None  # a sampler and its verdict, above the plot
 
 
@@ -87,6 +90,12 @@ class RowChart:
     hollow: str = ""  # what hollow points mean
     tone: str = "target"  # colour of the bars
     across: str = ""  # title of the axis
+    note: str = ""  # below the chart: what its marks alone do not show
+
+    @property
+    def above(self) -> bool:
+        """Whether a label is cut, so that the whole texts are above their bars where there is room."""
+        return any(row.cut for row in self.rows)
 
     @property
     def point(self) -> str:

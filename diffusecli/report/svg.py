@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from diffusecli.report.line_charts import LineChart
 from diffusecli.report.matrix_chart import MatrixChart
-from diffusecli.report.row_charts import Row, RowChart
+from diffusecli.report.row_charts import PERFECT, Row, RowChart
 from diffusecli.report.sheet import GAP, LINE, MARGIN, SMALL, TEXT, WIDTH, Key, Sheet
 from diffusecli.report.text_widths import BOLD, fitted, width, wrapped
 from diffusecli.report.views import Sampler
@@ -48,7 +48,10 @@ def of_rows(chart: RowChart, about: str, note: str) -> str:
     for row in chart.rows[len(rows) :]:
         _outside(sheet, row, columns)
     sheet.axis(chart.ticks, chart.across, columns.left, columns.wide)
-    return sheet.finished("rows", chart, chart.reading, note, x=_pixels(columns.wide))
+    perfect = PERFECT if chart.noise else ""
+    return sheet.finished(
+        "rows", chart, " ".join(filter(None, (chart.note, chart.reading, perfect))), note, x=_pixels(columns.wide)
+    )
 
 
 def of_lines(chart: LineChart, about: str, note: str) -> str:

@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 
 from diffusecli.evaluation.evaluation import Evaluated
+from diffusecli.evaluation.fit import SIGNIFICANCE
+from diffusecli.evaluation.verdicts import p_value
 from diffusecli.report.parts import cut_in_words
 from diffusecli.report.row_charts import COLUMNS, LANE, ROW, Head, Line, Mark, Row, RowChart, beyond_axis, thin_line
 from diffusecli.report.scales import Scale
-from diffusecli.report.views import LONGEST_LABEL, MOST, OFF_TARGET, Sampler, Section
-from diffusecli.report.wording import count, number, percent, short, unique
+from diffusecli.report.views import LONGEST_LABEL, MOST, OFF_TARGET, WHOLE_TEXT, Sampler, Section, distinct
+from diffusecli.report.wording import count, number, percent, short, signs
 from diffusecli.system.errors import joined, many
 
 _MANY = 20  # targets, of which one is outside of a 95 % range by chance
@@ -39,6 +41,7 @@ def of_targets(section: Section) -> RowChart:
         tuple(sampler for sampler, _ in answered), tuple(sampler for sampler, _ in thin),
         f"95 % of perfect samplers with {count(k)} valid {'answer' if k == 1 else 'answers'}" if k else "",
         "differs from the weight (≠)" if k else "", "may be sampling noise" if k else "", across="share of valid answers",
+        note=_together(main),
     )  # fmt: skip
 
 
@@ -51,13 +54,25 @@ def _target(
     above = section.shown[place - 1] if place else None
     weight = section.prompt.probabilities[i]
     return Row(
-        section.labels[place], short(section.prompt.targets[i], 200), (percent(weight, digits), *(_share(row, i, digits) for _, row in columns)),
+        section.labels[place], section.texts[place], (percent(weight, digits), *(_share(row, i, digits) for _, row in columns)),
         (False, *(bool(row.tally.on_target) and row.cells[i].differs for _, row in columns)), scale.length(0, weight),
         (scale.at(noise[0]), scale.length(*noise)) if noise else None,
         tuple(_mark(sampler, row, i, scale, height * (lane + 1) / (len(main) + 1))
               for lane, (sampler, row) in enumerate(main) if row.tally.on_target),
         tuple(_line(sampler, row, i, above, scale) for sampler, row in thin if row.tally.on_target), height=height,
+        cut=section.labels[place] != section.texts[place],
     )  # fmt: skip
+
+
+def _together(main: Sequence[Answered]) -> str:
+    """Of samplers that differ from the target although all their points are hollow: what differs."""
+    found = [
+        (f"{sampler.label}: no single target" if len(main) > 1 else "No single target", p_value(row.figures.p_value, row.figures.least_p))
+        for sampler, row in main
+        if row.figures is not None and row.figures.p_value < SIGNIFICANCE and not row.figures.too_even
+        and row.tally.on_target and not any(cell.differs for cell in row.cells)
+    ]  # fmt: skip
+    return " ".join(f"{who} stands out. All targets together differ from the weights, {signs(p)}." for who, p in found)
 
 
 def _line(sampler: Sampler, row: Evaluated, i: int, above: int | None, scale: Scale) -> Line:
@@ -110,11 +125,8 @@ def _mark(sampler: Sampler, row: Evaluated, i: int, scale: Scale, y: float) -> M
 
 def _reading(section: Section) -> str:
     parts = []
-    if any(row.tally.on_target for _, row in section.main):
-        if not any(row.records for _, row in section.main):  # their fields come first, with this sentence
-            parts.append("A perfect sampler draws independently from the weights.")
-        if len(section.prompt.targets) >= _MANY:
-            parts.append("Of many targets, some are outside of the grey range by chance.")
+    if any(row.tally.on_target for _, row in section.main) and len(section.prompt.targets) >= _MANY:
+        parts.append("Of many targets, some are outside of the grey range by chance.")
     absent = [sampler.label for sampler, row in section.sampled if not row.tally.on_target]
     if len(absent) == len(section.sampled):
         parts.append("No answer is valid, so there are no shares.")
@@ -150,9 +162,10 @@ def of_outcomes(row: Evaluated, sampler: Sampler) -> RowChart | None:
     if not top or top[0].count == 1:
         return None
     n, scale = row.tally.n, Scale(0, top[0].count / row.tally.n)
-    names = unique(short(outcome.text, LONGEST_LABEL) + cut_in_words(outcome) for outcome in top)
-    rows = [Row(name, short(outcome.text, 200), (percent(outcome.count / n), count(outcome.count)), (), scale.length(0, outcome.count / n))
-            for name, outcome in zip(names, top, strict=True)]  # fmt: skip
+    names, texts = (distinct([outcome.text for outcome in top], width) for width in (LONGEST_LABEL, WHOLE_TEXT))
+    rows = [Row(name + cut_in_words(outcome), text + cut_in_words(outcome), (percent(outcome.count / n), count(outcome.count)), (),
+                scale.length(0, outcome.count / n), cut=name != text)
+            for name, text, outcome in zip(names, texts, top, strict=True)]  # fmt: skip
     return RowChart(
         "outcomes", f"Most frequent answers, {sampler.label}", "Whole answers, without leading and trailing white space.",
         f"The {len(names)} most frequent answers of {sampler.label}, from {percent(top[0].count / n)} to {percent(top[-1].count / n)}.",

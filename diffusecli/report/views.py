@@ -6,6 +6,7 @@ No charts or HTML here. Texts of prompts and models are made printable and short
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from diffusecli.evaluation.names import labels, marks, prompt_names
 from diffusecli.evaluation.ordered import values_in
 from diffusecli.prompts.matching import Tally
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.report.widths import distinguishable
 from diffusecli.report.wording import known, short, unique
 from diffusecli.runs.sample_files import ASKED
 
@@ -37,7 +39,9 @@ _ASKED_COLOURS = ("muted", "sky", "vermilion", "purple", "green")
 _SHAPES = ("circle", "diamond", "triangle-up", "cross", "triangle-down")
 _LONGEST_NAME = 60  # of a prompt
 LONGEST_LABEL = 44
-"""Most characters of a target's label."""
+"""Most columns of a target's label."""
+WHOLE_TEXT = 200
+"""Most columns of the whole text of a target."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,12 @@ class Section:
     @cached_property
     def labels(self) -> list[str]:
         """Unique labels of the targets shown."""
-        return unique([OFF_TARGET, UNFINISHED, *(short(self.prompt.targets[i], LONGEST_LABEL) for i in self.shown)])[2:]
+        return distinct([self.prompt.targets[i] for i in self.shown], LONGEST_LABEL, (OFF_TARGET, UNFINISHED))
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The whole texts of the targets shown; only very long ones are cut."""
+        return distinct([self.prompt.targets[i] for i in self.shown], WHOLE_TEXT)
 
     @property
     def strays(self) -> tuple[str, ...]:
@@ -120,13 +129,28 @@ class Section:
         return tuple(name for name in (OFF_TARGET, UNFINISHED) if any(_strays(tally, name) for tally in tallies))
 
 
+def distinct(texts: Sequence[str], width: int, taken: Sequence[str] = ()) -> list[str]:
+    """Texts on one line each, cut to `width` columns so that they can be told apart; equal texts, and texts that are `taken`, get a number.
+
+    >>> distinct(["the quality has improved", "the quality has got worse"], 20), distinct(["a", "a"], 9, taken=("a",))
+    (['…uality has improved', '…ality has got worse'], ['a #2', 'a #3'])
+    """
+    lines = [short(text, sys.maxsize) for text in texts]
+    return unique([*taken, *distinguishable(lines, width)])[len(taken) :]
+
+
+def _cut(names: Sequence[str]) -> list[str]:
+    return distinguishable([short(name, sys.maxsize) for name in names], _LONGEST_NAME)
+
+
 def sections(evaluation: Evaluation, sort: Sort | None = None) -> list[Section]:
     """Each prompt once, rows in the order of the evaluation."""
     named = samplers(evaluation.rows)
     groups = by_prompt(evaluation.rows)
     prompts = [group[0].prompt for group in groups]
     full, marked = prompt_names(prompts), marks(prompts)
-    names = unique(short(full[p.key].removesuffix(marked[p.key]), _LONGEST_NAME) + marked[p.key] for p in prompts)
+    bare = _cut([full[p.key].removesuffix(marked[p.key]) for p in prompts])
+    names = unique(name + marked[p.key] for name, p in zip(bare, prompts, strict=True))
     return [
         Section(name, tuple(group), tuple(named[row.run, row.mode] for row in group), sort)
         for name, group in zip(names, groups, strict=True)
@@ -158,7 +182,7 @@ def samplers(rows: Sequence[Evaluated]) -> dict[tuple[str, str], Sampler]:
     """Run and mode -> name, colour and shape. The first untuned sampler is orange, the first method of prompting grey, the first tuned sampler blue."""
     keys = list(dict.fromkeys((row.run, row.mode) for row in rows))
     named = labels(rows)
-    names = unique([TARGET, WEIGHT, *(short(named[key], 36) for key in keys)])[2:]
+    names = distinct([named[key] for key in keys], 36, (TARGET, WEIGHT))
     found: dict[tuple[str, str], Sampler] = {}
     others = asked = 0
     for key, name in zip(keys, names, strict=True):
@@ -175,16 +199,16 @@ def samplers(rows: Sequence[Evaluated]) -> dict[tuple[str, str], Sampler]:
 
 def spots(section: Section) -> list[dict[str, Any]]:
     """Each shown target with each sampler; all off-target answers are one cell, all unfinished answers another."""
-    found = [_spot(place, label, *pair) for pair in section.sampled
-             for place, label in zip(section.shown, section.labels, strict=True)]  # fmt: skip
+    found = [_spot(place, label, text, *pair) for pair in section.sampled
+             for place, label, text in zip(section.shown, section.labels, section.texts, strict=True)]  # fmt: skip
     return found + [_stray(name, *pair) for name in section.strays for pair in section.sampled]
 
 
-def _spot(place: int, label: str, sampler: Sampler, row: Evaluated) -> dict[str, Any]:
+def _spot(place: int, label: str, text: str, sampler: Sampler, row: Evaluated) -> dict[str, Any]:
     cell = row.cells[place]
     exact = row.exact.q[place] if row.exact is not None and row.exact.q else math.nan
     return {
-        "target": label, "text": short(cell.target, 200), "sampler": sampler.label, "weight": cell.weight,
+        "target": label, "text": text, "sampler": sampler.label, "weight": cell.weight,
         "share": cell.count / row.tally.n, "count": cell.count, "expected": known(cell.expected),
         "residual": known(cell.residual) if row.tally.on_target else None, "differs": cell.differs or not row.tally.on_target, "exact": known(exact),
     }  # fmt: skip

@@ -215,10 +215,11 @@ def test_the_pair_that_is_named_is_the_one_furthest_off_in_standard_errors():
     ("others", "besides"), [((0.0001, 0.9), " (and 1 more pair)"), ((0.0001, 0.002), " (and 2 more pairs)"), ((0.5, 0.9), "")]
 )
 def test_the_verdict_counts_the_other_pairs_that_differ_as_the_worst(others, besides):
-    """Three pairs: the level of each is .025 / 3."""
+    """The level of all pairs together is .025."""
 
     def pair(name, p, sampled=0.2):
-        return PairFigures(name, "x", "Cramér's V", 0.5, 0.5, sampled, sampled - 0.5, 0.01 if name == "a" else 0.02, p)
+        away = sampled - 0.5
+        return PairFigures(name, "x", "Cramér's V", 0.5, 0.5, sampled, away, 0.01 if name == "a" else 0.02, p, joint_p_value=p)
 
     found = RecordFigures(
         1, 1, 1, (), (pair("a", 0.001), *(pair(name, p) for name, p in zip("bc", others, strict=True))), 999, 0.001

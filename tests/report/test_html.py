@@ -166,7 +166,14 @@ def test_the_worked_check_stands_in_the_summary(tmp_path):
         tmp_path / "run", {"p.json": prompt(["a", "b"])}, {"lora": {"p.json": {"a": 6, "b": 4}}}, {"exact_kl": {"p.json": 0.0123}}
     )
     text = report_of(tmp_path).text
-    for figure in ("0.723 target 0.693", "2 of 2.0", "0.100 perfect 0.123", "−0.023", "0.0123", "100.0 %"):
+    for figure in (
+        "0.723 target 0.693",
+        "2 of 2 perfect sampler 2.0",
+        "0.100 perfect sampler 0.123",
+        "−0.023",
+        "0.0123",
+        "100.0 %",
+    ):
         assert figure in text
 
 
@@ -287,7 +294,7 @@ def test_the_next_step_is_below_the_verdicts_with_its_command_as_code(tmp_path, 
     assert page.count(step) == 1
     assert page.index('<ul class="verdicts">') < page.index(step) < page.index('<figure class="chart distribution">')
     run = run_with(
-        tmp_path / "two", {f"{i}.json": prompt("ab") for i in "12"}, {"lora": {f"{i}.json": {"a": 9, "b": 9} for i in "12"}}
+        tmp_path / "four", {f"{i}.json": prompt("ab") for i in "1234"}, {"lora": {f"{i}.json": {"a": 9, "b": 9} for i in "1234"}}
     )
     page = html_report(evaluate([run.path]))
     assert page.count(step) == 1
@@ -302,9 +309,12 @@ def test_each_drift_says_of_which_instructions_and_when_and_has_a_scale(tmp_path
     )
     found = html_report(evaluate([run.path]))
     scale = "(0.02 is small, 0.4 is large)"
-    at_the_top, rest = found.split("</header>", 1)
-    assert f"Drift from the base model on held-out instructions: <b>0.0901</b> nats per token {scale}" in at_the_top
-    assert "0.0901" not in re.sub("<pre>.*?</pre>", "", rest, flags=re.DOTALL), "once"
+    above, drift, rest = found.partition(
+        f"Drift from the base model on held-out instructions: <b>0.0901</b> nats per token {scale}"
+    )
+    assert drift
+    assert above.count('<p class="judgement') == 1, "below the verdict"
+    assert "0.0901" not in re.sub("<pre>.*?</pre>", "", above + rest, flags=re.DOTALL), "once"
     assert (
         f"<b>Drift on trained instructions</b> Drift from the base model on the trained instructions, not on held-out ones, "
         f"in nats per token {scale}. The value is of the last iteration." in rest
@@ -340,13 +350,22 @@ def test_a_report_explains_the_figures_that_it_has(tmp_path):
     page = page_of(tmp_path, {"lora": {"p.json": {"a": 60, "b": 40}}})
     closed = explained(page)
     assert "with the exact 95\u202f% interval (Clopper and Pearson’s)" in page
-    own = ["valid", "entropy", "effective", "seen", "TVD", "perfect, excess", "p", "residual"]
+    own = [
+        "valid",
+        "entropy",
+        "effective outcomes",
+        "distinct targets",
+        "TVD",
+        "perfect sampler, excess TVD",
+        "test of fit, p",
+        "residual",
+    ]
     assert closed == [*own, "simulated samples", "G", "Cohen&#39;s w", "detectable TVD"]
     assert (
         "<dt>detectable TVD</dt><dd>Smallest TVD of valid answers that the test of fit detects in 80\u202f% of cases.</dd>" in page
     )
     assert "0 is none, 0.1 small, 0.5 large.</dd>" in page
-    assert explained(page_of(tmp_path / "open", {"lora": {"p.json": {"a": 60, "b": 40}}}, targets=())) == ["next is new"]
+    assert explained(page_of(tmp_path / "open", {"lora": {"p.json": {"a": 60, "b": 40}}}, targets=())) == ["unseen, Chao1"]
     page = html_report(evaluate([records_of(tmp_path / "records", (405, 104, 97, 394))]))
     assert explained(page) == [*closed, "known values", "copies", "field", "Cramér&#39;s V"]
     assert "<dt>copies</dt><dd>Answers that are a whole target, not a new combination of values.</dd>" in page
@@ -476,11 +495,14 @@ def test_the_only_request_is_shown_once(tmp_path, asked, rest):
     assert [text.strip() for text in found] == ([rest.strip()] if rest else [])
 
 
-def test_a_sampler_with_one_prompt_has_its_verdict_at_the_top(tmp_path):
-    samples = {"lora": {"p.json": {"a": 500, "b": 500}, "o.json": {"one": 1}}}
-    run_with(tmp_path / "run", {"p.json": prompt("ab"), "o.json": prompt([])}, samples)
+@pytest.mark.parametrize(("open_ended", "listed"), [(1, False), (3, True)])
+def test_a_sampler_with_one_prompt_has_its_verdict_at_the_top_of_more_than_three_prompts(tmp_path, open_ended, listed):
+    others = [f"o{i}.json" for i in range(open_ended)]
+    samples = {"lora": {"p.json": {"a": 500, "b": 500}, **{name: {"one": 1} for name in others}}}
+    run_with(tmp_path / "run", {"p.json": prompt("ab"), **{name: prompt([]) for name in others}}, samples)
     source = html_report(evaluate([tmp_path]))
-    assert '<span class="tally"><span class="good">follows the target</span></span>' in source
+    assert ('<span class="tally"><span class="good">follows the target</span></span>' in source) == listed
+    assert ('<figure class="chart overview">' in source) == listed
     assert "0 of 1" not in source
     assert "1 of 1" not in source
 
@@ -675,9 +697,8 @@ def test_targets_are_in_the_order_of_the_terminal(tmp_path):
 
 def test_the_overview_says_so_when_a_prompt_fails_within_the_range_of_noise(tmp_path):
     even = {"a": 48, "b": 48}
-    run_with(
-        tmp_path / "run", {"p.json": prompt("ab"), "q.json": prompt("ab")}, {"lora": {"p.json": even | {"c": 4}, "q.json": even}}
-    )
+    four = {f"{name}.json": prompt("ab") for name in "pqrs"}
+    run_with(tmp_path / "run", four, {"lora": dict.fromkeys(four, even) | {"p.json": even | {"c": 4}}})
     found = evaluate([tmp_path])
     assert found.rows[0].verdict.startswith("off target 4 %; the rest follows the weights")  # 4 of 100 off target
     assert "can lie in the grey range" in of_prompts([(section, None) for section in sections(found)]).chart.reading
@@ -734,7 +755,7 @@ def test_every_chart_is_drawn_and_described(opened):
     page = opened()
     unfold(page)
     charts = page.query_selector_all(".chart")
-    assert len(charts) >= 9
+    assert len(charts) >= 8
     for chart in charts:
         marks = chart.query_selector_all("svg rect, svg use, svg path.curve")
         assert [mark for mark in marks if mark.bounding_box()["width"] > 1]
@@ -858,7 +879,7 @@ def test_on_a_phone_line_charts_have_room_for_the_labels_of_their_axis(opened):
 def test_labels_of_44_characters_take_one_line_where_there_is_room(browser, tmp_path):
     long = "very dissatisfied, and would not come again!"
     assert len(long) == 44
-    run_with(tmp_path / "run", {"p.json": prompt([long, f"{long}!", "b"])}, {"lora": {"p.json": {long: 5, "b": 5}}})
+    run_with(tmp_path / "run", {"p.json": prompt([long, "b"])}, {"lora": {"p.json": {long: 5, "b": 5}}})
     (tmp_path / "r.html").write_text(html_report(evaluate([tmp_path])), encoding="utf-8")
     heights = {}
     for width in (1280, 390):
@@ -866,12 +887,165 @@ def test_labels_of_44_characters_take_one_line_where_there_is_room(browser, tmp_
         page.set_default_timeout(1000 * HANG)
         page.goto((tmp_path / "r.html").as_uri())
         labels = page.locator(".distribution .body .label")
-        assert labels.all_inner_texts()[:3] == [long, f"{long[:43]}…", "b"]
-        heights[width] = [labels.nth(place).bounding_box()["height"] for place in (0, 2)]
+        assert labels.all_inner_texts()[:2] == [long, "b"]
+        heights[width] = [labels.nth(place).bounding_box()["height"] for place in (0, 1)]
         assert page.evaluate(CLIPPED) == []
         page.close()
     assert heights[1280][0] == heights[1280][1], "one line"
     assert heights[390][0] > heights[390][1], "more than one on a phone"
+
+
+LEAD = "In the last twelve months the quality of the service that I received from my local council has"
+
+
+def long_targets(folder, **modes):
+    """Ten long options that differ only in their last words; with shares of 8 and 12 % none differs alone, but all do together."""
+    options = [
+        f"{{{LEAD} {some}}}" for some in ("improved", "got worse", "stayed the same", *(f"changed in way {i}" for i in range(7)))
+    ]
+    answers = {
+        mode: {"q.json": dict(zip(options, counts, strict=False))} for mode, counts in (modes | {"lora": [40, 60] * 5}).items()
+    }
+    return options, run_with(folder / "run", {"q.json": prompt(options)}, answers).path
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_long_targets_are_whole_above_their_bars(browser, tmp_path, width):
+    options, run = long_targets(tmp_path, untuned=[20])
+    (tmp_path / "r.html").write_text(html_report(evaluate([run])), encoding="utf-8")
+    page, wrong = browser.new_page(viewport={"width": width, "height": 800}), []
+    page.set_default_timeout(1000 * HANG)
+    page.on("console", lambda said: wrong.append(said.text))
+    page.goto((tmp_path / "r.html").as_uri())
+    rows = page.locator(".distribution .body .row")
+    assert rows.locator(".label").all_inner_texts() == options
+    for place in range(len(options)):
+        label, plot, values = (rows.nth(place).locator(part).bounding_box() for part in (".label", ".plot", ".values"))
+        assert label["y"] + label["height"] <= plot["y"] + 1, "above"
+        assert label["height"] < 60, "at most three lines"
+        assert values["x"] + values["width"] <= width
+    unfold(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(CLIPPED) == []
+    assert page.evaluate(OUTSIDE) == []
+    assert len(edges(page, ROWS)) == 1
+    assert wrong == []
+    page.close()
+
+
+def test_cut_names_can_be_told_apart_without_numbers(tmp_path):
+    options, run = long_targets(tmp_path)
+    (section,) = sections(evaluate([run]))
+    assert section.labels[:2] == [
+        "…eceived from my local council has improved}", "…ceived from my local council has got worse}",
+    ]  # fmt: skip
+    assert section.texts == options
+    assert all(len(label) <= 44 for label in section.labels)
+    assert " #2" not in html_report(evaluate([run]))
+
+
+def test_a_sentence_says_that_all_targets_together_differ_if_none_does_alone(tmp_path):
+    _, run = long_targets(tmp_path, untuned=[60, 40] * 5)
+    found = evaluate([run])
+    assert [cell.differs for cell in found.rows[0].cells] == [False] * 10
+    sentence = "No single target stands out. All targets together differ from the weights, p = 0.0009."
+    chart = of_targets(sections(found)[0])
+    assert chart.note.replace("\u202f", " ") == sentence
+    text = Parsed(html_report(found)).text.replace("\u202f", " ")
+    assert text.count(sentence) == 1
+    assert "test of fit, p 0.0009 below 0.05: does not fit" in text
+    follows = evaluate([run_with(tmp_path / "fits", {"p.json": prompt("ab")}, {"lora": {"p.json": {"a": 50, "b": 50}}}).path])
+    assert of_targets(sections(follows)[0]).note == ""
+
+
+def test_the_p_value_is_below_the_verdict_beside_an_exact_kl(tmp_path):
+    run = run_with(
+        tmp_path / "run", {"p.json": prompt("ab")}, {"lora": {"p.json": {"a": 60, "b": 40}}}, {"exact_kl": {"p.json": 0.01}}
+    )
+    assert re.search("test of fit, p 0.05\\d below 0.05: does not fit exact KL 0.0100", report_of(run.path).text)
+
+
+def test_the_top_has_the_model_its_iterations_and_the_days(tmp_path):
+    manifest = {"model": "smollm2", "iterations": 40, "time": "2026-11-30T23:03:16+00:00", "adapter_sha256": "09ae144729"}
+    run = run_with(tmp_path / "survey", {"p.json": prompt("ab")}, {"lora": {"p.json": {"a": 60, "b": 40}}}, manifest)
+    run.config.write_text("model: smollm2\nalg_config: {n_iters: 16}\n")
+    write_json(run.path / "gen.lora.meta.json", {"mode": "lora", "time": "2026-12-01T09:00:00+00:00"})
+    page = html_report(evaluate([run.path]))
+    line = "Base model smollm2, adapter survey (SHA-256 09ae1447), trained for 40 iterations until 2026-11-30, sampled 2026-12-01"
+    assert line in page.partition("</header>")[0]
+    assert f"<dt>Model</dt><dd><bdi>{line}</bdi></dd>" in page
+    assert "<summary>config.yaml (40 iterations trained)</summary>" in page
+
+
+def test_answers_to_different_prompts_are_not_counted_for_all(tmp_path):
+    for name, n in (("people", 500), ("places", 200)):
+        run_with(
+            tmp_path / name, {f"{name}.json": prompt("ab", request=name)}, {"lora": {f"{name}.json": {"a": n // 2, "b": n // 2}}}
+        )
+    text = report_of(tmp_path).text
+    assert text.count("500 answers of people (tuned) to 1 prompt and 200 of places (tuned) to 1 prompt") == 2
+    assert "per prompt" not in text
+
+
+def test_a_difference_says_how_many_answers_it_compares(tmp_path):
+    even = {"p.json": {"a": 250, "b": 250}}
+    page = page_of(tmp_path, {"untuned": {"p.json": {"a": 150, "b": 50}}, "lora": even})
+    assert '<span class="sub">500 answers thinned to 200</span>' in page
+    assert "thinned" not in page_of(tmp_path / "same", {"untuned": {"p.json": {"a": 350, "b": 150}}, "lora": even})
+
+
+def test_what_a_perfect_sampler_is_stands_once(tmp_path):
+    four_ages(tmp_path / "ages")
+    run = records_of(tmp_path, (300, 200, 200, 300))
+    assert report_of(tmp_path / "ages").text.count("A perfect sampler draws independently") == 1
+    assert report_of(run).text.count("A perfect sampler draws independently") == 1
+
+
+def test_the_tvd_of_the_untuned_model_is_beside_its_verdict_and_in_the_overview(tmp_path):
+    four_ages(tmp_path / "run")
+    page = html_report(evaluate([tmp_path]))  # 270 and 30 of 500 answers where 200 and 100 are wanted; 200 are off target
+    assert page.count('<p class="baselines untuned">untuned: TVD 0.540</p>') == 4
+    assert page.count('<span class="after">TVD 0.540</span>') == 4
+
+
+def test_fields_without_any_value_have_one_line(tmp_path):
+    run = records_of(tmp_path, (300, 200, 200, 300))
+    write_json(RunDir(run).samples("untuned"), {"r.json": {"no record": 100}})
+    page = html_report(evaluate([run]))
+    table, text = page[page.index('<table class="stacked">') :].partition("</table>")[0], Parsed(page).text
+    assert table.count("<tr>") == 1 + 2 + 1, "the head, a line for each field of the tuned model, and one of the untuned"
+    assert "untuned all 2 fields ✗ 100 % other or no value" in text.replace("\u202f", " ")
+
+
+def test_every_pair_that_differs_is_marked(tmp_path):
+    values = [f"{{{a}, {b}, {c}}}" for a in "AB" for b in "xy" for c in "12"]
+    asked = prompt(values, [8 if value in ("{A, x, 1}", "{B, y, 2}") else 1 for value in values]) | {
+        "template": "{{{letter}, {sign}, {number}}}"
+    }
+    run = run_with(tmp_path / "run", {"r.json": asked}, {"lora": {"r.json": dict.fromkeys(values, 60)}})
+    (row,) = evaluate([run.path]).rows
+    assert [pair.joint_p_value for pair in row.records.pairs] == [0.001] * 3
+    text = report_of(run.path).text
+    assert [f"{pair} ✗" in text for pair in ("letter, sign", "letter, number", "sign, number")] == [True] * 3
+    assert "✗: differs from the weights, p < 0.025 over all pairs." in text
+
+
+def test_pairs_that_fit_are_not_marked(tmp_path):
+    """Only letter and sign belong together in the weights; in the answers nothing does."""
+    values = [f"{{{a}, {b}, {c}}}" for a in "AB" for b in "xy" for c in "12"]
+    weights = [4 if value.startswith(("{A, x", "{B, y")) else 1 for value in values]
+    asked = prompt(values, weights) | {"template": "{{{letter}, {sign}, {number}}}"}
+    (row,) = evaluate([run_with(tmp_path / "run", {"r.json": asked}, {"lora": {"r.json": dict.fromkeys(values, 60)}}).path]).rows
+    found = row.records
+    assert [pair.second for pair in found.rejected_pairs] == ["sign"]
+    assert found.rejected_pairs == [found.wrong_pair]
+    assert found.pairs[0].joint_p_value == found.pairs_p_value == 0.001
+    assert all(0.025 < pair.p_value <= pair.joint_p_value for pair in found.pairs[1:])
+
+
+@pytest.mark.parametrize(("low", "high"), [(8, 12), (9.99, 10.01), (10, 10.1), (1, 10), (1e-6, 12), (1e-6, 1.5e308)])
+def test_a_logarithmic_axis_has_at_least_two_ticks(low, high):
+    assert len(Scale(low, high, logarithmic=True).rounded().ticks()) >= 2
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
