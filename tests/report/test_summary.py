@@ -16,7 +16,7 @@ from diffusecli.evaluation.sample_set import SampleSet
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.next_steps import next_steps
-from diffusecli.report.parts import Flow
+from diffusecli.report.parts import Flow, bar
 from diffusecli.report.summary import evaluation
 from diffusecli.report.tables import answers, distribution_preview, training_plan
 from diffusecli.report.widths import distinguishable
@@ -533,3 +533,49 @@ def test_a_difference_says_that_answers_were_thinned_and_why_it_has_no_interval(
     assert "no interval" not in text
     both = evaluate([], Question(given=tuple(SampleSet(run, "lora", COIN, Answers({"{heads}": 5})) for run in "xy")))
     assert "-: no interval, because there are fewer than 50 answers" in shown(both, 120, verbose=True)
+
+
+def tuned_runs(counts):
+    """One prompt, answered by the tuned models of several runs, and by one untuned model."""
+    asked = [SampleSet(name, "lora", COIN, Answers({"{heads}": heads, "{tails}": 1000 - heads})) for name, heads in counts.items()]
+    return evaluate([], Question(given=(*asked, SampleSet("first", "untuned", COIN, Answers({"junk": 9})))))
+
+
+@pytest.mark.parametrize("order", [("good", "bad", "worse"), ("worse", "good", "bad"), ("bad", "worse", "good")])
+def test_the_shares_of_the_worst_tuned_run_are_shown_and_the_others_are_named(order):
+    heads = {"good": 502, "bad": 650, "worse": 900}
+    lines = [line.rstrip() for line in shown(tuned_runs({name: heads[name] for name in order})).splitlines()]
+    assert any(re.match(r"  \{heads\} +50.0 % +90.0 %", line) for line in lines)
+    assert sum(line.startswith("  {heads}") for line in lines) == 1
+    others = [f"{name} (tuned)" for name in order if name != "worse"]
+    assert f"  answers of {others[0]} and {others[1]}: `--verbose`" in lines
+    assert "answers of" not in shown(tuned_runs({"good": 502}))
+    assert "`--verbose`" not in shown(tuned_runs(heads), verbose=True)
+
+
+def test_the_verdict_comes_before_the_distance_and_many_runs_are_counted():
+    """Few samples with a large TVD are no reason to hide a run that certainly differs."""
+    few = SampleSet("few", "lora", COIN, Answers({"{heads}": 5, "{tails}": 1}))
+    many = [SampleSet(f"{k}", "lora", COIN, Answers({"{heads}": 500 + 40 * k, "{tails}": 500 - 40 * k})) for k in range(5)]
+    text = shown(evaluate([], Question(given=(few, *many))))
+    assert re.search(r"\{heads\} +50.0 % +66.0 %", text)
+    assert "  answers of 5 more samplers: `--verbose`" in text
+
+
+@given(st.integers(0, 1000), st.integers(0, 1000), st.integers(2, 60))
+def test_a_bar_passes_the_mark_only_if_the_share_is_larger(share, wanted, width):
+    text = bar(share / 1000, width=width, mark=wanted / 1000).plain
+    before, _, after = text.partition("│")
+    assert bool(after) is (share > wanted)
+    assert len(text) <= width
+    assert " " not in before or share < wanted
+
+
+@pytest.mark.parametrize(("texts", "ends"), [(7, ["and 2 more texts", "and 3 unfinished texts"]), (5, ["and 3 unfinished texts"])])
+def test_texts_off_target_unfinished_and_targets_add_up(texts, ends):
+    counts = Answers({"{heads}": 2, **{f"junk {k}": 4 for k in range(texts)}})
+    for k in range(3):
+        counts.add(f"{{he{k}", 20, unfinished=True)
+    text = shown(evaluate([], Question(given=(SampleSet("x", "lora", COIN, counts),))), 200)
+    line = next(line for line in text.splitlines() if line.startswith("  off target:"))
+    assert line.rstrip().split("   ")[6:] == ends
