@@ -24,7 +24,7 @@ _MAIN = (
 )
 """How the name of a line begins -> the term, and what it means. The HTML report explains these at length."""
 _OTHERS = (
-    ("test of fit", "simulated samples", "of a perfect sampler, as many answers as valid ones"),
+    ("  by ", "simulated samples", "of a perfect sampler, as many answers as valid ones"),
     (_LOWEST_P, "p <= ...", "the lowest p that so many simulated samples can show; two-sided twice that"),
     ("  by G", "G", "likelihood ratio statistic; 0 if shares equal their weights"),
     ("Cohen's w", "Cohen's w", "size of the difference of valid answers from the weights; 0 is none, 0.1 small, 0.5 large"),

@@ -528,11 +528,11 @@ def test_only_shows_the_drift_of_the_runs_that_it_shows(tmp_path):
 
 def test_a_difference_says_that_answers_were_thinned_and_why_it_has_no_interval(tmp_path):
     text = " ".join(shown(evaluate(two_runs(tmp_path, 1)), 120, verbose=True).split())
-    assert "two (tuned) minus one (tuned), 300 answers thinned to 200" in text
+    assert "two (tuned) minus one (tuned) 300 answers thinned to 200" in text
     assert "!: the interval excludes zero" in text
     assert "no interval" not in text
     both = evaluate([], Question(given=tuple(SampleSet(run, "lora", COIN, Answers({"{heads}": 5})) for run in "xy")))
-    assert "-: no interval, because there are fewer than 50 answers" in shown(both, 120, verbose=True)
+    assert "none: no interval, because there are fewer than 50 answers" in shown(both, 120, verbose=True)
 
 
 def tuned_runs(counts):
@@ -579,3 +579,45 @@ def test_texts_off_target_unfinished_and_targets_add_up(texts, ends):
     text = shown(evaluate([], Question(given=(SampleSet("x", "lora", COIN, counts),))), 200)
     line = next(line for line in text.splitlines() if line.startswith("  off target:"))
     assert line.rstrip().split("   ")[6:] == ends
+
+
+def several(**answers):
+    """Samples of tuned models to one prompt."""
+    return evaluate([], Question(given=tuple(SampleSet(name, "lora", COIN, Answers(counts)) for name, counts in answers.items())))
+
+
+def test_differences_are_a_table_at_60_columns():
+    """Names are above the figures, and an interval is one column."""
+    first = {"{heads}": 300, "{tails}": 280, **{f"x{k}": 1 for k in range(150)}}
+    lines = [
+        line.rstrip() for line in shown(several(one=first, two={"{heads}": 150, "{tails}": 50}), 60, verbose=True).splitlines()
+    ]
+    start = next(place for place, line in enumerate(lines) if "two (tuned) minus" in line)
+    assert lines[start].endswith("two (tuned) minus one (tuned)   730 answers thinned to 200")
+    assert re.fullmatch(r"  excess TVD +[+]0\.\d{3}  [-+]0\.\d{3} to [+]0\.\d{3}", lines[start + 1])
+    assert re.fullmatch(r"  entropy +-\d\.\d{3} +none", lines[start + 2])
+    assert "none: no interval, because there are too many answers that" in lines
+
+
+def test_a_comparison_of_the_same_answers_says_so():
+    """Equal counts of a coin may be chance, and have an interval."""
+    long = {"{heads}": 80, "{tails}": 60, **{f"junk {k}": 7 for k in range(30)}}
+    text = shown(several(one=long, two=long), 120, verbose=True)
+    assert "two (tuned) minus one (tuned)   the same answers" in text
+    assert "excess TVD  " not in text
+    coins = {"{heads}": 50, "{tails}": 50}
+    text = shown(several(one=coins, two=coins), 120, verbose=True)
+    assert "the same answers" not in text
+    assert re.search(r"excess TVD +[+]0\.000 +-0\.\d+ to [+]0\.\d+", text)
+
+
+@pytest.mark.parametrize(("counts", "note"), [
+    ({"{heads}": 2, "{tails}": 1, "junk": 97}, "too few valid answers: no difference would be detected"),
+    ({"{heads}": 12, "{tails}": 8}, "too few valid answers: a TVD below 0.3"),
+])  # fmt: skip
+def test_a_test_of_too_few_valid_answers_has_no_p(tmp_path, counts, note):
+    text = " ".join(shown(found(tmp_path, counts), 120, verbose=True).split())
+    assert f"test of fit - {note}" in text
+    assert "detectable TVD" not in text
+    assert not re.findall(r"Pearson's X2|by G|simulated samples", text)
+    assert "test of fit p = " in " ".join(shown(found(tmp_path, {"{heads}": 60, "{tails}": 50}), 120, verbose=True).split())
