@@ -240,6 +240,7 @@ def test_the_command_is_short_and_says_how_to_see_all(tmp_path, in_process):
     assert "Pearson" in whole.stdout
     assert len(short.stdout.splitlines()) <= 10
     assert "next: add `--verbose` for all figures" in short.stderr
+    assert max(map(len, short.stderr.splitlines())) <= 80
     assert "next: add `--html report.html` for charts" in whole.stderr
     assert json.loads(in_process(*words, "--json").stdout)["rows"][0]["figures"]["g"] >= 0
 
@@ -621,3 +622,26 @@ def test_a_test_of_too_few_valid_answers_has_no_p(tmp_path, counts, note):
     assert "detectable TVD" not in text
     assert not re.findall(r"Pearson's X2|by G|simulated samples", text)
     assert "test of fit p = " in " ".join(shown(found(tmp_path, {"{heads}": 60, "{tails}": 50}), 120, verbose=True).split())
+
+
+def test_untuned_models_with_the_same_answers_and_figures_are_listed_once():
+    sets = [SampleSet(run, "untuned", COIN, Answers({"{heads}": 60, "junk": 40})) for run in ("one", "two")]
+    other = SampleSet("three", "untuned", COIN, Answers({"{heads}": 61, "junk": 39}))
+    tuned = [SampleSet(run, "lora", COIN, Answers({"{heads}": 500, "{tails}": 500})) for run in ("one", "two")]
+    found = evaluate([], Question(given=(*tuned, *sets, other)))
+    for verbose in (False, True):
+        lines = shown(found, 120, verbose=verbose).splitlines()
+        assert [line.split(": ")[0][4:] for line in lines if line[:4] in ("  ✗ ", "  ✓ ")] == [
+            "one (tuned)", "two (tuned)", "one (untuned) and two (untuned)", "three (untuned)",
+        ]  # fmt: skip
+    assert "\n  one (untuned) and two (untuned)" in shown(found, 120, verbose=True)
+
+
+def test_the_parts_of_all_figures_have_headings():
+    view = evaluation(several(one={"{heads}": 70, "{tails}": 50}, two={"{heads}": 50, "{tails}": 60}), verbose=True)
+    bold = [line for line in printed(view, 120, colour=True).splitlines() if line.startswith("\x1b[1m")]
+    heads = [re.sub(r"\x1b\[\d*m", "", line).rstrip() for line in bold]
+    name = heads[0].removesuffix(": figures")
+    assert [head for head in heads if not head.startswith("  ")] == [
+        f"{name}: figures", f"{name}: answers", "differences, with 95 % intervals (bootstrap; !: the interval excludes zero)", "terms",
+    ]  # fmt: skip
