@@ -139,10 +139,13 @@ def _of_outcomes(f: Figures) -> Iterator[Line]:
 
 def _of_fit(f: Figures, *, decides: bool) -> Iterator[Line]:
     """`decides`: whether the verdict on the weights is that of the test."""
-    if too_few(f):
+    if too_few(f):  # the statistics are known, but p-values say nothing
         nothing = f.detectable_tvd >= 1
         least = "no difference" if nothing else f"a TVD below {thousandths(f.detectable_tvd)}"
         yield Line("test of fit", "-", f"too few valid answers: {least} would {'' if nothing else 'not '}be detected")
+        yield Line("G", thousandths(f.g))
+        yield Line("Pearson's X2", thousandths(f.pearson), f"df {f.df}")
+        yield Line("Cohen's w", thousandths(f.cohens_w), "effect size, corrected for bias")
         return
     if not math.isnan(f.p_value):
         level = f"; {'decides on the shares: ' if decides else ''}below {SIGNIFICANCE} they do not fit"
