@@ -150,4 +150,4 @@ def _show(found: Evaluation, top: int, sort: Any, *, verbose: bool, whole: bool)
         notice(f"next: {step}")
     if not whole:
         more = "`--html report.html` for charts"
-        notice(f"next: add {more if verbose else f'`--verbose` for all figures and their meaning, or {more}'}")
+        notice(f"next: add {more if verbose else f'`--verbose` for all figures, or {more}'}")

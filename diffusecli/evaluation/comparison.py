@@ -6,7 +6,7 @@ Takes tallies and weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ _CELLS = 20_000_000  # resampled in total
 _MOST_WITHOUT_REPLACEMENT = 10**9  # numpy's bound
 _THINNED = 200  # subsets to average over when a set is thinned
 _LOWEST_N = 50  # fewer answers give no usable estimate of the sampling error
+COPIED = 0.001  # two samples are copies if equal counts are less likely than this
 _MOST_SINGLE = 0.2  # share of answers that occur once; above it most outcomes are unseen, and entropy is only a lower bound
 
 
@@ -52,16 +53,21 @@ class _Sides:
     entropy: np.ndarray
 
 
-def compare(before: Tally, after: Tally, probabilities: tuple[float, ...], seed: int) -> Compared:
+def compare(before: Tally, after: Tally, probabilities: tuple[float, ...], seed: int | Sequence[int]) -> Compared:
     """Differences of excess TVD (nan without targets) and of entropy at the same N.
 
     If N differs, the larger set is thinned to the size of the smaller (rarefaction, Hurlbert 1971): TVD and entropy depend on N, and
     subtracting the floor corrects this only close to the target. Raises nothing; both sets need at least one answer.
+    The result of exchanged sides is the same with the other sign.
     """
     n = min(before.n, after.n)
     rng = np.random.default_rng(seed)
-    values = [_at(side, n, probabilities, rng) for side in (before, after)]
-    spread = [_resampled(side, probabilities, rng) for side in (before, after)]
+    exchanged = (before.n, before.cells) > (after.n, after.cells)
+    sides = (after, before) if exchanged else (before, after)  # so that the random numbers do not depend on the order
+    values = [_at(side, n, probabilities, rng) for side in sides]
+    spread = [_resampled(side, probabilities, rng) for side in sides]
+    if exchanged:
+        values, spread = values[::-1], spread[::-1]
     tvd = math.nan if not probabilities else float(values[1].tvd.mean() - values[0].tvd.mean())
     entropy = float(values[1].entropy.mean() - values[0].entropy.mean())
     unknown = [no_interval(before, after, entropy=of_entropy) for of_entropy in (False, True)]
@@ -133,14 +139,19 @@ def _single(side: Tally) -> float:
     return float((_counts(side) == 1).sum()) / side.n
 
 
-def chance_of_equal(counts: Mapping[str, int]) -> float:
+def are_copies(before: Tally, after: Tally) -> bool:
+    """Whether two samples have exactly the same answers, and that is hardly chance."""
+    return before == after and chance_of_equal(before.cells) < COPIED
+
+
+def chance_of_equal(counts: Iterable[int]) -> float:
     """About how likely another sample of the same distribution has exactly these counts c_i of K texts: √(N / (4π)^(K-1) ∏ c_i).
 
     Stirling's approximation of the probability that two multinomial samples are equal, with the shares of this one.
 
-    >>> round(chance_of_equal({"heads": 50, "tails": 50}), 3), chance_of_equal({"a": 9})
+    >>> round(chance_of_equal([50, 50]), 3), chance_of_equal([9])
     (0.056, 1.0)
     """
-    some = [count for count in counts.values() if count]
+    some = [count for count in counts if count]
     log = math.log(sum(some)) - (len(some) - 1) * math.log(4 * math.pi) - sum(map(math.log, some)) if some else 0.0
     return math.exp(log / 2)

@@ -118,10 +118,13 @@ class Evaluation:
 
 
 def differences(rows: Sequence[Evaluated], seed: int) -> Iterator[Difference]:
-    """Within a run compare all with untuned; between runs compare each with the first of its kind (untuned, a method, tuned)."""
+    """Within a run compare all with untuned; between runs compare each with the first of its kind (untuned, a method, tuned).
+
+    Random numbers depend on the prompt, so that a comparison does not change with the other prompts and runs.
+    """
     groups = by_prompt([row for row in rows if row.tally.n])
-    for number, (before, after) in enumerate(pair for same in groups for pair in _pairs(same)):
-        found = compare(before.tally, after.tally, after.prompt.probabilities, seed + number)
+    for before, after in (pair for same in groups for pair in _pairs(same)):
+        found = compare(before.tally, after.tally, after.prompt.probabilities, (seed, int(after.prompt.digest, 16)))
         kl = after.exact.kl - before.exact.kl if before.exact and after.exact else math.nan
         yield Difference(after.prompt, before, after, found.excess_tvd, found.entropy, kl)
 

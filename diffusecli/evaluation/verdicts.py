@@ -20,7 +20,7 @@ _USELESS = 0.5  # an upper bound of the TVD that is not worth printing alone
 _TOLERATED = 0.01  # share of off-target answers that does not count against the model
 
 
-REST_FOLLOWS = "; the rest follows the weights"
+NO_DIFFERENCE_IN_REST = "; no difference found in the rest"
 """In a verdict that is open only because of the share off target."""
 
 
@@ -99,7 +99,7 @@ def _off_target(found: Figures, of: Kind, level: float) -> str:
     if found.tvd_low <= _CLOSE:
         if found.p_value < level or too_few(found, level):
             return f"{_differs(found.tvd_low, found.tvd_high)}, {off} {figures}"
-        return f"{off}{REST_FOLLOWS} {figures}"
+        return f"{off}{NO_DIFFERENCE_IN_REST} {figures}"
     if found.p_value < level and found.excess_tvd > 2 * (1 - found.valid):
         return f"wrong shares{_missing(found)}, {off} {figures}"
     return off + (f", {_of_valid(found, of, level)} ({_p(found)})" if found.valid > 0.5 else "")
@@ -113,7 +113,7 @@ def too_few(found: Figures, level: float = SIGNIFICANCE) -> bool:
 def _of_valid(found: Figures, of: Kind, level: float) -> str:
     if found.p_value < level:
         return f"{of.valid} do not follow the weights"
-    return f"too few {of.valid} for a verdict on the weights" if too_few(found, level) else f"{of.valid} follow the weights"
+    return f"too few {of.valid} for a verdict on the weights" if too_few(found, level) else f"no difference found in {of.valid}"
 
 
 def _departure(found: Figures, exact: ExactFigures | None, of: Kind) -> str:

@@ -21,7 +21,7 @@ from diffusecli.evaluation.metrics import ExactFigures, Figures
 from diffusecli.evaluation.open_ended import Diversity
 from diffusecli.evaluation.ordered import Ordered
 from diffusecli.evaluation.records import PAIRS_LEVEL, RecordFigures
-from diffusecli.evaluation.verdicts import p_value
+from diffusecli.evaluation.verdicts import p_value, too_few
 from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.report.parts import Sentence, nats, percent, percent_span, tenths, thousandths
 from diffusecli.report.widths import start_of
@@ -139,6 +139,14 @@ def _of_outcomes(f: Figures) -> Iterator[Line]:
 
 def _of_fit(f: Figures, *, decides: bool) -> Iterator[Line]:
     """`decides`: whether the verdict on the weights is that of the test."""
+    if too_few(f):  # the statistics are known, but p-values say nothing
+        nothing = f.detectable_tvd >= 1
+        least = "no difference" if nothing else f"a TVD below {thousandths(f.detectable_tvd)}"
+        yield Line("test of fit", "-", f"too few valid answers: {least} would {'' if nothing else 'not '}be detected")
+        yield Line("G", thousandths(f.g))
+        yield Line("Pearson's X2", thousandths(f.pearson), f"df {f.df}")
+        yield Line("Cohen's w", thousandths(f.cohens_w), "effect size, corrected for bias")
+        return
     if not math.isnan(f.p_value):
         level = f"; {'decides on the shares: ' if decides else ''}below {SIGNIFICANCE} they do not fit"
         of = f"of valid answers: joint p of the three tests below, from {f.repeats} simulated samples{level}"

@@ -7,14 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 
 from rich.console import RenderableType
+from rich.table import Table
 from rich.text import Text
 
-from diffusecli.evaluation.comparison import no_interval
+from diffusecli.evaluation.comparison import are_copies, no_interval
 from diffusecli.evaluation.evaluation import Difference, Evaluated, Evaluation, Matrix
 from diffusecli.evaluation.groups import in_wordings
 from diffusecli.evaluation.names import labels, prompt_names, short_names, with_sampler
 from diffusecli.report.groups import group_legend, group_table, worst_table
-from diffusecli.report.parts import Sentence, format_of, label, nats, new_table, percent, thousandths
+from diffusecli.report.parts import Flow, Sentence, format_of, label, nats, new_table, percent, thousandths
 from diffusecli.report.parts import labels as short_labels
 from diffusecli.report.widths import distinguishable
 from diffusecli.report.wording import DRIFT_SCALE, mark_of, of_wordings
@@ -23,6 +24,7 @@ from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
 _WIDEST_RUN = 28
+_DIFFERENCE = len("  exact KL, no sampling error")
 
 
 def at_a_glance(found: Evaluation) -> Iterator[RenderableType]:
@@ -110,24 +112,30 @@ def differences(
     if not found:
         return
     yield Text("\ndifferences, with 95 % intervals (bootstrap; !: the interval excludes zero)", style="bold")
-    table = new_table(Text(""), ("difference", "right"), ("from", "right"), ("to", "right"))
     unknown = set[str]()
     for d in found:
         after, before = (samplers[row.run, row.mode] for row in (d.after, d.before))
         few, more = sorted((d.before.tally.n, d.after.tally.n))
-        thinned = f", {more} answers thinned to {few}" if few < more else ""
-        table.add_row(Sentence(spelled(f"{names[d.prompt.key]}: {after} minus {before}{thinned}")), "", "", "")
+        thinned = [f"{more} answers thinned to {few}"] if few < more else []
+        pair = spelled(f"{names[d.prompt.key]}: {after} minus {before}")
+        if are_copies(d.before.tally, d.after.tally):
+            yield Flow([pair, "the same answers"], indent=0, hanging=2)
+            continue
+        yield Flow([pair, *thinned], indent=0, hanging=2)
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(width=_DIFFERENCE)
+        table.add_column(justify="right", width=9)
         for name, some in (("excess TVD", d.excess_tvd), ("entropy", d.entropy)):
             if not math.isnan(some.value):
-                bounds = ("-", "-") if math.isnan(some.low) else (f"{some.low:+.3f}", f"{some.high:+.3f}")
-                table.add_row(f"  {name}", f"{some.value:+.3f}{'!' if some.apart else ' '}", *bounds)
+                interval = "none" if math.isnan(some.low) else f"{some.low:+.3f} to {some.high:+.3f}"
+                table.add_row(f"  {name}", f"{some.value:+.3f}{'!' if some.apart else ' '}", interval)
                 if math.isnan(some.low):
                     unknown.add(no_interval(d.before.tally, d.after.tally, entropy=name == "entropy"))
         if not math.isnan(d.exact_kl):
-            table.add_row("  exact KL, no sampling error", f"{d.exact_kl:+.4f} ", "", "")
-    yield table
+            table.add_row("  exact KL, no sampling error", f"{d.exact_kl:+.4f} ")
+        yield table
     if unknown:
-        yield Sentence(f"-: no interval, because there are {' or '.join(sorted(unknown))}", style="dim")
+        yield Sentence(f"none: no interval, because there are {' or '.join(sorted(unknown))}", style="dim")
 
 
 def matrices(found: Evaluation) -> Iterator[RenderableType]:

@@ -24,9 +24,9 @@ _MAIN = (
 )
 """How the name of a line begins -> the term, and what it means. The HTML report explains these at length."""
 _OTHERS = (
-    ("test of fit", "simulated samples", "of a perfect sampler, as many answers as valid ones"),
+    ("  by ", "simulated samples", "of a perfect sampler, as many answers as valid ones"),
     (_LOWEST_P, "p <= ...", "the lowest p that so many simulated samples can show; two-sided twice that"),
-    ("  by G", "G", "likelihood ratio statistic; 0 if shares equal their weights"),
+    *((name, "G", "likelihood ratio statistic; 0 if shares equal their weights") for name in ("  by G", "G")),
     ("Cohen's w", "Cohen's w", "size of the difference of valid answers from the weights; 0 is none, 0.1 small, 0.5 large"),
     ("detectable TVD", "detectable TVD", "smallest TVD of valid answers that the test of fit detects in 80 % of cases"),
     ("Wasserstein distance", "Wasserstein distance", "how far values would have to move on average"),
@@ -75,7 +75,7 @@ def _meanings(found: Evaluation, wanted: Sequence[tuple[str, str, str]]) -> Iter
     lines = [line for row in found.rows for line in lines_of(row)]
     shown = {line.name for line in lines} | {_LOWEST_P for line in lines if _LOWEST_P in line.value + line.note}
     shown |= {pair.measure for row in found.rows if row.records is not None for pair in row.records.pairs}
-    yield from ((term, meaning) for name, term, meaning in wanted if any(line.startswith(name) for line in shown))
+    yield from dict.fromkeys((term, meaning) for name, term, meaning in wanted if any(line.startswith(name) for line in shown))
 
 
 def _lines(found: Evaluation) -> Iterator[tuple[str, str]]:

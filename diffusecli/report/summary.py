@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
@@ -25,7 +25,7 @@ from diffusecli.prompts.answers import by_count
 from diffusecli.prompts.matching import Matching, nearly_matched, wider_rules
 from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.prompts.wording_names import split_alias
-from diffusecli.report.all_figures import AllFigures
+from diffusecli.report.all_figures import AllFigures, lines_of
 from diffusecli.report.glance import at_a_glance, differences, drifts, matrices, runs
 from diffusecli.report.groups import group_legend, group_table
 from diffusecli.report.histogram import Histogram, Showing
@@ -33,10 +33,12 @@ from diffusecli.report.legend import Legend
 from diffusecli.report.parts import CountedText, Flow, Sentence, cut_in_words, nats, new_table, percent, thousandths
 from diffusecli.report.widths import distinguishable
 from diffusecli.report.wording import MANY_OFF, distinct_of_10, mark_of, of_wordings, plus_minus, raised_entropy, sentence, short
-from diffusecli.system.errors import many
+from diffusecli.system.errors import joined, many
 from diffusecli.system.terminal import spelled
 
 _STYLES = {"good": "green", "near": "yellow", "open": "yellow", "bad": "red"}
+_BEST_FIRST = ("good", "near", "open", "bad")  # kinds of verdicts
+_MOST_NAMED = 3  # samplers whose answers are not shown
 _MOST_FREQUENT = 5
 _MOST_FIELDS, _FIELD = 10, 20
 _ENOUGH_KNOWN = 0.5  # share of records with known values, below which fields say little
@@ -56,14 +58,19 @@ def evaluation(found: Evaluation, showing: Showing | None = None, *, verbose: bo
     for of_prompt in by_prompt(found.rows):
         prompt = of_prompt[0].prompt
         again = ": another prompt has this name too" if marked[prompt.key] else ""
-        parts.append(Text(spelled(names[prompt.key]) + again, style="bold"))
+        parts.append(Text(f"{spelled(names[prompt.key])}{again}{': figures' if verbose and not again else ''}", style="bold"))
         if split_alias(prompt.alias)[1]:
             parts.append(Text(spelled(short(prompt.question, _ASKED))))
-        for row in of_prompt:
-            parts += _sampler(row, samplers[row.run, row.mode], verbose=verbose)
-        for row in _in_detail(of_prompt, verbose=verbose):
-            several = sum(bool(row.tally.n) for row in of_prompt) > 1
-            parts += _answers(row, samplers[row.run, row.mode] if several else "", showing or Showing(), wider, verbose=verbose)
+        rows, named = _once(of_prompt, samplers)
+        for row in rows:
+            parts += _sampler(row, named[row.run, row.mode], verbose=verbose)
+        shown, hidden = _in_detail(rows, verbose=verbose)
+        if verbose and shown:
+            parts.append(Text(f"\n{spelled(names[prompt.key])}: answers", style="bold"))
+        for row in shown:
+            several = sum(bool(row.tally.n) for row in rows) > 1
+            parts += _answers(row, named[row.run, row.mode] if several else "", showing or Showing(), wider, verbose=verbose)
+        parts += _not_shown([named[row.run, row.mode] for row in hidden])
         parts.append(Text(""))
     parts = parts[:-1]
     if verbose:
@@ -71,7 +78,7 @@ def evaluation(found: Evaluation, showing: Showing | None = None, *, verbose: bo
     compared = list(runs(found))
     parts += [*compared, *matrices(found)]
     of_groups = list(group_table(found))
-    below: list[RenderableType] = [Text(""), Legend(found)] if verbose else []
+    below: list[RenderableType] = [Text("\nterms", style="bold"), Legend(found)] if verbose else []
     if of_groups:
         below += [Text(""), *(Sentence(line, style="dim") for line in ("By folder:", *group_legend(found).splitlines()))]
     return Group(*parts, *of_groups, *(() if compared else drifts(found)), *(below or _terms(found)))
@@ -87,10 +94,43 @@ def _terms(found: Evaluation) -> Iterator[RenderableType]:
         yield from (Text(""), Sentence(f"{'. '.join(terms)}. 0 is perfect", style="dim"))
 
 
-def _in_detail(rows: Sequence[Evaluated], *, verbose: bool) -> Sequence[Evaluated]:
-    """The samplers whose answers are shown: all, or the last tuned one."""
+def _once(rows: Sequence[Evaluated], samplers: Mapping[tuple[str, str], str]) -> tuple[list[Evaluated], dict[tuple[str, str], str]]:
+    """The rows with their names. Of untuned models with the same answers and figures there is one row with all names."""
+    found: list[tuple[Evaluated, list[str]]] = []
+    for row in rows:
+        names = next((names for first, names in found if row.mode == first.mode == "untuned" and _looks_like(row, first)), None)
+        if names is None:
+            found.append((row, names := []))
+        names.append(samplers[row.run, row.mode])
+    return [row for row, _ in found], {(row.run, row.mode): joined(names) for row, names in found}
+
+
+def _looks_like(row: Evaluated, other: Evaluated) -> bool:
+    """Whether every line about the two would be the same."""
+    worded = [one.exact.wordings if one.exact is not None else () for one in (row, other)]
+    return row.tally == other.tally and worded[0] == worded[1] and list(lines_of(row)) == list(lines_of(other))
+
+
+def _in_detail(rows: Sequence[Evaluated], *, verbose: bool) -> tuple[Sequence[Evaluated], Sequence[Evaluated]]:
+    """The samplers whose answers are shown: all, or the worst tuned one by verdict, then by TVD; and the other tuned ones."""
     sampled = [row for row in rows if row.tally.n]
-    return sampled if verbose else tuned(sampled)[-1:]
+    if verbose or not sampled:
+        return sampled, ()
+    of_interest = tuned(sampled)
+    worst = max(of_interest, key=_badness)
+    return (worst,), [row for row in of_interest if row is not worst]
+
+
+def _badness(row: Evaluated) -> tuple[int, float]:
+    return _BEST_FIRST.index(mark_of(row.verdict)[1]), row.figures.tvd if row.figures is not None else 0.0
+
+
+def _not_shown(samplers: Sequence[str]) -> Iterator[RenderableType]:
+    """The samplers whose answers only `--verbose` shows."""
+    if samplers:
+        named = joined([spelled(sampler) for sampler in samplers])
+        of = named if len(samplers) <= _MOST_NAMED else f"{len(samplers)} more samplers"
+        yield Sentence(f"answers of {of}: `--verbose`", indent=2, style="dim")
 
 
 def _sampler(row: Evaluated, sampler: str, *, verbose: bool) -> Iterator[RenderableType]:
@@ -206,7 +246,7 @@ def _answers(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str
     off, cut = row.tally.off_target, row.tally.unfinished
     if row.tally.on_target and not verbose:
         if off.total() >= MANY_OFF * row.tally.n or (off and "off target" in row.verdict):
-            yield _SeveralTexts("off target:", by_count(off))
+            yield _SeveralTexts("off target:", by_count(off), len(cut))
     else:
         hidden = f"; the other {cut.total()} are unfinished" if off and cut and not verbose else ""
         yield from _texts(off, "text off target", "texts off target", after=hidden, of=row.tally.n, whole=verbose)
@@ -234,8 +274,9 @@ def _left_out(texts: int) -> Iterator[RenderableType]:
 class _SeveralTexts:
     """The most frequent texts with their counts side by side, each in at most half of the width, and how many there are besides."""
 
-    def __init__(self, heading: str, texts: Sequence[tuple[str, int]]) -> None:
-        self.heading, self.texts = heading, texts
+    def __init__(self, heading: str, texts: Sequence[tuple[str, int]], unfinished: int) -> None:
+        """`unfinished`: the number of unfinished texts, which are not shown."""
+        self.heading, self.texts, self.unfinished = heading, texts, unfinished
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         most = max(_SHORT_TEXT, options.max_width // 2 - 12)
@@ -243,4 +284,5 @@ class _SeveralTexts:
         cut = distinguishable([text[1:-1] for text in whole], most - 2)
         shown = [f"{text[0]}{middle}{text[0]} ({count})" for text, middle, (_, count) in zip(whole, cut, self.texts, strict=False)]
         more = [f"and {many(len(self.texts) - len(shown), 'more text')}"] if len(self.texts) > len(shown) else []
-        yield Flow([self.heading, *shown, *more], indent=2, hanging=2)
+        cut_short = [f"and {many(self.unfinished, 'unfinished text')}"] if self.unfinished else []
+        yield Flow([self.heading, *shown, *more, *cut_short], indent=2, hanging=2)

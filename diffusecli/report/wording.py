@@ -17,7 +17,7 @@ from typing import Any
 from diffusecli.evaluation.distinctness import DRAWS
 from diffusecli.evaluation.metrics import FIRST_DRAW, KINDS, OTHER_FIELDS, Figures, Worded
 from diffusecli.evaluation.open_ended import Diversity
-from diffusecli.evaluation.verdicts import REST_FOLLOWS, too_few
+from diffusecli.evaluation.verdicts import NO_DIFFERENCE_IN_REST, too_few
 from diffusecli.evaluation.verdicts import p_value as p_in_words
 from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.system.errors import many, printable, shortened
@@ -99,11 +99,11 @@ def mark_of(verdict: str) -> tuple[str, str]:
     ('≈', 'near')
     >>> mark_of("first draw: follows the target (p = 0.4)")
     ('✓', 'good')
-    >>> mark_of("2.8 % other or no value; the rest follows the weights (p = 0.69, excess TVD 0.009)")
+    >>> mark_of("2.8 % other or no value; no difference found in the rest (p = 0.69, excess TVD 0.009)")
     ('?', 'open')
     """
     phrase = verdict.removeprefix(FIRST_DRAW).removeprefix(OTHER_FIELDS)
-    if REST_FOLLOWS in phrase:
+    if NO_DIFFERENCE_IN_REST in phrase:
         return "?", "open"
     return next(((sign, kind) for start, sign, kind in _MARKS if phrase.startswith(start)), ("✗", "bad"))
 
@@ -247,8 +247,8 @@ def signs(words: str) -> str:
 def sentence(verdict: str) -> str:
     """A verdict without p-values.
 
-    >>> sentence("off target 50 % (unfinished 30 %), valid answers follow the weights (p = 0.4)")
-    'off target 50 % (unfinished 30 %), valid answers follow the weights'
+    >>> sentence("off target 50 % (unfinished 30 %), no difference found in valid answers (p = 0.4)")
+    'off target 50 % (unfinished 30 %), no difference found in valid answers'
     """
     return re.sub(r" \((highest )?p (=|<=) [^()]*\)", "", verdict)
 

@@ -158,13 +158,22 @@ def _coloured_line(text: str, colour: str) -> None:
 
 
 def by_words(text: str, width: int) -> str:
-    """The text in lines of at most `width` characters. Commands in backticks stay whole, so that they can be copied.
+    """The text in lines of at most `width` characters, later lines indented. Commands in backticks stay whole, so that they can be copied.
 
     >>> print(by_words("next: add `--verbose` or run `diffuse sample results/dice -n 9`", 30))
     next: add `--verbose` or run
-    `diffuse sample results/dice -n 9`
+      `diffuse sample results/dice -n 9`
+    >>> print(by_words("at most one line", 16))
+    at most one line
     """
-    return "\n".join(line for paragraph in text.split("\n") for line in in_lines(paragraph, width, cut=False))
+    return "\n".join(line for paragraph in text.split("\n") for line in _indented(paragraph, width))
+
+
+def _indented(paragraph: str, width: int) -> list[str]:
+    if len(lines := in_lines(paragraph, width, cut=False)) == 1:
+        return lines
+    first, *others = in_lines(paragraph, max(1, width - 2), cut=False)
+    return [first, *(f"  {line}" for line in others)]
 
 
 def in_lines(text: str, width: int, *, cut: bool = True) -> list[str]:

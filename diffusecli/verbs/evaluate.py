@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diffusecli.evaluation.comparison import chance_of_equal
+from diffusecli.evaluation.comparison import COPIED, chance_of_equal
 from diffusecli.evaluation.evaluation import UNSAMPLED, Evaluated, Evaluation, by_prompt, differences, matrices
 from diffusecli.evaluation.fit import SIGNIFICANCE
 from diffusecli.evaluation.metrics import AT_N, ExactFigures, cells, figures
@@ -44,10 +44,6 @@ if TYPE_CHECKING:
     from diffusecli.evaluation.measured import Measured
     from diffusecli.evaluation.served_exact import ServedFigures
     from diffusecli.sampling.connection import Service
-
-
-_COPIED = 0.001
-"""Two samples are copies if equal counts are less likely than this."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +141,7 @@ def _copies(sets: Sequence[SampleSet]) -> Iterator[tuple[str, str, list[str]]]:
     first: dict[tuple[str, frozenset[tuple[str, int]]], SampleSet] = {}
     found: dict[tuple[str, str], list[str]] = {}
     for s in sets:
-        if chance_of_equal(s.counts) < _COPIED:
+        if chance_of_equal(s.counts.values()) < COPIED:
             same = first.setdefault((s.prompt.digest, frozenset(s.counts.items())), s)
             if (s.run, s.mode) != (same.run, same.mode) and not s.mode == same.mode == "untuned":
                 found.setdefault((_named(s), _named(same)), []).append(s.prompt.alias)

@@ -37,6 +37,18 @@ def test_lines_on_stderr_have_a_colour_on_a_terminal(monkeypatch, line, text, ex
     assert sys.stderr.getvalue() == f"{text}\n"
 
 
+def test_later_lines_of_a_message_are_indented_on_a_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("NO_COLOR", "1")
+    said = "next: add `--verbose` for all figures, or `--html report.html` for charts"
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    terminal.notice_line(said)
+    assert sys.stderr.getvalue().splitlines() == ["next: add `--verbose` for all figures,", "  or `--html report.html` for charts"]
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    terminal.notice_line(said)
+    assert sys.stderr.getvalue() == f"{said}\n", "one line for programs"
+
+
 def test_colour_goes_by_the_variables_and_the_stream(monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.delenv("FORCE_COLOR", raising=False)

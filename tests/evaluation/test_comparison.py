@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from diffusecli.evaluation.comparison import Estimate, compare
+from diffusecli.evaluation.sample_set import SampleSet
+from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import Tally
-from diffusecli.verbs.evaluate import evaluate
+from diffusecli.prompts.prompt import Prompt
+from diffusecli.verbs.evaluate import Question, evaluate
 
 TEN = (0.1,) * 10
 LEANING = (0.4, 0.2, 0.1, 0.05, 0.05, 0.05, 0.05, 0.04, 0.03, 0.03)
@@ -102,3 +105,25 @@ def test_counts_beyond_what_numpy_draws_without_replacement_are_thinned_all_the_
         (tmp_path / name / "gen.lora.json").write_text(f'{{"{tmp_path}/p.json": {counts}}}')
     (difference,) = evaluate([tmp_path / "few", tmp_path / "many"]).differences
     assert difference
+
+
+def test_a_comparison_does_not_change_with_its_company():
+    """The same pair alone, after other runs and prompts, and with another run first."""
+    coin, die = (
+        Prompt(request="Toss.", targets=("a", "b"), alias="coin.json"),
+        Prompt(request="Roll.", targets=("1", "2"), alias="die.json"),
+    )
+    drawn_by = {"one": {"a": 60, "b": 40}, "two": {"a": 300, "b": 100, "c": 50}, "more": {"a": 90, "b": 110}}
+
+    def differences(*names, before=()):
+        sets = (*before, *(SampleSet(name, "lora", coin, Answers(drawn_by[name])) for name in names))
+        return {(d.before.run, d.after.run): d for d in evaluate([], Question(given=sets)).differences if d.prompt == coin}
+
+    others = [SampleSet(name, "lora", die, Answers({"1": 70, "2": n})) for name, n in (("x", 50), ("y", 90))]
+    alone = differences("one", "two")["one", "two"]
+    for found in (differences("one", "more", "two"), differences("one", "two", before=others)):
+        assert found["one", "two"].excess_tvd == alone.excess_tvd
+        assert found["one", "two"].entropy == alone.entropy
+    exchanged = differences("two", "one")["two", "one"]
+    assert exchanged.excess_tvd.value == -alone.excess_tvd.value
+    assert exchanged.entropy.low == pytest.approx(-alone.entropy.high, abs=1e-12)

@@ -180,7 +180,7 @@ def test_entropy_and_distance_of_nothing_are_not_numbers():
         ({"{0}": 20}, "wrong shares, 1 of 2 targets seen (p <= 0.0001"),
         ({"{0}": 3, "{1}": 2, "junk": 4}, "off target 44.4 %, too few valid answers for a verdict on the weights (p = 1)"),
         ({"{0}": 1000}, "wrong shares, 1 of 2 targets seen"),
-        ({"{0}": 450, "{1}": 450, "junk": 100}, "off target 10 %, valid answers follow the weights"),
+        ({"{0}": 450, "{1}": 450, "junk": 100}, "off target 10 %, no difference found in valid answers"),
         ({"{0}": 80, "junk": 20}, "wrong shares, 1 of 2 targets seen, off target 20 % (p <= 0.0001, excess TVD 0.46"),
         ({"{0}": 500, "{1}": 500}, "follows the target"),
         ({"{0}": 900, "{1}": 100}, "valid answers, wrong shares"),
@@ -191,10 +191,10 @@ def test_entropy_and_distance_of_nothing_are_not_numbers():
         ({"{0}": 501_350, "{1}": 498_350, "junk": 300}, "close to the target (p = 0.00"),
         # 1.4 % off target: between 1.38 and 1.42 %, so more than the 1 % tolerated and a TVD below .02
         ({"{0}": 493_400, "{1}": 492_600, "junk": 14_000}, "close to the target, off target 1.4 % (p = "),
-        ({"{0}": 487_900, "{1}": 487_100, "junk": 25_000}, "off target 2.5 %, valid answers follow the weights (p = "),
+        ({"{0}": 487_900, "{1}": 487_100, "junk": 25_000}, "off target 2.5 %, no difference found in valid answers (p = "),
         ({"{0}": 593_400, "{1}": 392_600, "junk": 14_000}, "wrong shares, off target 1.4 % (p <= 0.0001, excess TVD 0.107)"),
         # 6 of 200: between 1.1 and 6.4 %, so it may or may not matter; 7 of 1000: from .3 %, so tolerated
-        ({"{0}": 100, "{1}": 94, "junk": 6}, "off target 3 %; the rest follows the weights (p = "),
+        ({"{0}": 100, "{1}": 94, "junk": 6}, "off target 3 %; no difference found in the rest (p = "),
         # 3 of 100: from .6 %, so tolerated
         ({"{0}": 49, "{1}": 48, "junk": 3}, "follows the target (p = "),
         # 6 of 200, and 130 to 64 among the others: both differ

@@ -238,7 +238,7 @@ def test_a_field_that_follows_its_weights_except_for_some_values_says_so(tmp_pat
     (tmp_path / "a.txt").write_text("\n".join(rows))
     (row,) = evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "p.json")).rows
     (age,) = (field for field in row.records.fields if field.name == "age")
-    assert sentence(age.verdict) == "3 % other or no value; the rest follows the weights"
+    assert sentence(age.verdict) == "3 % other or no value; no difference found in the rest"
     assert mark_of(age.verdict) == ("?", "open")
 
 
@@ -269,7 +269,7 @@ def test_the_verdict_says_off_target_of_answers_and_other_or_no_value_of_a_field
         == "the field 'age' differs from its weights: TVD 0.250, perfect sampler 0.034 (p <= 0.0001); off target 39 % (19 % new combinations, 20 % other)"
     )
     assert [sentence(field.verdict) for field in row.records.fields] == [
-        "20 % other or no value, valid values follow the weights",
+        "20 % other or no value, no difference found in valid values",
         "20 % other or no value, valid values do not follow the weights",
     ]
 

@@ -72,7 +72,7 @@ def test_every_figure_is_in_json_and_csv_and_those_of_the_terminal_in_the_html(f
     assert names <= set(next(csv.reader(io.StringIO(as_csv(found)))))
     page = unescape(html_report(found))
     lines = list(lines_of(row))
-    assert {"Cohen's w", "weight covered", "detectable TVD"} <= {line.name for line in lines}
+    assert {"Cohen's w", "weight covered", "test of fit"} <= {line.name for line in lines}
     cells = re.findall(
         r"<th scope=\"row\"(?: class=\"below\")?><bdi>([^<]*)</bdi></th><td class=\"num\">([^<]*)</td><td class=\"weak\">([^<]*)</td>",
         page,

@@ -16,7 +16,7 @@ from diffusecli.evaluation.sample_set import SampleSet
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.next_steps import next_steps
-from diffusecli.report.parts import Flow
+from diffusecli.report.parts import Flow, bar
 from diffusecli.report.summary import evaluation
 from diffusecli.report.tables import answers, distribution_preview, training_plan
 from diffusecli.report.widths import distinguishable
@@ -240,6 +240,7 @@ def test_the_command_is_short_and_says_how_to_see_all(tmp_path, in_process):
     assert "Pearson" in whole.stdout
     assert len(short.stdout.splitlines()) <= 10
     assert "next: add `--verbose` for all figures" in short.stderr
+    assert max(map(len, short.stderr.splitlines())) <= 80
     assert "next: add `--html report.html` for charts" in whole.stderr
     assert json.loads(in_process(*words, "--json").stdout)["rows"][0]["figures"]["g"] >= 0
 
@@ -528,8 +529,120 @@ def test_only_shows_the_drift_of_the_runs_that_it_shows(tmp_path):
 
 def test_a_difference_says_that_answers_were_thinned_and_why_it_has_no_interval(tmp_path):
     text = " ".join(shown(evaluate(two_runs(tmp_path, 1)), 120, verbose=True).split())
-    assert "two (tuned) minus one (tuned), 300 answers thinned to 200" in text
+    assert "two (tuned) minus one (tuned) 300 answers thinned to 200" in text
     assert "!: the interval excludes zero" in text
     assert "no interval" not in text
     both = evaluate([], Question(given=tuple(SampleSet(run, "lora", COIN, Answers({"{heads}": 5})) for run in "xy")))
-    assert "-: no interval, because there are fewer than 50 answers" in shown(both, 120, verbose=True)
+    assert "none: no interval, because there are fewer than 50 answers" in shown(both, 120, verbose=True)
+
+
+def tuned_runs(counts):
+    """One prompt, answered by the tuned models of several runs, and by one untuned model."""
+    asked = [SampleSet(name, "lora", COIN, Answers({"{heads}": heads, "{tails}": 1000 - heads})) for name, heads in counts.items()]
+    return evaluate([], Question(given=(*asked, SampleSet("first", "untuned", COIN, Answers({"junk": 9})))))
+
+
+@pytest.mark.parametrize("order", [("good", "bad", "worse"), ("worse", "good", "bad"), ("bad", "worse", "good")])
+def test_the_shares_of_the_worst_tuned_run_are_shown_and_the_others_are_named(order):
+    heads = {"good": 502, "bad": 650, "worse": 900}
+    lines = [line.rstrip() for line in shown(tuned_runs({name: heads[name] for name in order})).splitlines()]
+    assert any(re.match(r"  \{heads\} +50.0 % +90.0 %", line) for line in lines)
+    assert sum(line.startswith("  {heads}") for line in lines) == 1
+    others = [f"{name} (tuned)" for name in order if name != "worse"]
+    assert f"  answers of {others[0]} and {others[1]}: `--verbose`" in lines
+    assert "answers of" not in shown(tuned_runs({"good": 502}))
+    assert "`--verbose`" not in shown(tuned_runs(heads), verbose=True)
+
+
+def test_the_verdict_comes_before_the_distance_and_many_runs_are_counted():
+    """Few samples with a large TVD are no reason to hide a run that certainly differs."""
+    few = SampleSet("few", "lora", COIN, Answers({"{heads}": 5, "{tails}": 1}))
+    many = [SampleSet(f"{k}", "lora", COIN, Answers({"{heads}": 500 + 40 * k, "{tails}": 500 - 40 * k})) for k in range(5)]
+    text = shown(evaluate([], Question(given=(few, *many))))
+    assert re.search(r"\{heads\} +50.0 % +66.0 %", text)
+    assert "  answers of 5 more samplers: `--verbose`" in text
+
+
+@given(st.integers(0, 1000), st.integers(0, 1000), st.integers(2, 60))
+def test_a_bar_passes_the_mark_only_if_the_share_is_larger(share, wanted, width):
+    text = bar(share / 1000, width=width, mark=wanted / 1000).plain
+    before, _, after = text.partition("│")
+    assert bool(after) is (share > wanted)
+    assert len(text) <= width
+    assert " " not in before or share < wanted
+
+
+@pytest.mark.parametrize(("texts", "ends"), [(7, ["and 2 more texts", "and 3 unfinished texts"]), (5, ["and 3 unfinished texts"])])
+def test_texts_off_target_unfinished_and_targets_add_up(texts, ends):
+    counts = Answers({"{heads}": 2, **{f"junk {k}": 4 for k in range(texts)}})
+    for k in range(3):
+        counts.add(f"{{he{k}", 20, unfinished=True)
+    text = shown(evaluate([], Question(given=(SampleSet("x", "lora", COIN, counts),))), 200)
+    line = next(line for line in text.splitlines() if line.startswith("  off target:"))
+    assert line.rstrip().split("   ")[6:] == ends
+
+
+def several(**answers):
+    """Samples of tuned models to one prompt."""
+    return evaluate([], Question(given=tuple(SampleSet(name, "lora", COIN, Answers(counts)) for name, counts in answers.items())))
+
+
+def test_differences_are_a_table_at_60_columns():
+    """Names are above the figures, and an interval is one column."""
+    first = {"{heads}": 300, "{tails}": 280, **{f"x{k}": 1 for k in range(150)}}
+    lines = [
+        line.rstrip() for line in shown(several(one=first, two={"{heads}": 150, "{tails}": 50}), 60, verbose=True).splitlines()
+    ]
+    start = next(place for place, line in enumerate(lines) if "two (tuned) minus" in line)
+    assert lines[start].endswith("two (tuned) minus one (tuned)   730 answers thinned to 200")
+    assert re.fullmatch(r"  excess TVD +[+]0\.\d{3}  [-+]0\.\d{3} to [+]0\.\d{3}", lines[start + 1])
+    assert re.fullmatch(r"  entropy +-\d\.\d{3} +none", lines[start + 2])
+    assert "none: no interval, because there are too many answers that" in lines
+
+
+def test_a_comparison_of_the_same_answers_says_so():
+    """Equal counts of a coin may be chance, and have an interval."""
+    long = {"{heads}": 80, "{tails}": 60, **{f"junk {k}": 7 for k in range(30)}}
+    text = shown(several(one=long, two=long), 120, verbose=True)
+    assert "two (tuned) minus one (tuned)   the same answers" in text
+    assert "excess TVD  " not in text
+    coins = {"{heads}": 50, "{tails}": 50}
+    text = shown(several(one=coins, two=coins), 120, verbose=True)
+    assert "the same answers" not in text
+    assert re.search(r"excess TVD +[+]0\.000 +-0\.\d+ to [+]0\.\d+", text)
+
+
+@pytest.mark.parametrize(("counts", "note"), [
+    ({"{heads}": 2, "{tails}": 1, "junk": 97}, "too few valid answers: no difference would be detected"),
+    ({"{heads}": 12, "{tails}": 8}, "too few valid answers: a TVD below 0.3"),
+])  # fmt: skip
+def test_a_test_of_too_few_valid_answers_has_no_p(tmp_path, counts, note):
+    text = " ".join(shown(found(tmp_path, counts), 120, verbose=True).split())
+    assert f"test of fit - {note}" in text
+    assert "detectable TVD" not in text
+    assert text.count("likelihood ratio statistic") == 1
+    assert not re.findall(r"p = |p <= |by G|simulated samples", text)
+    assert "test of fit p = " in " ".join(shown(found(tmp_path, {"{heads}": 60, "{tails}": 50}), 120, verbose=True).split())
+
+
+def test_untuned_models_with_the_same_answers_and_figures_are_listed_once():
+    sets = [SampleSet(run, "untuned", COIN, Answers({"{heads}": 60, "junk": 40})) for run in ("one", "two")]
+    other = SampleSet("three", "untuned", COIN, Answers({"{heads}": 61, "junk": 39}))
+    tuned = [SampleSet(run, "lora", COIN, Answers({"{heads}": 500, "{tails}": 500})) for run in ("one", "two")]
+    found = evaluate([], Question(given=(*tuned, *sets, other)))
+    for verbose in (False, True):
+        lines = shown(found, 120, verbose=verbose).splitlines()
+        assert [line.split(": ")[0][4:] for line in lines if line[:4] in ("  ✗ ", "  ✓ ")] == [
+            "one (tuned)", "two (tuned)", "one (untuned) and two (untuned)", "three (untuned)",
+        ]  # fmt: skip
+    assert "\n  one (untuned) and two (untuned)" in shown(found, 120, verbose=True)
+
+
+def test_the_parts_of_all_figures_have_headings():
+    view = evaluation(several(one={"{heads}": 70, "{tails}": 50}, two={"{heads}": 50, "{tails}": 60}), verbose=True)
+    bold = [line for line in printed(view, 120, colour=True).splitlines() if line.startswith("\x1b[1m")]
+    heads = [re.sub(r"\x1b\[\d*m", "", line).rstrip() for line in bold]
+    name = heads[0].removesuffix(": figures")
+    assert [head for head in heads if not head.startswith("  ")] == [
+        f"{name}: figures", f"{name}: answers", "differences, with 95 % intervals (bootstrap; !: the interval excludes zero)", "terms",
+    ]  # fmt: skip

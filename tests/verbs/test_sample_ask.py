@@ -147,7 +147,9 @@ def test_charts_draw_asked_samplers_as_dashed_baselines_in_colours_of_their_own(
     untuned = Path(run) / "gen.untuned.json"
     answers = json.loads(untuned.read_text())
     prompts = json.loads((Path(run) / "prompts.json").read_text())
-    untuned.write_text(json.dumps({alias: {prompts[alias]["targets"][0]: 4} for alias in answers}))  # valid ones, so that charts have shares to hide
+    untuned.write_text(
+        json.dumps({alias: {prompts[alias]["targets"][0]: 4} for alias in answers})
+    )  # valid ones, so that charts have shares to hide
     found = evaluate([run])
     looks = {name.label: (name.colour, name.untuned) for name in samplers(found.rows).values()}
     assert looks == {
