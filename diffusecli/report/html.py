@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusecli import __version__
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation, ways_of_sampling
+from diffusecli.evaluation.metrics import FIRST_DRAW
 from diffusecli.evaluation.names import short_names
 from diffusecli.evaluation.open_ended import Outcome
 from diffusecli.evaluation.records import PAIRS_LEVEL
@@ -22,13 +23,15 @@ from diffusecli.prompts.answers import by_count
 from diffusecli.report.all_figures import lines_of
 from diffusecli.report.asked import rest_of_request, shared_folder, title
 from diffusecli.report.content import Content, Drawn, content
+from diffusecli.report.histogram import FEW
 from diffusecli.report.legend import glossary
 from diffusecli.report.next_steps import next_steps
 from diffusecli.report.palette import DARK, LIGHT, Palette
 from diffusecli.report.parts import cut_in_words
 from diffusecli.report.prompt_charts import folder_name
-from diffusecli.report.row_charts import PERFECT, RowChart
+from diffusecli.report.row_charts import RowChart
 from diffusecli.report.scores import scores
+from diffusecli.report.target_charts import together
 from diffusecli.report.templates import engine, source
 from diffusecli.report.views import OFF_TARGET, UNFINISHED, Sampler, Section, samplers, spots
 from diffusecli.report.wording import DRIFT_SCALE, count, readable, text
@@ -44,6 +47,7 @@ _NAMED = 4  # samplers whose numbers of answers are named
 _ROOMY = 3  # columns of figures that may be wide
 _NARROW, _WIDE = 9, 19  # rem of labels
 _LETTER = 0.43  # rem of a letter of a label
+_STRAYS = 5  # texts off target of each sampler, and as many unfinished ones
 
 
 def html_report(evaluation: Evaluation, sort: Sort | None = None) -> str:
@@ -65,12 +69,12 @@ def _page(evaluation: Evaluation, sort: Sort | None) -> dict[str, Any]:
         "by_folder": found.by_folder, "follow": found.follow, "folder_name": folder_name, "shared": shared_folder(every), "folder_chart": found.folder_chart,
         "samplers": named, "scores": scores(evaluation.rows, named), "runs": short_names([run.run for run in evaluation.runs]),
         "sources": list(dict.fromkeys(row.run for row in evaluation.rows)), "answers": _answers(evaluation, answered), "settings": _settings(evaluation),
-        "rest": rest_of_request(every, [some.asked for _, some in found.sections]), "overview": found.overview if len(every) > _FEW else None, "answered": answered, "origins": list(_origins(evaluation)), "perfect": PERFECT, "pairs_level": PAIRS_LEVEL, "fold": len(every) > _UNFOLDED,
+        "rest": rest_of_request(every, [some.asked for _, some in found.sections]), "overview": found.overview if len(every) > _FEW else None, "answered": answered, "origins": list(_origins(evaluation)), "pairs_level": PAIRS_LEVEL, "fold": len(every) > _UNFOLDED,
         "places": {section.prompt.key: place for place, (section, _) in enumerate(found.sections, 1)},
         "mixed": untuned == {True, False}, "toggle": untuned == {True, False} and _has_untuned_shares(found), "glossary": glossary(evaluation), "baselines": baselines, "off_target": (OFF_TARGET, UNFINISHED), "pairs": found.changes, "training": found.training,
         "matrices": found.matrices, "next_steps": list(next_steps(evaluation)), "drift_scale": DRIFT_SCALE,
         "facts": [(facts, {_settings_of(facts): readable(facts.settings.model_dump(exclude_unset=True)), "run.json": readable(facts.manifest.model_dump(exclude_unset=True))}) for facts in evaluation.runs],
-        "cells": cells, "strays": strays, "lines_of": lines_of, "cut": cut_in_words, "css": source("report.css") + source("marks.css"),
+        "cells": cells, "strays": strays, "left_out": left_out, "off_target_leads": off_target_leads, "few_are_valid": few_are_valid, "together": together, "lines_of": lines_of, "cut": cut_in_words, "css": source("report.css") + source("marks.css"),
         "light": _variables(LIGHT), "dark": _variables(DARK), "script": script, "hash": _hash(script), "grid": _grid([some for _, some in found.sections], found.folder_chart),
     }  # fmt: skip
 
@@ -92,10 +96,31 @@ def cells(section: Section) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]
     return [(some[0], some) for some in found.values()]
 
 
-def strays(row: Evaluated, most: int = 5) -> list[Outcome]:
+def strays(row: Evaluated) -> list[Outcome]:
     """The most frequent texts off target, then the most frequent unfinished texts."""
-    off, cut = (by_count(counts)[:most] for counts in (row.tally.off_target, row.tally.unfinished))
+    off, cut = (by_count(counts)[:_STRAYS] for counts in (row.tally.off_target, row.tally.unfinished))
     return [*(Outcome(text, count) for text, count in off), *(Outcome(text, count, count) for text, count in cut)]
+
+
+def left_out(row: Evaluated) -> str:
+    """How many texts `strays` leaves out; empty if none."""
+    off, cut = (len(counts) - _STRAYS for counts in (row.tally.off_target, row.tally.unfinished))
+    parts = [
+        many(off, "more text off target", "more texts off target") if off > 0 else "",
+        many(cut, "more unfinished text") if cut > 0 else "",
+    ]
+    return f"and {joined(found)}" if (found := [part for part in parts if part]) else ""
+
+
+def off_target_leads(section: Section) -> bool:
+    """Whether the verdict of a tuned sampler begins with the share off target, so that these texts explain it."""
+    return any(row.verdict.removeprefix(FIRST_DRAW).startswith("off target") for _, row in section.main)
+
+
+def few_are_valid(section: Section) -> bool:
+    """Whether a chart of shares would show noise or nothing, because so many answers are off target."""
+    valid = max((row.tally.on_target for _, row in section.main), default=0)
+    return bool(section.prompt.targets) and (not valid or (valid < FEW and off_target_leads(section)))
 
 
 def _has_untuned_shares(found: Content) -> bool:
@@ -124,22 +149,31 @@ def _answers(evaluation: Evaluation, answered: int) -> str:
 
 
 def _origins(evaluation: Evaluation) -> Iterator[str]:
-    """For each run that has answers or figures: its base model and adapter, for how long it was trained, and when it was sampled."""
-    names = short_names([facts.run for facts in evaluation.runs])
+    """The base model if all runs share it; for each run: its own one, its adapter, for how long it was trained, and when it was sampled."""
+    names, models = short_names([facts.run for facts in evaluation.runs]), [_model(facts) for facts in evaluation.runs]
+    shared = models[0] if len(models) > 1 and len({*models}) == 1 else ""
+    if shared:
+        yield f"base model {shared}"
     for facts in evaluation.runs:
         manifest, modes = facts.manifest, dict.fromkeys(row.mode for row in evaluation.rows if row.run == facts.run and row.tally.n)
-        model, trained = (manifest.model_extra or {}).get("model"), (manifest.model_extra or {}).get("time")
-        model = model or (facts.settings.model_extra or {}).get("model")
+        model, trained = _model(facts), (manifest.model_extra or {}).get("time")
         times = [_day(read_meta(facts.folder.samples(mode)).get("time")) for mode in modes if mode in MODES]
         adapter = manifest.adapter_sha256
         parts = [
-            f"base model {text(model, 80)}" if isinstance(model, str) else "",
+            f"base model {model}" if model and not shared else "",
             f"adapter {text(names[facts.run], 80)}{f' (SHA-256 {text(adapter[:8])})' if adapter else ''}" if manifest.iterations or adapter else "",
             f"trained for {many(manifest.iterations, 'iteration')}" + (f" until {day}" if (day := _day(trained)) else "") if manifest.iterations else "",
             f"sampled {' to '.join(dict.fromkeys((min(days), max(days))))}" if (days := [day for day in times if day]) else "",
         ]  # fmt: skip
         if found := ", ".join(filter(None, parts)):
-            yield found[0].upper() + found[1:]
+            yield found
+
+
+def _model(facts: RunFacts) -> str:
+    """The base model of a run; empty if unknown."""
+    recorded, wanted = ((some.model_extra or {}).get("model") for some in (facts.manifest, facts.settings))
+    model = recorded or wanted
+    return text(model, 80) if isinstance(model, str) else ""
 
 
 def _day(time: object) -> str:

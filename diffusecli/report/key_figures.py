@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diffusecli.evaluation.evaluation import Evaluated
+from diffusecli.evaluation.fit import SIGNIFICANCE
 from diffusecli.evaluation.verdicts import too_few
 from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.report.wording import count, known, number, p_value, percent, short, span
@@ -36,9 +37,8 @@ def key_figures(row: Evaluated) -> list[Figure]:
         found.append(Figure("valid", percent(f.valid), f"95 % interval {span(f.valid_low, f.valid_high, 1, 100)}"))
         found.append(Figure("TVD", number(f.tvd), f"perfect sampler {number(f.tvd_floor)}"))
         if known(f.p_value) is not None:
-            found.append(
-                Figure("test of fit, p", p_value(f), "too few valid answers" if too_few(f) else "below 0.05: does not fit")
-            )
+            fits = f"below {SIGNIFICANCE}: does not fit" if f.p_value < SIGNIFICANCE else f"fits unless below {SIGNIFICANCE}"
+            found.append(Figure("test of fit, p", p_value(f), "too few valid answers" if too_few(f) else fits))
     if exact is not None and known(exact.kl) is not None:
         error = exact.kl_error
         note = f"± {number(1.96 * error, 4)} nats; 0 is perfect" if error else "nats; 0 is perfect"

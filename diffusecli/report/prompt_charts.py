@@ -19,11 +19,11 @@ _FOLLOW = "follow"
 
 
 def of_differences(pair: Pair, some: Sequence[Difference], names: Sequence[str]) -> RowChart | None:
-    """Differences of excess TVD with their 95 % bootstrap intervals; None if no prompt has targets."""
+    """Differences of excess TVD with their 95 % bootstrap intervals; None for fewer than two prompts with targets, whose figures say all."""
     found = [
         (name, each.excess_tvd) for name, each in zip(unique(names), some, strict=True) if known(each.excess_tvd.value) is not None
     ]
-    if not found:
+    if len(found) < 2:
         return None
     ends = [value for _, each in found for value in (0.0, each.value, each.low, each.high) if known(value) is not None]
     scale = Scale(min(ends), max(*ends, min(ends) + 0.02))
@@ -35,9 +35,9 @@ def of_differences(pair: Pair, some: Sequence[Difference], names: Sequence[str])
         rows.append(Row(name, name, tuple(number(value, 3, "+") for value in (each.value, each.low, each.high)), marks=(mark,)))
     described = "; ".join(f"{name} {each.value:+.3f}" for name, each in found[:60])
     return RowChart(
-        "difference", f"{pair.before.label} → {pair.after.label}",
+        "difference", pair.name,
         "Difference of excess TVD. Left of zero: closer to the target. Lines: 95 % bootstrap intervals.",
-        f"Differences of excess TVD, {pair.before.label} to {pair.after.label}. {described}.",
+        f"Differences of excess TVD, {pair.name}. {described}.",
         (Head("change"), Head("95 % from"), Head("95 % to")), tuple(rows), scale.ticks("difference"), scale.at(0),
         filled="the interval excludes zero", hollow="the interval includes zero", across="difference of excess TVD",
     )  # fmt: skip

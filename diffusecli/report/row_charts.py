@@ -15,8 +15,7 @@ COLUMNS = 4
 """Most columns of figures beside a plot."""
 LANE, ROW = 10, 22
 """Pixels of one sampler, and of the lowest row."""
-PERFECT = "A perfect sampler draws independently from the weights."
-"""What a range of noise is the range of: once in a report, and in each picture."""
+_SHORT = 14  # characters of a label that has room beside the figures on a phone
 _EDGE = 99.4  # percent: where a line that is beyond the axis is drawn
 
 
@@ -90,12 +89,17 @@ class RowChart:
     hollow: str = ""  # what hollow points mean
     tone: str = "target"  # colour of the bars
     across: str = ""  # title of the axis
-    note: str = ""  # below the chart: what its marks alone do not show
+    note: str = ""  # below a picture: what its marks alone do not show; the HTML report has it below the verdict
 
     @property
     def above(self) -> bool:
         """Whether a label is cut, so that the whole texts are above their bars where there is room."""
         return any(row.cut for row in self.rows)
+
+    @property
+    def long(self) -> bool:
+        """Whether a label is so long that all have lines of their own on a phone."""
+        return any(len(row.label) > _SHORT for row in self.rows if not row.outside)
 
     @property
     def point(self) -> str:
@@ -104,8 +108,10 @@ class RowChart:
 
     @property
     def points(self) -> list[tuple[str, str]]:
-        """Legend entries of filled and hollow points: the kind and its text."""
-        return [(kind, f"{kind}: {text}") for kind, text in (("filled", self.filled), ("hollow", self.hollow)) if text]
+        """Legend entries of the filled and hollow points that the chart has: the kind and its text."""
+        there = {mark.filled for row in self.rows for mark in row.marks}
+        kinds = (("filled", self.filled, True), ("hollow", self.hollow, False))
+        return [(kind, f"{kind}: {text}") for kind, text, filled in kinds if text and filled in there]
 
 
 def beyond_axis(rows: Iterable[Row]) -> str:

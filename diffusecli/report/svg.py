@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from diffusecli.report.line_charts import LineChart
 from diffusecli.report.matrix_chart import MatrixChart
-from diffusecli.report.row_charts import PERFECT, Row, RowChart
+from diffusecli.report.row_charts import Row, RowChart
 from diffusecli.report.sheet import GAP, LINE, MARGIN, SMALL, TEXT, WIDTH, Key, Sheet
 from diffusecli.report.text_widths import BOLD, fitted, width, wrapped
 from diffusecli.report.views import Sampler
@@ -18,6 +18,7 @@ _HEAD, _LABEL, _NAME = 72, 300, 190  # widest column head, label, name of a line
 _PLOT = 230  # narrowest plot
 _CELL = 36  # height of a cell
 _SIGN = 14  # room at the right of a figure for "≠"
+_PERFECT = "A perfect sampler draws independently from the weights."
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def of_rows(chart: RowChart, about: str, note: str) -> str:
     for row in chart.rows[len(rows) :]:
         _outside(sheet, row, columns)
     sheet.axis(chart.ticks, chart.across, columns.left, columns.wide)
-    perfect = PERFECT if chart.noise else ""
+    perfect = _PERFECT if chart.noise else ""
     return sheet.finished(
         "rows", chart, " ".join(filter(None, (chart.note, chart.reading, perfect))), note, x=_pixels(columns.wide)
     )
@@ -152,7 +153,7 @@ def _heads(sheet: Sheet, chart: RowChart, columns: Columns) -> None:
         for up, line in enumerate(reversed(some)):
             sheet.write(edge - _SIGN, sheet.y - 4 - up * LINE, line, "quiet", "end")
         if head.sampler is not None:
-            kind = "thin" if head.sampler in chart.thin else "shape"
+            kind = "thin" if head.sampler in chart.thin and head.sampler in chart.samplers else "shape"
             x = edge - _SIGN - max(width(line, TEXT) for line in some) - 6
             sheet.keys.append(_key(x, sheet.y - 8 - (len(some) - 1) * LINE, kind, head.sampler))
     sheet.y += 4

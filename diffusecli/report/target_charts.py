@@ -35,13 +35,15 @@ def of_targets(section: Section) -> RowChart:
     for name in section.strays:
         what = "any other answer" if name == OFF_TARGET else "cut at the limit of new tokens"
         rows.append(Row(name, what, ("", *(_outside(row, name) for _, row in columns)), outside=f"{what}, share of all answers"))
+    several, control = len(section.prompt.targets) > 1, "false discoveries limited to 5 %"
+    allowed = f"among {many(len(section.prompt.targets), 'target')}"
     return RowChart(
         "distribution", "Weights and shares", _reading(section) + beyond_axis(rows), _in_words(section),
         (Head("target"), *(Head(sampler.label, sampler) for sampler, _ in columns)), tuple(rows), scale.ticks("share"), scale.at(0),
         tuple(sampler for sampler, _ in answered), tuple(sampler for sampler, _ in thin),
-        f"95 % of perfect samplers with {count(k)} valid {'answer' if k == 1 else 'answers'}" if k else "",
-        "differs from the weight (≠)" if k else "", "may be sampling noise" if k else "", across="share of valid answers",
-        note=_together(main),
+        f"95 % of perfect samplers with {many(k, 'valid answer')}{', for each target alone' if several else ''}" if k else "",
+        f"differs from the weight (≠{f'; {control}' if several else ''})", f"may be sampling noise{f' ({allowed}; {control})' if several else ''}",
+        across="share of valid answers", note=_notes(main),
     )  # fmt: skip
 
 
@@ -64,15 +66,24 @@ def _target(
     )  # fmt: skip
 
 
-def _together(main: Sequence[Answered]) -> str:
-    """Of samplers that differ from the target although all their points are hollow: what differs."""
-    found = [
-        (f"{sampler.label}: no single target" if len(main) > 1 else "No single target", p_value(row.figures.p_value, row.figures.least_p))
-        for sampler, row in main
-        if row.figures is not None and row.figures.p_value < SIGNIFICANCE and not row.figures.too_even
-        and row.tally.on_target and not any(cell.differs for cell in row.cells)
-    ]  # fmt: skip
-    return " ".join(f"{who} stands out. All targets together differ from the weights, {signs(p)}." for who, p in found)
+def together(row: Evaluated) -> str:
+    """What differs from the target although all points of a sampler are hollow; empty if its points show it, or if it fits."""
+    f = row.figures
+    if (
+        f is None
+        or not f.p_value < SIGNIFICANCE
+        or f.too_even
+        or not row.tally.on_target
+        or any(cell.differs for cell in row.cells)
+    ):
+        return ""
+    return f"No single target stands out. All targets together differ from the weights, {signs(p_value(f.p_value, f.least_p))}."
+
+
+def _notes(main: Sequence[Answered]) -> str:
+    """The same of each sampler, with its name if there are several."""
+    found = [(sampler.label, words) for sampler, row in main if (words := together(row))]
+    return " ".join(f"{name}: {words[0].lower()}{words[1:]}" if len(main) > 1 else words for name, words in found)
 
 
 def _line(sampler: Sampler, row: Evaluated, i: int, above: int | None, scale: Scale) -> Line:

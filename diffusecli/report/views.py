@@ -164,18 +164,27 @@ class Pair:
     before: Sampler
     after: Sampler
 
+    @property
+    def name(self) -> str:
+        """What is subtracted from what, as in the terminal."""
+        return f"{self.after.label} minus {self.before.label}"
+
 
 def pairs(
     evaluation: Evaluation, wanted: Container[tuple[str, str]] | None = None
 ) -> list[tuple[Pair, list[Difference], list[str]]]:
-    """Differences by pair of samplers, with the names of prompts: all prompts, or those whose `Prompt.key` is in `wanted`."""
+    """Differences by pair of samplers, with the names of prompts: all prompts, or those whose `Prompt.key` is in `wanted`.
+
+    A pair whose answers are the same to all prompts has no differences, so it is left out.
+    """
     named = samplers(evaluation.rows)
     names = {row.prompt.key: section.name for section in sections(evaluation) for row in section.rows}
     found: dict[Pair, list[Difference]] = {}
     for each in (d for d in evaluation.differences if wanted is None or d.prompt.key in wanted):
         before, after = (named[row.run, row.mode] for row in (each.before, each.after))
         found.setdefault(Pair(before, after), []).append(each)
-    return [(pair, some, [names[each.prompt.key] for each in some]) for pair, some in found.items()]
+    return [(pair, some, [names[each.prompt.key] for each in some]) for pair, some in found.items()
+            if any(each.before.tally != each.after.tally for each in some)]  # fmt: skip
 
 
 def samplers(rows: Sequence[Evaluated]) -> dict[tuple[str, str], Sampler]:

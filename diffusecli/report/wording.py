@@ -213,15 +213,6 @@ def p_from(value: float, least: float) -> str:
     return f"≤\u202f{least:.2g}" if value <= least * 1.001 else number(value, 4 if value < 0.01 else 3)
 
 
-def phrase(verdict: str) -> str:
-    """A verdict without the figures behind it.
-
-    >>> phrase("close to the target (p = 0.01, excess TVD 0.012)")
-    'close to the target'
-    """
-    return re.sub(r" \([^()]*\)$", "", verdict)
-
-
 _TYPOGRAPHY = (
     ("excess TVD -", "excess TVD −"),
     ("p <= ", "p\u202f≤\u202f"),
@@ -315,7 +306,7 @@ def median_and_worst(tvds: Sequence[float]) -> str:
 
 
 FILTERS = {
-    "number": number, "brief": brief, "percent": percent, "text": text, "count": count, "span": span, "key": key, "short": short, "phrase": phrase,
+    "number": number, "brief": brief, "percent": percent, "text": text, "count": count, "span": span, "key": key, "short": short,
     "p_value": p_value, "p_from": p_from, "p_words": p_in_words, "of_wordings": of_wordings, "distinct_of_10": distinct_of_10, "sentence": sentence, "signs": signs, "with_rounding": with_rounding, "raised_entropy": raised_entropy, "around_command": around_command,
 }  # fmt: skip
 """Filters of the HTML template."""

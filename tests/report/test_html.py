@@ -620,10 +620,26 @@ def test_without_a_valid_answer_the_texts_are_open_and_the_chart_is_folded(tmp_p
     source = html_report(evaluate([tmp_path]))
     assert "<details open><summary>Most frequent texts off target</summary>" in source
     assert "<details><summary>Weights and shares</summary>" in source
-    run_with(tmp_path / "one", {"p.json": prompt("ab")}, {"lora": {"p.json": {"Sure!": 9, "a": 1}}})
-    source = html_report(evaluate([tmp_path / "one"]))
-    assert "<details><summary>Most frequent texts off target</summary>" in source
-    assert "<summary>Weights and shares</summary>" not in source
+
+
+@pytest.mark.parametrize(("counts", "texts_open", "chart_folded"), [({"Sure!": 97, "a": 3}, True, True), ({"Sure!": 50, "a": 25, "b": 25}, True, False),
+                                                                    ({"Sure!": 2, "a": 90, "b": 8}, False, False)])  # fmt: skip
+def test_texts_are_open_if_off_target_leads_the_verdict_and_shares_of_few_answers_are_folded(
+    tmp_path, counts, texts_open, chart_folded
+):
+    source = page_of(tmp_path, {"lora": {"p.json": counts}})
+    assert ("<details open><summary>Most frequent texts off target</summary>" in source) == texts_open
+    assert ("<details><summary>Most frequent texts off target</summary>" in source) == (not texts_open)
+    assert ("<details><summary>Weights and shares</summary>" in source) == chart_folded
+
+
+def test_texts_left_out_are_counted_unfinished_ones_too():
+    cut, asked = Answers({f"off {i}": 10 - i for i in range(9)}), Prompt(alias="p.json", request="Say one.", targets=("a", "b"))
+    for i in range(6):
+        cut.add(f"{{a{i}", 1, unfinished=True)
+    given = SampleSet("run", "untuned", asked, Answers({"off": 5, "a": 5})), SampleSet("run", "lora", asked, cut)
+    page = html_report(evaluate([], Question(given=given)))
+    assert re.findall("and [0-9]+ more [^<]*", page) == ["and 4 more texts off target and 1 more unfinished text"]
 
 
 def test_small_weights_are_written_with_enough_digits(tmp_path):
@@ -933,6 +949,20 @@ def test_long_targets_are_whole_above_their_bars(browser, tmp_path, width):
     page.close()
 
 
+def test_on_a_phone_labels_beside_which_figures_have_no_room_have_a_line_of_their_own(browser, tmp_path):
+    answers = {mode: {"p.json": {"a": 30, "strongly disagree with it": 30}} for mode in ("untuned", "lora")}
+    (tmp_path / "r.html").write_text(page_of(tmp_path, answers, ("a", "strongly disagree with it")), encoding="utf-8")
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.set_default_timeout(1000 * HANG)
+    page.goto((tmp_path / "r.html").as_uri())
+    row = page.locator(".distribution .body .row").nth(1)
+    label, values, plot = (row.locator(part).bounding_box() for part in (".label", ".values", ".plot"))
+    assert label["height"] < 24, "one line"
+    assert label["y"] + label["height"] <= values["y"] + 1
+    assert values["y"] + values["height"] <= plot["y"] + 1
+    page.close()
+
+
 def test_cut_names_can_be_told_apart_without_numbers(tmp_path):
     options, run = long_targets(tmp_path)
     (section,) = sections(evaluate([run]))
@@ -953,6 +983,7 @@ def test_a_sentence_says_that_all_targets_together_differ_if_none_does_alone(tmp
     assert chart.note.replace("\u202f", " ") == sentence
     text = Parsed(html_report(found)).text.replace("\u202f", " ")
     assert text.count(sentence) == 1
+    assert text.index(sentence) < text.index("test of fit, p") < text.index("Weights and shares"), "beside the verdict"
     assert "test of fit, p 0.0009 below 0.05: does not fit" in text
     follows = evaluate([run_with(tmp_path / "fits", {"p.json": prompt("ab")}, {"lora": {"p.json": {"a": 50, "b": 50}}}).path])
     assert of_targets(sections(follows)[0]).note == ""
@@ -962,7 +993,7 @@ def test_the_p_value_is_below_the_verdict_beside_an_exact_kl(tmp_path):
     run = run_with(
         tmp_path / "run", {"p.json": prompt("ab")}, {"lora": {"p.json": {"a": 60, "b": 40}}}, {"exact_kl": {"p.json": 0.01}}
     )
-    assert re.search("test of fit, p 0.05\\d below 0.05: does not fit exact KL 0.0100", report_of(run.path).text)
+    assert re.search("test of fit, p 0.05\\d fits unless below 0.05 exact KL 0.0100", report_of(run.path).text)
 
 
 def test_the_top_has_the_model_its_iterations_and_the_days(tmp_path):
@@ -997,8 +1028,76 @@ def test_a_difference_says_how_many_answers_it_compares(tmp_path):
 def test_what_a_perfect_sampler_is_stands_once(tmp_path):
     four_ages(tmp_path / "ages")
     run = records_of(tmp_path, (300, 200, 200, 300))
-    assert report_of(tmp_path / "ages").text.count("A perfect sampler draws independently") == 1
-    assert report_of(run).text.count("A perfect sampler draws independently") == 1
+    sentence = "even a perfect sampler, which draws independently from the weights, does not match its target exactly."
+    for page in (report_of(tmp_path / "ages"), report_of(run)):
+        assert page.text.count(sentence) == page.text.count("draws independently") == 1
+
+
+def test_a_base_model_that_all_runs_share_is_named_once(tmp_path):
+    for name, model in (("one", "m"), ("two", "m"), ("three", "n")):
+        run_with(
+            tmp_path / name, {"p.json": prompt("ab")}, {"lora": {"p.json": {"a": 60, "b": 40}}}, {"model": model, "iterations": 4}
+        )
+    top = Parsed(html_report(evaluate([tmp_path / "one", tmp_path / "two"])).partition("</header>")[0]).text
+    assert "Base model m ; adapter one, trained for 4 iterations ; adapter two, trained for 4 iterations" in top
+    top = Parsed(html_report(evaluate([tmp_path / "one", tmp_path / "three"])).partition("</header>")[0]).text
+    assert "Base model m, adapter one, trained for 4 iterations ; base model n, adapter three, trained for 4 iterations" in top
+
+
+def test_a_difference_of_one_prompt_has_no_chart_and_one_of_the_same_answers_is_left_out(tmp_path):
+    two = {"n.json": prompt("ab"), "w.json": prompt("ab", request="Say another.")}
+    names = ["one (tuned) minus one (untuned)", "two (tuned) minus two (untuned)", "two (tuned) minus one (tuned)"]
+    for folder, prompts in (("both", two), ("single", {"n.json": two["n.json"]})):
+        for name, share in (("one", 50), ("two", 60)):
+            answers = {
+                "untuned": {key: {"a": 90, "b": 10} for key in prompts},
+                "lora": {key: {"a": share, "b": 100 - share} for key in prompts},
+            }
+            run_with(tmp_path / folder / name, prompts, answers)
+    changes = content(evaluate([tmp_path / "both"])).changes
+    assert {each.pair.name for each in changes} == {each.chart.title for each in changes} == {*names}
+    found = evaluate([tmp_path / "single"])
+    assert [each.chart for each in content(found).changes] == [None] * 3
+    page = html_report(found)
+    assert all(f"<h3>{name}</h3>" in page for name in names)
+
+
+def test_all_figures_have_the_whole_verdict_and_say_what_raises_the_entropy():
+    cut, asked = Answers({f"off {i}": 1 for i in range(40)}), Prompt(alias="p.json", request="Say one.", targets=("a", "b"))
+    for i in range(60):
+        cut.add(f"{{a{i}", 1, unfinished=True)
+    given = (
+        SampleSet("run", "untuned", asked, cut),
+        SampleSet("run", "lora", asked, Answers({"a": 50} | {f"off {i}": 1 for i in range(50)})),
+    )
+    page = html_report(evaluate([], Question(given=given)))
+    tuned, untuned = (
+        Parsed(part).text
+        for part in re.findall("<tr.*?</tr>", page[page.index('<table class="summary">') :].partition("</table>")[0], re.DOTALL)[1:]
+    )
+    assert "off target 100 % (unfinished 60 %)" in untuned.replace("\u202f", " ")
+    assert "off-target texts raise it" not in untuned
+    assert re.search("unfinished 60.0 % – – 0 of 2", untuned.replace("\u202f", " ")), "no entropy without a valid answer"
+    assert tuned.count("off-target texts raise it") == 2
+
+
+def test_marks_that_do_not_occur_are_not_explained(tmp_path):
+    fits = page_of(tmp_path / "fits", {"untuned": {"p.json": {"a": 52, "b": 48}}, "lora": {"p.json": {"a": 50, "b": 50}}})
+    differs = page_of(tmp_path / "differs", {"untuned": {"p.json": {"a": 90, "b": 10}}, "lora": {"p.json": {"a": 50, "b": 50}}})
+    for words in ("≠ differs from the weight", "* The interval excludes zero."):
+        assert (words in fits, words in differs) == (False, True)
+
+
+def test_the_untuned_model_has_the_sign_of_its_verdict_in_the_head_of_the_chart(tmp_path):
+    for name, counts in (("none", {"junk": 100}), ("some", {"a": 100})):
+        page = page_of(tmp_path / name, {"untuned": {"p.json": counts}, "lora": {"p.json": {"a": 60, "b": 40}}})
+        head = page[page.index('<div class="row head">') :].partition("</div>")[0]
+        assert re.findall('href="#m-([a-z]+)"', head) == ["circle", "square"]
+        assert "key thin" not in head
+        legend = page[page.index('<p class="legend">') :].partition("</p>")[0]
+        assert ('href="#m-square"' in legend, "key thin" in legend) == ((name == "some"),) * 2, (
+            "the line is explained with its sign"
+        )
 
 
 def test_the_tvd_of_the_untuned_model_is_beside_its_verdict_and_in_the_overview(tmp_path):
@@ -1099,7 +1198,7 @@ def test_on_a_phone_the_sign_of_a_sampler_is_on_the_line_of_its_name(opened):
     page = opened()
     page.set_viewport_size({"width": 390, "height": 800})
     head = page.locator("#p1 .distribution .head .untuned").first
-    sign, name = head.locator(".key").bounding_box(), head.locator("bdi").bounding_box()
+    sign, name = head.locator(".swatch").bounding_box(), head.locator("bdi").bounding_box()
     assert name["height"] < 24, "one line"
     assert name["y"] < sign["y"] < name["y"] + name["height"]
     assert sign["x"] + sign["width"] <= name["x"]
@@ -1228,17 +1327,24 @@ def test_records_that_follow_their_target_have_their_pairs_folded(tmp_path):
 
 
 def test_a_legend_explains_filled_and_hollow_points_in_reports_and_pictures(tmp_path):
-    answers = {"lora": {"p.json": {"a": 60, "b": 40}}}
-    filled, hollow = "filled: differs from the weight (≠)", "hollow: may be sampling noise"
-    page = Parsed(page_of(tmp_path, answers))
-    assert f"tuned {filled} {hollow}" in page.text
+    answers = {"lora": {"p.json": {"a": 50, "b": 33, "c": 17}}}
+    control = "false discoveries limited to 5 %"
+    filled, hollow = (
+        f"filled: differs from the weight (≠; {control})",
+        f"hollow: may be sampling noise (among 3 targets; {control})",
+    )
+    page = Parsed(page_of(tmp_path, answers, "abc"))
+    assert f"tuned {filled} {hollow}" in page.text.replace("\u202f", " ")
+    assert "perfect samplers with 100 valid answers, for each target alone" in page.text
     pictures = write_plots(evaluate([tmp_path / "run"]), tmp_path / "plots")
     (svg,) = [path.read_text(encoding="utf-8") for path in pictures if path.name == "p.distribution.svg"]
     assert f">{filled}</text>" in svg
     assert f">{hollow}</text>" in svg
     assert svg.count('<use class="hollow"') == 1
     without = page_of(tmp_path / "none", {"lora": {"p.json": {"junk": 10}}})
-    assert hollow not in Parsed(without).text
+    assert "hollow:" not in Parsed(without).text
+    fits = Parsed(page_of(tmp_path / "fits", {"lora": {"p.json": {"a": 50, "b": 50}}})).text
+    assert ("filled:" in fits, "hollow:" in fits) == (False, True), "only of points that occur"
 
 
 def test_on_a_phone_figures_of_fields_and_targets_are_stacked(browser, tmp_path):
