@@ -53,14 +53,14 @@ def _worded(found: Evaluation) -> Iterator[RenderableType]:
 
 
 def runs(found: Evaluation) -> Iterator[RenderableType]:
-    """A line per run: means over its prompts of exact figures and of samples. Nothing for a single run, or if each has one prompt."""
+    """A line per run: means over its prompts of exact figures and of samples. Nothing for a single run, or if each has one prompt of its own."""
     tuned = [row for row in found.rows if row.mode not in BASELINES]
     by_run = {facts.run: [row for row in tuned if row.run == facts.run] for facts in found.runs}
     by_run = {run: rows for run, rows in by_run.items() if rows}
     everywhere = set.intersection(*({row.prompt.digest for row in rows} for rows in by_run.values())) if by_run else set()
     if everywhere:  # so that means compare
         by_run = {run: [row for row in rows if row.prompt.digest in everywhere] for run, rows in by_run.items()}
-    if len(by_run) < 2 or all(len(rows) < 2 for rows in by_run.values()):
+    if len(by_run) < 2 or (not everywhere and all(len(rows) < 2 for rows in by_run.values())):
         return
     names = short_names(list(by_run))
     heads = ("exact\nKL", "on\ntarget", "TVD of\nsamples", "perfect\nsampler", "follow\ntarget", "drift")

@@ -191,6 +191,7 @@ def test_everything_that_the_program_prints_with_has_a_stand_in():
         "distinctness",
         "widths",
         "first_tokens",
+        "matching",
         "stated_options",
     }  # read
     elsewhere |= {
