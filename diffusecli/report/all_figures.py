@@ -233,8 +233,14 @@ def _of_records(found: RecordFigures) -> Iterator[Line]:
         yield Line(
             f"TVD of {f.name}",
             thousandths(f.tvd),
-            f"{many(f.values, 'value')}; perfect sampler {thousandths(f.tvd_floor)}: {f.verdict}",
+            f"{many(f.values, 'value')}; perfect sampler {thousandths(f.tvd_floor)}: {f.verdict}; a field differs if p < {found.field_level:.3g}",
         )
+    if (wrong := found.wrong_pair) is not None and found.wrong_fields:
+        yield Line(
+            "given these shares", thousandths(wrong.sampled),
+            f"{wrong.measure} of {wrong.first} and {wrong.second}: {wrong.departure(wrong.given_fields)} "
+            f"({p_value(found.beyond_fields_p_value, found.least_pairs_p)}); perfect sampler with these shares {thousandths(wrong.given_fields)}",
+        )  # fmt: skip
     if (worst := found.worst_pair) is not None:
         judged = worst.departure(worst.perfect) if found.pairs_p_value < PAIRS_LEVEL else "fits"
         over = " over all pairs" if len(found.pairs) > 1 else ""

@@ -146,10 +146,10 @@ def _reading(section: Section) -> str:
     if len(section.main) >= COLUMNS:
         parts.append("The numbers of all samplers are below.")
     if section.folded:
-        how = "evenly spaced" if section.uniform else "largest"
+        how = "evenly spaced" if section.uniform else "the largest"
         verb = "target is" if section.folded == 1 else "targets are"
-        shown = f"{MOST // 2} {how} and the {MOST // 2} worst-fitting targets"
-        parts.append(f"The chart shows the {shown}; {count(section.folded)} more {verb} not shown.")
+        shown = f"{MOST // 2} {how} targets and the {MOST // 2} that fit worst"
+        parts.append(f"The chart shows {shown}; {count(section.folded)} more {verb} not shown.")
     return " ".join(parts)
 
 
