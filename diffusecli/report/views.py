@@ -9,7 +9,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,11 @@ from diffusecli.evaluation.names import labels, marks, prompt_names
 from diffusecli.evaluation.ordered import values_in
 from diffusecli.prompts.matching import Tally
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.report.all_figures import once
 from diffusecli.report.widths import distinguishable
 from diffusecli.report.wording import known, short, unique
 from diffusecli.runs.sample_files import ASKED
+from diffusecli.system.errors import joined
 
 if TYPE_CHECKING:
     from diffusecli.report.histogram import Sort
@@ -52,6 +54,7 @@ class Sampler:
     colour: str
     shape: str
     untuned: bool = False  # the untuned model, or prompting: a baseline, drawn with dashed lines
+    several: bool = False  # equal untuned models, with all their names
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def _cut(names: Sequence[str]) -> list[str]:
 
 
 def sections(evaluation: Evaluation, sort: Sort | None = None) -> list[Section]:
-    """Each prompt once, rows in the order of the evaluation."""
+    """Each prompt once, rows in the order of the evaluation; of untuned models with the same answers and figures there is one row."""
     named = samplers(evaluation.rows)
     groups = by_prompt(evaluation.rows)
     prompts = [group[0].prompt for group in groups]
@@ -152,9 +155,16 @@ def sections(evaluation: Evaluation, sort: Sort | None = None) -> list[Section]:
     bare = _cut([full[p.key].removesuffix(marked[p.key]) for p in prompts])
     names = unique(name + marked[p.key] for name, p in zip(bare, prompts, strict=True))
     return [
-        Section(name, tuple(group), tuple(named[row.run, row.mode] for row in group), sort)
-        for name, group in zip(names, groups, strict=True)
+        Section(
+            name, tuple(row for row, *_ in alike), tuple(_one([named[row.run, row.mode] for row in some]) for some in alike), sort
+        )
+        for name, alike in zip(names, map(once, groups), strict=True)
     ]
+
+
+def _one(equal: Sequence[Sampler]) -> Sampler:
+    """The first of equal samplers, with the names of all."""
+    return replace(equal[0], label=joined([each.label for each in equal]), several=True) if len(equal) > 1 else equal[0]
 
 
 @dataclass(frozen=True)

@@ -1374,6 +1374,20 @@ def test_a_legend_explains_filled_and_hollow_points_in_reports_and_pictures(tmp_
     assert ("filled:" in fits, "hollow:" in fits) == (False, True), "only of points that occur"
 
 
+def test_untuned_models_with_the_same_answers_and_figures_are_one_sampler(tmp_path):
+    for name, answers in (("one", {"a": 60, "junk": 40}), ("two", {"a": 60, "junk": 40}), ("three", {"a": 61, "junk": 39})):
+        run_with(
+            tmp_path / name, {"p.json": prompt("ab")}, {"untuned": {"p.json": answers}, "lora": {"p.json": {"a": 50, "b": 50}}}
+        )
+    found = evaluate([tmp_path / name for name in ("one", "two", "three")])
+    (section,) = sections(found)
+    names = ["one (tuned)", "two (tuned)", "three (tuned)", "one (untuned) and two (untuned)", "three (untuned)"]
+    assert [sampler.label for sampler in section.samplers] == names
+    assert [row.run for row in section.rows[-2:]] == [str(tmp_path / "one"), str(tmp_path / "three")]
+    table = html_report(found).partition('<table class="summary">')[2].partition("</tbody>")[0]
+    assert re.findall("<td><span class=.*?<bdi>(.*?)</bdi>", table) == names
+
+
 def test_wide_tables_use_the_width_of_the_window(browser, tmp_path):
     for name in ("transport-survey", "people", "dice"):
         answers = {"untuned": {"p.json": {"alpha": 290, "junk": 210}}, "lora": {"p.json": {"alpha": 300, "beta": 199, "junk": 1}}}
