@@ -40,6 +40,7 @@ _ASKED_COLOURS = ("muted", "sky", "vermilion", "purple", "green")
 """Of prompting: with dashed lines, and in an order that tuned samplers reach last."""
 _SHAPES = ("circle", "diamond", "triangle-up", "cross", "triangle-down")
 _LONGEST_NAME = 60  # of a prompt
+_NAMED = 3  # equal samplers whose names are all in one
 LONGEST_LABEL = 44
 """Most columns of a target's label."""
 WHOLE_TEXT = 200
@@ -163,8 +164,11 @@ def sections(evaluation: Evaluation, sort: Sort | None = None) -> list[Section]:
 
 
 def _one(equal: Sequence[Sampler]) -> Sampler:
-    """The first of equal samplers, with the names of all."""
-    return replace(equal[0], label=joined([each.label for each in equal]), several=True) if len(equal) > 1 else equal[0]
+    """The first of equal samplers, with the names of all; of many, with their number."""
+    first, *others = names = [each.label for each in equal]
+    if not others:
+        return equal[0]
+    return replace(equal[0], label=joined(names) if len(names) <= _NAMED else f"{first} and {len(others)} equal ones", several=True)
 
 
 @dataclass(frozen=True)

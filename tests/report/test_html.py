@@ -1386,6 +1386,10 @@ def test_untuned_models_with_the_same_answers_and_figures_are_one_sampler(tmp_pa
     assert [row.run for row in section.rows[-2:]] == [str(tmp_path / "one"), str(tmp_path / "three")]
     table = html_report(found).partition('<table class="summary">')[2].partition("</tbody>")[0]
     assert re.findall("<td><span class=.*?<bdi>(.*?)</bdi>", table) == names
+    for name in ("four", "five"):
+        shutil.copytree(tmp_path / "one", tmp_path / name)
+    (section,) = sections(evaluate([tmp_path / name for name in ("one", "two", "four", "five")]))
+    assert section.samplers[-1].label == "one (untuned) and 3 equal ones"
 
 
 def test_wide_tables_use_the_width_of_the_window(browser, tmp_path):
