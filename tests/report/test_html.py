@@ -836,6 +836,8 @@ def test_dark_mode_is_dark_in_charts_too(opened):
 
 CLIPPED = """() => [...document.querySelectorAll("main *")].filter(e => {
     if (e.closest("svg") || e.closest(".scroll") || !e.clientWidth) return false;
+    const wide = [...e.querySelectorAll(".scroll")].map(table => table.getBoundingClientRect().right);  // may use the whole window
+    if (wide.some(right => right > e.getBoundingClientRect().right && right <= innerWidth)) return false;
     return e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== "inline";
 }).map(e => `${e.tagName}.${e.className}: ${e.scrollWidth} > ${e.clientWidth}: ${e.textContent.slice(0, 60)}`)"""
 
