@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -251,3 +251,20 @@ def _of_records(found: RecordFigures) -> Iterator[Line]:
         )  # fmt: skip
     if found.sdmetrics is not None:
         yield Line("SDMetrics score", thousandths(found.sdmetrics.score), f"perfect sampler {thousandths(found.sdmetrics.perfect)}")
+
+
+def once(rows: Sequence[Evaluated]) -> list[list[Evaluated]]:
+    """The rows to one prompt, each in a list of its own; untuned models with the same answers and figures are in one."""
+    found: list[list[Evaluated]] = []
+    for row in rows:
+        alike = next((some for some in found if row.mode == some[0].mode == "untuned" and _looks_like(row, some[0])), None)
+        if alike is None:
+            found.append(alike := [])
+        alike.append(row)
+    return found
+
+
+def _looks_like(row: Evaluated, other: Evaluated) -> bool:
+    """Whether every line about the two would be the same."""
+    worded = [one.exact.wordings if one.exact is not None else () for one in (row, other)]
+    return row.tally == other.tally and worded[0] == worded[1] and list(lines_of(row)) == list(lines_of(other))
