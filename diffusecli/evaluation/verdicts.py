@@ -50,7 +50,7 @@ def verdict(found: Figures, exact: ExactFigures | None = None, of: Kind = ANSWER
     if exact is not None and _lowest_tvd(exact, found) > _CLOSE:
         return f"differs from the target by an exact TVD of {exact.tvd_of_answers:.3f}, not visible in {many(found.n, 'sample')} ({_p(found)})"
     if found.detectable_tvd > _TOO_COARSE:
-        nothing, least = "no difference would be detected", f"a TVD below {found.detectable_tvd:.3f} would not be detected"
+        nothing, least = "no difference would be detected", f"a TVD below {found.detectable_tvd:.3f} can go undetected"
         return f"too few samples for a verdict ({nothing if found.detectable_tvd >= 1 else least})"
     return _follows(found, exact)
 
@@ -144,7 +144,11 @@ def _differs(low: float, high: float) -> str:
 
 def _follows(found: Figures, exact: ExactFigures | None) -> str:
     least = found.detectable_tvd
-    detected = "" if math.isnan(least) else f"; a TVD of {least:{'.3f' if least >= _ZERO else '.2g'}} or more would be detected"
+    detected = (
+        ""
+        if math.isnan(least)
+        else f"; a TVD of {least:{'.3f' if least >= _ZERO else '.2g'}} or more would be detected with 80 % power"
+    )
     figures = f"({_p(found)}, excess TVD {found.excess_tvd:z.3f}{detected})"
     if exact is not None and exact.tvd - exact.tvd_of_answers > _CLOSE:
         return f"follows the target over all wordings {figures}; individual wordings differ by an exact TVD of {exact.tvd:.3f} on average"

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -233,8 +233,14 @@ def _of_records(found: RecordFigures) -> Iterator[Line]:
         yield Line(
             f"TVD of {f.name}",
             thousandths(f.tvd),
-            f"{many(f.values, 'value')}; perfect sampler {thousandths(f.tvd_floor)}: {f.verdict}",
+            f"{many(f.values, 'value')}; perfect sampler {thousandths(f.tvd_floor)}: {f.verdict}; a field differs if p < {found.field_level:.3g}",
         )
+    if (wrong := found.wrong_pair) is not None and found.wrong_fields:
+        yield Line(
+            "given these shares", thousandths(wrong.sampled),
+            f"{wrong.measure} of {wrong.first} and {wrong.second}: {wrong.departure(wrong.given_fields)} "
+            f"({p_value(found.beyond_fields_p_value, found.least_pairs_p)}); perfect sampler with these shares {thousandths(wrong.given_fields)}",
+        )  # fmt: skip
     if (worst := found.worst_pair) is not None:
         judged = worst.departure(worst.perfect) if found.pairs_p_value < PAIRS_LEVEL else "fits"
         over = " over all pairs" if len(found.pairs) > 1 else ""
@@ -245,3 +251,20 @@ def _of_records(found: RecordFigures) -> Iterator[Line]:
         )  # fmt: skip
     if found.sdmetrics is not None:
         yield Line("SDMetrics score", thousandths(found.sdmetrics.score), f"perfect sampler {thousandths(found.sdmetrics.perfect)}")
+
+
+def once(rows: Sequence[Evaluated]) -> list[list[Evaluated]]:
+    """The rows to one prompt, each in a list of its own; untuned models with the same answers and figures are in one."""
+    found: list[list[Evaluated]] = []
+    for row in rows:
+        alike = next((some for some in found if row.mode == some[0].mode == "untuned" and _looks_like(row, some[0])), None)
+        if alike is None:
+            found.append(alike := [])
+        alike.append(row)
+    return found
+
+
+def _looks_like(row: Evaluated, other: Evaluated) -> bool:
+    """Whether every line about the two would be the same."""
+    worded = [one.exact.wordings if one.exact is not None else () for one in (row, other)]
+    return row.tally == other.tally and worded[0] == worded[1] and list(lines_of(row)) == list(lines_of(other))

@@ -74,7 +74,8 @@ class Histogram:
             yield table
         if folded:
             weight, count = sum(cell.weight for cell in folded), sum(cell.count for cell in folded)
-            chosen = "" if self.showing.sort else "showing the largest and the worst-fitting targets; "
+            kind = "first" if len({cell.weight for cell in [*shown, *folded]}) == 1 else "largest"
+            chosen = "" if self.showing.sort else f"showing the {kind} and the worst-fitting targets; "
             marked = f", {sum(cell.differs for cell in folded)} with *" if self.full else ""
             yield Sentence(
                 f"{chosen}{many(len(folded), 'more target')}: wanted {percent(weight)}, {figures[1][0]} {percent(count / n)}{marked}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
@@ -25,7 +25,7 @@ from diffusecli.prompts.answers import by_count
 from diffusecli.prompts.matching import Matching, nearly_matched, wider_rules
 from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.prompts.wording_names import split_alias
-from diffusecli.report.all_figures import AllFigures, lines_of
+from diffusecli.report.all_figures import AllFigures, once
 from diffusecli.report.glance import at_a_glance, differences, drifts, matrices, runs
 from diffusecli.report.groups import group_legend, group_table
 from diffusecli.report.histogram import Histogram, Showing
@@ -61,7 +61,9 @@ def evaluation(found: Evaluation, showing: Showing | None = None, *, verbose: bo
         parts.append(Text(f"{spelled(names[prompt.key])}{again}{': figures' if verbose and not again else ''}", style="bold"))
         if split_alias(prompt.alias)[1]:
             parts.append(Text(spelled(short(prompt.question, _ASKED))))
-        rows, named = _once(of_prompt, samplers)
+        alike = once(of_prompt)
+        rows = [row for row, *_ in alike]
+        named = {(some[0].run, some[0].mode): joined([samplers[row.run, row.mode] for row in some]) for some in alike}
         for row in rows:
             parts += _sampler(row, named[row.run, row.mode], verbose=verbose)
         shown, hidden = _in_detail(rows, verbose=verbose)
@@ -92,23 +94,6 @@ def _terms(found: Evaluation) -> Iterator[RenderableType]:
     terms += ["KL: in nats"] if has_kl else []
     if terms:
         yield from (Text(""), Sentence(f"{'. '.join(terms)}. 0 is perfect", style="dim"))
-
-
-def _once(rows: Sequence[Evaluated], samplers: Mapping[tuple[str, str], str]) -> tuple[list[Evaluated], dict[tuple[str, str], str]]:
-    """The rows with their names. Of untuned models with the same answers and figures there is one row with all names."""
-    found: list[tuple[Evaluated, list[str]]] = []
-    for row in rows:
-        names = next((names for first, names in found if row.mode == first.mode == "untuned" and _looks_like(row, first)), None)
-        if names is None:
-            found.append((row, names := []))
-        names.append(samplers[row.run, row.mode])
-    return [row for row, _ in found], {(row.run, row.mode): joined(names) for row, names in found}
-
-
-def _looks_like(row: Evaluated, other: Evaluated) -> bool:
-    """Whether every line about the two would be the same."""
-    worded = [one.exact.wordings if one.exact is not None else () for one in (row, other)]
-    return row.tally == other.tally and worded[0] == worded[1] and list(lines_of(row)) == list(lines_of(other))
 
 
 def _in_detail(rows: Sequence[Evaluated], *, verbose: bool) -> tuple[Sequence[Evaluated], Sequence[Evaluated]]:

@@ -20,9 +20,10 @@ Answered = tuple[Sampler, Evaluated]
 
 
 def of_targets(section: Section) -> RowChart:
-    """Target weights, shares among valid answers, and where 95 % of perfect samplers are."""
+    """Target weights, shares among valid answers, and where 95 % of perfect samplers are, with as many valid answers as the first sampler."""
     main, thin = section.main, [pair for pair in section.sampled if pair not in section.main]
-    k = min((row.tally.on_target for _, row in main if row.tally.on_target), default=0)
+    ranged = next((pair for pair in main if pair[1].tally.on_target), None)
+    k = ranged[1].tally.on_target if ranged else 0
     noise = [_noise(section.prompt.probabilities[i], k) for i in section.shown]
     reached = [row.tally.counts[i] / row.tally.on_target for _, row in main if row.tally.on_target for i in section.shown]
     scale = Scale(0, max([1e-9, *(section.prompt.probabilities[i] for i in section.shown), *reached, *(high for _, high in noise)]))
@@ -41,7 +42,7 @@ def of_targets(section: Section) -> RowChart:
         "distribution", "Weights and shares", _reading(section) + beyond_axis(rows), _in_words(section),
         (Head("target"), *(Head(sampler.label, sampler) for sampler, _ in columns)), tuple(rows), scale.ticks("share"), scale.at(0),
         tuple(sampler for sampler, _ in answered), tuple(sampler for sampler, _ in thin),
-        f"95 % of perfect samplers with {many(k, 'valid answer')}{', for each target alone' if several else ''}" if k else "",
+        f"95 % of perfect samplers with {many(k, 'valid answer')}{_whose(ranged, main)}{', for each target alone' if several else ''}" if ranged else "",
         f"differs from the weight (≠{f'; {control}' if several else ''})", f"may be sampling noise{f' ({allowed}; {control})' if several else ''}",
         across="share of valid answers", note=_notes(main),
     )  # fmt: skip
@@ -102,6 +103,12 @@ def _noise(weight: float, k: int) -> tuple[float, float]:
     return low / k, high / k
 
 
+def _whose(ranged: Answered, main: Sequence[Answered]) -> str:
+    """Whose number of valid answers the range is for, if other points have other numbers."""
+    numbers = {row.tally.on_target for _, row in main if row.tally.on_target}
+    return f", as many as {ranged[0].label} has" if len(numbers) > 1 else ""
+
+
 def _answered(section: Section) -> Sequence[Answered]:
     """The samplers with valid answers, tuned ones first; all samplers if none has any."""
     found = [*section.main, *(pair for pair in section.sampled if pair not in section.main)]
@@ -146,10 +153,10 @@ def _reading(section: Section) -> str:
     if len(section.main) >= COLUMNS:
         parts.append("The numbers of all samplers are below.")
     if section.folded:
-        how = "evenly spaced" if section.uniform else "largest"
+        how = "evenly spaced" if section.uniform else "the largest"
         verb = "target is" if section.folded == 1 else "targets are"
-        shown = f"{MOST // 2} {how} and the {MOST // 2} worst-fitting targets"
-        parts.append(f"The chart shows the {shown}; {count(section.folded)} more {verb} not shown.")
+        shown = f"{MOST // 2} {how} targets and the {MOST // 2} that fit worst"
+        parts.append(f"The chart shows {shown}; {count(section.folded)} more {verb} not shown.")
     return " ".join(parts)
 
 

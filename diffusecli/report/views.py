@@ -9,7 +9,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,11 @@ from diffusecli.evaluation.names import labels, marks, prompt_names
 from diffusecli.evaluation.ordered import values_in
 from diffusecli.prompts.matching import Tally
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.report.all_figures import once
 from diffusecli.report.widths import distinguishable
 from diffusecli.report.wording import known, short, unique
 from diffusecli.runs.sample_files import ASKED
+from diffusecli.system.errors import joined
 
 if TYPE_CHECKING:
     from diffusecli.report.histogram import Sort
@@ -38,6 +40,7 @@ _ASKED_COLOURS = ("muted", "sky", "vermilion", "purple", "green")
 """Of prompting: with dashed lines, and in an order that tuned samplers reach last."""
 _SHAPES = ("circle", "diamond", "triangle-up", "cross", "triangle-down")
 _LONGEST_NAME = 60  # of a prompt
+_NAMED = 3  # equal samplers whose names are all in one
 LONGEST_LABEL = 44
 """Most columns of a target's label."""
 WHOLE_TEXT = 200
@@ -52,6 +55,7 @@ class Sampler:
     colour: str
     shape: str
     untuned: bool = False  # the untuned model, or prompting: a baseline, drawn with dashed lines
+    several: bool = False  # equal untuned models, with all their names
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ def _cut(names: Sequence[str]) -> list[str]:
 
 
 def sections(evaluation: Evaluation, sort: Sort | None = None) -> list[Section]:
-    """Each prompt once, rows in the order of the evaluation."""
+    """Each prompt once, rows in the order of the evaluation; of untuned models with the same answers and figures there is one row."""
     named = samplers(evaluation.rows)
     groups = by_prompt(evaluation.rows)
     prompts = [group[0].prompt for group in groups]
@@ -152,9 +156,19 @@ def sections(evaluation: Evaluation, sort: Sort | None = None) -> list[Section]:
     bare = _cut([full[p.key].removesuffix(marked[p.key]) for p in prompts])
     names = unique(name + marked[p.key] for name, p in zip(bare, prompts, strict=True))
     return [
-        Section(name, tuple(group), tuple(named[row.run, row.mode] for row in group), sort)
-        for name, group in zip(names, groups, strict=True)
+        Section(
+            name, tuple(row for row, *_ in alike), tuple(_one([named[row.run, row.mode] for row in some]) for some in alike), sort
+        )
+        for name, alike in zip(names, map(once, groups), strict=True)
     ]
+
+
+def _one(equal: Sequence[Sampler]) -> Sampler:
+    """The first of equal samplers, with the names of all; of many, with their number."""
+    first, *others = names = [each.label for each in equal]
+    if not others:
+        return equal[0]
+    return replace(equal[0], label=joined(names) if len(names) <= _NAMED else f"{first} and {len(others)} equal ones", several=True)
 
 
 @dataclass(frozen=True)

@@ -242,7 +242,7 @@ def test_a_tvd_that_would_be_detected_is_never_zero():
     """A hundred million answers: 3 000 too many of one, with a standard deviation of 5 000."""
     found = figures(prompt(2), tally(prompt(2), {"{0}": 50_003_000, "{1}": 49_997_000}))
     assert found.detectable_tvd == pytest.approx(0.000149, abs=1e-6)
-    assert "; a TVD of 0.00015 or more would be detected" in verdict(found)
+    assert "; a TVD of 0.00015 or more would be detected with 80 % power)" in verdict(found)
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,7 @@ def test_the_next_step_is_below_the_verdicts_with_its_command_as_code(tmp_path, 
     monkeypatch.setattr(
         "diffusecli.report.html.next_steps", lambda found: ["train further: `diffuse train 'a b.yaml' --more 25`", "wait"]
     )
-    step = "<li>next: train further: <code>diffuse train &#39;a b.yaml&#39; --more 25</code></li><li>next: wait</li>"
+    step = '<li>next: train further: <code>diffuse train &#39;a b.yaml&#39; <span class="option">--more</span> 25</code></li><li>next: wait</li>'
     page = page_of(tmp_path / "one", {"lora": {"p.json": {"a": 60, "b": 40}}})
     assert page.count(step) == 1
     assert page.index('<ul class="verdicts">') < page.index(step) < page.index('<figure class="chart distribution">')
@@ -341,6 +341,20 @@ def test_the_drift_of_several_runs_has_their_names(tmp_path):
         manifest = {"exact_kl": {"p.json": 0.1}, "retention_kl": drift}
         run_with(tmp_path / name, {"p.json": prompt("ab")}, {"lora": {"p.json": {"a": 60, "b": 40}}}, manifest)
     assert "on held-out instructions: one 0.0100 , two 0.0200 nats per token" in report_of(tmp_path).text
+
+
+@pytest.mark.parametrize("prompts", [1, 2, 4])
+def test_drift_comes_before_fields_and_charts(tmp_path, prompts):
+    asked = {f"{i}.json": prompt("ab", request=f"Say {i}.") for i in range(prompts)}
+    run_with(
+        tmp_path / "run",
+        asked,
+        {"lora": {alias: {"a": 60, "b": 40} for alias in asked}},
+        {"exact_kl": dict.fromkeys(asked, 0.1), "retention_kl": 0.01},
+    )
+    page = html_report(evaluate([tmp_path]))
+    assert page.count("Drift from the base model on held-out") == 1
+    assert page.index("Drift from the base model on held-out") < page.index('<figure class="chart distribution">')
 
 
 def test_a_report_explains_the_figures_that_it_has(tmp_path):
@@ -822,6 +836,8 @@ def test_dark_mode_is_dark_in_charts_too(opened):
 
 CLIPPED = """() => [...document.querySelectorAll("main *")].filter(e => {
     if (e.closest("svg") || e.closest(".scroll") || !e.clientWidth) return false;
+    const wide = [...e.querySelectorAll(".scroll")].map(table => table.getBoundingClientRect().right);  // may use the whole window
+    if (wide.some(right => right > e.getBoundingClientRect().right && right <= innerWidth)) return false;
     return e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== "inline";
 }).map(e => `${e.tagName}.${e.className}: ${e.scrollWidth} > ${e.clientWidth}: ${e.textContent.slice(0, 60)}`)"""
 
@@ -1326,6 +1342,19 @@ def test_records_that_follow_their_target_have_their_pairs_folded(tmp_path):
     assert "<details><summary>Pairs of fields</summary>" in page
 
 
+def test_the_range_of_noise_is_that_of_the_first_tuned_sampler(tmp_path):
+    for name, answers in (("one", {"a": 300, "b": 200}), ("two", {"a": 30, "b": 20}), ("void", {"junk": 9})):
+        run_with(tmp_path / name, {"p.json": prompt("ab")}, {"lora": {"p.json": answers}})
+    (section,) = sections(evaluate([tmp_path / "void", tmp_path / "one", tmp_path / "two"]))
+    chart = of_targets(section)
+    assert "with 500 valid answers, as many as one (tuned) has, for each target alone" in chart.noise
+    large, _ = chart.rows[0].marks
+    assert large.filled
+    assert not chart.rows[0].noise[0] <= large.at <= sum(chart.rows[0].noise)
+    (section,) = sections(evaluate([tmp_path / "void", tmp_path / "one"]))
+    assert "with 500 valid answers, for each target alone" in of_targets(section).noise
+
+
 def test_a_legend_explains_filled_and_hollow_points_in_reports_and_pictures(tmp_path):
     answers = {"lora": {"p.json": {"a": 50, "b": 33, "c": 17}}}
     control = "false discoveries limited to 5 %"
@@ -1345,6 +1374,42 @@ def test_a_legend_explains_filled_and_hollow_points_in_reports_and_pictures(tmp_
     assert "hollow:" not in Parsed(without).text
     fits = Parsed(page_of(tmp_path / "fits", {"lora": {"p.json": {"a": 50, "b": 50}}})).text
     assert ("filled:" in fits, "hollow:" in fits) == (False, True), "only of points that occur"
+
+
+def test_untuned_models_with_the_same_answers_and_figures_are_one_sampler(tmp_path):
+    for name, answers in (("one", {"a": 60, "junk": 40}), ("two", {"a": 60, "junk": 40}), ("three", {"a": 61, "junk": 39})):
+        run_with(
+            tmp_path / name, {"p.json": prompt("ab")}, {"untuned": {"p.json": answers}, "lora": {"p.json": {"a": 50, "b": 50}}}
+        )
+    found = evaluate([tmp_path / name for name in ("one", "two", "three")])
+    (section,) = sections(found)
+    names = ["one (tuned)", "two (tuned)", "three (tuned)", "one (untuned) and two (untuned)", "three (untuned)"]
+    assert [sampler.label for sampler in section.samplers] == names
+    assert [row.run for row in section.rows[-2:]] == [str(tmp_path / "one"), str(tmp_path / "three")]
+    table = html_report(found).partition('<table class="summary">')[2].partition("</tbody>")[0]
+    assert re.findall("<td><span class=.*?<bdi>(.*?)</bdi>", table) == names
+    for name in ("four", "five"):
+        shutil.copytree(tmp_path / "one", tmp_path / name)
+    (section,) = sections(evaluate([tmp_path / name for name in ("one", "two", "four", "five")]))
+    assert section.samplers[-1].label == "one (untuned) and 3 equal ones"
+
+
+def test_wide_tables_use_the_width_of_the_window(browser, tmp_path):
+    for name in ("transport-survey", "people", "dice"):
+        answers = {"untuned": {"p.json": {"alpha": 290, "junk": 210}}, "lora": {"p.json": {"alpha": 300, "beta": 199, "junk": 1}}}
+        run_with(tmp_path / name, {"p.json": prompt(["alpha", "beta"])}, answers, {"exact_kl": {"p.json": 0.0123}})
+    (tmp_path / "report.html").write_text(html_report(evaluate([tmp_path])), encoding="utf-8")
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((tmp_path / "report.html").as_uri())
+    unfold(page)
+    hidden, left, right, main = page.evaluate("""() => {
+        const table = document.querySelector('.summary').parentElement, at = table.getBoundingClientRect()
+        return [table.scrollWidth - table.clientWidth, at.left, at.right, document.documentElement.scrollWidth]
+    }""")
+    page.close()
+    assert hidden == 0, "the last column is visible"
+    assert left >= 0
+    assert right <= main == 1280
 
 
 def test_on_a_phone_figures_of_fields_and_targets_are_stacked(browser, tmp_path):

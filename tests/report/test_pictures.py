@@ -110,11 +110,11 @@ def test_lines_end_where_their_values_are(tmp_path):
 
 
 def test_the_names_of_many_lines_have_room(tmp_path):
-    for name in "abcdefghij":
+    for number, name in enumerate("abcdefghij"):
         run_with(
             tmp_path / name,
             {"n.json": prompt(["{1}", "{2}"])},
-            {mode: {"n.json": {"{1}": 5, "{2}": 4}} for mode in ("untuned", "lora")},
+            {mode: {"n.json": {"{1}": 5 + number, "{2}": 4}} for mode in ("untuned", "lora")},
         )
     chart = content(evaluate([tmp_path])).sections[0][1].lines[0]
     assert len(chart.curves) == 21

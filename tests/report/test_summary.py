@@ -144,6 +144,26 @@ def test_the_worst_pair_is_judged(tmp_path, answers, judged):
     assert f"Cramér's V of first and second: {judged}; perfect sampler 1.000, weights 1.000" in text
 
 
+def test_the_figures_that_decide_on_fields_and_pairs_are_printed(tmp_path):
+    """Shares are wrong, and the association is too strong for them: .92 * .04 / (.03 * .01) = 123, odds ratio of the target 81."""
+    weights = {"{a, c}": 0.45, "{a, d}": 0.05, "{b, c}": 0.05, "{b, d}": 0.45}
+    asked = Prompt(request="r", targets=tuple(weights), weights=tuple(weights.values()), template="{{{x}, {y}}}")
+    counts = dict(zip(weights, (9200, 300, 100, 400), strict=True))
+    judged = found(tmp_path, counts, asked)
+    (pair,) = judged.rows[0].records.pairs
+    text = " ".join(shown(judged, 200, verbose=True).split())
+    assert "a field differs if p < 0.0125" in text
+    assert f"given these shares {pair.sampled:.3f} Cramér's V of x and y: too strong (p <= 0.001)" in text
+    assert f"perfect sampler with these shares {pair.given_fields:.3f}" in text
+
+
+@pytest.mark.parametrize(("weights", "kind"), [(None, "first"), ((*range(1, 100), 1000), "largest")])
+def test_the_targets_that_are_shown_of_many_are_named(tmp_path, weights, kind):
+    targets = tuple(f"n{place}" for place in range(100))
+    judged = found(tmp_path, dict.fromkeys(targets, 20), Prompt(request="r", targets=targets, weights=weights))
+    assert f"showing the {kind} and the worst-fitting targets; " in shown(judged, 120)
+
+
 def test_an_excess_has_as_many_decimals_as_the_two_that_it_subtracts(tmp_path):
     text = shown(found(tmp_path, {"{heads}": 520, "{tails}": 480}), 120, verbose=True)
     assert "perfect sampler 0.013, excess 0.007;" in text  # 0.02 - 0.0126
