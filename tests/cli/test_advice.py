@@ -249,7 +249,8 @@ def test_the_report_has_the_next_step_of_the_terminal(folder, in_process, run):
     done = in_process(*EVALUATE, "--html", "r.html")
     (line,) = (line for line in done.stderr.splitlines() if "next: train" in line)
     assert line == f"next: train further: `{KEPT} --more 3`"
-    assert f"<li>next: train further: <code>{KEPT} --more 3</code></li>" in Path("r.html").read_text()
+    page = re.sub("</?span[^>]*>", "", Path("r.html").read_text())  # options do not break
+    assert f"<li>next: train further: <code>{KEPT} --more 3</code></li>" in page
 
 
 def test_samples_of_an_untuned_model_in_a_file_lead_to_its_training(folder, tiny_model_folder, in_process, run):
