@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.study.abilities import DATA, Question, near
+from diffusecli.prompts.number_words import number_words
 
 EACH = 145
 """Questions of a kind, where it has as many."""
@@ -214,53 +215,16 @@ def _downwards(dice: np.random.Generator) -> Made:
         yield f"Which number comes next: {seen}?", f"{seen}, {result}", [f"{seen}, {n}" for n in _others(dice, result, 1, step, 2)]
 
 
-_ONES = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-
-
-def in_words(number: int) -> str:
-    """A number below 100.
-
-    >>> in_words(7), in_words(40), in_words(83)
-    ('seven', 'forty', 'eighty-three')
-    """
-    if number < 20:
-        return _ONES[number]
-    tens, ones = divmod(number, 10)
-    return _TENS[tens - 2] + (f"-{_ONES[ones]}" if ones else "")
-
-
 @_rule("numbers from words")
 def _from_words(dice: np.random.Generator) -> Made:
     for a in dice.permutation(np.arange(10, 100)):
-        yield _sentence(dice, f"Write {in_words(a)} as a number.", f"{in_words(a)} =", int(a), 1, 10, 20)
+        yield _sentence(dice, f"Write {number_words(a)} as a number.", f"{number_words(a)} =", int(a), 1, 10, 20)
 
 
 @_rule("numbers in words")
 def _to_words(dice: np.random.Generator) -> Made:
     for a in dice.permutation(np.arange(20, 100)):
-        yield f"Write {a} in words.", in_words(a), [in_words(n) for n in _others(dice, int(a), 1, 10, 20)]
+        yield f"Write {a} in words.", f"{number_words(a)}", [f"{number_words(n)}" for n in _others(dice, int(a), 1, 10, 20)]
 
 
 _ROMAN = ((50, "L"), (40, "XL"), (10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I"))

@@ -9,7 +9,7 @@ from itertools import combinations
 import pytest
 from jinja2 import Template
 
-from benchmarks.study import collect, fields, fields_tables, page
+from benchmarks.study import fields, fields_tables, page
 from benchmarks.study.fields import COMPARED, EXAMPLE, fields_of, in_lines, is_complete, ratio, repeats
 from diffusecli.prompts.config_files import read_config
 from diffusecli.prompts.prompt_files import read_prompt
@@ -95,14 +95,6 @@ def test_the_template_is_the_models_own_with_a_beginning_of_answers():
     system = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
     user = f"<|im_start|>user\n{fields.request()}<|im_end|>\n<|im_start|>assistant\n"
     assert text == f"{system}{user}{in_lines(EXAMPLE)}<|im_end|>\n{user}Name: {{"
-
-
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(collect, "RESULTS", tmp_path)
-    monkeypatch.setattr(page, "RESULTS", tmp_path)
-    return tmp_path
 
 
 def test_lines_come_from_the_samples_once_both_are_there(workplace):

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.study import abilities, collect, kept, page, rules, stages
+from benchmarks.study import abilities, kept, page, rules, stages
 from benchmarks.study.abilities import Question
 from benchmarks.study.equivalence import equivalence, questions_needed
 from benchmarks.study.rules import by_rule, categories, pairs
+from diffusecli.prompts.number_words import number_words
 
 QUESTIONS = by_rule()
 
@@ -92,7 +93,7 @@ def test_questions_on_numbers_have_the_right_answer():
 
 
 def test_words_and_numerals_are_those_of_the_number():
-    by_words = {rules.in_words(n): n for n in range(100)}
+    by_words = {number_words(n): n for n in range(100)}
     assert [by_words[word] for word in ("twelve", "twenty", "ninety-nine")] == [12, 20, 99]
     for question, right, _ in of_kind("numbers from words"):
         assert by_words[question.split()[1]] == number(right)
@@ -216,14 +217,6 @@ def test_answers_are_counted_over_all_questions_and_by_kind():
     }  # fmt: skip
     assert found["a"]["change"] == -0.5
     assert found["b"]["right"] == 1
-
-
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(collect, "RESULTS", tmp_path)
-    monkeypatch.setattr(page, "RESULTS", tmp_path)
-    return tmp_path
 
 
 def measured(stage, rights):

@@ -186,14 +186,6 @@ def row(task, name, mode, n, counts, q=None):
     }  # fmt: skip
 
 
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(collect, "RESULTS", tmp_path)
-    monkeypatch.setattr(page, "RESULTS", tmp_path)
-    return tmp_path
-
-
 def evaluated(stage, *rows):
     stage.product.parent.mkdir(parents=True, exist_ok=True)
     for path in stage.reads:

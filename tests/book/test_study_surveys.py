@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.study import collect, page, stages, survey_measure, surveys
+from benchmarks.study import page, stages, survey_measure, surveys
 from benchmarks.study.survey_baselines import by_groups, main_effects, most_alike, nearest, predictions, shares, tvd
 from benchmarks.study.survey_counts import counts
 from benchmarks.study.survey_prompts import ANSWERS, QUESTIONS, Group, prompt_of, read_counts, write
@@ -149,14 +149,6 @@ def test_probabilities_are_those_of_every_prompt_of_a_folder(tmp_path, tiny_mode
     found = survey_measure.measure(tmp_path / "prompts" / "democrats-men-18-to-49", None)
     assert set(found) == {f"democrats-men-18-to-49/{question}" for question in QUESTIONS}
     assert all(len(q) == 3 and 0 < sum(q) < 1 for q in found.values())
-
-
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(collect, "RESULTS", tmp_path)
-    monkeypatch.setattr(page, "RESULTS", tmp_path)
-    return tmp_path
 
 
 def done(stage, content):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.study import collect, page, stages, worded_groups, wordings
+from benchmarks.study import page, stages, worded_groups, wordings
 from benchmarks.study.groups import GROUPS
 from diffusecli.evaluation.distance import expected_excess
 from diffusecli.prompts.config_files import read_config
@@ -93,14 +93,6 @@ def test_evenness_is_that_of_the_answers_on_target_alone():
     assert found["excess_tvd"] == expected_excess(200, np.array([0.3, 0.1]), np.array([0.5, 0.5]))
     assert found["coverage"] == pytest.approx(1)
     assert wordings.figures_of(row("p", "lora", [0.3, 0.1]), 0)["excess_among"] is None
-
-
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(collect, "RESULTS", tmp_path)
-    monkeypatch.setattr(page, "RESULTS", tmp_path)
-    return tmp_path
 
 
 def write_lines(path, *found):
