@@ -1,6 +1,7 @@
 """What the stages left, as small tables: one CSV file per piece in `benchmarks/study/results/`, a line per run and prompt.
 
-Reads what `diffuse evaluate --json` printed, the runs' manifests and samples; computes only what no report of the tool has.
+Reads what `diffuse evaluate --json` printed, the runs' manifests and samples; computes only what no report of the tool has. Lines of runs that are not
+in this folder stay as they are, so that pieces can be run in several places.
 """
 
 from __future__ import annotations
@@ -32,6 +33,21 @@ _FIGURES = (
 )  # fmt: skip
 _EXACT = ("kl", "on_target", "tvd", "seen_expected")
 
+_KEYS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(EXPERIMENTS, ("run", "seed")),
+    **dict.fromkeys(TASKS, ("model", "kind")),
+    "losses": ("way", "seed"),
+    "wordings": ("model", "held_out", "seed"),
+    fields.PIECE: (),
+    kept.PIECE: ("model",),
+    surveys.PIECE: ("group", "seed"),
+    "lines": ("run", "mode"),
+    "abilities": ("model",),
+    "curves": ("run",),
+    "minutes": ("piece", "seed"),
+}
+"""Table -> the columns that say which run its lines are of. Lines of one run are replaced together."""
+
 _CHANGES = ("lost", "gained", "p_value", "log_prob_change", "log_prob_change_low", "log_prob_change_high")
 
 Line = dict[str, Any]
@@ -57,9 +73,9 @@ def collect() -> list[Path]:
         "lines": list(_people()),
         "abilities": list(_abilities()),
         "curves": list(_curves()),
-        "minutes": list(_with_earlier(minutes())),
+        "minutes": list(minutes()),
     }
-    written = [_write(name, lines) for name, lines in tables.items() if lines]
+    written = [_write(name, _with_earlier(name, lines)) for name, lines in tables.items() if lines]
     for stage in (ROWS, literature.GENERATOR):  # that print a table
         if is_done(stage, journal):
             written.append(RESULTS / stage.product.name)
@@ -225,12 +241,20 @@ def minutes() -> Iterator[Line]:
             counted |= every
 
 
-def _with_earlier(found: Iterator[Line]) -> Iterator[Line]:
-    """These lines instead of those of the same piece and seed in the table; pieces that were run elsewhere keep theirs."""
-    path = RESULTS / "minutes.csv"
+def _with_earlier(name: str, found: list[Line]) -> list[Line]:
+    """These lines in the places of earlier ones of the same runs, then those of other runs; all other earlier lines stay."""
+    path = RESULTS / f"{name}.csv"
     earlier = csv.DictReader(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else ()
-    lines = {(line["piece"], str(line["seed"])): dict(line) for line in earlier}
-    yield from (lines | {(line["piece"], str(line["seed"])): line for line in found}).values()
+    of_runs: dict[tuple[str, ...], list[Line]] = {}
+    for line in earlier:
+        of_runs.setdefault(_run_of(name, line), []).append(line)
+    for run in dict.fromkeys(_run_of(name, line) for line in found):
+        of_runs[run] = [line for line in found if _run_of(name, line) == run]
+    return [line for lines in of_runs.values() for line in lines]
+
+
+def _run_of(name: str, line: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(line[column]) for column in _KEYS[name])
 
 
 def _read(path: Path) -> Any:

@@ -16,12 +16,6 @@ from diffusecli.prompts.config_files import read_config
 from diffusecli.system.errors import InputError
 
 
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def version(product, *more):
     return Stage("a/version", ("diffusecli", "--version", *more), Path(product), prints=True)
 
@@ -164,14 +158,31 @@ def test_prompts_that_several_pieces_share_take_their_time_once(workplace):
     assert sum(line["minutes"] for line in told) == pytest.approx(len(every))
 
 
-def test_minutes_of_pieces_that_were_run_elsewhere_are_kept(workplace, monkeypatch):
-    monkeypatch.setattr(collect, "RESULTS", workplace)
+def test_minutes_of_pieces_that_were_run_elsewhere_are_kept(workplace):
     write_lines(workplace, "minutes", {"piece": "rng", "seed": 0, "minutes": 22.7}, {"piece": "choices", "seed": 0, "minutes": 9})
     stages.write_json(stages.JOURNAL, {stage.name: {"done": True, "seconds": 60} for stage in plan.stages_of(["choices"], 0)})
     collect.collect()
     number = len(set(plan.stages_of(["choices"], 0)))
     text = (workplace / "minutes.csv").read_text()
     assert text == f"piece,seed,minutes\nrng,0,22.7\nchoices,0,{number:.1f}\n"
+
+
+def test_lines_of_runs_that_are_not_here_stay_in_a_table(workplace, monkeypatch):
+    earlier = [
+        {"way": way, "seed": seed, "set": name, "kl": kl}
+        for way, seed, name, kl in (
+            ("tree", 0, "trained", "0.2"),
+            ("path", 1, "trained", "9"),
+            ("path", 1, "unseen", "9"),
+            ("hard", 2, "trained", "0.7"),
+        )
+    ]
+    write_lines(workplace, "losses", *earlier)
+    measured = [{"way": "path", "seed": 1, "set": "trained", "kl": 0.5}, {"way": "tree", "seed": 2, "set": "trained", "kl": 0.1}]
+    monkeypatch.setattr(collect.losses_results, "lines", lambda journal: measured)
+    collect.collect()
+    text = (workplace / "losses.csv").read_text()
+    assert text == "way,seed,set,kl\ntree,0,trained,0.2\npath,1,trained,0.5\nhard,2,trained,0.7\ntree,2,trained,0.1\n"
 
 
 def test_every_training_of_the_plan_is_a_sound_config():
@@ -199,11 +210,16 @@ def test_the_page_holds_the_tables_that_the_csv_files_give():
     assert text.count("<!-- table: ") >= 1
 
 
-def test_the_picture_of_groups_is_what_the_csv_file_gives(workplace, monkeypatch):
-    monkeypatch.setattr(pictures, "PICTURES", workplace)
-    (drawn,) = pictures.draw()  # here are no runs, so no pictures of them
-    committed = page.PAGE.parent / "pictures" / drawn.name
-    assert drawn.read_text(encoding="utf-8") == committed.read_text(encoding="utf-8"), "run `python -m benchmarks.study --tables`"
+def test_pictures_are_what_the_csv_files_give(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # here are no runs, so no pictures of them
+    monkeypatch.setattr(pictures, "PICTURES", tmp_path)
+    every = list(pictures.draw())
+    assert "study-groups.svg" in [drawn.name for drawn in every]
+    for drawn in every:
+        committed = page.PAGE.parent / "pictures" / drawn.name
+        assert drawn.read_text(encoding="utf-8") == committed.read_text(encoding="utf-8"), (
+            "run `python -m benchmarks.study --tables`"
+        )
 
 
 def test_a_table_is_made_from_the_lines_of_a_csv_file(tmp_path, monkeypatch):
