@@ -22,7 +22,7 @@ from diffusecli.prompts.answer_texts import record_values
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import Matching, tally, target_finder
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.system.errors import joined, many
+from diffusecli.system.errors import joined
 
 CORRELATION, CRAMERS_V = "correlation", "Cramér's V"
 PAIRS_LEVEL = SIGNIFICANCE / 2
@@ -80,6 +80,11 @@ class PairFigures:
     by_fields: float = 0.0  # the part of the error that the sampled shares of the two fields alone would cause
     joint_p_value: float = math.nan  # as `p_value`, adjusted for all pairs (max-T, Westfall and Young)
     beyond_fields_p_value: float = math.nan  # the same of what the shares of the two fields do not explain
+
+    @property
+    def names(self) -> str:
+        """Both fields."""
+        return f"{self.first!r} and {self.second!r}"
 
     @property
     def given_fields(self) -> float:
@@ -156,9 +161,10 @@ class RecordFigures:
         if (pair := self.wrong_pair) is not None:
             expected, p = self._expected(pair), self.beyond_fields_p_value if apart else self.pairs_p_value
             measured = f"{pair.measure} {pair.sampled:z.3f}, perfect sampler{' with these shares' if apart else ''} {expected:z.3f}"
-            others = len(self._wrong_alike(pair))
-            besides = f" (and {many(others, 'more pair')})" if others else ""
-            words = _WRONG_PAIR[pair.departure(expected)].format(f"{pair.first!r} and {pair.second!r}{besides}")
+            others = self._wrong_alike(pair)
+            alike = f"{len(others)} more pairs" if len(others) > 1 else "".join(other.names for other in others)
+            besides = f" (and {alike})" if others else ""
+            words = _WRONG_PAIR[pair.departure(expected)].format(pair.names + besides)
             found.append(f"{words}: {measured} ({p_value(p, self.least_pairs_p)})")
         return "; ".join(found)
 

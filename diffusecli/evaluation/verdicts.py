@@ -82,7 +82,8 @@ def _share_off(found: Figures, of: Kind) -> str:
     parts = [f"unfinished {_percent(cut)}"] if cut else []
     if of.new >= _ZERO:
         rest = 1 - found.valid - of.new - cut
-        parts = [f"{_percent(of.new)} new combinations", *([f"{_percent(rest)} other"] if rest >= _ZERO else []), *parts]
+        new = "all" if rest < _ZERO and not cut else _percent(of.new)
+        parts = [f"{new} new combinations", *([f"{_percent(rest)} other"] if rest >= _ZERO else []), *parts]
     return of.off.format(_percent(1 - found.valid)) + (f" ({', '.join(parts)})" if parts else "")
 
 
@@ -137,9 +138,12 @@ def _departure(found: Figures, exact: ExactFigures | None, of: Kind) -> str:
 
 def _differs(low: float, high: float) -> str:
     """The difference with its bounds, if they say anything."""
+    highest = f"{high:.3f}"
+    if float(highest) <= _CLOSE:  # rounded, it would look like one that is close
+        highest = f"{math.ceil(1e4 * high) / 1e4:.4f}"
     if low >= _ZERO:
-        return f"differs from the target by a TVD between {low:.3f} and {high:.3f}"
-    return "differs from the target" + (f" by a TVD of at most {high:.3f}" if high < _USELESS else "")
+        return f"differs from the target by a TVD between {low:.3f} and {highest}"
+    return "differs from the target" + (f" by a TVD of at most {highest}" if high < _USELESS else "")
 
 
 def _follows(found: Figures, exact: ExactFigures | None) -> str:

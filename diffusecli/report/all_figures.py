@@ -25,7 +25,7 @@ from diffusecli.evaluation.verdicts import p_value, too_few
 from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.report.parts import Sentence, nats, percent, percent_span, tenths, thousandths
 from diffusecli.report.widths import start_of
-from diffusecli.report.wording import distinct_of_10, plus_minus, raised_entropy
+from diffusecli.report.wording import FEW_VALID, distinct_of_10, plus_minus, raised_entropy
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
@@ -143,9 +143,10 @@ def _of_fit(f: Figures, *, decides: bool) -> Iterator[Line]:
         nothing = f.detectable_tvd >= 1
         least = "no difference" if nothing else f"a TVD below {thousandths(f.detectable_tvd)}"
         yield Line("test of fit", "-", f"too few valid answers: {least} would {'' if nothing else 'not '}be detected")
-        yield Line("G", thousandths(f.g))
-        yield Line("Pearson's X2", thousandths(f.pearson), f"df {f.df}")
-        yield Line("Cohen's w", thousandths(f.cohens_w), "effect size, corrected for bias")
+        if f.valid >= FEW_VALID:
+            yield Line("G", thousandths(f.g))
+            yield Line("Pearson's X2", thousandths(f.pearson), f"df {f.df}")
+            yield Line("Cohen's w", thousandths(f.cohens_w), "effect size, corrected for bias")
         return
     if not math.isnan(f.p_value):
         level = f"; {'decides on the shares: ' if decides else ''}below {SIGNIFICANCE} they do not fit"

@@ -99,6 +99,10 @@ def drifts(found: Evaluation) -> Iterator[RenderableType]:
     names = short_names([run.run for run in found.runs])
     if found.drift:
         yield Text("")
+    if len(found.drift) > 1:
+        yield Sentence(f"drift from the base model on held-out instructions, nats per token ({DRIFT_SCALE}):")
+        yield from (Sentence(f"{spelled(names[run])}: {nats(drift)}", indent=2) for run, drift in found.drift.items())
+        return
     for run, drift in found.drift.items():
         yield Sentence(
             f"{spelled(names[run])}: drift from the base model on held-out instructions: {nats(drift)} nats per token ({DRIFT_SCALE})"

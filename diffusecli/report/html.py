@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from diffusecli.report.histogram import Sort
 
 _UNFOLDED = 6  # prompts whose charts are shown; with more, charts are folded
-_FEW = 3  # prompts whose verdicts are easily found below, so that no list of them comes first
 _NAMED = 4  # samplers whose numbers of answers are named
 _ROOMY = 3  # columns of figures that may be wide
 _NARROW, _WIDE = 9, 19  # rem of labels
@@ -69,7 +68,7 @@ def _page(evaluation: Evaluation, sort: Sort | None) -> dict[str, Any]:
         "by_folder": found.by_folder, "follow": found.follow, "folder_name": folder_name, "shared": shared_folder(every), "folder_chart": found.folder_chart,
         "samplers": named, "scores": scores(evaluation.rows, named), "runs": short_names([run.run for run in evaluation.runs]),
         "sources": list(dict.fromkeys(row.run for row in evaluation.rows)), "answers": _answers(evaluation, answered), "settings": _settings(evaluation),
-        "rest": rest_of_request(every, [some.asked for _, some in found.sections]), "overview": found.overview if len(every) > _FEW else None, "answered": answered, "origins": list(_origins(evaluation)), "pairs_level": PAIRS_LEVEL, "fold": len(every) > _UNFOLDED,
+        "rest": rest_of_request(every, [some.asked for _, some in found.sections]), "overview": found.overview if len(every) > 1 else None, "answered": answered, "origins": list(_origins(evaluation)), "pairs_level": PAIRS_LEVEL, "fold": len(every) > _UNFOLDED,
         "places": {section.prompt.key: place for place, (section, _) in enumerate(found.sections, 1)},
         "mixed": untuned == {True, False}, "toggle": untuned == {True, False} and _has_untuned_shares(found), "glossary": glossary(evaluation), "baselines": baselines, "off_target": (OFF_TARGET, UNFINISHED), "pairs": found.changes, "training": found.training,
         "matrices": found.matrices, "next_steps": list(next_steps(evaluation)), "drift_scale": DRIFT_SCALE,

@@ -15,6 +15,7 @@ from diffusecli.files.paths import exists
 from diffusecli.prompts.matching import Matching, beginnings
 from diffusecli.report.wording import mark_of
 from diffusecli.runs.next_commands import Next, first_training, if_readable, in_progress, sampling, training
+from diffusecli.system.notices import some_of
 
 _MANY_CUT = 0.05  # share of cut answers that could have become valid, which calls for longer ones
 _MOST_FURTHER = 2  # runs that are all named
@@ -63,7 +64,7 @@ def _further(bad: Sequence[Evaluated], runs: Mapping[str, RunFacts]) -> Iterator
     worst_first = list(dict.fromkeys(row.run for row in sorted(bad, key=_distance, reverse=True)))
     for run in worst_first if len(worst_first) <= _MOST_FURTHER else worst_first[:1]:
         step = if_readable(partial(training, runs[run].folder, further=True))
-        of = f" (the worst of {len(worst_first)} runs that do not follow their targets)" if len(worst_first) > _MOST_FURTHER else ""
+        of = f" (the worst run; then {some_of(worst_first[1:])})" if len(worst_first) > _MOST_FURTHER else ""
         yield from _said(step._replace(purpose=step.purpose + of) if step is not None else None)
 
 

@@ -32,7 +32,18 @@ from diffusecli.report.histogram import Histogram, Showing
 from diffusecli.report.legend import Legend
 from diffusecli.report.parts import CountedText, Flow, Sentence, cut_in_words, nats, new_table, percent, thousandths
 from diffusecli.report.widths import distinguishable
-from diffusecli.report.wording import MANY_OFF, distinct_of_10, mark_of, of_wordings, plus_minus, raised_entropy, sentence, short
+from diffusecli.report.wording import (
+    FEW_VALID,
+    MANY_OFF,
+    distinct_of_10,
+    mark_of,
+    of_wordings,
+    plus_minus,
+    raised_entropy,
+    sentence,
+    short,
+)
+from diffusecli.runs.sample_files import BASELINES
 from diffusecli.system.errors import joined, many
 from diffusecli.system.terminal import spelled
 
@@ -40,12 +51,12 @@ _STYLES = {"good": "green", "near": "yellow", "open": "yellow", "bad": "red"}
 _BEST_FIRST = ("good", "near", "open", "bad")  # kinds of verdicts
 _MOST_NAMED = 3  # samplers whose answers are not shown
 _MOST_FREQUENT = 5
+_OF_BASELINES = 2  # texts of samplers that are not tuned, in full
 _MOST_FIELDS, _FIELD = 10, 20
 _ENOUGH_KNOWN = 0.5  # share of records with known values, below which fields say little
 _WORTH_A_RULE = 0.01  # share of samples from which a wider rule is named
 _ASKED = 80  # characters of a wording
 _SHORT_TEXT = 34  # least columns of one of several answers in a line
-_FEW_VALID = 0.05  # share of valid answers, below which the entropy says nothing about them
 
 
 def evaluation(found: Evaluation, showing: Showing | None = None, *, verbose: bool = False) -> RenderableType:
@@ -90,7 +101,7 @@ def _terms(found: Evaluation) -> Iterator[RenderableType]:
     """The terms of the default output, in one line."""
     has_tvd = any(row.figures is not None or row.bounds is not None or "TVD" in row.verdict for row in found.rows)
     has_kl = any(row.exact is not None or row.bounds is not None for row in found.rows)
-    terms = ["TVD: share of answers that would have to change"] if has_tvd else []
+    terms = ["TVD: share of all answers that would have to change"] if has_tvd else []
     terms += ["KL: in nats"] if has_kl else []
     if terms:
         yield from (Text(""), Sentence(f"{'. '.join(terms)}. 0 is perfect", style="dim"))
@@ -168,7 +179,7 @@ def _figures(row: Evaluated) -> Iterator[str]:
 
 def _entropy(f: Figures, different: int) -> str:
     """The entropy beside the target's; if almost no answer is valid, it is that of other texts, and their number says more."""
-    if f.valid < _FEW_VALID:
+    if f.valid < FEW_VALID:
         return many(different, "different answer")
     target, perfect = f"{f.target_entropy:.2f}", f"{f.entropy_perfect:.2f}"
     beside = f"target {target}{f', perfect sampler {perfect}' if perfect not in (target, 'nan') else ''}"
@@ -234,26 +245,27 @@ def _answers(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str
             yield _SeveralTexts("off target:", by_count(off), len(cut))
     else:
         hidden = f"; the other {cut.total()} are unfinished" if off and cut and not verbose else ""
-        yield from _texts(off, "text off target", "texts off target", after=hidden, of=row.tally.n, whole=verbose)
+        most = _OF_BASELINES if verbose and row.mode in BASELINES and not row.tally.on_target else _MOST_FREQUENT
+        yield from _texts(off, "text off target", "texts off target", after=hidden, of=row.tally.n, whole=verbose, most=most)
         if verbose or not off:
-            yield from _texts(cut, "unfinished text", of=row.tally.n, whole=verbose)
+            yield from _texts(cut, "unfinished text", of=row.tally.n, whole=verbose, most=most)
     if (missed := nearly_matched(row.prompt, off, wider)) and missed.samples >= _WORTH_A_RULE * row.tally.n:
         yield Sentence(str(missed), indent=2)
 
 
-def _texts(counts: Counter[str], *what: str, after: str = "", of: int, whole: bool) -> Iterator[RenderableType]:
-    """The most frequent texts, cut unless `whole`; their number of samples, unless they are all `of` them."""
+def _texts(counts: Counter[str], *what: str, after: str = "", of: int, whole: bool, most: int) -> Iterator[RenderableType]:
+    """The `most` frequent texts, cut unless `whole`; their number of samples, unless they are all `of` them."""
     if counts:
         samples = f" ({many(counts.total(), 'sample')}{after})" if counts.total() < of else ""
         yield Sentence(f"{many(len(counts), *what)}{samples}:", indent=2)
-        yield from (CountedText(count, text, whole=whole) for text, count in by_count(counts)[:_MOST_FREQUENT])
-        yield from _left_out(len(counts))
+        yield from (CountedText(count, text, whole=whole) for text, count in by_count(counts)[:most])
+        yield from _left_out(len(counts), most)
 
 
-def _left_out(texts: int) -> Iterator[RenderableType]:
+def _left_out(texts: int, shown: int = _MOST_FREQUENT) -> Iterator[RenderableType]:
     """How many texts are not shown."""
-    if texts > _MOST_FREQUENT:
-        yield Text(f"         and {many(texts - _MOST_FREQUENT, 'more text')}")
+    if texts > shown:
+        yield Text(f"         and {many(texts - shown, 'more text')}")
 
 
 class _SeveralTexts:

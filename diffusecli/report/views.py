@@ -212,12 +212,21 @@ def samplers(rows: Sequence[Evaluated]) -> dict[tuple[str, str], Sampler]:
         if key[1] == "untuned" and not any(mode == "untuned" for _, mode in found):
             found[key] = Sampler(name, "orange", "square", untuned=True)
         elif key[1] in ASKED:
-            found[key] = Sampler(name, _ASKED_COLOURS[asked % len(_ASKED_COLOURS)], _SHAPES[asked % len(_SHAPES)], untuned=True)
+            found[key] = Sampler(name, *_looks(asked, _ASKED_COLOURS), untuned=True)
             asked += 1
         else:
-            found[key] = Sampler(name, _COLOURS[others % len(_COLOURS)], _SHAPES[others % len(_SHAPES)], key[1] == "untuned")
+            found[key] = Sampler(name, *_looks(others, _COLOURS), key[1] == "untuned")
             others += 1
     return found
+
+
+def _looks(place: int, colours: Sequence[str]) -> tuple[str, str]:
+    """Colour and shape of a sampler; each pair of them is used before any comes again.
+
+    >>> _looks(0, _COLOURS), _looks(1, _COLOURS), _looks(5, _COLOURS)
+    (('blue', 'circle'), ('green', 'diamond'), ('blue', 'diamond'))
+    """
+    return colours[place % len(colours)], _SHAPES[(place + place // len(colours)) % len(_SHAPES)]
 
 
 def spots(section: Section) -> list[dict[str, Any]]:

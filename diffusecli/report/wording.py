@@ -25,6 +25,7 @@ from diffusecli.system.errors import many, printable, shortened
 ROUNDING = 1e-9  # error of a sum of shares, or of a figure that is zero
 _MOST_TEXT = 600  # characters of one text of a model
 _MOST_ENTRIES = 40  # of a list or a mapping within settings and manifests
+FEW_VALID = 0.05  # share of valid answers, below which their statistics say nothing
 MANY_OFF = 0.05  # share of samples off target from which reports point to them
 DRIFT_SCALE = "0.02 is small, 0.4 is large"
 """How much drift is bad, as measured in `docs/study.md`."""
@@ -170,10 +171,10 @@ def count(value: float | None) -> str:
 
 
 def span(low: float | None, high: float | None, digits: int = 3, factor: float = 1) -> str:
-    """An interval with an en dash, or with "to" if a bound is negative.
+    """An interval.
 
     >>> span(0.1, 0.25, 2), span(-0.1, 0.2, 1), span(math.nan, 1)
-    ('0.10–0.25', '−0.1 to 0.2', '–')
+    ('0.10 to 0.25', '−0.1 to 0.2', '–')
     """
     bounds = known(low), known(high)
     if bounds[0] is None or bounds[1] is None:
@@ -181,7 +182,7 @@ def span(low: float | None, high: float | None, digits: int = 3, factor: float =
     first, last = (
         f"{factor * bound:,.{digits}f}".replace(",", "\u202f").replace("-", "−") for bound in bounds if bound is not None
     )
-    return f"{first} to {last}" if "−" in first + last else f"{first}–{last}"
+    return f"{first} to {last}"
 
 
 def brief(value: float) -> str:

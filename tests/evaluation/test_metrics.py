@@ -230,6 +230,7 @@ EXACT = ExactFigures(kl=0.1, on_target=1.0, tvd=0.18)
         ({"{0}": 500, "{1}": 500}, ExactFigures(kl=0.2, on_target=0.8, tvd=0.2), "follows the target (p ="),  # other tokenisations
         ({"{0}": 500, "{1}": 500}, ExactFigures(kl=0.2, on_target=0.8), "follows the target (p ="),
         ({"{0}": 545, "{1}": 455}, ExactFigures(kl=0.0, on_target=1.0, tvd=0.015), "close to the target (p ="),
+        ({"{0}": 545, "{1}": 455}, ExactFigures(kl=0.0, on_target=0.99, tvd=0.02031), "by a TVD between 0.010 and 0.0204 (p ="),
         ({"{0}": 545, "{1}": 455}, EXACT, "valid answers, wrong shares (p ="),
         ({"{0}": 535, "{1}": 465}, None, "differs from the target by a TVD of at most 0.065 (p ="),
     ],

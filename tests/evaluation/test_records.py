@@ -152,7 +152,7 @@ def test_verdicts_and_limits_see_fields_and_pairs(tmp_path):
     found = evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "p.json"))
     assert (
         found.rows[0].verdict
-        == "the field 'a' differs from its weights: TVD 0.500, perfect sampler 0.023 (p <= 0.0001); off target 50 % (50 % new combinations)"
+        == "the field 'a' differs from its weights: TVD 0.500, perfect sampler 0.023 (p <= 0.0001); off target 50 % (all new combinations)"
     )
     assert failures(found, {"--max-tvd": 0.6}) == []
     assert failures(found, {"--max-tvd": 0.1})[0].endswith("TVD 0.5 > 0.1")
@@ -212,7 +212,7 @@ def test_the_pair_that_is_named_is_the_one_furthest_off_in_standard_errors():
 
 
 @pytest.mark.parametrize(
-    ("others", "besides"), [((0.0001, 0.9), " (and 1 more pair)"), ((0.0001, 0.002), " (and 2 more pairs)"), ((0.5, 0.9), "")]
+    ("others", "besides"), [((0.0001, 0.9), " (and 'b' and 'x')"), ((0.0001, 0.002), " (and 2 more pairs)"), ((0.5, 0.9), "")]
 )
 def test_the_verdict_counts_the_other_pairs_that_differ_as_the_worst(others, besides):
     """The level of all pairs together is .025."""

@@ -174,6 +174,14 @@ def test_records_that_differ_at_their_ends_stay_different():
     assert len(set(distinguishable(names, 20))) == 3
 
 
+@pytest.mark.parametrize(("mode", "texts", "rest"), [("lora", 5, 2), ("untuned", 2, 5)])
+def test_all_figures_have_fewer_texts_of_a_model_that_is_not_tuned(mode, texts, rest):
+    given = (SampleSet("x", mode, COIN, Answers({f"text {k}": 1 for k in range(7)})),)
+    text = shown(evaluate([], Question(given=given)), verbose=True)
+    assert text.count("1 x 'text ") == texts
+    assert f"and {rest} more texts" in text
+
+
 def test_answers_off_target_are_shown_where_no_answer_is_a_target(tmp_path):
     text = shown(found(tmp_path, {"edge": 7, "Heads": 2}))
     assert "off target 100 %" in text
@@ -401,7 +409,7 @@ def test_wrong_shares_without_a_target_that_stands_out_say_so(tmp_path):
 
 def test_the_default_output_explains_its_terms_in_one_line(tmp_path):
     judged = found(tmp_path, {"{heads}": 510, "{tails}": 490})
-    tvd = "TVD: share of answers that would have to change. "
+    tvd = "TVD: share of all answers that would have to change. "
     assert shown(judged).rstrip().endswith(f"\n\n{tvd}0 is perfect")
     exact = replace(judged, rows=tuple(replace(row, exact=ExactFigures(0.002, 0.99, 0.0321)) for row in judged.rows * 2))
     assert shown(exact).count(f"{tvd}KL: in nats. 0 is perfect\n") == 1
@@ -506,7 +514,7 @@ def test_more_tokens_are_advised_for_open_ended_answers():
 @pytest.mark.parametrize(("runs", "expected"), [
     (1, ["train further: `train run-0`"]),
     (2, ["train further: `train run-1`", "train further: `train run-0`"]),
-    (3, ["train further (the worst of 3 runs that do not follow their targets): `train run-2`"]),
+    (3, ["train further (the worst run; then {0}/run-1; {0}/run-0): `train run-2`"]),
 ])  # fmt: skip
 def test_the_run_that_is_furthest_from_its_target_is_trained_further(tmp_path, monkeypatch, runs, expected):
     monkeypatch.setattr(
@@ -514,7 +522,7 @@ def test_the_run_that_is_furthest_from_its_target_is_trained_further(tmp_path, m
     )
     asked = {"p.json": {"request": "Toss.", "targets": ["a", "b"]}}
     made = [run_with(tmp_path / f"run-{k}", asked, {"lora": {"p.json": {"a": 700 + 50 * k, "b": 300}}}) for k in range(runs)]
-    assert list(next_steps(evaluate([run.path for run in made]))) == expected
+    assert list(next_steps(evaluate([run.path for run in made]))) == [step.format(tmp_path) for step in expected]
 
 
 def two_runs(tmp_path, prompts):
@@ -535,14 +543,20 @@ def test_means_over_prompts_need_two_and_drift_has_its_scale(tmp_path, prompts):
     assert "(0.02 is small, 0.4 is large)" in text
 
 
+def two_runs_on_prompts_of_their_own(tmp_path):
+    asked = {name: {"request": f"Toss {name}.", "targets": ["a", "b"]} for name in ("one", "two")}
+    samples = {name: {"lora": {f"{name}.json": {"a": 9, "b": 9}}} for name in asked}
+    return [run_with(tmp_path / name, {f"{name}.json": asked[name]}, samples[name], {"retention_kl": 0.01}).path for name in asked]
+
+
+def test_the_scale_of_drift_is_said_once(tmp_path):
+    lines = [line.strip() for line in shown(evaluate(two_runs_on_prompts_of_their_own(tmp_path)), 120).splitlines()]
+    start = lines.index("drift from the base model on held-out instructions, nats per token (0.02 is small, 0.4 is large):")
+    assert lines[start + 1 : start + 3] == ["one: 0.0100", "two: 0.0100"]
+
+
 def test_only_shows_the_drift_of_the_runs_that_it_shows(tmp_path):
-    asked = {"request": "Toss.", "targets": ["a", "b"]}
-    paths = [
-        run_with(
-            tmp_path / name, {f"{name}.json": asked}, {"lora": {f"{name}.json": {"a": 9, "b": 9}}}, {"retention_kl": 0.01}
-        ).path
-        for name in ("one", "two")
-    ]
+    paths = two_runs_on_prompts_of_their_own(tmp_path)
     assert list(evaluate(paths).drift) == list(map(str, paths))
     assert list(evaluate(paths, Question(only=("two",))).drift) == [str(paths[1])]
 
@@ -632,15 +646,15 @@ def test_a_comparison_of_the_same_answers_says_so():
     assert re.search(r"excess TVD +[+]0\.000 +-0\.\d+ to [+]0\.\d+", text)
 
 
-@pytest.mark.parametrize(("counts", "note"), [
-    ({"{heads}": 2, "{tails}": 1, "junk": 97}, "too few valid answers: no difference would be detected"),
-    ({"{heads}": 12, "{tails}": 8}, "too few valid answers: a TVD below 0.3"),
+@pytest.mark.parametrize(("counts", "note", "statistics"), [
+    ({"{heads}": 2, "{tails}": 1, "junk": 97}, "too few valid answers: no difference would be detected", 0),
+    ({"{heads}": 12, "{tails}": 8}, "too few valid answers: a TVD below 0.3", 1),
 ])  # fmt: skip
-def test_a_test_of_too_few_valid_answers_has_no_p(tmp_path, counts, note):
+def test_a_test_of_too_few_valid_answers_has_no_p(tmp_path, counts, note, statistics):
     text = " ".join(shown(found(tmp_path, counts), 120, verbose=True).split())
     assert f"test of fit - {note}" in text
     assert "detectable TVD" not in text
-    assert text.count("likelihood ratio statistic") == 1
+    assert text.count("likelihood ratio statistic") == text.count("Pearson's X2") == statistics
     assert not re.findall(r"p = |p <= |by G|simulated samples", text)
     assert "test of fit p = " in " ".join(shown(found(tmp_path, {"{heads}": 60, "{tails}": 50}), 120, verbose=True).split())
 
