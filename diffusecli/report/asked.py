@@ -64,7 +64,7 @@ def title(every: Sequence[Section]) -> str:
     if any(name.endswith("…") for name in named):  # too long for two
         named = [first_sentence(questions[0], _TITLE)]
     rest = len(questions) - len(named)
-    return " · ".join(named) + (f" and {many(rest, 'more request')}" if rest else "")
+    return " · ".join([*named, *([many(rest, "more request")] if rest else [])])
 
 
 def shared_folder(every: Sequence[Section]) -> str:

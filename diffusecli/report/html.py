@@ -30,12 +30,12 @@ from diffusecli.report.palette import DARK, LIGHT, Palette
 from diffusecli.report.parts import cut_in_words
 from diffusecli.report.prompt_charts import folder_name
 from diffusecli.report.row_charts import RowChart
-from diffusecli.report.scores import scores
+from diffusecli.report.scores import of_equal, scores
 from diffusecli.report.target_charts import together
 from diffusecli.report.templates import engine, source
 from diffusecli.report.views import OFF_TARGET, UNFINISHED, Sampler, Section, samplers, spots
 from diffusecli.report.wording import DRIFT_SCALE, count, readable, text
-from diffusecli.runs.sample_files import ASKED, MODES, read_meta
+from diffusecli.runs.sample_files import ASKED, BASELINES, MODES, read_meta
 from diffusecli.system.errors import joined, many
 
 if TYPE_CHECKING:
@@ -46,7 +46,10 @@ _NAMED = 4  # samplers whose numbers of answers are named
 _ROOMY = 3  # columns of figures that may be wide
 _NARROW, _WIDE = 9, 19  # rem of labels
 _LETTER = 0.43  # rem of a letter of a label
-_STRAYS = 5  # texts off target of each sampler, and as many unfinished ones
+_STRAYS, _OF_BASELINES = (
+    5,
+    2,
+)  # texts off target of each sampler, and as many unfinished ones; of untuned ones without a valid answer
 
 
 def html_report(evaluation: Evaluation, sort: Sort | None = None) -> str:
@@ -66,7 +69,7 @@ def _page(evaluation: Evaluation, sort: Sort | None) -> dict[str, Any]:
     return {
         "evaluation": evaluation, "version": __version__, "title": title(every), "sections": found.sections, "every": every,
         "by_folder": found.by_folder, "follow": found.follow, "folder_name": folder_name, "shared": shared_folder(every), "folder_chart": found.folder_chart,
-        "samplers": named, "scores": scores(evaluation.rows, named), "runs": short_names([run.run for run in evaluation.runs]),
+        "samplers": named, "scores": of_equal(scores(evaluation.rows, named)), "runs": short_names([run.run for run in evaluation.runs]),
         "sources": list(dict.fromkeys(row.run for row in evaluation.rows)), "answers": _answers(evaluation, answered), "settings": _settings(evaluation),
         "rest": rest_of_request(every, [some.asked for _, some in found.sections]), "overview": found.overview if len(every) > 1 else None, "answered": answered, "origins": list(_origins(evaluation)), "pairs_level": PAIRS_LEVEL, "fold": len(every) > _UNFOLDED,
         "places": {section.prompt.key: place for place, (section, _) in enumerate(found.sections, 1)},
@@ -97,13 +100,17 @@ def cells(section: Section) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]
 
 def strays(row: Evaluated) -> list[Outcome]:
     """The most frequent texts off target, then the most frequent unfinished texts."""
-    off, cut = (by_count(counts)[:_STRAYS] for counts in (row.tally.off_target, row.tally.unfinished))
+    off, cut = (by_count(counts)[: _most(row)] for counts in (row.tally.off_target, row.tally.unfinished))
     return [*(Outcome(text, count) for text, count in off), *(Outcome(text, count, count) for text, count in cut)]
+
+
+def _most(row: Evaluated) -> int:
+    return _OF_BASELINES if row.mode in BASELINES and not row.tally.on_target else _STRAYS
 
 
 def left_out(row: Evaluated) -> str:
     """How many texts `strays` leaves out; empty if none."""
-    off, cut = (len(counts) - _STRAYS for counts in (row.tally.off_target, row.tally.unfinished))
+    off, cut = (len(counts) - _most(row) for counts in (row.tally.off_target, row.tally.unfinished))
     parts = [
         many(off, "more text off target", "more texts off target") if off > 0 else "",
         many(cut, "more unfinished text") if cut > 0 else "",

@@ -30,7 +30,7 @@ class Judged:
     first: bool  # of its prompt
     drawn: Row
     measured: bool  # whether it has a distance
-    baselines: str  # the distances of untuned samplers, whose lines may be beyond the axis
+    baselines: str  # in the first row of a prompt, the distances of untuned samplers, whose lines may be beyond the axis
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def of_prompts(sections: Sequence[tuple[Section, Asked]]) -> Overview:
         distance = _distance(row)
         measured = bool(distance) and known(distance[0]) is not None
         strip = _strip(sampler, row, thin[section.prompt.key] if measured else (), scale, section.name if first else "", kl=kl)
-        others = [pair for pair in thin[section.prompt.key] if pair[0] != sampler and not sampler.untuned]
+        others = [pair for pair in thin[section.prompt.key] if first and pair[0] != sampler and not sampler.untuned]
         rows.append(Judged(section, asked, sampler, row, first, strip, measured, in_words(others)))
     return Overview(tuple(rows), _chart(rows, scale, [sampler for some in thin.values() for sampler, _ in some]))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from diffusecli.evaluation.evaluation import Evaluated
@@ -25,6 +25,20 @@ class Score:
     exact: int  # prompts with a known exact TVD
     exact_tvd: float  # its median over them
     verdict: str  # of the last prompt
+
+
+def of_equal(found: Iterable[Score]) -> list[Score]:
+    """The scores, those of untuned samplers that are the same under the names of all."""
+    merged: list[Score] = []
+    for score in found:
+        same = (place for place, first in enumerate(merged) if repr(replace(score, sampler=first.sampler)) == repr(first))
+        place = next(same, None) if score.sampler.untuned else None
+        if place is None or not merged[place].sampler.untuned:
+            merged.append(score)
+        else:
+            first = merged[place].sampler
+            merged[place] = replace(score, sampler=replace(first, label=f"{first.label} and {score.sampler.label}", several=True))
+    return merged
 
 
 def scores(rows: Iterable[Evaluated], names: Mapping[tuple[str, str], Sampler]) -> list[Score]:

@@ -473,14 +473,14 @@ def test_the_title_is_what_was_asked(tmp_path, request_text, title):
 def test_the_title_of_many_requests_names_the_first_and_counts_the_others(tmp_path):
     prompts = {f"{i}.json": prompt("ab", request=f"Question {i}?") for i in range(5)}
     run_with(tmp_path / "run", prompts, {"lora": {key: {"a": 5, "b": 5} for key in prompts}})
-    assert "<title>Question 0? · Question 1? and 3 more requests</title>" in html_report(evaluate([tmp_path]))
+    assert "<title>Question 0? · Question 1? · 3 more requests</title>" in html_report(evaluate([tmp_path]))
 
 
 def test_a_title_of_several_long_requests_names_the_first_whole(tmp_path):
     prompts = {f"{i}.json": prompt("ab", request=f"Do you agree with statement number {i} of the questionnaire?") for i in range(3)}
     run_with(tmp_path / "run", prompts, {"lora": {key: {"a": 5, "b": 5} for key in prompts}})
     page = html_report(evaluate([tmp_path]))
-    assert "<title>Do you agree with statement number 0 of the questionnaire? and 2 more requests</title>" in page
+    assert "<title>Do you agree with statement number 0 of the questionnaire? · 2 more requests</title>" in page
 
 
 def test_the_system_text_is_shown_where_prompts_differ_in_it(tmp_path):
@@ -1055,9 +1055,9 @@ def test_a_base_model_that_all_runs_share_is_named_once(tmp_path):
             tmp_path / name, {"p.json": prompt("ab")}, {"lora": {"p.json": {"a": 60, "b": 40}}}, {"model": model, "iterations": 4}
         )
     top = Parsed(html_report(evaluate([tmp_path / "one", tmp_path / "two"])).partition("</header>")[0]).text
-    assert "Base model m ; adapter one, trained for 4 iterations ; adapter two, trained for 4 iterations" in top
+    assert "Base model m Adapter one, trained for 4 iterations Adapter two, trained for 4 iterations" in top
     top = Parsed(html_report(evaluate([tmp_path / "one", tmp_path / "three"])).partition("</header>")[0]).text
-    assert "Base model m, adapter one, trained for 4 iterations ; base model n, adapter three, trained for 4 iterations" in top
+    assert "Base model m, adapter one, trained for 4 iterations Base model n, adapter three, trained for 4 iterations" in top
 
 
 def test_a_difference_of_one_prompt_has_no_chart_and_one_of_the_same_answers_is_left_out(tmp_path):
@@ -1114,6 +1114,16 @@ def test_the_untuned_model_has_the_sign_of_its_verdict_in_the_head_of_the_chart(
         assert ('href="#m-square"' in legend, "key thin" in legend) == ((name == "some"),) * 2, (
             "the line is explained with its sign"
         )
+
+
+def test_equal_untuned_models_are_once_in_the_list_of_samplers(tmp_path):
+    for name, a in (("one", 60), ("two", 10)):
+        samples = {"lora": {"p.json": {"a": a, "b": 40}, "q.json": {"a": 9}}, "untuned": {"p.json": {"x": 9}, "q.json": {"x": 9}}}
+        run_with(tmp_path / name, {"p.json": prompt("ab"), "q.json": prompt("ac", request="Say a or c.")}, samples)
+    page = html_report(evaluate([tmp_path / "one", tmp_path / "two"]))
+    listed = Parsed(page.partition('<ul class="scores">')[2].partition("</ul>")[0]).text
+    assert listed.count("(tuned)") == 2
+    assert "one (untuned) and two (untuned) : 0 of 2 follow their target 2 do not" in listed
 
 
 def test_the_tvd_of_the_untuned_model_is_beside_its_verdict_and_in_the_overview(tmp_path):
