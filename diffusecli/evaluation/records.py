@@ -1,40 +1,21 @@
-"""Answers that are records: compare each field with its distribution, and each pair of fields with their association.
-
-Takes counted answers and the target distribution from `record_targets.py`. Symbols: N answers, F fields, B samples of a perfect sampler.
-"""
+"""Figures of answers that are records: each field, each pair of fields, and in words what differs from the target."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations
+from dataclasses import dataclass
 
-import numpy as np
-
+from diffusecli.evaluation.association import CORRELATION
 from diffusecli.evaluation.fit import SIGNIFICANCE
-from diffusecli.evaluation.metrics import figures
-from diffusecli.evaluation.perfect import monte_carlo_p
-from diffusecli.evaluation.record_targets import RecordTarget, coded, numbers_of
-from diffusecli.evaluation.sdmetrics_score import Quality, quality
-from diffusecli.evaluation.verdicts import VALUES, p_value, too_few, verdict
-from diffusecli.prompts.answer_texts import record_values
-from diffusecli.prompts.answers import Answers
-from diffusecli.prompts.matching import Matching, tally, target_finder
-from diffusecli.prompts.prompt import Prompt
+from diffusecli.evaluation.sdmetrics_score import Quality
+from diffusecli.evaluation.verdicts import p_value
 from diffusecli.system.errors import joined
 
-CORRELATION, CRAMERS_V = "correlation", "Cramér's V"
 PAIRS_LEVEL = SIGNIFICANCE / 2
 """The level of the test of all pairs together."""
-_DRAWS, _FEWEST = 999, 199  # samples of a perfect sampler, for their associations
-_MOST_VALUES = 100_000_000  # of these samples in total
-_MOST_CELLS = 100_000  # of the table of two fields: a larger table needs more answers than anyone samples
 _MOST_NAMED = 3  # fields in a verdict
-_RAKED, _RAKED_ENOUGH = 100, 1e-6  # rounds of raking, and the change of weights that ends it
 _EQUAL = 1e-6  # associations that differ by less are the same
 _ALMOST_NONE = 0.25  # of a perfect sampler's Cramér's V, below which fields are almost independent
-_NO_VALUE = "\0"  # replaces the fields of an answer that does not fit the template
 
 
 _WRONG_PAIR = {
@@ -142,7 +123,7 @@ class RecordFigures:
     @property
     def field_level(self) -> float:
         """The level of the test of each field."""
-        return _field_level(len(self.fields))
+        return field_level(len(self.fields))
 
     @property
     def doubt(self) -> str:
@@ -233,149 +214,6 @@ class RecordFigures:
         return (p if math.isnan(p) else min(1.0, 2 * p)), what
 
 
-def record_figures(
-    prompt: Prompt, counts: Answers, seed: int, matching: Matching | None = None, *, sdmetrics: bool = False
-) -> RecordFigures | None:
-    """All figures of the fields; None if answers are not records, or there are none. Raises `InputError` if SDMetrics is not installed."""
-    template, n = prompt.record, counts.total()
-    if template is None or not n or not prompt.targets:
-        return None
-    target, finder = RecordTarget.of(prompt, template), target_finder(prompt, matching or Matching())
-    taken: list[tuple[tuple[str, ...] | None, int]] = []
-    copies = 0
-    for text, count in counts.items():
-        place = finder(text)
-        cut = counts.unfinished[text] if prompt.eos or place is None else 0
-        taken += [(None, cut)] if cut else []
-        if count > cut:
-            copies += 0 if place is None else count - cut
-            taken.append((_values(prompt, text, place), count - cut))
-    rows = [(values, count) for values, count in taken if values is not None]
-    known = [(values, count) for values, count in rows if target.knows(values)]
-    fields, level = [], _field_level(len(template.fields))
-    for place, (name, own) in enumerate(zip(template.fields, target.marginals, strict=True)):
-        answers = Answers()
-        for values, count in taken:
-            answers.add(values[place] if values is not None else _NO_VALUE, count)
-        alone = Prompt(request=prompt.question, targets=tuple(own), weights=tuple(own.values()))
-        found = figures(alone, tally(alone, answers), seed=seed, level=level)
-        of_field = found.valid, found.tvd, found.tvd_floor, found.excess_tvd, found.p_value
-        judged = verdict(found, None, VALUES, level), found.too_even, too_few(found, level)
-        fields.append(FieldFigures(name, len(own), *of_field, *judged, least_p=found.least_p))
-    fits, all_known = (sum(count for _, count in some) / n for some in (rows, known))
-    scored = quality(target, rows, seed) if sdmetrics else None
-    pairs, repeats, together, beyond = _pairs(target, known, seed)
-    return RecordFigures(fits, all_known, copies / n, tuple(fields), pairs, repeats, together, scored, beyond)
-
-
-def _field_level(fields: int) -> float:
+def field_level(fields: int) -> float:
     """Half of the joint level for the fields, shared equally (Bonferroni). `PAIRS_LEVEL` is the other half."""
     return SIGNIFICANCE / 2 / fields
-
-
-def _values(prompt: Prompt, text: str, place: int | None) -> tuple[str, ...] | None:
-    """The fields of an answer: those of its target in any spelling, otherwise those of its text."""
-    if place is not None and not prompt.in_parts:
-        return record_values(prompt, prompt.targets[place])
-    return record_values(prompt, text) if prompt.eos else None
-
-
-def _pairs(
-    target: RecordTarget, known: Sequence[tuple[tuple[str, ...], int]], seed: int
-) -> tuple[tuple[PairFigures, ...], int, float, float]:
-    """Associations of all pairs of fields among answers with known values, the number of perfect samples, and two p-values.
-
-    The first is of the pair furthest off, the second of the pair furthest from what the shares of its fields explain.
-    """
-    if not known:
-        return (), 0, math.nan, math.nan
-    answers, counts = coded(target.marginals, [values for values, _ in known]), np.array([count for _, count in known], dtype=float)
-    draws = max(_FEWEST, min(_DRAWS, _MOST_VALUES // (int(counts.sum()) * len(target.marginals))))
-    perfect = list(target.samples(int(counts.sum()), draws, seed))
-    pairs, furthest, beyond, furthest_null = [], 0.0, 0.0, np.zeros(draws)
-    for a, b in combinations(range(len(target.marginals)), 2):
-        measure, associated = _association(target.marginals[a], target.marginals[b])
-        if associated is None:
-            continue
-        wanted = associated(target.rows[:, [a, b]], target.weights) if len(target.rows) else 0.0
-        null = np.array([associated(rows[:, [a, b]], np.ones(len(rows))) for rows in perfect])
-        sampled, mean = associated(answers[:, [a, b]], counts), float(null.mean())
-        away, away_null, spread = abs(sampled - mean), np.abs(null - mean), max(float(null.std()), 1e-9)
-        p_value = float(monte_carlo_p(np.count_nonzero(away_null >= away - 1e-12), draws))
-        furthest, furthest_null = max(furthest, away / spread), np.maximum(furthest_null, away_null / spread)
-        names = target.template.fields
-        by_fields = 0.0
-        if len(target.rows):
-            raked = _raked(target.rows[:, [a, b]], target.weights, answers[:, [a, b]], counts)
-            by_fields = associated(target.rows[:, [a, b]], raked) - wanted if raked.any() else 0.0
-        pairs.append(PairFigures(names[a], names[b], measure, wanted, mean, sampled, sampled - mean, spread, p_value, by_fields))
-        beyond = max(beyond, pairs[-1].beyond_fields)
-    if not pairs:
-        return (), draws, math.nan, math.nan
-
-    def joint(away: float) -> float:
-        return float(monte_carlo_p(np.count_nonzero(furthest_null >= away - 1e-9), draws))
-
-    pairs = [
-        replace(pair, joint_p_value=joint(abs(pair.error) / pair.standard_error), beyond_fields_p_value=joint(pair.beyond_fields))
-        for pair in pairs
-    ]
-    return tuple(pairs), draws, joint(furthest), joint(beyond)
-
-
-def _raked(rows: np.ndarray, weights: np.ndarray, answers: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The weights of rows [R, 2] scaled until both fields have the shares of the answers [N, 2] (Deming and Stephan 1940).
-
-    This keeps the target's association, as odds ratios. All weights are 0 if no row has values of both fields.
-    """
-    raked = np.asarray(weights / weights.sum())
-    for _ in range(_RAKED):
-        before = raked
-        for field in (0, 1):
-            size = 1 + max(int(rows[:, field].max()), int(answers[:, field].max()))
-            wanted = np.bincount(answers[:, field], weights=counts, minlength=size) / counts.sum()
-            now = np.bincount(rows[:, field], weights=raked, minlength=size)
-            raked = np.asarray(raked * np.divide(wanted, now, out=np.zeros(size), where=now > 0)[rows[:, field]])
-        if np.abs(raked - before).sum() < _RAKED_ENOUGH:
-            break
-    return raked
-
-
-def _association(first: dict[str, float], second: dict[str, float]) -> tuple[str, Callable[[np.ndarray, np.ndarray], float] | None]:
-    """The measure of association of two fields: a function of value indices [N, 2] and counts [N]; None if there is no usable one."""
-    sizes, numbers = (len(first), len(second)), [numbers_of(own) for own in (first, second)]
-    if sizes[0] * sizes[1] > _MOST_CELLS or min(sizes) < 2:
-        return "", None
-    x, y = numbers
-    if x is not None and y is not None:
-        of_numbers = x, y
-        return CORRELATION, lambda rows, counts: correlation(of_numbers[0][rows[:, 0]], of_numbers[1][rows[:, 1]], counts)
-    cells = sizes[0] * sizes[1]
-    return CRAMERS_V, lambda rows, counts: cramers_v(
-        np.bincount(rows[:, 0] * sizes[1] + rows[:, 1], weights=counts, minlength=cells).reshape(sizes)
-    )
-
-
-def cramers_v(table: np.ndarray) -> float:
-    """Sqrt(X2 / (N (min(rows, columns) - 1))) with X2 of the test of independence (Cramér 1946); 0 if a field has only one value.
-
-    >>> cramers_v(np.array([[5, 0], [0, 5]])), cramers_v(np.array([[1, 1], [1, 1]]))
-    (1.0, 0.0)
-    """
-    shares = table / table.sum()
-    rows, columns = shares.sum(1), shares.sum(0)
-    independent = np.outer(rows, columns)
-    square = float(np.divide((shares - independent) ** 2, independent, out=np.zeros_like(independent), where=independent > 0).sum())
-    return math.sqrt(square / (min(table.shape) - 1))
-
-
-def correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
-    """Weighted Pearson correlation; 0 if one of the two is constant.
-
-    >>> round(correlation(np.array([1.0, 2, 3]), np.array([2.0, 4, 6]), np.ones(3)), 6)
-    1.0
-    """
-    w = weights / weights.sum()
-    x, y = x - (w * x).sum(), y - (w * y).sum()
-    spread = math.sqrt(float((w * x * x).sum() * (w * y * y).sum()))
-    return float((w * x * y).sum() / spread) if spread > 0 else 0.0

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
+from diffusecli.evaluation.association import CORRELATION, CRAMERS_V
 from diffusecli.evaluation.evaluation import Evaluation
-from diffusecli.evaluation.records import CORRELATION, CRAMERS_V
 from diffusecli.report.all_figures import lines_of
 from diffusecli.report.parts import Sentence
 from diffusecli.system.terminal import spelled

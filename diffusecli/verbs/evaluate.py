@@ -23,7 +23,7 @@ from diffusecli.evaluation.open_ended import by_line, diversity
 from diffusecli.evaluation.ordered import ordered, values_in
 from diffusecli.evaluation.prompt_book import PromptBook, kept_prompt
 from diffusecli.evaluation.raw_answers import read_answers
-from diffusecli.evaluation.records import record_figures
+from diffusecli.evaluation.record_fit import record_figures
 from diffusecli.evaluation.sample_set import SERVED, RunFacts, SampleSet
 from diffusecli.evaluation.sdmetrics_score import require_sdmetrics
 from diffusecli.evaluation.sources import find_samples

@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from diffusecli.evaluation.association import correlation, cramers_v
 from diffusecli.evaluation.gates import failures
-from diffusecli.evaluation.records import FieldFigures, PairFigures, RecordFigures, correlation, cramers_v, record_figures
+from diffusecli.evaluation.record_fit import record_figures
+from diffusecli.evaluation.records import FieldFigures, PairFigures, RecordFigures
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import Matching
 from diffusecli.prompts.prompt import Prompt

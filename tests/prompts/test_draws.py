@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from diffusecli.api.prompts import init_prompt
+from diffusecli.evaluation.record_fit import record_figures
 from diffusecli.evaluation.record_targets import RecordTarget
-from diffusecli.evaluation.records import record_figures
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import Matching, tally, target_finder
 from diffusecli.prompts.prompt import Draws, Prompt

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from diffusecli.api.prompts import init_prompt
+from diffusecli.evaluation.record_fit import record_figures
 from diffusecli.evaluation.record_targets import RecordTarget
-from diffusecli.evaluation.records import record_figures
 from diffusecli.models.chat import Chat
 from diffusecli.models.encoding import encode_prompt
 from diffusecli.models.sampled_tree import SampledTree
